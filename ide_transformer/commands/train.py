@@ -15,6 +15,7 @@ from .options import add_trust, config_file, integers, no_config
 EXAMPLES = """\
   ide-transformer train shakespeare solver.kind=strang model.depth=8 name=strang-8
   ide-transformer train runs/strang-8 --resume
+  ide-transformer train runs/strang-8 --resume training.steps=3000 --restart
   ide-transformer train mine.yaml --find-learning-rate
   ide-transformer train plans/one_billion --plan 8,64,256 --samples 4
 """
@@ -30,7 +31,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "overrides", nargs="*", metavar="key=value", help="for example model.depth=8"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the last checkpoint of this run"
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint of this run, also for more training.steps",
+    )
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="with --resume and more training.steps, where the rate falls by a cosine: another "
+        "cosine begins at the rate it has come to",
     )
     parser.add_argument(
         "--find-learning-rate",
@@ -61,12 +70,15 @@ def run(options: argparse.Namespace) -> None:
     file = config_file(options.config)
     if options.resume + options.find_learning_rate + (options.plan is not None) > 1:
         raise InputError("--resume, --find-learning-rate and --plan do not go together.")
+    if options.restart and not options.resume:
+        raise InputError("--restart is for a run that goes on; give --resume too.")
     if options.plan is not None:
         # Read when the first device is asked for.
         flag = f"--xla_force_host_platform_device_count={max(options.plan)}"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     if options.resume and not file.is_file():
-        folder = resume_run(file, options.overrides, runs=options.runs, trust=options.trust)
+        how = dict(runs=options.runs, trust=options.trust, restart=options.restart)
+        folder = resume_run(file, options.overrides, **how)
     elif not file.is_file():
         raise no_config(file)
     else:
@@ -79,7 +91,8 @@ def run(options: argparse.Namespace) -> None:
             found = find_learning_rate(config, folder=Path("learning-rates") / config.name)
             print(found.text)
             return
-        folder = train(config, runs=options.runs, resume=options.resume)
+        how = dict(resume=options.resume, restart=options.restart)
+        folder = train(config, runs=options.runs, **how)
     if jax.process_index():
         return
     if folder.sample.exists():

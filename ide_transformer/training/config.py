@@ -443,6 +443,11 @@ class Config(Section):
                 f"training.refine={refine} ends with {last} intervals, but model.depth is "
                 f"{depth}; write model.depth={last}, or end with {depth}"
             )
+        if max(optimizer.restarts, default=0) >= steps:
+            yield (
+                f"optimizer.restarts={optimizer.restarts}: a run of training.steps={steps} "
+                "does not come to the last of them; train longer"
+            )
         decaying = optimizer.decaying_steps(steps)
         if optimizer.warmup >= steps or optimizer.warmup + decaying > steps:
             decay = f" and the {decaying} steps of the decay (optimizer.decay)" * bool(decaying)

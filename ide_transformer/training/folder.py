@@ -19,7 +19,7 @@ from typing import Any
 import filelock
 import jax
 
-from ..errors import InputError, naming
+from ..errors import InputError, naming, whole_file
 from ..packages import checksum
 from ..pretrained import no_such
 from ..reporting import write_json
@@ -119,6 +119,19 @@ class RunFolder:
         if (sources := self.sources)[-1] != source:
             write_json(self.fingerprints, {**self.recorded, _SOURCES: [*sources, source]})
 
+    def make_longer(self, config: Config) -> None:
+        """Records that the run goes on by the configuration of a longer one, for any devices. A
+        process that is killed meanwhile leaves the one or the other."""
+        own = self.load_config(config)
+        if own.training.steps == config.training.steps:
+            return
+        longer = config.model_copy(update={"parallel": own.parallel})
+        self.summary.unlink(missing_ok=True)
+        with whole_file(self.config) as written:
+            written.write_text(dump_config(longer), encoding="utf-8")
+            either = [checksum(self.config), checksum(written)]
+            write_json(self.fingerprints, {**self.recorded, _CONFIG: either})
+
     def load_summary(self) -> dict[str, Any]:
         """Summary that the run wrote at its end; `InputError` for a file that is damaged."""
         return _json(self.summary, "restore it, or remove it and go on with --resume")
@@ -197,7 +210,9 @@ def check_data(folder: RunFolder, task: AbstractTask, data: str) -> None:
     """Refuses to resume a run on other data, of this fingerprint, or by an edited
     configuration. It writes nothing."""
     what = changed_data(folder, task, data)
-    what += [_CONFIG] * (folder.recorded.get(_CONFIG) not in (None, checksum(folder.config)))
+    now = checksum(folder.config)
+    # One checksum, or a list of them.
+    what += [_CONFIG] * (now not in folder.recorded.get(_CONFIG, now))
     if what:
         raise InputError(
             f"--resume: {folder.path} began otherwise; {' and '.join(what)} changed since. "
@@ -226,17 +241,6 @@ def same_tokenizer(folder: RunFolder, task: AbstractTask) -> bool:
         saved = file.read_bytes()
         folder.load_tokenizer().save(file)  # as this release writes it
         return file.read_bytes() == saved
-
-
-def resumed_folder(config: Config, runs: Path) -> RunFolder:
-    """The newest folder of a run of that name, which has to have this configuration."""
-    folder = newest_folder(config.name, runs, config)
-    if changed := changed_values(folder.load_config(config), config):
-        raise InputError(
-            f"--resume: {folder.path} was started with another configuration "
-            f"({'; '.join(changed)}). Give the same one, or start a new run without --resume."
-        )
-    return folder
 
 
 def newest_folder(name: str, runs: Path, trust: Trust = False) -> RunFolder:

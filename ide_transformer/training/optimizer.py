@@ -12,19 +12,20 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import PyTree
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat
 
 from ..equation import AbstractControl, AbstractPositions
 from ..errors import InputError
-from .choice import CountOrZero, Fraction, Section, in_single_precision
+from .choice import Count, CountAsKey, CountOrZero, Fraction, Section, in_single_precision
 
 
 # Of the optional keys of an optimizer, those that each kind and each schedule uses.
 _OF_KIND = {"adamw": set(), "lion": set(), "muon": {"momentum"}, "schedule_free": set()}
 _OF_SCHEDULE = {
-    "cosine": {"final_learning_rate"},
+    "cosine": {"final_learning_rate", "restarts"},
     "constant": set(),
     "warmup_stable_decay": {"final_learning_rate", "decay"},
 }
@@ -51,6 +52,10 @@ class OptimizerConfig(Section):
     warmup: CountOrZero = 100
     # The part of all steps in which the rate of warmup_stable_decay falls; default: 0.2.
     decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    # Of a run that was made longer with --restart: the steps after which another cosine begins
+    # at the rate that the last one has come to, and falls by the same factor; each with the
+    # training.steps until then, such as {1000: 1000}.
+    restarts: dict[CountAsKey, Count] = Field(default={})
     # Factors of the rate, by weights: {"control": 0.5, "control.*.value": 2}. A name is the
     # path of a weight or of a part of the model, where * stands for any characters; where
     # several fit, the last one counts. A factor of 0 keeps the weights as they are.
@@ -77,6 +82,13 @@ class OptimizerConfig(Section):
                         f"optimizer.{key}={chosen} does not use optimizer.{name}; drop it, or "
                         f"write optimizer.{key}={users}"
                     )
+        begins = [self.warmup, *self.restarts]
+        if begins != sorted(set(begins)) or any(x > end for x, end in self.restarts.items()):
+            yield (
+                f"optimizer.restarts={self.restarts}: the steps must increase, the first be "
+                f"after optimizer.warmup={self.warmup}, and none be after the end beside it; "
+                "write for example {1000: 1000}"
+            )
         averages = self.kind == "schedule_free"
         if averages and self.schedule != "constant":
             yield (
@@ -152,8 +164,14 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     if config.schedule == "constant":
         return rises
     if config.schedule == "cosine":
-        falls = optax.cosine_decay_schedule(peak, steps - warmup, lowest / peak)
-        return optax.join_schedules([rises, falls], [warmup])
+        end, *ends = *config.restarts.values(), steps
+        falls = optax.cosine_decay_schedule(peak, end - warmup, lowest / peak)
+        rate = optax.join_schedules([rises, falls], [warmup])
+        for begin, end in zip(config.restarts, ends, strict=True):
+            now = np.asarray(rate(begin)).item()
+            falls = optax.cosine_decay_schedule(now, end - begin, lowest / peak)
+            rate = optax.join_schedules([rate, falls], [begin])
+        return rate
     # Hägele et al., arXiv 2405.18392.
     decaying = config.decaying_steps(steps)
     falls = optax.linear_schedule(peak, lowest, decaying)

@@ -29,15 +29,7 @@ from .build import build_start
 from .checkpoints import Checkpoints
 from .config import Config
 from .construct import construct
-from .folder import (
-    RunFolder,
-    check_data,
-    flat_values,
-    new_folder,
-    newest_folder,
-    resumed_folder,
-    source,
-)
+from .folder import RunFolder, check_data, flat_values, new_folder, newest_folder, source
 from .meshes import drawn_mesh, first_batches, mesh_maps, mesh_tasks
 from .metrics import (
     MetricsLog,
@@ -49,7 +41,8 @@ from .metrics import (
 )
 from .parallel import Layout, make_layout
 from .phases import Phase, make_phases, phase_at, shapes_at
-from .reading import apply_overrides, validated
+from .reading import apply_overrides, load_config, validated
+from .resuming import configuration_of
 from .sizes import check_divisible, describe_memory
 from .step import TrainState, num_parameters, objective, rolled_back, weights_of
 from .stopping import Stopped, StopRequest, stop_requests
@@ -66,20 +59,35 @@ _OF_A_PROCESS = ("parallel.rank", "parallel.coordinator", "parallel.timeout")
 
 
 @checked
-def train(config: Config, *, runs: Path = Path("runs"), resume: bool = False) -> RunFolder:
-    """Trains the model of `config` and writes the folder of the run.
+def train(
+    config: Config | str | Path,
+    *,
+    runs: str | Path = "runs",
+    resume: bool = False,
+    restart: bool = False,
+) -> RunFolder:
+    """Trains the model of a configuration and writes the folder of the run.
 
     **Arguments:**
 
+    - `config`: a configuration, or the path of its YAML file.
     - `runs`: the folder of all runs.
     - `resume`: go on from the last checkpoint of the newest run of that name. What is
-      learned and logged is the same, to the bit, as if the run had never stopped.
+      learned and logged is the same, to the bit, as if the run had never stopped. It may have
+      more `training.steps` than it began with, where the steps that it has made had the
+      learning rates of the longer run.
+    - `restart`: with `resume` and more steps, for a run whose rate falls by a cosine: another
+      one begins at the rate it has come to.
 
     **Raises:** `InputError` for input that cannot be used, where another process trains the
     run, or where the loss stays without a finite value; `Stopped`, a `KeyboardInterrupt`, when
     it was stopped, after saving a checkpoint.
     """
-    return _run(config, resumed_folder(config, runs) if resume else None, runs)
+    config = config if isinstance(config, Config) else load_config(config)
+    if restart and not resume:
+        raise InputError("restart=True is for a run that goes on; write resume=True too.")
+    resumed = newest_folder(config.name, Path(runs), config) if resume else None
+    return _run(config, resumed, Path(runs), restart)
 
 
 @checked
@@ -87,40 +95,47 @@ def resume_run(
     path: str | Path,
     overrides: Sequence[str] = (),
     *,
-    runs: Path = Path("runs"),
+    runs: str | Path = "runs",
     trust: bool = False,
+    restart: bool = False,
 ) -> RunFolder:
     """Goes on with a run by the configuration in its folder; see `train`.
 
     **Arguments:**
 
     - `path`: the folder, or the name of a run in `runs`, of which the newest is taken.
-    - `overrides`: `parallel.key=value`, for other devices or processes than it began with.
+    - `overrides`: `training.steps=3000` for a longer run, and `parallel.key=value` for other
+      devices or processes than it began with.
     - `trust`: see `load_run`.
+    - `restart`: see `train`.
 
     **Raises:** `InputError` for another override, and for code that is not trusted.
     """
     folder = RunFolder(path)
     if not folder.config.is_file():
-        folder = newest_folder(str(path), runs, trust)
+        folder = newest_folder(str(path), Path(runs), trust)
     config = folder.load_config(trust)
     tree = config.model_dump(mode="json")
     origin = apply_overrides(tree, overrides)
-    if any(not key.startswith("parallel.") for key in origin):
+    foreign = [x for x in origin if x != "training.steps" and not x.startswith("parallel.")]
+    if foreign:
         raise InputError(
-            f"{' '.join(overrides)}: {folder.path} goes on with its own configuration; "
-            "drop the overrides. Only those of parallel.… can be given again."
+            f"{', '.join(foreign)}: {folder.path} goes on with its own configuration; only "
+            "training.steps and parallel.… can be given. For a new run with its weights write "
+            f"model.pretrained={folder.path}."
         )
     if origin:
         config = validated(Config, tree, "the command line", origin)
-    return _run(config, folder, runs)
+    return _run(config, folder, Path(runs), restart)
 
 
 @processes.others_needed()
-def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
+def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -> RunFolder:
     """Trains in a folder that exists, or in a new one."""
     processes.start(config.parallel)
     began = time.perf_counter()
+    if resumed is not None:
+        config = configuration_of(resumed, config, restart=restart)
     training = config.training
     trackers: list[AbstractTracker] = [
         construct("training.trackers", part, AbstractTracker) for part in training.trackers
@@ -163,6 +178,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
             if int(state.step) == training.steps and folder.summary.exists():
                 return folder  # nothing is left to do
             if primary:
+                folder.make_longer(config)
                 folder.add_source(source(config))
             began -= seconds_logged(folder.metrics)
             cut_metrics(folder.metrics, int(state.step), checkpoints.losses)

@@ -194,6 +194,8 @@ def test_muon_leaves_tables_of_positions_alone():
         (dict(schedule="warmup_stable_decay", warmup=3, decay=0.5), [0.25, 1, 0.208, 0.01]),
         (dict(schedule="warmup_stable_decay", decay=1.0), [1, 0.505, 0.109, 0.01]),
         (dict(schedule="cosine"), [1, 0.505, 0.034227, 0.01]),
+        (dict(schedule="cosine", restarts={10: 10}), [1, 0.01, 0.0010454, 0.0001]),
+        (dict(schedule="cosine", restarts={10: 20}), [1, 0.505, 0.052791, 0.00505]),
     ],
 )
 def test_schedules(keys, expected):

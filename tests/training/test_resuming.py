@@ -4,6 +4,7 @@ import json
 import resource
 import shutil
 import signal
+from pathlib import Path
 
 import equinox as eqx
 import pytest
@@ -83,13 +84,79 @@ def test_a_run_goes_on_by_its_name_with_its_own_configuration(half, capsys):
     run = training.RunFolder(RUN)
     with run.sole_use(), pytest.raises(InputError, match="another process is training"):
         resume()
-    with pytest.raises(InputError, match=r"training.steps: 4 there, 5 here"):
-        training.train(config(training={"steps": 5}), runs=RUN.parent, resume=True)
+    with pytest.raises(InputError, match=r"training.seed: 0 there, 5 here"):
+        training.train(config(training={"seed": 5}), runs=RUN.parent, resume=True)
     again = "train.py", "small", "--resume"
-    output = run_here(capsys, *again, "training.steps=5", expected=2)
-    assert "training.steps=5: " in output and "drop the overrides" in output
+    output = run_here(capsys, *again, "training.seed=5", expected=2)
+    assert "training.seed: " in output and "only training.steps and parallel" in output
     assert "validation_loss" in run_here(capsys, *again)
     assert "no run runs/large" in run_here(capsys, "train.py", "large", "--resume", expected=2)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "made", "steps"), [("constant", 4, 8), ("warmup_stable_decay", 4, 10)]
+)
+def test_a_run_that_is_made_longer_is_the_run_of_that_length(schedule, made, steps, tmp_path):
+    kept = f"optimizer.schedule={schedule}", "training.keep=9"
+    whole = stub.train(tmp_path / "whole", *kept, f"training.steps={steps}")
+    short = stub.train(tmp_path, *kept, "training.steps=5")
+    longer = stub.resumed(short, tmp_path / "longer", made, [f"training.steps={steps}"])
+    again = stub.resumed(longer, tmp_path / "again", made + 2)
+    assert again.load_config() == whole.load_config()
+    for run in (longer, again):
+        assert logged(run.path) == logged(whole.path)
+        assert eqx.tree_equal(training.load_run(run.path)[0], training.load_run(whole.path)[0])
+
+
+def test_a_cosine_begins_again_at_its_rate_on_request(there, capsys):
+    longer = "train.py", "small", "--resume", "training.steps=8"
+    output = run_here(capsys, *longer, expected=2)
+    assert "step 3 on at other learning rates" in output and "from 0.001, its rate" in output
+    run_here(capsys, *longer, "--restart")
+    run = training.RunFolder(RUN)
+    assert run.load_config().optimizer.restarts == {4: 4} and run.load_summary()["steps"] == 8
+    again = stub.resumed(run, there / "again", 6)
+    assert eqx.tree_equal(training.load_run(again.path)[0], training.load_run(RUN)[0])
+
+
+@pytest.mark.parametrize(
+    ("run", "overrides", "restart", "message"),
+    [
+        (
+            "warmup_stable_decay",
+            ["training.steps=8"],
+            True,
+            r"step 4 on .*decay\). Start a new",
+        ),
+        ("constant", ["training.steps=8"], True, "rates of a run of training.steps=8; drop it"),
+        ("constant", ["training.steps=3"], False, "4 there, 3 here.* as many training.steps"),
+        ("constant", ["training.steps=8", "training.keep=9"], False, "training.keep: .* only"),
+    ],
+)
+def test_a_run_that_cannot_be_made_longer_is_left_alone(
+    run, overrides, restart, message, tmp_path
+):
+    path = stub.train(tmp_path, f"optimizer.schedule={run}").path
+    before = contents(path)
+    with pytest.raises(InputError, match=message):
+        training.resume_run(path, overrides, restart=restart)
+    assert contents(path) == before
+
+
+def test_a_kill_while_a_run_is_made_longer_leaves_a_run(there, monkeypatch):
+    replace = Path.replace
+
+    def killed(self, target):
+        if target.name == "config.yaml":
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", killed)
+        training.resume_run(RUN, ["training.steps=8"], restart=True)
+    assert resume().load_summary()["steps"] == 4
+    longer = training.resume_run(RUN, ["training.steps=8"], restart=True)
+    assert longer.load_summary()["steps"] == 8
 
 
 def test_a_run_that_is_asked_to_stop_saves_a_checkpoint_and_goes_on(tmp_path, monkeypatch):

@@ -250,6 +250,8 @@ data={name: text, path: TEXT}; model={width: 16, context: 4000} | longer than th
 
 optimizer.kind=sgd | optimizer.kind='sgd': … 'lion', 'muon'
 optimizer.momentum=0.95 | kind=adamw does not use optimizer.momentum; … kind=muon
+optimizer.restarts={3: 2} | optimizer.restarts={3: 2}: the steps must increase
+optimizer.restarts={4: 4} | restarts={4: 4}: a run of training.steps=4 does not come
 optimizer.decay=0.2 | schedule=cosine does not use optimizer.decay; … warmup_stable_decay
 optimizer={schedule: constant, final_learning_rate: 1e-5}
     | constant does not use optimizer.final_learning_rate; … cosine or warmup_stable
