@@ -1,15 +1,16 @@
-"""Turns the checkpoint of a language model, or of a model of images, into a run, and a run back
-into a checkpoint."""
+"""Turns the checkpoint of a language model, or of a model of images, into a run, and a run into
+a checkpoint: in the layout of that from which it began, or else of GPT-2, Llama or ViT."""
 
 import argparse
 from pathlib import Path
 
 from ..errors import InputError
 from ..training import export_run, import_pretrained
-from .options import add_trust
+from .options import add_weights
 
 
 EXAMPLES = """\
+  ide-transformer convert runs/shakespeare shakespeare-gpt2 --checkpoint best
   ide-transformer convert glassllm runs/glass
   ide-transformer convert runs/glass glass.npz
   ide-transformer convert checkpoints/cvt runs/cvt data.name=mnist data.path=mnist
@@ -22,16 +23,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", help="keys of the run, for images data.name=… and data.path=…"
     )
-    add_trust(parser)
+    add_weights(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     source, target = options.source, options.target
+    chosen = {name: getattr(options, name) for name in ("checkpoint", "weights", "trust")}
     if not (Path(source) / "config.yaml").is_file():
+        if (options.checkpoint, options.weights) != ("newest", "trained"):
+            raise InputError("--checkpoint and --weights are of a run; drop them.")
         made = import_pretrained(source, target.name, target.parent, options.overrides)
         print(f"{made.path}: a run with the weights of {source}, at step 0")
         return
     if options.overrides:
         raise InputError("A run is written as it is; give no keys after the new checkpoint.")
-    export_run(Path(source), target, trust=options.trust)
+    export_run(source, target, **chosen)
     print(f"{target}: a checkpoint of {source}")

@@ -50,6 +50,11 @@ def add_model(parser: argparse.ArgumentParser, others: str = "") -> None:
         help=f"{others}another scheme, solver.…; of a run other data of its task, "
         "data.options.…, or a longer model.context",
     )
+    add_weights(parser)
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that read the weights of a run."""
     parser.add_argument(
         "--checkpoint",
         type=_checkpoint,

@@ -86,6 +86,10 @@ class Family(NamedTuple):
       newer versions of the original library rename its modules, and relatives have other names.
     - `harmless`: options, with spaces between them, that `build` does not ask for since they
       do not change the outputs; those of every family are known.
+    - `options_of`: gives the options of the model of this family that is nearest to one put
+      together otherwise, or `None` where inputs or read-out are of another kind; what it leaves
+      open is compared afterwards. Families without are written like a checkpoint only.
+    - `head`: the part of such a model whose tensors have no `prefix`.
     """
 
     build: Callable[[Options, Set[str]], Model]
@@ -96,6 +100,8 @@ class Family(NamedTuple):
     copies: Mapping[str, str] = {}
     renamed: Mapping[str, str] = {}
     harmless: str = ""
+    options_of: Callable[[Model], dict[str, Any] | None] | None = None
+    head: str = ""
 
     def table(self, model: Model) -> list[Placement]:
         """The places of the weights that a model has."""

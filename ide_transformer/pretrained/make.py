@@ -1,9 +1,11 @@
-"""Parts of models, for the builders of families. Their weights have any value: a checkpoint
-replaces them. Nothing is computed when this file is imported."""
+"""Parts of models, for the builders of families, and their options, read off a model. Weights
+have any value: a checkpoint replaces them. Nothing is computed when this file is imported."""
 
+import contextlib
 import functools as ft
 import math
 from collections.abc import Callable, Set
+from operator import attrgetter
 from typing import Any
 
 import diffrax
@@ -25,6 +27,7 @@ from ..equation import (
     Rotary,
     gelu,
     gelu_tanh,
+    parts,
     quick_gelu,
     relu,
     silu,
@@ -37,15 +40,16 @@ from .options import Options
 
 # Called with `key=…`.
 MakeOperator = Callable[..., AbstractOperator]
+# Of several names of a function the last one is written.
 ACTIVATIONS = {
     "gelu": gelu,
     "gelu_fast": gelu_tanh,
-    "gelu_new": gelu_tanh,
     "gelu_pytorch_tanh": gelu_tanh,
+    "gelu_new": gelu_tanh,
     "quick_gelu": quick_gelu,
     "relu": relu,
-    "silu": silu,
     "swish": silu,
+    "silu": silu,
 }
 
 
@@ -205,3 +209,26 @@ def _llama3_stretch(scaling: Options, base: float, half: int) -> tuple[float, ..
     waves = scaling.size("original_max_position_embeddings") / wavelengths
     smooth = np.clip((waves - low) / (high - low), 0, 1)
     return tuple((1 / ((1 - smooth) / factor + smooth)).tolist())
+
+
+def options_of(model: Model) -> dict[str, Any]:
+    """The options of BERT of the pre-norm model that is nearest to one put together
+    otherwise."""
+    inner = first_of(model, "inner.weight", None)
+    names = {function: name for name, function in ACTIVATIONS.items()}
+    return dict(
+        hidden_size=model.features,
+        num_hidden_layers=model.control.num_intervals,
+        num_attention_heads=first_of(model, "heads", 1),
+        intermediate_size=4 * model.features if inner is None else inner.shape[-1],
+        hidden_act=names.get(first_of(model, "activation", None), "gelu"),
+        layer_norm_eps=getattr(model.read_out.normalization, "eps", 0) or 1e-5,
+    )
+
+
+def first_of(model: Model, path: str, default: Any) -> Any:
+    """The value at an attribute path of the first operator that has one."""
+    for operator in parts(model.control, AbstractOperator):
+        with contextlib.suppress(AttributeError):
+            return attrgetter(path)(operator.innermost)
+    return default

@@ -1,6 +1,7 @@
 """Checkpoints from models."""
 
 import dataclasses
+import functools as ft
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,47 +12,78 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from ..arguments import checked
-from ..equation import spelled
+from ..equation import (
+    AbstractControl,
+    AbstractOperator,
+    AbstractRandomOperator,
+    map_parts,
+    spelled,
+)
 from ..errors import InputError, naming
 from ..models import Model
 from .checkpoint import Checkpoint, find_pretrained, tokenizer_file
-from .family import Placement
+from .families import families
+from .family import Family, Placement
 from .files import read_json, write_archive, write_tensors
+from .options import Options
 
 
-# Fields of a model that do not change its outputs: a checkpoint does not hold them.
-_FREE = frozenset({"dropout", "gradient", "max_steps", "steps_for"})
+# Fields of a model that do not change its outputs, for images of full size and but for
+# rounding: a checkpoint does not hold them.
+_FREE = frozenset({"area_weights", "compute_dtype", "dropout", "fixed_size", "gradient"})
+_FREE |= {"max_steps", "steps_for"}
+# Weights that a model may lack, and their value in a layout that has them.
+_NEUTRAL = {"bias": 0, "gain": 1}
 
 
 @checked
-def save_pretrained(model: Model, path: str | Path, *, like: str | Path) -> None:
-    """Writes a model in the layout of the checkpoint that it was loaded from, so that the
-    original library reads it. Tensors of that checkpoint that the model does not hold, such as
-    other heads, are written as they are there.
+def save_pretrained(model: Model, path: str | Path, *, like: str | Path | None = None) -> None:
+    """Writes a model in a layout of Hugging Face, so that other libraries read it: that of the
+    checkpoint that it was loaded from, or, of one put together otherwise, that of GPT-2, Llama
+    or ViT, whichever holds it.
 
     **Arguments:**
 
     - `path`: a folder, or for glassllm a file, that does not exist yet.
-    - `like`: that checkpoint; options and tokenizer are taken from it.
+    - `like`: that checkpoint; options and tokenizer are taken from it, and tensors that the
+      model does not hold, such as other heads, are written as they are there.
 
-    **Raises:** `InputError` where the model is not of that checkpoint's kind, or differs from
-    it in more than the numbers of its weights, which the layout cannot express: the scheme,
-    its steps, a constraint, an operator.
+    **Raises:** `InputError`, which names all that differs, where the model differs from those
+    of the layout in more than the numbers of its weights: the scheme, its steps, a constraint,
+    an operator.
     """
-    path, source = Path(path), find_pretrained(like)
+    path, model = Path(path), _without_draws(model)
+    if like is not None:
+        _save_like(find_pretrained(like), model, path)
+        return
+    _check_new(path, path.is_dir() and any(path.iterdir()))
+    model, family, options = _in_a_layout(model, path)
+    path.mkdir(parents=True, exist_ok=True)
+    write_tensors(
+        path,
+        {
+            name if name.startswith(f"{family.head}.") else family.prefix + name: tensor
+            for name, tensor in tensors_of(family.table(model)).items()
+        },
+    )
+    _write_options(path, {**options, "dtype": _dtype_of(model)})
+
+
+def _save_like(source: Path, model: Model, path: Path) -> None:
     checkpoint = Checkpoint.open(source)
-    taken = path.exists() if source.is_file() else path.is_dir() and any(path.iterdir())
-    if taken or path.is_file():
-        raise InputError(f"{path} is there already; give a new name.")
+    _check_new(
+        path, path.exists() if source.is_file() else path.is_dir() and any(path.iterdir())
+    )
     if wrong := list(_differences(model, checkpoint.skeleton, "model")):
         raise InputError(
             f"The layout of {source} cannot express this model, so others would read it "
             "wrongly:\n  " + "\n  ".join(wrong) + "\nSave the run instead, or put back what "
             "differs, the scheme and its steps by model.with_solver(…)."
         )
-    tensors = tensors_of(checkpoint.family.table(model))
+    tensors = tensors_of(checkpoint.family.table(_filled(model, checkpoint.skeleton)))
     tensors |= {name: tensors[weight] for name, weight in checkpoint.copies.items()}
     named = {
         original: tensors[name] if name in tensors else checkpoint.tensors[name].read()
@@ -69,13 +101,82 @@ def save_pretrained(model: Model, path: str | Path, *, like: str | Path) -> None
         if kept and "safetensors" not in file.name:
             shutil.copyfile(file, path / file.name)
     # The original library would round the weights to the dtype of the source.
-    dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))).name
-    file = path / "config.json"
-    options = read_json(file)
+    options, dtype = read_json(path / "config.json"), _dtype_of(model)
     if stale := {x for x in ("dtype", "torch_dtype") if options.get(x, dtype) != dtype}:
-        with naming(file):
-            text = json.dumps(options | dict.fromkeys(stale, dtype), indent=2)
-            file.write_text(text + "\n", encoding="utf-8")
+        _write_options(path, options | dict.fromkeys(stale, dtype))
+
+
+def _check_new(path: Path, taken: bool) -> None:
+    if taken or path.is_file():
+        raise InputError(f"{path} is there already; give a new name.")
+
+
+def _write_options(path: Path, options: dict[str, Any]) -> None:
+    file = path / "config.json"
+    with naming(file):
+        file.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+
+
+def _dtype_of(model: Model) -> str:
+    return jnp.result_type(*jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))).name
+
+
+def _in_a_layout(model: Model, path: Path) -> tuple[Model, Family, dict[str, Any]]:
+    """The model with all weights of the first layout that holds it, that family, and its
+    options."""
+    faults: dict[str, list[str]] = {}
+    for kind, family in families().items():
+        options = family.options_of and family.options_of(model)
+        if not options:
+            continue
+        # What a library would take where a file is silent are tokens of its own checkpoints.
+        options = {"model_type": kind, **options, "bos_token_id": None, "eos_token_id": None}
+        try:
+            asked = Options(options, path / "config.json"), frozenset({family.head})
+            skeleton = eqx.filter_eval_shape(family.build, *asked)
+        except InputError as error:
+            faults[kind] = [str(error)]
+            continue
+        faults[kind] = list(_differences(model, skeleton, "model"))
+        if not faults[kind]:
+            return _filled(model, skeleton), family, options
+    kinds = f"{type(model.inputs).__name__} and {type(model.read_out).__name__}"
+    if not faults:
+        raise InputError(
+            f"No layout written here holds a model of {kinds}: those of GPT-2 and Llama "
+            "hold language models, that of ViT image classifiers."
+        )
+    nearest = min(faults, key=lambda kind: len(faults[kind]))
+    raise InputError(
+        f"No layout holds this model. The nearest is that of {nearest}, as which others would "
+        "read it wrongly:\n  " + "\n  ".join(faults[nearest])
+    )
+
+
+def _without_draws(tree: PyTree) -> PyTree:
+    """A model without what is drawn in training only."""
+    return map_parts(tree, AbstractRandomOperator, lambda x, _: _without_draws(x.operator))
+
+
+def _filled(model: Model, native: PyTree) -> Model:
+    """A model with the weights that it lacks and those of the layout have."""
+
+    def at(path: tuple[Any, ...], tree: Any) -> Any:
+        return ft.reduce(
+            lambda x, k: x[k.idx] if hasattr(k, "idx") else getattr(x, k.name), path, tree
+        )
+
+    shapes = jax.tree.leaves_with_path(eqx.filter(native, lambda x: hasattr(x, "shape")))
+    lacking = [(path, x.shape) for path, x in shapes if at(path, model) is None]
+    if not lacking:
+        return model
+    dtype = _dtype_of(model)
+    return eqx.tree_at(
+        lambda model: [at(path, model) for path, _ in lacking],
+        model,
+        [jnp.full(shape, _NEUTRAL[path[-1].name], dtype) for path, shape in lacking],
+        is_leaf=lambda x: x is None,
+    )
 
 
 def tensors_of(table: list[Placement]) -> dict[str, np.ndarray]:
@@ -108,19 +209,37 @@ def tensors_of(table: list[Placement]) -> dict[str, np.ndarray]:
 
 def _differences(own: Any, native: Any, path: str) -> Iterator[str]:
     """Places at which two models differ in more than the numbers of their weights."""
-    if isinstance(native, jax.ShapeDtypeStruct) and eqx.is_array_like(own):
-        if jnp.shape(own) != native.shape:
-            yield f"{path}: {jnp.shape(own)} here, {native.shape} there"
+    if isinstance(native, jax.ShapeDtypeStruct) and hasattr(own, "shape"):
+        if own.shape != native.shape:
+            yield f"{path}: {own.shape} here, {native.shape} there"
     elif dataclasses.is_dataclass(native) and type(own) is type(native):
-        for field in dataclasses.fields(native):
-            if field.name not in _FREE:
-                pair = getattr(own, field.name), getattr(native, field.name)
-                yield from _differences(*pair, f"{path}.{field.name}")
+        yield from _of_fields(own, native, path)
     elif isinstance(native, tuple) and isinstance(own, tuple) and len(own) == len(native):
         for number, pair in enumerate(zip(own, native, strict=True)):
             yield from _differences(*pair, f"{path}[{number}]")
     elif type(own) is not type(native) or own != native:
-        texts = [
-            spelled(x) if len(spelled(x)) < 60 else type(x).__name__ for x in (own, native)
-        ]
-        yield f"{path}: {texts[0]} here, {texts[1]} there"
+        yield f"{path}: {_short(own)} here, {_short(native)} there"
+        # What else differs, inside.
+        if isinstance(native, AbstractControl) and isinstance(own, AbstractControl):
+            blocks = [eqx.filter_eval_shape(x, 0.0) for x in (own, native)]
+            yield from _differences(blocks[0], blocks[1], f"{path}(0)")
+        if isinstance(native, AbstractOperator) and isinstance(own, AbstractOperator):
+            yield from _of_fields(own, native, path)
+
+
+def _of_fields(own: Any, native: Any, path: str) -> Iterator[str]:
+    """Differences in the fields that both have."""
+    for name in (field.name for field in dataclasses.fields(native)):
+        pair = getattr(own, name, None), getattr(native, name)
+        lacking = pair[0] is None and (name in _NEUTRAL or not hasattr(own, name))
+        if name not in _FREE and not lacking:
+            yield from _differences(*pair, f"{path}.{name}")
+
+
+def _short(x: Any) -> str:
+    text = spelled(x)
+    if len(text) < 60:
+        return text
+    if isinstance(x, tuple):
+        return ", ".join(type(one).__name__ for one in x)
+    return type(x).__name__

@@ -56,6 +56,7 @@ from .tokenizers import (
     BytePairTokenizer as BytePairTokenizer,
     CharacterTokenizer as CharacterTokenizer,
     PretrainedTokenizer as PretrainedTokenizer,
+    end_token as end_token,
     load_tokenizer as load_tokenizer,
 )
 from .verses import VersesEnEs as VersesEnEs

@@ -23,6 +23,8 @@ _ENDS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SE
 _END_CHARACTER = "\x03"
 # The largest known file, of 260,000 tokens, has 33 MB.
 _MOST_BYTES = 128 * 2**20
+# The end of a line as `str.splitlines` knows it.
+_LINE_END = "\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
 
 
 class AbstractTokenizer(abc.ABC):
@@ -57,6 +59,13 @@ class AbstractTokenizer(abc.ABC):
         """The tokenizer with a token that ends a document, and that token; `InputError` where
         there is none. A text that contains it ends there."""
         raise InputError(f"{type(self).__name__} has no token that ends a document.")
+
+    def for_others(self) -> tk.Tokenizer:
+        """A tokenizer of the library `tokenizers` that gives the same tokens; `InputError`
+        where there is none."""
+        raise InputError(
+            f"{type(self).__name__} cannot be written for other libraries; define for_others()."
+        )
 
     @abc.abstractmethod
     def save(self, path: Path) -> None:
@@ -106,6 +115,13 @@ class CharacterTokenizer(AbstractTokenizer):
         """The character U+0003, END OF TEXT, ends a document."""
         tokenizer = CharacterTokenizer.train(self.characters + _END_CHARACTER)
         return tokenizer, tokenizer.characters.index(_END_CHARACTER)
+
+    def for_others(self) -> tk.Tokenizer:
+        numbers = {character: number for number, character in enumerate(self.characters)}
+        tokenizer = tk.Tokenizer(tk.models.WordLevel(numbers))
+        tokenizer.pre_tokenizer = tk.pre_tokenizers.Split(tk.Regex(r"[\s\S]"), "isolated")
+        tokenizer.decoder = tk.decoders.Fuse()
+        return tokenizer
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps({"characters": self.characters}), encoding="utf-8")
@@ -172,6 +188,14 @@ class BytePairTokenizer(_LibraryTokenizer):
         tokenizer.add_special_tokens([_ENDS[0]])
         return BytePairTokenizer(tokenizer), cast(int, tokenizer.token_to_id(_ENDS[0]))
 
+    def for_others(self) -> tk.Tokenizer:
+        tokenizer = tk.Tokenizer.from_str(self._tokenizer.to_str())
+        # `encode` takes line by line.
+        lines = tk.pre_tokenizers.Split(tk.Regex(_LINE_END), "merged_with_previous")
+        words = tk.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.pre_tokenizer = tk.pre_tokenizers.Sequence([lines, words])
+        return tokenizer
+
     def save(self, path: Path) -> None:
         # Its own save hides the error of the system.
         path.write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
@@ -212,14 +236,16 @@ class PretrainedTokenizer(_LibraryTokenizer):
 
     def ending(self) -> tuple["PretrainedTokenizer", int]:
         """The end of text of the checkpoint."""
-        for name in _ENDS:
-            token = self._tokenizer.token_to_id(name)
-            if token is not None:
-                return self, token
+        name = end_token(self._tokenizer)
+        if name is not None:
+            return self, cast(int, self._tokenizer.token_to_id(name))
         raise InputError(
             f"the tokenizer of the checkpoint has none of the tokens {', '.join(_ENDS)}, which "
             "end a document; take another tokenizer."
         )
+
+    def for_others(self) -> tk.Tokenizer:
+        return self._tokenizer
 
     def save(self, path: Path) -> None:
         content = {"checkpoint": json.loads(self._tokenizer.to_str())}
@@ -241,6 +267,12 @@ class PretrainedTokenizer(_LibraryTokenizer):
             if path.is_file():
                 return cls(_glassllm(read_json(file)))
             return cls(tk.Tokenizer.from_file(str(file)))
+
+
+def end_token(tokenizer: tk.Tokenizer) -> str | None:
+    """The token that ends a document, where there is one."""
+    known = (x for x in (*_ENDS, _END_CHARACTER) if tokenizer.token_to_id(x) is not None)
+    return next(known, None)
 
 
 def load_tokenizer(path: Path) -> AbstractTokenizer:

@@ -27,11 +27,11 @@ from .evaluation import (
     run_task as run_task,
     similarities as similarities,
 )
+from .export import export_run as export_run
 from .folder import RunFolder as RunFolder, flat_values as flat_values
 from .functions import draw_predictions as draw_predictions, rollout_errors as rollout_errors
 from .loading import (
     LoadedModel as LoadedModel,
-    export_run as export_run,
     import_pretrained as import_pretrained,
     load_model as load_model,
     load_run as load_run,

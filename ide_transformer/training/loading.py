@@ -11,7 +11,7 @@ import jax
 from ..arguments import checked
 from ..errors import InputError
 from ..models import LanguageModel, Model, is_built_as
-from ..pretrained import find_pretrained, load_pretrained, save_pretrained
+from ..pretrained import find_pretrained, load_pretrained
 from ..tasks import AbstractTokenizer, PretrainedTokenizer
 from .build import build_model_of_size, build_task, causal, first_model, task_class, with_solver
 from .checkpoints import Checkpoints, Which
@@ -87,7 +87,7 @@ def load_model(
     if (folder / "config.yaml").is_file():
         run = RunFolder(folder)
         config = _chosen(run, others, trust=trust)
-        model = _restored(run, config, checkpoint, weights)
+        model, _ = restored(run, config, checkpoint, weights)
         named = any(override.startswith("data.") for override in others)
         loaded = LoadedModel(model, run, folder, config, named)
     elif folder.is_dir() and not (folder / "config.json").is_file():
@@ -138,7 +138,8 @@ def load_run(
     for code that is not trusted.
     """
     folder = RunFolder(path)
-    return _restored(folder, folder.load_config(trust), checkpoint, weights), folder
+    model, _ = restored(folder, folder.load_config(trust), checkpoint, weights)
+    return model, folder
 
 
 def import_pretrained(
@@ -171,25 +172,11 @@ def import_pretrained(
     return folder
 
 
-def export_run(run: Path, path: Path, *, trust: bool = False) -> None:
-    """Writes the weights of a run that began from a checkpoint, in the layout of that
-    checkpoint.
-
-    **Raises:** `InputError` for a run that did not, or is solved by another scheme.
-    """
-    model, folder = load_run(run, trust=trust)
-    source = folder.load_config(trust).model.pretrained
-    if source is None:
-        raise InputError(
-            f"{run} did not begin from a checkpoint (model.pretrained), so there is no layout "
-            "to write it in; load it with ide_transformer.training.load_run."
-        )
-    save_pretrained(model, path, like=source)
-
-
-def _restored(folder: RunFolder, config: Config, checkpoint: Which, weights: Weights) -> Model:
+def restored(
+    folder: RunFolder, config: Config, checkpoint: Which, weights: Weights
+) -> tuple[Model, int]:
     """The model with the weights of a checkpoint of a run, whose configuration this is, or one
-    whose model has weights of the same shapes."""
+    whose model has weights of the same shapes; and the step of the checkpoint."""
     average = config.training.average
     if weights == "average" and not average:
         raise InputError(
@@ -202,8 +189,9 @@ def _restored(folder: RunFolder, config: Config, checkpoint: Which, weights: Wei
     phases = phases_of(config, model)
     with Checkpoints(folder, config, writes=False) as checkpoints:
         state = checkpoints.restore(ft.partial(shapes_at, phases), checkpoint)
-    static = phase_at(phases, int(state.step)).static
-    return causal(config, eqx.combine(weights_of(state, weights, average), static))
+    step = int(state.step)
+    static = phase_at(phases, step).static
+    return causal(config, eqx.combine(weights_of(state, weights, average), static)), step
 
 
 def _sizes(folder: RunFolder, config: Config) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the layout of a checkpoint cannot hold is not written."""
+"""A model is written in the layout that holds it, and in no other."""
 
 import json
 
@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import ml_dtypes
 import pytest
 from golden.copies import changed_copy, make_archive, tensors_of
-from helpers import GOLDEN
+from helpers import GOLDEN, largest
+from models import examples
 
 import ide_transformer as ide
 from ide_transformer.pretrained import load_pretrained, save_pretrained
@@ -70,10 +71,8 @@ REFUSED = [
     ),
     (
         "llama",
-        replaced(
-            lambda m: m.control.blocks[1], lambda m: ide.Dropout(m.control.blocks[1], 0.1)
-        ),
-        r"\n  model.control.blocks\[1\]: Dropout.* here, GatedFeedForward",
+        replaced(lambda m: m.control.blocks[1], lambda m: ide.Scaled(m.control.blocks[1], 2.0)),
+        r"\n  model.control.blocks\[1\]: Scaled.* here, GatedFeedForward",
     ),
     ("whisper", lambda m: m.with_solver(diffrax.Heun()), r"solver: Heun\(\) here, LieTrotter"),
     (
@@ -132,3 +131,75 @@ def test_the_tokenizer_of_an_archive_comes_along(tmp_path):
     model = load_pretrained(tmp_path / "one.npz")
     save_pretrained(model, tmp_path / "two.npz", like=tmp_path / "one.npz")
     assert (tmp_path / "two.tokenizer.json").read_text() == "{}"
+
+
+ONES = jnp.ones(examples.WIDTH)
+NORM, RMS = ide.LayerNorm(2.0 * ONES, eps=1e-6), ide.RMSNorm(3.0 * ONES, eps=1e-5)
+
+
+def feed_forward(kind=ide.FeedForward, **options):
+    return lambda key: kind(examples.WIDTH, 6, key=key, std=0.3, **options)
+
+
+def like_gpt2():
+    attention = examples.causal(normalization=NORM, bias=False)
+    options = dict(normalization=NORM, bias=False, activation=ide.gelu_tanh)
+    own = dict(tied=False, output_normalization=ide.LayerNorm(eps=1e-6))
+    operators = attention, feed_forward(**options)
+    return examples.language_model(operators, dropout=0.5, own=own)
+
+
+def like_llama():
+    turned = dict(positions=ide.Rotary(500.0), key_value_heads=1)
+    gated = feed_forward(ide.GatedFeedForward, normalization=RMS, bias=True)
+    own = dict(learned_positions=False, output_normalization=RMS)
+    return examples.language_model(
+        (examples.causal(normalization=RMS, **turned), gated), own=own
+    )
+
+
+def like_vit():
+    operators = (examples.attention, feed_forward(normalization=examples.NORM))
+    model = examples.image_classifier(operators=operators)
+    return model.with_read_out(ide.PrefixHead(model.read_out.classifiers, examples.NORM))
+
+
+OWN = {"gpt2": like_gpt2, "llama": like_llama, "vit": like_vit}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_model_of_ones_own_is_written_in_the_layout_that_holds_it(name, tmp_path):
+    model = OWN[name]()
+    save_pretrained(model.with_options(gradient=ide.Direct()), tmp_path / "new")
+    again = load_pretrained(tmp_path / "new")
+    options = json.loads((tmp_path / "new/config.json").read_text())
+    assert options["model_type"] == name
+    inputs = examples.normal(2, 4, 6, 1) if name == "vit" else examples.TOKENS
+    assert largest(eqx.filter_jit(model)(inputs), eqx.filter_jit(again)(inputs)) < 1e-12
+    with pytest.raises(ide.InputError, match="is there already"):
+        save_pretrained(again, tmp_path / "new")
+
+
+def test_a_refusal_names_the_nearest_layout_and_all_that_differs(tmp_path):
+    operators = examples.causal(normalization=RMS), feed_forward(activation=jnp.tanh)
+    other = examples.language_model(
+        operators,
+        control=ide.PiecewiseLinear,
+        constraint=ide.Sphere(),
+        solver=ide.Strang(diffrax.Heun()),
+        steps_per_interval=2,
+        own=dict(input_normalization=ide.Sphere(), output_normalization=examples.NORM),
+    )
+    with pytest.raises(ide.InputError) as refused:
+        save_pretrained(other, tmp_path / "new")
+    first, *lines = str(refused.value).splitlines()
+    assert "The nearest is that of gpt2" in first
+    assert [line.partition(":")[0].removeprefix("  model.") for line in lines] == [
+        *("inputs.normalization", "control", "control(0)[0].normalization"),
+        *("control(0)[1].normalization", "control(0)[1].activation", "constraint.block"),
+        *("discretization.solver", "discretization.steps_per_interval"),
+    ]
+    assert "solver: Strang(Heun()) here, LieTrotter(Euler()) there" in str(refused.value)
+    with pytest.raises(ide.InputError, match="holds a model of FunctionInputs and FunctionV"):
+        save_pretrained(examples.operator_model(), tmp_path / "new")
+    assert not (tmp_path / "new").exists()

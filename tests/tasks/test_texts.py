@@ -41,6 +41,16 @@ def test_texts_come_back(tmp_path, tokenizer, text, vocabulary, end):
     assert (ending.ending()[0].vocabulary, ending.ending()[1]) == (ending.vocabulary, token)
 
 
+def test_other_libraries_get_the_same_tokens():
+    text = "a line  \nof words \x1c!!\r\n\n" * 20
+    pairs = tasks.BytePairTokenizer.train(text, 320)
+    for tokenizer in (tasks.CharacterTokenizer.train(text), pairs, pairs.ending()[0]):
+        library, tokens = tokenizer.for_others(), tokenizer.encode(text).tolist()
+        assert library.encode(text).ids == tokens and library.decode(tokens) == text
+    # It matters that words end with their line.
+    assert pairs._tokenizer.encode(text).ids != pairs.encode(text).tolist()
+
+
 def test_what_no_tokenizer_takes():
     with pytest.raises(ide.InputError, match="character 'ß' does not occur"):
         tasks.CharacterTokenizer.train("abc").encode("aßc")

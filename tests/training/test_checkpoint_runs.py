@@ -1,7 +1,9 @@
 """Checkpoints in runs and scripts: tokenizers, conversion, evaluation, training on."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import diffrax
 import equinox as eqx
@@ -11,11 +13,11 @@ import numpy as np
 import pytest
 import tokenizers as tk
 from golden.copies import make_archive
-from helpers import GOLDEN
+from helpers import GOLDEN, ROOT, largest
 from running import run_here
 from safetensors.numpy import load_file
 from training import stub
-from training.conftest import TEXT
+from training.conftest import RUN, TEXT
 
 import ide_transformer as ide
 from ide_transformer import tasks, training
@@ -174,3 +176,76 @@ def test_the_most_likely_tokens_that_have_a_probability_are_drawn_from(key):
         assert set(np.asarray(drawn).tolist()) == expected
         if top_p == 0.6:
             assert jnp.mean(drawn == 1) == pytest.approx(0.5 / 0.85, abs=0.04)
+
+
+def test_a_run_of_ones_own_is_written_with_its_tokenizer_and_a_card(there, end, capsys):
+    assert "for_others: a checkpoint of" in run_here(capsys, "convert.py", RUN, "for_others")
+    files = {path: path.read_bytes() for path in Path("for_others").iterdir()}
+    assert "is there already" in run_here(capsys, "convert.py", RUN, "for_others", expected=2)
+    assert files == {path: path.read_bytes() for path in Path("for_others").iterdir()}
+    loaded = ide.load_model("for_others")
+    tokens = np.asarray(loaded.tokenizer.encode("the s"), int)
+    assert (
+        tokens.tolist() == tasks.load_tokenizer(RUN / "tokenizer.json").encode("the s").tolist()
+    )
+    assert largest(loaded.model(tokens[:4]), end(tokens[:4])) < 1e-12
+    card = Path("for_others/README.md").read_text()
+    summary = training.RunFolder(RUN).load_summary()
+    assert f"| validation loss | {summary['validation_loss']:.4f} |" in card
+    assert "| data | text, text.txt |" in card and "| steps | 4 of 4 |" in card
+    assert card.startswith("---\n# license: say")
+    # Anybody can train it again.
+    (tree,) = re.findall(r"```yaml\n(.*?)```", card, re.DOTALL)
+    Path("again.yaml").write_text(tree)
+    assert training.load_config(Path("again.yaml")) == training.load_config(RUN / "config.yaml")
+    run_here(capsys, "convert.py", RUN, "earlier", "--checkpoint", 2)
+    earlier = Path("earlier/README.md").read_text()
+    assert "| steps | 2 of 4 |" in earlier and "test loss" not in earlier
+    output = run_here(
+        capsys, "convert.py", "for_others", "runs/x", "--checkpoint", 2, expected=2
+    )
+    assert "--checkpoint and --weights are of a run" in output
+
+
+FOR_OTHERS = {
+    "shakespeare": ("AutoModelForCausalLM", ["data.tokenizer=bpe", "model.depth=2"]),
+    "llama": ("AutoModelForCausalLM", ["model.depth=2"]),
+    "digits_vit": (
+        "AutoModelForImageClassification",
+        ["model.class_token=true", "model.depth=2"],
+    ),
+}
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FOR_OTHERS)
+def test_transformers_reads_a_run(name, tmp_path, capsys):
+    transformers, torch = map(pytest.importorskip, ("transformers", "torch"))
+    kind, overrides = FOR_OTHERS[name]
+    few = "training.steps=10", "optimizer.warmup=2", "training.sample=0"
+    few += "training.evaluate_samples=8", "training.batch_size=4", "data.validation=0.002"
+    config = ROOT / f"configs/{name}.yaml"
+    run_here(capsys, "train.py", config, *few, *overrides, "--runs", tmp_path)
+    run_here(capsys, "convert.py", tmp_path / name, tmp_path / "out")
+    run = training.RunFolder(tmp_path / name)
+    ours = ide.load_pretrained(tmp_path / "out", dtype="float32")
+    reader = getattr(transformers, kind)
+    theirs = reader.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    task = training.build_task(training.load_config(run.config))
+    inputs = next(iter(task.held_out(4))).inputs
+    if name == "digits_vit":
+        pixels = torch.tensor(np.moveaxis(inputs, -1, 1).copy())
+        found = theirs(pixel_values=pixels).logits
+    else:
+        found = theirs(torch.tensor(inputs).long()).logits
+        text, ids = TEXT[:200] + "  \nTo be,\n\n  or not", transformers.AutoTokenizer
+        tokenizer = ids.from_pretrained(tmp_path / "out")
+        tokens = tokenizer(text)["input_ids"]
+        assert tokens == run.load_tokenizer().encode(text).tolist()
+        assert tokenizer.decode(tokens) == text
+    trained = ide.load_run(run.path)[0]
+    assert np.abs(found.detach().numpy()).max() > 0.1
+    assert largest(found.detach().numpy(), eqx.filter_jit(ours)(inputs)) < 1e-5
+    assert largest(found.detach().numpy(), eqx.filter_jit(trained)(inputs)) < 1e-5

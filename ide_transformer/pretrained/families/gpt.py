@@ -6,7 +6,7 @@ from collections.abc import Iterator, Set
 from typing import Any
 
 from ...equation import Rotary
-from ...models import Model
+from ...models import LanguageModel, Model, is_built_as
 from .. import make
 from ..family import Family, Placement, block, fused, linear, neighbours_to_halves, weights_of
 from ..options import Options
@@ -15,6 +15,24 @@ from ..options import Options
 def _build_gpt2(options: Options, tensors: Set[str]) -> Model:
     options.allow("scale_attn_by_inverse_layer_idx", False)
     return _gpt(options, {}, context=1024, tied=True)
+
+
+def _gpt2_options(model: Any) -> dict[str, Any] | None:
+    if not is_built_as(model, LanguageModel):
+        return None
+    options = make.options_of(model)
+    return dict(
+        architectures=["GPT2LMHeadModel"],
+        vocab_size=model.inputs.vocabulary,
+        n_positions=model.inputs.context,
+        n_embd=options["hidden_size"],
+        n_layer=options["num_hidden_layers"],
+        n_head=options["num_attention_heads"],
+        n_inner=options["intermediate_size"],
+        activation_function=options["hidden_act"],
+        layer_norm_epsilon=options["layer_norm_eps"],
+        tie_word_embeddings=model.read_out.weight is None,
+    )
 
 
 def _build_gptj(options: Options, tensors: Set[str]) -> Model:
@@ -132,6 +150,8 @@ FAMILIES = {
         copies={"lm_head.weight": "wte.weight"},
         # The scores in single precision, in another order.
         harmless=f"{_HARMLESS} reorder_and_upcast_attn",
+        options_of=_gpt2_options,
+        head="lm_head",
     ),
     "gptj": Family(
         _build_gptj,

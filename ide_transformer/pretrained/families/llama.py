@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...equation import GatedFeedForward
-from ...models import Model
+from ...models import LanguageModel, Model, is_built_as
 from .. import make
 from ..family import Family, Placement, block, neighbours_to_halves, weights_of
 from ..options import Options
@@ -110,6 +110,28 @@ def _build(
     )
 
 
+def _llama_options(model: Any) -> dict[str, Any] | None:
+    if not is_built_as(model, LanguageModel):
+        return None
+    options = make.options_of(model)
+    biased = {
+        name: make.first_of(model, path, None) is not None
+        for name, path in (("attention_bias", "query.bias"), ("mlp_bias", "outer.bias"))
+    }
+    return dict(
+        architectures=["LlamaForCausalLM"],
+        vocab_size=model.inputs.vocabulary,
+        max_position_embeddings=model.inputs.context,
+        num_key_value_heads=make.first_of(model, "key_value_heads", None),
+        head_dim=make.first_of(model, "head_features", None),
+        rms_norm_eps=options.pop("layer_norm_eps"),
+        rope_theta=make.first_of(model, "positions.base", 10000.0),
+        tie_word_embeddings=model.read_out.weight is None,
+        **biased,
+        **options,
+    )
+
+
 def _build_gemma(options: Options, tensors: Set[str]) -> Model:
     # Written "gelu" by the release, meant as its approximation.
     meant = options.get("hidden_act", "gelu")
@@ -183,7 +205,7 @@ _TENSORS = {
 
 
 def _family(
-    build: Callable[..., Model], harmless: str = "", table: Callable = _table
+    build: Callable[..., Model], harmless: str = "", table: Callable = _table, **fields: Any
 ) -> Family:
     return Family(
         build,
@@ -192,12 +214,16 @@ def _family(
         ignored=r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
         copies={"lm_head.weight": "embed_tokens.weight"},
         harmless=f"attention_dropout {harmless}",
+        **fields,
     )
 
 
 FAMILIES = {
     "llama": _family(
-        ft.partial(_build, attention=_llama, mlp_bias=True), "is_llama_config pretraining_tp"
+        ft.partial(_build, attention=_llama, mlp_bias=True),
+        "is_llama_config pretraining_tp",
+        options_of=_llama_options,
+        head="lm_head",
     ),
     "mistral": _family(ft.partial(_build, attention=_mistral, context=131072)),
     "qwen2": _family(ft.partial(_build, attention=_qwen2, context=32768)),

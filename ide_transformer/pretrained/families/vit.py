@@ -9,10 +9,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ...equation import GatedFeedForward, Scaled
+from ...equation import GatedFeedForward, Linear, Scaled, parts
 from ...models import (
+    AbstractClassifier,
     AbstractReadOut,
     ImageEncoder,
+    ImageInputs,
     Model,
     PrefixAndMeanHead,
     PrefixHead,
@@ -46,6 +48,22 @@ def _build(options: Options, tensors: Set[str], *, prefix: int) -> Model:
             maps = tuple(make.dense(width, number_of_classes(options)) for _ in names)
             read_out = PrefixHead(maps, normalization)
     return ImageEncoder(**parts, read_out=read_out)
+
+
+def _vit_options(model: Any) -> dict[str, Any] | None:
+    inputs, read_out = model.inputs, model.read_out
+    if not (isinstance(inputs, ImageInputs) and isinstance(read_out, AbstractClassifier)):
+        return None
+    rows, columns, channels = inputs.image_shape
+    return dict(
+        architectures=["ViTForImageClassification"],
+        image_size=[rows, columns],
+        patch_size=inputs.stride,
+        num_channels=channels,
+        num_labels=parts(read_out, Linear)[0].weight.shape[1],
+        qkv_bias=make.first_of(model, "query.bias", None) is not None,
+        **make.options_of(model),
+    )
 
 
 def _build_dinov2(options: Options, tensors: Set[str]) -> Model:
@@ -160,7 +178,7 @@ def _table(model: Any) -> Iterator[Placement]:
             yield from linear(classifier, name)
 
 
-def _family(name: str, build: Callable[..., Model], harmless: str) -> Family:
+def _family(name: str, build: Callable[..., Model], harmless: str, **fields: Any) -> Family:
     return Family(
         build,
         _table,
@@ -180,13 +198,16 @@ def _family(name: str, build: Callable[..., Model], harmless: str) -> Family:
             "norm2": "layernorm_after",
         },
         harmless=f"attention_probs_dropout_prob hidden_dropout_prob {harmless}",
+        **fields,
     )
 
 
 # Without a pooler, its options do not matter either.
 _UNUSED = "encoder_stride pooler_act pooler_output_size"
 FAMILIES = {
-    "vit": _family("vit", ft.partial(_build, prefix=1), _UNUSED),
+    "vit": _family(
+        "vit", ft.partial(_build, prefix=1), _UNUSED, options_of=_vit_options, head="classifier"
+    ),
     "deit": _family("deit", ft.partial(_build, prefix=2), _UNUSED),
     "dinov2": _family(
         "dinov2",

@@ -1,0 +1,195 @@
+"""Runs for other libraries: weights, tokenizer and model card in a folder."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tokenizers as tk
+
+from ..arguments import checked
+from ..equation import number_of_weights
+from ..errors import naming
+from ..models import LanguageModel, Model, is_built_as
+from ..pretrained import save_pretrained
+from ..pretrained.files import read_json
+from ..reporting import markdown_table
+from ..tasks import end_token
+from .checkpoints import Which
+from .config import Config
+from .folder import RunFolder
+from .loading import restored
+from .metrics import validation_losses
+from .reading import write_yaml
+from .step import Weights
+
+
+_TEXTS = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{path}")
+model = AutoModelForCausalLM.from_pretrained("{path}")
+prompt = tokenizer({prompt}, return_tensors="pt")
+written = model.generate(**prompt, do_sample=True, max_length={context})
+print(tokenizer.decode(written[0]))"""
+_TOKENS = """\
+import torch
+from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained("{path}")
+print(model(torch.tensor([[0, 1, 2]])).logits)"""
+_IMAGES = """\
+import torch
+from transformers import AutoModelForImageClassification
+
+model = AutoModelForImageClassification.from_pretrained("{path}")
+images = torch.zeros(1, {channels}, {rows}, {columns})  # scaled as those of the training
+print(model(pixel_values=images).logits)"""
+_CARD = """\
+---
+# license: say under which one you publish this
+library_name: transformers
+pipeline_tag: {task}
+tags: [ide_transformer]
+---
+
+# {name}
+
+A model in the layout of `{kind}`, trained with ide_transformer. Its layers are the steps of an
+operator splitting (Lie–Trotter, one step of Euler's method for each operator) of the equation
+`u_t = attention(u) + feed-forward(u)`, which is an ordinary pre-norm Transformer.
+
+## Use
+
+```python
+{use}
+```
+
+## Training
+
+{table}
+
+`ide-transformer train {name}.yaml` trains it, with this file:
+
+```yaml
+{config}```
+
+`ide-transformer convert {run} {path}` wrote this folder.
+"""
+
+
+@checked
+def export_run(
+    run: str | Path,
+    path: str | Path,
+    *,
+    checkpoint: Which = "newest",
+    weights: Weights = "trained",
+    trust: bool = False,
+) -> None:
+    """Writes a run in a layout of Hugging Face, see `save_pretrained`, with its tokenizer and a
+    model card, `README.md`. The layout of a run that began from a checkpoint, and all else, is
+    that of the checkpoint. For the arguments see `load_run`.
+
+    **Raises:** `InputError` for a run that no layout holds; it names all that differs from the
+    nearest one.
+    """
+    path, folder = Path(path), RunFolder(run)
+    config = folder.load_config(trust)
+    model, step = restored(folder, config, checkpoint, weights)
+    source = config.model.pretrained
+    if source is not None and not (Path(source) / "config.yaml").is_file():
+        save_pretrained(model, path, like=source)
+        return
+    tokenizer = folder.known_tokenizer
+    library = None if tokenizer is None else tokenizer.for_others()
+    save_pretrained(model, path)
+    files = {} if library is None else dict(_of_texts(library, config))
+    files["README.md"] = _card(folder, config, model, step, library, path)
+    for name, text in files.items():
+        with naming(path / name):
+            (path / name).write_text(text, encoding="utf-8")
+
+
+def _of_texts(tokenizer: tk.Tokenizer, config: Config) -> Iterator[tuple[str, str]]:
+    """The files by which `transformers` reads and writes texts."""
+    options: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": config.model.context,
+        "clean_up_tokenization_spaces": False,
+    }
+    if (end := end_token(tokenizer)) is not None:
+        options["eos_token"] = end
+        generation = {"eos_token_id": tokenizer.token_to_id(end)}
+        yield "generation_config.json", json.dumps(generation, indent=2)
+    yield "tokenizer_config.json", json.dumps(options, indent=2)
+    yield "tokenizer.json", tokenizer.to_str(pretty=True)
+
+
+def _card(
+    folder: RunFolder,
+    config: Config,
+    model: Model,
+    step: int,
+    tokenizer: tk.Tokenizer | None,
+    path: Path,
+) -> str:
+    """What a reader of the folder has to know, in Markdown; the licence is left to the user."""
+    kind = read_json(path / "config.json")["model_type"]
+    tree: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
+    tree |= {"name": config.name}
+    if (data := config.data.path) is not None:
+        tree["data"]["path"] = data.name  # where it lies is nobody else's business
+    task, use = _use(config, model, tokenizer, path)
+    rows = [(key, str(value)) for key, value in _facts(folder, config, model, step).items()]
+    return _CARD.format(
+        task=task,
+        name=config.name,
+        kind=kind,
+        use=use,
+        table=markdown_table(("", ""), rows),
+        config=write_yaml(tree),
+        run=folder.path.name,
+        path=path.name,
+    )
+
+
+def _use(
+    config: Config, model: Model, tokenizer: tk.Tokenizer | None, path: Path
+) -> tuple[str, str]:
+    """The task as the hub of Hugging Face calls it, and a program that uses the folder."""
+    inputs: Any = model.inputs
+    if not is_built_as(model, LanguageModel):
+        rows, columns, channels = inputs.image_shape
+        sizes = dict(rows=rows, columns=columns, channels=channels)
+        return "image-classification", _IMAGES.format(path=path.name, **sizes)
+    if tokenizer is None:
+        return "text-generation", _TOKENS.format(path=path.name)
+    prompt = json.dumps(tokenizer.decode([0]) or "The")
+    options = dict(path=path.name, prompt=prompt, context=inputs.context)
+    return "text-generation", _TEXTS.format(**options)
+
+
+def _facts(folder: RunFolder, config: Config, model: Model, step: int) -> dict[str, Any]:
+    """What was learned, how long, and how well."""
+    ended = folder.summary.exists() and step == config.training.steps
+    losses = validation_losses(folder.metrics)
+    figures = {"validation_loss": losses[step]} if step in losses else {}
+    figures |= folder.load_summary() if ended else {}
+    held_out = {
+        name.replace("_", " "): f"{figures[name]:.4f}"
+        for name in figures
+        if name.startswith(("validation_", "test_"))
+    }
+    data = config.data.name + ("" if config.data.path is None else f", {config.data.path.name}")
+    return {
+        "data": data,
+        "weights": number_of_weights(model),
+        "layers": model.control.num_intervals,
+        "features": model.features,
+        "steps": f"{step:,} of {config.training.steps:,}",
+        "samples per step": config.training.batch_size,
+        "optimiser": f"{config.optimizer.kind}, learning rate {config.optimizer.learning_rate}",
+        **held_out,
+        "trained by": "ide_transformer " + "; ".join(folder.sources),
+    }
