@@ -195,7 +195,10 @@ def _states(
         return u1[None]
     if trajectory.states is not None and output.states:
         at_knots = jnp.concatenate([u0[None], trajectory.states])
-        return at_knots[np.searchsorted(equation.knots, output.depths)]
+        which = np.searchsorted(equation.knots, output.depths)
+        # The gradient of a slice is cheap; that of a choice by indices is a scatter.
+        in_a_row = bool((np.diff(which) == 1).all())
+        return at_knots[which[0] : which[-1] + 1] if in_a_row else at_knots[which]
     length = equation.control.interval_length
     return jax.vmap(lambda t: interpolate(trajectory.interpolation, length, t))(
         jnp.asarray(output.depths, u1.dtype)

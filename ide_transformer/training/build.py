@@ -19,7 +19,7 @@ from ..models import Discretization, Mesh, Model, check_causal, is_built_as, kin
 from ..pretrained import find_pretrained, load_pretrained
 from ..tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer
 from .choice import Part, SchemeConfig
-from .config import NATIVE, Config, ModelConfig, SolverConfig, TrainingConfig
+from .config import NATIVE, Config, ModelConfig, SolverConfig, TrainingConfig, refinements
 from .construct import Offers, construct
 from .names import find, find_function, parameters_of, snake_case
 from .sizes import check_memory, check_steps
@@ -94,10 +94,11 @@ def first_model(config: Config, build: Callable[[Config], Model]) -> Model:
     model = build(config)
     if not config.training.refine:
         return model
-    depth = config.training.refine[0]
-    first = with_intervals(config, model, depth)
-    if weight_shapes(first) == weight_shapes(model):
-        return first
+    first, *_ = config.training.refine.values()
+    depth = first.intervals or config.model.depth
+    coarse = with_intervals(config, model, depth)
+    if weight_shapes(coarse) == weight_shapes(model):
+        return coarse
     horizon = config.control.horizon or float(config.model.depth)
     sections = {
         "model": config.model.model_copy(update={"depth": depth}),
@@ -111,7 +112,8 @@ def with_intervals(config: Config, model: Model, intervals: int) -> Model:
     try:
         return model.on(Mesh(intervals=intervals))
     except InputError as error:
-        raise InputError(f"training.refine={config.training.refine}: {error}") from None
+        written = refinements(config.training.refine)
+        raise InputError(f"training.refine={written}: {error}") from None
 
 
 def weight_shapes(model: Model) -> list[tuple[int, ...]]:

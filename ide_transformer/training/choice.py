@@ -1,6 +1,7 @@
 """Kinds of values, and sections of a configuration that choose a class and give its options."""
 
 import abc
+import ast
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar
@@ -49,8 +50,16 @@ def _below_one(fraction: float) -> float:
     return fraction
 
 
-def _number_of_key(key: Any) -> Any:
-    return int(key) if isinstance(key, str) and re.fullmatch("[0-9]{1,10}", key) else key
+def _moment(key: Any) -> int | float:
+    try:
+        number = key if isinstance(key, int | float) else ast.literal_eval(key)
+    except (SyntaxError, ValueError):
+        number = key
+    if type(number) is int and number >= 0:
+        return in_int32(number)
+    if type(number) is float and 0 < number < 1:
+        return number
+    raise ValueError("Input should be a number of steps, or a fraction of them such as 0.5")
 
 
 def folder_name(name: str) -> str:
@@ -67,9 +76,9 @@ def folder_name(name: str) -> str:
 
 Count = Annotated[int, Field(gt=0), AfterValidator(in_int32)]
 CountOrZero = Annotated[int, Field(ge=0), AfterValidator(in_int32)]
-# A count that is a key, which YAML and JSON give as a text.
-CountAsKey = Annotated[CountOrZero, BeforeValidator(_number_of_key)]
 Fraction = Annotated[float, Field(ge=0, lt=1), AfterValidator(_below_one)]
+# A step of a run, or a fraction of all its steps. As a key, JSON gives it as a text.
+Moment = Annotated[int | float, BeforeValidator(_moment)]
 # Keys of JAX take 32 bits of a seed; others would draw the same weights.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # The name of a folder of results.

@@ -12,10 +12,10 @@ from .choice import (
     AbstractChoice,
     Choice,
     Count,
-    CountAsKey,
     CountOrZero,
     FolderName,
     Fraction,
+    Moment,
     Part,
     SchemeConfig,
     Section,
@@ -121,10 +121,21 @@ class MeshSection(Section):
     # The scheme; default: that of the run.
     solver: SchemeConfig | None = None
 
+    @property
+    def short(self) -> int | dict[str, Any]:
+        """What is given, the number of intervals alone where there is nothing else."""
+        given = self.model_dump(mode="json", exclude_defaults=True)
+        return given["intervals"] if [*given] == ["intervals"] else given
+
     @model_validator(mode="before")
     @classmethod
     def _intervals_alone(cls, value: Any) -> Any:
         return {"intervals": value} if isinstance(value, int) else value
+
+
+def refinements(refine: Mapping[Moment, MeshSection]) -> str:
+    """`training.refine` as it is written."""
+    return shown({moment: mesh.short for moment, mesh in refine.items()})
 
 
 class DrawnMesh(MeshSection):
@@ -171,10 +182,11 @@ class TrainingConfig(Section):
     # Meshes, one of which is drawn for each step; default: that of the model. Then one
     # set of weights serves all of them, and `evaluate.py --mesh` shows what each gives.
     meshes: Annotated[tuple[DrawnMesh, ...], Field(strict=False)] = ()
-    # Progressive depth: {0: 2, 1000: 4, 1500: 8} trains on 2 intervals, from step 1,000 on 4,
-    # and from step 1,500 on 8, which has to be model.depth. Weights and the state of the
-    # optimizer are resampled; default: model.depth from the start.
-    refine: dict[CountAsKey, Count] = Field(default={})
+    # Coarse meshes first: {0: 1, 0.5: 8} trains on 1 interval and, after half of the steps, on
+    # 8, which has to be model.depth. A key is a fraction of the steps, or a step. A mesh may
+    # also give tokens and width: {0: {intervals: 1, tokens: 32}, 1500: 8}. Weights and the
+    # state of the optimizer are resampled; default: the model and its data from the start.
+    refine: dict[Moment, MeshSection] = Field(default={})
     # Weight of the transport cost ∫ |u_t|² dt in the loss; of a model of several equations that
     # of the last.
     transport: NonNegativeFloat = 0.0
@@ -205,6 +217,25 @@ class TrainingConfig(Section):
     # Characters or tokens of text sampled at the end of a language run.
     sample: CountOrZero = 400
 
+    def step_of(self, moment: Moment) -> int:
+        """The number of steps taken at a moment of the run."""
+        return moment if isinstance(moment, int) else round(moment * self.steps)
+
+    @property
+    def begins(self) -> tuple[int, ...]:
+        """The numbers of steps taken before each mesh of `refine`."""
+        return tuple(map(self.step_of, self.refine)) or (0,)
+
+    def meshes_after(self, step: int) -> dict[str, MeshSection]:
+        """The meshes of which one is drawn after so many steps, by the key of each."""
+        if not self.refine:
+            meshes = self.meshes or (DrawnMesh(),)
+            return {f"training.meshes.{number}": mesh for number, mesh in enumerate(meshes)}
+        moment = [x for x in self.refine if self.step_of(x) <= step][-1]
+        # The weights themselves are those of its intervals.
+        mesh = self.refine[moment].model_copy(update={"intervals": None})
+        return {f"training.refine.{moment}": mesh}
+
     def problems(self) -> Iterator[str]:
         if self.batch_size % self.accumulate:
             yield (
@@ -213,20 +244,20 @@ class TrainingConfig(Section):
             )
         if self.meshes and min(mesh.after for mesh in self.meshes):
             yield "training.meshes: none is drawn for the first step; give one without after"
-        given = f"training.refine={self.refine}"
-        steps, intervals = [*self.refine], [*self.refine.values()]
-        if steps and self.meshes:
+        if not self.refine:
+            return
+        given, steps = f"training.refine={refinements(self.refine)}", [*self.begins]
+        if self.meshes:
             yield (
                 f"{given}: training.meshes draws meshes of one model, and refine changes the "
                 "model; drop one of them, or write meshes with after, such as "
                 "{intervals: 8, after: 1000}"
             )
-        if steps[:1] not in ([], [0]):
+        if steps[0]:
             yield f"{given}: the first step must be 0, such as {{0: 2, 1000: 4}}"
-        for name, numbers in (("steps", steps), ("numbers of intervals", intervals)):
-            if numbers != sorted(set(numbers)):
-                yield f"{given}: its {name} {numbers} must increase, as in {{0: 2, 1000: 4}}"
-        if steps and steps[-1] >= self.steps:
+        if steps != sorted(set(steps)):
+            yield f"{given}: its steps {steps} must increase, as in {{0: 2, 1000: 4}}"
+        if steps[-1] >= self.steps:
             yield (
                 f"{given}: a run of training.steps={self.steps} does not come to step "
                 f"{steps[-1]}; refine earlier, or train longer"
@@ -398,7 +429,7 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _version_and_scheme(cls, tree: dict[str, Any]) -> dict[str, Any]:
+    def _version_and_defaults(cls, tree: dict[str, Any]) -> dict[str, Any]:
         version = tree.get("version", VERSION)
         if type(version) is not int or version != VERSION:
             raise ValueError(
@@ -412,6 +443,12 @@ class Config(Section):
             solver = tree["solver"]
             if isinstance(solver, dict) and "kind" not in solver:
                 raise ValueError(f"solver.kind is missing; give a scheme or {NATIVE}")
+        training = tree.get("training")
+        if isinstance(training, dict) and training.get("refine"):
+            # The rate has to be high still when the finest mesh comes.
+            optimizer = tree.get("optimizer", {})
+            if isinstance(optimizer, dict) and optimizer.get("kind") != "schedule_free":
+                tree = {**tree, "optimizer": {"schedule": "warmup_stable_decay", **optimizer}}
         return tree
 
     def problems(self) -> Iterator[str]:
@@ -438,9 +475,16 @@ class Config(Section):
                 "training.refine: a run from model.pretrained begins with its layers; drop one "
                 "of them"
             )
-        if refine and (last := [*refine.values()][-1]) != depth:
+        given = f"training.refine={refinements(refine)}"
+        intervals = [mesh.intervals or depth for mesh in refine.values()]
+        if intervals != sorted(intervals):
             yield (
-                f"training.refine={refine} ends with {last} intervals, but model.depth is "
+                f"{given}: its numbers of intervals {intervals} must not decrease, as in "
+                "{0: 2, 1000: 4}"
+            )
+        if refine and (last := intervals[-1]) != depth:
+            yield (
+                f"{given} ends with {last} intervals, but model.depth is "
                 f"{depth}; write model.depth={last}, or end with {depth}"
             )
         if max(optimizer.restarts, default=0) >= steps:

@@ -3,7 +3,7 @@ set of weights serves all of them."""
 
 import dataclasses
 import functools as ft
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import equinox as eqx
@@ -15,39 +15,35 @@ from ..errors import InputError
 from ..models import Mesh, Model, functional
 from ..tasks import AbstractTask, Batch
 from .build import solver_of
-from .config import DrawnMesh, MeshSection, TrainingConfig
+from .config import MeshSection, TrainingConfig
 
 
 # How a model comes to fewer intervals: θ(t) is resampled, or some of its layers are kept.
 Layers = Literal["resampled", "spread", "first"]
 
 
-def mesh_maps(training: TrainingConfig) -> list[Callable[[Model], Model]]:
-    """For each mesh of a run the map from the model to the same model on it."""
-    meshes = training.meshes or (DrawnMesh(),)
-    return [
-        ft.partial(_model_on, section=mesh, key=f"training.meshes.{number}")
-        for number, mesh in enumerate(meshes)
-    ]
+def mesh_maps(meshes: Mapping[str, MeshSection]) -> list[Callable[[Model], Model]]:
+    """For each mesh, by its key, the map from the model to the same model on it."""
+    return [ft.partial(_model_on, section=mesh, key=key) for key, mesh in meshes.items()]
 
 
-def mesh_tasks(training: TrainingConfig, task: AbstractTask) -> list[AbstractTask]:
-    """For each mesh of a run the data with as many tokens as it has."""
+def mesh_tasks(meshes: Mapping[str, MeshSection], task: AbstractTask) -> list[AbstractTask]:
+    """For each mesh, by its key, the data with as many tokens as it has."""
     tasks = []
-    for number, mesh in enumerate(training.meshes or (DrawnMesh(),)):
+    for key, mesh in meshes.items():
         try:
             tasks.append(task.on(Mesh(tokens=mesh.tokens)))
         except InputError as error:
-            key = f"training.meshes.{number}.tokens={mesh.tokens}"
-            raise InputError(f"{key}: {error}") from None
+            raise InputError(f"{key}.tokens={mesh.tokens}: {error}") from None
     return tasks
 
 
-def first_batches(training: TrainingConfig, task: AbstractTask) -> list[Batch]:
-    """For each mesh of a run a first batch, with the shapes of all that follow."""
-    return [
-        data.batch(0, training.batch_size, training.seed) for data in mesh_tasks(training, task)
-    ]
+def first_batches(
+    meshes: Mapping[str, MeshSection], training: TrainingConfig, task: AbstractTask
+) -> list[Batch]:
+    """For each mesh a first batch, with the shapes of all that follow."""
+    size, seed = training.batch_size, training.seed
+    return [data.batch(0, size, seed) for data in mesh_tasks(meshes, task)]
 
 
 def drawn_mesh(training: TrainingConfig, step: int) -> int:

@@ -44,7 +44,8 @@ class OptimizerConfig(Section):
     # The largest rate, after the warm-up.
     learning_rate: PositiveFloat = 1e-3
     # After the warm-up: cosine falls from the first step on, constant stays, and
-    # warmup_stable_decay stays and falls linearly at the end.
+    # warmup_stable_decay stays and falls linearly at the end. Default: cosine, and
+    # warmup_stable_decay where training.refine is given.
     schedule: Literal["cosine", "constant", "warmup_stable_decay"] = "cosine"
     # The rate at the last step; default: a tenth of the largest.
     final_learning_rate: NonNegativeFloat | None = None

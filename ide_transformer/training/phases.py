@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools as ft
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -13,10 +13,10 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..errors import InputError
 from ..models import Mesh, Model
-from ..tasks import AbstractLoss, Batch
+from ..tasks import AbstractLoss, AbstractTask, Batch
 from .build import weight_shapes, with_intervals
-from .config import Config, TrainingConfig
-from .meshes import mesh_maps
+from .config import Config, MeshSection, TrainingConfig, refinements
+from .meshes import first_batches, mesh_maps
 from .optimizer import build_optimizer, path_of
 from .parallel import Layout
 from .step import (
@@ -35,6 +35,7 @@ class Phase:
 
     - `first`, `last`: the numbers of steps taken before it and at its end. The state after the
       last step still has the shapes of this phase.
+    - `meshes`: those of which one is drawn for each step, by their keys.
     - `model`: its weights have the shapes of this phase.
     - `shapes`: of the state of training.
     - `enter`: the first state, from the last one of the phase before; `None` for the first
@@ -45,6 +46,7 @@ class Phase:
     optimizer: optax.GradientTransformation
     first: int
     last: int
+    meshes: Mapping[str, MeshSection]
     model: Model
     shapes: TrainState
     enter: Any = None
@@ -72,8 +74,12 @@ class Phase:
                 out_shardings=out_shardings,
                 solved=mesh,
             )
-            for mesh in mesh_maps(self.training)
+            for mesh in mesh_maps(self.meshes)
         ]
+
+    def first_batches(self, task: AbstractTask) -> list[Batch]:
+        """A first batch for each mesh."""
+        return first_batches(self.meshes, self.training, task)
 
     def lowered(
         self, loss: AbstractLoss, layout: Layout, batches: Sequence[Batch]
@@ -107,10 +113,11 @@ def phases_of(config: Config, model: Model) -> list[Phase]:
 
     shapes, enter = eqx.filter_eval_shape(start, model), None
     phases: list[Phase] = []
-    begins = [*training.refine] or [0]
-    for first, last in zip(begins, [*begins[1:], training.steps], strict=True):
-        if first:
-            intervals = training.refine[first]
+    begins, refine = training.begins, [*training.refine.values()]
+    for number, first in enumerate(begins):
+        last, meshes = (*begins[1:], training.steps)[number], training.meshes_after(first)
+        if number:
+            intervals = refine[number].intervals or config.model.depth
             resample = ft.partial(
                 resample_state,
                 optimizer=optimizer,
@@ -120,7 +127,7 @@ def phases_of(config: Config, model: Model) -> list[Phase]:
             )
             model, enter = _next_model(config, model, intervals), jax.jit(resample)
             shapes = jax.eval_shape(enter, shapes)
-        phases.append(Phase(training, optimizer, first, last, model, shapes, enter))
+        phases.append(Phase(training, optimizer, first, last, meshes, model, shapes, enter))
     return phases
 
 
@@ -140,7 +147,7 @@ def _next_model(config: Config, model: Model, intervals: int) -> Model:
     new = with_intervals(config, model, intervals)
     if intervals % before and weight_shapes(new) != weight_shapes(model):
         raise InputError(
-            f"training.refine={config.training.refine}: {before} intervals of "
+            f"training.refine={refinements(config.training.refine)}: {before} intervals of "
             f"{type(model.control).__name__} are not divided by {intervals} into equal parts; "
             f"take a multiple, such as {2 * before}."
         )

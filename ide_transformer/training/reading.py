@@ -244,8 +244,10 @@ class _Reader(yaml.SafeLoader):
         return node
 
     def _check_key(self, section: Any, key: Any) -> None:
-        if key.tag == f"{_TAG}int":
-            key.tag, key.value = f"{_TAG}str", str(self.construct_yaml_int(key))
+        for kind in ("int", "float"):
+            if key.tag == f"{_TAG}{kind}":
+                number = getattr(self, f"construct_yaml_{kind}")(key)
+                key.tag, key.value = f"{_TAG}str", str(number)
         name = key.value if isinstance(key, yaml.ScalarNode) else "?"
         here = f"{_place(key.start_mark)}: {'.'.join([*self.path, name])}"
         if key.tag != f"{_TAG}str":

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools as ft
-import itertools
 import math
 import time
 from collections import deque
@@ -30,7 +29,7 @@ from .checkpoints import Checkpoints
 from .config import Config
 from .construct import construct
 from .folder import RunFolder, check_data, flat_values, new_folder, newest_folder, source
-from .meshes import drawn_mesh, first_batches, mesh_maps, mesh_tasks
+from .meshes import drawn_mesh, mesh_maps, mesh_tasks
 from .metrics import (
     MetricsLog,
     NotFinite,
@@ -146,9 +145,11 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
     state, phases = make_phases(config, model, key)
     check_divisible(config, model)
     loss = objective(task.loss, training)
-    meshes = zip(mesh_maps(training), first_batches(training, task), strict=True)
-    for phase, (model_on, first) in itertools.product(phases, meshes):
-        eqx.filter_eval_shape(loss, model_on(phase.model), first)
+    for phase in phases:
+        for model_on, first in zip(
+            mesh_maps(phase.meshes), phase.first_batches(task), strict=True
+        ):
+            eqx.filter_eval_shape(loss, model_on(phase.model), first)
     data = task.fingerprint()
     if resumed is not None:
         check_data(resumed, task, data)
@@ -258,8 +259,8 @@ class Loop(NamedTuple):
             for number, (mesh, batch, tokens) in zip(numbers, made, strict=True):
                 phase, enter, steps = next(x for x in compiled if number <= x[0].last)
                 if number == phase.first + 1 > 1:
-                    intervals = phase.model.control.num_intervals
-                    progress.say(f"step {phase.first}: refined to {intervals} intervals")
+                    refined = self._refined(phase)
+                    progress.say(f"step {phase.first}: refined to {refined}")
                     state = enter(state)
                 state, metrics = steps[mesh](state, batch)
                 log.count(tokens)
@@ -283,15 +284,23 @@ class Loop(NamedTuple):
 
     def _batches(self, seed: int) -> Callable[[int], tuple[int, Batch, int]]:
         """The mesh, the batch and its tokens of each step; the first one is step 1."""
-        training = self.config.training
-        tasks, size = mesh_tasks(training, self.task), training.batch_size
+        training, size = self.config.training, self.config.training.batch_size
+        tasks = {phase.last: mesh_tasks(phase.meshes, self.task) for phase in self.phases}
 
         def make(number: int) -> tuple[int, Batch, int]:
             mesh = drawn_mesh(training, number - 1)
-            batch = self.layout.load(tasks[mesh], number - 1, size, seed)
-            return mesh, batch, size * tasks[mesh].tokens_per_sample
+            task = next(x for last, x in tasks.items() if number <= last)[mesh]
+            batch = self.layout.load(task, number - 1, size, seed)
+            return mesh, batch, size * task.tokens_per_sample
 
         return make
+
+    def _refined(self, phase: Phase) -> str:
+        """The mesh of a phase, in words."""
+        (mesh,) = phase.meshes.values()
+        intervals = {"intervals": phase.model.control.num_intervals}
+        given = intervals | mesh.model_dump(exclude_none=True)
+        return ", ".join(f"{number} {name}" for name, number in given.items())
 
     def _started(self, step: int, progress: TrainingProgress) -> list[AbstractTracker]:
         """The trackers of a run that goes on after a step."""
@@ -304,11 +313,12 @@ class Loop(NamedTuple):
 
     def _compiled(self, start: int, progress: TrainingProgress) -> list[_Compiled]:
         """The phases after step `start` with their programs; says what they need of memory."""
-        batches = first_batches(self.config.training, self.task)
         left = [phase for phase in self.phases if phase.last > start]
-        compiled, number, of, temporary = [], 0, len(left) * len(batches), 0
+        compiled, number, temporary = [], 0, 0
+        of, batches = sum(len(phase.meshes) for phase in left), []
         for phase in left:
             steps: list[Any] = []
+            batches = phase.first_batches(self.task)
             for lowered in phase.lowered(self.task.loss, self.layout, batches):
                 number += 1
                 if of > 1:

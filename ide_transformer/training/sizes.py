@@ -36,9 +36,10 @@ def check_divisible(config: Config, model: Model) -> None:
     batch, samples = "training.batch_size", training.batch_size // training.accumulate
     if training.accumulate > 1:
         batch += " / training.accumulate"
+    meshes = *training.meshes, *training.refine.values()
     attentions = parts(model.control, AbstractAttention)
     heads = {number for x in attentions for number in (x.heads, x.key_value_heads)}
-    tokens = {model.domain.num_tokens, *(x.tokens for x in training.meshes if x.tokens)}
+    tokens = {model.domain.num_tokens, *(mesh.tokens for mesh in meshes if mesh.tokens)}
     wanted = [
         ("parallel.data × parallel.fsdp", parallel.data * parallel.fsdp, batch, samples),
         *(("parallel.tensor", parallel.tensor, "the number of heads", n) for n in heads),

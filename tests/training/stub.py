@@ -26,6 +26,9 @@ class Stub(tasks.AbstractTask):
     def __init__(self, context: int):
         self.context = context
 
+    def with_tokens(self, tokens):
+        return Stub(tokens) if tokens <= 5 else super().with_tokens(tokens)
+
     def batch(self, step, size, seed):
         starts = np.random.default_rng([seed, step]).integers(0, 5, size)
         return self._windows(starts)

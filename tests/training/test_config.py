@@ -13,6 +13,7 @@ import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.training import sizes
 from ide_transformer.training.choice import SchemeConfig
+from ide_transformer.training.config import refinements
 from ide_transformer.training.reading import read_yaml, write_yaml
 
 
@@ -39,12 +40,14 @@ def test_overrides_change_what_a_file_says(tmp_path):
     config = training.load_config(path, overrides)
     assert (config.name, config.solver.kind, str(config.data.path)) == ("x", "strang", "a.txt")
     assert (config.model.depth, config.model.width) == (4, 64)
-    assert config.training.refine == {0: 2, 150: 4}
+    assert refinements(config.training.refine) == "{0: 2, 150: 4}"
     assert training.load_config(path).name == "small"
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     assert training.load_config(tmp_path / "empty.yaml") == training.Config(name="empty")
-    config = training.load_config(path, ["training.refine={0: 1, 5: 2, 9: 4}"])
-    assert config.training.refine == {0: 1, 5: 2, 9: 4}
+    written = "{0: {'intervals': 1, 'tokens': 8}, 5: 2, 0.75: 4}"
+    config = training.load_config(path, [f"training.refine={written}"])
+    assert refinements(config.training.refine) == written
+    assert config.training.begins == (0, 5, 150)
     with pytest.raises(ide.InputError, match="no such configuration file"):
         training.load_config(tmp_path / "none.yaml")
 

@@ -49,7 +49,8 @@ STAGED = {
 @pytest.fixture(scope="module")
 def refined(tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
-    return stub.train(runs, training={"refine": {0: 1, 2: 2}})
+    mesh = {"intervals": 1, "tokens": 2}
+    return stub.train(runs, training={"refine": {0: mesh, 0.5: 2}})
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,7 @@ def test_a_run_that_is_refined_goes_on_to_the_same_bits(refined, tmp_path, capsy
     """From the last step before the mesh is refined; until then it has the coarse one."""
     same_end(refined, stub.resumed(refined, tmp_path, 2))
     assert "step 2: refined to 2 intervals" in capsys.readouterr().out
+    assert refined.load_config().optimizer.schedule == "warmup_stable_decay"
     coarse, _ = training.load_run(refined.path, checkpoint=2)
     assert coarse.control.num_intervals == 1
     evaluations = [line["field_evaluations"] for line in logged(refined.path) if "loss" in line]
@@ -154,7 +156,8 @@ def test_a_run_that_is_refined_is_a_chain_of_two(refined):
             structure = jax.tree.structure(weights_of(model))
             trees = zip((weights, first, second), (1, 1 / 2, 1 / 4), strict=True)
             weights, first, second = (repeated(x, structure, share) for x, share in trees)
-        g = gradient(weights, model, task.batch(step, 4, 0))
+        data = task.on(ide.Mesh(tokens=2 if step < 2 else 4))
+        g = gradient(weights, model, data.batch(step, 4, 0))
         weights, first, second = adamw(weights, first, second, g, step, float(rate(step)))
     found = weights_of(training.load_run(refined.path)[0])
     for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(weights), strict=True):

@@ -170,7 +170,7 @@ WRONG_TEXTS = {
     "model: {width: *w}": "model.width: anchors",
     "model: {<<: {width: 8}}": "unknown key model.<<",
     "1: 2": "unknown key 1",
-    "1.5: 2": "a key is a name",
+    "true: 2": "a key is a name",
     "? [a]\n: 2": "a key is a name",
     "model: {width: \x00}": "special characters",
     "model: {width: 010}": "model.width='010'",
@@ -270,7 +270,9 @@ optimizer.beta2=0.99999999 | optimizer.beta2
 training.accumulate=3 | training.accumulate=3 does not divide training.batch_size=4
 training.refine={1: 1, 2: 2} | training.refine={1: 1, 2: 2}: the first step must be 0
 training.refine={0: 1, 3: 2, 2: 4} | steps [0, 3, 2] must increase
-training.refine={0: 2, 3: 2} | numbers of intervals [2, 2] must increase
+training.refine={0: 2, 0.75: 1} | numbers of intervals [2, 1] must not decrease
+training.refine={0: 1, 0.5: {tokens: 900}} | training.refine.0.5.tokens=900: … and no others
+training.refine={0: 1, 1.5: 2} | training.refine.1.5
 training.refine={0: 1, 4: 2} | training.steps=4 does not come to step 4
 training.refine={0: 1, 2: 4} | ends with 4 intervals, but model.depth is 2
 training.refine={0: 0, 2: 2} | training.refine.0

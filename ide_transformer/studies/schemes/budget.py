@@ -1,5 +1,6 @@
 """The cost that a run of a comparison may have."""
 
+import itertools
 import time
 from collections import Counter
 from typing import Any, Literal
@@ -13,7 +14,8 @@ from ...errors import InputError
 from ...tasks import AbstractTask
 from ...training import Config, Section
 from ...training.build import starting_model
-from ...training.meshes import drawn_mesh, first_batches, mesh_maps, mesh_tasks
+from ...training.config import refinements
+from ...training.meshes import drawn_mesh, mesh_maps, mesh_tasks
 from ...training.parallel import make_layout
 from ...training.phases import make_phases
 from ...training.step import objective
@@ -45,12 +47,14 @@ class Budget(Section):
     def steps(self, config: Config, task: AbstractTask) -> int:
         """The optimiser steps of a run that the budget allows; the first batch is tried."""
         training = config.training
-        late = [mesh.after for mesh in training.meshes if mesh.after]
-        if self.unit != "steps" and (training.refine or late):
-            key = f"refine={training.refine}" if training.refine else f"meshes: after={late[0]}"
+        late = [f"meshes: after={mesh.after}" for mesh in training.meshes if mesh.after]
+        if any(moment and isinstance(moment, int) for moment in training.refine):
+            late.append(f"refine={refinements(training.refine)}")
+        if self.unit != "steps" and late:
             raise InputError(
-                f"training.{key}: what a step costs depends on how many there are, so a budget "
-                f"of {self.unit} gives no number of them; write budget.unit=steps."
+                f"training.{late[0]}: what a step costs depends on how many there are, so a "
+                f"budget of {self.unit} gives no number of them; write budget.unit=steps, or "
+                "refine at fractions of the steps, such as {0: 1, 0.5: 8}."
             )
         match self.unit:
             case "seconds":
@@ -78,16 +82,19 @@ def try_first_batch(config: Config, task: AbstractTask) -> None:
 
 
 def _field_evaluations(config: Config, task: AbstractTask) -> float:
-    """The mean over the meshes of a run. Where the number depends on the state, that of the
+    """The mean over the steps of a run. Where the number depends on the state, that of the
     untrained model is taken."""
-    training = config.training
-    model, _ = starting_model(config, task)
+    training, total = config.training, 0.0
+    state, phases = make_phases(config, *starting_model(config, task))
     minimised = eqx.filter_jit(objective(task.loss, training))
-    drawn, total = _drawn(config, 0, training.steps), 0.0
-    meshes = zip(mesh_maps(training), first_batches(training, task), strict=True)
-    for mesh, (model_on, batch) in enumerate(meshes):
-        loss: Any = minimised(model_on(model), batch)
-        total += drawn[mesh] * float(loss.field_evaluations)
+    for phase in phases:
+        state = phase.enter(state) if phase.first else state
+        model: Any = eqx.combine(state.weights, phase.static)
+        drawn = _drawn(config, phase.first, phase.last)
+        meshes = zip(mesh_maps(phase.meshes), phase.first_batches(task), strict=True)
+        for mesh, (model_on, batch) in enumerate(meshes):
+            loss: Any = minimised(model_on(model), batch)
+            total += drawn[mesh] * float(loss.field_evaluations)
     return total / training.steps
 
 
@@ -96,7 +103,6 @@ def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
     mesh, by the programs of the run."""
     training, layout = config.training, make_layout(config.parallel)
     state, phases = make_phases(config, *starting_model(config, task))
-    tasks, firsts = mesh_tasks(training, task), first_batches(training, task)
     total = 0.0
     with jax.set_mesh(layout.grid):
         state = layout.placed(state)
@@ -104,6 +110,7 @@ def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
             if phase.first:
                 state = layout.placed(phase.enter(state))
             drawn = _drawn(config, phase.first, phase.last)
+            tasks, firsts = mesh_tasks(phase.meshes, task), phase.first_batches(task)
             for mesh, lowered in enumerate(phase.lowered(task.loss, layout, firsts)):
                 step, seconds = lowered.compile(), []
                 for number in range(_MEASURED):
@@ -118,9 +125,12 @@ def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
 
 def tokens_of_a_sample(config: Config, task: AbstractTask, steps: int) -> float:
     """The mean over so many steps, each on the mesh that is drawn for it."""
-    tokens = [data.tokens_per_sample for data in mesh_tasks(config.training, task)]
-    drawn = _drawn(config, 0, steps)
-    return sum(drawn[mesh] * number for mesh, number in enumerate(tokens)) / steps
+    training, total = config.training.model_copy(update={"steps": steps}), 0
+    for first, last in itertools.pairwise((*training.begins, steps)):
+        drawn = _drawn(config, first, last)
+        for mesh, data in enumerate(mesh_tasks(training.meshes_after(first), task)):
+            total += drawn[mesh] * data.tokens_per_sample
+    return total / steps
 
 
 def _drawn(config: Config, first: int, last: int) -> Counter[int]:
