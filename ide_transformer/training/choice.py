@@ -50,11 +50,15 @@ def _below_one(fraction: float) -> float:
     return fraction
 
 
-def _moment(key: Any) -> int | float:
+def _number_of_key(key: Any) -> Any:
     try:
-        number = key if isinstance(key, int | float) else ast.literal_eval(key)
+        return ast.literal_eval(key) if isinstance(key, str) else key
     except (SyntaxError, ValueError):
-        number = key
+        return key
+
+
+def _moment(key: Any) -> int | float:
+    number = _number_of_key(key)
     if type(number) is int and number >= 0:
         return in_int32(number)
     if type(number) is float and 0 < number < 1:
@@ -77,6 +81,8 @@ def folder_name(name: str) -> str:
 Count = Annotated[int, Field(gt=0), AfterValidator(in_int32)]
 CountOrZero = Annotated[int, Field(ge=0), AfterValidator(in_int32)]
 Fraction = Annotated[float, Field(ge=0, lt=1), AfterValidator(_below_one)]
+# A count that is a key, which YAML and JSON give as a text.
+CountAsKey = Annotated[CountOrZero, BeforeValidator(_number_of_key)]
 # A step of a run, or a fraction of all its steps. As a key, JSON gives it as a text.
 Moment = Annotated[int | float, BeforeValidator(_moment)]
 # Keys of JAX take 32 bits of a seed; others would draw the same weights.

@@ -31,6 +31,9 @@ def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Con
         )
     if steps == before and not restart:
         return config
+    # It was, or will be, refined at the same steps, not at later ones.
+    refine = dict(zip(own.training.begins, own.training.refine.values(), strict=False))
+    config = _with(config, "training", refine=refine)
     with Checkpoints(folder, own, writes=False) as checkpoints:
         made = checkpoints.newest() or 0
     rate = learning_rate(own.optimizer, before)

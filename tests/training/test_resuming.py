@@ -98,8 +98,9 @@ def test_a_run_goes_on_by_its_name_with_its_own_configuration(half, capsys):
 )
 def test_a_run_that_is_made_longer_is_the_run_of_that_length(schedule, made, steps, tmp_path):
     kept = f"optimizer.schedule={schedule}", "training.keep=9"
-    whole = stub.train(tmp_path / "whole", *kept, f"training.steps={steps}")
-    short = stub.train(tmp_path, *kept, "training.steps=5")
+    refined = "training.refine={0: 1, 2: 2}", f"training.steps={steps}"
+    whole = stub.train(tmp_path / "whole", *kept, *refined)
+    short = stub.train(tmp_path, *kept, "training.refine={0: 1, 0.4: 2}", "training.steps=5")
     longer = stub.resumed(short, tmp_path / "longer", made, [f"training.steps={steps}"])
     again = stub.resumed(longer, tmp_path / "again", made + 2)
     assert again.load_config() == whole.load_config()
