@@ -1,13 +1,13 @@
 # %% [markdown]
 # # Train once, choose the steps afterwards
 #
-# A Transformer of eight layers costs eight layers, whatever the input. An equation is solved
-# with as many steps as one wants to pay for. In this tutorial you train one set of weights for
-# several numbers of steps, solve it with others, and see when that works and when it does not.
+# A Transformer of eight layers always computes eight layers. An equation can be solved with as
+# few or as many steps as you want. In this tutorial you train one set of weights for several
+# numbers of steps, solve it with other numbers, and see when that works and when it does not.
 #
-# The problem is induction over two hops: find the last place where the present token occurred,
-# look at the token after it, and do the same from there. A single layer cannot do it; two hops
-# need one look-up after the other, so here depth matters.
+# The task is induction over two hops: find the last place where the current token occurred,
+# take the token after it, and do the same from there. A single layer cannot do this, because
+# the second look-up needs the result of the first. So depth matters here.
 
 # %%
 import tempfile
@@ -29,10 +29,10 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 # ## Weights that are a function of depth
 #
 # An ordinary model has weights for each layer. Here the weights are polynomials in depth,
-# `control: chebyshev`, with four terms: as many numbers as in four layers, but a value at every
-# depth. `training.meshes` names the numbers of steps; one of them is drawn for each step of
-# the optimiser. Two more lines make the limit of many steps exist: the embedded input is
-# projected on the sphere, and a transport cost keeps the path through depth short.
+# `control: chebyshev`, with four terms. They have as many parameters as four layers, but a
+# value at every depth. `training.meshes` lists numbers of steps; each optimiser step draws one
+# of them. Two more keys make the limit of many steps exist: the embedded input is projected on
+# the sphere, and a transport cost keeps the path through depth short.
 
 # %%
 config = folder / "any_depth.yaml"
@@ -106,18 +106,18 @@ axes.legend(frameon=False, loc="lower right")
 axes.grid(alpha=0.3)
 
 # %% [markdown]
-# The weights that saw several meshes are as good with six steps, which were never drawn, as
-# with four or eight; with sixteen they lose a little. Fewer steps cost accuracy by degrees, so
-# a user can choose. The weights that saw four steps are good with four steps alone: more steps
-# make them worse, because they are the coefficients of one scheme and not of an equation.
+# The weights trained on several meshes are as good with six steps, which were never drawn, as
+# with four or eight. With sixteen they lose a little. Fewer steps lower the accuracy gradually,
+# so you can choose. The weights trained with four steps are good with four steps only. More
+# steps make them worse, because they fit one scheme with its step and not an equation.
 #
-# Both have the same number of parameters and saw the same batches. The first had 4.5 steps in
-# depth on average for each step of the optimiser, the second four.
+# Both models have the same number of parameters and saw the same batches. For each optimiser
+# step the first took 4.5 steps in depth on average, the second four.
 #
 # ## Other schemes
 #
-# Other schemes are a harder test. If the weights were an equation alone, a scheme of higher
-# order would come to the same accuracy, though it was never used in training.
+# Other schemes are a harder test. If the weights fitted only the equation, a scheme of higher
+# order would have the same accuracy, although it was never used in training.
 
 # %%
 model = training.load_model(any_depth.path).model
@@ -129,8 +129,8 @@ for name, solver in (("Strang(Heun())", ide.Strang()), ("RK4()", ide.RK4())):
     print(f"{name:15} with 8 steps: {(predicted == batch.targets)[counted].mean():.3f}")
 
 # %% [markdown]
-# They do not: in 1,000 steps of the optimiser the weights learned several meshes of one
-# scheme, and only partly their limit. (With the four-step weights they give 0.49 and 0.46.)
-# Longer training, finer meshes and a larger transport cost bring the limit closer;
-# [Train at any depth](../how-to/any-depth.md) has the options, and
-# [the test beds](../results/beds.md) the measurements at length.
+# They do not have it: in 1,000 optimiser steps the weights learned several meshes of one
+# scheme, and their limit only partly. (With the weights of the four-step model these schemes
+# give 0.49 and 0.46.) Longer training, finer meshes and a larger transport cost help; [Train at
+# any depth](../how-to/any-depth.md) has the options, and [the benchmark
+# tasks](../results/beds.md) have all measurements.

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Learn on one grid, use on another
 #
-# An image, a field, a signal is a function that was measured at some points. A model of the
-# function should not care which points these were. In this tutorial you learn what Burgers'
-# equation, `u_t + u u_x = ν u_xx` on a circle, makes of a function in a short time, from
-# samples on 32 points, and then use the same weights on other grids.
+# An image or a signal is a function that was measured at some points. A model of the function
+# should not care which points these were. In this tutorial a model learns, from samples on 32
+# points, how Burgers' equation, `u_t + u u_x = ν u_xx` on a circle, changes a function in a
+# short time. Then you use the same weights on other grids.
 #
 # It needs exponax for the data: `pip install 'ide_transformer[physics]'`.
 
@@ -75,9 +75,9 @@ for row in rows:
     print(f"{row['tokens']:4d} points: relative error {row['loss']:.3f}")
 
 # %% [markdown]
-# The error is that of the model, not of the grid: from 24 points on, where the functions can
-# just be seen, to a grid that is eight times as fine as that of training, it is the same. What
-# was learned is a map between functions.
+# The error comes from the model, not from the grid. It is the same from 24 points, just enough
+# to resolve the functions, up to a grid eight times as fine as that of training. The model has
+# learned a map between functions.
 #
 # ## A look at one of them
 
@@ -102,10 +102,10 @@ axes.legend(frameon=False)
 # %% [markdown]
 # ## Points that are clustered
 #
-# Attention weighs each point by the part of the circle that it stands for. On a grid all are
-# equal, so the softmax is right as it is. Where they are not, plain softmax counts points and
-# not length. A `Field` brings its points and their quadrature weights: here 64 of the 256
-# points, half of them in an eighth of the circle.
+# Attention weights each point by the part of the circle that it represents. On a grid all parts
+# are equal, so the plain softmax is right. On other points the plain softmax counts points
+# instead of length. A `Field` brings its points and their quadrature weights: here 64 of the
+# 256 points, half of them in an eighth of the circle.
 
 # %%
 random = np.random.default_rng(0)
@@ -120,9 +120,9 @@ for name, domain in (("plain softmax", plain), ("with weights", with_weights)):
     print(f"{name}: relative error {error:.3f}")
 
 # %% [markdown]
-# The model was never trained on such points. More of it, also in the plane, is in
-# [operator learning](../results/operators.md); how to make domains, in
-# [Put tokens at points of a domain](../how-to/token-domains.md).
+# The model was never trained on such points. [Operator learning](../results/operators.md) has
+# more results, also in the plane. [Put tokens at points of a
+# domain](../how-to/token-domains.md) says how to make domains.
 #
 # ## Why it works
 #

@@ -1,16 +1,16 @@
 # %% [markdown]
 # # Load a checkpoint and solve it otherwise
 #
-# A checkpoint is an equation whose weights are given. In this tutorial you load one, let it
-# write, and then solve the same weights by another scheme, with more and with fewer
-# evaluations, and look at the loss each time.
+# A checkpoint is an equation with given weights. In this tutorial you load one and let it
+# write. Then you solve the same weights by another scheme, with more and with fewer
+# evaluations, and compare the losses.
 #
 # ## Load
 #
 # `glassllm` is a small Llama of four layers, trained on *Alice in Wonderland*. Its weights come
-# as a Python package of 3 MB. `load_model` fetches it with pip the first time, checks it,
-# and keeps it in the user's cache; nothing is installed. A folder with `config.json` and
-# safetensors, as Hugging Face writes it, loads in the same way.
+# as a Python package of 3 MB. The first time, `load_model` downloads it with pip, checks it,
+# and keeps it in your cache folder; nothing is installed. A Hugging Face folder with
+# `config.json` and safetensors loads in the same way.
 
 # %%
 import equinox as eqx
@@ -76,16 +76,16 @@ for steps in (1, 2):
     strang.append(report(f"Strang(Heun()), {steps} per layer", changed))
 
 # %% [markdown]
-# Every refinement makes the loss *larger*. The weights have learned the scheme and the step
-# with which they were trained, not the limit of shorter steps. A model that should be solved
-# otherwise has to be trained so.
+# Every refinement makes the loss *larger*. The weights have learned the scheme and the step of
+# their training, not the limit of shorter steps. A model that will be solved with other steps
+# must be trained for that.
 #
 # ## Fewer evaluations
 #
 # The other direction works better. `dynamics.coarsen(model, 3, calibration)` gives a model that
-# needs three evaluations. It leaves out, lengthens and merges layers, and takes what changes
-# the outputs least on the calibration windows; no targets are needed. `dynamics.coarsenings`
-# goes on, one layer less each time. For comparison, the last layers are dropped.
+# needs three evaluations. It leaves out, lengthens and merges layers, and chooses what changes
+# the outputs least on the calibration windows. It needs no targets. `dynamics.coarsenings`
+# continues, with one layer less each time. For comparison, the last layers are dropped.
 
 
 # %%
@@ -124,6 +124,6 @@ axes.set(xlabel="field evaluations of a solve", ylabel="loss on held-out windows
 axes.grid(alpha=0.3)
 
 # %% [markdown]
-# Three evaluations, chosen well, serve as well as the four of the training. But 96 windows are
+# Three evaluations, chosen well, are as good as the four of the training. But 96 windows are
 # few: `python scripts/depth.py glassllm` measures with more of them, gives the uncertainty of
 # each difference, and compares with more rules for dropping layers.

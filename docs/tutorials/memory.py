@@ -1,14 +1,15 @@
 # %% [markdown]
 # # Gradients in constant memory
 #
-# Backpropagation needs the states of the way forward. Which of them are kept and which are
-# computed again is the *gradient mode* of a solve. In this tutorial you compile the gradient of
-# one loss in four modes, at 12 and at 48 layers, and read how much memory each program needs.
+# Backpropagation needs the states of the forward pass. The *gradient mode* of a solve decides
+# which of them are kept and which are computed again. In this tutorial you compile the gradient
+# of one loss in four modes, at 12 and at 48 layers, and read how much memory each program
+# needs.
 #
 # ## A loss
 #
 # Attention and feed-forward of width 64, a batch of 4 texts of 64 tokens. The memory of a
-# program is known as soon as it is compiled; nothing has to be computed for that.
+# program is known as soon as it is compiled; the program need not run.
 
 # %%
 import diffrax
@@ -59,7 +60,7 @@ def gradient_in(mode, solver):
 #   again.
 # - `Reversible()` keeps the state at T alone. It rebuilds the earlier states by undoing the
 #   steps, which needs a scheme whose steps can be undone. `AlgebraicallyReversible(scheme)` is
-#   one, for two field evaluations where the scheme takes one.
+#   one; it takes two field evaluations where the scheme takes one.
 
 # %%
 scheme = ide.LieTrotter(diffrax.Euler())
@@ -91,7 +92,7 @@ axes.grid(alpha=0.3)
 
 # %% [markdown]
 # From 12 to 48 layers, `Direct()` and `Recompute()` need about four times the memory,
-# `Recursive()` hardly twice, and `Reversible()` the same.
+# `Recursive()` less than twice, and `Reversible()` the same.
 #
 # ## The same gradient
 #
@@ -116,8 +117,9 @@ difference = relative_difference(gradients["Reversible()"], direct(make_control(
 print(f"{'Reversible()':14} differs from Direct() by {difference:.1e}")
 
 # %% [markdown]
-# `Reversible()` rebuilds states, so its rounding grows with depth. `rebuilding_error` measures
-# the growth. A gradient that is spoiled by it is an error, never a wrong number.
+# `Reversible()` rebuilds states, so its rounding errors grow with depth. `rebuilding_error`
+# measures them. If they would spoil a gradient, an error is raised; you never get a wrong
+# number.
 
 # %%
 equation = ide.Equation(make_control(48), ide.Free(), domain)
@@ -127,12 +129,12 @@ print(f"relative error of the rebuilt initial state, 48 layers: {float(errors[0]
 # %% [markdown]
 # ## The price of reversibility
 #
-# `AlgebraicallyReversible(scheme, coupling)` carries a second state beside the first. Where the
-# equation decays, the two drift apart: a mode that decays at the rate μ is stable only for
+# `AlgebraicallyReversible(scheme, coupling)` carries a second state along with the first. If
+# the equation decays, the two drift apart: a mode that decays at the rate μ is stable only for
 # steps with `h μ ≤ -log(coupling)`. A smaller coupling is more stable, and undone less exactly.
 #
-# Below, RK4 on twelve layers: with one step per layer, and, beside a damping `u_t = -u`, with
-# four. The numbers are relative errors at depth 12.
+# Below, RK4 solves twelve layers with one step per layer, and the same layers plus a damping
+# `u_t = -u` with four. The numbers are relative errors at depth 12.
 
 # %%
 small = ide.TokenDomain.uniform(16)
@@ -164,8 +166,8 @@ for name, make, steps in (("blocks", make_block, 1), ("blocks and damping", make
 
 # %% [markdown]
 # Pre-norm blocks hardly decay, and the wrapper costs little accuracy at any coupling. With
-# damping the default coupling of 0.99 is useless. Take 0.5 with short steps, or save memory by
-# `Recursive()`.
+# damping the default coupling of 0.99 is useless. Take 0.5 with short steps, or save memory
+# with `Recursive()`.
 #
-# In a configuration the mode is the key `training.gradient`. Which mode to take, and what each
-# costs in time: see [Choose a gradient mode](../how-to/gradient-mode.md).
+# In a configuration the mode is the key `training.gradient`. [Choose a gradient
+# mode](../how-to/gradient-mode.md) says which mode to take and how much time each one costs.

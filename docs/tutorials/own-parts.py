@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Write your own operator, constraint, control and scheme
 #
-# An equation is put together from parts: operators, a constraint, a control and a scheme. In
-# this tutorial you write one of each, use them from Python, and then train with them from a
-# YAML file. Nothing has to be registered: a subclass works everywhere.
+# An equation has parts: operators and a constraint, with a control for the weights and a scheme
+# that solves it. In this tutorial you write one of each, use them in Python, and then train
+# with them from a YAML file. You need not register anything: a subclass works everywhere.
 
 # %%
 import inspect
@@ -43,7 +43,7 @@ class Pull(ide.AbstractOperator):
 
 
 # %% [markdown]
-# Alone in an equation its solution is known: `u(T) = exp(-rate T) u(0)`.
+# If it is the only operator, the solution is known: `u(T) = exp(-rate T) u(0)`.
 
 # %%
 domain = ide.TokenDomain.uniform(3)
@@ -53,9 +53,9 @@ u1 = ide.solve(equation, u0, solver=ide.RK4()).u1
 print("error:", float(jnp.max(jnp.abs(u1 - jnp.exp(-0.2) * u0))))
 
 # %% [markdown]
-# What every operator does can be checked: its derivatives against finite differences, batches,
-# padding, the order of points, copies, a configuration that makes it and
-# [more](../reference/api/testing.md). The check of an operator that is wrong says what is.
+# `check_operator` tests what every operator must do: derivatives against finite differences,
+# batches, padding, the order of points, copies, a configuration that makes it and
+# [more](../reference/api/testing.md). If an operator is wrong, the error says what is wrong.
 
 
 # %%
@@ -73,7 +73,7 @@ except AssertionError as error:
     print(error)
 
 # %% [markdown]
-# `domain.mean(u)` is that integral: it takes the weights of the points, which are zero for
+# `domain.mean(u)` is that integral: it uses the weights of the points, which are zero for
 # padding.
 
 # %% [markdown]
@@ -115,9 +115,8 @@ testing.check_constraint(Box(), 4)
 # ## A control
 #
 # A control gives the weights at each depth. `AbstractExpansion` is the base class of weights
-# that are a sum of functions of depth; it asks for these functions alone. Here the weights go
-# in a straight line from a first block to a last one. `build` says how weights are drawn before
-# training.
+# that are a sum of functions of depth; you write only these functions. Here the weights go in a
+# straight line from a first block to a last one. `build` initialises the weights.
 
 
 # %%
@@ -181,9 +180,9 @@ print(f"errors {errors[0]:.2e}, {errors[1]:.2e}, ratio {errors[0] / errors[1]:.1
 # %% [markdown]
 # ## From YAML
 #
-# A configuration names a class by `module:Class`. So the classes go into a module: a file of
-# your own, `mine.py`, next to which you start the scripts. This page writes it from the cells
-# above, into a temporary folder that Python is told to search.
+# A configuration names a class as `module:Class`. So put the classes into a file of your own,
+# `mine.py`, and start the scripts in its folder. This page writes the file from the cells
+# above, into a temporary folder on Python's search path.
 
 # %%
 imports = """import equinox as eqx
@@ -200,9 +199,8 @@ mine = "\n\n".join([imports, *map(inspect.getsource, parts)])
 sys.path.insert(0, str(folder))
 
 # %% [markdown]
-# A class can stand wherever a name can. Its options stand under `options`. What the rest of the
-# configuration knows, such as the number of `features`, is filled in by the name of the
-# parameter.
+# A class can be given wherever a name can. Its options go under `options`. Parameters that the
+# rest of the configuration defines, such as the number of `features`, are filled in by name.
 
 # %%
 config_file = folder / "own.yaml"
@@ -237,8 +235,8 @@ print(run.summary.read_text())
 
 # %% [markdown]
 # From a terminal the same is `python scripts/train.py own.yaml`, started in the folder of
-# `mine.py`. The trained weights are there as in any run. A run whose configuration names code
-# may come from somebody else, so that code is imported only where you say that you trust it.
+# `mine.py`. The trained weights are in the folder, as in any run. A run may come from somebody
+# else, so the code that its configuration names is imported only if you say that you trust it.
 
 # %%
 model, _ = ide.load_run(run.path, trust=True)

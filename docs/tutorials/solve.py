@@ -132,6 +132,6 @@ axes.grid(alpha=0.3)
 # the splitting (Lie–Trotter 1, Strang 2) and that of the scheme inside (Euler 1, Heun 2).
 #
 # A step of RK4 costs four field evaluations, one of Lie–Trotter with Euler costs one. At equal
-# cost RK4 is still far ahead, *for the equation*. Trained weights are another matter: they
-# have learned the scheme and the step with which they were trained. The
+# cost RK4 still has a much smaller error, *for the equation*. This does not carry over to
+# trained models: their weights have learned the scheme and the step of their training. The
 # [next tutorial](train.py) trains some.

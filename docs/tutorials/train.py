@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Train, and compare schemes
 #
-# A run is described by a YAML file: the data, the model, the scheme, the optimiser. In this
-# tutorial you train one small model, change its scheme, and then compare three schemes with
-# the same budget and the same seeds.
+# A YAML file describes a run: the data, the model, the scheme, the optimiser. In this tutorial
+# you train one small model, change its scheme, and then compare three schemes with the same
+# budget and the same seeds.
 
 # %%
 import contextlib
@@ -78,10 +78,10 @@ print(euler.summary.read_text())
 # ## A comparison
 #
 # A fair comparison gives each scheme the same cost. In the file below that is 600 field
-# evaluations of a batch. They buy 300 steps of the optimiser with Lie–Trotter or Euler, and 100
-# with Strang splitting and Heun sub-steps, which evaluates the field three times as often.
-# The same seed gives every scheme the same initial weights and the same batches, so the
-# difference of two schemes is taken seed by seed.
+# evaluations of a batch. They allow 300 optimiser steps with Lie–Trotter or Euler, and 100 with
+# Strang splitting and Heun sub-steps, which evaluates the field three times as often. The same
+# seed gives every scheme the same initial weights and the same batches, so the difference of
+# two schemes is taken seed by seed.
 
 # %%
 comparison = folder / "compare.yaml"
@@ -134,9 +134,9 @@ axes.grid(alpha=0.3)
 # %% [markdown]
 # ## What this says, and what it does not
 #
-# - With Euler the interval holds zero: three seeds cannot tell the two apart.
-# - Strang(Heun) is behind for every seed. It spent its evaluations on stages and not on steps
-#   of the optimiser. That is a statement about a short run: 100 steps are far from converged.
+# - With Euler the interval contains zero: three seeds cannot tell the two apart.
+# - Strang(Heun) is worse for every seed. It spent its evaluations on stages and not on
+#   optimiser steps. This holds for a short run: 100 steps are far from converged.
 # - All three used the learning rate of the file. A scheme may be best at another one, so tune
 #   it for each scheme on validation data before you say that one scheme trains better:
 #   [Compare schemes](../how-to/compare-schemes.md).
