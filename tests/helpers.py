@@ -1,5 +1,6 @@
 """Small problems that several tests share."""
 
+import contextlib
 import inspect
 from pathlib import Path
 
@@ -71,6 +72,23 @@ def filled(shapes, std, seed):
         return jnp.asarray(normal(scale=std, size=x.shape) * inexact, x.dtype)
 
     return jax.tree.map(drawn_like, shapes)
+
+
+@contextlib.contextmanager
+def programs_compiled():
+    """The names of the programs that are compiled inside, or read from the cache of compiled
+    ones."""
+    names = []
+
+    def listen(event, seconds, **given):
+        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
+            names.append(given["fun_name"])
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield names
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def random_state(*batch, tokens=TOKENS, width=WIDTH, seed=2):

@@ -14,13 +14,16 @@ from .options import add_model, chosen_model, mesh_sections
 
 EXAMPLES = """\
   ide-transformer sample runs/shakespeare --prompt 'To be, ' --length 300
+  ide-transformer sample runs/shakespeare --prompt 'To be, ' --prompt 'Friends' --length 50
   ide-transformer sample glassllm --prompt 'Once upon a time' --top-p 0.9 solver.kind=strang
 """
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument("--prompt", default="\n", help="text to go on from")
+    parser.add_argument(
+        "--prompt", action="append", help="text to go on from; several are written at once"
+    )
     parser.add_argument("--length", type=int, default=400, help="tokens to write")
     parser.add_argument("--temperature", type=float, default=0.8, help="0: most likely token")
     parser.add_argument("--top-k", type=int, help="draw from the k most likely tokens only")
@@ -47,10 +50,11 @@ def run(options: argparse.Namespace) -> None:
     own = not isinstance(inputs, TextInputs | EncodedInputs) and hasattr(inputs, "vocabulary")
     if not own:
         model = loaded.expected(LanguageModel, ", which writes no text")
+    prompts = options.prompt or ["\n"]
     began = time.perf_counter()
-    text = generate(
+    texts = generate(
         model,
-        options.prompt,
+        prompts,
         options.length,
         key=jax.random.key(options.seed),
         temperature=options.temperature,
@@ -59,11 +63,13 @@ def run(options: argparse.Namespace) -> None:
         tokenizer=loaded.tokenizer,
     )
     seconds = time.perf_counter() - began
-    print(text)
+    for text in texts:
+        print(text)
     reason = why_not_cached(model)
+    number = options.length * len(texts)
     print(
-        f"{options.length} tokens in {seconds:.1f} s, compiling included: "
-        f"{options.length / seconds:.0f} tokens per second"
+        f"{number} tokens in {seconds:.1f} s, compiling included: "
+        f"{number / seconds:.0f} tokens per second"
         + ("" if reason is None else f"\nwithout a cache: {reason}"),
         file=sys.stderr,
     )

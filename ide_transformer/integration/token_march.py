@@ -49,6 +49,10 @@ class _OverAll(AbstractWrappedOperator):
         return self.operator.over(u, domain, others)
 
 
+# A text is read in parts of at least so many tokens, and in at most so many parts. Then one
+# program reads texts of all lengths, and a short one costs little.
+_LEAST_PART, _MOST_PARTS = 16, 8
+
 # For each evaluation of a token integral, arrays `[intervals, ..., tokens, …]` of all tokens;
 # of attention a pair, keys and values.
 TokenCache: TypeAlias = list[list[Array]]
@@ -83,16 +87,33 @@ class TokenMarch(eqx.Module):
         return self.steps.equation.domain.num_tokens
 
     def prefill(
-        self, u0: Float[Array, "*batch tokens features"]
+        self,
+        u0: Float[Array, "*batch tokens features"],
+        number: Int[Array, ""] | int | None = None,
     ) -> tuple[Float[Array, "*batch tokens features"], TokenCache]:
-        """The states at depth T of the first tokens, and their cache, with room for all."""
-        u1, new = _march(self.steps, u0, 0, None)
-        axis = u0.ndim - 1
+        """The states at depth T of the first tokens, and their cache, with room for all. Only
+        `number` of them are marched for certain, where it is given; it may be traced."""
+        tokens = u0.shape[-2]
+        number = tokens if number is None else number
+        part = min(tokens, max(_LEAST_PART, -(-self.num_tokens // _MOST_PARTS)))
+        axis = u0.ndim - 1  # that of the tokens in the cache
 
         def empty(x):
             return jnp.zeros((*x.shape[:axis], self.num_tokens, *x.shape[axis + 1 :]), x.dtype)
 
-        return u1, _written(jax.tree.map(empty, new), new, 0, axis)
+        u1, new = eqx.filter_eval_shape(_march, self.steps, u0[..., :part, :], 0, None)
+        cache = jax.tree.map(empty, new)
+        u1 = jnp.zeros(u0.shape, u1.dtype)
+
+        def read(index, state):
+            u1, cache = state
+            # The last part begins earlier, with tokens that have been read already.
+            start = jnp.minimum(index * part, tokens - part)
+            states = lax.dynamic_slice_in_dim(u0, start, part, axis=-2)
+            states, cache = self.extend(states, start, cache)
+            return lax.dynamic_update_slice_in_dim(u1, states, start, axis=-2), cache
+
+        return lax.fori_loop(0, -(-number // part), read, (u1, cache))
 
     def extend(
         self,

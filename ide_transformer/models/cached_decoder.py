@@ -5,14 +5,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float, Integer
 
 from ..arguments import PositiveInt, checked
 from ..equation import Equation
 from ..errors import InputError
 from ..integration import TokenCache, TokenMarch, why_not_by_token
-from .model import Model
+from .model import Model, once_for_each
 from .read_outs import TokenLogits
 from .text_inputs import TextInputs
 
@@ -57,13 +56,17 @@ class CachedDecoder(eqx.Module):
     def prefill(
         self,
         prompt: Integer[Array | np.ndarray, "*batch prompt"],
-        last: Integer[Array | np.ndarray, ""] | int = -1,
+        last: Integer[Array | np.ndarray, "*#batch"] | int = -1,
     ) -> tuple[Float[Array, "*batch vocabulary"], TokenCache]:
         """The logits of the token after a prompt that ends at `last`, padding behind it, and
-        the cache of the prompt."""
-        u1, cache = self.march.prefill(self.model.inputs.embed(prompt).u0)
-        inside = (-prompt.shape[-1] <= last) & (last < prompt.shape[-1])
-        return self._logits(lax.dynamic_index_in_dim(u1, last, axis=-2), inside), cache
+        the cache of the prompt. One program for all lengths, where `last` is an array."""
+        number = prompt.shape[-1]
+        last = jnp.where(jnp.asarray(last) < 0, number + jnp.asarray(last), last)
+        read = jnp.clip(jnp.max(last) + 1, 0, number)
+        u1, cache = self.march.prefill(self.model.inputs.embed(prompt).u0, read)
+        place = jnp.broadcast_to(last, prompt.shape[:-1])[..., None]
+        u1 = jnp.take_along_axis(u1, jnp.clip(place, 0, number - 1)[..., None], axis=-2)
+        return self._logits(u1, (place >= 0) & (place < number)), cache
 
     @checked
     def extend(
@@ -79,10 +82,12 @@ class CachedDecoder(eqx.Module):
         return self._logits(u1, (position >= 0) & (position < self.march.num_tokens)), cache
 
     def _logits(self, u1: Array, inside: Any) -> Float[Array, "*batch vocabulary"]:
-        return jnp.where(inside, self.model.outputs(u1)[..., 0, :], jnp.nan)
+        logits = self.model.outputs(u1)[..., 0, :]
+        return jnp.where(jnp.broadcast_to(inside, logits.shape), logits, jnp.nan)
 
 
 @checked
+@once_for_each
 def why_not_cached(model: Model) -> str | None:
     """The reason why `generate` solves the equation of a model again for each token, and what
     to write instead; `None` where it uses a `CachedDecoder`."""

@@ -17,7 +17,7 @@ from ..equation import AbstractConstraint, AbstractOperator, parts
 from ..errors import InputError
 from ..integration import Progress
 from ..solvers import AbstractImplicitScheme
-from .model import Model
+from .model import Model, once_for_each
 from .parts import Text
 
 
@@ -77,6 +77,11 @@ def check_causal(where: str, model: Model) -> None:
     **Raises:** `InputError` that names what sees later tokens, and for an operator that says it
     is `pointwise` and sees others.
     """
+    _try_causal(model, where)
+
+
+@once_for_each
+def _try_causal(model: Model, where: str) -> None:
     solved = _by_fixed_steps(model.ordinary)
     solved.inputs.of_text(Text(np.zeros(1, int)))
     finite = 0

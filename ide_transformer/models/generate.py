@@ -25,7 +25,7 @@ from .chains import EncodedInputs, SourceAndText
 from .model import Model
 from .parts import Encoded, Text
 from .read_outs import TokenLogits
-from .text_inputs import TextInputs, checked_text
+from .text_inputs import TextInputs, as_text, checked_text
 
 
 # Stands in a text where there were no logits to take a token by.
@@ -41,34 +41,43 @@ class Tokens(Protocol):
     def decode(self, tokens: np.ndarray) -> str: ...
 
 
-# Tokens `[..., prompt]`, a `Text`, or a string.
-Prompt = TypeVar("Prompt", Integer[Array | np.ndarray, "..."], Text, str)
+# Tokens `[..., prompt]`, a `Text`, a string, or several.
+Prompt = TypeVar("Prompt", Integer[Array | np.ndarray, "..."], Text, str, list[str])
 
 
 class Draw(NamedTuple):
     """Options by which a token is drawn, see `generate`."""
 
-    temperature: float = 1.0
+    temperature: float | np.ndarray = 1.0
     top_k: int | None = None
-    top_p: float | None = None
+    top_p: float | np.ndarray | None = None
+
+    def traced(self) -> "Draw":
+        """The same options, of which other numbers are no other program: all but `top_k`, and
+        a temperature of 0."""
+        top_p = None if self.top_p is None else np.asarray(self.top_p, float)
+        temperature = self.temperature and np.asarray(self.temperature, float)
+        return self._replace(temperature=temperature, top_p=top_p)
 
     def __call__(
         self, logits: Float[Array, "*batch vocabulary"], key: PRNGKeyArray
     ) -> Int[Array, "*batch"]:
         """One token from `softmax(logits / temperature)`, or the most likely one."""
-        if self.temperature == 0:
+        if is_known(self.temperature) and self.temperature == 0:
             return jnp.argmax(logits, axis=-1)
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             smallest = lax.top_k(logits, self.top_k)[0][..., -1:]
             logits = jnp.where(logits < smallest, -jnp.inf, logits)
         # The largest becomes 0, so that the others cannot overflow to +inf.
         logits = logits - jnp.max(logits, axis=-1, keepdims=True)
-        logits = logits / max(self.temperature, float(jnp.finfo(logits.dtype).tiny))
+        temperature = jnp.asarray(self.temperature, logits.dtype)
+        logits = logits / jnp.maximum(temperature, jnp.finfo(logits.dtype).tiny)
         if self.top_p is not None:
             descending = jnp.sort(logits, axis=-1, descending=True)
             probabilities = jax.nn.softmax(descending, axis=-1)
             before = jnp.cumsum(probabilities, axis=-1) - probabilities
-            kept = jnp.where(before < self.top_p, descending, jnp.inf)
+            top_p = jnp.asarray(self.top_p, before.dtype)
+            kept = jnp.where(before < top_p, descending, jnp.inf)
             logits = jnp.where(logits < jnp.min(kept, -1, keepdims=True), -jnp.inf, logits)
         return jax.random.categorical(key, logits, axis=-1)
 
@@ -86,7 +95,8 @@ def generate(
     tokenizer: Tokens | None = None,
 ) -> Prompt:
     """Draws `length` tokens after `prompt`, each from the distribution of the model given
-    the last `context` tokens. One compiled program: a pass over the prompt, then a loop.
+    the last `context` tokens. One compiled program, the same for all prompts and lengths that
+    fit into it: it has room for 256 tokens, for 1024, and so on, up to the context.
 
         loaded = ide.load_model("runs/shakespeare")
         ide.generate(loaded.model, "To be", 100, temperature=0.0, tokenizer=loaded.tokenizer)
@@ -97,16 +107,16 @@ def generate(
 
     **Arguments:**
 
-    - `prompt`: at least one token; a string; or a `Text` for prompts of different lengths,
-      its mask `False` at the padding behind each.
+    - `prompt`: at least one token; a string, or a list of them; or a `Text` for prompts of
+      different lengths, its mask `False` at the padding behind each.
     - `key`: draws the tokens; needed at a temperature above 0.
     - `temperature`: divides the logits; 0 takes the most likely token.
     - `top_k`, `top_p`: draw from the k most likely tokens only; from the most likely ones, as
       few as have this probability together (Holtzman et al., arXiv 1904.09751).
-    - `tokenizer`: the one that belongs to the model, where the prompt is a string.
+    - `tokenizer`: the one that belongs to the model, for strings.
 
     **Returns:** `[..., prompt + length]`: each prompt and, right behind its last token, what
-    was drawn. For a `Text` it is one, whose mask says where each ends; for a string, a string.
+    was drawn. For a `Text` it is one, whose mask says where each ends; for strings, strings.
 
     **Raises:** `InputError` for an empty prompt, padding before a token, a model that sees
     tokens still to be written, and where a solve fails or logits are not finite. Inside a
@@ -118,27 +128,32 @@ def generate(
             f"generate: temperature={temperature} draws at random; give key=jax.random.key(0), "
             "or temperature=0 for the most likely tokens."
         )
-    if isinstance(prompt, str):
+    if isinstance(prompt, str | list):
         if tokenizer is None:
             raise InputError(
                 "generate: for a string give tokenizer=load_model(path).tokenizer."
             )
-        encoded = jnp.asarray(tokenizer.encode(prompt), int)
-        drawn = generate(model, encoded, length, key=key, **options._asdict())
-        written: Any = tokenizer.decode(np.asarray(drawn))
-        return written
+        several = isinstance(prompt, list)
+        encoded = [tokenizer.encode(text) for text in (prompt if several else [prompt])]
+        given = _side_by_side(encoded)
+        drawn = as_text(generate(model, given, length, key=key, **options._asdict()))
+        rows = zip(np.asarray(drawn.tokens), encoded, strict=True)
+        texts: Any = [tokenizer.decode(row[: len(x) + length]) for row, x in rows]
+        return texts if several else texts[0]
     check_causal("generate", model)
     text = checked_text(prompt, model.inputs.vocabulary, context=2**31)
-    tokens = jnp.asarray(text.tokens, int)
+    tokens = _as_integers(text.tokens)
     ends, behind = (tokens.shape[-1], None) if text.mask is None else _ends(text.mask)
     # `Any`, since a checker does not see that the kind of the prompt decides.
     tokens: Any = write(model, tokens, ends, length, options, key)
     _check_written("generate", tokens)
     if behind is None:
         return tokens
-    tokens = jnp.where(behind[..., None], tokens, NO_TOKEN)
-    drawn: Any = Text(tokens, _places(tokens) < (ends + length)[..., None])
-    return drawn
+    array = _library(tokens, behind)
+    mask = _before(ends + length, array.asarray(tokens))
+    tokens = array.where(mask, array.asarray(tokens), 0)
+    tokens = array.where(array.asarray(behind)[..., None], tokens, NO_TOKEN)
+    return jax.device_put(Text(tokens, mask))
 
 
 @checked
@@ -168,13 +183,7 @@ def generate_greedy(
     """
     tokens = _checked("generate_greedy", model, prompt, length, end)
     tokens = write(
-        model,
-        tokens,
-        tokens.shape[-1],
-        length,
-        Draw(temperature=0.0),
-        source=source,
-        end=jnp.asarray(end, int),
+        model, tokens, tokens.shape[-1], length, Draw(temperature=0.0), source=source, end=end
     )
     _check_written("generate_greedy", tokens)
     return tokens
@@ -209,10 +218,16 @@ def generate_beam(
     """
     tokens = _checked("generate_beam", model, prompt, length, end)
     if not length:
-        return tokens
-    # Arrays, so that another end or penalty is no other program.
-    numbers = jnp.asarray(end), jnp.asarray(length_penalty, float)
-    tokens = _generate_beam(model, source, tokens, length, beams, *numbers)
+        return jax.device_put(tokens)
+    total = tokens.shape[-1] + length
+    size = min(_size(total, 256, 4), model.inputs.context)
+    # Arrays, so that other numbers are no other program.
+    first, most, stop, penalty = map(
+        np.asarray, (tokens.shape[-1], length, end, float(length_penalty))
+    )
+    tokens = _with_room(tokens, tokens.shape[-1], size, end)
+    tokens = _generate_beam(model, source, tokens, first, most, stop, beams, penalty)
+    tokens = _without_room(tokens, total)
     _check_written("generate_beam", tokens)
     return tokens
 
@@ -227,7 +242,7 @@ def _checked(
     """The tokens of the prompt, after which so many can be written."""
     check_causal(name, model)
     vocabulary, context = model.inputs.vocabulary, model.inputs.context
-    tokens = jnp.asarray(checked_text(prompt, vocabulary, context).tokens, int)
+    tokens = _as_integers(checked_text(prompt, vocabulary, context).tokens)
     if tokens.shape[-1] + length > context:
         raise InputError(
             f"{name}: length={length} after {tokens.shape[-1]} tokens, in a context of "
@@ -248,9 +263,23 @@ def _check_written(name: str, tokens: Int[Array, "*batch total"]) -> None:
         )
 
 
+def _side_by_side(texts: list[np.ndarray]) -> Any:
+    """Tokens of several texts; a `Text` with padding where not all are as long."""
+    ends = np.array([len(text) for text in texts], int)
+    mask = np.arange(ends.max(initial=0)) < ends[:, None]
+    tokens = np.zeros(mask.shape, int)
+    tokens[mask] = np.concatenate([np.zeros(0, int), *texts])
+    return tokens if mask.all() else Text(tokens, mask)
+
+
+def _as_integers(tokens: Array | np.ndarray) -> Any:
+    """In NumPy where they are known, which compiles nothing."""
+    return np.asarray(tokens, int) if is_known(tokens) else jnp.asarray(tokens, int)
+
+
 def _ends(
     mask: Array | np.ndarray,
-) -> tuple[Int[Array, "*batch"], Bool[Array | np.ndarray, "*batch"]]:
+) -> tuple[Int[Array | np.ndarray, "*batch"], Bool[Array | np.ndarray, "*batch"]]:
     """The number of tokens of each prompt, and whether its padding is behind them."""
     mask = np.asarray(mask, bool) if is_known(mask) else mask.astype(bool)
     behind = mask[..., 0] & (mask[..., 1:] <= mask[..., :-1]).all(axis=-1)
@@ -258,42 +287,102 @@ def _ends(
         raise InputError(
             "generate: the mask of a prompt is False before a token; its padding stands behind."
         )
-    return jnp.sum(jnp.asarray(mask, int), axis=-1), behind
+    return mask.sum(axis=-1), behind
 
 
 def _places(tokens: Int[Array, "*batch total"]) -> Int[Array, "*batch total"]:
     return jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
 
 
-@eqx.filter_jit
 def write(
     model: Model,
-    prompt: Int[Array, "*batch prompt"],
-    ends: Int[Array, "*batch"] | int,
+    prompt: Int[Array | np.ndarray, "*batch prompt"],
+    ends: Int[Array | np.ndarray, "*#batch"] | int,
     length: int,
     draw: Draw,
     key: PRNGKeyArray | None = None,
     *,
     source: PyTree = None,
-    end: Int[Array, ""] | None = None,
-    cached_tokens: int | None = None,
+    end: int | None = None,
+    cached: bool = True,
 ) -> Int[Array, "*batch total"]:
-    """Draw so many tokens after prompts that have the lengths `ends`, the first of them
-    with a `CachedDecoder`: `cached_tokens`, or as many as can be. For each of the others the
-    equation is solved again. Texts of a source stop at the token `end`."""
+    """Draw so many tokens after prompts that have the lengths `ends`. As many as the context
+    holds are read by a `CachedDecoder` if there can be one and `cached`; for each of the others
+    the equation is solved again. Texts of a source stop at the token `end`.
+
+    One program for all lengths of a size: what is behind the last token is cut away."""
+    if not length:
+        return jax.device_put(prompt)
+    longest, context = prompt.shape[-1], model.inputs.context
+    total = longest + length
+    cached = cached and longest <= context and why_not_cached(model) is None
+    # The last of the tokens in here is drawn where the context is full.
+    most = context + 1
+    if total > most:
+        size = _size(total, context, 4)
+    else:
+        # Without a cache all of it is solved for each token.
+        size = min(_size(total, 256, 4) if cached else _size(total, 16, 2), most)
+    tokens, stops = _with_room(prompt, ends, size, end), end is not None
+    given, most, stop = map(np.asarray, (longest, length, end if stops else NO_TOKEN))
+    numbers = _library(ends).asarray(ends), given, most, stop
+    options = draw.traced(), key, source, stops, cached
+    return _without_room(_written(model, tokens, *numbers, *options), total)
+
+
+def _library(*arrays: Any) -> Any:
+    """NumPy for arrays that are known: it compiles nothing."""
+    return np if all(map(is_known, arrays)) else jnp
+
+
+def _with_room(prompt: Any, ends: Any, size: int, end: int | None) -> Any:
+    """Prompts of so many tokens, the last of which are to be written."""
+    array = _library(prompt, ends)
+    room = [(0, 0)] * (prompt.ndim - 1) + [(0, size - prompt.shape[-1])]
+    tokens = array.pad(array.asarray(prompt), room)
+    # A causal model does not see what stands behind a text. No failure begins there.
+    behind = tokens[..., :1] if end is None else array.asarray(end, tokens.dtype)
+    return array.where(_before(ends, tokens), tokens, behind)
+
+
+def _without_room(tokens: Any, total: int) -> Any:
+    return jax.device_put(_library(tokens).asarray(tokens)[..., :total])
+
+
+def _before(ends: Any, tokens: Any) -> Any:
+    """Whether each token of a text is before its end."""
+    array, batch = _library(ends, tokens), tokens.shape[:-1]
+    ends = array.broadcast_to(array.asarray(ends), batch)[..., None]
+    return array.broadcast_to(array.arange(tokens.shape[-1]), tokens.shape) < ends
+
+
+def _size(tokens: int, first: int, factor: int) -> int:
+    """The first of a few sizes that holds so many tokens."""
+    while first < tokens:
+        first *= factor
+    return first
+
+
+@eqx.filter_jit
+def _written(
+    model: Model,
+    tokens: Int[Array | np.ndarray, "*batch size"],
+    ends: Int[Array | np.ndarray, "*#batch"],
+    longest: Int[Array | np.ndarray, ""],
+    length: Int[Array | np.ndarray, ""],
+    end: Int[Array | np.ndarray, ""],
+    draw: Draw,
+    key: PRNGKeyArray | None,
+    source: PyTree,
+    stops: bool,
+    cached: bool,
+) -> Int[Array, "*batch size"]:
+    """Prompts and what follows them; the longest has so many tokens."""
     key = jax.random.key(0) if key is None else key  # at temperature 0 it draws nothing
     encoded = None if source is None else _encoded(model, source)
-    longest, total = prompt.shape[-1], prompt.shape[-1] + length
-    window = min(model.inputs.context, total)
-    if cached_tokens is None:
-        # The last of these tokens is drawn where the context is full.
-        room = 0 if why_not_cached(model) else model.inputs.context + 1 - longest
-        cached_tokens = min(length, max(room, 0))
-    each = jnp.broadcast_to(ends, prompt.shape[:-1])
-    behind = jnp.zeros((*prompt.shape[:-1], length), prompt.dtype)
-    tokens = jnp.concatenate([prompt, behind], axis=-1)
-    # A causal model does not see what stands behind a text.
-    tokens = jnp.where(_places(tokens) < each[..., None], tokens, 0 if end is None else end)
+    context, (*batch, size) = model.inputs.context, tokens.shape
+    window = min(context, size)
+    each = jnp.broadcast_to(ends, batch)
 
     def put(tokens, ended, number, logits):
         """The text with its token `number` drawn, whether it has ended, and that token."""
@@ -301,15 +390,15 @@ def write(
             raise InputError("generate: give a model whose read-out is TokenLogits.")
         drawn = draw(logits, jax.random.fold_in(key, longest + number))
         drawn = jnp.where(_usable(logits), drawn, NO_TOKEN).astype(tokens.dtype)
-        if end is not None:
-            drawn = jnp.where(ended, end, drawn)
+        if stops:
+            drawn = jnp.where(ended, end.astype(tokens.dtype), drawn)
             ended = ended | (drawn == end)
         here = _places(tokens) == (each + number)[..., None]
         return jnp.where(here, drawn[..., None], tokens), ended, drawn
 
     def solve_again(number, state):
         (tokens, ended), position = state, each + number
-        start = jnp.clip(position - window, 0, total - window)[..., None]
+        start = jnp.clip(position - window, 0, size - window)[..., None]
         seen = start + _places(tokens[..., :window])
         seen = jnp.take_along_axis(tokens, seen, axis=-1)
         solution = model.solve(seen if encoded is None else SourceAndText(encoded, seen))
@@ -318,30 +407,30 @@ def write(
         solved = jnp.broadcast_to(solution.succeeded, logits.shape[:-1])[..., None]
         return put(tokens, ended, number, jnp.where(solved, logits, jnp.nan))[:2]
 
-    state = tokens, jnp.zeros(each.shape, bool)
-    if cached_tokens:
-        decoder = CachedDecoder(model, longest + cached_tokens - 1)
-        prefill, extend = decoder.prefill, decoder.extend
+    none_ended, first = jnp.zeros(batch, bool), jnp.zeros((), int)
+    state: Any = tokens, none_ended
+    if cached:
+        decoder = CachedDecoder(model, window)
+        extend = decoder.extend
         # Texts of different lengths have positions of their own.
         for _ in range(jnp.ndim(ends)):
-            prefill, extend = jax.vmap(prefill), jax.vmap(extend)
-        logits, cache = prefill(prompt, ends - 1)
+            extend = jax.vmap(extend, in_axes=(0, 0, 1), out_axes=(0, 1))
+        logits, cache = decoder.prefill(tokens[..., :window], ends - 1)
 
         def read(number, state):
             tokens, ended, drawn, cache = state
             logits, cache = extend(drawn, ends + number - 1, cache)
             return *put(tokens, ended, number, logits), cache
 
-        first = (*put(*state, 0, logits), cache)
-        state = lax.fori_loop(1, cached_tokens, read, first)[:2]
-    if cached_tokens == length:
-        return state[0]
-    if end is None:
-        return lax.fori_loop(cached_tokens, length, solve_again, state)[0]
+        first = jnp.minimum(length, context + 1 - longest)
+        begun = *put(tokens, none_ended, 0, logits), cache
+        state = lax.fori_loop(1, first, read, begun)[:2]
+        if size <= context + 1:
+            return state[0]
     _, state = lax.while_loop(
         lambda x: (x[0] < length) & ~jnp.all(x[1][1]),
         lambda x: (x[0] + 1, solve_again(*x)),
-        (jnp.asarray(cached_tokens), state),
+        (first, state),
     )
     return state[0]
 
@@ -365,12 +454,13 @@ def _encoded(model: Model[EncodedInputs, TokenLogits], source: PyTree) -> Encode
 def _generate_beam(
     model: Model[EncodedInputs, TokenLogits],
     source: PyTree,
-    prompt: Int[Array, "*batch prompt"],
-    length: int,
+    prompt: Int[Array | np.ndarray, "*batch size"],
+    first: Int[Array | np.ndarray, ""],
+    length: Int[Array | np.ndarray, ""],
+    end: Int[Array | np.ndarray, ""],
     beams: int,
-    end: Int[Array, ""],
-    penalty: Float[Array, ""],
-) -> Int[Array, "*batch total"]:
+    penalty: Float[Array | np.ndarray, ""],
+) -> Int[Array, "*batch size"]:
     encoded = _encoded(model, source)
     if encoded.states.shape[:-2] != prompt.shape[:-1]:
         raise InputError(
@@ -385,29 +475,29 @@ def _generate_beam(
         domain = TokenDomain(TokenDomain.uniform(states.shape[-2]).points, weights)
         sourced = with_source(control, states, domain)
         decoder = eqx.tree_at(lambda x: x.control, rounded, sourced)
-        return _search(decoder, prompt, length, beams, end, penalty)
+        return _search(decoder, prompt, first, length, end, beams, penalty)
 
     for _ in range(prompt.ndim - 1):
         one = jax.vmap(one, in_axes=(0, None if encoded.weights is None else 0, 0))
-    return one(encoded.states, encoded.weights, prompt)
+    return one(encoded.states, encoded.weights, jnp.asarray(prompt))
 
 
 def _search(
     decoder: Model[TextInputs, TokenLogits],
     prompt: Array,
-    length: int,
+    first: Any,
+    length: Any,
+    end: Any,
     beams: int,
-    end: Int[Array, ""],
-    penalty: Float[Array, ""],
-) -> Int[Array, " total"]:
-    """The text of one source, which is part of the decoder."""
-    first, total = len(prompt), len(prompt) + length
-    reader = CachedDecoder(decoder, total - 1)
+    penalty: Any,
+) -> Int[Array, " size"]:
+    """The text of one source, which is part of the decoder. The first tokens are given."""
+    reader = CachedDecoder(decoder, len(prompt))
     extend = jax.vmap(reader.extend, in_axes=(0, None, 0))
-    logits, cache = jax.tree.map(
-        lambda x: jnp.broadcast_to(x, (beams, *x.shape)), reader.prefill(prompt)
+    logits, cache, tokens = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (beams, *x.shape)),
+        (*reader.prefill(prompt, first - 1), prompt),
     )
-    tokens = jnp.full((beams, total), end, prompt.dtype).at[:, :first].set(prompt)
     # All beams begin with one text, so that only the first of them counts.
     scores = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf).astype(logits.dtype)
     # A text that has ended goes on with its end, at no cost.
@@ -423,14 +513,17 @@ def _search(
         tokens, ended, cache = jax.tree.map(lambda x: x[beam], (tokens, ended, cache))
         written = jnp.where(solved, written, NO_TOKEN).astype(tokens.dtype)
         tokens = lax.dynamic_update_slice_in_dim(tokens, written[:, None], position, axis=1)
-        last = jnp.minimum(position, total - 2)  # what follows the last token is not asked for
+        last = jnp.minimum(
+            position, first + length - 2
+        )  # what follows the last token is not asked for
         logits, cache = extend(written, last, cache)
         return position + 1, tokens, scores, ended | (written == end), logits, cache
 
-    start = jnp.asarray(first), tokens, scores, jnp.zeros(beams, bool), logits, cache
+    start = first, tokens, scores, jnp.zeros(beams, bool), logits, cache
     _, tokens, scores, ended, *_ = lax.while_loop(
-        lambda state: (state[0] < total) & ~jnp.all(state[3]), step, start
+        lambda state: (state[0] < first + length) & ~jnp.all(state[3]), step, start
     )
-    stops = jnp.argmax(tokens[:, first:] == end, axis=1) + 1
+    written = _places(tokens) >= first
+    stops = jnp.argmax(written & (tokens == end), axis=1) - first + 1
     number = jnp.where(ended, stops, length)
     return tokens[jnp.argmax(scores / number**penalty)]

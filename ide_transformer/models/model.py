@@ -3,6 +3,7 @@
 import dataclasses
 import functools as ft
 import inspect
+import weakref
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, get_args
 
@@ -47,6 +48,7 @@ from .parts import AbstractInputs, AbstractReadOut, Embedded
 
 Inputs = TypeVar("Inputs", bound=AbstractInputs, covariant=True)
 ReadOut = TypeVar("ReadOut", bound=AbstractReadOut, covariant=True)
+Result = TypeVar("Result")
 
 
 def _constraint(x: AbstractConstraint | AbstractControl) -> AbstractControl:
@@ -367,6 +369,22 @@ def functional(model: Model[Inputs, ReadOut]) -> Model[Inputs, ReadOut]:
         return model
     space = FunctionSpace(Nodal(), model.features, FeatureDomain(model.features))
     return dataclasses.replace(model, space=space)
+
+
+def once_for_each(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Compute a function of a model once, and remember the result as long as the model lives:
+    a model does not change."""
+    found: dict[Any, Result] = {}
+
+    @ft.wraps(function)
+    def remembered(model: Model, *arguments: Any) -> Result:
+        given = id(model), *arguments
+        if given not in found:
+            found[given] = function(model, *arguments)
+            weakref.finalize(model, found.pop, given, None).atexit = False
+        return found[given]
+
+    return remembered
 
 
 def is_built_as(model: Model, build: Callable[..., Model]) -> bool:

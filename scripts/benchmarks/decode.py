@@ -32,8 +32,8 @@ def decode(
     tokens = jax.random.randint(jax.random.key(1), shape, 0, model.inputs.vocabulary)
     with full_float32(), contextlib.ExitStack() as stack:
         calls: dict[str, Callable[[str], Any]] = {
-            "without a cache": OwnGeneration(model, tokens, length, cached=0).call,
-            "with a cache": OwnGeneration(model, tokens, length, cached=length).call,
+            "without a cache": OwnGeneration(model, tokens, length, cached=False).call,
+            "with a cache": OwnGeneration(model, tokens, length, cached=True).call,
         }
         if all(map(importlib.util.find_spec, ("torch", "transformers"))):
             folder = stack.enter_context(tempfile.TemporaryDirectory())

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import fast_first
+from helpers import fast_first, programs_compiled
 from models.examples import (
     CONTEXT,
     SPEECH,
@@ -14,7 +14,6 @@ from models.examples import (
     VOCABULARY,
     WIDTH,
     attention,
-    causal,
     feed_forward,
     filled,
     language_model,
@@ -23,7 +22,6 @@ from models.examples import (
 )
 
 import ide_transformer as ide
-from ide_transformer.models import check_causal
 from ide_transformer.models.generate import Draw, write
 
 
@@ -34,7 +32,7 @@ SPOKEN_WRITERS = (ide.generate_greedy, ide.generate_beam)
 
 
 def without_cache(model, prompt, ends, length, draw):
-    return write(model, prompt, ends, length, draw, jax.random.key(4), cached_tokens=0)
+    return write(model, prompt, ends, length, draw, jax.random.key(4), cached=False)
 
 
 # From the context to far beyond it; from beyond it; to its end, one further, from its end.
@@ -48,16 +46,35 @@ def test_texts_are_those_without_a_cache_also_beyond_the_context(prompt, length)
     assert (text == without_cache(MODEL, tokens, prompt, length, Draw(1.0, top_k=5))).all()
 
 
-def test_at_temperature_zero_it_is_the_most_likely_token():
-    """Also beyond the context."""
-    text = ide.generate(MODEL, jnp.array([1, 2, 3]), 9, temperature=0.0)
-    by_hand = [1, 2, 3]
-    for _ in range(9):
-        seen = by_hand[-CONTEXT:]
-        # Causal: the tokens that fill the context up do not matter.
-        logits = outputs_of(MODEL, np.array(seen + [0] * (CONTEXT - len(seen))))
-        by_hand.append(int(np.argmax(logits[len(seen) - 1])))
-    assert text.tolist() == by_hand
+def most_likely(model, prompt, length):
+    """By hand, from the outputs for the whole context. Tokens behind a text do not matter."""
+    tokens = [*map(int, prompt)]
+    for _ in range(length):
+        seen = tokens[-CONTEXT:]
+        logits = outputs_of(model, np.array(seen + [0] * (CONTEXT - len(seen))))
+        tokens.append(int(np.argmax(logits[len(seen) - 1])))
+    return tokens
+
+
+def rotary(key):
+    return attention(key, causal=True, positions=ide.Rotary())
+
+
+@pytest.mark.parametrize("cached", fast_first(2, [True, False]))
+def test_ten_prompts_of_ten_lengths_are_two_programs(cached):
+    """One for what fits into the context, whatever the lengths, and one for longer texts."""
+    operators = (rotary, feed_forward)
+    own = dict(learned_positions=False, own_velocity=not cached)
+    solver = ide.LieTrotter() if cached else ide.Nesterov()
+    model = filled(lambda: language_model(operators, intervals=1, own=own, solver=solver))
+    assert (ide.why_not_cached(model) is None) == cached
+    for longest, lengths in ((9, (1, 2)), (10, (12,))):
+        given = [(TOKENS[0, :n], m) for n in range(1, longest + 1) for m in lengths]
+        with programs_compiled() as names:
+            texts = [ide.generate(model, *x, temperature=0.0) for x in given]
+        assert names[-1] == "jit(_written)" and names.count(names[-1]) == 1, names
+        for text, x in zip(texts, given, strict=True):
+            assert text.tolist() == most_likely(model, *x)
 
 
 def test_prompts_of_different_lengths_also_beyond_the_context():
@@ -71,7 +88,7 @@ def test_prompts_of_different_lengths_also_beyond_the_context():
         assert text.tokens[i].tolist() == [*alone.tolist(), *[0] * (4 - n)]
         assert (text.mask[i] == (jnp.arange(4 + length) < n + length)).all()
     expected = without_cache(MODEL, tokens, lengths, length, Draw(0.0))
-    assert (text.tokens == expected).all()
+    assert (text.tokens == jnp.where(text.mask, expected, 0)).all()
 
 
 def test_padding_stands_behind_a_prompt(unchecked):
@@ -81,26 +98,6 @@ def test_padding_stands_behind_a_prompt(unchecked):
     # What a compiled program is given cannot be refused.
     traced = eqx.filter_jit(lambda text: ide.generate(MODEL, text, 1, temperature=0.0))(before)
     assert (traced.tokens[0] == -1).all() and (traced.tokens[1] >= 0).all()
-
-
-def test_a_text_is_one_compiled_program(key):
-    traced = []
-
-    class Counting(ide.FeedForward):
-        def __call__(self, u, domain):
-            traced.append(u.shape)
-            return super().__call__(u, domain)
-
-    operators = (causal(), lambda key: Counting(WIDTH, key=key))
-    model = filled(lambda: language_model(operators, intervals=1))
-    check_causal("test", model)
-    traced.clear()
-    ide.generate(model, TOKENS[:, :2], 3, key=key)
-    first = len(traced)
-    assert first > 0
-    ide.generate(model, TOKENS[:, 2:4], 3, key=key)
-    assert len(traced) == first
-    assert max(shape[-2] for shape in traced) == 2
 
 
 def test_tokens_are_drawn_with_the_probabilities_of_the_model(key):

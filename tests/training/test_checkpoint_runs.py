@@ -66,6 +66,11 @@ def test_a_checkpoint_becomes_a_run_that_writes_text_and_comes_back(checkpoint, 
     for tokenizer in tokenizers:
         text = ide.generate(model, "the sea", 4, temperature=0.0, tokenizer=tokenizer)
         assert text == expected and text.startswith("the sea")
+    pair = ["the sea", "a ship"]
+    texts = ide.generate(model, pair, 4, temperature=0.0, tokenizer=tokenizer)
+    assert texts[0] == text and texts[1].startswith("a ship")
+    with pytest.raises(ide.InputError, match="it is empty"):
+        ide.generate(model, [], 4, temperature=0.0, tokenizer=tokenizer)
     with pytest.raises(ide.InputError, match=r"give tokenizer=load_model\(path\)\.tokenizer"):
         ide.generate(model, "the sea", 4, temperature=0.0)
     training.export_run(run.path, tmp_path / "back")

@@ -195,7 +195,7 @@ def torch_weights(model: Model[TextInputs, TokenLogits]) -> dict[str, np.ndarray
 
 class OwnGeneration:
     """Greedy generation of so many tokens after prompts, with the methods of
-    `generation.TorchGeneration`; the cache keeps `cached` tokens."""
+    `generation.TorchGeneration`, with a cache or without."""
 
     def __init__(
         self,
@@ -203,14 +203,14 @@ class OwnGeneration:
         tokens: Int[Array, "batch prompt"],
         length: int,
         *,
-        cached: int,
+        cached: bool,
     ):
         self._model, self._tokens = model, tokens
 
         @eqx.filter_jit
         def written(model: Model[TextInputs, TokenLogits], tokens: Array) -> Array:
             end, draw = tokens.shape[-1], Draw(temperature=0.0)
-            return write(model, tokens, end, length, draw, cached_tokens=cached)
+            return write(model, tokens, end, length, draw, cached=cached)
 
         self._written = written
 
