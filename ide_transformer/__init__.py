@@ -141,6 +141,7 @@ from .models import (
     TranslationModel as TranslationModel,
     UShapedModel as UShapedModel,
     VCycleInputs as VCycleInputs,
+    compiled as compiled,
     functional as functional,
     generate as generate,
     generate_beam as generate_beam,

@@ -25,6 +25,7 @@ from .chains import (
     StageInputs as StageInputs,
     VCycleInputs as VCycleInputs,
 )
+from .compiled import compiled as compiled
 from .functions import (
     Field as Field,
     FunctionInputs as FunctionInputs,

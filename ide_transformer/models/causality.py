@@ -89,7 +89,7 @@ def _try_causal(model: Model, where: str) -> None:
     # would only compile them one by one.
     traced = not is_known(jnp.zeros(()))
     with jax.ensure_compile_time_eval() if traced else contextlib.nullcontext():
-        for tried in (_moved(solved, 1), _moved(solved, -1), solved):
+        for tried in (moved(solved, 1), moved(solved, -1), solved):
             seen, moves = ft.partial(_seen, tried), []
             for text in _texts(tried, seen):
                 for change in _later_changes(text, tried.inputs.vocabulary):
@@ -113,12 +113,12 @@ def _by_fixed_steps(model: _Model) -> _Model:
     )
 
 
-def _moved(model: _Model, direction: int) -> _Model:
+def moved(model: _Model, direction: int) -> _Model:
     """The model with more than their size added to all weights or taken from them, without
     order; of traced ones nothing else is left. In NumPy, which compiles nothing."""
     random = np.random.default_rng(0)
 
-    def moved(w: Any) -> Any:
+    def changed(w: Any) -> Any:
         if not eqx.is_inexact_array(w):
             return w
         known = np.asarray(w) if is_known(w) else np.zeros(w.shape, w.dtype)
@@ -126,7 +126,7 @@ def _moved(model: _Model, direction: int) -> _Model:
         signs = direction * (2 * random.integers(0, 2, w.shape, np.int8) - 1)
         return jnp.asarray((known + 1.5 * size * signs).astype(known.dtype))
 
-    return jax.tree.map(moved, model)
+    return jax.tree.map(changed, model)
 
 
 def _texts(model: _Model, seen: Callable[[Text], _Seen]) -> Iterator[Text]:

@@ -22,6 +22,7 @@ from ..errors import InputError
 from .cached_decoder import CachedDecoder, why_not_cached
 from .causality import check_causal
 from .chains import EncodedInputs, SourceAndText
+from .compiled import padded_source, size_of
 from .model import Model
 from .parts import Encoded, Text
 from .read_outs import TokenLogits
@@ -171,7 +172,8 @@ def generate_greedy(
 
     **Arguments:**
 
-    - `source`: the inputs of the encoder, with the batch axes of `prompt`.
+    - `source`: the inputs of the encoder, with the batch axes of `prompt`. Of a `Text` with a
+      mask other lengths are no other program.
     - `prompt`: at least one token (for Whisper: start of transcript, language, task).
     - `end`: the token that ends a text; everything after it is this token too.
 
@@ -182,9 +184,8 @@ def generate_greedy(
     logits are not finite. Inside a compiled function such a token is -1.
     """
     tokens = _checked("generate_greedy", model, prompt, length, end)
-    tokens = write(
-        model, tokens, tokens.shape[-1], length, Draw(temperature=0.0), source=source, end=end
-    )
+    ends, draw, source = tokens.shape[-1], Draw(temperature=0.0), padded_source(model, source)
+    tokens = write(model, tokens, ends, length, draw, source=source, end=end)
     _check_written("generate_greedy", tokens)
     return tokens
 
@@ -220,12 +221,13 @@ def generate_beam(
     if not length:
         return jax.device_put(tokens)
     total = tokens.shape[-1] + length
-    size = min(_size(total, 256, 4), model.inputs.context)
+    size = min(size_of(total, 256, 4), model.inputs.context)
     # Arrays, so that other numbers are no other program.
     first, most, stop, penalty = map(
         np.asarray, (tokens.shape[-1], length, end, float(length_penalty))
     )
     tokens = _with_room(tokens, tokens.shape[-1], size, end)
+    source = padded_source(model, source)
     tokens = _generate_beam(model, source, tokens, first, most, stop, beams, penalty)
     tokens = _without_room(tokens, total)
     _check_written("generate_beam", tokens)
@@ -238,7 +240,7 @@ def _checked(
     prompt: Int[ArrayLike, "*batch prompt"],
     length: int,
     end: int,
-) -> Int[Array, "*batch prompt"]:
+) -> Int[Array | np.ndarray, "*batch prompt"]:
     """The tokens of the prompt, after which so many can be written."""
     check_causal(name, model)
     vocabulary, context = model.inputs.vocabulary, model.inputs.context
@@ -319,10 +321,10 @@ def write(
     # The last of the tokens in here is drawn where the context is full.
     most = context + 1
     if total > most:
-        size = _size(total, context, 4)
+        size = size_of(total, context, 4)
     else:
         # Without a cache all of it is solved for each token.
-        size = min(_size(total, 256, 4) if cached else _size(total, 16, 2), most)
+        size = min(size_of(total, 256, 4) if cached else size_of(total, 16, 2), most)
     tokens, stops = _with_room(prompt, ends, size, end), end is not None
     given, most, stop = map(np.asarray, (longest, length, end if stops else NO_TOKEN))
     numbers = _library(ends).asarray(ends), given, most, stop
@@ -354,13 +356,6 @@ def _before(ends: Any, tokens: Any) -> Any:
     array, batch = _library(ends, tokens), tokens.shape[:-1]
     ends = array.broadcast_to(array.asarray(ends), batch)[..., None]
     return array.broadcast_to(array.arange(tokens.shape[-1]), tokens.shape) < ends
-
-
-def _size(tokens: int, first: int, factor: int) -> int:
-    """The first of a few sizes that holds so many tokens."""
-    while first < tokens:
-        first *= factor
-    return first
 
 
 @eqx.filter_jit

@@ -129,6 +129,7 @@ OWN: dict[str, dict[str, Any]] = {
     "CachedDecoder": dict(tokens=4),
     **dict.fromkeys(("generate_greedy", "generate_beam"), _HEARD),
     "generate": dict(length=2),
+    "compiled": dict(sizes=(2,)),
     "sentence_embedding": dict(model=TEXT_ENCODER),
     "Field": dict(values=jnp.ones(TOKENS), domain=ide.TokenDomain.midpoint(TOKENS)),
     "error_budget": dict(model=OF_FUNCTIONS, inputs=lambda points: points[:, 0]),

@@ -148,6 +148,7 @@ USES: dict[str, Callable[[Any], Any]] = {
     "functional": read,
     "TokenConvolution": lambda convolution: convolution(U0),
     "Linear": lambda linear: linear(U0),
+    "compiled": lambda compiled: compiled(TEXT),
     "CachedDecoder": lambda decoder: decoder.prefill(TEXT)[0],
     "Field": lambda field: OF_FUNCTIONS(field),
     "error_budget": lambda budget: budget.total,

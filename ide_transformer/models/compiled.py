@@ -1,0 +1,194 @@
+"""Models called from Python with texts of any length, by a few programs."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from ..arguments import PositiveInt, checked, is_known
+from ..errors import InputError
+from .causality import moved
+from .chains import EncodedInputs, SourceAndText
+from .model import Model, once_for_each
+from .parts import Text
+from .text_inputs import as_text, checked_text
+
+
+# Of the largest output, by which padding that is hidden may change others.
+_ROUNDING = 1e-5
+
+
+class _Padding(NamedTuple):
+    """Whether padding is hidden by a mask, or as later tokens; and the axis of each output that
+    is that of the tokens, from behind, `None` for those without."""
+
+    masks: bool
+    axes: PyTree[int | None]
+
+
+class Compiled:
+    """A model as `compiled` makes it: `compiled(model)(inputs)`.
+
+    - `sizes`: the lengths for which there is a program.
+    - `why_not_padded`: the reason why each length, or shape, has a program of its own; `None`
+      where texts get padding.
+    """
+
+    def __init__(self, model: Model, sizes: tuple[int, ...] | None):
+        self.model, self.sizes, self._padding = model, (), None
+        context = getattr(model.inputs, "context", None)
+        if not hasattr(model.inputs, "vocabulary") or context is None:
+            kind = type(model.inputs).__name__
+            self.why_not_padded = f"{kind} are no texts, whose padding could be hidden."
+            return
+        sizes = sizes or tuple(2**k for k in range(6, 64))
+        self.sizes = (*sorted({x for x in sizes if x < context}), context)
+        found = _find_padding(model, self.sizes[0])
+        self.why_not_padded = found if isinstance(found, str) else None
+        self._padding = None if isinstance(found, str) else found
+
+    def __repr__(self) -> str:
+        if self.why_not_padded is None:
+            return f"Compiled(texts of {', '.join(map(str, self.sizes))} tokens)"
+        return f"Compiled(each shape by itself: {self.why_not_padded})"
+
+    def __call__(self, inputs: PyTree) -> PyTree[np.ndarray]:
+        """The outputs of the model, in NumPy."""
+        if self._padding is None:
+            return jax.tree.map(np.asarray, _outputs(self.model, inputs))
+        text = inputs.text if isinstance(inputs, SourceAndText) else inputs
+        known = self.model.inputs
+        text = checked_text(text, known.vocabulary, known.context, 2**31)
+        number = text.tokens.shape[-1]
+        size = next(x for x in self.sizes if x >= number)
+        padded: Any = with_padding(text, size, self._padding.masks)
+        if isinstance(inputs, SourceAndText):
+            padded = SourceAndText(padded_source(self.model, inputs.source), padded)
+        return _cut(_outputs(self.model, padded), self._padding.axes, size - number)
+
+
+@checked
+def compiled(model: Model, *, sizes: tuple[PositiveInt, ...] | None = None) -> Compiled:
+    """Compile a model that is called from Python, so that texts of many lengths need few
+    programs: they get padding up to one of a few sizes, and the outputs are cut.
+
+        logits = ide.compiled(model)
+        logits(tokens)  # [..., tokens, vocabulary], as model(tokens)
+
+    The outputs are those of the model to rounding. Padding is hidden as later tokens of a
+    causal model, or by a mask, with which it has the quadrature weight zero. It is tried
+    whether it is, on a text, with the weights and with others. Where it is not, and for inputs
+    that are no texts, `why_not_padded` has the reason, and each shape of inputs is compiled by
+    itself, as `eqx.filter_jit` does. The source of a `SourceAndText` gets padding where it is a
+    `Text` with a mask. Batch axes are part of a program.
+
+    **Arguments:**
+
+    - `sizes`: lengths to pad to, the context of the model always one of them; by default 64,
+      128, 256, and so on.
+
+    **Returns:** a function of the inputs of the model; its outputs are arrays of NumPy.
+    """
+    return Compiled(model, sizes)
+
+
+@once_for_each
+def _find_padding(model: Model, size: int) -> "_Padding | str":
+    """How padding up to this length is hidden, or the reason why it is not."""
+    number, reason = max(1, size - 3), ""
+    drawn = np.random.default_rng(0).integers(0, model.inputs.vocabulary, number)
+    for masks in (False, True):
+        try:
+            longer = with_padding(Text(drawn), size, masks)
+            found = [_outputs_for(x, Text(drawn)) for x in _tries(model)]
+            others = [_outputs_for(x, as_text(longer)) for x in _tries(model)]
+        except InputError as error:
+            reason = str(error)
+            continue
+        axes = jax.tree.map(_changing_axis, found[0], others[0])
+        others = [_cut(x, axes, size - number) for x in others]
+        if all(map(_same, found, others)):
+            return _Padding(masks, axes)
+        reason = "padding behind a text changes its outputs, with a mask too."
+    return reason
+
+
+def _tries(model: Model) -> tuple[Model, ...]:
+    """The model with its weights and with others, so that nothing hides behind zeros."""
+    model = model.with_options(compute_dtype=None)
+    return model, moved(model, 1), moved(model, -1)
+
+
+def _outputs_for(model: Model, text: Text) -> PyTree[np.ndarray]:
+    inputs = model.inputs.of_text(text)
+    # As it is called, so that it is the same program.
+    inputs = inputs.tokens if isinstance(inputs, Text) and text.mask is None else inputs
+    return jax.tree.map(np.asarray, _outputs(model, inputs))
+
+
+@eqx.filter_jit
+def _outputs(model: Model, inputs: PyTree) -> PyTree[Array]:
+    return model(inputs)
+
+
+def _changing_axis(x: np.ndarray, y: np.ndarray) -> int | None:
+    changing = (i for i in range(-x.ndim, 0) if x.shape[i] != y.shape[i])
+    return next(changing, None)
+
+
+def _cut(outputs: PyTree, axes: PyTree, number: int) -> PyTree[np.ndarray]:
+    """Without so many of the last tokens, in NumPy, which compiles nothing."""
+
+    def cut(x: Any, axis: int | None) -> np.ndarray:
+        x = np.asarray(x)
+        if axis is None:
+            return x
+        x = np.moveaxis(x, axis, 0)
+        return np.moveaxis(x[: len(x) - number], 0, axis)
+
+    leaves, structure = jax.tree.flatten(outputs)
+    return structure.unflatten(map(cut, leaves, structure.flatten_up_to(axes)))
+
+
+def _same(outputs: PyTree, others: PyTree) -> bool:
+    """Whether they are, to rounding, where they are finite at all."""
+    pairs = zip(jax.tree.leaves(outputs), jax.tree.leaves(others), strict=True)
+    return all(
+        np.abs(x - y).max(initial=0) <= _ROUNDING * np.abs(x).max(initial=0)
+        for x, y in pairs
+        if np.isfinite(x).all()
+    )
+
+
+def with_padding(text: Text, size: int, masks: bool) -> Any:
+    """A text with its last token behind it, up to `size`: as padding, where it has a mask or
+    `masks` asks for one. Without mask and segments its tokens alone."""
+    room = [(0, 0)] * (np.ndim(text.tokens) - 1) + [(0, size - text.tokens.shape[-1])]
+    tokens, mask, segments = np.asarray(text.tokens, int), text.mask, text.segments
+    mask = np.ones(tokens.shape, bool) if mask is None and masks else mask
+    longer = np.pad(tokens, room, mode="edge")
+    if mask is None and segments is None:
+        return longer
+    return Text(
+        longer,
+        None if mask is None else np.pad(np.asarray(mask, bool), room),
+        None if segments is None else np.pad(np.asarray(segments), room, mode="edge"),
+    )
+
+
+def padded_source(model: Model[EncodedInputs, Any], source: PyTree) -> PyTree:
+    """A source with more padding, up to one of a few sizes, where it is a text with a mask."""
+    if not isinstance(source, Text) or not is_known(source.mask):
+        return source
+    context = getattr(model.inputs.encoder.inputs, "context", 0)
+    number = source.tokens.shape[-1]
+    return with_padding(source, max(number, min(size_of(number, 16, 2), context)), masks=True)
+
+
+def size_of(tokens: int, first: int, factor: int) -> int:
+    """The first of a few sizes that holds so many tokens."""
+    while first < tokens:
+        first *= factor
+    return first
