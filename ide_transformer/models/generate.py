@@ -266,12 +266,12 @@ def _check_written(name: str, tokens: Int[Array, "*batch total"]) -> None:
 
 
 def _side_by_side(texts: list[np.ndarray]) -> Any:
-    """Tokens of several texts; a `Text` with padding where not all are as long."""
+    """Tokens of several texts, as a `Text` with padding behind the shorter ones."""
     ends = np.array([len(text) for text in texts], int)
     mask = np.arange(ends.max(initial=0)) < ends[:, None]
     tokens = np.zeros(mask.shape, int)
     tokens[mask] = np.concatenate([np.zeros(0, int), *texts])
-    return tokens if mask.all() else Text(tokens, mask)
+    return tokens if len(texts) == 1 else Text(tokens, mask)
 
 
 def _as_integers(tokens: Array | np.ndarray) -> Any:
