@@ -19,15 +19,15 @@ from ..packages import cache_folder
 # Each is the module of that name, which is imported when it is asked for.
 COMMANDS = {
     "train": "train a model from a configuration",
-    "evaluate": "the loss of a model, on other meshes too, and what else it measures",
+    "evaluate": "measure the loss of a model, on other meshes too",
     "sample": "write text with a language model",
     "translate": "translate held-out texts, and measure BLEU",
-    "compare": "solve one set of weights, or train, with each of some schemes",
+    "compare": "compare schemes: solve one set of weights, or train, with each",
     "depth": "solve a trained model with fewer and with more field evaluations",
     "convergence": "measure the order of every scheme",
-    "resolution": "the errors and the error budget of a model between functions",
+    "resolution": "measure the errors and the error budget of a model of functions",
     "convert": "turn a checkpoint into a run, and a run into a checkpoint",
-    "report": "write a page on some runs",
+    "report": "write an HTML page about runs",
 }
 
 

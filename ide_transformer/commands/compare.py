@@ -1,7 +1,7 @@
 """Compares time-stepping schemes: solves one set of weights, or trains, with each of them.
 
-What is compared is written in a YAML file, as in configs/compare/. A comparison that was
-interrupted goes on when it is called again.
+A YAML file describes the comparison, as those in configs/compare/ do. To continue a comparison
+that was interrupted, start it again.
 """
 
 import argparse
@@ -18,7 +18,7 @@ EXAMPLES = "  ide-transformer compare compare/leaderboard_language"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", help="a YAML file, or the name of one of the package")
+    parser.add_argument("config", help="a YAML file, or the name of one in the package")
     parser.add_argument(
         "--runs",
         type=Path,

@@ -1,11 +1,10 @@
 """Solves a trained model with fewer and with more field evaluations.
 
-Steps are left out, lengthened, merged and refined as the equation says, and compared with
-dropping layers by the rules in use. Writes tables (Markdown, CSV, JSON) and figures.
+Leaves out, lengthens, merges and refines steps as the equation says, and compares this with the
+usual rules for dropping layers. Writes tables (Markdown, CSV, JSON) and figures.
 
-A run is measured on its data. A checkpoint of a model of texts is measured on Shakespeare if
-it has a tokenizer (tokenizer.json), else on random tokens; one of a model of images on random
-images.
+A run is measured on its data. A text model from a checkpoint is measured on Shakespeare if it
+has a tokenizer (tokenizer.json), else on random tokens; an image model on random images.
 """
 
 import argparse
@@ -27,7 +26,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "path", help="the folder of a run, the folder or file of a checkpoint, or a package"
     )
     parser.add_argument("--out", type=Path, help="folder of the results (default: depth/NAME)")
-    parser.add_argument("--calibration", type=int, default=128, help="samples to choose by")
+    parser.add_argument(
+        "--calibration", type=int, default=128, help="samples to choose steps by"
+    )
     parser.add_argument("--held-out", type=int, default=128, help="samples to measure on")
     add_trust(parser)
 

@@ -42,7 +42,7 @@ data.options.held_out_lengths=[17,32]
 
 Rows = list[dict[str, Any]]
 
-# What says something only beside one of others, and what says nothing beside another.
+# Options that need one of others, and options that cannot be combined with another.
 _BESIDE = {
     "figure": ("exit", "mesh", "rollout"),
     "measure": ("figure",),
@@ -68,11 +68,11 @@ _CHOSEN = (*_ACROSS, "horizon", "tolerance", "saved")
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "further models; ")
     parser.add_argument("--text", type=Path, help="a text file or folder to predict")
-    parser.add_argument("--samples", type=int, help="about so many windows; default: all")
+    parser.add_argument("--samples", type=int, help="about how many windows (default: all)")
     parser.add_argument(
         "--part",
         choices=("validation", "test"),
-        help="of the data of a run (default: validation)",
+        help="part of the data of a run (default: validation)",
     )
     parser.add_argument(
         "--mesh",
@@ -84,36 +84,35 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layers",
         choices=("resampled", "spread", "first"),
-        help="with --mesh intervals=…: weights resampled (default), or so many of the layers "
-        "kept",
+        help="with --mesh intervals=…: resample the weights (default), or keep so many layers",
     )
     parser.add_argument(
         "--rollout",
         type=int,
-        help="of a flow map: apply it to its own outputs so many times, on test functions",
+        help="for a flow map: apply it this many times to its own outputs, on test functions",
     )
     parser.add_argument(
         "--pictures",
         type=figure_file,
-        help="of functions: draw truth, prediction and error here",
+        help="for functions: draw truth, prediction and error into this file",
     )
     parser.add_argument(
         "--exit",
         type=floats,
         metavar="TOLERANCES",
-        help="let tokens stop where the rest of the solve is expected to change their outputs "
-        "by less, for example 0.1,0.03,0.01 nats",
+        help="let tokens stop when the rest of the solve should change their outputs by less, "
+        "for example 0.1,0.03,0.01 nats",
     )
     parser.add_argument(
         "--exit-for",
         choices=("token", "sample"),
-        help="with --exit: what stops by itself (default: token)",
+        help="with --exit: what can stop on its own (default: token)",
     )
     parser.add_argument(
         "--exit-order",
         type=int,
         choices=(0, 1),
-        help="with --exit: a token that has stopped stays (0) or goes straight on (1)",
+        help="with --exit: a stopped token stays (0) or continues in a straight line (1)",
     )
     parser.add_argument(
         "--figure", type=figure_file, help="with one of these: draw the loss here"
@@ -188,18 +187,18 @@ def _checked(options: argparse.Namespace, further: list[str]) -> list[Any]:
     for name, others in _BESIDE.items():
         if given(name) and not given(*others):
             flags = " or ".join(f"--{x.replace('_', '-')}" for x in others)
-            raise InputError(f"{given(name)} goes with {flags}.")
+            raise InputError(f"{given(name)} needs {flags}.")
     for name, others in _NOT_BESIDE.items():
         if given(name) and (said := given(*others)):
-            raise InputError(f"{said} says nothing beside {given(name)}; drop one.")
+            raise InputError(f"{said} cannot be combined with {given(name)}; drop one.")
     if further and (said := given("mesh", "rollout", "exit", "pictures", "sentences")):
         raise InputError(f"{said} measures one model; drop {' and '.join(further)}.")
     of_data = [x for x in options.overrides if x.startswith("data.")]
     if of_data and options.text is not None:
-        raise InputError(f"{' and '.join(of_data)} says nothing beside --text; drop one.")
+        raise InputError(f"{' and '.join(of_data)} cannot be combined with --text; drop one.")
     sections = [x for text in options.mesh or () for x in mesh_sections(text)]
     if options.pictures and len(sections) > 1:
-        raise InputError("--pictures are of one solve; give one mesh.")
+        raise InputError("--pictures shows one solve; give one mesh.")
     return sections
 
 
@@ -223,7 +222,7 @@ def _draw(path: Path, curves: dict[str, Rows], measure: str, label: str) -> None
     rows = [row for own in curves.values() for row in own]
     known = [key for key, x in rows[0].items() if isinstance(x, float) and key not in _CHOSEN]
     if measure not in known:
-        raise InputError(f"--measure {measure}: known here are {', '.join(known)}.")
+        raise InputError(f"--measure {measure}: it must be one of {', '.join(known)}.")
     counts = {name: len({row.get(name) for row in rows}) for name in ("tokens", "width")}
     across = next((name for name, n in counts.items() if n == len(rows) > 1), "evaluations")
     points = {

@@ -1,4 +1,4 @@
-"""Writes a page on some runs: what they logged, drew and wrote, and where they differ."""
+"""Writes an HTML page about runs: their logs, figures and texts, and where they differ."""
 
 import argparse
 from pathlib import Path
@@ -16,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         default=Path("report.html"),
-        help="the page, one file that needs no other (default: report.html)",
+        help="the page, a single file (default: report.html)",
     )
     add_trust(parser)
 

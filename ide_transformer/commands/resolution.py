@@ -1,10 +1,10 @@
 """Measures a model at other resolutions of tokens, features and depth.
 
-Of a run whose model maps functions it prints the errors of finer solves, the order of each
-resolution, and the error budget: what tokens, features, steps and splitting are to blame for,
-and which refinement removes the most for what it costs. With --random it tries error budgets on
-random equations against what is measured. The loss of a run on other meshes is for
-the command evaluate.
+For a run whose model maps functions it prints the errors of finer solves, the order of each
+resolution, and the error budget: the error that tokens, features, steps and splitting cause,
+and the refinement that removes the most error for its cost. With --random it compares error budgets
+of random equations with measured errors. For the loss on other meshes use the command
+evaluate.
 """
 
 import argparse
@@ -33,13 +33,13 @@ EXAMPLES = """\
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", help="the folder of a run")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="of the run, as in its configuration"
+        "overrides", nargs="*", metavar="key=value", help="keys of the configuration of the run"
     )
     parser.add_argument("--samples", type=int, help="held-out samples of a run (default: 16)")
-    parser.add_argument("--random", type=int, help="try budgets on so many random equations")
+    parser.add_argument("--random", type=int, help="try budgets on this many random equations")
     parser.add_argument(
         "--scheme",
-        help="that solves them (default: lie_trotter), as in the command convergence",
+        help="scheme that solves them (default: lie_trotter), as in the command convergence",
     )
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     parser.add_argument(

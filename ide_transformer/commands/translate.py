@@ -1,4 +1,4 @@
-"""Translates held-out texts by the model of a run, and measures BLEU."""
+"""Translates held-out texts with the model of a run, and measures BLEU."""
 
 import argparse
 
@@ -16,7 +16,7 @@ EXAMPLES = """\
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--part", choices=("validation", "test"), default="test")
-    parser.add_argument("--samples", type=int, help="about so many texts; default: all")
+    parser.add_argument("--samples", type=int, help="about how many texts (default: all)")
     parser.add_argument(
         "--beams", type=int, default=1, help="beams of the search; 1 (default) is greedy"
     )
@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     if options.beams == 1 and options.length_penalty != 1:
-        raise InputError("--length-penalty goes with --beams of 2 or more.")
+        raise InputError("--length-penalty needs --beams of 2 or more.")
     translations = translated(
         chosen_model(options),
         samples=options.samples,

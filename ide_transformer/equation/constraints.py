@@ -187,7 +187,7 @@ class AbstractNormalization(AbstractRescaling):
         if is_known(square) and not np.all(square):
             name = type(self).__name__
             raise InputError(
-                f"{name}: a token of equal features has no projection; write eps=1e-5."
+                f"{name}: a token with equal features has no projection; give eps=1e-5."
             )
         scale = lax.rsqrt(square)
         return v * scale, scale

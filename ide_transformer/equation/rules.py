@@ -132,7 +132,7 @@ def cells(points: ArrayLike, bounds: Bounds | None) -> np.ndarray:
     `[points, dimension]`."""
     x, name = np.asarray(points, float), "TokenDomain.from_points"
     if x.shape[1] > 2:
-        raise InputError(f"{name}: points of dimension {x.shape[1]}; it serves 1 and 2.")
+        raise InputError(f"{name}: points of dimension {x.shape[1]}; it supports 1 and 2.")
     if len(np.unique(x, axis=0)) < len(x):
         raise InputError(f"{name}: two of the points are the same; give each once.")
     box = np.stack([x.min(0), x.max(0)], -1) if bounds is None else np.array(bounds)

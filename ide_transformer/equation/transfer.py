@@ -64,7 +64,7 @@ def interpolation(
     elif degree == 1:
         return _in_triangles(points, x)
     else:
-        raise InputError("interpolation: at scattered points degree=1 alone serves.")
+        raise InputError("interpolation: scattered points allow degree=1 only.")
     period = source.period or (None,) * len(axes)
     places = zip(axes, x.T, period, strict=True)
     stencils = [_stencil(*place, degree) for place in places]

@@ -214,13 +214,13 @@ def check_number(
     for scheme in parts(solver, AbstractConnected):
         if steps is None or parts(solver, diffrax.HalfSolver):
             raise InputError(
-                f"{type(scheme).__name__}: its weights are for equal steps; it goes neither "
+                f"{type(scheme).__name__}: its weights are for equal steps; it works neither "
                 "with a stepsize_controller nor inside HalfSolver."
             )
         if steps != scheme.num_steps:
             raise InputError(
-                f"{type(scheme).__name__}(num_steps={scheme.num_steps}): it has weights for so "
-                f"many steps, and this solve makes {steps}. Build it for as many."
+                f"{type(scheme).__name__}(num_steps={scheme.num_steps}): it has weights for "
+                f"that many steps, but this solve makes {steps}. Build it for {steps} steps."
             )
 
 

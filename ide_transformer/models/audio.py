@@ -39,7 +39,7 @@ class TokenConvolution(eqx.Module):
         std: NonNegativeFloat = 0.02,
     ):
         if width % 2 == 0:
-            raise InputError(f"TokenConvolution: width={width} has no middle; make it odd.")
+            raise InputError(f"TokenConvolution: width={width} must be odd.")
         self.weight = std * jax.random.normal(key, (width, features_in, features_out))
         self.bias = jnp.zeros(features_out)
         self.stride = stride

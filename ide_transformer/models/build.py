@@ -326,7 +326,7 @@ def StagedModel(
     `ImageStage` makes them; the last one reads the outputs out. `model.equations` are those of
     the stages; the inputs of each but the first hold all before it."""
     if not stages:
-        raise InputError("StagedModel: stages=() are none; give one or more.")
+        raise InputError("StagedModel: stages=() is empty; give one or more.")
     model: Any = stages[0]
     for stage in stages[1:]:
         model = stage.with_inputs(StageInputs(model, stage.inputs))

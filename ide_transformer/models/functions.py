@@ -184,7 +184,7 @@ class FunctionInputs(AbstractInputs):
             first = np.asarray(points)[~np.asarray(inside)][0].tolist()
             raise InputError(
                 f"Field: its domain has the point {first}, outside of [0, 1] along an axis "
-                "that is no circle; scale the coordinates to it."
+                "that is not a circle; scale the coordinates to it."
             )
         return inside
 

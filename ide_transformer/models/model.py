@@ -146,7 +146,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         if space.modes != self.features and any(space.modes in x.shape for x in weights):
             raise InputError(
                 f"{type(scheme).__name__} has a weight for each of {space.modes} features, "
-                "which are no functions; take a scheme without."
+                "which are not functions; take a scheme without."
             )
         return dataclasses.replace(
             self,
@@ -306,7 +306,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         fails does not raise: look at its `result`. `key` draws the dropout; without one there
         is none. For `saveat` see `solve`."""
         if not jax.tree.leaves(inputs) or isinstance(inputs, eqx.Module):
-            raise InputError(f"Model: inputs={inputs!r} are no arrays.")
+            raise InputError(f"Model: inputs={inputs!r} are not arrays.")
         model = self.ordinary
         solve = ft.partial(model._solve_batch, saveat=saveat)
         if self.discretization.steps_for == "batch":

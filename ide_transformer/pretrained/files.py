@@ -60,10 +60,10 @@ def _json_object(content: str | bytes, file: Path) -> dict[str, Any]:
         text = content if isinstance(content, str) else content.decode("utf-8")
         value = json.loads(text, object_pairs_hook=_checked_object)
         if not isinstance(value, dict):
-            raise ValueError("it holds no object of options")
+            raise ValueError("it is not an object of options")
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deep" if isinstance(error, RecursionError) else error
-        raise InputError(f"{file} is no JSON that can be read: {reason}.") from None
+        raise InputError(f"{file} is not readable JSON: {reason}.") from None
     return value
 
 
@@ -94,7 +94,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     names = list(places.values()) if isinstance(places, dict) else []
     if not names or not all(map(_is_name, names)):
         raise InputError(
-            f"{index} is damaged: its weight_map is no table from tensors to files; download "
+            f"{index} is damaged: its weight_map does not map tensors to files; download "
             "it again."
         )
     shards = sorted(set(names))
@@ -194,7 +194,7 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
                     array = np.lib.format.read_array(file, allow_pickle=False)
                 arrays[member.filename.removesuffix(".npy")] = array
     except _DAMAGED as error:
-        raise InputError(f"{path} is damaged or no NumPy archive: {error}.") from None
+        raise InputError(f"{path} is damaged or not a NumPy archive: {error}.") from None
     if _CONFIG not in arrays:
         raise InputError(
             f"{path} has no {_CONFIG}; of NumPy archives only those of glassllm are known."

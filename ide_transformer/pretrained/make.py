@@ -159,7 +159,7 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
     for generation in ("rope_parameters", "rope_scaling"):
         found = options.get(generation, None) or {}
         if not isinstance(found, dict):
-            raise options.refused(generation, found, "no object of options")
+            raise options.refused(generation, found, "not an object of options")
         if found:
             name, values = generation, found
     scaling = Options(values, options.file, f"{name}.")

@@ -82,13 +82,15 @@ class Options:
             return None
         if type(value) is int and least <= value <= most:
             return value
-        raise self.refused(name, value, f"no whole number from {least} to {most}")
+        raise self.refused(name, value, f"not a whole number from {least} to {most}")
 
     def divided(self, name: str, by: str) -> int:
         """The quotient of two sizes, a whole number."""
         number, divisor = self.size(name), self.size(by)
         if number % divisor:
-            raise self.refused(name, number, f"no multiple of {self.spelled(by)} = {divisor}")
+            raise self.refused(
+                name, number, f"not a multiple of {self.spelled(by)} = {divisor}"
+            )
         return number // divisor
 
     def number(self, name: str, default: Any = _REQUIRED) -> float:
@@ -96,7 +98,7 @@ class Options:
         value = self.get(name, default)
         if type(value) in (int, float) and 0 < value < math.inf:
             return float(value)
-        raise self.refused(name, value, "no finite number above 0")
+        raise self.refused(name, value, "not a finite number above 0")
 
     def times(self, name: str, ratio: str, default: Any = _REQUIRED) -> int:
         """The product of a size and a number, rounded down."""

@@ -81,7 +81,7 @@ def study_coarsening(
     console = Terminal()
     loaded = load_model(path, trust=trust)
     if loaded.model.ordinary.control.num_intervals < 2:
-        raise InputError(f"{path}: its model has one layer, of which none can be left out.")
+        raise InputError(f"{path}: its model has one layer, so none can be left out.")
     problem = make_problem(loaded, calibration, held_out)
     console.print(f"loss: {problem.loss}", markup=False)
     say = ft.partial(console.print, markup=False)

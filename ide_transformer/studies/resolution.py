@@ -74,8 +74,8 @@ def problem_of(loaded: LoadedModel, samples: int = 16) -> FunctionSolve:
     model = loaded.model.ordinary
     if not is_built_as(model, OperatorModel):
         raise InputError(
-            f"{loaded.path} holds a {type(model).__name__}, which maps no functions; give a "
-            "run of an operator_model; for losses, scripts/evaluate.py --mesh."
+            f"{loaded.path} holds a {type(model).__name__}, which does not map functions; give "
+            "a run of an operator_model; for losses, scripts/evaluate.py --mesh."
         )
     at_least_one("samples", samples)
     task = evaluation_task(loaded)

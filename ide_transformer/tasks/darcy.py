@@ -188,10 +188,10 @@ def torch_arrays(content: bytes, name: str) -> dict[str, np.ndarray]:
             with archive.open(index) as file:
                 arrays = _Reader(file, archive, index.removesuffix("data.pkl")).load()
         if not arrays or not all(isinstance(x, np.ndarray) for x in arrays.values()):
-            raise ValueError("it is no dictionary of tensors")
+            raise ValueError("it is not a dictionary of tensors")
     except Exception as error:  # zipfile and pickle have many
         raise InputError(
-            f"{name} is no file of tensors that torch.save wrote, or is damaged: {error}. "
+            f"{name} is damaged, or not a file of tensors that torch.save wrote: {error}. "
             "Write the tensors with torch.save({'x': x, 'y': y}, path)."
         ) from None
     return arrays
@@ -211,14 +211,14 @@ class _Reader(pickle.Unpickler):
             ("collections", "OrderedDict"): collections.OrderedDict,
         }
         if (module, name) not in known:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no tensor")
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which is not a tensor")
         return known[module, name]
 
     def persistent_load(self, pid: Any) -> np.ndarray:
         _, dtype, key, _, size = pid
         values = np.frombuffer(self.archive.read(f"{self.folder}data/{key}"), dtype)
         if len(values) != size:
-            raise ValueError(f"{len(values)} numbers in the place of {size}")
+            raise ValueError(f"{len(values)} numbers instead of {size}")
         return values
 
 

@@ -250,7 +250,7 @@ class FlowMapTask(AbstractDataSet):
         if rest:
             raise InputError(
                 f"the functions are known at {self.context} points, of which {tokens} at "
-                "equal distances are no part; give a number that divides it."
+                "equal distances are not among them; give a number that divides it."
             )
         coarse = (slice(None), *(slice(None, None, stride),) * self.flow.dimension)
         other = copy.copy(self)

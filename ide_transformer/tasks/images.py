@@ -248,7 +248,7 @@ def _read_idx(folder: Path, stem: str, dimensions: int) -> np.ndarray:
             # Two zero bytes, 8 for unsigned bytes, the number of dimensions; then the shape.
             kind, *shape = struct.unpack(f">4s{dimensions}I", stream.read(4 + 4 * dimensions))
             if kind != bytes([0, 0, 8, dimensions]):
-                raise ValueError(f"it is no IDX file of bytes in {dimensions} dimensions")
+                raise ValueError(f"it is not an IDX file of bytes in {dimensions} dimensions")
             number = math.prod(shape)
             content = stream.read(number + 1) if number <= most else b""
             if len(content) != number:

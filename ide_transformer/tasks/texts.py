@@ -34,8 +34,8 @@ def files_of(path: Path, endings: tuple[str, ...] = (".txt", ".md")) -> list[Pat
     for file in files:
         if not file.is_file():
             raise InputError(
-                f"{file} is no file but a pipe, a device or a broken link; write its text to a "
-                "file, or remove it."
+                f"{file} is not a file but a pipe, a device or a broken link; write its "
+                "text to a file, or remove it."
             )
     return files
 

@@ -298,7 +298,7 @@ def _reading(file: Path) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # the library has no exception of its own, and panics
-        raise InputError(f"{file} is no tokenizer: {error}.") from None
+        raise InputError(f"{file} is not a tokenizer: {error}.") from None
 
 
 def _glassllm(content: dict[str, Any]) -> tk.Tokenizer:

@@ -190,7 +190,7 @@ class SchemeConfig(Choice):
         match = re.fullmatch(r"([\w.:]+)\((.+)\)", kind.strip())
         if match is None or kind.count("(") > _DEEPEST:
             raise ValueError(
-                f"{shown(kind)} is no scheme; write for example strang(heun), with at most "
+                f"{shown(kind)} is not a scheme; write for example strang(heun), with at most "
                 f"{_DEEPEST} inside each other"
             )
         name, argument = match.groups()

@@ -380,7 +380,7 @@ class ModelConfig(Choice):
         hidden, rest = divmod((self.hidden or 0) * modes, self.width)
         if rest:
             raise InputError(
-                f"model.hidden={self.hidden} times model.modes={modes} is no multiple of "
+                f"model.hidden={self.hidden} times model.modes={modes} is not a multiple of "
                 f"model.width={self.width}, so that the inside of the feed-forward has no "
                 "whole number of modes; choose another of the three."
             )

@@ -228,7 +228,9 @@ def evaluate_exits(
     **Raises:** `InputError` for such arguments, and for a scheme in which tokens cannot stop.
     """
     if wrong := [tolerance for tolerance in tolerances if not 0 <= tolerance < math.inf]:
-        raise InputError(f"tolerances={list(tolerances)}: {wrong[0]} is no number from 0.")
+        raise InputError(
+            f"tolerances={list(tolerances)}: {wrong[0]} is not a number of at least 0."
+        )
     if wrong := [mesh.tokens for mesh in meshes if mesh.tokens is not None]:
         raise InputError(f"tokens={wrong[0]}: exits are measured on meshes in depth.")
     task = evaluation_task(loaded, text)

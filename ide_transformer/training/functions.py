@@ -64,7 +64,7 @@ def rollout_errors(
     model = _operator(loaded)
     if not isinstance(task, FlowMapTask):
         raise InputError(
-            f"{loaded.path}: the outputs of {type(task).__name__} are no inputs for it; give "
+            f"{loaded.path}: the outputs of {type(task).__name__} are not inputs for it; give "
             "a run of a flow map, such as data.name=navier_stokes."
         )
     truth = task.trajectory(times, samples).astype(np.float32)

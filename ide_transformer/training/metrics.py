@@ -119,7 +119,7 @@ def read_metrics(path: Path) -> list[dict]:
             if number == len(written) and not line.endswith(b"\n"):
                 break
             raise InputError(
-                f"{path}, line {number}: no line of a log; remove it, or restore the file."
+                f"{path}, line {number}: not a line of a log; remove it, or restore the file."
             ) from None
     return lines
 

@@ -145,15 +145,17 @@ def _refusal(found: Any, base: type) -> str | None:
     label = getattr(found, "__name__", repr(found))
     if base is models.Model and found is not base:
         if inspect.isclass(found) or not callable(found):
-            return f"{label} is no function that builds a Model; write one, or model.kind=model"
+            return (
+                f"{label} is not a function that builds a Model; write one, or model.kind=model"
+            )
         returned = inspect.signature(found, eval_str=True).return_annotation
         if (get_origin(returned) or returned) is not models.Model:
-            return f"{label} is no function that builds a Model; annotate it with -> Model"
+            return f"{label} is not a function that builds a Model; annotate it with -> Model"
         if "key" not in parameters_of(found):
             return f"{label} draws no weights; it takes no key"
         return None
     if not inspect.isclass(found) or not issubclass(found, base):
-        return f"{label} is no {base.__name__}"
+        return f"{label} is not a subclass of {base.__name__}"
     missing = set(getattr(found, "__abstractmethods__", ()))
     missing |= set(getattr(found, "__abstractvars__", ()))
     if missing:

@@ -87,8 +87,7 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
     """
     if config.training.meshes or config.training.refine:
         raise InputError(
-            "a plan is of one model on one mesh in depth; drop training.meshes "
-            "and training.refine."
+            "a plan needs one mesh in depth; drop training.meshes and training.refine."
         )
     groups, size = devices.data * devices.fsdp, config.training.batch_size
     parts = (n for n in range(1, size + 1) if size % n == 0 and size <= n * samples * groups)

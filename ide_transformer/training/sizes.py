@@ -26,7 +26,7 @@ def check_steps(depth: int, solver: SolverConfig) -> None:
     if depth * steps > most:
         raise InputError(
             f"model.depth={depth} times solver.steps_per_interval={steps}: {precision.dtype} "
-            f"can tell at most {most:,} steps apart; give fewer."
+            f"can represent at most {most:,} different steps; give fewer."
         )
 
 

@@ -45,17 +45,17 @@ def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatc
 
 
 SAYS_NOTHING = {
-    "evaluate none --exit-for sample": "--exit-for goes with --exit.",
+    "evaluate none --exit-for sample": "--exit-for needs --exit.",
     "evaluate none --mesh 8": "write key=value, for example intervals=2,4,8",
     "evaluate none --mesh intervals=0": "--mesh intervals=0: intervals=0: Input should be",
-    "evaluate none --rollout 4 --samples 8": "--samples says nothing beside --rollout; drop",
-    "evaluate none --figure loss.png": "--figure goes with --exit or --mesh or",
-    "evaluate none --mesh intervals=2,3 --pictures flow.png": "--pictures are of one solve",
+    "evaluate none --rollout 4 --samples 8": "--samples cannot be combined with --rollout",
+    "evaluate none --figure loss.png": "--figure needs --exit or --mesh or",
+    "evaluate none --mesh intervals=2,3 --pictures flow.png": "--pictures shows one solve",
     "evaluate none other --mesh intervals=2": "--mesh measures one model; drop other.",
-    "evaluate none --text text.txt data.options.points=3": "points=3 says nothing beside",
+    "evaluate none --text text.txt data.options.points=3": "points=3 cannot be combined with",
     "evaluate none --mesh intervals=2 --figure loss.txt": "loss.txt: a figure ends with .png,",
     "resolution --random 1 --samples 2": "--figure and --samples are for the",
-    "translate none --length-penalty 2": "--length-penalty goes with --beams",
+    "translate none --length-penalty 2": "--length-penalty needs --beams",
 }
 
 

@@ -62,13 +62,13 @@ REFUSED = {
     "weights are all zero": lambda: Domain(LINE[:, None], jnp.zeros(TOKENS)),
     "one number, or one for each": lambda: Domain.periodic((3, 4), (1.0, 2.0, 3.0)),
     "give the lower end first": lambda: Domain.midpoint(3, (1.0, 0.0)),
-    "it serves 1 and 2": lambda: Domain.from_points(jnp.ones((2, 3))),
+    "it supports 1 and 2": lambda: Domain.from_points(jnp.ones((2, 3))),
     # Maps from one domain to another.
     "dimension 1 to one of dimension 2": lambda: ide.interpolation(UNIFORM, PLANE),
     "and domain.without_prefix": lambda: ide.interpolation(CLASS_TOKEN, PLANE),
     "degree=3 needs 4 or more": lambda: ide.interpolation(FEW, UNIFORM, degree=3),
     "a point at 3.0, but the source goes from 0.0": lambda: ide.interpolation(FEW, UNIFORM),
-    "degree=1 alone serves": lambda: ide.interpolation(SCATTERED, SCATTERED, degree=3),
+    "points allow degree=1 only": lambda: ide.interpolation(SCATTERED, SCATTERED, degree=3),
     "two points at 1": lambda: ide.interpolation(Domain(TWICE), FEW),
     "two points at 0, around a period of 1": lambda: ide.interpolation(
         Domain(TWICE[:2], period=(1.0,)), FEW
@@ -108,7 +108,7 @@ REFUSED = {
     r"LinearBias\(1\) .* heads=4": lambda: at_points(positions=ide.LinearBias(1)),
     "table of 3 heads": lambda: at_points(positions=ide.RelativeBias(jnp.zeros((8, 3)))),
     r"source has shape \(2, 3\)": lambda: rate(ide.Injection(1.0, jnp.ones((2, 3)))),
-    "width=4 has no middle": lambda: ide.Convolution(WIDTH, key=KEY, width=4),
+    "width=4 must be odd": lambda: ide.Convolution(WIDTH, key=KEY, width=4),
     "width=2; choose an odd one": lambda: windows(PLANE, width=2),
     r"acts on 16 features.*\(6, 8\)": lambda: rate(ide.FeedForward(WIDTH, key=KEY), width=8),
     r"rate of shape \(3,\) meets 16 features": lambda: rate(ide.Damping(jnp.ones(3))),

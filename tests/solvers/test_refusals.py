@@ -40,7 +40,7 @@ EARLIER = "uses earlier steps, which are not kept here"
         (diffrax.Euler(), tied_equation(ide.Injection(1.0)), "no source f; wrap the control"),
         (diffrax.Euler(), CUT, r"SourcedAttention: the source has shape \(1, 4\)"),
         (ide.AttentionResidual(3, 2, 4), SPHERE, "the equation needs constraint=Free"),
-        (ide.LearnedMultistep(2), LAYERED, r"num_steps=2\): it has weights for so many steps"),
+        (ide.LearnedMultistep(2), LAYERED, r"num_steps=2\): it has weights for that"),
         (diffrax.HalfSolver(HYPER), LAYERED, "neither with a stepsize_controller nor"),
         (ide.Strang(ide.Leapfrog()), LAYERED, r"Strang\(sub_solver=Leapfrog\(…\)\): .*earlier"),
         (ide.Residual(block=ide.LieTrotter(ide.Bidirectional(key=KEY))), LAYERED, EARLIER),

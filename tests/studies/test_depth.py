@@ -47,7 +47,7 @@ def test_a_checkpoint_without_data_imitates_its_native_outputs(tmp_path):
     with pytest.raises(ide.InputError, match=r"EncodedInputs.*or a model of images"):
         make_problem(ide.load_model(GOLDEN / "whisper"), 3, 2)
     (changed_copy(tmp_path, "bert") / "tokenizer.json").write_text("{")
-    with pytest.raises(ide.InputError, match="is no tokenizer"):
+    with pytest.raises(ide.InputError, match="is not a tokenizer"):
         make_problem(ide.load_model(tmp_path), 3, 2)
 
 

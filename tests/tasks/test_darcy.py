@@ -104,16 +104,16 @@ def test_tensors_of_any_strides():
     ("content", "message"),
     [
         (b"no archive", "not a zip file"),
-        (torch_file(ARRAYS, kind="os system"), "it names os.system, which is no tensor"),
+        (torch_file(ARRAYS, kind="os system"), "it names os.system, which is not a tensor"),
         (torch_file(ARRAYS, strides=[12, 4, 2]), "beyond the end of its storage"),
         (torch_file(ARRAYS, strides=[-1, 4, 1]), r"strides \(-1, 4, 1\)"),
-        (torch_file(ARRAYS, short=8), "numbers in the place of 24"),
-        (torch_file({}), "no dictionary of tensors"),
+        (torch_file(ARRAYS, short=8), "numbers instead of 24"),
+        (torch_file({}), "not a dictionary of tensors"),
         (torch_file(ARRAYS)[:300], "not a zip file"),
     ],
 )
 def test_files_that_hold_anything_else(content, message):
-    with pytest.raises(ide.InputError, match=f"^a file is no file of tensors .*{message}"):
+    with pytest.raises(ide.InputError, match=f"^a file is damaged, or not .*{message}"):
         torch_arrays(content, "a file")
 
 

@@ -118,7 +118,7 @@ def test_files_that_cannot_be_read(tmp_path):
         ("bad.parquet", r"bad\.parquet: cannot be read \(Parquet"),
         ("empty.txt", "the texts are empty"),
         ("empty.jsonl", "the texts are empty"),
-        ("pipe.txt", r"pipe\.txt is no file but a pipe"),
+        ("pipe.txt", r"pipe\.txt is not a file but a pipe"),
         ("folder", "a folder without texts"),
         ("no/such/folder", "no such file"),
     ):

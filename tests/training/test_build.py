@@ -138,7 +138,7 @@ def test_every_class_of_a_face_is_found_by_its_name():
     assert find("key", "suzuki4", diffrax.AbstractSolver) is solvers.Suzuki4
     assert find("key", "dopri5", diffrax.AbstractSolver) is diffrax.Dopri5
     with pytest.raises(
-        ide.InputError, match=r"Dopri5 is no AbstractSplitting.*Known: .*strang"
+        ide.InputError, match=r"Dopri5 is not a subclass of AbstractSplitting.*Known: .*strang"
     ):
         find("key", "dopri5", solvers.AbstractSplitting)
 

@@ -274,6 +274,6 @@ def test_a_run_is_evaluated_by_the_script(drawn, tmp_path, capsys):
         (("--exit=-1",), "-1"),
         (("--exit", "none"), "none"),
         (("--exit", "0.1", "solver.kind=nesterov"), "Nesterov uses earlier steps"),
-        (("--mesh", "intervals=2", "--measure", "perplexity", *files), "known here are loss"),
+        (("--mesh", "intervals=2", "--measure", "perplexity", *files), "must be one of loss"),
     ):
         assert said in run_here(capsys, *script, *wrong, expected=2)

@@ -97,7 +97,7 @@ def test_predictions_are_drawn_at_their_points(monkeypatch, tmp_path):
 
 def test_tasks_and_models_that_cannot(monkeypatch):
     model = loaded(monkeypatch, tasks.BurgersInterval(8), 8)
-    with pytest.raises(ide.InputError, match="the outputs of BurgersInterval are no inputs"):
+    with pytest.raises(ide.InputError, match="the outputs of BurgersInterval are not inputs"):
         training.rollout_errors(model, 2)
 
 

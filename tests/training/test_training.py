@@ -73,7 +73,7 @@ def test_a_run_writes_its_folder_and_can_be_sampled_and_evaluated(train, tmp_pat
     for found in (rows[0]["bits_per_byte"], summary["validation_bits_per_byte"]):
         assert found == pytest.approx(bits, rel=1e-5)
     (folder / "tokenizer.json").write_text("{")
-    assert "is no tokenizer" in run_here(capsys, "sample.py", folder, expected=2)
+    assert "is not a tokenizer" in run_here(capsys, "sample.py", folder, expected=2)
 
 
 def test_bad_input_ends_with_status_2_and_writes_no_result(train, tmp_path, capsys):

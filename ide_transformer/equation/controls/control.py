@@ -323,7 +323,7 @@ class Tied(AbstractControl):
             raise InputError(
                 f"Tied.extend({horizon:g}): give a multiple of the length of its intervals, "
                 f"{length:g}, for example {min(max(number, 1), _MOST_INTERVALS) * length:g}; "
-                f"depth in float32 can tell at most {_MOST_INTERVALS:,} steps apart."
+                f"depth in float32 can represent at most {_MOST_INTERVALS:,} different steps."
             )
         return type(self)(self.block, number, length)
 

@@ -99,7 +99,7 @@ class Convolution(AbstractOperator):
         std: NonNegativeFloat = 0.02,
     ):
         if not causal and width % 2 == 0:
-            raise InputError(f"Convolution: width={width} has no middle; choose an odd one.")
+            raise InputError(f"Convolution: width={width} must be odd.")
         if causal and dimension > 1:
             raise InputError(
                 f"Convolution: causal=True, dimension={dimension}: planes have no order."

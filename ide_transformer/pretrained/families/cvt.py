@@ -58,11 +58,13 @@ def _stage_options(options: Options) -> list[Options]:
     families have; errors say `embed_dim[1]`."""
     depths = options.get("depth", list(_DEFAULTS["depth"]))
     if not isinstance(depths, list) or not 0 < len(depths) <= 100:
-        raise options.refused("depth", depths, "no list with a number of layers for each stage")
+        raise options.refused(
+            "depth", depths, "not a list with a number of layers for each stage"
+        )
     lists = {name: options.get(name, list(default)) for name, default in _DEFAULTS.items()}
     for name, values in lists.items():
         if not isinstance(values, list) or len(values) != len(depths):
-            why = f"no list of {len(depths)} entries, one for each stage, as depth"
+            why = f"not a list of {len(depths)} entries, one for each stage, as depth"
             raise options.refused(name, values, why)
     names = {name: name for name in lists} | dict(
         hidden_size="embed_dim", num_hidden_layers="depth", num_attention_heads="num_heads"

@@ -142,7 +142,7 @@ def number_of_classes(options: Options) -> int:
     """The number of classes: as such, by their names, else two."""
     names = options.get("id2label", None)
     if not isinstance(names, dict | None):
-        raise options.refused("id2label", names, "no object of names")
+        raise options.refused("id2label", names, "not an object of names")
     return options.size("num_labels", 2 if names is None else len(names), least=0)
 
 
