@@ -2,8 +2,8 @@
 
 For a run whose model maps functions it prints the errors of finer solves, the order of each
 resolution, and the error budget: the error that tokens, features, steps and splitting cause,
-and the refinement that removes the most error for its cost. With --random it compares error budgets
-of random equations with measured errors. For the loss on other meshes use the command
+and the refinement that removes the most error for its cost. With --random it compares error
+budgets of random equations with measured errors. For the loss on other meshes use the command
 evaluate.
 """
 
