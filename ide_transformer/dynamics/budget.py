@@ -51,14 +51,14 @@ class FunctionSolve:
         for option in ("stepsize_controller", "compute_dtype", "exit"):
             if getattr(model.discretization, option) is not None:
                 raise InputError(
-                    f"error_budget: the model has a {option}, whose error is none of the "
-                    f"resolution; drop it by with_options({option}=None)."
+                    f"error_budget: the model has a {option}, whose error does not come from "
+                    f"the resolution; remove it with with_options({option}=None)."
                 )
         if (other := inconsistent(model.discretization.solver)) is not None:
             raise InputError(
-                f"error_budget: with shorter steps {type(other).__name__} does not come "
-                "closer to the solution of u_t = Σ_i A_i(u), with which outputs are compared; "
-                "give the model a scheme that does by with_solver, for example LieTrotter."
+                f"error_budget: with shorter steps {type(other).__name__} does not converge to "
+                "the solution of u_t = Σ_i A_i(u), with which outputs are compared; use "
+                "with_solver to give the model a scheme that does, for example LieTrotter."
             )
         (points,) = (own.points,) if isinstance(own.points, int) else own.points
         solve = cls(model, inputs, points if tokens is None else tokens)
@@ -70,10 +70,10 @@ class FunctionSolve:
             eqx.filter_eval_shape(outputs_of, model, also)
         except InputError as error:
             raise InputError(
-                "error_budget: solves with other points are compared at those of the model, "
-                "where they have to see the function without being seen; this model cannot do "
-                f"that: {error} Leave the operator out, or measure the loss of a run at other "
-                "numbers of tokens by scripts/evaluate.py --mesh tokens=…."
+                "error_budget: solves with other points are compared at those of the model, as "
+                f"query points that nothing else sees. This model has no such points: {error} "
+                "Leave the operator out, or measure the loss of a run at other numbers of "
+                "tokens with scripts/evaluate.py --mesh tokens=…."
             ) from None
         return solve
 

@@ -110,8 +110,8 @@ class AbstractExit(eqx.Module):
             )
         elif self.stops == "token":
             raise InputError(
-                f"{type(self).__name__}: the model has an output for each sample and none for "
-                "each token, by which a token could stop; give stops='sample'."
+                f"{type(self).__name__}: the model has one output for each sample, not for "
+                "each token, so no token can stop by itself; give stops='sample'."
             )
         return jnp.broadcast_to(measure[..., None], tokens)
 
@@ -246,15 +246,15 @@ def _cost_of_a_step(steps: Steps, start: Start, exit: AbstractExit) -> float:
     where = f"solve: exit={type(exit).__name__}(…)"
     if start.output.dense:
         raise InputError(
-            f"{where}: where tokens stop, states are known at the ends of intervals only; ask "
+            f"{where}: if tokens stop, states are known only at the ends of intervals; ask "
             "for SaveAt(ts=equation.knots) and no dense output."
         )
     sets = parts(eqx.filter_eval_shape(steps.equation.constraint, 0.0), AbstractConstraint)
     bound = next((type(x).__name__ for x in sets if not isinstance(x, Free)), None)
     if exit.order and bound is not None:
         raise InputError(
-            f"{where}: a token that goes straight on leaves the constraint {bound}; give "
-            "order=0, with which it stays."
+            f"{where}: a stopped token continues in a straight line and leaves the constraint "
+            f"{bound}; give order=0, so that it stays where it is."
         )
     if steps.cost is None:
         raise InputError(

@@ -95,8 +95,8 @@ class AbstractInputs(eqx.Module):
         """Inputs in which `text` is what is read and written, so that it can be tried whether a
         token sees later ones; for inputs with the attributes `vocabulary` and `context`."""
         raise InputError(
-            f"{type(self).__name__}: it has to be tried that no token sees later ones; define "
-            "what the inputs are for a text, of_text(text), and give vocabulary and context."
+            f"{type(self).__name__}: a test has to show that no token sees later ones; define "
+            "of_text(text), the inputs for a text, and give vocabulary and context."
         )
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractInputs":

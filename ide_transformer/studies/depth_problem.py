@@ -112,9 +112,9 @@ def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
     measured_on = next(task.held_out(held_out, samples=held_out))
     if isinstance(measured_on.inputs, Field):
         raise InputError(
-            f"study_coarsening: the samples of {loaded.path} are functions at points that all "
-            "of them share, of which none can be taken out. Give a run whose inputs are arrays "
-            "with a row for each sample, as those of data.name=burgers are."
+            f"study_coarsening: the samples of {loaded.path} are functions at common points, "
+            "so no sample can be taken out. Give a run whose inputs are arrays with a row for "
+            "each sample, such as those of data.name=burgers."
         )
 
     def losses(outputs: PyTree[Array]) -> Float[Array, " samples"]:

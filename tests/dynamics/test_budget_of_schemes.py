@@ -146,7 +146,7 @@ NONE = {
         stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3),
     ),
     r"drop it by with_options\(compute_dtype=None\)": lambda: changed(compute_dtype="bfloat16"),
-    "shorter steps HeavyBall does not come closer": lambda: changed(solver=ide.HeavyBall()),
+    "shorter steps HeavyBall does not converge": lambda: changed(solver=ide.HeavyBall()),
     "shorter steps LearnedMultistep does not": lambda: changed(solver=ide.LearnedMultistep(4)),
     "shorter steps Nesterov does not": lambda: changed(solver=ide.projected(ide.Nesterov())),
     "at those of the model.*Diffusion needs tokens": lambda: model_with(

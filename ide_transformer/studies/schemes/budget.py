@@ -68,8 +68,8 @@ class Budget(Section):
         warmup = config.optimizer.warmup
         if not warmup < steps < 2**31:
             raise InputError(
-                f"budget.amount={self.amount:g}: it makes {steps} optimiser steps; give what "
-                f"makes more than optimizer.warmup={warmup} and less than 2147483648."
+                f"budget.amount={self.amount:g}: it allows {steps} optimiser steps; give an "
+                f"amount for more than optimizer.warmup={warmup} and less than 2147483648."
             )
         return steps
 
