@@ -218,7 +218,7 @@ def test_the_plain_form_can_still_be_said():
 
 def test_a_constant_token_has_no_projection():
     constant = jnp.ones_like(U0)
-    with pytest.raises(ide.InputError, match=r"Sphere: a token of equal features.*eps=1e-5"):
+    with pytest.raises(ide.InputError, match=r"Sphere: a token with equal features.*eps=1e-5"):
         ide.Sphere().project(constant)
     assert np.isfinite(project(ide.Sphere(eps=1e-5), constant)).all()
     with pytest.raises(RuntimeError, match="If a token is constant, give the constraint eps"):

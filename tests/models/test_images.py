@@ -266,7 +266,7 @@ REFUSED = {
     ),
     "whose read_out is States, not PrefixHead": lambda: ide.StagedModel((LAST, FIRST)),
     r"built for \(4, 4, 4\); give it": lambda: ide.StagedModel((FIRST, stage((4, 4, 4), 4))),
-    "are none": lambda: ide.StagedModel(()),
+    "is empty; give one": lambda: ide.StagedModel(()),
     "window=3, stride=4, .* a window of 4 or more": lambda: stage(
         (8, 4, 2), 4, stride=4, window=3
     ),

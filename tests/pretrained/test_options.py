@@ -104,7 +104,7 @@ def test_an_option_that_is_left_out_is_that_of_the_library(family):
         ("t5", dict(relative_attention_num_buckets=3), "num_buckets = 3 is not supported"),
         ("t5", dict(relative_attention_max_distance=2), "num_buckets = 8 is not supported"),
         ("vit", dict(image_size=2), r"write the size without them, \[4, 4\]"),
-        ("vit", dict(image_size=10), r"no multiple of patch_size = 4.*write .*\[8, 8\]"),
+        ("vit", dict(image_size=10), r"not a multiple of patch_size = 4.*write .*\[8, 8\]"),
         ("vit", dict(patch_size=[4, 2]), r"patch_size = \[4, 2\] is not supported"),
         ("vit", dict(num_labels=2), r"classifier.weight: shape \(3, 8\), expected \(2, 8\)"),
         ("dinov2", dict(image_size=[4, 16]), "positions of DINOv2 lie on a square"),

@@ -43,7 +43,7 @@ DAMAGES = {
     "has no version: it was written before the first release": lambda there: edited(
         there / RUN / "config.yaml", lambda text: text.replace(b"version: 1\n", b"")
     ),
-    "metrics.jsonl, line 1: no line of a log": lambda there: edited(
+    "metrics.jsonl, line 1: not a line of a log": lambda there: edited(
         there / RUN / "metrics.jsonl", lambda text: b"\xff\xfe\x00\n" + text
     ),
     r"text\.txt: there is no such file": lambda there: (there / "text.txt").unlink(),

@@ -107,7 +107,7 @@ def _embedded_patches(options: Options, *, patch: int, prefix: int) -> dict[str,
         raise options.refused("patch_size", [side, other], why)
     fitting = [max(side, x - x % side) for x in (rows, columns)]
     if fitting != [rows, columns]:
-        why = f"no multiple of patch_size = {side}. The pixels that are left over would be "
+        why = f"not a multiple of patch_size = {side}. The pixels that are left over would be "
         why += f"ignored: write the size without them, {fitting}, and give such images"
         raise options.refused("image_size", [rows, columns], why)
     width, channels = options.size("hidden_size"), options.size("num_channels", 3)
