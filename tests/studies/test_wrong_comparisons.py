@@ -31,7 +31,7 @@ LATE = {"training": {"meshes": [1, {"intervals": 1, "after": 2}]}}
         (TRAIN, {"base": "none.yaml"}, "no such configuration"),
         (TRAIN, {"seds": [1]}, r"unknown key seds. Did you mean seeds\?"),
         (TRAIN, {"seeds": [1, 1]}, r"seeds=\[1, 1\]: give each of them once"),
-        (TRAIN, {"budget/amount": 1e12}, r"budget.amount=1e\+12: it makes 1000000000000 "),
+        (TRAIN, {"budget/amount": 1e12}, r"budget.amount=1e\+12: it allows 1000000000000 "),
         (TRAIN, {"budget/amount": 0.1}, "budget.amount=0.1: it allows 0 optimiser steps"),
         (TRAIN, {"schemes/one": {"model": {"width": "8"}}}, "schemes.one: model.width='8'"),
         (TRAIN, {"schemes/()": {}}, r"schemes.\(\): it names a folder"),
