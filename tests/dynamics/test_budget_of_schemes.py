@@ -140,12 +140,12 @@ def changed(**options):
 
 NONE = {
     "inputs of the model are TextInputs": model_of,
-    r"drop it by with_options\(stepsize_controller=None\)": lambda: changed(
+    r"with_options\(stepsize_controller=None\)": lambda: changed(
         solver=diffrax.Tsit5(),
         steps_per_interval=1,
         stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3),
     ),
-    r"drop it by with_options\(compute_dtype=None\)": lambda: changed(compute_dtype="bfloat16"),
+    r"with_options\(compute_dtype=None\)": lambda: changed(compute_dtype="bfloat16"),
     "shorter steps HeavyBall does not converge": lambda: changed(solver=ide.HeavyBall()),
     "shorter steps LearnedMultistep does not": lambda: changed(solver=ide.LearnedMultistep(4)),
     "shorter steps Nesterov does not": lambda: changed(solver=ide.projected(ide.Nesterov())),
