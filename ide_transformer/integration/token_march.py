@@ -51,7 +51,7 @@ class _OverAll(AbstractWrappedOperator):
 
 # A text is read in parts of at least so many tokens, and in at most so many parts. Then one
 # program reads texts of all lengths, and a short one costs little.
-_LEAST_PART, _MOST_PARTS = 16, 8
+_LEAST_PART, _MOST_PARTS = 8, 16
 
 # For each evaluation of a token integral, arrays `[intervals, ..., tokens, …]` of all tokens;
 # of attention a pair, keys and values.
