@@ -1,6 +1,7 @@
 """Small problems that several tests share."""
 
 import contextlib
+import functools as ft
 import inspect
 from pathlib import Path
 
@@ -35,29 +36,24 @@ def make_block(key, *, std=0.2, causal=True, normalization=None):
 
 def make_equation(control=ide.PiecewiseConstant, intervals=3, constraint=None, **options):
     """The equation of `make_block` with random weights, also in the biases."""
-    theta = jax.tree.map(_with_random_vectors, _built(control, intervals, options))
+    theta = built_control(lambda key: make_block(key, **options), intervals, control, **options)
     constraint = ide.Free() if constraint is None else constraint
     return ide.Equation(theta, constraint, ide.TokenDomain.uniform(TOKENS))
 
 
-@eqx.filter_jit
-def _built(control, intervals, options):
-    """Built by one program; each operation by itself would be one."""
-    return control.build(
-        lambda key: make_block(key, **options), intervals, key=jax.random.key(1)
-    )
+def built_control(make_block, intervals, control=ide.PiecewiseConstant, std=0.2, **_):
+    """A control with random weights, which costs no program."""
+    return built(ft.partial(control.build, make_block, intervals, key=jax.random.key(1)), std)
 
 
-def _with_random_vectors(x):
-    """Biases start at zero, where an error in them would not show."""
-    if isinstance(x, jax.Array) and not np.asarray(x).any():
-        return drawn(x.shape, seed=x.size, std=0.1)
-    return x
+def built(make, std=0.4, seed=1):
+    """What a function makes, with normal numbers as weights."""
+    return filled(eqx.filter_eval_shape(make), std, seed)
 
 
 def drawn(shape, seed, std=1.0):
     """Normal numbers. NumPy draws them, which compiles nothing."""
-    return jnp.asarray(np.random.default_rng(seed).normal(scale=std, size=shape))
+    return jax.device_put(np.random.default_rng(seed).normal(scale=std, size=shape))
 
 
 def filled(shapes, std, seed):
@@ -69,7 +65,7 @@ def filled(shapes, std, seed):
         if not isinstance(x, jax.ShapeDtypeStruct):
             return x
         inexact = jnp.issubdtype(x.dtype, jnp.inexact)
-        return jnp.asarray(normal(scale=std, size=x.shape) * inexact, x.dtype)
+        return jax.device_put((normal(scale=std, size=x.shape) * inexact).astype(x.dtype))
 
     return jax.tree.map(drawn_like, shapes)
 

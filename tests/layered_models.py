@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import WIDTH, make_block
+from helpers import WIDTH, built_control, make_block
 
 import ide_transformer as ide
 
@@ -14,13 +14,7 @@ import ide_transformer as ide
 CONTEXT, VOCABULARY, LAYERS = 8, 11, 4
 
 
-def tokens(number, seed):
-    return np.asarray(
-        jax.random.randint(jax.random.key(seed), (number, CONTEXT), 0, VOCABULARY)
-    )
-
-
-CALIBRATION, HELD_OUT = tokens(4, 0), tokens(4, 9)
+CALIBRATION, HELD_OUT = np.random.default_rng(0).integers(VOCABULARY, size=(2, 4, CONTEXT))
 
 
 def post_norm():
@@ -44,8 +38,8 @@ def model_of(name="free", scales=None):
     control, constraint = CONTROLS[name]
     free = constraint is None
     normalization = ide.LayerNorm() if free else ide.Free()
-    theta = control.build(
-        lambda key: make_block(key, normalization=normalization), LAYERS, key=jax.random.key(1)
+    theta = built_control(
+        lambda key: make_block(key, normalization=normalization), LAYERS, control
     )
     if scales is not None:
         theta = scaled_outputs(theta, np.array(scales))

@@ -1,6 +1,6 @@
 """The equation: domain, operators, constraints, controls, terms."""
 
-from .arrays import Depth as Depth, State as State, affine as affine
+from .arrays import Depth as Depth, State as State, affine as affine, float_array as float_array
 from .constraints import (
     AbstractConstraint as AbstractConstraint,
     AbstractNormalization as AbstractNormalization,

@@ -168,7 +168,8 @@ class EstimatedExit(AbstractExit):
     def measure(self, progress: Progress) -> Float[Array, "*batch tokens"]:
         orders = self.order + 1, self.order
         expected, given = (progress.read_out(progress.end(order)) for order in orders)
-        return self.difference(expected, given)
+        # Rounding may put a divergence of zero below it, and below a tolerance of zero.
+        return jnp.maximum(self.difference(expected, given), 0)
 
 
 class _State(NamedTuple):

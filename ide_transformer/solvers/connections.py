@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..arguments import PositiveInt
-from ..equation import LayerNorm, RMSNorm, affine
+from ..equation import LayerNorm, RMSNorm, affine, float_array
 from ..errors import InputError
 from .scheme import AbstractFieldScheme, Step, StepField, Terms
 from .splitting import LieTrotter
@@ -128,8 +128,9 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
     def __init__(self, num_steps: PositiveInt, solver: diffrax.AbstractSolver = LieTrotter()):
-        last = jnp.cumsum(jnp.arange(2, num_steps + 2)) - 1
-        self.weights = jnp.zeros(num_steps * (num_steps + 3) // 2).at[last].set(1.0)
+        weights = np.zeros(num_steps * (num_steps + 3) // 2)
+        weights[np.cumsum(np.arange(2, num_steps + 2)) - 1] = 1
+        self.weights = float_array(weights)
         self.num_steps, self.solver = num_steps, solver
 
     @property
@@ -201,10 +202,10 @@ class AbstractStreams(AbstractConnected):
         return Step.between(u, jnp.mean(x, axis=-2), state=(x, made + 1))
 
 
-def _first_reads(num_steps: int, operators: int, streams: int) -> Array:
+def _first_reads(num_steps: int, operators: int, streams: int) -> np.ndarray:
     """Ones for the stream that each operator of each step reads at first, another each time."""
-    place = jnp.arange(num_steps * operators).reshape(num_steps, operators) % streams
-    return jnp.eye(streams)[place]
+    place = np.arange(num_steps * operators).reshape(num_steps, operators) % streams
+    return np.eye(streams)[place]
 
 
 class HyperConnections(AbstractStreams):
@@ -237,8 +238,8 @@ class HyperConnections(AbstractStreams):
     ):
         self.num_steps, self.streams, each = num_steps, streams, (num_steps, operators)
         read = _first_reads(num_steps, operators, streams)[..., None]
-        mix = jnp.broadcast_to(jnp.eye(streams), (*each, streams, streams))
-        self.alpha = jnp.concatenate([read, mix], axis=-1)
+        mix = np.broadcast_to(np.eye(streams), (*each, streams, streams))
+        self.alpha = float_array(np.concatenate([read, mix], axis=-1))
         self.beta = jnp.ones((*each, streams))
         self.alpha_weight = jnp.zeros((*each, features, 1 + streams))
         self.beta_weight = jnp.zeros((*each, features))
@@ -288,8 +289,9 @@ class DoublyStochasticConnections(AbstractStreams):
     ):
         self.num_steps, self.streams, each = num_steps, streams, (num_steps, operators)
         read = 2 * _first_reads(num_steps, operators, streams) - 1
-        mix = jnp.broadcast_to(2 * jnp.eye(streams).ravel() - 1, (*each, streams**2))
-        self.bias = _OPEN * jnp.concatenate([read, jnp.zeros_like(read), mix], axis=-1)
+        mix = np.broadcast_to(2 * np.eye(streams).ravel() - 1, (*each, streams**2))
+        bias = np.concatenate([read, np.zeros_like(read), mix], axis=-1)
+        self.bias = float_array(_OPEN * bias)
         self.weight = jnp.zeros((*each, streams * features, self.bias.shape[-1]))
         self.scale = jnp.full((*each, 3), 0.01)
 

@@ -67,9 +67,13 @@ class _Control(AbstractConformance):
         def make_block(key):
             return (FeatureIntegral(2, key=key),)
 
-        made = self.built({AbstractControl: dict(make_block=make_block, num_intervals=3)})
-        (operator,) = eqx.filter_eval_shape(made, 0.0)
-        return [made.num_intervals, *operator.map.weight.shape], [3, 2, 2]
+        def made():
+            built = self.built({AbstractControl: dict(make_block=make_block, num_intervals=3)})
+            (operator,) = built(0.0)
+            return built.num_intervals, operator.map.weight
+
+        number, weight = eqx.filter_eval_shape(made)
+        return [number, *weight.shape], [3, 2, 2]
 
     @within(1e-12)
     def march(self):

@@ -73,7 +73,8 @@ class AbstractConformance:
     @within(0.0)
     def yaml(self):
         """a configuration makes it, by `module:Class` and options."""
-        return type(self.built(self.offers)) is type(self.part), True
+        built = eqx.filter_eval_shape(lambda: self.built(self.offers))
+        return type(built) is type(self.part), True
 
     @property
     def offers(self) -> Offers:
@@ -109,7 +110,12 @@ def _difference(found: PyTree, expected: PyTree, bound: float) -> str:
 
 def in_dtype(tree: PyTree, dtype: Any = float) -> PyTree:
     """A tree whose floating-point arrays have another dtype."""
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype) if eqx.is_inexact_array(x) else x, tree)
+
+    def cast(x):
+        # By NumPy, which compiles nothing.
+        return jax.device_put(np.asarray(x).astype(dtype)) if eqx.is_inexact_array(x) else x
+
+    return jax.tree.map(cast, tree)
 
 
 def bits(tree: PyTree) -> list[int]:

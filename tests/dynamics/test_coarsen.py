@@ -17,7 +17,6 @@ from layered_models import (
     mean_over_tokens,
     model_of,
     outputs,
-    tokens,
 )
 
 import ide_transformer as ide
@@ -56,7 +55,8 @@ def test_a_coarsened_model_costs_its_budget_and_is_an_ordinary_model():
 
 def test_fitted_step_sizes_lessen_the_error_also_on_other_inputs():
     model, read = model_of("post-norm"), mean_over_tokens
-    coarse, many = keep_layers(model, [0, 1, 3]), tokens(24, 5)
+    coarse = keep_layers(model, [0, 1, 3])
+    many = np.random.default_rng(5).integers(VOCABULARY, size=(24, HELD_OUT.shape[1]))
     target = native_target(model, many, read)
     fitted = fit_rates(coarse, target, steps=24, batch=8)
     assert fitted.control.blocks[0].rate.shape == (3, WIDTH)

@@ -4,18 +4,14 @@ Every operation outside of a compiled function is a program of its own, so these
 whole rate at once and draw states with NumPy."""
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
-from helpers import TOKENS, WIDTH
+from helpers import TOKENS, WIDTH, random_state
 
 import ide_transformer as ide
 
 
+state = random_state
 DOMAIN = ide.TokenDomain.uniform(TOKENS)
-
-
-def state(*batch, tokens=TOKENS, width=WIDTH, seed=2):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=(*batch, tokens, width)))
 
 
 @eqx.filter_jit

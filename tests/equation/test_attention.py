@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from equation.problems import DOMAIN, apply, block_at, equations_of, project, state
-from helpers import TOKENS, WIDTH, largest, make_block, random_state
+from helpers import TOKENS, WIDTH, built, largest, make_block, random_state
 from published.numpy_blocks import linear
 
 import ide_transformer as ide
@@ -32,16 +32,14 @@ def in_numpy(operator, v, f, weights):
     return linear(operator.output, np.concatenate(heads, axis=-1))
 
 
-def with_biases(operator):
-    """Biases start at zero, where an error in them would not show."""
-    return jax.tree.map(
-        lambda x: x if x.any() else jnp.asarray(0.3 * np.cos(np.arange(x.size))), operator
-    )
+@eqx.filter_jit
+def score_bias(positions, domain):
+    return positions.score_bias(domain, domain)
 
 
 def crossed(heads=4, **options):
     options = dict(source_features=SEEN, std=0.5, normalization=ide.LayerNorm()) | options
-    return with_biases(ide.CrossAttention(WIDTH, heads, key=jax.random.key(0), **options))
+    return built(lambda: ide.CrossAttention(WIDTH, heads, key=jax.random.key(0), **options))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +53,7 @@ def crossed(heads=4, **options):
 )
 def test_attention_equals_numpy(heads, shared, causal, normalization, key):
     options = dict(key_value_heads=shared, causal=causal, normalization=normalization)
-    operator = with_biases(ide.Attention(WIDTH, heads, key=key, std=0.5, **options))
+    operator = built(lambda: ide.Attention(WIDTH, heads, key=key, std=0.5, **options))
     u, seen = state(), np.tri(TOKENS) if causal else np.ones((TOKENS, TOKENS))
     v = np.asarray(project(normalization, u))
     assert largest(apply(operator, u), in_numpy(operator, v, v, seen)) < 1e-12
@@ -75,8 +73,9 @@ def test_attention_to_a_source_equals_numpy(heads, key_bias):
 
 
 def test_attention_that_sees_the_source_shifts_its_queries_keys_and_values(key):
-    attention = with_biases(ide.Attention(WIDTH, 4, key=key, std=0.5))
-    operator = ide.SourcedAttention(attention, key=jax.random.key(1), std=0.5)
+    attention = built(lambda: ide.Attention(WIDTH, 4, key=key, std=0.5))
+    operator = built(lambda: ide.SourcedAttention(attention, key=key))
+    attention = operator.attention
     u, f = state(), state(seed=9)
     shifts = np.split(np.asarray(f @ operator.source_map.weight), 3, axis=-1)
     maps = [attention.query, attention.key, attention.value]
@@ -100,12 +99,12 @@ def test_padding_of_the_source_of_each_sample_has_no_influence():
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_the_integral_is_a_product_in_the_dtype_of_the_weights(own):
+def test_the_integral_is_a_product_in_the_dtype_of_the_weights(own, key):
     """Every product, of attention to a source and to the state, is one of bfloat16; the rate
     has the dtype of the state."""
     low = jnp.bfloat16
     u, f = (jnp.asarray(x, jnp.float32) for x in (state(), state(tokens=7, width=SEEN)))
-    weights = ide.Attention(WIDTH, 4, key=jax.random.key(0)) if own else crossed()
+    weights = built(lambda: ide.Attention(WIDTH, 4, key=key)) if own else crossed()
     weights = jax.tree.map(lambda x: x.astype(low if x.ndim == 2 else jnp.float32), weights)
     weights = weights if own else weights.with_source(f, SOURCE_DOMAIN)
     traced = jax.make_jaxpr(lambda u: weights(u, DOMAIN))(u)
@@ -134,17 +133,19 @@ def test_distances_on_a_torus_are_those_of_the_shorter_way(key):
     points = np.asarray(torus.points)
     apart = np.abs(points[:, None] - points)
     distance = np.linalg.norm(np.minimum(apart, np.array(lengths) - apart), axis=-1)
-    bias = ide.LinearBias(1).score_bias(torus, torus)
+    bias, linear = score_bias(ide.LinearBias(1), torus), ide.LinearBias(1)
     assert largest(bias[0], -distance / 256) < 1e-15
-    total = jax.grad(lambda domain: ide.LinearBias(1).score_bias(domain, domain).sum())
-    assert jnp.isfinite(total(torus).points).all()
-    assert np.array_equal(ide.Neighborhood(0.77).indicator(torus, torus), distance < 0.77)
+    total = jax.jit(jax.grad(lambda domain: linear.score_bias(domain, domain).sum()))
+    assert np.isfinite(total(torus).points).all()
+    indicator = jax.jit(ide.Neighborhood(0.77).indicator)
+    assert np.array_equal(indicator(torus, torus), distance < 0.77)
     # A window around the circle moves with the state.
     circle, u = ide.TokenDomain.periodic(TOKENS), state()
     positions = ide.LinearBias(4, scale=9.0)
-    attention = ide.Attention(WIDTH, 4, key=key, std=0.3, window=0.4, positions=positions)
-    moved = apply(attention, jnp.roll(u, 2, axis=-2), circle)
-    assert largest(moved, jnp.roll(apply(attention, u, circle), 2, axis=-2)) < 1e-13
+    options = dict(window=0.4, positions=positions)
+    attention = built(lambda: ide.Attention(WIDTH, 4, key=key, **options))
+    moved = apply(attention, np.roll(u, 2, axis=-2), circle)
+    assert largest(moved, np.roll(apply(attention, u, circle), 2, axis=-2)) < 1e-13
 
 
 @pytest.mark.parametrize("heads", [1, 6, 8, 12])
@@ -158,7 +159,7 @@ def test_slopes_are_those_of_press_and_others(heads):
         return slopes + more
 
     line = ide.TokenDomain.uniform(2)
-    bias = ide.LinearBias(heads, scale=3.0).score_bias(line, line)
+    bias = np.asarray(score_bias(ide.LinearBias(heads, scale=3.0), line))
     np.testing.assert_allclose(-bias[:, 0, 1], 3.0 * np.array(published(heads)), rtol=1e-15)
 
 
@@ -166,7 +167,7 @@ def test_buckets_of_distances_are_those_of_t5():
     """Their code, of both directions: half of the buckets for tokens that come later."""
     table = jnp.arange(32.0).reshape(16, 2)
     line, places = ide.TokenDomain.uniform(60), np.arange(60)
-    found = np.asarray(ide.RelativeBias(table, 40).score_bias(line, line))
+    found = np.asarray(score_bias(ide.RelativeBias(table, 40), line))
     for x, z in ((0, 0), (3, 0), (4, 0), (9, 0), (50, 0), (0, 3), (0, 4), (0, 17), (2, 59)):
         distance, bucket = abs(places[z] - places[x]), 8 * (z > x)
         if distance < 4:
@@ -195,7 +196,7 @@ def test_end_weights_count_in_causal_attention_only(key):
     domain = ide.TokenDomain.trapezoid(jnp.linspace(0, 1, 6))
     without = ide.TokenDomain(domain.points, domain.weights)
     for causal in (True, False):
-        attention, _ = make_block(key, causal=causal)
+        attention, _ = built(lambda causal=causal: make_block(key, causal=causal))
         rates = [apply(attention, random_state(), x) for x in (domain, without)]
         assert (largest(*rates) > 0) is causal
 

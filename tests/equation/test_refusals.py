@@ -1,11 +1,15 @@
 """Errors where parts of an equation do not fit together; `tests/misuse` has those of single
 arguments."""
 
+import functools as ft
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from equation.integrals import make_inputs
+from helpers import built, drawn
 
 import ide_transformer as ide
 from ide_transformer.equation import Domains, integrate
@@ -18,28 +22,30 @@ Domain, LINE = ide.TokenDomain, jnp.linspace(0, 1, TOKENS)
 UNIFORM, PLANE, CIRCLE = Domain.uniform(TOKENS), Domain.uniform((2, 3)), Domain.periodic(TOKENS)
 SIMPSON, FEW = Domain.simpson(LINE), Domain(jnp.array([[0.0], [1.0]]))
 CLASS_TOKEN = image_domain((2, 2), 1, (2, 2), area_weights=False)
-SCATTERED = Domain(jnp.asarray(np.random.default_rng(0).uniform(size=(9, 2))))
+SCATTERED = Domain(abs(drawn((9, 2), seed=0)))
 BACKWARDS, TWICE = LINE[::-1], jnp.array([[1.0], [0.0], [1.0]])
 DAMPED = ide.PiecewiseConstant((ide.Damping(np.ones(2)), ide.Damping(np.ones(2))))
 SPACE = ide.FunctionSpace(ide.Cosine(), WIDTH, ide.FeatureDomain(WIDTH))
 
 
 def rate(operator, domain=UNIFORM, width=WIDTH):
-    return operator(jnp.ones((domain.num_tokens, width)), domain)
+    return jax.eval_shape(lambda: operator(jnp.ones((domain.num_tokens, width)), domain))
 
 
 def at_points(**options):
-    return ide.Attention(WIDTH, 4, key=KEY, **options).at_points(SPACE)
+    attention = built(lambda: ide.Attention(WIDTH, 4, key=KEY, **options))
+    return eqx.filter_eval_shape(lambda: attention.at_points(SPACE))
 
 
 def crossed(*shape):
-    operator = ide.CrossAttention(WIDTH, 4, key=KEY, source_features=5)
+    operator = built(lambda: ide.CrossAttention(WIDTH, 4, key=KEY, source_features=5))
     source = [jnp.ones(shape), Domain.uniform(7)]
     return rate(operator.with_source(*source) if shape else operator)
 
 
 def windows(domain, **options):
-    return rate(ide.ConvolutionalAttention(WIDTH, 4, key=KEY, **options), domain)
+    make = ft.partial(ide.ConvolutionalAttention, WIDTH, 4, key=KEY, **options)
+    return rate(built(make), domain)
 
 
 def equation(theta, constraint=ide.Free()):

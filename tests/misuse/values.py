@@ -5,6 +5,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from helpers import built, drawn
 
 import ide_transformer as ide
 
@@ -12,7 +13,7 @@ import ide_transformer as ide
 KEY = jax.random.key(0)
 WIDTH, TOKENS, VOCABULARY, CONTEXT = 4, 3, 7, 5
 DOMAIN = ide.TokenDomain.uniform(TOKENS)
-U0 = jnp.asarray(np.random.default_rng(0).normal(size=(TOKENS, WIDTH)))
+U0 = drawn((TOKENS, WIDTH), seed=0)
 TEXT = jnp.array([1, 2, 3])
 SOUND = np.ones((2, 2 * TOKENS), np.float32)
 IMAGE = np.ones((2, 2, 1), np.float32)
@@ -33,9 +34,7 @@ def listening(key):
     return attention, ide.CrossAttention(WIDTH, 2, key=key), feed_forward
 
 
-@eqx.filter_jit
 def made():
-    """Made by one program; each operation by itself would be one."""
     control = ide.PiecewiseConstant.build(block, 2, key=KEY)
     listener = ide.PiecewiseConstant.build(listening, 2, key=KEY)
     stacked = eqx.filter_vmap(block)(jax.random.split(KEY, 3))
@@ -43,7 +42,7 @@ def made():
     return control, listener, stacked, *operators
 
 
-CONTROL, LISTENING, STACKED, ATTENTION, FEED_FORWARD = made()
+CONTROL, LISTENING, STACKED, ATTENTION, FEED_FORWARD = built(made)
 SEEING_ALL = ide.Tied((ATTENTION,), 2)
 EQUATION = ide.Equation(CONTROL, ide.Free(), DOMAIN)
 DAMPING = ide.Equation(ide.Tied((ide.Damping(1.0),), 1), ide.Free(), DOMAIN)
@@ -56,20 +55,22 @@ def parts(control=CONTROL, **options):
 
 
 def linear(features_in, features_out=WIDTH):
-    return ide.Linear(features_in, features_out, bias=True, key=KEY)
+    return built(lambda: ide.Linear(features_in, features_out, bias=True, key=KEY))
 
 
 def language_model(control=CONTROL):
-    return ide.LanguageModel(VOCABULARY, CONTEXT, WIDTH, **parts(control), key=KEY)
+    return built(
+        lambda: ide.LanguageModel(VOCABULARY, CONTEXT, WIDTH, **parts(control), key=KEY)
+    )
 
 
 def image_stage(channels):
-    return ide.ImageStage((2, 2, channels), WIDTH, **parts(SEEING_ALL), key=KEY)
+    return built(lambda: ide.ImageStage((2, 2, channels), WIDTH, **parts(SEEING_ALL), key=KEY))
 
 
 CONVOLUTIONS = dict(
-    first_convolution=ide.TokenConvolution(2, WIDTH, key=KEY),
-    second_convolution=ide.TokenConvolution(WIDTH, WIDTH, stride=2, key=KEY),
+    first_convolution=built(lambda: ide.TokenConvolution(2, WIDTH, key=KEY)),
+    second_convolution=built(lambda: ide.TokenConvolution(WIDTH, WIDTH, stride=2, key=KEY)),
 )
 MODEL, DECODER = language_model(), language_model(LISTENING)
 OF_FUNCTIONS = ide.OperatorModel(
@@ -118,8 +119,8 @@ VALUES = dict(
     attention=ATTENTION,
     base=100.0,
     basis=ide.Cosine(),
-    block=block(KEY),
-    blocks=eqx.filter_vmap(block)(jax.random.split(KEY, 2)),
+    block=(ATTENTION, FEED_FORWARD),
+    blocks=CONTROL.blocks,
     bounds=((0.0, 1.0),),
     classifier=linear(WIDTH, 3),
     classifiers=(linear(WIDTH, 3),),

@@ -1,15 +1,16 @@
 """A small model of every kind, with inputs."""
 
 import equinox as eqx
-import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
+from helpers import built
 
 import ide_transformer as ide
 from ide_transformer.equation import Linear
 
 
+filled = built
 WIDTH, HEADS, VOCABULARY, CONTEXT = 8, 2, 11, 10
 TOKENS = np.random.default_rng(5).integers(0, VOCABULARY, (2, CONTEXT))
 MASK = np.arange(CONTEXT) < np.array([[CONTEXT], [4]])
@@ -177,11 +178,6 @@ def translation_model():
         key=jax.random.key(2),
         std=0.5,
     )
-
-
-def filled(make, std=0.4):
-    """A model with normal numbers as weights."""
-    return helpers.filled(eqx.filter_eval_shape(make), std, seed=1)
 
 
 class Neighbours(ide.AbstractOperator):

@@ -22,6 +22,7 @@ from models.examples import (
     stage,
     stages,
 )
+from published.numpy_blocks import layer_norm
 
 import ide_transformer as ide
 from ide_transformer.models.images import bicubic_matrix, resample
@@ -40,11 +41,6 @@ def embedded(model, images):
 
 def affine(read, u):
     return u @ np.asarray(read.weight) + np.asarray(read.bias)
-
-
-def normalised(u):
-    u = np.asarray(u)
-    return (u - u.mean(-1, keepdims=True)) / np.sqrt(u.var(-1, keepdims=True) + 1e-5)
 
 
 def without_positions(model):
@@ -84,7 +80,7 @@ def test_runs_of_image_classifiers_store_their_weights_in_this_order():
 def test_heads_read_the_states():
     one, other, both = (linear(WIDTH, 5), linear(WIDTH, 5, 8), linear(2 * WIDTH, 5, 9))
     u = outputs_of(ENCODER, normal(2, 4, 6, 3))
-    states = normalised(u)
+    states = layer_norm(u)
     first, second, mean = states[:, 0], states[:, 1], states[:, 2:].mean(1)
     for head, expected in (
         (ide.PrefixHead((one,)), affine(one, first)),
@@ -185,7 +181,7 @@ def test_windows_are_a_strided_convolution(window, stride, padding, given):
     u, domain = embedded(one, STAGED)
     assert domain.grid == one.inputs.grid == (8 // stride, 4 // stride)
     v = affine(one.inputs.embedding, windows_of(STAGED[1], window, stride, padding))
-    assert largest(u[1], normalised(v)) < 1e-12
+    assert largest(u[1], layer_norm(v)) < 1e-12
 
 
 def test_stages_are_one_solve_after_the_other():
@@ -196,7 +192,7 @@ def test_stages_are_one_solve_after_the_other():
     states = solved(FIRST, *embedded(FIRST, STAGED))
     u, domain = embedded(LAST, np.asarray(states).reshape(2, 4, 2, 4))
     assert domain.prefix == 1 and domain.grid == (2, 1)
-    token = normalised(solved(LAST, u, domain))[:, 0]
+    token = layer_norm(solved(LAST, u, domain))[:, 0]
     logits = affine(LAST.read_out.classifiers[0], token)
     assert largest(outputs_of(MODEL, STAGED), logits) < 1e-12
     solution = solution_of(MODEL, STAGED)

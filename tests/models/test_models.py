@@ -29,6 +29,7 @@ from models.examples import (
     solution_of,
     speech_to_text,
 )
+from published.numpy_blocks import layer_norm
 
 import ide_transformer as ide
 
@@ -37,11 +38,6 @@ MODEL = filled(language_model)
 SPOKEN = filled(speech_to_text)
 ENCODER, DECODER = SPOKEN.inputs.encoder, SPOKEN.with_inputs(SPOKEN.inputs.text)
 INPUTS = ide.SourceAndText(SPEECH, TOKENS)
-
-
-def normalised(u, eps=1e-5):
-    u = np.asarray(u)
-    return (u - u.mean(-1, keepdims=True)) / np.sqrt(u.var(-1, keepdims=True) + eps)
 
 
 @eqx.filter_jit
@@ -55,11 +51,11 @@ def test_a_language_model_is_an_equation_between_embedding_and_logits():
     model = filled(lambda: language_model(own=options))
     inputs, read_out = model.inputs, model.read_out
     u0 = 3 * np.asarray(inputs.embedding)[TOKENS] + np.asarray(inputs.positions)
-    u1 = solved_by_hand(model.equation, jnp.asarray(normalised(u0)))
-    logits = normalised(u1) @ np.asarray(read_out.weight).T + np.asarray(read_out.bias)
+    u1 = solved_by_hand(model.equation, jnp.asarray(layer_norm(u0)))
+    logits = layer_norm(u1) @ np.asarray(read_out.weight).T + np.asarray(read_out.bias)
     assert largest(outputs_of(model, TOKENS), logits) < 1e-12
     embedded, _ = eqx.filter_jit(lambda model: model.embed(TOKENS))(model)
-    assert largest(embedded, normalised(u0)) < 1e-13
+    assert largest(embedded, layer_norm(u0)) < 1e-13
 
 
 def test_texts_are_embedded_with_segments_a_lift_and_places_without_padding():
@@ -80,7 +76,7 @@ def test_texts_are_embedded_with_segments_a_lift_and_places_without_padding():
     mask = tokens != 2
     u0, domain, *_ = inputs.embed(ide.Text(tokens, mask, segments))
     u = 0.5 * table[tokens] + places[[3, 2, 4, 5, 2]] + kinds[segments]
-    u = normalised(np.concatenate([np.ones((1, 4)), u]))
+    u = layer_norm(np.concatenate([np.ones((1, 4)), u]))
     lift = inputs.lift
     assert largest(u0, u @ np.asarray(lift.weight) + np.asarray(lift.bias)) < 1e-13
     assert domain.weights.tolist() == [1, 1, 0, 1, 1, 0]
@@ -94,7 +90,7 @@ def test_a_classifier_reads_the_mean_over_tokens():
     u0 = np.asarray(model.inputs.embedding)[TOKENS] + np.asarray(model.inputs.positions)
     u1 = solved_by_hand(model.equation, jnp.asarray(u0))
     read = model.read_out.classifier
-    logits = normalised(u1).mean(-2) @ np.asarray(read.weight) + np.asarray(read.bias)
+    logits = layer_norm(u1).mean(-2) @ np.asarray(read.weight) + np.asarray(read.bias)
     assert largest(outputs_of(model, TOKENS), logits) < 1e-12
     with pytest.raises(ide.InputError, match="build the model with class_token=True"):
         model(ide.Text(TOKENS, TOKENS >= 0))

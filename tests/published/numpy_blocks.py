@@ -13,6 +13,7 @@ def softmax(s):
 
 
 def layer_norm(u, gain=1.0, bias=0.0, eps=1e-5):
+    u = np.asarray(u)
     mean = u.mean(-1, keepdims=True)
     return gain * (u - mean) / np.sqrt(u.var(-1, keepdims=True) + eps) + bias
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from equation.problems import apply, project
-from helpers import largest
+from helpers import built, largest
 
 import ide_transformer as ide
 
@@ -23,20 +23,13 @@ def state(seed=0, tokens=TOKENS, width=WIDTH):
     return np.random.default_rng(seed).normal(size=(tokens, width))
 
 
-def with_biases(module):
-    """Biases start at zero, where an error in them would not show."""
-    return jax.tree.map(
-        lambda x: x if x.any() else jnp.asarray(0.3 * np.cos(np.arange(x.size))), module
-    )
-
-
 def make_attention(seed=0, heads=HEADS, **options):
-    key = jax.random.key(seed)
-    return with_biases(ide.Attention(WIDTH, heads, key=key, std=0.5, **options))
+    key = jax.random.key(0)
+    return built(lambda: ide.Attention(WIDTH, heads, key=key, **options), seed=seed)
 
 
 def make_integral(seed):
-    return with_biases(ide.FeatureIntegral(WIDTH, key=jax.random.key(seed), std=0.5))
+    return built(lambda: ide.FeatureIntegral(WIDTH, key=jax.random.key(0)), seed=seed)
 
 
 def arrays(linear):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+from helpers import drawn
 
 import ide_transformer as ide
 from ide_transformer.studies.convergence import march
@@ -28,7 +29,7 @@ def matrices(number, *, layers=None, size=0.4):
 
 
 def initial_state():
-    return jnp.asarray(np.random.default_rng(2).normal(size=(TOKENS, WIDTH)))
+    return drawn((TOKENS, WIDTH), seed=2)
 
 
 def tied_equation(*operators, intervals=2, constraint=None):
