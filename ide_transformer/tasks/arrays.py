@@ -101,7 +101,7 @@ class Arrays(AbstractDataSet):
     @classmethod
     def build(
         cls,
-        path: Path,
+        path: str | Path,
         patch: PositiveInt = 2,
         inputs: str = "inputs",
         targets: str = "targets",
@@ -233,7 +233,8 @@ def _numbers(name: str, x: np.ndarray) -> np.ndarray:
     return changed
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: str | Path) -> dict[str, np.ndarray]:
+    path = Path(path)
     try:
         if path.suffix == ".parquet":
             from pyarrow import parquet

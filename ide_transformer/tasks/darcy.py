@@ -62,7 +62,7 @@ class Darcy(AbstractAtPoints):
       always the one of quadrature; on the whole grid all weights are equal.
     """
 
-    path: Path | None = None
+    path: str | Path | None = None
     context: Literal[16, 32] = 16
     samples: PositiveInt = 900
     points: PointSet = "grid"
@@ -141,7 +141,7 @@ def _domains(
     return at, *domains(places[at], weights, grid.period)
 
 
-def _published(path: Path | None) -> list[np.ndarray]:
+def _published(path: str | Path | None) -> list[np.ndarray]:
     """Coefficients and solutions, `[samples, 2, points]`, float32: those to train on, and those
     for a test on 16 and on 32 points along each axis."""
     found = []
@@ -159,11 +159,11 @@ def _published(path: Path | None) -> list[np.ndarray]:
     return found
 
 
-def published_files(path: Path | None) -> list[bytes]:
+def published_files(path: str | Path | None) -> list[bytes]:
     """The contents of `_FILES`."""
     if path is not None:
         try:
-            return [(path / name).read_bytes() for name in _FILES]
+            return [Path(path, name).read_bytes() for name in _FILES]
         except OSError as error:
             raise InputError(
                 f"data.path={path}: {error.filename} cannot be read ({error.strerror}); give "

@@ -168,7 +168,7 @@ class MNIST(ClassificationTask):
     @classmethod
     def build(
         cls,
-        path: Path,
+        path: str | Path,
         patch: PositiveInt,
         validation: float = 0.1,
         patches: PositiveInt | None = None,
@@ -203,13 +203,13 @@ def digits() -> tuple[LabelledImages, LabelledImages]:
     return _standardized(LabelledImages(*split[::2]), LabelledImages(*split[1::2]))
 
 
-def idx_folder(path: Path) -> tuple[LabelledImages, LabelledImages]:
+def idx_folder(path: str | Path) -> tuple[LabelledImages, LabelledImages]:
     """The training and test set in a folder with four IDX files, as those of MNIST, compressed
     or not; `InputError` where one is missing, cut off, or does not fit the others."""
     train, test = (
         LabelledImages(
-            _read_idx(path, f"{part}-images", 3)[..., None].astype(np.float32) / 255,
-            _read_idx(path, f"{part}-labels", 1).astype(np.int32),
+            _read_idx(Path(path), f"{part}-images", 3)[..., None].astype(np.float32) / 255,
+            _read_idx(Path(path), f"{part}-labels", 1).astype(np.int32),
         )
         for part in ("train", "t10k")
     )

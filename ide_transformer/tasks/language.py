@@ -224,7 +224,7 @@ class Text(LanguageTask):
     @classmethod
     def build(
         cls,
-        path: Path,
+        path: str | Path,
         context: int,
         tokenizer: _Tokenizer = "characters",
         vocabulary: int = 512,

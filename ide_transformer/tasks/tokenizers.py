@@ -68,7 +68,7 @@ class AbstractTokenizer(abc.ABC):
         )
 
     @abc.abstractmethod
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Writes a JSON file that `load_tokenizer` reads."""
 
 
@@ -123,8 +123,8 @@ class CharacterTokenizer(AbstractTokenizer):
         tokenizer.decoder = tk.decoders.Fuse()
         return tokenizer
 
-    def save(self, path: Path) -> None:
-        path.write_text(json.dumps({"characters": self.characters}), encoding="utf-8")
+    def save(self, path: str | Path) -> None:
+        Path(path).write_text(json.dumps({"characters": self.characters}), encoding="utf-8")
 
 
 class _LibraryTokenizer(AbstractTokenizer):
@@ -196,9 +196,9 @@ class BytePairTokenizer(_LibraryTokenizer):
         tokenizer.pre_tokenizer = tk.pre_tokenizers.Sequence([lines, words])
         return tokenizer
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         # Its own save hides the error of the system.
-        path.write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
+        Path(path).write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
 
 
 class PretrainedTokenizer(_LibraryTokenizer):
@@ -247,9 +247,9 @@ class PretrainedTokenizer(_LibraryTokenizer):
     def for_others(self) -> tk.Tokenizer:
         return self._tokenizer
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         content = {"checkpoint": json.loads(self._tokenizer.to_str())}
-        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        Path(path).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "PretrainedTokenizer":
@@ -275,8 +275,9 @@ def end_token(tokenizer: tk.Tokenizer) -> str | None:
     return next(known, None)
 
 
-def load_tokenizer(path: Path) -> AbstractTokenizer:
+def load_tokenizer(path: str | Path) -> AbstractTokenizer:
     """The tokenizer that was saved to `path`; `InputError` where the file is damaged."""
+    path = Path(path)
     with _reading(path):
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)

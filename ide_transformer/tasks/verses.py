@@ -51,14 +51,14 @@ class VersesEnEs(AbstractTextTask, AbstractDataSet):
 
     def __init__(
         self,
-        path: Path,
+        path: str | Path,
         context: PositiveInt,
         vocabulary: PositiveInt = 4096,
         validation: Fraction = 0.05,
         test: Fraction = 0.05,
         tokenizer: AbstractTokenizer | None = None,
     ):
-        verses = cached_verses(path)
+        verses = cached_verses(Path(path))
         parts = _by_chapter(verses, validation, test)
         if tokenizer is None:
             learned = "\n".join(text for pair in parts["training"] for text in pair)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools as ft
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import diffrax
@@ -17,7 +18,7 @@ from ..errors import InputError
 from ..integration import AbstractGradient
 from ..models import Discretization, Mesh, Model, check_causal, is_built_as, kinds_of
 from ..pretrained import find_pretrained, load_pretrained
-from ..tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer
+from ..tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer, load_tokenizer
 from .choice import Part, SchemeConfig
 from .config import NATIVE, Config, ModelConfig, SolverConfig, TrainingConfig, refinements
 from .construct import Offers, construct
@@ -33,10 +34,14 @@ def build_task(config: Config, tokenizer: AbstractTokenizer | None = None) -> Ab
 
     **Arguments:**
 
-    - `tokenizer`: one that is not to be learned again, for a task that takes one.
+    - `tokenizer`: one that is not to be learned again, for a task that takes one; by default
+      that of the run or checkpoint `model.pretrained`.
     """
     model, data, kind = config.model, config.data, task_class(config)
     offered: dict[str, Any] = {"context": model.context, "patch": model.patch}
+    if tokenizer is None and model.run is not None:
+        file = Path(model.run, "tokenizer.json")
+        tokenizer = load_tokenizer(file) if file.is_file() else None
     if tokenizer is not None:
         asked = parameters_of(kind).get("tokenizer")
         if asked is not None and AbstractTokenizer in get_args(asked.annotation):
@@ -52,19 +57,6 @@ def build_task(config: Config, tokenizer: AbstractTokenizer | None = None) -> Ab
 def task_class(config: Config) -> type[AbstractTask]:
     """The class of the task of a run; its data are not read."""
     return find("data.name", config.data.name, AbstractTask)
-
-
-def build_start(config: Config) -> tuple[AbstractTask, Model, PRNGKeyArray]:
-    """The task, the model and the key with which the training of a run starts."""
-    task = build_task(config)
-    return task, *starting_model(config, task)
-
-
-def starting_model(config: Config, task: AbstractTask) -> tuple[Model, PRNGKeyArray]:
-    """The model and the key with which the training of a run starts on these data."""
-    model_key, key = jax.random.split(jax.random.key(config.training.seed))
-    model = first_model(config, lambda config: build_model(config, task, model_key))
-    return with_training(model, config.training), key
 
 
 def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:

@@ -198,6 +198,12 @@ class Checkpoints:
         )
 
 
+def newest_step(folder: RunFolder, config: Config) -> int | None:
+    """The step of the newest checkpoint of a run, damaged or not."""
+    with Checkpoints(folder, config, writes=False) as checkpoints:
+        return checkpoints.newest()
+
+
 def _described(array: Array | np.ndarray) -> dict[str, Any]:
     x = np.asarray(array)
     checksum = hashlib.sha256(x.tobytes()).hexdigest()

@@ -4,7 +4,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    ValidationInfo,
+    model_validator,
+)
 
 from ..equation import PointRule
 from ..errors import InputError
@@ -309,8 +316,13 @@ class ModelConfig(Choice):
     # A model.
     kind: str = "language_model"
     # A checkpoint to go on from: a folder, or a package with weights. It gives the weights,
-    # the sizes and the tokenizer; of this section only `context` is then free.
+    # the sizes and the tokenizer; of this section only `context` is then free. Or a run, by
+    # its folder or its name in runs: it also gives the scheme and the data that are not said.
     pretrained: str | None = None
+    # The folder of that run, written by the run that takes its weights.
+    run: str | None = None
+    # Its checkpoint: newest, best (of the lowest validation loss), or a step.
+    checkpoint: Literal["newest", "best"] | Count = "newest"
     # Features of the state; where they are points of functions, see basis.
     width: Count = 128
     # The functions of a feature whose coefficients the weights are, for example cosine, so that
@@ -390,12 +402,11 @@ class ModelConfig(Choice):
     def problems(self) -> Iterator[str]:
         if self.stages and self.of_coefficients is not None:
             yield "model.stages and model.basis: stages have ordinary matrices; drop one"
-        given = self.model_dump(
-            exclude_defaults=True, exclude={"kind", "pretrained", "context"}
-        )
-        if self.pretrained is not None and given:
-            keys = ", ".join(f"model.{name}" for name in given)
-            yield f"model.pretrained={self.pretrained} gives the model; drop {keys}"
+        if self.run is None and self.checkpoint != "newest":
+            yield (
+                f"model.checkpoint={self.checkpoint} is one of a run; model.pretrained names "
+                "none, drop it"
+            )
 
 
 class Config(Section):
@@ -429,13 +440,18 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _version_and_defaults(cls, tree: dict[str, Any]) -> dict[str, Any]:
+    def _version_and_defaults(cls, tree: Any, info: ValidationInfo) -> Any:
+        if not isinstance(tree, dict):
+            return tree
         version = tree.get("version", VERSION)
         if type(version) is not int or version != VERSION:
             raise ValueError(
                 f"version={shown(version)}: this release of ide_transformer reads version "
                 f"{VERSION}; train it again, or read it with the release that wrote it"
             )
+        from .origin import filled  # it reads configurations
+
+        tree = filled(tree, (info.context or {}).get("trust") or False)
         model = tree.get("model")
         if isinstance(model, dict) and model.get("pretrained"):
             # A checkpoint is solved by its own scheme unless another one is given.
@@ -459,18 +475,24 @@ class Config(Section):
                 f"solver.kind={NATIVE} is the scheme of a checkpoint; give "
                 "model.pretrained, or another scheme such as lie_trotter"
             )
-        given = self.control != ControlConfig() or self.data.tokenizer is not None
-        if pretrained is not None and given:
+        begins, chosen = self.model.run or pretrained, []
+        if pretrained is not None:
+            free = {"kind", "pretrained", "context", "run", "checkpoint"}
+            model = self.model.model_dump(exclude_defaults=True, exclude=free)
+            chosen = [f"model.{name}" for name in model]
+            chosen += ["control"] * (self.control != ControlConfig())
+        chosen += ["data.tokenizer"] * (self.data.tokenizer is not None)
+        if begins is not None and chosen:
             yield (
-                f"model.pretrained={pretrained} gives the weights and the tokenizer; drop "
-                "control and data.tokenizer"
+                f"model.pretrained={begins} gives the weights and the tokenizer; drop "
+                f"{', '.join(chosen)}"
             )
         if refine and any(stage.depth is not None for stage in self.model.stages):
             yield (
                 "training.refine changes all stages alike; drop model.stages.….depth, so that "
                 "each has model.depth"
             )
-        if refine and pretrained is not None:
+        if refine and begins is not None:
             yield (
                 "training.refine: a run from model.pretrained begins with its layers; drop one "
                 "of them"

@@ -98,7 +98,7 @@ def export_run(
     config = folder.load_config(trust)
     model, step = restored(folder, config, checkpoint, weights)
     source = config.model.pretrained
-    if source is not None and not (Path(source) / "config.yaml").is_file():
+    if source is not None:
         save_pretrained(model, path, like=source)
         return
     tokenizer = folder.known_tokenizer

@@ -15,7 +15,11 @@ from .meshes import model_on
 
 
 def draw_predictions(
-    loaded: LoadedModel, path: Path, samples: int = 3, mesh: Mesh = Mesh(), part: Part = "test"
+    loaded: LoadedModel,
+    path: str | Path,
+    samples: int = 3,
+    mesh: Mesh = Mesh(),
+    part: Part = "test",
 ) -> None:
     """Draws input, truth, prediction and error of the first held-out samples of a run.
 
@@ -43,11 +47,11 @@ def draw_predictions(
         {"input": a, "truth": truth, "prediction": found, "error": found - truth}
         for a, truth, found in zip(*functions, outputs, strict=True)
     ]
-    plot_fields(path, np.asarray(points), rows[:samples])
+    plot_fields(Path(path), np.asarray(points), rows[:samples])
 
 
 def rollout_errors(
-    loaded: LoadedModel, times: int, samples: int = 8, path: Path | None = None
+    loaded: LoadedModel, times: int, samples: int = 8, path: str | Path | None = None
 ) -> list[dict[str, Any]]:
     """The relative error of a learned flow map that is applied to its own outputs: a row for
     each multiple of its time, with the error of what does not move.
@@ -88,7 +92,7 @@ def rollout_errors(
             for i in range(min(samples, 3))
         ]
         points = model.inputs.points_of((task.context,) * task.flow.dimension).points
-        plot_fields(path, np.asarray(points), drawn)
+        plot_fields(Path(path), np.asarray(points), drawn)
     return rows
 
 

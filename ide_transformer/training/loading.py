@@ -143,7 +143,7 @@ def load_run(
 
 
 def import_pretrained(
-    path: str, name: str, runs: Path, overrides: Sequence[str] = ()
+    path: str | Path, name: str, runs: str | Path, overrides: Sequence[str] = ()
 ) -> RunFolder:
     """A run `runs/name` at step 0 with the weights of the checkpoint of a language model, and
     its tokenizer, or of a model of images; solved by its native scheme. `overrides` are further
@@ -153,7 +153,7 @@ def import_pretrained(
     """
     found = find_pretrained(path)
     # A path is kept whole, so that the run can be read from anywhere.
-    kept = str(found.resolve()) if Path(path).exists() else path
+    kept, runs = str(found.resolve()) if Path(path).exists() else str(path), Path(runs)
     tree: dict[str, Any] = {"name": name, "model": {"pretrained": kept}}
     origin = apply_overrides(tree, overrides)
     config = validated(Config, tree, f"{runs / name}", origin)

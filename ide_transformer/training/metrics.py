@@ -105,10 +105,10 @@ class MetricsLog:
         self._on_line(line)
 
 
-def read_metrics(path: Path) -> list[dict]:
+def read_metrics(path: str | Path) -> list[dict]:
     """The lines of a log. A last line that is not complete is dropped; one before it that is
     none of a log is an `InputError`."""
-    lines = []
+    path, lines = Path(path), []
     # In binary, since a damaged file may be no text.
     written = path.read_bytes().splitlines(keepends=True)
     for number, line in enumerate(written, 1):

@@ -184,7 +184,7 @@ def names_of_code(tree: Any, key: str = "") -> dict[str, str]:
         items = tree.items() if isinstance(tree, dict) else enumerate(tree)
         found = [names_of_code(x, f"{key}.{name}" if key else str(name)) for name, x in items]
         return dict(pair for names in found for pair in names.items())
-    files = key in ("data.path", "model.pretrained")
+    files = key in ("data.path", "model.pretrained", "model.run")
     names = [] if files or not isinstance(tree, str) else re.findall(_NAME_OF_CODE, tree)
     return {key: ", ".join(names)} if names else {}
 

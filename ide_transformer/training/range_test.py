@@ -11,10 +11,11 @@ import optax
 from ..arguments import checked
 from ..errors import InputError
 from ..reporting import write_json
-from .build import build_start
+from .beginning import build_start
 from .config import Config
 from .metrics import TrainingProgress
 from .optimizer import update_rule
+from .reading import as_config
 from .step import initial_state, make_train_step, objective
 
 
@@ -55,7 +56,7 @@ class LearningRates(NamedTuple):
 
 @checked
 def find_learning_rate(
-    config: Config, *, steps: int = 200, folder: Path | None = None
+    config: Config | str | Path, *, steps: int = 200, folder: str | Path | None = None
 ) -> LearningRates:
     """Trains the model of `config` with a rate that grows exponentially from 1e-6 to 1, and
     looks where the loss falls. Schedule, warm-up and number of steps of `config` are
@@ -64,6 +65,7 @@ def find_learning_rate(
 
     **Arguments:**
 
+    - `config`: a configuration, or the path of its YAML file.
     - `steps`: from the lowest rate to the highest; the test ends sooner where the loss explodes
       or is not finite.
     - `folder`: where to write `learning_rate.png` and `learning_rate.json`, if anywhere; files
@@ -74,6 +76,7 @@ def find_learning_rate(
     """
     if steps < 20:
         raise InputError(f"steps={steps}: too few for a range test; take 20 or more.")
+    config = as_config(config)
     training, growth = config.training, math.log(HIGHEST / LOWEST) / (steps - 1)
     task, model, key = build_start(config)
     rate: optax.Schedule = lambda step: LOWEST * jnp.exp(growth * step)  # noqa: E731
@@ -103,8 +106,8 @@ def find_learning_rate(
         )
     found = _suggested((LOWEST * np.exp(growth * np.arange(len(losses)))).tolist(), losses)
     if folder is not None:
-        write_json(folder / "learning_rate.json", found._asdict())
-        _plot(folder / "learning_rate.png", found, task.loss.label)
+        write_json(Path(folder, "learning_rate.json"), found._asdict())
+        _plot(Path(folder, "learning_rate.png"), found, task.loss.label)
     return found
 
 

@@ -58,7 +58,12 @@ def load_config(
         )
     tree.setdefault("name", path.stem)
     origin = apply_overrides(tree, overrides)
-    return validated(Config, tree, str(path), origin)
+    return validated(Config, tree, str(path), origin, trust=trust)
+
+
+def as_config(config: Config | str | Path) -> Config:
+    """A configuration, or that in the YAML file of this path."""
+    return config if isinstance(config, Config) else load_config(config)
 
 
 def of_run(folder: Path) -> bool:
@@ -66,7 +71,7 @@ def of_run(folder: Path) -> bool:
     return (folder / "checkpoints").is_dir()
 
 
-def read_tree(path: Path, *, trust: Trust | None = None) -> dict[str, Any]:
+def read_tree(path: str | Path, *, trust: Trust | None = None) -> dict[str, Any]:
     """The sections of a YAML file, of which nothing is checked but the code that they name.
 
     **Arguments:**
@@ -77,6 +82,7 @@ def read_tree(path: Path, *, trust: Trust | None = None) -> dict[str, Any]:
 
     **Raises:** `InputError` for code that is not trusted.
     """
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such configuration file.")
     with path.open("rb") as file:
@@ -125,14 +131,21 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
     return origin
 
 
-def validated(kind: type[S], tree: Any, where: str, origin: dict[str, str] | None = None) -> S:
-    """A tree as a section of that kind.
+def validated(
+    kind: type[S],
+    tree: Any,
+    where: str,
+    origin: dict[str, str] | None = None,
+    *,
+    trust: Trust | None = None,
+) -> S:
+    """A tree as a section of that kind; `trust` is that in a run that `model.pretrained` names.
 
     **Raises:** `InputError` that names every key in error and the place `where` the tree was
     written, or the one that `origin` gives for the key.
     """
     try:
-        return kind.model_validate(tree)
+        return kind.model_validate(tree, context={"trust": trust})
     except ValidationError as error:
         problems = [_problem(kind, item, origin or {}, where) for item in error.errors()]
         raise InputError("\n".join(problems)) from None

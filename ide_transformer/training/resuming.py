@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
-from .checkpoints import Checkpoints
+from .checkpoints import newest_step
 from .config import Config
 from .folder import RunFolder, changed_values
 from .optimizer import learning_rate
@@ -34,8 +34,7 @@ def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Con
     # It was, or will be, refined at the same steps, not at later ones.
     refine = dict(zip(own.training.begins, own.training.refine.values(), strict=False))
     config = _with(config, "training", refine=refine)
-    with Checkpoints(folder, own, writes=False) as checkpoints:
-        made = checkpoints.newest() or 0
+    made = newest_step(folder, own) or 0
     rate = learning_rate(own.optimizer, before)
     longer, numbers = learning_rate(config.optimizer, steps), jnp.arange(made)
     same = np.asarray(rate(numbers)) == np.asarray(longer(numbers))

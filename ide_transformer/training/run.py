@@ -24,8 +24,8 @@ from ..reporting import write_json
 from ..tasks import AbstractTask, Batch, Part
 from ..tasks.task import checksum_of_all
 from . import processes
-from .build import build_start
-from .checkpoints import Checkpoints
+from .beginning import build_start
+from .checkpoints import Checkpoints, newest_step
 from .config import Config
 from .construct import construct
 from .folder import RunFolder, check_data, flat_values, new_folder, newest_folder, source
@@ -40,7 +40,7 @@ from .metrics import (
 )
 from .parallel import Layout, make_layout
 from .phases import Phase, make_phases, phase_at, shapes_at
-from .reading import apply_overrides, load_config, validated
+from .reading import apply_overrides, as_config, validated
 from .resuming import configuration_of
 from .sizes import check_divisible, describe_memory
 from .step import TrainState, num_parameters, objective, rolled_back, weights_of
@@ -82,7 +82,7 @@ def train(
     run, or where the loss stays without a finite value; `Stopped`, a `KeyboardInterrupt`, when
     it was stopped, after saving a checkpoint.
     """
-    config = config if isinstance(config, Config) else load_config(config)
+    config = as_config(config)
     if restart and not resume:
         raise InputError("restart=True is for a run that goes on; write resume=True too.")
     resumed = newest_folder(config.name, Path(runs), config) if resume else None
@@ -140,7 +140,10 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
         construct("training.trackers", part, AbstractTracker) for part in training.trackers
     ]
     layout = make_layout(config.parallel)
-    task, model, key = build_start(config)
+    begun = None
+    if config.model.run is not None and resumed is not None:
+        begun = None if newest_step(resumed, config) is None else resumed
+    task, model, key = build_start(config, begun)
     # What does not fit together fails here, before anything is written.
     state, phases = make_phases(config, model, key)
     check_divisible(config, model)
@@ -225,7 +228,9 @@ class Loop(NamedTuple):
         """
         steps, start = self.config.training.steps, int(state.step)
         with TrainingProgress(steps, start) as progress:
-            done = f", going on from step {start}" if start else ""
+            given, done = self.config.model, f", going on from step {start}" if start else ""
+            if given.run is not None and not start:
+                done = f", with the weights of {given.run} (checkpoint {given.checkpoint})"
             progress.say(f"{self.folder.path}: {num_parameters(state):,} parameters{done}")
             compiled = self._compiled(start, progress) if start < steps else []
             while True:

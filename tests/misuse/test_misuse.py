@@ -1,7 +1,10 @@
 """Wrong arguments, one at a time, for every public class and function: a clear error that
 names the argument, or a right result."""
 
+import inspect
 import re
+from pathlib import Path
+from typing import get_args
 
 import diffrax
 import equinox as eqx
@@ -13,6 +16,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from misuse.recipes import RECIPES
 
 import ide_transformer as ide
+from ide_transformer import pretrained, tasks, training
 
 
 # Functions that run other things, whose errors speak of what they were given.
@@ -57,6 +61,38 @@ WRONG = st.one_of(
 @pytest.mark.parametrize("name", NAMES)
 def test_right_arguments_are_accepted(name, unchecked):
     assert name.startswith(("load", "save")) or outcome(name, {}) == "right"
+
+
+def numpy_of(x):
+    """The argument with arrays of NumPy in the place of those of JAX; `None` without any."""
+    if type(x) is tuple:
+        members = [numpy_of(member) for member in x]
+        return tuple(members) if members and all(y is not None for y in members) else None
+    array = isinstance(x, jax.Array) and not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return np.asarray(x) if array else None
+
+
+def with_numpy(name):
+    given = {key: numpy_of(x) for key, x in RECIPES[name].arguments.items()}
+    return {key: x for key, x in given.items() if x is not None}
+
+
+OF_ARRAYS = [name for name in NAMES if name not in RUNNING and with_numpy(name)]
+
+
+@pytest.mark.parametrize("name", ["solve", *OF_ARRAYS])
+def test_arrays_of_numpy_are_taken(name, unchecked):
+    assert called(name, with_numpy(name)) is not REFUSED
+
+
+def test_paths_may_be_strings():
+    for face in (ide, training, tasks, pretrained):
+        for public in filter(callable, vars(face).values()):
+            call = getattr(public, "build", public)
+            if inspect.isroutine(call):
+                for parameter in inspect.signature(call, eval_str=True).parameters.values():
+                    kinds = parameter.annotation, *get_args(parameter.annotation)
+                    assert Path not in kinds or str in kinds, f"{call}: {parameter}"
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in RUNNING])

@@ -23,6 +23,7 @@ import ide_transformer as ide
 from ide_transformer import tasks, training
 from ide_transformer.models.generate import Draw
 from ide_transformer.pretrained import load_pretrained
+from ide_transformer.training.beginning import build_start
 
 
 @pytest.fixture
@@ -48,14 +49,14 @@ def test_texts_are_padded_and_come_back(checkpoint):
     assert (text.tokens[1, 5:] == 0).all()
     assert tokenizer.decode(text.tokens[0, :7]) == "the sea"
     assert tokenizer.encode("the sea").tolist() == text.tokens[0, :7].tolist()
-    tokenizer.save(checkpoint / "stored.json")
-    stored = tasks.load_tokenizer(checkpoint / "stored.json")
+    tokenizer.save("stored.json")
+    stored = tasks.load_tokenizer("stored.json")
     assert isinstance(stored, tasks.PretrainedTokenizer)
     assert stored.encode("the wide sea").tolist() == tokenizer.encode("the wide sea").tolist()
 
 
 def test_a_checkpoint_becomes_a_run_that_writes_text_and_comes_back(checkpoint, tmp_path):
-    run = training.import_pretrained("llama", "imported", tmp_path / "runs")
+    run = training.import_pretrained("llama", "imported", "runs")
     loaded = ide.load_model(str(run.path))
     assert eqx.tree_equal(loaded.model, load_pretrained(checkpoint))
     model, tokenizers = ide.load_run(run.path)[0], [loaded.tokenizer, run.load_tokenizer()]
@@ -73,7 +74,16 @@ def test_a_checkpoint_becomes_a_run_that_writes_text_and_comes_back(checkpoint, 
         ide.generate(model, [], 4, temperature=0.0, tokenizer=tokenizer)
     with pytest.raises(ide.InputError, match=r"give tokenizer=load_model\(path\)\.tokenizer"):
         ide.generate(model, "the sea", 4, temperature=0.0)
-    training.export_run(run.path, tmp_path / "back")
+    (tmp_path / "text.txt").write_text(TEXT)
+    sections = {"data": {"name": "text", "path": "text.txt"}, "name": "on"}
+    on = training.Config.model_validate(
+        {**sections, "model": {"pretrained": "imported", "context": 16}}
+    )
+    assert on.model.pretrained == str(checkpoint) and on.model.run == str(run.path.resolve())
+    task, begun, _ = build_start(on)
+    assert eqx.tree_equal(begun, model)
+    assert task.sizes["vocabulary"] == loaded.tokenizer.vocabulary
+    training.export_run("runs/imported", "back")
     before = load_file(checkpoint / "model.safetensors")
     after = load_file(tmp_path / "back/model.safetensors")
     assert before.keys() == after.keys()
@@ -138,7 +148,17 @@ def test_what_a_checkpoint_gives_or_is_not_is_refused(checkpoint, tmp_path):
     for call, arguments, message in [
         (configured, ("model: {pretrained: x, width: 7}",), r"gives .* drop model\.width"),
         (configured, ("solver: {kind: native}",), "=native is the scheme of a checkpoint"),
-        (configured, ("{model: {pretrained: x}, control: tied}",), "weights .* drop control"),
+        (
+            configured,
+            ("{model: {pretrained: x}, control: tied}",),
+            r"weights .* drop control\.",
+        ),
+        (
+            configured,
+            ("{model: {pretrained: x, heads: 2}, data: {tokenizer: bpe}}",),
+            r"drop model\.heads, data\.tokenizer\.",
+        ),
+        (ide.load_run, ("nope",), r"no such run or checkpoint; .* holds bert, llama\."),
         (ide.load_model, ("llama", ["solver.rtol=1e-3"]), r"solver\.kind is missing"),
         (ide.load_model, ("llama", own_steps), r"brings its own steps; drop solver\.options"),
         (ide.load_model, ("llama", ["model.width=3"]), r"model\.width: the weights are given"),
@@ -153,6 +173,58 @@ def test_what_a_checkpoint_gives_or_is_not_is_refused(checkpoint, tmp_path):
     (checkpoint / "tokenizer.json").unlink()
     with pytest.raises(ide.InputError, match=r"tokenizer\.json is missing"):
         tasks.PretrainedTokenizer.from_pretrained(checkpoint)
+
+
+TUNED = """
+model: {pretrained: small, checkpoint: 2}
+optimizer: {warmup: 1, learning_rate: 0.02}
+training: {steps: 4, batch_size: 4, log_every: 1, checkpoint_every: 2, evaluate_every: 2,
+  keep_best: false, sample: 0}
+"""
+
+
+def test_a_run_begins_with_the_weights_of_another_and_outlives_it(there):
+    (there / "tuned.yaml").write_text(TUNED)
+    source, folder = ide.load_run(RUN, checkpoint=2)
+    before = folder.tokenizer.read_bytes(), folder.load_config()
+    run = ide.train("tuned.yaml")
+    own = run.load_config()
+    assert (
+        own.model.width == 4 and own.data == before[1].data and own.control == before[1].control
+    )
+    assert own.optimizer.learning_rate == 0.02 and run.tokenizer.read_bytes() == before[0]
+    task, model, _ = build_start(own)
+    assert jax.tree.all(jax.tree.map(np.array_equal, model.control, source.control))
+    first = eqx.filter_jit(task.loss)(source, task.batch(0, 4, 0)).loss
+    assert stub.losses(run)[0] == pytest.approx(float(first), rel=1e-5)
+    other = training.load_config("tuned.yaml", ["solver.kind=strang", "model.dropout=0.1"])
+    model = build_start(other)[1]
+    assert model.random and type(model.solver) is ide.Strang
+    taken = zip(
+        *(jax.tree.leaves(eqx.filter(x, eqx.is_array)) for x in (model, source)), strict=True
+    )
+    assert all(np.array_equal(*pair) for pair in taken)
+    shutil.rmtree(RUN)
+    again = stub.resumed(run, there / "again", 2)
+    assert eqx.tree_equal(ide.load_run(again.path)[0], ide.load_run(run.path)[0])
+
+
+def test_what_does_not_fit_the_weights_of_a_run_is_named(there):
+    (there / "tuned.yaml").write_text(TUNED)
+    (there / "other.txt").write_text("é" * 900)
+    for override, message in [
+        ("model.width=8", r"do not fit the model; drop .*\(model.width: 4 there, 8 here\)"),
+        ("model.heads=1", r"gives the model; drop .*\(model.heads: 2 there, 1 here\)"),
+        ("control=tied", "drop .*control.kind: 'piecewise_constant' there, 'tied' here"),
+        ("model.context=8", "do not fit .*model.context: 4 there, 8 here"),
+        ("data.tokenizer=bpe", r"drop data\.tokenizer\."),
+        ("data.path=other.txt", "The character 'é' does not occur"),
+        ("model.checkpoint=3", "there is no checkpoint 3; the run has 2, 4"),
+        ("training.refine={0: 1, 2: 2}", "begins with its layers"),
+    ]:
+        with pytest.raises(ide.InputError, match=message):
+            ide.train(training.load_config("tuned.yaml", [override]))
+    assert [x.name for x in RUN.parent.iterdir()] == [RUN.name]
 
 
 def test_an_archive_becomes_a_run_and_an_archive_that_writes_text(tmp_path, capsys):

@@ -12,7 +12,7 @@ from training import stub
 
 import ide_transformer as ide
 from ide_transformer import tasks, training
-from ide_transformer.training import build
+from ide_transformer.training import beginning
 from ide_transformer.training.meshes import drawn_mesh
 from ide_transformer.training.optimizer import decayed
 
@@ -139,7 +139,7 @@ def adamw(weights, first, second, g, step, rate):
 def test_a_run_that_is_refined_is_a_chain_of_two(refined):
     """Against AdamW and the repetition of layers, written out; the schedule goes on."""
     settings = refined.load_config()
-    task, model, _ = build.build_start(settings)
+    task, model, _ = beginning.build_start(settings)
     assert model.control.num_intervals == 1 and model.control.interval_length == 2.0
     rate = training.learning_rate(settings.optimizer, 4)
     weights = weights_of(model)

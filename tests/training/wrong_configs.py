@@ -231,7 +231,7 @@ model.operators=[] | model.operators
 model.operators=[{kind: damping, options: {rate: [true]}}] | rate=True
 model.operators=[{kind: damping, options: {rate: '3'}}]
     | model.operators.0.options.rate='3': Input should be a valid
-model={pretrained: x, width: 8} | gives the model; drop model.width
+model={pretrained: x, width: 8} | gives the weights and the tokenizer; drop model.width
 model.pretrained=x; model.width=128; model.heads=4; control=tied | drop … model.depth
 model.kind=image_classifier | model.kind=image_classifier: … AbstractImageInputs and
     AbstractClassifier, … data.name=stub is … TokenLogits; write model.kind=language_model

@@ -13,7 +13,7 @@ from pydantic import PositiveFloat
 from ...errors import InputError
 from ...tasks import AbstractTask
 from ...training import Config, Section
-from ...training.build import starting_model
+from ...training.beginning import starting_model
 from ...training.config import refinements
 from ...training.meshes import drawn_mesh, mesh_maps, mesh_tasks
 from ...training.parallel import make_layout

@@ -15,7 +15,7 @@ from ...pretrained.files import read_json
 from ...reporting import write_json
 from ...tasks import AbstractLoss, AbstractTask
 from ...training import Config
-from ...training.build import starting_model
+from ...training.beginning import starting_model
 from ...training.choice import Seed, folder_name
 from ...training.names import names_of_code
 from .budget import Budget, tokens_of_a_sample
@@ -313,7 +313,7 @@ class TrainingComparison(AbstractComparison):
         for name, config in self._configs.items():
             model = config.model
             data = config.data.model_dump_json()
-            made_of = data, model.context, model.patch, model.pretrained
+            made_of = data, model.context, model.patch, model.pretrained, model.run
             if made_of not in made:
                 made[made_of] = training.build_task(config)
             tasks[name] = made[made_of]
