@@ -86,7 +86,7 @@ task = training.evaluation_task(loaded, tokens=256)
 fine = next(task.held_out(1))
 before, after = np.asarray(fine.inputs), np.asarray(fine.targets)
 
-figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+figure, axes = plt.subplots(figsize=(5, 3.6), layout="constrained")
 x = np.arange(256) / 256
 axes.plot(x, before[0], color="0.75", label="before")
 axes.plot(x, after[0], color="black", label="after")
@@ -95,9 +95,8 @@ for points, marker in ((32, "o"), (256, None)):
     at = np.arange(points) / points
     line = {"ls": "none", "marker": marker, "ms": 4} if marker else {"lw": 1, "ls": "--"}
     axes.plot(at, predicted, color="tab:orange", label=f"predicted on {points} points", **line)
-axes.set_xlabel("x")
-axes.set_ylabel("u")
-axes.legend(frameon=False)
+axes.set(title="Burgers' equation, learned on 32 points", xlabel="x", ylabel="u")
+figure.legend(frameon=False, loc="outside lower center", ncols=2)
 
 # %% [markdown]
 # ## Points that are clustered

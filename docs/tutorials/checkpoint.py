@@ -106,7 +106,7 @@ for mesh in dynamics.coarsenings(model, calibration, read=probabilities):
         break
 
 # %%
-figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+figure, axes = plt.subplots(figsize=(5.4, 3.8), layout="constrained")
 for label, points, color, place, side in (
     ("LieTrotter(Euler()),\nmore steps", lie_trotter, "#0072B2", (-14, -6), "right"),
     ("Strang(Heun())", strang, "#D55E00", (0, 8), "center"),
@@ -120,6 +120,7 @@ for label, points, color, place, side in (
 axes.margins(x=0.2, y=0.12)
 axes.set_xscale("log", base=2)
 axes.set_xticks([2, 3, 4, 8, 16, 24], ["2", "3", "4", "8", "16", "24"])
+axes.set_title("A checkpoint, solved otherwise")
 axes.set(xlabel="field evaluations of a solve", ylabel="loss on held-out windows (nats)")
 axes.grid(alpha=0.3)
 

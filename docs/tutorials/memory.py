@@ -79,14 +79,15 @@ for name, (mode, solver) in modes.items():
     print(f"{name:14}" + "".join(f"{size:8.1f} MiB" for size in memory[name]))
 
 # %%
-figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+figure, axes = plt.subplots(figsize=(5.4, 3.8), layout="constrained")
 colors = ("#D55E00", "#0072B2", "#000000", "#009E73")
 for (name, sizes), color in zip(memory.items(), colors, strict=True):
     axes.plot(layers, sizes, marker="o", color=color)
     label = f"{name}, {sizes[-1]:.1f} MiB"
     place = dict(xytext=(8, 0), textcoords="offset points", va="center", color=color)
     axes.annotate(label, (layers[-1], sizes[-1]), **place)
-axes.set(xlabel="layers", ylabel="memory of the gradient (MiB)", xticks=layers, xlim=(8, 72))
+axes.set_title("Memory of a gradient in four modes")
+axes.set(xlabel="layers", ylabel="memory of the gradient (MiB)", xticks=layers, xlim=(8, 84))
 axes.set_ylim(bottom=0)
 axes.grid(alpha=0.3)
 

@@ -119,7 +119,7 @@ for row in report.rows:
         print(f"{row['scheme']:14} less lie_trotter(euler): {difference}")
 
 # %%
-figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+figure, axes = plt.subplots(figsize=(5.4, 2.8), layout="constrained")
 names = list(losses)
 for seed, color in enumerate(("#0072B2", "#D55E00", "#009E73")):
     values = [losses[name][seed] for name in names]
@@ -127,6 +127,7 @@ for seed, color in enumerate(("#0072B2", "#D55E00", "#009E73")):
 axes.set_xscale("log")
 axes.set_xticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
 axes.set_xticks([], minor=True)
+axes.set_title("Three schemes, three seeds")
 axes.set(xlabel="test loss (nats)", ylabel="scheme", xlim=(0.1, 2), ylim=(2.4, -0.4))
 axes.legend(frameon=False, loc="upper right")
 axes.grid(alpha=0.3)

@@ -230,7 +230,8 @@ def _draw(path: Path, curves: dict[str, Rows], measure: str, label: str) -> None
         for name, own in curves.items()
     }
     y = label if measure == "loss" else measure.replace("_", " ")
-    plot_curves(path, points, x=_ACROSS[across], y=y, marker="o")
+    look = dict(title="The same weights on other meshes", marker="o")
+    plot_curves(path, points, x=_ACROSS[across], y=y, **look)
 
 
 def _draw_rollout(path: Path, rows: Rows) -> None:
@@ -239,4 +240,5 @@ def _draw_rollout(path: Path, rows: Rows) -> None:
 
     time = [row["time"] for row in rows]
     lines = {name: (time, [row[name] for row in rows]) for name in ("error", "unchanged")}
-    plot_curves(path, lines, x="time", y="relative error", marker="o", log="y")
+    look = dict(title="The error of a rollout", marker="o", log="y")
+    plot_curves(path, lines, x="time", y="relative error", **look)

@@ -119,6 +119,7 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> None:
     plot_panels(
         path,
         {"": curves},
+        title="The error of each resolution, and its cost",
         x="operations of a solve, over those of the first",
         y="relative error",
         marker="o",

@@ -1,7 +1,7 @@
 """Figures, and PNG files of them."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -53,37 +53,46 @@ def draw_panels(
     *,
     x: str,
     y: str,
+    title: str = "",
     marker: str = "",
     log: Literal["", "x", "y", "xy"] = "",
 ) -> Figure:
-    """Curves in panels next to each other, by title, with one legend; where the panels have
-    labels in common they share the vertical axis. Abscissae that fall turn the horizontal axis
-    around.
+    """Curves in panels next to each other, by title, with one legend below; where the panels
+    have labels in common they share the vertical axis. Abscissae that fall turn the horizontal
+    axis around. One panel can be read on a phone.
 
     **Arguments:**
 
     - `x`, `y`: labels of the axes, with units where there are any.
+    - `title`: says what the figure shows where it stands alone.
     - `marker`: of each point, as in matplotlib; a single point always has one.
-    - `log`: the axes that are logarithmic; with `x` alone the abscissae are its ticks.
+    - `log`: the axes that are logarithmic where their values span a factor of ten; with `x`
+      alone the abscissae are its ticks.
     """
     every = [curve for curves in panels.values() for curve in curves]
     styles = dict(zip(dict.fromkeys(curve.label for curve in every), itertools.cycle(_STYLES)))
     shared = len(styles) < len(every)
-    # With room for the legend, in inches of its text.
-    each = 4.8 if len(panels) < 3 else 3.6
-    width = each * len(panels) + 1.0 + 0.08 * max(map(len, styles), default=0)
-    height = max(4.2, 0.4 + 0.18 * len(styles))
-    figure = Figure(figsize=(width, height), layout="constrained")
+    scales = {
+        f"{axis}scale": "log"
+        for axis in log
+        if _spans_ten(getattr(curve, axis) for curve in every)
+    }
+    width = max(3.4 * len(panels), 5.0)
+    # In inches of the text of the legend.
+    columns = max(1, int(width / (0.07 * max(map(len, styles), default=1) + 0.45)))
+    size = width, 3.5 + 0.19 * (len(styles) / columns)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(literal(title), fontsize="medium")
     all_axes = figure.subplots(1, max(len(panels), 1), sharey=shared, squeeze=False)[0]
     drawn = {}
-    for axes, (title, curves) in zip(all_axes, panels.items(), strict=False):
-        axes.set(xlabel=literal(x), **{f"{axis}scale": "log" for axis in log})
-        axes.set_title(literal(title))
+    for axes, (name, curves) in zip(all_axes, panels.items(), strict=False):
+        axes.set(xlabel=literal(x), **scales)
+        axes.set_title(literal(name))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         for label, abscissae, ordinates in curves:
             look = dict(marker=marker or "o" * (np.size(abscissae) == 1), markersize=4)
-            if "y" in log:  # which has no place for the others
+            if "yscale" in scales:  # which has no place for the others
                 ordinates = np.where(np.asarray(ordinates) > 0, ordinates, np.nan)
             (drawn[literal(label)],) = axes.plot(abscissae, ordinates, **styles[label], **look)
         every_x = [np.atleast_1d(curve.x) for curve in curves if np.size(curve.x)]
@@ -94,46 +103,54 @@ def draw_panels(
             values = np.unique(np.concatenate([*every_x, []]))
             axes.set_xticks(values, [f"{x:.3g}" for x in values])
             axes.set_xticks([], minor=True)
-        if "x" not in log:
+        elif "xscale" not in scales:
             whole = all((x == np.round(x)).all() for x in every_x)
             axes.xaxis.get_major_locator().set_params(integer=whole)
     all_axes[0].set_ylabel(literal(y))
     if len(drawn) > 1:
-        options = dict(frameon=False, fontsize="small", loc="center left")
-        all_axes[-1].legend(drawn.values(), drawn, bbox_to_anchor=(1, 0.5), **options)
+        options: dict[str, Any] = dict(loc="outside lower center", ncols=columns)
+        figure.legend(drawn.values(), drawn, frameon=False, fontsize="small", **options)
     return figure
 
 
-def plot_intervals(path: Path, intervals: Mapping[str, tuple[float, float]], *, x: str) -> None:
-    """A PNG file of intervals: by name the mean and half of the width, sorted, each between its
-    name and its figures, and a line at zero. An interval that is far wider than most leaves the
-    axes, so that the others can be seen."""
+def _spans_ten(values: Iterable[ArrayLike]) -> bool:
+    found = np.concatenate([*map(np.ravel, values), []])
+    positive = found[found > 0]
+    return positive.size > 0 and positive.max() >= 10 * positive.min()
+
+
+def plot_intervals(
+    path: Path, intervals: Mapping[str, tuple[float, float]], *, x: str, title: str = ""
+) -> None:
+    """A PNG file of intervals: by name the mean and half of the width, sorted, each below its
+    name and its figures, and a line at zero. It can be read on a phone. An interval that is far
+    wider than most leaves the axes, so that the others can be seen."""
     ordered = sorted(intervals.items(), key=lambda item: -item[1][0])
     means, halves = np.array([interval for _, interval in ordered]).T
-    figure = Figure(figsize=(9.0, 0.9 + 0.32 * len(ordered)), layout="constrained")
+    figure = Figure(figsize=(5.0, 0.8 + 0.42 * len(ordered)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color="black", linewidth=0.8)
     heights = np.arange(len(ordered))
     axes.errorbar(means, heights, xerr=halves, fmt="o", color=COLORS[0], capsize=3)
-    for height, mean, half in zip(heights, means, halves, strict=True):
+    beside = axes.get_yaxis_transform()
+    above: dict[str, Any] = dict(transform=beside, va="bottom", fontsize="small")
+    above["bbox"] = dict(facecolor="white", edgecolor="none", pad=0.5)
+    for height, (name, (mean, half)) in zip(heights, ordered, strict=True):
         # Two digits of the half width, and as many decimals of the mean.
         decimals = max(1 - int(np.floor(np.log10(half))), 0) if half > 0 else 3
         text = f"{mean:+.{decimals}f} ± {half:.{decimals}f}".replace("-", "−")
-        beside = axes.get_yaxis_transform()
-        axes.text(1.06, float(height), text, transform=beside, va="center", fontsize="small")
-    axes.set_yticks(heights, [literal(name) for name, _ in ordered])
+        axes.text(0.0, height + 0.2, literal(name), ha="left", **above)
+        axes.text(1.0, height + 0.2, text, ha="right", **above)
     # All ends that are no further away than five times their median distance, and zero.
     ends = np.stack([means - halves, means + halves])
     near = ends[np.abs(ends) <= 5 * np.median(np.abs(ends).max(axis=0))]
     lower, upper = min(near.min(), 0.0), max(near.max(), 0.0)
     margin = 0.08 * (upper - lower) or 1.0
-    axes.set(xlim=(lower - margin, upper + margin), ylim=(-0.6, len(ordered) - 0.4))
-    # To the left, where the names leave room for it.
-    axes.set_xlabel(literal(x), loc="right")
+    axes.set(xlim=(lower - margin, upper + margin), ylim=(-0.6, len(ordered) - 0.3), yticks=[])
+    axes.set(xlabel=literal(x), title=literal(title))
     axes.locator_params(axis="x", nbins=6)
     axes.grid(alpha=0.3, axis="x")
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
     save_figure(figure, path)
 
 

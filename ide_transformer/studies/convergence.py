@@ -393,5 +393,5 @@ def plot_orders(path: Path, rows: Sequence[MeasuredOrder]) -> None:
         label = row.scheme if few else f"order {row.expected_order}"
         curve = Curve(label, 1 / np.array(row.steps)[::-1], row.errors[::-1])
         panels.setdefault(f"{row.control}, {row.constraint}", []).append(curve)
-    labels = dict(x="step size h (layers)", y="largest error at T")
+    labels = dict(title="Orders", x="step size h (layers)", y="largest error at T")
     plot_panels(path, panels, **labels, marker="o", log="xy")

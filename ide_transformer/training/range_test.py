@@ -134,4 +134,5 @@ def _plot(path: Path, found: LearningRates, label: str) -> None:
     if found.suggestion is not None:
         at = np.interp(np.log(found.suggestion), np.log(found.rates), found.smoothed)
         curves.append(Curve(f"suggestion {found.suggestion:.1e}", [found.suggestion], [at]))
-    plot_panels(path, {"": curves}, x="learning rate", y=label, log="xy")
+    look = dict(title="Test of learning rates", x="learning rate", y=label)
+    plot_panels(path, {"": curves}, **look, log="xy")

@@ -465,12 +465,14 @@ def plot_run(folder: RunFolder, task: AbstractTask, model: Model, end: dict[str,
     for name, key in (("training", "loss"), ("validation", "validation_loss")):
         logged = {line["step"]: line[key] for line in lines if line.get(key) is not None}
         losses[name] = [*logged], [*logged.values()]
-    plot_curves(folder.plots / "loss.png", losses, x="step", y=task.loss.label)
+    path, y = folder.plots / "loss.png", task.loss.label
+    plot_curves(path, losses, title="Loss over the run", x="step", y=y)
     batch = next(task.held_out(EVALUATION_BATCH))
     depths, state, increment = depth_profile(model, batch.inputs)
     plot_curves(
         folder.plots / "state_norm.png",
         {"state": (depths, state), "increment": (depths[1:], increment)},
+        title="The state over depth",
         x="depth t (layers)",
         y="root mean square over tokens and features",
         marker="o",

@@ -129,12 +129,12 @@ class SolvingComparison(AbstractComparison):
         for cost, x in axes.items():
             curves = {}
             for name in self.schemes:
-                own = sorted(
-                    (row[cost], row["error"]) for row in solved if row["scheme"] == name
-                )
+                own = [(row[cost], row["error"]) for row in solved if row["scheme"] == name]
+                own.sort(key=lambda point: (point[0], -point[1]))
                 curves[name] = [cost for cost, _ in own], [error for _, error in own]
             path, y = folder / f"work_precision_{cost}.png", "relative error at T"
-            plot_curves(path, curves, x=x, y=y, marker="o", log="xy")
+            look = dict(title="The error of a solve, and its cost", marker="o", log="xy")
+            plot_curves(path, curves, x=x, y=y, **look)
 
 
 def data_of(batch: Batch, loss: AbstractLoss, exact: Array) -> Data:

@@ -158,7 +158,8 @@ def write_sweep(folder: Path, sweep: Sweep, chosen: list[Tuned], label: str) -> 
             if line:
                 curves[best.scheme] = tuple(np.array(line).T)
         path = folder / f"sweep_{key}.png"
-        plot_curves(path, curves, x=key, y=label, marker="o", log="x")
+        look = dict(title="What was tuned", marker="o", log="x")
+        plot_curves(path, curves, x=key, y=label, **look)
 
 
 def _with(values: tuple[float, ...], number: int, value: float) -> tuple[float, ...]:

@@ -229,10 +229,16 @@ class TrainingComparison(AbstractComparison):
         curves, loss = self._curves(folder, rows), self._loss
         y = f"validation {loss.label}"
         by_step = {name: (curve.steps, curve.losses) for name, curve in curves.items()}
-        plot_curves(folder / "loss_by_step.png", by_step, x="optimiser step", y=y)
+        plot_curves(
+            folder / "loss_by_step.png",
+            by_step,
+            title="Learning curves",
+            x="optimiser step",
+            y=y,
+        )
         by_cost = {name: (curve.evaluations, curve.losses) for name, curve in curves.items()}
         x = "field evaluations of the forward solve"
-        plot_curves(folder / "loss_by_cost.png", by_cost, x=x, y=y)
+        plot_curves(folder / "loss_by_cost.png", by_cost, title="Loss and cost", x=x, y=y)
         differences = {
             row["scheme"]: (row["difference"], row["half_width"])
             for row in rows
@@ -240,8 +246,12 @@ class TrainingComparison(AbstractComparison):
         }
         if differences:
             part = self._reported.removesuffix("_loss")
-            label = f"difference to {self.reference}, {part} {loss.label}"
-            plot_intervals(folder / "differences.png", differences, x=label)
+            plot_intervals(
+                folder / "differences.png",
+                differences,
+                title=f"Difference to {self.reference}, with its 95 % interval",
+                x=f"{part} {loss.label}",
+            )
 
     def _rows(self, folder: Path, chosen: Sequence[Tuned]) -> Rows:
         """A row for each scheme, the best first, and those of which a run failed, which have no
