@@ -45,8 +45,18 @@ def edit(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, there):
+def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, there, capsys):
     report = compare(RECIPES)
+    # A run was expected to take a second, by the steps that were tried, and takes 90.
+    said = capsys.readouterr().out
+    for part in (
+        "heun: about 1 s a run",
+        "12 runs, about 12 s left",
+        "ordinary-seed0 (all runs: about 12 s left)",
+        "heun-seed0 (all runs: about 16 min 30 s left)",
+        "8 runs, about 12 min 0 s left",
+    ):
+        assert part in said, said
     rows = {row["scheme"]: row for row in report.rows}
     assert [*rows] == ["heun with S1", "ordinary with S1", "heun", "ordinary"]
     differences = [rows[name]["difference"] for name in rows]

@@ -23,6 +23,28 @@ COSTS = {"unit": "field_evaluations", "amount": 48}
 LATE = {"training": {"meshes": [1, {"intervals": 1, "after": 2}]}}
 
 
+def test_all_that_is_wrong_is_said_at_once(compare, tmp_path):
+    schemes = {
+        "one": {"model": {"width": "8"}},
+        "two": {"optimizer": {"rat": 1}},
+        "three": {"data": {"path": "nowhere"}},
+    }
+    changes = {"schemes": schemes, "reference": "four", "seeds": [1, 1]}
+    with pytest.raises(ide.InputError) as first:
+        compare(TRAIN, **changes)
+    with pytest.raises(ide.InputError) as second:
+        compare(TRAIN, schemes=schemes, **swept([1.0, 2.0], "optimizer.rate"))
+    twice = "seeds=[1, 1]: give each of them once; reference='four': it must be"
+    wrong = "schemes.one: model.width='8'", "schemes.two: unknown key optimizer.rat."
+    for parts, error in (
+        ((twice, *wrong), first),
+        ((*wrong, "nowhere: there is no such", "sweep: these data"), second),
+    ):
+        said = str(error.value)
+        assert all(said.count(part) == 1 for part in parts), said
+    assert not (tmp_path / "compared").exists()
+
+
 @pytest.mark.parametrize(
     ("tree", "changes", "message"),
     [

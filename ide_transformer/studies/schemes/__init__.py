@@ -6,6 +6,7 @@ from ...errors import InputError
 from ...training import read_tree, validated
 from .comparison import (
     AbstractComparison,
+    Faults,
     about_sources as about_sources,
     fingerprint as fingerprint,
 )
@@ -20,7 +21,10 @@ _MODES: dict[str, type[AbstractComparison]] = {
 
 
 def load_comparison(path: Path) -> AbstractComparison:
-    """The comparison in a YAML file."""
+    """The comparison in a YAML file.
+
+    **Raises:** `InputError` for all that is wrong in it.
+    """
     tree = read_tree(path)
     mode = tree.get("mode")
     if str(mode) not in _MODES:
@@ -28,4 +32,9 @@ def load_comparison(path: Path) -> AbstractComparison:
     tree.setdefault("name", path.stem)
     if isinstance(tree.get("base"), str):
         tree["base"] = str(path.parent / tree["base"])
-    return validated(_MODES[str(mode)], tree, str(path))
+    kind, faults = _MODES[str(mode)], Faults()
+    made = faults.each(lambda kind: validated(kind, tree, str(path)), [kind])
+    if not made:
+        faults.each(lambda kind: kind.check_parts(tree), [kind])
+    faults.refuse()
+    return made[kind]

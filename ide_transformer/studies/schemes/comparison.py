@@ -3,12 +3,13 @@
 import abc
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from rich.console import Console
 
+from ...errors import InputError
 from ...reporting import Report, Terminal, write_report
 from ...training import Section
 from ...training.choice import FolderName
@@ -16,6 +17,31 @@ from ...training.folder import sole_use
 
 
 Rows = list[dict[str, Any]]
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+
+class Faults:
+    """Collects what is wrong, so that all of it is said at once."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def each(self, make: Callable[[K], T], keys: Iterable[K]) -> dict[K, T]:
+        """What is made of each key, without those for which there is an `InputError`."""
+        made = {}
+        for key in keys:
+            try:
+                made[key] = make(key)
+            except InputError as error:
+                self.found.append(str(error))
+        return made
+
+    def refuse(self) -> None:
+        """**Raises:** `InputError` that says each fault once, if there are any."""
+        if self.found:
+            raise InputError("\n".join(dict.fromkeys(self.found)))
 
 
 class AbstractComparison(Section, abc.ABC):
@@ -40,6 +66,11 @@ class AbstractComparison(Section, abc.ABC):
             write_report(folder, report)
             self.draw(folder, rows)
         return report
+
+    @classmethod
+    def check_parts(cls, tree: dict[str, Any]) -> None:
+        """**Raises:** `InputError` for what is wrong in those parts of a comparison that can be
+        read where others cannot; nothing by default."""
 
     @abc.abstractmethod
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:

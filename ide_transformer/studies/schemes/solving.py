@@ -22,7 +22,7 @@ from ...training import Section, SolverConfig, load_run, run_task, validated, wi
 from ...training.choice import Count
 from ...training.folder import source
 from ..measure import Data, Measured, measure, solved
-from .comparison import AbstractComparison, Rows, about_sources, fingerprint
+from .comparison import AbstractComparison, Faults, Rows, about_sources, fingerprint
 
 
 class SolverChoice(Section):
@@ -71,19 +71,23 @@ class SolvingComparison(AbstractComparison):
     schemes: Annotated[dict[str, SolverChoice], Field(min_length=1)]
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
-        model, run = load_run(self.run, trust=self.trust)
-        choices = [
-            (name, label, setting, with_solver(model, setting))
-            for name, choice in self.schemes.items()
-            for label, setting in choice.settings(f"schemes.{name}").items()
-        ]
-        task = run_task(run, trust=self.trust)
-        reference, half = self.reference, self.reference.steps_per_interval // 2
+        faults, reference = Faults(), self.reference
+        half = reference.steps_per_interval // 2
         if not half:
-            raise InputError(
+            faults.found.append(
                 f"reference: {reference} has no equal steps to be halved, by which its error "
                 "is known; give steps_per_interval of 2 or more."
             )
+        settings = faults.each(lambda x: self.schemes[x].settings(f"schemes.{x}"), self.schemes)
+        named = {(name, label): x for name, own in settings.items() for label, x in own.items()}
+        loaded = faults.each(lambda path: load_run(path, trust=self.trust), [self.run])
+        if not loaded:
+            faults.refuse()
+        ((model, run),) = loaded.values()
+        choices = faults.each(lambda x: with_solver(model, named[x]), named)
+        tasks = faults.each(lambda path: run_task(run, trust=self.trust), [self.run])
+        faults.refuse()
+        (task,) = tasks.values()
         batch = next(task.held_out(self.samples))
         exact, _ = solved(with_solver(model, reference), batch.inputs)
         data = data_of(batch, task.loss, exact)
@@ -101,9 +105,9 @@ class SolvingComparison(AbstractComparison):
         ]
         code = source(run.load_config(self.trust))
         rows, made = [], {}
-        for number, (name, label, setting, solving) in enumerate(choices, 1):
+        for number, ((name, label), solving) in enumerate(choices.items(), 1):
             console.print(f"[{number}/{len(choices)}] {name}, {label}", markup=False)
-            key = fingerprint(*made_of, setting.model_dump_json())
+            key = fingerprint(*made_of, named[name, label].model_dump_json())
             timed = ft.partial(measure, solving, data, self.rounds)
             row = _kept(folder / f"rows/{key}.json", code, timed)
             made.setdefault(row.pop("code"), []).append(f"{name}, {label}")

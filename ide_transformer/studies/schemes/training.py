@@ -19,7 +19,7 @@ from ...training.beginning import starting_model
 from ...training.choice import Seed, folder_name
 from ...training.names import names_of_code
 from .budget import Budget, tokens_of_a_sample
-from .comparison import AbstractComparison, Rows, about_sources, fingerprint
+from .comparison import AbstractComparison, Faults, Rows, about_sources, fingerprint
 from .results import (
     LearningCurve,
     at_equal_cost,
@@ -62,24 +62,38 @@ class TrainingComparison(AbstractComparison):
 
     @model_validator(mode="after")
     def _each_run_once(self):
+        names, faults = [_with(*pair) for pair in self._pairs], []
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds={list(self.seeds)}: give each of them once")
-        names = [_with(*pair) for pair in self._pairs]
+            faults.append(f"seeds={list(self.seeds)}: give each of them once")
         for name in names:
             try:
                 folder_name(Trial(name, (1.234e-300,) * len(self._swept), max(self.seeds)).name)
             except ValueError as error:
-                raise ValueError(f"schemes.{name}: {error}") from None
+                faults.append(f"schemes.{name}: {error}")
         if len({Trial(name, (), 0).name for name in names}) < len(names):
-            raise ValueError(
+            faults.append(
                 f"schemes: two of {', '.join(names)} would share a folder, whose name "
                 "has letters, digits and '.' only; rename one"
             )
         if self.reference not in (None, *self.schemes):
-            raise ValueError(
-                f"reference={self.reference!r}: it must be one of {', '.join(self.schemes)}"
-            )
+            known = ", ".join(self.schemes)
+            faults.append(f"reference={self.reference!r}: it must be one of {known}")
+        if faults:
+            raise ValueError("; ".join(faults))
         return self
+
+    @classmethod
+    def check_parts(cls, tree: dict[str, Any]) -> None:
+        """The configurations of all schemes."""
+        known = {key: tree[key] for key in ("base", "schemes", "recipes") if key in tree}
+        frame = {"mode": "train", "name": "parts", "budget": {"amount": 1}}
+        try:
+            parts = training.validated(cls, frame | known, "parts")
+        except InputError:
+            return  # said already
+        faults = Faults()
+        faults.each(parts._config, parts.contenders)
+        faults.refuse()
 
     @property
     def contenders(self) -> dict[str, list[dict[str, Any]]]:
@@ -109,48 +123,7 @@ class TrainingComparison(AbstractComparison):
         return self.sweep.keys if self.sweep else {}
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
-        configs, tasks = self._configs, self._tasks
-        for name, config in configs.items():
-            # Runs that are there may have been made when its code was another.
-            if names_of_code(config.model_dump(mode="json")):
-                starting_model(config, tasks[name])
-        # Another measurement of seconds gives other steps, and an interrupted run could not go
-        # on with them.
-        file = folder / "steps.json"
-        known = read_json(file) if file.exists() else {}
-        plans = {}
-        for name, config in configs.items():
-            key = fingerprint(str(self.budget), name, config.model_dump_json())
-            if not self.budget.measured or key not in known:
-                known[key] = self.budget.steps(config, tasks[name])
-            section = config.training.model_copy(update={"steps": known[key]})
-            plans[name] = config.model_copy(update={"training": section})
-        trials = Trials(folder / "runs", plans, tuple(self._swept), tasks, console)
-        planned = [t for name in plans for t in grid(name, self._swept, self.seeds[0])]
-        # What may change what a step costs, so that a budget of costs gives other steps.
-        costly = [key for key in self._swept if not key.startswith("optimizer.")]
-        costly *= self.budget.unit != "steps"
-        for trial in planned:
-            config = trials.config(trial)  # what cannot be fails here
-            trials.done(trial)  # and what was made with another configuration
-            allowed = plans[trial.scheme].training.steps
-            if costly and (
-                self.budget.measured
-                or self.budget.steps(config, tasks[trial.scheme]) != allowed
-            ):
-                raise InputError(
-                    f"sweep: with a budget of {self.budget} the steps of a run are those of "
-                    f"its scheme, and {', '.join(costly)} may change what a step costs; write "
-                    "budget.unit=steps, or make schemes that differ in it."
-                )
-        if self.sweep is not None and not self._tested:
-            raise InputError(
-                "sweep: these data have no test part, and what is tuned on validation data has "
-                "to be reported on others; write data: {validation: 0.05, test: 0.05} in "
-                f"{self.base}."
-            )
-        if self.budget.measured:
-            write_json(file, known)
+        trials, planned = self._checked(folder, console)
         chosen = self._train(trials, planned)
         rows = self._rows(folder, chosen)
         if self.sweep:
@@ -165,6 +138,62 @@ class TrainingComparison(AbstractComparison):
         for sentence in (*broken, *[sources] * (len(code) > 1)):
             console.print(f"note: {sentence}", markup=False)
         return " ".join((self._about(self._reported), sources, *broken)), rows
+
+    def _checked(self, folder: Path, console: Console) -> tuple[Trials, list[Trial]]:
+        """The runs that are planned, after all that is wrong with any of them was refused."""
+        faults = Faults()
+        configs = faults.each(self._config, self.contenders)
+        tasks = faults.each(lambda name: self._task(configs[name]), configs)
+        if self.sweep is not None and any("test" not in x.parts for x in tasks.values()):
+            faults.found.append(
+                "sweep: these data have no test part, and what is tuned on validation data has "
+                "to be reported on others; write data: {validation: 0.05, test: 0.05} in "
+                f"{self.base}."
+            )
+        if self.budget.measured:
+            faults.refuse()
+        # Another measurement of seconds gives other steps, and an interrupted run could not go
+        # on with them.
+        file = folder / "steps.json"
+        known = read_json(file) if file.exists() else {}
+
+        def plan(name: str) -> Config:
+            config = configs[name]
+            # Runs that are there may have been made when its code was another.
+            if names_of_code(config.model_dump(mode="json")):
+                starting_model(config, tasks[name])
+            key = fingerprint(str(self.budget), name, config.model_dump_json())
+            if not self.budget.measured or key not in known:
+                known[key] = self.budget.steps(config, tasks[name])
+            section = config.training.model_copy(update={"steps": known[key]})
+            return config.model_copy(update={"training": section})
+
+        plans = faults.each(plan, tasks)
+        trials = Trials(folder / "runs", plans, tuple(self._swept), tasks, console)
+        planned = [t for name in plans for t in grid(name, self._swept, self.seeds[0])]
+        # What may change what a step costs, so that a budget of costs gives other steps.
+        costly = [key for key in self._swept if not key.startswith("optimizer.")]
+        costly *= self.budget.unit != "steps"
+
+        def check(trial: Trial) -> None:
+            config = trials.config(trial)  # what cannot be fails here
+            trials.done(trial)  # and what was made with another configuration
+            allowed = plans[trial.scheme].training.steps
+            if costly and (
+                self.budget.measured
+                or self.budget.steps(config, tasks[trial.scheme]) != allowed
+            ):
+                raise InputError(
+                    f"sweep: with a budget of {self.budget} the steps of a run are those of "
+                    f"its scheme, and {', '.join(costly)} may change what a step costs; write "
+                    "budget.unit=steps, or make schemes that differ in it."
+                )
+
+        faults.each(check, planned)
+        faults.refuse()
+        if self.budget.measured:
+            write_json(file, known)
+        return trials, planned
 
     def _train(self, trials: Trials, planned: Sequence[Trial]) -> list[Tuned]:
         """Makes all runs: those that are planned, by which each scheme is tuned, and those of
@@ -309,25 +338,29 @@ class TrainingComparison(AbstractComparison):
     @ft.cached_property
     def _configs(self) -> dict[str, Config]:
         """The configuration of each scheme."""
-        base = training.read_tree(self.base)
-        return {
-            name: scheme_config(base, changes, f"{self.base} with schemes.{name}")
-            for name, changes in self.contenders.items()
-        }
+        return {name: self._config(name) for name in self.contenders}
+
+    def _config(self, name: str) -> Config:
+        base, where = training.read_tree(self.base), f"{self.base} with schemes.{name}"
+        return scheme_config(base, self.contenders[name], where)
 
     @ft.cached_property
     def _tasks(self) -> dict[str, AbstractTask]:
-        """The data of each scheme; those that are the same are made once."""
-        made: dict[Any, AbstractTask] = {}
-        tasks = {}
-        for name, config in self._configs.items():
-            model = config.model
-            data = config.data.model_dump_json()
-            made_of = data, model.context, model.patch, model.pretrained, model.run
-            if made_of not in made:
-                made[made_of] = training.build_task(config)
-            tasks[name] = made[made_of]
-        return tasks
+        """The data of each scheme."""
+        return {name: self._task(config) for name, config in self._configs.items()}
+
+    def _task(self, config: Config) -> AbstractTask:
+        """The data of a configuration; those that are the same are made once."""
+        model = config.model
+        data = config.data.model_dump_json()
+        made_of = data, model.context, model.patch, model.pretrained, model.run
+        if made_of not in self._made_tasks:
+            self._made_tasks[made_of] = training.build_task(config)
+        return self._made_tasks[made_of]
+
+    @ft.cached_property
+    def _made_tasks(self) -> dict[Any, AbstractTask]:
+        return {}
 
     @property
     def _samples(self) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 import functools as ft
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from ... import training
@@ -78,9 +80,10 @@ class Trials:
         self.folder, self.plans, self.keys, self.console = folder, plans, keys, console
         self.tasks = tasks
         self._data = ft.cache(lambda task: task.fingerprint())
-        # The seconds of a run of each scheme, once they are measured, and the schemes of the
-        # runs of the forecast that are not done.
-        self._measured: dict[str, float] = {}
+        # By scheme the seconds of the runs that are made, and those of one that was foreseen
+        # from a few steps; and the schemes of the runs of the forecast that are not done.
+        self._took: dict[str, dict[str, float]] = {}
+        self._foreseen: dict[str, float] = {}
         self._left: list[str] = []
 
     def config(self, trial: Trial) -> Config:
@@ -97,6 +100,9 @@ class Trials:
         other data is refused."""
         made, task = Made(self.folder, trial), self.tasks[trial.scheme]
         run, data = made.run, self._data(task)
+        if run.summary.exists():
+            own = self._took.setdefault(trial.scheme, {})
+            own[trial.name] = run.load_summary().get("seconds", 0.0)
         if run.path.exists():
             config = run.load_config(self.plans[trial.scheme])
             self._check(run.path, trial, config, changed_data(run, task, data))
@@ -119,16 +125,17 @@ class Trials:
 
     def forecast(self, trials: Sequence[Trial], further: Sequence[str] = ()) -> None:
         """Says how long the trials that are not done will take, with a `further` one of each of
-        the schemes. A few steps of each scheme are measured for it."""
+        the schemes: by the runs that are made, and of a scheme without any by a few steps."""
         self._left = [trial.scheme for trial in trials if not self.done(trial)]
         if not self._left:
             return
         self._left += further
         for scheme in dict.fromkeys(self._left):
-            if scheme not in self._measured:
-                self._measured[scheme] = seconds = self._seconds(scheme)
-                self.console.print(f"{scheme}: about {seconds:.0f} s a run", markup=False)
+            if scheme not in self._took | self._foreseen:
+                self._foreseen[scheme] = self._seconds(scheme)
                 jax.clear_caches()
+            each = duration(self._expected(scheme))
+            self.console.print(f"{scheme}: about {each} a run", markup=False)
         self.console.print(f"{len(self._left)} runs, {self._remaining}")
 
     def loss(self, trial: Trial) -> float:
@@ -154,8 +161,18 @@ class Trials:
 
     @property
     def _remaining(self) -> str:
-        minutes = sum(self._measured[scheme] for scheme in self._left) / 60
-        return f"about {minutes:.0f} minutes left"
+        return f"about {duration(sum(map(self._expected, self._left)))} left"
+
+    def _expected(self, scheme: str) -> float:
+        """The seconds of a run: those of the runs that are made, or what was foreseen, as much
+        wrong as it was of the schemes of which runs are made."""
+        took = {name: float(np.median([*own.values()])) for name, own in self._took.items()}
+        if scheme in took:
+            return took[scheme]
+        both = took.keys() & self._foreseen.keys()
+        foreseen = sum(self._foreseen[name] for name in both)
+        factor = sum(took[name] for name in both) / foreseen if foreseen else 1.0
+        return factor * self._foreseen[scheme]
 
     def _check(self, path: Path, trial: Trial, made_with: Config, data: list[str]) -> None:
         changed = changed_values(made_with, self.config(trial))
@@ -176,7 +193,20 @@ class Trials:
         write_json(Made(self.folder, trial).failed, record)
 
     def _seconds(self, scheme: str) -> float:
+        """Those of its steps, and of making and compiling its model, which is done here."""
+        began = time.perf_counter()
         try:
-            return seconds_of_a_run(self.plans[scheme], self.tasks[scheme])
+            steps = seconds_of_a_run(self.plans[scheme], self.tasks[scheme])
         except Exception:
             return 0.0  # its run fails too, and says why
+        return steps + time.perf_counter() - began
+
+
+def duration(seconds: float) -> str:
+    """A time in two units at most: `45 s`, `3 min 20 s`, `2 h 5 min`."""
+    minutes, left = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{left} s"
+    if minutes < 60:
+        return f"{minutes} min {left} s"
+    return f"{minutes // 60} h {minutes % 60} min"
