@@ -1,6 +1,7 @@
 """Transformers as integro-differential equations: the field, the schemes, the training."""
 
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
 
 from .arguments import check_constructors as _check_constructors
 from .dynamics import error_budget as error_budget
@@ -202,7 +203,23 @@ from .solvers import (
     single_step as single_step,
 )
 from .tasks import AbstractTask as AbstractTask, Batch as Batch
-from .training import load_model as load_model, load_run as load_run, train as train
+
+
+if TYPE_CHECKING:
+    from .training import load_model as load_model, load_run as load_run, train as train
+else:
+    # Imported when one of them is asked for: who only solves needs neither optax nor YAML.
+    _OF_TRAINING = ("load_model", "load_run", "train")
+
+    def __getattr__(name):
+        if name not in _OF_TRAINING:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from . import training
+
+        return getattr(training, name)
+
+    def __dir__():
+        return sorted({*globals(), *_OF_TRAINING})
 
 
 __version__ = _version("ide_transformer")

@@ -7,7 +7,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..equation import TokenDomain
@@ -126,6 +125,8 @@ def fit_rates(
     and then begin again. Few samples do not determine so many step sizes: give it
     `steps * batch / 2` or more.
     """
+    import optax
+
     features = eqx.filter_eval_shape(model.embed, target.inputs)[0].shape[-1]
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
     size = min(batch, target.samples)

@@ -12,7 +12,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
 from ..equation.domain import by_samples
@@ -207,6 +206,8 @@ class CrossEntropy(AbstractLoss):
     classifies = True
 
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
+        import optax  # it takes a tenth of the time of importing all
+
         losses = optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
         correct = jnp.argmax(outputs, axis=-1) == targets
         return {
@@ -255,6 +256,8 @@ class RelativeError(AbstractLoss):
         return relative_difference
 
     def measure(self, outputs: Array, targets: Array | Field) -> dict[str, Mean]:
+        import optax
+
         values = targets.values if isinstance(targets, Field) else targets
         if outputs.shape != values.shape:
             raise InputError(

@@ -95,7 +95,10 @@ class Section(BaseModel):
     """Unknown keys are refused, and nothing is converted silently, also not in Python: a number
     is one of float32 too, since runs compute in it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+    # A validator is built when it is first used, which saves time in the import.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, strict=True, defer_build=True
+    )
 
     def problems(self) -> Iterator[str]:
         """Keys that do not go together, each with what to write instead."""

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import os
 import runpy
 import sys
 import threading
@@ -76,7 +77,10 @@ def test_a_command_writes_its_rows_and_its_figure(
     table, figure = tmp_path / "rows.json", tmp_path / "rows.png"
     run(*command.split(), "--rounds", 2, "--json", table, "--figure", figure)
     shown = capsys.readouterr().out
-    rows = json.loads(table.read_text())
+    written = json.loads(table.read_text())
+    rows, machine = written["rows"], written["machine"]
+    assert machine["jax"] == jax.__version__ and 0 < machine["cores"] <= os.cpu_count()
+    assert f"processor: {machine['processor']}, cores: " in shown and machine["processor"]
     assert len({row["name"] for row in rows}) == len(rows) == names
     assert all(set(row) >= columns | {"name"} for row in rows)
     assert all(row.get("depth", 3) == 3 and row.get("tokens", 5) == 5 for row in rows)

@@ -51,7 +51,7 @@ ELSEWHERE = {"train", "Solution", "InputError", "Encoded.on"}
 
 def public_calls():
     """The public names that can be called, and the ways to build a class."""
-    for name, value in vars(ide).items():
+    for name, value in ((name, getattr(ide, name)) for name in dir(ide)):
         if name.startswith("_") or inspect.ismodule(value) or name in UNCHECKED | ELSEWHERE:
             continue
         if inspect.isclass(value) and (inspect.isabstract(value) or "Abstract" in name):

@@ -1,9 +1,13 @@
-"""The rows of a benchmark as a table, as JSON and as a figure."""
+"""The rows of a benchmark as a table, as JSON and as a figure, and the machine they are of."""
 
+import os
+import platform
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
@@ -24,10 +28,27 @@ _PANELS = {
 def report(rows: list[dict[str, Any]], *, table: Path | None, figure: Path | None) -> None:
     """Prints the rows, and writes them to the files that are given."""
     show_table(rows)
+    here = machine()
+    print(", ".join(f"{name}: {value}" for name, value in here.items()))
     if table is not None:
-        write_json(table, rows)
+        write_json(table, {"machine": here, "rows": rows})
     if figure is not None:
         plot_bars(figure, [_name(row) for row in rows], _panels(rows))
+
+
+def machine() -> dict[str, Any]:
+    """What figures of cost depend on: the model of the processor, the cores that this process
+    may use, the device that computes, and the version of JAX."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
+    found = re.search(r"^model name\s*: (.+)$", text, re.M)
+    cores = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 0))(0)
+    return {
+        "processor": found[1] if found else platform.processor() or platform.machine(),
+        "cores": len(cores),
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+    }
 
 
 def _name(row: dict[str, Any]) -> str:
