@@ -1,7 +1,7 @@
 """Transformers as integro-differential equations: the field, the schemes, the training."""
 
+import typing as _typing
 from importlib.metadata import version as _version
-from typing import TYPE_CHECKING
 
 from .arguments import check_constructors as _check_constructors
 from .dynamics import error_budget as error_budget
@@ -205,7 +205,7 @@ from .solvers import (
 from .tasks import AbstractTask as AbstractTask, Batch as Batch
 
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from .training import load_model as load_model, load_run as load_run, train as train
 else:
     # Imported when one of them is asked for: who only solves needs neither optax nor YAML.

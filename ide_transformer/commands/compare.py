@@ -34,5 +34,6 @@ def run(options: argparse.Namespace) -> None:
     comparison = load_comparison(file)
     if comparison.double_precision:
         jax.config.update("jax_enable_x64", True)
-    show_table(comparison.shown(comparison.compare(options.runs).rows))
+    rows = comparison.shown(comparison.compare(options.runs).rows)
+    show_table(rows, comparison.headings)
     print(f"report and figures: {options.runs / comparison.name}")

@@ -32,6 +32,14 @@ EXAMPLES = """\
 """
 
 
+_HEADINGS = {
+    "error_constant": "C of error = C h^order",
+    "splitting_error": "error with exact sub-steps",
+    "sub_step_error": "error of the sub-steps",
+    "constraint_residual": "distance from the constraint",
+}
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     listed = textwrap.fill(f"schemes: {'; '.join(schemes())}", 90, break_on_hyphens=False)
     parser.epilog = f"{parser.epilog}\n{listed}"
@@ -66,7 +74,8 @@ def run(options: argparse.Namespace) -> None:
         # The number of compiled programs that a process may hold is limited.
         jax.clear_caches()
     table = [row._asdict() for row in rows]
-    show_table([{k: row[k] for k in row if k not in ("steps", "errors")} for row in table])
+    shown = [{k: row[k] for k in row if k not in ("steps", "errors")} for row in table]
+    show_table(shown, _HEADINGS)
     if options.json:
         write_json(options.json, table)
     if options.figure:

@@ -44,6 +44,6 @@ def run(options: argparse.Namespace) -> None:
         trust=options.trust,
     )
     for report in reports:
-        show_table(report.rows)
+        show_table(report.rows, report.headings)
         print(report.about)
     print(f"tables and figures: {folder}")

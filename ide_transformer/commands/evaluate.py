@@ -63,6 +63,13 @@ _ACROSS = {
     "evaluations": "field evaluations of a solve",
 }
 _CHOSEN = (*_ACROSS, "horizon", "tolerance", "saved")
+_HEADINGS = {
+    **_ACROSS,
+    "steps": "steps in depth",
+    "tolerance": "tolerance of the exit",
+    "saved": "part of the evaluations saved",
+    "margin": "margin of the loss",
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -140,26 +147,29 @@ def run(options: argparse.Namespace) -> None:
         results = _similarities(loaded, options.sentences)
     elif options.rollout is not None:
         results = rollout_errors(loaded, options.rollout, path=options.pictures)
-        show_table(results)
+        unmoved = {"error": "relative error", "unchanged": "relative error if nothing moved"}
+        show_table(results, unmoved)
     elif options.exit is not None:
         given = {"stops": options.exit_for, "order": options.exit_order}
         given = {name: x for name, x in given.items() if x is not None}
-        exit = estimated_exit(evaluation_task(loaded, text).loss, **given)
+        loss = evaluation_task(loaded, text).loss
+        exit = estimated_exit(loss, **given)
         results = evaluate_exits(loaded, exit, options.exit, meshes or [Mesh()], *data)
-        show_table(results)
+        headings = {**_HEADINGS, "loss": loss.label}
+        show_table(results, headings)
         print("the fewest evaluations at the loss of the full solve and a margin:")
-        show_table(cheapest_exits(results))
+        show_table(cheapest_exits(results), headings)
         for row in results:
             curves.setdefault(f"{row['steps']} steps", []).append(row)
     elif meshes:
         layers = options.layers or "resampled"
         results = evaluate_on_meshes(loaded, meshes, *data, layers=layers)
-        show_table(results)
+        show_table(results, {**_HEADINGS, "loss": evaluation_task(loaded, text).loss.label})
         curves = {str(loaded.path): results}
     elif further:
         models = [loaded, *(chosen_model(options, other) for other in further)]
         results = [{"model": str(x.path), **evaluate_loss(x, *data)} for x in models]
-        show_table(results)
+        show_table(results, {"loss": evaluation_task(loaded, text).loss.label})
     else:
         results = evaluate_loss(loaded, *data)
         for name, value in results.items():

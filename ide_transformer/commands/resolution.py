@@ -82,7 +82,13 @@ def random_budgets(number: int, scheme: str) -> list[dict[str, Any]]:
         rows.append({"equation": seed, **tried_budget(random_problem(seed, entry.free)).row})
         # The number of compiled programs that a process may hold is limited.
         jax.clear_caches()
-    show_table(rows)
+    headings = {
+        "sum": "sum of the estimated parts",
+        "measured": "measured error",
+        "named": "named as the cheapest refinement",
+        "cheapest": "cheapest as measured",
+    }
+    show_table(rows, headings)
     right = sum(row["named"] == row["cheapest"] for row in rows)
     near = sum(abs(row["sum"] / row["measured"] - 1) <= 0.2 for row in rows)
     print(f"the cheapest refinement was named in {right} of {number}; the parts add up to the")
@@ -96,10 +102,24 @@ def errors(options: argparse.Namespace) -> dict[str, Any]:
     loaded = load_model(options.run, options.overrides, trust=options.trust)
     solve = problem_of(loaded, 16 if options.samples is None else options.samples)
     rows = refinement_errors(solve, Terminal().print)
-    show_table(rows)
+    headings = {
+        "resolution": "refined",
+        "at": "to",
+        "error": "relative error",
+        "order": "observed order",
+        "cost": "operations, over those of the run",
+    }
+    show_table(rows, headings)
     budget = error_budget(solve.model, solve.inputs, solve.tokens)
     parts = [part._asdict() for part in budget.parts]
-    show_table(parts)
+    headings = {
+        "resolution": "error of",
+        "size": "its size",
+        "share": "its share of the whole error",
+        "left": "whole error after the refinement",
+        "cost": "operations after it, over those before",
+    }
+    show_table(parts, headings)
     here = ", ".join(solve.described(x) for x in ("tokens", "features", "depth"))
     cheapest = budget.cheapest
     print(f"error at {here}: {budget.total:.2e}. The cheapest refinement is")

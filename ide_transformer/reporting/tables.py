@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,9 @@ from ..errors import naming, whole_file
 
 
 Row = Mapping[str, Any]
+# What stands above a column in the place of its name, which says less.
+Headings = Mapping[str, str]
+_NAMES: Headings = MappingProxyType({})
 
 
 class Terminal(Console):
@@ -35,6 +39,7 @@ class Report(NamedTuple):
     name: str
     about: str
     rows: list[dict[str, Any]]
+    headings: Headings = _NAMES
 
 
 def write_report(folder: Path, report: Report) -> None:
@@ -45,16 +50,16 @@ def write_report(folder: Path, report: Report) -> None:
         writer = csv.DictWriter(file, _columns(report.rows))
         writer.writeheader()
         writer.writerows(report.rows)
-    table = markdown_table(*table_cells(report.rows))
+    table = markdown_table(*table_cells(report.rows, report.headings))
     text = f"# {report.name}\n\n{report.about}\n\n{table}\n"
     with naming(page):
         page.write_text(text, encoding="utf-8")
 
 
-def show_table(rows: Sequence[Row]) -> None:
+def show_table(rows: Sequence[Row], headings: Headings = _NAMES) -> None:
     """Prints rows as a table; a row may lack a column."""
-    headings, lines = table_cells(rows)
-    table = Table(*map(escape, headings))
+    shown, lines = table_cells(rows, headings)
+    table = Table(*map(escape, shown))
     for line in lines:
         table.add_row(*map(escape, line))
     console = Console()
@@ -87,11 +92,13 @@ def _plain(content: Any) -> Any:
             return content
 
 
-def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def table_cells(
+    rows: Sequence[Row], headings: Headings = _NAMES
+) -> tuple[list[str], list[list[str]]]:
     """The headings and, for each row, the cells of a table, as texts."""
     columns = _columns(rows)
-    headings = [column.replace("_", " ") for column in columns]
-    return headings, [[_text(row.get(column)) for column in columns] for row in rows]
+    shown = [headings.get(column, column.replace("_", " ")) for column in columns]
+    return shown, [[_text(row.get(column)) for column in columns] for row in rows]
 
 
 def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

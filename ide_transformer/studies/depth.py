@@ -330,6 +330,12 @@ def _reports(path: str, problem: Problem, study: CoarseningStudy) -> list[Report
             "the loss against the native one. Uncertainty is its standard error over the "
             "samples, which are the same for both.",
             study.rows,
+            {
+                "change": "change of the loss",
+                "uncertainty": "standard error of the change",
+                "error": "relative error",
+                "layers": "layers of each step",
+            },
         ),
         Report(
             f"budgets of {name}",
@@ -338,6 +344,14 @@ def _reports(path: str, problem: Problem, study: CoarseningStudy) -> list[Report
             "standard error over the samples. Both are the best on these samples, and the "
             "standard error does not know of that choice.",
             study.budgets,
+            {
+                "coarsening": "best coarsening",
+                "loss": "loss of the coarsening",
+                "layer_dropping": "best rule that drops layers",
+                "its_loss": "loss of the rule",
+                "difference": "difference of the losses",
+                "uncertainty": "standard error of the difference",
+            },
         ),
         Report(
             f"layers of {name}",
@@ -345,6 +359,17 @@ def _reports(path: str, problem: Problem, study: CoarseningStudy) -> list[Report
             "(estimate), and the error that this makes (damage). Spearman's correlation with "
             f"it: {', '.join(ranks)}.",
             study.layers,
+            {
+                "state": "size of the state",
+                "increment": "relative size of the increment",
+                "turn": "1 - cosine of the states before and after",
+                "alignment": "cosine to the increment before",
+                "step_doubling": "local error by step doubling",
+                "splitting": "difference of Strang and Lie–Trotter",
+                "commutator": "size of the commutator",
+                "estimate": "estimated error of leaving it out",
+                "damage": "measured error of leaving it out",
+            },
         ),
     ]
 

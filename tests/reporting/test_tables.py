@@ -13,20 +13,22 @@ def test_a_report_says_the_same_in_every_form(tmp_path, capsys):
         {"scheme": "euler [no recipe]", "loss": 0.123456, "steps": 20_000, "seeds": [0.5, 2.0]},
         {"scheme": "heun", "loss": None, "steps": 2, "seeds": [], "why": "a | b\n[/tmp/x]"},
     ]
-    write_report(tmp_path, Report("small", "About it.", rows))
+    named = {"seeds": "loss of each seed"}
+    write_report(tmp_path, Report("small", "About it.", rows, named))
     content = json.loads((tmp_path / "report.json").read_text())
     assert content == {"about": "About it.", "rows": rows}
     with (tmp_path / "report.csv").open(newline="") as file:
         assert [row["steps"] for row in csv.DictReader(file)] == ["20000", "2"]
     assert (tmp_path / "report.md").read_text().splitlines() == [
         *("# small", "", "About it.", ""),
-        "| scheme | loss | steps | seeds | why |",
+        "| scheme | loss | steps | loss of each seed | why |",
         "| --- | --- | --- | --- | --- |",
         "| euler [no recipe] | 0.1235 | 20,000 | 0.5, 2 | – |",
         "| heun | – | 2 |  | a \\| b [/tmp/x] |",
     ]
-    show_table(rows)
+    show_table(rows, named)
     printed = capsys.readouterr().out
+    assert "loss of each seed" in printed
     assert all(x in printed for x in ("euler [no recipe]", "0.1235", "20,000", "[/tmp/x]"))
     write_report(tmp_path, Report("nothing", "There was no time.", []))
     assert json.loads((tmp_path / "report.json").read_text())["rows"] == []

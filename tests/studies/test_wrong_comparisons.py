@@ -28,17 +28,18 @@ def test_all_that_is_wrong_is_said_at_once(compare, tmp_path):
         "one": {"model": {"width": "8"}},
         "two": {"optimizer": {"rat": 1}},
         "three": {"data": {"path": "nowhere"}},
+        "four": {},
     }
-    changes = {"schemes": schemes, "reference": "four", "seeds": [1, 1]}
+    changes = {"schemes": schemes, "reference": "five", "seeds": [1, 1]}
     with pytest.raises(ide.InputError) as first:
         compare(TRAIN, **changes)
     with pytest.raises(ide.InputError) as second:
         compare(TRAIN, schemes=schemes, **swept([1.0, 2.0], "optimizer.rate"))
-    twice = "seeds=[1, 1]: give each of them once; reference='four': it must be"
+    twice = "seeds=[1, 1]: give each of them once; reference='five': it must be"
     wrong = "schemes.one: model.width='8'", "schemes.two: unknown key optimizer.rat."
     for parts, error in (
         ((twice, *wrong), first),
-        ((*wrong, "nowhere: there is no such", "sweep: these data"), second),
+        ((*wrong, "nowhere: there is no such", "sweep: these data", "schemes.four: "), second),
     ):
         said = str(error.value)
         assert all(said.count(part) == 1 for part in parts), said

@@ -62,7 +62,7 @@ class AbstractComparison(Section, abc.ABC):
         folder = runs / self.name
         with _alone(folder):
             about, rows = self.measure(folder, Terminal())
-            report = Report(self.name, about, rows)
+            report = Report(self.name, about, rows, self.headings)
             write_report(folder, report)
             self.draw(folder, rows)
         return report
@@ -75,6 +75,11 @@ class AbstractComparison(Section, abc.ABC):
     @abc.abstractmethod
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
         """A description of the comparison, and the rows of the report."""
+
+    @property
+    @abc.abstractmethod
+    def headings(self) -> dict[str, str]:
+        """What stands above columns whose names say less."""
 
     def shown(self, rows: Rows) -> Rows:
         """The rows as a terminal shows them; all of each by default."""

@@ -129,7 +129,7 @@ def broken_rules(
         RATE not in swept and "No learning rate was tuned: it may decide more than the scheme.",
         named("at_edge") and f"A better value may lie beyond those tried: {named('at_edge')}.",
         _unequal("parameters", "It takes part in every difference.", rows),
-        _unequal("field_evaluations", "See at_equal_evaluations.", rows),
+        _unequal("field_evaluations", "See the losses at equal evaluations.", rows),
         others
         and f"Data or context differ from those of {first}, so losses are on other samples: "
         f"{others}.",

@@ -123,6 +123,14 @@ class SolvingComparison(AbstractComparison):
         )
         return about, rows
 
+    @property
+    def headings(self) -> dict[str, str]:
+        return {
+            "error": "relative error of the state at T",
+            "milliseconds": "ms of a solve",
+            "mebibytes": "temporary memory (MiB)",
+        }
+
     def draw(self, folder: Path, rows: Rows) -> None:
         """Work-precision diagrams."""
         axes = {

@@ -226,7 +226,7 @@ class TrainingComparison(AbstractComparison):
             ) * bool(self.recipes)
             difference = (
                 f"The difference is that to {self.reference}{recipes}, seed by seed; its 95 % "
-                "interval (Student) is difference ± half_width. "
+                "interval (Student) is the difference ± the half of it. "
             )
         return (
             f"Each scheme trained from scratch with {self.budget} for each of the seeds "
@@ -238,6 +238,27 @@ class TrainingComparison(AbstractComparison):
             "cheapest of them in all; its rate has not come down there. Times are medians and "
             "depend on what else the machine did."
         )
+
+    @property
+    def headings(self) -> dict[str, str]:
+        reported = self._reported.replace("_", " ")
+        losses = {
+            f"{part}_loss": f"{part}: {self._loss.label}" for part in ("validation", "test")
+        }
+        return losses | {
+            "spread": f"standard deviation of the {reported} over seeds",
+            "difference": f"difference to {self.reference}",
+            "half_width": "half of its 95 % interval",
+            "at_edge": "best value at the edge of the sweep",
+            "at_equal_evaluations": "validation loss at equal field evaluations",
+            "at_equal_time": "validation loss at equal training time",
+            "evaluations_per_step": "field evaluations of a forward solve",
+            "steps": "optimiser steps",
+            "field_evaluations": "field evaluations of the training",
+            "tokens_per_second": "tokens per second of training",
+            "seconds": "seconds of a run",
+            "seeds": f"{reported} of each seed",
+        }
 
     def shown(self, rows: Rows) -> Rows:
         """The result, what was tuned, the differences, and the costs."""

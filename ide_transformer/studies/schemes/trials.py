@@ -161,7 +161,7 @@ class Trials:
 
     @property
     def _remaining(self) -> str:
-        return f"about {duration(sum(map(self._expected, self._left)))} left"
+        return f"about {duration(sum(map(self._expected, self._left), 0.0))} left"
 
     def _expected(self, scheme: str) -> float:
         """The seconds of a run: those of the runs that are made, or what was foreseen, as much
