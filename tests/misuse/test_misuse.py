@@ -23,6 +23,7 @@ from ide_transformer import pretrained, tasks, training
 RUNNING = {
     "solve",
     "rebuilding_error",
+    "compiled",
     "generate",
     "generate_beam",
     "generate_greedy",

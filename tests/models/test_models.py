@@ -201,7 +201,7 @@ def test_a_longer_horizon_passes_through_the_old_end():
 def test_a_sample_stops_where_the_output_is_one_for_all_tokens():
     model = filled(lambda: image_classifier(class_token=False, control=ide.Tied, intervals=6))
     images = normal(6, 4, 6, 1)
-    with pytest.raises(ide.InputError, match=r"none for each token.*stops='sample'"):
+    with pytest.raises(ide.InputError, match=r"not for each token.*stops='sample'"):
         model.with_exit(ide.EstimatedExit(0.01))(images)
     stopped = model.with_exit(ide.EstimatedExit(0.1, stops="sample"))
     evaluations = solution_of(stopped, images).stats["field_evaluations"]

@@ -98,7 +98,7 @@ def test_a_run_is_measured_by_the_loss_of_its_task(monkeypatch):
     made = problem_of(Functions())
     assert made.loss == "relative error" and made.read is None
     np.testing.assert_allclose(made.losses(jnp.asarray(made.held_out)), 0.5, rtol=1e-12)
-    with pytest.raises(ide.InputError, match="run are functions at points that all"):
+    with pytest.raises(ide.InputError, match="run are functions at common points"):
         problem_of(Functions(ide.TokenDomain.uniform(7)))
     task = PHop(16)
     made = problem_of(task)

@@ -52,5 +52,5 @@ def test_layouts_that_have_no_plan():
         said = rf"devices=.*{devices}.* (multiples of 4|greater than 0)"
         with pytest.raises(InputError, match=said):
             plan_of(stub.config(), [devices])
-    with pytest.raises(InputError, match="one model on one mesh"):
+    with pytest.raises(InputError, match="a plan needs one mesh"):
         plan(stub.config("training.meshes=[2]"), ParallelConfig())

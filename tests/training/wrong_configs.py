@@ -206,7 +206,7 @@ solver.kind=strng | solver.kind=strng: unknown. Did you mean strang? … lie_tro
 solver.sub_solver=eulr | solver.sub_solver.kind=eulr … Did you mean euler?
 solver.kind=heun; solver.sub_solver=euler | solver.sub_solver: heun has no scheme inside it
 solver.kind=half_solver | half_solver needs solver; give solver.sub_solver
-solver.kind=strang(heun | 'strang(heun' is no scheme; write … strang(heun)
+solver.kind=strang(heun | 'strang(heun' is not a scheme; write … strang(heun)
 solver.kind=rk4(heun) | solver.sub_solver: rk4 has no scheme inside it
 solver.kind=strang(heun); solver.sub_solver=rk4
     | both give the scheme inside; set one of them to null
@@ -309,9 +309,9 @@ model.operators=[attention, training.mine:Pul]
     | model.operators.1=training.mine:Pul: … mine.py defines no 'Pul'. Did you mean Pull?
 model.operators=[training.mine:AbstractPush] | AbstractPush is abstract; … define __call__, push
 model.operators=[a:b:c] | it is not of the form package.module:Class
-solver=training.mine:Pull | solver.kind=training.mine:Pull: Pull is no AbstractSolver
-solver=strang(training.mine:Ball) | solver.sub_solver.kind=training.mine:Ball: Ball is no Abstr
-solver=training.mine:number | solver.kind=training.mine:number: 3 is no AbstractSolver
+solver=training.mine:Pull | solver.kind=training.mine:Pull: Pull is not a subclass of AbstractSolver
+solver=strang(training.mine:Ball) | solver.sub_solver.kind=training.mine:Ball: Ball is not a subclass of Abstr
+solver=training.mine:number | solver.kind=training.mine:number: 3 is not a subclass of AbstractSolver
 control=training.mine:Unbuilt | Unbuilt has no class method build(
 model.kind=training.mine:Pull | model.kind=training.mine:Pull: Pull is no function that
 model.activation=training.mine:number | it is a int, not a function
