@@ -1,7 +1,6 @@
 """Checkpoints of other libraries, read into models and written back."""
 
 from .checkpoint import (
-    PACKAGES as PACKAGES,
     find_pretrained as find_pretrained,
     load_pretrained as load_pretrained,
     no_such as no_such,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..pretrained import PACKAGES
+from ..pretrained.checkpoint import PACKAGES
 from .config import NATIVE
 from .reading import Trust, load_config
 
