@@ -313,7 +313,7 @@ solver=training.mine:Pull | solver.kind=training.mine:Pull: Pull is not a subcla
 solver=strang(training.mine:Ball) | solver.sub_solver.kind=training.mine:Ball: Ball is not a subclass of Abstr
 solver=training.mine:number | solver.kind=training.mine:number: 3 is not a subclass of AbstractSolver
 control=training.mine:Unbuilt | Unbuilt has no class method build(
-model.kind=training.mine:Pull | model.kind=training.mine:Pull: Pull is no function that
+model.kind=training.mine:Pull | model.kind=training.mine:Pull: Pull is not a function that
 model.activation=training.mine:number | it is a int, not a function
 model.operators=[{kind: training.mine:Pull, options: {strengh: 1.0}}]
     | model.operators.0.options.strengh: training.mine:Pull has no such option. Did you mean
