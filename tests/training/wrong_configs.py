@@ -309,9 +309,9 @@ model.operators=[attention, training.mine:Pul]
     | model.operators.1=training.mine:Pul: … mine.py defines no 'Pul'. Did you mean Pull?
 model.operators=[training.mine:AbstractPush] | AbstractPush is abstract; … define __call__, push
 model.operators=[a:b:c] | it is not of the form package.module:Class
-solver=training.mine:Pull | solver.kind=training.mine:Pull: Pull is not a subclass of AbstractSolver
-solver=strang(training.mine:Ball) | solver.sub_solver.kind=training.mine:Ball: Ball is not a subclass of Abstr
-solver=training.mine:number | solver.kind=training.mine:number: 3 is not a subclass of AbstractSolver
+solver=training.mine:Pull | solver.kind=training.mine:Pull: Pull is not a subclass
+solver=strang(training.mine:Ball) | solver.sub_solver.kind=training.mine:Ball: Ball is not
+solver=training.mine:number | solver.kind=training.mine:number: 3 is not a subclass
 control=training.mine:Unbuilt | Unbuilt has no class method build(
 model.kind=training.mine:Pull | model.kind=training.mine:Pull: Pull is not a function that
 model.activation=training.mine:number | it is a int, not a function
