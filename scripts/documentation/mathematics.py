@@ -3,9 +3,11 @@ r"""Formulas of pages, `$…$` and blocks fenced as `math`, typeset as drawings 
 A page then needs no script, no font and no other host to show them, and looks the same in every
 browser. A forge typesets the same Markdown by itself."""
 
+import importlib
 import re
 import xml.etree.ElementTree as ElementTree
 from html import escape
+from typing import Any
 
 from ide_transformer import InputError
 
@@ -38,7 +40,7 @@ def drawing(formula: str, *, inline: bool = False) -> str:
     **Raises:** `InputError` for what cannot be typeset.
     """
     # Needed where a site is built, and not where its tables are written.
-    import ziamath  # pyright: ignore[reportMissingImports]
+    ziamath: Any = importlib.import_module("ziamath")
 
     # Outlines alone, without links between glyphs, which would be links of the page.
     ziamath.config.svg2 = False
