@@ -4,14 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from ..equation import PointRule
 from ..errors import InputError
@@ -440,7 +433,7 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _version_and_defaults(cls, tree: Any, info: ValidationInfo) -> Any:
+    def _version_and_defaults(cls, tree: Any, info: Any) -> Any:
         if not isinstance(tree, dict):
             return tree
         version = tree.get("version", VERSION)
