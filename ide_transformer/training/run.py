@@ -42,7 +42,7 @@ from .parallel import Layout, make_layout
 from .phases import Phase, make_phases, phase_at, shapes_at
 from .reading import apply_overrides, as_config, validated
 from .resuming import configuration_of
-from .sizes import check_divisible, describe_memory
+from .sizes import check_divisible, describe_memory, keep_freed_memory
 from .step import TrainState, num_parameters, objective, rolled_back, weights_of
 from .stopping import Stopped, StopRequest, stop_requests
 from .trackers import AbstractTracker, InBackground, JsonLines
@@ -132,6 +132,7 @@ def resume_run(
 def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -> RunFolder:
     """Trains in a folder that exists, or in a new one."""
     processes.start(config.parallel)
+    keep_freed_memory()
     began = time.perf_counter()
     if resumed is not None:
         config = configuration_of(resumed, config, restart=restart)
