@@ -103,14 +103,15 @@ def memory() -> int | None:
 
 
 def keep_freed_memory() -> None:
-    """Makes the C library of GNU/Linux keep freed blocks for the next step. By itself it gives
-    those of 32 MiB and more back to the system, so that a step that needs as much begins with
-    new pages, at the cost of a fault for each. Elsewhere it does nothing."""
-    most_mapped, least_trimmed = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+    """Makes the C library of GNU/Linux keep freed memory for the next step. By itself it gives
+    blocks of 32 MiB and more back to the system, so that each step begins with new pages, at
+    the cost of a fault for each. Threads that were there before keep less. Elsewhere it does
+    nothing."""
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL("libc.so.6")
-        library.mallopt(most_mapped, 0)
-        library.mallopt(least_trimmed, 2**31 - 1)
+        # M_MMAP_MAX, M_TRIM_THRESHOLD and M_ARENA_MAX of malloc.h.
+        for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-8, 1)):
+            library.mallopt(parameter, value)
 
 
 def describe_memory(

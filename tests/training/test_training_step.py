@@ -1,11 +1,15 @@
 """The compiled training step: traced once, in low precision, and what it needs of memory."""
 
+import platform
+import sys
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from running import run_apart
 from training import stub
 
 import ide_transformer as ide
@@ -89,3 +93,29 @@ def test_a_run_traces_its_step_once(tmp_path, monkeypatch):
     stub.train(tmp_path)
     # Before anything is written, and when it is compiled.
     assert traces == {"step": 2, "evaluation": 1}
+
+
+# A program that computes with 40 MiB, and the pages that a later call of it takes anew.
+FAULTS = """
+import resource, sys, jax, jax.numpy as jnp
+from ide_transformer.training.sizes import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+step = jax.jit(lambda x: jnp.sum(jnp.sin(x @ x[:64]) @ x[:64], axis=0))
+x = jnp.ones((160_000, 64), dtype=jnp.float32)
+faults = []
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    step(x).block_until_ready()
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(faults[1:]))
+"""
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is a setting of glibc")
+def test_freed_memory_is_kept_for_the_next_step():
+    modes = "given", "kept"
+    calls = ([sys.executable, "-c", FAULTS, mode] for mode in modes)
+    given, kept = (int(run_apart(call).stdout) for call in calls)
+    assert kept < 1000 < 9000 < given
