@@ -116,7 +116,7 @@ def draw_panels(
 def _spans_ten(values: Iterable[ArrayLike]) -> bool:
     found = np.concatenate([*map(np.ravel, values), []])
     positive = found[found > 0]
-    return positive.size > 0 and positive.max() >= 10 * positive.min()
+    return bool(positive.size > 0 and positive.max() >= 10 * positive.min())
 
 
 def plot_intervals(
