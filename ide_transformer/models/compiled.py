@@ -96,7 +96,7 @@ def compiled(model: Model, *, sizes: tuple[PositiveInt, ...] | None = None) -> C
 
 @once_for_each
 def _find_padding(model: Model, size: int) -> "_Padding | str":
-    """How padding up to this length is hidden, or the reason why it is not."""
+    """Find how padding up to this length can be hidden, or the reason why it cannot."""
     number, reason = max(1, size - 3), ""
     drawn = np.random.default_rng(0).integers(0, model.inputs.vocabulary, number)
     for masks in (False, True):

@@ -508,9 +508,8 @@ def _search(
         tokens, ended, cache = jax.tree.map(lambda x: x[beam], (tokens, ended, cache))
         written = jnp.where(solved, written, NO_TOKEN).astype(tokens.dtype)
         tokens = lax.dynamic_update_slice_in_dim(tokens, written[:, None], position, axis=1)
-        last = jnp.minimum(
-            position, first + length - 2
-        )  # what follows the last token is not asked for
+        # Nothing is asked for after the last token.
+        last = jnp.minimum(position, first + length - 2)
         logits, cache = extend(written, last, cache)
         return position + 1, tokens, scores, ended | (written == end), logits, cache
 

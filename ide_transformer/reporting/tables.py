@@ -17,7 +17,7 @@ from ..errors import naming, whole_file
 
 
 Row = Mapping[str, Any]
-# What stands above a column in the place of its name, which says less.
+# Headings of columns whose names alone are unclear.
 Headings = Mapping[str, str]
 _NAMES: Headings = MappingProxyType({})
 

@@ -123,7 +123,7 @@ class MeshSection(Section):
 
     @property
     def short(self) -> int | dict[str, Any]:
-        """What is given, the number of intervals alone where there is nothing else."""
+        """The fields that are given; a number of intervals alone stands for itself."""
         given = self.model_dump(mode="json", exclude_defaults=True)
         return given["intervals"] if [*given] == ["intervals"] else given
 

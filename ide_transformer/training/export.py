@@ -134,7 +134,7 @@ def _card(
     tokenizer: tk.Tokenizer | None,
     path: Path,
 ) -> str:
-    """What a reader of the folder has to know, in Markdown; the licence is left to the user."""
+    """The model card, in Markdown; the user fills in the licence."""
     kind = read_json(path / "config.json")["model_type"]
     tree: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
     tree |= {"name": config.name}
@@ -171,7 +171,7 @@ def _use(
 
 
 def _facts(folder: RunFolder, config: Config, model: Model, step: int) -> dict[str, Any]:
-    """What was learned, how long, and how well."""
+    """The rows of the table about the training."""
     ended = folder.summary.exists() and step == config.training.steps
     losses = validation_losses(folder.metrics)
     figures = {"validation_loss": losses[step]} if step in losses else {}

@@ -29,7 +29,7 @@ class Faults:
         self.found: list[str] = []
 
     def each(self, make: Callable[[K], T], keys: Iterable[K]) -> dict[K, T]:
-        """What is made of each key, without those for which there is an `InputError`."""
+        """The result of `make` for each key, without those that raise an `InputError`."""
         made = {}
         for key in keys:
             try:
@@ -79,7 +79,7 @@ class AbstractComparison(Section, abc.ABC):
     @property
     @abc.abstractmethod
     def headings(self) -> dict[str, str]:
-        """What stands above columns whose names say less."""
+        """Headings of columns whose names alone are unclear."""
 
     def shown(self, rows: Rows) -> Rows:
         """The rows as a terminal shows them; all of each by default."""

@@ -362,8 +362,13 @@ class TrainingComparison(AbstractComparison):
         return {name: self._config(name) for name in self.contenders}
 
     def _config(self, name: str) -> Config:
-        base, where = training.read_tree(self.base), f"{self.base} with schemes.{name}"
-        return scheme_config(base, self.contenders[name], where)
+        where = f"{self.base} with schemes.{name}"
+        return scheme_config(self._base_tree, self.contenders[name], where)
+
+    @ft.cached_property
+    def _base_tree(self) -> dict[str, Any]:
+        """The sections of the file `base`, which all schemes share."""
+        return training.read_tree(self.base)
 
     @ft.cached_property
     def _tasks(self) -> dict[str, AbstractTask]:

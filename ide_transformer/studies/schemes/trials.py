@@ -193,7 +193,7 @@ class Trials:
         write_json(Made(self.folder, trial).failed, record)
 
     def _seconds(self, scheme: str) -> float:
-        """Those of its steps, and of making and compiling its model, which is done here."""
+        """The seconds of a run: its steps, and building and compiling its model, done here."""
         began = time.perf_counter()
         try:
             steps = seconds_of_a_run(self.plans[scheme], self.tasks[scheme])
