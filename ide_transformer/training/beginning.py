@@ -29,11 +29,10 @@ _FREE = {"context", "width", "depth", "dropout", "layer_drop", "run", "checkpoin
 
 
 def build_start(
-    config: Config, resumed: RunFolder | None = None
+    config: Config, begun: RunFolder | None = None
 ) -> tuple[AbstractTask, Model, PRNGKeyArray]:
     """The task, the model and the key with which the training of a run starts. One that goes on
-    from a checkpoint in the folder `resumed` asks no other run for tokenizer and weights."""
-    begun = None if config.model.run is None else resumed
+    from a checkpoint in the folder `begun` asks no other run for tokenizer and weights."""
     task = build_task(config, None if begun is None else begun.known_tokenizer)
     return task, *starting_model(config, task, drawn=begun is not None)
 

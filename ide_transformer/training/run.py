@@ -141,10 +141,8 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
         construct("training.trackers", part, AbstractTracker) for part in training.trackers
     ]
     layout = make_layout(config.parallel)
-    begun = None
-    if config.model.run is not None and resumed is not None:
-        begun = None if newest_step(resumed, config) is None else resumed
-    task, model, key = build_start(config, begun)
+    begins = config.model.run is None or resumed is None or newest_step(resumed, config) is None
+    task, model, key = build_start(config, None if begins else resumed)
     # What does not fit together fails here, before anything is written.
     state, phases = make_phases(config, model, key)
     check_divisible(config, model)
@@ -291,11 +289,11 @@ class Loop(NamedTuple):
     def _batches(self, seed: int) -> Callable[[int], tuple[int, Batch, int]]:
         """The mesh, the batch and its tokens of each step; the first one is step 1."""
         training, size = self.config.training, self.config.training.batch_size
-        tasks = {phase.last: mesh_tasks(phase.meshes, self.task) for phase in self.phases}
+        tasks = {phase: mesh_tasks(phase.meshes, self.task) for phase in self.phases}
 
         def make(number: int) -> tuple[int, Batch, int]:
             mesh = drawn_mesh(training, number - 1)
-            task = next(x for last, x in tasks.items() if number <= last)[mesh]
+            task = tasks[phase_at(self.phases, number)][mesh]
             batch = self.layout.load(task, number - 1, size, seed)
             return mesh, batch, size * task.tokens_per_sample
 
