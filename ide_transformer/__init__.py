@@ -1,226 +1,29 @@
 """Transformers as integro-differential equations: the field, the schemes, the training."""
 
+import importlib as _importlib
 import typing as _typing
 from importlib.metadata import version as _version
 
-from .arguments import check_constructors as _check_constructors
-from .dynamics import error_budget as error_budget
-from .equation import (
-    AbstractBasis as AbstractBasis,
-    AbstractConstraint as AbstractConstraint,
-    AbstractControl as AbstractControl,
-    AbstractExactOperator as AbstractExactOperator,
-    AbstractExpansion as AbstractExpansion,
-    AbstractLinearOperator as AbstractLinearOperator,
-    AbstractOperator as AbstractOperator,
-    AbstractPositions as AbstractPositions,
-    AbstractRegion as AbstractRegion,
-    AbstractSourcedOperator as AbstractSourcedOperator,
-    AbstractTokenIntegral as AbstractTokenIntegral,
-    Advection as Advection,
-    Attention as Attention,
-    Chebyshev as Chebyshev,
-    Convolution as Convolution,
-    ConvolutionalAttention as ConvolutionalAttention,
-    Cosine as Cosine,
-    CrossAttention as CrossAttention,
-    Damping as Damping,
-    DeltaRule as DeltaRule,
-    DifferenceAdvection as DifferenceAdvection,
-    DifferenceDiffusion as DifferenceDiffusion,
-    Diffusion as Diffusion,
-    Dropout as Dropout,
-    Equation as Equation,
-    FeatureDomain as FeatureDomain,
-    FeatureIntegral as FeatureIntegral,
-    FeedForward as FeedForward,
-    Fourier as Fourier,
-    FourierIntegral as FourierIntegral,
-    Fredholm as Fredholm,
-    Free as Free,
-    Functional as Functional,
-    FunctionSpace as FunctionSpace,
-    GalerkinAttention as GalerkinAttention,
-    GatedFeedForward as GatedFeedForward,
-    GaussianAttention as GaussianAttention,
-    Hypernetwork as Hypernetwork,
-    Injection as Injection,
-    LayerDrop as LayerDrop,
-    LayerNorm as LayerNorm,
-    LayerNormScaling as LayerNormScaling,
-    Legendre as Legendre,
-    Linear as Linear,
-    LinearAttention as LinearAttention,
-    LinearBias as LinearBias,
-    Neighborhood as Neighborhood,
-    Nodal as Nodal,
-    Nonnegative as Nonnegative,
-    NoPositions as NoPositions,
-    PiecewiseConstant as PiecewiseConstant,
-    PiecewiseLinear as PiecewiseLinear,
-    RelativeBias as RelativeBias,
-    Relaxation as Relaxation,
-    RMSNorm as RMSNorm,
-    RMSSphere as RMSSphere,
-    Rotary as Rotary,
-    Sampled as Sampled,
-    Scaled as Scaled,
-    SinkhornAttention as SinkhornAttention,
-    Sourced as Sourced,
-    SourcedAttention as SourcedAttention,
-    Sphere as Sphere,
-    StableDamping as StableDamping,
-    Tied as Tied,
-    TokenDomain as TokenDomain,
-    Volterra as Volterra,
-    Warped as Warped,
-    Waves as Waves,
-    coarsened as coarsened,
-    gelu as gelu,
-    gelu_tanh as gelu_tanh,
-    interpolation as interpolation,
-    quick_gelu as quick_gelu,
-    relu as relu,
-    restriction as restriction,
-    silu as silu,
-)
-from .errors import InputError as InputError
-from .integration import (
-    AbstractExit as AbstractExit,
-    AbstractGradient as AbstractGradient,
-    Direct as Direct,
-    EstimatedExit as EstimatedExit,
-    Progress as Progress,
-    Recompute as Recompute,
-    Recursive as Recursive,
-    Reversible as Reversible,
-    Solution as Solution,
-    divergence as divergence,
-    rebuilding_error as rebuilding_error,
-    relative_difference as relative_difference,
-    solve as solve,
-)
-from .models import (
-    AbstractClassifier as AbstractClassifier,
-    AbstractImageInputs as AbstractImageInputs,
-    AbstractInputs as AbstractInputs,
-    AbstractReadOut as AbstractReadOut,
-    AudioInputs as AudioInputs,
-    CachedDecoder as CachedDecoder,
-    Discretization as Discretization,
-    Embedded as Embedded,
-    Encoded as Encoded,
-    EncodedInputs as EncodedInputs,
-    EncoderDecoder as EncoderDecoder,
-    Field as Field,
-    FunctionInputs as FunctionInputs,
-    FunctionValues as FunctionValues,
-    GridInputs as GridInputs,
-    ImageClassifier as ImageClassifier,
-    ImageEncoder as ImageEncoder,
-    ImageInputs as ImageInputs,
-    ImageStage as ImageStage,
-    LanguageModel as LanguageModel,
-    MeanHead as MeanHead,
-    Mesh as Mesh,
-    Model as Model,
-    OperatorModel as OperatorModel,
-    PrefixAndMeanHead as PrefixAndMeanHead,
-    PrefixHead as PrefixHead,
-    SequenceClassifier as SequenceClassifier,
-    SourceAndText as SourceAndText,
-    SpeechEncoder as SpeechEncoder,
-    StagedModel as StagedModel,
-    StageInputs as StageInputs,
-    StateModel as StateModel,
-    States as States,
-    Text as Text,
-    TextEncoder as TextEncoder,
-    TextInputs as TextInputs,
-    TokenConvolution as TokenConvolution,
-    TokenLogits as TokenLogits,
-    TranslationModel as TranslationModel,
-    UShapedModel as UShapedModel,
-    VCycleInputs as VCycleInputs,
-    compiled as compiled,
-    functional as functional,
-    generate as generate,
-    generate_beam as generate_beam,
-    generate_greedy as generate_greedy,
-    sentence_embedding as sentence_embedding,
-    why_not_cached as why_not_cached,
-)
-from .pretrained import load_pretrained as load_pretrained, save_pretrained as save_pretrained
-from .solvers import (
-    ETDAB2 as ETDAB2,
-    RK4 as RK4,
-    AbstractCoefficient as AbstractCoefficient,
-    AbstractCoupling as AbstractCoupling,
-    AbstractFieldScheme as AbstractFieldScheme,
-    AbstractImplicitScheme as AbstractImplicitScheme,
-    AbstractMomentum as AbstractMomentum,
-    AbstractOneStep as AbstractOneStep,
-    AbstractReversible as AbstractReversible,
-    AbstractScheme as AbstractScheme,
-    AbstractSequentialSplitting as AbstractSequentialSplitting,
-    AbstractSplitting as AbstractSplitting,
-    AdamsBashforth as AdamsBashforth,
-    AlgebraicallyReversible as AlgebraicallyReversible,
-    AttentionResidual as AttentionResidual,
-    Bidirectional as Bidirectional,
-    Composition as Composition,
-    ConsistentPaperSplitting as ConsistentPaperSplitting,
-    DoublyStochasticConnections as DoublyStochasticConnections,
-    ExactFlow as ExactFlow,
-    ExponentialEuler as ExponentialEuler,
-    GatedRK2 as GatedRK2,
-    HeavyBall as HeavyBall,
-    HyperConnections as HyperConnections,
-    ImplicitEuler as ImplicitEuler,
-    ImplicitMidpoint as ImplicitMidpoint,
-    InitialVelocity as InitialVelocity,
-    Leapfrog as Leapfrog,
-    LearnedMultistep as LearnedMultistep,
-    LieStrang as LieStrang,
-    LieTrotter as LieTrotter,
-    MatrixFree as MatrixFree,
-    Nesterov as Nesterov,
-    PaperSplitting as PaperSplitting,
-    ParallelSplitting as ParallelSplitting,
-    PresymplecticEuler as PresymplecticEuler,
-    Projected as Projected,
-    Residual as Residual,
-    Shear as Shear,
-    SteadyState as SteadyState,
-    Step as Step,
-    StepField as StepField,
-    Strang as Strang,
-    Suzuki4 as Suzuki4,
-    Tangential as Tangential,
-    Velocity as Velocity,
-    Yoshida4 as Yoshida4,
-    projected as projected,
-    single_step as single_step,
-)
-from .tasks import AbstractTask as AbstractTask, Batch as Batch
-
 
 if _typing.TYPE_CHECKING:
+    from .public import *  # noqa: F403
     from .training import load_model as load_model, load_run as load_run, train as train
 else:
-    # Imported when one of them is asked for: who only solves needs neither optax nor YAML.
+    # Imported when a name is asked for: the help of a command needs nothing, and who only
+    # solves needs neither optax nor YAML.
     _OF_TRAINING = ("load_model", "load_run", "train")
 
-    def __getattr__(name):
-        if name not in _OF_TRAINING:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from . import training
+    def _home(name):
+        home = "training" if name in _OF_TRAINING else "public"
+        return _importlib.import_module(f".{home}", __name__)
 
-        return getattr(training, name)
+    def __getattr__(name):
+        if name.startswith("_") or not hasattr(_home(name), name):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(_home(name), name)
 
     def __dir__():
-        return sorted({*globals(), *_OF_TRAINING})
+        return sorted({*globals(), *vars(_home("")), *_OF_TRAINING})
 
 
 __version__ = _version("ide_transformer")
-_check_constructors(vars())

@@ -10,8 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-import jax
-
 from ..errors import InputError
 from ..packages import cache_folder
 
@@ -74,11 +72,11 @@ def run_script(main: Callable[[], None]) -> None:
     into memory are reported without a traceback, with exit status 2. Where training was stopped
     by a signal, the process ends by that signal.
     """
-    from ..training.stopping import Stopped, end_by
-
     sys.path.insert(0, str(Path.cwd()))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = place = str(cache_folder() / "compiled")
+        if "jax" in sys.modules:
+            sys.modules["jax"].config.update("jax_compilation_cache_dir", place)
     # Orbax logs there, with tracebacks, what it also raises.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     sys.unraisablehook = _unraisable
@@ -87,20 +85,25 @@ def run_script(main: Callable[[], None]) -> None:
         main()
     except (InputError, OSError, MemoryError) as error:
         _refuse(str(error))
-    except jax.errors.JaxRuntimeError as error:
-        if not str(error).startswith("RESOURCE_EXHAUSTED"):
+    except (KeyboardInterrupt, Exception) as error:
+        import jax
+
+        from ..training.stopping import Stopped, end_by
+
+        if isinstance(error, Stopped):
+            print(error)
+            end_by(error.signal)
+        if isinstance(error, KeyboardInterrupt):
+            end_by(signal.SIGINT)
+        exhausted = str(error).startswith("RESOURCE_EXHAUSTED")
+        if not (exhausted and isinstance(error, jax.errors.JaxRuntimeError)):
             raise
         _refuse(str(error).splitlines()[0])
-    except Stopped as stopped:
-        print(stopped)
-        end_by(stopped.signal)
-    except KeyboardInterrupt:
-        end_by(signal.SIGINT)
 
 
 def _refuse(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
-    if jax.distributed.is_initialized():
+    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
         # At its ordinary end a process waits for the others.
         sys.stderr.flush()
         os._exit(2)

@@ -7,10 +7,6 @@ that was interrupted, start it again.
 import argparse
 from pathlib import Path
 
-import jax
-
-from ..reporting import show_table
-from ..studies.schemes import load_comparison
 from .options import config_file, no_config
 
 
@@ -31,6 +27,11 @@ def run(options: argparse.Namespace) -> None:
     file = config_file(options.config)
     if not file.is_file():
         raise no_config(file)
+    import jax
+
+    from ..reporting import show_table
+    from ..studies.schemes import load_comparison
+
     comparison = load_comparison(file)
     if comparison.double_precision:
         jax.config.update("jax_enable_x64", True)

@@ -5,7 +5,6 @@ import argparse
 from pathlib import Path
 
 from ..errors import InputError
-from ..training import export_run, import_pretrained
 from .options import add_weights
 
 
@@ -27,6 +26,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from ..training import export_run, import_pretrained
+
     source, target = options.source, options.target
     chosen = {name: getattr(options, name) for name in ("checkpoint", "weights", "trust")}
     if not (Path(source) / "config.yaml").is_file():

@@ -10,8 +10,6 @@ has a tokenizer (tokenizer.json), else on random tokens; an image model on rando
 import argparse
 from pathlib import Path
 
-from ..reporting import show_table
-from ..studies.depth import study_coarsening
 from .options import add_trust
 
 
@@ -34,6 +32,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from ..reporting import show_table
+    from ..studies.depth import study_coarsening
+
     path = Path(options.path)
     folder = options.out or Path("depth") / (path.name if path.is_dir() else path.stem)
     reports = study_coarsening(

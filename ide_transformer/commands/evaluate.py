@@ -6,22 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..models import Mesh
-from ..reporting import show_table, write_json
-from ..tasks import read_text
-from ..training import (
-    LoadedModel,
-    cheapest_exits,
-    draw_predictions,
-    estimated_exit,
-    evaluate_exits,
-    evaluate_loss,
-    evaluate_on_meshes,
-    evaluation_task,
-    mesh_of,
-    rollout_errors,
-    similarities,
-)
 from .options import add_model, chosen_model, figure_file, floats, mesh_sections
 
 
@@ -133,12 +117,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from .. import training
+    from ..models import Mesh
+    from ..reporting import show_table, write_json
+    from ..tasks import read_text
+
     further = [x for x in options.overrides if "=" not in x]
     options.overrides = [x for x in options.overrides if "=" in x]
     sections = _checked(options, further)
     text = None if options.text is None else read_text(options.text)
     loaded = chosen_model(options)
-    meshes = [mesh_of(section, loaded.model, "--mesh") for section in sections]
+    meshes = [training.mesh_of(section, loaded.model, "--mesh") for section in sections]
     part = options.part or "validation"
     data = text, options.samples, part
     curves: dict[str, Rows] = {}
@@ -146,44 +135,46 @@ def run(options: argparse.Namespace) -> None:
     if options.sentences is not None:
         results = _similarities(loaded, options.sentences)
     elif options.rollout is not None:
-        results = rollout_errors(loaded, options.rollout, path=options.pictures)
+        results = training.rollout_errors(loaded, options.rollout, path=options.pictures)
         unmoved = {"error": "relative error", "unchanged": "relative error if nothing moved"}
         show_table(results, unmoved)
     elif options.exit is not None:
         given = {"stops": options.exit_for, "order": options.exit_order}
         given = {name: x for name, x in given.items() if x is not None}
-        loss = evaluation_task(loaded, text).loss
-        exit = estimated_exit(loss, **given)
-        results = evaluate_exits(loaded, exit, options.exit, meshes or [Mesh()], *data)
+        loss = training.evaluation_task(loaded, text).loss
+        exit = training.estimated_exit(loss, **given)
+        results = training.evaluate_exits(loaded, exit, options.exit, meshes or [Mesh()], *data)
         headings = {**_HEADINGS, "loss": loss.label}
         show_table(results, headings)
         print("the fewest evaluations at the loss of the full solve and a margin:")
-        show_table(cheapest_exits(results), headings)
+        show_table(training.cheapest_exits(results), headings)
         for row in results:
             curves.setdefault(f"{row['steps']} steps", []).append(row)
     elif meshes:
         layers = options.layers or "resampled"
-        results = evaluate_on_meshes(loaded, meshes, *data, layers=layers)
-        show_table(results, {**_HEADINGS, "loss": evaluation_task(loaded, text).loss.label})
+        results = training.evaluate_on_meshes(loaded, meshes, *data, layers=layers)
+        show_table(
+            results, {**_HEADINGS, "loss": training.evaluation_task(loaded, text).loss.label}
+        )
         curves = {str(loaded.path): results}
     elif further:
         models = [loaded, *(chosen_model(options, other) for other in further)]
-        results = [{"model": str(x.path), **evaluate_loss(x, *data)} for x in models]
-        show_table(results, {"loss": evaluation_task(loaded, text).loss.label})
+        results = [{"model": str(x.path), **training.evaluate_loss(x, *data)} for x in models]
+        show_table(results, {"loss": training.evaluation_task(loaded, text).loss.label})
     else:
-        results = evaluate_loss(loaded, *data)
+        results = training.evaluate_loss(loaded, *data)
         for name, value in results.items():
             print(f"{name}: {value:.4f}")
     if options.json is not None:
         write_json(options.json, results)
     if options.figure is not None and curves:
-        label = evaluation_task(loaded, text).loss.label
+        label = training.evaluation_task(loaded, text).loss.label
         _draw(options.figure, curves, options.measure or "loss", label)
     elif options.figure is not None:
         _draw_rollout(options.figure, results)
     if options.pictures is not None and options.rollout is None:
         (mesh,) = meshes or [Mesh()]
-        draw_predictions(loaded, options.pictures, mesh=mesh, part=part)
+        training.draw_predictions(loaded, options.pictures, mesh=mesh, part=part)
 
 
 def _checked(options: argparse.Namespace, further: list[str]) -> list[Any]:
@@ -212,8 +203,12 @@ def _checked(options: argparse.Namespace, further: list[str]) -> list[Any]:
     return sections
 
 
-def _similarities(loaded: LoadedModel, file: Path) -> dict[str, Any]:
+def _similarities(loaded: Any, file: Path) -> dict[str, Any]:
     """The similarities of the sentences of a file, printed."""
+    from ..reporting import show_table
+    from ..tasks import read_text
+    from ..training import similarities
+
     lines = [line for x in read_text(file).split("\n") if (line := x.strip())]
     matrix = similarities(loaded, lines).tolist()
     rows: Rows = []

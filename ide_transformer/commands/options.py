@@ -4,13 +4,14 @@ import argparse
 import difflib
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..training import LoadedModel, load_model, validated
-from ..training.checkpoints import Which
-from ..training.config import MeshSection
-from ..training.reading import read_yaml
+
+
+if TYPE_CHECKING:
+    from ..training import LoadedModel
+    from ..training.config import MeshSection
 
 
 def packaged() -> dict[str, Path]:
@@ -71,8 +72,10 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     add_trust(parser)
 
 
-def chosen_model(options: argparse.Namespace, path: str | None = None) -> LoadedModel:
+def chosen_model(options: argparse.Namespace, path: str | None = None) -> "LoadedModel":
     """The model that the options of `add_model` choose, or that at another `path`."""
+    from ..training import load_model
+
     return load_model(
         options.model if path is None else path,
         options.overrides,
@@ -106,8 +109,11 @@ def floats(text: str) -> list[float]:
     return [float(number) for number in text.split(",")]
 
 
-def mesh_sections(text: str) -> list[MeshSection]:
+def mesh_sections(text: str) -> "list[MeshSection]":
     """Meshes `key=value,value,key=value`, one for each combination of the values."""
+    from ..training.config import MeshSection
+    from ..training.reading import read_yaml, validated
+
     fields: dict[str, list[Any]] = {}
     for piece in text.split(","):
         name, given, value = piece.rpartition("=")
@@ -130,5 +136,5 @@ def figure_file(text: str) -> Path:
     return Path(text)
 
 
-def _checkpoint(text: str) -> Which:
+def _checkpoint(text: str) -> str | int:
     return text if text in ("newest", "best") else int(text)

@@ -11,16 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import jax
-from rich.progress import track
-
-from ..dynamics import error_budget
 from ..errors import InputError
-from ..figures import Curve, plot_panels
-from ..reporting import Terminal, show_table, write_json
-from ..studies.convergence import find_scheme
-from ..studies.resolution import problem_of, random_problem, refinement_errors, tried_budget
-from ..training import load_model
 from .options import add_trust, figure_file
 
 
@@ -63,6 +54,8 @@ def run(options: argparse.Namespace) -> None:
     else:
         results = random_budgets(options.random, options.scheme or "lie_trotter")
     if options.json:
+        from ..reporting import write_json
+
         write_json(options.json, results)
 
 
@@ -70,6 +63,13 @@ def random_budgets(number: int, scheme: str) -> list[dict[str, Any]]:
     """Error budgets of random equations against what is measured."""
     if number < 1:
         raise InputError(f"--random {number}: give at least 1.")
+    import jax
+    from rich.progress import track
+
+    from ..reporting import Terminal, show_table
+    from ..studies.convergence import find_scheme
+    from ..studies.resolution import random_problem, tried_budget
+
     name, entry = find_scheme(scheme)
     if entry.free is None or entry.block != "transformer":
         raise InputError(
@@ -98,6 +98,13 @@ def random_budgets(number: int, scheme: str) -> list[dict[str, Any]]:
 
 def errors(options: argparse.Namespace) -> dict[str, Any]:
     """Errors, orders and the budget of a run."""
+    import jax
+
+    from ..dynamics import error_budget
+    from ..reporting import Terminal, show_table
+    from ..studies.resolution import problem_of, refinement_errors
+    from ..training import load_model
+
     jax.config.update("jax_enable_x64", True)
     loaded = load_model(options.run, options.overrides, trust=options.trust)
     solve = problem_of(loaded, 16 if options.samples is None else options.samples)
@@ -132,6 +139,8 @@ def errors(options: argparse.Namespace) -> dict[str, Any]:
 
 def draw(path: Path, rows: list[dict[str, Any]]) -> None:
     """Errors against what they cost, a line for each resolution."""
+    from ..figures import Curve, plot_panels
+
     curves = []
     for name in dict.fromkeys(row["resolution"] for row in rows):
         own = [row for row in rows if row["resolution"] == name]

@@ -4,11 +4,7 @@ import argparse
 import sys
 import time
 
-import jax
-
 from ..errors import InputError
-from ..models import EncodedInputs, LanguageModel, TextInputs, generate, why_not_cached
-from ..training import mesh_of, model_on
 from .options import add_model, chosen_model, mesh_sections
 
 
@@ -35,6 +31,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    import jax
+
+    from .. import models, training
+
     if not 0 <= options.seed < 2**32:
         raise InputError(f"--seed {options.seed}: give a number from 0 to 2^32 - 1.")
     loaded = chosen_model(options)
@@ -42,17 +42,19 @@ def run(options: argparse.Namespace) -> None:
         section, *others = mesh_sections(options.mesh)
         if others:
             raise InputError("--mesh: a text is written on one mesh; give one.")
-        mesh = mesh_of(section, loaded.model, "--mesh")
-        loaded = loaded._replace(model=model_on(loaded.model, mesh))
+        mesh = training.mesh_of(section, loaded.model, "--mesh")
+        loaded = loaded._replace(model=training.model_on(loaded.model, mesh))
     model = loaded.model
     inputs = model.inputs
     # Inputs of a user's own that have a vocabulary are those of texts.
-    own = not isinstance(inputs, TextInputs | EncodedInputs) and hasattr(inputs, "vocabulary")
+    own = not isinstance(inputs, models.TextInputs | models.EncodedInputs) and hasattr(
+        inputs, "vocabulary"
+    )
     if not own:
-        model = loaded.expected(LanguageModel, ", which writes no text")
+        model = loaded.expected(models.LanguageModel, ", which writes no text")
     prompts = options.prompt or ["\n"]
     began = time.perf_counter()
-    texts = generate(
+    texts = models.generate(
         model,
         prompts,
         options.length,
@@ -65,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     seconds = time.perf_counter() - began
     for text in texts:
         print(text)
-    reason = why_not_cached(model)
+    reason = models.why_not_cached(model)
     number = options.length * len(texts)
     print(
         f"{number} tokens in {seconds:.1f} s, compiling included: "

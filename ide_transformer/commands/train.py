@@ -4,11 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-import jax
-
 from ..errors import InputError
-from ..reporting import show_table
-from ..training import find_learning_rate, load_config, plan_of, resume_run, train
 from .options import add_trust, config_file, integers, no_config
 
 
@@ -72,27 +68,35 @@ def run(options: argparse.Namespace) -> None:
         raise InputError("--resume, --find-learning-rate and --plan do not go together.")
     if options.restart and not options.resume:
         raise InputError("--restart is for a run that goes on; give --resume too.")
+    if not options.resume and not file.is_file():
+        raise no_config(file)
     if options.plan is not None:
         # Read when the first device is asked for.
         flag = f"--xla_force_host_platform_device_count={max(options.plan)}"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
-    if options.resume and not file.is_file():
+    import jax
+
+    from .. import reporting, training
+
+    if not file.is_file():
         how = dict(runs=options.runs, trust=options.trust, restart=options.restart)
-        folder = resume_run(file, options.overrides, **how)
-    elif not file.is_file():
-        raise no_config(file)
+        folder = training.resume_run(file, options.overrides, **how)
     else:
         # Not said, a configuration that lies outside of a run is trusted.
-        config = load_config(file, options.overrides, trust=True if options.trust else None)
+        config = training.load_config(
+            file, options.overrides, trust=True if options.trust else None
+        )
         if options.plan is not None:
-            show_table(plan_of(config, options.plan, options.samples))
+            reporting.show_table(training.plan_of(config, options.plan, options.samples))
             return
         if options.find_learning_rate:
-            found = find_learning_rate(config, folder=Path("learning-rates") / config.name)
+            found = training.find_learning_rate(
+                config, folder=Path("learning-rates") / config.name
+            )
             print(found.text)
             return
         how = dict(resume=options.resume, restart=options.restart)
-        folder = train(config, runs=options.runs, **how)
+        folder = training.train(config, runs=options.runs, **how)
     if jax.process_index():
         return
     if folder.sample.exists():

@@ -3,7 +3,6 @@
 import argparse
 
 from ..errors import InputError
-from ..training import bleu, translated
 from .options import add_model, chosen_model
 
 
@@ -27,6 +26,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from ..training import bleu, translated
+
     if options.beams == 1 and options.length_penalty != 1:
         raise InputError("--length-penalty needs --beams of 2 or more.")
     translations = translated(

@@ -1,5 +1,6 @@
 """Runs: configuration, training loop, checkpoints, metrics."""
 
+from .. import public as _public  # noqa: F401, for constructors that check their arguments
 from .build import (
     build_model as build_model,
     build_model_of_size as build_model_of_size,
