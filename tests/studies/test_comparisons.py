@@ -91,6 +91,21 @@ def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, th
         compare(RECIPES)
 
 
+def test_each_scheme_is_trained_within_each_budget(compare, runs, there, monkeypatch):
+    monkeypatch.setattr(TrainingComparison, "draw", DRAW)
+    runs.loss = lambda config: 3 - config.training.steps / 24 - config.training.seed
+    report = compare(RECIPES, budget={"amount": [24, 12]}, seeds=[0, 1], recipes={})
+    rows = {row["scheme"]: row for row in report.rows}
+    assert {name: (row["steps"], row["difference"]) for name, row in rows.items()} == {
+        "ordinary, 24 steps": (24, None),
+        "heun, 24 steps": (24, 0.0),
+        "ordinary, 12 steps": (12, 0.5),
+        "heun, 12 steps": (12, 0.5),
+    }
+    assert "loss_by_budget.png" in {path.name for path in there.glob("*.png")}
+    assert "within the largest budget" in report.about and "equal time" not in report.about
+
+
 SWEEP = {
     **{"mode": "train", "base": "base.yaml", "seeds": [0, 1], "budget": {"amount": 12}},
     "sweep": {"keys": {RATE: [0.1, 0.2, 0.4]}, "extend": 1},

@@ -3,12 +3,12 @@
 import itertools
 import time
 from collections import Counter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import equinox as eqx
 import jax
 import numpy as np
-from pydantic import PositiveFloat
+from pydantic import BeforeValidator, Field, PositiveFloat
 
 from ...errors import InputError
 from ...tasks import AbstractTask
@@ -25,16 +25,27 @@ from ...training.step import objective
 _MEASURED = 8
 
 
+def _several(value: Any) -> Any:
+    return value if isinstance(value, (list, tuple)) else (value,)
+
+
 class Budget(Section):
     """The cost that every run of a comparison may have.
 
     - `unit`: `field_evaluations` (one is every operator once, over the whole depth as many
       as the scheme makes), `steps` of the optimiser, or `seconds` of training.
-    - `amount`: how much.
+    - `amount`: how much; of several, each scheme is trained with each.
     """
 
     unit: Literal["field_evaluations", "steps", "seconds"] = "steps"
-    amount: PositiveFloat
+    amount: Annotated[
+        tuple[PositiveFloat, ...], BeforeValidator(_several), Field(min_length=1, strict=False)
+    ]
+
+    @property
+    def each(self) -> list["Budget"]:
+        """Budgets of one amount."""
+        return [Budget(unit=self.unit, amount=(amount,)) for amount in sorted(self.amount)]
 
     @property
     def measured(self) -> bool:
@@ -42,11 +53,13 @@ class Budget(Section):
         return self.unit == "seconds"
 
     def __str__(self) -> str:
-        return f"{self.amount:g} {self.unit.replace('_', ' ')}"
+        amounts = " or ".join(f"{amount:g}" for amount in self.amount)
+        return f"{amounts} {self.unit.replace('_', ' ')}"
 
     def steps(self, config: Config, task: AbstractTask) -> int:
-        """The optimiser steps of a run that the budget allows; the first batch is tried."""
-        training = config.training
+        """The optimiser steps of a run that a budget of one amount allows; the first batch is
+        tried."""
+        (amount,), training = self.amount, config.training
         late = [f"meshes: after={mesh.after}" for mesh in training.meshes if mesh.after]
         if any(moment and isinstance(moment, int) for moment in training.refine):
             late.append(f"refine={refinements(training.refine)}")
@@ -64,11 +77,11 @@ class Budget(Section):
             case "steps":
                 try_first_batch(config, task)
                 cost = 1.0
-        steps = round(self.amount / cost)
+        steps = round(amount / cost)
         warmup = config.optimizer.warmup
         if not warmup < steps < 2**31:
             raise InputError(
-                f"budget.amount={self.amount:g}: it allows {steps} optimiser steps; give an "
+                f"budget.amount={amount:g}: it allows {steps} optimiser steps; give an "
                 f"amount for more than optimizer.warmup={warmup} and less than 2147483648."
             )
         return steps

@@ -1,16 +1,17 @@
 """Schemes compared by training: the same data, seeds and budget for each."""
 
 import functools as ft
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 from rich.console import Console
 
 from ... import training
 from ...errors import InputError
-from ...figures import plot_curves, plot_intervals
+from ...figures import Curve, plot_curves, plot_intervals, plot_panels
 from ...pretrained.files import read_json
 from ...reporting import write_json
 from ...tasks import AbstractLoss, AbstractTask
@@ -35,6 +36,25 @@ from .trials import Made, Trials
 # Columns of the losses at equal cost, and of the costs.
 _EQUAL = {"at_equal_evaluations": "evaluations", "at_equal_time": "seconds"}
 _COSTS = ("evaluations_per_step", "tokens_per_second")
+
+
+class Contender(NamedTuple):
+    """A scheme within a budget, with a recipe or without, and whether there are several
+    budgets."""
+
+    budget: Budget
+    recipe: str | None
+    scheme: str
+    several: bool
+
+    @property
+    def label(self) -> str:
+        """Without its budget."""
+        return self.scheme if self.recipe is None else f"{self.scheme} with {self.recipe}"
+
+    @property
+    def name(self) -> str:
+        return self.label + f", {self.budget}" * self.several
 
 
 class TrainingComparison(AbstractComparison):
@@ -62,7 +82,7 @@ class TrainingComparison(AbstractComparison):
 
     @model_validator(mode="after")
     def _each_run_once(self):
-        names, faults = [_with(*pair) for pair in self._pairs], []
+        names, faults = [x.name for x in self._listed], []
         if len(set(self.seeds)) < len(self.seeds):
             faults.append(f"seeds={list(self.seeds)}: give each of them once")
         for name in names:
@@ -96,26 +116,31 @@ class TrainingComparison(AbstractComparison):
         faults.refuse()
 
     @property
-    def contenders(self) -> dict[str, list[dict[str, Any]]]:
-        """Each scheme without a recipe and with each: the sections to lay over the base, one
-        after the other."""
-        recipes = {None: {}, **self.recipes}
-        return {_with(*x): [self.schemes[x[0]], recipes[x[1]]] for x in self._pairs}
+    def contenders(self) -> dict[str, Contender]:
+        """Each scheme without a recipe and with each, within each budget, by its name."""
+        return {x.name: x for x in self._listed}
 
     @property
-    def _pairs(self) -> list[tuple[str, str | None]]:
-        return [(scheme, recipe) for recipe in (None, *self.recipes) for scheme in self.schemes]
+    def _listed(self) -> list[Contender]:
+        each = itertools.product(self.budget.each, (None, *self.recipes), self.schemes)
+        return [Contender(*x, several=len(self.budget.amount) > 1) for x in each]
+
+    @property
+    def _reference(self) -> Contender | None:
+        """The reference without a recipe, within the largest budget."""
+        if self.reference is None:
+            return None
+        return self._listed[-1]._replace(scheme=self.reference, recipe=None)
 
     @property
     def _references(self) -> dict[str, str]:
         """For each contender but the reference the one from which its difference is taken."""
-        own = self.reference
-        if own is None:
+        if (own := self._reference) is None:
             return {}
         return {
-            _with(scheme, recipe): own if scheme == own else _with(own, recipe)
-            for scheme, recipe in self._pairs
-            if (scheme, recipe) != (own, None)
+            name: (own if x.scheme == own.scheme else own._replace(recipe=x.recipe)).name
+            for name, x in self.contenders.items()
+            if x != own
         }
 
     @property
@@ -162,9 +187,10 @@ class TrainingComparison(AbstractComparison):
             # Runs that are there may have been made when its code was another.
             if names_of_code(config.model_dump(mode="json")):
                 starting_model(config, tasks[name])
-            key = fingerprint(str(self.budget), name, config.model_dump_json())
-            if not self.budget.measured or key not in known:
-                known[key] = self.budget.steps(config, tasks[name])
+            budget = self.contenders[name].budget
+            key = fingerprint(str(budget), name, config.model_dump_json())
+            if not budget.measured or key not in known:
+                known[key] = budget.steps(config, tasks[name])
             section = config.training.model_copy(update={"steps": known[key]})
             return config.model_copy(update={"training": section})
 
@@ -179,12 +205,12 @@ class TrainingComparison(AbstractComparison):
             config = trials.config(trial)  # what cannot be fails here
             trials.done(trial)  # and what was made with another configuration
             allowed = plans[trial.scheme].training.steps
+            budget = self.contenders[trial.scheme].budget
             if costly and (
-                self.budget.measured
-                or self.budget.steps(config, tasks[trial.scheme]) != allowed
+                self.budget.measured or budget.steps(config, tasks[trial.scheme]) != allowed
             ):
                 raise InputError(
-                    f"sweep: with a budget of {self.budget} the steps of a run are those of "
+                    f"sweep: with a budget of {budget} the steps of a run are those of "
                     f"its scheme, and {', '.join(costly)} may change what a step costs; write "
                     "budget.unit=steps, or make schemes that differ in it."
                 )
@@ -212,7 +238,13 @@ class TrainingComparison(AbstractComparison):
 
     def _about(self, reported: str) -> str:
         """Says what was done."""
-        sweep = difference = ""
+        sweep = difference = equal = ""
+        if len(self.budget.amount) == 1:
+            equal = (
+                "At equal evaluations, and at equal time of training steps, a scheme has the "
+                "validation loss of its learning curve where it has cost as much as the "
+                "cheapest of them in all; its rate has not come down there. "
+            )
         if self.sweep is not None:
             sweep = (
                 f"Of {', '.join(self._swept)} each scheme has the values with the lowest "
@@ -224,19 +256,17 @@ class TrainingComparison(AbstractComparison):
                 f" with the same recipe ({', '.join(self.recipes)}), and of {self.reference} "
                 "with a recipe that to itself without"
             ) * bool(self.recipes)
+            largest = " within the largest budget" * (len(self.budget.amount) > 1)
             difference = (
-                f"The difference is that to {self.reference}{recipes}, seed by seed; its 95 % "
-                "interval (Student) is the difference ± the half of it. "
+                f"The difference is that to {self.reference}{recipes}{largest}, seed by seed; "
+                "its 95 % interval (Student) is the difference ± the half of it. "
             )
         return (
             f"Each scheme trained from scratch with {self.budget} for each of the seeds "
             f"{', '.join(map(str, self.seeds))}; otherwise as {self.base.name}. "
             f"{sweep}{difference}Loss and other figures are means over seeds on all samples of "
             "the part that they name; the spread is the standard deviation of "
-            f"{reported}. At equal evaluations, and at equal time of training steps, a scheme "
-            "has the validation loss of its learning curve where it has cost as much as the "
-            "cheapest of them in all; its rate has not come down there. Times are medians and "
-            "depend on what else the machine did."
+            f"{reported}. {equal}Times are medians and depend on what else the machine did."
         )
 
     @property
@@ -289,6 +319,8 @@ class TrainingComparison(AbstractComparison):
         by_cost = {name: (curve.evaluations, curve.losses) for name, curve in curves.items()}
         x = "field evaluations of the forward solve"
         plot_curves(folder / "loss_by_cost.png", by_cost, title="Loss and cost", x=x, y=y)
+        if len(self.budget.amount) > 1:
+            self._draw_budgets(folder, rows)
         differences = {
             row["scheme"]: (row["difference"], row["half_width"])
             for row in rows
@@ -302,6 +334,30 @@ class TrainingComparison(AbstractComparison):
                 title=f"Difference to {self.reference}, with its 95 % interval",
                 x=f"{part} {loss.label}",
             )
+
+    def _draw_budgets(self, folder: Path, rows: Rows) -> None:
+        """The losses at the ends of runs against what the runs have cost, a line for each
+        scheme through its means, and at each cost one from the best of the seeds to the
+        worst."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            if "failure" not in row:
+                found.setdefault(self.contenders[row["scheme"]].label, []).append(row)
+        curves = []
+        for label, own in found.items():
+            own = sorted(own, key=lambda row: row["field_evaluations"])
+            spent = [row["field_evaluations"] for row in own]
+            curves.append(Curve(label, spent, [row[self._reported] for row in own]))
+            for x, row in zip(spent, own, strict=True):
+                curves.append(Curve(label, [x] * len(row["seeds"]), row["seeds"]))
+        plot_panels(
+            folder / "loss_by_budget.png",
+            {"": curves},
+            title="Loss at the end of runs of several costs",
+            x="field evaluations of the forward solve",
+            y=f"{self._reported.removesuffix('_loss')} {self._loss.label}",
+            marker=".",
+        )
 
     def _rows(self, folder: Path, chosen: Sequence[Tuned]) -> Rows:
         """A row for each scheme, the best first, and those of which a run failed, which have no
@@ -318,7 +374,8 @@ class TrainingComparison(AbstractComparison):
             rows.append(row)
         if references := self._references:
             rows = [{**x, **difference(x, rows, references.get(x["scheme"]))} for x in rows]
-        if curves := self._curves(folder, rows):
+        curves = {} if len(self.budget.amount) > 1 else self._curves(folder, rows)
+        if curves:
             for column, cost in _EQUAL.items():
                 losses = at_equal_cost(curves, cost)
                 rows = [{**row, column: losses.get(row["scheme"])} for row in rows]
@@ -362,8 +419,11 @@ class TrainingComparison(AbstractComparison):
         return {name: self._config(name) for name in self.contenders}
 
     def _config(self, name: str) -> Config:
-        where = f"{self.base} with schemes.{name}"
-        return scheme_config(self._base_tree, self.contenders[name], where)
+        contender = self.contenders[name]
+        where = f"{self.base} with schemes.{contender.label}"
+        recipes = {None: {}, **self.recipes}
+        changes = self.schemes[contender.scheme], recipes[contender.recipe]
+        return scheme_config(self._base_tree, changes, where)
 
     @ft.cached_property
     def _base_tree(self) -> dict[str, Any]:
@@ -395,7 +455,7 @@ class TrainingComparison(AbstractComparison):
             name: (config.data, self._tasks[name].sized_by_context and config.model.context)
             for name, config in self._configs.items()
         }
-        first = self.reference or next(iter(samples))
+        first = self._reference.name if self._reference else next(iter(samples))
         return {first: samples[first], **samples}
 
 
@@ -413,8 +473,3 @@ def scheme_config(
             before = {"kind": before} if isinstance(before, str) else before
             tree[section] = values if replaced else {**before, **values}
     return training.validated(Config, tree, where)
-
-
-def _with(scheme: str, recipe: str | None) -> str:
-    """The name of a contender."""
-    return scheme if recipe is None else f"{scheme} with {recipe}"
