@@ -1,5 +1,6 @@
 """The examples on the README and on the pages of the documentation run as they stand."""
 
+import itertools
 import os
 import re
 import shlex
@@ -198,4 +199,6 @@ def test_the_commands_of_a_page_name_what_exists(page):
         paths = [word for word in words if word.startswith(("scripts/", "configs/"))]
         assert paths and all((ROOT / path).is_file() for path in paths), words
         if words[1] == "scripts/train.py" and len(paths) == 2:
-            load_config(ROOT / paths[1], [word for word in words if "=" in word])
+            pairs = itertools.pairwise(words)
+            given = [word for before, word in pairs if "=" in word and before != "--plan"]
+            load_config(ROOT / paths[1], given)

@@ -2,10 +2,16 @@
 
 import argparse
 import os
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .options import add_trust, config_file, integers, no_config
+
+
+if TYPE_CHECKING:
+    from ..training import Config
 
 
 EXAMPLES = """\
@@ -13,7 +19,8 @@ EXAMPLES = """\
   ide-transformer train runs/strang-8 --resume
   ide-transformer train runs/strang-8 --resume training.steps=3000 --restart
   ide-transformer train mine.yaml --find-learning-rate
-  ide-transformer train plans/one_billion --plan 8,64,256 --samples 4
+  ide-transformer train coarse_first --plan evaluations=12000
+  ide-transformer train plans/one_billion --plan devices=8,64,256 --samples 4
 """
 
 
@@ -45,21 +52,48 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--plan",
-        type=integers,
-        metavar="DEVICES",
-        help="do not train the run, of a language model: the bytes that each of so many "
-        "devices, for example 8,64,256, would hold and send in a step",
+        type=_plan,
+        metavar="BUDGET",
+        help="do not train the run. evaluations=12000 or seconds=300: the runs of that cost "
+        "with all layers from the start, and with few layers first. devices=8,64,256, of a "
+        "language model: the bytes that each of so many would hold and send in a step",
     )
     parser.add_argument(
         "--samples",
         type=int,
         default=1,
-        help="with --plan: samples that devices which share one compute at once (default: 1)",
+        help="with --plan devices=…: samples that devices which share one compute at once "
+        "(default: 1)",
     )
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)"
     )
     add_trust(parser)
+
+
+def _plan(text: str) -> tuple[str, list[int]]:
+    """What a plan is for, and how much of it; of devices several numbers."""
+    unit, _, amounts = text.partition("=")
+    numbers = integers(amounts) if re.fullmatch(r"[0-9,]+", amounts) else []
+    most = {"evaluations": 1, "seconds": 1, "devices": len(numbers)}.get(unit, 0)
+    if not 0 < len(numbers) <= most or min(numbers) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text}: write evaluations=12000, seconds=300 or devices=8,64,256"
+        )
+    return unit, numbers
+
+
+def _show_refinements(config: "Config", unit: str, amount: int) -> None:
+    from .. import reporting
+    from ..studies.refinement import missing, plan_refinement
+    from ..studies.schemes.budget import Budget
+
+    unit = {"evaluations": "field_evaluations"}.get(unit, unit)
+    budget = Budget.model_validate({"unit": unit, "amount": amount})
+    print("The steps of each run are measured, in about a minute.", flush=True)
+    reporting.show_table(plan_refinement(config, budget))
+    if needed := missing(config):
+        print(f"A coarse mesh first also needs {' '.join(needed)}.")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -70,9 +104,10 @@ def run(options: argparse.Namespace) -> None:
         raise InputError("--restart is for a run that goes on; give --resume too.")
     if not options.resume and not file.is_file():
         raise no_config(file)
-    if options.plan is not None:
+    planned, amounts = options.plan or (None, [])
+    if planned == "devices":
         # Read when the first device is asked for.
-        flag = f"--xla_force_host_platform_device_count={max(options.plan)}"
+        flag = f"--xla_force_host_platform_device_count={max(amounts)}"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     import jax
 
@@ -86,8 +121,11 @@ def run(options: argparse.Namespace) -> None:
         config = training.load_config(
             file, options.overrides, trust=True if options.trust else None
         )
-        if options.plan is not None:
-            reporting.show_table(training.plan_of(config, options.plan, options.samples))
+        if planned == "devices":
+            reporting.show_table(training.plan_of(config, amounts, options.samples))
+            return
+        if planned:
+            _show_refinements(config, planned, *amounts)
             return
         if options.find_learning_rate:
             found = training.find_learning_rate(

@@ -47,11 +47,11 @@ class OptimizerConfig(Section):
     # warmup_stable_decay stays and falls linearly at the end. Default: cosine, and
     # warmup_stable_decay where training.refine is given.
     schedule: Literal["cosine", "constant", "warmup_stable_decay"] = "cosine"
-    # The rate at the last step; default: a tenth of the largest.
+    # The rate at the last step; default: a tenth of the largest, and 0 of warmup_stable_decay.
     final_learning_rate: NonNegativeFloat | None = None
     # Steps in which the rate grows from 0.
     warmup: CountOrZero = 100
-    # The part of all steps in which the rate of warmup_stable_decay falls; default: 0.2.
+    # The part of all steps in which the rate of warmup_stable_decay falls; default: 0.3.
     decay: Annotated[float, Field(gt=0, le=1)] | None = None
     # Of a run that was made longer with --restart: the steps after which another cosine begins
     # at the rate that the last one has come to, and falls by the same factor; each with the
@@ -110,15 +110,16 @@ class OptimizerConfig(Section):
     @property
     def lowest_rate(self) -> float:
         """The rate at the last step of a schedule that falls."""
-        given = self.final_learning_rate
-        return self.learning_rate / 10 if given is None else given
+        if self.final_learning_rate is not None:
+            return self.final_learning_rate
+        return 0.0 if self.schedule == "warmup_stable_decay" else self.learning_rate / 10
 
     def decaying_steps(self, steps: int) -> int:
         """The number of last steps in which the rate of warmup_stable_decay falls; 0 for other
         schedules."""
         if self.schedule != "warmup_stable_decay":
             return 0
-        return max(round((0.2 if self.decay is None else self.decay) * steps), 1)
+        return max(round((0.3 if self.decay is None else self.decay) * steps), 1)
 
 
 def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:

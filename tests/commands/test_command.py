@@ -55,6 +55,7 @@ SAYS_NOTHING = {
     "evaluate none --text text.txt data.options.points=3": "points=3 cannot be combined with",
     "evaluate none --mesh intervals=2 --figure loss.txt": "loss.txt: a figure ends with .png,",
     "resolution --random 1 --samples 2": "--figure and --samples are for the",
+    "train coarse_first --plan evals=12": "evals=12: write evaluations=12000, seconds=300 or",
     "translate none --length-penalty 2": "--length-penalty needs --beams",
 }
 

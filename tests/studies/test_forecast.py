@@ -4,7 +4,9 @@ import pytest
 from rich.console import Console
 from training.tiny_runs import configured
 
+import ide_transformer as ide
 from ide_transformer import training
+from ide_transformer.studies.refinement import missing, plan_refinement
 from ide_transformer.studies.schemes import budget
 from ide_transformer.studies.schemes.sweep import Trial
 from ide_transformer.studies.schemes.trials import Trials
@@ -46,6 +48,22 @@ def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path):
     assert spent.steps(config, task) == round(110 / (sum((1, 4)[x] for x in drawn) / 20))
     tokens = sum((8, 4)[x] for x in drawn[:10]) / 10
     assert budget.tokens_of_a_sample(config, task, 10) == tokens
+
+
+def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path):
+    small = ["model.depth=4", "model.operators=[damping]", "optimizer.warmup=0"]
+    config = configured(tmp_path, small)
+    rows = plan_refinement(config, budget.Budget(unit="field_evaluations", amount=20.0))
+    assert [(row["overrides"], row["field_evaluations"]) for row in rows] == [
+        ("training.steps=5 training.refine='{}'", 20),
+        ("training.steps=8 training.refine='{0: 1, 0.5: 4}'", 20),
+        ("training.steps=7 training.refine='{0: 2, 0.5: 4}'", 20),
+    ]
+    needed = ["optimizer.schedule=warmup_stable_decay", "model.input_normalization=sphere"]
+    assert missing(config) == [*needed, "training.transport=0.01"]
+    assert not missing(configured(tmp_path, [*missing(config), "optimizer.warmup=0"]))
+    with pytest.raises(ide.InputError, match="depth=1: no coarser mesh is there"):
+        plan_refinement(configured(tmp_path, ["model.depth=1"]), budget.Budget(amount=20.0))
 
 
 @pytest.mark.parametrize(

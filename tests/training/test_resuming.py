@@ -94,7 +94,7 @@ def test_a_run_goes_on_by_its_name_with_its_own_configuration(half, capsys):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "made", "steps"), [("constant", 4, 8), ("warmup_stable_decay", 4, 10)]
+    ("schedule", "made", "steps"), [("constant", 4, 8), ("warmup_stable_decay", 3, 10)]
 )
 def test_a_run_that_is_made_longer_is_the_run_of_that_length(schedule, made, steps, tmp_path):
     kept = f"optimizer.schedule={schedule}", "training.keep=9"
@@ -124,7 +124,7 @@ def test_a_cosine_begins_again_at_its_rate_on_request(there, capsys):
     ("run", "overrides", "restart", "message"),
     [
         (
-            "warmup_stable_decay",
+            "warmup_stable_decay optimizer.decay=0.6",
             ["training.steps=8"],
             True,
             r"step 4 on .*decay\). Start a new",
@@ -137,7 +137,7 @@ def test_a_cosine_begins_again_at_its_rate_on_request(there, capsys):
 def test_a_run_that_cannot_be_made_longer_is_left_alone(
     run, overrides, restart, message, tmp_path
 ):
-    path = stub.train(tmp_path, f"optimizer.schedule={run}").path
+    path = stub.train(tmp_path, *f"optimizer.schedule={run}".split()).path
     before = contents(path)
     with pytest.raises(InputError, match=message):
         training.resume_run(path, overrides, restart=restart)

@@ -73,7 +73,7 @@ class Budget(Section):
             case "seconds":
                 cost = seconds_of_a_run(config, task) / training.steps
             case "field_evaluations":
-                cost = _field_evaluations(config, task)
+                cost = field_evaluations(config, task)
             case "steps":
                 try_first_batch(config, task)
                 cost = 1.0
@@ -94,7 +94,7 @@ def try_first_batch(config: Config, task: AbstractTask) -> None:
     eqx.filter_eval_shape(task.loss, model, batch)
 
 
-def _field_evaluations(config: Config, task: AbstractTask) -> float:
+def field_evaluations(config: Config, task: AbstractTask) -> float:
     """The mean over the steps of a run. Where the number depends on the state, that of the
     untrained model is taken."""
     training, total = config.training, 0.0
