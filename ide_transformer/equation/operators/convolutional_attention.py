@@ -1,7 +1,7 @@
 """Attention over a grid whose queries, keys and values are made by convolutions."""
 
 import dataclasses
-import itertools
+import functools as ft
 
 import equinox as eqx
 import jax
@@ -16,7 +16,7 @@ from ..arrays import State, affine
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain, grid_of
 from .attention import AbstractAttention
-from .grid import check_axes, goes_around, on_grid
+from .grid import check_axes, goes_around, on_grid, shifted
 from .operator import check_features
 from .positions import Fredholm
 from .quadrature.token_mean import Domains
@@ -72,16 +72,13 @@ class DepthwiseProjection(eqx.Module):
 
     def __call__(self, u: Float[Array, "..."], *, periodic: bool) -> Float[Array, "..."]:
         """`[..., *grid, features]` to `[..., *coarser grid, features]`."""
-        width, axes = self.weight.shape[0], self.weight.ndim - 1
-        grid, reach = u.shape[-1 - axes : -1], width // 2
-        padding = [(0, 0)] * (u.ndim - axes - 1) + [(reach, reach)] * axes + [(0, 0)]
-        wide = jnp.pad(u, padding, mode="wrap" if periodic else "constant")
-        weight = self.weight.astype(u.dtype)
-        # A sum of shifted states: compilers fuse it, and have slow code for grouped kernels.
-        v = jnp.zeros((), u.dtype)
-        for taps in itertools.product(range(width), repeat=axes):
-            part = [slice(k, k + n, self.stride) for k, n in zip(taps, grid, strict=True)]
-            v = v + affine(wide[(..., *part, slice(None))], weight[taps])
+        width, dimension = self.weight.shape[0], self.weight.ndim - 1
+        neighbours = shifted(
+            u, width, width // 2, dimension, periodic=periodic, stride=self.stride
+        )
+        taps = self.weight.astype(u.dtype).reshape(-1, u.shape[-1])
+        # Compilers fuse the sum, and have slow code for grouped kernels.
+        v = ft.reduce(jnp.add, map(affine, neighbours, taps))
         if self.statistics is not None:
             v = self.statistics(v)
         return affine(v, self.gain, self.bias)
