@@ -82,26 +82,21 @@ def LanguageModel(
     - `own_velocity`: whether the velocity of a scheme with momentum starts from a token
       embedding of its own, as in YuriiFormer (arXiv 2601.23236), and not at zero.
     """
-    inputs = TextInputs.build(
-        vocabulary,
+    token_key, position_key, key = jax.random.split(key, 3)
+    velocity_key = jax.random.fold_in(token_key, 1)
+    inputs = TextInputs(
+        _table(vocabulary, features, std, token_key),
         context,
-        features,
-        key=key,
-        learned_positions=learned_positions,
-        own_velocity=own_velocity,
-        embedding_scale=embedding_scale,
-        input_normalization=input_normalization,
+        positions=_table(context, features, std, position_key) if learned_positions else None,
+        velocity=_table(vocabulary, features, std, velocity_key) if own_velocity else None,
+        normalization=input_normalization,
+        scale=embedding_scale,
         dropout=dropout,
-        std=std,
     )
-    read_out = TokenLogits.build(
-        vocabulary,
-        features,
-        key=key,
-        tied=tied,
-        readout_bias=readout_bias,
-        output_normalization=output_normalization,
-        std=std,
+    read_out = TokenLogits(
+        None if tied else _table(vocabulary, features, std, key),
+        jnp.zeros(vocabulary) if readout_bias else None,
+        output_normalization,
     )
     return Model(inputs, control, constraint, discretization, read_out)
 
@@ -168,19 +163,16 @@ def SequenceClassifier(
     - `class_token`: whether to read the class from an extra learned token before the others;
       otherwise from the mean over all of them, for which they must have no mask.
     """
-    inputs = TextInputs.build(
-        vocabulary,
+    token_key, position_key, key = jax.random.split(key, 3)
+    inputs = TextInputs(
+        _table(vocabulary, features, std, token_key),
         context,
-        features,
-        key=key,
-        learned_positions=learned_positions,
-        class_token=class_token,
-        input_normalization=input_normalization,
+        positions=_table(context, features, std, position_key) if learned_positions else None,
+        prefix=(jnp.zeros(features),) if class_token else (),
+        normalization=input_normalization,
         dropout=dropout,
-        std=std,
         masks=class_token,
     )
-    *_, key = jax.random.split(key, 3)
     linear = Linear(features, classes, std=std, key=key)
     read_out = _classifier(linear, class_token, output_normalization)
     return Model(inputs, control, constraint, discretization, read_out)
@@ -224,7 +216,7 @@ def ImageClassifier(
         patch,
         patch,
         prefix=(jnp.zeros(features),) if class_token else (),
-        positions=std * jax.random.normal(keys[1], (tokens, features)),
+        positions=_table(tokens, features, std, keys[1]),
         normalization=input_normalization,
         area_weights=area_weights,
         dropout=dropout,
@@ -470,10 +462,9 @@ def TranslationModel(
         input_normalization=input_normalization,
         output_normalization=output_normalization,
     )
-    positions = std * jax.random.normal(keys[1], (context, features))
     encoder = TextEncoder(
-        std * jax.random.normal(keys[0], (vocabulary, features)),
-        positions=positions if learned_positions else None,
+        _table(vocabulary, features, std, keys[0]),
+        positions=_table(context, features, std, keys[1]) if learned_positions else None,
         control=make_encoder_control(),
         context=context,
         **options,
@@ -491,6 +482,11 @@ def TranslationModel(
         **options,
     )
     return EncoderDecoder(encoder, decoder)
+
+
+def _table(rows: int, features: int, std: float, key: PRNGKeyArray) -> Float[Array, "rows _"]:
+    """A table to be trained, such as that of the embeddings of tokens."""
+    return std * jax.random.normal(key, (rows, features))
 
 
 def _classifier(

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Integer, PRNGKeyArray
+from jaxtyping import Array, Float, Integer
 
-from ..arguments import NonNegativeFloat, PositiveInt, checked
+from ..arguments import checked
 from ..equation import (
     PLAIN,
     AbstractConstraint,
@@ -90,27 +89,6 @@ class TokenLogits(AbstractReadOut):
     ) -> Float[Array, "*batch tokens vocabulary"]:
         v = self.normalization.project(u)
         return affine(product(v, self._weight_for(inputs).T), None, self.bias)
-
-    @classmethod
-    @checked
-    def build(
-        cls,
-        vocabulary: PositiveInt,
-        features: PositiveInt,
-        *,
-        key: PRNGKeyArray,
-        tied: bool = True,
-        readout_bias: bool = False,
-        output_normalization: AbstractConstraint = LayerNorm(),
-        std: NonNegativeFloat = 0.02,
-    ) -> "TokenLogits":
-        """Weights to be trained, see `LanguageModel`."""
-        *_, key = jax.random.split(key, 3)
-        return cls(
-            None if tied else std * jax.random.normal(key, (vocabulary, features)),
-            jnp.zeros(vocabulary) if readout_bias else None,
-            output_normalization,
-        )
 
     def _weight_for(self, inputs: AbstractInputs) -> Float[Array, "vocabulary features"]:
         return inputs.embedding if self.weight is None else self.weight  # pyright: ignore

@@ -7,15 +7,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, Integer, PRNGKeyArray
 
-from ..arguments import (
-    Fraction,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveInt,
-    check_fields,
-    checked,
-    is_known,
-)
+from ..arguments import Fraction, NonNegativeInt, PositiveInt, check_fields, is_known
 from ..equation import (
     AbstractConstraint,
     Free,
@@ -76,45 +68,6 @@ class TextInputs(AbstractInputs):
                 f"TextInputs: positions={self.positions.shape[0]} rows, but padding="
                 f"{self.padding} and context={self.context} need {places}."
             )
-
-    @classmethod
-    @checked
-    def build(
-        cls,
-        vocabulary: PositiveInt,
-        context: PositiveInt,
-        features: PositiveInt,
-        *,
-        key: PRNGKeyArray,
-        learned_positions: bool = True,
-        class_token: bool = False,
-        own_velocity: bool = False,
-        embedding_scale: float = 1.0,
-        input_normalization: AbstractConstraint = Free(),
-        dropout: Fraction = 0.0,
-        std: NonNegativeFloat = 0.02,
-        masks: bool = True,
-    ) -> "TextInputs":
-        """Tables to be trained, with entries of the standard deviation `std`; see
-        `LanguageModel`."""
-        token_key, position_key, _ = jax.random.split(key, 3)
-        positions, velocity = None, None
-        if learned_positions:
-            positions = std * jax.random.normal(position_key, (context, features))
-        if own_velocity:
-            velocity_key = jax.random.fold_in(token_key, 1)
-            velocity = std * jax.random.normal(velocity_key, (vocabulary, features))
-        return cls(
-            std * jax.random.normal(token_key, (vocabulary, features)),
-            context,
-            positions=positions,
-            velocity=velocity,
-            prefix=(jnp.zeros(features),) if class_token else (),
-            normalization=input_normalization,
-            scale=embedding_scale,
-            dropout=dropout,
-            masks=masks,
-        )
 
     @property
     def vocabulary(self) -> int:

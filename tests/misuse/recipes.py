@@ -150,7 +150,6 @@ OWN: dict[str, dict[str, Any]] = {
     "VCycleInputs": dict(inputs=STATE_MODEL.inputs),
     "EncodedInputs": dict(text=LISTENER.inputs.text),
     "TokenLogits": dict(weight=jnp.ones((VOCABULARY, WIDTH)), bias=jnp.ones(VOCABULARY)),
-    "TokenLogits.build": dict(tied=False),
     "FunctionValues": dict(linear=linear(WIDTH, 2), channels=True),
     "States": dict(head=None),
     "PrefixAndMeanHead": dict(classifier=linear(2 * WIDTH, 3)),
