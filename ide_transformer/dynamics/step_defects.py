@@ -14,20 +14,12 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from .. import solvers
 from ..arguments import PositiveInt
 from ..equation import Depth, Equation
 from ..errors import InputError
 from ..integration import TokenNorm
 from ..models import Model
-from ..solvers import (
-    LieTrotter,
-    StepField,
-    Strang,
-    keeps_constraint,
-    restarts_at_jumps,
-    start_inside,
-    unrolled,
-)
 from .layers import keep_layers
 from .meshes import Quantity, native_target, read_outputs, square
 
@@ -76,7 +68,7 @@ def equation_defects(
     **Raises:** `InputError` for a scheme that carries something from interval to interval.
     """
     _refuse_memory("equation_defects", equation, solver, u0)
-    solver = keeps_constraint(solver, equation.constraint)
+    solver = solvers.keeps_constraint(solver, equation.constraint)
     weights = equation.domain.weights
     counted = jnp.ones(u0.shape[-2]) if weights is None else weights > 0
     norm = TokenNorm(counted.astype(u0.dtype))
@@ -137,7 +129,7 @@ def removal_estimate(
     equation, u0, steps = _problem("removal_estimate", model, inputs)
     _refuse_memory("removal_estimate", equation, model.discretization.solver, u0)
     # The loop of diffrax over the stages of a Runge–Kutta method has no forward mode.
-    solver = unrolled(model.solver)
+    solver = solvers.unrolled(model.solver)
 
     def march(perturbations):
         def visit(u, terms, start, perturbation):
@@ -217,9 +209,9 @@ def _over_interval(
     solver: diffrax.AbstractSolver, terms: diffrax.MultiTerm, ends: Sequence[Depth], u: Array
 ) -> Array:
     """The state after the steps with these ends in one interval, the first as in a solve."""
-    state, first = StepField(terms, *ends[:2]).start(solver, u), True
+    state, first = solvers.StepField(terms, *ends[:2]).start(solver, u), True
     for t0, t1 in itertools.pairwise(ends):
-        step = StepField(terms, t0, t1).step(solver, u, state, first)
+        step = solvers.StepField(terms, t0, t1).step(solver, u, state, first)
         u, state, first = step.y1, step.solver_state, False
     return u
 
@@ -229,9 +221,9 @@ def _refuse_memory(
 ) -> None:
     """Refuses a scheme that carries something from interval to interval, for a function of
     that name in which each interval is a solve by itself."""
-    field = StepField(equation.terms_of(0), 0.0, equation.control.interval_length)
-    if equation.continuous or not restarts_at_jumps(solver):
-        start_inside(name, solver, field, u0, "solver=LieTrotter()")
+    field = solvers.StepField(equation.terms_of(0), 0.0, equation.control.interval_length)
+    if equation.continuous or not solvers.restarts_at_jumps(solver):
+        solvers.start_inside(name, solver, field, u0, "solver=LieTrotter()")
 
 
 def _splitting_defects(
@@ -246,9 +238,9 @@ def _splitting_defects(
     if sub_solver is None:
         return dict.fromkeys(("splitting", "commutator"), jnp.full((), jnp.nan, u.dtype))
     opposite = diffrax.MultiTerm(*reversed(terms.terms))
-    plain = LieTrotter(sub_solver)
+    plain = solvers.LieTrotter(sub_solver)
     here, there = (_over_interval(plain, x, ends, u) for x in (terms, opposite))
-    symmetric = _over_interval(Strang(sub_solver), terms, ends, u)
+    symmetric = _over_interval(solvers.Strang(sub_solver), terms, ends, u)
     step, length = ends[1] - ends[0], ends[-1] - ends[0]
     return {
         "splitting": norm(symmetric - here) / norm(u),

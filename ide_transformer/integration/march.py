@@ -11,19 +11,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
+from .. import solvers
 from ..equation import Equation, operator_fields, parts, without_constraint
 from ..errors import InputError
-from ..solvers import (
-    AbstractCoefficient,
-    AbstractConnected,
-    Evaluations,
-    count_evaluations,
-    first_failure,
-    keeps_constraint,
-    matrix_free,
-    restarts_at_jumps,
-    unrolled,
-)
 from .output import Start, Status, Trajectory, field_evaluations
 
 
@@ -48,7 +38,7 @@ class Steps(eqx.Module):
     given: diffrax.AbstractSolver
     solver: diffrax.AbstractSolver
     number: int = eqx.field(static=True)
-    cost: Evaluations | None = eqx.field(static=True)
+    cost: solvers.Evaluations | None = eqx.field(static=True)
     dtype: np.dtype = eqx.field(static=True)
 
     @property
@@ -82,7 +72,7 @@ class Steps(eqx.Module):
         u, _, dense_info, solver_state, result = self.solver.step(
             terms, t0, t1, carry.u, args, carry.solver_state, made_jump
         )
-        return Carry(u, solver_state, first_failure(carry.result, result)), dense_info
+        return Carry(u, solver_state, solvers.first_failure(carry.result, result)), dense_info
 
     def advance(
         self, terms: PyTree, edges: Array, carry: Carry, args: PyTree, *, dense=False, loop=True
@@ -126,15 +116,17 @@ class Steps(eqx.Module):
 
 def step_cost(
     equation: Equation, solver: diffrax.AbstractSolver, features: int
-) -> Evaluations | None:
+) -> solvers.Evaluations | None:
     """The cost of the steps of a solve, known ahead; `None` where it depends on the state."""
     block = eqx.filter_eval_shape(equation.control, 0.0)
-    return count_evaluations(solver, block, features)
+    return solvers.count_evaluations(solver, block, features)
 
 
 def compiled(equation: Equation, given: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
     """The scheme that makes the steps of a march by the scheme given."""
-    return unrolled(matrix_free(keeps_constraint(given, equation.constraint)))
+    return solvers.unrolled(
+        solvers.matrix_free(solvers.keeps_constraint(given, equation.constraint))
+    )
 
 
 def plan_steps(
@@ -203,15 +195,15 @@ def check_number(
     control = equation.control
     steps = None if number is None else control.num_intervals * number
     jumps_at_each = number == 1 < control.num_intervals and not equation.continuous
-    if jumps_at_each and restarts_at_jumps(solver):
+    if jumps_at_each and solvers.restarts_at_jumps(solver):
         raise InputError(
             f"{type(solver).__name__}: it starts again where the field jumps, and on "
             f"{type(control).__name__} with one step in each interval that is every step. Take "
             "a continuous control, such as PiecewiseLinear, or steps_per_interval=2 or more."
         )
-    for coefficient in parts(solver, AbstractCoefficient):
+    for coefficient in parts(solver, solvers.AbstractCoefficient):
         coefficient.check(type(solver).__name__, control.horizon, equation.num_operators)
-    for scheme in parts(solver, AbstractConnected):
+    for scheme in parts(solver, solvers.AbstractConnected):
         if steps is None or parts(solver, diffrax.HalfSolver):
             raise InputError(
                 f"{type(scheme).__name__}: its weights are for equal steps; it works neither "

@@ -11,17 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
+from .. import solvers
 from ..arguments import PositiveFloat, PositiveInt, checked
 from ..equation import Equation
 from ..errors import InputError
-from ..solvers import (
-    AbstractCoupling,
-    Couplings,
-    Shear,
-    StepField,
-    couplings_of,
-    restarts_at_jumps,
-)
 from .gradients import AbstractGradient, save_products
 from .march import Steps, check_state, plan_steps
 from .output import Output, Start, Status, Trajectory
@@ -39,7 +32,7 @@ class Inputs(NamedTuple):
 
 # The couplings of a step, as a function of its inputs and weights; the gradient with respect to
 # the arrays around this function is summed over all steps.
-Make: TypeAlias = Callable[[Inputs, PyTree], Couplings]
+Make: TypeAlias = Callable[[Inputs, PyTree], solvers.Couplings]
 
 # This function for all steps of a march, the initial state, and the weights of the intervals.
 Differentiable: TypeAlias = tuple[Make, Array, PyTree]
@@ -129,10 +122,10 @@ def rebuilding_error(
 def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inputs]:
     """The steps of a plan by their couplings; refuses steps that cannot be undone."""
 
-    def at_step(inputs: Inputs, weights: PyTree) -> Couplings:
+    def at_step(inputs: Inputs, weights: PyTree) -> solvers.Couplings:
         terms = steps.equation.interval_terms(inputs.index, weights)
-        field = StepField(terms, inputs.t0, inputs.t1, args)
-        couplings = couplings_of(steps.solver, field, inputs.first)
+        field = solvers.StepField(terms, inputs.t0, inputs.t1, args)
+        couplings = solvers.couplings_of(steps.solver, field, inputs.first)
         if couplings is None:
             raise InputError(
                 f"solve: solver={steps.name}(…): its steps cannot be undone, as Reversible() "
@@ -143,13 +136,13 @@ def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inpu
 
     def closed(coupling):
         """The coupling, closed over just those arrays that it uses."""
-        if not isinstance(coupling, Shear):
+        if not isinstance(coupling, solvers.Shear):
             return coupling
         # Its own gradient, taken one step at a time, keeps products alone: there it is faster.
         increment = eqx.filter_checkpoint(coupling.increment, policy=save_products)
         return replace(coupling, increment=eqx.filter_closure_convert(increment, u0))
 
-    if restarts_at_jumps(steps.solver) and not steps.equation.continuous:
+    if solvers.restarts_at_jumps(steps.solver) and not steps.equation.continuous:
         raise InputError(
             f"solve: gradient=Reversible() with {steps.name}: a two-step scheme starts again "
             "where the field jumps, here at each layer, and a start cannot be undone; use a "
@@ -260,7 +253,9 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, toleran
     return of_make, of_u0, of_weights
 
 
-def _backwards(couplings: Couplings, lost: PyTree) -> Iterable[tuple[AbstractCoupling, PyTree]]:
+def _backwards(
+    couplings: solvers.Couplings, lost: PyTree
+) -> Iterable[tuple[solvers.AbstractCoupling, PyTree]]:
     return zip(reversed(couplings), reversed(lost), strict=True)
 
 
