@@ -32,7 +32,7 @@ def spelled(x: Any, depth_axes: int = 0) -> str:
     return getattr(x, "__name__", repr(x).partition("\n")[0])
 
 
-def spelled_options(x: Any, depth_axes: int = 0, without: tuple[str, ...] = ()) -> str:
+def spelled_options(x: Any, depth_axes: int = 0) -> str:
     """The arguments in the text of an object. A single object needs no name."""
     if not dataclasses.is_dataclass(x):
         return spelled(x)
@@ -45,7 +45,7 @@ def spelled_options(x: Any, depth_axes: int = 0, without: tuple[str, ...] = ()) 
         text = spelled(value, depth_axes)
         # The scheme inside a scheme is always said.
         scheme = isinstance(value, diffrax.AbstractSolver)
-        if field.name not in without and (scheme or text != spelled(default, depth_axes)):
+        if scheme or text != spelled(default, depth_axes):
             texts[field.name] = text
     if len(texts) == 1 and isinstance(getattr(x, *texts), eqx.Module | _ARRAYS):
         return str(*texts.values())
