@@ -11,6 +11,8 @@ endif
 
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
+# Most of what is installed is never imported; the rest is compiled when it is.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --editable
 
 .PHONY: train test test-heavy lint format docs docs-serve clean
 
@@ -49,17 +51,17 @@ $(BIN)/python:
 	  $(PYTHON) -m pip --python $(BIN)/python install pip )
 
 $(VENV)/.run: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[data]'
+	$(INSTALL) '.[data]'
 	touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	touch $@ $(VENV)/.run
+	$(INSTALL) '.[dev]'
+	touch $(VENV)/.run $(VENV)/.docs $@
 
 $(VENV)/.docs: $(VENV)/.run
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(INSTALL) '.[docs]'
 	touch $@
 
-$(VENV)/.reference: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --editable '.[dev,reference]'
-	touch $@
+$(VENV)/.reference: $(BIN)/python pyproject.toml
+	$(INSTALL) '.[dev,reference]'
+	touch $(VENV)/.run $(VENV)/.docs $(VENV)/.dev $@

@@ -159,12 +159,12 @@ def run(block, names, page, capsys):
         exec(compile("\n" * (block.line - 1) + block.text, ROOT / page, "exec"), names)
 
 
-# The page that has most of the others' commands, and pages of Python.
-FIRST_PAGES = ["README.md", "CONTRIBUTING.md", "docs/how-to/gradient-mode.md"]
+# The page that has most of the others' commands, and one of Python.
+FIRST_PAGES = ["README.md", "CONTRIBUTING.md"]
 
 
 @pytest.mark.parametrize(
-    "page", fast_first(0, dict.fromkeys([*FIRST_PAGES, *filter(to_run, PAGES)]), heavy=3)
+    "page", fast_first(0, dict.fromkeys([*FIRST_PAGES, *filter(to_run, PAGES)]), heavy=2)
 )
 def test_the_blocks_of_a_page_run_in_order(page, clone, capsys, monkeypatch):
     # A module that can be imported, so that what it defines can be pickled.

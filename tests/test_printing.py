@@ -2,8 +2,6 @@
 
 import copy
 import pickle
-import subprocess
-import sys
 
 import diffrax
 import equinox as eqx
@@ -168,16 +166,3 @@ def test_gradient_modes_are_pickled(gradient):
     x = ide.Discretization(ide.Strang(), gradient=gradient)
     for other in (pickle.loads(pickle.dumps(x)), copy.deepcopy(x)):
         assert eqx.tree_equal(other, x, typematch=True)
-
-
-@pytest.mark.heavy
-def test_a_model_is_read_by_another_process(tmp_path):
-    model = language_model()
-    (tmp_path / "model.pickle").write_bytes(pickle.dumps(model))
-    code = (
-        "import pickle, sys; model = pickle.load(open(sys.argv[1], 'rb')); "
-        "print(model.inputs.context)"
-    )
-    command = [sys.executable, "-c", code, tmp_path / "model.pickle"]
-    found = subprocess.run(command, capture_output=True, text=True)
-    assert found.stdout.strip() == str(model.inputs.context), found.stderr

@@ -87,18 +87,6 @@ def test_pytorch_computes_in_full_float32_where_its_model_lies(monkeypatch):
     assert model.weight.device.type == made._tokens.device.type == "meta"
 
 
-@pytest.mark.thorough
-@pytest.mark.heavy
-def test_training_against_pytorch_in_paired_processes():
-    pytest.importorskip("torch")
-    setting = Setting(1, 2, 6, 16, heads=2, vocabulary=11)
-    rows = against_torch(setting, Rounds(2), steps=1, curve=3)
-    assert [row["name"] for row in rows] == ["torch eager", "torch.compile", "ide_transformer"]
-    for row in rows:
-        assert {"milliseconds", "mebibytes", "loss", "utilisation"} <= set(row)
-        assert row["loss_difference"] < 1e-5 and row["tokens_per_second"] > 0
-
-
 def test_without_pytorch_the_command_to_install_it_is_told(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ide.InputError, match=r"pip install -e '\.\[reference\]'"):

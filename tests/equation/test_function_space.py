@@ -231,9 +231,8 @@ def test_orders_in_width():
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("control", [ide.PiecewiseConstant, ide.Chebyshev])
-def test_solutions_converge_in_width(control):
-    equation = make_equation(control)
+def test_solutions_converge_in_width():
+    equation = make_equation(ide.Chebyshev)
 
     @ft.partial(jax.jit, static_argnums=0)
     def solved(points):

@@ -82,7 +82,7 @@ SOLVERS = {
 }
 
 
-@pytest.mark.parametrize("name", fast_first(2, SOLVERS, heavy=4))
+@pytest.mark.parametrize("name", fast_first(2, SOLVERS, heavy=2))
 def test_schemes(name):
     model = filled(lambda: language_model(**SOLVERS[name]))
     check_logits(model.on(ide.Mesh(intervals=4)) if "4 of 2" in name else model)

@@ -163,8 +163,8 @@ def sees_later_tokens(operator):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("causal", [True, False])
-def test_every_operator_of_a_configuration(causal):
+def test_every_operator_of_a_configuration():
+    """Of those that do not look back alone, some are tried alone."""
     names = [
         snake_case(name)
         for name, kind in vars(equation).items()
@@ -175,13 +175,15 @@ def test_every_operator_of_a_configuration(causal):
         {"kind": x, "options": OPTIONS.get(x, {})} for x in names if x not in NOT_FOR_TEXTS
     ]
     config = ModelConfig(width=WIDTH, heads=2, operators=kinds)
-    block = make_block(config, offers_of(config, causal=causal), jax.random.key(0))
+    key = jax.random.key(0)
+    block = make_block(config, offers_of(config, causal=True), key)
     leaking = [x for x in block if sees_later_tokens(x)]
+    assert 0 < len(leaking) < len(block)
     check_causal("text", model_of(*(x for x in block if x not in leaking)))
-    for operator in leaking:
+    others = make_block(config, offers_of(config, causal=False), key)
+    for operator in [x for x in others if sees_later_tokens(x)][::3]:
         with pytest.raises(ide.InputError, match=r"operator 0, .* sees later tokens"):
             check_causal("text", model_of(operator))
-    assert 0 < len(leaking) < len(block)
 
 
 BLOCKS = {"transformer": [], "damped": [ide.Damping(0.5)], "paper": []}
@@ -189,7 +191,7 @@ FAST = ["implicit_midpoint", "tsit5"]
 SCHEMES = sorted(schemes(), key=lambda name: name not in FAST)
 
 
-@pytest.mark.parametrize("name", fast_first(1, SCHEMES, heavy=5))
+@pytest.mark.parametrize("name", fast_first(1, SCHEMES, heavy=2))
 def test_every_scheme(name):
     """Without an alarm on causal operators, and with one for a leak."""
     entry = schemes()[name]

@@ -184,15 +184,13 @@ def by_hand(beams, end, penalty, length=LENGTH):
     return [*map(int, best), *[end] * (2 + length - len(best))]
 
 
-@pytest.mark.parametrize(
-    ("beams", "penalty", "unlikely"), fast_first(1, [(4, 1.0, [0]), (4, 0.0, [])])
-)
-def test_beam_search_is_that_by_hand(beams, penalty, unlikely):
+def test_beam_search_is_that_by_hand():
+    beams, penalty = 4, 1.0
     likely = by_hand(1, VOCABULARY, 1.0)[3]  # a token that ends a text early
     options = dict(beams=beams, length_penalty=penalty)
     # Tokens do not wrap around in the dtype of the prompt.
     small = PROMPT.astype(np.int8)
-    for end in (likely, *unlikely):
+    for end in (likely, 0):
         text = ide.generate_beam(SPOKEN, SPEECH, small, LENGTH, end=end, **options)
         greedy = ide.generate_greedy(SPOKEN, SPEECH, small, LENGTH, end=end)
         assert text.shape == greedy.shape == (2, 2 + LENGTH)

@@ -248,21 +248,15 @@ def test_what_changes_all_stages_and_what_the_last_alone():
 REFUSED = {
     r"images of shape \(8, 6, 3\).*built for \[\.\.\., 4, 6, 3\], 3 channels on the last axis; "
     r"model\.on\(Mesh\(": lambda: ENCODER(jnp.zeros((8, 6, 3))),
-    "images of uint8": lambda: ENCODER(jnp.zeros((4, 6, 3), jnp.uint8)),
     "of 5 by 6; choose multiples of 2": lambda: CLASSIFIER(jnp.zeros((5, 6, 1))),
-    "5 patches make no grid": lambda: ENCODER.on(ide.Mesh(tokens=5)),
     "8 positions for 6 tokens, 0 learned": lambda: dataclasses.replace(
         ENCODER.inputs, prefix=()
-    ),
-    "embedding takes 5 numbers, .* window has 12": lambda: dataclasses.replace(
-        ENCODER.inputs, embedding=linear(5, WIDTH)
     ),
     "reads 3 learned tokens, and there are 2": lambda: ENCODER.with_read_out(
         ide.PrefixHead((linear(WIDTH, 3),) * 3)
     ),
     "whose read_out is States, not PrefixHead": lambda: ide.StagedModel((LAST, FIRST)),
     r"built for \(4, 4, 4\); give it": lambda: ide.StagedModel((FIRST, stage((4, 4, 4), 4))),
-    "is empty; give one": lambda: ide.StagedModel(()),
     "window=3, stride=4, .* a window of 4 or more": lambda: stage(
         (8, 4, 2), 4, stride=4, window=3
     ),

@@ -260,7 +260,6 @@ def test_tokens_that_a_model_does_not_know(unchecked):
     ("model", "inputs", "message"),
     [
         (MODEL, np.zeros(CONTEXT + 1, int), f"longer than the context of {CONTEXT}"),
-        (MODEL, np.zeros(0, int), "it is empty; give it at least one token"),
         (SPOKEN, tuple(INPUTS), r"inputs of tuple; give SourceAndText\("),
         (
             SPOKEN,

@@ -136,8 +136,7 @@ def test_the_library_agrees_or_an_option_is_refused(name, tmp_path, thorough):
         outputs_for(inputs),
         theirs,
         tolerance=tolerance(name),
-        # Three stages compile for long.
-        single=None if name.startswith("cvt,") else 2e-5,
+        single=2e-5 if name in FAMILIES else None,
         options=CASES[name].only.split(),
         every=1 if thorough else 8,
     )

@@ -146,7 +146,7 @@ def test_the_published_cell_of_the_deep_equilibrium_transformer():
     assert largest(u1, expected) < 1e-12
 
 
-@pytest.mark.parametrize("name", fast_first(0, PUBLISHED, heavy=2))
+@pytest.mark.parametrize("name", fast_first(0, PUBLISHED, heavy=1))
 @pytest.mark.heavy
 def test_the_configuration_trains(name, tmp_path, capsys, unchecked):
     """Two steps through the script, as a user would."""

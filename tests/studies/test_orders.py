@@ -1,11 +1,11 @@
-"""The order of every scheme, measured in float64, as `scripts/convergence.py` does."""
+"""The study of orders, and its script; `tests/solvers` measures the order of every scheme."""
 
 import json
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import fast_first, largest
+from helpers import largest
 from running import run_here
 from training.mine import MyHeun
 
@@ -25,22 +25,6 @@ from ide_transformer.training import SchemeConfig
 
 
 LAYERS = "piecewise_constant"
-FIRST = [
-    ("strang(heun)", LAYERS, "sphere"),
-    ("heun", "chebyshev", "sphere"),
-    ("adams_bashforth(2)", "piecewise_linear", "sphere"),
-    ("rk4", LAYERS, "rms_sphere"),
-    ("midpoint", "hypernetwork", "free"),
-    ("heun", "fourier", "free"),
-]
-EVERY = [(x, LAYERS, "free" if applies(x, "free") else "sphere") for x in schemes()]
-
-
-@pytest.mark.parametrize(
-    ("scheme", "control", "constraint"), fast_first(1, [*FIRST, *EVERY], heavy=2)
-)
-def test_order_of_every_scheme(scheme, control, constraint):
-    check(measure_order(scheme, control, constraint))
 
 
 @pytest.mark.parametrize(

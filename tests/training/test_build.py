@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from helpers import largest
 from training import mine, stub
-from training.test_depth_of_runs import OWN
 
 import ide_transformer as ide
 from ide_transformer import solvers, tasks, training
@@ -18,6 +17,21 @@ from ide_transformer.equation import silu
 from ide_transformer.training import build
 from ide_transformer.training.names import find, snake_case
 from ide_transformer.training.optimizer import decayed
+
+
+OWN = {
+    "data": {"name": "training.stub:Stub"},
+    "model": {
+        "kind": "model",
+        "options": {"inputs": "training.mine:Letters", "read_out": "training.mine:Doubled"},
+        "operators": ["feed_forward", "training.mine:Pull"],
+        "normalization": {"kind": "training.mine:Ball", "options": {"radius": 2.0}},
+        "activation": "training.mine:my_activation",
+    },
+    "control": "training.mine:Growing",
+    "solver": {"kind": "lie_trotter", "sub_solver": "training.mine:MyHeun"},
+    "training": {"gradient": "training.mine:Plain"},
+}
 
 
 def model_of(*overrides, **sections):

@@ -285,7 +285,6 @@ def test_a_run_of_ones_own_is_written_with_its_tokenizer_and_a_card(there, end, 
 
 
 FOR_OTHERS = {
-    "shakespeare": ("AutoModelForCausalLM", ["data.tokenizer=bpe", "model.depth=2"]),
     "llama": ("AutoModelForCausalLM", ["model.depth=2"]),
     "digits_vit": (
         "AutoModelForImageClassification",

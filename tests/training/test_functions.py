@@ -13,7 +13,6 @@ from tasks.files import darcy_folder
 
 import ide_transformer as ide
 from ide_transformer import figures, tasks, training
-from ide_transformer.studies.schemes import load_comparison
 from ide_transformer.training import functions
 
 
@@ -102,7 +101,7 @@ def test_tasks_and_models_that_cannot(monkeypatch):
 
 
 @pytest.mark.heavy
-def test_a_run_is_trained_evaluated_and_compared(tmp_path, capsys, monkeypatch):
+def test_a_run_is_trained_and_evaluated(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("IDE_TRANSFORMER_CACHE", str(tmp_path / "cache"))
     config = training.load_config(BURGERS, SMALL)
     run = training.train(config, runs=tmp_path / "runs").path
@@ -130,9 +129,3 @@ def test_a_run_is_trained_evaluated_and_compared(tmp_path, capsys, monkeypatch):
     assert points[0]["loss"] == pytest.approx(summary["validation_loss"], rel=1e-5)
     assert points[1]["loss"] == pytest.approx(points[0]["loss"], rel=0.05)
     assert points[1]["loss"] != points[0]["loss"]
-    (tmp_path / "base.yaml").write_text(training.dump_config(config))
-    budget = "budget: {amount: 4}\nschemes:\n  lie_trotter: {}\n"
-    (tmp_path / "small.yaml").write_text(f"mode: train\nbase: {tmp_path}/base.yaml\n{budget}")
-    report = load_comparison(tmp_path / "small.yaml").compare(tmp_path)
-    assert [row["scheme"] for row in report.rows] and "accuracy" not in report.rows[0]
-    assert (tmp_path / "small/loss_by_cost.png").exists()

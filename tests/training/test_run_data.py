@@ -87,16 +87,10 @@ def test_windows_of_another_length_and_losses_that_are_none(there):
     assert next(windows).inputs.shape[-1] == 3
     with pytest.raises(InputError, match="longer than the context of 4"):
         training.evaluate_on_meshes(loaded, [Mesh(tokens=5)], samples=1)
-    with pytest.raises(InputError, match="samples=0: give at least 1"):
-        training.evaluate_loss(loaded, samples=0)
     with pytest.raises(InputError, match="learned an embedding of its 4 positions"):
         training.load_model(RUN, ["model.context=8"])
-    with pytest.raises(InputError, match=r"nope: there is no such run .* holds small"):
-        training.load_run("runs/nope")
     with pytest.raises(InputError, match=r"it has no config.yaml"):
         training.load_run(".")
-    with pytest.raises(InputError, match="keeps no moving average"):
-        training.load_run(RUN, weights="average")
     weights, static = eqx.partition(loaded.model, eqx.is_inexact_array)
     broken = eqx.combine(jax.tree.map(lambda x: x * jnp.nan, weights), static)
     with pytest.raises(InputError, match="small: the loss is nan: the outputs"):
