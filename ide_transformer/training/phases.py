@@ -146,10 +146,11 @@ def _next_model(config: Config, model: Model, intervals: int) -> Model:
     before = model.control.num_intervals
     new = with_intervals(config, model, intervals)
     if intervals % before and weight_shapes(new) != weight_shapes(model):
+        dividing = [str(n) for n in range(1, intervals) if intervals % n == 0]
         raise InputError(
             f"training.refine={refinements(config.training.refine)}: {before} intervals of "
-            f"{type(model.control).__name__} are not divided by {intervals} into equal parts; "
-            f"take a multiple, such as {2 * before}."
+            f"{type(model.control).__name__} cannot become {intervals} of equal parts; write "
+            f"{', '.join(dividing)} in the place of {before}."
         )
     return new
 
