@@ -3,8 +3,8 @@
 #
 # A numerical analyst solves on a coarse mesh first and refines. Here the mesh is one in depth,
 # and it is refined while the weights are learned: two layers over the whole depth, which become
-# eight after half of the steps. In this tutorial you train such a model, see what happens at the
-# refinement, and compare it with eight layers from the start at the same cost.
+# eight after half of the steps. In this tutorial you train such a model, see what happens at
+# the refinement, and compare it with eight layers from the start at the same cost.
 #
 # The task is Burgers' equation: from a function on 32 points to the solution at a later time.
 
@@ -26,13 +26,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 # %% [markdown]
 # ## What is needed
 #
-# - `training.refine` gives the meshes: two intervals from step 0 on, eight after half of the steps.
-#   An interval of the first mesh is as long as four of the second, since the depth T stays.
-# - The learning rate must still be high when the fine mesh begins. `warmup_stable_decay` keeps it
-#   until the last 30 % of the steps; it is the default wherever `refine` is given. A cosine has
-#   fallen by then.
-# - Both meshes need solutions that are close to each other. The embedded input on the sphere and
-#   the transport cost see to that.
+# - `training.refine` gives the meshes: two intervals from step 0 on, eight after half of the
+#   steps. An interval of the first mesh is as long as four of the second, since the depth T
+#   stays.
+# - The learning rate must still be high when the fine mesh begins. `warmup_stable_decay` keeps
+#   it until the last 30 % of the steps; it is the default wherever `refine` is given. A cosine
+#   has fallen by then.
+# - Both meshes need solutions that are close to each other. The embedded input on the sphere
+#   and the transport cost see to that.
 
 # %%
 config = folder / "coarse_first.yaml"
@@ -65,9 +66,9 @@ coarse_first = ide.train(training.load_config(config), runs=folder)
 # %% [markdown]
 # ## The same cost, and eight layers all the time
 #
-# The run above has made 2 evaluations of the field in each of 300 steps, and 8 in each of the other
-# 300: 3,000 in all. Eight layers from the start may make 375 steps for that. A second pair of
-# runs has the cost of 600 steps with eight layers, 4,800 evaluations.
+# The run above has made 2 evaluations of the field in each of 300 steps, and 8 in each of the
+# other 300: 3,000 in all. Eight layers from the start may make 375 steps for that. A second
+# pair of runs has the cost of 600 steps with eight layers, 4,800 evaluations.
 
 # %%
 runs = {"2 layers, then 8": [coarse_first], "8 layers from the start": []}
@@ -122,8 +123,8 @@ axes.legend(frameon=False)
 axes.grid(alpha=0.3)
 
 # %% [markdown]
-# From the command line the same comparison is
-# `python scripts/compare.py configs/compare/coarse_burgers.yaml`, and
-# `python scripts/train.py CONFIG --plan evaluations=12000` lists the runs of a cost for a
-# configuration of your own. Functions may also be given at fewer points first:
-# `refine: {0: {intervals: 2, tokens: 16}, 0.5: {intervals: 8, tokens: 32}}`.
+# From the command line the same comparison is `python scripts/compare.py
+# configs/compare/coarse_burgers.yaml`, and `python scripts/train.py CONFIG --plan
+# evaluations=12000` lists the runs of a cost for a configuration of your own. Functions may
+# also be given at fewer points first: `refine: {0: {intervals: 2, tokens: 16}, 0.5: {intervals:
+# 8, tokens: 32}}`.
