@@ -85,7 +85,7 @@ from .operators.positions import (
     Volterra,
 )
 from .operators.quadrature.integrate import integrate
-from .operators.quadrature.token_mean import RESIDUALS, Domains
+from .operators.quadrature.token_mean import RESIDUALS
 from .operators.wrapped import (
     AbstractRandomOperator,
     Dropout,

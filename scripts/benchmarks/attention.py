@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ide_transformer.equation import Domains, TokenDomain, Volterra, integrate
+from ide_transformer.equation import TokenDomain, Volterra, integrate
 
 from .shared.command import Command, Rounds, Rows, measured
 
@@ -32,7 +32,7 @@ def attention(options: argparse.Namespace, rounds: Rounds) -> Rows:
         inputs = tuple(jax.random.normal(key, size) for key in keys)
 
         def ours(query: Array, key: Array, value: Array, domain=domain) -> Array:
-            return integrate(query, key, value, Domains(domain, domain), Volterra())
+            return integrate(query, key, value, domain, domain, Volterra())
 
         forms = {"dense, by hand": dense, "jax.nn": by_jax, "integrate": ours}
         if tokens > _DENSE_UP_TO:

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import ide_transformer as ide
-from ide_transformer.equation import Domains
 from ide_transformer.equation.operators.quadrature.blocks import Blocks, Span, Stream
 from ide_transformer.equation.operators.quadrature.integrate import fused_mean, prepare
 from ide_transformer.equation.operators.quadrature.token_mean import token_mean
@@ -64,16 +63,15 @@ def in_parts(kind, query, key, value, region, *, domain=DOMAIN, places=None, bia
     if kind == "fused":
         inputs = (x[None] for x in (query, key, value))
         return fused_mean(*inputs, domain, region, implementation="xla")[0]
-    integrand, restore = prepare(query, key, value, domain, bias)
     in_order = places is None and domain.consecutive
     places, tokens = domain if places is None else places, domain.num_tokens
-    domains = Domains(*(ide.TokenDomain(x.points, period=x.period) for x in (places, domain)))
+    integrand, restore = prepare(query, key, value, places, domain, bias)
     size = tokens if kind == "dense" else 7
     spans = (Span(a, min(a + size, tokens), 0, tokens) for a in range(0, tokens, size))
     quadrature = Blocks(region, tuple(spans))
     if kind == "stream":
         quadrature = Stream(region, 4, in_order)
-    return restore(token_mean(integrand, domains, quadrature).mean)
+    return restore(token_mean(integrand, quadrature).mean)
 
 
 compiled_in_parts = eqx.filter_jit(in_parts)

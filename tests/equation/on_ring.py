@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import ide_transformer as ide
-from ide_transformer.equation import Domains, integrate
+from ide_transformer.equation import integrate
 from ide_transformer.equation.operators.quadrature.blocks import Stream
 from ide_transformer.equation.operators.quadrature.integrate import prepare
 from ide_transformer.equation.operators.quadrature.ring import Ring
@@ -68,7 +68,7 @@ def differences():
         def ours(query, key, value, weights, bias, region=region, period=period):
             around = None if period is None else (period,)
             domain = ide.TokenDomain(jnp.asarray(points)[:, None], weights, period=around)
-            return integrate(query, key, value, Domains(domain, domain), region, bias)
+            return integrate(query, key, value, domain, domain, region, bias)
 
         def theirs(*arguments, inside=inside):
             return plain(*arguments, inside)
@@ -101,8 +101,8 @@ def memory(devices):
 
     def total(query, key, value):
         quadrature = Ring(region, Stream(region, 32, in_order=False))
-        integrand, _ = prepare(query, key, value, domain, None)
-        mean = token_mean(integrand, Domains(domain, domain), quadrature).mean
+        integrand, _ = prepare(query, key, value, domain, domain, None)
+        mean = token_mean(integrand, quadrature).mean
         return jnp.sum(jnp.sin(mean))
 
     mesh = mesh_of(1, devices)

@@ -12,7 +12,7 @@ from equation.integrals import make_inputs
 from helpers import built, drawn
 
 import ide_transformer as ide
-from ide_transformer.equation import Domains, integrate
+from ide_transformer.equation import integrate
 from ide_transformer.integration import TokenMarch
 from ide_transformer.models.images import image_domain
 
@@ -104,7 +104,7 @@ REFUSED = {
     "no states of a second domain": lambda: crossed(),
     r"source has shape \(6, 5\).* need \(7, 5\)": lambda: crossed(6, 5),
     "window of 3 begins between the points": lambda: integrate(
-        *make_inputs(TOKENS), Domains(SIMPSON, SIMPSON), ide.Volterra(3)
+        *make_inputs(TOKENS), SIMPSON, SIMPSON, ide.Volterra(3)
     ),
     "Advection expands in waves and needs a periodic": lambda: rate(ide.Advection(jnp.ones(1))),
     "Diffusion needs tokens at equal distances": lambda: rate(ide.Diffusion(1.0), SIMPSON),

@@ -19,7 +19,7 @@ from equation.integrals import (
 from helpers import fast_first, largest
 
 import ide_transformer as ide
-from ide_transformer.equation import RESIDUALS, Domains, integrate
+from ide_transformer.equation import RESIDUALS, integrate
 from ide_transformer.equation.operators.quadrature.blocks import Stream
 from ide_transformer.equation.operators.quadrature.integrate import fused_mean, prepare
 from ide_transformer.equation.operators.quadrature.token_mean import token_mean
@@ -80,8 +80,8 @@ def test_derivatives_of_every_form(kind, region):
 @pytest.mark.parametrize(("region", "seen"), [("window", 64), ("near", 67)])
 def test_blocks_that_are_not_seen_are_left_out(region, seen):
     inputs, domain = make_inputs(130), ide.TokenDomain.uniform(130)
-    domains, region = Domains(domain, domain), REGIONS[region]
-    traced = jax.jit(lambda *x: integrate(*x, domains, region)).trace(*inputs)
+    region = REGIONS[region]
+    traced = jax.jit(lambda *x: integrate(*x, domain, domain, region)).trace(*inputs)
     ours = traced.lower().compile()(*inputs)
     assert largest(ours, by_hand(inputs, region)) < 1e-13
     # The first 64 queries see so many of the points only.
@@ -100,7 +100,7 @@ def test_points_around_a_circle_and_in_any_order(circle):
     else:
         domain = ide.TokenDomain(jnp.asarray(positions, float)[:, None])
         region, options = ide.Volterra(), dict(positions=positions)
-    ours = compiled(*inputs, Domains(domain, domain), region)
+    ours = compiled(*inputs, domain, domain, region)
     assert largest(ours, by_hand(inputs, region, **options)) < 1e-13
 
 
@@ -135,12 +135,12 @@ def test_a_state_of_lower_precision_than_the_weights_may_be_padding_only(kind):
 @pytest.mark.parametrize("tokens, others, block", [(1, 1, 3), (5, 12, 5), (11, 4, 3)])
 def test_forms_agree_with_points_of_another_number(tokens, others, block):
     query, (_, key, value) = make_inputs(tokens)[0], make_inputs(others, seed=1)
-    domains = Domains(ide.TokenDomain.uniform(tokens), ide.TokenDomain.uniform(others))
+    domains = ide.TokenDomain.uniform(tokens), ide.TokenDomain.uniform(others)
 
     def difference(query, key, value):
-        dense = integrate(query, key, value, domains, ide.Fredholm())
-        integrand, restore = prepare(query, key, value, domains.points, None)
-        streamed = token_mean(integrand, domains, Stream(ide.Fredholm(), block, False))
+        dense = integrate(query, key, value, *domains, ide.Fredholm())
+        integrand, restore = prepare(query, key, value, *domains, None)
+        streamed = token_mean(integrand, Stream(ide.Fredholm(), block, False))
         return jnp.max(jnp.abs(restore(streamed.mean) - dense))
 
     assert float(jax.jit(difference)(query, key, value)) < 1e-14
@@ -153,16 +153,16 @@ def test_the_fused_form_has_the_same_mathematics(region, padded):
         domain = domain.padded(np.arange(TOKENS)[None] < np.array([[TOKENS], [19]]))
     region = REGIONS[region]
     fused = eqx.filter_jit(fused_mean)(*inputs, domain, region, implementation="xla")
-    ours = compiled(*inputs, Domains(domain, domain), region)
+    ours = compiled(*inputs, domain, domain, region)
     # JAX computes the scores in float32, whatever the dtype of the inputs.
     assert largest(fused, ours) < 1e-6
 
 
 def test_low_precision_accumulates_in_float32():
-    inputs, domains = [x.astype(jnp.float32) for x in make_inputs()], Domains(DOMAIN, DOMAIN)
-    mean = compiled(*(x.astype(jnp.bfloat16) for x in inputs), domains, ide.Volterra())
+    inputs, where = [x.astype(jnp.float32) for x in make_inputs()], (DOMAIN, DOMAIN)
+    mean = compiled(*(x.astype(jnp.bfloat16) for x in inputs), *where, ide.Volterra())
     assert mean.dtype == jnp.float32
-    assert largest(mean, compiled(*inputs, domains, ide.Volterra())) < 0.05
+    assert largest(mean, compiled(*inputs, *where, ide.Volterra())) < 0.05
 
 
 def test_queries_that_see_padding_only_stay_finite():
@@ -220,8 +220,8 @@ def test_a_gradient_that_keeps_the_residuals_does_not_integrate_again():
 
     def exponentials(policy):
         def total(query):
-            domains = Domains(DOMAIN, DOMAIN)
-            return jnp.sum(integrate(query, key, value, domains, ide.Volterra()) ** 2)
+            mean = integrate(query, key, value, DOMAIN, DOMAIN, ide.Volterra())
+            return jnp.sum(mean**2)
 
         gradient = jax.grad(jax.checkpoint(total, policy=policy))
         return str(jax.make_jaxpr(gradient)(query)).count(" exp ")

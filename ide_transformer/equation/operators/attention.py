@@ -32,7 +32,6 @@ from .positions import (
     Volterra,
 )
 from .quadrature.integrate import integrate
-from .quadrature.token_mean import Domains
 
 
 # Queries, keys and values, head by head: queries of the tokens, the others of those that they
@@ -119,14 +118,15 @@ class AbstractAttention(AbstractOperator):
     def integral(
         self,
         projections: QueriesKeysValues,
-        domains: Domains,
+        query_domain: TokenDomain,
+        domain: TokenDomain,
         region: AbstractRegion,
         bias: ScoreBias = None,
     ) -> State:
         """`Σ_h ∫ γ_h V_h dx' W^O_h`, in the dtype of the queries."""
         # The integral is a product too, in the dtype of the weights.
         query, key, value = (x.astype(self.value.weight.dtype) for x in projections)
-        mean = integrate(query, key, value, domains, region, bias)
+        mean = integrate(query, key, value, query_domain, domain, region, bias)
         mean = mean.reshape(*query.shape[:-2], -1)
         return self.output(mean.astype(projections[0].dtype))
 
@@ -240,7 +240,7 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         key = self.positions(self.key_normalization.project(key), domain)
         (key, value), seen = others((key, value), domain)
         bias = self.positions.score_bias(domain, seen)
-        return self.integral((query, key, value), Domains(domain, seen), self.region, bias)
+        return self.integral((query, key, value), domain, seen, self.region, bias)
 
 
 class CrossAttention(AbstractAttention, AbstractSourcedOperator):
@@ -300,8 +300,7 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
                 f"CrossAttention: the source has shape {source.shape}, but the state, its "
                 f"domain and the weights need {expected}."
             )
-        domains = Domains(domain, source_domain)
-        return self.integral(self.projections(u, source), domains, Fredholm())
+        return self.integral(self.projections(u, source), domain, source_domain, Fredholm())
 
 
 class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):

@@ -15,7 +15,6 @@ from ..domain import TokenDomain
 from .attention import AbstractAttention
 from .operator import AbstractTokenIntegral, Others
 from .positions import AbstractRegion, Fredholm, Volterra
-from .quadrature.token_mean import Domains
 
 
 class AbstractCausalKernel(AbstractAttention):
@@ -95,7 +94,7 @@ class GaussianAttention(AbstractCausalKernel, AbstractTokenIntegral):
         query = jnp.concatenate([query, jnp.ones_like(query[..., :1])], axis=-1)
         query = query * math.sqrt(query.shape[-1] / self.head_features)
         (key, value), seen = others((jnp.concatenate([key, half], axis=-1), value), domain)
-        return self.integral((query, key, value), Domains(domain, seen), self.region)
+        return self.integral((query, key, value), domain, seen, self.region)
 
 
 class GalerkinAttention(AbstractAttention):

@@ -19,7 +19,6 @@ from .attention import AbstractAttention
 from .grid import check_axes, goes_around, on_grid, shifted
 from .operator import check_features
 from .positions import Fredholm
-from .quadrature.token_mean import Domains
 
 
 class Statistics(eqx.Module):
@@ -157,7 +156,7 @@ class ConvolutionalAttention(AbstractAttention):
             self.key(tokens(self.key_convolution)),
             self.value(tokens(self.value_convolution)),
         )
-        return self.integral(heads, Domains(domain, coarse), Fredholm())
+        return self.integral(heads, domain, coarse, Fredholm())
 
     def coarse_domain(self, domain: TokenDomain) -> TokenDomain:
         """Ω_x', the points of keys and values."""

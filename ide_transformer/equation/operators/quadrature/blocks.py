@@ -2,7 +2,7 @@
 
 import functools as ft
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,10 +15,8 @@ from .token_mean import (
     POINTS,
     QUERIES,
     AbstractQuadrature,
-    Domains,
     Integrand,
     Mean,
-    places,
     tangent_part,
     weighted,
 )
@@ -39,11 +37,11 @@ class Blocks(AbstractQuadrature):
 
     spans: tuple[Span, ...] = eqx.field(static=True)
 
-    def mean(self, integrand: Integrand, domains: Domains) -> Mean:
+    def mean(self, integrand: Integrand) -> Mean:
         parts = []
         for span in self.spans:
             here = _part(integrand, span)
-            s = self.scores(here, _domains(domains, span))
+            s = self.scores(here)
             maximum = jnp.max(s, axis=-1)
             gamma = jnp.exp(s - maximum[..., None])
             normaliser = jnp.sum(gamma, axis=-1)
@@ -51,21 +49,17 @@ class Blocks(AbstractQuadrature):
             parts.append(Mean(mean, maximum, normaliser))
         return _join(parts)
 
-    def tangent(
-        self, integrand: Integrand, rate: Integrand, mean: Mean, domains: Domains
-    ) -> Mean:
+    def tangent(self, integrand: Integrand, rate: Integrand, mean: Mean) -> Mean:
+        # Nothing of a block is kept.
+        @ft.partial(jax.checkpoint, prevent_cse=False)
+        def one(here, rate, scale):
+            return tangent_part(self.scores(here), here, rate, scale, self.ends(here))
+
         parts = []
         for span in self.spans:
-            # Nothing of a block is kept.
-            @ft.partial(jax.checkpoint, prevent_cse=False)
-            def one(here, rate, scale, domains):
-                s = self.scores(here, domains)
-                return tangent_part(s, here, rate, scale, self.ends(here, domains))
-
             queries = slice(span.start, span.stop)
             scale = mean.maximum[..., queries], mean.normaliser[..., queries]
-            here, there = _part(integrand, span), _part(rate, span)
-            parts.append(one(here, there, scale, _domains(domains, span)))
+            parts.append(one(_part(integrand, span), _part(rate, span), scale))
         return _join(parts)
 
 
@@ -74,13 +68,6 @@ def _part(integrand: Integrand, span: Span) -> Integrand:
     start, stop, first, last = span
     queries = integrand.map(QUERIES, lambda x, axis: lax.slice_in_dim(x, start, stop, 1, axis))
     return queries.map(POINTS, lambda x, axis: lax.slice_in_dim(x, first, last, 1, axis))
-
-
-def _domains(domains: Domains, span: Span) -> Domains:
-    return Domains(
-        places(domains.queries, lambda x: x[span.start : span.stop]),
-        places(domains.points, lambda x: x[span.first : span.last]),
-    )
 
 
 def _join(parts: list[Mean]) -> Mean:
@@ -107,8 +94,8 @@ class Stream(AbstractQuadrature):
     block: int = eqx.field(static=True)
     in_order: bool = eqx.field(static=True)
 
-    def mean(self, integrand: Integrand, domains: Domains) -> Mean:
-        points = self._points(integrand, domains.points)
+    def mean(self, integrand: Integrand) -> Mean:
+        points = self._points(integrand)
 
         def block_mean(queries):
             start = _zero(queries, points)
@@ -125,21 +112,19 @@ class Stream(AbstractQuadrature):
             sums = self._over(queries, points, None, add, start._replace(maximum=lowest))
             return sums._replace(mean=sums.mean / sums.normaliser[..., None])
 
-        blocks = lax.map(block_mean, self._queries(integrand, domains.queries))
+        blocks = lax.map(block_mean, self._queries(integrand))
         return _uncut(blocks, integrand.query.shape[-2])
 
-    def tangent(
-        self, integrand: Integrand, rate: Integrand, mean: Mean, domains: Domains
-    ) -> Mean:
-        points = self._points(integrand, domains.points)
-        rates = self._points(rate, domains.points).parts
+    def tangent(self, integrand: Integrand, rate: Integrand, mean: Mean) -> Mean:
+        points, rates = self._points(integrand), self._cut_points(rate)
 
         # Nothing of a block is kept, and of a block of queries nothing but these.
         @jax.checkpoint
         def part(queries, query_rate, scale, there, rates):
-            here, domains = _together(queries, there)
-            rate, ends = rates._replace(query=query_rate), self.ends(here, domains)
-            return tangent_part(self._scores(queries, there), here, rate, scale, ends)
+            here, rate = _together(queries, there), rates._replace(query=query_rate)
+            return tangent_part(
+                self._scores(queries, there), here, rate, scale, self.ends(here)
+            )
 
         @jax.checkpoint
         def block_tangent(x):
@@ -157,24 +142,26 @@ class Stream(AbstractQuadrature):
             _cut(mean.maximum, -1, self.block),
             _cut(mean.normaliser, -1, self.block, fill=1.0),
         )
-        queries = self._queries(integrand, domains.queries)
+        queries = self._queries(integrand)
         return _uncut(
             lax.map(block_tangent, (queries, query_rate, scale)), integrand.query.shape[-2]
         )
 
-    def _queries(self, integrand: Integrand, domain: TokenDomain) -> "_Queries":
-        query = _cut(integrand.query, -2, self.block)
-        return _Queries(jnp.arange(len(query)), _cut_domain(domain, self.block), query)
+    def _queries(self, integrand: Integrand) -> "_Queries":
+        cut = integrand.map(QUERIES, lambda x, axis: _cut(x, axis, self.block))
+        return _Queries(jnp.arange(len(cut.query)), cut.query, cut.query_domain)
 
-    def _points(self, integrand: Integrand, domain: TokenDomain) -> "_Points":
+    def _points(self, integrand: Integrand) -> "_Points":
         # One row, which stands for all queries.
-        real = _cut(jnp.ones((1, domain.num_tokens), bool), -1, self.block)
-        parts = integrand._replace(query=None, bias=None)
-        parts = parts.map(POINTS, lambda x, axis: _cut(x, axis, self.block))
-        return _Points(jnp.arange(len(real)), _cut_domain(domain, self.block), real, parts)
+        real = _cut(jnp.ones((1, integrand.key.shape[-2]), bool), -1, self.block)
+        return _Points(jnp.arange(len(real)), real, self._cut_points(integrand))
+
+    def _cut_points(self, integrand: Integrand) -> Integrand:
+        parts: Any = integrand._replace(query=None, query_domain=None, bias=None)
+        return parts.map(POINTS, lambda x, axis: _cut(x, axis, self.block))
 
     def _scores(self, queries: "_Queries", points: "_Points") -> Float[Array, "..."]:
-        s = self.scores(*_together(queries, points))
+        s = self.scores(_together(queries, points))
         return jnp.where(jnp.broadcast_to(points.real, s.shape), s, -jnp.inf)
 
     def _over(
@@ -200,8 +187,8 @@ class _Queries(NamedTuple):
     """Blocks of queries, the leading axis, with their numbers and their points of Ω_x."""
 
     index: Int[Array, "..."]
-    at: TokenDomain
     query: Float[Array, "..."]
+    domain: TokenDomain
 
 
 class _Points(NamedTuple):
@@ -209,13 +196,12 @@ class _Points(NamedTuple):
     are those that do not just fill up the last block."""
 
     index: Int[Array, "..."]
-    at: TokenDomain
     real: Bool[Array, "..."]
     parts: Integrand
 
 
-def _together(queries: _Queries, points: _Points) -> tuple[Integrand, Domains]:
-    return points.parts._replace(query=queries.query), Domains(queries.at, points.at)
+def _together(queries: _Queries, points: _Points) -> Integrand:
+    return points.parts._replace(query=queries.query, query_domain=queries.domain)
 
 
 def _zero(queries: _Queries, points: _Points) -> Mean:
@@ -224,11 +210,6 @@ def _zero(queries: _Queries, points: _Points) -> Mean:
     shape = queries.query.shape[:-1]
     mean = jnp.zeros((*shape, points.parts.value.shape[-1]), wide)
     return Mean(mean, jnp.zeros(shape, wide), jnp.zeros(shape, wide))
-
-
-def _cut_domain(domain: TokenDomain, block: int) -> TokenDomain:
-    """The points in blocks, each of which is a domain."""
-    return jax.tree.map(lambda x: _cut(x, 0, block), places(domain))
 
 
 def _cut(x: Array, axis: int, block: int, *, fill: float = 0.0) -> Array:

@@ -13,14 +13,7 @@ from ...domain import TokenDomain
 from ..positions import AbstractRegion, Heads, ScoreBias
 from .blocks import Blocks, Span, Stream
 from .ring import Ring
-from .token_mean import (
-    AbstractQuadrature,
-    Domains,
-    Integrand,
-    log_weighting,
-    places,
-    token_mean,
-)
+from .token_mean import AbstractQuadrature, Integrand, log_weighting, token_mean
 
 
 # The least queries of a block, and the most blocks; the number of tokens from which on both
@@ -38,28 +31,33 @@ def integrate(
     query: Heads,
     key: Shared,
     value: Shared,
-    domains: Domains,
+    query_domain: TokenDomain,
+    domain: TokenDomain,
     region: AbstractRegion,
     bias: ScoreBias = None,
 ) -> Float[Array, "*batch tokens heads value_features"]:
     """`∫ γ(x, x') V(x') dx'` over the region of each x, by the quadrature of the domain of x',
     each head by itself; `bias` is added to the scores `s_h(x, x')`."""
-    domain = domains.points
     # On a circle, the first tokens are near the last ones.
-    in_order = domains.queries is domain and domain.consecutive and domain.period is None
+    in_order = query_domain is domain and domain.consecutive and domain.period is None
     plain = in_order and bias is None and value.shape[-1] == key.shape[-1]
     fits = query.shape[-1] <= 128 and query.shape[-1] % 8 == 0 and query.shape[-3] > 1
     # cuDNN's flash attention, in low precision.
     low = jax.default_backend() == "gpu" and query.dtype == jnp.bfloat16
     if plain and fits and low and token_devices() == 1:
         return fused_mean(query, key, value, domain, region)
-    integrand, restore = prepare(query, key, value, domain, bias)
+    integrand, restore = prepare(query, key, value, query_domain, domain, bias)
     quadrature = _quadrature(integrand, region, in_order)
-    return restore(token_mean(integrand, Domains(*map(places, domains)), quadrature).mean)
+    return restore(token_mean(integrand, quadrature).mean)
 
 
 def prepare(
-    query: Heads, key: Shared, value: Shared, domain: TokenDomain, bias: ScoreBias
+    query: Heads,
+    key: Shared,
+    value: Shared,
+    query_domain: TokenDomain,
+    domain: TokenDomain,
+    bias: ScoreBias,
 ) -> tuple[Integrand, Callable[[Array], Array]]:
     """The integrand, heads before tokens, and the map of its mean back to tokens before
     heads."""
@@ -79,6 +77,7 @@ def prepare(
         jnp.moveaxis(key, -3, -2),
         jnp.moveaxis(value, -3, -2),
         *(weights, bias, end_weights, domain.ends),
+        *(TokenDomain(x.points, period=x.period) for x in (query_domain, domain)),
     )
     return integrand, lambda mean: jnp.moveaxis(mean, -2, -4).reshape(*batch, tokens, heads, -1)
 
@@ -121,7 +120,7 @@ def fused_mean(
     only, in which weights that are 0 have the derivative 0. On a GPU it has not been run yet;
     its mathematics are tested with `xla`."""
     batch, tokens = query.shape[:-3], query.shape[-3]
-    integrand, _ = prepare(query, key, value, domain, None)
+    integrand, _ = prepare(query, key, value, domain, domain, None)
     bias = log_weighting(integrand, region.ends(domain, integrand.ends))
     if bias is not None:
         bias = jnp.broadcast_to(bias, (*batch, tokens, tokens)).astype(query.dtype)

@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Int, PyTree
 
 from ...devices import SEQUENCE, token_devices
-from .token_mean import POINTS, QUERIES, AbstractQuadrature, Domains, Integrand, Mean, places
+from .token_mean import POINTS, QUERIES, AbstractQuadrature, Integrand, Mean
 
 
 class Ring(AbstractQuadrature):
@@ -27,35 +27,32 @@ class Ring(AbstractQuadrature):
 
     part: AbstractQuadrature
 
-    def mean(self, integrand: Integrand, domains: Domains) -> Mean:
-        def local(integrand, domains):
+    def mean(self, integrand: Integrand) -> Mean:
+        def local(integrand):
             def visit(total, hop):
-                new = self.part.mean(*_visited(integrand, domains, hop))
-                return _joined(total, new), None
+                return _joined(total, self.part.mean(_visited(integrand, hop))), None
 
-            first = self.part.mean(*_visited(integrand, domains, jnp.array(0)))
+            first = self.part.mean(_visited(integrand, jnp.array(0)))
             return lax.scan(visit, first, jnp.arange(1, token_devices()))[0]
 
-        return _on_parts(local, (integrand, domains), integrand)
+        return _on_parts(local, (integrand,), integrand)
 
-    def tangent(
-        self, integrand: Integrand, rate: Integrand, mean: Mean, domains: Domains
-    ) -> Mean:
-        def local(integrand, rate, mean, domains):
+    def tangent(self, integrand: Integrand, rate: Integrand, mean: Mean) -> Mean:
+        def local(integrand, rate, mean):
             # Of a visit nothing is kept; in the gradient the points come again.
             @jax.checkpoint
-            def part(hop, integrand, rate, mean, domains):
-                here, there = _visited(integrand, domains, hop)
-                return self.part.tangent(here, _visiting(rate, hop), mean, there)
+            def part(hop, integrand, rate, mean):
+                here, along = _visited(integrand, hop), _visited(rate, hop)
+                return self.part.tangent(here, along, mean)
 
             def visit(total, hop):
-                new = part(hop, integrand, rate, mean, domains)
+                new = part(hop, integrand, rate, mean)
                 return jax.tree.map(jnp.add, total, new), None
 
             zero = jax.tree.map(jnp.zeros_like, mean)
             return lax.scan(visit, zero, jnp.arange(token_devices()))[0]
 
-        return _on_parts(local, (integrand, rate, mean, domains), integrand)
+        return _on_parts(local, (integrand, rate, mean), integrand)
 
 
 def _on_parts(local: Callable[..., Mean], arguments: tuple, integrand: Integrand) -> Mean:
@@ -71,37 +68,28 @@ def _on_parts(local: Callable[..., Mean], arguments: tuple, integrand: Integrand
     )(*arguments)
 
 
-def _specs(argument: PyTree) -> PyTree[PartitionSpec]:
+def _specs(argument: Integrand | Mean) -> PyTree[PartitionSpec]:
     """For each array of an argument, the axis along which it is divided."""
-    if isinstance(argument, Integrand):
-        axes = tuple(q or p for q, p in zip(QUERIES, POINTS, strict=True))
-        return argument.map(axes, lambda x, axis: _spec(x.ndim, axis))
     if isinstance(argument, Mean):
         return argument.map(lambda x, axis: _spec(x.ndim, axis))
-    return jax.tree.map(lambda x: _spec(x.ndim, 0), argument)
+    axes = tuple(q or p for q, p in zip(QUERIES, POINTS, strict=True))
+    return argument.map(axes, lambda x, axis: _spec(x.ndim, axis))
 
 
 def _spec(rank: int, axis: int) -> PartitionSpec:
     return PartitionSpec(*(SEQUENCE if i == axis % rank else None for i in range(rank)))
 
 
-def _visited(
-    integrand: Integrand, domains: Domains, hop: Int[Array, ""]
-) -> tuple[Integrand, Domains]:
+def _visited(integrand: Integrand, hop: Int[Array, ""]) -> Integrand:
     """The queries of this device with the points that are `hop` devices before it."""
-    points = places(domains.points, lambda x: _shifted(x, hop))
-    return _visiting(integrand, hop), Domains(domains.queries, points)
-
-
-def _visiting(integrand: Integrand, hop: Int[Array, ""]) -> Integrand:
-    bias = integrand.bias
+    query, bias, domain = integrand.query, integrand.bias, integrand.query_domain
     if bias is not None:
         # Rows of a bias lie with their queries, each for all points.
         size = bias.shape[-1] // token_devices()
         part = (lax.axis_index(SEQUENCE) - hop) % token_devices()
         bias = lax.dynamic_slice_in_dim(bias, part * size, size, axis=-1)
-    points = integrand._replace(query=None, bias=None)
-    return _shifted(points, hop)._replace(query=integrand.query, bias=bias)
+    points: Any = integrand._replace(query=None, bias=None, query_domain=None)
+    return _shifted(points, hop)._replace(query=query, bias=bias, query_domain=domain)
 
 
 def _shifted(arrays: PyTree[Array], hop: Int[Array, ""]) -> PyTree[Array]:

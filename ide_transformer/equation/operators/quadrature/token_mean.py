@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, DTypeLike, Float
@@ -32,27 +33,32 @@ class Integrand(NamedTuple):
     outside the region. Queries are divided by `sqrt(features)`; one axis of theirs is for the
     keys and one for those that share a key. Log weights are for each sample or for all, `None`
     for equal ones; those of the ends stand in their place where the region of a query ends at
-    that coordinate."""
+    that coordinate. Both domains are points alone, those of the queries and those over which
+    the integral runs."""
 
     query: Queries
     key: Keys
     value: Keys
     log_weights: Float[Array, "... others"] | None
     bias: Bias
-    log_end_weights: Float[Array, "... ends others"] | None = None
-    ends: Ends = None
+    log_end_weights: Float[Array, "... ends others"] | None
+    ends: Ends
+    query_domain: TokenDomain
+    domain: TokenDomain
 
     def map(self, axes: "Axes", change: Callable[[Array, int], Any]) -> "Integrand":
         """`change(part, axis)` of the parts that have an axis of this kind; `None` stays."""
-        pairs = zip(self, axes, strict=True)
-        kept: Any = (x if x is None or axis is None else change(x, axis) for x, axis in pairs)
-        return Integrand(*kept)
+
+        def changed(part: Any, axis: int | None) -> Any:
+            return part if axis is None else jax.tree.map(lambda x: change(x, axis), part)
+
+        return Integrand(*map(changed, self, axes))
 
 
 # For each part the axis of the queries, or that of the points; `None` where it has none.
 Axes: TypeAlias = tuple[int | None, ...]
-QUERIES: Axes = (-2, None, None, None, -2, None, None)
-POINTS: Axes = (None, -2, -2, -1, -1, -1, -1)
+QUERIES: Axes = (-2, None, None, None, -2, None, None, -2, None)
+POINTS: Axes = (None, -2, -2, -1, -1, -1, -1, None, -2)
 
 
 class Mean(NamedTuple):
@@ -72,20 +78,6 @@ class Mean(NamedTuple):
         )
 
 
-class Domains(NamedTuple):
-    """The domain of the queries, and that of the keys and values, over which integrals run."""
-
-    queries: TokenDomain
-    points: TokenDomain
-
-
-def places(
-    domain: TokenDomain, change: Callable[[Array], Array] = lambda points: points
-) -> TokenDomain:
-    """The points of a domain, or some of them, as a domain without weights."""
-    return TokenDomain(change(domain.points), period=domain.period)
-
-
 class AbstractQuadrature(eqx.Module):
     """A way to run through the points of the domain. The derivative needs neither γ nor the
     scores of the forward pass: they are computed again, part by part."""
@@ -93,45 +85,43 @@ class AbstractQuadrature(eqx.Module):
     region: AbstractRegion
 
     @abc.abstractmethod
-    def mean(self, integrand: Integrand, domains: Domains) -> Mean: ...
+    def mean(self, integrand: Integrand) -> Mean: ...
 
     @abc.abstractmethod
-    def tangent(
-        self, integrand: Integrand, rate: Integrand, mean: Mean, domains: Domains
-    ) -> Mean:
+    def tangent(self, integrand: Integrand, rate: Integrand, mean: Mean) -> Mean:
         """Along `rate`, in which `None` is zero and in which it is linear: `Σ_z γ (v' + s' v)`
         and, in the place of the maximum, `Σ_z γ s'`, the derivative of `maximum + log
         normaliser`."""
 
-    def scores(self, integrand: Integrand, domains: Domains) -> Scores:
+    def scores(self, integrand: Integrand) -> Scores:
         """The scores with quadrature weights and bias, and a large negative number where the
         point is outside the region."""
         s = products(integrand.query, integrand.key)
-        weighting = log_weighting(integrand, self.ends(integrand, domains))
+        weighting = log_weighting(integrand, self.ends(integrand))
         s = with_terms(s, weighting, integrand.bias)
-        inside = self.region.indicator(*domains)
+        inside = self.region.indicator(integrand.query_domain, integrand.domain)
         if inside is None:
             return s
         return jnp.where(jnp.broadcast_to(inside, s.shape), s, outside(s.dtype))
 
-    def ends(self, integrand: Integrand, domains: Domains) -> EndIndicator:
+    def ends(self, integrand: Integrand) -> EndIndicator:
         """Indicator of where end weights count; `None` for nowhere."""
-        return self.region.ends(domains.queries, integrand.ends)
+        return self.region.ends(integrand.query_domain, integrand.ends)
 
 
 @eqx.filter_custom_jvp
-def token_mean(integrand: Integrand, domains: Domains, quadrature: AbstractQuadrature) -> Mean:
+def token_mean(integrand: Integrand, quadrature: AbstractQuadrature) -> Mean:
     """The mean of the values under γ. Its derivative keeps the mean, the maximum and the
     normaliser only, and is linear in the direction, for forward and reverse mode."""
-    return quadrature.mean(integrand, domains)
+    return quadrature.mean(integrand)
 
 
 @token_mean.def_jvp
 def _token_mean_jvp(primals, tangents):
-    integrand, domains, quadrature = primals
-    mean = token_mean(integrand, domains, quadrature)
+    integrand, quadrature = primals
+    mean = token_mean(integrand, quadrature)
     mean = Mean(*map(checkpoint_name, mean, RESIDUALS))
-    rate = quadrature.tangent(integrand, tangents[0], mean, domains)
+    rate = quadrature.tangent(integrand, tangents[0], mean)
     tangent = rate.mean - mean.mean * rate.maximum[..., None]
     # γ depends on maximum and normaliser through `maximum + log normaliser` only, so its
     # whole derivative may be that of the maximum.
