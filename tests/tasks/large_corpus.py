@@ -27,18 +27,20 @@ def documents(text: str, size: int, *, seed: int = 0) -> list[str]:
     return found
 
 
-def write_corpus(folder: Path, name: str, texts: list[str]) -> None:
-    """The same texts as NAME.jsonl and as NAME.parquet."""
+def write_corpus(folder: Path, name: str, texts: list[str]) -> Path:
+    """The texts as NAME.jsonl, whose path it gives."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{name}.jsonl").open("w") as file:
+    path = folder / f"{name}.jsonl"
+    with path.open("w") as file:
         for number, text in enumerate(texts):
             file.write(json.dumps({"id": number, "text": text}) + "\n")
-    table = pa.table({"id": range(len(texts)), "text": texts})
-    pq.write_table(table, folder / f"{name}.parquet", row_group_size=2000)
+    return path
 
 
 if __name__ == "__main__":
     from ide_transformer.tasks import shakespeare
 
-    texts = documents(shakespeare(), int(float(sys.argv[1]) * 1e6))
-    write_corpus(Path(sys.argv[2]), "large", texts)
+    texts, folder = documents(shakespeare(), int(float(sys.argv[1]) * 1e6)), Path(sys.argv[2])
+    write_corpus(folder, "large", texts)
+    table = pa.table({"id": range(len(texts)), "text": texts})
+    pq.write_table(table, folder / "large.parquet", row_group_size=2000)

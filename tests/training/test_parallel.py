@@ -24,17 +24,13 @@ ON_MESHES = Path(__file__).parent / "on_meshes.py"
 THREE_AXES = {"fsdp": 2, "tensor": 2, "sequence": 2}
 # By what is trained, the layouts on which it is.
 RUNS = {
-    "": [THREE_AXES, {"data": 4}, {"fsdp": 4}, {"tensor": 2}, {"sequence": 4}],
-    "solver.kind=strang(heun) optimizer.kind=lion optimizer.schedule=warmup_stable_decay": [
-        THREE_AXES
-    ],
+    "optimizer.kind=lion": [THREE_AXES, {"data": 2, "fsdp": 4}],
     "solver.kind=algebraically_reversible(lie_trotter) training.gradient=reversible"
     " optimizer.kind=schedule_free optimizer.schedule=constant": [
         {"data": 2, "tensor": 2, "sequence": 2}
     ],
-    'optimizer.kind=muon optimizer.clip=0.1 optimizer.groups={"control":0.5}': [
-        {"data": 2, "fsdp": 2, "tensor": 2}
-    ],
+    "solver.kind=strang(heun) optimizer.kind=muon optimizer.clip=0.1"
+    ' optimizer.groups={"control":0.5}': [{"data": 2, "fsdp": 2, "tensor": 2}],
 }
 
 

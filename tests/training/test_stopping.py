@@ -20,13 +20,13 @@ from training import stub
 from training.conftest import TEXT
 
 
-STEPS = 40
+STEPS = 24
 SECTIONS = {
     "data": {"name": "text", "path": "text.txt"},
-    "model": {"width": 32, "context": 32, "dropout": 0.1},
+    "model": {"context": 16, "dropout": 0.1},
     "training": {
-        **{"steps": STEPS, "batch_size": 16, "log_every": 3, "checkpoint_every": 4},
-        **{"evaluate_every": 8, "keep_best": True, "sample": 4, "refine": {0: 1, 16: 2}},
+        **{"steps": STEPS, "batch_size": 8, "log_every": 3, "checkpoint_every": 4},
+        **{"evaluate_every": 8, "keep_best": True, "sample": 4, "refine": {0: 1, 8: 2}},
     },
 }
 # Imports the package once; each run is a process that begins without a device.
