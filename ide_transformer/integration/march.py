@@ -1,7 +1,7 @@
 """Fixed steps: a scan over the intervals, their weights passed as its inputs."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -64,16 +64,6 @@ class Steps(eqx.Module):
         """The state of the solver before the first step."""
         return self.solver.init(terms, self.offsets[0], self.offsets[1], u0, args)
 
-    def step(
-        self, terms: PyTree, ends: tuple[Any, Any], carry: Carry, args: PyTree, made_jump: Any
-    ) -> tuple[Carry, PyTree]:
-        """A step between two ends, and the values that interpolate it."""
-        t0, t1 = ends
-        u, _, dense_info, solver_state, result = self.solver.step(
-            terms, t0, t1, carry.u, args, carry.solver_state, made_jump
-        )
-        return Carry(u, solver_state, solvers.first_failure(carry.result, result)), dense_info
-
     def advance(
         self, terms: PyTree, edges: Array, carry: Carry, args: PyTree, *, dense=False, loop=True
     ) -> tuple[Carry, PyTree]:
@@ -82,8 +72,10 @@ class Steps(eqx.Module):
 
         def step(carry, inputs):
             t0, t1, made_jump = inputs
-            carry, dense_info = self.step(terms, (t0, t1), carry, args, made_jump)
-            return carry, dense_info if dense else None
+            u, state, result = carry
+            made = solvers.StepField(terms, t0, t1, args).step(self.solver, u, state, made_jump)
+            result = solvers.first_failure(result, made.result)
+            return Carry(made.y1, made.solver_state, result), made.dense_info if dense else None
 
         # The field jumps at the beginning of an interval.
         jumps = (np.arange(self.number) == 0) & (not self.equation.continuous)
