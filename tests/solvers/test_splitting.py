@@ -39,6 +39,28 @@ def test_compositions():
     for coefficients, order in (((0.5, 0.5), 2), (suzuki, 4), (yoshida, 4), ((0.2, 0.8), 2)):
         assert ide.Composition(coefficients=coefficients).order(terms) == order
     assert len(suzuki) == 5 and min(suzuki) > min(yoshida)
+    # A triple jump of one of order p cancels h^(p+1).
+    for p in (4, 6):
+        outer = 1 / (2 - 2 ** (1 / (p + 1)))
+        yoshida = tuple(jump * x for jump in (outer, 1 - 2 * outer, outer) for x in yoshida)
+        assert ide.Composition(coefficients=yoshida).splitting_order == p + 2
+
+
+def test_a_composition_of_order_six():
+    """Solution A of Yoshida (1990), with 15 published digits."""
+    outer = 0.784513610477560, 0.235573213359357, -1.17767998417887
+    composition = ide.Composition(
+        diffrax.Dopri8(), (*outer, 1 - 2 * sum(outer), *reversed(outer))
+    )
+    parts = matrices(2)
+    equation, u1 = tied_equation(*parts), exact(sum(parts))
+    assert composition.order(equation.terms) == 6
+    order = observed_order(
+        lambda n: largest(final(equation, composition, steps_per_interval=n), u1), (2, 4, 8)
+    )
+    assert abs(order - 6) < 0.15
+    with pytest.raises(ide.InputError, match="order 3 to about 5 digits"):
+        ide.Composition(coefficients=(1.3512, -1.7024, 1.3512))
 
 
 def test_a_flow_in_closed_form_takes_the_place_of_the_sub_solver():
