@@ -164,6 +164,8 @@ def _from_numpy(value: Any, adapter: TypeAdapter) -> Any:
 
 def _check(name: str, argument: str, value: Any, adapter: TypeAdapter) -> None:
     hint = f"; write {value.__name__}(…)" if inspect.isclass(value) else ""
+    if isinstance(value, str) and (meant := _module_named(value)):
+        hint = f"; a name is for YAML, in Python write {meant}(…)"
     try:
         valid = adapter.validate_python(value, strict=True)
     except ValidationError as error:
@@ -187,6 +189,18 @@ def _check(name: str, argument: str, value: Any, adapter: TypeAdapter) -> None:
     raise InputError(
         f"{name}: {argument}={_shown(value)}: {problem.replace('Input', argument, 1)}{hint}."
     ) from None
+
+
+def _module_named(text: str) -> str | None:
+    """The name of the equinox module that a configuration would write so: `strang(heun)` is
+    `Strang`."""
+    word = re.split(r"\W", text)[0].replace("_", "").lower()
+    kinds = [eqx.Module]
+    for kind in kinds:
+        if kind.__name__.lower() == word:
+            return kind.__name__
+        kinds += kind.__subclasses__()
+    return None
 
 
 def is_known(x: Any) -> bool:

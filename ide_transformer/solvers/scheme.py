@@ -10,7 +10,7 @@ import jax
 from jaxtyping import Array, Float, PyTree
 
 from ..arguments import checked
-from ..equation import Depth
+from ..equation import Depth, parts
 from ..errors import InputError
 
 
@@ -90,6 +90,12 @@ class StepField(eqx.Module):
             raise InputError(
                 f"{type(scheme).__name__} splits a sum of operators, but was given "
                 f"{type(self.terms).__name__}; pass equation.terms or a diffrax.MultiTerm."
+            )
+        if noise := parts(self.terms, diffrax.AbstractBrownianPath):
+            raise InputError(
+                f"{type(scheme).__name__} solves ordinary differential equations, but a term "
+                f"has noise, {type(noise[0]).__name__}; take a solver of diffrax for "
+                "stochastic ones, such as diffrax.EulerHeun(), on terms that are not split."
             )
         return [self.with_terms(term) for term in self.terms.terms]
 

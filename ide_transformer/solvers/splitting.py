@@ -266,13 +266,13 @@ def _symmetric(*outer: float) -> tuple[float, ...]:
 
 @ft.cache
 def _order_of_composition(name: str, coefficients: tuple[float, ...]) -> int:
-    """The order of a composition of Strang steps, S(h) = exp(h E_1 + h³ E_3 + h⁵ E_5 + …). It is p
-    if `Π_i S(γ_i h)` is exp(h E_1) up to h^p: if the coefficients of all words in E_1, E_3, …
-    of degree p and less vanish, apart from those of the words in E_1 alone."""
+    """The order of a composition of Strang steps, `S(h) = exp(h E_1 + h³ E_3 + h⁵ E_5 + …)`. It
+    is p if `Π_i S(γ_i h)` is `exp(h E_1)` up to h^p: if the coefficients of all words in E_1,
+    E_3, … of degree p and less vanish, apart from those of the words in E_1 alone."""
     if abs(sum(coefficients) - 1) > _EXACT:
         raise InputError(
-            f"{name}: the coefficients {coefficients} sum to {sum(coefficients):.15g}; they must "
-            "sum to 1."
+            f"{name}: the coefficients {coefficients} sum to {sum(coefficients):.15g}; they "
+            "must sum to 1."
         )
     words: list[list[tuple[int, ...]]] = [[()]]
     for degree in range(1, _HIGHEST_ORDER + 1):
@@ -286,8 +286,8 @@ def _order_of_composition(name: str, coefficients: tuple[float, ...]) -> int:
         if off > _EXACT:
             raise InputError(
                 f"{name}: the coefficients {coefficients} meet the conditions of order "
-                f"{degree} to about {-np.log10(off):.0f} digits, so the order is only {degree - 1}; "
-                "give all digits of them, 15 or more."
+                f"{degree} to about {-np.log10(off):.0f} digits, so the order is only "
+                f"{degree - 1}; give all digits of them, 15 or more."
             )
     return _HIGHEST_ORDER
 

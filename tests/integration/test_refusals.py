@@ -42,7 +42,13 @@ REFUSED = {
     ),
     # Steps.
     r"instance of AbstractSolver; write Heun\(": dict(solver=diffrax.Heun),
-    r"LieTrotter has no error estimate.*HalfSolver": dict(stepsize_controller=TIGHT),
+    r"instance of AbstractSolver; a name is for YAML, in Python write Strang\(": dict(
+        solver="strang(heun)"
+    ),
+    r"in Python write Direct\(": dict(gradient="direct"),
+    r"LieTrotter has no error estimate.*LieStrang\(\).*HalfSolver": dict(
+        stepsize_controller=TIGHT
+    ),
     "KenCarp3 leaves the tolerances of its root finder open": dict(solver=diffrax.KenCarp3()),
     "drop steps_per_interval": dict(ADAPTIVE, steps_per_interval=2),
     "AdamsBashforth: it starts again where the field jumps": dict(solver=ide.AdamsBashforth(2)),

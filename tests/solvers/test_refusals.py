@@ -69,6 +69,10 @@ def test_what_needs_the_terms_of_an_equation():
     term = diffrax.ODETerm(lambda t, y, args: -y)
     with pytest.raises(ide.InputError, match="splits a sum of operators"):
         ide.HeavyBall().init(term, 0.0, 1.0, jnp.ones(3), None)
+    noise = diffrax.VirtualBrownianTree(0.0, 1.0, 0.1, (3,), KEY)
+    noisy = diffrax.MultiTerm(term, diffrax.ControlTerm(lambda t, y, args: y, noise))
+    with pytest.raises(ide.InputError, match="has noise, VirtualBrownianTree"):
+        ide.Strang().init(noisy, 0.0, 1.0, jnp.ones(3), None)
     with pytest.raises(ide.InputError, match="terms of an Equation"):
         diffrax.diffeqsolve(term, ide.Projected(diffrax.Euler()), 0.0, 1.0, 0.1, jnp.ones(3))
     with pytest.raises(ide.InputError, match="must sum to 1"):

@@ -63,6 +63,20 @@ def test_a_composition_of_order_six():
         ide.Composition(coefficients=(1.3512, -1.7024, 1.3512))
 
 
+def test_a_state_of_several_arrays():
+    """Störmer and Verlet's method for a pendulum, written out, from (q, p)."""
+    drift, kick = (
+        lambda t, y, args: (y[1], 0 * y[1]),
+        lambda t, y, args: (0 * y[0], -jnp.sin(y[0])),
+    )
+    terms = diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ODETerm(kick))
+    state = jnp.asarray(1.0), jnp.asarray(0.5)
+    found = diffrax.diffeqsolve(terms, ide.Strang(diffrax.Euler()), 0, 1, 1, state).ys
+    q = 1.0 + 0.5 / 2
+    p = 0.5 - np.sin(q)
+    assert largest(jnp.concatenate(found), np.array([q + p / 2, p])) < 1e-14
+
+
 def test_a_flow_in_closed_form_takes_the_place_of_the_sub_solver():
     (first, second), u = matrices(2), np.asarray(initial_state())
     damped = np.exp(-1.4) * u
