@@ -29,7 +29,10 @@ def public_names() -> dict[int, list[str]]:
     names: dict[int, list[str]] = {}
     for face in FACES:
         module = importlib.import_module(face)
-        source = Path(str(module.__file__)).read_text(encoding="utf-8")
+        own = Path(str(module.__file__))
+        # The names of the package are listed beside it, since it imports them when asked for.
+        files = [file for file in (own, own.with_name("public.py")) if file.exists()]
+        source = "\n".join(file.read_text(encoding="utf-8") for file in files)
         for name in re.findall(r"\b(\w+) as \1\b", source):
             names.setdefault(id(getattr(module, name)), []).append(f"{face}.{name}")
     return {key: sorted(found, key=len) for key, found in names.items()}

@@ -63,7 +63,7 @@ def utilisation(model_flops: float, seconds: float) -> float | None:
 
 
 class Setting(NamedTuple):
-    """Sizes of a language model of the kind of configs/shakespeare.yaml, and of its batches."""
+    """Sizes of a language model like configs/shakespeare_ordinary.yaml and its batches."""
 
     layers: int
     batch: int

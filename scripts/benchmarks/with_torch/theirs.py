@@ -50,9 +50,9 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The character model of configs/shakespeare.yaml, with the same shapes and operations:
-    token and position embeddings, the layers, a layer norm and the tied read-out; its output
-    is the mean cross-entropy."""
+    """The character model of configs/shakespeare_ordinary.yaml, with the same shapes and
+    operations: token and position embeddings, the layers, a layer norm and the tied read-out;
+    its output is the mean cross-entropy."""
 
     def __init__(self, layers: int, context: int, width: int, heads: int, vocabulary: int):
         super().__init__()
