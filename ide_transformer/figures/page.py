@@ -10,7 +10,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from ..errors import whole_file
-from ..reporting.tables import Row, table_cells
+from ..reporting import Row, table_cells
 
 
 class Part(NamedTuple):

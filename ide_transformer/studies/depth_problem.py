@@ -9,21 +9,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from .. import models
 from ..dynamics import Quantity
 from ..dynamics.meshes import outputs_of, square
 from ..errors import InputError
-from ..models import (
-    AbstractImageInputs,
-    Field,
-    LanguageModel,
-    Model,
-    States,
-    Text,
-    TextEncoder,
-    TextInputs,
-    is_built_as,
-    mean_vectors,
-)
+from ..models import Model
 from ..pretrained import tokenizer_file
 from ..tasks import AbstractLoss, PretrainedTokenizer, shakespeare
 from ..training import LoadedModel, evaluation_task
@@ -71,16 +61,16 @@ def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Proble
     images the images are; then the loss is the distance from the native outputs.
     """
     model, there = loaded.model, tokenizer_file(loaded.path).is_file()
-    if loaded.run is not None or (is_built_as(model, LanguageModel) and there):
+    if loaded.run is not None or (models.is_built_as(model, models.LanguageModel) and there):
         return _of_task(loaded, calibration, held_out)
-    if is_built_as(model, TextEncoder) and there:
+    if models.is_built_as(model, models.TextEncoder) and there:
         return _speeches(model, loaded, calibration, held_out)
     random, samples = np.random.default_rng(0), calibration + held_out
-    if isinstance(model.inputs, TextInputs):
+    if isinstance(model.inputs, models.TextInputs):
         shape = samples, min(model.inputs.context, _RANDOM_TOKENS)
         drawn = random.integers(0, model.inputs.vocabulary, shape)
         return _imitation(model, np.split(drawn, [calibration]), "random tokens")
-    if isinstance(model.inputs, AbstractImageInputs):
+    if isinstance(model.inputs, models.AbstractImageInputs):
         drawn = random.standard_normal((samples, *model.inputs.image_shape), np.float32)
         return _imitation(model, np.split(drawn, [calibration]), "random images")
     raise InputError(
@@ -110,7 +100,7 @@ def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
         step, seed = loaded.config.training.steps, loaded.config.training.seed
     chosen_on = task.batch(step, calibration, seed)
     measured_on = next(task.held_out(held_out, samples=held_out))
-    if isinstance(measured_on.inputs, Field):
+    if isinstance(measured_on.inputs, models.Field):
         raise InputError(
             f"study_coarsening: the samples of {loaded.path} are functions at common points, "
             "so no sample can be taken out. Give a run whose inputs are arrays with a row for "
@@ -146,7 +136,10 @@ def _probabilities(logits: Array, inputs: PyTree[ArrayLike]) -> Array:
 
 
 def _speeches(
-    model: Model[TextInputs, States], loaded: LoadedModel, calibration: int, held_out: int
+    model: Model[models.TextInputs, models.States],
+    loaded: LoadedModel,
+    calibration: int,
+    held_out: int,
 ) -> Problem:
     """Speeches of Shakespeare: which second half belongs to a first half? The loss is that of
     the training of sentence embeddings, `-log softmax(20 cos)` of the right one among those of
@@ -170,7 +163,7 @@ def _speeches(
     measured_on = tokenizer.encode_batch(both, model.inputs.context)
 
     def losses(states: Array) -> Float[Array, " samples"]:
-        firsts, seconds = jnp.split(mean_vectors(states, measured_on), 2)
+        firsts, seconds = jnp.split(models.mean_vectors(states, measured_on), 2)
         losses = []
         for start in range(0, held_out, _GROUP):
             group = slice(start, start + _GROUP)
@@ -196,10 +189,10 @@ def halves_of_speeches(plays: str) -> list[tuple[str, str]]:
     return [pair for pair in pairs if _LEAST < len(" ".join(pair)) < _MOST]
 
 
-def _similarities(states: Array, text: Text) -> Array:
+def _similarities(states: Array, text: models.Text) -> Array:
     """The similarities between texts that the loss of sentence embeddings reads, in the form
     of `_probabilities`."""
-    vectors = mean_vectors(states, text)
+    vectors = models.mean_vectors(states, text)
     others = ~jnp.eye(len(vectors), dtype=bool)
     similarity = jnp.where(others, _SCALE * vectors @ vectors.T, -jnp.inf)
     # The derivative of a square root at zero, which the diagonal has, is infinite.

@@ -8,13 +8,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from ..equation import (
-    AbstractConstraint,
-    AbstractRescaling,
-    FeatureDomain,
-    FunctionSpace,
-    Nodal,
-)
+from .. import equation as eq
 from ..errors import InputError
 from .properties import (
     AbstractConformance,
@@ -43,7 +37,7 @@ def _derivatives(constraint, u, direction):
 class _Constraint(AbstractConformance):
     """A constraint, and states off the set and on it."""
 
-    kind = AbstractConstraint
+    kind = eq.AbstractConstraint
 
     def __init__(self, part, options, features):
         super().__init__(part, options, features)
@@ -123,7 +117,7 @@ class _Constraint(AbstractConformance):
     @within(1e-12)
     def unproject(self):
         """the shift and the scale of a rescaling give back the state."""
-        if not isinstance(self.constraint, AbstractRescaling):
+        if not isinstance(self.constraint, eq.AbstractRescaling):
             raise InputError("It loses more than a shift and a scale.")
         scales = _call(self.constraint, "scales", self.u)
         return _call(self.constraint, "unproject", self.on, scales), self.u
@@ -131,12 +125,12 @@ class _Constraint(AbstractConformance):
     @within(1e-12)
     def nodal(self):
         """`at_points` of nodal functions, one for each feature, changes nothing."""
-        space = FunctionSpace(Nodal(), self.features, FeatureDomain(self.features))
+        space = eq.FunctionSpace(eq.Nodal(), self.features, eq.FeatureDomain(self.features))
         return _call(_call(self.constraint, "at_points", space), "project", self.u), self.on
 
 
 def check_constraint(
-    constraint: AbstractConstraint,
+    constraint: eq.AbstractConstraint,
     features: int,
     *,
     options: Mapping[str, Any] = MappingProxyType({}),

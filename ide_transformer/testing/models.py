@@ -13,19 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from .. import models
 from ..equation.domain import by_samples
 from ..errors import InputError
-from ..models import (
-    CachedDecoder,
-    Field,
-    Mesh,
-    Model,
-    SourceAndText,
-    Text,
-    TextInputs,
-    TokenLogits,
-    why_not_cached,
-)
+from ..models import Field, Mesh, Model, Text
 from ..models.text_inputs import as_text
 
 
@@ -69,7 +60,7 @@ def check_model(
     **Raises:** `AssertionError` that begins with the name of what does not hold.
     """
     trial = _Trial(model, inputs, fixed)
-    is_causal = isinstance(model.read_out, TokenLogits) if causal is None else causal
+    is_causal = isinstance(model.read_out, models.TokenLogits) if causal is None else causal
     names = ["shape", "finite", "jit", "batch", "padding", *["causal"] * is_causal]
     for name in [*names, "dropout", "gradient", "mesh", "cache", "copies"]:
         if name not in without and (problem := getattr(trial, name)()):
@@ -85,7 +76,7 @@ class _Trial:
         weights = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
         self.rounding = max([float(jnp.finfo(x.dtype).eps) for x in weights], default=1e-16)
         self.close = 1e4 * self.rounding
-        self.text = inputs.text if isinstance(inputs, SourceAndText) else inputs
+        self.text = inputs.text if isinstance(inputs, models.SourceAndText) else inputs
         self.seen = self.seen_outputs()
         self.outputs, self.gradient_of_all = self.evaluate(model, inputs)
 
@@ -166,7 +157,7 @@ class _Trial:
         other: Any = tokens
         if isinstance(self.text, Text):
             other = self.text._replace(tokens=tokens)
-        if isinstance(self.inputs, SourceAndText):
+        if isinstance(self.inputs, models.SourceAndText):
             other = self.inputs._replace(text=other)
         before = np.broadcast_to(np.arange(tokens.shape[1]) < first, tokens.shape)
         change = self.moves(other, before)
@@ -238,8 +229,10 @@ class _Trial:
 
     def cache(self) -> str:
         model = self.model
-        of_texts = type(model.inputs) is TextInputs and isinstance(model.read_out, TokenLogits)
-        if not of_texts or why_not_cached(model) is not None:
+        of_texts = type(model.inputs) is models.TextInputs and isinstance(
+            model.read_out, models.TokenLogits
+        )
+        if not of_texts or models.why_not_cached(model) is not None:
             return ""
         tokens = jnp.asarray(as_text(self.inputs).tokens)
         first = (tokens.shape[1] + 1) // 2
@@ -353,11 +346,11 @@ def _same(model: PyTree, other: PyTree, close: float = 0.0) -> bool:
 
 @eqx.filter_jit
 def logits_one_by_one(
-    model: Model[TextInputs, TokenLogits], tokens: Array, first: int
+    model: Model[models.TextInputs, models.TokenLogits], tokens: Array, first: int
 ) -> Array:
     """The logits of the token after each from the prompt on, the `first` tokens, which are read
     in one pass, and the others one by one."""
-    decoder = CachedDecoder(model, tokens.shape[-1])
+    decoder = models.CachedDecoder(model, tokens.shape[-1])
     logits, cache = decoder.prefill(tokens[..., :first])
 
     def read(cache: PyTree, position: Array) -> tuple[PyTree, Array]:

@@ -10,17 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..equation import (
-    AbstractExactOperator,
-    AbstractOperator,
-    AbstractSourcedOperator,
-    AbstractTokenIntegral,
-    FeatureDomain,
-    FunctionSpace,
-    Nodal,
-    TokenDomain,
-    lattice,
-)
+from .. import equation as eq
 from ..errors import InputError
 from .properties import (
     AbstractConformance,
@@ -62,24 +52,24 @@ class _Operator(AbstractConformance):
     and with weights, where the operator takes such; `there` are the tokens that are no padding
     where the others are."""
 
-    kind = AbstractOperator
+    kind = eq.AbstractOperator
 
     def __init__(self, part, options, features, domain):
         super().__init__(part, options, features)
-        domain = TokenDomain.uniform(6) if domain is None else domain
+        domain = eq.TokenDomain.uniform(6) if domain is None else domain
         if domain.grid is not None:
             # In double precision.
-            places = lattice(domain.grid, domain.spacing).points
+            places = eq.lattice(domain.grid, domain.spacing).points
             domain = replace(domain, points=in_dtype(domain.points[:1]) + places)
         number = domain.num_tokens
         *states, rate = np.random.default_rng(0).normal(size=(3, number, features))
         held: Any = in_dtype(part).at(0.5, None)
-        if isinstance(held, AbstractSourcedOperator) and held.source is None:
+        if isinstance(held, eq.AbstractSourcedOperator) and held.source is None:
             held = held.with_source(jnp.asarray(rate))
         self.operator, self.states, self.u = held, np.stack(states), states[0]
         self.directions, self.domain = (drawn_like(held), rate), domain
         self.ones, self.there = np.ones(number), np.arange(number) < number - 2
-        self.points = TokenDomain(domain.points, jnp.ones(number), period=domain.period)
+        self.points = eq.TokenDomain(domain.points, jnp.ones(number), period=domain.period)
         try:
             eqx.filter_eval_shape(held, jnp.asarray(rate), self.points)
         except InputError:
@@ -88,12 +78,12 @@ class _Operator(AbstractConformance):
     def rate(self, u: Any = None) -> Any:
         return np.asarray(_rate(self.operator, self.u if u is None else u, self.points))
 
-    def weighted(self, weights: Any, places: Any = slice(None)) -> TokenDomain:
+    def weighted(self, weights: Any, places: Any = slice(None)) -> eq.TokenDomain:
         """Some of the points, with other weights."""
         if self.points.weights is None:
             raise InputError("The operator takes no weights.")
         points = jnp.asarray(np.asarray(self.points.points)[places])
-        return TokenDomain(points, jnp.asarray(weights), period=self.points.period)
+        return eq.TokenDomain(points, jnp.asarray(weights), period=self.points.period)
 
     def of_tokens(self, tokens: Any) -> Any:
         """The operator with the source of some of the tokens."""
@@ -211,13 +201,14 @@ class _Operator(AbstractConformance):
     @within(1e-12)
     def march(self):
         """`over` gives the last tokens alone the rate that they have among all."""
-        _claimed(isinstance(self.operator, AbstractTokenIntegral))
+        _claimed(isinstance(self.operator, eq.AbstractTokenIntegral))
         whole, last = [], np.arange(len(self.u))[-2:]
 
         @eqx.filter_jit
         def both(operator, new, u, domain):
             operator.over(u, domain, lambda own, d: whole.append(own) or (own, d))
-            seen, queries = whole.pop(), TokenDomain(domain.points[last], period=domain.period)
+            seen = whole.pop()
+            queries = eq.TokenDomain(domain.points[last], period=domain.period)
             rate = new.over(u[last], queries, lambda x, _: whole.append(x) or (seen, domain))
             return (rate, whole.pop()), jax.tree.map(lambda y: y[-2:], seen)
 
@@ -228,14 +219,14 @@ class _Operator(AbstractConformance):
     @within(1e-12)
     def nodal(self):
         """`at_points` of nodal functions, one for each feature, changes nothing."""
-        space = FunctionSpace(Nodal(), self.features, FeatureDomain(self.features))
+        space = eq.FunctionSpace(eq.Nodal(), self.features, eq.FeatureDomain(self.features))
         at_points = eqx.filter_jit(lambda operator: operator.at_points(space))
         return _rate(at_points(self.operator), self.u, self.points), self.rate()
 
     @within(1e-10)
     def flow(self):
         """`flow` is the solution of u_t = A(u) that begins with the state."""
-        _claimed(isinstance(self.operator, AbstractExactOperator))
+        _claimed(isinstance(self.operator, eq.AbstractExactOperator))
 
         @eqx.filter_jit
         def flow(operator, u, h):
@@ -250,9 +241,9 @@ class _Operator(AbstractConformance):
 
 
 def check_operator(
-    operator: AbstractOperator,
+    operator: eq.AbstractOperator,
     features: int,
-    domain: TokenDomain | None = None,
+    domain: eq.TokenDomain | None = None,
     *,
     options: Mapping[str, Any] = MappingProxyType({}),
     without: tuple[str, ...] = (),

@@ -14,20 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..equation import (
-    AbstractConstraint,
-    AbstractLinearOperator,
-    AbstractOperator,
-    Depth,
-    Equation,
-    Free,
-    PiecewiseConstant,
-    PiecewiseLinear,
-    Sphere,
-    State,
-    TokenDomain,
-    spelled,
-)
+from .. import equation as eq
 from ..errors import InputError
 from ..integration import AbstractGradient, Direct, Recompute, Recursive, Reversible, solve
 from ..solvers import StepField, couplings_of, inconsistent, keeps_constraint, matrix_free
@@ -38,7 +25,7 @@ from .properties import AbstractConformance, bits, drawn_like, in_dtype, within
 TOKENS, FEATURES, INTERVALS = 3, 4, 3
 
 
-class _Bend(AbstractOperator):
+class _Bend(eq.AbstractOperator):
     """`A(u) = sin(u M + p + 3 t)`."""
 
     matrix: Float[Array, "features features"]
@@ -46,14 +33,14 @@ class _Bend(AbstractOperator):
 
     configurable: ClassVar[bool] = False
 
-    def at(self, t: Depth, args: PyTree) -> "_Bend":
+    def at(self, t: eq.Depth, args: PyTree) -> "_Bend":
         return replace(self, phase=self.phase + 3 * t)
 
-    def __call__(self, u: State, domain: TokenDomain) -> State:
+    def __call__(self, u: eq.State, domain: eq.TokenDomain) -> eq.State:
         return jnp.sin(u @ self.matrix + jnp.broadcast_to(self.phase, u.shape))
 
 
-class _Scale(AbstractLinearOperator):
+class _Scale(eq.AbstractLinearOperator):
     """`A(u) = r u`, which grows or decays by the feature."""
 
     rate: Float[Array, " features"]
@@ -61,7 +48,7 @@ class _Scale(AbstractLinearOperator):
     configurable: ClassVar[bool] = False
     dissipative: ClassVar[bool] = False
 
-    def apply(self, function: Callable, u: State, domain: TokenDomain) -> State:
+    def apply(self, function: Callable, u: eq.State, domain: eq.TokenDomain) -> eq.State:
         return jnp.broadcast_to(function(self.rate.astype(u.dtype)), u.shape) * u
 
 
@@ -70,14 +57,14 @@ def _drawn(seed: int, *shape: int) -> Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
-def _default_operators() -> tuple[AbstractOperator, ...]:
+def _default_operators() -> tuple[eq.AbstractOperator, ...]:
     bend = _Bend(0.7 * _drawn(1, FEATURES, FEATURES), _drawn(10, FEATURES))
     return bend, _Scale(jnp.linspace(-0.5, 0.4, FEATURES))
 
 
-def _equation(control: type, block: PyTree, constraint: AbstractConstraint) -> Equation:
+def _equation(control: type, block: PyTree, constraint: eq.AbstractConstraint) -> eq.Equation:
     """The equation whose weights are those of the block, others at each depth."""
-    number = INTERVALS if control is PiecewiseConstant else INTERVALS + 1
+    number = INTERVALS if control is eq.PiecewiseConstant else INTERVALS + 1
     factors = 1 + 0.3 * np.cos(1 + np.arange(number))
 
     def stacked(x):
@@ -86,7 +73,7 @@ def _equation(control: type, block: PyTree, constraint: AbstractConstraint) -> E
         return jnp.asarray(np.stack([factor * np.asarray(x) for factor in factors]))
 
     theta = control(jax.tree.map(stacked, block))
-    return Equation(theta, constraint, TokenDomain.uniform(TOKENS))
+    return eq.Equation(theta, constraint, eq.TokenDomain.uniform(TOKENS))
 
 
 class _Scheme(AbstractConformance):
@@ -98,7 +85,7 @@ class _Scheme(AbstractConformance):
         super().__init__(part, options, FEATURES)
         self.solver, self.limit = in_dtype(part), limit
         self.block = in_dtype(_default_operators() if operators is None else operators)
-        self.equation = _equation(PiecewiseLinear, self.block, Free())
+        self.equation = _equation(eq.PiecewiseLinear, self.block, eq.Free())
         self.u0, self.other = np.asarray(_drawn(5, 2, TOKENS, FEATURES))
         parts = self.equation, jnp.asarray(self.u0), self.solver
         self.inputs, self.static = eqx.partition(parts, eqx.is_inexact_array)
@@ -176,7 +163,7 @@ class _Scheme(AbstractConformance):
         # Schemes of diffrax hold objects that equal themselves alone.
         copy = pickle.loads(pickle.dumps(self.part))
         same = eqx.tree_equal(copy, self.part, typematch=True)
-        return bool(same) or spelled(copy) == spelled(self.part), True
+        return bool(same) or eq.spelled(copy) == eq.spelled(self.part), True
 
     @within(0.0)
     def dtype(self):
@@ -191,7 +178,7 @@ class _Scheme(AbstractConformance):
     def order(self):
         """with shorter steps the error falls by the order that it says, to 0.15 (from order
         five on, where the range ends at rounding, to 0.4)."""
-        equation = _equation(PiecewiseConstant, self.block, Free())
+        equation = _equation(eq.PiecewiseConstant, self.block, eq.Free())
         order, u0 = self.solver.order(equation.terms), jnp.asarray(self.u0)
         if order is None or (self.limit is None and inconsistent(self.solver) is not None):
             raise InputError("It says none.")
@@ -203,8 +190,8 @@ class _Scheme(AbstractConformance):
     @within(1e-12)
     def constraint(self):
         """on a sphere the state ends on it, or the solve fails."""
-        sphere = Sphere()
-        equation = _equation(PiecewiseLinear, self.block, sphere)
+        sphere = eq.Sphere()
+        equation = _equation(eq.PiecewiseLinear, self.block, sphere)
         u0 = sphere.project(jnp.asarray(self.u0))
         solution = solve(equation, u0, solver=self.solver, throw=False)
         return solution.stats["constraint_residual"] * solution.succeeded, 0
@@ -255,8 +242,8 @@ class _Scheme(AbstractConformance):
 def check_scheme(
     solver: diffrax.AbstractSolver,
     *,
-    operators: tuple[AbstractOperator, ...] | None = None,
-    limit: Callable[[Equation, Array], Array] | None = None,
+    operators: tuple[eq.AbstractOperator, ...] | None = None,
+    limit: Callable[[eq.Equation, Array], Array] | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
     without: tuple[str, ...] = (),
 ) -> None:

@@ -30,7 +30,6 @@ from .evaluation import (
 )
 from .export import export_run as export_run
 from .folder import RunFolder as RunFolder, flat_values as flat_values
-from .functions import draw_predictions as draw_predictions, rollout_errors as rollout_errors
 from .loading import (
     LoadedModel as LoadedModel,
     import_pretrained as import_pretrained,
@@ -47,6 +46,13 @@ from .optimizer import (
 )
 from .parallel import ParallelConfig as ParallelConfig
 from .planning import plan as plan, plan_of as plan_of
+from .predictions import (
+    Translation as Translation,
+    bleu as bleu,
+    draw_predictions as draw_predictions,
+    rollout_errors as rollout_errors,
+    translated as translated,
+)
 from .range_test import LearningRates as LearningRates, find_learning_rate as find_learning_rate
 from .reading import (
     dump_config as dump_config,
@@ -68,4 +74,3 @@ from .trackers import (
     Tensorboard as Tensorboard,
     Trackio as Trackio,
 )
-from .translation import Translation as Translation, bleu as bleu, translated as translated

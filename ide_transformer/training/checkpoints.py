@@ -17,7 +17,7 @@ from ..errors import InputError
 from .config import Config
 from .folder import RunFolder
 from .metrics import validation_losses
-from .processes import gathered, primary, wait_for_all
+from .parallel import gathered, primary, wait_for_all
 
 
 T = TypeVar("T", bound=PyTree)

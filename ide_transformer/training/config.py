@@ -442,7 +442,7 @@ class Config(Section):
                 f"version={shown(version)}: this release of ide_transformer reads version "
                 f"{VERSION}; train it again, or read it with the release that wrote it"
             )
-        from .origin import filled  # it reads configurations
+        from .reading import filled  # which reads configurations of this kind
 
         tree = filled(tree, (info.context or {}).get("trust") or False)
         model = tree.get("model")

@@ -11,19 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from .. import tasks
 from ..errors import InputError
 from ..integration import AbstractExit, EstimatedExit
 from ..models import LanguageModel, Mesh, Model, TextEncoder, sentence_embedding
-from ..tasks import (
-    AbstractLoss,
-    AbstractTask,
-    Batch,
-    LanguageTask,
-    Mean,
-    Part,
-    averaged,
-    shakespeare,
-)
+from ..tasks import AbstractLoss, AbstractTask, Batch, Mean, Part
 from .build import build_task, task_class
 from .config import Config
 from .folder import RunFolder, changed_data, same_tokenizer
@@ -94,8 +86,8 @@ def evaluation_task(
     otherwise = ", which predicts no text; for a TextEncoder give --sentences"
     model = loaded.expected(LanguageModel, otherwise)
     context: Any = min(model.inputs.context, 512) if tokens is None else tokens
-    whole, fraction = (shakespeare(), 0.1) if text is None else (text, 1.0)
-    return LanguageTask(whole, context, tokenizer=loaded.tokenizer, validation=fraction)
+    whole, fraction = (tasks.shakespeare(), 0.1) if text is None else (text, 1.0)
+    return tasks.LanguageTask(whole, context, tokenizer=loaded.tokenizer, validation=fraction)
 
 
 def _with_tokens(
@@ -245,7 +237,7 @@ def evaluate_exits(
             used, limit = (None, 0.0) if tolerance is None else (exit, tolerance)
             limit = jnp.asarray(limit)
             measured = ft.partial(_measured, model, task, used, limit)
-            means = averaged(map(measured, held_out))
+            means = tasks.averaged(map(measured, held_out))
             number = means.pop("evaluations")
             full = number if tolerance is None else full
             first = {"steps": steps, "tolerance": tolerance, "saved": 1 - number / full}

@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from ..errors import InputError, whole_file
 from ..reporting import Terminal
-from .processes import primary
+from .parallel import primary
 from .trackers import AbstractTracker
 
 

@@ -23,8 +23,8 @@ from ..models import Model
 from ..reporting import write_json
 from ..tasks import AbstractTask, Batch, Part
 from ..tasks.task import checksum_of_all
-from . import processes
-from .beginning import build_start
+from . import parallel
+from .beginning import build_start, configuration_of
 from .checkpoints import Checkpoints, newest_step
 from .config import Config
 from .construct import construct
@@ -41,7 +41,6 @@ from .metrics import (
 from .parallel import Layout, make_layout
 from .phases import Phase, make_phases, phase_at, shapes_at
 from .reading import apply_overrides, as_config, validated
-from .resuming import configuration_of
 from .sizes import check_divisible, describe_memory, keep_freed_memory
 from .step import TrainState, num_parameters, objective, rolled_back, weights_of
 from .stopping import Stopped, StopRequest, stop_requests
@@ -128,10 +127,10 @@ def resume_run(
     return _run(config, folder, Path(runs), restart)
 
 
-@processes.others_needed()
+@parallel.others_needed()
 def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -> RunFolder:
     """Trains in a folder that exists, or in a new one."""
-    processes.start(config.parallel)
+    parallel.start(config.parallel)
     keep_freed_memory()
     began = time.perf_counter()
     if resumed is not None:
@@ -156,28 +155,28 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
     if resumed is not None:
         check_data(resumed, task, data)
     values = {key: x for key, x in flat_values(config).items() if key not in _OF_A_PROCESS}
-    processes.check_equal(
+    parallel.check_equal(
         {
             "another configuration": values,
             "other data": {"checksum": data},
             "another version": {"version": f"{source(config)}, jax {jax.__version__}"},
         }
     )
-    primary, folder = processes.primary(), resumed
+    primary, folder = parallel.primary(), resumed
     if folder is None and primary:
         folder = new_folder(config, runs, task.save, data)
-    folder = RunFolder(processes.from_primary("" if folder is None else str(folder.path)))
+    folder = RunFolder(parallel.from_primary("" if folder is None else str(folder.path)))
     with folder.sole_use() if primary else contextlib.nullcontext():
         with stop_requests() as stop, Checkpoints(folder, config, writes=True) as checkpoints:
             # It goes on from its last checkpoint, if it has one.
             if checkpoints.newest() is not None:
                 state = checkpoints.restore(ft.partial(shapes_at, phases))
                 checkpoints.set_damaged_aside()
-            processes.wait_for_all("restored")
+            parallel.wait_for_all("restored")
             if jax.process_count() > 1:
                 # Before they are placed on the devices.
                 own = {"step": int(state.step), "checksum": checksum_of_all(state)}
-                processes.check_equal({"another state": own})
+                parallel.check_equal({"another state": own})
             if int(state.step) == training.steps and folder.summary.exists():
                 return folder  # nothing is left to do
             if primary:
@@ -192,10 +191,10 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
                 unevaluated = "Stopped after the last step; --resume evaluates the run."
                 check = ft.partial(stop.check, unevaluated)
                 held_out = loop.evaluated(phases[-1], state, task.parts, check=check)
-            state = processes.gathered(state)
+            state = parallel.gathered(state)
         if primary:
             _write_results(loop, phases[-1].static, state, held_out)
-        processes.wait_for_all("written")
+        parallel.wait_for_all("written")
     return folder
 
 
@@ -250,7 +249,7 @@ class Loop(NamedTuple):
         training, start = self.config.training, int(state.step)
         # After a rollback the batches are those of the next seed.
         seed = training.seed + int(state.faults.rollbacks)
-        trackers = self._started(start, progress) if processes.primary() else []
+        trackers = self._started(start, progress) if parallel.primary() else []
         log = MetricsLog(trackers, progress.show, self.began, training.max_bad_steps)
         numbers = range(start + 1, training.steps + 1)
         batches = prefetched(self._batches(seed), numbers.start, numbers.stop)

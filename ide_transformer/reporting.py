@@ -1,4 +1,5 @@
-"""Rows with the same columns, printed and written to files, and the console of the scripts."""
+"""Rows with the same columns, printed and written to files, and the console of the scripts; it
+knows nothing of the rest of the package."""
 
 import csv
 import json
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..errors import naming, whole_file
+from .errors import naming, whole_file
 
 
 Row = Mapping[str, Any]

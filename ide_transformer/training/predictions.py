@@ -1,17 +1,24 @@
-"""Predictions of a model of functions: pictures, and rollouts in time."""
+"""Predictions of a model: functions, drawn and rolled out in time, and translations."""
 
+import functools as ft
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from .. import models, tasks
+from ..arguments import NonNegativeFloat, PositiveInt, checked
 from ..errors import InputError
-from ..models import Field, FunctionInputs, FunctionValues, Mesh, Model, OperatorModel
-from ..tasks import FlowMapTask, Part, RelativeError
+from ..models import Field, Mesh, Model
 from .evaluation import LoadedModel, check_finite, check_part, evaluation_task
 from .meshes import model_on
+
+
+# Texts that are translated at once.
+_BATCH = 32
 
 
 def draw_predictions(
@@ -19,7 +26,7 @@ def draw_predictions(
     path: str | Path,
     samples: int = 3,
     mesh: Mesh = Mesh(),
-    part: Part = "test",
+    part: tasks.Part = "test",
 ) -> None:
     """Draws input, truth, prediction and error of the first held-out samples of a run.
 
@@ -66,13 +73,13 @@ def rollout_errors(
     """
     task = evaluation_task(loaded)
     model = _operator(loaded)
-    if not isinstance(task, FlowMapTask):
+    if not isinstance(task, tasks.FlowMapTask):
         raise InputError(
             f"{loaded.path}: the outputs of {type(task).__name__} are not inputs for it; give "
             "a run of a flow map, such as data.name=navier_stokes."
         )
     truth = task.trajectory(times, samples).astype(np.float32)
-    found, rows, loss = truth[0], [], RelativeError()
+    found, rows, loss = truth[0], [], tasks.RelativeError()
     for number in range(1, times + 1):
         outputs = _outputs(loaded.model, task.function(found))
         found = np.asarray(outputs).reshape(truth[0].shape)
@@ -96,12 +103,82 @@ def rollout_errors(
     return rows
 
 
-def _operator(loaded: LoadedModel) -> Model[FunctionInputs, FunctionValues]:
+def _operator(loaded: LoadedModel) -> Model[models.FunctionInputs, models.FunctionValues]:
     return loaded.expected(
-        OperatorModel, "; functions are predicted by a run of an operator_model"
+        models.OperatorModel, "; functions are predicted by a run of an operator_model"
     )
 
 
 @eqx.filter_jit
 def _outputs(model: Model, inputs: Any) -> Any:
     return model(inputs)
+
+
+class Translation(NamedTuple):
+    """A text, a translation by a human being, and what the model writes."""
+
+    source: str
+    reference: str
+    written: str
+
+
+@checked
+def translated(
+    loaded: LoadedModel,
+    *,
+    samples: PositiveInt | None = None,
+    part: tasks.Part = "test",
+    beams: PositiveInt = 1,
+    length_penalty: NonNegativeFloat = 1.0,
+) -> list[Translation]:
+    """The translations of held-out texts by the model of a run.
+
+    **Arguments:**
+
+    - `samples`: about so many, evenly spread; default: all.
+    - `part`: of the data of the run.
+    - `beams`: 1 takes the most likely token each time (`generate_greedy`), more search by
+      `generate_beam`.
+    - `length_penalty`: see `generate_beam`.
+
+    **Raises:** `InputError` for a run that learned no translation.
+    """
+    task = None if loaded.config is None else evaluation_task(loaded)
+    if not isinstance(task, tasks.VersesEnEs):
+        raise InputError(
+            f"{loaded.path} learned no translation; give a run of configs/verses_en_es.yaml."
+        )
+    check_part(task, part, samples)
+    model = loaded.expected(models.EncoderDecoder, ", which translates no text")
+    write = models.generate_greedy
+    if beams > 1:
+        write = ft.partial(models.generate_beam, beams=beams, length_penalty=length_penalty)
+    found = []
+    for batch in task.held_out(_BATCH, samples, part):
+        source = batch.inputs.source
+        prompt = jnp.full((len(source.tokens), 1), task.end)
+        tokens = write(model, source, prompt, task.context - 1, end=task.end)
+        rows = source.tokens, np.asarray(batch.targets), np.asarray(tokens)[:, 1:]
+        found += map(Translation, *map(task.texts, rows))
+    return found
+
+
+def bleu(translations: Sequence[Translation]) -> tuple[float, str]:
+    """The BLEU of translations in per cent, by sacrebleu, and how it was computed.
+
+    **Raises:** `InputError` where sacrebleu is not installed.
+
+    Source: Papineni et al., ACL 2002; Post, "A call for clarity in reporting BLEU scores",
+    2018, arXiv 1804.08771.
+    """
+    try:
+        from sacrebleu.metrics.bleu import BLEU
+    except ModuleNotFoundError:
+        raise InputError(
+            "BLEU is computed by sacrebleu, which is not installed: pip install "
+            "'ide_transformer[translation]'."
+        ) from None
+    metric = BLEU()
+    written = [translation.written for translation in translations]
+    score = metric.corpus_score(written, [[x.reference for x in translations]])
+    return score.score, str(metric.get_signature())
