@@ -100,17 +100,7 @@ class Arrays(AbstractDataSet):
 
     @classmethod
     def build(
-        cls,
-        path: str | Path,
-        patch: PositiveInt = 2,
-        inputs: str = "inputs",
-        targets: str = "targets",
-        validation: Fraction = 0.1,
-        test: Fraction = 0.0,
-        grid: PointRule | None = None,
-        channels: bool = False,
-        vocabulary: PositiveInt | None = None,
-        classes: PositiveInt | None = None,
+        cls, path: str | Path, inputs: str = "inputs", targets: str = "targets", **options: Any
     ) -> "Arrays":
         """The arrays of an `.npz` file, a folder of `.npy` files or a `.parquet` table, by
         name: `inputs`, `targets`, and where they are there `points`, `weights`,
@@ -124,20 +114,9 @@ class Arrays(AbstractDataSet):
                     f"data.path={path}: there is no array {name}, only {', '.join(arrays)}; "
                     "data.options.inputs and data.options.targets name others."
                 )
-        held_out: dict[str, Any] = {"validation": validation, "test": test}
-        held_out |= {part: tuple(arrays[x] for x in names) for part, names in parts.items()}
-        return cls(
-            arrays[inputs],
-            arrays[targets],
-            arrays.get("points"),
-            arrays.get("weights"),
-            **held_out,
-            grid=grid,
-            channels=channels,
-            vocabulary=vocabulary,
-            classes=classes,
-            patch=patch,
-        )
+        options |= {part: tuple(arrays[x] for x in names) for part, names in parts.items()}
+        at = arrays.get("points"), arrays.get("weights")
+        return cls(arrays[inputs], arrays[targets], *at, **options)
 
     @property
     def parts(self) -> tuple[Part, ...]:

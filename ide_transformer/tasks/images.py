@@ -148,16 +148,8 @@ class Digits(ClassificationTask):
     configurable: ClassVar[bool] = True
 
     @classmethod
-    def build(
-        cls,
-        patch: PositiveInt,
-        validation: float = 0.1,
-        patches: PositiveInt | None = None,
-        shift: NonNegativeInt = 0,
-        flip: bool = False,
-    ) -> ClassificationTask:
-        options: Any = dict(patches=patches, validation=validation, shift=shift, flip=flip)
-        return cls(*digits(), patch=patch, **options)
+    def build(cls, **options: Any) -> ClassificationTask:
+        return cls(*digits(), **options)
 
 
 class MNIST(ClassificationTask):
@@ -166,17 +158,8 @@ class MNIST(ClassificationTask):
     configurable: ClassVar[bool] = True
 
     @classmethod
-    def build(
-        cls,
-        path: str | Path,
-        patch: PositiveInt,
-        validation: float = 0.1,
-        patches: PositiveInt | None = None,
-        shift: NonNegativeInt = 0,
-        flip: bool = False,
-    ) -> ClassificationTask:
-        options: Any = dict(patches=patches, validation=validation, shift=shift, flip=flip)
-        return cls(*idx_folder(path), patch=patch, **options)
+    def build(cls, path: str | Path, **options: Any) -> ClassificationTask:
+        return cls(*idx_folder(path), **options)
 
 
 class FashionMNIST(MNIST):

@@ -22,10 +22,6 @@ from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
 from .tokenizing import tokenized
 
 
-# Names of tokenizers, or a tokenizer.
-_Tokenizer = Literal["characters", "bpe"] | AbstractTokenizer
-
-
 class AbstractTextTask(AbstractTask):
     """A task on texts, whose samples have `context` tokens of a `tokenizer`, which is kept
     beside the trained model."""
@@ -166,7 +162,8 @@ class LanguageTask(AbstractNextToken):
         self,
         text: str,
         context: PositiveInt,
-        tokenizer: _Tokenizer = "characters",
+        *,
+        tokenizer: Literal["characters", "bpe"] | AbstractTokenizer = "characters",
         vocabulary: PositiveInt = 512,
         validation: NonNegativeFloat = 0.1,
         test: Fraction = 0.0,
@@ -207,35 +204,20 @@ class Shakespeare(LanguageTask):
     """Predict the next token of the plays of Shakespeare; see `shakespeare`."""
 
     @classmethod
-    def build(
-        cls,
-        context: int,
-        tokenizer: _Tokenizer = "characters",
-        vocabulary: int = 512,
-        validation: float = 0.1,
-        test: float = 0.0,
-    ) -> "Shakespeare":
-        return cls(shakespeare(), context, tokenizer, vocabulary, validation, test)
+    def build(cls, context: int, **options: Any) -> "Shakespeare":
+        return cls(shakespeare(), context, **options)
 
 
 class Text(LanguageTask):
     """Predict the next token of a text file, or of the files in a folder; see `read_text`."""
 
     @classmethod
-    def build(
-        cls,
-        path: str | Path,
-        context: int,
-        tokenizer: _Tokenizer = "characters",
-        vocabulary: int = 512,
-        validation: float = 0.1,
-        test: float = 0.0,
-    ) -> "Text":
+    def build(cls, path: str | Path, context: int, **options: Any) -> "Text":
         try:
             text = read_text(path)
         except (InputError, OSError) as error:
             raise InputError(f"data.path={error}") from None
-        return cls(text, context, tokenizer, vocabulary, validation, test)
+        return cls(text, context, **options)
 
 
 class Dataset(AbstractNextToken):

@@ -122,10 +122,16 @@ def root_of(annotation: Any) -> type | None:
 
 def parameters_of(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The parameters of a constructor or function, of a class method `build` where it has one,
-    their annotations evaluated."""
-    call = getattr(call, "build", call)
+    their annotations evaluated. `**options` of `build` are those parameters of the constructor
+    that are given by name only."""
+    constructor, call = call, getattr(call, "build", call)
     module = vars(sys.modules[call.__module__])
-    parameters = inspect.signature(call, eval_str=True, globals=module).parameters
+    parameters = dict(inspect.signature(call, eval_str=True, globals=module).parameters)
+    if call is not constructor:
+        for name in [name for name, x in parameters.items() if x.kind is x.VAR_KEYWORD]:
+            del parameters[name]
+            named = inspect.signature(constructor, eval_str=True).parameters.items()
+            parameters |= {name: x for name, x in named if x.kind is x.KEYWORD_ONLY}
     # Where a function converts a field, its own type says more than what the function accepts.
     fields = getattr(call, "__dataclass_fields__", {}).items()
     types = {name: parameter.annotation for name, parameter in parameters.items()}

@@ -77,7 +77,7 @@ def places() -> list[Place]:
 
 
 def options_of(key: str, around: str, name: str, kind: type) -> Iterator[Place]:
-    parameters = parameters_of(getattr(kind, "build", kind))
+    parameters = parameters_of(kind)
     needed = {
         n for n, p in parameters.items() if root_of(p.annotation) and p.default is p.empty
     }
