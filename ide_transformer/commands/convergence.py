@@ -49,8 +49,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="one of those below (default: all of them), or package.module:Class, a scheme of "
         "your own in a file of this folder, for example mine:Backwards(euler)",
     )
-    parser.add_argument("--control", action="append", choices=tuple(CONTROLS))
-    parser.add_argument("--constraint", action="append", choices=tuple(CONSTRAINTS))
+    parser.add_argument("--control", action="append", choices=CONTROLS)
+    parser.add_argument("--constraint", action="append", choices=CONSTRAINTS)
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("--figure", type=figure_file, help="also draw error against step size")
 

@@ -21,6 +21,7 @@ from ..integration.march import Carry, Steps, compiled
 from ..solvers import AbstractMomentum, Residual, Velocity
 from ..training import SchemeConfig, did_you_mean, validated
 from ..training.build import build_solver
+from ..training.names import find
 
 
 FEATURES = 8
@@ -40,18 +41,9 @@ _ROUNDING = 1e-13
 # With more schemes than these, colours tell orders.
 _FEW = 8
 
-CONTROLS: dict[str, Any] = {
-    "chebyshev": eq.Chebyshev,
-    "fourier": eq.Fourier,
-    "hypernetwork": eq.Hypernetwork,
-    "piecewise_linear": eq.PiecewiseLinear,
-    "piecewise_constant": eq.PiecewiseConstant,
-}
-CONSTRAINTS: dict[str, eq.AbstractConstraint] = {
-    "free": eq.Free(),
-    "sphere": eq.Sphere(),
-    "rms_sphere": eq.RMSSphere(),
-}
+# By the names that configurations know.
+CONTROLS = "chebyshev", "fourier", "hypernetwork", "piecewise_linear", "piecewise_constant"
+CONSTRAINTS = "free", "sphere", "rms_sphere"
 
 
 class Case(NamedTuple):
@@ -66,9 +58,10 @@ class Case(NamedTuple):
 @ft.cache
 def problem(case: Case) -> tuple[eq.Equation, Array]:
     """The equation, and its initial state on the constraint."""
-    constraint = CONSTRAINTS[case.constraint]
+    constraint = find("constraint", case.constraint, eq.AbstractConstraint)()
+    control = find("control", case.control, eq.AbstractControl)
     block = _block(case.block, case.constraint != "free")
-    theta = CONTROLS[case.control].build(block, _INTERVALS, key=jax.random.key(1))
+    theta = control.build(block, _INTERVALS, key=jax.random.key(1))
     equation = eq.Equation(theta, constraint, eq.TokenDomain.uniform(_TOKENS))
     u0 = jax.random.normal(jax.random.key(2), (_TOKENS, FEATURES))
     return equation, constraint.project(u0)
@@ -378,7 +371,7 @@ def measure_order(
         error_constant=found.error_constant,
         splitting_error=None if ideal is None else largest_difference(ideal, exact),
         sub_step_error=None if ideal is None else largest_difference(found.u1, ideal),
-        constraint_residual=float(jnp.max(CONSTRAINTS[constraint].residual(found.u1))),
+        constraint_residual=float(jnp.max(equation.constraint.residual(found.u1))),
         steps=found.steps,
         errors=found.errors,
     )

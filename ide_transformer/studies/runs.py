@@ -67,7 +67,7 @@ def read_runs(paths: Sequence[str | Path], *, trust: bool = False) -> list[RunRe
     records = []
     for place, folder in folders.items():
         config = folder.load_config(trust)
-        lines = read_metrics(folder.metrics) if folder.metrics.exists() else []
+        lines = read_metrics(folder.metrics)
         if not any("loss" in line for line in lines):
             raise InputError(
                 f"{folder.path} has logged no step of training ({folder.metrics.name}), so "

@@ -12,6 +12,7 @@ from ..arguments import Fraction, PositiveInt, checked
 from ..equation import PointRule, TokenDomain
 from ..errors import InputError
 from ..models import Field, Model
+from ..packages import require
 from .losses import UNCOUNTED, Batch, CrossEntropy, InstanceCrossEntropy, RelativeError
 from .points import domains
 from .task import AbstractDataSet, Part
@@ -214,6 +215,8 @@ def _numbers(name: str, x: np.ndarray) -> np.ndarray:
 
 def _read(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
+    if path.suffix == ".parquet":
+        require("pyarrow", "datasets", f"data.path={path}: tables are read by")
     try:
         if path.suffix == ".parquet":
             from pyarrow import parquet
@@ -224,11 +227,6 @@ def _read(path: str | Path) -> dict[str, np.ndarray]:
             return {x.stem: np.load(x, allow_pickle=False) for x in sorted(path.glob("*.npy"))}
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
-    except ImportError:
-        raise InputError(
-            f"data.path={path}: tables are read by pyarrow, which is not installed; run: "
-            "pip install 'ide_transformer[datasets]'."
-        ) from None
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(
             f"data.path={path}: {error}; give an .npz file, a folder of .npy files or a "

@@ -19,7 +19,7 @@ from ..arguments import PositiveFloat, PositiveInt
 from ..equation import TokenDomain
 from ..errors import InputError, whole_file
 from ..models import Field, OperatorModel
-from ..packages import cache_folder
+from ..packages import cache_folder, require
 from .losses import Batch, RelativeError
 from .task import AbstractDataSet, checked_dataclass, one_number
 
@@ -177,13 +177,7 @@ def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
 
 
 def _computed(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[str, np.ndarray]:
-    try:
-        import exponax  # noqa: F401
-    except ImportError:
-        raise InputError(
-            f"{flow} is solved by exponax, which is not installed; run: "
-            "pip install 'ide_transformer[physics]'."
-        ) from None
+    require("exponax", "physics", f"{flow} is solved by")
     verify(flow, points)
     found = {}
     for seed, (name, size) in enumerate(sizes.items()):

@@ -17,6 +17,7 @@ from ..arguments import Fraction, NonNegativeInt, PositiveInt
 from ..errors import InputError
 from ..models import ImageClassifier
 from ..models.images import grid_of_number
+from ..packages import require
 from .losses import Batch
 from .task import AbstractDataSet, in_passes
 
@@ -169,14 +170,10 @@ class FashionMNIST(MNIST):
 def digits() -> tuple[LabelledImages, LabelledImages]:
     """scikit-learn's 1,797 handwritten digits of 8 by 8 pixels: a training set, and a fifth
     held out. The split is fixed and keeps the proportions of the classes."""
-    try:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-    except ImportError:
-        raise InputError(
-            "data.name=digits reads the images that come with scikit-learn, which is not "
-            "installed; run: pip install 'ide_transformer[data]'."
-        ) from None
+    require("sklearn", "data", "the images of data.name=digits come with")
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     bunch: Any = load_digits()
     images = (bunch.images / 16).astype(np.float32)[..., None]
     labels = bunch.target.astype(np.int32)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ..errors import InputError, whole_file
-from ..packages import cache_folder
+from ..packages import cache_folder, require
 from .texts import files_of
 from .tokenizers import (
     AbstractTokenizer,
@@ -78,13 +78,9 @@ def tokenized(
     """The tokens of texts, their tokenizer, and its token that ends each of them; for the
     arguments see `Dataset`. All of it is kept in the cache, by pieces of 64 MiB: where a
     process was killed, the same call goes on."""
-    try:
-        import datasets
-    except ImportError:
-        raise InputError(
-            "data.name=dataset reads texts by the library datasets, which is not installed; "
-            "run: pip install 'ide_transformer[datasets]'."
-        ) from None
+    require("datasets", "datasets", "data.name=dataset reads texts by the library")
+    import datasets
+
     folder = cache_folder() / "datasets"
     folder.mkdir(parents=True, exist_ok=True)
     given = tokenizer if isinstance(tokenizer, AbstractTokenizer) else _given(tokenizer)

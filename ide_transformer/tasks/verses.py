@@ -10,7 +10,7 @@ import numpy as np
 from ..arguments import Fraction, PositiveInt
 from ..errors import InputError, whole_file
 from ..models import SourceAndText, Text, TranslationModel
-from ..packages import cache_folder
+from ..packages import cache_folder, require
 from .language import AbstractTextTask
 from .losses import UNCOUNTED, Batch, InstanceCrossEntropy
 from .task import AbstractDataSet
@@ -134,13 +134,9 @@ def cached_verses(path: Path) -> list[tuple[str, str, str]]:
 
 
 def _read(path: Path) -> list[tuple[str, str, str]]:
-    try:
-        from pysword.modules import SwordModules
-    except ModuleNotFoundError:
-        raise InputError(
-            "the verses are read by pysword, which is not installed: pip install "
-            "'ide_transformer[translation]'."
-        ) from None
+    require("pysword", "translation", "the verses are read by")
+    from pysword.modules import SwordModules
+
     modules = SwordModules(str(path))
     modules.parse_modules()
     english, spanish = map(modules.get_bible_from_module, (_ENGLISH, _SPANISH))

@@ -60,13 +60,7 @@ from .reading import (
     read_tree as read_tree,
     validated as validated,
 )
-from .run import (
-    DepthProfile as DepthProfile,
-    Diverged as Diverged,
-    depth_profile as depth_profile,
-    resume_run as resume_run,
-    train as train,
-)
+from .run import Diverged as Diverged, resume_run as resume_run, train as train
 from .step import initial_state as initial_state, make_train_step as make_train_step
 from .stopping import Stopped as Stopped
 from .trackers import (

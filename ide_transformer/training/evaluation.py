@@ -158,7 +158,7 @@ def evaluate_on_meshes(
 
     - `meshes`: see `Mesh`. A width of an ordinary model has each of its features several times,
       see `Nodal`.
-    - `layers`: where a mesh gives intervals; see `with_layers`.
+    - `layers`: where a mesh gives intervals; see `model_on`.
     - `text`, `samples`, `part`: see `evaluate_loss`.
 
     **Raises:** `InputError` for a mesh that the model or its data do not have.

@@ -13,7 +13,7 @@ import numpy as np
 from ..dynamics import keep_layers
 from ..errors import InputError
 from ..models import Mesh, Model, functional
-from ..tasks import AbstractTask, Batch
+from ..tasks import AbstractTask
 from .build import solver_of
 from .config import MeshSection, TrainingConfig
 
@@ -38,14 +38,6 @@ def mesh_tasks(meshes: Mapping[str, MeshSection], task: AbstractTask) -> list[Ab
     return tasks
 
 
-def first_batches(
-    meshes: Mapping[str, MeshSection], training: TrainingConfig, task: AbstractTask
-) -> list[Batch]:
-    """For each mesh a first batch, with the shapes of all that follow."""
-    size, seed = training.batch_size, training.seed
-    return [data.batch(0, size, seed) for data in mesh_tasks(meshes, task)]
-
-
 def drawn_mesh(training: TrainingConfig, step: int) -> int:
     """The index of the mesh of a step, which counts from 0: a function of the seed and the
     step alone."""
@@ -59,26 +51,23 @@ def drawn_mesh(training: TrainingConfig, step: int) -> int:
 
 def model_on(model: Model, mesh: Mesh, layers: Layers = "resampled") -> Model:
     """`model.on(mesh)`; where the mesh gives a width, that of its weights as functions of the
-    features, and where some of its `layers` are kept, that of these."""
-    if layers != "resampled":
-        number = mesh.intervals
-        if number is None:
+    features. With `layers` "spread" evenly, or the "first" ones, its intervals are so many
+    layers of the model, each with its own step: for one that was trained with `LayerDrop`, or
+    to be read out after each."""
+
+    def kept(model: Model) -> Model:
+        number, own = mesh.intervals, model.control.num_intervals
+        if number is None or number > own:
             raise InputError(
-                f"layers={layers}: it says which layers a mesh keeps; give intervals."
+                f"layers={layers}: the model has {own} of them to keep, or fewer, and the mesh "
+                f"gives intervals={number}."
             )
-        model = model.each_equation(lambda own: with_layers(own, number, layers))
-        mesh = dataclasses.replace(mesh, intervals=None)
-    return (model if mesh.width is None else functional(model)).on(mesh)
+        spread = [i * own // number for i in range(number)]
+        return keep_layers(model, spread if layers == "spread" else range(number))
 
-
-def with_layers(model: Model, number: int, layers: Literal["spread", "first"]) -> Model:
-    """The model with so many of its layers, each with its own step: "spread" evenly or the
-    "first" ones, for one that was trained with `LayerDrop`, or to be read out after each."""
-    own = model.control.num_intervals
-    if number > own:
-        raise InputError(f"intervals={number}: the model has {own} layers to keep, or fewer.")
-    kept = {"spread": [i * own // number for i in range(number)], "first": range(number)}
-    return keep_layers(model, kept[layers])
+    if layers == "resampled":
+        return (model if mesh.width is None else functional(model)).on(mesh)
+    return model_on(model.each_equation(kept), dataclasses.replace(mesh, intervals=None))
 
 
 def mesh_of(section: MeshSection, model: Model, key: str) -> Mesh:

@@ -106,11 +106,11 @@ class MetricsLog:
 
 
 def read_metrics(path: str | Path) -> list[dict]:
-    """The lines of a log. A last line that is not complete is dropped; one before it that is
-    none of a log is an `InputError`."""
+    """The lines of a log, none where there is no file. A last line that is not complete is
+    dropped; one before it that is none of a log is an `InputError`."""
     path, lines = Path(path), []
     # In binary, since a damaged file may be no text.
-    written = path.read_bytes().splitlines(keepends=True)
+    written = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     for number, line in enumerate(written, 1):
         try:
             entry = json.loads(line)
@@ -126,13 +126,12 @@ def read_metrics(path: str | Path) -> list[dict]:
 
 def seconds_logged(path: Path) -> float:
     """The time that a run had taken when it wrote the last line of its log."""
-    lines = read_metrics(path) if path.exists() else []
-    return max((line.get("seconds", 0.0) for line in lines), default=0.0)
+    return max((line.get("seconds", 0.0) for line in read_metrics(path)), default=0.0)
 
 
 def validation_losses(path: Path) -> dict[int, float]:
-    """The validation loss of each evaluation in a log, by step; without a log, none."""
-    lines = read_metrics(path) if path.exists() else []
+    """The validation loss of each evaluation in a log, by step."""
+    lines = read_metrics(path)
     found = {x["step"]: x["validation_loss"] for x in lines if "validation_loss" in x}
     return {step: math.nan if loss is None else loss for step, loss in found.items()}
 

@@ -16,7 +16,7 @@ from ..models import Mesh, Model
 from ..tasks import AbstractLoss, AbstractTask, Batch
 from .build import weight_shapes, with_intervals
 from .config import Config, MeshSection, TrainingConfig, refinements
-from .meshes import first_batches, mesh_maps
+from .meshes import mesh_maps, mesh_tasks
 from .optimizer import build_optimizer, path_of
 from .parallel import Layout
 from .step import (
@@ -78,8 +78,9 @@ class Phase:
         ]
 
     def first_batches(self, task: AbstractTask) -> list[Batch]:
-        """A first batch for each mesh."""
-        return first_batches(self.meshes, self.training, task)
+        """A first batch for each mesh, with the shapes of all that follow."""
+        size, seed = self.training.batch_size, self.training.seed
+        return [data.batch(0, size, seed) for data in mesh_tasks(self.meshes, task)]
 
     def lowered(
         self, loss: AbstractLoss, layout: Layout, batches: Sequence[Batch]

@@ -13,6 +13,7 @@ from .. import models, tasks
 from ..arguments import NonNegativeFloat, PositiveInt, checked
 from ..errors import InputError
 from ..models import Field, Mesh, Model
+from ..packages import require
 from .evaluation import LoadedModel, check_finite, check_part, evaluation_task
 from .meshes import model_on
 
@@ -171,13 +172,9 @@ def bleu(translations: Sequence[Translation]) -> tuple[float, str]:
     Source: Papineni et al., ACL 2002; Post, "A call for clarity in reporting BLEU scores",
     2018, arXiv 1804.08771.
     """
-    try:
-        from sacrebleu.metrics.bleu import BLEU
-    except ModuleNotFoundError:
-        raise InputError(
-            "BLEU is computed by sacrebleu, which is not installed: pip install "
-            "'ide_transformer[translation]'."
-        ) from None
+    require("sacrebleu", "translation", "BLEU is computed by")
+    from sacrebleu.metrics.bleu import BLEU
+
     metric = BLEU()
     written = [translation.written for translation in translations]
     score = metric.corpus_score(written, [[x.reference for x in translations]])

@@ -15,7 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
 from ..arguments import checked
 from ..errors import InputError, naming
@@ -455,7 +455,7 @@ def _write_results(
 
 def plot_run(folder: RunFolder, task: AbstractTask, model: Model, end: dict[str, Any]) -> None:
     """Plots the loss over the run, with the step and the validation loss at its end, and the
-    size of the state over depth."""
+    size of the state and of what each interval adds to it over depth."""
     from ..figures import plot_curves
 
     lines = [*read_metrics(folder.metrics), end]
@@ -466,31 +466,15 @@ def plot_run(folder: RunFolder, task: AbstractTask, model: Model, end: dict[str,
     path, y = folder.plots / "loss.png", task.loss.label
     plot_curves(path, losses, title="Loss over the run", x="step", y=y)
     batch = next(task.held_out(EVALUATION_BATCH))
-    depths, state, increment = depth_profile(model, batch.inputs)
+    knots = jnp.asarray(model.equation.knots)
+    us = model.solve(batch.inputs, saveat=diffrax.SaveAt(ts=knots)).us
+    axes = tuple(range(1, us.ndim))
+    state, increment = (jnp.sqrt(jnp.mean(x**2, axes)) for x in (us, jnp.diff(us, axis=0)))
     plot_curves(
         folder.plots / "state_norm.png",
-        {"state": (depths, state), "increment": (depths[1:], increment)},
+        {"state": (knots, state), "increment": (knots[1:], increment)},
         title="The state over depth",
         x="depth t (layers)",
         y="root mean square over tokens and features",
         marker="o",
     )
-
-
-class DepthProfile(NamedTuple):
-    """Root mean squares, over tokens and features, along the solution of a model: of the
-    `state` at the boundaries of the intervals, `depths`, and of what each interval adds to it,
-    the `increment`."""
-
-    depths: Float[Array, " depths"]
-    state: Float[Array, " depths"]
-    increment: Float[Array, " intervals"]
-
-
-def depth_profile(model: Model, inputs: PyTree) -> DepthProfile:
-    """The profile of a batch of inputs."""
-    knots = jnp.asarray(model.equation.knots)
-    us = model.solve(inputs, saveat=diffrax.SaveAt(ts=knots)).us
-    axes = tuple(range(1, us.ndim))
-    state, increment = (jnp.sqrt(jnp.mean(x**2, axes)) for x in (us, jnp.diff(us, axis=0)))
-    return DepthProfile(knots, state, increment)

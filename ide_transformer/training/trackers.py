@@ -3,7 +3,6 @@
 import abc
 import contextlib
 import importlib
-import importlib.util
 import json
 import math
 import queue
@@ -13,7 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, cast, final
 
-from ..errors import InputError, naming
+from ..errors import naming
+from ..packages import require
+
+
+_NEEDS = "metrics.jsonl is written without any tracker; this one needs"
 
 
 class AbstractTracker(abc.ABC):
@@ -47,16 +50,6 @@ class AbstractTracker(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Ends what `start` began. All lines have to be kept by then."""
-
-
-def require(package: str, extra: str) -> None:
-    """**Raises:** `InputError` where the package of a tracker is not installed."""
-    if importlib.util.find_spec(package) is None:
-        raise InputError(
-            f"the package {package} is not installed; run: pip install "
-            f"'ide_transformer[{extra}]', or drop this tracker. metrics.jsonl is written "
-            "without any."
-        )
 
 
 @final
@@ -154,7 +147,7 @@ class Tensorboard(AbstractTracker):
     """
 
     def __init__(self):
-        require("tensorboardX", "tensorboard")
+        require("tensorboardX", "tensorboard", _NEEDS)
 
     def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
         # Not its SummaryWriter, whose thread keeps the errors of a full disk to itself.
@@ -206,7 +199,7 @@ class Trackio(AbstractTracker):
     """
 
     def __init__(self, project: str = "ide_transformer"):
-        require("trackio", "trackio")
+        require("trackio", "trackio", _NEEDS)
         self._project = project
 
     def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:

@@ -105,8 +105,8 @@ def test_a_tracker_that_hangs_keeps_a_run_neither_from_checkpoints_nor_its_end(b
 def test_trackers_that_cannot_be_are_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
     for name, message in {
-        "tensorboard": r"tensorboardX is not installed; run: .*transformer\[tensorboard\]",
-        "trackio": r"trackio is not installed; run: pip install 'ide_transformer\[trackio\]'",
+        "tensorboard": r"tensorboardX, which is not installed; run: .*\[tensorboard\]",
+        "trackio": r"trackio, which is not installed; run: pip .*transformer\[trackio\]'",
         "in_background": "trackers=in_background: .*tensorboard, trackio",
     }.items():
         with pytest.raises(InputError, match=message):
