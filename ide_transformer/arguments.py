@@ -140,35 +140,25 @@ def _checking(call: Callable[..., Any], name: str) -> Any:
         # In one context the shapes of all arguments have to agree.
         with jaxtyped("context"):
             for argument in filter(given.__contains__, adapters):
-                given[argument] = _from_numpy(given[argument], adapters[argument])
-                _check(name, argument, given[argument], adapters[argument])
+                given[argument] = _valid(name, argument, given[argument], adapters[argument])
         return call(*bound.args, **bound.kwargs)
 
     return checking
 
 
-def _from_numpy(value: Any, adapter: TypeAdapter) -> Any:
-    """The value with numbers of Python in the place of NumPy's, and arrays of JAX where those
-    of NumPy are not taken as they are."""
-    if isinstance(value, np.generic):
-        return value.item()
-    arrays = value if isinstance(value, tuple | list) else (value,)
-    if not any(isinstance(x, np.ndarray) and x.dtype.kind in "biufc" for x in arrays):
-        return value
-    try:
-        adapter.validate_python(value, strict=True)
-    except ValidationError:
-        return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, value)
-    return value
-
-
-def _check(name: str, argument: str, value: Any, adapter: TypeAdapter) -> None:
+def _valid(name: str, argument: str, value: Any, adapter: TypeAdapter) -> Any:
+    """The value of an argument, with numbers of Python in the place of NumPy's, and arrays of
+    JAX where those of NumPy are not taken as they are; `InputError` for one that cannot be."""
+    value = value.item() if isinstance(value, np.generic) else value
     hint = f"; write {value.__name__}(…)" if inspect.isclass(value) else ""
     if isinstance(value, str) and (meant := _module_named(value)):
         hint = f"; a name is for YAML, in Python write {meant}(…)"
     try:
         valid = adapter.validate_python(value, strict=True)
     except ValidationError as error:
+        arrays = value if isinstance(value, tuple | list) else (value,)
+        if any(isinstance(x, np.ndarray) and x.dtype.kind in "biufc" for x in arrays):
+            return _valid(name, argument, jax.tree.map(_of_jax, value), adapter)
         problem = problems_of(error).replace("jaxlib._jax.", "")
         numbers = ("float_type", "int_type")
         if any(x["type"] in numbers and isinstance(x["input"], Tracer) for x in error.errors()):
@@ -185,7 +175,7 @@ def _check(name: str, argument: str, value: Any, adapter: TypeAdapter) -> None:
         elif readable and not np.isfinite(np.asarray(value)).all():
             problem = "Input should be finite"
         else:
-            return
+            return value
     raise InputError(
         f"{name}: {argument}={_shown(value)}: {problem.replace('Input', argument, 1)}{hint}."
     ) from None
@@ -201,6 +191,10 @@ def _module_named(text: str) -> str | None:
             return kind.__name__
         kinds += kind.__subclasses__()
     return None
+
+
+def _of_jax(x: Any) -> Any:
+    return jnp.asarray(x) if isinstance(x, np.ndarray) else x
 
 
 def is_known(x: Any) -> bool:

@@ -13,7 +13,7 @@ from tasks.files import darcy_folder
 
 import ide_transformer as ide
 from ide_transformer import figures, tasks, training
-from ide_transformer.training import functions
+from ide_transformer.training import predictions
 
 
 SMALL = [
@@ -52,7 +52,7 @@ def loaded(monkeypatch, task, points):
         ide.Discretization(ide.LieTrotter()),
         Half(ide.Linear(4, 1, key=jax.random.key(1))),
     )
-    monkeypatch.setattr(functions, "evaluation_task", lambda *_: task)
+    monkeypatch.setattr(predictions, "evaluation_task", lambda *_: task)
     return training.LoadedModel(model, None, Path("here"))
 
 
