@@ -128,6 +128,16 @@ def _text(value: Any) -> str:
             return str(value)
 
 
+def duration(seconds: float) -> str:
+    """A time in two units at most: `45 s`, `3 min 20 s`, `2 h 5 min`."""
+    minutes, left = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{left} s"
+    if minutes < 60:
+        return f"{minutes} min {left} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 def _columns(rows: Sequence[Row]) -> list[str]:
     """Columns of all rows, in the order in which they first occur."""
     return [*dict.fromkeys(column for row in rows for column in row)]

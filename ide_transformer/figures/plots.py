@@ -59,16 +59,8 @@ def draw_panels(
 ) -> Figure:
     """Curves in panels next to each other, by title, with one legend below; where the panels
     have labels in common they share the vertical axis. Abscissae that fall turn the horizontal
-    axis around. One panel can be read on a phone.
-
-    **Arguments:**
-
-    - `x`, `y`: labels of the axes, with units where there are any.
-    - `title`: says what the figure shows where it stands alone.
-    - `marker`: of each point, as in matplotlib; a single point always has one.
-    - `log`: the axes that are logarithmic where their values span a factor of ten; with `x`
-      alone the abscissae are its ticks.
-    """
+    axis around. Axes named by `log` are logarithmic where their values span a factor of ten;
+    with `x` alone the abscissae are its ticks. One panel can be read on a phone."""
     every = [curve for curves in panels.values() for curve in curves]
     styles = dict(zip(dict.fromkeys(curve.label for curve in every), itertools.cycle(_STYLES)))
     shared = len(styles) < len(every)

@@ -94,14 +94,8 @@ def march(
 
 
 class Refinement(NamedTuple):
-    """A scheme with more and more steps.
-
-    - `steps`, `errors`: steps in an interval and the largest error over tokens and features.
-    - `order`: the slope of log error over log h in the asymptotic range.
-    - `error_constant`: C of `error = C h^order` at the end of that range, with the order
-      expected.
-    - `u1`: the state at T with the most steps.
-    """
+    """A scheme with more and more steps, see `MeasuredOrder`; C is that of the order expected,
+    and `u1` the state at T with the most steps."""
 
     steps: list[int]
     errors: list[float]

@@ -1,8 +1,10 @@
 """Conformance tests: what every part of a kind must do, one of your own included."""
 
 from ..studies.convergence import MeasuredOrder as MeasuredOrder, measure_order as measure_order
-from .constraints import check_constraint as check_constraint
-from .controls import check_control as check_control
+from .constraints_and_controls import (
+    check_constraint as check_constraint,
+    check_control as check_control,
+)
 from .families import check_family as check_family
 from .models import check_model as check_model
 from .operators import check_operator as check_operator

@@ -93,10 +93,13 @@ class _Trial:
         outputs = jax.tree.leaves(eqx.filter_eval_shape(self.model, self.inputs))
         return after if after.shape in [x.shape[:2] for x in outputs] else seen
 
-    def moves(self, inputs: PyTree, seen: np.ndarray | None) -> str:
-        """The largest change by other inputs of the outputs that are seen, if there is any."""
-        change = _change(self.outputs, self.evaluate(self.model, inputs)[0], seen)
+    def change(self, outputs: PyTree, others: PyTree, seen: np.ndarray | None = None) -> str:
+        """The largest change of outputs, of those that are seen; empty for mere rounding."""
+        change = _change(outputs, others, seen)
         return f"({change:.1e})" if change > self.close else ""
+
+    def change_by(self, inputs: PyTree, seen: np.ndarray | None) -> str:
+        return self.change(self.outputs, self.evaluate(self.model, inputs)[0], seen)
 
     def shape(self) -> str:
         u0, domain = eqx.filter_eval_shape(self.model.embed, self.inputs)
@@ -122,24 +125,18 @@ class _Trial:
     def alone(self) -> PyTree:
         return self.model(self.sample)
 
-    @property
-    def change_in_a_batch(self) -> float:
-        return _change(jax.tree.map(lambda x: x[0], self.outputs), self.alone)
-
     def jit(self) -> str:
         # Without a difference in the batch there is none, which saves a program.
-        if self.change_in_a_batch <= self.close:
+        if not self.batch():
             return ""
-        change = _change(self.alone, eqx.filter_jit(self.model)(self.sample))
+        change = self.change(self.alone, eqx.filter_jit(self.model)(self.sample))
         advice = "use arrays of JAX, and no state that changes from call to call"
-        wrong = f"the compiled model gives other outputs ({change:.1e}); {advice}"
-        return wrong if change > self.close else ""
+        return change and f"the compiled model gives other outputs {change}; {advice}"
 
     def batch(self) -> str:
-        change = self.change_in_a_batch
+        change = self.change(jax.tree.map(lambda x: x[0], self.outputs), self.alone)
         advice = "count axes from the end, and take no mean over samples"
-        wrong = f"a sample has other outputs alone than in a batch ({change:.1e}); {advice}"
-        return wrong if change > self.close else ""
+        return change and f"a sample has other outputs alone than in a batch {change}; {advice}"
 
     def padding(self) -> str:
         parts = jax.tree.leaves(self.inputs, is_leaf=_has_padding)
@@ -147,7 +144,7 @@ class _Trial:
             return ""
         other = jax.tree.map(_other_at_padding, self.inputs, is_leaf=_has_padding)
         advice = "give the domain weights that are zero there, `domain.padded(mask)`"
-        change = self.moves(other, self.seen)
+        change = self.change_by(other, self.seen)
         return change and f"what stands there changes other outputs {change}; {advice}"
 
     def causal(self) -> str:
@@ -160,7 +157,7 @@ class _Trial:
         if isinstance(self.inputs, models.SourceAndText):
             other = self.inputs._replace(text=other)
         before = np.broadcast_to(np.arange(tokens.shape[1]) < first, tokens.shape)
-        change = self.moves(other, before)
+        change = self.change_by(other, before)
         return change and (
             f"outputs before token {first} depend on the tokens from there on {change}; "
             "build attention with causal=True"
@@ -170,7 +167,7 @@ class _Trial:
         if not self.model.random:
             return ""
         drawn = eqx.filter_jit(self.model)(self.inputs, key=jax.random.key(0))
-        same = _change(drawn, self.outputs) <= self.close
+        same = not self.change(drawn, self.outputs)
         return "the model is random, and a key does not change its outputs" * same
 
     def gradient(self) -> str:
@@ -229,18 +226,16 @@ class _Trial:
 
     def cache(self) -> str:
         model = self.model
-        of_texts = type(model.inputs) is models.TextInputs and isinstance(
-            model.read_out, models.TokenLogits
-        )
+        read_out = isinstance(model.read_out, models.TokenLogits)
+        of_texts = read_out and type(model.inputs) is models.TextInputs
         if not of_texts or models.why_not_cached(model) is not None:
             return ""
         tokens = jnp.asarray(as_text(self.inputs).tokens)
         first = (tokens.shape[1] + 1) // 2
         logits = logits_one_by_one(model, tokens, first)
         seen = None if self.seen is None else self.seen[:, first - 1 :]
-        change = _change(self.outputs[:, first - 1 :], logits, seen)
-        wrong = f"logits token by token are not those of the whole text ({change:.1e})"
-        return wrong if change > self.close else ""
+        change = self.change(self.outputs[:, first - 1 :], logits, seen)
+        return change and f"logits token by token are not those of the whole text {change}"
 
     def copies(self) -> str:
         def saved() -> Model:

@@ -68,7 +68,10 @@ def run_task(
 
 
 def evaluation_task(
-    loaded: LoadedModel, text: str | None = None, tokens: int | tuple[int, int] | None = None
+    loaded: LoadedModel,
+    text: str | None = None,
+    tokens: int | tuple[int, int] | None = None,
+    task: AbstractTask | None = None,
 ) -> AbstractTask:
     """The task on which a model is evaluated; see `evaluate_loss`.
 
@@ -76,12 +79,13 @@ def evaluation_task(
 
     - `tokens`: of a sample; by default those of a run, and of a checkpoint the most that it can
       take, up to 512.
+    - `task`: that of a run, where it was made before.
 
     **Raises:** `InputError` for data that have no such samples.
     """
     run, config = loaded.run, loaded.config
     if text is None and run is not None and config is not None:
-        task = run_task(run, config, named=loaded.named)
+        task = task or run_task(run, config, named=loaded.named)
         return task if tokens is None else _with_tokens(task, tokens, config, run)
     otherwise = ", which predicts no text; for a TextEncoder give --sentences"
     model = loaded.expected(LanguageModel, otherwise)
@@ -164,16 +168,9 @@ def evaluate_on_meshes(
     **Raises:** `InputError` for a mesh that the model or its data do not have.
     """
     models = [model_on(loaded.model, mesh, layers) for mesh in meshes]
-    run, config = loaded.run, loaded.config
     # The data of a run are compared with those of its training once.
-    own = None if text is not None or run is None else evaluation_task(loaded)
-
-    @ft.cache
-    def task_at(tokens: int | tuple[int, int] | None) -> AbstractTask:
-        if own is None or run is None or config is None:
-            return evaluation_task(loaded, text, tokens)
-        return own if tokens is None else _with_tokens(own, tokens, config, run)
-
+    own = evaluation_task(loaded) if text is None and loaded.run is not None else None
+    task_at = ft.cache(lambda tokens: evaluation_task(loaded, text, tokens, own))
     rows = []
     for mesh, model in zip(meshes, models, strict=True):
         task = task_at(mesh.tokens)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..errors import InputError, whole_file
-from ..reporting import Terminal
+from ..reporting import Terminal, duration
 from .parallel import primary
 from .trackers import AbstractTracker
 
@@ -206,5 +206,5 @@ class TrainingProgress:
             self._last_line = now
             first, began = self._first = self._first or (step, now)
             left = (now - began) / max(step - first, 1) * (self._steps - step)
-            remains = f"{left:.0f} s left" if step > first else ""
+            remains = f"{duration(left)} left" if step > first else ""
             self.say(f"step {step}/{self._steps}  {state}  {remains}")

@@ -56,6 +56,14 @@ class Phase:
         """The parts of the model that are no weights."""
         return eqx.filter(self.model, eqx.is_inexact_array, inverse=True)
 
+    @property
+    def described(self) -> str:
+        """The mesh of a refined run, in words."""
+        (mesh,) = self.meshes.values()
+        intervals = {"intervals": self.model.control.num_intervals}
+        given = intervals | mesh.model_dump(exclude_none=True)
+        return ", ".join(f"{number} {name}" for name, number in given.items())
+
     @ft.cached_property
     def evaluate(self) -> Callable[..., dict[str, float]]:
         """See `make_evaluation`."""

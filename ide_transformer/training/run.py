@@ -262,8 +262,7 @@ class Loop(NamedTuple):
             for number, (mesh, batch, tokens) in zip(numbers, made, strict=True):
                 phase, enter, steps = next(x for x in compiled if number <= x[0].last)
                 if number == phase.first + 1 > 1:
-                    refined = self._refined(phase)
-                    progress.say(f"step {phase.first}: refined to {refined}")
+                    progress.say(f"step {phase.first}: refined to {phase.described}")
                     state = enter(state)
                 state, metrics = steps[mesh](state, batch)
                 log.count(tokens)
@@ -297,13 +296,6 @@ class Loop(NamedTuple):
             return mesh, batch, size * task.tokens_per_sample
 
         return make
-
-    def _refined(self, phase: Phase) -> str:
-        """The mesh of a phase, in words."""
-        (mesh,) = phase.meshes.values()
-        intervals = {"intervals": phase.model.control.num_intervals}
-        given = intervals | mesh.model_dump(exclude_none=True)
-        return ", ".join(f"{number} {name}" for name, number in given.items())
 
     def _started(self, step: int, progress: TrainingProgress) -> list[AbstractTracker]:
         """The trackers of a run that goes on after a step."""

@@ -14,7 +14,7 @@ from rich.console import Console
 from ... import training
 from ...errors import InputError
 from ...pretrained.files import read_json
-from ...reporting import write_json
+from ...reporting import duration, write_json
 from ...tasks import AbstractTask
 from ...training import Config, Diverged, RunFolder, read_metrics
 from ...training.folder import changed_data, changed_values, source
@@ -200,13 +200,3 @@ class Trials:
         except Exception:
             return 0.0  # its run fails too, and says why
         return steps + time.perf_counter() - began
-
-
-def duration(seconds: float) -> str:
-    """A time in two units at most: `45 s`, `3 min 20 s`, `2 h 5 min`."""
-    minutes, left = divmod(round(seconds), 60)
-    if not minutes:
-        return f"{left} s"
-    if minutes < 60:
-        return f"{minutes} min {left} s"
-    return f"{minutes // 60} h {minutes % 60} min"

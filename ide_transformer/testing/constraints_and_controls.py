@@ -1,4 +1,4 @@
-"""Conformance of a constraint."""
+"""Conformance of a constraint, and of a control."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -18,6 +18,10 @@ from .properties import (
     in_dtype,
     within,
 )
+
+
+# Places inside each interval.
+_PLACES = np.array([0.0, 0.3, 0.8])
 
 
 # One program for all cases of a constraint.
@@ -164,3 +168,163 @@ def check_constraint(
     """
     with jax.enable_x64(True):
         _Constraint(constraint, options, features).check(without)
+
+
+@eqx.filter_jit
+def _blocks(control, depths):
+    """The floating-point arrays of the blocks at some depths."""
+    return jax.vmap(lambda t: eqx.filter(control(t), eqx.is_inexact_array))(depths)
+
+
+@eqx.filter_jit
+def _scanned(control, places):
+    """The same at places inside of all intervals, as a march reads them."""
+
+    def one(_, interval):
+        at = jax.vmap(lambda s: eqx.filter(control.local(interval, s), eqx.is_inexact_array))
+        return None, at(places)
+
+    return jax.lax.scan(one, None, control.intervals(), control.num_intervals)[1]
+
+
+@eqx.filter_jit
+def _slope(control, direction, depths):
+    weights, rest = eqx.partition(control, eqx.is_inexact_array)
+    return jax.jvp(lambda w: _blocks(eqx.combine(w, rest), depths), (weights,), (direction,))[1]
+
+
+class _Control(AbstractConformance):
+    kind = eq.AbstractControl
+
+    def __init__(self, part, options):
+        super().__init__(part, options, 2)
+        self.control: Any = in_dtype(part)
+        self.number, self.horizon = part.num_intervals, part.horizon
+        starts = np.arange(self.number)[:, None]
+        self.depths = np.ravel((starts + _PLACES) * part.interval_length)
+        self.at_depths = jax.tree.map(np.asarray, _blocks(self.control, self.depths))
+
+    @within(0.0)
+    def yaml(self):
+        """a configuration makes it, with as many intervals and such blocks as are asked for."""
+        if not hasattr(self.part, "build"):
+            raise InputError("It is not made from scratch.")
+
+        def make_block(key):
+            return (eq.FeatureIntegral(2, key=key),)
+
+        def made():
+            built = self.built(
+                {eq.AbstractControl: dict(make_block=make_block, num_intervals=3)}
+            )
+            (operator,) = built(0.0)
+            return built.num_intervals, operator.map.weight
+
+        number, weight = eqx.filter_eval_shape(made)
+        return [number, *weight.shape], [3, 2, 2]
+
+    @within(1e-12)
+    def march(self):
+        """`local` in a scan over `intervals()` gives the blocks of the control itself."""
+        scanned = _scanned(self.control, _PLACES)
+        return jax.tree.map(
+            lambda x: np.reshape(x, (-1, *x.shape[2:])), scanned
+        ), self.at_depths
+
+    @within(1e-12)
+    def continuous(self):
+        """with continuous=True blocks do not jump between intervals."""
+        if not self.control.continuous:
+            raise InputError("It does not say so.")
+        ends = jax.tree.map(np.asarray, _scanned(self.control, np.array([0.0, 1.0])))
+        return tuple(
+            jax.tree.map(lambda x, cut=cut: x[cut], ends)
+            for cut in (np.s_[:-1, 1], np.s_[1:, 0])
+        )
+
+    @within(1e-7)
+    def gradient(self):
+        """the derivative along the weights is that of finite differences."""
+        direction = drawn_like(self.control)
+        found = _slope(self.control, direction, self.depths)
+        return found, central_difference(
+            lambda control: _blocks(control, self.depths), self.control, direction
+        )
+
+    @within(1e-12)
+    def resample(self):
+        """on three times as many intervals of the same depth, and back, it has the same
+        blocks."""
+        fine = self.control.resample(3 * self.number)
+        both = [fine, fine.resample(self.number)]
+        return [[x.num_intervals, x.horizon, _blocks(x, self.depths)] for x in both], [
+            [n, self.horizon, self.at_depths] for n in (3 * self.number, self.number)
+        ]
+
+    @within(1e-12)
+    def coarse(self):
+        """on any number of intervals its depth is the same, and blocks are finite."""
+        both = [self.control.resample(n) for n in (1, self.number + 1)]
+        finite = [
+            np.isfinite(y) for x in both for y in jax.tree.leaves(_blocks(x, np.zeros(1)))
+        ]
+        return [[x.horizon for x in both], finite], [
+            [self.horizon] * 2,
+            [np.ones_like(x) for x in finite],
+        ]
+
+    @within(1e-12)
+    def extend(self):
+        """at twice the depth, if it is not refused, blocks repeat."""
+        longer = self.control.extend(2 * self.horizon)
+        twice = np.append(self.depths, self.depths + self.horizon)
+        expected = jax.tree.map(lambda x: np.concatenate([x, x]), self.at_depths)
+        return [longer.horizon, _blocks(longer, twice)], [2 * self.horizon, expected]
+
+    @within(1e-12)
+    def tabulate(self):
+        """a table has the same blocks at its places."""
+        return tuple(
+            _scanned(x, _PLACES) for x in (self.control.tabulate(_PLACES), self.control)
+        )
+
+    @within(0.0)
+    def precision(self):
+        """in low precision the matrices of a block have 16 bits, and vectors 64, by
+        `depth_axes`."""
+        low = eqx.filter_eval_shape(eq.low_precision(self.control, "bfloat16"), 0.0)
+        block = jax.tree.leaves(self.at_depths)
+        return bits(low), [16 if x.ndim > 2 else 64 for x in block]
+
+
+def check_control(
+    control: eq.AbstractControl,
+    *,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    without: tuple[str, ...] = (),
+) -> None:
+    """Checks what every control does, in double precision:
+
+    - `copies`, `yaml`: it is the same pickled and copied, and a configuration makes it;
+    - `march`: a scan over `intervals()`, with `local`, gives the blocks that it has at these
+      depths, at the boundaries those of the interval that begins there;
+    - `continuous`: where it says so, blocks do not jump at boundaries;
+    - `gradient`: the derivative of blocks with respect to the weights is that of finite
+      differences;
+    - `resample`, `coarse`: on more intervals, and back, it has the same blocks, and on any
+      number of them the same depth;
+    - `extend`: if it is not refused, blocks repeat;
+    - `tabulate`: a table has the same blocks;
+    - `precision`: `depth_axes` tells matrices from vectors.
+
+    **Arguments:**
+
+    - `control`: one with random weights, of two intervals or more.
+    - `options`, `without`: see `check_operator`.
+
+    **Raises:** `AssertionError` that names the property, the numbers, and what they mean.
+
+    **Example:** `check_control(ide.Tied((ide.FeedForward(4, key=key),), 3))`
+    """
+    with jax.enable_x64(True):
+        _Control(control, options).check(without)
