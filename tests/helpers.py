@@ -116,7 +116,7 @@ def classes_of(kind, face=ide):
     """The public classes of a kind by their names, without those that are abstract."""
     return {
         name: public
-        for name, public in sorted(vars(face).items())
+        for name, public in ((name, getattr(face, name)) for name in dir(face))
         if inspect.isclass(public) and issubclass(public, kind)
         if not inspect.isabstract(public)
     }

@@ -1,7 +1,7 @@
 """What a run costs that begins on a coarse mesh in depth, and which one is advised."""
 
 from ..errors import InputError
-from ..reporting.tables import Row
+from ..reporting import Row
 from ..training import Config, build_task, validated
 from ..training.config import Moment, refinements
 from .schemes.budget import Budget, field_evaluations, seconds_of_a_run
