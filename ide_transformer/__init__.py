@@ -6,7 +6,7 @@ from importlib.metadata import version as _version
 
 
 if _typing.TYPE_CHECKING:
-    from .public import *  # noqa: F403
+    from .public import *
     from .training import load_model as load_model, load_run as load_run, train as train
 else:
     # Imported when a name is asked for: the help of a command needs nothing, and who only
