@@ -349,6 +349,7 @@ def measure_order(
     if solver is None:
         raise InputError(f"constraint={constraint}: {name} cannot be measured there.")
     equation, u0 = problem(Case(entry.block, control, constraint))
+    kept: Any = equation.constraint
     exact = entry.limit(entry.free, equation, u0)
     expected = solver.order(equation.terms) or 0
     found = refine(equation, u0, solver, exact, expected)
@@ -365,7 +366,7 @@ def measure_order(
         error_constant=found.error_constant,
         splitting_error=None if ideal is None else largest_difference(ideal, exact),
         sub_step_error=None if ideal is None else largest_difference(found.u1, ideal),
-        constraint_residual=float(jnp.max(equation.constraint.residual(found.u1))),
+        constraint_residual=float(jnp.max(kept.residual(found.u1))),
         steps=found.steps,
         errors=found.errors,
     )
