@@ -23,7 +23,8 @@ else:
         return getattr(_home(name), name)
 
     def __dir__():
-        return sorted({*globals(), *vars(_home("")), *_OF_TRAINING})
+        public = {name for name in vars(_home("")) if not name.startswith("_")}
+        return sorted({*globals(), *public, *_OF_TRAINING})
 
 
 __version__ = _version("ide_transformer")
