@@ -17,7 +17,7 @@ from jaxtyping import Array, Int
 from .. import equation as eq, solvers
 from ..errors import InputError
 from ..figures import Curve, plot_panels
-from ..integration.march import Carry, Steps, compiled
+from ..integration.march import Steps, compiled
 from ..solvers import AbstractMomentum, Residual, Velocity
 from ..training import SchemeConfig, did_you_mean, validated
 from ..training.build import build_solver
@@ -81,16 +81,16 @@ def march(
         terms = equation.interval_terms(index, weights)
 
         def step(k, carry):
-            ends = length * (index + k / steps), length * (index + (k + 1) / steps)
+            t0, t1 = length * (index + k / steps), length * (index + (k + 1) / steps)
             jump = (k == 0) & (not equation.continuous)
-            return plan.step(terms, ends, carry, None, jump)[0]
+            made = solvers.StepField(terms, t0, t1, None).step(plan.solver, *carry, jump)
+            return made.y1, made.solver_state
 
         return lax.fori_loop(0, steps, step, carry), None
 
     terms = equation.terms_of(0)
     start = plan.solver.init(terms, 0 / steps, length / steps, u0, None)
-    carry = Carry(u0, start, diffrax.RESULTS.successful)
-    return lax.scan(interval, carry, (plan.indices, equation.intervals()))[0].u
+    return lax.scan(interval, (u0, start), (plan.indices, equation.intervals()))[0][0]
 
 
 class Refinement(NamedTuple):
