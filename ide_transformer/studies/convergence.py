@@ -349,7 +349,7 @@ def measure_order(
     if solver is None:
         raise InputError(f"constraint={constraint}: {name} cannot be measured there.")
     equation, u0 = problem(Case(entry.block, control, constraint))
-    kept: Any = equation.constraint
+    kept = find("constraint", constraint, eq.AbstractConstraint)()
     exact = entry.limit(entry.free, equation, u0)
     expected = solver.order(equation.terms) or 0
     found = refine(equation, u0, solver, exact, expected)
