@@ -83,7 +83,8 @@ def march(
         def step(k, carry):
             t0, t1 = length * (index + k / steps), length * (index + (k + 1) / steps)
             jump = (k == 0) & (not equation.continuous)
-            made = solvers.StepField(terms, t0, t1, None).step(plan.solver, *carry, jump)
+            u, state = carry
+            made = solvers.StepField(terms, t0, t1, None).step(plan.solver, u, state, jump)
             return made.y1, made.solver_state
 
         return lax.fori_loop(0, steps, step, carry), None
