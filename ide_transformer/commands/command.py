@@ -1,4 +1,5 @@
 import argparse
+import difflib
 import importlib
 import logging
 import os
@@ -6,6 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -42,8 +44,18 @@ def main(name: str | None = None) -> None:
             epilog=f"commands:\n{listed}\n\nexamples:\n  ide-transformer train shakespeare\n"
             "  ide-transformer train --help",
         )
-        parser.add_argument("command", choices=COMMANDS, metavar="command")
+        parser.add_argument("--version", action="version", version=version("ide_transformer"))
+        parser.add_argument("command", metavar="command")
+        if not given:
+            parser.print_help()
+            sys.exit(2)
         name, given = parser.parse_args(given[:1]).command, given[1:]
+        if name not in COMMANDS:
+            close = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            parser.error(
+                f"{name}: there is no such command; {hint}It is one of {', '.join(COMMANDS)}."
+            )
     module = importlib.import_module(f".{name}", __package__)
     start(module, f"ide-transformer {name}", given)
 

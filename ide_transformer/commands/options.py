@@ -31,11 +31,12 @@ def config_file(text: str) -> Path:
 
 def no_config(text: Path) -> InputError:
     """The error for neither a file nor a packaged configuration."""
-    names = sorted(packaged())
-    close = difflib.get_close_matches(str(text.with_suffix("")), names, 5, 0.5) or names
+    if text.suffix or len(text.parts) > 1:
+        return InputError(f"{text}: there is no such configuration file (in {Path.cwd()}).")
+    close = difflib.get_close_matches(str(text), packaged(), 3, 0.0)
     return InputError(
         f"{text}: there is no such configuration file, and no configuration of that name comes "
-        f"with the package; it has {', '.join(close)}."
+        f"with the package; the closest are {', '.join(close)}."
     )
 
 

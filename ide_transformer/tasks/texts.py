@@ -26,7 +26,8 @@ def files_of(path: Path, endings: tuple[str, ...] = (".txt", ".md")) -> list[Pat
     """A file, or all files of a folder with these endings in the order of their paths;
     `InputError` where one is missing, or is a pipe, a device or a link to nothing."""
     if not path.exists():
-        raise InputError(f"{path}: there is no such file or folder.")
+        place = "" if path.is_absolute() else f" (in {Path.cwd()})"
+        raise InputError(f"{path}: there is no such file or folder{place}.")
     files = [path]
     if path.is_dir():
         found = (f for f in path.rglob("*") if f.suffix in endings)

@@ -13,7 +13,6 @@ from ..errors import InputError
 from ..models import Model
 from ..tasks import AbstractTask
 from . import build
-from .checkpoints import newest_step
 from .config import Config
 from .folder import RunFolder, changed_values, same_tokenizer
 from .loading import restored
@@ -106,7 +105,7 @@ def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Con
     # It was, or will be, refined at the same steps, not at later ones.
     refine = dict(zip(own.training.begins, own.training.refine.values(), strict=False))
     config = _with(config, "training", refine=refine)
-    made = newest_step(folder, own) or 0
+    made = folder.newest_step or 0
     rate = learning_rate(own.optimizer, before)
     longer, numbers = learning_rate(config.optimizer, steps), jnp.arange(made)
     same = np.asarray(rate(numbers)) == np.asarray(longer(numbers))

@@ -134,14 +134,22 @@ class Checkpoints:
             try:
                 state = self._intact(step, like(step))
             except Exception as error:  # whatever a damaged file leads to
-                reasons.append(f"{self._folder}/{step}: {_first_line(error)}")
+                reasons.append(f"{self._folder}/{step} is damaged: {_first_line(error)}")
                 self._damaged.append(step)
                 continue
             for reason in reasons:
                 warnings.warn(f"{reason}; checkpoint {step} is taken instead.", stacklevel=2)
             return state
+        if not reasons:
+            every = self._config.training.checkpoint_every
+            raise InputError(
+                f"{self._run.path} has no checkpoint yet: the first comes after "
+                f"training.checkpoint_every={every} steps. Train it on: ide-transformer train "
+                f"{self._run.path} --resume."
+            )
         raise InputError(
-            "; ".join([f"{self._folder} holds no checkpoint that can be read", *reasons]) + "."
+            f"{self._folder} holds no checkpoint that can be read: {'; '.join(reasons)}. "
+            "Restore one of them from a copy, or train the run again."
         )
 
     def set_damaged_aside(self) -> None:
@@ -198,12 +206,6 @@ class Checkpoints:
         )
 
 
-def newest_step(folder: RunFolder, config: Config) -> int | None:
-    """The step of the newest checkpoint of a run, damaged or not."""
-    with Checkpoints(folder, config, writes=False) as checkpoints:
-        return checkpoints.newest()
-
-
 def _described(array: Array | np.ndarray) -> dict[str, Any]:
     x = np.asarray(array)
     checksum = hashlib.sha256(x.tobytes()).hexdigest()
@@ -211,4 +213,5 @@ def _described(array: Array | np.ndarray) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".split("\n")[0][:200]
+    kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+    return f"{kind}{error}".split("\n")[0][:200]

@@ -88,7 +88,8 @@ def construct(
     try:
         return getattr(found, "build", found)(**arguments)
     except (InputError, OSError) as error:
-        raise InputError(f"{key}: {error}") from None
+        said = str(error)
+        raise InputError(said if said.startswith(f"{key}.") else f"{key}: {said}") from None
 
 
 def _converted(

@@ -88,6 +88,12 @@ class RunFolder:
         return load_config(self.config, trust=trust)
 
     @property
+    def newest_step(self) -> int | None:
+        """The step of the newest checkpoint, damaged or not."""
+        found = [x.name for x in self.checkpoints.glob("*")]
+        return max((int(name) for name in found if name.isdigit()), default=None)
+
+    @property
     def recorded(self) -> dict[str, Any]:
         """The fingerprints with which it began; `InputError` where they are lost."""
         return _json(
@@ -243,13 +249,39 @@ def same_tokenizer(folder: RunFolder, task: AbstractTask) -> bool:
         return file.read_bytes() == saved
 
 
-def newest_folder(name: str, runs: Path, trust: Trust = False) -> RunFolder:
-    """The newest folder of a run of that name; `name-8` may be a run of the name `name-8`."""
-    for number in sorted(_numbers(name, runs), reverse=True):
-        folder = _numbered(name, runs, number)
-        if number == 1 or folder.load_config(trust).name == Path(name).name:
+def folder_to_resume(name: str, runs: Path, trust: Trust = False) -> RunFolder:
+    """The folder of the run of that name that is not finished; of finished ones the newest.
+    `name-8` may be a run of the name `name-8`.
+
+    **Raises:** `InputError` where there is no run, and where several are not finished.
+    """
+    numbered = [(number, _numbered(name, runs, number)) for number in _numbers(name, runs)]
+    found = [
+        folder
+        for number, folder in sorted(numbered, key=lambda x: x[0])
+        if number == 1 or folder.load_config(trust).name == Path(name).name
+    ]
+    if not found:
+        raise InputError(f"--resume: there is no run {runs / name}; start it without --resume.")
+    unfinished = [folder for folder in found if not folder.summary.exists()]
+    if len(unfinished) > 1:
+        steps = [f"{x.path} (step {x.newest_step or 0})" for x in unfinished]
+        raise InputError(
+            f"--resume: {len(steps)} runs of the name {name} are not finished: "
+            f"{', '.join(steps)}. Give the folder of one, for example {unfinished[0].path}."
+        )
+    return [*found, *unfinished][-1]
+
+
+def unfinished_twin(config: Config, runs: Path) -> RunFolder | None:
+    """The newest folder of a run of this configuration that is not finished, if any."""
+    written = dump_config(config)
+    for number in sorted(_numbers(config.name, runs), reverse=True):
+        folder = _numbered(config.name, runs, number)
+        there = folder.config.read_text("utf-8") if folder.config.is_file() else ""
+        if there == written and not folder.summary.exists():
             return folder
-    raise InputError(f"--resume: there is no run {runs / name}; start it without --resume.")
+    return None
 
 
 def _numbered(name: str, runs: Path, number: int) -> RunFolder:

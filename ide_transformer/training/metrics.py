@@ -136,16 +136,24 @@ def validation_losses(path: Path) -> dict[int, float]:
     return {step: math.nan if loss is None else loss for step, loss in found.items()}
 
 
-def cut_metrics(path: Path, step: int, losses: dict[int, float]) -> None:
+def cut_metrics(path: Path, step: int, losses: dict[int, float]) -> int:
     """Removes what was logged after `step`, also from the validation `losses`, so that a
-    resumed run writes it again."""
+    resumed run writes it again; the last step that was logged, or `step`."""
     for later in [x for x in losses if x > step]:
         del losses[later]
     if not path.exists() or not primary():
-        return
-    kept = [json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step]
+        return step
+    lines = read_metrics(path)
+    kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= step]
     with whole_file(path) as written:
         written.write_text("".join(kept), encoding="utf-8")
+    return max([step, *(line["step"] for line in lines)])
+
+
+def say(text: str) -> None:
+    """A line on the terminal, of the process that writes files."""
+    if primary():
+        Terminal().print(text, markup=False)
 
 
 class TrainingProgress:
@@ -206,5 +214,5 @@ class TrainingProgress:
             self._last_line = now
             first, began = self._first = self._first or (step, now)
             left = (now - began) / max(step - first, 1) * (self._steps - step)
-            remains = f"{duration(left)} left" if step > first else ""
+            remains = f"{duration(left)} of training left" if first < step < self._steps else ""
             self.say(f"step {step}/{self._steps}  {state}  {remains}")

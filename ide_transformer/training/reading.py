@@ -213,7 +213,14 @@ def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str
         return f"{where}: {key} is missing."
     if not key or (error["type"] == "value_error" and isinstance(value, dict | BaseModel)):
         return f"{where}: {message}."
-    return f"{where}: {key}={shown(value)}: {message}{_WRITE.get(error['type'], '')}."
+    write = _WRITE.get(error["type"], "")
+    if write and isinstance(value, float) and value.is_integer():
+        write = f"; write {value:.0f}"
+    known = re.findall(r"'([^']*)'", message) if error["type"] == "literal_error" else []
+    # An override of this key alone would say it a second time.
+    where = "" if where.startswith(f"override '{key}=") else f"{where}: "
+    what = f"{where}{key}={shown(value)}: {message}{write}."
+    return f"{what}{did_you_mean(str(value), known)}"
 
 
 def _section(kind: type[Section], location: list[str]) -> type[Section]:

@@ -25,10 +25,18 @@ from ..tasks import AbstractTask, Batch, Part
 from ..tasks.task import checksum_of_all
 from . import parallel
 from .beginning import build_start, configuration_of
-from .checkpoints import Checkpoints, newest_step
+from .checkpoints import Checkpoints
 from .config import Config
 from .construct import construct
-from .folder import RunFolder, check_data, flat_values, new_folder, newest_folder, source
+from .folder import (
+    RunFolder,
+    check_data,
+    flat_values,
+    folder_to_resume,
+    new_folder,
+    source,
+    unfinished_twin,
+)
 from .meshes import drawn_mesh, mesh_maps, mesh_tasks
 from .metrics import (
     MetricsLog,
@@ -36,6 +44,7 @@ from .metrics import (
     TrainingProgress,
     cut_metrics,
     read_metrics,
+    say,
     seconds_logged,
 )
 from .parallel import Layout, make_layout
@@ -70,10 +79,10 @@ def train(
 
     - `config`: a configuration, or the path of its YAML file.
     - `runs`: the folder of all runs.
-    - `resume`: go on from the last checkpoint of the newest run of that name. What is
-      learned and logged is the same, to the bit, as if the run had never stopped. It may have
-      more `training.steps` than it began with, where the steps that it has made had the
-      learning rates of the longer run.
+    - `resume`: go on from the last checkpoint of the run of that name that is not finished.
+      What is learned and logged is the same, to the bit, as if the run had never stopped. It
+      may have more `training.steps` than it began with, where the steps that it has made had
+      the learning rates of the longer run.
     - `restart`: with `resume` and more steps, for a run whose rate falls by a cosine: another
       one begins at the rate it has come to.
 
@@ -84,7 +93,7 @@ def train(
     config = as_config(config)
     if restart and not resume:
         raise InputError("restart=True is for a run that goes on; write resume=True too.")
-    resumed = newest_folder(config.name, Path(runs), config) if resume else None
+    resumed = folder_to_resume(config.name, Path(runs), config) if resume else None
     return _run(config, resumed, Path(runs), restart)
 
 
@@ -101,7 +110,7 @@ def resume_run(
 
     **Arguments:**
 
-    - `path`: the folder, or the name of a run in `runs`, of which the newest is taken.
+    - `path`: the folder, or the name of a run in `runs`, see `train`.
     - `overrides`: `training.steps=3000` for a longer run, and `parallel.key=value` for other
       devices or processes than it began with.
     - `trust`: see `load_run`.
@@ -111,7 +120,7 @@ def resume_run(
     """
     folder = RunFolder(path)
     if not folder.config.is_file():
-        folder = newest_folder(str(path), Path(runs), trust)
+        folder = folder_to_resume(str(path), Path(runs), trust)
     config = folder.load_config(trust)
     tree = config.model_dump(mode="json")
     origin = apply_overrides(tree, overrides)
@@ -140,7 +149,8 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
         construct("training.trackers", part, AbstractTracker) for part in training.trackers
     ]
     layout = make_layout(config.parallel)
-    begins = config.model.run is None or resumed is None or newest_step(resumed, config) is None
+    begins = config.model.run is None or resumed is None or resumed.newest_step is None
+    say(f"{config.name}: reading the data, data.name={config.data.name}")
     task, model, key = build_start(config, None if begins else resumed)
     # What does not fit together fails here, before anything is written.
     state, phases = make_phases(config, model, key)
@@ -164,7 +174,14 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
     )
     primary, folder = parallel.primary(), resumed
     if folder is None and primary:
+        twin = unfinished_twin(config, runs)
         folder = new_folder(config, runs, task.save, data)
+        if twin is not None:
+            say(
+                f"{twin.path} is not finished (step {twin.newest_step or 0} of "
+                f"{training.steps}), and --resume would go on with it; this is a new run, "
+                f"{folder.path}."
+            )
     folder = RunFolder(parallel.from_primary("" if folder is None else str(folder.path)))
     with folder.sole_use() if primary else contextlib.nullcontext():
         with stop_requests() as stop, Checkpoints(folder, config, writes=True) as checkpoints:
@@ -183,11 +200,16 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
                 folder.make_longer(config)
                 folder.add_source(source(config))
             began -= seconds_logged(folder.metrics)
-            cut_metrics(folder.metrics, int(state.step), checkpoints.losses)
+            logged = cut_metrics(folder.metrics, start := int(state.step), checkpoints.losses)
+            if resumed is not None:
+                again = f"; steps {start + 1} to {logged} are made again" * (logged > start)
+                begun = "going on from" if start else "no checkpoint yet: it begins again at"
+                say(f"{folder.path}: {begun} step {start}{again}")
             of_run = config, task, folder, checkpoints, stop, phases, layout, began, trackers
             loop = Loop(*of_run)
             with jax.set_mesh(layout.grid):
                 state = loop.run(layout.placed(state))
+                say(f"evaluating the {' and the '.join(task.parts)} part")
                 unevaluated = "Stopped after the last step; --resume evaluates the run."
                 check = ft.partial(stop.check, unevaluated)
                 held_out = loop.evaluated(phases[-1], state, task.parts, check=check)
@@ -226,7 +248,7 @@ class Loop(NamedTuple):
         """
         steps, start = self.config.training.steps, int(state.step)
         with TrainingProgress(steps, start) as progress:
-            given, done = self.config.model, f", going on from step {start}" if start else ""
+            given, done = self.config.model, ""
             if given.run is not None and not start:
                 done = f", with the weights of {given.run} (checkpoint {given.checkpoint})"
             progress.say(f"{self.folder.path}: {num_parameters(state):,} parameters{done}")
@@ -316,12 +338,15 @@ class Loop(NamedTuple):
             batches = phase.first_batches(self.task)
             for lowered in phase.lowered(self.task.loss, self.layout, batches):
                 number += 1
-                if of > 1:
-                    progress.say(f"compiling the step of mesh {number} of {of}")
+                mesh = f" of mesh {number} of {of}" * (of > 1)
+                progress.say(f"compiling the step{mesh}")
                 steps.append(lowered.compile())
                 needed = steps[-1].memory_analysis().temp_size_in_bytes
                 temporary = max(temporary, needed)
-                self.stop.check("Stopped before the first step.")
+                self.stop.check(
+                    f"Stopped before the first step{f' after {start}' * (start > 0)}; --resume "
+                    "begins there."
+                )
             enter = phase.enter
             if 0 < phase.first >= start:
                 enter = jax.jit(enter, out_shardings=self.layout.shardings(phase.shapes))
@@ -425,6 +450,7 @@ def _write_results(
     training, task, folder = loop.config.training, loop.task, loop.folder
     weights = jax.tree.map(np.asarray, weights_of(state, "trained", training.average))
     model = eqx.combine(jax.tree.map(jnp.asarray, weights), static)
+    say("drawing the figures" + " and writing a sample" * bool(training.sample))
     plot_run(folder, task, model, {"step": training.steps, **held_out})
     evaluations, steps = float(state.evaluations), int(state.step)
     summary = {
@@ -465,8 +491,8 @@ def plot_run(folder: RunFolder, task: AbstractTask, model: Model, end: dict[str,
     plot_curves(
         folder.plots / "state_norm.png",
         {"state": (knots, state), "increment": (knots[1:], increment)},
-        title="The state over depth",
+        title="The state over depth, mean over tokens and features",
         x="depth t (layers)",
-        y="root mean square over tokens and features",
+        y="root mean square",
         marker="o",
     )

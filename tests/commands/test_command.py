@@ -1,6 +1,7 @@
 """The command `ide-transformer`, its options and the configurations of the package."""
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -24,14 +25,32 @@ def test_help_lists_a_line_for_each_command(capsys, monkeypatch):
     assert all((ROOT / f"scripts/{name}.py").is_file() for name in COMMANDS)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("", "commands:"),
+        ("trian", "did you mean train?"),
+        ("--version", version("ide_transformer")),
+    ],
+)
+def test_what_is_no_command_is_answered(capsys, monkeypatch, given, said):
+    monkeypatch.setattr(sys, "argv", ["ide-transformer", *given.split()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == (0 if given == "--version" else 2)
+    assert said in "".join(capsys.readouterr())
+
+
 def test_a_configuration_is_a_file_or_has_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert config_file("shakespeare.json") == Path("shakespeare.json")
     assert config_file("compare/any_depth") == ROOT / "configs/compare/any_depth.yaml"
     (tmp_path / "quick").write_text("name: mine")
     assert config_file("quick").samefile(tmp_path / "quick")
-    with pytest.raises(InputError, match=r"shakespear: .* it has shakespeare, "):
+    with pytest.raises(InputError, match=r"shakespear: .* closest are shakespeare, "):
         raise no_config(config_file("shakespear"))
+    with pytest.raises(InputError, match=r"^there.yaml: there is no such .* \(in /.*\)\.$"):
+        raise no_config(config_file("there.yaml"))
 
 
 def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatch):

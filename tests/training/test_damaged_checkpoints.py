@@ -62,7 +62,7 @@ def test_no_damaged_file_of_a_checkpoint_is_read(there, end, attack):
             try:
                 model, _ = training.load_run(RUN)
             except InputError as error:  # both are damaged
-                assert attack == "exchanged" and "/4: " in str(error) and "/2: " in str(error)
+                assert attack == "exchanged" and "/4 is" in str(error) and "/2 is" in str(error)
             else:
                 damaged = any("checkpoint 2 is taken instead" in str(w.message) for w in said)
                 assert eqx.tree_equal(model, end) != damaged, path
@@ -72,17 +72,17 @@ def test_no_damaged_file_of_a_checkpoint_is_read(there, end, attack):
 
 def test_a_checkpoint_of_another_step_run_or_release_is_not_read(there, capsys, monkeypatch):
     (CHECKPOINTS / "2").rename(CHECKPOINTS / "6")
-    with pytest.warns(UserWarning, match="6: ValueError: holds the state of step 2"):
+    with pytest.warns(UserWarning, match="6 is damaged: holds the state of step 2"):
         training.load_run(RUN)
     (CHECKPOINTS / "6").rename(CHECKPOINTS / "2")
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "_FORMAT", 3)
-        with pytest.raises(InputError, match="4: ValueError: was written by another release"):
+        with pytest.raises(InputError, match="4 is damaged: was written by another release"):
             training.load_run(RUN)
     known = json.loads((RUN / "fingerprints.json").read_text())
     (RUN / "fingerprints.json").write_text(json.dumps({**known, "run": "another"}))
     output = run_here(capsys, "convert.py", RUN, "written", expected=2)
-    assert "checkpoints/4: ValueError: belongs to another run" in output
+    assert "checkpoints/4 is damaged: belongs to another run" in output
 
 
 def test_scripts_name_a_damaged_checkpoint_and_take_the_one_before(there, capsys):

@@ -4,9 +4,10 @@ import importlib
 import re
 import threading
 
+import pytest
 from training.conftest import RUN
 
-from ide_transformer import training
+from ide_transformer import InputError, training
 from ide_transformer.training import folder as folders
 
 
@@ -17,10 +18,16 @@ def new(runs, name="same"):
 def test_a_name_with_a_number_is_another_run(tmp_path):
     for name in ("small", "small-8"):
         new(tmp_path, name)
-    assert folders.newest_folder("small", tmp_path).path == tmp_path / "small"
-    assert folders.newest_folder("small-8", tmp_path).path == tmp_path / "small-8"
+    assert folders.folder_to_resume("small", tmp_path).path == tmp_path / "small"
+    assert folders.folder_to_resume("small-8", tmp_path).path == tmp_path / "small-8"
     assert new(tmp_path, "small").path.name == "small-9"
-    assert folders.newest_folder("small", tmp_path).path == tmp_path / "small-9"
+    several = r"2 runs of the name small .*small \(step 0\), .*small-9 \(step 0\)"
+    with pytest.raises(InputError, match=several):
+        folders.folder_to_resume("small", tmp_path)
+    # The one that is not finished; where all are, the newest.
+    for finished, taken in (("small-9", "small"), ("small", "small-9")):
+        (tmp_path / finished / "summary.json").write_text("{}")
+        assert folders.folder_to_resume("small", tmp_path).path == tmp_path / taken
 
 
 def test_runs_that_start_at_once_have_folders_of_their_own(tmp_path):

@@ -223,15 +223,18 @@ def test_a_factor_scales_the_whole_update_of_its_group(kind):
         np.testing.assert_allclose(updates[1][path], factor * plain, rtol=1e-6, atol=1e-15)
 
 
-def test_the_suggestion_is_between_the_fastest_fall_and_the_lowest_loss():
-    rates = np.geomspace(1e-6, 1.0, 200)
-    noise = 0.01 * np.random.default_rng(0).normal(size=200)
-    losses = 3 - np.tanh(2 * np.log10(rates / 1e-3)) + 50 * rates + noise
+def test_the_suggestion_is_four_times_the_rate_of_the_fastest_fall():
+    rates = np.geomspace(1e-6, 1.0, 201)
+    # It falls fastest at 1e-3, and slowly from 1e-2 to 1e-1.
+    losses = 3 - np.tanh(2 * np.log10(rates / 1e-3)) + 5 * rates
     found = range_test._suggested(rates.tolist(), losses.tolist())
-    assert found.fastest is not None
-    assert 5e-4 < found.fastest < 2e-3 and 2e-3 < found.lowest < 2e-2
-    assert found.suggestion == pytest.approx((found.fastest * found.lowest) ** 0.5)
-    assert "optimizer.learning_rate=" in found.text
+    assert found.fastest == pytest.approx(1e-3, rel=0.15)
+    assert found.suggestion == pytest.approx(4 * found.fastest)
+    assert 1e-2 < found.lowest < 1e-1 and found.jump is None
+    assert "optimizer.learning_rate=" in found.text and "jumped" not in found.text
+    losses[[100, 120]] += 2.0
+    found = range_test._suggested(rates.tolist(), losses.tolist())
+    assert found.jump == rates[100] and "jumped at 1.0e-03 already" in found.text
     rising = range_test._suggested(rates.tolist(), np.linspace(1, 2, 200).tolist())
     assert rising.suggestion is None and "no suggestion" in rising.text
     with pytest.raises(InputError, match="steps=5: too few"):

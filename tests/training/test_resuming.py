@@ -49,7 +49,7 @@ DAMAGES = {
     r"text\.txt: there is no such file": lambda there: (there / "text.txt").unlink(),
     "fingerprints.json is missing": lambda there: (there / RUN / "fingerprints.json").unlink(),
     "has lost its folder checkpoints": lambda there: shutil.rmtree(there / RUN / "checkpoints"),
-    "no checkpoint that can be read; .*/2: ": emptied_checkpoints,
+    r"no checkpoint that can be read: .*/2 is damaged: ": emptied_checkpoints,
 }
 
 
@@ -91,6 +91,22 @@ def test_a_run_goes_on_by_its_name_with_its_own_configuration(half, capsys):
     assert "training.seed: " in output and "only training.steps and parallel" in output
     assert "validation_loss" in run_here(capsys, *again)
     assert "no run runs/large" in run_here(capsys, "train.py", "large", "--resume", expected=2)
+
+
+def test_what_a_start_does_with_a_run_that_is_not_finished_is_said(half, end, capsys):
+    resume()
+    assert "small: going on from step 2; steps 3 to 4 are made again" in capsys.readouterr().out
+    shutil.rmtree(RUN / "checkpoints")
+    (RUN / "checkpoints").mkdir()
+    (RUN / "summary.json").unlink()
+    with pytest.raises(InputError, match=r"small has no checkpoint yet: .*_every=2 steps"):
+        training.load_run(RUN)
+    training.train(config(), runs=RUN.parent)
+    beside = "small is not finished (step 0 of 4), and --resume would go on with it; this is a"
+    assert beside in (said := capsys.readouterr().out) and "new run, runs/small-2" in said
+    assert resume().path == RUN
+    assert "no checkpoint yet: it begins again at step 0" in capsys.readouterr().out
+    assert eqx.tree_equal(training.load_run(RUN)[0], end)
 
 
 def test_a_run_that_is_made_longer_is_the_run_of_that_length(tmp_path):

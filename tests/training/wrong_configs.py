@@ -190,7 +190,9 @@ WRONG_TEXTS = {
 
 # Overrides of a tiny run, and what is said of them; … stands for any text.
 REFUSED = """
-model.depth=four | override 'model.depth=four': model.depth='four': … write for example 8
+model.depth=four | model.depth='four': Input should be … write for example 8
+model.width=64.0 | model.width=64.0: Input should be a valid integer; write 64
+training.compute_dtype=bf16 | Input should be 'float32' or 'bfloat16'. Did you mean bfloat16?
 model.depth | not an override; write section.key=value
 modle.depth=8 | override 'modle.depth=8': unknown key modle. Did you mean model?
 model.dept=3 | unknown key model.dept. Did you mean depth? Known here: options, kind, pretrained
