@@ -10,10 +10,9 @@ import textwrap
 from pathlib import Path
 
 import jax
-from rich.progress import track
 
 from ..errors import InputError
-from ..reporting import Terminal, show_table, write_json
+from ..reporting import show_table, write_json
 from ..studies.convergence import (
     CONSTRAINTS,
     CONTROLS,
@@ -69,8 +68,10 @@ def run(options: argparse.Namespace) -> None:
     if not chosen:
         raise InputError("None of these schemes can be measured on these constraints.")
     rows = []
-    for each in track(chosen, "measuring orders", console=Terminal()):
-        rows.append(measure_order(*each))
+    for number, each in enumerate(chosen, 1):
+        print(f"{number} of {len(chosen)}: {', '.join(each)}", end=" ", flush=True)
+        rows.append(row := measure_order(*each))
+        print(f"order {row.observed_order:.2f}, by theory {row.expected_order}", flush=True)
         # The number of compiled programs that a process may hold is limited.
         jax.clear_caches()
     table = [row._asdict() for row in rows]

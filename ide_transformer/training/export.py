@@ -53,7 +53,7 @@ pipeline_tag: {task}
 tags: [ide_transformer]
 ---
 
-# {name}
+# {path}
 
 A model in the layout of `{kind}`, trained with ide_transformer. Its layers are the steps of an
 operator splitting (Lie–Trotter, one step of Euler's method for each operator) of the equation
@@ -140,7 +140,7 @@ def _card(
     tree |= {"name": config.name}
     if (data := config.data.path) is not None:
         tree["data"]["path"] = data.name  # where it lies is nobody else's business
-    task, use = _use(config, model, tokenizer, path)
+    task, use = _use(folder, model, tokenizer, path)
     rows = [(key, str(value)) for key, value in _facts(folder, config, model, step).items()]
     return _CARD.format(
         task=task,
@@ -155,7 +155,7 @@ def _card(
 
 
 def _use(
-    config: Config, model: Model, tokenizer: tk.Tokenizer | None, path: Path
+    folder: RunFolder, model: Model, tokenizer: tk.Tokenizer | None, path: Path
 ) -> tuple[str, str]:
     """The task as the hub of Hugging Face calls it, and a program that uses the folder."""
     inputs: Any = model.inputs
@@ -165,8 +165,10 @@ def _use(
         return "image-classification", _IMAGES.format(path=path.name, **sizes)
     if tokenizer is None:
         return "text-generation", _TOKENS.format(path=path.name)
-    prompt = json.dumps(tokenizer.decode([0]) or "The")
-    options = dict(path=path.name, prompt=prompt, context=inputs.context)
+    # The beginning of the text that the run wrote, so that a tokenizer of characters knows it.
+    written = folder.sample.read_text("utf-8").split() if folder.sample.exists() else []
+    prompt = next(iter(written), None) or tokenizer.decode([0]) or "The"
+    options = dict(path=path.name, prompt=json.dumps(prompt), context=inputs.context)
     return "text-generation", _TEXTS.format(**options)
 
 

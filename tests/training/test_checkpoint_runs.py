@@ -270,7 +270,7 @@ def test_a_run_of_ones_own_is_written_with_its_tokenizer_and_a_card(there, end, 
     summary = training.RunFolder(RUN).load_summary()
     assert f"| validation loss | {summary['validation_loss']:.4f} |" in card
     assert "| data | text, text.txt |" in card and "| steps | 4 of 4 |" in card
-    assert card.startswith("---\n# license: say")
+    assert card.startswith("---\n# license: say") and "\n# for_others\n" in card
     # Anybody can train it again.
     (tree,) = re.findall(r"```yaml\n(.*?)```", card, re.DOTALL)
     Path("again.yaml").write_text(tree)
