@@ -49,9 +49,10 @@ def main(name: str | None = None) -> None:
         if not given:
             parser.print_help()
             sys.exit(2)
-        name, given = parser.parse_args(given[:1]).command, given[1:]
+        asked: str = parser.parse_args(given[:1]).command
+        name, given = asked, given[1:]
         if name not in COMMANDS:
-            close = difflib.get_close_matches(name, COMMANDS, n=1)
+            close = difflib.get_close_matches(asked, COMMANDS, n=1)
             hint = f"did you mean {close[0]}? " if close else ""
             parser.error(
                 f"{name}: there is no such command; {hint}It is one of {', '.join(COMMANDS)}."

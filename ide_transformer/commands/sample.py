@@ -56,9 +56,9 @@ def run(options: argparse.Namespace) -> None:
     began = time.perf_counter()
     compiling: list[tuple[float, float]] = []
 
-    def listen(event: str, seconds: float, **_: object) -> None:
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event.startswith("/jax/core/compile/"):
-            compiling.append(((now := time.perf_counter()) - seconds, now))
+            compiling.append(((now := time.perf_counter()) - duration_secs, now))
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     texts = models.generate(
