@@ -37,7 +37,7 @@ from .generate import (
 )
 from .images import AbstractImageInputs as AbstractImageInputs, ImageInputs as ImageInputs
 from .mesh import Mesh as Mesh
-from .model import Discretization as Discretization, Model as Model, functional as functional
+from .model import Model as Model, functional as functional
 from .parts import (
     AbstractInputs as AbstractInputs,
     AbstractReadOut as AbstractReadOut,

@@ -30,8 +30,8 @@ def public_names() -> dict[int, list[str]]:
     for face in FACES:
         module = importlib.import_module(face)
         own = Path(str(module.__file__))
-        # The names of the package are listed beside it, since it imports them when asked for.
-        files = [file for file in (own, own.with_name("public.py")) if file.exists()]
+        # Those of the package are listed in files of their own, also in its rooms.
+        files = own, *own.parent.glob("public.py"), *own.parent.glob("*/public.py")
         source = "\n".join(file.read_text(encoding="utf-8") for file in files)
         for name in re.findall(r"\b(\w+) as \1\b", source):
             names.setdefault(id(getattr(module, name)), []).append(f"{face}.{name}")

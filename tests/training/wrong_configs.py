@@ -258,7 +258,7 @@ training.refine={0: 1, 0.5: {tokens: 900}} | training.refine.0.5.tokens=900: …
 training.refine={0: 1, 4: 2} | training.steps=4 does not come to step 4
 training.refine={0: 1, 2: 4} | ends with 4 intervals, but model.depth is 2
 training.refine={0: 2, 2: 3}; model.depth=3
-    | refine=… 2 intervals of PiecewiseConstant … such as 4
+    | refine=… 2 intervals of PiecewiseConstant … write 1 in the place of 2
 training.refine={0: 1, 2: 2}; training.meshes=[2] | training.meshes draws meshes of one model
 training.refine={0: 2, 2: 4}; model.depth=4; control={kind: fourier, options: {waves: 1}}
     | training.refine={0: 2, 2: 4}: … each of waves, on num_intervals=2
