@@ -56,6 +56,11 @@ def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
     assert "report and figures" in run_here(capsys, *command)
     assert [file.stat().st_mtime_ns for file in kept] == times
     assert "0.0.1 (abc): " in (folder / "report.md").read_text()
+    # A reference that is no better than what it judges is refused.
+    poor = {"reference": {"kind": "euler", "steps_per_interval": 2}, "tolerance": 1e-6}
+    path.write_text(yaml.safe_dump({**tree, **poor}))
+    assert "more than tolerance=1e-06" in run_here(capsys, *command, expected=2)
+    path.write_text(yaml.safe_dump(tree))
     # Other data are refused.
     text = tiny_run.parent / "text.txt"
     before = text.read_text()

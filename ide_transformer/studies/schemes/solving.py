@@ -94,6 +94,13 @@ class SolvingComparison(AbstractComparison):
         halved = reference.model_copy(update={"steps_per_interval": half})
         doubt = measure(with_solver(model, halved), data).error
         console.print(f"reference: error below {doubt:.1e}, by half its steps")
+        if not doubt <= self.tolerance:
+            raise InputError(
+                f"{self.name}: reference: {reference} with "
+                f"{reference.steps_per_interval} steps and with {half} differ by {doubt:.1e}, "
+                f"more than tolerance={self.tolerance:g}, so errors against it would say "
+                "nothing; give it more steps_per_interval."
+            )
         made_of = [
             *(
                 self.run.as_posix(),
