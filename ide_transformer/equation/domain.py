@@ -216,7 +216,7 @@ class TokenDomain(eqx.Module):
     @classmethod
     @checked
     def from_points(
-        cls, points: Float[ArrayLike, "tokens dimension"], bounds: Bounds | None = None
+        cls, points: Float[ArrayLike, "tokens *dimension"], bounds: Bounds | None = None
     ) -> "TokenDomain":
         """Scattered points, weighted by the part of the domain that is nearest to each of
         them: on a line from the middle of two neighbours to the next, in the plane the area of
@@ -224,11 +224,12 @@ class TokenDomain(eqx.Module):
 
         **Arguments:**
 
-        - `points`: in any order, no two the same, of dimension 1 or 2.
+        - `points`: `[tokens]` or `[tokens, dimension]`, in any order, no two the same, of
+          dimension 1 or 2.
         - `bounds`: the lower and the upper end of each axis; `None` for those of the points.
         """
         weights = rules.cells(points, bounds)
-        points = jnp.asarray(points)
+        points = jnp.asarray(points).reshape(len(weights), -1)
         return cls(points, jnp.asarray(weights, points.dtype))
 
     @property

@@ -129,8 +129,9 @@ def _clenshaw_curtis(points: int) -> tuple[np.ndarray, np.ndarray]:
 
 def cells(points: ArrayLike, bounds: Bounds | None) -> np.ndarray:
     """The sizes of the parts of a box, `[points]`, that are nearest to each of the points,
-    `[points, dimension]`."""
+    `[points]` or `[points, dimension]`."""
     x, name = np.asarray(points, float), "TokenDomain.from_points"
+    x = x.reshape(len(x), -1)
     if x.shape[1] > 2:
         raise InputError(f"{name}: points of dimension {x.shape[1]}; it supports 1 and 2.")
     if len(np.unique(x, axis=0)) < len(x):

@@ -341,12 +341,14 @@ def OperatorModel(
     input_normalization: AbstractConstraint = Free(),
     output_normalization: AbstractConstraint = LayerNorm(),
     dropout: Fraction = 0.0,
+    fields: bool = False,
     std: NonNegativeFloat = 0.02,
 ) -> Model[FunctionInputs, FunctionValues]:
     """A map from functions to functions on the circle or on the interval [0, 1], or on the
     product of several of them: tokens are points x with quadrature weights. `model(a)` maps
-    values at points, or a `Field`, to values of the same shape. Operators should not be causal.
-    For the arguments see `FunctionInputs` and `LanguageModel`."""
+    values at points, or a `Field`, to values of the same shape. Operators are causal where
+    a value may depend on those before it alone. For the arguments see `FunctionInputs` and
+    `LanguageModel`."""
     values, dimension = channels or 1, len(points) if isinstance(points, tuple) else 1
     keys = jax.random.split(key)
     inputs = FunctionInputs(
@@ -358,6 +360,7 @@ def OperatorModel(
         wavelength=wavelength,
         normalization=input_normalization,
         dropout=dropout,
+        fields=fields,
     )
     linear = Linear(features, values, std=std, key=keys[1])
     read_out = FunctionValues(linear, output_normalization, channels is not None)

@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ..arguments import is_known
-from ..equation import AbstractConstraint, AbstractOperator, parts
+from ..equation import AbstractConstraint, AbstractOperator, TokenDomain, parts
 from ..errors import InputError
 from ..integration import Progress
 from ..solvers import AbstractImplicitScheme
+from .functions import Field, FunctionInputs
 from .model import Model, once_for_each
 from .parts import Text
 
@@ -28,6 +29,11 @@ _TOKENS, _CHANGES = 32, 8
 _ROUNDING = 1e-5
 # The size of the noise on weights that are zero.
 _NOISE = 0.02
+
+_ADVICE = (
+    "In a causal model each part reads the tokens up to its own alone, as attention with "
+    "causal=True and TokenDomain.integral_up_to do."
+)
 
 # One of texts, with a `vocabulary` and a `context`.
 _Model: TypeAlias = Model[Any, Any]
@@ -43,15 +49,15 @@ class _Seen(NamedTuple):
     rates: list[Float[Array, "tokens features"]]
 
 
-_Part = Callable[[Text], PyTree[Float[Array, "tokens *outputs"]]]
+_Part = Callable[[Any], PyTree[Float[Array, "tokens *outputs"]]]
 
 
 class _Change(NamedTuple):
-    """A text, the same with other tokens or with padding in some places, and the tokens whose
-    outputs have to stay as they are."""
+    """A text or a function, the same with other tokens or with padding in some places, and the
+    tokens whose outputs have to stay as they are."""
 
-    text: Text
-    other: Text
+    text: Any
+    other: Any
     stays: Bool[np.ndarray, " tokens"]
 
     def moves(self, part: _Part) -> bool | None:
@@ -77,7 +83,23 @@ def check_causal(where: str, model: Model) -> None:
     **Raises:** `InputError` that names what sees later tokens, and for an operator that says it
     is `pointwise` and sees others.
     """
-    _try_causal(model, where)
+    try_one = _try_functions if isinstance(model.inputs, FunctionInputs) else _try_causal
+    try_one(model, where)
+
+
+@once_for_each
+def _try_functions(model: Model[Any, Any], where: str) -> None:
+    """The same for functions on a line: their values change from one point on."""
+    solved, number = _by_fixed_steps(model.ordinary), model.inputs.points
+    channels = () if model.inputs.channels is None else (model.inputs.channels,)
+    random, stays = np.random.default_rng(0), np.arange(number) < number // 2
+    domain = TokenDomain.midpoint(number)
+    before, drawn = random.normal(size=(2, number, *channels)).astype(np.float32)
+    after = np.where(stays.reshape(-1, *[1] * len(channels)), before, drawn)
+    change = _Change(Field(before, domain), Field(after, domain), stays)
+    for tried in (moved(solved, 1), moved(solved, -1), solved):
+        if change.moves(eqx.filter_jit(tried)):
+            raise InputError(f"{where}: its outputs depend on later tokens. {_ADVICE}")
 
 
 @once_for_each
@@ -178,27 +200,30 @@ def _seen(model: _Model, text: Text) -> _Seen:
 
 def _reason(model: _Model, change: _Change) -> str:
     """Name the part of a model that sees later tokens, and what to write instead."""
-    advice = (
-        "In a causal model each part reads the tokens up to its own alone, as attention with "
-        "causal=True and TokenDomain.integral_up_to do."
-    )
 
     def suspects() -> Iterator[tuple[str, str, _Part]]:
-        yield "the embedding", advice, lambda text: _seen(model, text).embedded
+        yield "the embedding", _ADVICE, lambda text: _seen(model, text).embedded
         for i, operator in enumerate(_block(model)):
             name = type(operator.innermost).__name__
             told = getattr(operator.innermost, "causal", True)
-            mend = advice if told else f"Make it causal, {name}(…, causal=True)."
+            mend = (
+                _ADVICE
+                if told
+                else (
+                    f"Make it causal, {name}(…, causal=True); for a run on arrays write "
+                    "data.options.causal=true."
+                )
+            )
             yield f"operator {i}, {name},", mend, lambda text, i=i: _seen(model, text).rates[i]
         for constraint in parts(model.constraint(0.0), AbstractConstraint):
             project = constraint.project
             name = f"the constraint {type(constraint).__name__}"
             yield (
                 name,
-                advice,
+                _ADVICE,
                 lambda text, project=project: project(_seen(model, text).embedded),
             )
-        yield "the read-out", advice, lambda text: model.outputs(_seen(model, text).embedded)
+        yield "the read-out", _ADVICE, lambda text: model.outputs(_seen(model, text).embedded)
 
     for name, mend, part in suspects():
         if change.moves(part):
@@ -212,7 +237,7 @@ def _reason(model: _Model, change: _Change) -> str:
             "stops='token', or solve to the end, model.with_exit(None)."
         )
     name = type(model.discretization.solver).__name__
-    return f"the scheme {name} lets tokens see later ones. {advice}"
+    return f"the scheme {name} lets tokens see later ones. {_ADVICE}"
 
 
 def _check_pointwise(where: str, model: _Model, text: Text) -> None:

@@ -37,6 +37,16 @@ class Field(NamedTuple):
     values: Float[Array | np.ndarray, "..."]
     domain: TokenDomain
 
+    @classmethod
+    def at(
+        cls, values: Float[ArrayLike, "..."], points: Float[ArrayLike, "tokens *dimension"]
+    ) -> "Field":
+        """Functions at points of [0, 1] or the unit square, `[tokens]` or `[tokens, 2]`, each
+        weighted by the part that is nearest to it."""
+        points = np.asarray(points)
+        bounds = ((0.0, 1.0),) * (1 if points.ndim == 1 else points.shape[-1])
+        return cls(np.asarray(values), TokenDomain.from_points(points, bounds))
+
 
 class FunctionInputs(AbstractInputs):
     """Functions on the circle or on the interval [0, 1], or on the product of several of them:
@@ -65,9 +75,12 @@ class FunctionInputs(AbstractInputs):
     - `wavelength`: L, the longest wave of the positions; `None` for those above. 2 on a
       "periodic" grid for functions that do not meet at the ends.
     - `normalization`, `dropout`: N, and the rate on what it is applied to.
+    - `fields`: whether each input has to be a `Field`, since the points of the training are
+      not those of `grid`.
 
-    **Raises:** `InputError` when called, for points outside of [0, 1] along an axis that is no
-    circle; where a compiled program is given these, the outputs are not a number.
+    **Raises:** `InputError` when called, for values without their points, and for points
+    outside of [0, 1] along an axis that is no circle; where a compiled program is given these,
+    the outputs are not a number.
     """
 
     points: PositiveInt | tuple[PositiveInt, ...] = eqx.field(static=True)
@@ -79,6 +92,7 @@ class FunctionInputs(AbstractInputs):
     wavelength: PositiveFloat | None = eqx.field(static=True, default=None)
     normalization: AbstractConstraint = Free()
     dropout: Fraction = eqx.field(static=True, default=0.0)
+    fields: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         if not self._shape or len(self._grids) != len(self._shape):
@@ -141,6 +155,11 @@ class FunctionInputs(AbstractInputs):
             inside = jnp.broadcast_to(self._inside(inputs, a.shape[-2])[:, None], a.shape)
             a = jnp.where(inside, a, jnp.nan)
             domain = inputs.domain
+        elif self.fields:
+            raise InputError(
+                f"FunctionInputs: inputs of shape {np.shape(inputs)} without their points, and "
+                "the model was trained at points of its own; give Field.at(values, points)."
+            )
         else:
             a = self._checked(jnp.asarray(inputs), self.dimension)
             shape = a.shape[-1 - self.dimension : -1]

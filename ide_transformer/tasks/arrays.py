@@ -28,7 +28,7 @@ class Arrays(AbstractDataSet):
     | integers `[samples, tokens]` | integers of the same shape, -1: none | `LanguageModel` |
     | real `[samples, rows, columns(, channels)]` | integers `[samples]` | `ImageClassifier` |
 
-    A token sees all others.
+    A token sees all others, or with `causal` those before it alone, as in a forecast.
 
     **Arguments:**
 
@@ -41,11 +41,13 @@ class Arrays(AbstractDataSet):
     - `grid`: of functions, see `FunctionInputs`; by default "periodic", and with `points`
       "midpoint", an interval.
     - `channels`: whether functions have a last axis of channels.
+    - `causal`: whether a token sees itself and those before it alone; for a target at each
+      token of a line. `False` says that targets may be inputs of later tokens.
     - `vocabulary`, `classes`: by default as many as there are.
     - `patch`: the side of a patch of an image, in pixels.
 
     **Raises:** `InputError` for arrays that do not fit each other, numbers that are not finite,
-    and integers that are out of range.
+    integers that are out of range, and targets that a token sees among its inputs.
     """
 
     # It depends on the arrays.
@@ -64,21 +66,23 @@ class Arrays(AbstractDataSet):
         test: Fraction | tuple[np.ndarray, np.ndarray] = 0.0,
         grid: PointRule | None = None,
         channels: bool = False,
+        causal: bool | None = None,
         vocabulary: PositiveInt | None = None,
         classes: PositiveInt | None = None,
         patch: PositiveInt = 2,
     ):
-        self.patch, self.domains = patch, None
+        self.patch, self.domains, self.causal = patch, None, bool(causal)
         self.data = _divided(inputs, targets, {"validation": validation, "test": test})
         shape = inputs.shape
         axes: tuple[int, ...] = shape[1 : inputs.ndim - channels]
         kinds = "".join(x.dtype.kind for x in self.data["training"]), inputs.ndim, targets.ndim
         if kinds[0] == "ff" and shape == targets.shape and axes:
             self.loss = RelativeError()
-            grid = grid or ("periodic" if points is None else "midpoint")
+            grid = grid or ("periodic" if points is None and not causal else "midpoint")
             if points is not None:
                 axes = self._at_points(points, weights, axes, grid)
             self._sizes = {"points": axes[0] if len(axes) == 1 else axes, "grid": grid}
+            self._sizes["fields"] = points is not None
             self._sizes |= {"channels": shape[-1]} if channels else {}
         elif kinds in (("fi", 3, 1), ("fi", 4, 1)):
             self.loss = CrossEntropy()
@@ -98,6 +102,10 @@ class Arrays(AbstractDataSet):
                 f"{[*targets.shape]} do not fit; give functions, real numbers of one shape, or "
                 "integers as targets, [samples] for classes."
             )
+        if self._sizes.keys() == {"vocabulary"} or isinstance(self._sizes.get("points"), int):
+            _check_order(self.data["training"], self._sizes.get("grid"), causal)
+        elif causal:
+            raise InputError("causal=True is for a target at each token of a line; drop it.")
 
     @classmethod
     def build(
@@ -147,7 +155,11 @@ class Arrays(AbstractDataSet):
     ) -> tuple[int, ...]:
         """The domains of functions at points; the shape of a grid of about so many."""
         points = points.reshape(len(points), -1).astype(np.float32)
-        number = len(points)
+        number, (least, most) = len(points), (points.min(), points.max())
+        if least < 0 or most > 1:
+            raise InputError(
+                f"points reach from {least:g} to {most:g}; scale each axis to [0, 1]."
+            )
         if axes != (number,):
             raise InputError(f"there are {number} points, and values {[*axes]} of a sample.")
         dimension = points.shape[1]
@@ -170,6 +182,29 @@ class Arrays(AbstractDataSet):
                 f"them from {lowest}" + (f" to {name} - 1 = {given - 1}." if given else ".")
             )
         return given or int(most) + 1
+
+
+def _check_order(pairs: tuple[np.ndarray, ...], grid: str | None, causal: bool | None) -> None:
+    """Refuses targets that are inputs of later tokens where a token sees these."""
+    inputs, targets = pairs
+    if causal and grid == "periodic":
+        raise InputError("causal=True: no point of grid=periodic is the first; give midpoint.")
+    counted, tokens = targets != UNCOUNTED, inputs.shape[1]
+    if causal is not None or not (counted & (targets != inputs)).any():
+        return
+
+    def shifted(k: int, samples: slice) -> bool:
+        known = counted[samples, :-k]
+        return known.any() and (targets[samples, :-k] == inputs[samples, k:])[known].all()
+
+    for k in range(1, (tokens + 1) // 2):
+        # A few samples are enough for most shifts.
+        if shifted(k, slice(8)) and shifted(k, slice(None)):
+            raise InputError(
+                f"targets are the inputs shifted by {k}, and each token sees all inputs, its "
+                "target among them; for a forecast write causal=True, in YAML "
+                "data.options.causal=true, and causal=False if a token may see them."
+            )
 
 
 def _divided(inputs: Any, targets: Any, held_out: dict[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class AbstractTask(abc.ABC):
     # The loss, and what else an evaluation measures.
     loss: AbstractLoss = CrossEntropy()
     # Whether a token may see only those before it.
-    causal: ClassVar[bool] = False
+    causal: bool = False
     # Whether `model.context` is the number of tokens of a sample; images have their own.
     sized_by_context: ClassVar[bool] = True
 

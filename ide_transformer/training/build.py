@@ -118,9 +118,14 @@ def causal(config: Config, model: M) -> M:
     **Raises:** `InputError` where the task asks for tokens that the model sees, see
     `check_causal`.
     """
-    if task_class(config).causal:
+    if is_causal(config):
         check_causal(f"data.name={config.data.name}", model)
     return model
+
+
+def is_causal(config: Config) -> bool:
+    """Whether a token may see only those before it: as the task says, or its option."""
+    return bool(config.data.options.get("causal", task_class(config).causal))
 
 
 def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -> Model:
@@ -136,9 +141,8 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
         return dataclasses.replace(build_model_of_size(inner, sizes, key), space=space)
     if model.stages:
         return _staged_model(config, sizes, key)
-    task = task_class(config)
     control_key, constraint_key, model_key = jax.random.split(key, 3)
-    parts = offers_of(model, causal=task.causal)
+    parts = offers_of(model, causal=is_causal(config))
     control = _control(config, ft.partial(make_block, model, parts), control_key)
     one = _constraint("constraint", model.constraint, parts)
     trained = bool(jax.tree.leaves(eqx.filter(one, eqx.is_array)))

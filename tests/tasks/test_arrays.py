@@ -25,14 +25,15 @@ def test_functions_at_points(tmp_path):
     domain = ide.TokenDomain.from_points(POINTS[:, None].astype(np.float32), ((0.0, 1.0),))
     np.testing.assert_allclose(batch.targets.domain.weights, domain.weights)
     np.testing.assert_allclose(batch.inputs.values + 1, batch.targets.values, atol=1e-6)
-    assert task.sizes == {"points": 24, "grid": "midpoint"} and task.tokens_per_sample == 24
+    assert task.sizes == {"points": 24, "grid": "midpoint", "fields": True}
+    assert task.tokens_per_sample == 24
     weights = np.linspace(1, 2, 24)
     domain = Arrays(VALUES, VALUES, POINTS, weights).batch(0, 1, 0).inputs.domain
     np.testing.assert_allclose(domain.weights, weights, rtol=1e-6)
     plane = np.stack([POINTS, POINTS[::-1] ** 2], 1)
     values = np.stack([VALUES, VALUES], 2)
     assert Arrays(values, values, plane, channels=True).sizes == {
-        **{"points": (5, 5), "grid": "midpoint", "channels": 2}
+        **{"points": (5, 5), "grid": "midpoint", "fields": True, "channels": 2}
     }
 
 
@@ -47,6 +48,7 @@ def test_parts_have_the_sizes_that_are_asked_for():
     assert own.parts == ("validation",) and len(own.data["training"][0]) == 20
 
 
+OF_GRID = {"points": 24, "grid": "periodic", "fields": False}
 IMAGES = RANDOM.random((20, 8, 8))
 
 
@@ -56,7 +58,7 @@ IMAGES = RANDOM.random((20, 8, 8))
         (WORDS, WORDS[:, 0] % 3, "sequence_classifier", {"vocabulary": 5, "classes": 3}, 8),
         (WORDS, np.where(WORDS > 3, -1, WORDS), "language_model", {"vocabulary": 5}, 8),
         (IMAGES, WORDS[:, 0], "image_classifier", {"image_shape": (8, 8, 1), "classes": 5}, 16),
-        (VALUES, VALUES, "operator_model", {"points": 24, "grid": "periodic"}, 24),
+        (VALUES, VALUES, "operator_model", OF_GRID, 24),
     ],
 )
 def test_what_is_learned(tmp_path, inputs, targets, kind, sizes, tokens):
@@ -95,7 +97,10 @@ NOT_FINITE = np.where(np.arange(24) == 3, np.nan, VALUES)
             {},
             r"there are 5 points, and values \[24\] of a sample",
         ),
-        ((VALUES, VALUES, 2 * POINTS), {}, r"outside bounds"),
+        ((VALUES, VALUES, 2 * POINTS), {}, r"points reach from .* to 1\.\d+; scale"),
+        ((VALUES, VALUES, 2 * POINTS, POINTS), {}, "points reach from .*; scale each axis to"),
+        ((VALUES, VALUES), {"causal": True, "grid": "periodic"}, "give midpoint"),
+        (OF_CLASSES, {"causal": True}, "for a target at each token of a line; drop it"),
         ((WORDS - 1, WORDS[:, 0]), {}, "inputs have the integers -1 to 3; give them from 0"),
         ((WORDS, WORDS - 2), {}, "targets have the integers -2 to 2; give them from -1"),
         (OF_CLASSES, {"classes": 3}, "give them from 0 to classes - 1 = 2"),
@@ -126,3 +131,52 @@ def test_files_that_do_not_fit(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             Arrays.build(tmp_path / name)
+
+
+SERIES = np.sin(np.arange(25) * RANDOM.uniform(0.2, 1, (20, 1)))
+TOKENS = RANDOM.integers(0, 5, (20, 25))
+
+
+@pytest.mark.parametrize(
+    ("whole", "kind"), [(SERIES, "operator_model"), (TOKENS, "language_model")]
+)
+def test_a_forecast_sees_no_later_token(tmp_path, whole, kind):
+    """Targets that are later inputs are refused, or each token sees the earlier ones alone."""
+    for ahead in (1, 3):
+        pair = whole[:, :-ahead], whole[:, ahead:]
+        with pytest.raises(InputError, match=f"shifted by {ahead}, .*data.options.causal=true"):
+            Arrays(*pair)
+        assert not Arrays(*pair, causal=False).causal
+    Arrays(whole, whole)
+    np.savez(tmp_path / "a.npz", inputs=whole[:, :-1], targets=whole[:, 1:])
+    tree = {
+        "data": {
+            **{"name": "arrays", "path": str(tmp_path / "a.npz")},
+            "options": {"causal": True},
+        },
+        "model": {"kind": kind, "width": 8, "heads": 1, "depth": 1, "context": 24},
+    }
+    task, model, _ = build_start(training.Config.model_validate(tree))
+    inputs = task.batch(0, 1, 0).inputs
+    other = np.where(np.arange(24) < 12, inputs, inputs[:, ::-1])
+    before, after = map(np.asarray, map(eqx.filter_jit(model), (inputs, other)))
+    np.testing.assert_array_equal(before[:, :12], after[:, :12])
+    assert (before[:, 12:] != after[:, 12:]).any()
+    tree["model"]["operators"] = [{"kind": "attention", "options": {"causal": False}}]
+    with pytest.raises(InputError, match="later tokens"):
+        build_start(training.Config.model_validate(tree))
+
+
+def test_values_without_the_points_of_their_training_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", inputs=VALUES, targets=VALUES, points=POINTS)
+    tree = {
+        "data": {"name": "arrays", "path": str(tmp_path / "a.npz")},
+        "model": {"kind": "operator_model", "width": 8, "heads": 1, "depth": 1},
+    }
+    task, model, _ = build_start(training.Config.model_validate(tree))
+    with pytest.raises(InputError, match=r"inputs of shape \(2, 24\) without their points"):
+        model(VALUES[:2])
+    batch = next(task.held_out(2))
+    given = ide.Field.at(batch.inputs.values, POINTS.astype(np.float32))
+    found = map(np.asarray, map(eqx.filter_jit(model), (given, batch.inputs)))
+    np.testing.assert_array_equal(*found)
