@@ -80,8 +80,8 @@ def run(options: argparse.Namespace) -> None:
     reason = models.why_not_cached(model)
     number = options.length * len(texts)
     print(
-        f"compiled in {compiled:.1f} s; wrote {number} tokens in {seconds:.1f} s, "
-        f"{number / seconds:.3g} tokens per second"
+        f"{number} tokens in {seconds:.1f} s, {number / seconds:.3g} tokens per second, after "
+        f"{compiled:.1f} s of compiling"
         + ("" if reason is None else f"\nwithout a cache: {reason}"),
         file=sys.stderr,
     )

@@ -167,7 +167,8 @@ def _use(
         return "text-generation", _TOKENS.format(path=path.name)
     # The beginning of the text that the run wrote, so that a tokenizer of characters knows it.
     written = folder.sample.read_text("utf-8").split() if folder.sample.exists() else []
-    prompt = next(iter(written), None) or tokenizer.decode([0]) or "The"
+    readable = [word for word in written if word.isprintable() and "\ufffd" not in word]
+    prompt = next(iter(readable), None) or tokenizer.decode([0]) or "The"
     options = dict(path=path.name, prompt=json.dumps(prompt), context=inputs.context)
     return "text-generation", _TEXTS.format(**options)
 

@@ -262,7 +262,9 @@ def folder_to_resume(name: str, runs: Path, trust: Trust = False) -> RunFolder:
         if number == 1 or folder.load_config(trust).name == Path(name).name
     ]
     if not found:
-        raise InputError(f"--resume: there is no run {runs / name}; start it without --resume.")
+        raise InputError(
+            f"--resume: there is no run {name} in {runs}; start it without --resume."
+        )
     unfinished = [folder for folder in found if not folder.summary.exists()]
     if len(unfinished) > 1:
         steps = [f"{x.path} (step {x.newest_step or 0})" for x in unfinished]

@@ -90,7 +90,9 @@ def test_a_run_goes_on_by_its_name_with_its_own_configuration(half, capsys):
     output = run_here(capsys, *again, "training.seed=5", expected=2)
     assert "training.seed: " in output and "only training.steps and parallel" in output
     assert "validation_loss" in run_here(capsys, *again)
-    assert "no run runs/large" in run_here(capsys, "train.py", "large", "--resume", expected=2)
+    assert "no run large in runs" in run_here(
+        capsys, "train.py", "large", "--resume", expected=2
+    )
 
 
 def test_what_a_start_does_with_a_run_that_is_not_finished_is_said(half, end, capsys):

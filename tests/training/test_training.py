@@ -35,7 +35,7 @@ def train(tmp_path, capsys):
 
 def test_a_run_writes_its_folder_and_can_be_sampled_and_evaluated(train, tmp_path, capsys):
     output = train(tmp_path)
-    assert "validation_loss" in output and "s of training left" in output
+    assert "validation_loss" in output and "evaluating the validation" in output
     folder = tmp_path / "tiny"
     for name in (
         *("config.yaml", "metrics.jsonl", "summary.json", "sample.txt", "tokenizer.json"),
