@@ -167,13 +167,18 @@ def _valid(name: str, argument: str, value: Any, adapter: TypeAdapter) -> Any:
                 "one that JAX traces: there is no derivative with respect to it, and no jit or "
                 "vmap over it"
             )
+        if type(value) is list and "ndarray" in problem:
+            hint = "; write np.asarray(…)"
         problem = re.sub(r"an instance of Key\[.*", "a key such as jax.random.key(0)", problem)
     else:
         readable = is_known(value) and eqx.is_inexact_array_like(value)
         if isinstance(value, jax.Array | np.ndarray) and isinstance(valid, float):
             problem = "Input should be a number of Python, not an array"
         elif readable and not np.isfinite(np.asarray(value)).all():
+            places = np.argwhere(~np.isfinite(np.asarray(value)))
             problem = "Input should be finite"
+            if np.ndim(value):
+                problem += f"; {len(places)} are not, the first at {places[0].tolist()}"
         else:
             return value
     raise InputError(

@@ -163,8 +163,10 @@ def run(options: argparse.Namespace) -> None:
         show_table(results, {"loss": training.evaluation_task(loaded, text).loss.label})
     else:
         results = training.evaluate_loss(loaded, *data)
+        label = training.evaluation_task(loaded, text).loss.label
         for name, value in results.items():
-            print(f"{name}: {value:.4f}")
+            said = f"  {label}, {part} part" if name == "loss" and text is None else ""
+            print(f"{name}: {value:.4f}{said}")
     if options.json is not None:
         write_json(options.json, results)
     if options.figure is not None and curves:
@@ -175,6 +177,8 @@ def run(options: argparse.Namespace) -> None:
     if options.pictures is not None and options.rollout is None:
         (mesh,) = meshes or [Mesh()]
         training.draw_predictions(loaded, options.pictures, mesh=mesh, part=part)
+    for file in filter(None, (options.pictures, options.figure)):
+        print(f"drawn: {file}")
 
 
 def _checked(options: argparse.Namespace, further: list[str]) -> list[Any]:

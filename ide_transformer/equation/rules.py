@@ -134,8 +134,12 @@ def cells(points: ArrayLike, bounds: Bounds | None) -> np.ndarray:
     x = x.reshape(len(x), -1)
     if x.shape[1] > 2:
         raise InputError(f"{name}: points of dimension {x.shape[1]}; it supports 1 and 2.")
-    if len(np.unique(x, axis=0)) < len(x):
-        raise InputError(f"{name}: two of the points are the same; give each once.")
+    _, first = np.unique(x, axis=0, return_index=True)
+    if len(again := np.setdiff1d(np.arange(len(x)), first)):
+        raise InputError(
+            f"{name}: two of the points are the same, number {again[0]} and an earlier one, "
+            f"{x[again[0]].tolist()}; give each once."
+        )
     box = np.stack([x.min(0), x.max(0)], -1) if bounds is None else np.array(bounds)
     if box.shape != (x.shape[1], 2) or (box[:, 0] >= box[:, 1]).any():
         raise InputError(

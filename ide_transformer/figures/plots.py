@@ -156,7 +156,9 @@ def plot_fields(
         return save_figure(_in_plane(points, rows), path)
     order = np.argsort(points[:, 0])
     panels = {
-        f"sample {number}": [Curve(x, points[order, 0], y[order]) for x, y in row.items()]
+        f"sample {number}{_relative(row)}": [
+            Curve(x, points[order, 0], y[order]) for x, y in row.items()
+        ]
         for number, row in enumerate(rows, 1)
     }
     plot_panels(path, panels, x="x", y="value", marker=".")
@@ -183,7 +185,16 @@ def _in_plane(points: np.ndarray, rows: Sequence[Mapping[str, np.ndarray]]) -> F
             axes.spines[:].set_visible(False)
             if axes in grid[0]:
                 axes.set_title(literal(title))
+            if title == "error":
+                axes.set_title(f"error{_relative(row)}")
     return figure
+
+
+def _relative(row: Mapping[str, np.ndarray]) -> str:
+    """The relative error of a prediction, for a title."""
+    if not {"truth", "error"} <= row.keys() or not row["truth"].any():
+        return ""
+    return f", relative {np.linalg.norm(row['error']) / np.linalg.norm(row['truth']):.2g}"
 
 
 def literal(text: str) -> str:

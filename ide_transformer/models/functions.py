@@ -150,9 +150,10 @@ class FunctionInputs(AbstractInputs):
 
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
         if isinstance(inputs, Field):
-            a = self._checked(jnp.asarray(inputs.values), 1)
             # Points that a compiled program is given cannot be refused.
-            inside = jnp.broadcast_to(self._inside(inputs, a.shape[-2])[:, None], a.shape)
+            inside = self._inside(inputs)[:, None]
+            a = self._checked(jnp.asarray(inputs.values), 1)
+            inside = jnp.broadcast_to(inside, a.shape)
             a = jnp.where(inside, a, jnp.nan)
             domain = inputs.domain
         elif self.fields:
@@ -184,16 +185,19 @@ class FunctionInputs(AbstractInputs):
             waves += jnp.cos(angles), jnp.sin(angles)
         return jnp.concatenate(waves, axis=-1)
 
-    def _inside(self, field: Field, tokens: int) -> Bool[Array | np.ndarray, " tokens"]:
+    def _inside(self, field: Field) -> Bool[Array | np.ndarray, " tokens"]:
         """Indicator of the points in [0, 1] along each axis that is no circle."""
         check_fields(field)
         points = field.domain.points
         points = np.asarray(points) if is_known(points) else points
-        if points.shape != (tokens, self.dimension):
+        shape = np.shape(field.values)
+        tokens = shape if self.channels is None else shape[:-1]
+        if (*tokens[-1:], self.dimension) != points.shape:
+            expected = "[..., tokens]" if self.channels is None else "[..., tokens, channels]"
             raise InputError(
-                f"Field: its domain has {points.shape[0]} points in dimension "
-                f"{points.shape[1]}, but the model takes values at {tokens} of them in "
-                f"dimension {self.dimension}; give points [tokens, {self.dimension}]."
+                f"Field: values of shape {shape} at points of shape {points.shape}, but the "
+                f"model takes {expected}, channels={self.channels}, and points "
+                f"[tokens, {self.dimension}]."
             )
         rounding = 8 * np.finfo(points.dtype).eps
         within = (points >= -rounding) & (points <= 1 + rounding)

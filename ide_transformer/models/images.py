@@ -134,7 +134,7 @@ class ImageInputs(AbstractImageInputs):
         if not (rows and columns) or rows % stride or columns % stride:
             raise InputError(
                 f"ImageInputs: a stride of {stride} does not divide images of {rows} by "
-                f"{columns}; choose multiples of {stride}."
+                f"{columns}; choose one that does (model.patch), or multiples of {stride}."
             )
         return rows // stride, columns // stride
 

@@ -1,5 +1,6 @@
 """Samples of a user's own, from arrays."""
 
+import copy
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,14 @@ from jaxtyping import Shaped
 from ..arguments import Fraction, PositiveInt, checked
 from ..equation import PointRule, TokenDomain
 from ..errors import InputError
-from ..models import Field, Model
+from ..models import (
+    Field,
+    ImageClassifier,
+    LanguageModel,
+    Model,
+    OperatorModel,
+    SequenceClassifier,
+)
 from ..packages import require
 from .losses import UNCOUNTED, Batch, CrossEntropy, InstanceCrossEntropy, RelativeError
 from .points import domains
@@ -58,9 +66,9 @@ class Arrays(AbstractDataSet):
     def __init__(
         self,
         inputs: Shaped[np.ndarray, "samples ..."],
-        targets: Shaped[np.ndarray, "samples ..."],
+        targets: Shaped[np.ndarray, "_ ..."],
         points: Shaped[np.ndarray, "tokens ..."] | None = None,
-        weights: Shaped[np.ndarray, " tokens"] | None = None,
+        weights: Shaped[np.ndarray, " _"] | None = None,
         *,
         validation: Fraction | tuple[np.ndarray, np.ndarray] = 0.1,
         test: Fraction | tuple[np.ndarray, np.ndarray] = 0.0,
@@ -77,7 +85,7 @@ class Arrays(AbstractDataSet):
         axes: tuple[int, ...] = shape[1 : inputs.ndim - channels]
         kinds = "".join(x.dtype.kind for x in self.data["training"]), inputs.ndim, targets.ndim
         if kinds[0] == "ff" and shape == targets.shape and axes:
-            self.loss = RelativeError()
+            self.loss, kind = RelativeError(), OperatorModel
             grid = grid or ("periodic" if points is None and not causal else "midpoint")
             if points is not None:
                 axes = self._at_points(points, weights, axes, grid)
@@ -85,23 +93,24 @@ class Arrays(AbstractDataSet):
             self._sizes["fields"] = points is not None
             self._sizes |= {"channels": shape[-1]} if channels else {}
         elif kinds in (("fi", 3, 1), ("fi", 4, 1)):
-            self.loss = CrossEntropy()
+            self.loss, kind = CrossEntropy(), ImageClassifier
             self._sizes = {"image_shape": (*shape[1:], 1)[:3]}
             self._sizes["classes"] = self._number("classes", classes, 1)
         elif kinds == ("ii", 2, 1):
-            self.loss = CrossEntropy()
+            self.loss, kind = CrossEntropy(), SequenceClassifier
             self._sizes = {"vocabulary": self._number("vocabulary", vocabulary, 0)}
             self._sizes["classes"] = self._number("classes", classes, 1)
         elif kinds == ("ii", 2, 2) and shape == targets.shape:
-            self.loss = InstanceCrossEntropy()
+            self.loss, kind = InstanceCrossEntropy(), LanguageModel
             numbers = [self._number("vocabulary", vocabulary, column) for column in (0, 1)]
             self._sizes = {"vocabulary": max(numbers)}
         else:
             raise InputError(
                 f"inputs {inputs.dtype}{[*shape]} and targets {targets.dtype}"
-                f"{[*targets.shape]} do not fit; give functions, real numbers of one shape, or "
-                "integers as targets, [samples] for classes."
+                f"{[*targets.shape]} do not fit; {_mend(inputs, targets)}."
             )
+        own: Any = self
+        own.model = kind
         if self._sizes.keys() == {"vocabulary"} or isinstance(self._sizes.get("points"), int):
             _check_order(self.data["training"], self._sizes.get("grid"), causal)
         elif causal:
@@ -142,6 +151,40 @@ class Arrays(AbstractDataSet):
             return shape[0] // self.patch * (shape[1] // self.patch)
         return int(np.prod(shape[: len(shape) - ("channels" in self._sizes)]))
 
+    def with_tokens(self, tokens: int | tuple[int, ...]) -> "Arrays":
+        """Functions on a coarser grid, so many points along each axis: on a "periodic" one
+        every so many of theirs, on a "midpoint" one the means between.
+
+        **Raises:** `InputError` for others than functions on such a grid.
+        """
+        whole = self._sizes.get("points", ())
+        axes, fewer = (x if isinstance(x, tuple) else (x,) for x in (whole, tokens))
+        fewer = fewer * len(axes) if len(fewer) == 1 else fewer
+        grid = None if self.domains else self._sizes.get("grid")
+        fits = len(axes) == len(fewer) and not any(
+            n % m for n, m in zip(axes, fewer, strict=True)
+        )
+        if grid not in ("periodic", "midpoint") or not fits:
+            raise InputError(
+                f"tokens={tokens}: of arrays, only functions on a periodic or midpoint grid "
+                "have coarser ones, whose number of points divides theirs; for others evaluate "
+                "on a file with these points, data.path=…, or write a task with with_tokens."
+            )
+
+        def coarse(x: np.ndarray) -> np.ndarray:
+            for axis, (n, m) in enumerate(zip(axes, fewer, strict=True), 1):
+                x = x.reshape(*x.shape[:axis], m, n // m, *x.shape[axis + 1 :])
+                x = x.take(0, axis + 1) if grid == "periodic" else x.mean(axis + 1)
+            return x
+
+        other = copy.copy(self)
+        other.data = {part: tuple(map(coarse, pair)) for part, pair in self.data.items()}
+        other._sizes = {
+            **self._sizes,
+            "points": fewer if isinstance(whole, tuple) else fewer[0],
+        }
+        return other
+
     def chosen(self, part: str, samples: np.ndarray) -> Batch:
         inputs, targets = (x[samples] for x in self.data[part])
         if "image_shape" in self._sizes:
@@ -161,7 +204,12 @@ class Arrays(AbstractDataSet):
                 f"points reach from {least:g} to {most:g}; scale each axis to [0, 1]."
             )
         if axes != (number,):
-            raise InputError(f"there are {number} points, and values {[*axes]} of a sample.")
+            raise InputError(
+                f"there are {number} points, and values {[*axes]} of a sample; all samples "
+                "have the same points, [tokens] or [tokens, dimension], and a value at each."
+            )
+        if weights is not None and len(weights) != number:
+            raise InputError(f"there are {number} points and {len(weights)} weights.")
         dimension = points.shape[1]
         period = (1.0,) * dimension if grid == "periodic" else None
         if weights is None:
@@ -182,6 +230,32 @@ class Arrays(AbstractDataSet):
                 f"them from {lowest}" + (f" to {name} - 1 = {given - 1}." if given else ".")
             )
         return given or int(most) + 1
+
+
+def _mend(inputs: np.ndarray, targets: np.ndarray) -> str:
+    """What to write instead of arrays that do not fit."""
+    kinds = inputs.dtype.kind == "f", targets.dtype.kind == "f"
+    like, one = inputs.shape == targets.shape, targets.ndim == 1
+    one_hot = targets.ndim == 2 and ((targets == 0) | (targets == 1)).all()
+    mends = {
+        "give functions as real numbers, .astype(float)": like and kinds[0] != kinds[1],
+        "give classes as integers, targets.argmax(1)": (
+            one_hot and not like and (targets.sum(1) == 1).all()
+        ),
+        "give classes as integers, targets.astype(int)": (
+            one and kinds[1] and (targets == np.round(targets)).all()
+        ),
+        "no model here gives one real number for a sample: write a task of your own": (
+            one and kinds[1]
+        ),
+        "give images as real numbers, inputs / 255": one and not kinds[0] and inputs.ndim > 2,
+        "give images, inputs.reshape(-1, rows, columns)": one and inputs.ndim == 2,
+    }
+    general = (
+        "give functions, real numbers of one shape, or integers as targets, [samples] for "
+        "classes"
+    )
+    return next((mend for mend, meant in mends.items() if meant), general)
 
 
 def _check_order(pairs: tuple[np.ndarray, ...], grid: str | None, causal: bool | None) -> None:
@@ -210,6 +284,8 @@ def _check_order(pairs: tuple[np.ndarray, ...], grid: str | None, causal: bool |
 def _divided(inputs: Any, targets: Any, held_out: dict[str, Any]) -> dict[str, Any]:
     """The parts of the samples, with real numbers in single precision."""
     whole = [_numbers("inputs", inputs), _numbers("targets", targets)]
+    if len(inputs) != len(targets):
+        raise InputError(f"inputs have {len(inputs)} samples, and targets {len(targets)}.")
     left, parts = np.random.default_rng(0).permutation(len(inputs)), {}
     for part, held in held_out.items():
         if isinstance(held, tuple):
@@ -221,16 +297,19 @@ def _divided(inputs: Any, targets: Any, held_out: dict[str, Any]) -> dict[str, A
                         f"{name} are {x.dtype}{[*x.shape]}, and those to learn {like.dtype}"
                         f"{[*like.shape]}."
                     )
+            if (a := len(parts[part][0])) != (b := len(parts[part][1])):
+                raise InputError(f"{names[0]} have {a} samples, and {names[1]} {b}.")
             continue
         number = round(held * len(inputs))
         chosen, left = np.sort(left[:number]), left[number:]
         parts[part] = tuple(x[chosen] for x in whole)
     parts["training"] = tuple(x[np.sort(left)] for x in whole)
-    sizes = {part: [len(x) for x in pair] for part, pair in parts.items()}
-    if not (len(left) and sizes["validation"][0]) or any(a != b for a, b in sizes.values()):
+    sizes = {part: len(x) for part, (x, _) in parts.items()}
+    if not (sizes["training"] and sizes["validation"]):
+        left_for = ", ".join(f"{n} for {part}" for part, n in sizes.items())
         raise InputError(
-            f"the parts have {sizes} inputs and targets; give as many of both, and some for "
-            "training and validation."
+            f"{len(inputs)} samples leave {left_for}; give more, or other fractions "
+            "(data.validation, data.test)."
         )
     return parts
 

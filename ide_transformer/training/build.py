@@ -68,6 +68,8 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
     mode = construct("training.gradient", config.training.gradient, AbstractGradient)
     build = ft.partial(build_model_of_size, config, task.sizes)
     given = config.model.pretrained is not None
+    if not given and not config.model.stages:
+        check_kind(config, task.model)
     try:
         model = build(key) if given else eqx.filter_eval_shape(build, key)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
@@ -172,7 +174,7 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
         "embedding_normalization": given["normalization"],
         "output_normalization": output,
     }
-    check_kind(config)
+    check_kind(config, task_class(config).model)
     offers = dict.fromkeys((Model, models.AbstractInputs, models.AbstractReadOut), offered)
     try:
         built = construct("model", model, Model, offers, model_key)
@@ -181,9 +183,9 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
     return with_solver(built, config.solver)
 
 
-def check_kind(config: Config) -> None:
-    """Refuses a `model.kind` that builds other models than those which learn the data."""
-    kind, learns = config.model.kind, task_class(config).model
+def check_kind(config: Config, learns: Callable[..., Model]) -> None:
+    """Refuses a `model.kind` that builds other models than `learns`, those of the data."""
+    kind = config.model.kind
     wanted, found = kinds_of(learns), kinds_of(find("model.kind", kind, Model))
     pairs = zip(found, wanted, strict=True)
     if not all(issubclass(one, other) or issubclass(other, one) for one, other in pairs):

@@ -268,7 +268,7 @@ class DataConfig(AbstractChoice):
     """`data`: what is learned."""
 
     # A task, for example shakespeare, text, dataset, digits, mnist, fashion_mnist, p_hop,
-    # word_problem, parity, addition, column_addition, list_ops, verses_en_es.
+    # word_problem, parity, addition, column_addition, list_ops, verses_en_es, arrays.
     name: str = "shakespeare"
     # A file or folder, for the tasks that read one.
     path: Annotated[Path | None, Field(strict=False)] = None
@@ -280,10 +280,10 @@ class DataConfig(AbstractChoice):
     # Tokens of the byte-pair encoding; 256 of them are the bytes.
     vocabulary: Annotated[int, Field(gt=256), AfterValidator(in_int32)] | None = None
     # The fraction that is held out for validation: the end of a text, or some of the training
-    # images.
+    # images or of arrays.
     validation: Annotated[float, Field(gt=0, lt=1)] | None = None
-    # The fraction of a text that is held out for the test, before that for validation. Other
-    # tasks have a test part of their own.
+    # The fraction that is held out for the test: of a text before that for validation, or of
+    # arrays. Other tasks have a test part of their own.
     test: Annotated[float, Field(ge=0, lt=1)] | None = None
     # Further arguments of the task.
     options: dict[str, Any] = Field(default={})

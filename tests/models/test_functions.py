@@ -136,7 +136,7 @@ PLANE = dict(points=(6, 8))
         (
             PLANE,
             ide.Field(np.ones(6), ide.TokenDomain(jnp.ones((6, 1)))),
-            r"dimension 1, but .* \[tokens, 2\]",
+            r"points of shape \(6, 1\), but .* \[tokens, 2\]",
         ),
         (PLANE | {"grid": ("periodic",)}, None, "give one rule for all axes, or one for each"),
     ],

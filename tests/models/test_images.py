@@ -248,7 +248,9 @@ def test_what_changes_all_stages_and_what_the_last_alone():
 REFUSED = {
     r"images of shape \(8, 6, 3\).*built for \[\.\.\., 4, 6, 3\], 3 channels on the last axis; "
     r"model\.on\(Mesh\(": lambda: ENCODER(jnp.zeros((8, 6, 3))),
-    "of 5 by 6; choose multiples of 2": lambda: CLASSIFIER(jnp.zeros((5, 6, 1))),
+    "of 5 by 6; choose one that does .model.patch., or multiples of 2": lambda: CLASSIFIER(
+        jnp.zeros((5, 6, 1))
+    ),
     "8 positions for 6 tokens, 0 learned": lambda: dataclasses.replace(
         ENCODER.inputs, prefix=()
     ),

@@ -82,6 +82,7 @@ def test_what_is_learned(tmp_path, inputs, targets, kind, sizes, tokens):
     assert eqx.filter_eval_shape(task.loss, model, task.batch(0, 4, 0)).objective.shape == ()
 
 
+TOKENS = RANDOM.integers(0, 5, (20, 25))
 NOT_FINITE = np.where(np.arange(24) == 3, np.nan, VALUES)
 
 
@@ -89,8 +90,18 @@ NOT_FINITE = np.where(np.arange(24) == 3, np.nan, VALUES)
     ("arguments", "options", "message"),
     [
         ((VALUES, VALUES[:, :9]), {}, r"float64\[20, 24\] and targets float64\[20, 9\] do no"),
-        ((WORDS, VALUES), {}, "do not fit"),
-        ((NOT_FINITE, VALUES), {}, "inputs should be finite"),
+        ((VALUES, VALUES[:9]), {}, "inputs have 20 samples, and targets 9"),
+        ((TOKENS[:, :24], VALUES), {}, "do not fit; give functions as real numbers"),
+        ((IMAGES, np.eye(20)), {}, r"targets\.argmax\(1\)"),
+        ((IMAGES, np.ones(20)), {}, r"targets\.astype\(int\)"),
+        ((VALUES, VALUES[:, 0]), {}, "a task of your own"),
+        ((WORDS[:, :, None], WORDS[:, 0]), {}, "inputs / 255"),
+        ((VALUES, WORDS[:, 0]), {}, r"inputs\.reshape\(-1, rows, columns\)"),
+        (
+            (NOT_FINITE, VALUES),
+            {},
+            r"inputs should be finite; 20 are not, the first at \[0, 3\]",
+        ),
         ((VALUES, VALUES > 0), {}, "targets are bool; give"),
         (
             (VALUES, VALUES, POINTS[:5]),
@@ -104,8 +115,10 @@ NOT_FINITE = np.where(np.arange(24) == 3, np.nan, VALUES)
         ((WORDS - 1, WORDS[:, 0]), {}, "inputs have the integers -1 to 3; give them from 0"),
         ((WORDS, WORDS - 2), {}, "targets have the integers -2 to 2; give them from -1"),
         (OF_CLASSES, {"classes": 3}, "give them from 0 to classes - 1 = 2"),
-        (OF_CLASSES, {"validation": 0.01}, r"the parts have .*'validation': \[0, 0\]"),
-        (OF_CLASSES, {"validation": (WORDS[:2], WORDS[:3, 0])}, r"'validation': \[2, 3\]"),
+        ((VALUES, VALUES, POINTS, POINTS[:5]), {}, "24 points and 5 weights"),
+        ((VALUES, VALUES, np.where(POINTS > 0.5, 0, POINTS)), {}, r"number \d+ and an earlier"),
+        (OF_CLASSES, {"validation": 0.01}, "20 samples leave 0 for validation, 0 for test"),
+        (OF_CLASSES, {"validation": (WORDS[:2], WORDS[:3, 0])}, "validation_targets 3"),
         (OF_CLASSES, {"test": (WORDS[:2, :5], WORDS[:2, 0])}, r"test_inputs are int32\[2, 5\]"),
     ],
 )
@@ -134,7 +147,6 @@ def test_files_that_do_not_fit(tmp_path):
 
 
 SERIES = np.sin(np.arange(25) * RANDOM.uniform(0.2, 1, (20, 1)))
-TOKENS = RANDOM.integers(0, 5, (20, 25))
 
 
 @pytest.mark.parametrize(
@@ -180,3 +192,16 @@ def test_values_without_the_points_of_their_training_are_refused(tmp_path):
     given = ide.Field.at(batch.inputs.values, POINTS.astype(np.float32))
     found = map(np.asarray, map(eqx.filter_jit(model), (given, batch.inputs)))
     np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("grid", ["periodic", "midpoint"])
+def test_functions_on_a_coarser_grid(grid):
+    half = 0.5 * (grid == "midpoint")
+    x, y = (np.arange(24) + half) / 24, (np.arange(8) + half) / 8
+    plane = np.tile(x[:, None] + 2 * y, (20, 1, 1))
+    coarse = Arrays(plane, plane, grid=grid).with_tokens((6, 4))
+    assert coarse.sizes["points"] == (6, 4)
+    expected = (np.arange(6)[:, None] + half) / 6 + 2 * (np.arange(4) + half) / 4
+    np.testing.assert_allclose(coarse.data["training"][0][0], expected, atol=1e-6)
+    with pytest.raises(InputError, match="tokens=5: of arrays"):
+        Arrays(plane, plane, grid=grid).with_tokens(5)

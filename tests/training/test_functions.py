@@ -114,7 +114,8 @@ def test_a_run_is_trained_and_evaluated(tmp_path, capsys, monkeypatch):
     assert {path.name for path in (run / "plots").iterdir()} == {"loss.png", "state_norm.png"}
     capsys.readouterr()
     output = run_here(capsys, "evaluate.py", run)
-    assert output.split() == ["loss:", f"{summary['validation_loss']:.4f}"]
+    loss = f"{summary['validation_loss']:.4f}"
+    assert output == f"loss: {loss}  relative error, validation part\n"
     file = tmp_path / "new/points.json"
     files = ("--json", file, "--figure", tmp_path / "depth.png")
     run_here(capsys, "evaluate.py", run, "--mesh", "intervals=1,2", *files)
