@@ -95,6 +95,7 @@ OWN: dict[str, dict[str, Any]] = {
     "TokenDomain.periodic": dict(length=1.0),
     **dict.fromkeys(("TokenDomain.trapezoid", "TokenDomain.simpson"), _LINE),
     "TokenDomain.from_points": dict(points=jnp.linspace(0, 1, TOKENS)[:, None]),
+    "Field.at": dict(values=jnp.ones((2, TOKENS)), points=jnp.linspace(0, 1, TOKENS)),
     **dict.fromkeys(("interpolation", "restriction"), _TRANSFER),
     **dict.fromkeys(("solve", "Discretization", "LearnedMultistep"), _LIE_TROTTER),
     "rebuilding_error": dict(solver=ide.AlgebraicallyReversible(), steps_per_interval=1),
