@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
-from ..arguments import Fraction, PositiveFloat, PositiveInt, check_fields, is_known
+from ..arguments import Fraction, PositiveFloat, PositiveInt, check_fields, checked, is_known
 from ..equation import (
     PLAIN,
     AbstractConstraint,
@@ -38,8 +38,11 @@ class Field(NamedTuple):
     domain: TokenDomain
 
     @classmethod
+    @checked
     def at(
-        cls, values: Float[ArrayLike, "..."], points: Float[ArrayLike, "tokens *dimension"]
+        cls,
+        values: Float[Array | np.ndarray, "..."],
+        points: Float[Array | np.ndarray, "tokens *dimension"],
     ) -> "Field":
         """Functions at points of [0, 1] or the unit square, `[tokens]` or `[tokens, 2]`, each
         weighted by the part that is nearest to it."""

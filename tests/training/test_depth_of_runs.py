@@ -194,7 +194,7 @@ def test_a_model_is_evaluated_with_some_of_its_layers(refined, mesh, steps, laye
     assert row["loss"] == pytest.approx(cross_entropy(logits, batch.targets), rel=1e-5)
     for wrong, said in (
         (ide.Mesh(intervals=5), "has 2 of them"),
-        (ide.Mesh(), "give intervals"),
+        (ide.Mesh(), "intervals=None"),
     ):
         with pytest.raises(ide.InputError, match=said):
             training.evaluate_on_meshes(loaded, [wrong], layers="first")
