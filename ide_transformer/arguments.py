@@ -177,7 +177,7 @@ def _valid(name: str, argument: str, value: Any, adapter: TypeAdapter) -> Any:
         elif readable and not np.isfinite(np.asarray(value)).all():
             places = np.argwhere(~np.isfinite(np.asarray(value)))
             problem = "Input should be finite"
-            if np.ndim(value):
+            if places.shape[-1]:
                 problem += f"; {len(places)} are not, the first at {places[0].tolist()}"
         else:
             return value
