@@ -162,8 +162,8 @@ def run(options: argparse.Namespace) -> None:
         results = [{"model": str(x.path), **training.evaluate_loss(x, *data)} for x in models]
         show_table(results, {"loss": training.evaluation_task(loaded, text).loss.label})
     else:
-        results = training.evaluate_loss(loaded, *data)
-        label = training.evaluation_task(loaded, text).loss.label
+        task = training.evaluation_task(loaded, text)
+        results, label = training.evaluate_loss(loaded, *data, task=task), task.loss.label
         for name, value in results.items():
             said = f"  {label}, {part} part" if name == "loss" and text is None else ""
             print(f"{name}: {value:.4f}{said}")

@@ -72,7 +72,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _plan(text: str) -> tuple[str, list[int]]:
-    """What a plan is for, and how much of it; of devices several numbers."""
+    """The unit of a plan and its amount, for devices several numbers."""
     unit, _, amounts = text.partition("=")
     numbers = integers(amounts) if re.fullmatch(r"[0-9,]+", amounts) else []
     most = {"evaluations": 1, "seconds": 1, "devices": len(numbers)}.get(unit, 0)

@@ -1,4 +1,4 @@
-"""What a run costs that begins on a coarse mesh in depth, and which one is advised."""
+"""The cost of runs that begin on a coarse mesh in depth, and what such a run needs."""
 
 from ..errors import InputError
 from ..reporting import Row

@@ -233,7 +233,7 @@ class Arrays(AbstractDataSet):
 
 
 def _mend(inputs: np.ndarray, targets: np.ndarray) -> str:
-    """What to write instead of arrays that do not fit."""
+    """Advice for arrays that do not fit each other."""
     kinds = inputs.dtype.kind == "f", targets.dtype.kind == "f"
     like, one = inputs.shape == targets.shape, targets.ndim == 1
     one_hot = targets.ndim == 2 and ((targets == 0) | (targets == 1)).all()

@@ -116,6 +116,7 @@ def evaluate_loss(
     text: str | None = None,
     samples: int | None = None,
     part: Part = "validation",
+    task: AbstractTask | None = None,
 ) -> dict[str, Any]:
     """The loss on held-out data and what else it measures, such as the accuracy; for texts also
     the perplexity `exp(loss)` and the bits per byte of the text.
@@ -126,11 +127,13 @@ def evaluate_loss(
       tenth of Shakespeare for a checkpoint.
     - `samples`: about so many windows or images; `None` for all.
     - `part`: of the data of a run.
+    - `task`: that of a run, where it was made before.
 
     **Raises:** `InputError` for data that have no such part, that are not those of the run any
     more, or on which the loss is not finite.
     """
-    found = evaluate_on(loaded.model, evaluation_task(loaded, text), samples, part)
+    task = evaluation_task(loaded, text, task=task)
+    found = evaluate_on(loaded.model, task, samples, part)
     check_finite(loaded, [found])
     return found
 

@@ -121,9 +121,14 @@ class TrainingComparison(AbstractComparison):
         return {x.name: x for x in self._listed}
 
     @property
+    def _several(self) -> bool:
+        """Whether each scheme is trained within several budgets."""
+        return len(self.budget.amount) > 1
+
+    @property
     def _listed(self) -> list[Contender]:
         each = itertools.product(self.budget.each, (None, *self.recipes), self.schemes)
-        return [Contender(*x, several=len(self.budget.amount) > 1) for x in each]
+        return [Contender(*x, several=self._several) for x in each]
 
     @property
     def _reference(self) -> Contender | None:
@@ -239,11 +244,12 @@ class TrainingComparison(AbstractComparison):
     def _about(self, reported: str) -> str:
         """Says what was done."""
         sweep = difference = equal = ""
-        if len(self.budget.amount) == 1:
+        if not self._several:
             equal = (
                 "At equal evaluations, and at equal time of training steps, a scheme has the "
                 "validation loss of its learning curve where it has cost as much as the "
-                "cheapest of them in all; its rate has not come down there. "
+                "cheapest of them in all; its learning rate has not decayed yet at that "
+                "point. "
             )
         if self.sweep is not None:
             sweep = (
@@ -256,7 +262,7 @@ class TrainingComparison(AbstractComparison):
                 f" with the same recipe ({', '.join(self.recipes)}), and of {self.reference} "
                 "with a recipe that to itself without"
             ) * bool(self.recipes)
-            largest = " within the largest budget" * (len(self.budget.amount) > 1)
+            largest = " within the largest budget" * self._several
             difference = (
                 f"The difference is that to {self.reference}{recipes}{largest}, seed by seed; "
                 "its 95 % interval (Student) is the difference ± the half of it. "
@@ -319,7 +325,7 @@ class TrainingComparison(AbstractComparison):
         by_cost = {name: (curve.evaluations, curve.losses) for name, curve in curves.items()}
         x = "field evaluations of the forward solve"
         plot_curves(folder / "loss_by_cost.png", by_cost, title="Loss and cost", x=x, y=y)
-        if len(self.budget.amount) > 1:
+        if self._several:
             self._draw_budgets(folder, rows)
         differences = {
             row["scheme"]: (row["difference"], row["half_width"])
@@ -374,7 +380,7 @@ class TrainingComparison(AbstractComparison):
             rows.append(row)
         if references := self._references:
             rows = [{**x, **difference(x, rows, references.get(x["scheme"]))} for x in rows]
-        curves = {} if len(self.budget.amount) > 1 else self._curves(folder, rows)
+        curves = {} if self._several else self._curves(folder, rows)
         if curves:
             for column, cost in _EQUAL.items():
                 losses = at_equal_cost(curves, cost)
