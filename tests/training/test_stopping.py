@@ -14,7 +14,7 @@ import time
 
 import pytest
 import yaml
-from helpers import SCRIPTS
+from helpers import ROOT, SCRIPTS
 from running import logged
 from training import stub
 from training.conftest import TEXT
@@ -125,7 +125,8 @@ def test_a_run_that_is_stopped_again_and_again_ends_the_same(tmp_path, thorough)
 @pytest.mark.heavy
 @pytest.mark.parametrize("module", ["numpy", "jax", "ide_transformer.equation"])
 def test_an_interrupt_while_the_package_is_imported_ends_quietly(module):
-    command = [sys.executable, "-X", "importtime", SCRIPTS / "train.py", "none"]
+    wrong = [ROOT / "configs/shakespeare.yaml", "training.steps=none"]
+    command = [sys.executable, "-X", "importtime", SCRIPTS / "train.py", *wrong]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while line := process.stderr.readline():
             if line.split()[-1] == module:
