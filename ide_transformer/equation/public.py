@@ -67,6 +67,7 @@ from .operators.feed_forward import (
 from .operators.grid import (
     Advection as Advection,
     Convolution as Convolution,
+    ConvolutionalFeedForward as ConvolutionalFeedForward,
     DifferenceAdvection as DifferenceAdvection,
     DifferenceDiffusion as DifferenceDiffusion,
     Diffusion as Diffusion,

@@ -335,7 +335,7 @@ def OperatorModel(
     discretization: Discretization,
     key: PRNGKeyArray,
     channels: PositiveInt | None = None,
-    modes: PositiveInt = 8,
+    modes: NonNegativeInt = 8,
     grid: PointRule | tuple[PointRule, ...] = "periodic",
     wavelength: PositiveFloat | None = None,
     input_normalization: AbstractConstraint = Free(),

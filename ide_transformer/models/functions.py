@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
-from ..arguments import Fraction, PositiveFloat, PositiveInt, check_fields, checked, is_known
+from ..arguments import (
+    Fraction,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    check_fields,
+    checked,
+    is_known,
+)
 from ..equation import (
     PLAIN,
     AbstractConstraint,
@@ -71,7 +79,8 @@ class FunctionInputs(AbstractInputs):
     - `embedding`: W and b.
     - `channels`: values at each point, on an axis of their own; `None` for one value
       without it.
-    - `modes`: the waves of each coordinate.
+    - `modes`: the waves of each coordinate; with 0 the embedding does not see where it is, so
+      that on a circle outputs move with the inputs.
     - `grid`: the points of values that come alone: "periodic", `j / tokens` on the circle, or
       "midpoint", "gauss_legendre" or "clenshaw_curtis" on the interval, see `TokenDomain`; one
       for all axes, or one for each.
@@ -90,7 +99,7 @@ class FunctionInputs(AbstractInputs):
     embedding: Linear
     _: KW_ONLY
     channels: PositiveInt | None = eqx.field(static=True, default=None)
-    modes: PositiveInt = eqx.field(static=True, default=8)
+    modes: NonNegativeInt = eqx.field(static=True, default=8)
     grid: PointRule | tuple[PointRule, ...] = eqx.field(static=True, default="periodic")
     wavelength: PositiveFloat | None = eqx.field(static=True, default=None)
     normalization: AbstractConstraint = Free()
@@ -182,7 +191,7 @@ class FunctionInputs(AbstractInputs):
 
     def _waves(self, points: Float[Array, "tokens dimension"]) -> Float[Array, "tokens waves"]:
         k = jnp.arange(1, self.modes + 1, dtype=points.dtype)
-        waves = []
+        waves = [jnp.zeros((len(points), 0), points.dtype)]
         for i, length in enumerate(self._lengths):
             angles = 2 * jnp.pi * jnp.outer(points[:, i] / length, k)
             waves += jnp.cos(angles), jnp.sin(angles)

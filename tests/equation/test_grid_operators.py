@@ -3,6 +3,7 @@
 import itertools
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -138,6 +139,7 @@ CONVOLUTIONS = {
     "causal": (UNIFORM, {"causal": True, "width": 4}),
     "depthwise": (UNIFORM, {"depthwise": True, "width": 5}),
     "circle": (ide.TokenDomain.periodic(TOKENS), {}),
+    "two apart": (ide.TokenDomain.periodic(TOKENS), {"spacing": 2 / TOKENS}),
     "plane": (ide.TokenDomain.uniform((3, 4)), {"dimension": 2}),
 }
 
@@ -152,11 +154,12 @@ def test_a_convolution_sums_over_neighbours(key, case):
     weight = np.asarray(operator.weight)
     width = weight.shape[0]
     before = width - 1 if operator.causal else width // 2
+    hop = 1 if operator.spacing is None else 2
     places = [*np.ndindex(domain.grid)]
     expected = np.tile(bias, (len(u), 1))
     for row, place in enumerate(places):
         for tap in np.ndindex(weight.shape[:-2]):
-            there = np.array(place) + tap - before
+            there = np.array(place) + hop * (np.array(tap) - before)
             if domain.period is not None:
                 there = there % domain.grid
             if tuple(there) in places:
@@ -164,3 +167,56 @@ def test_a_convolution_sums_over_neighbours(key, case):
                 w = weight[tap]
                 expected[row] += v * w[0] if options.get("depthwise") else v @ w
     assert largest(apply(operator, jnp.asarray(u), domain), expected) < 1e-12
+
+
+def local(domain, kind, key, **options):
+    options = dict(dimension=domain.dimension, width=5, std=0.3, key=key) | options
+    return getattr(ide, kind)(WIDTH, **options)
+
+
+SMOOTH = {
+    "circle": (lambda n: ide.TokenDomain.periodic(n), lambda x: np.sin(2 * np.pi * x[..., 0])),
+    # As it is 0 beyond the ends.
+    "interval": (
+        lambda n: ide.TokenDomain.midpoint(n),
+        lambda x: np.sin(np.pi * x[..., 0].clip(0, 1)) ** 6,
+    ),
+    "plane": (
+        lambda n: ide.TokenDomain.periodic((n, n)),
+        lambda x: np.sin(2 * np.pi * (x[..., 0] + x[..., 1])),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["Convolution", "ConvolutionalFeedForward"])
+@pytest.mark.parametrize("case", SMOOTH)
+def test_a_kernel_in_length_is_of_fourth_order_on_any_grid(key, case, kind):
+    """Beside the function itself at the places of the kernel."""
+    on, function = SMOOTH[case]
+    # A third or two thirds of a step from a point, on both grids.
+    errors, factors, spacing = [], np.linspace(0.5, 1.5, WIDTH), 1 / 30
+    for n in (40, 80):
+        domain = on(n)
+        points = np.asarray(domain.points)
+        operator = local(domain, kind, key, spacing=spacing)
+        weight = np.asarray(jax.tree.leaves(operator)[0])
+        inner = 0.0
+        for tap in np.ndindex(weight.shape[:-2]):
+            x = points + spacing * (np.array(tap) - 2)
+            inner += (function(x)[:, None] * factors) @ weight[tap]
+        exact = inner if kind == "Convolution" else linear(operator.outer, gelu(inner))
+        u = jnp.asarray(function(points)[:, None] * factors)
+        errors.append(largest(apply(operator, u, domain), exact))
+    assert abs(np.log2(errors[0] / errors[1]) - 4) < 0.2, errors
+
+
+def test_a_gated_one_is_a_product_of_two(key):
+    domain = ide.TokenDomain.periodic(TOKENS)
+    operator = local(domain, "ConvolutionalFeedForward", key, gated=True, hidden=6)
+    u = state(tokens=TOKENS)
+    gate, inner = (
+        sum(jnp.roll(u, 2 - k, axis=0) @ x[k] for k in range(5))
+        for x in (operator.gate, operator.inner)
+    )
+    expected = (gelu(np.asarray(gate)) * np.asarray(inner)) @ np.asarray(operator.outer.weight)
+    assert largest(apply(operator, u, domain), expected) < 1e-13

@@ -97,7 +97,7 @@ VALUES = dict(
     ),
     **dict.fromkeys(("statistics", "depthwise", "class_token", "learned_positions"), True),
     **dict.fromkeys(("area_weights", "fixed_size", "throw"), True),
-    **dict.fromkeys(("own_velocity", "masks", "fields"), False),
+    **dict.fromkeys(("own_velocity", "masks", "fields", "gated"), False),
     **dict.fromkeys(("std", "output_std", "dropout", "linear"), 0.1),
     **dict.fromkeys(("policy", "args", "compute_dtype", "exit", "padding"), None),
     **dict.fromkeys(("stepsize_controller", "dtype"), None),

@@ -231,3 +231,17 @@ def test_a_v_cycle_is_on_other_grids_and_schemes():
     ):
         with pytest.raises(ide.InputError, match=message):
             call()
+
+
+def local(key):
+    return ide.ConvolutionalFeedForward(WIDTH, key=key, width=5, spacing=1 / 16, std=0.5)
+
+
+def test_without_waves_outputs_move_with_the_inputs():
+    """And are the same functions on another grid, as far as the cubic between points goes."""
+    model = filled(lambda: operator_model(16, operators=(local,), modes=0))
+    a = function(circle(64)[:, None])
+    coarse, fine = outputs_of(model, a[::4]), outputs_of(model, a)
+    assert largest(outputs_of(model, np.roll(a[::4], 3)), np.roll(coarse, 3)) < 1e-13
+    assert largest(fine[::4], coarse) < 1e-13
+    assert largest(outputs_of(model, a[::8]), coarse[::2]) < 0.1

@@ -2,6 +2,7 @@
 
 import functools as ft
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Annotated, ClassVar
 
@@ -13,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Complex, Float, PRNGKeyArray
 from pydantic import Field
 
-from ...arguments import NonNegativeFloat, PositiveInt
+from ...arguments import NonNegativeFloat, PositiveFloat, PositiveInt
 from ...errors import InputError
 from ..arrays import State, affine, nonnegative_array
 from ..constraints import AbstractConstraint, Free
@@ -63,30 +64,82 @@ def shifted(
     v: Float[Array, "..."],
     width: int,
     before: int,
-    dimension: int,
+    hops: tuple[float, ...],
     *,
     periodic: bool,
     stride: int = 1,
 ) -> Iterator[Float[Array, "..."]]:
     """The states of the neighbours of every `stride`-th point of a grid, `[..., *grid,
-    features]`: of all `width` of them along each axis, from that so many points `before` to
-    those after, the last axis first. Beyond a boundary it is 0."""
-    grid = v.shape[-1 - dimension : -1]
-    padding = [(0, 0)] * (v.ndim - 1 - dimension)
-    padding += [(before, width - 1 - before)] * dimension + [(0, 0)]
+    features]`: of all `width` of them along each axis, from that so many `before` to those
+    after, the last axis first. From one to the next it is so many points of the grid, a
+    `hop` for each axis; between points they are those of the cubic through the nearest
+    four. Beyond a boundary it is 0."""
+    grid = v.shape[-1 - len(hops) : -1]
+    stencils = [[_stencil((k - before) * hop) for k in range(width)] for hop in hops]
+    first = [-min(min(stencil) for stencil in along) for along in stencils]
+    last = [max(max(stencil) for stencil in along) for along in stencils]
+    padding = [(0, 0)] * (v.ndim - 1 - len(hops))
+    padding += [*zip(first, np.maximum(last, 0), strict=True), (0, 0)]
     wide = jnp.pad(v, padding, mode="wrap" if periodic else "constant")
-    for taps in itertools.product(range(width), repeat=dimension):
-        part = [slice(k, k + n, stride) for k, n in zip(taps, grid, strict=True)]
-        yield wide[(..., *part, slice(None))]
+    for neighbour in itertools.product(*stencils):
+        terms = []
+        for places in itertools.product(*neighbour):
+            ends = zip(places, first, grid, strict=True)
+            part = [slice(a + k, a + k + n, stride) for k, a, n in ends]
+            factor = math.prod(x[k] for x, k in zip(neighbour, places, strict=True))
+            there = wide[(..., *part, slice(None))]
+            terms.append(there if factor == 1 else factor * there)
+        yield ft.reduce(jnp.add, terms)
+
+
+def _stencil(distance: float) -> dict[int, float]:
+    """The points by whose values a function is interpolated so many points away, and their
+    factors."""
+    nearest = round(distance)
+    if abs(distance - nearest) < 1e-5:
+        return {nearest: 1.0}
+    base = math.floor(distance)
+    points, x = range(-1, 3), distance - base
+    others = {j: [k for k in points if k != j] for j in points}
+    return {base + j: math.prod((x - k) / (j - k) for k in others[j]) for j in points}
+
+
+def convolved(
+    operator: object,
+    v: State,
+    weight: Float[Array, "..."],
+    domain: TokenDomain,
+    *,
+    spacing: float | None = None,
+    causal: bool = False,
+) -> Float[Array, "*batch tokens out"]:
+    """`Σ_k v(x + k) W_k`, see `Convolution`; `weight` is `[*widths, in, out]`, or `[*widths, 1,
+    features]` where each feature has a number of its own."""
+    check_axes(operator, weight.ndim - 2, domain)
+    on, width, around = on_grid(operator, v, domain), len(weight), goes_around(operator, domain)
+    steps = domain.steps if spacing is not None else (1.0,) * domain.dimension
+    hops = tuple((spacing or 1.0) / step for step in steps)
+    before = width - 1 if causal else width // 2
+    neighbours = [*shifted(on, width, before, hops, periodic=around)]
+    weight = weight.astype(v.dtype)
+    taps = weight.reshape(-1, weight.shape[-1])
+    if weight.shape[-2] < v.shape[-1]:
+        rate = ft.reduce(jnp.add, map(affine, neighbours, taps))
+    else:
+        # One product: inside of a loop, convolutions of XLA take 15 times as long on a CPU.
+        rate = jnp.concatenate(neighbours, -1) @ taps
+    return rate.reshape(*v.shape[:-1], weight.shape[-1])
 
 
 class Convolution(AbstractOperator):
     """A convolution over the tokens of a grid, an integral over a neighbourhood of each:
 
-        du/dt = Σ_k N(u)(x + k) W_k + b,   |k| ≤ r along each axis,
+        du/dt = Σ_k N(u)(x + k ℓ) W_k + b,   |k| ≤ r along each axis,
 
     with u = 0 beyond a boundary, and around a periodic domain. Causal, of a text, it takes the
-    token and the `width - 1` before it.
+    token and the `width - 1` before it. By default ℓ is the distance of two points, so that
+    the weights belong to the grid. With a `spacing` of its own it is the same operator on every
+    grid: exact where x + k ℓ are points, and of fourth order where they are between points.
 
     **Arguments:**
 
@@ -95,6 +148,7 @@ class Convolution(AbstractOperator):
     - `dimension`: of the tokens, 1 to 3.
     - `depthwise`: whether each feature has its own W_k, a number.
     - `causal`: whether it looks back only.
+    - `spacing`: ℓ, a distance of the domain; `None` for that of two points.
     - `normalization`: N, applied to the input.
     - `bias`: whether there is b.
     - `std`: standard deviation of the initial W.
@@ -106,6 +160,7 @@ class Convolution(AbstractOperator):
     bias: Float[Array, " features"] | None
     normalization: AbstractConstraint
     causal: bool = eqx.field(static=True)
+    spacing: float | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -116,6 +171,7 @@ class Convolution(AbstractOperator):
         dimension: Annotated[int, Field(ge=1, le=3)] = 1,
         depthwise: bool = False,
         causal: bool = False,
+        spacing: PositiveFloat | None = None,
         normalization: AbstractConstraint = Free(),
         bias: bool = True,
         std: NonNegativeFloat = 0.02,
@@ -130,23 +186,76 @@ class Convolution(AbstractOperator):
         self.weight = std * jax.random.normal(key, shape)
         self.bias = jnp.zeros(features) if bias else None
         self.normalization = normalization
-        self.causal = causal
+        self.causal, self.spacing = causal, spacing
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         check_features(self, u, self.weight.shape[-1])
-        check_axes(self, self.weight.ndim - 2, domain)
-        v = on_grid(self, self.normalization.project(u), domain)
-        width, around = self.weight.shape[0], goes_around(self, domain)
-        before = width - 1 if self.causal else width // 2
-        neighbours = [*shifted(v, width, before, domain.dimension, periodic=around)]
-        weight = self.weight.astype(u.dtype)
-        if weight.shape[-2] < weight.shape[-1]:
-            taps = weight.reshape(-1, weight.shape[-1])
-            rate = ft.reduce(jnp.add, map(affine, neighbours, taps))
-        else:
-            # One product: inside of a loop, convolutions of XLA take 15 times as long on a CPU.
-            rate = jnp.concatenate(neighbours, -1) @ weight.reshape(-1, weight.shape[-1])
-        return affine(rate.reshape(u.shape), None, self.bias)
+        v, how = self.normalization.project(u), dict(spacing=self.spacing, causal=self.causal)
+        return affine(convolved(self, v, self.weight, domain, **how), None, self.bias)
+
+
+class ConvolutionalFeedForward(AbstractOperator):
+    """A feed-forward that sees the neighbourhood of a token,
+
+        du/dt = W2 σ(Σ_k W_k N(u)(x + k ℓ) + b1) + b2,   |k| ≤ r along each axis,
+
+    or, gated, with hidden features `σ(Σ_k G_k N(u)(x + k ℓ)) ⊙ (Σ_k W_k N(u)(x + k ℓ) + b1)`,
+    products of a function with its slopes among them, as in the terms `u u_x` of fluids. For
+    the neighbours and ℓ see `Convolution`.
+
+    **Arguments:**
+
+    - `hidden`: width between the maps. Default: `features`.
+    - `gated`: whether there is G.
+    - the others: see `Convolution` and `FeedForward`.
+
+    **Raises:** `InputError` on a domain that is no grid, or has weights.
+    """
+
+    inner: Float[Array, "..."]
+    inner_bias: Float[Array, " hidden"] | None
+    gate: Float[Array, "..."] | None
+    outer: Linear
+    normalization: AbstractConstraint
+    activation: Activation = eqx.field(static=True)
+    spacing: float | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features: PositiveInt,
+        hidden: PositiveInt | None = None,
+        *,
+        key: PRNGKeyArray,
+        width: PositiveInt = 3,
+        dimension: Annotated[int, Field(ge=1, le=3)] = 1,
+        gated: bool = False,
+        spacing: PositiveFloat | None = None,
+        activation: Activation = gelu,
+        normalization: AbstractConstraint = Free(),
+        bias: bool = True,
+        std: NonNegativeFloat = 0.02,
+        output_std: NonNegativeFloat | None = None,
+    ):
+        if width % 2 == 0:
+            raise InputError(f"ConvolutionalFeedForward: width={width} must be odd.")
+        hidden, keys = hidden or features, jax.random.split(key, 3)
+        shape = (*(width,) * dimension, features, hidden)
+        self.inner = std * jax.random.normal(keys[0], shape)
+        self.inner_bias = jnp.zeros(hidden) if bias else None
+        self.gate = std * jax.random.normal(keys[1], shape) if gated else None
+        output_std = std if output_std is None else output_std
+        self.outer = Linear(hidden, features, bias=bias, std=output_std, key=keys[2])
+        self.normalization, self.activation = normalization, activation
+        self.spacing = spacing
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        check_features(self, u, self.inner.shape[-2])
+        v = self.normalization.project(u)
+        own = ft.partial(convolved, self, v, domain=domain, spacing=self.spacing)
+        hidden = affine(own(self.inner), None, self.inner_bias)
+        if self.gate is None:
+            return self.outer(self.activation(hidden))
+        return self.outer(self.activation(own(self.gate)) * hidden)
 
 
 class FourierIntegral(AbstractOperator):
