@@ -91,7 +91,7 @@ SLOW = (
 )
 KINDS = (
     *("own", "leapfrog", "adams_bashforth", "reversible", "residual", "hyper_connections"),
-    *("implicit_midpoint", "matrix_free", "steady_state", "nesterov", "etdab2", "lie_strang"),
+    *("implicit_midpoint", "nesterov", "lie_strang"),
 )
 
 

@@ -1,6 +1,7 @@
 """The budget of a comparison, and which runs there can be."""
 
 import pytest
+from helpers import fast_first
 from rich.console import Console
 from training.tiny_runs import configured
 
@@ -15,11 +16,16 @@ from ide_transformer.training.meshes import drawn_mesh
 from ide_transformer.training.phases import Phase
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(
     "overrides",
-    [["training.accumulate=2", "training.meshes=[1,2]"], ["training.refine={0: 1, 10: 2}"]],
-    ids=["meshes", "refine"],
+    fast_first(
+        0,
+        [
+            (["training.accumulate=2", "training.meshes=[1,2]"],),
+            (["training.refine={0: 1, 10: 2}"],),
+        ],
+        heavy=1,
+    ),
 )
 def test_no_program_is_compiled_for_a_forecast_alone(monkeypatch, tmp_path, overrides):
     lowered, texts = Phase.lowered, []
