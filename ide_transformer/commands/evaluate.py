@@ -166,7 +166,7 @@ def run(options: argparse.Namespace) -> None:
         results, label = training.evaluate_loss(loaded, *data, task=task), task.loss.label
         for name, value in results.items():
             said = f"  {label}, {part} part" if name == "loss" and text is None else ""
-            print(f"{name}: {value:.4f}{said}")
+            print(f"{name}: {value:.4f}{said}" if name != "samples" else f"{name}: {value}")
     if options.json is not None:
         write_json(options.json, results)
     if options.figure is not None and curves:

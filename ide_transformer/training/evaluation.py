@@ -119,7 +119,8 @@ def evaluate_loss(
     task: AbstractTask | None = None,
 ) -> dict[str, Any]:
     """The loss on held-out data and what else it measures, such as the accuracy; for texts also
-    the perplexity `exp(loss)` and the bits per byte of the text.
+    the perplexity `exp(loss)` and the bits per byte of the text; and the number of samples
+    (windows of a text).
 
     **Arguments:**
 
@@ -144,9 +145,16 @@ def evaluate_on(
     """`evaluate_loss` on a task that is there already."""
     check_part(task, part, samples)
     weights, static = eqx.partition(model, eqx.is_inexact_array)
-    values = make_evaluation(static)(weights, task, _BATCH, samples, part)
+    number = 0
+
+    def counted(batch: Batch) -> Batch:
+        nonlocal number
+        number += len(jax.tree.leaves(batch.targets)[0])
+        return batch
+
+    values = make_evaluation(static)(weights, task, _BATCH, samples, part, place=counted)
     named = {name.removeprefix(f"{part}_"): x for name, x in values.items()}
-    return {**named, **task.figures(named["loss"])}
+    return {**named, **task.figures(named["loss"]), "samples": number}
 
 
 def evaluate_on_meshes(
