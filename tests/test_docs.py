@@ -9,7 +9,7 @@ from helpers import ROOT
 from documentation import mathematics
 from documentation.execute import page_of, shortened
 from documentation.links import check_links
-from documentation.names import check_built, check_names, public_names
+from documentation.names import check_built, check_names, public_names, with_sentences
 from documentation.pages import SOURCES, TABLES, tables
 from ide_transformer import InputError, __version__
 
@@ -40,11 +40,22 @@ def test_every_public_name_has_its_place_on_a_page():
     check_names(SOURCES / "reference" / "api")
 
 
+def test_each_name_is_followed_by_the_first_sentence_of_its_documentation():
+    for page in (SOURCES / "reference" / "api").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        assert with_sentences(text) == text, "python scripts/docs.py --tables"
+    own = with_sentences("- `ide_transformer.training.Config`: old\n- `ide_transformer.gelu`")
+    first, second = own.split("\n")
+    assert first == "- `ide_transformer.training.Config`: A run."
+    assert second.startswith("- `ide_transformer.gelu`: `x Φ(x)`, Φ the normal")
+
+
 def test_a_name_without_a_place_and_an_unknown_one_are_reported(tmp_path):
     for page in (SOURCES / "reference" / "api").glob("*.md"):
-        text = page.read_text(encoding="utf-8").replace("::: ide_transformer.Strang\n", "")
+        lines = page.read_text(encoding="utf-8").splitlines()
+        text = "\n".join(x for x in lines if "- `ide_transformer.Strang`" not in x)
         (tmp_path / page.name).write_text(text, encoding="utf-8")
-    (tmp_path / "more.md").write_text("::: ide_transformer.Euler\n", encoding="utf-8")
+    (tmp_path / "more.md").write_text("- `ide_transformer.Euler`\n", encoding="utf-8")
     with pytest.raises(
         ValueError, match=r"(?s)transformer\.Strang: 0 places.*Euler: .*not public"
     ):

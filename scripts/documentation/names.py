@@ -1,6 +1,8 @@
-"""Whether every public name has its place on a page of the API."""
+"""The public names on the pages of the API: each has its place, with what it is in a sentence,
+where the site has its whole documentation."""
 
 import importlib
+import inspect
 import re
 from collections import Counter
 from pathlib import Path
@@ -19,7 +21,7 @@ FACES = (
 )
 
 
-_PLACE = re.compile(r"^::: (\S+)", flags=re.M)
+_PLACE = re.compile(r"^- `(ide_transformer\.[\w.]+)`.*$", flags=re.M)
 _HIDING = re.compile(r"(\.\w+)\1$")
 
 
@@ -38,8 +40,31 @@ def public_names() -> dict[int, list[str]]:
     return {key: sorted(found, key=len) for key, found in names.items()}
 
 
+def with_sentences(page: str) -> str:
+    """A page with the first sentence of the documentation of each name on it."""
+
+    def place(match: re.Match[str]) -> str:
+        module, _, name = _HIDING.sub(r"\1", match[1]).rpartition(".")
+        found = getattr(importlib.import_module(module), name, None)
+        documented = inspect.isclass(found) or inspect.isroutine(found)
+        said = (inspect.getdoc(found) or "").partition("\n\n")[0] if documented else ""
+        sentence = (
+            re.split(r"(?<=[.])\s", " ".join(said.split()))[0]
+            .rstrip(".,:")
+            .removesuffix(", so that")
+        )
+        return f"- `{match[1]}`" + f": {sentence}." * bool(sentence)
+
+    return _PLACE.sub(place, page)
+
+
+def with_directives(page: str) -> str:
+    """A page with the directive that the site replaces in the place of each name."""
+    return _PLACE.sub(r"\n::: \1\n", page)
+
+
 def check_names(folder: Path) -> None:
-    """Compares the public names with the directives `::: name` on the pages of a folder.
+    """Compares the public names with the places, "- `name`", on the pages of a folder.
 
     **Raises:** `InputError` that lists names without a place, with two, or unknown.
     """

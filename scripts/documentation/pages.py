@@ -16,7 +16,7 @@ from ide_transformer import InputError
 
 from . import configuration, execute, families, schemes
 from .mathematics import typeset
-from .names import check_names
+from .names import check_names, with_directives, with_sentences
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,10 +47,10 @@ def tables() -> dict[str, str]:
 
 
 def write_tables() -> None:
-    """Generates the tables again, in the pages of docs/."""
+    """Generates the tables and the lists of names again, in the pages of docs/."""
     for path in sorted(SOURCES.rglob("*.md")):
         text = path.read_text(encoding="utf-8")
-        filled = _PLACE.sub(_filled, text)
+        filled = with_sentences(_PLACE.sub(_filled, text))
         if filled != text:
             path.write_text(filled, encoding="utf-8")
             print(f"wrote {path.relative_to(ROOT)}")
@@ -88,7 +88,7 @@ def write_pages(*, draft: bool = False, short: bool = False) -> None:
             list(pool.map(functools.partial(_execute, short=short), tutorials))
     for path in _PAGES.rglob("*.md"):
         text = _TUTORIAL.sub(r"\1.md\2)", path.read_text(encoding="utf-8"))
-        path.write_text(typeset(text), encoding="utf-8")
+        path.write_text(typeset(with_directives(text)), encoding="utf-8")
 
 
 def _working_folder(name: str) -> Path:
