@@ -8,6 +8,13 @@ from .budget import (
     gain as gain,
     refinements as refinements,
 )
+from .controlled import (
+    Costates as Costates,
+    Steering as Steering,
+    costates as costates,
+    log_odds as log_odds,
+    steer as steer,
+)
 from .layers import (
     MOVES as MOVES,
     Layered as Layered,
@@ -18,6 +25,7 @@ from .layers import (
     native_layers as native_layers,
     selections as selections,
 )
+from .march import scan_intervals as scan_intervals
 from .meshes import (
     Coarsening as Coarsening,
     Quantity as Quantity,
@@ -30,11 +38,16 @@ from .meshes import (
     refine as refine,
     richardson as richardson,
 )
+from .spectra import (
+    Clustering as Clustering,
+    clustering as clustering,
+    log_norms as log_norms,
+    stretching as stretching,
+)
 from .step_defects import (
     Defects as Defects,
     defects as defects,
     equation_defects as equation_defects,
     removal_damage as removal_damage,
     removal_estimate as removal_estimate,
-    scan_intervals as scan_intervals,
 )

@@ -50,8 +50,8 @@ def in_layers(model: Model) -> Model:
 
     constraint = model.constraint
     if constraint.depth_axes:
-        constraint = _stack_intervals(constraint)
-    return _with_control(model, _stack_intervals(model.control, scaled), constraint)
+        constraint = stacked_intervals(constraint)
+    return _with_control(model, stacked_intervals(model.control, scaled), constraint)
 
 
 def stacked_operators(model: Model) -> tuple[Scaled, ...]:
@@ -173,7 +173,7 @@ def _rows(blocks: PyTree[Array], layers: np.ndarray) -> PyTree[Array]:
     return jax.tree.map(lambda x: x[layers] if eqx.is_array(x) else x, blocks)
 
 
-def _stack_intervals(
+def stacked_intervals(
     control: AbstractControl, change: Callable[[PyTree], PyTree] = lambda block: block
 ) -> PiecewiseConstant:
     """The blocks at the beginning of each interval of a control, changed in that way."""

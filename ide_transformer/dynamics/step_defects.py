@@ -1,26 +1,23 @@
 """Defects of each layer: how far its step is from the solution of the equation, and the error
 made by leaving it out."""
 
-import itertools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .. import solvers
 from ..arguments import PositiveInt
 from ..equation import Depth, Equation
-from ..errors import InputError
 from ..integration import TokenNorm
 from ..models import Model
 from .layers import keep_layers
+from .march import March, over_interval, problem, refuse_memory, scan_intervals, step_ends
 from .meshes import Quantity, native_target, read_outputs, square
 
 
@@ -67,7 +64,7 @@ def equation_defects(
 
     **Raises:** `InputError` for a scheme that carries something from interval to interval.
     """
-    _refuse_memory("equation_defects", equation, solver, u0)
+    refuse_memory("equation_defects", equation, solver, u0)
     solver = solvers.keeps_constraint(solver, equation.constraint)
     weights = equation.domain.weights
     counted = jnp.ones(u0.shape[-2]) if weights is None else weights > 0
@@ -79,9 +76,9 @@ def equation_defects(
 
     def visit(carry, terms, start, _):
         u, previous = carry
-        edges, finer = (_step_ends(equation, start, n * steps_per_interval) for n in (1, 2))
-        stepped = _over_interval(solver, terms, edges, u)
-        halves = _over_interval(solver, terms, finer, u)
+        edges, finer = (step_ends(equation, start, n * steps_per_interval) for n in (1, 2))
+        stepped = over_interval(solver, terms, edges, u)
+        halves = over_interval(solver, terms, finer, u)
         increment = stepped - u
         size = norm(u)
         defects = Defects(
@@ -105,7 +102,7 @@ def defects(model: Model, inputs: PyTree[ArrayLike]) -> Defects:
     **Raises:** `InputError` for adaptive steps, and for a scheme that carries something from
     interval to interval.
     """
-    equation, u0, steps = _problem("defects", model, inputs)
+    equation, u0, steps = problem("defects", model, inputs)
     return equation_defects(equation, u0, solver=model.solver, steps_per_interval=steps)
 
 
@@ -126,29 +123,21 @@ def removal_estimate(
     **Raises:** `InputError` for adaptive steps, and for a scheme that carries something from
     interval to interval.
     """
-    equation, u0, steps = _problem("removal_estimate", model, inputs)
-    _refuse_memory("removal_estimate", equation, model.discretization.solver, u0)
-    # The loop of diffrax over the stages of a Runge–Kutta method has no forward mode.
-    solver = solvers.unrolled(model.solver)
+    march = March.of("removal_estimate", model, inputs)
 
-    def march(perturbations):
-        def visit(u, terms, start, perturbation):
-            ends = _step_ends(equation, start, steps)
-            stepped = _over_interval(solver, terms, ends, u)
-            return stepped + perturbation, stepped - u
+    def read_after(pushes):
+        states = march.states(pushes)
+        return read_outputs(model, model.outputs(states[-1]), inputs, read), states
 
-        u1, increments = scan_intervals(equation, visit, u0, perturbations, dtype=u0.dtype)
-        return read_outputs(model, model.outputs(u1), inputs, read), increments
-
-    number = equation.control.num_intervals
-    zeros = jnp.zeros((number, *u0.shape), u0.dtype)
-    y, transport, increments = jax.linearize(march, zeros, has_aux=True)
+    zeros = march.no_pushes
+    y, transport, states = jax.linearize(read_after, zeros, has_aux=True)
+    increments = jnp.diff(states, axis=0)
 
     def carried(interval):
-        alone = zeros.at[interval].set(increments[interval])
+        alone = zeros.at[interval + 1].set(increments[interval])
         return square(transport(alone))
 
-    return jnp.sqrt(jax.lax.map(carried, jnp.arange(number)) / square(y))
+    return jnp.sqrt(jax.lax.map(carried, jnp.arange(len(increments))) / square(y))
 
 
 def removal_damage(
@@ -160,70 +149,6 @@ def removal_damage(
     error = native_target(model, inputs, read).error
     others = ([*layers[:layer], *layers[layer + 1 :]] for layer in layers)
     return np.array([float(error(keep_layers(model, kept))) for kept in others])
-
-
-def _problem(
-    name: str, model: Model, inputs: PyTree[ArrayLike]
-) -> tuple[Equation, Float[Array, "*batch tokens features"], int]:
-    """The equation that a model solves for these inputs, its initial state and the number of
-    equal steps in each interval, for a function of that name."""
-    if model.discretization.stepsize_controller is not None:
-        raise InputError(
-            f"{name}: the model has adaptive steps, which are not the same for other states; "
-            "give it equal ones by with_solver(…, steps_per_interval=…)."
-        )
-    return *model.initial_value_problem(inputs), model.discretization.steps_per_interval
-
-
-def scan_intervals(
-    equation: Equation,
-    visit: Callable[[PyTree, diffrax.MultiTerm, Array, Array], tuple[PyTree, PyTree]],
-    carry: PyTree,
-    extra: PyTree[Array] = (),
-    *,
-    dtype: DTypeLike = float,
-) -> tuple[PyTree, Any]:
-    """Scan over the intervals with `visit(carry, terms, start, extra) -> (carry, out)`, for
-    quantities that `solve` does not report. `visit` sees the terms inside the interval, the
-    depth at which it starts, and one slice of the arrays of `extra`, whose leading axis counts
-    intervals; `dtype` is that of depth: take that of the state, which would be promoted.
-    """
-
-    def body(carry, inputs):
-        index, weights, extra = inputs
-        terms = equation.interval_terms(index, weights)
-        start = index * equation.control.interval_length
-        return visit(carry, terms, start, extra)
-
-    indices = jnp.arange(equation.control.num_intervals, dtype=dtype)
-    return lax.scan(body, carry, (indices, equation.intervals(), extra))
-
-
-def _step_ends(equation: Equation, start: Depth, number: int) -> list[Array]:
-    """The ends of so many equal steps in the interval that begins at that depth."""
-    length = equation.control.interval_length
-    return [start + length * fraction for fraction in np.arange(number + 1) / number]
-
-
-def _over_interval(
-    solver: diffrax.AbstractSolver, terms: diffrax.MultiTerm, ends: Sequence[Depth], u: Array
-) -> Array:
-    """The state after the steps with these ends in one interval, the first as in a solve."""
-    state, first = solvers.StepField(terms, *ends[:2]).start(solver, u), True
-    for t0, t1 in itertools.pairwise(ends):
-        step = solvers.StepField(terms, t0, t1).step(solver, u, state, first)
-        u, state, first = step.y1, step.solver_state, False
-    return u
-
-
-def _refuse_memory(
-    name: str, equation: Equation, solver: diffrax.AbstractSolver, u0: Array
-) -> None:
-    """Refuses a scheme that carries something from interval to interval, for a function of
-    that name in which each interval is a solve by itself."""
-    field = solvers.StepField(equation.terms_of(0), 0.0, equation.control.interval_length)
-    if equation.continuous or not solvers.restarts_at_jumps(solver):
-        solvers.start_inside(name, solver, field, u0, "solver=LieTrotter()")
 
 
 def _splitting_defects(
@@ -239,8 +164,8 @@ def _splitting_defects(
         return dict.fromkeys(("splitting", "commutator"), jnp.full((), jnp.nan, u.dtype))
     opposite = diffrax.MultiTerm(*reversed(terms.terms))
     plain = solvers.LieTrotter(sub_solver)
-    here, there = (_over_interval(plain, x, ends, u) for x in (terms, opposite))
-    symmetric = _over_interval(solvers.Strang(sub_solver), terms, ends, u)
+    here, there = (over_interval(plain, x, ends, u) for x in (terms, opposite))
+    symmetric = over_interval(solvers.Strang(sub_solver), terms, ends, u)
     step, length = ends[1] - ends[0], ends[-1] - ends[0]
     return {
         "splitting": norm(symmetric - here) / norm(u),

@@ -1,0 +1,211 @@
+"""A solve seen as a controlled system: its costates, and the pushes of least energy that steer
+it."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from ..arguments import PositiveInt, is_known
+from ..equation import Equation
+from ..errors import InputError
+from ..models import Model
+from .layers import stacked_intervals
+from .march import March
+
+
+# What the outputs are judged by: a loss of the whole batch, or a number for each sample.
+Judged = Callable[[PyTree[Array]], Float[Array, "..."]]
+
+# Of a step, that of the least energy and distance to the level is taken.
+_SIZES = 0.5 ** np.arange(8)
+
+
+class Costates(NamedTuple):
+    """How a loss J of the outputs depends on the states u(t_l), and on the weights θ(t), where
+    intervals begin, `t_0 = 0, …, t_L = T`:
+
+    - `states`: u(t_l), `[L + 1, *batch, tokens, features]`.
+    - `costates`: `p_l = ∂J / ∂u(t_l)`, of the same shape; of the discrete march, so that they
+      are exact gradients.
+    - `hamiltonian`: `⟨p_l, A_i(u_l; θ(t_l))⟩`, `[L, operators]`, tangential to the constraint.
+      The sum over operators is H(t_l), which in the limit of small steps is the same at all
+      depths where θ is, and `-dJ/dh` of a layer of length h that is made shorter.
+    - `stationarity`: `|∂/∂θ_i ⟨p_l, A_i(u_l; θ(t_l))⟩|`, `[L, operators]`, which vanishes where
+      the weights of a layer are optimal.
+
+    Reference: Pontryagin's principle, as in Li, Chen, Tai, E, arXiv 1710.09513.
+    """
+
+    states: Float[Array, "knots *batch tokens features"]
+    costates: Float[Array, "knots *batch tokens features"]
+    hamiltonian: Float[Array, "intervals operators"]
+    stationarity: Float[Array, "intervals operators"]
+
+
+@eqx.filter_jit
+def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
+    """The costates of a batch of inputs.
+
+    **Arguments:**
+
+    - `loss`: from the outputs to a number.
+
+    **Raises:** `InputError` for adaptive steps, and for a scheme that carries something from
+    interval to interval.
+    """
+    march = March.of("costates", model, inputs)
+
+    def objective(pushes):
+        states = march.states(pushes)
+        return loss(model.outputs(states[-1])), states
+
+    p, states = jax.grad(objective, has_aux=True)(march.no_pushes)
+    equation = march.equation
+    weights = stacked_intervals(equation.control)
+    equation = Equation(weights, equation.constraint, equation.domain)
+
+    def one(given):
+        index, interval, u, costate = given
+
+        def hamiltonians(interval):
+            terms = equation.interval_terms(index, interval).terms
+            start = index * equation.control.interval_length
+            found = jnp.stack([jnp.sum(costate * term.vf(start, u, None)) for term in terms])
+            # Each depends on the weights of its own operator alone.
+            return jnp.sum(found), found
+
+        (slopes, _), found = eqx.filter_grad(hamiltonians, has_aux=True)(interval)
+        return found, jnp.stack([_length(slope) for slope in slopes])
+
+    numbers = jnp.arange(equation.control.num_intervals, dtype=states.dtype)
+    given = numbers, equation.intervals(), states[:-1], p[:-1]
+    return Costates(states, p, *jax.lax.map(one, given))
+
+
+class Steering(NamedTuple):
+    """Pushes that steer a solve, for each sample.
+
+    - `pushes`: v, `[L, *batch, tokens, features]`: v_l enters the equation in interval l,
+      `u_t = Σ_i A_i(u; θ(t)) + v_l`, as `h v_l` after its steps.
+    - `energy`: `Σ_l h |v_l|²`, `[*batch]`.
+    - `reached`: the value of what is steered, `[*batch]`.
+    """
+
+    pushes: Float[Array, "intervals *batch tokens features"]
+    energy: Float[Array, "*batch"]
+    reached: Float[Array, "*batch"]
+
+
+def steer(
+    model: Model,
+    inputs: PyTree[ArrayLike],
+    judged: Judged,
+    level: float,
+    *,
+    intervals: Sequence[int] | None = None,
+    iterations: PositiveInt = 40,
+) -> Steering:
+    """The pushes v of least energy with which a value g of the outputs comes to a level,
+
+        min_v ½ Σ_l h |v_l|²,   g(outputs(v)) = level,
+
+    by Gauss–Newton steps: g is linearised by its costates, `g(v) + Σ_l h ⟨p_l, δ_l⟩`, whose
+    solution of least energy is along them, `v_l = λ p_l`. Of steps that are halved again and
+    again that with the least `½ Σ_l h |v_l|² + 2 |λ| |g - level|` is taken.
+
+    **Arguments:**
+
+    - `judged`: from the outputs to g, one for each sample, `[*batch]`; take one that is nearly
+      linear, such as the logarithm of odds, see `log_odds`.
+    - `intervals`: those in which v may act; all by default.
+
+    **Raises:** `InputError` for intervals that are not there, adaptive steps, and a scheme that
+    carries something from interval to interval. A level that is not reached is no error: see
+    `reached`.
+    """
+    number = model.control.num_intervals
+    chosen = range(number) if intervals is None else intervals
+    if not len(chosen) or not set(chosen) <= set(range(number)):
+        raise InputError(
+            f"steer: intervals={list(chosen)} must be some of 0 to {number - 1}, one at least."
+        )
+    acts = jnp.zeros(number).at[jnp.array(list(chosen))].set(1.0)
+    return _steered(model, inputs, judged, jnp.asarray(level), acts, iterations)
+
+
+@eqx.filter_jit
+def _steered(
+    model: Model,
+    inputs: PyTree[ArrayLike],
+    judged: Judged,
+    level: Array,
+    acts: Float[Array, " intervals"],
+    iterations: int,
+) -> Steering:
+    march = March.of("steer", model, inputs)
+    h, zeros = march.equation.control.interval_length, march.no_pushes
+    acts = acts.astype(zeros.dtype).reshape(-1, *[1] * (zeros.ndim - 1))
+
+    def total(v):
+        """The sum over samples, each of which sees its own pushes alone."""
+        found = judged(model.outputs(march.states(zeros.at[1:].set(h * acts * v))[-1]))
+        return jnp.sum(found), found
+
+    def dot(v, w):
+        return h * jnp.sum(v * w, axis=(0, -2, -1))
+
+    def times(scale, v):
+        return jnp.broadcast_to(scale[..., None, None], v.shape) * v
+
+    def merit(v, multiplier):
+        return 0.5 * dot(v, v) + 2 * jnp.abs(multiplier) * jnp.abs(total(v)[1] - level)
+
+    def step(v, _):
+        slope, value = jax.grad(total, has_aux=True)(v)
+        costate = slope / h
+        square = dot(costate, costate)
+        square = jnp.where(square > 0, square, 1.0)
+        multiplier = (level - value + dot(costate, v)) / square
+        change = times(multiplier, costate) - v
+        # Towards the level alone, at the end.
+        towards = times((level - value) / square, costate)
+        tried = jnp.stack([*(v + size * change for size in _SIZES), v + towards])
+        merits = jax.lax.map(lambda v: merit(v, multiplier), tried)
+        best = jnp.argmin(merits, axis=0)
+        return jnp.take_along_axis(tried, best[None, None, ..., None, None], axis=0)[0], None
+
+    v, _ = jax.lax.scan(step, jnp.zeros_like(zeros[1:]), length=iterations)
+    return Steering(v, dot(v, v), total(v)[1])
+
+
+def log_odds(
+    logits: Float[Array, "*batch classes"], target: ArrayLike
+) -> Float[Array, "*batch"]:
+    """`log p/(1 - p)` of a class or token, `target` one or one for each sample. A probability
+    of 0.9 is 2.197.
+
+    **Raises:** `InputError` for a target that is no class.
+    """
+    classes = logits.shape[-1]
+    if is_known(target) and not (np.min(target) >= 0 and np.max(target) < classes):
+        raise InputError(
+            f"log_odds: target={np.asarray(target).tolist()}: there are {classes} classes; "
+            f"give 0 to {classes - 1}."
+        )
+    chosen = jnp.broadcast_to(jax.nn.one_hot(target, classes, dtype=bool), logits.shape)
+    one, others = (
+        jax.nn.logsumexp(jnp.where(where, logits, -jnp.inf), axis=-1)
+        for where in (chosen, ~chosen)
+    )
+    return one - others
+
+
+def _length(tree: PyTree) -> Float[Array, ""]:
+    """The Euclidean norm of all numbers in a tree."""
+    squares = [jnp.sum(x**2) for x in jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))]
+    return jnp.sqrt(sum(squares)) if squares else jnp.zeros(())

@@ -1,0 +1,123 @@
+"""The march of a model, interval by interval, for quantities that a solve does not report."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import diffrax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from .. import solvers
+from ..equation import Depth, Equation
+from ..errors import InputError
+from ..models import Model
+
+
+class March(NamedTuple):
+    """The equation that a model solves for some inputs, its initial state, and its native
+    steps, each interval a solve by itself."""
+
+    equation: Equation
+    u0: Float[Array, "*batch tokens features"]
+    solver: diffrax.AbstractSolver
+    steps: int
+
+    @classmethod
+    def of(cls, name: str, model: Model, inputs: PyTree[ArrayLike]) -> "March":
+        """For a function of that name.
+
+        **Raises:** `InputError` for adaptive steps, and for a scheme that carries something
+        from interval to interval.
+        """
+        equation, u0, steps = problem(name, model, inputs)
+        refuse_memory(name, equation, model.discretization.solver, u0)
+        # The loop of diffrax over the stages of a Runge–Kutta method has no forward mode.
+        return cls(equation, u0, solvers.unrolled(model.solver), steps)
+
+    def states(
+        self, pushes: Float[Array, "knots *batch tokens features"]
+    ) -> Float[Array, "knots *batch tokens features"]:
+        """The states at all knots, to each of which a push is added."""
+        first = self.u0 + pushes[0]
+
+        def visit(u, terms, start, push):
+            ends = step_ends(self.equation, start, self.steps)
+            u = over_interval(self.solver, terms, ends, u) + push
+            return u, u
+
+        _, later = scan_intervals(self.equation, visit, first, pushes[1:], dtype=first.dtype)
+        return jnp.concatenate([first[None], later])
+
+    @property
+    def no_pushes(self) -> Float[Array, "knots *batch tokens features"]:
+        """Zeros, `[intervals + 1, …]`."""
+        number = self.equation.control.num_intervals + 1
+        return jnp.zeros((number, *self.u0.shape), self.u0.dtype)
+
+
+def problem(
+    name: str, model: Model, inputs: PyTree[ArrayLike]
+) -> tuple[Equation, Float[Array, "*batch tokens features"], int]:
+    """The equation that a model solves for these inputs, its initial state and the number of
+    equal steps in each interval, for a function of that name."""
+    if model.discretization.stepsize_controller is not None:
+        raise InputError(
+            f"{name}: the model has adaptive steps, which are not the same for other states; "
+            "give it equal ones by with_solver(…, steps_per_interval=…)."
+        )
+    return *model.initial_value_problem(inputs), model.discretization.steps_per_interval
+
+
+def scan_intervals(
+    equation: Equation,
+    visit: Callable[[PyTree, diffrax.MultiTerm, Array, Array], tuple[PyTree, PyTree]],
+    carry: PyTree,
+    extra: PyTree[Array] = (),
+    *,
+    dtype: DTypeLike = float,
+) -> tuple[PyTree, Any]:
+    """Scan over the intervals with `visit(carry, terms, start, extra) -> (carry, out)`, for
+    quantities that `solve` does not report. `visit` sees the terms inside the interval, the
+    depth at which it starts, and one slice of the arrays of `extra`, whose leading axis counts
+    intervals; `dtype` is that of depth: take that of the state, which would be promoted.
+    """
+
+    def body(carry, inputs):
+        index, weights, extra = inputs
+        terms = equation.interval_terms(index, weights)
+        start = index * equation.control.interval_length
+        return visit(carry, terms, start, extra)
+
+    indices = jnp.arange(equation.control.num_intervals, dtype=dtype)
+    return lax.scan(body, carry, (indices, equation.intervals(), extra))
+
+
+def step_ends(equation: Equation, start: Depth, number: int) -> list[Array]:
+    """The ends of so many equal steps in the interval that begins at that depth."""
+    length = equation.control.interval_length
+    return [start + length * fraction for fraction in np.arange(number + 1) / number]
+
+
+def over_interval(
+    solver: diffrax.AbstractSolver, terms: diffrax.MultiTerm, ends: Sequence[Depth], u: Array
+) -> Array:
+    """The state after the steps with these ends in one interval, the first as in a solve."""
+    state, first = solvers.StepField(terms, *ends[:2]).start(solver, u), True
+    for t0, t1 in itertools.pairwise(ends):
+        step = solvers.StepField(terms, t0, t1).step(solver, u, state, first)
+        u, state, first = step.y1, step.solver_state, False
+    return u
+
+
+def refuse_memory(
+    name: str, equation: Equation, solver: diffrax.AbstractSolver, u0: Array
+) -> None:
+    """Refuses a scheme that carries something from interval to interval, for a function of
+    that name in which each interval is a solve by itself."""
+    field = solvers.StepField(equation.terms_of(0), 0.0, equation.control.interval_length)
+    if equation.continuous or not solvers.restarts_at_jumps(solver):
+        solvers.start_inside(name, solver, field, u0, "solver=LieTrotter()")

@@ -1,0 +1,171 @@
+"""How a solve stretches the differences of states, and how tokens come together in it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PyTree
+from scipy.sparse.linalg import LinearOperator, eigsh, svds
+
+from ..arguments import PositiveFloat, PositiveInt, checked
+from ..equation.domain import by_samples
+from ..models import Model
+from .march import March
+
+
+def stretching(
+    model: Model, inputs: PyTree[ArrayLike], number: PositiveInt = 8
+) -> Float[np.ndarray, "samples number"]:
+    """The largest finite-time Lyapunov exponents of the native march from depth 0 to T,
+
+        λ_i = log(σ_i) / T,   σ_i the singular values of ∂u(T) / ∂u(0),
+
+    of each sample, the largest first: a small difference of states grows by `exp(λ_1 T)` at
+    most. By Krylov's method, from products with the Jacobian and its transpose.
+
+    **Arguments:**
+
+    - `inputs`: one sample or a batch.
+    - `number`: of exponents, less than the numbers in a state of a sample.
+
+    **Raises:** `InputError` for adaptive steps, and for a scheme that carries something from
+    interval to interval.
+    """
+    marches = _marches("stretching", model, inputs)
+    values = [
+        svds(_jacobian(_end, x, x.u0), number, return_singular_vectors=False, v0=_drawn(x.u0))
+        for x in marches
+    ]
+    with np.errstate(divide="ignore"):
+        return np.log(np.sort(values)[:, ::-1]) / marches[0].equation.horizon
+
+
+def log_norms(
+    model: Model, inputs: PyTree[ArrayLike]
+) -> Float[np.ndarray, "samples intervals"]:
+    """The logarithmic norm of the field where intervals begin, along the march of each sample,
+
+        μ(t) = λ_max((J + Jᵀ) / 2),   J = ∂F(t, u) / ∂u,
+
+    at whose rate two solutions that are near each other part at most; where it is negative,
+    the flow contracts. Reference: Hairer, Nørsett, Wanner, Solving Ordinary Differential
+    Equations I, section I.10.
+
+    **Raises:** as `stretching`.
+    """
+
+    def norms(march):
+        states = eqx.filter_jit(march.states)(march.no_pushes)
+        knots = jnp.asarray(march.equation.knots, states.dtype)
+        for t, u in zip(knots[:-1], states, strict=False):
+            matrix = _symmetric(_jacobian(_field, (march, t), u))
+            yield from eigsh(matrix, 1, which="LA", return_eigenvectors=False, v0=_drawn(u))
+
+    return np.array([[*norms(march)] for march in _marches("log_norms", model, inputs)])
+
+
+class Clustering(NamedTuple):
+    """How near to each other the tokens of a state are, `[*batch]`, after each was brought to
+    length 1, x_i:
+
+    - `cosine`: the mean of `⟨x_i, x_j⟩` over pairs of different tokens.
+    - `rank`: the effective rank `exp(-Σ_k s_k log s_k)`, s the squares of the singular values
+      of the tokens over their sum.
+    - `clusters`: groups of tokens of which each has a cosine above the threshold with another
+      one of its group.
+    - `energy`: `Σ_ij exp(β ⟨x_i, x_j⟩) / (2 β n²)`, which grows along the flow of
+      self-attention with identities as weights on the sphere.
+
+    Reference: Geshkovski, Letrouit, Polyanskiy, Rigollet, arXiv 2312.10794.
+    """
+
+    cosine: Float[Array, "*batch"]
+    rank: Float[Array, "*batch"]
+    clusters: Float[Array, "*batch"]
+    energy: Float[Array, "*batch"]
+
+
+@checked
+def clustering(
+    states: Float[Array, "*batch tokens features"],
+    *,
+    beta: PositiveFloat = 1.0,
+    threshold: float = 0.95,
+) -> Clustering:
+    """The clustering of states, for example those of `costates` or of
+    `model.solve(inputs, saveat=diffrax.SaveAt(ts=…))`, without padding."""
+    n = states.shape[-2]
+    x = states / jnp.linalg.norm(states, axis=-1, keepdims=True)
+    gram = x @ jnp.swapaxes(x, -1, -2)
+    # Of n tokens the matrix of their products has the same eigenvalues as theirs.
+    shares = jnp.clip(jnp.linalg.eigvalsh(gram), 0) / n
+    entropy = -jnp.sum(jax.scipy.special.xlogy(shares, shares), axis=-1)
+    # Paths between tokens: each squaring doubles their length.
+    joined = gram > min(threshold, 1 - 1e-5)
+    for _ in range(max(n - 1, 1).bit_length()):
+        joined = jnp.matmul(joined.astype(x.dtype), joined.astype(x.dtype)) > 0
+    return Clustering(
+        cosine=(jnp.sum(gram, axis=(-2, -1)) - n) / max(n * (n - 1), 1),
+        rank=jnp.exp(entropy),
+        clusters=jnp.sum(1 / jnp.sum(joined, axis=-1), axis=-1),
+        energy=jnp.mean(jnp.exp(beta * gram), axis=(-2, -1)) / (2 * beta),
+    )
+
+
+def _marches(name: str, model: Model, inputs: PyTree[ArrayLike]) -> list[March]:
+    """The march of each sample of a batch, or of the one that there is."""
+    if model.embed(inputs)[0].ndim == 2:
+        return [March.of(name, model, inputs)]
+    own, shared = eqx.partition(inputs, by_samples(inputs))
+
+    def march(sample: int) -> March:
+        one = jax.tree.map(lambda x: x[sample : sample + 1], own)
+        return March.of(name, model, eqx.combine(one, shared))
+
+    return [march(sample) for sample in range(len(jax.tree.leaves(own)[0]))]
+
+
+def _drawn(u: Array) -> np.ndarray:
+    """The vector with which an iteration begins, always the same."""
+    return np.random.default_rng(0).normal(size=u.size)
+
+
+def _end(march: March, u0: Array) -> Array:
+    return march._replace(u0=u0).states(march.no_pushes)[-1]
+
+
+def _field(given: tuple[March, Array], u: Array) -> Array:
+    march, t = given
+    return march.equation.vector_field(t, u)
+
+
+def _jacobian(function: Callable[[PyTree, Array], Array], given: PyTree, u: Array) -> Any:
+    """The Jacobian of `function(given, u)` with respect to u, as its products."""
+
+    def applied(product):
+        return lambda x: np.asarray(product(function, given, u, x.reshape(u.shape))).ravel()
+
+    products = dict(matvec=applied(_along), rmatvec=applied(_across), dtype=float)
+    return LinearOperator((u.size, u.size), **products)
+
+
+@eqx.filter_jit
+def _along(function: Callable, given: PyTree, u: Array, v: ArrayLike) -> Array:
+    v = jnp.asarray(v, u.dtype)
+    return jax.jvp(lambda u: function(given, u), (u,), (v,))[1]
+
+
+@eqx.filter_jit
+def _across(function: Callable, given: PyTree, u: Array, p: ArrayLike) -> Array:
+    _, transposed = jax.vjp(lambda u: function(given, u), u)
+    return transposed(jnp.asarray(p, u.dtype))[0]
+
+
+def _symmetric(matrix: Any) -> Any:
+    def product(x):
+        return 0.5 * (matrix.matvec(x) + matrix.rmatvec(x))
+
+    return LinearOperator(matrix.shape, **dict(matvec=product, dtype=float))
