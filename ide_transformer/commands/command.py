@@ -24,6 +24,7 @@ COMMANDS = {
     "translate": "translate held-out texts, and measure BLEU",
     "compare": "compare schemes: solve one set of weights, or train, with each",
     "depth": "solve a trained model with fewer and with more field evaluations",
+    "dynamics": "read a trained model as a controlled system",
     "convergence": "measure the order of every scheme",
     "resolution": "measure the errors and the error budget of a model of functions",
     "convert": "turn a checkpoint into a run, and a run into a checkpoint",

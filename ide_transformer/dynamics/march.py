@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import diffrax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, PyTree
@@ -99,7 +98,7 @@ def scan_intervals(
 def step_ends(equation: Equation, start: Depth, number: int) -> list[Array]:
     """The ends of so many equal steps in the interval that begins at that depth."""
     length = equation.control.interval_length
-    return [start + length * fraction for fraction in np.arange(number + 1) / number]
+    return [start + length * n / number for n in range(number + 1)]
 
 
 def over_interval(

@@ -16,6 +16,10 @@ from ..models import Model
 from .march import March
 
 
+# Relative; the error of what is found is of the order of its square.
+_TOLERANCE = 1e-5
+
+
 def stretching(
     model: Model, inputs: PyTree[ArrayLike], number: PositiveInt = 8
 ) -> Float[np.ndarray, "samples number"]:
@@ -35,9 +39,9 @@ def stretching(
     interval to interval.
     """
     marches = _marches("stretching", model, inputs)
+    options: Any = dict(tol=_TOLERANCE, return_singular_vectors=False)
     values = [
-        svds(_jacobian(_end, x, x.u0), number, return_singular_vectors=False, v0=_drawn(x.u0))
-        for x in marches
+        svds(_jacobian(_end, x, x.u0), number, v0=_drawn(x.u0), **options) for x in marches
     ]
     with np.errstate(divide="ignore"):
         return np.log(np.sort(values)[:, ::-1]) / marches[0].equation.horizon
@@ -62,7 +66,8 @@ def log_norms(
         knots = jnp.asarray(march.equation.knots, states.dtype)
         for t, u in zip(knots[:-1], states, strict=False):
             matrix = _symmetric(_jacobian(_field, (march, t), u))
-            yield from eigsh(matrix, 1, which="LA", return_eigenvectors=False, v0=_drawn(u))
+            options: Any = dict(tol=_TOLERANCE, return_eigenvectors=False)
+            yield from eigsh(matrix, 1, which="LA", v0=_drawn(u), **options)
 
     return np.array([[*norms(march)] for march in _marches("log_norms", model, inputs)])
 

@@ -1,13 +1,16 @@
 """Costates against gradients, steering against an optimiser, spectra against dense matrices,
 and clusters against the theory."""
 
+import json
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import WIDTH, largest, make_block, random_state
+from helpers import GOLDEN, WIDTH, largest, make_block, random_state
 from layered_models import CONTEXT, HELD_OUT, LAYERS, model_of
+from running import run_here
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 from scipy.optimize import minimize
@@ -186,3 +189,15 @@ def test_tokens_cluster_as_the_theory_says():
     assert (np.diff(found.energy) > 0).all()
     assert found.rank[0] == pytest.approx(n) and (np.diff(found.rank) < 0).all()
     assert found.clusters[0] == n and found.clusters[-1] == 1
+
+
+@pytest.mark.heavy
+def test_the_command_writes_a_page_and_its_numbers(capsys, tmp_path):
+    run_here(capsys, "dynamics.py", GOLDEN / "bert", "--samples", "3", "--out", tmp_path)
+    found = json.loads((tmp_path / "dynamics.json").read_text())
+    model = ide.load_model(GOLDEN / "bert").model
+    layers = found["layers"]
+    assert len(layers) == model.control.num_intervals and len(found["exponents"]) == 8
+    assert layers[0]["costate"] > 0 and layers[-1]["stationarity, FeedForward"] > 0
+    page = (tmp_path / "dynamics.html").read_text()
+    assert page.count("<img") == 6 and "distance from the native outputs" in page

