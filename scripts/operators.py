@@ -12,7 +12,6 @@ are run. A study that was stopped goes on when it is started again.
 
 import argparse
 import functools as ft
-import json
 import math
 import sys
 from pathlib import Path
@@ -21,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from commands import start
+from commands.rows import find_row, read_rows, write_row
 from ide_transformer import InputError
 from ide_transformer.commands.options import floats, integers, names
-from ide_transformer.reporting import show_table, write_json
+from ide_transformer.reporting import show_table
 from ide_transformer.studies.schemes import about_sources, fingerprint
 from ide_transformer.training.folder import checksum_of, source
 from operator_learning import fno, ours
@@ -94,20 +94,12 @@ def run_once(
     made_by, run_of = MODELS[cell.model], (cell, rate, seed, arguments.steps)
     data = _data(cell.name, arguments.study)
     made_of = fingerprint(f"{made_by.settings_of(*run_of)!r} {data}")
-    for row in _read(arguments.json):
-        if key.items() <= row.items() and tests.keys() <= row.keys():
-            if row.get("made_of", made_of) != made_of:
-                raise InputError(
-                    f"{arguments.json}: the row of {key} was made with other settings or on "
-                    "other data; restore them, or give another file by --json and another "
-                    "folder by --runs."
-                )
-            return row
+    row = find_row(arguments.json, key, made_of)
+    if row is not None and tests.keys() <= row.keys():
+        return row
     origin = {"made_of": made_of, "code": CODE}
     row = {**key, **origin, **made_by.train_and_test(*run_of, tests, arguments.runs)}
-    # Others may have written theirs in the meantime.
-    others = [x for x in _read(arguments.json) if not key.items() <= x.items()]
-    write_json(arguments.json, [*others, row])
+    write_row(arguments.json, key, row)
     print({name: round(x, 5) if isinstance(x, float) else x for name, x in row.items()})
     return row
 
@@ -128,7 +120,7 @@ def _loss(row: dict[str, Any]) -> float:
 
 def show(arguments: argparse.Namespace, cells: list[Cell]) -> None:
     """A table for each bed: means over the seeds and their standard deviations."""
-    rows = _read(arguments.json)
+    rows = read_rows(arguments.json)
     made: dict[str, list[str]] = {}
     for bed in dict.fromkeys(cell.bed for cell in cells):
         table = []
@@ -155,13 +147,6 @@ def show(arguments: argparse.Namespace, cells: list[Cell]) -> None:
             )
         show_table(table)
     print(about_sources(made))
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    try:
-        return list(json.loads(path.read_bytes())) if path.is_file() else []
-    except (ValueError, TypeError):
-        raise InputError(f"{path} is damaged; restore it, or remove it.") from None
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from ..equation import (
     with_fields,
 )
 from ..errors import InputError
+from .model import Model
 from .parts import AbstractInputs, AbstractReadOut, Embedded
 
 
@@ -273,3 +274,31 @@ class FunctionValues(AbstractReadOut):
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "FunctionValues":
         linear = self.linear.at_points(space.features, PLAIN)
         return FunctionValues(linear, self.normalization.at_points(space), self.channels)
+
+
+class ChannelsFirst(eqx.Module):
+    """A model of functions as a network of pdequinox and APEBench, or a stepper of exponax:
+
+        [..., channels, *points] -> [..., channels, *points].
+
+    `model` has an axis of channels last, or none for one value at each point; the points are
+    those of its `grid`, "periodic" for exponax. Trained weights are in `model` again.
+
+    **Raises:** `InputError` when called with values of another shape.
+    """
+
+    model: Model[AbstractInputs, FunctionValues]
+
+    @checked
+    def __call__(self, u: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
+        read_out, axis = self.model.read_out, -1 - self.model.domain.dimension
+        channels = read_out.linear.weight.shape[1]
+        if u.ndim < -axis or u.shape[axis] != channels:
+            points = ", ".join(f"points_{i}" for i in range(1, -axis))
+            raise InputError(
+                f"ChannelsFirst: u has shape {u.shape}, but the model takes [..., {channels}, "
+                f"{points}]; one function without an axis of channels is u[None]."
+            )
+        if read_out.channels:
+            return jnp.moveaxis(self.model(jnp.moveaxis(u, axis, -1)), -1, axis)
+        return jnp.expand_dims(self.model(jnp.squeeze(u, axis)), axis)

@@ -26,6 +26,7 @@ from .chains import (
 )
 from .compiled import compiled as compiled
 from .functions import (
+    ChannelsFirst as ChannelsFirst,
     Field as Field,
     FunctionInputs as FunctionInputs,
     FunctionValues as FunctionValues,

@@ -132,6 +132,7 @@ OWN: dict[str, dict[str, Any]] = {
     "generate": dict(length=2),
     "compiled": dict(sizes=(2,)),
     "sentence_embedding": dict(model=TEXT_ENCODER),
+    "ChannelsFirst": dict(model=OF_FUNCTIONS),
     "Field": dict(values=jnp.ones(TOKENS), domain=ide.TokenDomain.midpoint(TOKENS)),
     "error_budget": dict(model=OF_FUNCTIONS, inputs=lambda points: points[:, 0]),
     "Text": dict(

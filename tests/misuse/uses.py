@@ -150,6 +150,7 @@ USES: dict[str, Callable[[Any], Any]] = {
     "Linear": lambda linear: linear(U0),
     "compiled": lambda compiled: compiled(TEXT),
     "CachedDecoder": lambda decoder: decoder.prefill(TEXT)[0],
+    "ChannelsFirst": lambda emulator: emulator(jnp.ones((1, TOKENS))),
     "Field": lambda field: OF_FUNCTIONS(field),
     "error_budget": lambda budget: budget.total,
     "Text": lambda text: TEXT_ENCODER(text),

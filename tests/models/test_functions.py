@@ -111,6 +111,41 @@ def test_points_around_a_circle_are_free_and_those_of_an_interval_are_not():
         interval(field)
 
 
+@pytest.mark.parametrize(
+    ("velocity", "channels"), [((0.3,), None), ((0.3, -0.1), 2), ((0.3, -0.1, 0.2), 1)]
+)
+def test_a_flow_is_rolled_out_as_a_stepper_of_exponax(velocity, channels):
+    exponax = pytest.importorskip("exponax")
+    points, values = (9,) * len(velocity), channels or 1
+    emulator = ide.ChannelsFirst(
+        ide.OperatorModel(
+            points,
+            values,
+            control=ide.Tied((ide.Advection(jnp.array(velocity)),), 1),
+            constraint=ide.Free(),
+            discretization=ide.Discretization(ide.ExactFlow()),
+            channels=channels,
+            output_normalization=ide.Free(),
+            key=jax.random.key(0),
+            modes=0,
+        )
+    )
+    emulator = eqx.tree_at(
+        lambda x: (x.model.inputs.embedding.weight, x.model.read_out.linear.weight),
+        emulator,
+        [jnp.eye(values)] * 2,
+    )
+    with jax.numpy_rank_promotion("allow"):
+        flow = exponax.stepper.Advection(len(points), 1.0, 9, 1.0, velocity=jnp.array(velocity))
+        u0 = jnp.asarray(normal(2, values, *points))
+        # A stepper takes one sample of one channel; this one any batch axes, too.
+        expected = jax.vmap(jax.vmap(exponax.rollout(flow, 2)))(u0[:, :, None])
+        found = jax.jit(exponax.rollout(emulator, 2))(u0)
+    assert largest(found, jnp.moveaxis(expected[:, :, :, 0], 2, 0)) < 1e-12
+    with pytest.raises(ide.InputError, match=rf"\(9.*\.\.\., {values}, points_1.*u\[None\]"):
+        emulator(u0[0, 0])
+
+
 @pytest.mark.parametrize("channels", [None, 2])
 @pytest.mark.parametrize("kind", ["ordinary", "functional", "u-shaped"])
 def test_outputs_have_the_shape_of_the_inputs(kind, channels):

@@ -1,0 +1,304 @@
+"""Trains and tests emulators of partial differential equations by APEBench, whose scenarios,
+training, and tests are used as they are: models of this package beside its networks.
+
+A model of this package is a configuration, by its name or path. The networks are `conv`, `res`,
+`unet`, `dil` and `fno`, as published, or any other by its text, such as "Res;26;8;relu". A
+scenario is a name of APEBench, with options: `diff_burgers:num_spatial_dims=2:num_points=64`.
+
+The error is that of APEBench, relative and over time; of each run the table has its geometric
+mean over the first 100 steps of the roll-out, as the median and the quartiles of the seeds, on
+the points of the training and, without any further training, on others. Training takes the
+time of compiling too. Weights are kept, and a study that was stopped goes on when it is started
+again.
+"""
+
+# APEBench is optional.
+# pyright: reportMissingImports=false
+
+import argparse
+import ast
+import functools as ft
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from commands import start
+from commands.rows import Row, find_row, read_rows, write_row
+from ide_transformer import ChannelsFirst, InputError, training
+from ide_transformer.commands.options import config_file, figure_file, integers, names
+from ide_transformer.packages import require
+from ide_transformer.reporting import show_table
+from ide_transformer.studies.schemes import about_sources, fingerprint
+from ide_transformer.training.folder import source
+
+
+EXAMPLES = """\
+  python scripts/emulators.py --steps 1000 --json emulators.json --figure errors.png
+  python scripts/emulators.py --scenarios diff_ks_cons --models emulators/local,res \\
+      --seeds 0,1,2,3,4 --points 80,320 --json emulators.json
+"""
+# Those of the publication, for one dimension.
+NETWORKS = {
+    "conv": "Conv;34;10;relu",
+    "res": "Res;26;8;relu",
+    "unet": "UNet;12;2;relu",
+    "dil": "Dil;2;32;2;relu",
+    "fno": "FNO;12;18;4;gelu",
+}
+SCENARIOS = ["diff_burgers", "diff_kdv", "diff_ks_cons"]
+# Steps of the roll-out in the mean; the error of a run that blew up counts as at most so much.
+STEPS, LARGEST = 100, 1e6
+
+
+class Cell(NamedTuple):
+    """A run."""
+
+    scenario: str
+    model: str
+    seed: int
+    steps: int
+    training: str
+
+    @property
+    def weights(self) -> str:
+        """The name of the file of its weights."""
+        return re.sub(r"[^\w.=-]+", "_", "_".join(map(str, self))) + ".eqx"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, required=True, help="the runs that are done")
+    parser.add_argument("--scenarios", type=names, default=SCENARIOS)
+    parser.add_argument("--models", type=names, default=["emulators/local", *NETWORKS])
+    parser.add_argument("--seeds", type=integers, default=[0], help="default: 0")
+    parser.add_argument(
+        "--steps", type=int, default=10_000, help="of training (default: 10000, as published)"
+    )
+    parser.add_argument(
+        "--training",
+        default="one",
+        help='of APEBench: "one" step (default), or "sup;5" through a roll-out of five',
+    )
+    parser.add_argument(
+        "--points", type=integers, default=[], help="along each axis, of further tests: 80,320"
+    )
+    parser.add_argument("--figure", type=figure_file, help="the errors over time")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/emulators"), help="folder of the weights"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    require("apebench", "emulators", "Emulators are trained and tested by")
+    if arguments.steps < 5:
+        raise InputError(f"--steps {arguments.steps}: give 5 or more.")
+    # The first seed of every line comes first, so that a table is there early.
+    cells = [
+        Cell(scenario, model, seed, arguments.steps, arguments.training)
+        for seed in arguments.seeds
+        for scenario in arguments.scenarios
+        for model in arguments.models
+    ]
+    # Whatever is misspelt is refused before anything is trained.
+    for cell in dict.fromkeys(cell._replace(seed=0) for cell in cells):
+        eqx.filter_eval_shape(network_of, cell, jax.random.PRNGKey(0))
+    for number, cell in enumerate(cells, 1):
+        print(f"{number} of {len(cells)}: {cell.scenario}, {cell.model}, seed {cell.seed}")
+        run_once(cell, arguments)
+    show(cells, arguments)
+
+
+def run_once(cell: Cell, arguments: argparse.Namespace) -> None:
+    """Trains a network where that is not done, and tests it where a test is missing."""
+    key, path = cell._asdict(), arguments.runs / cell.weights
+    made_of = fingerprint(*settings_of(cell))
+    row = find_row(arguments.json, key, made_of)
+    tests = {str(points) for points in arguments.points}
+    if row is not None and tests <= row["others"].keys():
+        return
+    scenario = scenario_of(cell)
+    init_key, shuffle_key = jax.random.split(jax.random.PRNGKey(cell.seed))
+    network = network_of(cell, init_key)
+    if row is not None and path.is_file():
+        network = eqx.tree_deserialise_leaves(path, network)
+    else:
+        begun = time.perf_counter()
+        train = scenario.get_trainer(train_config=cell.training)
+        network, *_ = jax.block_until_ready(
+            train(network, shuffle_key, record_loss_every=scenario.record_loss_every)
+        )
+        seconds = time.perf_counter() - begun
+        path.parent.mkdir(parents=True, exist_ok=True)
+        eqx.tree_serialise_leaves(path, network)
+        weights = jax.tree.leaves(eqx.filter(network, eqx.is_array))
+        row = {
+            **key,
+            "made_of": made_of,
+            "code": source(),
+            "parameters": sum(x.size for x in weights),
+            "seconds": round(seconds, 1),
+            "errors": errors_of(network, scenario),
+            "others": {},
+        }
+    for points in sorted(tests - row["others"].keys(), key=int):
+        row["others"][points] = errors_of(network, scenario, int(points))
+    write_row(arguments.json, key, row)
+    print(f"   error {mean_of(row['errors']):.4g}, {row['seconds']:.0f} s of training")
+    # The number of compiled programs that a process may hold is limited.
+    jax.clear_caches()
+
+
+@ft.cache
+def settings_of(cell: Cell) -> tuple[str, ...]:
+    """All that a run depends on but the code."""
+    import apebench
+
+    config = config_of(cell.model)
+    recipe = NETWORKS.get(cell.model, cell.model)
+    if config is not None:
+        recipe = training.dump_config(config)
+    return recipe, repr(scenario_of(cell)), apebench.__version__
+
+
+def scenario_of(cell: Cell) -> Any:
+    """The scenario of APEBench."""
+    from apebench.scenarios import scenario_dict
+
+    name, *options = cell.scenario.split(":")
+    if name not in scenario_dict:
+        raise InputError(
+            f"--scenarios {name}: APEBench has no such scenario."
+            f"{training.did_you_mean(name, scenario_dict)}"
+        )
+    try:
+        given = {key: ast.literal_eval(x) for key, x in (y.split("=") for y in options)}
+        # At 10,000 steps this is its default.
+        rate = f"adam;{cell.steps};warmup_cosine;0.0;1e-3;{cell.steps // 5}"
+        return scenario_dict[name](**{"optim_config": rate, **given})
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise InputError(f"--scenarios {cell.scenario}: {error}") from None
+
+
+def network_of(cell: Cell, key: Any) -> Any:
+    """The network of a run, `[channels, *points] -> [channels, *points]`, before training."""
+    from apebench.components import architecture_dict
+
+    config, text = config_of(cell.model), NETWORKS.get(cell.model, cell.model)
+    if config is not None:
+        # APEBench asks for an activation, too.
+        architecture_dict[cell.model.lower()] = ft.partial(emulator, config)
+        text = f"{cell.model};identity"
+    try:
+        return scenario_of(cell).get_neural_stepper(
+            task_config="predict", network_config=text, key=key
+        )
+    except (KeyError, IndexError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"--models {cell.model}: there is no such configuration, and APEBench has no such "
+            f"network ({error!r}); give the name or path of a configuration, one of "
+            f"{', '.join(NETWORKS)}, or a text such as {NETWORKS['res']}."
+        ) from None
+
+
+def config_of(model: str) -> training.Config | None:
+    """The configuration of a model of this package; `None` for a network of APEBench."""
+    path = config_file(model)
+    return training.load_config(path) if path.is_file() else None
+
+
+def emulator(
+    config: training.Config,
+    text: str,
+    dimension: int,
+    points: int,
+    channels: int,
+    activation: Any,
+    key: Any,
+) -> ChannelsFirst:
+    """A model of this package, by the arguments of a network of APEBench."""
+    sizes = {
+        "points": points if dimension == 1 else (points,) * dimension,
+        "channels": channels,
+    }
+    return ChannelsFirst(training.build_model_of_size(config, sizes, key))
+
+
+def errors_of(network: Any, scenario: Any, points: int | None = None) -> list[float]:
+    """The relative error after each step of the roll-out, a mean over the test samples, on the
+    points of the training or on others."""
+    import exponax
+
+    if points is None:
+        errors = eqx.filter_jit(scenario.perform_test_rollout)(network)
+        return np.asarray(errors, float).tolist()
+
+    # The true functions are known between their points: they are sums of waves.
+    def there(u: Any) -> Any:
+        return exponax.map_between_resolutions(u, points)
+
+    data = jax.jit(jax.vmap(jax.vmap(there)))(scenario.get_test_data())
+    march: Any = exponax.rollout(network, scenario.test_temporal_horizon)
+    found = eqx.filter_jit(jax.vmap(march))(data[:, 0])
+    errors: Any = jax.vmap(jax.vmap(exponax.metrics.nRMSE))(found, data[:, 1:])
+    return np.asarray(errors.mean(0), float).tolist()
+
+
+def mean_of(errors: Any) -> float:
+    """The geometric mean over the first steps of a roll-out."""
+    return float(np.exp(np.mean(np.log(bounded(errors)[:STEPS]))))
+
+
+def bounded(errors: Any) -> np.ndarray:
+    """Errors of which those that are too large, or no number, are `LARGEST`."""
+    return np.nan_to_num(np.asarray(errors, float), nan=LARGEST).clip(max=LARGEST)
+
+
+def show(cells: list[Cell], arguments: argparse.Namespace) -> None:
+    """A table for each scenario, and the figure."""
+    rows = read_rows(arguments.json)
+    panels: dict[str, list[tuple[str, np.ndarray, np.ndarray]]] = {}
+    made: dict[str, list[str]] = {}
+    for scenario in arguments.scenarios:
+        table, panels[scenario] = [], []
+        for model in arguments.models:
+            keys = [x._asdict() for x in cells if (x.scenario, x.model) == (scenario, model)]
+            own = [row for row in rows if any(key.items() <= row.items() for key in keys)]
+            for row in own:
+                made.setdefault(row["code"], []).append(f"{scenario} {model} {row['seed']}")
+            table.append(line_of(model, own, arguments.points))
+            median = np.median([bounded(row["errors"]) for row in own], axis=0)
+            panels[scenario].append((model, np.arange(1, len(median) + 1), median))
+        print(scenario)
+        show_table(table)
+    print(about_sources(made))
+    if arguments.figure is not None:
+        from ide_transformer.figures import Curve, plot_panels
+
+        curves = {name: [Curve(*x) for x in panel] for name, panel in panels.items()}
+        labels = dict(x="steps", y="relative error, median of the seeds")
+        plot_panels(arguments.figure, curves, log="y", **labels)
+        print(arguments.figure)
+
+
+def line_of(model: str, rows: list[Row], points: list[int]) -> Row:
+    """A line of a table: medians and quartiles of the seeds."""
+    line: Row = {"model": model, "seeds": len(rows), "parameters": rows[0]["parameters"]}
+    tests = {"error": [row["errors"] for row in rows]}
+    tests |= {f"{n} points": [row["others"][str(n)] for row in rows] for n in points}
+    for name, errors in tests.items():
+        low, middle, high = np.quantile([mean_of(x) for x in errors], [0.25, 0.5, 0.75])
+        line[name] = f"{middle:.4g}" + (f" ({low:.4g}, {high:.4g})" if len(rows) > 1 else "")
+    line["blew up"] = sum(bounded(x)[:STEPS].max() > 10 for x in tests["error"])
+    line["seconds"] = float(np.median([row["seconds"] for row in rows]))
+    return line
+
+
+if __name__ == "__main__":
+    start(sys.modules[__name__])
