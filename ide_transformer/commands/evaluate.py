@@ -159,13 +159,22 @@ def run(options: argparse.Namespace) -> None:
         curves = {str(loaded.path): results}
     elif further:
         models = [loaded, *(chosen_model(options, other) for other in further)]
-        results = [{"model": str(x.path), **training.evaluate_loss(x, *data)} for x in models]
+        results = [
+            {
+                "model": str(x.path),
+                "data": _data(options, x),
+                **training.evaluate_loss(x, *data),
+            }
+            for x in models
+        ]
         show_table(results, {"loss": training.evaluation_task(loaded, text).loss.label})
+        if len({row["data"] for row in results}) > 1:
+            print("The data differ; --text FILE measures all models on one text.")
     else:
         task = training.evaluation_task(loaded, text)
         results, label = training.evaluate_loss(loaded, *data, task=task), task.loss.label
         for name, value in results.items():
-            said = f"  {label}, {part} part" if name == "loss" and text is None else ""
+            said = f"  {label}; {_data(options, loaded)}" * (name == "loss")
             print(f"{name}: {value:.4f}{said}" if name != "samples" else f"{name}: {value}")
     if options.json is not None:
         write_json(options.json, results)
@@ -179,6 +188,18 @@ def run(options: argparse.Namespace) -> None:
         training.draw_predictions(loaded, options.pictures, mesh=mesh, part=part)
     for file in filter(None, (options.pictures, options.figure)):
         print(f"drawn: {file}")
+
+
+def _data(options: argparse.Namespace, loaded: Any) -> str:
+    """The data on which a model is evaluated, as they are called."""
+    if options.text is not None:
+        return str(options.text)
+    part = f"{options.part or 'validation'} part"
+    if loaded.config is None:
+        return f"shakespeare, {part}"
+    named = loaded.config.data
+    where = "" if named.path is None else f" {named.path}"
+    return f"{named.name}{where}, {part}"
 
 
 def _checked(options: argparse.Namespace, further: list[str]) -> list[Any]:

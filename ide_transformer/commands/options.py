@@ -43,7 +43,9 @@ def no_config(text: Path) -> InputError:
 def add_model(parser: argparse.ArgumentParser, others: str = "") -> None:
     """A trained model and, if wanted, another scheme, beside `others`."""
     parser.add_argument(
-        "model", help="the folder of a run, the folder or file of a checkpoint, or a package"
+        "model",
+        help="the folder of a run or its name in runs/, the folder or file of a checkpoint, or "
+        "a package",
     )
     parser.add_argument(
         "overrides",

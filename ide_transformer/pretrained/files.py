@@ -174,6 +174,8 @@ def write_tensors(folder: str | Path, tensors: Mapping[str, np.ndarray]) -> None
     file = Path(folder, _SINGLE)
     try:
         save_file(contiguous, file, metadata={"format": "pt"})
+        # It is made for its owner alone, unlike other files.
+        file.chmod(file.parent.stat().st_mode & 0o666)
     except SafetensorError as error:
         raise InputError(f"{file} could not be written: {error}.") from None
 

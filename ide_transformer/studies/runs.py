@@ -93,7 +93,7 @@ def _results(runs: list[RunRecord]) -> Part:
     rows = [{k: v for k, v in row.items() if k in told} for row in rows]
     about = (
         "nfe: evaluations of the field in a solve, mean over the steps; evaluations: of "
-        "all forward solves of training; seconds: since its last start, with compiling."
+        "all forward solves of training; seconds: of all its starts, with compiling."
     )
     going_on = ", ".join(run.name for run in runs if not run.summary)
     about += f" Not finished: {going_on}." * bool(going_on)

@@ -32,6 +32,13 @@ def files_of(path: Path, endings: tuple[str, ...] = (".txt", ".md")) -> list[Pat
     if path.is_dir():
         found = (f for f in path.rglob("*") if f.suffix in endings)
         files = sorted(f for f in found if not f.is_dir())
+        if not files:
+            others = sorted({f.suffix for f in path.rglob("*") if f.suffix and f.is_file()})
+            raise InputError(
+                f"{path}: no file in this folder ends with {' or '.join(endings)}"
+                + f"; there are {', '.join(others[:8])}" * bool(others)
+                + ". Give a file, whatever its ending, or a folder that has such files."
+            )
     for file in files:
         if not file.is_file():
             raise InputError(

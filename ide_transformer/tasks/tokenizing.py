@@ -145,9 +145,7 @@ def _rows(
         )
     named = re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and path.suffix not in _OF_FOLDERS
     if not files and (path.exists() or not named):
-        raise InputError(
-            f"{path}: no such file, a folder without texts, or no owner/name of the hub."
-        )
+        raise InputError(f"{path}: no such file, and no owner/name of the hub.")
     if files and not any(file.stat().st_size for file in files):
         raise InputError(f"{path}: the texts are empty; there is nothing to learn.")
     try:

@@ -20,7 +20,7 @@ from .config import Config
 from .folder import RunFolder
 from .loading import restored
 from .metrics import validation_losses
-from .reading import write_yaml
+from .reading import run_named, write_yaml
 from .step import Weights
 
 
@@ -94,7 +94,7 @@ def export_run(
     **Raises:** `InputError` for a run that no layout holds; it names all that differs from the
     nearest one.
     """
-    path, folder = Path(path), RunFolder(run)
+    path, folder = Path(path), RunFolder(run_named(run))
     config = folder.load_config(trust)
     model, step = restored(folder, config, checkpoint, weights)
     source = config.model.pretrained
@@ -140,6 +140,8 @@ def _card(
     tree |= {"name": config.name}
     if (data := config.data.path) is not None:
         tree["data"]["path"] = data.name  # where it lies is nobody else's business
+    if (before := config.model.run) is not None:
+        tree["model"]["run"] = Path(before).name
     task, use = _use(folder, model, tokenizer, path)
     rows = [(key, str(value)) for key, value in _facts(folder, config, model, step).items()]
     return _CARD.format(
@@ -149,7 +151,7 @@ def _card(
         use=use,
         table=markdown_table(("", ""), rows),
         config=write_yaml(tree),
-        run=folder.path.name,
+        run=Path("runs", folder.path.name),
         path=path.name,
     )
 

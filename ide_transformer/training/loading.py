@@ -20,7 +20,7 @@ from .folder import RunFolder, new_folder
 from .names import find, parameters_of
 from .optimizer import build_optimizer
 from .phases import phase_at, phases_of, shapes_at
-from .reading import apply_overrides, validated
+from .reading import apply_overrides, run_named, validated
 from .step import Weights, initial_state, weights_of
 
 
@@ -71,7 +71,7 @@ def load_model(
 
     **Arguments:**
 
-    - `path`: the folder of a run, or what `load_pretrained` takes.
+    - `path`: the folder of a run, its name in `runs`, or what `load_pretrained` takes.
     - `overrides`: `solver.key=value` of the scheme, as in the configuration of a run; of a run
       also `data.path=value` and `data.options.key=value` of its task for other data, and
       `model.context=value` for longer inputs.
@@ -80,7 +80,7 @@ def load_model(
     **Raises:** `InputError` where there is neither, the scheme is not known, or the weights do
     not fit what is chosen.
     """
-    folder = Path(path)
+    folder = run_named(path)
     for_scheme = [x for x in overrides if x.partition("=")[0].split(".")[0] == "solver"]
     others = [x for x in overrides if x not in for_scheme]
     scheme = _scheme(for_scheme)
@@ -104,7 +104,8 @@ def load_model(
         if of_runs:
             raise InputError(
                 f"{', '.join(of_runs)}: the weights are given, and {path} is no run; only "
-                "solver.… can be chosen here, for example solver.kind=strang."
+                "solver.… can be chosen here, for example solver.kind=strang. A text to "
+                "evaluate it on is given by --text FILE."
             )
         found = find_pretrained(path)
         loaded = LoadedModel(load_pretrained(found), None, found)
@@ -137,7 +138,7 @@ def load_run(
     **Raises:** `InputError` if `path` is not the folder of a run with such a checkpoint, and
     for code that is not trusted.
     """
-    folder = RunFolder(path)
+    folder = RunFolder(run_named(path))
     model, _ = restored(folder, folder.load_config(trust), checkpoint, weights)
     return model, folder
 

@@ -137,10 +137,16 @@ def _run_of(pretrained: Any) -> Path | None:
     """The folder of the run there, or of that name in `runs`; `None` for a checkpoint."""
     if not isinstance(pretrained, str):
         return None
-    path = Path(pretrained)
-    named = not path.exists() and pretrained not in PACKAGES
-    folder = Path("runs", path) if named else path
+    folder = run_named(pretrained)
     return folder if (folder / "config.yaml").is_file() else None
+
+
+def run_named(path: str | Path) -> Path:
+    """The folder of the run of that name in `runs`, where nothing else is called so; else the
+    path itself."""
+    inside = Path("runs", path)
+    other = Path(path).exists() or str(path) in PACKAGES
+    return inside if not other and (inside / "config.yaml").is_file() else Path(path)
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:

@@ -119,7 +119,7 @@ def test_files_that_cannot_be_read(tmp_path):
         ("empty.txt", "the texts are empty"),
         ("empty.jsonl", "the texts are empty"),
         ("pipe.txt", r"pipe\.txt is not a file but a pipe"),
-        ("folder", "a folder without texts"),
+        ("folder", "no file in this folder ends with"),
         ("no/such/folder", "no such file"),
     ):
         with pytest.raises(InputError, match=said):

@@ -45,11 +45,11 @@ def test_named_data_are_taken_in_the_tokens_of_the_run(there, evaluated):
     as_it_was = evaluated()
     assert math.isfinite(float(as_it_was.split()[1]))
     shutil.copy("text.txt", "same.txt")
-    assert evaluated("data.path=same.txt") == as_it_was
+    assert evaluated("data.path=same.txt").replace("same", "text", 1) == as_it_was
     # The letters that are left would have other numbers in an alphabet of their own.
     for name in ("text.txt", "other.txt"):
         (there / name).write_text(TEXT.replace("a", "e"))
-    loss = evaluated("data.path=other.txt")
+    loss = evaluated("data.path=other.txt").replace("other", "text", 1)
     assert loss == evaluated("data.name=text") != as_it_was
     model, run = training.load_run(RUN)
     loaded = training.LoadedModel(model, run, run.path, run.load_config(), named=True)

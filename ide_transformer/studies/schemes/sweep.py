@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, PositiveFloat, WrapValidator, model_validator
 
 from ...figures import plot_curves
-from ...reporting import write_json
+from ...reporting import show_table, write_json
 from ...training import Section
 from ...training.choice import CountOrZero
 
@@ -138,13 +138,15 @@ def _short(value: float) -> str:
 
 
 def write_sweep(folder: Path, sweep: Sweep, chosen: list[Tuned], label: str) -> None:
-    """Writes `sweep.json`, and a figure for each key, with the loss called by its `label`."""
+    """Prints and writes what was tried, `sweep.json`, and a figure for each key, with the loss
+    called by its `label`."""
     rows = [
         {"scheme": t.scheme, **dict(zip(sweep.keys, t.values, strict=True)), "loss": loss}
         for tuning in chosen
         for t, loss in tuning.losses.items()
     ]
     write_json(folder / "sweep.json", rows)
+    show_table(rows, {"loss": label})
     for number, key in enumerate(sweep.keys):
         curves = {}
         for best, losses, _ in chosen:

@@ -301,6 +301,7 @@ class TrainingComparison(AbstractComparison):
         bits = self._reported.replace("loss", "bits_per_byte")
         columns = [self._reported, "spread", "difference", *_EQUAL, "parameters", *_COSTS]
         columns[1:1] = [bits] if any(bits in row for row in rows) else []
+        columns = [x for x in columns if any(row.get(x) is not None for row in rows)]
         found = []
         for row in rows:
             tuned = {key.rpartition(".")[2]: row[key] for key in self._swept}
@@ -323,7 +324,7 @@ class TrainingComparison(AbstractComparison):
             y=y,
         )
         by_cost = {name: (curve.evaluations, curve.losses) for name, curve in curves.items()}
-        x = "field evaluations of the forward solve"
+        x = "field evaluations of the training"
         plot_curves(folder / "loss_by_cost.png", by_cost, title="Loss and cost", x=x, y=y)
         if self._several:
             self._draw_budgets(folder, rows)
@@ -360,7 +361,7 @@ class TrainingComparison(AbstractComparison):
             folder / "loss_by_budget.png",
             {"": curves},
             title="Loss at the end of runs of several costs",
-            x="field evaluations of the forward solve",
+            x="field evaluations of the training",
             y=f"{self._reported.removesuffix('_loss')} {self._loss.label}",
             marker=".",
         )
@@ -379,7 +380,10 @@ class TrainingComparison(AbstractComparison):
                 row |= figures_of([x.result for x in made], self._reported)
             rows.append(row)
         if references := self._references:
-            rows = [{**x, **difference(x, rows, references.get(x["scheme"]))} for x in rows]
+            # Losses on other data, such as other tokens, have no difference.
+            data = {name: config.data for name, config in self._configs.items()}
+            same = {x: y for x, y in references.items() if data[x] == data[y]}
+            rows = [{**x, **difference(x, rows, same.get(x["scheme"]))} for x in rows]
         curves = {} if self._several else self._curves(folder, rows)
         if curves:
             for column, cost in _EQUAL.items():

@@ -85,6 +85,7 @@ class Trials:
         self._took: dict[str, dict[str, float]] = {}
         self._foreseen: dict[str, float] = {}
         self._left: list[str] = []
+        self._planned: set[Trial] = set()
 
     def config(self, trial: Trial) -> Config:
         """The configuration of a run; `InputError` where it cannot be."""
@@ -126,6 +127,7 @@ class Trials:
     def forecast(self, trials: Sequence[Trial], further: Sequence[str] = ()) -> None:
         """Says how long the trials that are not done will take, with a `further` one of each of
         the schemes: by the runs that are made, and of a scheme without any by a few steps."""
+        self._planned |= {*trials}
         self._left = [trial.scheme for trial in trials if not self.done(trial)]
         if not self._left:
             return
@@ -142,7 +144,9 @@ class Trials:
         """The validation loss of a run, which is made if it is not there; infinite where it
         failed."""
         if not self.done(trial):
-            self.console.print(f"{trial.name} (all runs: {self._remaining})", markup=False)
+            beyond = "the best value is the last one, so one beyond it is tried; "
+            why = beyond * (trial not in self._planned)
+            self.console.print(f"{trial.name} ({why}all runs: {self._remaining})", markup=False)
             path = self.folder / trial.name
             try:
                 training.train(self.config(trial), runs=self.folder, resume=path.exists())
