@@ -13,6 +13,8 @@ from .flows import (
     AbstractFlow as AbstractFlow,
     Burgers as Burgers,
     BurgersFlow as BurgersFlow,
+    Exponax as Exponax,
+    ExponaxFlow as ExponaxFlow,
     FlowMapTask as FlowMapTask,
     Functions as Functions,
     NavierStokes as NavierStokes,
@@ -45,6 +47,7 @@ from .losses import (
     Loss as Loss,
     Mean as Mean,
     RelativeError as RelativeError,
+    RolloutError as RolloutError,
     averaged as averaged,
 )
 from .points import BurgersInterval as BurgersInterval

@@ -5,11 +5,12 @@ import abc
 import copy
 import dataclasses
 import hashlib
+import itertools
 import math
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from ..equation import TokenDomain
 from ..errors import InputError, whole_file
 from ..models import Field, OperatorModel
 from ..packages import cache_folder, require
-from .losses import Batch, RelativeError
+from .losses import Batch, RelativeError, RolloutError
 from .task import AbstractDataSet, checked_dataclass, one_number
 
 
@@ -64,14 +65,20 @@ class AbstractFlow(abc.ABC):
 
     def drawn(self, number: int, points: int, random: np.random.Generator) -> np.ndarray:
         """Random functions of zero mean and variance 1, in float64, with an axis of points for
-        each dimension; in one dimension
+        each dimension,
 
-            u(x) = Σ_{k=1}^{waves} (a_k cos 2πkx + b_k sin 2πkx),   x in [0, 1),
+            u(x) = Σ_k (a_k cos 2πk·x + b_k sin 2πk·x),   0 < |k| <= waves,
 
-        with a_k, b_k normal and independent, of variance `1 / waves`."""
-        a, b = random.normal(size=(2, number, self.waves)) / math.sqrt(self.waves)
-        angles = 2 * np.pi * np.outer(np.arange(1, self.waves + 1), np.arange(points) / points)
-        return a @ np.cos(angles) + b @ np.sin(angles)
+        one of k and -k each, with a_k, b_k normal and independent, all of one variance."""
+        signed, axes = range(-self.waves, self.waves + 1), "xyz"[: self.dimension]
+        every = itertools.product(signed, repeat=self.dimension)
+        k = np.array([n for n in every if n > (0,) * self.dimension])
+        k = k[np.linalg.norm(k, axis=1) <= self.waves]
+        a, b = random.normal(size=(2, number, len(k))) / math.sqrt(len(k))
+        x = 2 * np.pi * np.arange(points) / points
+        turned = [np.exp(1j * np.outer(n, x)) for n in k.T]
+        rule = f"nk,{','.join('k' + axis for axis in axes)}->n{axes}"
+        return np.einsum(rule, a - 1j * b, *turned, optimize=True).real
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,19 +120,52 @@ class NavierStokesFlow(AbstractFlow):
 
         return NavierStokesVorticity(2, 1.0, points, step, diffusivity=self.viscosity, order=4)
 
-    def drawn(self, number: int, points: int, random: np.random.Generator) -> np.ndarray:
-        """Random functions `[number, points, points]`,
 
-            ω(x) = Σ_k (a_k cos 2πk·x + b_k sin 2πk·x),   0 < |k| <= waves,
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExponaxFlow(AbstractFlow):
+    """Any equation of exponax for one function, on the torus [0, length)^dimension; its points
+    are those of [0, 1)^dimension here.
 
-        one of k and -k each, with a_k, b_k normal and independent."""
-        signed = range(-self.waves, self.waves + 1)
-        k = np.array([(p, q) for p in signed for q in signed if (p, q) > (0, 0)])
-        k = k[np.linalg.norm(k, axis=1) <= self.waves]
-        a, b = random.normal(size=(2, number, len(k))) / math.sqrt(len(k))
-        x = 2 * np.pi * np.arange(points) / points
-        turned = [np.exp(1j * np.outer(n, x)) for n in k.T]
-        return np.einsum("nk,ki,kj->nij", a - 1j * b, *turned, optimize=True).real
+    - `equation`, `coefficients`: a class of `exponax.stepper` and its options.
+    - `steps`: of the solution in each `time`.
+    """
+
+    advice = "Give more steps or points, or a shorter time."
+    equation: str
+    coefficients: dict[str, Any]
+    length: float
+    steps: int
+    dimension: int
+    points: int
+    pairs: int
+    waves: int = 4
+
+    @property
+    def step(self) -> float:
+        return self.time / self.steps
+
+    def stepper(self, points: int, step: float) -> Any:
+        import exponax
+
+        kind = getattr(exponax.stepper, self.equation, None)
+        if not isinstance(kind, type):
+            known = [name for name, x in vars(exponax.stepper).items() if isinstance(x, type)]
+            raise InputError(
+                f"stepper={self.equation}: exponax.stepper has no such class; it has "
+                f"{', '.join(known)}."
+            )
+        try:
+            found = kind(self.dimension, self.length, points, step, **self.coefficients)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"stepper={self.equation}, coefficients={self.coefficients}: {error}"
+            ) from None
+        if found.num_channels > 1:
+            raise InputError(
+                f"stepper={self.equation}: it has {found.num_channels} functions, and a task "
+                "learns one; give single_channel: true in its coefficients, or another."
+            )
+        return found
 
 
 def solved(
@@ -214,6 +254,8 @@ class FlowMapTask(AbstractDataSet):
     - `context`: the points of the grid along each axis.
     - `samples`: those to train on.
     - `held_out_samples`: those for validation, and as many for a test.
+    - `unrolled`: with more than 1 the loss is that of so many steps, each from the outputs of
+      the one before, see `RolloutError`; the targets are a list, the functions after each.
     """
 
     configurable: ClassVar[bool] = False
@@ -224,10 +266,23 @@ class FlowMapTask(AbstractDataSet):
     context: PositiveInt
     samples: PositiveInt
     held_out_samples: PositiveInt
+    unrolled: PositiveInt = 1
 
     def __post_init__(self):
-        sizes = dict.fromkeys(("training", "validation", "test"), self.held_out_samples)
-        self.data = functions(self.flow, sizes | {"training": self.samples}, self.context)
+        held_out = self.held_out_samples
+        sizes = {"training": self.samples, "validation": held_out, "test": held_out}
+        if self.unrolled > self.flow.pairs:
+            raise InputError(
+                f"unrolled={self.unrolled}: a random function gives {self.flow.pairs} pairs; "
+                "give at most as many."
+            )
+        # One after the other, those of all samples; the last ones have no steps after them.
+        self.data = {
+            part: Functions(before[: len(before) - (self.unrolled - 1) * sizes[part]], after)
+            for part, (before, after) in functions(self.flow, sizes, self.context).items()
+        }
+        if self.unrolled > 1:
+            self.loss = RolloutError()
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -270,7 +325,12 @@ class FlowMapTask(AbstractDataSet):
         return Field(values.reshape(len(values), -1), domain)
 
     def chosen(self, part: str, samples: Any) -> Batch:
-        return Batch(*(self.function(x[samples]) for x in self.data[part]))
+        before, after = self.data[part]
+        number = self.samples if part == "training" else self.held_out_samples
+        targets = [self.function(after[samples + i * number]) for i in range(self.unrolled)]
+        return Batch(
+            self.function(before[samples]), targets if self.unrolled > 1 else targets[0]
+        )
 
 
 class Burgers(FlowMapTask):
@@ -325,3 +385,49 @@ class NavierStokes(FlowMapTask):
         held_out_samples: PositiveInt = 32,
     ) -> FlowMapTask:
         return cls(NavierStokesFlow(time, viscosity), context, samples, held_out_samples)
+
+
+class Exponax(FlowMapTask):
+    """The flow map `u(·, t) ↦ u(·, t + time)` of any equation of exponax for one function, from
+    t = 0, `time`, 2 `time`, …, from random functions of four waves; see `ExponaxFlow` and
+    `FlowMapTask`.
+
+    **Arguments:**
+
+    - `stepper`, `coefficients`: a class in `exponax.stepper`, such as "KortewegDeVries", and
+      its options, such as `{dispersivity: 0.02}`.
+    - `dimension`, `length`: those of the torus, in the unit of the equation.
+    - `steps`, `points`: of the solution, in each `time` and along each axis. Where they do not
+      resolve it `InputError` is raised.
+    - `pairs`: the steps of each solution that are learned.
+    """
+
+    configurable: ClassVar[bool] = True
+
+    @classmethod
+    def build(
+        cls,
+        context: PositiveInt,
+        stepper: str,
+        coefficients: dict[str, Any] | None = None,
+        dimension: Literal[1, 2, 3] = 1,
+        length: PositiveFloat = 1.0,
+        time: PositiveFloat = 0.1,
+        steps: PositiveInt = 10,
+        points: PositiveInt = 256,
+        pairs: PositiveInt = 10,
+        samples: PositiveInt = 64,
+        held_out_samples: PositiveInt = 16,
+        unrolled: PositiveInt = 1,
+    ) -> FlowMapTask:
+        flow = ExponaxFlow(
+            time=time,
+            equation=stepper,
+            coefficients=coefficients or {},
+            length=length,
+            steps=steps,
+            dimension=dimension,
+            points=points,
+            pairs=pairs,
+        )
+        return cls(flow, context, samples, held_out_samples, unrolled)

@@ -5,7 +5,7 @@ import functools as ft
 import math
 import operator
 from collections.abc import Callable, Iterable
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -173,6 +173,20 @@ class AbstractLoss(eqx.Module):
           mean loss of what is read out after each interval but the last.
         - `finer`: the comparison with a finer mesh in the objective, if any.
         """
+        options: Any = dict(transport=transport, exit_loss=exit_loss, finer=finer)
+        return self._with_outputs(model, batch, key, **options)[0]
+
+    def _with_outputs(
+        self,
+        model: Model,
+        batch: Batch,
+        key: PRNGKeyArray | None,
+        *,
+        transport: float,
+        exit_loss: float,
+        finer: Finer | None,
+    ) -> tuple[Loss, Array]:
+        """The loss, and the outputs of the model."""
         knots = model.equation.knots
         with jax.ensure_compile_time_eval():
             whole = diffrax.SaveAt(ts=jnp.asarray(knots))
@@ -192,7 +206,8 @@ class AbstractLoss(eqx.Module):
             gap = ft.partial(self.gap, outputs, targets=targets)
             more, terms, added = finer(model, batch.inputs, key, solution.u1, gap)
             cost, evaluations = cost + more, evaluations + added
-        return Loss(loss.value + cost, {**figures, "loss": loss}, evaluations, terms)
+        figures = {**figures, "loss": loss}
+        return Loss(loss.value + cost, figures, evaluations, terms), outputs
 
 
 class CrossEntropy(AbstractLoss):
@@ -275,6 +290,33 @@ class RelativeError(AbstractLoss):
 
         errors = norms(outputs - values) / norms(values)
         return {"loss": Mean(jnp.sum(errors), len(values))}
+
+
+class RolloutError(RelativeError):
+    """The relative error of a map that is applied to its own outputs, the mean over its steps.
+    `targets` has the functions after each step, and the gradient goes through all of them.
+    """
+
+    label = "relative error of a roll-out"
+
+    def measure(
+        self, outputs: Array, targets: Array | Field | list[Array | Field]
+    ) -> dict[str, Mean]:
+        """That of one step, the first where `targets` has several."""
+        first = targets[0] if isinstance(targets, list) else targets
+        return super().measure(outputs, first)
+
+    def __call__(
+        self, model: Model, batch: Batch, key: PRNGKeyArray | None = None, **options
+    ) -> Loss:
+        chosen: Any = dict(transport=0.0, exit_loss=0.0, finer=None) | options
+        inputs, losses = batch.inputs, []
+        for target in batch.targets:
+            loss, u = self._with_outputs(model, Batch(inputs, target), key, **chosen)
+            inputs = inputs._replace(values=u) if isinstance(inputs, Field) else u
+            losses.append(loss)
+        mean = jax.tree.map(lambda *x: sum(x) / len(x), *losses)
+        return mean._replace(field_evaluations=len(losses) * mean.field_evaluations)
 
 
 def _transport_cost(

@@ -62,6 +62,13 @@ IMAGES = {"kind": "image_classifier", "patch": 2}
 CLASSES = {"kind": "sequence_classifier", "class_token": True, "context": 12}
 PLANE = {"context": 16}
 SUBSET = {"samples": 20, "points": "random", "subset": 8}
+UNROLLED = {
+    "stepper": "Burgers",
+    "unrolled": 2,
+    "pairs": 3,
+    "samples": 3,
+    "held_out_samples": 3,
+}
 HALVES = {"validation": 0.2, "test": 0.2}
 # Configurations, and the options of their test. Short instances come again in other parts.
 CASES = [
@@ -78,6 +85,7 @@ CASES = [
     (of("darcy", PLANE, SUBSET), {}),
     (of("dataset", path="text.txt", **HALVES), {"tokens": 5}),
     (of("digits", IMAGES, {"shift": 1, "flip": True}), {"tokens": 4}),
+    (of("exponax", options=UNROLLED), {"tokens": 4}),
     (of("fashion_mnist", {"patch": 2}, path=".", validation=0.3), {"tokens": 16}),
     (of("list_ops", CLASSES, {"shortest": 6}), {"shared": 0.2}),
     (of("mnist", {"patch": 2}, path=".", validation=0.3), {"tokens": 1}),

@@ -3,6 +3,9 @@
 import importlib
 import sys
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -102,6 +105,53 @@ def test_batches_are_the_samples_of_one_part(task):
     np.testing.assert_allclose(path, np.stack(test)[:, :2], atol=1e-6)
     with pytest.raises(ide.InputError, match="samples=4: there are 3 test functions"):
         task.trajectory(1, 4)
+
+
+@pytest.mark.parametrize("dimension", [1, 2])
+def test_a_roll_out_is_learned_through_its_steps(cache, dimension):
+    """Of what is carried around a torus of length 2, an eighth of the way in each step."""
+    options = dict(dimension=dimension, length=2.0, time=0.5, points=16, pairs=4)
+    sizes = dict(samples=3, held_out_samples=2, unrolled=3)
+    task = tasks.Exponax.build(16, "Advection", {"velocity": 0.5}, **options, **sizes)
+    batch, axes = task.batch(1, 6, 0), tuple(range(1, dimension + 1))
+
+    def functions(x):
+        values = x.values if isinstance(x, ide.Field) else x
+        return values.reshape(6, *[16] * dimension).astype(float)
+
+    u = functions(batch.inputs)
+    carried = [np.roll(u, [2 * k] * dimension, axes) for k in (1, 2, 3)]
+    for target, expected in zip(batch.targets, carried, strict=True):
+        np.testing.assert_allclose(functions(target), expected, atol=1e-5)
+    model = ide.OperatorModel(
+        task.sizes["points"],
+        1,
+        control=ide.Tied((ide.Advection(jnp.zeros(dimension)),), 1),
+        constraint=ide.Free(),
+        discretization=ide.Discretization(ide.ExactFlow()),
+        output_normalization=ide.Free(),
+        key=jax.random.key(0),
+        modes=0,
+    )
+
+    @jax.jit
+    def loss(velocity):
+        changed = [velocity * jnp.ones(dimension), *[jnp.ones((1, 1))] * 2]
+        return task.loss(eqx.tree_at(weights, model, changed), batch).objective
+
+    def weights(model):
+        linear = model.inputs.embedding, model.read_out.linear
+        return [model.control.block[0].velocity, *(x.weight for x in linear)]
+
+    off = [np.linalg.norm((u - x).reshape(6, -1), axis=1) for x in carried]
+    still = np.mean(off / np.linalg.norm(u.reshape(6, -1), axis=1))
+    assert loss(0.125) < 1e-5 and abs(loss(0.0) - still) < 1e-5
+    slope = (loss(0.05 + 1e-5) - loss(0.05 - 1e-5)) / 2e-5
+    assert abs(jax.grad(loss)(0.05) - slope) < 1e-5
+    with pytest.raises(ide.InputError, match="unrolled=5: a random function gives 4 pairs"):
+        tasks.Exponax.build(16, "Advection", **options, unrolled=5)
+    with pytest.raises(ide.InputError, match=r"Advektion: .* it has Advection, "):
+        tasks.Exponax.build(16, "Advektion")
 
 
 def test_they_are_solved_once_and_a_damaged_file_is_named(task, cache, monkeypatch):
