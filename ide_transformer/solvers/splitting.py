@@ -73,6 +73,14 @@ class AbstractSplitting(AbstractFieldScheme):
     # The order with exact sub-steps.
     splitting_order: eqx.AbstractClassVar[int]
 
+    def __check_init__(self):
+        if splitting_of(self.sub_solver) is not None:
+            name, inner = type(self).__name__, type(self.sub_solver).__name__
+            raise InputError(
+                f"{name}(sub_solver={inner}(…)): the sub-solver splits, and a sub-step has one "
+                "operator; give a solver such as diffrax.Heun()."
+            )
+
     def order(self, terms: diffrax.MultiTerm) -> int | None:
         """The smaller of the orders of the splitting and of the sub-solver."""
         if isinstance(self.sub_solver, ExactFlow):
@@ -81,7 +89,12 @@ class AbstractSplitting(AbstractFieldScheme):
         return None if sub_order is None else min(self.splitting_order, sub_order)
 
     def projected(self) -> diffrax.AbstractSolver:
-        """The variant that projects after each sub-step, on the constraint of its operator."""
+        """The variant that projects after each sub-step, on the constraint of its operator, and
+        the state after the step, which is on none where it is a mean."""
+        return Projected(self.with_projected_sub_steps())
+
+    def with_projected_sub_steps(self) -> "AbstractSplitting":
+        """The variant that projects after each sub-step."""
         return eqx.tree_at(lambda s: s.sub_solver, self, projected(self.sub_solver))
 
     @abc.abstractmethod
@@ -160,7 +173,13 @@ class AbstractSequentialSplitting(AbstractSplitting):
 
     @abc.abstractmethod
     def sub_steps(self, num_operators: int) -> list[tuple[int, float, float]]:
-        """The sub-steps in order: (operator, start, end), in fractions of the step."""
+        """The sub-steps in order: (operator, start, end), in fractions of the step. Those
+        before 0 and after 1 are read from the weights of the interval, as they go on there."""
+
+    def projected(self) -> diffrax.AbstractSolver:
+        """The variant that projects after each sub-step, so that the last one ends on the
+        constraint."""
+        return self.with_projected_sub_steps()
 
     def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, None]:
         for index, start, end in self.sub_steps(number):
@@ -223,6 +242,10 @@ class LieStrang(AbstractSplitting, diffrax.AbstractAdaptiveSolver):
 
     def error_order(self, terms: Terms) -> int:
         return 2
+
+    def projected(self) -> diffrax.AbstractSolver:
+        """The variant that projects after each sub-step; the state is that of the last one."""
+        return self.with_projected_sub_steps()
 
     def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, Array]:
         second, _ = Strang(self.sub_solver).flows(flow, number, u)

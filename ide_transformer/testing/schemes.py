@@ -63,9 +63,11 @@ def _default_operators() -> tuple[eq.AbstractOperator, ...]:
 
 
 def _equation(control: type, block: PyTree, constraint: eq.AbstractConstraint) -> eq.Equation:
-    """The equation whose weights are those of the block, others at each depth."""
-    number = INTERVALS if control is eq.PiecewiseConstant else INTERVALS + 1
-    factors = 1 + 0.3 * np.cos(1 + np.arange(number))
+    """The equation whose weights are those of the block, others at each depth; where they
+    do not jump on one line, so that sub-steps which reach beyond a step find no kink."""
+    factors = 1 + 0.3 * np.cos(1 + np.arange(INTERVALS))
+    if control is eq.PiecewiseLinear:
+        factors = np.linspace(1.2, 0.7, INTERVALS + 1)
 
     def stacked(x):
         if not eqx.is_inexact_array(x):

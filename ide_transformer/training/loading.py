@@ -209,7 +209,8 @@ def _scheme(overrides: Sequence[str]) -> SolverConfig:
     if isinstance(section, dict) and "kind" not in section:
         raise InputError(
             f"{', '.join(origin)}: solver.kind is missing; say which scheme, for example "
-            "solver.kind=strang."
+            "solver.kind=strang. For other steps of its own scheme take another mesh, "
+            "--mesh steps_per_interval=2."
         )
     here = {key.removeprefix("solver."): where for key, where in origin.items()}
     return validated(SolverConfig, section, _WHERE, here)

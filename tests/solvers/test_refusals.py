@@ -27,7 +27,6 @@ EARLIER = "uses earlier steps, which are not kept here"
     ("solver", "equation", "message"),
     [
         (ide.LieTrotter(ide.ExactFlow()), LAYERED, "Matrix has no flow in closed"),
-        (ide.LieTrotter(ide.Strang()), LAYERED, "Strang splits a sum of operators, but was"),
         (ide.Yoshida4(), DAMPED, "dissipative Damping grows without bound"),
         (
             ide.ExponentialEuler(),

@@ -63,6 +63,36 @@ def test_a_composition_of_order_six():
         ide.Composition(coefficients=(1.3512, -1.7024, 1.3512))
 
 
+class Mean(ide.AbstractSplitting):
+    """That of Lie–Trotter forth and back."""
+
+    sub_solver: diffrax.AbstractSolver = diffrax.Heun()
+    splitting_order = 2
+
+    def flows(self, flow, number, u):
+        forth, back = flow(1, 0.0, 1.0, flow(0, 0.0, 1.0, u)), flow(1, 0.0, 1.0, u)
+        return (forth + flow(0, 0.0, 1.0, back)) / 2, None
+
+
+def test_a_mean_ends_on_the_constraint_at_its_order():
+    equation = tied_equation(*matrices(2), constraint=ide.Sphere())
+    u0 = ide.Sphere().project(initial_state())
+    solutions = [
+        ide.solve(equation, u0, solver=solver, steps_per_interval=n)
+        for solver, n in ((Mean(), 16), (Mean(), 32), (ide.RK4(), 64))
+    ]
+    residuals = [float(x.stats["constraint_residual"]) for x in solutions]
+    assert max(residuals) < 1e-14
+    errors = [largest(x.u1, solutions[-1].u1) for x in solutions[:-1]]
+    assert abs(np.log2(errors[0] / errors[1]) - 2) < 0.15
+
+
+def test_a_splitting_inside_of_a_splitting_is_refused():
+    for inner in (ide.LieTrotter(), ide.Projected(ide.Strang())):
+        with pytest.raises(ide.InputError, match="the sub-solver splits, and a sub-step has"):
+            ide.Strang(inner)
+
+
 def test_a_state_of_several_arrays():
     """Störmer and Verlet's method for a pendulum, written out, from (q, p)."""
     drift, kick = (

@@ -3,6 +3,7 @@
 import abc
 import contextlib
 import hashlib
+import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -115,8 +116,12 @@ def fingerprint(*parts: str) -> str:
 
 
 def about_sources(found: Mapping[str, Sequence[str]]) -> str:
-    """Says which code made what, from the code to names."""
-    if len(found) < 2:
-        return f"Code: {', '.join(found)}."
+    """Says which code made what, from the code to names. Runs that name modules of their own
+    were made by other code where one module has several checksums."""
+    modules = sorted({module for code in found for module in re.split(r", | then ", code)})
+    # The version of the package stands without its name, as what was not recorded.
+    names = {"" if x[:1].isdigit() else x.rpartition(" (")[0] for x in modules}
+    if len(names) == len(modules):
+        return f"Code: {', '.join(modules)}."
     each = (f"{source}: {', '.join(names)}" for source, names in found.items())
     return f"What is compared was made by different code: {'; '.join(each)}."
