@@ -14,6 +14,7 @@ from training.tiny_runs import TEXT, base
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.studies.schemes import budget, load_comparison
+from ide_transformer.studies.schemes.results import verdict
 from ide_transformer.studies.schemes.training import TrainingComparison, scheme_config
 
 
@@ -66,6 +67,7 @@ def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, th
     half = 4.302653 * np.std([-0.1, 0.0, -0.1], ddof=1) / np.sqrt(3)
     assert rows["heun"]["half_width"] == pytest.approx(half, rel=1e-6)
     assert "to ordinary with the same recipe (S1)" in report.about
+    assert report.about.startswith("By the 95 % intervals, not told apart from ordinary: ")
     # Heun's method has made half of its steps where it has cost as much.
     for name, row in rows.items():
         ahead = 6 if name.startswith("heun") else 0
@@ -89,6 +91,14 @@ def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, th
     refused = pytest.raises(ide.InputError, match="another process makes this comparison")
     with filelock.FileLock(there / "lock"), refused:
         compare(RECIPES)
+
+
+def test_intervals_say_what_may_be_concluded():
+    found = (("a", 0.2), ("b", -0.2), ("c", 0.05))
+    differing = [{"scheme": x, "difference": d, "half_width": 0.1} for x, d in found]
+    said = "By the 95 % intervals, above r: a; lower than r: b; not told apart from r: c. "
+    assert verdict([*differing, {"scheme": "r", "half_width": None}], "r") == said
+    assert verdict([], "r") == ""
 
 
 def test_each_scheme_is_trained_within_each_budget(compare, runs, there, monkeypatch):

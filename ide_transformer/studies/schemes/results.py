@@ -66,6 +66,22 @@ def paired_difference(
     return mean, float(stats.t.ppf(0.975, number - 1) * stats.sem(differences))
 
 
+def verdict(rows: Sequence[Mapping[str, Any]], reference: str) -> str:
+    """What the intervals of the differences say, each by itself; empty where there are none."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        half = row.get("half_width")
+        if half is not None:
+            change = row["difference"]
+            sure = abs(change) > half
+            said = (
+                "not told apart from" if not sure else "lower than" if change < 0 else "above"
+            )
+            found.setdefault(said, []).append(row["scheme"])
+    each = (f"{said} {reference}: {', '.join(names)}" for said, names in found.items())
+    return f"By the 95 % intervals, {'; '.join(each)}. " if found else ""
+
+
 class LearningCurve(NamedTuple):
     """The mean validation loss of the runs of a scheme on the way, and what they have cost
     until then: field evaluations, and seconds of training steps alone."""
@@ -123,10 +139,17 @@ def broken_rules(
     def named(column: str) -> str:
         return ", ".join(row["scheme"] for row in rows if row.get(column))
 
+    spreads = {row["scheme"]: row["spread"] for row in rows if row.get("spread")}
+    usual = float(np.median([*spreads.values()])) if spreads else 0.0
+    wide = ", ".join(name for name, x in spreads.items() if x > 5 * usual)
+
     rules = (
         seeds < 3 and f"{few}: give three at least.",
         not tested and "These data have no test part: the figures are of validation data.",
         RATE not in swept and "No learning rate was tuned: it may decide more than the scheme.",
+        wide
+        and "Seeds spread more than five times as far as is usual here: the rate may be "
+        f"too high, and the next lower one of the sweep better: {wide}.",
         named("at_edge") and f"A better value may lie beyond those tried: {named('at_edge')}.",
         _unequal("parameters", "It takes part in every difference.", rows),
         _unequal("field_evaluations", "See the losses at equal evaluations.", rows),

@@ -28,6 +28,7 @@ from .results import (
     difference,
     figures_of,
     learning_curve,
+    verdict,
 )
 from .sweep import Sweep, Trial, Tuned, grid, tuned, write_sweep
 from .trials import Made, Trials
@@ -164,10 +165,12 @@ class TrainingComparison(AbstractComparison):
         for trial in used:
             code.setdefault(Made(trials.folder, trial).code, []).append(trial.name)
         broken = broken_rules(len(self.seeds), self._swept, self._tested, rows, self._samples)
-        sources = about_sources(code)
-        for sentence in (*broken, *[sources] * (len(code) > 1)):
+        sources, said = about_sources(code), verdict(rows, str(self.reference))
+        for sentence in (*broken, *[sources] * (not sources.startswith("Code: "))):
             console.print(f"note: {sentence}", markup=False)
-        return " ".join((self._about(self._reported), sources, *broken)), rows
+        if said:
+            console.print(said, markup=False)
+        return said + " ".join((self._about(self._reported), sources, *broken)), rows
 
     def _checked(self, folder: Path, console: Console) -> tuple[Trials, list[Trial]]:
         """The runs that are planned, after all that is wrong with any of them was refused."""
