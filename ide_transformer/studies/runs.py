@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..errors import InputError
 from ..figures import Curve, Part, draw_panels, write_page
 from ..training import Config, RunFolder, flat_values, read_metrics
+from ..training.reading import run_named
 
 
 # Of the summary, in the order in which a reader asks for them; the losses come first.
@@ -26,8 +27,11 @@ class RunRecord(NamedTuple):
     summary: dict[str, Any]
 
     def logged(self, key: str) -> dict[int, float]:
-        """A figure of the log by the step, where it has a finite value."""
-        return {x["step"]: x[key] for x in self.lines if x.get(key) is not None}
+        """A figure of the log by the step, where it has a finite value, and at the end that of
+        the summary."""
+        found = {x["step"]: x[key] for x in self.lines if x.get(key) is not None}
+        last = self.summary.get(key)
+        return found if last is None else {**found, self.summary["steps"]: last}
 
     def curve(self, key: str) -> Curve:
         found = self.logged(key)
@@ -62,7 +66,8 @@ def report_runs(paths: Sequence[str | Path], output: Path, *, trust: bool = Fals
 
 def read_runs(paths: Sequence[str | Path], *, trust: bool = False) -> list[RunRecord]:
     """The records of runs, by their folders; for `trust` see `load_run`."""
-    folders = {Path(path).resolve(): RunFolder(path) for path in paths}
+    named = map(run_named, paths)
+    folders = {path.resolve(): RunFolder(path) for path in named}
     short = [place.name for place in folders]
     records = []
     for place, folder in folders.items():
