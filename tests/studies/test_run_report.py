@@ -90,4 +90,4 @@ def test_a_page_shows_what_runs_logged_drew_and_wrote(tmp_path, capsys, monkeypa
         for curves in panels.values():
             assert [curve.label for curve in curves] == ["smooth", "going", "last"]
     assert [curve.y for curve in drawn["loss"]["training"]] == [[3, 2, 1.5], [3.5, 2.5], [2.75]]
-    assert [curve.y for curve in drawn["loss"]["validation"]] == [[1.5], [2.5], [2.75]]
+    assert [curve.y for curve in drawn["loss"]["validation"]] == [[1.25], [2.5], [2.75, 1.25]]
