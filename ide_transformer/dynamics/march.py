@@ -95,7 +95,7 @@ def scan_intervals(
     return lax.scan(body, carry, (indices, equation.intervals(), extra))
 
 
-def step_ends(equation: Equation, start: Depth, number: int) -> list[Array]:
+def step_ends(equation: Equation, start: Depth, number: int) -> list[Depth]:
     """The ends of so many equal steps in the interval that begins at that depth."""
     length = equation.control.interval_length
     return [start + length * n / number for n in range(number + 1)]

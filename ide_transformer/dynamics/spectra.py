@@ -40,7 +40,7 @@ def stretching(
     """
     marches = _marches("stretching", model, inputs)
     options: Any = dict(tol=_TOLERANCE, return_singular_vectors=False)
-    values = [
+    values: list[Any] = [
         svds(_jacobian(_end, x, x.u0), number, v0=_drawn(x.u0), **options) for x in marches
     ]
     with np.errstate(divide="ignore"):

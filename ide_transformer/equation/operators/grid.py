@@ -190,8 +190,10 @@ class Convolution(AbstractOperator):
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         check_features(self, u, self.weight.shape[-1])
-        v, how = self.normalization.project(u), dict(spacing=self.spacing, causal=self.causal)
-        return affine(convolved(self, v, self.weight, domain, **how), None, self.bias)
+        v = self.normalization.project(u)
+        spacing, causal = self.spacing, self.causal
+        rate = convolved(self, v, self.weight, domain, spacing=spacing, causal=causal)
+        return affine(rate, None, self.bias)
 
 
 class ConvolutionalFeedForward(AbstractOperator):
