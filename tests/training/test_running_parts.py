@@ -44,7 +44,17 @@ def test_an_error_is_raised_where_its_value_is_asked_for():
 
 @pytest.mark.parametrize("waits", [True, False])
 def test_every_window_has_its_own_rate(waits):
-    """Whether the device works while the host goes on, or the host waits for each step."""
+    """Whether the device works while the host goes on, or the host waits for each step. In one
+    of five tries, since another process may stop this one between a step and its log."""
+    for _ in range(5):
+        rates, expected = rates_of_windows(waits)
+        if np.allclose(rates, expected, rtol=0.5):
+            return
+    raise AssertionError((rates, expected))
+
+
+def rates_of_windows(waits):
+    """Those that a log says, and those by the ends of the steps."""
     lines, ends = [], []
 
     def slow(x):
@@ -67,6 +77,4 @@ def test_every_window_has_its_own_rate(waits):
             if number % 4 == 0:
                 log.train(number, {"loss": x, "bad_steps_in_a_row": 0})
         log.flush()
-    rates = [line["tokens_per_second"] for line in lines]
-    expected = 40 / np.diff(ends[::4])
-    assert np.allclose(rates, expected, rtol=0.5), (rates, expected)
+    return [line["tokens_per_second"] for line in lines], 40 / np.diff(ends[::4])
