@@ -63,11 +63,9 @@ def _default_operators() -> tuple[eq.AbstractOperator, ...]:
 
 
 def _equation(control: type, block: PyTree, constraint: eq.AbstractConstraint) -> eq.Equation:
-    """The equation whose weights are those of the block, others at each depth; where they
-    do not jump on one line, so that sub-steps which reach beyond a step find no kink."""
-    factors = 1 + 0.3 * np.cos(1 + np.arange(INTERVALS))
-    if control is eq.PiecewiseLinear:
-        factors = np.linspace(1.2, 0.7, INTERVALS + 1)
+    """The equation whose weights are those of the block, others at each depth."""
+    number = INTERVALS if control is eq.PiecewiseConstant else INTERVALS + 1
+    factors = 1 + 0.3 * np.cos(1 + np.arange(number))
 
     def stacked(x):
         if not eqx.is_inexact_array(x):
@@ -231,7 +229,8 @@ class _Scheme(AbstractConformance):
 
     @within(1e-9)
     def diffeqsolve(self):
-        """`solve` and `diffrax.diffeqsolve` agree on a control without jumps."""
+        """`solve` and `diffrax.diffeqsolve` agree on a control without jumps; does a stage or
+        sub-step reach beyond the step, where the weights of the next interval begin?"""
         return self.by_diffrax[0], self.together[0][1][0][0, -1:]
 
     @within(1e-9)

@@ -5,6 +5,7 @@ import json
 import os
 
 
+os.environ["NPROC"] = "32"  # threads; see tests/training/on_meshes.py
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )

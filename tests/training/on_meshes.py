@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 
+# Threads of XLA, of which each device holds one while it waits for the others. With as many as
+# two cores give, two programs at once can wait for each other without end.
+os.environ["NPROC"] = "32"
 # A machine that is short of memory may keep one of the threads waiting for longer than the 40 s
 # after which XLA would end the process.
 os.environ["XLA_FLAGS"] = " ".join(

@@ -121,7 +121,7 @@ def test_a_run_is_trained_and_evaluated(tmp_path, capsys, monkeypatch):
     files = ("--json", file, "--figure", tmp_path / "depth.png")
     run_here(capsys, "evaluate.py", run, "--mesh", "intervals=1,2", *files)
     rows = json.loads(file.read_text())
-    assert [list(row) for row in rows] == 2 * [["intervals", "evaluations", "loss"]]
+    assert [list(row) for row in rows] == 2 * [["intervals", "evaluations", "loss", "samples"]]
     assert rows[1]["loss"] == pytest.approx(summary["validation_loss"], rel=1e-5)
     assert (tmp_path / "depth.png").exists()
     # The same functions on other points: nearly the same error.

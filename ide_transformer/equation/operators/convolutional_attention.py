@@ -73,7 +73,7 @@ class DepthwiseProjection(eqx.Module):
         """`[..., *grid, features]` to `[..., *coarser grid, features]`."""
         width, dimension = self.weight.shape[0], self.weight.ndim - 1
         neighbours = shifted(
-            u, width, width // 2, (1,) * dimension, periodic=periodic, stride=self.stride
+            u, width, width // 2, (1.0,) * dimension, periodic=periodic, stride=self.stride
         )
         taps = self.weight.astype(u.dtype).reshape(-1, u.shape[-1])
         # Compilers fuse the sum, and have slow code for grouped kernels.
