@@ -10,7 +10,7 @@ has a tokenizer (tokenizer.json), else on random tokens; an image model on rando
 import argparse
 from pathlib import Path
 
-from .options import add_trust
+from .options import add_trust, results_folder
 
 
 EXAMPLES = """\
@@ -35,8 +35,7 @@ def run(options: argparse.Namespace) -> None:
     from ..reporting import show_table
     from ..studies.depth import study_coarsening
 
-    path = Path(options.path)
-    folder = options.out or Path("depth") / (path.name if path.is_dir() else path.stem)
+    folder = results_folder("depth", options.path, options.out)
     reports = study_coarsening(
         options.path,
         folder,

@@ -8,7 +8,7 @@ has a tokenizer (tokenizer.json), else on random tokens; an image model on rando
 import argparse
 from pathlib import Path
 
-from .options import add_trust
+from .options import add_trust, results_folder
 
 
 EXAMPLES = """\
@@ -34,8 +34,7 @@ def run(options: argparse.Namespace) -> None:
     from ..reporting import show_table
     from ..studies.controlled import study_dynamics
 
-    path = Path(options.path)
-    folder = options.out or Path("dynamics") / (path.name if path.is_dir() else path.stem)
+    folder = results_folder("dynamics", options.path, options.out)
     show_table(
         study_dynamics(options.path, folder, samples=options.samples, trust=options.trust)
     )

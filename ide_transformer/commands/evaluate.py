@@ -162,7 +162,7 @@ def run(options: argparse.Namespace) -> None:
         results = [
             {
                 "model": str(x.path),
-                "data": _data(options, x),
+                "data": _data(x, options.text, part),
                 **training.evaluate_loss(x, *data),
             }
             for x in models
@@ -174,7 +174,7 @@ def run(options: argparse.Namespace) -> None:
         task = training.evaluation_task(loaded, text)
         results, label = training.evaluate_loss(loaded, *data, task=task), task.loss.label
         for name, value in results.items():
-            said = f"  {label}; {_data(options, loaded)}" * (name == "loss")
+            said = f"  {label}; {_data(loaded, options.text, part)}" * (name == "loss")
             print(f"{name}: {value:.4f}{said}" if name != "samples" else f"{name}: {value}")
     if options.json is not None:
         write_json(options.json, results)
@@ -190,16 +190,15 @@ def run(options: argparse.Namespace) -> None:
         print(f"drawn: {file}")
 
 
-def _data(options: argparse.Namespace, loaded: Any) -> str:
-    """The data on which a model is evaluated, as they are called."""
-    if options.text is not None:
-        return str(options.text)
-    part = f"{options.part or 'validation'} part"
+def _data(loaded: Any, text: Path | None, part: str) -> str:
+    """The name of the data on which a model is evaluated, see `evaluation_task`."""
+    if text is not None:
+        return str(text)
     if loaded.config is None:
-        return f"shakespeare, {part}"
+        return f"shakespeare, {part} part"
     named = loaded.config.data
     where = "" if named.path is None else f" {named.path}"
-    return f"{named.name}{where}, {part}"
+    return f"{named.name}{where}, {part} part"
 
 
 def _checked(options: argparse.Namespace, further: list[str]) -> list[Any]:

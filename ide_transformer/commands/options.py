@@ -97,6 +97,12 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def results_folder(kind: str, path: str, given: Path | None) -> Path:
+    """The folder that was given, or one named after a run or checkpoint."""
+    place = Path(path)
+    return given or Path(kind) / (place.name if place.is_dir() else place.stem)
+
+
 def names(text: str) -> list[str]:
     """Texts between commas; like `integers` and `floats` the type of an option."""
     return text.split(",")

@@ -26,8 +26,8 @@ _SIZES = 0.5 ** np.arange(8)
 
 
 class Costates(NamedTuple):
-    """How a loss J of the outputs depends on the states u(t_l), and on the weights θ(t), where
-    intervals begin, `t_0 = 0, …, t_L = T`:
+    """The sensitivity of a loss J of the outputs to the states u(t_l) and to the weights θ(t)
+    at the interval boundaries `t_0 = 0, …, t_L = T`:
 
     - `states`: u(t_l), `[L + 1, *batch, tokens, features]`.
     - `costates`: `p_l = ∂J / ∂u(t_l)`, of the same shape; of the discrete march, so that they

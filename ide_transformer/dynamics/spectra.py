@@ -1,4 +1,4 @@
-"""How a solve stretches the differences of states, and how tokens come together in it."""
+"""Growth of small differences of the state along a solve, and clustering of its tokens."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -73,8 +73,8 @@ def log_norms(
 
 
 class Clustering(NamedTuple):
-    """How near to each other the tokens of a state are, `[*batch]`, after each was brought to
-    length 1, x_i:
+    """Measures of how close the tokens of a state are, `[*batch]`, each token scaled to length
+    1, x_i:
 
     - `cosine`: the mean of `⟨x_i, x_j⟩` over pairs of different tokens.
     - `rank`: the effective rank `exp(-Σ_k s_k log s_k)`, s the squares of the singular values

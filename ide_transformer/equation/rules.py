@@ -22,6 +22,15 @@ Bounds: TypeAlias = tuple[Interval, ...]
 PointRule: TypeAlias = Literal["midpoint", "periodic", "gauss_legendre", "clenshaw_curtis"]
 
 
+def lagrange(points: np.ndarray, x: np.ndarray | float) -> np.ndarray:
+    """The factors of the values at the points, `[..., number]`, in the polynomial through them
+    at x, `[...]`: `Π_{k≠j} (x - p_k) / (p_j - p_k)`."""
+    factors = np.ones_like(points)
+    for j, k in itertools.permutations(range(points.shape[-1]), 2):
+        factors[..., j] *= (x - points[..., k]) / (points[..., j] - points[..., k])
+    return factors
+
+
 class Rule(NamedTuple):
     """Weights `w_j` of `∫ g dx ≈ Σ_j w_j g(x_j)` over an interval.
 

@@ -13,6 +13,7 @@ from ..arguments import PositiveInt, checked
 from ..errors import InputError
 from .arrays import State
 from .domain import TokenDomain, grid_of, lattice
+from .rules import lagrange
 
 
 class TokenMap(eqx.Module):
@@ -158,11 +159,7 @@ def _stencil(
     first = np.searchsorted(points, x, side="right") - (degree + 1) // 2
     first = np.clip(first, 0, len(points) - degree - 1)
     index = first[:, None] + np.arange(degree + 1)
-    near = points[index]
-    factors = np.ones_like(near)
-    for i, j in itertools.permutations(range(degree + 1), 2):
-        factors[:, i] *= (x - near[:, j]) / (near[:, i] - near[:, j])
-    return order[number[index]], factors
+    return order[number[index]], lagrange(points[index], x)
 
 
 def _in_triangles(points: np.ndarray, x: np.ndarray) -> TokenMap:

@@ -74,7 +74,7 @@ def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Proble
         drawn = random.standard_normal((samples, *model.inputs.image_shape), np.float32)
         return _imitation(model, np.split(drawn, [calibration]), "random images")
     raise InputError(
-        f"study_coarsening: there are no inputs for {loaded.path}, a model of "
+        f"there are no inputs for {loaded.path}, a model of "
         f"{type(model.inputs).__name__}. Give a run, or a checkpoint of a language model, a "
         "text encoder or a model of images; for others measure_coarsening(model, Problem(…))."
     )
@@ -102,7 +102,7 @@ def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
     measured_on = next(task.held_out(held_out, samples=held_out))
     if isinstance(measured_on.inputs, models.Field):
         raise InputError(
-            f"study_coarsening: the samples of {loaded.path} are functions at common points, "
+            f"the samples of {loaded.path} are functions at common points, "
             "so no sample can be taken out. Give a run whose inputs are arrays with a row for "
             "each sample, such as those of data.name=burgers."
         )
@@ -149,7 +149,7 @@ def _speeches(
     boundary = len(pairs) * 9 // 10
     if calibration > 2 * boundary or held_out > len(pairs) - boundary:
         raise InputError(
-            f"study_coarsening: calibration={calibration}, held_out={held_out}, but there are "
+            f"calibration={calibration}, held_out={held_out}, but there are "
             f"only {2 * boundary} and {len(pairs) - boundary} texts of Shakespeare for that."
         )
     learned = np.linspace(0, boundary - 1, -(-calibration // 2)).astype(int)

@@ -302,7 +302,7 @@ class RolloutError(RelativeError):
     def measure(
         self, outputs: Array, targets: Array | Field | list[Array | Field]
     ) -> dict[str, Mean]:
-        """That of one step, the first where `targets` has several."""
+        """The error of a single step; if there are several targets, of the first."""
         first = targets[0] if isinstance(targets, list) else targets
         return super().measure(outputs, first)
 

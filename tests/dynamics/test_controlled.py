@@ -36,7 +36,7 @@ def loss(outputs):
 
 
 def odds(outputs):
-    """Of token 3 after the last one."""
+    """The log-odds that the next token is 3."""
     return log_odds(outputs[..., -1, :], 3)
 
 

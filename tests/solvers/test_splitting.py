@@ -64,7 +64,7 @@ def test_a_composition_of_order_six():
 
 
 class Mean(ide.AbstractSplitting):
-    """That of Lie–Trotter forth and back."""
+    """The mean of Lie–Trotter in both orders."""
 
     sub_solver: diffrax.AbstractSolver = diffrax.Heun()
     splitting_order = 2

@@ -109,7 +109,7 @@ def test_batches_are_the_samples_of_one_part(task):
 
 @pytest.mark.parametrize("dimension", [1, 2])
 def test_a_roll_out_is_learned_through_its_steps(cache, dimension):
-    """Of what is carried around a torus of length 2, an eighth of the way in each step."""
+    """A wave moves around a torus of length 2 by an eighth of it in each step."""
     options = dict(dimension=dimension, length=2.0, time=0.5, points=16, pairs=4)
     sizes = dict(samples=3, held_out_samples=2, unrolled=3)
     task = tasks.Exponax.build(16, "Advection", {"velocity": 0.5}, **options, **sizes)

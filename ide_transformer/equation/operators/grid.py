@@ -19,6 +19,7 @@ from ...errors import InputError
 from ..arrays import State, affine, nonnegative_array
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain, grid_of
+from ..rules import lagrange
 from .feed_forward import Activation, Linear, gelu
 from .operator import AbstractLinearOperator, AbstractOperator, Spectral, check_features
 
@@ -98,10 +99,9 @@ def _stencil(distance: float) -> dict[int, float]:
     nearest = round(distance)
     if abs(distance - nearest) < 1e-5:
         return {nearest: 1.0}
-    base = math.floor(distance)
-    points, x = range(-1, 3), distance - base
-    others = {j: [k for k in points if k != j] for j in points}
-    return {base + j: math.prod((x - k) / (j - k) for k in others[j]) for j in points}
+    points = math.floor(distance) + np.arange(-1, 3)
+    factors = lagrange(points.astype(float), distance)
+    return dict(zip(points.tolist(), factors.tolist(), strict=True))
 
 
 def convolved(
@@ -253,11 +253,14 @@ class ConvolutionalFeedForward(AbstractOperator):
     def __call__(self, u: State, domain: TokenDomain) -> State:
         check_features(self, u, self.inner.shape[-2])
         v = self.normalization.project(u)
-        own = ft.partial(convolved, self, v, domain=domain, spacing=self.spacing)
-        hidden = affine(own(self.inner), None, self.inner_bias)
-        if self.gate is None:
-            return self.outer(self.activation(hidden))
-        return self.outer(self.activation(own(self.gate)) * hidden)
+        # The neighbours are gathered once for both.
+        maps = [self.inner] if self.gate is None else [self.inner, self.gate]
+        rates = convolved(self, v, jnp.concatenate(maps, -1), domain, spacing=self.spacing)
+        inner, *gate = jnp.split(rates, len(maps), axis=-1)
+        hidden = affine(inner, None, self.inner_bias)
+        if gate:
+            return self.outer(self.activation(*gate) * hidden)
+        return self.outer(self.activation(hidden))
 
 
 class FourierIntegral(AbstractOperator):

@@ -67,7 +67,7 @@ def paired_difference(
 
 
 def verdict(rows: Sequence[Mapping[str, Any]], reference: str) -> str:
-    """What the intervals of the differences say, each by itself; empty where there are none."""
+    """The conclusion that each 95 % interval allows; empty without intervals."""
     found: dict[str, list[str]] = {}
     for row in rows:
         half = row.get("half_width")
