@@ -317,7 +317,7 @@ def write(
         return jax.device_put(prompt)
     longest, context = prompt.shape[-1], model.inputs.context
     total = longest + length
-    cached = cached and longest <= context and why_not_cached(model) is None
+    cached = cached and why_not_cached(model) is None
     # The last of the tokens in here is drawn where the context is full.
     most = context + 1
     if total > most:
@@ -402,26 +402,29 @@ def _written(
         solved = jnp.broadcast_to(solution.succeeded, logits.shape[:-1])[..., None]
         return put(tokens, ended, number, jnp.where(solved, logits, jnp.nan))[:2]
 
-    none_ended, first = jnp.zeros(batch, bool), jnp.zeros((), int)
-    state: Any = tokens, none_ended
+    first = jnp.zeros((), int)
+    state: Any = tokens, jnp.zeros(batch, bool)
     if cached:
         decoder = CachedDecoder(model, window)
         extend = decoder.extend
         # Texts of different lengths have positions of their own.
         for _ in range(jnp.ndim(ends)):
             extend = jax.vmap(extend, in_axes=(0, 0, 1), out_axes=(0, 1))
-        logits, cache = decoder.prefill(tokens[..., :window], ends - 1)
+        first = jnp.clip(context + 1 - longest, 0, length)
 
         def read(number, state):
             tokens, ended, drawn, cache = state
             logits, cache = extend(drawn, ends + number - 1, cache)
             return *put(tokens, ended, number, logits), cache
 
-        first = jnp.minimum(length, context + 1 - longest)
-        begun = *put(tokens, none_ended, 0, logits), cache
-        state = lax.fori_loop(1, first, read, begun)[:2]
+        def read_all(tokens, ended):
+            logits, cache = decoder.prefill(tokens[..., :window], ends - 1)
+            begun = *put(tokens, ended, 0, logits), cache
+            return lax.fori_loop(1, first, read, begun)[:2]
+
         if size <= context + 1:
-            return state[0]
+            return read_all(*state)[0]
+        state = lax.cond(first > 0, read_all, lambda *state: state, *state)
     _, state = lax.while_loop(
         lambda x: (x[0] < length) & ~jnp.all(x[1][1]),
         lambda x: (x[0] + 1, solve_again(*x)),

@@ -37,7 +37,7 @@ class AbstractTokenizer(abc.ABC):
 
     @abc.abstractmethod
     def encode(self, text: str) -> np.ndarray:
-        """The tokens of a text."""
+        """The tokens of a text, as int32."""
 
     @abc.abstractmethod
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
@@ -84,7 +84,7 @@ class CharacterTokenizer(AbstractTokenizer):
         self.characters = characters
         points = _code_points(characters)
         # The token of each code point; `vocabulary` for those that have none.
-        self._table = np.full(int(points.max(initial=0)) + 2, len(characters), np.uint32)
+        self._table = np.full(int(points.max(initial=0)) + 2, len(characters), np.int32)
         self._table[points] = np.arange(len(characters))
 
     @classmethod
@@ -179,8 +179,8 @@ class BytePairTokenizer(_LibraryTokenizer):
 
     def encode(self, text: str) -> np.ndarray:
         lines = self._tokenizer.encode_batch(text.splitlines(keepends=True))
-        tokens = [np.asarray(line.ids, dtype=np.uint32) for line in lines]
-        return np.concatenate(tokens) if tokens else np.zeros(0, np.uint32)
+        tokens = [np.asarray(line.ids, dtype=np.int32) for line in lines]
+        return np.concatenate(tokens) if tokens else np.zeros(0, np.int32)
 
     def ending(self) -> tuple["BytePairTokenizer", int]:
         """One more token, which `decode` leaves out."""
@@ -219,7 +219,7 @@ class PretrainedTokenizer(_LibraryTokenizer):
 
     def encode(self, text: str) -> np.ndarray:
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return np.asarray(ids, np.uint32)
+        return np.asarray(ids, np.int32)
 
     def encode_batch(self, texts: Sequence[str], context: int) -> Text:
         if isinstance(texts, str) or not texts:

@@ -93,7 +93,8 @@ def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Con
     steps, before = config.training.steps, own.training.steps
     if not config.optimizer.restarts:
         config = _with(config, "optimizer", restarts=own.optimizer.restarts)
-    others = changed_values(own, _with(config, "training", steps=before))
+    free = {key: getattr(own.training, key) for key in own.training.FREE}
+    others = changed_values(own, _with(config, "training", **free, steps=before))
     if others or steps < before:
         raise InputError(
             f"--resume: {folder.path} was started with another configuration "

@@ -217,6 +217,12 @@ class TrainingConfig(Section):
     # Characters or tokens of text sampled at the end of a language run.
     sample: CountOrZero = 400
 
+    # What is logged and kept; nothing of it changes what is learned.
+    FREE: ClassVar = frozenset(
+        "log_every trackers evaluate_every evaluate_samples checkpoint_every keep keep_best "
+        "sample".split()
+    )
+
     def step_of(self, moment: Moment) -> int:
         """The number of steps taken at a moment of the run."""
         return moment if isinstance(moment, int) else round(moment * self.steps)

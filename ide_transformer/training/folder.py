@@ -125,16 +125,16 @@ class RunFolder:
         if (sources := self.sources)[-1] != source:
             write_json(self.fingerprints, {**self.recorded, _SOURCES: [*sources, source]})
 
-    def make_longer(self, config: Config) -> None:
-        """Records that the run goes on by the configuration of a longer one, for any devices. A
-        process that is killed meanwhile leaves the one or the other."""
+    def go_on_by(self, config: Config) -> None:
+        """Records the configuration by which the run goes on, for any devices. A process that
+        is killed meanwhile leaves the one or the other."""
         own = self.load_config(config)
-        if own.training.steps == config.training.steps:
+        config = config.model_copy(update={"parallel": own.parallel})
+        if own == config:
             return
-        longer = config.model_copy(update={"parallel": own.parallel})
         self.summary.unlink(missing_ok=True)
         with whole_file(self.config) as written:
-            written.write_text(dump_config(longer), encoding="utf-8")
+            written.write_text(dump_config(config), encoding="utf-8")
             either = [checksum(self.config), checksum(written)]
             write_json(self.fingerprints, {**self.recorded, _CONFIG: either})
 

@@ -26,7 +26,7 @@ from ..tasks.task import checksum_of_all
 from . import parallel
 from .beginning import build_start, configuration_of
 from .checkpoints import Checkpoints
-from .config import Config
+from .config import Config, TrainingConfig
 from .construct import construct
 from .folder import (
     RunFolder,
@@ -111,8 +111,9 @@ def resume_run(
     **Arguments:**
 
     - `path`: the folder, or the name of a run in `runs`, see `train`.
-    - `overrides`: `training.steps=3000` for a longer run, and `parallel.key=value` for other
-      devices or processes than it began with.
+    - `overrides`: `training.steps=3000` for a longer run, what is logged and kept
+      (`training.log_every=1`), and `parallel.key=value` for other devices or processes than it
+      began with.
     - `trust`: see `load_run`.
     - `restart`: see `train`.
 
@@ -124,12 +125,13 @@ def resume_run(
     config = folder.load_config(trust)
     tree = config.model_dump(mode="json")
     origin = apply_overrides(tree, overrides)
-    foreign = [x for x in origin if x != "training.steps" and not x.startswith("parallel.")]
+    free = {f"training.{key}" for key in TrainingConfig.FREE} | {"training.steps"}
+    foreign = [x for x in origin if x not in free and not x.startswith("parallel.")]
     if foreign:
         raise InputError(
             f"{', '.join(foreign)}: {folder.path} goes on with its own configuration; only "
-            "training.steps and parallel.… can be given. For a new run with its weights write "
-            f"model.pretrained={folder.path}."
+            f"{', '.join(sorted(free))} and parallel.… can be given. For a new run with its "
+            f"weights write model.pretrained={folder.path}."
         )
     if origin:
         config = validated(Config, tree, "the command line", origin)
@@ -197,7 +199,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
             if int(state.step) == training.steps and folder.summary.exists():
                 return folder  # nothing is left to do
             if primary:
-                folder.make_longer(config)
+                folder.go_on_by(config)
                 folder.add_source(source(config))
             began -= seconds_logged(folder.metrics)
             logged = cut_metrics(folder.metrics, start := int(state.step), checkpoints.losses)

@@ -62,14 +62,16 @@ def rotary(key):
 
 @pytest.mark.parametrize("cached", fast_first(2, [True, False]))
 def test_ten_prompts_of_ten_lengths_are_two_programs(cached):
-    """One for what fits into the context, whatever the lengths, and one for longer texts."""
+    """One for what fits into the context, whatever the lengths, and one for longer texts, also
+    of prompts that are longer."""
     operators = (rotary, feed_forward)
     own = dict(learned_positions=False, own_velocity=not cached)
     solver = ide.LieTrotter() if cached else ide.Nesterov()
     model = filled(lambda: language_model(operators, intervals=1, own=own, solver=solver))
     assert (ide.why_not_cached(model) is None) == cached
-    for longest, lengths in ((9, (1, 2)), (10, (12,))):
-        given = [(TOKENS[0, :n], m) for n in range(1, longest + 1) for m in lengths]
+    tokens = TOKENS.ravel()
+    for prompts, lengths in ((range(1, 10), (1, 2)), (range(1, 17, 3), (12,))):
+        given = [(tokens[:n], m) for n in prompts for m in lengths]
         with programs_compiled() as names:
             texts = [ide.generate(model, *x, temperature=0.0) for x in given]
         assert names[-1] == "jit(_written)" and names.count(names[-1]) == 1, names

@@ -88,8 +88,11 @@ def test_a_run_goes_on_by_its_name_with_its_own_configuration(half, capsys):
         training.train(config(training={"seed": 5}), runs=RUN.parent, resume=True)
     again = "train.py", "small", "--resume"
     output = run_here(capsys, *again, "training.seed=5", expected=2)
-    assert "training.seed: " in output and "only training.steps and parallel" in output
-    assert "validation_loss" in run_here(capsys, *again)
+    assert "training.seed: " in output and "training.steps, training.trackers and" in output
+    # What is logged and kept may change.
+    assert "validation_loss" in run_here(capsys, *again, "training.log_every=4")
+    assert [x["step"] for x in training.read_metrics(run.metrics) if "loss" in x] == [1, 2, 4]
+    assert run.load_config().training.log_every == 4
     assert "no run large in runs" in run_here(
         capsys, "train.py", "large", "--resume", expected=2
     )
@@ -147,7 +150,7 @@ def test_a_cosine_begins_again_at_its_rate_on_request(there, capsys):
         ),
         ("constant", ["training.steps=8"], True, "rates of a run of training.steps=8; drop it"),
         ("constant", ["training.steps=3"], False, "4 there, 3 here.* as many training.steps"),
-        ("constant", ["training.steps=8", "training.keep=9"], False, "training.keep: .* only"),
+        ("constant", ["training.steps=8", "model.std=0.1"], False, "model.std: .* only"),
     ],
 )
 def test_a_run_that_cannot_be_made_longer_is_left_alone(
