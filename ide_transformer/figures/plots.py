@@ -26,18 +26,18 @@ _STYLES = [
 
 
 class Curve(NamedTuple):
-    """A line of a panel. Curves with the same label share a colour."""
+    """A line of a panel, and the band from the least to the most of what it is the mean of.
+    Curves with the same label share a colour."""
 
     label: str
     x: ArrayLike
     y: ArrayLike
+    band: tuple[ArrayLike, ArrayLike] | None = None
 
 
-def plot_curves(
-    path: Path, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], **options: Any
-) -> None:
-    """One line for each name, through its abscissae and ordinates; options as those of
-    `plot_panels`."""
+def plot_curves(path: Path, curves: Mapping[str, tuple[Any, ...]], **options: Any) -> None:
+    """One line for each name, with the abscissae, ordinates and band of a `Curve`; options as
+    those of `plot_panels`."""
     plot_panels(
         path, {"": [Curve(name, *points) for name, points in curves.items()]}, **options
     )
@@ -82,11 +82,14 @@ def draw_panels(
         axes.set_title(literal(name))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        for label, abscissae, ordinates in curves:
+        for label, abscissae, ordinates, band in curves:
             look = dict(marker=marker or "o" * (np.size(abscissae) == 1), markersize=4)
             if "yscale" in scales:  # which has no place for the others
                 ordinates = np.where(np.asarray(ordinates) > 0, ordinates, np.nan)
             (drawn[literal(label)],) = axes.plot(abscissae, ordinates, **styles[label], **look)
+            if band is not None:
+                color = styles[label]["color"]
+                axes.fill_between(abscissae, *band, color=color, alpha=0.15, linewidth=0)
         every_x = [np.atleast_1d(curve.x) for curve in curves if np.size(curve.x)]
         if every_x and every_x[0][0] > every_x[0][-1]:
             axes.invert_xaxis()

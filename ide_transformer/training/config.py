@@ -218,9 +218,9 @@ class TrainingConfig(Section):
     sample: CountOrZero = 400
 
     # What is logged and kept; nothing of it changes what is learned.
-    FREE: ClassVar = frozenset(
-        "log_every trackers evaluate_every evaluate_samples checkpoint_every keep keep_best "
-        "sample".split()
+    FREE: ClassVar = (
+        *("log_every", "trackers", "evaluate_every", "evaluate_samples", "checkpoint_every"),
+        *("keep", "keep_best", "sample"),
     )
 
     def step_of(self, moment: Moment) -> int:

@@ -123,5 +123,7 @@ def about_sources(found: Mapping[str, Sequence[str]]) -> str:
     names = {"" if x[:1].isdigit() else x.rpartition(" (")[0] for x in modules}
     if len(names) == len(modules):
         return f"Code: {', '.join(modules)}."
-    each = (f"{source}: {', '.join(names)}" for source, names in found.items())
+    *few, (most, others) = sorted(found.items(), key=lambda x: len(x[1]))
+    each = [*(f"{source}: {', '.join(names)}" for source, names in few), f"{most}: "]
+    each[-1] += f"the other {len(others)}" if len(others) > 3 else ", ".join(others)
     return f"What is compared was made by different code: {'; '.join(each)}."

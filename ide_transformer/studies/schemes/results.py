@@ -83,11 +83,12 @@ def verdict(rows: Sequence[Mapping[str, Any]], reference: str) -> str:
 
 
 class LearningCurve(NamedTuple):
-    """The mean validation loss of the runs of a scheme on the way, and what they have cost
-    until then: field evaluations, and seconds of training steps alone."""
+    """The mean validation loss of the runs of a scheme on the way, its least and its most, and
+    what they have cost until then: field evaluations, and seconds of training steps alone."""
 
     steps: Int[np.ndarray, " points"]
     losses: Float[np.ndarray, " points"]
+    band: tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]
     evaluations: Float[np.ndarray, " points"]
     seconds: Float[np.ndarray, " points"]
 
@@ -101,14 +102,16 @@ def learning_curve(runs: Sequence[dict[str, Any]], tokens_per_step: float) -> Le
     ]
     steps = np.array([*curves[0]])
     # A loss on the way that is not finite is not in the log; it makes the mean NaN.
-    losses = np.array([[*curve.values()] for curve in curves], dtype=float).mean(axis=0)
+    losses = np.array([[*curve.values()] for curve in curves], dtype=float)
     spent = []
     for run in runs:
         # Each logged number stands for the steps since the one before.
         at, each = np.array([(0, 0.0), *_logged(run, "field_evaluations").items()]).T
         spent.append(np.interp(steps, at, np.cumsum(each * np.diff(at, prepend=0.0))))
     evaluations = np.mean(spent, axis=0)
-    return LearningCurve(steps, losses, evaluations, steps * tokens_per_step / _speed(runs))
+    band = losses.min(axis=0), losses.max(axis=0)
+    seconds = steps * tokens_per_step / _speed(runs)
+    return LearningCurve(steps, losses.mean(axis=0), band, evaluations, seconds)
 
 
 def at_equal_cost(curves: Mapping[str, LearningCurve], cost: str) -> dict[str, float | None]:

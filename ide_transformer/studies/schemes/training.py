@@ -315,10 +315,11 @@ class TrainingComparison(AbstractComparison):
         return found
 
     def draw(self, folder: Path, rows: Rows) -> None:
-        """Learning curves, the loss against what it cost, and the differences."""
+        """Learning curves, from the best of the seeds to the worst, the loss against what it
+        cost, and the differences."""
         curves, loss = self._curves(folder, rows), self._loss
         y = f"validation {loss.label}"
-        by_step = {name: (curve.steps, curve.losses) for name, curve in curves.items()}
+        by_step = {name: (x.steps, x.losses, x.band) for name, x in curves.items()}
         plot_curves(
             folder / "loss_by_step.png",
             by_step,
@@ -326,7 +327,7 @@ class TrainingComparison(AbstractComparison):
             x="optimiser step",
             y=y,
         )
-        by_cost = {name: (curve.evaluations, curve.losses) for name, curve in curves.items()}
+        by_cost = {name: (x.evaluations, x.losses, x.band) for name, x in curves.items()}
         x = "field evaluations of the training"
         plot_curves(folder / "loss_by_cost.png", by_cost, title="Loss and cost", x=x, y=y)
         if self._several:
