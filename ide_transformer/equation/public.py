@@ -45,6 +45,10 @@ from .operators.attention_kernels import (
     LinearAttention as LinearAttention,
     SinkhornAttention as SinkhornAttention,
 )
+from .operators.convolution import (
+    Convolution as Convolution,
+    ConvolutionalFeedForward as ConvolutionalFeedForward,
+)
 from .operators.convolutional_attention import ConvolutionalAttention as ConvolutionalAttention
 from .operators.damping import (
     Damping as Damping,
@@ -52,6 +56,10 @@ from .operators.damping import (
     Injection as Injection,
     Relaxation as Relaxation,
     StableDamping as StableDamping,
+)
+from .operators.differences import (
+    DifferenceAdvection as DifferenceAdvection,
+    DifferenceDiffusion as DifferenceDiffusion,
 )
 from .operators.feed_forward import (
     FeatureIntegral as FeatureIntegral,
@@ -63,15 +71,6 @@ from .operators.feed_forward import (
     quick_gelu as quick_gelu,
     relu as relu,
     silu as silu,
-)
-from .operators.grid import (
-    Advection as Advection,
-    Convolution as Convolution,
-    ConvolutionalFeedForward as ConvolutionalFeedForward,
-    DifferenceAdvection as DifferenceAdvection,
-    DifferenceDiffusion as DifferenceDiffusion,
-    Diffusion as Diffusion,
-    FourierIntegral as FourierIntegral,
 )
 from .operators.operator import (
     AbstractExactOperator as AbstractExactOperator,
@@ -90,6 +89,11 @@ from .operators.positions import (
     RelativeBias as RelativeBias,
     Rotary as Rotary,
     Volterra as Volterra,
+)
+from .operators.waves import (
+    Advection as Advection,
+    Diffusion as Diffusion,
+    FourierIntegral as FourierIntegral,
 )
 from .operators.wrapped import (
     Dropout as Dropout,

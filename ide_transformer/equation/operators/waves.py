@@ -1,0 +1,209 @@
+"""Operators in waves over the points of a grid: integrals, diffusion and transport."""
+
+import itertools
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Complex, Float, PRNGKeyArray
+
+from ...arguments import NonNegativeFloat, PositiveInt
+from ...errors import InputError
+from ..arrays import State, nonnegative_array
+from ..constraints import AbstractConstraint, Free
+from ..domain import TokenDomain
+from .feed_forward import Activation, Linear, gelu
+from .grid import check_axes, goes_around, grid_axes, on_grid
+from .operator import AbstractLinearOperator, AbstractOperator, Spectral, check_features
+
+
+class FourierIntegral(AbstractOperator):
+    """An integral over tokens whose kernel is a function of the difference, given by its lowest
+    waves, the layer of a Fourier neural operator:
+
+        du/dt = σ(∫_Ωx κ(x - x') N(u)(x') dx' + ∫_Ωy W N(u) dy + b),
+        κ(x) = Σ_|k|<modes R_k exp(2πi k·x / L),   R_{-k} the conjugate of R_k,
+
+    over a periodic domain of measure 1. It is the same function on every grid that can tell
+    the waves apart. At other points the integral has their weights, and the sums over points
+    and waves are made as they stand. Source: Li et al., "Fourier neural operator", 2021,
+    arXiv 2010.08895.
+
+    **Arguments:**
+
+    - `features`: width of the state.
+    - `modes`: waves along each axis, the constant one among them.
+    - `dimension`: of the tokens.
+    - `activation`, `normalization`: σ and N.
+    - `bias`: whether there is b.
+    - `std`, `output_std`: standard deviation of the initial W, and of R (default: the same).
+
+    **Raises:** `InputError` on a domain that is not periodic, has a class token, or fewer than
+    `2 modes - 1` points along an axis.
+    """
+
+    weight: Float[Array, "waves two features_in features_out"]
+    linear: Linear
+    normalization: AbstractConstraint
+    modes: int = eqx.field(static=True)
+    dimension: int = eqx.field(static=True)
+    activation: Activation = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        modes: PositiveInt = 8,
+        dimension: PositiveInt = 1,
+        activation: Activation = gelu,
+        normalization: AbstractConstraint = Free(),
+        bias: bool = True,
+        std: NonNegativeFloat = 0.02,
+        output_std: NonNegativeFloat | None = None,
+    ):
+        keys = jax.random.split(key)
+        self.modes, self.dimension = modes, dimension
+        shape = (len(self.waves), 2, features, features)
+        output_std = std if output_std is None else output_std
+        self.weight = output_std * jax.random.normal(keys[0], shape)
+        self.linear = Linear(features, features, bias=bias, std=std, key=keys[1])
+        self.normalization = normalization
+        self.activation = activation
+
+    @property
+    def waves(self) -> np.ndarray:
+        """`[waves, dimension]`: the k of which the kernel has an R_k, one of k and -k."""
+        signed, last = range(1 - self.modes, self.modes), range(self.modes)
+        return np.array(list(itertools.product(*[signed] * (self.dimension - 1), last)))
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        check_features(self, u, self.linear.weight.shape[0])
+        check_axes(self, self.dimension, domain, periodic=True)
+        least, v = 2 * self.modes - 1, self.normalization.project(u)
+        equally_spaced = domain.grid is not None and domain.weights is None
+        enough = not domain.prefix and domain.num_tokens >= least**self.dimension
+        if equally_spaced:
+            enough = min(domain.grid or ()) >= least
+        if not enough:
+            raise InputError(
+                f"FourierIntegral: {domain.num_tokens} points cannot tell {self.modes} waves "
+                f"apart; give at least {least} points along each axis, and no class token."
+            )
+        integral = (self._on_grid if equally_spaced else self._at_points)(v, domain)
+        return self.activation(integral.astype(u.dtype) + self.linear(v))
+
+    def _on_grid(self, u: State, domain: TokenDomain) -> State:
+        v, axes = on_grid(self, u, domain), grid_axes(domain)
+        spectrum = jnp.fft.rfftn(v, axes=axes, norm="forward")
+        at = (..., *self.waves.T, slice(None))
+        spectrum = jnp.zeros_like(spectrum).at[at].set(self._times_kernel(spectrum[at]))
+        grid = [v.shape[axis] for axis in axes]
+        return jnp.fft.irfftn(spectrum, s=grid, axes=axes, norm="forward").reshape(u.shape)
+
+    def _at_points(self, v: State, domain: TokenDomain) -> State:
+        length = jnp.asarray(domain.period)[None]
+        angles = 2 * jnp.pi * domain.points / length @ self.waves.T
+        cos, sin = (wave(angles).astype(v.dtype) for wave in (jnp.cos, jnp.sin))
+        weighted = jnp.einsum("...x,...xi->...xi", domain.shares.astype(v.dtype), v)
+        # Real products: those of complex numbers cannot be kept for a gradient.
+        mixed = self._times_kernel(lax.complex(cos.T @ weighted, -sin.T @ weighted))
+        # A wave k of which -k is none stands for both.
+        both = jnp.asarray(np.where(self.waves[:, -1] > 0, 2, 1), v.dtype)[None]
+        return (both * cos) @ mixed.real - (both * sin) @ mixed.imag
+
+    def _times_kernel(self, spectrum: Complex[Array, "..."]) -> Complex[Array, "..."]:
+        """`[..., waves, features]`, each wave times its R."""
+        weight = self.weight.astype(spectrum.real.dtype)
+        r = lax.complex(weight[:, 0], weight[:, 1])
+        return jnp.einsum("...ki,kio->...ko", spectrum, r)
+
+
+def _wave_numbers(operator: object, domain: TokenDomain) -> tuple[np.ndarray, ...]:
+    """Along each axis those of the eigenfunctions of the Laplacian: `π j / L` of cosines, whose
+    slope is zero at the boundaries, and `2π j / L` of the waves around a periodic domain."""
+    assert domain.grid is not None
+    around = goes_around(operator, domain)
+    along = (
+        2 * np.pi * np.fft.fftfreq(n, step) if around else np.pi * np.arange(n) / (n * step)
+        for n, step in zip(domain.grid, domain.steps, strict=True)
+    )
+    return tuple(np.meshgrid(*along, indexing="ij"))
+
+
+def _times_waves(
+    v: Float[Array, "..."], factor: Array, domain: TokenDomain
+) -> Float[Array, "..."]:
+    """A function on a periodic grid, each wave of it times a factor, `[*grid]`."""
+    axes = grid_axes(domain)
+    factor = jnp.broadcast_to(factor[..., None], v.shape)
+    return jnp.fft.ifftn(factor * jnp.fft.fftn(v, axes=axes), axes=axes).real.astype(v.dtype)
+
+
+class Diffusion(AbstractLinearOperator):
+    """Diffusion over tokens, by the eigenfunctions of the Laplacian on the grid,
+
+        u_t = κ Δ_x u,   flow(u, h) = C⁻¹ exp(-κ h |k|²) C u.
+
+    C is the cosine transform, with no flux through the ends and k = π j / L, or on a periodic
+    domain the Fourier transform, with k = 2π j / L; L is the length of an axis, N for N text
+    tokens. It sees all tokens, so it is for encoders.
+
+    **Arguments:**
+
+    - `rate`: κ ≥ 0, a number, in squared distances of the domain per layer.
+
+    **Raises:** `InputError` on a domain whose points are not equally spaced, or have weights.
+    """
+
+    rate: Float[Array, ""] = eqx.field(converter=nonnegative_array)
+
+    dissipative: ClassVar[bool] = True
+
+    def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
+        v = on_grid(self, u, domain)
+        if self.rate.shape:
+            raise InputError(f"Diffusion.rate has shape {self.rate.shape}; give one number.")
+        laplacian = -sum(wave**2 for wave in _wave_numbers(self, domain))
+        factor = function(self.rate.astype(u.dtype) * jnp.asarray(laplacian, u.dtype))
+        if domain.period is not None:
+            return _times_waves(v, factor, domain).reshape(u.shape)
+        for axis in grid_axes(domain):
+            v = jax.scipy.fft.dct(v, axis=axis, norm="ortho")
+        v = v * jnp.broadcast_to(factor[..., None], v.shape)
+        for axis in grid_axes(domain):
+            v = jax.scipy.fft.idct(v, axis=axis, norm="ortho")
+        return v.reshape(u.shape).astype(u.dtype)
+
+
+class Advection(AbstractLinearOperator):
+    """Transport along the tokens of a periodic domain at a constant velocity, by waves:
+
+        u_t = -c·∇_x u,   flow(u, h)(x) = u(x - h c).
+
+    **Arguments:**
+
+    - `velocity`: c, a number for each axis, in distances of the domain per layer.
+
+    **Raises:** `InputError` on a domain that is no periodic grid of equal weights.
+    """
+
+    velocity: Float[Array, " dimension"]
+
+    dissipative: ClassVar[bool] = False
+
+    def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
+        check_axes(self, len(self.velocity), domain, periodic=True)
+        v = on_grid(self, u, domain)
+        rate = jnp.zeros(domain.grid, jnp.result_type(u.dtype, jnp.complex64))
+        for c, waves, axis in zip(
+            self.velocity, _wave_numbers(self, domain), grid_axes(domain), strict=True
+        ):
+            # Of an even number of points the last wave has no derivative that is real.
+            last = np.isclose(waves, waves.min()) & (v.shape[axis] % 2 == 0)
+            slope = jnp.asarray(np.where(last, 0, waves), u.dtype)
+            rate = rate - 1j * c.astype(u.dtype) * slope
+        return _times_waves(v, function(rate), domain).reshape(u.shape)
