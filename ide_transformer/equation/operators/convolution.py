@@ -14,7 +14,7 @@ from ...errors import InputError
 from ..arrays import State, affine
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
-from .feed_forward import Activation, Linear, gelu
+from .feed_forward import Activation, gelu
 from .grid import check_axes, goes_around, on_grid, shifted
 from .operator import AbstractOperator, check_features
 
@@ -117,13 +117,15 @@ class ConvolutionalFeedForward(AbstractOperator):
         du/dt = W2 σ(Σ_k W_k N(u)(x + k ℓ) + b1) + b2,   |k| ≤ r along each axis,
 
     or, gated, with hidden features `σ(Σ_k G_k N(u)(x + k ℓ)) ⊙ (Σ_k W_k N(u)(x + k ℓ) + b1)`,
-    products of a function with its slopes among them, as in the terms `u u_x` of fluids. For
-    the neighbours and ℓ see `Convolution`.
+    products of a function with its slopes among them, as in the terms `u u_x` of fluids. With
+    an `outer_width` W2 is a convolution too. For the neighbours and ℓ see `Convolution`.
 
     **Arguments:**
 
     - `hidden`: width between the maps. Default: `features`.
     - `gated`: whether there is G.
+    - `outer_width`: the points that W2 sees along each axis, odd; 1, the point itself, by
+      default.
     - the others: see `Convolution` and `FeedForward`.
 
     **Raises:** `InputError` on a domain that is no grid, or has weights.
@@ -132,7 +134,8 @@ class ConvolutionalFeedForward(AbstractOperator):
     inner: Float[Array, "..."]
     inner_bias: Float[Array, " hidden"] | None
     gate: Float[Array, "..."] | None
-    outer: Linear
+    outer: Float[Array, "..."]
+    outer_bias: Float[Array, " features"] | None
     normalization: AbstractConstraint
     activation: Activation = eqx.field(static=True)
     spacing: float | None = eqx.field(static=True)
@@ -146,6 +149,7 @@ class ConvolutionalFeedForward(AbstractOperator):
         width: PositiveInt = 3,
         dimension: Annotated[int, Field(ge=1, le=3)] = 1,
         gated: bool = False,
+        outer_width: PositiveInt = 1,
         spacing: PositiveFloat | None = None,
         activation: Activation = gelu,
         normalization: AbstractConstraint = Free(),
@@ -153,15 +157,18 @@ class ConvolutionalFeedForward(AbstractOperator):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        if width % 2 == 0:
-            raise InputError(f"ConvolutionalFeedForward: width={width} must be odd.")
+        for name, points in (("width", width), ("outer_width", outer_width)):
+            if points % 2 == 0:
+                raise InputError(f"ConvolutionalFeedForward: {name}={points} must be odd.")
         hidden, keys = hidden or features, jax.random.split(key, 3)
         shape = (*(width,) * dimension, features, hidden)
         self.inner = std * jax.random.normal(keys[0], shape)
         self.inner_bias = jnp.zeros(hidden) if bias else None
         self.gate = std * jax.random.normal(keys[1], shape) if gated else None
         output_std = std if output_std is None else output_std
-        self.outer = Linear(hidden, features, bias=bias, std=output_std, key=keys[2])
+        shape = (*(outer_width,) * dimension, hidden, features)
+        self.outer = output_std * jax.random.normal(keys[2], shape)
+        self.outer_bias = jnp.zeros(features) if bias else None
         self.normalization, self.activation = normalization, activation
         self.spacing = spacing
 
@@ -173,6 +180,6 @@ class ConvolutionalFeedForward(AbstractOperator):
         rates = convolved(self, v, jnp.concatenate(maps, -1), domain, spacing=self.spacing)
         inner, *gate = jnp.split(rates, len(maps), axis=-1)
         hidden = affine(inner, None, self.inner_bias)
-        if gate:
-            return self.outer(self.activation(*gate) * hidden)
-        return self.outer(self.activation(hidden))
+        hidden = self.activation(*gate) * hidden if gate else self.activation(hidden)
+        rate = convolved(self, hidden, self.outer, domain, spacing=self.spacing)
+        return affine(rate, None, self.outer_bias)
