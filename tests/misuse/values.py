@@ -104,7 +104,7 @@ VALUES = dict(
     **dict.fromkeys(("scale", "embedding_scale", "logarithmic", "temperature", "t1"), 1.0),
     **dict.fromkeys(("rate", "momentum", "lookahead", "amplitude", "length_penalty"), 0.5),
     **dict.fromkeys(("interval_length", "gain"), 1.0),
-    **dict.fromkeys(("width", "num_intervals", "classes"), 3),
+    **dict.fromkeys(("width", "outer_width", "num_intervals", "classes"), 3),
     **dict.fromkeys(("heads", "head_features", "streams", "operators", "steps", "terms"), 2),
     **dict.fromkeys(("steps_per_interval", "features_out", "iterations", "intervals"), 2),
     **dict.fromkeys(("top_k", "beams", "channels", "num_steps"), 2),
