@@ -119,7 +119,17 @@ def test_each_turn_of_a_run_has_its_checkpoint_and_ends_when_that_is_written():
 def test_every_command_has_its_help_and_refuses_sizes(run, capsys):
     names = [command.name for command in benchmarks.commands()]
     assert sorted(names) == [
-        *("attention", "compile", "decode", "gradient", "host", "march", "meshes", "torch")
+        *(
+            "attention",
+            "compile",
+            "decode",
+            "emulators",
+            "gradient",
+            "host",
+            "march",
+            "meshes",
+            "torch",
+        )
     ]
     for name in names:
         with pytest.raises(SystemExit, match="0"):

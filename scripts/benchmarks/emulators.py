@@ -1,0 +1,61 @@
+"""The cost of a step of training of emulators, beside networks of APEBench."""
+
+import argparse
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from emulators import Cell, network_of
+from ide_transformer.packages import require
+
+from .shared.command import Command, Rounds, Rows, measured
+
+
+MODELS = "emulators/local,emulators/waves,res,fno"
+
+
+def emulators(options: argparse.Namespace, rounds: Rounds) -> Rows:
+    """Of each model, by its name as in scripts/emulators.py, a step of Adam for the mean square
+    error of one step in time, on random functions of as many points as its scenario has.
+
+    Rows of `Measurement` with `points`, `batch`, `parameters` and `name`; ratios are to the
+    first row.
+    """
+    require("apebench", "emulators", "Emulators are trained by")
+    programs, parameters = {}, {}
+    functions = jax.random.normal(jax.random.key(0), (2, options.batch, 1, options.points))
+    optimizer = optax.adam(1e-3)
+
+    def step(weights, state, static, before, after):
+        def loss(weights):
+            network = eqx.combine(weights, static)
+            return jnp.mean((jax.vmap(network)(before) - after) ** 2)
+
+        value, slope = jax.value_and_grad(loss)(weights)
+        updates, state = optimizer.update(slope, state, weights)
+        return value, optax.apply_updates(weights, updates), state
+
+    for name in options.models.split(","):
+        cell = Cell(f"diff_burgers:num_points={options.points}", name, 0, 1000, "one")
+        network = network_of(cell, jax.random.PRNGKey(0))
+        weights, static = eqx.partition(network, eqx.is_inexact_array)
+        parameters[name] = sum(x.size for x in jax.tree.leaves(weights))
+
+        def program(weights, state, before, after, static=static):
+            return step(weights, state, static, before, after)
+
+        programs[name] = program, (weights, optimizer.init(weights), *functions)
+    rows = measured(programs, rounds, points=options.points, batch=options.batch)
+    return [{**row, "parameters": parameters[row["name"]]} for row in rows]
+
+
+COMMAND = Command(
+    name="emulators",
+    about="a step of training of emulators, beside networks of APEBench",
+    example="emulators/local,res --json emulators.json",
+    rounds=20,
+    measure=emulators,
+    options=dict(models=MODELS, points=160, batch=20),
+)
