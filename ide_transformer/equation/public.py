@@ -90,6 +90,7 @@ from .operators.positions import (
     Rotary as Rotary,
     Volterra as Volterra,
 )
+from .operators.recurrence import GatedRecurrence as GatedRecurrence
 from .operators.waves import (
     Advection as Advection,
     Diffusion as Diffusion,

@@ -229,3 +229,17 @@ def test_a_gated_one_is_a_product_of_two(key):
     )
     expected = (gelu(np.asarray(gate)) * np.asarray(inner)) @ np.asarray(operator.outer)[0]
     assert largest(apply(operator, u, domain), expected) < 1e-13
+
+
+def test_a_recurrence_is_the_cell_of_equinox(key):
+    operator = ide.GatedRecurrence(WIDTH, std=0.5, key=key)
+    operator = eqx.tree_at(lambda x: x.bias, operator, jnp.linspace(-1.0, 1.0, 3 * WIDTH))
+    cell = eqx.nn.GRUCell(WIDTH, WIDTH, key=key)
+    weights = operator.weight.T, operator.memory.T, operator.bias, jnp.zeros(WIDTH)
+    names = "weight_ih", "weight_hh", "bias", "bias_n"
+    cell = eqx.tree_at(lambda x: [getattr(x, name) for name in names], cell, weights)
+    u, s, expected = state(tokens=TOKENS), jnp.zeros(WIDTH), []
+    for token in u:
+        expected.append(s := cell(token, s))
+    found = apply(operator, u, ide.TokenDomain.uniform(TOKENS))
+    assert largest(found, jnp.stack(expected)) < 1e-14

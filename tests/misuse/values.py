@@ -98,7 +98,7 @@ VALUES = dict(
     **dict.fromkeys(("statistics", "depthwise", "class_token", "learned_positions"), True),
     **dict.fromkeys(("area_weights", "fixed_size", "throw"), True),
     **dict.fromkeys(("own_velocity", "masks", "fields", "gated"), False),
-    **dict.fromkeys(("std", "output_std", "dropout", "linear"), 0.1),
+    **dict.fromkeys(("std", "output_std", "memory_std", "dropout", "linear"), 0.1),
     **dict.fromkeys(("policy", "args", "compute_dtype", "exit", "padding"), None),
     **dict.fromkeys(("stepsize_controller", "dtype"), None),
     **dict.fromkeys(("scale", "embedding_scale", "logarithmic", "temperature", "t1"), 1.0),

@@ -1,0 +1,76 @@
+"""A recurrence over tokens, as recurrent networks have it."""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ...arguments import NonNegativeFloat, PositiveInt
+from ..arrays import State, affine
+from ..constraints import AbstractConstraint, Free
+from ..domain import TokenDomain
+from .grid import check_axes, on_grid
+from .operator import AbstractOperator, check_features
+
+
+class GatedRecurrence(AbstractOperator):
+    """A gated recurrent unit from the first token to the last,
+
+        du/dt (x) = s_x,   s_x = s_{x-1} + (1 - z) ⊙ (c - s_{x-1}),   s_0 = 0,
+        r, z = σ(W N(u)(x) + U s_{x-1} + b),   c = tanh(W_c N(u)(x) + r ⊙ (U_c s_{x-1}) + b_c),
+
+    a step of Euler's method along the tokens. Beside attention it shows what a memory that is
+    read from left to right can do by itself. Source: Cho et al., arXiv 1406.1078, with the
+    reset after the product.
+
+    **Arguments:**
+
+    - `features`: width of the state, and of s.
+    - `normalization`: N, applied to the input.
+    - `std`: standard deviation of the initial W.
+    - `memory_std`: that of the initial U; default: the same.
+
+    **Raises:** `InputError` on a domain that is not a line of equal points, or has weights.
+    """
+
+    weight: Float[Array, "features three_features"]
+    memory: Float[Array, "features three_features"]
+    bias: Float[Array, " three_features"]
+    normalization: AbstractConstraint
+
+    causal: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        features: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        normalization: AbstractConstraint = Free(),
+        std: NonNegativeFloat = 0.02,
+        memory_std: NonNegativeFloat | None = None,
+    ):
+        first, second = jax.random.split(key)
+        memory_std = std if memory_std is None else memory_std
+        self.weight = std * jax.random.normal(first, (features, 3 * features))
+        self.memory = memory_std * jax.random.normal(second, (features, 3 * features))
+        self.bias = jnp.zeros(3 * features)
+        self.normalization = normalization
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        check_features(self, u, len(self.weight))
+        check_axes(self, 1, domain)
+        v = on_grid(self, self.normalization.project(u), domain)
+        weight, memory = self.weight.astype(u.dtype), self.memory.astype(u.dtype)
+
+        def step(s, read):
+            reset, keep, new = jnp.split(read, 3, axis=-1)
+            *of_gates, of_new = jnp.split(s @ memory, 3, axis=-1)
+            r, z = (jax.nn.sigmoid(a + b) for a, b in zip((reset, keep), of_gates, strict=True))
+            s = s + (1 - z) * (jnp.tanh(new + r * of_new) - s)
+            return s, s
+
+        read = jnp.moveaxis(affine(v @ weight, None, self.bias), -2, 0)
+        _, found = lax.scan(step, jnp.zeros_like(v[..., 0, :]), read)
+        return jnp.moveaxis(found, 0, -2)
