@@ -57,7 +57,7 @@ training:
   evaluate_every: 1000
   checkpoint_every: 1000
   meshes: [2, 4, 8]
-  transport: 0.01
+  costs: {transport: 0.01}
   sample: 0
 """)
 any_depth = ide.train(training.load_config(config))
@@ -70,7 +70,7 @@ any_depth = ide.train(training.load_config(config))
 ordinary_keys = [
     "name=four_steps",
     "training.meshes=[4]",
-    "training.transport=0",
+    "training.costs.transport=0",
     "model.input_normalization=free",
 ]
 four_steps = ide.train(training.load_config(config, ordinary_keys))

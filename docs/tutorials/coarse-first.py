@@ -58,7 +58,7 @@ training:
   evaluate_every: 50
   evaluate_samples: 128
   checkpoint_every: 960
-  transport: 0.01
+  costs: {transport: 0.01}
   refine: {0: 2, 0.5: 8}
 """)
 coarse_first = ide.train(training.load_config(config), runs=folder)

@@ -15,6 +15,15 @@ from .controlled import (
     log_odds as log_odds,
     steer as steer,
 )
+from .costs import (
+    AbstractCost as AbstractCost,
+    ConstraintViolation as ConstraintViolation,
+    Contraction as Contraction,
+    ControlEnergy as ControlEnergy,
+    Path as Path,
+    Smoothness as Smoothness,
+    Transport as Transport,
+)
 from .layers import (
     MOVES as MOVES,
     Layered as Layered,

@@ -49,7 +49,7 @@ def missing(config: Config) -> list[str]:
     wanted = {
         "optimizer.schedule=warmup_stable_decay": config.optimizer.schedule == "cosine",
         "model.input_normalization=sphere": config.model.input_normalization.kind == "free",
-        "training.transport=0.01": not config.training.transport,
+        "training.costs.transport=0.01": "transport" not in config.training.costs,
     }
     return [override for override, absent in wanted.items() if absent]
 

@@ -4,8 +4,9 @@ import abc
 import functools as ft
 import math
 import operator
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import diffrax
 import equinox as eqx
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
+from ..dynamics import AbstractCost, Path
 from ..equation.domain import by_samples
 from ..errors import InputError
 from ..integration import divergence, relative_difference
@@ -22,6 +24,9 @@ from ..models import Field, Mesh, Model
 
 # A target of `InstanceCrossEntropy` that is not counted.
 UNCOUNTED = -1
+# Running costs by name.
+Costs: TypeAlias = Mapping[str, AbstractCost]
+_NONE: Costs = MappingProxyType({})
 
 
 class Batch(NamedTuple):
@@ -66,10 +71,11 @@ def averaged(batches: Iterable[dict[str, Mean]]) -> dict[str, float]:
 class Loss(NamedTuple):
     """The loss of a batch.
 
-    - `objective`: what is minimised, the loss with the transport cost and the `terms`.
+    - `objective`: what is minimised, the loss with the running costs and other terms.
     - `figures`: the means that an evaluation reports, by name; one of them is `loss`.
     - `field_evaluations`: of all its solves, the mean over samples.
-    - `terms`: those of `Finer` by name, without their weights; none by default.
+    - `terms`: those of `Finer` and the running costs, `costs.NAME`, without their weights; none
+      by default.
     """
 
     objective: Float[Array, ""]
@@ -160,7 +166,7 @@ class AbstractLoss(eqx.Module):
         batch: Batch,
         key: PRNGKeyArray | None = None,
         *,
-        transport: float = 0.0,
+        costs: Costs = _NONE,
         exit_loss: float = 0.0,
         finer: Finer | None = None,
     ) -> Loss:
@@ -169,11 +175,12 @@ class AbstractLoss(eqx.Module):
         **Arguments:**
 
         - `key`: draws the dropout.
-        - `transport`, `exit_loss`: weights in the objective of the transport cost, and of the
-          mean loss of what is read out after each interval but the last.
+        - `costs`: running costs in the objective, by name.
+        - `exit_loss`: the weight in the objective of the mean loss of what is read out after
+          each interval but the last.
         - `finer`: the comparison with a finer mesh in the objective, if any.
         """
-        options: Any = dict(transport=transport, exit_loss=exit_loss, finer=finer)
+        options: Any = dict(costs=costs, exit_loss=exit_loss, finer=finer)
         return self._with_outputs(model, batch, key, **options)[0]
 
     def _with_outputs(
@@ -182,7 +189,7 @@ class AbstractLoss(eqx.Module):
         batch: Batch,
         key: PRNGKeyArray | None,
         *,
-        transport: float,
+        costs: Costs,
         exit_loss: float,
         finer: Finer | None,
     ) -> tuple[Loss, Array]:
@@ -190,24 +197,30 @@ class AbstractLoss(eqx.Module):
         knots = model.equation.knots
         with jax.ensure_compile_time_eval():
             whole = diffrax.SaveAt(ts=jnp.asarray(knots))
-            saveat = whole if transport or exit_loss else diffrax.SaveAt(t1=True)
+            saveat = whole if costs or exit_loss else diffrax.SaveAt(t1=True)
         solution = model.solve(batch.inputs, key=key, saveat=saveat)
         outputs, targets = model.outputs(solution.u1), jax.tree.map(jnp.asarray, batch.targets)
         figures = self.measure(outputs, targets)
         # A solve that failed stopped somewhere; there is nothing to learn from that state.
         loss = figures["loss"]
         loss = loss._replace(total=jnp.where(jnp.all(solution.succeeded), loss.total, jnp.nan))
-        cost = transport * _transport_cost(solution.us, knots) if transport else 0.0
+        path = Path(model, batch.inputs, solution.us)
+        terms = {f"costs.{name}": cost(path) for name, cost in costs.items()}
+        added = [
+            cost.weight * value
+            for cost, value in zip(costs.values(), terms.values(), strict=True)
+            if cost.weight
+        ]
         if exit_loss and len(knots) > 2:
             read = jax.vmap(lambda u: self.measure(model.outputs(u), targets)["loss"].value)
-            cost += exit_loss * jnp.mean(read(solution.us[1:-1]))
-        evaluations, terms = jnp.mean(solution.stats["field_evaluations"]), {}
+            added.append(exit_loss * jnp.mean(read(solution.us[1:-1])))
+        evaluations = jnp.mean(solution.stats["field_evaluations"])
         if finer is not None:
             gap = ft.partial(self.gap, outputs, targets=targets)
-            more, terms, added = finer(model, batch.inputs, key, solution.u1, gap)
-            cost, evaluations = cost + more, evaluations + added
+            more, compared, number = finer(model, batch.inputs, key, solution.u1, gap)
+            added, terms, evaluations = [*added, more], terms | compared, evaluations + number
         figures = {**figures, "loss": loss}
-        return Loss(loss.value + cost, figures, evaluations, terms), outputs
+        return Loss(sum(added, loss.value), figures, evaluations, terms), outputs
 
 
 class CrossEntropy(AbstractLoss):
@@ -309,7 +322,7 @@ class RolloutError(RelativeError):
     def __call__(
         self, model: Model, batch: Batch, key: PRNGKeyArray | None = None, **options
     ) -> Loss:
-        chosen: Any = dict(transport=0.0, exit_loss=0.0, finer=None) | options
+        chosen: Any = dict(costs=_NONE, exit_loss=0.0, finer=None) | options
         inputs, losses = batch.inputs, []
         for target in batch.targets:
             loss, u = self._with_outputs(model, Batch(inputs, target), key, **chosen)
@@ -317,12 +330,3 @@ class RolloutError(RelativeError):
             losses.append(loss)
         mean = jax.tree.map(lambda *x: sum(x) / len(x), *losses)
         return mean._replace(field_evaluations=len(losses) * mean.field_evaluations)
-
-
-def _transport_cost(
-    us: Float[Array, "depths *batch tokens features"], knots: np.ndarray
-) -> Float[Array, ""]:
-    """`∫_0^T mean |u_t|² dt`, the mean over all tokens and features, with the velocity of
-    each interval taken as constant."""
-    squares = jnp.mean(jnp.diff(us, axis=0) ** 2, axis=tuple(range(1, us.ndim)))
-    return jnp.sum(squares / np.diff(knots).astype(squares.dtype))

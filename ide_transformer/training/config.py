@@ -160,6 +160,26 @@ class FinerConfig(Section):
     defect: NonNegativeFloat = 0.0
 
 
+class CostConfig(Section):
+    """A running cost; a number alone is its weight."""
+
+    # Weight in the objective; with 0 the cost is logged alone.
+    weight: NonNegativeFloat
+    # The class; default: the name of the key.
+    kind: str | None = None
+    # Its other arguments, by name.
+    options: dict[str, Any] = Field(default={})
+
+    def named(self, name: str) -> Part:
+        """The choice of its class, for the key of this name."""
+        return Part(kind=self.kind or name, options={**self.options, "weight": self.weight})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weight_alone(cls, value: Any) -> Any:
+        return {"weight": value} if isinstance(value, int | float) else value
+
+
 class TrainingConfig(Section):
     """`training`: how long, and what is written when. All periods are in steps."""
 
@@ -187,9 +207,10 @@ class TrainingConfig(Section):
     # also give tokens and width: {0: {intervals: 1, tokens: 32}, 1500: 8}. Weights and the
     # state of the optimizer are resampled; default: the model and its data from the start.
     refine: dict[Moment, MeshSection] = Field(default={})
-    # Weight of the transport cost ∫ |u_t|² dt in the loss; of a model of several equations that
-    # of the last.
-    transport: NonNegativeFloat = 0.0
+    # Running costs in the loss, by name: {transport: 0.01} gives the weight of one, and
+    # {contraction: {weight: 0.1, options: {level: 1.0}}} its options too. Of a model of several
+    # equations those of the last.
+    costs: dict[str, CostConfig] = Field(default={})
     # Weight, in the loss, of the mean loss of what is read out after each layer but the last,
     # so that a solve may end early.
     exit_loss: NonNegativeFloat = 0.0

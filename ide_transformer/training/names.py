@@ -16,7 +16,7 @@ import diffrax
 import jax
 import jaxtyping
 
-from .. import equation, integration, models, solvers, tasks
+from .. import dynamics, equation, integration, models, solvers, tasks
 from ..errors import InputError
 from . import trackers
 
@@ -36,6 +36,7 @@ FACES: dict[type, tuple[ModuleType, ...]] = {
     models.AbstractInputs: (models,),
     models.AbstractReadOut: (models,),
     tasks.AbstractTask: (tasks,),
+    dynamics.AbstractCost: (dynamics,),
     trackers.AbstractTracker: (trackers,),
 }
 

@@ -11,11 +11,13 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt32
 
+from ..dynamics import AbstractCost
 from ..errors import InputError
 from ..models import Model
 from ..solvers import learned
 from ..tasks import AbstractLoss, AbstractTask, Batch, Finer, Loss, Part, averaged
 from .config import TrainingConfig
+from .construct import construct
 from .optimizer import evaluated_weights
 
 
@@ -29,9 +31,11 @@ def objective(loss: AbstractLoss, training: TrainingConfig) -> Callable[..., Los
     given = training.finer
     weighted = given.consistency or given.defect
     finer = Finer(given.refinement, given.consistency, given.defect) if weighted else None
-    return ft.partial(
-        loss, transport=training.transport, exit_loss=training.exit_loss, finer=finer
-    )
+    costs = {
+        name: construct(f"training.costs.{name}", cost.named(name), AbstractCost)
+        for name, cost in training.costs.items()
+    }
+    return ft.partial(loss, costs=costs, exit_loss=training.exit_loss, finer=finer)
 
 
 def gradient_in_parts(

@@ -25,7 +25,7 @@ RECIPES = {
     "seeds": [0, 1, 2],
     "budget": {"amount": 12},
     "schemes": {"ordinary": {}, "heun": {"solver": "heun"}},
-    "recipes": {"S1": {"training": {"transport": 0.01}}},
+    "recipes": {"S1": {"training": {"costs": {"transport": 0.01}}}},
     "reference": "ordinary",
 }
 LOSSES = {
@@ -171,7 +171,11 @@ def test_what_is_tuned_on_validation_data_is_reported_on_test_data(
     [
         ("budget/amount", 16, "training.steps: 12 there, 16 here"),
         ("schemes/heun/model", {"depth": 3}, "model.depth: 1 there, 3 here"),
-        ("recipes/S1/training", {"transport": 0.02}, "transport: 0.01 there, 0.02 here"),
+        (
+            "recipes/S1/training",
+            {"costs": {"transport": 0.02}},
+            "transport.weight: 0.01 there, 0.02 here",
+        ),
     ],
 )
 def test_a_run_that_was_made_with_another_configuration_is_refused(

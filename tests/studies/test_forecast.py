@@ -66,7 +66,7 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path):
         ("training.steps=7 training.refine='{0: 2, 0.5: 4}'", 20),
     ]
     needed = ["optimizer.schedule=warmup_stable_decay", "model.input_normalization=sphere"]
-    assert missing(config) == [*needed, "training.transport=0.01"]
+    assert missing(config) == [*needed, "training.costs.transport=0.01"]
     assert not missing(configured(tmp_path, [*missing(config), "optimizer.warmup=0"]))
     with pytest.raises(ide.InputError, match="depth=1: no coarser mesh is there"):
         plan_refinement(configured(tmp_path, ["model.depth=1"]), budget.Budget(amount=20.0))

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 import ide_transformer as ide
-from ide_transformer import integration, models, solvers, tasks
+from ide_transformer import dynamics, integration, models, solvers, tasks
 
 
 class Pull(ide.AbstractOperator):
@@ -61,6 +61,13 @@ class Ball(ide.AbstractConstraint):
 
     def residual(self, u):
         return jnp.maximum(jnp.sqrt(jnp.mean(u * u, axis=-1)) - self.radius, 0.0)
+
+
+class Length(dynamics.AbstractCost):
+    """`∫ |u_t| dt`, the mean over tokens."""
+
+    def __call__(self, path):
+        return jnp.sum(jnp.mean(jnp.linalg.norm(jnp.diff(path.states, axis=0), axis=-1)))
 
 
 class Unbuilt(ide.AbstractControl):

@@ -12,7 +12,7 @@ from training import stub
 from training.test_depth_of_runs import by_hand, cross_entropy
 
 import ide_transformer as ide
-from ide_transformer import tasks, training
+from ide_transformer import dynamics, tasks, training
 from ide_transformer.tasks import Batch, InstanceCrossEntropy
 from ide_transformer.training import step
 
@@ -42,7 +42,8 @@ def probabilities(model):
 
 
 def test_the_terms_are_those_of_two_solves(model):
-    alone, found = loss(model, transport=0.1), loss(model, BOTH, transport=0.1)
+    costs = {"transport": dynamics.Transport(0.1)}
+    alone, found = loss(model, costs=costs), loss(model, BOTH, costs=costs)
     fine = model.with_solver(model.solver, steps_per_interval=2)
     p, q = probabilities(model), probabilities(fine)
     consistency = np.mean(np.sum(q * np.log(q / p), -1))
@@ -54,7 +55,10 @@ def test_the_terms_are_those_of_two_solves(model):
     added = float(found.objective - alone.objective)
     assert added == pytest.approx(0.5 * consistency + 0.25 * defect, rel=1e-9)
     assert (alone.field_evaluations, found.field_evaluations) == (2, 6)
-    assert alone.terms == {} and found.loss == alone.loss
+    assert found.terms.keys() - alone.terms.keys() == {"consistency", "defect"}
+    assert found.loss == alone.loss
+    cost = float(alone.terms["costs.transport"])
+    assert float(alone.objective - alone.loss) == pytest.approx(0.1 * cost, rel=1e-9)
 
 
 def test_the_gradient_of_the_terms_is_that_of_central_differences(model):
@@ -94,7 +98,7 @@ def test_the_gap_of_instances_is_that_of_their_targets():
 
 
 def test_the_objective_has_what_is_read_out_after_each_layer(model):
-    settings = stub.config("training.exit_loss=0.5", "training.transport=0").training
+    settings = stub.config("training.exit_loss=0.5", "training.costs.transport=0").training
     result = eqx.filter_jit(step.objective(tasks.CrossEntropy(), settings))(model, BATCH)
     losses = [
         cross_entropy(by_hand(model, BATCH.inputs, range(n)), BATCH.targets) for n in (1, 2)
@@ -163,12 +167,15 @@ def test_functions_at_points_of_their_own_are_parted_by_samples():
 
 
 def test_a_step_tells_the_terms_of_its_objective(model):
-    settings = stub.config("training.finer.consistency=0.1").training
+    costs = {"energy": {"kind": "control_energy", "weight": 0}, "training.mine:Length": 0.1}
+    terms = {"finer": {"consistency": 0.1}, "costs": costs}
+    settings = stub.config(training=terms).training
     rule = optax.sgd(0.1)
     state, static = training.initial_state(model, rule, jax.random.key(0))
     finer = step.objective(tasks.CrossEntropy(), settings)
     _, metrics = jax.eval_shape(training.make_train_step(rule, static, finer), state, BATCH)
     assert {"consistency", "defect", "loss", "update_norm"} <= metrics.keys()
+    assert {"costs.energy", "costs.training.mine:Length"} <= metrics.keys()
 
 
 def test_layers_left_out_are_drawn_from_step_to_step():

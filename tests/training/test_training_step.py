@@ -87,7 +87,7 @@ def test_a_run_traces_its_step_once(tmp_path, monkeypatch):
 
     class Counted(CrossEntropy):
         def __call__(self, *arguments, **options):
-            traces["step" if "transport" in options else "evaluation"] += 1
+            traces["step" if "costs" in options else "evaluation"] += 1
             return super().__call__(*arguments, **options)
 
     monkeypatch.setattr(stub.Stub, "loss", Counted())

@@ -250,6 +250,13 @@ optimizer.groups={control.blocks.0.valeu: 2.0}
     | 'control.blocks.0.valeu' fits no weight. The closest paths are … .value
 optimizer.final_learning_rate=0.1 | optimizer.final_learning_rate=0.1 is above
 
+training.transport=0.01 | unknown key training.transport. It is training.costs.transport now
+training.costs=0.01 | training.costs=0.01: … write its keys below it
+training.costs.transport=-1 | training.costs.transport.weight=-1: … greater than or equal to 0
+training.costs.transprt=0.1 | training.costs.transprt=transprt: unknown. Did you mean transport?
+training.costs.contraction={weight: 1, options: {levle: 1}} | no such option. Did you mean
+training.costs.smoothness=0.1; control=tied | Smoothness: the weights of Tied are the same
+training.costs.constraint_violation=0.1 | ConstraintViolation: the equation has no constraint
 training.accumulate=3 | training.accumulate=3 does not divide training.batch_size=4
 training.refine={1: 1, 2: 2} | training.refine={1: 1, 2: 2}: the first step must be 0
 training.refine={0: 1, 3: 2, 2: 4} | steps [0, 3, 2] must increase

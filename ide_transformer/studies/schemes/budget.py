@@ -91,7 +91,7 @@ def try_first_batch(config: Config, task: AbstractTask) -> None:
     """Makes the model of a run and looks whether a first batch fits it."""
     model, _ = starting_model(config, task)
     batch = task.batch(0, config.training.batch_size, config.training.seed)
-    eqx.filter_eval_shape(task.loss, model, batch)
+    eqx.filter_eval_shape(objective(task.loss, config.training), model, batch)
 
 
 def field_evaluations(config: Config, task: AbstractTask) -> float:

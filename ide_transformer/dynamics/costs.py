@@ -1,0 +1,250 @@
+"""Running costs along the path of a solve, which training may add to its loss."""
+
+import abc
+import functools as ft
+from collections.abc import Callable
+from typing import NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from ..arguments import NonNegativeFloat, PositiveInt
+from ..equation import AbstractConstraint, Equation, Free, operator_fields, parts
+from ..equation.controls.control import take
+from ..errors import InputError
+from ..models import Model
+
+
+class Path(NamedTuple):
+    """The path of a solve, of several equations that of the last one.
+
+    - `model`, `inputs`: what was solved, and from where.
+    - `states`: u(t_l) at the knots, `[knots, *batch, tokens, features]`.
+    """
+
+    model: Model
+    inputs: PyTree[ArrayLike]
+    states: Float[Array, "knots *batch tokens features"]
+
+    @classmethod
+    def of(cls, model: Model, inputs: PyTree[ArrayLike]) -> "Path":
+        """The path of the solve by a model."""
+        with jax.ensure_compile_time_eval():
+            knots = jnp.asarray(model.equation.knots)
+        return cls(model, inputs, model.solve(inputs, saveat=diffrax.SaveAt(ts=knots)).us)
+
+    @property
+    def equation(self) -> Equation:
+        """The equation, with its sources."""
+        return self.model.initial_value_problem(self.inputs)[0]
+
+    @property
+    def h(self) -> float:
+        """The length of an interval."""
+        return self.model.control.interval_length
+
+    @property
+    def middles(self) -> Float[Array, "intervals *batch tokens features"]:
+        """The states in the middle of intervals, on the straight lines between knots."""
+        return (self.states[1:] + self.states[:-1]) / 2
+
+    def weights(self, s: float) -> PyTree[Float[Array, "intervals ..."]]:
+        """The weights at the fraction s of each interval."""
+        control = self.model.control
+
+        def at(_, interval):
+            return eqx.filter(control.local(interval, s), eqx.is_inexact_array)
+
+        return jax.vmap(at)(jnp.arange(control.num_intervals), control.intervals())
+
+
+class AbstractCost(eqx.Module):
+    """A running cost, `weight` times which training adds to its loss:
+
+        ∫_0^T ℓ(t, u(t), θ(t)) dt ≈ Σ_l h ℓ in the middle of interval l,
+
+    of order 2 in h where u and θ are smooth; so the integral has the order of the scheme, up to
+    2. One of your own writes `__call__`.
+
+    **Arguments:**
+
+    - `weight`: at least 0, with which it is logged and not learned.
+    """
+
+    weight: NonNegativeFloat = eqx.field(static=True)
+
+    @abc.abstractmethod
+    def __call__(self, path: Path) -> Float[Array, ""]:
+        """The integral, without the weight."""
+
+
+class Transport(AbstractCost):
+    """`∫ mean |u_t|² dt`, the kinetic energy of the path, the mean over samples, tokens and
+    features. It keeps the path short and its speed even, and costs no evaluation. Reference:
+    Kan, Li, Osher, arXiv 2501.18793."""
+
+    def __call__(self, path: Path) -> Float[Array, ""]:
+        change = jnp.diff(path.states, axis=0)
+        return jnp.sum(jnp.mean(change**2, axis=range(1, change.ndim))) / path.h
+
+
+class ControlEnergy(AbstractCost):
+    """`∫ |θ|² dt`, the sum over all weights of the equation at depth t; for functions of
+    features over their coefficients."""
+
+    def __call__(self, path: Path) -> Float[Array, ""]:
+        return path.h * _square(path.weights(0.5))
+
+
+class Smoothness(AbstractCost):
+    """`∫ |θ_t|² dt`, as `Σ_l |θ(t_{l+1}) - θ(t_l)|² / h`; of ordinary layers the differences of
+    one and the next, so that they become those of a function of depth. Reference: Haber,
+    Ruthotto, arXiv 1705.03341.
+
+    **Raises:** `InputError` for weights that are the same at all depths.
+    """
+
+    def __call__(self, path: Path) -> Float[Array, ""]:
+        control = path.model.control
+        if not control.depth_axes:
+            raise InputError(
+                f"Smoothness: the weights of {type(control).__name__} are the same at all "
+                "depths and have no derivative; drop this cost (training.costs), or take a "
+                "control such as piecewise_linear."
+            )
+        last = control.local(take(control.intervals(), control.num_intervals - 1), 1.0)
+
+        def change(x, end):
+            return jnp.diff(jnp.concatenate([x, end[None]]), axis=0)
+
+        ends = eqx.filter(last, eqx.is_inexact_array)
+        return _square(jax.tree.map(change, path.weights(0.0), ends)) / path.h
+
+
+class Contraction(AbstractCost):
+    """`∫ mean max(0, μ - level) dt`, the mean over samples, where μ is the logarithmic norm of
+    the field F,
+
+        μ(t) = λ_max((J + Jᵀ) / 2),   J = ∂F(t, u) / ∂u:
+
+    two solutions that are near each other part at the rate μ at most, and come together where
+    it is below 0. Lanczos' method estimates μ from below, by products with J and Jᵀ. The
+    direction that it finds is not differentiated, which gives the gradient of the eigenvalue.
+
+    **Arguments:**
+
+    - `level`: where the cost begins, per layer.
+    - `products`: how many products with each; they cost about as much as evaluations.
+    """
+
+    level: float = eqx.field(static=True, default=0.0)
+    products: PositiveInt = eqx.field(static=True, default=4)
+
+    def __call__(self, path: Path) -> Float[Array, ""]:
+        number = jnp.arange(path.model.control.num_intervals, dtype=path.states.dtype)
+
+        def field(equation, index, interval, u):
+            terms = equation.interval_terms(index, interval).terms
+            rates = [term.vf((index + 0.5) * path.h, u, None) for term in terms]
+            return sum(rates[1:], rates[0])
+
+        def direction(given):
+            *interval, u = given
+            return _fastest(ft.partial(field, fixed, *interval), u, self.products)
+
+        def rate(given):
+            *interval, u, v = given
+            along = jax.jvp(ft.partial(field, equation, *interval), (u,), (v,))[1]
+            return _product(v, along)
+
+        equation = path.equation
+        arrays, static = eqx.partition((equation, path.middles), eqx.is_array)
+        fixed, middles = eqx.combine(lax.stop_gradient(arrays), static)
+        v = lax.map(direction, (number, fixed.intervals(), middles))
+        given = number, equation.intervals(), path.middles, v
+        rates = lax.map(jax.checkpoint(rate), given)
+        hinge = jax.nn.relu(rates - self.level)
+        return path.h * jnp.sum(jnp.mean(hinge, axis=range(1, hinge.ndim)))
+
+
+class ConstraintViolation(AbstractCost):
+    """`∫ mean dist(u, S)² dt`, the mean over samples and tokens, of the states in the middle of
+    intervals: those at the ends of steps are on the constraint of the equation.
+
+    **Arguments:**
+
+    - `constraint`: S; by default that of the equation, on which the last operator is kept.
+
+    **Raises:** `InputError` where there is neither.
+    """
+
+    constraint: AbstractConstraint | None = None
+
+    def __call__(self, path: Path) -> Float[Array, ""]:
+        distances = self._distances(path)
+        return path.h * jnp.sum(jnp.mean(distances**2, axis=range(1, distances.ndim)))
+
+    def _distances(self, path: Path) -> Float[Array, "intervals *batch tokens"]:
+        if self.constraint is not None:
+            return self.constraint.residual(path.middles)
+        if all(isinstance(x, Free) for x in parts(path.model.constraint, AbstractConstraint)):
+            raise InputError(
+                "ConstraintViolation: the equation has no constraint; give it one "
+                "(model.constraint=sphere), or name the set from which the distance is meant: "
+                "training.costs.constraint_violation.options.constraint=sphere."
+            )
+        equation = path.equation
+
+        def residual(given):
+            index, interval, u = given
+            last = operator_fields(equation.interval_terms(index, interval))[-1]
+            return last.constraint((index + 0.5) * path.h).residual(u)
+
+        number = jnp.arange(len(path.middles), dtype=path.states.dtype)
+        return lax.map(residual, (number, equation.intervals(), path.middles))
+
+
+def _fastest(field: Callable[[Array], Array], u: Array, products: int) -> Array:
+    """The direction of length 1, for each sample, in which the symmetric part of the Jacobian
+    is largest, among those of a Krylov space."""
+    _, along = jax.linearize(field, u)
+    across = jax.linear_transpose(along, u)
+
+    def extend(basis, k):
+        image = (along(basis[k]) + across(basis[k])[0]) / 2
+        rest = image
+        for _ in range(2):  # the second time for the rounding of the first
+            shares = jnp.einsum("k...xy,...xy->k...", basis, rest)
+            rest = rest - jnp.einsum("k...,k...xy->...xy", shares, basis)
+        size = jnp.sqrt(_product(rest, rest))[..., None, None]
+        # A space without a further direction is extended by zero.
+        new = size > 1e-5 * jnp.sqrt(_product(image, image))[..., None, None]
+        unit = jnp.where(new, rest / jnp.where(new, size, 1), 0)
+        return basis.at[k + 1].set(unit, mode="drop"), image
+
+    start = jax.random.normal(jax.random.key(0), u.shape, u.dtype)
+    start = start / jnp.sqrt(_product(start, start))[..., None, None]
+    basis = jnp.zeros((products, *u.shape), u.dtype).at[0].set(start)
+    basis, images = lax.scan(extend, basis, jnp.arange(products))
+    matrix = jnp.einsum("j...xy,k...xy->...jk", basis, images)
+    # The eigenvalue of a zero is the lowest one.
+    zero = jnp.einsum("k...xy,k...xy->...k", basis, basis) < 0.5
+    lowest = -1 - jnp.sum(jnp.abs(matrix), axis=(-2, -1))[..., None]
+    shift = jnp.where(zero, lowest, 0)
+    matrix = matrix + jnp.einsum("...k,jk->...jk", shift, jnp.eye(products, dtype=u.dtype))
+    _, vectors = jnp.linalg.eigh(matrix)
+    return jnp.einsum("...k,k...xy->...xy", vectors[..., -1], basis)
+
+
+def _product(a: Array, b: Array) -> Array:
+    """The product of states, for each sample."""
+    return jnp.sum(a * b, axis=(-2, -1))
+
+
+def _square(tree: PyTree[Array]) -> Float[Array, ""]:
+    """The sum of the squares of all numbers."""
+    return sum((jnp.sum(x**2) for x in jax.tree.leaves(tree)), jnp.zeros(()))
