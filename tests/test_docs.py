@@ -85,7 +85,7 @@ def test_the_tests_that_pages_name_exist():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(x, marks=pytest.mark.long) if x == "schemes" else x for x in TABLES]
+    "name", [pytest.param(x, marks=pytest.mark.heavy) if x == "schemes" else x for x in TABLES]
 )
 def test_a_table_on_a_page_is_that_of_the_code(name):
     assert tables()[name] == TABLES[name](), "renew it: python scripts/docs.py --tables"

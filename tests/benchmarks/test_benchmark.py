@@ -65,7 +65,7 @@ def run(monkeypatch):
             (f"march {SIZES} --scheme heun", 5, MEASUREMENT | {"scheme", "depth"}),
             (f"compile {SIZES}", 7, {"compile_seconds", "compile_spread", "depth"}),
         ],
-        heavy=3,
+        heavy=2,
     ),
     ids=lambda value: value.split()[0] if isinstance(value, str) else None,
 )

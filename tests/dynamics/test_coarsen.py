@@ -53,6 +53,7 @@ def test_a_coarsened_model_costs_its_budget_and_is_an_ordinary_model():
     assert shape == (*HELD_OUT.shape, VOCABULARY)
 
 
+@pytest.mark.heavy
 def test_fitted_step_sizes_lessen_the_error_also_on_other_inputs():
     model, read = model_of("post-norm"), mean_over_tokens
     coarse = keep_layers(model, [0, 1, 3])
@@ -94,6 +95,7 @@ def test_a_budget_below_one_interval_is_refused():
 
 
 @pytest.mark.heavy
+@pytest.mark.thorough
 def test_a_budget_below_that_of_the_first_step_of_a_scheme_is_refused():
     """Adams–Bashforth makes two evaluations in its first step and one in each that follows; on
     layers every step is a first one."""

@@ -13,6 +13,7 @@ from ide_transformer.studies.depth import layer_columns, rank_layers
 
 
 @pytest.mark.heavy
+@pytest.mark.thorough
 def test_the_estimate_ranks_layers_as_their_removal_does():
     model = model_of("post-norm", scales=(0.5, 1.2, 0.2, 0.8))
     columns = layer_columns(model, CALIBRATION)

@@ -117,6 +117,7 @@ def test_of_several_steps_in_an_interval_they_are_those_of_a_solve():
 
 
 @pytest.mark.heavy
+@pytest.mark.thorough
 def test_a_scheme_that_carries_something_across_intervals_is_refused():
     """On layers it starts again with each."""
     solver = ide.AdamsBashforth(2)

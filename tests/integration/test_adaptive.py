@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TOKENS, WIDTH, largest, make_equation, random_state
+from helpers import TOKENS, WIDTH, fast_first, largest, make_equation, random_state
 from layered_models import HELD_OUT, model_of
 
 import ide_transformer as ide
@@ -133,16 +133,14 @@ def test_implicit_schemes_adapt_too():
     assert float(solution.stats["field_evaluations"]) > 4 * int(solution.stats["accepted"])
 
 
-@pytest.mark.heavy
+# The estimate is of order h² a step, the error of the solution of order h² in all.
+SPLITTING = ide.LieStrang(ide.RK4()), (1e-3, 1e-5, 1e-7), 1
+# Step doubling controls the error of a step, of order p + 1; that in all is of order p.
+DOUBLING = diffrax.HalfSolver(ide.LieTrotter()), (1e-3, 1e-4, 1e-5), 1 / 2
+
+
 @pytest.mark.parametrize(
-    ("solver", "tolerances", "slope"),
-    [
-        # The estimate is of order h² a step, the error of the solution of order h² in all.
-        (ide.LieStrang(ide.RK4()), (1e-3, 1e-5, 1e-7), 1),
-        # Step doubling controls the error of a step, of order p + 1; that in all is of order p.
-        (diffrax.HalfSolver(ide.LieTrotter()), (1e-3, 1e-4, 1e-5), 1 / 2),
-    ],
-    ids=["splitting", "doubling"],
+    ("solver", "tolerances", "slope"), fast_first(0, [SPLITTING, DOUBLING], heavy=1)
 )
 def test_the_error_follows_the_tolerance(solver, tolerances, slope):
     """In decades in which steps are chosen by the tolerance and not by the intervals."""

@@ -97,7 +97,7 @@ def test_one_wrong_argument_is_refused_or_accepted(name, unchecked):
 
 
 # Those of which the fast fuzzer tries nothing, and some of the others.
-SOME = [*filter(RUNNING.__contains__, NAMES), *NAMES[::4]]
+SOME = [*filter(RUNNING.__contains__, NAMES), *NAMES[::8]]
 
 
 @pytest.mark.parametrize(

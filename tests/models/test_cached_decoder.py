@@ -44,6 +44,7 @@ def check_logits(model, tolerance=1e-12):
     return found
 
 
+@pytest.mark.heavy
 def test_in_low_precision():
     model = filled(language_model)
     low = check_logits(model.with_options(compute_dtype="bfloat16"))
@@ -82,7 +83,7 @@ SOLVERS = {
 }
 
 
-@pytest.mark.parametrize("name", fast_first(2, SOLVERS, heavy=2))
+@pytest.mark.parametrize("name", fast_first(2, SOLVERS, heavy=1))
 def test_schemes(name):
     model = filled(lambda: language_model(**SOLVERS[name]))
     check_logits(model.on(ide.Mesh(intervals=4)) if "4 of 2" in name else model)

@@ -191,7 +191,7 @@ FAST = ["implicit_midpoint", "tsit5"]
 SCHEMES = sorted(schemes(), key=lambda name: name not in FAST)
 
 
-@pytest.mark.parametrize("name", fast_first(1, SCHEMES, heavy=2))
+@pytest.mark.parametrize("name", fast_first(1, SCHEMES, heavy=1))
 def test_every_scheme(name):
     """Without an alarm on causal operators, and with one for a leak."""
     entry = schemes()[name]

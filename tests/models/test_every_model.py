@@ -85,7 +85,6 @@ MODELS = {
     ),
     "SequenceClassifier": (lambda: small.sequence_classifier(class_token=True), TEXT),
     "ImageClassifier": (small.image_classifier, small.normal(2, 4, 6, 1)),
-    "StagedModel": (lambda: ide.StagedModel(small.stages()), small.STAGED),
     "OperatorModel": (
         small.operator_model,
         ide.Field(small.normal(2, 16), ide.TokenDomain.periodic(16).padded(np.arange(16) < 12)),
@@ -96,6 +95,7 @@ MODELS = {
 }
 # A second look.
 MORE = {
+    "StagedModel": (lambda: ide.StagedModel(small.stages()), small.STAGED),
     "ImageEncoder": (small.image_encoder, small.normal(2, 4, 6, 3)),
     "EncoderDecoder": (small.speech_to_text, ide.SourceAndText(small.SPEECH, small.TOKENS)),
 }

@@ -27,8 +27,9 @@ from ide_transformer.models.generate import Draw, write
 
 MODEL = filled(lambda: language_model(intervals=1))
 SPOKEN = filled(speech_to_text)
-PROMPT, LENGTH = TOKENS[:, :2], 3
-SPOKEN_WRITERS = (ide.generate_greedy, ide.generate_beam)
+# Tokens do not wrap around in the dtype of a prompt.
+PROMPT, LENGTH = TOKENS[:, :2].astype(np.int8), 3
+BEAMS = dict(beams=4, length_penalty=1.0)
 
 
 def without_cache(model, prompt, ends, length, draw):
@@ -80,12 +81,12 @@ def test_ten_prompts_of_ten_lengths_are_two_programs(cached):
 
 
 def test_prompts_of_different_lengths_also_beyond_the_context():
-    lengths, length = jnp.array([4, 1]), 8
+    lengths, length = jnp.array([4, 3]), 8
     tokens = jnp.asarray(TOKENS[:, :4])
     mask = jnp.arange(4)[None, :] < lengths[:, None]
     options = dict(key=jax.random.key(0), temperature=0.0)
     text = ide.generate(MODEL, ide.Text(tokens, mask), length, **options)
-    for i, n in enumerate((4, 1)):
+    for i, n in enumerate((4, 3)):
         alone = ide.generate(MODEL, tokens[i, :n], length, **options)
         assert text.tokens[i].tolist() == [*alone.tolist(), *[0] * (4 - n)]
         assert (text.mask[i] == (jnp.arange(4 + length) < n + length)).all()
@@ -125,7 +126,8 @@ def test_tokens_are_drawn_with_the_probabilities_of_the_model(key):
 
 def test_tokens_do_not_wrap_around_in_the_dtype_of_the_prompt():
     options = dict(key=jax.random.key(0), readout_bias=True)
-    model = language_model((feed_forward,), sizes=(300, CONTEXT, WIDTH), own=options)
+    sizes = (300, CONTEXT, WIDTH)
+    model = filled(lambda: language_model((feed_forward,), sizes=sizes, own=options))
     bias = jnp.zeros(300).at[290].set(100.0)
     model = eqx.tree_at(lambda m: m.read_out.bias, model, bias)
     text = ide.generate(model, np.array([1, 2, 3], np.int8), 2, temperature=0.0)
@@ -139,9 +141,9 @@ def test_a_model_that_cannot_be_solved_writes_nothing():
         ide.generate(nan, TOKENS[:, :3], 12, key=jax.random.key(4), top_k=5)
     nan = SPOKEN.inputs.embedding.at[5].set(jnp.nan)
     nan = eqx.tree_at(lambda m: m.inputs.text.embedding, SPOKEN, nan)
-    for generate in SPOKEN_WRITERS:
+    for generate, options in ((ide.generate_greedy, {}), (ide.generate_beam, BEAMS)):
         with pytest.raises(ide.InputError, match="position 2 could not be written"):
-            generate(nan, SPEECH, PROMPT, LENGTH, end=0)
+            generate(nan, SPEECH, PROMPT, LENGTH, end=0, **options)
     # A token that is excluded is no failure.
     logits = jnp.zeros(VOCABULARY).at[5].set(-jnp.inf)
     assert Draw()(logits, jax.random.key(0)) != 5
@@ -187,18 +189,14 @@ def by_hand(beams, end, penalty, length=LENGTH):
 
 
 def test_beam_search_is_that_by_hand():
-    beams, penalty = 4, 1.0
     likely = by_hand(1, VOCABULARY, 1.0)[3]  # a token that ends a text early
-    options = dict(beams=beams, length_penalty=penalty)
-    # Tokens do not wrap around in the dtype of the prompt.
-    small = PROMPT.astype(np.int8)
     for end in (likely, 0):
-        text = ide.generate_beam(SPOKEN, SPEECH, small, LENGTH, end=end, **options)
-        greedy = ide.generate_greedy(SPOKEN, SPEECH, small, LENGTH, end=end)
+        text = ide.generate_beam(SPOKEN, SPEECH, PROMPT, LENGTH, end=end, **BEAMS)
+        greedy = ide.generate_greedy(SPOKEN, SPEECH, PROMPT, LENGTH, end=end)
         assert text.shape == greedy.shape == (2, 2 + LENGTH)
         assert text.dtype == greedy.dtype == int
-        assert text[0].tolist() == by_hand(beams, end, penalty)
-        assert greedy[0].tolist() == by_hand(1, end, penalty)
+        assert text[0].tolist() == by_hand(BEAMS["beams"], end, BEAMS["length_penalty"])
+        assert greedy[0].tolist() == by_hand(1, end, BEAMS["length_penalty"])
 
 
 def test_many_beams_find_the_most_likely_text():

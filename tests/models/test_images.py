@@ -216,6 +216,7 @@ def test_stages_of_an_image_of_another_size():
 
 
 @pytest.mark.heavy
+@pytest.mark.thorough
 def test_each_sample_may_have_steps_of_its_own():
     controller = diffrax.PIDController(rtol=1e-3, atol=1e-3)
     adaptive = FIRST.with_solver(

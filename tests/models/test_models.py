@@ -227,6 +227,7 @@ def test_an_ordinary_model_is_one_of_nodal_functions(velocity):
 
 
 @pytest.mark.heavy
+@pytest.mark.thorough
 def test_outputs_converge_in_width():
     model, a = operator_model(), np.cos(2 * np.pi * np.arange(16) / 16)
     space = ide.FunctionSpace(ide.Cosine(), WIDTH, ide.FeatureDomain(WIDTH))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from golden.cases import CASES, IN_FLOAT32, inputs_of
 from golden.copies import make_archive
-from helpers import GOLDEN, ROOT, largest
+from helpers import GOLDEN, ROOT, fast_first, largest
 
 import ide_transformer as ide
 from ide_transformer.pretrained import families, find_pretrained, load_pretrained
@@ -19,6 +19,12 @@ from ide_transformer.testing import check_family
 
 TOKENS = np.array([1, 5, 2, 9, 0])
 FAMILIES = [name for name in CASES if "," not in name]
+# One variant of each kind; the others are for --thorough.
+VARIANTS = (
+    *("gpt2, untied", "gpt_neox, older", "llama, older", "llama, newer", "qwen2, older"),
+    *("bert, two heads", "t5, gated", "vit, pooler", "dinov2, not gated", "cvt, states"),
+)
+HEAVY = dict.fromkeys([*FAMILIES, *VARIANTS, *CASES])
 
 
 def outputs_for(inputs):
@@ -118,7 +124,7 @@ def test_a_transcript():
 @pytest.mark.heavy
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", fast_first(0, HEAVY, heavy=len(FAMILIES) + len(VARIANTS)))
 def test_the_library_agrees_or_an_option_is_refused(name, tmp_path, thorough):
     pytest.importorskip("transformers").utils.logging.disable_progress_bar()
     from golden import make

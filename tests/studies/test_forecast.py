@@ -7,6 +7,7 @@ from training.tiny_runs import configured
 
 import ide_transformer as ide
 from ide_transformer import training
+from ide_transformer.studies import refinement
 from ide_transformer.studies.refinement import missing, plan_refinement
 from ide_transformer.studies.schemes import budget
 from ide_transformer.studies.schemes.sweep import Trial
@@ -16,17 +17,10 @@ from ide_transformer.training.meshes import drawn_mesh
 from ide_transformer.training.phases import Phase
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    fast_first(
-        0,
-        [
-            (["training.accumulate=2", "training.meshes=[1,2]"],),
-            (["training.refine={0: 1, 10: 2}"],),
-        ],
-        heavy=1,
-    ),
-)
+FORECAST = ["training.accumulate=2", "training.meshes=[1,2]"], ["training.refine={0: 1, 10: 2}"]
+
+
+@pytest.mark.parametrize("overrides", fast_first(0, [(x,) for x in FORECAST], heavy=1))
 def test_no_program_is_compiled_for_a_forecast_alone(monkeypatch, tmp_path, overrides):
     lowered, texts = Phase.lowered, []
 
@@ -56,7 +50,8 @@ def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path):
     assert budget.tokens_of_a_sample(config, task, 10) == tokens
 
 
-def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path):
+def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
+    monkeypatch.setattr(refinement, "seconds_of_a_run", lambda *_: 1.0)
     small = ["model.depth=4", "model.operators=[damping]", "optimizer.warmup=0"]
     config = configured(tmp_path, small)
     rows = plan_refinement(config, budget.Budget(unit="field_evaluations", amount=20.0))

@@ -5,7 +5,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import largest
+from helpers import fast_first, largest
 from running import run_here
 from training.mine import MyHeun
 
@@ -29,7 +29,7 @@ LAYERS = "piecewise_constant"
 
 @pytest.mark.parametrize(
     ("scheme", "control"),
-    [("strang(heun)", LAYERS), ("adams_bashforth(2)", "piecewise_linear")],
+    fast_first(1, [("strang(heun)", LAYERS), ("adams_bashforth(2)", "piecewise_linear")]),
 )
 def test_errors_are_those_of_solve(scheme, control):
     equation, u0 = problem(Case("transformer", control, "sphere"))
@@ -56,6 +56,7 @@ def check(row):
 
 
 @pytest.mark.heavy
+@pytest.mark.thorough
 def test_the_splitting_of_the_paper_converges_only_in_its_consistent_variant():
     printed = measure_order("paper_splitting", LAYERS, "sphere")
     consistent = measure_order("consistent_paper_splitting", LAYERS, "sphere")

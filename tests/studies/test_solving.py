@@ -88,7 +88,7 @@ SMALL = ["model.width=8", "model.heads=2", "model.depth=1"]
 @pytest.mark.parametrize(
     ("name", "overrides"),
     fast_first(
-        1,
+        0,
         [
             # Targets that are not counted, a text of which not all tokens are there, functions.
             ("beds/p_hop", SMALL),

@@ -28,7 +28,8 @@ from training import stub
 from ide_transformer.training import parallel
 
 
-SIZES = {"model": {"width": 16, "context": 8}, "optimizer": {"warmup": 2}}
+MODEL = {"operators": ["attention", "feed_forward"], "width": 16, "context": 8}
+SIZES = {"model": MODEL, "optimizer": {"warmup": 2}}
 TRAINING = {"steps": 6, "batch_size": 8, "checkpoint_every": 3, "evaluate_every": 6}
 
 

@@ -28,7 +28,10 @@ DRAWN = {
 }
 STAGED = {
     **{"data": {"name": "digits"}, "optimizer": {"kind": "muon"}},
-    "model": {"kind": "image_stage", "class_token": True, "stages": [{"depth": 1}, {}]},
+    "model": {
+        **{"kind": "image_stage", "class_token": True, "stages": [{"depth": 1}, {}]},
+        "operators": ["attention", "feed_forward"],
+    },
 }
 
 
@@ -73,6 +76,7 @@ def test_a_run_on_several_meshes_goes_on_to_the_same_bits(drawn, tmp_path):
 
 
 @pytest.mark.heavy
+@pytest.mark.thorough
 def test_a_run_of_stages_goes_on_to_the_same_bits(tmp_path):
     pytest.importorskip("sklearn")
     run = stub.train(tmp_path / "whole", **STAGED)
@@ -181,17 +185,16 @@ def by_hand(model, tokens, layers):
     return model.outputs(u)
 
 
-@pytest.mark.parametrize(
-    ("mesh", "steps", "layers"),
-    [("first", 1, [0]), ("spread", 2, [0, 1]), ("resampled", None, [0, 1])],
-)
-def test_a_model_is_evaluated_with_some_of_its_layers(refined, mesh, steps, layers):
+def test_a_model_is_evaluated_with_some_of_its_layers(refined):
     loaded = training.load_model(refined.path)
-    (row,) = training.evaluate_on_meshes(loaded, [ide.Mesh(intervals=steps)], layers=mesh)
     (batch,) = stub.Stub(4).held_out(32)
-    logits = by_hand(loaded.model, batch.inputs, layers)
-    assert row["evaluations"] == len(layers)
-    assert row["loss"] == pytest.approx(cross_entropy(logits, batch.targets), rel=1e-5)
+    for mesh, steps, layers in (
+        *(("first", 1, [0]), ("spread", 2, [0, 1]), ("resampled", None, [0, 1])),
+    ):
+        (row,) = training.evaluate_on_meshes(loaded, [ide.Mesh(intervals=steps)], layers=mesh)
+        logits = by_hand(loaded.model, batch.inputs, layers)
+        assert row["evaluations"] == len(layers)
+        assert row["loss"] == pytest.approx(cross_entropy(logits, batch.targets), rel=1e-5)
     for wrong, said in (
         (ide.Mesh(intervals=5), "has 2 of them"),
         (ide.Mesh(), "intervals=None"),

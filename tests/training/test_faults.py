@@ -31,7 +31,7 @@ def faulty(monkeypatch):
 
 
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(faulty):
-    config = stub.config()
+    config = stub.config("model.operators=[feed_forward]")
     task = training.build_task(config)
     model = training.build_model(config, task, jax.random.key(0))
     optimizer = training.build_optimizer(config.optimizer, 10)
@@ -63,19 +63,21 @@ def test_a_few_bad_steps_are_skipped(faulty, tmp_path):
     assert summary["bad_steps"] == 3 and summary["rollbacks"] == 0
 
 
+@pytest.mark.parametrize("refined", [False, pytest.param(True, marks=pytest.mark.heavy)])
 def test_after_too_many_a_run_goes_back_once_and_on_with_other_batches(
-    faulty, tmp_path, capsys
+    refined, faulty, tmp_path, capsys
 ):
-    """Here across a refinement. One that is stopped after it goes on in the same way."""
+    """Also across a refinement. One that is stopped after it goes on in the same way."""
     faulty([(0, step) for step in range(6, 10)])
-    more = {"refine": {0: 1, 5: 2}, "checkpoint_every": 4, "evaluate_every": 9}
+    more = {"refine": {0: 1, 5: 2} if refined else {}}
+    more |= {"checkpoint_every": 4, "evaluate_every": 9}
     run = stub.train(tmp_path / "runs", training=SETTINGS | more)
     said = " ".join(capsys.readouterr().out.split())
     assert "up to step 9" in said and "going back to step 4" in said
-    assert said.count("step 5: refined to 2 intervals") == 2
+    assert said.count("step 5: refined to 2 intervals") == 2 * refined
     lines = [line for line in logged(run.path) if "loss" in line]
     assert [line["step"] for line in lines] == list(range(1, 11))
-    assert [line["field_evaluations"] for line in lines] == [1.0] * 5 + [2.0] * 5
+    assert [line["field_evaluations"] for line in lines] == [2.0 - refined] * 5 + [2.0] * 5
     assert all(line["loss"] is not None for line in lines)
     again = stub.resumed(run, tmp_path / "again", after=8)
     assert logged(again.path) == logged(run.path)

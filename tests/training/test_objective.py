@@ -27,7 +27,7 @@ def model():
     """A model with operators of moderate size, in float64."""
     return jax.tree.map(
         lambda x: jnp.asarray(np.asarray(x, float)) if eqx.is_inexact_array(x) else x,
-        stub.model_of(stub.config(), scale=0.5),
+        stub.model_of(stub.config("model.operators=[feed_forward]"), scale=0.5),
     )
 
 
@@ -118,7 +118,7 @@ UNEVEN = Batch(TOKENS[:, :-1], np.where(TOKENS[:, :-1] > 3, -1, TARGETS))
 
 def steps(number, accumulate):
     """The state, the metrics and the weights of some steps of a tiny model."""
-    model = stub.model_of(stub.config())
+    model = stub.model_of(stub.config("model.operators=[feed_forward]"))
     rule = optax.chain(optax.clip_by_global_norm(0.1), optax.adamw(1e-2))
     state, static = training.initial_state(model, rule, jax.random.key(0), average=0.9)
     take = training.make_train_step(

@@ -77,14 +77,6 @@ def adamw(weights, gradients, beta1=BETA1, rate=RATE):
         yield x
 
 
-def test_adamw_is_its_formula():
-    optimizer = build_optimizer(settings(schedule="constant"), 10)
-    for name, decay in DECAYS.items():
-        expected = list(adamw((START[name], decay), [g[name] for g in GRADIENTS]))
-        actual = [weights[name] for weights, _ in descended(optimizer)]
-        np.testing.assert_allclose(actual, expected, rtol=1e-9)
-
-
 def test_the_default_is_adamw_with_a_cosine_to_the_bit():
     config = OptimizerConfig(warmup=2)
     schedule = optax.warmup_cosine_decay_schedule(1e-3 / 3, 1e-3, 2, 20, 1e-4)

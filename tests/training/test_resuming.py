@@ -114,12 +114,14 @@ def test_what_a_start_does_with_a_run_that_is_not_finished_is_said(half, end, ca
     assert eqx.tree_equal(training.load_run(RUN)[0], end)
 
 
-def test_a_run_that_is_made_longer_is_the_run_of_that_length(tmp_path):
+@pytest.mark.parametrize("refined", [False, pytest.param(True, marks=pytest.mark.heavy)])
+def test_a_run_that_is_made_longer_is_the_run_of_that_length(refined, tmp_path):
     """From before its decay on."""
     kept = "optimizer.schedule=warmup_stable_decay", "training.keep=9"
-    refined = "training.refine={0: 1, 2: 2}", "training.steps=10"
-    whole = stub.train(tmp_path / "whole", *kept, *refined)
-    short = stub.train(tmp_path, *kept, "training.refine={0: 1, 0.4: 2}", "training.steps=5")
+    steps, fraction = ("{0: 1, 2: 2}", "{0: 1, 0.4: 2}") if refined else ("{}", "{}")
+    of_ten, of_five = f"training.refine={steps}", f"training.refine={fraction}"
+    whole = stub.train(tmp_path / "whole", *kept, of_ten, "training.steps=10")
+    short = stub.train(tmp_path, *kept, of_five, "training.steps=5")
     longer = stub.resumed(short, tmp_path / "longer", 3, ["training.steps=10"])
     again = stub.resumed(longer, tmp_path / "again", 5)
     assert again.load_config() == whole.load_config()
@@ -128,42 +130,11 @@ def test_a_run_that_is_made_longer_is_the_run_of_that_length(tmp_path):
         assert eqx.tree_equal(training.load_run(run.path)[0], training.load_run(whole.path)[0])
 
 
-def test_a_cosine_begins_again_at_its_rate_on_request(there, capsys):
+def test_a_cosine_begins_again_at_its_rate_on_request(there, capsys, monkeypatch):
+    """A kill before the configuration is written leaves the run as it was."""
     longer = "train.py", "small", "--resume", "training.steps=8"
     output = run_here(capsys, *longer, expected=2)
     assert "step 3 on at other learning rates" in output and "from 0.001, its rate" in output
-    run_here(capsys, *longer, "--restart")
-    run = training.RunFolder(RUN)
-    assert run.load_config().optimizer.restarts == {4: 4} and run.load_summary()["steps"] == 8
-    again = stub.resumed(run, there / "again", 6)
-    assert eqx.tree_equal(training.load_run(again.path)[0], training.load_run(RUN)[0])
-
-
-@pytest.mark.parametrize(
-    ("run", "overrides", "restart", "message"),
-    [
-        (
-            "warmup_stable_decay optimizer.decay=0.6",
-            ["training.steps=8"],
-            True,
-            r"step 4 on .*decay\). Start a new",
-        ),
-        ("constant", ["training.steps=8"], True, "rates of a run of training.steps=8; drop it"),
-        ("constant", ["training.steps=3"], False, "4 there, 3 here.* as many training.steps"),
-        ("constant", ["training.steps=8", "model.std=0.1"], False, "model.std: .* only"),
-    ],
-)
-def test_a_run_that_cannot_be_made_longer_is_left_alone(
-    run, overrides, restart, message, tmp_path
-):
-    path = stub.train(tmp_path, *f"optimizer.schedule={run}".split()).path
-    before = contents(path)
-    with pytest.raises(InputError, match=message):
-        training.resume_run(path, overrides, restart=restart)
-    assert contents(path) == before
-
-
-def test_a_kill_while_a_run_is_made_longer_leaves_a_run(there, monkeypatch):
     replace = Path.replace
 
     def killed(self, target):
@@ -175,8 +146,33 @@ def test_a_kill_while_a_run_is_made_longer_leaves_a_run(there, monkeypatch):
         patch.setattr(Path, "replace", killed)
         training.resume_run(RUN, ["training.steps=8"], restart=True)
     assert resume().load_summary()["steps"] == 4
-    longer = training.resume_run(RUN, ["training.steps=8"], restart=True)
-    assert longer.load_summary()["steps"] == 8
+    run_here(capsys, *longer, "--restart")
+    run = training.RunFolder(RUN)
+    assert run.load_config().optimizer.restarts == {4: 4} and run.load_summary()["steps"] == 8
+    again = stub.resumed(run, there / "again", 6)
+    assert eqx.tree_equal(training.load_run(again.path)[0], training.load_run(RUN)[0])
+
+
+CONSTANT = {
+    ("training.steps=8", "--restart"): "rates of a run of training.steps=8; drop it",
+    ("training.steps=3",): "4 there, 3 here.* as many training.steps",
+    ("training.steps=8", "model.std=0.1"): "model.std: .* only",
+}
+DECAYING = {("training.steps=8", "--restart"): r"step 4 on .*decay\). Start a new"}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "refused"),
+    [("constant", CONSTANT), ("warmup_stable_decay optimizer.decay=0.6", DECAYING)],
+)
+def test_a_run_that_cannot_be_made_longer_is_left_alone(schedule, refused, tmp_path):
+    path = stub.train(tmp_path, *f"optimizer.schedule={schedule}".split()).path
+    before = contents(path)
+    for (*overrides, last), message in refused.items():
+        overrides += [last] * (last != "--restart")
+        with pytest.raises(InputError, match=message):
+            training.resume_run(path, overrides, restart=last == "--restart")
+        assert contents(path) == before
 
 
 def test_a_run_that_is_asked_to_stop_saves_a_checkpoint_and_goes_on(tmp_path, monkeypatch):

@@ -20,13 +20,13 @@ from training import stub
 from training.conftest import TEXT
 
 
-STEPS = 24
+STEPS = 16
 SECTIONS = {
     "data": {"name": "text", "path": "text.txt"},
-    "model": {"context": 16, "dropout": 0.1},
+    "model": {"operators": ["feed_forward"], "dropout": 0.1},
     "training": {
-        **{"steps": STEPS, "batch_size": 8, "log_every": 3, "checkpoint_every": 4},
-        **{"evaluate_every": 8, "keep_best": True, "sample": 4, "refine": {0: 1, 8: 2}},
+        **{"steps": STEPS, "batch_size": 4, "log_every": 3, "checkpoint_every": 4},
+        **{"evaluate_every": 8, "keep_best": True, "refine": {0: 1, 8: 2}},
     },
 }
 # Imports the package once; each run is a process that begins without a device.

@@ -77,13 +77,8 @@ def test_a_run_writes_its_folder_and_can_be_sampled_and_evaluated(train, tmp_pat
 
 
 def test_bad_input_ends_with_status_2_and_writes_no_result(train, tmp_path, capsys):
-    for overrides, message in [
-        ({"model__context": 4000}, "longer than the"),
-        ({"training__seed": 10**20}, "training.seed=100000000000000000000: Input should be"),
-        ({"data__path": "nowhere.txt"}, "no such file"),
-    ]:
-        assert message in train(tmp_path / "runs", expected=2, **overrides)
-        assert not (tmp_path / "runs").exists()
+    assert "no such file" in train(tmp_path / "runs", expected=2, data__path="nowhere.txt")
+    assert not (tmp_path / "runs").exists()
     output = train(tmp_path / "text.txt", expected=2)
     assert output.splitlines()[-1].startswith("error: [Errno 20] Not a directory: ")
     output = run_here(capsys, "sample.py", "none", "--seed", 10**20, expected=2)
@@ -103,6 +98,7 @@ def test_help_has_an_example(script, capsys):
 
 
 @pytest.mark.heavy
+@pytest.mark.thorough
 def test_images_train(tmp_path, capsys):
     sizes = ["training.steps=40", "optimizer.warmup=5", "model.depth=1", "model.dropout=0.0"]
     config = ROOT / "configs/digits_vit.yaml"

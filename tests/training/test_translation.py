@@ -63,14 +63,13 @@ def test_a_run_translates(config, tmp_path, capsys):
     assert json.loads(run.summary.read_text())["test_loss"] > 0
     loaded = training.load_model(run.path)
     greedy = training.translated(loaded, samples=6)
-    beams = training.translated(loaded, samples=6, beams=3)
-    assert len(greedy) == len(beams) == 6
+    assert len(greedy) == 6
     known = {(english, spanish) for _, english, spanish in pairs()}
     assert all((x.source, x.reference) in known for x in greedy)
     pytest.importorskip("sacrebleu")
     perfect = [x._replace(written=x.reference) for x in greedy]
     assert training.bleu(perfect)[0] == pytest.approx(100)
-    assert "BLEU" in run_here(capsys, "translate.py", run.path, "--samples", "4")
+    assert "BLEU" in run_here(capsys, "translate.py", run.path, "--samples", "4", "--beams", 3)
     average = ("--weights", "average", "--samples", "4", "solver.kind=heun")
     said = run_here(capsys, "translate.py", run.path, *average, expected=2)
     assert "training.average" in said

@@ -26,7 +26,8 @@ def f(x):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """A run that names no code."""
-    return stub.train(tmp_path_factory.mktemp("plain"))
+    operators = ["attention", "feed_forward"]
+    return stub.train(tmp_path_factory.mktemp("plain"), model={"operators": operators})
 
 
 @pytest.fixture

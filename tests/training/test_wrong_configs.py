@@ -101,8 +101,9 @@ def test_a_wrong_value_is_refused(refused):
 
 
 @pytest.mark.heavy
-def test_many_wrong_values_are_refused(refused, thorough):
-    wrong_value(refused, 1_000 if thorough else 200)
+@pytest.mark.thorough
+def test_many_wrong_values_are_refused(refused):
+    wrong_value(refused, 1_000)
 
 
 def test_a_misspelt_key_is_refused(base):
