@@ -47,6 +47,16 @@ from .meshes import (
     refine as refine,
     richardson as richardson,
 )
+from .scales import (
+    CoarseHeads as CoarseHeads,
+    Distances as Distances,
+    coarse_heads as coarse_heads,
+    distances as distances,
+    heads_of as heads_of,
+    kernel as kernel,
+    waves as waves,
+    with_coarse_heads as with_coarse_heads,
+)
 from .spectra import (
     Clustering as Clustering,
     clustering as clustering,

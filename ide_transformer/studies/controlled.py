@@ -5,22 +5,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from .. import dynamics
-from ..equation import TokenDomain
+from ..equation import Equation, TokenDomain
 from ..figures import Curve, Part, draw_panels, write_page
+from ..models import Model
 from ..reporting import Row, Terminal, write_json
 from ..training import load_model
 from ..training.evaluation import at_least_one
-from .depth_problem import make_problem
+from .depth_problem import Problem, make_problem
 
 
 # Samples of which spectra are computed; each takes many products with Jacobians.
 _SPECTRA, _EXPONENTS = 2, 8
+# Tokens of a block along each axis, for heads on a coarser grid; the loss is measured with the
+# middle one.
+_BLOCKS = (2, 4, 8)
 
 
 def study_dynamics(
@@ -34,6 +39,12 @@ def study_dynamics(
     - `costate`, `state`: the root mean squares.
     - `log_norm`: the mean over the first samples.
     - `cosine`, `rank`, `clusters`: see `Clustering`; the mean over samples, without padding.
+
+    If there are heads and the tokens are on a grid, a row for each head is in the files too:
+
+    - `distance`, `share at …`: see `Distances`.
+    - `predicted error, 4`, `error, 4`: see `CoarseHeads`, on blocks of so many tokens.
+    - `change of the loss, 4`: where that head alone is computed so.
     """
     at_least_one("samples", samples)
     console = Terminal()
@@ -64,11 +75,76 @@ def study_dynamics(
         for layer in range(len(norms))
     ]
     result = {"path": str(path), "samples": samples, "loss": problem.loss, "layers": rows}
-    write_json(folder / "dynamics.json", {**result, "exponents": exponents.tolist()})
+    result["exponents"] = exponents.tolist()
     parts = _parts(names, rows, exponents, together)
+    if has_scales(equation):
+        say("distances of heads, and each on a coarser grid")
+        result["heads"] = measure_heads(model, problem)
+        result["waves"] = _waves(found.states, equation.domain)
+        parts[-1:-1] = [_scales(result["heads"], result["waves"])]
+    write_json(folder / "dynamics.json", result)
     about = f"{samples} held-out samples; loss: {problem.loss}"
     write_page(folder / "dynamics.html", f"{path} as a controlled system", about, parts)
     return rows
+
+
+def has_scales(equation: Equation) -> bool:
+    """Whether there are heads, and tokens on a grid that can be coarser."""
+    grid = equation.domain.grid
+    return (
+        grid is not None
+        and max(grid) > min(_BLOCKS)
+        and bool(dynamics.heads_of(equation.control(0.0)))
+    )
+
+
+def measure_heads(model: Model, problem: Problem) -> list[dict[str, Any]]:
+    """A row for each head, see `study_dynamics`."""
+    inputs = problem.held_out
+    grid = model.initial_value_problem(inputs)[0].domain.grid
+    sizes = [size for size in _BLOCKS if size < max(grid or ())]
+    middle = sizes[len(sizes) // 2]
+    apart = dynamics.distances(model, inputs)
+    coarse = {size: dynamics.coarse_heads(model, inputs, size) for size in sizes}
+
+    @eqx.filter_jit
+    def losses(model: Model, chosen: ArrayLike) -> Array:
+        changed = dynamics.with_coarse_heads(model, middle, chosen)
+        return jnp.mean(problem.losses(changed(inputs)))
+
+    none = np.zeros(apart.mean.shape, bool)
+    native, rows = losses(model, none), []
+    for layer, head in np.ndindex(none.shape):
+        alone = none.copy()
+        alone[layer, head] = True
+        shares = zip(apart.bands, apart.spectrum[layer, head], strict=True)
+        rows.append(
+            {
+                "layer": layer,
+                "head": head,
+                "distance": float(apart.mean[layer, head]),
+                **{f"share at {band:.3g}": float(share) for band, share in shares},
+                **{
+                    f"predicted error, {k}": float(x.predicted[layer, head])
+                    for k, x in coarse.items()
+                },
+                **{f"error, {k}": float(x.error[layer, head]) for k, x in coarse.items()},
+                f"change of the loss, {middle}": float(losses(model, alone) - native),
+            }
+        )
+    return rows
+
+
+def _waves(states: Array, domain: TokenDomain) -> list[dict[str, Any]]:
+    """A row for each knot: the shares of waves over tokens by their length, the mean over
+    samples."""
+    shares = np.asarray(dynamics.waves(states, domain))
+    shares = shares.mean(axis=tuple(range(1, shares.ndim - 1)))
+    names = [*(f"length {2**k}" for k in range(1, shares.shape[-1])), "mean"]
+    return [
+        {"layer": layer, **{name: float(x) for name, x in zip(names, knot, strict=True)}}
+        for layer, knot in enumerate(shares)
+    ]
 
 
 def _by_operator(kind: str, names: Sequence[str], values: Array) -> dict[str, float]:
@@ -91,6 +167,59 @@ def _clustering(
     ]
     names = ("cosine", "rank", "clusters")
     return {x: np.mean([np.asarray(getattr(one, x)) for one in each], axis=0) for x in names}
+
+
+def _scales(heads: Sequence[Mapping[str, Any]], knots: Sequence[Mapping[str, Any]]) -> Part:
+    layers = sorted({row["layer"] for row in heads})
+
+    def columns(beginning: str) -> list[str]:
+        return [name for name in heads[0] if name.startswith(beginning)]
+
+    def by_head(name: str) -> list[Curve]:
+        return [
+            Curve(f"head {head}", layers, [x[name] for x in heads if x["head"] == head])
+            for head in sorted({row["head"] for row in heads})
+        ]
+
+    def mean(name: str, layer: int) -> float:
+        return float(np.mean([row[name] for row in heads if row["layer"] == layer]))
+
+    bands = columns("share at ")
+    spectra = [
+        Curve(f"layer {layer}", range(len(bands)), [mean(name, layer) for name in bands])
+        for layer in layers
+    ]
+    errors = {
+        title: [
+            Curve(f"blocks of {name.split()[-1]}", layers, [mean(name, x) for x in layers])
+            for name in columns(title)
+        ]
+        for title in ("predicted error", "error")
+    }
+    (change,) = columns("change of the loss")
+    lengths = [name for name in knots[0] if name != "layer"]
+    waves = [Curve(x, range(len(knots)), [row[x] for row in knots]) for x in lengths]
+    edges = ", ".join(name.removeprefix("share at ") for name in bands)
+    looks: Any = dict(x="layer", marker="o")
+    return Part(
+        "Scales",
+        "How far heads look: the mean distance, and the shares of the mass in bands that begin "
+        f"at the distances {edges} (the mean over heads). The error of the outputs of heads "
+        "whose keys and values are means over blocks of tokens, as their kernel predicts it "
+        "and as it is, and the change of the loss where one head alone is computed so. The "
+        "shares of the energy of the state in waves over tokens, by their length in tokens.",
+        {
+            "mean distance": draw_panels(
+                {"": by_head("distance")}, y="distance", log="y", **looks
+            ),
+            "spectrum over distance": draw_panels(
+                {"": spectra}, x="band of distance", y="share of the mass", marker="o"
+            ),
+            "heads on coarser grids": draw_panels(errors, y="relative error", **looks),
+            change: draw_panels({"": by_head(change)}, y=change, **looks),
+            "waves over tokens": draw_panels({"": waves}, y="share of the energy", **looks),
+        },
+    )
 
 
 def _parts(

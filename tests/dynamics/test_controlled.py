@@ -199,5 +199,6 @@ def test_the_command_writes_a_page_and_its_numbers(capsys, tmp_path):
     layers = found["layers"]
     assert len(layers) == model.control.num_intervals and len(found["exponents"]) == 8
     assert layers[0]["costate"] > 0 and layers[-1]["stationarity, FeedForward"] > 0
+    assert len(found["waves"]) == len(layers) + 1 and found["heads"][0]["error, 2"] > 0
     page = (tmp_path / "dynamics.html").read_text()
-    assert page.count("<img") == 6 and "distance from the native outputs" in page
+    assert page.count("<img") == 11 and "distance from the native outputs" in page

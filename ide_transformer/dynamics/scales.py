@@ -1,0 +1,300 @@
+"""Scales of the domain of tokens: how far heads look, waves of a state, and heads that are
+computed on a coarser grid."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
+
+from ..arguments import PositiveInt, checked
+from ..equation import (
+    AbstractOperator,
+    AbstractWrappedOperator,
+    Attention,
+    GaussianAttention,
+    State,
+    TokenDomain,
+    operator_fields,
+    with_fields,
+)
+from ..equation.operators.positions import differences
+from ..errors import InputError
+from ..models import Model
+from .layers import in_layers, stacked_operators
+from .march import March
+
+
+# Operators with a kernel γ_h(x, x') for each head, whose integral sees keys and values alone.
+Kernels = (Attention, GaussianAttention)
+
+
+class Distances(NamedTuple):
+    """How far the heads of each layer look, the mean over queries and samples without padding.
+    Heads of several attentions in a block follow each other.
+
+    - `mean`: `∫ γ_h(x, x') |x - x'| dx'`, in distances of the domain, `[intervals, heads]`.
+    - `spectrum`: the share of the mass of γ_h in each band, `[intervals, heads, bands]`.
+    - `bands`: where bands begin, `0, h, 2h, 4h, …` for grids with steps of h.
+    """
+
+    mean: Float[Array, "intervals heads"]
+    spectrum: Float[Array, "intervals heads bands"]
+    bands: np.ndarray
+
+
+def heads_of(block: Sequence[AbstractOperator]) -> list[Any]:
+    """The operators of a block whose heads have a kernel: `Attention`, `GaussianAttention`, and
+    these inside others, such as `Scaled`."""
+    return [x.innermost for x in block if isinstance(x.innermost, Kernels)]
+
+
+def kernel(
+    attention: Any, u: State, domain: TokenDomain
+) -> Float[Array, "*batch tokens heads others"]:
+    """γ_h(x, x') of all tokens with the quadrature weight of x', so that it sums to 1."""
+
+    def unit_values(own, domain):
+        n = domain.num_tokens
+        unit = jnp.eye(n, dtype=u.dtype)[:, None, :]
+        return (own[0], jnp.broadcast_to(unit, (*own[0].shape[:-1], n))), domain
+
+    means = with_fields(attention, output=_unchanged).over(u, domain, unit_values)
+    return means.reshape(*u.shape[:-1], attention.heads, domain.num_tokens)
+
+
+def distances(model: Model, inputs: PyTree[ArrayLike]) -> Distances:
+    """The distances over which heads look, at the states where layers begin.
+
+    **Raises:** `InputError` for a model without heads or whose tokens are not on a grid, for
+    adaptive steps, and for a scheme that carries something from interval to interval.
+    """
+    domain = _domain("distances", model, inputs)
+    step = min(domain.steps)
+    widest = float(np.hypot.reduce((np.array(domain.grid) - 1) * domain.steps)) / step
+    bands = np.array([0, *2.0 ** np.arange(int(np.log2(max(widest, 1))) + 1)])
+
+    def measure(attentions, u, domain):
+        grid = domain.without_prefix
+        square = jnp.sum(differences(grid, grid) ** 2, axis=-1)
+        apart = jnp.sqrt(square).astype(u.dtype)
+        # Distances are multiples of the step to rounding.
+        inside = jnp.searchsorted(jnp.asarray(bands), apart / step + 1e-4, side="right") - 1
+        inside = jax.nn.one_hot(inside, len(bands), dtype=u.dtype)
+        gamma = jnp.concatenate([kernel(x, u, domain) for x in attentions], axis=-2)
+        gamma = _of_queries(gamma, domain)[..., domain.prefix :, :, domain.prefix :]
+        gamma = jnp.sum(gamma, axis=range(gamma.ndim - 3))
+        mass = jnp.sum(gamma, axis=(0, 2))
+        mean = jnp.einsum("xhz,xz->h", gamma, apart) / mass
+        return mean, jnp.einsum("xhz,xzb->hb", gamma, inside) / mass[:, None]
+
+    mean, spectrum = _measured("distances", model, inputs, measure)
+    return Distances(mean, spectrum, step * bands)
+
+
+def waves(
+    states: Float[Array, "*batch tokens features"], domain: TokenDomain
+) -> Float[Array, "*batch lengths"]:
+    """The shares of the energy `∫ |u|² dx` of states in waves over tokens, by their length:
+    first the differences of neighbours, then those of neighbouring blocks of 2, 4, … points of
+    a grid along each axis, at last the mean over the domain. The shares add up to 1, since
+    they are those of orthogonal parts (Haar's wavelets).
+
+    **Arguments:** `domain`, a grid, whose tokens of weight 0 do not count.
+    """
+    _check_grid("waves", domain)
+    grid, u = domain.without_prefix, states[..., domain.prefix :, :]
+    longest = max(domain.grid or ())
+    sizes = [2**k for k in range((longest - 1).bit_length() + 1)]
+
+    weights = jnp.broadcast_to(grid.shares.astype(u.dtype), u.shape[:-1])
+
+    def energy(size):
+        members = jnp.asarray(_members(grid, size), u.dtype)
+        sums = jnp.einsum("bz,...z,...zf->...bf", members, weights, u)
+        total = jnp.einsum("bz,...z->...b", members, weights)
+        total = jnp.where(total == 0, 1, total)
+        return jnp.sum(jnp.sum(sums**2, axis=-1) / total, axis=-1)
+
+    energies = jnp.stack([*map(energy, sizes), jnp.zeros(u.shape[:-2], u.dtype)], axis=-1)
+    return -jnp.diff(energies, axis=-1) / energies[..., :1]
+
+
+class CoarseHeads(NamedTuple):
+    """Heads whose integral runs over blocks of tokens, with a kernel γ' in the place of γ,
+    `[intervals, heads]`.
+
+    - `predicted`: `‖γ' - γ‖ / ‖γ‖`, the norms over all pairs of tokens: the error in the mean
+      of values that are independent from token to token. It needs γ alone.
+    - `error`: the same of the outputs `∫ γ_h V_h dx' W^O_h` of the head.
+    """
+
+    predicted: Float[Array, "intervals heads"]
+    error: Float[Array, "intervals heads"]
+
+
+def coarse_heads(model: Model, inputs: PyTree[ArrayLike], size: PositiveInt) -> CoarseHeads:
+    """How well each head could be computed on a grid that is coarser by a factor of `size`
+    along each axis: keys and values are replaced by their means over blocks of tokens, one
+    token with the weight of the block. A causal head sees blocks that have ended so, and the
+    tokens after them one by one.
+
+    **Raises:** as `distances`.
+    """
+    _domain("coarse_heads", model, inputs)
+
+    def measure(attentions, u, domain):
+        found = []
+        for attention in attentions:
+            gamma = kernel(attention, u, domain)
+            off = _on_blocks(gamma, attention.causal, domain, size) - gamma
+            weight = attention.output.weight.reshape(attention.heads, -1, u.shape[-1])
+            sizes = []
+            for x in (off, gamma):
+                means = _values(attention, x, u)
+                written = jnp.einsum("...xhd,hdf->...xhf", means, weight.astype(u.dtype))
+                sizes += [_size(_of_queries(y, domain)) for y in (x, written)]
+            found.append((sizes[0] / sizes[2], sizes[1] / sizes[3]))
+        return [jnp.concatenate(x) for x in zip(*found, strict=True)]
+
+    return CoarseHeads(*_measured("coarse_heads", model, inputs, measure))
+
+
+@checked
+def with_coarse_heads(
+    model: Model, size: PositiveInt, chosen: Bool[ArrayLike, "intervals heads"]
+) -> Model:
+    """Compute the chosen heads of a model on a coarser grid, see `coarse_heads`."""
+    layered, chosen = in_layers(model), jnp.asarray(chosen)
+    block, first = [], 0
+    operator: Any
+    for operator in stacked_operators(layered):
+        if heads_of([operator]):
+            last = first + operator.innermost.heads
+            coarse = _OnBlocks(operator.innermost, chosen[:, first:last], size)
+            operator, first = eqx.tree_at(lambda x: x.innermost, operator, coarse), last
+        block.append(operator)
+    expected = (model.control.num_intervals, first)
+    if chosen.shape != expected:
+        raise InputError(
+            f"with_coarse_heads: chosen has shape {chosen.shape}, but the model has {first} "
+            f"heads in each of {expected[0]} intervals; give {list(expected)}."
+        )
+    return eqx.tree_at(stacked_operators, layered, tuple(block))
+
+
+class _OnBlocks(AbstractWrappedOperator):
+    """Attention, some of whose heads are computed on blocks of tokens."""
+
+    operator: Any
+    chosen: Bool[Array, " heads"]
+    size: int = eqx.field(static=True)
+
+    configurable: ClassVar[bool] = False
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        gamma = kernel(self.operator, u, domain)
+        coarse = _on_blocks(gamma, self.operator.causal, domain, self.size)
+        chosen = jnp.broadcast_to(self.chosen[:, None], gamma.shape)
+        means = _values(self.operator, jnp.where(chosen, coarse, gamma), u)
+        return self.operator.output(means.reshape(*u.shape[:-1], -1))
+
+
+def _values(attention: Any, gamma: Float[Array, "..."], u: State) -> Float[Array, "..."]:
+    """`∫ γ_h V_h dx'`, `[..., tokens, heads, head_features]`."""
+    value = attention.projections(u)[2]
+    value = jnp.repeat(value, attention.heads // value.shape[-2], axis=-2)
+    return jnp.einsum("...xhz,...zhd->...xhd", gamma, value)
+
+
+def _on_blocks(
+    gamma: Float[Array, "..."], causal: bool, domain: TokenDomain, size: int
+) -> Float[Array, "..."]:
+    """The kernel for keys that are means over blocks, whose scores are means too."""
+    members = _members(domain, size)
+    weights = jnp.expand_dims(domain.shares.astype(gamma.dtype), (-3, -2))
+    weights = jnp.where(gamma > 0, jnp.broadcast_to(weights, gamma.shape), 0)
+    scores = jnp.log(jnp.where(weights > 0, gamma / jnp.where(weights > 0, weights, 1), 1))
+    blocks = jnp.asarray(members, gamma.dtype)
+    total = jnp.einsum("cz,...z->...c", blocks, weights)
+    means = jnp.einsum("cz,...z->...c", blocks, weights * scores)
+    means = means / jnp.where(total == 0, 1, total)
+    smooth = weights * jnp.exp(jnp.einsum("cz,...c->...z", blocks, means))
+    if causal:
+        ends = members.shape[1] - 1 - np.argmax(members[:, ::-1], axis=1)
+        ended = np.greater_equal.outer(np.arange(domain.num_tokens), ends @ members)
+        smooth = jnp.where(jnp.broadcast_to(ended[:, None], gamma.shape), smooth, gamma)
+    mass = jnp.sum(smooth, axis=-1, keepdims=True)
+    return smooth / jnp.where(mass == 0, 1, mass)
+
+
+def _members(domain: TokenDomain, size: int) -> np.ndarray:
+    """`[blocks, tokens]`, 1 where a token of a grid belongs to a block of so many points along
+    each axis, else 0; blocks at an end may be smaller. A token before the grid is a block."""
+    grid, first = domain.grid or (), np.arange(domain.prefix)
+    places = np.indices(grid).reshape(len(grid), -1) // size
+    shape = [-(-n // size) for n in grid]
+    block = np.concatenate([first, len(first) + np.ravel_multi_index([*places], shape)])
+    return np.equal.outer(np.arange(block.max() + 1), block).astype(float)
+
+
+def _size(x: Float[Array, "*batch tokens heads last"]) -> Float[Array, " heads"]:
+    return jnp.sqrt(jnp.sum(x**2, axis=(*range(x.ndim - 2), -1)))
+
+
+def _of_queries(x: Float[Array, "..."], domain: TokenDomain) -> Float[Array, "..."]:
+    """Zeros at padding, of `[..., tokens, heads, _]`."""
+    if domain.weights is None:
+        return x
+    seen = jnp.broadcast_to(domain.weights > 0, x.shape[:-2])
+    return jnp.where(seen[..., None, None], x, 0)
+
+
+def _domain(name: str, model: Model, inputs: PyTree[ArrayLike]) -> TokenDomain:
+    """The domain of inputs, for a function of that name which needs heads on a grid."""
+    equation, _ = model.initial_value_problem(inputs)
+    if not heads_of(equation.control(0.0)):
+        raise InputError(
+            f"{name}: no operator of the model is an Attention or a GaussianAttention, so that "
+            "no head has a kernel γ(x, x'); give a model that has one."
+        )
+    _check_grid(name, equation.domain)
+    return equation.domain
+
+
+def _check_grid(name: str, domain: TokenDomain) -> None:
+    if domain.grid is None:
+        raise InputError(
+            f"{name}: the tokens are not on a grid, so that they have no blocks of neighbours; "
+            "give a model on TokenDomain.uniform, periodic or midpoint."
+        )
+
+
+def _measured(
+    name: str, model: Model, inputs: PyTree[ArrayLike], measure: Callable[..., PyTree]
+) -> PyTree[Array]:
+    """`measure(attentions, u, domain)` where each interval begins."""
+
+    @eqx.filter_jit
+    def measured(model, inputs):
+        march = March.of(name, model, inputs)
+        equation, states = march.equation, march.states(march.no_pushes)
+
+        def visit(given):
+            index, interval, u = given
+            start = index * equation.control.interval_length
+            terms = equation.interval_terms(index, interval).terms
+            operators = [field.operator(start, None) for field in operator_fields(terms)]
+            return measure(heads_of(operators), u, equation.domain)
+
+        numbers = jnp.arange(equation.control.num_intervals, dtype=states.dtype)
+        return jax.lax.map(visit, (numbers, equation.intervals(), states[:-1]))
+
+    return measured(model, inputs)
+
+
+def _unchanged(x: Array) -> Array:
+    return x
