@@ -47,6 +47,10 @@ from .meshes import (
     refine as refine,
     richardson as richardson,
 )
+from .pontryagin import (
+    Approximations as Approximations,
+    successive_approximations as successive_approximations,
+)
 from .scales import (
     CoarseHeads as CoarseHeads,
     Distances as Distances,

@@ -1,13 +1,16 @@
-"""Running costs: their values and gradients by NumPy, and their orders."""
+"""Running costs: their values and gradients by NumPy, and their orders; a linear–quadratic
+problem by three methods."""
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from helpers import WIDTH, built_control, largest, make_block
 from layered_models import HELD_OUT, LAYERS, model_of
+from scipy.integrate import solve_ivp
 
 import ide_transformer as ide
 from ide_transformer import dynamics
@@ -105,3 +108,87 @@ def test_the_own_constraint_is_violated_between_knots_alone():
     distances = np.asarray(ide.Sphere(1.0, 0.1).residual(middles(path.states)))
     assert float(own) == pytest.approx(np.sum(np.mean(distances**2, axis=(1, 2))), rel=1e-9)
     assert float(own) > 1e-4
+
+
+class Drift(ide.AbstractOperator):
+    """`u_t = A u`, A no weight."""
+
+    matrix: tuple = eqx.field(static=True)
+
+    def __call__(self, u, domain):
+        return u @ jnp.asarray(self.matrix).T
+
+
+class Push(ide.AbstractOperator):
+    """`u_t = θ`."""
+
+    theta: jax.Array
+
+    def __call__(self, u, domain):
+        return jnp.broadcast_to(self.theta, u.shape)
+
+
+def riccati(matrix, start, target, r, depths):
+    """The control of `u_t = A u + θ` that minimises `|u(T) - target|²/2 + r/2 ∫ |θ|² dt`."""
+    n, end = len(start), 2.0
+
+    def backwards(s, y):
+        p, k = y[:-n].reshape(n, n), y[-n:]
+        dp = matrix.T @ p + p @ matrix - p @ p / r
+        return np.append(dp.ravel(), (matrix.T - p / r) @ k)
+
+    options = dict(dense_output=True, rtol=1e-9, atol=1e-9)
+    first = np.append(np.eye(n).ravel(), -target)
+    kept = solve_ivp(backwards, (0, end), first, **options).sol
+
+    def control(t, u):
+        y = kept(end - t)
+        return -(y[:-n].reshape(n, n) @ u + y[-n:]) / r
+
+    u = solve_ivp(lambda t, u: matrix @ u + control(t, u), (0, end), start, **options).sol
+    return np.array([control(t, u(t)) for t in depths])
+
+
+def test_successive_approximations_adamw_and_riccati_agree():
+    number, r = 40, 0.5
+    h = 2 / number
+    matrix = np.array([[0.1, 1.0, 0.0], [-1.0, 0.1, 0.3], [0.0, 0.2, -0.4]])
+    start, target = np.array([1.0, 0.0, -1.0]), np.array([0.5, -1.0, 0.3])
+    drift = Drift(tuple(map(tuple, matrix.tolist())))
+    control = ide.PiecewiseConstant((drift, Push(jnp.zeros((number, 3)))), h)
+    model = ide.StateModel(
+        ide.TokenDomain.uniform(1),
+        3,
+        control=control,
+        constraint=ide.Free(),
+        discretization=ide.Discretization(diffrax.Heun()),
+    )
+    energy, u0 = dynamics.ControlEnergy(r / 2), jnp.asarray(start[None])
+
+    def loss(u):
+        return jnp.sum((u - target[None]) ** 2) / 2
+
+    found = dynamics.successive_approximations(model, u0, loss, [energy], iterations=30)
+    assert (np.diff(found.objectives) <= 0).all()
+
+    rule = optax.adamw(optax.cosine_decay_schedule(0.05, 1000), weight_decay=0.0)
+
+    def step(carry, _):
+        theta, state = carry
+
+        @jax.grad
+        def slope(theta):
+            there = eqx.tree_at(lambda m: m.control.blocks[1].theta, model, theta)
+            return loss(there(u0)) + energy.weight * energy(Path(there, u0, None))
+
+        updates, state = rule.update(slope(theta), state, theta)
+        return (theta + updates, state), None
+
+    theta = control.blocks[1].theta
+    trained, _ = jax.jit(lambda x: jax.lax.scan(step, x, length=1000)[0])(
+        (theta, rule.init(theta))
+    )
+    expected = riccati(matrix, start, target, r, h * (np.arange(number) + 0.5))
+    assert np.abs(expected).max() > 0.5
+    assert np.abs(found.model.control.blocks[1].theta - expected).max() < 1e-3
+    assert np.abs(trained - expected).max() < 1e-3
