@@ -72,17 +72,6 @@ MODELS = {
         ),
         TEXT,
     ),
-    "LanguageModel, functional": (
-        lambda: ide.functional(
-            small.language_model(
-                (small.causal(),),
-                control=ide.Chebyshev,
-                solver=ide.Nesterov(),
-                own=dict(own_velocity=True),
-            )
-        ),
-        small.TOKENS,
-    ),
     "SequenceClassifier": (lambda: small.sequence_classifier(class_token=True), TEXT),
     "ImageClassifier": (small.image_classifier, small.normal(2, 4, 6, 1)),
     "OperatorModel": (
@@ -95,6 +84,17 @@ MODELS = {
 }
 # A second look.
 MORE = {
+    "LanguageModel, functional": (
+        lambda: ide.functional(
+            small.language_model(
+                (small.causal(),),
+                control=ide.Chebyshev,
+                solver=ide.Nesterov(),
+                own=dict(own_velocity=True),
+            )
+        ),
+        small.TOKENS,
+    ),
     "StagedModel": (lambda: ide.StagedModel(small.stages()), small.STAGED),
     "ImageEncoder": (small.image_encoder, small.normal(2, 4, 6, 3)),
     "EncoderDecoder": (small.speech_to_text, ide.SourceAndText(small.SPEECH, small.TOKENS)),

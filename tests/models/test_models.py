@@ -23,7 +23,6 @@ from models.examples import (
     language_model,
     linear,
     normal,
-    operator_model,
     outputs_of,
     sequence_classifier,
     solution_of,
@@ -224,16 +223,6 @@ def test_an_ordinary_model_is_one_of_nodal_functions(velocity):
     assert wide.features == 3 * WIDTH
     assert eqx.filter_eval_shape(wide.solve, TOKENS).u1.shape == (2, CONTEXT, 3 * WIDTH)
     assert largest(outputs_of(wide, TOKENS), outputs_of(model, TOKENS)) < 1e-12
-
-
-@pytest.mark.heavy
-@pytest.mark.thorough
-def test_outputs_converge_in_width():
-    model, a = operator_model(), np.cos(2 * np.pi * np.arange(16) / 16)
-    space = ide.FunctionSpace(ide.Cosine(), WIDTH, ide.FeatureDomain(WIDTH))
-    smooth = eqx.tree_at(lambda m: m.space, model, space, is_leaf=lambda x: x is None)
-    outputs = [outputs_of(smooth.on(ide.Mesh(width=n)), a) for n in (32, 64, 256)]
-    assert largest(outputs[1], outputs[2]) < largest(outputs[0], outputs[2]) / 20
 
 
 def test_what_is_no_function_of_the_features():

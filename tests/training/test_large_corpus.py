@@ -44,7 +44,7 @@ def test_memory_does_not_grow_with_the_text_and_a_killed_run_sees_the_same(tmp_p
         path = write_corpus(tmp_path, f"{size}", documents(shakespeare(), size * 2**20))
         tree = stub.tree(
             data={"name": "dataset", "path": str(path), "validation": 0.0001},
-            model={"width": 16, "context": 64},
+            model={"operators": ["feed_forward"], "width": 16, "context": 64},
             training={"steps": 60, "checkpoint_every": 10, "evaluate_every": 60},
         )
         (tmp_path / f"{size}.yaml").write_text(yaml.safe_dump(tree))

@@ -9,36 +9,16 @@ from pathlib import Path
 import pytest
 import yaml
 from running import logged, run_here
+from training import stub, test_build
 
 from ide_transformer import training
 
 
-OWN = {
-    "name": "own",
-    "data": {"name": "text", "path": "digits.txt", "tokenizer": "characters"},
-    "model": {
-        "kind": "model",
-        "options": {"inputs": "mine:Letters", "read_out": "mine:Doubled"},
-        **{"width": 8, "heads": 2, "depth": 2, "context": 8},
-        "activation": "mine:my_activation",
-        "operators": [
-            "feed_forward",
-            {
-                "kind": "mine:Twice",
-                "options": {"operator": {"kind": "mine:Pull", "options": {"strength": 0.5}}},
-            },
-        ],
-        "normalization": {"kind": "mine:Ball", "options": {"radius": 2.0}},
-    },
-    "control": {"kind": "mine:Growing"},
-    "solver": {"kind": "lie_trotter", "sub_solver": "mine:MyHeun"},
-    "optimizer": {"warmup": 1, "learning_rate": 0.01},
-    "training": {
-        "gradient": "mine:Plain",
-        **{"steps": 4, "batch_size": 4, "log_every": 1, "checkpoint_every": 2},
-        **{"evaluate_samples": 4, "sample": 0},
-    },
-}
+INSIDE = {"operator": {"kind": "mine:Pull", "options": {"strength": 0.5}}}
+TREE = json.loads(json.dumps(test_build.OWN).replace("training.mine", "mine"))
+TREE["data"] = {"name": "text", "path": "digits.txt", "tokenizer": "characters"}
+TREE["model"]["operators"] = ["feed_forward", {"kind": "mine:Twice", "options": INSIDE}]
+OWN = stub.tree(**TREE, name="own")
 
 
 @pytest.mark.heavy

@@ -95,14 +95,3 @@ def test_help_has_an_example(script, capsys):
     output = run_here(capsys, script, "--help")
     called = rf"(scripts/{script}|ide-transformer {script[:-3]}) "
     assert re.search(f"example.*{called}", output, re.DOTALL)
-
-
-@pytest.mark.heavy
-@pytest.mark.thorough
-def test_images_train(tmp_path, capsys):
-    sizes = ["training.steps=40", "optimizer.warmup=5", "model.depth=1", "model.dropout=0.0"]
-    config = ROOT / "configs/digits_vit.yaml"
-    more = "training.batch_size=32", "--runs", tmp_path
-    run_here(capsys, "train.py", config, *sizes, *more)
-    summary = json.loads((tmp_path / "digits_vit/summary.json").read_text())
-    assert summary["test_accuracy"] > 0.25
