@@ -204,8 +204,10 @@ class AbstractLoss(eqx.Module):
         # A solve that failed stopped somewhere; there is nothing to learn from that state.
         loss = figures["loss"]
         loss = loss._replace(total=jnp.where(jnp.all(solution.succeeded), loss.total, jnp.nan))
-        path = Path(model, batch.inputs, solution.us)
-        terms = {f"costs.{name}": cost(path) for name, cost in costs.items()}
+        terms = {
+            f"costs.{name}": cost(Path(model, batch.inputs, solution.us))
+            for name, cost in costs.items()
+        }
         added = [
             cost.weight * value
             for cost, value in zip(costs.values(), terms.values(), strict=True)

@@ -96,7 +96,7 @@ def test_meshes_that_cannot_be_are_refused(override, tmp_path, monkeypatch):
     if override in DIVISORS:
         monkeypatch.setattr(run, "make_layout", lambda parallel: None)
     with pytest.raises((InputError, ValueError), match=(REFUSED | DIVISORS)[override]):
-        stub.train(tmp_path / "runs", override)
+        stub.train(tmp_path / "runs", override, "model.operators=[attention,feed_forward]")
     assert not (tmp_path / "runs").exists()
 
 
