@@ -6,7 +6,6 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
@@ -76,6 +75,8 @@ def _approximated(
     steps: int,
     penalty: float,
 ) -> Approximations:
+    import optax
+
     theta, static = eqx.partition(model.control, eqx.is_inexact_array)
     rule, h = optax.lbfgs(), model.control.interval_length
 

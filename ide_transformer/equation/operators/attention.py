@@ -228,7 +228,10 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
             normalization=self.normalization.at_points(space),
         )
 
-    def over(self, u: State, domain: TokenDomain, others: Others) -> State:
+    # As many features as `output` writes, which may be read in the place of a rate.
+    def over(
+        self, u: State, domain: TokenDomain, others: Others
+    ) -> Float[Array, "*batch tokens written"]:
         return self.over_projections(self.projections(u), domain, others)
 
     def over_projections(

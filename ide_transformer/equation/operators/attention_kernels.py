@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...arguments import NonNegativeFloat, NonNegativeInt, PositiveInt
 from ..arrays import State
@@ -87,7 +87,10 @@ class GaussianAttention(AbstractCausalKernel, AbstractTokenIntegral):
     **Arguments:** see `Attention`.
     """
 
-    def over(self, u: State, domain: TokenDomain, others: Others) -> State:
+    # As many features as `output` writes, which may be read in the place of a rate.
+    def over(
+        self, u: State, domain: TokenDomain, others: Others
+    ) -> Float[Array, "*batch tokens written"]:
         query, key, value = self.projections(u)
         # One feature more, for half of the square; `integral` divides by the root of d + 1.
         half = -jnp.sum(key**2, axis=-1, keepdims=True) / 2
