@@ -16,15 +16,15 @@ from matplotlib.figure import Figure
 from scipy.optimize import minimize
 
 from commands import start
-from ide_transformer import dynamics, load_model
+from ide_transformer import InputError, dynamics, load_model
 from ide_transformer.dynamics.march import March
 from ide_transformer.figures.plots import literal, save_figure
 from ide_transformer.reporting import Terminal, show_table, write_json
 from ide_transformer.studies.depth_problem import make_problem
 
 
-# A probability of 0.9, and how near the log-odds have to come.
-LEVEL, NEAR = float(np.log(9)), 0.02
+# How near the log-odds have to come.
+NEAR = 0.02
 EXAMPLES = """\
   python scripts/steering.py glassllm runs/digits --out steering
 """
@@ -35,6 +35,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--samples", type=int, default=64, help="inputs (default: 64)")
     parser.add_argument("--tokens", type=int, default=16, help="of texts (default: 16)")
+    parser.add_argument(
+        "--probability", type=float, default=0.9, help="of the output (default: 0.9)"
+    )
     parser.add_argument("--iterations", type=int, default=40, help="of Gauss–Newton")
     parser.add_argument(
         "--optimised",
@@ -58,6 +61,9 @@ def run(options: argparse.Namespace) -> None:
 
 def steered(path: str, options: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray]:
     """A row of energies, and the mean shares of the energy over layers and tokens."""
+    if not 0 < options.probability < 1:
+        raise InputError(f"--probability {options.probability}: give one between 0 and 1.")
+    level = float(np.log(options.probability / (1 - options.probability)))
     loaded = load_model(path)
     model, inputs = loaded.model, make_problem(loaded, 1, options.samples).held_out
     outputs = eqx.filter_eval_shape(model, inputs)
@@ -75,15 +81,20 @@ def steered(path: str, options: argparse.Namespace) -> tuple[dict[str, Any], np.
     def odds(outputs):
         return dynamics.log_odds(scores(outputs), targets)
 
-    found = dynamics.steer(model, inputs, odds, LEVEL, iterations=options.iterations)
+    found = dynamics.steer(model, inputs, odds, level, iterations=options.iterations)
     single = []
     for layer in range(model.control.num_intervals):
         alone = dynamics.steer(
-            model, inputs, odds, LEVEL, intervals=[layer], iterations=options.iterations
+            model, inputs, odds, level, intervals=[layer], iterations=options.iterations
         )
-        there = np.abs(alone.reached - LEVEL) < NEAR
+        there = np.abs(alone.reached - level) < NEAR
         single.append(np.where(there, alone.energy, np.inf))
-    there = np.abs(found.reached - LEVEL) < NEAR
+    there = np.abs(found.reached - level) < NEAR
+    if not there.any():
+        raise InputError(
+            f"{path}: no input comes to a probability of {options.probability}; give more "
+            "--iterations, or a lower --probability."
+        )
     ratios = np.asarray(found.energy / np.min(single, axis=0))[there]
     above = [
         float(found.energy[i])
@@ -120,7 +131,7 @@ def optimum(model: Any, inputs: Any, target: int, scores: Any, level: float) -> 
 
     @jax.jit
     def gap_and_energy(v):
-        pushes = v.reshape(zeros[1:].shape)
+        pushes = v.reshape(zeros[1:].shape).astype(zeros.dtype)
         states = march.states(zeros.at[1:].set(h * pushes))
         off = dynamics.log_odds(scores(model.outputs(states[-1])), target)[0] - level
         return off, h * jnp.sum(pushes**2)

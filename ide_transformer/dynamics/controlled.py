@@ -22,7 +22,7 @@ from .march import March
 Judged = Callable[[PyTree[Array]], Float[Array, "..."]]
 
 # Of a step, that of the least energy and distance to the level is taken.
-_SIZES = 0.5 ** np.arange(8)
+_SIZES = tuple(0.5**k for k in range(8))
 
 
 class Costates(NamedTuple):
@@ -150,6 +150,7 @@ def _steered(
     march = March.of("steer", model, inputs)
     h, zeros = march.equation.control.interval_length, march.no_pushes
     acts = acts.astype(zeros.dtype).reshape(-1, *[1] * (zeros.ndim - 1))
+    level = level.astype(zeros.dtype)
 
     def total(v):
         """The sum over samples, each of which sees its own pushes alone."""

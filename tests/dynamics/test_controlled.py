@@ -202,3 +202,18 @@ def test_the_command_writes_a_page_and_its_numbers(capsys, tmp_path):
     assert len(found["waves"]) == len(layers) + 1 and found["heads"][0]["error, 2"] > 0
     page = (tmp_path / "dynamics.html").read_text()
     assert page.count("<img") == 11 and "distance from the native outputs" in page
+
+
+@pytest.mark.heavy
+def test_the_script_compares_energies_of_steering(capsys, tmp_path):
+    given = "--samples", "2", "--tokens", "3", "--optimised", "1", "--out", tmp_path
+    assert "no input comes to a probability of 0.9; give more --iterations" in run_here(
+        capsys, "steering.py", GOLDEN / "gpt2", *given, "--iterations", "1", expected=2
+    )
+    given += "--probability", "0.05"
+    run_here(capsys, "steering.py", GOLDEN / "gpt2", *given)
+    (row,) = json.loads((tmp_path / "steering.json").read_text())
+    assert row["reached"] == row["inputs"] == 2 and (tmp_path / "steering_gpt2.png").exists()
+    # To push at all depths costs no more than in one layer, and an optimiser finds no less.
+    assert row["ratio, 95 %"] < 1 and abs(row["above the optimiser"][0]) < 0.02
+    assert sum(row["share of each layer"]) == pytest.approx(1)
