@@ -1,6 +1,7 @@
 """The cost of a step of training of emulators, beside networks of APEBench."""
 
 import argparse
+import functools as ft
 
 import equinox as eqx
 import jax
@@ -28,7 +29,7 @@ def emulators(options: argparse.Namespace, rounds: Rounds) -> Rows:
     functions = jax.random.normal(jax.random.key(0), (2, options.batch, 1, options.points))
     optimizer = optax.adam(1e-3)
 
-    def step(weights, state, static, before, after):
+    def step(static, weights, state, before, after):
         def loss(weights):
             network = eqx.combine(weights, static)
             return jnp.mean((jax.vmap(network)(before) - after) ** 2)
@@ -42,11 +43,8 @@ def emulators(options: argparse.Namespace, rounds: Rounds) -> Rows:
         network = network_of(cell, jax.random.PRNGKey(0))
         weights, static = eqx.partition(network, eqx.is_inexact_array)
         parameters[name] = sum(x.size for x in jax.tree.leaves(weights))
-
-        def program(weights, state, before, after, static=static):
-            return step(weights, state, static, before, after)
-
-        programs[name] = program, (weights, optimizer.init(weights), *functions)
+        given = weights, optimizer.init(weights), *functions
+        programs[name] = ft.partial(step, static), given
     rows = measured(programs, rounds, points=options.points, batch=options.batch)
     return [{**row, "parameters": parameters[row["name"]]} for row in rows]
 

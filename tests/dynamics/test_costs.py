@@ -34,7 +34,7 @@ def middles(states):
 
 
 def log_norm(model, layer, u):
-    """That of the field of a layer, from its Jacobian."""
+    """The logarithmic norm of the field of a layer, from its Jacobian."""
     equation, _ = model.initial_value_problem(INPUTS)
     jacobian = jax.jacobian(lambda u: equation.vector_field(layer + 0.5, u))(u)
     matrix = jacobian.reshape(u.size, u.size)
