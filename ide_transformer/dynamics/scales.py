@@ -190,7 +190,7 @@ class _OnBlocks(AbstractWrappedOperator):
     """Attention, some of whose heads are computed on blocks of tokens."""
 
     operator: Any
-    chosen: Bool[Array, " heads"]
+    chosen: Bool[Array, "*layers heads"]
     size: int = eqx.field(static=True)
 
     configurable: ClassVar[bool] = False
