@@ -72,12 +72,12 @@ def run(options: argparse.Namespace) -> None:
         print(f"{number} of {len(chosen)}: {', '.join(each)}", end=" ", flush=True)
         rows.append(row := measure_order(*each))
         print(f"order {row.observed_order:.2f}, by theory {row.expected_order}", flush=True)
+        if options.json:
+            write_json(options.json, [row._asdict() for row in rows])
         # The number of compiled programs that a process may hold is limited.
         jax.clear_caches()
-    table = [row._asdict() for row in rows]
-    shown = [{k: row[k] for k in row if k not in ("steps", "errors")} for row in table]
+    hidden = {"steps", "errors"}
+    shown = [{k: x for k, x in row._asdict().items() if k not in hidden} for row in rows]
     show_table(shown, _HEADINGS)
-    if options.json:
-        write_json(options.json, table)
     if options.figure:
         plot_orders(options.figure, rows)
