@@ -31,12 +31,10 @@ def public_names() -> dict[int, list[str]]:
     names: dict[int, list[str]] = {}
     for face in FACES:
         module = importlib.import_module(face)
-        own = Path(str(module.__file__))
-        # Those of the package are listed in files of their own, also in its rooms.
-        files = own, *own.parent.glob("public.py"), *own.parent.glob("*/public.py")
-        source = "\n".join(file.read_text(encoding="utf-8") for file in files)
-        for name in re.findall(r"\b(\w+) as \1\b", source):
-            names.setdefault(id(getattr(module, name)), []).append(f"{face}.{name}")
+        for name in dir(module):
+            found = getattr(module, name)
+            if not name.startswith("_") and not inspect.ismodule(found):
+                names.setdefault(id(found), []).append(f"{face}.{name}")
     return {key: sorted(found, key=len) for key, found in names.items()}
 
 
