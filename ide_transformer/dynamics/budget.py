@@ -281,8 +281,7 @@ def _errors(
 
 
 def _extrapolated(here: Array, solve: FunctionSolve, resolution: str) -> Float[Array, "..."]:
-    """The error of outputs, from what two refinements change: if they are of order p in the
-    points, the second is 2^-p of the first, and so are those that would follow."""
+    """The error of outputs, from two refinements and the order that they show."""
     domain = solve.domain
     once, twice = (solve.finer(resolution, factor).outputs(domain) for factor in (2, 4))
     first, second = jnp.linalg.norm(here - once), jnp.linalg.norm(once - twice)

@@ -209,8 +209,7 @@ class ConstraintViolation(AbstractCost):
 
 
 def _fastest(field: Callable[[Array], Array], u: Array, products: int) -> Array:
-    """The direction of length 1, for each sample, in which the symmetric part of the Jacobian
-    is largest, among those of a Krylov space."""
+    """The direction in which the symmetric part of the Jacobian is largest, by Lanczos."""
     _, along = jax.linearize(field, u)
     across = jax.linear_transpose(along, u)
 

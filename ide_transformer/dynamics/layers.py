@@ -40,10 +40,8 @@ def in_layers(model: Model) -> Model:
 
         u_t = Σ_i λ_{l,i} A_i(u; θ_l),   l = ⌊t⌋,   λ = 1 at first:
 
-    its control as `PiecewiseConstant` of `Scaled` operators. Weights that are shared over
-    depth become as many copies. θ_l is θ at the beginning of interval l: all of it for
-    layered and tied weights, and for any other all that a step of Euler's method sees.
-    """
+    its control as `PiecewiseConstant` of `Scaled` operators, θ_l that of the beginning of
+    interval l."""
 
     def scaled(block):
         return tuple(Scaled(operator, jnp.ones(())) for operator in block)
@@ -155,8 +153,7 @@ def _names(layers: np.ndarray) -> np.ndarray:
 
 
 def _take(model: Model, layers: np.ndarray) -> Model:
-    """A model in layers with the listed steps only, each operator with its step size and its
-    constraint. An interval with one constraint for all operators takes that of its last."""
+    """A model in layers with the listed steps only, each with its constraint."""
     operators = tuple(map(_rows, stacked_operators(model), layers.T))
     control = PiecewiseConstant(operators, model.control.interval_length)
     constraint = model.constraint

@@ -17,8 +17,7 @@ from ..models import Model
 
 
 class March(NamedTuple):
-    """The equation that a model solves for some inputs, its initial state, and its native
-    steps, each interval a solve by itself."""
+    """The equation of a model for some inputs, its initial state, and its native steps."""
 
     equation: Equation
     u0: Float[Array, "*batch tokens features"]
@@ -27,11 +26,7 @@ class March(NamedTuple):
 
     @classmethod
     def of(cls, name: str, model: Model, inputs: PyTree[ArrayLike]) -> "March":
-        """For a function of that name.
-
-        **Raises:** `InputError` for adaptive steps, and for a scheme that carries something
-        from interval to interval.
-        """
+        """For a function of that name, which needs equal steps and no memory."""
         equation, u0, steps = problem(name, model, inputs)
         refuse_memory(name, equation, model.discretization.solver, u0)
         # The loop of diffrax over the stages of a Runge–Kutta method has no forward mode.
@@ -61,8 +56,7 @@ class March(NamedTuple):
 def problem(
     name: str, model: Model, inputs: PyTree[ArrayLike]
 ) -> tuple[Equation, Float[Array, "*batch tokens features"], int]:
-    """The equation that a model solves for these inputs, its initial state and the number of
-    equal steps in each interval, for a function of that name."""
+    """The equation that a model solves, its initial state, and its equal steps."""
     if model.discretization.stepsize_controller is not None:
         raise InputError(
             f"{name}: the model has adaptive steps, which are not the same for other states; "
@@ -115,8 +109,7 @@ def over_interval(
 def refuse_memory(
     name: str, equation: Equation, solver: diffrax.AbstractSolver, u0: Array
 ) -> None:
-    """Refuses a scheme that carries something from interval to interval, for a function of
-    that name in which each interval is a solve by itself."""
+    """Refuses a scheme that carries something from interval to interval."""
     field = solvers.StepField(equation.terms_of(0), 0.0, equation.control.interval_length)
     if equation.continuous or not solvers.restarts_at_jumps(solver):
         solvers.start_inside(name, solver, field, u0, "solver=LieTrotter()")

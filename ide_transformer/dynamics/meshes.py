@@ -252,8 +252,7 @@ def outputs_of(model: Model, inputs: PyTree[ArrayLike]) -> PyTree[Array]:
 
 @eqx.filter_jit
 def field_evaluations(model: Model, inputs: PyTree[ArrayLike]) -> Float[Array, ""]:
-    """Field evaluations of one solve, the mean over samples that have steps of their own.
-    Those of fixed steps are known without a solve, which the compiler then leaves out."""
+    """Field evaluations of one solve, the mean over samples."""
     return jnp.mean(model.solve(inputs).stats["field_evaluations"])
 
 
@@ -280,8 +279,7 @@ def square(y: PyTree[Array]) -> Float[Array, ""]:
 
 
 def zero_padding(y: Float[Array, "..."], domain: TokenDomain) -> Float[Array, "..."]:
-    """Outputs of the form `[..., tokens, values]` with zeros at padded tokens; any others
-    unchanged."""
+    """Outputs `[..., tokens, values]` with zeros at padded tokens; others unchanged."""
     weights = domain.weights
     if weights is None or y.shape[:-1][-weights.ndim :] != weights.shape:
         return y

@@ -232,8 +232,7 @@ def _on_blocks(
 
 
 def _members(domain: TokenDomain, size: int) -> np.ndarray:
-    """`[blocks, tokens]`, 1 where a token of a grid belongs to a block of so many points along
-    each axis, else 0; blocks at an end may be smaller. A token before the grid is a block."""
+    """`[blocks, tokens]`, 1 where a token of a grid belongs to a block, else 0."""
     grid, first = domain.grid or (), np.arange(domain.prefix)
     places = np.indices(grid).reshape(len(grid), -1) // size
     shape = [-(-n // size) for n in grid]

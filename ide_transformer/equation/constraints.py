@@ -194,8 +194,7 @@ class AbstractNormalization(AbstractRescaling):
 
 
 class AbstractCentredNormalization(AbstractNormalization):
-    """A normalisation that subtracts the mean of each token first, so that P(v) has mean 0
-    and, but for eps, variance 1."""
+    """A normalisation that subtracts the mean of each token first."""
 
     def centre(self, v: Features) -> Features:
         return v - self.mean(v)

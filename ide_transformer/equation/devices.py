@@ -39,8 +39,7 @@ def token_devices() -> int:
 def divided(
     shape: tuple[int, ...], names: tuple[str | None, ...], sizes: Mapping[str, int]
 ) -> PartitionSpec:
-    """The places of an array in a layout of these sizes, `names` of its axes keys of
-    `LAYOUT_AXES`. An axis that the devices do not divide stays whole."""
+    """The places of an array, the `names` of its axes keys of `LAYOUT_AXES`."""
     parts: list[tuple[str, ...] | None] = []
     for length, name in zip(shape, names, strict=True):
         axes = tuple(axis for axis in LAYOUT_AXES[name] if sizes.get(axis, 1) > 1)

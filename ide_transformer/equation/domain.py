@@ -419,8 +419,7 @@ def grid_of(name: str, domain: TokenDomain) -> tuple[int, ...]:
 
 
 def by_samples(tree: PyTree, axes: int = 1) -> PyTree[bool]:
-    """For each array whether it has so many axes of samples; the points of a domain have
-    none."""
+    """For each array whether it has so many axes of samples; points have none."""
 
     def of_part(part: Any) -> Any:
         if not isinstance(part, TokenDomain):

@@ -197,8 +197,7 @@ class FeatureMap(eqx.Module):
         return c if self.duals is None else c @ self.duals.T.astype(c.dtype)
 
     def of_factors(self, c: Float[Array, " modes"]) -> Float[Array, " points"]:
-        """`c̄ + P (c - c̄)`, c̄ the mean of c: a factor that is the same for all features stays
-        it."""
+        """`c̄ + P (c - c̄)`, c̄ the mean of c: a constant factor stays it."""
         mean = jnp.mean(c)
         return mean + self.of_values(c - mean)
 

@@ -23,8 +23,7 @@ PointRule: TypeAlias = Literal["midpoint", "periodic", "gauss_legendre", "clensh
 
 
 def lagrange(points: np.ndarray, x: np.ndarray | float) -> np.ndarray:
-    """The factors of the values at the points, `[..., number]`, in the polynomial through them
-    at x, `[...]`: `Π_{k≠j} (x - p_k) / (p_j - p_k)`."""
+    """The factors of values at `points: [..., number]` in the polynomial through them at x."""
     factors = np.ones_like(points)
     for j, k in itertools.permutations(range(points.shape[-1]), 2):
         factors[..., j] *= (x - points[..., k]) / (points[..., j] - points[..., k])
@@ -32,12 +31,8 @@ def lagrange(points: np.ndarray, x: np.ndarray | float) -> np.ndarray:
 
 
 class Rule(NamedTuple):
-    """Weights `w_j` of `∫ g dx ≈ Σ_j w_j g(x_j)` over an interval.
-
-    - `end_weights[r, j]`: the weight of x_j in the integral that ends at x_{j+r}, in the place
-      of w_j, which it has in all that end later than the rows say.
-    - `ends[r, j]`: x_{j+r}, and a number beyond all points where there is none.
-    """
+    """Weights `w_j` of `∫ g dx ≈ Σ_j w_j g(x_j)` over an interval; `end_weights[r, j]` is that of
+    x_j in the integral that ends at x_{j+r}, `ends[r, j]`, or beyond all points."""
 
     weights: Float[Array, " points"]
     end_weights: Float[Array, "ends points"]
@@ -137,8 +132,7 @@ def _clenshaw_curtis(points: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cells(points: ArrayLike, bounds: Bounds | None) -> np.ndarray:
-    """The sizes of the parts of a box, `[points]`, that are nearest to each of the points,
-    `[points]` or `[points, dimension]`."""
+    """The sizes of the parts of a box that are nearest to each of the points."""
     x, name = np.asarray(points, float), "TokenDomain.from_points"
     x = x.reshape(len(x), -1)
     if x.shape[1] > 2:
@@ -179,8 +173,7 @@ def _nearest(x: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 def _voronoi(x: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Mirrored at a side, points have cells that end there. A point on a side is its own
-    image, and half of its cell is inside."""
+    """The areas of Voronoi's cells: of points mirrored at a side they end there."""
     from scipy.spatial import ConvexHull, Voronoi
 
     on_sides = x[:, :, None] == box
@@ -206,8 +199,7 @@ def _check_points(name: str, x: Array, least: int) -> None:
 
 
 def _gaps(x: Array) -> Array:
-    """The distances of neighbours; not a number where a compiled program is given points that
-    are not in order."""
+    """The distances of neighbours; not a number where they are traced and out of order."""
     gaps = jnp.diff(x)
     return jnp.where(gaps > 0, gaps, jnp.nan)
 

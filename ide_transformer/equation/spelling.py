@@ -19,8 +19,7 @@ _ARRAYS = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 
 
 def spelled(x: Any, depth_axes: int = 0) -> str:
-    """An object as its constructor is called, with shapes in the place of arrays, without
-    `depth_axes` of their leading axes, and without what has its default: `Strang(Heun())`."""
+    """An object as its constructor is called, with shapes for arrays, without defaults."""
     if isinstance(x, _ARRAYS):
         return f"[{','.join(map(str, x.shape[depth_axes:]))}]"
     if isinstance(x, Linear):

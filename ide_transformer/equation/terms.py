@@ -24,20 +24,16 @@ from .tree import map_parts, parts
 
 
 class OperatorField(eqx.Module):
-    """The vector field of one operator, `(t, u, args) ↦ tangent(u, A_i(u; θ(t)))`.
+    """The vector field of one operator, `(t, u, args) ↦ tangent(u, A_i(u; θ(t)))`, which knows
+    its constraint."""
 
-    It knows its constraint, so that a projecting scheme can find it in the terms.
-
-    - `block_at`, `constraint_at`: depth to the block and to the constraint there (one for
-      all operators, or a tuple with one for each).
-    - `index`: i, which operator of the block.
-    - `clock`: from the depth of a scheme to that of the weights; by default the same.
-    """
-
+    # The block and the constraint at a depth, one for all operators or one for each.
     block_at: Callable[[Depth], PyTree]
     constraint_at: Callable[[Depth], PyTree]
     domain: TokenDomain
+    # i, of the block.
     index: int = eqx.field(static=True)
+    # From the depth of a scheme to that of the weights.
     clock: Callable[[Depth], Depth] | None = None
 
     def __call__(self, t: Depth, u: State, args: PyTree) -> State:
@@ -110,8 +106,7 @@ class _Slow(eqx.Module):
 
 
 def map_operators(terms: PyTree, kinds: tuple[type, ...], change: Callable) -> PyTree:
-    """The terms whose operators and constraints, the parts of these kinds, are changed at each
-    depth by a function, which is a tree for JAX."""
+    """Change the parts of these kinds, operators or constraints, at each depth."""
 
     def changed(field: OperatorField, _: int) -> OperatorField:
         functions = field.block_at, field.constraint_at
@@ -131,12 +126,7 @@ class _Changed(eqx.Module):
 
 
 def holding(terms: PyTree, moving: Bool[Array, "*batch tokens"]) -> PyTree:
-    """The terms of
-
-        u_t(x) = m(x) Σ_i A_i(u)(x),   m(x) ∈ {0, 1},
-
-    `moving` m, in which the tokens with m = 0 keep their state, and the others still see it.
-    """
+    """The terms of `u_t(x) = m(x) Σ_i A_i(u)(x)`, m the tokens that are `moving`."""
     kinds = AbstractOperator, AbstractConstraint
     return map_operators(terms, kinds, Partial(_held, moving[..., None]))
 

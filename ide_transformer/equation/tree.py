@@ -23,8 +23,7 @@ def map_parts(
     kind: type[Part] | tuple[type[Part], ...],
     change: Callable[[Part, int], PyTree],
 ) -> PyTree:
-    """The tree with `change(part, place)` for each part of a kind, or of one of several;
-    `place` is the number of leaves before the part."""
+    """The tree with `change(part, place)` for each part of a kind, or of several."""
     is_part = _is(kind)
     leaves, structure = jax.tree.flatten(tree, is_leaf=is_part)
     changed = [change(x, i) if is_part(x) else x for i, x in enumerate(leaves)]

@@ -26,8 +26,7 @@ def adapt(
     start: Start,
     gradient: AbstractGradient,
 ) -> Trajectory:
-    """At most `max_steps` steps in each interval, chosen by the controller. An interval starts
-    with the step that the last one would have taken next; after a failure none are taken."""
+    """At most `max_steps` steps in each interval, chosen by the controller."""
     u0, args, output = start
     check_number(equation, solver, None)
     length, dtype = equation.control.interval_length, u0.dtype
@@ -76,8 +75,7 @@ def adapt(
 
 
 class _State(NamedTuple):
-    """The state of the wrapped controller, and its proposals: the step for the next interval to
-    start with, and the last one."""
+    """The state of the wrapped controller, the step for the next interval, and the last one."""
 
     wrapped: PyTree
     proposal: ArrayLike
@@ -85,9 +83,7 @@ class _State(NamedTuple):
 
 
 class KeepsProposal(diffrax.AbstractStepSizeController):
-    """A step size controller that keeps the step it would take next in its state. The last step
-    of an interval is cut short by the boundary; the one proposed before the cut is the better
-    guess, so the larger of the two is kept."""
+    """A controller that keeps the step it proposed before a boundary cut it short."""
 
     controller: diffrax.AbstractStepSizeController
     # The name of the scheme.
@@ -120,12 +116,7 @@ class KeepsProposal(diffrax.AbstractStepSizeController):
 
 
 class TokenNorm(eqx.Module):
-    """The root mean square over the tokens that are not padding and over features,
-
-        ‖e‖² = Σ_j [w_j > 0] |e_j|² / (features Σ_j [w_j > 0]),
-
-    w_j the quadrature weights of the domain.
-    """
+    """The root mean square over features and the tokens whose weights are not zero."""
 
     weights: Float[Array, "*batch tokens"]
 

@@ -184,8 +184,7 @@ class _State(NamedTuple):
 
 
 class _Stopping(AbstractFieldScheme):
-    """A scheme whose steps are made for the tokens that have not stopped; where all have,
-    nothing is computed."""
+    """A scheme whose steps are made for the tokens that have not stopped."""
 
     solver: diffrax.AbstractSolver
     exit: AbstractExit
@@ -232,8 +231,7 @@ def march_until(
     exit: AbstractExit,
     read_out: Callable[[Array], PyTree[Array]],
 ) -> Trajectory:
-    """All steps of a plan, each for the tokens that have not stopped. `field_evaluations` has
-    the number of each token, `[..., tokens]`."""
+    """All steps of a plan, each for the tokens that have not stopped."""
     cost = _cost_of_a_step(steps, start, exit)
     weights, total = steps.equation.domain.weights, steps.number * len(steps.indices)
     if weights is None:

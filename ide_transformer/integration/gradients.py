@@ -23,9 +23,7 @@ _NAMED = jax.checkpoint_policies.save_only_these_names(*RESIDUALS)
 
 # A function of its own, since a policy that JAX joins of two others cannot be pickled.
 def save_products(primitive: Any, *args: Any, **params: Any) -> bool:
-    """The policy that saves the products of states with weights and the means of attention.
-    On a processor whose backward pass is bound by memory traffic that is both smaller and
-    faster than to keep everything."""
+    """The policy that saves products of states with weights and means of attention."""
     return _DOTS(primitive, *args, **params) or _NAMED(primitive, *args, **params)
 
 
@@ -123,8 +121,7 @@ def _scan(body: Callable, carry: PyTree, xs: PyTree, levels: int) -> tuple[PyTre
 
 
 def _segment_length(number: int, levels: int) -> int:
-    """The length of a segment with which the fewest states are kept; one that leaves a rest,
-    which costs a copy of the weights, counts four more."""
+    """The length of a segment with which the fewest states are kept."""
 
     def kept(length: int) -> float:
         below = (levels - 1) * length ** (1 / max(levels - 1, 1))

@@ -30,9 +30,8 @@ class Carry(NamedTuple):
 
 
 class Steps(eqx.Module):
-    """The plan of a march: a `number` of equal steps in each interval, made by `solver`, into
-    which the scheme `given` is compiled. `cost` is that of a step, `None` where it depends on
-    the state; `dtype` is that of the state, and so of depth."""
+    """The plan of a march: a `number` of equal steps in each interval, by `solver`, into which
+    `given` is compiled, at a `cost` each, `None` where it depends on the state."""
 
     equation: Equation
     given: diffrax.AbstractSolver
@@ -67,8 +66,7 @@ class Steps(eqx.Module):
     def advance(
         self, terms: PyTree, edges: Array, carry: Carry, args: PyTree, *, dense=False, loop=True
     ) -> tuple[Carry, PyTree]:
-        """The steps of one interval, in a loop or written out, and the values that interpolate
-        each, if they are to be `dense`."""
+        """The steps of one interval, in a loop or written out; `dense`, with interpolations."""
 
         def step(carry, inputs):
             t0, t1, made_jump = inputs
@@ -127,8 +125,7 @@ def plan_steps(
     number: int,
     state: Array | jax.ShapeDtypeStruct,
 ) -> Steps:
-    """The plan of a march, for a state of this shape and dtype. The parts of the equation that
-    are smooth in depth are evaluated ahead, where the steps need them."""
+    """The plan of a march, what is smooth in depth evaluated ahead."""
     check_number(equation, given, number)
     solver = compiled(equation, given)
     cost = step_cost(equation, solver, state.shape[-1])
@@ -143,8 +140,7 @@ def plan_steps(
 
 
 def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
-    """All steps of a plan, by a scan over the stacked weights: the gradient of an interval
-    writes only that interval's weights, and the program does not grow with their number."""
+    """All steps of a plan, by a scan over the stacked weights."""
     u0, args, output = start
 
     def interval(carry, inputs):
@@ -182,8 +178,7 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
 def check_number(
     equation: Equation, solver: diffrax.AbstractSolver, number: int | None
 ) -> None:
-    """Refuse a number of steps in each interval, `None` where it is not known, with which a
-    scheme would leave weights of its own unused, or never be itself."""
+    """Refuse a number of steps, or `None`, with which a scheme would not be itself."""
     control = equation.control
     steps = None if number is None else control.num_intervals * number
     jumps_at_each = number == 1 < control.num_intervals and not equation.continuous

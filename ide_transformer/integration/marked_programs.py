@@ -35,9 +35,7 @@ def _marked(*arrays, axis: int, size: int):
 
 
 def mark(arrays: PyTree[Array], *, axis: int, size: int) -> PyTree[Array]:
-    """Marks a place in a program: arrays go in, and arrays with `size` entries on `axis`,
-    otherwise of the same shapes, come out. It can only be traced; `run_marked` gives it a
-    meaning."""
+    """Marks a place: arrays go in, and arrays with `size` entries on `axis` come out."""
     leaves, structure = jax.tree.flatten(arrays)
     return jax.tree.unflatten(structure, _mark_p.bind(*leaves, axis=axis, size=size))
 
@@ -46,11 +44,7 @@ def run_marked(
     program: Callable, fill: Fill, *arguments: PyTree
 ) -> tuple[PyTree, list[list[Array]]]:
     """The outputs of a program in which `fill` gives the arrays that leave each mark, and the
-    arrays that entered them, in order. Those that enter a mark in the branch of a `lax.cond`
-    that is not taken are zeros.
-
-    **Raises:** `MarkInLoop`.
-    """
+    arrays that entered them, zeros in branches of a `lax.cond` that are not taken."""
     traced, outputs = jax.make_jaxpr(program, return_shape=True)(*arguments)
     entered: list[list[Array]] = []
 
@@ -88,8 +82,7 @@ def run_marked(
         first, made = len(entered), []
 
         def run(number: int, *operands: Array) -> tuple[list, list[list[Array]]]:
-            """The outputs of a branch, and what enters its marks, whose numbers follow those of
-            the branches before."""
+            """The outputs of a branch, and what enters its marks."""
             before = list(itertools.chain(*made[:number]))
             entered.extend(before)
             branch = branches[number]

@@ -139,8 +139,7 @@ class Status(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """The outcome of a march, of fixed or of adaptive steps: the state at its end, and of each
-    interval the state at its end and the interpolation, if asked for."""
+    """The outcome of a march: its last state, those of intervals, and interpolations."""
 
     u1: Float[Array, "*batch tokens features"]
     states: Float[Array, "intervals *batch tokens features"] | None
@@ -174,9 +173,7 @@ class Trajectory(NamedTuple):
 def field_evaluations(
     cost: Evaluations | None, steps: Array | int, starts: Array | int, counted: PyTree
 ) -> Float[Array, "..."] | float:
-    """The field evaluations of a whole solve: steps times their cost, `starts` of them after a
-    jump; or those that an implicit scheme has `counted` in its last states; NaN if it has not.
-    """
+    """Those of a whole solve: steps times `cost`, or `counted`; else NaN."""
     if cost is not None:
         return steps * cost.following + starts * (cost.first - cost.following)
     made = evaluations_made(counted)

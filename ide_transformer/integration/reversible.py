@@ -21,8 +21,7 @@ from .output import Output, Start, Status, Trajectory
 
 
 class Inputs(NamedTuple):
-    """The inputs of a step, but for its weights. Those of all steps are stacked, with leading
-    axes interval and step."""
+    """The inputs of a step, but for its weights; of all steps `[intervals, steps]`."""
 
     index: Float[Array, "..."]
     t0: Float[Array, "..."]
@@ -192,8 +191,7 @@ def forward(
 def march_coupled(
     differentiable: Differentiable, inputs: Inputs, tolerance: float, output: Output
 ) -> Outcome:
-    """All steps, each made of its couplings, with the gradient of `Reversible`; as a function
-    of what makes its couplings, the initial state and the weights."""
+    """All steps, each made of its couplings, with the gradient of `Reversible`."""
     return forward(differentiable, inputs, states=output.states)[0]
 
 
@@ -266,8 +264,7 @@ def _scan(step: Callable, carry: PyTree, xs: PyTree, reverse: bool = False) -> t
 
 
 def _relative_error(u: Array, exact: Array, after: Array) -> Float[Array, ""]:
-    """The largest difference, relative to the largest entry of the exact state, or of the state
-    an interval later, `after`, since the first may be zero; 0 where there is none."""
+    """The largest difference, by the largest entry of the state, there or `after`."""
     difference = jnp.max(jnp.abs(u - exact))
     size = jnp.maximum(jnp.max(jnp.abs(exact)), jnp.max(jnp.abs(after)))
     return jnp.where(difference == 0, 0, difference / size)

@@ -61,15 +61,11 @@ TokenCache: TypeAlias = list[list[Array]]
 class TokenMarch(eqx.Module):
     """Fixed steps for the newest tokens of a text alone,
 
-        u_t(x) = Σ_i A_i(u; θ(t))(x),   x ∈ {x_n, …, x_{n+m-1}}.
+        u_t(x) = Σ_i A_i(u; θ(t))(x),   x ∈ {x_n, …, x_{n+m-1}},
 
-    on a domain of all tokens that there will be. Causal token integrals see the tokens before
-    x_n through the cache, in which each evaluation, that is each stage of each step, has kept
-    its keys and values. No token sees a later one, so the states are those of a march of all
-    tokens at once. Where a step fails, the states of its tokens are NaN from there on.
-
-    **Raises:** `InputError` with the reason that `why_not_by_token` gives.
-    """
+    on a domain of all tokens that there will be. Causal token integrals see those before x_n
+    through the cache, in which each stage of each step has kept its keys and values. Where a
+    step fails, the states of its tokens are NaN."""
 
     steps: Steps
 
@@ -91,8 +87,7 @@ class TokenMarch(eqx.Module):
         u0: Float[Array, "*batch tokens features"],
         number: Int[Array, ""] | int | None = None,
     ) -> tuple[Float[Array, "*batch tokens features"], TokenCache]:
-        """The states at depth T of the first tokens, and their cache, with room for all. Only
-        `number` of them are marched for certain, where it is given; it may be traced."""
+        """The states at depth T of the first `number` tokens, and a cache for all."""
         tokens = u0.shape[-2]
         number = tokens if number is None else number
         part = min(tokens, max(_LEAST_PART, -(-self.num_tokens // _MOST_PARTS)))
@@ -129,9 +124,7 @@ class TokenMarch(eqx.Module):
 def why_not_by_token(
     equation: Equation, discretization: Discretization, state: jax.ShapeDtypeStruct
 ) -> str | None:
-    """The reason why a discretization cannot march the tokens one after the other, and what
-    to write instead; `None` if it can. `state` has the shape `[1, features]` and the dtype of
-    the state of a token."""
+    """The reason why tokens cannot be marched one after the other; `None` if they can."""
     try:
         _check(equation, discretization)
         steps = _plan(equation, discretization, state)

@@ -40,9 +40,8 @@ _Model: TypeAlias = Model[Any, Any]
 
 
 class _Seen(NamedTuple):
-    """Arrays with an axis of tokens in front: outputs and what an exit measures, which must not
-    depend on later tokens; the state at depth 0; and the rate of each operator there, which
-    depends on its own token alone where the operator is pointwise."""
+    """Arrays with an axis of tokens in front: outputs and what an exit measures, the state at
+    depth 0, and the rate of each operator there."""
 
     results: tuple[PyTree[Array], Array | None]
     embedded: Float[Array, "tokens features"]
@@ -53,8 +52,7 @@ _Part = Callable[[Any], PyTree[Float[Array, "tokens *outputs"]]]
 
 
 class _Change(NamedTuple):
-    """A text or a function, the same with other tokens or with padding in some places, and the
-    tokens whose outputs have to stay as they are."""
+    """A text or function, another one, and the tokens whose outputs have to stay."""
 
     text: Any
     other: Any
@@ -74,15 +72,10 @@ class _Change(NamedTuple):
 
 
 def check_causal(where: str, model: Model) -> None:
-    """Checks by trying that no output of a model of texts, see `AbstractInputs.of_text`,
-    depends on later tokens: those of a text are changed, and some marked as padding. Weights
-    are moved first, in both directions, so that nothing hides behind one that starts at zero,
-    or with this sign. Steps do not follow the state, since those that do see all tokens, within
-    their tolerance. Weights that are traced are drawn. `where` is what asks, for the error.
-
-    **Raises:** `InputError` that names what sees later tokens, and for an operator that says it
-    is `pointwise` and sees others.
-    """
+    """Checks by trying that no output of a model of texts depends on later tokens: those of a
+    text are changed, and some marked as padding. Weights are moved first, in both directions,
+    so that nothing hides behind one that starts at zero. An `InputError` of `where` names what
+    sees later tokens, or a `pointwise` operator that sees others."""
     try_one = _try_functions if isinstance(model.inputs, FunctionInputs) else _try_causal
     try_one(model, where)
 
@@ -125,8 +118,7 @@ def _try_causal(model: Model, where: str) -> None:
 
 
 def _by_fixed_steps(model: _Model) -> _Model:
-    """The model solved by the same steps whatever the state is: one in each interval where they
-    are adaptive, of Euler's method where they are implicit."""
+    """The model solved by steps that do not follow the state."""
     given = model.discretization
     kinds = diffrax.AbstractImplicitSolver, AbstractImplicitScheme
     solver = diffrax.Euler() if parts(given.solver, kinds) else given.solver
@@ -136,8 +128,7 @@ def _by_fixed_steps(model: _Model) -> _Model:
 
 
 def moved(model: _Model, direction: int) -> _Model:
-    """The model with more than their size added to all weights or taken from them, without
-    order; of traced ones nothing else is left. In NumPy, which compiles nothing."""
+    """The model with more than their size added to all weights, in NumPy."""
     random = np.random.default_rng(0)
 
     def changed(w: Any) -> Any:
@@ -174,8 +165,7 @@ def _texts(model: _Model, seen: Callable[[Text], _Seen]) -> Iterator[Text]:
 
 
 def _later_changes(text: Text, vocabulary: int) -> Iterator[_Change]:
-    """Changes of all tokens from one on; of a text that may have padding, every other of them
-    becomes such."""
+    """Changes of all tokens from one on; where there may be padding, some become it."""
     number = len(text.tokens)
     places = np.arange(number)
     for first in np.unique(np.linspace(min(1, number), number - 1, _CHANGES).astype(int)):
@@ -241,8 +231,7 @@ def _reason(model: _Model, change: _Change) -> str:
 
 
 def _check_pointwise(where: str, model: _Model, text: Text) -> None:
-    """Refuses an operator that says that it acts token by token and does not: in generation
-    its tokens would be marched one after the other."""
+    """Refuses an operator that says that it acts token by token and does not."""
     places = np.arange(len(text.tokens))
     for changed in (places == 0, places == places[-1]):
         other = np.where(changed, (text.tokens + 1) % model.inputs.vocabulary, text.tokens)

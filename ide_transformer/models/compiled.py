@@ -21,20 +21,15 @@ _ROUNDING = 1e-5
 
 
 class _Padding(NamedTuple):
-    """Whether padding is hidden by a mask, or as later tokens; and the axis of each output that
-    is that of the tokens, from behind, `None` for those without."""
+    """Whether a mask hides padding, and the axis of tokens of each output, if any."""
 
     masks: bool
     axes: PyTree[int | None]
 
 
 class Compiled:
-    """A model as `compiled` makes it: `compiled(model)(inputs)`.
-
-    - `sizes`: the lengths for which there is a program.
-    - `why_not_padded`: the reason why each length, or shape, has a program of its own; `None`
-      where texts get padding.
-    """
+    """A model as `compiled` makes it, with programs for `sizes` of texts; `why_not_padded` is
+    the reason where each shape has its own, else `None`."""
 
     def __init__(self, model: Model, sizes: tuple[int, ...] | None):
         self.model, self.sizes, self._padding = model, (), None
@@ -163,8 +158,7 @@ def _same(outputs: PyTree, others: PyTree) -> bool:
 
 
 def with_padding(text: Text, size: int, masks: bool) -> Any:
-    """A text with its last token behind it, up to `size`: as padding, where it has a mask or
-    `masks` asks for one. Without mask and segments its tokens alone."""
+    """A text with its last token behind it, up to `size`, as padding where it `masks`."""
     room = [(0, 0)] * (np.ndim(text.tokens) - 1) + [(0, size - text.tokens.shape[-1])]
     tokens, mask, segments = np.asarray(text.tokens, int), text.mask, text.segments
     mask = np.ones(tokens.shape, bool) if mask is None and masks else mask

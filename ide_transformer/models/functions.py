@@ -225,8 +225,7 @@ class FunctionInputs(AbstractInputs):
         return inside
 
     def _checked(self, a: Array, axes: int) -> Float[Array, "..."]:
-        """Values with an axis of channels after those of the points, in the dtype of the
-        weights."""
+        """Values with an axis of channels last, in the dtype of the weights."""
         channels = self.channels
         fits = a.ndim >= axes if channels is None else a.ndim > axes and a.shape[-1] == channels
         if not fits or not jnp.issubdtype(a.dtype, jnp.floating):

@@ -54,8 +54,7 @@ class Draw(NamedTuple):
     top_p: float | np.ndarray | None = None
 
     def traced(self) -> "Draw":
-        """The same options, of which other numbers are no other program: all but `top_k`, and
-        a temperature of 0."""
+        """The same options, as arrays where other numbers are no other program."""
         top_p = None if self.top_p is None else np.asarray(self.top_p, float)
         temperature = self.temperature and np.asarray(self.temperature, float)
         return self._replace(temperature=temperature, top_p=top_p)
@@ -308,11 +307,8 @@ def write(
     end: int | None = None,
     cached: bool = True,
 ) -> Int[Array, "*batch total"]:
-    """Draw so many tokens after prompts that have the lengths `ends`. As many as the context
-    holds are read by a `CachedDecoder` if there can be one and `cached`; for each of the others
-    the equation is solved again. Texts of a source stop at the token `end`.
-
-    One program for all lengths of a size: what is behind the last token is cut away."""
+    """Draw so many tokens after prompts of the lengths `ends`, read by a `CachedDecoder` as far
+    as there can be one and `cached`; one program for all lengths of a size."""
     if not length:
         return jax.device_put(prompt)
     longest, context = prompt.shape[-1], model.inputs.context
@@ -434,8 +430,7 @@ def _written(
 
 
 def _usable(logits: Float[Array, "*batch vocabulary"]) -> Bool[Array, "*batch"]:
-    """Whether a token can be taken by them: none is NaN or infinite, but for `-inf`, which
-    excludes a token."""
+    """Whether a token can be taken by them: none is NaN or infinite, but for `-inf`."""
     return jnp.isfinite(jnp.max(logits, axis=-1))
 
 

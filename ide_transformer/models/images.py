@@ -171,8 +171,7 @@ class ImageInputs(AbstractImageInputs):
         return dataclasses.replace(self, image_shape=shape, positions=self._positions_on(grid))
 
     def _positions_on(self, grid: tuple[int, int]) -> Float[Array, "tokens features"] | None:
-        """The positions on another grid over the same rectangle, interpolated; those of the
-        prefix tokens stay."""
+        """The positions on another grid, interpolated; those of the prefix stay."""
         if self.positions is None or grid == self.grid:
             return self.positions
         prefix, own = jnp.split(self.positions, [self.prefix_tokens])
@@ -181,10 +180,7 @@ class ImageInputs(AbstractImageInputs):
 
 
 def grid_of_number(patches: int | tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
-    """(rows, columns) of patches: as they are given, or of so many in an image of this shape.
-
-    **Raises:** `InputError` for a number of patches that is no such grid.
-    """
+    """(rows, columns) of patches: as given, or of so many in an image of this shape."""
     if isinstance(patches, tuple):
         return patches
     rows, columns = shape
@@ -201,10 +197,8 @@ def grid_of_number(patches: int | tuple[int, int], shape: tuple[int, int]) -> tu
 def image_domain(
     grid: tuple[int, int], prefix: int, unit: tuple[int, int], area_weights: bool
 ) -> TokenDomain:
-    """The windows of a grid, after `prefix` learned tokens that lie at their centre: at unit
-    spacing, or, with `area_weights`, on the rectangle of another grid, `unit`, whose windows
-    have area 1. Then each weighs its area and a learned token 1, so that the part of that
-    token in an integral does not depend on the grid."""
+    """The windows of a grid, after `prefix` learned tokens at their centre: at unit spacing, or
+    with `area_weights` on the rectangle of the grid `unit`, each with its area as weight."""
     weighted = area_weights and grid != unit
     windows = TokenDomain.uniform(grid)
     if weighted:
@@ -225,8 +219,7 @@ def image_domain(
 def windows(
     images: Float[Array, "*batch rows columns channels"], window: int, stride: int, padding: int
 ) -> Float[Array, "*batch tokens pixels"]:
-    """The pixels of each window, one window in each `stride` rows and columns; row by row,
-    channels last, zeros beyond the edges."""
+    """The pixels of each window, row by row, channels last, zeros beyond the edges."""
     *batch, rows, columns, channels = images.shape
     tokens = (rows // stride) * (columns // stride)
     if window == stride and not padding:
@@ -244,9 +237,7 @@ def windows(
 def resample(
     values: Float[Array, "rows columns features"], grid: tuple[int, int]
 ) -> Float[Array, "new_rows new_columns features"]:
-    """Bicubic interpolation of values at the centres of the cells of one grid to those of
-    another, (rows, columns), over the same rectangle,
-    `out[i, j] = Σ_kl R_ik C_jl values[k, l]`; on the same grid the identity."""
+    """Bicubic interpolation to the cells of another grid over the same rectangle."""
     rows, columns = (
         jnp.asarray(bicubic_matrix(old, new), values.dtype)
         for old, new in zip(values.shape, grid, strict=False)

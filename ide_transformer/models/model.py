@@ -353,8 +353,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     def __call__(
         self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
     ) -> PyTree[Array]:
-        """The outputs for one sample, or for any leading batch axes. `key` draws the dropout;
-        without one there is none."""
+        """The outputs for one sample or a batch; `key` draws the dropout."""
         # Of functions of features the matrices are computed once for the solve and the outputs.
         model = self.ordinary
         outputs = model.outputs(model.solve(inputs, key=key).u1)
@@ -372,8 +371,7 @@ def functional(model: Model[Inputs, ReadOut]) -> Model[Inputs, ReadOut]:
 
 
 def once_for_each(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Compute a function of a model once, and remember the result as long as the model lives:
-    a model does not change."""
+    """Compute a function of a model once, as long as the model lives."""
     found: dict[Any, Result] = {}
 
     @ft.wraps(function)
@@ -388,15 +386,13 @@ def once_for_each(function: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def is_built_as(model: Model, build: Callable[..., Model]) -> bool:
-    """Whether a model has inputs and a read-out of the kinds that a function such as
-    `LanguageModel` puts together."""
+    """Whether a model has inputs and a read-out of the kinds that a function gives it."""
     inputs, read_out = kinds_of(build)
     return isinstance(model.inputs, inputs) and isinstance(model.read_out, read_out)
 
 
 def kinds_of(build: Callable[..., Model]) -> tuple[type, type]:
-    """The kinds of inputs and of a read-out of the models that a function builds, by its
-    annotation; any where it says `Model` alone."""
+    """The kinds of inputs and read-out of the models that a function builds."""
     returned = inspect.signature(build, eval_str=True).return_annotation
     kinds: Any = get_args(returned) or (AbstractInputs, AbstractReadOut)
     return kinds
@@ -415,8 +411,7 @@ def _resampled(control: AbstractControl, intervals: int) -> AbstractControl:
 def _solve_samples(
     solve: Callable, inputs: PyTree[ArrayLike], key: PRNGKeyArray | None, axes: int
 ) -> Solution:
-    """A solve for each sample, over `axes` leading axes. The numbers of `stats` have these
-    axes too."""
+    """A solve for each sample, over `axes` leading axes."""
     if not axes:
         return solve(inputs, key)
     inputs = jax.tree.map(jnp.asarray, inputs, is_leaf=lambda x: isinstance(x, list))
@@ -445,7 +440,6 @@ def _after(earlier: Solution, solution: Solution) -> Solution:
 
 
 def _sum(earlier: ArrayLike, own: ArrayLike) -> Array:
-    """The sum of numbers of two solutions. Where one counts for each token or sample and the
-    other does not so, the mean of the earlier one is taken."""
+    """The sum of numbers of two solutions; of other axes the mean of the earlier one."""
     alike = jnp.shape(earlier) in ((), jnp.shape(own))
     return jnp.asarray(own) + (earlier if alike else jnp.mean(jnp.asarray(earlier)))

@@ -163,12 +163,8 @@ def checked_text(
     context: int,
     segments: int = 1,
 ) -> Text:
-    """The inputs of a model that knows so many of each as a `Text`. Traced tokens and segments
-    are not checked; `rows` of those that it does not know are not a number.
-
-    **Raises:** `InputError` for a text that is empty, too long or nothing but padding, or
-    whose tokens or segments the model does not know.
-    """
+    """The inputs of a model that knows so many of each as a `Text`, checked where they are not
+    traced."""
     text = as_text(inputs)
     check_fields(text)
     number = text.tokens.shape[-1]

@@ -116,19 +116,15 @@ def no_such(path: str | Path, others: str = "") -> InputError:
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint whose tensors fit its options; no tensor is read yet.
-
-    - `skeleton`: the model with shapes in the place of weights.
-    - `table`: the places of these weights.
-    - `tensors`: the tensors by their names in the table.
-    - `original`: the name in the file for each name in the table.
-    - `copies`: the tensors that repeat one of the table, by their names; that other name.
-    """
+    """A checkpoint whose tensors fit its options; no tensor is read yet."""
 
     options: Options
     family: Family
+    # The model with shapes in the place of weights, and the places of these.
     skeleton: Model
     table: list[Placement]
+    # By the names in the table: the tensors, their names in the file, and that of a copy's
+    # original.
     tensors: Mapping[str, StoredTensor]
     original: Mapping[str, str]
     copies: Mapping[str, str]
@@ -209,9 +205,7 @@ class Checkpoint(NamedTuple):
                 yield f"{there} {tensor.shape}: {why}"
 
     def model(self, dtype: DTypeLike | None) -> Model:
-        """The model with its weights, of `dtype`, or of that of the tensors, at least float32.
-        They are read one after the other, the largest first, so that they take hardly more
-        memory than they need. A warning names the weights of other parts."""
+        """The model with its weights, which are read one by one, the largest first."""
         chosen = None if dtype is None else _dtype_of_weights(dtype)
         held = expected_shapes(self.table).keys() | self.copies.keys()
         unread = {  # once for all layers

@@ -120,15 +120,13 @@ class Family(NamedTuple):
 
 
 def block(control: Any) -> Any:
-    """The operators or constraints that a control stores: stacked over layers, or, of a tied
-    control, those of all layers."""
+    """The operators or constraints that a control stores, stacked over layers if not tied."""
     return control.block if isinstance(control, Tied) else control.blocks
 
 
 def weights_of(module: Any, below: str = "", **names: str) -> Iterator[Placement]:
     """The arrays, linear maps and normalisations of a module, as far as it has them, by the
-    names of its attributes: `query="q_proj"`. All names begin with `below`; that of an array is
-    the whole name of its tensor."""
+    names of its attributes: `query="q_proj"`, each behind `below`."""
     for attribute, name in names.items():
         part, name = getattr(module, attribute, None), f"{below}.{name}" if below else name
         if isinstance(part, Linear):
@@ -147,16 +145,14 @@ def linear(
     shape: tuple[int, ...] | None = None,
     **of_both: Any,
 ) -> Iterator[Placement]:
-    """The weight and bias of a linear map or a convolution; see `Placement`. PyTorch stores
-    `[out, in]`; `axes=None` is for `[in, out]`."""
+    """The weight and bias of a linear map; PyTorch stores `[out, in]`."""
     if part is not None:
         yield Placement(part.weight, f"{name}.weight", axes, shape, **of_both)
         yield Placement(part.bias, f"{name}.bias", **of_both)
 
 
 def windows(inputs: Any, name: str, features: int) -> Iterator[Placement]:
-    """The linear map of the windows of an image, stored as a convolution,
-    `[features, channels, rows, columns]`."""
+    """The linear map of the windows of an image, stored as a convolution."""
     shape = (inputs.window, inputs.window, inputs.image_shape[2], features)
     return linear(inputs.embedding, name, axes=(2, 3, 1, 0), shape=shape)
 
@@ -169,8 +165,7 @@ def norm(part: Any, name: str) -> Iterator[Placement]:
 def fused(
     parts: Sequence[Linear], name: str, *, groups: int = 1, **of_all: Any
 ) -> Iterator[Placement]:
-    """Linear maps of equal size that share a tensor: their outputs follow one another, as a
-    whole or inside each of several groups."""
+    """Linear maps of equal size that share a tensor, one after the other in each group."""
     number = len(parts)
     rows = np.arange(number * parts[0].weight.shape[-1]).reshape(groups, number, -1)
     for index, part in enumerate(parts):
@@ -179,8 +174,7 @@ def fused(
 
 
 def neighbours_to_halves(heads: int, head_features: int, turning: int) -> np.ndarray:
-    """The order of the rows of queries or keys that puts the rotary pairs of the `turning`
-    features half a width apart, as in `Rotary`, where the tensor has them as neighbours."""
+    """The order of rows that puts rotary pairs of neighbours half a width apart."""
     first = [*range(0, turning, 2), *range(1, turning, 2), *range(turning, head_features)]
     starts = head_features * np.arange(heads)[:, None]
     return (starts + np.array(first)).reshape(-1)

@@ -81,9 +81,8 @@ def pre_norm(
     *operators: MakeOperator,
     parallel: bool = False,
 ) -> dict[str, Any]:
-    """The arguments of a pre-norm model of the operators that these make: they normalise their
-    own input, there is no constraint, and outputs are normalised. Its scheme is Lie–Trotter
-    with Euler sub-steps, or unsplit Euler for parallel blocks."""
+    """The arguments of a pre-norm model of the operators that these make, by Lie–Trotter, or by
+    unsplit Euler for parallel blocks."""
     layers = block(*(ft.partial(make, normalization=normalization) for make in operators))
     return dict(
         control=PiecewiseConstant.build(
@@ -102,8 +101,7 @@ def attention(
     head_features: int | None = None,
     **arguments: Any,
 ) -> MakeOperator:
-    """Makes attention by the options of BERT. The width of a head is `head_features`, else the
-    width divided by the heads."""
+    """Makes attention by the options of BERT."""
     width, heads = options.size("hidden_size"), options.size("num_attention_heads")
     head = head_features or options.divided("hidden_size", "num_attention_heads")
     return ft.partial(kind, width, heads, head_features=head, **arguments)
@@ -117,8 +115,7 @@ def feed_forward(
     activation: str = "gelu",
     **arguments: Any,
 ) -> MakeOperator:
-    """Makes a feed-forward operator by the options of BERT. `hidden` is the width inside, if it
-    is not `intermediate_size`, and `activation` the default of `hidden_act`."""
+    """Makes a feed-forward operator by the options of BERT."""
     width, hidden = options.size("hidden_size"), hidden or options.size("intermediate_size")
     function = options.choose("hidden_act", ACTIVATIONS, activation)
     return ft.partial(kind, width, hidden, activation=function, **arguments)
@@ -133,8 +130,7 @@ def language_model(
     parallel: bool = False,
     **arguments: Any,
 ) -> Model:
-    """A pre-norm language model by the options of Llama. `context` and `tied` are the defaults
-    of `max_position_embeddings` and `tie_word_embeddings`."""
+    """A pre-norm language model by the options of Llama, with these defaults."""
     return LanguageModel(
         options.size("vocab_size"),
         options.size("max_position_embeddings", context),
@@ -152,9 +148,7 @@ def has(names: Set[str], name: str) -> bool:
 
 
 def rotary(options: Options, head_features: int, *, fraction: float | None = None) -> Rotary:
-    """Rotary positions by the options of either generation of checkpoints: `rope_theta` and
-    `rope_scaling`, or `rope_parameters`. `fraction` is the default of `partial_rotary_factor`,
-    `None` where heads turn as a whole."""
+    """Rotary positions by the options of either generation of checkpoints."""
     name, values = "rope_parameters", {}
     for generation in ("rope_parameters", "rope_scaling"):
         found = options.get(generation, None) or {}
@@ -186,9 +180,7 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
 
 
 def check_turning(options: Options, features: int, head_features: int, *names: str) -> None:
-    """Refuses rotary positions of an odd number of features, of more than a head has, or of so
-    many that their angles would take memory before a tensor is compared. The options `names`
-    give these numbers, beside those of BERT."""
+    """Refuses rotary positions of an odd number of features, or of too many."""
     if features % 2 or not 0 < features <= min(head_features, 2**14):
         sizes = map(options.spelled, ("hidden_size", "num_attention_heads"))
         raise InputError(
@@ -199,8 +191,7 @@ def check_turning(options: Options, features: int, head_features: int, *names: s
 
 
 def _llama3_stretch(scaling: Options, base: float, half: int) -> tuple[float, ...]:
-    """Long waves are stretched by a factor, short ones are not, with a smooth change between.
-    Reference: the Llama 3.1 release."""
+    """Factors of long waves, 1 for short ones, as in the Llama 3.1 release."""
     factor = scaling.number("factor")
     low, high = scaling.number("low_freq_factor"), scaling.number("high_freq_factor")
     if low >= high:
@@ -212,8 +203,7 @@ def _llama3_stretch(scaling: Options, base: float, half: int) -> tuple[float, ..
 
 
 def options_of(model: Model) -> dict[str, Any]:
-    """The options of BERT of the pre-norm model that is nearest to one put together
-    otherwise."""
+    """The options of BERT of the nearest pre-norm model."""
     inner = first_of(model, "inner.weight", None)
     names = {function: name for name, function in ACTIVATIONS.items()}
     return dict(

@@ -122,8 +122,7 @@ def _dtype_of(model: Model) -> str:
 
 
 def _in_a_layout(model: Model, path: Path) -> tuple[Model, Family, dict[str, Any]]:
-    """The model with all weights of the first layout that holds it, that family, and its
-    options."""
+    """The model in the first layout that holds it, that family, and its options."""
     faults: dict[str, list[str]] = {}
     for kind, family in families().items():
         options = family.options_of and family.options_of(model)

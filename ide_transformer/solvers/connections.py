@@ -22,8 +22,7 @@ from .wrapper import AbstractWrapper, Projected, start_inside
 
 
 class AbstractConnected(AbstractFieldScheme):
-    """A scheme with learned weights for each step. They belong to their step: there is no limit
-    of small steps, and no order."""
+    """A scheme with learned weights for each step, which has no limit and no order."""
 
     consistent: ClassVar[bool] = False
 
@@ -43,8 +42,7 @@ class AbstractConnected(AbstractFieldScheme):
 
 
 class Past(eqx.Module):
-    """States or increments in the order in which they were made: the first `number` of
-    `values`. A march keeps it at each step, so memory grows with the square of their number."""
+    """States or increments in the order in which they were made, `number` of `values`."""
 
     values: Float[Array, "slots *batch tokens features"]
     number: Int[Array, ""]
@@ -307,8 +305,7 @@ class DoublyStochasticConnections(AbstractStreams):
 
 
 def doubly_stochastic(logits: Float[Array, "*shape n n"]) -> Float[Array, "*shape n n"]:
-    """`exp(logits)`, scaled by 20 sweeps: the rows sum to 1, the columns nearly. The sweeps are
-    made on the logarithm, whose derivative stays finite where one is nearly zero."""
+    """`exp(logits)`, scaled by 20 sweeps on the logarithm so that rows sum to 1."""
 
     def sweep(log: Array, _: None) -> tuple[Array, None]:
         log = log - jax.nn.logsumexp(log, axis=-2, keepdims=True)

@@ -26,9 +26,8 @@ from ..equation import (
 
 
 class Evaluations(NamedTuple):
-    """Field evaluations of the first step after a jump, and of those that follow; and the
-    depths at which they are made, in fractions of the step. One is that of every operator once;
-    half of the operators count ½, and a flow in closed form counts as an evaluation."""
+    """Field evaluations of the first step after a jump and of those that follow, one for every
+    operator or flow in closed form once, and their depths, in fractions of the step."""
 
     first: float
     following: float
@@ -36,8 +35,7 @@ class Evaluations(NamedTuple):
 
 
 class EvaluationCount(eqx.Module):
-    """Field evaluations made so far, in the state of a scheme whose cost is known only when it
-    runs. A product with the Jacobian counts as one."""
+    """Evaluations made so far, products with the Jacobian too, in the state of a scheme."""
 
     count: Float[Array, "..."]
 
@@ -53,9 +51,7 @@ def evaluations_made(solver_state: PyTree) -> EvaluationCount | None:
 def count_evaluations(
     solver: diffrax.AbstractSolver, block: PyTree, features: int
 ) -> Evaluations | None:
-    """The cost of the steps of `solver`, counted by making some on a tiny state of so many
-    features; `None` for implicit schemes, whose cost depends on the state. `block` is the tuple
-    of operators, or their structure."""
+    """The cost of the steps of `solver`, counted by making some; `None` if implicit."""
     arrays, rest = eqx.partition(solver, eqx.is_array)
     leaves, structure = jax.tree.flatten(arrays)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)

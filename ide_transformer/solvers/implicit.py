@@ -33,8 +33,7 @@ def krylov_solve(
     dimension: int,
     cycles: int = 1,
 ) -> lx.Solution:
-    """`x` with `product(x) = vector` by GMRES. The tolerance is relative to the root mean
-    square of the vector, which may be of any size."""
+    """`x` with `product(x) = vector` by GMRES, to a tolerance relative to the vector."""
     scale = optx.rms_norm(vector)
     scale = jnp.where(scale > 0, scale, 1)
     # The first pass of lineax only sets up the residual.
@@ -196,8 +195,7 @@ class AbstractOneStage(AbstractImplicitScheme):
     tolerance: PositiveFloat | None = eqx.field(static=True, default=None)
 
     def error(self, increment: Array, explicit: Array) -> Array | None:
-        """An estimate of the local error, from the increment of the step and that of Euler's
-        method, if there is one."""
+        """An estimate of the local error, if any, from this increment and Euler's."""
         return None
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
@@ -299,8 +297,7 @@ class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdapti
 
 
 def matrix_free(solver: PyTree) -> PyTree:
-    """`solver` with the implicit schemes of diffrax inside it solved by Newton–Krylov, but
-    for those that were given a root finder of their own."""
+    """`solver` with diffrax's implicit schemes inside it solved by Newton–Krylov."""
     kinds = diffrax.AbstractImplicitSolver, MatrixFree
     return map_parts(solver, kinds, _by_newton_krylov)
 

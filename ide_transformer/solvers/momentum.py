@@ -70,8 +70,7 @@ class AbstractCoefficient(eqx.Module):
 
 
 class UnitInterval(AbstractCoefficient):
-    """A coefficient in [0, 1): `raw² / (1 + raw²)`. Of 0 the derivative is 0, so it is not
-    learned."""
+    """A coefficient in [0, 1): `raw² / (1 + raw²)`; one of 0 is not learned."""
 
     raw: Float[Array, "..."]
 
@@ -103,8 +102,7 @@ class Positive(AbstractCoefficient):
 
 
 def learned(solver: PyTree) -> dict[str, Float[Array, ""]]:
-    """The learned quantities of a solver, by name: the mean of each coefficient, and the root
-    mean square of other weights such as those of a gate."""
+    """The learned quantities of a solver, by name: means of coefficients, sizes of weights."""
     found = {}
     leaves = jax.tree_util.tree_leaves_with_path(
         solver, is_leaf=lambda x: isinstance(x, AbstractCoefficient)
@@ -126,8 +124,7 @@ class InitialVelocity(eqx.Module):
 
 
 class Kick(NamedTuple):
-    """One sub-step: the velocity is kept times `damping`, the field enters times `strength`,
-    taken `lookahead` velocities ahead of the state, and the sum is projected."""
+    """One sub-step: `P(damping v + strength A(u + lookahead v))`, P the normalization."""
 
     damping: Array
     strength: Array

@@ -29,8 +29,7 @@ class History(eqx.Module):
 
 
 class AbstractMultistep(AbstractFieldScheme):
-    """A scheme that uses the last steps. It starts, and starts again where the field jumps,
-    with a step that needs none."""
+    """A scheme that uses the last steps, and starts again where the field jumps."""
 
     restarts: ClassVar[bool] = True
 
@@ -151,14 +150,12 @@ def draws(solver: diffrax.AbstractSolver) -> bool:
 
 
 def with_key(solver: diffrax.AbstractSolver, key: PRNGKeyArray) -> diffrax.AbstractSolver:
-    """The scheme with a key for what it draws: a model gives it one for each solve of a
-    training step."""
+    """The scheme with a key for what it draws."""
     return map_parts(solver, Bidirectional, lambda scheme, _: replace(scheme, key=key))
 
 
 class LinearPart:
-    """`u_t = L u + N(t, u)`: L is the first linear operator, its weights those at the middle of
-    the step, and N is all the rest, which makes the sum tangential to a constraint."""
+    """`u_t = L u + N(t, u)`: L the first linear operator, in the middle of the step."""
 
     def __init__(self, scheme: str, field: StepField):
         fields = operator_fields(field.terms)
@@ -192,8 +189,7 @@ class LinearPart:
 
 
 def phi(n: Literal[1, 2], z: Array) -> Array:
-    """`φ_1(z) = (e^z - 1)/z` or `φ_2(z) = (φ_1(z) - 1)/z`; near 0, where these cancel, by the
-    series `φ_n(z) = Σ_k z^k / (k + n)!`."""
+    """`φ_1(z) = (e^z - 1)/z` or `φ_2(z) = (φ_1(z) - 1)/z`, near 0 by their series."""
     small = jnp.abs(z) < 0.5
     safe = jnp.where(small, 1, z)
     quotient = (jnp.expm1(safe) if n == 1 else phi(1, safe) - 1) / safe

@@ -79,8 +79,7 @@ class Shear(AbstractCoupling):
 
 
 class Retraction(AbstractCoupling):
-    """The state, not its companion, is projected on a constraint set. The projection loses
-    a scale or two of each token, which are kept to undo it."""
+    """A projection of the state, not of its companion; what it loses is kept."""
 
     constraint: AbstractRescaling
 

@@ -19,12 +19,9 @@ from .wrapper import AbstractTransparentWrapper
 class ExplicitRungeKutta(AbstractTransparentWrapper):
     """An explicit Runge–Kutta method of diffrax, its stages written out one after the other,
 
-        k_i = h F(t + c_i h, u_n + Σ_{j<i} a_ij k_j),   u_{n+1} = u_n + Σ_i b_i k_i.
+        k_i = h F(t + c_i h, u_n + Σ_{j<i} a_ij k_j),   u_{n+1} = u_n + Σ_i b_i k_i:
 
-    diffrax runs them in a loop over a buffer of stages, which is quick to compile. Written
-    out they are as fast as by hand, and each evaluation of the field can be told apart.
-
-    `solve` puts it around the explicit methods of diffrax when steps are fixed."""
+    as fast as by hand, and each evaluation of the field can be told apart."""
 
     solver: diffrax.AbstractERK
 
@@ -60,8 +57,7 @@ class ExplicitRungeKutta(AbstractTransparentWrapper):
 
 
 def unrolled(solver: PyTree) -> PyTree:
-    """`solver` with the explicit Runge–Kutta methods of diffrax inside it written out, but
-    for those with a step of their own."""
+    """`solver` with diffrax's explicit Runge–Kutta methods inside it written out."""
 
     def written_out(method, _):
         plain = type(method).step is diffrax.AbstractERK.step

@@ -209,8 +209,7 @@ class AbstractOneStep(AbstractFieldScheme):
 
 
 def inconsistent(solver: PyTree) -> PyTree | None:
-    """The first scheme inside a scheme, itself included, that is not consistent with the sum
-    of the operators."""
+    """The first scheme inside a scheme, itself included, that is not consistent."""
 
     def is_one(x):
         return not getattr(x, "consistent", True)

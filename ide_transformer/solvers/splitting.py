@@ -130,8 +130,7 @@ class AbstractSplitting(AbstractFieldScheme):
         return Step.between(u, y1, error=error, state=made, result=result)
 
     def _solver_for(self, part: StepField, *, backwards: bool) -> diffrax.AbstractSolver:
-        """The flow in closed form of an operator that knows it, else the sub-solver. A
-        constraint changes the flow, so on one the sub-solver remains."""
+        """The flow in closed form where it is known and free, else the sub-solver."""
         operator = exact_operator(part.terms, part.t0, part.args)
         if operator is None:
             return self.sub_solver
@@ -146,8 +145,7 @@ class AbstractSplitting(AbstractFieldScheme):
 
 
 def splitting_of(solver: PyTree) -> AbstractSplitting | None:
-    """The splitting that makes the steps of a scheme: itself, or the one inside its wrappers;
-    `None` for a scheme that does not split."""
+    """The splitting that makes the steps of a scheme, also inside wrappers, or `None`."""
     # By class: diffrax's isinstance looks through wrappers.
     while solver is not None and not issubclass(type(solver), AbstractSplitting):
         solver = getattr(solver, "solver", None)
@@ -289,9 +287,8 @@ def _symmetric(*outer: float) -> tuple[float, ...]:
 
 @ft.cache
 def _order_of_composition(name: str, coefficients: tuple[float, ...]) -> int:
-    """The order of a composition of Strang steps, `S(h) = exp(h E_1 + h³ E_3 + h⁵ E_5 + …)`. It
-    is p if `Π_i S(γ_i h)` is `exp(h E_1)` up to h^p: if the coefficients of all words in E_1,
-    E_3, … of degree p and less vanish, apart from those of the words in E_1 alone."""
+    """The order p of a composition of Strang steps, `S(h) = exp(h E_1 + h³ E_3 + …)`: up to h^p
+    all words in E_1, E_3, … vanish from `Π_i S(γ_i h)`, apart from those in E_1 alone."""
     if abs(sum(coefficients) - 1) > _EXACT:
         raise InputError(
             f"{name}: the coefficients {coefficients} sum to {sum(coefficients):.15g}; they "

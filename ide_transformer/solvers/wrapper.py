@@ -26,8 +26,7 @@ from .scheme import AbstractFieldScheme, Step, StepField, Terms, restarts_at_jum
 
 
 class AbstractWrapper(AbstractFieldScheme):
-    """A scheme around another one, whose properties it takes over; it may show that one other
-    terms than those of the equation."""
+    """A scheme around another one, whose properties it takes over, on its own terms."""
 
     solver: eqx.AbstractVar[diffrax.AbstractSolver]
 
@@ -58,8 +57,7 @@ class AbstractWrapper(AbstractFieldScheme):
 
 
 class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver):
-    """A wrapper that makes the steps of the scheme inside it. It is explicit, adaptive or
-    reversible if that scheme is."""
+    """A wrapper that makes the steps of the scheme inside it."""
 
     @property
     def scan_kind(self) -> Any:
@@ -178,8 +176,7 @@ class Projected(AbstractTransparentWrapper):
 def start_inside(
     where: str, solver: diffrax.AbstractSolver, field: StepField, u: Array, example: str
 ) -> PyTree:
-    """The structure of the state from which a scheme inside another makes each of its steps;
-    schemes that use earlier steps are refused."""
+    """The state from which a scheme inside another makes each step; it has no memory."""
     state, inside = eqx.filter_eval_shape(field.start, solver, u), solver
     while issubclass(type(inside), diffrax.AbstractWrappedSolver):
         inside = inside.solver  # pyright: ignore[reportAttributeAccessIssue]

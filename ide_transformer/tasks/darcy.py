@@ -142,8 +142,7 @@ def _domains(
 
 
 def _published(path: str | Path | None) -> list[np.ndarray]:
-    """Coefficients and solutions, `[samples, 2, points]`, float32: those to train on, and those
-    for a test on 16 and on 32 points along each axis."""
+    """Coefficients and solutions, `[samples, 2, points]`, to train on and to test on."""
     found = []
     for name, content in zip(_FILES, published_files(path), strict=True):
         arrays = torch_arrays(content, name)
@@ -180,8 +179,7 @@ def published_files(path: str | Path | None) -> list[bytes]:
 
 
 def torch_arrays(content: bytes, name: str) -> dict[str, np.ndarray]:
-    """The tensors of a dictionary that `torch.save` wrote, by their keys; errors call the file
-    `name`. Nothing but tensors is read, so that a file can run no code."""
+    """The tensors, and nothing else, of a dictionary that `torch.save` wrote."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             (index,) = (x for x in archive.namelist() if x.endswith("/data.pkl"))

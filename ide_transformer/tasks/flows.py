@@ -172,8 +172,8 @@ def solved(
     flow: AbstractFlow, number: int, points: int, seed: int, *, refined: int = 1, times: int = 1
 ) -> np.ndarray:
     """The functions of `number` samples at 0, `time`, 2 `time`, …, `[times + 1, number,
-    points]`, with an axis of points for each dimension, in float64. They are solved on at least
-    `flow.points` along each axis; `refined` divides the step and multiplies these points."""
+    *points]`, in float64; `refined` divides the step and multiplies the points of the solution.
+    """
     import exponax
 
     stride = math.ceil(flow.points / points) * refined
@@ -227,8 +227,7 @@ def _computed(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
 
 
 def verify(flow: AbstractFlow, points: int) -> float:
-    """The largest relative difference between solutions and those with half the step and
-    twice the points; `InputError` where it is above 1e-3: they are not resolved."""
+    """The largest relative change by half the step and twice the points, at most 1e-3."""
     coarse, fine = (solved(flow, _VERIFIED, points, 0, refined=n)[1] for n in (1, 2))
     off, fine = (x.reshape(_VERIFIED, -1) for x in (coarse - fine, fine))
     error = np.max(np.linalg.norm(off, axis=1) / np.linalg.norm(fine, axis=1))

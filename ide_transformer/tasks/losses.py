@@ -116,8 +116,7 @@ class Finer(eqx.Module):
         u1: Float[Array, "*batch tokens features"],
         gap: Callable[[Array], Float[Array, ""]],
     ) -> tuple[Float[Array, ""], dict[str, Array], Float[Array, ""]]:
-        """The weighted sum, its terms by name, and the field evaluations of the finer solve,
-        from the state `u1` at depth T and `gap`, D as a function of the finer outputs."""
+        """The sum, its terms by name, and the evaluations, given `u1` and the `gap` D."""
         finer = model.each_equation(self._finer)
         solution = finer.solve(inputs, key=key)
         defect = jnp.sum((u1 - solution.u1) ** 2) / jnp.sum(solution.u1**2)

@@ -25,8 +25,7 @@ _PARTS: dict[Part, int] = {"validation": 1, "test": 2}
 
 
 class AbstractAtPoints(AbstractTask):
-    """A map between functions whose points may be others in each batch; all samples of a batch
-    have the same."""
+    """A map between functions whose points may be others in each batch."""
 
     model = OperatorModel
     loss = RelativeError()
@@ -119,9 +118,8 @@ class BurgersInterval(AbstractAtPoints):
 
 
 def points_on_interval(kind: PointSet, number: int, random: np.random.Generator) -> np.ndarray:
-    """So many points of [0, 1] in increasing order, `[number]`: the middles of equal parts;
-    uniform ones; or half of them with one in each of equal parts, and the others uniform in a
-    window of length 1/8 somewhere."""
+    """So many points of [0, 1] in order: the middles of equal parts; random ones; or half of
+    them in equal parts, one in each, and the others in a window of length 1/8."""
     if kind == "grid":
         return (np.arange(number) + 0.5) / number
     if kind == "random":
@@ -135,9 +133,8 @@ def points_on_interval(kind: PointSet, number: int, random: np.random.Generator)
 def subset(
     kind: PointSet, number: int, points: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """The indices of so many of the points `[points, dimension]` of the unit cube, none twice:
-    uniform ones; or with a preference `1/20 + exp(-|x - c|² / 2σ²)`, c a random place and
-    σ = 1/5."""
+    """The indices of so many of the points of the unit cube: random ones; or with a preference
+    `1/20 + exp(-|x - c|² / 2σ²)`, c a random place and σ = 1/5."""
     preference = np.ones(len(points))
     if kind == "clustered":
         distance = np.linalg.norm(points - random.random(points.shape[1]), axis=1)
@@ -150,8 +147,7 @@ def domains(
     points: np.ndarray, weights: WeightRule, period: tuple[float | None, ...] | None = None
 ) -> tuple[TokenDomain, TokenDomain]:
     """Points of the unit cube as the domain of a model, with the chosen weights, and as that of
-    a norm of functions, which always has those of quadrature. The weights are those of the
-    cube; `period` is of the first domain."""
+    a norm of functions, with those of quadrature; `period` is of the first."""
     points = points.astype(np.float32)
     whole = TokenDomain.from_points(points, ((0.0, 1.0),) * points.shape[1])
     chosen = whole.weights if weights == "quadrature" else None

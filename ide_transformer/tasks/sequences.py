@@ -120,8 +120,7 @@ class PHop(AbstractSequences):
 
 
 def hopped(words: np.ndarray, hops: int) -> np.ndarray:
-    """The token that `hops` hops lead to from each of `words: [samples, tokens]`; `UNCOUNTED`
-    where one of them is not defined."""
+    """The token that `hops` hops lead to from each of `words`, or `UNCOUNTED`."""
     samples, tokens = words.shape
     rows = np.arange(samples)
     # The last position after each token of the alphabet; -1 where there is none.

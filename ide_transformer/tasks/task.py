@@ -138,8 +138,7 @@ class AbstractTask(abc.ABC):
 
 
 class AbstractDataSet(AbstractTask):
-    """A task whose samples are all in memory, and are learned in passes, each in a new random
-    order. `data` has columns of equal length for "training", "validation" and "test"."""
+    """A task whose samples are all in memory: `data` has columns for each part."""
 
     data: Mapping[str, tuple[Any, ...]]
 
@@ -164,8 +163,7 @@ class AbstractDataSet(AbstractTask):
 
 
 def in_passes(step: int, size: int, number: int, seed: int) -> np.ndarray:
-    """Choose which of `number` samples make the batch of a step: the next `size` of a new
-    random order in each pass over all of them."""
+    """The numbers of the samples of a step; each pass over all has a new random order."""
     positions = np.arange(step * size, (step + 1) * size)
     passes = positions // number
     chosen = [

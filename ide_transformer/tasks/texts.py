@@ -23,8 +23,7 @@ def shakespeare() -> str:
 
 
 def files_of(path: Path, endings: tuple[str, ...] = (".txt", ".md")) -> list[Path]:
-    """A file, or all files of a folder with these endings in the order of their paths;
-    `InputError` where one is missing, or is a pipe, a device or a link to nothing."""
+    """A file, or all files of a folder with these endings in the order of their paths."""
     if not path.exists():
         place = "" if path.is_absolute() else f" (in {Path.cwd()})"
         raise InputError(f"{path}: there is no such file or folder{place}.")

@@ -38,8 +38,7 @@ _PIECE, _BATCH, _BLOCK, _LEARNED_FROM = 2**26, 2**22, 2**20, 2**24
 
 
 class Tokens:
-    """A sequence of tokens that stays on the disk and is read in windows: the columns `tokens`
-    and `checksum` of a table of Arrow."""
+    """A sequence of tokens that stays on the disk, in a table of Arrow."""
 
     def __init__(self, table: Any):
         self._parts = [x.flatten().to_numpy() for x in table["tokens"].chunks]
@@ -75,9 +74,7 @@ def tokenized(
     processes: int,
     **source: Any,
 ) -> tuple[Tokens, AbstractTokenizer, int]:
-    """The tokens of texts, their tokenizer, and its token that ends each of them; for the
-    arguments see `Dataset`. All of it is kept in the cache, by pieces of 64 MiB: where a
-    process was killed, the same call goes on."""
+    """The tokens of texts, kept in the cache, their tokenizer, and its end of a text."""
     require("datasets", "datasets", "data.name=dataset reads texts by the library")
     import datasets
 
@@ -132,8 +129,7 @@ def _rows(
     subset: str | None = None,
     split: str = "train",
 ) -> Any:
-    """The texts as the column `text` of a data set; of text files also whether each of its
-    rows `ended` a document."""
+    """The texts as the column `text`; of text files also whether a row `ended` a document."""
     import datasets
 
     files = files_of(path, _OF_FOLDERS) if path.exists() else []
@@ -182,8 +178,7 @@ def _rows(
 
 
 def _blocks(files: Sequence[tuple[str, int, int]], between: str | None) -> Iterator[Any]:
-    """The texts of files in whole lines, about a mebibyte at a time. A document ends with its
-    file and at each line `between`."""
+    """The texts of files in whole lines, about a mebibyte at a time."""
     line = None if between is None else re.compile(rf"^{re.escape(between)}\r?(?:\n|\Z)", re.M)
     for file, *_ in files:
         empty = True
@@ -250,8 +245,7 @@ _parent: list[int] = []
 
 @contextlib.contextmanager
 def _ending_with_this_process() -> Iterator[None]:
-    """Ends the processes that are forked inside when this one is killed; those of a pool do
-    not notice it."""
+    """Ends the processes that are forked inside when this one is killed."""
     _parent.append(os.getpid())
     try:
         with warnings.catch_warnings():

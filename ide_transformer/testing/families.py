@@ -251,8 +251,7 @@ class _Case:
         self.refuses(f"{rule} unknown", unknown, "not known")
 
     def refuses(self, rule: str, changed: Mapping[str, Any], why: str) -> None:
-        """Whether a checkpoint with these tensors, or without those that are `None`, is refused
-        by their names."""
+        """Whether a checkpoint with these tensors, `None` for a missing one, is refused."""
         tensors = {name: x for name, x in {**self.tensors, **changed}.items() if x is not None}
         text = _refusal(self.write(tensors)) if changed else ""
         for name in itertools.islice(changed, _MOST):
@@ -296,8 +295,7 @@ class _Case:
                 )
 
     def changes(self) -> Iterator[_Change]:
-        """All changes of the options that the file has, that the family asks for, and that it
-        knows to be harmless. Options that nothing asks for have a few each."""
+        """All changes of the options of the file and the family, a few of others."""
         asked, harmless = self.checkpoint.options.asked, self.checkpoint.family.harmless.split()
         yield _Change((_TOMORROW,), 1)
         absent = sorted({*asked, *harmless} - self.options.keys())
@@ -330,8 +328,7 @@ class _Case:
         assert not wrong, "options: " + "; ".join(wrong[:20])
 
     def _without_effect(self, change: _Change) -> str | None:
-        """The fault of a value that means nothing; `None` where it is refused by name, or
-        changes nothing."""
+        """The fault of a value that means nothing, `None` where there is none."""
         own, options = self.checkpoint, Options(change.of(self.options), self.source)
         stored = {there: own.tensors[name] for name, there in own.original.items()}
         try:
@@ -341,8 +338,7 @@ class _Case:
         return None if eqx.tree_equal(skeleton, own.skeleton) else "gives another model"
 
     def _compared(self, change: _Change) -> str | None:
-        """The fault of a change; `None` where both libraries agree, or the file is refused by
-        the name of the option, or of the tensors that do not fit it."""
+        """The fault of a change; `None` where both libraries agree, or it is refused."""
         at = self.write(self.tensors, change.of(self.options))
         try:
             model = load_pretrained(at, dtype=_double())

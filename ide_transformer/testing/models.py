@@ -68,8 +68,7 @@ def check_model(
 
 
 class _Trial:
-    """A model with its inputs and what they give; a method for each property returns what is
-    wrong, or nothing."""
+    """A model with its inputs; a method for each property returns what is wrong."""
 
     def __init__(self, model: Model, inputs: PyTree, fixed: Callable[[Any], PyTree]):
         self.model, self.inputs, self.fixed = model, inputs, fixed
@@ -343,8 +342,7 @@ def _same(model: PyTree, other: PyTree, close: float = 0.0) -> bool:
 def logits_one_by_one(
     model: Model[models.TextInputs, models.TokenLogits], tokens: Array, first: int
 ) -> Array:
-    """The logits of the token after each from the prompt on, the `first` tokens, which are read
-    in one pass, and the others one by one."""
+    """The logits after each token from the prompt on, read one by one."""
     decoder = models.CachedDecoder(model, tokens.shape[-1])
     logits, cache = decoder.prefill(tokens[..., :first])
 

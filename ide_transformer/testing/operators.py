@@ -49,8 +49,7 @@ def _claimed(claims: bool) -> None:
 
 class _Operator(AbstractConformance):
     """An operator on six tokens or those of a domain. `points` is the domain without its grid
-    and with weights, where the operator takes such; `there` are the tokens that are no padding
-    where the others are."""
+    and with weights, where the operator takes such; `there` are tokens that are no padding."""
 
     kind = eq.AbstractOperator
 

@@ -19,8 +19,7 @@ from ..training.construct import Offers, construct
 
 
 def within(bound: float) -> Callable[[Callable], Callable]:
-    """A method that is a property: its docstring says what holds, and its result are two sides
-    that agree to within `bound` of their size."""
+    """A method that is a property: two sides that agree to within `bound` of their size."""
 
     def mark(method: Callable) -> Callable:
         method.bound = bound  # pyright: ignore[reportFunctionMemberAccess]
@@ -30,8 +29,7 @@ def within(bound: float) -> Callable[[Callable], Callable]:
 
 
 class AbstractConformance:
-    """Properties of a part of one kind. An `InputError` of a property says that the part
-    refuses it, and there is nothing to compare."""
+    """Properties of a part of one kind; one that it refuses is not compared."""
 
     kind: type
 
@@ -39,10 +37,7 @@ class AbstractConformance:
         self.part, self.options, self.features = part, dict(options), features
 
     def check(self, without: tuple[str, ...]) -> None:
-        """Compares the sides of all properties but those left out.
-
-        **Raises:** `AssertionError` for the first that does not hold.
-        """
+        """Compares the sides of all properties but those left out."""
         names = list(self._properties())
         if unknown := set(without) - set(names):
             raise InputError(
@@ -94,8 +89,7 @@ class AbstractConformance:
 
 
 def _difference(found: PyTree, expected: PyTree, bound: float) -> str:
-    """The largest difference of two trees of numbers; empty where it is within `bound` times 1
-    and their size. NaN differs from all."""
+    """The largest difference of two trees of numbers; empty where it is within `bound`."""
     pair = [list(map(np.asarray, jax.tree.leaves(x))) for x in (found, expected)]
     if [x.shape for x in pair[0]] != [x.shape for x in pair[1]]:
         return " and ".join(f"shapes {[x.shape for x in side]}" for side in pair)

@@ -113,8 +113,7 @@ class _Scheme(AbstractConformance):
 
     @cached_property
     def together(self) -> Any:
-        """Several solves inside jax.vmap: as they are, moved ahead and back, of another state,
-        and one that fails."""
+        """Solves inside jax.vmap: given, moved ahead and back, another, a failing one."""
 
         def lanes(x, d):
             return np.stack([x, x + 1e-5 * d, x - 1e-5 * d, x, x])

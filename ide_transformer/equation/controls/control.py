@@ -138,8 +138,7 @@ class AbstractControl(eqx.Module):
 
 
 def locate(control: AbstractControl, t: Depth) -> tuple[Int[Array, ""], Float[Array, ""]]:
-    """The index of the interval that holds depth `t`, and `s ∈ [0, 1]` inside it. A boundary
-    belongs to the interval which begins there."""
+    """The index of the interval that holds depth `t`, and `s ∈ [0, 1]` inside it."""
     t = jnp.asarray(t, jnp.result_type(t, float))
     number, length, dtype = np.arange(control.num_intervals), control.interval_length, t.dtype
     # A march multiplies in the precision of the state, `Equation.knots` in double: the lower.
@@ -151,9 +150,7 @@ def locate(control: AbstractControl, t: Depth) -> tuple[Int[Array, ""], Float[Ar
 
 
 def low_precision(control: AbstractControl, dtype: str) -> AbstractControl:
-    """Round the matrices of a control to another dtype, so that operators compute
-    their products in it. Vectors such as gains and biases stay. The cast is differentiated
-    too, so the gradient has the dtype of the stored weights."""
+    """Round the matrices of a control to another dtype; vectors, and gradients, keep theirs."""
 
     def cast(x):
         matrix = eqx.is_inexact_array(x) and x.ndim - control.depth_axes >= 2

@@ -27,12 +27,7 @@ from .control import (
 
 
 class Tabulated(AbstractControl):
-    """A smooth control evaluated ahead of a march, at the depths that its steps will ask
-    for: inside the loop a block is looked up, which costs the same as ordinary layers.
-
-    - `table`: a block whose arrays have two leading axes, interval and point.
-    - `fractions`: the points of each interval; the one nearest to a depth is taken.
-    """
+    """A smooth control evaluated ahead of a march, at `fractions` of each interval."""
 
     table: PyTree
     fractions: tuple[float, ...] = eqx.field(static=True)
@@ -147,8 +142,7 @@ class Chebyshev(AbstractExpansion):
 
 
 def _polynomials(x: Float[Array, "*points"], terms: int) -> Float[Array, "terms *points"]:
-    """`T_0(x), …` by the recurrence `T_{k+1} = 2x T_k - T_{k-1}`. It also holds a little
-    outside of [-1, 1], where schemes with negative sub-steps evaluate it."""
+    """`T_0(x), …` by the recurrence `T_{k+1} = 2x T_k - T_{k-1}`, also outside of [-1, 1]."""
     values = [jnp.ones_like(x), x]
     while len(values) < terms:
         values.append(2 * x * values[-1] - values[-2])

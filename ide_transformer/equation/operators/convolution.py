@@ -28,8 +28,7 @@ def convolved(
     spacing: float | None = None,
     causal: bool = False,
 ) -> Float[Array, "*batch tokens out"]:
-    """`Σ_k v(x + k) W_k`, see `Convolution`; `weight` is `[*widths, in, out]`, or `[*widths, 1,
-    features]` where each feature has a number of its own."""
+    """`Σ_k v(x + k) W_k`; `weight` is `[*widths, in, out]`, or `[*widths, 1, features]`."""
     check_axes(operator, weight.ndim - 2, domain)
     on, width, around = on_grid(operator, v, domain), len(weight), goes_around(operator, domain)
     steps = domain.steps if spacing is not None else (1.0,) * domain.dimension

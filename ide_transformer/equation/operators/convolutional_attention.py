@@ -22,8 +22,7 @@ from .positions import Fredholm
 
 
 class Statistics(eqx.Module):
-    """The mean and the variance of each feature that batch normalisation collected in a
-    training elsewhere. Here they are constants: they have no gradient."""
+    """The constants of a batch normalisation: mean and variance of each feature, no weights."""
 
     mean: Float[Array, " features"]
     variance: Float[Array, " features"]
@@ -181,8 +180,7 @@ class ConvolutionalAttention(AbstractAttention):
 
 
 def _without_weights(domain: TokenDomain) -> TokenDomain:
-    """The grid that the convolutions see; quadrature weights are for the integral. Those of
-    each sample are padding, which no convolution leaves out, and stay to be refused."""
+    """The grid of the convolutions, without weights that all samples share."""
     grid, weights = domain.without_prefix, domain.weights
     shared = weights is not None and weights.ndim == 1
     return dataclasses.replace(grid, weights=None) if shared else grid

@@ -16,8 +16,7 @@ from .operator import AbstractOperator
 def _differences(
     operator: object, u: State, domain: TokenDomain, difference: Callable[..., Array]
 ) -> State:
-    """The sum over axes of the grid of `difference(axis, step, before, v, after)`, v the state,
-    between its neighbours along the axis; beyond a boundary it goes on as it is there."""
+    """The sum over axes of `difference(axis, step, before, v, after)`, v the state."""
     v = on_grid(operator, u, domain)
     mode = "wrap" if goes_around(operator, domain) else "edge"
     total = jnp.zeros_like(v)

@@ -60,8 +60,7 @@ class Linear(eqx.Module):
 def product(
     u: Float[Array, "*batch in"], weight: Float[Array, "in out"]
 ) -> Float[Array, "*batch out"]:
-    """`u W`, computed in the dtype of the weights and returned in that of the state, so that
-    weights of bfloat16 give cheap products and the state keeps its precision."""
+    """`u W`, computed in the dtype of the weights and returned in that of the state."""
     if token_devices() > 1:
         # Samples and tokens that are both divided among devices have no common axis.
         return (u.astype(weight.dtype) @ weight).astype(u.dtype)

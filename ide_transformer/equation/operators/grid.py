@@ -32,8 +32,7 @@ def goes_around(operator: object, domain: TokenDomain) -> bool:
 
 
 def check_axes(operator: object, axes: int, domain: TokenDomain, *, periodic=False) -> None:
-    """Refuses a domain of another dimension than an operator has values for, and one with
-    boundaries where that expands in waves."""
+    """Refuses a domain of another dimension, or one with boundaries where waves need none."""
     name = type(operator).__name__
     if periodic and not goes_around(operator, domain):
         raise InputError(
@@ -61,11 +60,9 @@ def shifted(
     periodic: bool,
     stride: int = 1,
 ) -> Iterator[Float[Array, "..."]]:
-    """The states of the neighbours of every `stride`-th point of a grid, `[..., *grid,
-    features]`: of all `width` of them along each axis, from that so many `before` to those
-    after, the last axis first. From one to the next it is so many points of the grid, a
-    `hop` for each axis; between points they are those of the cubic through the nearest
-    four. Beyond a boundary it is 0."""
+    """The states of `width` neighbours along each axis of every `stride`-th point of a grid,
+    `before` of them before it, a `hop` of points apart; between points by cubics, and 0 beyond
+    a boundary."""
     grid = v.shape[-1 - len(hops) : -1]
     stencils = [[_stencil((k - before) * hop) for k in range(width)] for hop in hops]
     first = [-min(min(stencil) for stencil in along) for along in stencils]
@@ -85,8 +82,7 @@ def shifted(
 
 
 def _stencil(distance: float) -> dict[int, float]:
-    """The points by whose values a function is interpolated so many points away, and their
-    factors."""
+    """The points, and their factors, that interpolate a function so many points away."""
     nearest = round(distance)
     if abs(distance - nearest) < 1e-5:
         return {nearest: 1.0}

@@ -31,8 +31,7 @@ ScoreBias: TypeAlias = Float[Array, "heads tokens others"] | None
 def differences(
     query_domain: TokenDomain, domain: TokenDomain
 ) -> Float[Array, "tokens others dimension"]:
-    """`x - x'` for x of `query_domain` and x' of `domain`; around a periodic domain the shorter
-    way along each axis."""
+    """`x - x'`, x of `query_domain` and x' of `domain`; around a period the shorter way."""
     apart = query_domain.points[:, None, :] - domain.points[None, :, :]
     if domain.period is None:
         return apart

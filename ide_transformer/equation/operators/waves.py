@@ -123,8 +123,7 @@ class FourierIntegral(AbstractOperator):
 
 
 def _wave_numbers(operator: object, domain: TokenDomain) -> tuple[np.ndarray, ...]:
-    """Along each axis those of the eigenfunctions of the Laplacian: `π j / L` of cosines, whose
-    slope is zero at the boundaries, and `2π j / L` of the waves around a periodic domain."""
+    """Those of the Laplacian along each axis: `π j / L`, or `2π j / L` around a period."""
     assert domain.grid is not None
     around = goes_around(operator, domain)
     along = (

@@ -39,11 +39,7 @@ class Scaled(AbstractWrappedOperator):
 
 
 class AbstractRandomOperator(AbstractWrappedOperator):
-    """An operator that changes the rate of another one at random.
-
-    The draw is a function of the key alone, so every stage of a step sees the same field.
-    `Sampled` gives a key to each interval.
-    """
+    """An operator that changes the rate of another one at random, as its key says."""
 
     rate: Fraction = eqx.field(static=True)
     key: PRNGKeyArray | None = None
@@ -70,8 +66,7 @@ class Dropout(AbstractRandomOperator):
 def drop(
     x: Float[Array, "*shape"], rate: float, key: PRNGKeyArray | None
 ) -> Float[Array, "*shape"]:
-    """`x` with a fraction `rate` of its entries zeroed and the rest divided by `1 - rate`;
-    unchanged without a key or a rate."""
+    """`x` with a fraction `rate` of its entries zeroed, the rest scaled; with a key alone."""
     if key is None or rate == 0:
         return x
     keep = jax.random.bernoulli(key, 1 - rate, x.shape)

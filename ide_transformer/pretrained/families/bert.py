@@ -63,8 +63,7 @@ def _build(
     head_activation: Callable | None = None,
     control: type[PiecewiseConstant] | type[Tied] = PiecewiseConstant,
 ) -> Model:
-    """A post-norm encoder by the options of BERT. `embedded` is the width of embedded tokens
-    where it is not that of the state, and `activation` the default."""
+    """A post-norm encoder; `embedded` is the width of tokens where it is another one."""
     options.allow("position_embedding_type", "absolute", None)
     # Layers that share their weights have no tensors of their own, which others are held to.
     width, number = options.size("hidden_size"), options.size("num_hidden_layers", most=1000)

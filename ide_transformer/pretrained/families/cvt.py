@@ -54,8 +54,7 @@ def build(options: Options, tensors: Set[str]) -> Model:
 
 
 def _stage_options(options: Options) -> list[Options]:
-    """The options of each stage, which the file has as lists, also by the names that other
-    families have; errors say `embed_dim[1]`."""
+    """The options of each stage, which the file has as lists."""
     depths = options.get("depth", list(_DEFAULTS["depth"]))
     if not isinstance(depths, list) or not 0 < len(depths) <= 100:
         raise options.refused(
@@ -78,8 +77,7 @@ def _stage_options(options: Options) -> list[Options]:
 
 
 def _side(strides: list[tuple[int, int]]) -> int:
-    """The side of an image, near that of the published ones, that the strides of windows, and
-    those of keys and values, of all stages divide."""
+    """The side of an image, near the published one, that all strides divide."""
     totals = itertools.accumulate((window for window, _ in strides), operator.mul)
     needed = math.lcm(*(total * keys for total, (_, keys) in zip(totals, strides, strict=True)))
     return -(-_SIDE // needed) * needed

@@ -48,8 +48,7 @@ def _equal_biases(options: Options) -> dict[str, Any]:
 
 
 def _window_of_all_layers(options: Options) -> int | None:
-    """The window of Qwen, which the layers have from a number on, or those that the file names
-    one by one."""
+    """The window of Qwen, which all layers have to have, or none."""
     layers = options.size("num_hidden_layers")
     full = options.size("max_window_layers", 28, least=0)
     window = options.size("sliding_window", 4096, nullable=True)
@@ -77,8 +76,7 @@ def _build(
     mlp_bias: bool = False,
     scaled_embedding: bool = False,
 ) -> Model:
-    """A decoder whose `attention` has arguments of its own; `mlp_bias` says whether it has the
-    option of this name."""
+    """A decoder whose `attention` has arguments of its own."""
     width, key_value_heads = options.size("hidden_size"), None
     head_features = options.size("head_dim", None)
     if head_features is None:

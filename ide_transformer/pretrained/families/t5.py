@@ -45,8 +45,7 @@ def build(options: Options, tensors: Set[str]) -> Model:
 
 
 def _feed_forward(options: Options) -> make.MakeOperator:
-    """The form of the operator. The library also writes what follows from it as options of
-    their own, and obeys them."""
+    """The form of the operator; options that follow from it have to agree."""
     name = "feed_forward_proj"
     kind, activation = options.choose(name, _FEED_FORWARDS, "relu")
     form = options.get(name, "relu")

@@ -98,8 +98,7 @@ def _scaled(make: make.MakeOperator, width: int) -> make.MakeOperator:
 
 
 def _embedded_patches(options: Options, *, patch: int, prefix: int) -> dict[str, Any]:
-    """The arguments of `ImageEncoder` that embed an image, by squares that divide it. `patch`
-    is their default side, `prefix` the number of tokens before them."""
+    """The arguments of `ImageEncoder` that embed an image, by squares that divide it."""
     rows, columns = _pair(options, "image_size", 224)
     side, other = _pair(options, "patch_size", patch)
     if side != other:

@@ -32,8 +32,7 @@ class Span(NamedTuple):
 
 
 class Blocks(AbstractQuadrature):
-    """Queries in blocks, one after the other, each with all the points that it may see at
-    once. With one block it is the dense form."""
+    """Queries in blocks, each with all the points that it may see; one is the dense form."""
 
     spans: tuple[Span, ...] = eqx.field(static=True)
 
@@ -78,20 +77,15 @@ def _join(parts: list[Mean]) -> Mean:
 
 
 class Stream(AbstractQuadrature):
-    """Queries and points in blocks of one size, in two loops, so that neither memory nor the
-    program grows with the product of their numbers:
+    """Queries and points in blocks of one size, in two loops, for integrands without a bias:
 
         m ← max(m, max_z s),   n ← n exp(m_old - m) + Σ_z exp(s - m),
         a ← a exp(m_old - m) + Σ_z exp(s - m) v(z);     mean = a / n.
 
-    Blocks of points that no query of a block sees are skipped. For integrands without a
-    bias. Reference: Milakov, Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135.
-
-    - `block`: queries or points of a block.
-    - `in_order`: whether queries and points are the same consecutive tokens.
-    """
+    Reference: Milakov, Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135."""
 
     block: int = eqx.field(static=True)
+    # Whether queries and points are the same consecutive tokens.
     in_order: bool = eqx.field(static=True)
 
     def mean(self, integrand: Integrand) -> Mean:
@@ -192,8 +186,7 @@ class _Queries(NamedTuple):
 
 
 class _Points(NamedTuple):
-    """Blocks of points, the leading axis; `parts` is an integrand without queries, and `real`
-    are those that do not just fill up the last block."""
+    """Blocks of points, the leading axis; not `real` are those that fill up the last block."""
 
     index: Int[Array, "..."]
     real: Bool[Array, "..."]

@@ -36,8 +36,7 @@ def integrate(
     region: AbstractRegion,
     bias: ScoreBias = None,
 ) -> Float[Array, "*batch tokens heads value_features"]:
-    """`∫ γ(x, x') V(x') dx'` over the region of each x, by the quadrature of the domain of x',
-    each head by itself; `bias` is added to the scores `s_h(x, x')`."""
+    """`∫ γ(x, x') V(x') dx'` over the region of each x, head by head, scores with a `bias`."""
     # On a circle, the first tokens are near the last ones.
     in_order = query_domain is domain and domain.consecutive and domain.period is None
     plain = in_order and bias is None and value.shape[-1] == key.shape[-1]
@@ -59,8 +58,7 @@ def prepare(
     domain: TokenDomain,
     bias: ScoreBias,
 ) -> tuple[Integrand, Callable[[Array], Array]]:
-    """The integrand, heads before tokens, and the map of its mean back to tokens before
-    heads."""
+    """The integrand, heads before tokens, and the map of its mean back."""
     *batch, tokens, heads, features = query.shape
     shared, others = key.shape[-2], key.shape[-3]
     query = query / jnp.asarray(math.sqrt(features), query.dtype)
@@ -85,8 +83,7 @@ def prepare(
 def _quadrature(
     integrand: Integrand, region: AbstractRegion, in_order: bool
 ) -> AbstractQuadrature:
-    """All at once where there are few tokens, then queries in blocks, then both in blocks; part
-    by part where they are divided among devices."""
+    """Few tokens at once, more in blocks of queries, many in blocks of both; or in a ring."""
     tokens, others = integrand.query.shape[-2], integrand.key.shape[-2]
     biased, devices = integrand.bias is not None, token_devices()
     if devices > 1 and tokens % devices == others % devices == 0:
@@ -116,9 +113,7 @@ def fused_mean(
     *,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Heads:
-    """`integrate` on consecutive tokens by `jax.nn.dot_product_attention`. It has reverse mode
-    only, in which weights that are 0 have the derivative 0. On a GPU it has not been run yet;
-    its mathematics are tested with `xla`."""
+    """`integrate` on consecutive tokens by `jax.nn.dot_product_attention`, in reverse mode."""
     batch, tokens = query.shape[:-3], query.shape[-3]
     integrand, _ = prepare(query, key, value, domain, domain, None)
     bias = log_weighting(integrand, region.ends(domain, integrand.ends))

@@ -17,13 +17,8 @@ class Ring(AbstractQuadrature):
 
         mean = Σ_d n_d exp(m_d - m) mean_d / n,   n = Σ_d n_d exp(m_d - m),   m = max_d m_d,
 
-    `mean_d`, `m_d`, `n_d` the mean over Ω_d, its maximum and its normaliser. No device ever
-    holds all points, also for the gradient: there the points visit again, and the gradients
-    with respect to them go home. All other axes of the mesh are left to the compiler.
-    Reference: Liu, Zaharia, Abbeel, arXiv 2310.01889.
-
-    - `part`: the integral over one part.
-    """
+    `mean_d`, `m_d`, `n_d` the mean over Ω_d by `part`, its maximum and its normaliser. For the
+    gradient they visit again. Reference: Liu, Zaharia, Abbeel, arXiv 2310.01889."""
 
     part: AbstractQuadrature
 
@@ -93,8 +88,7 @@ def _visited(integrand: Integrand, hop: Int[Array, ""]) -> Integrand:
 
 
 def _shifted(arrays: PyTree[Array], hop: Int[Array, ""]) -> PyTree[Array]:
-    """The arrays of the device that is `hop` before this one, in a ring. The devices make the
-    hops at the same time, so that they take the same branch."""
+    """The arrays of the device that is `hop` before this one; all take the same branch."""
     devices = token_devices()
 
     def by(hop):

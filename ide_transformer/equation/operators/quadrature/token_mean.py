@@ -29,12 +29,9 @@ Bias: TypeAlias = Float[Array, "shared repeats tokens others"] | None
 
 
 class Integrand(NamedTuple):
-    """The parts of an integral. Scores are `q k + log w + bias`, a large negative number
-    outside the region. Queries are divided by `sqrt(features)`; one axis of theirs is for the
-    keys and one for those that share a key. Log weights are for each sample or for all, `None`
-    for equal ones; those of the ends stand in their place where the region of a query ends at
-    that coordinate. Both domains are points alone, those of the queries and those over which
-    the integral runs."""
+    """The parts of an integral. Scores are `q k + log w + bias`; queries are divided by
+    `sqrt(features)`, and the log weights of ends stand where the region of a query ends. Both
+    domains are points alone, of the queries and of the integral."""
 
     query: Queries
     key: Keys
@@ -79,8 +76,7 @@ class Mean(NamedTuple):
 
 
 class AbstractQuadrature(eqx.Module):
-    """A way to run through the points of the domain. The derivative needs neither γ nor the
-    scores of the forward pass: they are computed again, part by part."""
+    """A way to run through the points; for the derivative scores are computed again."""
 
     region: AbstractRegion
 
@@ -94,8 +90,7 @@ class AbstractQuadrature(eqx.Module):
         normaliser`."""
 
     def scores(self, integrand: Integrand) -> Scores:
-        """The scores with quadrature weights and bias, and a large negative number where the
-        point is outside the region."""
+        """The scores, a large negative number where a point is outside the region."""
         s = products(integrand.query, integrand.key)
         weighting = log_weighting(integrand, self.ends(integrand))
         s = with_terms(s, weighting, integrand.bias)
@@ -111,8 +106,7 @@ class AbstractQuadrature(eqx.Module):
 
 @eqx.filter_custom_jvp
 def token_mean(integrand: Integrand, quadrature: AbstractQuadrature) -> Mean:
-    """The mean of the values under γ. Its derivative keeps the mean, the maximum and the
-    normaliser only, and is linear in the direction, for forward and reverse mode."""
+    """The mean of the values under γ; its derivative keeps three numbers for each query."""
     return quadrature.mean(integrand)
 
 
@@ -141,8 +135,7 @@ def weighted(gamma: Scores, value: Keys) -> Queries:
 
 
 def outside(dtype: DTypeLike) -> float:
-    """The score of a point outside the region: below that of padding, `LOG_ZERO`, and finite,
-    so that a query that sees nothing gets the mean of all values."""
+    """The score of a point outside the region, finite, and below that of padding."""
     return float(jnp.finfo(dtype).min) / 2
 
 
@@ -181,8 +174,7 @@ def tangent_part(
     scale: tuple[Numbers, Numbers],
     ends: EndIndicator,
 ) -> Mean:
-    """The value of `AbstractQuadrature.tangent` for some queries, or the part of it that comes
-    from some of the points; `scale` is maximum and normaliser."""
+    """`AbstractQuadrature.tangent` of some queries and points, given maximum and normaliser."""
     maximum, normaliser = scale
     # Not `maximum + log normaliser`, which loses the latter where all points are padding.
     gamma = jnp.exp(s - maximum[..., None] - jnp.log(normaliser)[..., None])
@@ -214,8 +206,7 @@ def score_rates(integrand: Integrand, rate: Integrand) -> Scores:
 def _of_zero_weights(
     s: Scores, integrand: Integrand, scale: tuple[Numbers, Numbers], ends: EndIndicator
 ) -> Scores:
-    """γ where w = 0, `w exp(q k + bias - maximum) / normaliser`: it is 0, its derivative with
-    respect to w is not."""
+    """γ where w = 0: it is 0, but its derivative with respect to w is not."""
     return jnp.zeros_like(s)
 
 
@@ -236,8 +227,7 @@ def _weight_rates(
     weighting: Weighting,
     scale: tuple[Numbers, Numbers],
 ) -> Scores:
-    """The derivative of γ along that of the weights, `γ w'/w`; where w = 0,
-    `exp(q k + bias - maximum) w' / normaliser`."""
+    """The derivative of γ along that of the weights, `γ w'/w`, also where w = 0."""
     maximum, normaliser = (x[..., None] for x in scale)
     # A score with w = 0 says nothing, and is above those outside of the region.
     unseen = (s < LOG_ZERO / 2) & (s > 1.5 * LOG_ZERO)
@@ -253,8 +243,7 @@ def _weight_rates(
 def _end_to_end(
     x: Float[Array, "*batch shared repeats tokens last"],
 ) -> Float[Array, "*batch shared rows last"]:
-    """The queries that share a key on one axis: products over two axes at once cost transposes
-    of the scores."""
+    """The queries that share a key on one axis, for one product without transposes."""
     return x.reshape(*x.shape[:-3], -1, x.shape[-1])
 
 
