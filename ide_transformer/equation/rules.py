@@ -31,8 +31,8 @@ def lagrange(points: np.ndarray, x: np.ndarray | float) -> np.ndarray:
 
 
 class Rule(NamedTuple):
-    """Weights `w_j` of `∫ g dx ≈ Σ_j w_j g(x_j)` over an interval; `end_weights[r, j]` is that of
-    x_j in the integral that ends at x_{j+r}, `ends[r, j]`, or beyond all points."""
+    """Weights `w_j` of `∫ g dx ≈ Σ_j w_j g(x_j)` over an interval; `end_weights[r, j]` is that
+    of x_j in the integral that ends at x_{j+r}, `ends[r, j]`, or beyond all points."""
 
     weights: Float[Array, " points"]
     end_weights: Float[Array, "ends points"]
