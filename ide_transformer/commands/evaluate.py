@@ -132,6 +132,11 @@ def run(options: argparse.Namespace) -> None:
     data = text, options.samples, part
     curves: dict[str, Rows] = {}
     results: Any
+    label, headings = "", _HEADINGS
+    if options.sentences is None and options.rollout is None:
+        task = training.evaluation_task(loaded, text)
+        label = task.loss.label
+        headings = {**_HEADINGS, "loss": label}
     if options.sentences is not None:
         results = _similarities(loaded, options.sentences)
     elif options.rollout is not None:
@@ -141,10 +146,8 @@ def run(options: argparse.Namespace) -> None:
     elif options.exit is not None:
         given = {"stops": options.exit_for, "order": options.exit_order}
         given = {name: x for name, x in given.items() if x is not None}
-        loss = training.evaluation_task(loaded, text).loss
-        exit = training.estimated_exit(loss, **given)
+        exit = training.estimated_exit(task.loss, **given)
         results = training.evaluate_exits(loaded, exit, options.exit, meshes or [Mesh()], *data)
-        headings = {**_HEADINGS, "loss": loss.label}
         show_table(results, headings)
         print("the fewest evaluations at the loss of the full solve and a margin:")
         show_table(training.cheapest_exits(results), headings)
@@ -153,9 +156,7 @@ def run(options: argparse.Namespace) -> None:
     elif meshes:
         layers = options.layers or "resampled"
         results = training.evaluate_on_meshes(loaded, meshes, *data, layers=layers)
-        show_table(
-            results, {**_HEADINGS, "loss": training.evaluation_task(loaded, text).loss.label}
-        )
+        show_table(results, headings)
         curves = {str(loaded.path): results}
     elif further:
         models = [loaded, *(chosen_model(options, other) for other in further)]
@@ -167,19 +168,17 @@ def run(options: argparse.Namespace) -> None:
             }
             for x in models
         ]
-        show_table(results, {"loss": training.evaluation_task(loaded, text).loss.label})
+        show_table(results, headings)
         if len({row["data"] for row in results}) > 1:
             print("The data differ; --text FILE measures all models on one text.")
     else:
-        task = training.evaluation_task(loaded, text)
-        results, label = training.evaluate_loss(loaded, *data, task=task), task.loss.label
+        results = training.evaluate_loss(loaded, *data, task=task)
         for name, value in results.items():
             said = f"  {label}; {_data(loaded, options.text, part)}" * (name == "loss")
             print(f"{name}: {value:.4f}{said}" if name != "samples" else f"{name}: {value}")
     if options.json is not None:
         write_json(options.json, results)
     if options.figure is not None and curves:
-        label = training.evaluation_task(loaded, text).loss.label
         _draw(options.figure, curves, options.measure or "loss", label)
     elif options.figure is not None:
         _draw_rollout(options.figure, results)

@@ -1,7 +1,7 @@
 """Whether readings of a model as a controlled system predict what a change of the model does to
 its loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -61,18 +61,29 @@ class Pairs(NamedTuple):
 
 
 def compare_readings(
-    model: Model, problem: Problem, heads: int | None, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """A row for each reading and what it might predict; `heads` is the size of the blocks of
-    tokens on which single heads are computed, `None` for no heads."""
-    say("readings against the loss without single operators")
-    pairs = _operators(model, problem)
-    say("readings against the loss with other steps")
-    pairs += _steps(model, problem)
+    model: Model, problem: Problem, heads: tuple[int, np.ndarray] | None
+) -> Iterator[dict[str, Any]]:
+    """A row for each reading and what it might predict, one by one; `heads` has the size of the
+    blocks of tokens on which single heads are computed, and what that changes, see
+    `changes_of_heads`; `None` for no heads."""
+    parts = [_operators, _steps]
     if heads is not None:
-        say("readings against the loss with single heads on a coarser grid")
-        pairs += _heads(model, problem, heads)
-    return [x.row() for x in pairs]
+        parts.append(lambda model, problem: _heads(model, problem, *heads))
+    yield from (x.row() for part in parts for x in part(model, problem))
+
+
+def changes_of_heads(
+    model: Model, problem: Problem, size: int
+) -> Float[np.ndarray, "heads samples"]:
+    """The change of the loss of each sample where one head alone is computed on blocks of so
+    many tokens; heads of one layer after the other."""
+    shape = dynamics.distances(model, problem.held_out).mean.shape
+    alone = np.eye(np.prod(shape), dtype=bool).reshape(-1, *shape)
+
+    def changed(model: Model, chosen: Array) -> Model:
+        return dynamics.with_coarse_heads(model, size, chosen)
+
+    return _changes(model, problem, changed, np.zeros(shape, bool), alone)
 
 
 def _operators(model: Model, problem: Problem) -> list[Pairs]:
@@ -82,10 +93,8 @@ def _operators(model: Model, problem: Problem) -> list[Pairs]:
     def with_rates(model: Model, rates: Array) -> Model:
         return eqx.tree_at(_rates, model, list(rates.T))
 
-    units = [*np.ndindex(shape)]
-    without = np.ones((len(units), *shape))
-    without[(np.arange(len(units)), *np.transpose(units))] = 0
-    outcomes = _changes(layered, problem, with_rates, np.ones(shape), without)
+    without = 1 - np.eye(np.prod(shape)).reshape(-1, *shape)
+    outcomes = _of_groups(_changes(layered, problem, with_rates, np.ones(shape), without))
 
     @eqx.filter_jit
     def readings(model, group):
@@ -117,32 +126,27 @@ def _steps(model: Model, problem: Problem) -> list[Pairs]:
         twice = np.insert(np.arange(intervals), layer, layer)
         rates = jnp.asarray(np.where(twice == layer, 0.5, 1.0))
         finer = layered.take(np.repeat(twice[:, None], operators, axis=1)).model
-
         return eqx.tree_at(_rates, finer, [rates.astype(x.dtype) for x in _rates(finer)])
 
     losses = eqx.filter_jit(lambda model: problem.losses(model(problem.held_out)))
     native = np.asarray(losses(model))
     changes = np.stack([np.asarray(losses(halved(x))) - native for x in range(intervals)])
     finer = model.with_options(steps_per_interval=2 * model.discretization.steps_per_interval)
-    whole = (np.asarray(losses(finer)) - native)[:_SPECTRA]
-    few = jax.tree.map(lambda x: x[: len(whole)], problem.held_out)
+    whole = (np.asarray(losses(finer)) - native)[None, :_SPECTRA]
+    few = jax.tree.map(lambda x: x[:_SPECTRA], problem.held_out)
     norms = dynamics.log_norms(model, few)
     exponents = dynamics.stretching(model, few, 1)
     groups = min(GROUPS, len(norms))
-    by_layer = np.stack([norms[group::groups].mean(axis=0) for group in range(groups)])
-    outcomes = np.stack([changes[:, group::groups].mean(axis=1) for group in range(groups)])
+    by_layer, outcomes = _of_groups(norms.T, groups), _of_groups(changes, groups)
+    layers, of_all = "loss with two steps in it", ("loss with twice the steps", "samples")
     return [
-        Pairs("log-norm", "loss with two steps in it", "layers", by_layer, outcomes),
-        Pairs(
-            "log-norm", "loss with twice the steps", "samples", norms.mean(1)[None], whole[None]
-        ),
-        Pairs(
-            "largest exponent", "loss with twice the steps", "samples", exponents.T, whole[None]
-        ),
+        Pairs("log-norm", layers, "layers", by_layer, outcomes),
+        Pairs("log-norm", *of_all, norms.mean(1)[None], whole),
+        Pairs("largest exponent", *of_all, exponents.T, whole),
     ]
 
 
-def _heads(model: Model, problem: Problem, size: int) -> list[Pairs]:
+def _heads(model: Model, problem: Problem, size: int, changes: np.ndarray) -> list[Pairs]:
     @eqx.filter_jit
     def readings(model, inputs):
         coarse = dynamics.coarse_heads(model, inputs, size)
@@ -151,23 +155,13 @@ def _heads(model: Model, problem: Problem, size: int) -> list[Pairs]:
     each: Any = []
     for group in range(GROUPS):
         inputs = jax.tree.map(lambda x: x[group::GROUPS], problem.held_out)  # noqa: B023
-        each.append(readings(model, inputs))
-    shape = each[0][0].shape
-    alone = np.eye(np.prod(shape), dtype=bool).reshape(-1, *shape)
-    outcomes = _changes(
-        model,
-        problem,
-        lambda model, chosen: dynamics.with_coarse_heads(model, size, chosen),
-        np.zeros(shape, bool),
-        alone,
-    )
-    predicted, error, distance = (
-        np.stack([np.ravel(x) for x in kind]) for kind in zip(*each, strict=True)
-    )
-    loss = f"loss with it on blocks of {size}"
+        each.append([np.ravel(x) for x in readings(model, inputs)])
+    predicted, error, distance = map(np.stack, zip(*each, strict=True))
+    outcomes = _of_groups(changes)
+    off, loss = f"error on blocks of {size}", f"loss with it on blocks of {size}"
     return [
-        Pairs("predicted error", f"error on blocks of {size}", "heads", predicted, error),
-        Pairs("mean distance", f"error on blocks of {size}", "heads", distance, error),
+        Pairs("predicted error", off, "heads", predicted, error),
+        Pairs("mean distance", off, "heads", distance, error),
         Pairs("predicted error", loss, "heads", predicted, outcomes),
         Pairs("error", loss, "heads", error, outcomes),
         Pairs("mean distance", loss, "heads", distance, outcomes),
@@ -179,19 +173,23 @@ def _rates(layered: Any) -> list[Array]:
     return [operator.rate for operator in layered.control.blocks]
 
 
+def _of_groups(x: Any, groups: int = GROUPS) -> Float[np.ndarray, "groups units"]:
+    """The means over groups of samples, of `[units, samples]`."""
+    return np.stack([x[:, group::groups].mean(axis=1) for group in range(groups)])
+
+
 def _changes(
     model: Model,
     problem: Problem,
     changed: Callable[[Model, Array], Model],
     native: np.ndarray,
     others: np.ndarray,
-) -> Float[np.ndarray, "groups units"]:
-    """The change of the loss of each group of samples in each changed model."""
+) -> Float[np.ndarray, "units samples"]:
+    """The change of the loss of each sample in each changed model."""
 
     @eqx.filter_jit
     def losses(model, given):
         return problem.losses(changed(model, given)(problem.held_out))
 
     before = losses(model, jnp.asarray(native))
-    changes = np.stack([np.asarray(losses(model, jnp.asarray(x)) - before) for x in others])
-    return np.stack([changes[:, group::GROUPS].mean(axis=1) for group in range(GROUPS)])
+    return np.stack([np.asarray(losses(model, jnp.asarray(x)) - before) for x in others])

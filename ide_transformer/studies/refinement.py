@@ -29,8 +29,7 @@ def plan_refinement(config: Config, budget: Budget) -> list[Row]:
     for refine in ({}, *({0: first, _MOMENT: depth} for first in coarse)):
         planned = _refined(config, refine)
         steps = budget.steps(planned, task)
-        training = planned.training.model_copy(update={"steps": steps})
-        planned = planned.model_copy(update={"training": training})
+        planned = planned.changed("training", steps=steps)
         given = refinements(planned.training.refine)
         rows.append(
             {

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from ..errors import InputError
 from ..figures import Curve, Part, draw_panels, write_page
 from ..training import Config, RunFolder, flat_values, read_metrics
-from ..training.reading import run_named
 
 
 # Of the summary, in the order in which a reader asks for them; the losses come first.
@@ -66,8 +65,7 @@ def report_runs(paths: Sequence[str | Path], output: Path, *, trust: bool = Fals
 
 def read_runs(paths: Sequence[str | Path], *, trust: bool = False) -> list[RunRecord]:
     """The records of runs, by their folders; for `trust` see `load_run`."""
-    named = map(run_named, paths)
-    folders = {path.resolve(): RunFolder(path) for path in named}
+    folders = {run.path.resolve(): run for run in map(RunFolder, paths)}
     short = [place.name for place in folders]
     records = []
     for place, folder in folders.items():

@@ -92,9 +92,9 @@ def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Con
     own = folder.load_config(config)
     steps, before = config.training.steps, own.training.steps
     if not config.optimizer.restarts:
-        config = _with(config, "optimizer", restarts=own.optimizer.restarts)
+        config = config.changed("optimizer", restarts=own.optimizer.restarts)
     free = {key: getattr(own.training, key) for key in own.training.FREE}
-    others = changed_values(own, _with(config, "training", **free, steps=before))
+    others = changed_values(own, config.changed("training", **free, steps=before))
     if others or steps < before:
         raise InputError(
             f"--resume: {folder.path} was started with another configuration "
@@ -105,7 +105,7 @@ def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Con
         return config
     # It was, or will be, refined at the same steps, not at later ones.
     refine = dict(zip(own.training.begins, own.training.refine.values(), strict=False))
-    config = _with(config, "training", refine=refine)
+    config = config.changed("training", refine=refine)
     made = folder.newest_step or 0
     rate = learning_rate(own.optimizer, before)
     longer, numbers = learning_rate(config.optimizer, steps), jnp.arange(made)
@@ -130,8 +130,3 @@ def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Con
         f"(optimizer.schedule={own.optimizer.schedule}). {cosine if possible else 'S'}tart a "
         f"new run with its weights, model.pretrained={folder.path}, and a schedule of its own."
     )
-
-
-def _with(config: Config, section: str, **values: object) -> Config:
-    changed = getattr(config, section).model_copy(update=values)
-    return config.model_copy(update={section: changed})

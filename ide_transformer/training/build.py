@@ -94,11 +94,7 @@ def first_model(config: Config, build: Callable[[Config], Model]) -> Model:
     if weight_shapes(coarse) == weight_shapes(model):
         return coarse
     horizon = config.control.horizon or float(config.model.depth)
-    sections = {
-        "model": config.model.model_copy(update={"depth": depth}),
-        "control": config.control.model_copy(update={"horizon": horizon}),
-    }
-    return build(config.model_copy(update=sections))
+    return build(config.changed("model", depth=depth).changed("control", horizon=horizon))
 
 
 def with_intervals(config: Config, model: Model, intervals: int) -> Model:

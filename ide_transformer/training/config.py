@@ -444,6 +444,11 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     parallel: ParallelConfig = ParallelConfig()
 
+    def changed(self, section: str, **values: Any) -> "Config":
+        """The configuration with other values in one of its sections."""
+        own = getattr(self, section).model_copy(update=values)
+        return self.model_copy(update={section: own})
+
     def stage(self, number: int) -> "Config":
         """The configuration of a stage, as that of a run with one equation."""
         given = {name: x for name, x in self.model.stages[number] if x is not None}
@@ -455,8 +460,7 @@ class Config(Section):
             "class_token": self.model.class_token and last,
             "options": {**self.model.options, **windows},
         }
-        model = self.model.model_copy(update=given)
-        return self.model_copy(update={**sections, "model": model})
+        return self.changed("model", **given).model_copy(update=sections)
 
     @model_validator(mode="before")
     @classmethod

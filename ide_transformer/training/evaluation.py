@@ -100,8 +100,7 @@ def _with_tokens(
     """The task of a configuration in samples of so many tokens: made again where its context
     decides them, and else by the task itself."""
     if "context" in parameters_of(task_class(config)):
-        section = config.model.model_copy(update={"context": tokens})
-        made = build_task(config.model_copy(update={"model": section}), run.known_tokenizer)
+        made = build_task(config.changed("model", context=tokens), run.known_tokenizer)
         # In the plane it is not their number, nor where it is the most that a model sees.
         if made.tokens_per_sample == tokens or made.tokens_per_sample != task.tokens_per_sample:
             return made

@@ -20,7 +20,7 @@ from .config import Config
 from .folder import RunFolder
 from .loading import restored
 from .metrics import validation_losses
-from .reading import run_named, write_yaml
+from .reading import write_yaml
 from .step import Weights
 
 
@@ -94,7 +94,7 @@ def export_run(
     **Raises:** `InputError` for a run that no layout holds; it names all that differs from the
     nearest one.
     """
-    path, folder = Path(path), RunFolder(run_named(run))
+    path, folder = Path(path), RunFolder(run)
     config = folder.load_config(trust)
     model, step = restored(folder, config, checkpoint, weights)
     source = config.model.pretrained

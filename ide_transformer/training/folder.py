@@ -26,7 +26,7 @@ from ..reporting import write_json
 from ..tasks import AbstractTask, AbstractTokenizer, load_tokenizer
 from .config import Config
 from .optimizer import path_of
-from .reading import Trust, dump_config, load_config
+from .reading import Trust, dump_config, load_config, run_named
 
 
 def source(config: Config | None = None) -> str:
@@ -56,7 +56,7 @@ _DATA, _SOURCES, _CONFIG = "its data", "sources", "its config.yaml"
 
 
 class RunFolder:
-    """The files of a run in `runs/<name>/`.
+    """The files of a run in `runs/<name>/`, by its folder or its name in `runs`.
 
     **Attributes:** `path`, and in it `config` (every key written out), `metrics`,
     `checkpoints`, `plots`, `summary`, `tokenizer`, `sample`, `fingerprints` (a number that no
@@ -65,7 +65,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path):
-        self.path = path = Path(path)
+        self.path = path = run_named(path)
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"

@@ -20,7 +20,7 @@ from .folder import RunFolder, new_folder
 from .names import find, parameters_of
 from .optimizer import build_optimizer
 from .phases import phase_at, phases_of, shapes_at
-from .reading import apply_overrides, run_named, validated
+from .reading import apply_overrides, validated
 from .step import Weights, initial_state, weights_of
 
 
@@ -80,17 +80,16 @@ def load_model(
     **Raises:** `InputError` where there is neither, the scheme is not known, or the weights do
     not fit what is chosen.
     """
-    folder = run_named(path)
+    run = RunFolder(path)
     for_scheme = [x for x in overrides if x.partition("=")[0].split(".")[0] == "solver"]
     others = [x for x in overrides if x not in for_scheme]
     scheme = _scheme(for_scheme)
-    if (folder / "config.yaml").is_file():
-        run = RunFolder(folder)
+    if run.config.is_file():
         config = _chosen(run, others, trust=trust)
         model, _ = restored(run, config, checkpoint, weights)
         named = any(override.startswith("data.") for override in others)
-        loaded = LoadedModel(model, run, folder, config, named)
-    elif folder.is_dir() and not (folder / "config.json").is_file():
+        loaded = LoadedModel(model, run, run.path, config, named)
+    elif run.path.is_dir() and not (run.path / "config.json").is_file():
         raise InputError(
             f"{path} is neither the folder of a run, which has a config.yaml, nor that of a "
             "checkpoint, which has a config.json."
@@ -138,7 +137,7 @@ def load_run(
     **Raises:** `InputError` if `path` is not the folder of a run with such a checkpoint, and
     for code that is not trusted.
     """
-    folder = RunFolder(run_named(path))
+    folder = RunFolder(path)
     model, _ = restored(folder, folder.load_config(trust), checkpoint, weights)
     return model, folder
 

@@ -92,9 +92,8 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
     groups, size = devices.data * devices.fsdp, config.training.batch_size
     parts = (n for n in range(1, size + 1) if size % n == 0 and size <= n * samples * groups)
     accumulate = next((n for n in parts if size // n % groups == 0), 1)
-    training = config.training.model_copy(update={"accumulate": accumulate})
-    config = config.model_copy(update={"training": training, "parallel": devices})
-    phase = _phase(config)
+    config = config.changed("training", accumulate=accumulate)
+    phase = _phase(config.model_copy(update={"parallel": devices}))
     layout = make_layout(devices, jax.devices()[: devices.devices])
     shape: Any = jax.ShapeDtypeStruct((size, config.model.context), jnp.int32)
     with jax.set_mesh(layout.grid):

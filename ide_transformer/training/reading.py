@@ -23,9 +23,6 @@ from .names import did_you_mean, names_of_code, shown
 # Characters of a text, and levels of sections in it.
 LONGEST, DEEPEST = 2**18, 50
 
-# Keys of earlier versions, and those that took their place.
-_MOVED = {"training.transport": "training.costs.transport"}
-
 S = TypeVar("S", bound=Section)
 
 # Whether code that a file names may be imported, or a configuration whose names may.
@@ -217,8 +214,6 @@ def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str
     if error["type"] == "extra_forbidden":
         known = list(_section(kind, location[:-1]).model_fields)
         hint = did_you_mean(location[-1], known)
-        if key in _MOVED:
-            hint = f" It is {_MOVED[key]} now."
         return f"{where}: unknown key {key}.{hint} Known here: {', '.join(known)}."
     if error["type"] == "missing":
         return f"{where}: {key} is missing."

@@ -119,9 +119,8 @@ def resume_run(
 
     **Raises:** `InputError` for another override, and for code that is not trusted.
     """
-    folder = RunFolder(path)
-    if not folder.config.is_file():
-        folder = folder_to_resume(str(path), Path(runs), trust)
+    there = Path(path, "config.yaml").is_file()
+    folder = RunFolder(path) if there else folder_to_resume(str(path), Path(runs), trust)
     config = folder.load_config(trust)
     tree = config.model_dump(mode="json")
     origin = apply_overrides(tree, overrides)

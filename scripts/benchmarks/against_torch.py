@@ -2,16 +2,16 @@
 
 import argparse
 import contextlib
+import functools as ft
 import importlib.util
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from ide_transformer.errors import InputError
 
-from .shared.command import Command, Rounds, Rows
-from .shared.timing import alternate
+from .shared.command import Command
+from .shared.timing import Rounds, Rows, alternate
 from .with_torch.ours import SETTINGS, OwnTraining, Setting, full_float32, utilisation
 from .with_torch.processes import PairedProcess
 
@@ -21,7 +21,7 @@ def against_torch(setting: Setting, rounds: Rounds, *, steps: int, curve: int) -
     the same weights with the same batches. Products are made in full float32 everywhere.
     PyTorch runs in processes of its own; while one computes, the others are idle.
 
-    Rows of `Timing` with `setting`, `name`, `tokens_per_second`; `mebibytes`, the memory of a
+    Rows of `alternate` with `setting`, `tokens_per_second`; `mebibytes`, the memory of a
     step without weights and moments: temporary memory of the program here, the rise of the
     resident memory of its process in PyTorch; `loss` of the last step of the curve, and
     `loss_difference`, the largest relative difference of the curve from the first row's;
@@ -39,37 +39,26 @@ def against_torch(setting: Setting, rounds: Rounds, *, steps: int, curve: int) -
             *(setting.config.optimizer, ours.learning_rates()),
         )
         calls: dict[str, Callable] = {
-            name: stack.enter_context(PairedProcess(make_torch_training, *given, compiled)).call
+            name: stack.enter_context(
+                PairedProcess("theirs:TorchTraining", *given, compiled)
+            ).call
             for name, compiled in (("torch eager", False), ("torch.compile", True))
         }
         calls["ide_transformer"] = lambda method, *a: getattr(ours, method)(*a)
         curves = {name: np.array(call("losses", curve)) for name, call in calls.items()}
         mebibytes = {name: call("peak_mebibytes") for name, call in calls.items()}
-        timings = alternate(
-            {n: lambda call=call: call("turn", steps) for n, call in calls.items()},
-            **rounds._asdict(),
-        )
-    first = curves["torch eager"]
-    return [
-        {
-            "setting": str(setting),
-            "name": name,
-            **timing._asdict(),
-            "tokens_per_second": 1e3 * setting.tokens / timing.milliseconds,
-            "mebibytes": mebibytes[name],
-            "loss": float(curves[name][-1]),
-            "loss_difference": float(np.max(np.abs(curves[name] / first - 1))),
-            "utilisation": utilisation(setting.model_flops, timing.milliseconds / 1e3),
+        turns = {name: ft.partial(call, "turn", steps) for name, call in calls.items()}
+        rows = alternate(turns, rounds, setting=str(setting))
+    for row in rows:
+        losses, seconds = curves[row["name"]], row["milliseconds"] / 1e3
+        row |= {
+            "tokens_per_second": setting.tokens / seconds,
+            "mebibytes": mebibytes[row["name"]],
+            "loss": float(losses[-1]),
+            "loss_difference": float(np.max(np.abs(losses / curves["torch eager"] - 1))),
+            "utilisation": utilisation(setting.model_flops, seconds),
         }
-        for name, timing in timings.items()
-    ]
-
-
-def make_torch_training(*arguments: Any) -> Any:
-    """A `TorchTraining`; PyTorch is imported only where it is made."""
-    from .with_torch.theirs import TorchTraining
-
-    return TorchTraining(*arguments)
+    return rows
 
 
 def _measure(options: argparse.Namespace, rounds: Rounds) -> Rows:

@@ -1,7 +1,7 @@
 """The cost of attention."""
 
 import argparse
-import math
+import functools as ft
 from collections.abc import Callable
 
 import jax
@@ -10,7 +10,9 @@ from jaxtyping import Array
 
 from ide_transformer.equation import TokenDomain, Volterra, integrate
 
-from .shared.command import Command, Rounds, Rows, measured
+from .shared.command import Command
+from .shared.handwritten import dense
+from .shared.timing import Rounds, Rows, measured
 
 
 # Beyond this the scores of the dense form alone would take gibibytes.
@@ -21,7 +23,7 @@ def attention(options: argparse.Namespace, rounds: Rounds) -> Rows:
     """The causal token integral and its gradient with respect to queries, keys and values: the
     dense form written out by hand, `jax.nn.dot_product_attention`, and `integrate`.
 
-    Rows of `Measurement` with `tokens` and `name`; ratios are to the first row. Where there are
+    Rows of `measured` with `tokens` and `name`; ratios are to the first row. Where there are
     many tokens, `integrate` alone is measured.
     """
     rows = []
@@ -34,25 +36,13 @@ def attention(options: argparse.Namespace, rounds: Rounds) -> Rows:
         def ours(query: Array, key: Array, value: Array, domain=domain) -> Array:
             return integrate(query, key, value, domain, domain, Volterra())
 
+        by_jax = ft.partial(jax.nn.dot_product_attention, is_causal=True)
         forms = {"dense, by hand": dense, "jax.nn": by_jax, "integrate": ours}
         if tokens > _DENSE_UP_TO:
             forms = {"integrate": ours}
         programs = {name: (_gradient(form), inputs) for name, form in forms.items()}
         rows += measured(programs, rounds, tokens=tokens)
     return rows
-
-
-def dense(query: Array, key: Array, value: Array) -> Array:
-    """Causal attention, `[batch, tokens, heads, features]`, all scores at once."""
-    scores = jnp.einsum("bxhd,bzhd->bhxz", query, key) / math.sqrt(query.shape[-1])
-    past = jnp.tril(jnp.ones(scores.shape[-2:], bool))
-    scores = jnp.where(jnp.broadcast_to(past, scores.shape), scores, -jnp.inf)
-    return jnp.einsum("bhxz,bzhd->bxhd", jax.nn.softmax(scores, axis=-1), value)
-
-
-def by_jax(query: Array, key: Array, value: Array) -> Array:
-    """The same by JAX's own function."""
-    return jax.nn.dot_product_attention(query, key, value, is_causal=True)
 
 
 def _gradient(form: Callable) -> Callable:

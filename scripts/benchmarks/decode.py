@@ -1,18 +1,20 @@
 """Tokens per second of generation: with a cache, without one, and by transformers."""
 
 import contextlib
+import functools as ft
 import importlib.util
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from .shared.command import Command, Rounds, Rows
-from .shared.timing import alternate
-from .with_torch.ours import OwnGeneration, full_float32, load_llama, write_llama
+from ide_transformer.pretrained import save_pretrained
+
+from .shared.command import Command
+from .shared.timing import Rounds, Rows, alternate
+from .with_torch.ours import OwnGeneration, full_float32, load_llama
 from .with_torch.processes import PairedProcess
 
 
@@ -24,7 +26,7 @@ def decode(
     own, if it is installed. They take turns; everything is compiled ahead. Products are made
     in full float32 everywhere.
 
-    Rows of `Timing` with `name`, `weights`, `batch`; `tokens_per_second`; `same_tokens`, the
+    Rows of `alternate` with `weights`, `batch`; `tokens_per_second`; `same_tokens`, the
     fraction that is as in the first row.
     """
     model, weights = load_llama(path)
@@ -37,33 +39,17 @@ def decode(
         }
         if all(map(importlib.util.find_spec, ("torch", "transformers"))):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            write_llama(model, Path(folder))
-            given = make_torch_generation, folder, np.asarray(tokens), length
+            save_pretrained(model, folder)
+            given = "generation:TorchGeneration", folder, np.asarray(tokens), length
             calls["transformers, cached"] = stack.enter_context(PairedProcess(*given)).call
         texts = {name: call("text") for name, call in calls.items()}
-        timings = alternate(
-            {name: lambda call=call: call("turn") for name, call in calls.items()},
-            **rounds._asdict(),
-        )
-    first = texts["without a cache"]
-    return [
-        {
-            "name": name,
-            "weights": weights,
-            "batch": batch,
-            **timing._asdict(),
-            "tokens_per_second": 1e3 * batch * length / timing.milliseconds,
-            "same_tokens": float(np.mean(texts[name] == first)),
-        }
-        for name, timing in timings.items()
-    ]
-
-
-def make_torch_generation(*arguments: Any) -> Any:
-    """A `TorchGeneration`; PyTorch is imported only where it is made."""
-    from .with_torch.generation import TorchGeneration
-
-    return TorchGeneration(*arguments)
+        turns = {name: ft.partial(call, "turn") for name, call in calls.items()}
+        rows = alternate(turns, rounds, weights=weights, batch=batch)
+    for row in rows:
+        row["tokens_per_second"] = 1e3 * batch * length / row["milliseconds"]
+        same = texts[row["name"]] == texts["without a cache"]
+        row["same_tokens"] = float(np.mean(same))
+    return rows
 
 
 COMMAND = Command(

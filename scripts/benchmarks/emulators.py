@@ -11,7 +11,8 @@ import optax
 from emulators import Cell, network_of
 from ide_transformer.packages import require
 
-from .shared.command import Command, Rounds, Rows, measured
+from .shared.command import Command
+from .shared.timing import Rounds, Rows, measured
 
 
 MODELS = "emulators/local,emulators/waves,res,fno"
@@ -21,7 +22,7 @@ def emulators(options: argparse.Namespace, rounds: Rounds) -> Rows:
     """Of each model, by its name as in scripts/emulators.py, a step of Adam for the mean square
     error of one step in time, on random functions of as many points as its scenario has.
 
-    Rows of `Measurement` with `points`, `batch`, `parameters` and `name`; ratios are to the
+    Rows of `measured` with `points`, `batch`, `parameters` and `name`; ratios are to the
     first row.
     """
     require("apebench", "emulators", "Emulators are trained by")

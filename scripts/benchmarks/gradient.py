@@ -2,7 +2,7 @@
 
 import argparse
 import statistics
-from typing import NamedTuple
+from typing import Any
 
 import diffrax
 
@@ -15,38 +15,27 @@ from ide_transformer.integration import (
 )
 from ide_transformer.solvers import AlgebraicallyReversible, LieTrotter, Projected
 
-from .shared.command import Command, Rounds, Rows, measured, shape, sizes
+from .shared.command import Command, shape, sizes
 from .shared.problem import Shape, gradient_of_solve, post_norm, pre_norm
-from .shared.timing import middle_half, timed_compile
-
-
-class Mode(NamedTuple):
-    """A gradient mode around a scheme; the scheme is projected where the state is
-    constrained."""
-
-    name: str
-    solver: diffrax.AbstractSolver
-    projected_solver: diffrax.AbstractSolver
-    gradient: AbstractGradient
+from .shared.timing import Rounds, Rows, measured, middle_half, timed_compile
 
 
 _PLAIN = LieTrotter(diffrax.Euler()), LieTrotter(Projected(diffrax.Euler()))
-
 _REVERSIBLE = (
     AlgebraicallyReversible(LieTrotter()),
     AlgebraicallyReversible(LieTrotter()).projected(),
 )
-
-# The first is the reference.
-MODES = (
-    Mode("Direct", *_PLAIN, Direct()),
-    Mode("Recompute", *_PLAIN, Recompute()),
-    Mode("Recompute, nothing saved", *_PLAIN, Recompute(policy=None)),
-    Mode("Recursive", *_PLAIN, Recursive()),
-    Mode("reversible scheme, Direct", *_REVERSIBLE, Direct()),
-    Mode("reversible scheme, Recompute", *_REVERSIBLE, Recompute()),
-    Mode("reversible scheme, Reversible", *_REVERSIBLE, Reversible()),
-)
+# The scheme, that for states that are constrained, and the gradient mode. The first is the
+# reference.
+MODES: dict[str, tuple[Any, Any, AbstractGradient]] = {
+    "Direct": (*_PLAIN, Direct()),
+    "Recompute": (*_PLAIN, Recompute()),
+    "Recompute, nothing saved": (*_PLAIN, Recompute(policy=None)),
+    "Recursive": (*_PLAIN, Recursive()),
+    "reversible scheme, Direct": (*_REVERSIBLE, Direct()),
+    "reversible scheme, Recompute": (*_REVERSIBLE, Recompute()),
+    "reversible scheme, Reversible": (*_REVERSIBLE, Reversible()),
+}
 
 NORMALIZATIONS = ("pre-norm", "post-norm")
 
@@ -56,18 +45,15 @@ def programs(normalization: str, depth: int, shape: Shape) -> dict[str, tuple]:
     constrained = normalization == "post-norm"
     equation = (post_norm if constrained else pre_norm)(depth, shape)
     return {
-        mode.name: gradient_of_solve(
-            equation,
-            mode.projected_solver if constrained else mode.solver,
-            mode.gradient,
-            shape.state(),
+        name: gradient_of_solve(
+            equation, projected if constrained else solver, mode, shape.state()
         )
-        for mode in MODES
+        for name, (solver, projected, mode) in MODES.items()
     }
 
 
 def gradient(options: argparse.Namespace, rounds: Rounds) -> Rows:
-    """One gradient by each of `MODES`: rows of `Measurement` with `normalization`, `depth` and
+    """One gradient by each of `MODES`: rows of `measured` with `normalization`, `depth` and
     `name`; ratios are to keeping everything."""
     rows = []
     for normalization in options.normalization or NORMALIZATIONS:
@@ -84,16 +70,15 @@ def compiling(options: argparse.Namespace, rounds: Rounds) -> Rows:
     rows = []
     for depth in options.depth:
         seconds: dict[str, list[float]] = {}
-        for done in range(rounds.rounds):
+        for done in range(rounds.number):
             modes = programs("pre-norm", depth, shape(options))
             for name, (program, arguments) in modes.items():
                 seconds.setdefault(name, []).append(timed_compile(program, arguments)[1])
-            rounds.on_round(done + 1)
+            rounds.done(done + 1)
         for name, own in seconds.items():
             median = statistics.median(own)
-            spread = middle_half(own) / median
-            row = {"compile_seconds": median, "compile_spread": spread}
-            rows.append({"depth": depth, "name": name, **row})
+            row = {"depth": depth, "name": name, "compile_seconds": median}
+            rows.append({**row, "compile_spread": middle_half(own) / median})
     return rows
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools as ft
 import tempfile
 import threading
 import time
@@ -21,21 +22,13 @@ from ide_transformer.training.phases import make_phases
 from ide_transformer.training.run import Loop
 from ide_transformer.training.stopping import Stopped, StopRequest
 
-from .shared.command import Command, Rounds, Rows, shape, sizes
-from .shared.problem import Shape
-from .shared.timing import Timing, alternate
+from .shared.command import Command, shape, sizes
+from .shared.timing import Rounds, Rows, alternate, seconds_of
+from .shared.training import Training, config_of
 
 
 # More than are taken: a benchmark ends before its run does.
 _MANY = 10**9
-
-
-class _Checkpoints(Checkpoints):
-    """Checkpoints whose writing can be waited for."""
-
-    def wait(self) -> None:
-        """Until none is being written."""
-        self._manager.wait_until_finished()
 
 
 class _Gate(StopRequest):
@@ -75,18 +68,6 @@ class _Gate(StopRequest):
         self._go.release()
 
 
-def _config(depth: int, every: int, shape: Shape) -> Config:
-    sizes = {"width": shape.width, "heads": shape.heads, "context": shape.context}
-    training = {
-        "steps": _MANY,
-        "batch_size": shape.batch,
-        "log_every": 10,
-        "checkpoint_every": every,
-        "evaluate_every": _MANY,
-    }
-    return Config.model_validate({"model": {"depth": depth, **sizes}, "training": training})
-
-
 def _task(context: int) -> LanguageTask:
     letters = np.random.default_rng(0).integers(97, 123, 10**6, dtype=np.uint8)
     return LanguageTask(letters.tobytes().decode("ascii"), context)
@@ -101,11 +82,11 @@ def _whole_run(config: Config, task: LanguageTask, steps: int) -> Iterator[_Gate
     with tempfile.TemporaryDirectory() as there:
         folder = RunFolder(Path(there))
         folder.checkpoints.mkdir()
-        checkpoints = _Checkpoints(folder, config, writes=True)
-        with checkpoints:
+        with Checkpoints(folder, config, writes=True) as checkpoints:
             # Turns begin between two checkpoints, so that one is written during the steps that
             # follow it, as in a run.
-            gate = _Gate(config.training.checkpoint_every // 2, steps, checkpoints.wait)
+            written = checkpoints._manager.wait_until_finished
+            gate = _Gate(config.training.checkpoint_every // 2, steps, written)
 
             def run() -> None:
                 run_of = config, task, folder, checkpoints, gate, phases
@@ -125,8 +106,8 @@ def _whole_run(config: Config, task: LanguageTask, steps: int) -> Iterator[_Gate
 def host(options: argparse.Namespace, rounds: Rounds) -> Rows:
     """The time of a step by the compiled program alone, on one batch that is there already, and
     in a run that makes batches, logs each tenth step, writes checkpoints and says how far it
-    is: rows of `Timing` of one step with `name`; ratios are to the first. A turn of the run
-    ends when its checkpoints are written.
+    is: rows of `alternate` of one step; ratios are to the first. A turn of the run ends when
+    its checkpoints are written.
 
     **Raises:** `InputError` where turns would not have equally many checkpoints.
     """
@@ -138,33 +119,28 @@ def host(options: argparse.Namespace, rounds: Rounds) -> Rows:
             f"them more often, --checkpoint-every {steps}."
         )
     rows = []
+    periods = {"log_every": 10, "checkpoint_every": every, "evaluate_every": _MANY}
+    task = _task(options.context)
     for depth in options.depth:
-        timings = _timings(depth, steps, every, shape(options), rounds)
-        rows += [{"depth": depth, "name": x, **y._asdict()} for x, y in timings.items()]
+        config = config_of(depth, shape(options), steps=_MANY, **periods)
+        batch = task.batch(0, options.batch, 0)
+        bare = Training(config, task.sizes, [batch], task.loss)
+        with _whole_run(config, task, steps) as gate:
+            turns = {
+                "compiled step": ft.partial(_seconds_of_a_step, bare, steps),
+                "run": lambda gate=gate: gate.turn() / steps,
+            }
+            rows += alternate(turns, rounds, depth=depth)
     return rows
 
 
-def _timings(
-    depth: int, steps: int, every: int, shape: Shape, rounds: Rounds
-) -> dict[str, Timing]:
-    config, task = _config(depth, every, shape), _task(shape.context)
-    key = jax.random.key(0)
-    model = build_model_of_size(config, task.sizes, key)
-    state, (phase,) = make_phases(config, model, key)
-    batch = task.batch(0, shape.batch, 0)
-    step = phase.train_steps(task.loss)[0].lower(phase.shapes, batch).compile()
-    carried = [state]
-
-    def bare() -> float:
-        began = time.perf_counter()
+def _seconds_of_a_step(training: Training, steps: int) -> float:
+    def work():
         for _ in range(steps):
-            carried[0], _ = step(carried[0], batch)
-        jax.block_until_ready(carried[0])
-        return (time.perf_counter() - began) / steps
+            training.step()
+        return training.state
 
-    with _whole_run(config, task, steps) as gate:
-        turns = {"compiled step": bare, "run": lambda: gate.turn() / steps}
-        return alternate(turns, **rounds._asdict())
+    return seconds_of(work) / steps
 
 
 COMMAND = Command(

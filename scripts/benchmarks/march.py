@@ -14,8 +14,9 @@ from ide_transformer.integration import Direct, Recompute
 from ide_transformer.solvers import LieTrotter, Strang
 
 from .shared import handwritten
-from .shared.command import Command, Rounds, Rows, measured, shape, sizes
+from .shared.command import Command, shape, sizes
 from .shared.problem import gradient_of_solve, pre_norm
+from .shared.timing import Rounds, Rows, measured
 
 
 # Name to (solver of the march, the layer written out by hand).
@@ -31,7 +32,7 @@ def march(options: argparse.Namespace, rounds: Rounds) -> Rows:
     a `lax.scan` written out by hand, plain and recomputing by the policy of the default, the
     latter also with the operators of this package.
 
-    Rows of `Measurement` with `scheme`, `depth` and `name`; ratios are to the plain scan.
+    Rows of `measured` with `scheme`, `depth` and `name`; ratios are to the plain scan.
     """
     u0, policy, rows = shape(options).state(), Recompute().policy, []
     for scheme, depth in itertools.product(options.scheme or SCHEMES, options.depth):

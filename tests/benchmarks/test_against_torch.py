@@ -11,7 +11,7 @@ from helpers import largest
 import ide_transformer as ide
 from benchmarks import decode
 from benchmarks.against_torch import against_torch
-from benchmarks.shared.command import Rounds
+from benchmarks.shared.timing import Rounds
 from benchmarks.with_torch.ours import OwnTraining, Setting
 
 

@@ -21,7 +21,7 @@ import ide_transformer as ide
 from benchmarks.host import _Gate
 from benchmarks.march import SCHEMES, gradient_by_hand, plain_weights
 from benchmarks.shared.problem import Shape, gradient_of_solve, pre_norm
-from benchmarks.shared.timing import alternate, measure, timed_compile
+from benchmarks.shared.timing import Rounds, alternate, measured, timed_compile
 from benchmarks.with_torch.processes import peak_resident_mebibytes
 from ide_transformer.training.stopping import Stopped
 
@@ -195,21 +195,19 @@ def test_measure_sees_what_costs_more():
         return x
 
     rounds = []
-    found = measure(
-        {"once": (once, (x,)), "many": (many, (x,))}, rounds=3, on_round=rounds.append
-    )
+    programs = {"once": (once, (x,)), "many": (many, (x,))}
+    least, most = measured(programs, Rounds(3, rounds.append))
     assert rounds == [0, 1, 2, 3]
-    assert found["once"].time_ratio == 1 and found["once"].milliseconds > 0
-    assert found["many"].milliseconds > found["once"].milliseconds
-    assert found["many"].mebibytes >= 400 * 400 * 8 / 2**20 > found["once"].mebibytes
+    assert least["time_ratio"] == 1 and most["milliseconds"] > least["milliseconds"] > 0
+    assert most["mebibytes"] >= 400 * 400 * 8 / 2**20 > least["mebibytes"]
 
 
 def test_turns_are_taken_once_a_round_and_the_first_round_does_not_count():
     seconds = {"a": iter([9.0, 1.0, 2.0, 3.0]), "b": iter([0.0, 4.0, 4.0, 6.0])}
     turns = {name: lambda given=given: next(given) for name, given in seconds.items()}
-    found = alternate(turns, rounds=3)
-    assert (found["a"].milliseconds, found["b"].milliseconds) == (2000, 4000)
-    assert (found["a"].spread, found["b"].time_ratio) == (1.0, 2.0)
+    a, b = alternate(turns, Rounds(3))
+    assert (a["milliseconds"], b["milliseconds"]) == (2000, 4000)
+    assert (a["spread"], b["time_ratio"]) == (1.0, 2.0)
 
 
 def test_what_is_timed_is_compiled_and_not_read_from_the_disk(tmp_path):

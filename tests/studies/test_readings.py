@@ -12,7 +12,7 @@ import ide_transformer as ide
 from ide_transformer.dynamics import costates, log_norms
 from ide_transformer.studies.controlled import study_dynamics
 from ide_transformer.studies.depth_problem import Problem
-from ide_transformer.studies.readings import compare_readings
+from ide_transformer.studies.readings import changes_of_heads, compare_readings
 
 
 INPUTS = np.concatenate([HELD_OUT, CALIBRATION])
@@ -35,7 +35,8 @@ def loss_by_hand(rates):
 
 def test_correlations_are_those_of_changes_by_hand(tmp_path):
     model = model_of()
-    rows = compare_readings(model, Problem(INPUTS, INPUTS, losses), 2, print)
+    problem = Problem(INPUTS, INPUTS, losses)
+    rows = [*compare_readings(model, problem, (2, changes_of_heads(model, problem, 2)))]
     found = {(row["reading"], row["measured"]): row for row in rows}
     assert [row["units"] for row in rows[:5]] == [*["8 operators"] * 3, "4 layers", "8 samples"]
     native = [[(1.0, 1.0)]] * LAYERS

@@ -250,7 +250,7 @@ optimizer.groups={control.blocks.0.valeu: 2.0}
     | 'control.blocks.0.valeu' fits no weight. The closest paths are … .value
 optimizer.final_learning_rate=0.1 | optimizer.final_learning_rate=0.1 is above
 
-training.transport=0.01 | unknown key training.transport. It is training.costs.transport now
+training.transport=0.01 | unknown key training.transport
 training.costs=0.01 | training.costs=0.01: … write its keys below it
 training.costs.transport=-1 | training.costs.transport.weight=-1: … greater than or equal to 0
 training.costs.transprt=0.1 | training.costs.transprt=transprt: unknown. Did you mean transport?

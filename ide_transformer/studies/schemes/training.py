@@ -199,8 +199,7 @@ class TrainingComparison(AbstractComparison):
             key = fingerprint(str(budget), name, config.model_dump_json())
             if not budget.measured or key not in known:
                 known[key] = budget.steps(config, tasks[name])
-            section = config.training.model_copy(update={"steps": known[key]})
-            return config.model_copy(update={"training": section})
+            return config.changed("training", steps=known[key])
 
         plans = faults.each(plan, tasks)
         trials = Trials(folder / "runs", plans, tuple(self._swept), tasks, console)

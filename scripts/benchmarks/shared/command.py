@@ -4,17 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .problem import Shape
-from .timing import measure
-
-
-Rows = list[dict[str, Any]]
-
-
-class Rounds(NamedTuple):
-    """The arguments `rounds` and `on_round` of `alternate`."""
-
-    rounds: int
-    on_round: Callable[[int], Any] = lambda done: None
+from .timing import Rounds, Rows
 
 
 class Command(NamedTuple):
@@ -64,12 +54,6 @@ def positive(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return int(text)
-
-
-def measured(programs: dict[str, tuple], rounds: Rounds, **columns: Any) -> Rows:
-    """Rows of `Measurement` of some programs, with `columns` and `name`; see `measure`."""
-    results = measure(programs, **rounds._asdict())
-    return [{**columns, "name": name, **result._asdict()} for name, result in results.items()]
 
 
 def sizes(*, depth: list[int], batch: int, context: int) -> dict[str, Any]:

@@ -9,104 +9,81 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from ide_transformer import InputError
+
+Rows = list[dict[str, Any]]
 
 
-class Timing(NamedTuple):
-    """The time of something, and its ratio to that of the first one timed.
+class Rounds(NamedTuple):
+    """How often each turn is taken, 2 times or more, and what is called after each round."""
 
+    number: int
+    done: Callable[[int], Any] = lambda number: None
+
+
+def alternate(turns: Mapping[str, Callable[[], float]], rounds: Rounds, **columns: Any) -> Rows:
+    """Takes each turn, which says its seconds, once a round, so that what disturbs the machine
+    disturbs all. A row for each, with `columns` and
+
+    - `name`
     - `milliseconds`: the median over rounds.
     - `spread`: the range of the middle half of the rounds, divided by the median.
     - `time_ratio`: the median over rounds of its time divided by that of the first in the
       same round.
     - `ratio_spread`: the range of the middle half of these ratios.
     """
-
-    milliseconds: float
-    spread: float
-    time_ratio: float
-    ratio_spread: float
-
-
-class Measurement(NamedTuple):
-    """The cost of a compiled program, with the fields of `Timing` and
-
-    - `mebibytes`, `memory_ratio`: temporary memory of the program, and divided by that of the
-      first one measured (NaN if that needs none).
-    - `compile_seconds`: tracing and compiling; see `timed_compile`.
-    """
-
-    milliseconds: float
-    spread: float
-    time_ratio: float
-    ratio_spread: float
-    mebibytes: float
-    memory_ratio: float
-    compile_seconds: float
-
-
-def alternate(
-    turns: Mapping[str, Callable[[], float]],
-    *,
-    rounds: int,
-    on_round: Callable[[int], Any] = lambda done: None,
-) -> dict[str, Timing]:
-    """Takes each turn once a round, so that what disturbs the machine disturbs all."""
-    check_rounds(rounds)
     times: dict[str, list[float]] = {name: [] for name in turns}
-    for done in range(rounds + 1):
+    for number in range(rounds.number + 1):
         for name, turn in turns.items():
             seconds = turn()
-            if done:
+            if number:
                 times[name].append(seconds)
-        on_round(done)
-    first = times[next(iter(turns))]
-
-    def summarise(own: list[float]) -> Timing:
+        rounds.done(number)
+    first, rows = times[next(iter(turns))], []
+    for name, own in times.items():
         median = statistics.median(own)
         ratios = [a / b for a, b in zip(own, first, strict=True)]
-        return Timing(
-            milliseconds=1e3 * median,
-            spread=middle_half(own) / median,
-            time_ratio=statistics.median(ratios),
-            ratio_spread=middle_half(ratios),
+        rows.append(
+            {
+                **columns,
+                "name": name,
+                "milliseconds": 1e3 * median,
+                "spread": middle_half(own) / median,
+                "time_ratio": statistics.median(ratios),
+                "ratio_spread": middle_half(ratios),
+            }
         )
+    return rows
 
-    return {name: summarise(own) for name, own in times.items()}
 
+def measured(
+    programs: Mapping[str, tuple[Callable, tuple]], rounds: Rounds, **columns: Any
+) -> Rows:
+    """Compiles programs and runs each once a round, in turn: the rows of `alternate` with
 
-def measure(
-    programs: Mapping[str, tuple[Callable, tuple]],
-    *,
-    rounds: int,
-    on_round: Callable[[int], Any] = lambda done: None,
-) -> dict[str, Measurement]:
-    """Compiles programs and runs each once a round, in turn; see `alternate`."""
-    check_rounds(rounds)
-    compiled, compile_seconds = {}, {}
-    for name, (function, arguments) in programs.items():
-        compiled[name], compile_seconds[name] = timed_compile(function, arguments)
+    - `mebibytes`, `memory_ratio`: temporary memory of the program, and divided by that of the
+      first one (NaN if that needs none).
+    - `compile_seconds`: tracing and compiling; see `timed_compile`.
+    """
+    compiled = {name: timed_compile(*program) for name, program in programs.items()}
 
-    def turn(name: str) -> Callable[[], float]:
-        def run() -> float:
-            began = time.perf_counter()
-            jax.block_until_ready(compiled[name](*programs[name][1]))
-            return time.perf_counter() - began
+    def turn(name: str) -> float:
+        return seconds_of(lambda: compiled[name][0](*programs[name][1]))
 
-        return run
-
-    timings = alternate({n: turn(n) for n in programs}, rounds=rounds, on_round=on_round)
-    memory = {name: temporary_mebibytes(program) for name, program in compiled.items()}
+    rows = alternate({x: lambda x=x: turn(x) for x in programs}, rounds, **columns)
+    memory = {name: temporary_mebibytes(program) for name, (program, _) in compiled.items()}
     first = memory[next(iter(programs))]
-    return {
-        name: Measurement(
-            *timing,
-            mebibytes=memory[name],
-            memory_ratio=memory[name] / first if first else float("nan"),
-            compile_seconds=compile_seconds[name],
-        )
-        for name, timing in timings.items()
-    }
+    for row in rows:
+        own = memory[row["name"]]
+        row |= {"mebibytes": own, "memory_ratio": own / first if first else float("nan")}
+        row["compile_seconds"] = compiled[row["name"]][1]
+    return rows
+
+
+def seconds_of(work: Callable[[], Any]) -> float:
+    """Seconds until the arrays that some work returns are there."""
+    began = time.perf_counter()
+    jax.block_until_ready(work())
+    return time.perf_counter() - began
 
 
 def timed_compile(function: Callable, arguments: tuple) -> tuple[jax.stages.Compiled, float]:
@@ -140,12 +117,6 @@ def temporary_mebibytes(program: jax.stages.Compiled) -> float:
     """Memory that a compiled program needs besides its inputs and outputs."""
     analysis: Any = program.memory_analysis()
     return analysis.temp_size_in_bytes / 2**20
-
-
-def check_rounds(rounds: int) -> None:
-    """Refuse fewer than 2, with an `InputError`."""
-    if rounds < 2:
-        raise InputError(f"rounds={rounds}: a median with its spread needs at least 2.")
 
 
 def middle_half(values: list[float]) -> float:

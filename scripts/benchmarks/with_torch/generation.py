@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import transformers
 
-from .processes import seconds_of
+from ..shared.timing import seconds_of
 from .theirs import prepared_device
 
 

@@ -1,10 +1,8 @@
 """Language models of this package whose training and generation are measured."""
 
 import contextlib
-import itertools
-import json
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,31 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from ide_transformer.equation import LayerNorm, RMSNorm
 from ide_transformer.errors import InputError
 from ide_transformer.models import LanguageModel, Model, TextInputs, TokenLogits, is_built_as
 from ide_transformer.models.generate import Draw, write
-from ide_transformer.pretrained import (
-    Options,
-    families,
-    load_pretrained,
-    tensors_of,
-    write_tensors,
-)
-from ide_transformer.tasks import Batch, CrossEntropy
-from ide_transformer.training import (
-    Config,
-    ModelConfig,
-    TrainingConfig,
-    build_model_of_size,
-    build_optimizer,
-    initial_state,
-    learning_rate,
-    make_train_step,
-)
+from ide_transformer.pretrained import Options, families, load_pretrained
+from ide_transformer.tasks import Batch
+from ide_transformer.training import Config, learning_rate
 
-from ..shared.timing import temporary_mebibytes
-from .processes import seconds_of, timed_steps
+from ..shared.problem import Shape
+from ..shared.timing import seconds_of, temporary_mebibytes
+from ..shared.training import Training, config_of
+from .processes import timed_steps
 
 
 # FLOP/s of dense products in bfloat16, by a part of the name of the card; the figures of its
@@ -51,14 +35,11 @@ def full_float32() -> contextlib.AbstractContextManager:
     return jax.default_matmul_precision("float32")
 
 
-def peak_flops(device: str) -> float | None:
-    """The peak rate of products in bfloat16 of a device, by its kind; `None` if unknown."""
-    return next((peak for name, peak in _PEAK_FLOPS.items() if name in device), None)
-
-
 def utilisation(model_flops: float, seconds: float) -> float | None:
-    """Model FLOP utilisation of the first device, `model FLOPs / (seconds · peak FLOP/s)`."""
-    peak = peak_flops(jax.devices()[0].device_kind)
+    """Model FLOP utilisation of the first device, `model FLOPs / (seconds · peak FLOP/s)` in
+    bfloat16; `None` where its peak is not known."""
+    kind = jax.devices()[0].device_kind
+    peak = next((peak for name, peak in _PEAK_FLOPS.items() if name in kind), None)
     return None if peak is None else model_flops / (seconds * peak)
 
 
@@ -83,12 +64,8 @@ class Setting(NamedTuple):
     @property
     def config(self) -> Config:
         """The configuration of such a run."""
-        return Config(
-            model=ModelConfig(
-                width=self.width, heads=self.heads, depth=self.layers, context=self.context
-            ),
-            training=TrainingConfig(batch_size=self.batch),
-        )
+        shape = Shape(self.batch, self.context, self.width, self.heads)
+        return config_of(self.layers, shape)
 
     def batches(self, number: int) -> list[Batch]:
         """Batches of walks around the vocabulary with random short steps, which can be
@@ -127,20 +104,10 @@ class OwnTraining:
     """The training of a run, with the methods of `theirs.TorchTraining`."""
 
     def __init__(self, setting: Setting):
-        config = setting.config
-        self.setting = setting
-        self.batches = setting.batches(_BATCHES)
-        model = build_model_of_size(
-            config, {"vocabulary": setting.vocabulary}, jax.random.key(0)
-        )
-        assert is_built_as(model, LanguageModel)
-        # A copy on the host: the weights on the device are donated to the first step.
-        self.initial_weights = torch_weights(model)
-        optimizer = build_optimizer(config.optimizer, config.training.steps)
-        self._state, static = initial_state(model, optimizer, jax.random.key(1))
-        train_step: Any = make_train_step(optimizer, static, CrossEntropy())
-        self.program = train_step.lower(self._state, self.batches[0]).compile()
-        self._following = itertools.cycle(self.batches)
+        self.setting, self.batches = setting, setting.batches(_BATCHES)
+        sizes = {"vocabulary": setting.vocabulary}
+        self._training = Training(setting.config, sizes, self.batches)
+        self.initial_weights = torch_weights(self._training.model)
 
     def losses(self, steps: int) -> list[float]:
         """The loss of each of the next steps, before its update."""
@@ -152,11 +119,11 @@ class OwnTraining:
 
     def peak_mebibytes(self) -> float:
         """Memory of one step without weights and the moments of the optimiser."""
-        return temporary_mebibytes(self.program)
+        return temporary_mebibytes(self._training.programs[0])
 
     def state(self) -> dict[str, np.ndarray]:
         """The weights, by the names of the module in PyTorch."""
-        return torch_weights(self._state.weights)
+        return torch_weights(self._training.state.weights)
 
     def learning_rates(self) -> list[float]:
         """Of all steps of a run."""
@@ -165,17 +132,16 @@ class OwnTraining:
         return [float(rate) for rate in np.asarray(schedule(jnp.arange(config.training.steps)))]
 
     def _step(self) -> Array:
-        self._state, metrics = self.program(self._state, next(self._following))
-        return metrics["loss"]
+        return self._training.step()["loss"]
 
 
-def torch_weights(model: Model[TextInputs, TokenLogits]) -> dict[str, np.ndarray]:
+def torch_weights(model: Any) -> dict[str, np.ndarray]:
     """The weights of a language model by the names of `theirs.Transformer`."""
     attention, feed_forward = model.control.intervals()
     weights = {
         "embedding": model.inputs.embedding,
         "positions": model.inputs.positions,
-        "output_gain": cast(LayerNorm, model.read_out.normalization).gain,
+        "output_gain": model.read_out.normalization.gain,
     }
     inputs = [part.weight for part in (attention.query, attention.key, attention.value)]
     # `torch.nn.Linear` multiplies by the transpose of its weight.
@@ -256,29 +222,3 @@ def load_llama(path: str) -> tuple[Model[TextInputs, TokenLogits], str]:
             f"{path} holds a model of {type(model.read_out).__name__}, which writes no text."
         )
     return model, weights
-
-
-def write_llama(model: Model[TextInputs, TokenLogits], folder: Path) -> None:
-    """The weights in the layout that transformers reads."""
-    attention, feed_forward = model.control.intervals()
-    config = dict(
-        architectures=["LlamaForCausalLM"],
-        model_type="llama",
-        vocab_size=model.inputs.vocabulary,
-        hidden_size=model.features,
-        intermediate_size=feed_forward.inner.weight.shape[-1],
-        num_hidden_layers=model.control.num_intervals,
-        num_attention_heads=attention.heads,
-        num_key_value_heads=attention.key_value_heads,
-        head_dim=attention.query.weight.shape[-1] // attention.heads,
-        max_position_embeddings=model.inputs.context,
-        rope_theta=attention.positions.base,
-        rms_norm_eps=cast(RMSNorm, model.read_out.normalization).eps,
-        tie_word_embeddings=model.read_out.weight is None,
-        # Ends of text would end it early.
-        eos_token_id=None,
-        bos_token_id=None,
-    )
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    tensors = tensors_of(families()["llama"].table(model))
-    write_tensors(folder, {f"model.{name}": x for name, x in tensors.items()})

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import importlib
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -16,14 +17,14 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class PairedProcess(ProcessPoolExecutor):
-    """Makes an object in another process and calls its methods there, one at a time; in
-    between it is idle. A context manager: the process ends with the block. The maker and its
-    arguments can be pickled."""
+    """Makes an object of a class in another process and calls its methods there, one at a time;
+    in between it is idle. A context manager: the process ends with the block. The class is a
+    name `module:Class`, of a module of this folder that is imported there alone."""
 
-    def __init__(self, make: Callable[..., Any], *arguments: Any):
+    def __init__(self, name: str, *arguments: Any):
         # A fork would copy the threads of JAX in whatever state they are in.
         super().__init__(1, multiprocessing.get_context("spawn"))
-        self._first = self.submit(_make, make, arguments)
+        self._first = self.submit(_make, name, arguments)
 
     def call(self, method: str, *arguments: Any) -> Any:
         """The result of the method; what is raised there is raised here."""
@@ -34,8 +35,10 @@ class PairedProcess(ProcessPoolExecutor):
 _made: list[Any] = []
 
 
-def _make(make: Callable[..., Any], arguments: tuple) -> None:
-    _made.append(make(*arguments))
+def _make(name: str, arguments: tuple) -> None:
+    module, _, kind = name.partition(":")
+    found = importlib.import_module(f".{module}", __package__)
+    _made.append(getattr(found, kind)(*arguments))
 
 
 def _call(method: str, arguments: tuple) -> Any:
@@ -77,10 +80,3 @@ def timed_steps(
         step()
     wait(step())
     return (time.perf_counter() - began) / steps
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    """Seconds that some work takes."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began

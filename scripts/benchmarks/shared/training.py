@@ -1,0 +1,49 @@
+"""A language model that is trained: the steps of a run, compiled."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from jaxtyping import Array
+
+from ide_transformer.tasks import AbstractLoss, Batch, CrossEntropy
+from ide_transformer.training import Config, build_model_of_size
+from ide_transformer.training.meshes import drawn_mesh
+from ide_transformer.training.phases import make_phases
+
+from .problem import Shape
+
+
+def config_of(depth: int, shape: Shape, *, control: Any = None, **training: Any) -> Config:
+    """The configuration of a language model of so many layers."""
+    sizes = {"width": shape.width, "heads": shape.heads, "context": shape.context}
+    tree = {
+        "model": {"depth": depth, **sizes},
+        "training": {"batch_size": shape.batch, **training},
+    }
+    return Config.model_validate(tree | ({} if control is None else {"control": control}))
+
+
+class Training:
+    """Steps of a run, on meshes drawn as it draws them and on batches that come again."""
+
+    def __init__(
+        self,
+        config: Config,
+        sizes: Mapping[str, int],
+        batches: Sequence[Batch],
+        loss: AbstractLoss = CrossEntropy(),
+    ):
+        self.model = build_model_of_size(config, sizes, jax.random.key(0))
+        self.state, (phase,) = make_phases(config, self.model, jax.random.key(1))
+        lowered = (step.lower(phase.shapes, batches[0]) for step in phase.train_steps(loss))
+        self.programs = [step.compile() for step in lowered]
+        self._training, self._following = config.training, itertools.cycle(batches)
+        self._numbers = itertools.count()
+
+    def step(self) -> dict[str, Array]:
+        """The metrics of the next step."""
+        program = self.programs[drawn_mesh(self._training, next(self._numbers))]
+        self.state, metrics = program(self.state, next(self._following))
+        return metrics
