@@ -16,7 +16,7 @@ from ..tasks import Batch, CrossEntropy
 from .build import build_model_of_size, with_training
 from .config import Config
 from .parallel import ParallelConfig, make_layout
-from .phases import Phase, phases_of
+from .phases import phases_of
 from .sizes import check_divisible, size_bytes
 
 
@@ -93,7 +93,12 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
     parts = (n for n in range(1, size + 1) if size % n == 0 and size <= n * samples * groups)
     accumulate = next((n for n in parts if size // n % groups == 0), 1)
     config = config.changed("training", accumulate=accumulate)
-    phase = _phase(config.model_copy(update={"parallel": devices}))
+    config = config.model_copy(update={"parallel": devices})
+    sizes = {"vocabulary": config.data.vocabulary or 32768}
+    build = ft.partial(build_model_of_size, config, sizes)
+    model = with_training(eqx.filter_eval_shape(build, jax.random.key(0)), config.training)
+    check_divisible(config, model)
+    (phase,) = phases_of(config, model)
     layout = make_layout(devices, jax.devices()[: devices.devices])
     shape: Any = jax.ShapeDtypeStruct((size, config.model.context), jnp.int32)
     with jax.set_mesh(layout.grid):
@@ -111,17 +116,6 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
         "sent_bytes": sum(sent.values()),
         "parameters": size_bytes(phase.shapes.weights) // 4,
     }
-
-
-def _phase(config: Config) -> Phase:
-    """The steps of a run, of which nothing is made but shapes."""
-    sizes = {"vocabulary": config.data.vocabulary or 32768}
-    build = ft.partial(build_model_of_size, config, sizes)
-    shapes = eqx.filter_eval_shape(build, jax.random.key(0))
-    model = with_training(shapes, config.training)
-    check_divisible(config, model)
-    (phase,) = phases_of(config, model)
-    return phase
 
 
 def sent_bytes(program: str) -> dict[str, float]:

@@ -39,8 +39,6 @@ def draw_predictions(
 
     **Raises:** `InputError` for a model that maps no functions.
     """
-    from ..figures import plot_fields
-
     model, task = _operator(loaded), evaluation_task(loaded, None, mesh.tokens)
     check_part(task, part)
     batch = next(task.held_out(samples, part=part))
@@ -50,12 +48,8 @@ def draw_predictions(
         points = batch.inputs.domain.points
     outputs = np.asarray(_outputs(model_on(loaded.model, mesh), batch.inputs))
     given = batch.inputs, batch.targets
-    functions = [np.asarray(x.values if isinstance(x, Field) else x) for x in given]
-    rows = [
-        {"input": a, "truth": truth, "prediction": found, "error": found - truth}
-        for a, truth, found in zip(*functions, outputs, strict=True)
-    ]
-    plot_fields(Path(path), np.asarray(points), rows[:samples])
+    functions = (np.asarray(x.values if isinstance(x, Field) else x) for x in given)
+    _draw(path, points, samples, *functions, outputs)
 
 
 def rollout_errors(
@@ -91,17 +85,20 @@ def rollout_errors(
         rows.append({"time": number * task.flow.time, **errors})
     check_finite(loaded, rows, "error")
     if path is not None:
-        from ..figures import plot_fields
-
-        functions = (truth[0], truth[-1], found, found - truth[-1])
-        titles = ("input", "truth", "prediction", "error")
-        drawn = [
-            {title: x[i].ravel() for title, x in zip(titles, functions, strict=True)}
-            for i in range(min(samples, 3))
-        ]
         points = model.inputs.points_of((task.context,) * task.flow.dimension).points
-        plot_fields(Path(path), np.asarray(points), drawn)
+        _draw(path, points, 3, truth[0], truth[-1], found)
     return rows
+
+
+def _draw(path: str | Path, points: Any, samples: int, *functions: np.ndarray) -> None:
+    """Draws the inputs, the truth and the predictions of the first samples."""
+    from ..figures import plot_fields
+
+    rows = [
+        {"input": given, "truth": truth, "prediction": found, "error": found - truth}
+        for given, truth, found in zip(*(x.reshape(len(x), -1) for x in functions), strict=True)
+    ]
+    plot_fields(Path(path), np.asarray(points), rows[:samples])
 
 
 def _operator(loaded: LoadedModel) -> Model[models.FunctionInputs, models.FunctionValues]:

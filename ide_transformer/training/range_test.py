@@ -131,15 +131,13 @@ def _suggested(rates: list[float], losses: list[float]) -> LearningRates:
     # A mean over both sides: one over the past alone would shift the fall to higher rates.
     smoothed = gaussian_filter1d(losses, _SMOOTHED_OVER, mode="nearest")
     least = int(np.argmin(smoothed))
-    lowest, fastest, suggestion, jumps = rates[least], None, None, []
+    lowest, fastest, suggestion, jump = rates[least], None, None, None
     if least:
         fastest = rates[int(np.argmin(np.gradient(smoothed)[: least + 1]))]
         suggestion = min(_FACTOR * fastest, lowest)
         above = np.asarray(losses) - smoothed > (smoothed[0] - smoothed[least]) / 2
-        jumps = [
-            rates[number] for number in np.flatnonzero(above) if rates[number] <= suggestion
-        ]
-    jump = next(iter(jumps), None)
+        jumps = (rates[number] for number in np.flatnonzero(above))
+        jump = next((rate for rate in jumps if rate <= suggestion), None)
     return LearningRates(rates, losses, smoothed.tolist(), fastest, lowest, suggestion, jump)
 
 

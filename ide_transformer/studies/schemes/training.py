@@ -316,19 +316,13 @@ class TrainingComparison(AbstractComparison):
     def draw(self, folder: Path, rows: Rows) -> None:
         """Learning curves, from the best of the seeds to the worst, the loss against what it
         cost, and the differences."""
-        curves, loss = self._curves(folder, rows), self._loss
-        y = f"validation {loss.label}"
+        curves, y = self._curves(folder, rows), f"validation {self._loss.label}"
         by_step = {name: (x.steps, x.losses, x.band) for name, x in curves.items()}
-        plot_curves(
-            folder / "loss_by_step.png",
-            by_step,
-            title="Learning curves",
-            x="optimiser step",
-            y=y,
-        )
+        look = dict(title="Learning curves", x="optimiser step", y=y)
+        plot_curves(folder / "loss_by_step.png", by_step, **look)
         by_cost = {name: (x.evaluations, x.losses, x.band) for name, x in curves.items()}
-        x = "field evaluations of the training"
-        plot_curves(folder / "loss_by_cost.png", by_cost, title="Loss and cost", x=x, y=y)
+        look = dict(title="Loss and cost", x="field evaluations of the training", y=y)
+        plot_curves(folder / "loss_by_cost.png", by_cost, **look)
         if self._several:
             self._draw_budgets(folder, rows)
         differences = {
@@ -337,13 +331,9 @@ class TrainingComparison(AbstractComparison):
             if row.get("half_width") is not None
         }
         if differences:
-            part = self._reported.removesuffix("_loss")
-            plot_intervals(
-                folder / "differences.png",
-                differences,
-                title=f"Difference to {self.reference}, with its 95 % interval",
-                x=f"{part} {loss.label}",
-            )
+            title = f"Difference to {self.reference}, with its 95 % interval"
+            look = dict(title=title, x=self._reported_label)
+            plot_intervals(folder / "differences.png", differences, **look)
 
     def _draw_budgets(self, folder: Path, rows: Rows) -> None:
         """The losses at the ends of runs against what the runs have cost, a line for each
@@ -360,14 +350,9 @@ class TrainingComparison(AbstractComparison):
             curves.append(Curve(label, spent, [row[self._reported] for row in own]))
             for x, row in zip(spent, own, strict=True):
                 curves.append(Curve(label, [x] * len(row["seeds"]), row["seeds"]))
-        plot_panels(
-            folder / "loss_by_budget.png",
-            {"": curves},
-            title="Loss at the end of runs of several costs",
-            x="field evaluations of the training",
-            y=f"{self._reported.removesuffix('_loss')} {self._loss.label}",
-            marker=".",
-        )
+        look = dict(title="Loss at the end of runs of several costs", marker=".")
+        look |= dict(x="field evaluations of the training", y=self._reported_label)
+        plot_panels(folder / "loss_by_budget.png", {"": curves}, **look)
 
     def _rows(self, folder: Path, chosen: Sequence[Tuned]) -> Rows:
         """A row for each scheme, the best first, and those of which a run failed, which have no
@@ -423,6 +408,10 @@ class TrainingComparison(AbstractComparison):
         return "test_loss" if self._tested else "validation_loss"
 
     @property
+    def _reported_label(self) -> str:
+        return f"{self._reported.removesuffix('_loss')} {self._loss.label}"
+
+    @property
     def _loss(self) -> AbstractLoss:
         return next(iter(self._tasks.values())).loss
 
@@ -434,13 +423,11 @@ class TrainingComparison(AbstractComparison):
     def _config(self, name: str) -> Config:
         contender = self.contenders[name]
         where = f"{self.base} with schemes.{contender.label}"
-        recipes = {None: {}, **self.recipes}
-        changes = self.schemes[contender.scheme], recipes[contender.recipe]
-        return scheme_config(self._base_tree, changes, where)
+        recipe = {} if contender.recipe is None else self.recipes[contender.recipe]
+        return scheme_config(self._base_tree, (self.schemes[contender.scheme], recipe), where)
 
     @ft.cached_property
     def _base_tree(self) -> dict[str, Any]:
-        """The sections of the file `base`, which all schemes share."""
         return training.read_tree(self.base)
 
     @ft.cached_property
