@@ -249,7 +249,9 @@ def _mend(inputs: np.ndarray, targets: np.ndarray) -> str:
             one and kinds[1]
         ),
         "give images as real numbers, inputs / 255": one and not kinds[0] and inputs.ndim > 2,
-        "give images, inputs.reshape(-1, rows, columns)": one and inputs.ndim == 2,
+        "give images, inputs.reshape(-1, rows, columns), or signals as images of one row, "
+        "inputs[:, None], for model.kind=image_classifier model.patch=1": one
+        and inputs.ndim == 2,
     }
     general = (
         "give functions, real numbers of one shape, or integers as targets, [samples] for "
