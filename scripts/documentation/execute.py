@@ -20,7 +20,9 @@ from matplotlib.figure import Figure
 
 
 # What says in a configuration how long it trains.
-_LENGTHS = re.compile(r"\b((?:steps|batch_size|warmup|evaluate_every|amount): )(\d+)")
+_LENGTHS = re.compile(
+    r"\b((?:steps|batch_size|warmup|evaluate_every|amount): |training_steps = )(\d+)"
+)
 
 
 class Cell(NamedTuple):
