@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from ..arguments import NonNegativeFloat, PositiveInt
+from ..arguments import Fraction, NonNegativeFloat, PositiveInt
 from ..equation import AbstractConstraint, Equation, Free, operator_fields, parts
 from ..equation.controls.control import take
 from ..errors import InputError
@@ -85,10 +85,19 @@ class AbstractCost(eqx.Module):
 class Transport(AbstractCost):
     """`∫ mean |u_t|² dt`, the kinetic energy of the path, the mean over samples, tokens and
     features. It keeps the path short and its speed even, and costs no evaluation. Reference:
-    Kan, Li, Osher, arXiv 2501.18793."""
+    Kan, Li, Osher, arXiv 2501.18793.
+
+    **Arguments:**
+
+    - `since`: the depth from which it counts, as a fraction of T. Near 1 the state is to come to
+      rest at the end, so that further steps of a loop leave it there.
+    """
+
+    since: Fraction = eqx.field(static=True, default=0.0)
 
     def __call__(self, path: Path) -> Float[Array, ""]:
         change = jnp.diff(path.states, axis=0)
+        change = change[int(self.since * len(change)) :]
         return jnp.sum(jnp.mean(change**2, axis=range(1, change.ndim))) / path.h
 
 

@@ -20,6 +20,7 @@ from ide_transformer.dynamics import Path
 INPUTS = HELD_OUT[:1, :3]
 COSTS = {
     "transport": dynamics.Transport(1.0),
+    "rest": dynamics.Transport(1.0, 0.75),
     "energy": dynamics.ControlEnergy(1.0),
     "smoothness": dynamics.Smoothness(1.0),
     # At work at all depths; with as many products as numbers of a state, and with few.
@@ -56,6 +57,7 @@ def test_the_costs_of_layers_are_those_of_numpy():
     norms = [log_norm(model, layer, x) for layer, x in enumerate(middles(states))]
     expected = {
         "transport": np.sum(np.mean(np.diff(u, axis=0) ** 2, axis=(1, 2, 3))),
+        "rest": np.mean((u[-1] - u[-2]) ** 2),
         "energy": sum(np.sum(x**2) for x in weights),
         "smoothness": sum(np.sum(np.diff(x, axis=0) ** 2) for x in weights),
         "contraction": sum(norms) + 50 * LAYERS,
@@ -91,7 +93,7 @@ def test_integrals_have_the_order_of_the_scheme(solver, order):
     model = model.with_solver(solver)
     # Costs of the weights alone do not depend on the scheme.
     orders = dict.fromkeys(COSTS, order) | {"energy": 2, "smoothness": 2}
-    del orders["contraction"]
+    del orders["contraction"], orders["rest"]
     costs = {name: COSTS[name] for name in orders}
     numbers = [12, 24, 48, 96, 192]
     found = [costs_of(model.on(ide.Mesh(intervals=n)), costs)[0] for n in numbers]
