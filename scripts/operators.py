@@ -85,10 +85,7 @@ def study(cell: Cell, arguments: argparse.Namespace, seeds: int) -> None:
 def run_once(
     cell: Cell, rate: float, seed: int, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """A row of the file; it is computed where it is not there, or lacks a test.
-
-    **Raises:** `InputError` for one that was computed on other data or with other settings.
-    """
+    """A row of the file; it is computed where it is not there, or lacks a test."""
     key = {"name": cell.name, "steps": arguments.steps, "rate": rate, "seed": seed}
     tests = TESTS[arguments.study][cell.bed]
     made_by, run_of = MODELS[cell.model], (cell, rate, seed, arguments.steps)

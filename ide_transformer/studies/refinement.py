@@ -15,10 +15,7 @@ _MOMENT = 0.5
 def plan_refinement(config: Config, budget: Budget) -> list[Row]:
     """The runs that a budget of one amount allows, with `model.depth` layers from the start and
     with one or two layers before: the overrides that make each, its field evaluations, and its
-    seconds on this machine, which are measured.
-
-    **Raises:** `InputError` for a budget that does not allow a run, and a depth of one.
-    """
+    seconds on this machine, which are measured."""
     depth = config.model.depth
     coarse = [first for first in (1, 2) if first < depth and depth % first == 0]
     if not coarse:

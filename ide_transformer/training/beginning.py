@@ -49,10 +49,7 @@ def starting_model(
 def _with_weights_of_run(
     config: Config, task: AbstractTask, model: Model, run: RunFolder
 ) -> Model:
-    """The model with the weights of a run.
-
-    **Raises:** `InputError` where they are those of another model, or of other data.
-    """
+    """The model with the weights of a run."""
     own = run.load_config(config)
     changed = {
         text.partition(":")[0].rpartition(".")[2]: text
@@ -85,10 +82,7 @@ def _with_weights_of_run(
 def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Config:
     """The configuration by which a run goes on that was asked to go on by `config`. It may have
     more `training.steps` where the steps that the run has made had the learning rates of the
-    longer run, or where another cosine begins (`restart`). It writes nothing.
-
-    **Raises:** `InputError` for any other configuration.
-    """
+    longer run, or where another cosine begins (`restart`). It writes nothing."""
     own = folder.load_config(config)
     steps, before = config.training.steps, own.training.steps
     if not config.optimizer.restarts:

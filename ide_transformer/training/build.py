@@ -111,11 +111,7 @@ def weight_shapes(model: Model) -> list[tuple[int, ...]]:
 
 
 def causal(config: Config, model: M) -> M:
-    """The model of a run.
-
-    **Raises:** `InputError` where the task asks for tokens that the model sees, see
-    `check_causal`.
-    """
+    """The model of a run; an `InputError` where it sees tokens that its task forbids."""
     if is_causal(config):
         check_causal(f"data.name={config.data.name}", model)
     return model

@@ -3,7 +3,7 @@
 import abc
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import diffrax
@@ -100,14 +100,15 @@ class Section(BaseModel):
         extra="forbid", frozen=True, allow_inf_nan=False, strict=True, defer_build=True
     )
 
-    def problems(self) -> Iterator[str]:
-        """Keys that do not go together, each with what to write instead."""
-        return iter(())
+    def problems(self) -> Mapping[str, Any]:
+        """Keys that do not go together and what to write instead, and whether that is so."""
+        return {}
 
     @model_validator(mode="after")
     def _fits(self):
-        for problem in self.problems():
-            raise ValueError(problem)
+        for problem, found in self.problems().items():
+            if found:
+                raise ValueError(problem)
         return self
 
     @field_validator("*")

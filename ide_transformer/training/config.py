@@ -1,6 +1,6 @@
 """The configuration of a run: one typed tree, filled by YAML and by overrides `a.b=value`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -56,23 +56,19 @@ class SolverConfig(SchemeConfig):
     # Whether adaptive steps are the same for a batch, or each sample has its own.
     steps_for: Literal["batch", "sample"] = "batch"
 
-    def problems(self) -> Iterator[str]:
+    def problems(self) -> Mapping[str, Any]:
         given = self.model_dump(exclude_defaults=True, exclude={"kind"})
-        if self.kind == NATIVE and given:
-            keys = ", ".join(f"solver.{name}" for name in given)
-            yield f"solver.kind={NATIVE} brings its own steps; drop {keys}"
-        if (self.rtol is None) != (self.atol is None):
-            yield "solver.rtol and solver.atol go together; give both or neither"
-        if self.rtol is None and self.steps_for == "sample":
-            yield (
-                "solver.steps_for=sample is for adaptive steps; give solver.rtol and "
-                "solver.atol, or drop it"
-            )
-        if self.rtol is not None and self.steps_per_interval != 1:
-            yield (
-                "solver.steps_per_interval is for equal steps, solver.rtol for adaptive ones; "
-                "drop one of them"
-            )
+        keys, adaptive = ", ".join(f"solver.{name}" for name in given), self.rtol is not None
+        return {
+            f"solver.kind={NATIVE} brings its own steps; drop {keys}": self.kind == NATIVE
+            and given,
+            "solver.rtol and solver.atol go together; give both or neither": adaptive
+            != (self.atol is not None),
+            "solver.steps_for=sample is for adaptive steps; give solver.rtol and solver.atol, "
+            "or drop it": self.steps_for == "sample" and not adaptive,
+            "solver.steps_per_interval is for equal steps, solver.rtol for adaptive ones; drop "
+            "one of them": adaptive and self.steps_per_interval != 1,
+        }
 
 
 class StageConfig(Section):
@@ -263,32 +259,24 @@ class TrainingConfig(Section):
         mesh = self.refine[moment].model_copy(update={"intervals": None})
         return {f"training.refine.{moment}": mesh}
 
-    def problems(self) -> Iterator[str]:
-        if self.batch_size % self.accumulate:
-            yield (
-                f"training.accumulate={self.accumulate} does not divide training.batch_size="
-                f"{self.batch_size}; take a divisor of it"
-            )
-        if self.meshes and min(mesh.after for mesh in self.meshes):
-            yield "training.meshes: none is drawn for the first step; give one without after"
-        if not self.refine:
-            return
+    def problems(self) -> Mapping[str, Any]:
         given, steps = f"training.refine={refinements(self.refine)}", [*self.begins]
-        if self.meshes:
-            yield (
-                f"{given}: training.meshes draws meshes of one model, and refine changes the "
-                "model; drop one of them, or write meshes with after, such as "
-                "{intervals: 8, after: 1000}"
-            )
-        if steps[0]:
-            yield f"{given}: the first step must be 0, such as {{0: 2, 1000: 4}}"
-        if steps != sorted(set(steps)):
-            yield f"{given}: its steps {steps} must increase, as in {{0: 2, 1000: 4}}"
-        if steps[-1] >= self.steps:
-            yield (
-                f"{given}: a run of training.steps={self.steps} does not come to step "
-                f"{steps[-1]}; refine earlier, or train longer"
-            )
+        return {
+            f"training.accumulate={self.accumulate} does not divide training.batch_size="
+            f"{self.batch_size}; take a divisor of it": self.batch_size % self.accumulate,
+            "training.meshes: none is drawn for the first step; give one without after": (
+                self.meshes and min(mesh.after for mesh in self.meshes)
+            ),
+            f"{given}: training.meshes draws meshes of one model, and refine changes the "
+            "model; drop one of them, or write meshes with after, such as "
+            "{intervals: 8, after: 1000}": self.refine and self.meshes,
+            f"{given}: the first step must be 0, such as {{0: 2, 1000: 4}}": steps[0],
+            f"{given}: its steps {steps} must increase, as in {{0: 2, 1000: 4}}": (
+                steps != sorted(set(steps))
+            ),
+            f"{given}: a run of training.steps={self.steps} does not come to step "
+            f"{steps[-1]}; refine earlier, or train longer": steps[-1] >= self.steps,
+        }
 
 
 class DataConfig(AbstractChoice):
@@ -419,14 +407,14 @@ class ModelConfig(Choice):
         changes = dict(width=modes, hidden=hidden or None, basis=Part(kind="nodal"), modes=None)
         return self.model_copy(update=changes)
 
-    def problems(self) -> Iterator[str]:
-        if self.stages and self.of_coefficients is not None:
-            yield "model.stages and model.basis: stages have ordinary matrices; drop one"
-        if self.run is None and self.checkpoint != "newest":
-            yield (
-                f"model.checkpoint={self.checkpoint} is one of a run; model.pretrained names "
-                "none, drop it"
-            )
+    def problems(self) -> Mapping[str, Any]:
+        return {
+            "model.stages and model.basis: stages have ordinary matrices; drop one": (
+                self.stages and self.of_coefficients is not None
+            ),
+            f"model.checkpoint={self.checkpoint} is one of a run; model.pretrained names none, "
+            "drop it": self.run is None and self.checkpoint != "newest",
+        }
 
 
 class Config(Section):
@@ -491,14 +479,9 @@ class Config(Section):
                 tree = {**tree, "optimizer": {"schedule": "warmup_stable_decay", **optimizer}}
         return tree
 
-    def problems(self) -> Iterator[str]:
+    def problems(self) -> Mapping[str, Any]:
         pretrained, depth = self.model.pretrained, self.model.depth
         optimizer, steps, refine = self.optimizer, self.training.steps, self.training.refine
-        if pretrained is None and self.solver.kind == NATIVE:
-            yield (
-                f"solver.kind={NATIVE} is the scheme of a checkpoint; give "
-                "model.pretrained, or another scheme such as lie_trotter"
-            )
         begins, chosen = self.model.run or pretrained, []
         if pretrained is not None:
             free = {"kind", "pretrained", "context", "run", "checkpoint"}
@@ -506,42 +489,29 @@ class Config(Section):
             chosen = [f"model.{name}" for name in model]
             chosen += ["control"] * (self.control != ControlConfig())
         chosen += ["data.tokenizer"] * (self.data.tokenizer is not None)
-        if begins is not None and chosen:
-            yield (
-                f"model.pretrained={begins} gives the weights and the tokenizer; drop "
-                f"{', '.join(chosen)}"
-            )
-        if refine and any(stage.depth is not None for stage in self.model.stages):
-            yield (
-                "training.refine changes all stages alike; drop model.stages.….depth, so that "
-                "each has model.depth"
-            )
-        if refine and begins is not None:
-            yield (
-                "training.refine: a run from model.pretrained begins with its layers; drop one "
-                "of them"
-            )
         given = f"training.refine={refinements(refine)}"
-        intervals = [mesh.intervals or depth for mesh in refine.values()]
-        if intervals != sorted(intervals):
-            yield (
-                f"{given}: its numbers of intervals {intervals} must not decrease, as in "
-                "{0: 2, 1000: 4}"
-            )
-        if refine and (last := intervals[-1]) != depth:
-            yield (
-                f"{given} ends with {last} intervals, but model.depth is "
-                f"{depth}; write model.depth={last}, or end with {depth}"
-            )
-        if max(optimizer.restarts, default=0) >= steps:
-            yield (
-                f"optimizer.restarts={optimizer.restarts}: a run of training.steps={steps} "
-                "does not come to the last of them; train longer"
-            )
+        intervals = [mesh.intervals or depth for mesh in refine.values()] or [depth]
         decaying = optimizer.decaying_steps(steps)
-        if optimizer.warmup >= steps or optimizer.warmup + decaying > steps:
-            decay = f" and the {decaying} steps of the decay (optimizer.decay)" * bool(decaying)
-            yield (
-                f"optimizer.warmup={optimizer.warmup}{decay} needs more than "
-                f"training.steps={steps}; lower one of them"
-            )
+        decay = f" and the {decaying} steps of the decay (optimizer.decay)" * bool(decaying)
+        return {
+            f"solver.kind={NATIVE} is the scheme of a checkpoint; give model.pretrained, or "
+            "another scheme such as lie_trotter": pretrained is None
+            and self.solver.kind == NATIVE,
+            f"model.pretrained={begins} gives the weights and the tokenizer; drop "
+            f"{', '.join(chosen)}": begins is not None and chosen,
+            "training.refine changes all stages alike; drop model.stages.….depth, so that each "
+            "has model.depth": refine
+            and any(stage.depth is not None for stage in self.model.stages),
+            "training.refine: a run from model.pretrained begins with its layers; drop one of "
+            "them": refine and begins is not None,
+            f"{given}: its numbers of intervals {intervals} must not decrease, as in "
+            "{0: 2, 1000: 4}": intervals != sorted(intervals),
+            f"{given} ends with {intervals[-1]} intervals, but model.depth is {depth}; write "
+            f"model.depth={intervals[-1]}, or end with {depth}": intervals[-1] != depth,
+            f"optimizer.restarts={optimizer.restarts}: a run of training.steps={steps} does "
+            "not come to the last of them; train longer": max(optimizer.restarts, default=0)
+            >= steps,
+            f"optimizer.warmup={optimizer.warmup}{decay} needs more than training.steps="
+            f"{steps}; lower one of them": optimizer.warmup >= steps
+            or optimizer.warmup + decaying > steps,
+        }

@@ -44,8 +44,6 @@ def construct(
     Each parameter of its constructor, or of its class method `build` where it has one, takes
     the option of that name, else what is offered under that name, else its default. An
     argument that is an object of this package is made in the same way.
-
-    **Raises:** `InputError` that names the option in error.
     """
     found = find(key + choice.name_key, choice.chosen, base)
     parameters = parameters_of(found)
@@ -95,10 +93,7 @@ def construct(
 def _converted(
     key: str, value: Any, annotation: Any, offers: Offers, draws: PRNGKeyArray | None
 ) -> Any:
-    """A value of a configuration as an argument of that type.
-
-    **Raises:** `InputError` where it is of another type; nothing is converted silently.
-    """
+    """A value of a configuration as an argument of that type."""
     union = get_origin(annotation) in (Union, UnionType)
     members = get_args(annotation) if union else (annotation,)
     if value is None and NoneType in members:

@@ -251,10 +251,7 @@ def same_tokenizer(folder: RunFolder, task: AbstractTask) -> bool:
 
 def folder_to_resume(name: str, runs: Path, trust: Trust = False) -> RunFolder:
     """The folder of the run of that name that is not finished; of finished ones the newest.
-    `name-8` may be a run of the name `name-8`.
-
-    **Raises:** `InputError` where there is no run, and where several are not finished.
-    """
+    `name-8` may be a run of the name `name-8`."""
     numbered = [(number, _numbered(name, runs, number)) for number in _numbers(name, runs)]
     found = [
         folder

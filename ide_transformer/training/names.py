@@ -43,10 +43,7 @@ FACES: dict[type, tuple[ModuleType, ...]] = {
 
 def find(key: str, name: str, base: type) -> Any:
     """The class of the kind `base`, one of `FACES` or a subclass, that is called `name` at the
-    key of a configuration.
-
-    **Raises:** `InputError` if there is none, it is of another kind, or it is abstract.
-    """
+    key of a configuration."""
     if ":" in name:
         found, known = _imported(key, name), ()
     else:
@@ -68,10 +65,7 @@ def find(key: str, name: str, base: type) -> Any:
 
 def find_function(key: str, name: str, *, of_array: bool = True) -> Callable[..., Any]:
     """The activation that is called `name`, or the function `package.module:function`, which
-    is tried if it is one `of_array`.
-
-    **Raises:** `InputError` if there is none.
-    """
+    is tried if it is one `of_array`."""
     if ":" not in name:
         home = equation.gelu.__module__ if of_array else None
         functions = filter(inspect.isfunction, vars(equation).values())

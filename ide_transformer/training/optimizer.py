@@ -4,9 +4,9 @@ matrices only, and groups of weights with rates of their own."""
 import difflib
 import fnmatch
 import functools as ft
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import UnionType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import diffrax
 import equinox as eqx
@@ -73,39 +73,36 @@ class OptimizerConfig(Section):
     # The largest norm of a gradient.
     clip: PositiveFloat = 1.0
 
-    def problems(self) -> Iterator[str]:
-        for key, uses in (("kind", _OF_KIND), ("schedule", _OF_SCHEDULE)):
-            chosen = getattr(self, key)
-            for name in sorted(set().union(*uses.values()) - uses[chosen]):
-                if getattr(self, name) != type(self).model_fields[name].default:
-                    users = " or ".join(other for other, used in uses.items() if name in used)
-                    yield (
-                        f"optimizer.{key}={chosen} does not use optimizer.{name}; drop it, or "
-                        f"write optimizer.{key}={users}"
-                    )
-        begins = [self.warmup, *self.restarts]
-        if begins != sorted(set(begins)) or any(x > end for x, end in self.restarts.items()):
-            yield (
-                f"optimizer.restarts={self.restarts}: the steps must increase, the first be "
-                f"after optimizer.warmup={self.warmup}, and none be after the end beside it; "
-                "write for example {1000: 1000}"
-            )
-        averages = self.kind == "schedule_free"
-        if averages and self.schedule != "constant":
-            yield (
-                f"optimizer.schedule={self.schedule}: optimizer.kind=schedule_free averages "
-                "weights in place of it; write optimizer.schedule=constant"
-            )
-        if averages and not self.beta1:
-            yield (
-                "optimizer.beta1=0: optimizer.kind=schedule_free finds its mean by dividing "
-                "by it; write for example optimizer.beta1=0.9"
-            )
-        if self.lowest_rate > self.learning_rate:
-            yield (
-                f"optimizer.final_learning_rate={self.final_learning_rate} is above "
-                f"optimizer.learning_rate={self.learning_rate}, the largest rate; lower it"
-            )
+    def problems(self) -> Mapping[str, Any]:
+        begins, averages = [self.warmup, *self.restarts], self.kind == "schedule_free"
+        return {
+            **self._unused("kind", _OF_KIND),
+            **self._unused("schedule", _OF_SCHEDULE),
+            f"optimizer.restarts={self.restarts}: the steps must increase, the first be after "
+            f"optimizer.warmup={self.warmup}, and none be after the end beside it; write for "
+            "example {1000: 1000}": begins != sorted(set(begins))
+            or any(x > end for x, end in self.restarts.items()),
+            f"optimizer.schedule={self.schedule}: optimizer.kind=schedule_free averages "
+            "weights in place of it; write optimizer.schedule=constant": averages
+            and self.schedule != "constant",
+            "optimizer.beta1=0: optimizer.kind=schedule_free finds its mean by dividing by it; "
+            "write for example optimizer.beta1=0.9": averages and not self.beta1,
+            f"optimizer.final_learning_rate={self.final_learning_rate} is above "
+            f"optimizer.learning_rate={self.learning_rate}, the largest rate; lower it": (
+                self.lowest_rate > self.learning_rate
+            ),
+        }
+
+    def _unused(self, key: str, uses: Mapping[str, set[str]]) -> dict[str, bool]:
+        """The optional keys that the chosen kind or schedule does not use."""
+        chosen, fields, found = getattr(self, key), type(self).model_fields, {}
+        for name in sorted(set().union(*uses.values()) - uses[chosen]):
+            users = " or ".join(other for other, used in uses.items() if name in used)
+            found[
+                f"optimizer.{key}={chosen} does not use optimizer.{name}; drop it, or write "
+                f"optimizer.{key}={users}"
+            ] = getattr(self, name) != fields[name].default
+        return found
 
     @property
     def lowest_rate(self) -> float:
@@ -211,10 +208,7 @@ def orthogonalized(model: PyTree) -> PyTree[bool]:
 def group_factors(groups: Mapping[str, float], weights: PyTree) -> PyTree[float]:
     """For each weight the factor of its learning rate: that of the last group that fits its
     path, or 1. A group fits a path such as `control.blocks.0.value.weight` if it matches all of
-    it, or all up to one of its dots.
-
-    **Raises:** `InputError` for a group that fits no weight.
-    """
+    it, or all up to one of its dots."""
 
     def fits(group: str, path: str) -> bool:
         return any(fnmatch.fnmatchcase(path, pattern) for pattern in (group, f"{group}.*"))

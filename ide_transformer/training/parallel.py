@@ -17,7 +17,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
-from pydantic import model_validator
 
 from ..equation import LAYOUT_AXES, divided
 from ..errors import InputError
@@ -59,24 +58,18 @@ class ParallelConfig(Section):
         """Devices of the layout."""
         return math.prod(self.sizes.values())
 
-    @model_validator(mode="after")
-    def _of_a_process(self):
-        if self.processes is None and (self.coordinator is not None or self.rank is not None):
-            raise ValueError(
-                "parallel.coordinator and parallel.rank are for several processes; give "
-                "parallel.processes, their number"
-            )
-        if self.rank is not None and self.rank >= (self.processes or 1):
-            raise ValueError(
-                f"parallel.rank={self.rank}: the {self.processes} processes have the ranks "
-                f"0 to {(self.processes or 1) - 1}"
-            )
-        if self.coordinator is not None and not self.coordinator.rpartition(":")[2].isdecimal():
-            raise ValueError(
-                f"parallel.coordinator={self.coordinator} has no port; write for example "
-                "parallel.coordinator=10.0.0.1:1234"
-            )
-        return self
+    def problems(self) -> Mapping[str, Any]:
+        alone, coordinator = self.processes is None, self.coordinator
+        return {
+            "parallel.coordinator and parallel.rank are for several processes; give "
+            "parallel.processes, their number": alone
+            and (coordinator is not None or self.rank is not None),
+            f"parallel.rank={self.rank}: the {self.processes} processes have the ranks 0 to "
+            f"{(self.processes or 1) - 1}": (self.rank or 0) >= (self.processes or 1),
+            f"parallel.coordinator={coordinator} has no port; write for example "
+            "parallel.coordinator=10.0.0.1:1234": coordinator is not None
+            and not coordinator.rpartition(":")[2].isdecimal(),
+        }
 
 
 T = TypeVar("T", bound=PyTree)
@@ -176,10 +169,7 @@ class Layout(NamedTuple):
 
 
 def make_layout(config: ParallelConfig, devices: Sequence[Any] | None = None) -> Layout:
-    """The layout of the section `parallel`, on the first of all devices.
-
-    **Raises:** `InputError` where there are not as many.
-    """
+    """The layout of the section `parallel`, on the first of all devices."""
     devices = jax.devices() if devices is None else devices
     number, wanted = len(devices), config.devices
     if number % wanted or (jax.process_count() > 1 and wanted != number):

@@ -109,11 +109,7 @@ def make_phases(
 
 
 def phases_of(config: Config, model: Model) -> list[Phase]:
-    """The phases of a run from its `first_model`, which may have shapes in the place of arrays.
-
-    **Raises:** `InputError` where the control cannot be refined so, or a group of the optimizer
-    fits no weight.
-    """
+    """The phases of a run from its `first_model`, which may have shapes for arrays."""
     training = config.training
     optimizer = build_optimizer(config.optimizer, training.steps)
 

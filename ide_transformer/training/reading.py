@@ -109,10 +109,7 @@ def read_tree(path: str | Path, *, trust: Trust | None = None) -> dict[str, Any]
 def filled(tree: dict[str, Any], trust: Trust) -> dict[str, Any]:
     """The sections of a configuration. Where `model.pretrained` names a run, they are filled
     from it: with its model, and with what is not said of the weights over depth, of the scheme
-    and of the data. A section that chooses a class, by `kind` or `name`, is taken as it is.
-
-    **Raises:** `InputError` for code that the run names and that is not trusted.
-    """
+    and of the data. A section that chooses a class, by `kind` or `name`, is taken as it is."""
     model = tree.get("model")
     given = dict(model) if isinstance(model, dict) else {}
     folder = None if given.get("run") else _run_of(given.pop("pretrained", None))

@@ -242,11 +242,7 @@ class Loop(NamedTuple):
     def run(self, state: TrainState) -> TrainState:
         """Trains from a state to the last step. It waits for the device at evaluations and
         checkpoints only, and otherwise for the step before the one in progress. Where too many
-        steps are not finite, it goes back to the last checkpoint once.
-
-        **Raises:** `Stopped` on request, after saving a checkpoint; `Diverged` where going
-        back does not help or is not possible.
-        """
+        steps are not finite, it goes back to the last checkpoint once."""
         steps, start = self.config.training.steps, int(state.step)
         with TrainingProgress(steps, start) as progress:
             given, done = self.config.model, ""

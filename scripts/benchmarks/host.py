@@ -107,10 +107,7 @@ def host(options: argparse.Namespace, rounds: Rounds) -> Rows:
     """The time of a step by the compiled program alone, on one batch that is there already, and
     in a run that makes batches, logs each tenth step, writes checkpoints and says how far it
     is: rows of `alternate` of one step; ratios are to the first. A turn of the run ends when
-    its checkpoints are written.
-
-    **Raises:** `InputError` where turns would not have equally many checkpoints.
-    """
+    its checkpoints are written."""
     steps, every = options.steps, options.checkpoint_every
     if steps % every:
         raise InputError(

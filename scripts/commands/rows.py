@@ -20,10 +20,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def find_row(path: Path, key: Row, made_of: str) -> Row | None:
-    """The row that has the entries of `key`, if there is one.
-
-    **Raises:** `InputError` for one that was computed on other data or with other settings.
-    """
+    """The row that has the entries of `key`, if there is one."""
     for row in read_rows(path):
         if key.items() <= row.items():
             if row.get("made_of", made_of) != made_of:

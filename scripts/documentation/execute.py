@@ -34,11 +34,7 @@ class Cell(NamedTuple):
 
 
 def cells_of(script: str) -> list[Cell]:
-    """The cells of a script.
-
-    **Raises:** `ValueError` where something stands before the first cell, or a line of prose
-    is no comment.
-    """
+    """The cells of a script."""
     cells, start = [], None
     lines = script.splitlines()
     for number, line in enumerate([*lines, "# %%"], start=1):
@@ -112,10 +108,7 @@ def _fenced(language: str, text: str) -> str:
 
 
 def _description(figure: Figure) -> str:
-    """The words that stand for a figure: its title, or the labels of its axes.
-
-    **Raises:** `ValueError` where it has neither.
-    """
+    """The words that stand for a figure: its title, or the labels of its axes."""
     axes = figure.axes[0]
     x, y = axes.get_xlabel(), axes.get_ylabel()
     title = figure.get_suptitle() or axes.get_title() or (x and y and f"{y} against {x}")

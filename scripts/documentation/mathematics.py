@@ -35,10 +35,7 @@ def _replaced(found: re.Match[str]) -> str:
 
 
 def drawing(formula: str, *, inline: bool = False) -> str:
-    """A formula as SVG that stands on the line of its text, with TeX as its description.
-
-    **Raises:** `InputError` for what cannot be typeset.
-    """
+    """A formula as SVG that stands on the line of its text, with TeX as its description."""
     # Needed where a site is built, and not where its tables are written.
     ziamath: Any = importlib.import_module("ziamath")
 

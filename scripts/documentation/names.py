@@ -62,10 +62,7 @@ def with_directives(page: str) -> str:
 
 
 def check_names(folder: Path) -> None:
-    """Compares the public names with the places, "- `name`", on the pages of a folder.
-
-    **Raises:** `InputError` that lists names without a place, with two, or unknown.
-    """
+    """Refuses public names without one place, "- `name`", on the pages of a folder."""
     text = "\n".join(page.read_text(encoding="utf-8") for page in folder.glob("*.md"))
     # A function that hides the file in which it stands is placed as `file.function`.
     placed = Counter(_HIDING.sub(r"\1", name) for name in _PLACE.findall(text))
@@ -82,11 +79,7 @@ def check_names(folder: Path) -> None:
 
 
 def check_built(folder: Path) -> None:
-    """Looks for the public names on the built pages in a folder.
-
-    **Raises:** `InputError` that lists those that are not there, or where a file stands in the
-    place of a function.
-    """
+    """Refuses public names that are not on the built pages in a folder."""
     text = "\n".join(page.read_text(encoding="utf-8") for page in folder.rglob("*.html"))
     anchors = {_HIDING.sub(r"\1", anchor) for anchor in re.findall(r'id="([\w.]+)"', text)}
     missing = [names[0] for names in public_names().values() if not anchors & set(names)]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ide_transformer import InputError
 
-from . import configuration, execute, families, schemes
+from . import execute, tables as generated
 from .mathematics import typeset
 from .names import check_names, with_directives, with_sentences
 
@@ -26,12 +26,12 @@ _WORK = ROOT / "build" / "tutorials"
 
 # What stands on a page between `<!-- table: NAME -->` and `<!-- end -->`.
 TABLES: dict[str, Callable[[], str]] = {
-    "schemes": schemes.orders_table,
-    "architectures": lambda: schemes.architectures_table(ROOT),
-    "other schemes": schemes.other_names,
-    "configuration": configuration.keys_tables,
-    "names": configuration.names_table,
-    "families": lambda: families.families_table(ROOT),
+    "schemes": generated.orders_table,
+    "architectures": lambda: generated.architectures_table(ROOT),
+    "other schemes": generated.other_names,
+    "configuration": generated.keys_tables,
+    "names": generated.names_table,
+    "families": lambda: generated.families_table(ROOT),
 }
 # They take half of the time, so they begin first.
 _LONGEST = ("any-depth", "train")
@@ -101,10 +101,7 @@ def _working_folder(name: str) -> Path:
 
 
 def _execute(tutorial: Path, *, short: bool) -> None:
-    """Runs a tutorial in a process and a folder of its own.
-
-    **Raises:** `InputError` where it fails.
-    """
+    """Runs a tutorial in a process and a folder of its own."""
     command = [sys.executable, execute.__file__, str(tutorial), str(_PAGES / "tutorials")]
     command += ["--short"] if short else []
     # Plain text, whatever the terminal in which the site is built.

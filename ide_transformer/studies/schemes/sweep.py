@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from pydantic import Field, PositiveFloat, WrapValidator, model_validator
+from pydantic import Field, PositiveFloat, WrapValidator
 
 from ...figures import plot_curves
 from ...reporting import show_table, write_json
@@ -40,10 +40,11 @@ class Sweep(Section):
     keys: Annotated[dict[str, Values], Field(min_length=1)]
     extend: CountOrZero = 2
 
-    @model_validator(mode="after")
-    def _rising(self):
-        for key, values in self.keys.items():
-            refusals = {
+    def problems(self) -> Mapping[str, Any]:
+        return {
+            f"keys.{key}={list(values)}: {refusal}": applies
+            for key, values in self.keys.items()
+            for refusal, applies in {
                 "the budget gives the number of steps; drop it": key == "training.steps",
                 "other data have other losses, by which nothing can be tuned; make schemes "
                 "that differ in it": key.startswith("data.")
@@ -51,11 +52,8 @@ class Sweep(Section):
                 "give each value once, the least first": list(values) != sorted(set(values)),
                 "two of them would share a folder, whose name has four digits of a value; give "
                 "values that are further apart": len({*map(_short, values)}) < len(values),
-            }
-            for refusal, applies in refusals.items():
-                if applies:
-                    raise ValueError(f"keys.{key}={list(values)}: {refusal}")
-        return self
+            }.items()
+        }
 
 
 class Trial(NamedTuple):

@@ -1,0 +1,253 @@
+"""The tables of the pages: keys of a configuration, from its schema and the comments above its
+fields; the names that it knows; families of checkpoints, from their files and small examples;
+schemes, from the convergence study and the configurations of published architectures."""
+
+import ast
+import inspect
+import re
+import sys
+import types
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import diffrax
+from pydantic.fields import FieldInfo
+
+import ide_transformer
+from ide_transformer import AbstractConstraint, InputError, load_pretrained
+from ide_transformer.equation import parts
+from ide_transformer.models import Model
+from ide_transformer.pretrained import families
+from ide_transformer.pretrained.family import Family
+from ide_transformer.reporting import markdown_table as table
+from ide_transformer.solvers import Projected, count_evaluations, unrolled
+from ide_transformer.studies.convergence import FEATURES, Case, find_scheme, problem, schemes
+from ide_transformer.training import Config, SchemeConfig, Section, load_config
+from ide_transformer.training.choice import Choice
+from ide_transformer.training.names import FACES, find, snake_case
+
+
+_NAMES = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    Path: "path",
+}
+_SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+# A family without an example of its own, and the one of which it is a case.
+_EXAMPLE_OF = {"glassllm": "llama"}
+
+
+def code(text: object) -> str:
+    """A name or value as code."""
+    return f"`{text}`"
+
+
+def keys_tables() -> str:
+    """A table for each section of a configuration, and one for the keys of none."""
+    plain, sections = [], []
+    for key, field in Config.model_fields.items():
+        kind = field.annotation
+        if inspect.isclass(kind) and issubclass(kind, Section):
+            about = (inspect.getdoc(kind) or "").replace("\n", " ").removeprefix(f"`{key}`: ")
+            title = f"## {key}\n\n{about[0].upper()}{about[1:]}"
+            sections.append(f"{title}\n\n{_keys(kind, f'{key}.')}")
+        else:
+            plain.append(key)
+    return "\n\n".join([f"## The run\n\n{_keys(Config, '', plain)}", *sections])
+
+
+def names_table() -> str:
+    """The names that a configuration knows, by the class that they stand for."""
+    rows = [(code(base.__name__), ", ".join(map(code, names_of(base)))) for base in FACES]
+    return table(("kind", "names"), rows)
+
+
+def names_of(base: type) -> list[str]:
+    """The names of the classes of that kind that a configuration can choose."""
+
+    def known(name):
+        try:
+            return bool(find("", name, base))
+        except InputError:
+            return False
+
+    return sorted(filter(known, {snake_case(x) for face in FACES[base] for x in vars(face)}))
+
+
+def _keys(kind: type[Section], prefix: str, chosen: list[str] | None = None) -> str:
+    """The table of the keys of a section, or of some of them."""
+    comments = {key: text for x in reversed(kind.__mro__) for key, text in _comments(x).items()}
+    names = sorted(chosen or kind.model_fields, key="options".__eq__)
+    without = [prefix + name for name in names if not comments.get(name)]
+    if without:
+        raise InputError(f"{kind.__name__}: write a comment above {', '.join(without)}")
+    rows = [
+        (
+            code(prefix + name),
+            _with_limits(_words(field.annotation), field.metadata),
+            _default(field),
+            comments[name],
+        )
+        for name in names
+        for field in [kind.model_fields[name]]
+    ]
+    return table(("key", "value", "default", "explanation"), rows)
+
+
+def _comments(kind: type) -> dict[str, str]:
+    """The comment above each field of a class."""
+    if not issubclass(kind, Section):
+        return {}
+    source = inspect.getsource(kind)
+    lines = source.splitlines()
+    found = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            above = node.lineno - 2
+            texts: list[str] = []
+            while lines[above].strip().startswith("#"):
+                texts.insert(0, lines[above].strip().removeprefix("# "))
+                above -= 1
+            found[node.target.id] = " ".join(texts)
+    return found
+
+
+def _with_limits(words: str, metadata: Iterable[Any]) -> str:
+    limits = [
+        f"{sign} {getattr(limit, name):g}"
+        for limit in metadata
+        for name, sign in _SIGNS.items()
+        if hasattr(limit, name)
+    ]
+    return ", ".join([words, *limits])
+
+
+def _words(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        inner = [_words(x) for x in arguments if x is not type(None)]
+        return " or ".join([*inner, "null"])
+    if origin is Annotated:
+        return _with_limits(_words(arguments[0]), arguments[1:])
+    if origin is Literal:
+        return " or ".join(map(code, arguments))
+    if origin is tuple:
+        return f"list of {_words(arguments[0])}s"
+    if annotation in _NAMES:
+        return _NAMES[annotation]
+    if issubclass(origin or annotation, SchemeConfig):
+        return "scheme"
+    return "name" if issubclass(origin or annotation, Choice) else "mapping"
+
+
+def _default(field: FieldInfo) -> str:
+    match field.default:
+        case None:
+            return "–"
+        case bool(value):
+            return code(str(value).lower())
+        case Choice(kind=kind):
+            return code(kind)
+        case tuple(parts):
+            return code(f"[{', '.join(part.kind for part in parts)}]")
+        case value:
+            return code(value)
+
+
+def families_table(root: Path) -> str:
+    """`model_type`, the constraint, the native scheme, and the architecture."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for kind, family in families().items():
+        model = load_pretrained(root / "tests" / "golden" / _EXAMPLE_OF.get(kind, kind))
+        sets = parts(model.constraint(0.0), AbstractConstraint)
+        constraint = code(type(next(iter(sets))).__name__)
+        rows.setdefault((constraint, _scheme(model), _about(family)), []).append(code(kind))
+    headings = ("`model_type`", "constraint", "native scheme", "checkpoints")
+    return table(headings, [(", ".join(kinds), *row) for row, kinds in rows.items()])
+
+
+def _about(family: Family) -> str:
+    """The first sentence of the file of a family."""
+    build = getattr(family.build, "func", family.build)
+    text = inspect.getdoc(sys.modules[build.__module__]) or ""
+    return re.split(r";|\.(?=\s)", text)[0].rstrip(".")
+
+
+def _scheme(model: Model) -> str:
+    return code(str(model.solver).replace("sub_solver=", "").replace("solver=", ""))
+
+
+def orders_table() -> str:
+    """For each scheme: its class, its order by theory on a free state and on the sphere, and
+    the evaluations of a step."""
+    headings = ("scheme", "class", "order, free", "order, sphere", "evaluations a step")
+    rows = [
+        (code(name), _classes(name), _order(name, "free"), _order(name, "sphere"), _cost(name))
+        for name in schemes()
+    ]
+    return table(headings, rows)
+
+
+def architectures_table(root: Path) -> str:
+    """For each configuration in configs/schemes/: the architecture, and how it is solved."""
+    rows = []
+    for path in sorted((root / "configs" / "schemes").glob("*.yaml")):
+        config = load_config(path)
+        comment = path.read_text(encoding="utf-8").split("\n#\n")[0].replace("\n# ", " ")
+        architecture = comment.removeprefix("# ").partition(":")[0]
+        operators = ", ".join(part.kind for part in config.model.operators)
+        solver = f"{config.solver}, adaptive" if config.solver.rtol else str(config.solver)
+        chosen = (operators, config.model.constraint.kind, config.control.kind, solver)
+        rows.append((architecture, code(path.stem), *map(code, chosen)))
+    headings = (
+        "architecture",
+        "configs/schemes/",
+        "operators",
+        "constraint",
+        "control",
+        "solver",
+    )
+    return table(headings, rows)
+
+
+def other_names() -> str:
+    """The schemes that a configuration can name and the convergence study does not measure."""
+    measured = {re.split(r"\W", name)[0] for name in schemes()}
+    others = [name for name in names_of(diffrax.AbstractSolver) if name not in measured]
+    return ", ".join(map(code, others))
+
+
+def _classes(name: str) -> str:
+    """The class of a scheme, with a link to its page where it is one of the package."""
+    _, entry = find_scheme(name)
+    solver = entry.free or entry.sphere
+    label = type(solver.solver if isinstance(solver, Projected) else solver).__name__
+    if hasattr(ide_transformer, label):
+        return f"[`{label}`](api/solvers.md#ide_transformer.{label})"
+    return code(f"diffrax.{label}")
+
+
+def _order(name: str, constraint: str) -> str:
+    _, entry = find_scheme(name)
+    solver = entry.scheme(constraint)
+    if solver is None:
+        return "–"
+    equation, _ = problem(Case(entry.block, "piecewise_constant", constraint))
+    return str(solver.order(equation.terms) or 0)
+
+
+def _cost(name: str) -> str:
+    """The evaluations of a step; those of the first after a jump where it makes others."""
+    _, entry = find_scheme(name)
+    solver = entry.free or entry.sphere
+    assert solver is not None
+    equation, _ = problem(Case(entry.block, "piecewise_constant", "free"))
+    cost = count_evaluations(unrolled(solver), equation.control(0.0), FEATURES)
+    if cost is None:
+        return "as many as it needs"
+    if cost.first == cost.following:
+        return f"{cost.following:.3g}"
+    return f"{cost.following:.3g}, the first {cost.first:.3g}"
