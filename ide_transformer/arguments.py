@@ -52,6 +52,8 @@ def _every(holds: Callable[[Any], Any], wanted: str) -> AfterValidator:
 AtLeastZero = _every(lambda x: x >= 0, "at least 0")
 AboveZero = _every(lambda x: x > 0, "above 0")
 
+OddInt = Annotated[int, Field(gt=0), _every(lambda x: x % 2 == 1, "odd")]
+
 
 def checked(call: Call) -> Call:
     """A function that checks its arguments against its annotations: types, shapes and dtypes

@@ -27,6 +27,7 @@ class Approximations(NamedTuple):
 
 
 @checked
+@eqx.filter_jit
 def successive_approximations(
     model: Model,
     inputs: PyTree[ArrayLike],
@@ -62,19 +63,6 @@ def successive_approximations(
     **Raises:** `InputError` for adaptive steps, and for a scheme that carries something from
     interval to interval.
     """
-    return _approximated(model, inputs, loss, tuple(costs), iterations, steps, penalty)
-
-
-@eqx.filter_jit
-def _approximated(
-    model: Model,
-    inputs: PyTree[ArrayLike],
-    loss: Callable[..., Float[Array, ""]],
-    costs: tuple[AbstractCost, ...],
-    iterations: int,
-    steps: int,
-    penalty: float,
-) -> Approximations:
     import optax
 
     theta, static = eqx.partition(model.control, eqx.is_inexact_array)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from ..arguments import NonNegativeFloat, PositiveInt
+from ..arguments import NonNegativeFloat, OddInt, PositiveInt
 from ..equation import TokenDomain, affine, check_features, gelu
 from ..errors import InputError
 from .parts import AbstractInputs, Embedded
@@ -20,8 +20,6 @@ class TokenConvolution(eqx.Module):
     with u = 0 outside of its tokens: `[..., tokens, in]` to `[..., ceil(tokens / s), out]`. Its
     `width`, in tokens, is `2r + 1`, `stride` is s, and `std` the standard deviation of the
     initial W.
-
-    **Raises:** `InputError` for an even width, which has no middle.
     """
 
     weight: Float[Array, "width in out"]
@@ -34,12 +32,10 @@ class TokenConvolution(eqx.Module):
         features_out: PositiveInt,
         *,
         key: PRNGKeyArray,
-        width: PositiveInt = 3,
+        width: OddInt = 3,
         stride: PositiveInt = 1,
         std: NonNegativeFloat = 0.02,
     ):
-        if width % 2 == 0:
-            raise InputError(f"TokenConvolution: width={width} must be odd.")
         self.weight = std * jax.random.normal(key, (width, features_in, features_out))
         self.bias = jnp.zeros(features_out)
         self.stride = stride

@@ -209,10 +209,9 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         """Solve the same weights by another scheme, with the other arguments of
         `Discretization`. Those not given return to their defaults, but for `gradient`."""
         exit = options.pop("exit", None)
-        changed = self._solved_by(
+        return self._solved_by(
             lambda old: Discretization(solver, **{"gradient": old.gradient, **options})
-        )
-        return changed.with_exit(exit)
+        ).with_exit(exit)
 
     @checked
     def with_exit(self, exit: AbstractExit | None) -> "Model[Inputs, ReadOut]":
@@ -227,11 +226,11 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     def with_options(self, **options) -> "Model[Inputs, ReadOut]":
         """Replace some options of the `Discretization`; `exit` is that of the last equation."""
-        of_last = {name: options.pop(name) for name in ("exit",) if name in options}
-        changed = self
+        exit = options.pop("exit", self.discretization.exit)
+        model = self
         if options:
-            changed = self._solved_by(lambda old: dataclasses.replace(old, **options))
-        return changed.with_exit(**of_last) if of_last else changed
+            model = self._solved_by(lambda old: dataclasses.replace(old, **options))
+        return model if exit is self.discretization.exit else model.with_exit(exit)
 
     def _solved_by(
         self, change: Callable[[Discretization], Discretization]

@@ -81,9 +81,9 @@ class AdamsBashforth(AbstractMultistep):
 
     As many orders as steps, one evaluation a step. It starts, and starts again where the
     field jumps, with a step of Heun's method: on layers with one step each that is every
-    step, so take it with a continuous control. With `PiecewiseLinear`, whose derivative jumps,
-    three steps are of order 2 too; `Chebyshev` and `BSpline` are smooth enough. Reference:
-    Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, section III.5.
+    step, so take it with a continuous control, and three steps with a smooth one, such as
+    `Chebyshev`. Reference: Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I,
+    section III.5.
     """
 
     steps: Literal[2, 3] = eqx.field(static=True, default=2)

@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import diffrax
 import equinox as eqx
@@ -26,7 +26,6 @@ from ..models import Field, Mesh, Model
 UNCOUNTED = -1
 # Running costs by name.
 Costs: TypeAlias = Mapping[str, AbstractCost]
-_NONE: Costs = MappingProxyType({})
 
 
 class Batch(NamedTuple):
@@ -160,16 +159,22 @@ class AbstractLoss(eqx.Module):
         return jnp.sum((outputs - finer) ** 2) / jnp.sum(finer**2)
 
     def __call__(
+        self, model: Model, batch: Batch, key: PRNGKeyArray | None = None, **options
+    ) -> Loss:
+        """The loss of a model on a batch; for the options see `with_outputs`."""
+        return self.with_outputs(model, batch, key, **options)[0]
+
+    def with_outputs(
         self,
         model: Model,
         batch: Batch,
         key: PRNGKeyArray | None = None,
         *,
-        costs: Costs = _NONE,
+        costs: Costs = MappingProxyType({}),
         exit_loss: float = 0.0,
         finer: Finer | None = None,
-    ) -> Loss:
-        """The loss of a model on a batch.
+    ) -> tuple[Loss, Array]:
+        """The loss, and the outputs of the model.
 
         **Arguments:**
 
@@ -179,20 +184,6 @@ class AbstractLoss(eqx.Module):
           each interval but the last.
         - `finer`: the comparison with a finer mesh in the objective, if any.
         """
-        options: Any = dict(costs=costs, exit_loss=exit_loss, finer=finer)
-        return self._with_outputs(model, batch, key, **options)[0]
-
-    def _with_outputs(
-        self,
-        model: Model,
-        batch: Batch,
-        key: PRNGKeyArray | None,
-        *,
-        costs: Costs,
-        exit_loss: float,
-        finer: Finer | None,
-    ) -> tuple[Loss, Array]:
-        """The loss, and the outputs of the model."""
         knots = model.equation.knots
         with jax.ensure_compile_time_eval():
             whole = diffrax.SaveAt(ts=jnp.asarray(knots))
@@ -323,10 +314,9 @@ class RolloutError(RelativeError):
     def __call__(
         self, model: Model, batch: Batch, key: PRNGKeyArray | None = None, **options
     ) -> Loss:
-        chosen: Any = dict(costs=_NONE, exit_loss=0.0, finer=None) | options
         inputs, losses = batch.inputs, []
         for target in batch.targets:
-            loss, u = self._with_outputs(model, Batch(inputs, target), key, **chosen)
+            loss, u = self.with_outputs(model, Batch(inputs, target), key, **options)
             inputs = inputs._replace(values=u) if isinstance(inputs, Field) else u
             losses.append(loss)
         mean = jax.tree.map(lambda *x: sum(x) / len(x), *losses)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field
 
-from ...arguments import NonNegativeFloat, PositiveFloat, PositiveInt
+from ...arguments import NonNegativeFloat, OddInt, PositiveFloat, PositiveInt
 from ...errors import InputError
 from ..arrays import State, affine
 from ..constraints import AbstractConstraint, Free
@@ -145,10 +145,10 @@ class ConvolutionalFeedForward(AbstractOperator):
         hidden: PositiveInt | None = None,
         *,
         key: PRNGKeyArray,
-        width: PositiveInt = 3,
+        width: OddInt = 3,
         dimension: Annotated[int, Field(ge=1, le=3)] = 1,
         gated: bool = False,
-        outer_width: PositiveInt = 1,
+        outer_width: OddInt = 1,
         spacing: PositiveFloat | None = None,
         activation: Activation = gelu,
         normalization: AbstractConstraint = Free(),
@@ -156,9 +156,6 @@ class ConvolutionalFeedForward(AbstractOperator):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        for name, points in (("width", width), ("outer_width", outer_width)):
-            if points % 2 == 0:
-                raise InputError(f"ConvolutionalFeedForward: {name}={points} must be odd.")
         hidden, keys = hidden or features, jax.random.split(key, 3)
         shape = (*(width,) * dimension, features, hidden)
         self.inner = std * jax.random.normal(keys[0], shape)

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...arguments import NonNegativeFloat, PositiveInt
+from ...arguments import NonNegativeFloat, OddInt, PositiveInt
 from ...errors import InputError
 from ..arrays import State, affine
 from ..constraints import AbstractConstraint, Free
@@ -58,8 +58,6 @@ class DepthwiseProjection(eqx.Module):
         statistics: bool,
         key: Array,
     ):
-        if width % 2 == 0:
-            raise InputError(f"ConvolutionalAttention: width={width}; choose an odd one.")
         shape = (*(width,) * dimension, features)
         # Features that are independent from point to point keep their size.
         self.weight = jax.random.normal(key, shape) / width ** (dimension / 2)
@@ -106,8 +104,8 @@ class ConvolutionalAttention(AbstractAttention):
     - `statistics`: see above.
     - the others: see `Attention`.
 
-    **Raises:** `InputError` for an even width, and on a domain that is no grid, has weights for
-    each sample, or whose sides the stride does not divide.
+    **Raises:** `InputError` on a domain that is no grid, has weights for each sample, or whose
+    sides the stride does not divide.
     """
 
     query_convolution: DepthwiseProjection
@@ -120,7 +118,7 @@ class ConvolutionalAttention(AbstractAttention):
         heads: PositiveInt,
         *,
         key: PRNGKeyArray,
-        width: PositiveInt = 3,
+        width: OddInt = 3,
         stride: PositiveInt = 2,
         dimension: PositiveInt = 2,
         statistics: bool = False,
