@@ -54,9 +54,6 @@ def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
     **Arguments:**
 
     - `loss`: from the outputs to a number.
-
-    **Raises:** `InputError` for adaptive steps, and for a scheme that carries something from
-    interval to interval.
     """
     march = March.of("costates", model, inputs)
 
@@ -188,10 +185,7 @@ def log_odds(
     logits: Float[Array, "*batch classes"], target: ArrayLike
 ) -> Float[Array, "*batch"]:
     """`log p/(1 - p)` of a class or token, `target` one or one for each sample. A probability
-    of 0.9 is 2.197.
-
-    **Raises:** `InputError` for a target that is no class.
-    """
+    of 0.9 is 2.197."""
     classes = logits.shape[-1]
     if is_known(target) and not (np.min(target) >= 0 and np.max(target) < classes):
         raise InputError(

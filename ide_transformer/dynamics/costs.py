@@ -187,8 +187,6 @@ class ConstraintViolation(AbstractCost):
     **Arguments:**
 
     - `constraint`: S; by default that of the equation, on which the last operator is kept.
-
-    **Raises:** `InputError` where there is neither.
     """
 
     constraint: AbstractConstraint | None = None

@@ -22,10 +22,7 @@ MOST_SELECTIONS = 100
 
 
 def keep_layers(model: Model, layers: Sequence[int]) -> Model:
-    """The model with the listed layers only; the field says "layer dropping".
-
-    **Raises:** `InputError` unless the layers are some of the model's, in order.
-    """
+    """The model with the listed layers only; the field says "layer dropping"."""
     number = model.control.num_intervals
     if not len(layers) or list(layers) != sorted(set(layers) & set(range(number))):
         raise InputError(

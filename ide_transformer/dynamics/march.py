@@ -76,8 +76,7 @@ def scan_intervals(
     """Scan over the intervals with `visit(carry, terms, start, extra) -> (carry, out)`, for
     quantities that `solve` does not report. `visit` sees the terms inside the interval, the
     depth at which it starts, and one slice of the arrays of `extra`, whose leading axis counts
-    intervals; `dtype` is that of depth: take that of the state, which would be promoted.
-    """
+    intervals; `dtype` is that of depth: take that of the state, which would be promoted."""
 
     def body(carry, inputs):
         index, weights, extra = inputs

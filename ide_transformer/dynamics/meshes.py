@@ -93,8 +93,6 @@ def coarsen(model: Model, evaluations: float, inputs: PyTree[ArrayLike], **optio
     - `evaluations`: the budget; one evaluation is every operator once, so a model of six
       layers costs 6.
     - `inputs`, `options`: see `coarsenings`.
-
-    **Raises:** `InputError` for a budget that one interval exceeds.
     """
     least = float(field_evaluations(model, inputs)) / model.control.num_intervals
     # In this form it refuses a cost that is not known, NaN, as well.
@@ -123,8 +121,7 @@ def fit_rates(
     read of its outputs comes nearest to the native model: Adam on the squared error, its
     learning rate falling to zero along a cosine. Batches follow one another through the samples
     and then begin again. Few samples do not determine so many step sizes: give it
-    `steps * batch / 2` or more.
-    """
+    `steps * batch / 2` or more."""
     import optax
 
     features = eqx.filter_eval_shape(model.embed, target.inputs)[0].shape[-1]
@@ -225,8 +222,6 @@ def richardson(model: Model, k: int, inputs: PyTree[ArrayLike]) -> PyTree[Array]
     expansion in h. It costs 3k steps in each interval. Reference: Richardson, Phil. Trans. A
     226 (1927); Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, section
     II.9.
-
-    **Raises:** `InputError` for a scheme whose order is not known.
     """
     coarse, fine = (refine(model, number).solve(inputs).u1 for number in (k, 2 * k))
     return model.outputs(extrapolated(model, coarse, fine))

@@ -59,9 +59,6 @@ def successive_approximations(
     - `costs`: running costs, with their weights.
     - `iterations`, `steps`: approximations, and steps of L-BFGS in each.
     - `penalty`: ρ at first.
-
-    **Raises:** `InputError` for adaptive steps, and for a scheme that carries something from
-    interval to interval.
     """
     import optax
 

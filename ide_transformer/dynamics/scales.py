@@ -140,10 +140,7 @@ def coarse_heads(model: Model, inputs: PyTree[ArrayLike], size: PositiveInt) -> 
     """How well each head could be computed on a grid that is coarser by a factor of `size`
     along each axis: keys and values are replaced by their means over blocks of tokens, one
     token with the weight of the block. A causal head sees blocks that have ended so, and the
-    tokens after them one by one.
-
-    **Raises:** as `distances`.
-    """
+    tokens after them one by one."""
     _domain("coarse_heads", model, inputs)
 
     def measure(attentions, u, domain):

@@ -34,9 +34,6 @@ def stretching(
 
     - `inputs`: one sample or a batch.
     - `number`: of exponents, less than the numbers in a state of a sample.
-
-    **Raises:** `InputError` for adaptive steps, and for a scheme that carries something from
-    interval to interval.
     """
     marches = _marches("stretching", model, inputs)
     options: Any = dict(tol=_TOLERANCE, return_singular_vectors=False)
@@ -57,8 +54,6 @@ def log_norms(
     at whose rate two solutions that are near each other part at most; where it is negative,
     the flow contracts. Reference: Hairer, Nørsett, Wanner, Solving Ordinary Differential
     Equations I, section I.10.
-
-    **Raises:** as `stretching`.
     """
 
     def norms(march):

@@ -60,10 +60,7 @@ def equation_defects(
 ) -> Defects:
     """The defects along the march of `solver`, with equal steps in each interval. Reference for
     step doubling and embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary Differential
-    Equations I, section II.4.
-
-    **Raises:** `InputError` for a scheme that carries something from interval to interval.
-    """
+    Equations I, section II.4."""
     refuse_memory("equation_defects", equation, solver, u0)
     solver = solvers.keeps_constraint(solver, equation.constraint)
     weights = equation.domain.weights
@@ -97,11 +94,7 @@ def equation_defects(
 
 
 def defects(model: Model, inputs: PyTree[ArrayLike]) -> Defects:
-    """The defects of a model's native steps in each interval, for a batch of inputs.
-
-    **Raises:** `InputError` for adaptive steps, and for a scheme that carries something from
-    interval to interval.
-    """
+    """The defects of a model's native steps in each interval, for a batch of inputs."""
     equation, u0, steps = problem("defects", model, inputs)
     return equation_defects(equation, u0, solver=model.solver, steps_per_interval=steps)
 
@@ -119,9 +112,6 @@ def removal_estimate(
     (`read`: see `Target`). The march is linearised once; each interval then costs about as
     much as a solve, as in `removal_damage`. Reference for the transport of local errors:
     Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, section II.3.
-
-    **Raises:** `InputError` for adaptive steps, and for a scheme that carries something from
-    interval to interval.
     """
     march = March.of("removal_estimate", model, inputs)
 

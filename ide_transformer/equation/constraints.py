@@ -296,8 +296,6 @@ class Sphere(AbstractSphere, AbstractCentredNormalization):
     - `eps`: added to the variance. 0 is the exact projection; a positive one (layer norm
       uses 1e-5) keeps tokens of zero variance finite and moves S1 by about `eps / 2`.
     - `bias`, `domain`: see `LayerNorm`.
-
-    **Raises:** `InputError` from `project`, with `eps = 0`, for a token of zero variance.
     """
 
     gain: Vector | None = eqx.field(converter=optional_positive_array, default=None)

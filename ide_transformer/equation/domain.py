@@ -71,9 +71,6 @@ class TokenDomain(eqx.Module):
       in causal attention, as `trapezoid` and `simpson` make them. `None` means `weights`.
     - `prefix`: how many tokens, such as a class token, come before those of a grid and have no
       place on it.
-
-    **Raises:** `InputError` for arguments that do not fit, and for weights that are negative,
-    or all zero.
     """
 
     points: Float[Array, "tokens dimension"]

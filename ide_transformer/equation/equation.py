@@ -32,8 +32,6 @@ class Equation(eqx.Module):
     - `constraint`: S. One constraint for all depths and operators, or a tuple with one for
       each operator, or a control that yields either at each depth.
     - `domain`: the token domain Ω_x.
-
-    **Raises:** `InputError` where the parts do not fit together.
     """
 
     control: AbstractControl

@@ -78,8 +78,7 @@ class Cosine(AbstractBasis):
     """`φ_0 = 1`, `φ_a(y) = √2 cos(aπy)`: smooth functions, whose values at both ends are free.
     At as many midpoints as functions this is the discrete cosine transform, an orthogonal
     matrix. Here the midpoint rule is of more than second order: a cosine series is even about
-    both ends, so that they are no ends for it.
-    """
+    both ends, so that they are no ends for it."""
 
     def __call__(self, y: Points, number: int) -> Values:
         a = jnp.arange(number)
@@ -90,8 +89,7 @@ class Cosine(AbstractBasis):
 class Legendre(AbstractBasis):
     """Legendre's polynomials, `φ_a(y) = √(2a+1) P_a(2y - 1)`. They are orthonormal at as many
     points as functions with the rule "gauss_legendre"; at as many points at equal distances
-    they are far from it.
-    """
+    they are far from it."""
 
     def __call__(self, y: Points, number: int) -> Values:
         x = 2 * y - 1
@@ -227,9 +225,6 @@ class FunctionSpace(eqx.Module):
     - `basis`: φ.
     - `modes`: the number of coefficients of a state.
     - `domain`: the points of Ω_y.
-
-    **Raises:** `InputError` for more functions than points, for points that the basis refuses,
-    and where a head, or the inside of the feed-forward, gets no whole number of points.
     """
 
     basis: AbstractBasis

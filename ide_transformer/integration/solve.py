@@ -85,8 +85,6 @@ class Discretization(eqx.Module):
       example `bfloat16`; the state and the weights keep theirs. `None` for that of the
       weights.
     - `exit`: the rule by which tokens of a model stop before the end, see `AbstractExit`.
-
-    **Raises:** `InputError` for options that do not fit together.
     """
 
     solver: diffrax.AbstractSolver

@@ -450,8 +450,6 @@ def TranslationModel(
     **Arguments:** see `LanguageModel`; `control` is that of the decoder, and
 
     - `make_encoder_control`: makes that of the encoder, whose attention sees all of a text.
-
-    **Raises:** `InputError` for a constraint with weights, which each of the two would need.
     """
     if not isinstance(constraint, AbstractConstraint):
         raise InputError(

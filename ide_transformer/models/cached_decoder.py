@@ -31,9 +31,6 @@ class CachedDecoder(eqx.Module):
 
     - `model`: solved by an explicit scheme with fixed steps.
     - `tokens`: how many can be read in all; at most the context of the model.
-
-    **Raises:** `InputError` if the model cannot be decoded so, with the reason that
-    `why_not_cached` gives.
     """
 
     model: Model[TextInputs, TokenLogits]

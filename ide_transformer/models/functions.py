@@ -128,10 +128,7 @@ class FunctionInputs(AbstractInputs):
         return self.points_of(self.points)
 
     def points_of(self, tokens: int | tuple[int, ...]) -> TokenDomain:
-        """The points of values that come alone: so many, or so many along each axis.
-
-        **Raises:** `InputError` for another number of axes.
-        """
+        """The points of values that come alone: so many, or so many along each axis."""
         shape = tokens if isinstance(tokens, tuple) else (tokens,)
         if len(shape) != self.dimension:
             raise InputError(
@@ -282,8 +279,6 @@ class ChannelsFirst(eqx.Module):
 
     `model` has an axis of channels last, or none for one value at each point; the points are
     those of its `grid`, "periodic" for exponax. Trained weights are in `model` again.
-
-    **Raises:** `InputError` when called with values of another shape.
     """
 
     model: Model[AbstractInputs, FunctionValues]

@@ -117,10 +117,7 @@ class ImageInputs(AbstractImageInputs):
         return image_domain(self.grid, self.prefix_tokens, self.grid, area_weights=False)
 
     def grid_of(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """(rows, columns) of windows of images of this shape.
-
-        **Raises:** `InputError` for images that it does not take.
-        """
+        """(rows, columns) of windows of images of this shape."""
         full, stride = self.image_shape, self.stride
         own = self._with_channels(shape)[-3:]
         if len(own) != 3 or own[2] != full[2] or (self.fixed_size and own != full):

@@ -79,8 +79,6 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     - `control`, `constraint`: θ and S, as for `Equation`.
     - `discretization`: how the equation is solved.
     - `space`: see above; `None` for matrices as weights.
-
-    **Raises:** `InputError` for parts that do not fit together.
     """
 
     inputs: Inputs
@@ -242,10 +240,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     @checked
     def on(self, mesh: Mesh) -> "Model[Inputs, ReadOut]":
         """Put the same weights on another mesh. More steps come closer to the solution of the
-        equation where the model was trained for that: see `training.meshes`.
-
-        **Raises:** `InputError` where the model has no such mesh.
-        """
+        equation where the model was trained for that: see `training.meshes`."""
         model: Any = self
         if (horizon := mesh.horizon) is not None:
             model = model._in_depth(lambda part: part.extend(horizon))

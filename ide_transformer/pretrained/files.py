@@ -165,10 +165,7 @@ def _read(file: Path, name: str) -> np.ndarray:
 
 
 def write_tensors(folder: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes tensors as `model.safetensors`.
-
-    **Raises:** `InputError` for a file that cannot be written.
-    """
+    """Writes tensors as `model.safetensors`."""
     # Of a single number `ascontiguousarray` would make an array with an axis.
     contiguous = {name: np.asarray(x, order="C") for name, x in tensors.items()}
     file = Path(folder, _SINGLE)

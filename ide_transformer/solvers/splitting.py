@@ -338,9 +338,6 @@ class AbstractComposition(AbstractSequentialSplitting):
     Sub-steps of one operator that follow one another are made as one. The coefficients give the
     order, up to 10, if the sub-solver has it too. Reference: Hairer, Lubich, Wanner,
     Geometric Numerical Integration, section II.4.
-
-    **Raises:** `InputError` where the sum of γ is not 1 to 12 digits, and where a condition of
-    a higher order holds to three digits or more, but not to 12.
     """
 
     # γ.
@@ -369,8 +366,7 @@ class AbstractComposition(AbstractSequentialSplitting):
 class Composition(AbstractComposition):
     """A composition with any coefficients γ, in all their digits. A symmetric one with
     `Σ γ_i³ = 0` has order four at least; an order above two takes some negative steps (the
-    theorem of Sheng and Suzuki).
-    """
+    theorem of Sheng and Suzuki)."""
 
     sub_solver: diffrax.AbstractSolver = RK4()
     coefficients: tuple[float, ...] = eqx.field(

@@ -128,9 +128,6 @@ class Projected(AbstractTransparentWrapper):
     `LieTrotter(Projected(Euler()))` retracts after each operator, on the constraint of that
     operator; `Projected(LieTrotter(Euler()))` retracts once a step, on that of the last.
     `solve` puts it in by itself where the equation has a constraint.
-
-    **Raises:** `InputError` where the terms are not those of an `Equation`, which alone
-    know their constraint.
     """
 
     solver: diffrax.AbstractSolver

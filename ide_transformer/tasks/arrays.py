@@ -153,10 +153,7 @@ class Arrays(AbstractDataSet):
 
     def with_tokens(self, tokens: int | tuple[int, ...]) -> "Arrays":
         """Functions on a coarser grid, so many points along each axis: on a "periodic" one
-        every so many of theirs, on a "midpoint" one the means between.
-
-        **Raises:** `InputError` for others than functions on such a grid.
-        """
+        every so many of theirs, on a "midpoint" one the means between."""
         whole = self._sizes.get("points", ())
         axes, fewer = (x if isinstance(x, tuple) else (x,) for x in (whole, tokens))
         fewer = fewer * len(axes) if len(fewer) == 1 else fewer

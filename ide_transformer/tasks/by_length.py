@@ -33,8 +33,6 @@ class AbstractSequencesByLength(AbstractSequences):
     - `start`: whether each instance begins with a token of its own, which has no target. A
       causal model without positions needs it: equal tokens at the beginning of a text have
       equal states for ever.
-
-    **Raises:** `InputError` for a range that is empty, and for a context that is too short.
     """
 
     context: PositiveInt

@@ -84,8 +84,7 @@ class AbstractFlow(abc.ABC):
 @dataclasses.dataclass(frozen=True)
 class BurgersFlow(AbstractFlow):
     """`u_t + (u²/2)_x = ν u_xx` on the circle [0, 1), ν the `viscosity`. Waves become steep
-    until viscosity holds them, and fronts of width `4ν / (jump of u)` meet and merge.
-    """
+    until viscosity holds them, and fronts of width `4ν / (jump of u)` meet and merge."""
 
     step = 2e-3
     waves = 4

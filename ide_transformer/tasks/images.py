@@ -50,8 +50,6 @@ class ClassificationTask(AbstractDataSet):
     - `shift`: in training, move each image by up to so many pixels along each axis, at random;
       what comes in from outside is its edge.
     - `flip`: in training, mirror every second image, left to right, at random.
-
-    **Raises:** `InputError` where one of the parts has no image.
     """
 
     configurable: ClassVar[bool] = False

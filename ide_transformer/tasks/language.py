@@ -153,8 +153,6 @@ class LanguageTask(AbstractNextToken):
     - `validation`: the fraction of the characters that is held out for validation; 1 for all of
       them, where nothing is to be learned.
     - `test`: that for the test; with 0 there is no such part.
-
-    **Raises:** `InputError` if a part of the text is shorter than the context.
     """
 
     @checked
@@ -243,9 +241,6 @@ class Dataset(AbstractNextToken):
     - `between`: in text files, a line that stands between documents.
     - `subset`, `split`: of a data set of the hub.
     - `processes`: how many make tokens at the same time.
-
-    **Raises:** `InputError` for texts that are missing, empty or damaged, and where a part is
-    too short.
     """
 
     @checked

@@ -244,8 +244,7 @@ class CrossEntropy(AbstractLoss):
 class InstanceCrossEntropy(CrossEntropy):
     """The cross-entropy of instances of a problem, `targets: [instances, ...]`, that have
     several targets each. Beside the accuracy it gives the exact match, the part of the
-    instances of which all targets are right; see `CrossEntropy`.
-    """
+    instances of which all targets are right; see `CrossEntropy`."""
 
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
         right = (jnp.argmax(outputs, axis=-1) == targets) | (targets == UNCOUNTED)
@@ -299,8 +298,7 @@ class RelativeError(AbstractLoss):
 
 class RolloutError(RelativeError):
     """The relative error of a map that is applied to its own outputs, the mean over its steps.
-    `targets` has the functions after each step, and the gradient goes through all of them.
-    """
+    `targets` has the functions after each step, and the gradient goes through all of them."""
 
     label = "relative error of a roll-out"
 

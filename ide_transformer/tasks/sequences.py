@@ -154,8 +154,6 @@ class ListOps(AbstractSequences):
     - `arguments`: members of a list, at most; at least 2.
     - `digits`: the probability that a member of a list is a digit.
 
-    **Raises:** `InputError` for lengths that no or few expressions have.
-
     Source: Nangia and Bowman, "ListOps", 2018, arXiv 1804.06028; with lengths as in the Long
     Range Arena, Tay et al., 2020, arXiv 2011.04006.
     """

@@ -96,10 +96,7 @@ class AbstractTask(abc.ABC):
 
     @checked
     def on(self, mesh: Mesh) -> "AbstractTask":
-        """The samples on a mesh: with another number of tokens where it gives one.
-
-        **Raises:** `InputError` for a task that has no such samples.
-        """
+        """The samples on a mesh: with another number of tokens where it gives one."""
         return self if mesh.tokens is None else self.with_tokens(mesh.tokens)
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractTask":

@@ -162,8 +162,6 @@ def check_constraint(
     - `features`: width of the state.
     - `options`, `without`: see `check_operator`.
 
-    **Raises:** `AssertionError` that names the property, the numbers, and what they mean.
-
     **Example:** `check_constraint(ide.Sphere(gain=2.0), 4)`
     """
     with jax.enable_x64(True):
@@ -321,8 +319,6 @@ def check_control(
 
     - `control`: one with random weights, of two intervals or more.
     - `options`, `without`: see `check_operator`.
-
-    **Raises:** `AssertionError` that names the property, the numbers, and what they mean.
 
     **Example:** `check_control(ide.Tied((ide.FeedForward(4, key=key),), 3))`
     """

@@ -79,8 +79,6 @@ def check_family(
     - `options`: those to change; by default all that the file has or the family asks for.
     - `every`: 8 makes every eighth change.
 
-    **Raises:** `AssertionError`, which begins with the property that does not hold.
-
     Example: "Load a family of checkpoints of your own" in the documentation.
     """
     source = find_pretrained(checkpoint)

@@ -56,8 +56,6 @@ def check_model(
     - `fixed`: weights that have no gradient on purpose, such as the positions of speech,
       `lambda model: model.inputs.positions`.
     - `without`: names of properties that are not checked.
-
-    **Raises:** `AssertionError` that begins with the name of what does not hold.
     """
     trial = _Trial(model, inputs, fixed)
     is_causal = isinstance(model.read_out, models.TokenLogits) if causal is None else causal

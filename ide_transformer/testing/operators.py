@@ -275,8 +275,6 @@ def check_operator(
     - `options`: what a configuration has to give.
     - `without`: properties that it is not to have.
 
-    **Raises:** `AssertionError` that names the property, the numbers, and what they mean.
-
     **Example:** `check_operator(ide.Damping(0.5), 4, options={"rate": 0.5})`
     """
     with jax.enable_x64(True):

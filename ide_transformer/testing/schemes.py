@@ -277,8 +277,6 @@ def check_scheme(
     - `options`: those with which a configuration makes it.
     - `without`: names of properties that are not checked.
 
-    **Raises:** `AssertionError` that names the property, what it says, and the numbers.
-
     ```python
     class Heun(ide.AbstractOneStep):
         def order(self, terms):

@@ -57,8 +57,6 @@ def check_task(
     - `shared`: the greatest fraction of the samples of a part that may be in another one, for
       problems with few different samples.
 
-    **Raises:** `AssertionError`, which names the property.
-
     ```python
     check_task(RunningSum(12), other=RunningSum(12, base=5))
     check_task(load_config("own.yaml"), tokens=24)

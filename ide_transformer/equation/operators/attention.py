@@ -160,8 +160,6 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
       Default: the same as `bias`.
     - `std`, `output_std`: standard deviation of the initial weights, and of those of the
       output map (default: the same).
-
-    **Raises:** `InputError` where heads do not divide.
     """
 
     query_normalization: AbstractConstraint
