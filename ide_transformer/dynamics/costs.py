@@ -17,6 +17,7 @@ from ..equation import AbstractConstraint, Equation, Free, operator_fields, part
 from ..equation.controls.control import take
 from ..errors import InputError
 from ..models import Model
+from .march import scan_intervals
 
 
 class Path(NamedTuple):
@@ -204,15 +205,13 @@ class ConstraintViolation(AbstractCost):
                 "(model.constraint=sphere), or name the set from which the distance is meant: "
                 "training.costs.constraint_violation.options.constraint=sphere."
             )
-        equation = path.equation
 
-        def residual(given):
-            index, interval, u = given
-            last = operator_fields(equation.interval_terms(index, interval))[-1]
-            return last.constraint((index + 0.5) * path.h).residual(u)
+        def residual(_, terms, start, u):
+            last = operator_fields(terms)[-1]
+            return None, last.constraint(start + path.h / 2).residual(u)
 
-        number = jnp.arange(len(path.middles), dtype=path.states.dtype)
-        return lax.map(residual, (number, equation.intervals(), path.middles))
+        u = path.middles
+        return scan_intervals(path.equation, residual, None, u, dtype=u.dtype)[1]
 
 
 def _fastest(field: Callable[[Array], Array], u: Array, products: int) -> Array:

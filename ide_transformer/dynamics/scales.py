@@ -25,7 +25,7 @@ from ..equation.operators.positions import differences
 from ..errors import InputError
 from ..models import Model
 from .layers import in_layers, stacked_operators
-from .march import March
+from .march import March, scan_intervals
 
 
 # Operators with a kernel γ_h(x, x') for each head, whose integral sees keys and values alone.
@@ -62,7 +62,7 @@ def kernel(
         unit = jnp.eye(n, dtype=u.dtype)[:, None, :]
         return (own[0], jnp.broadcast_to(unit, (*own[0].shape[:-1], n))), domain
 
-    means = with_fields(attention, output=_unchanged).over(u, domain, unit_values)
+    means = with_fields(attention, output=lambda x: x).over(u, domain, unit_values)
     return means.reshape(*u.shape[:-1], attention.heads, domain.num_tokens)
 
 
@@ -279,18 +279,10 @@ def _measured(
         march = March.of(name, model, inputs)
         equation, states = march.equation, march.states(march.no_pushes)
 
-        def visit(given):
-            index, interval, u = given
-            start = index * equation.control.interval_length
-            terms = equation.interval_terms(index, interval).terms
+        def visit(_, terms, start, u):
             operators = [field.operator(start, None) for field in operator_fields(terms)]
-            return measure(heads_of(operators), u, equation.domain)
+            return None, measure(heads_of(operators), u, equation.domain)
 
-        numbers = jnp.arange(equation.control.num_intervals, dtype=states.dtype)
-        return jax.lax.map(visit, (numbers, equation.intervals(), states[:-1]))
+        return scan_intervals(equation, visit, None, states[:-1], dtype=states.dtype)[1]
 
     return measured(model, inputs)
-
-
-def _unchanged(x: Array) -> Array:
-    return x

@@ -14,12 +14,8 @@ from ..errors import InputError
 
 # A depth t, counted in layers: a number or a scalar array.
 if TYPE_CHECKING:
-    from typing import ClassVar as AbstractVar
-
     Depth: TypeAlias = float | jax.Array | np.ndarray
 else:
-    from equinox import AbstractVar as AbstractVar
-
     Depth = Float[ArrayLike, ""] | Int[ArrayLike, ""]
 
 # The state u, or a rate du/dt of it.

@@ -191,32 +191,21 @@ def _seen(model: _Model, text: Text) -> _Seen:
 def _reason(model: _Model, change: _Change) -> str:
     """Name the part of a model that sees later tokens, and what to write instead."""
 
-    def suspects() -> Iterator[tuple[str, str, _Part]]:
-        yield "the embedding", _ADVICE, lambda text: _seen(model, text).embedded
-        for i, operator in enumerate(_block(model)):
-            name = type(operator.innermost).__name__
-            told = getattr(operator.innermost, "causal", True)
-            mend = (
-                _ADVICE
-                if told
-                else (
-                    f"Make it causal, {name}(…, causal=True); for a run on arrays write "
-                    "data.options.causal=true."
-                )
-            )
-            yield f"operator {i}, {name},", mend, lambda text, i=i: _seen(model, text).rates[i]
-        for constraint in parts(model.constraint(0.0), AbstractConstraint):
-            project = constraint.project
-            name = f"the constraint {type(constraint).__name__}"
-            yield (
-                name,
-                _ADVICE,
-                lambda text, project=project: project(_seen(model, text).embedded),
-            )
-        yield "the read-out", _ADVICE, lambda text: model.outputs(_seen(model, text).embedded)
-
-    for name, mend, part in suspects():
-        if change.moves(part):
+    suspects: list[tuple[str, str, Callable[[_Seen], PyTree]]] = [
+        ("the embedding", _ADVICE, lambda seen: seen.embedded)
+    ]
+    for i, operator in enumerate(_block(model)):
+        name, mend = type(operator.innermost).__name__, _ADVICE
+        if not getattr(operator.innermost, "causal", True):
+            mend = f"Make it causal, {name}(…, causal=True); for a run on arrays write "
+            mend += "data.options.causal=true."
+        suspects.append((f"operator {i}, {name},", mend, lambda seen, i=i: seen.rates[i]))
+    for x in parts(model.constraint(0.0), AbstractConstraint):
+        name = f"the constraint {type(x).__name__}"
+        suspects.append((name, _ADVICE, lambda seen, x=x: x.project(seen.embedded)))
+    suspects.append(("the read-out", _ADVICE, lambda seen: model.outputs(seen.embedded)))
+    for name, mend, part in suspects:
+        if change.moves(lambda text, part=part: part(_seen(model, text))):
             return f"{name} sees later tokens. {mend}"
     exit = model.discretization.exit
     if exit is not None and not change.moves(

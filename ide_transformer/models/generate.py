@@ -26,7 +26,7 @@ from .compiled import padded_source, size_of
 from .model import Model
 from .parts import Encoded, Text
 from .read_outs import TokenLogits
-from .text_inputs import TextInputs, as_text, checked_text
+from .text_inputs import as_text, checked_text
 
 
 # Stands in a text where there were no logits to take a token by.
@@ -355,20 +355,8 @@ def _before(ends: Any, tokens: Any) -> Any:
 
 
 @eqx.filter_jit
-def _written(
-    model: Model,
-    tokens: Int[Array | np.ndarray, "*batch size"],
-    ends: Int[Array | np.ndarray, "*#batch"],
-    longest: Int[Array | np.ndarray, ""],
-    length: Int[Array | np.ndarray, ""],
-    end: Int[Array | np.ndarray, ""],
-    draw: Draw,
-    key: PRNGKeyArray | None,
-    source: PyTree,
-    stops: bool,
-    cached: bool,
-) -> Int[Array, "*batch size"]:
-    """Prompts and what follows them; the longest has so many tokens."""
+def _written(model, tokens, ends, longest, length, end, draw, key, source, stops, cached):
+    """Prompts and what follows them, see `write`; the longest has so many tokens."""
     key = jax.random.key(0) if key is None else key  # at temperature 0 it draws nothing
     encoded = None if source is None else _encoded(model, source)
     context, (*batch, size) = model.inputs.context, tokens.shape
@@ -444,16 +432,7 @@ def _encoded(model: Model[EncodedInputs, TokenLogits], source: PyTree) -> Encode
 
 
 @eqx.filter_jit
-def _generate_beam(
-    model: Model[EncodedInputs, TokenLogits],
-    source: PyTree,
-    prompt: Int[Array | np.ndarray, "*batch size"],
-    first: Int[Array | np.ndarray, ""],
-    length: Int[Array | np.ndarray, ""],
-    end: Int[Array | np.ndarray, ""],
-    beams: int,
-    penalty: Float[Array | np.ndarray, ""],
-) -> Int[Array, "*batch size"]:
+def _generate_beam(model, source, prompt, first, length, end, beams, penalty):
     encoded = _encoded(model, source)
     if encoded.states.shape[:-2] != prompt.shape[:-1]:
         raise InputError(
@@ -475,15 +454,7 @@ def _generate_beam(
     return one(encoded.states, encoded.weights, jnp.asarray(prompt))
 
 
-def _search(
-    decoder: Model[TextInputs, TokenLogits],
-    prompt: Array,
-    first: Any,
-    length: Any,
-    end: Any,
-    beams: int,
-    penalty: Any,
-) -> Int[Array, " size"]:
+def _search(decoder, prompt, first, length, end, beams, penalty):
     """The text of one source, which is part of the decoder. The first tokens are given."""
     reader = CachedDecoder(decoder, len(prompt))
     extend = jax.vmap(reader.extend, in_axes=(0, None, 0))

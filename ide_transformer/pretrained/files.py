@@ -89,7 +89,17 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         return _tensors(folder, _SINGLE)
     index = folder / _INDEX
     if not index.is_file():
-        raise InputError(_no_weights(folder))
+        pickles = ", ".join(sorted(p.name for p in folder.glob("*.bin")))
+        if not pickles:
+            raise InputError(
+                f"{folder} has no {_SINGLE}; it is not the folder of a checkpoint."
+            )
+        raise InputError(
+            f"{folder} has its weights in {pickles}, a pickle, which can run code when it is "
+            "opened and is never read here. Convert it once, where you trust it: python -c "
+            f"\"from transformers import AutoModel; AutoModel.from_pretrained('{folder}')"
+            f".save_pretrained('{folder}', safe_serialization=True)\""
+        )
     places = read_json(index).get("weight_map")
     names = list(places.values()) if isinstance(places, dict) else []
     if not names or not all(map(_is_name, names)):
@@ -114,18 +124,6 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) < 256 and "\0" not in value
-
-
-def _no_weights(folder: Path) -> str:
-    pickles = sorted(p.name for p in folder.glob("*.bin"))
-    if not pickles:
-        return f"{folder} has no {_SINGLE}; it is not the folder of a checkpoint."
-    return (
-        f"{folder} has its weights in {', '.join(pickles)}, a pickle, which can run code when "
-        "it is opened and is never read here. Convert it once, where you trust it: python -c "
-        f"\"from transformers import AutoModel; AutoModel.from_pretrained('{folder}')"
-        f".save_pretrained('{folder}', safe_serialization=True)\""
-    )
 
 
 def _tensors(folder: Path, name: str) -> dict[str, StoredTensor]:

@@ -123,14 +123,7 @@ class _Change(NamedTuple):
 class _Case:
     """A sound checkpoint and its model; changed ones are written into `folder`."""
 
-    def __init__(
-        self,
-        source: Path,
-        folder: Path,
-        outputs: Callable[[Any], Outputs],
-        reference: Any,
-        tolerance: float,
-    ):
+    def __init__(self, source: Path, folder: Path, outputs, reference, tolerance: float):
         self.source, self.folder, self.tolerance = source, folder, tolerance
         self.outputs, self.reference = outputs, reference
         try:

@@ -49,15 +49,7 @@ class DepthwiseProjection(eqx.Module):
     statistics: Statistics | None
     stride: int = eqx.field(static=True)
 
-    def __init__(
-        self,
-        features: int,
-        width: int,
-        stride: int,
-        dimension: int,
-        statistics: bool,
-        key: Array,
-    ):
+    def __init__(self, features, width, stride, dimension, statistics, key):
         shape = (*(width,) * dimension, features)
         # Features that are independent from point to point keep their size.
         self.weight = jax.random.normal(key, shape) / width ** (dimension / 2)

@@ -173,15 +173,7 @@ class AbstractFeedForward(AbstractOperator):
     pointwise: ClassVar[bool] = True
 
     def __init__(
-        self,
-        features: int,
-        hidden: int,
-        keys: Array,
-        normalization: AbstractConstraint,
-        activation: Activation,
-        bias: bool,
-        std: float,
-        output_std: float | None,
+        self, features, hidden, keys, normalization, activation, bias, std, output_std
     ):
         output_std = std if output_std is None else output_std
         self.inner = Linear(features, hidden, bias=bias, std=std, key=keys[0])
