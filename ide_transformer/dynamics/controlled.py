@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..models import Model
 from .layers import stacked_intervals
 from .march import March
+from .meshes import square
 
 
 # What the outputs are judged by: a loss of the whole batch, or a number for each sample.
@@ -77,7 +78,7 @@ def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
             return jnp.sum(found), found
 
         (slopes, _), found = eqx.filter_grad(hamiltonians, has_aux=True)(interval)
-        return found, jnp.stack([_length(slope) for slope in slopes])
+        return found, jnp.sqrt(jnp.stack([*map(square, slopes)]))
 
     numbers = jnp.arange(equation.control.num_intervals, dtype=states.dtype)
     given = numbers, equation.intervals(), states[:-1], p[:-1]
@@ -136,14 +137,7 @@ def steer(
 
 
 @eqx.filter_jit
-def _steered(
-    model: Model,
-    inputs: PyTree[ArrayLike],
-    judged: Judged,
-    level: Array,
-    acts: Float[Array, " intervals"],
-    iterations: int,
-) -> Steering:
+def _steered(model, inputs, judged, level, acts, iterations) -> Steering:
     march = March.of("steer", model, inputs)
     h, zeros = march.equation.control.interval_length, march.no_pushes
     acts = acts.astype(zeros.dtype).reshape(-1, *[1] * (zeros.ndim - 1))
@@ -198,9 +192,3 @@ def log_odds(
         for where in (chosen, ~chosen)
     )
     return one - others
-
-
-def _length(tree: PyTree) -> Float[Array, ""]:
-    """The Euclidean norm of all numbers in a tree."""
-    squares = [jnp.sum(x**2) for x in jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))]
-    return jnp.sqrt(sum(squares)) if squares else jnp.zeros(())

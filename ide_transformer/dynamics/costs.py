@@ -18,6 +18,7 @@ from ..equation.controls.control import take
 from ..errors import InputError
 from ..models import Model
 from .march import scan_intervals
+from .meshes import square
 
 
 class Path(NamedTuple):
@@ -107,7 +108,7 @@ class ControlEnergy(AbstractCost):
     features over their coefficients."""
 
     def __call__(self, path: Path) -> Float[Array, ""]:
-        return path.h * _square(path.weights(0.5))
+        return path.h * square(path.weights(0.5))
 
 
 class Smoothness(AbstractCost):
@@ -132,7 +133,7 @@ class Smoothness(AbstractCost):
             return jnp.diff(jnp.concatenate([x, end[None]]), axis=0)
 
         ends = eqx.filter(last, eqx.is_inexact_array)
-        return _square(jax.tree.map(change, path.weights(0.0), ends)) / path.h
+        return square(jax.tree.map(change, path.weights(0.0), ends)) / path.h
 
 
 class Contraction(AbstractCost):
@@ -248,8 +249,3 @@ def _fastest(field: Callable[[Array], Array], u: Array, products: int) -> Array:
 def _product(a: Array, b: Array) -> Array:
     """The product of states, for each sample."""
     return jnp.sum(a * b, axis=(-2, -1))
-
-
-def _square(tree: PyTree[Array]) -> Float[Array, ""]:
-    """The sum of the squares of all numbers."""
-    return sum((jnp.sum(x**2) for x in jax.tree.leaves(tree)), jnp.zeros(()))

@@ -72,6 +72,8 @@ class AbstractSplitting(AbstractFieldScheme):
 
     # The order with exact sub-steps.
     splitting_order: eqx.AbstractClassVar[int]
+    # Whether the state after the step is that of a sub-step, and so on its constraint.
+    ends_with_sub_step: ClassVar[bool] = False
 
     def __check_init__(self):
         if splitting_of(self.sub_solver) is not None:
@@ -90,12 +92,9 @@ class AbstractSplitting(AbstractFieldScheme):
 
     def projected(self) -> diffrax.AbstractSolver:
         """The variant that projects after each sub-step, on the constraint of its operator, and
-        the state after the step, which is on none where it is a mean."""
-        return Projected(self.with_projected_sub_steps())
-
-    def with_projected_sub_steps(self) -> "AbstractSplitting":
-        """The variant that projects after each sub-step."""
-        return eqx.tree_at(lambda s: s.sub_solver, self, projected(self.sub_solver))
+        the state after the step where that is not the one of the last sub-step."""
+        inside = eqx.tree_at(lambda s: s.sub_solver, self, projected(self.sub_solver))
+        return inside if self.ends_with_sub_step else Projected(inside)
 
     @abc.abstractmethod
     def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, Array | None]:
@@ -169,15 +168,12 @@ class AbstractSequentialSplitting(AbstractSplitting):
     """A splitting that makes its sub-steps one after the other, each from where the last
     one ended. An operator sees the depth that its own sub-step covers."""
 
+    ends_with_sub_step: ClassVar[bool] = True
+
     @abc.abstractmethod
     def sub_steps(self, num_operators: int) -> list[tuple[int, float, float]]:
         """The sub-steps in order: (operator, start, end), in fractions of the step. Those
         before 0 and after 1 are read from the weights of the interval, as they go on there."""
-
-    def projected(self) -> diffrax.AbstractSolver:
-        """The variant that projects after each sub-step, so that the last one ends on the
-        constraint."""
-        return self.with_projected_sub_steps()
 
     def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, None]:
         for index, start, end in self.sub_steps(number):
@@ -237,13 +233,10 @@ class LieStrang(AbstractSplitting, diffrax.AbstractAdaptiveSolver):
     sub_solver: diffrax.AbstractSolver = diffrax.Heun()
 
     splitting_order: ClassVar[int] = 2
+    ends_with_sub_step: ClassVar[bool] = True
 
     def error_order(self, terms: Terms) -> int:
         return 2
-
-    def projected(self) -> diffrax.AbstractSolver:
-        """The variant that projects after each sub-step; the state is that of the last one."""
-        return self.with_projected_sub_steps()
 
     def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, Array]:
         second, _ = Strang(self.sub_solver).flows(flow, number, u)

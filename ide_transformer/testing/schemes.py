@@ -277,17 +277,7 @@ def check_scheme(
     - `options`: those with which a configuration makes it.
     - `without`: names of properties that are not checked.
 
-    ```python
-    class Heun(ide.AbstractOneStep):
-        def order(self, terms):
-            return 2
-
-        def advance(self, field, u):
-            first = field(0, u)
-            return u + 0.5 * (first + field(1, u + first))
-
-    check_scheme(Heun())
-    ```
+    **Example:** `check_scheme(Heun())`, see `AbstractOneStep`.
     """
     with jax.enable_x64(True):
         _Scheme(solver, options, operators, limit).check(without)

@@ -158,14 +158,7 @@ class Stream(AbstractQuadrature):
         s = self.scores(_together(queries, points))
         return jnp.where(jnp.broadcast_to(points.real, s.shape), s, -jnp.inf)
 
-    def _over(
-        self,
-        queries: "_Queries",
-        points: "_Points",
-        rates: Integrand | None,
-        add: Callable,
-        start: Mean,
-    ) -> Mean:
+    def _over(self, queries, points, rates, add: Callable, start: Mean) -> Mean:
         """`add` for all blocks of points that some query of the block sees."""
 
         def step(sums, x):
