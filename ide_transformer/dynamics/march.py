@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .. import solvers
-from ..equation import Depth, Equation
+from ..equation import Depth, Equation, State
 from ..errors import InputError
 from ..models import Model
 
@@ -20,7 +20,7 @@ class March(NamedTuple):
     """The equation of a model for some inputs, its initial state, and its native steps."""
 
     equation: Equation
-    u0: Float[Array, "*batch tokens features"]
+    u0: State
     solver: diffrax.AbstractSolver
     steps: int
 
@@ -53,9 +53,7 @@ class March(NamedTuple):
         return jnp.zeros((number, *self.u0.shape), self.u0.dtype)
 
 
-def problem(
-    name: str, model: Model, inputs: PyTree[ArrayLike]
-) -> tuple[Equation, Float[Array, "*batch tokens features"], int]:
+def problem(name: str, model: Model, inputs: PyTree[ArrayLike]) -> tuple[Equation, State, int]:
     """The equation that a model solves, its initial state, and its equal steps."""
     if model.discretization.stepsize_controller is not None:
         raise InputError(

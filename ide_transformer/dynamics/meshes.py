@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from ..equation import TokenDomain
+from ..equation import State, TokenDomain
 from ..errors import InputError
 from ..models import Model
 from .layers import MOVES, Layered, native_layers, stacked_operators
@@ -17,8 +17,6 @@ from .layers import MOVES, Layered, native_layers, stacked_operators
 
 # From outputs and inputs to what the task reads of the outputs.
 Quantity = Callable[[PyTree[Array], PyTree[ArrayLike]], PyTree[Array]]
-
-State = Float[Array, "*batch tokens features"]
 
 
 class Target(eqx.Module):

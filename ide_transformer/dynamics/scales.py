@@ -95,9 +95,7 @@ def distances(model: Model, inputs: PyTree[ArrayLike]) -> Distances:
     return Distances(mean, spectrum, step * bands)
 
 
-def waves(
-    states: Float[Array, "*batch tokens features"], domain: TokenDomain
-) -> Float[Array, "*batch lengths"]:
+def waves(states: State, domain: TokenDomain) -> Float[Array, "*batch lengths"]:
     """The shares of the energy `∫ |u|² dx` of states in waves over tokens, by their length:
     first the differences of neighbours, then those of neighbouring blocks of 2, 4, … points of
     a grid along each axis, at last the mean over the domain. The shares add up to 1, since

@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from scipy.sparse.linalg import LinearOperator, eigsh, svds
 
 from ..arguments import PositiveFloat, PositiveInt, checked
+from ..equation import State
 from ..equation.domain import by_samples
 from ..models import Model
 from .march import March
@@ -90,10 +91,7 @@ class Clustering(NamedTuple):
 
 @checked
 def clustering(
-    states: Float[Array, "*batch tokens features"],
-    *,
-    beta: PositiveFloat = 1.0,
-    threshold: float = 0.95,
+    states: State, *, beta: PositiveFloat = 1.0, threshold: float = 0.95
 ) -> Clustering:
     """The clustering of states, for example those of `costates` or of
     `model.solve(inputs, saveat=diffrax.SaveAt(ts=…))`, without padding."""

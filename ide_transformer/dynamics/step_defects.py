@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .. import solvers
 from ..arguments import PositiveInt
-from ..equation import Depth, Equation
+from ..equation import Depth, Equation, State
 from ..integration import TokenNorm
 from ..models import Model
 from .layers import keep_layers
@@ -53,7 +53,7 @@ class Defects(NamedTuple):
 @eqx.filter_jit
 def equation_defects(
     equation: Equation,
-    u0: Float[Array, "*batch tokens features"],
+    u0: State,
     *,
     solver: diffrax.AbstractSolver,
     steps_per_interval: PositiveInt = 1,

@@ -23,6 +23,7 @@ from ..arguments import (
 )
 from ..errors import InputError
 from . import rules
+from .arrays import State
 from .rules import Bounds, Interval
 
 
@@ -335,9 +336,7 @@ class TokenDomain(eqx.Module):
         total = jnp.sum(self.weights, axis=-1, keepdims=True)
         return self.weights / jnp.where(total == 0, 1, total)
 
-    def mean(
-        self, v: Float[Array, "*batch tokens features"]
-    ) -> Float[Array, "*batch features"]:
+    def mean(self, v: State) -> Float[Array, "*batch features"]:
         """`1/|Ω_x| ∫_Ωx v dx`."""
         return jnp.sum(_along(self.shares, v) * v, axis=-2)
 
@@ -351,9 +350,7 @@ class TokenDomain(eqx.Module):
             return False
         return bool((np.diff(np.asarray(self.points)[:, 0]) > 0).all())
 
-    def integral_up_to(
-        self, v: Float[Array, "*batch tokens features"]
-    ) -> Float[Array, "*batch tokens features"]:
+    def integral_up_to(self, v: State) -> State:
         """`∫_{x' ≤ x} v dx'` at each point x, with the end weights where there are any; points
         that are not known to be in order are sorted."""
         x = self.positions

@@ -10,7 +10,7 @@ import optimistix as optx
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from ..equation import Equation, TokenDomain, map_parts
+from ..equation import Equation, State, TokenDomain, map_parts
 from ..errors import InputError
 from ..solvers import evaluations_made, first_failure
 from .gradients import AbstractGradient
@@ -120,7 +120,7 @@ class TokenNorm(eqx.Module):
 
     weights: Float[Array, "*batch tokens"]
 
-    def __call__(self, error: Float[Array, "*batch tokens features"]) -> Float[Array, ""]:
+    def __call__(self, error: State) -> Float[Array, ""]:
         counted = jnp.broadcast_to((self.weights > 0)[..., None], error.shape)
         total = jnp.sum(jnp.where(counted, error**2, 0))
         # The derivative of a square root at zero is infinite; NaN stays NaN.

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..arguments import NonNegativeFloat, PositiveInt, checked
-from ..equation import AbstractConstraint, Free, holding, parts
+from ..equation import AbstractConstraint, Free, State, holding, parts
 from ..errors import InputError
 from ..solvers import (
     AbstractFieldScheme,
@@ -36,13 +36,13 @@ class Progress(NamedTuple):
     - `read_out`: the map from a state to the outputs of the model.
     """
 
-    u: Float[Array, "*batch tokens features"]
-    increment: Float[Array, "*batch tokens features"]
-    earlier: Float[Array, "*batch tokens features"]
+    u: State
+    increment: State
+    earlier: State
     remaining: Float[Array, ""]
     read_out: Callable[[Array], Array]
 
-    def end(self, order: int) -> Float[Array, "*batch tokens features"]:
+    def end(self, order: int) -> State:
         """The state at depth T by extrapolation of this order, at most 2,
 
             E_0 = u_k,   E_1 = E_0 + r Δ_k,   E_2 = E_1 + r (r+1)/2 (Δ_k - Δ_{k-1}),
@@ -176,7 +176,7 @@ class _State(NamedTuple):
     """The tokens between two steps."""
 
     # Of the last step that a token made.
-    increment: Float[Array, "*batch tokens features"]
+    increment: State
     # How often in a row the measure of a token was below the tolerance.
     hits: Int[Array, "*batch tokens"]
     remaining: Float[Array, ""]

@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from .. import solvers
-from ..equation import Equation, operator_fields, parts, without_constraint
+from ..equation import Equation, State, operator_fields, parts, without_constraint
 from ..errors import InputError
 from .output import Start, Status, Trajectory, field_evaluations
 
@@ -24,7 +24,7 @@ _MOST_POINTS = 8
 class Carry(NamedTuple):
     """The arguments and results of a step that go on to the next."""
 
-    u: Float[Array, "*batch tokens features"]
+    u: State
     solver_state: PyTree
     result: diffrax.RESULTS
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from ..arguments import checked, is_known
-from ..equation import AbstractNormalization, Depth, Equation, listing, parts, spelled
+from ..equation import AbstractNormalization, Depth, Equation, State, listing, parts, spelled
 from ..errors import InputError
 from ..solvers import Evaluations, evaluations_made, first_failure
 
@@ -36,7 +36,7 @@ class Output(NamedTuple):
 class Start(NamedTuple):
     """The initial state, the arguments of the field, and the output asked for."""
 
-    u0: Float[Array, "*batch tokens features"]
+    u0: State
     args: PyTree
     output: Output
 
@@ -141,7 +141,7 @@ class Status(NamedTuple):
 class Trajectory(NamedTuple):
     """The outcome of a march: its last state, those of intervals, and interpolations."""
 
-    u1: Float[Array, "*batch tokens features"]
+    u1: State
     states: Float[Array, "intervals *batch tokens features"] | None
     interpolation: diffrax.DenseInterpolation | None
     status: Status
@@ -149,7 +149,7 @@ class Trajectory(NamedTuple):
     rejected: Int[Array, ""] | int
     field_evaluations: Float[Array, "..."] | float
 
-    def raise_on_failure(self, equation: Equation) -> Float[Array, "*batch tokens features"]:
+    def raise_on_failure(self, equation: Equation) -> State:
         """`u1`, or an error that says how the solve failed and in which interval."""
         result, failed_at = self.status
         failures = {name: getattr(diffrax.RESULTS, name) for name in _FAILURES}
@@ -199,7 +199,7 @@ class Solution(eqx.Module):
     Where each sample has steps of its own, the last three have an entry for each.
     """
 
-    u1: Float[Array, "*batch tokens features"]
+    u1: State
     ts: Float[Array, " depths"]
     us: PyTree[Array]
     stats: dict[str, Any]
@@ -230,7 +230,7 @@ class Solution(eqx.Module):
         return self.result == diffrax.RESULTS.successful
 
     @checked
-    def evaluate(self, t: Depth) -> Float[Array, "*batch tokens features"]:
+    def evaluate(self, t: Depth) -> State:
         """The state at any depth `t ∈ [0, T]`; needs `saveat=diffrax.SaveAt(dense=True)`. A
         depth outside is an `InputError`; where it is known only at run time, the state is NaN.
         """
@@ -258,9 +258,7 @@ def _range(x: Any) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
-def interpolate(
-    interpolation: PyTree, interval_length: float, t: Depth
-) -> Float[Array, "*batch tokens features"]:
+def interpolate(interpolation: PyTree, interval_length: float, t: Depth) -> State:
     """The state at depth `t`, from the stacked interpolations of the intervals."""
     num_intervals = interpolation.ts.shape[0]
     t = jnp.asarray(t, interpolation.ts.dtype)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.tree_util import Partial
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Int, PyTree
 
 from ..equation import (
     AbstractExactOperator,
@@ -83,10 +83,8 @@ class TokenMarch(eqx.Module):
         return self.steps.equation.domain.num_tokens
 
     def prefill(
-        self,
-        u0: Float[Array, "*batch tokens features"],
-        number: Int[Array, ""] | int | None = None,
-    ) -> tuple[Float[Array, "*batch tokens features"], TokenCache]:
+        self, u0: State, number: Int[Array, ""] | int | None = None
+    ) -> tuple[State, TokenCache]:
         """The states at depth T of the first `number` tokens, and a cache for all."""
         tokens = u0.shape[-2]
         number = tokens if number is None else number
@@ -111,11 +109,8 @@ class TokenMarch(eqx.Module):
         return lax.fori_loop(0, -(-number // part), read, (u1, cache))
 
     def extend(
-        self,
-        u0: Float[Array, "*batch tokens features"],
-        start: Int[Array, ""] | int,
-        cache: TokenCache,
-    ) -> tuple[Float[Array, "*batch tokens features"], TokenCache]:
+        self, u0: State, start: Int[Array, ""] | int, cache: TokenCache
+    ) -> tuple[State, TokenCache]:
         """The states at depth T of the tokens from `start` on, and the cache with them."""
         u1, new = _march(self.steps, u0, start, cache)
         return u1, _written(cache, new, start, u0.ndim - 1)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree, Real
 from pydantic import AfterValidator
 
-from ..equation import AbstractConstraint, Depth, Free
+from ..equation import AbstractConstraint, Depth, Free, State
 from ..errors import InputError
 from .scheme import AbstractFieldScheme, Step, StepField, Terms
 
@@ -120,7 +120,7 @@ class InitialVelocity(eqx.Module):
     """The velocity from which schemes with momentum start, where that is not zero: `args` of
     a solve."""
 
-    velocity: Float[Array, "*batch tokens features"]
+    velocity: State
 
 
 class Kick(NamedTuple):

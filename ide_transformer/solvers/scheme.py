@@ -7,10 +7,10 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 import diffrax
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from ..arguments import checked
-from ..equation import Depth, parts
+from ..equation import Depth, State, parts
 from ..errors import InputError
 
 
@@ -134,9 +134,9 @@ def single_step(
     terms: Terms,
     t0: Depth,
     t1: Depth,
-    u: Float[Array, "*batch tokens features"],
+    u: State,
     args: PyTree = None,
-) -> Float[Array, "*batch tokens features"]:
+) -> State:
     """The state after one step of `solver` from t0 to t1, as the first of a solve: a scheme
     that carries something from step to step has nothing yet."""
     if not isinstance(terms, diffrax.AbstractTerm):

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
 from ..dynamics import AbstractCost, Path
+from ..equation import State
 from ..equation.domain import by_samples
 from ..errors import InputError
 from ..integration import divergence, relative_difference
@@ -112,7 +113,7 @@ class Finer(eqx.Module):
         model: Model,
         inputs: PyTree[ArrayLike],
         key: PRNGKeyArray | None,
-        u1: Float[Array, "*batch tokens features"],
+        u1: State,
         gap: Callable[[Array], Float[Array, ""]],
     ) -> tuple[Float[Array, ""], dict[str, Array], Float[Array, ""]]:
         """The sum, its terms by name, and the evaluations, given `u1` and the `gap` D."""
