@@ -1,26 +1,20 @@
 import gc
 import os
-from importlib import metadata
 from pathlib import Path
 
 import jaxtyping
 import pytest
 
+from documentation.quick_programs import quick_programs
 
-# Compiling takes most of the time of these tests. Programs are optimised little and kept for
-# the other workers, the scripts that tests run, and the next run; the heavy tests of cost
-# switch the optimisations on for themselves.
-os.environ |= {
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+
+# Programs are kept for the other workers, the scripts that tests run, and the next run; the
+# heavy tests of cost switch the optimisations on for themselves.
+os.environ |= quick_programs(os.environ) | {
     "JAX_COMPILATION_CACHE_DIR": str(Path(__file__).parent.parent / ".pytest_cache/compiled"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
-# These emitters take a third of the time of the others. XLA ends a process for a flag that it
-# does not know, as those of later versions would.
-if metadata.version("jaxlib").startswith("0.10."):
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
 
 import jax
 

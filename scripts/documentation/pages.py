@@ -17,6 +17,7 @@ from ide_transformer import InputError
 from . import execute, tables as generated
 from .mathematics import typeset
 from .names import check_names, with_directives, with_sentences
+from .quick_programs import quick_programs
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +70,8 @@ def write_pages(*, draft: bool = False, short: bool = False) -> None:
     **Arguments:**
 
     - `draft`: leave the tutorials unexecuted.
-    - `short`: execute them with a tenth of their training, to see that they run.
+    - `short`: execute them with a tenth of their training, their programs optimised little,
+      to see that they run.
     """
     check_names(SOURCES / "reference" / "api")
     shutil.rmtree(_WORK, ignore_errors=True)
@@ -105,7 +107,8 @@ def _execute(tutorial: Path, *, short: bool) -> None:
     command = [sys.executable, execute.__file__, str(tutorial), str(_PAGES / "tutorials")]
     command += ["--short"] if short else []
     # Plain text, whatever the terminal in which the site is built.
-    environment = {**os.environ, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "96"}
+    settings = quick_programs(os.environ) if short else os.environ
+    environment = {**settings, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "96"}
     begin, working = time.perf_counter(), _working_folder(tutorial.stem)
     if subprocess.run(command, cwd=working, env=environment).returncode:
         raise InputError(f"{tutorial}: it failed; the error is above.")
