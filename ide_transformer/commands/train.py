@@ -85,8 +85,7 @@ def _plan(text: str) -> tuple[str, list[int]]:
 
 def _show_refinements(config: "Config", unit: str, amount: int) -> None:
     from .. import reporting
-    from ..studies.refinement import missing, plan_refinement
-    from ..studies.schemes.budget import Budget
+    from ..studies.schemes.budget import Budget, missing, plan_refinement
 
     unit = {"evaluations": "field_evaluations"}.get(unit, unit)
     budget = Budget.model_validate({"unit": unit, "amount": amount})

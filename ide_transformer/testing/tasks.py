@@ -17,7 +17,7 @@ from ..models import Field, Mesh, Model, Text
 from ..tasks import AbstractLoss, AbstractTask, Batch, Part
 from ..tasks.losses import UNCOUNTED
 from ..training import Config, build_task
-from ..training.beginning import starting_model
+from ..training.loading import starting_model
 
 
 # Of the batches that are compared, and of those by which a part is read.

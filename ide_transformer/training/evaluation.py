@@ -20,8 +20,8 @@ from .build import build_task, task_class
 from .config import Config
 from .folder import RunFolder, changed_data, same_tokenizer
 from .loading import LoadedModel
-from .meshes import Layers, model_on
 from .names import parameters_of
+from .phases import Layers, model_on
 from .step import make_evaluation
 
 

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..models import Field, Mesh, Model
 from ..packages import require
 from .evaluation import LoadedModel, check_finite, check_part, evaluation_task
-from .meshes import model_on
+from .phases import model_on
 
 
 # Texts that are translated at once.

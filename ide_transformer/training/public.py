@@ -17,11 +17,11 @@ from .evaluation import (
 from .export import export_run
 from .folder import RunFolder, flat_values
 from .loading import LoadedModel, import_pretrained, load_model, load_run
-from .meshes import mesh_of, model_on
 from .metrics import read_metrics
 from .names import did_you_mean
 from .optimizer import OptimizerConfig, build_optimizer, learning_rate
 from .parallel import ParallelConfig
+from .phases import mesh_of, model_on
 from .planning import plan, plan_of
 from .predictions import Translation, bleu, draw_predictions, rollout_errors, translated
 from .range_test import LearningRates, find_learning_rate

@@ -11,8 +11,8 @@ import optax
 from ..arguments import checked
 from ..errors import InputError
 from ..reporting import write_json
-from .beginning import build_start
 from .config import Config
+from .loading import build_start
 from .metrics import TrainingProgress
 from .optimizer import update_rule
 from .reading import as_config

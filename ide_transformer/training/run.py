@@ -24,7 +24,6 @@ from ..reporting import write_json
 from ..tasks import AbstractTask, Batch, Part
 from ..tasks.task import checksum_of_all
 from . import parallel
-from .beginning import build_start, configuration_of
 from .checkpoints import Checkpoints
 from .config import Config, TrainingConfig
 from .construct import construct
@@ -37,7 +36,7 @@ from .folder import (
     source,
     unfinished_twin,
 )
-from .meshes import drawn_mesh, mesh_maps, mesh_tasks
+from .loading import build_start, configuration_of
 from .metrics import (
     MetricsLog,
     NotFinite,
@@ -48,7 +47,7 @@ from .metrics import (
     seconds_logged,
 )
 from .parallel import Layout, make_layout
-from .phases import Phase, make_phases, phase_at, shapes_at
+from .phases import Phase, drawn_mesh, make_phases, mesh_maps, mesh_tasks, phase_at, shapes_at
 from .reading import apply_overrides, as_config, validated
 from .sizes import check_divisible, describe_memory, keep_freed_memory
 from .step import TrainState, num_parameters, objective, rolled_back, weights_of

@@ -7,14 +7,12 @@ from training.tiny_runs import configured
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.studies import refinement
-from ide_transformer.studies.refinement import missing, plan_refinement
 from ide_transformer.studies.schemes import budget
+from ide_transformer.studies.schemes.budget import missing, plan_refinement
 from ide_transformer.studies.schemes.sweep import Trial
 from ide_transformer.studies.schemes.trials import Trials
 from ide_transformer.training import build
-from ide_transformer.training.meshes import drawn_mesh
-from ide_transformer.training.phases import Phase
+from ide_transformer.training.phases import Phase, drawn_mesh
 
 
 FORECAST = ["training.accumulate=2", "training.meshes=[1,2]"], ["training.refine={0: 1, 10: 2}"]
@@ -51,7 +49,7 @@ def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path):
 
 
 def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
-    monkeypatch.setattr(refinement, "seconds_of_a_run", lambda *_: 1.0)
+    monkeypatch.setattr(budget, "seconds_of_a_run", lambda *_: 1.0)
     small = ["model.depth=4", "model.operators=[damping]", "optimizer.warmup=0"]
     config = configured(tmp_path, small)
     rows = plan_refinement(config, budget.Budget(unit="field_evaluations", amount=20.0))

@@ -13,7 +13,7 @@ from ide_transformer import InputError, load_run
 from ide_transformer.studies.measure import Measured, measure, solved
 from ide_transformer.studies.schemes.solving import SolverChoice, _kept, data_of
 from ide_transformer.training import load_config, run_task
-from ide_transformer.training.beginning import build_start
+from ide_transformer.training.loading import build_start
 
 
 def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):

@@ -9,7 +9,7 @@ import pytest
 import ide_transformer as ide
 from ide_transformer import InputError, training
 from ide_transformer.tasks import Arrays
-from ide_transformer.training.beginning import build_start
+from ide_transformer.training.loading import build_start
 
 
 RANDOM = np.random.default_rng(0)

@@ -12,8 +12,8 @@ import ide_transformer as ide
 from ide_transformer import tasks, training
 from ide_transformer.tasks import flows, verses
 from ide_transformer.testing import check_task
-from ide_transformer.training.beginning import starting_model
 from ide_transformer.training.build import build_task, task_class
+from ide_transformer.training.loading import starting_model
 
 
 RANDOM = np.random.default_rng(0)

@@ -23,7 +23,7 @@ import ide_transformer as ide
 from ide_transformer import tasks, training
 from ide_transformer.models.generate import Draw
 from ide_transformer.pretrained import load_pretrained
-from ide_transformer.training.beginning import build_start
+from ide_transformer.training.loading import build_start
 
 
 @pytest.fixture

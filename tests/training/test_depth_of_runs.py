@@ -12,9 +12,9 @@ from training import stub
 
 import ide_transformer as ide
 from ide_transformer import tasks, training
-from ide_transformer.training import beginning
-from ide_transformer.training.meshes import drawn_mesh
+from ide_transformer.training import loading
 from ide_transformer.training.optimizer import decayed
+from ide_transformer.training.phases import drawn_mesh
 
 
 # Two schemes and horizons, and what else the state of a run may hold.
@@ -128,7 +128,7 @@ def adamw(weights, first, second, g, step, rate):
 def test_a_run_that_is_refined_is_a_chain_of_two(refined):
     """Against AdamW and the repetition of layers, written out; the schedule goes on."""
     settings = refined.load_config()
-    task, model, _ = beginning.build_start(settings)
+    task, model, _ = loading.build_start(settings)
     assert model.control.num_intervals == 1 and model.control.interval_length == 2.0
     rate = training.learning_rate(settings.optimizer, 4)
     weights = weights_of(model)

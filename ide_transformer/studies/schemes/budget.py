@@ -1,4 +1,4 @@
-"""The cost that a run of a comparison may have."""
+"""The cost that a run of a comparison may have, and what it buys with coarse meshes first."""
 
 import itertools
 import time
@@ -11,18 +11,21 @@ import numpy as np
 from pydantic import BeforeValidator, Field, PositiveFloat
 
 from ...errors import InputError
+from ...reporting import Row
 from ...tasks import AbstractTask
-from ...training import Config, Section
-from ...training.beginning import starting_model
+from ...training import Config, Section, build_task, validated
 from ...training.config import refinements
-from ...training.meshes import drawn_mesh, mesh_maps, mesh_tasks
+from ...training.loading import starting_model
 from ...training.parallel import make_layout
-from ...training.phases import make_phases
+from ...training.phases import drawn_mesh, make_phases, mesh_maps, mesh_tasks
 from ...training.step import objective
 
 
 # The steps of a mesh that are measured; the first one is not counted.
 _MEASURED = 8
+# The moment at which a run is refined: half of its steps, while the rate is high, see
+# docs/results/coarse_first.md.
+_MOMENT = 0.5
 
 
 def _several(value: Any) -> Any:
@@ -149,3 +152,44 @@ def tokens_of_a_sample(config: Config, task: AbstractTask, steps: int) -> float:
 def _drawn(config: Config, first: int, last: int) -> Counter[int]:
     """The number of steps of a phase on each mesh."""
     return Counter(drawn_mesh(config.training, step) for step in range(first, last))
+
+
+def plan_refinement(config: Config, budget: Budget) -> list[Row]:
+    """The runs that a budget of one amount allows, with `model.depth` layers from the start and
+    with one or two layers before: the overrides that make each, its field evaluations, and its
+    seconds on this machine, which are measured."""
+    depth = config.model.depth
+    coarse = [first for first in (1, 2) if first < depth and depth % first == 0]
+    if not coarse:
+        raise InputError(
+            f"model.depth={depth}: no coarser mesh is there; give a depth of 2 or more."
+        )
+    task, rows = build_task(config), []
+    for refine in ({}, *({0: first, _MOMENT: depth} for first in coarse)):
+        # What was not set keeps the default that goes with a refinement.
+        tree = config.model_dump(mode="json", exclude_unset=True)
+        tree["training"] = {**tree.get("training", {}), "refine": refine}
+        planned = validated(Config, tree, f"training.refine={refine}")
+        steps = budget.steps(planned, task)
+        planned = planned.changed("training", steps=steps)
+        given = refinements(planned.training.refine)
+        rows.append(
+            {
+                "overrides": f"training.steps={steps} training.refine='{given}'",
+                "field_evaluations": round(steps * field_evaluations(planned, task)),
+                "seconds": round(seconds_of_a_run(planned, task)),
+            }
+        )
+    return rows
+
+
+def missing(config: Config) -> list[str]:
+    """Overrides without which a coarse mesh is of no use, where the configuration has others:
+    the rate has to be high when the fine mesh comes, and on both meshes the weights have to
+    have solutions that are close to each other."""
+    wanted = {
+        "optimizer.schedule=warmup_stable_decay": config.optimizer.schedule == "cosine",
+        "model.input_normalization=sphere": config.model.input_normalization.kind == "free",
+        "training.costs.transport=0.01": "transport" not in config.training.costs,
+    }
+    return [override for override, absent in wanted.items() if absent]

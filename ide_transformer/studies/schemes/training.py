@@ -16,8 +16,8 @@ from ...pretrained.files import read_json
 from ...reporting import write_json
 from ...tasks import AbstractLoss, AbstractTask
 from ...training import Config
-from ...training.beginning import starting_model
 from ...training.choice import Seed, folder_name
+from ...training.loading import starting_model
 from ...training.names import names_of_code
 from .budget import Budget, tokens_of_a_sample
 from .comparison import AbstractComparison, Faults, Rows, about_sources, fingerprint

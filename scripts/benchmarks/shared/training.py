@@ -9,8 +9,7 @@ from jaxtyping import Array
 
 from ide_transformer.tasks import AbstractLoss, Batch, CrossEntropy
 from ide_transformer.training import Config, build_model_of_size
-from ide_transformer.training.meshes import drawn_mesh
-from ide_transformer.training.phases import make_phases
+from ide_transformer.training.phases import drawn_mesh, make_phases
 
 from .problem import Shape
 
