@@ -1,5 +1,3 @@
-"""The command `ide-transformer compare`."""
-
 from commands import main
 
 

@@ -1,5 +1,3 @@
-"""The command `ide-transformer convergence`."""
-
 from commands import main
 
 

@@ -1,5 +1,3 @@
-"""The command `ide-transformer convert`."""
-
 from commands import main
 
 

@@ -1,5 +1,3 @@
-"""The command `ide-transformer depth`."""
-
 from commands import main
 
 

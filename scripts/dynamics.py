@@ -1,5 +1,3 @@
-"""The command `ide-transformer dynamics`."""
-
 from commands import main
 
 

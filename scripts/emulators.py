@@ -262,8 +262,10 @@ def bounded(errors: Any) -> np.ndarray:
 
 def show(cells: list[Cell], arguments: argparse.Namespace) -> None:
     """A table for each scenario, and the figure."""
+    from ide_transformer.figures import Curve, plot_panels
+
     rows = read_rows(arguments.json)
-    panels: dict[str, list[tuple[str, np.ndarray, np.ndarray]]] = {}
+    panels: dict[str, list[Curve]] = {}
     made: dict[str, list[str]] = {}
     for scenario in arguments.scenarios:
         table, panels[scenario] = [], []
@@ -274,16 +276,13 @@ def show(cells: list[Cell], arguments: argparse.Namespace) -> None:
                 made.setdefault(row["code"], []).append(f"{scenario} {model} {row['seed']}")
             table.append(line_of(model, own, arguments.points))
             median = np.median([bounded(row["errors"]) for row in own], axis=0)
-            panels[scenario].append((model, np.arange(1, len(median) + 1), median))
+            panels[scenario].append(Curve(model, np.arange(1, len(median) + 1), median))
         print(scenario)
         show_table(table)
     print(about_sources(made))
     if arguments.figure is not None:
-        from ide_transformer.figures import Curve, plot_panels
-
-        curves = {name: [Curve(*x) for x in panel] for name, panel in panels.items()}
         labels = dict(x="steps", y="relative error, median of the seeds")
-        plot_panels(arguments.figure, curves, log="y", **labels)
+        plot_panels(arguments.figure, panels, log="y", **labels)
         print(arguments.figure)
 
 

@@ -1,5 +1,3 @@
-"""The command `ide-transformer evaluate`."""
-
 from commands import main
 
 

@@ -1,5 +1,3 @@
-"""The command `ide-transformer report`."""
-
 from commands import main
 
 

@@ -1,5 +1,3 @@
-"""The command `ide-transformer resolution`."""
-
 from commands import main
 
 

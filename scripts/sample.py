@@ -1,5 +1,3 @@
-"""The command `ide-transformer sample`."""
-
 from commands import main
 
 

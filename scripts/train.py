@@ -1,5 +1,3 @@
-"""The command `ide-transformer train`."""
-
 from commands import main
 
 

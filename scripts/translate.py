@@ -1,5 +1,3 @@
-"""The command `ide-transformer translate`."""
-
 from commands import main
 
 

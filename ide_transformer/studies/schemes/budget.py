@@ -17,7 +17,7 @@ from ...training import Config, Section, build_task, validated
 from ...training.config import refinements
 from ...training.loading import starting_model
 from ...training.parallel import make_layout
-from ...training.phases import drawn_mesh, make_phases, mesh_maps, mesh_tasks
+from ...training.phases import drawn_mesh, make_phases, mesh_tasks
 from ...training.step import objective
 
 
@@ -107,8 +107,7 @@ def field_evaluations(config: Config, task: AbstractTask) -> float:
         state = phase.enter(state) if phase.first else state
         model: Any = eqx.combine(state.weights, phase.static)
         drawn = _drawn(config, phase.first, phase.last)
-        meshes = zip(mesh_maps(phase.meshes), phase.first_batches(task), strict=True)
-        for mesh, (model_on, batch) in enumerate(meshes):
+        for mesh, (model_on, batch) in enumerate(phase.on_meshes(task)):
             loss: Any = minimised(model_on(model), batch)
             total += drawn[mesh] * float(loss.field_evaluations)
     return total / training.steps
