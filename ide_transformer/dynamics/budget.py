@@ -15,8 +15,9 @@ from ..arguments import PositiveInt, checked
 from ..equation import Equation, TokenDomain
 from ..errors import InputError
 from ..models import Field, FunctionInputs, Mesh, Model, OperatorModel, is_built_as
+from ..models.compiled import compiled_outputs
 from ..solvers import Strang, inconsistent, splitting_of, with_sub_solver
-from .meshes import field_evaluations, outputs_of
+from .meshes import field_evaluations
 
 
 # Functions at points `[tokens, dimension]`: what a model takes there, `[..., tokens]`.
@@ -64,10 +65,10 @@ class FunctionSolve:
         solve = cls(model, inputs, points if tokens is None else tokens)
         domain = solve.domain
         # What fails here has nothing to do with other points.
-        eqx.filter_eval_shape(outputs_of, model, solve._field(domain))
+        eqx.filter_eval_shape(compiled_outputs, model, solve._field(domain))
         try:
             also = solve._field(domain.with_queries(domain.points))
-            eqx.filter_eval_shape(outputs_of, model, also)
+            eqx.filter_eval_shape(compiled_outputs, model, also)
         except InputError as error:
             raise InputError(
                 "error_budget: solves with other points are compared at those of the model, as "
@@ -109,7 +110,7 @@ class FunctionSolve:
     def outputs(self, domain: TokenDomain) -> Array:
         """The outputs at the points of a domain, with the integrals over its own points."""
         seen = self._field(self.domain.with_queries(domain.points))
-        found = outputs_of(self.model, seen)
+        found = compiled_outputs(self.model, seen)
         axis = -1 if cast(FunctionInputs, self.model.inputs).channels is None else -2
         return lax.slice_in_dim(found, self.tokens, found.shape[axis], axis=axis)
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from ..equation import State, TokenDomain
 from ..errors import InputError
 from ..models import Model
+from ..models.compiled import compiled_outputs
 from .layers import MOVES, Layered, native_layers, stacked_operators
 
 
@@ -61,7 +62,7 @@ def native_target(
     model: Model, inputs: PyTree[ArrayLike], read: Quantity | None = None
 ) -> Target:
     """The `Target` of a model for a batch."""
-    return Target(inputs, outputs_of(model, inputs), read)
+    return Target(inputs, compiled_outputs(model, inputs), read)
 
 
 class Coarsening(NamedTuple):
@@ -235,12 +236,6 @@ def extrapolated(model: Model, coarse: State, fine: State) -> State:
             "LieTrotter(Euler())."
         )
     return fine + (fine - coarse) / (2**order - 1)
-
-
-@eqx.filter_jit
-def outputs_of(model: Model, inputs: PyTree[ArrayLike]) -> PyTree[Array]:
-    """The outputs of a model, compiled."""
-    return model(inputs)
 
 
 @eqx.filter_jit

@@ -52,7 +52,7 @@ class Compiled:
     def __call__(self, inputs: PyTree) -> PyTree[np.ndarray]:
         """The outputs of the model, in NumPy."""
         if self._padding is None:
-            return jax.tree.map(np.asarray, _outputs(self.model, inputs))
+            return jax.tree.map(np.asarray, compiled_outputs(self.model, inputs))
         text = inputs.text if isinstance(inputs, SourceAndText) else inputs
         known = self.model.inputs
         text = checked_text(text, known.vocabulary, known.context, 2**31)
@@ -61,7 +61,7 @@ class Compiled:
         padded: Any = with_padding(text, size, self._padding.masks)
         if isinstance(inputs, SourceAndText):
             padded = SourceAndText(padded_source(self.model, inputs.source), padded)
-        return _cut(_outputs(self.model, padded), self._padding.axes, size - number)
+        return _cut(compiled_outputs(self.model, padded), self._padding.axes, size - number)
 
 
 @checked
@@ -120,11 +120,12 @@ def _outputs_for(model: Model, text: Text) -> PyTree[np.ndarray]:
     inputs = model.inputs.of_text(text)
     # As it is called, so that it is the same program.
     inputs = inputs.tokens if isinstance(inputs, Text) and text.mask is None else inputs
-    return jax.tree.map(np.asarray, _outputs(model, inputs))
+    return jax.tree.map(np.asarray, compiled_outputs(model, inputs))
 
 
 @eqx.filter_jit
-def _outputs(model: Model, inputs: PyTree) -> PyTree[Array]:
+def compiled_outputs(model: Model, inputs: PyTree) -> PyTree[Array]:
+    """The outputs of a model, compiled."""
     return model(inputs)
 
 

@@ -26,7 +26,7 @@ from .scheme import AbstractFieldScheme, Step, StepField, Terms, restarts_at_jum
 
 
 class AbstractWrapper(AbstractFieldScheme):
-    """A scheme around another one, whose properties it takes over, on its own terms."""
+    """A scheme around another one, whose properties it takes over; its terms may be others."""
 
     solver: eqx.AbstractVar[diffrax.AbstractSolver]
 
@@ -173,7 +173,7 @@ class Projected(AbstractTransparentWrapper):
 def start_inside(
     where: str, solver: diffrax.AbstractSolver, field: StepField, u: Array, example: str
 ) -> PyTree:
-    """The state from which a scheme inside another makes each step; it has no memory."""
+    """The state with which a scheme inside another begins a step; a memory is refused."""
     state, inside = eqx.filter_eval_shape(field.start, solver, u), solver
     while issubclass(type(inside), diffrax.AbstractWrappedSolver):
         inside = inside.solver  # pyright: ignore[reportAttributeAccessIssue]

@@ -11,9 +11,10 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .. import models
 from ..dynamics import Quantity
-from ..dynamics.meshes import outputs_of, square
+from ..dynamics.meshes import square
 from ..errors import InputError
 from ..models import Model
+from ..models.compiled import compiled_outputs
 from ..pretrained import tokenizer_file
 from ..tasks import AbstractLoss, PretrainedTokenizer, shakespeare
 from ..training import LoadedModel, evaluation_task
@@ -83,7 +84,7 @@ def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Proble
 def _imitation(model: Model, batches: list[np.ndarray], inputs: str) -> Problem:
     """The task to have the native outputs, `Σ |y - y*|² / Σ |y*|²` of each sample."""
     calibration, held_out = batches
-    native = outputs_of(model, held_out)
+    native = compiled_outputs(model, held_out)
 
     def losses(outputs: PyTree[Array]) -> Float[Array, " samples"]:
         off = jax.tree.map(jnp.subtract, outputs, native)

@@ -36,7 +36,7 @@ def test_ten_texts_of_ten_lengths_are_two_programs(operators):
     with programs_compiled() as names:
         found = [compiled(TOKENS[:, :n]) for n in range(1, CONTEXT + 1)]
     # The one for the first size has been compiled for the trial.
-    assert names.count("jit(_outputs)") <= 2
+    assert names.count("jit(compiled_outputs)") <= 2
     assert [x.shape[1] for x in found] == [*range(1, CONTEXT + 1)]
     for number in (1, 5, 6):
         check(compiled, TOKENS[:, :number])
@@ -56,7 +56,7 @@ def test_the_source_of_a_translation_gets_padding():
         for number in (7, 8, 9):
             source = ide.Text(TOKENS[:, :number], MASK[:, :number])
             compiled(ide.SourceAndText(source, TOKENS[:, : number - 6]))
-    assert names.count("jit(_outputs)") == 1
+    assert names.count("jit(compiled_outputs)") == 1
     check(compiled, ide.SourceAndText(source, TOKENS[:, :3]))
 
 

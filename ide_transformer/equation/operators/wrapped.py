@@ -66,7 +66,7 @@ class Dropout(AbstractRandomOperator):
 def drop(
     x: Float[Array, "*shape"], rate: float, key: PRNGKeyArray | None
 ) -> Float[Array, "*shape"]:
-    """`x` with a fraction `rate` of its entries zeroed, the rest scaled; with a key alone."""
+    """`x` with a fraction `rate` of its entries zeroed, the rest scaled; only with a key."""
     if key is None or rate == 0:
         return x
     keep = jax.random.bernoulli(key, 1 - rate, x.shape)

@@ -83,7 +83,7 @@ def prepare(
 def _quadrature(
     integrand: Integrand, region: AbstractRegion, in_order: bool
 ) -> AbstractQuadrature:
-    """Few tokens at once, more in blocks of queries, many in blocks of both; or in a ring."""
+    """All tokens at once, or queries in blocks, or both in blocks; on devices a ring."""
     tokens, others = integrand.query.shape[-2], integrand.key.shape[-2]
     biased, devices = integrand.bias is not None, token_devices()
     if devices > 1 and tokens % devices == others % devices == 0:
