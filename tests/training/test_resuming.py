@@ -114,12 +114,10 @@ def test_what_a_start_does_with_a_run_that_is_not_finished_is_said(half, end, ca
     assert eqx.tree_equal(training.load_run(RUN)[0], end)
 
 
-@pytest.mark.parametrize("refined", [False, pytest.param(True, marks=pytest.mark.heavy)])
-def test_a_run_that_is_made_longer_is_the_run_of_that_length(refined, tmp_path):
-    """From before its decay on."""
+def test_a_run_that_is_made_longer_is_the_run_of_that_length(tmp_path):
+    """From before its decay on, and with refinements at the same steps."""
     kept = "optimizer.schedule=warmup_stable_decay", "training.keep=9"
-    steps, fraction = ("{0: 1, 2: 2}", "{0: 1, 0.4: 2}") if refined else ("{}", "{}")
-    of_ten, of_five = f"training.refine={steps}", f"training.refine={fraction}"
+    of_ten, of_five = "training.refine={0: 1, 2: 2}", "training.refine={0: 1, 0.4: 2}"
     whole = stub.train(tmp_path / "whole", *kept, of_ten, "training.steps=10")
     short = stub.train(tmp_path, *kept, of_five, "training.steps=5")
     longer = stub.resumed(short, tmp_path / "longer", 3, ["training.steps=10"])

@@ -111,7 +111,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_the_same(tmp_path, thorough)
     seconds = time.monotonic() - began
     instants = random.Random(13)
     done, started, run = 0, 0, Run(tmp_path / "0")
-    while done < (20 if thorough else 3) and started < 40:
+    while done < (20 if thorough else 2) and started < 40:
         started += 1
         number = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT)[done % 4]
         wait = instants.uniform(0, seconds) if started % 2 else None
