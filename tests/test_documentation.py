@@ -163,6 +163,7 @@ def run(block, names, page, capsys):
 FIRST_PAGES = ["README.md", "CONTRIBUTING.md"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "page", fast_first(0, dict.fromkeys([*FIRST_PAGES, *filter(to_run, PAGES)]), heavy=2)
 )

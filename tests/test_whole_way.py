@@ -30,6 +30,7 @@ CONFIG = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.heavy
 def test_a_text_becomes_a_model_that_is_used(tmp_path, capsys, monkeypatch):
     """A rate is found; a run is killed, goes on, is made longer, exported, and writes texts."""

@@ -97,6 +97,7 @@ def test_orders_are_those_of_the_errors(monkeypatch):
             assert row["error"] == pytest.approx(change / finest)
 
 
+@pytest.mark.long
 @pytest.mark.heavy
 def test_the_budget_of_a_random_equation_is_what_is_measured():
     trial = tried_budget(random_problem(3))

@@ -74,6 +74,7 @@ def wait_for(step, processes):
         time.sleep(0.1)
 
 
+@pytest.mark.long
 @pytest.mark.heavy
 def test_two_processes_give_the_losses_of_one(here):
     write()
@@ -118,6 +119,7 @@ def test_processes_that_are_not_alike_do_not_begin(here, tmp_path):
     assert not Path("runs").exists()
 
 
+@pytest.mark.long
 @pytest.mark.heavy
 def test_a_request_to_one_stops_both_and_when_one_is_killed_the_other_says_so(here):
     write(steps=10**6, checkpoint_every=50, evaluate_every=10**6)

@@ -103,6 +103,7 @@ class Run:
         return process.exitcode == -number
 
 
+@pytest.mark.long
 @pytest.mark.heavy
 def test_a_run_that_is_stopped_again_and_again_ends_the_same(tmp_path, thorough):
     """Also where it is refined, and while it writes a checkpoint."""
