@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from commands import start
-from commands.rows import find_row, read_rows, write_row
+from commands.rows import Row, find_row, write_row
 from ide_transformer import InputError
 from ide_transformer.commands.options import floats, integers, names
 from ide_transformer.reporting import show_table
@@ -69,22 +69,19 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"--models, --beds, --samples: no such line; there are {known}.")
     # The first seed of every line comes first, so that a table is there early.
     for seeds in range(1, arguments.seeds + 1):
-        for cell in cells:
-            study(cell, arguments, seeds)
-    show(arguments, cells)
+        found = [study(cell, arguments, seeds) for cell in cells]
+    show(arguments.study, cells, found)
 
 
-def study(cell: Cell, arguments: argparse.Namespace, seeds: int) -> None:
-    """Runs all rates with seed 0, and the best of them with the other seeds."""
+def study(cell: Cell, arguments: argparse.Namespace, seeds: int) -> tuple[list[Row], list[Row]]:
+    """The rows of all rates with seed 0, and those of the best of them with all seeds."""
     tried = [run_once(cell, rate, 0, arguments) for rate in arguments.rates]
-    best = min(tried, key=_loss)["rate"]
-    for seed in range(1, seeds):
-        run_once(cell, best, seed, arguments)
+    best = min(tried, key=_loss)
+    others = (run_once(cell, best["rate"], seed, arguments) for seed in range(1, seeds))
+    return tried, [best, *others]
 
 
-def run_once(
-    cell: Cell, rate: float, seed: int, arguments: argparse.Namespace
-) -> dict[str, Any]:
+def run_once(cell: Cell, rate: float, seed: int, arguments: argparse.Namespace) -> Row:
     """A row of the file; it is computed where it is not there, or lacks a test."""
     key = {"name": cell.name, "steps": arguments.steps, "rate": rate, "seed": seed}
     tests = TESTS[arguments.study][cell.bed]
@@ -115,33 +112,22 @@ def _loss(row: dict[str, Any]) -> float:
     return math.inf if loss is None or not math.isfinite(loss) else loss
 
 
-def show(arguments: argparse.Namespace, cells: list[Cell]) -> None:
+def show(study: str, cells: list[Cell], found: list[tuple[list[Row], list[Row]]]) -> None:
     """A table for each bed: means over the seeds and their standard deviations."""
-    rows = read_rows(arguments.json)
     made: dict[str, list[str]] = {}
-    for bed in dict.fromkeys(cell.bed for cell in cells):
-        table = []
-        for cell in (x for x in cells if x.bed == bed):
-            own = [
-                row
-                for row in rows
-                if (row["name"], row["steps"]) == (cell.name, arguments.steps)
-                and row["rate"] in arguments.rates
-                and row["seed"] < arguments.seeds
-            ]
-            for row in own:
-                where = f"{row['name']} {row['rate']:g} seed {row['seed']}"
-                made.setdefault(row.get("code", "not recorded"), []).append(where)
-            best = min((x for x in own if not x["seed"]), key=_loss)
-            own = [row for row in own if row["rate"] == best["rate"]]
-            line: dict[str, Any] = {"model": cell.model, **cell.options, "rate": best["rate"]}
-            for name in ("validation_loss", *TESTS[arguments.study][bed]):
-                values = np.array([row[name] for row in own], float)
-                line[name] = f"{np.mean(values):.4f} ± {np.std(values, ddof=len(own) > 1):.4f}"
-            seconds = np.mean([row["seconds"] for row in own])
-            table.append(
-                {**line, "parameters": best["parameters"], "seconds": f"{seconds:.0f}"}
-            )
+    tables: dict[str, list[Row]] = {}
+    for cell, (tried, own) in zip(cells, found, strict=True):
+        for row in (*tried, *own[1:]):
+            where = f"{row['name']} {row['rate']:g} seed {row['seed']}"
+            made.setdefault(row.get("code", "not recorded"), []).append(where)
+        line: Row = {"model": cell.model, **cell.options, "rate": own[0]["rate"]}
+        for name in ("validation_loss", *TESTS[study][cell.bed]):
+            values = np.array([row[name] for row in own], float)
+            line[name] = f"{np.mean(values):.4f} ± {np.std(values, ddof=len(own) > 1):.4f}"
+        line["parameters"] = own[0]["parameters"]
+        line["seconds"] = f"{np.mean([row['seconds'] for row in own]):.0f}"
+        tables.setdefault(cell.bed, []).append(line)
+    for table in tables.values():
         show_table(table)
     print(about_sources(made))
 
