@@ -139,18 +139,13 @@ def errors(options: argparse.Namespace) -> dict[str, Any]:
 
 def draw(path: Path, rows: list[dict[str, Any]]) -> None:
     """Errors against what they cost, a line for each resolution."""
-    from ..figures import Curve, plot_panels
+    from ..figures import plot_curves
 
-    curves = []
-    for name in dict.fromkeys(row["resolution"] for row in rows):
-        own = [row for row in rows if row["resolution"] == name]
-        curves.append(Curve(name, [row["cost"] for row in own], [row["error"] for row in own]))
-    plot_panels(
-        path,
-        {"": curves},
-        title="The error of each resolution, and its cost",
-        x="operations of a solve, over those of the first",
-        y="relative error",
-        marker="o",
-        log="xy",
-    )
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for row in rows:
+        costs, errors = curves.setdefault(row["resolution"], ([], []))
+        costs.append(row["cost"])
+        errors.append(row["error"])
+    look = dict(title="The error of each resolution, and its cost", marker="o", log="xy")
+    x = "operations of a solve, over those of the first"
+    plot_curves(path, curves, x=x, y="relative error", **look)

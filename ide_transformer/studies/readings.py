@@ -168,7 +168,7 @@ def _heads(model: Model, problem: Problem, size: int, changes: np.ndarray) -> li
     ]
 
 
-def _rates(layered: Any) -> list[Array]:
+def _rates(layered: Any) -> list[Any]:
     """The step sizes of each operator of a model in layers."""
     return [operator.rate for operator in layered.control.blocks]
 

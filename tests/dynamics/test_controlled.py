@@ -192,9 +192,19 @@ def test_tokens_cluster_as_the_theory_says():
 
 
 @pytest.mark.heavy
-def test_the_command_writes_a_page_and_its_numbers(capsys, tmp_path):
-    run_here(capsys, "dynamics.py", GOLDEN / "bert", "--samples", "3", "--out", tmp_path)
-    found = json.loads((tmp_path / "dynamics.json").read_text())
+def test_the_command_writes_its_numbers_as_it_goes_and_a_page(capsys, tmp_path, monkeypatch):
+    def written():
+        return json.loads((tmp_path / "dynamics.json").read_text())
+
+    def compared(model, problem, heads):
+        assert {"layers", "heads", "waves"} <= written().keys()
+        yield {"reading": "one", "measured": "other", "correlation": 0.5}
+        assert written()["predictions"][0]["measured"] == "other"
+
+    monkeypatch.setattr("ide_transformer.studies.controlled.compare_readings", compared)
+    given = "--samples", "8", "--predict", "--out", tmp_path
+    assert "one against other: 0.50" in run_here(capsys, "dynamics.py", GOLDEN / "bert", *given)
+    found = written()
     model = ide.load_model(GOLDEN / "bert").model
     layers = found["layers"]
     assert len(layers) == model.control.num_intervals and len(found["exponents"]) == 8
