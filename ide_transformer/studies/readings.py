@@ -1,6 +1,7 @@
 """Whether readings of a model as a controlled system predict what a change of the model does to
 its loss."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -78,7 +79,7 @@ def changes_of_heads(
     """The change of the loss of each sample where one head alone is computed on blocks of so
     many tokens; heads of one layer after the other."""
     shape = dynamics.distances(model, problem.held_out).mean.shape
-    alone = np.eye(np.prod(shape), dtype=bool).reshape(-1, *shape)
+    alone = np.eye(math.prod(shape), dtype=bool).reshape(-1, *shape)
 
     def changed(model: Model, chosen: Array) -> Model:
         return dynamics.with_coarse_heads(model, size, chosen)
@@ -93,7 +94,7 @@ def _operators(model: Model, problem: Problem) -> list[Pairs]:
     def with_rates(model: Model, rates: Array) -> Model:
         return eqx.tree_at(_rates, model, list(rates.T))
 
-    without = 1 - np.eye(np.prod(shape)).reshape(-1, *shape)
+    without = 1 - np.eye(math.prod(shape)).reshape(-1, *shape)
     outcomes = _of_groups(_changes(layered, problem, with_rates, np.ones(shape), without))
 
     @eqx.filter_jit
