@@ -173,7 +173,7 @@ class Trajectory(NamedTuple):
 def field_evaluations(
     cost: Evaluations | None, steps: Array | int, starts: Array | int, counted: PyTree
 ) -> Float[Array, "..."] | float:
-    """Those of a whole solve: steps times `cost`, or `counted`; else NaN."""
+    """The evaluations of a whole solve: steps times `cost`, or `counted`; else NaN."""
     if cost is not None:
         return steps * cost.following + starts * (cost.first - cost.following)
     made = evaluations_made(counted)

@@ -78,7 +78,8 @@ def changes_of_heads(
 ) -> Float[np.ndarray, "heads samples"]:
     """The change of the loss of each sample where one head alone is computed on blocks of so
     many tokens; heads of one layer after the other."""
-    shape = dynamics.distances(model, problem.held_out).mean.shape
+    number = sum(x.heads for x in dynamics.heads_of(model.control(0.0)))
+    shape = model.control.num_intervals, number
     alone = np.eye(math.prod(shape), dtype=bool).reshape(-1, *shape)
 
     def changed(model: Model, chosen: Array) -> Model:

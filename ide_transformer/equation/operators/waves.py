@@ -123,7 +123,7 @@ class FourierIntegral(AbstractOperator):
 
 
 def _wave_numbers(operator: object, domain: TokenDomain) -> tuple[np.ndarray, ...]:
-    """Those of the Laplacian along each axis: `π j / L`, or `2π j / L` around a period."""
+    """The wave numbers along each axis: `π j / L`, or `2π j / L` around a period."""
     assert domain.grid is not None
     around = goes_around(operator, domain)
     along = (

@@ -14,7 +14,7 @@ Rows = list[dict[str, Any]]
 
 
 class Rounds(NamedTuple):
-    """How often each turn is taken, 2 times or more, and what is called after each round."""
+    """The number of turns of each, 2 or more, and what is called after each round."""
 
     number: int
     done: Callable[[int], Any] = lambda number: None
