@@ -22,8 +22,8 @@ from .meshes import square
 # What the outputs are judged by: a loss of the whole batch, or a number for each sample.
 Judged = Callable[[PyTree[Array]], Float[Array, "..."]]
 
-# Of a step, that of the least energy and distance to the level is taken.
-_SIZES = tuple(0.5**k for k in range(8))
+# The parts of a step that are tried. Pushes may have so many times the energy of the states.
+_SIZES, _LARGEST = (*(0.5**k for k in range(8)), 0.0), 100
 
 
 class Costates(NamedTuple):
@@ -113,13 +113,20 @@ def steer(
         min_v ½ Σ_l h |v_l|²,   g(outputs(v)) = level,
 
     by Gauss–Newton steps: g is linearised by its costates, `g(v) + Σ_l h ⟨p_l, δ_l⟩`, whose
-    solution of least energy is along them, `v_l = λ p_l`. Of steps that are halved again and
-    again that with the least `½ Σ_l h |v_l|² + 2 |λ| |g - level|` is taken.
+    solution of least energy is along them, `v_l = λ p_l`. A step is halved again and again,
+    each time corrected along the costates by what its g is off; that with the least
+    `½ Σ_l h |v_l|² + 2 |λ| |g - level|` is taken. The level comes from g(0) in the first half
+    of the steps, so that pushes stay small.
+
+    Reference: the correction of second order is that of Fletcher, *Second order corrections for
+    non-differentiable optimization*, 1982.
 
     **Arguments:**
 
     - `judged`: from the outputs to g, one for each sample, `[*batch]`; take one that is nearly
       linear, such as the logarithm of odds, see `log_odds`.
+    - `level`: there may be none such, as for a token that is read out of no state with these
+      odds; pushes are then left before they are ten times the states.
     - `intervals`: those in which v may act; all by default.
 
     **Raises:** `InputError` for intervals that are not there, adaptive steps, and a scheme that
@@ -141,7 +148,7 @@ def _steered(model, inputs, judged, level, acts, iterations) -> Steering:
     march = March.of("steer", model, inputs)
     h, zeros = march.equation.control.interval_length, march.no_pushes
     acts = acts.astype(zeros.dtype).reshape(-1, *[1] * (zeros.ndim - 1))
-    level = level.astype(zeros.dtype)
+    sizes = jnp.array(_SIZES, zeros.dtype)
 
     def total(v):
         """The sum over samples, each of which sees its own pushes alone."""
@@ -152,26 +159,38 @@ def _steered(model, inputs, judged, level, acts, iterations) -> Steering:
         return h * jnp.sum(v * w, axis=(0, -2, -1))
 
     def times(scale, v):
-        return jnp.broadcast_to(scale[..., None, None], v.shape) * v
+        return scale[None, ..., None, None] * v
 
-    def merit(v, multiplier):
-        return 0.5 * dot(v, v) + 2 * jnp.abs(multiplier) * jnp.abs(total(v)[1] - level)
+    start = zeros[1:]
+    native, states = total(start)[1], march.states(zeros)[1:]
+    largest = _LARGEST * dot(states, states)
 
-    def step(v, _):
+    def step(v, share):
+        aim = native + share * (level.astype(zeros.dtype) - native)
         slope, value = jax.grad(total, has_aux=True)(v)
         costate = slope / h
         square = dot(costate, costate)
         square = jnp.where(square > 0, square, 1.0)
-        multiplier = (level - value + dot(costate, v)) / square
+        multiplier = (aim - value + dot(costate, v)) / square
         change = times(multiplier, costate) - v
-        # Towards the level alone, at the end.
-        towards = times((level - value) / square, costate)
-        tried = jnp.stack([*(v + size * change for size in _SIZES), v + towards])
-        merits = jax.lax.map(lambda v: merit(v, multiplier), tried)
-        best = jnp.argmin(merits, axis=0)
-        return jnp.take_along_axis(tried, best[None, None, ..., None, None], axis=0)[0], None
 
-    v, _ = jax.lax.scan(step, jnp.zeros_like(zeros[1:]), length=iterations)
+        def tried(size):
+            """The push, corrected, and its merit."""
+            pushed = v + size * change
+            pushed += times((aim - total(pushed)[1]) / square, costate)
+            energy, off = dot(pushed, pushed), total(pushed)[1] - aim
+            merit = 0.5 * energy + 2 * jnp.abs(multiplier * off)
+            return pushed, jnp.where(energy < largest, merit, jnp.inf)
+
+        pushes, merits = jax.lax.map(tried, sizes)
+        best = jnp.argmin(merits, axis=0)
+        found = jnp.take_along_axis(pushes, best[None, None, ..., None, None], axis=0)[0]
+        return jnp.where(
+            (jnp.min(merits, axis=0) < jnp.inf)[None, ..., None, None], found, v
+        ), None
+
+    shares = jnp.minimum(2 * jnp.arange(1, iterations + 1) / iterations, 1.0)
+    v, _ = jax.lax.scan(step, start, shares.astype(zeros.dtype))
     return Steering(v, dot(v, v), total(v)[1])
 
 

@@ -1,5 +1,6 @@
 """A model steered to outputs that are drawn at random, and the energies that this takes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 from scipy.optimize import minimize
 
@@ -14,6 +17,7 @@ from .. import dynamics
 from ..dynamics.march import March
 from ..errors import InputError
 from ..figures import literal, save_figure
+from ..models import Model
 from ..reporting import write_json
 from ..training import load_model
 from ..training.evaluation import at_least_one
@@ -37,7 +41,8 @@ def study_steering(
     """Steers so many held-out inputs, of texts the first tokens, to outputs that are drawn at
     random, at a probability, by so many Gauss–Newton steps; writes `steering.json` and
     `steering.png` into `folder`. It compares the energies of pushes at all depths, of the best
-    push in a single layer, and of what L-BFGS on an augmented Lagrangian finds from zero."""
+    push in a single layer, and of what L-BFGS on an augmented Lagrangian finds from zero.
+    `possible` counts the inputs for which some state was found that is read out so."""
     at_least_one("samples", samples)
     if not 0 < probability < 1:
         raise InputError(f"probability={probability}: give one between 0 and 1.")
@@ -63,15 +68,15 @@ def study_steering(
         return found, np.abs(found.reached - level) < _NEAR
 
     found, there = steered()
-    single = []
-    for layer in range(model.control.num_intervals):
-        alone, reached = steered(intervals=[layer])
-        single.append(np.where(reached, alone.energy, np.inf))
     if not there.any():
         raise InputError(
             f"{path}: no input comes to a probability of {probability}; give more "
             "--iterations, or a lower probability."
         )
+    single = []
+    for layer in range(model.control.num_intervals):
+        alone, reached = steered(intervals=[layer])
+        single.append(np.where(reached, alone.energy, np.inf))
     ratios = np.asarray(found.energy / np.min(single, axis=0))[there]
     above = []
     for i in np.flatnonzero(there)[:_OPTIMISED]:
@@ -83,6 +88,7 @@ def study_steering(
     row = {
         "model": Path(path).name,
         "inputs": len(native),
+        "possible": int(np.sum(there | (_most(model, inputs, odds) >= level))),
         "reached": int(there.sum()),
         "layers": len(single),
         **{f"ratio, {q} %": float(np.percentile(ratios, q)) for q in (5, 50, 95)},
@@ -94,6 +100,22 @@ def study_steering(
     write_json(folder / "steering.json", row)
     _draw(folder / "steering.png", row["model"], share)
     return row
+
+
+@eqx.filter_jit
+def _most(model: Model, inputs: Any, odds: Callable[[Any], Array]) -> Float[Array, " samples"]:
+    """The largest log-odds that 400 steps of Adam find in end states, from random ones."""
+    _, u0 = model.initial_value_problem(inputs)
+    adam = optax.adam(0.05)
+
+    def step(carry, _):
+        u, state = carry
+        slope = jax.grad(lambda u: -jnp.sum(odds(model.outputs(u))))(u)
+        change, state = adam.update(slope, state)
+        return (u + change, state), odds(model.outputs(u))
+
+    u = 3 * jax.random.normal(jax.random.key(0), u0.shape, u0.dtype)
+    return jnp.max(jax.lax.scan(step, (u, adam.init(u)), length=400)[1], axis=0)
 
 
 def _optimum(model: Any, inputs: Any, target: int, scores: Any, level: float) -> float:

@@ -123,6 +123,15 @@ def test_a_push_in_one_interval_needs_more_energy():
         log_odds(jnp.zeros(11), 11)
 
 
+def test_a_level_that_no_state_gives_is_not_reached_by_pushes_without_end():
+    found = steer(model_of(), INPUTS, lambda y: jnp.tanh(odds(y)), 2.0)
+    march = March.of("test", model_of(), INPUTS)
+    states = march.states(march.no_pushes)[1:]
+    h = march.equation.control.interval_length
+    assert (found.reached <= 1).all()
+    assert (found.energy < 100 * h * jnp.sum(states**2, axis=(0, -2, -1))).all()
+
+
 def linear_model(matrix):
     tokens, layers = 3, 2
     operator = ide.FeatureIntegral(WIDTH, bias=False, key=jax.random.key(0))
@@ -222,7 +231,8 @@ def test_the_command_compares_energies_of_steering(capsys, tmp_path):
     )
     run_here(capsys, "dynamics.py", *given, "0.05")
     row = json.loads((tmp_path / "steering.json").read_text())
-    assert row["reached"] == row["inputs"] == 2 and (tmp_path / "steering.png").exists()
+    assert row["reached"] == row["possible"] == row["inputs"] == 2
+    assert (tmp_path / "steering.png").exists()
     # To push at all depths costs no more than in one layer, and an optimiser finds no less.
     assert row["ratio, 95 %"] < 1 and np.abs(row["above the optimiser"]).max() < 0.02
     assert sum(row["share of each layer"]) == pytest.approx(1)
