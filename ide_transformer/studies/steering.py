@@ -1,8 +1,7 @@
 """A model steered to outputs that are drawn at random, and the energies that this takes."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,13 +18,43 @@ from ..errors import InputError
 from ..figures import literal, save_figure
 from ..models import Model
 from ..reporting import write_json
-from ..training import load_model
+from ..training import LoadedModel, load_model
 from ..training.evaluation import at_least_one
 from .depth_problem import make_problem
 
 
 # How near the log-odds have to come, and the inputs that the general optimiser is tried on.
 _NEAR, _OPTIMISED = 0.02, 8
+
+
+class Aim(NamedTuple):
+    """Inputs of a model, and the class or next token to which each is steered."""
+
+    model: Model
+    inputs: Any
+    targets: np.ndarray
+
+    @classmethod
+    def drawn(cls, loaded: LoadedModel, samples: int, tokens: int) -> "Aim":
+        """Held-out samples, of texts the first tokens, and any but the most likely output."""
+        model, inputs = loaded.model, make_problem(loaded, 1, samples).held_out
+        if eqx.filter_eval_shape(model, inputs).ndim == 3:
+            inputs = inputs[:, :tokens]
+        logits = np.asarray(_last(model(inputs)))
+        drawn = np.random.default_rng(0).integers(1, logits.shape[1], len(logits))
+        return cls(model, inputs, np.argsort(-logits, axis=1)[np.arange(len(logits)), drawn])
+
+    def odds(self, outputs: Array) -> Float[Array, " samples"]:
+        return dynamics.log_odds(_last(outputs), self.targets)
+
+    def one(self, sample: int) -> "Aim":
+        at = slice(sample, sample + 1)
+        return Aim(self.model, self.inputs[at], self.targets[at])
+
+
+def _last(outputs: Array) -> Float[Array, "samples outputs"]:
+    """The scores of a class, or of the token after the last one."""
+    return outputs[:, -1] if outputs.ndim == 3 else outputs
 
 
 def study_steering(
@@ -47,24 +76,12 @@ def study_steering(
     if not 0 < probability < 1:
         raise InputError(f"probability={probability}: give one between 0 and 1.")
     level = float(np.log(probability / (1 - probability)))
-    loaded = load_model(path, trust=trust)
-    model, inputs = loaded.model, make_problem(loaded, 1, samples).held_out
-    of_texts = eqx.filter_eval_shape(model, inputs).ndim == 3
-    inputs = inputs[:, :tokens] if of_texts else inputs
-
-    def scores(outputs):
-        return outputs[:, -1] if of_texts else outputs
-
-    native = np.asarray(scores(model(inputs)))
-    # Any but the most likely one.
-    drawn = np.random.default_rng(0).integers(1, native.shape[1], len(native))
-    targets = np.argsort(-native, axis=1)[np.arange(len(native)), drawn]
-
-    def odds(outputs):
-        return dynamics.log_odds(scores(outputs), targets)
+    aim = Aim.drawn(load_model(path, trust=trust), samples, tokens)
 
     def steered(**where: Any) -> tuple[dynamics.Steering, np.ndarray]:
-        found = dynamics.steer(model, inputs, odds, level, iterations=iterations, **where)
+        found = dynamics.steer(
+            aim.model, aim.inputs, aim.odds, level, iterations=iterations, **where
+        )
         return found, np.abs(found.reached - level) < _NEAR
 
     found, there = steered()
@@ -73,28 +90,24 @@ def study_steering(
             f"{path}: no input comes to a probability of {probability}; give more "
             "--iterations, or a lower probability."
         )
-    single = []
-    for layer in range(model.control.num_intervals):
-        alone, reached = steered(intervals=[layer])
-        single.append(np.where(reached, alone.energy, np.inf))
-    ratios = np.asarray(found.energy / np.min(single, axis=0))[there]
-    above = []
-    for i in np.flatnonzero(there)[:_OPTIMISED]:
-        reached, target = float(found.reached[i]), int(targets[i])
-        best = _optimum(model, inputs[i : i + 1], target, scores, reached)
-        above.append(float(found.energy[i]) / best - 1)
+    layers = range(aim.model.control.num_intervals)
+    alone = [steered(intervals=[layer]) for layer in layers]
+    single = np.stack([np.where(reached, x.energy, np.inf) for x, reached in alone])
+    ratios = np.asarray(found.energy / single.min(axis=0))[there]
+    tried = np.flatnonzero(there)[:_OPTIMISED].tolist()
+    least = {i: _optimum(aim.one(i), float(found.reached[i])) for i in tried}
     density = np.asarray(jnp.sum(found.pushes**2, axis=-1))
     share = (density / density.sum(axis=(0, 2), keepdims=True))[:, there].mean(axis=1)
     row = {
         "model": Path(path).name,
-        "inputs": len(native),
-        "possible": int(np.sum(there | (_most(model, inputs, odds) >= level))),
+        "inputs": len(there),
+        "possible": int(np.sum(there | (_most(aim) >= level))),
         "reached": int(there.sum()),
-        "layers": len(single),
+        "layers": len(layers),
         **{f"ratio, {q} %": float(np.percentile(ratios, q)) for q in (5, 50, 95)},
         "at most a third": float(np.mean(ratios <= 1 / 3)),
-        "above the optimiser": above,
-        "best layer": np.bincount(np.argmin(single, axis=0), minlength=len(single)).tolist(),
+        "above the optimiser": [float(found.energy[i]) / x - 1 for i, x in least.items()],
+        "best layer": np.bincount(single.argmin(axis=0), minlength=len(layers)).tolist(),
         "share of each layer": share.sum(axis=1).tolist(),
     }
     write_json(folder / "steering.json", row)
@@ -103,24 +116,28 @@ def study_steering(
 
 
 @eqx.filter_jit
-def _most(model: Model, inputs: Any, odds: Callable[[Any], Array]) -> Float[Array, " samples"]:
+def _most(aim: Aim) -> Float[Array, " samples"]:
     """The largest log-odds that 400 steps of Adam find in end states, from random ones."""
-    _, u0 = model.initial_value_problem(inputs)
+    _, u0 = aim.model.initial_value_problem(aim.inputs)
     adam = optax.adam(0.05)
+
+    def value(u):
+        odds = aim.odds(aim.model.outputs(u))
+        return -jnp.sum(odds), odds
 
     def step(carry, _):
         u, state = carry
-        slope = jax.grad(lambda u: -jnp.sum(odds(model.outputs(u))))(u)
+        slope, odds = jax.grad(value, has_aux=True)(u)
         change, state = adam.update(slope, state)
-        return (u + change, state), odds(model.outputs(u))
+        return (u + change, state), odds
 
     u = 3 * jax.random.normal(jax.random.key(0), u0.shape, u0.dtype)
     return jnp.max(jax.lax.scan(step, (u, adam.init(u)), length=400)[1], axis=0)
 
 
-def _optimum(model: Any, inputs: Any, target: int, scores: Any, level: float) -> float:
-    """The least energy that L-BFGS finds."""
-    march = March.of("steer", model, inputs)
+def _optimum(aim: Aim, level: float) -> float:
+    """The least energy that L-BFGS finds for one sample."""
+    march = March.of("steer", aim.model, aim.inputs)
     h, zeros = march.equation.control.interval_length, march.no_pushes
 
     @jax.jit
@@ -133,7 +150,7 @@ def _optimum(model: Any, inputs: Any, target: int, scores: Any, level: float) ->
     def gap_and_energy(v):
         pushes = v.reshape(zeros[1:].shape).astype(zeros.dtype)
         states = march.states(zeros.at[1:].set(h * pushes))
-        off = dynamics.log_odds(scores(model.outputs(states[-1])), target)[0] - level
+        off = aim.odds(aim.model.outputs(states[-1]))[0] - level
         return off, h * jnp.sum(pushes**2)
 
     def value(v, *given):
