@@ -80,8 +80,8 @@ for layer, (attention, feed_forward) in enumerate(costates.stationarity):
     print(f"{layer:5}  {attention:9.3f}  {feed_forward:12.3f}  {without:22.3f}")
 
 # %% [markdown]
-# The first layer has the largest slopes, and the model can do without it least. To rank
-# operators so may be trusted in layered models; to rank by the size of the costate may not
+# The first layer has the largest slopes, and the model can do without it least. That is not so in
+# every model: on runs stopped early the slopes rank operators, on two checkpoints they do not
 # ([what was measured](../results/controlled.md)).
 #
 # ## How tokens come together
