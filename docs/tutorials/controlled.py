@@ -81,7 +81,7 @@ for layer, (attention, feed_forward) in enumerate(costates.stationarity):
 
 # %% [markdown]
 # The first layer has the largest slopes, and the model can do without it least. That is not so in
-# every model: on runs stopped early the slopes rank operators, on two checkpoints they do not
+# every model: in two runs of texts the slopes rank operators, in two checkpoints they do not
 # ([what was measured](../results/controlled.md)).
 #
 # ## How tokens come together
