@@ -65,6 +65,28 @@ def test_distances_and_errors_of_heads_are_those_of_numpy():
             assert largest(getattr(coarse, name)[layer], expected) < 1e-10
 
 
+def test_bands_hold_what_rounding_moves():
+    """Of points 0.1 apart, whose distances are multiples of it to rounding only."""
+    domain, number = ide.TokenDomain.midpoint(10), np.arange(10)
+    attention = built(lambda: ide.Attention(WIDTH, HEADS, key=jax.random.key(0)))
+    model = ide.StateModel(
+        domain,
+        WIDTH,
+        control=ide.Tied((attention,), 1),
+        constraint=ide.Free(),
+        discretization=ide.Discretization(ide.LieTrotter()),
+    )
+    u = random_state(2, tokens=10)
+    found = dynamics.distances(model, u)
+    assert largest(found.bands, [0, 0.1, 0.2, 0.4, 0.8]) < 1e-12
+    gamma = np.asarray(dynamics.kernel(attention, u, domain))
+    apart = np.abs(np.subtract.outer(number, number))
+    band = np.searchsorted([1, 2, 4, 8], apart, side="right")
+    for x in range(5):
+        mass = np.einsum("bxhz,xz->h", gamma, band == x) / (2 * 10)
+        assert largest(found.spectrum[0, :, x], mass) < 1e-10
+
+
 def on_blocks_by_hand(attention, u):
     """The kernel and the outputs where keys and values of the blocks that have ended are their
     means, token by token."""

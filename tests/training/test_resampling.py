@@ -17,9 +17,9 @@ from ide_transformer.training.phases import resample_state
 KINDS = {
     # What each keeps of a weight, and how often the gradient is a factor of it.
     "adamw": {"mu": 1, "nu": 2},
+    "schedule_free": {"z": 0, "mu": 1, "nu": 2},
     "lion": {"mu": 1},
     "muon": {"mu": 1, "nu": 2},
-    "schedule_free": {"z": 0, "mu": 1, "nu": 2},
 }
 
 
