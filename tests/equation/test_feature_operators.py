@@ -77,6 +77,7 @@ def test_damping_and_sources():
     assert largest(apply(ide.StableDamping(rate), u), -rate * np.asarray(u)) < 1e-15
     assert largest(apply(ide.Injection(rate, f), u), rate * np.asarray(f)) < 1e-15
     assert largest(apply(ide.Relaxation(rate, f), u), rate * np.asarray(f - u)) < 1e-15
+    assert largest(apply(ide.Injection(rate, f), state(2)), rate * np.asarray(f)) < 1e-15
 
 
 def test_the_delta_rule_is_the_update_of_error_free_linear_attention():

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers as tk
 from golden.copies import changed_copy
 from helpers import GOLDEN, drawn
 from layered_models import CALIBRATION, HELD_OUT, LAYERS, model_of
@@ -49,6 +50,25 @@ def test_a_checkpoint_without_data_imitates_its_native_outputs(tmp_path):
     (changed_copy(tmp_path, "bert") / "tokenizer.json").write_text("{")
     with pytest.raises(ide.InputError, match="is not a tokenizer"):
         make_problem(ide.load_model(tmp_path), 3, 2)
+
+
+def test_the_loss_of_a_text_encoder_is_that_of_finding_other_halves(tmp_path):
+    """Among those of 64 speeches, the last group with fewer."""
+    letters = {chr(60 + i): i for i in range(61)}
+    tokenizer = tk.Tokenizer(tk.models.BPE(letters, [], unk_token="?"))
+    tokenizer.save(str(changed_copy(tmp_path, "bert") / "tokenizer.json"))
+    loaded = ide.load_model(tmp_path)
+    problem = make_problem(loaded, 3, 66)
+    mask = np.asarray(problem.held_out.mask)
+    states = drawn((*mask.shape, 5), seed=6)
+    means = (states * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
+    units = means / np.linalg.norm(means, axis=1, keepdims=True)
+    expected = []
+    for i in range(66):
+        group = range(64) if i < 64 else (64, 65)
+        scores = {j: 20 * units[i] @ units[66 + j] for j in group}
+        expected.append(np.log(sum(map(np.exp, scores.values()))) - scores[i])
+    np.testing.assert_allclose(problem.losses(jnp.asarray(states)), expected, rtol=1e-6)
 
 
 def test_losses_of_samples_are_those_of_the_task():
