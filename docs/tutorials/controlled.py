@@ -55,8 +55,8 @@ images, digits = next(task.held_out(128, samples=128))[:2]
 #
 # The costate p(t) = ∂J/∂u(t) says how the loss J changes with the state at depth t. With it,
 # the slope of the Hamiltonian ⟨p, A(u; θ)⟩ in the weights of an operator says how much the loss
-# feels these weights: its *stationarity*, which is zero where they are optimal. Beside it stands
-# the loss without the layer.
+# feels these weights: its *stationarity*, which is zero where they are optimal. Beside it
+# stands the loss without the layer.
 
 
 # %%
@@ -80,8 +80,8 @@ for layer, (attention, feed_forward) in enumerate(costates.stationarity):
     print(f"{layer:5}  {attention:9.3f}  {feed_forward:12.3f}  {without:22.3f}")
 
 # %% [markdown]
-# The first layer has the largest slopes, and the model can do without it least. That is not so in
-# every model: in two runs of texts the slopes rank operators, in two checkpoints they do not
+# The first layer has the largest slopes, and the model can do without it least. That is not so
+# in every model: in two runs of texts the slopes rank operators, in two checkpoints they do not
 # ([what was measured](../results/controlled.md)).
 #
 # ## How tokens come together
@@ -101,9 +101,10 @@ for depth, cosine in enumerate(cosines):
 # %% [markdown]
 # ## The smallest push
 #
-# `steer` adds an input v(t) to the equation, `u_t = Σ A(u; θ) + v(t)`, and finds the one of least
-# energy `∫ |v|² dt` with which the model gives another digit a probability of 0.9. Here each
-# image becomes the digit after its own. `intervals=[layer]` allows the push in one layer only.
+# `steer` adds an input v(t) to the equation, `u_t = Σ A(u; θ) + v(t)`, and finds the one of
+# least energy `∫ |v|² dt` with which the model gives another digit a probability of 0.9. Here
+# each image becomes the digit after its own. `intervals=[layer]` allows the push in one layer
+# only.
 
 # %%
 few, others = images[:8], (digits[:8] + 1) % 10
@@ -151,7 +152,7 @@ ax.spines[["top", "right"]].set_visible(False)
 # Most of the push goes into the first layer: what the model sees is decided early, and later
 # layers are hard to talk out of it.
 #
-# From a terminal, `python scripts/dynamics.py runs/digits` writes all readings on one page, with
-# `--predict` also whether they foretell anything, and with `--steer 0.9` the comparison of pushes
-# over many inputs; all three take checkpoints too. What each reading is stands in
+# From a terminal, `python scripts/dynamics.py runs/digits` writes all readings on one page,
+# with `--predict` also whether they foretell anything, and with `--steer 0.9` the comparison of
+# pushes over many inputs; all three take checkpoints too. What each reading is stands in
 # [Read a model as a controlled system](../how-to/controlled.md).
