@@ -22,8 +22,10 @@ from .meshes import square
 # What the outputs are judged by: a loss of the whole batch, or a number for each sample.
 Judged = Callable[[PyTree[Array]], Float[Array, "..."]]
 
-# The parts of a step that are tried. Pushes may have so many times the energy of the states.
-_SIZES, _LARGEST = (*(0.5**k for k in range(8)), 0.0), 100
+# The parts of a step that are tried; the last one is the correction alone.
+_SIZES = (*(0.5**k for k in range(8)), 0.0)
+# The energy of pushes stays below this many times that of the states.
+_LARGEST = 100
 
 
 class Costates(NamedTuple):
@@ -114,9 +116,9 @@ def steer(
 
     by Gauss–Newton steps: g is linearised by its costates, `g(v) + Σ_l h ⟨p_l, δ_l⟩`, whose
     solution of least energy is along them, `v_l = λ p_l`. A step is halved again and again,
-    each time corrected along the costates by what its g is off; that with the least
-    `½ Σ_l h |v_l|² + 2 |λ| |g - level|` is taken. The level comes from g(0) in the first half
-    of the steps, so that pushes stay small.
+    and each of these is corrected along the costates by the distance of its g from the level.
+    The one with the least `½ Σ_l h |v_l|² + 2 |λ| |g - level|` is taken. In the first half of
+    the steps the level moves evenly from g(0) to its value, so that pushes stay small.
 
     Reference: the correction of second order is that of Fletcher, *Second order corrections for
     non-differentiable optimization*, 1982.
@@ -125,8 +127,8 @@ def steer(
 
     - `judged`: from the outputs to g, one for each sample, `[*batch]`; take one that is nearly
       linear, such as the logarithm of odds, see `log_odds`.
-    - `level`: there may be none such, as for a token that is read out of no state with these
-      odds; pushes are then left before they are ten times the states.
+    - `level`: one that no state gives, such as odds that a token never has, is not reached;
+      the pushes then stay below ten times the size of the states.
     - `intervals`: those in which v may act; all by default.
 
     **Raises:** `InputError` for intervals that are not there, adaptive steps, and a scheme that
@@ -166,28 +168,27 @@ def _steered(model, inputs, judged, level, acts, iterations) -> Steering:
     largest = _LARGEST * dot(states, states)
 
     def step(v, share):
-        aim = native + share * (level.astype(zeros.dtype) - native)
+        wanted = native + share * (level.astype(zeros.dtype) - native)
         slope, value = jax.grad(total, has_aux=True)(v)
         costate = slope / h
         square = dot(costate, costate)
         square = jnp.where(square > 0, square, 1.0)
-        multiplier = (aim - value + dot(costate, v)) / square
+        multiplier = (wanted - value + dot(costate, v)) / square
         change = times(multiplier, costate) - v
 
         def tried(size):
             """The push, corrected, and its merit."""
             pushed = v + size * change
-            pushed += times((aim - total(pushed)[1]) / square, costate)
-            energy, off = dot(pushed, pushed), total(pushed)[1] - aim
+            pushed += times((wanted - total(pushed)[1]) / square, costate)
+            energy, off = dot(pushed, pushed), total(pushed)[1] - wanted
             merit = 0.5 * energy + 2 * jnp.abs(multiplier * off)
             return pushed, jnp.where(energy < largest, merit, jnp.inf)
 
         pushes, merits = jax.lax.map(tried, sizes)
         best = jnp.argmin(merits, axis=0)
         found = jnp.take_along_axis(pushes, best[None, None, ..., None, None], axis=0)[0]
-        return jnp.where(
-            (jnp.min(merits, axis=0) < jnp.inf)[None, ..., None, None], found, v
-        ), None
+        small = jnp.min(merits, axis=0) < jnp.inf
+        return jnp.where(small[None, ..., None, None], found, v), None
 
     shares = jnp.minimum(2 * jnp.arange(1, iterations + 1) / iterations, 1.0)
     v, _ = jax.lax.scan(step, start, shares.astype(zeros.dtype))

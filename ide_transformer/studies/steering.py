@@ -95,7 +95,7 @@ def study_steering(
     single = np.stack([np.where(reached, x.energy, np.inf) for x, reached in alone])
     ratios = np.asarray(found.energy / single.min(axis=0))[there]
     tried = np.flatnonzero(there)[:_OPTIMISED].tolist()
-    least = {i: _optimum(aim.one(i), float(found.reached[i])) for i in tried}
+    least = [_optimum(aim.one(i), float(found.reached[i])) for i in tried]
     density = np.asarray(jnp.sum(found.pushes**2, axis=-1))
     share = (density / density.sum(axis=(0, 2), keepdims=True))[:, there].mean(axis=1)
     row = {
@@ -106,7 +106,7 @@ def study_steering(
         "layers": len(layers),
         **{f"ratio, {q} %": float(np.percentile(ratios, q)) for q in (5, 50, 95)},
         "at most a third": float(np.mean(ratios <= 1 / 3)),
-        "above the optimiser": [float(found.energy[i]) / x - 1 for i, x in least.items()],
+        "above the optimiser": (np.asarray(found.energy)[tried] / least - 1).tolist(),
         "best layer": np.bincount(single.argmin(axis=0), minlength=len(layers)).tolist(),
         "share of each layer": share.sum(axis=1).tolist(),
     }

@@ -66,7 +66,8 @@ def test_distances_and_errors_of_heads_are_those_of_numpy():
 
 
 def test_bands_hold_what_rounding_moves():
-    """Of points 0.1 apart, whose distances are multiples of it to rounding only."""
+    """The points are 0.1 apart; rounding makes some of their distances a little smaller than
+    the multiple of 0.1 that they should be."""
     domain, number = ide.TokenDomain.midpoint(10), np.arange(10)
     attention = built(lambda: ide.Attention(WIDTH, HEADS, key=jax.random.key(0)))
     model = ide.StateModel(
