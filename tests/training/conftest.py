@@ -1,5 +1,6 @@
 """A small run on a text, which tests of its checkpoints, its data and its resumption share."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from ide_transformer import training
 RUN = Path("runs/small")
 
 
-def config(**sections):
-    return stub.config(data={"name": "text", "path": "text.txt"}, **sections)
+def config(*overrides, **sections):
+    return stub.config(*overrides, data={"name": "text", "path": "text.txt"}, **sections)
 
 
 def contents(there):
@@ -32,9 +33,7 @@ def whole(tmp_path_factory):
     """The folder of a text and of a run on it with two checkpoints."""
     there = tmp_path_factory.mktemp("whole")
     (there / "text.txt").write_text(TEXT)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(there)
-        patch.setattr(training.run, "plot_run", lambda *_: None)
+    with stub.known(), contextlib.chdir(there):
         training.train(config(), runs=RUN.parent)
     return there
 
@@ -50,7 +49,6 @@ def there(whole, tmp_path, monkeypatch):
     """A copy of the folder, in which the process is."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
     return tmp_path
 
 

@@ -44,9 +44,11 @@ class Stub(tasks.AbstractTask):
 
 @contextlib.contextmanager
 def known():
-    """While this lasts, configurations know the task; the tests of this folder do."""
+    """While this lasts, as it does in the tests of this folder, configurations know the task
+    and runs draw no figures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(names.FACES, tasks.AbstractTask, (tasks, sys.modules[__name__]))
+        patch.setattr(training.run, "plot_run", lambda *_: None)
         yield
 
 
@@ -81,12 +83,10 @@ def model_of(configuration, scale=0.3, **sizes):
 
 
 def train(runs, *overrides, **sections):
-    """The folder of a run, without its figures; its operators are feed-forwards, which compile
-    in half of the time."""
+    """The folder of a run; its operators are feed-forwards, which compile in half of the
+    time."""
     sections["model"] = {"operators": ["feed_forward"]} | sections.get("model", {})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.run, "plot_run", lambda *_: None)
-        return training.train(config(*overrides, **sections), runs=runs)
+    return training.train(config(*overrides, **sections), runs=runs)
 
 
 def resumed(run, runs, after, overrides=()):
@@ -96,9 +96,7 @@ def resumed(run, runs, after, overrides=()):
     for path in folder.checkpoints.glob("[0-9]*"):
         if int(path.name) > after:
             shutil.rmtree(path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.run, "plot_run", lambda *_: None)
-        return training.resume_run(folder.path, overrides, trust=True)
+    return training.resume_run(folder.path, overrides, trust=True)
 
 
 def losses(run):

@@ -26,20 +26,13 @@ DRAWN = {
         **{"average": 0.5, "accumulate": 2},
     },
 }
-STAGED = {
-    **{"data": {"name": "digits"}, "optimizer": {"kind": "muon"}},
-    "model": {
-        **{"kind": "image_stage", "class_token": True, "stages": [{"depth": 1}, {}]},
-        "operators": ["attention", "feed_forward"],
-    },
-}
+COARSE = {"intervals": 1, "tokens": 2}
 
 
 @pytest.fixture(scope="module")
 def refined(tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
-    mesh = {"intervals": 1, "tokens": 2}
-    return stub.train(runs, training={"refine": {0: mesh, 0.5: 2}})
+    return stub.train(runs, training={"refine": {0: COARSE, 0.5: 2}})
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +46,21 @@ def same_end(run, other):
     assert eqx.tree_equal(*ends)
 
 
-def test_a_run_that_is_refined_goes_on_to_the_same_bits(refined, tmp_path, capsys):
-    """From the last step before the mesh is refined; until then it has the coarse one."""
-    same_end(refined, stub.resumed(refined, tmp_path, 2))
-    assert "step 2: refined to 2 intervals" in capsys.readouterr().out
+def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(
+    refined, tmp_path, capsys
+):
+    """From the last step before the mesh is refined, at the same step; until then it has the
+    coarse one."""
+    evaluations = [line["field_evaluations"] for line in logged(refined.path) if "loss" in line]
+    assert evaluations == [1, 1, 2, 2] and refined.load_summary()["evaluations"] == 6
     assert refined.load_config().optimizer.schedule == "warmup_stable_decay"
     coarse, _ = training.load_run(refined.path, checkpoint=2)
     assert coarse.control.num_intervals == 1
-    evaluations = [line["field_evaluations"] for line in logged(refined.path) if "loss" in line]
-    assert evaluations == [1, 1, 2, 2]
-    assert json.loads(refined.summary.read_text())["evaluations"] == 6
+    longer = stub.resumed(refined, tmp_path / "longer", 2, ["training.steps=6"])
+    assert "step 2: refined to 2 intervals" in capsys.readouterr().out
+    whole = stub.train(tmp_path, training={"steps": 6, "refine": {0: COARSE, 2: 2}})
+    assert longer.load_config() == whole.load_config()
+    same_end(whole, longer)
 
 
 def test_a_run_on_several_meshes_goes_on_to_the_same_bits(drawn, tmp_path):
@@ -73,14 +71,6 @@ def test_a_run_on_several_meshes_goes_on_to_the_same_bits(drawn, tmp_path):
     assert evaluations == [(3, 2)[mesh] for mesh in meshes] and set(meshes) == {0, 1}
     summary = json.loads(drawn.summary.read_text())
     assert summary["evaluations"] == sum(evaluations) == 4 * summary["nfe"]
-
-
-@pytest.mark.heavy
-@pytest.mark.thorough
-def test_a_run_of_stages_goes_on_to_the_same_bits(tmp_path):
-    pytest.importorskip("sklearn")
-    run = stub.train(tmp_path / "whole", **STAGED)
-    same_end(run, stub.resumed(run, tmp_path / "cut", 2))
 
 
 def test_the_weights_that_are_evaluated(drawn, refined, monkeypatch):

@@ -25,6 +25,11 @@ SMALL = [
 BURGERS = ROOT / "configs/beds/burgers.yaml"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def stub_is_known():
+    """Not here, where runs draw their figures."""
+
+
 class Values(ide.FunctionInputs):
     """States that are the values themselves."""
 

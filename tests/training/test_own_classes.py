@@ -11,8 +11,6 @@ import yaml
 from running import logged, run_here
 from training import stub, test_build
 
-from ide_transformer import training
-
 
 INSIDE = {"operator": {"kind": "mine:Pull", "options": {"strength": 0.5}}}
 TREE = json.loads(json.dumps(test_build.OWN).replace("training.mine", "mine"))
@@ -28,7 +26,6 @@ def test_from_a_file_through_the_scripts(tmp_path, capsys, monkeypatch):
     (tmp_path / "digits.txt").write_text("0123456789" * 100)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
-    monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
     run_here(capsys, "train.py", "own.yaml")
     whole = logged(tmp_path / "runs/own")
     # Two layers, of two evaluations each.

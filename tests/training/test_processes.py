@@ -28,7 +28,6 @@ CHECKPOINTS = Path("runs/small/checkpoints")
 def here(tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_text(TEXT)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
 
 
 def write(**training):

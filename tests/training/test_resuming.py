@@ -9,15 +9,14 @@ from pathlib import Path
 import equinox as eqx
 import pytest
 from running import logged, run_here
-from training import stub
 from training.conftest import RUN, config, contents
 
 from ide_transformer import InputError, tasks, training
-from ide_transformer.training import stopping
+from ide_transformer.training import loading, stopping
 
 
-def resume():
-    return training.train(config(), runs=RUN.parent, resume=True)
+def resume(*overrides):
+    return training.train(config(*overrides), runs=RUN.parent, resume=True)
 
 
 def edited(path, change):
@@ -62,70 +61,51 @@ def test_a_refusal_leaves_the_run_as_it_was(half, message):
     assert contents(half) == before
 
 
-def test_a_run_goes_on_and_a_finished_one_is_left_alone(half, end):
-    log = half / RUN / "metrics.jsonl"
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    slower = [line | {"seconds": 1e4 * line["step"]} for line in lines]
-    written = "".join(json.dumps(line) + "\n" for line in slower)
-    log.write_text(written + '{"step": 5, "lo')
-    run = resume()
-    steps = [line["step"] for line in training.read_metrics(run.metrics) if "loss" in line]
-    assert steps == [1, 2, 3, 4]
-    assert eqx.tree_equal(training.load_run(run.path)[0], end)
-    summary = run.load_summary()
-    # The time of all starts, also that after the checkpoint of step 2.
-    assert summary["steps"] == 4 and 4e4 < summary["seconds"] < 5e4
-    before = contents(half)
-    assert resume().path == run.path
-    assert contents(half) == before
-
-
-def test_a_run_goes_on_by_its_name_with_its_own_configuration(half, capsys):
+def test_a_run_goes_on_by_its_name_and_a_finished_one_is_left_alone(half, end, capsys):
+    """A line that a kill cut short is made again; what is logged and kept may change."""
     run = training.RunFolder(RUN)
+    lines = [line | {"seconds": 1e4 * line["step"]} for line in logged(RUN)]
+    slower = "".join(json.dumps(line) + "\n" for line in lines)
+    run.metrics.write_text(slower + '{"step": 5, "lo')
     with run.sole_use(), pytest.raises(InputError, match="another process is training"):
         resume()
     with pytest.raises(InputError, match=r"training.seed: 0 there, 5 here"):
-        training.train(config(training={"seed": 5}), runs=RUN.parent, resume=True)
+        resume("training.seed=5")
     again = "train.py", "small", "--resume"
     output = run_here(capsys, *again, "training.seed=5", expected=2)
     assert "training.seed: " in output and "training.steps, training.trackers and" in output
-    # What is logged and kept may change.
-    assert "validation_loss" in run_here(capsys, *again, "training.log_every=4")
-    assert [x["step"] for x in training.read_metrics(run.metrics) if "loss" in x] == [1, 2, 4]
+    output = run_here(capsys, *again, "training.log_every=4")
+    assert "small: going on from step 2; steps 3 to 4 are made again" in output
+    assert [x["step"] for x in logged(RUN) if "loss" in x] == [1, 2, 4]
+    assert eqx.tree_equal(training.load_run(RUN)[0], end)
     assert run.load_config().training.log_every == 4
-    assert "no run large in runs" in run_here(
-        capsys, "train.py", "large", "--resume", expected=2
-    )
+    # The time of all starts, also that after the checkpoint of step 2.
+    summary = run.load_summary()
+    assert summary["steps"] == 4 and 4e4 < summary["seconds"] < 5e4
+    before = contents(half)
+    assert resume().path == RUN and contents(half) == before
+    said = run_here(capsys, "train.py", "large", "--resume", expected=2)
+    assert "no run large in runs" in said
 
 
-def test_what_a_start_does_with_a_run_that_is_not_finished_is_said(half, end, capsys):
-    resume()
-    assert "small: going on from step 2; steps 3 to 4 are made again" in capsys.readouterr().out
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_run_without_a_checkpoint_begins_again(half, end, capsys, monkeypatch):
     shutil.rmtree(RUN / "checkpoints")
     (RUN / "checkpoints").mkdir()
-    (RUN / "summary.json").unlink()
     with pytest.raises(InputError, match=r"small has no checkpoint yet: .*_every=2 steps"):
         training.load_run(RUN)
-    training.train(config(), runs=RUN.parent)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training.run.Loop, "run", interrupted)
+        training.train(config(), runs=RUN.parent)
     beside = "small is not finished (step 0 of 4), and --resume would go on with it; this is a"
     assert beside in (said := capsys.readouterr().out) and "new run, runs/small-2" in said
+    shutil.rmtree("runs/small-2")
     assert resume().path == RUN
     assert "no checkpoint yet: it begins again at step 0" in capsys.readouterr().out
     assert eqx.tree_equal(training.load_run(RUN)[0], end)
-
-
-def test_a_run_that_is_made_longer_is_the_run_of_that_length(tmp_path):
-    """From before its decay on, and with refinements at the same steps."""
-    kept = "optimizer.schedule=warmup_stable_decay", "training.keep=9"
-    of_ten, of_five = "training.refine={0: 1, 2: 2}", "training.refine={0: 1, 0.4: 2}"
-    whole = stub.train(tmp_path / "whole", *kept, of_ten, "training.steps=10")
-    short = stub.train(tmp_path, *kept, of_five, "training.steps=5")
-    longer = stub.resumed(short, tmp_path / "longer", 3, ["training.steps=10"])
-    again = stub.resumed(longer, tmp_path / "again", 5)
-    assert again.load_config() == whole.load_config()
-    for run in (longer, again):
-        assert logged(run.path) == logged(whole.path)
-        assert eqx.tree_equal(training.load_run(run.path)[0], training.load_run(whole.path)[0])
 
 
 def test_a_cosine_begins_again_at_its_rate_on_request(there, capsys, monkeypatch):
@@ -136,9 +116,7 @@ def test_a_cosine_begins_again_at_its_rate_on_request(there, capsys, monkeypatch
     replace = Path.replace
 
     def killed(self, target):
-        if target.name == "config.yaml":
-            raise KeyboardInterrupt
-        return replace(self, target)
+        return interrupted() if target.name == "config.yaml" else replace(self, target)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "replace", killed)
@@ -147,48 +125,48 @@ def test_a_cosine_begins_again_at_its_rate_on_request(there, capsys, monkeypatch
     run_here(capsys, *longer, "--restart")
     run = training.RunFolder(RUN)
     assert run.load_config().optimizer.restarts == {4: 4} and run.load_summary()["steps"] == 8
-    again = stub.resumed(run, there / "again", 6)
-    assert eqx.tree_equal(training.load_run(again.path)[0], training.load_run(RUN)[0])
-
-
-CONSTANT = {
-    ("training.steps=8", "--restart"): "rates of a run of training.steps=8; drop it",
-    ("training.steps=3",): "4 there, 3 here.* as many training.steps",
-    ("training.steps=8", "model.std=0.1"): "model.std: .* only",
-}
-DECAYING = {("training.steps=8", "--restart"): r"step 4 on .*decay\). Start a new"}
+    # Also by the configuration with which it began, it would go on so.
+    again = loading.configuration_of(run, config("training.steps=8"), restart=False)
+    assert again.optimizer.restarts == {4: 4}
 
 
 @pytest.mark.parametrize(
-    ("schedule", "refused"),
-    [("constant", CONSTANT), ("warmup_stable_decay optimizer.decay=0.6", DECAYING)],
+    ("schedule", "overrides", "message"),
+    [
+        ("constant", "training.steps=8 --restart", "rates of a run of training.steps=8; drop"),
+        ("constant", "training.steps=3", "4 there, 3 here.* as many training.steps"),
+        ("constant", "training.steps=8 model.std=0.1", "model.std: .* only"),
+        (
+            *("warmup_stable_decay optimizer.decay=0.6", "training.steps=8 --restart"),
+            r"step 4 on .*decay\). Start a new",
+        ),
+    ],
 )
-def test_a_run_that_cannot_be_made_longer_is_left_alone(schedule, refused, tmp_path):
-    path = stub.train(tmp_path, *f"optimizer.schedule={schedule}".split()).path
-    before = contents(path)
-    for (*overrides, last), message in refused.items():
-        overrides += [last] * (last != "--restart")
-        with pytest.raises(InputError, match=message):
-            training.resume_run(path, overrides, restart=last == "--restart")
-        assert contents(path) == before
+def test_a_run_that_cannot_be_made_longer_is_left_alone(there, schedule, overrides, message):
+    own = config(*f"optimizer.schedule={schedule}".split())
+    (RUN / "config.yaml").write_text(training.dump_config(own))
+    before, given = contents(there), overrides.split()
+    restart = "--restart" in given
+    with pytest.raises(InputError, match=message):
+        training.resume_run(RUN, [x for x in given if "=" in x], restart=restart)
+    assert contents(there) == before
 
 
-def test_a_run_that_is_asked_to_stop_saves_a_checkpoint_and_goes_on(tmp_path, monkeypatch):
-    whole, batch, asked = stub.train(tmp_path / "whole"), stub.Stub.batch, []
+def test_a_run_that_is_asked_to_stop_saves_a_checkpoint_and_goes_on(there, end, monkeypatch):
+    batch, asked = tasks.LanguageTask.part_of_batch, []
 
-    def ask(self, step, size, seed):
-        if step == 2 and size == 4 and not asked:
+    def ask(self, step, *arguments):
+        if step == 2 and not asked:
             asked.append(signal.raise_signal(signal.SIGTERM))
-        return batch(self, step, size, seed)
+        return batch(self, step, *arguments)
 
-    monkeypatch.setattr(stub.Stub, "batch", ask)
+    monkeypatch.setattr(tasks.LanguageTask, "part_of_batch", ask)
     monkeypatch.setattr(stopping, "_GRACE", 600.0)  # or a busy machine loses this process
     with pytest.raises(training.Stopped, match=r"Stopped after step \d; go on with --resume"):
-        stub.train(tmp_path)
-    monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
-    run = training.resume_run(tmp_path / "small")
-    assert asked and logged(run.path) == logged(whole.path)
-    assert eqx.tree_equal(training.load_run(run.path)[0], training.load_run(whole.path)[0])
+        training.train(config(), runs=Path("again"))
+    run = training.train(config(), runs=Path("again"), resume=True)
+    assert asked and logged(run.path) == logged(RUN)
+    assert eqx.tree_equal(training.load_run(run.path)[0], end)
 
 
 @pytest.mark.heavy

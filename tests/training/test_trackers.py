@@ -10,6 +10,7 @@ import threading
 
 import pytest
 from training import stub
+from training.conftest import config
 
 from ide_transformer import InputError, training
 from ide_transformer.training.trackers import AbstractTracker, InBackground, JsonLines
@@ -125,16 +126,15 @@ class Own(Recorder):
 """
 
 
-def test_a_run_tells_a_tracker_of_your_own_what_it_logs(tmp_path, monkeypatch):
+def test_a_run_tells_a_tracker_of_your_own_what_it_logs(there, monkeypatch):
     """Also where the run is resumed from an earlier checkpoint."""
-    (tmp_path / "own_tracker.py").write_text(OWN)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
-    config = stub.config("training.trackers=[own_tracker:Own]")
-    run = training.train(config, runs=tmp_path)
+    (there / "own_tracker.py").write_text(OWN)
+    monkeypatch.syspath_prepend(there)
+    own = config("training.trackers=[own_tracker:Own]")
+    run = training.train(own, runs=there / "told")
     lines = [("log", x.pop("step"), x) for x in training.read_metrics(run.metrics)]
     shutil.rmtree(run.checkpoints / "4")
-    training.train(config, runs=tmp_path, resume=True)
+    training.train(own, runs=there / "told", resume=True)
     made = importlib.import_module("own_tracker").Own.made
     for tracker, after in zip(made, (0, 2), strict=True):
         (_, path, values, step), *calls = tracker.calls

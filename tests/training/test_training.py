@@ -12,6 +12,11 @@ from running import run_here
 TEXT = "The quick brown fox jumps over the lazy dog; who knows why?\n" * 20
 
 
+@pytest.fixture(scope="module", autouse=True)
+def stub_is_known():
+    """Not here, where runs draw their figures."""
+
+
 @pytest.fixture
 def train(tmp_path, capsys):
     """The script, on a text; its output."""

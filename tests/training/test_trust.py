@@ -1,17 +1,17 @@
 """A run that somebody sends runs none of its own code without a word, and one whose outputs
 depend on later tokens is not used."""
 
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from running import run_here
-from training import stub
+from training.conftest import RUN
 
 import ide_transformer as ide
 from ide_transformer import training
+from ide_transformer.training.names import names_of_code
 
 
 CODE = """
@@ -23,21 +23,11 @@ def f(x):
 """
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    """A run that names no code."""
-    operators = ["attention", "feed_forward"]
-    return stub.train(tmp_path_factory.mktemp("plain"), model={"operators": operators})
-
-
 @pytest.fixture
-def gift(plain, tmp_path, monkeypatch):
-    """The run, in whose configuration a module of the current folder was written."""
-    folder = tmp_path / "runs/gift"
-    shutil.copytree(plain.path, folder)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
-    (tmp_path / "act.py").write_text(CODE)
+def gift(there):
+    """A run, in whose configuration a module of the current folder was written."""
+    folder = RUN.rename("runs/gift")
+    Path("act.py").write_text(CODE)
     names(folder, "act:f")
     yield folder
     for name in [name for name in sys.modules if name.split(".")[0] in ("act", "runs")]:
@@ -84,7 +74,7 @@ def test_code_that_is_trusted_is_run(gift, capsys):
         ide.load_run("runs/gift")
     assert "loss" in run_here(capsys, "evaluate.py", "runs/gift", "--trust")
     assert Path("ran").exists()
-    assert ide.load_run("runs/gift", trust=True)[0].inputs.embedding.shape == (5, 4)
+    assert ide.load_run("runs/gift", trust=True)[0].inputs.features == 4
 
 
 def test_names_that_the_user_wrote_need_no_trust(gift, capsys):
@@ -116,8 +106,6 @@ def test_what_is_never_imported_or_called(gift, capsys):
 
 
 def test_names_are_found_wherever_they_stand():
-    from ide_transformer.training.names import names_of_code
-
     tree = {
         "data": {"path": "a:b", "options": {"x": ["my.data:Set"]}},
         "solver": {"kind": "strang(mine:Heun)"},
@@ -131,10 +119,9 @@ def test_names_are_found_wherever_they_stand():
     }
 
 
-def test_a_leak_that_was_trained_is_refused(plain, monkeypatch):
-    """Its attention saw all tokens, and the task says now that it may not."""
+def test_a_leak_that_was_trained_is_refused(there, monkeypatch):
+    """Its attention saw all tokens."""
     offers = training.build.offers_of
-    monkeypatch.setattr(stub.Stub, "causal", True)
     monkeypatch.setattr(training.build, "offers_of", lambda x, causal: offers(x, causal=False))
     with pytest.raises(ide.InputError, match="operator 0, Attention, sees later tokens"):
-        training.load_run(plain.path)
+        training.load_run(RUN)
