@@ -82,14 +82,21 @@ def mean_over_tokens(outputs, inputs):
     return jnp.mean(outputs, axis=-2)
 
 
-def by_hand(model, sequence):
-    """The outputs after these (layer, operator) or (layer, operator, h) steps, one written
-    after the other."""
-    u, domain = _embed(model)
+def states_by_hand(model, sequence, inputs=HELD_OUT):
+    """The states before and after each of these (layer, operator) or (layer, operator, h)
+    steps."""
+    u, domain = _embed(model, inputs)
+    states = [u]
     for layer, index, *h in sequence:
         (h,) = h or (1.0,)
         u = _step(model, jnp.asarray(float(layer)), index, jnp.asarray(h), u, domain)
-    return _read_out(model, u)
+        states.append(u)
+    return states
+
+
+def by_hand(model, sequence, inputs=HELD_OUT):
+    """The outputs after these steps, one written after the other."""
+    return _read_out(model, states_by_hand(model, sequence, inputs)[-1])
 
 
 def layer_by_layer(layers):
@@ -97,8 +104,8 @@ def layer_by_layer(layers):
 
 
 @eqx.filter_jit
-def _embed(model):
-    return model.embed(HELD_OUT)
+def _embed(model, inputs):
+    return model.embed(inputs)
 
 
 @eqx.filter_jit

@@ -1,9 +1,8 @@
 """Error budgets: of known errors, against what is measured, and of a run."""
 
-import json
+from types import SimpleNamespace
 from typing import ClassVar
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,12 +12,14 @@ from running import run_here
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.dynamics import FunctionSolve
+from ide_transformer.studies import resolution
 from ide_transformer.studies.resolution import (
     problem_of,
     random_problem,
     refinement_errors,
     tried_budget,
 )
+from ide_transformer.training.loading import build_start
 
 
 class Known(FunctionSolve):
@@ -144,41 +145,20 @@ def test_what_the_script_refuses(capsys, tmp_path):
 
 
 @pytest.mark.heavy
-def test_a_run_with_resolutions_drawn_in_training(capsys, tmp_path, monkeypatch):
-    """Its model is a problem between functions, and the script measures losses of it."""
-    meshes = [{"tokens": 8, "width": 8}, {"tokens": 12, "width": 12, "intervals": 4}]
+def test_the_problem_of_a_run_has_the_functions_of_its_task(monkeypatch):
     config = training.Config.model_validate(
         {
-            "name": "small",
-            "data": {"name": "burgers_interval", "options": {"held_out_samples": 8}},
+            "data": {"name": "burgers_interval", "options": {"held_out_samples": 3}},
             "model": {
                 **{"kind": "operator_model", "width": 12, "modes": 4, "basis": "cosine"},
                 **{"heads": 2, "depth": 2, "context": 8, "options": {"modes": 2}},
             },
-            "control": {"kind": "chebyshev", "options": {"terms": 2}},
-            "optimizer": {"warmup": 1},
-            "training": {"steps": 8, "batch_size": 4, "log_every": 1, "meshes": meshes},
         }
     )
-    monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
-    run = training.train(config, runs=tmp_path).path
-    lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
-    evaluations = {x["field_evaluations"] for x in lines if "field_evaluations" in x}
-    assert evaluations == {2.0, 4.0}
-    loaded = training.load_model(run)
-    assert loaded.model.features == 12 and loaded.model.space.modes == 4
-
-    solve = problem_of(loaded, samples=3)
-    batch = next(training.evaluation_task(loaded).held_out(3, 3))
+    task, model, _ = build_start(config)
+    monkeypatch.setattr(resolution, "evaluation_task", lambda loaded: task)
+    solve = problem_of(SimpleNamespace(model=model, path="run"), samples=3)
+    assert solve.domain.num_tokens == 8 and solve.has_functions
+    batch = next(task.held_out(3, 3))
     np.testing.assert_allclose(solve.inputs(solve.domain.points), batch.inputs, atol=1e-6)
     assert solve.outputs(solve.domain).dtype == jnp.float64
-
-    options = "--mesh", "tokens=10,width=6,intervals=3", "--part", "test"
-    run_here(capsys, "evaluate.py", run, *options, "--json", tmp_path / "losses.json")
-    rows = json.loads((tmp_path / "losses.json").read_text())
-    assert [row["tokens"] for row in rows] == [10]
-    task = training.evaluation_task(loaded, None, 10)
-    model = loaded.model.on(ide.Mesh(width=6)).on(ide.Mesh(intervals=3))
-    batch = next(task.held_out(8, part="test"))
-    loss = eqx.filter_jit(task.loss)(model, batch).loss
-    assert rows[0]["loss"] == pytest.approx(float(loss), rel=1e-5)

@@ -1,13 +1,11 @@
-"""Error budgets of every kind of scheme, against a solve that does not split; what has none."""
-
-import functools as ft
+"""Error budgets of every kind of scheme, and models that have none."""
 
 import diffrax
 import jax
 import jax.numpy as jnp
+import layered_models
 import pytest
-from helpers import fast_first
-from layered_models import model_of
+from helpers import built
 
 import ide_transformer as ide
 from ide_transformer.dynamics import FunctionSolve, refinements
@@ -15,7 +13,7 @@ from ide_transformer.solvers import inconsistent, with_sub_solver
 from ide_transformer.studies.convergence import schemes
 
 
-WIDTH, POINTS = 8, 12
+WIDTH, POINTS, EXACT = 8, 12, diffrax.Dopri8()
 SOLVERS = {name: entry.free or entry.sphere for name, entry in schemes().items()}
 CONSISTENT = [name for name, solver in SOLVERS.items() if inconsistent(solver) is None]
 
@@ -30,86 +28,36 @@ def wave(points):
     return jnp.sin(3 * points[:, 0])
 
 
-def model_with(block, solver, constraint=None, grid="gauss_legendre"):
-    """A model with points whose error is far below that of four steps."""
-    constraint = ide.Free() if constraint is None else constraint
-    return ide.OperatorModel(
-        POINTS,
-        WIDTH,
-        control=ide.Tied(block, 1),
-        constraint=constraint,
-        discretization=ide.Discretization(solver, steps_per_interval=4),
-        modes=1,
-        grid=grid,
-        input_normalization=constraint,
-        output_normalization=ide.Free(),
-        std=0.5,
-        key=jax.random.key(3),
+def block(attention=True):
+    norm, key = ide.LayerNorm(eps=1e-2), jax.random.key(0)
+    inside = ide.FeedForward(WIDTH, normalization=norm, std=0.3, key=key)
+    outside = ide.Attention(WIDTH, 2, normalization=norm, std=0.3, key=key)
+    return (outside, inside) if attention else (inside,)
+
+
+def model_of(solver, make_block=block, grid="gauss_legendre"):
+    return built(
+        lambda: ide.OperatorModel(
+            POINTS,
+            WIDTH,
+            control=ide.Tied(make_block(), 1),
+            constraint=ide.Free(),
+            discretization=ide.Discretization(solver, steps_per_interval=4),
+            modes=1,
+            grid=grid,
+            output_normalization=ide.Free(),
+            key=jax.random.key(3),
+        )
     )
-
-
-@ft.cache
-def block_of(kind):
-    """The operators that a scheme needs."""
-    norm = ide.Free() if kind == "paper" else ide.LayerNorm(eps=1e-2)
-    second = ide.FeatureIntegral if kind == "paper" else ide.FeedForward
-    keys = jax.random.split(jax.random.key(0), 3)
-    block = (
-        ide.Attention(WIDTH, 2, normalization=norm, std=0.3, key=keys[0]),
-        second(WIDTH, normalization=norm, std=0.3, key=keys[1]),
-    )
-    damping = ide.Damping(0.5 + jax.random.uniform(keys[2], (WIDTH,)))
-    return (*block, damping) if kind == "damped" else block
-
-
-def named(name):
-    """The model that is solved by a scheme of this name."""
-    kind = schemes()[name].block
-    constraint = ide.Sphere() if kind == "paper" else None
-    return model_with(block_of(kind), SOLVERS[name], constraint)
-
-
-def refined_splitting(model):
-    return refinements(FunctionSolve(model, wave, POINTS)).get("splitting")
-
-
-def error_of(model):
-    """Against many steps of an unsplit Runge–Kutta method on twice the points."""
-    exact = model.with_solver(diffrax.Tsit5(), steps_per_interval=32)
-    exact = FunctionSolve(exact, wave, 2 * POINTS).outputs(model.domain)
-    error = FunctionSolve(model, wave, POINTS).outputs(model.domain) - exact
-    return float(jnp.linalg.norm(error) / jnp.linalg.norm(exact))
 
 
 def test_every_splitting_has_an_error_of_its_own():
     for name in CONSISTENT:
-        assert (refined_splitting(named(name)) is not None) == splits(name), name
-    one = model_with(block_of("transformer")[:1], ide.Strang())
+        refined = refinements(FunctionSolve(model_of(SOLVERS[name]), wave, POINTS))
+        assert ("splitting" in refined) == splits(name), name
+    one = model_of(ide.Strang(), lambda: block(attention=False))
     one = FunctionSolve.of(one, wave, None)
     assert one.tokens == POINTS and list(refinements(one)) == ["tokens", "depth"]
-
-
-@pytest.mark.parametrize(
-    "name",
-    fast_first(
-        0,
-        [
-            "strang(heun), exact damping",
-            "algebraically_reversible(strang(heun))",
-            "parallel_splitting(heun)",
-        ],
-        heavy=1,
-    ),
-)
-def test_the_parts_make_up_the_error(name):
-    model = named(name)
-    budget = ide.error_budget(model, wave)
-    assert budget.total == pytest.approx(error_of(model), rel=0.01, abs=1e-6)
-    assert sum(part.share for part in budget.parts) == pytest.approx(budget.total, rel=1e-6)
-    exact = with_sub_solver(SOLVERS[name], diffrax.Dopri8())
-    exact = model.with_solver(exact, steps_per_interval=4)
-    (splitting,) = (part for part in budget.parts if part.resolution == "splitting")
-    assert splitting.size == pytest.approx(error_of(exact), rel=0.01, abs=1e-6)
 
 
 class Opposite(ide.AbstractSequentialSplitting):
@@ -133,17 +81,22 @@ class Opposite(ide.AbstractSequentialSplitting):
     ids=repr,
 )
 def test_a_splitting_is_refined_by_the_symmetric_one_or_shorter_steps(solver, finer, steps):
-    refined = refined_splitting(model_with(block_of("transformer"), solver))
+    solve = FunctionSolve(model_of(solver), wave, POINTS)
+    refined = refinements(solve)["splitting"]
     assert refined.model.discretization.solver == finer
     assert refined.described("splitting") == f"Strang, {steps} steps"
+    flows = solve.with_exact_flows().model.discretization
+    assert (flows.solver, flows.steps_per_interval) == (with_sub_solver(solver, EXACT), 4)
+    exact = solve.exact().model.discretization
+    assert (exact.solver, exact.steps_per_interval) == (EXACT, 8)
 
 
 def changed(**options):
-    return model_with(block_of("transformer"), ide.Strang()).with_options(**options)
+    return model_of(ide.Strang()).with_options(**options)
 
 
 NONE = {
-    "inputs of the model are TextInputs": model_of,
+    "inputs of the model are TextInputs": layered_models.model_of,
     r"with_options\(stepsize_controller=None\)": lambda: changed(
         solver=diffrax.Tsit5(),
         steps_per_interval=1,
@@ -153,8 +106,8 @@ NONE = {
     "shorter steps HeavyBall does not converge": lambda: changed(solver=ide.HeavyBall()),
     "shorter steps LearnedMultistep does not": lambda: changed(solver=ide.LearnedMultistep(4)),
     "shorter steps Nesterov does not": lambda: changed(solver=ide.projected(ide.Nesterov())),
-    "at those of the model.*Diffusion needs tokens": lambda: model_with(
-        (ide.Diffusion(0.1),), ide.Strang(), grid="midpoint"
+    "at those of the model.*Diffusion needs tokens": lambda: model_of(
+        ide.Strang(), lambda: (ide.Diffusion(0.1),), grid="midpoint"
     ),
 }
 

@@ -4,11 +4,10 @@ import itertools
 
 import diffrax
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import WIDTH, largest, make_block
+from helpers import WIDTH, largest
 from layered_models import (
     CALIBRATION,
     HELD_OUT,
@@ -37,20 +36,17 @@ def test_padded_tokens_do_not_enter_an_error():
 
 
 def test_a_layer_that_does_nothing_goes_first():
+    """What is left costs its budget and is an ordinary model."""
     model = model_of(scales=(1.0, 0.0, 1.0, 1.0))
     assert coarsen(model, float(LAYERS), CALIBRATION) is model
     native, first = itertools.islice(coarsenings(model, CALIBRATION, fit=None), 2)
     assert (native.evaluations, first.evaluations) == (LAYERS, LAYERS - 1)
     assert first.steps[:, 0].tolist() == ["0", "2", "3"] and first.error < 1e-12
     assert largest(outputs(first.model), outputs(model)) < 1e-12
-
-
-def test_a_coarsened_model_costs_its_budget_and_is_an_ordinary_model():
-    coarse = coarsen(model_of("post-norm"), 3.5, CALIBRATION, fit=None)
+    coarse = coarsen(model, 3.5, CALIBRATION, fit=None)
     assert field_evaluations(coarse, HELD_OUT) == 3
-    strang = coarse.with_solver(ide.projected(ide.Strang(diffrax.Heun())), steps_per_interval=2)
-    shape = eqx.filter_eval_shape(strang, HELD_OUT).shape
-    assert shape == (*HELD_OUT.shape, VOCABULARY)
+    strang = coarse.with_solver(ide.Strang(diffrax.Heun()), steps_per_interval=2)
+    assert eqx.filter_eval_shape(strang, HELD_OUT).shape == (*HELD_OUT.shape, VOCABULARY)
 
 
 @pytest.mark.heavy
@@ -92,19 +88,3 @@ def test_no_coarsening_is_worse_than_a_choice_of_layers_where_it_was_chosen():
 def test_a_budget_below_one_interval_is_refused():
     with pytest.raises(ide.InputError, match=r"evaluations=0\.5.*makes 1 with LieTrotter"):
         coarsen(model_of(), 0.5, CALIBRATION)
-
-
-@pytest.mark.heavy
-@pytest.mark.thorough
-def test_a_budget_below_that_of_the_first_step_of_a_scheme_is_refused():
-    """Adams–Bashforth makes two evaluations in its first step and one in each that follows; on
-    layers every step is a first one."""
-    theta = ide.PiecewiseLinear.build(make_block, 2, key=jax.random.key(1))
-    constraint = ide.Tied(ide.Free(), 2)
-    smooth = eqx.tree_at(
-        lambda m: (m.control, m.constraint),
-        model_of().with_solver(ide.AdamsBashforth(2)),
-        (theta, constraint),
-    )
-    with pytest.raises(ide.InputError, match=r"evaluations=1\.6, but one interval .* makes 2"):
-        coarsen(smooth, 1.6, CALIBRATION, fit=None)

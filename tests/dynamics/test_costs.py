@@ -1,23 +1,21 @@
-"""Running costs: their values and gradients by NumPy, and their orders; a linear–quadratic
-problem by three methods."""
+"""Running costs: their values and gradients by NumPy; a linear–quadratic problem by its
+normal equations."""
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from helpers import WIDTH, built_control, largest, make_block
-from layered_models import HELD_OUT, LAYERS, model_of
-from scipy.integrate import solve_ivp
+from layered_models import HELD_OUT, model_of
 
 import ide_transformer as ide
 from ide_transformer import dynamics
 from ide_transformer.dynamics import Path
 
 
-INPUTS = HELD_OUT[:1, :3]
+INPUTS, H, NUMBER = HELD_OUT[:1, :3], 0.5, 3
 COSTS = {
     "transport": dynamics.Transport(1.0),
     "rest": dynamics.Transport(1.0, 0.75),
@@ -25,91 +23,102 @@ COSTS = {
     "smoothness": dynamics.Smoothness(1.0),
     # At work at all depths; with as many products as numbers of a state, and with few.
     "contraction": dynamics.Contraction(1.0, -50.0, 3 * WIDTH),
-    "estimate": dynamics.Contraction(1.0, -50.0),
+    "estimate": dynamics.Contraction(1.0, -50.0, 6),
     "violation": dynamics.ConstraintViolation(1.0, ide.RMSSphere(2.0)),
 }
 
 
-def middles(states):
-    return (states[1:] + states[:-1]) / 2
+@pytest.fixture(scope="module")
+def model():
+    """Its weights are linear between knots, on intervals that are shorter than layers."""
+    knots = built_control(make_block, NUMBER, ide.PiecewiseLinear).knots
+    return eqx.tree_at(
+        lambda m: (m.control, m.constraint),
+        model_of(),
+        (ide.PiecewiseLinear(knots, H), ide.Tied(ide.Free(), NUMBER, H)),
+    )
 
 
-def log_norm(model, layer, u):
-    """The logarithmic norm of the field of a layer, from its Jacobian."""
-    equation, _ = model.initial_value_problem(INPUTS)
-    jacobian = jax.jacobian(lambda u: equation.vector_field(layer + 0.5, u))(u)
-    matrix = jacobian.reshape(u.size, u.size)
-    return jnp.linalg.eigvalsh((matrix + matrix.T) / 2)[-1]
+def with_control(model, control):
+    return eqx.tree_at(lambda m: m.control, model, control)
 
 
 @eqx.filter_jit
-def costs_of(model, costs=COSTS):
+def costs_and_slope(model):
+    """The costs, the states, and the slope of the contraction where the states are fixed."""
     path = Path.of(model, INPUTS)
-    return {name: cost(path) for name, cost in costs.items()}, path.states
+
+    def costs(control):
+        there = path._replace(model=with_control(model, control))
+        found = {name: cost(there) for name, cost in COSTS.items()}
+        return found["contraction"], found
+
+    (_, found), slope = eqx.filter_value_and_grad(costs, has_aux=True)(model.control)
+    return found, path.states, slope
 
 
-def test_the_costs_of_layers_are_those_of_numpy():
-    model = model_of()
-    found, states = costs_of(model)
+@eqx.filter_jit
+def contraction_by_hand(model, middles):
+    """The logarithmic norms of the field in the middle of intervals, from its Jacobian, and the
+    slope of their integral."""
+
+    def integral(control):
+        equation, _ = with_control(model, control).initial_value_problem(INPUTS)
+
+        def log_norm(t, u):
+            jacobian = jax.jacobian(lambda u: equation.vector_field(t, u))(u)
+            matrix = jacobian.reshape(u.size, u.size)
+            return jnp.linalg.eigvalsh((matrix + matrix.T) / 2)[-1]
+
+        depths = H * (jnp.arange(NUMBER) + 0.5)
+        norms = jax.lax.map(lambda given: log_norm(*given), (depths, middles))
+        return H * jnp.sum(norms), norms
+
+    (_, norms), slope = eqx.filter_value_and_grad(integral, has_aux=True)(model.control)
+    return norms, slope
+
+
+def test_costs_are_those_of_numpy(model):
+    found, states, slope = costs_and_slope(model)
     u = np.asarray(states)
-    weights = [np.asarray(x) for x in jax.tree.leaves(model.control.blocks)]
-    sizes = np.sqrt(np.mean(np.asarray(middles(u)) ** 2, axis=-1))
-    norms = [log_norm(model, layer, x) for layer, x in enumerate(middles(states))]
+    knots = [np.asarray(x) for x in jax.tree.leaves(model.control.knots)]
+    middles = (u[1:] + u[:-1]) / 2
+    sizes = np.sqrt(np.mean(middles**2, axis=-1))
+    norms, slope_by_hand = contraction_by_hand(model, middles)
     expected = {
-        "transport": np.sum(np.mean(np.diff(u, axis=0) ** 2, axis=(1, 2, 3))),
-        "rest": np.mean((u[-1] - u[-2]) ** 2),
-        "energy": sum(np.sum(x**2) for x in weights),
-        "smoothness": sum(np.sum(np.diff(x, axis=0) ** 2) for x in weights),
-        "contraction": sum(norms) + 50 * LAYERS,
-        "violation": np.sum(np.mean((sizes / 2 - 1) ** 2, axis=(1, 2))),
+        "transport": np.sum(np.mean(np.diff(u, axis=0) ** 2, axis=(1, 2, 3))) / H,
+        "rest": np.mean((u[-1] - u[-2]) ** 2) / H,
+        "energy": H * sum(np.sum((x[1:] + x[:-1]) ** 2) / 4 for x in knots),
+        "smoothness": sum(np.sum(np.diff(x, axis=0) ** 2) for x in knots) / H,
+        "contraction": H * sum(norms + 50),
+        "violation": H * np.sum(np.mean((sizes / 2 - 1) ** 2, axis=(1, 2))),
     }
     for name, value in expected.items():
         assert float(found[name]) == pytest.approx(float(value), rel=1e-9), name
-    assert 0.8 * sum(norms) < found["estimate"] - 50 * LAYERS < sum(norms)
-
-
-def test_the_gradient_of_contraction_is_that_of_the_eigenvalue():
-    model = model_of()
-    _, states = costs_of(model)
-
-    @eqx.filter_grad
-    def slope(control, exact):
-        changed = eqx.tree_at(lambda m: m.control, model, control)
-        if exact:
-            return sum(log_norm(changed, n, x) for n, x in enumerate(middles(states)))
-        return COSTS["contraction"](Path(changed, INPUTS, states))
-
-    found, expected = (eqx.filter_jit(slope)(model.control, exact) for exact in (False, True))
-    pairs = zip(*map(jax.tree.leaves, (found, expected)), strict=True)
+    assert 0.8 * sum(norms) < found["estimate"] / H - 50 * NUMBER < sum(norms)
+    pairs = zip(*map(jax.tree.leaves, (slope, slope_by_hand)), strict=True)
     assert max(largest(a, b) for a, b in pairs) < 1e-8
 
 
-@pytest.mark.parametrize(("solver", "order"), [(diffrax.Euler(), 1), (diffrax.Heun(), 2)])
-def test_integrals_have_the_order_of_the_scheme(solver, order):
-    control = built_control(lambda key: make_block(key)[1:], 3, ide.Chebyshev)
-    model = eqx.tree_at(
-        lambda m: (m.control, m.constraint), model_of(), (control, ide.Tied(ide.Free(), 3))
-    )
-    model = model.with_solver(solver)
-    # Costs of the weights alone do not depend on the scheme.
-    orders = dict.fromkeys(COSTS, order) | {"energy": 2, "smoothness": 2}
-    del orders["contraction"], orders["rest"]
-    costs = {name: COSTS[name] for name in orders}
-    numbers = [12, 24, 48, 96, 192]
-    found = [costs_of(model.on(ide.Mesh(intervals=n)), costs)[0] for n in numbers]
-    for name, expected in orders.items():
-        errors = np.abs(np.diff([float(x[name]) for x in found]))
-        slope = -np.polyfit(np.log(numbers[:-1]), np.log(errors), 1)[0]
-        assert slope == pytest.approx(expected, abs=0.2), (name, errors)
+def test_smoothness_of_layers_is_that_of_their_differences():
+    model = model_of()
+    found = eqx.filter_jit(COSTS["smoothness"])(Path(model, None, None))
+    leaves = jax.tree.leaves(model.control.blocks)
+    expected = sum(np.sum(np.diff(np.asarray(x), axis=0) ** 2) for x in leaves)
+    assert float(found) == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_own_constraint_is_violated_between_knots_alone():
-    model = model_of("sphere")
-    path = eqx.filter_jit(Path.of)(model, INPUTS)
-    own = dynamics.ConstraintViolation(1.0)(path)
-    distances = np.asarray(ide.Sphere(1.0, 0.1).residual(middles(path.states)))
-    assert float(own) == pytest.approx(np.sum(np.mean(distances**2, axis=(1, 2))), rel=1e-9)
-    assert float(own) > 1e-4
+    @eqx.filter_jit
+    def found(model):
+        path = Path.of(model, INPUTS)
+        middles = (path.states[1:] + path.states[:-1]) / 2
+        distances = model.constraint.block.residual(middles)
+        return dynamics.ConstraintViolation(1.0)(path), distances
+
+    own, distances = found(model_of("sphere"))
+    expected = np.sum(np.mean(np.asarray(distances) ** 2, axis=(1, 2)))
+    assert float(own) == pytest.approx(expected, rel=1e-9) and float(own) > 1e-4
 
 
 class Drift(ide.AbstractOperator):
@@ -130,67 +139,34 @@ class Push(ide.AbstractOperator):
         return jnp.broadcast_to(self.theta, u.shape)
 
 
-def riccati(matrix, start, target, r, depths):
-    """The control of `u_t = A u + θ` that minimises `|u(T) - target|²/2 + r/2 ∫ |θ|² dt`."""
-    n, end = len(start), 2.0
-
-    def backwards(s, y):
-        p, k = y[:-n].reshape(n, n), y[-n:]
-        dp = matrix.T @ p + p @ matrix - p @ p / r
-        return np.append(dp.ravel(), (matrix.T - p / r) @ k)
-
-    options = dict(dense_output=True, rtol=1e-9, atol=1e-9)
-    first = np.append(np.eye(n).ravel(), -target)
-    kept = solve_ivp(backwards, (0, end), first, **options).sol
-
-    def control(t, u):
-        y = kept(end - t)
-        return -(y[:-n].reshape(n, n) @ u + y[-n:]) / r
-
-    u = solve_ivp(lambda t, u: matrix @ u + control(t, u), (0, end), start, **options).sol
-    return np.array([control(t, u(t)) for t in depths])
-
-
-def test_successive_approximations_adamw_and_riccati_agree():
-    number, r = 40, 0.5
-    h = 2 / number
+def test_successive_approximations_solve_a_linear_quadratic_problem():
+    """`|u(T) - target|²/2 + r/2 ∫ |θ|² dt` of `u_t = A u + θ` in steps of Heun's method, whose
+    end depends linearly on θ."""
+    number, h, r = 8, 0.25, 0.5
     matrix = np.array([[0.1, 1.0, 0.0], [-1.0, 0.1, 0.3], [0.0, 0.2, -0.4]])
     start, target = np.array([1.0, 0.0, -1.0]), np.array([0.5, -1.0, 0.3])
     drift = Drift(tuple(map(tuple, matrix.tolist())))
-    control = ide.PiecewiseConstant((drift, Push(jnp.zeros((number, 3)))), h)
     model = ide.StateModel(
         ide.TokenDomain.uniform(1),
         3,
-        control=control,
+        control=ide.PiecewiseConstant((drift, Push(jnp.zeros((number, 3)))), h),
         constraint=ide.Free(),
         discretization=ide.Discretization(diffrax.Heun()),
     )
-    energy, u0 = dynamics.ControlEnergy(r / 2), jnp.asarray(start[None])
 
     def loss(u):
         return jnp.sum((u - target[None]) ** 2) / 2
 
-    found = dynamics.successive_approximations(model, u0, loss, [energy], iterations=30)
-    assert (np.diff(found.objectives) <= 0).all()
-
-    rule = optax.adamw(optax.cosine_decay_schedule(0.05, 1000), weight_decay=0.0)
-
-    def step(carry, _):
-        theta, state = carry
-
-        @jax.grad
-        def slope(theta):
-            there = eqx.tree_at(lambda m: m.control.blocks[1].theta, model, theta)
-            return loss(there(u0)) + energy.weight * energy(Path(there, u0, None))
-
-        updates, state = rule.update(slope(theta), state, theta)
-        return (theta + updates, state), None
-
-    theta = control.blocks[1].theta
-    trained, _ = jax.jit(lambda x: jax.lax.scan(step, x, length=1000)[0])(
-        (theta, rule.init(theta))
+    found = dynamics.successive_approximations(
+        model, jnp.asarray(start[None]), loss, [dynamics.ControlEnergy(r / 2)], iterations=30
     )
-    expected = riccati(matrix, start, target, r, h * (np.arange(number) + 0.5))
+    assert (np.diff(found.objectives) <= 0).all()
+    step = np.eye(3) + h * matrix @ (np.eye(3) + h * matrix / 2)
+    power, entering = np.linalg.matrix_power, h * (np.eye(3) + h * matrix / 2)
+    slopes = np.hstack([power(step, number - 1 - n) @ entering for n in range(number)])
+    missed = target - power(step, number) @ start
+    expected = np.linalg.solve(
+        slopes.T @ slopes + r * h * np.eye(3 * number), slopes.T @ missed
+    )
     assert np.abs(expected).max() > 0.5
-    assert np.abs(found.model.control.blocks[1].theta - expected).max() < 1e-3
-    assert np.abs(trained - expected).max() < 1e-3
+    assert largest(found.model.control.blocks[1].theta.ravel(), expected) < 1e-3

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import largest, observed_order
+from helpers import largest
 from layered_models import LAYERS, by_hand, layer_by_layer, model_of, outputs
 
 import ide_transformer as ide
@@ -19,10 +19,10 @@ from ide_transformer.dynamics import (
     native_layers,
     selections,
 )
-from ide_transformer.dynamics.layers import in_layers, stacked_operators
+from ide_transformer.dynamics.layers import in_layers
 
 
-@pytest.mark.parametrize("name", ["free", "post-norm", "tied"])
+@pytest.mark.parametrize("name", ["post-norm", "tied"])
 def test_layers_are_the_model_and_may_be_left_out(name):
     """Also on a finer mesh: the beginning of interval 7, divided by the length of an interval,
     is rounded to below 7 in float64."""
@@ -66,21 +66,6 @@ def test_layers_that_came_of_halving_merge_into_the_native_ones():
     assert layered.steps[:, 0].tolist() == ["0+1", "2+3"]
     assert largest(outputs(layered.model), outputs(model)) < 1e-12
     assert largest(outputs(halved), outputs(model)) > 1e-3
-
-
-def test_a_merger_of_equal_layers_errs_by_h_squared():
-    native = native_layers(model_of("tied"))
-
-    def error(steps):
-        fine = eqx.tree_at(
-            lambda m: [operator.rate for operator in stacked_operators(m)],
-            native.model,
-            replace_fn=lambda rate: rate / steps,
-        )
-        merged = next(mergers(native._replace(model=fine))).model
-        return largest(outputs(merged), outputs(fine))
-
-    assert abs(observed_order(error, (64, 128, 256)) - 2) < 0.15
 
 
 def test_the_mean_of_three_layers_weighs_them_alike():
