@@ -108,11 +108,6 @@ def test_what_is_not_run_is_there():
     }
 
 
-def test_the_readme_opens_with_the_two_commands():
-    first = next(block.text for block in blocks("README.md") if block.language == "sh")
-    assert "make train" in first and "make test" in first
-
-
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
     """The current folder: it has what a clone has, and a page may write into it."""

@@ -33,7 +33,7 @@ CONFIG = {
 @pytest.mark.long
 @pytest.mark.heavy
 def test_a_text_becomes_a_model_that_is_used(tmp_path, capsys, monkeypatch):
-    """A rate is found; a run is killed, goes on, is made longer, exported, and writes texts."""
+    """A rate is found; a run is killed, goes on, is exported, and writes texts."""
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
@@ -58,10 +58,8 @@ def test_a_text_becomes_a_model_that_is_used(tmp_path, capsys, monkeypatch):
     assert process.wait() < 0, "it ended before it could be killed"
     assert not (run / "summary.json").exists()
     train("mine", "--resume")
-    assert json.loads((run / "summary.json").read_text())["steps"] == 200
-    train("mine", "--resume", "training.steps=220")
     summary = json.loads((run / "summary.json").read_text())
-    assert summary["steps"] == 220 and summary["validation_bits_per_byte"] < 2
+    assert summary["steps"] == 200 and summary["validation_bits_per_byte"] < 2
     run_here(capsys, "convert.py", run, "exported")
 
     loaded = ide.load_model(run)

@@ -31,6 +31,8 @@ WIDTHS = "--batch 2 --width 8 --heads 2"
 SIZES = f"{WIDTHS} --context 5 --depth 3"
 TIMING = {"milliseconds", "spread", "time_ratio", "ratio_spread"}
 MEASUREMENT = TIMING | {"mebibytes", "memory_ratio", "compile_seconds"}
+NORMALIZED = MEASUREMENT | {"normalization", "depth"}
+MESHES = "--width 8 --context 4 --batch 2 --steps 3 --depth 2 --meshes 1 3"
 
 
 @pytest.fixture
@@ -52,16 +54,8 @@ def run(monkeypatch):
             (f"attention {WIDTHS} --tokens 5", 3, MEASUREMENT | {"tokens"}),
             (f"host {SIZES} --steps 4 --checkpoint-every 4", 2, TIMING | {"depth"}),
             ("decode --length 3", 2, TIMING | {"tokens_per_second", "same_tokens"}),
-            (
-                "meshes --width 8 --context 4 --batch 2 --steps 3 --depth 2 --meshes 1 3",
-                2,
-                TIMING,
-            ),
-            (
-                f"gradient {SIZES} --normalization post-norm",
-                7,
-                MEASUREMENT | {"normalization", "depth"},
-            ),
+            (f"meshes {MESHES}", 2, TIMING),
+            (f"gradient {SIZES} --normalization post-norm", 7, NORMALIZED),
             (f"march {SIZES} --scheme heun", 5, MEASUREMENT | {"scheme", "depth"}),
             (f"compile {SIZES}", 7, {"compile_seconds", "compile_spread", "depth"}),
         ],
@@ -118,19 +112,8 @@ def test_each_turn_of_a_run_has_its_checkpoint_and_ends_when_that_is_written():
 
 def test_every_command_has_its_help_and_refuses_sizes(run, capsys):
     names = [command.name for command in benchmarks.commands()]
-    assert sorted(names) == [
-        *(
-            "attention",
-            "compile",
-            "decode",
-            "emulators",
-            "gradient",
-            "host",
-            "march",
-            "meshes",
-            "torch",
-        )
-    ]
+    every = "attention compile decode emulators gradient host march meshes torch"
+    assert sorted(names) == every.split()
     for name in names:
         with pytest.raises(SystemExit, match="0"):
             run(name, "--help")

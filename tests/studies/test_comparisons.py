@@ -74,18 +74,12 @@ def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, th
         for column in ("at_equal_evaluations", "at_equal_time"):
             assert row[column] == pytest.approx(row["validation_loss"] + ahead)
     assert rows["ordinary"]["spread"] == pytest.approx(0.1)
-    for broken in (
-        "These data have no test part",
-        "No learning rate was tuned",
-        "Field evaluations differ, from 24 to 48",
-    ):
+    for broken in ("have no test part", "No learning rate was", "differ, from 24 to 48"):
         assert broken in report.about
     assert "seeds: give three" not in report.about and "Parameters differ" not in report.about
     assert json.loads((there / "report.json").read_text())["rows"] == report.rows
-    assert (
-        "±"
-        in load_comparison(there.parents[1] / "small.yaml").shown(report.rows)[0]["difference"]
-    )
+    shown = load_comparison(there.parents[1] / "small.yaml").shown(report.rows)
+    assert "±" in shown[0]["difference"]
     # Runs are made once, by one process.
     assert len(runs.made) == 12 and compare(RECIPES) == report and len(runs.made) == 12
     refused = pytest.raises(ide.InputError, match="another process makes this comparison")
@@ -146,45 +140,31 @@ def test_what_is_tuned_on_validation_data_is_reported_on_test_data(
     assert ordinary["seeds"] == [2.0, 4.0] and ordinary["test_loss"] == 3.0
     assert failed["scheme"] == "failing" and failed["failure"] == "RuntimeError: no memory"
     assert failed["test_loss"] is None and failed["difference"] is None
-    for fair in ("no test part", "No learning rate", "differ"):
-        assert fair not in report.about.partition("Code: ")[2].replace(
-            "Field evaluations differ", ""
-        )
+    _, _, unfair = report.about.partition("Code: ")
+    for fair in ("no test part", "No learning rate", "Parameters differ"):
+        assert fair not in unfair
     assert "2 seeds: give three at least." in report.about
     assert "Failed, so without figures: failing." in report.about
     assert "A better value may lie beyond those tried: heun." in report.about
     tried = json.loads((there / "sweep.json").read_text())
     assert [x[RATE] for x in tried if x["scheme"] == "heun"] == [0.1, 0.2, 0.4, 0.8]
-    pictures = {path.name for path in there.glob("*.png")}
-    assert pictures == {
-        f"sweep_{RATE}.png",
-        "loss_by_step.png",
-        "loss_by_cost.png",
-        "differences.png",
-    }
+    pictures = {path.stem for path in there.glob("*.png")}
+    assert pictures == {f"sweep_{RATE}", "loss_by_step", "loss_by_cost", "differences"}
     number = len(runs.made)
     assert compare(SWEEP) == report and len(runs.made) == number
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "change"),
-    [
-        ("budget/amount", 16, "training.steps: 12 there, 16 here"),
-        ("schemes/heun/model", {"depth": 3}, "model.depth: 1 there, 3 here"),
-        (
-            "recipes/S1/training",
-            {"costs": {"transport": 0.02}},
-            "transport.weight: 0.01 there, 0.02 here",
-        ),
-    ],
-)
-def test_a_run_that_was_made_with_another_configuration_is_refused(
-    compare, there, key, value, change
-):
+def test_a_run_that_was_made_with_another_configuration_is_refused(compare, there):
     compare(RECIPES)
     (there / "report.json").unlink()
-    with pytest.raises(ide.InputError, match=f"seed0: this run .*{change}.* another name"):
-        compare(RECIPES, **{key: value})
+    costs = {"costs": {"transport": 0.02}}
+    for key, value, change in (
+        ("budget/amount", 16, "training.steps: 12 there, 16 here"),
+        ("schemes/heun/model", {"depth": 3}, "model.depth: 1 there, 3 here"),
+        ("recipes/S1/training", costs, "transport.weight: 0.01 there, 0.02 here"),
+    ):
+        with pytest.raises(ide.InputError, match=f"seed0: this run .*{change}.* another name"):
+            compare(RECIPES, **{key: value})
     assert not (there / "report.json").exists()
     # Not by what does not change its numbers.
     assert len(compare(RECIPES, **{"schemes/heun/parallel": {"timeout": 200}}).rows) == 4
@@ -272,10 +252,8 @@ def test_the_time_of_a_scheme_is_that_of_its_own_samples(compare, runs):
     assert rows["long"]["at_equal_time"] == pytest.approx(rows["long"]["validation_loss"] + 6)
     assert "losses are on other samples: long." in report.about
     assert "One seed: give three at least." in report.about and rows["long"]["spread"] is None
-    assert (rows["long"]["difference"], rows["long"]["half_width"]) == (
-        pytest.approx(-0.1),
-        None,
-    )
+    assert rows["long"]["difference"] == pytest.approx(-0.1)
+    assert rows["long"]["half_width"] is None
     assert "difference" not in compare(RECIPES, **changes, reference=None).rows[0]
 
 

@@ -65,22 +65,20 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
         plan_refinement(configured(tmp_path, ["model.depth=1"]), budget.Budget(amount=20.0))
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "possible"),
-    [
+def test_a_trial_is_possible_where_its_model_can_be_made(tmp_path):
+    config = configured(tmp_path, ["model.depth=1", "model.operators=[attention]"])
+    tasks = {"one": build.build_task(config)}
+    for key, value, possible in (
         ("optimizer.beta2", 0.995, True),
         ("optimizer.beta2", 1.089, False),
         ("model.depth", 4.5, False),
         # The configuration takes it, but the two heads of the model do not.
         ("model.width", 15, False),
-    ],
-)
-def test_a_trial_is_possible_where_its_model_can_be_made(tmp_path, key, value, possible):
-    config = configured(tmp_path, ["model.depth=1", "model.operators=[attention]"])
-    tasks = {"one": build.build_task(config)}
-    trials = Trials(tmp_path / "runs", {"one": config}, [key], tasks, Console(quiet=True))
-    trial = Trial("one", (value,), 3)
-    assert trials.possible(trial) is possible
+    ):
+        quiet = Console(quiet=True)
+        trials = Trials(tmp_path / "runs", {"one": config}, [key], tasks, quiet)
+        trial = Trial("one", (value,), 3)
+        assert trials.possible(trial) is possible
+        if possible:
+            assert trials.config(trial).optimizer.beta2 == value
     assert not (tmp_path / "runs").exists()
-    if possible:
-        assert trials.config(trial).optimizer.beta2 == value

@@ -3,7 +3,6 @@
 import json
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from helpers import fast_first, largest
 from running import run_here
@@ -41,8 +40,6 @@ def test_errors_are_those_of_solve(scheme, control):
 def test_a_scheme_of_your_own_is_measured_as_ours_are():
     own = measure_order("training.mine:MyHeun", LAYERS, "sphere")
     check(own)
-    heun = measure_order("heun", LAYERS, "sphere")
-    np.testing.assert_allclose(own.errors, heun.errors, rtol=1e-6)
     assert measure_order(MyHeun(), LAYERS, "sphere") == own._replace(scheme="MyHeun()")
     assert find_scheme("residual(training.mine:MyHeun)")[1].limit is block_limit
 
