@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, PyTree
 
 from .. import equation as eq, solvers
 from ..errors import InputError
@@ -173,24 +173,33 @@ def momentum_limit(solver: AbstractMomentum, equation: eq.Equation, u0: Array) -
     k the number of operators, with r and g read off its coefficients over a tiny step. On a
     constraint u moves with the tangential part of k v.
     """
-    number, tiny = equation.num_operators, 1e-7
     state = (u0, jnp.zeros_like(u0))
     for index in range(equation.control.num_intervals):
-        terms = equation.terms_of(index)
-        (field, *_), raw = eq.operator_fields(terms), eq.without_constraint(terms)
-
-        def rates(t, state, args, field=field, raw=raw):
-            u, v = state
-            kick = solver.kick(0, t, t + tiny)
-            friction, gain = (1 - kick.damping) / tiny, kick.strength / tiny
-            force = raw.vf_prod(t, u, None, raw.contr(0.0, 1.0))
-            drift = field.constraint(t).tangent(u, number * v)
-            return drift, gain * force - number * friction * v
-
-        term, t0, h = diffrax.ODETerm(rates), float(index), 1 / 48
-        ends = diffrax.diffeqsolve(term, diffrax.Dopri8(), t0, t0 + 1, h, state).ys
-        state = jax.tree.map(lambda x: x[0], ends)
+        state = _with_velocity(
+            solver, equation.terms_of(index), jnp.asarray(float(index)), state
+        )
     return state[0]
+
+
+@eqx.filter_jit
+def _with_velocity(
+    solver: AbstractMomentum, terms: PyTree, t0: Array, state: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    """State and velocity of the limit after the interval that begins at `t0`."""
+    (field, *others), raw = eq.operator_fields(terms), eq.without_constraint(terms)
+    number, tiny = 1 + len(others), 1e-7
+
+    def rates(t, state, args):
+        u, v = state
+        kick = solver.kick(0, t, t + tiny)
+        friction, gain = (1 - kick.damping) / tiny, kick.strength / tiny
+        force = raw.vf_prod(t, u, None, raw.contr(0.0, 1.0))
+        drift = field.constraint(t).tangent(u, number * v)
+        return drift, gain * force - number * friction * v
+
+    term, h = diffrax.ODETerm(rates), 1 / 48
+    ends = diffrax.diffeqsolve(term, diffrax.Dopri8(), t0, t0 + 1, h, state).ys
+    return jax.tree.map(lambda x: x[0], ends)
 
 
 class Entry(NamedTuple):

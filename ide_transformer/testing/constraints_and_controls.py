@@ -191,6 +191,28 @@ def _slope(control, direction, depths):
     return jax.jvp(lambda w: _blocks(eqx.combine(w, rest), depths), (weights,), (direction,))[1]
 
 
+# What a control becomes, and its blocks there: one program for each property.
+@eqx.filter_jit
+def _resampled(control, numbers, depths):
+    """Resampled to each of some numbers of intervals, one after the other."""
+    found = []
+    for number in numbers:
+        control = control.resample(number)
+        found.append([control.num_intervals, control.horizon, _blocks(control, depths)])
+    return found
+
+
+@eqx.filter_jit
+def _extended(control, horizon, depths):
+    longer = control.extend(horizon)
+    return [longer.horizon, _blocks(longer, depths)]
+
+
+@eqx.filter_jit
+def _tabulated(control):
+    return tuple(_scanned(x, _PLACES) for x in (control.tabulate(_PLACES), control))
+
+
 class _Control(AbstractConformance):
     kind = eq.AbstractControl
 
@@ -253,20 +275,17 @@ class _Control(AbstractConformance):
     def resample(self):
         """on three times as many intervals of the same depth, and back, it has the same
         blocks."""
-        fine = self.control.resample(3 * self.number)
-        both = [fine, fine.resample(self.number)]
-        return [[x.num_intervals, x.horizon, _blocks(x, self.depths)] for x in both], [
-            [n, self.horizon, self.at_depths] for n in (3 * self.number, self.number)
+        numbers = 3 * self.number, self.number
+        return _resampled(self.control, numbers, self.depths), [
+            [number, self.horizon, self.at_depths] for number in numbers
         ]
 
     @within(1e-12)
     def coarse(self):
         """on any number of intervals its depth is the same, and blocks are finite."""
-        both = [self.control.resample(n) for n in (1, self.number + 1)]
-        finite = [
-            np.isfinite(y) for x in both for y in jax.tree.leaves(_blocks(x, np.zeros(1)))
-        ]
-        return [[x.horizon for x in both], finite], [
+        both = [_resampled(self.control, (n,), np.zeros(1))[0] for n in (1, self.number + 1)]
+        finite = [np.isfinite(y) for *_, blocks in both for y in jax.tree.leaves(blocks)]
+        return [[horizon for _, horizon, _ in both], finite], [
             [self.horizon] * 2,
             [np.ones_like(x) for x in finite],
         ]
@@ -274,17 +293,15 @@ class _Control(AbstractConformance):
     @within(1e-12)
     def extend(self):
         """at twice the depth, if it is not refused, blocks repeat."""
-        longer = self.control.extend(2 * self.horizon)
         twice = np.append(self.depths, self.depths + self.horizon)
         expected = jax.tree.map(lambda x: np.concatenate([x, x]), self.at_depths)
-        return [longer.horizon, _blocks(longer, twice)], [2 * self.horizon, expected]
+        found = _extended(self.control, 2 * self.horizon, twice)
+        return found, [2 * self.horizon, expected]
 
     @within(1e-12)
     def tabulate(self):
         """a table has the same blocks at its places."""
-        return tuple(
-            _scanned(x, _PLACES) for x in (self.control.tabulate(_PLACES), self.control)
-        )
+        return _tabulated(self.control)
 
     @within(0.0)
     def precision(self):

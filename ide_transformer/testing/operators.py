@@ -233,9 +233,11 @@ class _Operator(AbstractConformance):
                 lambda h: operator.flow(u, self.points, h), (h,), (jnp.ones_like(h),)
             )
 
-        later, slope = flow(self.operator, self.u, 0.5)
-        half, _ = flow(self.operator, self.u, 0.25)
-        halves, still = (flow(self.operator, *x)[0] for x in ((half, 0.25), (self.u, 0.0)))
+        # Arrays, so that one program solves over all of the times.
+        whole, quarter, none = np.array([0.5, 0.25, 0.0])
+        later, slope = flow(self.operator, self.u, whole)
+        half, _ = flow(self.operator, self.u, quarter)
+        halves, still = (flow(self.operator, *x)[0] for x in ((half, quarter), (self.u, none)))
         return [slope, halves, still], [self.rate(later), later, self.u]
 
 

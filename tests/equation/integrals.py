@@ -1,5 +1,6 @@
 """The token integral of the tests: in each of its forms, by hand, and as plain operations."""
 
+import functools as ft
 import math
 
 import equinox as eqx
@@ -34,7 +35,7 @@ def by_hand(inputs, region, *, weights=None, positions=None, bias=None, period=n
     """One query after the other, in NumPy; `[tokens, heads, features]`."""
     query, key, value = map(np.asarray, inputs)
     tokens, heads, features = query.shape
-    weights = np.ones(tokens) if weights is None else weights
+    weights = np.ones(len(key)) if weights is None else weights
     positions = np.arange(tokens) if positions is None else positions
     shared = key.shape[1]
     out = np.zeros((tokens, heads, value.shape[-1]))
@@ -88,14 +89,17 @@ def plain(query, key, value, weights, inside, outside=-jnp.inf):
     return jnp.einsum("hxz,zhd->xhd", gamma / jnp.sum(gamma, axis=-1, keepdims=True), value)
 
 
-def derivatives(f, *primals):
-    """A function and its gradient, each with its derivative along a direction."""
+@ft.partial(jax.jit, static_argnums=0)
+def derivatives(f, primals, *rest):
+    """A function and its gradient by some arguments, each with its derivative along a
+    direction."""
+
+    def value(*primals):
+        return f(*primals, *rest)
 
     def gradient(*primals):
-        arguments = range(len(primals))
-        return jax.grad(lambda *x: jnp.sum(jnp.sin(f(*x))), argnums=tuple(arguments))(*primals)
+        arguments = tuple(range(len(primals)))
+        return jax.grad(lambda *x: jnp.sum(jnp.sin(value(*x))), argnums=arguments)(*primals)
 
     tangents = tuple(jnp.cos(7 * x) for x in primals)
-    return jax.jit(
-        lambda: (jax.jvp(f, primals, tangents), jax.jvp(gradient, primals, tangents))
-    )()
+    return jax.jvp(value, primals, tangents), jax.jvp(gradient, primals, tangents)

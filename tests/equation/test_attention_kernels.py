@@ -1,5 +1,6 @@
 """Kernels of attention against their published blocks in NumPy."""
 
+import functools as ft
 import itertools
 
 import equinox as eqx
@@ -102,30 +103,32 @@ def test_kernels_are_their_published_blocks(key, name, causal, domain):
     assert largest(apply(operator, u, domain), expected) < 1e-12
 
 
+@eqx.filter_jit
+@ft.partial(eqx.filter_value_and_grad, has_aux=True)
+def squared(operator, u, domain):
+    """The square of the rate of the last tokens of the first sample, and all rates."""
+    rate = operator(u, domain)
+    return jnp.sum(rate[0, -4:] ** 2), rate
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_where_linear_attention_sees_nothing_it_is_zero(key, causal):
     """In a sample of padding only, before the first token of a text that is padded on the
     left, and where φ is zero to rounding. The gradient is that of the other tokens."""
     operator = ide.LinearAttention(WIDTH, HEADS, key=key, std=0.3, causal=causal)
     operator = eqx.tree_at(lambda x: x.output.bias, operator, jnp.ones(WIDTH))
-    u, left = state(2, tokens=TOKENS), np.arange(TOKENS) >= 3
-    domain = UNIFORM.padded(jnp.array([left, [False] * TOKENS]))
-    rate, seen = apply(operator, u, domain), ide.TokenDomain.uniform(4)
-    assert largest(rate[0, 3:], apply(operator, u[0, 3:], seen)) < 1e-13
-    assert largest(rate[1], np.ones((TOKENS, WIDTH))) == 0
-    assert not causal or largest(rate[0, :3], np.ones((3, WIDTH))) == 0
-    here, there = (
-        jax.tree.leaves(eqx.filter_jit(eqx.filter_grad(square))(operator, *x))
-        for x in ((u, domain, 3), (u[:1, 3:], seen, 0))
-    )
-    assert all(largest(x, y) < 1e-12 for x, y in zip(here, there, strict=True))
+    u, left = np.asarray(state(2, tokens=TOKENS)), np.arange(TOKENS) >= 3
+    domain = UNIFORM.padded(jnp.asarray([left, [False] * TOKENS]))
+    (_, rate), here = squared(operator, u, domain)
+    (_, alone), there = squared(operator, u[:1, 3:], ide.TokenDomain.uniform(4))
+    assert largest(rate[0, 3:], alone[0]) < 1e-13
+    assert largest(rate[1], 1) == 0
+    assert not causal or largest(rate[0, :3], 1) == 0
+    for x, y in zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
+        assert largest(x, y) < 1e-12
     far = eqx.tree_at(lambda x: x.key.bias, operator, jnp.full(WIDTH, -1000.0))
-    assert largest(apply(far, u, UNIFORM), np.ones_like(u)) == 0
-
-
-def square(operator, u, domain, first):
-    """Of the rate of the first sample, from that token on."""
-    return jnp.sum(operator(u, domain)[0, first:] ** 2)
+    (_, rate), _ = squared(far, u, UNIFORM.padded(jnp.ones((2, TOKENS), bool)))
+    assert largest(rate, 1) == 0
 
 
 def test_a_sample_that_is_padding_only_has_no_mean(key):
@@ -141,11 +144,9 @@ def test_mass_is_conserved_in_the_limit_and_without_iterations_it_is_the_softmax
     plain = ide.SinkhornAttention(WIDTH, HEADS, key=key, std=0.3, iterations=0)
     softmaxed = ide.Attention(WIDTH, HEADS, key=key, std=0.3)
     assert largest(apply(plain, u, SIMPSON), apply(softmaxed, u, SIMPSON)) < 1e-13
-    gradients = (
-        jax.jit(jax.grad(lambda u, d=d: jnp.sum(plain(u, d) ** 2)))(u)
-        for d in (UNIFORM, ide.TokenDomain(UNIFORM.points, jnp.ones(TOKENS)))
-    )
-    assert largest(*gradients) < 1e-13
+    weighted = ide.TokenDomain(UNIFORM.points, jnp.ones(TOKENS))
+    gradient = eqx.filter_jit(jax.grad(lambda u, domain: jnp.sum(plain(u, domain) ** 2)))
+    assert largest(gradient(u, UNIFORM), gradient(u, weighted)) < 1e-13
     # Values that are a constant stay it, and the mean of others is kept.
     operator = ide.SinkhornAttention(WIDTH, HEADS, key=key, std=0.3, iterations=200)
     means = [SIMPSON.mean(v) for v in (apply(operator, u, SIMPSON), operator.value(u))]

@@ -3,42 +3,41 @@
 import jax.numpy as jnp
 import numpy as np
 from equation.problems import project, state
-from helpers import WIDTH, largest
+from helpers import WIDTH, drawn, largest
 
 import ide_transformer as ide
 
 
-GAIN, BIAS = np.linspace(0.5, 2.0, WIDTH), np.linspace(-1.0, 1.0, WIDTH)
+GAIN, BIAS = np.linspace(0.5, 3.0, WIDTH), np.linspace(-1.0, 1.0, WIDTH)
 
 
 def test_theorem_3_1():
-    """S1(σ1, σ2): the projection has mean σ1 and standard deviation σ2, and is the nearest
-    point of the set."""
-    sphere, u = ide.Sphere(gain=2.0, bias=0.5), np.asarray(state())
-    projected = np.asarray(project(sphere, jnp.asarray(u)))
-    assert np.allclose(projected.mean(-1), 0.5, atol=1e-14)
-    assert np.allclose(projected.std(-1), 2.0, atol=1e-14)
-    distance = np.linalg.norm(projected - u, axis=-1)
-    for seed in range(20):
-        other = project(sphere, jnp.asarray(u + np.asarray(state(seed=seed))))
-        assert (np.linalg.norm(other - u, axis=-1) >= distance - 1e-12).all()
+    """S1(σ1, σ2): the projection has mean σ1 and standard deviation σ2. It is the state nearest
+    in `mean_y (v/γ)²`; with a gain γ for each feature not the one in the Euclidean distance."""
+    u = np.asarray(state())
+    projected = np.asarray(project(ide.Sphere(gain=2.0, bias=0.5), u))
+    assert largest(projected.mean(-1), 0.5) < 1e-14 and largest(projected.std(-1), 2) < 1e-14
+    sphere = ide.Sphere(jnp.asarray(GAIN), jnp.full(WIDTH, 0.3))
+    nearest = np.asarray(project(sphere, u[0]))
+    others = project(sphere, nearest + np.asarray(drawn((2000, WIDTH), seed=0, std=0.1)))
+    for metric, is_nearest in ((GAIN, True), (1.0, False)):
+        gaps = np.linalg.norm((np.asarray(others) - u[0]) / metric, axis=-1)
+        assert (gaps.min() > np.linalg.norm((nearest - u[0]) / metric)) == is_nearest
 
 
 def test_norms_are_those_of_checkpoints():
     u = np.asarray(state())
     mean, variance = u.mean(-1, keepdims=True), u.var(-1, keepdims=True)
     expected = GAIN * (u - mean) / np.sqrt(variance + 1e-5) + BIAS
-    assert largest(project(ide.LayerNorm(GAIN, BIAS), state()), expected) < 1e-14
+    assert largest(project(ide.LayerNorm(GAIN, BIAS), u), expected) < 1e-14
     expected = GAIN * u / np.sqrt((u**2).mean(-1, keepdims=True) + 1e-5)
-    assert largest(project(ide.RMSNorm(GAIN), state()), expected) < 1e-14
-    plain = project(ide.LayerNorm(2.0, 0.5, eps=0.0), state())
-    assert largest(plain, project(ide.Sphere(2.0, 0.5), state())) < 1e-14
+    assert largest(project(ide.RMSNorm(GAIN), u), expected) < 1e-14
 
 
 def test_norms_take_means_with_the_weights_of_the_domain():
     domain, u = ide.FeatureDomain(WIDTH, "gauss_legendre"), np.asarray(state())
     mean = u @ domain.weights
     v = (u - mean[:, None]) / np.sqrt(u**2 @ domain.weights - mean**2)[:, None]
-    assert largest(project(ide.Sphere(domain=domain), state()), v) < 1e-12
-    root = project(ide.RMSNorm(eps=0.0, domain=domain), state())
+    assert largest(project(ide.Sphere(domain=domain), u), v) < 1e-12
+    root = project(ide.RMSNorm(eps=0.0, domain=domain), u)
     assert largest(root, u / np.sqrt(u**2 @ domain.weights)[:, None]) < 1e-12

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
-from helpers import classes_of
+from helpers import built, classes_of, drawn
 
 import ide_transformer as ide
 from ide_transformer.testing import check_control
@@ -31,7 +31,7 @@ BUILT = {
 
 @pytest.mark.parametrize("kind", BUILT)
 def test_every_class(kind):
-    control = kind.build(block, 3, key=KEY, **BUILT[kind])
+    control = built(lambda: kind.build(block, 3, key=KEY, **BUILT[kind]))
     check_control(control, options=BUILT[kind])
 
 
@@ -41,15 +41,13 @@ def test_all_classes_are_here():
 
 
 def test_controls_that_change_another_one():
-    inner = ide.PiecewiseConstant.build(block, 3, key=KEY)
+    inner = built(lambda: ide.PiecewiseConstant.build(block, 3, key=KEY))
     space = ide.FunctionSpace(ide.Warped(2), 3, ide.FeatureDomain(5, "gauss_legendre"))
     check_control(ide.Functional(inner, space), without=("precision",))
     dropped = ide.Tied((ide.Dropout(*block(KEY), 0.5),), 3)
     # Other intervals have other draws.
     check_control(ide.Sampled(dropped, KEY), without=("resample", "extend"))
-    injected = ide.PiecewiseLinear.build(
-        lambda key: (ide.Injection(jax.random.normal(key)),), 3, key=KEY
-    )
+    injected = ide.PiecewiseLinear((ide.Injection(drawn((4,), 1)),))
     check_control(ide.Sourced(injected, jnp.ones((2, 3))), without=("precision",))
 
 
@@ -91,29 +89,26 @@ class Mine(ide.PiecewiseLinear):
         return cls(super().build(make_block, num_intervals + wrong, key=key).knots)
 
 
+MINE = built(lambda: Mine.build(block, 3, key=KEY))
+
+
 def test_one_of_your_own():
-    check_control(Mine.build(block, 3, key=KEY))
+    check_control(MINE)
 
 
-@pytest.mark.parametrize(
-    "way",
-    [
-        "precision",
-        "continuous",
-        "gradient",
-        "march",
-        "coarse",
-        "resample",
-        "extend",
-        "tabulate",
-    ],
+WAYS = (
+    *("precision", "continuous", "gradient", "march"),
+    *("coarse", "resample", "extend", "tabulate"),
 )
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_a_wrong_one_is_noticed(way):
-    control = replace(Mine.build(block, 3, key=KEY), way=way)
+    others = {"copies", "yaml", *WAYS} - {way}
     with pytest.raises(AssertionError, match=f"Mine, {way}: "):
-        check_control(control)
+        check_control(replace(MINE, way=way), without=tuple(others))
 
 
 def test_one_that_is_built_wrong_is_noticed():
     with pytest.raises(AssertionError, match=r"Mine, yaml: .*4"):
-        check_control(Mine.build(block, 3, key=KEY), options={"wrong": 1})
+        check_control(MINE, options={"wrong": 1})

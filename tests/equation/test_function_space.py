@@ -1,14 +1,12 @@
 """Weights as functions of a feature: bases, quadrature over Ω_y, and operators at any width."""
 
-import functools as ft
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from equation.problems import apply, made
-from helpers import WIDTH, make_block, make_equation, observed_order, random_state
+from helpers import WIDTH, make_block, observed_order, random_state
 
 import ide_transformer as ide
 
@@ -228,25 +226,6 @@ def test_orders_in_width():
 
     assert observed_order(error, (96, 192)) == pytest.approx(2, abs=0.2)
     assert error(24, "gauss_legendre") < 1e-9
-
-
-@pytest.mark.heavy
-def test_solutions_converge_in_width():
-    equation = make_equation(ide.Chebyshev)
-
-    @ft.partial(jax.jit, static_argnums=0)
-    def solved(points):
-        functions = ide.FunctionSpace(ide.Cosine(), WIDTH, ide.FeatureDomain(points))
-        theta = ide.Functional(equation.control, functions)
-        u0 = functions.features.of_values(random_state())
-        equation_there = ide.Equation(theta, ide.Free(), equation.domain)
-        return (
-            ide.solve(equation_there, u0, solver=ide.LieTrotter()).u1 @ functions.features.duals
-        )
-
-    fine = solved(128)
-    first, second = (abs(solved(points) - fine).max() for points in (32, 64))
-    assert second < first / 20
 
 
 def test_a_gain_that_is_the_same_for_all_features_stays_it():

@@ -64,7 +64,6 @@ REFUSED = {
     # Maps from one domain to another.
     "dimension 1 to one of dimension 2": lambda: ide.interpolation(UNIFORM, PLANE),
     "and domain.without_prefix": lambda: ide.interpolation(CLASS_TOKEN, PLANE),
-    "degree=3 needs 4 or more": lambda: ide.interpolation(FEW, UNIFORM, degree=3),
     "a point at 3.0, but the source goes from 0.0": lambda: ide.interpolation(FEW, UNIFORM),
     "points allow degree=1 only": lambda: ide.interpolation(SCATTERED, SCATTERED, degree=3),
     "two points at 0, around a period of 1": lambda: ide.interpolation(
@@ -85,18 +84,13 @@ REFUSED = {
     "no rotary positions": lambda: at_points(positions=ide.Rotary()),
     "Damping has no weights that are": lambda: ide.Damping(1.0).at_points(SPACE),
     # Controls and equations.
-    r"extend\(inf\): give a multiple": lambda: ide.Tied((), 2).extend(float("inf")),
-    "gives weights at depths from 0 to 2 only": lambda: DAMPED.extend(3.0),
-    "2 coefficients, a constant": lambda: ide.Fourier((ide.LayerNorm(jnp.ones((2, 3))),), 4),
     "tuple of operators": lambda: equation(ide.Tied(ide.Damping(1.0), 2)),
     "3 constraints for 2 operators": lambda: equation(DAMPED, (ide.Free(),) * 3),
     "on 3 intervals of length 1": lambda: equation(DAMPED, ide.Tied(ide.Free(), 3)),
     r"2 intervals of length 0\.5": lambda: equation(DAMPED, ide.Tied(ide.Free(), 2, 0.5)),
-    "control yields Sphere; .* Abstract": lambda: equation(ide.Tied((ide.Sphere(),), 2)),
     "constraint yields Damping, Damping": lambda: equation(DAMPED, DAMPED),
     # Operators, their states and their domains.
     r"LinearBias\(1\) .* heads=4": lambda: at_points(positions=ide.LinearBias(1)),
-    r"source has shape \(2, 3\)": lambda: rate(ide.Injection(1.0, jnp.ones((2, 3)))),
     r"acts on 16 features.*\(6, 8\)": lambda: rate(ide.FeedForward(WIDTH, key=KEY), width=8),
     "give an operator with LayerNorm or RMSNorm": lambda: ide.LayerNormScaling(
         ide.FeedForward(WIDTH, normalization=ide.Sphere(), key=KEY)

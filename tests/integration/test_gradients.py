@@ -7,17 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TOKENS, WIDTH, fast_first, largest, make_block, make_equation, random_state
+from helpers import fast_first, largest, make_equation, random_state
+from solvers.linear_problem import WIDTH, Mixing, initial_state, layered_equation, matrices
 
 import ide_transformer as ide
 
 
-U0 = random_state()
-TARGET = random_state(seed=11)
+U0 = initial_state()
+PAIR = ide.AlgebraicallyReversible(ide.LieTrotter())
+
+
+def mixing(layers, **options):
+    return layered_equation(layers=layers, kind=Mixing, **options)
 
 
 def loss(u1):
-    return jnp.mean((u1 - TARGET.astype(u1.dtype)) ** 2)
+    target = np.random.default_rng(11).normal(size=u1.shape).astype(u1.dtype)
+    return jnp.mean((u1 - target) ** 2)
 
 
 def flat_gradient(function, equation, u0=U0):
@@ -51,51 +57,49 @@ def unrolled(solver):
 
 
 def test_march_equals_unrolled():
-    equation = make_equation(intervals=2, constraint=ide.Sphere())
+    equation = mixing(2, constraint=ide.Sphere())
     solver = ide.LieTrotter(ide.Projected(diffrax.Euler()))
     gradient = flat_gradient(marched(solver), equation)
     assert largest(gradient, flat_gradient(unrolled(solver), equation)) < 1e-10
 
 
-# On the way back a projection divides by the gain, here layer after layer.
-NORM = ide.LayerNorm(jnp.linspace(0.95, 1.05, WIDTH), jnp.linspace(-0.1, 0.1, WIDTH))
-PAIR = ide.AlgebraicallyReversible(ide.LieTrotter())
-# Each mode against `Direct`: the equation, steps in each interval, and the scheme.
+def post_norm():
+    """On the way back a projection divides by the gain, here layer after layer."""
+    gain, bias = jnp.linspace(0.95, 1.05, 16), jnp.linspace(-0.1, 0.1, 16)
+    options = dict(constraint=ide.LayerNorm(gain, bias), normalization=ide.Free())
+    return make_equation(intervals=48, std=0.1, **options)
+
+
+def single():
+    equation = make_equation(intervals=48)
+    return jax.tree.map(lambda x: x.astype(jnp.float32), equation)
+
+
+# Each mode against `Direct`: the equation, steps in each interval, the scheme, and how near.
+HEUN_PAIR = ide.AlgebraicallyReversible(diffrax.Heun())
 MODES = {
-    "recursive": (lambda: make_equation(intervals=13), 1, ide.LieTrotter(), ide.Recursive(3)),
-    "reversible": (lambda: make_equation(intervals=48), 1, PAIR, ide.Reversible()),
-    "post-norm": (
-        lambda: make_equation(intervals=48, constraint=NORM, normalization=ide.Free(), std=0.1),
-        *(1, ide.projected(PAIR), ide.Reversible()),
-    ),
-    "tied": (
-        lambda: make_equation(ide.Tied, intervals=12),
-        *(4, ide.AlgebraicallyReversible(diffrax.Heun()), ide.Reversible()),
-    ),
+    "recursive": (lambda: mixing(13), 1, ide.LieTrotter(), ide.Recursive(3), 1e-13),
+    "reversible": (lambda: make_equation(intervals=48), 1, PAIR, ide.Reversible(), 1e-10),
+    "post-norm": (post_norm, 1, ide.projected(PAIR), ide.Reversible(), 1e-10),
+    "tied": (lambda: make_equation(ide.Tied, 12), 4, HEUN_PAIR, ide.Reversible(), 1e-10),
     "recursive, no rest": (
         *(lambda: make_equation(intervals=8), 1, ide.LieTrotter()),
-        ide.Recursive(9, policy=None),
+        *(ide.Recursive(9, policy=None), 1e-13),
     ),
+    "single precision": (single, 1, PAIR, ide.Reversible(), 1e-4),
 }
 
 
 @pytest.mark.parametrize("name", fast_first(1, MODES, heavy=2))
 def test_modes_agree(name):
-    make, steps, solver, mode = MODES[name]
-    direct = flat_gradient(marched(solver, ide.Direct(), steps), make())
-    found = flat_gradient(marched(solver, mode, steps), make())
-    assert relative(found, direct) < (1e-13 if isinstance(mode, ide.Recursive) else 1e-10)
-
-
-@pytest.mark.heavy
-@pytest.mark.thorough
-def test_modes_agree_in_float32():
-    equation = jax.tree.map(lambda x: x.astype(jnp.float32), make_equation(intervals=48))
-    direct, reversible = (
-        flat_gradient(marched(PAIR, mode, 1), equation, U0.astype(jnp.float32))
-        for mode in (ide.Direct(), ide.Reversible())
+    make, steps, solver, mode, bound = MODES[name]
+    equation = make()
+    u0 = random_state().astype(jax.tree.leaves(equation)[0].dtype)
+    u0 = U0 if name == "recursive" else u0
+    direct, found = (
+        flat_gradient(marched(solver, x, steps), equation, u0) for x in (ide.Direct(), mode)
     )
-    assert direct.dtype == jnp.float32 and relative(reversible, direct) < 1e-4
+    assert direct.dtype == u0.dtype and relative(found, direct) < bound
 
 
 def value_and_gradient(equation, u0, mode, solver=PAIR, **options):
@@ -112,8 +116,8 @@ def value_and_gradient(equation, u0, mode, solver=PAIR, **options):
 
 
 def test_states_at_the_knots_from_zero_and_their_gradient():
-    equation = make_equation(intervals=4, normalization=ide.Free())
-    zero, saveat = jnp.zeros_like(U0), diffrax.SaveAt(ts=equation.knots)
+    equation, zero = mixing(4), jnp.zeros_like(U0)
+    saveat = diffrax.SaveAt(ts=equation.knots)
     found, expected = (
         value_and_gradient(equation, zero, mode, saveat=saveat, throw=False)
         for mode in (ide.Reversible(), ide.Direct())
@@ -124,17 +128,9 @@ def test_states_at_the_knots_from_zero_and_their_gradient():
 
 
 def test_rounding_grows_on_the_way_back_as_the_coupling_says():
-    equation = make_equation(intervals=48)
-    good, bad = (
-        np.asarray(
-            ide.rebuilding_error(
-                equation,
-                U0,
-                solver=ide.AlgebraicallyReversible(ide.LieTrotter(), coupling=coupling),
-            )
-        )
-        for coupling in (0.99, 0.7)
-    )
+    equation = mixing(48, size=0.05)
+    pairs = (ide.AlgebraicallyReversible(ide.LieTrotter(), coupling=c) for c in (0.99, 0.7))
+    good, bad = (np.asarray(ide.rebuilding_error(equation, U0, solver=x)) for x in pairs)
     assert good.shape == (48,) and good[0] < 1e-12
     # Of the 48 steps each multiplies by 1/0.7, which makes 3e7.
     assert 1e3 * good[0] < bad[0] and bad[-1] < 1e-14
@@ -142,7 +138,7 @@ def test_rounding_grows_on_the_way_back_as_the_coupling_says():
 
 @pytest.mark.heavy
 def test_a_gradient_spoilt_by_rounding_is_an_error():
-    equation, mode = make_equation(intervals=48), ide.Reversible()
+    equation, mode = mixing(48, size=0.05), ide.Reversible()
     solver = ide.AlgebraicallyReversible(ide.LieTrotter(), coupling=0.3)
     _, gradient = value_and_gradient(equation, U0, mode, solver, throw=False)
     assert np.isnan(gradient).all()
@@ -153,7 +149,7 @@ def test_a_gradient_spoilt_by_rounding_is_an_error():
 @pytest.mark.heavy
 def test_adaptive_gradients():
     """With tight tolerances all agree with the gradient of a fine march."""
-    equation = make_equation(intervals=2)
+    equation = mixing(2)
     fine = flat_gradient(marched(ide.RK4(), steps=48), equation)
     options = dict(stepsize_controller=diffrax.PIDController(1e-9, 1e-9), max_steps=64)
     for mode in (ide.Direct(), diffrax.RecursiveCheckpointAdjoint(checkpoints=8)):
@@ -172,11 +168,11 @@ def test_an_adjoint_of_diffrax_is_a_gradient_mode():
 @pytest.mark.heavy
 def test_gradient_of_a_steady_state():
     """Against finite differences."""
-    operators = (*make_block(jax.random.key(0), std=0.05), ide.Relaxation(4.0))
+    operators = Mixing(jnp.asarray(matrices(1)[0])), ide.Relaxation(jnp.full(WIDTH, 4.0))
 
     def equation_of(operators):
         control = ide.Sourced(ide.Tied(operators, 1), U0)
-        return ide.Equation(control, ide.Free(), ide.TokenDomain.uniform(TOKENS))
+        return ide.Equation(control, ide.Free(), ide.TokenDomain.uniform(len(U0)))
 
     @jax.jit
     def u1(scale):
@@ -206,7 +202,7 @@ ADAPTIVE = dict(
 )
 def test_forward_mode_works_where_the_error_says_it_does(options, works):
     def end(u0):
-        return ide.solve(make_equation(), u0, **options).u1
+        return ide.solve(mixing(3), u0, **options).u1
 
     def pushed():
         return jax.jvp(end, (U0,), (jnp.ones_like(U0),))[1].sum()

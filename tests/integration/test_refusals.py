@@ -41,11 +41,9 @@ REFUSED = {
         solver=diffrax.Euler(),
     ),
     # Steps.
-    r"instance of AbstractSolver; write Heun\(": dict(solver=diffrax.Heun),
     r"instance of AbstractSolver; a name is for YAML, in Python write Strang\(": dict(
         solver="strang(heun)"
     ),
-    r"in Python write Direct\(": dict(gradient="direct"),
     r"LieTrotter has no error estimate.*LieStrang\(\).*HalfSolver": dict(
         stepsize_controller=TIGHT
     ),
@@ -71,9 +69,6 @@ REFUSED = {
     ),
     "for adaptive steps use gradient=Recompute": dict(UNDONE, **ADAPTIVE),
     # Exits.
-    "AdamsBashforth uses earlier steps": dict(
-        EXIT, solver=ide.AdamsBashforth(), steps_per_interval=2
-    ),
     "ImplicitEuler evaluates the field as often": dict(EXIT, solver=ide.ImplicitEuler()),
     "both given; tokens stop between equal steps": dict(EXIT, **ADAPTIVE),
     "leaves the constraint Sphere; give order=0": dict(EXIT, equation=on(ide.Sphere())),

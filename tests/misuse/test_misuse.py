@@ -77,7 +77,7 @@ OF_ARRAYS = [name for name in NAMES if name not in RUNNING and with_numpy(name)]
 
 @pytest.mark.parametrize("name", ["solve", *OF_ARRAYS])
 def test_arrays_of_numpy_are_taken(name, unchecked):
-    assert called(name, with_numpy(name)) is not REFUSED
+    assert traced(name, with_numpy(name)) is not REFUSED
 
 
 def test_paths_may_be_strings():
@@ -92,8 +92,7 @@ def test_paths_may_be_strings():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in RUNNING])
 def test_one_wrong_argument_is_refused_or_accepted(name, unchecked):
-    # Traced: what it draws and computes of right arguments is compiled in the heavy tests.
-    wrong_arguments(name, 5, lambda wrong: eqx.filter_eval_shape(lambda: called(name, wrong)))
+    wrong_arguments(name, 5, lambda wrong: traced(name, wrong))
 
 
 # Those of which the fast fuzzer tries nothing, and some of the others.
@@ -153,6 +152,12 @@ def called(name: str, wrong: dict):
         named = any(argument in str(error) for argument in wrong) or name == "DeltaRule"
         assert named or name in RUNNING, str(error)
         return REFUSED
+
+
+def traced(name: str, wrong: dict):
+    """The same without its numbers: what it draws and computes of right arguments is compiled
+    in the heavy tests."""
+    return eqx.filter_eval_shape(lambda: called(name, wrong))
 
 
 def outcome(name: str, wrong: dict) -> str:

@@ -1,4 +1,5 @@
-"""Equations of matrices: quick to compile, and solved by the matrix exponential."""
+"""Equations of matrices: quick to compile, and solved by the matrix exponential, or mixing
+tokens in a way that is written down in NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +23,32 @@ class Matrix(ide.AbstractOperator):
         return u @ self.matrix
 
 
+class Mixing(Matrix):
+    """`A(u) = sin(1 + (u + ū) M)`, ū the mean over tokens."""
+
+    def __call__(self, u, domain):
+        return jnp.sin(1 + (u + domain.mean(u)[..., None, :]) @ self.matrix)
+
+
+def after_layers(u, layers, h=1.0):
+    """The states of Lie–Trotter with a step in each of some layers of `Mixing`, in NumPy."""
+    states = [np.asarray(u)]
+    for layer in layers:
+        u = states[-1]
+        for matrix in matrices(2, layers=3)[:, layer]:
+            u = u + h * np.sin(1 + (u + u.mean(-2, keepdims=True)) @ matrix)
+        states.append(u)
+    return np.stack(states)
+
+
 def matrices(number, *, layers=None, size=0.4):
     """Matrices that do not commute; with `layers`, one for each layer."""
     shape = (number, WIDTH, WIDTH) if layers is None else (number, layers, WIDTH, WIDTH)
     return size * np.random.default_rng(1).normal(size=shape)
 
 
-def initial_state():
-    return drawn((TOKENS, WIDTH), seed=2)
+def initial_state(*batch):
+    return drawn((*batch, TOKENS, WIDTH), seed=2)
 
 
 def tied_equation(*operators, intervals=2, constraint=None):
@@ -40,11 +59,13 @@ def tied_equation(*operators, intervals=2, constraint=None):
     return ide.Equation(ide.Tied(block, intervals), constraint, domain)
 
 
-def layered_equation(number=2, layers=3):
+def layered_equation(number=2, layers=3, kind=Matrix, constraint=None, size=0.4):
     """Other matrices in each layer."""
-    blocks = tuple(Matrix(jnp.asarray(m)) for m in matrices(number, layers=layers))
-    control = ide.PiecewiseConstant(blocks)
-    return ide.Equation(control, ide.Free(), ide.TokenDomain.uniform(TOKENS))
+    drawn = matrices(number, layers=layers, size=size)
+    blocks = tuple(kind(jnp.asarray(matrix)) for matrix in drawn)
+    constraint = ide.Free() if constraint is None else constraint
+    domain = ide.TokenDomain.uniform(TOKENS)
+    return ide.Equation(ide.PiecewiseConstant(blocks), constraint, domain)
 
 
 def exact(matrix, depth=2.0):
