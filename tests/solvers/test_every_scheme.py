@@ -129,21 +129,8 @@ class WrongEnd(Heun):
         return u + 0.5 * (first + field(0, u + first))
 
 
-class Forgetful(solvers.AbstractFieldScheme):
-    """Two steps of Adams and Bashforth, of which the first is forgotten."""
-
-    def order(self, terms):
-        return 2
-
-    def start(self, field, u):
-        return jnp.zeros_like(u)
-
-    def make_step(self, field, u, state, made_jump):
-        return solvers.Step.between(u, u + 1.5 * field(0, u) - 0.5 * state, state=state)
-
-
 class Continuing(solvers.AbstractFieldScheme):
-    """The same, which does not start again where the field jumps."""
+    """Two steps of Adams and Bashforth, which do not start again where the field jumps."""
 
     def order(self, terms):
         return 2
@@ -232,7 +219,7 @@ class Local(Heun):
 
 
 BROKEN = {
-    "order": (WrongEnd(), Forgetful(), Continuing()),
+    "order": (WrongEnd(), Continuing()),
     "constraint": (Leaving(),),
     "dtype": (Widening(),),
     "yaml": (Unnamed(1j),),
