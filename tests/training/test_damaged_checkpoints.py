@@ -4,11 +4,10 @@ import json
 import shutil
 import warnings
 
-import equinox as eqx
 import pytest
 from helpers import fast_first
 from running import run_here
-from training.conftest import RUN, config
+from training.conftest import RUN, config, equal
 
 from ide_transformer import InputError, training
 from ide_transformer.training import checkpoints
@@ -65,7 +64,7 @@ def test_no_damaged_file_of_a_checkpoint_is_read(there, end, attack):
                 assert attack == "exchanged" and "/4 is" in str(error) and "/2 is" in str(error)
             else:
                 damaged = any("checkpoint 2 is taken instead" in str(w.message) for w in said)
-                assert eqx.tree_equal(model, end) != damaged, path
+                assert equal(model, end) != damaged, path
         shutil.rmtree(CHECKPOINTS)
         shutil.copytree("intact", CHECKPOINTS)
 
@@ -101,5 +100,5 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(there, end):
         (CHECKPOINTS / step).mkdir()
     with pytest.warns(UserWarning, match="checkpoint 2 is taken instead"):
         training.train(config(), runs=RUN.parent, resume=True)
-    assert eqx.tree_equal(training.load_run(RUN)[0], end)
+    assert equal(training.load_run(RUN)[0], end)
     assert len(list((RUN / "checkpoints-damaged").iterdir())) == 2

@@ -1,6 +1,7 @@
 """Runs whose depth changes on the way, on meshes and horizons, with exits and with layers left
 out: trained, gone on with, and evaluated."""
 
+import functools as ft
 import json
 
 import equinox as eqx
@@ -9,12 +10,12 @@ import numpy as np
 import pytest
 from running import logged, run_here
 from training import stub
+from training.conftest import equal
 
 import ide_transformer as ide
 from ide_transformer import tasks, training
 from ide_transformer.training import loading
-from ide_transformer.training.optimizer import decayed
-from ide_transformer.training.phases import drawn_mesh
+from ide_transformer.training.phases import drawn_mesh, resample_state
 
 
 # Two schemes and horizons, and what else the state of a run may hold.
@@ -42,8 +43,7 @@ def drawn(tmp_path_factory):
 
 def same_end(run, other):
     assert logged(other.path) == logged(run.path)
-    ends = [training.load_run(x.path, trust=True)[0] for x in (run, other)]
-    assert eqx.tree_equal(*ends)
+    assert equal(*(training.load_run(x.path)[0] for x in (run, other)))
 
 
 def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(
@@ -89,59 +89,27 @@ def test_the_weights_that_are_evaluated(drawn, refined, monkeypatch):
         training.load_run(refined.path, weights="average")
 
 
-def weights_of(model):
-    return eqx.filter(model, eqx.is_inexact_array)
-
-
-def repeated(tree, structure, share):
-    """A tree of weights in which each layer is two, with so large a share."""
-    layers = jax.tree.map(lambda x: share * np.repeat(x, 2, axis=0), tree.control)
-    tree = eqx.tree_at(lambda m: m.control, tree, layers)
-    return jax.tree.unflatten(structure, jax.tree.leaves(tree))
-
-
-def adamw(weights, first, second, g, step, rate):
-    """A step of AdamW after clipping, written out: the weights and the two means."""
-    weights, g = (jax.tree.map(np.asarray, tree) for tree in (weights, g))
-    norm = np.sqrt(sum(float(np.sum(x**2)) for x in jax.tree.leaves(g)))
-    g = jax.tree.map(lambda x: x / max(norm, 1.0), g)
-    first = jax.tree.map(lambda m, x: 0.9 * m + 0.1 * x, first, g)
-    second = jax.tree.map(lambda v, x: 0.99 * v + 0.01 * x**2, second, g)
-    a, b = 1 - 0.9 ** (step + 1), 1 - 0.99 ** (step + 1)
-    weights = jax.tree.map(
-        lambda w, m, v, d: w - rate * (m / a / (np.sqrt(v / b) + 1e-8) + 0.1 * d * w),
-        *(weights, first, second, decayed(weights)),
-    )
-    return weights, first, second
-
-
 def test_a_run_that_is_refined_is_a_chain_of_two(refined):
-    """Against AdamW and the repetition of layers, written out; the schedule goes on."""
+    """Of steps and a resampled state, which have tests of their own; the schedule goes on."""
     settings = refined.load_config()
-    task, model, _ = loading.build_start(settings)
+    task, model, key = loading.build_start(settings)
     assert model.control.num_intervals == 1 and model.control.interval_length == 2.0
-    rate = training.learning_rate(settings.optimizer, 4)
-    weights = weights_of(model)
-    first = second = jax.tree.map(np.zeros_like, weights)
-
-    @eqx.filter_jit
-    def gradient(weights, model, batch):
-        static = eqx.filter(model, eqx.is_inexact_array, inverse=True)
-        return jax.grad(lambda w: task.loss(eqx.combine(w, static), batch).objective)(weights)
-
-    for step in range(4):
-        if step == 2:
-            model = model.on(ide.Mesh(intervals=2))
-            structure = jax.tree.structure(weights_of(model))
-            trees = zip((weights, first, second), (1, 1 / 2, 1 / 4), strict=True)
-            weights, first, second = (repeated(x, structure, share) for x, share in trees)
-        data = task.on(ide.Mesh(tokens=2 if step < 2 else 4))
-        g = gradient(weights, model, data.batch(step, 4, 0))
-        weights, first, second = adamw(weights, first, second, g, step, float(rate(step)))
-    found = weights_of(training.load_run(refined.path)[0])
-    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(weights), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+    rule = training.build_optimizer(settings.optimizer, 4)
+    state, static = training.initial_state(model, rule, key)
+    for first, tokens in ((0, 2), (2, 4)):
+        if first:
+            resample = ft.partial(resample_state, optimizer=rule, static=static)
+            state = jax.jit(ft.partial(resample, num_intervals=2))(state)
+            fine = model.on(ide.Mesh(intervals=2))
+            static = eqx.filter(fine, eqx.is_inexact_array, inverse=True)
+        take = training.make_train_step(rule, static, task.loss)
+        for number in (first, first + 1):
+            state, _ = take(state, task.on(ide.Mesh(tokens=tokens)).batch(number, 4, 0))
+    found, _ = training.load_run(refined.path)
     assert found.control.num_intervals == 2 and found.control.interval_length == 1.0
+    weights = eqx.filter(found, eqx.is_inexact_array)
+    for x, y in zip(*map(jax.tree.leaves, (weights, state.weights)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
 
 
 def test_meshes_are_drawn_by_weight_from_their_step_on():
@@ -178,9 +146,7 @@ def by_hand(model, tokens, layers):
 def test_a_model_is_evaluated_with_some_of_its_layers(refined):
     loaded = training.load_model(refined.path)
     (batch,) = stub.Stub(4).held_out(32)
-    for mesh, steps, layers in (
-        *(("first", 1, [0]), ("spread", 2, [0, 1]), ("resampled", None, [0, 1])),
-    ):
+    for mesh, steps, layers in (("first", 1, [0]), ("spread", 2, [0, 1])):
         (row,) = training.evaluate_on_meshes(loaded, [ide.Mesh(intervals=steps)], layers=mesh)
         logits = by_hand(loaded.model, batch.inputs, layers)
         assert row["evaluations"] == len(layers)

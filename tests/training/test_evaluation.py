@@ -1,7 +1,6 @@
 """Options of an evaluation reach what it measures, or are refused."""
 
 import equinox as eqx
-import numpy as np
 import pytest
 from running import run_here
 from training import stub
@@ -9,6 +8,7 @@ from training import stub
 import ide_transformer as ide
 from ide_transformer import InputError, tasks, training
 from ide_transformer.training import evaluation, loading
+from ide_transformer.training.folder import new_folder
 
 
 @pytest.fixture
@@ -64,14 +64,45 @@ def test_what_a_task_leaves_out(loaded):
         loading._check_context(config.model_copy(update={"model": functions}))
 
 
+PARITY = {
+    "data": {"name": "parity", "options": {"lengths": [1, 4]}},
+    "model": {
+        "operators": ["stable_damping", "injection", "attention", "feed_forward"],
+        **{"options": {"learned_positions": False}, "context": 5},
+    },
+    "control": "tied",
+}
+WORDS = {"data": {"name": "word_problem", "options": {"lengths": [1, 4], "degree": 2}}}
+LONGER = ("data.options.held_out_lengths=[5,8]", "model.context=9")
+
+
+@pytest.mark.parametrize(
+    ("sections", "override", "message"),
+    [
+        (PARITY, LONGER[0], r"model\.context=5 is too short: .* Set model\.context=9"),
+        (PARITY, "data.options.held_out_length=[5,8]", "Did you mean held_out_lengths"),
+        (
+            PARITY,
+            "data.options.held_out_lengths=[8,5]",
+            r"shortest comes first; write \[5, 8\]",
+        ),
+        (PARITY, "data.name=addition", r"data\.name: the weights are given; only solver"),
+        (PARITY, "control.kind=tied", r"control\.kind: the weights are given"),
+        (WORDS, "data.options.degree=3", r"vocabulary=6.* trained for vocabulary=2"),
+        (WORDS, "model.context=9", r"model\.context=9: .* embedding of its 4 positions"),
+    ],
+)
+def test_what_does_not_fit_the_weights_is_refused(sections, override, message, tmp_path):
+    config = stub.config(**sections)
+    run = new_folder(config, tmp_path, training.build_task(config).save)
+    with pytest.raises(InputError, match=message):
+        training.load_model(run.path, [override])
+
+
 @pytest.mark.heavy
 def test_a_trained_model_on_longer_inputs(tmp_path, capsys):
-    operators = ["stable_damping", "injection", "attention", "feed_forward"]
-    model = {"operators": operators, "options": {"learned_positions": False}, "context": 5}
-    data = {"name": "parity", "options": {"lengths": [1, 4]}}
-    run = stub.train(tmp_path, data=data, model=model, control="tied")
-    longer = ("data.options.held_out_lengths=[5,8]", "model.context=9")
-    loaded = training.load_model(run.path, longer)
+    run = stub.train(tmp_path, **PARITY)
+    loaded = training.load_model(run.path, LONGER)
     task = training.evaluation_task(loaded)
     assert task.batch(0, 1, 0).inputs.shape == (1, 5)
     batch = next(task.held_out(16, 16))
@@ -79,26 +110,6 @@ def test_a_trained_model_on_longer_inputs(tmp_path, capsys):
     (row,) = training.evaluate_on_meshes(loaded, [ide.Mesh(horizon=5.0)], samples=16)
     loss = eqx.filter_jit(task.loss)(loaded.model.on(ide.Mesh(horizon=5.0)), batch).loss
     assert row["evaluations"] == 5 and row["loss"] == pytest.approx(float(loss), rel=1e-5)
-    command = ("evaluate.py", run.path, *longer, "--samples", 16, "--mesh", "horizon=2,5")
+    command = ("evaluate.py", run.path, *LONGER, "--samples", 16, "--mesh", "horizon=2,5")
     figure = ("--measure", "exact_match", "--figure", tmp_path / "figure.png")
     assert "exact_match" in run_here(capsys, *command, *figure)
-    for override, message in (
-        (longer[0], r"model\.context=5 is too short: .* Set model\.context=9"),
-        ("data.options.held_out_length=[5,8]", "no such option. Did you mean held_out_lengths"),
-        ("data.options.held_out_lengths=[8,5]", r"shortest comes first; write \[5, 8\]"),
-        ("data.name=addition", r"data\.name: the weights are given; only solver"),
-        ("control.kind=tied", r"control\.kind: the weights are given"),
-    ):
-        with pytest.raises(InputError, match=message):
-            training.load_model(run.path, [override])
-
-
-@pytest.mark.heavy
-def test_weights_that_depend_on_the_data_or_the_context_are_refused(tmp_path):
-    data = {"name": "word_problem", "options": {"lengths": [1, 4], "degree": 2}}
-    run = stub.train(tmp_path, data=data)
-    with pytest.raises(InputError, match=r"vocabulary=6.* trained for vocabulary=2"):
-        training.load_model(run.path, ["data.options.degree=3"])
-    with pytest.raises(InputError, match=r"model\.context=9: .* embedding of its 4 pos"):
-        training.load_model(run.path, ["model.context=9"])
-    assert np.isfinite(training.evaluate_loss(training.load_model(run.path), samples=8)["loss"])

@@ -1,13 +1,13 @@
 """Steps whose loss or gradient is not finite: skipped, counted, and what a run does after too
 many of them; and the best of its checkpoints."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from running import logged
 from training import stub
+from training.conftest import equal
 
 from ide_transformer import InputError, training
 
@@ -41,7 +41,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(faulty):
     for number, seed in enumerate((0, 1, 1, 0, 1, 1, 1, 0)):
         before = jax.device_get((state.weights, state.optimizer))
         state, metrics = step(state, task.batch(0, 4, seed))
-        same = eqx.tree_equal(before, jax.device_get((state.weights, state.optimizer)))
+        same = equal(before, (state.weights, state.optimizer))
         assert int(state.step) == number + 1
         assert bool(jnp.isfinite(metrics["loss"])) == (seed == 0)
         counts.append((int(metrics["bad_steps"]), int(metrics["bad_steps_in_a_row"]), same))
@@ -100,4 +100,4 @@ def test_the_best_checkpoint_is_kept_and_read(tmp_path, monkeypatch):
     best, at_step, newest = (
         training.load_run(run.path, checkpoint=which)[0] for which in ("best", 4, "newest")
     )
-    assert eqx.tree_equal(best, at_step) and not eqx.tree_equal(best, newest)
+    assert equal(best, at_step) and not equal(best, newest)

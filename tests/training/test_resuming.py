@@ -6,10 +6,9 @@ import shutil
 import signal
 from pathlib import Path
 
-import equinox as eqx
 import pytest
 from running import logged, run_here
-from training.conftest import RUN, config, contents
+from training.conftest import RUN, config, contents, equal
 
 from ide_transformer import InputError, tasks, training
 from ide_transformer.training import loading, stopping
@@ -19,42 +18,44 @@ def resume(*overrides):
     return training.train(config(*overrides), runs=RUN.parent, resume=True)
 
 
-def edited(path, change):
-    path.write_bytes(change(path.read_bytes()))
+def edited(change):
+    return lambda path: path.write_bytes(change(path.read_bytes()))
 
 
-def emptied_checkpoints(there):
-    for path in (there / RUN / "checkpoints").rglob("*"):
+def removed(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def emptied(folder):
+    for path in folder.rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
 
 
+TEXT, CONFIG, CHECKPOINTS = Path("text.txt"), RUN / "config.yaml", RUN / "checkpoints"
 DAMAGES = {
-    "its data changed since": lambda there: edited(
-        there / "text.txt", lambda text: text.replace(b"wide", b"cold")
+    "its data changed since": (TEXT, edited(lambda text: text.replace(b"wide", b"cold"))),
+    "its tokenizer and its data changed since": (TEXT, edited(lambda text: text + b"!")),
+    "its config.yaml changed since": (CONFIG, edited(lambda text: text + b"# a note\n")),
+    "has no version: it was written before the first release": (
+        CONFIG,
+        edited(lambda text: text.replace(b"version: 1\n", b"")),
     ),
-    "its tokenizer and its data changed since": lambda there: edited(
-        there / "text.txt", lambda text: text + b"!"
+    "metrics.jsonl, line 1: not a line of a log": (
+        RUN / "metrics.jsonl",
+        edited(lambda text: b"\xff\xfe\x00\n" + text),
     ),
-    "its config.yaml changed since": lambda there: edited(
-        there / RUN / "config.yaml", lambda text: text + b"# a note\n"
-    ),
-    "has no version: it was written before the first release": lambda there: edited(
-        there / RUN / "config.yaml", lambda text: text.replace(b"version: 1\n", b"")
-    ),
-    "metrics.jsonl, line 1: not a line of a log": lambda there: edited(
-        there / RUN / "metrics.jsonl", lambda text: b"\xff\xfe\x00\n" + text
-    ),
-    r"text\.txt: there is no such file": lambda there: (there / "text.txt").unlink(),
-    "fingerprints.json is missing": lambda there: (there / RUN / "fingerprints.json").unlink(),
-    "has lost its folder checkpoints": lambda there: shutil.rmtree(there / RUN / "checkpoints"),
-    r"no checkpoint that can be read: .*/2 is damaged: ": emptied_checkpoints,
+    r"text\.txt: there is no such file": (TEXT, removed),
+    "fingerprints.json is missing": (RUN / "fingerprints.json", removed),
+    "has lost its folder checkpoints": (CHECKPOINTS, removed),
+    r"no checkpoint that can be read: .*/2 is damaged: ": (CHECKPOINTS, emptied),
 }
 
 
 @pytest.mark.parametrize("message", DAMAGES)
 def test_a_refusal_leaves_the_run_as_it_was(half, message):
-    DAMAGES[message](half)
+    path, damage = DAMAGES[message]
+    damage(path)
     before = contents(half)
     with pytest.raises(InputError, match=message):
         resume()
@@ -77,7 +78,7 @@ def test_a_run_goes_on_by_its_name_and_a_finished_one_is_left_alone(half, end, c
     output = run_here(capsys, *again, "training.log_every=4")
     assert "small: going on from step 2; steps 3 to 4 are made again" in output
     assert [x["step"] for x in logged(RUN) if "loss" in x] == [1, 2, 4]
-    assert eqx.tree_equal(training.load_run(RUN)[0], end)
+    assert equal(training.load_run(RUN)[0], end)
     assert run.load_config().training.log_every == 4
     # The time of all starts, also that after the checkpoint of step 2.
     summary = run.load_summary()
@@ -93,8 +94,8 @@ def interrupted(*_):
 
 
 def test_a_run_without_a_checkpoint_begins_again(half, end, capsys, monkeypatch):
-    shutil.rmtree(RUN / "checkpoints")
-    (RUN / "checkpoints").mkdir()
+    shutil.rmtree(CHECKPOINTS)
+    CHECKPOINTS.mkdir()
     with pytest.raises(InputError, match=r"small has no checkpoint yet: .*_every=2 steps"):
         training.load_run(RUN)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -105,7 +106,7 @@ def test_a_run_without_a_checkpoint_begins_again(half, end, capsys, monkeypatch)
     shutil.rmtree("runs/small-2")
     assert resume().path == RUN
     assert "no checkpoint yet: it begins again at step 0" in capsys.readouterr().out
-    assert eqx.tree_equal(training.load_run(RUN)[0], end)
+    assert equal(training.load_run(RUN)[0], end)
 
 
 def test_a_cosine_begins_again_at_its_rate_on_request(there, capsys, monkeypatch):
@@ -144,7 +145,7 @@ def test_a_cosine_begins_again_at_its_rate_on_request(there, capsys, monkeypatch
 )
 def test_a_run_that_cannot_be_made_longer_is_left_alone(there, schedule, overrides, message):
     own = config(*f"optimizer.schedule={schedule}".split())
-    (RUN / "config.yaml").write_text(training.dump_config(own))
+    CONFIG.write_text(training.dump_config(own))
     before, given = contents(there), overrides.split()
     restart = "--restart" in given
     with pytest.raises(InputError, match=message):
@@ -166,7 +167,7 @@ def test_a_run_that_is_asked_to_stop_saves_a_checkpoint_and_goes_on(there, end, 
         training.train(config(), runs=Path("again"))
     run = training.train(config(), runs=Path("again"), resume=True)
     assert asked and logged(run.path) == logged(RUN)
-    assert eqx.tree_equal(training.load_run(run.path)[0], end)
+    assert equal(training.load_run(run.path)[0], end)
 
 
 @pytest.mark.heavy
@@ -188,4 +189,4 @@ def test_what_cannot_be_written_is_said_and_the_run_goes_on_later(half, end, mon
                 resume()
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
-    assert eqx.tree_equal(training.load_run(resume().path)[0], end)
+    assert equal(training.load_run(resume().path)[0], end)

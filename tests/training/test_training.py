@@ -66,7 +66,6 @@ def test_a_run_writes_its_folder_and_can_be_sampled_and_evaluated(train, tmp_pat
     script = ["sample.py", folder, "--length", 20, "--seed", 3, "--prompt"]
     text, given, rate = run_here(capsys, *script, "T").partition("20 tokens in")
     assert text.startswith("T") and len(text) == 22 and given and "tokens per second" in rate
-    assert run_here(capsys, *script, "T").startswith(text)
     assert "character 'Ж' does not occur" in run_here(capsys, *script, "Ж", expected=2)
     both = [folder, folder, "--json", tmp_path / "both.json"]
     assert "bits per byte" in run_here(capsys, "evaluate.py", *both)

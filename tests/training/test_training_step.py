@@ -14,7 +14,7 @@ from training import stub
 
 import ide_transformer as ide
 from ide_transformer.tasks import Batch, CrossEntropy
-from ide_transformer.training import Config, build_model_of_size, run, step, with_training
+from ide_transformer.training import Config, run, step, with_training
 from ide_transformer.training.config import ModelConfig, TrainingConfig
 from ide_transformer.training.sizes import describe_memory, kept_bytes, size_bytes
 
@@ -26,10 +26,10 @@ BATCH = Batch(TOKENS[:, :-1], TOKENS[:, 1:])
 
 def make_model(**training):
     config = Config(model=SIZES, training=TrainingConfig(**training))
-    model = build_model_of_size(config, {"vocabulary": 20}, jax.random.key(0))
+    model = stub.model_of(config, scale=0.1, vocabulary=20)
     weights, static = eqx.partition(model, eqx.is_inexact_array)
-    weights = jax.tree.map(lambda x: x.astype(jnp.float32), weights)
-    return with_training(eqx.combine(weights, static), config.training)
+    weights = jax.tree.map(lambda x: np.asarray(x, np.float32), weights)
+    return with_training(eqx.combine(jax.device_put(weights), static), config.training)
 
 
 def gradient(model):

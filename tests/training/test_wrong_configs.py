@@ -4,8 +4,10 @@ import re
 import resource
 import time
 
+import equinox as eqx
 import pytest
 import yaml
+from helpers import filled
 from hypothesis import HealthCheck, given, settings, strategies as st
 from running import run_here
 from training import stub
@@ -19,7 +21,8 @@ from training.wrong_configs import (
 )
 
 from ide_transformer import InputError
-from ide_transformer.training import load_config, run, sizes
+from ide_transformer.training import load_config, loading, run, sizes
+from ide_transformer.training.build import build_model
 
 
 PLACES = places()
@@ -40,12 +43,16 @@ def base(tmp_path_factory):
 
 @pytest.fixture
 def refused(base, capsys, monkeypatch):
-    """`train.py` with this text or override; it has to say this."""
+    """`train.py` with this text or override; it has to say this. NumPy draws the weights."""
 
     def would_start(*_):
         print("it would start")
         raise SystemExit(0)
 
+    def drawn(*given):
+        return filled(eqx.filter_eval_shape(build_model, *given), 0.1, seed=0)
+
+    monkeypatch.setattr(loading, "build_model", drawn)
     monkeypatch.setattr(run, "new_folder", would_start)
     monkeypatch.setattr(sizes, "memory", lambda: 2**34)
 
