@@ -137,7 +137,7 @@ def moved(model: _Model, direction: int) -> _Model:
         known = np.asarray(w) if is_known(w) else np.zeros(w.shape, w.dtype)
         size = max(np.sqrt(np.mean(known.astype(np.float32) ** 2)), _NOISE)
         signs = direction * (2 * random.integers(0, 2, w.shape, np.int8) - 1)
-        return jnp.asarray((known + 1.5 * size * signs).astype(known.dtype))
+        return jax.device_put((known + 1.5 * size * signs).astype(known.dtype))
 
     return jax.tree.map(changed, model)
 

@@ -240,7 +240,7 @@ class Checkpoint(NamedTuple):
             weight *= placement.scale
         if placement.shift:
             weight += placement.shift
-        return jnp.asarray(weight)
+        return jax.device_put(weight)
 
 
 def _dtype_of_weights(dtype: DTypeLike) -> np.dtype:

@@ -173,7 +173,10 @@ def _filled(model: Model, native: PyTree) -> Model:
     return eqx.tree_at(
         lambda model: [at(path, model) for path, _ in lacking],
         model,
-        [jnp.full(shape, _NEUTRAL[path[-1].name], dtype) for path, shape in lacking],
+        [
+            jax.device_put(np.full(shape, _NEUTRAL[path[-1].name], dtype))
+            for path, shape in lacking
+        ],
         is_leaf=lambda x: x is None,
     )
 

@@ -57,7 +57,7 @@ def check_model(
       `lambda model: model.inputs.positions`.
     - `without`: names of properties that are not checked.
     """
-    trial = _Trial(model, inputs, fixed)
+    trial = _Trial(model, inputs, fixed, compiled="jit" in without)
     is_causal = isinstance(model.read_out, models.TokenLogits) if causal is None else causal
     names = ["shape", "finite", "jit", "batch", "padding", *["causal"] * is_causal]
     for name in [*names, "dropout", "gradient", "mesh", "cache", "copies"]:
@@ -68,8 +68,10 @@ def check_model(
 class _Trial:
     """A model with its inputs; a method for each property returns what is wrong."""
 
-    def __init__(self, model: Model, inputs: PyTree, fixed: Callable[[Any], PyTree]):
-        self.model, self.inputs, self.fixed = model, inputs, fixed
+    def __init__(
+        self, model: Model, inputs: PyTree, fixed: Callable[[Any], PyTree], compiled: bool
+    ):
+        self.model, self.inputs, self.fixed, self.compiled = model, inputs, fixed, compiled
         weights = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
         self.rounding = max([float(jnp.finfo(x.dtype).eps) for x in weights], default=1e-16)
         self.close = 1e4 * self.rounding
@@ -120,7 +122,8 @@ class _Trial:
 
     @ft.cached_property
     def alone(self) -> PyTree:
-        return self.model(self.sample)
+        call = eqx.filter_jit(self.model) if self.compiled else self.model
+        return call(self.sample)
 
     def jit(self) -> str:
         # Without a difference in the batch there is none, which saves a program.

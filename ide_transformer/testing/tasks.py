@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from ..equation import TokenDomain
 from ..errors import InputError
@@ -170,14 +170,14 @@ def _check_on(task: AbstractTask, tokens: int | tuple[int, int] | None, shared: 
 
 def _check_loss(task: AbstractTask, model: Model) -> None:
     batch = task.batch(0, _SIZE, 1)
-    value, gradient, outputs = _learned(model, task.loss, batch)
-    _say(bool(jnp.isfinite(value)), "loss", f"of untrained weights it is {value}")
-    norm = jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(gradient)))
+    value, gradient, outputs = jax.device_get(_learned(model, task.loss, batch))
+    _say(bool(np.isfinite(value)), "loss", f"of untrained weights it is {value}")
+    norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(gradient)))
     _say(0 < float(norm) < np.inf, "loss", f"the norm of its gradient is {norm}")
     for what, changed in _without_a_part(task, batch):
         again, *_ = _learned(model, task.loss, changed)
         _say(_close(again, value), "loss", f"{what} has a part in it: {value}, then {again}")
-    _check_measure(task.loss, outputs, jax.tree.map(jnp.asarray, batch.targets))
+    _check_measure(task.loss, outputs, batch.targets)
 
 
 @eqx.filter_jit
@@ -213,38 +213,56 @@ def _other_padding(x: Any) -> Any:
     return x._replace(tokens=np.where(x.mask, x.tokens, 0))
 
 
-def _check_measure(loss: AbstractLoss, outputs: Array, targets: Any) -> None:
-    whole, half = loss.measure(outputs, targets), len(outputs) // 3
+def _check_measure(loss: AbstractLoss, outputs: np.ndarray, targets: Any) -> None:
+    whole, parts, gradient, less = jax.device_get(_measured(loss, outputs, targets))
     _say("loss" in whole, "loss", f"its figures {[*whole]} have no loss")
+    for name, mean in parts.items():
+        said = f"{name} of two parts is {mean}, and of both {whole[name]}"
+        _say(_close(mean, whole[name]), "loss", said)
+    finite = all(np.isfinite(x).all() for x in gradient)
+    _say(finite, "loss", "exact outputs have no finite gradient")
+    what = "a point of weight zero" if isinstance(targets, Field) else "a target of -1"
+    for with_it, without in less:
+        said = f"{what} has a part in it: {with_it}, {without}"
+        _say(_close(with_it, without), "loss", said)
+
+
+@eqx.filter_jit
+def _measured(
+    loss: AbstractLoss, outputs: Array, targets: Any
+) -> tuple[dict[str, Array], dict[str, Array], list[Array], list[tuple[Array, Array]]]:
+    """The figures of a batch, and as sums over two parts of it; the gradient at exact outputs,
+    where targets are outputs; and the loss with and without what has no part in it, where
+    there is such."""
+    half = len(outputs) // 3
     own, rest = Batch(outputs, targets).divided()
     parts = [
         loss.measure(*eqx.combine(jax.tree.map(lambda x, at=at: x[at], own), rest))
         for at in (slice(None, half), slice(half, None))
     ]
-    for name, mean in jax.tree.map(jnp.add, *parts).items():
-        said = f"{name} of two parts is {mean.value}, and of both {whole[name].value}"
-        _say(_close(mean.value, whole[name].value), "loss", said)
+    sums = jax.tree.map(jnp.add, *parts)
+    whole, both = (
+        {name: mean.value for name, mean in x.items()}
+        for x in (loss.measure(outputs, targets), sums)
+    )
 
     def objective(y: Array, targets: Any = targets) -> Array:
         return loss.measure(y, targets)["loss"].value
 
+    gradient, less = [], []
     values = targets.values if isinstance(targets, Field) else targets
     if jnp.issubdtype(values.dtype, jnp.floating) and values.shape == outputs.shape:
-        exact = jax.grad(objective)(values.astype(outputs.dtype))
-        _say(bool(jnp.isfinite(exact).all()), "loss", "exact outputs have no finite gradient")
+        gradient = [jax.grad(objective)(values.astype(outputs.dtype))]
     # What has no part in the loss: the first point, or all targets of the first sample.
     if isinstance(targets, Field):
-        what, domain = "a point of weight zero", targets.domain
-        weights = domain.shares.at[..., 0].set(0.0)
-        less: Any = Field(values, TokenDomain(domain.points, weights))
-        other = outputs.at[:, 0].add(1.0)
+        weights = targets.domain.shares.at[..., 0].set(0.0)
+        other: Any = Field(values, TokenDomain(targets.domain.points, weights))
+        less = [(objective(outputs.at[:, 0].add(1.0), other), objective(outputs, other))]
     elif loss.classifies:
-        what, less = "a target of -1", targets.at[0].set(UNCOUNTED)
-        other = outputs.at[0].set(outputs[0, ..., ::-1] + 1.0)
-    else:
-        return
-    with_it, without = objective(other, less), objective(outputs, less)
-    _say(_close(with_it, without), "loss", f"{what} has a part in it: {with_it}, {without}")
+        other = targets.at[0].set(UNCOUNTED)
+        changed = outputs.at[0].set(outputs[0, ..., ::-1] + 1.0)
+        less = [(objective(changed, other), objective(outputs, other))]
+    return whole, both, gradient, less
 
 
 def _rows(batch: Batch) -> list[bytes]:
@@ -261,8 +279,8 @@ def _same(one: Batch, two: Batch) -> bool:
     return bool(eqx.tree_equal(one, two))
 
 
-def _close(one: Array, two: Array) -> bool:
-    return bool(jnp.allclose(one, two, rtol=1e-4, atol=1e-6))
+def _close(one: ArrayLike, two: ArrayLike) -> bool:
+    return bool(np.allclose(one, two, rtol=1e-4, atol=1e-6))
 
 
 def _say(holds: bool | np.bool_, name: str, said: str) -> None:
