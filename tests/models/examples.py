@@ -197,3 +197,13 @@ def outputs_of(model, inputs, key=None):
 @eqx.filter_jit
 def solution_of(model, inputs):
     return model.solve(inputs)
+
+
+@eqx.filter_jit
+def embedded_by(model, inputs, key=None):
+    return model.embed(inputs, key=key)
+
+
+@eqx.filter_jit
+def solved_by_hand(equation, u0, solver=ide.LieTrotter(), **options):
+    return ide.solve(equation, u0, solver=solver, **options).u1

@@ -38,7 +38,7 @@ PROMPT = TOKENS[0, :3]
 def check_logits(model, tolerance=1e-12):
     assert ide.why_not_cached(model) is None
     expected = np.asarray(outputs_of(model, TOKENS))
-    found = logits_one_by_one(model, jnp.asarray(TOKENS), 4)
+    found = logits_one_by_one(model, TOKENS, 4)
     assert largest(expected[..., 3:, :], found) < tolerance
     assert np.std(expected) > 0.1
     return found
@@ -48,12 +48,7 @@ def check_logits(model, tolerance=1e-12):
 def test_in_low_precision():
     model = filled(language_model)
     low = check_logits(model.with_options(compute_dtype="bfloat16"))
-    assert 0.01 < largest(low, logits_one_by_one(model, jnp.asarray(TOKENS), 4)) < 1
-    single = jax.tree.map(
-        lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, model
-    )
-    logits = eqx.filter_eval_shape(logits_one_by_one, single, jnp.asarray(TOKENS), 4)
-    assert logits.dtype == jnp.float32
+    assert 0.01 < largest(low, logits_one_by_one(model, TOKENS, 4)) < 1
 
 
 # Each of them goes another way through the march.
@@ -69,17 +64,12 @@ SOLVERS = {
         control=ide.PiecewiseLinear,
         operators=(*CAUSAL, lambda key: ide.Damping(0.3)),
     ),
-    "rk4": dict(solver=ide.RK4(), steps_per_interval=2),
-    "residual(gated rk2)": dict(solver=ide.Residual(ide.GatedRK2(WIDTH))),
     "nesterov": dict(solver=ide.Nesterov()),
     "tsit5": dict(solver=diffrax.Tsit5(), control=ide.PiecewiseLinear),
-    "strang(heun)": dict(solver=ide.Strang(diffrax.Heun())),
     "half steps": dict(solver=diffrax.HalfSolver(diffrax.Euler())),
-    "leapfrog": dict(solver=ide.Leapfrog(), control=ide.PiecewiseLinear),
     "adams-bashforth": dict(
         solver=ide.AdamsBashforth(3), control=ide.PiecewiseLinear, steps_per_interval=2
     ),
-    "sphere": dict(solver=ide.Projected(ide.RK4()), constraint=ide.Sphere()),
 }
 
 
@@ -108,20 +98,20 @@ class RunningMean(ide.AbstractTokenIntegral):
 
 
 def relative_bias(key):
-    table = jax.random.normal(key, (8, HEADS))
-    positions = ide.RelativeBias(table, max_distance=6)
-    return eqx.tree_at(lambda x: x.positions, attention(key, causal=True), positions)
+    positions = ide.RelativeBias(jax.random.normal(key, (8, HEADS)), max_distance=6)
+    return attention(key, causal=True, positions=positions)
 
 
 def test_operators():
     """With positions, wrapped, and one of a user."""
     operators = (
-        relative_bias,
-        lambda key: ide.Scaled(attention(key, causal=True, key_value_heads=1), 0.5),
-        lambda key: ide.SourcedAttention(attention(key, causal=True), key=key, std=0.3),
+        lambda key: ide.Scaled(relative_bias(key), 0.5),
+        lambda key: ide.SourcedAttention(
+            attention(key, causal=True, key_value_heads=1), key=key, std=0.3
+        ),
         lambda key: RunningMean(jnp.ones(())),
     )
-    check_logits(filled(lambda: language_model(operators)))
+    check_logits(filled(lambda: language_model(operators, intervals=1)))
 
 
 class Failing(diffrax.Euler):
@@ -140,15 +130,15 @@ class Failing(diffrax.Euler):
 
 def test_a_failed_step_makes_the_logits_nan():
     model = filled(lambda: language_model(solver=Failing(), own=dict(tied=False)))
-    tokens = jnp.asarray(TOKENS[0])
-    first = int(jnp.argmax(tokens == tokens[5]))
-    far = model.inputs.embedding.at[tokens[5]].mul(1e3)
-    far = eqx.tree_at(lambda m: m.inputs.embedding, model, far)
-    found, fine = (logits_one_by_one(x, tokens, 1) for x in (far, model))
-    assert first > 0 and jnp.isfinite(fine).all()
+    tokens = TOKENS[0]
+    first, far = np.argmax(tokens == tokens[5]), np.array(model.inputs.embedding)
+    far[tokens[5]] *= 1e3
+    far = eqx.tree_at(lambda m: m.inputs.embedding, model, jax.device_put(far))
+    found, fine = (np.asarray(logits_one_by_one(x, tokens, 1)) for x in (far, model))
+    assert first > 0 and np.isfinite(fine).all()
     assert largest(found[:first], fine[:first]) == 0
     # In the next layer the tokens that follow see it.
-    assert jnp.isnan(found[first:]).all()
+    assert np.isnan(found[first:]).all()
 
 
 class Counted(AbstractSequentialSplitting):
@@ -207,10 +197,12 @@ def test_what_is_not_in_the_text_has_no_logits():
         ide.CachedDecoder(model, CONTEXT + 1)
     decoder = ide.CachedDecoder(model, 6)
     extend, prefill = eqx.filter_jit(decoder.extend), eqx.filter_jit(decoder.prefill)
-    _, cache = prefill(PROMPT, jnp.asarray(-1))
-    for token, position, right in ((1, 6, 0), (1, -1, 0), (VOCABULARY, 3, 0), (1, 3, 1)):
-        logits, _ = extend(jnp.asarray(token), jnp.asarray(position), cache)
-        assert jnp.isfinite(logits).all() == right == jnp.isfinite(logits).any()
-    for last, right in ((3, 0), (-4, 0), (-3, 1)):
-        logits, _ = prefill(PROMPT, jnp.asarray(last))
-        assert jnp.isfinite(logits).all() == right == jnp.isfinite(logits).any()
+    _, cache = prefill(PROMPT, np.array(-1))
+    found = [
+        (right, extend(np.array(token), np.array(position), cache)[0])
+        for token, position, right in ((1, 6, 0), (1, -1, 0), (VOCABULARY, 3, 0), (1, 3, 1))
+    ]
+    last = ((3, 0), (-4, 0), (-3, 1))
+    found += [(right, prefill(PROMPT, np.array(place))[0]) for place, right in last]
+    for right, logits in found:
+        assert np.isfinite(logits).all() == right == np.isfinite(logits).any()

@@ -4,16 +4,12 @@ import numpy as np
 import pytest
 from helpers import largest, programs_compiled
 from models.examples import (
-    CAUSAL,
     CONTEXT,
     MASK,
     TOKENS,
-    attention,
-    feed_forward,
     filled,
     image_classifier,
     language_model,
-    normal,
     outputs_of,
     sequence_classifier,
     translation_model,
@@ -28,25 +24,27 @@ def check(compiled, inputs):
     assert np.std(expected) > 0.01
 
 
-@pytest.mark.parametrize("operators", [CAUSAL, (attention,)])
-def test_ten_texts_of_ten_lengths_are_two_programs(operators):
-    """Also where a mask hides the padding, in the last one."""
-    compiled = ide.compiled(filled(lambda: language_model(operators)), sizes=(5,))
+TEXT_CLASSIFIER = filled(lambda: sequence_classifier(class_token=True))
+
+
+@pytest.mark.parametrize(
+    "model", [filled(language_model), TEXT_CLASSIFIER], ids=["causal", "by a mask"]
+)
+def test_ten_texts_of_ten_lengths_are_two_programs(model):
+    compiled = ide.compiled(model, sizes=(5,))
     assert compiled.sizes == (5, CONTEXT) and compiled.why_not_padded is None
     with programs_compiled() as names:
         found = [compiled(TOKENS[:, :n]) for n in range(1, CONTEXT + 1)]
     # The one for the first size has been compiled for the trial.
     assert names.count("jit(compiled_outputs)") <= 2
-    assert [x.shape[1] for x in found] == [*range(1, CONTEXT + 1)]
-    for number in (1, 5, 6):
+    if model is not TEXT_CLASSIFIER:
+        assert [x.shape[1] for x in found] == [*range(1, CONTEXT + 1)]
+    for number in (1, 6):
         check(compiled, TOKENS[:, :number])
-
-
-def test_a_text_with_a_mask_and_outputs_without_tokens():
-    compiled = ide.compiled(filled(lambda: sequence_classifier(class_token=True)), sizes=(6,))
-    assert compiled.why_not_padded is None
-    check(compiled, TOKENS[:, :3])
-    check(compiled, ide.Text(TOKENS[:, :8], MASK[:, :8]))
+    if model is TEXT_CLASSIFIER:
+        check(compiled, ide.Text(TOKENS[:, :8], MASK[:, :8]))
+    with pytest.raises(ide.InputError, match="longer than the context of 10"):
+        compiled(np.zeros(11, int))
 
 
 @pytest.mark.heavy
@@ -65,12 +63,4 @@ def test_padding_that_cannot_be_hidden():
     mean = ide.compiled(filled(sequence_classifier))
     assert "without a mask" in mean.why_not_padded and "each shape" in repr(mean)
     check(mean, TOKENS[:, :3])
-    image = ide.compiled(filled(image_classifier))
-    assert "are no texts" in image.why_not_padded
-    check(image, normal(2, 4, 6, 1))
-
-
-def test_a_text_that_is_too_long():
-    compiled = ide.compiled(filled(lambda: language_model((feed_forward,))))
-    with pytest.raises(ide.InputError, match="longer than the context of 10"):
-        compiled(np.zeros(11, int))
+    assert "are no texts" in ide.compiled(filled(image_classifier)).why_not_padded
