@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import equinox as eqx
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from golden.cases import CASES, IN_FLOAT32, inputs_of
@@ -21,8 +21,8 @@ TOKENS = np.array([1, 5, 2, 9, 0])
 FAMILIES = [name for name in CASES if "," not in name]
 # One variant of each kind; the others are for --thorough.
 VARIANTS = (
-    *("gpt2, untied", "gpt_neox, older", "llama, older", "llama, newer", "qwen2, older"),
-    *("bert, two heads", "t5, gated", "vit, pooler", "dinov2, not gated", "cvt, states"),
+    *("gpt_neox, older", "llama, newer", "qwen2, older", "bert, two heads", "t5, gated"),
+    *("vit, pooler", "cvt, states"),
 )
 HEAVY = dict.fromkeys([*FAMILIES, *VARIANTS, *CASES])
 
@@ -99,7 +99,7 @@ def test_an_archive(tmp_path):
     check_family(tmp_path / "model.npz", outputs, expected)
 
 
-@pytest.mark.parametrize("family", ["vit", "deit", "dinov2", "cvt"])
+@pytest.mark.parametrize("family", ["vit", "dinov2", "cvt"])
 def test_images_of_another_size(family):
     arrays, _ = stored(family)
     model, images = load_pretrained(GOLDEN / family), arrays["resized_images"]
@@ -185,17 +185,14 @@ def own(tmp_path_factory):
 def conforms(own, monkeypatch, *, stored=True, outputs=None, options=(), every=1, **fields):
     """Checks the family of the page with other fields."""
     names, own_outputs, reference = own
-    outputs = outputs or own_outputs
     monkeypatch.setitem(families(), "tiny", names["FAMILIES"]["tiny"]._replace(**fields))
     expected = reference(names["folder"]) if stored else reference
-    check_family(
-        names["folder"], outputs, expected, tolerance=1e-9, options=options, every=every
-    )
+    options = dict(tolerance=1e-9, options=options, every=every)
+    check_family(names["folder"], outputs or own_outputs, expected, **options)
 
 
-@pytest.mark.parametrize("stored", [False, True])
-def test_a_family_of_ones_own(own, stored, monkeypatch):
-    conforms(own, monkeypatch, stored=stored, every=1 if stored else 6)
+def test_a_family_of_ones_own(own, monkeypatch):
+    conforms(own, monkeypatch, stored=False, every=6)
 
 
 def places(**changed):
@@ -230,7 +227,7 @@ def other_eps(model, options):
 
 
 def with_bias(model, options):
-    bias = jnp.zeros(11)
+    bias = jax.device_put(np.zeros(11))
     return eqx.tree_at(lambda m: m.read_out.bias, model, bias, is_leaf=lambda x: x is None)
 
 

@@ -4,8 +4,10 @@ import json
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import ml_dtypes
+import numpy as np
 import pytest
 from golden.copies import changed_copy, make_archive, tensors_of
 from helpers import GOLDEN, largest
@@ -46,16 +48,11 @@ def finer(model):
 
 def on_a_sphere(model):
     first, second = block(model.constraint)
-    other = ide.Sphere(abs(second.gain), second.bias)
+    other = ide.Sphere(jax.device_put(abs(np.asarray(second.gain))), second.bias)
     return eqx.tree_at(lambda m: block(m.constraint), model, (first, other))
 
 
-def two_heads(model):
-    return model.with_read_out(ide.MeanHead(*model.read_out.classifiers))
-
-
 REFUSED = [
-    ("llama", lambda m: m.with_solver(ide.Strang()), r"discretization.solver: Strang.* here, "),
     ("llama", finer, r"\n  model.discretization.steps_per_interval: 2 here, 1 there\n"),
     (
         "llama",
@@ -65,7 +62,8 @@ REFUSED = [
     (
         "llama",
         replaced(
-            lambda m: m.read_out.normalization, lambda m: ide.RMSNorm(jnp.ones(16), eps=0.1)
+            lambda m: m.read_out.normalization,
+            lambda m: ide.RMSNorm(jax.device_put(np.ones(16)), eps=0.1),
         ),
         r"\n  model.read_out.normalization.eps: 0.1 here, 1e-06 there\n",
     ),
@@ -74,7 +72,6 @@ REFUSED = [
         replaced(lambda m: m.control.blocks[1], lambda m: ide.Scaled(m.control.blocks[1], 2.0)),
         r"\n  model.control.blocks\[1\]: Scaled.* here, GatedFeedForward",
     ),
-    ("whisper", lambda m: m.with_solver(diffrax.Heun()), r"solver: Heun\(\) here, LieTrotter"),
     (
         "whisper",
         replaced(
@@ -87,14 +84,12 @@ REFUSED = [
         "gptj",
         replaced(
             lambda m: m.control.blocks[0].normalization.gain,
-            lambda m: 2 * m.control.blocks[0].normalization.gain,
+            lambda m: jax.device_put(2 * np.asarray(m.control.blocks[0].normalization.gain)),
         ),
         r"h\.0\.ln_1\.weight is one tensor",
     ),
     ("vit", lambda m: m.with_read_out(ide.States()), r"model\.read_out.* here, .* there"),
-    ("vit", two_heads, r"model\.read_out.* here, .* there"),
     ("vit", lambda m: m.on(ide.Mesh(tokens=(4, 4))), r"inputs\.image_shape.* here, .* there"),
-    ("bert", on_a_sphere, r"constraint\.block.*\[1\]: Sphere.* here, LayerNorm"),
     ("albert", on_a_sphere, r"constraint\.block.*\[1\]: Sphere.* here, LayerNorm"),
 ]
 
@@ -118,13 +113,6 @@ def test_a_model_of_another_family_and_a_folder_that_is_full(tmp_path):
         save_pretrained(model, tmp_path, like=GOLDEN / "llama")
 
 
-def test_the_gradient_mode_is_no_part_of_a_checkpoint(tmp_path):
-    model = load_pretrained(GOLDEN / "llama")
-    trained = model.with_solver(model.discretization.solver, gradient=ide.Direct())
-    save_pretrained(trained, tmp_path / "new", like=GOLDEN / "llama")
-    assert eqx.tree_equal(load_pretrained(tmp_path / "new"), model)
-
-
 def test_the_tokenizer_of_an_archive_comes_along(tmp_path):
     make_archive(tmp_path / "one.npz", vocabulary=11)
     (tmp_path / "one.tokenizer.json").write_text("{}")
@@ -133,8 +121,8 @@ def test_the_tokenizer_of_an_archive_comes_along(tmp_path):
     assert (tmp_path / "two.tokenizer.json").read_text() == "{}"
 
 
-ONES = jnp.ones(examples.WIDTH)
-NORM, RMS = ide.LayerNorm(2.0 * ONES, eps=1e-6), ide.RMSNorm(3.0 * ONES, eps=1e-5)
+ONES = jax.device_put(np.ones(examples.WIDTH))
+NORM, RMS = ide.LayerNorm(ONES, eps=1e-6), ide.RMSNorm(ONES, eps=1e-5)
 
 
 def feed_forward(kind=ide.FeedForward, **options):
@@ -169,7 +157,7 @@ OWN = {"gpt2": like_gpt2, "llama": like_llama, "vit": like_vit}
 
 @pytest.mark.parametrize("name", OWN)
 def test_a_model_of_ones_own_is_written_in_the_layout_that_holds_it(name, tmp_path):
-    model = OWN[name]()
+    model = examples.filled(OWN[name])
     save_pretrained(model.with_options(gradient=ide.Direct()), tmp_path / "new")
     again = load_pretrained(tmp_path / "new")
     options = json.loads((tmp_path / "new/config.json").read_text())
@@ -182,14 +170,10 @@ def test_a_model_of_ones_own_is_written_in_the_layout_that_holds_it(name, tmp_pa
 
 def test_a_refusal_names_the_nearest_layout_and_all_that_differs(tmp_path):
     operators = examples.causal(normalization=RMS), feed_forward(activation=jnp.tanh)
-    other = examples.language_model(
-        operators,
-        control=ide.PiecewiseLinear,
-        constraint=ide.Sphere(),
-        solver=ide.Strang(diffrax.Heun()),
-        steps_per_interval=2,
-        own=dict(input_normalization=ide.Sphere(), output_normalization=examples.NORM),
-    )
+    own = dict(input_normalization=ide.Sphere(), output_normalization=examples.NORM)
+    scheme = dict(solver=ide.Strang(diffrax.Heun()), steps_per_interval=2)
+    options = dict(control=ide.PiecewiseLinear, constraint=ide.Sphere(), own=own) | scheme
+    other = examples.filled(lambda: examples.language_model(operators, **options))
     with pytest.raises(ide.InputError) as refused:
         save_pretrained(other, tmp_path / "new")
     first, *lines = str(refused.value).splitlines()
@@ -201,5 +185,5 @@ def test_a_refusal_names_the_nearest_layout_and_all_that_differs(tmp_path):
     ]
     assert "solver: Strang(Heun()) here, LieTrotter(Euler()) there" in str(refused.value)
     with pytest.raises(ide.InputError, match="holds a model of FunctionInputs and FunctionV"):
-        save_pretrained(examples.operator_model(), tmp_path / "new")
+        save_pretrained(examples.filled(examples.operator_model), tmp_path / "new")
     assert not (tmp_path / "new").exists()
