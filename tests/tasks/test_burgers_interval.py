@@ -41,21 +41,20 @@ def test_other_points_have_the_same_functions():
 
 def test_held_out_points_do_not_depend_on_the_batch():
     task = tasks.BurgersInterval(8, points="random", held_out_samples=40)
-    found = []
-    for size in (7, 16, 64):
-        values, points = [], []
+
+    def samples(size):
+        """Values and points of each."""
         for batch in task.held_out(size, part="test"):
-            number = len(batch.inputs.values)
-            values += [*batch.inputs.values]
-            points += number * [np.asarray(batch.inputs.domain.points)]
-            assert number <= size
-        assert len(values) == 40
-        found.append(np.concatenate([np.stack(values), np.stack(points)[..., 0]]))
-    np.testing.assert_array_equal(found[0], found[1])
-    np.testing.assert_array_equal(found[0], found[2])
+            assert len(batch.inputs.values) <= size
+            x = batch.inputs.domain.points[:, 0]
+            yield from (np.concatenate([values, x]) for values in batch.inputs.values)
+
+    first, *others = (np.stack([*samples(size)]) for size in (7, 16, 64))
+    for other in others:
+        np.testing.assert_array_equal(first, other)
     # Those of one block have the same points, another block has others.
-    x = found[0][40:]
-    assert (x[0] == x[15]).all() and not (x[15] == x[16]).any()
+    x = first[:, 8:]
+    assert len(x) == 40 and (x[0] == x[15]).all() and not (x[15] == x[16]).any()
 
 
 @pytest.mark.parametrize("points", ["random", "clustered"])

@@ -117,6 +117,15 @@ def test_files_that_hold_anything_else(content, message):
         torch_arrays(content, "a file")
 
 
+def assert_as_by_torch(torch, content):
+    expected = torch.load(io.BytesIO(content), weights_only=True)
+    found = torch_arrays(content, "a file")
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.numpy().dtype
+        np.testing.assert_array_equal(found[name], tensor.numpy())
+
+
 @pytest.mark.heavy
 def test_what_torch_reads_is_the_same(tmp_path):
     torch = pytest.importorskip("torch")
@@ -125,22 +134,15 @@ def test_what_torch_reads_is_the_same(tmp_path):
     kinds = {"x": whole > 0, "y": whole.transpose(0, 2), "z": whole.double()[1:, ::2]}
     kinds |= {"n": torch.arange(7), "h": whole.half()}
     torch.save(kinds, tmp_path / "tensors.pt")
-    found = torch_arrays((tmp_path / "tensors.pt").read_bytes(), "tensors.pt")
-    for name, tensor in kinds.items():
-        assert found[name].dtype == tensor.numpy().dtype
-        np.testing.assert_array_equal(found[name], tensor.numpy())
+    assert_as_by_torch(torch, (tmp_path / "tensors.pt").read_bytes())
 
 
 @pytest.mark.heavy
-def test_the_published_files_are_read_as_by_torch(tmp_path):
+def test_the_published_files_are_read_as_by_torch():
     torch = pytest.importorskip("torch")
     try:
         contents = darcy.published_files(None)
     except ide.InputError as error:
         pytest.skip(str(error))
     for content in contents:
-        expected = torch.load(io.BytesIO(content), weights_only=True)
-        found = torch_arrays(content, "a file")
-        assert found.keys() == expected.keys()
-        for name, tensor in expected.items():
-            np.testing.assert_array_equal(found[name], tensor.numpy())
+        assert_as_by_torch(torch, content)

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from tasks.files import write_idx
@@ -57,15 +59,10 @@ def test_images_that_are_moved_and_mirrored():
     found = set()
     for before, after in zip(plain.inputs[..., 0], moved.inputs[..., 0], strict=True):
         wide = {mirrored: np.pad(before[:, ::mirrored], 1, "edge") for mirrored in (1, -1)}
-        choices = [
-            (mirrored, i, j)
-            for mirrored in wide
-            for i in range(3)
-            for j in range(3)
-            if (wide[mirrored][i : i + 8, j : j + 8] == after).all()
-        ]
-        assert choices
-        found.update(choices)
+        places = itertools.product(wide, range(3), range(3))
+        same = [x for x in places if (wide[x[0]][x[1] :, x[2] :][:8, :8] == after).all()]
+        assert same
+        found.update(same)
     assert {x[0] for x in found} == {1, -1} and len(found) > 6
 
 

@@ -3,7 +3,6 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,32 +18,34 @@ RANDOM = np.random.default_rng(0)
 def test_the_cross_entropy_is_that_of_numpy(loss):
     logits, targets = RANDOM.normal(size=(4, 6, 3)), RANDOM.integers(-1, 3, (4, 6))
     targets[0] = logits[0].argmax(-1)
-    figures = loss.measure(jnp.asarray(logits), jnp.asarray(targets))
+
+    @jax.jit
+    def measured(y, targets):
+        gradient = jax.grad(lambda y: loss.measure(y, targets)["loss"].value)(y)
+        return loss.measure(y, targets), gradient
+
+    figures, gradient = jax.device_get(measured(logits, targets))
+    means = {name: total / count for name, (total, count) in figures.items()}
     probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     counted, right = targets >= 0, logits.argmax(-1) == targets
     chosen = np.take_along_axis(probabilities, np.maximum(targets, 0)[..., None], -1)[..., 0]
-    assert float(figures["loss"].value) == pytest.approx(-np.log(chosen)[counted].mean())
-    assert int(figures["loss"].count) == counted.sum() < targets.size
-    assert float(figures["accuracy"].value) == pytest.approx(right[counted].mean())
+    assert means["loss"] == pytest.approx(-np.log(chosen)[counted].mean())
+    assert figures["loss"].count == counted.sum() < targets.size
+    assert means["accuracy"] == pytest.approx(right[counted].mean())
     if isinstance(loss, tasks.InstanceCrossEntropy):
         exact = (right | ~counted).all(1)
-        assert float(figures["exact_match"].value) == pytest.approx(exact.mean()) != 0
-
-    def value(y, targets=jnp.asarray(targets)):
-        return loss.measure(y, targets)["loss"].value
-
+        assert means["exact_match"] == pytest.approx(exact.mean()) != 0
     expected = (probabilities - np.eye(3)[targets]) * counted[..., None] / counted.sum()
-    np.testing.assert_allclose(jax.grad(value)(jnp.asarray(logits)), expected, atol=1e-12)
-    nothing = jnp.full((4, 6), -1)
-    assert value(jnp.asarray(logits), nothing) == 0
-    assert (jax.grad(value)(jnp.asarray(logits), nothing) == 0).all()
+    np.testing.assert_allclose(gradient, expected, atol=1e-12)
+    figures, gradient = measured(logits, np.full((4, 6), -1))
+    assert figures["loss"].value == 0 and not np.any(gradient)
 
 
 def test_the_relative_error_weighs_the_points():
-    outputs, targets = map(jnp.asarray, RANDOM.normal(size=(2, 3, 5, 2)))
-    weights = RANDOM.random(5)
-    domain = ide.TokenDomain(jnp.arange(5.0)[:, None], jnp.asarray(weights))
+    outputs, targets = RANDOM.normal(size=(2, 3, 5, 2))
+    points, weights = np.arange(5.0)[:, None], RANDOM.random(5)
 
+    @jax.jit
     def error(targets):
         return tasks.RelativeError().measure(outputs, targets)["loss"].value
 
@@ -54,12 +55,16 @@ def test_the_relative_error_weighs_the_points():
 
         return (norms(outputs - targets) / norms(targets)).mean()
 
-    each = ide.TokenDomain(domain.points, jnp.stack([domain.weights] * 3))
-    for of_points in (domain, each):
-        found = error(ide.Field(targets, of_points))
-        np.testing.assert_allclose(found, expected(weights), rtol=1e-12)
-    for plain in (targets, ide.Field(targets, ide.TokenDomain(domain.points))):
-        np.testing.assert_allclose(error(plain), expected(np.ones(5)), rtol=1e-12)
+    for given, of_points in (
+        (weights, weights),
+        (np.stack([weights] * 3), weights),
+        (None, np.ones(5)),
+    ):
+        domain = ide.TokenDomain(*jax.device_put((points, given)))
+        np.testing.assert_allclose(
+            error(ide.Field(targets, domain)), expected(of_points), rtol=1e-12
+        )
+    np.testing.assert_allclose(error(targets), expected(np.ones(5)), rtol=1e-12)
     with pytest.raises(ide.InputError, match=r"outputs of shape \(3, 5, 2\), and the targets"):
         error(targets[:, 1:])
 
@@ -81,7 +86,7 @@ class Table(eqx.Module):
 def test_an_evaluation_is_the_mean_over_all_targets(unchecked):
     task = tasks.WordProblem(3, (1, 3))
     # It repeats the token, which is right at the first one.
-    weights, static = eqx.partition(Table(jnp.eye(6)), eqx.is_inexact_array)
+    weights, static = eqx.partition(Table(jax.device_put(np.eye(6))), eqx.is_inexact_array)
     values = make_evaluation(static)(weights, task, 300)
     batches = list(task.held_out(1024))
     (inputs, targets), counted = batches[0], batches[0].targets >= 0

@@ -24,8 +24,7 @@ def hops_of(word, hops, i):
     return word[i]
 
 
-@pytest.mark.parametrize("repeats", [True, False])
-@pytest.mark.parametrize("hops", [1, 2, 4])
+@pytest.mark.parametrize("hops, repeats", [(1, True), (2, False), (4, True)])
 def test_hops_are_those_of_the_definition(hops, repeats):
     task = tasks.PHop(20, alphabet=4, hops=hops, repeats=repeats)
     batch = task.batch(0, 16, 0)
@@ -151,23 +150,17 @@ def test_the_values_of_lists_are_those_of_python():
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("kind", "options", "message"),
     [
-        (lambda: tasks.PHop(8, hops=9), r"hops=9 are rare.*context=8 .*have 0 targets"),
-        (lambda: tasks.Parity(8, (4, 3)), r"lengths=\[4, 3\].*write \[3, 4\]"),
-        (
-            lambda: tasks.WordProblem(8, (1, 8), start=True),
-            r"context=8 is too short.*has 9 tokens.*context=9",
-        ),
-        (lambda: tasks.Parity(8, (1, 7), (8, 9)), r"length 9 \(held_out_lengths\) has 10"),
-        (lambda: tasks.ListOps(40, longest=99), "longest=99: the model sees model.context=40"),
+        (tasks.PHop, dict(hops=9), r"hops=9 are rare.*context=8 .*have 0 targets"),
+        (tasks.Parity, dict(lengths=(4, 3)), r"lengths=\[4, 3\].*write \[3, 4\]"),
+        (tasks.WordProblem, dict(lengths=(1, 8), start=True), "too short.*9 tokens.*context=9"),
+        (tasks.Parity, dict(lengths=(1, 7), held_out_lengths=(8, 9)), "length 9 .* has 10"),
+        (tasks.ListOps, dict(longest=99), "longest=99: the model sees model.context=8"),
         # These were drawn for ever.
-        (
-            lambda: tasks.ListOps(1024, shortest=512),
-            r"shortest=512, longest=1024: of 1000 .* 0 have .*Lower shortest",
-        ),
+        (tasks.ListOps, dict(shortest=8, depth=1, arguments=2), "of 1000 .* 0 have .*Lower sh"),
     ],
 )
-def test_instances_that_are_impossible(call, message):
+def test_instances_that_are_impossible(kind, options, message):
     with pytest.raises(ide.InputError, match=message):
-        call()
+        kind(8, **options)

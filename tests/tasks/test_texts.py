@@ -1,8 +1,11 @@
 import zipfile
 
+import equinox as eqx
+import jax
 import numpy as np
 import pytest
 import tokenizers as tk
+from helpers import built
 
 import ide_transformer as ide
 from ide_transformer import tasks
@@ -105,21 +108,23 @@ def test_parts_that_are_too_short(options, message):
             tasks.LanguageTask(TEXT, 8).on(ide.Mesh(tokens=options["context"]))
 
 
-def test_a_text_without_lines_is_gone_on_from_its_first_token(key):
+def test_a_text_without_lines_is_gone_on_from_its_first_token():
     task = tasks.LanguageTask("ACGTTGCA" * 20, 8)
-    model = ide.LanguageModel(
-        *(4, 8, 4),
-        control=ide.Tied((ide.Damping(0.1),), 1),
-        constraint=ide.Free(),
-        discretization=ide.Discretization(ide.LieTrotter()),
-        key=key,
+    model = built(
+        lambda: ide.LanguageModel(
+            *(4, 8, 4),
+            control=ide.Tied((ide.Damping(0.1),), 1),
+            constraint=ide.Free(),
+            discretization=ide.Discretization(ide.LieTrotter()),
+            key=jax.random.key(0),
+        )
     )
     sample = task.sample(model, 3)
     assert sample.startswith("A") and len(sample) == 4 and set(sample) <= set("ACGT")
     # Tokens of a tokenizer have no sign.
     tokens = task.tokenizer.encode("GATT")
-    logits, _ = ide.CachedDecoder(model, 8).prefill(tokens)
-    np.testing.assert_allclose(logits, model(tokens)[-1], atol=1e-6)
+    logits, _ = eqx.filter_jit(ide.CachedDecoder(model, 8).prefill)(tokens)
+    np.testing.assert_allclose(logits, eqx.filter_jit(model)(tokens)[-1], atol=1e-6)
 
 
 def test_files_of_texts(tmp_path):
