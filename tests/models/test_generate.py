@@ -115,6 +115,11 @@ def test_tokens_are_drawn_with_the_probabilities_of_the_model(key):
         assert (found == random.argmax(axis=-1)).all()
 
 
+@eqx.filter_jit
+def encoded_by(source):
+    return SPOKEN.inputs.encoded(source)[0]
+
+
 def without_token(embedding_of, model):
     embedding = np.array(embedding_of(model))
     embedding[5] = np.nan
