@@ -229,7 +229,7 @@ def _check_measure(loss: AbstractLoss, outputs: np.ndarray, targets: Any) -> Non
 
 @eqx.filter_jit
 def _measured(
-    loss: AbstractLoss, outputs: Array, targets: Any
+    loss: AbstractLoss, outputs: Any, targets: Any
 ) -> tuple[dict[str, Array], dict[str, Array], list[Array], list[tuple[Array, Array]]]:
     """The figures of a batch, and as sums over two parts of it; the gradient at exact outputs,
     where targets are outputs; and the loss with and without what has no part in it, where
