@@ -15,16 +15,14 @@ from ide_transformer.integration import TokenNorm
 
 
 ADAPTIVE = dict(stepsize_controller=diffrax.PIDController(rtol=1e-9, atol=1e-9))
-EQUATION = make_equation(intervals=2)
+DOMAIN = ide.TokenDomain.uniform(TOKENS)
 U0 = random_state()
 
 
 def damped(*rates):
     """`du/dt = -λ u`, with a rate for each interval."""
-    control = ide.PiecewiseConstant(
-        (ide.Damping(jnp.outer(jnp.array(rates), jnp.ones(WIDTH))),)
-    )
-    return ide.Equation(control, ide.Free(), EQUATION.domain)
+    control = ide.PiecewiseConstant((ide.Damping(np.outer(rates, np.ones(WIDTH))),))
+    return ide.Equation(control, ide.Free(), DOMAIN)
 
 
 @eqx.filter_jit
@@ -52,7 +50,7 @@ def test_states_at_any_depth_of_fixed_and_adaptive_steps(options):
 
 
 def test_each_sample_has_its_own_steps_under_vmap():
-    equation = ide.Equation(ide.Tied((ide.Damping(1.0),), 8), ide.Free(), EQUATION.domain)
+    equation = ide.Equation(ide.Tied((ide.Damping(1.0),), 8), ide.Free(), DOMAIN)
     u0 = np.asarray(random_state(2)) * np.array([1e-4, 3.0])[:, None, None]
 
     def solve(u):
@@ -90,7 +88,7 @@ def test_each_sample_of_a_model_can_have_steps_of_its_own():
 def test_padding_does_not_enter_the_error_norm():
     """Steps are those of the tokens alone, whatever stands in the padding."""
     control = layered_equation(layers=2, kind=Mixing).control
-    domain = ide.TokenDomain.uniform(TOKENS).padded(jnp.arange(TOKENS) < 4)
+    domain = DOMAIN.padded(jnp.arange(TOKENS) < 4)
     u0 = random_state(width=4)
 
     def solved(u, domain):
@@ -125,10 +123,11 @@ def test_lie_strang_is_strang_with_an_estimate():
 
 @pytest.mark.heavy
 def test_implicit_schemes_adapt_too():
-    exact = ide.solve(EQUATION, U0, solver=ide.RK4(), steps_per_interval=16).u1
+    equation, u0 = layered_equation(layers=2, kind=Mixing), initial_state()
+    exact = ide.solve(equation, u0, solver=ide.RK4(), steps_per_interval=16).u1
     controller = diffrax.PIDController(rtol=1e-4, atol=1e-4)
     solution = ide.solve(
-        EQUATION, U0, solver=diffrax.Kvaerno3(), stepsize_controller=controller
+        equation, u0, solver=diffrax.Kvaerno3(), stepsize_controller=controller
     )
     assert largest(solution.u1, exact) < 1e-2
     assert float(solution.stats["field_evaluations"]) > 4 * int(solution.stats["accepted"])

@@ -110,20 +110,20 @@ OWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("Residual", "Velocity"), _EULER),
     "Shear": dict(target=0),
     **dict.fromkeys(("StepField", "single_step"), _STEP),
-    "Mesh": dict(tokens=3, width=WIDTH),
+    "Mesh": dict(width=WIDTH),
     "Model": dict(
         inputs=MODEL.inputs,
         read_out=ide.TokenLogits(),
         space=ide.FunctionSpace(ide.Cosine(), WIDTH, ide.FeatureDomain(2 * WIDTH)),
     ),
-    "OperatorModel": _SEEING_ALL | dict(points=TOKENS, grid="periodic"),
+    "OperatorModel": _SEEING_ALL | dict(points=TOKENS),
     **dict.fromkeys(("ImageClassifier", "SequenceClassifier"), _SEEING_ALL),
     "ImageEncoder": IMAGES,
     "ImageStage": _SEEING_ALL | dict(window=3, padding=1),
     "StagedModel": dict(stages=STAGES),
     "StateModel": dict(width=WIDTH),
     "UShapedModel": dict(model=STATE_MODEL),
-    "TextEncoder": _EMBEDDING | dict(lift=None, pooler=None, head=None),
+    "TextEncoder": _EMBEDDING | dict(lift=None, pooler=None),
     "SpeechEncoder": _PLACES,
     "EncoderDecoder": dict(decoder=DECODER),
     "TranslationModel": dict(control=LISTENING, make_encoder_control=lambda: SEEING_ALL),
@@ -141,7 +141,7 @@ OWN: dict[str, dict[str, Any]] = {
     "SourceAndText": dict(source=SOUND),
     "load_pretrained": dict(path="no/such/folder"),
     "save_pretrained": dict(path="no/such/file.npz", like="no/such/folder"),
-    "load_model": dict(path="no/such/run", overrides=(), weights="trained"),
+    "load_model": dict(path="no/such/run", weights="trained"),
     "load_run": dict(path=Path("no/such/run"), weights="trained"),
     "TextInputs": _EMBEDDING | dict(velocity=None),
     "ImageInputs": dict(embedding=linear(1), padding=0, positions=jnp.zeros((5, WIDTH))),
@@ -153,7 +153,6 @@ OWN: dict[str, dict[str, Any]] = {
     "EncodedInputs": dict(text=LISTENER.inputs.text),
     "TokenLogits": dict(weight=jnp.ones((VOCABULARY, WIDTH)), bias=jnp.ones(VOCABULARY)),
     "FunctionValues": dict(linear=linear(WIDTH, 2), channels=True),
-    "States": dict(head=None),
     "PrefixAndMeanHead": dict(classifier=linear(2 * WIDTH, 3)),
     "Solution.evaluate": {},
 }
@@ -162,14 +161,13 @@ LEFT = {"spacing", "period", "ends", "end_weights", "tokenizer", "checkpoint", "
 
 
 def recipe(name, call):
-    own = OWN.get(name, {})
-    given = {
-        x: own[x] if x in own else VALUES.get(x, LEFT)
-        for x in inspect.signature(call).parameters
-    }
-    unknown = {x for x, value in given.items() if value is LEFT and x not in LEFT}
+    known, given = VALUES | OWN.get(name, {}), {}
+    for argument, parameter in inspect.signature(call).parameters.items():
+        if argument in known or argument not in LEFT:
+            given[argument] = known.get(argument, parameter.default)
+    unknown = [x for x, value in given.items() if value is inspect.Parameter.empty]
     assert not unknown, f"{name} has no right value for {unknown}; see values.py"
-    return Recipe(call, {x: y for x, y in given.items() if y is not LEFT}, use_of(name))
+    return Recipe(call, given, use_of(name))
 
 
 def call_of(name):
