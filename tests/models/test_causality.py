@@ -44,11 +44,6 @@ class Ahead(AbstractOperator):
         return rate * (jnp.roll(u, -1, axis=-2) - u)
 
 
-class NormOfAll(AbstractOperator):
-    def __call__(self, u, domain):
-        return u / jnp.sqrt(1 + jnp.sum(u * u, axis=(-2, -1), keepdims=True))
-
-
 class ByWeights(AbstractOperator):
     """Sees how many of the later tokens are padding."""
 
@@ -119,7 +114,6 @@ def sorted_inputs():
 LEAKS = {
     "operator 1, Ahead, sees": lambda: model_of(causal(), Ahead()),
     r"operator 0, Attention, sees later .*\(…, causal=True\)": lambda: model_of(attention),
-    "operator 0, NormOfAll, sees": lambda: model_of(NormOfAll()),
     "operator 0, ByWeights, sees": lambda: model_of(ByWeights()),
     "operator 0, MeanOfTheInput, sees": lambda: model_of(MeanOfTheInput(jnp.ones(WIDTH))),
     "operator 0, SaysThatItIsPointwise, says": lambda: model_of(SaysThatItIsPointwise()),

@@ -95,15 +95,8 @@ def test_names_of_modules_of_newer_versions(family, tmp_path):
     assert eqx.tree_equal(model, load_pretrained(GOLDEN / family))
 
 
-@pytest.mark.parametrize(
-    ("family", "decoder", "bias"),
-    [
-        ("bert", "cls.predictions.decoder", "cls.predictions.bias"),
-        ("roberta", "lm_head.decoder", "lm_head.bias"),
-        ("albert", "predictions.decoder", "predictions.bias"),
-    ],
-)
-def test_an_untied_head_has_a_bias_of_its_own(family, decoder, bias, tmp_path):
+def test_an_untied_head_has_a_bias_of_its_own(tmp_path):
+    decoder, bias = "cls.predictions.decoder", "cls.predictions.bias"
     random = np.random.default_rng(0)
 
     def with_decoder(tensors):
@@ -112,14 +105,14 @@ def test_an_untied_head_has_a_bias_of_its_own(family, decoder, bias, tmp_path):
         drawn = {f"{decoder}.{k}": random.standard_normal(x) for k, x in own.items()}
         return tensors | drawn
 
-    folder = changed_copy(tmp_path, family, with_decoder, tie_word_embeddings=False)
+    folder = changed_copy(tmp_path, "bert", with_decoder, tie_word_embeddings=False)
     with pytest.warns(UserWarning, match=f"not part of the model, so not read: {bias}"):
         head = load_pretrained(folder).read_out.head
     tensors = tensors_of(folder)
     assert np.array_equal(head.bias, tensors[f"{decoder}.bias"])
     assert np.array_equal(head.readout, tensors[f"{decoder}.weight"])
     # The same file with the options of a tied head.
-    (folder / "config.json").write_text(json.dumps(options_of(family)))
+    (folder / "config.json").write_text(json.dumps(options_of("bert")))
     with pytest.raises(ide.InputError) as error:
         load_pretrained(folder)
     assert f"{decoder}.bias (61,): differs from {bias}, which" in str(error.value)

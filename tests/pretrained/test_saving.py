@@ -55,24 +55,6 @@ def on_a_sphere(model):
 REFUSED = [
     ("llama", finer, r"\n  model.discretization.steps_per_interval: 2 here, 1 there\n"),
     (
-        "llama",
-        replaced(lambda m: m.control, lambda m: ide.PiecewiseLinear(m.control.blocks)),
-        r"\n  model.control: PiecewiseLinear.* here, PiecewiseConstant",
-    ),
-    (
-        "llama",
-        replaced(
-            lambda m: m.read_out.normalization,
-            lambda m: ide.RMSNorm(jax.device_put(np.ones(16)), eps=0.1),
-        ),
-        r"\n  model.read_out.normalization.eps: 0.1 here, 1e-06 there\n",
-    ),
-    (
-        "llama",
-        replaced(lambda m: m.control.blocks[1], lambda m: ide.Scaled(m.control.blocks[1], 2.0)),
-        r"\n  model.control.blocks\[1\]: Scaled.* here, GatedFeedForward",
-    ),
-    (
         "whisper",
         replaced(
             lambda m: m.inputs.encoder, lambda m: m.inputs.encoder.with_solver(diffrax.Heun())
@@ -88,7 +70,6 @@ REFUSED = [
         ),
         r"h\.0\.ln_1\.weight is one tensor",
     ),
-    ("vit", lambda m: m.with_read_out(ide.States()), r"model\.read_out.* here, .* there"),
     ("vit", lambda m: m.on(ide.Mesh(tokens=(4, 4))), r"inputs\.image_shape.* here, .* there"),
     ("albert", on_a_sphere, r"constraint\.block.*\[1\]: Sphere.* here, LayerNorm"),
 ]

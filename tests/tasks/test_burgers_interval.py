@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-import ide_transformer as ide
 from ide_transformer import tasks
 
 
@@ -24,19 +23,6 @@ def test_targets_solve_burgers_equation():
     assert np.abs(u[:, [0, -1]]).max() < 0.01 * np.abs(u).max()
     batch = tasks.BurgersInterval(16, time=1e-9).batch(0, 4, 0)
     np.testing.assert_allclose(batch.inputs, batch.targets, rtol=1e-5)
-
-
-def test_other_points_have_the_same_functions():
-    task = tasks.BurgersInterval(15)
-    finer = task.on(ide.Mesh(tokens=45))
-    for part in ("validation", "test"):
-        for few, many in zip(
-            task.held_out(8, 8, part), finer.held_out(8, 8, part), strict=True
-        ):
-            np.testing.assert_allclose(few.targets, many.targets[:, 1::3], rtol=1e-5)
-    np.testing.assert_allclose(
-        task.batch(3, 4, 1).inputs, finer.batch(3, 4, 1).inputs[:, 1::3], rtol=1e-5
-    )
 
 
 def test_held_out_points_do_not_depend_on_the_batch():
