@@ -54,6 +54,7 @@ HEADERS = {
     "quantised": {"a": entry(0, 64, dtype="F8_E4M3", shape=(64,))},
     "too_large_to_count": {"a": entry(0, 64, shape=(2**62, 2**62))},
     "nested": b'{"__metadata__":' + DEEP.encode(),
+    "of_bytes": bytes(range(128, 250)),
     "of_6_GB": b"{",
 }
 
@@ -107,9 +108,12 @@ def index_of(folder, case):
 CONFIGS = {
     "nested": b'{"a":' * 100_000,
     "digits": b'{"vocab_size": ' + b"1" * 10_000 + b"}",
+    "list": b"[1, 2]",
+    "bytes": b"\xff\xfe{}",
     "cut": b'{"weight_map": {',
     "long": b'{"a": "' + b"x" * (33 * 2**20) + b'"}',
     "nan": b'{"model_type": "llama", "rms_norm_eps": NaN}',
+    "infinite": b'{"model_type": "llama", "initializer_range": 1e999}',
     "key_twice": b'{"model_type": "llama", "model_type": "llama"}',
 }
 

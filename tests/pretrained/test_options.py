@@ -69,6 +69,7 @@ def test_options_that_are_left_out_are_those_of_the_library(family):
     ("family", "options", "message"),
     [
         ("llama", dict(model_type="mamba"), "model_type = 'mamba' is not supported.*gpt2"),
+        ("llama", dict(num_key_value_heads=3), "attention_heads = 4 is not a multiple of nu"),
         ("llama", dict(head_dim=5), "5 of the 5 features of a head.*head_dim"),
         ("llama", dict(rope_scaling=YARN), "rope_type = 'yarn' is not supported.*llama3"),
         (

@@ -92,7 +92,12 @@ NOT_FINITE = np.where(np.arange(24) == 3, np.nan, VALUES)
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
+        ((VALUES, VALUES[:, :9]), {}, r"float64\[20, 24\] and targets float64\[20, 9\] do no"),
         ((VALUES, VALUES[:9]), {}, "inputs have 20 samples, and targets 9"),
+        ((TOKENS[:, :24], VALUES), {}, "do not fit; give functions as real numbers"),
+        ((IMAGES, np.eye(20)), {}, r"targets\.argmax\(1\)"),
+        ((VALUES, VALUES[:, 0]), {}, "a task of your own"),
+        ((VALUES, WORDS[:, 0]), {}, r"inputs\.reshape\(-1, rows, columns\)"),
         ((IMAGES, np.ones(20)), {}, r"targets\.astype\(int\)"),
         ((WORDS[:, :, None], WORDS[:, 0]), {}, "inputs / 255"),
         ((NOT_FINITE, VALUES), {}, r"should be finite; 20 are not, the first at \[0, 3\]"),
@@ -102,6 +107,7 @@ NOT_FINITE = np.where(np.arange(24) == 3, np.nan, VALUES)
         ((VALUES, VALUES), {"causal": True, "grid": "periodic"}, "give midpoint"),
         (OF_CLASSES, {"causal": True}, "for a target at each token of a line; drop it"),
         ((WORDS - 1, WORDS[:, 0]), {}, "inputs have the integers -1 to 3; give them from 0"),
+        ((WORDS, WORDS - 2), {}, "targets have the integers -2 to 2; give them from -1"),
         (OF_CLASSES, {"classes": 3}, "give them from 0 to classes - 1 = 2"),
         ((VALUES, VALUES, POINTS, POINTS[:5]), {}, "24 points and 5 weights"),
         ((VALUES, VALUES, np.where(POINTS > 0.5, 0, POINTS)), {}, r"number \d+ and an earlier"),
