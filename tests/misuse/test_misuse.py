@@ -102,7 +102,10 @@ SOME = [*filter(RUNNING.__contains__, NAMES), *NAMES[::8]]
 @pytest.mark.parametrize(
     "name", fast_first(0, dict.fromkeys([*SOME, *NAMES]), heavy=len({*SOME}))
 )
-def test_what_is_accepted_gives_a_right_result(name, unchecked, thorough):
+def test_what_is_accepted_gives_a_right_result(
+    name, unchecked, thorough, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)  # of what is saved
     wrong_arguments(name, 8 if thorough else 1, lambda wrong: outcome(name, wrong))
 
 
