@@ -126,6 +126,14 @@ def test_distances_on_a_torus_are_those_of_the_shorter_way():
     assert np.array_equal(indicator(torus, torus), distance < 0.77)
 
 
+def test_a_window_around_the_circle_moves_with_the_state(key):
+    circle, u = ide.TokenDomain.periodic(TOKENS), state()
+    options = dict(window=0.4, positions=ide.LinearBias(4, scale=9.0))
+    operator = built(lambda: ide.Attention(WIDTH, 4, key=key, **options))
+    moved = apply(operator, np.roll(u, 2, axis=-2), circle)
+    assert largest(moved, np.roll(apply(operator, u, circle), 2, axis=-2)) < 1e-13
+
+
 @pytest.mark.parametrize("heads", [1, 6, 8, 12])
 def test_slopes_are_those_of_press_and_others(heads):
     """Their code: those of the next lower power of two, and every second one of its double."""
