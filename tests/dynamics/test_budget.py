@@ -1,6 +1,6 @@
 """Error budgets: of known errors, against what is measured, and of a run."""
 
-from types import SimpleNamespace
+from pathlib import Path
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -157,7 +157,7 @@ def test_the_problem_of_a_run_has_the_functions_of_its_task(monkeypatch):
     )
     task, model, _ = build_start(config)
     monkeypatch.setattr(resolution, "evaluation_task", lambda loaded: task)
-    solve = problem_of(SimpleNamespace(model=model, path="run"), samples=3)
+    solve = problem_of(training.LoadedModel(model, None, Path("run")), samples=3)
     assert solve.domain.num_tokens == 8 and solve.has_functions
     batch = next(task.held_out(3, 3))
     np.testing.assert_allclose(solve.inputs(solve.domain.points), batch.inputs, atol=1e-6)
