@@ -44,9 +44,10 @@ from .losses import (
     RolloutError,
     averaged,
 )
+from .mazes import Maze
 from .points import BurgersInterval
 from .sequences import AbstractSequences, ListOps, PHop
-from .task import AbstractTask, Part
+from .task import AbstractDrawn, AbstractTask, Part
 from .texts import read_text, shakespeare
 from .tokenizers import (
     AbstractTokenizer,

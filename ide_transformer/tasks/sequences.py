@@ -2,36 +2,25 @@
 
 import abc
 import itertools
-import operator as op
-from collections.abc import Iterator
 from typing import Annotated, Any
 
-import jax
 import numpy as np
 from pydantic import Field
 
-from ..arguments import PositiveInt, checked
+from ..arguments import PositiveInt
 from ..errors import InputError
 from ..models import LanguageModel, SequenceClassifier, Text
 from .losses import UNCOUNTED, Batch, CrossEntropy, InstanceCrossEntropy
-from .task import AbstractTask, Part, checked_dataclass, in_parts
+from .task import HELD_OUT, AbstractDrawn, checked_dataclass
 
-
-# Number of samples in a held-out part.
-HELD_OUT = 1024
 
 OPERATORS = ("MIN", "MAX", "MED", "SM")
 # The digits are the tokens 0 … 9.
 _CLOSE, _END = 10 + len(OPERATORS), 11 + len(OPERATORS)
 
 
-class AbstractSequences(AbstractTask):
-    """Sequences of tokens that a generator draws: unlimited data.
-
-    The batch of a step is drawn by `default_rng([seed, step])`. The samples for validation are
-    drawn by `default_rng([0, 0, 1])` and those of the test by `default_rng([0, 0, 2])`, streams
-    that no step of any seed has, so they are the same for every run.
-    """
+class AbstractSequences(AbstractDrawn):
+    """Sequences of tokens that a generator draws; see `AbstractDrawn`."""
 
     model = LanguageModel
     causal = True
@@ -42,25 +31,9 @@ class AbstractSequences(AbstractTask):
     def vocabulary(self) -> int:
         """The number of tokens that may occur."""
 
-    @abc.abstractmethod
-    def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
-        """So many samples."""
-
     @property
     def sizes(self) -> dict[str, Any]:
         return {"vocabulary": self.vocabulary}
-
-    def batch(self, step: int, size: int, seed: int) -> Batch:
-        return self.draw(size, np.random.default_rng([seed, step]), held_out=False)
-
-    @checked
-    def held_out(
-        self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
-    ) -> Iterator[Batch]:
-        stream = 1 + self.parts.index(part)
-        drawn = self.draw(HELD_OUT, np.random.default_rng([0, 0, stream]), held_out=True)
-        for chosen in in_parts(range(HELD_OUT), size, samples):
-            yield jax.tree.map(op.itemgetter(chosen), drawn)
 
 
 @checked_dataclass

@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import functools as ft
 import hashlib
+import operator as op
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
@@ -34,6 +35,8 @@ def checked_dataclass(cls: Class) -> Class:
 # A held-out part of the data: what is chosen is chosen on the validation samples, and a result
 # is reported on the test samples.
 Part: TypeAlias = Literal["validation", "test"]
+# Samples in a held-out part of those that are drawn.
+HELD_OUT = 1024
 
 
 class AbstractTask(abc.ABC):
@@ -157,6 +160,31 @@ class AbstractDataSet(AbstractTask):
     def fingerprint(self) -> str:
         """A checksum of all samples."""
         return checksum_of_all([self.data[x] for x in ("training", "validation", "test")])
+
+
+class AbstractDrawn(AbstractTask):
+    """A task whose samples a generator draws: unlimited data.
+
+    The batch of a step is drawn by `default_rng([seed, step])`. The samples for validation are
+    drawn by `default_rng([0, 0, 1])` and those of the test by `default_rng([0, 0, 2])`, streams
+    that no step of any seed has, so they are the same for every run.
+    """
+
+    @abc.abstractmethod
+    def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
+        """So many samples."""
+
+    def batch(self, step: int, size: int, seed: int) -> Batch:
+        return self.draw(size, np.random.default_rng([seed, step]), held_out=False)
+
+    @checked
+    def held_out(
+        self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
+    ) -> Iterator[Batch]:
+        stream = 1 + self.parts.index(part)
+        drawn = self.draw(HELD_OUT, np.random.default_rng([0, 0, stream]), held_out=True)
+        for chosen in in_parts(range(HELD_OUT), size, samples):
+            yield jax.tree.map(op.itemgetter(chosen), drawn)
 
 
 def in_passes(step: int, size: int, number: int, seed: int) -> np.ndarray:

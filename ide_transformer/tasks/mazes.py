@@ -1,0 +1,98 @@
+"""Mazes: the way between two cells of a grid."""
+
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from ..models import OperatorModel
+from .losses import UNCOUNTED, Batch, InstanceCrossEntropy
+from .task import AbstractDrawn, checked_dataclass
+
+
+# Kinds of cells: in the inputs the third is one of the two ends, in the targets all of the way.
+WALL, FREE, WAY = range(3)
+
+
+def _odd(side: int) -> int:
+    if side % 2 == 0:
+        raise ValueError(f"Input should be odd, since a wall is all around; take {side + 1}")
+    return side
+
+
+Side = Annotated[int, Field(ge=5), AfterValidator(_odd)]
+
+
+@checked_dataclass
+class Maze(AbstractDrawn):
+    """The way between two cells of a maze. Its passages are a random tree, so that there is one
+    way, drawn by a walk that turns back where it can go no further: passages are long.
+
+    `inputs: [samples, side, side, 3]`: for each cell 1 at its kind, wall, free, or one of the
+    two ends, and 0 at the others. `targets: [samples, side²]`, row by row: 1 for a free cell
+    beside the way, 2 for one on it, ends included; walls are not counted.
+
+    To mark the way a network has to pass on what is far away: where dead ends are filled, one
+    after another, it is what remains. Source: Schwarzschild et al., "Can you learn an
+    algorithm?", 2021, arXiv 2106.04537.
+
+    **Arguments:**
+
+    - `side`: cells along each axis in training, odd; the outermost are walls.
+    - `held_out_side`: the same of the held-out samples; default: `side`.
+    """
+
+    model = OperatorModel
+    loss = InstanceCrossEntropy()
+    sized_by_context = False
+
+    side: Side = 9
+    held_out_side: Side | None = None
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        return {"points": (self.side, self.side), "channels": 3}
+
+    @property
+    def tokens_per_sample(self) -> int:
+        return self.side**2
+
+    def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
+        side = (held_out and self.held_out_side) or self.side
+        drawn = [_maze(side // 2, random) for _ in range(number)]
+        cells, targets = map(np.stack, zip(*drawn, strict=True))
+        return Batch(np.eye(3, dtype=np.float32)[cells], targets.reshape(number, -1))
+
+
+def _maze(rooms: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The kinds of the cells of a maze with so many rooms along each axis, every other cell of
+    the grid, and its targets."""
+    cells = np.full((2 * rooms + 1,) * 2, WALL)
+    ends = [divmod(int(n), rooms) for n in random.choice(rooms**2, 2, replace=False)]
+    # The walk begins at one end; from any room the first ones on it lead back there.
+    before, walk = {ends[0]: ends[0]}, [ends[0]]
+    cells[_between(ends[0], ends[0])] = FREE
+    while walk:
+        row, column = room = walk[-1]
+        around = (row, column + 1), (row + 1, column), (row, column - 1), (row - 1, column)
+        new = [x for x in around if x not in before and 0 <= min(x) and max(x) < rooms]
+        if not new:
+            walk.pop()
+            continue
+        chosen = new[random.integers(len(new))]
+        before[chosen] = room
+        cells[_between(room, chosen)] = cells[_between(chosen, chosen)] = FREE
+        walk.append(chosen)
+    targets = np.where(cells == WALL, UNCOUNTED, FREE).astype(np.int32)
+    room = ends[1]
+    while room != ends[0]:
+        targets[_between(room, room)] = targets[_between(room, before[room])] = WAY
+        room = before[room]
+    for end in ends:
+        cells[_between(end, end)] = targets[_between(end, end)] = WAY
+    return cells, targets
+
+
+def _between(room: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    """The cell between two neighbouring rooms; that of a room between it and itself."""
+    return room[0] + other[0] + 1, room[1] + other[1] + 1
