@@ -283,7 +283,7 @@ class DataConfig(AbstractChoice):
     """`data`: what is learned."""
 
     # A task, for example shakespeare, text, dataset, digits, mnist, fashion_mnist, p_hop,
-    # word_problem, parity, addition, column_addition, list_ops, verses_en_es, arrays.
+    # word_problem, parity, addition, column_addition, maze, list_ops, verses_en_es, arrays.
     name: str = "shakespeare"
     # A file or folder, for the tasks that read one.
     path: Annotated[Path | None, Field(strict=False)] = None

@@ -1,0 +1,117 @@
+# %% [markdown]
+# # A loop that finds the way
+#
+# A maze is a function on a grid: each cell is a wall, free, or one of two ends. Between the
+# ends there is one way. In this tutorial an equation learns to mark it. Its weights are the
+# same at all depths, and in a step a cell sees only those around it. So the state has to do
+# what one does with a pencil: fill dead ends until the way is left. Then the equation is solved
+# further, on larger mazes than it has ever seen.
+
+# %%
+import tempfile
+from pathlib import Path
+
+import diffrax
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+
+import ide_transformer as ide
+from ide_transformer import tasks, training
+
+
+folder = Path(tempfile.mkdtemp())
+jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+
+# %% [markdown]
+# ## Train on small mazes
+#
+# The rate of the equation has three terms: damping, the embedded maze, which is there at every
+# depth, and a feed-forward that sees the cells around. Training takes 14 or 16 steps. The cost
+# `rest` adds the motion over the last quarter of the depth to the loss, so that the state comes
+# to rest, and stays at what it has found. Noise on the way, `dropout`, makes what it does hold
+# where mazes look otherwise than in training.
+
+# %%
+config = folder / "maze.yaml"
+config.write_text("""
+name: maze
+data: {name: maze, options: {side: 9}}
+model:
+  kind: operator_model
+  options: {modes: 0, grid: midpoint}
+  width: 32
+  depth: 24
+  std: 0.15
+  damping: 0.5
+  dropout: 0.2
+  operators:
+    - stable_damping
+    - injection
+    - {kind: convolutional_feed_forward, options: {dimension: 2, outer_width: 3}}
+  normalization: free
+  constraint: sphere
+control: {kind: tied}
+optimizer:
+  learning_rate: 5.0e-3
+  final_learning_rate: 1.0e-4
+  warmup: 100
+  beta2: 0.99
+  weight_decay: 0.1
+training:
+  steps: 500
+  batch_size: 32
+  meshes: [{horizon: 14}, {horizon: 16}]
+  costs: {rest: {kind: transport, weight: 0.1, options: {since: 0.75}}}
+  evaluate_every: 500
+  checkpoint_every: 500
+""")
+run = ide.train(training.load_config(config), runs=folder / "runs")
+model = training.load_model(run.path).model
+
+# %% [markdown]
+# ## Solve it further, on larger mazes
+#
+# The part of the mazes of which every cell is right, against the steps of the solve:
+
+# %%
+horizons = (8, 16, 32, 64, 128)
+print("cells    " + "".join(f"{n:>6}" for n in horizons) + "  steps")
+for side in (9, 13, 17):
+    batch = next(tasks.Maze(held_out_side=side).held_out(64, samples=64, part="test"))
+    shares = []
+    for horizon in horizons:
+        solve = ide.compiled(model.on(ide.Mesh(horizon=horizon)))
+        kinds = np.asarray(solve(batch.inputs)).argmax(-1).reshape(batch.targets.shape)
+        right = (kinds == batch.targets) | (batch.targets < 0)
+        shares.append(right.all(axis=1).mean())
+    print(f"{side:2} by {side:2} " + "".join(f"{100 * x:5.0f}%" for x in shares))
+
+# %% [markdown]
+# ## Look at the state while it solves
+#
+# What is read out at some depths, of a maze with 17 by 17 cells: the probability of being on
+# the way. Dead ends are filled from their ends, a cell or two in a step, while the way stays.
+
+# %%
+deep = model.on(ide.Mesh(horizon=64))
+depths = (2, 4, 8, 16, 64)
+short = np.argsort((batch.targets == 2).sum(axis=1))[16]
+maze = batch.inputs[short][None]
+solution = deep.solve(maze, saveat=diffrax.SaveAt(ts=np.array(depths, float)))
+figure, every = plt.subplots(1, 6, figsize=(11, 2.4), layout="constrained")
+every[0].imshow(maze[0].argmax(-1), cmap="bone")
+every[0].set_title("the maze")
+for axes, depth, u in zip(every[1:], depths, solution.us, strict=True):
+    on_way = jax.nn.softmax(deep.outputs(u)[0])[:, 2].reshape(maze.shape[1:3])
+    walls = maze[0, :, :, 0] == 1
+    axes.imshow(np.ma.array(on_way, mask=walls), vmin=0, vmax=1, cmap="viridis")
+    axes.set(title=f"depth {depth}", facecolor="black")
+for axes in every:
+    axes.set(xticks=[], yticks=[])
+figure.suptitle("Probability of being on the way")
+
+# %% [markdown]
+# An ordinary model with as many layers as there are steps cannot be solved further than its
+# layers. [Results](../results.md#mazes) compares them, and
+# [More steps for longer inputs](../how-to/longer-inputs.md) has what such a loop needs.
