@@ -11,8 +11,11 @@ from ..arguments import PositiveInt
 from ..errors import InputError
 from ..models import LanguageModel, SequenceClassifier, Text
 from .losses import UNCOUNTED, Batch, CrossEntropy, InstanceCrossEntropy
-from .task import HELD_OUT, AbstractDrawn, checked_dataclass
+from .task import AbstractDrawn, checked_dataclass
 
+
+# Words in which targets are counted before any is used.
+_TRIED = 1024
 
 OPERATORS = ("MIN", "MAX", "MED", "SM")
 # The digits are the tokens 0 … 9.
@@ -71,11 +74,12 @@ class PHop(AbstractSequences):
     repeats: bool = False
 
     def __post_init__(self):
-        targets = np.sum(next(self.held_out(HELD_OUT)).targets != UNCOUNTED)
-        if targets < HELD_OUT:
+        words = self.draw(_TRIED, np.random.default_rng(0), held_out=True)
+        targets = np.sum(words.targets != UNCOUNTED)
+        if targets < _TRIED:
             raise InputError(
                 f"hops={self.hops} are rare in words of model.context={self.context} tokens, "
-                f"{self.alphabet} different ones: {HELD_OUT} of them have {targets} targets in "
+                f"{self.alphabet} different ones: {_TRIED} of them have {targets} targets in "
                 "all. Take fewer hops, a longer context or a smaller alphabet."
             )
 

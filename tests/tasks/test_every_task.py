@@ -10,7 +10,7 @@ from tasks.files import darcy_folder, write_idx
 
 import ide_transformer as ide
 from ide_transformer import tasks, training
-from ide_transformer.tasks import flows, sequences, verses
+from ide_transformer.tasks import flows, verses
 from ide_transformer.testing import check_task
 from ide_transformer.training.build import build_task, task_class
 from ide_transformer.training.loading import starting_model
@@ -55,7 +55,7 @@ def there(tmp_path_factory):
         patch.setenv("IDE_TRANSFORMER_CACHE", str(folder / "cache"))
         patch.setattr(flows, "functions", solved)
         patch.setattr(verses, "cached_verses", lambda path: pairs)
-        patch.setattr(sequences, "HELD_OUT", 130)
+        patch.setattr("ide_transformer.tasks.task.HELD_OUT", 130)
         yield folder
 
 
