@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import diffrax
+import equinox as eqx
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
@@ -59,12 +60,12 @@ optimizer:
   beta2: 0.99
   weight_decay: 0.1
 training:
-  steps: 500
+  steps: 800
   batch_size: 32
   meshes: [{horizon: 14}, {horizon: 16}]
   costs: {rest: {kind: transport, weight: 0.1, options: {since: 0.75}}}
-  evaluate_every: 500
-  checkpoint_every: 500
+  evaluate_every: 800
+  checkpoint_every: 800
 """)
 run = ide.train(training.load_config(config), runs=folder / "runs")
 model = training.load_model(run.path).model
@@ -75,17 +76,41 @@ model = training.load_model(run.path).model
 # The part of the mazes of which every cell is right, against the steps of the solve:
 
 # %%
+mazes = {
+    side: next(tasks.Maze(held_out_side=side).held_out(64, samples=64, part="test"))
+    for side in (9, 13, 17)
+}
+
+
+def right(outputs, targets):
+    kinds = np.asarray(outputs).reshape(*targets.shape, 3).argmax(-1)
+    return ((kinds == targets) | (targets < 0)).all(axis=1).mean()
+
+
 horizons = (8, 16, 32, 64, 128)
 print("cells    " + "".join(f"{n:>6}" for n in horizons) + "  steps")
-for side in (9, 13, 17):
-    batch = next(tasks.Maze(held_out_side=side).held_out(64, samples=64, part="test"))
-    shares = []
-    for horizon in horizons:
-        solve = ide.compiled(model.on(ide.Mesh(horizon=horizon)))
-        kinds = np.asarray(solve(batch.inputs)).argmax(-1).reshape(batch.targets.shape)
-        right = (kinds == batch.targets) | (batch.targets < 0)
-        shares.append(right.all(axis=1).mean())
+for side, batch in mazes.items():
+    solves = [ide.compiled(model.on(ide.Mesh(horizon=n))) for n in horizons]
+    shares = [right(solve(batch.inputs), batch.targets) for solve in solves]
     print(f"{side:2} by {side:2} " + "".join(f"{100 * x:5.0f}%" for x in shares))
+
+# %% [markdown]
+# ## Let it stop by itself
+#
+# A maze stops where the rest of the solve would change what is read out by less than 0.1 nats.
+# So each takes the steps that it needs:
+
+# %%
+exit = ide.EstimatedExit(0.1, stops="sample", order=0)
+stopping = model.on(ide.Mesh(horizon=128)).with_exit(exit)
+for side, batch in mazes.items():
+    solution = eqx.filter_jit(stopping.solve)(batch.inputs)
+    share = right(stopping.outputs(solution.u1), batch.targets)
+    steps = solution.stats["field_evaluations"].mean(axis=-1)
+    print(
+        f"{side} by {side}: {100 * share:.0f}% right, {steps.min():.0f} to {steps.max():.0f} "
+        f"steps, {steps.mean():.1f} in the mean"
+    )
 
 # %% [markdown]
 # ## Look at the state while it solves
@@ -96,6 +121,7 @@ for side in (9, 13, 17):
 # %%
 deep = model.on(ide.Mesh(horizon=64))
 depths = (2, 4, 8, 16, 64)
+batch = mazes[17]
 short = np.argsort((batch.targets == 2).sum(axis=1))[16]
 maze = batch.inputs[short][None]
 solution = deep.solve(maze, saveat=diffrax.SaveAt(ts=np.array(depths, float)))
