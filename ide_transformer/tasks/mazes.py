@@ -75,7 +75,7 @@ def _maze(rooms: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarr
     while walk:
         row, column = room = walk[-1]
         around = (row, column + 1), (row + 1, column), (row, column - 1), (row - 1, column)
-        new = [x for x in around if x not in before and 0 <= min(x) and max(x) < rooms]
+        new = [x for x in around if x not in before and min(x) >= 0 and max(x) < rooms]
         if not new:
             walk.pop()
             continue
