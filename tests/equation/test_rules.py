@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from equation.integrals import by_hand, compiled_in_parts
-from equation.problems import made
-from helpers import fast_first, largest, observed_order
+from equation.problems import apply, made
+from helpers import HEADS, WIDTH, fast_first, largest, observed_order
 from scipy.integrate import simpson
 from scipy.spatial import cKDTree
 
@@ -53,6 +53,31 @@ def test_spectral_rules_products_and_random_points():
     points = np.asarray(random.points)
     assert abs(points.mean(0) - 1).max() < 0.02 and (points.min(), points.max()) > (0, 1.9)
     assert points.max() < 2 and abs(np.mean(points[:, 0] * points[:, 1]) - 1) < 0.02
+
+
+def test_attention_converges_at_the_order_of_the_rule(key):
+    """The softmax alone, for which each point is as large, has another limit."""
+    operator = ide.Attention(WIDTH, HEADS, key=key, std=0.2)
+    directions = np.random.default_rng(0).normal(size=(2, WIDTH))
+
+    def at_origin(domain):
+        # The origin is a point without weight, and so are those that fill up: one program.
+        room = (1, 100 - domain.num_tokens)
+        x = np.pad(np.asarray(domain.points)[:, 0], room)
+        u = jnp.asarray(np.stack([np.sin(3 * x), np.cos(2 * x)], 1) @ directions)
+        weights = np.ones(len(domain.points)) if domain.weights is None else domain.weights
+        points = ide.TokenDomain(jnp.asarray(x)[:, None], jnp.asarray(np.pad(weights, room)))
+        return np.asarray(apply(operator, u, points)[0])
+
+    exact = at_origin(ide.TokenDomain.gauss_legendre(40))
+    assert largest(at_origin(ide.TokenDomain.clenshaw_curtis(32)), exact) < 1e-12
+
+    def error(n, plain=False):
+        domain = on_grid("simpson", n, "clustered")
+        return largest(at_origin(ide.TokenDomain(domain.points) if plain else domain), exact)
+
+    assert observed_order(error, (24, 48, 96)) == pytest.approx(4, abs=0.2)
+    assert error(96, plain=True) > 0.8 * error(48, plain=True) > 1e-2
 
 
 def smooth_inputs(x):
