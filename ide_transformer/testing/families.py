@@ -22,7 +22,7 @@ from ..pretrained import Options, find_pretrained, load_pretrained, save_pretrai
 from ..pretrained.checkpoint import Checkpoint
 from ..pretrained.family import Family
 from ..pretrained.files import write_archive, write_tensors
-from .models import _same
+from .properties import trees_equal
 
 
 # An array, or several by name.
@@ -212,7 +212,7 @@ class _Case:
         }
         same = {name: self.tensors[other] for name, other in repeated.items()}
         at = self.write(self.tensors | same)
-        assert _same(load_pretrained(at), self.model), (
+        assert trees_equal(load_pretrained(at), self.model), (
             "copies: a tensor that repeats another one changes the model."
         )
         trained = jax.tree.map(_trained, self.model)
@@ -269,7 +269,7 @@ class _Case:
             file = (at / "model.safetensors").rename(at / f"model-{number}.safetensors")
             index |= dict.fromkeys(part, file.name)
         (at / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-        assert _same(load_pretrained(at), self.model), (
+        assert trees_equal(load_pretrained(at), self.model), (
             "shards: the model of two files is not that of one."
         )
         (at / "model-1.safetensors").unlink()
@@ -351,7 +351,7 @@ class _Case:
             theirs = self._expected(at)
         except Exception as error:
             # The file means nothing to the original; here it has to mean what it did.
-            same = _same(model, self.checkpoint.model(_double()))
+            same = trees_equal(model, self.checkpoint.model(_double()))
             return None if same else f"only the original refuses it: {str(error)[:200]}"
         difference = _difference(theirs, ours)
         return None if difference < self.tolerance else f"outputs differ by {difference:.1e}"

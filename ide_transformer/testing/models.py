@@ -18,6 +18,7 @@ from ..equation.domain import by_samples
 from ..errors import InputError
 from ..models import Field, Mesh, Model, Text
 from ..models.text_inputs import as_text
+from .properties import trees_equal
 
 
 def check_model(
@@ -222,7 +223,7 @@ class _Trial:
         if {part.control.num_intervals for part in model.equations} == {number}:
             first = model
         wrong = f"on {2 * number} intervals and back on {number} it has other weights"
-        return "" if _same(first, back, self.close) else wrong
+        return "" if trees_equal(first, back, self.close) else wrong
 
     def cache(self) -> str:
         model = self.model
@@ -251,7 +252,7 @@ class _Trial:
             ("by a deep copy", lambda: copy.deepcopy(self.model)),
         ):
             try:
-                same = _same(copied(), self.model)
+                same = trees_equal(copied(), self.model)
             except Exception as error:
                 return (
                     f"the model cannot be {name}: {error}; define functions and classes that "
@@ -328,12 +329,6 @@ def _other_at_padding(part: PyTree) -> PyTree:
 @eqx.filter_jit
 def _there_and_back(model: Model, own: Mesh, other: Mesh) -> tuple[Model, Model]:
     return model.on(own), model.on(own).on(other).on(own)
-
-
-def _same(model: PyTree, other: PyTree, close: float = 0.0) -> bool:
-    """Whether trees are equal, arrays up to rounding; in NumPy, which compiles nothing."""
-    pair = jax.device_get((model, other))
-    return bool(eqx.tree_equal(*pair, typematch=True, rtol=close, atol=close))
 
 
 @eqx.filter_jit

@@ -63,7 +63,7 @@ class AbstractConformance:
     def copies(self):
         """pickled, or deep-copied, it is the same."""
         others = pickle.loads(pickle.dumps(self.part)), copy.deepcopy(self.part)
-        return [same(x, self.part) for x in others], [True] * 2
+        return [trees_equal(x, self.part) for x in others], [True] * 2
 
     @within(0.0)
     def yaml(self):
@@ -102,14 +102,15 @@ def _difference(found: PyTree, expected: PyTree, bound: float) -> str:
     return ""
 
 
-def same(tree: PyTree, other: PyTree) -> bool:
-    """Whether two trees are equal, and of the same types."""
+def trees_equal(tree: PyTree, other: PyTree, close: float = 0.0) -> bool:
+    """Whether two trees are of the same types, and equal up to `close`."""
 
     def host(tree):
         # NumPy compares, which compiles nothing.
         return jax.tree.map(lambda x: np.asarray(x) if eqx.is_inexact_array(x) else x, tree)
 
-    return bool(eqx.tree_equal(host(tree), host(other), typematch=True))
+    pair = host(tree), host(other)
+    return bool(eqx.tree_equal(*pair, typematch=True, rtol=close, atol=close))
 
 
 def in_dtype(tree: PyTree, dtype: Any = float) -> PyTree:

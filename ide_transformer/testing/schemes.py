@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..integration import AbstractGradient, Direct, Recompute, Recursive, Reversible, solve
 from ..solvers import StepField, couplings_of, inconsistent, keeps_constraint, matrix_free
 from ..studies.convergence import equation_limit, refine
-from .properties import AbstractConformance, bits, drawn_like, in_dtype, same, within
+from .properties import AbstractConformance, bits, drawn_like, in_dtype, trees_equal, within
 
 
 TOKENS, FEATURES, INTERVALS = 3, 4, 3
@@ -161,7 +161,7 @@ class _Scheme(AbstractConformance):
         """pickled, it is the same."""
         # Schemes of diffrax hold objects that equal themselves alone.
         copy = pickle.loads(pickle.dumps(self.part))
-        return same(copy, self.part) or eq.spelled(copy) == eq.spelled(self.part), True
+        return trees_equal(copy, self.part) or eq.spelled(copy) == eq.spelled(self.part), True
 
     @within(0.0)
     def dtype(self):

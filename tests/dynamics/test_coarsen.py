@@ -36,7 +36,7 @@ def test_padded_tokens_do_not_enter_an_error():
 
 
 def test_a_layer_that_does_nothing_goes_first():
-    """What is left costs its budget and is an ordinary model."""
+    """The other layers cost the budget, and are an ordinary model."""
     model = model_of(scales=(1.0, 0.0, 1.0, 1.0))
     assert coarsen(model, float(LAYERS), CALIBRATION) is model
     native, first = itertools.islice(coarsenings(model, CALIBRATION, fit=None), 2)

@@ -124,7 +124,7 @@ def test_bands_hold_what_rounding_moves():
 
 @eqx.filter_jit
 def rate_of(model, u):
-    """That of the attention in layer 1."""
+    """The rate of the attention in layer 1."""
     return model.control(1)[0](u, model.domain)
 
 

@@ -26,7 +26,7 @@ def losses(outputs):
 
 
 def losses_by_hand(steps):
-    """That of each sample."""
+    """The loss of each sample."""
     logits = np.asarray(by_hand(model_of(), steps, INPUTS))
     others = np.log(np.exp(logits).sum(axis=-1))
     return np.mean(others - logits[..., 3], axis=-1)
@@ -37,7 +37,7 @@ def halves(layer):
 
 
 def test_correlations_are_those_of_changes_by_hand(monkeypatch, tmp_path):
-    """What is tested with `dynamics` has other numbers here, except the costates."""
+    """Readings but the costates are numbers drawn here; `dynamics` has their own tests."""
     random = np.random.default_rng(7).normal
     norms, exponents = random(size=(len(INPUTS), LAYERS)), random(size=(len(INPUTS), 1))
     predicted, error, distance, changes = random(size=(4, LAYERS, HEADS))

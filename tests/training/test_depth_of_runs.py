@@ -90,7 +90,7 @@ def test_the_weights_that_are_evaluated(drawn, refined, monkeypatch):
 
 
 def test_a_run_that_is_refined_is_a_chain_of_two(refined):
-    """Of steps and a resampled state, which have tests of their own; the schedule goes on."""
+    """The state is resampled between them, and the schedule goes on."""
     settings = refined.load_config()
     task, model, key = loading.build_start(settings)
     assert model.control.num_intervals == 1 and model.control.interval_length == 2.0
