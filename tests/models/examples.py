@@ -1,5 +1,7 @@
 """A small model of every kind, with inputs."""
 
+import functools as ft
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,14 +9,20 @@ import numpy as np
 from helpers import built
 
 import ide_transformer as ide
-from ide_transformer.equation import Linear
 
 
 filled = built
+
+
+def small(make):
+    """The function of a model, with random weights that NumPy draws."""
+    return ft.wraps(make)(lambda *given, **options: built(lambda: make(*given, **options)))
+
+
 WIDTH, HEADS, VOCABULARY, CONTEXT = 8, 2, 11, 10
 TOKENS = np.random.default_rng(5).integers(0, VOCABULARY, (2, CONTEXT))
 MASK = np.arange(CONTEXT) < np.array([[CONTEXT], [4]])
-NORM = ide.LayerNorm(eps=1e-5)
+NORM, KEY = ide.LayerNorm(eps=1e-5), jax.random.key(0)
 MELS, PLACES = 5, 4
 
 
@@ -26,15 +34,15 @@ SPEECH = normal(2, MELS, 2 * PLACES)
 
 
 def attention(key, **options):
-    return ide.Attention(WIDTH, HEADS, key=key, **(dict(normalization=NORM, std=0.3) | options))
+    return ide.Attention(WIDTH, HEADS, key=key, **(dict(normalization=NORM) | options))
 
 
 def feed_forward(key):
-    return ide.FeedForward(WIDTH, key=key, normalization=NORM, std=0.3)
+    return ide.FeedForward(WIDTH, key=key, normalization=NORM)
 
 
 def cross_attention(key):
-    return ide.CrossAttention(WIDTH, HEADS, key=key, normalization=NORM, std=0.3)
+    return ide.CrossAttention(WIDTH, HEADS, key=key, normalization=NORM)
 
 
 def causal(**options):
@@ -52,141 +60,105 @@ def parts(
     constraint=ide.Free(),
     solver=ide.LieTrotter(),
     dropout=0.0,
-    seed=1,
     **options,
 ):
     """The equation of a model and how it is solved."""
 
     def block(key):
-        keys = jax.random.split(key, len(operators))
-        made = (make(key) for make, key in zip(operators, keys, strict=True))
+        made = (make(key) for make in operators)
         return tuple(ide.Dropout(x, dropout) if dropout else x for x in made)
 
-    return dict(
-        control=control.build(block, intervals, key=jax.random.key(seed)),
-        constraint=constraint,
-        discretization=ide.Discretization(solver, **options),
-    )
+    theta = control.build(block, intervals, key=KEY)
+    discretization = ide.Discretization(solver, **options)
+    return dict(control=theta, constraint=constraint, discretization=discretization)
 
 
-def linear(features_in, features_out, seed=7):
-    key = jax.random.key(seed)
-    return Linear(features_in, features_out, bias=True, std=0.3, key=key)
+@small
+def linear(features_in, features_out):
+    return ide.Linear(features_in, features_out, bias=True, key=KEY)
 
 
-def language_model(
-    operators=CAUSAL, *, sizes=(VOCABULARY, CONTEXT, WIDTH), own=None, **options
-):
+@small
+def language_model(operators=CAUSAL, *, own=None, **options):
     """One whose own options are `own`, and whose equation has the others."""
-    given = dict(key=jax.random.key(2), std=1.0) | (own or {})
-    return ide.LanguageModel(*sizes, **parts(operators, **options), **given)
+    given = parts(operators, **options) | dict(key=KEY) | (own or {})
+    return ide.LanguageModel(VOCABULARY, CONTEXT, WIDTH, **given)
 
 
+@small
 def sequence_classifier(**options):
-    return ide.SequenceClassifier(
-        VOCABULARY, CONTEXT, 4, WIDTH, key=jax.random.key(2), std=0.5, **parts(), **options
-    )
+    return ide.SequenceClassifier(VOCABULARY, CONTEXT, 4, WIDTH, key=KEY, **parts(), **options)
 
 
-def image_classifier(patch=2, *, class_token=True, area_weights=True, **options):
-    return ide.ImageClassifier(
-        (4, 6, 1),
-        patch,
-        5,
-        WIDTH,
-        class_token=class_token,
-        area_weights=area_weights,
-        key=jax.random.key(2),
-        **parts(**options),
-    )
+@small
+def image_classifier(*, class_token=True, area_weights=True, **options):
+    own = dict(class_token=class_token, area_weights=area_weights, key=KEY)
+    return ide.ImageClassifier((4, 6, 1), 2, 5, WIDTH, **own, **parts(**options))
 
 
+@small
 def image_encoder(prefix=1):
-    return ide.ImageEncoder(
-        (4, 6, 3),
-        2,
-        embedding=linear(4 * 3, WIDTH),
-        prefix=tuple(jnp.asarray(normal(prefix, WIDTH))),
-        positions=jnp.asarray(normal(prefix + 6, WIDTH)),
-        **parts(),
-    )
+    own = dict(embedding=linear(4 * 3, WIDTH), positions=jnp.zeros((prefix + 6, WIDTH)))
+    own |= dict(prefix=(jnp.zeros(WIDTH),) * prefix)
+    return ide.ImageEncoder((4, 6, 3), 2, **own, **parts())
 
 
-def stage(shape, features, depth=1, *, kv_stride=2, seed=0, **options):
+@small
+def stage(shape, features, depth=1, *, kv_stride=2, **options):
     def windowed(key):
-        return ide.ConvolutionalAttention(
-            features, 2, key=key, stride=kv_stride, normalization=NORM, std=0.3
-        )
+        own = dict(stride=kv_stride, normalization=NORM)
+        return ide.ConvolutionalAttention(features, 2, key=key, **own)
 
-    given = dict(stride=2, key=jax.random.key(seed), std=0.3) | options
-    equation = parts((windowed,), intervals=depth)
-    return ide.ImageStage(shape, features, **equation, **given)
+    given = parts((windowed,), intervals=depth) | dict(stride=2, key=KEY) | options
+    return ide.ImageStage(shape, features, **given)
 
 
 STAGED = normal(2, 8, 4, 2)
 
 
+@small
 def stages(**last):
     first = stage((8, 4, 2), 4, window=5)
-    options = dict(depth=2, kv_stride=1, window=3, seed=2, classes=3, class_token=True)
+    options = dict(depth=2, kv_stride=1, window=3, classes=3, class_token=True)
     return first, stage((4, 2, 4), 6, **(options | last))
 
 
-def wide_attention(key):
-    return attention(key, std=1.0)
+@small
+def operator_model(points=16, *, operators=(attention, feed_forward), **options):
+    given = dict(modes=2, key=KEY) | options
+    return ide.OperatorModel(points, WIDTH, **parts(operators, intervals=1), **given)
 
 
-def operator_model(
-    points=16, *, operators=(wide_attention, feed_forward), width=WIDTH, **options
-):
-    given = dict(modes=2, std=0.5, key=jax.random.key(3)) | options
-    return ide.OperatorModel(points, width, **parts(operators, intervals=1), **given)
+@small
+def state_model(domain, operators=(attention,), **options):
+    return ide.StateModel(domain, WIDTH, **parts(operators, intervals=1, **options))
 
 
-def state_model(domain, operators=(attention,), seed=0, *, width=WIDTH, **options):
-    equation = parts(operators, intervals=1, seed=seed, **options)
-    return ide.StateModel(domain, width, **equation)
-
-
+@small
 def u_shaped_model():
     model = operator_model(8, operators=(attention,))
-    return ide.UShapedModel(model, tuple(state_model(model.domain) for _ in range(2)))
+    return ide.UShapedModel(model, (state_model(model.domain),) * 2)
 
 
+@small
 def speech_encoder(**options):
-    keys = jax.random.split(jax.random.key(4), 2)
-    return ide.SpeechEncoder(
-        ide.TokenConvolution(MELS, WIDTH, std=0.5, key=keys[0]),
-        ide.TokenConvolution(WIDTH, WIDTH, stride=2, std=0.5, key=keys[1]),
-        jnp.asarray(normal(PLACES, WIDTH)),
-        **parts(**options),
-    )
+    first = ide.TokenConvolution(MELS, WIDTH, key=KEY)
+    second = ide.TokenConvolution(WIDTH, WIDTH, stride=2, key=KEY)
+    places = jnp.zeros((PLACES, WIDTH))
+    return ide.SpeechEncoder(first, second, places, **parts(**options))
 
 
+@small
 def speech_to_text(**options):
-    decoder = language_model((causal(), cross_attention), own=dict(std=0.5), **options)
+    decoder = language_model((causal(), cross_attention), **options)
     return ide.EncoderDecoder(speech_encoder(**options), decoder)
 
 
+@small
 def translation_model():
-    return ide.TranslationModel(
-        VOCABULARY,
-        CONTEXT,
-        WIDTH,
-        **parts((causal(), cross_attention)),
-        make_encoder_control=lambda: parts()["control"],
-        key=jax.random.key(2),
-        std=0.5,
-    )
-
-
-class Neighbours(ide.AbstractOperator):
-    """Couples tokens in a way of its own."""
-
-    weight: jax.Array
-
-    def __call__(self, u, domain):
-        return self.weight * jnp.concatenate([0 * u[..., :1, :], u[..., :-1, :]], axis=-2)
+    own = dict(make_encoder_control=lambda: parts()["control"], key=KEY)
+    equation = parts((causal(), cross_attention))
+    return ide.TranslationModel(VOCABULARY, CONTEXT, WIDTH, **equation, **own)
 
 
 @eqx.filter_jit

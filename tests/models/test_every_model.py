@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import fast_first
 from models import examples as small
 
 import ide_transformer as ide
@@ -53,33 +54,21 @@ def own(
     *change, inputs=OwnInputs, read_out=ide.States(), operator=ide.Damping, control=ide.Tied
 ):
     """A model of a user, of which one part may be broken."""
-    return lambda: ide.Model(
-        inputs(jnp.ones((11, small.WIDTH)), *change),
-        control((operator(jnp.ones(small.WIDTH)),), 2),
-        ide.Free(),
-        ide.Discretization(ide.LieTrotter()),
-        read_out,
-    )
+    theta = control((operator(jnp.ones(small.WIDTH)),), 2)
+    scheme = ide.Discretization(ide.LieTrotter())
+    given = inputs(jnp.ones((11, small.WIDTH)), *change)
+    return lambda: ide.Model(given, theta, ide.Free(), scheme, read_out)
+
+
+def language_model():
+    turned = small.causal(positions=ide.Rotary(), window=5, key_value_heads=1)
+    own = dict(tied=False, readout_bias=True, learned_positions=False)
+    return small.language_model((turned,), control=ide.PiecewiseLinear, dropout=0.3, own=own)
 
 
 MODELS = {
-    "LanguageModel": (
-        lambda: small.language_model(
-            (small.causal(positions=ide.Rotary(), window=5),),
-            control=ide.PiecewiseLinear,
-            dropout=0.3,
-            own=dict(tied=False, readout_bias=True, learned_positions=False),
-        ),
-        TEXT,
-    ),
-    "SequenceClassifier": (lambda: small.sequence_classifier(class_token=True), TEXT),
+    "LanguageModel": (language_model, TEXT),
     "ImageClassifier": (small.image_classifier, small.normal(2, 4, 6, 1)),
-    "OperatorModel": (
-        small.operator_model,
-        ide.Field(small.normal(2, 16), ide.TokenDomain.periodic(16).padded(np.arange(16) < 12)),
-    ),
-    "UShapedModel": (small.u_shaped_model, small.normal(2, 8)),
-    "TranslationModel": (small.translation_model, ide.SourceAndText(TEXT, small.TOKENS)),
     "Model": (own(), TEXT),
 }
 # A second look.
@@ -95,6 +84,13 @@ MORE = {
         ),
         small.TOKENS,
     ),
+    "OperatorModel": (
+        small.operator_model,
+        ide.Field(small.normal(2, 16), ide.TokenDomain.periodic(16).padded(np.arange(16) < 12)),
+    ),
+    "SequenceClassifier": (lambda: small.sequence_classifier(class_token=True), TEXT),
+    "UShapedModel": (small.u_shaped_model, small.normal(2, 8)),
+    "TranslationModel": (small.translation_model, ide.SourceAndText(TEXT, small.TOKENS)),
     "StagedModel": (lambda: ide.StagedModel(small.stages()), small.STAGED),
     "ImageEncoder": (small.image_encoder, small.normal(2, 4, 6, 3)),
     "EncoderDecoder": (small.speech_to_text, ide.SourceAndText(small.SPEECH, small.TOKENS)),
@@ -110,17 +106,14 @@ def test_no_kind_of_model_is_left_out():
         for name, x in vars(models).items()
         if name[0].isupper() and (inspect.isfunction(x) or x is ide.Model)
     }
-    tried = {name.partition(",")[0] for name in MODELS | MORE}
-    assert builders == tried | PARTS_OF_OTHERS
+    assert builders == {name.partition(",")[0] for name in MODELS | MORE} | PARTS_OF_OTHERS
 
 
 # All parts of these are called without being compiled in another model.
 COMPILED = {"SequenceClassifier": ("jit",), "UShapedModel": ("jit",)}
 
 
-@pytest.mark.parametrize(
-    "name", [*MODELS, *(pytest.param(name, marks=pytest.mark.heavy) for name in MORE)]
-)
+@pytest.mark.parametrize("name", fast_first(3, MODELS | MORE))
 def test_every_model(name):
     make, inputs = (MODELS | MORE)[name]
     fixed = FIXED.get(name, lambda model: ())
@@ -143,11 +136,6 @@ class NotRandom(AbstractRandomOperator):
         return self.operator(u, domain)
 
 
-class Stuck(ide.Tied):
-    def resample(self, num_intervals):
-        return self
-
-
 class Forgetful(ide.Tied):
     def resample(self, num_intervals):
         block = jax.tree.map(jnp.zeros_like, self.block)
@@ -163,9 +151,10 @@ BROKEN = {
     "causal": own(read_out=By(lambda u: u[..., ::-1, :])),
     "dropout": own(operator=lambda rate: NotRandom(ide.Damping(rate), 0.5)),
     "gradient": own(jax.lax.stop_gradient),
-    "mesh: the model is on no other": own(control=Stuck),
     "mesh: on 4 intervals": own(control=Forgetful),
-    "cache": lambda: small.language_model((small.feed_forward,)).with_read_out(Counting()),
+    "cache": lambda: small.language_model((small.feed_forward,), intervals=1).with_read_out(
+        Counting()
+    ),
     "copies": own(lambda u: u),
 }
 

@@ -5,34 +5,22 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
-from helpers import programs_compiled
-from models.examples import (
-    CONTEXT,
-    SPEECH,
-    TOKENS,
-    VOCABULARY,
-    attention,
-    feed_forward,
-    filled,
-    language_model,
-    outputs_of,
-    speech_to_text,
-)
+from helpers import fast_first, programs_compiled
+from models import examples as small
+from models.examples import CONTEXT, TOKENS, outputs_of
 
 import ide_transformer as ide
 from ide_transformer.models.generate import Draw
 
 
-MODEL = filled(lambda: language_model(intervals=1))
-UNCACHED = filled(
-    lambda: language_model(intervals=1, own=dict(own_velocity=True), solver=ide.Nesterov())
-)
-SPOKEN = filled(speech_to_text)
+MODEL = small.language_model(intervals=1)
+UNCACHED = small.language_model(intervals=1, own=dict(own_velocity=True), solver=ide.Nesterov())
+SPOKEN = small.speech_to_text(intervals=1)
 # Prompts of integers in which the numbers of all tokens may not fit.
 PROMPT, LENGTH = TOKENS[:, :2].astype(np.int8), 3
 UNEVEN = ide.Text(TOKENS[:, :4].astype(np.int8), np.arange(4) < np.array([[4], [3]]))
 # More beams than there are tokens.
-BEAMS = dict(beams=VOCABULARY + 1, length_penalty=1.0)
+BEAMS = dict(beams=small.VOCABULARY + 1, length_penalty=1.0)
 GREEDY = dict(temperature=0.0)
 
 
@@ -46,17 +34,14 @@ def most_likely(model, prompt, length):
     return tokens
 
 
-def rotary(key):
-    return attention(key, causal=True, positions=ide.Rotary())
-
-
-def test_ten_prompts_of_ten_lengths_are_two_programs():
+def test_prompts_of_any_length_are_two_programs():
     """One for what fits into the context, whatever the lengths, and one for longer texts, also
     of prompts that are longer."""
-    operators, own = (rotary, feed_forward), dict(learned_positions=False)
-    model = filled(lambda: language_model(operators, intervals=1, own=own))
+    operators = small.causal(positions=ide.Rotary()), small.feed_forward
+    own = dict(learned_positions=False)
+    model = small.language_model(operators, intervals=1, own=own)
     tokens = TOKENS.ravel()
-    for prompts, lengths in ((range(1, 10), (1, 2)), (range(1, 17, 3), (12,))):
+    for prompts, lengths in (((1, 4, 9), (1, 2)), ((1, 7, 16), (12,))):
         given = [(tokens[:n], m) for n in prompts for m in lengths]
         with programs_compiled() as names:
             texts = [ide.generate(model, *x, **GREEDY) for x in given]
@@ -65,12 +50,11 @@ def test_ten_prompts_of_ten_lengths_are_two_programs():
             assert text.tolist() == most_likely(model, *x)
 
 
-@pytest.mark.parametrize("model", [MODEL, UNCACHED], ids=["cached", "uncached"])
-def test_prompts_of_different_lengths_also_beyond_the_context(model):
+@pytest.mark.parametrize("model", fast_first(1, [MODEL, UNCACHED]))
+def test_prompts_of_different_lengths_also_beyond_the_context(model, unchecked):
     assert (ide.why_not_cached(model) is None) == (model is MODEL)
     length = 8
     text = ide.generate(model, UNEVEN, length, **GREEDY)
-    assert text.tokens.dtype == int
     for i, n in enumerate((4, 3)):
         expected = [*most_likely(model, TOKENS[i, :n], length), *[0] * (4 - n)]
         assert text.tokens[i].tolist() == expected
@@ -80,7 +64,9 @@ def test_prompts_of_different_lengths_also_beyond_the_context(model):
 def test_padding_stands_behind_a_prompt(unchecked):
     before = ide.Text(TOKENS, jax.device_put(np.arange(CONTEXT) > np.array([[1], [-1]])))
     with pytest.raises(ide.InputError, match="padding stands behind"):
-        ide.generate(MODEL, before, 2, key=jax.random.key(0))
+        ide.generate(MODEL, before, 2, **GREEDY)
+    with pytest.raises(ide.InputError, match=r"give key=jax\.random"):
+        ide.generate(MODEL, TOKENS, 2)
     # What a compiled program is given cannot be refused.
     traced = eqx.filter_jit(lambda text: ide.generate(MODEL, text, 1, **GREEDY))(before)
     assert (traced.tokens[0] == -1).all() and (traced.tokens[1] >= 0).all()
@@ -95,7 +81,7 @@ def test_tokens_are_drawn_with_the_probabilities_of_the_model(key):
         return [draw(logits, key) for draw in draws]
 
     def frequencies(tokens):
-        return np.bincount(tokens, minlength=VOCABULARY) / len(tokens)
+        return np.bincount(tokens, minlength=small.VOCABULARY) / len(tokens)
 
     probabilities = np.exp(logits) / np.exp(logits).sum()
     samples = ide.generate(MODEL, np.zeros((4000, 1), int), 1, key=key)[:, 1]
@@ -132,9 +118,9 @@ def test_a_model_that_cannot_be_solved_writes_nothing():
         ide.generate(nan, UNEVEN, 8, **GREEDY)
     nan = without_token(lambda m: m.inputs.text.embedding, SPOKEN)
     with pytest.raises(ide.InputError, match="position 2 could not be written"):
-        ide.generate_greedy(nan, encoded_by(SPEECH), PROMPT, LENGTH, end=0)
+        ide.generate_greedy(nan, encoded_by(small.SPEECH), PROMPT, LENGTH, end=0)
     with pytest.raises(ide.InputError, match="position 2 could not be written"):
-        ide.generate_beam(nan, SPEECH, PROMPT, LENGTH, end=0, **BEAMS)
+        ide.generate_beam(nan, small.SPEECH, PROMPT, LENGTH, end=0, **BEAMS)
 
 
 @pytest.mark.heavy
@@ -151,7 +137,7 @@ def log_probabilities(texts):
     padded = np.zeros((BEAMS["beams"], 2 + LENGTH), int)
     for row, text in zip(padded, texts, strict=False):
         row[: len(text)] = text
-    source = np.broadcast_to(SPEECH[0], (len(padded), *SPEECH.shape[1:]))
+    source = np.broadcast_to(small.SPEECH[0], (len(padded), *small.SPEECH.shape[1:]))
     logits = np.asarray(outputs_of(SPOKEN, ide.SourceAndText(source, padded)))
     last = logits[np.arange(len(texts)), [len(text) - 1 for text in texts]]
     return last - np.log(np.sum(np.exp(last), axis=-1, keepdims=True))
@@ -165,44 +151,16 @@ def by_hand(beams, end, penalty, length=LENGTH):
         going = [x for x in found if end not in x[1][2:]]
         rates = log_probabilities([x[1] for x in going])
         for (score, text), of_text in zip(going, rates, strict=True):
-            grown += [(score + of_text[token], (*text, token)) for token in range(VOCABULARY)]
+            grown += [(score + rate, (*text, token)) for token, rate in enumerate(of_text)]
         found = sorted(grown, reverse=True)[:beams]
     best = max(found, key=lambda x: x[0] / (len(x[1]) - 2) ** penalty)[1]
     return [*map(int, best), *[end] * (2 + length - len(best))]
 
 
 def test_beam_search_is_that_by_hand():
-    likely = by_hand(1, VOCABULARY, 1.0)[3]  # a token that ends a text early
+    likely = by_hand(1, small.VOCABULARY, 1.0)[3]  # a token that ends a text early
     for end in (likely, 0):
-        text = ide.generate_beam(SPOKEN, SPEECH, PROMPT, LENGTH, end=end, **BEAMS)
-        greedy = ide.generate_greedy(SPOKEN, encoded_by(SPEECH), PROMPT, LENGTH, end=end)
-        assert text.shape == greedy.shape == (2, 2 + LENGTH)
-        assert text.dtype == greedy.dtype == int
+        text = ide.generate_beam(SPOKEN, small.SPEECH, PROMPT, LENGTH, end=end, **BEAMS)
+        greedy = ide.generate_greedy(SPOKEN, encoded_by(small.SPEECH), PROMPT, LENGTH, end=end)
         assert text[0].tolist() == by_hand(BEAMS["beams"], end, BEAMS["length_penalty"])
         assert greedy[0].tolist() == by_hand(1, end, BEAMS["length_penalty"])
-
-
-@pytest.mark.heavy
-def test_one_beam_is_greedy_in_low_precision():
-    model = filled(speech_to_text, std=1.0).with_options(compute_dtype="bfloat16")
-    random = np.random.default_rng(1)
-    sources = random.standard_normal((256, *SPEECH.shape[1:]))
-    given = model, sources, random.integers(0, VOCABULARY, (256, 2)), LENGTH
-    texts = ide.generate_beam(*given, end=VOCABULARY - 1, beams=1)
-    assert (texts == ide.generate_greedy(*given, end=VOCABULARY - 1)).all()
-
-
-def test_what_cannot_be_written(unchecked):
-    with pytest.raises(ide.InputError, match=r"give key=jax\.random\.key\(0\)"):
-        ide.generate(MODEL, TOKENS, 1)
-    with pytest.raises(ide.InputError, match=r"read.out is TokenLogits"):
-        states = filled(lambda: language_model((feed_forward,))).with_read_out(ide.States())
-        ide.generate(states, TOKENS, 1, **GREEDY)
-    for generate, given, message in (
-        (ide.generate_greedy, dict(length=9), "choose a length from 0 to 8"),
-        (ide.generate_beam, dict(end=VOCABULARY), "the last token is 10"),
-        (ide.generate_beam, dict(prompt=PROMPT), r"axes \(2,\), .* source has \(\)"),
-    ):
-        options = dict(source=SPEECH[0], prompt=PROMPT[0], length=2, end=0) | given
-        with pytest.raises(ide.InputError, match=message):
-            generate(SPOKEN, **options)
