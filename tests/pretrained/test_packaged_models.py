@@ -1,7 +1,5 @@
 """Checkpoints that come as packages, beside the code that they were published with."""
 
-import sys
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -12,18 +10,13 @@ from ide_transformer import tasks
 from ide_transformer.pretrained import find_pretrained, load_pretrained
 
 
-@pytest.fixture(scope="module")
-def glassllm():
-    """The package's own code, off the wheel that its weights are in."""
-    folder = find_pretrained("glassllm").parent.parent.parent
-    sys.path.insert(0, str(folder))
-    yield pytest.importorskip("glassllm.model"), pytest.importorskip("glassllm.tokenizer")
-    sys.path.remove(str(folder))
-
-
 @pytest.mark.heavy
-def test_glassllm_agrees_with_its_own_numpy_and_writes_its_text(glassllm):
-    model_module, tokenizer_module = glassllm
+def test_glassllm_agrees_with_its_own_numpy_and_writes_its_text(monkeypatch):
+    # The package's own code, off the wheel that its weights are in.
+    monkeypatch.syspath_prepend(find_pretrained("glassllm").parent.parent.parent)
+    model_module, tokenizer_module = (
+        pytest.importorskip(f"glassllm.{name}") for name in ("model", "tokenizer")
+    )
     path = find_pretrained("glassllm")
     reference = model_module.GlassLM.load(path, dtype=np.float64)
     own = tokenizer_module.Tokenizer.load(path.with_name("en.tokenizer.json"))
