@@ -35,13 +35,8 @@ class Case(NamedTuple):
         return Case(model or self.model, self.options | changes, **own)
 
 
-_SIZES = dict(
-    vocab_size=61,
-    hidden_size=16,
-    intermediate_size=24,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-)
+_SIZES = dict(vocab_size=61, hidden_size=16, intermediate_size=24)
+_SIZES |= dict(num_hidden_layers=2, num_attention_heads=4)
 _BERT = _SIZES | dict(max_position_embeddings=24)
 _NEOX = _SIZES | dict(max_position_embeddings=64)
 _LLAMA = _NEOX | dict(num_key_value_heads=2)
@@ -52,43 +47,19 @@ _IMAGE = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, patch_s
 _IMAGE |= dict(image_size=8, num_labels=3)
 _VIT = _IMAGE | dict(intermediate_size=12)
 # Two stages, of the second of which the keys are not coarser.
-_CVT = dict(
-    embed_dim=[4, 8],
-    num_heads=[2, 2],
-    depth=[1, 2],
-    mlp_ratio=[2.0, 1.5],
-    patch_sizes=[5, 3],
-    patch_stride=[2, 2],
-    patch_padding=[2, 1],
-    stride_kv=[2, 1],
-    cls_token=[False, True],
-    attention_drop_rate=[0.0] * 2,
-    drop_rate=[0.0] * 2,
-    drop_path_rate=[0.0] * 2,
-    qkv_bias=[True] * 2,
-    qkv_projection_method=["dw_bn"] * 2,
-    kernel_qkv=[3] * 2,
-    padding_q=[1] * 2,
-    padding_kv=[1] * 2,
-    stride_q=[1] * 2,
-    num_labels=3,
-)
+_CVT: Any = dict(embed_dim=[4, 8], num_heads=[2, 2], depth=[1, 2], mlp_ratio=[2.0, 1.5])
+_CVT |= dict(patch_sizes=[5, 3], patch_stride=[2, 2], patch_padding=[2, 1], stride_kv=[2, 1])
+_CVT |= dict(cls_token=[False, True], qkv_bias=[True] * 2, kernel_qkv=[3] * 2, num_labels=3)
+_CVT |= dict.fromkeys(("padding_q", "padding_kv", "stride_q"), [1] * 2)
+_CVT |= dict.fromkeys(("attention_drop_rate", "drop_rate", "drop_path_rate"), [0.0] * 2)
+_CVT |= dict(qkv_projection_method=["dw_bn"] * 2)
 # What the library takes where a file does not say otherwise has three stages.
-_CVT3 = dict(embed_dim=[8, 12, 16], num_heads=[1, 3, 2], depth=[1, 2, 3], num_labels=5)
-_WHISPER = dict(
-    vocab_size=13,
-    num_mel_bins=5,
-    d_model=8,
-    encoder_layers=2,
-    decoder_layers=2,
-    encoder_attention_heads=2,
-    decoder_attention_heads=4,
-    encoder_ffn_dim=12,
-    decoder_ffn_dim=10,
-    max_source_positions=6,
-    max_target_positions=12,
-    begin_suppress_tokens=None,
-)
+_CVT3: Any = dict(embed_dim=[8, 12, 16], num_heads=[1, 3, 2], depth=[1, 2, 3], num_labels=5)
+_CVT3 |= dict(cls_token=[False] * 3, qkv_bias=[True, False, True], stride_kv=[2, 1, 2])
+_WHISPER: Any = dict(vocab_size=13, num_mel_bins=5, d_model=8)
+_WHISPER |= dict(encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=12)
+_WHISPER |= dict(decoder_layers=2, decoder_attention_heads=4, decoder_ffn_dim=10)
+_WHISPER |= dict(max_source_positions=6, max_target_positions=12, begin_suppress_tokens=None)
 
 CASES = {
     "gpt2": Case("GPT2LMHeadModel", _GPT2),
@@ -116,60 +87,45 @@ CASES = {
     "whisper": Case("WhisperForConditionalGeneration", _WHISPER),
 }
 
-_HEAD = "tie_word_embeddings hidden_act"
 _ROPE = "rope_parameters rope_scaling rope_theta partial_rotary_factor"
-_THETA = dict(rope_theta=500.0)
 _LINEAR = dict(rope_parameters=REMOVED, rope_scaling=dict(type="linear", factor=2.0))
-_LLAMA3: dict[str, Any] = dict(
-    rope_type="llama3",
-    factor=8.0,
-    low_freq_factor=1.0,
-    high_freq_factor=4.0,
-    original_max_position_embeddings=16,
-)
+_LLAMA3: Any = dict(rope_type="llama3", rope_theta=500.0, factor=8.0, low_freq_factor=1.0)
+_LLAMA3 |= dict(high_freq_factor=4.0, original_max_position_embeddings=16)
+_BIASES = dict(attention_bias=True, mlp_bias=True)
 _WINDOW = dict(use_sliding_window=True, sliding_window=4)
 _OLDER_WINDOW = _WINDOW | dict(layer_types=REMOVED, max_window_layers=0)
 _WINDOWS = "use_sliding_window sliding_window max_window_layers layer_types num_hidden_layers"
-_ALL_BIASES = dict(attention_bias=True, mlp_bias=True, num_key_value_heads=1)
-_KEYS: Any = dict(cls_token=[False] * 3, qkv_bias=[True, False, True], stride_kv=[2, 1, 2])
 _KERNELS: Any = dict(num_channels=1, patch_padding=[1, 1], kernel_qkv=[1, 5])
 _KERNELS |= dict(padding_q=[0, 2], padding_kv=[0, 2], patch_sizes=[3, 3])
 _UNEVEN = dict(num_mel_bins=7, d_model=12, encoder_layers=3, decoder_attention_heads=3)
 
 CASES |= {
-    "gpt2, relu": CASES["gpt2"].but(
-        n_head=2, n_inner=20, activation_function="relu", n_layer=3
-    ),
-    "gpt_neox, in sequence": CASES["gpt_neox"].but(
-        use_parallel_residual=False, attention_bias=False, rotary_pct=1.0
-    ),
-    "gpt_neox, older": CASES["gpt_neox"].but(
+    "gpt_neox, older and in sequence": CASES["gpt_neox"].but(
+        use_parallel_residual=False,
+        attention_bias=False,
         older=_LINEAR | dict(rotary_pct=0.5, rotary_emb_base=500.0),
         only=f"rotary_pct rotary_emb_base {_ROPE}",
     ),
-    "llama, biases": CASES["llama"].but(
-        **_ALL_BIASES,
+    "llama, newer and with biases": CASES["llama"].but(
+        **_BIASES,
+        num_key_value_heads=1,
         tie_word_embeddings=True,
-        rope_parameters=dict(rope_type="default") | _THETA,
+        rope_parameters=_LLAMA3,
+        only=_ROPE,
     ),
-    "llama, newer": CASES["llama"].but(rope_parameters=_LLAMA3 | _THETA, only=_ROPE),
     "qwen2, older": CASES["qwen2"].but(older=_OLDER_WINDOW, only=_WINDOWS),
     "bert, two heads": CASES["bert"].but("BertForPreTraining"),
-    "albert, pooler": CASES["albert"].but("AlbertModel", num_hidden_layers=3, only=_HEAD),
     "t5, gated": CASES["t5"].but(
         feed_forward_proj="gated-gelu",
         only="feed_forward_proj is_gated_act dense_act_fn tie_word_embeddings",
     ),
-    "t5, with its decoder": CASES["t5"].but(
-        "T5ForConditionalGeneration", feed_forward_proj="gated-gelu"
-    ),
     "vit, pooler": CASES["vit"].but(
-        "ViTModel", pooler_output_size=10, only="num_labels pooler_act pooler_output_size"
+        "ViTModel",
+        image_size=[4, 12],
+        qkv_bias=False,
+        pooler_output_size=10,
+        only="num_labels pooler_act pooler_output_size",
     ),
-    "vit, wide": CASES["vit"].but(image_size=[4, 12], qkv_bias=False, num_channels=1),
-    "vit, no classes": CASES["vit"].but(num_labels=0, patch_size=2, hidden_act="gelu_new"),
-    "deit, states": CASES["deit"].but("DeiTModel", image_size=[4, 12], qkv_bias=False),
-    "deit, masked": CASES["deit"].but("DeiTForMaskedImageModeling", encoder_stride=4),
     "dinov2, not gated": CASES["dinov2"].but(
         use_swiglu_ffn=False,
         use_mask_token=False,
@@ -177,10 +133,8 @@ CASES |= {
         only="use_swiglu_ffn hidden_act mlp_ratio",
     ),
     "cvt, states": CASES["cvt"].but("CvtModel", **_KERNELS),
-    "cvt, of the library": Case("CvtForImageClassification", _CVT3, only="nothing"),
-    "cvt, mean": Case("CvtForImageClassification", _CVT3 | _KEYS, only="nothing"),
+    "cvt, mean": Case("CvtForImageClassification", _CVT3, only="nothing"),
     "whisper, uneven": CASES["whisper"].but(**_UNEVEN, activation_function="gelu_new"),
-    "whisper, no read-out": CASES["whisper"].but("WhisperModel"),
 }
 
 # Families of which the library computes the softmax, or angles and normalisations, in single

@@ -86,7 +86,7 @@ def outputs_of(model, inputs, **options):
 
 
 def _outputs_of_images(model, images, options):
-    if "Masked" in type(model).__name__ or model.config.num_labels == 0:
+    if model.config.num_labels == 0:
         model = model.base_model
     pixels = torch.tensor(np.moveaxis(images, -1, -3).copy())
     # Without a class token CvT needs the states to find its own logits.
