@@ -46,7 +46,6 @@ def scheme(kind, *options):
 
 # The schemes with learned coefficients, on matrices, which compile quickly.
 ON_MATRICES = {
-    "parallel_block": ide.ParallelSplitting(),
     "ode_transformer_rk2": ide.Residual(scheme(ide.GatedRK2, 4)),
     "ode_transformer_rk4": ide.Residual(),
     "yuriiformer": ide.Nesterov(*COEFFICIENTS, normalization=ide.LayerNorm()),
@@ -69,13 +68,6 @@ def test_published_scheme_on_matrices(name):
     own = (slice(None),) if name == "yuriiformer" else ()
     expected = PUBLISHED[name](blocks, u0, SimpleNamespace(solver=solver, inputs=inputs), *own)
     assert largest(final(equation, solver), expected) < 1e-12
-
-
-@pytest.mark.parametrize("kind", [ide.LearnedMultistep, ide.HyperConnections])
-def test_two_of_them_start_as_lie_trotter(kind):
-    solver = kind(*SIZES[: 1 if kind is ide.LearnedMultistep else 3])
-    equation = layered_equation(layers=LAYERS)
-    assert largest(final(equation, solver), final(equation, ide.LieTrotter())) < 1e-13
 
 
 @eqx.filter_jit
@@ -106,7 +98,7 @@ def test_every_architecture_is_here():
     assert {path.stem for path in SCHEMES.glob("*.yaml")} == set(PUBLISHED)
 
 
-FAST = ["transformer_postnorm", "macaron", "paper_encoder"]
+FAST = ["transformer_postnorm", "paper_encoder"]
 
 
 @pytest.mark.parametrize(
