@@ -1,5 +1,8 @@
 """A small equation, small models, and a right value for every argument of the public face."""
 
+from pathlib import Path
+from typing import Any
+
 import diffrax
 import equinox as eqx
 import jax
@@ -59,9 +62,8 @@ def linear(features_in, features_out=WIDTH):
 
 
 def language_model(control=CONTROL):
-    return built(
-        lambda: ide.LanguageModel(VOCABULARY, CONTEXT, WIDTH, **parts(control), key=KEY)
-    )
+    sizes = VOCABULARY, CONTEXT, WIDTH
+    return built(lambda: ide.LanguageModel(*sizes, **parts(control), key=KEY))
 
 
 def image_stage(channels):
@@ -86,9 +88,12 @@ STATE_MODEL = ide.StateModel(ide.TokenDomain.uniform(4), WIDTH, **parts(SEEING_A
 
 
 FREE = ide.Free()
-# The right value of an argument, by its name, where that is not its default; `OWN` in
-# recipes.py has the exceptions.
-VALUES = dict(
+SPACE, WIDE = (
+    ide.FunctionSpace(ide.Cosine(), WIDTH, ide.FeatureDomain(n)) for n in (WIDTH, 2 * WIDTH)
+)
+# The right value of an argument, by its name, where that is not its default; `OWN` has the
+# exceptions.
+VALUES: dict[str, Any] = dict(
     **parts(),
     **dict.fromkeys(("normalization", "output_normalization", "key_normalization"), FREE),
     **dict.fromkeys(("value_normalization", "embedding_normalization"), FREE),
@@ -106,63 +111,114 @@ VALUES = dict(
     **dict.fromkeys(("shape", "tokens", "factor"), TOKENS),
     **dict.fromkeys(("source", "x", "u0", "u", "states"), U0),
     **dict.fromkeys(("prompt", "text"), TEXT),
-    activation=ide.gelu,
-    attention=ATTENTION,
-    base=100.0,
-    basis=ide.Cosine(),
-    block=(ATTENTION, FEED_FORWARD),
-    blocks=CONTROL.blocks,
-    bounds=((0.0, 1.0),),
-    classifier=linear(WIDTH, 3),
-    classifiers=(linear(WIDTH, 3),),
-    coefficients=STACKED,
-    context=CONTEXT,
-    coupling=0.9,
-    domain=DOMAIN,
-    encoder=SPEECH_ENCODER,
-    end=0,
-    eps=1e-5,
-    equation=EQUATION,
-    expected=jnp.arange(6.0).reshape(2, 3) + 1,
-    fixed_size=True,
-    given=jnp.arange(6.0).reshape(2, 3),
-    gradient=ide.Direct(),
-    hidden=8,
-    horizon=2.0,
-    image_shape=(2, 2, 1),
-    increment=jnp.sin,
-    inner=jnp.ones((3, 2)),
-    key=KEY,
-    knots=STACKED,
-    levels=(STATE_MODEL, STATE_MODEL),
-    lift=linear(WIDTH),
-    logarithmic=1.0,
-    make_block=block,
-    masks=False,
-    max_distance=16,
-    max_steps=16,
-    model=MODEL,
-    operator=ide.Damping(1.0),
-    outer=jnp.ones((3, 2)),
-    policy=None,
-    pooler=linear(WIDTH, 2),
-    positions=jnp.zeros((CONTEXT, WIDTH)),
-    prefix=(jnp.zeros(WIDTH),),
-    radius=2.0,
-    rule="gauss_legendre",
-    segments=jnp.ones((2, WIDTH)),
-    solver=ide.RK4(),
-    space=ide.FunctionSpace(ide.Cosine(), WIDTH, ide.FeatureDomain(WIDTH)),
-    stretch=(1.0,),
-    sub_solver=diffrax.Euler(),
-    t0=0.0,
-    t1=1.0,
-    table=jnp.ones((8, 2)),
-    tolerance=1e-3,
-    top_p=0.5,
-    velocity=jnp.ones(1),
-    vocabulary=VOCABULARY,
-    wavelength=2.0,
-    weights=jnp.ones(TOKENS),
     **CONVOLUTIONS,
 )
+VALUES |= dict(base=100.0, coupling=0.9, end=0, eps=1e-5, fixed_size=True, hidden=8)
+VALUES |= dict(horizon=2.0, logarithmic=1.0, masks=False, max_distance=16, max_steps=16)
+VALUES |= dict(policy=None, radius=2.0, rule="gauss_legendre", stretch=(1.0,), t0=0.0, t1=1.0)
+VALUES |= dict(tolerance=1e-3, top_p=0.5, vocabulary=VOCABULARY, wavelength=2.0)
+VALUES |= dict(bounds=((0.0, 1.0),), context=CONTEXT, image_shape=(2, 2, 1), key=KEY)
+VALUES |= dict(activation=ide.gelu, attention=ATTENTION, block=(ATTENTION, FEED_FORWARD))
+VALUES |= dict(blocks=CONTROL.blocks, coefficients=STACKED, knots=STACKED, make_block=block)
+VALUES |= dict(basis=ide.Cosine(), increment=jnp.sin, operator=ide.Damping(1.0))
+VALUES |= dict(domain=DOMAIN, equation=EQUATION, gradient=ide.Direct(), model=MODEL)
+VALUES |= dict(encoder=SPEECH_ENCODER, levels=(STATE_MODEL, STATE_MODEL))
+VALUES |= dict(solver=ide.RK4(), sub_solver=diffrax.Euler(), space=SPACE, lift=linear(WIDTH))
+VALUES |= dict(classifier=linear(WIDTH, 3), classifiers=(linear(WIDTH, 3),))
+VALUES |= dict(pooler=linear(WIDTH, 2), prefix=(jnp.zeros(WIDTH),))
+VALUES |= dict(given=jnp.ones((2, 3)), expected=jnp.arange(6.0).reshape(2, 3) + 1)
+VALUES |= dict(inner=jnp.ones((3, 2)), outer=jnp.ones((3, 2)), table=jnp.ones((8, 2)))
+VALUES |= dict(positions=jnp.zeros((CONTEXT, WIDTH)), segments=jnp.ones((2, WIDTH)))
+VALUES |= dict(velocity=jnp.ones(1), weights=jnp.ones(TOKENS))
+
+_PLACES = dict(positions=jnp.zeros((TOKENS, WIDTH)))
+_EMBEDDING = dict(embedding=jnp.ones((VOCABULARY, WIDTH)))
+_IMAGES = dict(embedding=linear(1), positions=jnp.zeros((5, WIDTH)))
+_LINE = dict(points=jnp.linspace(0, 1, TOKENS))
+_NORM = dict(gain=jnp.ones(WIDTH), bias=0.5)
+_HEARD = dict(model=LISTENER, source=SOUND)
+_SEEING_ALL = dict(control=SEEING_ALL)
+_LIE_TROTTER = dict(solver=ide.LieTrotter())
+_EULER = dict(solver=diffrax.Euler(), block=ide.LieTrotter())
+_TRANSFER = dict(source=DOMAIN, target=DOMAIN)
+_STEP = dict(terms=EQUATION.terms_of(0))
+
+# Right values of arguments where another class has another one of this name.
+OWN: dict[str, dict[str, Any]] = {
+    "Attention": dict(window=2, positions=ide.Rotary()),
+    "ConvolutionalAttention": dict(width=1),
+    "DeltaRule": dict(key=jnp.ones((2, 2)), value=jnp.ones(2), rate=1.0),
+    "FourierIntegral": dict(modes=2),
+    "LayerNormScaling": dict(
+        operator=ide.FeedForward(WIDTH, normalization=ide.LayerNorm(), key=KEY)
+    ),
+    "Relaxation": dict(rate=1.0),
+    "Rotary": dict(features=2),
+    "Volterra": dict(window=2),
+    **dict.fromkeys(("LayerNorm", "RMSNorm", "Sphere", "RMSSphere"), _NORM | dict(domain=None)),
+    "Tied": dict(num_intervals=2),
+    "Hypernetwork": dict(num_intervals=2),
+    "Hypernetwork.build": dict(hidden=2),
+    "FunctionSpace": dict(modes=WIDTH, domain=ide.FeatureDomain(WIDTH)),
+    "Warped": dict(waves=2),
+    "TokenDomain": dict(points=DOMAIN.points, grid=(TOKENS,), prefix=0),
+    "TokenDomain.periodic": dict(length=1.0),
+    **dict.fromkeys(("TokenDomain.trapezoid", "TokenDomain.simpson"), _LINE),
+    "TokenDomain.from_points": dict(points=jnp.linspace(0, 1, TOKENS)[:, None]),
+    "Field.at": dict(values=jnp.ones((2, TOKENS)), points=jnp.linspace(0, 1, TOKENS)),
+    **dict.fromkeys(("interpolation", "restriction"), _TRANSFER),
+    **dict.fromkeys(("solve", "Discretization", "LearnedMultistep"), _LIE_TROTTER),
+    "rebuilding_error": dict(solver=ide.AlgebraicallyReversible(), steps_per_interval=1),
+    "Recursive": dict(levels=1),
+    "EstimatedExit": dict(tolerance=0.1),
+    "AlgebraicallyReversible": dict(solver=diffrax.Heun()),
+    "Composition": dict(sub_solver=ide.RK4(), coefficients=(0.5, 0.5)),
+    "InitialVelocity": dict(velocity=U0),
+    "MatrixFree": dict(solver=diffrax.Kvaerno3()),
+    "PresymplecticEuler": dict(linear=0.1),
+    "SteadyState": dict(solver=diffrax.Euler()),
+    **dict.fromkeys(("Residual", "Velocity"), _EULER),
+    "Shear": dict(target=0),
+    **dict.fromkeys(("StepField", "single_step"), _STEP),
+    "Mesh": dict(width=WIDTH),
+    "Model": dict(inputs=MODEL.inputs, read_out=ide.TokenLogits(), space=WIDE),
+    "OperatorModel": _SEEING_ALL | dict(points=TOKENS),
+    **dict.fromkeys(("ImageClassifier", "SequenceClassifier"), _SEEING_ALL),
+    "ImageEncoder": _SEEING_ALL | _IMAGES,
+    "ImageStage": _SEEING_ALL | dict(window=3, padding=1),
+    "StagedModel": dict(stages=STAGES),
+    "StateModel": dict(width=WIDTH),
+    "UShapedModel": dict(model=STATE_MODEL),
+    "TextEncoder": _EMBEDDING | dict(lift=None, pooler=None),
+    "SpeechEncoder": _PLACES,
+    "EncoderDecoder": dict(decoder=DECODER),
+    "TranslationModel": dict(control=LISTENING, make_encoder_control=lambda: SEEING_ALL),
+    "CachedDecoder": dict(tokens=4),
+    **dict.fromkeys(("generate_greedy", "generate_beam"), _HEARD),
+    "generate": dict(length=2),
+    "compiled": dict(sizes=(2,)),
+    "sentence_embedding": dict(model=TEXT_ENCODER),
+    "ChannelsFirst": dict(model=OF_FUNCTIONS),
+    "Field": dict(values=jnp.ones(TOKENS), domain=ide.TokenDomain.midpoint(TOKENS)),
+    "error_budget": dict(model=OF_FUNCTIONS, inputs=lambda points: points[:, 0]),
+    "Text": dict(tokens=TEXT, mask=TEXT < 3, segments=0 * TEXT),
+    "SourceAndText": dict(source=SOUND),
+    "load_pretrained": dict(path="no/such/folder"),
+    "save_pretrained": dict(path="no/such/file.npz", like="no/such/folder"),
+    "load_model": dict(path="no/such/run", weights="trained"),
+    "load_run": dict(path=Path("no/such/run"), weights="trained"),
+    "TextInputs": _EMBEDDING | dict(velocity=None),
+    "ImageInputs": _IMAGES | dict(padding=0),
+    "FunctionInputs": dict(points=TOKENS, embedding=linear(4), grid="midpoint"),
+    "AudioInputs": _PLACES,
+    "GridInputs": dict(width=WIDTH),
+    "StageInputs": dict(before=STAGES[0], windows=STAGES[1].inputs),
+    "VCycleInputs": dict(inputs=STATE_MODEL.inputs),
+    "EncodedInputs": dict(text=LISTENER.inputs.text),
+    "TokenLogits": dict(weight=jnp.ones((VOCABULARY, WIDTH)), bias=jnp.ones(VOCABULARY)),
+    "FunctionValues": dict(linear=linear(WIDTH, 2), channels=True),
+    "PrefixAndMeanHead": dict(classifier=linear(2 * WIDTH, 3)),
+    "Solution.evaluate": {},
+}
+# Parameters that have no right value here: of a domain those that its other ways fill, files.
+LEFT = {"spacing", "period", "ends", "end_weights", "tokenizer", "checkpoint", "trust"}
