@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from helpers import fast_first
-from models import examples as small
-from models.examples import TOKENS, WIDTH
+from models.examples import TOKENS, WIDTH, attention, causal, feed_forward, language_model
 
 import ide_transformer as ide
 from ide_transformer.equation import AbstractOperator
@@ -20,7 +19,7 @@ def model_of(*operators, **options):
     made = [(lambda key, x=x: x) if isinstance(x, AbstractOperator) else x for x in operators]
     # A norm of each token would hide what changes its size alone.
     own = dict(output_normalization=ide.Free())
-    return small.language_model(made, control=ide.Tied, own=own, **options)
+    return language_model(made, control=ide.Tied, own=own, **options)
 
 
 class Ahead(AbstractOperator):
@@ -83,7 +82,7 @@ class Sorted(ide.TextInputs):
 
 
 def sorted_inputs():
-    model = model_of(small.causal())
+    model = model_of(causal())
     fields = {x.name: getattr(model.inputs, x.name) for x in dataclasses.fields(model.inputs)}
     return model.with_inputs(Sorted(**fields))
 
@@ -94,18 +93,16 @@ ADAPTIVE = dict(
     steps_for="sample",
 )
 LEAKS = {
-    "operator 1, Ahead, sees": lambda: model_of(small.causal(), Ahead()),
-    r"operator 0, Attention, sees later .*\(…, causal=True\)": lambda: model_of(
-        small.attention
-    ),
+    "operator 1, Ahead, sees": lambda: model_of(causal(), Ahead()),
+    r"operator 0, Attention, sees later .*\(…, causal=True\)": lambda: model_of(attention),
     "operator 0, ByWeights, sees": lambda: model_of(ByWeights()),
     "operator 0, SaysThatItIsPointwise, says": lambda: model_of(SaysThatItIsPointwise()),
-    "the constraint Centred sees": lambda: model_of(small.causal(), constraint=Centred()),
+    "the constraint Centred sees": lambda: model_of(causal(), constraint=Centred()),
     r"the exit .* give stops='token'": lambda: model_of(
-        small.causal(), exit=ide.EstimatedExit(0.1, stops="sample")
+        causal(), exit=ide.EstimatedExit(0.1, stops="sample")
     ),
-    "the scheme Mixing lets": lambda: model_of(small.feed_forward, solver=Mixing()),
-    "the read-out sees": lambda: model_of(small.feed_forward).with_read_out(Backwards()),
+    "the scheme Mixing lets": lambda: model_of(feed_forward, solver=Mixing()),
+    "the read-out sees": lambda: model_of(feed_forward).with_read_out(Backwards()),
     "the embedding sees": sorted_inputs,
     # Adaptive steps hide none.
     r"Ahead, sees (?#adaptive)": lambda: model_of(Ahead(), **ADAPTIVE),
@@ -128,4 +125,4 @@ NO_LEAKS = dict(solver=ide.ImplicitMidpoint()), ADAPTIVE, dict(constraint=ide.Sp
 
 @pytest.mark.parametrize("options", fast_first(1, NO_LEAKS))
 def test_no_alarm(options):
-    check_causal("text", model_of(small.causal(), small.feed_forward, **options))
+    check_causal("text", model_of(causal(), feed_forward, **options))
