@@ -1,6 +1,5 @@
 """A small equation, small models, and a right value for every argument of the public face."""
 
-from pathlib import Path
 from typing import Any
 
 import diffrax
@@ -142,6 +141,8 @@ _LIE_TROTTER = dict(solver=ide.LieTrotter())
 _EULER = dict(solver=diffrax.Euler(), block=ide.LieTrotter())
 _TRANSFER = dict(source=DOMAIN, target=DOMAIN)
 _STEP = dict(terms=EQUATION.terms_of(0))
+_RUN = dict(path="no/such/run", weights="trained")
+_TWO, _WIDTH = dict(num_intervals=2), dict(width=WIDTH)
 
 # Right values of arguments where another class has another one of this name.
 OWN: dict[str, dict[str, Any]] = {
@@ -156,8 +157,7 @@ OWN: dict[str, dict[str, Any]] = {
     "Rotary": dict(features=2),
     "Volterra": dict(window=2),
     **dict.fromkeys(("LayerNorm", "RMSNorm", "Sphere", "RMSSphere"), _NORM | dict(domain=None)),
-    "Tied": dict(num_intervals=2),
-    "Hypernetwork": dict(num_intervals=2),
+    **dict.fromkeys(("Tied", "Hypernetwork"), _TWO),
     "Hypernetwork.build": dict(hidden=2),
     "FunctionSpace": dict(modes=WIDTH, domain=ide.FeatureDomain(WIDTH)),
     "Warped": dict(waves=2),
@@ -180,17 +180,15 @@ OWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("Residual", "Velocity"), _EULER),
     "Shear": dict(target=0),
     **dict.fromkeys(("StepField", "single_step"), _STEP),
-    "Mesh": dict(width=WIDTH),
+    **dict.fromkeys(("Mesh", "StateModel", "GridInputs"), _WIDTH),
     "Model": dict(inputs=MODEL.inputs, read_out=ide.TokenLogits(), space=WIDE),
     "OperatorModel": _SEEING_ALL | dict(points=TOKENS),
     **dict.fromkeys(("ImageClassifier", "SequenceClassifier"), _SEEING_ALL),
     "ImageEncoder": _SEEING_ALL | _IMAGES,
     "ImageStage": _SEEING_ALL | dict(window=3, padding=1),
     "StagedModel": dict(stages=STAGES),
-    "StateModel": dict(width=WIDTH),
     "UShapedModel": dict(model=STATE_MODEL),
     "TextEncoder": _EMBEDDING | dict(lift=None, pooler=None),
-    "SpeechEncoder": _PLACES,
     "EncoderDecoder": dict(decoder=DECODER),
     "TranslationModel": dict(control=LISTENING, make_encoder_control=lambda: SEEING_ALL),
     "CachedDecoder": dict(tokens=4),
@@ -205,13 +203,11 @@ OWN: dict[str, dict[str, Any]] = {
     "SourceAndText": dict(source=SOUND),
     "load_pretrained": dict(path="no/such/folder"),
     "save_pretrained": dict(path="no/such/file.npz", like="no/such/folder"),
-    "load_model": dict(path="no/such/run", weights="trained"),
-    "load_run": dict(path=Path("no/such/run"), weights="trained"),
+    **dict.fromkeys(("load_model", "load_run"), _RUN),
     "TextInputs": _EMBEDDING | dict(velocity=None),
     "ImageInputs": _IMAGES | dict(padding=0),
     "FunctionInputs": dict(points=TOKENS, embedding=linear(4), grid="midpoint"),
-    "AudioInputs": _PLACES,
-    "GridInputs": dict(width=WIDTH),
+    **dict.fromkeys(("AudioInputs", "SpeechEncoder"), _PLACES),
     "StageInputs": dict(before=STAGES[0], windows=STAGES[1].inputs),
     "VCycleInputs": dict(inputs=STATE_MODEL.inputs),
     "EncodedInputs": dict(text=LISTENER.inputs.text),
