@@ -13,12 +13,9 @@ from pathlib import Path
 os.environ["NPROC"] = "32"
 # A machine that is short of memory may keep one of the threads waiting for longer than the 40 s
 # after which XLA would end the process.
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=8",
-        "--xla_cpu_collective_call_terminate_timeout_seconds=600",
-    ]
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    " --xla_cpu_collective_call_terminate_timeout_seconds=600"
 )
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -28,9 +25,11 @@ from training import stub
 from ide_transformer.training import parallel
 
 
-MODEL = {"operators": ["attention", "feed_forward"], "width": 16, "context": 8}
-SIZES = {"model": MODEL, "optimizer": {"warmup": 2}}
-TRAINING = {"steps": 6, "batch_size": 8, "checkpoint_every": 3, "evaluate_every": 6}
+SECTIONS = {
+    "model": {"operators": ["attention", "feed_forward"], "width": 16, "context": 8},
+    "optimizer": {"warmup": 2},
+    "training": {"steps": 6, "batch_size": 8, "checkpoint_every": 3, "evaluate_every": 6},
+}
 
 
 def main() -> None:
@@ -50,7 +49,7 @@ def main() -> None:
         if "resume" in sys.argv and first:
             run = stub.resumed(first, there / str(number), 3, overrides)
         else:
-            run = stub.train(there / str(number), *overrides, **SIZES, training=TRAINING)
+            run = stub.train(there / str(number), *overrides, **SECTIONS)
         first = first or run
         losses = stub.losses(run)
         results.append({"losses": losses, "bytes": placed[-1], "folder": str(run.path)})

@@ -65,9 +65,9 @@ def tree(**sections):
             **{"evaluate_every": 2, "keep_best": False, "sample": 0},
         },
     }
-    given = sections.items()
-    merged = {k: {**base.get(k, {}), **x} if isinstance(x, dict) else x for k, x in given}
-    return base | merged
+    for key, given in sections.items():
+        base[key] = base.get(key, {}) | given if isinstance(given, dict) else given
+    return base
 
 
 def config(*overrides, **sections):
@@ -91,12 +91,12 @@ def train(runs, *overrides, **sections):
 
 def resumed(run, runs, after, overrides=()):
     """A copy of a run that is cut after a checkpoint and goes on from there."""
-    folder = training.RunFolder(shutil.copytree(run.path, runs / run.path.name))
-    folder.summary.unlink()
-    for path in folder.checkpoints.glob("[0-9]*"):
+    folder = shutil.copytree(run.path, runs / run.path.name)
+    (folder / "summary.json").unlink()
+    for path in folder.glob("checkpoints/[0-9]*"):
         if int(path.name) > after:
             shutil.rmtree(path)
-    return training.resume_run(folder.path, overrides, trust=True)
+    return training.resume_run(folder, overrides)
 
 
 def losses(run):

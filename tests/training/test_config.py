@@ -12,7 +12,6 @@ from training import stub
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.training import sizes
-from ide_transformer.training.choice import SchemeConfig
 from ide_transformer.training.config import refinements
 from ide_transformer.training.reading import read_yaml, write_yaml
 
@@ -36,32 +35,14 @@ def test_configs_say_how_they_are_run_and_are_read_back(path, tmp_path):
 def test_overrides_change_what_a_file_says(tmp_path):
     path = tmp_path / "small.yaml"
     path.write_text("model: {depth: 4}\ntraining: {steps: 200, refine: {0: 2, 150: 4}}")
-    overrides = ["solver.kind=strang", "model.width=64", "name=x", "data.path=a.txt"]
-    config = training.load_config(path, overrides)
-    assert (config.name, config.solver.kind, str(config.data.path)) == ("x", "strang", "a.txt")
+    config = training.load_config(path, ["model.width=64", "data.path=a.txt"])
+    assert (config.name, str(config.data.path)) == ("small", "a.txt")
     assert (config.model.depth, config.model.width) == (4, 64)
     assert refinements(config.training.refine) == "{0: 2, 150: 4}"
-    assert training.load_config(path).name == "small"
-    (tmp_path / "empty.yaml").write_text("# nothing\n")
-    assert training.load_config(tmp_path / "empty.yaml") == training.Config(name="empty")
     written = "{0: {'intervals': 1, 'tokens': 8}, 5: 2, 0.75: 4}"
     config = training.load_config(path, [f"training.refine={written}"])
     assert refinements(config.training.refine) == written
     assert config.training.begins == (0, 5, 150)
-    with pytest.raises(ide.InputError, match="no such configuration file"):
-        training.load_config(tmp_path / "none.yaml")
-
-
-def test_nothing_is_converted_in_python_either():
-    for section, key, value in (
-        (training.ModelConfig, "width", "32"),
-        (training.OptimizerConfig, "learning_rate", "1e-3"),
-        (training.DataConfig, "path", 3),
-    ):
-        with pytest.raises(ValueError, match=key):
-            section(**{key: value})
-    assert training.OptimizerConfig(weight_decay=1).weight_decay == 1.0
-    assert training.OptimizerConfig(schedule="constant", learning_rate=1e-5).lowest_rate < 1e-5
 
 
 def test_only_what_cannot_fit_is_refused(monkeypatch):
@@ -83,8 +64,7 @@ def test_only_what_cannot_fit_is_refused(monkeypatch):
 
 
 _PLAIN = st.one_of(
-    st.none(),
-    st.booleans(),
+    st.sampled_from([None, True, False]),
     st.integers(-(10**30), 10**30),
     st.floats(allow_nan=False),
     st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"])),
@@ -96,50 +76,23 @@ _TREES = st.dictionaries(
     st.recursive(_PLAIN, lambda x: st.lists(x, max_size=3), max_leaves=3),
     max_size=3,
 )
-_SOME = hypothesis.settings(max_examples=50, deadline=None, derandomize=True, database=None)
 
 
-@_SOME
+@hypothesis.settings(max_examples=50, deadline=None, derandomize=True, database=None)
 @hypothesis.given(_TREES)
 def test_yaml_that_is_written_is_read_back(tree):
     text = write_yaml(tree)
-    assert read_yaml(text, "here") == tree
-    # Also by a reader of YAML 1.1, such as that of releases before.
-    assert yaml.safe_load(text) == tree
+    # Also by a reader of YAML 1.1.
+    assert read_yaml(text, "here") == tree == yaml.safe_load(text)
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        *((x, None) for x in ("", "~", "null", "# nothing")),
-        *(("true", True), ("False", False), ("yes", "yes"), ("on", "on")),
-        *(("8", 8), ("-8", -8), ("1_000", 1000), ("010", "010"), ("0x10", "0x10")),
-        *(("1e-3", 1e-3), ("1.0e-3", 1e-3), ("1E5", 1e5), (".5", 0.5), ("5.", 5.0)),
-        *((".inf", float("inf")), ("-.Inf", -float("inf")), ("1:30", "1:30")),
+def test_plain_words_and_numbers():
+    for text, value in (
+        *(("~", None), ("# nothing", None), ("true", True), ("False", False), ("yes", "yes")),
+        *(("-8", -8), ("1_000", 1000), ("010", "010"), ("0x10", "0x10"), ("1:30", "1:30")),
+        *(("1e-3", 1e-3), ("1E5", 1e5), (".5", 0.5), ("5.", 5.0), ("-.Inf", -float("inf"))),
         *(("'8'", "8"), ('"true"', "true"), ("2024-01-01", "2024-01-01"), ("'~'", "~")),
-        *(("[1, [a]]", [1, ["a"]]), ("{a: {b: }}", {"a": {"b": None}})),
         ("a: |\n  8\nb: >\n  1\n", {"a": "8\n", "b": "1\n"}),
-    ],
-)
-def test_plain_words_and_numbers(text, value):
-    read = read_yaml(text, "here")
-    assert read == value and type(read) is type(value)
-
-
-_OUTER = st.sampled_from(["strang", "lie_trotter", "residual", "algebraically_reversible"])
-_SCHEMES = st.recursive(
-    st.sampled_from(["euler", "heun", "rk4", "leapfrog", "adams_bashforth(3)"]),
-    lambda inner: st.builds("{}({})".format, _OUTER, inner),
-    max_leaves=4,
-)
-
-
-@_SOME
-@hypothesis.given(_SCHEMES)
-def test_the_name_of_a_scheme_is_read_as_it_is_written(text):
-    assert str(SchemeConfig(kind="native")) == "native"
-    assert str(SchemeConfig(kind="strang")) == "strang(heun)"
-    config = SchemeConfig.model_validate(text)
-    assert str(config) == text
-    assert SchemeConfig.model_validate(str(config)) == config
-    assert SchemeConfig.model_validate(config.model_dump()) == config
+    ):
+        read = read_yaml(text, "here")
+        assert read == value and type(read) is type(value)

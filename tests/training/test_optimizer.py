@@ -1,6 +1,6 @@
 """Each optimizer against its formula in NumPy, schedules, groups, and the range test."""
 
-import json
+import functools as ft
 from typing import Any
 
 import equinox as eqx
@@ -12,14 +12,7 @@ import pytest
 from helpers import fast_first
 from training import stub
 
-from ide_transformer import InputError
-from ide_transformer.training import (
-    OptimizerConfig,
-    build_optimizer,
-    find_learning_rate,
-    learning_rate,
-    range_test,
-)
+from ide_transformer.training import OptimizerConfig, build_optimizer, learning_rate, range_test
 from ide_transformer.training.optimizer import evaluated_weights, orthogonalized, path_of
 
 
@@ -30,19 +23,11 @@ DECAYS = {"matrix": DECAY, "vector": 0.0}
 GRADIENTS = [{k: RANDOM.normal(size=x.shape) for k, x in START.items()} for _ in range(5)]
 
 
-def settings(**keys):
-    given: dict[str, Any] = dict(
-        learning_rate=RATE,
-        final_learning_rate=1e-4,
-        warmup=0,
-        weight_decay=DECAY,
-        beta1=BETA1,
-        beta2=BETA2,
-        clip=1e9,
-    )
-    if keys.get("schedule") == "constant":
-        del given["final_learning_rate"]
-    return OptimizerConfig(**(given | keys))
+def settings(schedule="constant", **keys):
+    given: dict[str, Any] = dict(learning_rate=RATE, warmup=0, weight_decay=DECAY, clip=1e9)
+    if schedule != "constant":
+        given["final_learning_rate"] = 1e-4
+    return OptimizerConfig(schedule=schedule, beta1=BETA1, beta2=BETA2, **(given | keys))
 
 
 def descended(optimizer, weights=START, gradients=GRADIENTS):
@@ -61,49 +46,31 @@ def descended(optimizer, weights=START, gradients=GRADIENTS):
     return seen
 
 
-def assert_close(actual, expected):
-    for name, x in expected.items():
-        np.testing.assert_allclose(actual[name], x, rtol=1e-9, atol=1e-12)
-
-
-def adamw(weights, gradients, beta1=BETA1, rate=RATE):
-    """The formula for one array and its decay; yields the weights after each step."""
-    x, decay = weights
-    m, v = np.zeros_like(x), np.zeros_like(x)
-    for number, g in enumerate(gradients, 1):
-        m, v = beta1 * m + (1 - beta1) * g, BETA2 * v + (1 - BETA2) * g**2
-        mean, square = m / (1 - beta1**number), v / (1 - BETA2**number)
-        x = x - rate * (mean / (np.sqrt(square) + 1e-8) + decay * x)
-        yield x
-
-
 def test_the_default_is_adamw_with_a_cosine_to_the_bit():
-    config = OptimizerConfig(warmup=2)
     schedule = optax.warmup_cosine_decay_schedule(1e-3 / 3, 1e-3, 2, 20, 1e-4)
     mask = {"matrix": True, "vector": False}
     by_hand = optax.chain(
         optax.clip_by_global_norm(1.0),
         optax.adamw(schedule, b1=0.9, b2=0.99, weight_decay=0.1, mask=mask),
     )
-    ours, theirs = descended(build_optimizer(config, 20))[-1], descended(by_hand)[-1]
-    assert eqx.tree_equal(ours, theirs)
-    assert jax.tree.structure(ours[1]) == jax.tree.structure(theirs[1])
+    ours = descended(build_optimizer(OptimizerConfig(warmup=2), 20))[-1]
+    assert eqx.tree_equal(ours, descended(by_hand)[-1])
 
 
 def test_lion_is_its_formula():
-    seen = descended(build_optimizer(settings(kind="lion", schedule="constant"), 10))
+    seen = descended(build_optimizer(settings(kind="lion"), 10))
     x, m = dict(START), {name: np.zeros(()) for name in START}
     for gradient, (weights, _) in zip(GRADIENTS, seen, strict=True):
         for name, g in gradient.items():
             direction = np.sign(BETA1 * m[name] + (1 - BETA1) * g)
             m[name] = BETA2 * m[name] + (1 - BETA2) * g
             x[name] = x[name] - RATE * (direction + DECAYS[name] * x[name])
-        assert_close(weights, x)
+            np.testing.assert_allclose(weights[name], x[name], rtol=1e-9, atol=1e-12)
 
 
 def test_schedule_free_is_its_formula_and_evaluates_the_mean():
     """The weights y lie between z, which steps, and the mean x, which is evaluated."""
-    seen = descended(build_optimizer(settings(kind="schedule_free", schedule="constant"), 10))
+    seen = descended(build_optimizer(settings(kind="schedule_free"), 10))
     for name, decay in DECAYS.items():
         x = y = z = START[name]
         square = 0.0
@@ -117,8 +84,6 @@ def test_schedule_free_is_its_formula_and_evaluates_the_mean():
             np.testing.assert_allclose(weights[name], y, rtol=1e-9)
             mean = evaluated_weights(state, weights)
             np.testing.assert_allclose(mean[name], x, rtol=1e-9)
-    weights, state = descended(build_optimizer(settings(), 10))[-1]
-    assert evaluated_weights(state, weights) is weights
 
 
 def small_weights(**model):
@@ -140,8 +105,8 @@ def newton_schulz(matrix):
 
 
 def test_muon_makes_each_layer_orthogonal_by_itself():
-    config = settings(kind="muon", schedule="constant", momentum=0.9)
-    weights = small_weights()
+    config = settings(kind="muon", momentum=0.9)
+    weights = small_weights(bias=True)
     numbers = np.random.default_rng(1)
     gradient = jax.tree.map(lambda x: numbers.normal(size=x.shape), weights)
     gradients = [gradient, jax.tree.map(lambda x: x**3, gradient)]
@@ -155,9 +120,14 @@ def test_muon_makes_each_layer_orthogonal_by_itself():
     for path, mark in marks.items():
         steps = [g[path] for g in gradients]
         if not mark:
+            # Matrices decay, and vectors do not.
             decay = DECAY if path in ("inputs.embedding", "inputs.positions") else 0.0
-            *_, expected = adamw((before[path], decay), steps)
-            np.testing.assert_allclose(after[path], expected, rtol=1e-8, atol=1e-12)
+            x, m, v = np.asarray(before[path]), 0.0, 0.0
+            for number, g in enumerate(steps, 1):
+                m, v = BETA1 * m + (1 - BETA1) * g, BETA2 * v + (1 - BETA2) * g**2
+                size = np.sqrt(v / (1 - BETA2**number)) + 1e-8
+                x = x - RATE * (m / (1 - BETA1**number) / size + decay * x)
+            np.testing.assert_allclose(after[path], x, rtol=1e-8, atol=1e-12)
             continue
         for layer in range(2):
             x, m = np.asarray(before[path][layer]), 0.0
@@ -169,50 +139,35 @@ def test_muon_makes_each_layer_orthogonal_by_itself():
             np.testing.assert_allclose(after[path][layer], x, rtol=1e-6, atol=1e-9)
 
 
-def test_muon_leaves_tables_of_positions_alone():
-    options = {"table": np.ones((4, 2)).tolist()}
-    weights = small_weights(positions={"kind": "relative_bias", "options": options})
-    marks = by_path(orthogonalized(weights))
-    tables = [path for path in marks if "position" in path]
-    assert tables and not any(marks[path] for path in tables)
+def test_schedules():
+    decay = ft.partial(settings, "warmup_stable_decay")
+    for given, expected in (
+        (settings(warmup=3), [0.25, 1, 1, 1]),
+        (decay(warmup=3, decay=0.5), [0.25, 1, 0.208, 0.01]),
+        (decay(decay=1.0), [1, 0.505, 0.109, 0.01]),
+        (settings("cosine"), [1, 0.505, 0.034227, 0.01]),
+        (settings("cosine", restarts={10: 20}), [1, 0.505, 0.052791, 0.00505]),
+    ):
+        actual = [np.asarray(learning_rate(given, 20)(step)) / RATE for step in (0, 10, 18, 20)]
+        np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("keys", "expected"),
-    [
-        (dict(schedule="constant"), [1, 1, 1, 1]),
-        (dict(schedule="constant", warmup=3), [0.25, 1, 1, 1]),
-        (dict(schedule="warmup_stable_decay"), [1, 1, 0.34, 0.01]),
-        (dict(schedule="warmup_stable_decay", warmup=3, decay=0.5), [0.25, 1, 0.208, 0.01]),
-        (dict(schedule="warmup_stable_decay", decay=1.0), [1, 0.505, 0.109, 0.01]),
-        (dict(schedule="cosine"), [1, 0.505, 0.034227, 0.01]),
-        (dict(schedule="cosine", restarts={10: 10}), [1, 0.01, 0.0010454, 0.0001]),
-        (dict(schedule="cosine", restarts={10: 20}), [1, 0.505, 0.052791, 0.00505]),
-    ],
-)
-def test_schedules(keys, expected):
-    schedule = learning_rate(settings(**keys), 20)
-    actual = [np.asarray(schedule(step)) / RATE for step in (0, 10, 18, 20)]
-    np.testing.assert_allclose(actual, expected, rtol=1e-4)
-
-
-@pytest.mark.parametrize("kind", fast_first(2, ["adamw", "lion", "muon", "schedule_free"]))
+@pytest.mark.parametrize("kind", fast_first(1, ["adamw", "muon", "schedule_free"]))
 def test_a_factor_scales_the_whole_update_of_its_group(kind):
-    config = dict(kind=kind, schedule="constant")
     weights = small_weights()
     gradient = jax.tree.map(lambda x: np.asarray(x) + 0.1, weights)
     groups = {"control": 0.5, "control.*.value": 2.0, "inputs.embedding": 0.0}
-    updates = []
-    for given in ({}, groups):
-        optimizer = build_optimizer(settings(**config, groups=given), 10)
-        state = jax.jit(optimizer.init)(weights)
-        update, _ = jax.jit(optimizer.update)(gradient, state, weights)
-        updates.append(by_path(update))
-    for path, plain in updates[0].items():
-        factor = 0.5 if path.startswith("control") else 1.0
-        named = {"control.blocks.0.value.weight": 2.0, "inputs.embedding": 0.0}
-        factor = named.get(path, factor)
-        np.testing.assert_allclose(updates[1][path], factor * plain, rtol=1e-6, atol=1e-15)
+    rules = [build_optimizer(settings(kind=kind, groups=x), 10) for x in ({}, groups)]
+
+    @jax.jit
+    def updates(gradient, weights):
+        return [rule.update(gradient, rule.init(weights), weights)[0] for rule in rules]
+
+    plain, scaled = map(by_path, updates(gradient, weights))
+    named = {"control.blocks.0.value.weight": 2.0, "inputs.embedding": 0.0}
+    for path, x in plain.items():
+        factor = named.get(path, 0.5 if path.startswith("control") else 1.0)
+        np.testing.assert_allclose(scaled[path], factor * x, rtol=1e-6, atol=1e-15)
 
 
 def test_the_suggestion_is_four_times_the_rate_of_the_fastest_fall():
@@ -223,39 +178,8 @@ def test_the_suggestion_is_four_times_the_rate_of_the_fastest_fall():
     assert found.fastest == pytest.approx(1e-3, rel=0.15)
     assert found.suggestion == pytest.approx(4 * found.fastest)
     assert 1e-2 < found.lowest < 1e-1 and found.jump is None
-    assert "optimizer.learning_rate=" in found.text and "jumped" not in found.text
     losses[[100, 120]] += 2.0
     found = range_test._suggested(rates.tolist(), losses.tolist())
     assert found.jump == rates[100] and "jumped at 1.0e-03 already" in found.text
     rising = range_test._suggested(rates.tolist(), np.linspace(1, 2, 200).tolist())
-    assert rising.suggestion is None and "no suggestion" in rising.text
-    with pytest.raises(InputError, match="steps=5: too few"):
-        find_learning_rate(stub.config(), steps=5)
-
-
-@pytest.mark.heavy
-def test_a_range_test_stops_where_the_loss_explodes(tmp_path, monkeypatch):
-    real, steps = range_test.make_train_step, []
-
-    def exploding(*arguments, **keys):
-        """The step, with a loss that explodes at a rate of about 0.03."""
-        step = real(*arguments, **keys)
-
-        def take(state, batch):
-            state, metrics = step(state, batch)
-            steps.append(float(metrics["update_norm"]))
-            loss = metrics["loss"] * (100.0 if len(steps) > 30 else 1.0)
-            return state, metrics | {"loss": loss}
-
-        return take
-
-    monkeypatch.setattr(range_test, "make_train_step", exploding)
-    lion = stub.config(optimizer={"kind": "lion"})
-    found = find_learning_rate(lion, steps=40, folder=tmp_path)
-    assert 30 < len(steps) < 34 and len(found.losses) == len(found.rates) == len(steps)
-    # Updates of Lion are a sign times the rate.
-    np.testing.assert_allclose(steps[20] / steps[0], found.rates[20] / found.rates[0], rtol=0.1)
-    np.testing.assert_allclose(found.rates[20], 1e-6 * 1e6 ** (20 / 39), rtol=1e-6)
-    written = json.loads((tmp_path / "learning_rate.json").read_text())
-    assert written["rates"] == found.rates and written["suggestion"] == found.suggestion
-    assert (tmp_path / "learning_rate.png").exists()
+    assert rising.suggestion is None

@@ -1,4 +1,4 @@
-"""Training on layouts of devices gives the losses of one device."""
+"""Training on layouts of devices gives the losses of one device; plans on paper."""
 
 import json
 import sys
@@ -16,8 +16,9 @@ from training import stub
 
 import ide_transformer as ide
 from ide_transformer import InputError, tasks, training
-from ide_transformer.training import parallel, run
+from ide_transformer.training import parallel, plan_of, run
 from ide_transformer.training.optimizer import path_of
+from ide_transformer.training.planning import sent_bytes
 
 
 ON_MESHES = Path(__file__).parent / "on_meshes.py"
@@ -64,10 +65,7 @@ def test_a_run_goes_on_with_other_devices(tmp_path):
     """With optimizers that keep other things of a weight, a batch in parts, and an average."""
     options = ["optimizer.kind=muon", "training.average=0.9", "training.accumulate=2"]
     options += ["optimizer.clip=0.1", "optimizer.groups={control: 0.5}"]
-    layouts = [
-        dict(zip(("data", "fsdp", "tensor"), sizes, strict=True))
-        for sizes in ((2, 2, 2), (1, 1, 1), (2, 2, 1))
-    ]
+    layouts = {"data": 2, "fsdp": 2, "tensor": 2}, {"data": 1}, {"data": 2, "fsdp": 2}
     first, *others = map(overrides, layouts)
     eight, one, four = on_meshes(tmp_path, [[*options, *first], *others], "resume")
     assert len(eight["losses"]) == len(one["losses"]) == 6
@@ -79,37 +77,17 @@ def test_a_run_goes_on_with_other_devices(tmp_path):
     np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-REFUSED = {
-    "parallel.data=2": "layout of 2 devices, and there are 1",
-    "parallel.rank=1": "parallel.processes, their number",
-}
-# As if there were as many devices.
-DIVISORS = {
-    "parallel.data=3": "data × parallel.fsdp = 3 does not divide training.batch_size, 4",
-    "parallel.tensor=3": "parallel.tensor = 3 does not divide the number of heads, 2",
-    "parallel.sequence=3": "parallel.sequence = 3 does not divide the number of tokens, 4",
-}
-
-
-@pytest.mark.parametrize("override", REFUSED | DIVISORS)
-def test_meshes_that_cannot_be_are_refused(override, tmp_path, monkeypatch):
-    if override in DIVISORS:
+def test_layouts_that_cannot_be_are_refused(tmp_path, monkeypatch):
+    for override, said in (
+        ("parallel.data=2", "layout of 2 devices, and there are 1"),
+        ("parallel.data=3", "data × parallel.fsdp = 3 does not divide training.batch_size, 4"),
+        ("parallel.tensor=3", "parallel.tensor = 3 does not divide the number of heads, 2"),
+    ):
+        with pytest.raises(InputError, match=said):
+            stub.train(tmp_path / "runs", override, "model.operators=[attention,feed_forward]")
+        # From here on as if there were as many devices.
         monkeypatch.setattr(run, "make_layout", lambda parallel: None)
-    with pytest.raises((InputError, ValueError), match=(REFUSED | DIVISORS)[override]):
-        stub.train(tmp_path / "runs", override, "model.operators=[attention,feed_forward]")
     assert not (tmp_path / "runs").exists()
-
-
-def test_the_part_of_a_batch_of_a_process_is_that_of_all():
-    """Also where the samples share points, which are those of all processes."""
-    text = tasks.LanguageTask("the sea is wide and the night is long. " * 9, 8)
-    burgers = tasks.BurgersInterval(8, points="random")
-    for task in (text, burgers):
-        whole, part = task.batch(3, 8, 1), task.part_of_batch(3, 8, 1, slice(2, 5))
-        (own, shared), (of_part, also) = whole.divided(), part.divided()
-        assert eqx.tree_equal(jax.tree.map(lambda x: x[2:5], own), of_part)
-        assert eqx.tree_equal(shared, also)
-        assert bool(jax.tree.leaves(shared)) == (task is burgers)
 
 
 def test_each_weight_has_one_rule():
@@ -141,3 +119,42 @@ def test_the_points_that_samples_share_lie_whole_on_every_device():
         assert field.domain.points.sharding.spec == field.domain.ends.sharding.spec == whole
     assert shapes.inputs.domain.weights.sharding.spec == whole
     assert shapes.targets.domain.weights.sharding.spec == divided
+
+
+PROGRAM = """HloModule jit_step
+
+%stays (x: f32[8]) -> f32[8] {
+  ROOT %x = f32[8]{0} parameter(0)
+}
+
+%hops (x: f32[8]) -> f32[8] {
+  ROOT %p = f32[8]{0} collective-permute(%x), source_target_pairs={{0,1},{1,0}}
+}
+
+%body (t: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %g = bf16[4,8]{1,0} all-gather(%y), replica_groups=[2,4]<=[8], dimensions={0}
+  %c = f32[8]{0} conditional(%i, %x, %x), branch_computations={%stays, %hops}
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %w = (s32[], f32[8]{0}) while(%t), body=%body, backend_config={"known_trip_count":{"n":"6"}}
+  %s = f32[2]{0} reduce-scatter(%x), replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
+  %a = f32[8]{0} all-to-all(%x), replica_groups={{0,1},{2,3}}
+  ROOT %r = f32[8]{0} all-reduce(%x), replica_groups={{0,1},{2,3}}, to_apply=%add
+}
+"""
+
+
+def test_what_is_sent_counts_loops_and_branches():
+    expected = {
+        "all-gather": 6 * (4 * 8 * 2) * 3 / 4,
+        # One of two branches, in each of six turns.
+        "collective-permute": 6 / 2 * (8 * 4),
+        # Its result is a part.
+        "reduce-scatter": (2 * 4) * 3,
+        "all-to-all": (8 * 4) / 2,
+        "all-reduce": 2 * (8 * 4) / 2,
+    }
+    assert sent_bytes(PROGRAM) == pytest.approx(expected)
+    with pytest.raises(InputError, match=r"devices=.*6.* multiples of 4"):
+        plan_of(stub.config(), [6])

@@ -1,54 +1,47 @@
-"""Runs that are resumed, and refusals, which leave the run as it was."""
+"""The folders of runs: resumed, or left as they were; checkpoints that are damaged, of which
+none is read; names, and the code that is recorded."""
 
+import importlib
 import json
+import re
 import resource
 import shutil
 import signal
+import sys
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from helpers import fast_first
 from running import logged, run_here
 from training.conftest import RUN, config, contents, equal
 
 from ide_transformer import InputError, tasks, training
-from ide_transformer.training import loading, stopping
+from ide_transformer.training import checkpoints, folder as folders, loading, stopping
 
 
-def resume(*overrides):
-    return training.train(config(*overrides), runs=RUN.parent, resume=True)
-
-
-def edited(change):
-    return lambda path: path.write_bytes(change(path.read_bytes()))
+def resume():
+    return training.train(config(), runs=RUN.parent, resume=True)
 
 
 def removed(path):
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def emptied(folder):
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"")
+def replaced(old, new):
+    return lambda path: path.write_bytes(path.read_bytes().replace(old, new, 1))
 
 
-TEXT, CONFIG, CHECKPOINTS = Path("text.txt"), RUN / "config.yaml", RUN / "checkpoints"
+CONFIG, CHECKPOINTS = RUN / "config.yaml", RUN / "checkpoints"
 DAMAGES = {
-    "its data changed since": (TEXT, edited(lambda text: text.replace(b"wide", b"cold"))),
-    "its tokenizer and its data changed since": (TEXT, edited(lambda text: text + b"!")),
-    "its config.yaml changed since": (CONFIG, edited(lambda text: text + b"# a note\n")),
-    "has no version: it was written before the first release": (
-        CONFIG,
-        edited(lambda text: text.replace(b"version: 1\n", b"")),
-    ),
-    "metrics.jsonl, line 1: not a line of a log": (
-        RUN / "metrics.jsonl",
-        edited(lambda text: b"\xff\xfe\x00\n" + text),
-    ),
-    r"text\.txt: there is no such file": (TEXT, removed),
+    "its data changed since": (Path("text.txt"), replaced(b"wide", b"cold")),
+    "its tokenizer and its data changed since": (Path("text.txt"), replaced(b"wide", b"!")),
+    "its config.yaml changed since": (CONFIG, replaced(b"\n", b"\n# a note\n")),
+    "metrics.jsonl, line 1: not a": (RUN / "metrics.jsonl", replaced(b"{", b"\xff\xfe\x00\n{")),
     "fingerprints.json is missing": (RUN / "fingerprints.json", removed),
-    "has lost its folder checkpoints": (CHECKPOINTS, removed),
-    r"no checkpoint that can be read: .*/2 is damaged: ": (CHECKPOINTS, emptied),
+    r"no checkpoint that can be read: .*/2 is damaged: ": (CHECKPOINTS / "2/default", removed),
 }
 
 
@@ -70,87 +63,60 @@ def test_a_run_goes_on_by_its_name_and_a_finished_one_is_left_alone(half, end, c
     run.metrics.write_text(slower + '{"step": 5, "lo')
     with run.sole_use(), pytest.raises(InputError, match="another process is training"):
         resume()
-    with pytest.raises(InputError, match=r"training.seed: 0 there, 5 here"):
-        resume("training.seed=5")
-    again = "train.py", "small", "--resume"
-    output = run_here(capsys, *again, "training.seed=5", expected=2)
-    assert "training.seed: " in output and "training.steps, training.trackers and" in output
-    output = run_here(capsys, *again, "training.log_every=4")
+    with pytest.raises(InputError, match=r"training\.seed: 0 there, 5 here"):
+        training.train(config("training.seed=5"), runs=RUN.parent, resume=True)
+    output = run_here(capsys, "train.py", "small", "--resume", "training.log_every=4")
     assert "small: going on from step 2; steps 3 to 4 are made again" in output
     assert [x["step"] for x in logged(RUN) if "loss" in x] == [1, 2, 4]
     assert equal(training.load_run(RUN)[0], end)
-    assert run.load_config().training.log_every == 4
     # The time of all starts, also that after the checkpoint of step 2.
     summary = run.load_summary()
     assert summary["steps"] == 4 and 4e4 < summary["seconds"] < 5e4
     before = contents(half)
     assert resume().path == RUN and contents(half) == before
-    said = run_here(capsys, "train.py", "large", "--resume", expected=2)
-    assert "no run large in runs" in said
 
 
-def interrupted(*_):
-    raise KeyboardInterrupt
-
-
-def test_a_run_without_a_checkpoint_begins_again(half, end, capsys, monkeypatch):
+def test_a_run_without_a_checkpoint_begins_again(half, end):
     shutil.rmtree(CHECKPOINTS)
     CHECKPOINTS.mkdir()
     with pytest.raises(InputError, match=r"small has no checkpoint yet: .*_every=2 steps"):
         training.load_run(RUN)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training.run.Loop, "run", interrupted)
-        training.train(config(), runs=RUN.parent)
-    beside = "small is not finished (step 0 of 4), and --resume would go on with it; this is a"
-    assert beside in (said := capsys.readouterr().out) and "new run, runs/small-2" in said
-    shutil.rmtree("runs/small-2")
     assert resume().path == RUN
-    assert "no checkpoint yet: it begins again at step 0" in capsys.readouterr().out
     assert equal(training.load_run(RUN)[0], end)
 
 
-def test_a_cosine_begins_again_at_its_rate_on_request(there, capsys, monkeypatch):
+def test_a_cosine_begins_again_at_its_rate_on_request(there, monkeypatch):
     """A kill before the configuration is written leaves the run as it was."""
-    longer = "train.py", "small", "--resume", "training.steps=8"
-    output = run_here(capsys, *longer, expected=2)
-    assert "step 3 on at other learning rates" in output and "from 0.001, its rate" in output
+    with pytest.raises(InputError, match=r"step 3 on at other .* from 0\.001, its"):
+        training.resume_run(RUN, ["training.steps=8"])
     replace = Path.replace
 
     def killed(self, target):
-        return interrupted() if target.name == "config.yaml" else replace(self, target)
+        return sys.exit() if target.name == "config.yaml" else replace(self, target)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(Path, "replace", killed)
         training.resume_run(RUN, ["training.steps=8"], restart=True)
     assert resume().load_summary()["steps"] == 4
-    run_here(capsys, *longer, "--restart")
-    run = training.RunFolder(RUN)
+    run = training.resume_run(RUN, ["training.steps=8"], restart=True)
     assert run.load_config().optimizer.restarts == {4: 4} and run.load_summary()["steps"] == 8
     # Also by the configuration with which it began, it would go on so.
     again = loading.configuration_of(run, config("training.steps=8"), restart=False)
     assert again.optimizer.restarts == {4: 4}
 
 
-@pytest.mark.parametrize(
-    ("schedule", "overrides", "message"),
-    [
-        ("constant", "training.steps=8 --restart", "rates of a run of training.steps=8; drop"),
-        ("constant", "training.steps=3", "4 there, 3 here.* as many training.steps"),
-        ("constant", "training.steps=8 model.std=0.1", "model.std: .* only"),
-        (
-            *("warmup_stable_decay optimizer.decay=0.6", "training.steps=8 --restart"),
-            r"step 4 on .*decay\). Start a new",
-        ),
-    ],
-)
-def test_a_run_that_cannot_be_made_longer_is_left_alone(there, schedule, overrides, message):
-    own = config(*f"optimizer.schedule={schedule}".split())
-    CONFIG.write_text(training.dump_config(own))
-    before, given = contents(there), overrides.split()
-    restart = "--restart" in given
-    with pytest.raises(InputError, match=message):
-        training.resume_run(RUN, [x for x in given if "=" in x], restart=restart)
-    assert contents(there) == before
+def test_a_run_that_cannot_be_made_longer_is_left_alone(there):
+    decay = ["optimizer.schedule=warmup_stable_decay", "optimizer.decay=0.6"]
+    for schedule, overrides, restart, message in (
+        (["optimizer.schedule=constant"], "training.steps=8", True, "steps=8; drop"),
+        (["optimizer.schedule=constant"], "training.steps=3", False, "4 there, 3 here"),
+        (decay, "training.steps=8", True, r"step 4 on .*decay\). Start a new"),
+    ):
+        CONFIG.write_text(training.dump_config(config(*schedule)))
+        before = contents(there)
+        with pytest.raises(InputError, match=message):
+            training.resume_run(RUN, [overrides], restart=restart)
+        assert contents(there) == before
 
 
 def test_a_run_that_is_asked_to_stop_saves_a_checkpoint_and_goes_on(there, end, monkeypatch):
@@ -173,20 +139,124 @@ def test_a_run_that_is_asked_to_stop_saves_a_checkpoint_and_goes_on(there, end, 
 @pytest.mark.heavy
 def test_what_cannot_be_written_is_said_and_the_run_goes_on_later(half, end, monkeypatch):
     load, allowed = tasks.LanguageTask.part_of_batch, resource.getrlimit(resource.RLIMIT_FSIZE)
-    for limit, error, message in [
-        (2000, InputError, r"checkpoint could not be written: .* Intact: 2"),
-        (10, OSError, r"File too large.*metrics\.jsonl"),
-    ]:
 
-        def load_and_limit(self, step, *arguments, limit=limit):
-            if step == 3:  # from there on, no file can be larger
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, allowed[1]))
-            return load(self, step, *arguments)
+    def load_and_limit(self, step, *arguments):
+        if step == 3:  # from there on, no file can be larger
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, allowed[1]))
+        return load(self, step, *arguments)
 
-        with monkeypatch.context() as patch, pytest.raises(error, match=message):
-            patch.setattr(tasks.LanguageTask, "part_of_batch", load_and_limit)
-            try:
-                resume()
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
+    said = r"checkpoint could not be written: .* Intact: 2"
+    with monkeypatch.context() as patch, pytest.raises(InputError, match=said):
+        patch.setattr(tasks.LanguageTask, "part_of_batch", load_and_limit)
+        try:
+            resume()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
     assert equal(training.load_run(resume().path)[0], end)
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 1
+    path.write_bytes(content)
+
+
+ATTACKS = {
+    "flipped": lambda path: flip(path, 0.5),
+    "flipped at the end": lambda path: flip(path, 0.97),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "deleted": removed,
+}
+
+
+# Reading stops in the middle, and the thread that reads finds no loop any more.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("attack", fast_first(1, ATTACKS, heavy=1))
+def test_no_damaged_file_of_a_checkpoint_is_read(there, end, attack):
+    """Each file of the newest checkpoint in turn: the weights are those of the end, or those
+    of the checkpoint before, with a warning that names the damaged one."""
+    shutil.copytree(CHECKPOINTS, "intact")
+    for path in filter(Path.is_file, sorted((CHECKPOINTS / "4").rglob("*"))):
+        ATTACKS[attack](path)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            model, _ = training.load_run(RUN)
+        damaged = any("checkpoint 2 is taken instead" in str(w.message) for w in said)
+        assert equal(model, end) != damaged, path
+        shutil.rmtree(CHECKPOINTS)
+        shutil.copytree("intact", CHECKPOINTS)
+
+
+def test_a_checkpoint_of_another_step_run_or_release_is_not_read(there, monkeypatch):
+    (CHECKPOINTS / "2").rename(CHECKPOINTS / "6")
+    with pytest.warns(UserWarning, match="6 is damaged: holds the state of step 2"):
+        training.load_run(RUN)
+    (CHECKPOINTS / "6").rename(CHECKPOINTS / "2")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_FORMAT", 3)
+        with pytest.raises(InputError, match="4 is damaged: was written by another release"):
+            training.load_run(RUN)
+    known = json.loads((RUN / "fingerprints.json").read_text())
+    (RUN / "fingerprints.json").write_text(json.dumps({**known, "run": "another"}))
+    with pytest.raises(InputError, match="checkpoints/4 is damaged: belongs to another run"):
+        training.load_run(RUN)
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(there, end):
+    shutil.rmtree(CHECKPOINTS / "4")
+    for step in ("4", "999"):
+        (CHECKPOINTS / step).mkdir()
+    with pytest.warns(UserWarning, match="checkpoint 2 is taken instead"):
+        resume()
+    assert equal(training.load_run(RUN)[0], end)
+    assert len(list((RUN / "checkpoints-damaged").iterdir())) == 2
+
+
+def new(runs, name):
+    return folders.new_folder(training.Config(name=name), runs, lambda path: None)
+
+
+def test_a_name_with_a_number_is_another_run(tmp_path):
+    for name in ("small", "small-8"):
+        new(tmp_path, name)
+        assert folders.folder_to_resume(name, tmp_path).path == tmp_path / name
+    assert new(tmp_path, "small").path.name == "small-9"
+    several = r"2 runs of the name small .*small \(step 0\), .*small-9 \(step 0\)"
+    with pytest.raises(InputError, match=several):
+        folders.folder_to_resume("small", tmp_path)
+    # The one that is not finished; where all are, the newest.
+    for finished, taken in (("small-9", "small"), ("small", "small-9")):
+        (tmp_path / finished / "summary.json").write_text("{}")
+        assert folders.folder_to_resume("small", tmp_path).path == tmp_path / taken
+
+
+def test_runs_that_start_at_once_have_folders_of_their_own(tmp_path):
+    start = threading.Barrier(8)
+
+    def begin(_):
+        start.wait()
+        return new(tmp_path, "same").path.name
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(begin, range(8)))
+    assert len(set(found)) == 8
+    assert {path.name for path in tmp_path.iterdir()} == set(found)
+
+
+def test_the_code_of_each_start_is_recorded_with_that_of_own_modules(there, monkeypatch):
+    run = training.RunFolder(there / RUN)
+    (first,) = run.sources
+    for source in (first, "another"):
+        run.add_source(source)
+    assert run.sources == [first, "another"] and run.identity and run.data
+    plain = folders.source(training.Config())
+    assert re.fullmatch(r"\S+ \([0-9a-f]{12}\)", plain) and folders.source() == plain
+    monkeypatch.syspath_prepend(there)
+    module = there / "own_part.py"
+    module.write_text("one = 1\n")
+    importlib.import_module("own_part")
+    config = training.Config.model_validate({"model": {"operators": ["own_part:One"]}})
+    before = folders.source(config)
+    assert before.startswith(f"{plain}, own_part (")
+    module.write_text("one = 2\n")
+    assert folders.source(config) != before

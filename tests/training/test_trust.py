@@ -16,10 +16,8 @@ from ide_transformer.training.names import names_of_code
 
 CODE = """
 import pathlib
-pathlib.Path("ran").write_text("yes")
-
-def f(x):
-    return x
+pathlib.Path("ran").touch()
+f = lambda x: x
 """
 
 
@@ -40,69 +38,51 @@ def names(folder: Path, activation: str) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(tree))
 
 
-COMMANDS = {
-    "sample.py": ["runs/gift", "--length", 2],
-    "evaluate.py": ["runs/gift", "--samples", 4],
-    "report.py": ["runs/gift"],
-    "convert.py": ["runs/gift", "there"],
-    "depth.py": ["runs/gift"],
-    "resolution.py": ["runs/gift"],
-    "train.py": ["runs/gift", "--resume"],
-    "train.py ": ["gift", "--resume"],
-    "train.py  ": ["runs/gift/config.yaml"],
-    "compare.py": ["compare.yaml"],
-    "compare.py ": ["train.yaml"],
-}
+COMMANDS = (
+    *("sample.py runs/gift --length 2", "evaluate.py runs/gift", "report.py runs/gift"),
+    *("convert.py runs/gift there", "depth.py runs/gift", "resolution.py runs/gift"),
+    *("train.py runs/gift --resume", "train.py gift --resume"),
+    *("train.py runs/gift/config.yaml", "compare.py solve.yaml", "compare.py train.yaml"),
+)
 
 
 def test_every_script_refuses_code_of_a_run(gift, capsys):
-    schemes = {"euler": {"solver": "euler", "steps": [1]}}
-    comparison = {"mode": "solve", "run": "runs/gift", "schemes": schemes}
-    Path("compare.yaml").write_text(yaml.safe_dump(comparison))
-    trained = {"mode": "train", "base": "runs/gift/config.yaml", "schemes": {"own": {}}}
-    trained["budget"] = {"unit": "steps", "amount": 3}
-    Path("train.yaml").write_text(yaml.safe_dump(trained))
-    for script, arguments in COMMANDS.items():
-        said = run_here(capsys, script.strip(), *arguments, expected=2)
-        assert "config.yaml names code of its own" in said, script
-        assert "model.activation=act:f" in said and "--trust" in said, script
+    solved = "mode: solve\nrun: runs/gift\nschemes: {euler: {solver: euler, steps: [1]}}"
+    Path("solve.yaml").write_text(solved)
+    trained = "mode: train\nbase: runs/gift/config.yaml\nschemes: {own: {}}"
+    Path("train.yaml").write_text(f"{trained}\nbudget: {{unit: steps, amount: 3}}")
+    for command in COMMANDS:
+        said = run_here(capsys, *command.split(), expected=2)
+        assert "config.yaml names code of its own" in said, command
+        assert "model.activation=act:f" in said and "--trust" in said, command
     assert not Path("ran").exists()
 
 
 def test_code_that_is_trusted_is_run(gift, capsys):
+    """Also that which the user wrote, in the configuration with which a run goes on."""
     with pytest.raises(ide.InputError, match=r"act:f.*trust=True"):
         ide.load_run("runs/gift")
-    assert "loss" in run_here(capsys, "evaluate.py", "runs/gift", "--trust")
+    run_here(capsys, "evaluate.py", "runs/gift", "--samples", 4, "--trust")
     assert Path("ran").exists()
-    assert ide.load_run("runs/gift", trust=True)[0].inputs.features == 4
-
-
-def test_names_that_the_user_wrote_need_no_trust(gift, capsys, monkeypatch):
-    """The run goes on by the configuration with which it began, and by one on the command
-    line."""
     given = training.load_config("runs/gift/config.yaml", trust=True)
     assert training.RunFolder(gift).load_config(given) == given
     names(gift, "gelu")
-    monkeypatch.setattr(training.run, "new_folder", lambda *_: sys.exit())  # it would start
-    command = ("train.py", "runs/gift/config.yaml", "model.activation=act:f", "name=other")
-    run_here(capsys, *command, expected=None)
-    assert Path("ran").exists()
+    training.load_config("runs/gift/config.yaml", ["model.activation=act:f"])
 
 
 def test_what_is_never_imported_or_called(gift, capsys):
-    evaluate = ("evaluate.py", "runs/gift", "--trust")
-    for below in ("plots", "checkpoints"):
-        (gift / below).mkdir(exist_ok=True)
-        (gift / below / "__init__.py").write_text(CODE)
-        (gift / below / "act.py").write_text(CODE)
-        names(gift, f"runs.gift.{below}.act:f")
-        said = run_here(capsys, *evaluate, expected=2)
-        assert "lies in the folder of a run" in said
-    assert not Path("ran").exists()
-    for name in ("builtins:input", "builtins:print", "pathlib:Path"):
+    (gift / "plots").mkdir(exist_ok=True)
+    (gift / "plots/__init__.py").write_text(CODE)
+    (gift / "plots/act.py").write_text(CODE)
+    for name, why in (
+        ("runs.gift.plots.act:f", "runs.gift.plots.act lies in the folder of a run"),
+        ("builtins:input", "it is a"),
+        ("pathlib:Path", "it is a"),
+    ):
         names(gift, name)
-        said = run_here(capsys, *evaluate, expected=2)
-        assert f"model.activation={name}: it is a" in said
+        said = run_here(capsys, "evaluate.py", "runs/gift", "--trust", expected=2)
+        assert f"model.activation={name}: {why}" in said
+    assert not Path("ran").exists()
 
 
 def test_names_are_found_wherever_they_stand():
@@ -112,11 +92,8 @@ def test_names_are_found_wherever_they_stand():
         "model": {"operators": ["attention", {"kind": "mine:A"}], "pretrained": "/a:b"},
         "parallel": {"coordinator": "127.0.0.1:36231"},
     }
-    assert names_of_code(tree) == {
-        "data.options.x.0": "my.data:Set",
-        "solver.kind": "mine:Heun",
-        "model.operators.1.kind": "mine:A",
-    }
+    found = {"data.options.x.0": "my.data:Set", "solver.kind": "mine:Heun"}
+    assert names_of_code(tree) == found | {"model.operators.1.kind": "mine:A"}
 
 
 def test_a_leak_that_was_trained_is_refused(there, monkeypatch):

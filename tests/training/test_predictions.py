@@ -1,0 +1,128 @@
+"""Predictions: functions, whose outputs are inputs again, and translations of verses."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import built
+from running import run_here
+from tasks.files import darcy_folder
+from training import stub
+
+import ide_transformer as ide
+from ide_transformer import figures, tasks, training
+from ide_transformer.tasks import verses
+from ide_transformer.training import predictions
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The arguments of the figures; the outputs of all models are half of their inputs."""
+    found = []
+    monkeypatch.setattr(figures, "plot_fields", lambda *arguments: found.append(arguments))
+    monkeypatch.setattr(predictions, "_outputs", lambda _, x: getattr(x, "values", x) / 2)
+    return found
+
+
+def loaded(monkeypatch, task, points):
+    """A model of functions in the plane, as from a run on this task."""
+    key = jax.random.key(0)
+    linear = built(lambda: (ide.Linear(9, 4, bias=True, key=key), ide.Linear(4, 1, key=key)))
+    model = ide.Model(
+        ide.FunctionInputs(points, linear[0], modes=2),
+        ide.Tied((ide.Damping(jnp.zeros(4)),), 1),
+        ide.Free(),
+        ide.Discretization(ide.LieTrotter()),
+        ide.FunctionValues(linear[1]),
+    )
+    monkeypatch.setattr(predictions, "evaluation_task", lambda *_: task)
+    return training.LoadedModel(model, None, Path("here"))
+
+
+def test_outputs_are_inputs_again(monkeypatch, drawn):
+    """Of a flow that halves its functions nothing is off; of one that does not, all is."""
+    truth = np.random.default_rng(0).normal(size=(2, 8, 8))
+    path = np.stack([truth, truth / 2, truth / 4, truth / 4])
+    task = object.__new__(tasks.FlowMapTask)
+    task.flow, task.context = tasks.NavierStokesFlow(0.5, 1e-3), 8
+    monkeypatch.setattr(tasks.FlowMapTask, "trajectory", lambda *_: path)
+    rows = training.rollout_errors(loaded(monkeypatch, task, (8, 8)), 3, 2, Path("picture"))
+    assert [row["time"] for row in rows] == [0.5, 1.0, 1.5]
+    np.testing.assert_allclose([row["error"] for row in rows], [0, 0, 0.5], atol=1e-6)
+    np.testing.assert_allclose([row["unchanged"] for row in rows], [1, 3, 3], rtol=1e-5)
+    ((_, points, samples),) = drawn
+    np.testing.assert_allclose(samples[1]["prediction"], truth[1].ravel() / 8, rtol=1e-6)
+    np.testing.assert_allclose(points[9], [1 / 8, 1 / 8])
+
+
+def test_predictions_are_drawn_at_their_points(monkeypatch, drawn, tmp_path):
+    parts = darcy_folder(tmp_path)
+    task = tasks.Darcy(tmp_path, samples=20, points="random", subset=40)
+    model = loaded(monkeypatch, task, (16, 16))
+    training.draw_predictions(model, Path("picture"), samples=2)
+    ((_, points, rows),) = drawn
+    at = np.rint(16 * points).astype(int)
+    assert len(rows) == 2
+    for row, y in zip(rows, parts["test_16"], strict=False):
+        np.testing.assert_array_equal(row["truth"], y[at[:, 0], at[:, 1]])
+        np.testing.assert_allclose(row["error"], row["input"] / 2 - row["truth"], atol=1e-6)
+
+
+WORDS = {"sea": "mar", "night": "noche", "wind": "viento", "wide": "ancho", "long": "largo"}
+
+
+def pairs():
+    random = np.random.default_rng(0)
+    for number in range(240):
+        english = random.choice(list(WORDS), 3 + number % 3).tolist()
+        yield f"Book {number // 6}", " ".join(english), " ".join(WORDS[x] for x in english)
+
+
+@pytest.fixture
+def config(monkeypatch, tmp_path):
+    monkeypatch.setattr(verses, "cached_verses", lambda path: list(pairs()))
+    operators = ["attention", "cross_attention", "feed_forward"]
+    model = {"kind": "translation_model", "depth": 1, "context": 48, "operators": operators}
+    data = {"name": "verses_en_es", "path": str(tmp_path), "vocabulary": 270}
+    return stub.config(data=data, model=model)
+
+
+def test_parts_are_whole_chapters_and_texts_come_back(config, tmp_path, monkeypatch):
+    """Also those as they are now, in the tokens that a run learned."""
+    task = training.build_task(config)
+    assert isinstance(task, tasks.VersesEnEs)
+    known, sizes = {(english, spanish) for _, english, spanish in pairs()}, {}
+    for part in task.parts:
+        batches = list(task.held_out(5, part=part))
+        sizes[part] = sum(len(b.targets) for b in batches)
+        for batch in batches:
+            source, text = batch.inputs
+            found = zip(task.texts(source.tokens), task.texts(batch.targets), strict=True)
+            assert set(found) <= known
+            assert (text[:, 0] == task.end).all() and (source.mask.sum(1) > 1).all()
+            # What follows a token is what is to be predicted there.
+            ahead = batch.targets[:, :-1] != verses.UNCOUNTED
+            assert (text[:, 1:] == batch.targets[:, :-1])[ahead].all()
+    assert sizes == {"validation": 12, "test": 12} and task.dropped == 0
+    short = tasks.VersesEnEs(tmp_path, 20, 270)
+    assert short.dropped > 0
+    monkeypatch.setattr(verses, "cached_verses", lambda path: [*pairs()][::2])
+    found = training.build_task(config, task.tokenizer)
+    assert found.tokenizer.vocabulary == task.tokenizer.vocabulary
+    assert found.end == task.end and found.fingerprint() != task.fingerprint()
+
+
+@pytest.mark.heavy
+def test_a_run_translates(config, tmp_path, capsys):
+    run = training.train(config, runs=tmp_path / "runs")
+    assert json.loads(run.summary.read_text())["test_loss"] > 0
+    loaded = training.load_model(run.path)
+    greedy = training.translated(loaded, samples=6)
+    assert len(greedy) == 6
+    pytest.importorskip("sacrebleu")
+    perfect = [x._replace(written=x.reference) for x in greedy]
+    assert training.bleu(perfect)[0] == pytest.approx(100)
+    assert "BLEU" in run_here(capsys, "translate.py", run.path, "--samples", "4", "--beams", 3)
