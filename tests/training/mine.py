@@ -4,7 +4,6 @@ from typing import ClassVar
 
 import diffrax
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -42,14 +41,6 @@ class Twice(ide.AbstractOperator):
 
     def __call__(self, u, domain):
         return 2 * self.operator(u, domain)
-
-
-class Letters(ide.TextInputs):
-    """Texts without positions."""
-
-    @classmethod
-    def build(cls, vocabulary: int, context: int, features: int, *, key):
-        return cls(jax.random.normal(key, (vocabulary, features)), context)
 
 
 class MyHeun(solvers.AbstractScheme):

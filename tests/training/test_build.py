@@ -50,8 +50,6 @@ def test_schemes_by_tolerance_and_on_constraints():
     smooth = model_of("control=chebyshev", "model.constraint=nonnegative", "solver=heun")
     assert eqx.tree_equal(smooth.solver, ide.Projected(diffrax.Heun()))
     assert smooth.constraint == ide.Tied(ide.Nonnegative(), 2)
-    given = stub.config("training.compute_dtype=bfloat16").training
-    assert training.with_training(smooth, given).discretization.compute_dtype == "bfloat16"
 
 
 def test_the_section_model_offers_what_operators_ask_for():
@@ -86,9 +84,6 @@ def test_the_section_model_offers_what_operators_ask_for():
 
 
 def test_options_of_the_model(tmp_path):
-    parts = {"inputs": "training.mine:Letters", "read_out": "token_logits"}
-    own = model_of(model={"kind": "model", "options": parts})
-    assert (type(own.inputs), type(own.read_out)) == (mine.Letters, ide.TokenLogits)
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
     model = model_of(
         *("model.activation=silu", "model.tied=false", "model.key_value_heads=1"),
@@ -102,7 +97,6 @@ def test_options_of_the_model(tmp_path):
     assert attention.causal and attention.query.bias is None
     assert (model.control.num_intervals, model.control.horizon) == (2, 1.0)
     assert model.inputs.positions.shape == (4, 4) and model.read_out.weight.shape == (288, 4)
-    assert model.inputs.vocabulary == 288
 
 
 def test_each_stage_has_what_it_gives_and_else_what_the_model_has():

@@ -59,7 +59,6 @@ def test_what_does_not_fit_the_weights_is_refused(tmp_path):
         (PARITY, LONGER[0], r"model\.context=5 is too short: .* Set model\.context=9"),
         (PARITY, "data.name=addition", r"data\.name: the weights are given; only solver"),
         (WORDS, "data.options.degree=3", r"vocabulary=6.* trained for vocabulary=2"),
-        (WORDS, "model.context=9", r"model\.context=9: .* embedding of its 4 positions"),
     ):
         config = stub.config(**sections)
         run = new_folder(config, tmp_path, training.build_task(config).save)
@@ -109,5 +108,3 @@ def test_windows_of_another_length_and_losses_that_are_none(there):
         training.evaluate_loss(loaded._replace(model=broken))
     # One mesh of several on which it is none is a result.
     evaluation.check_finite(loaded, [{"loss": math.nan}, {"loss": 1.0}])
-    with pytest.raises(InputError, match="the loss is nan"):
-        evaluation.check_finite(loaded, [{"loss": math.nan}, {"loss": math.nan}])

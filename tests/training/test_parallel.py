@@ -22,10 +22,9 @@ from ide_transformer.training.planning import sent_bytes
 
 
 ON_MESHES = Path(__file__).parent / "on_meshes.py"
-THREE_AXES = {"fsdp": 2, "tensor": 2, "sequence": 2}
 # By what is trained, the layouts on which it is.
 RUNS = {
-    "optimizer.kind=lion": [THREE_AXES, {"data": 2, "fsdp": 4}],
+    "optimizer.kind=lion": [{"fsdp": 2, "tensor": 2, "sequence": 2}, {"data": 2, "fsdp": 4}],
     "solver.kind=algebraically_reversible(lie_trotter) training.gradient=reversible"
     " optimizer.kind=schedule_free optimizer.schedule=constant": [
         {"data": 2, "tensor": 2, "sequence": 2}

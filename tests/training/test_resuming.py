@@ -36,7 +36,6 @@ def replaced(old, new):
 
 CONFIG, CHECKPOINTS = RUN / "config.yaml", RUN / "checkpoints"
 DAMAGES = {
-    "its data changed since": (Path("text.txt"), replaced(b"wide", b"cold")),
     "its tokenizer and its data changed since": (Path("text.txt"), replaced(b"wide", b"!")),
     "its config.yaml changed since": (CONFIG, replaced(b"\n", b"\n# a note\n")),
     "metrics.jsonl, line 1: not a": (RUN / "metrics.jsonl", replaced(b"{", b"\xff\xfe\x00\n{")),

@@ -56,7 +56,6 @@ def test_bad_input_ends_with_status_2_and_writes_no_result(there, capsys):
         ("smal: there is no such run", "sample.py", "runs/smal"),
         ("is neither the folder of a run", "sample.py", ROOT),
         ("no such file", "train.py", "own.json", "--runs", "others"),
-        ("[Errno 20] Not a directory: ", "train.py", RUN / "config.yaml", "--runs", "text.txt"),
     ):
         assert said in run_here(capsys, *command, expected=2)
     assert not Path("others").exists()

@@ -190,8 +190,6 @@ training.meshes=[2, {horizon: 0.5}]; control=tied
     | training.meshes.1={horizon: 0.5}: … multiple … 1, for example 1
 training.finer.consistency=0.1; solver={kind: tsit5, rtol: 1e-3, atol: 1e-3}
     | training.finer: … adaptive steps
-STAGED; model.kind=image_classifier | options.window: image_classifier has no such option
-STAGED; model.stages=[{stride: 3}] | model.stages.0: … a stride of 3 does not divide
 model.operators=[nowhere:Pull] | model.operators.0=nowhere:Pull: … named 'nowhere'. Start the
 model.operators=[attention, training.mine:Pul]
     | model.operators.1=training.mine:Pul: … mine.py defines no 'Pul'. Did you mean Pull?
