@@ -2,7 +2,6 @@
 out: trained, gone on with, and evaluated."""
 
 import functools as ft
-import sys
 
 import equinox as eqx
 import jax
@@ -50,23 +49,14 @@ def evaluations(run):
     return [line["field_evaluations"] for line in logged(run.path) if "loss" in line]
 
 
-def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(
-    refined, tmp_path, monkeypatch
-):
+def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(refined, tmp_path):
     """From the last step before the mesh is refined, at the same step; until then it has the
     coarse one."""
     assert evaluations(refined) == [1, 1, 2, 2, 2, 2]
     assert refined.load_summary()["evaluations"] == 10
     assert training.load_run(refined.path, checkpoint=2)[0].control.num_intervals == 1
-    batch = stub.Stub.batch
-
-    def ending(self, step, *given):
-        return batch(self, step, *given) if step < 2 else sys.exit()
-
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(stub.Stub, "batch", ending)
-        stub.train(tmp_path, training={"keep": 3, "refine": {0: COARSE, 0.5: 2}})
-    longer = training.resume_run(tmp_path / "small", ["training.steps=6"])
+    short = stub.train(tmp_path, training={"keep": 3, "refine": {0: COARSE, 0.5: 2}})
+    longer = stub.resumed(short, tmp_path / "longer", 2, ["training.steps=6"])
     assert longer.load_config() == refined.load_config()
     same_end(refined, longer)
 
