@@ -1,4 +1,4 @@
-"""Models of images, also of other sizes and in stages: windows, positions, areas, heads."""
+"""Models of images, also of other sizes and in stages: positions, areas, heads."""
 
 import equinox as eqx
 import jax
