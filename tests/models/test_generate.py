@@ -161,3 +161,14 @@ def test_beam_search_is_that_by_hand():
         greedy = ide.generate_greedy(SPOKEN, encoded_by(small.SPEECH), PROMPT, LENGTH, end=end)
         assert text[0].tolist() == by_hand(BEAMS["beams"], end, BEAMS["length_penalty"])
         assert greedy[0].tolist() == by_hand(1, end, BEAMS["length_penalty"])
+
+
+def test_what_cannot_be_written(unchecked):
+    for generate, given, message in (
+        (ide.generate_greedy, dict(length=9), "choose a length from 0 to 8"),
+        (ide.generate_beam, dict(end=small.VOCABULARY), "the last token is 10"),
+        (ide.generate_beam, dict(prompt=PROMPT), r"axes \(2,\), .* source has \(\)"),
+    ):
+        options = dict(source=small.SPEECH[0], prompt=PROMPT[0], length=2, end=0) | given
+        with pytest.raises(ide.InputError, match=message):
+            generate(SPOKEN, **options)

@@ -90,6 +90,16 @@ def test_dropout_leaves_schemes_their_order():
     assert abs(np.log2(ratio) - 4) < 0.5
 
 
+def test_steps_for_each_sample_of_several_batch_axes():
+    tokens = TOKENS[None]
+    saveat = diffrax.SaveAt(t0=True, t1=True, fn=lambda t, u, _: {"u": u, "sum": u.sum()})
+    each = MODEL.with_options(steps_for="sample")
+    us = eqx.filter_jit(lambda model: model.solve(tokens, saveat=saveat).us)(each)
+    assert largest(us["sum"], us["u"].sum((-2, -1))) < 1e-12
+    assert largest(us["u"][0, 0], small.embedded_by(MODEL, TOKENS)[0]) == 0
+    assert largest(us["u"][1, 0], small.solution_of(MODEL, TOKENS).u1) < 1e-13
+
+
 def test_a_longer_horizon_passes_through_the_old_end():
     """Against steps made by hand: half of the way of four steps is the state after two."""
     model = small.language_model(control=ide.Tied)
