@@ -16,7 +16,6 @@ import json
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,19 +23,13 @@ import coverage
 
 
 ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "ide_transformer"
 OPERATORS = {
     **{ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*")},
-    **{
-        ast.FloorDiv: ("//", "*"),
-        ast.Mod: ("%", "*"),
-        ast.Pow: ("**", "*"),
-        ast.MatMult: ("@", "+"),
-    },
+    **{ast.FloorDiv: ("//", "*"), ast.Mod: ("%", "*"), ast.Pow: ("**", "*")},
     **{ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">="), ast.GtE: (">=", ">")},
     **{ast.Eq: ("==", "!="), ast.NotEq: ("!=", "=="), ast.Is: ("is", "is not")},
     **{ast.IsNot: ("is not", "is"), ast.In: ("in", "not in"), ast.NotIn: ("not in", "in")},
-    **{ast.And: ("and", "or"), ast.Or: ("or", "and")},
+    **{ast.And: ("and", "or"), ast.Or: ("or", "and"), ast.MatMult: ("@", "+")},
 }
 # A test that hangs has noticed.
 LIMIT = 1800
@@ -49,10 +42,9 @@ def mutants(path: Path) -> Iterator[dict]:
     def between(node: ast.expr, first: ast.expr, second: ast.expr, kind: type) -> Iterator:
         """The operator between two operands, replaced."""
         if kind in OPERATORS and first.end_lineno == second.lineno == node.lineno:
-            old, new = OPERATORS[kind]
             start, end = first.end_col_offset, second.col_offset
             text = lines[node.lineno - 1]
-            yield node, start, end, text[start:end].replace(old, new, 1)
+            yield node, start, end, text[start:end].replace(*OPERATORS[kind], 1)
 
     def changes(node: ast.AST) -> Iterator:
         match node:
@@ -75,12 +67,8 @@ def mutants(path: Path) -> Iterator[dict]:
         for place, start, end, new in changes(node):
             old = lines[place.lineno - 1]
             if place.lineno == place.end_lineno and old.isascii():
-                yield {
-                    "file": str(path.relative_to(ROOT)),
-                    "line": place.lineno,
-                    "old": old,
-                    "new": old[:start] + new + old[end:],
-                }
+                there = {"file": str(path.relative_to(ROOT)), "line": place.lineno}
+                yield there | {"old": old, "new": old[:start] + new + old[end:]}
 
 
 def reachable(node: ast.AST) -> Iterator[ast.AST]:
@@ -104,7 +92,7 @@ def reachable(node: ast.AST) -> Iterator[ast.AST]:
 def draw(seed: int, count: int) -> list[dict]:
     """One mutant of each of so many lines, drawn at random from all lines of the package."""
     by_line: dict[tuple, list[dict]] = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted((ROOT / "ide_transformer").rglob("*.py")):
         if "testing" not in path.parts:
             for mutant in mutants(path):
                 by_line.setdefault((mutant["file"], mutant["line"]), []).append(mutant)
@@ -112,22 +100,19 @@ def draw(seed: int, count: int) -> list[dict]:
     return [random.Random(f"{seed} {line}").choice(by_line[line]) for line in chosen]
 
 
-def tests_of(mutant: dict, data: coverage.CoverageData) -> list[str]:
-    """The files of tests that meet the line, those of the same room first."""
-    contexts = data.contexts_by_lineno(str(ROOT / mutant["file"])).get(mutant["line"], [])
-    room = "tests/" + mutant["file"].split("/")[1]
-    files = {context.split("::")[0] for context in contexts if "::" in context}
-    return sorted(files, key=lambda file: (not file.startswith(room), file))
-
-
-def noticed(mutant: dict, tests: list[str]) -> bool:
-    """Whether one of the tests fails on the mutant."""
-    path = ROOT / mutant["file"]
+def noticed(mutant: dict, data: coverage.CoverageData) -> bool:
+    """Whether a test that meets the line of a mutant fails; those of its room run first."""
+    path, room = ROOT / mutant["file"], "tests/" + mutant["file"].split("/")[1]
+    contexts = data.contexts_by_lineno(str(path)).get(mutant["line"], [])
+    tests = {context.split("::")[0] for context in contexts if "::" in context}
+    if not tests:
+        return False
     text = path.read_text()
     lines = text.splitlines(keepends=True)
     assert lines[mutant["line"] - 1].rstrip("\n") == mutant["old"], f"{path} has changed"
     lines[mutant["line"] - 1] = mutant["new"] + "\n"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "2", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "2"]
+    command += sorted(tests, key=lambda file: (not file.startswith(room), file))
     try:
         path.write_text("".join(lines))
         done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=LIMIT)
@@ -154,18 +139,14 @@ def main() -> None:
     data = coverage.CoverageData()
     data.read()
     drawn = json.loads(arguments.file.read_text())
-    for number, mutant in enumerate(drawn):
+    for mutant in drawn:
         if "noticed" not in mutant:
-            start, tests = time.time(), tests_of(mutant, data)
-            mutant["noticed"] = bool(tests) and noticed(mutant, tests)
+            mutant["noticed"] = noticed(mutant, data)
             arguments.file.write_text(json.dumps(drawn, indent=1))
-            print(f"{number + 1}/{len(drawn)} {time.time() - start:.0f} s, {len(tests)} files:")
-        print(
-            f"{'noticed' if mutant['noticed'] else 'MISSED'} {mutant['file']}:{mutant['line']}"
-        )
+        found = "noticed" if mutant["noticed"] else "MISSED"
+        print(f"{found} {mutant['file']}:{mutant['line']}")
         print(f"  {mutant['old'].strip()}\n  {mutant['new'].strip()}", flush=True)
-    found = sum(mutant["noticed"] for mutant in drawn)
-    print(f"{found} of {len(drawn)} noticed")
+    print(f"{sum(mutant['noticed'] for mutant in drawn)} of {len(drawn)} noticed")
 
 
 if __name__ == "__main__":

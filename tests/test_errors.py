@@ -5,9 +5,7 @@ import errno
 import numpy as np
 import pytest
 
-from ide_transformer import InputError, figures
-from ide_transformer.errors import naming
-from ide_transformer.pretrained import write_tensors
+from ide_transformer import figures
 from ide_transformer.reporting import Report, write_json, write_report
 from ide_transformer.training.trackers import JsonLines
 
@@ -26,7 +24,6 @@ def logged(path):
     [
         ("a.json.tmp", lambda path: write_json(path.with_suffix(""), ROWS)),
         ("report.csv", lambda path: write_report(path.parent, Report("a", "b", ROWS * 2000))),
-        ("report.md", lambda path: write_report(path.parent, Report("a", "b", ROWS))),
         ("a.html.tmp", lambda path: figures.write_page(path.with_suffix(""), "a", "b", [])),
         ("a.png", lambda path: figures.plot_fields(path, np.eye(2)[:, :1], [FIELD])),
         ("metrics.jsonl", logged),
@@ -38,16 +35,3 @@ def test_a_full_disk_names_the_file(name, write, tmp_path):
         write(tmp_path / name)
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.filename.endswith(name)
-
-
-def test_weights_that_cannot_be_written(tmp_path):
-    (tmp_path / "model.safetensors").mkdir()
-    with pytest.raises(InputError, match=r"model\.safetensors could not be written"):
-        write_tensors(tmp_path, {"a": np.ones(3)})
-
-
-def test_other_errors_stay_as_they_are():
-    for error in (OSError("in words"), OSError(errno.ENOENT, "there is none", "a.txt")):
-        with pytest.raises(OSError, match=r"words|there is none") as caught, naming("b.txt"):
-            raise error
-        assert caught.value is error

@@ -66,7 +66,6 @@ ATTACKS = [
     *(change, link, forge),
     lambda folder: (folder / "model.safetensors.index.json").write_text("{}"),
     lambda folder: (folder / "config.json").unlink(),
-    lambda folder: (folder.parent.parent / TABLE).unlink(),
 ]
 
 

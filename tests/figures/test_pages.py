@@ -3,38 +3,19 @@
 import base64
 import re
 
-import pytest
-from matplotlib.figure import Figure
-
 from ide_transformer.figures import Curve, Part, draw_panels, write_page
-
-
-def page(path, *parts):
-    write_page(path, "Two & more", "About <them>.", parts)
-    return path.read_text(encoding="utf-8")
 
 
 def test_a_page_needs_nothing_but_itself(tmp_path):
     figure = draw_panels({"a & b": [Curve("run", [1, 2], [1, 2])]}, x="step", y="loss")
     rows = [{"run": "<b>", "loss": 1.5}, {"run": "other"}]
     figures, texts = {"Losses < 3.": figure}, {"t": "x < y\n"}
-    text = page(tmp_path / "page.html", Part("One", "", figures, rows, texts))
+    path = tmp_path / "page.html"
+    write_page(path, "Two & more", "About <them>.", [Part("One", "", figures, rows, texts)])
+    text = path.read_text(encoding="utf-8")
     ((kind, drawing),) = re.findall(r'src="data:(.*?);base64,(.*?)"', text)
     assert kind == "image/svg+xml" and b"<svg" in base64.b64decode(drawing)
     assert len(re.findall(r"(?:src|href|url)\s*[=(]", text.replace(drawing, ""))) == 1
     assert "<script" not in text and "@import" not in text and "http" not in text
     assert "About &lt;them&gt;." in text and "x &lt; y" in text and "Losses &lt; 3." in text
     assert "<td>&lt;b&gt;</td>" in text and "<td>1.5</td>" in text
-
-
-def test_a_page_that_fails_leaves_the_one_before(tmp_path):
-    before = page(tmp_path / "page.html", Part("One"))
-
-    class Broken(Figure):
-        def savefig(self, *_, **__):
-            raise ValueError("broken")
-
-    with pytest.raises(ValueError, match="broken"):
-        page(tmp_path / "page.html", Part("Two", "", {"broken": Broken()}))
-    assert (tmp_path / "page.html").read_text() == before
-    assert len(list(tmp_path.iterdir())) == 1

@@ -1,6 +1,5 @@
 """Comparisons by training, whose runs are written as if they had been made."""
 
-import copy
 import itertools
 import json
 import math
@@ -13,9 +12,8 @@ from training.tiny_runs import TEXT, base
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.studies.schemes import budget, load_comparison
-from ide_transformer.studies.schemes.results import verdict
-from ide_transformer.studies.schemes.training import TrainingComparison, scheme_config
+from ide_transformer.studies.schemes import budget
+from ide_transformer.studies.schemes.training import TrainingComparison
 
 
 RATE, DRAW = "optimizer.learning_rate", TrainingComparison.draw
@@ -46,18 +44,8 @@ def edit(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, there, capsys):
+def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, there):
     report = compare(RECIPES)
-    # A run was expected to take a second, by the steps that were tried, and takes 90.
-    said = capsys.readouterr().out
-    for part in (
-        "heun: about 1 s a run",
-        "12 runs, about 12 s left",
-        "ordinary-seed0 (all runs: about 12 s left)",
-        "heun-seed0 (all runs: about 16 min 30 s left)",
-        "8 runs, about 12 min 0 s left",
-    ):
-        assert part in said, said
     rows = {row["scheme"]: row for row in report.rows}
     assert [*rows] == ["heun with S1", "ordinary with S1", "heun", "ordinary"]
     differences = [rows[name]["difference"] for name in rows]
@@ -66,33 +54,21 @@ def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, th
     # t(0.975, 2) = 4.302653, from a table.
     half = 4.302653 * np.std([-0.1, 0.0, -0.1], ddof=1) / np.sqrt(3)
     assert rows["heun"]["half_width"] == pytest.approx(half, rel=1e-6)
-    assert "to ordinary with the same recipe (S1)" in report.about
-    assert report.about.startswith("By the 95 % intervals, not told apart from ordinary: ")
     # Heun's method has made half of its steps where it has cost as much.
     for name, row in rows.items():
         ahead = 6 if name.startswith("heun") else 0
         for column in ("at_equal_evaluations", "at_equal_time"):
             assert row[column] == pytest.approx(row["validation_loss"] + ahead)
     assert rows["ordinary"]["spread"] == pytest.approx(0.1)
-    for broken in ("have no test part", "No learning rate was", "differ, from 24 to 48"):
-        assert broken in report.about
-    assert "seeds: give three" not in report.about and "Parameters differ" not in report.about
+    assert "95 % intervals, not told apart from ordinary: heun" in report.about
+    for rule in ("have no test part", "No learning rate was", "differ, from 24 to 48"):
+        assert rule in report.about
     assert json.loads((there / "report.json").read_text())["rows"] == report.rows
-    shown = load_comparison(there.parents[1] / "small.yaml").shown(report.rows)
-    assert "±" in shown[0]["difference"]
     # Runs are made once, by one process.
     assert len(runs.made) == 12 and compare(RECIPES) == report and len(runs.made) == 12
     refused = pytest.raises(ide.InputError, match="another process makes this comparison")
     with filelock.FileLock(there / "lock"), refused:
         compare(RECIPES)
-
-
-def test_intervals_say_what_may_be_concluded():
-    found = (("a", 0.2), ("b", -0.2), ("c", 0.05))
-    differing = [{"scheme": x, "difference": d, "half_width": 0.1} for x, d in found]
-    said = "By the 95 % intervals, above r: a; lower than r: b; not told apart from r: c. "
-    assert verdict([*differing, {"scheme": "r", "half_width": None}], "r") == said
-    assert verdict([], "r") == ""
 
 
 def test_each_scheme_is_trained_within_each_budget(compare, runs, there, monkeypatch):
@@ -140,16 +116,9 @@ def test_what_is_tuned_on_validation_data_is_reported_on_test_data(
     assert ordinary["seeds"] == [2.0, 4.0] and ordinary["test_loss"] == 3.0
     assert failed["scheme"] == "failing" and failed["failure"] == "RuntimeError: no memory"
     assert failed["test_loss"] is None and failed["difference"] is None
-    _, _, unfair = report.about.partition("Code: ")
-    for fair in ("no test part", "No learning rate", "Parameters differ"):
-        assert fair not in unfair
-    assert "2 seeds: give three at least." in report.about
-    assert "Failed, so without figures: failing." in report.about
-    assert "A better value may lie beyond those tried: heun." in report.about
     tried = json.loads((there / "sweep.json").read_text())
     assert [x[RATE] for x in tried if x["scheme"] == "heun"] == [0.1, 0.2, 0.4, 0.8]
-    pictures = {path.stem for path in there.glob("*.png")}
-    assert pictures == {f"sweep_{RATE}", "loss_by_step", "loss_by_cost", "differences"}
+    assert len(list(there.glob("*.png"))) == 4
     number = len(runs.made)
     assert compare(SWEEP) == report and len(runs.made) == number
 
@@ -170,13 +139,11 @@ def test_a_run_that_was_made_with_another_configuration_is_refused(compare, ther
     assert len(compare(RECIPES, **{"schemes/heun/parallel": {"timeout": 200}}).rows) == 4
 
 
-def test_runs_on_other_data_are_refused_and_other_code_is_named(
-    compare, runs, there, tmp_path, monkeypatch
-):
+def test_runs_on_other_data_are_refused_and_other_code_is_named(compare, runs, there, tmp_path):
     refusal = r"this run was made with other data \(its data changed since\)"
-    text, other = tmp_path / "text.txt", TEXT.replace("wide", "cold")
+    text = tmp_path / "text.txt"
     assert "Code: 0.1 (abc)." in compare(RECIPES).about
-    text.write_text(other)
+    text.write_text(TEXT.replace("wide", "cold"))
     with pytest.raises(ide.InputError, match=refusal):
         compare(RECIPES)
     text.write_text(TEXT)
@@ -185,60 +152,29 @@ def test_runs_on_other_data_are_refused_and_other_code_is_named(
     about = compare(RECIPES).about
     assert "by different code: 0.2 (def): ordinary-seed1; 0.1 (abc): " in about
 
-    # Also where they change meanwhile.
-    def changing(*given, **named):
-        text.write_text(other)
-        runs.train(*given, **named)
 
-    monkeypatch.setattr(training, "train", changing)
-    (there / "runs/ordinary-seed1").rename(tmp_path / "again")
-    with pytest.raises(ide.InputError, match="ordinary-seed1: " + refusal):
-        compare(RECIPES)
-
-
-def test_a_failure_is_that_of_its_configuration_and_data(compare, runs, there):
-    runs.loss = lambda config: 1 / (config.name != "heun-seed1")
-    *_, row = compare(RECIPES).rows
-    assert row["scheme"] == "heun" and row["failure"].startswith("ZeroDivisionError")
-    file = there / "runs/heun-seed1.failed.json"
-    kept = json.loads(file.read_text())
-    tree = copy.deepcopy(kept["configuration"])
-    tree["optimizer"]["learning_rate"] = 0.5
-    edit(file, configuration=tree)
-    with pytest.raises(ide.InputError, match=r"heun-seed1.failed.json: .*learning_rate: 0.5"):
-        compare(RECIPES)
-    edit(file, configuration=kept["configuration"], data="others")
-    with pytest.raises(
-        ide.InputError, match=r"failed\.json: this run was made with other data"
-    ):
-        compare(RECIPES)
-
-
-def test_losses_that_are_not_finite_or_zero(compare, there):
+def test_losses_that_are_not_finite_or_zero(compare, runs, there):
+    runs.loss = lambda config: 1 / (config.name != "heun-seed2")
     compare(RECIPES)
     log = there / "runs/ordinary-seed0/metrics.jsonl"
-    lines = log.read_text().replace('"validation_loss": 11.0', '"validation_loss": null')
+    lines = log.read_text().replace('"validation_loss": 10.0', '"validation_loss": null')
     log.write_text(lines)
     for seed in range(3):
         edit(there / f"runs/heun_with_S1-seed{seed}/summary.json", validation_loss=0.0)
-    edit(there / "runs/heun-seed1/summary.json", validation_perplexity=math.inf)
-    for last in (math.nan, math.inf, None):
-        edit(there / "runs/heun-seed1/summary.json", validation_loss=last)
-        best, *_, failed = (report := compare(RECIPES)).rows
-        assert best["scheme"] == "heun with S1" and best["validation_loss"] == 0
-        assert failed["scheme"] == "heun" and "is not finite" in failed["failure"]
-        assert failed["validation_loss"] is None and failed["difference"] is None
-        assert "Failed, so without figures: heun." in report.about
-    written = (there / "report.json").read_text()
-    assert "NaN" not in written and "Infinity" not in written
-    (ordinary,) = (row for row in report.rows if row["scheme"] == "ordinary")
-    assert ordinary["at_equal_time"] == pytest.approx(2.1)
-    damaged = there / "runs/heun-seed1/summary.json"
-    for content in (b"", b"[1]"):
-        damaged.write_bytes(content)
-        with pytest.raises(ide.InputError, match=r"heun-seed1/summary\.json is damaged; rest"):
-            compare(RECIPES)
-        assert damaged.read_bytes() == content
+    edit(there / "runs/ordinary_with_S1-seed1/summary.json", validation_loss=math.nan)
+    best, ordinary, *failures = compare(RECIPES).rows
+    assert best["scheme"] == "heun with S1" and best["validation_loss"] == 0
+    assert ordinary["at_equal_time"] == pytest.approx(1.0)
+    why = {row["scheme"]: row["failure"] for row in failures}
+    assert "is not finite" in why["ordinary with S1"]
+    assert why["heun"].startswith("ZeroDivisionError")
+    assert all(row["validation_loss"] is row["difference"] is None for row in failures)
+    # A failure is that of its configuration.
+    file = there / "runs/heun-seed2.failed.json"
+    kept = json.loads(file.read_text())["configuration"]
+    edit(file, configuration=kept | {"optimizer": kept["optimizer"] | {"learning_rate": 0.5}})
+    with pytest.raises(ide.InputError, match=r"heun-seed2.failed.json: .*learning_rate: 0.5"):
+        compare(RECIPES)
 
 
 def test_the_time_of_a_scheme_is_that_of_its_own_samples(compare, runs):
@@ -250,26 +186,9 @@ def test_the_time_of_a_scheme_is_that_of_its_own_samples(compare, runs):
     report = compare(RECIPES, **changes)
     rows = {row["scheme"]: row for row in report.rows}
     assert rows["long"]["at_equal_time"] == pytest.approx(rows["long"]["validation_loss"] + 6)
-    assert "losses are on other samples: long." in report.about
-    assert "One seed: give three at least." in report.about and rows["long"]["spread"] is None
     assert rows["long"]["difference"] == pytest.approx(-0.1)
     assert rows["long"]["half_width"] is None
     assert "difference" not in compare(RECIPES, **changes, reference=None).rows[0]
-
-
-def test_names_of_recipes_and_schemes_are_no_other(compare):
-    with pytest.raises(ide.InputError, match="would share a folder"):
-        compare(RECIPES, **{"schemes/ordinary with S1": {}})
-    with pytest.raises(ide.InputError, match=r"schemes\.ordinary with S1: .*transprt"):
-        compare(RECIPES, **{"recipes/S1": {"training": {"transprt": 0.01}}})
-
-
-def test_a_section_may_be_written_as_its_value():
-    base = {"control": "piecewise_constant", "training": None}
-    changes = [{"control": {"horizon": 3.0}, "training": {"seed": 2}}]
-    config = scheme_config(base, changes, "here")
-    assert (config.control.kind, config.control.horizon) == ("piecewise_constant", 3.0)
-    assert config.training.seed == 2
 
 
 def test_steps_that_are_measured_are_kept(compare, runs, there, monkeypatch):

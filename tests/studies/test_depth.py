@@ -1,6 +1,5 @@
 """The study of coarser and finer solves: its tasks, rules, rankings, budgets and script."""
 
-import functools as ft
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,31 +13,25 @@ import pytest
 import tokenizers as tk
 from golden.copies import changed_copy
 from helpers import GOLDEN, drawn
-from layered_models import CALIBRATION, HELD_OUT, LAYERS, model_of
+from layered_models import CALIBRATION, HELD_OUT, model_of
 from running import run_here
 
 import ide_transformer as ide
-from ide_transformer.studies import depth, depth_problem
+from ide_transformer.studies import depth_problem
 from ide_transformer.studies.depth import (
     NEEDED,
     RULES,
     Problem,
     _Study,
-    compare_budgets,
     measure_coarsening,
-    plot_methods,
     spearman,
 )
-from ide_transformer.studies.depth_problem import (
-    halves_of_speeches,
-    make_problem,
-    sample_losses,
-)
-from ide_transformer.tasks import Batch, InstanceCrossEntropy, PHop, RelativeError
+from ide_transformer.studies.depth_problem import make_problem
+from ide_transformer.tasks import PHop
 from ide_transformer.training import LoadedModel
 
 
-def test_a_checkpoint_without_data_imitates_its_native_outputs(tmp_path):
+def test_a_checkpoint_without_data_imitates_its_native_outputs():
     loaded = ide.load_model(GOLDEN / "vit")
     problem = make_problem(loaded, 3, 2)
     assert problem.loss == "distance from the native outputs, random images"
@@ -48,9 +41,6 @@ def test_a_checkpoint_without_data_imitates_its_native_outputs(tmp_path):
     assert np.allclose(losses(1.1 * np.asarray(outputs)), 0.01)
     with pytest.raises(ide.InputError, match=r"EncodedInputs.*or a model of images"):
         make_problem(ide.load_model(GOLDEN / "whisper"), 3, 2)
-    (changed_copy(tmp_path, "bert") / "tokenizer.json").write_text("{")
-    with pytest.raises(ide.InputError, match="is not a tokenizer"):
-        make_problem(ide.load_model(tmp_path), 3, 2)
 
 
 def test_the_loss_of_a_text_encoder_is_that_of_finding_other_halves(tmp_path):
@@ -72,48 +62,12 @@ def test_the_loss_of_a_text_encoder_is_that_of_finding_other_halves(tmp_path):
     np.testing.assert_allclose(jax.jit(problem.losses)(states), expected, rtol=1e-6)
 
 
-def test_losses_of_samples_weigh_them_by_their_targets():
-    """Their mean is the loss of the task; targets that are not counted do not change them."""
-    targets = np.array([[1, 0, 2], [-1, 2, -1], [-1] * 3])
-    logits = np.asarray(drawn((3, 3, 4), seed=3))
-    found = jax.jit(ft.partial(sample_losses, InstanceCrossEntropy()))(logits, targets)
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
-    each = -np.log(np.take_along_axis(probabilities, np.maximum(targets, 0)[..., None], -1))
-    totals = np.where(targets == -1, 0, each[..., 0]).sum(axis=1)
-    np.testing.assert_allclose(found, totals * 3 / 4, rtol=1e-12)
-
-
-class Functions(PHop):
-    """Functions that are to be doubled, on a domain of their own or none."""
-
-    loss = RelativeError()
-
-    def __init__(self, domain=None):
-        self.context, self.domain = 7, domain
-
-    def draw(self, number, random, *, held_out):
-        values = random.normal(size=(number, self.context))
-        inputs = values if self.domain is None else ide.Field(values, self.domain)
-        return Batch(inputs, 2 * values)
-
-    def held_out(self, size, samples=None, part="validation"):
-        yield self.draw(size, np.random.default_rng(0), held_out=True)
-
-
 def test_a_run_is_measured_by_the_loss_of_its_task(monkeypatch):
-    def problem_of(task):
-        monkeypatch.setattr(depth_problem, "evaluation_task", lambda loaded: task)
-        config = SimpleNamespace(training=SimpleNamespace(steps=3, seed=0))
-        parts: Any = None, SimpleNamespace(), Path("run"), config
-        return make_problem(LoadedModel(*parts), 3, 5)
-
-    made = problem_of(Functions())
-    assert made.loss == "relative error" and made.read is None
-    np.testing.assert_allclose(jax.jit(made.losses)(made.held_out), 0.5, rtol=1e-12)
-    with pytest.raises(ide.InputError, match="run are functions at common points"):
-        problem_of(Functions(ide.TokenDomain.uniform(7)))
     task = PHop(16)
-    made = problem_of(task)
+    monkeypatch.setattr(depth_problem, "evaluation_task", lambda loaded: task)
+    config = SimpleNamespace(training=SimpleNamespace(steps=3, seed=0))
+    parts: Any = None, SimpleNamespace(), Path("run"), config
+    made = make_problem(LoadedModel(*parts), 3, 5)
     # The calibration is a batch that training has not seen.
     np.testing.assert_array_equal(made.calibration, task.batch(3, 3, 0).inputs)
     logits = np.asarray(drawn((5, 16, task.vocabulary), seed=5))
@@ -126,7 +80,6 @@ def test_a_run_is_measured_by_the_loss_of_its_task(monkeypatch):
         )
     )(logits)
     assert float(np.mean(losses)) == pytest.approx(float(loss), rel=1e-12)
-    assert made.loss == "cross-entropy (nats)"
     # The squared distance of what is read is twice Hellinger's.
     np.testing.assert_allclose(np.sum(np.square(read), axis=-1), 1.0, rtol=1e-12)
 
@@ -145,11 +98,9 @@ def test_rules_keep_the_layers_that_they_say():
     assert kept("evenly spread", 1) == [0]
     assert kept("least influence dropped", 3) == [0, 2, 3]
     assert NEEDED["least estimate dropped"](columns, 3).tolist() == [0, 1, 2]
-    chosen = {n: [kept(f"random, seed {seed}", n) for seed in range(3)] for n in (2, 3)}
-    assert chosen[3] == [kept(f"random, seed {seed}", 3) for seed in range(3)]
-    for two, three in zip(chosen[2], chosen[3], strict=True):
+    for seed in range(3):
+        two, three = (kept(f"random, seed {seed}", n) for n in (2, 3))
         assert set(two) < set(three) and three == sorted(three)
-    assert len({tuple(x) for x in chosen[2]}) > 1
 
 
 def test_spearman_shares_ranks_and_leaves_out_what_is_not_known():
@@ -157,28 +108,6 @@ def test_spearman_shares_ranks_and_leaves_out_what_is_not_known():
     y = np.array([10.0, 20.0, 30.0, 40.0, -1.0])
     assert abs(spearman(x, y) - 3 / np.sqrt(10)) < 1e-12
     assert np.isnan(spearman(x[-1:], y[-1:])) and np.isnan(spearman(np.ones(3), y[:3]))
-
-
-def test_at_each_budget_the_best_of_either_side_is_compared_sample_by_sample():
-    methods = {
-        **{("native", 4.0): 1.0, ("a", 3.0): 2.0, ("b", 3.0): 3.0, ("rule", 3.0): 2.5},
-        **{("failed rule", 3.0): None, ("a", 2.0): 4.0},
-    }
-    rows = [
-        {"method": method, "field_evaluations": evaluations, "loss": loss}
-        for (method, evaluations), loss in methods.items()
-    ]
-    losses = [np.full(3, row["loss"] or np.nan) for row in rows]
-    losses[1] = np.array([1.0, 2.0, 3.0])
-    sides = dict(ours={"a", "b"}, theirs={"rule", "failed rule"})
-    found = compare_budgets(rows, losses, **sides)
-    assert len(found) == 1 and found[0]["field_evaluations"] == 3
-    assert (found[0]["coarsening"], found[0]["layer_dropping"]) == ("a", "rule")
-    assert (found[0]["loss"], found[0]["its_loss"]) == (2.0, 2.5)
-    assert found[0]["difference"] == -0.5
-    assert abs(found[0]["uncertainty"] - 1 / np.sqrt(3)) < 1e-12
-    of_one = [loss[:1] for loss in losses]
-    assert compare_budgets(rows, of_one, **sides)[0]["uncertainty"] is None
 
 
 def losses_of(outputs):
@@ -196,10 +125,8 @@ def test_a_study_of_a_linear_model_by_hand():
         key=jax.random.key(0),
     )
     samples = np.random.default_rng(0).integers(0, 5, (2, 3, 4))
-    said = []
     problem = Problem(*samples, losses_of)
-    study = measure_coarsening(model, problem, refinements=(2,), tolerances=(), say=said.append)
-    assert said[0] == "layers" and said[-1] == "refined, 2 steps"
+    study = measure_coarsening(model, problem, refinements=(2,), tolerances=())
     rows = {row["method"]: row for row in study.rows}
     read_out = jax.jit(lambda u: model.outputs(u))
 
@@ -239,58 +166,18 @@ def test_a_study_of_a_linear_model_by_hand():
     (budget,) = study.budgets
     ours = [rows[x] for x in ("coarsened", "dropped", "merged", *NEEDED)]
     assert budget["field_evaluations"] == 2
+    assert budget["difference"] == pytest.approx(budget["loss"] - budget["its_loss"])
     assert budget["loss"] == min(row["loss"] for row in ours)
     assert budget["its_loss"] == min(rows[x]["loss"] for x in RULES)
 
 
 @pytest.mark.heavy
-def test_adaptive_rows_differ_and_say_where_a_solve_failed():
-    """Both tolerances were met by the first try in every interval."""
-    study = _Study(model_of(), Problem(CALIBRATION, HELD_OUT, losses_of))
-    for tolerance in (10.0, 5.0):
-        study.adapt(tolerance)
-    _, first, second = study.rows
-    assert first["layers"] == "tolerance 10" and first["field_evaluations"] == 5 * LAYERS
-    assert second["field_evaluations"] > first["field_evaluations"]
-    assert second["layers"] != "tolerance 5" and second["error"] != first["error"]
+def test_an_adaptive_solve_that_fails_has_no_loss():
     study = _Study(model_of("post-norm"), Problem(CALIBRATION, HELD_OUT, losses_of))
+    study.adapt(10.0)
     study.adapt(1e-6)
-    assert study.rows[-1]["loss"] is None and study.rows[-1]["error"] is None
-
-
-def test_figures_are_written(tmp_path, monkeypatch):
-    rows = [
-        {"method": "native", "field_evaluations": 4.0, "error": 0.0, "loss": 2.0},
-        {"method": "coarsened", "field_evaluations": 3.0, "error": 0.1, "loss": 2.1},
-        {"method": "random, seed 0", "field_evaluations": 3.0, "error": 0.2, "loss": 2.2},
-        {"method": "random, seed 1", "field_evaluations": 3.0, "error": 0.3, "loss": 2.4},
-        {"method": "refined", "field_evaluations": 8.0, "error": 0.3, "loss": 2.5},
-        {"method": "adaptive", "field_evaluations": 9.0, "error": None, "loss": None},
-    ]
-    panels = {}
-    monkeypatch.setattr(
-        depth, "plot_panels", lambda path, drawn, **_: panels.update({path.name: drawn})
-    )
-    plot_methods(tmp_path, rows)
-    few, more = panels["loss.png"].values()
-    assert [(curve.label, curve.x, curve.y) for curve in [*few, *more]] == [
-        ("coarsened", [4, 3], [2.0, 2.1]),
-        ("random (mean)", [4, 3], [2.0, pytest.approx(2.3)]),
-        ("refined", [4, 8], [2.0, 2.5]),
-    ]
-    monkeypatch.undo()
-    plot_methods(tmp_path, rows)
-    assert {path.name for path in tmp_path.iterdir()} == {"error.png", "loss.png"}
-
-
-def test_halves_of_speeches_hold_their_words():
-    lines = [f"Words of line {n}, and so on to the end." for n in range(9)]
-    speech = "\n".join(["## Ham.", *lines])
-    text = f"# Act\n\n{speech}\n_Exit_\n\n## Oph.\nToo short."
-    ((first, second),) = halves_of_speeches(text)
-    words = " ".join(lines).split()
-    assert f"{first} {second}".split() == words
-    assert abs(len(first.split()) - len(second.split())) <= 1
+    _, reached, failed = study.rows
+    assert reached["error"] > 0 and failed["loss"] is failed["error"] is None
 
 
 @pytest.mark.heavy
@@ -307,6 +194,4 @@ def test_the_script_writes_tables_and_figures(tiny_run, tmp_path, capsys):
         row["method"] for row in rows if row["field_evaluations"] < native["field_evaluations"]
     }
     assert {"coarsened", "merged", "evenly spread", "random, seed 2"} <= cheaper
-    for name in ("budgets", "layers"):
-        assert (out / name / "report.md").exists()
-    assert (out / "loss.png").exists()
+    assert (out / "budgets/report.md").exists() and (out / "loss.png").exists()

@@ -10,9 +10,7 @@ from helpers import HEADS
 from layered_models import CALIBRATION, HELD_OUT, LAYERS, by_hand, layer_by_layer, model_of
 from scipy.stats import spearmanr
 
-import ide_transformer as ide
 from ide_transformer import dynamics
-from ide_transformer.studies.controlled import study_dynamics
 from ide_transformer.studies.depth_problem import Problem
 from ide_transformer.studies.readings import changes_of_heads, compare_readings
 
@@ -36,7 +34,7 @@ def halves(layer):
     return [(layer, 0, 0.5), (layer, 1, 0.5)] * 2
 
 
-def test_correlations_are_those_of_changes_by_hand(monkeypatch, tmp_path):
+def test_correlations_are_those_of_changes_by_hand(monkeypatch):
     """Readings but the costates are numbers drawn here; `dynamics` has their own tests."""
     random = np.random.default_rng(7).normal
     norms, exponents = random(size=(len(INPUTS), LAYERS)), random(size=(len(INPUTS), 1))
@@ -78,11 +76,6 @@ def test_correlations_are_those_of_changes_by_hand(monkeypatch, tmp_path):
         row, expected = found[name], spearmanr(np.ravel(reading), np.ravel(outcome)).statistic
         assert row["correlation"] == pytest.approx(expected), name
         assert -1 <= row["low"] <= row["correlation"] <= row["high"] <= 1
-    units = [row["units"] for row in rows]
-    assert units[:5] == [*["8 operators"] * 3, "4 layers", "8 samples"]
-    assert units[-1] == f"{LAYERS * HEADS} heads"
-    with pytest.raises(ide.InputError, match="samples=7: correlations need 8 groups"):
-        study_dynamics("nowhere", tmp_path, samples=7, predict=True)
 
 
 def test_one_head_after_the_other_is_changed():

@@ -1,14 +1,9 @@
-from types import SimpleNamespace
-from typing import ClassVar
-
-import equinox as eqx
 import jax
 import numpy as np
 import pytest
 
 import ide_transformer as ide
 from ide_transformer import tasks
-from ide_transformer.training.step import make_evaluation
 
 
 RANDOM = np.random.default_rng(0)
@@ -55,44 +50,10 @@ def test_the_relative_error_weighs_the_points():
 
         return (norms(outputs - targets) / norms(targets)).mean()
 
-    for given, of_points in (
-        (weights, weights),
-        (np.stack([weights] * 3), weights),
-        (None, np.ones(5)),
-    ):
+    for given, of_points in ((weights, weights), (None, np.ones(5))):
         domain = ide.TokenDomain(*jax.device_put((points, given)))
         np.testing.assert_allclose(
             error(ide.Field(targets, domain)), expected(of_points), rtol=1e-12
         )
-    np.testing.assert_allclose(error(targets), expected(np.ones(5)), rtol=1e-12)
     with pytest.raises(ide.InputError, match=r"outputs of shape \(3, 5, 2\), and the targets"):
         error(targets[:, 1:])
-
-
-class Table(eqx.Module):
-    """A model whose logits are a row of a table for each token, without an equation."""
-
-    rows: jax.Array
-    equation: ClassVar = SimpleNamespace(knots=np.arange(2.0))
-
-    def solve(self, inputs, **_):
-        stats = {"field_evaluations": 1}
-        return SimpleNamespace(u1=self.rows[inputs], succeeded=True, stats=stats)
-
-    def outputs(self, u):
-        return u
-
-
-def test_an_evaluation_is_the_mean_over_all_targets(unchecked):
-    task = tasks.WordProblem(3, (1, 3))
-    # It repeats the token, which is right at the first one.
-    weights, static = eqx.partition(Table(jax.device_put(np.eye(6))), eqx.is_inexact_array)
-    values = make_evaluation(static)(weights, task, 300)
-    batches = list(task.held_out(1024))
-    (inputs, targets), counted = batches[0], batches[0].targets >= 0
-    assert values["validation_accuracy"] == pytest.approx((inputs == targets)[counted].mean())
-    exact = ((inputs == targets) | ~counted).all(1).mean()
-    assert values["validation_exact_match"] == pytest.approx(exact)
-    task.held_out = lambda *_: iter([tasks.Batch(*2 * [np.full((1, 3), -1)])])
-    with pytest.raises(ide.InputError, match="None of these held-out samples has a target"):
-        make_evaluation(static)(weights, task, 1)

@@ -7,7 +7,7 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer import tasks
-from ide_transformer.tasks.sequences import OPERATORS, hopped
+from ide_transformer.tasks.sequences import OPERATORS
 
 
 def held_out(task):
@@ -24,26 +24,17 @@ def hops_of(word, hops, i):
     return word[i]
 
 
-@pytest.mark.parametrize("hops, repeats", [(1, True), (2, False), (4, True)])
+@pytest.mark.parametrize("hops, repeats", [(2, False), (4, True)])
 def test_hops_are_those_of_the_definition(hops, repeats):
     task = tasks.PHop(20, alphabet=4, hops=hops, repeats=repeats)
     batch = task.batch(0, 16, 0)
     expected = [[hops_of(list(w), hops, i) for i in range(20)] for w in batch.inputs]
     assert (batch.targets == expected).all()
-    assert 0.2 < (batch.targets >= 0).mean() < 1
     assert (batch.inputs[:, 1:] == batch.inputs[:, :-1]).any() == repeats
-    assert set(batch.inputs.ravel()) == {0, 1, 2, 3}
 
 
-def test_the_most_hops_are_possible():
-    """Two tokens in turns have them, at the last position."""
-    word = np.arange(8)[None] % 2
-    assert (hopped(word, 6) >= 0).tolist() == [[False] * 7 + [True]]
-    assert (hopped(word, 7) < 0).all()
-
-
-@pytest.mark.parametrize("degree", [2, 3, 5])
-def test_words_are_products_of_matrices(degree):
+def test_words_are_products_of_matrices():
+    degree = 5
     task = tasks.WordProblem(9, (3, 9), degree=degree)
     elements = np.array(list(itertools.permutations(range(degree))))
     # (g h)(x) = g(h(x)) is the product of matrices with a one at [g(x), x].
@@ -70,16 +61,16 @@ def test_parity_counts_the_ones():
         assert targets.tolist() == expected
 
 
-@pytest.mark.parametrize("options", [{}, {"reverse": False, "base": 3}])
+@pytest.mark.parametrize("options", [{}, {"reverse": False, "base": 3, "start": True}])
 def test_sums_are_right(options):
-    task = tasks.Addition(20, (1, 4), (5, 6), **options)
+    task = tasks.Addition(21, (1, 4), (5, 6), **options)
     plus, equals, padding = range(task.base, task.base + 3)
 
     def number(digits):
         return int("".join(map(str, digits[:: -1 if task.reverse else 1])), task.base)
 
     for row, goal in zip(*held_out(task), strict=True):
-        inputs, targets = row.tolist(), goal.tolist()
+        inputs, targets = row[task.start :].tolist(), goal[task.start :].tolist()
         first, second = inputs.index(plus), inputs.index(equals)
         a, b = inputs[:first], inputs[first + 1 : second]
         c = targets[second : second + len(a) + 1]
@@ -91,15 +82,13 @@ def test_sums_are_right(options):
         assert set(rest) == {-1}
 
 
-@pytest.mark.parametrize(
-    ("lengths", "options"), [((5, 6), {}), ((3, 6), {"base": 3, "start": True})]
-)
-def test_sums_in_columns_are_right(lengths, options):
-    task = tasks.ColumnAddition(14, (1, 4), lengths, **options)
+@pytest.mark.parametrize("options", [{}, {"base": 3, "start": True}])
+def test_sums_in_columns_are_right(options):
+    task = tasks.ColumnAddition(14, (1, 4), (3, 6), **options)
     for row, goal in zip(*held_out(task), strict=True):
         inputs, targets = row[task.start :].tolist(), goal[task.start :].tolist()
         end = inputs.index(task.base)
-        assert lengths[0] <= end // 2 <= lengths[1] and end % 2 == 0
+        assert 3 <= end // 2 <= 6 and end % 2 == 0
         digits = {"a": inputs[:end:2], "b": inputs[1:end:2], "c": targets[1 : end + 1 : 2]}
         digits["c"] = [*digits["c"][: end // 2], targets[end]]
         a, b, c = (sum(d * task.base**i for i, d in enumerate(x)) for x in digits.values())
@@ -108,22 +97,10 @@ def test_sums_in_columns_are_right(lengths, options):
         assert set(targets[:end:2] + targets[end + 1 :]) <= {-1}
 
 
-def test_a_start_is_one_more_token_that_does_not_count():
-    plain, started = (tasks.Addition(21, (1, 4), start=start) for start in (False, True))
-    batch, expected = started.batch(2, 16, 0), plain.batch(2, 16, 0)
-    assert started.sizes["vocabulary"] == plain.sizes["vocabulary"] + 1
-    assert started.tokens_per_sample == plain.tokens_per_sample + 1
-    assert (batch.inputs[:, 0] == plain.sizes["vocabulary"]).all()
-    assert (batch.targets[:, 0] == -1).all()
-    assert (batch.inputs[:, 1:] == expected.inputs).all()
-    assert (batch.targets[:, 1:] == expected.targets).all()
-
-
 def test_the_values_of_lists_are_those_of_python():
     task = tasks.ListOps(40, shortest=6, longest=30, depth=3, arguments=4)
     batch = task.batch(2, 64, seed=1)
     tokens, mask, _ = batch.inputs
-    assert tokens.shape == mask.shape == (64, 30) and task.sizes["classes"] == 10
     lengths = mask.sum(axis=1)
     assert lengths.min() >= 6 and (mask == (np.arange(30) < lengths[:, None])).all()
     names = [*map(str, range(10)), *OPERATORS, "]"]
@@ -146,17 +123,13 @@ def test_the_values_of_lists_are_those_of_python():
                 stack[-1].append(int(name))
             deepest = max(deepest, len(stack) - 1)
         assert stack == [[target]] and deepest <= 3
-    assert tasks.ListOps(64, shortest=16, longest=16).batch(0, 2, seed=0).inputs.mask.all()
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
         (tasks.PHop, dict(hops=9), r"hops=9 are rare.*context=8 .*have 0 targets"),
-        (tasks.Parity, dict(lengths=(4, 3)), r"lengths=\[4, 3\].*write \[3, 4\]"),
         (tasks.WordProblem, dict(lengths=(1, 8), start=True), "too short.*9 tokens.*context=9"),
-        (tasks.Parity, dict(lengths=(1, 7), held_out_lengths=(8, 9)), "length 9 .* has 10"),
-        (tasks.ListOps, dict(longest=99), "longest=99: the model sees model.context=8"),
         # These were drawn for ever.
         (tasks.ListOps, dict(shortest=8, depth=1, arguments=2), "of 1000 .* 0 have .*Lower sh"),
     ],
