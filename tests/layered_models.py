@@ -12,8 +12,6 @@ import ide_transformer as ide
 
 
 CONTEXT, VOCABULARY, LAYERS = 8, 11, 4
-
-
 CALIBRATION, HELD_OUT = np.random.default_rng(0).integers(VOCABULARY, size=(2, 4, CONTEXT))
 
 
@@ -24,51 +22,40 @@ def post_norm():
     return ide.PiecewiseConstant(tuple(ide.LayerNorm(jnp.asarray(g), bias) for g in gains))
 
 
-CONTROLS = {
-    "free": (ide.PiecewiseConstant, None),
-    "post-norm": (ide.PiecewiseConstant, post_norm),
-    "tied": (ide.Tied, None),
-    "sphere": (ide.PiecewiseConstant, lambda: ide.Tied(ide.Sphere(1.0, 0.1), LAYERS)),
-}
-
-
 @ft.cache
 def model_of(name="free", scales=None):
-    """A model; `scales` multiplies the operators of each layer."""
-    control, constraint = CONTROLS[name]
-    free = constraint is None
+    """A model, "free", "tied", "post-norm" or on the "sphere"; `scales` multiplies the
+    operators of each layer."""
+    free = name in ("free", "tied")
     normalization = ide.LayerNorm() if free else ide.Free()
     theta = built_control(
-        lambda key: make_block(key, normalization=normalization), LAYERS, control
+        lambda key: make_block(key, normalization=normalization),
+        LAYERS,
+        ide.Tied if name == "tied" else ide.PiecewiseConstant,
     )
     if scales is not None:
-        theta = scaled_outputs(theta, np.array(scales))
+
+        def scale(x):
+            return jnp.asarray(np.asarray(x) * np.reshape(scales, (-1, *[1] * (x.ndim - 1))))
+
+        theta = eqx.tree_at(
+            lambda x: (x.blocks[0].output, x.blocks[1].outer),
+            theta,
+            replace_fn=lambda linear: jax.tree.map(scale, linear),
+        )
+    constraint = ide.Free() if free else ide.Sphere(1.0, 0.1)
     return ide.LanguageModel(
         VOCABULARY,
         CONTEXT,
         WIDTH,
         control=theta,
-        constraint=ide.Tied(ide.Free(), LAYERS) if free else constraint(),
+        constraint=post_norm() if name == "post-norm" else ide.Tied(constraint, LAYERS),
         discretization=ide.Discretization(
             ide.LieTrotter() if free else ide.projected(ide.LieTrotter())
         ),
-        input_normalization=ide.Free() if free else ide.Sphere(1.0, 0.1),
+        input_normalization=constraint,
         std=0.5,
         key=jax.random.key(3),
-    )
-
-
-def scaled_outputs(theta, scales):
-    """Layers whose operators are multiplied by these numbers."""
-
-    def scale(linear):
-        return jax.tree.map(
-            lambda x: jnp.asarray(np.asarray(x) * scales.reshape(-1, *[1] * (x.ndim - 1))),
-            linear,
-        )
-
-    return eqx.tree_at(
-        lambda x: (x.blocks[0].output, x.blocks[1].outer), theta, replace_fn=scale
     )
 
 
@@ -82,14 +69,18 @@ def mean_over_tokens(outputs, inputs):
     return jnp.mean(outputs, axis=-2)
 
 
+def layer_by_layer(layers):
+    return [(layer, index) for layer in layers for index in (0, 1)]
+
+
 def states_by_hand(model, sequence, inputs=HELD_OUT):
     """The states before and after each of these (layer, operator) or (layer, operator, h)
     steps."""
     u, domain = _embed(model, inputs)
     states = [u]
     for layer, index, *h in sequence:
-        (h,) = h or (1.0,)
-        u = _step(model, jnp.asarray(float(layer)), index, jnp.asarray(h), u, domain)
+        h = jnp.asarray(h[0] if h else 1.0)
+        u = _step(model, jnp.asarray(float(layer)), index, h, u, domain)
         states.append(u)
     return states
 
@@ -97,10 +88,6 @@ def states_by_hand(model, sequence, inputs=HELD_OUT):
 def by_hand(model, sequence, inputs=HELD_OUT):
     """The outputs after these steps, one written after the other."""
     return _read_out(model, states_by_hand(model, sequence, inputs)[-1])
-
-
-def layer_by_layer(layers):
-    return [(layer, index) for layer in layers for index in (0, 1)]
 
 
 @eqx.filter_jit

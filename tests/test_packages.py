@@ -65,7 +65,6 @@ def forge(folder):
 ATTACKS = [
     *(change, link, forge),
     lambda folder: (folder / "model.safetensors.index.json").write_text("{}"),
-    lambda folder: (folder / "config.json").unlink(),
 ]
 
 

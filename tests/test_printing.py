@@ -43,7 +43,6 @@ def test_trees_without_numbers():
     for tree in (
         eqx.filter_eval_shape(eqx.filter_vmap(lambda _: model, axis_size=5), 0),
         eqx.filter(model, eqx.is_array, inverse=True),
-        with_flags,
         eqx.tree_at(lambda x: (x.control, x.constraint), with_flags, (False, False)),
         eqx.tree_at(lambda x: x.discretization, with_flags, False),
     ):
@@ -65,12 +64,7 @@ def test_a_solution_is_printed_and_pickled():
 
 
 def test_gradient_modes_are_pickled():
-    for gradient in (
-        ide.Recompute(policy=jax.checkpoint_policies.dots_saveable),
-        ide.Recursive(3),
-        ide.Reversible(),
-        diffrax.RecursiveCheckpointAdjoint(),
-    ):
-        x = ide.Discretization(ide.Strang(), gradient=gradient)
-        for other in (pickle.loads(pickle.dumps(x)), copy.deepcopy(x)):
-            assert eqx.tree_equal(other, x, typematch=True)
+    policy = jax.checkpoint_policies.dots_saveable
+    for mode in (ide.Recompute(policy=policy), ide.Reversible(), ide.Recursive(3)):
+        x = ide.Discretization(ide.Strang(), gradient=mode)
+        assert eqx.tree_equal(pickle.loads(pickle.dumps(x)), x, typematch=True)

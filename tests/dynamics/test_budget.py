@@ -1,19 +1,21 @@
-"""Error budgets: of known errors, against what is measured, and of a run."""
+"""Error budgets: of known errors, against what is measured, of a run, and of every kind of
+scheme."""
 
-from pathlib import Path
 from typing import ClassVar
 
+import diffrax
+import jax
 import jax.numpy as jnp
+import layered_models
 import numpy as np
 import pytest
-from layered_models import model_of
+from helpers import built
 
 import ide_transformer as ide
-from ide_transformer import training
-from ide_transformer.dynamics import FunctionSolve
-from ide_transformer.studies import resolution
-from ide_transformer.studies.resolution import problem_of, random_problem, tried_budget
-from ide_transformer.training.loading import build_start
+from ide_transformer.dynamics import FunctionSolve, refinements
+from ide_transformer.solvers import inconsistent, with_sub_solver
+from ide_transformer.studies.convergence import schemes
+from ide_transformer.studies.resolution import random_problem, tried_budget
 
 
 class Known(FunctionSolve):
@@ -48,29 +50,24 @@ class Known(FunctionSolve):
         return resolution
 
     def outputs(self, domain):
-        parts = self.ERRORS.items()
-        return jnp.asarray(
-            self.EXACT + sum(e * r ** self.levels.get(name, 0) for name, (e, r) in parts)
-        )
+        errors = [e * r ** self.levels.get(x, 0) for x, (e, r) in self.ERRORS.items()]
+        return jnp.asarray(self.EXACT + sum(errors))
 
 
 def test_a_budget_of_known_errors(monkeypatch):
     monkeypatch.setattr(FunctionSolve, "of", lambda *_: Known())
-    budget = ide.error_budget(model_of(), lambda points: points)
-    errors = {name: e for name, (e, _) in Known.ERRORS.items()}
-    whole, exact = sum(errors.values()), np.linalg.norm(Known.EXACT)
+    budget = ide.error_budget(layered_models.model_of(), lambda points: points)
+    whole, exact = sum(e for e, _ in Known.ERRORS.values()), np.linalg.norm(Known.EXACT)
     size = np.linalg.norm(whole)
     assert budget.total == pytest.approx(size / exact)
-    assert [part.resolution for part in budget.parts] == [*errors]
     gains = {}
-    for part in budget.parts:
-        error, rate = Known.ERRORS[part.resolution]
-        assert part.size == pytest.approx(np.linalg.norm(error) / exact)
-        assert part.share == pytest.approx(error @ whole / size / exact)
+    for part, (name, (error, rate)) in zip(budget.parts, Known.ERRORS.items(), strict=True):
         left = np.linalg.norm(whole - (1 - rate) * error) / exact
-        assert part.left == pytest.approx(left)
-        assert part.cost == (1.5 if part.resolution == "splitting" else 2)
-        gains[part.resolution] = (budget.total - left) / (part.cost - 1)
+        found = part.resolution, part.cost, part.size, part.share, part.left
+        cost, own = 1.5 if name == "splitting" else 2, np.linalg.norm(error)
+        share = error @ whole / size
+        assert found == (name, cost, *map(pytest.approx, (own / exact, share / exact, left)))
+        gains[name] = (budget.total - left) / (cost - 1)
     assert budget.cheapest.resolution == max(gains, key=gains.get)
 
 
@@ -86,21 +83,74 @@ def test_the_budget_of_a_random_equation_is_what_is_measured():
     assert parts["depth"].cost == 2 and 2 < parts["features"].cost < 4
 
 
-@pytest.mark.heavy
-def test_the_problem_of_a_run_has_the_functions_of_its_task(monkeypatch):
-    config = training.Config.model_validate(
-        {
-            "data": {"name": "burgers_interval", "options": {"held_out_samples": 3}},
-            "model": {
-                **{"kind": "operator_model", "width": 12, "modes": 4, "basis": "cosine"},
-                **{"heads": 2, "depth": 2, "context": 8, "options": {"modes": 2}},
-            },
-        }
+WIDTH, POINTS, EXACT = 8, 12, diffrax.Dopri8()
+SOLVERS = {name: entry.free or entry.sphere for name, entry in schemes().items()}
+CONSISTENT = [name for name, solver in SOLVERS.items() if inconsistent(solver) is None]
+
+
+def wave(points):
+    return jnp.sin(3 * points[:, 0])
+
+
+def model_of(solver, attention=True):
+    own = {"normalization": ide.LayerNorm(eps=1e-2), "std": 0.3, "key": jax.random.key(0)}
+    outside = (ide.Attention(WIDTH, 2, **own),) if attention else ()
+    return built(
+        lambda: ide.OperatorModel(
+            POINTS,
+            WIDTH,
+            control=ide.Tied((*outside, ide.FeedForward(WIDTH, **own)), 1),
+            constraint=ide.Free(),
+            discretization=ide.Discretization(solver, steps_per_interval=4),
+            modes=1,
+            grid="gauss_legendre",
+            output_normalization=ide.Free(),
+            key=jax.random.key(3),
+        )
     )
-    task, model, _ = build_start(config)
-    monkeypatch.setattr(resolution, "evaluation_task", lambda loaded: task)
-    solve = problem_of(training.LoadedModel(model, None, Path("run")), samples=3)
-    assert solve.domain.num_tokens == 8 and solve.has_functions
-    batch = next(task.held_out(3, 3))
-    np.testing.assert_allclose(solve.inputs(solve.domain.points), batch.inputs, atol=1e-6)
-    assert solve.outputs(solve.domain).dtype == jnp.float64
+
+
+def test_every_splitting_has_an_error_of_its_own():
+    words = ("lie_trotter", "strang", "parallel", "yoshida", "suzuki")
+    for name in CONSISTENT:
+        refined = refinements(FunctionSolve(model_of(SOLVERS[name]), wave, POINTS))
+        assert ("splitting" in refined) == any(word in name for word in words), name
+    one = FunctionSolve.of(model_of(ide.Strang(), attention=False), wave, None)
+    assert one.tokens == POINTS and list(refinements(one)) == ["tokens", "depth"]
+
+
+class Opposite(ide.AbstractSequentialSplitting):
+    """A splitting of somebody's own: Lie–Trotter from the last operator to the first."""
+
+    sub_solver: diffrax.AbstractSolver = diffrax.Heun()
+    splitting_order = 1
+
+    def sub_steps(self, num_operators):
+        return [(index, 0.0, 1.0) for index in reversed(range(num_operators))]
+
+
+@pytest.mark.parametrize(
+    ("solver", "finer", "steps"),
+    [
+        (ide.Projected(Opposite()), ide.Projected(ide.Strang()), 4),
+        (ide.Strang(), ide.Strang(), 8),
+    ],
+    ids=repr,
+)
+def test_a_splitting_is_refined_by_the_symmetric_one_or_shorter_steps(solver, finer, steps):
+    solve = FunctionSolve(model_of(solver), wave, POINTS)
+    refined = refinements(solve)["splitting"].model.discretization
+    assert (refined.solver, refined.steps_per_interval) == (finer, steps)
+    flows = solve.with_exact_flows().model.discretization
+    assert (flows.solver, flows.steps_per_interval) == (with_sub_solver(solver, EXACT), 4)
+    exact = solve.exact().model.discretization
+    assert (exact.solver, exact.steps_per_interval) == (EXACT, 8)
+
+
+def test_models_that_have_none():
+    for model, message in (
+        (layered_models.model_of(), "inputs of the model are TextInputs"),
+        (model_of(ide.projected(ide.Nesterov())), "shorter steps Nesterov does not"),
+    ):
+        with pytest.raises(ide.InputError, match=message):
+            ide.error_budget(model, wave)

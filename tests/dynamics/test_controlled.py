@@ -27,7 +27,6 @@ from ide_transformer.dynamics import (
 from ide_transformer.dynamics.march import March
 
 
-LEVEL = 2.197
 INPUTS = HELD_OUT[:2]
 
 
@@ -99,30 +98,27 @@ def test_the_hamiltonian_of_a_tied_equation_is_constant():
     assert np.ptp(found.hamiltonian) < 1e-4 * np.abs(found.hamiltonian).max()
 
 
-def odds_of_three(outputs):
-    return log_odds(outputs[..., -1, :], 3)
-
-
 @eqx.filter_jit
 def marched(model, pushes):
-    """The states, the probabilities of 3 and the slopes of its odds in the pushes."""
+    """The probabilities of 3 and the slopes of its odds in the pushes."""
     march = March.of("test", model, INPUTS)
 
     def odds(pushes):
         states = march.states(march.no_pushes.at[1:].set(pushes))
         p = jax.nn.softmax(model.outputs(states[-1]))[:, -1, 3]
-        return jnp.sum(jnp.log(p / (1 - p))), (states, p)
+        return jnp.sum(jnp.log(p / (1 - p))), p
 
-    slopes, found = jax.grad(odds, has_aux=True)(pushes)
-    return *found, slopes
+    slopes, p = jax.grad(odds, has_aux=True)(pushes)
+    return p, slopes
 
 
 def test_steering_reaches_a_probability_with_the_least_energy():
     """At an optimum the pushes are along the slopes of what they reach."""
-    steered = ft.partial(steer, model_of(), INPUTS, odds_of_three, LEVEL)
+    level = np.log(9)
+    steered = ft.partial(steer, model_of(), INPUTS, lambda y: log_odds(y[..., -1, :], 3), level)
     found = steered()
-    assert largest(found.reached, LEVEL) < 1e-3
-    _, probabilities, slopes = marched(model_of(), found.pushes)
+    assert largest(found.reached, level) < 1e-3
+    probabilities, slopes = marched(model_of(), found.pushes)
     assert largest(probabilities, 0.9) < 1e-3
     each = np.swapaxes([found.pushes, slopes], 1, 2).reshape(2, len(INPUTS), -1)
     for (pushes, along), energy in zip(np.swapaxes(each, 0, 1), found.energy, strict=True):
@@ -130,18 +126,15 @@ def test_steering_reaches_a_probability_with_the_least_energy():
         cosine = pushes @ along / np.linalg.norm(pushes) / np.linalg.norm(along)
         assert cosine > 1 - 1e-3
     one = steered(intervals=[1])
-    assert largest(one.reached, LEVEL) < 5e-3 and (one.energy > 2 * found.energy).all()
+    assert largest(one.reached, level) < 5e-3 and (one.energy > 2 * found.energy).all()
     assert largest(np.delete(one.pushes, 1, axis=0), 0.0) == 0
     with pytest.raises(ide.InputError, match="must be some of 0 to 3"):
         steered(intervals=[4])
 
 
 def test_exponents_and_log_norms_are_those_of_dense_matrices():
-    h, matrices, u0 = (
-        0.5,
-        0.5 * np.asarray(drawn((2, 4, 4), 0)),
-        random_state(2, tokens=3, width=4),
-    )
+    h, matrices = 0.5, 0.5 * np.asarray(drawn((2, 4, 4), 0))
+    u0 = random_state(2, tokens=3, width=4)
     control = ide.PiecewiseConstant((Cubic(jnp.asarray(matrices)),), h)
     model = cubic_model(control, ide.LieTrotter())
     norms, exponents = [], []
@@ -166,11 +159,12 @@ def test_tokens_cluster_as_the_theory_says():
     n, beta, horizon = 5, 2.0, 4
     attention = ide.Attention(WIDTH, 1, key=jax.random.key(0))
     identity = np.eye(WIDTH)
-    scale = beta / np.sqrt(WIDTH)  # tokens have the length √WIDTH, and scores are over √WIDTH
+    # Tokens have the length √WIDTH, and scores are over √WIDTH.
+    scales = beta / np.sqrt(WIDTH), 1.0, 1.0, 1.0
     attention = eqx.tree_at(
         lambda x: (x.query.weight, x.key.weight, x.value.weight, x.output.weight),
         attention,
-        tuple(map(jnp.asarray, (scale * identity, identity, identity, identity))),
+        tuple(jnp.asarray(scale * identity) for scale in scales),
     )
     control, domain = ide.Tied((attention,), horizon), ide.TokenDomain.uniform(n)
     equation = ide.Equation(control, ide.RMSSphere(eps=0.0), domain)
@@ -196,12 +190,14 @@ def test_tokens_cluster_as_the_theory_says():
 
 @pytest.mark.heavy
 def test_the_command_writes_its_numbers_and_a_page(capsys, tmp_path):
-    run_here(capsys, "dynamics.py", GOLDEN / "bert", "--samples", 8, "--out", tmp_path)
+    given = "--samples", 8, "--predict", "--out", tmp_path
+    run_here(capsys, "dynamics.py", GOLDEN / "bert", *given)
     found = json.loads((tmp_path / "dynamics.json").read_text())
     model, layers = ide.load_model(GOLDEN / "bert").model, found["layers"]
     assert len(layers) == model.control.num_intervals and len(found["exponents"]) == 8
     assert layers[0]["costate"] > 0 and layers[-1]["stationarity, FeedForward"] > 0
     assert len(found["waves"]) == len(layers) + 1 and found["heads"][0]["error, 2"] > 0
+    assert all(row["low"] <= row["correlation"] <= row["high"] for row in found["predictions"])
     given = "--samples", 2, "--tokens", 3, "--out", tmp_path, "--steer", 0.05
     run_here(capsys, "dynamics.py", GOLDEN / "gpt2", *given)
     row = json.loads((tmp_path / "steering.json").read_text())

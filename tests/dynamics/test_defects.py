@@ -1,13 +1,17 @@
-"""Defects of one step, against the states of solves and the definitions."""
+"""Defects of one step, against the states of solves and the definitions; the error of leaving
+out a layer, predicted and measured."""
 
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers import TOKENS, largest, make_equation, random_state
+from layered_models import HELD_OUT, mean_over_tokens, model_of
 
 import ide_transformer as ide
 from ide_transformer import dynamics
+from ide_transformer.dynamics import removal_damage, removal_estimate
 
 
 equation_defects = eqx.filter_jit(dynamics.equation_defects)
@@ -66,3 +70,28 @@ def test_a_scheme_that_does_not_split_has_no_splitting_errors():
     found = equation_defects(equation_of(), U0, solver=diffrax.HalfSolver(ide.LieTrotter()))
     assert jnp.isnan(found.splitting).all() and jnp.isnan(found.commutator).all()
     assert jnp.isfinite(found.step_doubling).all()
+    with pytest.raises(ide.InputError, match="HeavyBall uses earlier steps"):
+        dynamics.equation_defects(equation_of(), U0, solver=ide.HeavyBall())
+
+
+def test_the_estimate_is_exact_for_small_defects():
+    """The linearised march is the march, to first order in what is left out."""
+    errors = []
+    for size in (0.1, 0.01):
+        model = model_of(scales=(1.0, size, 1.0, 1.0))
+        estimate = removal_estimate(model, HELD_OUT, mean_over_tokens)[1]
+        errors.append(abs(estimate / removal_damage(model, HELD_OUT, mean_over_tokens)[1] - 1))
+    assert errors[1] < 0.2 * errors[0] < 0.02
+    nothing = model_of(scales=(1.0, 0.0, 1.0, 1.0))
+    estimate = np.asarray(removal_estimate(nothing, HELD_OUT, mean_over_tokens))
+    damage = removal_damage(nothing, HELD_OUT, mean_over_tokens)
+    assert estimate[1] == damage[1] == 0 < min(np.delete(estimate, 1))
+
+
+@pytest.mark.heavy
+def test_the_estimate_is_that_of_the_native_steps():
+    """With one step in each interval the error would be two percent larger."""
+    model = model_of(scales=(1.0, 0.001, 1.0, 1.0)).with_options(steps_per_interval=3)
+    for native in (model, model.with_solver(diffrax.Heun(), steps_per_interval=1)):
+        estimate = removal_estimate(native, HELD_OUT)[1]
+        assert abs(estimate / removal_damage(native, HELD_OUT)[1] - 1) < 1e-3

@@ -2,15 +2,24 @@
 
 import itertools
 
+import diffrax
 import equinox as eqx
-import jax
 import numpy as np
 import pytest
-from helpers import largest
-from layered_models import LAYERS, by_hand, layer_by_layer, model_of, outputs
+from helpers import drawn, largest
+from layered_models import HELD_OUT, LAYERS, by_hand, layer_by_layer, model_of, outputs
 
 import ide_transformer as ide
-from ide_transformer.dynamics import drops, extensions, keep_layers, mergers, native_layers
+from ide_transformer.dynamics import (
+    drops,
+    extensions,
+    extrapolated,
+    keep_layers,
+    mergers,
+    native_layers,
+    refine,
+    richardson,
+)
 from ide_transformer.dynamics.layers import in_layers
 
 
@@ -31,9 +40,9 @@ def test_neighbouring_operators_are_left_out():
     coarse = list(drops(native_layers(model)))
     whole = layer_by_layer(range(LAYERS))
     assert len(coarse) == len(whole) - 1
-    for first, layered in enumerate(coarse):
+    for first in (0, 3):
         exact = by_hand(model, whole[:first] + whole[first + 2 :])
-        assert largest(outputs(layered.model), exact) < 1e-12
+        assert largest(outputs(coarse[first].model), exact) < 1e-12
     assert coarse[3].steps.tolist() == [["0", "0"], ["1", "2"], ["3", "3"]]
 
 
@@ -45,7 +54,6 @@ def test_an_extension_makes_the_step_before_longer():
     assert largest(outputs(layered.model), by_hand(model_of(), steps)) < 1e-12
 
 
-@pytest.mark.heavy
 def test_layers_that_came_of_halving_merge_into_the_native_ones():
     model = keep_layers(model_of(), [0, 1])
     halves = model.control.resample(4), model.constraint.resample(4)
@@ -58,12 +66,12 @@ def test_layers_that_came_of_halving_merge_into_the_native_ones():
     assert largest(outputs(halved), outputs(model)) > 1e-3
 
 
-def test_the_mean_of_three_layers_weighs_them_alike():
-    layered = native_layers(model_of())
-    for _ in range(2):
-        layered = next(mergers(layered))
-    merged = layered.model.control.blocks[1]
-    weights = model_of().control.blocks[1]
-    for x, y in zip(jax.tree.leaves(merged.operator), jax.tree.leaves(weights), strict=True):
-        assert largest(np.asarray(x)[0], np.mean(np.asarray(y)[:3], axis=0)) < 1e-12
-    assert merged.rate.tolist() == [3, 1] and layered.steps[0].tolist() == ["0+1+2"] * 2
+def test_an_extrapolated_model_is_that_of_two_refined_ones():
+    model = model_of("sphere")
+    state = eqx.filter_jit(lambda model: model.solve(HELD_OUT).u1)
+    coarse, fine = (np.asarray(state(refine(model, k))) for k in (2, 4))
+    expected = eqx.filter_jit(lambda u: model.outputs(u))(2 * fine - coarse)
+    assert largest(richardson(model, 2, HELD_OUT), expected) < 1e-12
+    second = model_of().with_solver(ide.Strang(diffrax.Heun()))
+    coarse, fine = drawn((2, 3), 0)
+    assert largest(extrapolated(second, coarse, fine), (4 * fine - coarse) / 3) < 1e-12

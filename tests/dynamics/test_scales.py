@@ -97,30 +97,6 @@ def test_distances_and_errors_of_heads_are_those_of_numpy():
             assert largest(getattr(coarse, name)[layer], sizes[0] / sizes[1]) < 1e-10
 
 
-def test_bands_hold_what_rounding_moves():
-    """The points are 0.1 apart; rounding makes some of their distances a little smaller than
-    the multiple of 0.1 that they should be."""
-    domain, number = ide.TokenDomain.midpoint(10), np.arange(10)
-    attention = built(lambda: ide.Attention(WIDTH, HEADS, key=jax.random.key(0)))
-    model = ide.StateModel(
-        domain,
-        WIDTH,
-        control=ide.Tied((attention,), 1),
-        constraint=ide.Free(),
-        discretization=ide.Discretization(ide.LieTrotter()),
-    )
-    u = random_state(2, tokens=10)
-    found = dynamics.distances(model, u)
-    assert largest(found.bands, [0, 0.1, 0.2, 0.4, 0.8]) < 1e-12
-    gamma = np.asarray(kernel(attention, u, domain))
-    band = np.searchsorted(
-        [1, 2, 4, 8], np.abs(np.subtract.outer(number, number)), side="right"
-    )
-    for x in range(5):
-        mass = np.einsum("bxhz,xz->h", gamma, band == x) / (2 * 10)
-        assert largest(found.spectrum[0, :, x], mass) < 1e-10
-
-
 @eqx.filter_jit
 def rate_of(model, u):
     """The rate of the attention in layer 1."""
@@ -129,8 +105,6 @@ def rate_of(model, u):
 
 def test_chosen_heads_alone_are_computed_on_blocks_and_see_no_later_token():
     model, chosen = model_of(), np.zeros((LAYERS, HEADS), bool)
-    same = dynamics.with_coarse_heads(model, SIZE, chosen)
-    assert largest(outputs(same), outputs(model)) < 1e-10
     chosen[1, 2] = True
     _, (states, attention), *_ = states_and_attentions(model)
     fine, off = (
@@ -142,8 +116,7 @@ def test_chosen_heads_alone_are_computed_on_blocks_and_see_no_later_token():
     every = dynamics.with_coarse_heads(model, SIZE, np.ones((LAYERS, HEADS), bool))
     native = np.asarray(outputs(every))
     for token in (3, 4):
-        other = HELD_OUT.copy()
-        other[:, token:] = (other[:, token:] + 1) % 7
+        other = np.where(np.arange(CONTEXT) < token, HELD_OUT, (HELD_OUT + 1) % 7)
         off = np.asarray(outputs(every, other)) - native
         assert largest(off[:, :token], 0.0) < 1e-12 < largest(off[:, token:], 0.0)
 

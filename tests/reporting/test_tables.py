@@ -1,10 +1,12 @@
 import csv
+import errno
 import json
 import math
 
 import numpy as np
 import pytest
 
+from ide_transformer import figures
 from ide_transformer.reporting import Report, show_table, write_json, write_report
 
 
@@ -39,3 +41,27 @@ def test_numbers_of_numpy_and_such_that_are_not_finite_are_written(tmp_path):
     written = json.loads((tmp_path / "row.json").read_text(), parse_constant=pytest.fail)
     expected = {"on": True, "loss": pytest.approx(1.2345679), "failed": None, "all": [None, 2]}
     assert written == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.json.tmp", lambda path: write_json(path.with_suffix(""), [])),
+        (
+            "report.csv",
+            lambda path: write_report(path.parent, Report("a", "b", [{"a": 1}] * 2000)),
+        ),
+        ("a.html.tmp", lambda path: figures.write_page(path.with_suffix(""), "a", "b", [])),
+        (
+            "a.png",
+            lambda path: figures.plot_fields(path, np.eye(2)[:, :1], [{"a": np.ones(2)}]),
+        ),
+    ],
+)
+def test_a_full_disk_names_the_file(name, write, tmp_path):
+    """All goes to a device that is always full."""
+    (tmp_path / name).symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        write(tmp_path / name)
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename.endswith(name)

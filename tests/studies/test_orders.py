@@ -1,36 +1,15 @@
 """The study of orders, and its script; `tests/solvers` measures the order of every scheme."""
 
-import functools as ft
 import json
 
-import equinox as eqx
-import jax.numpy as jnp
 import pytest
-from helpers import largest
 from running import run_here
 
-import ide_transformer as ide
-from ide_transformer.studies.convergence import (
-    Case,
-    block_limit,
-    find_scheme,
-    march,
-    measure_order,
-    problem,
-    schemes,
-)
+from ide_transformer.studies.convergence import block_limit, find_scheme, measure_order, schemes
 from ide_transformer.training import SchemeConfig
 
 
 LAYERS = "piecewise_constant"
-
-
-def test_errors_are_those_of_solve():
-    equation, u0 = problem(Case("transformer", LAYERS, "sphere"))
-    solver = find_scheme("strang(heun)")[1].sphere
-    solve = eqx.filter_jit(ft.partial(ide.solve, solver=solver, steps_per_interval=5))
-    u1 = solve(equation, u0).u1
-    assert largest(march(equation, u0, solver, jnp.asarray(5)), u1) < 1e-13
 
 
 def test_a_scheme_of_your_own_is_measured_as_ours_are():

@@ -2,18 +2,13 @@
 
 import json
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
-from helpers import ROOT
 from running import run_here
 
 from ide_transformer import load_run
-from ide_transformer.studies.measure import Measured, measure, solved
-from ide_transformer.studies.schemes.solving import _kept, data_of
-from ide_transformer.training import load_config, run_task
-from ide_transformer.training.loading import build_start
+from ide_transformer.training import run_task
 
 
 def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
@@ -48,41 +43,3 @@ def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
     poor = {"reference": {"kind": "euler", "steps_per_interval": 2}, "tolerance": 1e-6}
     path.write_text(yaml.safe_dump({**tree, **poor}))
     assert "more than tolerance=1e-06" in run_here(capsys, *command, expected=2)
-    path.write_text(yaml.safe_dump(tree))
-    # Other data are refused.
-    text = tiny_run.parent / "text.txt"
-    before = text.read_text()
-    text.write_text(before.replace("wide", "cold"))
-    assert "its data changed since" in run_here(capsys, *command, expected=2)
-    text.write_text(before)
-
-
-SMALL = ["model.width=8", "model.heads=2", "model.depth=1"]
-
-
-# Targets that are not counted, and functions.
-@pytest.mark.heavy
-@pytest.mark.parametrize(
-    ("name", "overrides"),
-    [
-        ("beds/p_hop", SMALL),
-        ("any_resolution", [*SMALL, "model.modes=8", "data.options.held_out_samples=4"]),
-    ],
-)
-def test_the_loss_is_that_of_the_task(name, overrides):
-    task, model, _ = build_start(load_config(ROOT / f"configs/{name}.yaml", overrides))
-    batch = next(task.held_out(4))
-    found = measure(model, data_of(batch, task.loss, solved(model, batch.inputs)[0]), 2)
-    assert found.loss == pytest.approx(float(task.loss(model, batch).loss), rel=1e-5) != 0
-    assert found.error == pytest.approx(0, abs=1e-6) and found.evaluations == 1
-
-
-def test_a_damaged_measurement_is_made_again(tmp_path):
-    file = tmp_path / "row.json"
-    made = Measured(jnp.zeros(1), 2.0, np.nan, np.ones(3), 1.5, 0.5)
-    row = {"code": "a", "error": None, "loss": None, "field_evaluations": 2.0}
-    row |= {"milliseconds": 1.5, "mebibytes": 0.5}
-    for content in (b"", b"[]", b"\xff", b'{"error": 1.0}'):
-        file.write_bytes(content)
-        assert _kept(file, "a", lambda: made) == row == json.loads(file.read_text())
-    assert _kept(file, "b", lambda: pytest.fail()) == row

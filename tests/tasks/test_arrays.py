@@ -16,7 +16,6 @@ RANDOM = np.random.default_rng(0)
 POINTS = np.sort(RANDOM.random(24))
 VALUES = RANDOM.normal(size=(20, 24))
 WORDS = RANDOM.integers(0, 5, (20, 8))
-OF_CLASSES = WORDS, WORDS[:, 0]
 
 
 def started(path, kind, options=None, **model):
@@ -83,7 +82,6 @@ TOKENS = RANDOM.integers(0, 5, (20, 25))
         ((VALUES, VALUES, 2 * POINTS), {}, r"points reach from .* to 1\.\d+; scale each axis"),
         ((WORDS, WORDS - 2), {}, "targets have the integers -2 to 2; give them from -1"),
         ((VALUES, VALUES, np.where(POINTS > 0.5, 0, POINTS)), {}, r"number \d+ and an earlier"),
-        (OF_CLASSES, {"test": (WORDS[:2, :5], WORDS[:2, 0])}, r"test_inputs are int32\[2, 5\]"),
     ],
 )
 def test_arrays_that_do_not_fit(arguments, options, message):
@@ -116,13 +114,6 @@ def test_a_forecast_sees_no_later_token(tmp_path, whole, kind):
     sees_all = [{"kind": "attention", "options": {"causal": False}}]
     with pytest.raises(InputError, match="later tokens"):
         started(tmp_path / "a.npz", kind, options, context=24, operators=sees_all)
-
-
-def test_values_without_the_points_of_their_training_are_refused(tmp_path):
-    np.savez(tmp_path / "a.npz", inputs=VALUES, targets=VALUES, points=POINTS)
-    _, model = started(tmp_path / "a.npz", "operator_model")
-    with pytest.raises(InputError, match=r"inputs of shape \(2, 24\) without their points"):
-        model(VALUES[:2])
 
 
 @pytest.mark.parametrize("grid", ["periodic", "midpoint"])

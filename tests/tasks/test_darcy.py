@@ -55,15 +55,6 @@ def test_subsets_of_the_points(published):
     assert task.on(ide.Mesh(tokens=32)).tokens_per_sample == 40
 
 
-def test_files_that_are_missing_or_of_another_shape(published, tmp_path):
-    with pytest.raises(ide.InputError, match=r"darcy_train_16\.pt cannot be read"):
-        tasks.Darcy(tmp_path)
-    darcy_folder(tmp_path)
-    (tmp_path / "darcy_test_32.pt").write_bytes((tmp_path / "darcy_test_16.pt").read_bytes())
-    with pytest.raises(ide.InputError, match=r"darcy_test_32.pt has x of shape \(4, 16, 16\)"):
-        tasks.Darcy(tmp_path)
-
-
 ARRAYS = {
     "x": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
     "y": np.asfortranarray(np.arange(6).reshape(2, 3) % 2 == 0),

@@ -9,7 +9,6 @@ import time
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import tokenizers as tk
@@ -36,8 +35,6 @@ def written(path, texts=TEXTS, column="text"):
         path.write_text("\n".join(lines), encoding="utf-8")
     elif path.suffix == ".parquet":
         pq.write_table(pa.table({"id": range(len(texts)), column: texts}), path)
-    elif path.suffix == ".csv":
-        pa.csv.write_csv(pa.table({column: texts}), path)
     else:
         path.mkdir()
         for number, text in enumerate(texts):
@@ -50,8 +47,7 @@ def whole(task):
 
 
 @pytest.mark.parametrize(
-    ("name", "tokenizer"),
-    [("a.jsonl", "characters"), ("a.parquet", "bpe"), ("a.csv", "bpe"), ("texts", "bpe")],
+    ("name", "tokenizer"), [("a.jsonl", "characters"), ("a.parquet", "bpe"), ("texts", "bpe")]
 )
 def test_tokens_are_those_of_the_texts(tmp_path, name, tokenizer):
     task = Dataset(written(tmp_path / name), 8, tokenizer, vocabulary=300)

@@ -1,12 +1,14 @@
-"""Sequences that a seed draws: what they are, by their definitions."""
+"""Sequences and mazes that a seed draws: what they are, by their definitions."""
 
 import itertools
 
 import numpy as np
 import pytest
+from scipy.sparse import coo_array, csgraph
 
 import ide_transformer as ide
 from ide_transformer import tasks
+from ide_transformer.tasks.losses import UNCOUNTED
 from ide_transformer.tasks.sequences import OPERATORS
 
 
@@ -103,33 +105,23 @@ def test_the_values_of_lists_are_those_of_python():
     tokens, mask, _ = batch.inputs
     lengths = mask.sum(axis=1)
     assert lengths.min() >= 6 and (mask == (np.arange(30) < lengths[:, None])).all()
-    names = [*map(str, range(10)), *OPERATORS, "]"]
-    functions = {
-        "MIN": min,
-        "MAX": max,
-        "MED": lambda x: int(np.median(x)),
-        "SM": lambda x: sum(x) % 10,
-    }
+    values = {"MIN": min, "MAX": max, "MED": np.median, "SM": lambda x: sum(x) % 10}
+    written = [*map("{},".format, range(10)), *map("of('{}',".format, OPERATORS), "),"]
+
+    def of(name, *members):
+        assert 2 <= len(members) <= 4
+        return int(values[name](members))
+
     for row, length, target in zip(tokens, lengths, batch.targets, strict=True):
-        stack, deepest = [[]], 0
-        for name in (names[i] for i in row[:length]):
-            if name in functions:
-                stack.append([functions[name]])
-            elif name == "]":
-                function, *members = stack.pop()
-                assert 2 <= len(members) <= 4
-                stack[-1].append(function(members))
-            else:
-                stack[-1].append(int(name))
-            deepest = max(deepest, len(stack) - 1)
-        assert stack == [[target]] and deepest <= 3
+        signs = [written[i] for i in row[:length]]
+        assert eval("".join(signs), {"of": of}) == (target,)
+        assert np.cumsum([(x[-2] == "'") - (x == "),") for x in signs]).max() <= 3
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
         (tasks.PHop, dict(hops=9), r"hops=9 are rare.*context=8 .*have 0 targets"),
-        (tasks.WordProblem, dict(lengths=(1, 8), start=True), "too short.*9 tokens.*context=9"),
         # These were drawn for ever.
         (tasks.ListOps, dict(shortest=8, depth=1, arguments=2), "of 1000 .* 0 have .*Lower sh"),
     ],
@@ -137,3 +129,32 @@ def test_the_values_of_lists_are_those_of_python():
 def test_instances_that_are_impossible(kind, options, message):
     with pytest.raises(ide.InputError, match=message):
         kind(8, **options)
+
+
+def graph_of(free):
+    """The graph of neighbouring free cells, by their numbers in row-major order."""
+    numbers = np.arange(free.size).reshape(free.shape)
+    pairs = []
+    for first, second in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        both = free[first] & free[second]
+        pairs += zip(numbers[first][both], numbers[second][both], strict=True)
+    rows, columns = np.array(pairs).T
+    return coo_array((np.ones(len(rows)), (rows, columns)), shape=(free.size,) * 2).tocsr()
+
+
+@pytest.mark.parametrize("side", [5, 15])
+def test_the_way_is_the_only_one(side):
+    batch = next(tasks.Maze(held_out_side=side).held_out(40, samples=40))
+    kinds = batch.inputs.argmax(-1)
+    assert batch.inputs.shape == (*kinds.shape, 3) and kinds.shape[1:] == (side, side)
+    for cells, targets in zip(kinds, batch.targets, strict=True):
+        free = np.flatnonzero(cells)
+        first, second = np.flatnonzero(cells == 2)
+        graph = graph_of(cells > 0)
+        # A tree: connected, with an edge less than cells.
+        assert len(free) == ((side // 2) ** 2) * 2 - 1 == graph.nnz + 1
+        distances = csgraph.dijkstra(graph, directed=False, indices=[first, second])
+        assert np.isfinite(distances[:, free]).all()
+        on_way = distances.sum(0) == distances[0, second]
+        expected = np.where(cells.ravel() == 0, UNCOUNTED, np.where(on_way, 2, 1))
+        np.testing.assert_array_equal(targets, expected)

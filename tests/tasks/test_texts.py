@@ -2,42 +2,31 @@ import zipfile
 
 import numpy as np
 import pytest
-import tokenizers as tk
 
 import ide_transformer as ide
 from ide_transformer import tasks
 
 
 TEXT = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind\n" * 20
-WORDS = {"a": 0, "b": 70000, "<|endoftext|>": 2, "[UNK]": 3}
-
-
-def of_words():
-    return tasks.PretrainedTokenizer(tk.Tokenizer(tk.models.WordLevel(WORDS, "[UNK]")))
 
 
 @pytest.mark.parametrize(
-    ("tokenizer", "text", "vocabulary", "end"),
+    ("tokenizer", "text"),
     [
-        (tasks.CharacterTokenizer.train("∫ba"), "a∫b", 3, "\x03"),
-        (tasks.BytePairTokenizer.train(TEXT, 300), "nobler — ∫ unknown ß\n", 300, ""),
-        # Numbers that no token has count.
-        (of_words(), "b", 70001, ""),
+        (tasks.CharacterTokenizer.train("∫ba"), "a∫b"),
+        (tasks.BytePairTokenizer.train(TEXT, 300), "nobler — ∫ unknown ß\n"),
     ],
-    ids=["characters", "bpe", "words"],
+    ids=["characters", "bpe"],
 )
-def test_texts_come_back(tmp_path, tokenizer, text, vocabulary, end):
+def test_texts_come_back(tmp_path, tokenizer, text):
     tokens = tokenizer.encode(text)
-    assert tokenizer.decode(tokens) == text and tokenizer.vocabulary <= vocabulary
-    # A word has a space before it.
-    size = len(text.encode()) + (vocabulary == 70001)
-    assert tokenizer.token_bytes[tokens].sum() == size
+    assert tokenizer.decode(tokens) == text
+    assert tokenizer.token_bytes[tokens].sum() == len(text.encode())
     tokenizer.save(tmp_path / "tokenizer.json")
     loaded = tasks.load_tokenizer(tmp_path / "tokenizer.json")
     assert type(loaded) is type(tokenizer) and (loaded.encode(text) == tokens).all()
     ending, token = tokenizer.ending()
-    assert ending.vocabulary == tokenizer.vocabulary + (vocabulary != 70001)
-    assert ending.decode([token]) in (end, "<|endoftext|>") and token < ending.vocabulary
+    assert token == tokenizer.vocabulary == ending.vocabulary - 1
 
 
 def test_other_libraries_get_the_same_tokens():
@@ -48,11 +37,6 @@ def test_other_libraries_get_the_same_tokens():
         assert library.encode(text).ids == tokens and library.decode(tokens) == text
     # It matters that words end with their line.
     assert pairs._tokenizer.encode(text).ids != pairs.encode(text).tolist()
-
-
-def test_a_character_that_was_not_there_is_named():
-    with pytest.raises(ide.InputError, match="character 'ß' does not occur"):
-        tasks.CharacterTokenizer.train("abc").encode("aßc")
 
 
 def test_batches_are_windows_of_the_training_text():
