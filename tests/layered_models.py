@@ -15,6 +15,22 @@ CONTEXT, VOCABULARY, LAYERS = 8, 11, 4
 CALIBRATION, HELD_OUT = np.random.default_rng(0).integers(VOCABULARY, size=(2, 4, CONTEXT))
 
 
+class Earlier(ide.AbstractOperator):
+    """`u_t = tanh(ū A)`, ū the mean over the tokens x' ≤ x."""
+
+    matrix: jax.Array
+
+    def __call__(self, u, domain):
+        mean = domain.integral_up_to(u) / domain.integral_up_to(jnp.ones_like(u))
+        return jnp.tanh(mean @ self.matrix)
+
+
+def simple_block(key):
+    """Operators that are compiled fast: of each token, and of those before it."""
+    feed_forward = ide.FeedForward(WIDTH, WIDTH, normalization=ide.Free(), key=key)
+    return feed_forward, Earlier(jax.random.normal(key, (WIDTH, WIDTH)))
+
+
 def post_norm():
     """For each layer and operator a gain and a bias of their own."""
     gains = 1 + 0.1 * np.random.default_rng(4).normal(size=(2, LAYERS, WIDTH))
@@ -24,24 +40,20 @@ def post_norm():
 
 @ft.cache
 def model_of(name="free", scales=None):
-    """A model, "free", "tied", "post-norm" or on the "sphere"; `scales` multiplies the
-    operators of each layer."""
-    free = name in ("free", "tied")
-    normalization = ide.LayerNorm() if free else ide.Free()
-    theta = built_control(
-        lambda key: make_block(key, normalization=normalization),
-        LAYERS,
-        ide.Tied if name == "tied" else ide.PiecewiseConstant,
-    )
+    """A model of simple blocks, "free", "tied", "post-norm" or on the "sphere", or with
+    "attention"; `scales` multiplies the weights of each layer by which its rate vanishes."""
+    free = name in ("free", "tied", "attention")
+    block = make_block if name == "attention" else simple_block
+    theta = built_control(block, LAYERS, ide.Tied if name == "tied" else ide.PiecewiseConstant)
     if scales is not None:
 
         def scale(x):
             return jnp.asarray(np.asarray(x) * np.reshape(scales, (-1, *[1] * (x.ndim - 1))))
 
         theta = eqx.tree_at(
-            lambda x: (x.blocks[0].output, x.blocks[1].outer),
+            lambda x: (x.blocks[0].outer, x.blocks[1].matrix),
             theta,
-            replace_fn=lambda linear: jax.tree.map(scale, linear),
+            replace_fn=lambda weights: jax.tree.map(scale, weights),
         )
     constraint = ide.Free() if free else ide.Sphere(1.0, 0.1)
     return ide.LanguageModel(

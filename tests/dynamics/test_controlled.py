@@ -115,10 +115,11 @@ def marched(model, pushes):
 def test_steering_reaches_a_probability_with_the_least_energy():
     """At an optimum the pushes are along the slopes of what they reach."""
     level = np.log(9)
-    steered = ft.partial(steer, model_of(), INPUTS, lambda y: log_odds(y[..., -1, :], 3), level)
+    model = model_of("attention")
+    steered = ft.partial(steer, model, INPUTS, lambda y: log_odds(y[..., -1, :], 3), level)
     found = steered()
     assert largest(found.reached, level) < 1e-3
-    probabilities, slopes = marched(model_of(), found.pushes)
+    probabilities, slopes = marched(model, found.pushes)
     assert largest(probabilities, 0.9) < 1e-3
     each = np.swapaxes([found.pushes, slopes], 1, 2).reshape(2, len(INPUTS), -1)
     for (pushes, along), energy in zip(np.swapaxes(each, 0, 1), found.energy, strict=True):

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import WIDTH, built_control, largest, make_block
-from layered_models import HELD_OUT, model_of
+from helpers import WIDTH, built_control, largest
+from layered_models import HELD_OUT, model_of, simple_block
 
 import ide_transformer as ide
 from ide_transformer import dynamics
@@ -30,7 +30,7 @@ COSTS = {
 @pytest.fixture(scope="module")
 def model():
     """Its weights are linear between knots, on intervals that are shorter than layers."""
-    knots = built_control(make_block, NUMBER, ide.PiecewiseLinear).knots
+    knots = built_control(simple_block, NUMBER, ide.PiecewiseLinear).knots
     return eqx.tree_at(
         lambda m: (m.control, m.constraint),
         model_of(),

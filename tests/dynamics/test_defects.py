@@ -6,8 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TOKENS, largest, make_equation, random_state
-from layered_models import HELD_OUT, mean_over_tokens, model_of
+from helpers import TOKENS, built_control, largest, random_state
+from layered_models import HELD_OUT, mean_over_tokens, model_of, simple_block
 
 import ide_transformer as ide
 from ide_transformer import dynamics
@@ -22,8 +22,7 @@ HEUN, LAYERS = diffrax.Heun(), diffrax.SaveAt(ts=LENGTH * np.arange(4.0))
 
 def equation_of(opposite=False):
     """On intervals that are shorter than layers; the last tokens are padding."""
-    theta = make_equation().control
-    blocks = theta.blocks[::-1] if opposite else theta.blocks
+    blocks = built_control(simple_block, 3).blocks[:: -1 if opposite else 1]
     domain = ide.TokenDomain.uniform(TOKENS).padded(np.arange(TOKENS) < SEEN)
     return ide.Equation(ide.PiecewiseConstant(blocks, LENGTH), ide.Free(), domain)
 

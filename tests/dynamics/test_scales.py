@@ -78,7 +78,7 @@ def states_and_attentions(model):
 
 
 def test_distances_and_errors_of_heads_are_those_of_numpy():
-    model = model_of()
+    model = model_of("attention")
     found = dynamics.distances(model, HELD_OUT)
     coarse = dynamics.coarse_heads(model, HELD_OUT, SIZE)
     assert found.bands.tolist() == [0, 1, 2, 4]
@@ -104,7 +104,7 @@ def rate_of(model, u):
 
 
 def test_chosen_heads_alone_are_computed_on_blocks_and_see_no_later_token():
-    model, chosen = model_of(), np.zeros((LAYERS, HEADS), bool)
+    model, chosen = model_of("attention"), np.zeros((LAYERS, HEADS), bool)
     chosen[1, 2] = True
     _, (states, attention), *_ = states_and_attentions(model)
     fine, off = (

@@ -43,14 +43,14 @@ def test_numbers_of_numpy_and_such_that_are_not_finite_are_written(tmp_path):
     assert written == expected
 
 
+LONG, FIELD = Report("a", "b", [{"a": 1}] * 2000), {"a": np.ones(2)}
+
+
 @pytest.mark.parametrize(
     ("name", "write"),
     [
         ("a.json.tmp", lambda path: write_json(path.with_suffix(""), [])),
-        (
-            "report.csv",
-            lambda path: write_report(path.parent, Report("a", "b", [{"a": 1}] * 2000)),
-        ),
+        ("report.csv", lambda path: write_report(path.parent, LONG)),
         ("a.html.tmp", lambda path: figures.write_page(path.with_suffix(""), "a", "b", [])),
         (
             "a.png",

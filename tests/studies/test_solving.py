@@ -16,7 +16,7 @@ def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
     method by `1 - c h + (c h)² / 2`."""
     tree = {
         **{"mode": "solve", "run": str(tiny_run), "samples": 4, "rounds": 2},
-        **{"reference": {"kind": "dopri8", "steps_per_interval": 2}, "tolerance": 0.01},
+        **{"reference": {"kind": "rk4", "steps_per_interval": 64}, "tolerance": 0.01},
         "schemes": {
             "euler": {"solver": "euler", "steps": [1]},
             "heun": {"solver": "heun", "steps": [1]},

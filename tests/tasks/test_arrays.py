@@ -67,7 +67,8 @@ def test_what_is_learned(tmp_path, inputs, targets, kind, sizes, tokens):
     assert len({task.fingerprint() for task in tasks}) == 1
     assert tasks[0].sizes == sizes and tasks[0].tokens_per_sample == tokens
     options = {"inputs": "x", "targets": "y"}
-    task, model = started(tmp_path / "a.npz", kind, options, context=8, patch=2)
+    sizes = {"context": 8, "patch": 2, "operators": ["damping"]}
+    task, model = started(tmp_path / "a.npz", kind, options, **sizes)
     assert eqx.filter_eval_shape(task.loss, model, task.batch(0, 4, 0)).objective.shape == ()
 
 
