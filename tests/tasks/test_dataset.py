@@ -60,13 +60,10 @@ def test_tokens_are_those_of_the_texts(tmp_path, name, tokenizer):
     assert len(task.tokens._parts) > 1 and task.sizes["vocabulary"] > task.end
 
 
-def test_tables_with_missing_texts_and_other_columns(tmp_path):
+def test_tables_with_missing_texts_in_another_column(tmp_path):
     file = written(tmp_path / "a.jsonl", [None, "abc", "", "de"], "body")
     task = Dataset(file, 1, column="body", validation=0.5)
     assert task.tokenizer.decode(whole(task)) == "abc\x03de\x03"
-    said = r"data\.column=id: no column of texts; there are id \(int64\), body \(st"
-    with pytest.raises(InputError, match=said):
-        Dataset(file, 2, column="id")
 
 
 def test_a_line_between_documents(tmp_path):

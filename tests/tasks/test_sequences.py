@@ -118,17 +118,12 @@ def test_the_values_of_lists_are_those_of_python():
         assert np.cumsum([(x[-2] == "'") - (x == "),") for x in signs]).max() <= 3
 
 
-@pytest.mark.parametrize(
-    ("kind", "options", "message"),
-    [
-        (tasks.PHop, dict(hops=9), r"hops=9 are rare.*context=8 .*have 0 targets"),
-        # These were drawn for ever.
-        (tasks.ListOps, dict(shortest=8, depth=1, arguments=2), "of 1000 .* 0 have .*Lower sh"),
-    ],
-)
-def test_instances_that_are_impossible(kind, options, message):
-    with pytest.raises(ide.InputError, match=message):
-        kind(8, **options)
+def test_instances_that_are_impossible():
+    with pytest.raises(ide.InputError, match=r"hops=9 are rare.*context=8 .*have 0 targets"):
+        tasks.PHop(8, hops=9)
+    # These were drawn for ever.
+    with pytest.raises(ide.InputError, match=r"of 1000 .* 0 have .*Lower sh"):
+        tasks.ListOps(8, shortest=8, depth=1, arguments=2)
 
 
 def graph_of(free):

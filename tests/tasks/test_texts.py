@@ -26,7 +26,8 @@ def test_texts_come_back(tmp_path, tokenizer, text):
     loaded = tasks.load_tokenizer(tmp_path / "tokenizer.json")
     assert type(loaded) is type(tokenizer) and (loaded.encode(text) == tokens).all()
     ending, token = tokenizer.ending()
-    assert token == tokenizer.vocabulary == ending.vocabulary - 1
+    assert token < ending.vocabulary == tokenizer.vocabulary + 1
+    assert ending.decode([token]) in ("\x03", "")
 
 
 def test_other_libraries_get_the_same_tokens():
@@ -71,9 +72,6 @@ def test_files_of_texts(tmp_path):
     (tmp_path / "in/a.md").write_text("first")
     (tmp_path / "in/c.png").write_bytes(b"\xff")
     assert tasks.read_text(str(tmp_path / "in")) == "first\nsecond"
-    (tmp_path / "bad.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(ide.InputError, match="at byte 3; the text must be UTF-8"):
-        tasks.read_text(tmp_path / "bad.txt")
 
 
 def test_shakespeare(tmp_path, monkeypatch):
