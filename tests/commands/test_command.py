@@ -44,14 +44,14 @@ def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatc
     assert line.startswith("error: RESOURCE_EXHAUSTED: Out of memory allocating")
 
 
-SAYS_NOTHING = {
-    "evaluate none --mesh 8": "write key=value, for example intervals=2,4,8",
-    "evaluate none --text text.txt data.options.points=3": "points=3 cannot be combined with",
-    "train coarse_first --plan evals=12": "evals=12: write evaluations=12000, seconds=300 or",
-}
-
-
-@pytest.mark.parametrize("command", SAYS_NOTHING)
-def test_options_that_say_nothing_are_refused(capsys, command):
-    name, *options = command.split()
-    assert SAYS_NOTHING[command] in run_here(capsys, f"{name}.py", *options, expected=2)
+def test_options_that_say_nothing_are_refused(capsys):
+    for command, said in (
+        ("evaluate none --mesh 8", "write key=value, for example intervals=2,4,8"),
+        (
+            "evaluate none --text a.txt data.options.points=3",
+            "points=3 cannot be combined with",
+        ),
+        ("train coarse_first --plan evals=12", "write evaluations=12000, seconds=300 or"),
+    ):
+        name, *options = command.split()
+        assert said in run_here(capsys, f"{name}.py", *options, expected=2)

@@ -6,15 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import WIDTH, largest
-from layered_models import (
-    CALIBRATION,
-    HELD_OUT,
-    LAYERS,
-    VOCABULARY,
-    mean_over_tokens,
-    model_of,
-    outputs,
-)
+from layered_models import CALIBRATION, HELD_OUT, LAYERS, mean_over_tokens, model_of, outputs
 
 import ide_transformer as ide
 from ide_transformer.dynamics import coarsen, coarsenings, fit_rates, keep_layers, native_target
@@ -51,7 +43,7 @@ def test_a_layer_that_does_nothing_goes_first():
 def test_fitted_step_sizes_lessen_the_error_also_on_other_inputs():
     model, read = model_of("post-norm"), mean_over_tokens
     coarse = keep_layers(model, [0, 1, 3])
-    many = np.random.default_rng(5).integers(VOCABULARY, size=(24, HELD_OUT.shape[1]))
+    many = np.random.default_rng(5).integers(11, size=(24, HELD_OUT.shape[1]))
     target = native_target(model, many, read)
     fitted = fit_rates(coarse, target, steps=24, batch=8)
     assert fitted.control.blocks[0].rate.shape == (3, WIDTH)

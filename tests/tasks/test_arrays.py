@@ -80,7 +80,6 @@ TOKENS = RANDOM.integers(0, 5, (20, 25))
     [
         ((IMAGES, np.eye(20)), {}, r"targets\.argmax\(1\)"),
         ((VALUES, WORDS[:, 0]), {}, r"inputs\.reshape\(-1, rows, columns\)"),
-        ((VALUES, VALUES, 2 * POINTS), {}, r"points reach from .* to 1\.\d+; scale each axis"),
         ((WORDS, WORDS - 2), {}, "targets have the integers -2 to 2; give them from -1"),
         ((VALUES, VALUES, np.where(POINTS > 0.5, 0, POINTS)), {}, r"number \d+ and an earlier"),
     ],
