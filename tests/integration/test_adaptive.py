@@ -68,7 +68,7 @@ def test_each_sample_has_its_own_steps_under_vmap():
 def test_each_sample_of_a_model_can_have_steps_of_its_own():
     controller = diffrax.PIDController(rtol=1e-3, atol=1e-3)
     together, model = (
-        model_of().with_options(
+        model_of("attention").with_options(
             solver=diffrax.Bosh3(), stepsize_controller=controller, steps_for=each
         )
         for each in ("batch", "sample")
