@@ -64,7 +64,7 @@ def test_layers_that_came_of_halving_merge_into_the_native_ones():
 
 
 def test_an_extrapolated_model_is_that_of_two_refined_ones():
-    model = model_of("sphere")
+    model = model_of()
     state = eqx.filter_jit(lambda model: model.solve(HELD_OUT).u1)
     coarse, fine = (np.asarray(state(refine(model, k))) for k in (2, 4))
     expected = eqx.filter_jit(lambda u: model.outputs(u))(2 * fine - coarse)

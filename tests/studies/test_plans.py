@@ -104,10 +104,6 @@ LATE = {"training": {"meshes": [1, {"intervals": 1, "after": 2}]}}
         ({"schemes": {"a b": {}, "a_b": {}}}, "two of a b, a_b would share a folder"),
         (swept([0.0010001, 0.0010002]), "two of them would share a folder"),
         (swept([4, 8], "training.steps"), "the budget gives the number of steps"),
-        (
-            {"budget": COSTS, **swept([1, 2], "solver.steps_per_interval")},
-            "solver.steps_per_interval may change what a step costs",
-        ),
         ({"budget": COSTS, "schemes/one": LATE}, "training.meshes: after=2"),
     ],
 )

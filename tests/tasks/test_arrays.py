@@ -66,10 +66,13 @@ def test_what_is_learned(tmp_path, inputs, targets, kind, sizes, tokens):
     tasks = [Arrays.build(tmp_path / name, **names) for name in ("a.npz", "", "a.parquet")]
     assert len({task.fingerprint() for task in tasks}) == 1
     assert tasks[0].sizes == sizes and tasks[0].tokens_per_sample == tokens
-    options = {"inputs": "x", "targets": "y"}
-    sizes = {"context": 8, "patch": 2, "operators": ["damping"]}
-    task, model = started(tmp_path / "a.npz", kind, options, **sizes)
-    assert eqx.filter_eval_shape(task.loss, model, task.batch(0, 4, 0)).objective.shape == ()
+    # Runs on the others are those of forecasts.
+    if kind.endswith("classifier"):
+        options = {"inputs": "x", "targets": "y"}
+        small = {"context": 8, "patch": 2, "operators": ["damping"]}
+        task, model = started(tmp_path / "a.npz", kind, options, **small)
+        loss = eqx.filter_eval_shape(task.loss, model, task.batch(0, 4, 0))
+        assert loss.objective.shape == ()
 
 
 TOKENS = RANDOM.integers(0, 5, (20, 25))
