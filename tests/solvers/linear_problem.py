@@ -4,7 +4,6 @@ tokens in a way that is written down in NumPy."""
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from helpers import drawn
 
 import ide_transformer as ide
@@ -51,26 +50,22 @@ def initial_state(*batch):
     return drawn((*batch, TOKENS, WIDTH), seed=2)
 
 
-def tied_equation(*operators, intervals=2, constraint=None):
+def equation_of(control, constraint=None):
+    constraint = ide.Free() if constraint is None else constraint
+    return ide.Equation(control, constraint, ide.TokenDomain.uniform(TOKENS))
+
+
+def tied_equation(*operators, intervals=2):
     """The same operators, or matrices, at all depths."""
     block = tuple(Matrix(jnp.asarray(x)) if isinstance(x, np.ndarray) else x for x in operators)
-    constraint = ide.Free() if constraint is None else constraint
-    domain = ide.TokenDomain.uniform(TOKENS)
-    return ide.Equation(ide.Tied(block, intervals), constraint, domain)
+    return equation_of(ide.Tied(block, intervals))
 
 
 def layered_equation(number=2, layers=3, kind=Matrix, constraint=None, size=0.4):
     """Other matrices in each layer."""
     drawn = matrices(number, layers=layers, size=size)
     blocks = tuple(kind(jnp.asarray(matrix)) for matrix in drawn)
-    constraint = ide.Free() if constraint is None else constraint
-    domain = ide.TokenDomain.uniform(TOKENS)
-    return ide.Equation(ide.PiecewiseConstant(blocks), constraint, domain)
-
-
-def exact(matrix, depth=2.0):
-    """The solution of `u_t = u M`."""
-    return np.asarray(initial_state()) @ scipy.linalg.expm(depth * matrix)
+    return equation_of(ide.PiecewiseConstant(blocks), constraint)
 
 
 def final(equation, solver, steps_per_interval=1):
