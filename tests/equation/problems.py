@@ -5,7 +5,8 @@ whole rate at once and draw states with NumPy."""
 
 import equinox as eqx
 import numpy as np
-from helpers import TOKENS, WIDTH, random_state
+from helpers import TOKENS, random_state
+from published.numpy_blocks import linear
 
 import ide_transformer as ide
 
@@ -26,37 +27,26 @@ def apply(operator, u, domain=DOMAIN):
     return operator(u, domain)
 
 
-def linear_block(key):
-    """A block of one operator."""
-    return (ide.FeedForward(WIDTH, 4, key=key, std=0.5),)
+def attended(operator, u, f, g, weights, kernel):
+    """Attention in NumPy, of queries made of u, keys of f and values of g."""
+    pairs = (operator.query, u), (operator.key, f), (operator.value, g)
+    query, key, value = (
+        linear(x, v).reshape(len(v), operator.heads, -1).swapaxes(0, 1) for x, v in pairs
+    )
+    gamma = kernel(query, key) * weights
+    mixed = gamma / gamma.sum(-1, keepdims=True) @ value
+    return linear(operator.output, mixed.swapaxes(0, 1).reshape(len(query[0]), -1))
 
 
-def weight_at(control, t):
-    """A weight of `linear_block` at depth t."""
-    return block_at(control, t)[0].inner.weight
+def softmax_kernel(query, key):
+    return np.exp(query @ key.swapaxes(1, 2) / np.sqrt(query.shape[-1]))
 
 
 def block_at(control, t):
     """The block of a control at depth t, by one program for all depths."""
-    return _block_at(control, np.asarray(t, float))
-
-
-@eqx.filter_jit
-def _block_at(control, t):
-    return control(t)
+    return made(control, np.asarray(t, float))
 
 
 @eqx.filter_jit
 def project(constraint, u):
     return constraint.project(u)
-
-
-def equations_of(jaxpr):
-    """All equations of a program, also inside of other ones."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in equation.params.values():
-            for item in value if isinstance(value, list | tuple) else [value]:
-                inner = getattr(item, "jaxpr", item)
-                if hasattr(inner, "eqns"):
-                    yield from equations_of(inner)

@@ -1,5 +1,3 @@
-import functools as ft
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,27 +16,29 @@ def test_integrals_up_to_points_in_any_order_and_at_the_same_place(weights):
     w = np.ones(5) if weights is None else np.asarray(weights)
     expected = (x[None] <= x[:, None]) * w @ np.asarray(v)
     domain = ide.TokenDomain(jnp.asarray(x)[:, None], weights)
-    for integral in (
-        lambda v: domain.integral_up_to(v),
-        jax.jit(lambda v: domain.integral_up_to(v)),
-        ft.partial(eqx.filter_jit(ide.TokenDomain.integral_up_to), domain),
-    ):
-        np.testing.assert_allclose(integral(v), expected, atol=1e-14)
+    # On a domain that a program knows, and one that it is given.
+    given = eqx.filter_jit(lambda domain, v: domain.integral_up_to(v))
+    for found in (jax.jit(lambda v: domain.integral_up_to(v))(v), given(domain, v)):
+        np.testing.assert_allclose(found, expected, atol=1e-14)
 
 
 def test_what_a_program_is_given_and_cannot_refuse_is_not_a_number():
-    points = ide.TokenDomain.uniform((3, 1)).points
+    points, x = ide.TokenDomain.uniform((3, 1)).points, jnp.array([0.1, 0.3, 0.2, 0.5])
     assert points.tolist() == [[0, 0], [1, 0], [2, 0]]
-    weights = jax.jit(lambda w: ide.TokenDomain(points, w).shares)(jnp.array([1.0, -0.5, 1.0]))
-    assert jnp.isnan(weights).all()
-    log = jax.jit(lambda w: ide.TokenDomain(points, w).log_weights)
-    assert jnp.isnan(log(jnp.array([1.0, jnp.nan, -1.0]))).tolist() == [False, True, True]
-    x = jnp.array([0.1, 0.3, 0.2, 0.5])
-    for rule in (ide.TokenDomain.trapezoid, ide.TokenDomain.simpson):
-        assert jnp.isnan(jax.jit(lambda x, rule=rule: rule(x).weights)(x)).any()
-        assert jnp.isfinite(jax.jit(lambda x, rule=rule: rule(x).weights)(jnp.sort(x))).all()
-    areas = jax.jit(lambda: ide.TokenDomain.from_points(np.asarray(x)[:, None]).weights)()
+
+    @jax.jit
+    def computed(w, x):
+        domain = ide.TokenDomain(points, w)
+        rules = ide.TokenDomain.trapezoid, ide.TokenDomain.simpson
+        areas = ide.TokenDomain.from_points(np.array([[0.1], [0.3], [0.2], [0.5]]))
+        wrong, right = ([rule(y).weights for rule in rules] for y in (x, jnp.sort(x)))
+        return domain.shares, domain.log_weights, wrong, right, areas.weights
+
+    shares, _, wrong, right, areas = computed(jnp.array([1.0, -0.5, 1.0]), x)
+    assert np.isnan(shares).all() and np.isnan(wrong).any(1).all() and np.isfinite(right).all()
     np.testing.assert_allclose(areas, [0.05, 0.15, 0.1, 0.1], atol=1e-15)
+    log_weights = computed(jnp.array([1.0, jnp.nan, -1.0]), x)[1]
+    assert np.isnan(log_weights).tolist() == [False, True, True]
 
 
 def test_queries_see_and_are_not_seen(key):
@@ -46,24 +46,28 @@ def test_queries_see_and_are_not_seen(key):
     rule = ide.TokenDomain.trapezoid(jnp.linspace(0, 1, 9))
     domain = ide.TokenDomain(rule.points, rule.weights)
     u = np.random.default_rng(0).normal(size=(11, WIDTH))
-    seen = domain.with_queries(jnp.array([[0.3], [0.8]]))
-    both = np.asarray(apply(operator, u, seen))
+    both = np.asarray(apply(operator, u, domain.with_queries(jnp.array([[0.3], [0.8]]))))
     np.testing.assert_allclose(both[:9], apply(operator, u[:9], domain), atol=1e-14)
-    points, weights = np.asarray(seen.points)[:10], np.append(domain.weights, 0.0)
-    split = ide.TokenDomain(jnp.asarray(points), jnp.asarray(weights))
-    alone = np.asarray(apply(operator, np.delete(u, 9, axis=0), split))
+    alone = apply(operator, np.delete(u, 9, axis=0), domain.with_queries(jnp.array([[0.8]])))
     np.testing.assert_allclose(both[10], alone[9], atol=1e-14)
 
 
 def test_a_cylinder_goes_around_along_one_axis():
     cylinder = ide.TokenDomain.periodic(4).product(ide.TokenDomain.midpoint(4))
     assert cylinder.period == (1.0, None)
-    apart = differences(cylinder, cylinder)
+
+    @jax.jit
+    def read(x):
+        near = ide.Neighborhood(0.8).indicator(x, x)[0]
+        bias = jax.grad(lambda x: ide.LinearBias(1).score_bias(x, x).sum())(x)
+        return differences(x, x)[0], near, bias.points
+
+    apart, near, slope = map(np.asarray, read(cylinder))
     # From the first point to the last: the shorter way around, and all of the other axis.
-    assert np.allclose(apart[0, 15], [0.25, -0.75])
+    assert np.allclose(apart[15], [0.25, -0.75])
+    assert near[[11, 12, 15]].tolist() == [False, True, True] and np.isfinite(slope).all()
 
 
 def test_padding_has_no_end():
-    domain = ide.TokenDomain.trapezoid(jnp.linspace(0, 1, 6))
-    padded = domain.padded(jnp.arange(6) < 4)
+    padded = ide.TokenDomain.trapezoid(jnp.linspace(0, 1, 6)).padded(jnp.arange(6) < 4)
     assert padded.end_weights[0, 4:].tolist() == padded.weights[4:].tolist() == [0, 0]

@@ -16,12 +16,9 @@ MAP = ("idempotent", "stays")
 CASES = [
     (ide.Free(), ()),
     (ide.Nonnegative(), ()),
-    (ide.Sphere(2.0, 0.5), ()),
     (ide.Sphere(GAIN, BIAS), ()),
     (ide.RMSSphere(GAIN), ()),
-    (ide.LayerNorm(2.0, 0.5, eps=0.0), ()),
     (ide.LayerNorm(GAIN, BIAS, eps=0.0), MAP),
-    (ide.RMSNorm(eps=0.0), ()),
     (ide.RMSNorm(GAIN, eps=0.0), MAP),
     (ide.Sphere(GAIN, domain=ide.FeatureDomain(4, "gauss_legendre")), ("nodal",)),
 ]
@@ -44,9 +41,7 @@ class Cube(ide.AbstractConstraint):
     way: str = eqx.field(static=True, default="right")
 
     def project(self, u):
-        r = self.radius.astype(u.dtype)
-        if self.way == "dtype":
-            r = self.radius.astype(jnp.float64)
+        r = self.radius.astype(jnp.float64 if self.way == "dtype" else u.dtype)
         if self.way == "gradient":
             r = jax.lax.stop_gradient(r)
         if self.way == "tokens":
@@ -58,19 +53,13 @@ class Cube(ide.AbstractConstraint):
 
     def tangent(self, u, du):
         inwards = jnp.where(u > 0, jnp.minimum(du, 0), jnp.maximum(du, 0))
-        on_set = du if self.way == "tangents" else inwards
-        far = jnp.where(abs(u) > self.radius, 0, on_set)
+        far = jnp.where(abs(u) > self.radius, 0, du if self.way == "tangents" else inwards)
         return jnp.where(abs(u) < self.radius, du, far)
 
     def residual(self, u):
         beyond = jnp.max(abs(u), axis=-1) - self.radius
-        if self.way == "off_set":
-            return 0 * beyond
+        beyond = 0 * beyond if self.way == "off_set" else beyond
         return beyond if self.way == "on_set" else jax.nn.relu(beyond)
-
-
-def test_one_of_your_own():
-    check_constraint(Cube(), 4)
 
 
 class Unscaled(ide.Sphere):
@@ -87,8 +76,9 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("way", WRONG)
-def test_a_wrong_one_is_noticed(way):
-    others = {"copies", "yaml", *WRONG} - {way}
-    with pytest.raises(AssertionError, match=f", {way}: "):
-        check_constraint(WRONG[way], 4, without=tuple(others))
+def test_one_of_your_own_is_right_and_wrong_ones_are_noticed():
+    check_constraint(Cube(), 4)
+    for way, constraint in WRONG.items():
+        others = {"copies", "yaml", *WRONG} - {way}
+        with pytest.raises(AssertionError, match=f", {way}: "):
+            check_constraint(constraint, 4, without=tuple(others))

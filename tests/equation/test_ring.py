@@ -13,22 +13,18 @@ from ide_transformer.equation import divided, on_devices
 
 
 @pytest.mark.heavy
-def test_a_ring_gives_the_integral_its_derivatives_and_a_memory_that_falls(monkeypatch):
-    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
+def test_a_ring_gives_the_integral_and_its_derivatives():
     command = [sys.executable, Path(__file__).parent / "on_ring.py"]
-    falls, differences = json.loads(run_apart(command).stdout.splitlines()[-1])
+    differences = json.loads(run_apart(command).stdout.splitlines()[-1])
     for region, (travels, difference) in differences.items():
         assert travels and difference < 1e-11, region
-    assert falls == pytest.approx(4, rel=0.2)
 
 
 def test_an_axis_that_devices_do_not_divide_stays_whole():
-    sizes = {"data": 2, "fsdp": 3, "tensor": 1, "sequence": 4}
-    names = ("samples", "tokens", "state_features")
-    everything = PartitionSpec(("data", "fsdp"), ("sequence",), None)
-    assert divided((12, 8, 5), names, sizes) == everything
+    sizes, names = dict(data=2, fsdp=3, tensor=1, sequence=4), ("samples", "tokens", "inner")
+    assert divided((12, 8, 5), names, sizes) == PartitionSpec(
+        ("data", "fsdp"), ("sequence",), None
+    )
     assert divided((8, 6, 5), names, sizes) == PartitionSpec(None, None, None)
-    inner = divided((4, 9, 8), ("layers", "features", "inner"), sizes)
-    assert inner == PartitionSpec(None, ("fsdp",), None)
     u = jax.ShapeDtypeStruct((2, 4, 8), float)
     assert "sharding" not in str(jax.make_jaxpr(on_devices)(u))
