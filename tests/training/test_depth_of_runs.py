@@ -23,7 +23,7 @@ DRAWN = {
     "optimizer": {"kind": "schedule_free", "schedule": "constant", "groups": {"control": 0.5}},
     "training": {
         "meshes": [{"horizon": 3}, {"intervals": 1, "solver": "heun", "after": 2}],
-        **{"average": 0.5, "accumulate": 2},
+        "average": 0.5,
     },
 }
 COARSE = {"intervals": 1, "tokens": 2}

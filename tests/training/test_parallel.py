@@ -64,7 +64,8 @@ def test_a_run_goes_on_with_other_devices(tmp_path):
     """With optimizers that keep other things of a weight, a batch in parts, and an average."""
     options = ["optimizer.kind=muon", "training.average=0.9", "training.accumulate=2"]
     options += ["optimizer.clip=0.1", "optimizer.groups={control: 0.5}"]
-    layouts = {"data": 2, "fsdp": 2, "tensor": 2}, {"data": 1}, {"data": 2, "fsdp": 2}
+    sizes = ((2, 2, 2), (1, 1, 1), (2, 2, 1))
+    layouts = (dict(zip(("data", "fsdp", "tensor"), x, strict=True)) for x in sizes)
     first, *others = map(overrides, layouts)
     eight, one, four = on_meshes(tmp_path, [[*options, *first], *others], "resume")
     assert len(eight["losses"]) == len(one["losses"]) == 6

@@ -102,7 +102,7 @@ def test_the_objective_has_what_is_read_out_after_each_layer(model):
 def steps(number, accumulate):
     """The state, the metrics and the weights of some steps of a tiny model."""
     model = stub.model_of(stub.config("model.operators=[feed_forward]"))
-    rule = optax.chain(optax.clip_by_global_norm(0.1), optax.adamw(1e-2))
+    rule = optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.1, momentum=0.9))
     state, static = training.initial_state(model, rule, jax.random.key(0), average=0.9)
     keys = {"accumulate": accumulate, "average": 0.9}
     take = training.make_train_step(rule, static, InstanceCrossEntropy(), **keys)
