@@ -11,6 +11,7 @@ import pytest
 from helpers import built, fast_first, largest, random_state
 
 import ide_transformer as ide
+from ide_transformer.equation import integrate
 from ide_transformer.equation.operators.quadrature.blocks import Blocks, Span, Stream
 from ide_transformer.equation.operators.quadrature.integrate import fused_mean, prepare
 from ide_transformer.equation.operators.quadrature.token_mean import token_mean
@@ -19,15 +20,16 @@ from ide_transformer.equation.operators.quadrature.token_mean import token_mean
 TOKENS = 23
 DOMAIN = ide.TokenDomain.uniform(TOKENS)
 CIRCLE = ide.TokenDomain.periodic(TOKENS, length=2.0)
-PAST, WINDOW, NEAR = ide.Volterra(), ide.Volterra(window=5), ide.Neighborhood(0.3)
+PAST, WINDOW = ide.Volterra(), ide.Volterra(window=5)
+NEAR, WIDE = ide.Neighborhood(0.3), ide.Neighborhood(3.5)
 # Some are zero; each query sees another one.
 WEIGHTS = np.where(np.arange(TOKENS) % 4 == 1, 0, 1 + np.arange(TOKENS) / 9)
 ENDS = np.where(np.arange(TOKENS) % 5 == 2, 0, 0.5 * WEIGHTS)
 
 
-def make_inputs(seed=0):
+def make_inputs(seed=0, tokens=TOKENS):
     draw = np.random.default_rng(seed).normal
-    return tuple(jnp.asarray(draw(size=(TOKENS, heads, 6))) for heads in (4, 2, 2))
+    return tuple(jnp.asarray(draw(size=(tokens, heads, 6))) for heads in (4, 2, 2))
 
 
 INPUTS = make_inputs()
@@ -112,8 +114,7 @@ def derivatives(f, *primals):
 
 
 # In each region, or with ends.
-OF_ALL = [("blocks", "ends"), ("stream", WINDOW), ("stream", "ends")]
-OF_ALL += [("blocks", ide.Neighborhood(3.5))]
+OF_ALL = [("blocks", "ends"), ("stream", WINDOW), ("stream", "ends"), ("blocks", WIDE)]
 
 
 @pytest.mark.parametrize(("kind", "region"), fast_first(1, OF_ALL))
@@ -175,12 +176,12 @@ def test_low_precision_accumulates_in_float32():
     assert largest(found, by_hand(INPUTS, PAST)) < 0.05
 
 
-def test_a_query_that_sees_nothing_gets_the_mean_of_all_values():
-    points = ide.TokenDomain(DOMAIN.points)
-    # The first two queries come before all points.
-    places = ide.TokenDomain(points.points - 2)
-    found = compiled("stream", *INPUTS, PAST, domain=points, places=places)
-    assert largest(found[:2, 0], np.mean(INPUTS[2][:, 0], axis=0)) < 1e-14
+@pytest.mark.parametrize("region, period", [(WINDOW, 0), (WIDE, 0), (WIDE, 130)])
+def test_blocks_of_many_points_of_which_some_are_not_seen(region, period):
+    inputs, points = make_inputs(tokens=130), ide.TokenDomain.uniform(130).points
+    domain = ide.TokenDomain(points, grid=(130,), period=(130.0,) if period else None)
+    found = jax.jit(lambda *x: integrate(*x, domain, domain, region))(*inputs)
+    assert largest(found, by_hand(inputs, region, period=period or np.inf)) < 1e-13
 
 
 @pytest.mark.parametrize(("kind", "times"), [(ide.Attention, 300), (ide.SinkhornAttention, 3)])
