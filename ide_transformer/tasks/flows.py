@@ -21,7 +21,7 @@ from ..equation import TokenDomain
 from ..errors import InputError, whole_file
 from ..models import Field, OperatorModel
 from ..packages import cache_folder, require
-from .losses import Batch, RelativeError, RolloutError
+from .losses import Batch, PushforwardError, RelativeError, RolloutError
 from .task import AbstractDataSet, checked_dataclass, one_number
 
 
@@ -254,6 +254,8 @@ class FlowMapTask(AbstractDataSet):
     - `held_out_samples`: those for validation, and as many for a test.
     - `unrolled`: with more than 1 the loss is that of so many steps, each from the outputs of
       the one before, see `RolloutError`; the targets are a list, the functions after each.
+    - `pushforward`: whether the gradient of each of them ends at its inputs, see
+      `PushforwardError`.
     """
 
     configurable: ClassVar[bool] = False
@@ -265,6 +267,7 @@ class FlowMapTask(AbstractDataSet):
     samples: PositiveInt
     held_out_samples: PositiveInt
     unrolled: PositiveInt = 1
+    pushforward: bool = False
 
     def __post_init__(self):
         held_out = self.held_out_samples
@@ -274,13 +277,15 @@ class FlowMapTask(AbstractDataSet):
                 f"unrolled={self.unrolled}: a random function gives {self.flow.pairs} pairs; "
                 "give at most as many."
             )
+        if self.pushforward and self.unrolled == 1:
+            raise InputError("pushforward=True: give unrolled, 2 or more steps in a row.")
         # One after the other, those of all samples; the last ones have no steps after them.
         self.data = {
             part: Functions(before[: len(before) - (self.unrolled - 1) * sizes[part]], after)
             for part, (before, after) in functions(self.flow, sizes, self.context).items()
         }
         if self.unrolled > 1:
-            self.loss = RolloutError()
+            self.loss = PushforwardError() if self.pushforward else RolloutError()
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -398,6 +403,7 @@ class Exponax(FlowMapTask):
     - `steps`, `points`: of the solution, in each `time` and along each axis. Where they do not
       resolve it `InputError` is raised.
     - `pairs`: the steps of each solution that are learned.
+    - `unrolled`, `pushforward`: how many in a row, and with which gradient.
     """
 
     configurable: ClassVar[bool] = True
@@ -417,6 +423,7 @@ class Exponax(FlowMapTask):
         samples: PositiveInt = 64,
         held_out_samples: PositiveInt = 16,
         unrolled: PositiveInt = 1,
+        pushforward: bool = False,
     ) -> FlowMapTask:
         flow = ExponaxFlow(
             time=time,
@@ -428,4 +435,4 @@ class Exponax(FlowMapTask):
             points=points,
             pairs=pairs,
         )
-        return cls(flow, context, samples, held_out_samples, unrolled)
+        return cls(flow, context, samples, held_out_samples, unrolled, pushforward)

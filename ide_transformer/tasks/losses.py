@@ -316,7 +316,23 @@ class RolloutError(RelativeError):
         inputs, losses = batch.inputs, []
         for target in batch.targets:
             loss, u = self.with_outputs(model, Batch(inputs, target), key, **options)
+            u = self.handed_on(u)
             inputs = inputs._replace(values=u) if isinstance(inputs, Field) else u
             losses.append(loss)
         mean = jax.tree.map(lambda *x: sum(x) / len(x), *losses)
         return mean._replace(field_evaluations=len(losses) * mean.field_evaluations)
+
+    def handed_on(self, outputs: Array) -> Array:
+        """Outputs of a step as inputs of the next one."""
+        return outputs
+
+
+class PushforwardError(RolloutError):
+    """The relative error of a map on its own outputs as in `RolloutError`, without the gradient
+    of earlier steps: each step learns to correct the errors of those before as if they were
+    noise of its inputs. Reference: Brandstetter et al., ICLR 2022, arXiv 2202.03376."""
+
+    label = "relative error of a roll-out without its gradient"
+
+    def handed_on(self, outputs: Array) -> Array:
+        return jax.lax.stop_gradient(outputs)

@@ -40,6 +40,7 @@ from .losses import (
     InstanceCrossEntropy,
     Loss,
     Mean,
+    PushforwardError,
     RelativeError,
     RolloutError,
     averaged,

@@ -53,41 +53,82 @@ def draw_predictions(
 
 
 def rollout_errors(
-    loaded: LoadedModel, times: int, samples: int = 8, path: str | Path | None = None
+    loaded: LoadedModel,
+    times: int,
+    samples: int = 8,
+    path: str | Path | None = None,
+    mesh: Mesh = Mesh(),
 ) -> list[dict[str, Any]]:
-    """The relative error of a learned flow map that is applied to its own outputs: a row for
-    each multiple of its time, with the error of what does not move.
+    """How far a learned flow map that is applied to its own outputs is from the flow, after
+    each multiple of its time. A row has
+
+    - `error`: the relative error, the mean over samples.
+    - `spectrum`: the relative error of the energy of the waves, `Σ_k |E_k - E'_k| / Σ_k E'_k`,
+      `E_k` the mean over samples of `|û_k|²`. In a chaotic flow, where states drift apart, it
+      says whether they are still like those of the flow.
+    - `unchanged`: the relative error of what does not move.
 
     **Arguments:**
 
     - `times`: how often it is applied.
     - `samples`: test functions.
-    - `path`: the PNG file for the last state of three of them, if wanted.
+    - `path`: the PNG file for three of them, if wanted: on a line over time, which goes down,
+      in the plane at the end.
+    - `mesh`: on which the model is solved, with other points for example.
 
     **Raises:** `InputError` for a run whose task is no flow map.
     """
-    task = evaluation_task(loaded)
-    model = _operator(loaded)
+    task = evaluation_task(loaded, None, mesh.tokens)
+    space = _operator(loaded).inputs
     if not isinstance(task, tasks.FlowMapTask):
         raise InputError(
             f"{loaded.path}: the outputs of {type(task).__name__} are not inputs for it; give "
             "a run of a flow map, such as data.name=navier_stokes."
         )
     truth = task.trajectory(times, samples).astype(np.float32)
-    found, rows, loss = truth[0], [], tasks.RelativeError()
-    for number in range(1, times + 1):
-        outputs = _outputs(loaded.model, task.function(found))
-        found = np.asarray(outputs).reshape(truth[0].shape)
-        errors = {
-            name: float(loss.measure(jnp.asarray(x), jnp.asarray(truth[number]))["loss"].value)
-            for name, x in (("error", found), ("unchanged", truth[0]))
-        }
-        rows.append({"time": number * task.flow.time, **errors})
+    model, found = model_on(loaded.model, mesh), [truth[0]]
+    for _ in range(times):
+        outputs = _outputs(model, task.function(found[-1]))
+        found.append(np.asarray(outputs).reshape(truth[0].shape))
+    rows, relative = [], tasks.RelativeError()
+    for number, (u, exact) in enumerate(zip(found[1:], truth[1:], strict=True), 1):
+        error, unchanged = (
+            float(relative.measure(jnp.asarray(x), jnp.asarray(exact))["loss"].value)
+            for x in (u, truth[0])
+        )
+        measured = {"error": error, "spectrum": _spectral(u, exact), "unchanged": unchanged}
+        rows.append({**mesh.described, "time": number * task.flow.time, **measured})
     check_finite(loaded, rows, "error")
     if path is not None:
-        points = model.inputs.points_of((task.context,) * task.flow.dimension).points
-        _draw(path, points, 3, truth[0], truth[-1], found)
+        points = space.points_of((task.context,) * task.flow.dimension).points
+        if task.flow.dimension > 1:
+            _draw(path, points, 3, truth[0], truth[-1], found[-1])
+        else:
+            _draw_in_time(path, points[:, 0], truth, np.stack(found))
     return rows
+
+
+def _spectral(u: np.ndarray, exact: np.ndarray) -> float:
+    """The relative error of the energy of the waves, over all axes but that of samples."""
+    axes = tuple(range(1, u.ndim))
+    energy, true = (np.mean(np.abs(np.fft.fftn(x, axes=axes)) ** 2, 0) for x in (u, exact))
+    return float(np.sum(np.abs(energy - true)) / np.sum(true))
+
+
+def _draw_in_time(
+    path: str | Path, x: np.ndarray, truth: np.ndarray, found: np.ndarray
+) -> None:
+    """Draws trajectories `[times, samples, points]` over space and time, at one size."""
+    from ..figures import plot_fields
+
+    time = np.linspace(0.0, np.ptp(x), len(truth))
+    points = np.stack(np.meshgrid(time, x, indexing="ij"), -1).reshape(-1, 2)
+    shown = {"truth": truth, "prediction": found, "error": found - truth}
+    rows = [
+        {name: states[:, sample].ravel() for name, states in shown.items()}
+        for sample in range(min(3, truth.shape[1]))
+    ]
+    plot_fields(Path(path), points, rows, axes=("time", "x"))
 
 
 def _draw(path: str | Path, points: Any, samples: int, *functions: np.ndarray) -> None:

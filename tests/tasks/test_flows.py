@@ -129,10 +129,21 @@ def test_a_roll_out_is_learned_through_its_steps(cache):
         modes=0,
     )
 
-    @jax.jit
-    def loss(velocity):
+    def at(velocity):
         changed = [velocity * jnp.ones(2), *[jnp.ones((1, 1))] * 2]
-        return task.loss(eqx.tree_at(weights, model, changed), batch).objective
+        return eqx.tree_at(weights, model, changed)
+
+    loss, pushforward = (
+        jax.jit(jax.value_and_grad(lambda v, of=of: of(at(v), batch).objective))
+        for of in (task.loss, tasks.PushforwardError())
+    )
+
+    @jax.jit
+    def one(inputs, target, velocity):
+        loss, outputs = tasks.RelativeError().with_outputs(
+            at(velocity), tasks.Batch(inputs, target)
+        )
+        return loss.objective, outputs
 
     def weights(model):
         linear = model.inputs.embedding, model.read_out.linear
@@ -140,7 +151,22 @@ def test_a_roll_out_is_learned_through_its_steps(cache):
 
     off = [np.linalg.norm((u - x).reshape(6, -1), axis=1) for x in carried]
     still = np.mean(off / np.linalg.norm(u.reshape(6, -1), axis=1))
-    assert loss(0.125) < 1e-5 and abs(loss(0.0) - still) < 1e-5
+    assert loss(0.125)[0] < 1e-5 and abs(loss(0.0)[0] - still) < 1e-5
+    slope = (loss(0.05 + 1e-5)[0] - loss(0.05 - 1e-5)[0]) / 2e-5
+    assert abs(loss(0.05)[1] - slope) < 1e-5
+    # Without the gradient of the steps before: those are made at 0.05, whatever the last is.
+    inputs, slopes = batch.inputs, []
+    for target in batch.targets:
+        once = [one(inputs, target, 0.05 + e) for e in (1e-5, -1e-5)]
+        slopes.append((once[0][0] - once[1][0]) / 2e-5)
+        inputs = task.function(one(inputs, target, 0.05)[1].reshape(functions(inputs).shape))
+    assert abs(slope / np.mean(slopes) - 1) > 0.1
+    assert abs(pushforward(0.05)[1] - np.mean(slopes)) < 1e-5
+
+
+def test_steps_that_are_not_there(cache):
+    with pytest.raises(ide.InputError, match="pushforward=True: give unrolled"):
+        tasks.Exponax.build(16, "Advection", pushforward=True)
 
 
 def test_they_are_solved_once_and_a_damaged_file_is_named(task, cache, monkeypatch):

@@ -53,6 +53,7 @@ def test_outputs_are_inputs_again(monkeypatch, drawn):
     assert [row["time"] for row in rows] == [0.5, 1.0, 1.5]
     np.testing.assert_allclose([row["error"] for row in rows], [0, 0, 0.5], atol=1e-6)
     np.testing.assert_allclose([row["unchanged"] for row in rows], [1, 3, 3], rtol=1e-5)
+    np.testing.assert_allclose([row["spectrum"] for row in rows], [0, 0, 0.75], atol=1e-6)
     ((_, points, samples),) = drawn
     np.testing.assert_allclose(samples[1]["prediction"], truth[1].ravel() / 8, rtol=1e-6)
     np.testing.assert_allclose(points[9], [1 / 8, 1 / 8])
