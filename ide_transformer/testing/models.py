@@ -1,7 +1,6 @@
 """Conformance of models."""
 
 import copy
-import functools as ft
 import io
 import pickle
 from collections.abc import Callable
@@ -35,8 +34,9 @@ def check_model(
     - `shape`: the state at depth 0 is `[..., tokens, features]`, with those of the inputs and
       of its domain, and outputs have the batch axes;
     - `finite`: all outputs are;
-    - `jit`: the compiled model gives the outputs of the model as it is called;
-    - `batch`: a sample has the outputs that it has alone;
+    - `batch`: other samples change nothing of the outputs of a sample;
+    - `jit`: a sample by itself, as the model is called, has the outputs that it has in a batch
+      of the compiled model;
     - `padding`: what stands there changes no other output;
     - `causal`: a later token changes no output before it;
     - `dropout`: where the model is random, a key changes the outputs;
@@ -58,9 +58,9 @@ def check_model(
       `lambda model: model.inputs.positions`.
     - `without`: names of properties that are not checked.
     """
-    trial = _Trial(model, inputs, fixed, compiled="jit" in without)
+    trial = _Trial(model, inputs, fixed)
     is_causal = isinstance(model.read_out, models.TokenLogits) if causal is None else causal
-    names = ["shape", "finite", "jit", "batch", "padding", *["causal"] * is_causal]
+    names = ["shape", "finite", "batch", "jit", "padding", *["causal"] * is_causal]
     for name in [*names, "dropout", "gradient", "mesh", "cache", "copies"]:
         if name not in without and (problem := getattr(trial, name)()):
             raise AssertionError(f"{name}: {problem}")
@@ -69,10 +69,8 @@ def check_model(
 class _Trial:
     """A model with its inputs; a method for each property returns what is wrong."""
 
-    def __init__(
-        self, model: Model, inputs: PyTree, fixed: Callable[[Any], PyTree], compiled: bool
-    ):
-        self.model, self.inputs, self.fixed, self.compiled = model, inputs, fixed, compiled
+    def __init__(self, model: Model, inputs: PyTree, fixed: Callable[[Any], PyTree]):
+        self.model, self.inputs, self.fixed = model, inputs, fixed
         weights = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
         self.rounding = max([float(jnp.finfo(x.dtype).eps) for x in weights], default=1e-16)
         self.close = 1e4 * self.rounding
@@ -116,28 +114,25 @@ class _Trial:
         finite = all(np.isfinite(x).all() for x in jax.tree.leaves(self.outputs))
         return "" if finite else "outputs are NaN or infinite"
 
-    @ft.cached_property
-    def sample(self) -> PyTree:
+    def batch(self) -> str:
         own = by_samples(self.inputs)
-        return jax.tree.map(lambda x, own: x[0] if own else x, self.inputs, own)
-
-    @ft.cached_property
-    def alone(self) -> PyTree:
-        call = eqx.filter_jit(self.model) if self.compiled else self.model
-        return call(self.sample)
+        copies = jax.tree.map(
+            lambda x, own: np.repeat(x[:1], len(x), 0) if own else x, self.inputs, own
+        )
+        first, others = (
+            jax.tree.map(lambda x: x[0], outputs)
+            for outputs in (self.outputs, self.evaluate(self.model, copies)[0])
+        )
+        change = self.change(first, others)
+        advice = "take no mean over samples"
+        return change and f"other samples change the outputs of the first {change}; {advice}"
 
     def jit(self) -> str:
-        # Without a difference in the batch there is none, which saves a program.
-        if not self.batch():
-            return ""
-        change = self.change(self.alone, eqx.filter_jit(self.model)(self.sample))
-        advice = "use arrays of JAX, and no state that changes from call to call"
-        return change and f"the compiled model gives other outputs {change}; {advice}"
-
-    def batch(self) -> str:
-        change = self.change(jax.tree.map(lambda x: x[0], self.outputs), self.alone)
-        advice = "count axes from the end, and take no mean over samples"
-        return change and f"a sample has other outputs alone than in a batch {change}; {advice}"
+        own = by_samples(self.inputs)
+        sample = jax.tree.map(lambda x, own: x[0] if own else x, self.inputs, own)
+        change = self.change(jax.tree.map(lambda x: x[0], self.outputs), self.model(sample))
+        advice = "count axes from the end, use arrays of JAX, and no state that changes"
+        return change and f"a sample by itself, not compiled, has others {change}; {advice}"
 
     def padding(self) -> str:
         parts = jax.tree.leaves(self.inputs, is_leaf=_has_padding)
