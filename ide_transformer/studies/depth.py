@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, PyTree
-from scipy import stats
 
 from .. import dynamics
 from ..errors import InputError
@@ -239,7 +238,8 @@ def compare_budgets(
 
 def _standard_error(values: np.ndarray) -> float | None:
     """The standard error of the mean of independent values; `None` for a single one."""
-    return float(stats.sem(values)) if len(values) > 1 else None
+    number = len(values)
+    return float(np.std(values, ddof=1) / np.sqrt(number)) if number > 1 else None
 
 
 def _text(steps: np.ndarray) -> str:
@@ -277,11 +277,13 @@ def rank_layers(columns: Columns, damage: np.ndarray) -> tuple[Rows, dict[str, f
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Spearman's rank correlation over the pairs that have both numbers; NaN where it is not
     defined."""
+    from scipy.stats import spearmanr  # it takes a second to import
+
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
-    found: Any = stats.spearmanr(x, y)
+    found: Any = spearmanr(x, y)
     return float(found.statistic)
 
 

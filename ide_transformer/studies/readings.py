@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy import stats
 
 from .. import dynamics
 from ..models import Model
@@ -55,8 +54,10 @@ class Pairs(NamedTuple):
         }
 
     def _correlation(self, groups: np.ndarray, units: np.ndarray) -> float:
+        from scipy.stats import rankdata
+
         drawn = (x[groups].mean(axis=0)[units] for x in (self.readings, self.outcomes))
-        ranks = np.stack([stats.rankdata(x) for x in drawn])
+        ranks = np.stack([rankdata(x) for x in drawn])
         with np.errstate(invalid="ignore"):
             return float(np.corrcoef(ranks)[0, 1])
 

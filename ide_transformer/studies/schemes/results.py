@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
+from scipy import special
 
 from .comparison import Rows
 
@@ -63,7 +63,8 @@ def paired_difference(
     mean, number = float(differences.mean()), len(differences)
     if number == 1:
         return mean, None
-    return mean, float(stats.t.ppf(0.975, number - 1) * stats.sem(differences))
+    quantile = special.stdtrit(number - 1, 0.975)
+    return mean, float(quantile * np.std(differences, ddof=1) / np.sqrt(number))
 
 
 def verdict(rows: Sequence[Mapping[str, Any]], reference: str) -> str:
