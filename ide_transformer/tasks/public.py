@@ -48,6 +48,7 @@ from .losses import (
 from .mazes import Maze
 from .points import BurgersInterval
 from .sequences import AbstractSequences, ListOps, PHop
+from .sudoku import Sudoku
 from .task import AbstractDrawn, AbstractTask, Part
 from .texts import read_text, shakespeare
 from .tokenizers import (

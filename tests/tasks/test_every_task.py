@@ -82,6 +82,7 @@ CASES = [
     (of("navier_stokes"), {"tokens": 4}),
     (of("p_hop", options={"alphabet": 6, "hops": 1}), {"shared": 0.1}),
     (of("parity", options={"lengths": [1, 6], "start": True}), {"shared": 1.0}),
+    (of("sudoku", {"options": {"modes": 1}}, {"side": 4, "givens": [5, 9]}), {"shared": 1.0}),
     (of("text", path="text.txt", **HALVES), {"tokens": 5}),
     (of("verses_en_es", {"context": 24}, path=".", vocabulary=270), {}),
     (of("word_problem", options={"lengths": [1, 8]}), {"shared": 0.1}),

@@ -1,0 +1,178 @@
+"""Sudoku: grids that are filled by what their rows, columns, and boxes lack."""
+
+import functools as ft
+import itertools as it
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+
+from ..arguments import PositiveInt
+from ..errors import InputError
+from ..models import OperatorModel
+from .losses import Batch, InstanceCrossEntropy
+from .task import AbstractDrawn, checked_dataclass
+
+
+# Rows and columns of a box, by the side.
+_BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
+# Grids from which all samples of a part are made, and the most trials for each of them.
+_GRIDS, _TRIALS = 512, 50
+
+
+@checked_dataclass
+class Sudoku(AbstractDrawn):
+    """A grid in which each row, column, and box has each digit once, to be filled from some
+    that are given, in the only way that there is.
+
+    `inputs: [samples, side, side, side + 1]`: for each cell 1 at its digit, at 0 where it is
+    empty, and 0 at the others. `targets: [samples, side²]`: the digits, row by row.
+
+    The fewer digits are given, the more have to be found one after another. Grids are drawn at
+    random, 512 for each part; samples are made from them by other digits, and other orders of
+    rows and columns that keep the boxes: of a grid with side 6 there are two million.
+
+    **Arguments:**
+
+    - `side`: 4 with boxes of 2 by 2, 6 with 2 by 3, or 9 with 3 by 3.
+    - `givens`: the least and the most digits that are given in training.
+    - `held_out_givens`: the same of the held-out samples; default: `givens`.
+
+    **Raises:** `InputError` for so few that grids with one way to fill them are rarely found.
+    """
+
+    model = OperatorModel
+    loss = InstanceCrossEntropy()
+    sized_by_context = False
+
+    side: Literal[4, 6, 9] = 6
+    givens: tuple[PositiveInt, PositiveInt] = (14, 20)
+    held_out_givens: tuple[PositiveInt, PositiveInt] | None = None
+
+    def __post_init__(self):
+        for name in ("givens", "held_out_givens"):
+            least, most = getattr(self, name) or self.givens
+            if not least <= most <= self.side**2:
+                raise InputError(
+                    f"{name}={[least, most]}: give the least and the most digits of "
+                    f"{self.side**2} cells."
+                )
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        return {"points": (self.side, self.side), "channels": self.side + 1}
+
+    @property
+    def tokens_per_sample(self) -> int:
+        return self.side**2
+
+    def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
+        least, most = (held_out and self.held_out_givens) or self.givens
+        digits, order = _grids(self.side, least, held_out)
+        chosen = random.integers(len(digits), size=number)
+        # The cells that are emptied last are given.
+        given = random.integers(least, most + 1, size=number)
+        ranks = np.argsort(order[chosen], axis=1).reshape(number, self.side, self.side)
+        inputs = np.empty((number, self.side, self.side), int)
+        targets = np.empty_like(inputs)
+        for sample, grid in enumerate(digits[chosen]):
+            relabelled = np.append(0, 1 + random.permutation(self.side))[grid]
+            cells = np.ix_(*(_shuffled(self.side, size, random) for size in _BOXES[self.side]))
+            targets[sample] = relabelled[cells]
+            shown = ranks[sample][cells] >= self.side**2 - given[sample]
+            inputs[sample] = np.where(shown, targets[sample], 0)
+        channels = np.eye(self.side + 1, dtype=np.float32)
+        return Batch(channels[inputs], targets.reshape(number, -1).astype(np.int32))
+
+
+def _shuffled(side: int, size: int, random: np.random.Generator) -> np.ndarray:
+    """An order of rows, or columns, in which those of a box stay together."""
+    boxes = random.permutation(side // size)
+    return np.concatenate([size * box + random.permutation(size) for box in boxes])
+
+
+@ft.lru_cache(maxsize=4)
+def _grids(side: int, least: int, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Full grids, `[grids, side, side]`, and for each the order in which its cells, row by row,
+    are emptied, the last `least` not at all."""
+    random = np.random.default_rng([side, least, held_out])
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    trials = 0
+    while len(found) < _GRIDS:
+        if trials == _TRIALS * (len(found) + 8):
+            raise InputError(
+                f"Sudoku: of {trials} random grids of side {side} {len(found)} can be filled "
+                f"in one way by {least} digits; give more."
+            )
+        trials += 1
+        grid = next(_fillings(np.zeros(side**2, int), side, random))
+        emptied, kept = _without(grid, side, least, random)
+        if len(kept) == least:
+            found.append((grid.reshape(side, side), np.array(emptied + kept)))
+    digits, order = map(np.stack, zip(*found, strict=True))
+    return digits, order
+
+
+def _without(
+    grid: np.ndarray, side: int, least: int, random: np.random.Generator
+) -> tuple[list[int], list[int]]:
+    """Cells of a full grid without which there is one way to fill it, one after another in a
+    random order, and the others, `least` or more."""
+    cells, emptied, kept = grid.copy(), [], []
+    for cell in random.permutation(side**2):
+        cells[cell] = 0
+        if len(emptied) + least < side**2 and len([*it.islice(_fillings(cells, side), 2)]) == 1:
+            emptied.append(cell)
+        else:
+            cells[cell] = grid[cell]
+            kept.append(cell)
+    return emptied, kept
+
+
+@ft.cache
+def _peers(side: int) -> list[list[int]]:
+    """For each cell the others in its row, column, or box."""
+    high, wide = _BOXES[side]
+    places = [divmod(cell, side) for cell in range(side**2)]
+    units = [(f"row {i}", f"column {j}", (i // high, j // wide)) for i, j in places]
+    return [
+        [
+            other
+            for other, theirs in enumerate(units)
+            if other != cell and set(own) & set(theirs)
+        ]
+        for cell, own in enumerate(units)
+    ]
+
+
+def _fillings(
+    cells: np.ndarray, side: int, random: np.random.Generator | None = None
+) -> Iterator[np.ndarray]:
+    """All ways to fill a grid, digits in a random order where there is a generator."""
+    peers, filled = _peers(side), [int(digit) for digit in cells]
+    every = 2 ** (side + 1) - 2  # a bit for each digit
+
+    def fill() -> Iterator[np.ndarray]:
+        least, chosen = side + 1, -1
+        for cell, digit in enumerate(filled):
+            if digit:
+                continue
+            free = every
+            for other in peers[cell]:
+                free &= ~(1 << filled[other])
+            if (number := free.bit_count()) < least:
+                least, chosen, left = number, cell, free
+            if number < 2:
+                break
+        if chosen < 0:
+            yield np.array(filled)
+            return
+        digits = [digit for digit in range(1, side + 1) if left >> digit & 1]
+        if random is not None:
+            random.shuffle(digits)
+        for digit in digits:
+            filled[chosen] = digit
+            yield from fill()
+        filled[chosen] = 0
+
+    yield from fill()
