@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -83,3 +84,41 @@ class Ahead(ide.AbstractOperator):
     def __call__(self, u, domain):
         rate = jnp.broadcast_to(self.rate, u.shape)
         return rate * (jnp.roll(u, -1, axis=-2) - u)
+
+
+class Letters(ide.AbstractInputs):
+    """Tokens as rows of a table, without positions."""
+
+    embedding: Array
+    context: int = eqx.field(static=True)
+
+    @classmethod
+    def build(cls, vocabulary: int, context: int, features: int, *, key):
+        return cls(0.1 * jax.random.normal(key, (vocabulary, features)), context)
+
+    @property
+    def vocabulary(self):
+        return self.embedding.shape[0]
+
+    @property
+    def features(self):
+        return self.embedding.shape[1]
+
+    @property
+    def domain(self):
+        return ide.TokenDomain.uniform(self.context)
+
+    def embed(self, inputs, *, key=None):
+        tokens = inputs.tokens if isinstance(inputs, ide.Text) else inputs
+        u = self.embedding[jnp.asarray(tokens)]
+        return ide.Embedded(u, ide.TokenDomain.uniform(u.shape[-2]))
+
+    def of_text(self, text):
+        return text.tokens
+
+
+class Doubled(ide.TokenLogits):
+    """Logits twice as large."""
+
+    def __call__(self, u, inputs):
+        return 2 * super().__call__(u, inputs)
