@@ -86,7 +86,8 @@ def rollout_errors(
             "a run of a flow map, such as data.name=navier_stokes."
         )
     truth = task.trajectory(times, samples).astype(np.float32)
-    model, found = model_on(loaded.model, mesh), [truth[0]]
+    model = model_on(loaded.model, mesh)
+    found: list[np.ndarray] = [truth[0]]
     for _ in range(times):
         outputs = _outputs(model, task.function(found[-1]))
         found.append(np.asarray(outputs).reshape(truth[0].shape))
