@@ -86,8 +86,7 @@ def rollout_errors(
             "a run of a flow map, such as data.name=navier_stokes."
         )
     truth = task.trajectory(times, samples).astype(np.float32)
-    model = model_on(loaded.model, mesh)
-    found: list[np.ndarray] = [truth[0]]
+    model, found = model_on(loaded.model, mesh), [truth[0]]
     for _ in range(times):
         outputs = _outputs(model, task.function(found[-1]))
         found.append(np.asarray(outputs).reshape(truth[0].shape))
@@ -105,7 +104,7 @@ def rollout_errors(
         if task.flow.dimension > 1:
             _draw(path, points, 3, truth[0], truth[-1], found[-1])
         else:
-            _draw_in_time(path, points[:, 0], truth, np.stack(found))
+            _draw_in_time(path, np.asarray(points)[:, 0], truth, np.stack(found))
     return rows
 
 
