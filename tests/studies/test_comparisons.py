@@ -13,10 +13,13 @@ from training.tiny_runs import TEXT, base
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.studies.schemes import budget
+from ide_transformer.studies.schemes.results import verdict
+from ide_transformer.studies.schemes.sweep import Sweep, Trial, tuned
 from ide_transformer.studies.schemes.training import TrainingComparison
 
 
-RATE, DRAW = "optimizer.learning_rate", TrainingComparison.draw
+RATE, DECAY = "optimizer.learning_rate", "optimizer.weight_decay"
+DRAW = TrainingComparison.draw
 RECIPES = {
     "mode": "train",
     "base": "base.yaml",
@@ -69,6 +72,53 @@ def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, th
     refused = pytest.raises(ide.InputError, match="another process makes this comparison")
     with filelock.FileLock(there / "lock"), refused:
         compare(RECIPES)
+
+
+def test_intervals_say_what_may_be_concluded():
+    found = (("a", 0.2), ("b", -0.2), ("c", 0.05))
+    differing = [{"scheme": x, "difference": d, "half_width": 0.1} for x, d in found]
+    said = "By the 95 % intervals, above r: a; lower than r: b; not told apart from r: c. "
+    assert verdict([*differing, {"scheme": "r", "half_width": None}], "r") == said
+
+
+@pytest.mark.parametrize(
+    ("keys", "extend", "best", "most", "tried", "chosen", "at_edge"),
+    [
+        ({RATE: [1.0, 2.0, 4.0]}, 2, (2.0,), 99, 3, (2.0,), []),
+        ({RATE: [1.0, 2.0, 4.0]}, 2, (8.0,), 99, 5, (8.0,), []),
+        ({RATE: [1.0, 2.0, 4.0]}, 2, (100.0,), 99, 5, (16.0,), [RATE]),
+        # As far as a run can have them.
+        ({RATE: [1.0, 2.0, 4.0]}, 3, (100.0,), 10, 4, (8.0,), [RATE]),
+        # Several keys are combined and extended each.
+        ({RATE: [1.0, 2.0, 4.0], DECAY: [1.0, 3.0]}, 1, (2, 9), 99, 9, (2.0, 9.0), [DECAY]),
+    ],
+)
+def test_values_go_on_where_the_best_is_at_the_edge(
+    keys, extend, best, most, tried, chosen, at_edge
+):
+    made = []
+
+    def measured(trial):
+        made.append(trial.values)
+        return sum(abs(math.log(x / y)) for x, y in zip(trial.values, best, strict=True))
+
+    sweep = Sweep(keys=keys, extend=extend)
+    found = tuned("scheme", sweep, 3, measured, lambda trial: sum(trial.values) < most)
+    assert found.best == Trial("scheme", chosen, 3) and found.at_edge == at_edge
+    assert len(made) == len(set(made)) == tried
+
+
+def test_each_scheme_is_trained_within_each_budget(compare, runs, monkeypatch):
+    monkeypatch.setattr(TrainingComparison, "draw", DRAW)
+    runs.loss = lambda config: 3 - config.training.steps / 24 - config.training.seed
+    report = compare(RECIPES, budget={"amount": [24, 12]}, seeds=[0, 1], recipes={})
+    rows = {row["scheme"]: row for row in report.rows}
+    assert {name: (row["steps"], row["difference"]) for name, row in rows.items()} == {
+        "ordinary, 24 steps": (24, None),
+        "heun, 24 steps": (24, 0.0),
+        "ordinary, 12 steps": (12, 0.5),
+        "heun, 12 steps": (12, 0.5),
+    }
 
 
 SWEEP = {
