@@ -8,6 +8,7 @@ import pytest
 
 from ide_transformer import figures
 from ide_transformer.reporting import Report, show_table, write_json, write_report
+from ide_transformer.training.metrics import TrainingProgress
 
 
 def test_a_report_says_the_same_in_every_form(tmp_path, capsys):
@@ -41,6 +42,12 @@ def test_numbers_of_numpy_and_such_that_are_not_finite_are_written(tmp_path):
     written = json.loads((tmp_path / "row.json").read_text(), parse_constant=pytest.fail)
     expected = {"on": True, "loss": pytest.approx(1.2345679), "failed": None, "all": [None, 2]}
     assert written == expected
+
+
+def test_a_line_beside_the_progress_is_said_as_it_is(capsys):
+    with TrainingProgress(1, 0) as progress:
+        progress.say("[/tmp/x] [bold]")
+    assert capsys.readouterr().out == "[/tmp/x] [bold]\n"
 
 
 LONG, FIELD = Report("a", "b", [{"a": 1}] * 2000), {"a": np.ones(2)}

@@ -1,6 +1,7 @@
 """Each optimizer against its formula in NumPy, schedules, groups, and the range test."""
 
 import functools as ft
+import json
 from typing import Any
 
 import equinox as eqx
@@ -183,3 +184,31 @@ def test_the_suggestion_is_four_times_the_rate_of_the_fastest_fall():
     assert found.jump == rates[100] and "jumped at 1.0e-03 already" in found.text
     rising = range_test._suggested(rates.tolist(), np.linspace(1, 2, 200).tolist())
     assert rising.suggestion is None
+
+
+@pytest.mark.heavy
+def test_a_range_test_stops_where_the_loss_explodes(tmp_path, monkeypatch):
+    real, steps = range_test.make_train_step, []
+
+    def exploding(*arguments, **keys):
+        """The step, with a loss that explodes at a rate of about 0.03."""
+        step = real(*arguments, **keys)
+
+        def take(state, batch):
+            state, metrics = step(state, batch)
+            steps.append(float(metrics["update_norm"]))
+            loss = metrics["loss"] * (100.0 if len(steps) > 30 else 1.0)
+            return state, metrics | {"loss": loss}
+
+        return take
+
+    monkeypatch.setattr(range_test, "make_train_step", exploding)
+    lion = stub.config(optimizer={"kind": "lion"})
+    found = range_test.find_learning_rate(lion, steps=40, folder=tmp_path)
+    assert 30 < len(steps) < 34 and len(found.losses) == len(found.rates) == len(steps)
+    # Updates of Lion are a sign times the rate.
+    np.testing.assert_allclose(steps[20] / steps[0], found.rates[20] / found.rates[0], rtol=0.1)
+    np.testing.assert_allclose(found.rates[20], 1e-6 * 1e6 ** (20 / 39), rtol=1e-6)
+    written = json.loads((tmp_path / "learning_rate.json").read_text())
+    assert written["rates"] == found.rates and written["suggestion"] == found.suggestion
+    assert (tmp_path / "learning_rate.png").exists()
