@@ -37,7 +37,7 @@ _BESIDE = {
 }
 _NOT_BESIDE = {
     "exit": ("layers", "rollout", "pictures", "sentences"),
-    "rollout": ("text", "samples", "sentences"),
+    "rollout": ("text", "samples", "layers", "sentences"),
     "sentences": ("text", "samples", "part", "mesh", "pictures"),
 }
 # By column of a figure, what it is; they are chosen, or follow from the choice, and are no
@@ -147,8 +147,10 @@ def run(options: argparse.Namespace) -> None:
         results = _similarities(loaded, options.sentences)
     elif options.rollout is not None:
         for mesh in meshes or [Mesh()]:
-            rows = training.rollout_errors(loaded, options.rollout, 8, options.pictures, mesh)
-            curves[", ".join(f"{n}={x}" for n, x in mesh.described.items()) or "error"] = rows
+            name = ", ".join(f"{key}={x}" for key, x in mesh.described.items()) or "error"
+            curves[name] = training.rollout_errors(
+                loaded, options.rollout, path=options.pictures, mesh=mesh
+            )
         results = [row for rows in curves.values() for row in rows]
         show_table(results, _ROLLOUT)
     elif options.exit is not None:

@@ -192,12 +192,14 @@ def _in_plane(
             figure.colorbar(drawn, ax=axes, shrink=0.85)
             axes.set(xticks=[], yticks=[], aspect="equal")
             axes.spines[:].set_visible(False)
-            axes.set(ylabel=f"← {names[0]}" if names[0] and axes in grid[:, 0] else "")
-            axes.set(xlabel=names[1] if axes in grid[-1] else "")
             if axes in grid[0]:
                 axes.set_title(literal(title))
             if title == "error":
                 axes.set_title(f"error{_relative(row)}")
+    for axes in grid[:, 0] if names[0] else ():
+        axes.set_ylabel(f"← {names[0]}")
+    for axes in grid[-1]:
+        axes.set_xlabel(names[1])
     return figure
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from .. import dynamics
 from ..models import Model
+from .depth import spearman
 from .depth_problem import Problem
 
 
@@ -54,12 +55,8 @@ class Pairs(NamedTuple):
         }
 
     def _correlation(self, groups: np.ndarray, units: np.ndarray) -> float:
-        from scipy.stats import rankdata
-
-        drawn = (x[groups].mean(axis=0)[units] for x in (self.readings, self.outcomes))
-        ranks = np.stack([rankdata(x) for x in drawn])
-        with np.errstate(invalid="ignore"):
-            return float(np.corrcoef(ranks)[0, 1])
+        both = self.readings, self.outcomes
+        return spearman(*(x[groups].mean(axis=0)[units] for x in both))
 
 
 def compare_readings(

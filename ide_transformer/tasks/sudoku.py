@@ -29,8 +29,9 @@ class Sudoku(AbstractDrawn):
     empty, and 0 at the others. `targets: [samples, side²]`: the digits, row by row.
 
     The fewer digits are given, the more have to be found one after another. Grids are drawn at
-    random, 512 for each part; samples are made from them by other digits, and other orders of
-    rows and columns that keep the boxes: of a grid with side 6 there are two million.
+    random, 512 for training and 512 for all held-out samples, which are made from them by other
+    digits, and other orders of rows and columns that keep the boxes: of a grid with side 6
+    there are two million.
 
     **Arguments:**
 
@@ -70,7 +71,7 @@ class Sudoku(AbstractDrawn):
         least, most = (held_out and self.held_out_givens) or self.givens
         digits, order = _grids(self.side, least, held_out)
         chosen = random.integers(len(digits), size=number)
-        # The cells that are emptied last are given.
+        # The last cells of an order are given.
         given = random.integers(least, most + 1, size=number)
         ranks = np.argsort(order[chosen], axis=1).reshape(number, self.side, self.side)
         inputs = np.empty((number, self.side, self.side), int)

@@ -48,8 +48,8 @@ def draw_predictions(
         points = batch.inputs.domain.points
     outputs = np.asarray(_outputs(model_on(loaded.model, mesh), batch.inputs))
     given = batch.inputs, batch.targets
-    functions = (np.asarray(x.values if isinstance(x, Field) else x) for x in given)
-    _draw(path, points, samples, *functions, outputs)
+    inputs, truth = (np.asarray(x.values if isinstance(x, Field) else x) for x in given)
+    _draw(path, points, samples, truth, outputs, input=inputs)
 
 
 def rollout_errors(
@@ -59,8 +59,8 @@ def rollout_errors(
     path: str | Path | None = None,
     mesh: Mesh = Mesh(),
 ) -> list[dict[str, Any]]:
-    """How far a learned flow map that is applied to its own outputs is from the flow, after
-    each multiple of its time. A row has
+    """The errors of a learned flow map that is applied to its own outputs, after each multiple
+    of its time. A row has
 
     - `error`: the relative error, the mean over samples.
     - `spectrum`: the relative error of the energy of the waves, `Σ_k |E_k - E'_k| / Σ_k E'_k`,
@@ -102,9 +102,13 @@ def rollout_errors(
     if path is not None:
         points = space.points_of((task.context,) * task.flow.dimension).points
         if task.flow.dimension > 1:
-            _draw(path, points, 3, truth[0], truth[-1], found[-1])
+            _draw(path, points, 3, truth[-1], found[-1], input=truth[0])
         else:
-            _draw_in_time(path, np.asarray(points)[:, 0], truth, np.stack(found))
+            x = np.asarray(points)[:, 0]
+            # Time is drawn as long as space.
+            both = np.meshgrid(np.linspace(0.0, np.ptp(x), len(truth)), x, indexing="ij")
+            truth, reached = (np.moveaxis(x, 1, 0) for x in (truth, np.stack(found)))
+            _draw(path, np.stack(both, -1).reshape(-1, 2), 3, truth, reached, ("time", "x"))
     return rows
 
 
@@ -115,31 +119,24 @@ def _spectral(u: np.ndarray, exact: np.ndarray) -> float:
     return float(np.sum(np.abs(energy - true)) / np.sum(true))
 
 
-def _draw_in_time(
-    path: str | Path, x: np.ndarray, truth: np.ndarray, found: np.ndarray
+def _draw(
+    path: str | Path,
+    points: Any,
+    samples: int,
+    truth: np.ndarray,
+    found: np.ndarray,
+    axes: tuple[str, str] = ("", ""),
+    **others: np.ndarray,
 ) -> None:
-    """Draws trajectories `[times, samples, points]` over space and time, at one size."""
+    """Draws the truth and the predictions of the first samples beside others, each `[samples,
+    …]`."""
     from ..figures import plot_fields
 
-    time = np.linspace(0.0, np.ptp(x), len(truth))
-    points = np.stack(np.meshgrid(time, x, indexing="ij"), -1).reshape(-1, 2)
-    shown = {"truth": truth, "prediction": found, "error": found - truth}
-    rows = [
-        {name: states[:, sample].ravel() for name, states in shown.items()}
-        for sample in range(min(3, truth.shape[1]))
-    ]
-    plot_fields(Path(path), points, rows, axes=("time", "x"))
-
-
-def _draw(path: str | Path, points: Any, samples: int, *functions: np.ndarray) -> None:
-    """Draws the inputs, the truth and the predictions of the first samples."""
-    from ..figures import plot_fields
-
-    rows = [
-        {"input": given, "truth": truth, "prediction": found, "error": found - truth}
-        for given, truth, found in zip(*(x.reshape(len(x), -1) for x in functions), strict=True)
-    ]
-    plot_fields(Path(path), np.asarray(points), rows[:samples])
+    given = {**others, "truth": truth, "prediction": found}
+    shown = {name: functions.reshape(len(truth), -1) for name, functions in given.items()}
+    shown["error"] = shown["prediction"] - shown["truth"]
+    rows = [{name: x[n] for name, x in shown.items()} for n in range(min(samples, len(truth)))]
+    plot_fields(Path(path), np.asarray(points), rows, axes=axes)
 
 
 def _operator(loaded: LoadedModel) -> Model[models.FunctionInputs, models.FunctionValues]:

@@ -51,6 +51,7 @@ def test_options_that_say_nothing_are_refused(capsys):
             "evaluate none --text a.txt data.options.points=3",
             "points=3 cannot be combined with",
         ),
+        ("evaluate none --rollout 4 --mesh intervals=2 --layers first", "--layers cannot be"),
         ("train coarse_first --plan evals=12", "write evaluations=12000, seconds=300 or"),
         ("resolution --random 1 --scheme etdab2", "--scheme etdab2: it cannot solve"),
         ("convergence --scheme paper_splitting --constraint free", "None of these schemes can"),

@@ -15,14 +15,14 @@ ORDERS = {"midpoint": 2, "trapezoid": 2, "simpson": 4}
 
 
 def on_grid(rule, n):
-    """Of n cells, clustered where the rule takes points."""
+    """A domain of n cells, clustered where the rule takes points."""
     s = np.linspace(0, 1, n + 1)
     points = jnp.asarray(s + np.sin(2 * np.pi * s) / 8)
     return made(getattr(ide.TokenDomain, rule), n if rule == "midpoint" else points)
 
 
 def integral(domain):
-    """Of `exp(x + y/2)`, y a second coordinate where there is one."""
+    """The integral of `exp(x + y/2)`, y a second coordinate where there is one."""
     x = np.asarray(domain.points) @ np.array([1, 0.5])[: domain.dimension]
     weights = np.asarray(domain.weights) if domain.weights is not None else 1 / len(x)
     return np.sum(weights * np.exp(x))

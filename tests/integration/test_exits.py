@@ -77,7 +77,7 @@ def test_tokens_stop_as_in_a_march_in_numpy(order, stops):
 
 
 def test_a_token_that_has_stopped_stays_at_every_stage():
-    """Of two steps in each interval; the others see it where it is, so that a token alone is
+    """With two steps in each interval; the others see it where it is, so that a token alone is
     as one that all others wait for."""
     operators = (*map(Mixing, map(jnp.asarray, matrices(2))), ide.Damping(jnp.full(WIDTH, 0.3)))
     equation = ide.Equation(ide.Tied(operators, 3), ide.Sphere(), DOMAIN)
@@ -152,7 +152,7 @@ def estimated(states, end):
 
 
 def test_the_estimate_tends_to_the_effect_of_the_steps_that_are_left():
-    """Of three steps left, on a smooth path. The effect is of order 2 (q + 1), since a
+    """With three steps left, on a smooth path. The effect is of order 2 (q + 1), since a
     divergence is quadratic; the estimate is right but for a part that halves with the step."""
     start, way, bend = np.random.default_rng(0).normal(size=(3, 2, TOKENS, WIDTH))
     effects, errors = [], []

@@ -32,7 +32,7 @@ def on(*operators, intervals, length=1.0):
 
 
 def test_by_hand_on_layers():
-    """Of schemes without an end-point stage; the others read the next layer there."""
+    """With a scheme that has no end-point stage; the others read the next layer there."""
     by_hand = eqx.filter_jit(diffrax.diffeqsolve)
     found = by_hand(EQUATION.terms, ide.LieTrotter(), 0.0, 3.0, 1.0, U0).ys[0]
     assert largest(ide.solve(EQUATION, U0, solver=ide.LieTrotter()).u1, found) < 1e-13

@@ -215,7 +215,7 @@ def saved_tokenizer(folder, content):
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory):
-    """What a first checkpoint costs is not the price of an attack."""
+    """Loads a sound checkpoint first, whose cost is not that of an attack."""
     load_pretrained(changed_copy(tmp_path_factory.mktemp("sound"), "llama"))
 
 

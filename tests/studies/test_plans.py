@@ -1,5 +1,5 @@
-"""What a comparison runs: the steps of its budget, the values of its sweep, and what it refuses
-before anything is measured or written."""
+"""The runs of a comparison: the steps of its budget, the values of its sweep, and what it
+refuses before anything is measured or written."""
 
 import math
 

@@ -70,7 +70,7 @@ def test_a_run_on_several_meshes_goes_on_to_the_same_bits(drawn, tmp_path):
 
 
 def test_the_weights_that_are_evaluated(drawn, monkeypatch):
-    """Of schedule-free training the mean, and the moving average beside it."""
+    """Schedule-free training has the mean, and the moving average beside it."""
     summary = drawn.load_summary()
     for which, suffix in (("trained", ""), ("average", "_of_average")):
         loss = training.evaluate_loss(training.load_model(drawn.path, weights=which))["loss"]

@@ -22,7 +22,7 @@ from ide_transformer.training import predictions
 def drawn(monkeypatch):
     """The arguments of the figures; the outputs of all models are half of their inputs."""
     found = []
-    monkeypatch.setattr(figures, "plot_fields", lambda *arguments: found.append(arguments))
+    monkeypatch.setattr(figures, "plot_fields", lambda *arguments, **_: found.append(arguments))
     monkeypatch.setattr(predictions, "_outputs", lambda _, x: getattr(x, "values", x) / 2)
     return found
 
@@ -43,7 +43,7 @@ def loaded(monkeypatch, task, points):
 
 
 def test_outputs_are_inputs_again(monkeypatch, drawn):
-    """Of a flow that halves its functions nothing is off; of one that does not, all is."""
+    """A flow that halves its functions has no error; one that keeps them has all of it."""
     truth = np.random.default_rng(0).normal(size=(2, 8, 8))
     path = np.stack([truth, truth / 2, truth / 4, truth / 4])
     task = object.__new__(tasks.FlowMapTask)
