@@ -1,9 +1,12 @@
 """Error budgets: of known errors, against what is measured, of a run, and of every kind of
 scheme."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import layered_models
@@ -14,8 +17,10 @@ from helpers import built
 import ide_transformer as ide
 from ide_transformer.dynamics import FunctionSolve, refinements
 from ide_transformer.solvers import inconsistent, with_sub_solver
+from ide_transformer.studies import resolution
 from ide_transformer.studies.convergence import schemes
-from ide_transformer.studies.resolution import random_problem, tried_budget
+from ide_transformer.studies.resolution import random_problem, refinement_errors, tried_budget
+from ide_transformer.training import LoadedModel
 
 
 class Known(FunctionSolve):
@@ -23,6 +28,8 @@ class Known(FunctionSolve):
     refinement of a splitting or the depth, and divided by four by those of a grid."""
 
     domain, has_functions, splits, cost = None, True, True, 1.0
+    model, inputs = property(lambda _: layered_models.model_of()), property(lambda _: wave)
+    tokens = None
     EXACT = np.array([2.0, 0.0, 0.0])
     ERRORS: ClassVar = {
         "tokens": (np.array([0.1, 0.2, 0.0]), 1 / 4),
@@ -44,7 +51,7 @@ class Known(FunctionSolve):
         return Known(depth=np.inf)
 
     def exact(self):
-        return Known(depth=np.inf, splitting=np.inf)
+        return Known(**self.levels | dict(depth=np.inf, splitting=np.inf))
 
     def described(self, resolution):
         return resolution
@@ -56,7 +63,7 @@ class Known(FunctionSolve):
 
 def test_a_budget_of_known_errors(monkeypatch):
     monkeypatch.setattr(FunctionSolve, "of", lambda *_: Known())
-    budget = ide.error_budget(layered_models.model_of(), lambda points: points)
+    budget = ide.error_budget(Known().model, wave)
     whole, exact = sum(e for e, _ in Known.ERRORS.values()), np.linalg.norm(Known.EXACT)
     size = np.linalg.norm(whole)
     assert budget.total == pytest.approx(size / exact)
@@ -69,6 +76,58 @@ def test_a_budget_of_known_errors(monkeypatch):
         assert found == (name, cost, *map(pytest.approx, (own / exact, share / exact, left)))
         gains[name] = (budget.total - left) / (cost - 1)
     assert budget.cheapest.resolution == max(gains, key=gains.get)
+
+
+def test_studies_of_known_errors(monkeypatch):
+    """The errors of refinements, against the finest, and the orders that they show; a budget
+    and what its refinements leave, against a reference that is exact in depth."""
+    rows = refinement_errors(Known())
+    for name, (error, rate) in [*Known.ERRORS.items()][:3]:
+        finest = np.linalg.norm(Known().finer(name, 16).outputs(None))
+        found = [row for row in rows if row["resolution"] == name]
+        for level, row in enumerate(found):
+            off = np.linalg.norm(error * (rate**level - rate**4)) / finest
+            assert (row["error"], row["cost"]) == (pytest.approx(off), 2**level)
+        orders = [row["order"] for row in found]
+        assert orders == [None, None, pytest.approx(-np.log2(rate))] and len(found) == 3
+
+    monkeypatch.setattr(FunctionSolve, "of", lambda *_: Known())
+    row = tried_budget(Known()).row
+    true = Known.EXACT + sum(Known.ERRORS[x][0] / 4**3 for x in ("tokens", "features"))
+
+    def off(**levels):
+        return np.linalg.norm(Known(**levels).outputs(None) - true) / np.linalg.norm(true)
+
+    assert row["measured"] == pytest.approx(off())
+    gains = {
+        x: (off() - off(**{x: 1})) / (1 if x != "splitting" else 0.5) for x in Known.ERRORS
+    }
+    assert row["cheapest"] == max(gains, key=gains.get)
+    budget = ide.error_budget(Known().model, wave)
+    assert row["named"] == budget.cheapest.resolution and row["sum"] == budget.total
+    assert [row[part.resolution] for part in budget.parts] == [x.share for x in budget.parts]
+
+
+def test_the_functions_of_a_run_at_any_points(monkeypatch):
+    """Cubic interpolation of cubic polynomials is exact, in float64."""
+    coefficients = np.random.default_rng(0).normal(size=(3, 4))
+    model = model_of(diffrax.Euler(), attention=False)
+    at = np.asarray(model.inputs.points_of(POINTS).points)[:, 0]
+    values = (coefficients @ np.vander(at, 4).T).astype(np.float32)
+    task = SimpleNamespace(held_out=lambda *_: iter([SimpleNamespace(inputs=values)]))
+    monkeypatch.setattr(resolution, "evaluation_task", lambda loaded: task)
+    narrow = jax.tree.map(
+        lambda x: np.asarray(x, np.float32) if eqx.is_inexact_array(x) else x, model
+    )
+    solve = resolution.problem_of(LoadedModel(narrow, None, Path("run")), samples=3)
+    points = np.linspace(0.1, 0.9, 7)
+    expected = coefficients @ np.vander(points, 4).T
+    np.testing.assert_allclose(solve.inputs(points[:, None]), expected, atol=1e-5)
+    weights = jax.tree.leaves(eqx.filter(solve.model, eqx.is_inexact_array))
+    assert {x.dtype for x in weights} == {np.dtype(float)} and solve.tokens == POINTS
+    other = LoadedModel(layered_models.model_of(), None, Path("run"))
+    with pytest.raises(ide.InputError, match="run holds a Model, which does not map functions"):
+        resolution.problem_of(other)
 
 
 @pytest.mark.long

@@ -1,11 +1,13 @@
 """For each public class and function: arguments that are right, and a use of the result."""
 
+import functools as ft
 import inspect
 import operator as op
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from misuse import values as right
@@ -159,9 +161,17 @@ def recipe(name, call):
     return Recipe(call, given, use_of(name))
 
 
-DENSE = ide.solve(right.EQUATION, right.U0, solver=ide.RK4(), saveat=diffrax.SaveAt(dense=True))
+@ft.cache
+def dense():
+    with jax.ensure_compile_time_eval():
+        saved = dict(solver=ide.RK4(), saveat=diffrax.SaveAt(dense=True))
+        return eqx.filter_jit(lambda: ide.solve(right.EQUATION, right.U0, **saved))()
+
+
 RECIPES = {name: recipe(name, op.attrgetter(name)(ide)) for name in public_calls()}
-RECIPES["Solution.evaluate"] = Recipe(DENSE.evaluate, {"t": 0.5}, lambda state: state)
+RECIPES["Solution.evaluate"] = Recipe(
+    lambda t: dense().evaluate(t), {"t": 0.5}, lambda state: state
+)
 OPERATORS = {
     name: recipe
     for name, recipe in RECIPES.items()

@@ -12,14 +12,26 @@ from helpers import built, drawn
 import ide_transformer as ide
 
 
-KEY = jax.random.key(0)
+KEY = jax.random.wrap_key_data(np.zeros(2, np.uint32))
 WIDTH, TOKENS, VOCABULARY, CONTEXT = 4, 3, 7, 5
 DOMAIN = ide.TokenDomain.uniform(TOKENS)
 U0 = drawn((TOKENS, WIDTH), seed=0)
-TEXT = jnp.array([1, 2, 3])
+TEXT = jax.device_put(np.array([1, 2, 3], np.int32))
 SOUND = np.ones((2, 2 * TOKENS), np.float32)
 IMAGE = np.ones((2, 2, 1), np.float32)
 FUNCTION = np.ones((TOKENS, 2), np.float32)
+
+
+def ones(*shape):
+    """NumPy makes arrays, which compiles nothing."""
+    return jax.device_put(np.ones(shape))
+
+
+def zeros(*shape):
+    return jax.device_put(np.zeros(shape))
+
+
+LINE = jax.device_put(np.linspace(0, 1, TOKENS))
 
 
 def block(key):
@@ -74,13 +86,13 @@ CONVOLUTIONS = dict(
     second_convolution=built(lambda: ide.TokenConvolution(WIDTH, WIDTH, stride=2, key=KEY)),
 )
 MODEL, DECODER = language_model(), language_model(LISTENING)
-OF_FUNCTIONS = ide.OperatorModel(
-    TOKENS, WIDTH, **parts(SEEING_ALL), modes=1, grid="midpoint", std=0.1, key=KEY
+OF_FUNCTIONS = built(
+    lambda: ide.OperatorModel(
+        TOKENS, WIDTH, **parts(SEEING_ALL), modes=1, grid="midpoint", key=KEY
+    )
 )
-TEXT_ENCODER = ide.TextEncoder(jnp.ones((VOCABULARY, WIDTH)), **parts(), context=CONTEXT)
-SPEECH_ENCODER = ide.SpeechEncoder(
-    **CONVOLUTIONS, positions=jnp.zeros((TOKENS, WIDTH)), **parts()
-)
+TEXT_ENCODER = ide.TextEncoder(ones(VOCABULARY, WIDTH), **parts(), context=CONTEXT)
+SPEECH_ENCODER = ide.SpeechEncoder(**CONVOLUTIONS, positions=zeros(TOKENS, WIDTH), **parts())
 LISTENER = ide.EncoderDecoder(SPEECH_ENCODER, DECODER)
 STAGES = image_stage(1), image_stage(WIDTH)
 STATE_MODEL = ide.StateModel(ide.TokenDomain.uniform(4), WIDTH, **parts(SEEING_ALL))
@@ -124,23 +136,23 @@ VALUES |= dict(domain=DOMAIN, equation=EQUATION, gradient=ide.Direct(), model=MO
 VALUES |= dict(encoder=SPEECH_ENCODER, levels=(STATE_MODEL, STATE_MODEL))
 VALUES |= dict(solver=ide.RK4(), sub_solver=diffrax.Euler(), space=SPACE, lift=linear(WIDTH))
 VALUES |= dict(classifier=linear(WIDTH, 3), classifiers=(linear(WIDTH, 3),))
-VALUES |= dict(pooler=linear(WIDTH, 2), prefix=(jnp.zeros(WIDTH),))
-VALUES |= dict(given=jnp.ones((2, 3)), expected=jnp.arange(6.0).reshape(2, 3) + 1)
-VALUES |= dict(inner=jnp.ones((3, 2)), outer=jnp.ones((3, 2)), table=jnp.ones((8, 2)))
-VALUES |= dict(positions=jnp.zeros((CONTEXT, WIDTH)), segments=jnp.ones((2, WIDTH)))
-VALUES |= dict(velocity=jnp.ones(1), weights=jnp.ones(TOKENS))
+VALUES |= dict(pooler=linear(WIDTH, 2), prefix=(zeros(WIDTH),))
+VALUES |= dict(given=ones(2, 3), expected=jax.device_put(np.arange(1.0, 7.0).reshape(2, 3)))
+VALUES |= dict(inner=ones(3, 2), outer=ones(3, 2), table=ones(8, 2))
+VALUES |= dict(positions=zeros(CONTEXT, WIDTH), segments=ones(2, WIDTH))
+VALUES |= dict(velocity=ones(1), weights=ones(TOKENS))
 
-_PLACES = dict(positions=jnp.zeros((TOKENS, WIDTH)))
-_EMBEDDING = dict(embedding=jnp.ones((VOCABULARY, WIDTH)))
-_IMAGES = dict(embedding=linear(1), positions=jnp.zeros((5, WIDTH)))
-_LINE = dict(points=jnp.linspace(0, 1, TOKENS))
-_NORM = dict(gain=jnp.ones(WIDTH), bias=0.5)
+_PLACES = dict(positions=zeros(TOKENS, WIDTH))
+_EMBEDDING = dict(embedding=ones(VOCABULARY, WIDTH))
+_IMAGES = dict(embedding=linear(1), positions=zeros(5, WIDTH))
+_LINE = dict(points=LINE)
+_NORM = dict(gain=ones(WIDTH), bias=0.5)
 _HEARD = dict(model=LISTENER, source=SOUND)
 _SEEING_ALL = dict(control=SEEING_ALL)
 _LIE_TROTTER = dict(solver=ide.LieTrotter())
 _EULER = dict(solver=diffrax.Euler(), block=ide.LieTrotter())
 _TRANSFER = dict(source=DOMAIN, target=DOMAIN)
-_STEP = dict(terms=EQUATION.terms_of(0))
+_STEP = dict(terms=built(lambda: EQUATION.terms_of(0)))
 _RUN = dict(path="no/such/run", weights="trained")
 _TWO, _WIDTH = dict(num_intervals=2), dict(width=WIDTH)
 
@@ -148,10 +160,10 @@ _TWO, _WIDTH = dict(num_intervals=2), dict(width=WIDTH)
 OWN: dict[str, dict[str, Any]] = {
     "Attention": dict(window=2, positions=ide.Rotary()),
     "ConvolutionalAttention": dict(width=1),
-    "DeltaRule": dict(key=jnp.ones((2, 2)), value=jnp.ones(2), rate=1.0),
+    "DeltaRule": dict(key=ones(2, 2), value=ones(2), rate=1.0),
     "FourierIntegral": dict(modes=2),
     "LayerNormScaling": dict(
-        operator=ide.FeedForward(WIDTH, normalization=ide.LayerNorm(), key=KEY)
+        operator=built(lambda: ide.FeedForward(WIDTH, normalization=ide.LayerNorm(), key=KEY))
     ),
     "Relaxation": dict(rate=1.0),
     "Rotary": dict(features=2),
@@ -164,8 +176,8 @@ OWN: dict[str, dict[str, Any]] = {
     "TokenDomain": dict(points=DOMAIN.points, grid=(TOKENS,), prefix=0),
     "TokenDomain.periodic": dict(length=1.0),
     **dict.fromkeys(("TokenDomain.trapezoid", "TokenDomain.simpson"), _LINE),
-    "TokenDomain.from_points": dict(points=jnp.linspace(0, 1, TOKENS)[:, None]),
-    "Field.at": dict(values=jnp.ones((2, TOKENS)), points=jnp.linspace(0, 1, TOKENS)),
+    "TokenDomain.from_points": dict(points=jax.device_put(np.linspace(0, 1, TOKENS)[:, None])),
+    "Field.at": dict(values=ones(2, TOKENS), points=LINE),
     **dict.fromkeys(("interpolation", "restriction"), _TRANSFER),
     **dict.fromkeys(("solve", "Discretization", "LearnedMultistep"), _LIE_TROTTER),
     "rebuilding_error": dict(solver=ide.AlgebraicallyReversible(), steps_per_interval=1),
@@ -197,9 +209,9 @@ OWN: dict[str, dict[str, Any]] = {
     "compiled": dict(sizes=(2,)),
     "sentence_embedding": dict(model=TEXT_ENCODER),
     "ChannelsFirst": dict(model=OF_FUNCTIONS),
-    "Field": dict(values=jnp.ones(TOKENS), domain=ide.TokenDomain.midpoint(TOKENS)),
+    "Field": dict(values=ones(TOKENS), domain=ide.TokenDomain.midpoint(TOKENS)),
     "error_budget": dict(model=OF_FUNCTIONS, inputs=lambda points: points[:, 0]),
-    "Text": dict(tokens=TEXT, mask=TEXT < 3, segments=0 * TEXT),
+    "Text": dict(tokens=TEXT, mask=np.array([True, True, False]), segments=np.zeros(3, int)),
     "SourceAndText": dict(source=SOUND),
     "load_pretrained": dict(path="no/such/folder"),
     "save_pretrained": dict(path="no/such/file.npz", like="no/such/folder"),
@@ -211,7 +223,7 @@ OWN: dict[str, dict[str, Any]] = {
     "StageInputs": dict(before=STAGES[0], windows=STAGES[1].inputs),
     "VCycleInputs": dict(inputs=STATE_MODEL.inputs),
     "EncodedInputs": dict(text=LISTENER.inputs.text),
-    "TokenLogits": dict(weight=jnp.ones((VOCABULARY, WIDTH)), bias=jnp.ones(VOCABULARY)),
+    "TokenLogits": dict(weight=ones(VOCABULARY, WIDTH), bias=ones(VOCABULARY)),
     "FunctionValues": dict(linear=linear(WIDTH, 2), channels=True),
     "PrefixAndMeanHead": dict(classifier=linear(2 * WIDTH, 3)),
     "Solution.evaluate": {},

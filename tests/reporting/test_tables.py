@@ -44,10 +44,19 @@ def test_numbers_of_numpy_and_such_that_are_not_finite_are_written(tmp_path):
     assert written == expected
 
 
-def test_a_line_beside_the_progress_is_said_as_it_is(capsys):
-    with TrainingProgress(1, 0) as progress:
+def test_progress_and_lines_beside_it_are_said_where_there_is_no_terminal(capsys):
+    with TrainingProgress(4, 0) as progress:
         progress.say("[/tmp/x] [bold]")
-    assert capsys.readouterr().out == "[/tmp/x] [bold]\n"
+        for step in (1, 2):
+            progress.show({"step": step, "loss": 2.0, "tokens_per_second": 1e4})
+        progress.show({"step": 3, "validation_loss": 1.5})
+    said = capsys.readouterr().out.splitlines()
+    # The second step comes within five seconds of the first.
+    assert [line.split() for line in said] == [
+        ["[/tmp/x]", "[bold]"],
+        ["step", "1/4", "loss", "2.0000", "10,000", "tokens/s"],
+        ["step", "3/4", "validation_loss", "1.5000"],
+    ]
 
 
 LONG, FIELD = Report("a", "b", [{"a": 1}] * 2000), {"a": np.ones(2)}

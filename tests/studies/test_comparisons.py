@@ -91,6 +91,10 @@ def test_intervals_say_what_may_be_concluded():
         ({RATE: [1.0, 2.0, 4.0]}, 3, (100.0,), 10, 4, (8.0,), [RATE]),
         # Several keys are combined and extended each.
         ({RATE: [1.0, 2.0, 4.0], DECAY: [1.0, 3.0]}, 1, (2, 9), 99, 9, (2.0, 9.0), [DECAY]),
+        # Integers stay integers.
+        ({"model.depth": [4, 8]}, 2, (99,), 99, 4, (32,), ["model.depth"]),
+        # A further one would have the same folder: 1.0004² / 1.0006 is called 1, as 1.0004 is.
+        ({RATE: [1.0004, 1.0006]}, 2, (0.1,), 99, 2, (1.0004,), [RATE]),
     ],
 )
 def test_values_go_on_where_the_best_is_at_the_edge(
@@ -106,6 +110,7 @@ def test_values_go_on_where_the_best_is_at_the_edge(
     found = tuned("scheme", sweep, 3, measured, lambda trial: sum(trial.values) < most)
     assert found.best == Trial("scheme", chosen, 3) and found.at_edge == at_edge
     assert len(made) == len(set(made)) == tried
+    assert list(map(type, found.best.values)) == list(map(type, chosen))
 
 
 def test_each_scheme_is_trained_within_each_budget(compare, runs, monkeypatch):

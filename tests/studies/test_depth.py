@@ -18,7 +18,7 @@ from running import run_here
 import ide_transformer as ide
 from ide_transformer.studies import depth_problem
 from ide_transformer.studies.depth import NEEDED, RULES, Problem, measure_coarsening
-from ide_transformer.studies.depth_problem import make_problem
+from ide_transformer.studies.depth_problem import halves_of_speeches, make_problem
 from ide_transformer.tasks import PHop
 from ide_transformer.training import LoadedModel
 
@@ -30,6 +30,18 @@ def test_the_loss_of_a_text_encoder_is_that_of_finding_other_halves(tmp_path):
     tokenizer.save(str(changed_copy(tmp_path, "bert") / "tokenizer.json"))
     loaded = ide.load_model(tmp_path)
     problem = make_problem(loaded, 3, 66)
+    # They are measured on the last tenth of the speeches, of which nothing is chosen.
+    speeches = halves_of_speeches(ide.tasks.shakespeare())
+    first, end = len(speeches) * 9 // 10, len(speeches) - 1
+    both = [speeches[i] for i in np.linspace(first, end, 66).astype(int)]
+    texts = [x for half in zip(*both, strict=True) for x in half]
+    context = loaded.model.inputs.context
+    expected = loaded.tokenizer.encode_batch(texts, context)
+    np.testing.assert_array_equal(problem.held_out.tokens, expected.tokens)
+    ends = loaded.tokenizer.encode_batch([*speeches[0], speeches[first - 1][0]], context)
+    assert {x.tobytes() for x in problem.calibration.tokens} == {
+        x.tobytes() for x in ends.tokens[:, : problem.calibration.tokens.shape[1]]
+    }
     mask = np.asarray(problem.held_out.mask)
     states = np.asarray(drawn((*mask.shape, 5), seed=6))
     means = (states * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)

@@ -1,7 +1,8 @@
-"""The runs of a comparison: the steps of its budget, the values of its sweep, and what it
-refuses before anything is measured or written."""
+"""The runs of a comparison: the steps of its budget, and what it refuses before anything is
+measured or written."""
 
-import math
+import itertools
+from types import SimpleNamespace
 
 import pytest
 from training.tiny_runs import configured
@@ -9,15 +10,15 @@ from training.tiny_runs import configured
 import ide_transformer as ide
 from ide_transformer.studies.schemes import budget
 from ide_transformer.studies.schemes.budget import missing, plan_refinement
-from ide_transformer.studies.schemes.sweep import Sweep, Trial, tuned
 from ide_transformer.training import build
-from ide_transformer.training.phases import drawn_mesh
+from ide_transformer.training.phases import Phase, drawn_mesh
 
 
-RATE, DECAY = "optimizer.learning_rate", "optimizer.weight_decay"
+RATE = "optimizer.learning_rate"
 
 
-def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path):
+def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path, monkeypatch):
+    """In seconds, those of the steps after a first one."""
     meshes = [{"steps_per_interval": 1}, {"steps_per_interval": 4, "tokens": 4, "weight": 3}]
     small = ["model.depth=1", "model.operators=[damping]"]
     config = configured(tmp_path, [f"training.meshes={meshes}", *small])
@@ -28,6 +29,22 @@ def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path):
     assert spent.steps(config, task) == round(110 / (sum((1, 4)[x] for x in drawn) / 20))
     tokens = sum((8, 4)[x] for x in drawn[:10]) / 10
     assert budget.tokens_of_a_sample(config, task, 10) == tokens
+
+    clock = SimpleNamespace(now=0.0)
+
+    def lowered(mesh):
+        costs = itertools.chain([100.0], itertools.repeat((1.0, 7.0)[mesh]))
+
+        def step(state, batch):
+            clock.now += next(costs)
+            return state, {}
+
+        return SimpleNamespace(compile=lambda: step)
+
+    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(Phase, "lowered", lambda *_: map(lowered, (0, 1)))
+    spent = budget.Budget(unit="seconds", amount=110.0)
+    assert spent.steps(config, task) == round(110 / (sum((1, 7)[x] for x in drawn) / 20))
 
 
 def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
@@ -42,40 +59,6 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
     ]
     assert len(missing(config)) == 3
     assert not missing(configured(tmp_path, [*missing(config), "optimizer.warmup=0"]))
-
-
-def off(*best):
-    return lambda *values: sum(abs(math.log(x / y)) for x, y in zip(values, best, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("keys", "extend", "loss", "most", "tried", "best", "at_edge"),
-    [
-        ({RATE: [1.0, 2.0, 4.0]}, 2, off(8.0), 99, 5, (8.0,), []),
-        ({RATE: [1.0, 2.0, 4.0]}, 2, off(100.0), 99, 5, (16.0,), [RATE]),
-        # As far as a run can have them.
-        ({RATE: [1.0, 2.0, 4.0]}, 3, off(100.0), 10, 4, (8.0,), [RATE]),
-        # Several keys are combined and extended each.
-        ({RATE: [1.0, 2.0, 4.0], DECAY: [1.0, 3.0]}, 1, off(2, 9), 99, 9, (2.0, 9.0), [DECAY]),
-        # Integers stay integers.
-        ({"model.depth": [4, 8]}, 2, off(99), 99, 4, (32,), ["model.depth"]),
-        # A further one would have the same folder: 1.0004² / 1.0006 is called 1, as 1.0004 is.
-        ({RATE: [1.0004, 1.0006]}, 2, off(0.1), 99, 2, (1.0004,), [RATE]),
-    ],
-)
-def test_values_go_on_where_the_best_is_at_the_edge(
-    keys, extend, loss, most, tried, best, at_edge
-):
-    sweep, made = Sweep(keys=keys, extend=extend), []
-
-    def measured(trial):
-        made.append(trial.values)
-        return loss(*trial.values)
-
-    found = tuned("scheme", sweep, 3, measured, lambda trial: sum(trial.values) < most)
-    assert found.best == Trial("scheme", best, 3) and found.at_edge == at_edge
-    assert len(made) == len(set(made)) == tried
-    assert list(map(type, found.best.values)) == list(map(type, best))
 
 
 TRAIN = {

@@ -1,8 +1,12 @@
 """Predictions: functions, whose outputs are inputs again, and translations of verses."""
 
+import functools as ft
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,6 +118,83 @@ def test_parts_are_whole_chapters_and_texts_come_back(config, tmp_path, monkeypa
     found = training.build_task(config, task.tokenizer)
     assert found.tokenizer.vocabulary == task.tokenizer.vocabulary
     assert found.end == task.end and found.fingerprint() != task.fingerprint()
+
+
+class Bible:
+    """A text of SWORD, of which `verses` has those that are there."""
+
+    def __init__(self, verses):
+        self.verses = verses
+
+    def get_structure(self):
+        book = SimpleNamespace(name="Ruth", chapter_lengths=[2, 1])
+        return SimpleNamespace(get_books=lambda: {"ot": [book]})
+
+    def get(self, *, books, chapters, verses):
+        return self.verses.get((*books, *chapters, *verses), "")
+
+
+def test_verses_of_both_texts_are_read_once(tmp_path, monkeypatch):
+    texts = {
+        "engKJV2006eb": {("Ruth", 1, 1): "Now it\n came", ("Ruth", 1, 2): "And the name"},
+        "spaRV1909eb": {("Ruth", 1, 1): "Y aconteció", ("Ruth", 2, 1): "Y tenía Noemi"},
+    }
+    opened = []
+
+    class Modules:
+        def __init__(self, path):
+            opened.append(path)
+
+        def parse_modules(self):
+            pass
+
+        def get_bible_from_module(self, name):
+            return Bible(texts[name])
+
+    for name, module in (("pysword", {}), ("pysword.modules", {"SwordModules": Modules})):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**module))
+    monkeypatch.setattr(verses, "require", lambda *_: None)
+    monkeypatch.setenv("IDE_TRANSFORMER_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(ide.InputError, match=r"engKJV2006eb\.conf is missing\. Run apt-get"):
+        verses.cached_verses(tmp_path)
+    for number, name in enumerate(texts):
+        (tmp_path / f"mods.d/{name}.conf").parent.mkdir(exist_ok=True)
+        (tmp_path / f"mods.d/{name}.conf").write_text(f"[a]\nDataPath=./modules/{number}/\n")
+    (tmp_path / "modules/1").mkdir(parents=True)
+    (tmp_path / "modules/1/nt.bzz").write_bytes(b"first")
+    found = [("Ruth 1", "Now it came", "Y aconteció")]
+    assert verses.cached_verses(tmp_path) == verses.cached_verses(tmp_path) == found
+    assert opened == [str(tmp_path)]
+    # Other texts are read; a damaged cache is not.
+    (tmp_path / "modules/1/nt.bzz").write_bytes(b"second")
+    texts["spaRV1909eb"]["Ruth", 1, 2] = "Y el nombre"
+    assert len(verses.cached_verses(tmp_path)) == 2 and len(opened) == 2
+    for file in (tmp_path / "cache").iterdir():
+        file.write_bytes(file.read_bytes().replace(b"Ruth", b"Rut."))
+    with pytest.raises(ide.InputError, match=r"is damaged\. Delete it"):
+        verses.cached_verses(tmp_path)
+
+
+def test_a_translation_sees_no_later_word(config):
+    """And all of its source."""
+    task = training.build_task(config)
+    build = ft.partial(training.build_model, config, task)
+    model = built(lambda: build(jax.random.key(0)))
+    batch = task.batch(0, 2, seed=0)
+    source, text = batch.inputs
+    outputs = eqx.filter_jit(
+        lambda text, tokens: model(
+            batch.inputs._replace(source=source._replace(tokens=tokens), text=text)
+        )
+    )
+    before = np.asarray(outputs(text, source.tokens))
+    later = np.where(np.arange(text.shape[1]) < 4, text, 1)
+    off = np.abs(outputs(later, source.tokens) - before).max(axis=(0, 2))
+    assert off[:4].max() == 0 < off[4:].min()
+    off = np.abs(
+        outputs(text, np.where(np.arange(text.shape[1]) < 1, 1, source.tokens)) - before
+    )
+    assert off.max(axis=2).min() > 0
 
 
 @pytest.mark.heavy
