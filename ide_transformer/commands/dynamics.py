@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..errors import InputError
 from .options import add_trust, results_folder
 
 
@@ -44,11 +45,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "and compare the energies of pushes at all depths, of the best one in a single layer, "
         "and of what a general optimiser finds",
     )
+    parser.add_argument("--tokens", type=int, help="with --steer: of a text (default: 16)")
     parser.add_argument(
-        "--tokens", type=int, default=16, help="with --steer: of a text (default: 16)"
-    )
-    parser.add_argument(
-        "--iterations", type=int, default=40, help="with --steer: of Gauss–Newton (default: 40)"
+        "--iterations", type=int, help="with --steer: of Gauss–Newton (default: 40)"
     )
     add_trust(parser)
 
@@ -56,13 +55,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from ..reporting import show_table
 
+    found = {name: getattr(options, name) for name in ("tokens", "iterations")}
+    of_steering = {name: x for name, x in found.items() if x is not None}
+    if of_steering and options.steer is None:
+        raise InputError(f"--{' and --'.join(of_steering)}: give --steer too.")
+    if options.predict and options.steer is not None:
+        raise InputError("--predict cannot be combined with --steer; drop one.")
     folder = results_folder("dynamics", options.path, options.out)
     given: dict[str, Any] = dict(samples=options.samples, trust=options.trust)
     if options.steer is not None:
         from ..studies.steering import study_steering
 
-        given |= dict(tokens=options.tokens, iterations=options.iterations)
-        row = study_steering(options.path, folder, probability=options.steer, **given)
+        given |= of_steering | dict(probability=options.steer)
+        row = study_steering(options.path, folder, **given)
         rows = [{name: x for name, x in row.items() if not isinstance(x, list)}]
     else:
         from ..studies.controlled import study_dynamics

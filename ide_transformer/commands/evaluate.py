@@ -37,7 +37,7 @@ _BESIDE = {
 }
 _NOT_BESIDE = {
     "exit": ("layers", "rollout", "pictures", "sentences"),
-    "rollout": ("text", "samples", "layers", "sentences"),
+    "rollout": ("text", "samples", "part", "layers", "sentences"),
     "sentences": ("text", "samples", "part", "mesh", "pictures"),
 }
 # By column of a figure, what it is; they are chosen, or follow from the choice, and are no
@@ -147,8 +147,7 @@ def run(options: argparse.Namespace) -> None:
         results = _similarities(loaded, options.sentences)
     elif options.rollout is not None:
         for mesh in meshes or [Mesh()]:
-            name = ", ".join(f"{key}={x}" for key, x in mesh.described.items()) or "error"
-            curves[name] = training.rollout_errors(
+            curves[_named(mesh) or str(loaded.path)] = training.rollout_errors(
                 loaded, options.rollout, path=options.pictures, mesh=mesh
             )
         results = [row for rows in curves.values() for row in rows]
@@ -161,8 +160,10 @@ def run(options: argparse.Namespace) -> None:
         show_table(results, headings)
         print("the fewest evaluations at the loss of the full solve and a margin:")
         show_table(training.cheapest_exits(results), headings)
-        for row in results:
-            curves.setdefault(f"{row['steps']} steps", []).append(row)
+        rows = iter(results)
+        for mesh in meshes or [Mesh()]:
+            name = _named(mesh) or str(loaded.path)
+            curves[name] = [next(rows) for _ in (None, *options.exit)]
     elif meshes:
         layers = options.layers or "resampled"
         results = training.evaluate_on_meshes(loaded, meshes, *data, layers=layers)
@@ -199,6 +200,10 @@ def run(options: argparse.Namespace) -> None:
         print(f"drawn: {file}")
 
 
+def _named(mesh: Any) -> str:
+    return ", ".join(f"{key}={x}" for key, x in mesh.described.items())
+
+
 def _data(loaded: Any, text: Path | None, part: str) -> str:
     """The name of the data on which a model is evaluated, see `evaluation_task`."""
     if text is not None:
@@ -230,6 +235,8 @@ def _checked(options: argparse.Namespace, further: list[str]) -> list[Any]:
     of_data = [x for x in options.overrides if x.startswith("data.")]
     if of_data and options.text is not None:
         raise InputError(f"{' and '.join(of_data)} cannot be combined with --text; drop one.")
+    if options.rollout is not None:
+        _check_measure(options.measure or "error", ["error", "spectrum"])
     sections = [x for text in options.mesh or () for x in mesh_sections(text)]
     if options.pictures and len(sections) > 1:
         raise InputError("--pictures shows one solve; give one mesh.")
@@ -280,7 +287,6 @@ def _draw_rollout(path: Path, curves: dict[str, Rows], measure: str) -> None:
     """Draws a measure over time, and the error beside that of what does not move."""
     from ..figures import plot_curves
 
-    _check_measure(measure, ["error", "spectrum"])
     lines = {
         name: ([row["time"] for row in rows], [row[measure] for row in rows])
         for name, rows in curves.items()

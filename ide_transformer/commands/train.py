@@ -61,7 +61,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples",
         type=int,
-        default=1,
         help="with --plan devices=…: samples that devices which share one compute at once "
         "(default: 1)",
     )
@@ -104,6 +103,8 @@ def run(options: argparse.Namespace) -> None:
     if not options.resume and not file.is_file():
         raise no_config(file)
     planned, amounts = options.plan or (None, [])
+    if options.samples is not None and planned != "devices":
+        raise InputError("--samples needs --plan devices=…")
     if planned == "devices":
         # Read when the first device is asked for.
         flag = f"--xla_force_host_platform_device_count={max(amounts)}"
@@ -121,7 +122,8 @@ def run(options: argparse.Namespace) -> None:
             file, options.overrides, trust=True if options.trust else None
         )
         if planned == "devices":
-            reporting.show_table(training.plan_of(config, amounts, options.samples))
+            samples = 1 if options.samples is None else options.samples
+            reporting.show_table(training.plan_of(config, amounts, samples))
             return
         if planned:
             _show_refinements(config, planned, *amounts)

@@ -23,7 +23,7 @@ from ..solvers import LieStrang
 from ..training import load_model
 from ..training.evaluation import at_least_one
 from .depth_problem import Problem, make_problem
-from .measure import Data, Measured, judge, measure, solved
+from .measure import Data, Measured, judge, measure, solved, standard_error
 
 
 # Of an adaptive solve in an interval. A constraint that moves the state by more than the
@@ -182,7 +182,7 @@ class _Study:
         measured = {
             "loss": found.loss,
             "change": float(np.mean(change)),
-            "uncertainty": _standard_error(change),
+            "uncertainty": standard_error(change),
             "error": found.error,
         }
         if not np.isfinite(found.error):
@@ -230,16 +230,10 @@ def compare_budgets(
                 "layer_dropping": other["method"],
                 "its_loss": other["loss"],
                 "difference": float(np.mean(own - its)),
-                "uncertainty": _standard_error(own - its),
+                "uncertainty": standard_error(own - its),
             }
         )
     return table
-
-
-def _standard_error(values: np.ndarray) -> float | None:
-    """The standard error of the mean of independent values; `None` for a single one."""
-    number = len(values)
-    return float(np.std(values, ddof=1) / np.sqrt(number)) if number > 1 else None
 
 
 def _text(steps: np.ndarray) -> str:

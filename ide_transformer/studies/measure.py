@@ -14,6 +14,12 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from ..models import Model
 
 
+def standard_error(values: Float[np.ndarray, " values"]) -> float | None:
+    """The standard error of the mean of independent values; `None` for a single one."""
+    number = len(values)
+    return float(np.std(values, ddof=1) / np.sqrt(number)) if number > 1 else None
+
+
 class Data(NamedTuple):
     """Inputs, and the measures of their outputs, for all models of a study.
 

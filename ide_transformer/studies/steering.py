@@ -63,8 +63,8 @@ def study_steering(
     *,
     probability: float,
     samples: int,
-    tokens: int,
-    iterations: int,
+    tokens: int = 16,
+    iterations: int = 40,
     trust: bool = False,
 ) -> dict[str, Any]:
     """Steers so many held-out inputs, of texts the first tokens, to outputs that are drawn at
@@ -72,7 +72,8 @@ def study_steering(
     `steering.png` into `folder`. It compares the energies of pushes at all depths, of the best
     push in a single layer, and of what L-BFGS on an augmented Lagrangian finds from zero.
     `possible` counts the inputs for which some state was found that is read out so."""
-    at_least_one("samples", samples)
+    for name, size in dict(samples=samples, tokens=tokens, iterations=iterations).items():
+        at_least_one(name, size)
     if not 0 < probability < 1:
         raise InputError(f"probability={probability}: give one between 0 and 1.")
     level = float(np.log(probability / (1 - probability)))

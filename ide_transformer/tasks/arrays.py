@@ -26,6 +26,15 @@ from .points import domains
 from .task import AbstractDataSet, Part
 
 
+# Options that say something of the data which a model learns.
+_USED = {
+    OperatorModel: ("points", "weights", "grid", "channels"),
+    SequenceClassifier: ("vocabulary", "classes"),
+    LanguageModel: ("vocabulary",),
+    ImageClassifier: ("classes",),
+}
+
+
 class Arrays(AbstractDataSet):
     """Predict the targets of samples that are arrays. Types and shapes say what is learned:
 
@@ -55,7 +64,8 @@ class Arrays(AbstractDataSet):
     - `patch`: the side of a patch of an image, in pixels.
 
     **Raises:** `InputError` for arrays that do not fit each other, numbers that are not finite,
-    integers that are out of range, and targets that a token sees among its inputs.
+    integers that are out of range, targets that a token sees among its inputs, and options that
+    say nothing of such data.
     """
 
     # It depends on the arrays.
@@ -109,6 +119,15 @@ class Arrays(AbstractDataSet):
                 f"inputs {inputs.dtype}{[*shape]} and targets {targets.dtype}"
                 f"{[*targets.shape]} do not fit; {_mend(inputs, targets)}."
             )
+        given = {"points": points, "weights": weights, "grid": grid, "channels": channels}
+        given |= {"vocabulary": vocabulary, "classes": classes}
+        given = [name for name, x in given.items() if x is not None and x is not False]
+        if unused := [name for name in given if name not in _USED[kind]]:
+            raise InputError(
+                f"{' and '.join(unused)} say nothing of data for {kind.__name__}; drop them."
+            )
+        if weights is not None and points is None:
+            raise InputError("weights are those of points; give these too.")
         own: Any = self
         own.model = kind
         if self._sizes.keys() == {"vocabulary"} or isinstance(self._sizes.get("points"), int):

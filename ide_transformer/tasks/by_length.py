@@ -41,8 +41,9 @@ class AbstractSequencesByLength(AbstractSequences):
     start: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self):
-        for name in ("lengths", "held_out_lengths"):
-            shortest, longest = getattr(self, name) or self.lengths
+        for held_out in (False, True):
+            name = "held_out_" * held_out + "lengths"
+            shortest, longest = self.given("lengths", held_out)
             if longest < shortest:
                 raise InputError(
                     f"{name}={[shortest, longest]}: the shortest comes first; write "
@@ -73,7 +74,7 @@ class AbstractSequencesByLength(AbstractSequences):
         return self.start + self.tokens_of(self.lengths[1])
 
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
-        shortest, longest = (held_out and self.held_out_lengths) or self.lengths
+        shortest, longest = self.given("lengths", held_out)
         lengths = random.integers(shortest, longest + 1, number)
         drawn = self.instances(lengths, self.tokens_of(longest), random)
         if not self.start:

@@ -314,8 +314,10 @@ class RolloutError(RelativeError):
         self, model: Model, batch: Batch, key: PRNGKeyArray | None = None, **options
     ) -> Loss:
         inputs, losses = batch.inputs, []
-        for target in batch.targets:
-            loss, u = self.with_outputs(model, Batch(inputs, target), key, **options)
+        for step, target in enumerate(batch.targets):
+            # Noise of its own in each step.
+            drawn = None if key is None else jax.random.fold_in(key, step)
+            loss, u = self.with_outputs(model, Batch(inputs, target), drawn, **options)
             u = self.handed_on(u)
             inputs = inputs._replace(values=u) if isinstance(inputs, Field) else u
             losses.append(loss)

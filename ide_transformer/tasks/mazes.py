@@ -58,7 +58,7 @@ class Maze(AbstractDrawn):
         return self.side**2
 
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
-        side = (held_out and self.held_out_side) or self.side
+        side = self.given("side", held_out)
         drawn = [_maze(side // 2, random) for _ in range(number)]
         cells, targets = map(np.stack, zip(*drawn, strict=True))
         return Batch(np.eye(3, dtype=np.float32)[cells], targets.reshape(number, -1))

@@ -51,12 +51,12 @@ class Sudoku(AbstractDrawn):
     held_out_givens: tuple[PositiveInt, PositiveInt] | None = None
 
     def __post_init__(self):
-        for name in ("givens", "held_out_givens"):
-            least, most = getattr(self, name) or self.givens
+        for held_out in (False, True):
+            least, most = self.given("givens", held_out)
             if not least <= most <= self.side**2:
                 raise InputError(
-                    f"{name}={[least, most]}: give the least and the most digits of "
-                    f"{self.side**2} cells."
+                    f"{'held_out_' * held_out}givens={[least, most]}: give the least and the "
+                    f"most digits of {self.side**2} cells."
                 )
 
     @property
@@ -68,7 +68,7 @@ class Sudoku(AbstractDrawn):
         return self.side**2
 
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
-        least, most = (held_out and self.held_out_givens) or self.givens
+        least, most = self.given("givens", held_out)
         digits, order = _grids(self.side, least, held_out)
         chosen = random.integers(len(digits), size=number)
         # The last cells of an order are given.

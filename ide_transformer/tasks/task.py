@@ -170,6 +170,11 @@ class AbstractDrawn(AbstractTask):
     that no step of any seed has, so they are the same for every run.
     """
 
+    def given(self, name: str, held_out: bool) -> Any:
+        """The option of that name, of held-out samples their own where they have one."""
+        own = getattr(self, f"held_out_{name}") if held_out else None
+        return getattr(self, name) if own is None else own
+
     @abc.abstractmethod
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
         """So many samples."""

@@ -248,8 +248,8 @@ def evaluate_exits(
             number = means.pop("evaluations")
             full = number if tolerance is None else full
             first = {"steps": steps, "tolerance": tolerance, "saved": 1 - number / full}
-            figures = {**means, **task.figures(means["loss"])}
-            rows.append({**first, "evaluations": number, **figures})
+            figures = {"evaluations": number, **means, **task.figures(means["loss"])}
+            rows.append({**mesh.described, **first, **figures})
     check_finite(loaded, rows)
     return rows
 
@@ -276,12 +276,12 @@ def _means_with_exit(
 def cheapest_exits(
     rows: Sequence[dict[str, Any]], margins: Sequence[float] = (0.005, 0.02)
 ) -> list[dict[str, Any]]:
-    """For each margin and number of steps the row of `evaluate_exits` with the fewest
+    """For each margin and mesh the row of `evaluate_exits` with the fewest
     evaluations among those whose loss is at most that of the full solve and the margin."""
-    found = []
+    found, of_mesh = [], ("steps", *Mesh().__dataclass_fields__)
     for margin in margins:
         for full in (row for row in rows if row["tolerance"] is None):
-            here = [row for row in rows if row["steps"] == full["steps"]]
+            here = [row for row in rows if all(row.get(x) == full.get(x) for x in of_mesh)]
             good = [row for row in here if row["loss"] <= full["loss"] + margin]
             best = min(good, key=lambda row: row["evaluations"], default=full)
             found.append({"margin": margin, **best})

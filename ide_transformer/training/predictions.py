@@ -47,15 +47,18 @@ def draw_predictions(
     else:
         points = batch.inputs.domain.points
     outputs = np.asarray(_outputs(model_on(loaded.model, mesh), batch.inputs))
-    given = batch.inputs, batch.targets
+    # Of a roll-out the functions after its first step.
+    first = batch.targets[0] if isinstance(batch.targets, list) else batch.targets
+    given = batch.inputs, first
     inputs, truth = (np.asarray(x.values if isinstance(x, Field) else x) for x in given)
     _draw(path, points, samples, truth, outputs, input=inputs)
 
 
+@checked
 def rollout_errors(
     loaded: LoadedModel,
-    times: int,
-    samples: int = 8,
+    times: PositiveInt,
+    samples: PositiveInt = 8,
     path: str | Path | None = None,
     mesh: Mesh = Mesh(),
 ) -> list[dict[str, Any]]:
@@ -71,7 +74,7 @@ def rollout_errors(
     **Arguments:**
 
     - `times`: how often it is applied.
-    - `samples`: test functions.
+    - `samples`: test functions, at most so many.
     - `path`: the PNG file for three of them, if wanted: on a line over time, which goes down,
       in the plane at the end.
     - `mesh`: on which the model is solved, with other points for example.
@@ -85,6 +88,7 @@ def rollout_errors(
             f"{loaded.path}: the outputs of {type(task).__name__} are not inputs for it; give "
             "a run of a flow map, such as data.name=navier_stokes."
         )
+    samples = min(samples, task.held_out_samples)
     truth = task.trajectory(times, samples).astype(np.float32)
     model, found = model_on(loaded.model, mesh), [truth[0]]
     for _ in range(times):

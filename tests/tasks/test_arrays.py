@@ -83,6 +83,8 @@ TOKENS = RANDOM.integers(0, 5, (20, 25))
     [
         ((IMAGES, np.eye(20)), {}, r"targets\.argmax\(1\)"),
         ((VALUES, WORDS[:, 0]), {}, r"inputs\.reshape\(-1, rows, columns\)"),
+        ((IMAGES, WORDS[:, 0]), {"channels": True, "vocabulary": 9}, "channels and vocabulary"),
+        ((VALUES, VALUES, None, np.ones(24)), {}, "weights are those of points"),
         ((WORDS, WORDS - 2), {}, "targets have the integers -2 to 2; give them from -1"),
         ((VALUES, VALUES, np.where(POINTS > 0.5, 0, POINTS)), {}, r"number \d+ and an earlier"),
     ],

@@ -179,6 +179,15 @@ def test_they_are_solved_once_and_a_damaged_file_is_named(task, cache, monkeypat
     message = r"viscosity=0.0001\) is not resolved: .* Raise the viscosity"
     with pytest.raises(ide.InputError, match=message):
         build(viscosity=1e-4, time=0.2)
+
+    class Several(tasks.BurgersFlow):
+        """The fronts come after the first step."""
+
+        pairs = 8
+
+    assert flows.verify(tasks.BurgersFlow(0.02, 1e-3), 16) < 1e-3
+    with pytest.raises(ide.InputError, match="is not resolved"):
+        flows.verify(Several(0.02, 1e-3), 16)
     (path,) = cache.glob("BurgersFlow-*.npz")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ide.InputError, match=r"BurgersFlow-\w+\.npz is damaged.*Delete it"):

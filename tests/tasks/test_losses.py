@@ -47,3 +47,15 @@ def test_the_relative_error_weighs_the_points():
         np.testing.assert_allclose(error(ide.Field(targets, domain)), expected, rtol=1e-12)
     with pytest.raises(ide.InputError, match=r"outputs of shape \(3, 5, 2\), and the targets"):
         error(targets[:, 1:])
+
+
+def test_each_step_of_a_roll_out_has_noise_of_its_own(monkeypatch):
+    keys = []
+
+    def with_outputs(self, model, batch, key):
+        keys.append(key)
+        return tasks.Loss(0.0, {}, 1.0, {}), batch.inputs
+
+    monkeypatch.setattr(tasks.RolloutError, "with_outputs", with_outputs)
+    tasks.RolloutError()(None, tasks.Batch(0, [0, 0]), jax.random.key(0))
+    assert keys[0] != keys[1]

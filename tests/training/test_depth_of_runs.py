@@ -143,7 +143,12 @@ def test_a_model_is_evaluated_with_some_of_its_layers(refined):
 def test_exits_are_measured_against_the_full_solve(drawn):
     loaded = training.load_model(drawn.path)
     exit, five = ide.EstimatedExit(1.0), ide.Mesh(horizon=5)
-    rows = training.evaluate_exits(loaded, exit, [0.0, 1e-5, 1e6], [five], samples=24)
+    meshes = five, ide.Mesh(horizon=5, solver=ide.RK4())
+    rows = training.evaluate_exits(loaded, exit, [0.0, 1e-5, 1e6], meshes, samples=24)
+    # Of meshes with equally many steps each has a full solve of its own.
+    cheap = training.cheapest_exits(rows, [1e6])
+    assert [row["evaluations"] for row in cheap] == [2, 8]
+    rows = rows[:4]
     assert [row["tolerance"] for row in rows] == [None, 0.0, 1e-5, 1e6]
     for row in rows[:2]:
         assert row["loss"] == pytest.approx(rows[0]["loss"], rel=1e-5)

@@ -52,8 +52,10 @@ def test_outputs_are_inputs_again(monkeypatch, drawn):
     path = np.stack([truth, truth / 2, truth / 4, truth / 4])
     task = object.__new__(tasks.FlowMapTask)
     task.flow, task.context = tasks.NavierStokesFlow(0.5, 1e-3), 8
-    monkeypatch.setattr(tasks.FlowMapTask, "trajectory", lambda *_: path)
-    rows = training.rollout_errors(loaded(monkeypatch, task, (8, 8)), 3, 2, Path("picture"))
+    task.held_out_samples, task.unrolled = 2, 2
+    monkeypatch.setattr(tasks.FlowMapTask, "trajectory", lambda *given: path[:, : given[2]])
+    model = loaded(monkeypatch, task, (8, 8))
+    rows = training.rollout_errors(model, 3, path=Path("picture"))
     assert [row["time"] for row in rows] == [0.5, 1.0, 1.5]
     np.testing.assert_allclose([row["error"] for row in rows], [0, 0, 0.5], atol=1e-6)
     np.testing.assert_allclose([row["unchanged"] for row in rows], [1, 3, 3], rtol=1e-5)
@@ -61,6 +63,13 @@ def test_outputs_are_inputs_again(monkeypatch, drawn):
     ((_, points, samples),) = drawn
     np.testing.assert_allclose(samples[1]["prediction"], truth[1].ravel() / 8, rtol=1e-6)
     np.testing.assert_allclose(points[9], [1 / 8, 1 / 8])
+    # Of a task of several steps the first is drawn.
+    task.data = {
+        "test": tasks.flows.Functions(path[:2].reshape(4, 8, 8), path[1:3].reshape(4, 8, 8))
+    }
+    monkeypatch.setattr(predictions, "check_part", lambda *_: None)
+    training.draw_predictions(model, Path("picture"), 2)
+    np.testing.assert_allclose(drawn[1][2][0]["truth"], truth[0].ravel() / 2)
 
 
 def test_predictions_are_drawn_at_their_points(monkeypatch, drawn, tmp_path):

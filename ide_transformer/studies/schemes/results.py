@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import special
 
+from ..measure import standard_error
 from .comparison import Rows
 
 
@@ -60,11 +61,9 @@ def paired_difference(
     """The mean of `dᵢ = valuesᵢ - referenceᵢ` over n pairs, and half of its 95 % interval of
     Student, `t(0.975, n - 1) s / √n`, s their standard deviation; `None` for one pair."""
     differences = np.subtract(values, reference)
-    mean, number = float(differences.mean()), len(differences)
-    if number == 1:
-        return mean, None
-    quantile = special.stdtrit(number - 1, 0.975)
-    return mean, float(quantile * np.std(differences, ddof=1) / np.sqrt(number))
+    mean, error = float(differences.mean()), standard_error(differences)
+    quantile = special.stdtrit(len(differences) - 1, 0.975)
+    return mean, None if error is None else float(quantile) * error
 
 
 def verdict(rows: Sequence[Mapping[str, Any]], reference: str) -> str:
