@@ -34,7 +34,11 @@ from .operators.attention_kernels import (
 from .operators.convolution import Convolution, ConvolutionalFeedForward
 from .operators.convolutional_attention import ConvolutionalAttention
 from .operators.damping import Damping, DeltaRule, Injection, Relaxation, StableDamping
-from .operators.differences import DifferenceAdvection, DifferenceDiffusion
+from .operators.differences import (
+    DifferenceAdvection,
+    DifferenceDiffusion,
+    DifferentialOperator,
+)
 from .operators.feed_forward import (
     FeatureIntegral,
     FeedForward,

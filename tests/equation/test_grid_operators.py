@@ -63,6 +63,31 @@ def test_differences_converge_at_their_order():
         assert abs(np.log2(coarse / fine) - order) < 0.1
 
 
+@pytest.mark.parametrize("order, accuracy, dimension", [(2, 4, 2), (4, 2, 1)])
+@pytest.mark.parametrize("around", [True, False])
+def test_differential_operators_converge_to_derivatives(order, accuracy, around, dimension):
+    spacing, scale = 0.1, 0.1 ** np.arange(5) / [1, 1, 2, 6, 24]
+    options = dict(order=order, dimension=dimension, std=1.0, key=jax.random.key(0))
+    operator = ide.DifferentialOperator(WIDTH, spacing, **options)
+    phases, errors = np.linspace(0.3, 2, WIDTH), []
+    for n in (32, 64):
+        shape = (n,) * dimension
+        domain = ide.TokenDomain.periodic(shape, 1.0)
+        if not around:
+            points = 0.7 * domain.points
+            domain = ide.TokenDomain(points, grid=shape, spacing=(0.7 / n,) * dimension)
+        x = np.asarray(domain.points)
+        # The k-th derivative of sin along an axis is a shift by k quarters.
+        angle = 2 * np.pi * x.sum(-1, keepdims=True) + phases
+        expected = np.sin(angle) @ np.asarray(operator.value)
+        for slopes in np.asarray(operator.slopes):
+            for k, weight in enumerate(slopes, 1):
+                derivative = (2 * np.pi) ** k * np.sin(angle + k * np.pi / 2)
+                expected = expected + scale[k] * derivative @ weight
+        errors.append(largest(apply(operator, jnp.asarray(np.sin(angle)), domain), expected))
+    assert abs(np.log2(errors[0] / errors[1]) - accuracy) < 0.2
+
+
 def test_nothing_flows_through_the_ends():
     u = np.asarray(state(tokens=TOKENS))
     rate = np.asarray(apply(ide.DifferenceDiffusion(jnp.full(WIDTH, 0.3)), u, UNIFORM))

@@ -161,6 +161,7 @@ OWN: dict[str, dict[str, Any]] = {
     "Attention": dict(window=2, positions=ide.Rotary()),
     "ConvolutionalAttention": dict(width=1),
     "DeltaRule": dict(key=ones(2, 2), value=ones(2), rate=1.0),
+    "DifferentialOperator": dict(spacing=1.0),
     "FourierIntegral": dict(modes=2),
     "LayerNormScaling": dict(
         operator=built(lambda: ide.FeedForward(WIDTH, normalization=ide.LayerNorm(), key=KEY))

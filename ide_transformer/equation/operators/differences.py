@@ -1,16 +1,27 @@
-"""Diffusion and transport over the points of a grid by differences of neighbours."""
+"""Derivatives over the points of a grid by differences of neighbours."""
 
+import math
 from collections.abc import Callable
+from typing import Annotated
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
+from pydantic import Field
 
+from ...arguments import NonNegativeFloat, PositiveFloat, PositiveInt
 from ..arrays import State, affine, nonnegative_array
+from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
+from ..rules import lagrange
 from .grid import check_axes, goes_around, grid_axes, on_grid
-from .operator import AbstractOperator
+from .operator import AbstractOperator, check_features
+
+
+# Points of a difference, and those at an end from which functions are continued beyond it.
+_STENCIL, _END = 5, 6
 
 
 def _differences(
@@ -80,3 +91,95 @@ class DifferenceAdvection(AbstractOperator):
             return -c / step * jnp.where(c > 0, v - before, after - v)
 
         return _differences(self, u, domain, upwind)
+
+
+class DifferentialOperator(AbstractOperator):
+    """A linear differential operator with learned coefficients,
+
+        du/dt = N(u) W_0 + Σ_axes Σ_k ℓᵏ/k! ∂ᵏN(u)/∂xᵏ W_k + b,   1 ≤ k ≤ order ≤ 4,
+
+    in differences over five points, of fourth order of accuracy where k ≤ 2 and of second
+    where k ≥ 3, so that the weights are the same operator on every grid that resolves the
+    function. Beyond a boundary it is continued by the polynomial through the six points next
+    to it, which keeps these orders. The W_k are the moments of a kernel of the length ℓ: on a
+    grid of that spacing the sum is a convolution of five points.
+
+    **Arguments:**
+
+    - `features`: width of the state.
+    - `spacing`: ℓ, a distance of the domain; about that of the points in training.
+    - `order`: of the highest derivative.
+    - `dimension`: of the tokens, 1 to 3; there are no mixed derivatives.
+    - `normalization`: N, applied to the input.
+    - `bias`: whether there is b.
+    - `std`: standard deviation of the initial W.
+
+    **Raises:** `InputError` on a domain that is no grid, or has weights.
+    """
+
+    value: Float[Array, "features features"]
+    slopes: Float[Array, "dimension order features features"]
+    bias: Float[Array, " features"] | None
+    normalization: AbstractConstraint
+    spacing: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features: PositiveInt,
+        spacing: PositiveFloat,
+        *,
+        key: PRNGKeyArray,
+        order: Annotated[int, Field(ge=1, le=4)] = 4,
+        dimension: Annotated[int, Field(ge=1, le=3)] = 1,
+        normalization: AbstractConstraint = Free(),
+        bias: bool = True,
+        std: NonNegativeFloat = 0.02,
+    ):
+        value_key, slopes_key = jax.random.split(key)
+        self.value = std * jax.random.normal(value_key, (features, features))
+        shape = (dimension, order, features, features)
+        self.slopes = std * jax.random.normal(slopes_key, shape)
+        self.bias = jnp.zeros(features) if bias else None
+        self.normalization, self.spacing = normalization, spacing
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        check_features(self, u, len(self.value))
+        check_axes(self, len(self.slopes), domain)
+        v = on_grid(self, self.normalization.project(u), domain)
+        around = goes_around(self, domain)
+        rate = v @ self.value.astype(v.dtype)
+        orders = np.arange(1, self.slopes.shape[1] + 1)
+        axes = zip(grid_axes(domain), domain.steps, self.slopes, strict=True)
+        for axis, step, slopes in axes:
+            # Differences of the neighbours, and their coefficients, are one product.
+            scale = (self.spacing / step) ** orders / [math.factorial(k) for k in orders]
+            factors = jnp.asarray(scale[:, None] * _DIFFERENCES[: len(orders)], v.dtype)
+            taps = jnp.einsum("kp,kio->pio", factors, slopes.astype(v.dtype))
+            near = jnp.concatenate(_neighbours(v, axis, around), -1)
+            rate = rate + near @ taps.reshape(-1, taps.shape[-1])
+        return affine(rate.reshape(u.shape), None, self.bias)
+
+
+def _neighbours(v: Array, axis: int, around: bool) -> list[Array]:
+    """The values two points before each point of an axis, to two points after it."""
+    v, beyond = jnp.moveaxis(v, axis, 0), _STENCIL // 2
+    if around:
+        wide = v[np.arange(-beyond, len(v) + beyond) % len(v)]
+    else:
+        end = np.arange(min(_END, len(v)), dtype=float)
+        factors = jnp.asarray([lagrange(end, -k) for k in range(beyond, 0, -1)], v.dtype)
+        first = jnp.tensordot(factors, v[: len(end)], 1)
+        last = jnp.tensordot(factors[::-1], v[::-1][: len(end)], 1)
+        wide = jnp.concatenate([first, v, last])
+    return [jnp.moveaxis(wide[k : k + len(v)], 0, axis) for k in range(_STENCIL)]
+
+
+def _differences_of_polynomials() -> np.ndarray:
+    """`[k - 1, points]`: the factors of values at -2 to 2 in the k-th derivative at 0 of the
+    polynomial through them."""
+    points = np.arange(_STENCIL) - _STENCIL // 2
+    powers = np.vander(points, increasing=True) / [math.factorial(k) for k in range(_STENCIL)]
+    return np.linalg.inv(powers)[1:]
+
+
+_DIFFERENCES = _differences_of_polynomials()
