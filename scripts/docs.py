@@ -1,35 +1,31 @@
 """Builds the documentation site into site/, strictly: formulas are typeset, tutorials executed,
-and every internal link has to lead somewhere.
-
-examples:
-  python scripts/docs.py --draft
-  python scripts/docs.py --tables
-"""
+and every internal link has to lead somewhere."""
 
 import argparse
 import subprocess
 import sys
 
+from commands import start
 from documentation.links import check_links
 from documentation.names import check_built
 from documentation.pages import ROOT, write_pages, write_tables
-from ide_transformer.commands import run_script
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+EXAMPLES = """\
+  python scripts/docs.py --draft
+  python scripts/docs.py --tables
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     extent = parser.add_mutually_exclusive_group()
     extent.add_argument("--draft", action="store_true", help="do not execute the tutorials")
-    extent.add_argument(
-        "--short", action="store_true", help="execute them with a tenth of their training"
-    )
-    extent.add_argument(
-        "--tables", action="store_true", help="only renew the generated tables in docs/"
-    )
+    extent.add_argument("--short", action="store_true", help="with a tenth of their training")
+    extent.add_argument("--tables", action="store_true", help="only renew the tables in docs/")
     parser.add_argument("--serve", action="store_true", help="serve the site on this machine")
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> None:
     if arguments.tables:
         write_tables()
         return
@@ -44,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    start(sys.modules[__name__])

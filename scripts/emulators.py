@@ -5,11 +5,10 @@ A model of this package is a configuration, by its name or path. The networks ar
 `unet`, `dil` and `fno`, as published, or any other by its text, such as "Res;26;8;relu". A
 scenario is a name of APEBench, with options: `diff_burgers:num_spatial_dims=2:num_points=64`.
 
-The error is that of APEBench, relative and over time; of each run the table has its geometric
-mean over the first 100 steps of the roll-out, as the median and the quartiles of the seeds, on
-the points of the training and, without any further training, on others. Training takes the
-time of compiling too. Weights are kept, and a study that was stopped goes on when it is started
-again.
+Of each run the table has the geometric mean of the relative error over the first 100 steps of
+the roll-out, as the median and the quartiles of the seeds, on the points of the training and,
+without further training, on others. The time of training has that of compiling in it. Weights
+are kept, and a study that was stopped goes on when it is started again.
 """
 
 # APEBench is optional.
@@ -21,20 +20,18 @@ import functools as ft
 import re
 import sys
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import numpy as np
 
-from commands import start
-from commands.rows import Row, find_row, read_rows, write_row
+from commands import rows, start
+from commands.rows import Row
 from ide_transformer import ChannelsFirst, InputError, training
 from ide_transformer.commands.options import config_file, figure_file, integers, names
 from ide_transformer.packages import require
-from ide_transformer.reporting import show_table
-from ide_transformer.studies.schemes import about_sources, fingerprint
+from ide_transformer.studies.schemes import fingerprint
 from ide_transformer.training.folder import source
 
 
@@ -72,25 +69,14 @@ class Cell(NamedTuple):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, required=True, help="the runs that are done")
+    rows.add_files(parser, "emulators")
     parser.add_argument("--scenarios", type=names, default=SCENARIOS)
     parser.add_argument("--models", type=names, default=["emulators/local", *NETWORKS])
     parser.add_argument("--seeds", type=integers, default=[0], help="default: 0")
-    parser.add_argument(
-        "--steps", type=int, default=10_000, help="of training (default: 10000, as published)"
-    )
-    parser.add_argument(
-        "--training",
-        default="one",
-        help='of APEBench: "one" step (default), or "sup;5" through a roll-out of five',
-    )
-    parser.add_argument(
-        "--points", type=integers, default=[], help="along each axis, of further tests: 80,320"
-    )
+    parser.add_argument("--steps", type=int, default=10_000, help="as published: 10000")
+    parser.add_argument("--training", default="one", help='"one" step, or "sup;5" for five')
+    parser.add_argument("--points", type=integers, default=[], help="of further tests: 80,320")
     parser.add_argument("--figure", type=figure_file, help="the errors over time")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/emulators"), help="folder of the weights"
-    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -117,7 +103,7 @@ def run_once(cell: Cell, arguments: argparse.Namespace) -> None:
     """Trains a network where that is not done, and tests it where a test is missing."""
     key, path = cell._asdict(), arguments.runs / cell.weights
     made_of = fingerprint(*settings_of(cell))
-    row = find_row(arguments.json, key, made_of)
+    row = rows.find_row(arguments.json, key, made_of)
     tests = {str(points) for points in arguments.points}
     if row is not None and tests <= row["others"].keys():
         return
@@ -147,7 +133,7 @@ def run_once(cell: Cell, arguments: argparse.Namespace) -> None:
         }
     for points in sorted(tests - row["others"].keys(), key=int):
         row["others"][points] = errors_of(network, scenario, int(points))
-    write_row(arguments.json, key, row)
+    rows.write_row(arguments.json, key, row)
     print(f"   error {mean_of(row['errors']):.4g}, {row['seconds']:.0f} s of training")
     # The number of compiled programs that a process may hold is limited.
     jax.clear_caches()
@@ -158,11 +144,9 @@ def settings_of(cell: Cell) -> tuple[str, ...]:
     """All that a run depends on but the code."""
     import apebench
 
-    config = config_of(cell.model)
-    recipe = NETWORKS.get(cell.model, cell.model)
-    if config is not None:
-        recipe = training.dump_config(config)
-    return recipe, repr(scenario_of(cell)), apebench.__version__
+    config, recipe = config_of(cell.model), NETWORKS.get(cell.model, cell.model)
+    made_by = recipe if config is None else training.dump_config(config)
+    return made_by, repr(scenario_of(cell)), apebench.__version__
 
 
 def scenario_of(cell: Cell) -> Any:
@@ -223,10 +207,8 @@ def emulator(
     key: Any,
 ) -> ChannelsFirst:
     """A model of this package, by the arguments of a network of APEBench."""
-    sizes = {
-        "points": points if dimension == 1 else (points,) * dimension,
-        "channels": channels,
-    }
+    grid = points if dimension == 1 else (points,) * dimension
+    sizes = {"points": grid, "channels": channels}
     return ChannelsFirst(training.build_model_of_size(config, sizes, key))
 
 
@@ -264,22 +246,18 @@ def show(cells: list[Cell], arguments: argparse.Namespace) -> None:
     """A table for each scenario, and the figure."""
     from ide_transformer.figures import Curve, plot_panels
 
-    rows = read_rows(arguments.json)
+    all_rows, made = rows.read_rows(arguments.json), []
     panels: dict[str, list[Curve]] = {}
-    made: dict[str, list[str]] = {}
-    for scenario in arguments.scenarios:
-        table, panels[scenario] = [], []
-        for model in arguments.models:
-            keys = [x._asdict() for x in cells if (x.scenario, x.model) == (scenario, model)]
-            own = [row for row in rows if any(key.items() <= row.items() for key in keys)]
-            for row in own:
-                made.setdefault(row["code"], []).append(f"{scenario} {model} {row['seed']}")
-            table.append(line_of(model, own, arguments.points))
-            median = np.median([bounded(row["errors"]) for row in own], axis=0)
-            panels[scenario].append(Curve(model, np.arange(1, len(median) + 1), median))
-        print(scenario)
-        show_table(table)
-    print(about_sources(made))
+    tables: dict[str, list[Row]] = {}
+    for scenario, model in dict.fromkeys((x.scenario, x.model) for x in cells):
+        keys = [x._asdict() for x in cells if (x.scenario, x.model) == (scenario, model)]
+        own = [row for row in all_rows if any(key.items() <= row.items() for key in keys)]
+        made += [(f"{scenario} {model} {row['seed']}", row["code"]) for row in own]
+        tables.setdefault(scenario, []).append(line_of(model, own, arguments.points))
+        median = np.median([bounded(row["errors"]) for row in own], axis=0)
+        curve = Curve(model, np.arange(1, len(median) + 1), median)
+        panels.setdefault(scenario, []).append(curve)
+    rows.show(tables, made)
     if arguments.figure is not None:
         labels = dict(x="steps", y="relative error, median of the seeds")
         plot_panels(arguments.figure, panels, log="y", **labels)

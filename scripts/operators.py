@@ -19,12 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from commands import start
-from commands.rows import Row, find_row, write_row
+from commands import rows, start
+from commands.rows import Row
 from ide_transformer import InputError
 from ide_transformer.commands.options import floats, integers, names
-from ide_transformer.reporting import show_table
-from ide_transformer.studies.schemes import about_sources, fingerprint
+from ide_transformer.studies.schemes import fingerprint
 from ide_transformer.training.folder import checksum_of, source
 from operator_learning import fno, ours
 from operator_learning.settings import CELLS, TESTS, Cell
@@ -40,18 +39,13 @@ EXAMPLES = """\
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", choices=sorted(CELLS))
-    parser.add_argument("--json", type=Path, required=True, help="the runs that are done")
+    rows.add_files(parser, "operators")
     parser.add_argument("--steps", type=int, default=1000, help="of each run (default: 1000)")
     parser.add_argument("--rates", type=floats, default=[1e-3, 3e-3, 9e-3])
     parser.add_argument("--seeds", type=int, default=3, help="so many (default: 3)")
     parser.add_argument("--models", type=names, default=sorted(MODELS))
     parser.add_argument("--beds", type=names, default=["burgers", "darcy"])
-    parser.add_argument(
-        "--samples", type=integers, help="of the study of that name, for example 900"
-    )
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/operators"), help="folder of the runs"
-    )
+    parser.add_argument("--samples", type=integers, help="of that study, for example 900")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -88,12 +82,12 @@ def run_once(cell: Cell, rate: float, seed: int, arguments: argparse.Namespace) 
     made_by, run_of = MODELS[cell.model], (cell, rate, seed, arguments.steps)
     data = _data(cell.name, arguments.study)
     made_of = fingerprint(f"{made_by.settings_of(*run_of)!r} {data}")
-    row = find_row(arguments.json, key, made_of)
+    row = rows.find_row(arguments.json, key, made_of)
     if row is not None and tests.keys() <= row.keys():
         return row
-    origin = {"made_of": made_of, "code": CODE}
-    row = {**key, **origin, **made_by.train_and_test(*run_of, tests, arguments.runs)}
-    write_row(arguments.json, key, row)
+    row = {**key, "made_of": made_of, "code": CODE}
+    row |= made_by.train_and_test(*run_of, tests, arguments.runs)
+    rows.write_row(arguments.json, key, row)
     print({name: round(x, 5) if isinstance(x, float) else x for name, x in row.items()})
     return row
 
@@ -114,12 +108,12 @@ def _loss(row: dict[str, Any]) -> float:
 
 def show(study: str, cells: list[Cell], found: list[tuple[list[Row], list[Row]]]) -> None:
     """A table for each bed: means over the seeds and their standard deviations."""
-    made: dict[str, list[str]] = {}
     tables: dict[str, list[Row]] = {}
+    made: list[tuple[str, str]] = []
     for cell, (tried, own) in zip(cells, found, strict=True):
         for row in (*tried, *own[1:]):
-            where = f"{row['name']} {row['rate']:g} seed {row['seed']}"
-            made.setdefault(row.get("code", "not recorded"), []).append(where)
+            run = f"{row['name']} {row['rate']:g} seed {row['seed']}"
+            made.append((run, row.get("code", "not recorded")))
         line: Row = {"model": cell.model, **cell.options, "rate": own[0]["rate"]}
         for name in ("validation_loss", *TESTS[study][cell.bed]):
             values = np.array([row[name] for row in own], float)
@@ -127,9 +121,7 @@ def show(study: str, cells: list[Cell], found: list[tuple[list[Row], list[Row]]]
         line["parameters"] = own[0]["parameters"]
         line["seconds"] = f"{np.mean([row['seconds'] for row in own]):.0f}"
         tables.setdefault(cell.bed, []).append(line)
-    for table in tables.values():
-        show_table(table)
-    print(about_sources(made))
+    rows.show(tables, made)
 
 
 if __name__ == "__main__":

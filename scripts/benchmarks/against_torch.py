@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import functools as ft
 import importlib.util
-from collections.abc import Callable
 
 import numpy as np
 
@@ -13,13 +12,12 @@ from ide_transformer.errors import InputError
 from .shared.command import Command
 from .shared.timing import Rounds, Rows, alternate
 from .with_torch.ours import SETTINGS, OwnTraining, Setting, full_float32, utilisation
-from .with_torch.processes import PairedProcess
+from .with_torch.processes import PairedProcess, caller
 
 
 def against_torch(setting: Setting, rounds: Rounds, *, steps: int, curve: int) -> Rows:
     """Training steps with clipping and AdamW in PyTorch, eager and compiled, and here, from
-    the same weights with the same batches. Products are made in full float32 everywhere.
-    PyTorch runs in processes of its own; while one computes, the others are idle.
+    the same weights with the same batches, PyTorch in processes of its own, one at a time.
 
     Rows of `alternate` with `setting`, `tokens_per_second`; `mebibytes`, the memory of a
     step without weights and moments: temporary memory of the program here, the rise of the
@@ -38,13 +36,11 @@ def against_torch(setting: Setting, rounds: Rounds, *, steps: int, curve: int) -
             *(setting, ours.initial_weights, ours.batches),
             *(setting.config.optimizer, ours.learning_rates()),
         )
-        calls: dict[str, Callable] = {
-            name: stack.enter_context(
-                PairedProcess("theirs:TorchTraining", *given, compiled)
-            ).call
-            for name, compiled in (("torch eager", False), ("torch.compile", True))
-        }
-        calls["ide_transformer"] = lambda method, *a: getattr(ours, method)(*a)
+        calls = {}
+        for name, compiled in (("torch eager", False), ("torch.compile", True)):
+            theirs = PairedProcess("theirs:TorchTraining", *given, compiled)
+            calls[name] = stack.enter_context(theirs).call
+        calls["ide_transformer"] = caller(ours)
         curves = {name: np.array(call("losses", curve)) for name, call in calls.items()}
         mebibytes = {name: call("peak_mebibytes") for name, call in calls.items()}
         turns = {name: ft.partial(call, "turn", steps) for name, call in calls.items()}

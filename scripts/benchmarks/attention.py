@@ -21,11 +21,8 @@ _DENSE_UP_TO = 4096
 
 def attention(options: argparse.Namespace, rounds: Rounds) -> Rows:
     """The causal token integral and its gradient with respect to queries, keys and values: the
-    dense form written out by hand, `jax.nn.dot_product_attention`, and `integrate`.
-
-    Rows of `measured` with `tokens` and `name`; ratios are to the first row. Where there are
-    many tokens, `integrate` alone is measured.
-    """
+    dense form by hand, `jax.nn`, and `integrate`, which is alone where there are many tokens.
+    Rows of `measured` with `tokens`."""
     rows = []
     for tokens in options.tokens:
         domain = TokenDomain.uniform(tokens)

@@ -1,11 +1,10 @@
 """Tokens per second of generation: with a cache, without one, and by transformers."""
 
+import argparse
 import contextlib
 import functools as ft
 import importlib.util
 import tempfile
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,27 +14,22 @@ from ide_transformer.pretrained import save_pretrained
 from .shared.command import Command
 from .shared.timing import Rounds, Rows, alternate
 from .with_torch.ours import OwnGeneration, full_float32, load_llama
-from .with_torch.processes import PairedProcess
+from .with_torch.processes import PairedProcess, caller
 
 
-def decode(
-    path: str, rounds: Rounds, *, prompt: int = 1, length: int = 128, batch: int = 1
-) -> Rows:
-    """The most likely `length` tokens after a prompt, drawn without a cache, with one, and by
-    the cached `generate` of transformers on the same weights, in PyTorch in a process of its
-    own, if it is installed. They take turns; everything is compiled ahead. Products are made
-    in full float32 everywhere.
-
-    Rows of `alternate` with `weights`, `batch`; `tokens_per_second`; `same_tokens`, the
-    fraction that is as in the first row.
-    """
-    model, weights = load_llama(path)
-    shape = batch, prompt
+def decode(options: argparse.Namespace, rounds: Rounds) -> Rows:
+    """The most likely tokens after a prompt, drawn without a cache, with one, and by the cached
+    `generate` of transformers on the same weights, if it is installed. Everything is compiled
+    ahead. Rows of `alternate` with `weights`, `batch`, `tokens_per_second`, and `same_tokens`,
+    the fraction that is as in the first row."""
+    length, batch = options.length, options.batch
+    model, weights = load_llama(options.path)
+    shape = batch, options.prompt
     tokens = jax.random.randint(jax.random.key(1), shape, 0, model.inputs.vocabulary)
     with full_float32(), contextlib.ExitStack() as stack:
-        calls: dict[str, Callable[[str], Any]] = {
-            "without a cache": OwnGeneration(model, tokens, length, cached=False).call,
-            "with a cache": OwnGeneration(model, tokens, length, cached=True).call,
+        calls = {
+            name: caller(OwnGeneration(model, tokens, length, cached=cached))
+            for name, cached in (("without a cache", False), ("with a cache", True))
         }
         if all(map(importlib.util.find_spec, ("torch", "transformers"))):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -58,8 +52,6 @@ COMMAND = Command(
     "transformers, of a checkpoint; tokens of a prompt, tokens to write, texts at once",
     example="glassllm --batch 8 --json decode.json",
     rounds=7,
-    measure=lambda options, rounds: decode(
-        options.path, rounds, prompt=options.prompt, length=options.length, batch=options.batch
-    ),
+    measure=decode,
     options=dict(path="glassllm", prompt=1, length=128, batch=1),
 )

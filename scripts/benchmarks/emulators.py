@@ -15,16 +15,10 @@ from .shared.command import Command
 from .shared.timing import Rounds, Rows, measured
 
 
-MODELS = "emulators/local,emulators/waves,res,fno"
-
-
 def emulators(options: argparse.Namespace, rounds: Rounds) -> Rows:
     """Of each model, by its name as in scripts/emulators.py, a step of Adam for the mean square
-    error of one step in time, on random functions of as many points as its scenario has.
-
-    Rows of `measured` with `points`, `batch`, `parameters` and `name`; ratios are to the
-    first row.
-    """
+    error of one step in time, on random functions. Rows of `measured` with `points`, `batch`
+    and `parameters`."""
     require("apebench", "emulators", "Emulators are trained by")
     programs, parameters = {}, {}
     functions = jax.random.normal(jax.random.key(0), (2, options.batch, 1, options.points))
@@ -56,5 +50,5 @@ COMMAND = Command(
     example="emulators/local,res --json emulators.json",
     rounds=20,
     measure=emulators,
-    options=dict(models=MODELS, points=160, batch=20),
+    options=dict(models="emulators/local,emulators/waves,res,fno", points=160, batch=20),
 )

@@ -6,13 +6,7 @@ from typing import Any
 
 import diffrax
 
-from ide_transformer.integration import (
-    AbstractGradient,
-    Direct,
-    Recompute,
-    Recursive,
-    Reversible,
-)
+from ide_transformer.integration import Direct, Recompute, Recursive, Reversible
 from ide_transformer.solvers import AlgebraicallyReversible, LieTrotter, Projected
 
 from .shared.command import Command, shape, sizes
@@ -25,9 +19,8 @@ _REVERSIBLE = (
     AlgebraicallyReversible(LieTrotter()),
     AlgebraicallyReversible(LieTrotter()).projected(),
 )
-# The scheme, that for states that are constrained, and the gradient mode. The first is the
-# reference.
-MODES: dict[str, tuple[Any, Any, AbstractGradient]] = {
+# The schemes of pre-norm and of post-norm, and the gradient mode. The first is the reference.
+MODES: dict[str, tuple[Any, Any, Any]] = {
     "Direct": (*_PLAIN, Direct()),
     "Recompute": (*_PLAIN, Recompute()),
     "Recompute, nothing saved": (*_PLAIN, Recompute(policy=None)),
@@ -42,31 +35,27 @@ NORMALIZATIONS = ("pre-norm", "post-norm")
 
 def programs(normalization: str, depth: int, shape: Shape) -> dict[str, tuple]:
     """The program of one gradient and its arguments, for each mode by its name."""
-    constrained = normalization == "post-norm"
-    equation = (post_norm if constrained else pre_norm)(depth, shape)
+    number = NORMALIZATIONS.index(normalization)
+    equation, u0 = (pre_norm, post_norm)[number](depth, shape), shape.state()
     return {
-        name: gradient_of_solve(
-            equation, projected if constrained else solver, mode, shape.state()
-        )
-        for name, (solver, projected, mode) in MODES.items()
+        name: gradient_of_solve(equation, mode[number], mode[2], u0)
+        for name, mode in MODES.items()
     }
 
 
 def gradient(options: argparse.Namespace, rounds: Rounds) -> Rows:
-    """One gradient by each of `MODES`: rows of `measured` with `normalization`, `depth` and
-    `name`; ratios are to keeping everything."""
-    rows = []
-    for normalization in options.normalization or NORMALIZATIONS:
-        for depth in options.depth:
-            modes = programs(normalization, depth, shape(options))
-            rows += measured(modes, rounds, normalization=normalization, depth=depth)
+    """One gradient by each of `MODES`: rows of `measured` with `normalization` and `depth`;
+    ratios are to keeping everything."""
+    rows, kinds = [], options.normalization or NORMALIZATIONS
+    for kind, depth in ((x, y) for x in kinds for y in options.depth):
+        modes = programs(kind, depth, shape(options))
+        rows += measured(modes, rounds, normalization=kind, depth=depth)
     return rows
 
 
 def compiling(options: argparse.Namespace, rounds: Rounds) -> Rows:
     """Time to trace and compile the gradient of a pre-norm march by each of `MODES`, with
-    nothing cached. Rows with `depth`, `name`, `compile_seconds`, the median over rounds, and
-    `compile_spread`, the range of their middle half divided by it."""
+    nothing cached: its median over rounds, and the range of their middle half divided by it."""
     rows = []
     for depth in options.depth:
         seconds: dict[str, list[float]] = {}

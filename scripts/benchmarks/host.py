@@ -4,9 +4,8 @@ import argparse
 import contextlib
 import functools as ft
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -23,7 +22,7 @@ from ide_transformer.training.run import Loop
 from ide_transformer.training.stopping import Stopped, StopRequest
 
 from .shared.command import Command, shape, sizes
-from .shared.timing import Rounds, Rows, alternate, seconds_of
+from .shared.timing import Rounds, Rows, rows_of
 from .shared.training import Training, config_of
 
 
@@ -31,51 +30,46 @@ from .shared.training import Training, config_of
 _MANY = 10**9
 
 
-class _Gate(StopRequest):
-    """Lets a training loop, which asks it after each step, take some steps and wait."""
+class _Turns(StopRequest):
+    """Turns inside a training loop, which asks after each step: after the `first` steps, and
+    each time after `steps` more, `other` says its seconds of a step; in the end the loop is
+    stopped."""
 
-    def __init__(self, first: int, steps: int, finish: Callable[[], None]) -> None:
+    def __init__(self, first: int, steps: int, rounds: Rounds, other: Callable[[], float]):
         super().__init__()
-        self._steps, self._finish = steps, finish
-        self._taken = -first
-        self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
+        self._left, self._steps, self._rounds, self._other = first, steps, rounds, other
+        self._of_run: list[float] = []
+        self._of_other: list[float] = []
+        self._began = time.perf_counter()
+        self.wait_until_written: Callable[[], None]
+
+    @property
+    def times(self) -> dict[str, list[float]]:
+        """Seconds of a step in each round, without the round ahead and the first steps."""
+        return {"compiled step": self._of_other[1:], "run": self._of_run[2:]}
 
     def check(self, message: str = "Stopped") -> None:
         if message.startswith("Stopped after step"):  # and not before the first one
-            self._taken += 1
-            if self._taken >= 0 and self._taken % self._steps == 0:
-                # The last step is still on its way.
-                jax.block_until_ready(jax.live_arrays())
-                self._finish()
-                self._done.release()
-                self._go.acquire()
+            self._left -= 1
+            if self._left == 0:
+                self._end_turn()
         super().check(message)
 
-    def turn(self) -> float:
-        """Seconds that the loop takes for its steps."""
-        began = time.perf_counter()
-        self._go.release()
-        self._done.acquire()
-        return time.perf_counter() - began
-
-    def wait(self) -> None:
-        """Until the first steps are taken."""
-        self._done.acquire()
-
-    def open(self) -> None:
-        """Ends the loop."""
-        self.note(2)
-        self._go.release()
+    def _end_turn(self) -> None:
+        # The last step is still on its way.
+        jax.block_until_ready(jax.live_arrays())
+        self.wait_until_written()
+        self._of_run.append((time.perf_counter() - self._began) / self._steps)
+        self._rounds.done(len(self._of_other))
+        if len(self._of_other) > self._rounds.number:
+            self.note(2)
+            return
+        self._of_other.append(self._other())
+        self._left, self._began = self._steps, time.perf_counter()
 
 
-def _task(context: int) -> LanguageTask:
-    letters = np.random.default_rng(0).integers(97, 123, 10**6, dtype=np.uint8)
-    return LanguageTask(letters.tobytes().decode("ascii"), context)
-
-
-@contextlib.contextmanager
-def _whole_run(config: Config, task: LanguageTask, steps: int) -> Iterator[_Gate]:
-    """The loop of a run, in a thread, with all that it writes."""
+def _train(config: Config, task: LanguageTask, turns: _Turns) -> None:
+    """The loop of a run, with all that it writes, until the turns stop it."""
     key = jax.random.key(0)
     state, phases = make_phases(config, build_model_of_size(config, task.sizes, key), key)
     layout = make_layout(config.parallel)
@@ -83,31 +77,16 @@ def _whole_run(config: Config, task: LanguageTask, steps: int) -> Iterator[_Gate
         folder = RunFolder(Path(there))
         folder.checkpoints.mkdir()
         with Checkpoints(folder, config, writes=True) as checkpoints:
-            # Turns begin between two checkpoints, so that one is written during the steps that
-            # follow it, as in a run.
-            written = checkpoints._manager.wait_until_finished
-            gate = _Gate(config.training.checkpoint_every // 2, steps, written)
-
-            def run() -> None:
-                run_of = config, task, folder, checkpoints, gate, phases
-                with contextlib.suppress(Stopped), jax.set_mesh(layout.grid):
-                    Loop(*run_of, layout, time.perf_counter()).run(layout.placed(state))
-
-            thread = threading.Thread(target=run)
-            thread.start()
-            gate.wait()
-            try:
-                yield gate
-            finally:
-                gate.open()
-                thread.join()
+            turns.wait_until_written = checkpoints._manager.wait_until_finished
+            loop = Loop(config, task, folder, checkpoints, turns, phases, layout, 0.0)
+            with contextlib.suppress(Stopped), jax.set_mesh(layout.grid):
+                loop.run(layout.placed(state))
 
 
 def host(options: argparse.Namespace, rounds: Rounds) -> Rows:
-    """The time of a step by the compiled program alone, on one batch that is there already, and
-    in a run that makes batches, logs each tenth step, writes checkpoints and says how far it
-    is: rows of `alternate` of one step; ratios are to the first. A turn of the run ends when
-    its checkpoints are written."""
+    """The time of a step by the compiled program alone, on one batch, and in a run that makes
+    batches, logs each tenth step, writes checkpoints and says how far it is: rows of
+    `rows_of`. A turn of the run ends when its checkpoints are written."""
     steps, every = options.steps, options.checkpoint_every
     if steps % every:
         raise InputError(
@@ -117,27 +96,17 @@ def host(options: argparse.Namespace, rounds: Rounds) -> Rows:
         )
     rows = []
     periods = {"log_every": 10, "checkpoint_every": every, "evaluate_every": _MANY}
-    task = _task(options.context)
+    letters = np.random.default_rng(0).integers(97, 123, 10**6, dtype=np.uint8)
+    task = LanguageTask(letters.tobytes().decode("ascii"), options.context)
     for depth in options.depth:
         config = config_of(depth, shape(options), steps=_MANY, **periods)
-        batch = task.batch(0, options.batch, 0)
-        bare = Training(config, task.sizes, [batch], task.loss)
-        with _whole_run(config, task, steps) as gate:
-            turns = {
-                "compiled step": ft.partial(_seconds_of_a_step, bare, steps),
-                "run": lambda gate=gate: gate.turn() / steps,
-            }
-            rows += alternate(turns, rounds, depth=depth)
+        bare = Training(config, task.sizes, [task.batch(0, options.batch, 0)], task.loss)
+        # Turns begin between two checkpoints, so that one is written during the steps that
+        # follow it, as in a run.
+        turns = _Turns(-(-every // 2), steps, rounds, ft.partial(bare.seconds_of_a_step, steps))
+        _train(config, task, turns)
+        rows += rows_of(turns.times, depth=depth)
     return rows
-
-
-def _seconds_of_a_step(training: Training, steps: int) -> float:
-    def work():
-        for _ in range(steps):
-            training.step()
-        return training.state
-
-    return seconds_of(work) / steps
 
 
 COMMAND = Command(

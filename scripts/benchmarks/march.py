@@ -1,12 +1,11 @@
 """The march over depth against scans of the same mathematics written out by hand."""
 
 import argparse
+import functools as ft
 import itertools
 from collections.abc import Callable
 
 import diffrax
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ide_transformer.equation import Equation
@@ -15,7 +14,7 @@ from ide_transformer.solvers import LieTrotter, Strang
 
 from .shared import handwritten
 from .shared.command import Command, shape, sizes
-from .shared.problem import gradient_of_solve, pre_norm
+from .shared.problem import gradient_of, gradient_of_solve, pre_norm
 from .shared.timing import Rounds, Rows, measured
 
 
@@ -29,11 +28,8 @@ SCHEMES: dict[str, tuple[diffrax.AbstractSolver, Callable]] = {
 
 def march(options: argparse.Namespace, rounds: Rounds) -> Rows:
     """One gradient of the march, by the default gradient mode and with everything kept, and of
-    a `lax.scan` written out by hand, plain and recomputing by the policy of the default, the
-    latter also with the operators of this package.
-
-    Rows of `measured` with `scheme`, `depth` and `name`; ratios are to the plain scan.
-    """
+    a `lax.scan` by hand, plain and recomputing by the policy of the default, the latter also
+    with the operators of this package. Rows of `measured` with `scheme` and `depth`."""
     u0, policy, rows = shape(options).state(), Recompute().policy, []
     for scheme, depth in itertools.product(options.scheme or SCHEMES, options.depth):
         solver, layer = SCHEMES[scheme]
@@ -52,17 +48,10 @@ def march(options: argparse.Namespace, rounds: Rounds) -> Rows:
 def gradient_by_hand(
     layer: Callable, equation: Equation, u0: Array, policy: Callable | None
 ) -> tuple[Callable, tuple]:
-    """As `gradient_of_solve`, for the scan written out by hand with the weights of a pre-norm
-    equation."""
-    heads = equation.control(0.0)[0].heads
-
-    def loss(weights: handwritten.Weights, u0: Array) -> Array:
-        u1 = handwritten.scanned(
-            layer, lambda w: handwritten.fields(w, heads), weights, u0, policy=policy
-        )
-        return jnp.mean(u1**2)
-
-    return jax.value_and_grad(loss, argnums=(0, 1)), (plain_weights(equation), u0)
+    """`gradient_of` the scan written out by hand, with the weights of a pre-norm equation."""
+    fields = ft.partial(handwritten.fields, heads=equation.control(0.0)[0].heads)
+    scan = ft.partial(handwritten.scanned, layer, fields, policy=policy)
+    return gradient_of(scan, plain_weights(equation), u0)
 
 
 def gradient_of_scan(
@@ -70,16 +59,13 @@ def gradient_of_scan(
 ) -> tuple[Callable, tuple]:
     """The same with the operators of the equation, called one after the other. It differs from
     `solve` in the march alone."""
-    weights = equation.control.intervals()
 
     def fields(w: PyTree[Array]) -> tuple[handwritten.Field, handwritten.Field]:
         first, second = equation.control.local(w, 0.0)
         return lambda u: first(u, equation.domain), lambda u: second(u, equation.domain)
 
-    def loss(weights: PyTree[Array], u0: Array) -> Array:
-        return jnp.mean(handwritten.scanned(layer, fields, weights, u0, policy=policy) ** 2)
-
-    return jax.value_and_grad(loss, argnums=(0, 1)), (weights, u0)
+    scan = ft.partial(handwritten.scanned, layer, fields, policy=policy)
+    return gradient_of(scan, equation.control.intervals(), u0)
 
 
 def plain_weights(equation: Equation) -> handwritten.Weights:

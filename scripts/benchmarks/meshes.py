@@ -10,7 +10,6 @@ import numpy as np
 from ide_transformer.tasks import Batch
 
 from .shared.command import Command, shape, sizes
-from .shared.problem import Shape
 from .shared.timing import Rounds, Rows, alternate
 from .shared.training import Training, config_of
 
@@ -22,27 +21,20 @@ CONTROLS = ("chebyshev", "piecewise_linear", "piecewise_constant", "tied")
 def meshes(options: argparse.Namespace, rounds: Rounds) -> Rows:
     """The time for an evaluation of the field in training on one mesh of so many intervals, and
     on meshes that are drawn: rows of `alternate` with `control`; ratios are to the first."""
-    rows, drawn, controls = [], options.meshes, options.control or CONTROLS[:1]
-    for control, depth in ((x, y) for x in controls for y in options.depth):
-        runs = {f"{depth} intervals": [depth], f"{', '.join(map(str, drawn))} drawn": drawn}
-        turns = {
-            name: ft.partial(
-                _turn, _training(control, depth, chosen, shape(options)), options.steps
-            )
-            for name, chosen in runs.items()
-        }
-        rows += alternate(turns, rounds, control=control)
-    return rows
-
-
-def _training(control: str, depth: int, meshes: list[int], shape: Shape) -> Training:
-    options = {"terms": 4} if control == "chebyshev" else {}
-    kind = {"kind": control, "options": options}
-    size = shape.batch, shape.context + 1
+    rows, controls = [], options.control or CONTROLS[:1]
+    size = options.batch, options.context + 1
     tokens = np.random.default_rng(0).integers(0, _VOCABULARY, size)
     batch = Batch(tokens[:, :-1], tokens[:, 1:])
-    config = config_of(depth, shape, control=kind, meshes=meshes)
-    return Training(config, {"vocabulary": _VOCABULARY}, [batch])
+    drawn = f"{', '.join(map(str, options.meshes))} drawn"
+    for control, depth in ((x, y) for x in controls for y in options.depth):
+        kind = {"kind": control, "options": {"terms": 4} if control == "chebyshev" else {}}
+        turns = {}
+        for name, chosen in ((f"{depth} intervals", [depth]), (drawn, options.meshes)):
+            config = config_of(depth, shape(options), control=kind, meshes=chosen)
+            training = Training(config, {"vocabulary": _VOCABULARY}, [batch])
+            turns[name] = ft.partial(_turn, training, options.steps)
+        rows += alternate(turns, rounds, control=control)
+    return rows
 
 
 def _turn(training: Training, steps: int) -> float:

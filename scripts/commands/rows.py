@@ -1,14 +1,23 @@
 """The runs of a study, in a file that other processes write to as well."""
 
+import argparse
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ide_transformer import InputError
-from ide_transformer.reporting import write_json
+from ide_transformer.reporting import show_table, write_json
+from ide_transformer.studies.schemes import about_sources
 
 
 Row = dict[str, Any]
+
+
+def add_files(parser: argparse.ArgumentParser, study: str) -> None:
+    """The options of the files of a study."""
+    parser.add_argument("--json", type=Path, required=True, help="the runs that are done")
+    parser.add_argument("--runs", type=Path, default=Path("runs", study), help="their folder")
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -37,3 +46,14 @@ def write_row(path: Path, key: Row, row: Row) -> None:
     # Others may have written theirs in the meantime.
     others = [x for x in read_rows(path) if not key.items() <= x.items()]
     write_json(path, [*others, row])
+
+
+def show(tables: Mapping[str, list[Row]], runs: Iterable[tuple[str, str]]) -> None:
+    """Prints tables, and by which code the runs were made, each with its code."""
+    for name, table in tables.items():
+        print(name)
+        show_table(table)
+    made: dict[str, list[str]] = {}
+    for run, code in runs:
+        made.setdefault(code, []).append(run)
+    print(about_sources(made))

@@ -26,7 +26,7 @@ _LENGTHS = re.compile(
 
 
 class Cell(NamedTuple):
-    """A part of a tutorial; `line` is that of the script on which its first one stands."""
+    """A part of a tutorial, and the line of the script on which its head stands."""
 
     prose: bool
     text: str
@@ -35,20 +35,14 @@ class Cell(NamedTuple):
 
 def cells_of(script: str) -> list[Cell]:
     """The cells of a script."""
-    cells, start = [], None
-    lines = script.splitlines()
-    for number, line in enumerate([*lines, "# %%"], start=1):
-        if not line.startswith("# %%"):
-            if start is None and line.strip():
-                raise ValueError(f"line {number}: a tutorial begins with `# %% [markdown]`")
-            continue
-        if start is not None:
-            prose = lines[start - 1].strip() == "# %% [markdown]"
-            inside = lines[start : number - 1]
-            text = "\n".join(map(_uncommented, inside) if prose else inside)
-            cells.append(Cell(prose, text.strip("\n"), start + 1 + _leading_empty(inside)))
-        start = number
-    return [cell for cell in cells if cell.text]
+    before, *parts = re.split(r"^# %%(.*)$", script, flags=re.M)
+    if before.strip():
+        raise ValueError("a tutorial begins with `# %% [markdown]`")
+    cells, line = [], 1 + before.count("\n")
+    for kind, text in zip(parts[::2], parts[1::2], strict=True):
+        cells.append(Cell(kind.strip() == "[markdown]", text, line))
+        line += text.count("\n")
+    return [cell for cell in cells if cell.text.strip()]
 
 
 def shortened(script: str) -> str:
@@ -56,8 +50,8 @@ def shortened(script: str) -> str:
     return _LENGTHS.sub(lambda found: f"{found[1]}{max(1, int(found[2]) // 10)}", script)
 
 
-def page_of(script: Path, folder: Path, *, run: bool = True, short: bool = False) -> str:
-    """The page of a tutorial, whose figures are written into `folder`."""
+def write_page(script: Path, folder: Path, *, run: bool = True, short: bool = False) -> None:
+    """Writes the page of a tutorial and its figures into `folder`."""
     blocks, drawn = [], 0
     # The script is the main module, as it is when a reader runs it.
     main = types.ModuleType("__main__")
@@ -66,9 +60,9 @@ def page_of(script: Path, folder: Path, *, run: bool = True, short: bool = False
     text = script.read_text(encoding="utf-8")
     for cell in cells_of(shortened(text) if short else text):
         if cell.prose:
-            blocks.append(cell.text)
+            blocks.append(_uncommented(cell.text))
             continue
-        blocks.append(_fenced("python", cell.text))
+        blocks.append(_fenced("python", cell.text.strip("\n")))
         if run:
             printed, figures = _run(cell, script, vars(main))
             blocks += [_fenced("text", printed)] if printed else []
@@ -78,7 +72,8 @@ def page_of(script: Path, folder: Path, *, run: bool = True, short: bool = False
                 figure.savefig(folder / name)
                 plt.close(figure)
                 blocks.append(f"![{_description(figure)}]({name})")
-    return "\n\n".join(blocks) + "\n"
+    page = "\n\n".join(blocks) + "\n"
+    (folder / f"{script.stem}.md").write_text(page, encoding="utf-8")
 
 
 def _run(cell: Cell, script: Path, names: dict[str, Any]) -> tuple[str, list[Figure]]:
@@ -92,15 +87,10 @@ def _run(cell: Cell, script: Path, names: dict[str, Any]) -> tuple[str, list[Fig
     return text.strip("\n"), [plt.figure(number) for number in plt.get_fignums()]
 
 
-def _uncommented(line: str) -> str:
-    match = re.fullmatch(r"#(?: (.*))?", line)
-    if match is None and line.strip():
-        raise ValueError(f"a line of prose begins with `# `: {line!r}")
-    return match[1] or "" if match else ""
-
-
-def _leading_empty(lines: list[str]) -> int:
-    return next((i for i, line in enumerate(lines) if line.strip()), 0)
+def _uncommented(text: str) -> str:
+    if wrong := re.search(r"^(?!#( |$)).*\S.*", text, flags=re.M):
+        raise ValueError(f"a line of prose begins with `# `: {wrong[0]!r}")
+    return re.sub(r"^# ?", "", text, flags=re.M).strip("\n")
 
 
 def _fenced(language: str, text: str) -> str:
@@ -124,16 +114,13 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="with a tenth of the training")
     arguments = parser.parse_args()
     matplotlib.use("agg")
-    plt.rcParams["figure.figsize"] = (7, 4)
-    plt.rcParams["figure.dpi"] = 150
-    plt.rcParams["savefig.bbox"] = "tight"
+    plt.rcParams |= {"figure.figsize": (7, 4), "figure.dpi": 150, "savefig.bbox": "tight"}
     plt.show = lambda *_, **__: None
     # Modules that a tutorial writes into its working folder can be imported.
     sys.path[0] = ""
     script, folder = arguments.script.resolve(), arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    page = page_of(script, folder, short=arguments.short)
-    (folder / f"{script.stem}.md").write_text(page, encoding="utf-8")
+    write_page(script, folder, short=arguments.short)
 
 
 if __name__ == "__main__":

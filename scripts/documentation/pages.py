@@ -65,25 +65,17 @@ def _filled(place: re.Match[str]) -> str:
 
 
 def write_pages(*, draft: bool = False, short: bool = False) -> None:
-    """Writes all pages into build/docs.
-
-    **Arguments:**
-
-    - `draft`: leave the tutorials unexecuted.
-    - `short`: execute them with a tenth of their training, their programs optimised little,
-      to see that they run.
-    """
+    """Writes all pages into build/docs; a `draft` has unexecuted tutorials, a `short` one those
+    with a tenth of their training, their programs optimised little."""
     check_names(SOURCES / "reference" / "api")
     shutil.rmtree(_WORK, ignore_errors=True)
     shutil.rmtree(_PAGES, ignore_errors=True)
     shutil.copytree(SOURCES, _PAGES, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    tutorials = sorted(
-        (SOURCES / "tutorials").glob("*.py"), key=lambda path: path.stem not in _LONGEST
-    )
+    folder, scripts = _PAGES / "tutorials", (SOURCES / "tutorials").glob("*.py")
+    tutorials = sorted(scripts, key=lambda path: path.stem not in _LONGEST)
     if draft:
         for tutorial in tutorials:
-            page = execute.page_of(tutorial, _PAGES / "tutorials", run=False)
-            (_PAGES / "tutorials" / f"{tutorial.stem}.md").write_text(page, encoding="utf-8")
+            execute.write_page(tutorial, folder, run=False)
     else:
         # Each is a process of its own, which is waited for.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -93,23 +85,18 @@ def write_pages(*, draft: bool = False, short: bool = False) -> None:
         path.write_text(typeset(with_directives(text)), encoding="utf-8")
 
 
-def _working_folder(name: str) -> Path:
-    """An empty folder for what a tutorial writes, in which they find the files of the clone."""
-    folder = _WORK / name
-    folder.mkdir(parents=True)
-    for linked in ("configs", "scripts", "docs"):
-        (folder / linked).symlink_to(ROOT / linked)
-    return folder
-
-
 def _execute(tutorial: Path, *, short: bool) -> None:
-    """Runs a tutorial in a process and a folder of its own."""
+    """Runs a tutorial in a process and a folder of its own, with the files of the clone."""
+    working = _WORK / tutorial.stem
+    working.mkdir(parents=True)
+    for linked in ("configs", "scripts", "docs"):
+        (working / linked).symlink_to(ROOT / linked)
     command = [sys.executable, execute.__file__, str(tutorial), str(_PAGES / "tutorials")]
     command += ["--short"] if short else []
     # Plain text, whatever the terminal in which the site is built.
     settings = quick_programs(os.environ) if short else os.environ
     environment = {**settings, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "96"}
-    begin, working = time.perf_counter(), _working_folder(tutorial.stem)
+    begin = time.perf_counter()
     if subprocess.run(command, cwd=working, env=environment).returncode:
         raise InputError(f"{tutorial}: it failed; the error is above.")
     print(f"{tutorial.stem}: {time.perf_counter() - begin:.0f} s", flush=True)

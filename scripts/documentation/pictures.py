@@ -1,22 +1,22 @@
-"""Draws a picture of the home page: which words are right after which step in depth.
-
-example:
-  python scripts/train.py configs/reasoning/parity.yaml
-  python scripts/documentation/pictures.py runs/parity docs/pictures/parity.png
-"""
+"""Draws a picture of the home page: which words are right after which step in depth."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 import ide_transformer as ide
-from ide_transformer.commands import run_script
+from ide_transformer.commands import start
 from ide_transformer.figures import save_figure
 from ide_transformer.training import evaluation_task, load_model
 
 
+EXAMPLES = """\
+  python scripts/train.py configs/reasoning/parity.yaml
+  python scripts/documentation/pictures.py runs/parity docs/pictures/parity.png
+"""
 _LENGTHS = range(1, 25)
 _STEPS = range(2, 33, 2)
 _SAMPLES = 2048
@@ -49,15 +49,14 @@ def draw_words(run: Path, path: Path) -> None:
     save_figure(figure, path)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="a run of configs/reasoning/parity.yaml")
     parser.add_argument("picture", type=Path, help="the PNG file")
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> None:
     draw_words(arguments.run, arguments.picture)
 
 
 if __name__ == "__main__":
-    run_script(main)
+    start(sys.modules[__name__])

@@ -2,25 +2,30 @@
 one argument for each field, and functions that have the name of the file in which they stand,
 such as `from .solve import solve`."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import griffe
+
+
+M = TypeVar("M", griffe.Module, griffe.Class)
 
 
 class HiddenFiles(griffe.Extension):
     """Points the names of other packages at the function, and not at its file."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        for module in _modules(pkg):
+        for module in (pkg, *_inside(pkg, griffe.Module)):
             for member in module.members.values():
                 if isinstance(member, griffe.Alias):
                     path = member.target_path
                     member.target_path = _function(pkg, path) or path
 
 
-def _modules(module: griffe.Module) -> list[griffe.Module]:
-    inside = [x for x in module.members.values() if isinstance(x, griffe.Module)]
-    return [module, *(y for x in inside for y in _modules(x))]
+def _inside(module: griffe.Module, kind: type[M]) -> list[M]:
+    """All modules, or all classes, in a module and in those inside it."""
+    members = [x for x in module.members.values() if not x.is_alias]
+    deeper = (y for x in members if isinstance(x, griffe.Module) for y in _inside(x, kind))
+    return [*(x for x in members if isinstance(x, kind)), *deeper]
 
 
 def _function(package: griffe.Module, path: str) -> str | None:
@@ -38,15 +43,8 @@ class ModuleConstructors(griffe.Extension):
     """Gives each module without an `__init__` of its own that of a dataclass."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        without = [found for found in _classes(pkg) if _is_module(found)]
-        for found in without:
+        for found in [x for x in _inside(pkg, griffe.Class) if _is_module(x)]:
             _add_constructor(found)
-
-
-def _classes(module: griffe.Module) -> list[griffe.Class]:
-    inside = [x for x in module.members.values() if not x.is_alias]
-    nested = [y for x in inside if isinstance(x, griffe.Module) for y in _classes(x)]
-    return [x for x in inside if isinstance(x, griffe.Class)] + nested
 
 
 def _lineage(found: griffe.Class) -> list[griffe.Class]:

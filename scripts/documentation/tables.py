@@ -2,7 +2,6 @@
 fields; the names that it knows; families of checkpoints, from their files and small examples;
 schemes, from the convergence study and the configurations of published architectures."""
 
-import ast
 import inspect
 import re
 import sys
@@ -22,7 +21,14 @@ from ide_transformer.pretrained import families
 from ide_transformer.pretrained.family import Family
 from ide_transformer.reporting import markdown_table as table
 from ide_transformer.solvers import Projected, count_evaluations, unrolled
-from ide_transformer.studies.convergence import FEATURES, Case, find_scheme, problem, schemes
+from ide_transformer.studies.convergence import (
+    FEATURES,
+    Case,
+    Entry,
+    find_scheme,
+    problem,
+    schemes,
+)
 from ide_transformer.training import Config, SchemeConfig, Section, load_config
 from ide_transformer.training.choice import Choice
 from ide_transformer.training.names import FACES, find, snake_case
@@ -79,7 +85,8 @@ def names_of(base: type) -> list[str]:
 
 def _keys(kind: type[Section], prefix: str, chosen: list[str] | None = None) -> str:
     """The table of the keys of a section, or of some of them."""
-    comments = {key: text for x in reversed(kind.__mro__) for key, text in _comments(x).items()}
+    sections = [x for x in reversed(kind.__mro__) if issubclass(x, Section)]
+    comments = {key: text for x in sections for key, text in _comments(x).items()}
     names = sorted(chosen or kind.model_fields, key="options".__eq__)
     without = [prefix + name for name in names if not comments.get(name)]
     if without:
@@ -98,21 +105,11 @@ def _keys(kind: type[Section], prefix: str, chosen: list[str] | None = None) -> 
 
 
 def _comments(kind: type) -> dict[str, str]:
-    """The comment above each field of a class."""
-    if not issubclass(kind, Section):
-        return {}
-    source = inspect.getsource(kind)
-    lines = source.splitlines()
-    found = {}
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            above = node.lineno - 2
-            texts: list[str] = []
-            while lines[above].strip().startswith("#"):
-                texts.insert(0, lines[above].strip().removeprefix("# "))
-                above -= 1
-            found[node.target.id] = " ".join(texts)
-    return found
+    """The comment above each field of a section."""
+    found = re.findall(r"((?:^    # .*\n)+)    (\w+):", inspect.getsource(kind), flags=re.M)
+    return {
+        name: " ".join(re.findall(r"^    # (.*)", text, flags=re.M)) for text, name in found
+    }
 
 
 def _with_limits(words: str, metadata: Iterable[Any]) -> str:
@@ -184,10 +181,11 @@ def orders_table() -> str:
     """For each scheme: its class, its order by theory on a free state and on the sphere, and
     the evaluations of a step."""
     headings = ("scheme", "class", "order, free", "order, sphere", "evaluations a step")
-    rows = [
-        (code(name), _classes(name), _order(name, "free"), _order(name, "sphere"), _cost(name))
-        for name in schemes()
-    ]
+    rows = []
+    for name in schemes():
+        _, entry = find_scheme(name)
+        orders = _order(entry, "free"), _order(entry, "sphere")
+        rows.append((code(name), _class(entry), *orders, _cost(entry)))
     return table(headings, rows)
 
 
@@ -202,15 +200,8 @@ def architectures_table(root: Path) -> str:
         solver = f"{config.solver}, adaptive" if config.solver.rtol else str(config.solver)
         chosen = (operators, config.model.constraint.kind, config.control.kind, solver)
         rows.append((architecture, code(path.stem), *map(code, chosen)))
-    headings = (
-        "architecture",
-        "configs/schemes/",
-        "operators",
-        "constraint",
-        "control",
-        "solver",
-    )
-    return table(headings, rows)
+    headings = "architecture", "configs/schemes/", "operators", "constraint", "control"
+    return table((*headings, "solver"), rows)
 
 
 def other_names() -> str:
@@ -220,9 +211,8 @@ def other_names() -> str:
     return ", ".join(map(code, others))
 
 
-def _classes(name: str) -> str:
+def _class(entry: Entry) -> str:
     """The class of a scheme, with a link to its page where it is one of the package."""
-    _, entry = find_scheme(name)
     solver = entry.free or entry.sphere
     label = type(solver.solver if isinstance(solver, Projected) else solver).__name__
     if hasattr(ide_transformer, label):
@@ -230,8 +220,7 @@ def _classes(name: str) -> str:
     return code(f"diffrax.{label}")
 
 
-def _order(name: str, constraint: str) -> str:
-    _, entry = find_scheme(name)
+def _order(entry: Entry, constraint: str) -> str:
     solver = entry.scheme(constraint)
     if solver is None:
         return "–"
@@ -239,9 +228,8 @@ def _order(name: str, constraint: str) -> str:
     return str(solver.order(equation.terms) or 0)
 
 
-def _cost(name: str) -> str:
+def _cost(entry: Entry) -> str:
     """The evaluations of a step; those of the first after a jump where it makes others."""
-    _, entry = find_scheme(name)
     solver = entry.free or entry.sphere
     assert solver is not None
     equation, _ = problem(Case(entry.block, "piecewise_constant", "free"))

@@ -2,7 +2,6 @@
 # PyTorch and neuraloperator are optional.
 # pyright: reportMissingImports=false
 
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,14 @@ import numpy as np
 
 from ide_transformer import Field, InputError, TokenDomain, interpolation
 from ide_transformer.tasks import AbstractTask, Batch, Part
+from ide_transformer.training import learning_rate
 
-from .settings import CONTEXTS, Cell, Test, warmup
+from . import ours
+from .settings import CONTEXTS, Cell, Test
 
 
 MODES, CHANNELS, LAYERS = {"burgers": (12,), "darcy": (8, 8)}, 32, 4
-BATCH, FINAL, DECAY, CLIP = 16, 3e-5, 1e-4, 1.0
+DECAY = 1e-4
 
 
 def train_and_test(
@@ -25,18 +26,20 @@ def train_and_test(
     """The validation error, those of the tests, parameters and seconds of a run."""
     torch, fno = _libraries()
     torch.manual_seed(seed)
+    config = ours.settings_of(cell, rate, seed, steps)
+    rates = np.asarray(learning_rate(config.optimizer, steps)(np.arange(steps))).tolist()
     task, start = cell.task(), time.perf_counter()
     many = _values(task.batch(0, 256, 0).targets)
     model = _OnGrid(fno, cell.bed, float(many.mean()), float(many.std()))
     weights = list(model.net.parameters())
-    optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=DECAY)
-    for step in range(steps):
+    optimizer = torch.optim.AdamW(weights, weight_decay=DECAY)
+    for step, now in enumerate(rates):
         for group in optimizer.param_groups:
-            group["lr"] = _rate(rate, step, steps)
-        loss = model.errors(task.batch(step, BATCH, seed)).mean()
+            group["lr"] = now
+        loss = model.errors(task.batch(step, config.training.batch_size, seed)).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, CLIP)
+        torch.nn.utils.clip_grad_norm_(weights, config.optimizer.clip)
         optimizer.step()
     seconds = time.perf_counter() - start
     with torch.no_grad():
@@ -46,10 +49,10 @@ def train_and_test(
     return {"validation_loss": validation, "parameters": count, "seconds": seconds, **found}
 
 
-def settings_of(cell: Cell, rate: float, seed: int, steps: int) -> str:
-    """All that is chosen here."""
-    chosen = MODES[cell.bed], CHANNELS, LAYERS, BATCH, FINAL, DECAY, CLIP, warmup(steps)
-    return str((*chosen, rate, seed))
+def settings_of(cell: Cell, rate: float, seed: int, steps: int) -> Any:
+    """All that is chosen here, and the configuration with the learning rates of a run."""
+    own = MODES[cell.bed], CHANNELS, LAYERS, DECAY
+    return *own, ours.settings_of(cell, rate, seed, steps)
 
 
 def _libraries() -> tuple[Any, Any]:
@@ -66,15 +69,6 @@ def _libraries() -> tuple[Any, Any]:
     return torch, FNO
 
 
-def _rate(rate: float, step: int, steps: int) -> float:
-    """Rises for the first steps, then falls as a cosine, as that of a run here."""
-    rising = warmup(steps)
-    if step < rising:
-        return rate * (step + 1) / rising
-    done = (step - rising) / max(steps - rising, 1)
-    return FINAL + (rate - FINAL) * (1 + math.cos(math.pi * done)) / 2
-
-
 def _values(x: Any) -> np.ndarray:
     return np.asarray(x.values if isinstance(x, Field) else x)
 
@@ -85,21 +79,15 @@ class _OnGrid:
 
     def __init__(self, fno: Any, bed: str, mean: float, deviation: float):
         self.dimension, self.mean, self.deviation = len(MODES[bed]), mean, deviation
-        self.net = fno(
-            n_modes=MODES[bed],
-            in_channels=1,
-            out_channels=1,
-            hidden_channels=CHANNELS,
-            n_layers=LAYERS,
-            positional_embedding="grid",
-        )
+        sizes = dict(in_channels=1, out_channels=1, hidden_channels=CHANNELS, n_layers=LAYERS)
+        self.net = fno(n_modes=MODES[bed], positional_embedding="grid", **sizes)
         size = CONTEXTS[bed]
         line = TokenDomain.midpoint(size)
         self.grid = line if self.dimension == 1 else TokenDomain.periodic((size, size))
         self._maps: dict[bytes, tuple[Any, Any]] = {}
 
     def mean_error(self, task: AbstractTask, part: Part) -> float:
-        errors = [self.errors(batch).numpy() for batch in task.held_out(BATCH, part=part)]
+        errors = [self.errors(batch).numpy() for batch in task.held_out(16, part=part)]
         return float(np.concatenate(errors).mean())
 
     def errors(self, batch: Batch) -> Any:
@@ -149,7 +137,6 @@ def _matrix(source: TokenDomain, target: TokenDomain) -> Any:
         return torch.tensor(np.stack(columns, axis=1), dtype=torch.float32)
     found = interpolation(source, target)
     matrix = np.zeros((target.num_tokens, source.num_tokens), np.float32)
-    np.add.at(
-        matrix, (np.asarray(found.rows), np.asarray(found.columns)), np.asarray(found.values)
-    )
+    rows, columns, values = map(np.asarray, (found.rows, found.columns, found.values))
+    np.add.at(matrix, (rows, columns), values)
     return torch.from_numpy(matrix)

@@ -8,7 +8,7 @@ import jax
 from ide_transformer import InputError, training
 from ide_transformer.training.folder import changed_values
 
-from .settings import Cell, Test, warmup
+from .settings import Cell, Test
 
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -50,8 +50,8 @@ def settings_of(cell: Cell, rate: float, seed: int, steps: int) -> training.Conf
     overrides = [
         *(f"name={name}", f"data.options={{{options}}}", f"optimizer.learning_rate={rate}"),
         *(f"training.steps={steps}", f"training.seed={seed}", "training.keep_best=false"),
-        f"optimizer.warmup={warmup(steps)}",
-        *(f"training.evaluate_every={steps}", f"training.checkpoint_every={steps}"),
+        *(f"optimizer.warmup={min(100, steps // 5)}", f"training.evaluate_every={steps}"),
+        f"training.checkpoint_every={steps}",
     ]
     waves = "_waves" if cell.model == "waves" else ""
     return training.load_config(CONFIGS / f"{cell.bed}{waves}.yaml", overrides)

@@ -40,18 +40,11 @@ class Cell(NamedTuple):
         return TASKS[self.bed](context=context, **{**self.options, **options})
 
 
-def warmup(steps: int) -> int:
-    """The steps in which the learning rate comes up."""
-    return min(100, steps // 5)
-
-
 GRID, RANDOM = {"points": "grid"}, {"points": "random"}
+PLAIN = {"weights": "equal"}
 LINES = [
-    ("ours", GRID),
-    ("ours", {**RANDOM, "weights": "quadrature"}),
-    ("ours", {**RANDOM, "weights": "equal"}),
-    ("fno", GRID),
-    ("fno", RANDOM),
+    *(("ours", x) for x in (GRID, {**RANDOM, "weights": "quadrature"}, {**RANDOM, **PLAIN})),
+    *(("fno", x) for x in (GRID, RANDOM)),
 ]
 # Waves are for a torus.
 WAVES = [("waves", GRID), ("waves", RANDOM)]
@@ -68,27 +61,25 @@ CELLS = {
         for model, options in lines
     ],
 }
-PLAIN = {"weights": "equal"}
+CLUSTERED = {"points": "clustered"}
 # By study and bed: the tests.
 TESTS = {
     "samples": {"darcy": {"16²": Test(16, GRID), "32²": Test(32, GRID)}},
     "points": {
         "burgers": {
             "grid": Test(32, GRID),
-            "scattered": Test(32, {"points": "random"}),
-            "clustered": Test(32, {"points": "clustered"}),
-            "clustered, plain": Test(32, {"points": "clustered", **PLAIN}),
+            "scattered": Test(32, RANDOM),
+            "clustered": Test(32, CLUSTERED),
+            "clustered, plain": Test(32, {**CLUSTERED, **PLAIN}),
         },
         "darcy": {
             "grid": Test(16, GRID),
-            "scattered": Test(16, {"points": "random", "subset": 128}),
-            "clustered": Test(16, {"points": "clustered", "subset": 128}),
-            "clustered, plain": Test(16, {"points": "clustered", "subset": 128, **PLAIN}),
-            "scattered, finer": Test(32, {"points": "random", "subset": 256}),
-            "clustered, finer": Test(32, {"points": "clustered", "subset": 256}),
-            "clustered, finer, plain": Test(
-                32, {"points": "clustered", "subset": 256, **PLAIN}
-            ),
+            "scattered": Test(16, {**RANDOM, "subset": 128}),
+            "clustered": Test(16, {**CLUSTERED, "subset": 128}),
+            "clustered, plain": Test(16, {**CLUSTERED, "subset": 128, **PLAIN}),
+            "scattered, finer": Test(32, {**RANDOM, "subset": 256}),
+            "clustered, finer": Test(32, {**CLUSTERED, "subset": 256}),
+            "clustered, finer, plain": Test(32, {**CLUSTERED, "subset": 256, **PLAIN}),
         },
     },
 }

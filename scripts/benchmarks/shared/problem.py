@@ -61,19 +61,20 @@ def gradient_of_solve(
     gradient: AbstractGradient,
     u0: Float[Array, "batch tokens features"],
 ) -> tuple[Callable, tuple]:
-    """The program that gives the loss `mean u1²` of `solve` and its gradient with respect to
-    weights and `u0`, and its arguments."""
+    """`gradient_of` the state that `solve` gives, from control and constraint."""
 
-    def loss(weights: tuple[Any, Any], u0: Array) -> Array:
-        control, constraint = weights
-        solution = solve(
-            Equation(control, constraint, equation.domain),
-            u0,
-            solver=solver,
-            gradient=gradient,
-            throw=False,
-        )
-        return jnp.mean(solution.u1**2)
+    def u1(weights: tuple[Any, Any], u0: Array) -> Array:
+        own = Equation(*weights, equation.domain)
+        return solve(own, u0, solver=solver, gradient=gradient, throw=False).u1
 
-    weights = equation.control, equation.constraint
+    return gradient_of(u1, (equation.control, equation.constraint), u0)
+
+
+def gradient_of(u1: Callable, weights: Any, u0: Array) -> tuple[Callable, tuple]:
+    """The program that gives the loss `mean u1²` of a state `u1(weights, u0)` and its gradient
+    with respect to both, and its arguments."""
+
+    def loss(weights: Any, u0: Array) -> Array:
+        return jnp.mean(u1(weights, u0) ** 2)
+
     return jax.value_and_grad(loss, argnums=(0, 1)), (weights, u0)

@@ -3,14 +3,12 @@
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
 
 from ide_transformer.figures import COLORS, literal, save_figure
 from ide_transformer.reporting import show_table, write_json
@@ -33,12 +31,11 @@ def report(rows: list[dict[str, Any]], *, table: Path | None, figure: Path | Non
     if table is not None:
         write_json(table, {"machine": here, "rows": rows})
     if figure is not None:
-        plot_bars(figure, [_name(row) for row in rows], _panels(rows))
+        plot_bars(figure, rows)
 
 
 def machine() -> dict[str, Any]:
-    """What figures of cost depend on: the model of the processor, the cores that this process
-    may use, the device that computes, and the version of JAX."""
+    """The processor, the cores for this process, the device, and the version of JAX."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
     found = re.search(r"^model name\s*: (.+)$", text, re.M)
@@ -59,29 +56,18 @@ def _name(row: dict[str, Any]) -> str:
     )
 
 
-def _panels(rows: list[dict[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:
-    panels = {}
-    for column, (label, spread) in _PANELS.items():
-        if column not in rows[0]:
-            continue
-        values = [float("nan") if row[column] is None else row[column] for row in rows]
-        relative = [row.get(spread, 0.0) for row in rows]
-        ranges = [value * part for value, part in zip(values, relative, strict=True)]
-        panels[label] = values, ranges
-    return panels
-
-
-def plot_bars(
-    path: Path, names: Sequence[str], panels: Mapping[str, tuple[ArrayLike, ArrayLike]]
-) -> None:
-    """Horizontal bars, a panel for each quantity."""
-    size = 3.0 + 3.2 * len(panels), 1.0 + 0.32 * len(names)
+def plot_bars(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Horizontal bars of all rows, a panel for each quantity."""
+    panels = {column: x for column, x in _PANELS.items() if column in rows[0]}
+    size = 3.0 + 3.2 * len(panels), 1.0 + 0.32 * len(rows)
     figure = Figure(figsize=size, layout="constrained")
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    places = np.arange(len(names))
-    for axes, (label, (values, ranges)) in zip(all_axes, panels.items(), strict=True):
-        axes.barh(places, values, xerr=np.asarray(ranges) / 2, color=COLORS[0], alpha=0.8)
-        axes.set_yticks(places, list(map(literal, names)))
+    places = np.arange(len(rows))
+    for axes, (column, (label, spread)) in zip(all_axes, panels.items(), strict=True):
+        values = np.array([row[column] for row in rows], float)  # None is NaN
+        ranges = values * [row.get(spread, 0.0) for row in rows]
+        axes.barh(places, values, xerr=ranges / 2, color=COLORS[0], alpha=0.8)
+        axes.set_yticks(places, [literal(_name(row)) for row in rows])
         axes.set_xlabel(label)
         axes.grid(axis="x", alpha=0.3)
     all_axes[0].invert_yaxis()

@@ -22,7 +22,19 @@ class Rounds(NamedTuple):
 
 def alternate(turns: Mapping[str, Callable[[], float]], rounds: Rounds, **columns: Any) -> Rows:
     """Takes each turn, which says its seconds, once a round, so that what disturbs the machine
-    disturbs all. A row for each, with `columns` and
+    disturbs all; see `rows_of`."""
+    times: dict[str, list[float]] = {name: [] for name in turns}
+    for number in range(rounds.number + 1):
+        for name, turn in turns.items():
+            seconds = turn()
+            if number:
+                times[name].append(seconds)
+        rounds.done(number)
+    return rows_of(times, **columns)
+
+
+def rows_of(times: Mapping[str, list[float]], **columns: Any) -> Rows:
+    """A row for each name and its seconds in each round, with `columns` and
 
     - `name`
     - `milliseconds`: the median over rounds.
@@ -31,27 +43,13 @@ def alternate(turns: Mapping[str, Callable[[], float]], rounds: Rounds, **column
       same round.
     - `ratio_spread`: the range of the middle half of these ratios.
     """
-    times: dict[str, list[float]] = {name: [] for name in turns}
-    for number in range(rounds.number + 1):
-        for name, turn in turns.items():
-            seconds = turn()
-            if number:
-                times[name].append(seconds)
-        rounds.done(number)
-    first, rows = times[next(iter(turns))], []
+    first, rows = next(iter(times.values())), []
     for name, own in times.items():
         median = statistics.median(own)
         ratios = [a / b for a, b in zip(own, first, strict=True)]
-        rows.append(
-            {
-                **columns,
-                "name": name,
-                "milliseconds": 1e3 * median,
-                "spread": middle_half(own) / median,
-                "time_ratio": statistics.median(ratios),
-                "ratio_spread": middle_half(ratios),
-            }
-        )
+        row = {"name": name, "milliseconds": 1e3 * median, "spread": middle_half(own) / median}
+        ratio = {"time_ratio": statistics.median(ratios), "ratio_spread": middle_half(ratios)}
+        rows.append({**columns, **row, **ratio})
     return rows
 
 

@@ -12,6 +12,7 @@ from ide_transformer.training import Config, build_model_of_size
 from ide_transformer.training.phases import drawn_mesh, make_phases
 
 from .problem import Shape
+from .timing import seconds_of
 
 
 def config_of(depth: int, shape: Shape, *, control: Any = None, **training: Any) -> Config:
@@ -46,3 +47,7 @@ class Training:
         program = self.programs[drawn_mesh(self._training, next(self._numbers))]
         self.state, metrics = program(self.state, next(self._following))
         return metrics
+
+    def seconds_of_a_step(self, steps: int) -> float:
+        """Seconds for each of so many steps."""
+        return seconds_of(lambda: [self.step() for _ in range(steps)]) / steps

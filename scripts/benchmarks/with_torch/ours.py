@@ -1,6 +1,7 @@
 """Language models of this package whose training and generation are measured."""
 
 import contextlib
+import functools as ft
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,9 +30,7 @@ _PEAK_FLOPS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e
 
 
 def full_float32() -> contextlib.AbstractContextManager:
-    """Until it is left, products of float32 are made in full float32, as by PyTorch. By its
-    default JAX rounds their factors on an accelerator; products in bfloat16 stay what they are.
-    """
+    """Until it is left, factors of float32 are not rounded on an accelerator, as by PyTorch."""
     return jax.default_matmul_precision("float32")
 
 
@@ -80,11 +79,9 @@ class Setting(NamedTuple):
 
     @property
     def model_flops(self) -> float:
-        """Floating point operations that one training step of the mathematics needs,
-        `6 N` for each token, N the weights of all products (those with the vocabulary
-        included), and `6 layers context² width` for each sample: the products of attention, of
-        which a causal one needs half of `12 layers context² width`. What is recomputed does
-        not count."""
+        """Floating point operations of a training step, without those that recompute: `6 N` for
+        each token, N the weights of all products, and for each sample `6 layers context² width`
+        for causal attention, half of that of all pairs."""
         weights = 12 * self.layers * self.width**2 + self.vocabulary * self.width
         attention = 6 * self.layers * self.context**2 * self.width
         return 6.0 * weights * self.tokens + float(attention * self.batch)
@@ -127,9 +124,8 @@ class OwnTraining:
 
     def learning_rates(self) -> list[float]:
         """Of all steps of a run."""
-        config = self.setting.config
-        schedule = learning_rate(config.optimizer, config.training.steps)
-        return [float(rate) for rate in np.asarray(schedule(jnp.arange(config.training.steps)))]
+        config, steps = self.setting.config, self.setting.config.training.steps
+        return np.asarray(learning_rate(config.optimizer, steps)(jnp.arange(steps))).tolist()
 
     def _step(self) -> Array:
         return self._training.step()["loss"]
@@ -171,26 +167,16 @@ class OwnGeneration:
         *,
         cached: bool,
     ):
-        self._model, self._tokens = model, tokens
-
-        @eqx.filter_jit
-        def written(model: Model[TextInputs, TokenLogits], tokens: Array) -> Array:
-            end, draw = tokens.shape[-1], Draw(temperature=0.0)
-            return write(model, tokens, end, length, draw, cached=cached)
-
-        self._written = written
+        given = model, tokens, tokens.shape[-1], length, Draw(temperature=0.0)
+        self._written = ft.partial(eqx.filter_jit(write), *given, cached=cached)
 
     def text(self) -> np.ndarray:
         """The prompts and what follows them."""
-        return np.asarray(self._written(self._model, self._tokens))
+        return np.asarray(self._written())
 
     def turn(self) -> float:
         """Seconds to write it."""
         return seconds_of(self.text)
-
-    def call(self, method: str) -> Any:
-        """See `PairedProcess`."""
-        return getattr(self, method)()
 
 
 _GLASSLLM = dict(

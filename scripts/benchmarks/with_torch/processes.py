@@ -16,6 +16,11 @@ import jax
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
+def caller(made: Any) -> Callable[..., Any]:
+    """The call of a method of an object by its name."""
+    return lambda method, *arguments: getattr(made, method)(*arguments)
+
+
 class PairedProcess(ProcessPoolExecutor):
     """Makes an object of a class in another process and calls its methods there, one at a time;
     in between it is idle. A context manager: the process ends with the block. The class is a
@@ -42,7 +47,7 @@ def _make(name: str, arguments: tuple) -> None:
 
 
 def _call(method: str, arguments: tuple) -> Any:
-    return getattr(_made[0], method)(*arguments)
+    return caller(_made[0])(method, *arguments)
 
 
 def peak_resident_mebibytes(work: Callable[[], object]) -> float | None:
@@ -60,20 +65,15 @@ def peak_resident_mebibytes(work: Callable[[], object]) -> float | None:
 
 
 def _read(name: str) -> float:
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1]) / 1024
-    raise KeyError(name)
+    fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+    return int(fields[name].split()[0]) / 1024
 
 
 def timed_steps(
     step: Callable[[], Any], steps: int, wait: Callable[[Any], Any] = jax.block_until_ready
 ) -> float:
-    """Seconds for each of `steps` steps that follow one another.
-
-    One more step goes ahead and does not count: it finds caches and threads as others left
-    them. `wait` waits for what the last step returned.
-    """
+    """Seconds for each of `steps` steps, without one ahead, which finds caches and threads as
+    others left them. `wait` waits for what the last step returned."""
     wait(step())
     began = time.perf_counter()
     for _ in range(steps - 1):

@@ -50,9 +50,8 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The character model of configs/shakespeare_ordinary.yaml, with the same shapes and
-    operations: token and position embeddings, the layers, a layer norm and the tied read-out;
-    its output is the mean cross-entropy."""
+    """The character model of configs/shakespeare_ordinary.yaml; its output is the mean
+    cross-entropy."""
 
     def __init__(self, layers: int, context: int, width: int, heads: int, vocabulary: int):
         super().__init__()
@@ -70,23 +69,9 @@ class Transformer(nn.Module):
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-def make_optimizer(
-    model: nn.Module, *, betas: tuple[float, float], weight_decay: float
-) -> torch.optim.AdamW:
-    """AdamW, fused, that decays matrices only."""
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)
-
-
 class TorchTraining:
     """The training of a `Transformer` as a run of this package trains: clipping, AdamW, and a
-    learning rate that changes with every step.
-    """
+    learning rate that changes with every step."""
 
     def __init__(
         self,
@@ -104,10 +89,14 @@ class TorchTraining:
         self._model = model.to(self._device)
         self._loss = torch.compile(self._model) if compiled else self._model
         self._clip = optimizer.clip
-        self._optimizer = make_optimizer(
-            self._model,
-            betas=(optimizer.beta1, optimizer.beta2),
-            weight_decay=optimizer.weight_decay,
+        # Matrices alone decay.
+        groups = [
+            {"params": [p for p in self._model.parameters() if (p.dim() >= 2) == decays], **own}
+            for decays, own in ((True, {"weight_decay": optimizer.weight_decay}), (False, {}))
+        ]
+        betas = optimizer.beta1, optimizer.beta2
+        self._optimizer = torch.optim.AdamW(
+            groups, lr=0.0, betas=betas, weight_decay=0.0, fused=True
         )
         self._batches = itertools.cycle(batches)
         self._rates = itertools.chain(learning_rates, itertools.repeat(learning_rates[-1]))
