@@ -14,6 +14,15 @@ class InputError(ValueError):
 
 
 @contextlib.contextmanager
+def at(place: str) -> Iterator[None]:
+    """Begins the message of an `InputError` with a place, such as a key and its value."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
+
+
+@contextlib.contextmanager
 def naming(file: str | Path) -> Iterator[None]:
     """Names the file in an `OSError` that names none, such as that of a full disk."""
     try:

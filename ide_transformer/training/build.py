@@ -14,7 +14,7 @@ from jaxtyping import PRNGKeyArray
 
 from .. import equation, models, solvers
 from ..equation import AbstractConstraint, AbstractControl, AbstractOperator, Free
-from ..errors import InputError
+from ..errors import InputError, at
 from ..integration import AbstractGradient
 from ..models import Discretization, Mesh, Model, check_causal, is_built_as, kinds_of
 from ..pretrained import find_pretrained, load_pretrained
@@ -82,9 +82,8 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
 
 
 def first_model(config: Config, build: Callable[[Config], Model]) -> Model:
-    """The model with which a run begins: that of the configuration, on the first mesh of
-    `training.refine`. Weights that do not depend on the mesh are those drawn for `model.depth`.
-    Layers are drawn for the first mesh, since the mean of several draws would be small."""
+    """The model with which a run begins, on the first mesh of `training.refine`. Layers are
+    drawn for that mesh, since the mean of several draws would be small."""
     model = build(config)
     if not config.training.refine:
         return model
@@ -99,11 +98,8 @@ def first_model(config: Config, build: Callable[[Config], Model]) -> Model:
 
 def with_intervals(config: Config, model: Model, intervals: int) -> Model:
     """The model on a mesh of `training.refine`."""
-    try:
+    with at(f"training.refine={refinements(config.training.refine)}"):
         return model.on(Mesh(intervals=intervals))
-    except InputError as error:
-        written = refinements(config.training.refine)
-        raise InputError(f"training.refine={written}: {error}") from None
 
 
 def weight_shapes(model: Model) -> list[tuple[int, ...]]:
@@ -168,10 +164,8 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
     }
     check_kind(config, task_class(config).model)
     offers = dict.fromkeys((Model, models.AbstractInputs, models.AbstractReadOut), offered)
-    try:
+    with at(f"data.name={config.data.name}"):
         built = construct("model", model, Model, offers, model_key)
-    except InputError as error:
-        raise InputError(f"data.name={config.data.name}: {error}") from None
     return with_solver(built, config.solver)
 
 
@@ -182,8 +176,7 @@ def check_kind(config: Config, learns: Callable[..., Model]) -> None:
     pairs = zip(found, wanted, strict=True)
     if not all(issubclass(one, other) or issubclass(other, one) for one, other in pairs):
         raise InputError(
-            f"model.kind={kind}: it builds models of {found[0].__name__} and "
-            f"{found[1].__name__}, and data.name={config.data.name} is learned by those of "
+            f"model.kind={kind}: data.name={config.data.name} is learned by models of "
             f"{wanted[0].__name__} and {wanted[1].__name__}; write model.kind="
             f"{snake_case(learns.__name__)}, or model for parts of your own."
         )
@@ -226,12 +219,12 @@ def make_block(
         construct(f"model.operators.{i}", choice, AbstractOperator, offers, keys[i])
         for i, choice in enumerate(model.operators)
     )
-    if model.dropout:
-        operators = tuple(equation.Dropout(operator, model.dropout) for operator in operators)
-    if model.layer_drop:
-        operators = tuple(
-            equation.LayerDrop(operator, model.layer_drop) for operator in operators
-        )
+    for kind, rate in (
+        (equation.Dropout, model.dropout),
+        (equation.LayerDrop, model.layer_drop),
+    ):
+        if rate:
+            operators = tuple(kind(operator, rate) for operator in operators)
     return operators
 
 
@@ -246,8 +239,7 @@ def _control(config: Config, block: Callable, key: PRNGKeyArray) -> AbstractCont
 
 
 def _encoder_control(config: Config, key: PRNGKeyArray) -> AbstractControl:
-    """The control of an encoder: that of the decoder without the operators that see the
-    encoder, and not causal."""
+    """The control of an encoder: the operators that do not see it, and not causal."""
     kinds = [find("model.operators", x.kind, AbstractOperator) for x in config.model.operators]
     pairs = zip(config.model.operators, kinds, strict=True)
     own = tuple(choice for choice, kind in pairs if not getattr(kind, "own_domain", False))
@@ -257,23 +249,20 @@ def _encoder_control(config: Config, key: PRNGKeyArray) -> AbstractControl:
 
 
 def _staged_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -> Model:
-    """The model of `model.stages`, of which the last one alone reads classes out; an
-    `InputError` begins with the key of a stage."""
+    """The model of `model.stages`, of which the last one alone reads classes out."""
     stages: list[Any] = []
     keys, given = jax.random.split(key, len(config.model.stages)), {**sizes, "classes": None}
     for number, own_key in enumerate(keys):
         own = config.stage(number)
         if number == len(keys) - 1:
             given["classes"] = sizes.get("classes")
-        try:
+        with at(f"model.stages.{number}"):
             stage = build_model_of_size(own, given, own_key)
             if not isinstance(stage.inputs, models.ImageInputs):
                 raise InputError(
                     f"model.kind={own.model.kind}: it cannot be followed by another stage; "
                     "take model.kind=image_stage."
                 )
-        except InputError as error:
-            raise InputError(f"model.stages.{number}: {error}") from None
         given["image_shape"] = (*stage.inputs.grid, stage.features)
         stages.append(stage)
     return models.StagedModel(tuple(stages))
@@ -342,9 +331,8 @@ def _pretrained(config: Config, path: str) -> Model:
     if not is_built_as(model, wanted):
         raise InputError(
             f"model.pretrained={path} holds a model of {type(model.inputs).__name__} and "
-            f"{type(model.read_out).__name__}; a {wanted.__name__} is needed here, for "
-            f"data.name={config.data.name}. For a model of images choose data of images, such "
-            "as data.name=digits."
+            f"{type(model.read_out).__name__}; data.name={config.data.name} needs a "
+            f"{wanted.__name__}. For a model of images take those, such as data.name=digits."
         )
     return model
 

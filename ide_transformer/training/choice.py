@@ -1,6 +1,5 @@
 """Kinds of values, and sections of a configuration that choose a class and give its options."""
 
-import abc
 import ast
 import re
 from collections.abc import Mapping
@@ -122,13 +121,14 @@ class AbstractChoice(Section):
 
     # Arguments of the class, by name.
     options: dict[str, Any] = Field(default={})
-    # Where the name is written, below the key of the choice.
+    # The field of the name, and where it is written, below the key of the choice.
+    name_field: ClassVar[str] = "kind"
     name_key: ClassVar[str] = ".kind"
 
     @property
-    @abc.abstractmethod
     def chosen(self) -> str:
         """The name."""
+        return getattr(self, self.name_field)
 
     def option_key(self, name: str) -> str:
         """Where an option is written, below the key of the choice."""
@@ -145,10 +145,6 @@ class Choice(AbstractChoice):
 
     # The name.
     kind: str
-
-    @property
-    def chosen(self) -> str:
-        return self.kind
 
     @model_validator(mode="before")
     @classmethod
@@ -226,8 +222,7 @@ class SchemeConfig(Choice):
 
 
 def _first_argument(kind: str) -> tuple[str, Any]:
-    """The first argument of a scheme and its default; an empty name where it takes none, or is
-    not known, which is said where it is made."""
+    """The first argument of a scheme and its default; an empty name where there is none."""
     try:
         parameters = parameters_of(find("kind", kind, diffrax.AbstractSolver))
     except InputError:

@@ -302,11 +302,8 @@ class DataConfig(AbstractChoice):
     test: Annotated[float, Field(ge=0, lt=1)] | None = None
     # Further arguments of the task.
     options: dict[str, Any] = Field(default={})
+    name_field: ClassVar[str] = "name"
     name_key: ClassVar[str] = ".name"
-
-    @property
-    def chosen(self) -> str:
-        return self.name
 
     def option_key(self, name: str) -> str:
         return f".{name}" if name in type(self).model_fields else super().option_key(name)
@@ -389,11 +386,8 @@ class ModelConfig(Choice):
 
     @property
     def of_coefficients(self) -> "ModelConfig | None":
-        """The ordinary model whose weights are coefficients; `None` for one whose weights are
-        its matrices.
-
-        **Raises:** `InputError` where `hidden` features hold no whole number of coefficients.
-        """
+        """The ordinary model whose weights are coefficients; `None` where they are matrices,
+        `InputError` where `hidden` features hold no whole number of coefficients."""
         modes = self.width if self.modes is None else self.modes
         if self.basis == Part(kind="nodal") and modes == self.width:
             return None
@@ -401,8 +395,7 @@ class ModelConfig(Choice):
         if rest:
             raise InputError(
                 f"model.hidden={self.hidden} times model.modes={modes} is not a multiple of "
-                f"model.width={self.width}, so that the inside of the feed-forward has no "
-                "whole number of modes; choose another of the three."
+                f"model.width={self.width}; choose another of the three."
             )
         changes = dict(width=modes, hidden=hidden or None, basis=Part(kind="nodal"), modes=None)
         return self.model_copy(update=changes)

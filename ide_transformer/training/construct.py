@@ -39,12 +39,9 @@ def construct(
     draws: PRNGKeyArray | None = None,
 ) -> Any:
     """The object of the kind `base` that is described at the `key` of a configuration, its
-    weights drawn by `draws`.
-
-    Each parameter of its constructor, or of its class method `build` where it has one, takes
-    the option of that name, else what is offered under that name, else its default. An
-    argument that is an object of this package is made in the same way.
-    """
+    weights drawn by `draws`. Each parameter takes the option of its name, else what is offered
+    under it, else its default. An argument that is an object of this package is made in the
+    same way."""
     found = find(key + choice.name_key, choice.chosen, base)
     parameters = parameters_of(found)
     types = {name: parameter.annotation for name, parameter in parameters.items()}

@@ -9,10 +9,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from .. import tasks
-from ..errors import InputError
+from ..errors import InputError, at
 from ..integration import AbstractExit, EstimatedExit
 from ..models import LanguageModel, Mesh, Model, TextEncoder, sentence_embedding
 from ..tasks import AbstractLoss, AbstractTask, Batch, Mean, Part
@@ -53,10 +52,8 @@ def run_task(
                 f"{run.path}; give data in those of {run.tokenizer}."
             )
         return task
-    try:
+    with at(f"{run.path}: its data are not as they were"):
         task = build_task(own, tokenizer)
-    except InputError as error:
-        raise InputError(f"{run.path}: its data are not as they were: {error}") from None
     if changed := changed_data(run, task, task.fingerprint()):
         path = own.data.path
         name = f"data.name={own.data.name}" if path is None else f"data.path={path}"
@@ -104,10 +101,8 @@ def _with_tokens(
         # In the plane it is not their number, nor where it is the most that a model sees.
         if made.tokens_per_sample == tokens or made.tokens_per_sample != task.tokens_per_sample:
             return made
-    try:
+    with at(f"tokens={tokens}"):
         return task.on(Mesh(tokens=tokens))
-    except InputError as error:
-        raise InputError(f"tokens={tokens}: {error}") from None
 
 
 def evaluate_loss(
@@ -241,9 +236,11 @@ def evaluate_exits(
         steps = model.control.num_intervals * model.discretization.steps_per_interval
         full = math.nan
         for tolerance in (None, *tolerances):
-            used, limit = (None, 0.0) if tolerance is None else (exit, tolerance)
-            limit = jnp.asarray(limit)
-            measured = ft.partial(_measured, model, task, used, limit)
+            used = None
+            if tolerance is not None:
+                # An array, so that all tolerances share one program.
+                used = eqx.tree_at(lambda e: e.tolerance, exit, jnp.asarray(tolerance))
+            measured = ft.partial(_measured, model.with_exit(used), task)
             means = tasks.averaged(map(measured, held_out))
             number = means.pop("evaluations")
             full = number if tolerance is None else full
@@ -254,23 +251,12 @@ def evaluate_exits(
     return rows
 
 
-def _measured(
-    model: Model, task: AbstractTask, exit: AbstractExit | None, tolerance: Array, batch: Batch
-) -> dict[str, Mean]:
-    means = _means_with_exit(model, task.loss, exit, tolerance, batch)
-    return {**means, **task.further_means(batch, means["loss"])}
-
-
-# The tolerance is an array, so that all of them share one program.
-@eqx.filter_jit
-def _means_with_exit(
-    model: Model, loss: AbstractLoss, exit: AbstractExit | None, tolerance: Array, batch: Batch
-) -> dict[str, Mean]:
-    if exit is not None:
-        exit = eqx.tree_at(lambda e: e.tolerance, exit, tolerance)
-    result = loss(model.with_exit(exit), batch)
+def _measured(model: Model, task: AbstractTask, batch: Batch) -> dict[str, Mean]:
+    result = eqx.filter_jit(task.loss)(model, batch)
     count = len(jax.tree.leaves(batch.targets)[0])
-    return {**result.figures, "evaluations": Mean(result.field_evaluations * count, count)}
+    evaluations = Mean(result.field_evaluations * count, count)
+    further = task.further_means(batch, result.figures["loss"])
+    return {**result.figures, "evaluations": evaluations, **further}
 
 
 def cheapest_exits(
@@ -308,8 +294,7 @@ def check_finite(
     if not any(math.isfinite(row[name]) for row in rows):
         raise InputError(
             f"{loaded.path}: the {name} is {rows[0][name]}: the outputs are not finite, or no "
-            "target counts. Take smaller steps in depth (solver.steps_per_interval), another "
-            "scheme, or other data."
+            "target counts. Take more solver.steps_per_interval, another scheme or other data."
         )
 
 

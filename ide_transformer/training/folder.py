@@ -30,8 +30,8 @@ from .reading import Trust, dump_config, load_config, run_named
 
 
 def source(config: Config | None = None) -> str:
-    """The version of the package and a checksum of its files, `0.1.0 (1a2b3c4d5e6f)`, and that
-    of each module of your own whose classes the configuration names."""
+    """The version of the package and a checksum of its files, `0.1.0 (1a2b3c4d5e6f)`, and those
+    of the modules that the configuration names."""
     values = [] if config is None else jax.tree.leaves(config.model_dump(mode="json"))
     named = {x.partition(":")[0] for x in values if isinstance(x, str) and ":" in x}
     files = {name: getattr(sys.modules.get(name), "__file__", None) for name in sorted(named)}
@@ -126,8 +126,7 @@ class RunFolder:
             write_json(self.fingerprints, {**self.recorded, _SOURCES: [*sources, source]})
 
     def go_on_by(self, config: Config) -> None:
-        """Records the configuration by which the run goes on, for any devices. A process that
-        is killed meanwhile leaves the one or the other."""
+        """Records the configuration by which the run goes on, if another than before."""
         own = self.load_config(config)
         config = config.model_copy(update={"parallel": own.parallel})
         if own == config:
@@ -171,10 +170,9 @@ def _json(path: Path, advice: str) -> dict[str, Any]:
 def new_folder(
     config: Config, runs: Path, save: Callable[[Path], None], data: str | None = None
 ) -> RunFolder:
-    """A fresh folder `runs/<name>`, or `<name>-2`, `-3`, … where that is taken, also by a run
-    that starts at the same time. It appears with all that a run begins with, or not at all:
-    `save` writes the tokenizer, if there is one, and `data` is the fingerprint of the data.
-    """
+    """A fresh folder `runs/<name>`, or `<name>-2`, `-3`, … where that is taken. It appears with
+    all that a run begins with, or not at all: `save` writes the tokenizer, if there is one, and
+    `data` is the fingerprint of the data."""
     made = RunFolder(runs / f".{config.name}-{os.getpid()}-{time.time_ns()}")
     made.checkpoints.mkdir(parents=True)
     try:
@@ -186,7 +184,7 @@ def new_folder(
         told |= {_CONFIG: checksum(made.config)} | ({} if data is None else {_DATA: data})
         write_json(made.fingerprints, told)
         while True:
-            number = max(_numbers(config.name, runs), default=0) + 1
+            number = max(_folders(config.name, runs), default=0) + 1
             folder = _numbered(config.name, runs, number)
             try:
                 made.path.rename(folder.path)
@@ -213,8 +211,7 @@ def sole_use(path: Path, refusal: str) -> Iterator[None]:
 
 
 def check_data(folder: RunFolder, task: AbstractTask, data: str) -> None:
-    """Refuses to resume a run on other data, of this fingerprint, or by an edited
-    configuration. It writes nothing."""
+    """Refuses to resume a run on other data, or by an edited configuration."""
     what = changed_data(folder, task, data)
     now = checksum(folder.config)
     # One checksum, or a list of them.
@@ -229,8 +226,7 @@ def check_data(folder: RunFolder, task: AbstractTask, data: str) -> None:
 
 
 def changed_data(folder: RunFolder, task: AbstractTask, data: str) -> list[str]:
-    """List which of tokenizer and data are not those with which a run began, as far as it
-    recorded them."""
+    """Which of tokenizer and data are not those that a run recorded when it began."""
     what = [] if same_tokenizer(folder, task) else ["its tokenizer"]
     return what + [_DATA] * (folder.data not in (None, data))
 
@@ -252,10 +248,9 @@ def same_tokenizer(folder: RunFolder, task: AbstractTask) -> bool:
 def folder_to_resume(name: str, runs: Path, trust: Trust = False) -> RunFolder:
     """The folder of the run of that name that is not finished; of finished ones the newest.
     `name-8` may be a run of the name `name-8`."""
-    numbered = [(number, _numbered(name, runs, number)) for number in _numbers(name, runs)]
     found = [
         folder
-        for number, folder in sorted(numbered, key=lambda x: x[0])
+        for number, folder in _folders(name, runs).items()
         if number == 1 or folder.load_config(trust).name == Path(name).name
     ]
     if not found:
@@ -275,27 +270,28 @@ def folder_to_resume(name: str, runs: Path, trust: Trust = False) -> RunFolder:
 def unfinished_twin(config: Config, runs: Path) -> RunFolder | None:
     """The newest folder of a run of this configuration that is not finished, if any."""
     written = dump_config(config)
-    for number in sorted(_numbers(config.name, runs), reverse=True):
-        folder = _numbered(config.name, runs, number)
+    for folder in reversed(_folders(config.name, runs).values()):
         there = folder.config.read_text("utf-8") if folder.config.is_file() else ""
         if there == written and not folder.summary.exists():
             return folder
     return None
 
 
+def _folders(name: str, runs: Path) -> dict[int, RunFolder]:
+    """The folders `name`, `name-2`, `name-3`, … in `runs`, by their numbers."""
+    names = [path.name for path in runs.iterdir()] if runs.is_dir() else []
+    found = (re.fullmatch(rf"{re.escape(name)}(?:-(\d+))?", x) for x in names)
+    numbers = sorted(int(match[1] or 1) for match in found if match)
+    return {number: _numbered(name, runs, number) for number in numbers}
+
+
 def _numbered(name: str, runs: Path, number: int) -> RunFolder:
     return RunFolder(runs / (name if number == 1 else f"{name}-{number}"))
 
 
-def _numbers(name: str, runs: Path) -> list[int]:
-    pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
-    found = [pattern.fullmatch(p.name) for p in runs.iterdir()] if runs.is_dir() else []
-    return [int(match.group(1) or 1) for match in found if match]
-
-
 def changed_values(old: Config, new: Config) -> list[str]:
-    """The keys in which two configurations differ, each with the value there, in the old one,
-    and here. Those of `parallel` may differ, since the results do not depend on them."""
+    """The keys in which two configurations differ, with both values. Those of `parallel` may
+    differ, since the results do not depend on them."""
     there, here = flat_values(old), flat_values(new)
     return [
         f"{key}: {there.get(key)!r} there, {here.get(key)!r} here"

@@ -32,10 +32,10 @@ from .checkpoints import Checkpoints, Which
 from .config import NATIVE, Config, SolverConfig
 from .folder import RunFolder, changed_values, new_folder, same_tokenizer
 from .names import find, parameters_of
-from .optimizer import build_optimizer, learning_rate
-from .phases import phase_at, phases_of, shapes_at
+from .optimizer import learning_rate
+from .phases import make_phases, phase_at, phases_of, shapes_at
 from .reading import apply_overrides, validated
-from .step import Weights, initial_state, weights_of
+from .step import Weights, weights_of
 
 
 M = TypeVar("M", bound=Model)
@@ -112,16 +112,13 @@ def load_model(
             "checkpoint, which has a config.json."
         )
     else:
-        of_runs = [
-            *(override.partition("=")[0] for override in others),
-            *([] if checkpoint == "newest" else [f"checkpoint={checkpoint}"]),
-            *([] if weights == "trained" else [f"weights={weights}"]),
-        ]
+        of_runs = [override.partition("=")[0] for override in others]
+        of_runs += [f"checkpoint={checkpoint}"] * (checkpoint != "newest")
+        of_runs += [f"weights={weights}"] * (weights != "trained")
         if of_runs:
             raise InputError(
-                f"{', '.join(of_runs)}: the weights are given, and {path} is no run; only "
-                "solver.… can be chosen here, for example solver.kind=strang. A text to "
-                "evaluate it on is given by --text FILE."
+                f"{', '.join(of_runs)}: the weights are given, and {path} is no run; only a "
+                "scheme, such as solver.kind=strang, and --text FILE can be chosen here."
             )
         found = find_pretrained(path)
         loaded = LoadedModel(load_pretrained(found), None, found)
@@ -176,8 +173,7 @@ def import_pretrained(
     config = validated(Config, tree, f"{runs / name}", origin)
     key = jax.random.key(config.training.seed)
     model = build_model_of_size(config, {}, key)
-    optimizer = build_optimizer(config.optimizer, config.training.steps)
-    state, _ = initial_state(model, optimizer, key, average=config.training.average)
+    state, _ = make_phases(config, model, key)
 
     def save(tokenizer: Path) -> None:
         if is_built_as(model, LanguageModel):
@@ -192,8 +188,7 @@ def import_pretrained(
 def restored(
     folder: RunFolder, config: Config, checkpoint: Which, weights: Weights
 ) -> tuple[Model, int]:
-    """The model with the weights of a checkpoint of a run, whose configuration this is, or one
-    whose model has weights of the same shapes; and the step of the checkpoint."""
+    """The model of a configuration with the weights of a checkpoint of a run, and its step."""
     average = config.training.average
     if weights == "average" and not average:
         raise InputError(
@@ -214,8 +209,8 @@ def restored(
 def build_start(
     config: Config, begun: RunFolder | None = None
 ) -> tuple[AbstractTask, Model, PRNGKeyArray]:
-    """The task, the model and the key with which the training of a run starts. One that goes on
-    from a checkpoint in the folder `begun` asks no other run for tokenizer and weights."""
+    """The task, the model and the key with which the training of a run starts. One that is
+    `begun` asks no other run for tokenizer and weights."""
     task = build_task(config, None if begun is None else begun.known_tokenizer)
     return task, *starting_model(config, task, drawn=begun is not None)
 
@@ -266,9 +261,7 @@ def _with_weights_of_run(
 
 
 def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Config:
-    """The configuration by which a run goes on that was asked to go on by `config`. It may have
-    more `training.steps` where the steps that the run has made had the learning rates of the
-    longer run, or where another cosine begins (`restart`). It writes nothing."""
+    """The configuration by which a run goes on, see `train`. It writes nothing."""
     own = folder.load_config(config)
     steps, before = config.training.steps, own.training.steps
     if not config.optimizer.restarts:
@@ -325,18 +318,15 @@ def _scheme(overrides: Sequence[str]) -> SolverConfig:
     section = tree.get("solver", {"kind": NATIVE})
     if isinstance(section, dict) and "kind" not in section:
         raise InputError(
-            f"{', '.join(origin)}: solver.kind is missing; say which scheme, for example "
-            "solver.kind=strang. For other steps of its own scheme take another mesh, "
-            "--mesh steps_per_interval=2."
+            f"{', '.join(origin)}: solver.kind is missing; write for example "
+            "solver.kind=strang, or --mesh steps_per_interval=2 for its own scheme."
         )
     here = {key.removeprefix("solver."): where for key, where in origin.items()}
     return validated(SolverConfig, section, _WHERE, here)
 
 
 def _chosen(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> Config:
-    """The configuration of a run with overrides `data.path=value`, `data.options.key=value` and
-    `model.context=value`, for a model with the weights of the run. `data.name` can be said
-    again."""
+    """The configuration of a run with overrides that leave its weights their shapes."""
     own = run.load_config(trust)
     tree = own.model_dump(mode="json")
     origin = apply_overrides(tree, overrides)
@@ -383,8 +373,7 @@ def _check_weights(run: RunFolder, own: Config, chosen: Config) -> None:
     if expected != shapes(chosen, sizes):
         raise InputError(
             f"model.context={chosen.model.context}: the model learned an embedding of its "
-            f"{own.model.context} positions and knows no others. Train it with positions that "
-            "go on, such as model.positions=rotary."
+            f"{own.model.context} positions. Train it with model.positions=rotary or others."
         )
     if expected != shapes(chosen, data):
         name = next(name for name in sizes if data[name] != sizes[name])

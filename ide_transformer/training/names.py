@@ -42,8 +42,7 @@ FACES: dict[type, tuple[ModuleType, ...]] = {
 
 
 def find(key: str, name: str, base: type) -> Any:
-    """The class of the kind `base`, one of `FACES` or a subclass, that is called `name` at the
-    key of a configuration."""
+    """The class of the kind `base` that is called `name` at the key of a configuration."""
     if ":" in name:
         found, known = _imported(key, name), ()
     else:
@@ -116,9 +115,8 @@ def root_of(annotation: Any) -> type | None:
 
 
 def parameters_of(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters of a constructor or function, of a class method `build` where it has one,
-    their annotations evaluated. `**options` of `build` are those parameters of the constructor
-    that are given by name only."""
+    """The parameters of a function, a constructor, or its class method `build`, whose
+    `**options` are the parameters of the constructor that are given by name only."""
     constructor, call = call, getattr(call, "build", call)
     module = vars(sys.modules[call.__module__])
     parameters = dict(inspect.signature(call, eval_str=True, globals=module).parameters)
@@ -178,16 +176,15 @@ def is_array(annotation: Any) -> bool:
     return inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray)
 
 
-def names_of_code(tree: Any, key: str = "") -> dict[str, str]:
-    """The names `package.module:Class` in a tree of sections, by their keys: code that is
-    imported when it is built."""
-    if isinstance(tree, dict | list):
-        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-        found = [names_of_code(x, f"{key}.{name}" if key else str(name)) for name, x in items]
-        return dict(pair for names in found for pair in names.items())
-    files = key in ("data.path", "model.pretrained", "model.run")
-    names = [] if files or not isinstance(tree, str) else re.findall(_NAME_OF_CODE, tree)
-    return {key: ", ".join(names)} if names else {}
+def names_of_code(tree: Any) -> dict[str, str]:
+    """The names `package.module:Class` in a tree of sections, by their keys."""
+    found = {}
+    for path, value in jax.tree.leaves_with_path(tree):
+        key = jax.tree_util.keystr(path, simple=True, separator=".")
+        names = re.findall(_NAME_OF_CODE, value) if isinstance(value, str) else []
+        if names and key not in ("data.path", "model.pretrained", "model.run"):
+            found[key] = ", ".join(names)
+    return found
 
 
 def _imported(key: str, name: str) -> Any:
@@ -207,10 +204,7 @@ def _imported(key: str, name: str) -> Any:
         ) from (None if absent else error)
     if not hasattr(module, attribute):
         hint = did_you_mean(attribute, vars(module))
-        raise InputError(
-            f"{key}={name}: {module.__file__} defines no {attribute!r}.{hint} Write "
-            "package.module:Class."
-        )
+        raise InputError(f"{key}={name}: {module.__file__} defines no {attribute!r}.{hint}")
     return getattr(module, attribute)
 
 

@@ -99,29 +99,30 @@ class Layout(NamedTuple):
         return dict(self.grid.shape)
 
     def shardings(self, state: PyTree) -> PyTree[NamedSharding]:
-        """Places of the arrays of a state. What an optimizer keeps of a weight lies where the
-        weight does."""
+        """Places of the arrays of a state, or of a batch: its samples and tokens divided where
+        they can be, and what samples share on every device. What an optimizer keeps of a weight
+        lies where the weight does."""
+
+        def of_batch(x: Any) -> NamedSharding:
+            names = ("samples", "tokens", *(None,) * x.ndim)[: x.ndim]
+            return NamedSharding(self.grid, divided(x.shape, names, self.sizes))
 
         def sharding(path: tuple, x: Any) -> NamedSharding:
             return NamedSharding(self.grid, divided(x.shape, _names(path, x.ndim), self.sizes))
 
-        return jax.tree.map_with_path(sharding, state)
+        if not isinstance(state, Batch):
+            return jax.tree.map_with_path(sharding, state)
+        own, shared = state.divided()
+        whole = jax.tree.map(lambda x: self.whole(), shared)
+        return eqx.combine(jax.tree.map(of_batch, own), whole)
 
     def shapes(self, state: T) -> T:
-        """The shapes of a state with the places of its arrays."""
+        """The shapes of a state or a batch with the places of its arrays."""
         return jax.tree.map(_shape_at, state, self.shardings(state))
 
-    def batch_shapes(self, batch: Batch) -> Batch:
-        """The shapes of a batch with the places of its arrays."""
-        return jax.tree.map(_shape_at, batch, self._of_batch(batch))
-
     def placed(self, state: T) -> T:
-        """A state, the same in all processes, on the devices."""
+        """A state or a batch, the same in all processes, on the devices."""
         return jax.tree.map(_placed, state, self.shardings(state))
-
-    def batch(self, batch: Batch) -> Batch:
-        """A batch, the same in all processes, on the devices."""
-        return jax.tree.map(_placed, batch, self._of_batch(batch))
 
     def load(self, task: AbstractTask, step: int, size: int, seed: int) -> Batch:
         """The batch of a step on the devices. Each process loads the samples of its own."""
@@ -135,7 +136,7 @@ class Layout(NamedTuple):
             inner = (slice(None), *_own(where, y.shape)[1:])
             return jax.make_array_from_process_local_data(where, np.asarray(x)[inner], y.shape)
 
-        return jax.tree.map(placed, part, whole, self._of_batch(whole))
+        return jax.tree.map(placed, part, whole, self.shardings(whole))
 
     def described(self, state: PyTree) -> str:
         """One line on the layout, and on the bytes of a state on each device."""
@@ -153,19 +154,6 @@ class Layout(NamedTuple):
     def whole(self) -> NamedSharding:
         """Place of what each device has a copy of."""
         return NamedSharding(self.grid, PartitionSpec())
-
-    def _of_batch(self, batch: Batch) -> PyTree[NamedSharding]:
-        """Places of the arrays of a batch: samples and tokens divided where they can be, and
-        what samples share on every device."""
-
-        def sharding(x: Any) -> NamedSharding:
-            names = ("samples", "tokens", *(None,) * x.ndim)[: x.ndim]
-            return NamedSharding(self.grid, divided(x.shape, names, self.sizes))
-
-        own, shared = batch.divided()
-        return eqx.combine(
-            jax.tree.map(sharding, own), jax.tree.map(lambda x: self.whole(), shared)
-        )
 
 
 def make_layout(config: ParallelConfig, devices: Sequence[Any] | None = None) -> Layout:
@@ -226,11 +214,8 @@ _OWN_FAULTS = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED")
 
 
 def start(parallel: ParallelConfig) -> None:
-    """Joins the processes of a run, before anything is computed; once for each process. Where
-    they do not all appear in time, it says so and ends this process.
-
-    **Raises:** `InputError` where nothing says which processes these are, or it comes too late.
-    """
+    """Joins the processes of a run, before anything is computed. Where they do not all appear,
+    it says so and ends this process."""
     if parallel.processes is None or jax.distributed.is_initialized():
         return
     rank, seconds = parallel.rank, parallel.timeout
@@ -253,9 +238,8 @@ def start(parallel: ParallelConfig) -> None:
         )
     except ValueError as error:
         raise InputError(
-            f"parallel.processes={parallel.processes}: {error} Nothing here tells address and "
-            "rank, as SLURM does; give parallel.coordinator=HOST:PORT and parallel.rank=0, 1, "
-            "…, or JAX_COORDINATOR_ADDRESS and JAX_PROCESS_ID."
+            f"parallel.processes={parallel.processes}: {error} Without SLURM, give "
+            "parallel.coordinator=HOST:PORT and parallel.rank=0, 1, …."
         ) from None
     except RuntimeError as error:
         raise InputError(
@@ -315,8 +299,7 @@ def wait_for_all(name: str) -> None:
 
 
 def check_equal(values: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compares values with those of the process that writes files, in all processes. Their
-    names say what another process has where they differ."""
+    """Compares values, by what is other where they differ, with those of process 0."""
     if jax.process_count() == 1:
         return
     told = json.dumps(values)

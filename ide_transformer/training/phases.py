@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..dynamics import keep_layers
-from ..errors import InputError
+from ..errors import InputError, at
 from ..models import Mesh, Model, functional
 from ..tasks import AbstractLoss, AbstractTask, Batch
 from .build import solver_of, weight_shapes, with_intervals
@@ -44,16 +44,13 @@ def mesh_tasks(meshes: Mapping[str, MeshSection], task: AbstractTask) -> list[Ab
     """For each mesh, by its key, the data with as many tokens as it has."""
     tasks = []
     for key, mesh in meshes.items():
-        try:
+        with at(f"{key}.tokens={mesh.tokens}"):
             tasks.append(task.on(Mesh(tokens=mesh.tokens)))
-        except InputError as error:
-            raise InputError(f"{key}.tokens={mesh.tokens}: {error}") from None
     return tasks
 
 
 def drawn_mesh(training: TrainingConfig, step: int) -> int:
-    """The index of the mesh of a step, which counts from 0: a function of the seed and the
-    step alone."""
+    """The index of the mesh of a step, from 0 on: a function of the seed and the step alone."""
     meshes = training.meshes
     if len(meshes) < 2:
         return 0
@@ -72,8 +69,7 @@ def model_on(model: Model, mesh: Mesh, layers: Layers = "resampled") -> Model:
         number, own = mesh.intervals, model.control.num_intervals
         if number is None or number > own:
             raise InputError(
-                f"layers={layers}: the model has {own} of them to keep, or fewer, and the mesh "
-                f"gives intervals={number}."
+                f"layers={layers}: the model has {own} to keep, and intervals={number}."
             )
         spread = [i * own // number for i in range(number)]
         return keep_layers(model, spread if layers == "spread" else range(number))
@@ -101,25 +97,20 @@ def mesh_of(section: MeshSection, model: Model, key: str) -> Mesh:
 def _model_on(model: Model, *, section: MeshSection, key: str) -> Model:
     """Put a model on a mesh. Gradient mode and precision stay."""
     mesh = mesh_of(section, model, key)
-    try:
+    written = ", ".join(f"{name}: {x}" for name, x in mesh.described.items())
+    with at(f"{key}={{{written}}}"):
         # The inputs say their number of tokens.
         return model_on(model, dataclasses.replace(mesh, tokens=None))
-    except InputError as error:
-        written = ", ".join(f"{name}: {x}" for name, x in mesh.described.items())
-        raise InputError(f"{key}={{{written}}}: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Phase:
     """Steps of a run whose weights have the same shapes: all, where it is not refined.
 
-    - `first`, `last`: the numbers of steps taken before it and at its end. The state after the
-      last step still has the shapes of this phase.
+    - `first`, `last`: the numbers of steps taken before it and at its end.
     - `meshes`: those of which one is drawn for each step, by their keys.
-    - `model`: its weights have the shapes of this phase.
-    - `shapes`: of the state of training.
-    - `enter`: the first state, from the last one of the phase before; `None` for the first
-      phase.
+    - `shapes`: of the state of training, also after the last step.
+    - `enter`: the first state, from the last one of the phase before, if there is one.
     """
 
     training: TrainingConfig
@@ -165,10 +156,6 @@ class Phase:
             for mesh in mesh_maps(self.meshes)
         ]
 
-    def on_meshes(self, task: AbstractTask) -> Iterator[tuple[Callable[[Model], Model], Batch]]:
-        """For each mesh the map of the model to it, and a first batch."""
-        return zip(mesh_maps(self.meshes), self.first_batches(task), strict=True)
-
     def first_batches(self, task: AbstractTask) -> list[Batch]:
         """A first batch for each mesh, with the shapes of all that follow."""
         size, seed = self.training.batch_size, self.training.seed
@@ -181,7 +168,7 @@ class Phase:
         where it lies on the devices."""
         out = layout.shardings(self.shapes), layout.whole()
         for step, batch in zip(self.train_steps(loss, out), batches, strict=True):
-            yield step.lower(layout.shapes(self.shapes), layout.batch_shapes(batch))
+            yield step.lower(layout.shapes(self.shapes), layout.shapes(batch))
 
 
 def make_phases(
@@ -258,12 +245,11 @@ def resample_state(
     average: float = 0.0,
 ) -> TrainState:
     """The state of training with the weights, and all that the optimizer keeps of each, on
-    another number of intervals, see `Mesh`.
+    another number of intervals.
 
     A weight of one of n intervals acts over a depth of T/n, and its gradient is in proportion:
     where a weight becomes several, means of gradients are divided by their number and means of
-    squares by its square, so that the next update is as large as it would have been. What has
-    no axis of depth, or is a function of depth such as a polynomial, stays as it is.
+    squares by its square, so that the next update is as large as it would have been.
     """
 
     def resample(weights: PyTree[Array]) -> PyTree[Array]:

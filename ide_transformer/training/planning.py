@@ -140,10 +140,9 @@ def sent_bytes(program: str) -> dict[str, float]:
             for called in re.findall(r"(?:body|to_apply|calls)=(%[^,}\s]+)", line):
                 add(called, inner)
             # A loop takes each of its branches equally often.
-            branches = re.search(r"branch_computations=\{([^}]*)\}", line)
-            names = branches[1].split(", ") if branches else []
-            for called in names:
-                add(called, inner / len(names))
+            for branches in re.findall(r"branch_computations=\{([^}]+)\}", line):
+                for called in (names := branches.split(", ")):
+                    add(called, inner / len(names))
 
     add("ENTRY", 1)
     return total
@@ -159,7 +158,5 @@ def _bytes_of(shapes: str) -> float:
 
 def _group(line: str) -> int:
     """Devices among which an operation is made."""
-    if match := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
-        return int(match[1])
-    match = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
-    return len(match[1].split(",")) if match else 2
+    match = re.search(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]+)\})", line)
+    return int(match[1] or len(match[2].split(","))) if match else 2

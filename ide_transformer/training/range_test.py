@@ -72,10 +72,8 @@ def find_learning_rate(
     not used; the equation is solved on the mesh of the model. Reference: Smith,
     arXiv 1506.01186.
 
-    The suggestion is a first value. On four configurations it was 2.1, 1.1, 0.6 and 0.3 times
-    the best rate of a sweep in factors of two (`quick`, the text of `docs/how-to/own-text.md`,
-    100 steps of `digits_vit`, `shakespeare_ordinary`); the geometric mean of `fastest` and
-    `lowest` was 6, 3.4, 0.6 and 0.2 times.
+    The suggestion is a first value: on four configurations it was 2.1, 1.1, 0.6 and 0.3 times
+    the best rate of a sweep in factors of two.
 
     **Arguments:**
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from ..errors import InputError
 from ..pretrained.checkpoint import PACKAGES
 from .choice import Section
-from .config import NATIVE, VERSION, Config
+from .config import NATIVE, Config
 from .names import did_you_mean, names_of_code, shown
 
 
@@ -54,8 +54,7 @@ def load_config(
     tree = read_tree(path := Path(path), trust=trust)
     if of_run(path.parent) and "version" not in tree:
         raise InputError(
-            f"{path} has no version: it was written before the first release, and this one "
-            f"reads version {VERSION}. Train it again, or read it with what wrote it."
+            f"{path} has no version, which is from before the first release. Train it again."
         )
     tree.setdefault("name", path.stem)
     origin = apply_overrides(tree, overrides)
@@ -99,21 +98,20 @@ def read_tree(path: str | Path, *, trust: Trust | None = None) -> dict[str, Any]
     foreign = [f"{key}={name}" for key, name in named if name not in known.values()]
     if foreign and trust is not True:
         raise InputError(
-            f"{path} names code of its own, which would be run: {'; '.join(foreign)}. Look at "
-            "it; if you trust who made this run, give --trust (in Python trust=True, in a "
-            "comparison trust: true)."
+            f"{path} names code of its own, which would be run: {'; '.join(foreign)}. If you "
+            "trust it, give --trust (in Python trust=True, in a comparison trust: true)."
         )
     return tree
 
 
 def filled(tree: dict[str, Any], trust: Trust) -> dict[str, Any]:
-    """The sections of a configuration. Where `model.pretrained` names a run, they are filled
-    from it: with its model, and with what is not said of the weights over depth, of the scheme
-    and of the data. A section that chooses a class, by `kind` or `name`, is taken as it is."""
+    """The sections of a configuration, filled from the run that `model.pretrained` names, if it
+    does: a section that chooses a class, by `kind` or `name`, is taken as it is."""
     model = tree.get("model")
     given = dict(model) if isinstance(model, dict) else {}
-    folder = None if given.get("run") else _run_of(given.pop("pretrained", None))
-    if folder is None:
+    pretrained = given.pop("pretrained", None)
+    folder = run_named(pretrained if isinstance(pretrained, str) else "")
+    if given.get("run") or not pretrained or not (folder / "config.yaml").is_file():
         return tree
     there = load_config(folder / "config.yaml", trust=trust).model_dump(mode="json")
     if there["data"]["tokenizer"] is not None:
@@ -128,14 +126,6 @@ def filled(tree: dict[str, Any], trust: Trust) -> dict[str, Any]:
     if sections["solver"] in (NATIVE, {"kind": NATIVE}):
         sections["solver"] = there["solver"]
     return {**tree, **sections}
-
-
-def _run_of(pretrained: Any) -> Path | None:
-    """The folder of the run there, or of that name in `runs`; `None` for a checkpoint."""
-    if not isinstance(pretrained, str):
-        return None
-    folder = run_named(pretrained)
-    return folder if (folder / "config.yaml").is_file() else None
 
 
 def run_named(path: str | Path) -> Path:
@@ -230,10 +220,9 @@ def _section(kind: type[Section], location: list[str]) -> type[Section]:
     """The class of the section at that place of the tree."""
     section: Any = kind
     for part in location:
-        if part not in section.model_fields:
-            continue  # the key of a mapping
-        types = _types(section.model_fields[part].annotation)
-        section = next(x for x in types if inspect.isclass(x) and issubclass(x, Section))
+        if part in section.model_fields:  # and not the key of a mapping
+            types = _types(section.model_fields[part].annotation)
+            section = next(x for x in types if inspect.isclass(x) and issubclass(x, Section))
     return section
 
 
@@ -246,10 +235,7 @@ def read_yaml(text: str | bytes, where: str, path: tuple[str, ...] = ()) -> Any:
     """The value that a text holds, which is for the key at `path`; `None` for none. An
     `InputError` names the place `where` the text is from, its line, and the key in error."""
     if len(text) > LONGEST:
-        raise InputError(
-            f"{where}: it has {len(text):,} characters or more; a configuration has at most "
-            f"{LONGEST:,}."
-        )
+        raise InputError(f"{where}: a configuration has at most {LONGEST:,} characters.")
     try:
         reader = _Reader(text if isinstance(text, str) else text.decode("utf-8-sig"), path)
         node = reader.get_node() if reader.check_node() else None
@@ -273,8 +259,7 @@ def write_yaml(tree: Any) -> str:
 
 
 class _Reader(yaml.SafeLoader):
-    """A reader of YAML 1.2 that refuses what no configuration holds; `path` is the key of what
-    it reads."""
+    """Reads YAML 1.2 for the key `path`, and refuses what no configuration holds."""
 
     yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
 

@@ -15,7 +15,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 
 from ..arguments import checked
 from ..errors import InputError, naming
@@ -47,7 +46,7 @@ from .metrics import (
     seconds_logged,
 )
 from .parallel import Layout, make_layout
-from .phases import Phase, drawn_mesh, make_phases, mesh_tasks, phase_at, shapes_at
+from .phases import Phase, drawn_mesh, make_phases, mesh_maps, mesh_tasks, phase_at, shapes_at
 from .reading import apply_overrides, as_config, validated
 from .sizes import check_divisible, describe_memory, keep_freed_memory
 from .step import TrainState, num_parameters, objective, rolled_back, weights_of
@@ -157,7 +156,8 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
     check_divisible(config, model)
     loss = objective(task.loss, training)
     for phase in phases:
-        for model_on, first in phase.on_meshes(task):
+        firsts = phase.first_batches(task)
+        for model_on, first in zip(mesh_maps(phase.meshes), firsts, strict=True):
             eqx.filter_eval_shape(loss, model_on(phase.model), first)
     data = task.fingerprint()
     if resumed is not None:
@@ -213,7 +213,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
                 held_out = loop.evaluated(phases[-1], state, task.parts, check=check)
             state = parallel.gathered(state)
         if primary:
-            _write_results(loop, phases[-1].static, state, held_out)
+            _write_results(loop, state, held_out)
         parallel.wait_for_all("written")
     return folder
 
@@ -223,8 +223,7 @@ class Diverged(InputError):
 
 
 class Loop(NamedTuple):
-    """The training loop of a run: through its `phases`, of which one that is not refined has
-    one, asking `stop` after each step. `trackers` are those besides `metrics.jsonl`."""
+    """The training loop of a run through its `phases`, which asks `stop` after each step."""
 
     config: Config
     task: AbstractTask
@@ -363,13 +362,13 @@ class Loop(NamedTuple):
         check: Callable[[], None],
     ) -> dict[str, float]:
         """The figures of held-out samples with the weights and, if there is one, their average;
-        `check` is called between batches and may raise."""
+        `check` is called between batches."""
         decay, found = self.config.training.average, {}
         for which in ("trained", "average") if decay else ("trained",):
             suffix = "" if which == "trained" else "_of_average"
             weights = weights_of(state, which, decay)
             for part in parts:
-                of_part = EVALUATION_BATCH, samples, part, check, self.layout.batch
+                of_part = EVALUATION_BATCH, samples, part, check, self.layout.placed
                 values = phase.evaluate(weights, self.task, *of_part)
                 found |= {f"{name}{suffix}": value for name, value in values.items()}
         return found
@@ -377,8 +376,8 @@ class Loop(NamedTuple):
     def _evaluate_if_due(
         self, phase: Phase, number: int, state: TrainState, log: MetricsLog
     ) -> bool:
-        """Evaluates and logs where it is time; whether the loss is then the lowest so far. A
-        request to stop cuts it short; a run that goes on from here makes it up."""
+        """Evaluates and logs where it is time; whether the loss is the lowest so far. A request
+        to stop cuts it short; a run that goes on from here makes it up."""
         training = self.config.training
         if number % training.evaluate_every:
             return False
@@ -396,8 +395,7 @@ class Loop(NamedTuple):
         return lowest and training.keep_best
 
     def _last_good(self, rollbacks: int, fault: NotFinite) -> TrainState:
-        """The state of the last checkpoint, from which the run goes on; `Diverged` where there
-        is none, or the run has gone back before."""
+        """The state of the last checkpoint; `Diverged` where there is none, or once more."""
         newest = self.checkpoints.newest()
         if rollbacks or newest is None:
             before = "There is no checkpoint to go back to"
@@ -407,8 +405,7 @@ class Loop(NamedTuple):
                 f"{fault}; stopped. {before}. Lower optimizer.learning_rate or "
                 "optimizer.clip, warm up longer, or take smaller steps in depth "
                 "(solver.steps_per_interval); with training.gradient=reversible, also "
-                "solver.options={coupling: 0.999} or training.gradient=recompute. "
-                f"{self.folder.metrics} has the losses and norms up to there."
+                "solver.options={coupling: 0.999} or training.gradient=recompute."
             )
         shapes = ft.partial(shapes_at, self.phases)
         state = self.layout.placed(rolled_back(self.checkpoints.restore(shapes)))
@@ -438,12 +435,10 @@ def prefetched(
         thread.shutdown(cancel_futures=True)
 
 
-def _write_results(
-    loop: Loop, static: PyTree, state: TrainState, held_out: dict[str, float]
-) -> None:
+def _write_results(loop: Loop, state: TrainState, held_out: dict[str, float]) -> None:
     training, task, folder = loop.config.training, loop.task, loop.folder
     weights = jax.tree.map(np.asarray, weights_of(state, "trained", training.average))
-    model = eqx.combine(jax.tree.map(jnp.asarray, weights), static)
+    model = eqx.combine(jax.tree.map(jnp.asarray, weights), loop.phases[-1].static)
     say("drawing the figures" + " and writing a sample" * bool(training.sample))
     plot_run(folder, task, model, {"step": training.steps, **held_out})
     evaluations, steps = float(state.evaluations), int(state.step)
@@ -466,8 +461,8 @@ def _write_results(
 
 
 def plot_run(folder: RunFolder, task: AbstractTask, model: Model, end: dict[str, Any]) -> None:
-    """Plots the loss over the run, with the step and the validation loss at its end, and the
-    size of the state and of what each interval adds to it over depth."""
+    """Plots the loss over the run, with that at its `end`, and the size of the state and of
+    what each interval adds to it over depth."""
     from ..figures import plot_curves
 
     lines = [*read_metrics(folder.metrics), end]

@@ -21,8 +21,7 @@ from .parallel import enlarged
 
 
 def check_steps(depth: int, solver: SolverConfig) -> None:
-    """Refuses steps so short that the number format of depth cannot tell them apart, or more of
-    them than fit into memory in any format."""
+    """Refuses more steps than the number format of depth can tell apart."""
     precision = jnp.finfo(jnp.result_type(float))
     steps, most = solver.steps_per_interval, int(1 / max(precision.eps, 1e-8))
     if depth * steps > most:
@@ -50,16 +49,14 @@ def check_divisible(config: Config, model: Model) -> None:
     for key, devices, what, number in wanted:
         if number % devices:
             raise InputError(
-                f"{key} = {devices} does not divide {what}, {number}; take a divisor of it, or "
-                "change it."
+                f"{key} = {devices} does not divide {what}, {number}; change one of them."
             )
 
 
 def check_memory(
     config: Config, task: AbstractTask, model: Model, mode: AbstractGradient
 ) -> None:
-    """Refuses a run that needs more memory than there is. It makes no arrays: `model` may
-    have shapes in the place of arrays."""
+    """Refuses a run that needs more memory than there is. `model` may have shapes alone."""
     available = memory()
     if available is not None and jax.default_backend() != "cpu":
         # Virtual devices share what the host has; others have as much each.
@@ -67,7 +64,7 @@ def check_memory(
     training = config.training
     one = jax.tree.map(jnp.asarray, task.batch(0, 1, training.seed))
     batch = enlarged(one, training.batch_size)
-    weights = size_bytes(eqx.filter(model, is_weight))
+    weights = size_bytes(model)
     # A weight has a gradient and, in AdamW, two moments.
     fixed = 4 * weights + size_bytes(batch)
     state = 4 * training.batch_size * task.tokens_per_sample * model.features
@@ -103,10 +100,8 @@ def memory() -> int | None:
 
 
 def keep_freed_memory() -> None:
-    """Makes the C library of GNU/Linux keep freed memory for the next step. By itself it gives
-    blocks of 32 MiB and more back to the system, so that each step begins with new pages, at
-    the cost of a fault for each. Threads that were there before keep less. Elsewhere it does
-    nothing."""
+    """Makes the C library of GNU/Linux keep freed memory for the next step, which else begins
+    with new pages, at the cost of a fault for each."""
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL("libc.so.6")
         # M_MMAP_MAX, M_TRIM_THRESHOLD and M_ARENA_MAX of malloc.h.
@@ -117,10 +112,8 @@ def keep_freed_memory() -> None:
 def describe_memory(
     model: Model, state: PyTree, loss: AbstractLoss, batch: Batch, temporary: int
 ) -> str:
-    """One line on memory: parameters, optimiser, and the rest of a step with the gradient mode
-    in use, for which the compiled step reserves `temporary` bytes; then, found by tracing, what
-    the other modes would keep for the backward pass, where the step takes a mebibyte or more. A
-    second line warns if the device has less."""
+    """A line on the memory of parameters, optimiser and a step, which reserves `temporary`
+    bytes, and on what other gradient modes would keep; another warns if the device has less."""
     used = model.discretization.gradient
     parameters, optimizer = size_bytes(state.weights), size_bytes(state.optimizer)
     text = (
@@ -161,10 +154,6 @@ def kept_bytes(model: Model, mode: AbstractGradient, loss: AbstractLoss, batch: 
 def size_bytes(tree: PyTree) -> int:
     """Bytes of all arrays of a tree, or of their shapes."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree) if hasattr(x, "dtype"))
-
-
-def is_weight(x: Any) -> bool:
-    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.inexact)
 
 
 def _device_limit() -> int | None:

@@ -54,10 +54,8 @@ class AbstractTracker(abc.ABC):
 
 @final
 class InBackground(AbstractTracker):
-    """Another tracker, in a thread of its own: no method waits for it, but `flush` and `close`,
-    at most `patience` seconds, and `flush` never again where that was not enough. `warn` is
-    called with a line on what went wrong; after an error the tracker is closed and called no
-    more."""
+    """Another tracker, in a thread of its own: `flush` and `close` wait for it, at most
+    `patience` seconds. `warn` is told what went wrong; after an error the tracker is closed."""
 
     configurable: ClassVar[bool] = False
 
@@ -113,8 +111,7 @@ class InBackground(AbstractTracker):
 
 @final
 class JsonLines(AbstractTracker):
-    """`metrics.jsonl`: one JSON object a line, which every run writes. A line is in the file
-    when `log` returns; one that cannot be written is an `OSError`."""
+    """`metrics.jsonl`: one JSON object a line, in the file when `log` returns."""
 
     configurable: ClassVar[bool] = False
 
