@@ -17,6 +17,7 @@ are kept, and a study that was stopped goes on when it is started again.
 import argparse
 import ast
 import functools as ft
+import itertools
 import re
 import sys
 import time
@@ -83,13 +84,10 @@ def run(arguments: argparse.Namespace) -> None:
     require("apebench", "emulators", "Emulators are trained and tested by")
     if arguments.steps < 5:
         raise InputError(f"--steps {arguments.steps}: give 5 or more.")
-    # The first seed of every line comes first, so that a table is there early.
-    cells = [
-        Cell(scenario, model, seed, arguments.steps, arguments.training)
-        for seed in arguments.seeds
-        for scenario in arguments.scenarios
-        for model in arguments.models
-    ]
+    # The first seed of every line comes first.
+    lines = itertools.product(arguments.seeds, arguments.scenarios, arguments.models)
+    how = arguments.steps, arguments.training
+    cells = [Cell(scenario, model, seed, *how) for seed, scenario, model in lines]
     # Whatever is misspelt is refused before anything is trained.
     for cell in dict.fromkeys(cell._replace(seed=0) for cell in cells):
         eqx.filter_eval_shape(network_of, cell, jax.random.PRNGKey(0))

@@ -12,7 +12,6 @@ are run. A study that was stopped goes on when it is started again.
 
 import argparse
 import functools as ft
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -102,8 +101,7 @@ def _data(name: str, study: str) -> str:
 
 def _loss(row: dict[str, Any]) -> float:
     """Of a run that diverged more than of any other."""
-    loss = row["validation_loss"]
-    return math.inf if loss is None or not math.isfinite(loss) else loss
+    return float(np.nan_to_num(np.array(row["validation_loss"], float), nan=np.inf))
 
 
 def show(study: str, cells: list[Cell], found: list[tuple[list[Row], list[Row]]]) -> None:

@@ -3,11 +3,10 @@
 import argparse
 import contextlib
 import functools as ft
-import importlib.util
 
 import numpy as np
 
-from ide_transformer.errors import InputError
+from ide_transformer.packages import require
 
 from .shared.command import Command
 from .shared.timing import Rounds, Rows, alternate
@@ -15,9 +14,10 @@ from .with_torch.ours import SETTINGS, OwnTraining, Setting, full_float32, utili
 from .with_torch.processes import PairedProcess, caller
 
 
-def against_torch(setting: Setting, rounds: Rounds, *, steps: int, curve: int) -> Rows:
-    """Training steps with clipping and AdamW in PyTorch, eager and compiled, and here, from
-    the same weights with the same batches, PyTorch in processes of its own, one at a time.
+def against_torch(options: argparse.Namespace, rounds: Rounds) -> Rows:
+    """Training steps in full float32 against the equal model in PyTorch, eager and compiled.
+    They begin with the same weights and take the same batches; PyTorch runs in processes of its
+    own, one at a time. Options are the steps in a turn, and those whose losses are compared.
 
     Rows of `alternate` with `setting`, `tokens_per_second`; `mebibytes`, the memory of a
     step without weights and moments: temporary memory of the program here, the rise of the
@@ -25,11 +25,12 @@ def against_torch(setting: Setting, rounds: Rounds, *, steps: int, curve: int) -
     `loss_difference`, the largest relative difference of the curve from the first row's;
     `utilisation` of the arithmetic on an accelerator.
     """
-    if importlib.util.find_spec("torch") is None:
-        raise InputError(
-            "torch: PyTorch, to be compared with, is not installed. Install it with\n"
-            "    pip install -e '.[reference]'"
-        )
+    require("torch", "reference", "Training is compared with")
+    names = options.setting or ("small", "medium")
+    return [row for name in names for row in _compared(SETTINGS[name], options, rounds)]
+
+
+def _compared(setting: Setting, options: argparse.Namespace, rounds: Rounds) -> Rows:
     with full_float32(), contextlib.ExitStack() as stack:
         ours = OwnTraining(setting)
         given = (
@@ -41,9 +42,9 @@ def against_torch(setting: Setting, rounds: Rounds, *, steps: int, curve: int) -
             theirs = PairedProcess("theirs:TorchTraining", *given, compiled)
             calls[name] = stack.enter_context(theirs).call
         calls["ide_transformer"] = caller(ours)
-        curves = {name: np.array(call("losses", curve)) for name, call in calls.items()}
+        curves = {name: np.array(call("losses", options.curve)) for name, call in calls.items()}
         mebibytes = {name: call("peak_mebibytes") for name, call in calls.items()}
-        turns = {name: ft.partial(call, "turn", steps) for name, call in calls.items()}
+        turns = {name: ft.partial(call, "turn", options.steps) for name, call in calls.items()}
         rows = alternate(turns, rounds, setting=str(setting))
     for row in rows:
         losses, seconds = curves[row["name"]], row["milliseconds"] / 1e3
@@ -57,18 +58,10 @@ def against_torch(setting: Setting, rounds: Rounds, *, steps: int, curve: int) -
     return rows
 
 
-def _measure(options: argparse.Namespace, rounds: Rounds) -> Rows:
-    chosen = [SETTINGS[name] for name in options.setting or ("small", "medium")]
-    lengths = dict(steps=options.steps, curve=options.curve)
-    return [row for setting in chosen for row in against_torch(setting, rounds, **lengths)]
-
-
 COMMAND = Command(
     name="torch",
-    about="training steps in full float32 against the equal model in PyTorch, eager and "
-    "compiled; steps in a turn, and steps whose losses are compared",
     example="--setting small --json torch.json --figure torch.png",
     rounds=20,
-    measure=_measure,
+    measure=against_torch,
     options=dict(setting=tuple(SETTINGS), steps=10, curve=50),
 )

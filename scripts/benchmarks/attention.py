@@ -20,9 +20,9 @@ _DENSE_UP_TO = 4096
 
 
 def attention(options: argparse.Namespace, rounds: Rounds) -> Rows:
-    """The causal token integral and its gradient with respect to queries, keys and values: the
-    dense form by hand, `jax.nn`, and `integrate`, which is alone where there are many tokens.
-    Rows of `measured` with `tokens`."""
+    """The causal token integral and its gradient, in its forms: dense and written out by hand,
+    by JAX, and `integrate`, which is alone where there are many tokens. Rows of `measured` with
+    `tokens`."""
     rows = []
     for tokens in options.tokens:
         domain = TokenDomain.uniform(tokens)
@@ -51,7 +51,6 @@ def _gradient(form: Callable) -> Callable:
 
 COMMAND = Command(
     name="attention",
-    about="the causal token integral and its gradient, in its forms",
     example="--tokens 1024 --batch 8 --json attention.json",
     rounds=10,
     measure=attention,

@@ -18,10 +18,10 @@ from .with_torch.processes import PairedProcess, caller
 
 
 def decode(options: argparse.Namespace, rounds: Rounds) -> Rows:
-    """The most likely tokens after a prompt, drawn without a cache, with one, and by the cached
-    `generate` of transformers on the same weights, if it is installed. Everything is compiled
-    ahead. Rows of `alternate` with `weights`, `batch`, `tokens_per_second`, and `same_tokens`,
-    the fraction that is as in the first row."""
+    """Tokens per second of generation in full float32 with a checkpoint, with a cache, without,
+    and by transformers, if it is installed. Options are the checkpoint, the tokens of a prompt,
+    those to write, and texts at once. Rows of `alternate` with `weights`, `batch`,
+    `tokens_per_second`, and `same_tokens`, the fraction that is as in the first row."""
     length, batch = options.length, options.batch
     model, weights = load_llama(options.path)
     shape = batch, options.prompt
@@ -48,8 +48,6 @@ def decode(options: argparse.Namespace, rounds: Rounds) -> Rows:
 
 COMMAND = Command(
     name="decode",
-    about="tokens per second of generation in full float32, with a cache, without, and by "
-    "transformers, of a checkpoint; tokens of a prompt, tokens to write, texts at once",
     example="glassllm --batch 8 --json decode.json",
     rounds=7,
     measure=decode,

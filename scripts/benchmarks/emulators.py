@@ -16,9 +16,9 @@ from .shared.timing import Rounds, Rows, measured
 
 
 def emulators(options: argparse.Namespace, rounds: Rounds) -> Rows:
-    """Of each model, by its name as in scripts/emulators.py, a step of Adam for the mean square
-    error of one step in time, on random functions. Rows of `measured` with `points`, `batch`
-    and `parameters`."""
+    """A step of training of emulators, beside networks of APEBench. Models have the names of
+    scripts/emulators.py; functions are random. Rows of `measured` with `points`, `batch` and
+    `parameters`."""
     require("apebench", "emulators", "Emulators are trained by")
     programs, parameters = {}, {}
     functions = jax.random.normal(jax.random.key(0), (2, options.batch, 1, options.points))
@@ -46,7 +46,6 @@ def emulators(options: argparse.Namespace, rounds: Rounds) -> Rows:
 
 COMMAND = Command(
     name="emulators",
-    about="a step of training of emulators, beside networks of APEBench",
     example="emulators/local,res --json emulators.json",
     rounds=20,
     measure=emulators,

@@ -10,7 +10,7 @@ from ide_transformer.integration import Direct, Recompute, Recursive, Reversible
 from ide_transformer.solvers import AlgebraicallyReversible, LieTrotter, Projected
 
 from .shared.command import Command, shape, sizes
-from .shared.problem import Shape, gradient_of_solve, post_norm, pre_norm
+from .shared.problem import Shape, gradient_of_solve, layered
 from .shared.timing import Rounds, Rows, measured, middle_half, timed_compile
 
 
@@ -35,8 +35,8 @@ NORMALIZATIONS = ("pre-norm", "post-norm")
 
 def programs(normalization: str, depth: int, shape: Shape) -> dict[str, tuple]:
     """The program of one gradient and its arguments, for each mode by its name."""
-    number = NORMALIZATIONS.index(normalization)
-    equation, u0 = (pre_norm, post_norm)[number](depth, shape), shape.state()
+    number, u0 = NORMALIZATIONS.index(normalization), shape.state()
+    equation = layered(depth, shape, normalization)
     return {
         name: gradient_of_solve(equation, mode[number], mode[2], u0)
         for name, mode in MODES.items()
@@ -44,7 +44,7 @@ def programs(normalization: str, depth: int, shape: Shape) -> dict[str, tuple]:
 
 
 def gradient(options: argparse.Namespace, rounds: Rounds) -> Rows:
-    """One gradient by each of `MODES`: rows of `measured` with `normalization` and `depth`;
+    """One gradient by each gradient mode. Rows of `measured` with `normalization` and `depth`;
     ratios are to keeping everything."""
     rows, kinds = [], options.normalization or NORMALIZATIONS
     for kind, depth in ((x, y) for x in kinds for y in options.depth):
@@ -54,8 +54,9 @@ def gradient(options: argparse.Namespace, rounds: Rounds) -> Rows:
 
 
 def compiling(options: argparse.Namespace, rounds: Rounds) -> Rows:
-    """Time to trace and compile the gradient of a pre-norm march by each of `MODES`, with
-    nothing cached: its median over rounds, and the range of their middle half divided by it."""
+    """Time to compile a gradient by each gradient mode. It is that of a pre-norm march, traced
+    and compiled with nothing cached: the median over rounds, and the range of their middle half
+    divided by it."""
     rows = []
     for depth in options.depth:
         seconds: dict[str, list[float]] = {}
@@ -73,7 +74,6 @@ def compiling(options: argparse.Namespace, rounds: Rounds) -> Rows:
 
 GRADIENT = Command(
     name="gradient",
-    about="one gradient by each gradient mode",
     example="--depth 96 --normalization pre-norm --figure gradient.png",
     rounds=10,
     measure=gradient,
@@ -83,7 +83,6 @@ GRADIENT = Command(
 
 COMPILING = Command(
     name="compile",
-    about="time to compile a gradient by each gradient mode",
     example="--depth 12 96 --rounds 5",
     rounds=3,
     measure=compiling,

@@ -84,9 +84,9 @@ def _train(config: Config, task: LanguageTask, turns: _Turns) -> None:
 
 
 def host(options: argparse.Namespace, rounds: Rounds) -> Rows:
-    """The time of a step by the compiled program alone, on one batch, and in a run that makes
-    batches, logs each tenth step, writes checkpoints and says how far it is: rows of
-    `rows_of`. A turn of the run ends when its checkpoints are written."""
+    """A step of a whole run against the compiled step alone. The run makes batches, logs each
+    tenth step, writes checkpoints and says how far it is; a turn ends when they are written,
+    and has a multiple of the steps between two."""
     steps, every = options.steps, options.checkpoint_every
     if steps % every:
         raise InputError(
@@ -111,8 +111,6 @@ def host(options: argparse.Namespace, rounds: Rounds) -> Rows:
 
 COMMAND = Command(
     name="host",
-    about="a step of a whole run against the compiled step alone; the steps of a turn are a "
-    "multiple of those between checkpoints",
     example="--steps 500 --rounds 4 --json host.json",
     rounds=4,
     measure=host,

@@ -14,7 +14,7 @@ from ide_transformer.solvers import LieTrotter, Strang
 
 from .shared import handwritten
 from .shared.command import Command, shape, sizes
-from .shared.problem import gradient_of, gradient_of_solve, pre_norm
+from .shared.problem import gradient_of, gradient_of_solve, layered
 from .shared.timing import Rounds, Rows, measured
 
 
@@ -27,13 +27,14 @@ SCHEMES: dict[str, tuple[diffrax.AbstractSolver, Callable]] = {
 
 
 def march(options: argparse.Namespace, rounds: Rounds) -> Rows:
-    """One gradient of the march, by the default gradient mode and with everything kept, and of
-    a `lax.scan` by hand, plain and recomputing by the policy of the default, the latter also
-    with the operators of this package. Rows of `measured` with `scheme` and `depth`."""
+    """One gradient of the march against scans written out by hand. The march has the default
+    gradient mode, or keeps everything; a scan is plain, or recomputes by the policy of the
+    default, also with the operators of this package. Rows of `measured` with `scheme`,
+    `depth`."""
     u0, policy, rows = shape(options).state(), Recompute().policy, []
     for scheme, depth in itertools.product(options.scheme or SCHEMES, options.depth):
         solver, layer = SCHEMES[scheme]
-        equation = pre_norm(depth, shape(options))
+        equation = layered(depth, shape(options))
         programs = {
             "hand-written scan": gradient_by_hand(layer, equation, u0, None),
             "hand-written scan, recomputing": gradient_by_hand(layer, equation, u0, policy),
@@ -85,7 +86,6 @@ def plain_weights(equation: Equation) -> handwritten.Weights:
 
 COMMAND = Command(
     name="march",
-    about="one gradient of the march against scans written out by hand",
     example="--depth 48 --scheme heun --json march.json --figure march.png",
     rounds=20,
     measure=march,

@@ -19,8 +19,8 @@ CONTROLS = ("chebyshev", "piecewise_linear", "piecewise_constant", "tied")
 
 
 def meshes(options: argparse.Namespace, rounds: Rounds) -> Rows:
-    """The time for an evaluation of the field in training on one mesh of so many intervals, and
-    on meshes that are drawn: rows of `alternate` with `control`; ratios are to the first."""
+    """An evaluation of the field in training with drawn meshes against training on one. Rows of
+    `alternate` with `control`."""
     rows, controls = [], options.control or CONTROLS[:1]
     size = options.batch, options.context + 1
     tokens = np.random.default_rng(0).integers(0, _VOCABULARY, size)
@@ -47,7 +47,6 @@ def _turn(training: Training, steps: int) -> float:
 
 COMMAND = Command(
     name="meshes",
-    about="an evaluation in training with drawn meshes against training on one",
     example="--depth 8 --meshes 4 8 12 --json meshes.json",
     rounds=20,
     measure=meshes,

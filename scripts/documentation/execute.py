@@ -1,9 +1,5 @@
 """Runs a tutorial and writes its page: prose, code, and under each cell what it prints and
-draws.
-
-A tutorial is a Python script in the percent form of jupytext: `# %% [markdown]` begins a cell
-of prose in comments, `# %%` one of code.
-"""
+draws. `# %% [markdown]` begins a cell of prose in comments, `# %%` one of code."""
 
 import argparse
 import contextlib

@@ -1,7 +1,5 @@
-r"""Formulas of pages, `$…$` and blocks fenced as `math`, typeset as drawings inside the page.
-
-A page then needs no script, no font and no other host to show them, and looks the same in every
-browser. A forge typesets the same Markdown by itself."""
+r"""Formulas of pages, `$…$` and blocks fenced as `math`, typeset as drawings inside the page,
+which then needs no script, no font and no other host. A forge typesets them by itself."""
 
 import importlib
 import re

@@ -1,6 +1,5 @@
-"""Signatures for griffe, which reads sources only: the constructors of `equinox.Module`s, with
-one argument for each field, and functions that have the name of the file in which they stand,
-such as `from .solve import solve`."""
+"""Signatures for griffe, which reads sources only: the constructors of `equinox.Module`s, and
+functions that have the name of their file, such as `from .solve import solve`."""
 
 from typing import Any, TypeVar
 

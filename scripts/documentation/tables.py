@@ -1,6 +1,5 @@
-"""The tables of the pages: keys of a configuration, from its schema and the comments above its
-fields; the names that it knows; families of checkpoints, from their files and small examples;
-schemes, from the convergence study and the configurations of published architectures."""
+"""The tables of the pages: keys of a configuration, from the comments above its fields, and the
+names that it knows; families of checkpoints; schemes, and published architectures."""
 
 import inspect
 import re

@@ -61,10 +61,9 @@ def _libraries() -> tuple[Any, Any]:
         from neuralop.models import FNO
     except ImportError as error:
         raise InputError(
-            f"{error}. The Fourier neural operator is that of neuraloperator; run\n"
+            f"{error}. Beside torch, run\n"
             "    pip install --no-deps --target FOLDER neuraloperator==2.0.0 tensorly "
-            "tensorly-torch opt-einsum requests urllib3 certifi\n"
-            "beside torch, and set PYTHONPATH=FOLDER."
+            "tensorly-torch opt-einsum requests urllib3 certifi\nand set PYTHONPATH=FOLDER."
         ) from None
     return torch, FNO
 

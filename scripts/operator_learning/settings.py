@@ -18,16 +18,11 @@ class Test(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A line of a table.
+    """A line of a table."""
 
-    - `model`: "ours", "waves" or "fno".
-    - `bed`: "burgers" or "darcy".
-    - `options`: of the task in training.
-    """
-
-    model: str
-    bed: str
-    options: dict[str, Any]
+    model: str  # ours, waves or fno
+    bed: str  # burgers or darcy
+    options: dict[str, Any]  # of the task in training
 
     @property
     def name(self) -> str:

@@ -1,4 +1,6 @@
 import argparse
+import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,13 +12,12 @@ from .timing import Rounds, Rows
 class Command(NamedTuple):
     """A command of scripts/benchmark.py.
 
-    - `measure`: from the arguments and the rounds to rows with the same columns.
+    - `measure`: from arguments and rounds to rows with the same columns; its docstring is help.
     - `options`: by name what is so by default: a size, a list of sizes, a text, which has no
       flag, or a tuple of choices, of which a user may give some.
     """
 
     name: str
-    about: str
     example: str
     rounds: int
     measure: Callable[[argparse.Namespace, Rounds], Rows]
@@ -24,10 +25,11 @@ class Command(NamedTuple):
 
     def add_to(self, commands: Any) -> None:
         """Adds the command to the subparsers of the script."""
+        about = inspect.getdoc(self.measure) or ""
         parser = commands.add_parser(
             self.name,
-            help=self.about,
-            description=self.about,
+            help=" ".join(re.split("[.:]", about)[0].split()),
+            description=about,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             epilog=f"example:\n  python scripts/benchmark.py {self.name} {self.example}",
         )

@@ -33,18 +33,13 @@ class Shape(NamedTuple):
         return jax.random.normal(jax.random.key(1), (self.batch, self.context, self.width))
 
 
-def pre_norm(depth: int, shape: Shape) -> Equation:
-    """`depth` layers without biases whose operators normalise their input (GPT-2)."""
-    return _equation(depth, shape, Free(), LayerNorm(jnp.ones(shape.width)))
-
-
-def post_norm(depth: int, shape: Shape) -> Equation:
-    """`depth` layers without biases on the set of normalised states (BERT)."""
-    return _equation(depth, shape, LayerNorm(jnp.ones(shape.width)), Free())
-
-
-def _equation(depth: int, shape: Shape, constraint: Any, normalization: Any) -> Equation:
-    options: Any = dict(normalization=normalization, bias=False)
+def layered(depth: int, shape: Shape, normalization: str = "pre-norm") -> Equation:
+    """`depth` layers without biases whose operators normalise their input (pre-norm, GPT-2), or
+    on the set of normalised states (post-norm, BERT)."""
+    norm, constraint = LayerNorm(jnp.ones(shape.width)), Free()
+    if normalization == "post-norm":
+        norm, constraint = constraint, norm
+    options: Any = dict(normalization=norm, bias=False)
 
     def block(key: PRNGKeyArray):
         first, second = jax.random.split(key)

@@ -25,14 +25,11 @@ class TorchGeneration:
 
     def text(self) -> np.ndarray:
         """The prompts and what follows them."""
+        length, mask = self._length, torch.ones_like(self._tokens)
+        options = dict(max_new_tokens=length, min_new_tokens=length, attention_mask=mask)
         with torch.inference_mode():
             text = self._model.generate(
-                self._tokens,
-                attention_mask=torch.ones_like(self._tokens),
-                max_new_tokens=self._length,
-                min_new_tokens=self._length,
-                do_sample=False,
-                use_cache=True,
+                self._tokens, do_sample=False, use_cache=True, **options
             )
         return text.cpu().numpy()
 

@@ -24,8 +24,7 @@ from ..shared.training import Training, config_of
 from .processes import timed_steps
 
 
-# FLOP/s of dense products in bfloat16, by a part of the name of the card; the figures of its
-# maker. The more special names come first.
+# FLOP/s of dense products in bfloat16, by the name of the card; the more special ones first.
 _PEAK_FLOPS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
 
 
@@ -67,8 +66,7 @@ class Setting(NamedTuple):
         return config_of(self.layers, shape)
 
     def batches(self, number: int) -> list[Batch]:
-        """Batches of walks around the vocabulary with random short steps, which can be
-        learned."""
+        """Batches of walks around the vocabulary with short random steps."""
         random = np.random.default_rng(0)
         batches = []
         for _ in range(number):
@@ -193,8 +191,7 @@ _GLASSLLM = dict(
 
 
 def load_llama(path: str) -> tuple[Model[TextInputs, TokenLogits], str]:
-    """A Llama, and what its weights are: those of a checkpoint, or random ones of the size of
-    glassllm where that cannot be fetched."""
+    """A Llama, and its weights: a checkpoint, or random where glassllm cannot be fetched."""
     weights = path
     try:
         model = load_pretrained(path, dtype=jnp.float32)
