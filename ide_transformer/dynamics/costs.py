@@ -91,8 +91,8 @@ class Transport(AbstractCost):
 
     **Arguments:**
 
-    - `since`: the depth from which it counts, as a fraction of T. Near 1 the state is to come
-      to rest at the end, so that further steps of a loop leave it there.
+    - `since`: the depth, as a fraction of T, from whose interval on it counts. Near 1 the state
+      is to come to rest at the end, so that further steps of a loop leave it there.
     """
 
     since: Fraction = eqx.field(static=True, default=0.0)

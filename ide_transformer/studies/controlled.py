@@ -56,13 +56,15 @@ def study_dynamics(
     they might predict, see `compare_readings`.
     """
     at_least_one("samples", samples)
+    loaded = load_model(path, trust=trust)
+    model, problem = loaded.model, make_problem(loaded, 1, samples)
+    # There may be fewer.
+    samples = problem.sizes[1]
     if predict and samples < GROUPS:
         raise InputError(
             f"samples={samples}: correlations need {GROUPS} groups of samples; give "
             f"{GROUPS} or more, or leave predict out."
         )
-    loaded = load_model(path, trust=trust)
-    model, problem = loaded.model, make_problem(loaded, 1, samples)
     result: dict[str, Any] = {"path": str(path), "samples": samples, "loss": problem.loss}
     say = ft.partial(Terminal().print, markup=False)
 

@@ -16,7 +16,7 @@ from .. import dynamics
 from ..dynamics.march import March
 from ..errors import InputError
 from ..figures import literal, save_figure
-from ..models import Model
+from ..models import AbstractClassifier, LanguageModel, Model
 from ..reporting import write_json
 from ..training import LoadedModel, load_model
 from ..training.evaluation import at_least_one
@@ -37,7 +37,10 @@ class Aim(NamedTuple):
     @classmethod
     def drawn(cls, loaded: LoadedModel, samples: int, tokens: int) -> "Aim":
         """Held-out samples, of texts the first tokens, and any but the most likely output."""
-        model, inputs = loaded.model, make_problem(loaded, 1, samples).held_out
+        model = loaded.model
+        if not isinstance(model.read_out, AbstractClassifier):
+            loaded.expected(LanguageModel, "; one is steered to a class or to the next token")
+        inputs = make_problem(loaded, 1, samples).held_out
         if eqx.filter_eval_shape(model, inputs).ndim == 3:
             inputs = inputs[:, :tokens]
         logits = np.asarray(_last(model(inputs)))
@@ -48,8 +51,8 @@ class Aim(NamedTuple):
         return dynamics.log_odds(_last(outputs), self.targets)
 
     def one(self, sample: int) -> "Aim":
-        at = slice(sample, sample + 1)
-        return Aim(self.model, self.inputs[at], self.targets[at])
+        one = jax.tree.map(lambda x: x[sample : sample + 1], (self.inputs, self.targets))
+        return Aim(self.model, *one)
 
 
 def _last(outputs: Array) -> Float[Array, "samples outputs"]:
@@ -71,7 +74,8 @@ def study_steering(
     random, at a probability, by so many Gauss–Newton steps; writes `steering.json` and
     `steering.png` into `folder`. It compares the energies of pushes at all depths, of the best
     push in a single layer, and of what L-BFGS on an augmented Lagrangian finds from zero.
-    `possible` counts the inputs for which some state was found that is read out so."""
+    `best layer` counts the inputs that a push in one layer steers there, by layer, and
+    `possible` those for which some state was found that is read out so."""
     for name, size in dict(samples=samples, tokens=tokens, iterations=iterations).items():
         at_least_one(name, size)
     if not 0 < probability < 1:
@@ -94,6 +98,7 @@ def study_steering(
     layers = range(aim.model.control.num_intervals)
     alone = [steered(intervals=[layer]) for layer in layers]
     single = np.stack([np.where(reached, x.energy, np.inf) for x, reached in alone])
+    one = np.isfinite(single.min(axis=0))
     ratios = np.asarray(found.energy / single.min(axis=0))[there]
     tried = np.flatnonzero(there)[:_OPTIMISED].tolist()
     least = [_optimum(aim.one(i), float(found.reached[i])) for i in tried]
@@ -108,7 +113,7 @@ def study_steering(
         **{f"ratio, {q} %": float(np.percentile(ratios, q)) for q in (5, 50, 95)},
         "at most a third": float(np.mean(ratios <= 1 / 3)),
         "above the optimiser": (np.asarray(found.energy)[tried] / least - 1).tolist(),
-        "best layer": np.bincount(single.argmin(axis=0), minlength=len(layers)).tolist(),
+        "best layer": [int(np.sum((single.argmin(axis=0) == n) & one)) for n in layers],
         "share of each layer": share.sum(axis=1).tolist(),
     }
     write_json(folder / "steering.json", row)

@@ -39,7 +39,8 @@ class Maze(AbstractDrawn):
     **Arguments:**
 
     - `side`: cells along each axis in training, odd; the outermost are walls.
-    - `held_out_side`: the same of the held-out samples; default: `side`.
+    - `held_out_side`: the same of the held-out samples; default: `side`. Of side 9 a third of
+      them are also drawn in 800 batches of 32; of side 13 or more none.
     """
 
     model = OperatorModel

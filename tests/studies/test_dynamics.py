@@ -4,6 +4,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import diffrax
 import jax
@@ -13,6 +14,7 @@ import pytest
 from helpers import built
 
 import ide_transformer as ide
+from ide_transformer import dynamics
 from ide_transformer.studies import controlled, steering
 from ide_transformer.studies.depth_problem import Problem
 from ide_transformer.studies.readings import GROUPS, Pairs
@@ -65,7 +67,7 @@ def embedded(model):
 def test_a_model_read_as_a_controlled_system(model, tmp_path, monkeypatch):
     parts = []
     monkeypatch.setattr(controlled, "write_page", lambda *page: parts.extend(page[-1]))
-    rows = controlled.study_dynamics("it", tmp_path, samples=GROUPS, predict=True)
+    rows = controlled.study_dynamics("it", tmp_path, samples=GROUPS + 5, predict=True)
     u0, table = embedded(model)
     u1 = u0 * FACTORS.prod()
     logits = u1 @ table.T
@@ -84,6 +86,7 @@ def test_a_model_read_as_a_controlled_system(model, tmp_path, monkeypatch):
         for name, value in expected.items():
             assert row[name] == pytest.approx(value, rel=1e-6), name
     written = json.loads((tmp_path / "dynamics.json").read_text())
+    assert written["samples"] == GROUPS  # there are no more
     assert written["layers"] == rows and "heads" not in written
     assert written["exponents"] == pytest.approx([np.log(FACTORS).sum() / 3] * 8)
     # Without a layer the loss is larger by 1/a², and with two steps in it by (1 - c/2)⁴/a²:
@@ -132,5 +135,18 @@ def test_steering_takes_the_least_energy(model, tmp_path, monkeypatch):
     np.testing.assert_array_equal(aim.targets, np.argmin(u0[:, 2] @ table.T, axis=1))
     with pytest.raises(ide.InputError, match=r"probability=1: give one between 0 and 1"):
         steering.study_steering("it", tmp_path, **given | {"probability": 1})
+    few = Problem(INPUTS, INPUTS[:2], losses_of)
+    monkeypatch.setattr(controlled, "make_problem", lambda *_: few)
     with pytest.raises(ide.InputError, match="samples=2: correlations need 8 groups"):
-        controlled.study_dynamics("it", tmp_path, samples=2, predict=True)
+        controlled.study_dynamics("it", tmp_path, samples=9, predict=True)
+    with pytest.raises(ide.InputError, match="steered to a class or to the next token"):
+        steering.Aim.drawn(LoadedModel(Mock(), None, Path("it")), GROUPS, 3)
+    steer = dynamics.steer
+
+    def missed(*given, **others):
+        """The first input is steered by pushes in all layers alone."""
+        found = steer(*given, **others)
+        return found._replace(reached=found.reached.at[0].add(1.0 * ("intervals" in others)))
+
+    monkeypatch.setattr(dynamics, "steer", missed)
+    assert steering.study_steering("it", tmp_path, **given)["best layer"] == [0, 0, GROUPS - 1]
