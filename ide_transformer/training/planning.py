@@ -157,6 +157,15 @@ def _bytes_of(shapes: str) -> float:
 
 
 def _group(line: str) -> int:
-    """Devices among which an operation is made."""
-    match = re.search(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]+)\})", line)
-    return int(match[1] or len(match[2].split(","))) if match else 2
+    """Devices among which an operation is made; two where one sends to another."""
+    groups = line.partition("replica_groups=")[2]
+    if not groups:
+        return 2
+    if match := re.match(r"\[\d+,(\d+)\]|\{\{([\d,]+)\}", groups):
+        return int(match[1] or len(match[2].split(",")))
+    if match := re.match(r"mesh\[(.*?)\][^{]*\{(.*?)\}", groups):
+        sizes = dict(re.findall(r"('\w+')=(\d+)", match[1]))
+        # Of an axis it may be a part, `'a':(2)4`.
+        axes = re.findall(r"('\w+')(?::\(\d+\)(\d+))?", match[2])
+        return math.prod(int(part or sizes[axis]) for axis, part in axes)
+    raise InputError(f"a plan cannot read the groups of devices in {line.strip()[:200]}")

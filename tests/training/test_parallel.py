@@ -139,7 +139,7 @@ PROGRAM = """HloModule jit_step
 ENTRY %main (x: f32[8]) -> f32[8] {
   %w = (s32[], f32[8]{0}) while(%t), body=%body, backend_config={"known_trip_count":{"n":"6"}}
   %s = f32[2]{0} reduce-scatter(%x), replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
-  %a = f32[8]{0} all-to-all(%x), replica_groups={{0,1},{2,3}}
+  %a = f32[8]{0} all-to-all(%x), replica_groups=mesh['a'=2,'b'=4], device_ids=([8]) {'b'}
   ROOT %r = f32[8]{0} all-reduce(%x), replica_groups={{0,1},{2,3}}, to_apply=%add
 }
 """
@@ -152,9 +152,14 @@ def test_what_is_sent_counts_loops_and_branches():
         "collective-permute": 6 / 2 * (8 * 4),
         # Its result is a part.
         "reduce-scatter": (2 * 4) * 3,
-        "all-to-all": (8 * 4) / 2,
+        "all-to-all": (8 * 4) * 3 / 4,
         "all-reduce": 2 * (8 * 4) / 2,
     }
     assert sent_bytes(PROGRAM) == pytest.approx(expected)
+    # A part of an axis, and the other one.
+    parts = PROGRAM.replace("{'b'}", "{'a','b':(2)2}").replace("{{0,1,2,3},{4,5,6,7}}", "{}")
+    with pytest.raises(InputError, match=r"groups of devices in %s"):
+        sent_bytes(parts)
+    assert sent_bytes(parts.replace("={}", "=[2,4]"))["all-to-all"] == (8 * 4) * 3 / 4
     with pytest.raises(InputError, match=r"devices=.*6.* multiples of 4"):
         plan_of(stub.config(), [6])
