@@ -99,8 +99,7 @@ class GradientConfig(Choice):
 
 
 class MeshSection(Section):
-    """A mesh of depth, tokens and features, see `Mesh`; an integer alone is its number of
-    intervals."""
+    """A mesh of depth, tokens and features, see `Mesh`; an integer alone is its intervals."""
 
     # The depth T at which the solution is read, with steps of the same size; for weights that
     # are the same at all depths (tied). Default: that of the run.
@@ -109,8 +108,7 @@ class MeshSection(Section):
     intervals: Count | None = None
     # Features, where they are points of functions; default: model.width.
     width: Count | None = None
-    # Tokens of a sample: functions at so many points, windows of that length; default:
-    # model.context.
+    # Tokens of a sample, points of functions or of a text; default: model.context.
     tokens: Count | None = None
     # Equal steps in each; default: those of the run.
     steps_per_interval: Count | None = None
@@ -183,8 +181,7 @@ class TrainingConfig(Section):
     steps: Count = 2000
     # Samples in a batch.
     batch_size: Count = 12
-    # Equal parts of a batch that are computed one after the other, so that a batch may be
-    # larger than memory; their mean gradient makes one step.
+    # Equal parts of a batch, computed one after the other to save memory, for one step.
     accumulate: Count = 1
     # Decay of a moving average of the weights, evaluated beside them and taken by
     # `evaluate.py --weights average`; 0 for none, 0.999 averages about 1,000 steps.
@@ -210,8 +207,7 @@ class TrainingConfig(Section):
     # Weight, in the loss, of the mean loss of what is read out after each layer but the last,
     # so that a solve may end early.
     exit_loss: NonNegativeFloat = 0.0
-    # Terms that compare each solve with a finer one, so that the limit of small steps is
-    # trained too; default: none.
+    # Terms that compare each solve with a finer one; default: none.
     finer: FinerConfig = FinerConfig()
     # Period of the lines in metrics.jsonl.
     log_every: Count = 10
@@ -225,8 +221,7 @@ class TrainingConfig(Section):
     checkpoint_every: Count = 500
     # How many of the newest checkpoints are kept.
     keep: Count = 2
-    # Whether the one with the lowest validation loss is kept too; each new lowest loss is then
-    # also written.
+    # Whether the one with the lowest validation loss is written and kept too.
     keep_best: bool = True
     # Steps in a row with a loss or gradient that is not finite, each of which is skipped,
     # before the run goes back to its last checkpoint; the second time it ends.

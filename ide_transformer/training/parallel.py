@@ -292,16 +292,12 @@ def gathered(state: T) -> T:
     return jax.tree.map(whole, state)
 
 
-def wait_for_all(name: str) -> None:
-    """Waits until all processes are here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+# Waits until all processes are at the place of this name.
+wait_for_all = multihost_utils.sync_global_devices
 
 
 def check_equal(values: Mapping[str, Mapping[str, Any]]) -> None:
     """Compares values, by what is other where they differ, with those of process 0."""
-    if jax.process_count() == 1:
-        return
     told = json.dumps(values)
     own, first = json.loads(told), json.loads(from_primary(told))
     differs = np.array([own[what] != first[what] for what in own])
@@ -312,7 +308,7 @@ def check_equal(values: Mapping[str, Mapping[str, Any]]) -> None:
     what = [name for name, other in zip(own, of_all[rank], strict=True) if other]
     changed = [
         f"{key}: {own[name].get(key)!r} there, {first[name].get(key)!r} in process 0"
-        for name in (what if differs.any() else [])
+        for name in what
         for key in own[name] | first[name]
         if own[name].get(key) != first[name].get(key)
     ]
@@ -325,8 +321,6 @@ def check_equal(values: Mapping[str, Mapping[str, Any]]) -> None:
 
 def from_primary(text: str) -> str:
     """The text of the process that writes files."""
-    if jax.process_count() == 1:
-        return text
     own = np.frombuffer(text.encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.array(len(own))))
     return bytes(multihost_utils.broadcast_one_to_all(np.resize(own, size))).decode()
@@ -334,6 +328,4 @@ def from_primary(text: str) -> str:
 
 def largest(number: int) -> int:
     """The largest of the numbers of all processes."""
-    if jax.process_count() == 1:
-        return number
     return int(np.max(multihost_utils.process_allgather(np.array(number))))
