@@ -1,10 +1,23 @@
-"""Files of packages in the cache."""
+"""Files of packages in the cache, and what an import does not do; the public face as a user
+writes it; objects print in a few lines, and are pickled."""
 
 import base64
+import copy
+import functools as ft
 import hashlib
+import pickle
+import sys
 import zipfile
 
+import diffrax
+import equinox as eqx
+import jax
 import pytest
+from helpers import GOLDEN, make_equation, random_state
+from models.examples import filled, language_model
+from models.test_every_model import MODELS, MORE
+from running import run_apart
+from typed import public_face
 
 import ide_transformer as ide
 from ide_transformer.packages import unpacked_wheel
@@ -74,3 +87,91 @@ def test_an_unpacked_folder_that_was_changed_is_refused(unpack, attack):
     attack(folder)
     with pytest.raises(ide.InputError, match=r"weights-1\.0 is not as it was unpacked.*Delete"):
         unpack()
+
+
+PROGRAM = """
+import argparse, importlib, pkgutil, sys
+import ide_transformer
+from ide_transformer.commands.command import COMMANDS
+
+for name in COMMANDS.keys() - {"convergence"}:  # whose help lists all schemes
+    command = importlib.import_module(f"ide_transformer.commands.{name}")
+    command.add_options(argparse.ArgumentParser())
+print("jax" in sys.modules, "train" in dir(ide_transformer), "optax" in sys.modules)
+from ide_transformer.pretrained import families
+
+for module in pkgutil.walk_packages(ide_transformer.__path__, "ide_transformer."):
+    importlib.import_module(module.name)
+families()
+from jax._src import xla_bridge
+
+print(len(xla_bridge._backends), "backends")
+"""
+
+
+@pytest.mark.heavy
+def test_no_module_computes_when_it_is_imported():
+    """A backend would be made, and `jax.distributed.initialize` has to come before that. What
+    trains is imported when it is asked for, and the help of a command imports nothing."""
+    found = run_apart([sys.executable, "-c", PROGRAM]).stdout.split()
+    assert found == ["False", "True", "False", "0", "backends"]
+
+
+@pytest.mark.heavy
+def test_the_public_face_as_a_user_writes_it(tmp_path):
+    public_face.main(GOLDEN / "gpt2", tmp_path / "saved")
+
+
+def assert_short(text):
+    lines = text.splitlines()
+    assert len(lines) < 15
+    assert max(map(len, lines)) <= 96
+
+
+@pytest.mark.parametrize("name", MODELS | MORE)
+def test_every_model(name):
+    model = filled((MODELS | MORE)[name][0])
+    text = repr(model)
+    assert_short(text)
+    leaves = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
+    assert f"parameters: {sum(x.size for x in leaves):,}" in text
+    for part in model.equations:
+        for named in (*part.control(0.0), part.discretization.solver, part.read_out):
+            assert type(named).__name__ in text
+
+
+def test_trees_without_numbers():
+    """Under transformations, and in the trees that JAX makes of a model."""
+    model = filled(language_model)
+    traced = []
+    eqx.filter_eval_shape(lambda model: traced.append(repr(model)), model)
+    assert traced == [repr(model)]
+    with_flags = jax.tree.map(lambda _: True, model)
+    for tree in (
+        eqx.filter_eval_shape(eqx.filter_vmap(lambda _: model, axis_size=5), 0),
+        eqx.filter(model, eqx.is_array, inverse=True),
+        eqx.tree_at(lambda x: (x.control, x.constraint), with_flags, (False, False)),
+        eqx.tree_at(lambda x: x.discretization, with_flags, False),
+    ):
+        assert_short(repr(tree))
+        assert repr(tree).startswith("Model")
+
+
+def test_a_solution_is_printed_and_pickled():
+    solve = eqx.filter_jit(ft.partial(ide.solve, solver=ide.Strang()))
+    solution = solve(make_equation(), random_state(), saveat=diffrax.SaveAt(dense=True))
+    copies = pickle.loads(pickle.dumps(solution)), copy.deepcopy(solution)
+    evaluate = eqx.filter_jit(lambda solution: solution.evaluate(0.3))
+    for one in (solution, *copies):
+        text = repr(one)
+        assert_short(text)
+        for entry in ("status: succeeded", "steps: 3", "field evaluations: 9"):
+            assert f"  {entry}\n" in text + "\n"
+        assert (evaluate(one) == evaluate(solution)).all()
+
+
+def test_gradient_modes_are_pickled():
+    policy = jax.checkpoint_policies.dots_saveable
+    for mode in (ide.Recompute(policy=policy), ide.Reversible(), ide.Recursive(3)):
+        x = ide.Discretization(ide.Strang(), gradient=mode)
+        assert eqx.tree_equal(pickle.loads(pickle.dumps(x)), x, typematch=True)

@@ -1,5 +1,5 @@
-"""Running costs: their values and gradients by NumPy; a linear–quadratic problem by its
-normal equations."""
+"""Running costs, distances of heads, waves of states and heads on a coarser grid, by NumPy; a
+linear–quadratic problem by its normal equations."""
 
 import diffrax
 import equinox as eqx
@@ -7,15 +7,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import WIDTH, built_control, largest
-from layered_models import HELD_OUT, model_of, simple_block
+from helpers import HEADS, WIDTH, built, built_control, largest, random_state
+from layered_models import (
+    CONTEXT,
+    HELD_OUT,
+    LAYERS,
+    layer_by_layer,
+    model_of,
+    outputs,
+    simple_block,
+    states_by_hand,
+)
 
 import ide_transformer as ide
 from ide_transformer import dynamics
 from ide_transformer.dynamics import Path
 
 
-INPUTS, H, NUMBER = HELD_OUT[:1, :3], 0.5, 3
+FIRST, H, NUMBER = HELD_OUT[:1, :3], 0.5, 3
 COSTS = {
     "transport": dynamics.Transport(1.0),
     "rest": dynamics.Transport(1.0, 0.75),
@@ -45,7 +54,7 @@ def with_control(model, control):
 @eqx.filter_jit
 def costs_and_slope(model):
     """The costs, the states, and the slope of the contraction where the states are fixed."""
-    path = Path.of(model, INPUTS)
+    path = Path.of(model, FIRST)
 
     def costs(control):
         there = path._replace(model=with_control(model, control))
@@ -62,7 +71,7 @@ def contraction_by_hand(model, middles):
     slope of their integral."""
 
     def integral(control):
-        equation, _ = with_control(model, control).initial_value_problem(INPUTS)
+        equation, _ = with_control(model, control).initial_value_problem(FIRST)
 
         def log_norm(t, u):
             jacobian = jax.jacobian(lambda u: equation.vector_field(t, u))(u)
@@ -147,3 +156,133 @@ def test_successive_approximations_solve_a_linear_quadratic_problem():
     )
     assert np.abs(expected).max() > 0.5
     assert largest(found.model.control.blocks[1].theta.ravel(), expected) < 1e-3
+
+
+DEPTH, SIZE = WIDTH // HEADS, 2
+kernel, waves = eqx.filter_jit(dynamics.kernel), eqx.filter_jit(dynamics.waves)
+
+
+def projections(attention, u):
+    if isinstance(attention.normalization, ide.LayerNorm):
+        u = u - u.mean(-1, keepdims=True)
+        u = u / np.sqrt(np.mean(u**2, axis=-1, keepdims=True) + 1e-5)
+    maps = attention.query, attention.key, attention.value
+    flat = (u @ np.asarray(x.weight) + np.asarray(x.bias) for x in maps)
+    return [x.reshape(len(u), HEADS, DEPTH) for x in flat]
+
+
+def kernel_of(query, key, weights=1.0):
+    """`[heads, tokens, others]`."""
+    mass = np.exp(np.einsum("xhd,zhd->hxz", query, key) / np.sqrt(DEPTH)) * weights
+    return mass / mass.sum(-1, keepdims=True)
+
+
+def with_outputs(attention, gamma, value):
+    """A kernel and the outputs of its heads, `[heads, tokens, features]`."""
+    output = np.asarray(attention.output.weight).reshape(HEADS, DEPTH, -1)
+    return gamma, np.einsum("hxz,zhd,hdf->hxf", gamma, value, output)
+
+
+def heads_by_hand(attention, u):
+    query, key, value = projections(attention, u)
+    return with_outputs(attention, kernel_of(query, key, np.tri(len(u))), value)
+
+
+def on_blocks_by_hand(attention, u):
+    """The keys of the blocks that have ended are their means, token by token."""
+    query, key, value = projections(attention, u)
+    rows = []
+    for x, seen in enumerate(np.tri(CONTEXT)):
+        tokens = np.arange(CONTEXT)
+        ended = tokens < SIZE * ((x + 1) // SIZE)
+        block = np.where(ended, tokens // SIZE, CONTEXT + tokens)
+        same = np.equal.outer(block, block)
+        means = np.einsum("zy,yhd->zhd", same / same.sum(1, keepdims=True), key)
+        rows.append(kernel_of(query[x, None], means, seen))
+    return with_outputs(attention, np.concatenate(rows, axis=1), value)
+
+
+def each_sample(by_hand, attention, states):
+    """Kernels and outputs, `[heads, samples, …]`."""
+    return [
+        np.stack(x, axis=1) for x in zip(*(by_hand(attention, u) for u in states), strict=True)
+    ]
+
+
+def states_and_attentions(model):
+    """The states where layers begin, and the attention of each layer."""
+    states = states_by_hand(model, layer_by_layer(range(LAYERS)))[:-1:2]
+    layers = jax.tree.map(np.asarray, model.control.blocks[0])
+    attentions = [jax.tree.map(lambda x, n=n: x[n], layers) for n in range(LAYERS)]
+    return zip(map(np.asarray, states), attentions, strict=True)
+
+
+def test_distances_and_errors_of_heads_are_those_of_numpy():
+    model = model_of("attention")
+    found = dynamics.distances(model, HELD_OUT)
+    coarse = dynamics.coarse_heads(model, HELD_OUT, SIZE)
+    assert found.bands.tolist() == [0, 1, 2, 4]
+    apart = np.abs(np.subtract.outer(np.arange(CONTEXT), np.arange(CONTEXT)))
+    for layer, (states, attention) in enumerate(states_and_attentions(model)):
+        gamma, fine = each_sample(heads_by_hand, attention, states)
+        mean = (gamma * apart).sum((1, 2, 3)) / gamma.sum((1, 2, 3))
+        assert largest(found.mean[layer], mean) < 1e-10
+        for band, inside in enumerate([apart == 0, apart == 1, apart // 2 == 1, apart > 3]):
+            share = gamma[..., inside].sum((1, 2)) / (len(HELD_OUT) * CONTEXT)
+            assert largest(found.spectrum[layer, :, band], share) < 1e-10
+
+        smooth, off = each_sample(on_blocks_by_hand, attention, states)
+        for name, x, y in (("predicted", smooth, gamma), ("error", off, fine)):
+            sizes = [np.sqrt((z**2).sum((1, 2, 3))) for z in (x - y, y)]
+            assert largest(getattr(coarse, name)[layer], sizes[0] / sizes[1]) < 1e-10
+
+
+@eqx.filter_jit
+def rate_of(model, u):
+    """The rate of the attention in layer 1."""
+    return model.control(1)[0](u, model.domain)
+
+
+def test_chosen_heads_alone_are_computed_on_blocks_and_see_no_later_token():
+    model, chosen = model_of("attention"), np.zeros((LAYERS, HEADS), bool)
+    chosen[1, 2] = True
+    _, (states, attention), *_ = states_and_attentions(model)
+    fine, off = (
+        each_sample(by_hand, attention, states)[1][2]
+        for by_hand in (heads_by_hand, on_blocks_by_hand)
+    )
+    changed = dynamics.with_coarse_heads(model, SIZE, chosen)
+    assert largest(rate_of(changed, states), rate_of(model, states) + off - fine) < 1e-10
+    every = dynamics.with_coarse_heads(model, SIZE, np.ones((LAYERS, HEADS), bool))
+    native = np.asarray(outputs(every))
+    for token in (3, 4):
+        other = np.where(np.arange(CONTEXT) < token, HELD_OUT, (HELD_OUT + 1) % 7)
+        off = np.asarray(outputs(every, other)) - native
+        assert largest(off[:, :token], 0.0) < 1e-12 < largest(off[:, token:], 0.0)
+
+
+def shares_of(u, *parts):
+    return [(x**2).sum() / (u**2).sum() for x in parts]
+
+
+def test_padding_and_grids_of_two_axes():
+    """Padding has no part in a mean; a grid has blocks along both axes."""
+    attention = built(lambda: ide.Attention(WIDTH, HEADS, key=jax.random.key(0)))
+    u, mask = random_state(1, tokens=6), np.arange(6) < 5
+    domain, v = ide.TokenDomain.uniform(6).padded(mask), np.asarray(u[0])
+    query, key, _ = projections(attention, v)
+    expected = kernel_of(query, key, mask).swapaxes(0, 1)
+    assert largest(kernel(attention, u, domain)[0], expected) < 1e-10
+    v = v[:5]
+    pairs = np.stack([v[:2].mean(0), v[:2].mean(0), v[2:4].mean(0), v[2:4].mean(0), v[4]])
+    fours = np.stack([*[v[:4].mean(0)] * 4, v[4]])
+    mean = np.tile(v.mean(0), (5, 1))
+    expected = shares_of(v, v - pairs, pairs - fours, fours - mean, mean)
+    assert largest(waves(u, domain)[0], expected) < 1e-10
+
+    u = random_state(1, tokens=16)
+    square = np.asarray(u[0]).reshape(2, 2, 2, 2, WIDTH)
+    means = square.mean((1, 3), keepdims=True) + 0 * square
+    whole = square.mean((0, 1, 2, 3), keepdims=True) + 0 * square
+    expected = shares_of(square, square - means, means - whole, whole)
+    assert largest(waves(u, ide.TokenDomain.uniform((4, 4)))[0], expected) < 1e-10

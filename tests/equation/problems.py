@@ -6,7 +6,7 @@ whole rate at once and draw states with NumPy."""
 import equinox as eqx
 import numpy as np
 from helpers import TOKENS, random_state
-from published.numpy_blocks import linear
+from published.numpy_blocks import attended as attended, softmax_kernel as softmax_kernel
 
 import ide_transformer as ide
 
@@ -25,21 +25,6 @@ def made(make, *options):
 def apply(operator, u, domain=DOMAIN):
     """The rate of an operator."""
     return operator(u, domain)
-
-
-def attended(operator, u, f, g, weights, kernel):
-    """Attention in NumPy, of queries made of u, keys of f and values of g."""
-    pairs = (operator.query, u), (operator.key, f), (operator.value, g)
-    query, key, value = (
-        linear(x, v).reshape(len(v), operator.heads, -1).swapaxes(0, 1) for x, v in pairs
-    )
-    gamma = kernel(query, key) * weights
-    mixed = gamma / gamma.sum(-1, keepdims=True) @ value
-    return linear(operator.output, mixed.swapaxes(0, 1).reshape(len(query[0]), -1))
-
-
-def softmax_kernel(query, key):
-    return np.exp(query @ key.swapaxes(1, 2) / np.sqrt(query.shape[-1]))
 
 
 def block_at(control, t):

@@ -1,4 +1,7 @@
-"""Attention to the state and to a source, and the positions of tokens."""
+"""Attention to the state and to a source, its kernels against their published blocks, with
+convolutions in the place of its maps, and the positions of tokens."""
+
+import itertools
 
 import equinox as eqx
 import jax
@@ -6,14 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from equation.problems import apply, attended, block_at, project, softmax_kernel, state
-from helpers import WIDTH, built, largest
+from helpers import HEADS, WIDTH, built, drawn, largest
+from published.numpy_blocks import layer_norm, linear
 
 import ide_transformer as ide
+from ide_transformer.models.images import image_domain
 
 
 OTHERS, SEEN = 7, 6
 SOURCE_DOMAIN = ide.TokenDomain.uniform(OTHERS)
-WEIGHTS = np.array([0.5, 1.0, 2.0, 0.0, 0.3, 1.0, 0.1])
+MASSES = np.array([0.5, 1.0, 2.0, 0.0, 0.3, 1.0, 0.1])
 
 
 @eqx.filter_jit
@@ -32,7 +37,7 @@ def test_attention_to_a_source_equals_numpy(heads, key_bias):
     operator = crossed(heads, key_bias=key_bias)
     assert (operator.key.bias is None) != key_bias
     u, f = state(2, 3), state(2, 3, tokens=OTHERS, width=SEEN)
-    weights = WEIGHTS * (np.arange(OTHERS) < np.array([[[7], [4], [5]], [[6], [7], [1]]]))
+    weights = MASSES * (np.arange(OTHERS) < np.array([[[7], [4], [5]], [[6], [7], [1]]]))
     domain = ide.TokenDomain(SOURCE_DOMAIN.points, jnp.asarray(weights))
     rate = apply(operator.with_source(f, domain), u)
     v, f = np.asarray(project(operator.normalization, u)), np.asarray(f)
@@ -62,13 +67,163 @@ def test_slopes_are_those_of_press_and_others():
         np.testing.assert_allclose(-bias[:, 0, 1] / 3, slopes, rtol=1e-15)
 
 
-def test_buckets_of_distances_are_those_of_t5():
-    """Their code, of both directions: half of the buckets for tokens that come later."""
-    table, line = jnp.arange(32.0).reshape(16, 2), ide.TokenDomain.uniform(60)
-    found = np.asarray(score_bias(ide.RelativeBias(table, 40), line))
-    for x, z in ((0, 0), (3, 0), (4, 0), (9, 0), (50, 0), (0, 3), (0, 4), (0, 17), (2, 59)):
-        bucket = distance = abs(z - x)
-        if distance >= 4:
-            bucket = min(int(4 + np.log(distance / 4) / np.log(40 / 4) * 4), 7)
-        bucket += 8 * (z > x)
-        assert found[:, x, z].tolist() == [2 * bucket, 2 * bucket + 1]
+TOKENS, KEY = 7, jax.random.key(0)
+POINTS = np.cumsum([0.0, 0.3, 0.4, 0.4, 0.5, 0.7, 0.9])
+SIMPSON = ide.TokenDomain.simpson(jnp.asarray(POINTS))
+UNIFORM = ide.TokenDomain.uniform(TOKENS)
+
+
+def matrix(domain, causal):
+    """The weight of each point in the integral of each query."""
+    weights = np.ones((TOKENS, TOKENS))
+    if domain.weights is not None:
+        weights = np.tile(domain.weights, (TOKENS, 1))
+    for x, lag in itertools.product(range(TOKENS), range(3)):
+        if causal and domain.end_weights is not None and x >= lag:
+            weights[x, x - lag] = domain.end_weights[lag, x - lag]
+    return np.tril(weights) if causal else weights
+
+
+def linear_kernel(query, key):
+    query, key = (np.where(x > 0, 1 + x, np.exp(x)) for x in (query, key))
+    return query @ key.swapaxes(1, 2)
+
+
+def gaussian_kernel(query, key):
+    square = ((query[:, :, None] - key[:, None]) ** 2).sum(-1)
+    return np.exp(-square / 2 / np.sqrt(query.shape[-1]))
+
+
+def sinkhorn(query, key):
+    """The kernel itself, scaled by turns; rows last."""
+    gamma, shares = softmax_kernel(query, key), matrix(SIMPSON, False)[0] / POINTS[-1]
+    for _ in range(3):
+        gamma = gamma / (gamma * shares).sum(-1, keepdims=True)
+        gamma = gamma / (gamma * shares[:, None]).sum(-2, keepdims=True)
+    return gamma
+
+
+KERNELS = [
+    ("LinearAttention", linear_kernel, UNIFORM, {}),
+    ("LinearAttention", linear_kernel, SIMPSON, dict(causal=True)),
+    ("GaussianAttention", gaussian_kernel, SIMPSON, {}),
+    ("Attention", softmax_kernel, SIMPSON, {}),
+    ("Attention", softmax_kernel, SIMPSON, dict(causal=True)),
+    ("SinkhornAttention", softmax_kernel, SIMPSON, dict(iterations=0)),
+    ("SinkhornAttention", sinkhorn, SIMPSON, dict(iterations=3)),
+]
+
+
+def kernel_of(name, **options):
+    return built(lambda: getattr(ide, name)(WIDTH, HEADS, key=KEY, **options), std=0.3)
+
+
+@pytest.mark.parametrize(("name", "kernel", "domain", "options"), KERNELS)
+def test_kernels_are_their_published_blocks(name, kernel, domain, options):
+    operator, u = kernel_of(name, **options), np.asarray(state(tokens=TOKENS))
+    expected = attended(operator, u, u, u, matrix(domain, options.get("causal")), kernel)
+    assert largest(apply(operator, u, domain), expected) < 1e-12
+    # Points with ends may stand in any order.
+    if domain is SIMPSON and options.get("causal"):
+        order = np.array([3, 0, 6, 4, 1, 5, 2])
+        ends = dict(ends=domain.ends[:, order], end_weights=domain.end_weights[:, order])
+        mixed = ide.TokenDomain(domain.points[order], domain.weights[order], **ends)
+        assert largest(apply(operator, u[order], mixed), expected[order]) < 1e-12
+
+
+def test_galerkin_attention_is_its_published_block():
+    operator, u = kernel_of("GalerkinAttention"), np.asarray(state(tokens=TOKENS))
+    query, key, value = (
+        linear(x, u).reshape(TOKENS, HEADS, -1).swapaxes(0, 1)
+        for x in (operator.query, operator.key, operator.value)
+    )
+    shares = matrix(SIMPSON, False)[0] / POINTS[-1]
+    mixed = query @ (layer_norm(key).swapaxes(1, 2) * shares @ layer_norm(value))
+    expected = linear(operator.output, mixed.swapaxes(0, 1).reshape(TOKENS, -1))
+    assert largest(apply(operator, u, SIMPSON), expected) < 1e-12
+
+
+def test_where_linear_attention_sees_nothing_it_is_zero():
+    """In a sample of padding only, before the first token of a text that is padded on the
+    left, and where φ is zero to rounding."""
+    u, left = np.asarray(state(2, tokens=TOKENS)), np.arange(TOKENS) >= 3
+    domain = UNIFORM.padded(jnp.asarray([left, [False] * TOKENS]))
+    for causal in (False, True):
+        operator = kernel_of("LinearAttention", causal=causal)
+        operator = eqx.tree_at(lambda x: x.output.bias, operator, jnp.ones(WIDTH))
+        far = eqx.tree_at(lambda x: x.key.bias, operator, jnp.full(WIDTH, -1000.0))
+        rate, nothing = (np.asarray(apply(x, u, domain)) for x in (operator, far))
+        assert largest(rate[1], 1) == largest(nothing, 1) == 0
+    assert largest(rate[0, :3], 1) == 0
+    alone = apply(operator, u[0, 3:], ide.TokenDomain.uniform(4))
+    assert largest(rate[0, 3:], alone) < 1e-13
+
+
+FEATURES, CONVOLVED_HEADS = 6, 2
+
+
+def convolutional(**options):
+    """One with random vectors, also in the place of ones and zeros."""
+    options |= dict(key=jax.random.key(0), normalization=ide.LayerNorm())
+    operator = built(lambda: ide.ConvolutionalAttention(FEATURES, CONVOLVED_HEADS, **options))
+    return jax.tree.map(lambda x: 1 + x**2 if x.ndim == 1 else x, operator)
+
+
+def grid_state(domain, seed=1):
+    return drawn((domain.num_tokens, FEATURES), seed)
+
+
+def convolved(projection, grid, *, wraps):
+    """One output after the other, a sum over its window."""
+    p, (rows, columns) = projection, grid.shape[:2]
+    weight, out = np.asarray(p.weight), []
+    for i, j in np.ndindex(rows // p.stride, columns // p.stride):
+        total = np.zeros(FEATURES)
+        for a, b in np.ndindex(weight.shape[:2]):
+            row, column = (p.stride * np.array([i, j]) + [a, b]) - len(weight) // 2
+            if wraps or (0 <= row < rows and 0 <= column < columns):
+                total += weight[a, b] * grid[row % rows, column % columns]
+        if p.statistics is not None:
+            mean, variance = map(np.asarray, (p.statistics.mean, p.statistics.variance))
+            total = (total - mean) / np.sqrt(variance + 1e-5)
+        out.append(total * np.asarray(p.gain) + np.asarray(p.bias))
+    return np.array(out)
+
+
+def by_convolutions(operator, u, domain):
+    v, wraps = layer_norm(u), domain.period is not None
+    first, grid = v[: domain.prefix], v[domain.prefix :].reshape(*domain.grid, FEATURES)
+    maps = (getattr(operator, f"{name}_convolution") for name in ("query", "key", "value"))
+    tokens = [np.concatenate([first, convolved(x, grid, wraps=wraps)]) for x in maps]
+    weights = 1.0
+    if domain.weights is not None:
+        first, weights = np.split(np.asarray(domain.weights), [domain.prefix])
+        stride = operator.key_convolution.stride
+        weights = weights.reshape(domain.grid)[::stride, ::stride].ravel()
+        weights = np.concatenate([first, weights])
+    return attended(operator, *tokens, weights, softmax_kernel)
+
+
+@pytest.mark.parametrize(
+    ("domain", "options"),
+    [
+        (image_domain((4, 2), 1, (4, 2), area_weights=False), dict(statistics=True)),
+        (ide.TokenDomain.periodic((3, 6)), dict(width=5, stride=3)),
+        (image_domain((4, 6), 1, (2, 3), area_weights=True), {}),
+    ],
+)
+def test_it_equals_numpy(domain, options):
+    operator, u = convolutional(**options), grid_state(domain)
+    assert (
+        largest(eqx.filter_jit(operator)(u, domain), by_convolutions(operator, u, domain))
+        < 1e-13
+    )
+
+
+def test_statistics_have_no_gradient():
+    domain = image_domain((2, 2), 1, (2, 2), area_weights=False)
+    gradient = jax.jit(
+        jax.grad(lambda operator: jnp.sum(operator(grid_state(domain), domain) ** 2))
+    )
+    found = gradient(convolutional(statistics=True)).key_convolution
+    assert not any(x.any() for x in jax.tree.leaves(found.statistics)) and found.gain.any()

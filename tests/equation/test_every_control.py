@@ -1,12 +1,16 @@
-"""Every control does what `check_control` asks; wrong ones do not."""
+"""Every control does what `check_control` asks, and wrong ones do not; the weights at each
+depth."""
 
+import functools as ft
 from dataclasses import replace
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from helpers import built, classes_of, drawn
+from equation.problems import apply, block_at, made, state
+from helpers import built, classes_of, drawn, largest
 
 import ide_transformer as ide
 from ide_transformer.testing import check_control
@@ -100,3 +104,100 @@ def test_one_of_your_own_is_right_and_wrong_ones_are_noticed():
             check_control(replace(mine, way=way), without=tuple(others))
     with pytest.raises(AssertionError, match=r"Mine, yaml: .*4"):
         check_control(mine, options={"wrong": 1})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_layer_is_read_at_its_own_beginning(dtype):
+    """On intervals of other lengths than 1 the beginnings are rounded, by a march in its own
+    precision, by `Equation.knots` in double; just before them the layer is the one before."""
+    for old, new in ((25, 25), (3, 7), (12, 14)):
+        layers = np.arange(float(new))
+        control = ide.PiecewiseConstant((ide.LayerNorm(gain=layers[:, None]),), old / new)
+        length = control.interval_length
+        starts = layers.astype(dtype) * dtype(length), (layers * length).astype(dtype)
+        before = np.nextafter(np.minimum(*starts), dtype(-1))[1:]
+        gains = jax.jit(jax.vmap(lambda t, c=control: c(t)[0].gain[0]))
+        found = gains(np.concatenate([*starts, before]))
+        assert (found == np.concatenate([layers, layers, layers[:-1]])).all()
+
+
+DRAWN_BY = jax.random.key(0)
+
+
+def linear_block(key):
+    """A block of one operator."""
+    return (ide.FeedForward(4, 2, key=key, std=0.5),)
+
+
+def weight_at(control, t):
+    return block_at(control, t)[0].inner.weight
+
+
+def build(kind, number, make=linear_block, **options):
+    return made(lambda: kind.build(make, number, key=DRAWN_BY, **options))
+
+
+@ft.cache
+def draws(number):
+    """The weights of `linear_block` for each of the keys that a control makes."""
+    weight = jax.vmap(lambda key: linear_block(key)[0].inner.weight)
+    return np.asarray(made(weight, jax.random.split(DRAWN_BY, number)))
+
+
+def test_weights_are_constant_or_linear_between_the_drawn_ones():
+    layers, linear = build(ide.PiecewiseConstant, 5), build(ide.PiecewiseLinear, 5)
+    drawn, knots = draws(5), np.asarray(linear.knots[0].inner.weight)
+    for depth, layer in ((0.0, 0), (0.99, 0), (1.0, 1), (2.5, 2), (5.0, 4)):
+        assert largest(weight_at(layers, depth), drawn[layer]) == 0
+    for depth in range(6):
+        assert largest(weight_at(linear, depth), knots[depth]) == 0
+    assert largest(weight_at(linear, 1.25), 0.75 * knots[1] + 0.25 * knots[2]) < 1e-15
+
+
+def test_coarsening_averages():
+    control = built(lambda: ide.PiecewiseConstant.build(linear_block, 4, key=DRAWN_BY))
+    w, coarse = np.asarray(control.blocks[0].inner.weight), control.resample(2)
+    assert coarse.interval_length == 2.0
+    assert largest(coarse.blocks[0].inner.weight[1], (w[2] + w[3]) / 2) < 1e-15
+    thirds = control.resample(3).blocks[0].inner.weight
+    assert largest(thirds[0], 0.75 * w[0] + 0.25 * w[1]) < 1e-15
+
+
+def test_expansions_take_the_drawn_values_at_their_nodes():
+    drawn, fourier, chebyshev = draws(5), build(ide.Fourier, 5), build(ide.Chebyshev, 5)
+    for j in range(5):
+        assert largest(weight_at(fourier, float(j)), drawn[j]) < 1e-13
+        node = 2.5 * (1 + np.cos(np.pi * (j + 0.5) / 5))
+        assert largest(weight_at(chebyshev, node), drawn[j]) < 1e-13
+
+
+def test_a_hypernetwork_is_a_network_of_sines_and_cosines():
+    options = dict(terms=3, hidden=5, frequencies=2, key=DRAWN_BY)
+    control = built(lambda: ide.Hypernetwork.build(linear_block, 4, **options))
+    t, parts = 1.7, np.asarray(control.coefficients[0].inner.weight)
+    angles = t / 4 * np.pi * np.array([1, 2])
+    hidden = np.concatenate([np.sin(angles), np.cos(angles), [1]]) @ np.asarray(control.inner)
+    z = np.append(hidden / (1 + np.exp(-hidden)), 1) @ np.asarray(control.outer)
+    expected = parts[0] + z[0] * parts[1] + z[1] * parts[2]
+    assert largest(weight_at(control, t), expected) < 1e-14
+
+
+def test_draws_are_those_of_each_interval_and_layers_are_left_out_whole():
+    layers, u = 400, np.asarray(state())
+    block = (ide.Damping(1.0), ide.Dropout(ide.Damping(2.0), 0.5))
+    control = ide.Sampled(
+        ide.Tied(tuple(ide.LayerDrop(x, 0.25) for x in block), layers), DRAWN_BY
+    )
+    domain = ide.TokenDomain.uniform(6)
+    rates = jax.jit(jax.vmap(lambda t: tuple(operator(u, domain) for operator in control(t))))
+    begun, later = (list(map(np.asarray, rates(np.arange(layers) + s))) for s in (0.0, 0.7))
+    assert all((x == y).all() for x, y in zip(begun, later, strict=True))
+    damped, dropped = begun
+    kept = (damped != 0).any((1, 2))
+    assert (damped == np.where(kept[:, None, None], -u, 0)).all()
+    assert ((dropped != 0).any((1, 2)) == kept).all()
+    assert abs(kept.mean() - 0.75) < 0.07
+    # Dropout inside has a mask of its own in each layer.
+    assert len(np.unique(dropped == 0, axis=0)) == kept.sum() + 1
+    # Without a key nothing is left out.
+    assert (apply(ide.LayerDrop(block[0], 0.25), u) == -u).all()

@@ -1,4 +1,4 @@
-"""Every operator does what `check_operator` asks; wrong ones do not."""
+"""Every operator and every constraint do what their suites ask; wrong ones do not."""
 
 import equinox as eqx
 import jax
@@ -10,7 +10,7 @@ from jaxtyping import Array
 from misuse.recipes import OPERATORS
 
 import ide_transformer as ide
-from ide_transformer.testing import check_operator
+from ide_transformer.testing import check_constraint, check_operator
 
 
 WIDTH = 4
@@ -55,7 +55,7 @@ FORMS = ["SourcedAttention", "LayerNormScaling", "ConvolutionalFeedForward", "Ga
 @pytest.mark.parametrize(
     "name", fast_first(len(CLASSES) - len(FORMS), sorted(CLASSES, key=FORMS.__contains__))
 )
-def test_every_class(name):
+def test_every_class_of_operators(name):
     check_operator(of_class(name), WIDTH, **OPTIONS.get(name, {}))
 
 
@@ -144,3 +144,77 @@ def test_one_of_your_own_is_right_and_what_cannot_be_copied_or_named_is_noticed(
         check_operator(ide.Diffusion(1.0), WIDTH)
     with pytest.raises(ide.InputError, match=r"without=.'speed'.: no such property"):
         check_operator(Mine(WIDTH), WIDTH, without=("speed",))
+
+
+GAIN, BIAS = jnp.array([0.5, 1.0, 1.7, 2.0]), jnp.array([-1.0, 0.3, 0.6, 1.0])
+# The maps of checkpoints move states that are on the set.
+MAP = ("idempotent", "stays")
+CONSTRAINTS = [
+    (ide.Free(), ()),
+    (ide.Nonnegative(), ()),
+    (ide.Sphere(GAIN, BIAS), ()),
+    (ide.RMSSphere(GAIN), ()),
+    (ide.LayerNorm(GAIN, BIAS, eps=0.0), MAP),
+    (ide.RMSNorm(GAIN, eps=0.0), MAP),
+    (ide.Sphere(GAIN, domain=ide.FeatureDomain(4, "gauss_legendre")), ("nodal",)),
+]
+
+
+def test_all_constraints_are_here():
+    found = {*classes_of(ide.AbstractConstraint).values()}
+    assert found == {type(constraint) for constraint, _ in CONSTRAINTS}
+
+
+@pytest.mark.parametrize(("constraint", "without"), CONSTRAINTS, ids=repr)
+def test_every_class_of_constraints(constraint, without):
+    check_constraint(constraint, 4, without=without)
+
+
+class Cube(ide.AbstractConstraint):
+    """`|u| <= r`, right or wrong in one way."""
+
+    radius: jax.Array = eqx.field(converter=jnp.asarray, default=1.5)
+    way: str = eqx.field(static=True, default="right")
+
+    def project(self, u):
+        r = self.radius.astype(jnp.float64 if self.way == "dtype" else u.dtype)
+        if self.way == "gradient":
+            r = jax.lax.stop_gradient(r)
+        if self.way == "tokens":
+            r = r + u.max() / 1000
+        return jnp.clip(u, -r, r)
+
+    def at_points(self, space):
+        return Cube(2 * self.radius) if self.way == "nodal" else self
+
+    def tangent(self, u, du):
+        inwards = jnp.where(u > 0, jnp.minimum(du, 0), jnp.maximum(du, 0))
+        far = jnp.where(abs(u) > self.radius, 0, du if self.way == "tangents" else inwards)
+        return jnp.where(abs(u) < self.radius, du, far)
+
+    def residual(self, u):
+        beyond = jnp.max(abs(u), axis=-1) - self.radius
+        beyond = 0 * beyond if self.way == "off_set" else beyond
+        return beyond if self.way == "on_set" else jax.nn.relu(beyond)
+
+
+class Unscaled(ide.Sphere):
+    def unproject(self, projected, scales):
+        return projected
+
+
+CUBES = "dtype", "gradient", "tokens", "tangents", "off_set", "on_set", "nodal"
+WRONG_CONSTRAINTS = {
+    **{way: Cube(way=way) for way in CUBES},
+    "idempotent": ide.LayerNorm(GAIN, BIAS, eps=0.0),
+    "stays": ide.RMSNorm(GAIN, eps=0.0),
+    "unproject": Unscaled(),
+}
+
+
+def test_a_constraint_of_your_own_is_right_and_wrong_ones_are_noticed():
+    check_constraint(Cube(), 4)
+    for way, constraint in WRONG_CONSTRAINTS.items():
+        others = {"copies", "yaml", *WRONG_CONSTRAINTS} - {way}
+        with pytest.raises(AssertionError, match=f", {way}: "):
+            check_constraint(constraint, 4, without=tuple(others))

@@ -1,7 +1,11 @@
-"""The token integral in all its forms, against a loop over tokens and plain operations."""
+"""The token integral in all its forms, against a loop over tokens and plain operations; divided
+among devices, and how arrays lie on a mesh of them."""
 
 import itertools
+import json
 import math
+import sys
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -9,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import built, fast_first, largest, random_state
+from jax.sharding import PartitionSpec
+from running import run_apart
 
 import ide_transformer as ide
-from ide_transformer.equation import integrate
+from ide_transformer.equation import divided, integrate, on_devices
 from ide_transformer.equation.operators.quadrature.blocks import Blocks, Span, Stream
 from ide_transformer.equation.operators.quadrature.integrate import fused_mean, prepare
 from ide_transformer.equation.operators.quadrature.token_mean import token_mean
@@ -199,3 +205,21 @@ def test_gradients_of_padded_weights_stay_finite(kind, times, key):
     for number in (3, 0):
         for gradient in gradients_of(np.ones(6), u, np.arange(6) < number):
             assert np.isfinite(gradient).all()
+
+
+@pytest.mark.heavy
+def test_a_ring_gives_the_integral_and_its_derivatives():
+    command = [sys.executable, Path(__file__).parent / "on_ring.py"]
+    differences = json.loads(run_apart(command).stdout.splitlines()[-1])
+    for region, (travels, difference) in differences.items():
+        assert travels and difference < 1e-11, region
+
+
+def test_an_axis_that_devices_do_not_divide_stays_whole():
+    sizes, names = dict(data=2, fsdp=3, tensor=1, sequence=4), ("samples", "tokens", "inner")
+    assert divided((12, 8, 5), names, sizes) == PartitionSpec(
+        ("data", "fsdp"), ("sequence",), None
+    )
+    assert divided((8, 6, 5), names, sizes) == PartitionSpec(None, None, None)
+    u = jax.ShapeDtypeStruct((2, 4, 8), float)
+    assert "sharding" not in str(jax.make_jaxpr(on_devices)(u))

@@ -102,17 +102,6 @@ def _outputs_of_images(model, images, options):
     return dict(logits=states.numpy()) | pooled
 
 
-def greedy(model, inputs, length, end):
-    """The most likely token after the other; a text that has ended goes on with its end."""
-    tokens = inputs["tokens"][:, :2]
-    ended = np.zeros(len(tokens), bool)
-    for _ in range(length):
-        best = outputs_of(model, inputs | dict(tokens=tokens))["logits"][:, -1].argmax(-1)
-        best = np.where(ended, end, best)
-        tokens, ended = np.concatenate([tokens, best[:, None]], axis=1), ended | (best == end)
-    return tokens
-
-
 def stored(name):
     """The inputs of a golden checkpoint."""
     random = np.random.default_rng(0)
@@ -149,8 +138,6 @@ def main(folder=GOLDEN):
             options = {} if any_size else dict(interpolate_pos_encoding=True)
             found = outputs_of(model, resized, **options)
             arrays |= {f"resized_{x}": y for x, y in (resized | found).items()}
-        if name == "whisper":
-            arrays |= dict(greedy=greedy(model, inputs, 8, 1), end=1)
         np.savez_compressed(at / "outputs.npz", **arrays)
 
 

@@ -1,4 +1,5 @@
-"""The march of fixed steps: against diffrax, exact solutions and loops over layers."""
+"""The march of fixed steps, against diffrax, exact solutions and loops over layers; adaptive
+steps: samples of their own, padding, and the tolerance."""
 
 import diffrax
 import equinox as eqx
@@ -6,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import largest
+from helpers import TOKENS, WIDTH, largest, make_equation, random_state
+from layered_models import HELD_OUT, model_of
 from solvers.linear_problem import (
-    TOKENS,
-    WIDTH,
+    TOKENS as FEW,
+    WIDTH as NARROW,
     Mixing,
     after_layers,
     initial_state,
@@ -18,24 +20,18 @@ from solvers.linear_problem import (
 )
 
 import ide_transformer as ide
+from ide_transformer.integration import TokenNorm
 from ide_transformer.integration.output import requested
 from ide_transformer.solvers import count_evaluations, keeps_constraint
 
 
 EQUATION = layered_equation(kind=Mixing)
-U0 = initial_state(2)
+BATCH = initial_state(2)
 
 
 def on(*operators, intervals, length=1.0):
     """An equation of the same operators at all depths."""
     return ide.Equation(ide.Tied(operators, intervals, length), ide.Free(), EQUATION.domain)
-
-
-def test_by_hand_on_layers():
-    """With a scheme that has no end-point stage; the others read the next layer there."""
-    by_hand = eqx.filter_jit(diffrax.diffeqsolve)
-    found = by_hand(EQUATION.terms, ide.LieTrotter(), 0.0, 3.0, 1.0, U0).ys[0]
-    assert largest(ide.solve(EQUATION, U0, solver=ide.LieTrotter()).u1, found) < 1e-13
 
 
 def test_states_after_layers_and_steps():
@@ -45,10 +41,10 @@ def test_states_after_layers_and_steps():
     for steps, saved in ((1, {"ts": EQUATION.knots}), (2, {"t0": True, "steps": True})):
         saveat = diffrax.SaveAt(fn=read, **saved)
         options = dict(saveat=saveat, args=2.0, steps_per_interval=steps)
-        solution = ide.solve(EQUATION, U0, solver=ide.LieTrotter(), **options)
+        solution = ide.solve(EQUATION, BATCH, solver=ide.LieTrotter(), **options)
         depths = np.arange(3 * steps + 1) / steps
         assert largest(solution.ts, depths) == largest(solution.us["depth"], depths) == 0
-        states = after_layers(U0, np.repeat(range(3), steps), 1 / steps)
+        states = after_layers(BATCH, np.repeat(range(3), steps), 1 / steps)
         assert largest(solution.us["state"], states) < 1e-13
         assert largest(solution.u1, states[-1]) < 1e-13
         assert largest(solution.us["mean"], 2 * states.mean((1, 2, 3))) < 1e-13
@@ -78,7 +74,7 @@ class Exploding(ide.AbstractOperator):
 def exploded(rate, solver, **options):
     control = ide.PiecewiseConstant((Exploding(jnp.array([0.1, rate, 1.0])),))
     equation = ide.Equation(control, ide.Free(), EQUATION.domain)
-    return ide.solve(equation, jnp.ones((TOKENS, 2)), solver=solver, **options)
+    return ide.solve(equation, jnp.ones((FEW, 2)), solver=solver, **options)
 
 
 def test_a_failed_solve_says_how_and_where():
@@ -96,8 +92,8 @@ def test_padding_does_not_move_a_steady_state():
     """Where there is one only, as a relaxation to the input makes it: there the tokens that
     are no padding rest on a domain of their own, too."""
     block = Mixing(jnp.asarray(matrices(1)[0])), ide.Relaxation(4.0)
-    seen = np.arange(TOKENS) < 2
-    u0 = jnp.asarray(np.where(seen[:, None], U0, 1e3 * np.asarray(U0)))
+    seen = np.arange(FEW) < 2
+    u0 = jnp.asarray(np.where(seen[:, None], BATCH, 1e3 * np.asarray(BATCH)))
 
     def equation_of(u0, domain):
         return ide.Equation(ide.Sourced(ide.Tied(block, 1), u0), ide.Free(), domain)
@@ -114,12 +110,12 @@ SPHERE = layered_equation(kind=Mixing, constraint=ide.Sphere())
 def test_a_scheme_ends_on_the_constraint():
     asked = ide.projected(ide.Strang())
     assert eqx.tree_equal(keeps_constraint(ide.Strang(), SPHERE.constraint), asked)
-    found = ide.solve(SPHERE, ide.Sphere().project(U0), solver=ide.Strang())
+    found = ide.solve(SPHERE, ide.Sphere().project(BATCH), solver=ide.Strang())
     assert found.stats["constraint_residual"] < 1e-14
 
 
 def test_a_constant_token_has_no_projection():
-    constant = jnp.ones_like(U0)
+    constant = jnp.ones_like(BATCH)
     with pytest.raises(ide.InputError, match=r"Sphere: a token with equal features.*eps=1e-5"):
         ide.Sphere().project(constant)
     assert np.isfinite(ide.Sphere(eps=1e-5).project(constant)).all()
@@ -135,11 +131,104 @@ def test_field_evaluations():
         (diffrax.HalfSolver(ide.LieTrotter()), 3, 3),
         (ide.AdamsBashforth(3), 2, 1),
     ):
-        count = count_evaluations(solver, EQUATION.control(0.0), WIDTH)
+        count = count_evaluations(solver, EQUATION.control(0.0), NARROW)
         assert count[:2] == (first, following), solver
 
 
 def test_field_evaluations_of_a_march_without_jumps():
     equation = on(ide.Damping(1.0), intervals=2)
-    stats = ide.solve(equation, U0, solver=diffrax.Bosh3(), steps_per_interval=2).stats
+    stats = ide.solve(equation, BATCH, solver=diffrax.Bosh3(), steps_per_interval=2).stats
     assert stats["field_evaluations"] == 4 + 3 * 3 and stats["steps"] == stats["accepted"] == 4
+
+
+def within(tolerance):
+    return dict(stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance))
+
+
+ADAPTIVE = dict(solver=diffrax.Tsit5(), **within(1e-9))
+DOMAIN = ide.TokenDomain.uniform(TOKENS)
+U0 = random_state()
+
+
+@pytest.mark.parametrize(
+    "options", [ADAPTIVE, dict(solver=diffrax.Tsit5(), steps_per_interval=32)]
+)
+def test_states_at_any_depth_of_fixed_and_adaptive_steps(options):
+    # `du/dt = -λ u`, with a rate for each interval.
+    damped = ide.PiecewiseConstant((ide.Damping(np.outer([0.5, 2.0], np.ones(WIDTH))),))
+    equation = ide.Equation(damped, ide.Free(), DOMAIN)
+    saveat = diffrax.SaveAt(t0=True, ts=[0.3, 1.0, 1.7], t1=True, dense=True)
+    found = ide.solve(equation, U0, saveat=saveat, **options)
+    ts, us, u1, stats = jax.device_get((found.ts, found.us, found.u1, found.stats))
+    assert ts.tolist() == [0.0, 0.3, 1.0, 1.7, 2.0]
+    passed = np.array([0, 0.15, 0.5, 1.9, 2.5])
+    assert largest(us, np.multiply.outer(np.exp(-passed), U0)) < 1e-7
+    evaluate = eqx.filter_jit(lambda solution, ts: jax.vmap(solution.evaluate)(ts))
+    *inside, beyond = np.asarray(evaluate(found, np.append(ts, 2.1)))
+    assert largest(inside, us) < 1e-14 and np.isnan(beyond).all()
+    assert largest(us[0], U0) < 1e-14 and largest(us[-1], u1) < 1e-14
+    for t in (-0.1, np.nan):
+        with pytest.raises(ide.InputError, match=r"t=.*(in \[0, 2\]|finite)"):
+            found.evaluate(t)
+    assert stats["accepted"] + stats["rejected"] == stats["steps"] > 6
+    # Seven stages in the first step of an interval, six in those that follow.
+    assert stats["field_evaluations"] == 6 * stats["steps"] + 2
+
+
+@pytest.mark.heavy
+def test_each_sample_of_a_model_can_have_steps_of_its_own():
+    options = dict(solver=diffrax.Bosh3(), steps_for="sample", **within(1e-3))
+    model, inputs = model_of("attention").with_options(**options), HELD_OUT.reshape(2, 2, -1)
+    solution = model.solve(inputs, saveat=diffrax.SaveAt(ts=jnp.array([1.0, 4.0])))
+    assert solution.us.shape == (2, *solution.u1.shape)
+    steps = np.asarray(solution.stats["steps"])
+    assert steps.shape == (2, 2) and len(np.unique(steps)) > 1
+    alone = model.solve(inputs[1, 1])
+    assert largest(solution.u1[1, 1], alone.u1) < 1e-12
+    assert int(steps[1, 1]) == int(alone.stats["steps"])
+
+
+@pytest.mark.heavy
+def test_padding_does_not_enter_the_error_norm():
+    """Steps are those of the tokens alone, whatever stands in the padding."""
+    control, u0 = layered_equation(layers=2, kind=Mixing).control, random_state(width=4)
+
+    def solved(u, domain):
+        equation = ide.Equation(control, ide.Free(), domain)
+        return ide.solve(equation, u, solver=diffrax.Bosh3(), **within(1e-4))
+
+    alone = solved(u0[:4], ide.TokenDomain.uniform(4))
+    for start in (u0, u0.at[4:].multiply(1e3)):
+        padded = solved(start, DOMAIN.padded(jnp.arange(TOKENS) < 4))
+        assert largest(padded.u1[:4], alone.u1) < 1e-12
+        assert int(padded.stats["steps"]) == int(alone.stats["steps"])
+
+
+def test_the_token_norm_has_a_derivative_at_zero_and_sees_no_padding():
+    norm = jax.jit(jax.value_and_grad(TokenNorm(jnp.array([1.0, 0.0]))))
+    for padding in (9.0, np.nan):
+        assert norm(np.array([[3.0, 4.0], [padding, 9.0]]))[0] == pytest.approx(12.5**0.5)
+    assert np.isnan(norm(np.array([[np.nan, 4.0], [9.0, 9.0]]))[0])
+    assert not np.isnan(norm(np.zeros((2, 2)))[1]).any()
+
+
+@pytest.mark.heavy
+def test_the_error_follows_the_tolerance():
+    """In decades in which steps are chosen by the tolerance and not by the intervals: the
+    estimate is of order h² a step, the error of the solution of order h² in all."""
+    equation = make_equation(intervals=2, std=0.3)
+    exact = ide.solve(equation, U0, solver=diffrax.Dopri8(), steps_per_interval=64).u1
+
+    @jax.jit
+    def error(tolerance):
+        options = dict(max_steps=4096, throw=False, **within(tolerance))
+        solution = ide.solve(equation, U0, solver=ide.LieStrang(ide.RK4()), **options)
+        error = jnp.sqrt(jnp.mean((solution.u1 - exact) ** 2))
+        return jnp.where(solution.succeeded, error, jnp.nan)
+
+    tolerances = 1e-3, 1e-5, 1e-7
+    errors = [float(error(tolerance)) for tolerance in tolerances]
+    assert abs(np.polyfit(np.log(tolerances), np.log(errors), 1)[0] - 1) < 0.2
+    implicit = ide.solve(equation, U0, solver=diffrax.Kvaerno3(), **within(1e-4))
+    assert largest(implicit.u1, exact) < 1e-2
+    assert float(implicit.stats["field_evaluations"]) > 4 * int(implicit.stats["accepted"])

@@ -1,4 +1,5 @@
-"""Maps of functions on circles, intervals and their products, also with coarser grids."""
+"""Maps of functions on circles, intervals and their products, also with coarser grids; models
+of images, also of other sizes and in stages."""
 
 import diffrax
 import equinox as eqx
@@ -12,17 +13,14 @@ from models.examples import WIDTH, normal, outputs_of
 from published.numpy_blocks import layer_norm
 
 import ide_transformer as ide
+from ide_transformer.models.images import resample
 
 
-MODEL = small.operator_model()
+ON_CIRCLE = small.operator_model()
 
 
 def circle(n):
     return np.arange(n) / n
-
-
-def lattice(*axes):
-    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
 
 
 def function(points):
@@ -34,7 +32,8 @@ def test_it_is_the_equation_between_two_linear_maps():
     points, options = (6, 8), dict(grid=("periodic", "gauss_legendre"))
     model = small.operator_model(points, operators=(small.attention,), **options)
     nodes, weights = np.polynomial.legendre.leggauss(8)
-    x = lattice(circle(6), (nodes + 1) / 2)
+    axes = np.meshgrid(circle(6), (nodes + 1) / 2, indexing="ij")
+    x = np.stack(axes, axis=-1).reshape(-1, 2)
     a = function(x)
     waves = [
         turned(2 * np.pi * k * x[:, axis] / length)
@@ -74,7 +73,7 @@ def test_points_around_a_circle_are_free_and_those_of_an_interval_are_not():
         ide.Field(np.arange(9.0), ide.TokenDomain(x[:, None]))
         for x in jax.device_put((np.linspace(1.1, 1.9, 9), np.linspace(0.1, 0.9, 9)))
     )
-    assert largest(outputs_of(MODEL, field), outputs_of(MODEL, moved)) < 1e-10
+    assert largest(outputs_of(ON_CIRCLE, field), outputs_of(ON_CIRCLE, moved)) < 1e-10
     # What a compiled program is given cannot be refused.
     interval = small.operator_model(grid="midpoint", operators=(small.feed_forward,))
     assert np.isnan(outputs_of(interval, field)).all()
@@ -89,7 +88,7 @@ def test_channels_come_first():
     assert largest(found, np.moveaxis(expected, -1, 1)) < 1e-12
     with pytest.raises(ide.InputError, match=r"\(6, 8\).*\.\.\., 2, points_1.*u\[None\]"):
         emulator(u[0, 0])
-    assert jax.eval_shape(ide.ChannelsFirst(MODEL), np.ones((3, 1, 16))).shape == (3, 1, 16)
+    assert jax.eval_shape(ide.ChannelsFirst(ON_CIRCLE), np.ones((3, 1, 16))).shape == (3, 1, 16)
 
 
 def u_shaped(domain, coarse):
@@ -142,3 +141,128 @@ def test_a_v_cycle_is_on_other_grids_and_schemes():
     assert [type(part.solver) for part in other.equations] == [ide.Strang] * 3
     with pytest.raises(ide.InputError, match="factor=2 does not divide a grid of 9 tokens"):
         model(np.ones(9))
+
+
+CLASSIFIER = small.image_classifier()
+ENCODER = small.image_encoder(prefix=2)
+FIRST, LAST = STAGES = small.stages()
+MODEL = ide.StagedModel(STAGES)
+
+
+def affine(read, u):
+    return u @ np.asarray(read.weight) + np.asarray(read.bias)
+
+
+def without_positions(model):
+    return eqx.tree_at(lambda m: m.inputs.positions, model, replace_fn=jnp.zeros_like)
+
+
+def test_heads_read_the_states():
+    """Golden checkpoints have the other heads."""
+    read = small.linear(WIDTH, 5)
+    u = normal(2, 8, WIDTH)
+    mean = affine(read, layer_norm(u)[:, 2:].mean(1))
+    assert largest(eqx.filter_jit(ide.MeanHead(read))(u, ENCODER.inputs), mean) < 1e-13
+    pooled = np.tanh(affine(read, u[:, 0]))
+    assert largest(ide.States(pooler=read).pooled(u), pooled) < 1e-13
+    with pytest.raises(ide.InputError, match="reads 3 learned tokens, and there are 2"):
+        ENCODER.with_read_out(ide.PrefixHead((read,) * 3))
+
+
+def test_positions_of_another_size_have_a_gradient():
+    @eqx.filter_jit
+    @eqx.filter_grad
+    def gradient(positions):
+        other = eqx.tree_at(lambda m: m.inputs.positions, ENCODER, positions)
+        return jnp.sum(other.on(ide.Mesh(tokens=(4, 5)))(normal(8, 10, 3)) ** 2)
+
+    positions = ENCODER.inputs.positions
+    assert (np.abs(gradient(positions)).max(axis=-1) > 1e-6).all()
+    same = ENCODER.on(ide.Mesh(tokens=(2, 3))).inputs
+    assert same.grid == (2, 3) and (same.positions == positions).all()
+    assert ENCODER.on(ide.Mesh(tokens=24)).inputs.grid == (4, 6)
+    with pytest.raises(ide.InputError, match=r"images of shape \(8, 6, 3\).*model\.on\(Mesh\("):
+        ENCODER(jnp.zeros((8, 6, 3)))
+
+
+def test_a_larger_image_is_the_same_rectangle():
+    images = normal(2, 8, 12, 1)
+    u, domain = small.embedded_by(CLASSIFIER, images)
+    silent = np.asarray(small.embedded_by(without_positions(CLASSIFIER), images)[0])
+    positions = np.asarray(CLASSIFIER.inputs.positions)
+    patches = resample(jnp.asarray(positions[1:]).reshape(2, 3, WIDTH), (4, 6))
+    expected = np.concatenate([positions[:1], patches.reshape(24, WIDTH)])
+    assert largest(np.asarray(u) - silent, np.broadcast_to(expected, u.shape)) < 1e-13
+    # The rectangle of the model: 2 by 3 patches of side 1 around (0, 0), (0, 1), …
+    assert domain.points[1].tolist() == [-0.25, -0.25]
+    assert domain.points[-1].tolist() == [1.25, 2.25]
+    assert domain.points[0].tolist() == [0.5, 1.0]
+    assert domain.weights.tolist() == [1.0] + 24 * [0.25]
+
+
+def test_area_weights_keep_the_part_of_the_class_token():
+    image, finer = np.full((4, 6, 1), 0.7), np.full((8, 12, 1), 0.7)
+    model = without_positions(CLASSIFIER)
+    plain = without_positions(small.image_classifier(area_weights=False))
+    assert largest(outputs_of(model, finer), outputs_of(model, image)) < 1e-13
+    assert largest(outputs_of(plain, image), outputs_of(model, image)) == 0.0
+    assert largest(outputs_of(plain, finer), outputs_of(model, image)) > 1e-3
+    # Without a class token all have the same; images of one channel need no axis for it.
+    bare = small.image_classifier(class_token=False)
+    assert eqx.filter_eval_shape(bare.embed, finer[..., 0])[1].weights is None
+
+
+@eqx.filter_jit
+def stages_by_hand(first, last):
+    """The states at the end of the second stage, outputs and solution of the model."""
+
+    def solved(one, inputs):
+        u, domain = one.embed(inputs)
+        equation = ide.Equation(one.control, ide.Free(), domain)
+        return ide.solve(equation, u, solver=one.solver, throw=False).u1, domain
+
+    model, (states, _) = ide.StagedModel((first, last)), solved(first, small.STAGED)
+    by_hand = solved(last, states.reshape(2, 4, 2, 4))
+    return *by_hand, model(small.STAGED), model.solve(small.STAGED)
+
+
+def test_stages_are_one_solve_after_the_other():
+    states, domain, found, solution = stages_by_hand(FIRST, LAST)
+    assert domain.prefix == 1 and domain.grid == (2, 1)
+    token = layer_norm(states)[:, 0]
+    assert largest(found, affine(LAST.read_out.classifiers[0], token)) < 1e-12
+    assert solution.stats["steps"] == solution.stats["field_evaluations"] == 1 + 2
+    assert bool(solution.succeeded)
+    # A stage that fails is a solve that fails, whatever comes after it.
+    nan = eqx.tree_at(lambda m: m.inputs.embedding.bias, FIRST, replace_fn=lambda x: x * np.nan)
+    failed = stages_by_hand(nan, LAST)[-1]
+    assert not bool(failed.succeeded) and failed.failed_at == 1
+
+
+def test_stages_of_an_image_of_another_size():
+    assert jax.eval_shape(MODEL, normal(12, 8, 2)).shape == (3,)
+    assert MODEL.inputs.grid == MODEL.inputs.grid_of((8, 4, 2)) == (2, 1)
+    assert MODEL.domain.num_tokens == 1 + 2
+    # The area of the stage's own 2 by 1 tokens in the place of 3 by 2.
+    states = np.ones((6, 4, 4))
+    _, domain = small.embedded_by(LAST, states)
+    assert domain.weights.tolist() == [1.0] + 6 * [pytest.approx(1 / 3)]
+    for message, wrong in (
+        ("whose read_out is States, not PrefixHead", (LAST, FIRST)),
+        (r"built for \(4, 4, 4\); give it", (FIRST, small.stage((4, 4, 4), 4))),
+    ):
+        with pytest.raises(ide.InputError, match=message):
+            ide.StagedModel(wrong)
+
+
+def test_what_changes_all_stages_and_what_the_last_alone():
+    both = MODEL.with_solver(ide.Strang(), steps_per_interval=2)
+    both, exit = both.with_options(gradient=ide.Direct()), ide.EstimatedExit(0.1)
+    assert both.equations[-1] is both
+    for changed in (both.with_exit(exit), both.with_options(exit=exit, gradient=ide.Direct())):
+        first, last = (one.discretization for one in changed.equations)
+        assert (first.exit, last.exit) == (None, exit)
+        assert changed.with_exit(None).discretization.exit is None
+        for each in (first, last):
+            assert type(each.solver) is ide.Strang and each.steps_per_interval == 2
+            assert type(each.gradient) is ide.Direct

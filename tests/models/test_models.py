@@ -1,48 +1,39 @@
-"""Models as equations that are solved by hand; with dropout, other schemes, horizons, exits."""
+"""Models as equations that are solved by hand, with dropout, horizons and exits; whether one is
+causal is tried: on every operator, under every scheme, and on leaks."""
 
+import dataclasses
 import functools as ft
 import itertools
 
 import diffrax
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import largest
+from helpers import fast_first, largest
 from models import examples as small
-from models.examples import CONTEXT, TOKENS, WIDTH, normal, outputs_of
-from published.numpy_blocks import layer_norm
+from models.examples import (
+    CONTEXT,
+    TOKENS,
+    WIDTH,
+    attention,
+    causal,
+    feed_forward,
+    language_model,
+    normal,
+    outputs_of,
+)
+from training.mine import Ahead
 
 import ide_transformer as ide
+from ide_transformer.equation import AbstractOperator
+from ide_transformer.models import check_causal
 
 
 MODEL = small.language_model()
 SPOKEN = small.speech_to_text()
 ENCODER, DECODER = SPOKEN.inputs.encoder, SPOKEN.with_inputs(SPOKEN.inputs.text)
-
-
-def test_a_language_model_is_an_equation_between_embedding_and_logits():
-    options = dict(embedding_scale=3.0, input_normalization=ide.LayerNorm())
-    options |= dict(tied=False, readout_bias=True)
-    model = small.language_model(own=options)
-    inputs, read_out = model.inputs, model.read_out
-    u0 = 3 * np.asarray(inputs.embedding)[TOKENS] + np.asarray(inputs.positions)
-    u1 = small.solved_by_hand(model.equation, layer_norm(u0))
-    logits = layer_norm(u1) @ np.asarray(read_out.weight).T + np.asarray(read_out.bias)
-    assert largest(outputs_of(model, TOKENS), logits) < 1e-12
-
-
-def test_a_classifier_reads_the_mean_over_tokens():
-    model = small.sequence_classifier()
-    u0 = np.asarray(model.inputs.embedding)[TOKENS] + np.asarray(model.inputs.positions)
-    u1 = small.solved_by_hand(model.equation, u0)
-    read = model.read_out.classifier
-    logits = layer_norm(u1).mean(-2) @ np.asarray(read.weight) + np.asarray(read.bias)
-    assert largest(outputs_of(model, TOKENS), logits) < 1e-12
-    with pytest.raises(ide.InputError, match="build the model with class_token=True"):
-        model(ide.Text(TOKENS, TOKENS >= 0))
-    with pytest.raises(ide.InputError, match=f"longer than the context of {CONTEXT}"):
-        model(np.zeros(CONTEXT + 1, int))
 
 
 def test_an_encoder_and_a_decoder_are_two_equations():
@@ -77,27 +68,6 @@ def test_dropout_of_the_embedding_needs_a_key():
     assert (first == again).all() and (first != other).any()
     assert 0.3 < np.mean(np.asarray(first) == 0) < 0.7
     assert (small.embedded_by(model, TOKENS)[0] != 0).all()
-
-
-@pytest.mark.heavy
-def test_dropout_leaves_schemes_their_order():
-    """The noise is drawn once per interval, so refining the steps converges."""
-    options = dict(dropout=0.3, control=ide.PiecewiseLinear, intervals=1)
-    model = small.language_model((small.causal(),), **options)
-    models = [model.with_solver(ide.RK4(), steps_per_interval=n) for n in (8, 16, 32)]
-    outputs = [outputs_of(m, TOKENS, jax.random.key(8)) for m in models]
-    ratio = largest(outputs[0], outputs[1]) / largest(outputs[1], outputs[2])
-    assert abs(np.log2(ratio) - 4) < 0.5
-
-
-def test_steps_for_each_sample_of_several_batch_axes():
-    tokens = TOKENS[None]
-    saveat = diffrax.SaveAt(t0=True, t1=True, fn=lambda t, u, _: {"u": u, "sum": u.sum()})
-    each = MODEL.with_options(steps_for="sample")
-    us = eqx.filter_jit(lambda model: model.solve(tokens, saveat=saveat).us)(each)
-    assert largest(us["sum"], us["u"].sum((-2, -1))) < 1e-12
-    assert largest(us["u"][0, 0], small.embedded_by(MODEL, TOKENS)[0]) == 0
-    assert largest(us["u"][1, 0], small.solution_of(MODEL, TOKENS).u1) < 1e-13
 
 
 def test_a_longer_horizon_passes_through_the_old_end():
@@ -137,23 +107,12 @@ def test_a_sample_stops_where_the_output_is_one_for_all_tokens():
     assert len(np.unique(evaluations)) > 1
 
 
-@pytest.mark.heavy
-def test_an_ordinary_model_is_one_of_nodal_functions():
-    """With a velocity and a read-out of its own."""
-    norm = ide.LayerNorm(jax.device_put(np.linspace(0.5, 1.5, WIDTH)))
-    options = dict(own_velocity=True, tied=False, output_normalization=norm)
-    model = small.language_model(solver=ide.Nesterov(), own=options)
-    same = ide.functional(model)
-    with pytest.raises(ide.InputError, match=f"take a multiple of {WIDTH} points"):
-        same.on(ide.Mesh(width=WIDTH + 4))
-    wide = same.on(ide.Mesh(width=3 * WIDTH))
-    assert wide.features == 3 * WIDTH
-    assert eqx.filter_eval_shape(wide.solve, TOKENS).u1.shape == (2, CONTEXT, 3 * WIDTH)
-    assert largest(outputs_of(wide, TOKENS), outputs_of(model, TOKENS)) < 1e-12
-
-
 def test_tokens_that_a_model_does_not_know(unchecked):
     classifier = small.sequence_classifier()
+    with pytest.raises(ide.InputError, match="build the model with class_token=True"):
+        classifier(ide.Text(TOKENS, TOKENS >= 0))
+    with pytest.raises(ide.InputError, match=f"longer than the context of {CONTEXT}"):
+        classifier(np.zeros(CONTEXT + 1, int))
     with pytest.raises(
         ide.InputError, match=f"a token {small.VOCABULARY}, but the model knows 0"
     ):
@@ -163,3 +122,108 @@ def test_tokens_that_a_model_does_not_know(unchecked):
         known = ((given >= 0) & (given < small.VOCABULARY)).all(-1)
         found = np.isfinite(outputs_of(classifier, jax.device_put(given))).all(-1)
         np.testing.assert_array_equal(found, known)
+
+
+def model_of(*operators, **options):
+    """A language model of these operators, each as it is or as it is made of a key."""
+    made = [(lambda key, x=x: x) if isinstance(x, AbstractOperator) else x for x in operators]
+    # A norm of each token would hide what changes its size alone.
+    own = dict(output_normalization=ide.Free())
+    return language_model(made, control=ide.Tied, own=own, **options)
+
+
+# By a rate that is zero at first.
+AHEAD = Ahead(jnp.zeros(WIDTH))
+
+
+class ByWeights(AbstractOperator):
+    """Sees how many of the later tokens are padding."""
+
+    def __call__(self, u, domain):
+        if domain.weights is None:
+            return -u
+        return -u * jnp.sum(domain.weights, -1)[..., None, None]
+
+
+class SaysThatItIsPointwise(AbstractOperator):
+    pointwise = True
+
+    def __call__(self, u, domain):
+        return jnp.cumsum(u, axis=-2)
+
+
+class Centred(ide.AbstractConstraint):
+    """States whose mean over all tokens is zero."""
+
+    def project(self, u):
+        return u - jnp.mean(u, axis=-2, keepdims=True)
+
+    def tangent(self, u, du):
+        return self.project(du)
+
+    def residual(self, u):
+        return jnp.linalg.norm(u - self.project(u), axis=-1)
+
+
+class Mixing(diffrax.Euler):
+    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+        y1, *rest = super().step(terms, t0, t1, y0, args, solver_state, made_jump)
+        return y1 + jnp.roll(y1, 1, axis=-2), *rest
+
+
+class Backwards(ide.TokenLogits):
+    def __call__(self, u, inputs):
+        return super().__call__(u, inputs)[..., ::-1, :]
+
+
+class Sorted(ide.TextInputs):
+    def embed(self, inputs, *, key=None):
+        embedded = super().embed(inputs, key=key)
+        return embedded._replace(u0=jnp.sort(embedded.u0, axis=-2))
+
+
+def sorted_inputs():
+    model = model_of(causal())
+    fields = {x.name: getattr(model.inputs, x.name) for x in dataclasses.fields(model.inputs)}
+    return model.with_inputs(Sorted(**fields))
+
+
+ADAPTIVE = dict(
+    solver=diffrax.Tsit5(),
+    stepsize_controller=diffrax.PIDController(0.1, 0.1),
+    steps_for="sample",
+)
+LEAKS = {
+    "operator 1, Ahead, sees": lambda: model_of(causal(), AHEAD),
+    r"operator 0, Attention, sees later .*\(…, causal=True\)": lambda: model_of(attention),
+    "operator 0, ByWeights, sees": lambda: model_of(ByWeights()),
+    "operator 0, SaysThatItIsPointwise, says": lambda: model_of(SaysThatItIsPointwise()),
+    "the constraint Centred sees": lambda: model_of(causal(), constraint=Centred()),
+    r"the exit .* give stops='token'": lambda: model_of(
+        causal(), exit=ide.EstimatedExit(0.1, stops="sample")
+    ),
+    "the scheme Mixing lets": lambda: model_of(feed_forward, solver=Mixing()),
+    "the read-out sees": lambda: model_of(feed_forward).with_read_out(Backwards()),
+    "the embedding sees": sorted_inputs,
+    # Adaptive steps hide none.
+    r"Ahead, sees (?#adaptive)": lambda: model_of(AHEAD, **ADAPTIVE),
+}
+
+
+@pytest.mark.parametrize("named", LEAKS)
+def test_a_leak_is_found_and_named(named):
+    with pytest.raises(ide.InputError, match=f"text: .*{named}"):
+        check_causal("text", LEAKS[named]())
+
+
+def test_no_text_is_written_with_a_leak():
+    with pytest.raises(ide.InputError, match=r"generate: .*Ahead, sees later"):
+        ide.generate(model_of(AHEAD), TOKENS, 1, temperature=0.0)
+
+
+NO_LEAKS = dict(solver=ide.ImplicitMidpoint()), ADAPTIVE, dict(constraint=ide.Sphere())
+
+
+@pytest.mark.parametrize("options", fast_first(1, NO_LEAKS))
+def test_no_alarm(options):
+    check_causal("text", model_of(causal(), feed_forward, **options))

@@ -111,17 +111,6 @@ def test_images_of_another_size(family, unchecked):
 
 
 @pytest.mark.heavy
-def test_a_transcript(unchecked):
-    arrays, _ = stored("whisper")
-    expected, end, prompt = arrays["greedy"], int(arrays["end"]), arrays["tokens"][:, :2]
-    ends = np.argmax(expected[:, 2:] == end, axis=1)
-    assert len(set(ends)) == 3, "one text goes on, the others end at different places"
-    model = load_pretrained(GOLDEN / "whisper", dtype=np.float64)
-    texts = ide.generate_greedy(model, arrays["features"], prompt, 8, end=end)
-    assert texts.tolist() == expected.tolist()
-
-
-@pytest.mark.heavy
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CASES)

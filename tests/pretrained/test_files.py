@@ -164,13 +164,6 @@ def test_what_the_layout_cannot_hold_is_not_written(family, change, message, tmp
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_that_is_full(tmp_path):
-    model = load_pretrained(GOLDEN / "llama")
-    (tmp_path / "file").touch()
-    with pytest.raises(ide.InputError, match="is there already"):
-        save_pretrained(model, tmp_path, like=GOLDEN / "llama")
-
-
 def test_the_tokenizer_of_an_archive_comes_along(tmp_path):
     make_archive(tmp_path / "one.npz", vocabulary=11)
     (tmp_path / "one.tokenizer.json").write_text("{}")

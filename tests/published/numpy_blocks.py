@@ -23,20 +23,29 @@ def linear(weights, v):
     return v @ np.asarray(weights.weight) + bias
 
 
-def attention(operator, v, causal=True, shift=0.0):
-    """Multi-head attention of a normalised input [tokens, features]; `shift` is added to
-    queries, keys and values, end to end."""
-    heads, tokens = operator.heads, len(v)
-    projections = (operator.query, operator.key, operator.value)
-    joined = np.concatenate([linear(x, v) for x in projections], axis=-1) + shift
-    q, k, value = (
-        x.reshape(tokens, heads, -1).transpose(1, 0, 2) for x in np.split(joined, 3, axis=-1)
+def softmax_kernel(query, key):
+    return np.exp(query @ key.swapaxes(1, 2) / np.sqrt(query.shape[-1]))
+
+
+def attended(operator, u, f, g, weights, kernel, shifts=(0.0, 0.0, 0.0)):
+    """Attention of queries made of u, keys of f and values of g, to each of which a shift is
+    added."""
+    parts = (operator.query, u), (operator.key, f), (operator.value, g)
+    query, key, value = (
+        (linear(x, v) + shift).reshape(len(v), operator.heads, -1).swapaxes(0, 1)
+        for (x, v), shift in zip(parts, shifts, strict=True)
     )
-    scores = q @ k.transpose(0, 2, 1) / np.sqrt(q.shape[-1])
-    if causal:
-        scores = np.where(np.tril(np.ones((tokens, tokens), bool)), scores, -np.inf)
-    mixed = (softmax(scores) @ value).transpose(1, 0, 2).reshape(tokens, -1)
-    return linear(operator.output, mixed)
+    gamma = kernel(query, key) * weights
+    mixed = gamma / gamma.sum(-1, keepdims=True) @ value
+    return linear(operator.output, mixed.swapaxes(0, 1).reshape(len(u), -1))
+
+
+def attention(operator, v, causal=True, shift=None):
+    """That of a normalised input [tokens, features] to itself; `shift` is added to queries,
+    keys and values, end to end."""
+    weights, shifts = np.tri(len(v)) if causal else 1.0, (0.0, 0.0, 0.0)
+    shifts = shifts if shift is None else np.split(shift, 3, axis=-1)
+    return attended(operator, v, v, v, weights, softmax_kernel, shifts)
 
 
 def gelu(x):

@@ -1,5 +1,6 @@
-"""Each architecture of configs/schemes/ against its published block, written out in NumPy:
-the model of the configuration, narrower, in float64, over its whole depth."""
+"""Each architecture of configs/schemes/ against its published block, written out in NumPy: the
+model of the configuration, narrower, in float64, over its whole depth. And the formulas of Tai,
+Liu, Li and Chan (arXiv 2510.03989) as they print them, those that no other test has."""
 
 from types import SimpleNamespace
 
@@ -8,8 +9,8 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
-from equation.problems import block_at, made
-from helpers import ROOT, built, drawn, fast_first, largest
+from equation.problems import apply, attended, block_at, made, project, softmax_kernel
+from helpers import ROOT, built, drawn, fast_first, filled, largest
 from published.architectures import PUBLISHED
 from published.numpy_blocks import attention, layer_norm, linear
 from solvers.linear_problem import final, initial_state, layered_equation, matrices
@@ -20,24 +21,20 @@ from ide_transformer.equation import with_source
 
 
 SCHEMES = ROOT / "configs/schemes"
-TOKENS, WIDTH, LAYERS = 5, 16, 3
-NARROW = [f"model.width={WIDTH}", "model.heads=2"]
+PLACES, WIDE, LAYERS = 5, 16, 3
+NARROW = [f"model.width={WIDE}", "model.heads=2"]
 COEFFICIENTS = np.random.default_rng(1).uniform(0.3, 0.9, size=(3, LAYERS, 2))
 SIZES = LAYERS, 2, 4
 
 
 def random_weights(shapes):
-    """Normal numbers in the place of shapes, around one in gains: errors would not show where
-    those are ones, and biases and coefficients zeros."""
-    random = np.random.default_rng(0)
+    """Normal numbers, around one in gains: errors would not show where those are ones."""
 
-    def drawn(path, x):
-        if not isinstance(x, jax.ShapeDtypeStruct):
-            return x
-        around = float("gain" in jax.tree_util.keystr(path))
-        return jax.device_put(around + 0.1 * random.standard_normal(x.shape))
+    def moved(path, x):
+        gain = "gain" in jax.tree_util.keystr(path) and eqx.is_inexact_array(x)
+        return jax.device_put(1 + np.asarray(x)) if gain else x
 
-    return jax.tree_util.tree_map_with_path(drawn, shapes)
+    return jax.tree_util.tree_map_with_path(moved, filled(shapes, 0.1, seed=0))
 
 
 def scheme(kind, *options):
@@ -83,7 +80,7 @@ def build(name):
         sizes = {"image_shape": (8, 8, 1), "classes": 10}
         inputs = random.standard_normal((8, 8, 1))
     else:
-        sizes, inputs = {"vocabulary": 20}, random.integers(0, 20, TOKENS)
+        sizes, inputs = {"vocabulary": 20}, random.integers(0, 20, PLACES)
     options = config, sizes, jax.random.key(3)
     model = random_weights(eqx.filter_eval_shape(training.build_model_of_size, *options))
     if isinstance(model.solver, solvers.SteadyState):
@@ -124,16 +121,174 @@ def test_the_published_cell_of_the_deep_equilibrium_transformer():
     key = jax.random.key(0)
 
     def operators():
-        attend = ide.SourcedAttention(ide.Attention(WIDTH, 4, key=key), key=key, std=0.2)
-        return attend, ide.FeedForward(WIDTH, key=key, activation=ide.relu)
+        attend = ide.SourcedAttention(ide.Attention(WIDE, 4, key=key), key=key, std=0.2)
+        return attend, ide.FeedForward(WIDE, key=key, activation=ide.relu)
 
     a, f = built(operators, std=0.2)
-    u0, z = drawn((TOKENS, WIDTH), seed=1), drawn((TOKENS, WIDTH), seed=2)
+    u0, z = drawn((PLACES, WIDE), seed=1), drawn((PLACES, WIDE), seed=2)
     control = ide.Sourced(ide.Tied((a, f), 1), u0)
-    equation = ide.Equation(control, ide.Sphere(eps=1e-5), ide.TokenDomain.uniform(TOKENS))
+    equation = ide.Equation(control, ide.Sphere(eps=1e-5), ide.TokenDomain.uniform(PLACES))
     u1 = solve(equation, z, solver=ide.LieTrotter(ide.Projected(diffrax.Euler()))).u1
     shift = np.asarray(u0) @ np.asarray(a.source_map.weight)
     z = np.asarray(z)
     h = layer_norm(z + attention(a.attention, z, causal=False, shift=shift))
     expected = layer_norm(h + linear(f.outer, np.maximum(linear(f.inner, h), 0)))
     assert largest(u1, expected) < 1e-12
+
+
+TOKENS, WIDTH, HEADS = 5, 6, 3
+WEIGHTS = np.array([0.5, 1.0, 2.0, 0.3, 0.7])
+MEAN, DEVIATION = 0.5, 2.0
+KEY = jax.random.key(0)
+S1 = ide.Sphere(gain=DEVIATION, bias=MEAN)
+
+
+def state(seed=0, tokens=TOKENS, width=WIDTH):
+    return np.random.default_rng(seed).normal(size=(tokens, width))
+
+
+def make_attention(seed=0, **options):
+    return built(lambda: ide.Attention(WIDTH, HEADS, key=KEY, **options), seed=seed)
+
+
+def attention_integral(operator, u, weights=1.0, seen=1.0):
+    """`∫_Ωh ⟨γ(x,·,h), V(·,y,h)⟩_Ωx dh`, V with the output map in it."""
+    return attended(operator, u, u, u, weights * seen, softmax_kernel)
+
+
+def feature_integral(operator, u):
+    """`⟨W(·,y), u(x,·)⟩_Ωy + b(y)`, one y after the other."""
+    weight, bias = np.asarray(operator.map.weight), np.asarray(operator.map.bias)
+    terms = [(u * weight[:, y]).sum(-1) + bias[y] for y in range(WIDTH)]
+    return np.stack(terms, axis=-1)
+
+
+def onto_s1(v):
+    """Theorem 3.1."""
+    alpha = v.mean(-1, keepdims=True)
+    beta = ((v - alpha) ** 2).mean(-1, keepdims=True)
+    return (v - alpha) / np.sqrt(beta) * DEVIATION + MEAN
+
+
+CAUSAL = np.array([0.3, 2.0, 0.0, 5.0, 1.1])
+GRID = np.array([[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]], float)
+APART = np.linalg.norm(GRID[:, None] - GRID[None, :], axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("options", "points", "weights", "seen"),
+    [
+        # Over what is not later, at points in any order.
+        ({"causal": True}, CAUSAL, WEIGHTS, CAUSAL[None, :] <= CAUSAL[:, None]),
+        # Patches, points of the plane in any order, all of them or those that are near.
+        ({}, GRID, 1.0, 1.0),
+        ({"window": 1.5}, GRID, 1.0, APART < 1.5),
+    ],
+)
+def test_attention_is_an_integral(options, points, weights, seen):
+    operator, u = make_attention(**options), state(tokens=len(points))
+    expected = attention_integral(operator, u, weights, seen)
+    order = np.random.default_rng(1).permutation(len(u))
+    points = points.reshape(len(u), -1)[order]
+    mass = None if np.isscalar(weights) else weights[order]
+    domain = ide.TokenDomain(*jax.device_put((points, mass)))
+    assert largest(apply(operator, u[order], domain), expected[order]) < 1e-12
+
+
+def layers_of(number, depth=2):
+    """An attention and integrals over features, others in each layer; all layers stacked."""
+    layers = [
+        (
+            make_attention(n),
+            *(
+                built(lambda: ide.FeatureIntegral(WIDTH, key=KEY), seed=10 * n + j)
+                for j in range(number)
+            ),
+        )
+        for n in range(depth)
+    ]
+    stacked = jax.tree.map(lambda *x: jax.device_put(np.stack(x)), *layers)
+    return layers, ide.PiecewiseConstant(stacked)
+
+
+def test_the_rate_is_the_sum_of_the_terms_and_of_what_keeps_the_constraint():
+    """`∂I_S1` takes away what is normal to S1: the mean, and the part along `u - σ1`."""
+    layers, control = layers_of(2)
+    u, domain = onto_s1(state()), ide.TokenDomain.uniform(TOKENS)
+    block = layers[1]
+    total = attention_integral(block[0], u) + sum(feature_integral(x, u) for x in block[1:])
+    normal = u - MEAN
+    along = (total * normal).sum(-1, keepdims=True) / (normal**2).sum(-1, keepdims=True)
+    tangential = total - total.mean(-1, keepdims=True) - along * normal
+    for constraint, expected in ((ide.Free(), total), (S1, tangential)):
+        equation = ide.Equation(control, constraint, domain)
+        rate = eqx.filter_jit(equation.vector_field)(1.3, u)
+        assert largest(rate, expected) < 1e-12
+
+
+def test_projections_as_printed():
+    """None of the points of the set around the projection is nearer; with a gain γ for each
+    feature that is so in `mean_y (v/γ)²`, not in the Euclidean distance."""
+    v, moves = state(), 1e-3 * np.random.default_rng(1).normal(size=(500, TOKENS, WIDTH))
+    for constraint, printed in ((S1, onto_s1), (ide.Nonnegative(), lambda v: np.maximum(v, 0))):
+        found = np.asarray(project(constraint, v))
+        assert largest(found, printed(v)) < 1e-12
+        distances = np.linalg.norm(printed(found + moves) - v, axis=-1)
+        assert (distances > np.linalg.norm(found - v, axis=-1) - 1e-14).all()
+    gain = np.linspace(0.5, 3.0, WIDTH)
+    sphere = ide.Sphere(jax.device_put(gain), jax.device_put(np.full(WIDTH, 0.3)))
+    nearest = np.asarray(project(sphere, v))
+    others = np.asarray(project(sphere, nearest + 100 * moves))
+    for metric, is_nearest in ((gain, True), (1.0, False)):
+        gaps = np.linalg.norm((others - v) / metric, axis=-1)
+        assert (gaps > np.linalg.norm((nearest - v) / metric, axis=-1)).all() == is_nearest
+
+
+def test_no_state_is_on_both_sets():
+    """The least entry of a state of mean 0 and variance 1 is at most `-1/sqrt(n-1)`."""
+    least = 1 / np.sqrt(WIDTH - 1)
+    tokens = np.concatenate([np.eye(1, WIDTH), state(tokens=200)])
+    residual = ide.Nonnegative().residual(project(ide.Sphere(), tokens))
+    assert abs(residual[0] - least) < 1e-12 and residual.min() > least - 1e-12
+
+
+def one_step(solver, equation, u, h):
+    """A step of length h in the second layer."""
+    terms = equation.terms_of(1)
+    return eqx.filter_jit(lambda u: ide.single_step(solver, terms, 1.0, 1.0 + h, u))(u)
+
+
+@pytest.mark.parametrize("scheme", [ide.PaperSplitting, ide.ConsistentPaperSplitting])
+def test_the_sub_steps_of_the_paper(scheme):
+    """M = 4 + J, with a step that is not one: those of the feed-forward are projected on S2,
+    the last of them is not; in the consistent variant they are twice as long and none is."""
+    layers, control = layers_of(3)
+    (operator, *integrals), u0, h = layers[1], onto_s1(state()), 0.3
+    printed = scheme is ide.PaperSplitting
+    attended = onto_s1(u0 + h * attention_integral(operator, u0))
+    u = attended
+    for j, integral in enumerate(integrals, 1):
+        u = u + (h if printed else 2 * h) * feature_integral(integral, u)
+        u = np.maximum(u, 0) if printed and j < 3 else u
+    expected = onto_s1((attended + u) / 2)
+    equation = ide.Equation(control, S1, ide.TokenDomain.uniform(TOKENS))
+    assert largest(one_step(scheme(), equation, u0, h), expected) < 1e-12
+
+
+def test_sequential_and_parallel_splitting():
+    """With Heun in the sub-steps, where parallel splitting is no longer unsplit Euler."""
+    layers, control = layers_of(2)
+    sequential, u0, h = state(), state(), 0.3
+    rates = [lambda u: attention_integral(layers[1][0], u)]
+    rates += [lambda u, x=x: feature_integral(x, u) for x in layers[1][1:]]
+
+    def heun(rate, u, h):
+        first = h * rate(u)
+        return u + (first + h * rate(u + first)) / 2
+
+    for rate in rates:
+        sequential = heun(rate, sequential, h)
+    parallel = np.mean([heun(rate, u0, 3 * h) for rate in rates], axis=0)
+    equation = ide.Equation(control, ide.Free(), ide.TokenDomain.uniform(TOKENS))
+    for scheme, expected in ((ide.LieTrotter, sequential), (ide.ParallelSplitting, parallel)):
+        assert largest(one_step(scheme(diffrax.Heun()), equation, u0, h), expected) < 1e-12

@@ -9,24 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import classes_of, drawn, fast_first
+from typed.public_face import MyHeun
 
 import ide_transformer as ide
 from ide_transformer import solvers
 from ide_transformer.equation import parts
 from ide_transformer.studies.convergence import block_limit, momentum_limit
 from ide_transformer.testing import check_scheme
-
-
-class Heun(solvers.AbstractOneStep):
-    """A scheme of a user's own."""
-
-    def order(self, terms):
-        return 2
-
-    def advance(self, field, u):
-        first = field(0, u)
-        second = field(1, u + first)
-        return u + 0.5 * (first + second)
 
 
 def filled(solver):
@@ -45,7 +34,7 @@ EXACT = ide.Damping(np.linspace(0.2, 1.1, 4)), DELTA
 REST = DELTA, ide.Damping(4.0)
 # Some of each class, and those that converge to another equation or need operators of a kind.
 CASES = {
-    "own": Heun(),
+    "own": MyHeun(),
     "leapfrog": ide.Leapfrog(),
     "adams_bashforth": ide.AdamsBashforth(3),
     "reversible": ide.AlgebraicallyReversible(ide.Strang()),
@@ -128,10 +117,10 @@ def test_every_class_of_the_package_is_here():
         assert any(parts(solvers.unrolled(x), kind) for x in CASES.values()), name
 
 
-class Wrong(Heun):
+class Wrong(MyHeun):
     """Wrong in one way."""
 
-    way: str = eqx.field(static=True)
+    way: str = eqx.field(static=True, default="")
 
     def advance(self, field, u):
         right = super().advance(field, u)
@@ -170,7 +159,7 @@ RULES = ["constraint", *WAYS, "interpolation", "modes"]
 
 @pytest.mark.parametrize("rule", fast_first(3, RULES))
 def test_an_error_is_found(rule):
-    solver = WrongWay() if rule == "modes" else Wrong(rule)
+    solver = WrongWay() if rule == "modes" else Wrong(way=rule)
     others = {*QUICK, *SLOW} - {rule}
     with pytest.raises(AssertionError, match=rf", {rule}: it does not hold"):
         check_scheme(solver, without=tuple(others))

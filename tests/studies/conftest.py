@@ -6,7 +6,7 @@ import json
 import jax
 import pytest
 import yaml
-from training.tiny_runs import base, configured
+from training import stub
 
 from ide_transformer import training
 from ide_transformer.studies.schemes import budget, load_comparison, trials
@@ -21,7 +21,9 @@ def tiny_run(tmp_path_factory):
     changes += [f"training.{x}=3" for x in ("evaluate_every", "checkpoint_every")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.run, "plot_run", lambda *_: None)
-        return training.train(configured(there, changes), runs=there).path
+        return training.train(
+            stub.config(*changes, **stub.tree_of_text(there)), runs=there
+        ).path
 
 
 class Runs:
@@ -72,7 +74,7 @@ def runs(monkeypatch):
 @pytest.fixture
 def compare(runs, tmp_path):
     """Makes a comparison that was changed in some keys, `a/b/c` to their values."""
-    tree = base(tmp_path)
+    tree = stub.tree_of_text(tmp_path)
     tree["model"] |= {"depth": 1, "operators": ["damping"]}
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(tree))
 

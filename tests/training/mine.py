@@ -2,15 +2,15 @@
 
 from typing import ClassVar
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+from typed.public_face import MyHeun as MyHeun
 
 import ide_transformer as ide
-from ide_transformer import models, solvers, tasks
+from ide_transformer import models, tasks
 
 
 class Pull(ide.AbstractOperator):
@@ -44,23 +44,6 @@ class Twice(ide.AbstractOperator):
         return 2 * self.operator(u, domain)
 
 
-class MyHeun(solvers.AbstractScheme):
-    """Heun's method; with another weight of the second stage, Ralston's."""
-
-    second: float = eqx.field(static=True, default=1.0)
-
-    def order(self, terms):
-        return 2
-
-    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
-        h = terms.contr(t0, t1)
-        first = terms.vf_prod(t0, y0, args, h)
-        t = t0 + self.second * (t1 - t0)
-        second = terms.vf_prod(t, y0 + self.second * first, args, h)
-        y1 = y0 + first + (second - first) * (0.5 / self.second)
-        return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
-
-
 class Unsized(tasks.AbstractTask):
     """Halve a sequence of its own length; one batch serves for all parts and samples."""
 
@@ -86,35 +69,12 @@ class Ahead(ide.AbstractOperator):
         return rate * (jnp.roll(u, -1, axis=-2) - u)
 
 
-class Letters(ide.AbstractInputs):
+class Letters(ide.TextInputs):
     """Tokens as rows of a table, without positions."""
-
-    embedding: Array
-    context: int = eqx.field(static=True)
 
     @classmethod
     def build(cls, vocabulary: int, context: int, features: int, *, key):
         return cls(0.1 * jax.random.normal(key, (vocabulary, features)), context)
-
-    @property
-    def vocabulary(self):
-        return self.embedding.shape[0]
-
-    @property
-    def features(self):
-        return self.embedding.shape[1]
-
-    @property
-    def domain(self):
-        return ide.TokenDomain.uniform(self.context)
-
-    def embed(self, inputs, *, key=None):
-        tokens = inputs.tokens if isinstance(inputs, ide.Text) else inputs
-        u = self.embedding[jnp.asarray(tokens)]
-        return ide.Embedded(u, ide.TokenDomain.uniform(u.shape[-2]))
-
-    def of_text(self, text):
-        return text.tokens
 
 
 class Doubled(ide.TokenLogits):

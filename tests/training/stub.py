@@ -70,6 +70,23 @@ def tree(**sections):
     return base
 
 
+TEXT = "the sea is wide and the night is long and the wind is cold. " * 40
+
+
+def tree_of_text(there):
+    """The sections of a run of 20 steps on a text, which is written."""
+    (there / "text.txt").write_text(TEXT)
+    return tree(
+        data={"name": "text", "path": str(there / "text.txt")},
+        model={"width": 16, "context": 8},
+        optimizer={"warmup": 2},
+        training={
+            **{"steps": 20, "batch_size": 8, "evaluate_samples": 8},
+            **{"checkpoint_every": 10, "evaluate_every": 10},
+        },
+    )
+
+
 def config(*overrides, **sections):
     merged = tree(**sections)
     reading.apply_overrides(merged, overrides)

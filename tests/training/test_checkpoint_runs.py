@@ -1,7 +1,14 @@
-"""Checkpoints in runs and scripts: tokenizers, conversion, evaluation, training on."""
+"""Checkpoints in runs and scripts: tokenizers, conversion, evaluation, training on; and the
+whole way from a text to a model that is used."""
 
+import functools as ft
+import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import diffrax
@@ -11,7 +18,7 @@ import numpy as np
 import pytest
 import tokenizers as tk
 import yaml
-from helpers import GOLDEN, ROOT, fast_first, largest
+from helpers import GOLDEN, ROOT, SCRIPTS, largest
 from running import run_here
 from safetensors.numpy import load_file
 from training import stub
@@ -131,40 +138,84 @@ def test_a_run_of_ones_own_is_written_with_its_tokenizer_and_a_card(there, end, 
     assert "| steps | 2 of 4 |" in Path("earlier/README.md").read_text()
 
 
-# `tests/test_whole_way.py` does the same with a text.
-FOR_OTHERS = {
-    "digits_vit": ("AutoModelForImageClassification", "model.class_token=true"),
-    "llama": ("AutoModelForCausalLM", "model.width=64"),
-}
-
-
 @pytest.mark.heavy
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", fast_first(0, FOR_OTHERS, heavy=1))
-def test_transformers_reads_a_run(name, tmp_path):
+def test_transformers_reads_a_run_of_images(tmp_path):
     transformers, torch = map(pytest.importorskip, ("transformers", "torch"))
-    kind, override = FOR_OTHERS[name]
-    few = ["training.steps=10", "optimizer.warmup=2", "training.sample=0", "model.depth=2"]
-    few += ["training.evaluate_samples=8", "training.batch_size=4", "data.validation=0.002"]
-    config = training.load_config(ROOT / f"configs/{name}.yaml", [*few, override])
+    few = ["training.steps=10", "optimizer.warmup=2", "model.depth=2", "model.class_token=true"]
+    few += ["training.evaluate_samples=8", "training.batch_size=4"]
+    config = training.load_config(ROOT / "configs/digits_vit.yaml", few)
     run = training.train(config, runs=tmp_path)
     training.export_run(run.path, tmp_path / "out")
     ours = ide.load_pretrained(tmp_path / "out", dtype="float32")
-    reader = getattr(transformers, kind)
+    reader = transformers.AutoModelForImageClassification
     theirs = reader.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
     inputs = next(iter(training.build_task(config).held_out(4))).inputs
-    if name == "digits_vit":
-        pixels = torch.tensor(np.moveaxis(inputs, -1, 1).copy())
-        found = theirs(pixel_values=pixels).logits
-    else:
-        found = theirs(torch.tensor(inputs).long()).logits
-        text = TEXT[:200] + "  \nTo be,\n\n  or not"
-        tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-        tokens = tokenizer(text)["input_ids"]
-        assert tokens == run.load_tokenizer().encode(text).tolist()
-        assert tokenizer.decode(tokens) == text
-    logits, trained = found.detach().numpy(), ide.load_run(run.path)[0]
+    pixels = torch.tensor(np.moveaxis(inputs, -1, 1).copy())
+    logits = theirs(pixel_values=pixels).logits.detach().numpy()
+    trained = ide.load_run(run.path)[0]
     assert 0.1 < np.abs(logits).max() < 10
-    assert largest(logits, eqx.filter_jit(ours)(inputs)) < 1e-5
-    assert largest(logits, eqx.filter_jit(trained)(inputs)) < 1e-5
+    for model in (ours, trained):
+        assert largest(logits, eqx.filter_jit(model)(inputs)) < 1e-5
+
+
+WORDS = "the sea ship wind old king rides over a grey hill and never returns to me"
+CONFIG = {
+    "name": "mine",
+    "data": {"name": "text", "path": "text.txt", "tokenizer": "bpe", "vocabulary": 320},
+    "model": {"width": 16, "heads": 2, "depth": 2, "context": 64},
+    "optimizer": {"schedule": "constant", "warmup": 5},
+    "training": {
+        **{"steps": 200, "batch_size": 8, "checkpoint_every": 20, "keep": 3, "sample": 20},
+        **{"evaluate_every": 100, "evaluate_samples": 64},
+    },
+}
+
+
+@pytest.mark.long
+@pytest.mark.heavy
+def test_a_text_becomes_a_model_that_is_used(tmp_path, capsys, monkeypatch):
+    """A rate is found; a run is killed, goes on, is exported, and writes texts."""
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    lines = np.random.default_rng(0).choice(WORDS.split(), (5000, 8))
+    text = "\n".join(" ".join(line) for line in lines)
+    Path("text.txt").write_text(text)
+    Path("mine.yaml").write_text(yaml.safe_dump(CONFIG))
+
+    train = ft.partial(run_here, capsys, "train.py")
+    train("mine.yaml", "--find-learning-rate")
+    (found,) = Path().glob("learning-rates/mine/*.json")
+    rate = f"optimizer.learning_rate={json.loads(found.read_text())['suggestion']}"
+    process = subprocess.Popen(
+        [sys.executable, SCRIPTS / "train.py", "mine.yaml", rate],
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"JAX_ENABLE_X64": "1"},
+    )
+    run = Path("runs/mine")
+    while not [*run.glob("checkpoints/[1-9]*")] and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() < 0, "it ended before it could be killed"
+    assert not (run / "summary.json").exists()
+    train("mine", "--resume")
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["steps"] == 200 and summary["validation_bits_per_byte"] < 2
+    run_here(capsys, "convert.py", run, "exported")
+
+    loaded = ide.load_model(run)
+    model, tokenizer = loaded.model, loaded.tokenizer
+    spaced = text[:150] + "  \nold sea,\n\n  or not"
+    tokens = np.asarray(tokenizer.encode(spaced))[:64]
+    read = transformers.AutoTokenizer.from_pretrained("exported")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained("exported").eval()
+    assert read(spaced)["input_ids"][:64] == tokens.tolist()
+    assert read.decode(read(spaced)["input_ids"]) == spaced
+    with torch.no_grad():
+        expected = theirs(torch.tensor([tokens.tolist()])).logits[0].numpy()
+    np.testing.assert_allclose(ide.compiled(model)(tokens), expected, atol=1e-5)
+    prompts = [text[:5], text[:100]]
+    texts = [ide.generate(model, x, 10, temperature=0.0, tokenizer=tokenizer) for x in prompts]
+    assert all(map(str.startswith, texts, prompts))

@@ -1,7 +1,11 @@
-"""Training on layouts of devices gives the losses of one device; plans on paper."""
+"""Training on layouts of devices gives the losses of one device; plans on paper. Texts larger
+than what a process may hold: the memory that they take, and runs on them that are killed."""
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import yaml
+from helpers import SCRIPTS
 from jax.sharding import AbstractMesh, PartitionSpec
-from running import run_apart
+from running import logged, run_apart
+from tasks.large_corpus import documents, write_corpus
 from training import stub
 
 import ide_transformer as ide
 from ide_transformer import InputError, tasks, training
+from ide_transformer.tasks import shakespeare
 from ide_transformer.training import parallel, plan_of, run
 from ide_transformer.training.optimizer import path_of
 from ide_transformer.training.planning import sent_bytes
@@ -121,28 +129,7 @@ def test_the_points_that_samples_share_lie_whole_on_every_device():
     assert shapes.targets.domain.weights.sharding.spec == divided
 
 
-PROGRAM = """HloModule jit_step
-
-%stays (x: f32[8]) -> f32[8] {
-  ROOT %x = f32[8]{0} parameter(0)
-}
-
-%hops (x: f32[8]) -> f32[8] {
-  ROOT %p = f32[8]{0} collective-permute(%x), source_target_pairs={{0,1},{1,0}}
-}
-
-%body (t: (s32[], f32[8])) -> (s32[], f32[8]) {
-  %g = bf16[4,8]{1,0} all-gather(%y), replica_groups=[2,4]<=[8], dimensions={0}
-  %c = f32[8]{0} conditional(%i, %x, %x), branch_computations={%stays, %hops}
-}
-
-ENTRY %main (x: f32[8]) -> f32[8] {
-  %w = (s32[], f32[8]{0}) while(%t), body=%body, backend_config={"known_trip_count":{"n":"6"}}
-  %s = f32[2]{0} reduce-scatter(%x), replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
-  %a = f32[8]{0} all-to-all(%x), replica_groups=mesh['a'=2,'b'=4], device_ids=([8]) {'b'}
-  ROOT %r = f32[8]{0} all-reduce(%x), replica_groups={{0,1},{2,3}}, to_apply=%add
-}
-"""
+PROGRAM = Path(__file__).with_name("program.hlo").read_text()
 
 
 def test_what_is_sent_counts_loops_and_branches():
@@ -163,3 +150,48 @@ def test_what_is_sent_counts_loops_and_branches():
     assert sent_bytes(parts.replace("={}", "=[2,4]"))["all-to-all"] == (8 * 4) * 3 / 4
     with pytest.raises(InputError, match=r"devices=.*6.* multiples of 4"):
         plan_of(stub.config(), [6])
+
+
+# The peak of a process counts that of its parent before it, so a small one starts it.
+MEASURED = """
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[1:], stdout=sys.stderr)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.heavy
+def test_memory_does_not_grow_with_the_text_and_a_killed_run_sees_the_same(tmp_path):
+    """The first run on each text makes the tokens. Another finds those of the large one, is
+    killed and goes on."""
+
+    def script(size, runs, *options):
+        config = tmp_path / f"{size}.yaml"
+        return [sys.executable, SCRIPTS / "train.py", config, "--runs", runs, *options]
+
+    def peak(*given):
+        command = [sys.executable, "-c", MEASURED, *script(*given)]
+        return int(subprocess.check_output(command, text=True)) / 1024
+
+    peaks, first, second = {}, tmp_path / "first", tmp_path / "second"
+    for size in (2, 32):
+        path = write_corpus(tmp_path, f"{size}", documents(shakespeare(), size * 2**20))
+        tree = stub.tree(
+            data={"name": "dataset", "path": str(path), "validation": 0.0001},
+            model={"operators": ["feed_forward"], "width": 16, "context": 64},
+            training={"steps": 60, "checkpoint_every": 10, "evaluate_every": 60},
+        )
+        (tmp_path / f"{size}.yaml").write_text(yaml.safe_dump(tree))
+        peaks[size] = peak(size, first / f"{size}")
+    log = second / "small/metrics.jsonl"
+    with subprocess.Popen(script(32, second)) as process:
+        while not (log.exists() and log.read_text().count("\n") > 22):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    resumed = peak(32, second, "--resume")
+    assert logged(second / "small") == logged(first / "32/small")
+    # The maps of a text and of its tokens, a byte each, count as memory where they were read.
+    assert max(peaks[32], resumed) < peaks[2] + 2 * 32 + 32, (peaks, resumed)

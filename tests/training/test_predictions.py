@@ -4,7 +4,7 @@ import functools as ft
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import equinox as eqx
 import jax
@@ -129,40 +129,21 @@ def test_parts_are_whole_chapters_and_texts_come_back(config, tmp_path, monkeypa
     assert found.end == task.end and found.fingerprint() != task.fingerprint()
 
 
-class Bible:
-    """A text of SWORD, of which `verses` has those that are there."""
-
-    def __init__(self, verses):
-        self.verses = verses
-
-    def get_structure(self):
-        book = SimpleNamespace(name="Ruth", chapter_lengths=[2, 1])
-        return SimpleNamespace(get_books=lambda: {"ot": [book]})
-
-    def get(self, *, books, chapters, verses):
-        return self.verses.get((*books, *chapters, *verses), "")
-
-
 def test_verses_of_both_texts_are_read_once(tmp_path, monkeypatch):
     texts = {
-        "engKJV2006eb": {("Ruth", 1, 1): "Now it\n came", ("Ruth", 1, 2): "And the name"},
-        "spaRV1909eb": {("Ruth", 1, 1): "Y aconteció", ("Ruth", 2, 1): "Y tenía Noemi"},
+        "engKJV2006eb": {(1, 1): "Now it\n came", (1, 2): "And the name"},
+        "spaRV1909eb": {(1, 1): "Y aconteció", (2, 1): "Y tenía Noemi"},
     }
-    opened = []
-
-    class Modules:
-        def __init__(self, path):
-            opened.append(path)
-
-        def parse_modules(self):
-            pass
-
-        def get_bible_from_module(self, name):
-            return Bible(texts[name])
-
-    for name, module in (("pysword", {}), ("pysword.modules", {"SwordModules": Modules})):
-        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**module))
-    monkeypatch.setattr(verses, "require", lambda *_: None)
+    sword, structure = Mock(), Mock()
+    structure.get_books.return_value = {"ot": [Mock(chapter_lengths=[2, 1])]}
+    structure.get_books.return_value["ot"][0].name = "Ruth"
+    sword.SwordModules.return_value.get_bible_from_module = lambda name: Mock(
+        get_structure=lambda: structure,
+        get=lambda books, chapters, verses: texts[name].get((*chapters, *verses), ""),
+    )
+    monkeypatch.setitem(sys.modules, "pysword", Mock())
+    monkeypatch.setitem(sys.modules, "pysword.modules", sword)
+    monkeypatch.setattr(verses, "require", Mock())
     monkeypatch.setenv("IDE_TRANSFORMER_CACHE", str(tmp_path / "cache"))
     with pytest.raises(ide.InputError, match=r"engKJV2006eb\.conf is missing\. Run apt-get"):
         verses.cached_verses(tmp_path)
@@ -173,11 +154,11 @@ def test_verses_of_both_texts_are_read_once(tmp_path, monkeypatch):
     (tmp_path / "modules/1/nt.bzz").write_bytes(b"first")
     found = [("Ruth 1", "Now it came", "Y aconteció")]
     assert verses.cached_verses(tmp_path) == verses.cached_verses(tmp_path) == found
-    assert opened == [str(tmp_path)]
+    sword.SwordModules.assert_called_once_with(str(tmp_path))
     # Other texts are read; a damaged cache is not.
     (tmp_path / "modules/1/nt.bzz").write_bytes(b"second")
-    texts["spaRV1909eb"]["Ruth", 1, 2] = "Y el nombre"
-    assert len(verses.cached_verses(tmp_path)) == 2 and len(opened) == 2
+    texts["spaRV1909eb"][1, 2] = "Y el nombre"
+    assert len(verses.cached_verses(tmp_path)) == sword.SwordModules.call_count == 2
     for file in (tmp_path / "cache").iterdir():
         file.write_bytes(file.read_bytes().replace(b"Ruth", b"Rut."))
     with pytest.raises(ide.InputError, match=r"is damaged\. Delete it"):

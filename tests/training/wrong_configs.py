@@ -145,63 +145,8 @@ WRONG_TEXTS = {
     "model: {pretrained: x}\nsolver: {steps_per_interval: 2}": "solver.kind is missing",
 }
 
-# Overrides of a tiny run, and what is said of them; … stands for any text.
-REFUSED = """
-model.width=64.0 | model.width=64.0: Input should be a valid integer; write 64
-model.dept=3 | unknown key model.dept. Did you mean depth? Known here: options, kind, pretrained
-solver.kind=rk4; solver={kind: heun} | solver would replace
-model.width.x=1 | model.width is a value, not a section
-version=2 | version=2: this release … reads version 1; train it again
-solver.kind=strng | solver.kind=strng: unknown. Did you mean strang? … lie_trotter
-solver.kind=heun; solver.sub_solver=euler | solver.sub_solver: heun has no scheme inside it
-solver.kind=strang(heun | 'strang(heun' is not a scheme; write … strang(heun)
-solver.kind=strang(heun); solver.sub_solver=rk4 | both give the scheme inside; set one of them
-solver.kind=diffrax:ItoMilstein | ItoMilstein is not for configurations
-solver={rtol: 1e-3, atol: 1e-3, steps_per_interval: 2} | solver.steps_per_interval is for equal
-solver={kind: tsit5, rtol: 1e-17, atol: 1e-17} | solver.rtol=1e-17 … below rounding
-model.width=5 | model.operators.0: Attention: heads=2 do not divide
-model.pretrained=x; model.width=128; model.heads=4; control=tied | drop … model.depth
-model.kind=image_classifier | data.name=stub is … TokenLogits; write model.kind=language_model
-model.basis=cosine; model.modes=3; model.hidden=5 | model.hidden=5 times model.modes=3
-data.name=text | data: text needs path; give data.path
-data={name: text, options: {validation: 2.0}} | write data.validation
-data={name: text, path: TEXT}; model.operators=[training.mine:Ahead]
-    | data.name=text: operator 0, Ahead, sees later tokens
-data={name: text, path: TEXT}; model={width: 16, context: 4000} | longer than the
-optimizer.momentum=0.95 | kind=adamw does not use optimizer.momentum; … kind=muon
-optimizer.kind=schedule_free | optimizer.schedule=cosine: … optimizer.schedule=constant
-optimizer.warmup=4 | optimizer.warmup=4 needs more than training.steps=4
-optimizer.groups={control.blocks.0.valeu: 2.0} | fits no weight. The closest paths are … .value
-training.costs.smoothness=0.1; control=tied | Smoothness: the weights of Tied are the same
-training.accumulate=3 | training.accumulate=3 does not divide training.batch_size=4
-training.refine={1: 1, 2: 2} | training.refine={1: 1, 2: 2}: the first step must be 0
-training.refine={0: 1, 3: 2, 2: 4} | steps [0, 3, 2] must increase
-training.refine={0: 2, 0.75: 1} | numbers of intervals [2, 1] must not decrease
-training.refine={0: 1, 2: 4} | ends with 4 intervals, but model.depth is 2
-training.refine={0: 2, 2: 3}; model.depth=3 | write 1 in the place of 2
-training.refine={0: 1, 2: 2}; training.meshes=[2] | training.meshes draws meshes of one model
-training.refine={0: 2, 2: 4}; model.depth=4; control={kind: fourier, options: {waves: 1}}
-    | training.refine={0: 2, 2: 4}: … each of waves, on num_intervals=2
-training.meshes=[{intervals: 2, after: 5}] | give one without after
-training.meshes=[{intervals: 2, solver: nesterov}] | meshes.0.solver=nesterov: it has weights
-training.meshes=[{width: 9}] | training.meshes.0={width: 9}: … a multiple of 4
-training.meshes=[2, {tokens: 900}] | training.meshes.1.tokens=900: … and no others
-training.meshes=[2, {horizon: 0.5}]; control=tied
-    | training.meshes.1={horizon: 0.5}: … multiple … 1, for example 1
-training.finer.consistency=0.1; solver={kind: tsit5, rtol: 1e-3, atol: 1e-3}
-    | training.finer: … adaptive steps
-model.operators=[nowhere:Pull] | model.operators.0=nowhere:Pull: … named 'nowhere'. Start the
-model.operators=[attention, training.mine:Pul]
-    | model.operators.1=training.mine:Pul: … mine.py defines no 'Pul'. Did you mean Pull?
-model.operators=[ide_transformer:AbstractOperator] | is abstract; … has to define __call__
-solver=training.mine:Pull | solver.kind=training.mine:Pull: Pull is not a subclass
-model.activation=math:pi | it is a float, not a function
-model.operators=[{kind: training.mine:Pull, options: {strengh: 1.0}}]
-    | model.operators.0.options.strengh: training.mine:Pull has no such option. Did you mean
-    strength? Known here: features, normalization, strength
-model.operators=[training.mine:Twice]
-    | model.operators.0: training.mine:Twice needs operator; give model.operators.0.options.op
-"""
+# Overrides of a tiny run | what is said of them, over several lines; … stands for any text.
+REFUSED = Path(__file__).with_name("refused.txt").read_text(encoding="utf-8")
 
 # Each of these took gigabytes, minutes, or the whole process.
 EXPLODING = {

@@ -50,14 +50,17 @@ class Ball(ide.AbstractConstraint):
 
 
 class MyHeun(ide.AbstractOneStep):
-    """Heun's method."""
+    """Heun's method; with another weight of the second stage, Ralston's."""
+
+    second: float = eqx.field(static=True, default=1.0)
 
     def order(self, terms: Any) -> int:
         return 2
 
     def advance(self, field: ide.StepField, u: Array) -> Array:
         first = field(0, u)
-        return u + 0.5 * (first + field(1, u + first))
+        second = field(self.second, u + self.second * first)
+        return u + first + (second - first) * (0.5 / self.second)
 
 
 class Counting(ide.AbstractTask):

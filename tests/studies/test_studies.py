@@ -1,7 +1,8 @@
-"""Studies of a model as a controlled system, on one whose layers multiply the state by
-`a_n = 1 - c_n`, so that all that they say can be written down."""
+"""Studies of a model as a controlled system, one whose layers multiply the state by
+`a_n = 1 - c_n`, so that all that they say can be written down; of schemes, orders and runs."""
 
 import dataclasses
+import html
 import json
 from pathlib import Path
 from unittest.mock import Mock
@@ -11,14 +12,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import yaml
 from helpers import built
+from matplotlib.figure import Figure
+from running import run_here
 
 import ide_transformer as ide
-from ide_transformer import dynamics
+from ide_transformer import dynamics, load_run
+from ide_transformer.figures import save_figure
 from ide_transformer.studies import controlled, steering
+from ide_transformer.studies.convergence import block_limit, find_scheme, measure_order, schemes
 from ide_transformer.studies.depth_problem import Problem
 from ide_transformer.studies.readings import GROUPS, Pairs
-from ide_transformer.training import LoadedModel
+from ide_transformer.training import LoadedModel, SchemeConfig, run_task
 
 
 RATES = np.array([0.1, 0.3, 0.2])
@@ -150,3 +156,120 @@ def test_steering_takes_the_least_energy(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(dynamics, "steer", missed)
     assert steering.study_steering("it", tmp_path, **given)["best layer"] == [0, 0, GROUPS - 1]
+
+
+def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
+    """The equation of the run is `u' = -c u`: a step multiplies by `1 - c h`, and of Heun's
+    method by `1 - c h + (c h)² / 2`."""
+    tree = {
+        **{"mode": "solve", "run": str(tiny_run), "samples": 4, "rounds": 2},
+        **{"reference": {"kind": "rk4", "steps_per_interval": 64}, "tolerance": 0.01},
+        "schemes": {
+            "euler": {"solver": "euler", "steps": [1]},
+            "heun": {"solver": "heun", "steps": [1]},
+            "adaptive": {"solver": "tsit5", "tolerances": [0.01]},
+        },
+    }
+    path, folder = tmp_path / "small.yaml", tmp_path / "compare/small"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    command = "compare.py", path, "--runs", tmp_path / "compare"
+    run_here(capsys, *command)
+    rows = json.loads((folder / "report.json").read_text())["rows"]
+    model, run = load_run(tiny_run)
+    u0 = np.asarray(model.inputs.embed(next(run_task(run).held_out(4)).inputs)[0])
+    c = np.asarray(model.control.blocks[0].rate, np.float64)  # [layers, features]
+    exact = u0 * np.prod(np.exp(-c), axis=0)
+    factors = 1 - c, 1 - c + c**2 / 2
+    for row, factor in zip(rows, factors, strict=False):
+        error = np.linalg.norm(u0 * np.prod(factor, axis=0) - exact) / np.linalg.norm(exact)
+        assert row["error"] == pytest.approx(error, rel=1e-3)
+    assert [row["field_evaluations"] for row in rows[:2]] == [4, 8]
+    assert all(row["mebibytes"] > 0 and row["milliseconds"] > 0 for row in rows)
+    assert (folder / "work_precision_field_evaluations.png").exists()
+    # A reference that is no better than what it judges is refused.
+    poor = {"reference": {"kind": "euler", "steps_per_interval": 2}, "tolerance": 1e-6}
+    path.write_text(yaml.safe_dump({**tree, **poor}))
+    assert "more than tolerance=1e-06" in run_here(capsys, *command, expected=2)
+
+
+LAYERS = "piecewise_constant"
+
+
+def test_a_scheme_of_your_own_is_measured_as_ours_are():
+    check(measure_order("training.mine:MyHeun", LAYERS, "sphere"))
+    assert find_scheme("residual(training.mine:MyHeun)")[1].limit is block_limit
+
+
+def check(row):
+    # The range of schemes of order five and more ends at rounding.
+    bound = 0.4 if row.expected_order >= 5 else 0.15
+    assert abs(row.observed_order - row.expected_order) < bound, row
+    if row.constraint != "free":
+        assert row.constraint_residual < 1e-12
+
+
+@pytest.mark.heavy
+@pytest.mark.thorough
+def test_the_splitting_of_the_paper_converges_only_in_its_consistent_variant():
+    printed = measure_order("paper_splitting", LAYERS, "sphere")
+    consistent = measure_order("consistent_paper_splitting", LAYERS, "sphere")
+    check(printed)
+    check(consistent)
+    assert printed.errors[-1] > 10 * consistent.errors[-1]
+
+
+@pytest.mark.heavy
+def test_the_table_of_orders(tmp_path, capsys):
+    """Strang with Euler: the sub-steps are what is wrong; with RK4, the splitting."""
+    table, figure = tmp_path / "orders.json", tmp_path / "orders.png"
+    expected = {"strang(euler)": 1, "strang(rk4)": 2, "rk4": 4}
+    options = [x for scheme in expected for x in ("--scheme", scheme)]
+    files = ["--constraint", "free", "--json", str(table), "--figure", str(figure)]
+    chosen = [*options, "--control", "chebyshev", *files]
+    run_here(capsys, "convergence.py", *chosen)
+    rows = {row["scheme"]: row for row in json.loads(table.read_text())}
+    assert {name: row["expected_order"] for name, row in rows.items()} == expected
+    for row in rows.values():
+        assert abs(row["observed_order"] - row["expected_order"]) < 0.15
+        assert (row["control"], row["constraint"]) == ("chebyshev", "free")
+    euler, rk4, plain = rows.values()
+    assert euler["sub_step_error"] > 20 * euler["splitting_error"]
+    assert rk4["splitting_error"] > 20 * rk4["sub_step_error"]
+    assert plain["splitting_error"] is None
+    assert figure.exists()
+
+
+def test_a_scheme_is_spelled_as_in_configurations():
+    assert find_scheme("strang") == ("strang(heun)", schemes()["strang(heun)"])
+    for name in schemes():
+        scheme = name.removesuffix(", exact damping")
+        assert str(SchemeConfig.model_validate(scheme)) == scheme
+
+
+def write_run(folder, *, solver, losses, **summary):
+    """A run as if it had been made."""
+    (folder / "plots").mkdir(parents=True)
+    config = {"version": 1, "name": folder.name, "solver": solver}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "fingerprints.json").write_text('{"run": "0", "sources": ["0.1 (abc)"]}')
+    lines = [{"step": n, "loss": x, "field_evaluations": 2} for n, x in enumerate(losses, 1)]
+    lines += [{"step": len(losses), "validation_loss": losses[-1]}]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    if summary:
+        (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+def test_a_page_shows_what_runs_logged_drew_and_wrote(tmp_path, capsys):
+    end = {"validation_loss": 1.25, "steps": 3, "nfe": 2, "parameters": 7, "seconds": 1.0}
+    smooth = write_run(tmp_path / "smooth", solver="nesterov", losses=[3.0, 2.0, 1.5], **end)
+    going = write_run(tmp_path / "going", solver="rk4", losses=[3.5, 2.5])
+    (smooth / "sample.txt").write_bytes(b"To <be\xff\n")
+    save_figure(Figure(), smooth / "plots/state_norm.png")
+    page = tmp_path / "report.html"
+    run_here(capsys, "report.py", smooth, going, "--output", page)
+    text = page.read_text(encoding="utf-8")
+    assert "Not finished: going." in text and html.escape("To <be\ufffd") in text
+    assert "<td>1.25</td>" in text and "<td>2.5</td>" in text and "nesterov" in text
+    assert text.count("data:image/png") == 1 and 'alt="smooth, state norm"' in text
+    assert text.count("data:image/svg+xml") == 1

@@ -1,0 +1,170 @@
+"""Splitting schemes, schemes that carry something from step to step, exponential ones, and
+learned connections; their published blocks are tested in tests/published/."""
+
+import functools as ft
+import itertools
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.special
+from helpers import largest
+from published.architectures import scaled_to_sum_1
+from solvers.linear_problem import (
+    TOKENS,
+    WIDTH,
+    final,
+    initial_state,
+    layered_equation,
+    matrices,
+    tied_equation,
+)
+
+import ide_transformer as ide
+from ide_transformer.solvers.connections import doubly_stochastic
+from ide_transformer.solvers.multistep import phi
+from ide_transformer.studies.convergence import march
+
+
+def test_strang_on_three_operators():
+    """The sub-steps go up to the last operator and back."""
+    up = [(0, 0.0, 0.5), (1, 0.0, 0.5), (2, 0.0, 1.0)]
+    assert ide.Strang().sub_steps(3) == [*up, (1, 0.5, 1.0), (0, 0.5, 1.0)]
+    assert ide.Strang().splitting_order == 2
+
+
+def test_compositions():
+    """Neighbouring sub-steps of one operator are one; the coefficients give the order."""
+    steps, outer = ide.Yoshida4().sub_steps(2), 1 / (2 - 2 ** (1 / 3))
+    assert [index for index, *_ in steps] == [0, 1, 0, 1, 0, 1, 0]
+    assert steps[2][1:] == pytest.approx((outer / 2, outer + (1 - 2 * outer) / 2))
+    suzuki, yoshida = (x.coefficients for x in (ide.Suzuki4(), ide.Yoshida4()))
+    assert len(suzuki) == 5 and min(suzuki) > min(yoshida)
+    # A triple jump of one of order p cancels h^(p+1).
+    outer = 1 / (2 - 2 ** (1 / 5))
+    jump = tuple(x * y for x in (outer, 1 - 2 * outer, outer) for y in yoshida)
+    # Solution A of Yoshida (1990), with 15 published digits.
+    outer = 0.784513610477560, 0.235573213359357, -1.17767998417887
+    solution = (*outer, 1 - 2 * sum(outer), *reversed(outer))
+    orders = {(0.5, 0.5): 2, (0.2, 0.8): 2, suzuki: 4, yoshida: 4, jump: 6, solution: 6}
+    for coefficients, order in orders.items():
+        assert ide.Composition(coefficients=coefficients).splitting_order == order
+    with pytest.raises(ide.InputError, match="order 3 to about 5 digits"):
+        ide.Composition(coefficients=(1.3512, -1.7024, 1.3512))
+
+
+def test_a_state_of_several_arrays():
+    """Störmer and Verlet's method for a pendulum, written out, from (q, p)."""
+    drift = diffrax.ODETerm(lambda t, y, args: (y[1], 0 * y[1]))
+    kick = diffrax.ODETerm(lambda t, y, args: (0 * y[0], -jnp.sin(y[0])))
+    terms, state = diffrax.MultiTerm(drift, kick), (jnp.asarray(1.0), jnp.asarray(0.5))
+    found = diffrax.diffeqsolve(terms, ide.Strang(diffrax.Euler()), 0, 1, 1, state).ys
+    q = 1.0 + 0.5 / 2
+    p = 0.5 - np.sin(q)
+    assert largest(jnp.concatenate(found), np.array([q + p / 2, p])) < 1e-14
+
+
+def test_a_flow_in_closed_form_takes_the_place_of_the_sub_solver():
+    (first, second), u = matrices(2), np.asarray(initial_state())
+    damped = np.exp(-1.4) * u
+    for _ in range(2):
+        u = np.exp(-0.7) * (u + u @ first) @ (np.eye(WIDTH) + second)
+    u1 = final(tied_equation(first, second, ide.Damping(0.7)), ide.LieTrotter())
+    assert largest(u1, u) < 1e-13
+    alone = tied_equation(ide.Damping(0.7))
+    for solver in (ide.Strang(diffrax.Euler()), ide.ParallelSplitting()):
+        assert largest(final(alone, solver), damped) < 1e-14
+
+
+LAYERED = layered_equation()
+
+
+def test_special_cases():
+    for one, other, steps in (
+        (ide.Nesterov(0.6, 0.0, 0.8), ide.HeavyBall(0.6, 0.8), 2),
+        (ide.HeavyBall(0.0, 1.0), ide.LieTrotter(), 1),
+        # A multistep scheme starts again where the field jumps.
+        (ide.AdamsBashforth(3), diffrax.Heun(), 1),
+    ):
+        assert largest(final(LAYERED, one, steps), final(LAYERED, other, steps)) < 1e-13
+
+
+def test_exponential_euler_makes_the_step_of_parcae():
+    """`e^{-hλ} u + h φ_1(-hλ) (κ ⊙ f + A(u))`, and exact for damping and injection alone."""
+    strength, rates = np.array([0.3, -0.2, 0.8, 0.0]), np.linspace(0.2, 3.0, WIDTH)
+    source = np.random.default_rng(3).normal(size=(TOKENS, WIDTH))
+    (matrix,), injected = matrices(1), strength * source
+    sourced = ide.StableDamping(rates), ide.Injection(strength, jnp.asarray(source))
+    u = start = np.asarray(initial_state())
+    for _ in range(3):
+        u = np.exp(-rates) * u + (1 - np.exp(-rates)) / rates * (injected + u @ matrix)
+    whole = tied_equation(*sourced, matrix, intervals=3)
+    assert largest(final(whole, ide.ExponentialEuler()), u) < 1e-13
+    decay = np.exp(-3 * rates)
+    u = decay * start + (1 - decay) / rates * injected
+    for solver in (ide.ExponentialEuler(), ide.ETDAB2()):
+        assert largest(final(tied_equation(*sourced, intervals=3), solver), u) < 1e-13
+
+
+def test_phi_functions_and_their_derivatives_in_single_precision():
+    """Against `Σ_k z^k / (k + n)!` in double precision."""
+    size = np.logspace(-9, 0.9, 60)
+    z, k = np.concatenate([-size, [0.0], size]).astype(np.float32), np.arange(60)
+    powers = z.astype(float)[:, None] ** k
+    for n in (1, 2):
+        factor = 1 / scipy.special.factorial(k + n)
+        slopes = jax.jit(jax.vmap(jax.value_and_grad(ft.partial(phi, n))))
+        found, slope = map(np.asarray, slopes(z))
+        assert found.dtype == slope.dtype == np.float32
+        assert np.max(np.abs(found / (powers @ factor) - 1)) < 2e-6
+        assert np.max(np.abs(slope / (powers[:, :-1] @ (k * factor)[1:]) - 1)) < 5e-6
+
+
+LAYERS = 3
+
+
+def test_doubly_stochastic_matrices_of_nearly_closed_streams():
+    """In single precision, where the exponentials of a whole column are zero beside the largest
+    one: the trained weights of a diverging run were such."""
+    logits, weights = np.random.default_rng(0).normal(size=(2, 4, 4))
+    logits = 40 * (logits - [3, 0, 0, 0])
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(x):
+        return jnp.sum(weights * doubly_stochastic(x))
+
+    def by_hand(x):
+        return np.sum(weights * scaled_to_sum_1(x))
+
+    value, gradient = loss(jnp.asarray(logits, jnp.float32))
+    assert value == pytest.approx(by_hand(logits), rel=1e-4)
+    steps = 1e-5 * np.eye(16).reshape(16, 4, 4)
+    slopes = [(by_hand(logits + x) - by_hand(logits - x)) / 2e-5 for x in steps]
+    assert np.abs(slopes).max() > 1e-3
+    assert largest(np.ravel(gradient), slopes) < 1e-6
+
+
+def bidirectional(*signs):
+    """The two-step method with γ of that sign at each step after the first."""
+    before, (first, *fields) = np.asarray(initial_state()), matrices(1, layers=LAYERS)[0]
+    u = before + before @ first
+    for sign, field in zip(signs, fields, strict=True):
+        gamma = 0.5 * sign
+        before, u = u, gamma * before + (1 - gamma) * u + (1 + gamma) * u @ field
+    return u
+
+
+def test_the_bidirectional_approximation_draws_a_sign_for_each_step_and_sample():
+    equation, one = layered_equation(1, LAYERS), jnp.asarray(1)
+    u0 = jnp.asarray(np.stack([initial_state()] * 16))
+    u1 = march(equation, u0, ide.Residual(ide.Bidirectional()), one)
+    assert largest(u1, bidirectional(0, 0)) < 1e-13
+    outcomes = [bidirectional(*signs) for signs in itertools.product((-1, 1), repeat=2)]
+    solver = ide.Residual(ide.Bidirectional(key=jax.random.key(1)))
+    u1 = np.asarray(march(equation, u0, solver, one))
+    near = np.array([[largest(u, x) < 1e-13 for x in outcomes] for u in u1])
+    assert near.any(axis=0).all() and near.any(axis=1).all()

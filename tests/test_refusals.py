@@ -1,0 +1,170 @@
+"""Parts of an equation, schemes and arguments of a solve that do not go together, where what to
+write instead is not obvious; `tests/misuse` has single arguments."""
+
+import dataclasses
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import built, drawn, largest, make_equation, random_state
+from solvers.linear_problem import initial_state, layered_equation, tied_equation
+
+import ide_transformer as ide
+
+
+KEY, WIDTH, TOKENS = jax.random.key(0), 16, 6
+Domain, LINE = ide.TokenDomain, jnp.linspace(0, 1, TOKENS)
+UNIFORM, PLANE, CIRCLE = Domain.uniform(TOKENS), Domain.uniform((2, 3)), Domain.periodic(TOKENS)
+SIMPSON, FEW = Domain.simpson(LINE), Domain(jnp.array([[0.0], [1.0]]))
+BACK, SCATTERED = LINE[::-1], Domain(abs(drawn((9, 2), seed=0)))
+TWICE_DAMPED = ide.PiecewiseConstant((ide.Damping(np.ones(2)), ide.Damping(np.ones(2))))
+
+
+def rate(operator, domain=UNIFORM):
+    return jax.eval_shape(lambda: operator(jnp.ones((domain.num_tokens, WIDTH)), domain))
+
+
+def made(kind, *heads, **options):
+    return built(lambda: kind(WIDTH, *heads, key=KEY, **options))
+
+
+def equation(theta, constraint=ide.Free()):
+    return ide.Equation(theta, constraint, UNIFORM)
+
+
+WINDOWS = made(ide.ConvolutionalAttention, 4)
+PARTS = {
+    # Domains.
+    r"give TokenDomain\(points, weights\)": lambda: SIMPSON.with_queries(jnp.ones((1, 1))),
+    "give 2 or more, each above the one": lambda: jax.jit(
+        lambda: Domain.trapezoid(BACK).points
+    )(),
+    # Maps from one domain to another.
+    "a point at 3.0, but the source goes from 0.0": lambda: ide.interpolation(FEW, UNIFORM),
+    "points allow degree=1 only": lambda: ide.interpolation(SCATTERED, SCATTERED, degree=3),
+    "no point of the source is near": lambda: ide.restriction(FEW, UNIFORM),
+    # Controls and equations.
+    "on 3 intervals of length 1": lambda: equation(TWICE_DAMPED, ide.Tied(ide.Free(), 3)),
+    "constraint yields Damping, Damping": lambda: equation(TWICE_DAMPED, TWICE_DAMPED),
+    # Operators, their states and their domains.
+    "no states of a second domain": lambda: rate(made(ide.CrossAttention, 4)),
+    "window of 3 begins between the points": lambda: rate(
+        made(ide.Attention, 4, causal=True, window=3), SIMPSON
+    ),
+    "Advection expands in waves and needs a periodic": lambda: rate(ide.Advection(jnp.ones(1))),
+    "Diffusion needs tokens at equal distances": lambda: rate(ide.Diffusion(1.0), SIMPSON),
+    "at least 7 points": lambda: rate(made(ide.FourierIntegral, modes=4), CIRCLE),
+    "stride=2 does not divide a grid of 2 by 3": lambda: rate(WINDOWS, PLANE),
+    "without weights, padding": lambda: rate(WINDOWS, PLANE.padded(jnp.ones((1, 6), bool))),
+}
+
+
+@pytest.mark.parametrize("message", PARTS)
+def test_what_does_not_fit_is_refused(message, unchecked):
+    with pytest.raises(ide.InputError, match=message):
+        PARTS[message]()
+
+
+LAYERED = layered_equation()
+SCHEMES = {
+    "Matrix has no flow in closed": ide.LieTrotter(ide.ExactFlow()),
+    r"none in \(Matrix, Matrix\); add a Damping or a Diffusion": ide.ExponentialEuler(),
+    r"num_steps=2\): it has weights for that": ide.LearnedMultistep(2),
+    "neither with a stepsize_controller nor": diffrax.HalfSolver(ide.HyperConnections(3, 2, 4)),
+    r"Strang\(sub_solver=Leapfrog\(…\)\): .*earlier": ide.Strang(ide.Leapfrog()),
+    "uses earlier steps, which": ide.AlgebraicallyReversible(ide.HeavyBall()),
+    "is implicit; only": ide.AlgebraicallyReversible(ide.ImplicitEuler()),
+}
+
+
+def test_a_stage_that_is_used_again_and_a_count_are_no_memory():
+    for solver in (
+        ide.Strang(ide.Projected(diffrax.HalfSolver(diffrax.Bosh3()))),
+        ide.Strang(diffrax.Kvaerno3()),
+        ide.LearnedMultistep(3, ide.Strang(ide.ImplicitEuler())),
+        ide.AlgebraicallyReversible(ide.Projected(diffrax.Tsit5())),
+    ):
+        solver.init(LAYERED.terms, 0.0, 1.0, initial_state(), None)
+
+
+def test_a_splitting_inside_of_a_splitting_is_refused():
+    for inner in (ide.LieTrotter(), ide.Projected(ide.Strang())):
+        with pytest.raises(ide.InputError, match="the sub-solver splits, and a sub-step has"):
+            ide.Strang(inner)
+
+
+class ArgsDamping(ide.Damping):
+    """Damping at a rate that `solve` is given; before it knows that, none."""
+
+    def at(self, t, args):
+        return dataclasses.replace(self, rate=self.rate * args)
+
+
+def test_exact_flows_know_the_arguments_of_the_solve():
+    equation = tied_equation(ArgsDamping(0.1), intervals=4)
+    for solver in (ide.Strang(), ide.ETDAB2()):
+        found = ide.solve(equation, initial_state(), solver=solver, args=jnp.asarray(5.0)).u1
+        assert largest(found, initial_state() * np.exp(-0.1 * 5 * 4)) < 1e-12
+
+
+TIGHT = diffrax.PIDController(rtol=1e-9, atol=1e-9)
+ADAPTIVE = dict(solver=diffrax.Tsit5(), stepsize_controller=TIGHT)
+EQUATION, U0 = make_equation(), random_state()
+ON_SPHERE, POSITIVE = (make_equation(constraint=x) for x in (ide.Sphere(), ide.Nonnegative()))
+PAIR, UNDONE = ide.AlgebraicallyReversible(ide.RK4()), dict(gradient=ide.Reversible())
+DENSE, STEPS = diffrax.SaveAt(dense=True), diffrax.SaveAt(steps=True)
+EXIT = dict(exit=ide.EstimatedExit(0.1))
+DAMPED = dict(equation=tied_equation(ide.Damping(0.7), ide.Damping(0.2)), u0=initial_state())
+
+
+SOLVES = {
+    # The state.
+    r"u0 has shape \(4, 16\).*6 tokens": dict(u0=U0[:4]),
+    # Steps.
+    r"a name is for YAML, in Python write Strang\(": dict(solver="strang(heun)"),
+    r"has no error estimate.*LieStrang\(\).*HalfSolver": dict(stepsize_controller=TIGHT),
+    "KenCarp3 leaves the tolerances of its root finder open": dict(solver=diffrax.KenCarp3()),
+    "AdamsBashforth: it starts again where the field jumps": dict(solver=ide.AdamsBashforth(2)),
+    "number of adaptive steps is not known": dict(ADAPTIVE, saveat=STEPS),
+    # Gradient modes.
+    "wrong for layered weights": dict(gradient=diffrax.BacksolveAdjoint()),
+    r"AlgebraicallyReversible\(LieTrotter\(…\)\)": UNDONE,
+    "a two-step scheme": dict(UNDONE, solver=ide.Leapfrog(), steps_per_interval=2),
+    r"SaveAt\(ts=equation.knots\)": dict(UNDONE, solver=PAIR, saveat=DENSE),
+    "cannot be undone": dict(UNDONE, equation=POSITIVE, solver=ide.Projected(PAIR)),
+    "for adaptive steps use gradient=Recompute": dict(UNDONE, **ADAPTIVE),
+    "dissipative Damping grows without bound": dict(DAMPED, solver=ide.Yoshida4()),
+    # Exits.
+    "ImplicitEuler evaluates the field as often": dict(EXIT, solver=ide.ImplicitEuler()),
+    "leaves the constraint Sphere; give order=0": dict(EXIT, equation=ON_SPHERE),
+}
+
+
+SOLVES |= {
+    message: dict(equation=LAYERED, u0=initial_state(), solver=solver)
+    for message, solver in SCHEMES.items()
+}
+
+
+@pytest.mark.parametrize("message", SOLVES)
+def test_what_does_not_go_together_is_refused(message, unchecked):
+    options = dict(equation=EQUATION, u0=U0, solver=ide.LieTrotter()) | SOLVES[message]
+    equation, u0 = options.pop("equation"), options.pop("u0")
+    saved = {name: options.pop(name) for name in ("saveat",) if name in options}
+    with pytest.raises(ide.InputError, match=message):
+        ide.Discretization(**options).solve(equation, u0, **saved)
+
+
+def test_depths_that_are_known_too_late():
+    def states(t):
+        saveat = diffrax.SaveAt(ts=t[None])
+        return ide.solve(EQUATION, U0, solver=ide.LieTrotter(), saveat=saveat).us
+
+    with pytest.raises(ide.InputError, match="known when the solve is compiled"):
+        jax.jit(states)(jnp.array(0.5))
+    rate = eqx.filter_jit(lambda index: EQUATION.terms_of(index).vf(0.0, U0, None))
+    with pytest.raises(RuntimeError, match="there are 3 intervals; give 0 to 2"):
+        rate(jnp.array(3))
