@@ -156,6 +156,10 @@ class Phase:
             for mesh in mesh_maps(self.meshes)
         ]
 
+    def on_meshes(self, task: AbstractTask) -> Iterator[tuple[Callable[[Model], Model], Batch]]:
+        """For each mesh the map of the model to it, and a first batch."""
+        return zip(mesh_maps(self.meshes), self.first_batches(task), strict=True)
+
     def first_batches(self, task: AbstractTask) -> list[Batch]:
         """A first batch for each mesh, with the shapes of all that follow."""
         size, seed = self.training.batch_size, self.training.seed
