@@ -46,7 +46,7 @@ from .metrics import (
     seconds_logged,
 )
 from .parallel import Layout, make_layout
-from .phases import Phase, drawn_mesh, make_phases, mesh_maps, mesh_tasks, phase_at, shapes_at
+from .phases import Phase, drawn_mesh, make_phases, mesh_tasks, phase_at, shapes_at
 from .reading import apply_overrides, as_config, validated
 from .sizes import check_divisible, describe_memory, keep_freed_memory
 from .step import TrainState, num_parameters, objective, rolled_back, weights_of
@@ -156,8 +156,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
     check_divisible(config, model)
     loss = objective(task.loss, training)
     for phase in phases:
-        firsts = phase.first_batches(task)
-        for model_on, first in zip(mesh_maps(phase.meshes), firsts, strict=True):
+        for model_on, first in phase.on_meshes(task):
             eqx.filter_eval_shape(loss, model_on(phase.model), first)
     data = task.fingerprint()
     if resumed is not None:
