@@ -147,7 +147,7 @@ def run(options: argparse.Namespace) -> None:
         results = _similarities(loaded, options.sentences)
     elif options.rollout is not None:
         for mesh in meshes or [Mesh()]:
-            curves[_named(mesh) or str(loaded.path)] = training.rollout_errors(
+            curves[_curve(mesh, loaded)] = training.rollout_errors(
                 loaded, options.rollout, path=options.pictures, mesh=mesh
             )
         results = [row for rows in curves.values() for row in rows]
@@ -162,8 +162,7 @@ def run(options: argparse.Namespace) -> None:
         show_table(training.cheapest_exits(results), headings)
         rows = iter(results)
         for mesh in meshes or [Mesh()]:
-            name = _named(mesh) or str(loaded.path)
-            curves[name] = [next(rows) for _ in (None, *options.exit)]
+            curves[_curve(mesh, loaded)] = [next(rows) for _ in (None, *options.exit)]
     elif meshes:
         layers = options.layers or "resampled"
         results = training.evaluate_on_meshes(loaded, meshes, *data, layers=layers)
@@ -200,8 +199,9 @@ def run(options: argparse.Namespace) -> None:
         print(f"drawn: {file}")
 
 
-def _named(mesh: Any) -> str:
-    return ", ".join(f"{key}={x}" for key, x in mesh.described.items())
+def _curve(mesh: Any, loaded: Any) -> str:
+    """The name of a curve: the mesh, or the run on its own."""
+    return ", ".join(f"{key}={x}" for key, x in mesh.described.items()) or str(loaded.path)
 
 
 def _data(loaded: Any, text: Path | None, part: str) -> str:

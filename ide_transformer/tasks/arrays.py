@@ -119,10 +119,12 @@ class Arrays(AbstractDataSet):
                 f"inputs {inputs.dtype}{[*shape]} and targets {targets.dtype}"
                 f"{[*targets.shape]} do not fit; {_mend(inputs, targets)}."
             )
-        given = {"points": points, "weights": weights, "grid": grid, "channels": channels}
-        given |= {"vocabulary": vocabulary, "classes": classes}
-        given = [name for name, x in given.items() if x is not None and x is not False]
-        if unused := [name for name in given if name not in _USED[kind]]:
+        given = {"points": points, "weights": weights, "grid": grid}
+        given |= {"channels": channels or None, "vocabulary": vocabulary, "classes": classes}
+        unused = [
+            name for name, x in given.items() if x is not None and name not in _USED[kind]
+        ]
+        if unused:
             raise InputError(
                 f"{' and '.join(unused)} say nothing of data for {kind.__name__}; drop them."
             )

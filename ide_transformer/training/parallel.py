@@ -99,30 +99,41 @@ class Layout(NamedTuple):
         return dict(self.grid.shape)
 
     def shardings(self, state: PyTree) -> PyTree[NamedSharding]:
-        """Places of the arrays of a state, or of a batch: its samples and tokens divided where
-        they can be, and what samples share on every device. What an optimizer keeps of a weight
-        lies where the weight does."""
-
-        def of_batch(x: Any) -> NamedSharding:
-            names = ("samples", "tokens", *(None,) * x.ndim)[: x.ndim]
-            return NamedSharding(self.grid, divided(x.shape, names, self.sizes))
+        """Places of the arrays of a state. What an optimizer keeps of a weight lies where the
+        weight does."""
 
         def sharding(path: tuple, x: Any) -> NamedSharding:
             return NamedSharding(self.grid, divided(x.shape, _names(path, x.ndim), self.sizes))
 
-        if not isinstance(state, Batch):
-            return jax.tree.map_with_path(sharding, state)
-        own, shared = state.divided()
+        return jax.tree.map_with_path(sharding, state)
+
+    def batch_shardings(self, batch: Batch) -> Batch:
+        """Places of the arrays of a batch: samples and tokens divided where they can be, and
+        what samples share on every device."""
+
+        def sharding(x: Any) -> NamedSharding:
+            names = ("samples", "tokens", *(None,) * x.ndim)[: x.ndim]
+            return NamedSharding(self.grid, divided(x.shape, names, self.sizes))
+
+        own, shared = batch.divided()
         whole = jax.tree.map(lambda x: self.whole(), shared)
-        return eqx.combine(jax.tree.map(of_batch, own), whole)
+        return eqx.combine(jax.tree.map(sharding, own), whole)
 
     def shapes(self, state: T) -> T:
-        """The shapes of a state or a batch with the places of its arrays."""
+        """The shapes of a state with the places of its arrays."""
         return jax.tree.map(_shape_at, state, self.shardings(state))
 
+    def batch_shapes(self, batch: Batch) -> Batch:
+        """The shapes of a batch with the places of its arrays."""
+        return jax.tree.map(_shape_at, batch, self.batch_shardings(batch))
+
     def placed(self, state: T) -> T:
-        """A state or a batch, the same in all processes, on the devices."""
+        """A state, the same in all processes, on the devices."""
         return jax.tree.map(_placed, state, self.shardings(state))
+
+    def placed_batch(self, batch: Batch) -> Batch:
+        """A batch, the same in all processes, on the devices."""
+        return jax.tree.map(_placed, batch, self.batch_shardings(batch))
 
     def load(self, task: AbstractTask, step: int, size: int, seed: int) -> Batch:
         """The batch of a step on the devices. Each process loads the samples of its own."""
@@ -136,7 +147,7 @@ class Layout(NamedTuple):
             inner = (slice(None), *_own(where, y.shape)[1:])
             return jax.make_array_from_process_local_data(where, np.asarray(x)[inner], y.shape)
 
-        return jax.tree.map(placed, part, whole, self.shardings(whole))
+        return jax.tree.map(placed, part, whole, self.batch_shardings(whole))
 
     def described(self, state: PyTree) -> str:
         """One line on the layout, and on the bytes of a state on each device."""

@@ -172,7 +172,7 @@ class Phase:
         where it lies on the devices."""
         out = layout.shardings(self.shapes), layout.whole()
         for step, batch in zip(self.train_steps(loss, out), batches, strict=True):
-            yield step.lower(layout.shapes(self.shapes), layout.shapes(batch))
+            yield step.lower(layout.shapes(self.shapes), layout.batch_shapes(batch))
 
 
 def make_phases(

@@ -41,8 +41,8 @@ def attended(operator, u, f, g, weights, kernel, shifts=(0.0, 0.0, 0.0)):
 
 
 def attention(operator, v, causal=True, shift=None):
-    """That of a normalised input [tokens, features] to itself; `shift` is added to queries,
-    keys and values, end to end."""
+    """Attention of a normalised input [tokens, features] to itself; `shift` is added to its
+    queries, keys and values, end to end."""
     weights, shifts = np.tri(len(v)) if causal else 1.0, (0.0, 0.0, 0.0)
     shifts = shifts if shift is None else np.split(shift, 3, axis=-1)
     return attended(operator, v, v, v, weights, softmax_kernel, shifts)

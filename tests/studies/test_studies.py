@@ -35,7 +35,7 @@ INPUTS = np.random.default_rng(0).integers(0, 2, (GROUPS, 4))
 
 
 def losses_of(outputs):
-    """Of degree two, so that `⟨p, u⟩` is twice the loss at all depths."""
+    """Losses of degree two, so that `⟨p, u⟩` is twice the loss at all depths."""
     return jnp.mean(outputs**2, axis=(1, 2))
 
 

@@ -23,7 +23,6 @@ import jax
 from training import stub
 
 from ide_transformer.training import parallel
-from ide_transformer.training.step import TrainState
 
 
 SECTIONS = {
@@ -40,9 +39,8 @@ def main() -> None:
 
     def measured(layout, state):
         state = place(layout, state)
-        if isinstance(state, TrainState):  # and no batch
-            arrays = jax.tree.leaves((state.weights, state.optimizer))
-            placed.append(sum(x.addressable_shards[0].data.nbytes for x in arrays))
+        arrays = jax.tree.leaves((state.weights, state.optimizer))
+        placed.append(sum(x.addressable_shards[0].data.nbytes for x in arrays))
         return state
 
     parallel.Layout.placed = measured

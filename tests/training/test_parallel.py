@@ -120,7 +120,7 @@ def test_the_points_that_samples_share_lie_whole_on_every_device():
     values = np.zeros((4, 8), np.float32)
     own = domain.padded(jnp.ones((4, 8), bool))
     batch = tasks.Batch(ide.Field(values, domain), ide.Field(values, own))
-    shapes = parallel.Layout(mesh).shapes(batch)
+    shapes = parallel.Layout(mesh).batch_shapes(batch)
     divided, whole = PartitionSpec(("data",), ("sequence",)), PartitionSpec()
     for field in shapes.inputs, shapes.targets:
         assert field.values.sharding.spec == divided

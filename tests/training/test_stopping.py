@@ -182,7 +182,7 @@ def start(*arguments, second=""):
 
 
 def ended(processes, statuses):
-    """What they said."""
+    """The outputs of processes that end with these statuses."""
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == statuses, outputs
     assert not any("Traceback" in output for output in outputs)

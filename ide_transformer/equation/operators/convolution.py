@@ -1,13 +1,11 @@
 """Convolutions: integrals over a neighbourhood of each point of a grid."""
 
 import functools as ft
-from typing import Annotated
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
-from pydantic import Field
 
 from ...arguments import NonNegativeFloat, OddInt, PositiveFloat, PositiveInt
 from ...errors import InputError
@@ -15,7 +13,7 @@ from ..arrays import State, affine
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
 from .feed_forward import Activation, gelu
-from .grid import check_axes, goes_around, on_grid, shifted
+from .grid import Dimension, check_axes, goes_around, on_grid, shifted
 from .operator import AbstractOperator, check_features
 
 
@@ -82,7 +80,7 @@ class Convolution(AbstractOperator):
         *,
         key: PRNGKeyArray,
         width: PositiveInt = 3,
-        dimension: Annotated[int, Field(ge=1, le=3)] = 1,
+        dimension: Dimension = 1,
         depthwise: bool = False,
         causal: bool = False,
         spacing: PositiveFloat | None = None,
@@ -146,7 +144,7 @@ class ConvolutionalFeedForward(AbstractOperator):
         *,
         key: PRNGKeyArray,
         width: OddInt = 3,
-        dimension: Annotated[int, Field(ge=1, le=3)] = 1,
+        dimension: Dimension = 1,
         gated: bool = False,
         outer_width: OddInt = 1,
         spacing: PositiveFloat | None = None,

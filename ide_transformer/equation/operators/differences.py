@@ -16,7 +16,7 @@ from ..arrays import State, affine, nonnegative_array
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
 from ..rules import lagrange
-from .grid import check_axes, goes_around, grid_axes, on_grid
+from .grid import Dimension, check_axes, goes_around, grid_axes, on_grid
 from .operator import AbstractOperator, check_features
 
 
@@ -130,7 +130,7 @@ class DifferentialOperator(AbstractOperator):
         *,
         key: PRNGKeyArray,
         order: Annotated[int, Field(ge=1, le=4)] = 4,
-        dimension: Annotated[int, Field(ge=1, le=3)] = 1,
+        dimension: Dimension = 1,
         normalization: AbstractConstraint = Free(),
         bias: bool = True,
         std: NonNegativeFloat = 0.02,

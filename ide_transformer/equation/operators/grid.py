@@ -4,15 +4,21 @@ import functools as ft
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from pydantic import Field
 
 from ...errors import InputError
 from ..arrays import State
 from ..domain import TokenDomain, grid_of
 from ..rules import lagrange
+
+
+# Of the tokens.
+Dimension = Annotated[int, Field(ge=1, le=3)]
 
 
 def on_grid(operator: object, u: State, domain: TokenDomain) -> Float[Array, "..."]:
