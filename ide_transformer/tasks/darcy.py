@@ -54,7 +54,8 @@ class Darcy(AbstractAtPoints):
 
     - `path`: a folder with darcy_train_16.pt, darcy_test_16.pt and darcy_test_32.pt; `None` for
       those of the package, which is fetched and kept in the cache.
-    - `context`: the points along each axis, 16; with 32 there is a test part only.
+    - `context`: the points along each axis, 16, or 8 for every second of them; with 32 there is
+      a test part only.
     - `samples`: the first so many, to train on.
     - `points`: "grid" for all points; with "random" or "clustered" each batch is on a `subset`
       of them of that size, all samples on the same.
@@ -63,7 +64,7 @@ class Darcy(AbstractAtPoints):
     """
 
     path: str | Path | None = None
-    context: Literal[16, 32] = 16
+    context: Literal[8, 16, 32] = 16
     samples: PositiveInt = 900
     points: PointSet = "grid"
     subset: PositiveInt = 128
@@ -84,13 +85,16 @@ class Darcy(AbstractAtPoints):
             )
         learned = train[: self.samples]
         self.mean, self.deviation = learned[:, 0].mean(), learned[:, 0].std()
-        self.data = {"test": tests[self.context // 16 - 1]}
-        if self.context == 16:
-            self.data |= {"training": learned, "validation": train[most:]}
+        if self.context == 32:
+            self.data = {"test": tests[1]}
+            return
+        self.data = {"training": learned, "validation": train[most:], "test": tests[0]}
+        if self.context == 8:
+            self.data = {part: _every_second(x) for part, x in self.data.items()}
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        return ("validation", "test") if self.context == 16 else ("test",)
+        return ("test",) if self.context == 32 else ("validation", "test")
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -139,6 +143,12 @@ def _domains(
     places = np.asarray(grid.points)
     at = subset(points, number, places, np.random.default_rng(seed))
     return at, *domains(places[at], weights, grid.period)
+
+
+def _every_second(samples: np.ndarray) -> np.ndarray:
+    """Samples on 8 by 8 of their 16 by 16 points."""
+    on_grid = samples.reshape(*samples.shape[:2], 16, 16)
+    return on_grid[:, :, ::2, ::2].reshape(*samples.shape[:2], 64)
 
 
 def _published(path: str | Path | None) -> list[np.ndarray]:

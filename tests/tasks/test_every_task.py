@@ -70,7 +70,7 @@ CASES = [
     (of("burgers"), {"tokens": 4}),
     (of("burgers_interval", FUNCTION, {"held_out_samples": 70}), {"tokens": 4}),
     (of("column_addition", options={"lengths": [3, 3], "base": 3}), {"shared": 1.0}),
-    (of("darcy", PLANE, {"samples": 20}), {}),
+    (of("darcy", PLANE, {"samples": 20}), {"tokens": 8}),
     (of("darcy", PLANE, SUBSET), {}),
     (of("dataset", path="text.txt", **HALVES), {"tokens": 5}),
     (of("digits", {"patch": 2}, {"shift": 1, "flip": True}), {"tokens": 4}),

@@ -238,6 +238,19 @@ def test_a_finer_grid_for_the_test_alone(published):
         fine.batch(0, 4, 0)
 
 
+def test_a_coarser_grid_is_every_second_point(published):
+    folder, _ = published
+    task = tasks.Darcy(folder, samples=20)
+    coarse = task.on(ide.Mesh(tokens=8))
+    on_grid = np.arange(256).reshape(16, 16)[::2, ::2].ravel()
+    for part in task.parts:
+        (fine,), (few,) = (x.held_out(200, part=part) for x in (task, coarse))
+        np.testing.assert_array_equal(few.inputs.values, fine.inputs.values[:, on_grid])
+        np.testing.assert_array_equal(few.targets.values, fine.targets.values[:, on_grid])
+        at = fine.inputs.domain.points[on_grid]
+        np.testing.assert_array_equal(few.inputs.domain.points, at)
+
+
 def test_subsets_of_the_points(published):
     folder, parts = published
     task = tasks.Darcy(folder, samples=20, points="clustered", subset=40, weights="equal")
