@@ -2,6 +2,8 @@
 what they write, and that they compare equal things."""
 
 import json
+import platform
+import resource
 import sys
 from importlib.metadata import version
 
@@ -72,6 +74,17 @@ def test_options_that_say_nothing_are_refused(capsys):
         assert said in run_here(capsys, f"{name}.py", *options, expected=2)
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_freed_memory_is_kept():
+    run_script(lambda: None)
+    number, faults = 48 * 2**20, []
+    for _ in range(4):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        assert len(b"x" * number) == number
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert min(faults) < number / resource.getpagesize() / 10
+
+
 SHAPE = Shape(batch=2, context=5, width=8, heads=2)
 WIDTHS = "--batch 2 --width 8 --heads 2"
 SIZES = f"{WIDTHS} --context 5 --depth 3"
@@ -87,6 +100,7 @@ MESHES = "--width 8 --context 4 --batch 2 --steps 3 --depth 2 --meshes 1 3"
             f"host {SIZES} --steps 4 --checkpoint-every 4",
             "decode --length 3",
             f"meshes {MESHES}",
+            f"recipe {SIZES} --steps 2",
             f"gradient {SIZES} --normalization post-norm",
             f"attention {WIDTHS} --tokens 5",
             f"compile {SIZES}",

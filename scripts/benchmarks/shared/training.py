@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -15,11 +16,18 @@ from .problem import Shape
 from .timing import seconds_of
 
 
-def config_of(depth: int, shape: Shape, *, control: Any = None, **training: Any) -> Config:
+def config_of(
+    depth: int,
+    shape: Shape,
+    *,
+    control: Any = None,
+    model: Mapping[str, Any] = MappingProxyType({}),
+    **training: Any,
+) -> Config:
     """The configuration of a language model of so many layers."""
     sizes = {"width": shape.width, "heads": shape.heads, "context": shape.context}
     tree = {
-        "model": {"depth": depth, **sizes},
+        "model": {"depth": depth, **sizes, **model},
         "training": {"batch_size": shape.batch, **training},
     }
     return Config.model_validate(tree | ({} if control is None else {"control": control}))

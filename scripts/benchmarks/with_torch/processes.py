@@ -12,6 +12,8 @@ from typing import Any
 
 import jax
 
+from ide_transformer.commands import keep_freed_memory
+
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -41,6 +43,7 @@ _made: list[Any] = []
 
 
 def _make(name: str, arguments: tuple) -> None:
+    keep_freed_memory()  # as the process that compares
     module, _, kind = name.partition(":")
     found = importlib.import_module(f".{module}", __package__)
     _made.append(getattr(found, kind)(*arguments))
