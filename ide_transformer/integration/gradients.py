@@ -29,8 +29,9 @@ def save_products(primitive: Any, *args: Any, **params: Any) -> bool:
 
 class AbstractGradient(eqx.Module):
     """A gradient mode: the values that are kept on the way forward; the others are computed
-    again. Each gives the gradient of the discrete solution. A mode brings the march of fixed
-    steps; for adaptive ones the adjoint of diffrax inside an interval, and the scan over them.
+    again. Each but `Truncated` gives the gradient of the discrete solution. A mode brings the
+    march of fixed steps; for adaptive ones the adjoint of diffrax inside an interval, and the
+    scan over them.
     """
 
     # Whether a configuration may name it.
@@ -128,6 +129,34 @@ def _segment_length(number: int, levels: int) -> int:
         return number // length + below + (4 if number % length else 0)
 
     return min(range(1, number + 1), key=kept)
+
+
+class Truncated(AbstractGradient):
+    """Truncated back-propagation: the gradient of the last intervals of depth alone, the state
+    before them held fixed. What the gradient takes, in memory and time, does not grow with T.
+
+    It is not the gradient of the discrete solution. Of one interval, at the fixed point
+    `u = Φ(u)` of a loop, it puts 1 in the place of `(1 - ∂Φ/∂u)⁻¹`. Reference: Fung et al.,
+    arXiv 2103.12803; Geng et al., arXiv 2111.05177.
+
+    **Arguments:**
+
+    - `intervals`: how many, the last ones.
+    - `mode`: the gradient mode of these.
+    """
+
+    intervals: PositiveInt = eqx.field(static=True)
+    mode: Direct | Recompute | Recursive = Recompute()
+
+    def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
+        before = jax.tree.leaves(xs)[0].shape[0] - self.intervals
+        if before <= 0:
+            return self.mode.scan(interval, carry, xs)
+        first = jax.tree.map(lambda x: x[:before], xs)
+        last = jax.tree.map(lambda x: x[before:], xs)
+        carry, early = lax.stop_gradient(lax.scan(interval, carry, first))
+        carry, ys = self.mode.scan(interval, carry, last)
+        return carry, jax.tree.map(lambda *y: jnp.concatenate(y), early, ys)
 
 
 class DiffraxAdjoint(AbstractGradient):

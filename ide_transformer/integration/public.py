@@ -1,7 +1,7 @@
 """Its public names, which `ide_transformer` has too."""
 
 from .exits import AbstractExit, EstimatedExit, Progress, divergence, relative_difference
-from .gradients import AbstractGradient, Direct, Recompute, Recursive
+from .gradients import AbstractGradient, Direct, Recompute, Recursive, Truncated
 from .output import Solution
 from .reversible import Reversible, rebuilding_error
 from .solve import Discretization, solve

@@ -56,7 +56,7 @@ def solve(
       of an interval, and padded tokens do not enter its error norm.
     - `gradient`: decides which values are kept for the gradient: `Recompute()`,
       `Recursive()`, `Direct()`, or for reversible schemes `Reversible()`; for adaptive steps
-      also an adjoint of diffrax.
+      also an adjoint of diffrax. `Truncated()` is the gradient of the last intervals alone.
     - `saveat`: a `diffrax.SaveAt` with any of `t0`, `t1`, `ts`, `fn`, `dense` and, where steps
       are fixed, `steps`. The states of all layers are `SaveAt(ts=equation.knots)`.
     - `args`: handed to the vector field, which gives them to `AbstractOperator.at`; an

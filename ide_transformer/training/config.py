@@ -188,7 +188,8 @@ class TrainingConfig(Section):
     average: Fraction = 0.0
     # Of the weights, the batches and the dropout.
     seed: Seed = 0
-    # What is kept for the gradient: recompute, direct, recursive or reversible.
+    # What is kept for the gradient: recompute, direct, recursive or reversible; truncated is
+    # the gradient of the last intervals alone.
     gradient: GradientConfig = GradientConfig()
     # In which the operators compute their products; weights and state stay in float32.
     compute_dtype: Literal["float32", "bfloat16"] = "float32"

@@ -69,6 +69,26 @@ def test_modes_agree(name):
     assert np.linalg.norm(found - direct) < bound * np.linalg.norm(direct)
 
 
+def test_a_truncated_gradient_is_that_of_the_last_intervals():
+    def gradient(mode):
+        @eqx.filter_grad
+        def of(pair):
+            u1 = ide.solve(*pair, solver=ide.LieTrotter(), gradient=mode, throw=False).u1
+            return jnp.sum(jnp.cos(u1))
+
+        return eqx.filter_jit(of)((mixing(6), U0))
+
+    whole, last, more = (
+        gradient(x) for x in (ide.Direct(), ide.Truncated(2), ide.Truncated(9))
+    )
+    layers, of_last = (jax.tree.leaves(x[0]) for x in (whole, last))
+    assert any(x[:4].any() for x in layers)
+    for own, expected in zip(of_last, layers, strict=True):
+        np.testing.assert_allclose(own, expected.at[:4].set(0), rtol=1e-12)
+    assert not last[1].any()
+    assert largest(more[1], whole[1]) < 1e-13
+
+
 def value_and_gradient(equation, u0, mode, solver=PAIR, **options):
     """The states at the knots, and the gradient of a function of them."""
     options |= dict(solver=solver, gradient=mode, saveat=diffrax.SaveAt(ts=equation.knots))

@@ -183,6 +183,7 @@ OWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("solve", "Discretization", "LearnedMultistep"), _LIE_TROTTER),
     "rebuilding_error": dict(solver=ide.AlgebraicallyReversible(), steps_per_interval=1),
     "Recursive": dict(levels=1),
+    "Truncated": dict(intervals=1),
     "EstimatedExit": dict(tolerance=0.1),
     "AlgebraicallyReversible": dict(solver=diffrax.Heun()),
     "Composition": dict(sub_solver=ide.RK4(), coefficients=(0.5, 0.5)),
