@@ -1,10 +1,8 @@
 import argparse
-import ctypes
 import difflib
 import importlib
 import logging
 import os
-import platform
 import signal
 import sys
 import warnings
@@ -15,11 +13,10 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from ..errors import InputError
+from ..memory import keep_freed_memory
 from ..packages import cache_folder
 
 
-# Parameters of `mallopt` in glibc.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 # Each is the module of that name, which is imported when it is asked for.
 COMMANDS = {
     "train": "train a model from a configuration",
@@ -118,15 +115,6 @@ def run_script(main: Callable[[], None]) -> None:
         if not (exhausted and isinstance(error, jax.errors.JaxRuntimeError)):
             raise
         _refuse(str(error).splitlines()[0])
-
-
-def keep_freed_memory() -> None:
-    """Tells glibc to keep what is freed, up to 2 GiB. By itself it gives blocks of 32 MiB and
-    more back to the kernel, which clears each of their pages when the next step touches it."""
-    if platform.libc_ver()[0] == "glibc":
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_MAX, 0)
-        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..arguments import checked
 from ..errors import InputError, naming
+from ..memory import keep_freed_memory
 from ..models import Model
 from ..reporting import write_json
 from ..tasks import AbstractTask, Batch, Part
@@ -48,7 +49,7 @@ from .metrics import (
 from .parallel import Layout, make_layout
 from .phases import Phase, drawn_mesh, make_phases, mesh_tasks, phase_at, shapes_at
 from .reading import apply_overrides, as_config, validated
-from .sizes import check_divisible, describe_memory, keep_freed_memory
+from .sizes import check_divisible, describe_memory
 from .step import TrainState, num_parameters, objective, rolled_back, weights_of
 from .stopping import Stopped, StopRequest, stop_requests
 from .trackers import AbstractTracker, InBackground, JsonLines

@@ -1,7 +1,5 @@
 """Memory and sizes of a run: told, or refused before anything is made."""
 
-import contextlib
-import ctypes
 import os
 from typing import Any
 
@@ -97,16 +95,6 @@ def memory() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
-
-
-def keep_freed_memory() -> None:
-    """Makes the C library of GNU/Linux keep freed memory for the next step, which else begins
-    with new pages, at the cost of a fault for each."""
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL("libc.so.6")
-        # M_MMAP_MAX, M_TRIM_THRESHOLD and M_ARENA_MAX of malloc.h.
-        for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-8, 1)):
-            library.mallopt(parameter, value)
 
 
 def describe_memory(

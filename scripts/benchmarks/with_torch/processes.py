@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from ide_transformer.commands import keep_freed_memory
+from ide_transformer.memory import keep_freed_memory
 
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
