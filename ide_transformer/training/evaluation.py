@@ -1,6 +1,7 @@
 """The evaluation of a trained model: on held-out data, on other meshes, with exits."""
 
 import functools as ft
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from .. import tasks
 from ..errors import InputError, at
@@ -225,8 +227,7 @@ def evaluate_exits(
         raise InputError(
             f"tolerances={list(tolerances)}: {wrong[0]} is not a number of at least 0."
         )
-    if wrong := [mesh.tokens for mesh in meshes if mesh.tokens is not None]:
-        raise InputError(f"tokens={wrong[0]}: exits are measured on meshes in depth.")
+    _only_in_depth(meshes, "exits")
     task = evaluation_task(loaded, text)
     check_part(task, part, samples)
     held_out = list(task.held_out(_BATCH, samples, part))
@@ -257,6 +258,74 @@ def _measured(model: Model, task: AbstractTask, batch: Batch) -> dict[str, Mean]
     evaluations = Mean(result.field_evaluations * count, count)
     further = task.further_means(batch, result.figures["loss"])
     return {**result.figures, "evaluations": evaluations, **further}
+
+
+def evaluate_starts(
+    loaded: LoadedModel,
+    starts: int,
+    meshes: Sequence[Mesh] = (Mesh(),),
+    text: str | None = None,
+    samples: int | None = None,
+    part: Part = "validation",
+) -> list[dict[str, Any]]:
+    """`evaluate_loss` of a model whose solves begin at random states in the place of the
+    embedded input, which the equation then sees through operators such as `Injection` alone:
+    whether the end depends on the beginning. A row for each mesh, with
+
+    - the figures of random states, the mean over so many `starts` for each sample;
+    - `loss_from_input`: that of the embedded input;
+    - `distance`, `largest_distance`: `‖v(T) - u(T)‖ / ‖u(T)‖`, u from the embedded input and v
+      from a random state, the median and the largest over samples and starts.
+
+    Random states are normal, as large as the embedded inputs in the root mean square.
+
+    **Arguments:** see `evaluate_loss`, and
+
+    - `starts`: at least 1.
+    - `meshes`: in depth; by default that of the model.
+
+    **Raises:** `InputError` for such arguments.
+    """
+    at_least_one("starts", starts)
+    _only_in_depth(meshes, "random starts")
+    task = evaluation_task(loaded, text)
+    check_part(task, part, samples)
+    held_out = list(task.held_out(_BATCH, samples, part))
+    rows = []
+    for mesh in meshes:
+        model, found, distances = model_on(loaded.model, mesh), [], []
+        for number, start in itertools.product(range(len(held_out)), range(starts)):
+            key = jax.random.fold_in(jax.random.key(start), number)
+            figures, distance = _from_random_state(model, task.loss, held_out[number], key)
+            further = task.further_means(held_out[number], figures["loss"])
+            found.append({**figures, **further})
+            distances.append(np.asarray(distance))
+        means, far = tasks.averaged(found), np.concatenate(distances)
+        measured = {"distance": float(np.median(far)), "largest_distance": float(far.max())}
+        own = means.pop("loss_from_input")
+        figures = {**means, **task.figures(means["loss"]), "loss_from_input": own}
+        rows.append({**mesh.described, **figures, **measured})
+    check_finite(loaded, rows)
+    return rows
+
+
+@eqx.filter_jit
+def _from_random_state(
+    model: Model, loss: AbstractLoss, batch: Batch, key: PRNGKeyArray
+) -> tuple[dict[str, Mean], Float[Array, " samples"]]:
+    equation, u0 = model.initial_value_problem(batch.inputs)
+    size = jnp.sqrt(jnp.mean(u0**2))
+    starts = u0, size * jax.random.normal(key, u0.shape, u0.dtype)
+    own, other = (model.discretization.solve(equation, x, throw=False).u1 for x in starts)
+    change, whole = (jnp.sum(x**2, (-2, -1)) for x in (other - own, own))
+    targets = jax.tree.map(jnp.asarray, batch.targets)
+    of_input, figures = (loss.measure(model.outputs(u), targets) for u in (own, other))
+    return {**figures, "loss_from_input": of_input["loss"]}, jnp.sqrt(change / whole)
+
+
+def _only_in_depth(meshes: Sequence[Mesh], measured: str) -> None:
+    if wrong := [mesh.tokens for mesh in meshes if mesh.tokens is not None]:
+        raise InputError(f"tokens={wrong[0]}: {measured} are measured on meshes in depth.")
 
 
 def cheapest_exits(

@@ -10,6 +10,7 @@ from .evaluation import (
     evaluate_loss,
     evaluate_on,
     evaluate_on_meshes,
+    evaluate_starts,
     evaluation_task,
     run_task,
     similarities,
