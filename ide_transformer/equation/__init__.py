@@ -13,7 +13,7 @@ from .operators.feed_forward import product
 from .operators.operator import AbstractWrappedOperator, check_features
 from .operators.quadrature.integrate import integrate
 from .operators.quadrature.token_mean import RESIDUALS
-from .operators.wrapped import AbstractRandomOperator, drop
+from .operators.wrapped import AbstractRandomOperator, drop, scaled
 from .public import *
 from .rules import PointRule
 from .spelling import listing, number_of_weights, spelled, spelled_options

@@ -109,6 +109,14 @@ class TokenDomain(eqx.Module):
                     f"TokenDomain: the points are not those of grid={self.grid}, the last axis "
                     f"fastest, with steps {self.steps}; give their spacing, or leave grid out."
                 )
+        if self.grid is not None and self.period is not None:
+            around = zip(self.grid, self.steps, self.period, strict=True)
+            if any(p is not None and abs(n * h - p) > 1e-3 * h for n, h, p in around):
+                raise InputError(
+                    f"TokenDomain: grid={self.grid} with steps {self.steps} does not go around "
+                    f"period={self.period}; leave out the last point, or use "
+                    "TokenDomain.periodic."
+                )
         given = [x is not None for x in (self.ends, self.end_weights, self.weights)]
         if any(given[:2]) and not all(given):
             raise InputError("TokenDomain: end_weights need both ends and weights; give all.")
@@ -352,8 +360,11 @@ class TokenDomain(eqx.Module):
 
     def integral_up_to(self, v: State) -> State:
         """`∫_{x' ≤ x} v dx'` at each point x, with the end weights where there are any; points
-        that are not known to be in order are sorted."""
+        that are not known to be in order are sorted. At the first point it is that of a part
+        of its cell, so that its quotient by that of 1 is a mean."""
         x = self.positions
+        if self.weights is None and self.dimension == 1:
+            v = self.steps[0] * v
         if self.in_order:
             return _integrals_up_to(self.weights, self.end_weights, v)
         order = jnp.argsort(x)

@@ -101,7 +101,14 @@ def _simpson(x: Float[Array, " points"]) -> Rule:
 
 @ft.cache
 def point_rule(name: PointRule, points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points in [0, 1], and weights of sum 1."""
+    """Points in [0, 1], and weights of sum 1, which cannot be written to."""
+    rule = _point_rule(name, points)
+    for x in rule:
+        x.setflags(write=False)
+    return rule
+
+
+def _point_rule(name: PointRule, points: int) -> tuple[np.ndarray, np.ndarray]:
     if name == "gauss_legendre":
         x, weights = np.polynomial.legendre.leggauss(points)
         return (x + 1) / 2, weights / 2

@@ -136,6 +136,8 @@ def _held(moving: Array, part: Any) -> Any:
     if isinstance(part, AbstractConstraint):
         return part if isinstance(part, Free) else _HeldConstraint(part, moving)
     kinds = {AbstractLinearOperator: _HeldLinear, AbstractExactOperator: _HeldExact}
+    # Where tokens see each other, the flow of those that move is another one.
+    kinds = kinds if part.pointwise else {}
     held = next((held for kind, held in kinds.items() if isinstance(part, kind)), _Held)
     return held(part, moving)
 

@@ -61,7 +61,10 @@ def interpolation(
     if source.dimension == 1:
         axes = [points[:, 0]]
     elif source.grid is not None:
-        axes = [np.unique(along) for along in points.T]
+        # Not the values that occur: rounding makes more of them.
+        on_grid = points.reshape(*source.grid, -1)
+        along = [np.moveaxis(on_grid[..., k], k, 0) for k in range(source.dimension)]
+        axes = [x.reshape(len(x), -1)[:, 0] for x in along]
     elif degree == 1:
         return _in_triangles(points, x)
     else:

@@ -117,6 +117,7 @@ def TextEncoder(
     pooler: Linear | None = None,
     head: MaskedTokenHead | None = None,
     padding: NonNegativeInt | None = None,
+    dropout: Fraction = 0.0,
 ) -> Model[TextInputs, States]:
     """An encoder of texts: embeddings, see `TextInputs`, the equation without a causal order,
     the states at depth T, `[..., tokens, features]`, see `States` and `sentence_embedding`."""
@@ -127,6 +128,7 @@ def TextEncoder(
         segments=segments,
         lift=lift,
         normalization=input_normalization,
+        dropout=dropout,
         padding=padding,
     )
     read_out = States(output_normalization, pooler, head)
@@ -462,6 +464,7 @@ def TranslationModel(
         discretization=discretization,
         input_normalization=input_normalization,
         output_normalization=output_normalization,
+        dropout=dropout,
     )
     encoder = TextEncoder(
         _table(vocabulary, features, std, keys[0]),
@@ -477,7 +480,6 @@ def TranslationModel(
         control=control,
         learned_positions=learned_positions,
         tied=tied,
-        dropout=dropout,
         std=std,
         key=keys[2],
         **options,

@@ -192,7 +192,8 @@ class VCycleInputs(AbstractInputs):
             return w if len(grids) == len(all_grids) else solved(w, fine)
 
         w = cycle(embedded.u0, all_grids)
-        return Embedded(w, all_grids[0], before=tuple(solutions))
+        before = *embedded.before, *solutions
+        return embedded._replace(u0=w, domain=all_grids[0], before=before)
 
 
 class SourceAndText(NamedTuple):

@@ -211,7 +211,9 @@ class FunctionInputs(AbstractInputs):
             )
         rounding = 8 * np.finfo(points.dtype).eps
         within = (points >= -rounding) & (points <= 1 + rounding)
-        circles = np.array([length == 1 for length in self._lengths])
+        # Where a whole number of waves goes once around.
+        lengths = zip(self._grids, self._lengths, strict=True)
+        circles = np.array([rule == "periodic" and not (1 / x) % 1 for rule, x in lengths])
         inside = (within | circles[None]).all(axis=-1)
         if is_known(inside) and not inside.all():
             first = np.asarray(points)[~np.asarray(inside)][0].tolist()

@@ -157,9 +157,10 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     @property
     def random(self) -> bool:
-        """Whether operators or schemes draw anything in training, such as dropout."""
+        """Whether inputs, operators or schemes draw anything in training, such as dropout."""
         drawn = (draws(model.discretization.solver) for model in self.equations)
-        return bool(parts(self, AbstractRandomOperator)) or any(drawn)
+        operators = parts(self, AbstractRandomOperator)
+        return bool(operators) or self.inputs.random or any(drawn)
 
     @property
     def equations(self) -> "tuple[Model, ...]":
@@ -305,6 +306,11 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         solve = ft.partial(model._solve_batch, saveat=saveat)
         if self.discretization.steps_for == "batch":
             return solve(inputs, key)
+        if saveat.dense:
+            raise InputError(
+                "solve: saveat=SaveAt(dense=True) with steps_for='sample': each sample has "
+                "steps of its own, and a solution one interpolation; ask for SaveAt(ts=…)."
+            )
         u0, _ = eqx.filter_eval_shape(model.embed, inputs)
         return _solve_samples(solve, inputs, key, u0.ndim - 2)
 
@@ -315,7 +321,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         control, discretization, embed_key = self.rounded_control, self.discretization, None
         if key is not None:
             embed_key, depth_key, _ = jax.random.split(key, 3)
-            control = Sampled(control, depth_key)
+            if parts(control, AbstractRandomOperator):
+                control = Sampled(control, depth_key)
             solver = with_key(discretization.solver, depth_key)
             discretization = dataclasses.replace(discretization, solver=solver)
         embedded = self.inputs.embed(inputs, key=embed_key)

@@ -1,13 +1,14 @@
 """Interfaces of the parts of a model, its inputs and its read-out, and what passes there."""
 
 import abc
+import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Integer, PRNGKeyArray, PyTree
 
-from ..equation import FunctionSpace, State, TokenDomain
+from ..equation import FunctionSpace, State, TokenDomain, parts
 from ..errors import InputError
 from ..integration import Solution
 from ..solvers import InitialVelocity
@@ -85,6 +86,13 @@ class AbstractInputs(eqx.Module):
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
         """The state at depth 0 and its domain. `key` draws the dropout; without one there is
         none."""
+
+    @property
+    def random(self) -> bool:
+        """Whether it draws a dropout of what is embedded, where it has a key."""
+        inside = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        own = bool(inside.get("dropout"))
+        return own or any(part.random for part in parts(inside, AbstractInputs))
 
     @property
     def prefix_tokens(self) -> int:

@@ -224,6 +224,21 @@ def test_an_integral_up_to_a_point_is_that_of_the_points_until_there(points):
         assert weights @ values[: end + 1] == pytest.approx(here, rel=1e-14)
 
 
+def test_integrals_up_to_a_point_do_not_grow_with_the_points():
+    for n in (4, 8):
+        middles = ide.TokenDomain.midpoint(n)
+        found = middles.integral_up_to(jnp.ones((n, 1)))[:, 0]
+        np.testing.assert_allclose(found, np.arange(1, n + 1) / n)
+
+
+def test_grids_are_those_of_their_period_and_rules_cannot_be_written_to():
+    points = jnp.linspace(0, 1, 5)[:, None]
+    with pytest.raises(ide.InputError, match=r"does not go around period=\(1\.0,\); leave out"):
+        ide.TokenDomain(points, grid=(5,), spacing=(0.25,), period=(1.0,))
+    with pytest.raises(ValueError, match="read-only"):
+        ide.FeatureDomain(4).points[:] = 0
+
+
 def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest():
     """Against counting, with points on two sides and in a corner."""
     draw, samples = np.random.default_rng(0), 200_000

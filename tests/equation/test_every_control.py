@@ -13,6 +13,7 @@ from equation.problems import apply, block_at, made, state
 from helpers import built, classes_of, drawn, largest
 
 import ide_transformer as ide
+from ide_transformer.equation.controls.mapped import Sampled
 from ide_transformer.testing import check_control
 
 
@@ -104,6 +105,22 @@ def test_one_of_your_own_is_right_and_wrong_ones_are_noticed():
             check_control(replace(mine, way=way), without=tuple(others))
     with pytest.raises(AssertionError, match=r"Mine, yaml: .*4"):
         check_control(mine, options={"wrong": 1})
+
+
+@pytest.mark.parametrize("drops", [("LayerDrop", "Dropout"), ("Dropout", "LayerDrop")])
+def test_layers_are_left_out_as_a_whole_however_they_are_wrapped(drops, key):
+    rates = {"LayerDrop": 0.5, "Dropout": 0.0}
+
+    def wrapped(operator):
+        for name in drops:
+            operator = getattr(ide, name)(operator, rates[name])
+        return operator
+
+    block = tuple(wrapped(ide.Damping(jnp.ones(2))) for _ in range(2))
+    sampled = Sampled(ide.Tied(block, 8), key)
+    domain, u = ide.TokenDomain.uniform(1), jnp.ones((1, 2))
+    active = [[bool(x(u, domain).any()) for x in sampled(float(t))] for t in range(8)]
+    assert all(a == b for a, b in active) and len({a for a, _ in active}) == 2
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -2,6 +2,7 @@
 points of a grid: waves, differences, convolutions."""
 
 import itertools
+import re
 
 import equinox as eqx
 import jax
@@ -208,6 +209,42 @@ def test_a_convolution_sums_over_neighbours(key, case):
             v, w = u[places.index(tuple(there))], weight[tap]
             expected[row] += v * w[0] if options.get("depthwise") else v @ w
     assert largest(apply(operator, u, domain), expected) < 1e-12
+
+
+def test_a_causal_kernel_in_length_sees_no_later_point(key):
+    """Also where its places lie between points; polynomials of third degree are exact."""
+    options = dict(width=3, spacing=1 / 40, causal=True, bias=False, key=key)
+    operator = built(lambda: ide.Convolution(1, **options))
+    points, domain = np.arange(32) / 32, ide.TokenDomain.midpoint(32)
+    slopes = jax.jacobian(lambda u: apply(operator, u, domain))(jnp.ones((32, 1)))
+    assert not np.triu(slopes[:, 0, :, 0], 1).any()
+    weight = np.asarray(operator.weight)[:, 0, 0]
+    exact = sum(w * (points - k / 40) ** 3 for w, k in zip(weight, (2, 1, 0), strict=True))
+    found = apply(operator, jnp.asarray(points[:, None] ** 3), domain)[:, 0]
+    assert largest(found[5:], exact[5:]) < 1e-12
+    with pytest.raises(ide.InputError, match="causal=True on a periodic domain"):
+        operator(jnp.ones((32, 1)), ide.TokenDomain.periodic(32))
+
+
+GRID = [
+    lambda key: ide.Convolution(4, key=key),
+    lambda key: ide.ConvolutionalFeedForward(4, key=key),
+    lambda key: ide.DifferentialOperator(4, 0.1, key=key),
+    lambda key: ide.GatedRecurrence(4, key=key),
+]
+
+
+@pytest.mark.parametrize("make", GRID)
+def test_rounded_weights_have_rounded_products(make, key):
+    operator = jax.tree.map(lambda x: x.astype(jnp.bfloat16), make(key))
+    # At ends states are continued in the precision of the state.
+    ends = isinstance(operator, ide.GatedRecurrence)
+    domain = ide.TokenDomain.uniform(8) if ends else ide.TokenDomain.periodic(8)
+    u = jnp.ones((8, 4), jnp.float32)
+    program = str(jax.make_jaxpr(lambda u: operator(u, domain))(u))
+    products = re.findall(r"(\w+)\[[\d,]*\] = dot_general", program)
+    assert products and set(products) == {"bf16"}
+    assert operator(u, domain).dtype == u.dtype
 
 
 def test_kernels_in_length_are_of_fourth_order_on_any_grid(key):

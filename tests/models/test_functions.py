@@ -1,6 +1,8 @@
 """Maps of functions on circles, intervals and their products, also with coarser grids; models
 of images, also of other sizes and in stages."""
 
+import dataclasses
+
 import diffrax
 import equinox as eqx
 import jax
@@ -77,8 +79,13 @@ def test_points_around_a_circle_are_free_and_those_of_an_interval_are_not():
     # What a compiled program is given cannot be refused.
     interval = small.operator_model(grid="midpoint", operators=(small.feed_forward,))
     assert np.isnan(outputs_of(interval, field)).all()
-    with pytest.raises(ide.InputError, match=r"the point \[1.1\], outside of \[0, 1\] along"):
-        interval(field)
+    # A wavelength of 1 makes no circle of it.
+    waves = small.operator_model(
+        grid="midpoint", operators=(small.feed_forward,), wavelength=1.0
+    )
+    for model in (interval, waves):
+        with pytest.raises(ide.InputError, match=r"the point \[1.1\], outside of \[0, 1\] al"):
+            model(field)
 
 
 def test_channels_come_first():
@@ -132,6 +139,12 @@ def test_a_v_cycle_converges_at_order_2_up_to_the_ends(make, coarse, sizes):
         errors.append(largest(outputs_of(model, u), eqx.filter_jit(limit)(model, u)))
     slopes = -np.diff(np.log(errors)) / np.log(2)
     assert abs(slopes[-1] - 2) < 0.15, (errors, slopes)
+
+
+def test_a_v_cycle_has_what_its_inputs_have_solved():
+    inner = u_shaped(ide.TokenDomain.midpoint(8), 1).inputs
+    outer = dataclasses.replace(inner, inputs=inner)
+    assert len(outer.embed(normal(8, WIDTH)).before) == 2 + 2
 
 
 def test_a_v_cycle_is_on_other_grids_and_schemes():

@@ -109,14 +109,16 @@ class Sampled(AbstractMappedControl):
         return jax.random.split(self.key, self.num_intervals)
 
     def changed(self, block: PyTree, own: PRNGKeyArray) -> PyTree:
-        return _with_key(block, own)
+        return _with_key(block, own, own)
 
 
-def _with_key(block: PyTree, key: PRNGKeyArray) -> PyTree:
+def _with_key(block: PyTree, key: PRNGKeyArray, common: PRNGKeyArray) -> PyTree:
+    """Keys of their own for random operators, and the `common` one for those of one draw."""
+
     def draw(operator: AbstractRandomOperator, place: int) -> AbstractRandomOperator:
         own = jax.random.fold_in(key, place)
-        inside = _with_key(operator.operator, own)
-        return replace(operator, operator=inside, key=key if operator.one_draw else own)
+        inside = _with_key(operator.operator, own, common)
+        return replace(operator, operator=inside, key=common if operator.one_draw else own)
 
     return map_parts(block, AbstractRandomOperator, draw)
 

@@ -32,14 +32,19 @@ def convolved(
     steps = domain.steps if spacing is not None else (1.0,) * domain.dimension
     hops = tuple((spacing or 1.0) / step for step in steps)
     before = width - 1 if causal else width // 2
-    neighbours = [*shifted(on, width, before, hops, periodic=around)]
-    weight = weight.astype(v.dtype)
+    if causal and around:
+        raise InputError(
+            f"{type(operator).__name__}: causal=True on a periodic domain, where what is "
+            "before a point is also after it; take one with ends, or causal=False."
+        )
+    neighbours = [*shifted(on, width, before, hops, periodic=around, causal=causal)]
     taps = weight.reshape(-1, weight.shape[-1])
     if weight.shape[-2] < v.shape[-1]:
-        rate = ft.reduce(jnp.add, map(affine, neighbours, taps))
+        rate = ft.reduce(jnp.add, map(affine, neighbours, taps.astype(v.dtype)))
     else:
         # One product: inside of a loop, convolutions of XLA take 15 times as long on a CPU.
-        rate = jnp.concatenate(neighbours, -1) @ taps
+        near = jnp.concatenate(neighbours, -1).astype(taps.dtype)
+        rate = (near @ taps).astype(v.dtype)
     return rate.reshape(*v.shape[:-1], weight.shape[-1])
 
 
@@ -65,7 +70,8 @@ class Convolution(AbstractOperator):
     - `bias`: whether there is b.
     - `std`: standard deviation of the initial W.
 
-    **Raises:** `InputError` on a domain that is no grid, or has weights.
+    **Raises:** `InputError` on a domain that is no grid, or has weights, and for a causal one
+    around a periodic domain.
     """
 
     weight: Float[Array, "..."]

@@ -16,6 +16,7 @@ from ..arrays import State, affine, nonnegative_array
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
 from ..rules import lagrange
+from .feed_forward import product
 from .grid import Dimension, check_axes, goes_around, grid_axes, on_grid
 from .operator import AbstractOperator, check_features
 
@@ -147,16 +148,16 @@ class DifferentialOperator(AbstractOperator):
         check_axes(self, len(self.slopes), domain)
         v = on_grid(self, self.normalization.project(u), domain)
         around = goes_around(self, domain)
-        rate = v @ self.value.astype(v.dtype)
+        rate = product(v, self.value)
         orders = np.arange(1, self.slopes.shape[1] + 1)
         axes = zip(grid_axes(domain), domain.steps, self.slopes, strict=True)
         for axis, step, slopes in axes:
             # Differences of the neighbours, and their coefficients, are one product.
             scale = (self.spacing / step) ** orders / [math.factorial(k) for k in orders]
-            factors = jnp.asarray(scale[:, None] * _DIFFERENCES[: len(orders)], v.dtype)
-            taps = jnp.einsum("kp,kio->pio", factors, slopes.astype(v.dtype))
+            factors = jnp.asarray(scale[:, None] * _DIFFERENCES[: len(orders)], slopes.dtype)
+            taps = jnp.einsum("kp,kio->pio", factors, slopes)
             near = jnp.concatenate(_neighbours(v, axis, around), -1)
-            rate = rate + near @ taps.reshape(-1, taps.shape[-1])
+            rate = rate + product(near, taps.reshape(-1, taps.shape[-1]))
         return affine(rate.reshape(u.shape), None, self.bias)
 
 

@@ -65,12 +65,13 @@ def shifted(
     *,
     periodic: bool,
     stride: int = 1,
+    causal: bool = False,
 ) -> Iterator[Float[Array, "..."]]:
     """The states of `width` neighbours along each axis of every `stride`-th point of a grid,
-    `before` of them before it, a `hop` of points apart; between points by cubics, and 0 beyond
-    a boundary."""
+    `before` of them before it, a `hop` of points apart; between points by cubics, of earlier
+    points alone if it is `causal`, and 0 beyond a boundary."""
     grid = v.shape[-1 - len(hops) : -1]
-    stencils = [[_stencil((k - before) * hop) for k in range(width)] for hop in hops]
+    stencils = [[_stencil((k - before) * hop, causal) for k in range(width)] for hop in hops]
     first = [-min(min(stencil) for stencil in along) for along in stencils]
     last = [max(max(stencil) for stencil in along) for along in stencils]
     padding = [(0, 0)] * (v.ndim - 1 - len(hops))
@@ -87,11 +88,13 @@ def shifted(
         yield ft.reduce(jnp.add, terms)
 
 
-def _stencil(distance: float) -> dict[int, float]:
+def _stencil(distance: float, causal: bool) -> dict[int, float]:
     """The points, and their factors, that interpolate a function so many points away."""
     nearest = round(distance)
     if abs(distance - nearest) < 1e-5:
         return {nearest: 1.0}
     points = math.floor(distance) + np.arange(-1, 3)
+    if causal:
+        points -= max(points[-1], 0)
     factors = lagrange(points.astype(float), distance)
     return dict(zip(points.tolist(), factors.tolist(), strict=True))

@@ -11,6 +11,7 @@ from ...arguments import NonNegativeFloat, PositiveInt
 from ..arrays import State, affine
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
+from .feed_forward import product
 from .grid import check_axes, on_grid
 from .operator import AbstractOperator, check_features
 
@@ -62,15 +63,14 @@ class GatedRecurrence(AbstractOperator):
         check_features(self, u, len(self.weight))
         check_axes(self, 1, domain)
         v = on_grid(self, self.normalization.project(u), domain)
-        weight, memory = self.weight.astype(u.dtype), self.memory.astype(u.dtype)
 
         def step(s, read):
             reset, keep, new = jnp.split(read, 3, axis=-1)
-            *of_gates, of_new = jnp.split(s @ memory, 3, axis=-1)
+            *of_gates, of_new = jnp.split(product(s, self.memory), 3, axis=-1)
             r, z = (jax.nn.sigmoid(a + b) for a, b in zip((reset, keep), of_gates, strict=True))
             s = s + (1 - z) * (jnp.tanh(new + r * of_new) - s)
             return s, s
 
-        read = jnp.moveaxis(affine(v @ weight, None, self.bias), -2, 0)
+        read = jnp.moveaxis(affine(product(v, self.weight), None, self.bias), -2, 0)
         _, found = lax.scan(step, jnp.zeros_like(v[..., 0, :]), read)
         return jnp.moveaxis(found, 0, -2)

@@ -14,7 +14,13 @@ from ..arrays import Depth, State, affine, float_array
 from ..constraints import AbstractNormalization, AbstractSphere
 from ..domain import TokenDomain
 from ..function_space import FunctionSpace
-from .operator import AbstractWrappedOperator
+from .operator import (
+    AbstractExactOperator,
+    AbstractLinearOperator,
+    AbstractOperator,
+    AbstractWrappedOperator,
+    Spectral,
+)
 
 
 class Scaled(AbstractWrappedOperator):
@@ -36,6 +42,39 @@ class Scaled(AbstractWrappedOperator):
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         return affine(self.operator(u, domain), self.rate.astype(u.dtype))
+
+
+class ScaledExact(Scaled, AbstractExactOperator):
+    """An operator with a known flow, whose flow over `λ h` is that of `λ A`; λ is a number."""
+
+    operator: AbstractExactOperator  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    configurable: ClassVar[bool] = False
+
+    @property
+    def dissipative(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.operator.dissipative
+
+    def flow(self, u: State, domain: TokenDomain, h: Depth) -> State:
+        return self.operator.flow(u, domain, self.rate.astype(u.dtype) * h)
+
+
+class ScaledLinear(ScaledExact, AbstractLinearOperator):
+    """A linear operator times a number."""
+
+    operator: AbstractLinearOperator  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
+        rate = self.rate.astype(u.dtype)
+        return self.operator.apply(lambda eigenvalues: function(rate * eigenvalues), u, domain)
+
+
+def scaled(operator: AbstractOperator, rate: Float[Array, ""]) -> Scaled:
+    """The operator times a number, of the kind by which schemes choose how to treat it."""
+    kinds = {AbstractLinearOperator: ScaledLinear, AbstractExactOperator: ScaledExact}
+    return next((own for x, own in kinds.items() if isinstance(operator, x)), Scaled)(
+        operator, rate
+    )
 
 
 class AbstractRandomOperator(AbstractWrappedOperator):

@@ -43,7 +43,9 @@ def integrate(
     fits = query.shape[-1] <= 128 and query.shape[-1] % 8 == 0 and query.shape[-3] > 1
     # cuDNN's flash attention, in low precision.
     low = jax.default_backend() == "gpu" and query.dtype == jnp.bfloat16
-    if plain and fits and low and token_devices() == 1:
+    # It has no window that ends after the token.
+    one_sided = region.reach[1] in (None, 0)
+    if plain and fits and low and one_sided and token_devices() == 1:
         return fused_mean(query, key, value, domain, region)
     integrand, restore = prepare(query, key, value, query_domain, domain, bias)
     quadrature = _quadrature(integrand, region, in_order)
