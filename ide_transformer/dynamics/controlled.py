@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..arguments import PositiveInt, is_known
-from ..equation import Equation
+from ..equation import AbstractSourcedOperator, Equation, map_parts, with_fields
 from ..errors import InputError
 from ..models import Model
 from .layers import stacked_intervals
@@ -80,11 +80,17 @@ def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
             return jnp.sum(found), found
 
         (slopes, _), found = eqx.filter_grad(hamiltonians, has_aux=True)(interval)
+        slopes = map_parts(slopes, AbstractSourcedOperator, _without_source)
         return found, jnp.sqrt(jnp.stack([*map(square, slopes)]))
 
     numbers = jnp.arange(equation.control.num_intervals, dtype=states.dtype)
     given = numbers, equation.intervals(), states[:-1], p[:-1]
     return Costates(states, p, *jax.lax.map(one, given))
+
+
+def _without_source(operator: AbstractSourcedOperator, _: int) -> AbstractSourcedOperator:
+    """A source is no weight."""
+    return with_fields(operator, source=None, source_domain=None)
 
 
 class Steering(NamedTuple):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ..equation import AbstractControl, PiecewiseConstant, Scaled, Tied
+from ..equation import AbstractControl, PiecewiseConstant, Scaled, Tied, scaled
 from ..errors import InputError
 from ..models import Model
 
@@ -22,7 +22,8 @@ MOST_SELECTIONS = 100
 
 
 def keep_layers(model: Model, layers: Sequence[int]) -> Model:
-    """The model with the listed layers only; the field says "layer dropping"."""
+    """The model with the listed layers only; the field says "layer dropping". Of a continuous
+    control a layer has the weights of its beginning."""
     number = model.control.num_intervals
     if not len(layers) or list(layers) != sorted(set(layers) & set(range(number))):
         raise InputError(
@@ -38,15 +39,15 @@ def in_layers(model: Model) -> Model:
         u_t = Σ_i λ_{l,i} A_i(u; θ_l),   l = ⌊t⌋,   λ = 1 at first:
 
     its control as `PiecewiseConstant` of `Scaled` operators, θ_l that of the beginning of
-    interval l."""
+    interval l. An operator that reads depth itself reads that of its place."""
 
-    def scaled(block):
-        return tuple(Scaled(operator, jnp.ones(())) for operator in block)
+    def each_scaled(block):
+        return tuple(scaled(operator, jnp.ones(())) for operator in block)
 
     constraint = model.constraint
     if constraint.depth_axes:
         constraint = stacked_intervals(constraint)
-    return _with_control(model, stacked_intervals(model.control, scaled), constraint)
+    return _with_control(model, stacked_intervals(model.control, each_scaled), constraint)
 
 
 def stacked_operators(model: Model) -> tuple[Scaled, ...]:

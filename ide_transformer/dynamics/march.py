@@ -54,7 +54,13 @@ class March(NamedTuple):
 
 
 def problem(name: str, model: Model, inputs: PyTree[ArrayLike]) -> tuple[Equation, State, int]:
-    """The equation that a model solves, its initial state, and its equal steps."""
+    """The equation that a model solves, its initial state, and its equal steps; the products of
+    its operators are made in full precision."""
+    if (exit := model.discretization.exit) is not None:
+        raise InputError(
+            f"{name}: exit={type(exit).__name__}(…): tokens of the model stop, each at its own "
+            "depth; give it model.with_exit(None)."
+        )
     if model.discretization.stepsize_controller is not None:
         raise InputError(
             f"{name}: the model has adaptive steps, which are not the same for other states; "

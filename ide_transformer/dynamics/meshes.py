@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..equation import State, TokenDomain
 from ..errors import InputError
-from ..models import Model
+from ..models import Mesh, Model
 from ..models.compiled import compiled_outputs
 from .layers import MOVES, Layered, native_layers, stacked_operators
 
@@ -209,7 +209,7 @@ def refine(model: Model, k: int) -> Model:
     sets k times. Such a model is refined unchanged and does not settle. The equation on one
     `Sphere` has a limit, but is another model at k = 1.
     """
-    return model.with_solver(model.solver, steps_per_interval=k)
+    return model.on(Mesh(steps_per_interval=k))
 
 
 def richardson(model: Model, k: int, inputs: PyTree[ArrayLike]) -> PyTree[Array]:

@@ -53,8 +53,8 @@ def log_norms(
         μ(t) = λ_max((J + Jᵀ) / 2),   J = ∂F(t, u) / ∂u,
 
     at whose rate two solutions that are near each other part at most; where it is negative,
-    the flow contracts. Reference: Hairer, Nørsett, Wanner, Solving Ordinary Differential
-    Equations I, section I.10.
+    the flow contracts. Padded tokens are tokens of it. Reference: Hairer, Nørsett, Wanner,
+    Solving Ordinary Differential Equations I, section I.10.
     """
 
     def norms(march):

@@ -134,9 +134,10 @@ def removal_damage(
     model: Model, inputs: PyTree[ArrayLike], read: Quantity | None = None
 ) -> Float[np.ndarray, " intervals"]:
     """The error made by leaving out each interval, measured by a solve for each; for
-    `read` see `Target`."""
+    `read` see `Target`. Of a continuous control each layer has the weights of its beginning,
+    also in the model from which the error is taken."""
     layers = range(model.control.num_intervals)
-    error = native_target(model, inputs, read).error
+    error = native_target(keep_layers(model, layers), inputs, read).error
     others = ([*layers[:layer], *layers[layer + 1 :]] for layer in layers)
     return np.array([float(error(keep_layers(model, kept))) for kept in others])
 

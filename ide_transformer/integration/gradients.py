@@ -148,6 +148,9 @@ class Truncated(AbstractGradient):
     intervals: PositiveInt = eqx.field(static=True)
     mode: Direct | Recompute | Recursive = Recompute()
 
+    def adjoint(self) -> diffrax.AbstractAdjoint:
+        return self.mode.adjoint()
+
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
         before = jax.tree.leaves(xs)[0].shape[0] - self.intervals
         if before <= 0:

@@ -192,7 +192,7 @@ class Solution(eqx.Module):
     - `stats`: a dictionary with `steps`, `accepted`, `rejected`, `field_evaluations` (one
       is every operator once, or a product with the Jacobian; those of the accepted steps
       only for implicit schemes, NaN for one with a root finder of its own) and
-      `constraint_residual` (the largest over tokens at T).
+      `constraint_residual` (the largest over tokens at T, on the set of the last operator).
     - `result`: how the solve ended, one of `diffrax.RESULTS`.
     - `failed_at`: the depth at which it failed; infinite if it did not.
 

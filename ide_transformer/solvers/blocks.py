@@ -38,7 +38,18 @@ def _block(block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyT
 def _residual(
     block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree
 ) -> Array:
-    return _block(block, terms, t, u, args) - u
+    return _tangential(terms, t, u, _block(block, without_constraint(terms), t, u, args) - u)
+
+
+def _velocity(
+    block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree
+) -> Array:
+    return _tangential(terms, t, u, _block(block, without_constraint(terms), t, u, args))
+
+
+def _tangential(terms: Terms, t: Depth, u: Array, du: Array) -> Array:
+    """The rate of whole blocks, along the constraint of the last operator."""
+    return operator_fields(terms)[-1].constraint(t).tangent(u, du)
 
 
 class Residual(AbstractOnBlocks):
@@ -71,7 +82,7 @@ class Velocity(AbstractOnBlocks):
     block: AbstractSplitting = LieTrotter()
 
     def inner_terms(self, terms: diffrax.MultiTerm) -> diffrax.ODETerm:
-        return diffrax.ODETerm(Partial(_block, self.block, terms))
+        return diffrax.ODETerm(Partial(_velocity, self.block, terms))
 
 
 class AbstractPaperSplitting(AbstractOneStep):

@@ -17,9 +17,9 @@ from jax.sharding import AxisType
 from jaxtyping import Array, Float, PyTree
 
 from ..arguments import PositiveFloat
-from ..equation import map_parts
+from ..equation import map_parts, operator_fields
 from ..errors import InputError
-from .evaluations import EvaluationCount
+from .evaluations import EvaluationCount, count_evaluations
 from .runge_kutta import combine
 from .scheme import AbstractFieldScheme, Step, StepField, Terms, first_failure
 from .splitting import LieTrotter
@@ -352,8 +352,16 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
         root = find_root(
             _change, u, inputs, tolerance=self.tolerance, pseudo_step=0.5, max_steps=60
         )
-        made = state.plus(root.evaluations)
+        made = state.plus(root.evaluations * self._cost(field, u))
         return Step.between(u, root.value, state=made, result=root.result)
+
+    def _cost(self, field: StepField, u: Array) -> float:
+        """The evaluations of a step of the scheme, if they are fixed; else it counts as one."""
+        if not (fields := operator_fields(field.terms)):
+            return 1.0
+        block = eqx.filter_eval_shape(fields[0].block_at, field.t0)
+        cost = count_evaluations(self.solver, block, u.shape[-1])
+        return 1.0 if cost is None else cost.first
 
 
 def _change(u: Array, inputs: tuple[diffrax.AbstractSolver, StepField]) -> Array:

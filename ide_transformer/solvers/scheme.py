@@ -29,7 +29,7 @@ class Step(NamedTuple):
 
     y1: Array
     error: Any
-    dense_info: dict[str, Array]
+    dense_info: dict[str, PyTree[Array]]
     solver_state: PyTree
     result: Any
 

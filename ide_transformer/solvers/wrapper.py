@@ -1,11 +1,13 @@
 """Schemes that are built around another scheme."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
@@ -14,6 +16,7 @@ from ..equation import (
     AbstractConstraint,
     AbstractControl,
     AbstractRescaling,
+    Depth,
     Free,
     operator_fields,
     parts,
@@ -149,10 +152,15 @@ class Projected(AbstractTransparentWrapper):
     def order(self, terms: Terms) -> int | None:
         return self.solver.order(terms)
 
+    @property
+    def interpolation_cls(self) -> Callable:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _ToProjection(self.solver.interpolation_cls)
+
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         step = super().make_step(field, u, state, made_jump)
         y1 = self._constraint(field).project(step.y1)
-        return step._replace(y1=y1, dense_info={**step.dense_info, "y1": y1})
+        dense_info = {"step": step.dense_info, "shift": y1 - step.y1}
+        return step._replace(y1=y1, dense_info=dense_info)
 
     def couplings(self, field: StepField, first: Array | bool) -> Couplings | None:
         inner, constraint = super().couplings(field, first), self._constraint(field)
@@ -168,6 +176,32 @@ class Projected(AbstractTransparentWrapper):
 
     def _constraint(self, field: StepField) -> AbstractConstraint:
         return operator_fields(field.terms)[-1].constraint(field.t1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ToProjection:
+    """The interpolation of a step that ends at the projection of its last state."""
+
+    of_step: Callable
+
+    def __call__(self, *, t0: Depth, t1: Depth, step: PyTree, shift: Array) -> "_Shifted":
+        return _Shifted(t0=t0, t1=t1, step=self.of_step(t0=t0, t1=t1, **step), shift=shift)
+
+
+class _Shifted(diffrax.AbstractLocalInterpolation):
+    """An interpolation moved by a shift that grows from 0 over the step."""
+
+    t0: Depth
+    t1: Depth
+    step: diffrax.AbstractLocalInterpolation
+    shift: Array
+
+    def evaluate(self, t0: Depth, t1: Depth | None = None, left: bool = True) -> Array:
+        if t1 is not None:
+            return self.evaluate(t1, left=left) - self.evaluate(t0, left=left)
+        length = self.t1 - self.t0
+        share = jnp.where(length == 0, 1, (t0 - self.t0) / jnp.where(length == 0, 1, length))
+        return self.step.evaluate(t0, left=left) + share.astype(self.shift.dtype) * self.shift
 
 
 def start_inside(

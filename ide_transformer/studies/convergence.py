@@ -168,7 +168,7 @@ def block_limit(solver: Residual | Velocity, equation: eq.Equation, u0: Array) -
 def momentum_limit(solver: AbstractMomentum, equation: eq.Equation, u0: Array) -> Array:
     """The limit of a scheme with momentum,
 
-        u_t = k v,   v_t = -k r(t) v + g(t) Σ_i A_i(u),
+        u_t = k v,   v_t = -Σ_i r_i(t) v + Σ_i g_i(t) A_i(u),
 
     k the number of operators, with r and g read off its coefficients over a tiny step. On a
     constraint u moves with the tangential part of k v.
@@ -191,11 +191,12 @@ def _with_velocity(
 
     def rates(t, state, args):
         u, v = state
-        kick = solver.kick(0, t, t + tiny)
-        friction, gain = (1 - kick.damping) / tiny, kick.strength / tiny
-        force = raw.vf_prod(t, u, None, raw.contr(0.0, 1.0))
+        kicks = [solver.kick(i, t, t + tiny) for i in range(number)]
         drift = field.constraint(t).tangent(u, number * v)
-        return drift, gain * force - number * friction * v
+        pairs = zip(kicks, raw.terms, strict=True)
+        force = sum(kick.strength / tiny * term.vf(t, u, None) for kick, term in pairs)
+        friction = sum((1 - kick.damping) / tiny for kick in kicks)
+        return drift, force - friction * v
 
     term, h = diffrax.ODETerm(rates), 1 / 48
     ends = diffrax.diffeqsolve(term, diffrax.Dopri8(), t0, t0 + 1, h, state).ys

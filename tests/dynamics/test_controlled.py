@@ -98,6 +98,19 @@ def test_the_hamiltonian_of_a_tied_equation_is_constant():
     assert np.ptp(found.hamiltonian) < 1e-4 * np.abs(found.hamiltonian).max()
 
 
+def test_a_source_is_no_weight_and_tokens_that_stop_have_no_costates():
+    control = ide.Tied((Cubic(drawn((4, 4), 0, 0.3)), ide.Injection(0.7)), 3)
+    model, inputs = cubic_model(control, ide.LieTrotter()), drawn((2, 3, 4), 2, 0.5)
+    found = costates(model, inputs, lambda u: jnp.sum(jnp.sin(u)))
+    expected = [abs(np.sum(p * inputs)) for p in found.costates[:-1]]
+    np.testing.assert_allclose(found.stationarity[:, 1], expected, rtol=1e-10)
+    stopping = model.with_exit(ide.EstimatedExit(0.1))
+    with pytest.raises(
+        ide.InputError, match=r"costates: exit=EstimatedExit.*with_exit\(None\)"
+    ):
+        costates(stopping, inputs, jnp.sum)
+
+
 @eqx.filter_jit
 def marched(model, pushes):
     """The probabilities of 3 and the slopes of its odds in the pushes."""

@@ -135,6 +135,34 @@ def test_layers_are_the_model_and_may_be_left_out():
     assert largest(kept, by_hand(model, layer_by_layer([0, 2, 3]))) < 1e-12
 
 
+class Decay(ide.AbstractOperator):
+    """`u_t = -r u³`."""
+
+    rate: jnp.ndarray
+
+    def __call__(self, u, domain):
+        return -self.rate * u**3
+
+
+def test_layers_with_known_flows_are_the_model():
+    """The second one does nothing."""
+    rates = jnp.array([1.0, 0.0, 0.5])
+    block = Decay(rates), ide.Damping(0.8 * rates), ide.Relaxation(rates)
+    model = ide.StateModel(
+        ide.TokenDomain.uniform(2),
+        4,
+        control=ide.PiecewiseConstant(block),
+        constraint=ide.Free(),
+        discretization=ide.Discretization(ide.Strang(HEUN)),
+    )
+    inputs = drawn((3, 2, 4), 0, 0.5)
+    assert (
+        largest(keep_layers(model, range(3)).solve(inputs).u1, model.solve(inputs).u1) < 1e-14
+    )
+    damage = removal_damage(model, inputs)
+    assert damage[1] < 1e-14 and damage[[0, 2]].min() > 0.01
+
+
 def test_neighbouring_operators_are_left_out():
     model = model_of("post-norm")
     coarse = list(drops(native_layers(model)))
@@ -172,6 +200,11 @@ def test_an_extrapolated_model_is_that_of_two_refined_ones():
     coarse, fine = (np.asarray(state(refine(model, k))) for k in (2, 4))
     expected = eqx.filter_jit(lambda u: model.outputs(u))(2 * fine - coarse)
     assert largest(richardson(model, 2, HELD_OUT), expected) < 1e-12
+    halved = model.with_options(compute_dtype="bfloat16", max_steps=7)
+    assert (
+        refine(halved, 2).discretization
+        == halved.on(ide.Mesh(steps_per_interval=2)).discretization
+    )
     second = model_of().with_solver(ide.Strang(diffrax.Heun()))
     coarse, fine = drawn((2, 3), 0)
     assert largest(extrapolated(second, coarse, fine), (4 * fine - coarse) / 3) < 1e-12

@@ -1,6 +1,8 @@
 """The march of fixed steps, against diffrax, exact solutions and loops over layers; adaptive
 steps: samples of their own, padding, and the tolerance."""
 
+import itertools
+
 import diffrax
 import equinox as eqx
 import jax
@@ -112,6 +114,39 @@ def test_a_scheme_ends_on_the_constraint():
     assert eqx.tree_equal(keeps_constraint(ide.Strang(), SPHERE.constraint), asked)
     found = ide.solve(SPHERE, ide.Sphere().project(BATCH), solver=ide.Strang())
     assert found.stats["constraint_residual"] < 1e-14
+
+
+@pytest.mark.parametrize("solver", [diffrax.Tsit5(), diffrax.Bosh3()])
+def test_states_between_layers_are_on_the_constraint(solver):
+    saveat = diffrax.SaveAt(steps=True, dense=True)
+    u0 = ide.Sphere().project(BATCH)
+    found = ide.solve(SPHERE, u0, solver=solver, steps_per_interval=2, saveat=saveat)
+    assert largest(found.us[-1], found.u1) < 1e-14
+    assert ide.Sphere().residual(found.us).max() < 1e-13
+    assert largest(found.evaluate(1.5), found.us[2]) < 1e-14
+    assert largest(found.evaluate(1.5 - 1e-9), found.us[2]) < 1e-7
+
+
+def test_whole_blocks_on_a_constraint_keep_the_order():
+    """Of equal layers, so that the equation is smooth."""
+    control = ide.Tied((Mixing(jnp.asarray(matrices(1)[0])), ide.Damping(0.5)), 1)
+    equation = ide.Equation(control, ide.Sphere(), EQUATION.domain)
+    options = dict(solver=ide.Residual(ide.RK4()), u0=ide.Sphere().project(BATCH))
+    ends = [
+        np.asarray(ide.solve(equation, steps_per_interval=n, **options).u1) for n in (8, 16, 32)
+    ]
+    first, second = (np.abs(a - b).max() for a, b in itertools.pairwise(ends))
+    assert abs(np.log2(first / second) - 4) < 0.15
+
+
+def test_a_steady_state_counts_the_stages_of_its_scheme():
+    equation, found = on(ide.Relaxation(0.5), intervals=1), []
+    equation = ide.Equation(ide.Sourced(equation.control, BATCH), ide.Free(), EQUATION.domain)
+    # Of an affine step the root is found in as many steps, whatever the step is.
+    for scheme in (diffrax.Euler(), ide.RK4()):
+        solution = ide.solve(equation, 0 * BATCH, solver=ide.SteadyState(scheme))
+        found.append(float(solution.stats["field_evaluations"]))
+    assert found[0] > 1 and found[1] % 4 == 0 and found[1] > 2 * found[0]
 
 
 def test_a_constant_token_has_no_projection():
