@@ -84,6 +84,11 @@ def run(arguments: argparse.Namespace) -> None:
     require("apebench", "emulators", "Emulators are trained and tested by")
     if arguments.steps < 5:
         raise InputError(f"--steps {arguments.steps}: give 5 or more.")
+    if not re.fullmatch(r"one|(sup|div);[1-9]\d*(;(true|false))*", arguments.training):
+        raise InputError(
+            f'--training {arguments.training}: write "one", "sup;5" for a roll-out of five '
+            'steps against the data, or "div;5" against a simulator.'
+        )
     # The first seed of every line comes first.
     lines = itertools.product(arguments.seeds, arguments.scenarios, arguments.models)
     how = arguments.steps, arguments.training

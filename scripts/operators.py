@@ -57,6 +57,10 @@ def run(arguments: argparse.Namespace) -> None:
         and cell.bed in arguments.beds
         and (arguments.samples is None or cell.options.get("samples") in arguments.samples)
     ]
+    beds = {cell.bed for study in CELLS.values() for cell in study}
+    for given, known in ((arguments.models, {*MODELS}), (arguments.beds, beds)):
+        if wrong := sorted({*given} - known):
+            raise InputError(f"{wrong[0]}: it must be one of {', '.join(sorted(known))}.")
     if not cells:
         known = "; ".join(cell.name for cell in CELLS[arguments.study])
         raise InputError(f"--models, --beds, --samples: no such line; there are {known}.")

@@ -40,6 +40,7 @@ _NOT_BESIDE = {
     "exit": ("layers", "rollout", "pictures", "sentences"),
     "starts": ("exit", "layers", "rollout", "pictures", "figure", "sentences"),
     "rollout": ("text", "samples", "part", "layers", "sentences"),
+    "pictures": ("layers",),
     "sentences": ("text", "samples", "part", "mesh", "pictures"),
 }
 # By column of a figure, what it is; they are chosen, or follow from the choice, and are no

@@ -128,6 +128,10 @@ def mesh_sections(text: str) -> "list[MeshSection]":
         name, given, value = piece.rpartition("=")
         if given:
             key = name
+            if key in fields:
+                raise InputError(
+                    f"--mesh {text}: {key} is given twice; write {key}=…,…, or a second --mesh."
+                )
             fields[key] = []
         elif not fields:
             raise InputError(f"--mesh {text}: write key=value, for example intervals=2,4,8.")

@@ -23,7 +23,7 @@ from ..models import (
 from ..packages import require
 from .losses import UNCOUNTED, Batch, CrossEntropy, InstanceCrossEntropy, RelativeError
 from .points import domains
-from .task import AbstractDataSet, Part
+from .task import AbstractDataSet, Part, checksum_of_all
 
 
 # Options that say something of the data which a model learns.
@@ -153,6 +153,11 @@ class Arrays(AbstractDataSet):
                     f"data.path={path}: there is no array {name}, only {', '.join(arrays)}; "
                     "data.options.inputs and data.options.targets name others."
                 )
+        if both := [part for part in parts if options.get(part)]:
+            raise InputError(
+                f"data.{both[0]}={options[both[0]]}: {path} has {both[0]} samples of its own; "
+                "drop it, or the arrays of these."
+            )
         options |= {part: tuple(arrays[x] for x in names) for part, names in parts.items()}
         at = arrays.get("points"), arrays.get("weights")
         return cls(arrays[inputs], arrays[targets], *at, **options)
@@ -202,6 +207,11 @@ class Arrays(AbstractDataSet):
             "points": fewer if isinstance(whole, tuple) else fewer[0],
         }
         return other
+
+    def fingerprint(self) -> str:
+        """A checksum of all samples, and of their points and weights."""
+        own = super().fingerprint()
+        return own if self.domains is None else checksum_of_all((own, self.domains))
 
     def chosen(self, part: str, samples: np.ndarray) -> Batch:
         inputs, targets = (x[samples] for x in self.data[part])

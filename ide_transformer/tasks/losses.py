@@ -25,6 +25,8 @@ from ..models import Field, Mesh, Model
 
 # A target of `InstanceCrossEntropy` that is not counted.
 UNCOUNTED = -1
+# Terms of an objective that are means over targets.
+BY_TARGETS = frozenset({"consistency"})
 # Running costs by name.
 Costs: TypeAlias = Mapping[str, AbstractCost]
 
@@ -72,6 +74,8 @@ class Loss(NamedTuple):
     """The loss of a batch.
 
     - `objective`: what is minimised, the loss with the running costs and other terms.
+    - `by_targets`: the terms of it that are means over targets: all but the running costs and
+      the defect of `Finer`.
     - `figures`: the means that an evaluation reports, by name; one of them is `loss`.
     - `field_evaluations`: of all its solves, the mean over samples.
     - `terms`: those of `Finer` and the running costs, `costs.NAME`, without their weights; none
@@ -79,6 +83,7 @@ class Loss(NamedTuple):
     """
 
     objective: Float[Array, ""]
+    by_targets: Float[Array, ""]
     figures: dict[str, Mean]
     field_evaluations: Float[Array, ""]
     terms: dict[str, Float[Array, ""]]
@@ -115,15 +120,16 @@ class Finer(eqx.Module):
         key: PRNGKeyArray | None,
         u1: State,
         gap: Callable[[Array], Float[Array, ""]],
-    ) -> tuple[Float[Array, ""], dict[str, Array], Float[Array, ""]]:
-        """The sum, its terms by name, and the evaluations, given `u1` and the `gap` D."""
+    ) -> tuple[dict[str, Array], Float[Array, ""]]:
+        """The terms by name, NaN where the solve fails, and the evaluations, given `u1` and
+        the `gap` D."""
         finer = model.each_equation(self._finer)
         solution = finer.solve(inputs, key=key)
         defect = jnp.sum((u1 - solution.u1) ** 2) / jnp.sum(solution.u1**2)
         terms = {"consistency": gap(finer.outputs(solution.u1)), "defect": defect}
-        total = self.consistency * terms["consistency"] + self.defect * defect
-        total = jnp.where(jnp.all(solution.succeeded), total, jnp.nan)
-        return total, terms, jnp.mean(solution.stats["field_evaluations"])
+        made = jnp.all(solution.succeeded)
+        terms = {name: jnp.where(made, x, jnp.nan) for name, x in terms.items()}
+        return terms, jnp.mean(solution.stats["field_evaluations"])
 
     def _finer(self, model: Model) -> Model:
         """The model with more steps in each interval."""
@@ -199,21 +205,24 @@ class AbstractLoss(eqx.Module):
             f"costs.{name}": cost(Path(model, batch.inputs, solution.us))
             for name, cost in costs.items()
         }
+        by_targets = loss.value
+        if exit_loss and len(knots) > 2:
+            read = jax.vmap(lambda u: self.measure(model.outputs(u), targets)["loss"].value)
+            by_targets += exit_loss * jnp.mean(read(solution.us[1:-1]))
         added = [
             cost.weight * value
             for cost, value in zip(costs.values(), terms.values(), strict=True)
             if cost.weight
         ]
-        if exit_loss and len(knots) > 2:
-            read = jax.vmap(lambda u: self.measure(model.outputs(u), targets)["loss"].value)
-            added.append(exit_loss * jnp.mean(read(solution.us[1:-1])))
         evaluations = jnp.mean(solution.stats["field_evaluations"])
         if finer is not None:
             gap = ft.partial(self.gap, outputs, targets=targets)
-            more, compared, number = finer(model, batch.inputs, key, solution.u1, gap)
-            added, terms, evaluations = [*added, more], terms | compared, evaluations + number
-        figures = {**figures, "loss": loss}
-        return Loss(sum(added, loss.value), figures, evaluations, terms), outputs
+            compared, number = finer(model, batch.inputs, key, solution.u1, gap)
+            by_targets += finer.consistency * compared["consistency"]
+            added.append(finer.defect * compared["defect"])
+            terms, evaluations = terms | compared, evaluations + number
+        figures, objective = {**figures, "loss": loss}, sum(added, by_targets)
+        return Loss(objective, by_targets, figures, evaluations, terms), outputs
 
 
 class CrossEntropy(AbstractLoss):
@@ -245,12 +254,14 @@ class CrossEntropy(AbstractLoss):
 class InstanceCrossEntropy(CrossEntropy):
     """The cross-entropy of instances of a problem, `targets: [instances, ...]`, that have
     several targets each. Beside the accuracy it gives the exact match, the part of the
-    instances of which all targets are right; see `CrossEntropy`."""
+    instances of which all targets are right, of those that have one; see `CrossEntropy`."""
 
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
         right = (jnp.argmax(outputs, axis=-1) == targets) | (targets == UNCOUNTED)
-        exact = jnp.all(right, axis=tuple(range(1, targets.ndim)))
-        exact_match = Mean(jnp.sum(exact), len(targets))
+        axes = tuple(range(1, targets.ndim))
+        counted = jnp.any(targets != UNCOUNTED, axes)
+        exact = jnp.all(right, axes) & counted
+        exact_match = Mean(jnp.sum(exact), jnp.sum(counted))
         return {**super().measure(outputs, targets), "exact_match": exact_match}
 
 

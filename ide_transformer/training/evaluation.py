@@ -23,7 +23,7 @@ from .folder import RunFolder, changed_data, same_tokenizer
 from .loading import LoadedModel
 from .names import parameters_of
 from .phases import Layers, model_on
-from .step import make_evaluation
+from .step import make_evaluation, with_targets
 
 
 _BATCH = 16
@@ -242,7 +242,7 @@ def evaluate_exits(
                 # An array, so that all tolerances share one program.
                 used = eqx.tree_at(lambda e: e.tolerance, exit, jnp.asarray(tolerance))
             measured = ft.partial(_measured, model.with_exit(used), task)
-            means = tasks.averaged(map(measured, held_out))
+            means = with_targets(tasks.averaged(map(measured, held_out)))
             number = means.pop("evaluations")
             full = number if tolerance is None else full
             first = {"steps": steps, "tolerance": tolerance, "saved": 1 - number / full}
@@ -300,7 +300,7 @@ def evaluate_starts(
             further = task.further_means(held_out[number], figures["loss"])
             found.append({**figures, **further})
             distances.append(np.asarray(distance))
-        means, far = tasks.averaged(found), np.concatenate(distances)
+        means, far = with_targets(tasks.averaged(found)), np.concatenate(distances)
         measured = {"distance": float(np.median(far)), "largest_distance": float(far.max())}
         own = means.pop("loss_from_input")
         figures = {**means, **task.figures(means["loss"]), "loss_from_input": own}

@@ -233,16 +233,23 @@ def changed_data(folder: RunFolder, task: AbstractTask, data: str) -> list[str]:
 
 def same_tokenizer(folder: RunFolder, task: AbstractTask) -> bool:
     """Whether the tokens of a task are those of a run, as far as it recorded them."""
+    own = tokenizer_of(task)
+    if own is None:
+        return True
+    if not folder.tokenizer.exists():
+        return folder.data is None
+    return own == _saved(folder.load_tokenizer().save)  # as this release writes it
+
+
+def tokenizer_of(task: AbstractTask) -> bytes | None:
+    """The tokenizer of a task, as a run keeps it; `None` where it has none."""
+    return _saved(task.save)
+
+
+def _saved(save: Callable[[Path], None]) -> bytes | None:
     with tempfile.TemporaryDirectory() as there:
-        file = Path(there) / "tokenizer.json"
-        task.save(file)
-        if not file.exists():
-            return True
-        if not folder.tokenizer.exists():
-            return folder.data is None
-        saved = file.read_bytes()
-        folder.load_tokenizer().save(file)  # as this release writes it
-        return file.read_bytes() == saved
+        save(file := Path(there) / "tokenizer.json")
+        return file.read_bytes() if file.exists() else None
 
 
 def folder_to_resume(name: str, runs: Path, trust: Trust = False) -> RunFolder:

@@ -266,6 +266,11 @@ def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Con
     steps, before = config.training.steps, own.training.steps
     if not config.optimizer.restarts:
         config = config.changed("optimizer", restarts=own.optimizer.restarts)
+    given, kept = config.training.refine, own.training.refine
+    # A run that was made longer has the steps of its refinements in the place of fractions.
+    fractions = [any(isinstance(x, float) for x in refine) for refine in (given, kept)]
+    if fractions == [True, False] and [*given.values()] == [*kept.values()]:
+        config = config.changed("training", refine=kept)
     free = {key: getattr(own.training, key) for key in own.training.FREE}
     others = changed_values(own, config.changed("training", **free, steps=before))
     if others or steps < before:

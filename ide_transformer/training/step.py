@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..models import Model
 from ..solvers import learned
 from ..tasks import AbstractLoss, AbstractTask, Batch, Finer, Loss, Part, averaged
+from ..tasks.losses import BY_TARGETS
 from .config import TrainingConfig
 from .construct import construct
 from .optimizer import evaluated_weights
@@ -43,11 +44,12 @@ def gradient_in_parts(
 ) -> Callable[..., tuple[PyTree[Array], Loss]]:
     """The gradient of the objective of a batch, and its `Loss`, from equal parts of it that are
     computed one after the other. A part counts by its targets, so that both are those of the
-    whole batch. `loss` is a function of the weights, the batch and the key."""
+    whole batch, but for the defect of `Finer`, which is relative to the states of a part.
+    `loss` is a function of the weights, the batch and the key."""
 
     def objective(weights, batch, key, share=None):
         result = loss(weights, batch, key)
-        extra = 0.0 if share is None else (share - 1) * result.loss
+        extra = 0.0 if share is None else (share - 1) * result.by_targets
         return result.objective + extra, result
 
     gradient = jax.grad(objective, has_aux=True)
@@ -82,9 +84,13 @@ def gradient_in_parts(
         total, results = lax.scan(add, zero, inputs)
         means = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
         figures = jax.tree.map(lambda x: jnp.sum(x, axis=0), results.figures)
-        losses = jax.vmap(lambda mean: mean.value)(results.figures["loss"])
-        terms = jnp.mean(results.objective - losses)
-        whole = means._replace(objective=figures["loss"].value + terms, figures=figures)
+        by_targets = jnp.mean(shares * results.by_targets)
+        objective = by_targets + jnp.mean(results.objective - results.by_targets)
+        terms = {
+            name: jnp.mean(shares * x if name in BY_TARGETS else x)
+            for name, x in results.terms.items()
+        }
+        whole = Loss(objective, by_targets, figures, means.field_evaluations, terms)
         return jax.tree.map(lambda x: x / number, total), whole
 
     return in_parts
@@ -236,6 +242,13 @@ def rolled_back(state: TrainState) -> TrainState:
     return eqx.tree_at(lambda s: (s.key, s.faults), state, (jax.random.key_data(key), faults))
 
 
+def with_targets(means: dict[str, float]) -> dict[str, float]:
+    """Refuses means of nothing."""
+    if not means:
+        raise InputError("None of these held-out samples has a target; take more of them.")
+    return means
+
+
 def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
     """The figures of the loss of a task over held-out samples, a function of `weights, task,
     size, samples, part`; `check` is called between batches and may raise, `place` puts a batch
@@ -260,9 +273,7 @@ def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
                 means = measured(task.loss, weights, place(batch))
                 yield {**means, **task.further_means(batch, means["loss"])}
 
-        means = averaged(batches())
-        if not means:
-            raise InputError("None of these held-out samples has a target; take more of them.")
+        means = with_targets(averaged(batches()))
         return {f"{part}_{name}": mean for name, mean in means.items()}
 
     return evaluate

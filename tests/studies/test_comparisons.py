@@ -13,7 +13,7 @@ from training.stub import TEXT, tree_of_text as base
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.studies.schemes import budget
-from ide_transformer.studies.schemes.results import verdict
+from ide_transformer.studies.schemes.results import learning_curve, verdict
 from ide_transformer.studies.schemes.sweep import Sweep, Trial, tuned
 from ide_transformer.studies.schemes.training import TrainingComparison
 
@@ -221,6 +221,20 @@ def test_the_time_of_a_scheme_is_that_of_its_own_samples(compare, runs):
     rows = {row["scheme"]: row for row in report.rows}
     assert rows["long"]["at_equal_time"] == pytest.approx(rows["long"]["validation_loss"] + 6)
     assert rows["long"]["difference"] == pytest.approx(-0.1)
+
+
+def test_costs_of_a_run_are_those_of_its_phases():
+    """Half of its steps ten times as slow; evaluations of meshes of which some are logged."""
+    speeds = {100: 1e4, 500: 1e4, 600: 1e3, 1000: 1e3}
+    log = [
+        {"step": step, "tokens_per_second": speed, "field_evaluations": 2 + step % 500}
+        for step, speed in speeds.items()
+    ]
+    run = {"log": log, "steps": 1000, "validation_loss": 1.0, "nfe": 3.0}
+    log.append({"step": 500, "validation_loss": 2.0})
+    curve = learning_curve([run], np.repeat([500, 1000], 500))
+    np.testing.assert_allclose(curve.seconds, [25, 525])
+    assert curve.evaluations[-1] == 3000
 
 
 def test_steps_that_are_measured_are_kept(compare, runs, there, monkeypatch):

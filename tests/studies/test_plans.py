@@ -32,7 +32,7 @@ def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path, monkeypatch):
     task = build.build_task(config)
     assert spent.steps(config, task) == round(110 / (sum((1, 4)[x] for x in drawn) / 20))
     tokens = sum((8, 4)[x] for x in drawn[:10]) / 10
-    assert budget.tokens_of_a_sample(config, task, 10) == tokens
+    assert budget.tokens_of_samples(config, task, 10).mean() == tokens
 
     clock = SimpleNamespace(now=0.0)
 

@@ -56,6 +56,18 @@ OF_GRID = {"points": 24, "grid": "periodic", "fields": False}
 IMAGES = RANDOM.random((20, 8, 8))
 
 
+def test_points_and_parts_of_its_own_are_of_the_data(tmp_path):
+    points = np.linspace(0, 1, VALUES.shape[1])[:, None]
+    for name, power in (("a", 1), ("b", 3)):
+        given = {"points": points**power, "validation_inputs": VALUES[:2]}
+        given["validation_targets"] = VALUES[:2]
+        np.savez(tmp_path / f"{name}.npz", inputs=VALUES, targets=VALUES, **given)
+    one, other = (Arrays.build(tmp_path / f"{name}.npz").fingerprint() for name in "ab")
+    assert one != other
+    with pytest.raises(ide.InputError, match=r"data\.validation=0\.3: .* samples of its own"):
+        Arrays.build(tmp_path / "a.npz", validation=0.3)
+
+
 @pytest.mark.parametrize(
     ("inputs", "targets", "kind", "sizes", "tokens"),
     [

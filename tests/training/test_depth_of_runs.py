@@ -60,6 +60,9 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(refined
     assert training.load_run(refined.path, checkpoint=2)[0].control.num_intervals == 1
     short = stub.train(tmp_path, training={"keep": 3, "refine": {0: COARSE, 0.5: 2}})
     longer = stub.resumed(short, tmp_path / "longer", 2, ["training.steps=6"])
+    # The command that made it longer may come again.
+    again = short.load_config().changed("training", steps=6)
+    assert loading.configuration_of(longer, again, restart=False) == longer.load_config()
     assert longer.load_config() == refined.load_config()
     same_end(refined, longer)
 

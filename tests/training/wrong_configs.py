@@ -70,13 +70,23 @@ def places() -> list[Place]:
     return [place for place in dict.fromkeys(found) if place.kinds]
 
 
+# Options without a default that are no parts and no sizes of a model.
+_ASKED = {"spacing": 0.1, "intervals": 2}
+
+
+def needed_by(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty
+
+
 def options_of(key: str, around: str, name: str, kind: type) -> Iterator[Place]:
     parameters = parameters_of(kind)
-    parts = (n for n, x in parameters.items() if root_of(x.annotation) and x.default is x.empty)
+    parts = (n for n, x in parameters.items() if root_of(x.annotation) and needed_by(x))
     needed = {*parts}
+    asked = {n: x for n, x in _ASKED.items() if n in parameters and needed_by(parameters[n])}
     for option, parameter in parameters.items():
         if option not in ("key", "make_block", "num_intervals") and needed <= {option}:
-            inner = f"{{kind: {name}, options: {{{option}: VALUE}}}}"
+            others = "".join(f"{n}: {x}, " for n, x in asked.items() if n != option)
+            inner = f"{{kind: {name}, options: {{{others}{option}: VALUE}}}}"
             written = f"{key}={around.replace('{}', inner)}"
             yield Place(option, kinds_of(parameter.annotation), written)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import Int
 from pydantic import BeforeValidator, Field, PositiveFloat
 
 from ...errors import InputError
@@ -138,14 +139,16 @@ def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
     return total
 
 
-def tokens_of_a_sample(config: Config, task: AbstractTask, steps: int) -> float:
-    """The mean over so many steps, each on the mesh that is drawn for it."""
-    training, total = config.training.model_copy(update={"steps": steps}), 0
+def tokens_of_samples(
+    config: Config, task: AbstractTask, steps: int
+) -> Int[np.ndarray, " steps"]:
+    """The tokens of a sample in each of so many steps, on the mesh that is drawn for it."""
+    training, found = config.training.model_copy(update={"steps": steps}), []
     for first, last in itertools.pairwise((*training.begins, steps)):
-        drawn = _drawn(config, first, last)
-        for mesh, data in enumerate(mesh_tasks(training.meshes_after(first), task)):
-            total += drawn[mesh] * data.tokens_per_sample
-    return total / steps
+        on_meshes = mesh_tasks(training.meshes_after(first), task)
+        sizes = [data.tokens_per_sample for data in on_meshes]
+        found += [sizes[drawn_mesh(training, step)] for step in range(first, last)]
+    return np.array(found)
 
 
 def _drawn(config: Config, first: int, last: int) -> Counter[int]:
@@ -170,7 +173,8 @@ def plan_refinement(config: Config, budget: Budget) -> list[Row]:
         tree["training"] = {**tree.get("training", {}), "refine": refine}
         planned = validated(Config, tree, f"training.refine={refine}")
         steps = budget.steps(planned, task)
-        planned = planned.changed("training", steps=steps)
+        tree["training"]["steps"] = steps
+        planned = validated(Config, tree, f"training.refine={refine}, training.steps={steps}")
         given = refinements(planned.training.refine)
         rows.append(
             {

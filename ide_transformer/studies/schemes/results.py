@@ -93,9 +93,11 @@ class LearningCurve(NamedTuple):
     seconds: Float[np.ndarray, " points"]
 
 
-def learning_curve(runs: Sequence[dict[str, Any]], tokens_per_step: float) -> LearningCurve:
-    """The curve of runs that differ in their seed alone; at the last step with the loss on all
-    validation samples."""
+def learning_curve(
+    runs: Sequence[dict[str, Any]], tokens: Int[np.ndarray, " steps"]
+) -> LearningCurve:
+    """The curve of runs that differ in their seed alone, with so many `tokens` in each step; at
+    the last step with the loss on all validation samples."""
     curves = [
         {**_logged(run, "validation_loss"), run["steps"]: run["validation_loss"]}
         for run in runs
@@ -103,15 +105,19 @@ def learning_curve(runs: Sequence[dict[str, Any]], tokens_per_step: float) -> Le
     steps = np.array([*curves[0]])
     # A loss on the way that is not finite is not in the log; it makes the mean NaN.
     losses = np.array([[*curve.values()] for curve in curves], dtype=float)
-    spent = []
+    seen, spent, seconds = np.concatenate([[0], np.cumsum(tokens)]), [], []
     for run in runs:
-        # Each logged number stands for the steps since the one before.
+        # Each logged number stands for the steps since the one before; that of evaluations for
+        # those of a drawn mesh, so that the sum is only nearly that of the run.
         at, each = np.array([(0, 0.0), *_logged(run, "field_evaluations").items()]).T
-        spent.append(np.interp(steps, at, np.cumsum(each * np.diff(at, prepend=0.0))))
-    evaluations = np.mean(spent, axis=0)
+        made = np.interp(steps, at, np.cumsum(each * np.diff(at, prepend=0.0)))
+        spent.append(made * run["nfe"] * run["steps"] / made[-1])
+        at, speed = np.array([(0, 1.0), *_logged(run, "tokens_per_second").items()]).T
+        taken = np.diff(seen[at.astype(int)], prepend=0) / speed
+        seconds.append(np.interp(steps, at, np.cumsum(taken)))
     band = losses.min(axis=0), losses.max(axis=0)
-    seconds = steps * tokens_per_step / _speed(runs)
-    return LearningCurve(steps, losses.mean(axis=0), band, evaluations, seconds)
+    costs = np.mean(spent, axis=0), np.median(seconds, axis=0)
+    return LearningCurve(steps, losses.mean(axis=0), band, *costs)
 
 
 def at_equal_cost(curves: Mapping[str, LearningCurve], cost: str) -> dict[str, float | None]:

@@ -17,9 +17,10 @@ from ...reporting import write_json
 from ...tasks import AbstractLoss, AbstractTask
 from ...training import Config
 from ...training.choice import Seed, folder_name
+from ...training.folder import tokenizer_of
 from ...training.loading import starting_model
 from ...training.names import names_of_code
-from .budget import Budget, tokens_of_a_sample
+from .budget import Budget, tokens_of_samples
 from .comparison import AbstractComparison, Faults, Rows, about_sources, fingerprint
 from .results import (
     LearningCurve,
@@ -369,7 +370,7 @@ class TrainingComparison(AbstractComparison):
             rows.append(row)
         if references := self._references:
             # Losses on other data, such as other tokens, have no difference.
-            data = {name: config.data for name, config in self._configs.items()}
+            data = {name: (x.data, self._tokenizers[name]) for name, x in self._configs.items()}
             same = {x: y for x, y in references.items() if data[x] == data[y]}
             rows = [{**x, **difference(x, rows, same.get(x["scheme"]))} for x in rows]
         curves = {} if self._several else self._curves(folder, rows)
@@ -393,10 +394,15 @@ class TrainingComparison(AbstractComparison):
                 scheme = row["scheme"]
                 config, task = self._configs[scheme], self._tasks[scheme]
                 size = row.get("training.batch_size", config.training.batch_size)
-                tokens = size * tokens_of_a_sample(config, task, row["steps"])
+                tokens = size * tokens_of_samples(config, task, row["steps"])
                 runs = [made.result for made in self._made(folder, row)]
                 curves[scheme] = learning_curve(runs, tokens)
         return curves
+
+    @ft.cached_property
+    def _tokenizers(self) -> dict[str, bytes | None]:
+        """Those of each scheme, which may be those of a checkpoint."""
+        return {name: tokenizer_of(task) for name, task in self._tasks.items()}
 
     @property
     def _tested(self) -> bool:
@@ -452,7 +458,11 @@ class TrainingComparison(AbstractComparison):
     def _samples(self) -> dict[str, Any]:
         """For each scheme what decides on which samples its losses are, the reference first."""
         samples = {
-            name: (config.data, self._tasks[name].sized_by_context and config.model.context)
+            name: (
+                config.data,
+                self._tokenizers[name],
+                self._tasks[name].sized_by_context and config.model.context,
+            )
             for name, config in self._configs.items()
         }
         first = self._reference.name if self._reference else next(iter(samples))
