@@ -68,9 +68,9 @@ def find_learning_rate(
     config: Config | str | Path, *, steps: int = 200, folder: str | Path | None = None
 ) -> LearningRates:
     """Trains the model of `config` with a rate that grows exponentially from 1e-6 to 1, and
-    looks where the loss falls. Schedule, warm-up and number of steps of `config` are
-    not used; the equation is solved on the mesh of the model. Reference: Smith,
-    arXiv 1506.01186.
+    looks where the loss falls. Schedule, warm-up and number of steps of `config` are not used;
+    the equation is solved on the mesh of the model, to which a run may be refined. Reference:
+    Smith, arXiv 1506.01186.
 
     The suggestion is a first value: on four configurations it was 2.1, 1.1, 0.6 and 0.3 times
     the best rate of a sweep in factors of two.
@@ -88,13 +88,14 @@ def find_learning_rate(
     """
     if steps < 20:
         raise InputError(f"steps={steps}: too few for a range test; take 20 or more.")
-    config = as_config(config)
+    config = as_config(config).changed("training", refine={})
     training, growth = config.training, math.log(HIGHEST / LOWEST) / (steps - 1)
     task, model, key = build_start(config)
     rate: optax.Schedule = lambda step: LOWEST * jnp.exp(growth * step)  # noqa: E731
     optimizer = update_rule(config.optimizer, rate)
     state, static = initial_state(model, optimizer, key)
-    step: Any = make_train_step(optimizer, static, objective(task.loss, training))
+    loss_of = objective(task.loss, training)
+    step: Any = make_train_step(optimizer, static, loss_of, accumulate=training.accumulate)
     losses: list[float] = []
     lowest = math.inf
     with TrainingProgress(steps, 0) as progress:
