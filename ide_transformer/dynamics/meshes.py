@@ -116,11 +116,11 @@ def fit_rates(
     batch: int = 32,
     learning_rate: float = 0.03,
 ) -> Model:
-    """Fit the step sizes λ_{l,i} of a model in layers, one for each feature, so that what is
-    read of its outputs comes nearest to the native model: Adam on the squared error, its
-    learning rate falling to zero along a cosine. Batches follow one another through the samples
-    and then begin again. Few samples do not determine so many step sizes: give it
-    `steps * batch / 2` or more."""
+    """Fit the step sizes λ_{l,i} of a model in layers, one for each feature, but one for all
+    where an operator has a known flow, so that what is read of its outputs comes nearest to
+    the native model: Adam on the squared error, its learning rate falling to zero along a
+    cosine. Batches follow one another through the samples and then begin again. Few samples do
+    not determine so many step sizes: give it `steps * batch / 2` or more."""
     import optax
 
     features = eqx.filter_eval_shape(model.embed, target.inputs)[0].shape[-1]
@@ -138,11 +138,13 @@ def fit_rates(
         updates, state = optimizer.update(gradient, state)
         return (optax.apply_updates(rates, updates), state), None
 
-    def by_feature(rate):
-        rate = rate.reshape(rate.shape[0], -1)
+    def by_feature(operator):
+        if not operator.each_feature:
+            return operator.rate
+        rate = operator.rate.reshape(operator.rate.shape[0], -1)
         return jnp.broadcast_to(rate, (rate.shape[0], features))
 
-    rates = tuple(map(by_feature, _rates(model)))
+    rates = tuple(map(by_feature, stacked_operators(model)))
     (rates, _), _ = jax.lax.scan(step, (rates, optimizer.init(rates)), batches)
     return with_rates(rates)
 

@@ -36,6 +36,9 @@ class Scaled(AbstractWrappedOperator):
 
     rate: Float[Array, "*features"] = eqx.field(converter=float_array)
 
+    # Whether λ may be one for each feature.
+    each_feature: ClassVar[bool] = True
+
     def at_points(self, space: FunctionSpace) -> "Scaled":
         rate = space.features.of_factors(self.rate) if self.rate.ndim else self.rate
         return replace(self, operator=self.operator.at_points(space), rate=rate)
@@ -50,6 +53,7 @@ class ScaledExact(Scaled, AbstractExactOperator):
     operator: AbstractExactOperator  # pyright: ignore[reportIncompatibleVariableOverride]
 
     configurable: ClassVar[bool] = False
+    each_feature: ClassVar[bool] = False
 
     @property
     def dissipative(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
