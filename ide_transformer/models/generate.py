@@ -134,6 +134,10 @@ def generate(
                 "generate: for a string give tokenizer=load_model(path).tokenizer."
             )
         several = isinstance(prompt, list)
+        for text in prompt if several else [prompt]:
+            # So bytes of a terminal that are no text arrive.
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise InputError(f"generate: prompt={text!a} is not valid UTF-8; write it so.")
         encoded = [tokenizer.encode(text) for text in (prompt if several else [prompt])]
         given = _side_by_side(encoded)
         drawn = as_text(generate(model, given, length, key=key, **options._asdict()))

@@ -224,6 +224,11 @@ class PretrainedTokenizer(_LibraryTokenizer):
     def encode_batch(self, texts: Sequence[str], context: int) -> Text:
         if isinstance(texts, str) or not texts:
             raise InputError(f"encode_batch: texts={texts!r}; give a list of strings.")
+        if context < (marks := self._tokenizer.num_special_tokens_to_add(False)):
+            raise InputError(
+                f"encode_batch: context={context}: {marks} tokens mark the beginning and the "
+                "end of a text; give more."
+            )
         self._tokenizer.enable_truncation(context)
         encoded = self._tokenizer.encode_batch(list(texts))
         self._tokenizer.no_truncation()
@@ -245,7 +250,9 @@ class PretrainedTokenizer(_LibraryTokenizer):
         )
 
     def for_others(self) -> tk.Tokenizer:
-        return self._tokenizer
+        # `encode` leaves out what marks the beginning and the end of a text.
+        content = json.loads(self._tokenizer.to_str()) | {"post_processor": None}
+        return tk.Tokenizer.from_str(json.dumps(content))
 
     def save(self, path: str | Path) -> None:
         content = {"checkpoint": json.loads(self._tokenizer.to_str())}
@@ -286,7 +293,12 @@ def load_tokenizer(path: str | Path) -> AbstractTokenizer:
         if "checkpoint" in content:
             stored = json.dumps(content["checkpoint"])
             return PretrainedTokenizer(tk.Tokenizer.from_str(stored))
-        return BytePairTokenizer(tk.Tokenizer.from_str(text))
+        found = tk.Tokenizer.from_str(text)
+        # That of a checkpoint may do more than to merge bytes.
+        more = any(content.get(x) for x in ("post_processor", "truncation", "padding"))
+        bytes_alone = (content.get("pre_tokenizer") or {}).get("type") == "ByteLevel"
+        merges = content["model"].get("type", "BPE") == "BPE" and bytes_alone and not more
+        return BytePairTokenizer(found) if merges else PretrainedTokenizer(found)
 
 
 @contextlib.contextmanager

@@ -338,7 +338,7 @@ def _pretrained(config: Config, path: str) -> Model:
 
 
 def _check_tokens(config: Config, task: AbstractTask, model: Model) -> None:
-    """Refuses tokens that the embedding of a checkpoint has not."""
+    """Refuses tokens and classes that a checkpoint has not."""
     tokens = task.sizes.get("vocabulary", 0)
     texts = isinstance(model.inputs, models.TextInputs | models.EncodedInputs)
     rows = model.inputs.vocabulary if texts else tokens
@@ -347,3 +347,10 @@ def _check_tokens(config: Config, task: AbstractTask, model: Model) -> None:
             f"data: there are {tokens} tokens, but model.pretrained={config.model.pretrained} "
             f"knows {rows}; take the tokenizer of the checkpoint."
         )
+    if (classes := task.sizes.get("classes")) is not None:
+        outputs = eqx.filter_eval_shape(model, task.batch(0, 1, 0).inputs)
+        if outputs.shape[-1] < classes:
+            raise InputError(
+                f"data: there are {classes} classes, but model.pretrained="
+                f"{config.model.pretrained} has {outputs.shape[-1]}; take data of its classes."
+            )

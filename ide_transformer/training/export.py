@@ -19,7 +19,7 @@ from .checkpoints import Which
 from .config import Config
 from .folder import RunFolder
 from .loading import restored
-from .metrics import validation_losses
+from .metrics import read_metrics
 from .reading import write_yaml
 from .step import Weights
 
@@ -105,7 +105,8 @@ def export_run(
     library = None if tokenizer is None else tokenizer.for_others()
     save_pretrained(model, path)
     files = {} if library is None else dict(_of_texts(library, config))
-    files["README.md"] = _card(folder, config, model, step, library, path)
+    figures = _figures(folder, config, step, weights)
+    files["README.md"] = _card(folder, config, model, step, figures, library, path)
     for name, text in files.items():
         with naming(path / name):
             (path / name).write_text(text, encoding="utf-8")
@@ -117,6 +118,8 @@ def _of_texts(tokenizer: tk.Tokenizer, config: Config) -> Iterator[tuple[str, st
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": config.model.context,
         "clean_up_tokenization_spaces": False,
+        # Kinds of tokens, which it would add by itself, are not those of these models.
+        "model_input_names": ["input_ids", "attention_mask"],
     }
     if (end := end_token(tokenizer)) is not None:
         options["eos_token"] = end
@@ -131,6 +134,7 @@ def _card(
     config: Config,
     model: Model,
     step: int,
+    figures: dict[str, float],
     tokenizer: tk.Tokenizer | None,
     path: Path,
 ) -> str:
@@ -143,7 +147,9 @@ def _card(
     if (before := config.model.run) is not None:
         tree["model"]["run"] = Path(before).name
     task, use = _use(folder, model, tokenizer, path)
-    rows = [(key, str(value)) for key, value in _facts(folder, config, model, step).items()]
+    rows = [
+        (key, str(value)) for key, value in _facts(folder, config, model, step, figures).items()
+    ]
     return _CARD.format(
         task=task,
         name=config.name,
@@ -175,17 +181,29 @@ def _use(
     return "text-generation", _TEXTS.format(**options)
 
 
-def _facts(folder: RunFolder, config: Config, model: Model, step: int) -> dict[str, Any]:
-    """The rows of the table about the training."""
-    ended = folder.summary.exists() and step == config.training.steps
-    losses = validation_losses(folder.metrics)
-    figures = {"validation_loss": losses[step]} if step in losses else {}
-    figures |= folder.load_summary() if ended else {}
-    held_out = {
-        name.replace("_", " "): f"{figures[name]:.4f}"
-        for name in figures
+def _figures(
+    folder: RunFolder, config: Config, step: int, weights: Weights
+) -> dict[str, float]:
+    """Those of these weights on held-out data after a step, as far as the run has them."""
+    lines = [x for x in read_metrics(folder.metrics) if x["step"] == step]
+    if folder.summary.exists() and step == config.training.steps:
+        lines.append(folder.load_summary())
+    suffix = "_of_average" if weights == "average" else ""
+    return {
+        name.removesuffix(suffix): value
+        for line in lines
+        for name, value in line.items()
         if name.startswith(("validation_", "test_"))
+        and name.endswith("_of_average") == bool(suffix)
+        and value is not None
     }
+
+
+def _facts(
+    folder: RunFolder, config: Config, model: Model, step: int, figures: dict[str, float]
+) -> dict[str, Any]:
+    """The rows of the table about the training."""
+    held_out = {name.replace("_", " "): f"{value:.4f}" for name, value in figures.items()}
     data = config.data.name + ("" if config.data.path is None else f", {config.data.path.name}")
     return {
         "data": data,

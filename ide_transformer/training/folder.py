@@ -287,7 +287,7 @@ def unfinished_twin(config: Config, runs: Path) -> RunFolder | None:
 def _folders(name: str, runs: Path) -> dict[int, RunFolder]:
     """The folders `name`, `name-2`, `name-3`, … in `runs`, by their numbers."""
     names = [path.name for path in runs.iterdir()] if runs.is_dir() else []
-    found = (re.fullmatch(rf"{re.escape(name)}(?:-(\d+))?", x) for x in names)
+    found = (re.fullmatch(rf"{re.escape(name)}(?:-([2-9]|[1-9]\d+))?", x) for x in names)
     numbers = sorted(int(match[1] or 1) for match in found if match)
     return {number: _numbered(name, runs, number) for number in numbers}
 

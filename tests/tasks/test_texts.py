@@ -7,6 +7,7 @@ import zipfile
 import jax
 import numpy as np
 import pytest
+import tokenizers as tk
 from tasks.files import darcy_folder, torch_file, write_idx
 
 import ide_transformer as ide
@@ -45,6 +46,23 @@ def test_other_libraries_get_the_same_tokens():
         assert library.encode(text).ids == tokens and library.decode(tokens) == text
     # It matters that words end with their line.
     assert pairs._tokenizer.encode(text).ids != pairs.encode(text).tolist()
+
+
+def test_the_tokenizer_of_a_checkpoint_is_taken_as_it_is(tmp_path):
+    """Not as byte pairs, without what marks the ends of a text, and neither cut nor filled."""
+    words = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "the": 3, "sea": 4}
+    theirs = tk.Tokenizer(tk.models.WordPiece(words, unk_token="[UNK]"))
+    theirs.pre_tokenizer = tk.pre_tokenizers.Whitespace()
+    marks = [("[CLS]", 1), ("[SEP]", 2)]
+    theirs.post_processor = tk.processors.TemplateProcessing("[CLS] $A [SEP]", None, marks)
+    theirs.enable_truncation(3)
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    found = tasks.load_tokenizer(tmp_path / "tokenizer.json")
+    assert found.encode("the sea the sea").tolist() == [3, 4, 3, 4]
+    assert found.for_others().encode("the sea").ids == [3, 4]
+    assert found.encode_batch(["the sea"], 4).tokens.tolist() == [[1, 3, 4, 2]]
+    with pytest.raises(ide.InputError, match="context=1: 2 tokens mark the beginning"):
+        found.encode_batch(["the sea"], 1)
 
 
 def test_batches_are_windows_of_the_training_text():

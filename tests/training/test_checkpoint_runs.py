@@ -129,6 +129,8 @@ def test_a_run_of_ones_own_is_written_with_its_tokenizer_and_a_card(there, end, 
     own = tasks.load_tokenizer(RUN / "tokenizer.json").encode("the s")
     assert tokens.tolist() == own.tolist()
     assert largest(loaded.model(tokens[:4]), end(tokens[:4])) < 1e-12
+    options = json.loads(Path("for_others/tokenizer_config.json").read_text())
+    assert options["model_input_names"] == ["input_ids", "attention_mask"]
     card = Path("for_others/README.md").read_text()
     # Anybody can train it again.
     (tree,) = re.findall(r"```yaml\n(.*?)```", card, re.DOTALL)

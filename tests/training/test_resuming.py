@@ -240,6 +240,9 @@ def test_runs_that_start_at_once_have_folders_of_their_own(tmp_path):
         found = list(threads.map(begin, range(8)))
     assert len(set(found)) == 8
     assert {path.name for path in tmp_path.iterdir()} == set(found)
+    # A number that none of them has is a part of another name.
+    (tmp_path / "other-1").mkdir()
+    assert new(tmp_path, "other").path.name == "other"
 
 
 def test_the_code_of_each_start_is_recorded_with_that_of_own_modules(there, monkeypatch):
