@@ -193,15 +193,19 @@ def range_of(monkeypatch, losses, folder=None, optimizers=None):
     coming, optimizers = iter(losses), [] if optimizers is None else optimizers
 
     def start(config):
+        assert not config.training.refine  # but the mesh of the model
         return build_task(config), stub.model_of(config), jax.random.key(0)
 
-    def train_step(optimizer, *_):
+    def train_step(optimizer, *_, **options):
+        assert options == {"accumulate": 2}
         optimizers.append(optimizer)
         return lambda state, batch: (state, {"loss": np.float32(next(coming))})
 
     monkeypatch.setattr(range_test, "build_start", start)
     monkeypatch.setattr(range_test, "make_train_step", train_step)
-    small = stub.config(model={"operators": ["damping"]}, optimizer={"kind": "lion"})
+    coarse = {"accumulate": 2, "refine": {0: 1, 0.5: 2}}
+    kinds = {"model": {"operators": ["damping"]}, "optimizer": {"kind": "lion"}}
+    small = stub.config(training=coarse, **kinds)
     return range_test.find_learning_rate(small, steps=len(losses), folder=folder)
 
 
