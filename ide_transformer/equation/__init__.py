@@ -10,7 +10,7 @@ from .equation import as_control, contents
 from .function_space import PLAIN
 from .operators.attention import AbstractAttention
 from .operators.feed_forward import product
-from .operators.operator import AbstractWrappedOperator, check_features
+from .operators.operator import AbstractWrappedOperator, by_kind, check_features
 from .operators.quadrature.integrate import integrate
 from .operators.quadrature.token_mean import RESIDUALS
 from .operators.wrapped import AbstractRandomOperator, drop, scaled

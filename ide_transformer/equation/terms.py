@@ -14,11 +14,12 @@ from .arrays import Depth, Features, State
 from .constraints import AbstractConstraint, Free
 from .domain import TokenDomain
 from .operators.operator import (
-    AbstractExactOperator,
     AbstractLinearOperator,
     AbstractOperator,
+    AbstractWrappedExactOperator,
     AbstractWrappedOperator,
     Spectral,
+    by_kind,
 )
 from .tree import map_parts, parts
 
@@ -135,10 +136,8 @@ def _held(moving: Array, part: Any) -> Any:
     """The held operator, of the kind by which schemes choose how to treat it."""
     if isinstance(part, AbstractConstraint):
         return part if isinstance(part, Free) else _HeldConstraint(part, moving)
-    kinds = {AbstractLinearOperator: _HeldLinear, AbstractExactOperator: _HeldExact}
     # Where tokens see each other, the flow of those that move is another one.
-    kinds = kinds if part.pointwise else {}
-    held = next((held for kind, held in kinds.items() if isinstance(part, kind)), _Held)
+    held = by_kind(part, _Held, _HeldExact, _HeldLinear) if part.pointwise else _Held
     return held(part, moving)
 
 
@@ -153,13 +152,7 @@ class _Held(AbstractWrappedOperator):
         return jnp.where(self.moving, self.operator(u, domain), 0)
 
 
-class _HeldExact(_Held, AbstractExactOperator):
-    operator: AbstractExactOperator  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    @property
-    def dissipative(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.operator.dissipative
-
+class _HeldExact(_Held, AbstractWrappedExactOperator):
     def flow(self, u: State, domain: TokenDomain, h: Depth) -> State:
         return jnp.where(self.moving, self.operator.flow(u, domain, h), u)
 

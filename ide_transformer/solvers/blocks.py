@@ -32,19 +32,20 @@ class AbstractOnBlocks(AbstractTransparentWrapper):
 
 def _block(block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree) -> Array:
     start, end = jnp.zeros((), u.dtype), jnp.ones((), u.dtype)
-    return single_step(block, slowed(terms, t, 0.0), start, end, u, args)
+    terms = slowed(without_constraint(terms), t, 0.0)
+    return single_step(block, terms, start, end, u, args)
 
 
 def _residual(
     block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree
 ) -> Array:
-    return _tangential(terms, t, u, _block(block, without_constraint(terms), t, u, args) - u)
+    return _tangential(terms, t, u, _block(block, terms, t, u, args) - u)
 
 
 def _velocity(
     block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree
 ) -> Array:
-    return _tangential(terms, t, u, _block(block, without_constraint(terms), t, u, args))
+    return _tangential(terms, t, u, _block(block, terms, t, u, args))
 
 
 def _tangential(terms: Terms, t: Depth, u: Array, du: Array) -> Array:

@@ -20,6 +20,7 @@ from ..equation import (
     Depth,
     Free,
     TokenDomain,
+    by_kind,
     make_terms,
     parts,
 )
@@ -129,6 +130,4 @@ class _Linear(_Exact, AbstractLinearOperator):
 
 def _stand_in(operator: PyTree) -> type:
     """A class that schemes treat as they treat this operator."""
-    if isinstance(operator, AbstractLinearOperator):
-        return _Linear
-    return _Exact if isinstance(operator, AbstractExactOperator) else _Plain
+    return by_kind(operator, _Plain, _Exact, _Linear)

@@ -1,7 +1,6 @@
 """The evaluation of a trained model: on held-out data, on other meshes, with exits."""
 
 import functools as ft
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +9,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .. import tasks
+from ..equation import State
 from ..errors import InputError, at
 from ..integration import AbstractExit, EstimatedExit
 from ..models import LanguageModel, Mesh, Model, TextEncoder, sentence_embedding
@@ -229,10 +230,7 @@ def evaluate_exits(
         raise InputError(
             f"tolerances={list(tolerances)}: {wrong[0]} is not a number of at least 0."
         )
-    _only_in_depth(meshes, "exits")
-    task = evaluation_task(loaded, text)
-    check_part(task, part, samples)
-    held_out = list(task.held_out(_BATCH, samples, part))
+    task, held_out = _held_out(loaded, "exits", meshes, text, samples, part)
     rows = []
     for mesh in meshes:
         model = model_on(loaded.model, mesh)
@@ -289,19 +287,18 @@ def evaluate_starts(
     **Raises:** `InputError` for such arguments.
     """
     at_least_one("starts", starts)
-    _only_in_depth(meshes, "random starts")
-    task = evaluation_task(loaded, text)
-    check_part(task, part, samples)
-    held_out = list(task.held_out(_BATCH, samples, part))
+    task, held_out = _held_out(loaded, "random starts", meshes, text, samples, part)
     rows = []
     for mesh in meshes:
         model, found, distances = model_on(loaded.model, mesh), [], []
-        for number, start in itertools.product(range(len(held_out)), range(starts)):
-            key = jax.random.fold_in(jax.random.key(start), number)
-            figures, distance = _from_random_state(model, task.loss, held_out[number], key)
-            further = task.further_means(held_out[number], figures["loss"])
-            found.append({**figures, **further})
-            distances.append(np.asarray(distance))
+        for number, batch in enumerate(held_out):
+            seeds = [jax.random.fold_in(jax.random.key(x), number) for x in range(starts)]
+            keys = jnp.stack(seeds)
+            all_figures, distance = _from_random_states(model, task.loss, batch, keys)
+            for start in range(starts):
+                figures = jax.tree.map(lambda x, start=start: x[start], all_figures)
+                found.append({**figures, **task.further_means(batch, figures["loss"])})
+            distances.append(np.ravel(distance))
         means, far = with_targets(tasks.averaged(found)), np.concatenate(distances)
         measured = {"distance": float(np.median(far)), "largest_distance": float(far.max())}
         own = means.pop("loss_from_input")
@@ -312,22 +309,41 @@ def evaluate_starts(
 
 
 @eqx.filter_jit
-def _from_random_state(
-    model: Model, loss: AbstractLoss, batch: Batch, key: PRNGKeyArray
-) -> tuple[dict[str, Mean], Float[Array, " samples"]]:
+def _from_random_states(
+    model: Model, loss: AbstractLoss, batch: Batch, keys: PRNGKeyArray
+) -> tuple[dict[str, Mean], Float[Array, "starts samples"]]:
+    """The figures and the distances for each key."""
     equation, u0 = model.initial_value_problem(batch.inputs)
-    size = jnp.sqrt(jnp.mean(u0**2))
-    starts = u0, size * jax.random.normal(key, u0.shape, u0.dtype)
-    own, other = (model.discretization.solve(equation, x, throw=False).u1 for x in starts)
-    change, whole = (jnp.sum(x**2, (-2, -1)) for x in (other - own, own))
-    targets = jax.tree.map(jnp.asarray, batch.targets)
-    of_input, figures = (loss.measure(model.outputs(u), targets) for u in (own, other))
-    return {**figures, "loss_from_input": of_input["loss"]}, jnp.sqrt(change / whole)
+    size, targets = jnp.sqrt(jnp.mean(u0**2)), jax.tree.map(jnp.asarray, batch.targets)
+
+    def ended(start: State) -> tuple[State, dict[str, Mean]]:
+        u1 = model.discretization.solve(equation, start, throw=False).u1
+        return u1, loss.measure(model.outputs(u1), targets)
+
+    own, of_input = ended(u0)
+
+    def compared(key: PRNGKeyArray) -> tuple[dict[str, Mean], Float[Array, " samples"]]:
+        other, figures = ended(size * jax.random.normal(key, u0.shape, u0.dtype))
+        change, whole = (jnp.sum(x**2, (-2, -1)) for x in (other - own, own))
+        return {**figures, "loss_from_input": of_input["loss"]}, jnp.sqrt(change / whole)
+
+    return lax.map(compared, keys)
 
 
-def _only_in_depth(meshes: Sequence[Mesh], measured: str) -> None:
+def _held_out(
+    loaded: LoadedModel,
+    measured: str,
+    meshes: Sequence[Mesh],
+    text: str | None,
+    samples: int | None,
+    part: Part,
+) -> tuple[AbstractTask, list[Batch]]:
+    """The task and its batches for what is measured on meshes in depth alone."""
     if wrong := [mesh.tokens for mesh in meshes if mesh.tokens is not None]:
         raise InputError(f"tokens={wrong[0]}: {measured} are measured on meshes in depth.")
+    task = evaluation_task(loaded, text)
+    check_part(task, part, samples)
+    return task, list(task.held_out(_BATCH, samples, part))
 
 
 def cheapest_exits(

@@ -184,7 +184,7 @@ def _use(
 def _figures(
     folder: RunFolder, config: Config, step: int, weights: Weights
 ) -> dict[str, float]:
-    """Those of these weights on held-out data after a step, as far as the run has them."""
+    """What the run has measured of these weights on held-out data after a step."""
     lines = [x for x in read_metrics(folder.metrics) if x["step"] == step]
     if folder.summary.exists() and step == config.training.steps:
         lines.append(folder.load_summary())

@@ -128,7 +128,7 @@ def test_states_between_layers_are_on_the_constraint(solver):
 
 
 def test_whole_blocks_on_a_constraint_keep_the_order():
-    """Of equal layers, so that the equation is smooth."""
+    """The layers are equal, so that the equation is smooth."""
     control = ide.Tied((Mixing(jnp.asarray(matrices(1)[0])), ide.Damping(0.5)), 1)
     equation = ide.Equation(control, ide.Sphere(), EQUATION.domain)
     options = dict(solver=ide.Residual(ide.RK4()), u0=ide.Sphere().project(BATCH))

@@ -224,7 +224,7 @@ def test_what_is_kept_of_weights_is_that_of_the_finer_ones(control, kind):
 
 
 def test_random_starts_are_forgotten_as_the_field_contracts(drawn):
-    """Of a linear equation with the input injected, differences are halved in each step."""
+    """Each step of this linear equation, the input injected, halves a difference."""
     loaded = training.load_model(drawn.path)
 
     def measured(*block, horizon, starts=1):

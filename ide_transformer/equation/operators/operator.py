@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -87,6 +87,7 @@ def check_features(operator: object, u: Array, features: int) -> None:
         )
 
 
+Kind = TypeVar("Kind")
 # A function of the eigenvalues of an operator, entry by entry.
 Spectral: TypeAlias = Callable[[Array], Array]
 
@@ -117,6 +118,23 @@ class AbstractLinearOperator(AbstractExactOperator):
 
     def flow(self, u: State, domain: TokenDomain, h: Depth) -> State:
         return self.apply(lambda eigenvalues: jnp.exp(h * eigenvalues), u, domain)
+
+
+class AbstractWrappedExactOperator(AbstractWrappedOperator, AbstractExactOperator):
+    """An operator that changes the rate of another one, whose flow is known."""
+
+    operator: AbstractExactOperator  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def dissipative(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.operator.dissipative
+
+
+def by_kind(operator: object, plain: Kind, exact: Kind, linear: Kind) -> Kind:
+    """One of three, by the kind of an operator from which schemes choose how to treat it."""
+    if isinstance(operator, AbstractLinearOperator):
+        return linear
+    return exact if isinstance(operator, AbstractExactOperator) else plain
 
 
 class AbstractSourcedOperator(AbstractOperator):

@@ -15,11 +15,12 @@ from ..constraints import AbstractNormalization, AbstractSphere
 from ..domain import TokenDomain
 from ..function_space import FunctionSpace
 from .operator import (
-    AbstractExactOperator,
     AbstractLinearOperator,
     AbstractOperator,
+    AbstractWrappedExactOperator,
     AbstractWrappedOperator,
     Spectral,
+    by_kind,
 )
 
 
@@ -47,17 +48,11 @@ class Scaled(AbstractWrappedOperator):
         return affine(self.operator(u, domain), self.rate.astype(u.dtype))
 
 
-class ScaledExact(Scaled, AbstractExactOperator):
+class ScaledExact(Scaled, AbstractWrappedExactOperator):
     """An operator with a known flow, whose flow over `λ h` is that of `λ A`; λ is a number."""
-
-    operator: AbstractExactOperator  # pyright: ignore[reportIncompatibleVariableOverride]
 
     configurable: ClassVar[bool] = False
     each_feature: ClassVar[bool] = False
-
-    @property
-    def dissipative(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.operator.dissipative
 
     def flow(self, u: State, domain: TokenDomain, h: Depth) -> State:
         return self.operator.flow(u, domain, self.rate.astype(u.dtype) * h)
@@ -74,11 +69,8 @@ class ScaledLinear(ScaledExact, AbstractLinearOperator):
 
 
 def scaled(operator: AbstractOperator, rate: Float[Array, ""]) -> Scaled:
-    """The operator times a number, of the kind by which schemes choose how to treat it."""
-    kinds = {AbstractLinearOperator: ScaledLinear, AbstractExactOperator: ScaledExact}
-    return next((own for x, own in kinds.items() if isinstance(operator, x)), Scaled)(
-        operator, rate
-    )
+    """The operator times a number, of its own kind."""
+    return by_kind(operator, Scaled, ScaledExact, ScaledLinear)(operator, rate)
 
 
 class AbstractRandomOperator(AbstractWrappedOperator):

@@ -401,7 +401,7 @@ class TrainingComparison(AbstractComparison):
 
     @ft.cached_property
     def _tokenizers(self) -> dict[str, bytes | None]:
-        """Those of each scheme, which may be those of a checkpoint."""
+        """The tokenizer of each scheme, which may come from a checkpoint."""
         return {name: tokenizer_of(task) for name, task in self._tasks.items()}
 
     @property
