@@ -96,10 +96,13 @@ def _save_like(source: Path, model: Model, path: Path) -> None:
         return
     path.mkdir(parents=True, exist_ok=True)
     write_tensors(path, named)
-    for file in sorted(source.iterdir()):
+    # With how sentence-transformers pools the states.
+    for file in (*source.iterdir(), *source.glob("1_Pooling/config.json")):
         kept = file.suffix in (".json", ".txt", ".model", ".jinja")
         if kept and "safetensors" not in file.name:
-            shutil.copyfile(file, path / file.name)
+            copy = path / file.relative_to(source)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)
     # The original library would round the weights to the dtype of the source.
     options, dtype = read_json(path / "config.json"), _dtype_of(model)
     if stale := {x for x in ("dtype", "torch_dtype") if options.get(x, dtype) != dtype}:

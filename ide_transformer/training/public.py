@@ -4,17 +4,13 @@ from .build import build_model, build_model_of_size, build_task, with_solver, wi
 from .choice import SchemeConfig, Section
 from .config import Config, ControlConfig, DataConfig, ModelConfig, SolverConfig, TrainingConfig
 from .evaluation import (
-    cheapest_exits,
-    estimated_exit,
-    evaluate_exits,
     evaluate_loss,
     evaluate_on,
     evaluate_on_meshes,
-    evaluate_starts,
     evaluation_task,
     run_task,
-    similarities,
 )
+from .exits import cheapest_exits, estimated_exit, evaluate_exits
 from .export import export_run
 from .folder import RunFolder, flat_values
 from .loading import LoadedModel, import_pretrained, load_model, load_run
@@ -28,6 +24,8 @@ from .predictions import Translation, bleu, draw_predictions, rollout_errors, tr
 from .range_test import LearningRates, find_learning_rate
 from .reading import dump_config, load_config, read_tree, validated
 from .run import Diverged, resume_run, train
+from .sentences import similarities
+from .starts import evaluate_starts
 from .step import initial_state, make_train_step
 from .stopping import Stopped
 from .trackers import AbstractTracker, Tensorboard, Trackio

@@ -124,13 +124,16 @@ def test_the_dtype_in_the_options_is_that_of_the_tensors(tmp_path):
 
     half = dict(dtype="bfloat16", torch_dtype="bfloat16")
     source = changed_copy(tmp_path / "source", "llama", rounded, **half)
-    (source / "chat_template.jinja").write_text("{{ messages }}")
+    (source / "1_Pooling").mkdir()
+    beside = {"chat_template.jinja": "{{ messages }}", "1_Pooling/config.json": "{}"}
+    for name, text in beside.items():
+        (source / name).write_text(text)
     save_pretrained(load_pretrained(source), tmp_path / "saved", like=source)
     assert {x.dtype.name for x in tensors_of(tmp_path / "saved").values()} == {"float32"}
     written = json.loads((tmp_path / "saved/config.json").read_text())
     assert written == options_of("llama") | dict(dtype="float32", torch_dtype="float32")
-    # The template by which a chat is written comes along.
-    assert (tmp_path / "saved" / "chat_template.jinja").read_text() == "{{ messages }}"
+    # The template by which a chat is written comes along, and how sentences are pooled.
+    assert all((tmp_path / "saved" / x).read_text() == text for x, text in beside.items())
 
 
 def finer(model):
