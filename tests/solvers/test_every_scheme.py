@@ -51,7 +51,7 @@ CASES = {
     "matrix_free": ide.MatrixFree(diffrax.Kvaerno3()),
     "steady_state": ide.SteadyState(diffrax.Euler()),
     "heavy_ball": ide.HeavyBall(0.5),
-    "nesterov": ide.Nesterov(0.5, 0.5),
+    "nesterov": ide.Nesterov([0.5, 0.3], [0.5, 0.4]),
     "presymplectic": ide.PresymplecticEuler(1.0, 0.1),
     "exponential": ide.ExponentialEuler(),
     "etdab2": ide.ETDAB2(),
