@@ -136,9 +136,10 @@ class CoarseHeads(NamedTuple):
 
 def coarse_heads(model: Model, inputs: PyTree[ArrayLike], size: PositiveInt) -> CoarseHeads:
     """How well each head could be computed on a grid that is coarser by a factor of `size`
-    along each axis: keys and values are replaced by their means over blocks of tokens, one
-    token with the weight of the block. A causal head sees blocks that have ended so, and the
-    tokens after them one by one."""
+    along each axis: scores of keys, and values, are replaced by their means over blocks of
+    tokens, one token with the weight of the block. Where scores are linear in the key they are
+    those of the mean of keys. A causal head sees blocks that have ended so, and the tokens
+    after them one by one."""
     _domain("coarse_heads", model, inputs)
 
     def measure(attentions, u, domain):
@@ -162,7 +163,8 @@ def coarse_heads(model: Model, inputs: PyTree[ArrayLike], size: PositiveInt) -> 
 def with_coarse_heads(
     model: Model, size: PositiveInt, chosen: Bool[ArrayLike, "intervals heads"]
 ) -> Model:
-    """Compute the chosen heads of a model on a coarser grid, see `coarse_heads`."""
+    """Compute the chosen heads of a model on a coarser grid, see `coarse_heads`. Weights that
+    are continuous in depth become layers, see `keep_layers`."""
     layered, chosen = in_layers(model), jnp.asarray(chosen)
     block, first = [], 0
     operator: Any

@@ -326,15 +326,16 @@ class TokenDomain(eqx.Module):
         `[tokens, dimension]` to `[tokens]`."""
         rho = jnp.broadcast_to(density(self.points), self.num_tokens)
         weights, ends = jax.tree.map(
-            lambda x: x * jnp.broadcast_to(rho, x.shape), (self.weights, self.end_weights)
+            lambda x: x * jnp.broadcast_to(rho, x.shape),
+            (self._given_weights, self.end_weights),
         )
-        weights = rho if weights is None else weights
         return dataclasses.replace(self, weights=weights, end_weights=ends)
 
     @property
     def _given_weights(self) -> Float[Array, "*batch tokens"]:
-        """The weights, 1 where they are equal."""
-        return jnp.ones_like(self.points[:, 0]) if self.weights is None else self.weights
+        """The weights, where they are equal those of the cells of a grid."""
+        cell = math.prod(self.steps)
+        return jnp.full_like(self.points[:, 0], cell) if self.weights is None else self.weights
 
     @property
     def shares(self) -> Float[Array, "*batch tokens"]:
@@ -380,7 +381,8 @@ class TokenDomain(eqx.Module):
         """The first of its tokens, with their weights."""
         parts = self.weights, self.ends, self.end_weights
         weights, ends, end_weights = jax.tree.map(lambda x: x[..., :tokens], parts)
-        return TokenDomain(self.points[:tokens], weights, ends=ends, end_weights=end_weights)
+        points, spacing = self.points[:tokens], self.spacing
+        return TokenDomain(points, weights, None, spacing, ends=ends, end_weights=end_weights)
 
     @checked
     def padded(self, mask: Bool[ArrayLike, "*batch tokens"]) -> "TokenDomain":

@@ -38,7 +38,11 @@ class OperatorField(eqx.Module):
     clock: Callable[[Depth], Depth] | None = None
 
     def __call__(self, t: Depth, u: State, args: PyTree) -> State:
-        return self.constraint(t).tangent(u, self.rate(t, u, args))
+        return self.along(t, u, self.rate(t, u, args))
+
+    def along(self, t: Depth, u: State, du: State) -> State:
+        """A rate along the constraint."""
+        return self.constraint(t).tangent(u, du)
 
     def rate(self, t: Depth, u: State, args: PyTree) -> State:
         """`A_i(u; θ(t))`, in the dtype of the state."""
@@ -61,8 +65,8 @@ class OperatorField(eqx.Module):
 class UnconstrainedField(OperatorField):
     """One operator without the constraint, `(t, u, args) ↦ A_i(u; θ(t))`."""
 
-    def __call__(self, t: Depth, u: State, args: PyTree) -> State:
-        return self.rate(t, u, args)
+    def along(self, t: Depth, u: State, du: State) -> State:
+        return du
 
 
 def make_terms(
@@ -147,6 +151,9 @@ class _Held(AbstractWrappedOperator):
     moving: Bool[Array, "*batch tokens 1"]
 
     configurable: ClassVar[bool] = False
+
+    def at(self, t: Depth, args: PyTree) -> AbstractOperator:
+        return _held(self.moving, self.operator.at(t, args))
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         return jnp.where(self.moving, self.operator(u, domain), 0)

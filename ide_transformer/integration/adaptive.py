@@ -67,7 +67,7 @@ def adapt(
     (u1, _, status), (states, interpolation, (made, rejected), counted) = gradient.scan(
         interval, carry, (indices, equation.intervals())
     )
-    cost = step_cost(equation, solver, u0.shape[-1])
+    cost = step_cost(equation, solver, u0.shape[-1], args)
     total, rejected = jnp.sum(made), jnp.sum(rejected)
     counted = jax.tree.map(jnp.sum, counted)
     evaluations = field_evaluations(cost, total, jnp.sum(made > 0), counted)

@@ -105,10 +105,10 @@ class Steps(eqx.Module):
 
 
 def step_cost(
-    equation: Equation, solver: diffrax.AbstractSolver, features: int
+    equation: Equation, solver: diffrax.AbstractSolver, features: int, args: PyTree
 ) -> solvers.Evaluations | None:
     """The cost of the steps of a solve, known ahead; `None` where it depends on the state."""
-    block = eqx.filter_eval_shape(equation.control, 0.0)
+    block = eqx.filter_eval_shape(lambda: [x.at(0.0, args) for x in equation.control(0.0)])
     return solvers.count_evaluations(solver, block, features)
 
 
@@ -124,11 +124,12 @@ def plan_steps(
     given: diffrax.AbstractSolver,
     number: int,
     state: Array | jax.ShapeDtypeStruct,
+    args: PyTree = None,
 ) -> Steps:
     """The plan of a march, what is smooth in depth evaluated ahead."""
     check_number(equation, given, number)
     solver = compiled(equation, given)
-    cost = step_cost(equation, solver, state.shape[-1])
+    cost = step_cost(equation, solver, state.shape[-1], args)
     if cost is not None and number <= _MOST_POINTS:
         starts = np.arange(number)[:, None]
         # The fractions of an interval at which the field is evaluated.

@@ -95,7 +95,7 @@ def rebuilding_error(
     """
     u0 = jnp.asarray(u0)
     check_state(equation, u0, args)
-    steps = plan_steps(equation, solver, steps_per_interval, u0)
+    steps = plan_steps(equation, solver, steps_per_interval, u0, args)
     differentiable, inputs = coupled(steps, u0, args)
     make, _, weights = differentiable
     (_, states, _), pair, lost = forward(differentiable, inputs, states=True)

@@ -149,7 +149,8 @@ class Discretization(eqx.Module):
         if controller is not None:
             solver = matrix_free(keeps_constraint(self.solver, equation.constraint))
             return adapt(equation, solver, controller, self.max_steps, start, gradient)
-        steps = plan_steps(equation, self.solver, self.steps_per_interval, start.u0)
+        number = self.steps_per_interval
+        steps = plan_steps(equation, self.solver, number, start.u0, start.args)
         if self.exit is None:
             return gradient.march(steps, start)
         return march_until(steps, start, gradient.scan, self.exit, read_out or jnp.asarray)

@@ -185,7 +185,7 @@ def sentence_embedding(
 ) -> Float[Array, "*batch features"]:
     """A vector of length one for each text: the mean of the states of its tokens, without
     padding. Reference: Reimers, Gurevych, arXiv 1908.10084."""
-    return mean_vectors(model(text), text)
+    return mean_vectors(model(text)[..., model.inputs.prefix_tokens :, :], text)
 
 
 def mean_vectors(

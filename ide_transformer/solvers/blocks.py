@@ -39,18 +39,18 @@ def _block(block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyT
 def _residual(
     block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree
 ) -> Array:
-    return _tangential(terms, t, u, _block(block, terms, t, u, args) - u)
+    return _along(terms, t, u, _block(block, terms, t, u, args) - u)
 
 
 def _velocity(
     block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree
 ) -> Array:
-    return _tangential(terms, t, u, _block(block, terms, t, u, args))
+    return _along(terms, t, u, _block(block, terms, t, u, args))
 
 
-def _tangential(terms: Terms, t: Depth, u: Array, du: Array) -> Array:
+def _along(terms: Terms, t: Depth, u: Array, du: Array) -> Array:
     """The rate of whole blocks, along the constraint of the last operator."""
-    return operator_fields(terms)[-1].constraint(t).tangent(u, du)
+    return operator_fields(terms)[-1].along(t, u, du)
 
 
 class Residual(AbstractOnBlocks):
@@ -59,7 +59,8 @@ class Residual(AbstractOnBlocks):
         u_t = B_t(u) - u,   B_t one step of length 1 of `block`, its weights at depth t.
 
     With `Euler` and h = 1 it is the block itself, with `RK4` or `GatedRK2` the ODE
-    Transformer. Reference: Li et al., arXiv 2203.09176.
+    Transformer. On a constraint the state is projected after each step, not inside of a block,
+    unless the block is `LieTrotter(Projected(…))`. Reference: Li et al., arXiv 2203.09176.
     """
 
     solver: diffrax.AbstractSolver = RK4()

@@ -359,7 +359,9 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
         """The evaluations of a step of the scheme, if they are fixed; else it counts as one."""
         if not (fields := operator_fields(field.terms)):
             return 1.0
-        block = eqx.filter_eval_shape(fields[0].block_at, field.t0)
+        block = eqx.filter_eval_shape(
+            lambda: [one.operator(field.t0, field.args) for one in fields]
+        )
         cost = count_evaluations(self.solver, block, u.shape[-1])
         return 1.0 if cost is None else cost.first
 

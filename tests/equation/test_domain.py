@@ -232,8 +232,18 @@ def test_an_integral_up_to_a_point_is_that_of_the_points_until_there(points):
 def test_integrals_up_to_a_point_do_not_grow_with_the_points():
     for n in (4, 8):
         middles = ide.TokenDomain.midpoint(n)
-        found = middles.integral_up_to(jnp.ones((n, 1)))[:, 0]
-        np.testing.assert_allclose(found, np.arange(1, n + 1) / n)
+        for domain in (
+            *(middles, middles.padded(jnp.ones(n, bool)), middles.first(n - 1)),
+            *(
+                middles.with_queries(jnp.array([[1.0]])),
+                middles.weighted(lambda x: jnp.ones(len(x))),
+            ),
+        ):
+            tokens = domain.num_tokens
+            found = domain.integral_up_to(jnp.ones((tokens, 1)))[:, 0]
+            np.testing.assert_allclose(found, np.minimum(np.arange(1, tokens + 1) / n, 1))
+    product = ide.TokenDomain.midpoint(2).product(ide.TokenDomain.gauss_legendre(2))
+    assert float(product.weights.sum()) == pytest.approx(1)
 
 
 def test_grids_are_those_of_their_period_and_rules_cannot_be_written_to():

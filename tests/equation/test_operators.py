@@ -4,6 +4,7 @@ points of a grid: waves, differences, convolutions."""
 import itertools
 import re
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,30 @@ def test_dropout_is_a_function_of_its_key(key):
     zeros = dropped == 0
     assert abs(zeros.mean() - 0.25) < 0.02
     assert np.abs(np.where(zeros, 0, dropped * 0.75 - plain)).max() < 1e-14
+
+
+def test_wrapped_operators_keep_the_flow_that_they_know(key):
+    damping, u, domain = ide.Damping(2.0), state(), ide.TokenDomain.uniform(6)
+
+    def end(operator, solver):
+        control = ide.Tied((operator,), 1)
+        return ide.solve(ide.Equation(control, ide.Free(), domain), u, solver=solver)
+
+    for solver in (ide.LieTrotter(diffrax.Heun()), ide.ExponentialEuler()):
+        for operator, rate in (
+            (ide.Dropout(damping, 0.5), 2.0),
+            (ide.LayerDrop(ide.Scaled(damping, 0.5), 0.5), 1.0),
+            (ide.Scaled(ide.LayerDrop(damping, 0.0, key), 0.5), 1.0),
+            (ide.LayerDrop(damping, 1 - 1e-9, key), 0.0),
+        ):
+            solution = end(operator, solver)
+            assert largest(solution.u1, np.exp(-rate) * u) < 1e-15
+            assert solution.stats == end(damping, solver).stats
+    changes = np.asarray(end(ide.Dropout(damping, 0.5, key), ide.LieTrotter()).u1) / u - 1
+    twice = 2 * np.expm1(-2.0)
+    assert set(np.unique(changes.round(12))) == {0.0, twice.round(12)}
+    trained = end(ide.Dropout(damping, 0.5, key), ide.ExponentialEuler())
+    assert np.isfinite(trained.u1).all()
 
 
 def test_the_delta_rule_is_the_update_of_error_free_linear_attention():

@@ -119,6 +119,15 @@ def test_a_sample_stops_where_the_output_is_one_for_all_tokens():
     assert len(np.unique(evaluations)) > 1
 
 
+def test_the_embedding_of_a_text_is_without_learned_tokens():
+    encoder = small.sequence_classifier(class_token=True).with_read_out(ide.States())
+    text = np.arange(3)
+    mean = np.asarray(outputs_of(encoder, text))[1:].mean(axis=0)
+    for given in (text, ide.Text(text, np.ones(3, bool))):
+        found = eqx.filter_jit(ide.sentence_embedding)(encoder, given)
+        assert largest(found, mean / np.linalg.norm(mean)) < 1e-12
+
+
 def test_tokens_that_a_model_does_not_know(unchecked):
     classifier = small.sequence_classifier()
     with pytest.raises(ide.InputError, match="build the model with class_token=True"):

@@ -192,3 +192,22 @@ def test_a_model_of_ones_own_is_written_in_the_layout_that_holds_it(tmp_path):
     with pytest.raises(ide.InputError, match=r"The nearest is that of gpt2[^:]*:?\n.*solver"):
         save_pretrained(model.with_solver(ide.Strang()), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_heads_of_a_width_of_their_own_are_written_so(tmp_path):
+    norm = ide.RMSNorm(jax.device_put(np.ones(small.WIDTH)))
+    shared = dict(normalization=norm, bias=False)
+
+    def attention(key):
+        own = dict(causal=True, positions=ide.Rotary(), head_features=6)
+        return ide.Attention(small.WIDTH, 2, key=key, **own, **shared)
+
+    def feed_forward(key):
+        return ide.GatedFeedForward(small.WIDTH, 6, key=key, activation=ide.silu, **shared)
+
+    own = dict(learned_positions=False, output_normalization=norm)
+    model = small.language_model((attention, feed_forward), own=own)
+    save_pretrained(model, tmp_path / "new")
+    assert json.loads((tmp_path / "new/config.json").read_text())["head_dim"] == 6
+    again = load_pretrained(tmp_path / "new")
+    assert largest(*(small.outputs_of(x, small.TOKENS) for x in (model, again))) < 1e-12

@@ -93,6 +93,14 @@ def test_special_cases():
         (ide.AdamsBashforth(3), diffrax.Heun(), 1),
     ):
         assert largest(final(LAYERED, one, steps), final(LAYERED, other, steps)) < 1e-13
+    euler = diffrax.Euler()
+    sphere = ide.Equation(LAYERED.control, ide.Sphere(), LAYERED.domain)
+    for whole, other in (
+        (ide.LieTrotter(), ide.Projected(ide.LieTrotter())),
+        (ide.LieTrotter(ide.Projected(euler)), ide.LieTrotter()),
+    ):
+        block = ide.Residual(euler, whole)
+        assert largest(final(sphere, block), final(sphere, other)) < 1e-13
 
 
 def test_exponential_euler_makes_the_step_of_parcae():

@@ -98,7 +98,7 @@ class AbstractAttention(AbstractOperator):
     @property
     def head_features(self) -> int:
         """The width of a head."""
-        return self.query.weight.shape[1] // self.heads
+        return self.query.weight.shape[-1] // self.heads
 
     def projections(
         self, u: State, f: Float[Array, "*batch others source_features"] | None = None

@@ -1,5 +1,6 @@
 """Operators that change the rate of another one."""
 
+import abc
 from dataclasses import replace
 from typing import ClassVar
 
@@ -44,6 +45,9 @@ class Scaled(AbstractWrappedOperator):
         rate = space.features.of_factors(self.rate) if self.rate.ndim else self.rate
         return replace(self, operator=self.operator.at_points(space), rate=rate)
 
+    def at(self, t: Depth, args: PyTree) -> "Scaled":
+        return scaled(self.operator.at(t, args), self.rate)
+
     def __call__(self, u: State, domain: TokenDomain) -> State:
         return affine(self.operator(u, domain), self.rate.astype(u.dtype))
 
@@ -68,13 +72,16 @@ class ScaledLinear(ScaledExact, AbstractLinearOperator):
         return self.operator.apply(lambda eigenvalues: function(rate * eigenvalues), u, domain)
 
 
-def scaled(operator: AbstractOperator, rate: Float[Array, ""]) -> Scaled:
-    """The operator times a number, of its own kind."""
+def scaled(operator: AbstractOperator, rate: Float[Array, "*features"]) -> Scaled:
+    """The operator times a number, of its own kind, or each feature times one."""
+    if rate.ndim:
+        return Scaled(operator, rate)
     return by_kind(operator, Scaled, ScaledExact, ScaledLinear)(operator, rate)
 
 
 class AbstractRandomOperator(AbstractWrappedOperator):
-    """An operator that changes the rate of another one at random, as its key says."""
+    """An operator that changes the rate of another one at random, as its key says. Without a
+    key it is the other one, with a flow that this may know."""
 
     rate: Fraction = eqx.field(static=True)
     key: PRNGKeyArray | None = None
@@ -83,19 +90,56 @@ class AbstractRandomOperator(AbstractWrappedOperator):
     # Whether all operators of a block have the same draw.
     one_draw: ClassVar[bool] = False
 
+    @abc.abstractmethod
+    def drawn(self, operator: AbstractOperator, key: PRNGKeyArray) -> AbstractOperator:
+        """The operator with the draw of that key."""
+
+    def at(self, t: Depth, args: PyTree) -> AbstractOperator:
+        operator = self.operator.at(t, args)
+        return operator if self.key is None else self.drawn(operator, self.key)
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        operator = self.operator
+        return (operator if self.key is None else self.drawn(operator, self.key))(u, domain)
+
 
 class Dropout(AbstractRandomOperator):
     """An operator whose rate is zeroed at random places and scaled up at the others:
 
         du/dt = m/(1-p) ⊙ A(u),   m ~ Bernoulli(1-p) for each token and feature.
 
+    Of one with a known flow the change of the state by that flow is, in the place of its rate.
     Without a key the operator is unchanged.
 
     **Arguments:** `operator` A, and `rate` p in [0, 1).
     """
 
+    def drawn(self, operator: AbstractOperator, key: PRNGKeyArray) -> AbstractOperator:
+        kind = by_kind(operator, _Dropped, _DroppedExact, _DroppedLinear)
+        return kind(operator, self.rate, key)
+
+
+class _Dropped(AbstractWrappedOperator):
+    rate: float = eqx.field(static=True)
+    key: PRNGKeyArray
+
+    configurable: ClassVar[bool] = False
+
     def __call__(self, u: State, domain: TokenDomain) -> State:
         return drop(self.operator(u, domain), self.rate, self.key)
+
+
+class _DroppedExact(_Dropped, AbstractWrappedExactOperator):
+    def flow(self, u: State, domain: TokenDomain, h: Depth) -> State:
+        return u + drop(self.operator.flow(u, domain, h) - u, self.rate, self.key)
+
+
+class _DroppedLinear(_DroppedExact, AbstractLinearOperator):
+    operator: AbstractLinearOperator  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
+        # For exponential schemes the noise is a part of what is not linear.
+        return self.operator.apply(function, u, domain)
 
 
 def drop(
@@ -123,11 +167,8 @@ class LayerDrop(AbstractRandomOperator):
 
     one_draw: ClassVar[bool] = True
 
-    def __call__(self, u: State, domain: TokenDomain) -> State:
-        rate = self.operator(u, domain)
-        if self.key is None:
-            return rate
-        return rate * jax.random.bernoulli(self.key, 1.0 - self.rate).astype(rate.dtype)
+    def drawn(self, operator: AbstractOperator, key: PRNGKeyArray) -> AbstractOperator:
+        return scaled(operator, jax.random.bernoulli(key, 1.0 - self.rate).astype(float))
 
 
 class LayerNormScaling(AbstractWrappedOperator):
