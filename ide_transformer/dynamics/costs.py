@@ -233,8 +233,9 @@ def _fastest(field: Callable[[Array], Array], u: Array, products: int) -> Array:
         unit = jnp.where(new, rest / jnp.where(new, size, 1), 0)
         return basis.at[k + 1].set(unit, mode="drop"), image
 
-    start = jax.random.normal(jax.random.key(0), u.shape, u.dtype)
-    start = start / jnp.sqrt(_product(start, start))[..., None, None]
+    # One for all samples, whatever their place in the batch.
+    start = jax.random.normal(jax.random.key(0), u.shape[-2:], u.dtype)
+    start = start / jnp.sqrt(_product(start, start))
     basis = jnp.zeros((products, *u.shape), u.dtype).at[0].set(start)
     basis, images = lax.scan(extend, basis, jnp.arange(products))
     matrix = jnp.einsum("j...xy,k...xy->...jk", basis, images)

@@ -75,7 +75,7 @@ class Loss(NamedTuple):
 
     - `objective`: what is minimised, the loss with the running costs and other terms.
     - `by_targets`: the terms of it that are means over targets: all but the running costs and
-      the defect of `Finer`.
+      the defect of `Finer`, which are means over samples.
     - `figures`: the means that an evaluation reports, by name; one of them is `loss`.
     - `field_evaluations`: of all its solves, the mean over samples.
     - `terms`: those of `Finer` and the running costs, `costs.NAME`, without their weights; none
@@ -97,11 +97,12 @@ class Loss(NamedTuple):
 class Finer(eqx.Module):
     """The part of an objective that a finer mesh in depth decides,
 
-        consistency · D(y, y') + defect · Σ |u - u'|² / Σ |u'|²,
+        consistency · D(y, y') + defect · mean Σ |u - u'|² / Σ |u'|²,
 
     with the state u at depth T and the outputs y of a solve, u' and y' those of one with
-    `refinement` times as many steps, and D the `gap` of the loss. Both solves are learned. The
-    second term is, to leading order, in proportion to the square of the relative error of u.
+    `refinement` times as many steps, D the `gap` of the loss, and the mean over samples. Both
+    solves are learned. The second term is, to leading order, in proportion to the square of the
+    relative error of u.
 
     **Arguments:**
 
@@ -125,7 +126,7 @@ class Finer(eqx.Module):
         the `gap` D."""
         finer = model.each_equation(self._finer)
         solution = finer.solve(inputs, key=key)
-        defect = jnp.sum((u1 - solution.u1) ** 2) / jnp.sum(solution.u1**2)
+        defect = _relative_square(u1, solution.u1)
         terms = {"consistency": gap(finer.outputs(solution.u1)), "defect": defect}
         made = jnp.all(solution.succeeded)
         terms = {name: jnp.where(made, x, jnp.nan) for name, x in terms.items()}
@@ -162,8 +163,8 @@ class AbstractLoss(eqx.Module):
 
     def gap(self, outputs: Array, finer: Array, targets: Array) -> Float[Array, ""]:
         """The change of the outputs y by a finer mesh in depth, which gives y',
-        `Σ |y - y'|² / Σ |y'|²`."""
-        return jnp.sum((outputs - finer) ** 2) / jnp.sum(finer**2)
+        `Σ |y - y'|² / Σ |y'|²`, the mean over samples."""
+        return _relative_square(outputs, finer)
 
     def __call__(
         self, model: Model, batch: Batch, key: PRNGKeyArray | None = None, **options
@@ -263,6 +264,14 @@ class InstanceCrossEntropy(CrossEntropy):
         exact = jnp.all(right, axes) & counted
         exact_match = Mean(jnp.sum(exact), jnp.sum(counted))
         return {**super().measure(outputs, targets), "exact_match": exact_match}
+
+
+def _relative_square(given: Array, expected: Array) -> Float[Array, ""]:
+    """The change as a part of what is expected, in squares, the mean over samples."""
+    axes = tuple(range(1, given.ndim))
+    change, size = (jnp.sum(x**2, axes) for x in (given - expected, expected))
+    # Nothing is small beside zero.
+    return jnp.mean(change / jnp.where(size == 0, 1, size))
 
 
 def _counted_mean(values: Array, targets: Array) -> Mean:

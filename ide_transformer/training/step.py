@@ -44,8 +44,7 @@ def gradient_in_parts(
 ) -> Callable[..., tuple[PyTree[Array], Loss]]:
     """The gradient of the objective of a batch, and its `Loss`, from equal parts of it that are
     computed one after the other. A part counts by its targets, so that both are those of the
-    whole batch, but for the defect of `Finer`, which is relative to the states of a part.
-    `loss` is a function of the weights, the batch and the key."""
+    whole batch. `loss` is a function of the weights, the batch and the key."""
 
     def objective(weights, batch, key, share=None):
         result = loss(weights, batch, key)
