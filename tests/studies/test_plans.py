@@ -88,9 +88,12 @@ LATE = {"training": {"meshes": [1, {"intervals": 1, "after": 2}]}}
     ("changes", "message"),
     [
         (TWICE, r"(?s)give each of them once.*one: model.width='8'.*two: unknown key"),
+        ({"schemes/one": {"training": {"steps": 3}}}, "one.training.steps: .*budget.amount"),
+        ({"recipes": {"two": {"training": {"seed": 3}}}}, "two.training.seed: .* write seeds"),
         ({"schemes": {"a b": {}, "a_b": {}}}, "two of a b, a_b would share a folder"),
         (swept([0.0010001, 0.0010002]), "two of them would share a folder"),
         (swept([4, 8], "training.steps"), "the budget gives the number of steps"),
+        (swept([1, 2], "training.seed"), "write seeds"),
         ({"budget": COSTS, "schemes/one": LATE}, "training.meshes: after=2"),
     ],
 )

@@ -46,6 +46,7 @@ class Sweep(Section):
             for key, values in self.keys.items()
             for refusal, applies in {
                 "the budget gives the number of steps; drop it": key == "training.steps",
+                "each run has one of seeds; write seeds: [0, 1]": key == "training.seed",
                 "other data have other losses, by which nothing can be tuned; make schemes "
                 "that differ in it": key.startswith("data.")
                 or key in ("model.context", "model.patch"),
