@@ -106,7 +106,8 @@ def read_tree(path: str | Path, *, trust: Trust | None = None) -> dict[str, Any]
 
 def filled(tree: dict[str, Any], trust: Trust) -> dict[str, Any]:
     """The sections of a configuration, filled from the run that `model.pretrained` names, if it
-    does: a section that chooses a class, by `kind` or `name`, is taken as it is."""
+    does, and so are their `options`: a section that chooses a class, by `kind` or `name`, is
+    taken as it is."""
     model = tree.get("model")
     given = dict(model) if isinstance(model, dict) else {}
     pretrained = given.pop("pretrained", None)
@@ -122,10 +123,18 @@ def filled(tree: dict[str, Any], trust: Trust) -> dict[str, Any]:
     for name, choice in (("data", "name"), ("control", "kind"), ("solver", "kind")):
         section = tree.get(name, {})
         whole = not isinstance(section, dict) or choice in section
-        sections[name] = section if whole else {**there[name], **section}
+        sections[name] = section if whole else _laid_over(there[name], section)
     if sections["solver"] in (NATIVE, {"kind": NATIVE}):
         sections["solver"] = there["solver"]
     return {**tree, **sections}
+
+
+def _laid_over(there: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
+    """A section with what it does not give from the one there, options one by one."""
+    merged, options = {**there, **section}, section.get("options")
+    if isinstance(options, dict):
+        merged["options"] = {**there["options"], **options}
+    return merged
 
 
 def run_named(path: str | Path) -> Path:

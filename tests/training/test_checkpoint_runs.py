@@ -27,6 +27,7 @@ from training.conftest import RUN, TEXT, contents, equal
 import ide_transformer as ide
 from ide_transformer import tasks, training
 from ide_transformer.pretrained import load_pretrained
+from ide_transformer.training import export
 from ide_transformer.training.loading import build_start
 
 
@@ -106,6 +107,14 @@ def test_a_run_begins_with_the_weights_of_another_and_outlives_it(there):
     assert equal(ide.load_run(again.path)[0], ide.load_run(run.path)[0])
 
 
+def test_options_that_are_not_given_are_those_of_the_run(tmp_path):
+    options = {"lengths": [1, 2], "held_out_lengths": [3, 4]}
+    before = stub.config(data={"name": "parity", "options": options})
+    (tmp_path / "config.yaml").write_text(training.dump_config(before))
+    tree = {"model": {"pretrained": str(tmp_path)}, "data": {"options": {"lengths": [1, 3]}}}
+    assert training.Config.model_validate(tree).data.options == options | {"lengths": [1, 3]}
+
+
 def test_what_does_not_fit_the_weights_of_a_run_is_named(there):
     (there / "tuned.yaml").write_text(yaml.safe_dump(TUNED))
     (there / "other.txt").write_text("é" * 900)
@@ -136,6 +145,8 @@ def test_a_run_of_ones_own_is_written_with_its_tokenizer_and_a_card(there, end, 
     (tree,) = re.findall(r"```yaml\n(.*?)```", card, re.DOTALL)
     Path("again.yaml").write_text(tree)
     assert training.load_config(Path("again.yaml")) == training.load_config(RUN / "config.yaml")
+    refined = stub.config(training={"refine": {0: 1, 2: 2}}, optimizer={"schedule": "cosine"})
+    assert training.Config.model_validate(export.short_tree(refined)) == refined
     training.export_run(RUN, "earlier", checkpoint=2)
     assert "| steps | 2 of 4 |" in Path("earlier/README.md").read_text()
 
