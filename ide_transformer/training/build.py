@@ -15,7 +15,7 @@ from jaxtyping import PRNGKeyArray
 from .. import equation, models, solvers
 from ..equation import AbstractConstraint, AbstractControl, AbstractOperator, Free
 from ..errors import InputError, at
-from ..integration import AbstractGradient
+from ..integration import AbstractGradient, Truncated
 from ..models import Discretization, Mesh, Model, check_causal, is_built_as, kinds_of
 from ..pretrained import find_pretrained, load_pretrained
 from ..tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer, load_tokenizer
@@ -77,8 +77,28 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
         model = build(key)
     if given:
         _check_tokens(config, task, model)
+    check_learns(mode, model)
     check_memory(config, task, model, mode)
     return causal(config, model if given else build(key))
+
+
+def check_learns(mode: AbstractGradient, model: Model) -> None:
+    """Refuses a truncated gradient that does not come to the equations before."""
+
+    def intervals(model: Model) -> list[int]:
+        # The states of an encoder enter in each interval.
+        others = (x for x in model.equations[1:] if type(x.inputs) is not models.EncodedInputs)
+        return [x.control.num_intervals for x in others]
+
+    if not isinstance(mode, Truncated):
+        return
+    needed = max(eqx.filter_eval_shape(intervals, model), default=0)
+    if mode.intervals < needed:
+        raise InputError(
+            f"training.gradient=truncated: the gradient of the last {mode.intervals} of "
+            f"{needed} intervals does not come to the equations before, which would not learn; "
+            f"write options: {{intervals: {needed}}}, or another mode."
+        )
 
 
 def first_model(config: Config, build: Callable[[Config], Model]) -> Model:
@@ -92,8 +112,7 @@ def first_model(config: Config, build: Callable[[Config], Model]) -> Model:
     coarse = with_intervals(config, model, depth)
     if weight_shapes(coarse) == weight_shapes(model):
         return coarse
-    horizon = config.control.horizon or float(config.model.depth)
-    return build(config.changed("model", depth=depth).changed("control", horizon=horizon))
+    return build(config.on_fewer_layers(depth))
 
 
 def with_intervals(config: Config, model: Model, intervals: int) -> Model:

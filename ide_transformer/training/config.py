@@ -148,9 +148,9 @@ class FinerConfig(Section):
     # Steps of the finer solve in each step of the other one.
     refinement: Annotated[int, Field(ge=2, le=64)] = 2
     # Weight of the change of the outputs: for classes the divergence of their probabilities in
-    # nats, else the relative square.
+    # nats, else the mean over samples of the relative square.
     consistency: NonNegativeFloat = 0.0
-    # Weight of the relative square of the change of the state at T, an estimate of its error.
+    # Weight of the same mean of the change of the state at T, an estimate of its error.
     defect: NonNegativeFloat = 0.0
 
 
@@ -425,6 +425,20 @@ class Config(Section):
         """The configuration with other values in one of its sections."""
         own = getattr(self, section).model_copy(update=values)
         return self.model_copy(update={section: own})
+
+    def on_fewer_layers(self, depth: int) -> "Config":
+        """The configuration with so many layers up to the same depth T, also of stages."""
+
+        def held(control: ControlConfig) -> ControlConfig:
+            horizon = control.horizon or float(self.model.depth)
+            return control.model_copy(update={"horizon": horizon})
+
+        stages = tuple(
+            stage.model_copy(update={"control": stage.control and held(stage.control)})
+            for stage in self.model.stages
+        )
+        changed = self.changed("model", depth=depth, stages=stages)
+        return changed.model_copy(update={"control": held(self.control)})
 
     def stage(self, number: int) -> "Config":
         """The configuration of a stage, as that of a run with one equation."""

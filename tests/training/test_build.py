@@ -115,3 +115,14 @@ def test_each_stage_has_what_it_gives_and_else_what_the_model_has():
     assert (first.inputs.prefix_tokens, last.inputs.prefix_tokens) == (0, 1)
     # Only the last stage reads classes out.
     assert first.read_out == ide.States()
+
+
+def test_stages_are_refined_up_to_the_same_depth():
+    stages = [{"window": 2, "control": "piecewise_constant"}, {"window": 2}]
+    model = {"kind": "image_stage", "stages": stages}
+    refine = {"refine": {0: 1, 2: 2}}
+    config = stub.config(data={"name": "digits"}, model=model, training=refine)
+    sizes = {"image_shape": (8, 8, 1), "classes": 10}
+    first = build.first_model(config, lambda own: stub.model_of(own, **sizes))
+    found = [(x.control.num_intervals, x.control.horizon) for x in first.equations]
+    assert found == [(1, 2.0)] * 2
