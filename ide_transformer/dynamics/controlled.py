@@ -39,7 +39,8 @@ class Costates(NamedTuple):
       The sum over operators is H(t_l), which in the limit of small steps is the same at all
       depths where θ is, and `-dJ/dh` of a layer of length h that is made shorter.
     - `stationarity`: `|∂/∂θ_i ⟨p_l, A_i(u_l; θ(t_l))⟩|`, `[L, operators]`, which vanishes where
-      the weights of a layer are optimal.
+      the weights of a layer are optimal. Of functions of features θ are the matrices at their
+      points, not the coefficients that are learned.
 
     Reference: Pontryagin's principle, as in Li, Chen, Tai, E, arXiv 1710.09513.
     """

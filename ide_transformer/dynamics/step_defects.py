@@ -38,7 +38,8 @@ class Defects(NamedTuple):
       operators and Euler sub-steps it is `|[A_2, A_1] u| / |u|`. It is n times that for n
       steps in the interval of length h.
 
-    The last two are NaN for schemes that do not split.
+    The last two are NaN for schemes that are not splittings themselves, such as one inside of
+    `Projected`.
     """
 
     state: Float[Array, " intervals"]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optimistix as optx
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from ..equation import Equation, State, TokenDomain, map_parts
 from ..errors import InputError
@@ -57,29 +57,33 @@ def adapt(
         )
         u, reached = solution.ys[0], solution.ts[0]
         status = status.after(first_failure(status.result, solution.result), u, reached)
-        dt0 = jnp.asarray(solution.controller_state.proposal, dtype)
-        stats = solution.stats["num_steps"], solution.stats["num_rejected_steps"]
+        state = solution.controller_state
+        dt0 = jnp.asarray(state.proposal, dtype)
+        rejected = solution.stats["num_rejected_steps"]
+        stats = solution.stats["num_steps"], rejected, state.firsts
         counted = evaluations_made(solution.solver_state)
         return (u, lax.stop_gradient(dt0), status), (u, solution.interpolation, stats, counted)
 
     carry = u0, jnp.array(length, dtype), Status.start(dtype)
     indices = jnp.arange(equation.control.num_intervals, dtype=dtype)
-    (u1, _, status), (states, interpolation, (made, rejected), counted) = gradient.scan(
+    (u1, _, status), (states, interpolation, stats, counted) = gradient.scan(
         interval, carry, (indices, equation.intervals())
     )
     cost = step_cost(equation, solver, u0.shape[-1], args)
-    total, rejected = jnp.sum(made), jnp.sum(rejected)
-    counted = jax.tree.map(jnp.sum, counted)
-    evaluations = field_evaluations(cost, total, jnp.sum(made > 0), counted)
+    (total, rejected, firsts), counted = jax.tree.map(jnp.sum, (stats, counted))
+    evaluations = field_evaluations(cost, total, firsts, counted)
     return Trajectory(u1, states, interpolation, status, total, rejected, evaluations)
 
 
 class _State(NamedTuple):
-    """The state of the wrapped controller, the step for the next interval, and the last one."""
+    """The state of the wrapped controller, the step for the next interval, the last one,
+    whether one was accepted, and how many were tried from the beginning of the interval."""
 
     wrapped: PyTree
     proposal: ArrayLike
     latest: ArrayLike
+    begun: Bool[Array, ""]
+    firsts: Int[Array, ""]
 
 
 class KeepsProposal(diffrax.AbstractStepSizeController):
@@ -95,7 +99,8 @@ class KeepsProposal(diffrax.AbstractStepSizeController):
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         first_end, state = self.controller.init(terms, t0, t1, y0, dt0, args, func, error_order)
         proposal = first_end - t0
-        return first_end, _State(state, proposal, proposal)
+        begun, firsts = jnp.array(False), jnp.array(0)
+        return first_end, _State(state, proposal, proposal, begun, firsts)
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
@@ -109,9 +114,10 @@ class KeepsProposal(diffrax.AbstractStepSizeController):
         accepted, next_t0, next_t1, made_jump, state, result = self.controller.adapt_step_size(
             t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state.wrapped
         )
-        latest = next_t1 - next_t0
+        latest, begun = next_t1 - next_t0, controller_state.begun
         proposal = jnp.where(accepted, jnp.maximum(latest, controller_state.latest), latest)
-        state = _State(state, proposal, latest)
+        firsts = controller_state.firsts + ~begun
+        state = _State(state, proposal, latest, begun | accepted, firsts)
         return accepted, next_t0, next_t1, made_jump, state, result
 
 

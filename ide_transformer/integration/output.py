@@ -154,7 +154,9 @@ class Trajectory(NamedTuple):
         result, failed_at = self.status
         failures = {name: getattr(diffrax.RESULTS, name) for name in _FAILURES}
         which = jnp.argmax(jnp.stack([result == failure for failure in failures.values()]))
-        inside = jnp.searchsorted(jnp.asarray(equation.knots[1:]), failed_at)
+        # A depth in single precision may be past the end of its interval.
+        ends = jnp.asarray(equation.knots[1:]) + 1e-3 * equation.control.interval_length
+        inside = jnp.searchsorted(ends, failed_at)
         # Of a token whose features are all the same.
         singular = any(x.eps == 0 for x in parts(equation.constraint, AbstractNormalization))
         hint = "If a token is constant, give the constraint eps=1e-5. " * singular

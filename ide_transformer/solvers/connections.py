@@ -115,7 +115,9 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
 
     Φ_h a step of another scheme. It starts with a_{n,n} = 1 and the others 0, which is that
     scheme. With `LieTrotter(Euler())` and h = 1 it is the DenseFormer, whose depth-weighted
-    average follows each block. Reference: Pagliardini et al., arXiv 2402.02622.
+    average follows each block. On a constraint the combination is projected once more, which
+    changes a state where a second projection does (`LayerNorm` with a gain for each feature).
+    Reference: Pagliardini et al., arXiv 2402.02622.
 
     **Arguments:** the steps of a solve, and a scheme that carries nothing of earlier steps.
     """

@@ -61,7 +61,8 @@ class AbstractCoefficient(eqx.Module):
     def check(self, scheme: str, horizon: float, operators: int) -> None:
         """Refuse values for another number of layers or operators."""
         shape = self.raw.shape
-        if shape != (math.ceil(horizon), operators)[2 - len(shape) :]:
+        # Intervals whose length is no binary fraction add up to T but for rounding.
+        if shape != (math.ceil(round(horizon, 6)), operators)[2 - len(shape) :]:
             raise InputError(
                 f"{scheme}: a coefficient has shape {shape}, for {operators} operators and "
                 f"depth T={horizon:g}; give one number, one for each operator, or a row of "

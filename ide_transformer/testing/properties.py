@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -28,6 +28,15 @@ def within(bound: float) -> Callable[[Callable], Callable]:
     return mark
 
 
+def without_those(names: Sequence[str], without: Sequence[str]) -> list[str]:
+    """The names of properties but those left out; `InputError` for one that is not known."""
+    if unknown := set(without) - set(names):
+        raise InputError(
+            f"without={sorted(unknown)}: no such property; known: {', '.join(names)}."
+        )
+    return [x for x in names if x not in without]
+
+
 class AbstractConformance:
     """Properties of a part of one kind; one that it refuses is not compared."""
 
@@ -38,12 +47,7 @@ class AbstractConformance:
 
     def check(self, without: tuple[str, ...]) -> None:
         """Compares the sides of all properties but those left out."""
-        names = list(self._properties())
-        if unknown := set(without) - set(names):
-            raise InputError(
-                f"without={sorted(unknown)}: no such property; known: {', '.join(names)}."
-            )
-        for name in (x for x in names if x not in without):
+        for name in without_those([*self._properties()], without):
             sides = getattr(self, name)
             says = f"{type(self.part).__name__}, {name}: it does not hold that {sides.__doc__}"
             try:

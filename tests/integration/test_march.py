@@ -176,6 +176,38 @@ def test_field_evaluations_of_a_march_without_jumps():
     assert stats["field_evaluations"] == 4 + 3 * 3 and stats["steps"] == stats["accepted"] == 4
 
 
+class Decay(ide.AbstractOperator):
+    """`u_t = -k u²`, told to the host."""
+
+    k: jax.Array
+
+    def __call__(self, u, domain):
+        jax.debug.callback(lambda: CALLS.append(1))
+        return -self.k * u**2
+
+
+CALLS = []
+
+
+@pytest.mark.parametrize("solver", [diffrax.Tsit5(), diffrax.Dopri8()])
+def test_a_first_step_that_is_tried_again_is_counted_again(solver):
+    CALLS.clear()
+    equation = on(Decay(jnp.asarray(30.0)), intervals=2)
+    stats = ide.solve(equation, jnp.ones_like(BATCH), solver=solver, **within(1e-5)).stats
+    evaluations = float(stats["field_evaluations"])
+    jax.effects_barrier()
+    assert stats["rejected"] > 0 and len(CALLS) == evaluations
+
+
+def test_a_failure_is_in_the_interval_where_it_happened():
+    strengths = np.where(np.arange(10) == 8, np.inf, 0.0).astype(np.float32)
+    control = ide.PiecewiseConstant((Decay(strengths),), 0.1)
+    equation = ide.Equation(control, ide.Free(), SPHERE.domain)
+    ones = np.ones(BATCH.shape, np.float32)
+    with pytest.raises(RuntimeError, match=r"between depths 0\.8 and 0\.9 of 1 with nonfinite"):
+        ide.solve(equation, ones, solver=diffrax.Euler())
+
+
 def within(tolerance):
     return dict(stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance))
 
@@ -206,8 +238,9 @@ def test_states_at_any_depth_of_fixed_and_adaptive_steps(options):
         with pytest.raises(ide.InputError, match=r"t=.*(in \[0, 2\]|finite)"):
             found.evaluate(t)
     assert stats["accepted"] + stats["rejected"] == stats["steps"] > 6
-    # Seven stages in the first step of an interval, six in those that follow.
-    assert stats["field_evaluations"] == 6 * stats["steps"] + 2
+    # Seven stages in a first step of an interval, tried again or not, six in those that follow.
+    firsts = stats["field_evaluations"] - 6 * stats["steps"]
+    assert 2 <= firsts <= 2 + stats["rejected"]
 
 
 @pytest.mark.heavy

@@ -129,8 +129,8 @@ class Counting(ide.TokenLogits):
 
 
 class NotRandom(AbstractRandomOperator):
-    def __call__(self, u, domain):
-        return self.operator(u, domain)
+    def drawn(self, operator, key):
+        return operator
 
 
 class Forgetful(ide.Tied):
@@ -161,3 +161,5 @@ def test_a_broken_model_is_found_by_what_does_not_hold(name, unchecked):
     with pytest.raises(AssertionError, match=f"^{name}"):
         inputs = small.TOKENS if name == "causal" else TEXT
         check_model(small.filled(BROKEN[name]), inputs, causal=name == "causal")
+    with pytest.raises(ide.InputError, match=r"without=.'speed'.: no such property"):
+        check_model(small.filled(BROKEN[name]), inputs, without=("speed",))
