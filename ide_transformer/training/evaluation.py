@@ -18,7 +18,7 @@ from .folder import RunFolder, changed_data, same_tokenizer
 from .loading import LoadedModel
 from .names import parameters_of
 from .phases import Layers, model_on
-from .step import make_evaluation
+from .step import better_solve, make_evaluation
 
 
 _BATCH = 16
@@ -208,7 +208,7 @@ def check_finite(
     if not any(math.isfinite(row[name]) for row in rows):
         raise InputError(
             f"{loaded.path}: the {name} is {rows[0][name]}: the outputs are not finite, or no "
-            "target counts. Take more solver.steps_per_interval, another scheme or other data."
+            f"target counts. Take {better_solve(loaded.model)}, another scheme or other data."
         )
 
 

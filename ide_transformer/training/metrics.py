@@ -24,6 +24,7 @@ class NotFinite(Exception):
     log shows."""
 
     def __init__(self, line: dict[str, Any]):
+        self.bad_steps = line["bad_steps"]
         found = [name for name in ("loss", "gradient_norm") if not math.isfinite(line[name])]
         what = " and ".join(f"{name.removesuffix('_norm')} {line[name]}" for name in found)
         super().__init__(

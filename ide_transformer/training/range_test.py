@@ -16,7 +16,7 @@ from .loading import build_start
 from .metrics import TrainingProgress
 from .optimizer import update_rule
 from .reading import as_config
-from .step import initial_state, make_train_step, objective
+from .step import better_solve, initial_state, make_train_step, objective
 
 
 LOWEST, HIGHEST = 1e-6, 1.0
@@ -115,7 +115,7 @@ def find_learning_rate(
     if len(losses) < 2:
         raise InputError(
             f"{config.name}: the loss is not finite at a learning rate of {LOWEST}, so none "
-            "can be found; take smaller steps in depth (solver.steps_per_interval)."
+            f"can be found; take {better_solve(model)}."
         )
     found = _suggested((LOWEST * np.exp(growth * np.arange(len(losses)))).tolist(), losses)
     if folder is not None:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..arguments import checked
-from ..errors import InputError, naming
+from ..errors import InputError, at, naming
 from ..memory import keep_freed_memory
 from ..models import Model
 from ..reporting import write_json
@@ -50,7 +50,7 @@ from .parallel import Layout, make_layout
 from .phases import Phase, drawn_mesh, make_phases, mesh_tasks, phase_at, shapes_at
 from .reading import apply_overrides, as_config, validated
 from .sizes import check_divisible, describe_memory
-from .step import TrainState, num_parameters, objective, rolled_back, weights_of
+from .step import TrainState, better_solve, num_parameters, objective, rolled_back, weights_of
 from .stopping import Stopped, StopRequest, stop_requests
 from .trackers import AbstractTracker, InBackground, JsonLines
 
@@ -157,8 +157,10 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
     check_divisible(config, model)
     loss = objective(task.loss, training)
     for phase in phases:
-        for model_on, first in phase.on_meshes(task):
-            eqx.filter_eval_shape(loss, model_on(phase.model), first)
+        for key, (model_on, first) in zip(phase.meshes, phase.on_meshes(task), strict=True):
+            named = training.refine or training.meshes
+            with at(key) if named else contextlib.nullcontext():
+                eqx.filter_eval_shape(loss, model_on(phase.model), first)
     data = task.fingerprint()
     if resumed is not None:
         check_data(resumed, task, data)
@@ -401,14 +403,15 @@ class Loop(NamedTuple):
             before = "There is no checkpoint to go back to"
             if rollbacks:
                 before = f"The run went back before; checkpoint {newest} is kept"
+            better = better_solve(self.phases[0].model)
             raise Diverged(
                 f"{fault}; stopped. {before}. Lower optimizer.learning_rate or "
-                "optimizer.clip, warm up longer, or take smaller steps in depth "
-                "(solver.steps_per_interval); with training.gradient=reversible, also "
+                f"optimizer.clip, warm up longer, or take {better}; with "
+                "training.gradient=reversible, also "
                 "solver.options={coupling: 0.999} or training.gradient=recompute."
             )
-        shapes = ft.partial(shapes_at, self.phases)
-        state = self.layout.placed(rolled_back(self.checkpoints.restore(shapes)))
+        restored = self.checkpoints.restore(ft.partial(shapes_at, self.phases))
+        state = self.layout.placed(rolled_back(restored, fault.bad_steps))
         cut_metrics(self.folder.metrics, int(state.step), self.checkpoints.losses)
         return state
 

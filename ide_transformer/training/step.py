@@ -233,12 +233,22 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
 
 
-def rolled_back(state: TrainState) -> TrainState:
-    """The state of a checkpoint, from which a run goes on with other noise and other batches:
-    the same would lead to the same end."""
+def rolled_back(state: TrainState, bad_steps: int) -> TrainState:
+    """The state of a checkpoint, from which a run that had so many bad steps goes on with other
+    noise and other batches: the same would lead to the same end."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), 1)
-    faults = Faults(state.faults.bad_steps, jnp.zeros((), int), state.faults.rollbacks + 1)
+    bad, none = jnp.asarray(bad_steps, int), jnp.zeros((), int)
+    faults = Faults(bad, none, state.faults.rollbacks + 1)
     return eqx.tree_at(lambda s: (s.key, s.faults), state, (jax.random.key_data(key), faults))
+
+
+def better_solve(model: Model) -> str:
+    """The change of the configuration by which fewer solves fail, in words."""
+    if model.discretization.stepsize_controller is None:
+        return "smaller steps in depth (solver.steps_per_interval)"
+    return (
+        "more adaptive steps (solver.max_steps) or larger tolerances (solver.rtol, solver.atol)"
+    )
 
 
 def with_targets(means: dict[str, float]) -> dict[str, float]:

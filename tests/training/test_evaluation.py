@@ -55,6 +55,7 @@ PARITY = {
     "control": "tied",
 }
 WORDS = {"data": {"name": "word_problem", "options": {"lengths": [1, 4], "degree": 2}}}
+TOLERANCES = "rtol=1e-3", "atol=1e-3"
 LONGER = ("data.options.held_out_lengths=[5,8]", "model.context=9")
 
 
@@ -110,6 +111,9 @@ def test_windows_of_another_length_and_losses_that_are_none(there):
     broken = eqx.combine(jax.tree.map(lambda x: x * jnp.nan, weights), static)
     with pytest.raises(InputError, match="small: the loss is nan: the outputs"):
         training.evaluate_loss(loaded._replace(model=broken))
+    adaptive = training.load_model(RUN, [f"solver.{x}" for x in ("kind=tsit5", *TOLERANCES)])
+    with pytest.raises(InputError, match="Take more adaptive steps"):
+        evaluation.check_finite(adaptive, [{"loss": math.nan}])
     # One mesh of several on which it is none is a result.
     evaluation.check_finite(loaded, [{"loss": math.nan}, {"loss": 1.0}])
 
