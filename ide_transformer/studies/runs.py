@@ -91,8 +91,8 @@ def _results(runs: list[RunRecord]) -> Part:
             losses = {"validation_loss": [None, *run.logged("validation_loss").values()][-1]}
             cost["steps"] = run.lines[-1]["step"]
         rows.append({"run": run.name, "scheme": str(run.config.solver), **losses, **cost})
-    # A column without any number says nothing.
-    told = {key for row in rows for key, value in row.items() if value not in (None, 0)}
+    # A column without any number says nothing, nor does one of faults that never were.
+    told = {k for row in rows for k, x in row.items() if x or (x == 0 and k not in _COST)}
     rows = [{k: v for k, v in row.items() if k in told} for row in rows]
     about = (
         "nfe: evaluations of the field in a solve, mean over the steps; evaluations: of "

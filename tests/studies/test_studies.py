@@ -4,6 +4,7 @@
 import dataclasses
 import html
 import json
+import shutil
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -186,6 +187,12 @@ def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
     assert [row["field_evaluations"] for row in rows[:2]] == [4, 8]
     assert all(row["mebibytes"] > 0 and row["milliseconds"] > 0 for row in rows)
     assert (folder / "work_precision_field_evaluations.png").exists()
+    # So are those of a run that goes on.
+    going = shutil.copytree(tiny_run, tmp_path / "going")
+    (going / "summary.json").unlink()
+    one = {"run": str(going), "schemes": {"euler": tree["schemes"]["euler"]}}
+    path.write_text(yaml.safe_dump({**tree, **one}))
+    run_here(capsys, *command)
     # A reference that is no better than what it judges is refused.
     poor = {"reference": {"kind": "euler", "steps_per_interval": 2}, "tolerance": 1e-6}
     path.write_text(yaml.safe_dump({**tree, **poor}))
@@ -261,7 +268,8 @@ def write_run(folder, *, solver, losses, **summary):
 
 
 def test_a_page_shows_what_runs_logged_drew_and_wrote(tmp_path, capsys):
-    end = {"validation_loss": 1.25, "steps": 3, "nfe": 2, "parameters": 7, "seconds": 1.0}
+    end = {"validation_loss": 1.25, "validation_exact_match": 0.0, "bad_steps": 0}
+    end |= {"steps": 3, "nfe": 2, "parameters": 7, "seconds": 1.0}
     smooth = write_run(tmp_path / "smooth", solver="nesterov", losses=[3.0, 2.0, 1.5], **end)
     going = write_run(tmp_path / "going", solver="rk4", losses=[3.5, 2.5])
     (smooth / "sample.txt").write_bytes(b"To <be\xff\n")
@@ -271,5 +279,6 @@ def test_a_page_shows_what_runs_logged_drew_and_wrote(tmp_path, capsys):
     text = page.read_text(encoding="utf-8")
     assert "Not finished: going." in text and html.escape("To <be\ufffd") in text
     assert "<td>1.25</td>" in text and "<td>2.5</td>" in text and "nesterov" in text
+    assert "validation exact match</th>" in text and "bad steps</th>" not in text
     assert text.count("data:image/png") == 1 and 'alt="smooth, state norm"' in text
     assert text.count("data:image/svg+xml") == 1

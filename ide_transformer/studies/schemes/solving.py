@@ -101,12 +101,11 @@ class SolvingComparison(AbstractComparison):
                 f"more than tolerance={self.tolerance:g}, so errors against it would say "
                 "nothing; give it more steps_per_interval."
             )
+        # A run without a summary may go on.
+        done = run.summary.is_file()
+        made = run.summary.read_text("utf-8") if done else f"step {run.newest_step}"
         made_of = [
-            *(
-                self.run.as_posix(),
-                run.config.read_text("utf-8"),
-                run.summary.read_text("utf-8"),
-            ),
+            *(self.run.as_posix(), run.config.read_text("utf-8"), made),
             *(str(run.identity), task.fingerprint(), reference.model_dump_json()),
             f"{self.samples} {self.rounds}",
         ]
