@@ -2,6 +2,8 @@
 images, relative error of functions, similarity of sentences. Several models make one table."""
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,15 @@ _ROLLOUT = {
     "error": "relative error",
     "spectrum": "relative error of the energy of waves",
     "unchanged": "relative error if nothing moved",
+}
+# Of messages about exits, what the command line has for it.
+_OPTIONS = {
+    "solve: exit=EstimatedExit(…)": "--exit",
+    "EstimatedExit: ": "--exit: ",
+    "order=0": "--exit-order 0",
+    "stops='sample'": "--exit-for sample",
+    "a stepsize_controller": "adaptive steps",
+    "drop the controller": "give --mesh steps_per_interval=1",
 }
 _HEADINGS = {
     **_ACROSS,
@@ -165,7 +176,9 @@ def run(options: argparse.Namespace) -> None:
         given = {"stops": options.exit_for, "order": options.exit_order}
         given = {name: x for name, x in given.items() if x is not None}
         exit = training.estimated_exit(task.loss, **given)
-        results = training.evaluate_exits(loaded, exit, options.exit, meshes or [Mesh()], *data)
+        on = meshes or [Mesh()]
+        with _naming_options():
+            results = training.evaluate_exits(loaded, exit, options.exit, on, *data)
         show_table(results, headings)
         print("the fewest evaluations at the loss of the full solve and a margin:")
         show_table(training.cheapest_exits(results), headings)
@@ -255,6 +268,18 @@ def _checked(options: argparse.Namespace, further: list[str]) -> list[Any]:
     if options.pictures and len(sections) > 1:
         raise InputError("--pictures shows one solve; give one mesh.")
     return sections
+
+
+@contextlib.contextmanager
+def _naming_options() -> Iterator[None]:
+    """An `InputError` about an exit names options of the command."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+        for argument, option in _OPTIONS.items():
+            message = message.replace(argument, option)
+        raise InputError(message) from None
 
 
 def _similarities(loaded: Any, file: Path) -> dict[str, Any]:

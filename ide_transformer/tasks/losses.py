@@ -18,7 +18,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 from ..dynamics import AbstractCost, Path
 from ..equation import State
 from ..equation.domain import by_samples
-from ..errors import InputError
+from ..errors import InputError, at
 from ..integration import divergence, relative_difference
 from ..models import Field, Mesh, Model
 
@@ -125,7 +125,8 @@ class Finer(eqx.Module):
         """The terms by name, NaN where the solve fails, and the evaluations, given `u1` and
         the `gap` D."""
         finer = model.each_equation(self._finer)
-        solution = finer.solve(inputs, key=key)
+        with at("training.finer"):
+            solution = finer.solve(inputs, key=key)
         defect = _relative_square(u1, solution.u1)
         terms = {"consistency": gap(finer.outputs(solution.u1)), "defect": defect}
         made = jnp.all(solution.succeeded)

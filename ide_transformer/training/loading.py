@@ -62,7 +62,9 @@ class LoadedModel(NamedTuple):
         """The tokenizer of the model."""
         if self.run is None:
             return PretrainedTokenizer.from_pretrained(self.path)
-        return self.run.load_tokenizer()
+        if (known := self.run.known_tokenizer) is None:
+            raise InputError(f"{self.path}: the run learned no text and has no tokenizer.")
+        return known
 
     def expected(self, build: Callable[..., M], otherwise: str) -> M:
         """The model, which has to be such as this function builds, see `is_built_as`; else an
@@ -248,6 +250,14 @@ def _with_weights_of_run(
     there, _ = restored(run, own, config.model.checkpoint, "trained")
     if config.solver != own.solver:
         there = with_solver(there, config.solver)
+    intervals, depth = there.control.num_intervals, own.model.depth
+    if weight_shapes(there) != weight_shapes(model) and intervals < depth:
+        raise InputError(
+            f"{begins}model.checkpoint={config.model.checkpoint} is of a coarse mesh of "
+            f"training.refine; it has {intervals} intervals, and model.depth="
+            f"{config.model.depth}. Take a later checkpoint, or write model.depth={intervals} "
+            f"and control.horizon={there.control.horizon:g}."
+        )
     if weight_shapes(there) != weight_shapes(model):
         free = [text for key, text in changed.items() if key not in ("run", "checkpoint")]
         raise InputError(

@@ -3,6 +3,7 @@ out: trained, gone on with, evaluated; and the state of an optimizer on another 
 
 import dataclasses
 import functools as ft
+import re
 
 import equinox as eqx
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import fast_first, filled
-from running import logged
+from running import logged, run_here
 from training import stub
 from training.conftest import equal
 
@@ -58,6 +59,11 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(refined
     assert evaluations(refined) == [1, 1, 2, 2, 2, 2]
     assert refined.load_summary()["evaluations"] == 10
     assert training.load_run(refined.path, checkpoint=2)[0].control.num_intervals == 1
+    begun = {"pretrained": str(refined.path), "checkpoint": 2}
+    with pytest.raises(InputError, match=r"has 1 intervals, and model.depth=2. .*horizon=2"):
+        tuned = stub.config(training={"steps": 6})
+        tree = {"model": begun, "optimizer": tuned.optimizer, "training": tuned.training}
+        loading.build_start(training.Config.model_validate(tree))
     short = stub.train(tmp_path, training={"keep": 3, "refine": {0: COARSE, 0.5: 2}})
     longer = stub.resumed(short, tmp_path / "longer", 2, ["training.steps=6"])
     # The command that made it longer may come again.
@@ -144,6 +150,15 @@ def test_a_model_is_evaluated_with_some_of_its_layers(refined):
         logits = by_hand(loaded.model, batch.inputs, layers)
         assert row["evaluations"] == len(layers)
         assert row["loss"] == pytest.approx(cross_entropy(logits, batch.targets), rel=1e-5)
+
+
+def test_what_the_command_cannot_evaluate_is_said_in_its_options(drawn, capsys):
+    adaptive = *("solver.kind=tsit5", "solver.rtol=0.1", "solver.atol=0.1"), "--exit", "0.1"
+    for given, said in (
+        (adaptive, "--exit and adaptive steps .* --mesh steps_per_interval=1"),
+        (("--text", __file__), "the run learned no text"),
+    ):
+        assert re.search(said, run_here(capsys, "evaluate.py", drawn.path, *given, expected=2))
 
 
 def test_exits_are_measured_against_the_full_solve(drawn):
