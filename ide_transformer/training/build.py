@@ -327,8 +327,13 @@ def _discretization(config: SolverConfig, model: Model) -> Discretization:
 def with_training(model: Model, config: TrainingConfig) -> Model:
     """Give a model the configured gradient mode and precision of its products."""
     gradient = construct("training.gradient", config.gradient, AbstractGradient)
+    return with_precision(model, config).with_options(gradient=gradient)
+
+
+def with_precision(model: Model, config: TrainingConfig) -> Model:
+    """Give a model the configured precision of its products."""
     dtype = None if config.compute_dtype == "float32" else config.compute_dtype
-    return model.with_options(gradient=gradient, compute_dtype=dtype)
+    return model.with_options(compute_dtype=dtype)
 
 
 def with_solver(model: M, config: SolverConfig) -> M:

@@ -191,8 +191,8 @@ class TrainingConfig(Section):
     # What is kept for the gradient: recompute, direct, recursive or reversible; truncated is
     # the gradient of the last intervals alone.
     gradient: GradientConfig = GradientConfig()
-    # In which the operators compute their products; weights and state stay in float32. A run
-    # that is loaded, also to evaluate it, computes in float32.
+    # In which the operators compute their products; weights and state stay in float32. A run is
+    # evaluated so too; what else is made of one that is loaded computes in float32.
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     # Meshes, one of which is drawn for each step; default: that of the model. Then one
     # set of weights serves all of them, and `evaluate.py --mesh` shows what each gives.

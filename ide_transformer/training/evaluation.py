@@ -125,7 +125,7 @@ def evaluate_loss(
     more, or on which the loss is not finite.
     """
     task = evaluation_task(loaded, text, task=task)
-    found = evaluate_on(loaded.model, task, samples, part)
+    found = evaluate_on(loaded.measured, task, samples, part)
     check_finite(loaded, [found])
     return found
 
@@ -169,7 +169,7 @@ def evaluate_on_meshes(
 
     **Raises:** `InputError` for a mesh that the model or its data do not have.
     """
-    models = [model_on(loaded.model, mesh, layers) for mesh in meshes]
+    models = [model_on(loaded.measured, mesh, layers) for mesh in meshes]
     # The data of a run are compared with those of its training once.
     own = evaluation_task(loaded) if text is None and loaded.run is not None else None
     task_at = ft.cache(lambda tokens: evaluation_task(loaded, text, tokens, own))

@@ -60,7 +60,7 @@ def evaluate_exits(
     task, held_out = held_out_in_depth(loaded, "exits", meshes, text, samples, part)
     rows = []
     for mesh in meshes:
-        model = model_on(loaded.model, mesh)
+        model = model_on(loaded.measured, mesh)
         steps = model.control.num_intervals * model.discretization.steps_per_interval
         full = math.nan
         for tolerance in (None, *tolerances):

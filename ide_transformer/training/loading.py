@@ -25,6 +25,7 @@ from .build import (
     first_model,
     task_class,
     weight_shapes,
+    with_precision,
     with_solver,
     with_training,
 )
@@ -56,6 +57,12 @@ class LoadedModel(NamedTuple):
     path: Path
     config: Config | None = None
     named: bool = False
+
+    @property
+    def measured(self) -> Model:
+        """The model as evaluations solve it: in the precision of its run."""
+        model, config = self.model, self.config
+        return model if config is None else with_precision(model, config.training)
 
     @property
     def tokenizer(self) -> AbstractTokenizer:

@@ -47,7 +47,7 @@ def draw_predictions(
         points = model.inputs.points_of(np.shape(batch.inputs)[1]).points
     else:
         points = batch.inputs.domain.points
-    outputs = np.asarray(_outputs(model_on(loaded.model, mesh), batch.inputs))
+    outputs = np.asarray(_outputs(model_on(loaded.measured, mesh), batch.inputs))
     # Of a roll-out the functions after its first step.
     first = batch.targets[0] if isinstance(batch.targets, list) else batch.targets
     given = batch.inputs, first
@@ -91,7 +91,7 @@ def rollout_errors(
         )
     samples = min(samples, task.held_out_samples)
     truth = task.trajectory(times, samples).astype(np.float32)
-    model, found = model_on(loaded.model, mesh), [truth[0]]
+    model, found = model_on(loaded.measured, mesh), [truth[0]]
     for _ in range(times):
         outputs = _outputs(model, task.function(found[-1]))
         found.append(np.asarray(outputs).reshape(truth[0].shape))

@@ -50,7 +50,7 @@ def evaluate_starts(
     task, held_out = held_out_in_depth(loaded, "random starts", meshes, text, samples, part)
     rows = []
     for mesh in meshes:
-        model, found, distances = model_on(loaded.model, mesh), [], []
+        model, found, distances = model_on(loaded.measured, mesh), [], []
         for number, batch in enumerate(held_out):
             seeds = [jax.random.fold_in(jax.random.key(x), number) for x in range(starts)]
             keys = jnp.stack(seeds)

@@ -221,6 +221,13 @@ def test_low_precision_is_that_of_the_products_alone():
     assert all(x.dtype == jnp.float32 for x in found)
 
 
+def test_a_run_is_evaluated_in_the_precision_of_its_training(tmp_path):
+    rounded = "training.compute_dtype=bfloat16", "training.steps=2", "model.std=0.5"
+    run = stub.train(tmp_path, *rounded)
+    found = training.evaluate_loss(training.load_model(run.path))["loss"]
+    assert found == pytest.approx(run.load_summary()["validation_loss"], rel=1e-6)
+
+
 def test_a_run_traces_its_step_once(tmp_path, monkeypatch):
     traces = {"step": 0, "evaluation": 0}
 
