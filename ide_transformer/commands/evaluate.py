@@ -2,8 +2,6 @@
 images, relative error of functions, similarity of sentences. Several models make one table."""
 
 import argparse
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +59,8 @@ _ROLLOUT = {
 # Of messages about exits, what the command line has for it.
 _OPTIONS = {
     "solve: exit=EstimatedExit(…)": "--exit",
-    "EstimatedExit: ": "--exit: ",
     "order=0": "--exit-order 0",
     "stops='sample'": "--exit-for sample",
-    "a stepsize_controller": "adaptive steps",
     "drop the controller": "give --mesh steps_per_interval=1",
 }
 _HEADINGS = {
@@ -177,8 +173,13 @@ def run(options: argparse.Namespace) -> None:
         given = {name: x for name, x in given.items() if x is not None}
         exit = training.estimated_exit(task.loss, **given)
         on = meshes or [Mesh()]
-        with _naming_options():
+        try:
             results = training.evaluate_exits(loaded, exit, options.exit, on, *data)
+        except InputError as error:
+            message = str(error)
+            for argument, option in _OPTIONS.items():
+                message = message.replace(argument, option)
+            raise InputError(message) from None
         show_table(results, headings)
         print("the fewest evaluations at the loss of the full solve and a margin:")
         show_table(training.cheapest_exits(results), headings)
@@ -268,18 +269,6 @@ def _checked(options: argparse.Namespace, further: list[str]) -> list[Any]:
     if options.pictures and len(sections) > 1:
         raise InputError("--pictures shows one solve; give one mesh.")
     return sections
-
-
-@contextlib.contextmanager
-def _naming_options() -> Iterator[None]:
-    """An `InputError` about an exit names options of the command."""
-    try:
-        yield
-    except InputError as error:
-        message = str(error)
-        for argument, option in _OPTIONS.items():
-            message = message.replace(argument, option)
-        raise InputError(message) from None
 
 
 def _similarities(loaded: Any, file: Path) -> dict[str, Any]:

@@ -66,6 +66,13 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
     for a model that sees the tokens that it is to predict.
     """
     mode = construct("training.gradient", config.training.gradient, AbstractGradient)
+    depths = [stage.depth or config.model.depth for stage in config.model.stages[1:]]
+    if isinstance(mode, Truncated) and mode.intervals < max(depths, default=0):
+        raise InputError(
+            f"training.gradient=truncated: a gradient of the last {mode.intervals} of "
+            f"{max(depths)} intervals does not come to the stages before, which would not "
+            f"learn; write options: {{intervals: {max(depths)}}}, or another mode."
+        )
     build = ft.partial(build_model_of_size, config, task.sizes)
     given = config.model.pretrained is not None
     if not given and not config.model.stages:
@@ -77,28 +84,8 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
         model = build(key)
     if given:
         _check_tokens(config, task, model)
-    check_learns(mode, model)
     check_memory(config, task, model, mode)
     return causal(config, model if given else build(key))
-
-
-def check_learns(mode: AbstractGradient, model: Model) -> None:
-    """Refuses a truncated gradient that does not come to the equations before."""
-
-    def intervals(model: Model) -> list[int]:
-        # The states of an encoder enter in each interval.
-        others = (x for x in model.equations[1:] if type(x.inputs) is not models.EncodedInputs)
-        return [x.control.num_intervals for x in others]
-
-    if not isinstance(mode, Truncated):
-        return
-    needed = max(eqx.filter_eval_shape(intervals, model), default=0)
-    if mode.intervals < needed:
-        raise InputError(
-            f"training.gradient=truncated: the gradient of the last {mode.intervals} of "
-            f"{needed} intervals does not come to the equations before, which would not learn; "
-            f"write options: {{intervals: {needed}}}, or another mode."
-        )
 
 
 def first_model(config: Config, build: Callable[[Config], Model]) -> Model:
@@ -327,13 +314,7 @@ def _discretization(config: SolverConfig, model: Model) -> Discretization:
 def with_training(model: Model, config: TrainingConfig) -> Model:
     """Give a model the configured gradient mode and precision of its products."""
     gradient = construct("training.gradient", config.gradient, AbstractGradient)
-    return with_precision(model, config).with_options(gradient=gradient)
-
-
-def with_precision(model: Model, config: TrainingConfig) -> Model:
-    """Give a model the configured precision of its products."""
-    dtype = None if config.compute_dtype == "float32" else config.compute_dtype
-    return model.with_options(compute_dtype=dtype)
+    return model.with_options(gradient=gradient, compute_dtype=config.precision)
 
 
 def with_solver(model: M, config: SolverConfig) -> M:

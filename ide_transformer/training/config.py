@@ -242,6 +242,11 @@ class TrainingConfig(Section):
         return moment if isinstance(moment, int) else round(moment * self.steps)
 
     @property
+    def precision(self) -> str | None:
+        """The `compute_dtype` of a `Discretization`."""
+        return None if self.compute_dtype == "float32" else self.compute_dtype
+
+    @property
     def begins(self) -> tuple[int, ...]:
         """The numbers of steps taken before each mesh of `refine`."""
         return tuple(map(self.step_of, self.refine)) or (0,)
@@ -430,16 +435,15 @@ class Config(Section):
     def on_fewer_layers(self, depth: int) -> "Config":
         """The configuration with so many layers up to the same depth T, also of stages."""
 
-        def held(control: ControlConfig) -> ControlConfig:
+        def held(section: Any) -> Any:
+            if (control := section.control) is None:
+                return section
             horizon = control.horizon or float(self.model.depth)
-            return control.model_copy(update={"horizon": horizon})
+            control = control.model_copy(update={"horizon": horizon})
+            return section.model_copy(update={"control": control})
 
-        stages = tuple(
-            stage.model_copy(update={"control": stage.control and held(stage.control)})
-            for stage in self.model.stages
-        )
-        changed = self.changed("model", depth=depth, stages=stages)
-        return changed.model_copy(update={"control": held(self.control)})
+        stages = tuple(map(held, self.model.stages))
+        return held(self.changed("model", depth=depth, stages=stages))
 
     def stage(self, number: int) -> "Config":
         """The configuration of a stage, as that of a run with one equation."""

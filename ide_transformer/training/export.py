@@ -140,7 +140,10 @@ def _card(
 ) -> str:
     """The model card, in Markdown; the user fills in the licence."""
     kind = read_json(path / "config.json")["model_type"]
-    tree = short_tree(config)
+    tree: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
+    tree |= {"name": config.name}
+    if config.training.refine:  # with another default
+        tree.setdefault("optimizer", {})["schedule"] = config.optimizer.schedule
     if (data := config.data.path) is not None:
         tree["data"]["path"] = data.name  # where it lies is nobody else's business
     if (before := config.model.run) is not None:
@@ -159,14 +162,6 @@ def _card(
         run=Path("runs", folder.path.name),
         path=path.name,
     )
-
-
-def short_tree(config: Config) -> dict[str, Any]:
-    """The keys of a configuration that have to be given for it."""
-    tree: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
-    if config.training.refine:  # its own default is another
-        tree.setdefault("optimizer", {})["schedule"] = config.optimizer.schedule
-    return tree | {"name": config.name}
 
 
 def _use(

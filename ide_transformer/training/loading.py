@@ -25,7 +25,6 @@ from .build import (
     first_model,
     task_class,
     weight_shapes,
-    with_precision,
     with_solver,
     with_training,
 )
@@ -61,8 +60,8 @@ class LoadedModel(NamedTuple):
     @property
     def measured(self) -> Model:
         """The model as evaluations solve it: in the precision of its run."""
-        model, config = self.model, self.config
-        return model if config is None else with_precision(model, config.training)
+        precision = None if self.config is None else self.config.training.precision
+        return self.model.with_options(compute_dtype=precision)
 
     @property
     def tokenizer(self) -> AbstractTokenizer:
@@ -260,10 +259,9 @@ def _with_weights_of_run(
     intervals, depth = there.control.num_intervals, own.model.depth
     if weight_shapes(there) != weight_shapes(model) and intervals < depth:
         raise InputError(
-            f"{begins}model.checkpoint={config.model.checkpoint} is of a coarse mesh of "
-            f"training.refine; it has {intervals} intervals, and model.depth="
-            f"{config.model.depth}. Take a later checkpoint, or write model.depth={intervals} "
-            f"and control.horizon={there.control.horizon:g}."
+            f"{begins}model.checkpoint={config.model.checkpoint} has {intervals} intervals "
+            f"(training.refine), and model.depth={config.model.depth}. Take a later one, or "
+            f"write model.depth={intervals} and control.horizon={there.control.horizon:g}."
         )
     if weight_shapes(there) != weight_shapes(model):
         free = [text for key, text in changed.items() if key not in ("run", "checkpoint")]

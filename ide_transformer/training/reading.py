@@ -122,19 +122,14 @@ def filled(tree: dict[str, Any], trust: Trust) -> dict[str, Any]:
     sections = {"model": {**there["model"], **own, **given}}
     for name, choice in (("data", "name"), ("control", "kind"), ("solver", "kind")):
         section = tree.get(name, {})
-        whole = not isinstance(section, dict) or choice in section
-        sections[name] = section if whole else _laid_over(there[name], section)
+        options = section.get("options", {}) if isinstance(section, dict) else None
+        sections[name] = section
+        if isinstance(options, dict) and choice not in section:
+            options = {**there[name]["options"], **options}
+            sections[name] = {**there[name], **section, "options": options}
     if sections["solver"] in (NATIVE, {"kind": NATIVE}):
         sections["solver"] = there["solver"]
     return {**tree, **sections}
-
-
-def _laid_over(there: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
-    """A section with what it does not give from the one there, options one by one."""
-    merged, options = {**there, **section}, section.get("options")
-    if isinstance(options, dict):
-        merged["options"] = {**there["options"], **options}
-    return merged
 
 
 def run_named(path: str | Path) -> Path:

@@ -27,7 +27,6 @@ from training.conftest import RUN, TEXT, contents, equal
 import ide_transformer as ide
 from ide_transformer import tasks, training
 from ide_transformer.pretrained import load_pretrained
-from ide_transformer.training import export
 from ide_transformer.training.loading import build_start
 
 
@@ -86,6 +85,7 @@ def test_the_loss_of_a_checkpoint_is_the_mean_over_its_windows(checkpoint):
 
 
 TREE = stub.tree()
+YAML = r"```yaml\n(.*?)```"
 TUNED = {"model": {"pretrained": "small", "checkpoint": 2}, "optimizer": TREE["optimizer"]}
 TUNED |= {"training": TREE["training"] | {"seed": 1}}
 
@@ -142,11 +142,16 @@ def test_a_run_of_ones_own_is_written_with_its_tokenizer_and_a_card(there, end, 
     assert options["model_input_names"] == ["input_ids", "attention_mask"]
     card = Path("for_others/README.md").read_text()
     # Anybody can train it again.
-    (tree,) = re.findall(r"```yaml\n(.*?)```", card, re.DOTALL)
+    (tree,) = re.findall(YAML, card, re.DOTALL)
     Path("again.yaml").write_text(tree)
     assert training.load_config(Path("again.yaml")) == training.load_config(RUN / "config.yaml")
-    refined = stub.config(training={"refine": {0: 1, 2: 2}}, optimizer={"schedule": "cosine"})
-    assert training.Config.model_validate(export.short_tree(refined)) == refined
+    refine = stub.config(training={"refine": {0: 2, 2: 2}}).training.refine
+    refined = training.load_config(RUN / "config.yaml").changed("training", refine=refine)
+    (RUN / "config.yaml").write_text(training.dump_config(refined))
+    training.export_run(RUN, "refined")
+    (tree,) = re.findall(YAML, Path("refined/README.md").read_text(), re.DOTALL)
+    Path("again.yaml").write_text(tree)
+    assert training.load_config("again.yaml") == refined
     training.export_run(RUN, "earlier", checkpoint=2)
     assert "| steps | 2 of 4 |" in Path("earlier/README.md").read_text()
 

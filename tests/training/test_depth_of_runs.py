@@ -60,7 +60,7 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(refined
     assert refined.load_summary()["evaluations"] == 10
     assert training.load_run(refined.path, checkpoint=2)[0].control.num_intervals == 1
     begun = {"pretrained": str(refined.path), "checkpoint": 2}
-    with pytest.raises(InputError, match=r"has 1 intervals, and model.depth=2. .*horizon=2"):
+    with pytest.raises(InputError, match=r"has 1 intervals .*, and model.depth=2. .*horizon=2"):
         tuned = stub.config(training={"steps": 6})
         tree = {"model": begun, "optimizer": tuned.optimizer, "training": tuned.training}
         loading.build_start(training.Config.model_validate(tree))
@@ -155,7 +155,7 @@ def test_a_model_is_evaluated_with_some_of_its_layers(refined):
 def test_what_the_command_cannot_evaluate_is_said_in_its_options(drawn, capsys):
     adaptive = *("solver.kind=tsit5", "solver.rtol=0.1", "solver.atol=0.1"), "--exit", "0.1"
     for given, said in (
-        (adaptive, "--exit and adaptive steps .* --mesh steps_per_interval=1"),
+        (adaptive, "--exit and a stepsize_controller .* --mesh steps_per_interval=1"),
         (("--text", __file__), "the run learned no text"),
     ):
         assert re.search(said, run_here(capsys, "evaluate.py", drawn.path, *given, expected=2))

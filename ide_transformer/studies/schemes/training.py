@@ -100,15 +100,13 @@ class TrainingComparison(AbstractComparison):
         if self.reference not in (None, *self.schemes):
             known = ", ".join(self.schemes)
             faults.append(f"reference={self.reference!r}: it must be one of {known}")
-        write = {"steps": "budget.amount", "seed": "seeds"}
-        for place in ("schemes", "recipes"):
-            for name, sections in getattr(self, place).items():
-                given = sections.get("training")
-                faults += [
-                    f"{place}.{name}.training.{key}: it is that of all runs of a comparison; "
-                    f"write {write[key]}"
-                    for key in write.keys() & (given if isinstance(given, dict) else {})
-                ]
+        faults += [
+            f"{place}.{name}.training.{key}: all runs have that of the comparison; write {own}"
+            for place in ("schemes", "recipes")
+            for name, sections in getattr(self, place).items()
+            for key, own in (("steps", "budget.amount"), ("seed", "seeds"))
+            if isinstance(given := sections.get("training"), dict) and key in given
+        ]
         if faults:
             raise ValueError("; ".join(faults))
         return self
