@@ -5,7 +5,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, at
 from .options import add_model, chosen_model, figure_file, floats, mesh_sections
 
 
@@ -55,13 +55,6 @@ _ROLLOUT = {
     "error": "relative error",
     "spectrum": "relative error of the energy of waves",
     "unchanged": "relative error if nothing moved",
-}
-# Of messages about exits, what the command line has for it.
-_OPTIONS = {
-    "solve: exit=EstimatedExit(…)": "--exit",
-    "order=0": "--exit-order 0",
-    "stops='sample'": "--exit-for sample",
-    "drop the controller": "give --mesh steps_per_interval=1",
 }
 _HEADINGS = {
     **_ACROSS,
@@ -172,14 +165,14 @@ def run(options: argparse.Namespace) -> None:
         given = {"stops": options.exit_for, "order": options.exit_order}
         given = {name: x for name, x in given.items() if x is not None}
         exit = training.estimated_exit(task.loss, **given)
-        on = meshes or [Mesh()]
-        try:
-            results = training.evaluate_exits(loaded, exit, options.exit, on, *data)
-        except InputError as error:
-            message = str(error)
-            for argument, option in _OPTIONS.items():
-                message = message.replace(argument, option)
-            raise InputError(message) from None
+        # What its arguments are called here.
+        with at(
+            "--exit (order is --exit-order, stops is --exit-for; fixed steps are --mesh "
+            "steps_per_interval=1)"
+        ):
+            results = training.evaluate_exits(
+                loaded, exit, options.exit, meshes or [Mesh()], *data
+            )
         show_table(results, headings)
         print("the fewest evaluations at the loss of the full solve and a margin:")
         show_table(training.cheapest_exits(results), headings)
