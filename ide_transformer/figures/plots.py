@@ -152,21 +152,21 @@ def plot_intervals(
 def plot_fields(
     path: Path,
     points: np.ndarray,
-    rows: Sequence[Mapping[str, np.ndarray]],
+    rows: Mapping[str, Mapping[str, np.ndarray]],
     axes: tuple[str, str] = ("", ""),
 ) -> None:
     """A PNG file of functions at points `[tokens, dimension]`: in the plane a row of panels for
-    each sample, on a line a panel. Each row has functions `[tokens]` by title, of which "truth"
+    each name, on a line a panel. Each row has functions `[tokens]` by title, of which "truth"
     and "prediction" share their colours and "error" has others. `axes` names those of a plane,
     the one that goes down first."""
     if points.shape[1] > 1:
-        return save_figure(_in_plane(points, rows, axes), path)
+        return save_figure(_in_plane(points, [*rows.values()], axes), path)
     order = np.argsort(points[:, 0])
     panels = {
-        f"sample {number}{_relative(row)}": [
+        f"{name}{_relative(row)}": [
             Curve(x, points[order, 0], y[order]) for x, y in row.items()
         ]
-        for number, row in enumerate(rows, 1)
+        for name, row in rows.items()
     }
     plot_panels(path, panels, x="x", y="value", marker=".")
 

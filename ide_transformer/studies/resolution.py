@@ -80,17 +80,19 @@ def problem_of(loaded: LoadedModel, samples: int = 16) -> FunctionSolve:
     at_least_one("samples", samples)
     task = evaluation_task(loaded)
     batch = next(task.held_out(samples, samples))
-    if isinstance(batch.inputs, Field):
+    channels = model.inputs.channels is not None
+    if isinstance(batch.inputs, Field) or np.ndim(batch.inputs) - channels != 2:
         raise InputError(
             f"{loaded.path}: its functions in dimension {model.inputs.dimension} come with "
-            "points of their own; errors of refinement are measured on the grid of a line."
+            "points of their own or in the plane; errors of refinement are measured on the "
+            "grid of a line."
         )
     values = jnp.asarray(np.asarray(batch.inputs), jnp.result_type(float))
     source = model.inputs.points_of(values.shape[1])
 
     def inputs(points: Array) -> Array:
         to = eq.interpolation(source, eq.TokenDomain(points), degree=3)
-        return to(values[..., None])[..., 0]
+        return to(values) if channels else to(values[..., None])[..., 0]
 
     wide = jax.tree.map(
         lambda x: x.astype(values.dtype) if getattr(x, "dtype", None) == jnp.float32 else x,

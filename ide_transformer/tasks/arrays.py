@@ -96,6 +96,12 @@ class Arrays(AbstractDataSet):
         kinds = "".join(x.dtype.kind for x in self.data["training"]), inputs.ndim, targets.ndim
         if kinds[0] == "ff" and shape == targets.shape and axes:
             self.loss, kind = RelativeError(), OperatorModel
+            for part, (_, functions) in self.data.items():
+                if zero := sum(not function.any() for function in functions):
+                    raise InputError(
+                        f"targets of {zero} {part} samples are zero everywhere; an error "
+                        "relative to them has no meaning, leave them out."
+                    )
             grid = grid or ("periodic" if points is None and not causal else "midpoint")
             if points is not None:
                 axes = self._at_points(points, weights, axes, grid)
@@ -348,11 +354,15 @@ def _numbers(name: str, x: np.ndarray) -> np.ndarray:
     """An array in single precision; `InputError` for what is no number."""
     if x.dtype.kind not in "fiu":
         raise InputError(f"{name} are {x.dtype}; give real numbers or integers.")
-    if x.dtype.kind == "f" and not np.isfinite(x).all():
-        sample = np.argwhere(~np.isfinite(x))[0].tolist()
-        raise InputError(f"{name}: the number at {sample} is {x[tuple(sample)]}.")
-    dtype = np.float32 if x.dtype.kind == "f" else np.int32
-    if (changed := x.astype(dtype)).dtype.kind == "i" and (changed != x).any():
+    with np.errstate(over="ignore"):
+        changed = x.astype(np.float32 if x.dtype.kind == "f" else np.int32)
+    if not np.isfinite(changed).all():
+        sample = np.argwhere(~np.isfinite(changed))[0].tolist()
+        raise InputError(
+            f"{name}: the number at {sample} is {x[tuple(sample)]}, not finite in single "
+            "precision."
+        )
+    if changed.dtype.kind == "i" and (changed != x).any():
         raise InputError(f"{name}: an integer is larger than {2**31 - 1}.")
     return changed
 

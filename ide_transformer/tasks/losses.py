@@ -128,7 +128,7 @@ class Finer(eqx.Module):
         with at("training.finer"):
             solution = finer.solve(inputs, key=key)
         defect = _relative_square(u1, solution.u1)
-        terms = {"consistency": gap(finer.outputs(solution.u1)), "defect": defect}
+        terms = {"consistency": gap(finer.outputs(solution.u1, inputs)), "defect": defect}
         made = jnp.all(solution.succeeded)
         terms = {name: jnp.where(made, x, jnp.nan) for name, x in terms.items()}
         return terms, jnp.mean(solution.stats["field_evaluations"])
@@ -198,7 +198,8 @@ class AbstractLoss(eqx.Module):
             whole = diffrax.SaveAt(ts=jnp.asarray(knots))
             saveat = whole if costs or exit_loss else diffrax.SaveAt(t1=True)
         solution = model.solve(batch.inputs, key=key, saveat=saveat)
-        outputs, targets = model.outputs(solution.u1), jax.tree.map(jnp.asarray, batch.targets)
+        targets = jax.tree.map(jnp.asarray, batch.targets)
+        outputs = model.outputs(solution.u1, batch.inputs)
         figures = self.measure(outputs, targets)
         # A solve that failed stopped somewhere; there is nothing to learn from that state.
         loss = figures["loss"]
@@ -209,8 +210,11 @@ class AbstractLoss(eqx.Module):
         }
         by_targets = loss.value
         if exit_loss and len(knots) > 2:
-            read = jax.vmap(lambda u: self.measure(model.outputs(u), targets)["loss"].value)
-            by_targets += exit_loss * jnp.mean(read(solution.us[1:-1]))
+
+            def read(u):
+                return self.measure(model.outputs(u, batch.inputs), targets)["loss"].value
+
+            by_targets += exit_loss * jnp.mean(jax.vmap(read)(solution.us[1:-1]))
         added = [
             cost.weight * value
             for cost, value in zip(costs.values(), terms.values(), strict=True)

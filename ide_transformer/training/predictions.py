@@ -44,7 +44,8 @@ def draw_predictions(
     check_part(task, part)
     batch = next(task.held_out(samples, part=part))
     if not isinstance(batch.inputs, Field):
-        points = model.inputs.points_of(np.shape(batch.inputs)[1]).points
+        axes = np.shape(batch.inputs)[1 : 1 + model.inputs.dimension]
+        points = model.inputs.points_of(axes).points
     else:
         points = batch.inputs.domain.points
     outputs = np.asarray(_outputs(model_on(loaded.measured, mesh), batch.inputs))
@@ -134,13 +135,19 @@ def _draw(
     **others: np.ndarray,
 ) -> None:
     """Draws the truth and the predictions of the first samples beside others, each `[samples,
-    …]`."""
+    …]`, a row for each channel."""
     from ..figures import plot_fields
 
     given = {**others, "truth": truth, "prediction": found}
-    shown = {name: functions.reshape(len(truth), -1) for name, functions in given.items()}
+    shape = len(truth), len(points), -1
+    shown = {name: functions.reshape(shape) for name, functions in given.items()}
     shown["error"] = shown["prediction"] - shown["truth"]
-    rows = [{name: x[n] for name, x in shown.items()} for n in range(min(samples, len(truth)))]
+    rows = {}
+    for sample, channel in np.ndindex(min(samples, len(truth)), shown["error"].shape[2]):
+        name = f"sample {sample + 1}"
+        if shown["error"].shape[2] > 1:
+            name += f", channel {channel + 1}"
+        rows[name] = {title: x[sample, :, channel] for title, x in shown.items()}
     plot_fields(Path(path), np.asarray(points), rows, axes=axes)
 
 

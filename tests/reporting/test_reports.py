@@ -75,7 +75,7 @@ LONG, FIELD = Report("a", "b", [{"a": 1}] * 2000), {"a": np.ones(2)}
         ("a.html.tmp", lambda path: figures.write_page(path.with_suffix(""), "a", "b", [])),
         (
             "a.png",
-            lambda path: figures.plot_fields(path, np.eye(2)[:, :1], [{"a": np.ones(2)}]),
+            lambda path: figures.plot_fields(path, np.eye(2)[:, :1], {"": {"a": np.ones(2)}}),
         ),
     ],
 )
@@ -139,7 +139,7 @@ def test_functions_have_one_scale_for_truth_and_prediction(tmp_path, drawn):
     random = np.random.default_rng(0)
     points, (truth, off) = random.random((12, 2)), random.normal(size=(2, 12))
     row = {"truth": truth, "prediction": 9 + truth + off, "error": off}
-    plot_fields(tmp_path / "a.png", points, [row, row])
+    plot_fields(tmp_path / "a.png", points, {"one": row, "two": row})
     (plane,) = drawn
     limits = [axes.collections[0].get_clim() for axes in plane[:3]]
     assert limits[0] == limits[1] == (truth.min(), truth.max())

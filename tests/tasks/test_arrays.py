@@ -108,6 +108,16 @@ TOKENS = RANDOM.integers(0, 5, (20, 25))
         ((VALUES, VALUES, None, np.ones(24)), {}, "weights are those of points"),
         ((WORDS, WORDS - 2), {}, "targets have the integers -2 to 2; give them from -1"),
         ((VALUES, VALUES, np.where(POINTS > 0.5, 0, POINTS)), {}, r"number \d+ and an earlier"),
+        (
+            (VALUES, 1e39 * VALUES),
+            {},
+            r"targets: the number at \[0, 0\] is .*e\+3[89], not fin",
+        ),
+        (
+            (VALUES, VALUES * (np.arange(20) % 4 > 0)[:, None]),
+            {},
+            r"targets of \d+ \w+ samples are zero everywhere",
+        ),
     ],
 )
 def test_arrays_that_do_not_fit(arguments, options, message):
@@ -151,6 +161,21 @@ def test_functions_on_a_coarser_grid(grid):
     assert coarse.sizes["points"] == (6, 4)
     expected = (np.arange(6)[:, None] + half) / 6 + 2 * (np.arange(4) + half) / 4
     np.testing.assert_allclose(coarse.data["training"][0][0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [False, True])
+def test_functions_in_the_plane_are_learned(channels, tmp_path):
+    values = RANDOM.normal(size=(20, 17, 18, 2)[: 3 + channels])
+    np.savez(tmp_path / "plane.npz", inputs=values, targets=2 * values)
+    options = {"channels": True} if channels else {}
+    task, model = started(tmp_path / "plane.npz", "operator_model", options, depth=2)
+    batch = task.batch(0, 4, 0)
+    objective = eqx.filter_jit(
+        lambda model: task.loss.with_outputs(model, batch, exit_loss=1.0)
+    )
+    loss, outputs = objective(model)
+    assert outputs.shape == batch.targets.shape and np.isfinite(loss.objective)
+    np.testing.assert_allclose(outputs, model(batch.inputs), rtol=1e-6)
 
 
 SEA = "the sea is wide\nand the night\n"

@@ -61,7 +61,9 @@ def test_outputs_are_inputs_again(monkeypatch, drawn):
     np.testing.assert_allclose([row["unchanged"] for row in rows], [1, 3, 3], rtol=1e-5)
     np.testing.assert_allclose([row["spectrum"] for row in rows], [0, 0, 0.75], atol=1e-6)
     ((_, points, samples),) = drawn
-    np.testing.assert_allclose(samples[1]["prediction"], truth[1].ravel() / 8, rtol=1e-6)
+    np.testing.assert_allclose(
+        samples["sample 2"]["prediction"], truth[1].ravel() / 8, rtol=1e-6
+    )
     np.testing.assert_allclose(points[9], [1 / 8, 1 / 8])
     # Of a task of several steps the first is drawn.
     task.data = {
@@ -69,7 +71,7 @@ def test_outputs_are_inputs_again(monkeypatch, drawn):
     }
     monkeypatch.setattr(predictions, "check_part", lambda *_: None)
     training.draw_predictions(model, Path("picture"), 2)
-    np.testing.assert_allclose(drawn[1][2][0]["truth"], truth[0].ravel() / 2)
+    np.testing.assert_allclose(drawn[1][2]["sample 1"]["truth"], truth[0].ravel() / 2)
 
 
 def test_predictions_are_drawn_at_their_points(monkeypatch, drawn, tmp_path):
@@ -80,7 +82,7 @@ def test_predictions_are_drawn_at_their_points(monkeypatch, drawn, tmp_path):
     ((_, points, rows),) = drawn
     at = np.rint(16 * points).astype(int)
     assert len(rows) == 2
-    for row, y in zip(rows, parts["test_16"], strict=False):
+    for row, y in zip(rows.values(), parts["test_16"], strict=False):
         np.testing.assert_array_equal(row["truth"], y[at[:, 0], at[:, 1]])
         np.testing.assert_allclose(row["error"], row["input"] / 2 - row["truth"], atol=1e-6)
 

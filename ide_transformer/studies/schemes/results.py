@@ -161,7 +161,9 @@ def broken_rules(
         f"too high, and the next lower one of the sweep better: {wide}.",
         named("at_edge") and f"A better value may lie beyond those tried: {named('at_edge')}.",
         _unequal("parameters", "It takes part in every difference.", rows),
-        _unequal("field_evaluations", "See the losses at equal evaluations.", rows),
+        # With several budgets they differ on purpose.
+        named("at_equal_evaluations")
+        and _unequal("field_evaluations", "See the losses at equal evaluations.", rows),
         others
         and f"Data or context differ from those of {first}, so losses are on other samples: "
         f"{others}.",

@@ -147,6 +147,10 @@ class TrainingComparison(AbstractComparison):
         return self._listed[-1]._replace(scheme=self.reference, recipe=None)
 
     @property
+    def _reference_name(self) -> str:
+        return self._reference.name if self._reference else ""
+
+    @property
     def _references(self) -> dict[str, str]:
         """For each contender but the reference the one from which its difference is taken."""
         if (own := self._reference) is None:
@@ -173,7 +177,7 @@ class TrainingComparison(AbstractComparison):
         for trial in used:
             code.setdefault(Made(trials.folder, trial).code, []).append(trial.name)
         broken = broken_rules(len(self.seeds), self._swept, self._tested, rows, self._samples)
-        sources, said = about_sources(code), verdict(rows, str(self.reference))
+        sources, said = about_sources(code), verdict(rows, self._reference_name)
         for sentence in (*broken, *[sources] * (not sources.startswith("Code: "))):
             console.print(f"note: {sentence}", markup=False)
         if said:
@@ -293,7 +297,7 @@ class TrainingComparison(AbstractComparison):
         }
         return losses | {
             "spread": f"standard deviation of the {reported} over seeds",
-            "difference": f"difference to {self.reference}",
+            "difference": f"difference to {self._reference_name}",
             "half_width": "half of its 95 % interval",
             "at_edge": "best value at the edge of the sweep",
             "at_equal_evaluations": "validation loss at equal field evaluations",
@@ -339,7 +343,7 @@ class TrainingComparison(AbstractComparison):
             if row.get("half_width") is not None
         }
         if differences:
-            title = f"Difference to {self.reference}, with its 95 % interval"
+            title = f"Difference to {self._reference_name}, with its 95 % interval"
             look = dict(title=title, x=self._reported_label)
             plot_intervals(folder / "differences.png", differences, **look)
 
