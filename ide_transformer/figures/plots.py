@@ -160,7 +160,7 @@ def plot_fields(
     and "prediction" share their colours and "error" has others. `axes` names those of a plane,
     the one that goes down first."""
     if points.shape[1] > 1:
-        return save_figure(_in_plane(points, [*rows.values()], axes), path)
+        return save_figure(_in_plane(points, rows, axes), path)
     order = np.argsort(points[:, 0])
     panels = {
         f"{name}{_relative(row)}": [
@@ -172,13 +172,13 @@ def plot_fields(
 
 
 def _in_plane(
-    points: np.ndarray, rows: Sequence[Mapping[str, np.ndarray]], names: tuple[str, str]
+    points: np.ndarray, rows: Mapping[str, Mapping[str, np.ndarray]], names: tuple[str, str]
 ) -> Figure:
-    titles = list(rows[0])
+    titles = list(next(iter(rows.values())))
     size = 2.7 * len(titles), 2.4 * len(rows) + 0.3
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
-    for axes_of_row, row in zip(grid, rows, strict=True):
+    for axes_of_row, row in zip(grid, rows.values(), strict=True):
         for axes, (title, values) in zip(axes_of_row, row.items(), strict=True):
             like = row.get("truth", values) if title == "prediction" else values
             scale, colors = Normalize(like.min(), like.max()), "viridis"
@@ -196,8 +196,8 @@ def _in_plane(
                 axes.set_title(literal(title))
             if title == "error":
                 axes.set_title(f"error{_relative(row)}")
-    for axes in grid[:, 0] if names[0] else ():
-        axes.set_ylabel(f"← {names[0]}")
+    for axes, name in zip(grid[:, 0], rows, strict=True):
+        axes.set_ylabel(f"{name}\n← {names[0]}" if names[0] else name)
     for axes in grid[-1]:
         axes.set_xlabel(names[1])
     return figure
