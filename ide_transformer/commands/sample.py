@@ -42,6 +42,11 @@ def run(options: argparse.Namespace) -> None:
         section, *others = mesh_sections(options.mesh)
         if others:
             raise InputError("--mesh: a text is written on one mesh; give one.")
+        if (tokens := section.tokens) is not None:
+            raise InputError(
+                f"--mesh tokens={tokens}: the tokens that are seen in writing are the context "
+                f"of the model; leave it out, or of a run write model.context={tokens} instead."
+            )
         mesh = training.mesh_of(section, loaded.model, "--mesh")
         loaded = loaded._replace(model=training.model_on(loaded.model, mesh))
     model = loaded.model

@@ -139,6 +139,8 @@ def generate(
             if any("\ud800" <= character <= "\udfff" for character in text):
                 raise InputError(f"generate: prompt={text!a} is not valid UTF-8; write it so.")
         encoded = [tokenizer.encode(text) for text in (prompt if several else [prompt])]
+        if not all(map(len, encoded)):
+            raise InputError("generate: a prompt is empty; give each at least one character.")
         given = _side_by_side(encoded)
         drawn = as_text(generate(model, given, length, key=key, **options._asdict()))
         rows = zip(np.asarray(drawn.tokens), encoded, strict=True)

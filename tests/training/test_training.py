@@ -51,6 +51,10 @@ def test_a_run_writes_its_folder_and_can_be_sampled_and_evaluated(there, end, ca
     text, given, _ = run_here(capsys, *script, "t").partition("20 tokens in")
     assert text.startswith("t") and len(text) == 22 and given
     assert "character 'Ж' does not occur" in run_here(capsys, *script, "Ж", expected=2)
+    said = run_here(capsys, *script, "", "--prompt", "t", expected=2)
+    assert "a prompt is empty" in said
+    said = run_here(capsys, *script, "t", "--mesh", "tokens=8", expected=2)
+    assert "write model.context=8 instead" in said
     both = [RUN, RUN, "--json", "both.json"]
     assert "bits per byte" in run_here(capsys, "evaluate.py", *both)
     rows = json.loads(Path("both.json").read_text())
