@@ -19,7 +19,7 @@ from .losses import Batch, Mean
 from .task import AbstractTask, Part, checksum_of_all, in_parts, in_passes, one_number
 from .texts import read_text, shakespeare
 from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer, load_tokenizer
-from .tokenizing import tokenized
+from .tokenizing import learned_size, tokenized
 
 
 class AbstractTextTask(AbstractTask):
@@ -149,7 +149,7 @@ class LanguageTask(AbstractNextToken):
     - `context`: tokens in a sample.
     - `tokenizer`: `characters`, `bpe` for a byte-pair encoding learned from the training
       part, or a tokenizer.
-    - `vocabulary`: tokens of the byte-pair encoding.
+    - `vocabulary`: tokens of the byte-pair encoding, 512 by default.
     - `validation`: the fraction of the characters that is held out for validation; 1 for all of
       them, where nothing is to be learned.
     - `test`: that for the test; with 0 there is no such part.
@@ -162,16 +162,17 @@ class LanguageTask(AbstractNextToken):
         context: PositiveInt,
         *,
         tokenizer: Literal["characters", "bpe"] | AbstractTokenizer = "characters",
-        vocabulary: PositiveInt = 512,
+        vocabulary: PositiveInt | None = None,
         validation: NonNegativeFloat = 0.1,
         test: Fraction = 0.0,
     ):
         ends = _ends(len(text), validation, test)
         texts = [text[a:b] for a, b in zip((0, *ends), ends, strict=False)]
+        size = learned_size(tokenizer, vocabulary)
         if tokenizer == "characters":
             tokenizer = CharacterTokenizer.train(text)
         elif tokenizer == "bpe":
-            tokenizer = BytePairTokenizer.train(texts[0], vocabulary)
+            tokenizer = BytePairTokenizer.train(texts[0], size)
         self.tokenizer, self.context = tokenizer, context
         encoded = list(map(tokenizer.encode, texts))
         self.tokens = np.concatenate(encoded)
@@ -234,12 +235,12 @@ class Dataset(AbstractNextToken):
     - `tokenizer`: `characters` for one token for each; `bpe` for a byte-pair encoding learned
       from a sample of 16 MiB that is spread over all texts; a file that a tokenizer was saved
       to; a checkpoint, see `load_pretrained`; or a tokenizer.
-    - `vocabulary`: tokens of the byte-pair encoding.
+    - `vocabulary`: tokens of the byte-pair encoding, 512 by default.
     - `validation`, `test`: the fractions that are held out; with 0 there is no such test part.
       At the end of a run all of them are predicted: of a large text take a small fraction.
     - `column`: that of a table that has the texts.
     - `between`: in text files, a line that stands between documents.
-    - `subset`, `split`: of a data set of the hub.
+    - `subset`, `split`: of a data set of the hub; by default the split `train`.
     - `processes`: how many make tokens at the same time.
     """
 
@@ -249,17 +250,18 @@ class Dataset(AbstractNextToken):
         path: str | Path,
         context: PositiveInt,
         tokenizer: str | AbstractTokenizer = "characters",
-        vocabulary: PositiveInt = 512,
+        vocabulary: PositiveInt | None = None,
         validation: Fraction = 0.1,
         test: Fraction = 0.0,
         column: str = "text",
         between: str | None = None,
         subset: str | None = None,
-        split: str = "train",
+        split: str | None = None,
         processes: PositiveInt = 1,
     ):
         source = dict(column=column, between=between, subset=subset, split=split)
-        found = tokenized(path, tokenizer, vocabulary, processes, **source)
+        size = learned_size(tokenizer, vocabulary)
+        found = tokenized(path, tokenizer, size, processes, **source)
         self.tokens, self.tokenizer, self.end = found
         self.context = context
         self.divide(_ends(len(self.tokens), validation, test), test=test > 0)

@@ -67,6 +67,16 @@ class Tokens:
         return hashlib.sha256(self._checksums.tobytes()).hexdigest()
 
 
+def learned_size(tokenizer: str | AbstractTokenizer, vocabulary: int | None) -> int:
+    """The number of tokens of a byte-pair encoding to be learned, where it may be given."""
+    if vocabulary is not None and isinstance(tokenizer, str) and tokenizer != "bpe":
+        raise InputError(
+            f"data.vocabulary={vocabulary} is that of a byte-pair encoding, but data.tokenizer "
+            f"is {tokenizer}; write data.tokenizer: bpe, or leave the vocabulary out."
+        )
+    return vocabulary or 512
+
+
 def tokenized(
     path: str | Path,
     tokenizer: str | AbstractTokenizer,
@@ -127,7 +137,7 @@ def _rows(
     column: str = "text",
     between: str | None = None,
     subset: str | None = None,
-    split: str = "train",
+    split: str | None = None,
 ) -> Any:
     """The texts as the column `text`; of text files also whether a row `ended` a document."""
     import datasets
@@ -144,6 +154,13 @@ def _rows(
         raise InputError(f"{path}: no such file, and no owner/name of the hub.")
     if files and not any(file.stat().st_size for file in files):
         raise InputError(f"{path}: the texts are empty; there is nothing to learn.")
+    used = ("between",) if kinds == {"text"} else () if files else ("subset", "split")
+    for name, value in dict(between=between, subset=subset, split=split).items():
+        if value is not None and name not in used:
+            kind = "text files" if name == "between" else "data sets of the hub"
+            raise InputError(
+                f"data.options.{name}={value} is for {kind}; leave it out with {path}."
+            )
     try:
         if kinds == {"text"}:
             states = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
@@ -156,7 +173,7 @@ def _rows(
             names = [str(file) for file in files]
             rows = datasets.load_dataset(*kinds, data_files=names, split="train", **options)
         else:
-            rows = datasets.load_dataset(str(path), subset, split=split, **options)
+            rows = datasets.load_dataset(str(path), subset, split=split or "train", **options)
     except Exception as error:  # the library and those below it have many
         while error.__cause__ is not None:
             error = error.__cause__

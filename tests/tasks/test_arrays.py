@@ -211,7 +211,8 @@ def whole(task):
     ("name", "tokenizer"), [("a.jsonl", "characters"), ("a.parquet", "bpe"), ("texts", "bpe")]
 )
 def test_tokens_are_those_of_the_texts(tmp_path, name, tokenizer):
-    task = Dataset(written(tmp_path / name), 8, tokenizer, vocabulary=300)
+    size = {"vocabulary": 300} if tokenizer == "bpe" else {}
+    task = Dataset(written(tmp_path / name), 8, tokenizer, **size)
     tokens = whole(task)
     parts = [np.append(task.tokenizer.encode(text), task.end) for text in TEXTS if text]
     assert (tokens == np.concatenate(parts)).all()
@@ -247,6 +248,18 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "pipe.txt").unlink()
     with pytest.raises(InputError, match="files of the kinds json, text; give"):
         Dataset(tmp_path, 8)
+
+
+def test_options_that_a_file_does_not_use_are_refused(tmp_path):
+    table, folder = written(tmp_path / "a.jsonl"), written(tmp_path / "texts")
+    for path, options, said in (
+        (table, {"between": "---"}, r"options\.between=--- is for text files; .*/a\.jsonl"),
+        (table, {"subset": "en"}, r"options\.subset=en is for data sets of the hub"),
+        (folder, {"split": "train"}, r"options\.split=train is for data sets of the hub"),
+        (folder, {"vocabulary": 300}, r"vocabulary=300 .* write data\.tokenizer: bpe"),
+    ):
+        with pytest.raises(InputError, match=said):
+            Dataset(path, 8, **options)
 
 
 def test_a_pass_takes_each_window_once(tmp_path):

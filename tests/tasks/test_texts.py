@@ -91,6 +91,14 @@ def test_every_held_out_token_is_predicted_once():
             tasks.LanguageTask(TEXT, 8).on(ide.Mesh(tokens=context))
 
 
+def test_a_vocabulary_is_that_of_a_byte_pair_encoding():
+    pairs = tasks.LanguageTask(TEXT, 8, tokenizer="bpe", vocabulary=270).tokenizer
+    assert pairs.vocabulary == 270
+    tasks.LanguageTask(TEXT, 8, tokenizer=pairs, vocabulary=270)
+    with pytest.raises(ide.InputError, match=r"=270 .* write data\.tokenizer: bpe"):
+        tasks.LanguageTask(TEXT, 8, vocabulary=270)
+
+
 def test_files_of_texts(tmp_path):
     (tmp_path / "in/more.txt").mkdir(parents=True)
     (tmp_path / "in/more.txt/b.txt").write_text("second")
