@@ -100,7 +100,7 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 def results_folder(kind: str, path: str, given: Path | None) -> Path:
     """The folder that was given, or one named after a run or checkpoint."""
     place = Path(path)
-    return given or Path(kind) / (place.name if place.is_dir() else place.stem)
+    return given or Path(kind) / (place.stem if place.is_file() else place.name)
 
 
 def names(text: str) -> list[str]:
