@@ -239,7 +239,8 @@ class FunctionInputs(AbstractInputs):
         if (fewest := min(a.shape[-1 - axes : -1])) <= 2 * self.modes:
             raise InputError(
                 f"FunctionInputs: {fewest} points cannot tell the {self.modes} waves of the "
-                f"coordinate apart; give at least {2 * self.modes + 1} points."
+                f"coordinate apart; give at least {2 * self.modes + 1} points, or build the "
+                "model with fewer modes (in a configuration model.options.modes)."
             )
         return a.astype(self.embedding.weight.dtype)
 
