@@ -15,13 +15,15 @@ from ..reporting import Row, table_cells
 
 class Part(NamedTuple):
     """A part of a page: figures by their captions, drawn here or PNG files, a table of `rows`
-    and preformatted texts by their headings, each of which may be missing."""
+    with `headings` for some columns, and preformatted texts by their headings, each of which
+    may be missing."""
 
     title: str
     about: str = ""
     figures: Mapping[str, Figure | Path] = {}
     rows: Sequence[Row] = ()
     texts: Mapping[str, str] = {}
+    headings: Mapping[str, str] = {}
 
 
 def write_page(path: Path, title: str, about: str, parts: Sequence[Part]) -> None:
@@ -48,14 +50,14 @@ def _part(part: Part) -> str:
     texts = (
         f"<h3>{escape(name)}</h3><pre>{escape(text)}</pre>" for name, text in part.texts.items()
     )
-    pieces = f"<h2>{escape(part.title)}</h2>", about, _table(part.rows), *figures, *texts
+    pieces = f"<h2>{escape(part.title)}</h2>", about, _table(part), *figures, *texts
     return "\n".join(filter(None, pieces))
 
 
-def _table(rows: Sequence[Row]) -> str:
-    if not rows:
+def _table(part: Part) -> str:
+    if not part.rows:
         return ""
-    headings, cells = table_cells(rows)
+    headings, cells = table_cells(part.rows, part.headings)
     tagged = [("th", headings), *(("td", line) for line in cells)]
     lines = "\n".join(
         f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in line)}</tr>"

@@ -145,4 +145,5 @@ def _differences(runs: list[RunRecord]) -> Part:
         if key != "name" and len({*texts.values()}) > 1:
             rows.append({"key": key, **texts})
     about = "What is not the same in all runs." if rows else "None."
-    return Part("Differences of configuration", about, rows=rows)
+    names = {name: name for name in told}
+    return Part("Differences of configuration", about, rows=rows, headings=names)

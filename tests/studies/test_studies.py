@@ -271,14 +271,15 @@ def test_a_page_shows_what_runs_logged_drew_and_wrote(tmp_path, capsys):
     end = {"validation_loss": 1.25, "validation_exact_match": 0.0, "bad_steps": 0}
     end |= {"steps": 3, "nfe": 2, "parameters": 7, "seconds": 1.0}
     smooth = write_run(tmp_path / "smooth", solver="nesterov", losses=[3.0, 2.0, 1.5], **end)
-    going = write_run(tmp_path / "going", solver="rk4", losses=[3.5, 2.5])
+    going = write_run(tmp_path / "going_on", solver="rk4", losses=[3.5, 2.5])
     (smooth / "sample.txt").write_bytes(b"To <be\xff\n")
     save_figure(Figure(), smooth / "plots/state_norm.png")
     page = tmp_path / "report.html"
     run_here(capsys, "report.py", smooth, going, "--output", page)
     text = page.read_text(encoding="utf-8")
-    assert "Not finished: going." in text and html.escape("To <be\ufffd") in text
+    assert "Not finished: going_on." in text and html.escape("To <be\ufffd") in text
     assert "<td>1.25</td>" in text and "<td>2.5</td>" in text and "nesterov" in text
     assert "validation exact match</th>" in text and "bad steps</th>" not in text
     assert text.count("data:image/png") == 1 and 'alt="smooth, state norm"' in text
+    assert "<th>smooth</th><th>going_on</th>" in text
     assert text.count("data:image/svg+xml") == 1
