@@ -63,7 +63,7 @@ def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
 
     def objective(pushes):
         states = march.states(pushes)
-        return loss(model.outputs(states[-1], inputs)), states
+        return loss(model.outputs(states[-1])), states
 
     p, states = jax.grad(objective, has_aux=True)(march.no_pushes)
     equation = march.equation
@@ -161,8 +161,7 @@ def _steered(model, inputs, judged, level, acts, iterations) -> Steering:
 
     def total(v):
         """The sum over samples, each of which sees its own pushes alone."""
-        end = march.states(zeros.at[1:].set(h * acts * v))[-1]
-        found = judged(model.outputs(end, inputs))
+        found = judged(model.outputs(march.states(zeros.at[1:].set(h * acts * v))[-1]))
         return jnp.sum(found), found
 
     def dot(v, w):

@@ -225,7 +225,7 @@ def richardson(model: Model, k: int, inputs: PyTree[ArrayLike]) -> PyTree[Array]
     II.9.
     """
     coarse, fine = (refine(model, number).solve(inputs).u1 for number in (k, 2 * k))
-    return model.outputs(extrapolated(model, coarse, fine), inputs)
+    return model.outputs(extrapolated(model, coarse, fine))
 
 
 def extrapolated(model: Model, coarse: State, fine: State) -> State:

@@ -77,7 +77,7 @@ def successive_approximations(
 
     def objective(pushes, theta):
         states = march_of(theta).states(pushes)
-        end = loss(model.outputs(states[-1], inputs))
+        end = loss(model.outputs(states[-1]))
         return end + running(theta, states), states
 
     def stepped(theta, states):

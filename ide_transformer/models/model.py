@@ -284,11 +284,10 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         embedded = model.inputs.embed(inputs)
         return model._equation(model.control, embedded), embedded.u0
 
-    def outputs(self, u: State, inputs: PyTree[ArrayLike] = None) -> PyTree[Array]:
-        """The outputs, from the state at depth T; for `inputs` on a grid in their shape."""
+    def outputs(self, u: State) -> PyTree[Array]:
+        """The outputs, from the state at depth T."""
         model = self.ordinary
-        outputs = model.read_out(u, model.inputs)
-        return outputs if inputs is None else model.read_out.shaped(outputs, inputs)
+        return model.read_out(u, model.inputs)
 
     @checked
     def solve(
@@ -358,7 +357,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         """The outputs for one sample or a batch; `key` draws the dropout."""
         # Of functions of features the matrices are computed once for the solve and the outputs.
         model = self.ordinary
-        return model.outputs(model.solve(inputs, key=key).u1, inputs)
+        outputs = model.outputs(model.solve(inputs, key=key).u1)
+        return model.read_out.shaped(outputs, inputs)
 
 
 @checked

@@ -128,7 +128,7 @@ class Finer(eqx.Module):
         with at("training.finer"):
             solution = finer.solve(inputs, key=key)
         defect = _relative_square(u1, solution.u1)
-        terms = {"consistency": gap(finer.outputs(solution.u1, inputs)), "defect": defect}
+        terms = {"consistency": gap(finer.outputs(solution.u1)), "defect": defect}
         made = jnp.all(solution.succeeded)
         terms = {name: jnp.where(made, x, jnp.nan) for name, x in terms.items()}
         return terms, jnp.mean(solution.stats["field_evaluations"])
@@ -198,8 +198,7 @@ class AbstractLoss(eqx.Module):
             whole = diffrax.SaveAt(ts=jnp.asarray(knots))
             saveat = whole if costs or exit_loss else diffrax.SaveAt(t1=True)
         solution = model.solve(batch.inputs, key=key, saveat=saveat)
-        targets = jax.tree.map(jnp.asarray, batch.targets)
-        outputs = model.outputs(solution.u1, batch.inputs)
+        outputs, targets = model.outputs(solution.u1), jax.tree.map(jnp.asarray, batch.targets)
         figures = self.measure(outputs, targets)
         # A solve that failed stopped somewhere; there is nothing to learn from that state.
         loss = figures["loss"]
@@ -210,11 +209,8 @@ class AbstractLoss(eqx.Module):
         }
         by_targets = loss.value
         if exit_loss and len(knots) > 2:
-
-            def read(u):
-                return self.measure(model.outputs(u, batch.inputs), targets)["loss"].value
-
-            by_targets += exit_loss * jnp.mean(jax.vmap(read)(solution.us[1:-1]))
+            read = jax.vmap(lambda u: self.measure(model.outputs(u), targets)["loss"].value)
+            by_targets += exit_loss * jnp.mean(read(solution.us[1:-1]))
         added = [
             cost.weight * value
             for cost, value in zip(costs.values(), terms.values(), strict=True)
@@ -289,7 +285,8 @@ class RelativeError(AbstractLoss):
     """The relative error of functions, `‖output - target‖₂ / ‖target‖₂`, the norm over all
     points and channels of a sample, the mean over samples.
 
-    `outputs` and `targets: [samples, tokens, ...]` have one shape, else `InputError` is raised.
+    `outputs` and `targets: [samples, tokens, ...]` have one shape, else `InputError` is raised;
+    targets may have an axis for each of a grid in the place of `tokens`.
     Where the targets are a `Field`, the squares at each point count with its weight, as those
     of a norm of functions: `‖v‖² ≈ Σ_j w_j |v(x_j)|²`.
     """
@@ -304,6 +301,8 @@ class RelativeError(AbstractLoss):
         import optax
 
         values = targets.values if isinstance(targets, Field) else targets
+        if outputs.ndim < values.ndim and outputs.size == values.size:
+            values = values.reshape(outputs.shape)
         if outputs.shape != values.shape:
             raise InputError(
                 f"the model gives outputs of shape {outputs.shape}, and the targets have "

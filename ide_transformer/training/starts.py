@@ -78,7 +78,7 @@ def _from_random_states(
 
     def ended(start: State) -> tuple[State, dict[str, Mean]]:
         u1 = model.discretization.solve(equation, start, throw=False).u1
-        return u1, loss.measure(model.outputs(u1, batch.inputs), targets)
+        return u1, loss.measure(model.outputs(u1), targets)
 
     own, of_input = ended(u0)
 

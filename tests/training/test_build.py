@@ -1,6 +1,7 @@
 """The task and the model that a configuration describes, also of classes of a user."""
 
 import functools as ft
+from pathlib import Path
 
 import diffrax
 import equinox as eqx
@@ -12,6 +13,7 @@ from training import mine, stub
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.equation import silu
+from ide_transformer.studies.schemes.budget import try_first_batch
 from ide_transformer.training import build
 
 
@@ -126,3 +128,12 @@ def test_stages_are_refined_up_to_the_same_depth():
     first = build.first_model(config, lambda own: stub.model_of(own, **sizes))
     found = [(x.control.num_intervals, x.control.horizon) for x in first.equations]
     assert found == [(1, 2.0)] * 2
+
+
+REASONING = sorted((Path(__file__).parents[2] / "configs" / "reasoning").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", REASONING, ids=lambda path: path.stem)
+def test_the_first_batch_of_a_loop_fits_its_model(path):
+    config = training.load_config(path)
+    try_first_batch(config, training.build_task(config))
