@@ -186,7 +186,7 @@ def _use(
 def _figures(
     folder: RunFolder, config: Config, step: int, weights: Weights
 ) -> dict[str, float]:
-    """What the run has measured of these weights on held-out data after a step."""
+    """Losses of these weights on held-out data, as the run measured them after a step."""
     lines = [x for x in read_metrics(folder.metrics) if x["step"] == step]
     if folder.summary.exists() and step == config.training.steps:
         lines.append(folder.load_summary())

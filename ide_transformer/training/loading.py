@@ -256,14 +256,15 @@ def _with_weights_of_run(
     there, _ = restored(run, own, config.model.checkpoint, "trained")
     if config.solver != own.solver:
         there = with_solver(there, config.solver)
+    fits = weight_shapes(there) == weight_shapes(model)
     intervals, depth = there.control.num_intervals, own.model.depth
-    if weight_shapes(there) != weight_shapes(model) and intervals < depth:
+    if not fits and intervals < depth:
         raise InputError(
             f"{begins}model.checkpoint={config.model.checkpoint} has {intervals} intervals "
             f"(training.refine), and model.depth={config.model.depth}. Take a later one, or "
             f"write model.depth={intervals} and control.horizon={there.control.horizon:g}."
         )
-    if weight_shapes(there) != weight_shapes(model):
+    if not fits:
         free = [text for key, text in changed.items() if key not in ("run", "checkpoint")]
         raise InputError(
             f"{begins}its weights do not fit the model; drop what differs ("
