@@ -337,6 +337,7 @@ def OperatorModel(
     discretization: Discretization,
     key: PRNGKeyArray,
     channels: PositiveInt | None = None,
+    output_channels: PositiveInt | None = None,
     modes: NonNegativeInt = 8,
     grid: PointRule | tuple[PointRule, ...] = "periodic",
     wavelength: PositiveFloat | None = None,
@@ -349,9 +350,20 @@ def OperatorModel(
     """A map from functions to functions on the circle or on the interval [0, 1], or on the
     product of several of them: tokens are points x with quadrature weights. `model(a)` maps
     values at points, or a `Field`, to values of the same shape. Operators are causal where
-    a value may depend on those before it alone. For the arguments see `FunctionInputs` and
-    `LanguageModel`."""
+    a value may depend on those before it alone.
+
+    **Arguments:**
+
+    - `output_channels`: values at each point of the outputs; by default as many as `channels`,
+      and only beside these.
+
+    For the others see `FunctionInputs` and `LanguageModel`."""
     values, dimension = channels or 1, len(points) if isinstance(points, tuple) else 1
+    if output_channels is not None and channels is None:
+        raise InputError(
+            f"OperatorModel: output_channels={output_channels} for inputs without an axis of "
+            "channels; give channels=1, and inputs with a last axis of one value."
+        )
     keys = jax.random.split(key)
     inputs = FunctionInputs(
         points,
@@ -364,7 +376,7 @@ def OperatorModel(
         dropout=dropout,
         fields=fields,
     )
-    linear = Linear(features, values, std=std, key=keys[1])
+    linear = Linear(features, output_channels or values, std=std, key=keys[1])
     read_out = FunctionValues(linear, output_normalization, channels is not None)
     return Model(inputs, control, constraint, discretization, read_out)
 

@@ -260,6 +260,14 @@ class FunctionValues(AbstractReadOut):
                 "channels=True, an axis for them."
             )
 
+    def check(self, inputs: AbstractInputs) -> None:
+        given = isinstance(inputs, FunctionInputs)
+        if given and self.channels != (inputs.channels is not None):
+            raise InputError(
+                f"FunctionValues: channels={self.channels} for inputs with channels="
+                f"{inputs.channels}; give both an axis of channels, if only of one, or neither."
+            )
+
     def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
         outputs = self.linear(self.normalization.project(u))
         return outputs if self.channels else outputs[..., 0]
@@ -284,18 +292,18 @@ class ChannelsFirst(eqx.Module):
     those of its `grid`, "periodic" for exponax. Trained weights are in `model` again.
     """
 
-    model: Model[AbstractInputs, FunctionValues]
+    model: Model[FunctionInputs, FunctionValues]
 
     @checked
     def __call__(self, u: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
-        read_out, axis = self.model.read_out, -1 - self.model.domain.dimension
-        channels = read_out.linear.weight.shape[1]
+        inputs = self.model.inputs
+        channels, axis = inputs.channels or 1, -1 - inputs.dimension
         if u.ndim < -axis or u.shape[axis] != channels:
             points = ", ".join(f"points_{i}" for i in range(1, -axis))
             raise InputError(
                 f"ChannelsFirst: u has shape {u.shape}, but the model takes [..., {channels}, "
                 f"{points}]; one function without an axis of channels is u[None]."
             )
-        if read_out.channels:
+        if inputs.channels is not None:
             return jnp.moveaxis(self.model(jnp.moveaxis(u, axis, -1)), -1, axis)
         return jnp.expand_dims(self.model(jnp.squeeze(u, axis)), axis)

@@ -40,7 +40,7 @@ class Arrays(AbstractDataSet):
 
     | `inputs` | `targets` | by |
     |---|---|---|
-    | real `[samples, *points]` | real, of the same shape | `OperatorModel` |
+    | real `[samples, *points(, channels)]` | real at the same points | `OperatorModel` |
     | integers `[samples, tokens]` | integers `[samples]`, classes | `SequenceClassifier` |
     | integers `[samples, tokens]` | integers of the same shape, -1: none | `LanguageModel` |
     | real `[samples, rows, columns(, channels)]` | integers `[samples]` | `ImageClassifier` |
@@ -57,7 +57,8 @@ class Arrays(AbstractDataSet):
       the same; or inputs and targets of that part. With 0 there is no such test part.
     - `grid`: of functions, see `FunctionInputs`; by default "periodic", and with `points`
       "midpoint", an interval.
-    - `channels`: whether functions have a last axis of channels.
+    - `channels`: whether functions have a last axis of channels, of inputs and of targets,
+      which may have another number of them.
     - `causal`: whether a token sees itself and those before it alone; for a target at each
       token of a line. `False` says that targets may be inputs of later tokens.
     - `vocabulary`, `classes`: by default as many as there are.
@@ -94,7 +95,8 @@ class Arrays(AbstractDataSet):
         shape = inputs.shape
         axes: tuple[int, ...] = shape[1 : inputs.ndim - channels]
         kinds = "".join(x.dtype.kind for x in self.data["training"]), inputs.ndim, targets.ndim
-        if kinds[0] == "ff" and shape == targets.shape and axes:
+        points_alike = shape[: inputs.ndim - channels] == targets.shape[: targets.ndim - channels]
+        if kinds[0] == "ff" and points_alike and axes:
             self.loss, kind = RelativeError(), OperatorModel
             for part, (_, functions) in self.data.items():
                 if zero := sum(not function.any() for function in functions):
@@ -107,7 +109,8 @@ class Arrays(AbstractDataSet):
                 axes = self._at_points(points, weights, axes, grid)
             self._sizes = {"points": axes[0] if len(axes) == 1 else axes, "grid": grid}
             self._sizes["fields"] = points is not None
-            self._sizes |= {"channels": shape[-1]} if channels else {}
+            if channels:
+                self._sizes |= {"channels": shape[-1], "output_channels": targets.shape[-1]}
         elif kinds in (("fi", 3, 1), ("fi", 4, 1)):
             self.loss, kind = CrossEntropy(), ImageClassifier
             self._sizes = {"image_shape": (*shape[1:], 1)[:3]}
@@ -270,6 +273,7 @@ def _mend(inputs: np.ndarray, targets: np.ndarray) -> str:
     """Advice for arrays that do not fit each other."""
     kinds = inputs.dtype.kind == "f", targets.dtype.kind == "f"
     like, one = inputs.shape == targets.shape, targets.ndim == 1
+    functions = all(kinds) and inputs.ndim > 2 and inputs.shape != targets.shape
     one_hot = targets.ndim == 2 and ((targets == 0) | (targets == 1)).all()
     mends = {
         "give functions as real numbers, .astype(float)": like and kinds[0] != kinds[1],
@@ -281,6 +285,12 @@ def _mend(inputs: np.ndarray, targets: np.ndarray) -> str:
         ),
         "no model here gives one real number for a sample: write a task of your own": (
             one and kinds[1]
+        ),
+        "give targets an axis of channels too, targets[..., None], and channels=True": (
+            functions and inputs.shape[:-1] == targets.shape
+        ),
+        "give channels=True if the last axis has channels": (
+            functions and inputs.shape[:-1] == targets.shape[:-1] and targets.ndim > 2
         ),
         "give images as real numbers, inputs / 255": one and not kinds[0] and inputs.ndim > 2,
         "give images, inputs.reshape(-1, rows, columns), or signals as images of one row, "

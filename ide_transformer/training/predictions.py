@@ -135,7 +135,7 @@ def _draw(
     **others: np.ndarray,
 ) -> None:
     """Draws the truth and the predictions of the first samples beside others, each `[samples,
-    …]`, a row for each channel."""
+    …]`, a row for each channel; of what has other channels each row has all."""
     from ..figures import plot_fields
 
     given = {**others, "truth": truth, "prediction": found}
@@ -147,7 +147,13 @@ def _draw(
         name = f"sample {sample + 1}"
         if shown["error"].shape[2] > 1:
             name += f", channel {channel + 1}"
-        rows[name] = {title: x[sample, :, channel] for title, x in shown.items()}
+        rows[name] = {}
+        for title, x in shown.items():
+            if x.shape == shown["error"].shape:
+                rows[name][title] = x[sample, :, channel]
+            else:
+                each = enumerate(x[sample].T, 1)
+                rows[name] |= {f"{title}, channel {number}": y for number, y in each}
     plot_fields(Path(path), np.asarray(points), rows, axes=axes)
 
 

@@ -96,6 +96,12 @@ def test_channels_come_first():
     with pytest.raises(ide.InputError, match=r"\(6, 8\).*\.\.\., 2, points_1.*u\[None\]"):
         emulator(u[0, 0])
     assert jax.eval_shape(ide.ChannelsFirst(ON_CIRCLE), np.ones((3, 1, 16))).shape == (3, 1, 16)
+    fewer = ide.ChannelsFirst(small.operator_model((6, 8), channels=2, output_channels=1))
+    assert jax.eval_shape(fewer, u).shape == (3, 1, 6, 8)
+    with pytest.raises(ide.InputError, match="channels=False for inputs with channels=2"):
+        dataclasses.replace(model, read_out=ON_CIRCLE.read_out)
+    with pytest.raises(ide.InputError, match="output_channels=2 for inputs without"):
+        small.operator_model(16, output_channels=2)
 
 
 def u_shaped(domain, coarse):

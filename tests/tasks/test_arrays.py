@@ -106,6 +106,8 @@ TOKENS = RANDOM.integers(0, 5, (20, 25))
         ((VALUES, WORDS[:, 0]), {}, r"inputs\.reshape\(-1, rows, columns\)"),
         ((IMAGES, WORDS[:, 0]), {"channels": True, "vocabulary": 9}, "channels and vocabulary"),
         ((VALUES, VALUES, None, np.ones(24)), {}, "weights are those of points"),
+        ((VALUES[..., None], VALUES), {"channels": True}, r"give targets an axis.*\[\.\.\., None"),
+        ((IMAGES, IMAGES[..., :1]), {}, "channels=True if the last axis"),
         ((WORDS, WORDS - 2), {}, "targets have the integers -2 to 2; give them from -1"),
         ((VALUES, VALUES, np.where(POINTS > 0.5, 0, POINTS)), {}, r"number \d+ and an earlier"),
         (
@@ -163,13 +165,14 @@ def test_functions_on_a_coarser_grid(grid):
     np.testing.assert_allclose(coarse.data["training"][0][0], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("channels", [False, True])
-def test_functions_in_the_plane_are_learned(channels, tmp_path):
+@pytest.mark.parametrize(("channels", "outputs"), [(False, 18), (True, 2), (True, 1)])
+def test_functions_in_the_plane_are_learned(channels, outputs, tmp_path):
     values = RANDOM.normal(size=(20, 17, 18, 2)[: 3 + channels])
-    np.savez(tmp_path / "plane.npz", inputs=values, targets=2 * values)
+    np.savez(tmp_path / "plane.npz", inputs=values, targets=2 * values[..., :outputs])
     options = {"channels": True} if channels else {}
     task, model = started(tmp_path / "plane.npz", "operator_model", options, depth=2)
     batch = task.batch(0, 4, 0)
+    assert model(batch.inputs).shape == batch.targets.shape
     objective = eqx.filter_jit(
         lambda model: task.loss.with_outputs(model, batch, exit_loss=1.0)
     )
