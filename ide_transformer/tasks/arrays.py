@@ -95,8 +95,8 @@ class Arrays(AbstractDataSet):
         shape = inputs.shape
         axes: tuple[int, ...] = shape[1 : inputs.ndim - channels]
         kinds = "".join(x.dtype.kind for x in self.data["training"]), inputs.ndim, targets.ndim
-        points_alike = shape[: inputs.ndim - channels] == targets.shape[: targets.ndim - channels]
-        if kinds[0] == "ff" and points_alike and axes:
+        at = targets.shape[1 : targets.ndim - channels]
+        if kinds[0] == "ff" and at == axes != ():
             self.loss, kind = RelativeError(), OperatorModel
             for part, (_, functions) in self.data.items():
                 if zero := sum(not function.any() for function in functions):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from ..equation import PointRule
 from ..errors import InputError
@@ -20,7 +20,6 @@ from .choice import (
     SchemeConfig,
     Section,
     Seed,
-    in_int32,
 )
 from .names import shown
 from .optimizer import OptimizerConfig as OptimizerConfig
@@ -294,8 +293,8 @@ class DataConfig(AbstractChoice):
     # `characters`, or `bpe` for a byte-pair encoding. The defaults of this and the three below
     # are those of the task: of a text characters, 512, 0.1 and 0.
     tokenizer: str | None = None
-    # Tokens of the byte-pair encoding; 256 of them are the bytes.
-    vocabulary: Annotated[int, Field(gt=256), AfterValidator(in_int32)] | None = None
+    # Tokens of the byte-pair encoding, 256 of them the bytes; or of arrays of integers.
+    vocabulary: Count | None = None
     # The fraction that is held out for validation: the end of a text, or some of the training
     # images or of arrays.
     validation: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -497,6 +496,7 @@ class Config(Section):
             chosen = [f"model.{name}" for name in model]
             chosen += ["control"] * (self.control != ControlConfig())
         chosen += ["data.tokenizer"] * (self.data.tokenizer is not None)
+        chosen += ["data.vocabulary"] * (self.data.vocabulary is not None)
         given = f"training.refine={refinements(refine)}"
         intervals = [mesh.intervals or depth for mesh in refine.values()] or [depth]
         decaying = optimizer.decaying_steps(steps)

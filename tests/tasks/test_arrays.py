@@ -106,7 +106,11 @@ TOKENS = RANDOM.integers(0, 5, (20, 25))
         ((VALUES, WORDS[:, 0]), {}, r"inputs\.reshape\(-1, rows, columns\)"),
         ((IMAGES, WORDS[:, 0]), {"channels": True, "vocabulary": 9}, "channels and vocabulary"),
         ((VALUES, VALUES, None, np.ones(24)), {}, "weights are those of points"),
-        ((VALUES[..., None], VALUES), {"channels": True}, r"give targets an axis.*\[\.\.\., None"),
+        (
+            (VALUES[..., None], VALUES),
+            {"channels": True},
+            r"give targets an axis.*\[\.\.\., None",
+        ),
         ((IMAGES, IMAGES[..., :1]), {}, "channels=True if the last axis"),
         ((WORDS, WORDS - 2), {}, "targets have the integers -2 to 2; give them from -1"),
         ((VALUES, VALUES, np.where(POINTS > 0.5, 0, POINTS)), {}, r"number \d+ and an earlier"),
