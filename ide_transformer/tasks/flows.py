@@ -30,11 +30,13 @@ _CHUNK = 256
 # Pairs that are solved again with half the step and twice the points, each of another sample,
 # and the largest relative difference that they may have.
 _VERIFIED, _TOLERANCE = 16, 1e-3
+# Equations of exponax for velocities whose divergence is zero.
+_SOLENOIDAL = ("NavierStokesVelocity", "KolmogorovFlowVelocity")
 
 
 class Functions(NamedTuple):
     """Pairs of functions on a grid, `before` and `after: [samples, points]`, float32, with an
-    axis of points for each dimension."""
+    axis of points for each dimension, and a last one of channels where there are several."""
 
     before: np.ndarray
     after: np.ndarray
@@ -59,13 +61,18 @@ class AbstractFlow(abc.ABC):
     advice: ClassVar[str]
     time: float
 
+    @property
+    def channels(self) -> int:
+        """The functions that the equation is for."""
+        return 1
+
     @abc.abstractmethod
     def stepper(self, points: int, step: float) -> Any:
         """A step of exponax on so many points along each axis."""
 
     def drawn(self, number: int, points: int, random: np.random.Generator) -> np.ndarray:
         """Random functions of zero mean and variance 1, in float64, with an axis of points for
-        each dimension,
+        each dimension, and of several channels,
 
             u(x) = Σ_k (a_k cos 2πk·x + b_k sin 2πk·x),   0 < |k| <= waves,
 
@@ -74,11 +81,12 @@ class AbstractFlow(abc.ABC):
         every = itertools.product(signed, repeat=self.dimension)
         k = np.array([n for n in every if n > (0,) * self.dimension])
         k = k[np.linalg.norm(k, axis=1) <= self.waves]
-        a, b = random.normal(size=(2, number, len(k))) / math.sqrt(len(k))
+        a, b = random.normal(size=(2, number * self.channels, len(k))) / math.sqrt(len(k))
         x = 2 * np.pi * np.arange(points) / points
         turned = [np.exp(1j * np.outer(n, x)) for n in k.T]
         rule = f"nk,{','.join('k' + axis for axis in axes)}->n{axes}"
-        return np.einsum(rule, a - 1j * b, *turned, optimize=True).real
+        u = np.einsum(rule, a - 1j * b, *turned, optimize=True).real
+        return _channels_last(u.reshape(number, self.channels, *u.shape[1:]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,10 +130,11 @@ class NavierStokesFlow(AbstractFlow):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExponaxFlow(AbstractFlow):
-    """Any equation of exponax for one function, on the torus [0, length)^dimension; its points
-    are those of [0, 1)^dimension here.
+    """Any equation of exponax on the torus [0, length)^dimension; its points are those of
+    [0, 1)^dimension here.
 
-    - `equation`, `coefficients`: a class of `exponax.stepper` and its options.
+    - `equation`, `coefficients`: a class of `exponax.stepper`, or in it as in
+      "reaction.AllenCahn", and its options.
     - `steps`: of the solution in each `time`.
     """
 
@@ -143,35 +152,42 @@ class ExponaxFlow(AbstractFlow):
     def step(self) -> float:
         return self.time / self.steps
 
+    @property
+    def channels(self) -> int:
+        return self.stepper(8, self.step).num_channels
+
     def stepper(self, points: int, step: float) -> Any:
         import exponax
 
-        kind = getattr(exponax.stepper, self.equation, None)
+        module, name = exponax.stepper, self.equation.removeprefix("reaction.")
+        if name != self.equation:
+            module = module.reaction
+        kind = vars(module).get(name)
         if not isinstance(kind, type):
-            known = [name for name, x in vars(exponax.stepper).items() if isinstance(x, type)]
+            known = [name for name, x in vars(module).items() if isinstance(x, type)]
             raise InputError(
-                f"stepper={self.equation}: exponax.stepper has no such class; it has "
+                f"stepper={self.equation}: {module.__name__} has no such class; it has "
                 f"{', '.join(known)}."
             )
+        if name in _SOLENOIDAL:
+            raise InputError(
+                f"stepper={self.equation}: velocities without divergence, which random "
+                "functions are not; give NavierStokesVorticity or KolmogorovFlowVorticity, or "
+                "trajectories of your own (data.name=arrays)."
+            )
         try:
-            found = kind(self.dimension, self.length, points, step, **self.coefficients)
+            return kind(self.dimension, self.length, points, step, **self.coefficients)
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"stepper={self.equation}, coefficients={self.coefficients}: {error}"
             ) from None
-        if found.num_channels > 1:
-            raise InputError(
-                f"stepper={self.equation}: it has {found.num_channels} functions, and a task "
-                "learns one; give single_channel: true in its coefficients, or another."
-            )
-        return found
 
 
 def solved(
     flow: AbstractFlow, number: int, points: int, seed: int, *, times: int = 1
 ) -> np.ndarray:
     """The functions of `number` samples at 0, `time`, 2 `time`, …, `[times + 1, number,
-    *points]`, in float64."""
+    *points(, channels)]`, in float64."""
     stride = math.ceil(flow.points / points)
     u = flow.drawn(number, points * stride, np.random.default_rng(seed))
     every = (slice(None, None, stride),) * flow.dimension
@@ -187,13 +203,25 @@ def _marched(flow: AbstractFlow, u: np.ndarray, times: int = 1, refined: int = 1
     # The last chunk is filled up, so that one program serves all.
     number, points = u.shape[:2]
     size = min(number, _CHUNK)
-    u = np.concatenate([u, u[: -number % size]]).reshape(-1, size, 1, *u.shape[1:])
+    first = _channels_first(u, flow.dimension)
+    first = np.concatenate([first, first[: -number % size]])
+    first = first.reshape(-1, size, *first.shape[1:])
     with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
         march = exponax.repeat(flow.stepper(points, flow.time / steps), steps)
-        march, found = jax.jit(jax.vmap(march)), [u]
+        march, found = jax.jit(jax.vmap(march)), [first]
         for _ in range(times):
             found.append(np.stack([march(jnp.asarray(x)) for x in found[-1]]))
-    return np.stack([x.reshape(-1, *x.shape[3:])[:number] for x in found])
+    return np.stack([_channels_last(x.reshape(-1, *x.shape[2:])[:number]) for x in found])
+
+
+def _channels_first(u: np.ndarray, dimension: int) -> np.ndarray:
+    """`[samples, *points(, channels)]` as exponax has it, `[samples, channels, *points]`."""
+    return np.moveaxis(u.reshape(*u.shape[: 1 + dimension], -1), -1, 1)
+
+
+def _channels_last(u: np.ndarray) -> np.ndarray:
+    """The inverse; one channel has no axis."""
+    return u[:, 0] if u.shape[1] == 1 else np.moveaxis(u, 1, -1)
 
 
 def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[str, Functions]:
@@ -242,9 +270,10 @@ def verify(flow: AbstractFlow, points: int) -> float:
     begins = samples * flow.pairs // _VERIFIED
     before, after = path[begins, samples], path[begins + 1, samples]
     with jax.enable_x64(True):
-        finer = exponax.map_between_resolutions(jnp.asarray(before), 2 * points)
+        first = jnp.asarray(_channels_first(before, flow.dimension))
+        finer = jax.vmap(exponax.map_between_resolutions, (0, None))(first, 2 * points)
     every = (slice(None, None, 2),) * flow.dimension
-    fine = _marched(flow, np.asarray(finer), refined=2)[1][:, *every]
+    fine = _marched(flow, _channels_last(np.asarray(finer)), refined=2)[1][:, *every]
     off, fine = (x.reshape(_VERIFIED, -1) for x in (after - fine, fine))
     error = np.max(np.linalg.norm(off, axis=1) / np.linalg.norm(fine, axis=1))
     if not error <= _TOLERANCE:
@@ -259,8 +288,9 @@ def verify(flow: AbstractFlow, points: int) -> float:
 class FlowMapTask(AbstractDataSet):
     """Predict the function that a flow makes of another one; tokens are grid points.
 
-    `inputs, targets: [samples, context]`, real values on a periodic grid; of more than one
-    dimension each is a `Field`. Training, validation and test samples begin from functions of
+    `inputs, targets: [samples, context]`, real values on a periodic grid, of an equation for
+    several functions with a last axis of channels; of more than one dimension each is a
+    `Field`. Training, validation and test samples begin from functions of
     their own, always the same; they are solved once.
 
     **Arguments:**
@@ -307,7 +337,11 @@ class FlowMapTask(AbstractDataSet):
     @property
     def sizes(self) -> dict[str, Any]:
         dimension = self.flow.dimension
-        return {"points": self.context if dimension == 1 else (self.context,) * dimension}
+        functions = self.data["training"][0]
+        return {
+            "points": self.context if dimension == 1 else (self.context,) * dimension,
+            "channels": functions.shape[-1] if functions.ndim > 1 + dimension else None,
+        }
 
     @property
     def tokens_per_sample(self) -> int:
@@ -329,20 +363,21 @@ class FlowMapTask(AbstractDataSet):
 
     def trajectory(self, times: PositiveInt, samples: PositiveInt) -> np.ndarray:
         """The first test functions at the times 0, `time`, 2 `time`, …, `[times + 1, samples,
-        points]`, with an axis of points for each dimension; solved at each call. For more than
-        there are `InputError` is raised."""
+        points]`, with an axis of points for each dimension, and of channels; solved at each
+        call. For more than there are `InputError` is raised."""
         number, seed = self.held_out_samples, 2
         if samples > number:
             raise InputError(f"samples={samples}: there are {number} test functions.")
         return solved(self.flow, number, self.context, seed, times=times)[:, :samples]
 
     def function(self, values: Any) -> Any:
-        """Values `[samples, points]`, with an axis of points for each dimension, as inputs of a
-        model."""
+        """Values `[samples, points]`, with an axis of points for each dimension, and of
+        channels, as inputs of a model."""
         if self.flow.dimension == 1:
             return values
         domain = TokenDomain.periodic((self.context,) * self.flow.dimension)
-        return Field(values.reshape(len(values), -1), domain)
+        channels = values.shape[1 + self.flow.dimension :]
+        return Field(values.reshape(len(values), domain.num_tokens, *channels), domain)
 
     def chosen(self, part: str, samples: Any) -> Batch:
         before, after = self.data[part]
@@ -408,14 +443,14 @@ class NavierStokes(FlowMapTask):
 
 
 class Exponax(FlowMapTask):
-    """The flow map `u(·, t) ↦ u(·, t + time)` of any equation of exponax for one function, from
-    t = 0, `time`, 2 `time`, …, from random functions of four waves; see `ExponaxFlow` and
-    `FlowMapTask`.
+    """The flow map `u(·, t) ↦ u(·, t + time)` of an equation of exponax, for one function or
+    several, from t = 0, `time`, 2 `time`, …, from random functions of four waves; see
+    `ExponaxFlow` and `FlowMapTask`.
 
     **Arguments:**
 
-    - `stepper`, `coefficients`: a class in `exponax.stepper`, such as "KortewegDeVries", and
-      its options, such as `{dispersivity: 0.02}`.
+    - `stepper`, `coefficients`: a class in `exponax.stepper`, such as "KortewegDeVries" or
+      "reaction.AllenCahn", and its options, such as `{dispersivity: 0.02}`.
     - `dimension`, `length`: those of the torus, in the unit of the equation.
     - `steps`, `points`: of the solution, in each `time` and along each axis. Where they do not
       resolve it `InputError` is raised.

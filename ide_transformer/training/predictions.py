@@ -102,7 +102,8 @@ def rollout_errors(
             float(relative.measure(jnp.asarray(x), jnp.asarray(exact))["loss"].value)
             for x in (u, truth[0])
         )
-        measured = {"error": error, "spectrum": _spectral(u, exact), "unchanged": unchanged}
+        spectrum = _spectral(u, exact, task.flow.dimension)
+        measured = {"error": error, "spectrum": spectrum, "unchanged": unchanged}
         rows.append({**mesh.described, "time": number * task.flow.time, **measured})
     check_finite(loaded, rows, "error")
     if path is not None:
@@ -118,9 +119,9 @@ def rollout_errors(
     return rows
 
 
-def _spectral(u: np.ndarray, exact: np.ndarray) -> float:
-    """The relative error of the energy of the waves, over all axes but that of samples."""
-    axes = tuple(range(1, u.ndim))
+def _spectral(u: np.ndarray, exact: np.ndarray, dimension: int) -> float:
+    """The relative error of the energy of the waves over the axes of points."""
+    axes = tuple(range(1, 1 + dimension))
     energy, true = (np.mean(np.abs(np.fft.fftn(x, axes=axes)) ** 2, 0) for x in (u, exact))
     return float(np.sum(np.abs(energy - true)) / np.sum(true))
 

@@ -164,9 +164,34 @@ def test_a_roll_out_is_learned_through_its_steps(cache):
     assert abs(pushforward(0.05)[1] - np.mean(slopes)) < 1e-5
 
 
+def test_equations_for_several_functions(cache):
+    """Both functions of a wave equation turn into each other, each wave k at the rate c k."""
+    options = dict(dimension=2, length=2 * np.pi, time=0.25, points=16, pairs=2)
+    sizes = dict(samples=3, held_out_samples=2)
+    task = tasks.Exponax.build(8, "Wave", {"speed_of_sound": 2.0}, **options, **sizes)
+    assert task.sizes == {"points": (8, 8), "channels": 2}
+    height, rate = np.moveaxis(task.trajectory(2, 2), -1, 0)
+    k = np.fft.fftfreq(8, 1 / 8)
+    turned = 2.0 * np.hypot(k[:, None], k)
+    h, v = (np.fft.fft2(x[0]) for x in (height, rate))
+    for number, expected in enumerate(height):
+        t = 0.25 * number
+        moved = np.cos(turned * t) * h + t * np.sinc(turned * t / np.pi) * v
+        np.testing.assert_allclose(np.fft.ifft2(moved).real, expected, atol=1e-9)
+    batch = next(task.held_out(2, part="test"))
+    assert batch.targets.values.shape == (2, 64, 2)
+    for channel, first in enumerate((height, rate)):
+        values = batch.targets.values[..., channel].reshape(2, 8, 8)
+        np.testing.assert_allclose(values, first[1], atol=1e-5)
+
+
 def test_steps_that_are_not_there(cache):
     with pytest.raises(ide.InputError, match="pushforward=True: give unrolled"):
         tasks.Exponax.build(16, "Advection", pushforward=True)
+    with pytest.raises(ide.InputError, match=r"stepper\.reaction has no such class; .* Fisher"):
+        tasks.Exponax.build(16, "reaction.Burgers")
+    with pytest.raises(ide.InputError, match="velocities without divergence"):
+        tasks.Exponax.build(16, "NavierStokesVelocity", dimension=3, points=16)
 
 
 def test_they_are_solved_once_and_a_damaged_file_is_named(task, cache, monkeypatch):
