@@ -309,14 +309,20 @@ def _check_order(pairs: tuple[np.ndarray, ...], grid: str | None, causal: bool |
     inputs, targets = pairs
     if causal and grid == "periodic":
         raise InputError("causal=True: no point of grid=periodic is the first; give midpoint.")
-    counted, tokens = targets != UNCOUNTED, inputs.shape[1]
-    if causal is not None or not (counted & (targets != inputs)).any():
-        return
+    samples, tokens = inputs.shape[:2]
+    given, sought = (np.moveaxis(x.reshape(samples, tokens, -1), -1, 0) for x in pairs)
 
     def shifted(k: int, samples: slice) -> bool:
-        known = counted[samples, :-k]
-        return known.any() and (targets[samples, :-k] == inputs[samples, k:])[known].all()
+        """Whether each channel of the targets is one of the inputs, k tokens later."""
+        there = [y[samples, : tokens - k] for y in sought]
+        return all(
+            (known := y != UNCOUNTED).any()
+            and any((y == x[samples, k:])[known].all() for x in given)
+            for y in there
+        )
 
+    if causal is not None or shifted(0, slice(None)):
+        return
     for k in range(1, (tokens + 1) // 2):
         # A few samples are enough for most shifts.
         if shifted(k, slice(8)) and shifted(k, slice(None)):

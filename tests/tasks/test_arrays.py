@@ -96,6 +96,14 @@ def test_what_is_learned(tmp_path, inputs, targets, kind, sizes, tokens):
         assert loss.objective.shape == ()
 
 
+def test_targets_that_are_one_channel_of_the_inputs_later():
+    both = np.stack([VALUES, VALUES[::-1]], 2)
+    with pytest.raises(InputError, match="inputs shifted by 2"):
+        Arrays(both[:, :-2], both[:, 2:, 1:], channels=True)
+    Arrays(both, both[..., 1:], channels=True)
+    Arrays(both, both.sum(2, keepdims=True), channels=True)
+
+
 TOKENS = RANDOM.integers(0, 5, (20, 25))
 
 
