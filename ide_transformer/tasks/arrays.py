@@ -306,11 +306,10 @@ def _mend(inputs: np.ndarray, targets: np.ndarray) -> str:
 
 def _check_order(pairs: tuple[np.ndarray, ...], grid: str | None, causal: bool | None) -> None:
     """Refuses targets that are inputs of later tokens where a token sees these."""
-    inputs, targets = pairs
     if causal and grid == "periodic":
         raise InputError("causal=True: no point of grid=periodic is the first; give midpoint.")
-    samples, tokens = inputs.shape[:2]
-    given, sought = (np.moveaxis(x.reshape(samples, tokens, -1), -1, 0) for x in pairs)
+    number, tokens = pairs[0].shape[:2]
+    given, sought = (np.moveaxis(x.reshape(number, tokens, -1), -1, 0) for x in pairs)
 
     def shifted(k: int, samples: slice) -> bool:
         """Whether each channel of the targets is one of the inputs, k tokens later."""
