@@ -222,7 +222,10 @@ class TokenDomain(eqx.Module):
     @classmethod
     @checked
     def from_points(
-        cls, points: Float[ArrayLike, "tokens *dimension"], bounds: Bounds | None = None
+        cls,
+        points: Float[ArrayLike, "tokens *dimension"],
+        bounds: Bounds | None = None,
+        period: tuple[PositiveFloat | None, ...] | None = None,
     ) -> "TokenDomain":
         """Scattered points, weighted by the part of the domain that is nearest to each of
         them: on a line from the middle of two neighbours to the next, in the plane the area of
@@ -233,10 +236,11 @@ class TokenDomain(eqx.Module):
         - `points`: `[tokens]` or `[tokens, dimension]`, in any order, no two the same, of
           dimension 1 or 2.
         - `bounds`: the lower and the upper end of each axis; `None` for those of the points.
+        - `period`: the length of each axis that goes around, see `TokenDomain`.
         """
-        weights = rules.cells(points, bounds)
+        weights = rules.cells(points, bounds, period)
         points = jnp.asarray(points).reshape(len(weights), -1)
-        return cls(points, jnp.asarray(weights, points.dtype))
+        return cls(points, jnp.asarray(weights, points.dtype), period=period)
 
     @property
     def num_tokens(self) -> int:

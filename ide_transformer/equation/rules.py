@@ -18,6 +18,8 @@ from ..errors import InputError
 # The lower and the upper end of an axis, and of each axis.
 Interval: TypeAlias = tuple[float, float]
 Bounds: TypeAlias = tuple[Interval, ...]
+# The length of each axis that goes around, None for one with boundaries.
+Period: TypeAlias = tuple[float | None, ...]
 # Rules of equal or chosen points, by their names.
 PointRule: TypeAlias = Literal["midpoint", "periodic", "gauss_legendre", "clenshaw_curtis"]
 
@@ -138,28 +140,39 @@ def _clenshaw_curtis(points: int) -> tuple[np.ndarray, np.ndarray]:
     return (1 - np.cos(angles)) / 2, weights
 
 
-def cells(points: ArrayLike, bounds: Bounds | None) -> np.ndarray:
-    """The sizes of the parts of a box that are nearest to each of the points."""
+def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np.ndarray:
+    """The sizes of the parts of a box, which may go around along an axis, that are nearest to
+    each of the points."""
     x, name = np.asarray(points, float), "TokenDomain.from_points"
     x = x.reshape(len(x), -1)
     if x.shape[1] > 2:
         raise InputError(f"{name}: points of dimension {x.shape[1]}; it supports 1 and 2.")
-    _, first = np.unique(x, axis=0, return_index=True)
+    lengths = (None,) * x.shape[1] if period is None else period
+    around = np.array([length is not None for length in lengths])
+    sizes = np.array([length or 0.0 for length in lengths])
+    fits = len(lengths) == x.shape[1]
+    if fits and bounds is None:
+        box = np.stack([x.min(0), np.where(around, x.min(0) + sizes, x.max(0))], -1)
+    else:
+        box = np.array(bounds)
+    fits = fits and box.shape == (x.shape[1], 2) and (box[:, 0] < box[:, 1]).all()
+    if not fits or (around & (abs(np.ptp(box, axis=1) - sizes) > 1e-6 * sizes)).any():
+        raise InputError(
+            f"{name}: bounds={box.tolist()}, period={period} for points of dimension "
+            f"{x.shape[1]}; give bounds, the lower and the upper end of each axis, a period "
+            "apart along one that goes around."
+        )
+    if (out := (x < box[:, 0]) | (x > box[:, 1])).any():
+        first = x[out.any(1)][0].tolist()
+        raise InputError(f"{name}: points has {first}, outside bounds={box.tolist()}.")
+    places = np.where(around & (x == box[:, 1]), box[:, 0], x)
+    _, first = np.unique(places, axis=0, return_index=True)
     if len(again := np.setdiff1d(np.arange(len(x)), first)):
         raise InputError(
             f"{name}: two of the points are the same, number {again[0]} and an earlier one, "
             f"{x[again[0]].tolist()}; give each once."
         )
-    box = np.stack([x.min(0), x.max(0)], -1) if bounds is None else np.array(bounds)
-    if box.shape != (x.shape[1], 2) or (box[:, 0] >= box[:, 1]).any():
-        raise InputError(
-            f"{name}: bounds={box.tolist()} for points of dimension {x.shape[1]}; give bounds, "
-            "the lower and the upper end of each axis."
-        )
-    if (out := (x < box[:, 0]) | (x > box[:, 1])).any():
-        first = x[out.any(1)][0].tolist()
-        raise InputError(f"{name}: points has {first}, outside bounds={box.tolist()}.")
-    return _voronoi(x, box) if x.shape[1] == 2 else _nearest(x[:, 0], box[0])
+    return (_voronoi if x.shape[1] == 2 else _nearest)(x, box, around)
 
 
 def ordered(interval: Interval) -> Interval:
@@ -171,24 +184,32 @@ def ordered(interval: Interval) -> Interval:
     return interval
 
 
-def _nearest(x: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    order = np.argsort(x)
-    middles = (x[order][1:] + x[order][:-1]) / 2
-    weights = np.empty_like(x)
-    weights[order] = np.diff(np.concatenate([ends[:1], middles, ends[1:]]))
+def _nearest(x: np.ndarray, box: np.ndarray, around: np.ndarray) -> np.ndarray:
+    order, ends = np.argsort(x[:, 0]), box[0]
+    y = x[order, 0]
+    if around[0]:
+        y = np.concatenate([y[-1:] - np.ptp(ends), y, y[:1] + np.ptp(ends)])
+    middles = (y[1:] + y[:-1]) / 2
+    weights = np.empty(len(x))
+    weights[order] = np.diff(
+        middles if around[0] else np.concatenate([ends[:1], middles, ends[1:]])
+    )
     return weights
 
 
-def _voronoi(x: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The areas of Voronoi's cells: of points mirrored at a side they end there."""
+def _voronoi(x: np.ndarray, box: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """The areas of Voronoi's cells: of points mirrored at a side they end there; along an axis
+    that goes around points are there again."""
     from scipy.spatial import ConvexHull, Voronoi
 
-    on_sides = x[:, :, None] == box
+    on_sides = (x[:, :, None] == box) & ~around[:, None]
     images = []
     for sides in itertools.product((None, 0, 1), repeat=2):
         image, there = x.copy(), np.ones(len(x), bool)
         for axis, side in enumerate(sides):
-            if side is not None:
+            if side is not None and around[axis]:
+                image[:, axis] += (2 * side - 1) * np.ptp(box[axis])
+            elif side is not None:
                 image[:, axis] = 2 * box[axis, side] - image[:, axis]
                 there &= ~on_sides[:, axis, side]
         images.append(image[there])

@@ -52,12 +52,16 @@ class Field(NamedTuple):
         cls,
         values: Float[Array | np.ndarray, "..."],
         points: Float[Array | np.ndarray, "tokens *dimension"],
+        *,
+        periodic: bool = False,
     ) -> "Field":
         """Functions at points of [0, 1] or the unit square, `[tokens]` or `[tokens, 2]`, each
-        weighted by the part that is nearest to it."""
+        weighted by the part that is nearest to it; `periodic` for the circle or the torus."""
         points = np.asarray(points)
-        bounds = ((0.0, 1.0),) * (1 if points.ndim == 1 else points.shape[-1])
-        return cls(np.asarray(values), TokenDomain.from_points(points, bounds))
+        dimension = 1 if points.ndim == 1 else points.shape[-1]
+        period = (1.0,) * dimension if periodic else None
+        domain = TokenDomain.from_points(points, ((0.0, 1.0),) * dimension, period)
+        return cls(np.asarray(values), domain)
 
 
 class FunctionInputs(AbstractInputs):
@@ -214,6 +218,13 @@ class FunctionInputs(AbstractInputs):
         # Where a whole number of waves goes once around.
         lengths = zip(self._grids, self._lengths, strict=True)
         circles = np.array([rule == "periodic" and not (1 / x) % 1 for rule, x in lengths])
+        periods = field.domain.period or (None,) * self.dimension
+        if open_ends := [i for i, p in enumerate(periods) if p is None and circles[i]]:
+            raise InputError(
+                f"Field: its domain has ends along axis {open_ends[0]}, where the model is for "
+                "functions on a circle; give Field.at(values, points, periodic=True), or a "
+                "period=… of its domain."
+            )
         inside = (within | circles[None]).all(axis=-1)
         if is_known(inside) and not inside.all():
             first = np.asarray(points)[~np.asarray(inside)][0].tolist()

@@ -168,8 +168,8 @@ def checked_text(
     text = as_text(inputs)
     check_fields(text)
     number = text.tokens.shape[-1]
-    if not number:
-        raise InputError("Text: it is empty; give it at least one token.")
+    if not text.tokens.size:
+        raise InputError("Text: it is empty; give at least one text of one token.")
     if number > context:
         raise InputError(
             f"A text of {number} tokens is longer than the context of {context}; cut it."

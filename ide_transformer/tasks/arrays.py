@@ -165,7 +165,7 @@ class Arrays(AbstractDataSet):
         if both := [part for part in parts if options.get(part)]:
             raise InputError(
                 f"data.{both[0]}={options[both[0]]}: {path} has {both[0]} samples of its own; "
-                "drop it, or the arrays of these."
+                f"drop it or write data.{both[0]}=null, or drop the arrays of these."
             )
         options |= {part: tuple(arrays[x] for x in names) for part, names in parts.items()}
         at = arrays.get("points"), arrays.get("weights")

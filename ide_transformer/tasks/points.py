@@ -147,8 +147,8 @@ def domains(
     points: np.ndarray, weights: WeightRule, period: tuple[float | None, ...] | None = None
 ) -> tuple[TokenDomain, TokenDomain]:
     """Points of the unit cube as the domain of a model, with the chosen weights, and as that of
-    a norm of functions, with those of quadrature; `period` is of the first."""
+    a norm of functions, with those of quadrature."""
     points = points.astype(np.float32)
-    whole = TokenDomain.from_points(points, ((0.0, 1.0),) * points.shape[1])
+    whole = TokenDomain.from_points(points, ((0.0, 1.0),) * points.shape[1], period)
     chosen = whole.weights if weights == "quadrature" else None
     return TokenDomain(whole.points, chosen, period=period), whole

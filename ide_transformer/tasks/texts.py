@@ -23,16 +23,19 @@ def shakespeare() -> str:
 
 
 def files_of(path: Path, endings: tuple[str, ...] = (".txt", ".md")) -> list[Path]:
-    """A file, or all files of a folder with these endings in the order of their paths."""
+    """A file, or all files of a folder with these endings in the order of their paths, but for
+    hidden ones."""
     if not path.exists():
         place = "" if path.is_absolute() else f" (in {Path.cwd()})"
         raise InputError(f"{path}: there is no such file or folder{place}.")
     files = [path]
     if path.is_dir():
-        found = (f for f in path.rglob("*") if f.suffix in endings)
-        files = sorted(f for f in found if not f.is_dir())
+        # What begins with a point is hidden, such as copies that an editor keeps.
+        whole = sorted(path.rglob("*"))
+        seen = [f for f in whole if not any(x[0] == "." for x in f.relative_to(path).parts)]
+        files = [f for f in seen if f.suffix.lower() in endings and not f.is_dir()]
         if not files:
-            others = sorted({f.suffix for f in path.rglob("*") if f.suffix and f.is_file()})
+            others = sorted({f.suffix for f in seen if f.suffix and f.is_file()})
             raise InputError(
                 f"{path}: no file in this folder ends with {' or '.join(endings)}"
                 + f"; there are {', '.join(others[:8])}" * bool(others)
@@ -54,7 +57,8 @@ def read_text(path: str | Path) -> str:
     # A pipe can be read once.
     files = [path] if path.exists() and not path.is_dir() else files_of(path)
     try:
-        text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+        # A mark of the byte order, as some editors write it, is no part of the text.
+        text = "\n".join(file.read_text(encoding="utf-8-sig") for file in files)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: {error.reason} at byte {error.start}; the text must be UTF-8."

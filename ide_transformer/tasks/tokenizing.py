@@ -143,7 +143,7 @@ def _rows(
     import datasets
 
     files = files_of(path, _OF_FOLDERS) if path.exists() else []
-    kinds = {_KINDS.get(file.suffix, "text") for file in files}
+    kinds = {_KINDS.get(file.suffix.lower(), "text") for file in files}
     options: dict[str, Any] = {"cache_dir": str(cache_folder() / "datasets")}
     if len(kinds) > 1:
         raise InputError(
@@ -171,6 +171,8 @@ def _rows(
             )
         elif files:
             names = [str(file) for file in files]
+            # Texts such as NA and null are texts.
+            options |= {"keep_default_na": False} if kinds == {"csv"} else {}
             rows = datasets.load_dataset(*kinds, data_files=names, split="train", **options)
         else:
             rows = datasets.load_dataset(str(path), subset, split=split or "train", **options)
@@ -199,7 +201,7 @@ def _blocks(files: Sequence[tuple[str, int, int]], between: str | None) -> Itera
     line = None if between is None else re.compile(rf"^{re.escape(between)}\r?(?:\n|\Z)", re.M)
     for file, *_ in files:
         empty = True
-        with open(file, encoding="utf-8", newline="\n") as opened:
+        with open(file, encoding="utf-8-sig", newline="\n") as opened:
             try:
                 # A line without end is cut.
                 while block := opened.read(_BLOCK) + opened.readline(_BLOCK):

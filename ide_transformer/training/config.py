@@ -214,9 +214,9 @@ class TrainingConfig(Section):
     log_every: Count = 10
     # Where the lines of metrics.jsonl go too: tensorboard, trackio.
     trackers: Annotated[tuple[Part, ...], Field(strict=False)] = ()
-    # Period of the evaluations on validation samples.
+    # Period of the evaluations on validation samples, of which the last step has one too.
     evaluate_every: Count = 250
-    # Held-out samples for the evaluations on the way; the last one takes all.
+    # Held-out samples for these; at the end another takes all.
     evaluate_samples: Count = 1024
     # Period of the checkpoints, from which a run can be resumed.
     checkpoint_every: Count = 500

@@ -181,6 +181,10 @@ def import_pretrained(
     config = validated(Config, tree, f"{runs / name}", origin)
     key = jax.random.key(config.training.seed)
     model = build_model_of_size(config, {}, key)
+    if is_built_as(model, LanguageModel) and "model.context" not in origin:
+        # Its data are texts that the model can take.
+        context = min(config.model.context, model.inputs.context)
+        config = config.changed("model", context=context)
     state, _ = make_phases(config, model, key)
 
     def save(tokenizer: Path) -> None:
@@ -351,7 +355,9 @@ def _chosen(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> Config:
     own = run.load_config(trust)
     tree = own.model_dump(mode="json")
     origin = apply_overrides(tree, overrides)
-    free = "model.context", "data.name", "data.path"
+    free = ["model.context", "data.name", "data.path"]
+    # Of other data: what is held out of those of the training is its own choice.
+    free += ["data.validation", "data.test"] if "data.path" in origin else []
     foreign = [x for x in origin if x not in free and not x.startswith("data.options.")]
     if tree["data"]["name"] != own.data.name:
         foreign.append("data.name")

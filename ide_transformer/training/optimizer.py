@@ -47,7 +47,8 @@ class OptimizerConfig(Section):
     # warmup_stable_decay stays and falls linearly at the end. Default: cosine, and
     # warmup_stable_decay where training.refine is given.
     schedule: Literal["cosine", "constant", "warmup_stable_decay"] = "cosine"
-    # The rate at the last step; default: a tenth of the largest, and 0 of warmup_stable_decay.
+    # The rate to which it falls, that of a step after the last one; default: a tenth of the
+    # largest, and 0 of warmup_stable_decay.
     final_learning_rate: NonNegativeFloat | None = None
     # Steps in which the rate grows from 0.
     warmup: CountOrZero = 100
@@ -106,7 +107,7 @@ class OptimizerConfig(Section):
 
     @property
     def lowest_rate(self) -> float:
-        """The rate at the last step of a schedule that falls."""
+        """The rate to which a schedule falls, that of a step after the last one."""
         if self.final_learning_rate is not None:
             return self.final_learning_rate
         return 0.0 if self.schedule == "warmup_stable_decay" else self.learning_rate / 10

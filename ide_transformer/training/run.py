@@ -381,7 +381,7 @@ class Loop(NamedTuple):
         """Evaluates and logs where it is time; whether the loss is the lowest so far. A request
         to stop cuts it short; a run that goes on from here makes it up."""
         training = self.config.training
-        if number % training.evaluate_every:
+        if number % training.evaluate_every and number != training.steps:
             return False
         log.flush()
         samples, check = training.evaluate_samples, self.stop.check

@@ -263,5 +263,20 @@ def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest():
     counted = np.bincount(nearest, minlength=40) / samples
     assert np.sum(domain.weights) == pytest.approx(1, abs=1e-14)
     assert np.abs(domain.weights - counted).max() < 5 * np.sqrt(0.05 / samples)
+    # Around one axis, and not the other.
+    domain = ide.TokenDomain.from_points(points[1:], ((0.0, 1.0),) * 2, (1.0, None))
+    drawn = draw.uniform(size=(samples, 2))
+    there_again = np.concatenate([points[1:] + np.array([k, 0]) for k in (0, -1, 1)])
+    counted = np.bincount(cKDTree(there_again).query(drawn)[1] % 39, minlength=39) / samples
+    assert np.sum(domain.weights) == pytest.approx(1, abs=1e-14)
+    assert np.abs(domain.weights - counted).max() < 5 * np.sqrt(0.05 / samples)
+    circle = ide.TokenDomain.from_points(np.arange(4) / 4 + 0.1, period=(1.0,))
+    np.testing.assert_allclose(circle.weights, 0.25)
+    assert circle.period == (1.0,)
+    for bounds, message in (((0.0, 1.0), "two of the points"), ((0.0, 2.0), "a period apart")):
+        with pytest.raises(ide.InputError, match=message):
+            ide.TokenDomain.from_points(np.array([0.0, 0.4, 1.0]), (bounds,), (1.0,))
+    with pytest.raises(ide.InputError, match="of dimension 1; give bounds"):
+        ide.TokenDomain.from_points(np.array([0.0, 0.4]), period=(1.0, 1.0))
     line = ide.TokenDomain.from_points(jnp.array([[3.0], [0.0], [1.0]]), ((-1.0, 3.0),))
     assert line.weights.tolist() == [1.0, 1.5, 1.5]

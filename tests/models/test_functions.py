@@ -45,7 +45,8 @@ def test_it_is_the_equation_between_two_linear_maps():
     ]
     read_in, read = model.inputs.embedding, model.read_out.linear
     u0 = np.stack([a, *waves], axis=1) @ np.asarray(read_in.weight) + np.asarray(read_in.bias)
-    domain = ide.TokenDomain(*jax.device_put((x, np.tile(weights / 2, 6))))
+    given = jax.device_put((x, np.tile(weights / 2, 6)))
+    domain = ide.TokenDomain(*given, period=(1.0, None))
     u1 = small.solved_by_hand(ide.Equation(model.control, ide.Free(), domain), u0)
     expected = layer_norm(u1) @ np.asarray(read.weight)[:, 0] + np.asarray(read.bias)[0]
     assert largest(outputs_of(model, a.reshape(points)), expected.reshape(points)) < 1e-12
@@ -72,10 +73,12 @@ def test_another_grid_gives_the_same_function():
 
 def test_points_around_a_circle_are_free_and_those_of_an_interval_are_not():
     field, moved = (
-        ide.Field(np.arange(9.0), ide.TokenDomain(x[:, None]))
+        ide.Field(np.arange(9.0), ide.TokenDomain(x[:, None], period=(1.0,)))
         for x in jax.device_put((np.linspace(1.1, 1.9, 9), np.linspace(0.1, 0.9, 9)))
     )
     assert largest(outputs_of(ON_CIRCLE, field), outputs_of(ON_CIRCLE, moved)) < 1e-10
+    with pytest.raises(ide.InputError, match=r"has ends along axis 0.*periodic=True"):
+        ON_CIRCLE(ide.Field.at(np.arange(9.0), np.linspace(0.1, 0.9, 9)))
     # What a compiled program is given cannot be refused.
     interval = small.operator_model(grid="midpoint", operators=(small.feed_forward,))
     assert np.isnan(outputs_of(interval, field)).all()

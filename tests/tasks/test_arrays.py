@@ -245,6 +245,22 @@ def test_tables_with_missing_texts_in_another_column(tmp_path):
     assert task.tokenizer.decode(whole(task)) == "abc\x03de\x03"
 
 
+def test_texts_that_programs_write_their_own_way(tmp_path):
+    """Names in capitals, a mark of the byte order, hidden copies; and words of tables that are
+    no missing values."""
+    folder = tmp_path / "texts"
+    (folder / ".copies").mkdir(parents=True)
+    (folder / ".copies" / "a.txt").write_text("three\n")
+    (folder / "B.TXT").write_text("two\n")
+    (folder / "a.txt").write_bytes(b"\xef\xbb\xbfone\n")
+    assert tasks.read_text(folder) == "two\n\none\n"
+    task = Dataset(folder, 1, validation=0.5)
+    assert task.tokenizer.decode(whole(task)) == "two\n\x03one\n\x03"
+    (tmp_path / "a.csv").write_text('text\nNA\nnull\n""\nabc\n')
+    task = Dataset(tmp_path / "a.csv", 1, validation=0.5)
+    assert task.tokenizer.decode(whole(task)) == "NA\x03null\x03abc\x03"
+
+
 def test_a_line_between_documents(tmp_path):
     (tmp_path / "a.txt").write_text("one\n---\n---\ntwo ---\näöü∫\n---\n", encoding="utf-8")
     task = Dataset(tmp_path / "a.txt", 1, between="---", validation=0.5)

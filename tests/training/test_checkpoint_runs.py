@@ -35,6 +35,8 @@ def checkpoint(tmp_path, monkeypatch):
     """A small Llama with a tokenizer of 61 tokens, in the current folder."""
     folder = tmp_path / "llama"
     shutil.copytree(GOLDEN / "llama", folder)
+    options = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(options | {"max_position_embeddings": 32}))
     letters = {token: i for i, token in enumerate(["[pad]", *map(chr, range(63, 123))])}
     letters[" "] = letters.pop("@")
     letters["."] = letters.pop("A")
@@ -49,6 +51,7 @@ def test_a_checkpoint_becomes_a_run_that_writes_text_and_comes_back(checkpoint):
     run = training.import_pretrained("llama", "imported", "runs")
     model, tokenizer = ide.load_run(run.path)[0], run.load_tokenizer()
     assert equal(model, load_pretrained(checkpoint))
+    assert run.load_config().model.context == model.inputs.context == 32
     text = ide.generate(model, "the sea", 4, temperature=0.0, tokenizer=tokenizer)
     assert text.startswith("the sea") and len(text) > len("the sea")
     # The configuration of a run on a text that begins with its weights.
