@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..equation import State, TokenDomain
+from ..equation.domain import by_samples
 from ..errors import InputError
 from ..models import Mesh, Model
 from ..models.compiled import compiled_outputs
@@ -54,7 +55,9 @@ class Target(eqx.Module):
     def part(self, samples: ArrayLike) -> "Target":
         """The target for some of the samples, given by their numbers."""
         batch = jax.tree.map(jnp.asarray, (self.inputs, self.outputs))
-        inputs, outputs = jax.tree.map(lambda x: x[jnp.asarray(samples)], batch)
+        own, shared = eqx.partition(batch, by_samples(batch))
+        some = jax.tree.map(lambda x: x[jnp.asarray(samples)], own)
+        inputs, outputs = eqx.combine(some, shared)
         return Target(inputs, outputs, self.read)
 
 
@@ -219,10 +222,10 @@ def richardson(model: Model, k: int, inputs: PyTree[ArrayLike]) -> PyTree[Array]
 
         u = u_{2k} + (u_{2k} - u_k) / (2^p - 1),
 
-    p the order of the scheme. The error is of order p + 1 where that of the scheme has an
-    expansion in h. It costs 3k steps in each interval. Reference: Richardson, Phil. Trans. A
-    226 (1927); Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, section
-    II.9.
+    p the order of the scheme, the least one of several equations. The error is of order p + 1
+    where that of the scheme has an expansion in h. It costs 3k steps in each interval.
+    Reference: Richardson, Phil. Trans. A 226 (1927); Hairer, Nørsett, Wanner, Solving Ordinary
+    Differential Equations I, section II.9.
     """
     coarse, fine = (refine(model, number).solve(inputs).u1 for number in (k, 2 * k))
     return model.outputs(extrapolated(model, coarse, fine))
@@ -230,14 +233,16 @@ def richardson(model: Model, k: int, inputs: PyTree[ArrayLike]) -> PyTree[Array]
 
 def extrapolated(model: Model, coarse: State, fine: State) -> State:
     """The state of `richardson`, from the states with k and with 2k steps in each interval."""
-    order = model.solver.order(model.equation.terms)
-    if not order:
-        raise InputError(
-            f"richardson: the order of {type(model.solver).__name__} is not known, so its "
-            "error cannot be extrapolated; take a scheme with an order, such as "
-            "LieTrotter(Euler())."
-        )
-    return fine + (fine - coarse) / (2**order - 1)
+    least = np.inf
+    for part in model.equations:
+        if not (order := part.solver.order(part.equation.terms)):
+            raise InputError(
+                f"richardson: the order of {type(part.solver).__name__} is not known, so its "
+                "error cannot be extrapolated; take a scheme with an order, such as "
+                "LieTrotter(Euler())."
+            )
+        least = min(least, order)
+    return fine + (fine - coarse) / (2**least - 1)
 
 
 @eqx.filter_jit
@@ -257,8 +262,9 @@ def read_outputs(
 
 
 def relative_error(y: PyTree[Array], exact: PyTree[Array]) -> Float[Array, ""]:
-    """`(Σ |y - y*|² / Σ |y*|²)^½`, over all numbers in y*."""
-    ratio = square(jax.tree.map(jnp.subtract, y, exact)) / square(exact)
+    """`(Σ |y - y*|² / Σ |y*|²)^½`, over all numbers in y*, whose points may be on a grid."""
+    off = jax.tree.map(lambda x, x1: jnp.reshape(x, x1.shape) - x1, y, exact)
+    ratio = square(off) / square(exact)
     # The derivative of a square root at zero is infinite.
     return jnp.where(ratio > 0, jnp.sqrt(jnp.where(ratio > 0, ratio, 1)), ratio)
 

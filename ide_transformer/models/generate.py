@@ -207,7 +207,7 @@ def generate_beam(
     length_penalty: NonNegativeFloat = 1.0,
 ) -> Int[Array, "*batch total"]:
     """Writes at most `length` tokens after `prompt` by beam search: it keeps the `beams` most
-    likely texts of each length, and of those that have ended at last the one with the largest
+    likely texts of each length, ended or not, and gives at last the one with the largest
 
         Σ_i log p(y_i | y_1 … y_{i-1}, source) / n^length_penalty,   n tokens written.
 

@@ -238,6 +238,12 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             lambda x: eqx.tree_at(lambda m: m.discretization, x, change(x.discretization))
         )
 
+    def with_more_steps(self, factor: int) -> "Model[Inputs, ReadOut]":
+        """Solve this equation alone, and not those before it, with so many times the steps."""
+        number = factor * self.discretization.steps_per_interval
+        discretization = dataclasses.replace(self.discretization, steps_per_interval=number)
+        return dataclasses.replace(self, discretization=discretization)
+
     @checked
     def on(self, mesh: Mesh) -> "Model[Inputs, ReadOut]":
         """Put the same weights on another mesh. More steps come closer to the solution of the

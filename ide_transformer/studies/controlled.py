@@ -44,7 +44,8 @@ def study_dynamics(
       loss.
     - `costate`, `state`: the root mean squares.
     - `log_norm`: the mean over the first samples.
-    - `cosine`, `rank`, `clusters`: see `Clustering`; the mean over samples, without padding.
+    - `cosine`, `rank`, `clusters`: see `Clustering`; the mean over samples, without tokens that
+      a mask of the inputs leaves out.
 
     If there are heads and the tokens are on a grid, a row for each head is in the files too:
 

@@ -109,6 +109,9 @@ def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
         )
 
     def losses(outputs: PyTree[Array]) -> Float[Array, " samples"]:
+        if task.loss.classifies:  # at points that may be on a grid
+            axes = *np.shape(measured_on.targets), outputs.shape[-1]
+            outputs = outputs.reshape(axes)
         return sample_losses(task.loss, outputs, measured_on.targets)
 
     read = _probabilities if task.loss.classifies else None

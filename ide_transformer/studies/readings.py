@@ -20,6 +20,8 @@ from .depth_problem import Problem
 # Samples are put into so many groups; of these, and of layers, heads or samples, the intervals
 # draw again and again.
 GROUPS, _DRAWS = 8, 1000
+# With fewer units a correlation of ranks says nothing.
+_FEWEST = 3
 # Samples of which exponents and log-norms are computed.
 _SPECTRA = 16
 
@@ -62,13 +64,15 @@ class Pairs(NamedTuple):
 def compare_readings(
     model: Model, problem: Problem, heads: tuple[int, np.ndarray] | None
 ) -> Iterator[dict[str, Any]]:
-    """A row for each reading and what it might predict, one by one; `heads` has the size of the
+    """A row for each reading and what it might predict, one by one, of three units or more;
+    `heads` has the size of the
     blocks of tokens on which single heads are computed, and what that changes, see
     `changes_of_heads`; `None` for no heads."""
     parts = [_operators, _steps]
     if heads is not None:
         parts.append(lambda model, problem: _heads(model, problem, *heads))
-    yield from (x.row() for part in parts for x in part(model, problem))
+    pairs = (x for part in parts for x in part(model, problem))
+    yield from (x.row() for x in pairs if x.readings.shape[1] >= _FEWEST)
 
 
 def changes_of_heads(
@@ -131,8 +135,7 @@ def _steps(model: Model, problem: Problem) -> list[Pairs]:
     losses = eqx.filter_jit(lambda model: problem.losses(model(problem.held_out)))
     native = np.asarray(losses(model))
     changes = np.stack([np.asarray(losses(halved(x))) - native for x in range(intervals)])
-    finer = model.with_options(steps_per_interval=2 * model.discretization.steps_per_interval)
-    whole = (np.asarray(losses(finer)) - native)[None, :_SPECTRA]
+    whole = (np.asarray(losses(model.with_more_steps(2))) - native)[None, :_SPECTRA]
     few = jax.tree.map(lambda x: x[:_SPECTRA], problem.held_out)
     norms = dynamics.log_norms(model, few)
     exponents = dynamics.stretching(model, few, 1)

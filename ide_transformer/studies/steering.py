@@ -25,6 +25,8 @@ from .depth_problem import make_problem
 
 # How near the log-odds have to come, and the inputs that the general optimiser is tried on.
 _NEAR, _OPTIMISED = 0.02, 8
+# Tokens of a text.
+_TOKENS = 16
 
 
 class Aim(NamedTuple):
@@ -35,14 +37,19 @@ class Aim(NamedTuple):
     targets: np.ndarray
 
     @classmethod
-    def drawn(cls, loaded: LoadedModel, samples: int, tokens: int) -> "Aim":
+    def drawn(cls, loaded: LoadedModel, samples: int, tokens: int | None) -> "Aim":
         """Held-out samples, of texts the first tokens, and any but the most likely output."""
         model = loaded.model
         if not isinstance(model.read_out, AbstractClassifier):
             loaded.expected(LanguageModel, "; one is steered to a class or to the next token")
         inputs = make_problem(loaded, 1, samples).held_out
         if eqx.filter_eval_shape(model, inputs).ndim == 3:
-            inputs = inputs[:, :tokens]
+            inputs = inputs[:, : _TOKENS if tokens is None else tokens]
+        elif tokens is not None:
+            raise InputError(
+                f"tokens={tokens}: {loaded.path} is steered to a class of whole samples; drop "
+                "it."
+            )
         logits = np.asarray(_last(model(inputs)))
         drawn = np.random.default_rng(0).integers(1, logits.shape[1], len(logits))
         return cls(model, inputs, np.argsort(-logits, axis=1)[np.arange(len(logits)), drawn])
@@ -66,7 +73,7 @@ def study_steering(
     *,
     probability: float,
     samples: int,
-    tokens: int = 16,
+    tokens: int | None = None,
     iterations: int = 40,
     trust: bool = False,
 ) -> dict[str, Any]:
@@ -74,10 +81,11 @@ def study_steering(
     random, at a probability, by so many Gauss–Newton steps; writes `steering.json` and
     `steering.png` into `folder`. It compares the energies of pushes at all depths, of the best
     push in a single layer, and of what L-BFGS on an augmented Lagrangian finds from zero.
-    `best layer` counts the inputs that a push in one layer steers there, by layer, and
-    `possible` those for which some state was found that is read out so."""
+    `best layer` counts the inputs that a push in one layer steers there, by layer, of which
+    are the ratios of both energies, and `possible` those for which some state was found that
+    is read out so."""
     for name, size in dict(samples=samples, tokens=tokens, iterations=iterations).items():
-        at_least_one(name, size)
+        at_least_one(name, 1 if size is None else size)
     if not 0 < probability < 1:
         raise InputError(f"probability={probability}: give one between 0 and 1.")
     level = float(np.log(probability / (1 - probability)))
@@ -99,7 +107,12 @@ def study_steering(
     alone = [steered(intervals=[layer]) for layer in layers]
     single = np.stack([np.where(reached, x.energy, np.inf) for x, reached in alone])
     one = np.isfinite(single.min(axis=0))
-    ratios = np.asarray(found.energy / single.min(axis=0))[there]
+    ratios = np.asarray(found.energy / single.min(axis=0))[there & one]
+    if not ratios.size:
+        raise InputError(
+            f"{path}: a push in one layer steers no input to a probability of {probability}; "
+            "give more --iterations, or a lower probability."
+        )
     tried = np.flatnonzero(there)[:_OPTIMISED].tolist()
     least = [_optimum(aim.one(i), float(found.reached[i])) for i in tried]
     density = np.asarray(jnp.sum(found.pushes**2, axis=-1))

@@ -20,7 +20,7 @@ from ..equation import State
 from ..equation.domain import by_samples
 from ..errors import InputError, at
 from ..integration import divergence, relative_difference
-from ..models import Field, Mesh, Model
+from ..models import Field, Model
 
 
 # A target of `InstanceCrossEntropy` that is not counted.
@@ -134,14 +134,13 @@ class Finer(eqx.Module):
         return terms, jnp.mean(solution.stats["field_evaluations"])
 
     def _finer(self, model: Model) -> Model:
-        """The model with more steps in each interval."""
+        """The model of one equation with more steps in each interval."""
         if model.discretization.stepsize_controller is not None:
             raise InputError(
                 "training.finer: the equation is solved with adaptive steps, which no mesh "
                 "refines; drop it, or take equal steps (drop solver.rtol and solver.atol)."
             )
-        steps = model.discretization.steps_per_interval * self.refinement
-        return model.on(Mesh(steps_per_interval=steps))
+        return model.with_more_steps(self.refinement)
 
 
 class AbstractLoss(eqx.Module):

@@ -38,7 +38,7 @@ def build_task(config: Config, tokenizer: AbstractTokenizer | None = None) -> Ab
       that of the run or checkpoint `model.pretrained`.
     """
     model, data, kind = config.model, config.data, task_class(config)
-    offered: dict[str, Any] = {"context": model.context, "patch": model.patch}
+    offered: dict[str, Any] = {"context": model.context, "patch": model.side_of_token}
     if tokenizer is None and model.run is not None:
         file = Path(model.run, "tokenizer.json")
         tokenizer = load_tokenizer(file) if file.is_file() else None

@@ -386,6 +386,11 @@ class ModelConfig(Choice):
     stages: Annotated[tuple[StageConfig, ...], Field(strict=False)] = ()
 
     @property
+    def side_of_token(self) -> int:
+        """Pixels along each axis from one token of an image to the next, in the first stage."""
+        return self.stages[0].stride if self.stages else self.patch
+
+    @property
     def of_coefficients(self) -> "ModelConfig | None":
         """The ordinary model whose weights are coefficients; `None` where they are matrices,
         `InputError` where `hidden` features hold no whole number of coefficients."""
@@ -402,7 +407,10 @@ class ModelConfig(Choice):
         return self.model_copy(update=changes)
 
     def problems(self) -> Mapping[str, Any]:
+        patch = type(self).model_fields["patch"].default
         return {
+            f"model.patch={self.patch}: stages have windows and no patches; drop it, or write "
+            "the stride and the window of the first stage": self.stages and self.patch != patch,
             "model.stages and model.basis: stages have ordinary matrices; drop one": (
                 self.stages and self.of_coefficients is not None
             ),

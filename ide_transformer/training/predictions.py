@@ -38,9 +38,14 @@ def draw_predictions(
     - `mesh`: on which the model is solved.
     - `samples`, `part`: see `evaluate_loss`.
 
-    **Raises:** `InputError` for a model that maps no functions.
+    **Raises:** `InputError` for a model that maps no functions, or to classes at points.
     """
     model, task = _operator(loaded), evaluation_task(loaded, None, mesh.tokens)
+    if task.loss.classifies:
+        raise InputError(
+            f"{loaded.path}: its outputs are logits of classes, no functions to be drawn "
+            "beside a truth; the tutorial of mazes draws their probabilities."
+        )
     check_part(task, part)
     batch = next(task.held_out(samples, part=part))
     if not isinstance(batch.inputs, Field):

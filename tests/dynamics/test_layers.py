@@ -20,6 +20,7 @@ from layered_models import (
     outputs,
     simple_block,
 )
+from models import examples as small
 
 import ide_transformer as ide
 from ide_transformer import dynamics
@@ -194,12 +195,30 @@ def test_layers_that_came_of_halving_merge_into_the_native_ones():
     assert largest(outputs(halved), outputs(model)) > 1e-3
 
 
+def test_functions_in_the_plane_are_compared_point_by_point():
+    model = small.operator_model((6, 8))
+    inputs = np.random.default_rng(0).normal(size=(3, 6, 8))
+    target = native_target(model, inputs)
+    outputs = eqx.filter_jit(lambda x: model.outputs(model.solve(x).u1))
+    assert float(target.output_error(model, outputs(inputs))) < 1e-12
+    field = ide.Field(inputs.reshape(3, 48), model.domain)
+    target = native_target(model, field).part([2, 0])
+    assert largest(target.inputs.values, field.values[[2, 0]]) == 0
+    assert largest(target.outputs, outputs(field)[[2, 0], :]) < 1e-12
+
+
 def test_an_extrapolated_model_is_that_of_two_refined_ones():
     model = model_of()
     state = eqx.filter_jit(lambda model: model.solve(HELD_OUT).u1)
     coarse, fine = (np.asarray(state(refine(model, k))) for k in (2, 4))
     expected = eqx.filter_jit(lambda u: model.outputs(u))(2 * fine - coarse)
     assert largest(richardson(model, 2, HELD_OUT), expected) < 1e-12
+    # Of two stages the lower order counts.
+    first, last = small.stages()
+    stages = ide.StagedModel((first, last.with_solver(ide.Strang(diffrax.Heun()))))
+    coarse, fine = (np.asarray(refine(stages, k).solve(small.STAGED).u1) for k in (2, 4))
+    expected = stages.outputs(2 * fine - coarse)
+    assert largest(richardson(stages, 2, small.STAGED), expected) < 1e-12
     halved = model.with_options(compute_dtype="bfloat16", max_steps=7)
     assert (
         refine(halved, 2).discretization

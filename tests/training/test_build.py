@@ -115,6 +115,8 @@ def test_each_stage_has_what_it_gives_and_else_what_the_model_has():
     assert type(last.control.blocks[0]) is ide.Attention
     assert (first.inputs.grid, last.inputs.grid) == ((4, 4), (2, 2))
     assert (first.inputs.prefix_tokens, last.inputs.prefix_tokens) == (0, 1)
+    # A token of the data is one of the first stage.
+    assert training.build_task(config).tokens_per_sample == 4 * 4
     # Only the last stage reads classes out.
     assert first.read_out == ide.States()
 

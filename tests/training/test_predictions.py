@@ -46,6 +46,12 @@ def loaded(monkeypatch, task, points):
     return training.LoadedModel(model, None, Path("here"))
 
 
+def test_classes_at_points_are_no_functions(monkeypatch):
+    model = loaded(monkeypatch, tasks.Maze(5), (9, 9))
+    with pytest.raises(ide.InputError, match="logits of classes, no functions"):
+        training.draw_predictions(model, Path("picture"))
+
+
 def test_outputs_are_inputs_again(monkeypatch, drawn):
     """A flow that halves its functions has no error; one that keeps them has all of it."""
     truth = np.random.default_rng(0).normal(size=(2, 8, 8))

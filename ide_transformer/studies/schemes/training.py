@@ -456,7 +456,7 @@ class TrainingComparison(AbstractComparison):
         """The data of a configuration; those that are the same are made once."""
         model = config.model
         data = config.data.model_dump_json()
-        made_of = data, model.context, model.patch, model.pretrained, model.run
+        made_of = data, model.context, model.side_of_token, model.pretrained, model.run
         if made_of not in self._made_tasks:
             self._made_tasks[made_of] = training.build_task(config)
         return self._made_tasks[made_of]
