@@ -119,7 +119,8 @@ def show(study: str, cells: list[Cell], found: list[tuple[list[Row], list[Row]]]
         line: Row = {"model": cell.model, **cell.options, "rate": own[0]["rate"]}
         for name in ("validation_loss", *TESTS[study][cell.bed]):
             values = np.array([row[name] for row in own], float)
-            line[name] = f"{np.mean(values):.4f} ± {np.std(values, ddof=len(own) > 1):.4f}"
+            spread = f" ± {np.std(values, ddof=1):.4f}" if len(own) > 1 else ""
+            line[name] = f"{np.mean(values):.4f}{spread}"
         line["parameters"] = own[0]["parameters"]
         line["seconds"] = f"{np.mean([row['seconds'] for row in own]):.0f}"
         tables.setdefault(cell.bed, []).append(line)

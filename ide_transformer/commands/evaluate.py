@@ -198,7 +198,11 @@ def run(options: argparse.Namespace) -> None:
             for x in models
         ]
         show_table(results, headings)
-        if len({row["data"] for row in results}) > 1:
+        on = {
+            (row["data"], _options(x, options.text))
+            for x, row in zip(models, results, strict=True)
+        }
+        if len(on) > 1:
             print("The data differ; --text FILE measures all models on one text.")
     else:
         results = training.evaluate_loss(loaded, *data, task=task)
@@ -232,6 +236,12 @@ def _data(loaded: Any, text: Path | None, part: str) -> str:
     named = loaded.config.data
     where = "" if named.path is None else f" {named.path}"
     return f"{named.name}{where}, {part} part"
+
+
+def _options(loaded: Any, text: Path | None) -> str:
+    """All that a run says of its data."""
+    ours = text is not None or loaded.config is None
+    return "" if ours else loaded.config.data.model_dump_json()
 
 
 def _checked(options: argparse.Namespace, further: list[str]) -> list[Any]:

@@ -118,6 +118,11 @@ def refine(
     ends = [march(equation, u0, solver, jnp.asarray(steps)) for steps in counts]
     errors = [largest_difference(u1, exact) for u1 in ends]
     used = [i for i, error in enumerate(errors) if not error <= _ROUNDING][-3:]
+    if len(used) < 2:
+        raise InputError(
+            f"{type(solver).__name__}: its errors are rounding ({max(errors):.1e}), so that no "
+            "order can be measured."
+        )
     h, log_errors = 1 / np.array(counts)[used], np.log(np.array(errors)[used])
     slope = float(np.polyfit(np.log(h), log_errors, 1)[0])
     constant = errors[used[-1]] / h[-1] ** expected_order

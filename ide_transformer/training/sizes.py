@@ -61,11 +61,13 @@ def check_memory(
         available *= config.parallel.devices
     training = config.training
     one = jax.tree.map(jnp.asarray, task.batch(0, 1, training.seed))
-    batch = enlarged(one, training.batch_size)
+    # The gradient is that of one part of a batch after the other.
+    samples = training.batch_size // training.accumulate
+    batch = enlarged(one, samples)
     weights = size_bytes(model)
     # A weight has a gradient and, in AdamW, two moments.
-    fixed = 4 * weights + size_bytes(batch)
-    state = 4 * training.batch_size * task.tokens_per_sample * model.features
+    fixed = 4 * weights + size_bytes(enlarged(one, training.batch_size))
+    state = 4 * samples * task.tokens_per_sample * model.features
     # Tracing the rest takes a second; a run that is small against the machine is spared it.
     if available is None or fixed + state < available // 1000:
         return

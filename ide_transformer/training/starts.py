@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .. import tasks
 from ..equation import State
+from ..errors import InputError
 from ..models import Mesh, Model
 from ..tasks import AbstractLoss, Batch, Mean, Part
 from .evaluation import at_least_one, check_finite, held_out_in_depth
@@ -48,6 +49,11 @@ def evaluate_starts(
     """
     at_least_one("starts", starts)
     task, held_out = held_out_in_depth(loaded, "random starts", meshes, text, samples, part)
+    if isinstance(task, tasks.FlowMapTask) and task.unrolled > 1:
+        raise InputError(
+            f"starts={starts}: {loaded.path} is measured by a roll-out of several steps, and "
+            "random states begin one; drop --starts."
+        )
     rows = []
     for mesh in meshes:
         model, found, distances = model_on(loaded.measured, mesh), [], []

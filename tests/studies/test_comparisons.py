@@ -63,7 +63,8 @@ def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, th
         for column in ("at_equal_evaluations", "at_equal_time"):
             assert row[column] == pytest.approx(row["validation_loss"] + ahead)
     assert rows["ordinary"]["spread"] == pytest.approx(0.1)
-    assert "95 % intervals, not told apart from ordinary: heun" in report.about
+    told = "not told apart from ordinary with S1: heun with S1; lower than ordinary: "
+    assert f"{told}ordinary with S1; not told apart from ordinary: heun. " in report.about
     for rule in ("have no test part", "No learning rate was", "differ, from 24 to 48"):
         assert rule in report.about
     assert json.loads((there / "report.json").read_text())["rows"] == report.rows
@@ -77,8 +78,9 @@ def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, th
 def test_intervals_say_what_may_be_concluded():
     found = (("a", 0.2), ("b", -0.2), ("c", 0.05))
     differing = [{"scheme": x, "difference": d, "half_width": 0.1} for x, d in found]
-    said = "By the 95 % intervals, above r: a; lower than r: b; not told apart from r: c. "
-    assert verdict([*differing, {"scheme": "r", "half_width": None}], "r") == said
+    said = "By the 95 % intervals, above r: a; lower than r: b; not told apart from s: c. "
+    references = {"a": "r", "b": "r", "c": "s"}
+    assert verdict([*differing, {"scheme": "r", "half_width": None}], references) == said
 
 
 @pytest.mark.parametrize(
@@ -235,7 +237,7 @@ def test_costs_of_a_run_are_those_of_its_phases():
     ]
     run = {"log": log, "steps": 1000, "validation_loss": 1.0, "nfe": 3.0}
     log.append({"step": 500, "validation_loss": 2.0})
-    curve = learning_curve([run], np.repeat([500, 1000], 500))
+    curve = learning_curve([run], [np.repeat([500, 1000], 500)])
     np.testing.assert_allclose(curve.seconds, [25, 525])
     assert curve.evaluations[-1] == 3000
 

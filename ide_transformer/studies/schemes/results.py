@@ -66,9 +66,10 @@ def paired_difference(
     return mean, None if error is None else float(quantile) * error
 
 
-def verdict(rows: Sequence[Mapping[str, Any]], reference: str) -> str:
-    """The conclusion that each 95 % interval allows; empty without intervals."""
-    found: dict[str, list[str]] = {}
+def verdict(rows: Sequence[Mapping[str, Any]], references: Mapping[str, str]) -> str:
+    """The conclusion that each 95 % interval allows, given the scheme from which each
+    difference is taken; empty without intervals."""
+    found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         half = row.get("half_width")
         if half is not None:
@@ -77,8 +78,8 @@ def verdict(rows: Sequence[Mapping[str, Any]], reference: str) -> str:
             said = (
                 "not told apart from" if not sure else "lower than" if change < 0 else "above"
             )
-            found.setdefault(said, []).append(row["scheme"])
-    each = (f"{said} {reference}: {', '.join(names)}" for said, names in found.items())
+            found.setdefault((said, references[row["scheme"]]), []).append(row["scheme"])
+    each = (f"{said} {other}: {', '.join(names)}" for (said, other), names in found.items())
     return f"By the 95 % intervals, {'; '.join(each)}. " if found else ""
 
 
@@ -94,10 +95,10 @@ class LearningCurve(NamedTuple):
 
 
 def learning_curve(
-    runs: Sequence[dict[str, Any]], tokens: Int[np.ndarray, " steps"]
+    runs: Sequence[dict[str, Any]], tokens: Sequence[Int[np.ndarray, " steps"]]
 ) -> LearningCurve:
-    """The curve of runs that differ in their seed alone, with so many `tokens` in each step; at
-    the last step with the loss on all validation samples."""
+    """The curve of runs that differ in their seed alone, with so many `tokens` in each step of
+    each; at the last step with the loss on all validation samples."""
     curves = [
         {**_logged(run, "validation_loss"), run["steps"]: run["validation_loss"]}
         for run in runs
@@ -105,15 +106,15 @@ def learning_curve(
     steps = np.array([*curves[0]])
     # A loss on the way that is not finite is not in the log; it makes the mean NaN.
     losses = np.array([[*curve.values()] for curve in curves], dtype=float)
-    seen, spent, seconds = np.concatenate([[0], np.cumsum(tokens)]), [], []
-    for run in runs:
+    seen, spent, seconds = np.insert(np.cumsum(tokens, axis=1), 0, 0, axis=1), [], []
+    for run, of_run in zip(runs, seen, strict=True):
         # Each logged number stands for the steps since the one before; that of evaluations for
         # those of a drawn mesh, so that the sum is only nearly that of the run.
         at, each = np.array([(0, 0.0), *_logged(run, "field_evaluations").items()]).T
         made = np.interp(steps, at, np.cumsum(each * np.diff(at, prepend=0.0)))
         spent.append(made * run["nfe"] * run["steps"] / made[-1])
         at, speed = np.array([(0, 1.0), *_logged(run, "tokens_per_second").items()]).T
-        taken = np.diff(seen[at.astype(int)], prepend=0) / speed
+        taken = np.diff(of_run[at.astype(int)], prepend=0) / speed
         seconds.append(np.interp(steps, at, np.cumsum(taken)))
     band = losses.min(axis=0), losses.max(axis=0)
     costs = np.mean(spent, axis=0), np.median(seconds, axis=0)

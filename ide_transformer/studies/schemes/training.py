@@ -148,7 +148,9 @@ class TrainingComparison(AbstractComparison):
 
     @property
     def _reference_name(self) -> str:
-        return self._reference.name if self._reference else ""
+        """The scheme from which differences are taken, for headings."""
+        same = ", with the same recipe" * bool(self.recipes)
+        return self._reference.name + same if self._reference else ""
 
     @property
     def _references(self) -> dict[str, str]:
@@ -177,7 +179,7 @@ class TrainingComparison(AbstractComparison):
         for trial in used:
             code.setdefault(Made(trials.folder, trial).code, []).append(trial.name)
         broken = broken_rules(len(self.seeds), self._swept, self._tested, rows, self._samples)
-        sources, said = about_sources(code), verdict(rows, self._reference_name)
+        sources, said = about_sources(code), verdict(rows, self._references)
         for sentence in (*broken, *[sources] * (not sources.startswith("Code: "))):
             console.print(f"note: {sentence}", markup=False)
         if said:
@@ -405,7 +407,9 @@ class TrainingComparison(AbstractComparison):
                 scheme = row["scheme"]
                 config, task = self._configs[scheme], self._tasks[scheme]
                 size = row.get("training.batch_size", config.training.batch_size)
-                tokens = size * tokens_of_samples(config, task, row["steps"])
+                # Each draws the meshes of its own seed.
+                seeded = (config.changed("training", seed=seed) for seed in self.seeds)
+                tokens = [size * tokens_of_samples(x, task, row["steps"]) for x in seeded]
                 runs = [made.result for made in self._made(folder, row)]
                 curves[scheme] = learning_curve(runs, tokens)
         return curves
