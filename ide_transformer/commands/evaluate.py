@@ -240,8 +240,9 @@ def _data(loaded: Any, text: Path | None, part: str) -> str:
 
 def _options(loaded: Any, text: Path | None) -> str:
     """All that a run says of its data."""
-    ours = text is not None or loaded.config is None
-    return "" if ours else loaded.config.data.model_dump_json()
+    if text is not None or loaded.config is None:
+        return ""
+    return loaded.config.data.model_dump_json()
 
 
 def _checked(options: argparse.Namespace, further: list[str]) -> list[Any]:
