@@ -303,18 +303,18 @@ class ChannelsFirst(eqx.Module):
     those of its `grid`, "periodic" for exponax. Trained weights are in `model` again.
     """
 
-    model: Model[FunctionInputs, FunctionValues]
+    model: Model[AbstractInputs, FunctionValues]
 
     @checked
     def __call__(self, u: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
-        inputs = self.model.inputs
-        channels, axis = inputs.channels or 1, -1 - inputs.dimension
-        if u.ndim < -axis or u.shape[axis] != channels:
+        several, axis = self.model.read_out.channels, -1 - self.model.domain.dimension
+        if u.ndim < -axis or (not several and u.shape[axis] != 1):
             points = ", ".join(f"points_{i}" for i in range(1, -axis))
             raise InputError(
-                f"ChannelsFirst: u has shape {u.shape}, but the model takes [..., {channels}, "
-                f"{points}]; one function without an axis of channels is u[None]."
+                f"ChannelsFirst: u has shape {u.shape}, but the model takes [..., "
+                f"{'channels' if several else 1}, {points}]; one function without an axis of "
+                "channels is u[None]."
             )
-        if inputs.channels is not None:
+        if several:
             return jnp.moveaxis(self.model(jnp.moveaxis(u, axis, -1)), -1, axis)
         return jnp.expand_dims(self.model(jnp.squeeze(u, axis)), axis)

@@ -96,7 +96,7 @@ class Arrays(AbstractDataSet):
         axes: tuple[int, ...] = shape[1 : inputs.ndim - channels]
         kinds = "".join(x.dtype.kind for x in self.data["training"]), inputs.ndim, targets.ndim
         at = targets.shape[1 : targets.ndim - channels]
-        if kinds[0] == "ff" and at == axes != ():
+        if kinds[0] == "ff" and axes and at == axes:
             self.loss, kind = RelativeError(), OperatorModel
             for part, (_, functions) in self.data.items():
                 if zero := sum(not function.any() for function in functions):

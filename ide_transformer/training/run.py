@@ -327,7 +327,7 @@ class Loop(NamedTuple):
         """The phases after step `start` with their programs; says what they need of memory."""
         left = [phase for phase in self.phases if phase.last > start]
         compiled, number, temporary = [], 0, 0
-        of, batches = sum(len(phase.meshes) for phase in left), []
+        of = sum(len(phase.meshes) for phase in left)
         for phase in left:
             steps: list[Any] = []
             batches = phase.first_batches(self.task)
@@ -349,7 +349,10 @@ class Loop(NamedTuple):
                 enter = enter.lower(before).compile()
             compiled.append((phase, enter, steps))
         model, shapes = left[-1].model, left[-1].shapes
-        progress.say(describe_memory(model, shapes, self.task.loss, batches[0], temporary))
+        # The gradient is that of one part of a batch after the other.
+        training, (data, *_) = self.config.training, mesh_tasks(left[-1].meshes, self.task)
+        part = data.batch(0, training.batch_size // training.accumulate, training.seed)
+        progress.say(describe_memory(model, shapes, self.task.loss, part, temporary))
         if self.layout.grid.size > 1:
             progress.say(self.layout.described(shapes))
         return compiled

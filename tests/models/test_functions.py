@@ -96,7 +96,9 @@ def test_channels_come_first():
     emulator = ide.ChannelsFirst(model)
     found, expected = jax.jit(lambda u: (emulator(u), model(jnp.moveaxis(u, 1, -1))))(u)
     assert largest(found, np.moveaxis(expected, -1, 1)) < 1e-12
-    with pytest.raises(ide.InputError, match=r"\(6, 8\).*\.\.\., 2, points_1.*u\[None\]"):
+    with pytest.raises(
+        ide.InputError, match=r"\(6, 8\).*\.\.\., channels, points_1.*u\[None\]"
+    ):
         emulator(u[0, 0])
     assert jax.eval_shape(ide.ChannelsFirst(ON_CIRCLE), np.ones((3, 1, 16))).shape == (3, 1, 16)
     fewer = ide.ChannelsFirst(small.operator_model((6, 8), channels=2, output_channels=1))

@@ -249,7 +249,7 @@ def test_a_run_traces_its_step_once(tmp_path, monkeypatch):
 
 def test_batches_are_made_ahead_and_in_order():
     """An error is raised where its value is asked for."""
-    made, ahead, before = [], threading.Semaphore(0), threading.active_count()
+    made, ahead = [], threading.Semaphore(0)
 
     def make(number):
         assert threading.current_thread() is not threading.main_thread()
@@ -269,4 +269,5 @@ def test_batches_are_made_ahead_and_in_order():
         assert [next(values), next(values)] == [0, 1]
         with pytest.raises(ZeroDivisionError):
             next(values)
-    assert threading.active_count() == before
+    # Others may begin and end threads of theirs at any time.
+    assert not any(x.name.startswith("prefetch") for x in threading.enumerate())
