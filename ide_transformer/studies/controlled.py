@@ -44,8 +44,8 @@ def study_dynamics(
       loss.
     - `costate`, `state`: the root mean squares.
     - `log_norm`: the mean over the first samples.
-    - `cosine`, `rank`, `clusters`: see `Clustering`; the mean over samples, without tokens that
-      a mask of the inputs leaves out.
+    - `cosine`, `rank`, `clusters`: see `Clustering`; the mean over samples, of the tokens that
+      no mask hides.
 
     If there are heads and the tokens are on a grid, a row for each head is in the files too:
 

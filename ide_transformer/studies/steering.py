@@ -84,8 +84,10 @@ def study_steering(
     `best layer` counts the inputs that a push in one layer steers there, by layer, of which
     are the ratios of both energies, and `possible` those for which some state was found that
     is read out so."""
-    for name, size in dict(samples=samples, tokens=tokens, iterations=iterations).items():
-        at_least_one(name, 1 if size is None else size)
+    given = dict(samples=samples, iterations=iterations)
+    given |= {} if tokens is None else {"tokens": tokens}
+    for name, size in given.items():
+        at_least_one(name, size)
     if not 0 < probability < 1:
         raise InputError(f"probability={probability}: give one between 0 and 1.")
     level = float(np.log(probability / (1 - probability)))

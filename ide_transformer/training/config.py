@@ -260,6 +260,11 @@ class TrainingConfig(Section):
         mesh = self.refine[moment].model_copy(update={"intervals": None})
         return {f"training.refine.{moment}": mesh}
 
+    @property
+    def part_size(self) -> int:
+        """The samples of which a gradient is computed at once."""
+        return self.batch_size // self.accumulate
+
     def problems(self) -> Mapping[str, Any]:
         given, steps = f"training.refine={refinements(self.refine)}", [*self.begins]
         return {
@@ -503,8 +508,8 @@ class Config(Section):
             model = self.model.model_dump(exclude_defaults=True, exclude=free)
             chosen = [f"model.{name}" for name in model]
             chosen += ["control"] * (self.control != ControlConfig())
-        chosen += ["data.tokenizer"] * (self.data.tokenizer is not None)
-        chosen += ["data.vocabulary"] * (self.data.vocabulary is not None)
+        of_data = dict(tokenizer=self.data.tokenizer, vocabulary=self.data.vocabulary)
+        chosen += [f"data.{name}" for name, value in of_data.items() if value is not None]
         given = f"training.refine={refinements(refine)}"
         intervals = [mesh.intervals or depth for mesh in refine.values()] or [depth]
         decaying = optimizer.decaying_steps(steps)

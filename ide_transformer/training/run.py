@@ -349,9 +349,8 @@ class Loop(NamedTuple):
                 enter = enter.lower(before).compile()
             compiled.append((phase, enter, steps))
         model, shapes = left[-1].model, left[-1].shapes
-        # The gradient is that of one part of a batch after the other.
         training, (data, *_) = self.config.training, mesh_tasks(left[-1].meshes, self.task)
-        part = data.batch(0, training.batch_size // training.accumulate, training.seed)
+        part = data.batch(0, training.part_size, training.seed)
         progress.say(describe_memory(model, shapes, self.task.loss, part, temporary))
         if self.layout.grid.size > 1:
             progress.say(self.layout.described(shapes))

@@ -32,7 +32,7 @@ def check_steps(depth: int, solver: SolverConfig) -> None:
 def check_divisible(config: Config, model: Model) -> None:
     """Refuses a layout of devices that does not divide what is to be divided."""
     parallel, training = config.parallel, config.training
-    batch, samples = "training.batch_size", training.batch_size // training.accumulate
+    batch, samples = "training.batch_size", training.part_size
     if training.accumulate > 1:
         batch += " / training.accumulate"
     meshes = *training.meshes, *training.refine.values()
@@ -61,13 +61,11 @@ def check_memory(
         available *= config.parallel.devices
     training = config.training
     one = jax.tree.map(jnp.asarray, task.batch(0, 1, training.seed))
-    # The gradient is that of one part of a batch after the other.
-    samples = training.batch_size // training.accumulate
-    batch = enlarged(one, samples)
+    batch = enlarged(one, training.part_size)
     weights = size_bytes(model)
     # A weight has a gradient and, in AdamW, two moments.
     fixed = 4 * weights + size_bytes(enlarged(one, training.batch_size))
-    state = 4 * samples * task.tokens_per_sample * model.features
+    state = 4 * training.part_size * task.tokens_per_sample * model.features
     # Tracing the rest takes a second; a run that is small against the machine is spared it.
     if available is None or fixed + state < available // 1000:
         return
