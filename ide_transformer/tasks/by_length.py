@@ -129,15 +129,22 @@ class WordProblem(AbstractSequencesByLength):
 
     **Arguments:**
 
-    - `degree`: `n`, from 2 to 6. See `AbstractSequencesByLength` for the others.
+    - `degree`: `n`, from 2 to 6. With 2 the targets are sums of bits modulo 2.
+    - `swaps`: whether the tokens are the `n (n - 1) / 2` permutations that swap two letters.
+      Products of these are all permutations, too, and far fewer pairs have to be learned.
+
+    See `AbstractSequencesByLength` for the others.
     """
 
     # S_6 has 720 elements; the table of the next one has 25 million entries.
     degree: Annotated[int, Field(ge=2, le=6)] = 3
+    swaps: bool = False
 
     def __post_init__(self):
         super().__post_init__()
         elements = np.array(list(itertools.permutations(range(self.degree))))
+        moved = (elements != np.arange(self.degree)).sum(axis=1)
+        self.tokens = np.flatnonzero((moved == 2) | (not self.swaps)).astype(np.int32)
         # By numbers whose order is that of the elements.
         places = self.degree ** np.arange(self.degree)[::-1]
         found = np.searchsorted(elements @ places, elements[:, elements] @ places)
@@ -152,7 +159,7 @@ class WordProblem(AbstractSequencesByLength):
 
     def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Batch:
         shape = len(lengths), tokens
-        words = random.integers(0, self.vocabulary, shape, dtype=np.int32)
+        words = self.tokens[random.integers(0, len(self.tokens), shape, dtype=np.int32)]
         targets = words.copy()
         for i in range(1, tokens):
             targets[:, i] = self.products[targets[:, i - 1], words[:, i]]

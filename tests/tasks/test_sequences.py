@@ -36,15 +36,19 @@ def test_hops_are_those_of_the_definition(hops, repeats):
     assert (batch.inputs[:, 1:] == batch.inputs[:, :-1]).any() == repeats
 
 
-def test_words_are_products_of_matrices():
+@pytest.mark.parametrize("swaps", [False, True])
+def test_words_are_products_of_matrices(swaps):
     degree = 5
-    task = tasks.WordProblem(9, (3, 9), degree=degree)
+    task = tasks.WordProblem(9, (3, 9), degree=degree, swaps=swaps)
     elements = np.array(list(itertools.permutations(range(degree))))
     # (g h)(x) = g(h(x)) is the product of matrices with a one at [g(x), x].
     matrices = np.eye(degree, dtype=int)[:, elements].transpose(1, 0, 2)
     batch = task.batch(0, 16, 0)
     lengths = (batch.targets >= 0).sum(axis=1)
     assert lengths.min() >= 3 and lengths.max() <= 9 and len(set(lengths)) > 3
+    # A swap leaves three letters where they are.
+    kept = np.trace(matrices[batch.inputs], axis1=2, axis2=3)
+    assert (kept == 3).all() == swaps
     for word, targets, length in zip(batch.inputs, batch.targets, lengths, strict=True):
         product = np.eye(degree, dtype=int)
         for i in range(length):
