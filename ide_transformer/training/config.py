@@ -200,6 +200,7 @@ class TrainingConfig(Section):
     # 8, which has to be model.depth. A key is a fraction of the steps, or a step. A mesh may
     # also give tokens and width: {0: {intervals: 1, tokens: 32}, 1500: 8}. Weights and the
     # state of the optimizer are resampled; default: the model and its data from the start.
+    # Until the next one a run is evaluated and loaded with the steps and scheme of a mesh.
     refine: dict[Moment, MeshSection] = Field(default={})
     # Running costs in the loss, by name: {transport: 0.01} gives the weight of one, and
     # {contraction: {weight: 0.1, options: {level: 1.0}}} its options too. Of a model of several
@@ -511,6 +512,7 @@ class Config(Section):
         of_data = dict(tokenizer=self.data.tokenizer, vocabulary=self.data.vocabulary)
         chosen += [f"data.{name}" for name, value in of_data.items() if value is not None]
         given = f"training.refine={refinements(refine)}"
+        last = [MeshSection(), *refine.values()][-1]
         intervals = [mesh.intervals or depth for mesh in refine.values()] or [depth]
         decaying = optimizer.decaying_steps(steps)
         decay = f" and the {decaying} steps of the decay (optimizer.decay)" * bool(decaying)
@@ -527,6 +529,8 @@ class Config(Section):
             "them": refine and begins is not None,
             f"{given}: its numbers of intervals {intervals} must not decrease, as in "
             "{0: 2, 1000: 4}": intervals != sorted(intervals),
+            f"{given}: its last mesh has the steps and the scheme of the run; write them in the "
+            "section solver": last.steps_per_interval is not None or last.solver is not None,
             f"{given} ends with {intervals[-1]} intervals, but model.depth is {depth}; write "
             f"model.depth={intervals[-1]}, or end with {depth}": intervals[-1] != depth,
             f"optimizer.restarts={optimizer.restarts}: a run of training.steps={steps} does "

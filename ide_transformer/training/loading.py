@@ -214,8 +214,9 @@ def restored(
     with Checkpoints(folder, config, writes=False) as checkpoints:
         state = checkpoints.restore(ft.partial(shapes_at, phases), checkpoint)
     step = int(state.step)
-    static = phase_at(phases, step).static
-    return causal(config, eqx.combine(weights_of(state, weights, average), static)), step
+    phase = phase_at(phases, step)
+    model: Any = eqx.combine(weights_of(state, weights, average), phase.static)
+    return causal(config, phase.solved(model)), step
 
 
 def build_start(

@@ -138,7 +138,15 @@ class Phase:
     @ft.cached_property
     def evaluate(self) -> Callable[..., dict[str, float]]:
         """See `make_evaluation`."""
-        return make_evaluation(self.static)
+        return make_evaluation(self.static, self.solved)
+
+    def solved(self, model: Model) -> Model:
+        """The model of the phase with the scheme and the steps of the mesh of a refined run."""
+        if not self.training.refine:
+            return model
+        ((key, mesh),) = self.meshes.items()
+        others = {"horizon": None, "tokens": None, "width": None}
+        return _model_on(model, section=mesh.model_copy(update=others), key=key)
 
     def train_steps(self, loss: AbstractLoss, out_shardings: Any = None) -> list[Any]:
         """The step of each mesh for the loss of the task; see `make_train_step`."""

@@ -258,14 +258,16 @@ def with_targets(means: dict[str, float]) -> dict[str, float]:
     return means
 
 
-def make_evaluation(static: PyTree) -> Callable[..., dict[str, float]]:
+def make_evaluation(
+    static: PyTree, solved: Callable[[Model], Model] = lambda model: model
+) -> Callable[..., dict[str, float]]:
     """The figures of the loss of a task over held-out samples, a function of `weights, task,
-    size, samples, part`; `check` is called between batches and may raise, `place` puts a batch
-    on the devices."""
+    size, samples, part`, of the model as it is `solved`; `check` is called between batches and
+    may raise, `place` puts a batch on the devices."""
 
     @jax.jit
     def measured(loss, weights, batch):
-        return loss(eqx.combine(weights, static), batch).figures
+        return loss(solved(eqx.combine(weights, static)), batch).figures
 
     def evaluate(
         weights: PyTree,

@@ -14,8 +14,8 @@ from ide_transformer.training import evaluation_task, load_model
 
 
 EXAMPLES = """\
-  python scripts/train.py configs/reasoning/parity.yaml
-  python scripts/documentation/pictures.py runs/parity docs/pictures/parity.png
+  python scripts/train.py configs/reasoning/permutations.yaml
+  python scripts/documentation/pictures.py runs/permutations docs/pictures/permutations.png
 """
 _LENGTHS = range(1, 25)
 _STEPS = range(2, 33, 2)
@@ -23,34 +23,34 @@ _SAMPLES = 2048
 
 
 def draw_words(run: Path, path: Path) -> None:
-    """Draws the part of the words of each length whose parity a run tells after each number of
+    """Draws the part of the words of each length whose product a run tells after each number of
     steps."""
     longest = _LENGTHS[-1]
     lengths = f"data.options.held_out_lengths=[1,{longest}]"
     loaded = load_model(run, [lengths, f"model.context={longest + 2}"])
     words = next(evaluation_task(loaded).held_out(_SAMPLES))
-    samples, ends = np.nonzero(words.targets >= 0)
-    bits = ends - 1  # before them there is the start
+    ends = np.sum(words.targets >= 0, axis=1)  # the last letter; before them is the start
+    samples = np.arange(len(ends))
     right = np.empty((len(_STEPS), len(_LENGTHS)))
     for row, steps in enumerate(_STEPS):
         outputs = loaded.model.on(ide.Mesh(horizon=steps))(words.inputs).argmax(-1)
         found = np.asarray(outputs == words.targets)[samples, ends]
-        right[row] = [found[bits == length].mean() for length in _LENGTHS]
+        right[row] = [found[ends == length].mean() for length in _LENGTHS]
         print(f"{steps} steps: {found.mean():.0%}", flush=True)
     figure = Figure(figsize=(5, 3.8), layout="constrained")
     axes = figure.subplots()
-    drawn = axes.pcolormesh(_LENGTHS, _STEPS, right, vmin=0.5, vmax=1.0, cmap="viridis")
+    drawn = axes.pcolormesh(_LENGTHS, _STEPS, right, vmin=0.0, vmax=1.0, cmap="viridis")
     axes.axvline(8.5, color="#D55E00", linestyle="--")
     axes.text(8.2, 30, "trained", ha="right", fontsize="small")
     axes.text(8.8, 30, "never seen", ha="left", fontsize="small")
-    axes.set(title="Longer words are solved in more steps", xlabel="bits of a word")
+    axes.set(title="Longer words are solved in more steps", xlabel="letters of a word")
     axes.set(ylabel="steps in depth", xticks=_LENGTHS[3::4], yticks=_STEPS[3::4])
-    figure.colorbar(drawn, label="part whose parity is right")
+    figure.colorbar(drawn, label="part whose product is right")
     save_figure(figure, path)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="a run of configs/reasoning/parity.yaml")
+    parser.add_argument("run", type=Path, help="a run of configs/reasoning/permutations.yaml")
     parser.add_argument("picture", type=Path, help="the PNG file")
 
 

@@ -114,6 +114,20 @@ def test_a_run_that_is_refined_is_a_chain_of_two(refined):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
 
 
+def test_a_run_is_evaluated_on_the_way_as_it_is_trained(tmp_path):
+    coarse = {"intervals": 1, "steps_per_interval": 3, "solver": "heun"}
+    more = {"evaluate_every": 2, "keep": 3, "refine": {0: coarse, 2: 2}}
+    run = stub.train(tmp_path, training=more)
+    (logged_loss, _) = [x["validation_loss"] for x in logged(run.path) if "validation_loss" in x]
+    loaded = training.load_model(run.path, checkpoint=2)
+    assert loaded.model.discretization.steps_per_interval == 3
+    assert training.evaluate_loss(loaded)["loss"] == pytest.approx(logged_loss, rel=1e-6)
+    # The mesh of the run is that of the end.
+    assert training.load_run(run.path)[0].discretization.steps_per_interval == 1
+    one_step = loaded._replace(model=loaded.model.on(ide.Mesh(steps_per_interval=1)))
+    assert abs(training.evaluate_loss(one_step)["loss"] - logged_loss) > 1e-6
+
+
 def test_meshes_are_drawn_by_weight_from_their_step_on():
     meshes = [2, {"intervals": 4, "weight": 3.0}, {"intervals": 8, "after": 500}]
     settings = stub.config(training={"meshes": meshes, "steps": 2000}).training
