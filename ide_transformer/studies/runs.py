@@ -26,11 +26,8 @@ class RunRecord(NamedTuple):
     summary: dict[str, Any]
 
     def logged(self, key: str) -> dict[int, float]:
-        """A figure of the log by the step, where it has a finite value, and at the end that of
-        the summary."""
-        found = {x["step"]: x[key] for x in self.lines if x.get(key) is not None}
-        last = self.summary.get(key)
-        return found if last is None else {**found, self.summary["steps"]: last}
+        """A figure of the log by the step, where it has a finite value."""
+        return {x["step"]: x[key] for x in self.lines if x.get(key) is not None}
 
     def curve(self, key: str) -> Curve:
         found = self.logged(key)
@@ -95,7 +92,7 @@ def _results(runs: list[RunRecord]) -> Part:
     told = {k for row in rows for k, x in row.items() if x or (x == 0 and k not in _COST)}
     rows = [{k: v for k, v in row.items() if k in told} for row in rows]
     about = (
-        "nfe: evaluations of the field in a solve, mean over the steps; evaluations: of "
+        "nfe: evaluations of the field in the solves of a step, their mean; evaluations: of "
         "all forward solves of training; seconds: of all its starts, with compiling."
     )
     going_on = ", ".join(run.name for run in runs if not run.summary)
@@ -110,7 +107,8 @@ def _logged(runs: list[RunRecord]) -> Part:
         "validation": [run.curve("validation_loss") for run in runs],
     }
     figures = {
-        "Training: the batch of a logged step. Validation: the evaluations on the way.": (
+        "Training: the batch of a logged step. Validation: the evaluations on the way, of "
+            "training.evaluate_samples samples.": (
             draw_panels(panels, x="step", y="loss")
         )
     }

@@ -2,7 +2,7 @@
 
 import functools as ft
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -11,14 +11,14 @@ import jax
 from .. import tasks
 from ..errors import InputError, at
 from ..models import LanguageModel, Mesh, Model
-from ..tasks import AbstractTask, Batch, Part
+from ..tasks import AbstractTask, Batch, Mean, Part
 from .build import build_task, task_class
 from .config import Config
 from .folder import RunFolder, changed_data, same_tokenizer
 from .loading import LoadedModel
 from .names import parameters_of
 from .phases import Layers, model_on
-from .step import better_solve, make_evaluation
+from .step import better_solve, with_targets
 
 
 _BATCH = 16
@@ -135,17 +135,26 @@ def evaluate_on(
 ) -> dict[str, Any]:
     """`evaluate_loss` on a task that is there already."""
     check_part(task, part, samples)
-    weights, static = eqx.partition(model, eqx.is_inexact_array)
+    found = measured_on(model, task, task.held_out(_BATCH, samples, part))
+    del found["evaluations"]
+    return found
+
+
+def measured_on(model: Model, task: AbstractTask, batches: Iterable[Batch]) -> dict[str, Any]:
+    """The figures of a model on batches, with the field evaluations of a solve, the mean over
+    samples, and with the number of samples."""
     number = 0
 
-    def counted(batch: Batch) -> Batch:
+    def measured(batch: Batch) -> dict[str, Mean]:
         nonlocal number
-        number += len(jax.tree.leaves(batch.targets)[0])
-        return batch
+        result = eqx.filter_jit(task.loss)(model, batch)
+        number += (count := len(jax.tree.leaves(batch.targets)[0]))
+        evaluations = Mean(result.field_evaluations * count, count)
+        further = task.further_means(batch, result.figures["loss"])
+        return {"evaluations": evaluations, **result.figures, **further}
 
-    values = make_evaluation(static)(weights, task, _BATCH, samples, part, place=counted)
-    named = {name.removeprefix(f"{part}_"): x for name, x in values.items()}
-    return {**named, **task.figures(named["loss"]), "samples": number}
+    means = with_targets(tasks.averaged(map(measured, batches)))
+    return {**means, **task.figures(means["loss"]), "samples": number}
 
 
 def evaluate_on_meshes(
@@ -158,7 +167,7 @@ def evaluate_on_meshes(
     layers: Layers = "resampled",
 ) -> list[dict[str, Any]]:
     """`evaluate_loss` of a model on other meshes: a row for each, with the field evaluations of
-    a solve.
+    a solve; of adaptive steps, which batches of samples share, the mean over samples.
 
     **Arguments:**
 
@@ -177,10 +186,8 @@ def evaluate_on_meshes(
     for mesh, model in zip(meshes, models, strict=True):
         task = task_at(mesh.tokens)
         check_part(task, part, samples)
-        batch = next(task.held_out(1, part=part))
-        evaluations = float(eqx.filter_jit(task.loss)(model, batch).field_evaluations)
-        found = evaluate_on(model, task, samples, part)
-        rows.append({**mesh.described, "evaluations": evaluations, **found})
+        found = measured_on(model, task, task.held_out(_BATCH, samples, part))
+        rows.append({**mesh.described, **found})
     check_finite(loaded, rows)
     return rows
 

@@ -1,23 +1,19 @@
 """Losses of a trained model whose tokens stop before the end."""
 
-import functools as ft
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 
-from .. import tasks
 from ..errors import InputError
 from ..integration import AbstractExit, EstimatedExit
-from ..models import Mesh, Model
-from ..tasks import AbstractLoss, AbstractTask, Batch, Mean, Part
-from .evaluation import check_finite, held_out_in_depth
+from ..models import Mesh
+from ..tasks import AbstractLoss, Part
+from .evaluation import check_finite, held_out_in_depth, measured_on
 from .loading import LoadedModel
 from .phases import model_on
-from .step import with_targets
 
 
 def estimated_exit(loss: AbstractLoss, **options: Any) -> EstimatedExit:
@@ -68,13 +64,11 @@ def evaluate_exits(
             if tolerance is not None:
                 # An array, so that all tolerances share one program.
                 used = eqx.tree_at(lambda e: e.tolerance, exit, jnp.asarray(tolerance))
-            measured = ft.partial(_measured, model.with_exit(used), task)
-            means = with_targets(tasks.averaged(map(measured, held_out)))
-            number = means.pop("evaluations")
+            found = measured_on(model.with_exit(used), task, held_out)
+            number = found["evaluations"]
             full = number if tolerance is None else full
             first = {"steps": steps, "tolerance": tolerance, "saved": 1 - number / full}
-            figures = {"evaluations": number, **means, **task.figures(means["loss"])}
-            rows.append({**mesh.described, **first, **figures})
+            rows.append({**mesh.described, **first, **found})
     check_finite(loaded, rows)
     return rows
 
@@ -92,11 +86,3 @@ def cheapest_exits(
             best = min(good, key=lambda row: row["evaluations"], default=full)
             found.append({"margin": margin, **best})
     return found
-
-
-def _measured(model: Model, task: AbstractTask, batch: Batch) -> dict[str, Mean]:
-    result = eqx.filter_jit(task.loss)(model, batch)
-    count = len(jax.tree.leaves(batch.targets)[0])
-    evaluations = Mean(result.field_evaluations * count, count)
-    further = task.further_means(batch, result.figures["loss"])
-    return {**result.figures, "evaluations": evaluations, **further}

@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from ..errors import InputError, whole_file
 from ..reporting import Terminal, duration
+from .folder import RunFolder
 from .parallel import primary
 from .trackers import AbstractTracker
 
@@ -125,9 +126,11 @@ def read_metrics(path: str | Path) -> list[dict]:
     return lines
 
 
-def seconds_logged(path: Path) -> float:
-    """The time that a run had taken when it wrote the last line of its log."""
-    return max((line.get("seconds", 0.0) for line in read_metrics(path)), default=0.0)
+def seconds_taken(folder: RunFolder) -> float:
+    """The time that a run has taken at its end, or when it wrote the last line of its log."""
+    ends = [folder.load_summary()] if folder.summary.exists() else []
+    lines = [*read_metrics(folder.metrics), *ends]
+    return max((x.get("seconds", 0.0) for x in lines), default=0.0)
 
 
 def validation_losses(path: Path) -> dict[int, float]:

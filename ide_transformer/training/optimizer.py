@@ -18,6 +18,7 @@ from jaxtyping import PyTree
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat
 
 from ..equation import AbstractControl, AbstractPositions
+from ..equation.operators.convolutional_attention import DepthwiseProjection
 from ..errors import InputError
 from .choice import Count, CountAsKey, CountOrZero, Fraction, Section, in_single_precision
 
@@ -69,7 +70,8 @@ class OptimizerConfig(Section):
     beta2: Fraction = 0.99
     # Decay of the mean of gradients that muon makes orthogonal; default: 0.95.
     momentum: Fraction | None = None
-    # Of matrices and embeddings; vectors (gains, biases) are not decayed.
+    # Of matrices and embeddings; vectors (gains, biases) are not decayed, nor is the network of
+    # a hypernetwork, which has its biases in its matrices.
     weight_decay: NonNegativeFloat = 0.1
     # The largest norm of a gradient.
     clip: PositiveFloat = 1.0
@@ -153,6 +155,10 @@ def update_rule(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gradient
         rule = optax.chain(rule, _grouped(config.groups))
     if averages:
         rule = optax.contrib.schedule_free(rule, rate, b1=config.beta1)
+    if averages and config.groups:
+        # What is kept as it is would drift by the rounding of its mean.
+        kept = {name: float(factor > 0) for name, factor in config.groups.items()}
+        rule = optax.chain(rule, _grouped(kept))
     return optax.chain(optax.clip_by_global_norm(config.clip), rule)
 
 
@@ -192,16 +198,19 @@ def decayed(model: PyTree) -> PyTree[bool]:
 
 def orthogonalized(model: PyTree) -> PyTree[bool]:
     """Marks the weights whose updates Muon makes orthogonal: the matrices of a control, each by
-    itself. Embeddings, read-outs and the tables of positions are no linear maps of features."""
+    itself. Embeddings, read-outs, the tables of positions and depthwise convolutions are no
+    linear maps of features."""
+    tables = _of(AbstractPositions | DepthwiseProjection)
 
     def linear(part, marks):
-        table = isinstance(part, AbstractPositions)
-        return jax.tree.map(lambda _: False, marks) if table else marks
+        if tables(part):
+            return jax.tree.map(lambda _: False, marks)
+        return marks and part.shape[-2] > 1
 
     def mark(part, marks):
         if not isinstance(part, AbstractControl):
             return False
-        return jax.tree.map(linear, part, marks, is_leaf=_of(AbstractPositions))
+        return jax.tree.map(linear, part, marks, is_leaf=tables)
 
     return jax.tree.map(mark, model, decayed(model), is_leaf=_of(AbstractControl))
 

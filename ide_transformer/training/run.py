@@ -44,7 +44,7 @@ from .metrics import (
     cut_metrics,
     read_metrics,
     say,
-    seconds_logged,
+    seconds_taken,
 )
 from .parallel import Layout, make_layout
 from .phases import Phase, drawn_mesh, make_phases, mesh_tasks, phase_at, shapes_at
@@ -189,6 +189,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
             if checkpoints.newest() is not None:
                 state = checkpoints.restore(ft.partial(shapes_at, phases))
                 checkpoints.set_damaged_aside()
+            began -= seconds_taken(folder)
             parallel.wait_for_all("restored")
             if jax.process_count() > 1:
                 # Before they are placed on the devices.
@@ -199,7 +200,6 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
             if primary:
                 folder.go_on_by(config)
                 folder.add_source(source(config))
-            began -= seconds_logged(folder.metrics)
             logged = cut_metrics(folder.metrics, start := int(state.step), checkpoints.losses)
             if resumed is not None:
                 again = f"; steps {start + 1} to {logged} are made again" * (logged > start)
@@ -445,7 +445,7 @@ def _write_results(loop: Loop, state: TrainState, held_out: dict[str, float]) ->
     weights = jax.tree.map(np.asarray, weights_of(state, "trained", training.average))
     model = eqx.combine(jax.tree.map(jnp.asarray, weights), loop.phases[-1].static)
     say("drawing the figures" + " and writing a sample" * bool(training.sample))
-    plot_run(folder, task, model, {"step": training.steps, **held_out})
+    plot_run(folder, task, model)
     evaluations, steps = float(state.evaluations), int(state.step)
     summary = {
         **held_out,
@@ -465,13 +465,12 @@ def _write_results(loop: Loop, state: TrainState, held_out: dict[str, float]) ->
             folder.sample.write_text(text + "\n", encoding="utf-8")
 
 
-def plot_run(folder: RunFolder, task: AbstractTask, model: Model, end: dict[str, Any]) -> None:
-    """Plots the loss over the run, with that at its `end`, and the size of the state and of
-    what each interval adds to it over depth."""
+def plot_run(folder: RunFolder, task: AbstractTask, model: Model) -> None:
+    """Plots the loss over the run, and the size of the state and of what each interval adds to
+    it over depth."""
     from ..figures import plot_curves
 
-    lines = [*read_metrics(folder.metrics), end]
-    losses = {}
+    lines, losses = read_metrics(folder.metrics), {}
     for name, key in (("training", "loss"), ("validation", "validation_loss")):
         logged = {line["step"]: line[key] for line in lines if line.get(key) is not None}
         losses[name] = [*logged], [*logged.values()]

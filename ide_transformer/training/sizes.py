@@ -101,7 +101,8 @@ def describe_memory(
     model: Model, state: PyTree, loss: AbstractLoss, batch: Batch, temporary: int
 ) -> str:
     """A line on the memory of parameters, optimiser and a step, which reserves `temporary`
-    bytes, and on what other gradient modes would keep; another warns if the device has less."""
+    bytes, and on what it would with other gradient modes; another warns if the device has
+    less."""
     used = model.discretization.gradient
     parameters, optimizer = size_bytes(state.weights), size_bytes(state.optimizer)
     text = (
@@ -110,8 +111,9 @@ def describe_memory(
     )
     # Each is a trace of the whole step, which takes longer than many steps of a small model.
     if temporary >= 2**20:
+        rest = temporary - kept_bytes(model, used, loss, batch)
         others = [
-            f"{_name(mode)} keeps about {_mebibytes(kept_bytes(model, mode, loss, batch))}"
+            f"{_name(mode)} about {_mebibytes(rest + kept_bytes(model, mode, loss, batch))}"
             for mode in (Direct(), Recompute(), Recursive())
             if type(mode) is not type(used)
         ]

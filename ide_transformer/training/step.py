@@ -1,6 +1,7 @@
 """One optimiser step and one evaluation, each compiled once."""
 
 import functools as ft
+import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
@@ -103,10 +104,16 @@ def moving_average(decay: float) -> optax.GradientTransformation:
 
 def weights_of(state: Any, which: Weights, decay: float) -> PyTree[Array]:
     """The weights of a state of training to evaluate; `decay` is that of the average."""
+    own = evaluated_weights(state.optimizer, state.weights)
     if which == "trained" or not decay:
-        return evaluated_weights(state.optimizer, state.weights)
-    return optax.tree.bias_correction(
-        state.average.ema, decay, jnp.maximum(state.average.count, 1)
+        return own
+    # The mean begins at zero, which counts for `decay ** count` of it; of no steps it is none.
+    count = state.average.count
+    rest = -jnp.expm1(count * math.log(decay))
+    return jax.tree.map(
+        lambda x, mean: jnp.where(count == 0, x, mean / rest).astype(x.dtype),
+        own,
+        state.average.ema,
     )
 
 

@@ -235,11 +235,12 @@ def test_costs_of_a_run_are_those_of_its_phases():
         {"step": step, "tokens_per_second": speed, "field_evaluations": 2 + step % 500}
         for step, speed in speeds.items()
     ]
-    run = {"log": log, "steps": 1000, "validation_loss": 1.0, "nfe": 3.0}
-    log.append({"step": 500, "validation_loss": 2.0})
+    # The loss at the end is another: that of all samples.
+    run = {"log": log, "steps": 1000, "validation_loss": 7.0, "nfe": 3.0}
+    log += [{"step": 500, "validation_loss": 2.0}, {"step": 1000, "validation_loss": 1.0}]
     curve = learning_curve([run], [np.repeat([500, 1000], 500)])
     np.testing.assert_allclose(curve.seconds, [25, 525])
-    assert curve.evaluations[-1] == 3000
+    assert curve.evaluations[-1] == 3000 and [*curve.losses] == [2.0, 1.0]
 
 
 def test_steps_that_are_measured_are_kept(compare, runs, there, monkeypatch):

@@ -5,6 +5,7 @@ import dataclasses
 import functools as ft
 import re
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -164,6 +165,18 @@ def test_a_model_is_evaluated_with_some_of_its_layers(refined):
         logits = by_hand(loaded.model, batch.inputs, layers)
         assert row["evaluations"] == len(layers)
         assert row["loss"] == pytest.approx(cross_entropy(logits, batch.targets), rel=1e-5)
+
+
+def test_adaptive_steps_are_counted_over_all_batches(refined):
+    loaded = training.load_model(refined.path)
+    adaptive = loaded.model.with_options(
+        solver=diffrax.Heun(), stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3)
+    )
+    (row,) = training.evaluate_on_meshes(loaded._replace(model=adaptive), [ide.Mesh()])
+    batches = [batch.inputs for batch in stub.Stub(4).held_out(16)]
+    each = [float(adaptive.solve(x).stats["field_evaluations"]) for x in batches]
+    sizes = [len(x) for x in batches]
+    assert row["evaluations"] == pytest.approx(np.average(each, weights=sizes))
 
 
 def test_what_the_command_cannot_evaluate_is_said_in_its_options(drawn, capsys):

@@ -142,6 +142,17 @@ def test_muon_makes_each_layer_orthogonal_by_itself():
             np.testing.assert_allclose(after[path][layer], x, rtol=1e-6, atol=1e-9)
 
 
+def test_muon_leaves_depthwise_convolutions_alone():
+    def block(key):
+        attention = ide.ConvolutionalAttention(4, heads=2, dimension=2, key=key)
+        return attention, ide.Convolution(4, depthwise=True, key=key)
+
+    control = ide.PiecewiseConstant.build(block, 2, key=jax.random.key(0))
+    marks = by_path(orthogonalized(eqx.filter(control, eqx.is_inexact_array)))
+    names = {path.rpartition("blocks.")[2] for path, mark in marks.items() if mark}
+    assert names and not any("convolution" in x or x.startswith("1.") for x in names), names
+
+
 def test_schedules():
     decay = ft.partial(settings, "warmup_stable_decay")
     for given, expected in (

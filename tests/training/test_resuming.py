@@ -19,7 +19,13 @@ from running import logged, run_here
 from training.conftest import RUN, config, contents, equal
 
 from ide_transformer import InputError, tasks, training
-from ide_transformer.training import checkpoints, folder as folders, loading, stopping
+from ide_transformer.training import (
+    checkpoints,
+    folder as folders,
+    loading,
+    metrics,
+    stopping,
+)
 
 
 def resume():
@@ -71,6 +77,7 @@ def test_a_run_goes_on_by_its_name_and_a_finished_one_is_left_alone(half, end, c
     # The time of all starts, also that after the checkpoint of step 2.
     summary = run.load_summary()
     assert summary["steps"] == 4 and 4e4 < summary["seconds"] < 5e4
+    assert metrics.seconds_taken(run) == summary["seconds"]  # and not that of the last line
     before = contents(half)
     assert resume().path == RUN and contents(half) == before
 

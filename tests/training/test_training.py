@@ -1,6 +1,7 @@
 """A run from end to end: what is in its folder, what the scripts make of it, also of a user's
 classes; and its step: the terms of its objective, batches in parts and ahead, low precision."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -44,7 +45,7 @@ def test_a_run_writes_its_folder_and_can_be_sampled_and_evaluated(there, end, ca
     assert [line["step"] for line in lines if "validation_loss" in line] == [2, 4]
     assert logged[-1]["loss"] < logged[0]["loss"]
     run = training.RunFolder(RUN)
-    real_plot_run(run, training.run_task(run), end, {"step": 4, "validation_loss": 1.0})
+    real_plot_run(run, training.run_task(run), end)
     assert {path.name for path in run.plots.iterdir()} == {"loss.png", "state_norm.png"}
 
     script = ["sample.py", RUN, "--length", 20, "--seed", 3, "--prompt"]
@@ -209,6 +210,19 @@ def test_parts_of_a_batch_make_the_step_of_the_whole_and_steps_an_average():
     found = step.weights_of(whole, "average", 0.9)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(mean), strict=True):
         assert largest(a, b) < 1e-12
+
+
+def test_an_average_of_constant_weights_is_they_themselves():
+    """Also of none, and in float32 with a decay near 1."""
+    model, rule = model_of(np.float32), optax.sgd(0.0)
+    decay = 1 - 1e-6
+    state, _ = training.initial_state(model, rule, jax.random.key(0), average=decay)
+    for steps_taken in range(3):
+        found = step.weights_of(state, "average", decay)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state.weights), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, err_msg=str(steps_taken))
+        _, mean = step.moving_average(decay).update(state.weights, state.average)
+        state = dataclasses.replace(state, average=mean)
 
 
 def test_low_precision_is_that_of_the_products_alone():

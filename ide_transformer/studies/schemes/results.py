@@ -98,11 +98,8 @@ def learning_curve(
     runs: Sequence[dict[str, Any]], tokens: Sequence[Int[np.ndarray, " steps"]]
 ) -> LearningCurve:
     """The curve of runs that differ in their seed alone, with so many `tokens` in each step of
-    each; at the last step with the loss on all validation samples."""
-    curves = [
-        {**_logged(run, "validation_loss"), run["steps"]: run["validation_loss"]}
-        for run in runs
-    ]
+    each."""
+    curves = [_logged(run, "validation_loss") for run in runs]
     steps = np.array([*curves[0]])
     # A loss on the way that is not finite is not in the log; it makes the mean NaN.
     losses = np.array([[*curve.values()] for curve in curves], dtype=float)
