@@ -8,6 +8,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -25,6 +26,8 @@ Inputs: TypeAlias = Callable[[Float[Array, "tokens dimension"]], Any]
 
 # A scheme whose error in depth is below that of anything that it is compared with.
 _EXACT = diffrax.Dopri8()
+# Numbers of tokens for which all operations are counted.
+_COUNTED = 512, 1024, 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,13 +123,23 @@ class FunctionSolve:
     @property
     def cost(self) -> float:
         """Floating-point operations of a solve: those of the field at one depth, times the
-        number of evaluations."""
-        inputs, ordinary = self.inputs(self.domain.points), self.model.ordinary
-        u0, _ = eqx.filter_eval_shape(self.model.embed, inputs)
+        number of evaluations. Of many tokens, where attention may be a loop of which a compiler
+        counts one turn, those of the parabola through three smaller numbers of tokens."""
+        evaluations = float(field_evaluations(self.model, self.inputs(self.domain.points)))
+        if self.tokens <= _COUNTED[-1]:
+            return evaluations * self._operations
+        fewer = [self.on(Mesh(tokens=number))._operations for number in _COUNTED]
+        return evaluations * float(np.polyval(np.polyfit(_COUNTED, fewer, 2), self.tokens))
+
+    @property
+    def _operations(self) -> float:
+        """Floating-point operations of the field at one depth."""
+        ordinary = self.model.ordinary
+        u0, _ = eqx.filter_eval_shape(self.model.embed, self.inputs(self.domain.points))
         equation = Equation(ordinary.control, ordinary.constraint, self.domain)
         found = jax.jit(lambda u: equation.vector_field(0.5, u, None)).lower(u0).cost_analysis()
         assert found is not None
-        return float(found["flops"]) * float(field_evaluations(self.model, inputs))
+        return float(found["flops"])
 
     def on(self, mesh: Mesh) -> "FunctionSolve":
         """Solve the same functions on another mesh."""

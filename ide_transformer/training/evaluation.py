@@ -115,8 +115,8 @@ def evaluate_loss(
 
     **Arguments:**
 
-    - `text`: all of it is predicted; `None` for the data of a run, and for the last
-      tenth of Shakespeare for a checkpoint.
+    - `text`: it is predicted in windows of the context, what is left over at its end is not;
+      `None` for the data of a run, and for the last tenth of Shakespeare for a checkpoint.
     - `samples`: about so many windows or images; `None` for all.
     - `part`: of the data of a run.
     - `task`: that of a run, where it was made before.

@@ -1,6 +1,7 @@
 """Error budgets: of known errors, against what is measured, of a run, and of every kind of
 scheme."""
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -167,6 +168,15 @@ def model_of(solver, attention=True):
             key=jax.random.key(3),
         )
     )
+
+
+def test_operations_are_those_of_all_pairs_also_where_attention_is_a_loop():
+    periodic = dataclasses.replace(model_of(ide.LieTrotter()).inputs, grid="periodic")
+    model = dataclasses.replace(model_of(ide.LieTrotter()), inputs=periodic)
+    costs = [FunctionSolve(model, wave, number).cost for number in (1500, 2000, 3000)]
+    # Of attention alone it would be `(3 / 2) ** 2`.
+    assert costs[1] / costs[0] == pytest.approx((4 / 3) ** 2, rel=0.05)
+    assert costs[2] / costs[1] == pytest.approx((3 / 2) ** 2, rel=0.05)
 
 
 def test_every_splitting_has_an_error_of_its_own():

@@ -61,8 +61,11 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
         ("training.steps=8 training.refine='{0: 1, 0.5: 4}'", 20),
         ("training.steps=7 training.refine='{0: 2, 0.5: 4}'", 20),
     ]
-    assert len(missing(config)) == 3
+    assert len(missing(config)) == 2
     assert not missing(text_config(tmp_path, [*missing(config), "optimizer.warmup=0"]))
+    # The schedule is the default with a refinement, unless another one is given.
+    cosine = text_config(tmp_path, [*small, "optimizer.schedule=cosine"])
+    assert "optimizer.schedule=warmup_stable_decay" in missing(cosine)
 
 
 TRAIN = {

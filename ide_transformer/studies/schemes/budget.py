@@ -190,8 +190,11 @@ def missing(config: Config) -> list[str]:
     """Overrides without which a coarse mesh is of no use, where the configuration has others:
     the rate has to be high when the fine mesh comes, and on both meshes the weights have to
     have solutions that are close to each other."""
+    optimizer = config.optimizer
     wanted = {
-        "optimizer.schedule=warmup_stable_decay": config.optimizer.schedule == "cosine",
+        # It is the default with a refinement.
+        "optimizer.schedule=warmup_stable_decay": optimizer.schedule == "cosine"
+        and "schedule" in optimizer.model_fields_set,
         "model.input_normalization=sphere": config.model.input_normalization.kind == "free",
         "training.costs.transport=0.01": "transport" not in config.training.costs,
     }

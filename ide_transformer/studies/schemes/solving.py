@@ -93,7 +93,7 @@ class SolvingComparison(AbstractComparison):
         data = data_of(batch, task.loss, exact)
         halved = reference.model_copy(update={"steps_per_interval": half})
         doubt = measure(with_solver(model, halved), data).error
-        console.print(f"reference: error below {doubt:.1e}, by half its steps")
+        console.print(f"reference: error about {doubt:.1e}, by half its steps")
         if not doubt <= self.tolerance:
             raise InputError(
                 f"{self.name}: reference: {reference} with "
@@ -124,7 +124,7 @@ class SolvingComparison(AbstractComparison):
             f"square, relative to a solve with {reference}, "
             f"{reference.steps_per_interval} steps in each interval. Memory is the "
             "temporary memory of the compiled solve. By half its steps the error of the "
-            f"reference is below {doubt:.0e}. {_cheapest(rows, self.tolerance)} "
+            f"reference is about {doubt:.1e}. {_cheapest(rows, self.tolerance)} "
             f"{about_sources(made)}"
         )
         return about, rows

@@ -283,8 +283,9 @@ class TrainingComparison(AbstractComparison):
                 f"The difference is that to {self.reference}{recipes}{largest}, seed by seed; "
                 "its 95 % interval (Student) is the difference ± the half of it. "
             )
+        how = " (in steps whose time was measured before)" * self.budget.measured
         return (
-            f"Each scheme trained from scratch with {self.budget} for each of the seeds "
+            f"Each scheme trained from scratch with {self.budget}{how} for each of the seeds "
             f"{', '.join(map(str, self.seeds))}; otherwise as {self.base.name}. "
             f"{sweep}{difference}Loss and other figures are means over seeds on all samples of "
             "the part that they name; the spread is the standard deviation of "
