@@ -124,6 +124,8 @@ def run(options: argparse.Namespace) -> None:
         if planned == "devices":
             samples = 1 if options.samples is None else options.samples
             reporting.show_table(training.plan_of(config, amounts, samples))
+            if config.data.vocabulary is None:
+                print("For a vocabulary of 32,768 tokens; data.vocabulary gives another one.")
             return
         if planned:
             _show_refinements(config, planned, *amounts)

@@ -94,6 +94,11 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
     accumulate = next((n for n in parts if size // n % groups == 0), 1)
     config = config.changed("training", accumulate=accumulate)
     config = config.model_copy(update={"parallel": devices})
+    if config.model.kind != "language_model":
+        raise InputError(
+            f"model.kind={config.model.kind}: a plan on devices is one of a language model; "
+            "give a configuration of model.kind=language_model."
+        )
     sizes = {"vocabulary": config.data.vocabulary or 32768}
     build = ft.partial(build_model_of_size, config, sizes)
     model = with_training(eqx.filter_eval_shape(build, jax.random.key(0)), config.training)
