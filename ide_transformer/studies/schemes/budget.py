@@ -161,6 +161,11 @@ def plan_refinement(config: Config, budget: Budget) -> list[Row]:
     with one or two layers before: the overrides that make each, its field evaluations, and its
     seconds on this machine, which are measured."""
     depth = config.model.depth
+    if config.training.meshes:
+        raise InputError(
+            "training.meshes draws meshes of one model, and a plan refines it; give a "
+            "configuration without."
+        )
     coarse = [first for first in (1, 2) if first < depth and depth % first == 0]
     if not coarse:
         raise InputError(
