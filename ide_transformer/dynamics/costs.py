@@ -150,7 +150,8 @@ class Contraction(AbstractCost):
     **Arguments:**
 
     - `level`: where the cost begins, per layer.
-    - `products`: how many products with each; they cost about as much as evaluations.
+    - `products`: how many products with each; they cost about as much as evaluations, among
+      which they are not counted.
     """
 
     level: float = eqx.field(static=True, default=0.0)
