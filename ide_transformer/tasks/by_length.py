@@ -142,6 +142,11 @@ class WordProblem(AbstractSequencesByLength):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.swaps and self.degree == 2:
+            raise InputError(
+                "degree=2 and swaps=True: there is one swap, and all words are alike; take "
+                "degree=3 or more, or swaps=False."
+            )
         elements = np.array(list(itertools.permutations(range(self.degree))))
         moved = (elements != np.arange(self.degree)).sum(axis=1)
         self.tokens = np.flatnonzero((moved == 2) | (not self.swaps)).astype(np.int32)

@@ -126,6 +126,8 @@ def test_the_values_of_lists_are_those_of_python():
 def test_instances_that_are_impossible():
     with pytest.raises(ide.InputError, match=r"hops=9 are rare.*context=8 .*have 0 targets"):
         tasks.PHop(8, hops=9)
+    with pytest.raises(ide.InputError, match="degree=2 and swaps=True: there is one swap"):
+        tasks.WordProblem(9, (3, 9), degree=2, swaps=True)
     # These were drawn for ever.
     with pytest.raises(ide.InputError, match=r"of 1000 .* 0 have .*Lower sh"):
         tasks.ListOps(8, shortest=8, depth=1, arguments=2)
