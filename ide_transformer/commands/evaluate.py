@@ -67,7 +67,9 @@ _HEADINGS = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "further models; ")
-    parser.add_argument("--text", type=Path, help="a text file or folder to predict, in windows of the context")
+    parser.add_argument(
+        "--text", type=Path, help="a text file or folder to predict, in windows of the context"
+    )
     parser.add_argument("--samples", type=int, help="about how many windows (default: all)")
     parser.add_argument(
         "--part",

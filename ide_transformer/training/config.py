@@ -530,7 +530,7 @@ class Config(Section):
             f"{given}: its numbers of intervals {intervals} must not decrease, as in "
             "{0: 2, 1000: 4}": intervals != sorted(intervals),
             f"{given}: its last mesh has the steps and the scheme of the run; write them in "
-            "the section solver": last.steps_per_interval is not None or last.solver is not None,
+            "the section solver": (last.steps_per_interval, last.solver) != (None, None),
             f"{given} ends with {intervals[-1]} intervals, but model.depth is {depth}; write "
             f"model.depth={intervals[-1]}, or end with {depth}": intervals[-1] != depth,
             f"optimizer.restarts={optimizer.restarts}: a run of training.steps={steps} does "

@@ -150,7 +150,7 @@ def test_what_is_sent_counts_loops_and_branches():
     assert sent_bytes(parts.replace("={}", "=[2,4]"))["all-to-all"] == (8 * 4) * 3 / 4
     with pytest.raises(InputError, match=r"devices=.*6.* multiples of 4"):
         plan_of(stub.config(), [6])
-    with pytest.raises(InputError, match="model.kind=operator_model: .* of a language model"):
+    with pytest.raises(InputError, match=r"kind=operator_model: .* of a language model"):
         plan_of(stub.config(model={"kind": "operator_model"}), [4])
 
 

@@ -19,13 +19,7 @@ from running import logged, run_here
 from training.conftest import RUN, config, contents, equal
 
 from ide_transformer import InputError, tasks, training
-from ide_transformer.training import (
-    checkpoints,
-    folder as folders,
-    loading,
-    metrics,
-    stopping,
-)
+from ide_transformer.training import checkpoints, folder as folders, loading, metrics, stopping
 
 
 def resume():
