@@ -108,7 +108,7 @@ def _logged(runs: list[RunRecord]) -> Part:
     }
     figures = {
         "Training: the batch of a logged step. Validation: the evaluations on the way, of "
-        "training.evaluate_samples samples.": (draw_panels(panels, x="step", y="loss"))
+        "training.evaluate_samples samples.": draw_panels(panels, x="step", y="loss")
     }
     keys = dict.fromkeys(key for run in runs for line in run.lines for key in line)
     learned = [key for key in keys if key.startswith("solver.")]

@@ -182,6 +182,10 @@ def test_a_factor_scales_the_whole_update_of_its_group(kind):
     for path, x in plain.items():
         factor = named.get(path, 0.5 if path.startswith("control") else 1.0)
         np.testing.assert_allclose(scaled[path], factor * x, rtol=1e-6, atol=1e-15)
+    # What has the factor 0 stays to the bit.
+    seen = descended(rules[1], weights, [gradient] * 9)
+    frozen, before = seen[-1][0].inputs.embedding, weights.inputs.embedding
+    assert np.array_equal(frozen, before)
 
 
 def test_the_suggestion_is_four_times_the_rate_of_the_fastest_fall():
