@@ -112,6 +112,7 @@ def run(options: argparse.Namespace) -> None:
     import jax
 
     from .. import reporting, training
+    from ..training.planning import VOCABULARY
 
     if not file.is_file():
         how = dict(runs=options.runs, trust=options.trust, restart=options.restart)
@@ -125,7 +126,7 @@ def run(options: argparse.Namespace) -> None:
             samples = 1 if options.samples is None else options.samples
             reporting.show_table(training.plan_of(config, amounts, samples))
             if config.data.vocabulary is None:
-                print("For a vocabulary of 32,768 tokens; data.vocabulary gives another one.")
+                print(f"For {VOCABULARY:,} tokens; data.vocabulary gives another number.")
             return
         if planned:
             _show_refinements(config, planned, *amounts)

@@ -33,8 +33,8 @@ Kernels = (Attention, GaussianAttention)
 
 
 class Distances(NamedTuple):
-    """How far the heads of each layer look, the mean over samples and over the queries that no
-    mask hides. Heads of several attentions in a block follow each other.
+    """How far the heads of each layer look, the mean over samples and queries, those of
+    masked tokens left out. Heads of several attentions in a block follow each other.
 
     - `mean`: `∫ γ_h(x, x') |x - x'| dx'`, in distances of the domain, `[intervals, heads]`.
     - `spectrum`: the share of the mass of γ_h in each band, `[intervals, heads, bands]`.

@@ -148,7 +148,8 @@ def measured_on(model: Model, task: AbstractTask, batches: Iterable[Batch]) -> d
     def measured(batch: Batch) -> dict[str, Mean]:
         nonlocal number
         result = eqx.filter_jit(task.loss)(model, batch)
-        number += (count := len(jax.tree.leaves(batch.targets)[0]))
+        count = len(jax.tree.leaves(batch.targets)[0])
+        number += count
         evaluations = Mean(result.field_evaluations * count, count)
         further = task.further_means(batch, result.figures["loss"])
         return {"evaluations": evaluations, **result.figures, **further}

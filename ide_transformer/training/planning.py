@@ -20,6 +20,8 @@ from .phases import phases_of
 from .sizes import check_divisible, size_bytes
 
 
+# Tokens of a plan whose configuration gives no number of them.
+VOCABULARY = 32_768
 # Bytes that a device sends for each byte of a result among n devices, by a ring.
 _SENT = {
     "all-gather": lambda n: (n - 1) / n,
@@ -85,6 +87,11 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
     **Raises:** `InputError` where there are not, and for a layout that does not divide samples,
     heads or tokens.
     """
+    if config.model.kind != "language_model":
+        raise InputError(
+            f"model.kind={config.model.kind}: a plan on devices is one of a language model; "
+            "give a configuration of model.kind=language_model."
+        )
     if config.training.meshes or config.training.refine:
         raise InputError(
             "a plan needs one mesh in depth; drop training.meshes and training.refine."
@@ -94,12 +101,7 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
     accumulate = next((n for n in parts if size // n % groups == 0), 1)
     config = config.changed("training", accumulate=accumulate)
     config = config.model_copy(update={"parallel": devices})
-    if config.model.kind != "language_model":
-        raise InputError(
-            f"model.kind={config.model.kind}: a plan on devices is one of a language model; "
-            "give a configuration of model.kind=language_model."
-        )
-    sizes = {"vocabulary": config.data.vocabulary or 32768}
+    sizes = {"vocabulary": config.data.vocabulary or VOCABULARY}
     build = ft.partial(build_model_of_size, config, sizes)
     model = with_training(eqx.filter_eval_shape(build, jax.random.key(0)), config.training)
     check_divisible(config, model)

@@ -266,7 +266,7 @@ def with_targets(means: dict[str, float]) -> dict[str, float]:
 
 
 def make_evaluation(
-    static: PyTree, solved: Callable[[Model], Model] = lambda model: model
+    static: PyTree, solved: Callable[[Model], Model]
 ) -> Callable[..., dict[str, float]]:
     """The figures of the loss of a task over held-out samples, a function of `weights, task,
     size, samples, part`, of the model as it is `solved`; `check` is called between batches and

@@ -66,6 +66,9 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
     # The schedule is the default with a refinement, unless another one is given.
     cosine = text_config(tmp_path, [*small, "optimizer.schedule=cosine"])
     assert "optimizer.schedule=warmup_stable_decay" in missing(cosine)
+    drawn = text_config(tmp_path, [*small, "training.meshes=[2]"])
+    with pytest.raises(ide.InputError, match="draws meshes of one model, and a plan refines"):
+        plan_refinement(drawn, budget.Budget(unit="steps", amount=20.0))
 
 
 TRAIN = {
