@@ -5,21 +5,27 @@ import base64
 import copy
 import functools as ft
 import hashlib
+import importlib
+import os
 import pickle
 import sys
+import tomllib
 import zipfile
 
 import diffrax
 import equinox as eqx
 import jax
 import pytest
-from helpers import GOLDEN, make_equation, random_state
+from helpers import GOLDEN, ROOT, make_equation, random_state
 from models.examples import filled, language_model
 from models.test_every_model import MODELS, MORE
+from packaging.requirements import Requirement
 from running import run_apart
 from typed import public_face
 
 import ide_transformer as ide
+from ide_transformer import equation, packages
+from ide_transformer.commands import run_script
 from ide_transformer.packages import unpacked_wheel
 
 
@@ -87,6 +93,49 @@ def test_an_unpacked_folder_that_was_changed_is_refused(unpack, attack):
     attack(folder)
     with pytest.raises(ide.InputError, match=r"weights-1\.0 is not as it was unpacked.*Delete"):
         unpack()
+
+
+# JAX issue 39103: jaxlib 0.10.2 is off by 0.8 % in the last row.
+PRODUCTS = """
+import jax, jax.numpy as jnp, numpy as np
+
+jax.config.update("jax_enable_x64", True)
+norms = jax.jit(jax.vmap(lambda row: jnp.sum((jnp.eye(3, dtype=row.dtype) @ row) ** 2)))
+for rows, dtype in ((32_769, "float32"), (16_385, "float64")):
+    x = np.random.default_rng(0).normal(size=(rows, 3)).astype(dtype)
+    np.testing.assert_allclose(norms(x), np.sum(x * x, axis=1), rtol=1e-5)
+"""
+
+
+def test_products_of_many_rows_are_right():
+    # With the optimisations that users have.
+    quick = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
+    environment = {name: x for name, x in os.environ.items() if name not in quick}
+    run_apart([sys.executable, "-c", PRODUCTS], env=environment)
+
+
+def test_pyproject_excludes_the_wrong_versions_of_jax():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (jax_range,) = [
+        x.specifier for x in map(Requirement, project["dependencies"]) if x.name == "jax"
+    ]
+    assert not [x for x in packages._WRONG_JAXLIB if x in jax_range]
+    assert all(x in jax_range for x in ("0.10.1", "0.12.0.1", jax.__version__))
+
+
+@pytest.mark.parametrize("wrong", packages._WRONG_JAXLIB)
+def test_a_wrong_version_of_jax_is_refused_by_commands_and_warned_of(
+    wrong, capsys, monkeypatch
+):
+    monkeypatch.setattr(packages, "version", {"jaxlib": wrong}.get)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    with pytest.raises(SystemExit) as ended:
+        run_script(lambda: pytest.fail("the command ran"))
+    assert ended.value.code == 2
+    assert f"error: jaxlib {wrong} spoils results" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match=rf"jaxlib {wrong} .*pip install 'jax"):
+        importlib.reload(equation)
 
 
 PROGRAM = """

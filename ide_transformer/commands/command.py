@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from ..errors import InputError
 from ..memory import keep_freed_memory
-from ..packages import cache_folder
+from ..packages import cache_folder, jax_fault
 
 
 # Each is the module of that name, which is imported when it is asked for.
@@ -97,6 +97,9 @@ def run_script(main: Callable[[], None]) -> None:
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     sys.unraisablehook = _unraisable
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    fault = jax_fault()
+    if fault:
+        _refuse(fault)
     try:
         main()
     except (InputError, OSError, MemoryError) as error:

@@ -1,5 +1,8 @@
 """The equation: domain, operators, constraints, controls, terms."""
 
+import warnings as _warnings
+
+from ..packages import jax_fault as _jax_fault
 from .arrays import Depth, State, affine, float_array
 from .constraints import AbstractNormalization, AbstractRescaling
 from .controls.control import low_precision
@@ -26,3 +29,9 @@ from .terms import (
     without_constraint,
 )
 from .tree import map_parts, parts, with_fields
+
+
+# Here, because everything that computes imports the equation.
+_fault = _jax_fault()
+if _fault:
+    _warnings.warn(_fault, stacklevel=2)
