@@ -1,0 +1,138 @@
+"""Each figure in a table of README and docs/ stands in the stored rows that its section links to;
+a section that links to none names the command that makes its tables."""
+
+import functools
+import json
+import re
+
+import numpy as np
+import pytest
+from helpers import ROOT
+from scipy import stats
+
+
+DOCS = ROOT / "docs"
+RESULTS = DOCS / "results"
+# The tables of the reference are made from the code.
+PAGES = [ROOT / "README.md", *sorted(set(DOCS.rglob("*.md")) - set(DOCS.glob("reference/**/*.md")))]
+FENCE = re.compile(r"^```.*?^```$", flags=re.M | re.S)
+COMMAND = re.compile(r"^```(?:sh|text|python)$|`(?:ide-transformer|python) [^`]+`", flags=re.M)
+LINK = re.compile(r"\]\(([^)\s]+\.json)\)")
+TABLE = re.compile(r"^\|.*\n\|[-| :]+\n((?:\|.*\n)+)", flags=re.M)
+NUMBER = re.compile(
+    r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d+)?(?![\w/])", flags=re.A
+)
+# What tells rows apart that do not differ in their seeds alone.
+SETTINGS = ("optimizer.learning_rate", "rate", "steps", "horizon", "lengths", "side", "tolerance")
+
+
+def figures(text):
+    """The numbers in a text: as printed, their value, and half a unit of their last digit."""
+    for printed in NUMBER.findall(text.replace("−", "-")):
+        digits, _, exponent = printed.replace(",", "").partition("e")
+        unit = 10.0 ** (int(exponent or 0) - len(digits.partition(".")[2]))
+        yield printed, float(printed.replace(",", "")), 0.5 * unit
+
+
+def stored_rows(node, names=frozenset(), depth=0):
+    """The rows of a JSON file, each with its names, the settings that it shares with other seeds,
+    and its numbers. Names are the texts of a row, also up to ` with `, and the keys above it."""
+    if isinstance(node, list):
+        for child in node:
+            yield from stored_rows(child, names, depth)
+    elif isinstance(node, dict):
+        texts = {x for key, x in node.items() if isinstance(x, str) and key != "about"}
+        names = names | texts | {text.split(" with ")[0] for text in texts}
+        numbers = {"texts": [value for text in texts for _, value, _ in figures(text)]}
+        for key, child in node.items():
+            values = child if isinstance(child, list) else [child]
+            if all(isinstance(x, int | float) for x in values):
+                numbers[key] = [] if key == "seed" else values
+            elif isinstance(child, dict | list):
+                # Keys at the top, and those within a row, name no row.
+                below = names | {key} if depth and not texts else names
+                yield from stored_rows(child, below, depth + 1)
+        yield names, tuple(str(node.get(key)) for key in SETTINGS), numbers
+
+
+@functools.cache
+def stored_numbers(file):
+    """The numbers in the rows of a file by each name of a row, and of all rows by None. Rows that
+    differ in their seeds alone add their mean, standard deviation, median and quartiles."""
+    found, groups = {None: []}, {}
+    for names, settings, numbers in stored_rows(json.loads(file.read_text(encoding="utf-8"))):
+        for key, values in numbers.items():
+            groups.setdefault((names, settings, key), []).extend(values)
+    for (names, *_), values in groups.items():
+        if len(values) > 1:
+            summary = [np.mean(values), np.std(values, ddof=1)]
+            values = [*values, *summary, *np.quantile(values, [0.25, 0.5, 0.75])]
+        for name in (None, *names):
+            found.setdefault(name, []).extend(values)
+    return found
+
+
+def lost_figures(row, page, files, scales):
+    """The figures in a row of a table that no stored row explains: all have to be numbers of rows
+    of one name, or of the files that the row itself links to."""
+    cells = re.sub(r"`[^`]*`|\]\([^)]*\)", "", row).strip("| ").split("|")[1:]
+    own = [page.parent / link for link in LINK.findall(row)]
+    tables = [stored_numbers(file) for file in own or files]
+    names = {None} if own else {name for table in tables for name in table} - {None}
+    candidates = []
+    for name in names or {None}:
+        stored = np.array([x for table in tables for x in table.get(name, ())])
+        candidates.append(
+            [
+                printed
+                for printed, value, half_unit in figures("|".join(cells))
+                if not any(np.any(abs(value - scale * stored) <= 1.001 * half_unit) for scale in scales)
+            ]
+        )
+    return min(candidates, key=len)
+
+
+def lost(page, text):
+    """What a page does not explain: the heading, the figure and the row of each."""
+    found = []
+    text = FENCE.sub(lambda block: block[0].replace("\n#", "\n"), text)
+    for section in re.split(r"^(?=#+ )", text, flags=re.M):
+        files = [page.parent / link for link in LINK.findall(section)]
+        if not files and COMMAND.search(section):
+            continue
+        # Parts are stored as fractions or as percentages.
+        scales = (1, 100) if re.search("%|percent", section) else (1,)
+        for row in "".join(TABLE.findall(section)).splitlines():
+            heading = section.partition("\n")[0]
+            found += [f"{heading}: {x} in {row}" for x in lost_figures(row, page, files, scales)]
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_figures_in_tables_stand_in_stored_rows_or_beside_their_command(page):
+    assert not lost(page, page.read_text(encoding="utf-8"))
+
+
+def test_a_figure_that_is_not_stored_is_found():
+    page = RESULTS / "coarse_first.md"
+    text = page.read_text(encoding="utf-8")
+    for figure, wrong in (("−0.049 ± 0.015", "−0.059 ± 0.015"), ("| 0.076 |", "| 0.067 |")):
+        assert figure in text and lost(page, text.replace(figure, wrong))
+    assert lost(page, "# Neither rows nor a command\n\n| a | b |\n|---|---|\n| c | 3.14 |\n")
+
+
+def test_the_correction_of_coarse_meshes_keeps_what_the_page_says():
+    """Holm's, of the paired differences at equal cost: the rows of the first table with bold ones."""
+    values = {}
+    page = (RESULTS / "coarse_first.md").read_text(encoding="utf-8")
+    for row in TABLE.search(page)[1].splitlines():
+        file = RESULTS / LINK.search(row)[1]
+        rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+        _, printed, half_unit = next(figures(row.split("|")[4]))
+        (reference,) = [x for x in rows if x["difference"] is None]
+        rows.remove(reference)
+        (coarse,) = [x for x in rows if abs(x["difference"] - printed) <= half_unit]
+        values[row] = stats.ttest_rel(coarse["seeds"], reference["seeds"]).pvalue
+    ranked = sorted(values, key=values.get)
+    kept = [values[row] <= 0.05 / (len(ranked) - rank) for rank, row in enumerate(ranked)]
+    assert [all(kept[: rank + 1]) for rank in range(len(kept))] == ["**" in x for x in ranked]
