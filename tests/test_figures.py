@@ -14,10 +14,8 @@ from scipy import stats
 DOCS = ROOT / "docs"
 RESULTS = DOCS / "results"
 # The tables of the reference are made from the code; those of a `default` are of settings.
-PAGES = [
-    ROOT / "README.md",
-    *sorted(set(DOCS.rglob("*.md")) - set(DOCS.glob("reference/**/*.md"))),
-]
+REFERENCE = DOCS.glob("reference/**/*.md")
+PAGES = [ROOT / "README.md", *sorted({*DOCS.rglob("*.md")} - {*REFERENCE})]
 FENCE = re.compile(r"^```.*?^```$", flags=re.M | re.S)
 COMMAND = re.compile(r"^```(?:sh|text|python)$|`(?:ide-transformer|python) [^`]+`", flags=re.M)
 LINK = re.compile(r"\]\(([^)\s]+\.json)\)")
@@ -26,7 +24,15 @@ NUMBER = re.compile(
     r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d+)?(?![\w/])", flags=re.A
 )
 # What tells rows apart that do not differ in their seeds alone.
-SETTINGS = "optimizer.learning_rate rate steps horizon lengths side tolerance".split()
+SETTINGS = {
+    "optimizer.learning_rate",
+    "rate",
+    "steps",
+    "horizon",
+    "lengths",
+    "side",
+    "tolerance",
+}
 
 
 def figures(text):
@@ -39,7 +45,8 @@ def figures(text):
 
 def stored_rows(node, names=frozenset(), depth=0):
     """The rows of a JSON file: the names of each, the settings that it shares with other seeds,
-    and its numbers. Names are the texts of a row, also up to ` with `, and the keys above."""
+    and its numbers. Names are the texts of a row and the keys above it; a scheme `with` a
+    recipe has the name of the scheme too."""
     if isinstance(node, list):
         for child in node:
             yield from stored_rows(child, names, depth)
@@ -55,7 +62,7 @@ def stored_rows(node, names=frozenset(), depth=0):
                 # Keys at the top, and those within a row, name no row.
                 below = names | {key} if depth and not texts else names
                 yield from stored_rows(child, below, depth + 1)
-        yield names, tuple(str(node.get(key)) for key in SETTINGS), numbers
+        yield names, str([x for key, x in node.items() if key in SETTINGS]), numbers
 
 
 @functools.cache
