@@ -14,8 +14,8 @@ from scipy import stats
 DOCS = ROOT / "docs"
 RESULTS = DOCS / "results"
 # The tables of the reference are made from the code; those of a `default` are of settings.
-REFERENCE = DOCS.glob("reference/**/*.md")
-PAGES = [ROOT / "README.md", *sorted({*DOCS.rglob("*.md")} - {*REFERENCE})]
+REFERENCE = DOCS / "reference"
+PAGES = [ROOT / "README.md", *(x for x in DOCS.rglob("*.md") if REFERENCE not in x.parents)]
 FENCE = re.compile(r"^```.*?^```$", flags=re.M | re.S)
 COMMAND = re.compile(r"^```(?:sh|text|python)$|`(?:ide-transformer|python) [^`]+`", flags=re.M)
 LINK = re.compile(r"\]\(([^)\s]+\.json)\)")
@@ -67,8 +67,8 @@ def stored_rows(node, names=frozenset(), depth=0):
 
 @functools.cache
 def stored_numbers(file):
-    """The numbers in the rows of a file by each name of a row, and of all rows by None. Rows
-    that differ in their seeds alone add mean, standard deviation, median and quartiles."""
+    """The numbers in the rows of a file by each of their names, and of all rows by None; also
+    mean, standard deviation, median and quartiles of rows that differ in their seeds alone."""
     found, groups = {None: []}, {}
     for names, settings, numbers in stored_rows(json.loads(file.read_text(encoding="utf-8"))):
         for key, values in numbers.items():
@@ -91,11 +91,10 @@ def lost_figures(row, page, files, scales):
 
     def lost_by(name):
         stored = np.outer(scales, [x for table in tables for x in table.get(name, ())])
-        near = (np.any(abs(x - stored) <= 1.001 * unit) for _, x, unit in figures(cells))
         return [
             printed
-            for (printed, *_), found in zip(figures(cells), near, strict=True)
-            if not found
+            for printed, value, half_unit in figures(cells)
+            if not np.any(abs(value - stored) <= 1.001 * half_unit)
         ]
 
     names = {None} if own or not tables else {x for table in tables for x in table if x}
@@ -113,10 +112,9 @@ def lost(page, text):
         files = [page.parent / link for link in LINK.findall(section)]
         if COMMAND.search(section) and not (files and rows_decide):
             continue
-        heading = section.partition("\n")[0]
         for row in "".join(TABLE.findall(section)).splitlines():
-            if figures_lost := lost_figures(row, page, files, scales):
-                found.append(f"{heading}: {', '.join(figures_lost)} in {row}")
+            if of_row := lost_figures(row, page, files, scales):
+                found.append(f"{section.splitlines()[0]}: {', '.join(of_row)} in {row}")
     return found
 
 
