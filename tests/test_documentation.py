@@ -17,7 +17,7 @@ import yaml
 from helpers import ROOT, fast_first
 from running import run_apart, run_here
 
-from documentation.names import check_names, with_sentences
+from documentation.names import check_names, with_summaries
 from documentation.pages import SOURCES, TABLES, tables
 from ide_transformer.pretrained.families import families
 from ide_transformer.studies.schemes import load_comparison
@@ -175,10 +175,10 @@ def test_every_public_name_has_its_place_on_a_page():
     check_names(SOURCES / "reference" / "api")
 
 
-def test_each_name_is_followed_by_the_first_sentence_of_its_documentation():
+def test_each_name_is_followed_by_the_first_clause_of_its_documentation():
     for page in (SOURCES / "reference" / "api").glob("*.md"):
         text = page.read_text(encoding="utf-8")
-        assert with_sentences(text) == text, "python scripts/docs.py --tables"
+        assert with_summaries(text) == text, "python scripts/docs.py --tables"
 
 
 def test_the_tests_that_pages_name_exist():

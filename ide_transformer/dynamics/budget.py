@@ -32,8 +32,8 @@ _COUNTED = 512, 1024, 2048
 
 @dataclasses.dataclass(frozen=True)
 class FunctionSolve:
-    """A model with its scheme, its steps and its width, and the functions for which it solves
-    at so many points."""
+    """A solve of functions: the model with its scheme, its steps and its width, the functions,
+    and the number of points."""
 
     model: Model
     inputs: Inputs

@@ -107,9 +107,9 @@ def drops(layered: Layered) -> Iterator[Layered]:
 
 
 def extensions(layered: Layered) -> Iterator[Layered]:
-    """Drops as `drops` makes them, but the operator before the one left out (at the
-    beginning, the one after it) takes the sum of their step sizes: one step of Euler's method
-    over both."""
+    """Leave out neighbouring operators as `drops` does, but the operator before the one left
+    out (at the beginning, the one after it) takes the sum of their step sizes: one step of
+    Euler's method over both."""
     for window in _windows(layered):
         model = layered.model
         for operator, layer in enumerate(window):
@@ -118,7 +118,7 @@ def extensions(layered: Layered) -> Iterator[Layered]:
 
 
 def mergers(layered: Layered) -> Iterator[Layered]:
-    """One step in the place of two neighbours, with the mean of their weights over depth and
+    """One step for two neighbouring ones, with the mean of their weights over depth and
     the sum of their step sizes. It ends on the constraint of the second."""
     intervals, operators = layered.steps.shape
     for layer in range(intervals - 1):

@@ -83,8 +83,8 @@ class Coarsening(NamedTuple):
 
 
 def coarsen(model: Model, evaluations: float, inputs: PyTree[ArrayLike], **options) -> Model:
-    """Solve the same weights with at most so many field evaluations. Intervals are left out,
-    lengthened or merged: those that change the outputs, or what is read of them, least. The
+    """Solve the same weights with fewer field evaluations. Intervals are left out, lengthened
+    or merged: those that change the outputs, or what is read of them, least. The
     remaining step sizes are fitted to the native outputs.
 
     The result is a model of the same class, whose control is a `PiecewiseConstant` of
@@ -164,7 +164,7 @@ def coarsenings(
     moves: tuple[Callable[[Layered], Iterator[Layered]], ...] = MOVES,
     fit: Callable[[Model, Target], Model] | None = fit_rates,
 ) -> Iterator[Coarsening]:
-    """The native model, and then models with one interval less each, down to one interval.
+    """Coarser and coarser models: the native one, then one interval less each, down to one.
 
     A greedy search: every move is tried on the calibration batch, the step sizes of the best
     are fitted, and the next search begins from the better of the two, fitted or not. With

@@ -22,9 +22,9 @@ from .meshes import Quantity, native_target, read_outputs, square
 
 
 class Defects(NamedTuple):
-    """One number for each interval, `[intervals]`. With u the state at its beginning, Φ_h the
-    native step, or steps, from there to its end, `δ = Φ_h u - u` and |·| the root mean square
-    over features and over tokens that are not padding:
+    """Defects of the native steps, `[intervals]` each. With u the state at its beginning, Φ_h
+    the native step, or steps, from there to its end, `δ = Φ_h u - u` and |·| the root mean
+    square over features and over tokens that are not padding:
 
     - `state`: |u|.
     - `increment`: |δ| / |u|.

@@ -63,7 +63,7 @@ class FeatureDomain(eqx.Module):
 
 
 class AbstractBasis(eqx.Module):
-    """Functions φ_0, φ_1, … on Ω_y = [0, 1], orthonormal: `∫ φ_a φ_b dy = δ_ab`. Arrays among
+    """Orthonormal functions on Ω_y = [0, 1]: φ_0, φ_1, …, `∫ φ_a φ_b dy = δ_ab`. Arrays among
     the fields of a subclass are trained with the coefficients."""
 
     @abc.abstractmethod
@@ -75,7 +75,7 @@ class AbstractBasis(eqx.Module):
 
 
 class Cosine(AbstractBasis):
-    """`φ_0 = 1`, `φ_a(y) = √2 cos(aπy)`: smooth functions, whose values at both ends are free.
+    """Smooth functions with free values at both ends: `φ_0 = 1`, `φ_a(y) = √2 cos(aπy)`.
     At as many midpoints as functions this is the discrete cosine transform, an orthogonal
     matrix. Here the midpoint rule is of more than second order: a cosine series is even about
     both ends, so that they are no ends for it."""
@@ -156,8 +156,8 @@ class Warped(AbstractBasis):
 
 
 class Waves(AbstractBasis):
-    """1, `√2 sin 2πy`, `√2 cos 2πy`, `√2 sin 4πy`, …: the Fourier series of functions on a
-    circle. An even number of them has more points than functions in a `FunctionSpace`."""
+    """The Fourier series of functions on a circle: 1, `√2 sin 2πy`, `√2 cos 2πy`, `√2 sin 4πy`,
+    …. An even number of them has more points than functions in a `FunctionSpace`."""
 
     def __call__(self, y: Points, number: int) -> Values:
         a = jnp.arange(number)

@@ -58,9 +58,9 @@ class Progress(NamedTuple):
 
 
 class AbstractExit(eqx.Module):
-    """A rule by which a token, or a sample with all its tokens, stops before the end of a
-    solve, and its field is not evaluated any more. The others still see it. For the rest of
-    depth it stays where it is, or it goes straight on with the increment of its last step:
+    """A rule for stopping early: a token, or a sample with all its tokens, stops before the end
+    of a solve, and its field is not evaluated any more. The others still see it. For the rest
+    of depth it stays where it is, or it goes straight on with the increment of its last step:
 
         u_{k+1}(x) = u_k(x)   or   u_{k+1}(x) = u_k(x) + Δ(x).
 

@@ -125,7 +125,7 @@ class GridInputs(AbstractInputs):
 
 
 class VCycleInputs(AbstractInputs):
-    """Equations on a grid of tokens, on coarser ones and back, as in a V-cycle of multigrid:
+    """A V-cycle of equations: on a grid of tokens, on coarser ones and back, as in multigrid:
 
         down:  v_l = Φ_l(u_l),   u_{l+1} = R v_l                     l = 0 … L-1,
         up:    w_L = Φ_L(u_L),   w_l = Ψ_l(v_l + P(w_{l+1} - u_{l+1}))   l = L-1 … 0,

@@ -162,8 +162,8 @@ class MeanHead(AbstractClassifier):
 
 
 class PrefixAndMeanHead(AbstractClassifier):
-    """Logits of classes from the first learned token and the mean over those of the inputs side
-    by side, `W [N(u_0), mean_x N(u(x))] + b` (DINOv2: Oquab et al., arXiv 2304.07193). The
+    """Logits of classes from the first learned token and the mean over the input's tokens, side
+    by side: `W [N(u_0), mean_x N(u(x))] + b` (DINOv2: Oquab et al., arXiv 2304.07193). The
     `classifier` is W and b."""
 
     classifier: Linear

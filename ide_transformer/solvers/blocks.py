@@ -54,7 +54,7 @@ def _along(terms: Terms, t: Depth, u: Array, du: Array) -> Array:
 
 
 class Residual(AbstractOnBlocks):
-    """A scheme, `solver`, for the residual of whole blocks,
+    """A scheme for the residual of whole blocks, `solver` on
 
         u_t = B_t(u) - u,   B_t one step of length 1 of `block`, its weights at depth t.
 
@@ -71,7 +71,7 @@ class Residual(AbstractOnBlocks):
 
 
 class Velocity(AbstractOnBlocks):
-    """A scheme, `solver`, for whole blocks as the velocity of the tokens,
+    """A scheme for whole blocks as the velocity of the tokens, `solver` on
 
         u_t = B_t(u),   B_t one step of length 1 of `block`, its weights at depth t:
 
@@ -149,7 +149,7 @@ class PaperSplitting(AbstractPaperSplitting):
 
 
 class ConsistentPaperSplitting(AbstractPaperSplitting):
-    """The sub-steps of the paper, made consistent with
+    """The sub-steps of the paper made consistent with the equation,
 
         u_t = ⟨γ, V⟩ + Σ_j (⟨W_j, u⟩ + b_j) + ∂I_S1(u):
 

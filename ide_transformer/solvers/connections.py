@@ -61,7 +61,7 @@ class Past(eqx.Module):
 
 
 class AttentionResidual(AbstractConnected):
-    """Attention over depth in the place of the sum of all increments: for each operator in turn
+    """Attention over depth instead of the sum of all increments: for each operator in turn
 
         v_i = h A_i(u_i),   u_{i+1} = Σ_{j≤i} α_j v_j,   v_0 = u_0,
         α = softmax_j(q_i · v_j / rms(v_j)) for each token,

@@ -318,7 +318,7 @@ def _by_newton_krylov(solver: Any, _: int) -> diffrax.AbstractSolver:
 
 
 class SteadyState(AbstractImplicitScheme, AbstractWrapper):
-    """The end of time: a step goes to the state `u*` that a scheme leaves where it is,
+    """A step to the steady state: the state `u*` that a scheme leaves where it is,
 
         u* = Φ_h(u*),   Φ_h the step of the scheme,
 

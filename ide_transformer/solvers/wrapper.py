@@ -222,7 +222,7 @@ def start_inside(
 
 
 class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
-    """Any explicit scheme, made reversible: with its increment Ψ_h(t, u) = Φ_h(u) - u,
+    """Any explicit scheme made reversible. With its increment Ψ_h(t, u) = Φ_h(u) - u,
 
         u_{n+1} = λ u_n + (1-λ) v_n + Ψ_h(t_n, v_n),
         v_{n+1} = v_n - Ψ_{-h}(t_{n+1}, u_{n+1}),        v_0 = u_0.

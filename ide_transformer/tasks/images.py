@@ -28,7 +28,8 @@ _MOST_UNPACKED, _MOST_TIMES = 64 * 2**20, 50
 
 
 class LabelledImages(NamedTuple):
-    """`images: [samples, rows, columns, channels]`, float32, and `labels: [samples]`."""
+    """Images with labels: `images: [samples, rows, columns, channels]`, float32, `labels:
+    [samples]`."""
 
     images: np.ndarray
     labels: np.ndarray

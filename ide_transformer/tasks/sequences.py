@@ -116,7 +116,7 @@ def hopped(words: np.ndarray, hops: int) -> np.ndarray:
 
 @checked_dataclass
 class ListOps(AbstractSequences):
-    """ListOps: the value, a digit, of nested lists such as `[MAX 4 3 [MIN 2 3 ] 1 [SM 5 7 ] ]`.
+    """The value of nested lists (ListOps), a digit: `[MAX 4 3 [MIN 2 3 ] 1 [SM 5 7 ] ]`.
     MIN, MAX and MED are the smallest, the largest and the median of a list, rounded down, and
     SM is its sum modulo 10.
 

@@ -22,8 +22,8 @@ _GRIDS, _TRIALS = 512, 50
 
 @checked_dataclass
 class Sudoku(AbstractDrawn):
-    """A grid in which each row, column, and box has each digit once, to be filled from some
-    that are given, in the only way that there is.
+    """A Sudoku to be filled in the only way there is: each row, column and box has each digit
+    once, and some digits are given.
 
     `inputs: [samples, side, side, side + 1]`: for each cell 1 at its digit, at 0 where it is
     empty, and 0 at the others. `targets: [samples, side²]`: the digits, row by row.

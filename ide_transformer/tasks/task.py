@@ -40,7 +40,8 @@ HELD_OUT = 1024
 
 
 class AbstractTask(abc.ABC):
-    """Samples to learn from, to choose by and to test on, and the loss of a model on them.
+    """A task to learn: samples for training, validation and test, and the loss of a model on
+    them.
 
     A batch is a function of the seed and the step alone, so that a resumed run sees the
     data that the interrupted one would have seen.

@@ -51,8 +51,8 @@ def files_of(path: Path, endings: tuple[str, ...] = (".txt", ".md")) -> list[Pat
 
 
 def read_text(path: str | Path) -> str:
-    """A text file, or all `.txt` and `.md` files of a folder in the order of their paths;
-    `InputError` if there is none, or it is empty or no text."""
+    """The text of a file, or of all `.txt` and `.md` files of a folder in the order of their
+    paths; `InputError` if there is none, or it is empty or no text."""
     path = Path(path)
     # A pipe can be read once.
     files = [path] if path.exists() and not path.is_dir() else files_of(path)

@@ -91,8 +91,8 @@ FolderName = Annotated[str, AfterValidator(folder_name)]
 
 
 class Section(BaseModel):
-    """Unknown keys are refused, and nothing is converted silently, also not in Python: a number
-    is one of float32 too, since runs compute in it."""
+    """A section of a configuration. Unknown keys are errors, and nothing is converted silently,
+    also not in Python. A number must fit float32, since runs compute in it."""
 
     # A validator is built when it is first used, which saves time in the import.
     model_config = ConfigDict(
@@ -166,10 +166,10 @@ class SchemeConfig(Choice):
     """A time-stepping scheme. In parentheses after its name may stand its first argument: the
     scheme inside it, `strang(heun)`, or a number, `adams_bashforth(3)`. `str` writes it so."""
 
-    # A scheme, for example strang(heun); native for that of a checkpoint.
+    # The scheme, for example strang(heun); native is the scheme of a checkpoint.
     kind: str = "lie_trotter"
-    # The scheme inside a scheme: of each operator in a splitting, of the step that
-    # half_solver, residual, velocity and steady_state wrap. Default: that of the scheme.
+    # Scheme inside the scheme: for each operator of a splitting; for the step that half_solver,
+    # residual, velocity and steady_state wrap. Default: the scheme's.
     sub_solver: "SchemeConfig | None" = None
 
     def __str__(self) -> str:

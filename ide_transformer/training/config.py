@@ -35,9 +35,9 @@ NATIVE = "native"
 class ControlConfig(Choice):
     """`control`: how the weights depend on depth."""
 
-    # A control.
+    # The control.
     kind: str = "piecewise_constant"
-    # The depth T at which the solution is read; default: one for each layer of model.depth.
+    # Depth T at which the solution is read. Default: model.depth.
     horizon: PositiveFloat | None = None
 
 
@@ -46,13 +46,13 @@ class SolverConfig(SchemeConfig):
 
     # Equal steps in each interval; 1 is a step per layer.
     steps_per_interval: Count = 1
-    # Relative tolerance, for adaptive steps instead of equal ones.
+    # Relative tolerance of adaptive steps. Default: equal steps.
     rtol: PositiveFloat | None = None
-    # Absolute tolerance; goes with rtol.
+    # Absolute tolerance. Give both tolerances or neither.
     atol: PositiveFloat | None = None
-    # The most adaptive steps in one interval.
+    # Most adaptive steps in one interval.
     max_steps: Count = 256
-    # Whether adaptive steps are the same for a batch, or each sample has its own.
+    # Choose adaptive steps for a whole batch, or for each sample.
     steps_for: Literal["batch", "sample"] = "batch"
 
     def problems(self) -> Mapping[str, Any]:
@@ -71,22 +71,26 @@ class SolverConfig(SchemeConfig):
 
 
 class StageConfig(Section):
-    """`model.stages`: an equation on a grid of tokens, which windows of an image, or of the
-    states of the stage before, embed."""
+    """One of `model.stages`: an equation on a grid of tokens, embedded by windows of an image
+    or of the states of the stage before."""
 
-    # Rows and columns of pixels, or of tokens before, from one window to the next.
+    # Pixels, or tokens of the stage before, from one window to the next.
     stride: Count = 2
-    # Side of a window; larger than the stride, windows overlap.
+    # Side of a window. Larger than the stride, windows overlap.
     window: Count = 3
-    # Of this stage; default: those of the section model.
+    # Default: model.width.
     width: Count | None = None
+    # Default: model.heads.
     heads: Count | None = None
+    # Default: model.depth.
     depth: Count | None = None
+    # Default: model.hidden.
     hidden: Count | None = None
+    # Default: model.operators.
     operators: Annotated[tuple[Part, ...], Field(min_length=1, strict=False)] | None = None
-    # Its weights over depth; default: the section control.
+    # Default: the section control.
     control: ControlConfig | None = None
-    # Its scheme; default: the section solver.
+    # Default: the section solver.
     solver: SolverConfig | None = None
 
 
@@ -98,20 +102,19 @@ class GradientConfig(Choice):
 
 
 class MeshSection(Section):
-    """A mesh of depth, tokens and features, see `Mesh`; an integer alone is its intervals."""
+    """A mesh of depth, tokens and features, see `Mesh`. A number alone gives its intervals."""
 
-    # The depth T at which the solution is read, with steps of the same size; for weights that
-    # are the same at all depths (tied). Default: that of the run.
+    # Depth T, with steps of the same size; for control tied only. Default: the run's.
     horizon: PositiveFloat | None = None
-    # Intervals, on which the control is resampled; default: one for each layer of depth.
+    # Intervals, on which the control is resampled. Default: model.depth.
     intervals: Count | None = None
-    # Features, where they are points of functions; default: model.width.
+    # Features, if they are points of functions. Default: model.width.
     width: Count | None = None
-    # Tokens of a sample, points of functions or of a text; default: model.context.
+    # Tokens of a sample: points of functions or of a text. Default: model.context.
     tokens: Count | None = None
-    # Equal steps in each; default: those of the run.
+    # Equal steps in each interval. Default: the run's.
     steps_per_interval: Count | None = None
-    # The scheme; default: that of the run.
+    # The scheme. Default: the run's.
     solver: SchemeConfig | None = None
 
     @property
@@ -132,33 +135,34 @@ def refinements(refine: Mapping[Moment, MeshSection]) -> str:
 
 
 class DrawnMesh(MeshSection):
-    """A mesh on which a step of training may solve the equation."""
+    """One of `training.meshes`, drawn for some steps of training."""
 
     # How often it is drawn, in proportion to the others.
     weight: PositiveFloat = 1.0
-    # Steps of training before it is drawn at all.
+    # Steps of training before it is drawn.
     after: CountOrZero = 0
 
 
 class FinerConfig(Section):
-    """A second solve of each batch on a finer mesh in depth, and the weights of what it changes
-    in the objective; it costs `refinement` times the evaluations of the first."""
+    """A second solve of each batch with finer steps, and the weights of what it changes. It
+    costs `refinement` times the evaluations of the first."""
 
-    # Steps of the finer solve in each step of the other one.
+    # Its steps in each step of the first solve.
     refinement: Annotated[int, Field(ge=2, le=64)] = 2
-    # Weight of the change of the outputs: for classes the divergence of their probabilities in
-    # nats, else the mean over samples of the relative square.
+    # Weight of the change of the outputs: for classes the divergence in nats, else the mean
+    # over samples of the relative square.
     consistency: NonNegativeFloat = 0.0
-    # Weight of the same mean of the change of the state at T, an estimate of its error.
+    # Weight of the change of the state at T, the mean of the relative square; an estimate of
+    # its error.
     defect: NonNegativeFloat = 0.0
 
 
 class CostConfig(Section):
-    """A running cost; a number alone is its weight."""
+    """A running cost. A number alone gives its weight."""
 
-    # Weight in the objective; with 0 the cost is logged alone.
+    # Weight in the loss. With 0 the cost is logged only.
     weight: NonNegativeFloat
-    # The class; default: the name of the key.
+    # The class. Default: the name of the key.
     kind: str | None = None
     # Its other arguments, by name.
     options: dict[str, Any] = Field(default={})
@@ -174,61 +178,62 @@ class CostConfig(Section):
 
 
 class TrainingConfig(Section):
-    """`training`: how long, and what is written when. All periods are in steps."""
+    """`training`: steps, batches, meshes and costs, and what is written when. Periods are in
+    steps."""
 
     # Steps of the optimizer.
     steps: Count = 2000
     # Samples in a batch.
     batch_size: Count = 12
-    # Equal parts of a batch, computed one after the other to save memory, for one step.
+    # Equal parts of a batch, computed one after the other to save memory.
     accumulate: Count = 1
-    # Decay of a moving average of the weights, evaluated beside them and taken by
-    # `evaluate.py --weights average`; 0 for none, 0.999 averages about 1,000 steps.
+    # Decay of a moving average of the weights, used by `ide-transformer evaluate --weights
+    # average`. 0 is none; 0.999 averages about 1,000 steps.
     average: Fraction = 0.0
-    # Of the weights, the batches and the dropout.
+    # Seed of the weights, the batches and the dropout.
     seed: Seed = 0
-    # What is kept for the gradient: recompute, direct, recursive or reversible; truncated is
-    # the gradient of the last intervals alone.
+    # Gradient mode: recompute, direct, recursive or reversible; truncated takes the gradient of
+    # the last intervals only.
     gradient: GradientConfig = GradientConfig()
-    # In which the operators compute their products; weights and state stay in float32. A run is
-    # evaluated so too; what else is made of one that is loaded computes in float32.
+    # Dtype of matrix products. Weights and state stay float32. Evaluation uses it too; a model
+    # you load yourself does not.
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    # Meshes, one of which is drawn for each step; default: that of the model. Then one
-    # set of weights serves all of them, and `evaluate.py --mesh` shows what each gives.
+    # Meshes, one of which is drawn for each step, so that one set of weights serves all of
+    # them. Default: the model's own.
     meshes: Annotated[tuple[DrawnMesh, ...], Field(strict=False)] = ()
     # Coarse meshes first: {0: 1, 0.5: 8} trains on 1 interval and, after half of the steps, on
-    # 8, which has to be model.depth. A key is a fraction of the steps, or a step. A mesh may
-    # also give tokens and width: {0: {intervals: 1, tokens: 32}, 1500: 8}. Weights and the
-    # state of the optimizer are resampled; default: the model and its data from the start.
-    # Until the next one a run is evaluated and loaded with the steps and scheme of a mesh.
+    # 8, which must be model.depth. A key is a step, or a fraction of the steps. A mesh may also
+    # give tokens and width: {0: {intervals: 1, tokens: 32}, 1500: 8}. Weights and optimizer
+    # state are resampled. Until the last mesh, a run is evaluated and loaded on the mesh that
+    # it has reached.
     refine: dict[Moment, MeshSection] = Field(default={})
-    # Running costs in the loss, by name: {transport: 0.01} gives the weight of one, and
-    # {contraction: {weight: 0.1, options: {level: 1.0}}} its options too. Of a model of several
-    # equations those of the last.
+    # Running costs in the loss, by name: {transport: 0.01} gives the weight, {contraction:
+    # {weight: 0.1, options: {level: 1.0}}} options too. A model of several equations has those
+    # of the last.
     costs: dict[str, CostConfig] = Field(default={})
-    # Weight, in the loss, of the mean loss of what is read out after each layer but the last,
-    # so that a solve may end early.
+    # Weight of the mean loss of what is read out after each layer but the last, so that a solve
+    # may end early.
     exit_loss: NonNegativeFloat = 0.0
-    # Terms that compare each solve with a finer one; default: none.
+    # Terms that compare each solve with a finer one. Default: none.
     finer: FinerConfig = FinerConfig()
     # Period of the lines in metrics.jsonl.
     log_every: Count = 10
-    # Where the lines of metrics.jsonl go too: tensorboard, trackio.
+    # Where these lines go too: tensorboard, trackio.
     trackers: Annotated[tuple[Part, ...], Field(strict=False)] = ()
-    # Period of the evaluations on validation samples, of which the last step has one too.
+    # Period of validation. The last step has one too.
     evaluate_every: Count = 250
-    # Held-out samples for these; at the end another takes all.
+    # Held-out samples of a validation. At the end one takes all.
     evaluate_samples: Count = 1024
-    # Period of the checkpoints, from which a run can be resumed.
+    # Period of checkpoints, from which a run can be resumed.
     checkpoint_every: Count = 500
-    # How many of the newest checkpoints are kept.
+    # Newest checkpoints that are kept.
     keep: Count = 2
-    # Whether the one with the lowest validation loss is written and kept too.
+    # Also keep the checkpoint with the lowest validation loss.
     keep_best: bool = True
-    # Steps in a row with a loss or gradient that is not finite, each of which is skipped,
-    # before the run goes back to its last checkpoint; the second time it ends.
+    # Steps in a row without a finite loss and gradient, each skipped, before the run returns to
+    # its last checkpoint. The second time it ends.
     max_bad_steps: Count = 10
-    # Characters or tokens of text sampled at the end of a language run.
+    # Characters or tokens of text written at the end of a language run.
     sample: CountOrZero = 400
 
     # What is logged and kept; nothing of it changes what is learned.
@@ -289,25 +294,25 @@ class TrainingConfig(Section):
 class DataConfig(AbstractChoice):
     """`data`: what is learned."""
 
-    # A task, for example shakespeare, text, dataset, digits, mnist, fashion_mnist, p_hop,
-    # word_problem, parity, addition, column_addition, maze, list_ops, verses_en_es, arrays.
+    # The task, for example shakespeare, text, arrays or maze.
     name: str = "shakespeare"
-    # A file or folder, for the tasks that read one.
+    # File or folder of a task that reads one.
     path: Annotated[Path | None, Field(strict=False)] = None
-    # The column of a table that has the texts.
+    # Column of a table that holds the texts.
     column: str | None = None
-    # `characters`, or `bpe` for a byte-pair encoding. The defaults of this and the three below
-    # are those of the task: of a text characters, 512, 0.1 and 0.
+    # `characters`, or `bpe` for a byte-pair encoding. Default: the task's; for a text
+    # characters.
     tokenizer: str | None = None
-    # Tokens of the byte-pair encoding, 256 of them the bytes; or of arrays of integers.
+    # Tokens of the byte-pair encoding, 256 of them the bytes; or of arrays of integers. Default
+    # for a text: 512.
     vocabulary: Count | None = None
-    # The fraction that is held out for validation: the end of a text, or some of the training
-    # images or of arrays.
+    # Fraction held out for validation: the end of a text, or some images or arrays. Default for
+    # a text: 0.1.
     validation: Annotated[float, Field(gt=0, lt=1)] | None = None
-    # The fraction that is held out for the test: of a text before that for validation, or of
-    # arrays. Other tasks have a test part of their own.
+    # Fraction held out for the test: the part of a text before validation, or some arrays.
+    # Other tasks have a test part. Default for a text: 0.
     test: Annotated[float, Field(ge=0, lt=1)] | None = None
-    # Further arguments of the task.
+    # Other arguments of the task.
     options: dict[str, Any] = Field(default={})
     name_field: ClassVar[str] = "name"
     name_key: ClassVar[str] = ".name"
@@ -323,72 +328,72 @@ class DataConfig(AbstractChoice):
 
 
 class ModelConfig(Choice):
-    """`model`: the operators and how inputs and outputs meet the equation."""
+    """`model`: the operators, the inputs and the read-out."""
 
-    # A model.
+    # The model.
     kind: str = "language_model"
-    # A checkpoint to go on from: a folder, or a package with weights. It gives the weights,
-    # the sizes and the tokenizer; of this section only `context` is then free. Or a run, by
-    # its folder or its name in runs: it also gives the scheme and the data that are not said.
+    # Start from a checkpoint (a folder, or a package with weights) or from a run (its folder or
+    # name). A checkpoint gives the weights, the sizes and the tokenizer; of this section only
+    # `context` may then be set. A run also gives the scheme and the data, unless you set them.
     pretrained: str | None = None
-    # The folder of that run, written by the run that takes its weights.
+    # Folder of the run whose weights are taken. The new run writes this key.
     run: str | None = None
-    # Its checkpoint: newest, best (of the lowest validation loss), or a step.
+    # Checkpoint of that run: newest, best (lowest validation loss), or a step.
     checkpoint: Literal["newest", "best"] | Count = "newest"
-    # Features of the state; where they are points of functions, see basis.
+    # Features of the state; with a basis, the points of its functions.
     width: Count = 128
-    # The functions of a feature whose coefficients the weights are, for example cosine, so that
-    # the width is a resolution; nodal with as many modes as features for ordinary matrices.
+    # Basis of weights that are functions of a feature, for example cosine; width is then a
+    # resolution. nodal with as many modes as features gives ordinary matrices.
     basis: Part = Part(kind="nodal")
-    # Coefficients of a state; default: as many as features.
+    # Coefficients of a state. Default: width.
     modes: Count | None = None
-    # The points of functions: midpoint, periodic, gauss_legendre or clenshaw_curtis.
+    # The points of functions.
     feature_rule: PointRule = "midpoint"
     # Heads of the queries.
     heads: Count = 4
-    # Heads of the keys and values; default: as many as heads.
+    # Heads of the keys and values. Default: heads.
     key_value_heads: Count | None = None
     # Layers: intervals of the control.
     depth: Count = 4
-    # Width inside the feed-forward; default: that of the operator.
+    # Width inside the feed-forward. Default: the operator's.
     hidden: Count | None = None
     # Activation of the feed-forward.
     activation: str = "gelu"
-    # In the order in which a block applies them.
+    # Operators of a block, in the order in which it applies them.
     operators: Annotated[tuple[Part, ...], Field(min_length=1, strict=False)] = (
         Part(kind="attention"),
         Part(kind="feed_forward"),
     )
-    # Initial rate of damping, of relaxation and of injection, per layer.
+    # Initial rate of damping, relaxation and injection, per layer.
     damping: PositiveFloat = 0.1
     # Applied to the input of each operator (pre-norm).
     normalization: Part = Part(kind="layer_norm")
-    # Applied to the embedded input; where the state is constrained, the constraint is.
+    # Applied to the embedded input. A constrained state has its constraint applied.
     input_normalization: Part = Part(kind="free")
-    # The set on which the state is kept (post-norm), one for each operator and interval.
+    # Set on which the state is kept (post-norm), one for each operator and interval.
     constraint: Part = Part(kind="free")
-    # Whether linear maps and normalisations have biases.
+    # Give linear maps and normalisations biases.
     bias: bool = False
-    # Probability of dropping an entry, of the embedded input and of each rate.
+    # Probability of dropping an entry of the embedded input and of each rate.
     dropout: Fraction = 0.0
-    # Probability of leaving out a layer in a step of training, so that the model can be solved
-    # with some of its layers only.
+    # Probability of leaving out a layer in a training step, so that the model can be solved
+    # with some of its layers.
     layer_drop: Fraction = 0.0
     # Standard deviation of the initial weights.
     std: PositiveFloat = 0.02
-    # The most tokens that a language model sees; the grid points of an operator model.
+    # Most tokens that a language model sees; grid points of an operator model.
     context: Count = 64
-    # How attention sees positions. Where it does not, the model learns an embedding of them.
+    # How attention sees positions. If it does not, the model learns an embedding of them.
     positions: Part = Part(kind="no_positions")
-    # Whether the read-out of a language model is its embedding, transposed.
+    # Use the transposed embedding as the read-out of a language model.
     tied: bool = True
     # Side of a patch of an image classifier, in pixels.
     patch: Count = 2
-    # Whether an image classifier reads a token of its own, or the mean over patches; of stages,
-    # the last one has it.
+    # Read the class of an image from a token of its own instead of the mean over patches. With
+    # stages, the last one has the token.
     class_token: bool = False
-    # Equations one after the other on coarser grids of tokens, each of this kind (image_stage)
-    # and with what it does not give itself from this section; default: one equation.
+    # Equations one after the other on coarser grids of tokens, each an image_stage. Default:
+    # one equation.
     stages: Annotated[tuple[StageConfig, ...], Field(strict=False)] = ()
 
     @property
@@ -428,9 +433,9 @@ class ModelConfig(Choice):
 class Config(Section):
     """A run."""
 
-    # Of the keys and their meaning. A run writes it; a file of your own need not.
+    # Version of the keys. A run writes it; a file of yours need not.
     version: int = VERSION
-    # The folder of the run, runs/NAME; default: the name of the file.
+    # Folder of the run, runs/NAME. Default: the name of the file.
     name: FolderName = "run"
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

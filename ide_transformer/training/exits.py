@@ -76,8 +76,9 @@ def evaluate_exits(
 def cheapest_exits(
     rows: Sequence[dict[str, Any]], margins: Sequence[float] = (0.005, 0.02)
 ) -> list[dict[str, Any]]:
-    """For each margin and mesh the row of `evaluate_exits` with the fewest
-    evaluations among those whose loss is at most that of the full solve and the margin."""
+    """The cheapest exits within each margin: for each margin and mesh the row of
+    `evaluate_exits` with the fewest evaluations whose loss exceeds the loss of the full solve
+    by at most the margin."""
     found, of_mesh = [], ("steps", *Mesh().__dataclass_fields__)
     for margin in margins:
         for full in (row for row in rows if row["tolerance"] is None):

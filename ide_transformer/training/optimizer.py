@@ -34,46 +34,46 @@ Factor = Annotated[NonNegativeFloat, AfterValidator(in_single_precision)]
 
 
 class OptimizerConfig(Section):
-    """`optimizer`: the update rule, and the learning rate over the steps. Each kind and each
-    schedule refuses the keys that it does not use."""
+    """`optimizer`: the update rule and the learning rate. Each kind and each schedule rejects
+    the keys that it does not use."""
 
-    # The optimizer. lion takes the sign of a mean of gradients; its rate is best 3 to 10 times
-    # lower than that of adamw, and its decay as much higher. muon makes the update of each
-    # matrix of the operators orthogonal, and gives the rest to adamw, at the same rate.
-    # schedule_free is adamw that evaluates a mean of its weights, at a constant rate.
+    # lion takes the sign of a mean of gradients; its best rate is 3 to 10 times lower than
+    # adamw's, its decay as much higher. muon makes the updates of the operators' matrices
+    # orthogonal and gives the rest to adamw, at the same rate. schedule_free is adamw that
+    # evaluates a mean of its weights, at a constant rate.
     kind: Literal["adamw", "lion", "muon", "schedule_free"] = "adamw"
-    # The largest rate, after the warm-up.
+    # Largest rate, after the warm-up.
     learning_rate: PositiveFloat = 1e-3
-    # After the warm-up: cosine falls from the first step on, constant stays, and
-    # warmup_stable_decay stays and falls linearly at the end. Default: cosine, and
-    # warmup_stable_decay where training.refine is given.
+    # After the warm-up: cosine falls from the first step, constant stays, warmup_stable_decay
+    # stays and falls linearly at the end. With training.refine the default is
+    # warmup_stable_decay.
     schedule: Literal["cosine", "constant", "warmup_stable_decay"] = "cosine"
-    # The rate to which it falls, that of a step after the last one; default: a tenth of the
-    # largest, and 0 of warmup_stable_decay.
+    # Rate of the step after the last one. Default: a tenth of the largest; for
+    # warmup_stable_decay 0.
     final_learning_rate: NonNegativeFloat | None = None
     # Steps in which the rate grows from 0.
     warmup: CountOrZero = 100
-    # The part of all steps in which the rate of warmup_stable_decay falls; default: 0.3.
+    # Fraction of the steps in which warmup_stable_decay falls. Default: 0.3.
     decay: Annotated[float, Field(gt=0, le=1)] | None = None
-    # Of a run that was made longer with --restart: the steps after which another cosine begins
-    # at the rate that the last one has come to, and falls by the same factor; each with the
-    # training.steps until then, such as {1000: 1000}.
+    # Of a run made longer with --restart: the steps after which another cosine begins at the
+    # rate reached, and falls by the same factor; each with training.steps until then, such as
+    # {1000: 1000}.
     restarts: dict[CountAsKey, Count] = Field(default={})
-    # Factors of the rate, by weights: {"control": 0.5, "control.*.value": 2}. A name is the
-    # path of a weight or of a part of the model, where * stands for any characters; where
-    # several fit, the last one counts. A factor of 0 keeps the weights as they are.
+    # Factors of the rate for some weights: {"control": 0.5, "control.*.value": 2}. A name is
+    # the path of a weight or a part of the model; * stands for any characters; the last name
+    # that fits counts. 0 keeps the weights as they are.
     groups: dict[str, Factor] = Field(default={})
-    # Decay of the mean of gradients; of schedule_free, the share of the mean of the weights in
-    # those at which it takes the gradient.
+    # Decay of the mean of gradients. For schedule_free: the share of the averaged weights in
+    # the weights at which it takes the gradient.
     beta1: Fraction = 0.9
-    # Decay of the mean of their squares; of lion, of the mean of gradients that it keeps.
+    # Decay of the mean of squared gradients; for lion, of the mean of gradients that it keeps.
     beta2: Fraction = 0.99
-    # Decay of the mean of gradients that muon makes orthogonal; default: 0.95.
+    # Decay of the mean of gradients that muon makes orthogonal. Default: 0.95.
     momentum: Fraction | None = None
-    # Of matrices and embeddings; vectors (gains, biases) are not decayed, nor is the network of
-    # a hypernetwork, which has its biases in its matrices.
+    # Decay of matrices and embeddings. Gains, biases and the network of a hypernetwork do not
+    # decay.
     weight_decay: NonNegativeFloat = 0.1
-    # The largest norm of a gradient.
+    # Largest norm of a gradient.
     clip: PositiveFloat = 1.0
 
     def problems(self) -> Mapping[str, Any]:
@@ -163,7 +163,8 @@ def update_rule(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gradient
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Linear from near 0 over `warmup` steps, then as `schedule` says."""
+    """The learning rate by step: linear from near 0 over `warmup` steps, then as `schedule`
+    says."""
     peak, lowest, warmup = config.learning_rate, config.lowest_rate, config.warmup
     # Without a warm-up it is constant.
     rises = optax.linear_schedule(peak / (warmup + 1), peak, warmup)

@@ -26,25 +26,25 @@ from .optimizer import path_of
 
 
 class ParallelConfig(Section):
-    """`parallel`: the devices and processes of a run. They change how fast it is and what
-    memory each device needs, and not what is learned, so that a run may go on with others."""
+    """`parallel`: the devices and processes of a run. They change its speed and memory, not
+    what is learned; a run may be resumed on others."""
 
-    # Devices among which the samples of a batch are divided.
+    # Devices that divide the samples of a batch.
     data: Count = 1
-    # The same, and the weights and the state of the optimizer are divided among them too.
+    # The same; they also divide the weights and the optimizer state.
     fsdp: Count = 1
-    # Devices among which the heads and the hidden features are divided.
+    # Devices that divide the heads and the hidden features.
     tensor: Count = 1
-    # Devices among which the tokens are divided.
+    # Devices that divide the tokens.
     sequence: Count = 1
-    # Processes, one for each host or device; default: this one alone. Where address and rank
-    # are not given, they are those of SLURM, Open MPI or Kubernetes.
+    # Processes, one for each host or device. Default: one. Address and rank not given are taken
+    # from SLURM, Open MPI or Kubernetes.
     processes: Count | None = None
-    # HOST:PORT of process 0, for all of them; also by JAX_COORDINATOR_ADDRESS.
+    # HOST:PORT of process 0, for all processes; or set JAX_COORDINATOR_ADDRESS.
     coordinator: str | None = None
-    # The number of this process, from 0 on; also by JAX_PROCESS_ID.
+    # Number of this process, from 0; or set JAX_PROCESS_ID.
     rank: CountOrZero | None = None
-    # Seconds after which a process that does not appear, or no longer answers, ends the run.
+    # Seconds after which a process that is missing or silent ends the run.
     timeout: Count = 100
     axes: ClassVar[tuple[str, ...]] = ("data", "fsdp", "tensor", "sequence")
 

@@ -60,10 +60,10 @@ def drawn_mesh(training: TrainingConfig, step: int) -> int:
 
 
 def model_on(model: Model, mesh: Mesh, layers: Layers = "resampled") -> Model:
-    """`model.on(mesh)`; where the mesh gives a width, that of its weights as functions of the
-    features. With `layers` "spread" evenly, or the "first" ones, its intervals are so many
-    layers of the model, each with its own step: for one that was trained with `LayerDrop`, or
-    to be read out after each."""
+    """A model on a mesh, `model.on(mesh)`; if the mesh gives a width, its weights are taken as
+    functions of the features. With `layers` "spread" evenly, or the "first" ones, its intervals
+    are so many layers of the model, each with its own step: for one that was trained with
+    `LayerDrop`, or to be read out after each."""
 
     def kept(model: Model) -> Model:
         number, own = mesh.intervals, model.control.num_intervals

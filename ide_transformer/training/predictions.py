@@ -30,7 +30,8 @@ def draw_predictions(
     mesh: Mesh = Mesh(),
     part: tasks.Part = "test",
 ) -> None:
-    """Draws input, truth, prediction and error of the first held-out samples of a run.
+    """Draws predictions of a run: input, truth, prediction and error of its first held-out
+    samples.
 
     **Arguments:**
 
@@ -175,7 +176,7 @@ def _outputs(model: Model, inputs: Any) -> Any:
 
 
 class Translation(NamedTuple):
-    """A text, a translation by a human being, and what the model writes."""
+    """One translated text: the text, a human translation, and what the model writes."""
 
     source: str
     reference: str

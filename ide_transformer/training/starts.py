@@ -29,9 +29,9 @@ def evaluate_starts(
     samples: int | None = None,
     part: Part = "validation",
 ) -> list[dict[str, Any]]:
-    """`evaluate_loss` of a model whose solves begin at random states in the place of the
-    embedded input, which the equation then sees through operators such as `Injection` alone:
-    whether the end depends on the beginning. A row for each mesh, with
+    """`evaluate_loss` of a model whose solves begin at random states. The equation then sees
+    the embedded input through operators such as `Injection` alone. Shows whether the end
+    depends on the beginning. A row for each mesh, with
 
     - the figures of random states, the mean over so many `starts` for each sample;
     - `loss_from_input`: that of the embedded input;

@@ -23,6 +23,8 @@ FACES = (
 
 _PLACE = re.compile(r"^- `(ide_transformer\.[\w.]+)`.*$", flags=re.M)
 _HIDING = re.compile(r"(\.\w+)\1$")
+# What ends a clause; code and what stands in brackets are passed over.
+_END = re.compile(r"`[^`]*`|\([^()]*\)|\[[^\]]*\]|\{[^}]*\}|([,;:]) ")
 
 
 def public_names() -> dict[int, list[str]]:
@@ -38,22 +40,27 @@ def public_names() -> dict[int, list[str]]:
     return {key: sorted(found, key=len) for key, found in names.items()}
 
 
-def with_sentences(page: str) -> str:
-    """A page with the first sentence of the documentation of each name on it."""
+def with_summaries(page: str) -> str:
+    """A page with the first clause of the documentation of each name on it."""
 
     def place(match: re.Match[str]) -> str:
         module, _, name = _HIDING.sub(r"\1", match[1]).rpartition(".")
         found = getattr(importlib.import_module(module), name, None)
         documented = inspect.isclass(found) or inspect.isroutine(found)
         said = (inspect.getdoc(found) or "").partition("\n\n")[0] if documented else ""
-        sentence = (
-            re.split(r"(?<=[.])\s", " ".join(said.split()))[0]
-            .rstrip(".,:")
-            .removesuffix(", so that")
-        )
-        return f"- `{match[1]}`" + f": {sentence}." * bool(sentence)
+        sentence = re.split(r"(?<=[.])\s", " ".join(said.split()))[0].rstrip(".,:")
+        return f"- `{match[1]}`" + f": {_first_clause(sentence)}" * bool(sentence)
 
     return _PLACE.sub(place, page)
+
+
+def _first_clause(sentence: str) -> str:
+    """A sentence up to the first comma, semicolon or colon after three words."""
+    for end in _END.finditer(sentence):
+        clause = sentence[: end.start()]
+        if end[1] and len(clause.split()) > 2:
+            return clause
+    return sentence
 
 
 def with_directives(page: str) -> str:

@@ -16,7 +16,7 @@ from ide_transformer import InputError
 
 from . import execute, tables as generated
 from .mathematics import typeset
-from .names import check_names, with_directives, with_sentences
+from .names import check_names, with_directives, with_summaries
 from .quick_programs import quick_programs
 
 
@@ -51,7 +51,7 @@ def write_tables() -> None:
     """Generates the tables and the lists of names again, in the pages of docs/."""
     for path in sorted(SOURCES.rglob("*.md")):
         text = path.read_text(encoding="utf-8")
-        filled = with_sentences(_PLACE.sub(_filled, text))
+        filled = with_summaries(_PLACE.sub(_filled, text))
         if filled != text:
             path.write_text(filled, encoding="utf-8")
             print(f"wrote {path.relative_to(ROOT)}")

@@ -30,6 +30,7 @@ from ide_transformer.studies.convergence import (
 )
 from ide_transformer.training import Config, SchemeConfig, Section, load_config
 from ide_transformer.training.choice import Choice
+from ide_transformer.training.config import CostConfig, DrawnMesh, FinerConfig, StageConfig
 from ide_transformer.training.names import FACES, find, snake_case
 
 
@@ -41,6 +42,13 @@ _NAMES = {
     Path: "path",
 }
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+# The sections inside sections, by their keys.
+_INSIDE: dict[str, type[Section]] = {
+    "model.stages": StageConfig,
+    "training.meshes": DrawnMesh,
+    "training.costs": CostConfig,
+    "training.finer": FinerConfig,
+}
 # A family without an example of its own, and the one of which it is a case.
 _EXAMPLE_OF = {"glassllm": "llama"}
 
@@ -51,17 +59,24 @@ def code(text: object) -> str:
 
 
 def keys_tables() -> str:
-    """A table for each section of a configuration, and one for the keys of none."""
+    """A table for each section of a configuration, for each section inside one, and one for the
+    keys of none."""
     plain, sections = [], []
     for key, field in Config.model_fields.items():
         kind = field.annotation
         if inspect.isclass(kind) and issubclass(kind, Section):
-            about = (inspect.getdoc(kind) or "").replace("\n", " ").removeprefix(f"`{key}`: ")
-            title = f"## {key}\n\n{about[0].upper()}{about[1:]}"
-            sections.append(f"{title}\n\n{_keys(kind, f'{key}.')}")
+            sections.append(_section(f"## {key}", kind, f"{key}."))
+            inside = {name: x for name, x in _INSIDE.items() if name.startswith(f"{key}.")}
+            sections += [_section(f"### {name}", x, "") for name, x in inside.items()]
         else:
             plain.append(key)
     return "\n\n".join([f"## The run\n\n{_keys(Config, '', plain)}", *sections])
+
+
+def _section(heading: str, kind: type[Section], prefix: str) -> str:
+    """The heading of a section, what it is, and the table of its keys."""
+    about = re.sub(r"^`\w+`: ", "", (inspect.getdoc(kind) or "").replace("\n", " "))
+    return f"{heading}\n\n{about[0].upper()}{about[1:]}\n\n{_keys(kind, prefix)}"
 
 
 def names_table() -> str:
@@ -147,6 +162,8 @@ def _default(field: FieldInfo) -> str:
             return code(str(value).lower())
         case Choice(kind=kind):
             return code(kind)
+        case Section():
+            return "–"
         case tuple(parts):
             return code(f"[{', '.join(part.kind for part in parts)}]")
         case value:

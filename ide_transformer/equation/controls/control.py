@@ -222,7 +222,7 @@ def _overlap(new: int, old: int) -> np.ndarray:
 
 
 class PiecewiseLinear(AbstractControl):
-    """Weights at the boundaries, linear between: `θ(t) = (1-s) θ_l + s θ_{l+1}`,
+    """Weights linear between the boundaries of layers: `θ(t) = (1-s) θ_l + s θ_{l+1}`,
     `s = t - l`. θ is continuous, so schemes called by hand agree with `solve`.
 
     **Arguments:**

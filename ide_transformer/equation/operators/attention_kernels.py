@@ -74,7 +74,7 @@ class LinearAttention(AbstractCausalKernel):
 
 
 class GaussianAttention(AbstractCausalKernel, AbstractTokenIntegral):
-    """Attention with a Gaussian kernel in the place of the exponential of a product:
+    """Attention with a Gaussian kernel:
 
         du/dt = Σ_h ∫_Ωx(x) γ_h(x, x'; u) V_h(x') dx' W^O_h,
         γ_h ∝ exp(-‖Q_h(x) - K_h(x')‖² / (2 sqrt(d))),   ∫_Ωx(x) γ_h(x, η) dη = 1,

@@ -73,8 +73,8 @@ class DepthwiseProjection(eqx.Module):
 
 
 class ConvolutionalAttention(AbstractAttention):
-    """Multi-head attention over a grid whose queries, keys and values see the neighbourhood of
-    a token, and whose integral runs over a coarser grid Ω_x':
+    """Multi-head attention over a grid, by convolutions: queries, keys and values see the
+    neighbourhood of a token, and the integral runs over a coarser grid Ω_x':
 
         du/dt = Σ_h ∫_Ωx' γ_h(x, x'; u) V_h(x') dx' W^O_h,
         Q = W^Q * (c^Q ∗ N(u)) on Ω_x,   K, V = W^{K,V} * (c^{K,V} ∗ N(u)) on Ω_x',
