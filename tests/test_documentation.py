@@ -199,19 +199,26 @@ def test_a_table_on_a_page_is_that_of_the_code(name):
     assert tables()[name] == TABLES[name](), "renew it: python scripts/docs.py --tables"
 
 
-def headings(page):
-    """The anchors of the headings of a page or a tutorial, as a forge gives them."""
-    lines = re.findall(r"^(?:# )?#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.M)
-    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+def anchors(page):
+    """The anchors of a page or a tutorial: its headings, as a forge gives them, and the names
+    whose documentation the site has there."""
+    text = page.read_text(encoding="utf-8")
+    lines = re.findall(r"^(?:# )?#+ (.*)$", text, flags=re.M)
+    headings = {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+    return headings | set(re.findall(r"^- `([\w.]+)`", text, flags=re.M))
 
 
-@pytest.mark.parametrize("page", WITH_RESULTS, ids=written)
+TUTORIALS = sorted((SOURCES / "tutorials").glob("*.py"))
+
+
+@pytest.mark.parametrize("page", [*WITH_RESULTS, *TUTORIALS], ids=written)
 def test_links_lead_somewhere_in_the_repository(page):
-    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    if page in TUTORIALS:
+        text = "".join(re.findall(r"^# .*\n", text, flags=re.M))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
         path, _, anchor = link.partition("#")
         target = page.parent / path if path else page
         if not urlsplit(link).scheme:
             assert target.exists(), link
-            # The site alone has anchors of names.
-            if anchor and "ide_transformer." not in anchor:
-                assert anchor in headings(target), link
+            assert not anchor or anchor in anchors(target), link

@@ -35,8 +35,8 @@ from ide_transformer.training.names import FACES, find, snake_case
 
 
 _NAMES = {
-    bool: "true or false",
-    int: "whole number",
+    bool: "boolean",
+    int: "integer",
     float: "number",
     str: "text",
     Path: "path",
@@ -139,8 +139,7 @@ def _with_limits(words: str, metadata: Iterable[Any]) -> str:
 def _words(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
-        inner = [_words(x) for x in arguments if x is not type(None)]
-        return " or ".join([*inner, "null"])
+        return " or ".join(_words(x) for x in arguments if x is not type(None))
     if origin is Annotated:
         return _with_limits(_words(arguments[0]), arguments[1:])
     if origin is Literal:
