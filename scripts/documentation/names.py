@@ -24,7 +24,7 @@ FACES = (
 _PLACE = re.compile(r"^- `(ide_transformer\.[\w.]+)`.*$", flags=re.M)
 _HIDING = re.compile(r"(\.\w+)\1$")
 # What ends a clause; code and what stands in brackets are passed over.
-_END = re.compile(r"`[^`]*`|\([^()]*\)|\[[^\]]*\]|\{[^}]*\}|([,;:]) ")
+_END = re.compile(r"`[^`]*`|[\[(][^\[\]()]*[\])]|\{[^}]*\}|([,;:]) ")
 
 
 def public_names() -> dict[int, list[str]]:

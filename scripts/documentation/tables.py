@@ -106,16 +106,9 @@ def _keys(kind: type[Section], prefix: str, chosen: list[str] | None = None) -> 
     if without:
         raise InputError(f"{kind.__name__}: write a comment above {', '.join(without)}")
     rows = [
-        (
-            code(prefix + name),
-            _with_limits(_words(field.annotation), field.metadata),
-            _default(field),
-            comments[name],
-        )
-        for name in names
-        for field in [kind.model_fields[name]]
+        (code(prefix + name), _value(kind.model_fields[name]), comments[name]) for name in names
     ]
-    return table(("key", "value", "default", "explanation"), rows)
+    return table(("key", "value (default)", "explanation"), rows)
 
 
 def _comments(kind: type) -> dict[str, str]:
@@ -126,6 +119,13 @@ def _comments(kind: type) -> dict[str, str]:
     }
 
 
+def _value(field: FieldInfo) -> str:
+    """What a key takes, and in brackets its default, unless that is null."""
+    words = _with_limits(_words(field.annotation), field.metadata)
+    default = "required" if field.is_required() else _default(field)
+    return f"{words} ({default})" if default else words
+
+
 def _with_limits(words: str, metadata: Iterable[Any]) -> str:
     limits = [
         f"{sign} {getattr(limit, name):g}"
@@ -133,6 +133,8 @@ def _with_limits(words: str, metadata: Iterable[Any]) -> str:
         for name, sign in _SIGNS.items()
         if hasattr(limit, name)
     ]
+    if limits[:1] == ["> 0"]:
+        words, limits = f"positive {words}", limits[1:]
     return ", ".join([words, *limits])
 
 
@@ -141,7 +143,8 @@ def _words(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(_words(x) for x in arguments if x is not type(None))
     if origin is Annotated:
-        return _with_limits(_words(arguments[0]), arguments[1:])
+        metadata = [x for given in arguments[1:] for x in getattr(given, "metadata", [given])]
+        return _with_limits(_words(arguments[0]), metadata)
     if origin is Literal:
         return " or ".join(map(code, arguments))
     if origin is tuple:
@@ -156,13 +159,13 @@ def _words(annotation: Any) -> str:
 def _default(field: FieldInfo) -> str:
     match field.default:
         case None:
-            return "–"
+            return ""
         case bool(value):
             return code(str(value).lower())
         case Choice(kind=kind):
             return code(kind)
         case Section():
-            return "–"
+            return ""
         case tuple(parts):
             return code(f"[{', '.join(part.kind for part in parts)}]")
         case value:
