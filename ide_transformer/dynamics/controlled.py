@@ -29,8 +29,8 @@ _LARGEST = 100
 
 
 class Costates(NamedTuple):
-    """The sensitivity of a loss J of the outputs to the states u(t_l) and to the weights θ(t)
-    at the interval boundaries `t_0 = 0, …, t_L = T`:
+    """Sensitivities of a loss J of the outputs: to the states u(t_l) and to the weights θ(t) at
+    the interval boundaries `t_0 = 0, …, t_L = T`.
 
     - `states`: u(t_l), `[L + 1, *batch, tokens, features]`.
     - `costates`: `p_l = ∂J / ∂u(t_l)`, of the same shape; of the discrete march, so that they
@@ -117,7 +117,7 @@ def steer(
     intervals: Sequence[int] | None = None,
     iterations: PositiveInt = 40,
 ) -> Steering:
-    """The pushes v of least energy with which a value g of the outputs comes to a level,
+    """The pushes v of least energy, with which a value g of the outputs comes to a level,
 
         min_v ½ Σ_l h |v_l|²,   g(outputs(v)) = level,
 

@@ -218,7 +218,7 @@ def refine(model: Model, k: int) -> Model:
 
 
 def richardson(model: Model, k: int, inputs: PyTree[ArrayLike]) -> PyTree[Array]:
-    """The outputs read from the state extrapolated from k and 2k steps in each interval,
+    """The outputs of an extrapolated state, from k and 2k steps in each interval,
 
         u = u_{2k} + (u_{2k} - u_k) / (2^p - 1),
 

@@ -38,8 +38,8 @@ def successive_approximations(
     steps: PositiveInt = 5,
     penalty: PositiveFloat = 1.0,
 ) -> Approximations:
-    """The weights θ(t) of the equation that minimise `J = loss(outputs) + Σ weight · cost` on
-    one batch, by the extended method of successive approximations: a march forward gives the
+    """The optimal weights θ(t), which minimise `J = loss(outputs) + Σ weight · cost` on one
+    batch, by the extended method of successive approximations: a march forward gives the
     states u_l, one backward the costates `p_l = dJ/du_l`, and then θ minimises, with both
     fixed,
 

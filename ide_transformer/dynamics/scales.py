@@ -135,9 +135,9 @@ class CoarseHeads(NamedTuple):
 
 
 def coarse_heads(model: Model, inputs: PyTree[ArrayLike], size: PositiveInt) -> CoarseHeads:
-    """How well each head could be computed on a grid that is coarser by a factor of `size`
-    along each axis: scores of keys, and values, are replaced by their means over blocks of
-    tokens, one token with the weight of the block. Where scores are linear in the key they are
+    """How well each head could be computed on a coarser grid, by a factor of `size` along each
+    axis. Scores of keys, and values, are replaced by their means over blocks of tokens, one
+    token with the weight of the block. Where scores are linear in the key they are
     those of the mean of keys. A causal head sees blocks that have ended so, and the tokens
     after them one by one."""
     _domain("coarse_heads", model, inputs)

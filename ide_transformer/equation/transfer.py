@@ -117,8 +117,8 @@ def restriction(source: TokenDomain, target: TokenDomain) -> TokenMap:
 
 @checked
 def coarsened(domain: TokenDomain, factor: PositiveInt = 2) -> TokenDomain:
-    """The grid of the middles of blocks of `factor` points along each axis of a grid of equal
-    weights. For blocks of two, linear interpolation to these is the mean of a block."""
+    """The middles of blocks of a grid, `factor` points along each axis, of equal weights. For
+    blocks of two, linear interpolation to these is the mean of a block."""
     grid = grid_of("coarsened", domain)
     if any(n % factor for n in grid):
         sides = " by ".join(map(str, grid))

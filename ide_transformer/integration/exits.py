@@ -142,7 +142,7 @@ def relative_difference(
 
 
 class EstimatedExit(AbstractExit):
-    """Exit by an estimate of the effect that the rest of the solve has on the outputs,
+    """Exit by an estimate: the effect that the rest of the solve has on the outputs,
 
         d( R(E_{q+1}), R(E_q) ),
 

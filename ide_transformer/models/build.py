@@ -347,7 +347,7 @@ def OperatorModel(
     fields: bool = False,
     std: NonNegativeFloat = 0.02,
 ) -> Model[FunctionInputs, FunctionValues]:
-    """A map from functions to functions on the circle or on the interval [0, 1], or on the
+    """A map from functions to functions, on the circle or on the interval [0, 1], or on the
     product of several of them: tokens are points x with quadrature weights. `model(a)` maps
     values at points, or a `Field`, to values of the same shape. Operators are causal where
     a value may depend on those before it alone.
@@ -458,8 +458,8 @@ def TranslationModel(
     dropout: Fraction = 0.0,
     std: NonNegativeFloat = 0.02,
 ) -> Model[EncodedInputs, TokenLogits]:
-    """An `EncoderDecoder` to be trained that reads and writes texts of one vocabulary, each of
-    at most `context` tokens.
+    """An `EncoderDecoder` to be trained, which reads and writes texts of one vocabulary, each
+    of at most `context` tokens.
 
     **Arguments:** see `LanguageModel`; `control` is that of the decoder, and
 

@@ -86,8 +86,8 @@ class CachedDecoder(eqx.Module):
 @checked
 @once_for_each
 def why_not_cached(model: Model) -> str | None:
-    """The reason why `generate` solves the equation of a model again for each token, and what
-    to write instead; `None` where it uses a `CachedDecoder`."""
+    """Why `generate` uses no cache: the reason why it solves the equation of a model again for
+    each token, and what to write instead. `None` if it uses a `CachedDecoder`."""
     reason = _why_no_cache_of(model)
     if reason is not None:
         return reason

@@ -134,7 +134,7 @@ class Kick(NamedTuple):
 
 
 class AbstractMomentum(AbstractFieldScheme):
-    """A scheme that gives the state a velocity v and treats one operator after the other,
+    """A scheme with a velocity v of the state: it treats one operator after the other,
 
         v ← P(damping v + strength A_i(u + lookahead v)),   u ← u + h v.
 

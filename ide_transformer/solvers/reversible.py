@@ -93,8 +93,8 @@ class Retraction(AbstractCoupling):
 
 
 class AbstractReversible(AbstractFieldScheme):
-    """A scheme whose step is made of couplings of the state and a companion, which at first
-    is a copy of the state."""
+    """A scheme made of couplings of the state and a companion, which at first is a copy of the
+    state."""
 
     @abc.abstractmethod
     def couplings(self, field: StepField, first: Array | bool) -> Couplings:

@@ -101,7 +101,7 @@ class Tangential(AbstractTransparentWrapper):
 
 @checked
 def projected(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
-    """The variant of a scheme for a state that is kept on a constraint: `Projected(solver)`,
+    """The variant of a scheme for a constrained state: `Projected(solver)`,
     unless the scheme has a method `projected` that knows a better place for the projection.
     The splittings project after each sub-step. `solve` takes this variant by itself."""
     own = getattr(solver, "projected", None)

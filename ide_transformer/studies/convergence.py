@@ -348,7 +348,7 @@ class MeasuredOrder(NamedTuple):
 def measure_order(
     scheme: str | diffrax.AbstractSolver, control: str = "chebyshev", constraint: str = "free"
 ) -> MeasuredOrder:
-    """The order of convergence of a scheme on attention and a feed-forward of random weights,
+    """The order of convergence of a scheme, on attention and a feed-forward of random weights,
     in the precision of JAX (use float64).
 
     **Arguments:**

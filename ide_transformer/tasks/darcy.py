@@ -37,7 +37,7 @@ _DTYPES = {
 
 @checked_dataclass
 class Darcy(AbstractAtPoints):
-    """The map from the permeability a of a porous medium to the pressure u in it,
+    """The map from permeability a to pressure u, in a porous medium,
 
         -∇·(a ∇u) = 1 in the unit square,   u = 0 at its sides,
 

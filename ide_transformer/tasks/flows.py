@@ -44,7 +44,7 @@ class Functions(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AbstractFlow(abc.ABC):
-    """The flow of a partial differential equation for real functions on the circle [0, 1), or
+    """The flow of a partial differential equation, for real functions on the circle [0, 1), or
     on a torus of more dimensions: random functions, and what they become after some `time`."""
 
     dimension: ClassVar[int] = 1
@@ -389,7 +389,7 @@ class FlowMapTask(AbstractDataSet):
 
 
 class Burgers(FlowMapTask):
-    """The flow map `u(·, 0) ↦ u(·, time)` of the viscous Burgers equation,
+    """The flow map of the viscous Burgers equation, `u(·, 0) ↦ u(·, time)`,
 
         u_t + (u²/2)_x = ν u_xx,   x in [0, 1), periodic,
 
@@ -417,7 +417,7 @@ class Burgers(FlowMapTask):
 
 
 class NavierStokes(FlowMapTask):
-    """The flow map `ω(·, t) ↦ ω(·, t + time)` of the vorticity on a torus, from t = 0, `time`,
+    """The flow map of the vorticity on a torus, `ω(·, t) ↦ ω(·, t + time)`, from t = 0, `time`,
     2 `time` and 3 `time`, so that it can be applied to its own outputs; see `NavierStokesFlow`
     and `FlowMapTask`. The samples are solved once, which takes minutes, and kept in the cache.
 
@@ -443,7 +443,7 @@ class NavierStokes(FlowMapTask):
 
 
 class Exponax(FlowMapTask):
-    """The flow map `u(·, t) ↦ u(·, t + time)` of an equation of exponax, for one function or
+    """The flow map of an equation of exponax, `u(·, t) ↦ u(·, t + time)`, for one function or
     several, from t = 0, `time`, 2 `time`, …, from random functions of four waves; see
     `ExponaxFlow` and `FlowMapTask`.
 

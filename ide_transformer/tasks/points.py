@@ -54,7 +54,7 @@ class AbstractAtPoints(AbstractTask):
 
 @checked_dataclass
 class BurgersInterval(AbstractAtPoints):
-    """The flow map `u(·, 0) ↦ u(·, time)` of the viscous Burgers equation on [0, 1],
+    """The flow map of the viscous Burgers equation on [0, 1], `u(·, 0) ↦ u(·, time)`,
 
         u_t + (u²/2)_x = ν u_xx,   u = 0 at both ends,
 

@@ -150,10 +150,9 @@ class FinerConfig(Section):
     # Its steps in each step of the first solve.
     refinement: Annotated[int, Field(ge=2, le=64)] = 2
     # Weight of the change of the outputs: for classes the divergence in nats, else the mean
-    # over samples of the relative square.
+    # relative square.
     consistency: NonNegativeFloat = 0.0
-    # Weight of the change of the state at T, the mean of the relative square; an estimate of
-    # its error.
+    # Weight of the mean relative square of the change of the state at T.
     defect: NonNegativeFloat = 0.0
 
 
@@ -178,8 +177,7 @@ class CostConfig(Section):
 
 
 class TrainingConfig(Section):
-    """`training`: steps, batches, meshes and costs, and what is written when. Periods are in
-    steps."""
+    """`training`: how a run trains, and what it writes when. Periods are in steps."""
 
     # Steps of the optimizer.
     steps: Count = 2000
@@ -187,32 +185,29 @@ class TrainingConfig(Section):
     batch_size: Count = 12
     # Equal parts of a batch, computed one after the other to save memory.
     accumulate: Count = 1
-    # Decay of a moving average of the weights, used by `ide-transformer evaluate --weights
-    # average`. 0 is none; 0.999 averages about 1,000 steps.
+    # Decay of a moving average of the weights, for `evaluate --weights average`. 0: none;
+    # 0.999: about 1,000 steps.
     average: Fraction = 0.0
     # Seed of the weights, the batches and the dropout.
     seed: Seed = 0
-    # Gradient mode: recompute, direct, recursive or reversible; truncated takes the gradient of
-    # the last intervals only.
+    # Gradient mode: what is kept for the gradient.
     gradient: GradientConfig = GradientConfig()
     # Dtype of matrix products. Weights and state stay float32. Evaluation uses it too; a model
     # you load yourself does not.
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    # Meshes, one of which is drawn for each step, so that one set of weights serves all of
-    # them. Default: the model's own.
+    # Meshes, one drawn for each step, so that one set of weights serves all. Default: the
+    # model's.
     meshes: Annotated[tuple[DrawnMesh, ...], Field(strict=False)] = ()
     # Coarse meshes first: {0: 1, 0.5: 8} trains on 1 interval and, after half of the steps, on
-    # 8, which must be model.depth. A key is a step, or a fraction of the steps. A mesh may also
-    # give tokens and width: {0: {intervals: 1, tokens: 32}, 1500: 8}. Weights and optimizer
-    # state are resampled. Until the last mesh, a run is evaluated and loaded on the mesh that
-    # it has reached.
+    # 8, which must be model.depth. A key is a step or a fraction; a mesh takes the keys below
+    # but weight and after. Before the last mesh, a run is evaluated and loaded on its present
+    # one.
     refine: dict[Moment, MeshSection] = Field(default={})
-    # Running costs in the loss, by name: {transport: 0.01} gives the weight, {contraction:
-    # {weight: 0.1, options: {level: 1.0}}} options too. A model of several equations has those
-    # of the last.
+    # Running costs in the loss: {transport: 0.01}, or {contraction: {weight: 0.1, options:
+    # {level: 1.0}}}. Of several equations, the last.
     costs: dict[str, CostConfig] = Field(default={})
-    # Weight of the mean loss of what is read out after each layer but the last, so that a solve
-    # may end early.
+    # Weight of the mean loss read out after each layer but the last, so that a solve may end
+    # early.
     exit_loss: NonNegativeFloat = 0.0
     # Terms that compare each solve with a finer one. Default: none.
     finer: FinerConfig = FinerConfig()
@@ -230,8 +225,8 @@ class TrainingConfig(Section):
     keep: Count = 2
     # Also keep the checkpoint with the lowest validation loss.
     keep_best: bool = True
-    # Steps in a row without a finite loss and gradient, each skipped, before the run returns to
-    # its last checkpoint. The second time it ends.
+    # Skipped steps in a row (loss or gradient not finite) before the run returns to its last
+    # checkpoint; the second time it ends.
     max_bad_steps: Count = 10
     # Characters or tokens of text written at the end of a language run.
     sample: CountOrZero = 400
@@ -300,17 +295,16 @@ class DataConfig(AbstractChoice):
     path: Annotated[Path | None, Field(strict=False)] = None
     # Column of a table that holds the texts.
     column: str | None = None
-    # `characters`, or `bpe` for a byte-pair encoding. Default: the task's; for a text
-    # characters.
+    # `characters`, or `bpe` for a byte-pair encoding. Default for a text: characters.
     tokenizer: str | None = None
-    # Tokens of the byte-pair encoding, 256 of them the bytes; or of arrays of integers. Default
-    # for a text: 512.
+    # Tokens of the byte-pair encoding, with 256 bytes; or of integer arrays. Default for a
+    # text: 512.
     vocabulary: Count | None = None
     # Fraction held out for validation: the end of a text, or some images or arrays. Default for
     # a text: 0.1.
     validation: Annotated[float, Field(gt=0, lt=1)] | None = None
-    # Fraction held out for the test: the part of a text before validation, or some arrays.
-    # Other tasks have a test part. Default for a text: 0.
+    # Fraction held out for the test: before validation in a text, or some arrays. Other tasks
+    # have a test part. Default for a text: 0.
     test: Annotated[float, Field(ge=0, lt=1)] | None = None
     # Other arguments of the task.
     options: dict[str, Any] = Field(default={})
@@ -328,22 +322,22 @@ class DataConfig(AbstractChoice):
 
 
 class ModelConfig(Choice):
-    """`model`: the operators, the inputs and the read-out."""
+    """`model`: the parts of the model, and its start."""
 
     # The model.
     kind: str = "language_model"
-    # Start from a checkpoint (a folder, or a package with weights) or from a run (its folder or
-    # name). A checkpoint gives the weights, the sizes and the tokenizer; of this section only
-    # `context` may then be set. A run also gives the scheme and the data, unless you set them.
+    # Start from a checkpoint (a folder, or a package with weights), which brings weights, sizes
+    # and tokenizer, so that of this section only `context` may be set; or from a run (its
+    # folder or name), which also brings its scheme and data, unless you set them.
     pretrained: str | None = None
-    # Folder of the run whose weights are taken. The new run writes this key.
+    # Folder of that run. The new run writes this key.
     run: str | None = None
-    # Checkpoint of that run: newest, best (lowest validation loss), or a step.
+    # Its checkpoint: newest, best (lowest validation loss), or a step.
     checkpoint: Literal["newest", "best"] | Count = "newest"
-    # Features of the state; with a basis, the points of its functions.
+    # Features of the state; with a basis, points of functions.
     width: Count = 128
-    # Basis of weights that are functions of a feature, for example cosine; width is then a
-    # resolution. nodal with as many modes as features gives ordinary matrices.
+    # Basis of weights that are functions of a feature, for example cosine. nodal with as many
+    # modes as features: ordinary matrices.
     basis: Part = Part(kind="nodal")
     # Coefficients of a state. Default: width.
     modes: Count | None = None
@@ -368,32 +362,30 @@ class ModelConfig(Choice):
     damping: PositiveFloat = 0.1
     # Applied to the input of each operator (pre-norm).
     normalization: Part = Part(kind="layer_norm")
-    # Applied to the embedded input. A constrained state has its constraint applied.
+    # Applied to the embedded input; a constrained state has its constraint.
     input_normalization: Part = Part(kind="free")
-    # Set on which the state is kept (post-norm), one for each operator and interval.
+    # Set on which the state is kept (post-norm), one per operator and interval.
     constraint: Part = Part(kind="free")
     # Give linear maps and normalisations biases.
     bias: bool = False
-    # Probability of dropping an entry of the embedded input and of each rate.
+    # Probability of dropping an entry of the embedded input or of a rate.
     dropout: Fraction = 0.0
-    # Probability of leaving out a layer in a training step, so that the model can be solved
-    # with some of its layers.
+    # Probability of leaving out a layer in a training step.
     layer_drop: Fraction = 0.0
     # Standard deviation of the initial weights.
     std: PositiveFloat = 0.02
     # Most tokens that a language model sees; grid points of an operator model.
     context: Count = 64
-    # How attention sees positions. If it does not, the model learns an embedding of them.
+    # How attention sees positions; if it does not, an embedding is learned.
     positions: Part = Part(kind="no_positions")
     # Use the transposed embedding as the read-out of a language model.
     tied: bool = True
     # Side of a patch of an image classifier, in pixels.
     patch: Count = 2
-    # Read the class of an image from a token of its own instead of the mean over patches. With
-    # stages, the last one has the token.
+    # Read the class of an image from a token of its own (of the last stage), not from the mean
+    # over patches.
     class_token: bool = False
-    # Equations one after the other on coarser grids of tokens, each an image_stage. Default:
-    # one equation.
+    # Equations on coarser and coarser grids of tokens. Default: one equation.
     stages: Annotated[tuple[StageConfig, ...], Field(strict=False)] = ()
 
     @property

@@ -167,8 +167,8 @@ def load_run(
 def import_pretrained(
     path: str | Path, name: str, runs: str | Path, overrides: Sequence[str] = ()
 ) -> RunFolder:
-    """A run `runs/name` at step 0 with the weights of the checkpoint of a language model, and
-    its tokenizer, or of a model of images; solved by its native scheme. `overrides` are further
+    """A run from a checkpoint, `runs/name` at step 0: the weights of a language model and its
+    tokenizer, or of a model of images; solved by its native scheme. `overrides` are further
     keys of its configuration, `key=value`; a model of images needs `data.name`, and `data.path`
     where the data are in a folder. `InputError` for a checkpoint of another kind than the data
     need.

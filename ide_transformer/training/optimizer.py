@@ -37,16 +37,15 @@ class OptimizerConfig(Section):
     """`optimizer`: the update rule and the learning rate. Each kind and each schedule rejects
     the keys that it does not use."""
 
-    # lion takes the sign of a mean of gradients; its best rate is 3 to 10 times lower than
-    # adamw's, its decay as much higher. muon makes the updates of the operators' matrices
-    # orthogonal and gives the rest to adamw, at the same rate. schedule_free is adamw that
-    # evaluates a mean of its weights, at a constant rate.
+    # lion: sign of a mean of gradients; its best rate is 3 to 10 times lower than adamw's, its
+    # decay as much higher. muon: orthogonal updates of the operators' matrices, adamw for the
+    # rest, at one rate. schedule_free: adamw that evaluates a mean of its weights, at a
+    # constant rate.
     kind: Literal["adamw", "lion", "muon", "schedule_free"] = "adamw"
     # Largest rate, after the warm-up.
     learning_rate: PositiveFloat = 1e-3
     # After the warm-up: cosine falls from the first step, constant stays, warmup_stable_decay
-    # stays and falls linearly at the end. With training.refine the default is
-    # warmup_stable_decay.
+    # (default with training.refine) falls linearly at the end.
     schedule: Literal["cosine", "constant", "warmup_stable_decay"] = "cosine"
     # Rate of the step after the last one. Default: a tenth of the largest; for
     # warmup_stable_decay 0.
@@ -55,23 +54,20 @@ class OptimizerConfig(Section):
     warmup: CountOrZero = 100
     # Fraction of the steps in which warmup_stable_decay falls. Default: 0.3.
     decay: Annotated[float, Field(gt=0, le=1)] | None = None
-    # Of a run made longer with --restart: the steps after which another cosine begins at the
-    # rate reached, and falls by the same factor; each with training.steps until then, such as
-    # {1000: 1000}.
+    # Of a run made longer with --restart: steps after which another cosine begins at the rate
+    # reached and falls by the same factor, each with training.steps until then: {1000: 1000}.
     restarts: dict[CountAsKey, Count] = Field(default={})
-    # Factors of the rate for some weights: {"control": 0.5, "control.*.value": 2}. A name is
-    # the path of a weight or a part of the model; * stands for any characters; the last name
-    # that fits counts. 0 keeps the weights as they are.
+    # Factors of the rate by the path of a weight or part: {"control": 0.5, "control.*.value":
+    # 2}. * is any text; the last match counts; 0 freezes.
     groups: dict[str, Factor] = Field(default={})
-    # Decay of the mean of gradients. For schedule_free: the share of the averaged weights in
-    # the weights at which it takes the gradient.
+    # Decay of the mean of gradients; for schedule_free, the share of averaged weights where it
+    # takes the gradient.
     beta1: Fraction = 0.9
-    # Decay of the mean of squared gradients; for lion, of the mean of gradients that it keeps.
+    # Decay of the mean of squared gradients; for lion, of its mean of gradients.
     beta2: Fraction = 0.99
     # Decay of the mean of gradients that muon makes orthogonal. Default: 0.95.
     momentum: Fraction | None = None
-    # Decay of matrices and embeddings. Gains, biases and the network of a hypernetwork do not
-    # decay.
+    # Decay of matrices and embeddings; not of gains, biases and the network of a hypernetwork.
     weight_decay: NonNegativeFloat = 0.1
     # Largest norm of a gradient.
     clip: PositiveFloat = 1.0

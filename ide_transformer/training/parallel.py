@@ -37,14 +37,14 @@ class ParallelConfig(Section):
     tensor: Count = 1
     # Devices that divide the tokens.
     sequence: Count = 1
-    # Processes, one for each host or device. Default: one. Address and rank not given are taken
-    # from SLURM, Open MPI or Kubernetes.
+    # Processes, one for each host or device. Default: one. Address and rank come from SLURM,
+    # Open MPI or Kubernetes if not given.
     processes: Count | None = None
     # HOST:PORT of process 0, for all processes; or set JAX_COORDINATOR_ADDRESS.
     coordinator: str | None = None
     # Number of this process, from 0; or set JAX_PROCESS_ID.
     rank: CountOrZero | None = None
-    # Seconds after which a process that is missing or silent ends the run.
+    # Seconds after which a missing or silent process ends the run.
     timeout: Count = 100
     axes: ClassVar[tuple[str, ...]] = ("data", "fsdp", "tensor", "sequence")
 

@@ -73,7 +73,7 @@ def plan_of(
 
 @checked
 def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> dict[str, Any]:
-    """The needs of a step of a language model on a layout of devices, from the program that is
+    """The needs of a step of a language model, on a layout of devices, from the program that is
     compiled for it, with the vocabulary of the configuration, or 32,768 tokens. Of each device:
     the bytes of the state of training (weights and optimizer), those of the rest of a step, and
     those that it sends in a step.

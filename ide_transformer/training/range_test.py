@@ -67,10 +67,10 @@ class LearningRates(NamedTuple):
 def find_learning_rate(
     config: Config | str | Path, *, steps: int = 200, folder: str | Path | None = None
 ) -> LearningRates:
-    """Trains the model of `config` with a rate that grows exponentially from 1e-6 to 1, and
-    looks where the loss falls. Schedule, warm-up and number of steps of `config` are not used;
-    the equation is solved on the mesh of the model, to which a run may be refined. Reference:
-    Smith, arXiv 1506.01186.
+    """Finds a learning rate: trains the model of `config` with a rate that grows exponentially
+    from 1e-6 to 1, and looks where the loss falls. Schedule, warm-up and number of steps of
+    `config` are not used; the equation is solved on the mesh of the model, to which a run may
+    be refined. Reference: Smith, arXiv 1506.01186.
 
     The suggestion is a first value: on four configurations it was 2.1, 1.1, 0.6 and 0.3 times
     the best rate of a sweep in factors of two.

@@ -49,16 +49,17 @@ def with_summaries(page: str) -> str:
         documented = inspect.isclass(found) or inspect.isroutine(found)
         said = (inspect.getdoc(found) or "").partition("\n\n")[0] if documented else ""
         sentence = re.split(r"(?<=[.])\s", " ".join(said.split()))[0].rstrip(".,:")
-        return f"- `{match[1]}`" + f": {_first_clause(sentence)}" * bool(sentence)
+        noun = re.sub(r"^(?:A|An|The) (.)", lambda x: x[1].upper(), sentence)
+        return f"- `{match[1]}`" + f": {_first_clause(noun)}" * bool(noun)
 
     return _PLACE.sub(place, page)
 
 
 def _first_clause(sentence: str) -> str:
-    """A sentence up to the first comma, semicolon or colon after three words."""
+    """A sentence up to the first comma, semicolon or colon after two words."""
     for end in _END.finditer(sentence):
         clause = sentence[: end.start()]
-        if end[1] and len(clause.split()) > 2:
+        if end[1] and len(clause.split()) > 1:
             return clause
     return sentence
 

@@ -34,13 +34,7 @@ from ide_transformer.training.config import CostConfig, DrawnMesh, FinerConfig, 
 from ide_transformer.training.names import FACES, find, snake_case
 
 
-_NAMES = {
-    bool: "boolean",
-    int: "integer",
-    float: "number",
-    str: "text",
-    Path: "path",
-}
+_NAMES = {bool: "boolean", int: "integer", float: "number", str: "text", Path: "path"}
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 # The sections inside sections, by their keys.
 _INSIDE: dict[str, type[Section]] = {
@@ -128,12 +122,12 @@ def _value(field: FieldInfo) -> str:
 
 def _with_limits(words: str, metadata: Iterable[Any]) -> str:
     limits = [
-        f"{sign} {getattr(limit, name):g}"
+        f"{sign}{getattr(limit, name):g}"
         for limit in metadata
         for name, sign in _SIGNS.items()
         if hasattr(limit, name)
     ]
-    if limits[:1] == ["> 0"]:
+    if limits[:1] == [">0"]:
         words, limits = f"positive {words}", limits[1:]
     return ", ".join([words, *limits])
 
@@ -146,7 +140,7 @@ def _words(annotation: Any) -> str:
         metadata = [x for given in arguments[1:] for x in getattr(given, "metadata", [given])]
         return _with_limits(_words(arguments[0]), metadata)
     if origin is Literal:
-        return " or ".join(map(code, arguments))
+        return ", ".join(map(code, arguments))
     if origin is tuple:
         return f"list of {_words(arguments[0])}s"
     if annotation in _NAMES:
@@ -196,14 +190,14 @@ def _scheme(model: Model) -> str:
 
 
 def orders_table() -> str:
-    """For each scheme: its class, its order by theory on a free state and on the sphere, and
-    the evaluations of a step."""
-    headings = ("scheme", "class", "order, free", "order, sphere", "evaluations a step")
+    """For each scheme, with a link to its class: its order by theory on a free state and on the
+    sphere, and the evaluations of a step."""
+    headings = ("scheme", "order: free, sphere", "evaluations a step")
     rows = []
     for name in schemes():
         _, entry = find_scheme(name)
-        orders = _order(entry, "free"), _order(entry, "sphere")
-        rows.append((code(name), _class(entry), *orders, _cost(entry)))
+        orders = f"{_order(entry, 'free')}, {_order(entry, 'sphere')}"
+        rows.append((_linked(name, entry), orders, _cost(entry)))
     return table(headings, rows)
 
 
@@ -229,13 +223,13 @@ def other_names() -> str:
     return ", ".join(map(code, others))
 
 
-def _class(entry: Entry) -> str:
-    """The class of a scheme, with a link to its page where it is one of the package."""
+def _linked(name: str, entry: Entry) -> str:
+    """The name of a scheme, with a link to its class where it is one of the package."""
     solver = entry.free or entry.sphere
     label = type(solver.solver if isinstance(solver, Projected) else solver).__name__
     if hasattr(ide_transformer, label):
-        return f"[`{label}`](api/solvers.md#ide_transformer.{label})"
-    return code(f"diffrax.{label}")
+        return f"[`{name}`](api/solvers.md#ide_transformer.{label})"
+    return code(name)
 
 
 def _order(entry: Entry, constraint: str) -> str:

@@ -188,7 +188,7 @@ Others: TypeAlias = Callable[[PyTree[Array], TokenDomain], tuple[PyTree[Array], 
 
 
 class AbstractTokenIntegral(AbstractOperator):
-    """An integral operator over tokens that sees a map M of the other tokens only,
+    """An integral operator over tokens, which sees a map M of the other tokens only,
 
         A(u)(x) = R(u(x), M(u(x')) for x' ∈ Ω_x(x)).
 

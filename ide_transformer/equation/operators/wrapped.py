@@ -104,7 +104,7 @@ class AbstractRandomOperator(AbstractWrappedOperator):
 
 
 class Dropout(AbstractRandomOperator):
-    """An operator whose rate is zeroed at random places and scaled up at the others:
+    """An operator whose rate is zeroed at random places, and scaled up at the others:
 
         du/dt = m/(1-p) ⊙ A(u),   m ~ Bernoulli(1-p) for each token and feature.
 
