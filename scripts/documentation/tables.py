@@ -210,10 +210,10 @@ def architectures_table(root: Path) -> str:
         architecture = comment.removeprefix("# ").partition(":")[0]
         operators = ", ".join(part.kind for part in config.model.operators)
         solver = f"{config.solver}, adaptive" if config.solver.rtol else str(config.solver)
-        chosen = (operators, config.model.constraint.kind, config.control.kind, solver)
-        rows.append((architecture, code(path.stem), *map(code, chosen)))
-    headings = "architecture", "configs/schemes/", "operators", "constraint", "control"
-    return table((*headings, "solver"), rows)
+        chosen = f"{config.model.constraint.kind}, {config.control.kind}"
+        rows.append((architecture, *map(code, (path.stem, operators, chosen, solver))))
+    headings = "architecture", "configs/schemes/", "operators", "constraint, control", "solver"
+    return table(headings, rows)
 
 
 def other_names() -> str:
