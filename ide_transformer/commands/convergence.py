@@ -7,7 +7,6 @@ and how far the solution is from its constraint.
 
 import argparse
 import textwrap
-from pathlib import Path
 
 import jax
 
@@ -21,7 +20,7 @@ from ..studies.convergence import (
     plot_orders,
     schemes,
 )
-from .options import figure_file
+from .options import figure_file, results_file
 
 
 EXAMPLES = """\
@@ -50,7 +49,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--control", action="append", choices=CONTROLS)
     parser.add_argument("--constraint", action="append", choices=CONSTRAINTS)
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--json", type=results_file, help="also write the rows to this file")
     parser.add_argument("--figure", type=figure_file, help="also draw error against step size")
 
 

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import itertools
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,9 +99,27 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 
 
 def results_folder(kind: str, path: str, given: Path | None) -> Path:
-    """The folder that was given, or one named after a run or checkpoint."""
+    """The folder that was given, or one named after a run or checkpoint.
+
+    **Raises:** `InputError` where nothing can be written there.
+    """
     place = Path(path)
-    return given or Path(kind) / (place.stem if place.is_file() else place.name)
+    folder = given or Path(kind) / (place.stem if place.is_file() else place.name)
+    check_can_be_written(folder / "report.json")
+    return folder
+
+
+def check_can_be_written(file: Path) -> None:
+    """Refuses a file of results before anything is measured, where it cannot be written; its
+    folder need not be there."""
+    try:
+        there = next((x for x in file.parents if x.exists()), Path())
+        if file.exists() and not file.is_file():
+            raise OSError(0, "it is a folder" if file.is_dir() else "it is no ordinary file")
+        with tempfile.NamedTemporaryFile(dir=there, prefix=file.name):
+            pass
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}.") from None
 
 
 def names(text: str) -> list[str]:
@@ -142,11 +161,20 @@ def mesh_sections(text: str) -> "list[MeshSection]":
     ]
 
 
+def results_file(text: str) -> Path:
+    """A file of results, which can be written."""
+    try:
+        check_can_be_written(file := Path(text))
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return file
+
+
 def figure_file(text: str) -> Path:
-    """The file of a figure."""
+    """The file of a figure, which can be written."""
     if Path(text).suffix.lower() not in (".png", ".pdf", ".svg"):
         raise argparse.ArgumentTypeError(f"{text}: a figure ends with .png, .pdf or .svg")
-    return Path(text)
+    return results_file(text)
 
 
 def _checkpoint(text: str) -> str | int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .options import add_trust, figure_file
+from .options import add_trust, figure_file, results_file
 
 
 EXAMPLES = """\
@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--scheme",
         help="scheme that solves them (default: lie_trotter), as in the command convergence",
     )
-    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    parser.add_argument("--json", type=results_file, help="also write the results to this file")
     parser.add_argument(
         "--figure", type=figure_file, help="also draw errors against resolutions"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ide_transformer import InputError
+from ide_transformer.commands.options import results_file
 from ide_transformer.reporting import show_table, write_json
 from ide_transformer.studies.schemes import about_sources
 
@@ -16,7 +17,9 @@ Row = dict[str, Any]
 
 def add_files(parser: argparse.ArgumentParser, study: str) -> None:
     """The options of the files of a study."""
-    parser.add_argument("--json", type=Path, required=True, help="the runs that are done")
+    parser.add_argument(
+        "--json", type=results_file, required=True, help="the runs that are done"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs", study), help="their folder")
 
 

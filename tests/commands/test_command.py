@@ -6,6 +6,7 @@ import platform
 import resource
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,12 @@ from benchmarks.shared.problem import Shape
 from benchmarks.with_torch.ours import OwnTraining, Setting
 from ide_transformer import InputError
 from ide_transformer.commands import main, run_script
-from ide_transformer.commands.options import config_file, no_config, results_folder
+from ide_transformer.commands.options import (
+    check_can_be_written,
+    config_file,
+    no_config,
+    results_folder,
+)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +62,42 @@ def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatc
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: RESOURCE_EXHAUSTED: Out of memory allocating")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate none --json FILE",
+        "evaluate none --mesh intervals=2 --figure FILE.png",
+        "evaluate none --pictures FILE.png",
+        "convergence --json FILE",
+        "resolution --random 1 --json FILE",
+        "depth none --out FILE",
+        "dynamics none --out FILE",
+        "train quick --find-learning-rate",
+        "benchmark march --json FILE",
+        "operators samples --json FILE",
+    ],
+)
+def test_results_that_cannot_be_written_are_refused_first(
+    capsys, tmp_path, monkeypatch, command
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "learning-rates").touch()
+    name, *options = command.replace("FILE", "learning-rates/there/a").split()
+    said = run_here(capsys, f"{name}.py", *options, expected=2)
+    assert "cannot be written: Not a directory" in said
+    assert [*tmp_path.iterdir()] == [tmp_path / "learning-rates"]
+
+
+def test_a_file_of_results_is_new_or_an_ordinary_one(tmp_path):
+    (tmp_path / "old.json").write_text("[]")
+    check_can_be_written(tmp_path / "old.json")
+    check_can_be_written(tmp_path / "deep/down/new.json")
+    assert [x.name for x in tmp_path.iterdir()] == ["old.json"]
+    for path, why in ((tmp_path, "it is a folder"), ("/dev/null", "it is no ordinary file")):
+        with pytest.raises(InputError, match=f"cannot be written: {why}"):
+            check_can_be_written(Path(path))
 
 
 def test_options_that_say_nothing_are_refused(capsys):

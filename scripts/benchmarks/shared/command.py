@@ -2,8 +2,9 @@ import argparse
 import inspect
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
+
+from ide_transformer.commands.options import figure_file, results_file
 
 from .problem import Shape
 from .timing import Rounds, Rows
@@ -35,8 +36,10 @@ class Command(NamedTuple):
         )
         parser.set_defaults(command=self)
         parser.add_argument("--rounds", type=int, default=self.rounds)
-        parser.add_argument("--json", type=Path, help="also write the rows to this file")
-        parser.add_argument("--figure", type=Path, help="also draw them, as PNG")
+        parser.add_argument(
+            "--json", type=results_file, help="also write the rows to this file"
+        )
+        parser.add_argument("--figure", type=figure_file, help="also draw them")
         for name, default in self.options.items():
             flag, given = f"--{name.replace('_', '-')}", dict[str, Any](default=default)
             match default:
