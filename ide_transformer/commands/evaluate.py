@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, at
-from .options import add_model, chosen_model, figure_file, floats, mesh_sections
+from .options import add_model, chosen_model, figure_file, floats, mesh_sections, results_file
 
 
 EXAMPLES = """\
@@ -61,6 +61,7 @@ _HEADINGS = {
     "steps": "steps in depth",
     "tolerance": "tolerance of the exit",
     "saved": "part of the evaluations saved",
+    "targets": "targets counted",
     "margin": "margin of the loss",
 }
 
@@ -70,7 +71,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text", type=Path, help="a text file or folder to predict, in windows of the context"
     )
-    parser.add_argument("--samples", type=int, help="about how many windows (default: all)")
+    parser.add_argument(
+        "--samples", type=int, help="how many windows, evenly spread (default: all)"
+    )
     parser.add_argument(
         "--part",
         choices=("validation", "test"),
@@ -130,7 +133,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="with --figure: the column to draw (default: loss), for example exact_match",
     )
     parser.add_argument("--sentences", type=Path, help="a file with a sentence on each line")
-    parser.add_argument("--json", type=Path, help="write the results here too")
+    parser.add_argument("--json", type=results_file, help="write the results here too")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -149,11 +152,12 @@ def run(options: argparse.Namespace) -> None:
     data = text, options.samples, part
     curves: dict[str, Rows] = {}
     results: Any
-    label, headings = "", _HEADINGS
+    label, headings, origin = "", _HEADINGS, {}
     if options.sentences is None and options.rollout is None:
         task = training.evaluation_task(loaded, text)
         label = task.loss.label
         headings = {**_HEADINGS, "loss": label}
+        origin = {"data": _data(loaded, options.text, part), "tokens": task.tokens_per_sample}
     if options.sentences is not None:
         results = _similarities(loaded, options.sentences)
     elif options.rollout is not None:
@@ -190,29 +194,32 @@ def run(options: argparse.Namespace) -> None:
         show_table(results, headings)
         curves = {str(loaded.path): results}
     elif further:
+        from ..training.evaluation import evaluate_models
+
         models = [loaded, *(chosen_model(options, other) for other in further)]
+        found = evaluate_models(models, *data)
+        checksums = {row["data"] for row in found}
         results = [
-            {
-                "model": str(x.path),
-                "data": _data(x, options.text, part),
-                **training.evaluate_loss(x, *data),
-            }
-            for x in models
+            {"model": str(x.path), **row, "data": _data(x, options.text, part)}
+            for x, row in zip(models, found, strict=True)
         ]
         show_table(results, headings)
-        on = {
-            (row["data"], _options(x, options.text))
-            for x, row in zip(models, results, strict=True)
-        }
-        if len(on) > 1:
-            print("The data differ; --text FILE measures all models on one text.")
+        if len(checksums) > 1:
+            print(
+                "The models are measured on other data, or read them in other tokens; --text "
+                "FILE measures all on one text, where bits per byte can be compared."
+            )
     else:
         results = training.evaluate_loss(loaded, *data, task=task)
         for name, value in results.items():
-            said = f"  {label}; {_data(loaded, options.text, part)}" * (name == "loss")
-            print(f"{name}: {value:.4f}{said}" if name != "samples" else f"{name}: {value}")
+            said = f"  {label}; {origin['data']}" * (name == "loss")
+            print(f"{name}: {value:{'' if isinstance(value, int) else '.4f'}}{said}")
+    several = isinstance(results, list)
+    if several and not further and origin:
+        print(f"measured on {origin['data']}")
     if options.json is not None:
-        write_json(options.json, results)
+        rows = [{**origin, **row} for row in (results if several else [results])]
+        write_json(options.json, rows if several else rows[0])
     if options.figure is not None and options.rollout is not None:
         _draw_rollout(options.figure, curves, options.measure or "error")
     elif options.figure is not None:
@@ -238,13 +245,6 @@ def _data(loaded: Any, text: Path | None, part: str) -> str:
     named = loaded.config.data
     where = "" if named.path is None else f" {named.path}"
     return f"{named.name}{where}, {part} part"
-
-
-def _options(loaded: Any, text: Path | None) -> str:
-    """All that a run says of its data."""
-    if text is not None or loaded.config is None:
-        return ""
-    return loaded.config.data.model_dump_json()
 
 
 def _checked(options: argparse.Namespace, further: list[str]) -> list[Any]:

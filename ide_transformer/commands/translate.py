@@ -15,7 +15,9 @@ EXAMPLES = """\
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--part", choices=("validation", "test"), default="test")
-    parser.add_argument("--samples", type=int, help="about how many texts (default: all)")
+    parser.add_argument(
+        "--samples", type=int, help="how many texts, evenly spread (default: all)"
+    )
     parser.add_argument(
         "--beams", type=int, default=1, help="beams of the search; 1 (default) is greedy"
     )

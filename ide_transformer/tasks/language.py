@@ -50,6 +50,8 @@ class AbstractNextToken(AbstractTextTask):
     causal = True
     # The first token of each part, and the first one after it.
     bounds: Mapping[str, tuple[int, int]]
+    # The tokens of a window that is held out; by default the context.
+    window: int | None = None
 
     @abc.abstractmethod
     def windows_at(self, starts: np.ndarray) -> np.ndarray:
@@ -70,10 +72,16 @@ class AbstractNextToken(AbstractTextTask):
         self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
         """A part in consecutive windows, each token predicted once; what is left over at the
-        end is dropped."""
-        first, end = self.bounds.get(part, (0, 0))
-        for starts in in_parts(range(first, end - self.context, self.context), size, samples):
-            yield self.batch_at(starts)
+        end is dropped. A `window` of more tokens than the context is predicted in pieces of the
+        context, of which the last one may be shorter."""
+        window, (first, end) = self.window or self.context, self.bounds.get(part, (0, 0))
+        whole, rest = divmod(window, self.context)
+        for starts in in_parts(range(first, end - window, window), size, samples):
+            pieces = (starts[:, None] + self.context * np.arange(whole)).ravel()
+            for piece in range(0, len(pieces), size):
+                yield self.batch_at(pieces[piece : piece + size])
+            if rest:
+                yield self.with_tokens(rest).batch_at(starts + whole * self.context)
 
     def batch_at(self, starts: np.ndarray) -> Batch:
         """Windows without their last token, and without their first."""
@@ -139,6 +147,18 @@ def _ends(number: int, validation: float, test: float) -> list[int]:
     return [int(number * (1 - x)) for x in (validation + test, validation, 0)]
 
 
+def on_same_tokens(tasks: Sequence[AbstractTask]) -> list[AbstractTask]:
+    """The tasks; where they read one text in windows of several lengths, all hold out the same
+    tokens, in windows of the longest."""
+    texts = [copy.copy(task) for task in tasks if isinstance(task, AbstractNextToken)]
+    window = max((task.context for task in texts), default=0)
+    if len(texts) < len(tasks) or len({task.fingerprint() for task in texts}) > 1:
+        return [*tasks]
+    for task in texts:
+        task.window = window
+    return [*texts]
+
+
 class LanguageTask(AbstractNextToken):
     """Predict each next token of a text; the end of the text is held out. Windows of the
     training part begin anywhere.
@@ -187,8 +207,8 @@ class LanguageTask(AbstractNextToken):
         return self.batch_at(random.integers(0, end - self.context, size)[rows])
 
     def fingerprint(self) -> str:
-        """A checksum of all tokens."""
-        return checksum_of_all(self.tokens.astype(np.int64))
+        """A checksum of all tokens and of the bounds of the parts."""
+        return checksum_of_all((self.tokens.astype(np.int64), self.bounds))
 
     def sample(self, model: Model, length: int) -> str | None:
         """Text after a new line, or after the first token where the tokenizer has none."""
@@ -287,8 +307,8 @@ class Dataset(AbstractNextToken):
         return sizes
 
     def fingerprint(self) -> str:
-        """A checksum of all tokens."""
-        return self.tokens.fingerprint()
+        """A checksum of all tokens and of the bounds of the parts."""
+        return checksum_of_all((self.tokens.fingerprint(), self.bounds))
 
     def sample(self, model: Model, length: int) -> str | None:
         """A text that begins as a document does."""

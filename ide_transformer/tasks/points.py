@@ -44,7 +44,8 @@ class AbstractAtPoints(AbstractTask):
     def held_out(
         self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
-        chosen = spread(self.samples_of(part), samples)
+        chosen = self.samples_of(part)
+        chosen = chosen[spread(len(chosen), samples)]
         length = len(chosen) if self.points == "grid" else _BLOCK
         for first in range(0, len(chosen), max(length, 1)):
             block = chosen[first : first + length]

@@ -21,7 +21,6 @@ from .losses import AbstractLoss, Batch, CrossEntropy, Mean
 
 
 Class = TypeVar("Class", bound=type)
-Indices = TypeVar("Indices", np.ndarray, range)
 
 
 @dataclass_transform(eq_default=False)
@@ -95,8 +94,8 @@ class AbstractTask(abc.ABC):
     def held_out(
         self, size: int, samples: int | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
-        """The samples of one of the `parts` in batches of at most `size`: all of them, or about
-        `samples` of them evenly spread."""
+        """The samples of one of the `parts` in batches of at most `size`: all of them, or
+        `samples` of them evenly spread where there are more."""
 
     @checked
     def on(self, mesh: Mesh) -> "AbstractTask":
@@ -115,10 +114,11 @@ class AbstractTask(abc.ABC):
         """Writes what is needed to use the model without the data, a tokenizer."""
 
     def fingerprint(self) -> str:
-        """A checksum of the data, by which a run knows them: of all validation samples and of
-        the first training batches."""
+        """A checksum of the data, by which a run knows them: of all held-out samples and of the
+        first training batches."""
+        held_out = (batch for part in self.parts for batch in self.held_out(64, part=part))
         seen = (self.batch(step, 64, seed=0) for step in range(16))
-        return checksum_of_all((*self.held_out(64), *seen))
+        return checksum_of_all((*held_out, *seen))
 
     @classmethod
     def saved_sizes(cls, tokenizer: Path) -> dict[str, Any] | None:
@@ -208,16 +208,18 @@ def _order(number: int, epoch: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(number)
 
 
-def spread(indices: Indices, samples: int | None) -> Indices:
-    """About `samples` of the indices, evenly spread; all of them by default."""
-    return indices if samples is None else indices[:: max(1, len(indices) // samples)]
+def spread(number: int, samples: int | None) -> np.ndarray:
+    """The places of `samples` of so many things, evenly spread; all of them by default, and
+    where there are no more."""
+    chosen = number if samples is None else min(samples, number)
+    return np.arange(chosen) * number // max(chosen, 1)
 
 
-def in_parts(indices: Indices, size: int, samples: int | None) -> Iterator[np.ndarray]:
-    """About `samples` of the indices, evenly spread, in parts of at most `size`."""
-    chosen = spread(indices, samples)
+def in_parts(indices: range, size: int, samples: int | None) -> Iterator[np.ndarray]:
+    """All indices or `samples` of them, see `spread`, in parts of at most `size`."""
+    chosen = indices.start + indices.step * spread(len(indices), samples)
     for first in range(0, len(chosen), size):
-        yield np.asarray(chosen[first : first + size])
+        yield chosen[first : first + size]
 
 
 def one_number(tokens: int | tuple[int, int]) -> int:
@@ -227,7 +229,9 @@ def one_number(tokens: int | tuple[int, int]) -> int:
 
 
 def checksum_of_all(data: PyTree) -> str:
+    """A checksum of arrays, their types and shapes."""
     digest = hashlib.sha256()
-    for x in jax.tree.leaves(data):
-        digest.update(np.asarray(x).tobytes())
+    for x in map(np.asarray, jax.tree.leaves(data)):
+        digest.update(f"{x.dtype}{x.shape}".encode())
+        digest.update(x.tobytes())
     return digest.hexdigest()

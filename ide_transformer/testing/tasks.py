@@ -40,7 +40,7 @@ def check_task(
       Integers are those that `sizes` allow; a target may be -1.
     - processes: the rows that `part_of_batch` makes are those of the batch.
     - held out: a part is the same at each call and for each size of a batch, and has no sample
-      of another part or of training; about `samples` of it are some of its own.
+      of another part or of training; `samples` of it are so many of its own.
     - fingerprint: it stays the same, and is not that of `other` data.
     - pickled: a copy by way of pickle gives the same data.
     - on: with other `tokens` it is a task with so many, and the first one is as it was.
@@ -64,7 +64,7 @@ def check_task(
     """
     if isinstance(task, Config):
         config, task = task, build_task(task)
-        model = starting_model(config, task)[0] if model is None else model
+        model = starting_model(config, task).model if model is None else model
         _say(
             build_task(config).fingerprint() == task.fingerprint(), "fingerprint", "built again"
         )
@@ -106,8 +106,8 @@ def _check_data(task: AbstractTask, shared: float) -> None:
         )
         _say(_all_rows(few) == found, "held out", f"{part} is another one at each call")
         some = _all_rows(task.held_out(_SIZE, 5, part))
-        said = f"of {part} about 5 samples are {len(some)} of {len(found)}"
-        _say(min(5, len(found)) <= len(some) <= max(10, len(found) // 2), "held out", said)
+        said = f"of {part} 5 samples are {len(some)} of {len(found)}"
+        _say(len(some) == min(5, len(found)), "held out", said)
         # At points that all samples of a batch share, a few may have other points.
         own = set(found) | set(some if jax.tree.leaves(first.divided()[1]) else [])
         _say(own.issuperset(some), "held out", f"some samples of {part} are not of it")

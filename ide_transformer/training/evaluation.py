@@ -1,6 +1,5 @@
 """Losses of a trained model on held-out data, also on other meshes."""
 
-import functools as ft
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from .. import tasks
 from ..errors import InputError, at
 from ..models import LanguageModel, Mesh, Model
 from ..tasks import AbstractTask, Batch, Mean, Part
+from ..tasks.language import on_same_tokens
 from .build import build_task, task_class
 from .config import Config
 from .folder import RunFolder, changed_data, same_tokenizer
@@ -111,13 +111,14 @@ def evaluate_loss(
 ) -> dict[str, Any]:
     """The loss on held-out data and what else it measures, such as the accuracy; for texts also
     the perplexity `exp(loss)` and the bits per byte of the text; and the number of samples
-    (windows of a text).
+    (windows of a text). `targets` is the number of targets that are counted, of a text its
+    tokens.
 
     **Arguments:**
 
     - `text`: it is predicted in windows of the context, what is left over at its end is not;
       `None` for the data of a run, and for the last tenth of Shakespeare for a checkpoint.
-    - `samples`: about so many windows or images; `None` for all.
+    - `samples`: so many windows or images, evenly spread; `None` for all.
     - `part`: of the data of a run.
     - `task`: that of a run, where it was made before.
 
@@ -142,20 +143,51 @@ def evaluate_on(
 
 def measured_on(model: Model, task: AbstractTask, batches: Iterable[Batch]) -> dict[str, Any]:
     """The figures of a model on batches, with the field evaluations of a solve, the mean over
-    samples, and with the number of samples."""
-    number = 0
+    samples, and with the numbers of samples and of targets that are counted."""
+    samples = targets = 0
 
     def measured(batch: Batch) -> dict[str, Mean]:
-        nonlocal number
+        nonlocal samples, targets
         result = eqx.filter_jit(task.loss)(model, batch)
-        count = len(jax.tree.leaves(batch.targets)[0])
-        number += count
+        loss, count = result.figures["loss"], len(jax.tree.leaves(batch.targets)[0])
+        samples, targets = samples + count, targets + int(loss.count)
         evaluations = Mean(result.field_evaluations * count, count)
-        further = task.further_means(batch, result.figures["loss"])
-        return {"evaluations": evaluations, **result.figures, **further}
+        return {"evaluations": evaluations, **result.figures, **task.further_means(batch, loss)}
 
     means = with_targets(tasks.averaged(map(measured, batches)))
-    return {**means, **task.figures(means["loss"]), "samples": number}
+    counts = {"samples": samples, "targets": targets}
+    return {**means, **task.figures(means["loss"]), **counts}
+
+
+def evaluate_models(
+    models: Sequence[LoadedModel],
+    text: str | None = None,
+    samples: int | None = None,
+    part: Part = "validation",
+) -> list[dict[str, Any]]:
+    """`evaluate_loss` of several models: a row for each, with the `tokens` of a sample, and
+    with the checksum of its data as `data`. On one text all predict the same tokens, each in
+    windows of its own context inside of those of the longest.
+
+    **Arguments:** see `evaluate_loss`.
+
+    **Raises:** `InputError` for models of texts whose tokens differ, where `samples` would be
+    other places of these texts.
+    """
+    made = on_same_tokens([evaluation_task(loaded, text) for loaded in models])
+    data = [task.fingerprint() for task in made]
+    texts = all(isinstance(task, tasks.AbstractNextToken) for task in made)
+    if samples is not None and texts and len(set(data)) > 1:
+        raise InputError(
+            f"samples={samples}: {' and '.join(str(x.path) for x in models)} do not read the "
+            "same tokens, so these would be other places of their texts; measure all of them."
+        )
+    rows = []
+    for loaded, task, checksum in zip(models, made, data, strict=True):
+        found = evaluate_on(loaded.measured, task, samples, part)
+        check_finite(loaded, [found])
+        rows.append({"data": checksum, "tokens": task.tokens_per_sample, **found})
+    return rows
 
 
 def evaluate_on_meshes(
@@ -168,7 +200,8 @@ def evaluate_on_meshes(
     layers: Layers = "resampled",
 ) -> list[dict[str, Any]]:
     """`evaluate_loss` of a model on other meshes: a row for each, with the field evaluations of
-    a solve; of adaptive steps, which batches of samples share, the mean over samples.
+    a solve; of adaptive steps, which batches of samples share, the mean over samples. On meshes
+    of several `tokens` a text is measured on the same of them, see `evaluate_models`.
 
     **Arguments:**
 
@@ -182,10 +215,12 @@ def evaluate_on_meshes(
     models = [model_on(loaded.measured, mesh, layers) for mesh in meshes]
     # The data of a run are compared with those of its training once.
     own = evaluation_task(loaded) if text is None and loaded.run is not None else None
-    task_at = ft.cache(lambda tokens: evaluation_task(loaded, text, tokens, own))
+    sizes = dict.fromkeys(mesh.tokens for mesh in meshes)
+    made = {tokens: evaluation_task(loaded, text, tokens, own) for tokens in sizes}
+    made = dict(zip(made, on_same_tokens([*made.values()]), strict=True))
     rows = []
     for mesh, model in zip(meshes, models, strict=True):
-        task = task_at(mesh.tokens)
+        task = made[mesh.tokens]
         check_part(task, part, samples)
         found = measured_on(model, task, task.held_out(_BATCH, samples, part))
         rows.append({**mesh.described, **found})

@@ -110,7 +110,8 @@ def rollout_errors(
         )
         spectrum = _spectral(u, exact, task.flow.dimension)
         measured = {"error": error, "spectrum": spectrum, "unchanged": unchanged}
-        rows.append({**mesh.described, "time": number * task.flow.time, **measured})
+        time = {"time": number * task.flow.time}
+        rows.append({**mesh.described, **time, **measured, "samples": samples})
     check_finite(loaded, rows, "error")
     if path is not None:
         points = space.points_of((task.context,) * task.flow.dimension).points
@@ -196,7 +197,7 @@ def translated(
 
     **Arguments:**
 
-    - `samples`: about so many, evenly spread; default: all.
+    - `samples`: so many, evenly spread; default: all.
     - `part`: of the data of the run.
     - `beams`: 1 takes the most likely token each time (`generate_greedy`), more search by
       `generate_beam`.

@@ -54,6 +54,7 @@ def evaluate_starts(
             f"starts={starts}: {loaded.path} is measured by a roll-out of several steps, and "
             "random states begin one; drop --starts."
         )
+    count = sum(len(jax.tree.leaves(batch.targets)[0]) for batch in held_out)
     rows = []
     for mesh in meshes:
         model, found, distances = model_on(loaded.measured, mesh), [], []
@@ -69,7 +70,7 @@ def evaluate_starts(
         measured = {"distance": float(np.median(far)), "largest_distance": float(far.max())}
         own = means.pop("loss_from_input")
         figures = {**means, **task.figures(means["loss"]), "loss_from_input": own}
-        rows.append({**mesh.described, **figures, **measured})
+        rows.append({**mesh.described, **figures, **measured, "samples": count})
     check_finite(loaded, rows)
     return rows
 

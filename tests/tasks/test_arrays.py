@@ -352,7 +352,7 @@ def test_killed_processes_end_with_their_parent_and_go_on(tmp_path, monkeypatch)
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     after = kept(tmp_path)
     assert len(after) > len(before) and before.items() <= after.items()
-    assert said.strip() == Dataset(file, 8, "bpe", vocabulary=300).fingerprint()
+    assert said.strip() == Dataset(file, 8, "bpe", vocabulary=300).tokens.fingerprint()
 
 
 def kept(there):

@@ -11,6 +11,7 @@ from tasks.files import darcy_folder, write_idx
 import ide_transformer as ide
 from ide_transformer import tasks, training
 from ide_transformer.tasks import flows, verses
+from ide_transformer.tasks.task import in_parts
 from ide_transformer.testing import check_task
 from ide_transformer.training.build import build_task, task_class
 from ide_transformer.training.loading import starting_model
@@ -151,6 +152,34 @@ def test_a_task_of_ones_own(learner):
     check_task(RunningSum(), learner, other=RunningSum(base=5), tokens=9, shared=0.1)
 
 
+class OtherTest(RunningSum):
+    """The same but for the test part."""
+
+    def held_out(self, size, samples=None, part="validation"):
+        other = RunningSum(self.context, self.base - 1) if part == "test" else super()
+        return other.held_out(size, samples, part)
+
+
+def test_a_fingerprint_is_of_all_parts_and_of_shapes():
+    assert RunningSum().fingerprint() != OtherTest().fingerprint()
+    numbers = np.random.default_rng(0).normal(size=(20, 24))
+    line, plane = (tasks.Arrays(*2 * [numbers.reshape(x)]) for x in ((20, 24), (20, 4, 6)))
+    assert line.fingerprint() != plane.fingerprint()
+    texts = [
+        tasks.LanguageTask("the sea " * 40, 4, validation=x).fingerprint() for x in (0.1, 0.2)
+    ]
+    assert texts[0] != texts[1]
+
+
+@pytest.mark.parametrize("samples", [1, 5, 9, 10, 17, 18])
+def test_samples_are_so_many_and_evenly_spread(samples):
+    """Of 17, with a rest too, and no more than there are."""
+    found = np.concatenate([*in_parts(range(3, 3 + 2 * 17, 2), 4, samples)])
+    assert len(found) == min(samples, 17) and set(found) <= set(range(3, 37, 2))
+    gaps = np.diff([*found, found[0] + 2 * 17]) // 2
+    assert gaps.max() - gaps.min() <= 1
+
+
 class OfAll(tasks.CrossEntropy):
     """A loss that counts all targets, also those that are none."""
 
@@ -162,6 +191,11 @@ class OfAll(tasks.CrossEntropy):
 OWN = RunningSum
 # Attributes of which each makes `RunningSum` break the property that is named so.
 BROKEN = {
+    "held out: of validation 5 samples are 6 of 60": dict(
+        held_out=lambda s, size, samples=None, part="": OWN.held_out(
+            s, size, samples and samples + 1, part
+        )
+    ),
     "batch: step 4, seed 5": dict(batch=lambda s, step, *a: OWN.batch(s, 0, *a)),
     "shapes: the integers 0 to 5": dict(sizes={"vocabulary": 5}),
     "shapes: .* those of batches of one task": dict(

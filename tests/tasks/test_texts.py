@@ -13,6 +13,7 @@ from tasks.files import darcy_folder, torch_file, write_idx
 import ide_transformer as ide
 from ide_transformer import tasks
 from ide_transformer.tasks.darcy import torch_arrays
+from ide_transformer.tasks.language import on_same_tokens
 
 
 TEXT = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind\n" * 20
@@ -89,6 +90,24 @@ def test_every_held_out_token_is_predicted_once():
     for context, part in ((200, "validation"), (2000, "training")):
         with pytest.raises(ide.InputError, match=f"={context} is longer than the {part}"):
             tasks.LanguageTask(TEXT, 8).on(ide.Mesh(tokens=context))
+
+
+def test_windows_of_several_lengths_hold_out_the_same_tokens():
+    """Each token once, the places being those of the longest windows."""
+    text = "".join(map(chr, range(0x4E00, 0x4E00 + 300)))
+    made = [tasks.LanguageTask(text, context, validation=0.5) for context in (3, 8, 4)]
+    for samples, number in ((None, 18 * 8), (5, 5 * 8)):
+        found = []
+        for task in on_same_tokens(made):
+            batches = [*task.held_out(4, samples)]
+            assert max(x.targets.shape[1] for x in batches) == task.context
+            targets = np.concatenate([x.targets.ravel() for x in batches])
+            assert len(targets) == len({*targets}) == number
+            found.append({*targets})
+        assert found[0] == found[1] == found[2]
+    other = tasks.LanguageTask(text[::-1], 8, validation=0.5)
+    for several in ([made[0], other], [made[0], tasks.PHop(16, hops=1)]):
+        assert on_same_tokens(several) == several
 
 
 def test_a_vocabulary_is_that_of_a_byte_pair_encoding():

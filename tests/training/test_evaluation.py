@@ -1,6 +1,7 @@
 """Options of an evaluation reach what it measures, or are refused; the data of a run are those
 with which it began; no run that somebody sends runs code of its own without a word."""
 
+import json
 import math
 import shutil
 import sys
@@ -99,6 +100,29 @@ def test_data_are_those_of_the_run_or_are_named_and_in_its_tokens(there, capsys)
     (there / "text.txt").write_text(TEXT + "?")
     for more in ((), ("--mesh", "tokens=2,4"), ("data.path=text.txt",)):
         assert "The character '?'" in evaluated(*more, expected=2)
+
+
+def test_models_are_compared_on_the_same_tokens(there, capsys):
+    """Also where each sees another number of them."""
+    loaded = training.load_model(RUN)
+    short = loaded._replace(config=loaded.config.changed("model", context=3))
+    rows = evaluation.evaluate_models([loaded, short], samples=5)
+    for name, values in dict(tokens=[4, 3], samples=[5, 10], targets=[20, 20]).items():
+        assert [row[name] for row in rows] == values
+    of_meshes = training.evaluate_on_meshes(
+        loaded, [ide.Mesh(tokens=n) for n in (2, 4)], samples=5
+    )
+    assert of_meshes[0]["targets"] == of_meshes[1]["targets"]
+    (there / "other.txt").write_text(TEXT[7:])
+    models = [loaded, training.load_model(RUN, ["data.path=other.txt"])]
+    with pytest.raises(InputError, match=r"samples=5: runs/small and .* other places of"):
+        evaluation.evaluate_models(models, samples=5)
+    assert "text.txt, validation part" in run_here(
+        capsys, "evaluate.py", RUN, RUN, "--samples", 3, "--json", "rows.json"
+    )
+    for row in json.loads((there / "rows.json").read_text()):
+        assert row["data"] == "text text.txt, validation part"
+        assert [row[x] for x in ("tokens", "samples", "targets")] == [4, 3, 12]
 
 
 def test_windows_of_another_length_and_losses_that_are_none(there):
