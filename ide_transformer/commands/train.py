@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .options import add_trust, config_file, integers, no_config
+from .options import add_trust, check_can_be_written, config_file, integers, no_config
 
 
 if TYPE_CHECKING:
@@ -84,14 +84,12 @@ def _plan(text: str) -> tuple[str, list[int]]:
 
 def _show_refinements(config: "Config", unit: str, amount: int) -> None:
     from .. import reporting
-    from ..studies.schemes.budget import Budget, missing, plan_refinement
+    from ..studies.schemes.budget import Budget, plan_refinement
 
     unit = {"evaluations": "field_evaluations"}.get(unit, unit)
     budget = Budget.model_validate({"unit": unit, "amount": amount})
     print("The steps of each run are measured, in about a minute.", flush=True)
     reporting.show_table(plan_refinement(config, budget))
-    if needed := missing(config):
-        print(f"A coarse mesh first also needs {' '.join(needed)}.")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -132,9 +130,9 @@ def run(options: argparse.Namespace) -> None:
             _show_refinements(config, planned, *amounts)
             return
         if options.find_learning_rate:
-            found = training.find_learning_rate(
-                config, folder=Path("learning-rates") / config.name
-            )
+            folder = Path("learning-rates") / config.name
+            check_can_be_written(folder / "learning_rate.json")
+            found = training.find_learning_rate(config, folder=folder)
             print(found.text)
             return
         how = dict(resume=options.resume, restart=options.restart)

@@ -537,3 +537,25 @@ class Config(Section):
             f"{steps}; lower one of them": optimizer.warmup >= steps
             or optimizer.warmup + decaying > steps,
         }
+
+
+def needed_by_refinement(config: Config) -> list[str]:
+    """The overrides that a coarse mesh in depth first needs, where the configuration begins on
+    one and has others. The rate has to be high when the fine mesh comes, and the weights need
+    solutions on both meshes that are close to each other: the embedded input is projected, and
+    paths are short."""
+    training, optimizer, model = config.training, config.optimizer, config.model
+    first, *_ = [*training.refine.values(), MeshSection()]
+    if (first.intervals or model.depth) == model.depth:
+        return []
+    costs = {cost.kind or name for name, cost in training.costs.items() if cost.weight}
+    needed = {
+        # It is the default with a refinement.
+        "optimizer.schedule=warmup_stable_decay": optimizer.schedule == "cosine",
+        # A constraint projects the embedded input too.
+        "model.input_normalization=sphere": model.input_normalization.kind
+        == model.constraint.kind
+        == "free",
+        "training.costs.transport=0.01": "transport" not in costs,
+    }
+    return [override for override, lacks in needed.items() if lacks]

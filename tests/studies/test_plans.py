@@ -9,12 +9,14 @@ from training import stub
 
 import ide_transformer as ide
 from ide_transformer.studies.schemes import budget
-from ide_transformer.studies.schemes.budget import missing, plan_refinement
+from ide_transformer.studies.schemes.budget import plan_refinement
 from ide_transformer.training import build
+from ide_transformer.training.config import needed_by_refinement
 from ide_transformer.training.phases import Phase, drawn_mesh
 
 
 RATE = "optimizer.learning_rate"
+RECIPE = ["model.input_normalization=sphere", "training.costs.transport=0.01"]
 
 
 def text_config(there, overrides):
@@ -58,17 +60,33 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
     rows = plan_refinement(config, budget.Budget(unit="field_evaluations", amount=20.0))
     assert [(row["overrides"], row["field_evaluations"]) for row in rows] == [
         ("training.steps=5 training.refine='{}'", 20),
-        ("training.steps=8 training.refine='{0: 1, 0.5: 4}'", 20),
-        ("training.steps=7 training.refine='{0: 2, 0.5: 4}'", 20),
+        (f"training.steps=8 training.refine='{{0: 1, 0.5: 4}}' {' '.join(RECIPE)}", 20),
+        (f"training.steps=7 training.refine='{{0: 2, 0.5: 4}}' {' '.join(RECIPE)}", 20),
     ]
-    assert len(missing(config)) == 2
-    assert not missing(text_config(tmp_path, [*missing(config), "optimizer.warmup=0"]))
-    # The schedule is the default with a refinement, unless another one is given.
-    cosine = text_config(tmp_path, [*small, "optimizer.schedule=cosine"])
-    assert "optimizer.schedule=warmup_stable_decay" in missing(cosine)
     drawn = text_config(tmp_path, [*small, "training.meshes=[2]"])
     with pytest.raises(ide.InputError, match="draws meshes of one model, and a plan refines"):
         plan_refinement(drawn, budget.Budget(unit="steps", amount=20.0))
+
+
+@pytest.mark.parametrize(
+    ("given", "needed"),
+    [
+        ([], RECIPE),
+        ([RECIPE[0]], RECIPE[1:]),
+        (["training.costs={short: {kind: transport, weight: 0.1}}"], RECIPE[:1]),
+        (["training.costs.transport=0"], RECIPE),
+        # It projects the embedded input too.
+        (["model.constraint=sphere"], RECIPE[1:]),
+        # The schedule is the default with a refinement, unless another one is given.
+        (["optimizer.schedule=cosine", *RECIPE], ["optimizer.schedule=warmup_stable_decay"]),
+        # A coarse mesh in tokens alone, and none.
+        (["training.refine={0: {tokens: 4}, 10: 2}"], []),
+        (["training.refine={}"], []),
+    ],
+)
+def test_what_a_coarse_mesh_first_needs(tmp_path, given, needed):
+    refined = ["training.refine={0: 1, 10: 2}"] * ("refine" not in str(given))
+    assert needed_by_refinement(text_config(tmp_path, [*refined, *given])) == needed
 
 
 TRAIN = {
@@ -88,6 +106,8 @@ WRONG = {"one": {"model": {"width": "8"}}, "two": {"optimizer": {"rat": 1}}}
 TWICE = {"seeds": [1, 1], "schemes": WRONG}
 COSTS = {"unit": "field_evaluations", "amount": 48}
 LATE = {"training": {"meshes": [1, {"intervals": 1, "after": 2}]}}
+HEADS = {"model": {"operators": ["attention"], "heads": 3}}
+NO_TEXT = {name: {"data": {"path": "none.txt"}} for name in "abcd"}
 
 
 @pytest.mark.parametrize(
@@ -100,7 +120,9 @@ LATE = {"training": {"meshes": [1, {"intervals": 1, "after": 2}]}}
         (swept([0.0010001, 0.0010002]), "two of them would share a folder"),
         (swept([4, 8], "training.steps"), "the budget gives the number of steps"),
         (swept([1, 2], "training.seed"), "write seeds"),
-        ({"budget": COSTS, "schemes/one": LATE}, "training.meshes: after=2"),
+        ({"budget": COSTS, "schemes/one": LATE}, "schemes.one: training.meshes: after=2"),
+        ({"budget": COSTS, "schemes/one": HEADS}, "^schemes.one: .*heads"),
+        ({"schemes": NO_TEXT}, "^schemes.a, schemes.b, schemes.c and 1 "),
     ],
 )
 def test_a_wrong_comparison_is_refused(compare, tmp_path, changes, message):

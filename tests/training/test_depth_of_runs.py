@@ -54,7 +54,9 @@ def evaluations(run):
     return [line["field_evaluations"] for line in logged(run.path) if "loss" in line]
 
 
-def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(refined, tmp_path):
+def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(
+    refined, tmp_path, capsys
+):
     """From the last step before the mesh is refined, at the same step; until then it has the
     coarse one."""
     assert evaluations(refined) == [1, 1, 2, 2, 2, 2]
@@ -67,6 +69,8 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(refined
         loading.build_start(training.Config.model_validate(tree))
     short = stub.train(tmp_path, training={"keep": 3, "refine": {0: COARSE, 0.5: 2}})
     longer = stub.resumed(short, tmp_path / "longer", 2, ["training.steps=6"])
+    recipe = "model.input_normalization=sphere training.costs.transport=0.01"
+    assert capsys.readouterr().out.count(f"a coarse mesh first also needs {recipe}.") == 1
     # The command that made it longer may come again.
     again = short.load_config().changed("training", steps=6)
     assert loading.configuration_of(longer, again, restart=False) == longer.load_config()
@@ -96,7 +100,7 @@ def test_the_weights_that_are_evaluated(drawn, monkeypatch):
 def test_a_run_that_is_refined_is_a_chain_of_two(refined):
     """The state is resampled between them, and the schedule goes on."""
     settings = refined.load_config()
-    task, model, key = loading.build_start(settings)
+    task, model, key, _ = loading.build_start(settings)
     rule = training.build_optimizer(settings.optimizer, 6)
     state, static = training.initial_state(model, rule, key)
     for first, tokens in ((0, 2), (2, 4)):

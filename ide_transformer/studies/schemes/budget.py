@@ -15,10 +15,11 @@ from ...errors import InputError
 from ...reporting import Row
 from ...tasks import AbstractTask
 from ...training import Config, Section, build_task, validated
-from ...training.config import refinements
+from ...training.config import needed_by_refinement, refinements
 from ...training.loading import starting_model
 from ...training.parallel import make_layout
 from ...training.phases import drawn_mesh, make_phases, mesh_tasks
+from ...training.reading import apply_overrides
 from ...training.step import objective
 
 
@@ -93,7 +94,7 @@ class Budget(Section):
 
 def try_first_batch(config: Config, task: AbstractTask) -> None:
     """Makes the model of a run and looks whether a first batch fits it."""
-    model, _ = starting_model(config, task)
+    model = starting_model(config, task).model
     batch = task.batch(0, config.training.batch_size, config.training.seed)
     eqx.filter_eval_shape(objective(task.loss, config.training), model, batch)
 
@@ -102,7 +103,7 @@ def field_evaluations(config: Config, task: AbstractTask) -> float:
     """The mean over the steps of a run. Where the number depends on the state, that of the
     untrained model is taken."""
     training, total = config.training, 0.0
-    state, phases = make_phases(config, *starting_model(config, task))
+    state, phases = make_phases(config, *starting_model(config, task)[:2])
     minimised = eqx.filter_jit(objective(task.loss, training))
     for phase in phases:
         state = phase.enter(state) if phase.first else state
@@ -118,7 +119,7 @@ def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
     """The time of the steps of a run, without its evaluations, from a few of each phase and
     mesh, by the programs of the run."""
     training, layout = config.training, make_layout(config.parallel)
-    state, phases = make_phases(config, *starting_model(config, task))
+    state, phases = make_phases(config, *starting_model(config, task)[:2])
     total = 0.0
     with jax.set_mesh(layout.grid):
         state = layout.placed(state)
@@ -158,8 +159,8 @@ def _drawn(config: Config, first: int, last: int) -> Counter[int]:
 
 def plan_refinement(config: Config, budget: Budget) -> list[Row]:
     """The runs that a budget of one amount allows, with `model.depth` layers from the start and
-    with one or two layers before: the overrides that make each, its field evaluations, and its
-    seconds on this machine, which are measured."""
+    with one or two layers before: the overrides that make each, with those that a coarse mesh
+    needs, its field evaluations, and its seconds on this machine, which are measured."""
     depth = config.model.depth
     if config.training.meshes:
         raise InputError(
@@ -176,31 +177,19 @@ def plan_refinement(config: Config, budget: Budget) -> list[Row]:
         # What was not set keeps the default that goes with a refinement.
         tree = config.model_dump(mode="json", exclude_unset=True)
         tree["training"] = {**tree.get("training", {}), "refine": refine}
-        planned = validated(Config, tree, f"training.refine={refine}")
-        steps = budget.steps(planned, task)
+        where = f"training.refine={refine}"
+        needed = needed_by_refinement(validated(Config, tree, where))
+        apply_overrides(tree, needed)
+        steps = budget.steps(validated(Config, tree, where), task)
         tree["training"]["steps"] = steps
-        planned = validated(Config, tree, f"training.refine={refine}, training.steps={steps}")
+        planned = validated(Config, tree, f"{where}, training.steps={steps}")
         given = refinements(planned.training.refine)
+        overrides = [f"training.steps={steps}", f"training.refine='{given}'", *needed]
         rows.append(
             {
-                "overrides": f"training.steps={steps} training.refine='{given}'",
+                "overrides": " ".join(overrides),
                 "field_evaluations": round(steps * field_evaluations(planned, task)),
                 "seconds": round(seconds_of_a_run(planned, task)),
             }
         )
     return rows
-
-
-def missing(config: Config) -> list[str]:
-    """Overrides without which a coarse mesh is of no use, where the configuration has others:
-    the rate has to be high when the fine mesh comes, and on both meshes the weights have to
-    have solutions that are close to each other."""
-    optimizer = config.optimizer
-    wanted = {
-        # It is the default with a refinement.
-        "optimizer.schedule=warmup_stable_decay": optimizer.schedule == "cosine"
-        and "schedule" in optimizer.model_fields_set,
-        "model.input_normalization=sphere": config.model.input_normalization.kind == "free",
-        "training.costs.transport=0.01": "transport" not in config.training.costs,
-    }
-    return [override for override, absent in wanted.items() if absent]
