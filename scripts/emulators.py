@@ -30,8 +30,14 @@ import numpy as np
 from commands import rows, start
 from commands.rows import Row
 from ide_transformer import ChannelsFirst, InputError, training
-from ide_transformer.commands.options import config_file, figure_file, integers, names
-from ide_transformer.packages import require
+from ide_transformer.commands.options import (
+    check_can_be_written,
+    config_file,
+    figure_file,
+    integers,
+    names,
+)
+from ide_transformer.packages import checksum, require
 from ide_transformer.studies.schemes import fingerprint
 from ide_transformer.training.folder import source
 
@@ -93,6 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
     lines = itertools.product(arguments.seeds, arguments.scenarios, arguments.models)
     how = arguments.steps, arguments.training
     cells = [Cell(scenario, model, seed, *how) for seed, scenario, model in lines]
+    check_can_be_written(arguments.runs / "weights.eqx")
     # Whatever is misspelt is refused before anything is trained.
     for cell in dict.fromkeys(cell._replace(seed=0) for cell in cells):
         eqx.filter_eval_shape(network_of, cell, jax.random.PRNGKey(0))
@@ -113,9 +120,11 @@ def run_once(cell: Cell, arguments: argparse.Namespace) -> None:
     scenario = scenario_of(cell)
     init_key, shuffle_key = jax.random.split(jax.random.PRNGKey(cell.seed))
     network = network_of(cell, init_key)
-    if row is not None and path.is_file():
+    if row is not None and path.is_file() and row.get("weights") == checksum(path):
         network = eqx.tree_deserialise_leaves(path, network)
     else:
+        if row is not None:
+            print(f"   trained again, since {path} has not the weights of its row")
         begun = time.perf_counter()
         train = scenario.get_trainer(train_config=cell.training)
         network, *_ = jax.block_until_ready(
@@ -128,6 +137,7 @@ def run_once(cell: Cell, arguments: argparse.Namespace) -> None:
         row = {
             **key,
             "made_of": made_of,
+            "weights": checksum(path),
             "code": source(),
             "parameters": sum(x.size for x in weights),
             "seconds": round(seconds, 1),

@@ -4,6 +4,7 @@ import contextlib
 import functools as ft
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -52,7 +53,9 @@ def checksum_of(files: Sequence[Path]) -> str:
 
 
 # In the file of fingerprints.
-_DATA, _SOURCES, _CONFIG = "its data", "sources", "its config.yaml"
+_DATA, _SOURCES, _CONFIG, _START = "its data", "sources", "its config.yaml", "its start"
+# Finite numbers of each summary.
+_SUMMARY = ("steps", "parameters", "nfe", "seconds")
 
 
 class RunFolder:
@@ -60,8 +63,9 @@ class RunFolder:
 
     **Attributes:** `path`, and in it `config` (every key written out), `metrics`,
     `checkpoints`, `plots`, `summary`, `tokenizer`, `sample`, `fingerprints` (a number that no
-    other run has, checksums of the configuration and of the data with which it began, and the
-    code that made it) and `lock` (held while it is trained).
+    other run has, checksums of the configuration and of the data with which it began, the
+    weights of others with which it began, and the code that made it) and `lock` (held while it
+    is trained).
     """
 
     def __init__(self, path: str | Path):
@@ -116,9 +120,18 @@ class RunFolder:
         return self.recorded.get(_DATA)
 
     @property
+    def start(self) -> dict[str, Any] | None:
+        """The weights of a run or checkpoint with which it began, see `Start.origin`; `None`
+        where it began with its own, or they are not recorded."""
+        return self.recorded.get(_START)
+
+    @property
     def sources(self) -> list[str]:
         """The code that made it, see `source`, of each of its starts."""
-        return self.recorded[_SOURCES]
+        found = self.recorded.get(_SOURCES)
+        if not found or not isinstance(found, list) or {*map(type, found)} != {str}:
+            raise InputError(f"{self.fingerprints} is damaged; restore it, or start a new run.")
+        return found
 
     def add_source(self, source: str) -> None:
         """Records that the run goes on by other code."""
@@ -138,8 +151,20 @@ class RunFolder:
             write_json(self.fingerprints, {**self.recorded, _CONFIG: either})
 
     def load_summary(self) -> dict[str, Any]:
-        """Summary that the run wrote at its end; `InputError` for a file that is damaged."""
-        return _json(self.summary, "restore it, or remove it and go on with --resume")
+        """Summary that the run wrote at its end, `None` for a number that is not finite;
+        `InputError` for a file that is damaged."""
+        advice = "restore it, or remove it, so that the run is resumed and writes it again"
+        found = _json(self.summary, advice)
+        wrong = {name for name, x in found.items() if not is_logged(x)}
+        needed = {name: found.get(name) for name in _SUMMARY if name not in wrong}
+        wrong |= {name for name, x in needed.items() if x is None or not math.isfinite(x)}
+        wrong |= {"validation_loss"} - found.keys()
+        if wrong:
+            raise InputError(
+                f"{self.summary} is damaged: it has no number for "
+                f"{', '.join(sorted(wrong))}; {advice}."
+            )
+        return found
 
     def load_tokenizer(self) -> AbstractTokenizer:
         """The tokenizer of the model of a run on text."""
@@ -159,6 +184,12 @@ class RunFolder:
         )
 
 
+def is_logged(value: Any) -> bool:
+    """Whether a log can have this: a number, or `None` for one that is not finite."""
+    whole = type(value) is int and abs(value) < 2**63
+    return value is None or type(value) is float or whole
+
+
 def _json(path: Path, advice: str) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_bytes()))
@@ -168,11 +199,15 @@ def _json(path: Path, advice: str) -> dict[str, Any]:
 
 
 def new_folder(
-    config: Config, runs: Path, save: Callable[[Path], None], data: str | None = None
+    config: Config,
+    runs: Path,
+    save: Callable[[Path], None],
+    data: str | None = None,
+    start: dict[str, Any] | None = None,
 ) -> RunFolder:
     """A fresh folder `runs/<name>`, or `<name>-2`, `-3`, … where that is taken. It appears with
-    all that a run begins with, or not at all: `save` writes the tokenizer, if there is one, and
-    `data` is the fingerprint of the data."""
+    all that a run begins with, or not at all: `save` writes the tokenizer, if there is one,
+    `data` is the fingerprint of the data, and `start` the `Start.origin`."""
     made = RunFolder(runs / f".{config.name}-{os.getpid()}-{time.time_ns()}")
     made.checkpoints.mkdir(parents=True)
     try:
@@ -182,6 +217,7 @@ def new_folder(
             save(made.tokenizer)
         told = {"run": uuid.uuid4().hex, _SOURCES: [source(config)]}
         told |= {_CONFIG: checksum(made.config)} | ({} if data is None else {_DATA: data})
+        told |= {} if start is None else {_START: start}
         write_json(made.fingerprints, told)
         while True:
             number = max(_folders(config.name, runs), default=0) + 1
@@ -210,9 +246,13 @@ def sole_use(path: Path, refusal: str) -> Iterator[None]:
         yield
 
 
-def check_data(folder: RunFolder, task: AbstractTask, data: str) -> None:
-    """Refuses to resume a run on other data, or by an edited configuration."""
+def check_origin(
+    folder: RunFolder, task: AbstractTask, data: str, start: dict[str, Any] | None
+) -> None:
+    """Refuses to resume a run on other data, by an edited configuration, or where it has to
+    begin again, with other weights; its `start` is `None` where it goes on with its own."""
     what = changed_data(folder, task, data)
+    what += [_START] * (start is not None and folder.start not in (None, start))
     now = checksum(folder.config)
     # One checksum, or a list of them.
     what += [_CONFIG] * (now not in folder.recorded.get(_CONFIG, now))

@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..models import LanguageModel, Model, is_built_as
 from ..pretrained import find_pretrained, load_pretrained
 from ..tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer
+from ..tasks.task import checksum_of_all
 from .build import (
     build_model,
     build_model_of_size,
@@ -219,31 +220,51 @@ def restored(
     return causal(config, phase.solved(model)), step
 
 
+class Start(NamedTuple):
+    """The model and the key with which the training of a run starts.
+
+    - `origin`: a checksum of the weights where they are those of a run or a checkpoint, and of
+      a run its number and the step; else `None`.
+    """
+
+    model: Model
+    key: PRNGKeyArray
+    origin: dict[str, Any] | None
+
+
 def build_start(
     config: Config, begun: RunFolder | None = None
-) -> tuple[AbstractTask, Model, PRNGKeyArray]:
-    """The task, the model and the key with which the training of a run starts. One that is
-    `begun` asks no other run for tokenizer and weights."""
+) -> tuple[AbstractTask, Model, PRNGKeyArray, dict[str, Any] | None]:
+    """The task with which the training of a run starts, and its `Start`. One that is `begun`
+    asks no other run for tokenizer and weights."""
     task = build_task(config, None if begun is None else begun.known_tokenizer)
     return task, *starting_model(config, task, drawn=begun is not None)
 
 
-def starting_model(
-    config: Config, task: AbstractTask, *, drawn: bool = False
-) -> tuple[Model, PRNGKeyArray]:
-    """The model and the key with which the training of a run starts on these data; its weights
-    are `drawn` also where those of another run are asked for."""
+def starting_model(config: Config, task: AbstractTask, *, drawn: bool = False) -> Start:
+    """The start of a run on these data; its weights are `drawn` also where those of another run
+    are asked for."""
     model_key, key = jax.random.split(jax.random.key(config.training.seed))
     model = first_model(config, lambda config: build_model(config, task, model_key))
+    origin: dict[str, Any] = {}
     if config.model.run is not None and not drawn:
-        model = _with_weights_of_run(config, task, model, RunFolder(config.model.run))
-    return with_training(model, config.training), key
+        run = RunFolder(config.model.run)
+        model, step = _with_weights_of_run(config, task, model, run)
+        origin = {"run": run.identity, "step": step}
+    if origin or config.model.pretrained is not None:
+        origin["weights"] = checksum_of_weights(model)
+    return Start(with_training(model, config.training), key, origin or None)
+
+
+def checksum_of_weights(model: Model) -> str:
+    """A short checksum of the weights of a model."""
+    return checksum_of_all(eqx.filter(model, eqx.is_inexact_array))[:16]
 
 
 def _with_weights_of_run(
     config: Config, task: AbstractTask, model: Model, run: RunFolder
-) -> Model:
-    """The model with the weights of a run."""
+) -> tuple[Model, int]:
+    """The model with the weights of a run, and the step of these."""
     own = run.load_config(config)
     changed = {
         text.partition(":")[0].rpartition(".")[2]: text
@@ -258,7 +279,7 @@ def _with_weights_of_run(
             f"{begins}the tokens of data.name={config.data.name} are not those of the run; "
             "take data that are read with its tokenizer."
         )
-    there, _ = restored(run, own, config.model.checkpoint, "trained")
+    there, step = restored(run, own, config.model.checkpoint, "trained")
     if config.solver != own.solver:
         there = with_solver(there, config.solver)
     fits = weight_shapes(there) == weight_shapes(model)
@@ -278,7 +299,7 @@ def _with_weights_of_run(
     weights, static = eqx.partition(model, eqx.is_inexact_array)
     taken = jax.tree.leaves(eqx.filter(there, eqx.is_inexact_array))
     combined: Any = eqx.combine(jax.tree.structure(weights).unflatten(taken), static)
-    return combined
+    return combined, step
 
 
 def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Config:

@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from ..errors import InputError, whole_file
 from ..reporting import Terminal, duration
-from .folder import RunFolder
+from .folder import RunFolder, is_logged
 from .parallel import primary
 from .trackers import AbstractTracker
 
@@ -116,8 +116,11 @@ def read_metrics(path: str | Path) -> list[dict]:
     for number, line in enumerate(written, 1):
         try:
             entry = json.loads(line)
-            lines.append({**entry, "step": int(entry["step"])})
-        except (ValueError, KeyError, TypeError):
+            entry = {**entry, "step": int(entry["step"])}
+            if not all(map(is_logged, entry.values())):
+                raise ValueError
+            lines.append(entry)
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             if number == len(written) and not line.endswith(b"\n"):
                 break
             raise InputError(

@@ -90,7 +90,7 @@ def find_learning_rate(
         raise InputError(f"steps={steps}: too few for a range test; take 20 or more.")
     config = as_config(config).changed("training", refine={})
     training, growth = config.training, math.log(HIGHEST / LOWEST) / (steps - 1)
-    task, model, key = build_start(config)
+    task, model, key, _ = build_start(config)
     rate: optax.Schedule = lambda step: LOWEST * jnp.exp(growth * step)  # noqa: E731
     optimizer = update_rule(config.optimizer, rate)
     state, static = initial_state(model, optimizer, key)

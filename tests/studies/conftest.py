@@ -3,6 +3,7 @@
 import copy
 import json
 
+import equinox as eqx
 import jax
 import pytest
 import yaml
@@ -11,6 +12,9 @@ from training import stub
 from ide_transformer import training
 from ide_transformer.studies.schemes import budget, load_comparison, trials
 from ide_transformer.studies.schemes.training import TrainingComparison
+from ide_transformer.training.checkpoints import Checkpoints
+from ide_transformer.training.loading import starting_model
+from ide_transformer.training.phases import make_phases
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +28,16 @@ def tiny_run(tmp_path_factory):
         return training.train(
             stub.config(*changes, **stub.tree_of_text(there)), runs=there
         ).path
+
+
+def go_on(path, step):
+    """Gives a run a checkpoint of a later step, with other weights."""
+    run = training.RunFolder(path)
+    config = run.load_config()
+    start = starting_model(config, training.build_task(config))
+    state, _ = make_phases(config, *start[:2])
+    with Checkpoints(run, config, writes=True) as checkpoints:
+        checkpoints.save(step, eqx.tree_at(lambda x: x.step, state, state.step + step))
 
 
 class Runs:
@@ -46,6 +60,8 @@ class Runs:
         task = training.build_task(config)
         task.save(run.tokenizer)
         recorded = {"run": "0", "sources": [self.source], "its data": task.fingerprint()}
+        if config.model.run is not None:
+            recorded["its start"] = starting_model(config, task).origin
         run.fingerprints.write_text(json.dumps(recorded))
         cost = 1 + (config.solver.kind == "heun")
         summary = {"steps": steps, "nfe": 2 * cost, "parameters": 7, "seconds": 90.0}
@@ -53,9 +69,9 @@ class Runs:
         run.summary.write_text(json.dumps(summary))
         rates = {"tokens_per_second": 9.0 / cost, "field_evaluations": 2 * cost}
         lines = []
-        for step in (3, 6, 9, 12):
+        for step in range(steps // 4, steps + 1, steps // 4):
             lines += [{"step": step, "loss": loss, **rates}]
-            lines += [{"step": step, "validation_loss": loss + 12 - step}]
+            lines += [{"step": step, "validation_loss": loss + steps - step}]
         run.metrics.write_text("\n".join(map(json.dumps, lines)) + "\n")
 
 

@@ -3,11 +3,13 @@
 import itertools
 import json
 import math
+import shutil
 
 import filelock
 import numpy as np
 import pytest
 import yaml
+from studies.conftest import go_on
 from training.stub import TEXT, tree_of_text as base
 
 import ide_transformer as ide
@@ -67,12 +69,91 @@ def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, th
     assert f"{told}ordinary with S1; not told apart from ordinary: heun. " in report.about
     for rule in ("have no test part", "No learning rate was", "differ, from 24 to 48"):
         assert rule in report.about
+    # Of 12 steps 2 are many; the rule follows the conclusion.
+    long = (
+        "heun with S1 (2 of 12), ordinary with S1 (2 of 12), heun (2 of 12), ordinary (2 of 12)"
+    )
+    assert report.about.startswith("By the 95 %")
+    assert (
+        "more than a tenth of the steps, which holds back a scheme with few steps; lower "
+        in (report.about.partition("Each scheme trained")[0])
+    )
+    assert f"lower optimizer.warmup: {long}." in report.about
     assert json.loads((there / "report.json").read_text())["rows"] == report.rows
     # Runs are made once, by one process.
     assert len(runs.made) == 12 and compare(RECIPES) == report and len(runs.made) == 12
     refused = pytest.raises(ide.InputError, match="another process makes this comparison")
     with filelock.FileLock(there / "lock"), refused:
         compare(RECIPES)
+
+
+def test_a_warm_up_that_is_short_enough_breaks_no_rule(compare):
+    one = {"optimizer": {"warmup": 1}}
+    schemes = {"ordinary": one, "heun": {"solver": "heun"}}
+    about = compare(RECIPES, schemes=schemes, recipes={}).about
+    assert "lower optimizer.warmup: heun (2 of 12)." in about
+
+
+def test_runs_that_began_with_other_weights_are_refused(compare, runs, tiny_run, tmp_path):
+    start = shutil.copytree(tiny_run, tmp_path / "start")
+    tree = {x: y for x, y in base(tmp_path).items() if x in ("name", "optimizer", "training")}
+    tree["model"] = {"pretrained": str(start)}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(tree))
+    given = dict(recipes={}, seeds=[0])
+    report = compare(RECIPES, **given)
+    assert all(" step 3, weights " in f" {row['start']}" for row in report.rows)
+    assert compare(RECIPES, **given) == report and len(runs.made) == 2
+    go_on(start, 4)
+    added = {**RECIPES["schemes"], "more": {"solver": "rk4"}}
+    refusal = (
+        r"heun-seed0: .* other weights to start from \(.*'step': 3, .* there, .*'step': 4,"
+    )
+    with pytest.raises(ide.InputError, match=refusal):
+        compare(RECIPES, schemes=added, **given)
+    # So are those that did not record them.
+    for file in tmp_path.glob("compared/small/runs/*/fingerprints.json"):
+        kept = json.loads(file.read_text())
+        file.write_text(json.dumps({x: y for x, y in kept.items() if x != "its start"}))
+    with pytest.raises(ide.InputError, match=r"heun-seed0: .*\(not recorded there, "):
+        compare(RECIPES, **given)
+
+
+def without(text, step):
+    """A log without the evaluation after a step."""
+    lines = text.splitlines(keepends=True)
+    return "".join(x for x in lines if not x.startswith(f'{{"step": {step}, "val'))
+
+
+def with_number(text, number, other):
+    assert f": {number}" in text
+    return text.replace(f": {number}", f": {other}")
+
+
+DAMAGES = {
+    " is missing, cut or edited: it has not the 12 steps": ("metrics.jsonl", lambda x: ""),
+    " is missing, cut or .* not the 12": ("metrics.jsonl", lambda x: x[: len(x) // 2]),
+    ".* has not the 12 steps": ("metrics.jsonl", lambda x: with_number(x, "9.0", "null")),
+    ".* has not the evaluations of": ("metrics.jsonl", lambda x: without(x, 9)),
+    ", line 1: not a line of a log": ("metrics.jsonl", lambda x: with_number(x, "9.0", "[]")),
+    ".* no number for nfe, parameters, sec": ("summary.json", lambda x: "{}"),
+    ".* no number for parameters;": ("summary.json", lambda x: with_number(x, 7, "null")),
+    ".* no number for nfe;": ("summary.json", lambda x: with_number(x, "2,", '"2",')),
+    " is damaged; ": ("fingerprints.json", lambda x: x.replace("sources", "x")),
+}
+
+
+def test_files_of_runs_that_are_damaged_are_named(compare, there):
+    compare(RECIPES, recipes={})
+    for said, (name, damage) in DAMAGES.items():
+        file = there / "runs/ordinary-seed1" / name
+        whole = file.read_text()
+        file.write_text(damage(whole))
+        with pytest.raises(ide.InputError, match=f"ordinary-seed1/{name}{said}"):
+            compare(RECIPES, recipes={})
+        file.write_text(whole)
+    (there / "runs/ordinary-seed1/metrics.jsonl").unlink()
+    with pytest.raises(ide.InputError, match=r"metrics\.jsonl is missing, cut"):
+        compare(RECIPES, recipes={})
 
 
 def test_intervals_say_what_may_be_concluded():
@@ -265,3 +346,7 @@ def test_steps_that_are_measured_are_kept(compare, runs, there, monkeypatch):
         assert steps(12.0) == ("stopped after 240 steps", [120, 240])
     assert steps(12.0, depth=3) == ("stopped after 240 steps", [80, 120, 240])
     assert steps(24.0)[0] == "stopped after 120 steps"
+    kept = json.loads((there / "steps.json").read_text())
+    (there / "steps.json").write_text(json.dumps(dict.fromkeys(kept, "12")))
+    with pytest.raises(ide.InputError, match=r"steps\.json is damaged"):
+        compare(RECIPES)

@@ -17,6 +17,7 @@ import yaml
 from helpers import built
 from matplotlib.figure import Figure
 from running import run_here
+from studies.conftest import go_on
 
 import ide_transformer as ide
 from ide_transformer import dynamics, load_run
@@ -174,10 +175,15 @@ def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
     path, folder = tmp_path / "small.yaml", tmp_path / "compare/small"
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
     command = "compare.py", path, "--runs", tmp_path / "compare"
-    run_here(capsys, *command)
-    rows = json.loads((folder / "report.json").read_text())["rows"]
+    assert run_here(capsys, *command).count(": measured\n") == 3
+    report = json.loads((folder / "report.json").read_text())
+    rows = report["rows"]
     model, run = load_run(tiny_run)
-    u0 = np.asarray(model.inputs.embed(next(run_task(run).held_out(4)).inputs)[0])
+    assert "at step 3 (" in report["about"] and "on 4 samples of 8 tokens" in report["about"]
+    # Evenly spread over the part.
+    task = run_task(run)
+    u0 = np.asarray(model.inputs.embed(next(task.held_out(4, 4)).inputs)[0])
+    assert len(list(task.held_out(1))) > 8
     c = np.asarray(model.control.blocks[0].rate, np.float64)  # [layers, features]
     exact = u0 * np.prod(np.exp(-c), axis=0)
     factors = 1 - c, 1 - c + c**2 / 2
@@ -187,12 +193,24 @@ def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
     assert [row["field_evaluations"] for row in rows[:2]] == [4, 8]
     assert all(row["mebibytes"] > 0 and row["milliseconds"] > 0 for row in rows)
     assert (folder / "work_precision_field_evaluations.png").exists()
-    # So are those of a run that goes on.
+    # So are those of a run that goes on. What is kept is of the same weights.
     going = shutil.copytree(tiny_run, tmp_path / "going")
     (going / "summary.json").unlink()
     one = {"run": str(going), "schemes": {"euler": tree["schemes"]["euler"]}}
     path.write_text(yaml.safe_dump({**tree, **one}))
-    run_here(capsys, *command)
+    assert "[1/1] euler, 1 steps: kept" in run_here(capsys, *command)
+    go_on(going, 4)
+    said = run_here(capsys, *command)
+    assert "euler, 1 steps: measured again, with another step (3 there), weights (" in said
+    (file,) = (
+        x
+        for x in (folder / "rows").iterdir()
+        if json.loads(x.read_text())["made_of"]["step"] == 4
+    )
+    file.write_text(
+        file.read_text().replace('"field_evaluations": 4.0', '"field_evaluations": null')
+    )
+    assert f"1 steps: measured again, since {file} is damaged" in run_here(capsys, *command)
     # A reference that is no better than what it judges is refused.
     poor = {"reference": {"kind": "euler", "steps_per_interval": 2}, "tolerance": 1e-6}
     path.write_text(yaml.safe_dump({**tree, **poor}))

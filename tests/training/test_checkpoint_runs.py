@@ -60,7 +60,7 @@ def test_a_checkpoint_becomes_a_run_that_writes_text_and_comes_back(checkpoint):
     tree["model"] = {"pretrained": "imported", "context": 16}
     on = training.Config.model_validate(tree)
     assert on.model.pretrained == str(checkpoint) and on.model.run == str(run.path.resolve())
-    task, begun, _ = build_start(on)
+    task, begun, *_ = build_start(on)
     assert equal(begun, model) and task.sizes["vocabulary"] == tokenizer.vocabulary
     # The checkpoint itself has no configuration, and takes another scheme as well.
     tree |= {"model": tree["model"] | {"pretrained": "llama"}, "solver": "strang(heun)"}
@@ -101,10 +101,21 @@ def test_a_run_begins_with_the_weights_of_another_and_outlives_it(there):
     own = run.load_config()
     assert (own.data, own.control) == (before.data, before.control)
     assert run.tokenizer.read_bytes() == folder.tokenizer.read_bytes()
-    task, model, _ = build_start(own)
+    task, model, _, start = build_start(own)
     assert equal(model.control, source.control)
+    assert run.start == start and (start["run"], start["step"]) == (folder.identity, 2)
     first = eqx.filter_jit(task.loss)(source, task.batch(0, 4, 1)).loss
     assert stub.losses(run)[0] == pytest.approx(float(first), rel=1e-5)
+    # Where it has to begin again, it does so with the same weights only.
+    unbegun = training.RunFolder(shutil.copytree(run.path, there / "unbegun"))
+    shutil.rmtree(unbegun.checkpoints)
+    unbegun.checkpoints.mkdir()
+    unbegun.summary.unlink()
+    unbegun.fingerprints.write_text(
+        unbegun.fingerprints.read_text().replace(start["weights"], "0")
+    )
+    with pytest.raises(ide.InputError, match="its start changed since"):
+        training.resume_run(unbegun.path)
     shutil.rmtree(RUN)
     again = stub.resumed(run, there / "again", 2)
     assert equal(ide.load_run(again.path)[0], ide.load_run(run.path)[0])

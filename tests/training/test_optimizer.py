@@ -209,7 +209,7 @@ def range_of(monkeypatch, losses, folder=None, optimizers=None):
 
     def start(config):
         assert not config.training.refine  # but the mesh of the model
-        return build_task(config), stub.model_of(config), jax.random.key(0)
+        return build_task(config), stub.model_of(config), jax.random.key(0), None
 
     def train_step(optimizer, *_, **options):
         assert options == {"accumulate": 2}

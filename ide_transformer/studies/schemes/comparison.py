@@ -24,25 +24,44 @@ T = TypeVar("T")
 
 
 class Faults:
-    """Collects what is wrong, so that all of it is said at once."""
+    """Collects what is wrong, so that all of it is said at once: messages, each with the places
+    that it is about, if it does not name them."""
 
     def __init__(self) -> None:
-        self.found: list[str] = []
+        self.found: dict[str, list[str]] = {}
 
-    def each(self, make: Callable[[K], T], keys: Iterable[K]) -> dict[K, T]:
-        """The result of `make` for each key, without those that raise an `InputError`."""
+    def add(self, message: str, *places: str) -> None:
+        self.found.setdefault(message, []).extend(places)
+
+    def each(
+        self, make: Callable[[K], T], keys: Iterable[K], place: Callable[[K], str] | None = None
+    ) -> dict[K, T]:
+        """The result of `make` for each key, without those that raise an `InputError`; `place`
+        names the key in the error."""
         made = {}
         for key in keys:
+            where = [] if place is None else [place(key)]
             try:
                 made[key] = make(key)
             except InputError as error:
-                self.found.append(str(error))
+                self.add(str(error), *where)
+            except Exception as error:
+                for name in where:
+                    error.add_note(f"({name})")
+                raise
         return made
 
     def refuse(self) -> None:
         """**Raises:** `InputError` that says each fault once, if there are any."""
         if self.found:
-            raise InputError("\n".join(dict.fromkeys(self.found)))
+            lines = (f"{_listed(x)}{message}" for message, x in self.found.items())
+            raise InputError("\n".join(lines))
+
+
+def _listed(places: Sequence[str]) -> str:
+    """The start of a message on some places, of which the first three are named."""
+    more = f" and {len(places) - 3} more" * (len(places) > 3)
+    return f"{', '.join(places[:3])}{more}: " if places else ""
 
 
 class AbstractComparison(Section, abc.ABC):

@@ -12,6 +12,8 @@ from .comparison import Rows
 
 
 RATE = "optimizer.learning_rate"
+# The largest part of the steps of a run that its warm-up may take.
+_LONGEST_WARMUP = 0.1
 
 
 def figures_of(runs: Sequence[dict[str, Any]], reported: str) -> dict[str, Any]:
@@ -37,11 +39,11 @@ def figures_of(runs: Sequence[dict[str, Any]], reported: str) -> dict[str, Any]:
 
 def _speed(runs: Sequence[dict[str, Any]]) -> float:
     """Tokens per second, the median over the logs."""
-    logged = [[*_logged(run, "tokens_per_second").values()] for run in runs]
-    return float(np.median([np.median(speeds) for speeds in logged]))
+    speeds = [[*logged(run, "tokens_per_second").values()] for run in runs]
+    return float(np.median([np.median(of_run) for of_run in speeds]))
 
 
-def _logged(run: dict[str, Any], name: str) -> dict[int, Any]:
+def logged(run: dict[str, Any], name: str) -> dict[int, Any]:
     """The values that a run has logged under that name, by step."""
     return {line["step"]: line[name] for line in run["log"] if name in line}
 
@@ -99,7 +101,7 @@ def learning_curve(
 ) -> LearningCurve:
     """The curve of runs that differ in their seed alone, with so many `tokens` in each step of
     each."""
-    curves = [_logged(run, "validation_loss") for run in runs]
+    curves = [logged(run, "validation_loss") for run in runs]
     steps = np.array([*curves[0]])
     # A loss on the way that is not finite is not in the log; it makes the mean NaN.
     losses = np.array([[*curve.values()] for curve in curves], dtype=float)
@@ -107,10 +109,10 @@ def learning_curve(
     for run, of_run in zip(runs, seen, strict=True):
         # Each logged number stands for the steps since the one before; that of evaluations for
         # those of a drawn mesh, so that the sum is only nearly that of the run.
-        at, each = np.array([(0, 0.0), *_logged(run, "field_evaluations").items()]).T
+        at, each = np.array([(0, 0.0), *logged(run, "field_evaluations").items()]).T
         made = np.interp(steps, at, np.cumsum(each * np.diff(at, prepend=0.0)))
         spent.append(made * run["nfe"] * run["steps"] / made[-1])
-        at, speed = np.array([(0, 1.0), *_logged(run, "tokens_per_second").items()]).T
+        at, speed = np.array([(0, 1.0), *logged(run, "tokens_per_second").items()]).T
         taken = np.diff(of_run[at.astype(int)], prepend=0) / speed
         seconds.append(np.interp(steps, at, np.cumsum(taken)))
     band = losses.min(axis=0), losses.max(axis=0)
@@ -134,14 +136,20 @@ def broken_rules(
     swept: Mapping[str, Sequence[float]],
     tested: bool,
     rows: Sequence[dict[str, Any]],
-    samples: Mapping[str, Any] | None = None,
+    warmups: Mapping[str, int],
+    samples: Mapping[str, Any],
 ) -> list[str]:
-    """A sentence for each rule of a fair comparison that is broken. `samples` says of each
-    scheme on which samples its losses are, the reference first."""
+    """A sentence for each rule of a fair comparison that is broken. Of each scheme `warmups`
+    has the steps of its warm-up, and `samples` says on which samples its losses are, the
+    reference first."""
     few = "One seed" if seeds == 1 else f"{seeds} seeds"
-    samples = samples or {}
-    first = next(iter(samples), "")
+    first = next(iter(samples))
     others = ", ".join(name for name, own in samples.items() if own != samples[first])
+    long = ", ".join(
+        f"{row['scheme']} ({warmups[row['scheme']]} of {row['steps']})"
+        for row in rows
+        if "steps" in row and warmups[row["scheme"]] > _LONGEST_WARMUP * row["steps"]
+    )
 
     def named(column: str) -> str:
         return ", ".join(row["scheme"] for row in rows if row.get(column))
@@ -154,6 +162,9 @@ def broken_rules(
         seeds < 3 and f"{few}: give three at least.",
         not tested and "These data have no test part: the figures are of validation data.",
         RATE not in swept and "No learning rate was tuned: it may decide more than the scheme.",
+        long
+        and "The warm-up takes more than a tenth of the steps, which holds back a scheme with "
+        f"few steps; lower optimizer.warmup: {long}.",
         wide
         and "Seeds spread more than five times as far as is usual here: the rate may be "
         f"too high, and the next lower one of the sweep better: {wide}.",

@@ -1,7 +1,5 @@
 """Schemes compared by solving: one set of trained weights, many schemes and step counts."""
 
-import functools as ft
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,16 +11,24 @@ from pydantic import Field, PositiveFloat
 from rich.console import Console
 
 from ...dynamics.meshes import relative_error
-from ...errors import InputError
+from ...errors import InputError, at
 from ...figures import plot_curves
+from ...models import Model
+from ...packages import checksum
 from ...pretrained.files import read_json
 from ...reporting import write_json
 from ...tasks import AbstractLoss, Batch
-from ...training import Section, SolverConfig, load_run, run_task, validated, with_solver
+from ...training import RunFolder, Section, SolverConfig, run_task, validated, with_solver
 from ...training.choice import Count
-from ...training.folder import source
+from ...training.folder import is_logged, source
+from ...training.loading import checksum_of_weights, restored
 from ..measure import Data, Measured, measure, solved
 from .comparison import AbstractComparison, Faults, Rows, about_sources, fingerprint
+
+
+# What a row has of a solve, and of that its costs.
+_COSTS = ("field_evaluations", "milliseconds")
+_FIGURES = ("error", "loss", *_COSTS, "mebibytes")
 
 
 class SolverChoice(Section):
@@ -54,7 +60,7 @@ class SolvingComparison(AbstractComparison):
 
     - `run`: the folder of a trained run.
     - `trust`: whether code that its configuration names may be imported, see `load_run`.
-    - `samples`: held-out samples on which error and loss are measured.
+    - `samples`: validation samples, evenly spread, on which error and loss are measured.
     - `reference`: the tight solve against which errors are measured.
     - `tolerance`: the relative error at which schemes are compared.
     """
@@ -74,21 +80,24 @@ class SolvingComparison(AbstractComparison):
         faults, reference = Faults(), self.reference
         half = reference.steps_per_interval // 2
         if not half:
-            faults.found.append(
+            faults.add(
                 f"reference: {reference} has no equal steps to be halved, by which its error "
                 "is known; give steps_per_interval of 2 or more."
             )
         settings = faults.each(lambda x: self.schemes[x].settings(f"schemes.{x}"), self.schemes)
         named = {(name, label): x for name, own in settings.items() for label, x in own.items()}
-        loaded = faults.each(lambda path: load_run(path, trust=self.trust), [self.run])
+        run = RunFolder(self.run)
+        loaded = faults.each(self._weights, [run])
         if not loaded:
             faults.refuse()
-        ((model, run),) = loaded.values()
-        choices = faults.each(lambda x: with_solver(model, named[x]), named)
-        tasks = faults.each(lambda path: run_task(run, trust=self.trust), [self.run])
+        ((model, step),) = loaded.values()
+        choices = faults.each(
+            lambda x: with_solver(model, named[x]), named, lambda x: f"schemes.{', '.join(x)}"
+        )
+        tasks = faults.each(lambda run: run_task(run, trust=self.trust), [run])
         faults.refuse()
         (task,) = tasks.values()
-        batch = next(task.held_out(self.samples))
+        batch = next(task.held_out(self.samples, self.samples))
         exact, _ = solved(with_solver(model, reference), batch.inputs)
         data = data_of(batch, task.loss, exact)
         halved = reference.model_copy(update={"steps_per_interval": half})
@@ -101,33 +110,45 @@ class SolvingComparison(AbstractComparison):
                 f"more than tolerance={self.tolerance:g}, so errors against it would say "
                 "nothing; give it more steps_per_interval."
             )
-        # A run without a summary may go on.
-        done = run.summary.is_file()
-        made = run.summary.read_text("utf-8") if done else f"step {run.newest_step}"
-        made_of = [
-            *(self.run.as_posix(), run.config.read_text("utf-8"), made),
-            *(str(run.identity), task.fingerprint(), reference.model_dump_json()),
-            f"{self.samples} {self.rounds}",
-        ]
+        made_of = {
+            "run": run.identity,
+            "step": step,
+            "weights": checksum_of_weights(model),
+            "configuration": checksum(run.config),
+            "data": task.fingerprint(),
+            "samples": self.samples,
+            "reference": reference.model_dump_json(),
+            "rounds": self.rounds,
+        }
         code = source(run.load_config(self.trust))
         rows, made = [], {}
         for number, ((name, label), solving) in enumerate(choices.items(), 1):
-            console.print(f"[{number}/{len(choices)}] {name}, {label}", markup=False)
-            key = fingerprint(*made_of, named[name, label].model_dump_json())
-            timed = ft.partial(measure, solving, data, self.rounds)
-            row = _kept(folder / f"rows/{key}.json", code, timed)
-            made.setdefault(row.pop("code"), []).append(f"{name}, {label}")
-            rows.append({"scheme": name, "setting": label, **row})
+            key = fingerprint(named[name, label].model_dump_json())
+            row, said = _kept(file := folder / f"rows/{key}.json", made_of)
+            console.print(f"[{number}/{len(choices)}] {name}, {label}: {said}", markup=False)
+            if not row:
+                with at(f"schemes.{name}, {label}"):
+                    found = measure(solving, data, self.rounds)
+                row = {"made_of": made_of, "code": code, **_figures(found)}
+                write_json(file, row)
+            made.setdefault(row["code"], []).append(f"{name}, {label}")
+            figures = {column: row[column] for column in _FIGURES}
+            rows.append({"scheme": name, "setting": label, **figures})
         about = (
-            f"The weights of {self.run} solved by each scheme on {len(exact)} held-out "
-            f"samples in {exact.dtype}. The error is that of the state at depth T, root mean "
-            f"square, relative to a solve with {reference}, "
+            f"The weights of {self.run} at step {step} ({made_of['weights']}) solved by each "
+            f"scheme on {len(exact)} samples of {task.tokens_per_sample} tokens, spread evenly "
+            f"over the validation part, in {exact.dtype}. The error is that of the state at "
+            f"depth T, root mean square, relative to a solve with {reference}, "
             f"{reference.steps_per_interval} steps in each interval. Memory is the "
             "temporary memory of the compiled solve. By half its steps the error of the "
             f"reference is about {doubt:.1e}. {_cheapest(rows, self.tolerance)} "
             f"{about_sources(made)}"
         )
         return about, rows
+
+    def _weights(self, run: RunFolder) -> tuple[Model, int]:
+        """The model of the newest checkpoint, and its step."""
+        return restored(run, run.load_config(self.trust), "newest", "trained")
 
     @property
     def headings(self) -> dict[str, str]:
@@ -165,25 +186,32 @@ def data_of(batch: Batch, loss: AbstractLoss, exact: Array) -> Data:
     )
 
 
-def _kept(file: Path, code: str, measured: Callable[[], Measured]) -> dict[str, Any]:
-    """The row of a measurement, which is made where it was not or where its file is damaged."""
+def _kept(file: Path, made_of: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The row that is kept, if there is one of the same things, and what is done with it."""
+    if not file.exists():
+        return {}, "measured"
     try:
         row = read_json(file)
-    except InputError:
-        row = {}
-    if not {"code", "field_evaluations", "milliseconds", "error"} <= row.keys():
-        found = measured()
-        failed = not np.isfinite(found.error)
-        row = {
-            "code": code,
-            "error": None if failed else found.error,
-            "loss": None if failed else found.loss,
-            "field_evaluations": found.evaluations,
-            "milliseconds": found.milliseconds,
-            "mebibytes": found.mebibytes,
-        }
-        write_json(file, row)
-    return row
+        there = dict(row["made_of"])
+        # A solve that failed has no error and no loss.
+        whole = all(is_logged(row[x]) for x in _FIGURES) and None not in map(row.get, _COSTS)
+        if not whole or not isinstance(row["code"], str):
+            raise ValueError
+    except (InputError, KeyError, TypeError, ValueError):
+        return {}, f"measured again, since {file} is damaged"
+    changed = [
+        f"{x} ({there.get(x)} there)" for x, own in made_of.items() if there.get(x) != own
+    ]
+    if changed:
+        return {}, f"measured again, with another {', '.join(changed)}"
+    return row, "kept"
+
+
+def _figures(found: Measured) -> dict[str, float | None]:
+    failed = not np.isfinite(found.error)
+    figures = (None, None) if failed else (found.error, found.loss)
+    costs = found.evaluations, found.milliseconds, found.mebibytes
+    return dict(zip(_FIGURES, (*figures, *costs), strict=True))
 
 
 def _cheapest(rows: Rows, tolerance: float) -> str:

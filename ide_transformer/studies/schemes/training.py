@@ -29,6 +29,7 @@ from .results import (
     difference,
     figures_of,
     learning_curve,
+    logged,
     verdict,
 )
 from .sweep import Sweep, Trial, Tuned, grid, tuned, write_sweep
@@ -178,21 +179,30 @@ class TrainingComparison(AbstractComparison):
         code: dict[str, list[str]] = {}
         for trial in used:
             code.setdefault(Made(trials.folder, trial).code, []).append(trial.name)
-        broken = broken_rules(len(self.seeds), self._swept, self._tested, rows, self._samples)
+        warmups = {
+            row["scheme"]: row.get(
+                "optimizer.warmup", self._configs[row["scheme"]].optimizer.warmup
+            )
+            for row in rows
+        }
+        broken = broken_rules(
+            len(self.seeds), self._swept, self._tested, rows, warmups, self._samples
+        )
         sources, said = about_sources(code), verdict(rows, self._references)
         for sentence in (*broken, *[sources] * (not sources.startswith("Code: "))):
             console.print(f"note: {sentence}", markup=False)
         if said:
             console.print(said, markup=False)
-        return said + " ".join((self._about(self._reported), sources, *broken)), rows
+        # The rules that are broken follow the conclusion that they limit.
+        return said + " ".join((*broken, self._about(self._reported), sources)), rows
 
     def _checked(self, folder: Path, console: Console) -> tuple[Trials, list[Trial]]:
         """The runs that are planned, after all that is wrong with any of them was refused."""
         faults = Faults()
         configs = faults.each(self._config, self.contenders)
-        tasks = faults.each(lambda name: self._task(configs[name]), configs)
+        tasks = faults.each(lambda name: self._task(configs[name]), configs, _place)
         if self.sweep is not None and any("test" not in x.parts for x in tasks.values()):
-            faults.found.append(
+            faults.add(
                 "sweep: these data have no test part, and what is tuned on validation data has "
                 "to be reported on others; write data: {validation: 0.05, test: 0.05} in "
                 f"{self.base}."
@@ -203,6 +213,9 @@ class TrainingComparison(AbstractComparison):
         # on with them.
         file = folder / "steps.json"
         known = read_json(file) if file.exists() else {}
+        if any(type(steps) is not int or steps < 1 for steps in known.values()):
+            faults.add(f"{file} is damaged; restore it, or remove it and {folder / 'runs'}.")
+            faults.refuse()
 
         def plan(name: str) -> Config:
             config = configs[name]
@@ -215,7 +228,7 @@ class TrainingComparison(AbstractComparison):
                 known[key] = budget.steps(config, tasks[name])
             return config.changed("training", steps=known[key])
 
-        plans = faults.each(plan, tasks)
+        plans = faults.each(plan, tasks, _place)
         trials = Trials(folder / "runs", plans, tuple(self._swept), tasks, console)
         planned = [t for name in plans for t in grid(name, self._swept, self.seeds[0])]
         # What may change what a step costs, so that a budget of costs gives other steps.
@@ -310,6 +323,7 @@ class TrainingComparison(AbstractComparison):
             "field_evaluations": "field evaluations of the training",
             "tokens_per_second": "tokens per second of training",
             "seconds": "seconds of a run",
+            "start": "weights that training began with",
             "seeds": f"{reported} of each seed",
         }
 
@@ -380,7 +394,9 @@ class TrainingComparison(AbstractComparison):
             if failure := next((why for x in made if (why := x.failure)), None):
                 row |= {self._reported: None, "failure": failure}
             else:
-                row |= figures_of([x.result for x in made], self._reported)
+                row |= figures_of(self._results(made), self._reported)
+                if (start := made[0].run.start) is not None:
+                    row["start"] = ", ".join(f"{name} {x}" for name, x in start.items())
             rows.append(row)
         if references := self._references:
             # Losses on other data, such as other tokens, have no difference.
@@ -400,6 +416,24 @@ class TrainingComparison(AbstractComparison):
         trials = (Trial(row["scheme"], values, seed) for seed in self.seeds)
         return [Made(folder / "runs", trial) for trial in trials]
 
+    def _results(self, made: Sequence[Made]) -> list[dict[str, Any]]:
+        """The results of the runs of a row, which have the same figures at the same steps."""
+        found = [x.result for x in made]
+        for one, result in zip(made, found, strict=True):
+            if lost := (found[0].keys() | {self._reported}) - result.keys():
+                raise InputError(
+                    f"{one.run.summary} is damaged: it has no {' and '.join(sorted(lost))}; "
+                    "restore it, or remove it, so that the run is resumed and writes it again."
+                )
+            steps, others = ([*logged(x, "validation_loss")] for x in (result, found[0]))
+            if steps != others:
+                raise InputError(
+                    f"{one.run.metrics} is cut or edited: it has not the evaluations of "
+                    f"{made[0].run.metrics}. Restore it, or remove {one.run.path}, so that the "
+                    "run is made again."
+                )
+        return found
+
     def _curves(self, folder: Path, rows: Rows) -> dict[str, LearningCurve]:
         """The learning curves of the schemes that did not fail."""
         curves = {}
@@ -411,7 +445,7 @@ class TrainingComparison(AbstractComparison):
                 # Each draws the meshes of its own seed.
                 seeded = (config.changed("training", seed=seed) for seed in self.seeds)
                 tokens = [size * tokens_of_samples(x, task, row["steps"]) for x in seeded]
-                runs = [made.result for made in self._made(folder, row)]
+                runs = self._results(self._made(folder, row))
                 curves[scheme] = learning_curve(runs, tokens)
         return curves
 
@@ -483,6 +517,11 @@ class TrainingComparison(AbstractComparison):
         }
         first = self._reference.name if self._reference else next(iter(samples))
         return {first: samples[first], **samples}
+
+
+def _place(name: str) -> str:
+    """Where a contender is described."""
+    return f"schemes.{name}"
 
 
 def scheme_config(

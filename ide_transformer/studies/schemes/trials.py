@@ -18,14 +18,19 @@ from ...reporting import duration, write_json
 from ...tasks import AbstractTask
 from ...training import Config, Diverged, RunFolder, read_metrics
 from ...training.folder import changed_data, changed_values, source
+from ...training.loading import starting_model
 from ...training.reading import apply_overrides
 from .budget import seconds_of_a_run, try_first_batch
 from .sweep import Trial
 
 
+# What the log says of the cost of steps.
+_LOGGED = ("tokens_per_second", "field_evaluations")
+
+
 class Made(NamedTuple):
     """The trace of a trial in the folder of the runs: a run, or `<run>.failed.json`, which says
-    why it failed, its configuration, and the fingerprints of its data and code."""
+    why it failed, its configuration, the fingerprints of its data and code, and its start."""
 
     folder: Path
     trial: Trial
@@ -60,8 +65,20 @@ class Made(NamedTuple):
 
     @property
     def result(self) -> dict[str, Any]:
-        """The summary and the log of a run that is done and did not fail."""
-        return {**self.run.load_summary(), "log": read_metrics(self.run.metrics)}
+        """The summary and the log of a run that is done and did not fail.
+
+        **Raises:** `InputError` for a log that does not have all steps.
+        """
+        summary, log = self.run.load_summary(), read_metrics(self.run.metrics)
+        costs = {x["step"]: [*map(x.get, _LOGGED)] for x in log if {*_LOGGED} & x.keys()}
+        last, lost = max(costs, default=0), any(None in of_step for of_step in costs.values())
+        if last != summary["steps"] or min(costs) < 1 or lost:
+            raise InputError(
+                f"{self.run.metrics} is missing, cut or edited: it has not the "
+                f"{summary['steps']} steps of the run. Restore it, or remove {self.run.path}, "
+                "so that the run is made again."
+            )
+        return {**summary, "steps": last, "log": log}
 
 
 class Trials:
@@ -80,6 +97,7 @@ class Trials:
         self.folder, self.plans, self.keys, self.console = folder, plans, keys, console
         self.tasks = tasks
         self._data = ft.cache(lambda task: task.fingerprint())
+        self._starts: dict[str, dict[str, Any] | None] = {}
         # By scheme the seconds of the runs that are made, and those of one that was foreseen
         # from a few steps; and the schemes of the runs of the forecast that are not done.
         self._took: dict[str, dict[str, float]] = {}
@@ -97,20 +115,21 @@ class Trials:
         return training.validated(Config, tree, f"schemes.{trial.scheme}")
 
     def done(self, trial: Trial) -> bool:
-        """Whether a run has ended or failed; one that was made with another configuration or on
-        other data is refused."""
+        """Whether a run has ended or failed; one that was made with another configuration, on
+        other data or from other weights is refused."""
         made, task = Made(self.folder, trial), self.tasks[trial.scheme]
         run, data = made.run, self._data(task)
         if run.summary.exists():
             own = self._took.setdefault(trial.scheme, {})
-            own[trial.name] = run.load_summary().get("seconds", 0.0)
+            own[trial.name] = run.load_summary()["seconds"] or 0.0
         if run.path.exists():
             config = run.load_config(self.plans[trial.scheme])
-            self._check(run.path, trial, config, changed_data(run, task, data))
+            self._check(run.path, trial, config, changed_data(run, task, data), run.start)
         if made.failed.exists():
             kept = read_json(made.failed)
             config = training.validated(Config, kept.get("configuration"), str(made.failed))
-            self._check(made.failed, trial, config, ["its data"] * (kept.get("data") != data))
+            changed = ["its data"] * (kept.get("data") != data)
+            self._check(made.failed, trial, config, changed, kept.get("start"))
         return run.summary.exists() or made.failed.exists()
 
     def possible(self, trial: Trial) -> bool:
@@ -178,10 +197,25 @@ class Trials:
         factor = sum(took[name] for name in both) / foreseen if foreseen else 1.0
         return factor * self._foreseen[scheme]
 
-    def _check(self, path: Path, trial: Trial, made_with: Config, data: list[str]) -> None:
+    def start(self, trial: Trial) -> dict[str, Any] | None:
+        """The `Start.origin` of a run that would begin now."""
+        config = self.config(trial)
+        if config.model.run is None and config.model.pretrained is None:
+            return None
+        key = config.model_dump_json(include={"model", "solver"})
+        if key not in self._starts:
+            self._starts[key] = starting_model(config, self.tasks[trial.scheme]).origin
+        return self._starts[key]
+
+    def _check(
+        self, path: Path, trial: Trial, made_with: Config, data: list[str], start: Any
+    ) -> None:
         changed = changed_values(made_with, self.config(trial))
         what = ["another configuration"] * bool(changed) + ["other data"] * bool(data)
         changed += [f"{name} changed since" for name in data]
+        if start != (own := self.start(trial)):
+            what.append("other weights to start from")
+            changed.append(f"{start or 'not recorded'} there, {own} here")
         if changed:
             raise InputError(
                 f"{path}: this run was made with {' and '.join(what)} ({'; '.join(changed)}). "
@@ -192,7 +226,7 @@ class Trials:
     def _failed(self, trial: Trial, why: str) -> None:
         self.console.print(f"{trial.name} failed; the others go on. {why}", markup=False)
         config, data = self.config(trial), self._data(self.tasks[trial.scheme])
-        origin = {"data": data, "code": source(config)}
+        origin = {"data": data, "code": source(config), "start": self.start(trial)}
         record = {"why": why, **origin, "configuration": config.model_dump(mode="json")}
         write_json(Made(self.folder, trial).failed, record)
 
