@@ -238,7 +238,8 @@ def build_start(
     """The task with which the training of a run starts, and its `Start`. One that is `begun`
     asks no other run for tokenizer and weights."""
     task = build_task(config, None if begun is None else begun.known_tokenizer)
-    return task, *starting_model(config, task, drawn=begun is not None)
+    start = starting_model(config, task, drawn=begun is not None)
+    return task, start.model, start.key, start.origin
 
 
 def starting_model(config: Config, task: AbstractTask, *, drawn: bool = False) -> Start:

@@ -99,22 +99,20 @@ def test_runs_that_began_with_other_weights_are_refused(compare, runs, tiny_run,
     tree = {x: y for x, y in base(tmp_path).items() if x in ("name", "optimizer", "training")}
     tree["model"] = {"pretrained": str(start)}
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(tree))
-    given = dict(recipes={}, seeds=[0])
+    given = dict(recipes={}, seeds=[0], schemes={"ordinary": {}})
     report = compare(RECIPES, **given)
-    assert all(" step 3, weights " in f" {row['start']}" for row in report.rows)
-    assert compare(RECIPES, **given) == report and len(runs.made) == 2
+    assert " step 3, weights " in report.rows[0]["start"]
+    assert compare(RECIPES, **given) == report and len(runs.made) == 1
     go_on(start, 4)
-    added = {**RECIPES["schemes"], "more": {"solver": "rk4"}}
-    refusal = (
-        r"heun-seed0: .* other weights to start from \(.*'step': 3, .* there, .*'step': 4,"
-    )
+    given["schemes"]["more"] = {"optimizer": {"beta1": 0.8}}
+    refusal = r"ary-seed0: .* other weights to start from \(.*'step': 3, .* there, .*'step': 4,"
     with pytest.raises(ide.InputError, match=refusal):
-        compare(RECIPES, schemes=added, **given)
+        compare(RECIPES, **given)
     # So are those that did not record them.
     for file in tmp_path.glob("compared/small/runs/*/fingerprints.json"):
         kept = json.loads(file.read_text())
         file.write_text(json.dumps({x: y for x, y in kept.items() if x != "its start"}))
-    with pytest.raises(ide.InputError, match=r"heun-seed0: .*\(not recorded there, "):
+    with pytest.raises(ide.InputError, match=r"ary-seed0: .*\(not recorded there, "):
         compare(RECIPES, **given)
 
 
