@@ -13,6 +13,13 @@ class InputError(ValueError):
     """
 
 
+def printable(text: str, kept: str = "\n") -> str:
+    """A text for a terminal: what it would obey or hide, such as an escape sequence, a mark of
+    the direction of writing or half of a surrogate pair, is written as Python writes it. The
+    characters that are `kept` stay."""
+    return "".join(x if x.isprintable() or x in kept else repr(x)[1:-1] for x in text)
+
+
 @contextlib.contextmanager
 def at(place: str) -> Iterator[None]:
     """Begins the message of an `InputError` with a place, such as a key and its value."""

@@ -4,6 +4,7 @@ knows nothing of the rest of the package."""
 import csv
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -14,13 +15,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .errors import naming, whole_file
+from .errors import naming, printable, whole_file
 
 
 Row = Mapping[str, Any]
 # Headings of columns whose names alone are unclear.
 Headings = Mapping[str, str]
 _NAMES: Headings = MappingProxyType({})
+# What a text may hold that is not printed: ends of lines, spaces, and marks that join letters.
+_OF_TEXTS = "\n\t\u00a0\u3000\u200c\u200d"
 
 
 class Terminal(Console):
@@ -32,6 +35,9 @@ class Terminal(Console):
 
     def show_cursor(self, show: bool = True) -> bool:
         return super().show_cursor(True)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(x) if isinstance(x, str) else x for x in objects), **options)
 
 
 class Report(NamedTuple):
@@ -60,13 +66,18 @@ def write_report(folder: Path, report: Report) -> None:
 def show_table(rows: Sequence[Row], headings: Headings = _NAMES) -> None:
     """Prints rows as a table; a row may lack a column."""
     shown, lines = table_cells(rows, headings)
-    table = Table(*map(escape, shown))
+    table = Table(*(escape(printable(x)) for x in shown))
     for line in lines:
-        table.add_row(*map(escape, line))
+        table.add_row(*(escape(printable(x)) for x in line))
     console = Console()
     # Where the output is no terminal its width is unknown; a table should not be cut.
     console.width = max(console.width, 160)
     console.print(table)
+
+
+def show_text(text: str) -> None:
+    """Prints a text that a model wrote. On a terminal, what that would obey is written out."""
+    print(printable(text, _OF_TEXTS) if sys.stdout.isatty() else text)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..memory import keep_freed_memory
 from ..packages import cache_folder, jax_fault
 
@@ -79,7 +79,8 @@ def start(module: ModuleType, name: str | None = None, given: list[str] | None =
 
 def run_script(main: Callable[[], None]) -> None:
     """Runs the main function of a script. Modules in the current folder can be imported, so
-    that a configuration may name classes in them. Programs that take a second or more to
+    that a configuration may name classes in them; they take the place of none that is
+    installed. Programs that take a second or more to
     compile are kept for the next process, in the cache folder unless
     `JAX_COMPILATION_CACHE_DIR` says where. Memory that is freed is kept for the next step.
 
@@ -87,7 +88,7 @@ def run_script(main: Callable[[], None]) -> None:
     into memory are reported without a traceback, with exit status 2. Where training was stopped
     by a signal, the process ends by that signal.
     """
-    sys.path.insert(0, str(Path.cwd()))
+    sys.path.append(str(Path.cwd()))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = place = str(cache_folder() / "compiled")
         if "jax" in sys.modules:
@@ -96,7 +97,7 @@ def run_script(main: Callable[[], None]) -> None:
     # Orbax logs there, with tracebacks, what it also raises.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     sys.unraisablehook = _unraisable
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    warnings.formatwarning = lambda message, *_: f"warning: {printable(str(message))}\n"
     fault = jax_fault()
     if fault:
         _refuse(fault)
@@ -110,7 +111,7 @@ def run_script(main: Callable[[], None]) -> None:
         from ..training.stopping import Stopped, end_by
 
         if isinstance(error, Stopped):
-            print(error)
+            print(printable(str(error)))
             end_by(error.signal)
         if isinstance(error, KeyboardInterrupt):
             end_by(signal.SIGINT)
@@ -121,7 +122,8 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def _refuse(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    # A line that a name from a file holds does not look like one of its own.
+    print(f"error: {printable(message)}".replace("\n", "\n  "), file=sys.stderr)
     if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
         # At its ordinary end a process waits for the others.
         sys.stderr.flush()

@@ -34,6 +34,7 @@ def run(options: argparse.Namespace) -> None:
     import jax
 
     from .. import models, training
+    from ..reporting import show_text
 
     if not 0 <= options.seed < 2**32:
         raise InputError(f"--seed {options.seed}: give a number from 0 to 2^32 - 1.")
@@ -81,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
         compiled, last = compiled + max(end - max(start, last), 0.0), max(end, last)
     seconds -= compiled
     for text in texts:
-        print(text)
+        show_text(text)
     reason = models.why_not_cached(model)
     number = options.length * len(texts)
     print(

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import InputError, printable
 from .options import add_trust, check_can_be_written, config_file, integers, no_config
 
 
@@ -140,7 +140,7 @@ def run(options: argparse.Namespace) -> None:
     if jax.process_index():
         return
     if folder.sample.exists():
-        print(f"\n{folder.sample.read_text(encoding='utf-8').strip()}\n")
+        reporting.show_text(f"\n{folder.sample.read_text(encoding='utf-8').strip()}\n")
     for name, value in folder.load_summary().items():
-        print(f"{name}: {value}")
+        print(printable(f"{name}: {value}", kept=""))
     print(f"plots: {folder.plots}")

@@ -28,6 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from ..reporting import show_text
     from ..training import bleu, translated
 
     if options.beams == 1 and options.length_penalty != 1:
@@ -40,6 +41,6 @@ def run(options: argparse.Namespace) -> None:
         length_penalty=options.length_penalty,
     )
     for source, reference, written in translations[: options.show]:
-        print(f"{source}\n  reference: {reference}\n  written:   {written}\n")
+        show_text(f"{source}\n  reference: {reference}\n  written:   {written}\n")
     score, signature = bleu(translations)
     print(f"BLEU {score:.2f} on {len(translations)} texts ({signature})")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from ..errors import whole_file
+from ..errors import InputError, whole_file
 from ..reporting import Row, table_cells
 
 
@@ -70,6 +70,8 @@ def _inline(figure: Figure | Path) -> str:
     """A figure in a URL of its own."""
     if isinstance(figure, Path):
         kind, content = "png", figure.read_bytes()
+        if not content.startswith(_PNG):
+            raise InputError(f"{figure} is no PNG file; remove it.")
     else:
         file = io.BytesIO()
         figure.savefig(file, format="svg")
@@ -77,6 +79,8 @@ def _inline(figure: Figure | Path) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
+# How such a file begins.
+_PNG = b"\x89PNG\r\n\x1a\n"
 _STYLE = """
 :root { color-scheme: light dark; }
 body { margin: 0 auto; max-width: 70rem; padding: 1.5rem; }

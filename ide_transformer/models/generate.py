@@ -1,5 +1,6 @@
 """Texts that a model writes: drawn, or the most likely ones after a source."""
 
+import math
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
@@ -31,6 +32,8 @@ from .text_inputs import as_text, checked_text
 
 # Stands in a text where there were no logits to take a token by.
 NO_TOKEN = -1
+# Tokens of all texts that are written at once, prompts included.
+_MOST_TOKENS = 2**24
 
 
 @runtime_checkable
@@ -118,9 +121,10 @@ def generate(
     **Returns:** `[..., prompt + length]`: each prompt and, right behind its last token, what
     was drawn. For a `Text` it is one, whose mask says where each ends; for strings, strings.
 
-    **Raises:** `InputError` for an empty prompt, padding before a token, a model that sees
-    tokens still to be written, and where a solve fails or logits are not finite. Inside a
-    compiled function such a token is -1, and so are all of a prompt with padding before one.
+    **Raises:** `InputError` for an empty prompt, padding before a token, more than 16,777,216
+    tokens in all, a model that sees tokens still to be written, and where a solve fails or
+    logits are not finite. Inside a compiled function such a token is -1, and so are all of a
+    prompt with padding before one.
     """
     options = Draw(temperature, top_k, top_p)
     if key is None and temperature > 0:
@@ -150,6 +154,12 @@ def generate(
     text = checked_text(prompt, model.inputs.vocabulary, context=2**31)
     tokens = _as_integers(text.tokens)
     ends, behind = (tokens.shape[-1], None) if text.mask is None else _ends(text.mask)
+    number = math.prod(tokens.shape[:-1]) * (tokens.shape[-1] + length)
+    if number > _MOST_TOKENS:
+        raise InputError(
+            f"generate: length={length}: that is {number:,} tokens in all, and at most "
+            f"{_MOST_TOKENS:,} are written at once; give fewer, and write on from the last."
+        )
     # `Any`, since a checker does not see that the kind of the prompt decides.
     tokens: Any = write(model, tokens, ends, length, options, key)
     _check_written("generate", tokens)

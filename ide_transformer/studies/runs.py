@@ -13,6 +13,8 @@ from ..training import Config, RunFolder, flat_values, read_metrics
 
 # Of the summary, in the order in which a reader asks for them; the losses come first.
 _COST = ("parameters", "steps", "nfe", "evaluations", "seconds", "bad_steps", "rollbacks")
+# Of a figure or a text.
+_MOST_BYTES = 2**24
 
 
 class RunRecord(NamedTuple):
@@ -67,6 +69,7 @@ def read_runs(paths: Sequence[str | Path], *, trust: bool = False) -> list[RunRe
     records = []
     for place, folder in folders.items():
         config = folder.load_config(trust)
+        _check_own(folder)
         lines = read_metrics(folder.metrics)
         if not any("loss" in line for line in lines):
             raise InputError(
@@ -77,6 +80,16 @@ def read_runs(paths: Sequence[str | Path], *, trust: bool = False) -> list[RunRe
         name = place.name if short.count(place.name) == 1 else str(folder.path)
         records.append(RunRecord(name, folder, config, lines, summary))
     return records
+
+
+def _check_own(run: RunFolder) -> None:
+    """Refuses what a page would show although the run did not write it, or what is too large
+    for one."""
+    for path in (run.plots, run.sample, *run.plots.glob("*.png")):
+        if path.is_symlink():
+            raise InputError(f"{path} is a link; a page shows the files of the run alone.")
+        if path.is_file() and (size := path.stat().st_size) > _MOST_BYTES:
+            raise InputError(f"{path} has {size:,} bytes; a page shows up to {_MOST_BYTES:,}.")
 
 
 def _results(runs: list[RunRecord]) -> Part:

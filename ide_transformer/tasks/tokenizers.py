@@ -1,9 +1,11 @@
 """Text to integers and back."""
 
 import abc
+import base64
 import contextlib
 import functools as ft
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +25,10 @@ _ENDS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SE
 _END_CHARACTER = "\x03"
 # The largest known file, of 260,000 tokens, has 33 MB.
 _MOST_BYTES = 128 * 2**20
+_MOST_TOKENS = 2**22
+# How many times as long as a text what is made of it may be: by steps that replace what they
+# find, at most, and in fact. Characters of a text that are looked at one after the other.
+_MOST_POSSIBLE, _MOST_GROWTH, _PIECE = 1000, 4, 2**12
 # The end of a line as `str.splitlines` knows it.
 _LINE_END = "\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
 
@@ -132,19 +138,54 @@ class _LibraryTokenizer(AbstractTokenizer):
 
     def __init__(self, tokenizer: tk.Tokenizer):
         self._tokenizer = tokenizer
+        # There may be numbers that no token has.
+        self._numbers = sorted(tokenizer.get_vocab().values())
+        if self._numbers and self._numbers[-1] >= _MOST_TOKENS:
+            raise InputError(f"token {self._numbers[-1]:,} is beyond {_MOST_TOKENS:,}")
+        steps = tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder
+        read, cut, written = (_growth(x and json.loads(x.__getstate__())) for x in steps)
+        self._grows = read * cut > _MOST_GROWTH
+        if read * cut > _MOST_POSSIBLE or written > _MOST_GROWTH:
+            raise InputError("what it replaces may make a text very much longer")
+
+    @property
+    def vocabulary(self) -> int:
+        return self._numbers[-1] + 1 if self._numbers else 0
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        return self._tokenizer.decode([int(token) for token in tokens])
+        return self._called("decode", [int(token) for token in tokens])
+
+    def _called(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """What a method of the library gives; it panics where a pattern takes too long."""
+        try:
+            return getattr(self._tokenizer, method)(*arguments, **options)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
+            raise InputError(f"the tokenizer fails at this text: {error}.") from None
+
+    def _check_growth(self, text: str) -> None:
+        """Refuses a text that the steps before its tokens make much longer."""
+        for start in range(0, len(text) if self._grows else 0, _PIECE):
+            made = piece = text[start : start + _PIECE]
+            if (step := self._tokenizer.normalizer) is not None:
+                made = step.normalize_str(made)
+            if (step := self._tokenizer.pre_tokenizer) is not None:
+                made = "".join(word for word, _ in step.pre_tokenize_str(made))
+            if len(made) > _MOST_GROWTH * len(piece) + _PIECE:
+                raise InputError(
+                    f"the tokenizer makes {len(made):,} characters of {len(piece):,} before it "
+                    "looks for tokens; take that of another release."
+                )
 
     @ft.cached_property
     def token_bytes(self) -> Int[np.ndarray, " vocabulary"]:
         # Decoded behind another token, since some decoders change the beginning of a text.
         first = self.encode("a")[:1].tolist()
-        rows = [[*first, token] for token in range(self.vocabulary)]
-        texts = self._tokenizer.decode_batch(rows)
-        sizes = np.array([len(text.encode()) for text in texts])
-        sizes -= len(self.decode(first).encode())
-        for token, text in enumerate(texts):
+        texts = self._called("decode_batch", [[*first, token] for token in self._numbers])
+        sizes, before = np.zeros(self.vocabulary, int), len(self.decode(first).encode())
+        for token, text in zip(self._numbers, texts, strict=True):
+            sizes[token] = len(text.encode()) - before
             if "\ufffd" in text:  # a part of a character, which is no text
                 name = cast(str, self._tokenizer.id_to_token(token))
                 sizes[token] = 1 if name.startswith("<0x") else len(name)
@@ -173,12 +214,9 @@ class BytePairTokenizer(_LibraryTokenizer):
         tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
         return cls(tokenizer)
 
-    @property
-    def vocabulary(self) -> int:
-        return self._tokenizer.get_vocab_size()
-
     def encode(self, text: str) -> np.ndarray:
-        lines = self._tokenizer.encode_batch(text.splitlines(keepends=True))
+        self._check_growth(text)
+        lines = self._called("encode_batch", text.splitlines(keepends=True))
         tokens = [np.asarray(line.ids, dtype=np.int32) for line in lines]
         return np.concatenate(tokens) if tokens else np.zeros(0, np.int32)
 
@@ -212,14 +250,9 @@ class PretrainedTokenizer(_LibraryTokenizer):
         # Some that are damaged fail at the first text only.
         self._tokenizer.encode("")
 
-    @property
-    def vocabulary(self) -> int:
-        # There may be numbers that no token has.
-        return max(self._tokenizer.get_vocab().values(), default=-1) + 1
-
     def encode(self, text: str) -> np.ndarray:
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return np.asarray(ids, np.int32)
+        self._check_growth(text)
+        return np.asarray(self._called("encode", text, add_special_tokens=False).ids, np.int32)
 
     def encode_batch(self, texts: Sequence[str], context: int) -> Text:
         if isinstance(texts, str) or not texts:
@@ -229,8 +262,10 @@ class PretrainedTokenizer(_LibraryTokenizer):
                 f"encode_batch: context={context}: {marks} tokens mark the beginning and the "
                 "end of a text; give more."
             )
+        for text in texts:
+            self._check_growth(text)
         self._tokenizer.enable_truncation(context)
-        encoded = self._tokenizer.encode_batch(list(texts))
+        encoded = self._called("encode_batch", list(texts))
         self._tokenizer.no_truncation()
         longest = max(len(text.ids) for text in encoded)
         tokens, mask, types = np.zeros((3, len(encoded), longest), np.int32)
@@ -327,6 +362,28 @@ def _glassllm(content: dict[str, Any]) -> tk.Tokenizer:
     tokenizer.decoder = back.Sequence([back.Replace("▁", " "), back.Fuse()])
     tokenizer.add_special_tokens(specials)
     return tokenizer
+
+
+def _growth(step: Any) -> float:
+    """How many times as long, in bytes of UTF-8, a step of a tokenizer can make a text."""
+    match step:
+        case {"type": "Sequence"}:
+            return math.prod(_growth(x) for xs in step.values() if type(xs) is list for x in xs)
+        case {"type": "Replace", "pattern": {"String": str(found)}, "content": made} if found:
+            return max(1.0, len(made.encode()) / len(found.encode()))
+        case {"type": "Replace", "content": made}:
+            return 1 + len(made.encode())  # before each byte, if its pattern finds nothing
+        case {"type": "Precompiled", "precompiled_charsmap": encoded}:
+            # A trie, before which stands its size, and the texts to which it leads.
+            table = base64.b64decode(encoded)
+            texts = table[4 + int.from_bytes(table[:4], "little") :]
+            return max(1, *map(len, texts.split(b"\0")))
+        case {"type": "Prepend", "prepend": made}:
+            return max(1, len(made) // 8)
+        case {"type": "ByteLevel"}:
+            return 2
+        case _:
+            return 1
 
 
 def _code_points(text: str) -> np.ndarray:

@@ -117,6 +117,8 @@ def cached_verses(path: Path) -> list[tuple[str, str, str]]:
     for file in [*files]:
         # Where the texts of the module are.
         for place in re.findall(r"^DataPath=(.+)$", file.read_text("utf-8", "replace"), re.M):
+            if not (path / place).resolve().is_relative_to(path.resolve()):
+                raise InputError(f"{file}: DataPath={place} lies outside of {path}.")
             files += sorted(x for x in (path / place).rglob("*") if x.is_file())
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     cached = cache_folder() / f"verses-en-es-{digest[:16]}.json"

@@ -5,7 +5,9 @@ import hashlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from glob import glob
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import jax
@@ -15,7 +17,7 @@ from jaxtyping import Array, PyTree
 
 from ..errors import InputError
 from .config import Config
-from .folder import RunFolder
+from .folder import GO_ON, RunFolder
 from .metrics import validation_losses
 from .parallel import gathered, primary, wait_for_all
 
@@ -38,7 +40,8 @@ class Checkpoints:
     A checkpoint is the arrays of the state of training, which has the step (and so the position
     in the data) and the random state, and a description: the version of the format, the step,
     the run, its configuration, and the checksum of each array. It becomes visible only when it
-    is complete, so a process may be killed at any moment.
+    is complete, so a process may be killed at any moment. Each is read again before the next
+    one is written, and at the end.
     """
 
     def __init__(self, folder: RunFolder, config: Config, *, writes: bool):
@@ -64,19 +67,26 @@ class Checkpoints:
             "arrays": ocp.JsonCheckpointHandler(),
         }
         self._manager = ocp.CheckpointManager(
-            self._folder.resolve(), options=options, item_handlers=handlers
+            _literal(self._folder.resolve()), options=options, item_handlers=handlers
         )
         self._damaged: list[int] = []
+        # The step of a checkpoint that was written and not read again.
+        self._unread: int | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        ended = kind is None or issubclass(kind, KeyboardInterrupt)
         try:
-            self._manager.close()
-        except Exception as error:
-            if kind is None or issubclass(kind, KeyboardInterrupt):
-                raise self._not_written(error) from None
+            if ended:
+                self._read_again()
+        finally:
+            try:
+                self._manager.close()
+            except Exception as error:
+                if ended:
+                    raise self._not_written(error) from None
 
     @ft.cached_property
     def losses(self) -> dict[int, float]:
@@ -106,6 +116,7 @@ class Checkpoints:
         leaves = jax.tree.leaves(gathered(state))
         if not self._writes or step == self.newest():
             return
+        self._read_again(removed=True)
         description = {
             "format": _FORMAT,
             "step": step,
@@ -121,6 +132,7 @@ class Checkpoints:
             self._manager.save(step, args=items)
         except Exception as error:  # of any kind: the file system is below two libraries
             raise self._not_written(error) from None
+        self._unread = step
 
     def restore(self, like: Callable[[int], T], which: Which = "newest") -> T:
         """A checkpoint, in the structure that `like` has for its step. In the place of a
@@ -177,6 +189,33 @@ class Checkpoints:
     def _intact(self, step: int, like: T) -> T:
         """A checkpoint as it was written. An error of any kind says that it is damaged."""
         expected, structure = jax.tree.flatten(like)
+        leaves = self._stored(step, [list(x.shape) for x in expected])
+        arrays = [jnp.asarray(x, y.dtype) for x, y in zip(leaves, expected, strict=True)]
+        return jax.tree.unflatten(structure, arrays)
+
+    def _read_again(self, *, removed: bool = False) -> None:
+        """**Raises:** `InputError` where the last checkpoint cannot be read. It may be
+        `removed` meanwhile."""
+        if (step := self._unread) is None:
+            return
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._not_written(error) from None
+        self._unread = None
+        if removed and not (self._folder / str(step)).exists():
+            return
+        try:
+            self._stored(step)
+        except Exception as error:
+            raise InputError(
+                f"{self._folder}/{step} was written and cannot be read: {_first_line(error)}. "
+                "Give --runs a folder on another disk, or of another name."
+            ) from None
+
+    def _stored(self, step: int, shapes: list[list[int]] | None = None) -> list[np.ndarray]:
+        """The arrays of a checkpoint as they were written, which may have to be of some
+        shapes."""
         description = self._read(step, "arrays", self._orbax.args.JsonRestore())
         if description["format"] != _FORMAT:
             raise ValueError("was written by another release of ide_transformer")
@@ -185,25 +224,39 @@ class Checkpoints:
         if self._run.identity not in (None, description["run"]):
             raise ValueError("belongs to another run")
         described = description["arrays"]
-        if [x["shape"] for x in described] != [list(x.shape) for x in expected]:
+        if shapes not in (None, [x["shape"] for x in described]):
             raise ValueError("does not hold the model of this configuration")
         stored = [np.empty(x["shape"], x["dtype"]) for x in described]
         leaves = self._read(step, "default", self._orbax.args.StandardRestore(stored))
         if described != list(map(_described, leaves)):
             raise ValueError("an array does not have its checksum")
-        arrays = [jnp.asarray(x, y.dtype) for x, y in zip(leaves, expected, strict=True)]
-        return jax.tree.unflatten(structure, arrays)
+        return leaves
 
     def _read(self, step: int, item: str, how: Any) -> Any:
         return self._manager.restore(step, args=self._orbax.args.Composite(**{item: how}))[item]
 
     def _not_written(self, error: Exception) -> InputError:
-        kept = ", ".join(map(str, sorted(self._manager.all_steps()))) or "none"
+        steps = map(str, sorted(self._manager.all_steps()))
+        kept = ", ".join(x for x in steps if (self._folder / x).exists()) or "none"
         return InputError(
             f"{self._folder}: a checkpoint could not be written: {_first_line(error)}. "
             f"Intact: {kept}. See that there is room and that the folder can be written; then "
-            "go on with --resume."
+            f"{GO_ON}."
         )
+
+
+def _literal(folder: Path) -> Any:
+    """A folder for orbax, which would take brackets in its name for a pattern where it looks
+    for the files inside."""
+    from etils import epath
+
+    kind: Any = type(epath.Path(folder))
+
+    class Folder(kind):
+        def glob(self, pattern: str) -> Iterator[Any]:
+            return (self / name for name in glob(pattern, root_dir=self))
+
+    return Folder(folder)
 
 
 def _described(array: Array | np.ndarray) -> dict[str, Any]:

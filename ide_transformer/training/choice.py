@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from ..errors import InputError
-from .names import find, parameters_of, root_of, shown, snake_case
+from .names import find, parameters_of, root_of, short, shown, snake_case
 
 
 # The normal numbers of float32; it takes smaller ones for 0.
@@ -200,8 +200,8 @@ class SchemeConfig(Choice):
             return {**section, "kind": name, "options": options}
         if section.get("sub_solver") is not None:
             raise ValueError(
-                f"kind={kind} and sub_solver={shown(section['sub_solver'])} both give the "
-                "scheme inside; set one of them to null or leave it out"
+                f"kind={short(kind)} and sub_solver={shown(section['sub_solver'])} both give "
+                "the scheme inside; set one of them to null or leave it out"
             )
         return {**section, "kind": name, "sub_solver": argument}
 

@@ -18,7 +18,16 @@ from ..equation import AbstractOperator
 from ..errors import InputError
 from ..models import AbstractInputs, AbstractReadOut
 from .choice import AbstractChoice, Part, SchemeConfig, in_single_precision
-from .names import did_you_mean, find, find_function, is_array, parameters_of, root_of, shown
+from .names import (
+    did_you_mean,
+    find,
+    find_function,
+    is_array,
+    parameters_of,
+    root_of,
+    short,
+    shown,
+)
 from .reading import validated
 
 
@@ -50,7 +59,7 @@ def construct(
     for name in options:
         if name not in known:
             raise InputError(
-                f"{key}{choice.option_key(name)}: {choice.chosen} has no such option."
+                f"{key}{choice.option_key(short(name))}: {choice.chosen} has no such option."
                 f"{did_you_mean(name, known)} Known here: {', '.join(known) or 'none'}."
             )
     asked = [

@@ -26,6 +26,7 @@ from ..pretrained import no_such
 from ..reporting import write_json
 from ..tasks import AbstractTask, AbstractTokenizer, load_tokenizer
 from .config import Config
+from .names import names_of_code
 from .optimizer import path_of
 from .reading import Trust, dump_config, load_config, run_named
 
@@ -33,9 +34,9 @@ from .reading import Trust, dump_config, load_config, run_named
 def source(config: Config | None = None) -> str:
     """The version of the package and a checksum of its files, `0.1.0 (1a2b3c4d5e6f)`, and those
     of the modules that the configuration names."""
-    values = [] if config is None else jax.tree.leaves(config.model_dump(mode="json"))
-    named = {x.partition(":")[0] for x in values if isinstance(x, str) and ":" in x}
-    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in sorted(named)}
+    named = {} if config is None else names_of_code(config.model_dump(mode="json"))
+    modules = sorted({name.partition(":")[0] for names in named.values() for name in names})
+    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in modules}
     own = [f"{name} ({checksum_of([Path(file)])})" for name, file in files.items() if file]
     return ", ".join((_package(), *own))
 
@@ -52,6 +53,9 @@ def checksum_of(files: Sequence[Path]) -> str:
     return hashlib.sha256("".join(sums).encode()).hexdigest()[:12]
 
 
+# What to do with a run that ended before its last step; a comparison says it in its own way.
+GO_ON = "go on with --resume"
+_NO_FILES = Path.is_fifo, Path.is_socket, Path.is_char_device, Path.is_block_device
 # In the file of fingerprints.
 _DATA, _SOURCES, _CONFIG, _START = "its data", "sources", "its config.yaml", "its start"
 # Finite numbers of each summary.
@@ -89,6 +93,11 @@ class RunFolder:
             raise no_such(self.path)
         if not self.config.is_file():
             raise InputError(f"{self.path} is not the folder of a run: it has no config.yaml.")
+        for there, _, names in os.walk(self.path):
+            for path in (Path(there, name) for name in names):
+                # A pipe would be waited for, and a device may never end.
+                if any(kind(path) for kind in _NO_FILES):
+                    raise InputError(f"{path} is a pipe or a device; remove it from the run.")
         return load_config(self.config, trust=trust)
 
     @property
@@ -179,8 +188,7 @@ class RunFolder:
         """Keeps other processes from training in the folder; see `sole_use`."""
         return sole_use(
             self.lock,
-            f"{self.path}: another process is training this run. Wait for it or stop it, or "
-            "start a new run without --resume.",
+            f"{self.path}: another process is training this run. Wait for it, or stop it.",
         )
 
 

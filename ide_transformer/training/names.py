@@ -7,7 +7,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_origin
@@ -17,11 +17,17 @@ import jax
 import jaxtyping
 
 from .. import dynamics, equation, integration, models, solvers, tasks
-from ..errors import InputError
+from ..errors import InputError, printable
 from . import trackers
 
 
-_NAME_OF_CODE = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*"
+# It begins where no name goes on, so that a text is read once.
+_NAME_OF_CODE = re.compile(r"(?<![\w.])[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
+# Characters of such a name.
+_LONGEST_NAME = 500
+
+# Keys of files and folders, in whose names a colon is one of the system.
+_PATHS = ("data", "path"), ("model", "pretrained"), ("model", "run")
 
 # The kinds of classes that a configuration names, and the packages in which names are found.
 FACES: dict[type, tuple[ModuleType, ...]] = {
@@ -58,7 +64,7 @@ def find(key: str, name: str, base: type) -> Any:
             raise _unknown(key, name, known, "package.module:Class for a class")
     if (refusal := _refusal(found, base)) is not None:
         others = f" Known: {', '.join(known)}." if known else ""
-        raise InputError(f"{key}={name}: {refusal}.{others}")
+        raise InputError(f"{key}={short(name)}: {refusal}.{others}")
     return found
 
 
@@ -89,8 +95,8 @@ def find_function(key: str, name: str, *, of_array: bool = True) -> Callable[...
 
 def _unknown(key: str, name: str, known: Iterable[str], write: str) -> InputError:
     return InputError(
-        f"{key}={name}: unknown.{did_you_mean(name, known)} Known: {', '.join(known)}. Write "
-        f"{write} of your own."
+        f"{key}={short(name)}: unknown.{did_you_mean(name, known)} Known: {', '.join(known)}. "
+        f"Write {write} of your own."
     )
 
 
@@ -102,7 +108,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def shown(value: Any) -> str:
     """A value in an error, at most 80 characters of it."""
-    text = repr(value)
+    return short(repr(value))
+
+
+def short(name: str) -> str:
+    """A name from a file in an error: on one line, at most 80 characters of it."""
+    text = printable(name[:81], kept="")
     return text if len(text) <= 80 else f"{text[:76]} …"
 
 
@@ -176,21 +187,31 @@ def is_array(annotation: Any) -> bool:
     return inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray)
 
 
-def names_of_code(tree: Any) -> dict[str, str]:
-    """The names `package.module:Class` in a tree of sections, by their keys."""
-    found = {}
-    for path, value in jax.tree.leaves_with_path(tree):
-        key = jax.tree_util.keystr(path, simple=True, separator=".")
-        names = re.findall(_NAME_OF_CODE, value) if isinstance(value, str) else []
-        if names and key not in ("data.path", "model.pretrained", "model.run"):
-            found[key] = ", ".join(names)
+def names_of_code(tree: Any) -> dict[str, list[str]]:
+    """The names `package.module:Class` in a tree of sections, by the keys where they stand: in
+    a value, or in the key itself."""
+    found: dict[str, list[str]] = {}
+    for path, text in _texts(tree):
+        if path not in _PATHS and (names := _NAME_OF_CODE.findall(text)):
+            found.setdefault(".".join(path), []).extend(names)
     return found
+
+
+def _texts(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The texts in a tree of sections, its keys among them, with their places."""
+    if isinstance(tree, str):
+        yield path, tree
+    elif isinstance(tree, dict | list):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            inside = *path, str(key)
+            yield inside, str(key)
+            yield from _texts(value, inside)
 
 
 def _imported(key: str, name: str) -> Any:
     """The object that `package.module:Class` names."""
     module_name, _, attribute = name.partition(":")
-    if not re.fullmatch(_NAME_OF_CODE, name):
+    if len(name) > _LONGEST_NAME or not _NAME_OF_CODE.fullmatch(name):
         raise InputError(f"{key}={shown(name)}: it is not of the form package.module:Class.")
     _check_place(key, name, module_name)
     try:

@@ -17,11 +17,13 @@ from ..errors import InputError
 from ..pretrained.checkpoint import PACKAGES
 from .choice import Section
 from .config import NATIVE, Config
-from .names import did_you_mean, names_of_code, shown
+from .names import did_you_mean, names_of_code, short, shown
 
 
 # Characters of a text, and levels of sections in it.
 LONGEST, DEEPEST = 2**18, 50
+# What is wrong in a text is said so many times.
+_MOST_SAID = 20
 
 S = TypeVar("S", bound=Section)
 
@@ -91,17 +93,35 @@ def read_tree(path: str | Path, *, trust: Trust | None = None) -> dict[str, Any]
         return {}
     if not isinstance(tree, dict):
         raise InputError(f"{path}: expected sections such as `model:`, found {shown(tree)}.")
-    if trust is None:
-        trust = not of_run(path.parent)
-    known = names_of_code(trust.model_dump(mode="json")) if isinstance(trust, Config) else {}
-    named = names_of_code(tree).items()
-    foreign = [f"{key}={name}" for key, name in named if name not in known.values()]
-    if foreign and trust is not True:
-        raise InputError(
-            f"{path} names code of its own, which would be run: {'; '.join(foreign)}. If you "
-            "trust it, give --trust (in Python trust=True, in a comparison trust: true)."
-        )
+    check_code(tree, path, not of_run(path.parent) if trust is None else trust)
     return tree
+
+
+def check_code(tree: Any, path: Path, trust: Trust) -> None:
+    """**Raises:** `InputError` for code that a tree from this file names and that is not
+    trusted."""
+    if trust is True:
+        return
+    known = names_of_code(trust.model_dump(mode="json")) if trust else {}
+    own = {name for names in known.values() for name in names}
+    foreign = [
+        f"{short(key)} names {short(name)}"
+        for key, names in names_of_code(tree).items()
+        for name in names
+        if name not in own
+    ]
+    if foreign:
+        raise InputError(
+            f"{path} names code of its own, which would be run: "
+            f"{_some(foreign[:_MOST_SAID], len(foreign), '; ')}. If you trust it, give --trust "
+            "(in Python trust=True, in a comparison trust: true)."
+        )
+
+
+def _some(texts: Sequence[str], number: int, between: str) -> str:
+    """The first texts of so many, and how many more there are."""
+    left = number - len(texts)
+    return between.join([*texts, *[f"and {left:,} more"] * (left > 0)])
 
 
 def filled(tree: dict[str, Any], trust: Trust) -> dict[str, Any]:
@@ -182,8 +202,9 @@ def validated(
     try:
         return kind.model_validate(tree, context={"trust": trust})
     except ValidationError as error:
-        problems = [_problem(kind, item, origin or {}, where) for item in error.errors()]
-        raise InputError("\n".join(problems)) from None
+        errors = error.errors()
+        problems = [_problem(kind, x, origin or {}, where) for x in errors[:_MOST_SAID]]
+        raise InputError(_some(problems, len(errors), "\n")) from None
 
 
 def dump_config(config: Config) -> str:
@@ -194,7 +215,8 @@ def dump_config(config: Config) -> str:
 def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str) -> str:
     """One line for one error of pydantic: what, where, why, and what to write instead."""
     location, value = [str(part) for part in error["loc"]], error["input"]
-    key, message = ".".join(location), error["msg"].removeprefix("Value error, ").rstrip(".")
+    key, name = ".".join(location), ".".join(map(short, location))
+    message = error["msg"].removeprefix("Value error, ").rstrip(".")
     # The override of the key or of a section above it; else those of keys that the message
     # names, or of keys below it.
     above = [".".join(location[:n]) for n in range(len(location), 0, -1)]
@@ -205,9 +227,9 @@ def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str
     if error["type"] == "extra_forbidden":
         known = list(_section(kind, location[:-1]).model_fields)
         hint = did_you_mean(location[-1], known)
-        return f"{where}: unknown key {key}.{hint} Known here: {', '.join(known)}."
+        return f"{where}: unknown key {name}.{hint} Known here: {', '.join(known)}."
     if error["type"] == "missing":
-        return f"{where}: {key} is missing."
+        return f"{where}: {name} is missing."
     if not key or (error["type"] == "value_error" and isinstance(value, dict | BaseModel)):
         return f"{where}: {message}."
     write = _WRITE.get(error["type"], "")
@@ -216,7 +238,7 @@ def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str
     known = re.findall(r"'([^']*)'", message) if error["type"] == "literal_error" else []
     # An override of this key alone would say it a second time.
     where = "" if where.startswith(f"override '{key}=") else f"{where}: "
-    what = f"{where}{key}={shown(value)}: {message}{write}."
+    what = f"{where}{name}={shown(value)}: {message}{write}."
     return f"{what}{did_you_mean(str(value), known)}"
 
 
@@ -278,7 +300,8 @@ class _Reader(yaml.SafeLoader):
         if parent is not None:
             self.path.append(str(getattr(index, "value", index)))
         event: Any = self.peek_event()
-        here = f"{_place(event.start_mark)}: {'.'.join(self.path[:8]) or 'the file'}"
+        path = ".".join(map(short, self.path[:8]))
+        here = f"{_place(event.start_mark)}: {path or 'the file'}"
         if len(self.path) > DEEPEST:
             raise InputError(f"{here}…: more than {DEEPEST} sections inside each other.")
         if event.anchor is not None:
@@ -287,7 +310,7 @@ class _Reader(yaml.SafeLoader):
                 "quote a text that begins so."
             )
         if event.tag is not None:
-            raise InputError(f"{here}: tags are not read; drop {event.tag}.")
+            raise InputError(f"{here}: tags are not read; drop {short(event.tag)}.")
         node: Any = super().compose_node(parent, cast(int, index))
         if parent is not None:
             self.path.pop()
@@ -299,7 +322,7 @@ class _Reader(yaml.SafeLoader):
                 number = getattr(self, f"construct_yaml_{kind}")(key)
                 key.tag, key.value = f"{_TAG}str", str(number)
         name = key.value if isinstance(key, yaml.ScalarNode) else "?"
-        here = f"{_place(key.start_mark)}: {'.'.join([*self.path, name])}"
+        here = f"{_place(key.start_mark)}: {'.'.join(map(short, [*self.path, name]))}"
         if key.tag != f"{_TAG}str":
             raise InputError(f"{here}: a key is a name; write it in quotes if it is one.")
         first = self.keys.setdefault((section, key.value), key)

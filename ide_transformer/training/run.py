@@ -28,6 +28,7 @@ from .checkpoints import Checkpoints
 from .config import Config, TrainingConfig, needed_by_refinement
 from .construct import construct
 from .folder import (
+    GO_ON,
     RunFolder,
     check_origin,
     flat_values,
@@ -216,7 +217,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
             with jax.set_mesh(layout.grid):
                 state = loop.run(layout.placed(state))
                 say(f"evaluating the {' and the '.join(task.parts)} part")
-                unevaluated = "Stopped after the last step; --resume evaluates the run."
+                unevaluated = f"Stopped after the last step, before its evaluation; {GO_ON}."
                 check = ft.partial(stop.check, unevaluated)
                 held_out = loop.evaluated(phases[-1], state, task.parts, check=check)
             state = parallel.gathered(state)
@@ -304,7 +305,7 @@ class Loop(NamedTuple):
                     if last or not int(state.faults.in_a_row):
                         self.checkpoints.save(number, state)
                     log.restart_clock()
-                self.stop.check(f"Stopped after step {number}; go on with --resume.")
+                self.stop.check(f"Stopped after step {number}; {GO_ON}.")
         return state
 
     def _batches(self, seed: int) -> Callable[[int], tuple[int, Batch, int]]:
@@ -345,8 +346,7 @@ class Loop(NamedTuple):
                 needed = steps[-1].memory_analysis().temp_size_in_bytes
                 temporary = max(temporary, needed)
                 self.stop.check(
-                    f"Stopped before the first step{f' after {start}' * (start > 0)}; --resume "
-                    "begins there."
+                    f"Stopped before the first step{f' after {start}' * (start > 0)}; {GO_ON}."
                 )
             enter = phase.enter
             if 0 < phase.first >= start:

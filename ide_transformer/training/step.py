@@ -20,6 +20,7 @@ from ..tasks import AbstractLoss, AbstractTask, Batch, Finer, Loss, Part, averag
 from ..tasks.losses import BY_TARGETS
 from .config import TrainingConfig
 from .construct import construct
+from .names import short
 from .optimizer import evaluated_weights
 
 
@@ -34,7 +35,7 @@ def objective(loss: AbstractLoss, training: TrainingConfig) -> Callable[..., Los
     weighted = given.consistency or given.defect
     finer = Finer(given.refinement, given.consistency, given.defect) if weighted else None
     costs = {
-        name: construct(f"training.costs.{name}", cost.named(name), AbstractCost)
+        name: construct(f"training.costs.{short(name)}", cost.named(name), AbstractCost)
         for name, cost in training.costs.items()
     }
     return ft.partial(loss, costs=costs, exit_loss=training.exit_loss, finer=finer)

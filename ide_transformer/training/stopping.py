@@ -105,8 +105,7 @@ def _end_in_time(receiver: int, ending: set[int], obeyed: threading.Event) -> No
             if number[0] in ending and not obeyed.wait(_GRACE):
                 print(
                     f"error: a step did not end within {_GRACE:.0f} s of the request to stop; "
-                    "what came after the last checkpoint is lost; --resume goes on from there, "
-                    "or from the start.",
+                    "what came after the last checkpoint is lost.",
                     file=sys.stderr,
                     flush=True,
                 )

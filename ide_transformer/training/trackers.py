@@ -55,7 +55,8 @@ class AbstractTracker(abc.ABC):
 @final
 class InBackground(AbstractTracker):
     """Another tracker, in a thread of its own: `flush` and `close` wait for it, at most
-    `patience` seconds. `warn` is told what went wrong; after an error the tracker is closed."""
+    `patience` seconds, and not again for one that is still late. `warn` is told what went
+    wrong; after an error the tracker is closed."""
 
     configurable: ClassVar[bool] = False
 
@@ -65,9 +66,11 @@ class InBackground(AbstractTracker):
         self._tracker, self._warn, self._patience = tracker, warn, patience
         self._name = type(tracker).__name__
         self._calls: queue.SimpleQueue[tuple[str, tuple, threading.Event]]
+        # A call that is not waited for any longer.
+        self._late: threading.Event | None
 
     def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        self._calls, self._late = queue.SimpleQueue(), False
+        self._calls, self._late = queue.SimpleQueue(), None
         self._tell("start", folder, config, step)
         # A daemon: a tracker that hangs does not keep the process from ending.
         threading.Thread(target=self._work, args=(self._calls,), daemon=True).start()
@@ -76,14 +79,19 @@ class InBackground(AbstractTracker):
         self._tell("log", step, values)
 
     def flush(self) -> None:
-        done = self._tell("flush")
-        if not self._late and not done.wait(self._patience):
-            self._late = True
-            self._say(f"has not kept its lines after {self._patience:g} s; the run goes on")
+        self._wait("flush", "has not kept its lines", "the run goes on")
 
     def close(self) -> None:
-        if not self._tell("close").wait(self._patience):
-            self._say(f"is not done after {self._patience:g} s; the run ends without it")
+        self._wait("close", "is not done", "the run ends without it")
+
+    def _wait(self, method: str, late: str, then: str) -> None:
+        """Has the thread call a method, and waits unless an earlier call is not done yet."""
+        done = self._tell(method)
+        if self._late is not None and not self._late.is_set():
+            return
+        if not done.wait(self._patience):
+            self._late = done
+            self._say(f"{late} after {self._patience:g} s; {then}")
 
     def _say(self, what: str) -> None:
         self._warn(f"warning: {self._name} {what}. metrics.jsonl has all lines.")
@@ -101,10 +109,11 @@ class InBackground(AbstractTracker):
             try:
                 if not failed:
                     getattr(self._tracker, method)(*arguments)
-            except Exception as error:
-                failed = True
+            except BaseException as error:  # SystemExit too, which would end this thread alone
+                failed, self._late = True, threading.Event()  # it is not waited for again
                 self._say(f"failed with {type(error).__name__}: {error}; the run goes on")
-                with contextlib.suppress(Exception):
+                done.set()
+                with contextlib.suppress(BaseException):
                     self._tracker.close()
             done.set()
 

@@ -212,6 +212,19 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(there, end):
     assert len(list((RUN / "checkpoints-damaged").iterdir())) == 2
 
 
+def test_a_run_has_checkpoints_that_can_be_read_or_ends_with_an_error(there, end, monkeypatch):
+    """Brackets in the name of a folder are a pattern for the library that writes them."""
+    odd = Path("runs [v2] *?%$ ☃")
+    assert equal(training.load_run(training.train(config(), runs=odd).path)[0], end)
+    monkeypatch.setattr(checkpoints, "_literal", lambda folder: folder)
+    with pytest.raises(InputError, match=r"checkpoints/2 was written and cannot be read: .+"):
+        training.train(config(), runs=odd)
+    monkeypatch.setattr(checkpoints.Checkpoints, "_read_again", lambda *_, **__: None)
+    run = training.train(config("training.checkpoint_every=4"), runs=odd)
+    with pytest.raises(InputError, match="no checkpoint that can be read"):
+        training.load_run(run.path)
+
+
 def new(runs, name):
     return folders.new_folder(training.Config(name=name), runs, lambda path: None)
 

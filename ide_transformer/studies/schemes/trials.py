@@ -16,10 +16,10 @@ from ...errors import InputError
 from ...pretrained.files import read_json
 from ...reporting import duration, write_json
 from ...tasks import AbstractTask
-from ...training import Config, Diverged, RunFolder, read_metrics
-from ...training.folder import changed_data, changed_values, source
+from ...training import Config, Diverged, RunFolder, Stopped, read_metrics
+from ...training.folder import GO_ON, changed_data, changed_values, source
 from ...training.loading import starting_model
-from ...training.reading import apply_overrides
+from ...training.reading import apply_overrides, check_code
 from .budget import seconds_of_a_run, try_first_batch
 from .sweep import Trial
 
@@ -127,7 +127,9 @@ class Trials:
             self._check(run.path, trial, config, changed_data(run, task, data), run.start)
         if made.failed.exists():
             kept = read_json(made.failed)
-            config = training.validated(Config, kept.get("configuration"), str(made.failed))
+            written = kept.get("configuration")
+            check_code(written, made.failed, self.plans[trial.scheme])
+            config = training.validated(Config, written, str(made.failed))
             changed = ["its data"] * (kept.get("data") != data)
             self._check(made.failed, trial, config, changed, kept.get("start"))
         return run.summary.exists() or made.failed.exists()
@@ -171,8 +173,11 @@ class Trials:
                 training.train(self.config(trial), runs=self.folder, resume=path.exists())
             except Diverged as error:
                 self._failed(trial, str(error))
-            except (InputError, OSError):
+            except OSError:
                 raise  # nothing that the contender did
+            except (InputError, Stopped) as error:  # nor this
+                error.args = (str(error).replace(GO_ON, "start the comparison again"),)
+                raise
             except Exception as error:
                 self._failed(trial, f"{type(error).__name__}: {error}")
             jax.clear_caches()  # so that the memory of many runs does not add up

@@ -1,0 +1,166 @@
+"""Code that the files of others name: no place of a configuration runs it unless it is trusted,
+and each does where it is; what such files say reaches a terminal as plain text."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import equinox as eqx
+import pytest
+import yaml
+from helpers import fast_first, filled
+from misuse.hostile import LONG, OBEYED, write_evil
+from running import run_here
+from training import stub
+
+import ide_transformer as ide
+from ide_transformer import training
+from ide_transformer.reporting import Terminal
+from ide_transformer.studies.schemes.sweep import Trial
+from ide_transformer.studies.schemes.trials import Made, Trials
+from ide_transformer.training import folder as folders, loading
+from ide_transformer.training.build import build_model
+from ide_transformer.training.names import names_of_code
+from ide_transformer.training.reading import apply_overrides, read_tree
+
+
+RUN = Path("runs/gift")
+IMAGES = "data.name=digits; model={kind: image_stage, depth: 1, stages: "
+# Each place of a configuration whose name of a class or function is imported.
+PLACES = [
+    "data.name=CODE",
+    "model.kind=CODE",
+    "model={kind: model, options: {inputs: CODE, read_out: token_logits}}",
+    "model={kind: model, options: {inputs: training.mine:Letters, read_out: CODE}}",
+    "model.operators=[CODE]",
+    "model.operators=[{kind: training.mine:Twice, options: {operator: CODE}}]",
+    "model.operators=[{kind: attention, options: {positions: CODE}}]",
+    "model.operators=[{kind: feed_forward, options: {activation: CODE}}]",
+    "model.activation=CODE",
+    "model.basis=CODE",
+    "model.positions=CODE",
+    "model.normalization=CODE",
+    "model.input_normalization=CODE",
+    "model.constraint=CODE",
+    f"{IMAGES}[{{operators: [CODE]}}]}}",
+    f"{IMAGES}[{{control: CODE}}]}}",
+    f"{IMAGES}[{{solver: CODE}}]}}",
+    "control=CODE",
+    "solver=CODE",
+    "solver=CODE(2)",
+    "solver=strang(CODE)",
+    "solver={kind: strang, sub_solver: CODE}",
+    "solver={kind: half_solver, options: {solver: CODE}}",
+    "training.gradient=CODE",
+    "training.trackers=[CODE]",
+    "training.meshes=[{solver: CODE}]",
+    "training.refine={0: {intervals: 1, solver: CODE}, 2: 2}",
+    "training.costs={CODE: 0.1}",
+    "training.costs={transport: {weight: 0.1, kind: CODE}}",
+    "training.costs={constraint_violation: {weight: 0.1, options: {constraint: CODE}}}",
+]
+
+
+@pytest.fixture
+def gift(tmp_path, monkeypatch):
+    """Writes a run of somebody else beside a module that it names."""
+    write_evil(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / RUN / "checkpoints").mkdir(parents=True)
+
+    def write(overrides, **tree):
+        tree = stub.tree(version=1, **tree)
+        apply_overrides(tree, overrides.replace("CODE", "gift.evil:Part").split("; "))
+        (RUN / "config.yaml").write_text(yaml.safe_dump(tree))
+
+    yield write
+    sys.modules.pop("gift", None)
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch):
+    def drawn(*given):
+        return filled(eqx.filter_eval_shape(build_model, *given), 0.1, seed=0)
+
+    monkeypatch.setattr(loading, "build_model", drawn)
+    with stub.known():
+        yield
+
+
+@pytest.mark.parametrize("place", fast_first(3, [PLACES[-3], *PLACES]))
+def test_code_is_imported_where_it_is_trusted_alone(gift, place):
+    gift(place)
+    with pytest.raises(ide.InputError, match=r"names gift\.evil:Part.* give --trust"):
+        training.resume_run(RUN)
+    assert not Path("EXECUTED").exists() and "gift" not in sys.modules
+    with pytest.raises(ide.InputError, match=r"importing gift\.evil failed .* executed"):
+        training.resume_run(RUN, trust=True)
+
+
+def test_a_name_counts_wherever_it_stands(gift):
+    """Also in the key of a section that is empty, and where no key is known."""
+    for tree in (
+        {"training": {"costs": {"gift.evil:Part": {}}}},
+        {"gift.evil:Part": None},
+        {"optimizer": {"groups": {"gift.evil:Part": 1.0}}},
+        {"data.path": "gift.evil:Part"},
+        {"solver": "strang(heun(gift.evil:Part))"},
+        {"model": {"operators": [["and gift.evil:Part too"]]}},
+    ):
+        (RUN / "config.yaml").write_text(yaml.safe_dump(tree))
+        with pytest.raises(ide.InputError, match=r"names gift\.evil:Part"):
+            read_tree(RUN / "config.yaml")
+    paths = {"data": {"path": "c:there"}, "model": {"pretrained": "c:a", "run": "c:b"}}
+    assert names_of_code(paths) == {}
+
+
+def test_code_of_a_run_that_failed_is_not_imported_by_a_comparison(gift):
+    """Its record has a configuration, whose scheme is looked up where it is read."""
+    gift("solver=CODE(2)")
+    record = yaml.safe_load((RUN / "config.yaml").read_text())
+    trial = Trial("x", (), 0)
+    trials = Trials(Path("runs"), {"x": stub.config()}, (), {"x": stub.Stub(4)}, Terminal())
+    Made(Path("runs"), trial).failed.write_text(json.dumps({"configuration": record}))
+    with pytest.raises(ide.InputError, match=r"failed\.json names code .* gift\.evil:Part"):
+        trials.done(trial)
+    assert not Path("EXECUTED").exists()
+
+
+def test_the_code_of_names_in_keys_and_in_parentheses_is_recorded(gift, monkeypatch):
+    monkeypatch.setitem(sys.modules, "own", sys.modules[__name__])
+    for override in ("training.costs={own:Cost: 0.1}", "model.options.x=strang(own:Scheme)"):
+        assert ", own (" in folders.source(stub.config(override))
+
+
+@pytest.mark.parametrize("text", [LONG, "a." * 2**17, "a:" * 2**17, "1a" * 2**17])
+def test_names_are_found_in_a_long_text_at_once(text):
+    began = time.process_time()
+    names_of_code({"name": text, text: None})
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("where", ["key", "name", "value", "cost", "option", "override"])
+def test_what_a_file_says_reaches_the_terminal_as_plain_text(where, gift, capsys):
+    for text in OBEYED:
+        tree = {
+            "key": {"model": {text: 1}},
+            "name": {"solver": text},
+            "value": {"model": {"width": text}},
+            "cost": {"training": {"costs": {text: 0.1}}},
+            "option": {"control": {"kind": "tied", "options": {text: 1}}},
+            "override": {},
+        }[where]
+        Path("own.yaml").write_text(yaml.safe_dump(stub.tree(**tree)))
+        given = [f"model.{text}=1"] * (where == "override")
+        said = run_here(capsys, "train.py", "own.yaml", *given, expected=2)
+        message = said.split("error: ", 1)[1]
+        assert message.removesuffix("\n").isprintable(), ascii(message)
+
+
+def test_an_error_of_several_lines_has_one_that_begins_it(capsys, tmp_path):
+    (tmp_path / "own.yaml").write_text("model: {depht: 2, widht: 3}")
+    said = run_here(capsys, "train.py", tmp_path / "own.yaml", expected=2)
+    first, second = said.splitlines()
+    assert first.startswith("error: ") and second.startswith("  /")
