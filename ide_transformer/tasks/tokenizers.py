@@ -25,7 +25,7 @@ _ENDS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SE
 _END_CHARACTER = "\x03"
 # The largest known file, of 260,000 tokens, has 33 MB.
 _MOST_BYTES = 128 * 2**20
-_MOST_TOKENS = 2**22
+_MOST_TOKENS, _MOST_MARKS = 2**22, 1000
 # How many times as long as a text what is made of it may be: by steps that replace what they
 # find, at most, and in fact. Characters of a text that are looked at one after the other.
 _MOST_POSSIBLE, _MOST_GROWTH, _PIECE = 1000, 4, 2**12
@@ -247,6 +247,8 @@ class PretrainedTokenizer(_LibraryTokenizer):
         super().__init__(tokenizer)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        if (marks := tokenizer.num_special_tokens_to_add(False)) > _MOST_MARKS:
+            raise InputError(f"{marks:,} tokens would mark the beginning and the end of a text")
         # Some that are damaged fail at the first text only.
         self._tokenizer.encode("")
 

@@ -189,10 +189,40 @@ WORDS = {"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges":
 CHARACTERS = {"type": "Precompiled", "precompiled_charsmap": "////"}
 ENDS = [{"SpecialToken": {"id": "</s>", "type_id": 0}}]
 TEMPLATE = {"type": "TemplateProcessing", "single": ENDS, "pair": ENDS, "special_tokens": {}}
+DOUBLED = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+BYTES = {
+    "type": "ByteLevel",
+    "add_prefix_space": False,
+    "trim_offsets": True,
+    "use_regex": False,
+}
+MARKED = dict(id="a", ids=[0] * 1000, tokens=["a"] * 1000)
+
+
+def sequence(kind, step, number):
+    return {"type": "Sequence", kind: [step] * number}
+
+
+def words(**parts):
+    return json.dumps(WORDS | parts)
+
+
 TOKENIZERS = {
     "nested": DEEP,
-    "that_panics": json.dumps(WORDS | {"normalizer": CHARACTERS}),
-    "that_panics_later": json.dumps(WORDS | {"post_processor": TEMPLATE}),
+    "that_grows_a_text": words(normalizer=sequence("normalizers", DOUBLED, 30)),
+    "that_grows_what_it_writes": words(decoder=sequence("decoders", DOUBLED, 30)),
+    "that_grows_bytes": words(pre_tokenizer=sequence("pretokenizers", BYTES, 30)),
+    "with_a_long_beginning": words(normalizer={"type": "Prepend", "prepend": "b" * 10**7}),
+    "with_many_marks": words(
+        post_processor=TEMPLATE
+        | {"single": [{"SpecialToken": {"id": "a", "type_id": 0}}] * 1000}
+        | {"special_tokens": {"a": MARKED}}
+    ),
+    "with_a_number_beyond": words(
+        model={"type": "BPE", "vocab": {"a": 0, "b": 2**31 + 5}, "merges": []}
+    ),
+    "that_panics": words(normalizer=CHARACTERS),
+    "that_panics_later": words(post_processor=TEMPLATE),
     "of_8_GB": "{",
 }
 
@@ -204,6 +234,21 @@ def tokenizer(folder, case):
     if case == "of_8_GB":
         os.truncate(file, 8 * 2**30)
     return file, lambda: tasks.PretrainedTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        (dict(normalizer=sequence("normalizers", DOUBLED, 5)), "a" * 10**6),
+        (dict(normalizer=DOUBLED | {"pattern": {"Regex": "(a+)+$"}}), "a" * 40 + "!"),
+    ],
+)
+def test_a_tokenizer_fails_at_a_text_with_a_clear_error(parts, text, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(words(**parts))
+    tokenizer = tasks.load_tokenizer(tmp_path / "tokenizer.json")
+    for read in (tokenizer.encode, lambda text: tokenizer.encode_batch([text], 100)):
+        with pytest.raises(ide.InputError, match=r"the tokenizer (makes|fails at this text)"):
+            read(text)
 
 
 @attack('{"characters": "aab"}', '{"checkpoint": 1}')
