@@ -155,6 +155,10 @@ def test_what_cannot_be_written_is_said_and_the_run_goes_on_later(half, end, mon
     assert equal(training.load_run(resume().path)[0], end)
 
 
+# In the middle of a checkpoint, and the thread that reads finds no loop any more.
+reading_stops = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 def flip(path, place):
     content = bytearray(path.read_bytes())
     content[int(place * (len(content) - 1))] ^= 1
@@ -169,8 +173,7 @@ ATTACKS = {
 }
 
 
-# Reading stops in the middle, and the thread that reads finds no loop any more.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@reading_stops
 @pytest.mark.parametrize("attack", fast_first(1, ATTACKS, heavy=1))
 def test_no_damaged_file_of_a_checkpoint_is_read(there, end, attack):
     """Each file of the newest checkpoint in turn: the weights are those of the end, or those
@@ -212,6 +215,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(there, end):
     assert len(list((RUN / "checkpoints-damaged").iterdir())) == 2
 
 
+@reading_stops
 def test_a_run_has_checkpoints_that_can_be_read_or_ends_with_an_error(there, end, monkeypatch):
     """Brackets in the name of a folder are a pattern for the library that writes them."""
     odd = Path("runs [v2] *?%$ ☃")
