@@ -1,13 +1,12 @@
 # %% [markdown]
 # # Train once, choose the steps afterwards
 #
-# A Transformer of eight layers always computes eight layers. An equation can be solved with as
-# few or as many steps as you want. In this tutorial you train one set of weights for several
-# numbers of steps, solve it with other numbers, and see when that works and when it does not.
+# At the end you have one set of weights that you can solve with several numbers of steps. You
+# see with which numbers and schemes this works.
 #
 # The task is induction over two hops: find the last place where the current token occurred,
-# take the token after it, and do the same from there. A single layer cannot do this, because
-# the second look-up needs the result of the first. So depth matters here.
+# take the token after it, and do both again. The second look-up needs the result of the first,
+# so a single layer cannot do it.
 
 # %%
 import tempfile
@@ -28,11 +27,13 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 # %% [markdown]
 # ## Weights that are a function of depth
 #
-# An ordinary model has weights for each layer. Here the weights are polynomials in depth,
-# `control: chebyshev`, with four terms. They have as many parameters as four layers, but a
-# value at every depth. `training.meshes` lists numbers of steps; each optimiser step draws one
-# of them. Two more keys make the limit of many steps exist: the embedded input is projected on
-# the sphere, and a transport cost keeps the path through depth short.
+# The weights are polynomials in depth, `control: chebyshev`. Four terms have as many parameters
+# as four layers, and a value at every depth. Each optimiser step draws a number of steps from
+# `training.meshes`.
+#
+# Two more keys let solutions converge when steps get shorter. `input_normalization: sphere`
+# normalises the embedding of each token. `costs: {transport: 0.01}` adds a small penalty on the
+# motion of the state to the loss.
 
 # %%
 config = folder / "any_depth.yaml"
@@ -63,8 +64,8 @@ training:
 any_depth = ide.train(training.load_config(config))
 
 # %% [markdown]
-# For comparison, the same model trained with four steps only, without projection and transport
-# cost: the ordinary way.
+# For comparison, train the model in the ordinary way: always four steps, without these two
+# keys.
 
 # %%
 ordinary_keys = [
@@ -79,8 +80,8 @@ four_steps = ide.train(training.load_config(config, ordinary_keys))
 # ## Choose the steps
 #
 # `model.on(ide.Mesh(intervals=n))` is the same model with n steps over the whole depth.
-# `evaluate_on_meshes` measures several of them; from a terminal that is
-# `python scripts/evaluate.py runs/any_depth --mesh intervals=1,2,3,4,6,8,16`.
+# `evaluate_on_meshes` measures several of them. In a terminal the same is `ide-transformer
+# evaluate runs/any_depth --mesh intervals=1,2,3,4,6,8,16`.
 
 # %%
 numbers = [1, 2, 3, 4, 6, 8, 16]
@@ -109,17 +110,14 @@ axes.grid(alpha=0.3)
 
 # %% [markdown]
 # The weights trained on several meshes are as good with six steps, which were never drawn, as
-# with four or eight. With sixteen they lose a little. Fewer steps lower the accuracy gradually,
-# so you can choose. The weights trained with four steps are good with four steps only. More
-# steps make them worse, because they fit one scheme with its step and not an equation.
-#
-# Both models have the same number of parameters and saw the same batches. For each optimiser
-# step the first took 4.5 steps in depth on average, the second four.
+# with four or eight. With sixteen they lose a little. With fewer the accuracy falls gradually,
+# so you can choose. The other weights are good with four steps only, because they fit one
+# scheme with its step and not an equation.
 #
 # ## Other schemes
 #
-# Other schemes are a harder test. If the weights fitted only the equation, a scheme of higher
-# order would have the same accuracy, although it was never used in training.
+# If the weights fitted only the equation, a scheme of higher order would have the same accuracy
+# without any training.
 
 # %%
 model = training.load_model(any_depth.path).model
@@ -131,8 +129,6 @@ for name, solver in (("Strang(Heun())", ide.Strang()), ("RK4()", ide.RK4())):
     print(f"{name:15} with 8 steps: {(predicted == batch.targets)[counted].mean():.3f}")
 
 # %% [markdown]
-# They do not have it: in 1,000 optimiser steps the weights learned several meshes of one
-# scheme, and their limit only partly. (With the weights of the four-step model these schemes
-# give 0.49 and 0.46.) Longer training, finer meshes and a larger transport cost help; [Train at
-# any depth](../how-to/any-depth.md) has the options, and [the benchmark
-# tasks](../results/beds.md) have all measurements.
+# These schemes do not have it. The weights learned several meshes of one scheme, and their
+# limit only partly. [Train at any depth](../how-to/any-depth.md) says what helps, and [the
+# benchmark tasks](../results/beds.md) have all measurements.

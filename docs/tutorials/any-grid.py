@@ -1,12 +1,12 @@
 # %% [markdown]
 # # Learn on one grid, use on another
 #
-# An image or a signal is a function that was measured at some points. A model of the function
-# should not care which points these were. In this tutorial a model learns, from samples on 32
-# points, how Burgers' equation, `u_t + u u_x = ν u_xx` on a circle, changes a function in a
-# short time. Then you use the same weights on other grids.
+# At the end you have a model that learned from functions on 32 points, and its errors on
+# coarser, finer and clustered points.
 #
-# It needs exponax for the data: `pip install 'ide_transformer[physics]'`.
+# The functions follow Burgers' equation, `u_t + u u_x = ν u_xx` on a circle. The model learns
+# how one changes in a short time. The data need exponax: `pip install
+# 'ide_transformer[physics]'`.
 
 # %%
 import os
@@ -29,9 +29,9 @@ jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
 # %% [markdown]
 # ## Tokens are points of the circle
 #
-# The state is a function of x and of the features, each token one of 32 points, and attention
-# an integral over the circle. Positions are waves of the coordinate, `cos 2πkx` and `sin 2πkx`,
-# so that every x has one. Nothing in the model has a size that belongs to the grid.
+# Each token is a point, and attention is an integral over the circle. A position is given by
+# waves of the coordinate, `cos 2πkx` and `sin 2πkx`, which every x has. No weight has the size
+# of the grid.
 
 # %%
 config = folder / "burgers.yaml"
@@ -65,7 +65,8 @@ print(sum(x.size for x in jax.tree.leaves(model) if hasattr(x, "size")), "weight
 # ## The same weights on other grids
 #
 # `evaluate_on_meshes` measures the relative error on the same functions at other numbers of
-# points; on the command line it is `evaluate.py RUN --mesh tokens=20,32,64,128,256`.
+# points. In a terminal the same is `ide-transformer evaluate RUN --mesh
+# tokens=20,32,64,128,256`.
 
 # %%
 loaded = training.load_model(run.path)
@@ -75,9 +76,8 @@ for row in rows:
     print(f"{row['tokens']:4d} points: relative error {row['loss']:.3f}")
 
 # %% [markdown]
-# The error comes from the model, not from the grid. It is the same from 24 points, just enough
-# to resolve the functions, up to a grid eight times as fine as that of training. The model has
-# learned a map between functions.
+# The error is the same from 24 points, just enough to resolve the functions, up to eight times
+# the points of training. So it comes from the model, not from the grid.
 #
 # ## A look at one of them
 
@@ -101,10 +101,10 @@ figure.legend(frameon=False, loc="outside lower center", ncols=2)
 # %% [markdown]
 # ## Points that are clustered
 #
-# Attention weights each point by the part of the circle that it represents. On a grid all parts
-# are equal, so the plain softmax is right. On other points the plain softmax counts points
-# instead of length. A `Field` brings its points and their quadrature weights: here 64 of the
-# 256 points, half of them in an eighth of the circle.
+# Attention must weight each point by the part of the circle that it represents. On a grid all
+# parts are equal. On other points a plain softmax counts points instead of length. A `Field`
+# brings its points and their quadrature weights. Take 64 of the 256 points, half of them in an
+# eighth of the circle:
 
 # %%
 random = np.random.default_rng(0)
@@ -120,13 +120,13 @@ for name, domain in (("plain softmax", plain), ("with weights", with_weights)):
 
 # %% [markdown]
 # The model was never trained on such points. [Operator learning](../results/operators.md) has
-# more results, also in the plane. [Put tokens at points of a
-# domain](../how-to/token-domains.md) says how to make domains.
+# more results, also in the plane, and [Put tokens at points of a
+# domain](../how-to/token-domains.md) shows how to make domains.
 #
 # ## Why it works
 #
-# The reason is in one operator. On smooth functions attention with quadrature weights
-# converges to the integral, and without them it does not.
+# On smooth functions attention with quadrature weights converges to the integral. Without them
+# it does not.
 
 # %%
 attention = model.control(0.0)[0]

@@ -1,16 +1,15 @@
 # %% [markdown]
 # # Load a checkpoint and solve it otherwise
 #
-# A checkpoint is an equation with given weights. In this tutorial you load one and let it
-# write. Then you solve the same weights by another scheme, with more and with fewer
-# evaluations, and compare the losses.
+# At the end you have loaded a Llama as an equation, and a figure shows its loss with more and
+# with fewer evaluations.
 #
 # ## Load
 #
-# `glassllm` is a small Llama of four layers, trained on *Alice in Wonderland*. Its weights come
-# as a Python package of 3 MB. The first time, `load_model` downloads it with pip, checks it,
-# and keeps it in your cache folder; nothing is installed. A Hugging Face folder with
-# `config.json` and safetensors loads in the same way.
+# `glassllm` is a small Llama of four layers, trained on *Alice in Wonderland*. `load_model`
+# downloads its weights, 3 MB, once with pip, checks them, and keeps them in your cache folder;
+# nothing is installed. A Hugging Face folder with `config.json` and safetensors loads in the
+# same way.
 
 # %%
 import equinox as eqx
@@ -34,7 +33,7 @@ print(ide.generate(model, "Alice was", 40, temperature=0, tokenizer=tokenizer))
 # ## Measure
 #
 # The loss is the cross-entropy of the next token on windows of Shakespeare, which the model has
-# never seen. Calibration windows, used below, come from another part of the text.
+# never seen. Calibration windows come from another part of the text.
 
 # %%
 task = tasks.LanguageTask(tasks.shakespeare(), context=64, tokenizer=tokenizer)
@@ -62,7 +61,7 @@ native = report("as trained: LieTrotter(Euler())", model)
 # %% [markdown]
 # ## More evaluations
 #
-# `with_solver` gives the same weights another scheme, or more steps of the same one.
+# `with_solver` gives the same weights another scheme, or more steps.
 
 # %%
 lie_trotter = [native]
@@ -77,20 +76,19 @@ for steps in (1, 2):
 
 # %% [markdown]
 # Every refinement makes the loss *larger*. The weights have learned the scheme and the step of
-# their training, not the limit of shorter steps. A model that will be solved with other steps
-# must be trained for that.
+# their training. A model that you want to solve otherwise must be [trained for
+# it](../how-to/any-depth.md).
 #
 # ## Fewer evaluations
 #
-# The other direction works better. `dynamics.coarsen(model, 3, calibration)` gives a model that
-# needs three evaluations. It leaves out, lengthens and merges layers, and chooses what changes
-# the outputs least on the calibration windows. It needs no targets. `dynamics.coarsenings`
-# continues, with one layer less each time. For comparison, the last layers are dropped.
+# `dynamics.coarsenings` makes models of fewer evaluations. It drops, lengthens and merges
+# layers, and chooses what changes the outputs least on the calibration windows. It needs no
+# targets. For comparison, drop the last layers instead.
 
 
 # %%
 def probabilities(logits, inputs):
-    """The quantity that the task reads of the outputs."""
+    """What the task reads from the outputs."""
     return jax.nn.softmax(logits)
 
 
@@ -125,6 +123,6 @@ axes.set(xlabel="field evaluations of a solve", ylabel="loss on held-out windows
 axes.grid(alpha=0.3)
 
 # %% [markdown]
-# Three evaluations, chosen well, are as good as the four of the training. But 96 windows are
-# few: `python scripts/depth.py glassllm` measures with more of them, gives the uncertainty of
-# each difference, and compares with more rules for dropping layers.
+# Three evaluations, chosen well, are as good as the four of training. But 96 windows are few.
+# `ide-transformer depth glassllm` measures more windows, gives the uncertainty of each
+# difference, and tries more rules for dropping layers.

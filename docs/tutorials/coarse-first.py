@@ -1,12 +1,10 @@
 # %% [markdown]
 # # Coarse meshes first
 #
-# A numerical analyst solves on a coarse mesh first and refines. Here the mesh is one in depth,
-# and it is refined while the weights are learned: two layers over the whole depth, which become
-# eight after half of the steps. In this tutorial you train such a model, see what happens at
-# the refinement, and compare it with eight layers from the start at the same cost.
+# At the end you have a model trained with two layers first and eight later. A figure compares
+# it with eight layers from the start, at the same cost.
 #
-# The task is Burgers' equation: from a function on 32 points to the solution at a later time.
+# The task is Burgers' equation: from a function at 32 points to the solution at a later time.
 
 # %%
 import tempfile
@@ -26,14 +24,20 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 # %% [markdown]
 # ## What is needed
 #
-# - `training.refine` gives the meshes: two intervals from step 0 on, eight after half of the
-#   steps. An interval of the first mesh is as long as four of the second, since the depth T
-#   stays.
-# - The learning rate must still be high when the fine mesh begins. `warmup_stable_decay` keeps
-#   it until the last 30 % of the steps; it is the default wherever `refine` is given. A cosine
-#   has fallen by then.
-# - Both meshes need solutions that are close to each other. The embedded input on the sphere
-#   and the transport cost see to that.
+# Two layers over the whole depth are a coarse mesh: each step is four times as long as with
+# eight layers. Halfway through training each layer is copied into four shorter ones.
+#
+# - `training.refine` says when: two layers from step 0, eight after half of the steps.
+# - `model.input_normalization: sphere` normalises the embedding of each token, as a layer norm
+#   does. A small state would turn too far in a long step.
+# - `training.costs: {transport: 0.01}` adds a small penalty on the motion of the state to the
+#   loss. The state then moves little in a layer, so one long step is close to four short ones.
+# - `warmup_stable_decay` keeps the learning rate high until the last 30 % of the steps. It is
+#   the default with `refine`. A cosine has fallen by the refinement.
+#
+# The embedding and the penalty bring the solutions on both meshes close to each other. Without
+# both, a coarse start [made text models
+# worse](../results/coarse_first.md#what-explains-it-on-language).
 
 # %%
 config = folder / "coarse_first.yaml"
@@ -64,10 +68,10 @@ training:
 coarse_first = ide.train(training.load_config(config), runs=folder)
 
 # %% [markdown]
-# ## The same cost, and eight layers all the time
+# ## Eight layers from the start, at the same cost
 #
-# The run above has made 2 evaluations of the field in each of 480 steps, and 8 in each of the
-# other 480: 4,800 in all. Eight layers from the start may make 600 steps for that.
+# The first run evaluated the field 4,800 times on a batch: two times a step in its first half,
+# eight times in its second. Eight layers from the start make 600 steps for that.
 
 # %%
 changes = ["name=fine", "training.refine={}", "training.steps=600"]
@@ -84,15 +88,14 @@ for name, run in runs.items():
 
 # %% [markdown]
 # At the same cost the run that began with two layers has the lower error on test functions.
-# That is one seed, and one rate for both;
-# [the page of results](../results/coarse_first.md) has several seeds and tuned rates.
+# This is one seed and one rate; [the results](../results/coarse_first.md) have several seeds
+# and tuned rates.
 #
 # ## What happens at the refinement
 #
-# Each layer becomes four of a quarter of its length, and the state of the optimizer goes with
-# it, at step 480. The error on validation functions does not jump
-# there, although Euler's method goes from h = 4 to h = 1. Most of the error goes when the rate
-# falls, at the end of both runs:
+# At step 480 each layer becomes four with the same weights. The error does not jump, although
+# the step of Euler's method falls from 4 to 1. Most of the error goes at the end of both runs,
+# when the rate falls:
 
 # %%
 figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
@@ -106,8 +109,6 @@ axes.legend(frameon=False)
 axes.grid(alpha=0.3)
 
 # %% [markdown]
-# From the command line the same comparison is `python scripts/compare.py
-# configs/compare/coarse_burgers.yaml`, and `python scripts/train.py CONFIG --plan
-# evaluations=12000` lists the runs of a cost for a configuration of your own. Functions may
-# also be given at fewer points first: `refine: {0: {intervals: 2, tokens: 16}, 0.5: {intervals:
-# 8, tokens: 32}}`.
+# In a terminal, `ide-transformer compare compare/coarse_burgers` makes this comparison with
+# several seeds. `ide-transformer train CONFIG --plan evaluations=12000` lists the runs that a
+# cost allows for your own configuration.

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # A classifier as a controlled system
 #
+# At the end you know which layer of a classifier the loss feels, how its tokens come together,
+# and which smallest push makes it see another digit.
+#
 # Training is optimal control: the state u(t) follows an equation, the weights θ(t) are its
-# controls, and the loss is what the end costs. In this tutorial you train a small classifier of
-# digits and ask it what control theory asks: which layer the loss feels, whether that foretells
-# what happens without the layer, how tokens come together, and which is the smallest push that
-# makes the model see another digit.
+# controls, and the loss is what the end costs.
 
 # %%
 import tempfile
@@ -53,10 +53,9 @@ images, digits = next(task.held_out(128, samples=128))[:2]
 # %% [markdown]
 # ## Which layer the loss feels
 #
-# The costate p(t) = ∂J/∂u(t) says how the loss J changes with the state at depth t. With it,
-# the slope of the Hamiltonian ⟨p, A(u; θ)⟩ in the weights of an operator says how much the loss
-# feels these weights: its *stationarity*, which is zero where they are optimal. Beside it
-# stands the loss without the layer.
+# The costate p(t) = ∂J/∂u(t) says how the loss J changes with the state at depth t. It gives
+# the slope of the Hamiltonian ⟨p, A(u; θ)⟩ in the weights of an operator, its *stationarity*,
+# which is zero where they are optimal. Compare it with the loss without the layer:
 
 
 # %%
@@ -80,14 +79,14 @@ for layer, (attention, feed_forward) in enumerate(costates.stationarity):
     print(f"{layer:5}  {attention:9.3f}  {feed_forward:12.3f}  {without:22.3f}")
 
 # %% [markdown]
-# The first layer has the largest slopes, and the model can do without it least. That is not so
-# in every model: in two runs of texts the slopes rank operators, in two checkpoints they do not
-# ([what was measured](../results/controlled.md)).
+# The first layer has the largest slopes, and the model can do without it least. This is not so
+# [in every model](../results/controlled.md): in two checkpoints the slopes do not rank
+# operators.
 #
 # ## How tokens come together
 #
-# Each of the 16 tokens is a patch of the image, read out by their mean. Over depth they come to
-# point in the same direction.
+# Each of the 16 tokens is a patch of the image, and the model reads their mean. Over depth they
+# come to point in the same direction.
 
 # %%
 images_apart = costates.states[:, :32]
@@ -101,10 +100,9 @@ for depth, cosine in enumerate(cosines):
 # %% [markdown]
 # ## The smallest push
 #
-# `steer` adds an input v(t) to the equation, `u_t = Σ A(u; θ) + v(t)`, and finds the one of
-# least energy `∫ |v|² dt` with which the model gives another digit a probability of 0.9. Here
-# each image becomes the digit after its own. `intervals=[layer]` allows the push in one layer
-# only.
+# `steer` adds an input v(t) to the equation, `u_t = Σ A(u; θ) + v(t)`. It finds the input of
+# least energy `∫ |v|² dt` that gives another digit a probability of 0.9. Here each image
+# becomes the next digit. `intervals=[layer]` allows the push in one layer only.
 
 # %%
 few, others = images[:8], (digits[:8] + 1) % 10
@@ -124,8 +122,8 @@ for i in range(8):
     print(f"{digits[i]:5}  {others[i]:7}  {found.energy[i]:6.1f}  {best}")
 
 # %% [markdown]
-# Where does the push act? The energy over layers says at which depth the model is easiest to
-# steer, the energy over patches which part of the image it has to mistake.
+# The energy of the push over layers says at which depth the model is easiest to steer. Its
+# energy over patches says which part of the image the model has to mistake.
 
 # %%
 density = np.sum(np.array(found.pushes) ** 2, axis=-1).reshape(4, 8, 4, 4)
@@ -149,10 +147,10 @@ ax.set_xticks(range(4))
 ax.spines[["top", "right"]].set_visible(False)
 
 # %% [markdown]
-# Most of the push goes into the first layer: what the model sees is decided early, and later
+# Most of the push goes into the first layer. What the model sees is decided early, and later
 # layers are hard to talk out of it.
 #
-# From a terminal, `python scripts/dynamics.py runs/digits` writes all readings on one page,
-# with `--predict` also whether they foretell anything, and with `--steer 0.9` the comparison of
-# pushes over many inputs; all three take checkpoints too. What each reading is stands in
-# [Read a model as a controlled system](../how-to/controlled.md).
+# In a terminal, `ide-transformer dynamics runs/digits` writes all readings on one page.
+# `--predict` also tests whether they foretell anything, and `--steer 0.9` compares pushes over
+# many inputs. [Read a model as a controlled system](../how-to/controlled.md) explains each
+# reading.

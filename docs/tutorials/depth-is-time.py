@@ -1,16 +1,16 @@
 # %% [markdown]
 # # Depth is time
 #
-# A network that maps a state to the one after Δt knows no other time. An equation does. In this
-# tutorial you learn the right-hand side of
+# At the end you have learned an equation from pairs of states, and solved it for other times,
+# viscosities and grids, and with other schemes.
+#
+# A network that maps a state to the one after Δt knows no other time. An equation does:
 #
 #     u_t = κ ν u_xx + G(u; θ)
 #
-# from pairs of functions that are Δt = 0.1 apart, and solve it for other times, viscosities ν,
-# grids and with other schemes. The data are of Burgers' equation, κ = 1 and G = -(u²/2)_x; the
-# model is told neither.
-#
-# It needs exponax for the data: `pip install 'ide_transformer[physics]'`.
+# You learn κ and G from functions that are Δt = 0.1 apart. The data solve Burgers' equation,
+# where κ = 1 and G = -(u²/2)_x. The model is told neither. The data need exponax: `pip install
+# 'ide_transformer[physics]'`.
 
 # %%
 import equinox as eqx
@@ -50,9 +50,8 @@ nu = jnp.repeat(nu, 10)
 # %% [markdown]
 # ## An equation in two terms
 #
-# A state has two features, u and the viscosity, which stays as it is. Diffusion is linear, so a
-# splitting solves it exactly, with κ to be learned. G is local: `W2 * (σ(G * u) ⊙ (W * u))`,
-# with kernels that are functions of a distance.
+# A state has two features, u and the viscosity ν, which does not change. Diffusion is linear,
+# so a splitting solves it exactly. G sees the neighbourhood of a point.
 
 
 # %%
@@ -97,7 +96,8 @@ def solve(block, u, nu, *, time=DT, steps=4, solver=ide.Strang()):
 # %% [markdown]
 # ## Learn it from pairs that are Δt apart
 #
-# Four steps of a Strang splitting for each Δt; the loss is the relative error.
+# Training takes four steps of a Strang splitting for each Δt. The loss is the squared relative
+# error.
 
 # %%
 training_steps = 600
@@ -129,7 +129,7 @@ print(f"κ = {jnp.exp(block[0].log_rate):.3f}, which is 1")
 # %% [markdown]
 # ## Other times, viscosities and grids
 #
-# New functions, and times that training has not seen, with steps as long as in training.
+# The test has new functions and other times. Its steps are as long as in training.
 
 # %%
 tests = {
@@ -147,12 +147,12 @@ for name, (exact, viscosity) in tests.items():
         print(f"ν {name}; {points} points: after Δt/4, Δt/2, Δt, 2Δt, 4Δt {row}")
 
 # %% [markdown]
-# The errors are about the same at all times: what was learned is the equation, not the map over
-# Δt. They are the same on all grids, since G has its neighbours at 1/64 on each of them.
+# The errors are about the same at all times: the model learned the equation, not the map over
+# Δt. They are the same on all grids, since the neighbours of G are always 1/64 apart.
 #
 # ## Other schemes
 #
-# With the same weights, after Δt, by evaluations of G:
+# The same weights, after Δt, by evaluations of G:
 
 # %%
 exact, viscosity = tests["0.005 to 0.02, as in training"]
@@ -186,9 +186,9 @@ right.set(title="A solution, and the simulation (dotted)", xlabel="x")
 right.legend(fontsize="small", ncols=2)
 
 # %% [markdown]
-# A scheme of higher order needs fewer evaluations, as for any equation: Strang has a smaller
-# error with 8 evaluations than Euler with 32. More steps do not help further: 0.02 is the error
-# of what was learned.
+# A scheme of higher order needs fewer evaluations: Strang with 8 has a smaller error than
+# Lie–Trotter with 32. More steps do not help further, since 0.02 is the error of what was
+# learned.
 #
 # [Emulate a simulator](../how-to/emulators.md) has networks that map over Δt, which need no
-# equation with a known term, and a benchmark of them.
+# known term.

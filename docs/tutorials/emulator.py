@@ -1,12 +1,12 @@
 # %% [markdown]
 # # Learn a simulator, and change its grid
 #
-# The Kuramoto–Sivashinsky equation, `u_t + (u²/2)_x + u_xx + u_xxxx = 0` on a circle of length
-# 60, is chaotic: waves come, move and merge. In this tutorial a model learns from simulations
-# what a function becomes after a time of 0.5. It is then applied to its own outputs, on this
-# grid and on those with half and twice as many points.
+# At the end you have a model that learned from simulations, and its errors when it is applied
+# to its own outputs on three grids.
 #
-# It needs exponax for the data: `pip install 'ide_transformer[physics]'`.
+# The Kuramoto–Sivashinsky equation, `u_t + (u²/2)_x + u_xx + u_xxxx = 0` on a circle, is
+# chaotic: waves come, move and merge. The model learns what a function becomes after a time of
+# 0.5. The data need exponax: `pip install 'ide_transformer[physics]'`.
 
 # %%
 import os
@@ -28,9 +28,9 @@ jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
 # %% [markdown]
 # ## Local operators with kernels in lengths
 #
-# Each of eight layers sees a neighbourhood of a point, `W2 * σ(W1 * u)`, with neighbours at
-# `spacing`, 1/160 of the circle, whatever the grid is. The projection on non-negative states
-# after each layer keeps a roll-out bounded.
+# Each layer sees the neighbourhood of a point, `W2 * σ(W1 * u)`. Neighbours are at a distance
+# `spacing`, whatever the grid is. After each layer the state is projected on non-negative
+# values, which keeps a roll-out bounded.
 
 # %%
 config = folder / "sivashinsky.yaml"
@@ -73,8 +73,7 @@ run = ide.train(training.load_config(config), runs=folder / "runs")
 # %% [markdown]
 # ## Roll it out, on three grids
 #
-# The task solves the equation for functions that the model has not seen, at the times 0, 0.5,
-# 1, … on 320 points. The model begins with the first function and goes on from its own outputs.
+# The model starts with a function that it has not seen, and continues from its own outputs.
 
 # %%
 loaded = training.load_model(run.path)
@@ -95,8 +94,8 @@ for points in (80, 160, 320):
     print(f"{points} points: relative error after 1, 5 and {steps} steps {errors}")
 
 # %% [markdown]
-# The weights were trained on 160 points. On the others they are the same operator, to the error
-# of a cubic between points.
+# Training used 160 points. On the other grids the weights are the same operator, up to the
+# error of a cubic between points.
 
 # %%
 figure, every = plt.subplots(1, 3, figsize=(7.5, 3.4), layout="constrained", sharey=True)
@@ -108,6 +107,6 @@ for axes, (name, states) in zip(every, shown.items(), strict=True):
 every[0].set_ylabel("time")
 
 # %% [markdown]
-# A chaotic equation forgets where it began, and so must any emulator of it: what counts is for
-# how long it stays on the way. [Emulate a simulator](../how-to/emulators.md) has your own data,
-# training through several steps, and the benchmark on which such models are compared.
+# A chaotic equation forgets where it began, and so does every emulator of it. What counts is
+# how long the emulator stays close. [Emulate a simulator](../how-to/emulators.md) has your own
+# data, training through several steps, and a benchmark of such models.

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # A loop that finds the way
 #
-# A maze is a function on a grid: each cell is a wall, free, or one of two ends. Between the
-# ends there is one way. In this tutorial an equation learns to mark it. Its weights are the
-# same at all depths, and in a step a cell sees only those around it. So the state has to do
-# what one does with a pencil: fill dead ends until the way is left. Then the equation is solved
-# further, on larger mazes than it has ever seen.
+# At the end you have an equation that learned to mark the way through small mazes, and a
+# picture of how it solves larger ones.
+#
+# The weights are the same at all depths, and in a step a cell sees only the cells around it. So
+# the state does what you do with a pencil: it fills dead ends until the way is left.
 
 # %%
 import tempfile
@@ -27,11 +27,10 @@ jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
 # %% [markdown]
 # ## Train on small mazes
 #
-# The rate of the equation has three terms: damping, the embedded maze, which is there at every
-# depth, and a feed-forward that sees the cells around. Training takes 14 or 16 steps. The cost
-# `rest` adds the motion over the last quarter of the depth to the loss, so that the state comes
-# to rest, and stays at what it has found. Noise on the way, `dropout`, makes what it does hold
-# where mazes look otherwise than in training.
+# The equation has three terms: damping, the embedded maze, and a feed-forward that sees the
+# cells around. Training takes 14 or 16 steps. The cost `rest` penalises motion over the last
+# quarter of the depth, so the state comes to rest and keeps what it has found. `dropout` adds
+# noise, which helps on mazes that look different from those in training.
 
 # %%
 config = folder / "maze.yaml"
@@ -73,7 +72,7 @@ model = training.load_model(run.path).model
 # %% [markdown]
 # ## Solve it further, on larger mazes
 #
-# The part of the mazes of which every cell is right, against the steps of the solve:
+# A maze counts as right if every cell is right:
 
 # %%
 mazes = {
@@ -97,8 +96,7 @@ for side, batch in mazes.items():
 # %% [markdown]
 # ## Let it stop by itself
 #
-# A maze stops where the rest of the solve would change what is read out by less than 0.1 nats.
-# So each takes the steps that it needs:
+# A maze stops where the rest of the solve would change its outputs by less than 0.1 nats:
 
 # %%
 exit = ide.EstimatedExit(0.1, stops="sample", order=0)
@@ -109,14 +107,14 @@ for side, batch in mazes.items():
     steps = solution.stats["field_evaluations"].mean(axis=-1)
     print(
         f"{side} by {side}: {100 * share:.0f}% right, {steps.min():.0f} to {steps.max():.0f} "
-        f"steps, {steps.mean():.1f} in the mean"
+        f"steps, {steps.mean():.1f} on average"
     )
 
 # %% [markdown]
 # ## Look at the state while it solves
 #
-# What is read out at some depths, of a maze with 17 by 17 cells: the probability of being on
-# the way. Dead ends are filled from their ends, a cell or two in a step, while the way stays.
+# The picture shows the probability of being on the way. Dead ends are filled from their ends, a
+# cell or two in a step, while the way stays.
 
 # %%
 deep = model.on(ide.Mesh(horizon=64))
@@ -138,6 +136,6 @@ for axes in every:
 figure.suptitle("Probability of being on the way")
 
 # %% [markdown]
-# An ordinary model with as many layers as there are steps cannot be solved further than its
-# layers. [Results](../results.md#mazes) compares them, and
-# [More steps for longer inputs](../how-to/longer-inputs.md) has what such a loop needs.
+# An ordinary model cannot be solved further than its layers. [Results](../results.md#mazes)
+# compares both, and [More steps for longer inputs](../how-to/longer-inputs.md) has what such a
+# loop needs.

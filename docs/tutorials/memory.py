@@ -1,15 +1,15 @@
 # %% [markdown]
 # # Gradients in constant memory
 #
+# At the end you have one gradient computed in four ways, and a figure of the memory of each, at
+# 12 and at 48 layers.
+#
 # Backpropagation needs the states of the forward pass. The *gradient mode* of a solve decides
-# which of them are kept and which are computed again. In this tutorial you compile the gradient
-# of one loss in four modes, at 12 and at 48 layers, and read how much memory each program
-# needs.
+# which states are kept and which are computed again.
 #
 # ## A loss
 #
-# Attention and feed-forward of width 64, a batch of 4 texts of 64 tokens. The memory of a
-# program is known as soon as it is compiled; the program need not run.
+# The memory of a program is known as soon as it is compiled.
 
 # %%
 import diffrax
@@ -58,9 +58,9 @@ def gradient_in(mode, solver):
 # - `Recompute()`, the default, keeps the products with weights and computes the rest again.
 # - `Recursive()` keeps the states at the ends of segments of depth and solves each segment
 #   again.
-# - `Reversible()` keeps the state at T alone. It rebuilds the earlier states by undoing the
-#   steps, which needs a scheme whose steps can be undone. `AlgebraicallyReversible(scheme)` is
-#   one; it takes two field evaluations where the scheme takes one.
+# - `Reversible()` keeps only the state at T and rebuilds earlier states by undoing the steps.
+#   `AlgebraicallyReversible(scheme)` makes a scheme whose steps can be undone, with two field
+#   evaluations for one.
 
 # %%
 scheme = ide.LieTrotter(diffrax.Euler())
@@ -92,13 +92,13 @@ axes.set_ylim(bottom=0)
 axes.grid(alpha=0.3)
 
 # %% [markdown]
-# From 12 to 48 layers, `Direct()` and `Recompute()` need about four times the memory,
-# `Recursive()` less than twice, and `Reversible()` the same.
+# From 12 to 48 layers, `Direct()` and `Recompute()` need about four times the memory.
+# `Recursive()` needs less than twice, and `Reversible()` the same.
 #
 # ## The same gradient
 #
 # All modes give the gradient of the discrete solution, up to rounding. `Reversible()` solved
-# with another scheme, so it is compared with `Direct()` on that scheme.
+# with another scheme, so compare it with `Direct()` on that scheme.
 
 
 # %%
@@ -118,9 +118,8 @@ difference = relative_difference(gradients["Reversible()"], direct(make_control(
 print(f"{'Reversible()':14} differs from Direct() by {difference:.1e}")
 
 # %% [markdown]
-# `Reversible()` rebuilds states, so its rounding errors grow with depth. `rebuilding_error`
-# measures them. If they would spoil a gradient, an error is raised; you never get a wrong
-# number.
+# The rounding errors of rebuilt states grow with depth. `rebuilding_error` measures them. If
+# they would spoil a gradient, you get an error, never a wrong number.
 
 # %%
 equation = ide.Equation(make_control(48), ide.Free(), domain)
@@ -130,12 +129,12 @@ print(f"relative error of the rebuilt initial state, 48 layers: {float(errors[0]
 # %% [markdown]
 # ## The price of reversibility
 #
-# `AlgebraicallyReversible(scheme, coupling)` carries a second state along with the first. If
-# the equation decays, the two drift apart: a mode that decays at the rate μ is stable only for
-# steps with `h μ ≤ -log(coupling)`. A smaller coupling is more stable, and undone less exactly.
+# `AlgebraicallyReversible(scheme, coupling)` carries a second state along. If the equation
+# decays, the two drift apart: a mode that decays at the rate μ is stable only for steps with `h
+# μ ≤ -log(coupling)`. A smaller coupling is more stable, and undone less exactly.
 #
-# Below, RK4 solves twelve layers with one step per layer, and the same layers plus a damping
-# `u_t = -u` with four. The numbers are relative errors at depth 12.
+# Solve twelve layers, then the same layers with a damping `u_t = -u`. The numbers are relative
+# errors:
 
 # %%
 small = ide.TokenDomain.uniform(16)
@@ -166,9 +165,9 @@ for name, make, steps in (("blocks", make_block, 1), ("blocks and damping", make
     print(f"{name:26}" + "".join(f"{x:10.1e}" for x in errors_on(make, inside, steps)))
 
 # %% [markdown]
-# Pre-norm blocks hardly decay, and the wrapper costs little accuracy at any coupling. With
+# Pre-norm blocks hardly decay, and reversibility costs little accuracy at any coupling. With
 # damping the default coupling of 0.99 is useless. Take 0.5 with short steps, or save memory
 # with `Recursive()`.
 #
 # In a configuration the mode is the key `training.gradient`. [Choose a gradient
-# mode](../how-to/gradient-mode.md) says which mode to take and how much time each one costs.
+# mode](../how-to/gradient-mode.md) says which one to take and how much time it costs.

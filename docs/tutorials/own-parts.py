@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Write your own operator, constraint, control and scheme
 #
-# An equation has parts: operators and a constraint, with a control for the weights and a scheme
-# that solves it. In this tutorial you write one of each, use them in Python, and then train
-# with them from a YAML file. You need not register anything: a subclass works everywhere.
+# At the end you have an operator, a constraint, a control and a scheme of your own, and a model
+# trained with them from a YAML file. You need not register anything: a subclass works
+# everywhere.
 
 # %%
 import inspect
@@ -24,9 +24,8 @@ from ide_transformer import testing, training
 # %% [markdown]
 # ## An operator
 #
-# An operator is one term of the right-hand side. Its arrays are weights; `__call__` maps the
-# state to its rate of change. This one pulls every feature towards zero, at a rate that is
-# learned.
+# An operator is one term of the right-hand side. Its arrays are weights, and `__call__` maps
+# the state to its rate of change. This one pulls every feature towards zero.
 
 
 # %%
@@ -43,7 +42,7 @@ class Pull(ide.AbstractOperator):
 
 
 # %% [markdown]
-# If it is the only operator, the solution is known: `u(T) = exp(-rate T) u(0)`.
+# Its solution is known: `u(T) = exp(-rate T) u(0)`.
 
 # %%
 domain = ide.TokenDomain.uniform(3)
@@ -53,9 +52,9 @@ u1 = ide.solve(equation, u0, solver=ide.RK4()).u1
 print("error:", float(jnp.max(jnp.abs(u1 - jnp.exp(-0.2) * u0))))
 
 # %% [markdown]
-# `check_operator` tests what every operator must do: derivatives against finite differences,
-# batches, padding, the order of points, copies, a configuration that makes it and
-# [more](../reference/api/testing.md). If an operator is wrong, the error says what is wrong.
+# `check_operator` tests [what every operator must do](../reference/api/testing.md):
+# derivatives, batches, padding, the order of points, copies and more. Its error says what is
+# wrong with this `Mean`:
 
 
 # %%
@@ -73,16 +72,13 @@ except AssertionError as error:
     print(error)
 
 # %% [markdown]
-# `domain.mean(u)` is that integral: it uses the weights of the points, which are zero for
-# padding.
-
-# %% [markdown]
+# `domain.mean(u)` is the integral that was meant: points of padding have no weight in it.
+#
 # ## A constraint
 #
 # A constraint is a set on which the state is kept. It needs three methods: the projection of a
-# state, the tangential part of a rate, and the distance of a state from the set. This set holds
-# the states whose features are between `-radius` and `radius`. The radius is an array, so that
-# it is learned too.
+# state, the tangential part of a rate, and the distance of a state from the set. Here every
+# feature stays between `-radius` and `radius`. The radius is an array, so it is learned too.
 
 
 # %%
@@ -115,8 +111,8 @@ testing.check_constraint(Box(), 4)
 # ## A control
 #
 # A control gives the weights at each depth. `AbstractExpansion` is the base class of weights
-# that are a sum of functions of depth; you write only these functions. Here the weights go in a
-# straight line from a first block to a last one. `build` initialises the weights.
+# that are a sum of functions of depth. You write only these functions. Here the weights go in a
+# straight line from a first block to a last one, and `build` initialises them.
 
 
 # %%
@@ -147,9 +143,8 @@ testing.check_control(control)
 # %% [markdown]
 # ## A scheme
 #
-# A scheme makes one step. In `advance`, `field(c, u)` is the increment `h F(t + c h, u)`, where
-# c is the fraction of the step. This is the third-order method of Shu and Osher (J. Comput.
-# Phys. 77, 1988).
+# A scheme makes one step. In `advance`, `field(c, u)` is the increment `h F(t + c h, u)`, at
+# the fraction c of the step. This is the third-order method of Shu and Osher (1988).
 
 
 # %%
@@ -180,9 +175,8 @@ print(f"errors {errors[0]:.2e}, {errors[1]:.2e}, ratio {errors[0] / errors[1]:.1
 # %% [markdown]
 # ## From YAML
 #
-# A configuration names a class as `module:Class`. So put the classes into a file of your own,
-# `mine.py`, and start the scripts in its folder. This page writes the file from the cells
-# above, into a temporary folder on Python's search path.
+# A configuration names a class as `module:Class`. So put the classes into a file, `mine.py`,
+# and start the command in its folder. This page writes the file from the cells above.
 
 # %%
 imports = """import equinox as eqx
@@ -199,8 +193,8 @@ mine = "\n\n".join([imports, *map(inspect.getsource, parts)])
 sys.path.insert(0, str(folder))
 
 # %% [markdown]
-# A class can be given wherever a name can. Its options go under `options`. Parameters that the
-# rest of the configuration defines, such as the number of `features`, are filled in by name.
+# Write a class wherever you could write a name. Its options go under `options`. Parameters that
+# the configuration already has, such as the number of `features`, are filled in by name.
 
 # %%
 config_file = folder / "own.yaml"
@@ -234,9 +228,9 @@ run = ide.train(config)
 print(run.summary.read_text())
 
 # %% [markdown]
-# From a terminal the same is `python scripts/train.py own.yaml`, started in the folder of
-# `mine.py`. The trained weights are in the folder, as in any run. A run may come from somebody
-# else, so the code that its configuration names is imported only if you say that you trust it.
+# In a terminal the same is `ide-transformer train own.yaml`, started in the folder of
+# `mine.py`. A run may come from somebody else, so its classes are imported only if you say that
+# you trust it.
 
 # %%
 model, _ = ide.load_run(run.path, trust=True)
@@ -246,4 +240,4 @@ print(
 )
 
 # %% [markdown]
-# A data set of your own is a class too: see [Own data](../how-to/own-data.md).
+# [Own data](../how-to/own-data.md) shows how to write a data set as a class.

@@ -1,21 +1,20 @@
 # %% [markdown]
 # # Solve an equation and see its order
 #
-# A Transformer layer is one step of a time-stepping scheme. In this tutorial you write down the
-# equation behind four layers, solve it with three schemes, and measure how fast each of them
-# converges when the steps get shorter.
+# At the end you have four Transformer layers as a differential equation, and a figure of the
+# error of three schemes that solve it.
 #
 # ## The equation
 #
-# The state $u(x, y, t)$ of a Transformer belongs to tokens $x$, features $y$ and a depth $t$:
+# The state $u(x, y, t)$ depends on tokens $x$, features $y$ and depth $t$:
 #
 # ```math
 # u_t = A_1(u;\, \theta(t)) + A_2(u;\, \theta(t)), \qquad u(x, y, 0) = f(x, y).
 # ```
 #
-# A block has two operators, attention and feed-forward. Each maps a state `u` of shape
-# `[..., tokens, features]` to its rate of change. `PiecewiseConstant` stacks four blocks along
-# depth: block number l holds between the depths l and l + 1.
+# $A_1$ is attention and $A_2$ the feed-forward. Each maps a state `u` of shape `[..., tokens,
+# features]` to its rate of change. `PiecewiseConstant` holds a block for each layer: block l
+# acts from depth l to l + 1.
 
 # %%
 import diffrax
@@ -27,7 +26,7 @@ import numpy as np
 import ide_transformer as ide
 
 
-# Orders show only as far as rounding lets them, so this is done in float64.
+# In float32 rounding would hide the orders.
 jax.config.update("jax_enable_x64", True)
 
 FEATURES, TOKENS, LAYERS = 32, 16, 4
@@ -52,9 +51,8 @@ u0 = jax.random.normal(jax.random.key(1), (TOKENS, FEATURES))
 # %% [markdown]
 # ## One step per layer
 #
-# `LieTrotter(Euler())` lets the operators act one after the other, each by a step of Euler's
-# method. With one step per layer that is the ordinary pre-norm Transformer,
-# `u + attention(norm(u))`, then `u + feed_forward(norm(u))`.
+# `LieTrotter(Euler())` applies the operators one after the other, each with a step of Euler's
+# method. One step per layer is the ordinary pre-norm Transformer.
 
 # %%
 solution = ide.solve(equation, u0, solver=ide.LieTrotter(diffrax.Euler()))
@@ -63,7 +61,7 @@ print("steps:", int(solution.stats["steps"]))
 print("field evaluations:", int(solution.stats["field_evaluations"]))
 
 # %% [markdown]
-# The same four layers written by hand give the same state.
+# A loop over the layers gives the same state:
 
 # %%
 u = u0
@@ -77,11 +75,9 @@ print("largest difference:", float(jnp.max(jnp.abs(u - solution.u1))))
 # %% [markdown]
 # ## Shorter steps
 #
-# With more steps per layer, every scheme approaches the solution of the equation. A scheme has
-# order $p$ if its error shrinks like $h^p$, where $h$ is the length of a step. On logarithmic
-# axes the error is then a straight line of slope $p$.
-#
-# The reference below takes 32 steps per layer with a scheme of order 8.
+# A scheme has order $p$ if its error falls like $h^p$ with the step length $h$: a line of slope
+# $p$ on logarithmic axes. A scheme of order 8 with short steps stands in for the exact
+# solution.
 
 # %%
 reference = ide.solve(equation, u0, solver=diffrax.Dopri8(), steps_per_interval=32).u1
@@ -129,10 +125,11 @@ axes.set_xticks([], minor=True)
 axes.grid(alpha=0.3)
 
 # %% [markdown]
-# The slopes are 1, 2 and 4, as theory says: a splitting has the lower of two orders, that of
-# the splitting (Lie–Trotter 1, Strang 2) and that of the scheme inside (Euler 1, Heun 2).
+# Each slope is the order that theory gives. A splitting has the lower of two orders: its own,
+# and the order of the scheme inside. Lie–Trotter and Euler have order 1. Strang and Heun have
+# order 2. RK4 has order 4.
 #
-# A step of RK4 costs four field evaluations, one of Lie–Trotter with Euler costs one. At equal
-# cost RK4 still has a much smaller error, *for the equation*. This does not carry over to
-# trained models: their weights have learned the scheme and the step of their training. The
-# [next tutorial](train.py) trains some.
+# A step of RK4 costs four field evaluations, and a step of Lie–Trotter with Euler costs one. At
+# equal cost RK4 still has a much smaller error. This does not carry over to trained models,
+# whose weights have learned the scheme and the step of their training. The [next
+# tutorial](train.py) trains some.
