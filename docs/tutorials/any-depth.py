@@ -80,8 +80,8 @@ four_steps = ide.train(training.load_config(config, ordinary_keys))
 # ## Choose the steps
 #
 # `model.on(ide.Mesh(intervals=n))` is the same model with n steps over the whole depth.
-# `evaluate_on_meshes` measures several of them. In a terminal the same is `ide-transformer
-# evaluate runs/any_depth --mesh intervals=1,2,3,4,6,8,16`.
+# `evaluate_on_meshes` measures several of them. In a terminal the same is
+# `ide-transformer evaluate runs/any_depth --mesh intervals=1,2,3,4,6,8,16`.
 
 # %%
 numbers = [1, 2, 3, 4, 6, 8, 16]

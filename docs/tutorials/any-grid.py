@@ -5,8 +5,8 @@
 # coarser, finer and clustered points.
 #
 # The functions follow Burgers' equation, `u_t + u u_x = ν u_xx` on a circle. The model learns
-# how one changes in a short time. The data need exponax: `pip install
-# 'ide_transformer[physics]'`.
+# how one changes in a short time. The data need exponax:
+# `pip install 'ide_transformer[physics]'`.
 
 # %%
 import os
@@ -65,8 +65,8 @@ print(sum(x.size for x in jax.tree.leaves(model) if hasattr(x, "size")), "weight
 # ## The same weights on other grids
 #
 # `evaluate_on_meshes` measures the relative error on the same functions at other numbers of
-# points. In a terminal the same is `ide-transformer evaluate RUN --mesh
-# tokens=20,32,64,128,256`.
+# points. In a terminal the same is
+# `ide-transformer evaluate RUN --mesh tokens=20,32,64,128,256`.
 
 # %%
 loaded = training.load_model(run.path)

@@ -33,7 +33,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 # - `training.costs: {transport: 0.01}` adds a small penalty on the motion of the state to the
 #   loss. The state then moves little in a layer, so one long step is close to four short ones.
 # - `warmup_stable_decay` keeps the learning rate high until the last 30 % of the steps. It is
-#   the default with `refine`. A cosine has fallen by the refinement.
+#   the default with `refine`. A cosine would have fallen before the refinement.
 #
 # The embedding and the penalty bring the solutions on both meshes close to each other. Without
 # both, a coarse start [made text models

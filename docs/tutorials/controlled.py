@@ -54,8 +54,9 @@ images, digits = next(task.held_out(128, samples=128))[:2]
 # ## Which layer the loss feels
 #
 # The costate p(t) = ∂J/∂u(t) says how the loss J changes with the state at depth t. It gives
-# the slope of the Hamiltonian ⟨p, A(u; θ)⟩ in the weights of an operator, its *stationarity*,
-# which is zero where they are optimal. Compare it with the loss without the layer:
+# the slope of the Hamiltonian ⟨p, A(u; θ)⟩ in the weights of an operator, its *stationarity*.
+# It says how much the loss feels these weights, and is zero where they are optimal. Compare it
+# with the loss without the layer:
 
 
 # %%

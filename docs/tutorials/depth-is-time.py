@@ -9,8 +9,8 @@
 #     u_t = κ ν u_xx + G(u; θ)
 #
 # You learn κ and G from functions that are Δt = 0.1 apart. The data solve Burgers' equation,
-# where κ = 1 and G = -(u²/2)_x. The model is told neither. The data need exponax: `pip install
-# 'ide_transformer[physics]'`.
+# where κ = 1 and G = -(u²/2)_x. The model is told neither. The data need exponax:
+# `pip install 'ide_transformer[physics]'`.
 
 # %%
 import equinox as eqx

@@ -4,8 +4,9 @@
 # At the end you have an equation that learned to mark the way through small mazes, and a
 # picture of how it solves larger ones.
 #
-# The weights are the same at all depths, and in a step a cell sees only the cells around it. So
-# the state does what you do with a pencil: it fills dead ends until the way is left.
+# A maze has walls, free cells and two ends, with one way between them. The weights are the same
+# at all depths, and in a step a cell sees only the cells around it. So the state does what you
+# do with a pencil: it fills dead ends until the way is left.
 
 # %%
 import tempfile

@@ -130,8 +130,8 @@ print(f"relative error of the rebuilt initial state, 48 layers: {float(errors[0]
 # ## The price of reversibility
 #
 # `AlgebraicallyReversible(scheme, coupling)` carries a second state along. If the equation
-# decays, the two drift apart: a mode that decays at the rate μ is stable only for steps with `h
-# μ ≤ -log(coupling)`. A smaller coupling is more stable, and undone less exactly.
+# decays, the two drift apart: a mode that decays at the rate μ is stable only for steps with
+# `h μ ≤ -log(coupling)`. A smaller coupling is more stable, and undone less exactly.
 #
 # Solve twelve layers, then the same layers with a damping `u_t = -u`. The numbers are relative
 # errors:

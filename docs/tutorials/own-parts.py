@@ -42,7 +42,7 @@ class Pull(ide.AbstractOperator):
 
 
 # %% [markdown]
-# Its solution is known: `u(T) = exp(-rate T) u(0)`.
+# An equation with this operator alone has a known solution: `u(T) = exp(-rate T) u(0)`.
 
 # %%
 domain = ide.TokenDomain.uniform(3)

@@ -12,9 +12,9 @@
 # u_t = A_1(u;\, \theta(t)) + A_2(u;\, \theta(t)), \qquad u(x, y, 0) = f(x, y).
 # ```
 #
-# $A_1$ is attention and $A_2$ the feed-forward. Each maps a state `u` of shape `[..., tokens,
-# features]` to its rate of change. `PiecewiseConstant` holds a block for each layer: block l
-# acts from depth l to l + 1.
+# $A_1$ is attention and $A_2$ the feed-forward. Each maps a state `u` of shape
+# `[..., tokens, features]` to its rate of change. `PiecewiseConstant` holds a block for each
+# layer: block l acts from depth l to l + 1.
 
 # %%
 import diffrax

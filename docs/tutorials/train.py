@@ -76,7 +76,7 @@ print(euler.summary.read_text())
 #
 # A fair comparison gives each scheme the same cost, here 600 field evaluations of a batch.
 # Lie–Trotter and Euler make 300 optimiser steps for it. Strang with Heun evaluates the field
-# three times as often, so it makes 100. With one seed all schemes have the same initial weights
+# three times as often, so it makes 100. Each seed gives all schemes the same initial weights
 # and batches, so compare them seed by seed.
 
 # %%
