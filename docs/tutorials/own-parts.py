@@ -230,14 +230,14 @@ print(run.summary.read_text())
 # %% [markdown]
 # In a terminal the same is `ide-transformer train own.yaml`, started in the folder of
 # `mine.py`. A run may come from somebody else, so its classes are imported only if you say that
-# you trust it.
+# you trust it. Each operator has a box of its own; a scheme without a splitting uses the last
+# one.
 
 # %%
 model, _ = ide.load_run(run.path, trust=True)
 print("scheme:", model.solver)
-print(
-    "learned radius at depth 0 and at T:", *(model.constraint(t)[0].radius for t in (0.0, 2.0))
-)
+for t in (0.0, 2.0):
+    print(f"learned radius at depth {t}: {model.constraint(t)[-1].radius:.3f}")
 
 # %% [markdown]
 # [Own data](../how-to/own-data.md) shows how to write a data set as a class.
