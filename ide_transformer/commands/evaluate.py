@@ -218,7 +218,8 @@ def run(options: argparse.Namespace) -> None:
     if several and not further and origin:
         print(f"measured on {origin['data']}")
     if options.json is not None:
-        rows = [{**origin, **row} for row in (results if several else [results])]
+        own = {} if further else origin
+        rows = [{**own, **row} for row in (results if several else [results])]
         write_json(options.json, rows if several else rows[0])
     if options.figure is not None and options.rollout is not None:
         _draw_rollout(options.figure, curves, options.measure or "error")

@@ -129,3 +129,13 @@ def test_a_wrong_comparison_is_refused(compare, tmp_path, changes, message):
     with pytest.raises(ide.InputError, match=message):
         compare(TRAIN, **changes)
     assert not (tmp_path / "compared").exists()
+
+
+def test_an_error_in_code_of_ones_own_says_of_which_contender(compare, monkeypatch):
+    def field_evaluations(*_):
+        raise TypeError("no number")
+
+    monkeypatch.setattr(budget, "field_evaluations", field_evaluations)
+    with pytest.raises(TypeError) as raised:
+        compare(TRAIN, budget=COSTS)
+    assert raised.value.__notes__ == ["(schemes.one)"]
