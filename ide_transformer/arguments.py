@@ -34,8 +34,9 @@ from .errors import InputError
 Call = TypeVar("Call", bound=Callable[..., Any])
 Record = TypeVar("Record", bound=tuple)
 
-# Numbers from 0 and below 1, and above 0 and up to 1.
+# Numbers from 0 and below 1, from 0 to 1, and above 0 and up to 1.
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+FractionOrAll = Annotated[float, Field(ge=0, le=1)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 
 

@@ -1,7 +1,53 @@
-"""The allocator of the process."""
+"""The memory of the machine: how much there is, what is refused, and the allocator."""
 
 import contextlib
 import ctypes
+import math
+import os
+
+from .errors import InputError
+
+
+# The environment variable that gives another bound, in GiB.
+BOUND = "IDE_TRANSFORMER_MEMORY"
+
+
+def memory_bound(device: int | None = None) -> int | None:
+    """The most bytes that may be asked for: those that `IDE_TRANSFORMER_MEMORY` gives in GiB,
+    else those of a `device`, else those of the machine; `None` where it does not say."""
+    if given := os.environ.get(BOUND):
+        try:
+            if 0 < (bound := float(given) * 2**30) < math.inf:
+                return int(bound)
+        except ValueError:
+            pass
+        raise InputError(f"{BOUND}={given}: give a number of GiB above 0, for example 64.")
+    if device is not None:
+        return device
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def check_bytes(what: str, needed: float) -> None:
+    """Raises `InputError` if `what` needs more bytes than there are."""
+    bound = memory_bound()
+    if bound is not None and needed > bound:
+        raise too_large(what, needed, bound)
+
+
+def too_large(what: str, needed: float, bound: float, advice: str = "Give less.") -> InputError:
+    """The error for what needs more bytes than there are."""
+    return InputError(
+        f"{what} needs at least {gibibytes(needed)} of memory, and there are "
+        f"{gibibytes(bound)}. {advice} To raise this bound set the environment variable "
+        f"{BOUND}, in GiB: {BOUND}={math.ceil(needed / 2**30)}."
+    )
+
+
+def gibibytes(number: float) -> str:
+    return f"{number / 2**30:,.3g} GiB" if number < 2**43 else f"{number / 2**30:,.0f} GiB"
 
 
 def keep_freed_memory() -> None:

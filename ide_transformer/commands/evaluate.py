@@ -141,6 +141,7 @@ def run(options: argparse.Namespace) -> None:
     from ..models import Mesh
     from ..reporting import show_table, write_json
     from ..tasks import read_text
+    from ..training.evaluation import described_part, evaluate_models
 
     further = [x for x in options.overrides if "=" not in x]
     options.overrides = [x for x in options.overrides if "=" in x]
@@ -157,14 +158,16 @@ def run(options: argparse.Namespace) -> None:
         task = training.evaluation_task(loaded, text)
         label = task.loss.label
         headings = {**_HEADINGS, "loss": label}
-        origin = {"data": _data(loaded, options.text, part), "tokens": task.tokens_per_sample}
+        of = described_part(task, part)
+        origin = {"data": _data(loaded, options.text, of), "tokens": task.tokens_per_sample}
     if options.sentences is not None:
         results = _similarities(loaded, options.sentences)
     elif options.rollout is not None:
         for mesh in meshes or [Mesh()]:
-            curves[_curve(mesh, loaded)] = training.rollout_errors(
-                loaded, options.rollout, path=options.pictures, mesh=mesh
-            )
+            with at(f"--rollout {options.rollout}"):
+                curves[_curve(mesh, loaded)] = training.rollout_errors(
+                    loaded, options.rollout, path=options.pictures, mesh=mesh
+                )
         results = [row for rows in curves.values() for row in rows]
         show_table(results, _ROLLOUT)
     elif options.exit is not None:
@@ -194,14 +197,12 @@ def run(options: argparse.Namespace) -> None:
         show_table(results, headings)
         curves = {str(loaded.path): results}
     elif further:
-        from ..training.evaluation import evaluate_models
-
         models = [loaded, *(chosen_model(options, other) for other in further)]
         found = evaluate_models(models, *data)
-        checksums = {row["data"] for row in found}
+        checksums, parts = {row["data"] for row in found}, [row.pop("part") for row in found]
         results = [
-            {"model": str(x.path), **row, "data": _data(x, options.text, part)}
-            for x, row in zip(models, found, strict=True)
+            {"model": str(x.path), **row, "data": _data(x, options.text, of)}
+            for x, row, of in zip(models, found, parts, strict=True)
         ]
         show_table(results, headings)
         if len(checksums) > 1:
@@ -237,15 +238,16 @@ def _curve(mesh: Any, loaded: Any) -> str:
     return ", ".join(f"{key}={x}" for key, x in mesh.described.items()) or str(loaded.path)
 
 
-def _data(loaded: Any, text: Path | None, part: str) -> str:
-    """The name of the data on which a model is evaluated, see `evaluation_task`."""
+def _data(loaded: Any, text: Path | None, of: str) -> str:
+    """The name of the data on which a model is evaluated, see `evaluation_task`, and of which
+    part of them."""
     if text is not None:
         return str(text)
     if loaded.config is None:
-        return f"shakespeare, {part} part"
+        return f"shakespeare, {of}"
     named = loaded.config.data
     where = "" if named.path is None else f" {named.path}"
-    return f"{named.name}{where}, {part} part"
+    return f"{named.name}{where}, {of}"
 
 
 def _checked(options: argparse.Namespace, further: list[str]) -> list[Any]:

@@ -1,10 +1,14 @@
 import dataclasses
+import math
+from collections.abc import Mapping
 
 import diffrax
 import equinox as eqx
+import jax.numpy as jnp
 
 from ..arguments import PositiveFloat, PositiveInt
 from ..equation import spelled
+from ..errors import InputError
 
 
 class Mesh(eqx.Module):
@@ -46,3 +50,16 @@ class Mesh(eqx.Module):
             for name, x in given.items()
             if x is not None
         }
+
+
+def check_steps(numbers: Mapping[str, int]) -> None:
+    """Refuses more steps, the product of these numbers, than the number format of depth can
+    tell apart."""
+    precision = jnp.finfo(jnp.result_type(float))
+    most = int(1 / max(precision.eps, 1e-8))
+    if math.prod(numbers.values()) > most:
+        product = " times ".join(f"{name}={number}" for name, number in numbers.items())
+        raise InputError(
+            f"{product}: {precision.dtype} can represent at most {most:,} different steps; "
+            "give fewer."
+        )

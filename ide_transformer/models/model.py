@@ -3,6 +3,7 @@
 import dataclasses
 import functools as ft
 import inspect
+import math
 import weakref
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, get_args
@@ -41,8 +42,9 @@ from ..equation import (
 from ..equation.domain import by_samples
 from ..errors import InputError
 from ..integration import AbstractExit, Discretization as Discretization, Solution
+from ..memory import check_bytes
 from ..solvers import AbstractMomentum, draws, keeps_constraint, with_key
-from .mesh import Mesh
+from .mesh import Mesh, check_steps
 from .parts import AbstractInputs, AbstractReadOut, Embedded
 
 
@@ -247,7 +249,11 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     @checked
     def on(self, mesh: Mesh) -> "Model[Inputs, ReadOut]":
         """Put the same weights on another mesh. More steps come closer to the solution of the
-        equation where the model was trained for that: see `training.meshes`."""
+        equation where the model was trained for that: see `training.meshes`.
+
+        **Raises:** `InputError` for a mesh that the model does not have, and for one that is
+        too fine for the memory or for depth in single precision.
+        """
         model: Any = self
         if (horizon := mesh.horizon) is not None:
             model = model._in_depth(lambda part: part.extend(horizon))
@@ -257,14 +263,18 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
                     f"width={mesh.width}: the model has matrices for {self.features} features, "
                     "and no functions of them; write functional(model).on(mesh)."
                 )
+            check_bytes(f"width={mesh.width}", 4 * mesh.width * self.space.modes)
             space = self.space.with_points(mesh.width)
             model = dataclasses.replace(model, space=space)
         if (intervals := mesh.intervals) is not None:
             model = model._in_depth(lambda part: _resampled(part, intervals))
-        if mesh.tokens is not None:
-            model = model.with_inputs(model.inputs.with_tokens(mesh.tokens))
+        if (tokens := mesh.tokens) is not None:
+            number = math.prod(tokens) if isinstance(tokens, tuple) else tokens
+            check_bytes(f"tokens={tokens}", 4 * number * model.features)
+            model = model.with_inputs(model.inputs.with_tokens(tokens))
         options: dict[str, Any] = {} if mesh.solver is None else {"solver": mesh.solver}
         if (number := mesh.steps_per_interval) is not None:
+            check_steps({"intervals": model.control.num_intervals, "steps_per_interval": number})
             options |= {"steps_per_interval": number, "stepsize_controller": None}
         return model.with_options(**options)
 
@@ -406,6 +416,10 @@ def kinds_of(build: Callable[..., Model]) -> tuple[type, type]:
 
 
 def _resampled(control: AbstractControl, intervals: int) -> AbstractControl:
+    check_steps({"intervals": intervals})
+    data = jax.tree.leaves(eqx.filter_eval_shape(lambda x: x.intervals(), control))
+    held = sum(x.size * x.dtype.itemsize for x in data if hasattr(x, "dtype"))
+    check_bytes(f"intervals={intervals}", intervals * held / control.num_intervals)
     found = control.resample(intervals)
     if found.num_intervals != intervals:
         raise InputError(

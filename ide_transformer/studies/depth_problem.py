@@ -95,7 +95,8 @@ def _imitation(model: Model, batches: list[np.ndarray], inputs: str) -> Problem:
 
 def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
     """The task of a run, or that of a language model."""
-    task, step, seed = evaluation_task(loaded), 0, 0
+    # Of another file, too, some samples are there to choose by.
+    task, step, seed = evaluation_task(loaded._replace(foreign=False)), 0, 0
     if loaded.config is not None:
         # A batch of a step that the training did not reach.
         step, seed = loaded.config.training.steps, loaded.config.training.seed

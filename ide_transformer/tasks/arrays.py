@@ -1,7 +1,6 @@
 """Samples of a user's own, from arrays."""
 
 import copy
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
-from ..arguments import Fraction, PositiveInt, checked
+from ..arguments import Fraction, FractionOrAll, PositiveInt, checked
 from ..equation import PointRule, TokenDomain
 from ..errors import InputError
 from ..models import (
@@ -20,7 +19,9 @@ from ..models import (
     OperatorModel,
     SequenceClassifier,
 )
-from ..packages import require
+from ..memory import check_bytes
+from .array_files import stored_arrays
+from .leaks import check_later_inputs, check_trajectories
 from .losses import UNCOUNTED, Batch, CrossEntropy, InstanceCrossEntropy, RelativeError
 from .points import domains
 from .task import AbstractDataSet, Part, checksum_of_all
@@ -53,8 +54,12 @@ class Arrays(AbstractDataSet):
       values are then `[samples, tokens]`.
     - `weights`: of these points in integrals, `[tokens]`; by default the parts of [0, 1], or of
       the square, that are nearest to each.
-    - `validation`, `test`: the fractions of the samples that are held out, at random and always
-      the same; or inputs and targets of that part. With 0 there is no such test part.
+    - `groups`: whole numbers or texts, `[samples]`: samples of one trajectory, one patient or
+      one place have the same. A group is wholly in the training, the validation or the test
+      part. Steps of trajectories need it, since the target of one is the input of the next.
+    - `validation`, `test`: the fractions of the samples, or of the groups, that are held out,
+      at random and always the same; or inputs and targets of that part. With `test` 0 there is
+      no such part, with `validation` 1 all samples are held out and none is to be learned.
     - `grid`: of functions, see `FunctionInputs`; by default "periodic", and with `points`
       "midpoint", an interval.
     - `channels`: whether functions have a last axis of channels, of inputs and of targets,
@@ -65,12 +70,14 @@ class Arrays(AbstractDataSet):
     - `patch`: the side of a patch of an image, in pixels.
 
     **Raises:** `InputError` for arrays that do not fit each other, numbers that are not finite,
-    integers that are out of range, targets that a token sees among its inputs, and options that
-    say nothing of such data.
+    integers that are out of range, targets that a token sees among its inputs, also times a
+    factor and at a tenth of the places, targets that are inputs of other samples where no
+    groups say which belong together, and options that say nothing of such data.
     """
 
     # It depends on the arrays.
     model = Model
+    holds_out_all = True
     _sizes: dict[str, Any]
 
     @checked
@@ -80,8 +87,9 @@ class Arrays(AbstractDataSet):
         targets: Shaped[np.ndarray, "_ ..."],
         points: Shaped[np.ndarray, "tokens ..."] | None = None,
         weights: Shaped[np.ndarray, " _"] | None = None,
+        groups: Shaped[np.ndarray, " _"] | None = None,
         *,
-        validation: Fraction | tuple[np.ndarray, np.ndarray] = 0.1,
+        validation: FractionOrAll | tuple[np.ndarray, np.ndarray] = 0.1,
         test: Fraction | tuple[np.ndarray, np.ndarray] = 0.0,
         grid: PointRule | None = None,
         channels: bool = False,
@@ -91,7 +99,9 @@ class Arrays(AbstractDataSet):
         patch: PositiveInt = 2,
     ):
         self.patch, self.domains, self.causal = patch, None, bool(causal)
-        self.data = _divided(inputs, targets, {"validation": validation, "test": test})
+        self.whole = validation == 1
+        held_out = {"validation": validation, "test": test}
+        self.data = _divided(inputs, targets, groups, held_out, channels)
         shape = inputs.shape
         axes: tuple[int, ...] = shape[1 : inputs.ndim - channels]
         kinds = "".join(x.dtype.kind for x in self.data["training"]), inputs.ndim, targets.ndim
@@ -141,35 +151,55 @@ class Arrays(AbstractDataSet):
             raise InputError("weights are those of points; give these too.")
         own: Any = self
         own.model = kind
-        if self._sizes.keys() == {"vocabulary"} or isinstance(self._sizes.get("points"), int):
-            _check_order(self.data["training"], self._sizes.get("grid"), causal)
-        elif causal:
+        on_line = self._sizes.keys() == {"vocabulary"} or isinstance(
+            self._sizes.get("points"), int
+        )
+        if causal and not on_line:
             raise InputError("causal=True is for a target at each token of a line; drop it.")
+        if causal and self._sizes.get("grid") == "periodic":
+            raise InputError(
+                "causal=True: no point of grid=periodic is the first; give midpoint."
+            )
+        if causal is None and on_line:
+            check_later_inputs(*self.data["validation" if self.whole else "training"])
 
     @classmethod
     def build(
-        cls, path: str | Path, inputs: str = "inputs", targets: str = "targets", **options: Any
+        cls,
+        path: str | Path,
+        inputs: str = "inputs",
+        targets: str = "targets",
+        groups: str | None = None,
+        **options: Any,
     ) -> "Arrays":
         """The arrays of an `.npz` file, a folder of `.npy` files or a `.parquet` table, by
-        name: `inputs`, `targets`, and where they are there `points`, `weights`,
-        `validation_inputs`, `validation_targets`, `test_inputs` and `test_targets`."""
-        arrays, pair = _read(path), (inputs, targets)
+        name: `inputs`, `targets`, and where they are there `points`, `weights`, `groups`,
+        `validation_inputs`, `validation_targets`, `test_inputs` and `test_targets`. Others are
+        not read."""
+        stored, pair = stored_arrays(path), (inputs, targets)
         parts = {part: [f"{part}_{name}" for name in pair] for part in ("validation", "test")}
-        parts = {part: names for part, names in parts.items() if arrays.keys() & set(names)}
-        for name in sum(parts.values(), [*pair]):
-            if name not in arrays:
+        parts = {part: names for part, names in parts.items() if stored.keys() & set(names)}
+        needed = sum(parts.values(), [*pair, *([] if groups is None else [groups])])
+        for name in needed:
+            if name not in stored:
                 raise InputError(
-                    f"data.path={path}: there is no array {name}, only {', '.join(arrays)}; "
-                    "data.options.inputs and data.options.targets name others."
+                    f"data.path={path}: there is no array {name}, only {', '.join(stored)}; "
+                    "data.options.inputs, data.options.targets and data.options.groups name "
+                    "others."
                 )
+        if "validation" in parts and options.get("validation") == 1:
+            del options["validation"]  # the file says itself what is held out
         if both := [part for part in parts if options.get(part)]:
             raise InputError(
                 f"data.{both[0]}={options[both[0]]}: {path} has {both[0]} samples of its own; "
                 f"drop it or write data.{both[0]}=null, or drop the arrays of these."
             )
+        further = ["points", "weights", groups or "groups"]
+        read = {name: stored[name] for name in (*needed, *further) if name in stored}
+        check_bytes(f"data.path={path}", sum(x.needed for x in read.values()))
+        arrays = {name: x.read() for name, x in read.items()}
         options |= {part: tuple(arrays[x] for x in names) for part, names in parts.items()}
-        at = arrays.get("points"), arrays.get("weights")
-        return cls(arrays[inputs], arrays[targets], *at, **options)
+        return cls(arrays[inputs], arrays[targets], *map(arrays.get, further), **options)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -234,7 +264,12 @@ class Arrays(AbstractDataSet):
         self, points: Any, weights: Any, axes: tuple[int, ...], grid: str
     ) -> tuple[int, ...]:
         """The domains of functions at points; the shape of a grid of about so many."""
-        points = points.reshape(len(points), -1).astype(np.float32)
+        points = _numbers("points", points).astype(np.float32)
+        if not points.size or points.ndim > 2:
+            raise InputError(
+                f"points have the shape {[*points.shape]}; give [tokens] or [tokens, dimension]."
+            )
+        points = points.reshape(len(points), -1)
         number, (least, most) = len(points), (points.min(), points.max())
         if least < 0 or most > 1:
             raise InputError(
@@ -252,7 +287,7 @@ class Arrays(AbstractDataSet):
         if weights is None:
             self.domains = domains(points, "quadrature", period)
         else:
-            x, w = (jnp.asarray(x, jnp.float32) for x in (points, weights))
+            x, w = jnp.asarray(points), jnp.asarray(_numbers("weights", weights), jnp.float32)
             self.domains = (TokenDomain(x, w, period=period),) * 2
         return (round(number ** (1 / dimension)),) * dimension
 
@@ -304,40 +339,24 @@ def _mend(inputs: np.ndarray, targets: np.ndarray) -> str:
     return next((mend for mend, meant in mends.items() if meant), general)
 
 
-def _check_order(pairs: tuple[np.ndarray, ...], grid: str | None, causal: bool | None) -> None:
-    """Refuses targets that are inputs of later tokens where a token sees these."""
-    if causal and grid == "periodic":
-        raise InputError("causal=True: no point of grid=periodic is the first; give midpoint.")
-    number, tokens = pairs[0].shape[:2]
-    given, sought = (np.moveaxis(x.reshape(number, tokens, -1), -1, 0) for x in pairs)
-
-    def shifted(k: int, samples: slice) -> bool:
-        """Whether each channel of the targets is one of the inputs, k tokens later."""
-        there = [y[samples, : tokens - k] for y in sought]
-        return all(
-            (known := y != UNCOUNTED).any()
-            and any((y == x[samples, k:])[known].all() for x in given)
-            for y in there
-        )
-
-    if causal is not None or shifted(0, slice(None)):
-        return
-    for k in range(1, (tokens + 1) // 2):
-        # A few samples are enough for most shifts.
-        if shifted(k, slice(8)) and shifted(k, slice(None)):
-            raise InputError(
-                f"targets are the inputs shifted by {k}, and each token sees all inputs, its "
-                "target among them; for a forecast write causal=True, in YAML "
-                "data.options.causal=true, and causal=False if a token may see them."
-            )
-
-
-def _divided(inputs: Any, targets: Any, held_out: dict[str, Any]) -> dict[str, Any]:
+def _divided(
+    inputs: Any, targets: Any, groups: Any, held_out: dict[str, Any], channels: bool
+) -> dict[str, Any]:
     """The parts of the samples, with real numbers in single precision."""
     whole = [_numbers("inputs", inputs), _numbers("targets", targets)]
-    if len(inputs) != len(targets):
-        raise InputError(f"inputs have {len(inputs)} samples, and targets {len(targets)}.")
-    left, parts = np.random.default_rng(0).permutation(len(inputs)), {}
+    number = len(inputs)
+    if number != len(targets):
+        raise InputError(f"inputs have {number} samples, and targets {len(targets)}.")
+    if groups is not None and (groups.shape != (number,) or groups.dtype.kind not in "iuUS"):
+        raise InputError(
+            f"groups are {groups.dtype}{[*groups.shape]}; give a whole number or a text for "
+            f"each of {number} samples."
+        )
+    of = np.arange(number) if groups is None else np.unique(groups, return_inverse=True)[1]
+    if any(0 < held < 1 for held in held_out.values() if not isinstance(held, tuple)):
+        check_trajectories(*whole, None if groups is None else of, channels=channels)
+    all_groups = int(of.max(initial=-1)) + 1
+    left, parts = np.random.default_rng(0).permutation(all_groups), {}
     for part, held in held_out.items():
         if isinstance(held, tuple):
             names = f"{part}_inputs", f"{part}_targets"
@@ -351,15 +370,15 @@ def _divided(inputs: Any, targets: Any, held_out: dict[str, Any]) -> dict[str, A
             if (a := len(parts[part][0])) != (b := len(parts[part][1])):
                 raise InputError(f"{names[0]} have {a} samples, and {names[1]} {b}.")
             continue
-        number = round(held * len(inputs))
-        chosen, left = np.sort(left[:number]), left[number:]
-        parts[part] = tuple(x[chosen] for x in whole)
-    parts["training"] = tuple(x[np.sort(left)] for x in whole)
+        chosen, left = np.split(left, [round(held * all_groups)])
+        parts[part] = tuple(x[np.isin(of, chosen)] for x in whole)
+    parts["training"] = tuple(x[np.isin(of, left)] for x in whole)
     sizes = {part: len(x) for part, (x, _) in parts.items()}
-    if not (sizes["training"] and sizes["validation"]):
+    if not sizes["validation"] or not (sizes["training"] or held_out["validation"] == 1):
         left_for = ", ".join(f"{n} for {part}" for part, n in sizes.items())
+        divided = "" if groups is None else f" in {all_groups} groups"
         raise InputError(
-            f"{len(inputs)} samples leave {left_for}; give more, or other fractions "
+            f"{number} samples{divided} leave {left_for}; give more, or other fractions "
             "(data.validation, data.test)."
         )
     return parts
@@ -380,24 +399,3 @@ def _numbers(name: str, x: np.ndarray) -> np.ndarray:
     if changed.dtype.kind == "i" and (changed != x).any():
         raise InputError(f"{name}: an integer is larger than {2**31 - 1}.")
     return changed
-
-
-def _read(path: str | Path) -> dict[str, np.ndarray]:
-    path = Path(path)
-    if path.suffix == ".parquet":
-        require("pyarrow", "datasets", f"data.path={path}: tables are read by")
-    try:
-        if path.suffix == ".parquet":
-            from pyarrow import parquet
-
-            table = parquet.read_table(path)
-            return {name: np.array(table[name].to_pylist()) for name in table.column_names}
-        if path.is_dir():
-            return {x.stem: np.load(x, allow_pickle=False) for x in sorted(path.glob("*.npy"))}
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"data.path={path}: {error}; give an .npz file, a folder of .npy files or a "
-            ".parquet table of numbers."
-        ) from None

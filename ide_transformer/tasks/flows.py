@@ -19,6 +19,7 @@ import numpy as np
 from ..arguments import PositiveFloat, PositiveInt
 from ..equation import TokenDomain
 from ..errors import InputError, whole_file
+from ..memory import check_bytes
 from ..models import Field, OperatorModel
 from ..packages import cache_folder, require
 from .losses import Batch, PushforwardError, RelativeError, RolloutError
@@ -189,6 +190,8 @@ def solved(
     """The functions of `number` samples at 0, `time`, 2 `time`, …, `[times + 1, number,
     *points(, channels)]`, in float64."""
     stride = math.ceil(flow.points / points)
+    size = number * flow.channels * (points * stride) ** flow.dimension
+    check_bytes(f"times={times}", 8 * (times + 1) * size)
     u = flow.drawn(number, points * stride, np.random.default_rng(seed))
     every = (slice(None, None, stride),) * flow.dimension
     return _marched(flow, u, times)[:, :, *every]

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..arguments import Fraction, NonNegativeInt, PositiveInt
+from ..arguments import FractionOrAll, NonNegativeInt, PositiveInt
 from ..errors import InputError
 from ..models import ImageClassifier
 from ..models.images import grid_of_number
@@ -47,13 +47,16 @@ class ClassificationTask(AbstractDataSet):
     - `patch`: the side of a patch in pixels.
     - `patches`: their number, to which the images are resampled; default: as they are.
     - `validation`: the fraction of the training set that is held out for validation, at random
-      and always the same.
+      and always the same; 1 for all of it, where nothing is to be learned.
     - `shift`: in training, move each image by up to so many pixels along each axis, at random;
       what comes in from outside is its edge.
     - `flip`: in training, mirror every second image, left to right, at random.
+    - `standardize`: shift and scale all pixels so that those of the training part, without what
+      is held out, have mean 0 and deviation 1.
     """
 
     configurable: ClassVar[bool] = False
+    holds_out_all = True
     sized_by_context = False
     model = ImageClassifier
     data: dict[str, LabelledImages]
@@ -65,26 +68,33 @@ class ClassificationTask(AbstractDataSet):
         *,
         patch: PositiveInt,
         patches: PositiveInt | None = None,
-        validation: Fraction = 0.1,
+        validation: FractionOrAll = 0.1,
         shift: NonNegativeInt = 0,
         flip: bool = False,
+        standardize: bool = False,
     ):
         number = len(train.labels)
         kept = number - round(validation * number)
-        if not 0 < kept < number:
+        self.whole = validation == 1
+        if not self.whole and not 0 < kept < number:
             raise InputError(
                 f"data.validation={validation}: of {number} images {kept} are left to learn; "
                 "give a fraction that leaves some for both."
             )
         order = np.random.default_rng(0).permutation(number)
         parts = train.chosen(np.sort(order[:kept])), train.chosen(np.sort(order[kept:])), test
+        if standardize:
+            pixels = parts[1 if self.whole else 0].images
+            mean, std = pixels.mean(), pixels.std()
+            parts = [x._replace(images=(x.images - mean) / std) for x in parts]
         self.data = dict(zip(("training", "validation", "test"), parts, strict=True))
         self.patch, self.shift, self.flip = patch, shift, flip
         self.size = train.images.shape[1:3] if patches is None else self._size(patches)
 
     @property
     def sizes(self) -> dict[str, Any]:
-        classes = int(max(part.labels.max() for part in self.data.values())) + 1
+        labels = [part.labels for part in self.data.values() if len(part.labels)]
+        classes = int(max(x.max() for x in labels)) + 1
         channels = self.data["test"].images.shape[-1]
         return {"image_shape": (*self.size, channels), "classes": classes}
 
@@ -143,23 +153,25 @@ def _shifted(images: np.ndarray, by: np.ndarray) -> np.ndarray:
 
 
 class Digits(ClassificationTask):
-    """Handwritten digits of 8 by 8 pixels; see `digits` and `ClassificationTask`."""
+    """Handwritten digits of 8 by 8 pixels, standardized; see `digits` and
+    `ClassificationTask`."""
 
     configurable: ClassVar[bool] = True
 
     @classmethod
     def build(cls, **options: Any) -> ClassificationTask:
-        return cls(*digits(), **options)
+        return cls(*digits(), **{"standardize": True, **options})
 
 
 class MNIST(ClassificationTask):
-    """Handwritten digits of 28 by 28 pixels; see `idx_folder` and `ClassificationTask`."""
+    """Handwritten digits of 28 by 28 pixels, standardized; see `idx_folder` and
+    `ClassificationTask`."""
 
     configurable: ClassVar[bool] = True
 
     @classmethod
     def build(cls, path: str | Path, **options: Any) -> ClassificationTask:
-        return cls(*idx_folder(path), **options)
+        return cls(*idx_folder(path), **{"standardize": True, **options})
 
 
 class FashionMNIST(MNIST):
@@ -167,8 +179,8 @@ class FashionMNIST(MNIST):
 
 
 def digits() -> tuple[LabelledImages, LabelledImages]:
-    """scikit-learn's 1,797 handwritten digits of 8 by 8 pixels: a training set, and a fifth
-    held out. The split is fixed and keeps the proportions of the classes."""
+    """scikit-learn's 1,797 handwritten digits of 8 by 8 pixels from 0 to 1: a training set, and
+    a fifth held out. The split is fixed and keeps the proportions of the classes."""
     require("sklearn", "data", "the images of data.name=digits come with")
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -179,12 +191,13 @@ def digits() -> tuple[LabelledImages, LabelledImages]:
     split: Any = train_test_split(
         images, labels, test_size=0.2, random_state=0, stratify=labels
     )
-    return _standardized(LabelledImages(*split[::2]), LabelledImages(*split[1::2]))
+    return LabelledImages(*split[::2]), LabelledImages(*split[1::2])
 
 
 def idx_folder(path: str | Path) -> tuple[LabelledImages, LabelledImages]:
     """The training and test set in a folder with four IDX files, as those of MNIST, compressed
-    or not; `InputError` where one is missing, cut off, or does not fit the others."""
+    or not, with pixels from 0 to 1; `InputError` where one is missing, cut off, or does not fit
+    the others."""
     train, test = (
         LabelledImages(
             _read_idx(Path(path), f"{part}-images", 3)[..., None].astype(np.float32) / 255,
@@ -198,15 +211,6 @@ def idx_folder(path: str | Path) -> tuple[LabelledImages, LabelledImages]:
                 f"data.path={path}: {name} has {len(part.images)} images but "
                 f"{len(part.labels)} labels; the files do not belong together."
             )
-    return _standardized(train, test)
-
-
-def _standardized(
-    train: LabelledImages, test: LabelledImages
-) -> tuple[LabelledImages, LabelledImages]:
-    """Both sets, shifted and scaled so that the training pixels have mean 0 and deviation 1."""
-    mean, std = train.images.mean(), train.images.std()
-    train, test = (x._replace(images=(x.images - mean) / std) for x in (train, test))
     return train, test
 
 

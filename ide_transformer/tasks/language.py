@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from ..arguments import Fraction, NonNegativeFloat, PositiveInt, checked
+from ..arguments import Fraction, FractionOrAll, PositiveInt, checked
 from ..errors import InputError
 from ..models import LanguageModel, Model, generate
 from .losses import Batch, Mean
@@ -48,10 +48,15 @@ class AbstractNextToken(AbstractTextTask):
 
     model = LanguageModel
     causal = True
+    holds_out_all = True
     # The first token of each part, and the first one after it.
     bounds: Mapping[str, tuple[int, int]]
     # The tokens of a window that is held out; by default the context.
     window: int | None = None
+
+    @property
+    def whole(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "training" not in self.bounds
 
     @abc.abstractmethod
     def windows_at(self, starts: np.ndarray) -> np.ndarray:
@@ -139,7 +144,7 @@ class AbstractNextToken(AbstractTextTask):
 
 def _ends(number: int, validation: float, test: float) -> list[int]:
     """The ends of the training, the test and the validation part of so many tokens."""
-    if validation > 1 or (test and validation + test >= 1):
+    if test and validation + test >= 1:
         raise InputError(
             f"data.validation={validation} and data.test={test} leave nothing of the text "
             "to learn; lower one of them."
@@ -157,6 +162,29 @@ def on_same_tokens(tasks: Sequence[AbstractTask]) -> list[AbstractTask]:
     for task in texts:
         task.window = window
     return [*texts]
+
+
+# Tokens of a text that are searched at once, and the base of the marks of windows.
+_SCANNED, _BASE = 2**22, 0x9E3779B97F4A7C15
+
+
+def _marks(windows: np.ndarray) -> np.ndarray:
+    """`Σ_i τ_i B^i` modulo 2⁶⁴ of each window of tokens, which other windows hardly share."""
+    powers = np.cumprod(np.full(windows.shape[1], _BASE, np.uint64))
+    return _scrambled(windows) @ powers
+
+
+def _marks_of_all(tokens: np.ndarray, length: int) -> np.ndarray:
+    """The marks of all windows of so many tokens, by differences of running sums."""
+    powers = np.cumprod(np.full(len(tokens), _BASE, np.uint64))
+    inverse = np.cumprod(np.full(len(tokens), pow(_BASE, -1, 2**64), np.uint64))
+    sums = np.concatenate([[np.uint64(0)], np.cumsum(_scrambled(tokens) * powers)])
+    starts = np.concatenate([[np.uint64(1)], inverse[: len(tokens) - length]])
+    return (sums[length:] - sums[:-length]) * starts
+
+
+def _scrambled(tokens: np.ndarray) -> np.ndarray:
+    return (tokens.astype(np.uint64) + np.uint64(1)) * np.uint64(0xD6E8FEB86659FD93)
 
 
 class LanguageTask(AbstractNextToken):
@@ -183,7 +211,7 @@ class LanguageTask(AbstractNextToken):
         *,
         tokenizer: Literal["characters", "bpe"] | AbstractTokenizer = "characters",
         vocabulary: PositiveInt | None = None,
-        validation: NonNegativeFloat = 0.1,
+        validation: FractionOrAll = 0.1,
         test: Fraction = 0.0,
     ):
         ends = _ends(len(text), validation, test)
@@ -209,6 +237,24 @@ class LanguageTask(AbstractNextToken):
     def fingerprint(self) -> str:
         """A checksum of all tokens and of the bounds of the parts."""
         return checksum_of_all((self.tokens.astype(np.int64), self.bounds))
+
+    def repeated(self) -> dict[Part, tuple[int, int]]:
+        """By part, the number of its windows that stand word for word in the training part, and
+        the number of all."""
+        length, (_, end) = self.context + 1, self.bounds["training"]
+        found: dict[Part, tuple[int, int]] = {}
+        for part in self.parts:
+            first, last = self.bounds[part]
+            every = in_parts(range(first, last - self.context, self.context), 1024, None)
+            marks = np.concatenate([_marks(self.windows_at(x)) for x in every])
+            sought, seen = np.sort(marks), np.zeros(len(marks), bool)
+            for begin in range(0, end - self.context, _SCANNED):
+                some = self.tokens[begin : min(begin + _SCANNED + self.context, end)]
+                there = _marks_of_all(some, length)
+                places = np.minimum(np.searchsorted(sought, there), len(sought) - 1)
+                seen[places[sought[places] == there]] = True
+            found[part] = int(np.isin(marks, sought[seen]).sum()), len(marks)
+        return found
 
     def sample(self, model: Model, length: int) -> str | None:
         """Text after a new line, or after the first token where the tokenizer has none."""
@@ -256,8 +302,9 @@ class Dataset(AbstractNextToken):
       from a sample of 16 MiB that is spread over all texts; a file that a tokenizer was saved
       to; a checkpoint, see `load_pretrained`; or a tokenizer.
     - `vocabulary`: tokens of the byte-pair encoding, 512 by default.
-    - `validation`, `test`: the fractions that are held out; with 0 there is no such test part.
-      At the end of a run all of them are predicted: of a large text take a small fraction.
+    - `validation`, `test`: the fractions that are held out, 1 for all of the text, where nothing
+      is to be learned; with 0 there is no such test part. At the end of a run all of them are
+      predicted: of a large text take a small fraction.
     - `column`: that of a table that has the texts.
     - `between`: in text files, a line that stands between documents.
     - `subset`, `split`: of a data set of the hub; by default the split `train`.
@@ -271,7 +318,7 @@ class Dataset(AbstractNextToken):
         context: PositiveInt,
         tokenizer: str | AbstractTokenizer = "characters",
         vocabulary: PositiveInt | None = None,
-        validation: Fraction = 0.1,
+        validation: FractionOrAll = 0.1,
         test: Fraction = 0.0,
         column: str = "text",
         between: str | None = None,
@@ -284,7 +331,8 @@ class Dataset(AbstractNextToken):
         found = tokenized(path, tokenizer, size, processes, **source)
         self.tokens, self.tokenizer, self.end = found
         self.context = context
-        self.divide(_ends(len(self.tokens), validation, test), test=test > 0)
+        ends = _ends(len(self.tokens), validation, test)
+        self.divide(ends, training=validation < 1, test=test > 0)
 
     def windows_at(self, starts: np.ndarray) -> np.ndarray:
         return self.tokens.windows(starts, self.context + 1)
@@ -309,6 +357,10 @@ class Dataset(AbstractNextToken):
     def fingerprint(self) -> str:
         """A checksum of all tokens and of the bounds of the parts."""
         return checksum_of_all((self.tokens.fingerprint(), self.bounds))
+
+    def repeated(self) -> dict[Part, tuple[int, int]]:
+        """Nothing: to search a text of any size would take long."""
+        return {}
 
     def sample(self, model: Model, length: int) -> str | None:
         """A text that begins as a document does."""

@@ -5,7 +5,7 @@ import dataclasses
 import functools as ft
 import hashlib
 import operator as op
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
 
@@ -17,7 +17,8 @@ from jaxtyping import PyTree
 from ..arguments import PositiveInt, checked
 from ..errors import InputError
 from ..models import Mesh, Model
-from .losses import AbstractLoss, Batch, CrossEntropy, Mean
+from ..models.model import once_for_each
+from .losses import UNCOUNTED, AbstractLoss, Batch, CrossEntropy, Mean
 
 
 Class = TypeVar("Class", bound=type)
@@ -36,6 +37,9 @@ def checked_dataclass(cls: Class) -> Class:
 Part: TypeAlias = Literal["validation", "test"]
 # Samples in a held-out part of those that are drawn.
 HELD_OUT = 1024
+# Of tasks that draw their samples: those of training with which held-out ones are compared, and
+# the fewest different ones that can be kept apart, one in ten for each held-out part.
+_COMPARED, _FEWEST, _SHARES = 4096, 1000, 10
 
 
 class AbstractTask(abc.ABC):
@@ -64,6 +68,12 @@ class AbstractTask(abc.ABC):
     causal: bool = False
     # Whether `model.context` is the number of tokens of a sample; images have their own.
     sized_by_context: ClassVar[bool] = True
+    # Whether its argument `validation` may be 1, for data that are measured whole; and whether
+    # it is, so that no sample is left to learn.
+    holds_out_all: ClassVar[bool] = False
+    whole: bool = False
+    # How many training samples are compared with held-out ones, see `repeated`; `None` for all.
+    compared: ClassVar[int | None] = 1024
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -110,6 +120,34 @@ class AbstractTask(abc.ABC):
             f"no others; leave tokens={tokens} out."
         )
 
+    def contents(self, batch: Batch) -> list[bytes]:
+        """What tells the samples of a batch from others: their inputs and targets; of tokens in
+        a causal task those up to the last target that counts."""
+        leaves = [np.asarray(x) for x in jax.tree.leaves(batch.divided()[0])]
+        rows = [x.reshape(len(x), -1) for x in leaves]
+        ends: Sequence[int | None] = [None] * len(rows[0])
+        if self.causal and {(x.dtype.kind, x.shape) for x in rows} == {("i", rows[0].shape)}:
+            ends = rows[0].shape[1] - np.argmax(rows[-1][:, ::-1] != UNCOUNTED, axis=1)
+        return [b"".join(x[i, :end].tobytes() for x in rows) for i, end in enumerate(ends)]
+
+    def training_batches(self) -> Iterator[Batch]:
+        """The training samples with which held-out ones are compared."""
+        assert self.compared is not None
+        return (self.batch(step, 64, seed=0) for step in range(self.compared // 64))
+
+    def repeated(self) -> dict[Part, tuple[int, int]]:
+        """By part, the number of its samples that are also among the training samples, of which
+        `compared` says how many are looked at; and the number of all."""
+        learned = {x for batch in self.training_batches() for x in self._marks(batch)}
+        parts = {
+            part: [x for batch in self.held_out(64, part=part) for x in self._marks(batch)]
+            for part in self.parts
+        }
+        return {part: (sum(x in learned for x in all), len(all)) for part, all in parts.items()}
+
+    def _marks(self, batch: Batch) -> list[int]:
+        return [content_mark(x) for x in self.contents(batch)]
+
     def save(self, tokenizer: Path) -> None:  # noqa: B027
         """Writes what is needed to use the model without the data, a tokenizer."""
 
@@ -142,10 +180,15 @@ class AbstractDataSet(AbstractTask):
     """A task whose samples are all in memory: `data` has columns for each part."""
 
     data: Mapping[str, tuple[Any, ...]]
+    compared = None
 
     @abc.abstractmethod
     def chosen(self, part: str, samples: np.ndarray) -> Batch:
         """The samples of a part that have these numbers."""
+
+    def training_batches(self) -> Iterator[Batch]:
+        every = range(len(self.data["training"][0]))
+        return (self.chosen("training", some) for some in in_parts(every, 64, None))
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
         number = len(self.data["training"][0])
@@ -169,7 +212,15 @@ class AbstractDrawn(AbstractTask):
     The batch of a step is drawn by `default_rng([seed, step])`. The samples for validation are
     drawn by `default_rng([0, 0, 1])` and those of the test by `default_rng([0, 0, 2])`, streams
     that no step of any seed has, so they are the same for every run.
+
+    Where so few different samples are possible that held-out ones are found among 4,096 of
+    training, a hash of its `contents` decides of each sample which part it belongs to, for one
+    in ten validation, for one in ten the test; what is drawn for another part is dropped. So no
+    part has a sample of another one. Where there are less than 1,000 different ones, this would
+    leave too few: held-out samples are then also learned, as `repeated` says.
     """
+
+    compared = _COMPARED
 
     def given(self, name: str, held_out: bool) -> Any:
         """The option of that name, of held-out samples their own where they have one."""
@@ -181,16 +232,63 @@ class AbstractDrawn(AbstractTask):
         """So many samples."""
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
-        return self.draw(size, np.random.default_rng([seed, step]), held_out=False)
+        return self._drawn_for("training", size, np.random.default_rng([seed, step]))
 
     @checked
     def held_out(
         self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
-        stream = 1 + self.parts.index(part)
-        drawn = self.draw(HELD_OUT, np.random.default_rng([0, 0, stream]), held_out=True)
+        drawn = _held_out(self, part)
         for chosen in in_parts(range(HELD_OUT), size, samples):
             yield jax.tree.map(op.itemgetter(chosen), drawn)
+
+    def repeated(self) -> dict[Part, tuple[int, int]]:
+        return {} if _kept_apart(self) else super().repeated()
+
+    def _drawn_for(
+        self, part: Part | Literal["training"], number: int, random: np.random.Generator
+    ) -> Batch:
+        """So many samples of a part."""
+        found, held_out = [], part != "training"
+        while number:
+            drawn = self.draw(number, random, held_out=held_out)
+            if not _kept_apart(self):
+                return drawn
+            own = [_part_of(mark) == part for mark in self._marks(drawn)]
+            found.append(jax.tree.map(op.itemgetter(own), drawn))
+            number -= sum(own)
+        return jax.tree.map(lambda *x: np.concatenate(x), *found)
+
+
+@once_for_each
+def _held_out(task: AbstractDrawn, part: Part) -> Batch:
+    """All samples of a held-out part."""
+    stream = 1 + task.parts.index(part)
+    return task._drawn_for(part, HELD_OUT, np.random.default_rng([0, 0, stream]))
+
+
+@once_for_each
+def _kept_apart(task: AbstractDrawn) -> bool:
+    """Whether a hash decides which part a sample belongs to."""
+    drawn = task.draw(HELD_OUT, np.random.default_rng([0, 0, 1]), held_out=True)
+    held_out, learned = {*task._marks(drawn)}, set[int]()
+    random = np.random.default_rng([0, 0, 3])
+    for _ in range(8):
+        more = task.draw(_COMPARED // 8, random, held_out=False)
+        learned.update(task._marks(more))
+        if held_out & learned and len(held_out | learned) >= _FEWEST:
+            return True
+    return False
+
+
+def _part_of(mark: int) -> Part | Literal["training"]:
+    parts: dict[int, Part] = {0: "validation", 1: "test"}
+    return parts.get(mark % _SHARES, "training")
+
+
+def content_mark(content: bytes) -> int:
+    """A number that another content has with a probability of 2⁻⁶⁴."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
 def in_passes(step: int, size: int, number: int, seed: int) -> np.ndarray:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arguments import Fraction, PositiveInt
+from ..arguments import Fraction, FractionOrAll, PositiveInt
 from ..errors import InputError, whole_file
 from ..models import SourceAndText, Text, TranslationModel
 from ..packages import cache_folder, require
 from .language import AbstractTextTask
 from .losses import UNCOUNTED, Batch, InstanceCrossEntropy
-from .task import AbstractDataSet
+from .task import AbstractDataSet, Part
 from .tokenizers import AbstractTokenizer, BytePairTokenizer
 
 
@@ -41,12 +41,14 @@ class VersesEnEs(AbstractTextTask, AbstractDataSet):
       read once, by pysword, which takes minutes; then the verses are in the cache.
     - `context`: the most tokens of a verse, its end included.
     - `vocabulary`: tokens of the byte-pair encoding.
-    - `validation`, `test`: the fractions of the chapters that are held out.
+    - `validation`, `test`: the fractions of the chapters that are held out; with `validation` 1
+      all are, and none is to be learned.
     - `tokenizer`: one that was learned before.
     """
 
     model = TranslationModel
     causal = True
+    holds_out_all = True
     loss = InstanceCrossEntropy()
 
     def __init__(
@@ -54,7 +56,7 @@ class VersesEnEs(AbstractTextTask, AbstractDataSet):
         path: str | Path,
         context: PositiveInt,
         vocabulary: PositiveInt = 4096,
-        validation: Fraction = 0.05,
+        validation: FractionOrAll = 0.05,
         test: Fraction = 0.05,
         tokenizer: AbstractTokenizer | None = None,
     ):
@@ -67,11 +69,17 @@ class VersesEnEs(AbstractTextTask, AbstractDataSet):
         self.context = context
         self.data = {name: self._encoded(pairs) for name, pairs in parts.items()}
         self.dropped = len(verses) - sum(len(part[0]) for part in self.data.values())
-        if empty := [name for name, (sources, _) in self.data.items() if not sources]:
+        self.whole = validation == 1
+        lacking = [name for name, (sources, _) in self.data.items() if not sources]
+        if empty := [name for name in lacking if not self.whole or name == "validation"]:
             raise InputError(
                 f"the {empty[0]} part has no verse of at most model.context={context} tokens; "
                 "raise it, or hold out a larger part."
             )
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return ("validation",) if self.whole else super().parts
 
     def texts(self, tokens: np.ndarray) -> list[str]:
         """The text of each row of tokens, up to its end."""

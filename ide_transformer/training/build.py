@@ -17,13 +17,14 @@ from ..equation import AbstractConstraint, AbstractControl, AbstractOperator, Fr
 from ..errors import InputError, at
 from ..integration import AbstractGradient, Truncated
 from ..models import Discretization, Mesh, Model, check_causal, is_built_as, kinds_of
+from ..models.mesh import check_steps
 from ..pretrained import find_pretrained, load_pretrained
 from ..tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer, load_tokenizer
 from .choice import Part, SchemeConfig
 from .config import NATIVE, Config, ModelConfig, SolverConfig, TrainingConfig, refinements
 from .construct import Offers, construct
 from .names import find, find_function, parameters_of, snake_case
-from .sizes import check_memory, check_steps
+from .sizes import check_memory
 
 
 M = TypeVar("M", bound=Model)
@@ -323,7 +324,11 @@ def with_solver(model: M, config: SolverConfig) -> M:
         return model
 
     def change(model: Model) -> Model:
-        check_steps(model.control.num_intervals, config)
+        numbers = {
+            "model.depth": model.control.num_intervals,
+            "solver.steps_per_interval": config.steps_per_interval,
+        }
+        check_steps(numbers)
         return eqx.tree_at(lambda m: m.discretization, model, _discretization(config, model))
 
     changed: Any = model.each_equation(change)

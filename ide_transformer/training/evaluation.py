@@ -15,7 +15,7 @@ from ..tasks.language import on_same_tokens
 from .build import build_task, task_class
 from .config import Config
 from .folder import RunFolder, changed_data, same_tokenizer
-from .loading import LoadedModel
+from .loading import LoadedModel, held_out_whole
 from .names import parameters_of
 from .phases import Layers, model_on
 from .step import better_solve, with_targets
@@ -78,6 +78,8 @@ def evaluation_task(
     **Raises:** `InputError` for data that have no such samples.
     """
     run, config = loaded.run, loaded.config
+    if config is not None and loaded.foreign:
+        config = held_out_whole(config)
     if text is None and run is not None and config is not None:
         task = task or run_task(run, config, named=loaded.named)
         return task if tokens is None else _with_tokens(task, tokens, config, run)
@@ -119,7 +121,8 @@ def evaluate_loss(
     - `text`: it is predicted in windows of the context, what is left over at its end is not;
       `None` for the data of a run, and for the last tenth of Shakespeare for a checkpoint.
     - `samples`: so many windows or images, evenly spread; `None` for all.
-    - `part`: of the data of a run.
+    - `part`: of the data of a run. A text, and a file that is not the one of the run, have no
+      parts: all of their samples are taken.
     - `task`: that of a run, where it was made before.
 
     **Raises:** `InputError` for data that have no such part, that are not those of the run any
@@ -135,7 +138,7 @@ def evaluate_on(
     model: Model, task: AbstractTask, samples: int | None, part: Part = "validation"
 ) -> dict[str, Any]:
     """`evaluate_loss` on a task that is there already."""
-    check_part(task, part, samples)
+    part = checked_part(task, part, samples)
     found = measured_on(model, task, task.held_out(_BATCH, samples, part))
     del found["evaluations"]
     return found
@@ -165,9 +168,9 @@ def evaluate_models(
     samples: int | None = None,
     part: Part = "validation",
 ) -> list[dict[str, Any]]:
-    """`evaluate_loss` of several models: a row for each, with the `tokens` of a sample, and
-    with the checksum of its data as `data`. On one text all predict the same tokens, each in
-    windows of its own context inside of those of the longest.
+    """`evaluate_loss` of several models: a row for each, with the `tokens` of a sample, the
+    checksum of its data as `data`, and the `part` of them in words. On one text all predict the
+    same tokens, each in windows of its own context inside of those of the longest.
 
     **Arguments:** see `evaluate_loss`.
 
@@ -186,7 +189,8 @@ def evaluate_models(
     for loaded, task, checksum in zip(models, made, data, strict=True):
         found = evaluate_on(loaded.measured, task, samples, part)
         check_finite(loaded, [found])
-        rows.append({"data": checksum, "tokens": task.tokens_per_sample, **found})
+        of = {"data": checksum, "part": described_part(task, part)}
+        rows.append({**of, "tokens": task.tokens_per_sample, **found})
     return rows
 
 
@@ -221,8 +225,8 @@ def evaluate_on_meshes(
     rows = []
     for mesh, model in zip(meshes, models, strict=True):
         task = made[mesh.tokens]
-        check_part(task, part, samples)
-        found = measured_on(model, task, task.held_out(_BATCH, samples, part))
+        measured = task.held_out(_BATCH, samples, checked_part(task, part, samples))
+        found = measured_on(model, task, measured)
         rows.append({**mesh.described, **found})
     check_finite(loaded, rows)
     return rows
@@ -240,7 +244,7 @@ def held_out_in_depth(
     if wrong := [mesh.tokens for mesh in meshes if mesh.tokens is not None]:
         raise InputError(f"tokens={wrong[0]}: {measured} are measured on meshes in depth.")
     task = evaluation_task(loaded, text)
-    check_part(task, part, samples)
+    part = checked_part(task, part, samples)
     return task, list(task.held_out(_BATCH, samples, part))
 
 
@@ -255,9 +259,12 @@ def check_finite(
         )
 
 
-def check_part(task: AbstractTask, part: Part, samples: int | None = None) -> None:
-    """Refuses data that have no such part, or give the validation samples in its place."""
+def checked_part(task: AbstractTask, part: Part, samples: int | None = None) -> Part:
+    """The part that is measured. Refuses data that have no such part, or give the validation
+    samples in its place."""
     at_least_one("samples", samples)
+    if task.whole and part not in task.parts:
+        return "validation"
     if part not in task.parts:
         raise InputError(
             f"part={part}: these data have only {' and '.join(task.parts)}; a text that is "
@@ -271,6 +278,13 @@ def check_part(task: AbstractTask, part: Part, samples: int | None = None) -> No
                 f"part=test: {name}.held_out gives the samples of validation for it too; have "
                 "its `parts` name validation alone, or give it a part of its own."
             )
+    return part
+
+
+def described_part(task: AbstractTask, part: Part) -> str:
+    """What is measured of the data of a task, in words."""
+    whole = task.whole and task.parts == ("validation",)
+    return "all of it" if whole else f"{part} part"
 
 
 def at_least_one(name: str, size: int | None) -> None:

@@ -50,13 +50,15 @@ _FREE = {"context", "width", "depth", "dropout", "layer_drop", "run", "checkpoin
 class LoadedModel(NamedTuple):
     """A model and its origin; `run` is `None` for a checkpoint, and so is `config`, which names
     the data on which the model of a run is evaluated. `named` says that they are others than
-    those of the run on purpose."""
+    those of the run on purpose, `foreign` that they are from another file, with other data, of
+    which an evaluation takes all."""
 
     model: Model
     run: RunFolder | None
     path: Path
     config: Config | None = None
     named: bool = False
+    foreign: bool = False
 
     @property
     def measured(self) -> Model:
@@ -100,7 +102,8 @@ def load_model(
     - `path`: the folder of a run, its name in `runs`, or what `load_pretrained` takes.
     - `overrides`: `solver.key=value` of the scheme, as in the configuration of a run; of a run
       also `data.path=value` and `data.options.key=value` of its task for other data, and
-      `model.context=value` for longer inputs.
+      `model.context=value` for longer inputs. All samples of another file are measured, unless
+      `data.validation=value` or `data.test=value` say how many.
     - `checkpoint`, `weights`, `trust`: of a run, see `load_run`.
 
     **Raises:** `InputError` where there is neither, the scheme is not known, or the weights do
@@ -111,10 +114,10 @@ def load_model(
     others = [x for x in overrides if x not in for_scheme]
     scheme = _scheme(for_scheme)
     if run.config.is_file():
-        config = _chosen(run, others, trust=trust)
+        config, foreign = _chosen(run, others, trust=trust)
         model, _ = restored(run, config, checkpoint, weights)
         named = any(override.startswith("data.") for override in others)
-        loaded = LoadedModel(model, run, run.path, config, named)
+        loaded = LoadedModel(model, run, run.path, config, named, foreign)
     elif run.path.is_dir() and not (run.path / "config.json").is_file():
         raise InputError(
             f"{path} is neither the folder of a run, which has a config.yaml, nor that of a "
@@ -373,8 +376,9 @@ def _scheme(overrides: Sequence[str]) -> SolverConfig:
     return validated(SolverConfig, section, _WHERE, here)
 
 
-def _chosen(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> Config:
-    """The configuration of a run with overrides that leave its weights their shapes."""
+def _chosen(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> tuple[Config, bool]:
+    """The configuration of a run with overrides that leave its weights their shapes, and whether
+    its data are from another file."""
     own = run.load_config(trust)
     tree = own.model_dump(mode="json")
     origin = apply_overrides(tree, overrides)
@@ -393,9 +397,33 @@ def _chosen(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> Config:
     chosen = validated(Config, tree, _WHERE, origin) if origin else own
     if chosen.model.context != own.model.context:
         _check_context(chosen)
+    divided = "data.validation" in origin or "data.test" in origin
+    foreign = not divided and _is_foreign(run, own, chosen)
     if chosen != own:
-        _check_weights(run, own, chosen)
-    return chosen
+        _check_weights(run, own, held_out_whole(chosen) if foreign else chosen)
+    return chosen, foreign
+
+
+def _is_foreign(run: RunFolder, own: Config, chosen: Config) -> bool:
+    """Whether the data are from another file, with others than those of the run."""
+    there, here = (
+        [x.data.path and x.data.path.resolve(), *map(x.data.options.get, ("subset", "split"))]
+        for x in (own, chosen)
+    )
+    if there == here:
+        return False
+    try:
+        return build_task(chosen, run.known_tokenizer).fingerprint() != run.data
+    except InputError:
+        return True  # such as a text that is too short to be divided
+
+
+def held_out_whole(config: Config) -> Config:
+    """The configuration with all samples in the validation part, where its task can do that."""
+    kind, asked = task_class(config), parameters_of(task_class(config))
+    if not kind.holds_out_all or "validation" not in asked:
+        return config
+    return config.changed("data", validation=1.0, **{"test": 0.0} if "test" in asked else {})
 
 
 def _check_context(config: Config) -> None:

@@ -14,7 +14,7 @@ from ..arguments import NonNegativeFloat, PositiveInt, checked
 from ..errors import InputError
 from ..models import Field, Mesh, Model
 from ..packages import require
-from .evaluation import check_finite, check_part, evaluation_task
+from .evaluation import check_finite, checked_part, evaluation_task
 from .loading import LoadedModel
 from .phases import model_on
 
@@ -47,8 +47,7 @@ def draw_predictions(
             f"{loaded.path}: its outputs are logits of classes, no functions to be drawn "
             "beside a truth; the tutorial of mazes draws their probabilities."
         )
-    check_part(task, part)
-    batch = next(task.held_out(samples, part=part))
+    batch = next(task.held_out(samples, part=checked_part(task, part)))
     if not isinstance(batch.inputs, Field):
         axes = np.shape(batch.inputs)[1 : 1 + model.inputs.dimension]
         points = model.inputs.points_of(axes).points
@@ -78,6 +77,7 @@ def rollout_errors(
       `E_k` the mean over samples of `|û_k|²`. In a chaotic flow, where states drift apart, it
       says whether they are still like those of the flow.
     - `unchanged`: the relative error of what does not move.
+    - `samples`: the number of test functions.
 
     **Arguments:**
 
@@ -89,8 +89,8 @@ def rollout_errors(
 
     **Raises:** `InputError` for a run whose task is no flow map.
     """
+    space, model = _operator(loaded).inputs, model_on(loaded.measured, mesh)
     task = evaluation_task(loaded, None, mesh.tokens)
-    space = _operator(loaded).inputs
     if not isinstance(task, tasks.FlowMapTask):
         raise InputError(
             f"{loaded.path}: the outputs of {type(task).__name__} are not inputs for it; give "
@@ -98,7 +98,7 @@ def rollout_errors(
         )
     samples = min(samples, task.held_out_samples)
     truth = task.trajectory(times, samples).astype(np.float32)
-    model, found = model_on(loaded.measured, mesh), [truth[0]]
+    found = [truth[0]]
     for _ in range(times):
         outputs = _outputs(model, task.function(found[-1]))
         found.append(np.asarray(outputs).reshape(truth[0].shape))
@@ -210,7 +210,7 @@ def translated(
         raise InputError(
             f"{loaded.path} learned no translation; give a run of configs/verses_en_es.yaml."
         )
-    check_part(task, part, samples)
+    part = checked_part(task, part, samples)
     model = loaded.expected(models.EncoderDecoder, ", which translates no text")
     write = models.generate_greedy
     if beams > 1:

@@ -1,6 +1,5 @@
 """Memory and sizes of a run: told, or refused before anything is made."""
 
-import os
 from typing import Any
 
 import equinox as eqx
@@ -11,22 +10,12 @@ from jaxtyping import PyTree
 from ..equation import AbstractAttention, parts
 from ..errors import InputError
 from ..integration import AbstractGradient, Direct, Recompute, Recursive
+from ..memory import gibibytes, memory_bound, too_large
 from ..models import Model
 from ..tasks import AbstractLoss, AbstractTask, Batch
-from .config import Config, SolverConfig
+from .config import Config
 from .optimizer import path_of
 from .parallel import enlarged
-
-
-def check_steps(depth: int, solver: SolverConfig) -> None:
-    """Refuses more steps than the number format of depth can tell apart."""
-    precision = jnp.finfo(jnp.result_type(float))
-    steps, most = solver.steps_per_interval, int(1 / max(precision.eps, 1e-8))
-    if depth * steps > most:
-        raise InputError(
-            f"model.depth={depth} times solver.steps_per_interval={steps}: {precision.dtype} "
-            f"can represent at most {most:,} different steps; give fewer."
-        )
 
 
 def check_divisible(config: Config, model: Model) -> None:
@@ -77,24 +66,19 @@ def check_memory(
         )
         kept = max(state, *found)
     if fixed + kept > available:
-        raise InputError(
-            f"this run needs at least {_gibibytes(fixed + kept)} of memory, and there are "
-            f"{_gibibytes(available)}: {_gibibytes(4 * weights)} for the weights, their "
-            f"gradient and the optimiser, {_gibibytes(fixed - 4 * weights + kept)} for a batch "
-            f"and what its gradient keeps. Lower the larger ones of {_shaping(config)}, "
+        advice = (
+            f"{gibibytes(4 * weights)} are for the weights, their gradient and the optimiser, "
+            f"{gibibytes(fixed - 4 * weights + kept)} for a batch and what its gradient keeps. "
+            f"Lower the larger ones of {_shaping(config)}, "
             f"training.batch_size={training.batch_size}, or change training.gradient="
             f"{training.gradient.kind}."
         )
+        raise too_large("this run", fixed + kept, available, advice)
 
 
 def memory() -> int | None:
-    """Bytes of memory of the device; `None` where it does not say."""
-    if (limit := _device_limit()) is not None:
-        return limit
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
+    """Bytes of memory of the device, see `memory_bound`; `None` where it does not say."""
+    return memory_bound(_device_limit())
 
 
 def describe_memory(
@@ -166,7 +150,3 @@ def _name(mode: PyTree) -> str:
 
 def _mebibytes(number: int) -> str:
     return f"{number / 2**20:,.1f} MiB"
-
-
-def _gibibytes(number: int) -> str:
-    return f"{number / 2**30:.3g} GiB"

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .. import tasks
 from ..equation import State
 from ..errors import InputError
+from ..memory import check_bytes
 from ..models import Mesh, Model
 from ..tasks import AbstractLoss, Batch, Mean, Part
 from .evaluation import at_least_one, check_finite, held_out_in_depth
@@ -36,7 +37,8 @@ def evaluate_starts(
     - the figures of random states, the mean over so many `starts` for each sample;
     - `loss_from_input`: that of the embedded input;
     - `distance`, `largest_distance`: `‖v(T) - u(T)‖ / ‖u(T)‖`, u from the embedded input and v
-      from a random state, the median and the largest over samples and starts.
+      from a random state, the median and the largest over samples and starts;
+    - `samples`: their number.
 
     Random states are normal, as large as the embedded inputs in the root mean square.
 
@@ -54,6 +56,8 @@ def evaluate_starts(
             f"starts={starts}: {loaded.path} is measured by a roll-out of several steps, and "
             "random states begin one; drop --starts."
         )
+    # A key and the figures of each start on each batch are kept.
+    check_bytes(f"starts={starts}", 1024 * starts * len(held_out))
     count = sum(len(jax.tree.leaves(batch.targets)[0]) for batch in held_out)
     rows = []
     for mesh in meshes:

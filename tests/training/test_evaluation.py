@@ -46,8 +46,8 @@ def test_a_context_that_samples_have_and_one_that_they_have_not(loaded):
     for run in (loaded("p_hop", hops=1), loaded("burgers_interval", held_out_samples=2)):
         assert training.evaluation_task(run, tokens=12).tokens_per_sample == 12
     with pytest.raises(InputError, match=r"part=test: Unsized\.held_out gives the samples of"):
-        evaluation.check_part(training.evaluation_task(unsized), "test")
-    evaluation.check_part(tasks.PHop(16, hops=1), "test", 7)
+        evaluation.checked_part(training.evaluation_task(unsized), "test")
+    evaluation.checked_part(tasks.PHop(16, hops=1), "test", 7)
 
 
 PARITY = {
@@ -94,8 +94,13 @@ def test_data_are_those_of_the_run_or_are_named_and_in_its_tokens(there, capsys)
     # The letters that are left would have other numbers in an alphabet of their own.
     for name in ("text.txt", "other.txt"):
         (there / name).write_text(TEXT.replace("a", "e"))
-    loss = evaluated("data.path=other.txt").replace("other", "text", 1)
-    assert loss == evaluated("data.name=text") != as_it_was
+    of_part = evaluated("data.path=other.txt", "data.validation=0.1")
+    assert of_part.replace("other", "text", 1) == evaluated("data.name=text") != as_it_was
+    # Another file is measured whole, however it is named, also with a part of the run's data.
+    of_all = evaluated("data.path=other.txt", "--part", "test")
+    assert "text other.txt, all of it" in of_all and f"samples: {(len(TEXT) - 1) // 4}" in of_all
+    given = evaluated("--text", "other.txt")
+    assert given.split("\n")[1:] == of_all.split("\n")[1:]
     assert "its data changed since. Restore" in evaluated(expected=2)
     (there / "text.txt").write_text(TEXT + "?")
     for more in ((), ("--mesh", "tokens=2,4"), ("data.path=text.txt",)):

@@ -1,0 +1,143 @@
+"""Arrays in files: an `.npz` file, a folder of `.npy` files, or a `.parquet` table. They may come
+from others, so no code in them is run, and their sizes are looked at before they are read."""
+
+import contextlib
+import functools as ft
+import math
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import InputError
+from ..packages import require
+
+
+class StoredArray(NamedTuple):
+    """An array in a file: how many numbers it has, the bytes of each, and what reads them."""
+
+    numbers: int
+    itemsize: int
+    read: Callable[[], np.ndarray]
+
+    @property
+    def needed(self) -> int:
+        """Bytes to read it, to round it to single precision, and to divide it into parts."""
+        return self.numbers * (self.itemsize + 4 + 4)
+
+
+def stored_arrays(path: str | Path) -> dict[str, StoredArray]:
+    """The arrays at a path, by name; nothing is read yet but their shapes.
+
+    **Raises:** `InputError` for a file of another kind, for one that is damaged or packed in a
+    way that is not known, and for arrays of Python objects, which could run code.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"data.path={path}: there is no such file or folder.")
+    if path.is_dir():
+        files = {x.stem: ft.partial(x.open, "rb") for x in sorted(path.glob("*.npy"))}
+    elif not path.is_file():
+        raise InputError(f"data.path={path}: it is a pipe or a device; {_KINDS}.")
+    elif path.suffix == ".parquet":
+        require("pyarrow", "datasets", f"data.path={path}: tables are read by")
+        return _columns(path)
+    elif path.suffix == ".npz" or zipfile.is_zipfile(path):
+        files = _members(path)
+    else:
+        files = {}
+    if not files:
+        raise InputError(f"data.path={path}: there are no arrays that can be read; {_KINDS}.")
+    return {name: _stored(path, name, opened) for name, opened in files.items()}
+
+
+_KINDS = (
+    "give an .npz file, a folder of .npy files or a .parquet table. From arrays in Python "
+    "np.savez('data.npz', inputs=…, targets=…) writes one"
+)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # zipfile, NumPy and pyarrow have many
+        raise InputError(
+            f"data.path={path}: it is damaged, or packed in a way that is not read here "
+            f"({error}); {_KINDS}."
+        ) from None
+
+
+def _members(path: Path) -> dict[str, Callable[[], Any]]:
+    """What opens each array of an archive."""
+
+    @contextlib.contextmanager
+    def opened(name: str) -> Iterator[Any]:
+        with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+            yield file
+
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".npy")]
+    return {name.removesuffix(".npy"): ft.partial(opened, name) for name in names}
+
+
+def _stored(path: Path, name: str, opened: Callable[[], Any]) -> StoredArray:
+    """An array in the format of NumPy."""
+    form = np.lib.format
+    with _reading(path), opened() as file:
+        headers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
+        version = form.read_magic(file)
+        if version not in headers:
+            raise ValueError(f"{name} has version {version} of the format of NumPy")
+        shape, _, dtype = headers[version](file)
+    if dtype.hasobject:
+        raise InputError(
+            f"data.path={path}: {name} holds Python objects, which could run code and are not "
+            "read; write it as an array of numbers."
+        )
+
+    def read() -> np.ndarray:
+        with _reading(path), opened() as file:
+            return form.read_array(file, allow_pickle=False)
+
+    return StoredArray(math.prod(shape), dtype.itemsize, read)
+
+
+def _columns(path: Path) -> dict[str, StoredArray]:
+    """The columns of a table; lists of one length in all rows are further axes."""
+    from pyarrow import parquet
+
+    with _reading(path), parquet.ParquetFile(path) as file:
+        table, schema = file.metadata, file.schema_arrow
+        counts = dict.fromkeys(schema.names, 0)
+        for group in map(table.row_group, range(table.num_row_groups)):
+            for column in map(group.column, range(group.num_columns)):
+                inside = column.path_in_schema
+                name = max((x for x in counts if f"{inside}.".startswith(f"{x}.")), key=len)
+                counts[name] += column.num_values
+
+    def read(name: str) -> np.ndarray:
+        with _reading(path), parquet.ParquetFile(path) as file:
+            chunks = file.read(columns=[name])[name].chunks
+            return np.concatenate([_rectangular(name, chunk) for chunk in chunks])
+
+    return {x: StoredArray(number, 8, ft.partial(read, x)) for x, number in counts.items()}
+
+
+def _rectangular(name: str, column: Any) -> np.ndarray:
+    """A piece of a column as an array."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    shape, kinds = [len(column)], pa.types
+    while kinds.is_nested(column.type) and not kinds.is_struct(column.type):
+        lengths = pc.min_max(pc.list_value_length(column)).as_py()
+        if column.null_count or lengths["min"] != lengths["max"]:
+            raise ValueError(f"the lists of the column {name} are not all of one length")
+        column, shape = column.flatten(), [*shape, lengths["min"] or 0]
+    values = column.to_numpy(zero_copy_only=False).reshape(shape)
+    return values.astype(str) if kinds.is_string(column.type) else values

@@ -1,0 +1,170 @@
+"""Targets that a model would find among inputs: those of later tokens, or of samples that are
+learned."""
+
+import numpy as np
+
+from ..errors import InputError
+from .losses import UNCOUNTED
+
+
+# The part of all targets from which on they are refused, and how many are looked at.
+_PART, _TRIED = 0.1, 4096
+# Two rows, or two numbers, are one another times a factor where they differ by less.
+_SAME = 1e-5
+
+
+def check_trajectories(
+    inputs: np.ndarray, targets: np.ndarray, groups: np.ndarray | None, *, channels: bool
+) -> None:
+    """Raises `InputError` for samples that belong together, by a target that is the input of
+    another sample up to one factor for all, and that may come into different parts."""
+    axes = (x.shape[1 : x.ndim - channels] for x in (inputs, targets))
+    apart = groups is not None and len(np.unique(groups)) == len(groups)
+    if apart or len({*axes}) > 1 or inputs.dtype != targets.dtype or inputs.ndim < 2:
+        return
+    tried = np.linspace(0, len(inputs) - 1, min(len(inputs), _TRIED)).astype(int)
+    given, sought = (_rows(x, channels) for x in (inputs, targets))
+    # Every channel of a target has to be one of an input.
+    found = [_partners_in_any(given, y, tried) for y in sought]
+    partners = np.where(np.all([x >= 0 for x in found], axis=0), found[0], -1)
+    linked = partners >= 0
+    if groups is not None:
+        linked &= groups[partners] != groups[tried]
+    if linked.mean() < _PART:
+        return
+    what = f"{linked.mean():.0%} of the targets are inputs of other samples"
+    if groups is not None:
+        raise InputError(
+            f"groups: {what} that have another label; give all steps of a trajectory the same."
+        )
+    raise InputError(
+        f"{what}, up to a factor, as steps of trajectories are. Drawn at random, held-out "
+        "samples would come from trajectories that are learned. Say which samples belong "
+        "together by an array groups with a label for each, or one that data.options.groups "
+        "names (in Python groups=…); where they do not, give each a label of its own."
+    )
+
+
+def _rows(x: np.ndarray, channels: bool) -> np.ndarray:
+    """The values of each channel, `[channels, samples, points]`."""
+    return np.moveaxis(x.reshape(len(x), -1, x.shape[-1] if channels else 1), -1, 0)
+
+
+def _partners_in_any(given: np.ndarray, y: np.ndarray, tried: np.ndarray) -> np.ndarray:
+    """For these rows of y another sample whose input they are a multiple of, in the channel
+    where most are; -1 without one, and where the own input is."""
+    own = np.any([_factors(x[tried], y[tried]) != 0 for x in given], axis=0)
+    found = [np.where(own, -1, _partners(x, y, tried)) for x in given]
+    return max(found, key=lambda partners: (partners >= 0).sum())
+
+
+def _partners(x: np.ndarray, y: np.ndarray, tried: np.ndarray) -> np.ndarray:
+    """For these rows of y another row of x that they are a multiple of, by one factor for all;
+    -1 without one."""
+    angles, wanted = _angles(x), _angles(y[tried])
+    order = np.argsort(angles)
+    first = np.searchsorted(angles[order], wanted - _SAME)
+    partners, factors = np.full(len(tried), -1), np.zeros(len(tried))
+    for further in range(3):
+        places = order[np.minimum(first + further, len(x) - 1)]
+        near = (np.abs(angles[places] - wanted) < 2 * _SAME) & (places != tried)
+        near &= partners < 0
+        factors[near] = _factors(x[places[near]], y[tried[near]])
+        partners = np.where(near & (factors != 0), places, partners)
+    usual = np.median(factors[partners >= 0]) if (partners >= 0).any() else 1.0
+    return np.where(np.abs(factors - usual) < 1e-3 * np.abs(usual), partners, -1)
+
+
+def _angles(rows: np.ndarray) -> np.ndarray:
+    """An angle that a row shares with its multiples, and hardly with others."""
+    two = np.random.default_rng(0).normal(size=(rows.shape[1], 2))
+    pieces = [rows[i : i + 1024] @ two for i in range(0, len(rows), 1024)]
+    return np.arctan2(*np.concatenate(pieces).T) % np.pi
+
+
+def _factors(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """For each pair of rows c with y = c x, 0 without one."""
+    found = np.zeros(len(x))
+    for i in range(0, len(x), 1024):
+        a, b = (rows[i : i + 1024].astype(float) for rows in (x, y))
+        squares = np.maximum(np.sum(a * a, axis=1), np.finfo(float).tiny)
+        factor = np.sum(a * b, axis=1) / squares
+        off = np.sum((b - factor[:, None] * a) ** 2, axis=1)
+        same = off <= _SAME**2 * np.sum(b * b, axis=1)
+        found[i : i + 1024] = np.where(same, factor, 0)
+    return found
+
+
+def check_later_inputs(inputs: np.ndarray, targets: np.ndarray) -> None:
+    """Raises `InputError` for targets that are inputs of later tokens: at all places, or up to
+    one factor at a tenth of them that is not there by chance."""
+    number, tokens = inputs.shape[:2]
+    some = max(8, min(256, 2**20 // tokens))
+    whole = [_channels_first(x) for x in (inputs, targets)]
+    given, sought = (x[:, :some] for x in whole)
+    of_others, random = np.roll(given, 1, axis=1), np.random.default_rng(0)
+    drawn = random.integers(given.shape[1], size=1024), random.random(1024)
+
+    def share(k: int, given: np.ndarray, *, probed: bool) -> float:
+        """The part of the targets, or of some of them, that are given k tokens later."""
+        y, x = sought[..., : tokens - k], given[..., k:]
+        if probed:
+            places = (drawn[1] * (tokens - k)).astype(int)
+            y, x = (z[:, drawn[0], places] for z in (y, x))
+        return float(np.mean([max(_matched(own, other) for other in x) for own in y]))
+
+    def all_of_them(k: int) -> bool:
+        y, x = whole[1][..., : tokens - k], whole[0][..., k:]
+        return all(
+            (known := own != UNCOUNTED).any() and any((own == z)[known].all() for z in x)
+            for own in y
+        )
+
+    if all_of_them(0):
+        return
+    here = {probed: share(0, given, probed=probed) for probed in (True, False)}
+
+    def by_itself(k: int, part: float, *, probed: bool) -> float:
+        """The part that is neither there without a shift nor by chance."""
+        return part - max(here[probed], share(k, of_others, probed=probed))
+
+    for k in range(1, (tokens + 1) // 2):
+        # A few places are enough for most shifts.
+        part = share(k, given, probed=True)
+        if part < 1 and by_itself(k, part, probed=True) < _PART / 2:
+            continue
+        part = share(k, given, probed=False)
+        every = part == 1 and all_of_them(k)
+        # In a line that is turned around a single place has the input of a later one.
+        several = part * (tokens - k) > 1.5
+        if every or (several and by_itself(k, part, probed=False) >= _PART):
+            what = "" if every else f"up to a factor and at {part:.0%} of the places, "
+            raise InputError(
+                f"{what}targets are the inputs shifted by {k}, and each token sees all inputs, "
+                "its target among them; for a forecast write causal=True, in YAML "
+                "data.options.causal=true, and causal=False if a token may see them."
+            )
+
+
+def _channels_first(x: np.ndarray) -> np.ndarray:
+    return np.moveaxis(x.reshape(*x.shape[:2], -1), -1, 0)
+
+
+def _matched(y: np.ndarray, x: np.ndarray) -> float:
+    """The part of the numbers y that are the numbers x, of real ones times the factor that fits
+    most of them."""
+    if y.dtype.kind == "i":
+        known = y != UNCOUNTED
+        return float(np.mean(y[known] == x[known])) if known.any() else 0.0
+    known = (y != 0) & (x != 0)
+    if not known.any():
+        return 0.0
+    with np.errstate(over="ignore"):
+        ratios = y[known] / x[known]
+    # Of some in order, the one that has most others beside it.
+    ordered = np.sort(ratios[:: max(1, len(ratios) // 1024)])
+    near = _SAME * np.abs(ordered)
+    beside = np.searchsorted(ordered, ordered + near) - np.searchsorted(ordered, ordered - near)
+    factor = ordered[np.argmax(beside)]
+    same = np.abs(ratios - factor) <= _SAME * np.abs(factor)
+    return float(np.sum(same) / np.sum(y != 0))
