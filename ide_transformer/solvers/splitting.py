@@ -169,6 +169,7 @@ class AbstractSequentialSplitting(AbstractSplitting):
     one ended. An operator sees the depth that its own sub-step covers."""
 
     ends_with_sub_step: ClassVar[bool] = True
+    takes_trees: ClassVar[bool] = True
 
     @abc.abstractmethod
     def sub_steps(self, num_operators: int) -> list[tuple[int, float, float]]:

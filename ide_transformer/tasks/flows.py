@@ -21,7 +21,7 @@ from ..equation import TokenDomain
 from ..errors import InputError, whole_file
 from ..memory import check_bytes
 from ..models import Field, OperatorModel
-from ..packages import cache_folder, require
+from ..packages import cache_folder, require, told_once
 from .losses import Batch, PushforwardError, RelativeError, RolloutError
 from .task import AbstractDataSet, checked_dataclass, one_number
 
@@ -239,6 +239,7 @@ def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
     key = hashlib.sha256(described.encode()).hexdigest()[:16]
     path = cache_folder() / f"{type(flow).__name__}-{key}.npz"
     if not path.exists():
+        told_once(f"solving {sum(sizes.values()):,} samples of {type(flow).__name__}", path)
         arrays: dict[str, Any] = _computed(flow, sizes, points)
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as part, part.open("wb") as file:

@@ -39,8 +39,8 @@ class Maze(AbstractDrawn):
     **Arguments:**
 
     - `side`: cells along each axis in training, odd; the outermost are walls.
-    - `held_out_side`: the same of the held-out samples; default: `side`. Of side 9 a third of
-      them are also drawn in 800 batches of 32; of side 13 or more none.
+    - `held_out_side`: the same of the held-out samples; default: `side`. Of side 5 and 7 all of
+      them are also learned, since there are few mazes; see `AbstractDrawn`.
     """
 
     model = OperatorModel

@@ -5,7 +5,7 @@ import dataclasses
 import functools as ft
 import hashlib
 import operator as op
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
 
@@ -130,23 +130,24 @@ class AbstractTask(abc.ABC):
             ends = rows[0].shape[1] - np.argmax(rows[-1][:, ::-1] != UNCOUNTED, axis=1)
         return [b"".join(x[i, :end].tobytes() for x in rows) for i, end in enumerate(ends)]
 
-    def training_batches(self) -> Iterator[Batch]:
-        """The training samples with which held-out ones are compared."""
-        assert self.compared is not None
-        return (self.batch(step, 64, seed=0) for step in range(self.compared // 64))
-
     def repeated(self) -> dict[Part, tuple[int, int]]:
         """By part, the number of its samples that are also among the training samples, of which
         `compared` says how many are looked at; and the number of all."""
-        learned = {x for batch in self.training_batches() for x in self._marks(batch)}
-        parts = {
-            part: [x for batch in self.held_out(64, part=part) for x in self._marks(batch)]
-            for part in self.parts
-        }
-        return {part: (sum(x in learned for x in all), len(all)) for part, all in parts.items()}
+        learned, found = self._learned(), dict[Part, tuple[int, int]]()
+        for part in self.parts:
+            marks = [x for batch in self.held_out(64, part=part) for x in self._marks(batch)]
+            found[part] = sum(x in learned for x in marks), len(marks)
+        return found
+
+    def _learned(self) -> Set[int]:
+        """The marks of the training samples with which held-out ones are compared."""
+        batches = (self.batch(step, 64, seed=0) for step in range((self.compared or 0) // 64))
+        return {x for batch in batches for x in self._marks(batch)}
 
     def _marks(self, batch: Batch) -> list[int]:
-        return [content_mark(x) for x in self.contents(batch)]
+        """Numbers that other contents have with a probability of 2⁻⁶⁴."""
+        digests = (hashlib.blake2b(x, digest_size=8).digest() for x in self.contents(batch))
+        return [int.from_bytes(x, "little") for x in digests]
 
     def save(self, tokenizer: Path) -> None:  # noqa: B027
         """Writes what is needed to use the model without the data, a tokenizer."""
@@ -186,9 +187,9 @@ class AbstractDataSet(AbstractTask):
     def chosen(self, part: str, samples: np.ndarray) -> Batch:
         """The samples of a part that have these numbers."""
 
-    def training_batches(self) -> Iterator[Batch]:
-        every = range(len(self.data["training"][0]))
-        return (self.chosen("training", some) for some in in_parts(every, 64, None))
+    def _learned(self) -> Set[int]:
+        every = in_parts(range(len(self.data["training"][0])), 64, None)
+        return {x for some in every for x in self._marks(self.chosen("training", some))}
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
         number = len(self.data["training"][0])
@@ -243,7 +244,10 @@ class AbstractDrawn(AbstractTask):
             yield jax.tree.map(op.itemgetter(chosen), drawn)
 
     def repeated(self) -> dict[Part, tuple[int, int]]:
-        return {} if _kept_apart(self) else super().repeated()
+        return {} if _compared(self)[0] else super().repeated()
+
+    def _learned(self) -> Set[int]:
+        return _compared(self)[1]
 
     def _drawn_for(
         self, part: Part | Literal["training"], number: int, random: np.random.Generator
@@ -252,7 +256,7 @@ class AbstractDrawn(AbstractTask):
         found, held_out = [], part != "training"
         while number:
             drawn = self.draw(number, random, held_out=held_out)
-            if not _kept_apart(self):
+            if not _compared(self)[0]:
                 return drawn
             own = [_part_of(mark) == part for mark in self._marks(drawn)]
             found.append(jax.tree.map(op.itemgetter(own), drawn))
@@ -268,27 +272,21 @@ def _held_out(task: AbstractDrawn, part: Part) -> Batch:
 
 
 @once_for_each
-def _kept_apart(task: AbstractDrawn) -> bool:
-    """Whether a hash decides which part a sample belongs to."""
+def _compared(task: AbstractDrawn) -> tuple[bool, Set[int]]:
+    """Whether the parts are kept apart, and the marks of training samples."""
     drawn = task.draw(HELD_OUT, np.random.default_rng([0, 0, 1]), held_out=True)
     held_out, learned = {*task._marks(drawn)}, set[int]()
-    random = np.random.default_rng([0, 0, 3])
-    for _ in range(8):
-        more = task.draw(_COMPARED // 8, random, held_out=False)
-        learned.update(task._marks(more))
+    for step in range(_COMPARED // 64):
+        drawn = task.draw(64, np.random.default_rng([0, step]), held_out=False)
+        learned.update(task._marks(drawn))
         if held_out & learned and len(held_out | learned) >= _FEWEST:
-            return True
-    return False
+            return True, learned
+    return False, learned
 
 
 def _part_of(mark: int) -> Part | Literal["training"]:
     parts: dict[int, Part] = {0: "validation", 1: "test"}
     return parts.get(mark % _SHARES, "training")
-
-
-def content_mark(content: bytes) -> int:
-    """A number that another content has with a probability of 2⁻⁶⁴."""
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
 def in_passes(step: int, size: int, number: int, seed: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from ..arguments import Fraction, FractionOrAll, PositiveInt
 from ..errors import InputError, whole_file
 from ..models import SourceAndText, Text, TranslationModel
-from ..packages import cache_folder, require
+from ..packages import cache_folder, require, told_once
 from .language import AbstractTextTask
 from .losses import UNCOUNTED, Batch, InstanceCrossEntropy
 from .task import AbstractDataSet, Part
@@ -135,6 +135,7 @@ def cached_verses(path: Path) -> list[tuple[str, str, str]]:
         if hashlib.sha256(text).hexdigest() != checksum.decode("latin-1"):
             raise InputError(f"{cached} is damaged. Delete it, and the verses are read again.")
         return [tuple(x) for x in json.loads(text)]
+    told_once(f"reading the verses in {path}, which takes minutes", cached)
     verses = _read(path)
     cached.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(verses, ensure_ascii=False).encode()

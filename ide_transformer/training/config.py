@@ -1,10 +1,12 @@
 """The configuration of a run: one typed tree, filled by YAML and by overrides `a.b=value`."""
 
+import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from ..equation import PointRule
 from ..errors import InputError
@@ -286,13 +288,19 @@ class TrainingConfig(Section):
         }
 
 
+def _named(path: Any) -> Any:
+    if path == "":
+        raise ValueError("it names no file or folder; write . for the current one")
+    return path
+
+
 class DataConfig(AbstractChoice):
     """`data`: what is learned."""
 
     # The task, for example shakespeare, text, arrays or maze.
     name: str = "shakespeare"
     # File or folder of a task that reads one.
-    path: Annotated[Path | None, Field(strict=False)] = None
+    path: Annotated[Path | None, Field(strict=False), BeforeValidator(_named)] = None
     # Column of a table that holds the texts.
     column: str | None = None
     # `characters`, or `bpe` for a byte-pair encoding. Default for a text: characters.
@@ -500,14 +508,20 @@ class Config(Section):
     def problems(self) -> Mapping[str, Any]:
         pretrained, depth = self.model.pretrained, self.model.depth
         optimizer, steps, refine = self.optimizer, self.training.steps, self.training.refine
-        begins, chosen = self.model.run or pretrained, []
+        begins, chosen = self.model.run or pretrained, dict[str, Any]()
         if pretrained is not None:
             free = {"kind", "pretrained", "context", "run", "checkpoint"}
-            model = self.model.model_dump(exclude_defaults=True, exclude=free)
-            chosen = [f"model.{name}" for name in model]
-            chosen += ["control"] * (self.control != ControlConfig())
+            given = self.model.model_dump(exclude_defaults=True, exclude=free)
+            usual = ModelConfig().model_dump(mode="json")
+            chosen = {f"model.{name}": usual[name] for name in given}
+            if self.control != ControlConfig():
+                chosen["control"] = ControlConfig().kind
         of_data = dict(tokenizer=self.data.tokenizer, vocabulary=self.data.vocabulary)
-        chosen += [f"data.{name}" for name, value in of_data.items() if value is not None]
+        chosen |= {f"data.{name}": None for name, value in of_data.items() if value is not None}
+        undone = " ".join(
+            shlex.quote(f"{key}={x if isinstance(x, str) else json.dumps(x)}")
+            for key, x in chosen.items()
+        )
         given = f"training.refine={refinements(refine)}"
         last = [MeshSection(), *refine.values()][-1]
         intervals = [mesh.intervals or depth for mesh in refine.values()] or [depth]
@@ -518,7 +532,9 @@ class Config(Section):
             "another scheme such as lie_trotter": pretrained is None
             and self.solver.kind == NATIVE,
             f"model.pretrained={begins} gives the weights and the tokenizer; drop "
-            f"{', '.join(chosen)}": begins is not None and chosen,
+            f"{', '.join(chosen)}, or, where a file has them, override them by {undone}": (
+                begins is not None and chosen
+            ),
             "training.refine changes all stages alike; drop model.stages.….depth, so that each "
             "has model.depth": refine
             and any(stage.depth is not None for stage in self.model.stages),

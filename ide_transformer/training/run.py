@@ -162,6 +162,8 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
     # What does not fit together fails here, before anything is written.
     state, phases = make_phases(config, model, key)
     check_divisible(config, model)
+    if parallel.primary():
+        _say_repeated(task)
     loss = objective(task.loss, training)
     for phase in phases:
         for key, (model_on, first) in zip(phase.meshes, phase.on_meshes(task), strict=True):
@@ -225,6 +227,17 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
             _write_results(loop, state, held_out)
         parallel.wait_for_all("written")
     return folder
+
+
+def _say_repeated(task: AbstractTask) -> None:
+    """Says how many held-out samples are also training samples, if any."""
+    among = "the" if task.compared is None else f"the first {task.compared:,}"
+    for part, (number, of) in task.repeated().items():
+        if number:
+            say(
+                f"{number:,} of {of:,} {part} samples are also among {among} training samples, so "
+                f"the {part} loss says less of new ones"
+            )
 
 
 class Diverged(InputError):

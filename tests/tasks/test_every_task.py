@@ -77,16 +77,16 @@ CASES = [
     (of("digits", {"patch": 2}, {"shift": 1, "flip": True}), {"tokens": 4}),
     (of("exponax", options={"stepper": "Burgers"} | UNROLLED), {"tokens": 4}),
     (of("fashion_mnist", {"patch": 2}, path=".", validation=0.3), {"tokens": 16}),
-    (of("list_ops", CLASSES, {"shortest": 6}), {"shared": 0.2}),
+    (of("list_ops", CLASSES, {"shortest": 6}), {}),
     (of("maze", {"options": {"modes": 0}}, {"side": 5}), {"shared": 1.0}),
     (of("mnist", {"patch": 2}, path=".", validation=0.3), {"tokens": 1}),
     (of("navier_stokes"), {"tokens": 4}),
-    (of("p_hop", options={"alphabet": 6, "hops": 1}), {"shared": 0.1}),
+    (of("p_hop", options={"alphabet": 6, "hops": 1}), {}),
     (of("parity", options={"lengths": [1, 6], "start": True}), {"shared": 1.0}),
     (of("sudoku", {"options": {"modes": 1}}, {"side": 4, "givens": [5, 9]}), {"shared": 1.0}),
     (of("text", path="text.txt", **HALVES), {"tokens": 5}),
     (of("verses_en_es", {"context": 24}, path=".", vocabulary=270), {}),
-    (of("word_problem", options={"lengths": [1, 8]}), {"shared": 0.1}),
+    (of("word_problem", options={"lengths": [1, 8]}), {}),
 ]
 
 

@@ -123,6 +123,46 @@ def test_the_values_of_lists_are_those_of_python():
         assert np.cumsum([(x[-2] == "'") - (x == "),") for x in signs]).max() <= 3
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        lambda: tasks.Parity(17, (16, 16)),
+        # Letters that follow a word say nothing.
+        lambda: tasks.WordProblem(10, (4, 8)),
+        pytest.param(tasks.Maze, marks=pytest.mark.heavy),
+    ],
+    ids=["16 bits", "words", "mazes"],
+)
+def test_no_part_has_an_instance_of_another_one(task):
+    """Where there are enough of them."""
+    task = task()
+    parts = {part: held_out_contents(task, part) for part in task.parts}
+    learned = set[bytes]()
+    for seed, step in itertools.product((0, 1), range(100)):
+        learned.update(task.contents(task.batch(step, 32, seed)))
+    assert not parts["validation"] & parts["test"]
+    assert not learned & (parts["validation"] | parts["test"])
+    assert min(map(len, parts.values())) > 500 and task.repeated() == {}
+    assert len(next(task.held_out(2000)).targets) == 1024
+
+
+def held_out_contents(task, part):
+    return {x for batch in task.held_out(64, part=part) for x in task.contents(batch)}
+
+
+def test_instances_that_are_few_or_others_stay_as_they_were():
+    bits, longer = tasks.Parity(9, (2, 7)), tasks.Parity(14, (1, 8), (9, 12), start=True)
+    assert bits.repeated() == dict.fromkeys(("validation", "test"), (1024, 1024))
+    assert longer.repeated() == dict.fromkeys(("validation", "test"), (0, 1024))
+    # Half of these are as short as those of training, which have a longer padding there.
+    shared, _ = tasks.Parity(18, (1, 8), (1, 16), start=True).repeated()["test"]
+    assert 450 < shared < 570
+    for task in (bits, longer, tasks.PHop(32, hops=4)):
+        drawn = task.draw(64, np.random.default_rng([3, 5]), held_out=False)
+        found = task.batch(5, 64, seed=3)
+        assert all((x == y).all() for x, y in zip(drawn, found, strict=True))
+
+
 def test_instances_that_are_impossible():
     with pytest.raises(ide.InputError, match=r"hops=9 are rare.*context=8 .*have 0 targets"):
         tasks.PHop(8, hops=9)

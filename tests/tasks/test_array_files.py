@@ -1,0 +1,200 @@
+"""Files of arrays: what is read, without code and within the memory, and what is refused."""
+
+import io
+import os
+import zipfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from running import run_here
+
+import ide_transformer as ide
+from ide_transformer import memory
+from ide_transformer.tasks import Arrays
+from ide_transformer.tasks.array_files import stored_arrays
+
+
+RANDOM = np.random.default_rng(0)
+VALUES = RANDOM.normal(size=(20, 24))
+PAIR = dict(inputs=VALUES, targets=VALUES)
+
+
+def npz(folder, **arrays):
+    np.savez(folder / "a.npz", **arrays)
+    return folder / "a.npz"
+
+
+def changed(folder, change):
+    """An archive whose bytes are changed, in the header of the first file and in the index."""
+    path = npz(folder, **PAIR)
+    content = bytearray(path.read_bytes())
+    change(content, 0, content.index(b"PK\x01\x02"))
+    path.write_bytes(content)
+    return path
+
+
+def encrypted(content, first, index):
+    content[first + 6] |= 1
+    content[index + 8] |= 1
+
+
+def packed_otherwise(content, first, index):
+    content[first + 8] = content[index + 10] = 97
+
+
+def damaged(content, first, index):
+    content[300:320] = bytes(20)
+
+
+def header(shape, dtype="<f8", version=1):
+    """An archive with an array that has a header and no numbers."""
+
+    def write(folder):
+        text = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}, }}\n"
+        length = len(text).to_bytes(2, "little")
+        with zipfile.ZipFile(folder / "a.npz", "w") as archive:
+            for name in PAIR:
+                magic = b"\x93NUMPY" + bytes([version, 0])
+                archive.writestr(f"{name}.npy", magic + length + text.encode())
+        return folder / "a.npz"
+
+    return write
+
+
+def written(name, content=b"x,y\n1.0,2.0\n"):
+    def write(folder):
+        (folder / name).write_bytes(content)
+        return folder / name
+
+    return write
+
+
+def pipe(folder):
+    os.mkfifo(folder / "a.npz")
+    return folder / "a.npz"
+
+
+def table(columns):
+    def write(folder):
+        pq.write_table(pa.table(columns), folder / "a.parquet")
+        return folder / "a.parquet"
+
+    return write
+
+
+def objects(folder):
+    return npz(folder, inputs=np.array([{}]), targets=VALUES)
+
+
+def of_a_sheet(folder):
+    """A file of a spreadsheet is a ZIP archive too."""
+    with zipfile.ZipFile(folder / "a.xlsx", "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+    return folder / "a.xlsx"
+
+
+ROWS = {"inputs": VALUES.tolist(), "targets": [[1.0], *VALUES[1:].tolist()]}
+WHICH = r"give an \.npz file, a folder of \.npy files or a \.parquet table"
+FILES = {
+    "encrypted": (lambda x: changed(x, encrypted), f"is encrypted, .*{WHICH}"),
+    "compression": (lambda x: changed(x, packed_otherwise), f"compression method .*{WHICH}"),
+    "damaged": (lambda x: changed(x, damaged), f"damaged, .*{WHICH}"),
+    "no zip": (written("a.npz"), f"not a zip file.*{WHICH}"),
+    "csv": (written("a.csv"), f"no arrays that can be read; {WHICH}.*np.savez"),
+    "one array": (written("a.npy"), f"no arrays that can be read; {WHICH}"),
+    "sheet": (of_a_sheet, f"no arrays that can be read; {WHICH}"),
+    "pipe": (pipe, f"it is a pipe or a device; {WHICH}"),
+    "missing": (lambda x: x / "a.npz", "there is no such file or folder"),
+    "folder": (lambda x: x, f"no arrays that can be read; {WHICH}"),
+    "objects": (objects, "inputs holds Python objects, which could run code"),
+    "no header": (header("(3,", version=1), f"damaged, .*{WHICH}"),
+    "version": (header("(3,)", version=9), "inputs has version .9, 0. of the format"),
+    "cut off": (header("(20, 24)"), "damaged, .*EOF"),
+    "negative": (header("(20, -24)"), f"damaged, .*{WHICH}"),
+    "large": (header("(1000000000, 1000)"), "of memory, and there are .*IDE_TRANSFORMER_MEMORY"),
+    "lists": (table(ROWS), "lists of the column targets are not all of one length"),
+    "structs": (table({"inputs": [{"a": 1}], "targets": [1.0]}), "inputs are object; give real"),
+    "texts": (table({"inputs": ["a", "b"], "targets": [1, 2]}), "inputs are <U1; give real"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_cannot_be_read(tmp_path, name):
+    write, said = FILES[name]
+    path = write(tmp_path)
+    with pytest.raises(ide.InputError, match=said) as error:
+        Arrays.build(path)
+    assert "pickle" not in str(error.value)
+
+
+def test_what_unpacks_to_more_than_there_is_is_refused(tmp_path, monkeypatch):
+    """A small archive may hold a large array; what is not asked for is not read."""
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in {**PAIR, "large": np.zeros(2**20)}.items():
+            np.save(written := io.BytesIO(), array)
+            archive.writestr(f"{name}.npy", written.getvalue())
+    needed = 2 * VALUES.size * (8 + 4 + 4)
+    monkeypatch.setenv(memory.BOUND, str(needed / 2**30))
+    Arrays.build(tmp_path / "a.npz")
+    with pytest.raises(ide.InputError, match=r"a\.npz needs at least .* IDE_TRANSFORMER_MEMORY"):
+        Arrays.build(tmp_path / "a.npz", inputs="large", targets="large")
+    pq.write_table(pa.table({"inputs": np.zeros(2**20)}), tmp_path / "a.parquet")
+    with pytest.raises(ide.InputError, match=r"a\.parquet needs at least"):
+        Arrays.build(tmp_path / "a.parquet", targets="inputs")
+    monkeypatch.setenv(memory.BOUND, "much")
+    with pytest.raises(ide.InputError, match="IDE_TRANSFORMER_MEMORY=much: give a number of GiB"):
+        Arrays.build(tmp_path / "a.npz")
+
+
+def test_tables_are_read_without_lists(tmp_path):
+    """Of several pieces, with axes in axes, and texts as labels."""
+    values, names = RANDOM.normal(size=(30, 4, 5)).astype(np.float32), [*"abc"] * 10
+    fixed = pa.FixedSizeListArray.from_arrays(values[:, 0, :2].ravel(), 2)
+    columns = {"inputs": values.tolist(), "targets": fixed, "groups": names}
+    whole = pa.table({**columns, "flags": [True, False] * 15, "numbers": np.arange(30)})
+    pq.write_table(whole, tmp_path / "a.parquet", row_group_size=7)
+    found = {name: x.read() for name, x in stored_arrays(tmp_path / "a.parquet").items()}
+    np.testing.assert_array_equal(found["inputs"], values)
+    np.testing.assert_array_equal(found["targets"], values[:, 0, :2])
+    assert found["groups"].tolist() == names and found["groups"].dtype.kind == "U"
+    assert found["numbers"].tolist() == [*range(30)] and found["flags"].dtype == bool
+    sizes = [x.numbers for x in stored_arrays(tmp_path / "a.parquet").values()]
+    assert sizes == [600, 60, 30, 30, 30]
+
+
+@pytest.mark.parametrize(
+    ("points", "weights", "said"),
+    [
+        (np.array([*"abcdefghijklmnopqrstuvwx"]), None, "points are <U1; give real numbers"),
+        (np.zeros((24, 0)), None, r"points have the shape \[24, 0\]; give \[tokens\]"),
+        (np.zeros((24, 1, 1)), None, r"points have the shape \[24, 1, 1\]; give \[tokens\]"),
+        (np.linspace(0, 1, 24), np.ones(24, bool), "weights are bool; give real numbers"),
+        (1j * np.linspace(0, 1, 24), None, "points are complex128; give real numbers"),
+    ],
+)
+def test_points_that_are_none(points, weights, said):
+    with pytest.raises(ide.InputError, match=said):
+        Arrays(VALUES, VALUES, points, weights)
+
+
+def test_all_samples_of_a_file_are_held_out(tmp_path):
+    """A single sample is enough, and a file may say itself what is held out."""
+    task = Arrays(VALUES[:1], VALUES[:1], validation=1.0)
+    assert task.whole and task.parts == ("validation",) and len(task.data["validation"][0]) == 1
+    given = {f"{part}_{name}": VALUES[:3] for part in ("validation", "test") for name in PAIR}
+    task = Arrays.build(npz(tmp_path, **PAIR, **given), validation=1.0, test=0.0)
+    assert not task.whole and {x: len(y[0]) for x, y in task.data.items()} == dict(
+        training=20, validation=3, test=3
+    )
+
+
+def test_an_empty_path_is_not_the_current_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("the sea is wide and the night is long. " * 99)
+    (tmp_path / "a.yaml").write_text("data: {name: text, path: ''}")
+    said = run_here(capsys, "train.py", "a.yaml", expected=2)
+    assert "a.yaml: data.path='': it names no file or folder" in said
+    said = run_here(capsys, "evaluate.py", "runs/a", "--text", "", expected=2)
+    assert "argument --text: it is empty" in said

@@ -1,0 +1,239 @@
+"""Held-out samples are none that a model has learned: steps of trajectories, later tokens, samples
+that come twice, and instances that are drawn again."""
+
+import contextlib
+
+import numpy as np
+import pytest
+from running import run_here
+
+import ide_transformer as ide
+from ide_transformer import tasks, training
+from ide_transformer.tasks import Arrays, flows
+
+
+RANDOM = np.random.default_rng(0)
+NUMBER, STEPS, POINTS = 12, 8, 32
+NAMES = np.array([f"trajectory {n}" for n in range(NUMBER)])
+
+
+def heat(number=NUMBER, steps=STEPS, points=POINTS, diffusivity=1e-3):
+    """Solutions of the heat equation on a circle at the times 0, 1, 2, …, `[steps + 1, number,
+    points]`."""
+    wave = np.fft.rfftfreq(points, 1 / points)
+    first = np.fft.rfft(RANDOM.normal(size=(number, points)))
+    decay = np.exp(-diffusivity * (2 * np.pi * wave) ** 2)
+    return np.stack([np.fft.irfft(first * decay**n, points) for n in range(steps + 1)])
+
+
+PATHS = heat()
+
+
+def pairs(paths, every=1):
+    """The steps of trajectories as samples, and the number of the trajectory of each."""
+    before, after = paths[:-every], paths[every:]
+    names = np.tile(NAMES[: paths.shape[1]], len(before))
+    return [x.reshape(-1, *paths.shape[2:]) for x in (before, after)], names
+
+
+def history(paths):
+    """Two states in, the next one out, as channels."""
+    both = np.stack([paths[:-2], paths[1:-1]], -1)
+    return [x.reshape(-1, paths.shape[2], x.shape[-1]) for x in (both, paths[2:, ..., None])]
+
+
+SOME = RANDOM.permutation(NUMBER * STEPS)[:30]
+
+
+@pytest.mark.parametrize(
+    ("flat", "options"),
+    [
+        (pairs(PATHS)[0], {}),
+        (pairs(PATHS, every=3)[0], {"test": 0.1}),
+        ([PATHS[:-1].reshape(-1, POINTS) / 0.3, PATHS[1:].reshape(-1, POINTS) / -7.0], {}),
+        ([x[SOME] for x in pairs(PATHS)[0]], {}),
+        (history(PATHS), {"channels": True}),
+    ],
+    ids=["steps", "three steps", "two units", "a third of them", "history"],
+)
+def test_steps_of_trajectories_are_refused(flat, options):
+    with pytest.raises(ide.InputError, match=r"\d\d% of the targets are inputs of other samples"):
+        Arrays(*flat, **options)
+
+
+def test_a_trajectory_is_wholly_in_one_part():
+    (inputs, targets), names = pairs(PATHS)
+    task = Arrays(inputs, targets, groups=names, validation=0.2, test=0.3)
+    rows = {x.astype(np.float32).tobytes(): name for x, name in zip(inputs, names, strict=True)}
+    found = {part: {rows[x.tobytes()] for x in pair[0]} for part, pair in task.data.items()}
+    assert {part: len(x) for part, x in found.items()} == dict(validation=2, test=4, training=6)
+    assert set.union(*found.values()) == set(NAMES)
+    numbers = np.unique(names, return_inverse=True)[1]
+    again = Arrays(inputs, targets, groups=numbers, validation=0.2, test=0.3)
+    assert again.fingerprint() == task.fingerprint()
+    # Labels of the times would not keep anything apart.
+    with pytest.raises(ide.InputError, match="groups: 88% of the targets are .* another label"):
+        Arrays(inputs, targets, groups=np.repeat(np.arange(STEPS), NUMBER))
+    with pytest.raises(ide.InputError, match=r"96 samples in 12 groups leave 0 for validation"):
+        Arrays(inputs, targets, groups=names, validation=0.01)
+    for wrong in (np.ones(96), names[1:]):
+        with pytest.raises(ide.InputError, match="a whole number or a text for each of 96"):
+            Arrays(inputs, targets, groups=wrong)
+
+
+SINE, COSINE = (f(2 * np.pi * np.arange(POINTS) / POINTS) for f in (np.sin, np.cos))
+SIZES = RANDOM.normal(size=(50, 1))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "options"),
+    [
+        (PATHS[0], PATHS[1], {}),
+        (*pairs(PATHS)[0], {"groups": np.arange(NUMBER * STEPS)}),
+        # All functions are multiples of one, or of two, by factors of their own.
+        (SIZES * SINE, 0.5 * SIZES * SINE, {}),
+        (
+            np.where(SIZES > 0, SIZES * SINE, SIZES * COSINE**3),
+            np.where(SIZES > 0, SIZES**2 * COSINE**3, SIZES * SINE),
+            {"causal": False},
+        ),
+        (PATHS[0], PATHS[1] - PATHS[0], {}),
+    ],
+    ids=["one step", "labels that all differ", "decay of a wave", "two waves", "increments"],
+)
+def test_samples_that_do_not_belong_together_are_taken(inputs, targets, options):
+    Arrays(inputs, targets, **options)
+
+
+CONFIG = """
+name: steps
+data: {name: arrays, path: steps.npz, test: 0.25}
+model: {kind: operator_model, width: 4, heads: 1, depth: 1, operators: [damping]}
+optimizer: {warmup: 1}
+training: {steps: 2, batch_size: 4, sample: 0}
+"""
+
+
+@pytest.mark.heavy
+def test_trajectories_of_a_flow_through_train_and_evaluate(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with contextlib.chdir(tmp_path):
+        paths = flows.solved(tasks.BurgersFlow(0.05, 0.02), NUMBER, 64, seed=0, times=4)
+    (inputs, targets), names = pairs(paths)
+    (tmp_path / "steps.yaml").write_text(CONFIG)
+    np.savez("steps.npz", inputs=inputs, targets=targets, trajectory=names)
+    said = run_here(capsys, "train.py", "steps.yaml", expected=2)
+    assert "75% of the targets are inputs of other samples" in said
+    assert not (tmp_path / "runs").exists()
+    groups = "data.options.groups=trajectory"
+    run_here(capsys, "train.py", "steps.yaml", groups)
+    said = run_here(capsys, "evaluate.py", "runs/steps", "--part", "test")
+    assert f"samples: {len(paths[1:]) * 3}" in said
+    # Other trajectories are measured whole.
+    np.savez("other.npz", inputs=-inputs[:7], targets=-targets[:7], trajectory=names[:7])
+    said = run_here(capsys, "evaluate.py", "runs/steps", "data.path=other.npz")
+    assert "samples: 7" in said and "arrays other.npz, all of it" in said
+    np.savez("same.npz", inputs=inputs, targets=targets, trajectory=names)
+    said = run_here(capsys, "evaluate.py", "runs/steps", "data.path=same.npz")
+    assert f"samples: {len(paths[1:])}" in said and "same.npz, validation part" in said
+
+
+NOISE, TOKENS = RANDOM.normal(size=(2, 40, 60)), RANDOM.integers(0, 20, (2, 40, 60))
+
+
+def later(x, k, part, factor=1, other=None):
+    """Inputs, and targets that are k tokens later at this part of the places."""
+    here = RANDOM.random(x[0, :, k:].shape) < part
+    others = x[1, :, k:] if other is None else other
+    return x[0, :, :-k], np.where(here, factor * x[0, :, k:], others)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        (later(NOISE, 3, 1.0, factor=-2.5), "up to a factor and at 100% .* inputs shifted by 3"),
+        (later(NOISE, 1, 0.2, factor=0.1), r"up to a factor and at \d\d% .* shifted by 1"),
+        (later(TOKENS, 2, 0.25), r"at \d\d% of the places, targets are the inputs shifted by 2"),
+        (later(TOKENS, 4, 0.3, other=-1), "targets are the inputs shifted by 4"),
+    ],
+    ids=["factor", "fifth", "tokens", "masked"],
+)
+def test_targets_that_are_later_inputs_in_part(arrays, said):
+    with pytest.raises(ide.InputError, match=said):
+        Arrays(*arrays)
+    Arrays(*arrays, causal=False)
+
+
+BITS = RANDOM.integers(0, 2, (40, 60))
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        later(NOISE, 3, 0.02),
+        later(TOKENS, 2, 0.02),
+        (BITS, np.cumsum(BITS, axis=1) % 2),
+        (BITS.astype(float), 1.0 - BITS[:, ::-1]),
+        (NOISE[0], NOISE[0, :, ::-1]),
+        (NOISE[0, :, :8], NOISE[0, :, :8][:, ::-1]),
+        (np.repeat(TOKENS[0], 2, axis=1), np.repeat(TOKENS[0], 2, axis=1)),
+    ],
+    ids=["rare", "rare tokens", "bits", "real bits", "mirrored", "mirrored, short", "runs"],
+)
+def test_targets_that_are_later_inputs_by_chance_are_taken(arrays):
+    Arrays(*arrays)
+
+
+def test_samples_that_come_twice_are_counted():
+    values, words = RANDOM.normal(size=(50, 12)), RANDOM.integers(0, 9, (50, 12))
+    values[10:30] = values[30:]
+    for inputs, targets in ((values, values + 1), (words, words[:, 0] % 2)):
+        task = Arrays(inputs, targets, validation=0.2, test=0.2)
+        learned = {x.tobytes() for x in task.data["training"][0]}
+        expected = {
+            part: (sum(x.tobytes() in learned for x in task.data[part][0]), 10)
+            for part in task.parts
+        }
+        assert task.repeated() == expected
+        assert any(number for number, _ in expected.values()) == (inputs is values)
+    images = tasks.LabelledImages(*(np.zeros(shape, np.float32) for shape in ((20, 4, 4, 1), 20)))
+    images.images[:5] += np.arange(1, 6)[:, None, None, None]
+    images = images._replace(labels=images.labels.astype(np.int32))
+    task = tasks.ClassificationTask(images, images.chosen(np.arange(5)), patch=2)
+    assert task.repeated()["test"][0] + task.repeated()["validation"][0] >= 5
+
+
+def test_windows_of_a_text_that_stand_in_the_training_part():
+    words = RANDOM.integers(97, 123, 4000, np.uint8).tobytes().decode()
+    task = tasks.LanguageTask(words, 8, test=0.2)
+    assert task.repeated() == {"validation": (0, 49), "test": (0, 99)}
+    # Three windows of the validation part, and one more that begins elsewhere.
+    held_out = words[3600:]
+    text = words[:1000] + held_out[16 : 16 + 25] + "!" + held_out[80:89] + words[1035:]
+    task = tasks.LanguageTask(text, 8, test=0.2)
+    learned = text[: task.bounds["training"][1]]
+    windows = [text[i : i + 9] for i in range(3600, len(text) - 8, 8)]
+    expected = sum(window in learned for window in windows)
+    assert task.repeated()["validation"] == (expected, 49) and expected == 4
+
+
+def test_a_run_says_once_what_comes_twice(tmp_path, capsys, monkeypatch):
+    """Also of problems with so few instances that all are learned."""
+    monkeypatch.chdir(tmp_path)
+
+    def stop(*_):
+        raise ide.InputError("enough")
+
+    monkeypatch.setattr("ide_transformer.training.run.make_phases", lambda *_: (None, []))
+    monkeypatch.setattr("ide_transformer.training.run.objective", stop)
+    monkeypatch.setattr("ide_transformer.tasks.task.HELD_OUT", 64)
+    values = RANDOM.normal(size=(40, 8))
+    values[20:] = values[:20]
+    np.savez("steps.npz", inputs=values, targets=values[:, ::-1])
+    (tmp_path / "steps.yaml").write_text(CONFIG)
+    said = run_here(capsys, "train.py", "steps.yaml", expected=2)
+    assert said.count("of 4 validation samples are also among the training samples") == 1
+    bits = "data={name: parity, options: {lengths: [2, 7]}}"
+    model = "model={kind: language_model, width: 4, heads: 1, depth: 1, context: 8}"
+    said = run_here(capsys, "train.py", "steps.yaml", bits, model, expected=2)
+    assert "64 of 64 test samples are also among the first 4,096 training samples" in said
