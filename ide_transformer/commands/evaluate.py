@@ -77,7 +77,9 @@ _HEADINGS = {
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "further models; ")
     parser.add_argument(
-        "--text", type=given_path, help="a text file or folder to predict, in windows of the context"
+        "--text",
+        type=given_path,
+        help="a text file or folder to predict, in windows of the context",
     )
     parser.add_argument(
         "--samples", type=int, help="how many windows, evenly spread (default: all)"

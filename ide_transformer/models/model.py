@@ -274,7 +274,9 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             model = model.with_inputs(model.inputs.with_tokens(tokens))
         options: dict[str, Any] = {} if mesh.solver is None else {"solver": mesh.solver}
         if (number := mesh.steps_per_interval) is not None:
-            check_steps({"intervals": model.control.num_intervals, "steps_per_interval": number})
+            check_steps(
+                {"intervals": model.control.num_intervals, "steps_per_interval": number}
+            )
             options |= {"steps_per_interval": number, "stepsize_controller": None}
         return model.with_options(**options)
 

@@ -85,7 +85,9 @@ def find_pretrained(path: str | Path) -> Path:
     if str(path) not in PACKAGES:
         others = f" Packages with weights: {', '.join(PACKAGES)}."
         here = Path(path).parent
-        if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(path)) and (here == Path() or not here.exists()):
+        if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(path)) and (
+            here == Path() or not here.exists()
+        ):
             others += (
                 " Models of the Hugging Face hub are not downloaded by their names: run hf "
                 f"download {path} --local-dir {Path(path).name} (pip install huggingface_hub), "

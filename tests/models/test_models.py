@@ -107,6 +107,25 @@ def test_a_longer_horizon_passes_through_the_old_end():
         MODEL.on(ide.Mesh(horizon=6.0))
 
 
+FINE = {
+    "intervals=1000000000: float64 can represent": ide.Mesh(intervals=10**9),
+    "intervals=50000000 needs at least .* IDE_TRANSFORMER_MEMORY": ide.Mesh(
+        intervals=5 * 10**7
+    ),
+    r"intervals=\d times steps_per_interval=1000": ide.Mesh(steps_per_interval=10**9),
+    "tokens=100000000000 needs at least .* of memory": ide.Mesh(tokens=10**11),
+    "width=100000000000 needs at least .* of memory": ide.Mesh(width=10**11),
+}
+
+
+@pytest.mark.parametrize("message", FINE)
+def test_meshes_that_are_too_fine(message, monkeypatch):
+    """Before anything is made: these took gigabytes or hours."""
+    monkeypatch.setenv("IDE_TRANSFORMER_MEMORY", "4")
+    with pytest.raises(ide.InputError, match=message):
+        ide.functional(MODEL).on(FINE[message])
+
+
 def test_a_sample_stops_where_the_output_is_one_for_all_tokens():
     model = small.image_classifier(class_token=False, control=ide.Tied, intervals=6)
     images = normal(6, 4, 6, 1)

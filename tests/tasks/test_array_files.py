@@ -113,9 +113,15 @@ FILES = {
     "version": (header("(3,)", version=9), "inputs has version .9, 0. of the format"),
     "cut off": (header("(20, 24)"), "damaged, .*EOF"),
     "negative": (header("(20, -24)"), f"damaged, .*{WHICH}"),
-    "large": (header("(1000000000, 1000)"), "of memory, and there are .*IDE_TRANSFORMER_MEMORY"),
+    "large": (
+        header("(1000000000, 1000)"),
+        "of memory, and there are .*IDE_TRANSFORMER_MEMORY",
+    ),
     "lists": (table(ROWS), "lists of the column targets are not all of one length"),
-    "structs": (table({"inputs": [{"a": 1}], "targets": [1.0]}), "inputs are object; give real"),
+    "structs": (
+        table({"inputs": [{"a": 1}], "targets": [1.0]}),
+        "inputs are object; give real",
+    ),
     "texts": (table({"inputs": ["a", "b"], "targets": [1, 2]}), "inputs are <U1; give real"),
 }
 
@@ -138,13 +144,17 @@ def test_what_unpacks_to_more_than_there_is_is_refused(tmp_path, monkeypatch):
     needed = 2 * VALUES.size * (8 + 4 + 4)
     monkeypatch.setenv(memory.BOUND, str(needed / 2**30))
     Arrays.build(tmp_path / "a.npz")
-    with pytest.raises(ide.InputError, match=r"a\.npz needs at least .* IDE_TRANSFORMER_MEMORY"):
+    with pytest.raises(
+        ide.InputError, match=r"a\.npz needs at least .* IDE_TRANSFORMER_MEMORY"
+    ):
         Arrays.build(tmp_path / "a.npz", inputs="large", targets="large")
     pq.write_table(pa.table({"inputs": np.zeros(2**20)}), tmp_path / "a.parquet")
     with pytest.raises(ide.InputError, match=r"a\.parquet needs at least"):
         Arrays.build(tmp_path / "a.parquet", targets="inputs")
     monkeypatch.setenv(memory.BOUND, "much")
-    with pytest.raises(ide.InputError, match="IDE_TRANSFORMER_MEMORY=much: give a number of GiB"):
+    with pytest.raises(
+        ide.InputError, match="IDE_TRANSFORMER_MEMORY=much: give a number of GiB"
+    ):
         Arrays.build(tmp_path / "a.npz")
 
 

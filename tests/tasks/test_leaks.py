@@ -57,7 +57,9 @@ SOME = RANDOM.permutation(NUMBER * STEPS)[:30]
     ids=["steps", "three steps", "two units", "a third of them", "history"],
 )
 def test_steps_of_trajectories_are_refused(flat, options):
-    with pytest.raises(ide.InputError, match=r"\d\d% of the targets are inputs of other samples"):
+    with pytest.raises(
+        ide.InputError, match=r"\d\d% of the targets are inputs of other samples"
+    ):
         Arrays(*flat, **options)
 
 
@@ -151,9 +153,15 @@ def later(x, k, part, factor=1, other=None):
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        (later(NOISE, 3, 1.0, factor=-2.5), "up to a factor and at 100% .* inputs shifted by 3"),
+        (
+            later(NOISE, 3, 1.0, factor=-2.5),
+            "up to a factor and at 100% .* inputs shifted by 3",
+        ),
         (later(NOISE, 1, 0.2, factor=0.1), r"up to a factor and at \d\d% .* shifted by 1"),
-        (later(TOKENS, 2, 0.25), r"at \d\d% of the places, targets are the inputs shifted by 2"),
+        (
+            later(TOKENS, 2, 0.25),
+            r"at \d\d% of the places, targets are the inputs shifted by 2",
+        ),
         (later(TOKENS, 4, 0.3, other=-1), "targets are the inputs shifted by 4"),
     ],
     ids=["factor", "fifth", "tokens", "masked"],
@@ -196,7 +204,9 @@ def test_samples_that_come_twice_are_counted():
         }
         assert task.repeated() == expected
         assert any(number for number, _ in expected.values()) == (inputs is values)
-    images = tasks.LabelledImages(*(np.zeros(shape, np.float32) for shape in ((20, 4, 4, 1), 20)))
+    images = tasks.LabelledImages(
+        *(np.zeros(shape, np.float32) for shape in ((20, 4, 4, 1), 20))
+    )
     images.images[:5] += np.arange(1, 6)[:, None, None, None]
     images = images._replace(labels=images.labels.astype(np.int32))
     task = tasks.ClassificationTask(images, images.chosen(np.arange(5)), patch=2)

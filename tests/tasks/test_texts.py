@@ -187,7 +187,7 @@ def test_the_relative_error_weighs_the_points():
 def test_every_image_is_drawn_once_an_epoch():
     train, test = tasks.digits()
     assert train.images.shape == (1437, 8, 8, 1) and test.images.shape == (360, 8, 8, 1)
-    assert abs(train.images.mean()) < 1e-5 and abs(train.images.std() - 1) < 1e-5
+    assert train.images.min() == 0 and train.images.max() == 1
     assert (np.bincount(test.labels) >= 34).all()
     task = tasks.ClassificationTask(train, test, patch=2)
     size, number = 50, len(task.data["training"].labels)
@@ -198,6 +198,23 @@ def test_every_image_is_drawn_once_an_epoch():
     assert len(held_out) == 144 and not first & held_out
     assert first | held_out == {image.tobytes() for image in train.images}
     assert not (drawn[:100] == drawn[number : number + 100]).all()
+
+
+def test_pixels_are_standardized_by_those_of_the_training_part():
+    task, raw = tasks.Digits.build(patch=2), tasks.ClassificationTask(*tasks.digits(), patch=2)
+    pixels = raw.data["training"].images
+    for part, (images, labels) in task.data.items():
+        expected = (raw.data[part].images - pixels.mean()) / pixels.std()
+        np.testing.assert_allclose(images, expected, atol=1e-6)
+        assert (labels == raw.data[part].labels).all()
+    # Others do not change what is learned.
+    train, test = tasks.digits()
+    held_out = raw.data["validation"].images.tobytes()
+    train = train._replace(images=train.images.copy())
+    for image in train.images:
+        image += 5 * (image.tobytes() in held_out)
+    again = tasks.ClassificationTask(train, test, patch=2, standardize=True)
+    np.testing.assert_array_equal(again.batch(0, 8, 0).inputs, task.batch(0, 8, 0).inputs)
 
 
 def test_resampled_images_are_the_same_function():
@@ -235,8 +252,7 @@ def test_idx_folders(tmp_path):
         write_idx(tmp_path / f"{part}-labels-idx1-ubyte", np.arange(number) % 3)
     train, test = tasks.idx_folder(tmp_path)
     assert test.labels.tolist() == [0, 1, 2, 0]
-    standardized = (drawn - drawn.mean()) / drawn.std()
-    np.testing.assert_allclose(train.images, standardized[..., None], atol=1e-5)
+    np.testing.assert_allclose(train.images, drawn[..., None] / 255, atol=1e-6)
     images, labels = tmp_path / "train-images-idx3-ubyte", tmp_path / "t10k-labels-idx1-ubyte"
     content = images.read_bytes()
     for damaged, message in ((content[:-5], "cut off"), (b"GIF89a" + content, "IDX file")):

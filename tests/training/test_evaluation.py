@@ -98,7 +98,9 @@ def test_data_are_those_of_the_run_or_are_named_and_in_its_tokens(there, capsys)
     assert of_part.replace("other", "text", 1) == evaluated("data.name=text") != as_it_was
     # Another file is measured whole, however it is named, also with a part of the run's data.
     of_all = evaluated("data.path=other.txt", "--part", "test")
-    assert "text other.txt, all of it" in of_all and f"samples: {(len(TEXT) - 1) // 4}" in of_all
+    assert (
+        "text other.txt, all of it" in of_all and f"samples: {(len(TEXT) - 1) // 4}" in of_all
+    )
     given = evaluated("--text", "other.txt")
     assert given.split("\n")[1:] == of_all.split("\n")[1:]
     assert "its data changed since. Restore" in evaluated(expected=2)
@@ -136,6 +138,8 @@ def test_windows_of_another_length_and_losses_that_are_none(there):
     assert next(windows).inputs.shape[-1] == 3
     with pytest.raises(InputError, match="longer than the context of 4"):
         training.evaluate_on_meshes(loaded, [ide.Mesh(tokens=5)], samples=1)
+    with pytest.raises(InputError, match="starts=1000000000 needs at least .* of memory"):
+        training.evaluate_starts(loaded, 10**9)
     weights, static = eqx.partition(loaded.model, eqx.is_inexact_array)
     broken = eqx.combine(jax.tree.map(lambda x: x * jnp.nan, weights), static)
     with pytest.raises(InputError, match="small: the loss is nan: the outputs"):
