@@ -1,5 +1,5 @@
-"""Arrays in files: an `.npz` file, a folder of `.npy` files, or a `.parquet` table. They may come
-from others, so no code in them is run, and their sizes are looked at before they are read."""
+"""Arrays in files: an `.npz` file, a folder of `.npy` files, or a `.parquet` table. They may
+come from others, so no code in them is run, and they are read only where there is memory."""
 
 import contextlib
 import functools as ft
@@ -131,11 +131,11 @@ def _columns(path: Path) -> dict[str, StoredArray]:
 def _rectangular(name: str, column: Any) -> np.ndarray:
     """A piece of a column as an array."""
     import pyarrow as pa
-    import pyarrow.compute as pc
+    from pyarrow import compute
 
-    shape, kinds = [len(column)], pa.types
+    shape, kinds, functions = [len(column)], pa.types, vars(compute)
     while kinds.is_nested(column.type) and not kinds.is_struct(column.type):
-        lengths = pc.min_max(pc.list_value_length(column)).as_py()
+        lengths = functions["min_max"](functions["list_value_length"](column)).as_py()
         if column.null_count or lengths["min"] != lengths["max"]:
             raise ValueError(f"the lists of the column {name} are not all of one length")
         column, shape = column.flatten(), [*shape, lengths["min"] or 0]

@@ -11,6 +11,7 @@ from jaxtyping import Shaped
 from ..arguments import Fraction, FractionOrAll, PositiveInt, checked
 from ..equation import PointRule, TokenDomain
 from ..errors import InputError
+from ..memory import check_bytes
 from ..models import (
     Field,
     ImageClassifier,
@@ -19,7 +20,6 @@ from ..models import (
     OperatorModel,
     SequenceClassifier,
 )
-from ..memory import check_bytes
 from .array_files import stored_arrays
 from .leaks import check_later_inputs, check_trajectories
 from .losses import UNCOUNTED, Batch, CrossEntropy, InstanceCrossEntropy, RelativeError
@@ -267,7 +267,8 @@ class Arrays(AbstractDataSet):
         points = _numbers("points", points).astype(np.float32)
         if not points.size or points.ndim > 2:
             raise InputError(
-                f"points have the shape {[*points.shape]}; give [tokens] or [tokens, dimension]."
+                f"points have the shape {[*points.shape]}; give [tokens] or [tokens, "
+                "dimension]."
             )
         points = points.reshape(len(points), -1)
         number, (least, most) = len(points), (points.min(), points.max())
@@ -343,7 +344,7 @@ def _divided(
     inputs: Any, targets: Any, groups: Any, held_out: dict[str, Any], channels: bool
 ) -> dict[str, Any]:
     """The parts of the samples, with real numbers in single precision."""
-    whole = [_numbers("inputs", inputs), _numbers("targets", targets)]
+    whole = _numbers("inputs", inputs), _numbers("targets", targets)
     number = len(inputs)
     if number != len(targets):
         raise InputError(f"inputs have {number} samples, and targets {len(targets)}.")

@@ -302,7 +302,7 @@ class Dataset(AbstractNextToken):
       from a sample of 16 MiB that is spread over all texts; a file that a tokenizer was saved
       to; a checkpoint, see `load_pretrained`; or a tokenizer.
     - `vocabulary`: tokens of the byte-pair encoding, 512 by default.
-    - `validation`, `test`: the fractions that are held out, 1 for all of the text, where nothing
+    - `validation`, `test`: the fractions that are held out, 1 for all of the text, where none
       is to be learned; with 0 there is no such test part. At the end of a run all of them are
       predicted: of a large text take a small fraction.
     - `column`: that of a table that has the texts.

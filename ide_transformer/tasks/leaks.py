@@ -98,7 +98,7 @@ def _factors(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def check_later_inputs(inputs: np.ndarray, targets: np.ndarray) -> None:
     """Raises `InputError` for targets that are inputs of later tokens: at all places, or up to
     one factor at a tenth of them that is not there by chance."""
-    number, tokens = inputs.shape[:2]
+    tokens = inputs.shape[1]
     some = max(8, min(256, 2**20 // tokens))
     whole = [_channels_first(x) for x in (inputs, targets)]
     given, sought = (x[:, :some] for x in whole)

@@ -217,8 +217,8 @@ class AbstractDrawn(AbstractTask):
     Where so few different samples are possible that held-out ones are found among 4,096 of
     training, a hash of its `contents` decides of each sample which part it belongs to, for one
     in ten validation, for one in ten the test; what is drawn for another part is dropped. So no
-    part has a sample of another one. Where there are less than 1,000 different ones, this would
-    leave too few: held-out samples are then also learned, as `repeated` says.
+    part has a sample of another one. Where there are less than 1,000 different ones to learn,
+    this would leave too few: held-out samples are then also learned, as `repeated` says.
     """
 
     compared = _COMPARED
@@ -274,12 +274,14 @@ def _held_out(task: AbstractDrawn, part: Part) -> Batch:
 @once_for_each
 def _compared(task: AbstractDrawn) -> tuple[bool, Set[int]]:
     """Whether the parts are kept apart, and the marks of training samples."""
-    drawn = task.draw(HELD_OUT, np.random.default_rng([0, 0, 1]), held_out=True)
-    held_out, learned = {*task._marks(drawn)}, set[int]()
+    held_out, learned = set[int](), set[int]()
+    for stream, _ in enumerate(task.parts, 1):
+        drawn = task.draw(HELD_OUT, np.random.default_rng([0, 0, stream]), held_out=True)
+        held_out.update(task._marks(drawn))
     for step in range(_COMPARED // 64):
         drawn = task.draw(64, np.random.default_rng([0, step]), held_out=False)
         learned.update(task._marks(drawn))
-        if held_out & learned and len(held_out | learned) >= _FEWEST:
+        if held_out & learned and len(learned) >= _FEWEST:
             return True, learned
     return False, learned
 

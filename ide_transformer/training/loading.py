@@ -377,8 +377,8 @@ def _scheme(overrides: Sequence[str]) -> SolverConfig:
 
 
 def _chosen(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> tuple[Config, bool]:
-    """The configuration of a run with overrides that leave its weights their shapes, and whether
-    its data are from another file."""
+    """The configuration of a run with overrides that leave its weights their shapes, and
+    whether its data are from another file."""
     own = run.load_config(trust)
     tree = own.model_dump(mode="json")
     origin = apply_overrides(tree, overrides)

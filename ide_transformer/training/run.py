@@ -235,8 +235,8 @@ def _say_repeated(task: AbstractTask) -> None:
     for part, (number, of) in task.repeated().items():
         if number:
             say(
-                f"{number:,} of {of:,} {part} samples are also among {among} training samples, so "
-                f"the {part} loss says less of new ones"
+                f"{number:,} of {of:,} {part} samples are also among {among} training "
+                f"samples, so the {part} loss says less of new ones"
             )
 
 

@@ -139,13 +139,6 @@ def test_arrays_that_do_not_fit(arguments, options, message):
         Arrays(*arguments, **options)
 
 
-def test_objects_are_not_loaded(tmp_path):
-    """They would run code."""
-    np.savez(tmp_path / "objects.npz", inputs=np.array([{}]), targets=VALUES)
-    with pytest.raises(InputError, match="Object arrays cannot be loaded"):
-        Arrays.build(tmp_path / "objects.npz")
-
-
 SERIES = np.sin(np.arange(25) * RANDOM.uniform(0.2, 1, (20, 1)))
 
 

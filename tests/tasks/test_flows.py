@@ -99,7 +99,7 @@ def test_batches_are_the_samples_of_one_part(task):
     fine, coarse = (next(x.held_out(2)) for x in (task, task.on(ide.Mesh(tokens=4))))
     np.testing.assert_array_equal(fine.inputs[:, ::4], coarse.inputs)
     np.testing.assert_array_equal(fine.targets[:, ::4], coarse.targets)
-    with pytest.raises(ide.InputError, match="times=1000000000 needs at least .* of memory"):
+    with pytest.raises(ide.InputError, match=r"times=1000000000 needs at least .* of memory"):
         task.trajectory(10**9, 2)
     path = task.trajectory(1, 2)
     np.testing.assert_allclose(path, np.stack(task.data["test"])[:, :2], atol=1e-6)

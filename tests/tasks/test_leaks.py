@@ -1,5 +1,5 @@
-"""Held-out samples are none that a model has learned: steps of trajectories, later tokens, samples
-that come twice, and instances that are drawn again."""
+"""Held-out samples are none that a model has learned: steps of trajectories, later tokens,
+samples that come twice, and instances that are drawn again."""
 
 import contextlib
 
@@ -74,7 +74,7 @@ def test_a_trajectory_is_wholly_in_one_part():
     again = Arrays(inputs, targets, groups=numbers, validation=0.2, test=0.3)
     assert again.fingerprint() == task.fingerprint()
     # Labels of the times would not keep anything apart.
-    with pytest.raises(ide.InputError, match="groups: 88% of the targets are .* another label"):
+    with pytest.raises(ide.InputError, match=r"groups: 88% of the targets are .* another"):
         Arrays(inputs, targets, groups=np.repeat(np.arange(STEPS), NUMBER))
     with pytest.raises(ide.InputError, match=r"96 samples in 12 groups leave 0 for validation"):
         Arrays(inputs, targets, groups=names, validation=0.01)
@@ -234,8 +234,15 @@ def test_a_run_says_once_what_comes_twice(tmp_path, capsys, monkeypatch):
     def stop(*_):
         raise ide.InputError("enough")
 
-    monkeypatch.setattr("ide_transformer.training.run.make_phases", lambda *_: (None, []))
-    monkeypatch.setattr("ide_transformer.training.run.objective", stop)
+    # Without a model.
+    parts = {
+        "build_start": lambda config, _: (training.build_task(config), None, None, None),
+        "make_phases": lambda *_: (None, []),
+        "check_divisible": lambda *_: None,
+        "objective": stop,
+    }
+    for name, part in parts.items():
+        monkeypatch.setattr(training.run, name, part)
     monkeypatch.setattr("ide_transformer.tasks.task.HELD_OUT", 64)
     values = RANDOM.normal(size=(40, 8))
     values[20:] = values[:20]
