@@ -30,14 +30,16 @@ def memory_bound(device: int | None = None) -> int | None:
         return None
 
 
-def check_bytes(what: str, needed: float) -> None:
+def check_bytes(what: str, needed: int | float) -> None:
     """Raises `InputError` if `what` needs more bytes than there are."""
     bound = memory_bound()
     if bound is not None and needed > bound:
         raise too_large(what, needed, bound)
 
 
-def too_large(what: str, needed: float, bound: float, advice: str = "Give less.") -> InputError:
+def too_large(
+    what: str, needed: int | float, bound: int, advice: str = "Give less."
+) -> InputError:
     """The error for what needs more bytes than there are."""
     return InputError(
         f"{what} needs at least {gibibytes(needed)} of memory, and there are "
@@ -46,7 +48,7 @@ def too_large(what: str, needed: float, bound: float, advice: str = "Give less."
     )
 
 
-def gibibytes(number: float) -> str:
+def gibibytes(number: int | float) -> str:
     return f"{number / 2**30:,.3g} GiB" if number < 2**43 else f"{number / 2**30:,.0f} GiB"
 
 
