@@ -366,7 +366,7 @@ def _glassllm(content: dict[str, Any]) -> tk.Tokenizer:
     return tokenizer
 
 
-def _growth(step: Any) -> float:
+def _growth(step: Any) -> int | float:
     """How many times as long, in bytes of UTF-8, a step of a tokenizer can make a text."""
     match step:
         case {"type": "Sequence"}:
