@@ -76,9 +76,10 @@ except AssertionError as error:
 #
 # ## A constraint
 #
-# A constraint is a set on which the state is kept. It needs three methods: the projection of a
-# state, the tangential part of a rate, and the distance of a state from the set. Here every
-# feature stays between `-radius` and `radius`. The radius is an array, so it is learned too.
+# A constraint is a set on which the state is kept. It needs two methods: the projection of a
+# state, and the tangential part of a rate. The distance of a state from the set follows from
+# the projection. Here every feature stays between `-radius` and `radius`. The radius is an
+# array, so it is learned too.
 
 
 # %%
@@ -94,9 +95,6 @@ class Box(ide.AbstractConstraint):
         inwards = jnp.where(u > 0, jnp.minimum(du, 0), jnp.maximum(du, 0))
         at_end = jnp.where(jnp.abs(u) == self.radius, inwards, 0)
         return jnp.where(jnp.abs(u) < self.radius, du, at_end)
-
-    def residual(self, u):
-        return jnp.max(jax.nn.relu(jnp.abs(u) - self.radius), axis=-1)
 
 
 # %%

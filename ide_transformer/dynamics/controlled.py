@@ -15,7 +15,7 @@ from ..equation import AbstractSourcedOperator, Equation, map_parts, with_fields
 from ..errors import InputError
 from ..models import Model
 from .layers import stacked_intervals
-from .march import March
+from .march import March, over_interval, step_ends
 from .meshes import square
 
 
@@ -41,6 +41,10 @@ class Costates(NamedTuple):
     - `stationarity`: `|∂/∂θ_i ⟨p_l, A_i(u_l; θ(t_l))⟩|`, `[L, operators]`, which vanishes where
       the weights of a layer are optimal. Of functions of features θ are the matrices at their
       points, not the coefficients that are learned.
+
+    Where the initial state is off the constraint, the last two take at t_0 the state and the
+    costate at 0+, the projection of u_0 and the costate of a march that begins there;
+    `LayerNorm` and `RMSNorm` are no projections, and leave u_0 and p_0 as they are.
 
     Reference: Pontryagin's principle, as in Li, Chen, Tai, E, arXiv 1710.09513.
     """
@@ -84,8 +88,12 @@ def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
         slopes = map_parts(slopes, AbstractSourcedOperator, _without_source)
         return found, jnp.sqrt(jnp.stack([*map(square, slopes)]))
 
+    terms, ends = march.equation.terms_of(0), step_ends(march.equation, 0.0, march.steps)
+    begin = march.on_constraint()
+    _, pull = jax.vjp(lambda u: over_interval(march.solver, terms, ends, u), begin)
+    us, ps = states[:-1].at[0].set(begin), p[:-1].at[0].set(pull(p[1])[0])
     numbers = jnp.arange(equation.control.num_intervals, dtype=states.dtype)
-    given = numbers, equation.intervals(), states[:-1], p[:-1]
+    given = numbers, equation.intervals(), us, ps
     return Costates(states, p, *jax.lax.map(one, given))
 
 

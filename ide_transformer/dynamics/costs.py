@@ -87,6 +87,8 @@ class AbstractCost(eqx.Module):
 class Transport(AbstractCost):
     """`∫ mean |u_t|² dt`, the kinetic energy of the path, the mean over samples, tokens (also
     padding) and features. It keeps the path short and its speed even, and costs no evaluation.
+    From an input off the constraint the path begins with a jump to it, whose cost grows with
+    the number of intervals: project the input (`model.input_normalization`).
     Reference: Kan, Li, Osher, arXiv 2501.18793.
 
     **Arguments:**
@@ -186,7 +188,8 @@ class Contraction(AbstractCost):
 
 class ConstraintViolation(AbstractCost):
     """`∫ mean dist(u, S)² dt`, the mean over samples and tokens, of the states in the middle of
-    intervals: those at the ends of steps are on the constraint of the equation.
+    intervals: those at the ends of steps are on the constraint of the equation. The distance
+    is `AbstractConstraint.residual`, the root mean square over features.
 
     **Arguments:**
 

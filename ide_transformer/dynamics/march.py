@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .. import solvers
-from ..equation import Depth, Equation, State
+from ..equation import Depth, Equation, LayerNorm, RMSNorm, State, operator_fields
 from ..errors import InputError
 from ..models import Model
 
@@ -45,6 +45,13 @@ class March(NamedTuple):
 
         _, later = scan_intervals(self.equation, visit, first, pushes[1:], dtype=first.dtype)
         return jnp.concatenate([first[None], later])
+
+    def on_constraint(self) -> State:
+        """The state at 0+. The solution is on the constraint from there on, wherever it begins;
+        `LayerNorm` and `RMSNorm` are no projections, and for them it is the initial state."""
+        constraint = operator_fields(self.equation.terms_of(0))[-1].constraint(0.0)
+        maps = LayerNorm, RMSNorm
+        return self.u0 if isinstance(constraint, maps) else constraint.project(self.u0)
 
     @property
     def no_pushes(self) -> Float[Array, "knots *batch tokens features"]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..equation import State, TokenDomain
+from ..equation.arrays import root
 from ..equation.domain import by_samples
 from ..errors import InputError
 from ..models import Mesh, Model
@@ -264,9 +265,7 @@ def read_outputs(
 def relative_error(y: PyTree[Array], exact: PyTree[Array]) -> Float[Array, ""]:
     """`(Σ |y - y*|² / Σ |y*|²)^½`, over all numbers in y*, whose points may be on a grid."""
     off = jax.tree.map(lambda x, x1: jnp.reshape(x, x1.shape) - x1, y, exact)
-    ratio = square(off) / square(exact)
-    # The derivative of a square root at zero is infinite.
-    return jnp.where(ratio > 0, jnp.sqrt(jnp.where(ratio > 0, ratio, 1)), ratio)
+    return root(square(off) / square(exact))
 
 
 def square(y: PyTree[Array]) -> Float[Array, ""]:

@@ -49,6 +49,7 @@ def log_norms(
     model: Model, inputs: PyTree[ArrayLike]
 ) -> Float[np.ndarray, "samples intervals"]:
     """The logarithmic norm of the field where intervals begin, along the march of each sample,
+    the first one on the constraint,
 
         μ(t) = λ_max((J + Jᵀ) / 2),   J = ∂F(t, u) / ∂u,
 
@@ -58,9 +59,9 @@ def log_norms(
     """
 
     def norms(march):
-        states = eqx.filter_jit(march.states)(march.no_pushes)
+        begin, states = eqx.filter_jit(_states)(march)
         knots = jnp.asarray(march.equation.knots, states.dtype)
-        for t, u in zip(knots[:-1], states, strict=False):
+        for t, u in zip(knots[:-1], (begin, *states[1:-1]), strict=True):
             matrix = _symmetric(_jacobian(_field, (march, t), u))
             options: Any = dict(tol=_TOLERANCE, return_eigenvectors=False)
             yield from eigsh(matrix, 1, which="LA", v0=_drawn(u), **options)
@@ -129,6 +130,11 @@ def _marches(name: str, model: Model, inputs: PyTree[ArrayLike]) -> list[March]:
 def _drawn(u: Array) -> np.ndarray:
     """The vector with which an iteration begins, always the same."""
     return np.random.default_rng(0).normal(size=u.size)
+
+
+def _states(march: March) -> tuple[State, Array]:
+    """The state at 0+, and those at the knots."""
+    return march.on_constraint(), march.states(march.no_pushes)
 
 
 def _end(march: March, u0: Array) -> Array:

@@ -51,6 +51,12 @@ def optional_positive_array(x: Annotated[Numbers, AboveZero] | None) -> Array | 
     return optional_array(x)
 
 
+def root(square: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The square root, whose derivative at zero is zero instead of infinite."""
+    zero = square == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
+
+
 def affine(s: Features, gain: Vector | None, bias: Vector | None = None) -> Features:
     """`gain ⊙ s + bias`; `None` is 1 and 0."""
     if gain is not None:

@@ -2,7 +2,7 @@
 
 import abc
 from dataclasses import replace
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import equinox as eqx
 import jax
@@ -20,6 +20,7 @@ from .arrays import (
     inverse_affine,
     optional_array,
     optional_positive_array,
+    root,
 )
 from .function_space import FeatureDomain, FunctionSpace
 
@@ -35,6 +36,10 @@ class AbstractConstraint(eqx.Module):
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
 
+    def mean(self, v: Features) -> Float[Array, "*batch 1"]:
+        """The mean over Ω_y, by default of points of equal weights."""
+        return jnp.mean(v, axis=-1, keepdims=True)
+
     @abc.abstractmethod
     def project(self, u: Features) -> Features:
         """The state of S that takes the place of `u`, token by token: for the spheres the
@@ -44,14 +49,35 @@ class AbstractConstraint(eqx.Module):
     def tangent(self, u: Features, du: Features) -> Features:
         """`d/dε project(u + ε du)` at `ε = 0+`: the part of `du` that S leaves free."""
 
-    @abc.abstractmethod
     def residual(self, u: Features) -> Float[Array, "*batch"]:
-        """The distance of each token from S; zero exactly on it."""
+        """The distance of each token from S, zero on it,
+
+            ‖u - project(u)‖,   ‖v‖² = ⟨v²⟩,
+
+        ⟨·⟩ the mean over Ω_y: the root mean square over features. The gradient is zero on S."""
+        return root(self.mean((u - self.project(u)) ** 2))[..., 0]
 
     def at_points(self, space: FunctionSpace) -> "AbstractConstraint":
         """The constraint on functions of a space, at its points, of which the arrays of this
         one are coefficients; by default the same."""
         return self
+
+
+def _mean(constraint: AbstractConstraint, domain: FeatureDomain | None, v: Features) -> Any:
+    """The mean over the points of a domain; `None` for equal weights."""
+    if domain is None:
+        return jnp.mean(v, axis=-1, keepdims=True)
+    if domain.features != v.shape[-1]:
+        raise InputError(
+            f"{type(constraint).__name__}: domain has {domain.features} points, but the state "
+            f"has {v.shape[-1]} features."
+        )
+    return v @ jnp.asarray(domain.weights, v.dtype)[:, None]
+
+
+def _unequal(space: FunctionSpace) -> FeatureDomain | None:
+    """The points of a space of functions; `None` where their weights are equal."""
+    return None if space.domain.equal else space.domain
 
 
 # The shift and the scale of each token.
@@ -80,9 +106,6 @@ class Free(AbstractRescaling):
     def tangent(self, u: Features, du: Features) -> Features:
         return du
 
-    def residual(self, u: Features) -> Float[Array, "*batch"]:
-        return abs(u[..., 0]) * 0
-
     def scales(self, u: Features) -> Scales:
         return ()
 
@@ -95,16 +118,25 @@ class Nonnegative(AbstractConstraint):
 
     S2 does not meet S1 with σ1 = 0: never impose both on one state. The ReLU of a
     feed-forward acts inside the field, on the features of `FeedForward`.
+
+    **Arguments:**
+
+    - `domain`: see `LayerNorm`; for the distance from S2.
     """
+
+    domain: FeatureDomain | None = eqx.field(static=True, default=None)
+
+    def mean(self, v: Features) -> Float[Array, "*batch 1"]:
+        return _mean(self, self.domain, v)
+
+    def at_points(self, space: FunctionSpace) -> "Nonnegative":
+        return replace(self, domain=_unequal(space))
 
     def project(self, u: Features) -> Features:
         return jax.nn.relu(u)
 
     def tangent(self, u: Features, du: Features) -> Features:
         return jnp.where(u > 0, du, jnp.where(u < 0, 0, jax.nn.relu(du)))
-
-    def residual(self, u: Features) -> Float[Array, "*batch"]:
-        return jnp.max(jax.nn.relu(-u), axis=-1)
 
 
 class AbstractNormalization(AbstractRescaling):
@@ -118,7 +150,6 @@ class AbstractNormalization(AbstractRescaling):
     gain: Vector | None = eqx.field(converter=optional_array, default=None)
     bias: Vector | None = eqx.field(converter=optional_array, default=None)
     eps: NonNegativeFloat = eqx.field(static=True, default=0.0)
-    # Its points and their weights; `None` for equal ones.
     domain: FeatureDomain | None = eqx.field(static=True, default=None)
 
     def centre(self, v: Features) -> Features:
@@ -126,24 +157,15 @@ class AbstractNormalization(AbstractRescaling):
         return v
 
     def mean(self, v: Features) -> Float[Array, "*batch 1"]:
-        """The mean over Ω_y."""
-        if self.domain is None:
-            return jnp.mean(v, axis=-1, keepdims=True)
-        if self.domain.features != v.shape[-1]:
-            points, name = self.domain.features, type(self).__name__
-            raise InputError(
-                f"{name}: domain has {points} points, but the state has {v.shape[-1]} features."
-            )
-        return v @ jnp.asarray(self.domain.weights, v.dtype)[:, None]
+        return _mean(self, self.domain, v)
 
     def at_points(self, space: FunctionSpace) -> "AbstractNormalization":
-        domain = None if space.domain.equal else space.domain
         functions, y = {}, space.features
         if self.gain is not None and self.gain.ndim:
             functions["gain"] = y.of_factors(self.gain)
         if self.bias is not None and self.bias.ndim:
             functions["bias"] = y.of_values(self.bias)
-        return replace(self, domain=domain, **functions)
+        return replace(self, domain=_unequal(space), **functions)
 
     def times(self, factor: Float[Array, ""]) -> "AbstractNormalization":
         """The normalisation whose outputs are `factor` times as large."""
@@ -166,10 +188,21 @@ class AbstractNormalization(AbstractRescaling):
         return affine((ds - s * self.mean(s * ds)) * scale, self.gain)
 
     def residual(self, u: Features) -> Float[Array, "*batch"]:
+        """The distance of each token from the set onto which it maps,
+
+            ‖u - n(u)‖,   n(u) = β + γ P((u-β)/γ)   with eps = 0,
+
+        the root mean square over features. With a gain that is a number n(u) is the nearest
+        point; with a vector it is the nearest one in the metric of the gain, and the distance
+        from the set is at most this one. All points are as near to a token without variation:
+        its distance is `sqrt(⟨γ²⟩ (m² + 1))`, m its mean in units of γ."""
         s = inverse_affine(u, self.gain, self.bias)
-        centred = self.centre(s)
-        scale = jnp.abs(jnp.sqrt(self.mean(centred * centred)) - 1)
-        return jnp.maximum(jnp.abs(self.mean(s - centred)), scale)[..., 0]
+        v = self.centre(s)
+        square = self.mean(v * v)
+        flat = square == 0
+        gaps = affine(s - v * lax.rsqrt(jnp.where(flat, 1, square)), self.gain)
+        unit = affine(jnp.ones_like(s), self.gain)
+        return root(self.mean(gaps**2 + jnp.where(flat, unit**2, 0)))[..., 0]
 
     def scales(self, u: Features) -> Scales:
         centred = self.centre(inverse_affine(u, *self.units))

@@ -11,8 +11,9 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from ..equation import Equation, State, TokenDomain, map_parts
+from ..equation.arrays import root
 from ..errors import InputError
-from ..solvers import evaluations_made, first_failure
+from ..solvers import evaluations_made, first_failure, keeps_constraint, matrix_free
 from .gradients import AbstractGradient
 from .march import check_number, step_cost
 from .output import Start, Status, Trajectory, field_evaluations
@@ -20,18 +21,20 @@ from .output import Start, Status, Trajectory, field_evaluations
 
 def adapt(
     equation: Equation,
-    solver: diffrax.AbstractSolver,
+    given: diffrax.AbstractSolver,
     controller: diffrax.AbstractStepSizeController,
     max_steps: int,
     start: Start,
     gradient: AbstractGradient,
 ) -> Trajectory:
-    """At most `max_steps` steps in each interval, chosen by the controller."""
+    """At most `max_steps` steps of the scheme given in each interval, chosen by the
+    controller."""
     u0, args, output = start
-    check_number(equation, solver, None)
+    check_number(equation, given, None)
+    solver = matrix_free(keeps_constraint(given, equation.constraint))
     length, dtype = equation.control.interval_length, u0.dtype
     controller = without_padding(controller, equation.domain)
-    controller = KeepsProposal(controller, type(solver).__name__)
+    controller = KeepsProposal(controller, type(given).__name__)
     saveat = diffrax.SaveAt(
         t1=True, dense=output.dense, controller_state=True, solver_state=True
     )
@@ -128,10 +131,7 @@ class TokenNorm(eqx.Module):
 
     def __call__(self, error: State) -> Float[Array, ""]:
         counted = jnp.broadcast_to((self.weights > 0)[..., None], error.shape)
-        total = jnp.sum(jnp.where(counted, error**2, 0))
-        # The derivative of a square root at zero is infinite; NaN stays NaN.
-        zero = total == 0
-        return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total) / jnp.sum(counted)))
+        return root(jnp.sum(jnp.where(counted, error**2, 0)) / jnp.sum(counted))
 
 
 def without_padding(controller: Any, domain: TokenDomain) -> Any:

@@ -194,7 +194,8 @@ class Solution(eqx.Module):
     - `stats`: a dictionary with `steps`, `accepted`, `rejected`, `field_evaluations` (one
       is every operator once, or a product with the Jacobian; those of the accepted steps
       only for implicit schemes, NaN for one with a root finder of its own) and
-      `constraint_residual` (the largest over tokens at T, on the set of the last operator).
+      `constraint_residual` (the largest distance of a token at T from the set of the last
+      operator, see `AbstractConstraint.residual`).
     - `result`: how the solve ended, one of `diffrax.RESULTS`.
     - `failed_at`: the depth at which it failed; infinite if it did not.
 

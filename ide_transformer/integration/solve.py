@@ -13,7 +13,6 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from ..arguments import PositiveInt, checked, is_known
 from ..equation import Equation, operator_fields
 from ..errors import InputError
-from ..solvers import keeps_constraint, matrix_free
 from .adaptive import adapt
 from .exits import AbstractExit, march_until
 from .gradients import AbstractGradient, Recompute, as_gradient
@@ -47,7 +46,9 @@ def solve(
 
     - `equation`: see `Equation`.
     - `u0`: `[..., tokens, features]`. Leading axes share one sequence of steps; under
-      `jax.vmap` each sample has its own.
+      `jax.vmap` each sample has its own. It may be off the constraint S: it is
+      the state at depth 0 as you give it, in `t0`, `ts` and `dense` too, and the first step
+      takes it to S. To begin on S give `constraint.project(u0)`.
     - `solver`: any `diffrax.AbstractSolver`. The implicit ones of diffrax solve their stages
       by Newton–Krylov, without a Jacobian matrix.
     - `steps_per_interval`: equal steps in each interval; 1 is a step per layer.
@@ -58,7 +59,8 @@ def solve(
       `Recursive()`, `Direct()`, or for reversible schemes `Reversible()`; for adaptive steps
       also an adjoint of diffrax. `Truncated()` is the gradient of the last intervals alone.
     - `saveat`: a `diffrax.SaveAt` with any of `t0`, `t1`, `ts`, `fn`, `dense` and, where steps
-      are fixed, `steps`. The states of all layers are `SaveAt(ts=equation.knots)`.
+      are fixed, `steps`. The states of all layers are `SaveAt(ts=equation.knots)`. States
+      at the ends of steps are on S, and those between up to the error of the interpolation.
     - `args`: handed to the vector field, which gives them to `AbstractOperator.at`; an
       `InitialVelocity` to schemes with momentum.
     - `max_steps`: the most steps that an adaptive solve may take in one interval.
@@ -147,8 +149,7 @@ class Discretization(eqx.Module):
     ) -> Trajectory:
         controller, gradient = self.stepsize_controller, self.gradient
         if controller is not None:
-            solver = matrix_free(keeps_constraint(self.solver, equation.constraint))
-            return adapt(equation, solver, controller, self.max_steps, start, gradient)
+            return adapt(equation, self.solver, controller, self.max_steps, start, gradient)
         number = self.steps_per_interval
         steps = plan_steps(equation, self.solver, number, start.u0, start.args)
         if self.exit is None:

@@ -82,6 +82,12 @@ class _Constraint(AbstractConformance):
         """the residual of a projected state is zero."""
         return self.residual(self.on), np.zeros(len(self.u))
 
+    @within(1e-10)
+    def distance(self):
+        """the residual is ‖u - project(u)‖, the root mean square over features."""
+        apart = np.asarray(self.constraint.mean((self.u - self.on) ** 2))
+        return self.residual(self.u), np.sqrt(apart[..., 0])
+
     @within(0.0)
     def off_set(self):
         """the residual is positive at a token that the projection moves."""
@@ -140,20 +146,23 @@ def check_constraint(
     options: Mapping[str, Any] = MappingProxyType({}),
     without: tuple[str, ...] = (),
 ) -> None:
-    """Checks what every constraint does, in double precision:
+    """Checks what every constraint does, in double precision, and says all that does not hold:
 
-    - `copies`, `yaml`: it is the same pickled and copied, and a configuration makes it;
+    - `copies`: it is the same pickled and copied;
     - `dtype`: projections have the dtype of state and weights, float32 or bfloat16;
     - `tokens`: each token is projected by itself;
+    - `distance`: the residual is `‖u - project(u)‖`, the root mean square over features;
     - `on_set`, `off_set`: the residual is zero to rounding where a state was projected, and
       positive where the projection moves it;
-    - `idempotent`: the projection leaves the set where it is, so that steps may be small; it is
-      not to hold for a map of checkpoints, such as `LayerNorm` with a vector of gains;
+    - `idempotent`: the projection leaves the set where it is, so that steps may be small; this
+      and `distance` are not to hold for a map of checkpoints, such as `LayerNorm` with a vector
+      of gains;
     - `tangents`: `tangent` is the derivative of the projection along a rate, on the set at
       `0+`; `stays`: a small step along it leaves the set in second order only;
     - `gradient`: derivatives with respect to state and weights are those of finite differences;
     - `unproject`: that of an `AbstractRescaling` gives back the state;
-    - `nodal`: `at_points` of one nodal function for each feature changes nothing.
+    - `nodal`: `at_points` of one nodal function for each feature changes nothing;
+    - `yaml`: a configuration makes it.
 
     **Arguments:**
 
@@ -318,9 +327,9 @@ def check_control(
     options: Mapping[str, Any] = MappingProxyType({}),
     without: tuple[str, ...] = (),
 ) -> None:
-    """Checks what every control does, in double precision:
+    """Checks what every control does, in double precision, and says all that does not hold:
 
-    - `copies`, `yaml`: it is the same pickled and copied, and a configuration makes it;
+    - `copies`: it is the same pickled and copied;
     - `march`: a scan over `intervals()`, with `local`, gives the blocks that it has at these
       depths, at the boundaries those of the interval that begins there;
     - `continuous`: where it says so, blocks do not jump at boundaries;
@@ -330,7 +339,8 @@ def check_control(
       number of them the same depth;
     - `extend`: if it is not refused, blocks repeat;
     - `tabulate`: a table has the same blocks;
-    - `precision`: `depth_axes` tells matrices from vectors.
+    - `precision`: `depth_axes` tells matrices from vectors;
+    - `yaml`: a configuration makes it.
 
     **Arguments:**
 

@@ -81,12 +81,12 @@ class Cubic(ide.AbstractOperator):
         return u @ self.matrix - u**3
 
 
-def cubic_model(control, solver):
+def cubic_model(control, solver, constraint=ide.Free()):
     return ide.StateModel(
         ide.TokenDomain.uniform(3),
         4,
         control=control,
-        constraint=ide.Free(),
+        constraint=constraint,
         discretization=ide.Discretization(solver),
     )
 
@@ -96,6 +96,31 @@ def test_the_hamiltonian_of_a_tied_equation_is_constant():
     model = cubic_model(control, ide.RK4())
     found = costates(model, drawn((2, 3, 4), 2, 0.5), lambda u: jnp.sum(jnp.sin(u)))
     assert np.ptp(found.hamiltonian) < 1e-4 * np.abs(found.hamiltonian).max()
+
+
+OFF = drawn((3, 4), 2, 0.5)
+
+
+def on_sphere(number):
+    control = ide.Tied((Cubic(drawn((4, 4), 0)),), number, 1 / number)
+    return cubic_model(control, ide.LieTrotter(), ide.Sphere())
+
+
+def test_the_hamiltonian_begins_on_the_constraint():
+    """From an input that is off it the solution jumps there at once."""
+    spreads = []
+    for number in (64, 128):
+        found = costates(on_sphere(number), OFF, lambda u: jnp.sum(jnp.sin(u)))
+        assert largest(found.states[0], OFF) == 0
+        spreads.append(np.ptp(found.hamiltonian))
+    assert spreads[1] < 0.55 * spreads[0]
+
+
+@pytest.mark.heavy
+def test_the_log_norm_begins_on_the_constraint():
+    model = on_sphere(1)
+    off, on = (log_norms(model, u)[0, 0] for u in (OFF, ide.Sphere().project(OFF)))
+    assert off == pytest.approx(on, rel=1e-6)
 
 
 def test_a_source_is_no_weight_and_tokens_that_stop_have_no_costates():

@@ -99,7 +99,7 @@ def test_costs_are_those_of_numpy(model):
         "energy": H * sum(np.sum((x[1:] + x[:-1]) ** 2) / 4 for x in knots),
         "smoothness": sum(np.sum(np.diff(x, axis=0) ** 2) for x in knots) / H,
         "contraction": H * sum(norms + 50),
-        "violation": H * np.sum(np.mean((sizes / 2 - 1) ** 2, axis=(1, 2))),
+        "violation": H * np.sum(np.mean((sizes - 2) ** 2, axis=(1, 2))),
     }
     for name, value in expected.items():
         assert float(found[name]) == pytest.approx(float(value), rel=1e-9), name

@@ -140,15 +140,30 @@ def test_one_of_your_own_is_right_and_what_cannot_be_copied_or_named_is_noticed(
     check_operator(Mine(WIDTH), WIDTH)
     with pytest.raises(AssertionError, match=r"Mine, copies: .*pickle"):
         check_operator(Mine(WIDTH, lambda u, *_: u), WIDTH)
-    with pytest.raises(AssertionError, match=r"Diffusion, yaml: .*needs rate; give part"):
-        check_operator(ide.Diffusion(1.0), WIDTH)
+    # All that is wrong, the configuration last.
+    match = (
+        r"(?s)Wrong, gradient: .*\n.*Wrong, nodal: .*\n.*Wrong, yaml: .*options=\{…\} of this"
+    )
+    with pytest.raises(AssertionError, match=match):
+        without = {"copies", *WAYS} - {"gradient"}
+        check_operator(TwiceWrong(WIDTH, "gradient"), WIDTH, without=tuple(without))
     with pytest.raises(ide.InputError, match=r"without=.'speed'.: no such property"):
         check_operator(Mine(WIDTH), WIDTH, without=("speed",))
 
 
+class TwiceWrong(Mine):
+    """A configuration does not know its way."""
+
+    def __init__(self, features: int, way: str):
+        super().__init__(features, way)
+
+    def at_points(self, space):
+        return eqx.tree_at(lambda x: x.weight, self, 2 * self.weight)
+
+
 GAIN, BIAS = jnp.array([0.5, 1.0, 1.7, 2.0]), jnp.array([-1.0, 0.3, 0.6, 1.0])
 # The maps of checkpoints move states that are on the set.
-MAP = ("idempotent", "stays")
+MAP = ("idempotent", "stays", "distance")
 CONSTRAINTS = [
     (ide.Free(), ()),
     (ide.Nonnegative(), ()),
@@ -193,9 +208,52 @@ class Cube(ide.AbstractConstraint):
         return jnp.where(abs(u) < self.radius, du, far)
 
     def residual(self, u):
-        beyond = jnp.max(abs(u), axis=-1) - self.radius
-        beyond = 0 * beyond if self.way == "off_set" else beyond
-        return beyond if self.way == "on_set" else jax.nn.relu(beyond)
+        right = super().residual(u)
+        wrong = {"off_set": 0 * right, "on_set": 1e-3 + right}
+        wrong["distance"] = jax.nn.relu(jnp.max(abs(u), axis=-1) - self.radius)
+        return wrong.get(self.way, right)
+
+
+TOKEN = np.array([3.0, 1.0, -1.0, 2.0])
+# With weights 1/6, 2/3, 1/6.
+SIMPSON = ide.FeatureDomain(3, "clenshaw_curtis")
+
+
+DISTANCES = [
+    # The mean and the variance of the token are 5/4 and 35/16.
+    (ide.Sphere(), TOKEN, np.hypot(1.25, np.sqrt(35 / 16) - 1)),
+    (ide.Sphere(2.0, 1.0), 1 + 2 * TOKEN, 2 * np.hypot(1.25, np.sqrt(35 / 16) - 1)),
+    (ide.LayerNorm(eps=0.0), TOKEN, np.hypot(1.25, np.sqrt(35 / 16) - 1)),
+    (ide.RMSSphere(), TOKEN, np.sqrt(15 / 4) - 1),
+    (ide.RMSNorm(3.0, eps=0.0), 3 * TOKEN, 3 * np.sqrt(15 / 4) - 3),
+    (ide.Nonnegative(), -TOKEN, np.sqrt(14 / 4)),
+    (ide.Nonnegative(SIMPSON), np.array([1.0, -1.0, -2.0]), np.sqrt(2 / 3 + 4 / 6)),
+    (ide.RMSSphere(domain=SIMPSON), np.array([0.0, 1.5, 0.0]), 1.5 * np.sqrt(2 / 3) - 1),
+    (ide.Free(), TOKEN, 0.0),
+]
+
+
+@pytest.mark.parametrize(("constraint", "token", "distance"), DISTANCES, ids=repr)
+def test_the_residual_is_the_distance_and_has_its_gradient(constraint, token, distance):
+    residual = eqx.filter_jit(constraint.residual)
+    assert float(residual(token)) == pytest.approx(distance, rel=1e-12)
+    slope = jax.jit(jax.grad(constraint.residual))
+    step = 1e-6 * np.eye(len(token))
+    quotients = (residual(token + step) - residual(token - step)) / 2e-6
+    np.testing.assert_allclose(slope(token), quotients, atol=1e-8)
+    on_set = constraint.project(token)
+    assert float(residual(on_set)) < 1e-14 and np.isfinite(slope(on_set)).all()
+
+
+@pytest.mark.parametrize(
+    ("constraint", "token", "distance"),
+    [(ide.Sphere(), np.full(4, 0.75), 1.25), (ide.RMSSphere(2.0), np.zeros(4), 2.0)],
+)
+def test_all_points_of_a_sphere_are_as_near_to_a_token_without_variation(
+    constraint, token, distance
+):
+    found, slope = jax.jit(jax.value_and_grad(constraint.residual))(token)
+    assert float(found) == pytest.approx(distance) and np.isfinite(slope).all()
 
 
 class Unscaled(ide.Sphere):
@@ -203,7 +261,7 @@ class Unscaled(ide.Sphere):
         return projected
 
 
-CUBES = "dtype", "gradient", "tokens", "tangents", "off_set", "on_set", "nodal"
+CUBES = "dtype", "gradient", "tokens", "tangents", "distance", "off_set", "on_set", "nodal"
 WRONG_CONSTRAINTS = {
     **{way: Cube(way=way) for way in CUBES},
     "idempotent": ide.LayerNorm(GAIN, BIAS, eps=0.0),

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TOKENS, WIDTH, largest, make_equation, random_state
+from helpers import TOKENS, WIDTH, fast_first, largest, make_equation, random_state
 from layered_models import HELD_OUT, model_of
 from solvers.linear_problem import (
     TOKENS as FEW,
@@ -125,6 +125,29 @@ def test_states_between_layers_are_on_the_constraint(solver):
     assert ide.Sphere().residual(found.us).max() < 1e-13
     assert largest(found.evaluate(1.5), found.us[2]) < 1e-14
     assert largest(found.evaluate(1.5 - 1e-9), found.us[2]) < 1e-7
+
+
+ON_SPHERE = layered_equation(number=1, layers=2, kind=Mixing, constraint=ide.Sphere())
+WAYS = {
+    "fixed": dict(solver=ide.LieTrotter()),
+    "adaptive": dict(
+        solver=diffrax.Bosh3(), stepsize_controller=diffrax.PIDController(rtol=0.1, atol=0.1)
+    ),
+    "several steps": dict(solver=diffrax.Tsit5(), steps_per_interval=2),
+    "reversible": dict(solver=ide.AlgebraicallyReversible(), gradient=ide.Reversible()),
+}
+
+
+@pytest.mark.parametrize("way", fast_first(1, WAYS))
+def test_the_state_at_depth_0_is_the_one_given_also_off_the_constraint(way):
+    at_knots = diffrax.SaveAt(t0=True, ts=jnp.array([0.0, ON_SPHERE.horizon]))
+    between = diffrax.SaveAt(t0=True, ts=jnp.array([0.0, 0.3]), dense=True)
+    for saveat in (at_knots, *[between] * (way != "reversible")):
+        found = ide.solve(ON_SPHERE, BATCH, saveat=saveat, **WAYS[way])
+        assert max(largest(u, BATCH) for u in found.us[:2]) < 1e-14
+        assert float(found.stats["constraint_residual"]) < 1e-12
+    if way != "reversible":
+        assert largest(eqx.filter_jit(found.evaluate)(0.0), BATCH) < 1e-14
 
 
 def test_whole_blocks_on_a_constraint_keep_the_order():

@@ -245,8 +245,9 @@ def test_projections_as_printed():
 
 
 def test_no_state_is_on_both_sets():
-    """The least entry of a state of mean 0 and variance 1 is at most `-1/sqrt(n-1)`."""
-    least = 1 / np.sqrt(WIDTH - 1)
+    """The squares of the negative entries of a state of mean 0 and variance 1 have the sum 1 at
+    least."""
+    least = 1 / np.sqrt(WIDTH)
     tokens = np.concatenate([np.eye(1, WIDTH), state(tokens=200)])
     residual = ide.Nonnegative().residual(project(ide.Sphere(), tokens))
     assert abs(residual[0] - least) < 1e-12 and residual.min() > least - 1e-12
