@@ -1,6 +1,7 @@
 """Conformance of models."""
 
 import copy
+import functools as ft
 import io
 import pickle
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from ..equation.domain import by_samples
 from ..errors import InputError
 from ..models import Field, Mesh, Model, Text
 from ..models.text_inputs import as_text
-from .properties import trees_equal, without_those
+from .properties import check_all, trees_equal, without_those
 
 
 def check_model(
@@ -62,9 +63,12 @@ def check_model(
     is_causal = isinstance(model.read_out, models.TokenLogits) if causal is None else causal
     names = ["shape", "finite", "batch", "jit", "padding", "causal"]
     names += ["dropout", "gradient", "mesh", "cache", "copies"]
-    for name in without_those(names, without):
+
+    def check(name: str) -> None:
         if (is_causal or name != "causal") and (problem := getattr(trial, name)()):
             raise AssertionError(f"{name}: {problem}")
+
+    check_all(ft.partial(check, name) for name in without_those(names, without))
 
 
 class _Trial:

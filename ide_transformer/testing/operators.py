@@ -249,9 +249,9 @@ def check_operator(
     options: Mapping[str, Any] = MappingProxyType({}),
     without: tuple[str, ...] = (),
 ) -> None:
-    """Checks what every operator does, in double precision:
+    """Checks what every operator does, in double precision, and says all that does not hold:
 
-    - `copies`, `yaml`: it is the same pickled and copied, and a configuration makes it;
+    - `copies`: it is the same pickled and copied;
     - `dtype`: rates have the dtype of state and weights, float32 or bfloat16;
     - `compiled`: they are the same on a domain that a program knows, or is given;
     - `batches`: a batch is each of its samples, with padding of its own;
@@ -263,7 +263,8 @@ def check_operator(
       is two of half its weight;
     - `march`: an `AbstractTokenIntegral` goes on with new tokens alone;
     - `nodal`: `at_points` of one nodal function for each feature changes nothing;
-    - `flow`: that of an `AbstractExactOperator` solves its equation.
+    - `flow`: that of an `AbstractExactOperator` solves its equation;
+    - `yaml`: a configuration makes it.
 
     What the operator refuses by an `InputError`, such as weights where it needs a grid, is not
     compared.

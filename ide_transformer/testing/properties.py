@@ -1,8 +1,9 @@
 """Properties of a part: two sides that agree, and what does not hold where they do not."""
 
 import copy
+import functools as ft
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -28,6 +29,26 @@ def within(bound: float) -> Callable[[Callable], Callable]:
     return mark
 
 
+def check_all(checks: Iterable[Callable[[], None]]) -> None:
+    """Makes all of these checks.
+
+    **Raises:** `AssertionError` with what each of those that fail says, a line for each.
+    """
+    said: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except AssertionError as error:
+            said.append(str(error))
+        except Exception as error:
+            # After a failure it may follow from that.
+            if not said:
+                raise
+            said.append(f"{type(error).__name__}: {error}")
+    if said:
+        raise AssertionError("\n".join(said))
+
+
 def without_those(names: Sequence[str], without: Sequence[str]) -> list[str]:
     """The names of properties but those left out; `InputError` for one that is not known."""
     if unknown := set(without) - set(names):
@@ -47,21 +68,28 @@ class AbstractConformance:
 
     def check(self, without: tuple[str, ...]) -> None:
         """Compares the sides of all properties but those left out."""
-        for name in without_those([*self._properties()], without):
-            sides = getattr(self, name)
-            says = f"{type(self.part).__name__}, {name}: it does not hold that {sides.__doc__}"
-            try:
-                found, expected = sides()
-            except InputError:
-                continue
-            except Exception as error:
-                raise AssertionError(f"{says} {type(error).__name__}: {error}") from error
-            if difference := _difference(found, expected, sides.bound):
-                raise AssertionError(f"{says} {difference}.")
+        names = without_those(self._properties, without)
+        check_all(ft.partial(self._compare, name) for name in names)
 
-    def _properties(self) -> Iterator[str]:
-        for kind in reversed(type(self).mro()):
-            yield from (name for name, x in vars(kind).items() if hasattr(x, "bound"))
+    def _compare(self, name: str) -> None:
+        sides = getattr(self, name)
+        says = f"{type(self.part).__name__}, {name}: it does not hold that {sides.__doc__}"
+        try:
+            found, expected = sides()
+        except InputError:
+            return
+        except Exception as error:
+            raise AssertionError(f"{says} {type(error).__name__}: {error}") from error
+        if difference := _difference(found, expected, sides.bound):
+            raise AssertionError(f"{says} {difference}.")
+
+    @property
+    def _properties(self) -> list[str]:
+        """Their names, the configuration last: it says nothing of what the part does."""
+        kinds = reversed(type(self).mro())
+        named = (vars(kind).items() for kind in kinds)
+        names = dict.fromkeys(name for x in named for name, y in x if hasattr(y, "bound"))
+        return sorted(names, key="yaml".__eq__)
 
     @within(0.0)
     def copies(self):
@@ -89,7 +117,10 @@ class AbstractConformance:
         try:
             return construct("part", choice, self.kind, offers, jax.random.key(0))
         except InputError as error:
-            raise ValueError(f"{error} Its options are those of the check.") from error
+            raise ValueError(
+                f"{error} What a configuration has to give is options={{…}} of this check, now "
+                f"{self.options}; for a part that none makes, configurable = False."
+            ) from error
 
 
 def _difference(found: PyTree, expected: PyTree, bound: float) -> str:

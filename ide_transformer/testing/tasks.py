@@ -1,5 +1,6 @@
 """Conformance of a task."""
 
+import functools as ft
 import itertools
 import pickle
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from ..tasks import AbstractLoss, AbstractTask, Batch, Part
 from ..tasks.losses import UNCOUNTED
 from ..training import Config, build_task
 from ..training.loading import starting_model
+from .properties import check_all
 
 
 # Of the batches that are compared, and of those by which a part is read.
@@ -32,7 +34,8 @@ def check_task(
     tokens: int | tuple[int, int] | None = None,
     shared: float = 0.0,
 ) -> None:
-    """Checks what training and evaluation rely on in a task, one of your own included:
+    """Checks what training and evaluation rely on in a task, one of your own included, and says
+    all that does not hold:
 
     - batch: it is a function of seed and step, and another one for each of them.
     - shapes: all batches have the same dtypes, and the same shapes but for the number of
@@ -62,56 +65,72 @@ def check_task(
     check_task(load_config("own.yaml"), tokens=24)
     ```
     """
+    again = None
     if isinstance(task, Config):
         config, task = task, build_task(task)
         model = starting_model(config, task).model if model is None else model
-        _say(
-            build_task(config).fingerprint() == task.fingerprint(), "fingerprint", "built again"
-        )
-    _check_data(task, shared)
-    mark = task.fingerprint()
-    _say(mark == task.fingerprint(), "fingerprint", "it is another one at each call")
-    if other is not None:
-        _say(mark != other.fingerprint(), "fingerprint", "other data have the same one")
-    _check_pickled(task, mark)
-    _check_on(task, tokens, shared)
+        again = build_task(config)
+    checks = [
+        ft.partial(_check_data, task, shared),
+        ft.partial(_check_fingerprint, task, again, other),
+        ft.partial(_check_pickled, task),
+        ft.partial(_check_on, task, tokens, shared),
+    ]
     if model is not None:
-        _check_loss(task, model)
+        checks.append(ft.partial(_check_loss, task, model))
+    check_all(checks)
 
 
 def _check_data(task: AbstractTask, shared: float) -> None:
     first = task.batch(3, _SIZE, 5)
-    _say(_same(first, task.batch(3, _SIZE, 5)), "batch", "the same step and seed give another")
-    for step, seed in ((4, 5), (3, 6)):
-        said = f"step {step}, seed {seed} give the batch of step 3, seed 5"
-        _say(not _same(first, task.batch(step, _SIZE, seed)), "batch", said)
     # The seeds of held-out parts should be those of no step, also not of the first.
     learned = [task.batch(step, _MANY, 0) for step in range(3)]
     parts: dict[Part, list[Batch]] = {
         part: list(task.held_out(_MANY, part=part)) for part in task.parts
     }
     _say("validation" in parts and all(parts.values()), "held out", f"there are only {parts}")
+    of_parts = (ft.partial(_check_part, task, part, parts[part], first) for part in parts)
+    checks = (
+        ft.partial(_check_function, task, first),
+        ft.partial(_check_shapes, task, first, learned, parts),
+        ft.partial(_check_processes, task, first),
+        *of_parts,
+        ft.partial(_check_apart, {**parts, "training": learned}, shared),
+    )
+    check_all(checks)
+
+
+def _check_function(task: AbstractTask, first: Batch) -> None:
+    _say(_same(first, task.batch(3, _SIZE, 5)), "batch", "the same step and seed give another")
+    for step, seed in ((4, 5), (3, 6)):
+        said = f"step {step}, seed {seed} give the batch of step 3, seed 5"
+        _say(not _same(first, task.batch(step, _SIZE, seed)), "batch", said)
+
+
+def _check_shapes(
+    task: AbstractTask, first: Batch, learned: list[Batch], parts: dict[Part, list[Batch]]
+) -> None:
     for batch in itertools.chain([first], learned, *parts.values()):
         _check_batch(task, batch, first)
     sizes = [len(_rows(batch)) for batch in (first, *learned)]
     _say(sizes == [_SIZE, *3 * [_MANY]], "shapes", f"{sizes} samples are not those asked for")
-    _check_processes(task, first)
-    rows: dict[str, list[bytes]] = {}
-    for part in task.parts:
-        rows[part] = found = _all_rows(parts[part])
-        few = list(task.held_out(7, part=part))
-        most = max(len(_rows(x)) for x in (*few, *parts[part]))
-        _say(
-            most <= _MANY and len(_rows(few[0])) <= 7, "shapes", f"{part} has batches of {most}"
-        )
-        _say(_all_rows(few) == found, "held out", f"{part} is another one at each call")
-        some = _all_rows(task.held_out(_SIZE, 5, part))
-        said = f"of {part} 5 samples are {len(some)} of {len(found)}"
-        _say(len(some) == min(5, len(found)), "held out", said)
-        # At points that all samples of a batch share, a few may have other points.
-        own = set(found) | set(some if jax.tree.leaves(first.divided()[1]) else [])
-        _say(own.issuperset(some), "held out", f"some samples of {part} are not of it")
-    rows["training"] = _all_rows(learned)
+
+
+def _check_part(task: AbstractTask, part: Part, batches: list[Batch], first: Batch) -> None:
+    found, few = _all_rows(batches), list(task.held_out(7, part=part))
+    most = max(len(_rows(x)) for x in (*few, *batches))
+    _say(most <= _MANY and len(_rows(few[0])) <= 7, "shapes", f"{part} has batches of {most}")
+    _say(_all_rows(few) == found, "held out", f"{part} is another one at each call")
+    some = _all_rows(task.held_out(_SIZE, 5, part))
+    said = f"of {part} 5 samples are {len(some)} of {len(found)}"
+    _say(len(some) == min(5, len(found)), "held out", said)
+    # At points that all samples of a batch share, a few may have other points.
+    own = set(found) | set(some if jax.tree.leaves(first.divided()[1]) else [])
+    _say(own.issuperset(some), "held out", f"some samples of {part} are not of it")
+
+
+def _check_apart(parts: dict[str, list[Batch]], shared: float) -> None:
+    rows = {part: _all_rows(batches) for part, batches in parts.items()}
     for one, two in itertools.combinations(rows, 2):
         both = len(set(rows[one]) & set(rows[two])) / min(len(set(rows[x])) for x in (one, two))
         said = f"{one} and {two} share {both:.0%} of their samples"
@@ -143,7 +162,19 @@ def _check_processes(task: AbstractTask, first: Batch) -> None:
     _say(all(_same(shared[0], x) for x in shared), "processes", "they have other points")
 
 
-def _check_pickled(task: AbstractTask, mark: str) -> None:
+def _check_fingerprint(
+    task: AbstractTask, again: AbstractTask | None, other: AbstractTask | None
+) -> None:
+    mark = task.fingerprint()
+    _say(mark == task.fingerprint(), "fingerprint", "it is another one at each call")
+    if again is not None:
+        _say(mark == again.fingerprint(), "fingerprint", "built again, it is another one")
+    if other is not None:
+        _say(mark != other.fingerprint(), "fingerprint", "other data have the same one")
+
+
+def _check_pickled(task: AbstractTask) -> None:
+    mark = task.fingerprint()
     try:
         copy = pickle.loads(pickle.dumps(task))
     except Exception as error:
