@@ -63,6 +63,14 @@ class AudioInputs(AbstractInputs):
     second_convolution: TokenConvolution
     positions: Float[Array, "tokens features"]
 
+    def __check_init__(self):
+        features = self.second_convolution.weight.shape[-1]
+        if self.features != features:
+            raise InputError(
+                f"AudioInputs: positions have {self.features} features, and second_convolution "
+                f"gives {features}; give as many."
+            )
+
     @property
     def features(self) -> int:
         return self.positions.shape[1]
@@ -72,7 +80,7 @@ class AudioInputs(AbstractInputs):
         return TokenDomain.uniform(self.positions.shape[0])
 
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
-        spectrogram = jnp.asarray(inputs, self.first_convolution.weight.dtype)
+        spectrogram = jnp.asarray(inputs)
         mels = self.first_convolution.weight.shape[1]
         frames = self.second_convolution.stride * self.positions.shape[0]
         if spectrogram.shape[-2:] != (mels, frames):
@@ -81,6 +89,12 @@ class AudioInputs(AbstractInputs):
                 f"model was built for [..., {mels}, {frames}]: {mels} mels, {frames} frames. "
                 "Fill the recording up with silence or cut it."
             )
+        if not jnp.issubdtype(spectrogram.dtype, jnp.floating):
+            raise InputError(
+                f"AudioInputs: a log-mel spectrogram of {spectrogram.dtype}, but the model "
+                "takes real floating-point numbers, the logarithm of the power in each mel."
+            )
+        spectrogram = spectrogram.astype(self.first_convolution.weight.dtype)
         u = gelu(self.first_convolution(jnp.swapaxes(spectrogram, -1, -2)))
         u = gelu(self.second_convolution(u))
         positions = lax.stop_gradient(self.positions)

@@ -12,7 +12,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Num, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Bool, PRNGKeyArray, PyTree, Real
 
 from ..arguments import checked
 from ..equation import (
@@ -310,7 +310,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     @checked
     def solve(
         self,
-        inputs: PyTree[Num[ArrayLike, "..."] | Bool[ArrayLike, "..."]],
+        inputs: PyTree[Real[ArrayLike, "..."] | Bool[ArrayLike, "..."]],
         *,
         key: PRNGKeyArray | None = None,
         saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),

@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 
 from ..arguments import Fraction, FractionOrAll, PositiveInt, checked
 from ..equation import PointRule, TokenDomain
-from ..errors import InputError
+from ..errors import InputError, at
 from ..memory import check_bytes
 from ..models import (
     Field,
@@ -108,15 +108,10 @@ class Arrays(AbstractDataSet):
         at = targets.shape[1 : targets.ndim - channels]
         if kinds[0] == "ff" and axes and at == axes:
             self.loss, kind = RelativeError(), OperatorModel
-            for part, (_, functions) in self.data.items():
-                if zero := sum(not function.any() for function in functions):
-                    raise InputError(
-                        f"targets of {zero} {part} samples are zero everywhere; an error "
-                        "relative to them has no meaning, leave them out."
-                    )
             grid = grid or ("periodic" if points is None and not causal else "midpoint")
             if points is not None:
                 axes = self._at_points(points, weights, axes, grid)
+            self._check_norms()
             self._sizes = {"points": axes[0] if len(axes) == 1 else axes, "grid": grid}
             self._sizes["fields"] = points is not None
             if channels:
@@ -245,6 +240,8 @@ class Arrays(AbstractDataSet):
             **self._sizes,
             "points": fewer if isinstance(whole, tuple) else fewer[0],
         }
+        with at(f"tokens={tokens}"):
+            other._check_norms()
         return other
 
     def fingerprint(self) -> str:
@@ -264,13 +261,12 @@ class Arrays(AbstractDataSet):
         self, points: Any, weights: Any, axes: tuple[int, ...], grid: str
     ) -> tuple[int, ...]:
         """The domains of functions at points; the shape of a grid of about so many."""
-        points = _numbers("points", points).astype(np.float32)
         if not points.size or points.ndim > 2:
             raise InputError(
                 f"points have the shape {[*points.shape]}; give [tokens] or [tokens, "
                 "dimension]."
             )
-        points = points.reshape(len(points), -1)
+        points = _numbers("points", points).astype(np.float32).reshape(len(points), -1)
         number, (least, most) = len(points), (points.min(), points.max())
         if least < 0 or most > 1:
             raise InputError(
@@ -291,6 +287,31 @@ class Arrays(AbstractDataSet):
             x, w = jnp.asarray(points), jnp.asarray(_numbers("weights", weights), jnp.float32)
             self.domains = (TokenDomain(x, w, period=period),) * 2
         return (round(number ** (1 / dimension)),) * dimension
+
+    def _check_norms(self) -> None:
+        """Refuses targets to which no error is relative: their norms, as `RelativeError`
+        computes them in single precision, are zero or not finite."""
+        limits = np.finfo(np.float32)
+        shares = None if self.domains is None else np.asarray(self.domains[1].shares)
+        for part in filter(lambda part: len(self.data[part][1]), self.data):
+            functions = self.data[part][1]
+            v = functions.reshape(*functions.shape[:2], -1)
+            weights = np.ones(v.shape[1]) if shares is None else shares
+            squares = np.einsum("npc,npc,p->n", v, v, weights, dtype=float)
+            # Squares that are rounded to zero have to be small beside the others.
+            wrong = (squares < 1e3 * limits.tiny * v[0].size) | (squares > limits.max)
+            if not wrong.any():
+                continue
+            norm = np.sqrt(squares[wrong][0])
+            said = f"have a norm of {norm:.0e}, whose square single precision cannot hold"
+            if not norm:
+                said = "are zero " + (
+                    "everywhere" if shares is None else "where weights are not"
+                )
+            raise InputError(
+                f"targets of {wrong.sum()} {part} samples {said}; an error relative to it has "
+                "no meaning, scale all targets or leave these out."
+            )
 
     def _number(self, name: str, given: int | None, column: int) -> int:
         """The number of different integers in the inputs (0) or the targets (1)."""
@@ -389,6 +410,10 @@ def _numbers(name: str, x: np.ndarray) -> np.ndarray:
     """An array in single precision; `InputError` for what is no number."""
     if x.dtype.kind not in "fiu":
         raise InputError(f"{name} are {x.dtype}; give real numbers or integers.")
+    if not x.ndim or 0 in x.shape[1:]:
+        raise InputError(
+            f"{name} have the shape {[*x.shape]}; give a number or more for each sample or point."
+        )
     with np.errstate(over="ignore"):
         changed = x.astype(np.float32 if x.dtype.kind == "f" else np.int32)
     if not np.isfinite(changed).all():

@@ -222,6 +222,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
                 unevaluated = f"Stopped after the last step, before its evaluation; {GO_ON}."
                 check = ft.partial(stop.check, unevaluated)
                 held_out = loop.evaluated(phases[-1], state, task.parts, check=check)
+                loop.check_finite(held_out)
             state = parallel.gathered(state)
         if primary:
             _write_results(loop, state, held_out)
@@ -241,7 +242,8 @@ def _say_repeated(task: AbstractTask) -> None:
 
 
 class Diverged(InputError):
-    """The loss of a run did not stay finite, also after going back to a checkpoint."""
+    """The loss of a run did not stay finite, also after going back to a checkpoint, or is not
+    at its end."""
 
 
 class Loop(NamedTuple):
@@ -287,7 +289,9 @@ class Loop(NamedTuple):
         # After a rollback the batches are those of the next seed.
         seed = training.seed + int(state.faults.rollbacks)
         trackers = self._started(start, progress) if parallel.primary() else []
-        log = MetricsLog(trackers, progress.show, self.began, training.max_bad_steps)
+        # Where every step is bad, nothing was learned, however few there are.
+        most_bad = min(training.max_bad_steps, training.steps)
+        log = MetricsLog(trackers, progress.show, self.began, most_bad)
         numbers = range(start + 1, training.steps + 1)
         batches = prefetched(self._batches(seed), numbers.start, numbers.stop)
         before: dict[str, Any] = {}
@@ -395,6 +399,18 @@ class Loop(NamedTuple):
                 values = phase.evaluate(weights, self.task, *of_part)
                 found |= {f"{name}{suffix}": value for name, value in values.items()}
         return found
+
+    def check_finite(self, held_out: dict[str, float]) -> None:
+        """`Diverged` where a loss at the end of the run is not finite."""
+        losses = {name: x for name, x in held_out.items() if "_loss" in name}
+        if wrong := {name: x for name, x in losses.items() if not math.isfinite(x)}:
+            said = ", ".join(f"{name} {x}" for name, x in wrong.items())
+            raise Diverged(
+                f"{self.folder.path}: not finite at the end of the run: {said}. There is no "
+                f"summary; checkpoint {self.checkpoints.newest()} is kept. Lower "
+                f"optimizer.learning_rate, take {better_solve(self.phases[-1].model)}, or look "
+                "for held-out samples that are much larger than those of training."
+            )
 
     def _evaluate_if_due(
         self, phase: Phase, number: int, state: TrainState, log: MetricsLog

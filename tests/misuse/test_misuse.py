@@ -1,6 +1,8 @@
 """Wrong arguments, one at a time, for every public class and function: a clear error that
 names the argument, or a right result."""
 
+import functools as ft
+import inspect
 import re
 
 import diffrax
@@ -65,6 +67,58 @@ def test_arrays_of_numpy_are_taken_and_one_wrong_argument_is_refused_or_accepted
 ):
     assert traced(name, with_numpy(name)) is not REFUSED
     wrong_arguments(name, 5, lambda wrong: traced(name, wrong))
+
+
+KINDS = {
+    "complex": lambda x: x.astype(complex),
+    "bool": lambda x: x.astype(bool),
+    "text": lambda x: x.astype(str),
+    "objects": lambda x: x.astype(object),
+}
+# What they read is not used in their recipes.
+UNUSED = {"Sourced", "TokenLogits"}
+
+
+def arrays_of(name):
+    """The right arguments that are arrays of numbers, and two of each number."""
+    arrays = with_numpy(name)
+    for key, right in RECIPES[name].arguments.items():
+        x = np.full(2, right) if type(right) is float else arrays.get(key)
+        if isinstance(x, np.ndarray) and x.dtype != bool:
+            yield key, x
+
+
+def takes(name, argument, value, used=False):
+    """Whether a call takes this argument; a tuple checks it where it is used."""
+    call, arguments, use = RECIPES[name]
+    try:
+        result = call(**{**arguments, argument: value})
+        if used or isinstance(result, tuple):
+            use(result)
+    except ide.InputError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_other_kind_of_array_is_taken(kind, unchecked):
+    assert not [
+        (name, key)
+        for name in NAMES
+        for key, x in arrays_of(name)
+        if eqx.filter_eval_shape(ft.partial(takes, name, key, KINDS[kind](x)))
+    ]
+
+
+def test_no_empty_array_is_used(unchecked):
+    classes = [x for x in NAMES if inspect.isclass(RECIPES[x].call) and x not in UNUSED]
+    assert not [
+        (name, key)
+        for name in classes
+        for key, x in arrays_of(name)
+        for empty in [np.zeros((len(x), 0))]
+        if eqx.filter_eval_shape(ft.partial(takes, name, key, empty, used=True))
+    ]
 
 
 # Those of which the fast fuzzer tries nothing, and some of the others.

@@ -163,6 +163,7 @@ OWN: dict[str, dict[str, Any]] = {
     "DeltaRule": dict(key=ones(2, 2), value=ones(2), rate=1.0),
     "DifferentialOperator": dict(spacing=1.0),
     "FourierIntegral": dict(modes=2),
+    "Nonnegative": dict(domain=None),
     "LayerNormScaling": dict(
         operator=built(lambda: ide.FeedForward(WIDTH, normalization=ide.LayerNorm(), key=KEY))
     ),

@@ -182,6 +182,9 @@ def test_tables_are_read_without_lists(tmp_path):
         (np.zeros((24, 1, 1)), None, r"points have the shape \[24, 1, 1\]; give \[tokens\]"),
         (np.linspace(0, 1, 24), np.ones(24, bool), "weights are bool; give real numbers"),
         (1j * np.linspace(0, 1, 24), None, "points are complex128; give real numbers"),
+        (np.linspace(0, 1, 24), 1j * np.ones(24), "weights are complex128; give real"),
+        (np.linspace(0, 1, 24), np.ones(24).astype(object), "weights are object; give real"),
+        (np.linspace(0, 1, 24) > 0.5, None, "points are bool; give real numbers"),
     ],
 )
 def test_points_that_are_none(points, weights, said):

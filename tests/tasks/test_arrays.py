@@ -132,11 +132,26 @@ TOKENS = RANDOM.integers(0, 5, (20, 25))
             {},
             r"targets of \d+ \w+ samples are zero everywhere",
         ),
+        # Their norms, as a relative error computes them.
+        ((VALUES, 1e-25 * VALUES), {}, r"targets of 2 .* norm of \de-25, whose square"),
+        ((VALUES, 1e20 * VALUES), {}, r"targets of 2 .* norm of \de\+2[01], whose square"),
+        (
+            (VALUES, np.where(POINTS < 0.5, VALUES, 0), POINTS, 1.0 * (POINTS >= 0.5)),
+            {},
+            "targets of 2 validation samples are zero where weights are not",
+        ),
+        ((VALUES[:, :0], VALUES[:, :0]), {}, r"inputs have the shape \[20, 0\]"),
     ],
 )
 def test_arrays_that_do_not_fit(arguments, options, message):
     with pytest.raises(InputError, match=message):
         Arrays(*arguments, **options)
+
+
+def test_functions_that_are_zero_on_a_coarser_grid_are_not_learned_there():
+    task = Arrays(VALUES, np.tile([1.0, -1.0], (20, 12)), grid="midpoint")
+    with pytest.raises(InputError, match=r"tokens=12: targets of 2 .* are zero everywhere"):
+        task.with_tokens(12)
 
 
 SERIES = np.sin(np.arange(25) * RANDOM.uniform(0.2, 1, (20, 1)))

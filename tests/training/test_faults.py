@@ -3,6 +3,7 @@ trackers, the log, and what must not stop a run."""
 
 import functools as ft
 import importlib.util
+import json
 import shutil
 import sys
 import threading
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from running import logged
+from running import logged, run_here
 from training import stub
 from training.conftest import config, equal
 
@@ -90,6 +91,35 @@ def test_the_second_time_or_without_a_checkpoint_it_ends_with_a_report(faulty, t
     training.load_run(run.path)
     with pytest.raises(InputError, match="no checkpoint to go back to"):
         stub.train(tmp_path, training=SETTINGS | {"checkpoint_every": 10})
+
+
+def test_a_run_that_learned_nothing_is_an_error(faulty, tmp_path):
+    """However few its steps are."""
+    faulty([(0, 0), (0, 1)])
+    with pytest.raises(InputError, match=r"2 steps in a row up to step 2 .*no checkpoint"):
+        stub.train(tmp_path, training=SETTINGS | {"steps": 2, "checkpoint_every": 1})
+    run = training.RunFolder(tmp_path / "small")
+    assert not run.summary.exists() and not [*run.checkpoints.glob("[0-9]*")]
+
+
+def test_a_run_without_a_loss_at_its_end_is_an_error(tmp_path, monkeypatch, capsys):
+    x = np.random.default_rng(0).normal(size=(8, 8))
+    np.savez(tmp_path / "x.npz", inputs=x, targets=x)
+    tree = stub.tree(
+        data={"name": "arrays", "path": "x.npz", "validation": 0.3},
+        model={
+            **{"kind": "operator_model", "options": {"modes": 2}},
+            **{"operators": ["feed_forward"], "depth": 1},
+        },
+        optimizer={"learning_rate": 1e30},
+        training={"steps": 2},
+    )
+    (tmp_path / "small.json").write_text(json.dumps(tree))
+    monkeypatch.chdir(tmp_path)
+    with jax.enable_x64(False):
+        said = run_here(capsys, "train.py", "small.json", expected=2)
+    assert "not finite at the end" in said and "checkpoint 2 is kept" in said
+    assert not (tmp_path / "runs/small/summary.json").exists()
 
 
 def test_the_end_of_a_run_may_be_the_best(tmp_path, monkeypatch):
