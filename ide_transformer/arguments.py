@@ -53,6 +53,19 @@ def _every(holds: Callable[[Any], Any], wanted: str) -> AfterValidator:
 AtLeastZero = _every(lambda x: x >= 0, "at least 0")
 AboveZero = _every(lambda x: x > 0, "above 0")
 
+# What is written in the place of arguments of diffrax.
+_OF_DIFFRAX = {
+    "terms": "give the Equation, whose terms are equation.terms",
+    "y0": "write u0=…",
+    "dt0": "write steps_per_interval=…, or stepsize_controller=… for adaptive steps",
+    **dict.fromkeys(
+        ("t0", "t1"),
+        "depth goes from 0 to the horizon of the control, PiecewiseConstant(blocks, "
+        "interval_length=…) and such; for states on the way write saveat=diffrax.SaveAt(ts=…)",
+    ),
+    "adjoint": "write gradient=…, which takes an adjoint of diffrax too for adaptive steps",
+}
+
 OddInt = Annotated[int, Field(gt=0), _every(lambda x: x % 2 == 1, "odd")]
 
 
@@ -138,7 +151,10 @@ def _checking(call: Callable[..., Any], name: str) -> Any:
     @ft.wraps(call)
     def checking(*args, **kwargs):
         signature, adapters = interface()
-        bound = signature.bind(*args, **kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InputError(f"{name}: {_misfit(error, signature, kwargs)}.") from None
         given = bound.arguments
         # In one context the shapes of all arguments have to agree.
         with jaxtyped("context"):
@@ -147,6 +163,18 @@ def _checking(call: Callable[..., Any], name: str) -> Any:
         return call(*bound.args, **bound.kwargs)
 
     return checking
+
+
+def _misfit(error: TypeError, signature: inspect.Signature, keywords: Mapping[str, Any]) -> str:
+    """Why a call does not fit a signature, and what to write instead."""
+    known = {name: x for name, x in signature.parameters.items() if name != "self"}
+    for name in keywords:
+        if name in _OF_DIFFRAX and name not in known:
+            return f"{name} is an argument of diffrax.diffeqsolve; here {_OF_DIFFRAX[name]}"
+    names = list(known)
+    if by_name := [name for name, x in known.items() if x.kind is x.KEYWORD_ONLY]:
+        names.insert(names.index(by_name[0]), "*")
+    return f"{error}; its arguments are ({', '.join(names)})"
 
 
 def _valid(name: str, argument: str, value: Any, adapter: TypeAdapter) -> Any:
@@ -160,7 +188,7 @@ def _valid(name: str, argument: str, value: Any, adapter: TypeAdapter) -> Any:
         valid = adapter.validate_python(value, strict=True)
     except ValidationError as error:
         arrays = value if isinstance(value, tuple | list) else (value,)
-        if any(isinstance(x, np.ndarray) and x.dtype.kind in "biufc" for x in arrays):
+        if any(map(_is_numeric, arrays)):
             return _valid(name, argument, jax.tree.map(_of_jax, value), adapter)
         problem = problems_of(error).replace("jaxlib._jax.", "")
         numbers = ("float_type", "int_type")
@@ -201,8 +229,12 @@ def _module_named(text: str) -> str | None:
     return None
 
 
+def _is_numeric(x: Any) -> bool:
+    return isinstance(x, np.ndarray) and x.dtype.kind in "biufc"
+
+
 def _of_jax(x: Any) -> Any:
-    return jnp.asarray(x) if isinstance(x, np.ndarray) else x
+    return jnp.asarray(x) if _is_numeric(x) else x
 
 
 def is_known(x: Any) -> bool:

@@ -138,6 +138,10 @@ SOLVES = {
     # Steps.
     r"a name is for YAML, in Python write Strang\(": dict(solver="strang(heun)"),
     r"has no error estimate.*LieStrang\(\).*HalfSolver": dict(stepsize_controller=TIGHT),
+    # The scheme that was given, not the one around it that projects.
+    r"RK4 has no error .*HalfSolver\(RK4\(": dict(
+        stepsize_controller=TIGHT, equation=ON_SPHERE, solver=ide.RK4()
+    ),
     "KenCarp3 leaves the tolerances of its root finder open": dict(solver=diffrax.KenCarp3()),
     "AdamsBashforth: it starts again where the field jumps": dict(solver=ide.AdamsBashforth(2)),
     "number of adaptive steps is not known": dict(ADAPTIVE, saveat=STEPS),
@@ -168,6 +172,31 @@ def test_what_does_not_go_together_is_refused(message, unchecked):
     saved = {name: options.pop(name) for name in ("saveat",) if name in options}
     with pytest.raises(ide.InputError, match=message):
         ide.Discretization(**options).solve(equation, u0, **saved)
+
+
+@pytest.mark.parametrize(
+    ("message", "call"),
+    {
+        r"solve: dt0 is .* of diffrax\.diffeqsolve; here write steps_per": lambda: ide.solve(
+            EQUATION, U0, solver=ide.LieTrotter(), dt0=0.1
+        ),
+        r"solve: too many positional arguments; its arguments are \(equation, u0, \*, solver": (
+            lambda: ide.solve(EQUATION, U0, ide.LieTrotter(), 0.0, 1.0)
+        ),
+        "solve: adjoint is .* here write gradient=": lambda: ide.solve(
+            EQUATION, U0, solver=ide.LieTrotter(), adjoint=diffrax.DirectAdjoint()
+        ),
+        r"Discretization: dt0 is .* write steps_per_interval": lambda: ide.Discretization(
+            ide.LieTrotter(), dt0=1.0
+        ),
+        r"FeedForward: .*unexpected keyword argument 'width'; .*\(features, hidden, \*, key": (
+            lambda: ide.FeedForward(WIDTH, width=3, key=KEY)
+        ),
+    }.items(),
+)
+def test_a_call_with_other_arguments_says_what_to_write(message, call):
+    with pytest.raises(ide.InputError, match=message):
+        call()
 
 
 def test_depths_that_are_known_too_late():

@@ -19,6 +19,9 @@ from ..equation import (
     AbstractControl,
     AbstractOperator,
     AbstractRandomOperator,
+    PiecewiseConstant,
+    Scaled,
+    Tied,
     map_parts,
     spelled,
 )
@@ -55,7 +58,7 @@ def save_pretrained(model: Model, path: str | Path, *, like: str | Path | None =
     of the layout in more than the numbers of its weights: the scheme, its steps, a constraint,
     an operator.
     """
-    path, model = Path(path), _without_draws(model)
+    path, model = Path(path), _without_draws(model).each_equation(_in_whole_steps)
     if like is not None:
         _save_like(find_pretrained(like), model, path)
         return
@@ -80,8 +83,9 @@ def _save_like(source: Path, model: Model, path: Path) -> None:
     if wrong := list(_differences(model, checkpoint.skeleton, "model")):
         raise InputError(
             f"The layout of {source} cannot express this model, so others would read it "
-            "wrongly:\n  " + "\n  ".join(wrong) + "\nSave the run instead, or put back what "
-            "differs, the scheme and its steps by model.with_solver(…)."
+            "wrongly:\n  " + "\n  ".join(wrong) + "\nSave the run instead, put back what "
+            "differs, the scheme and its steps by model.with_solver(…), or drop like=…: GPT-2, "
+            "Llama and ViT may have other sizes."
         )
     tensors = tensors_of(checkpoint.family.table(_filled(model, checkpoint.skeleton)))
     tensors |= {name: tensors[weight] for name, weight in checkpoint.copies.items()}
@@ -160,6 +164,20 @@ def _without_draws(tree: PyTree) -> PyTree:
     return map_parts(tree, AbstractRandomOperator, lambda x, _: _without_draws(x.operator))
 
 
+def _in_whole_steps(model: Model) -> Model:
+    """A model whose layers have no step size where it is one, as after `keep_layers`."""
+    control = model.control
+    if not isinstance(control, PiecewiseConstant | Tied):
+        return model
+
+    def whole(operator: Scaled, _: int) -> AbstractOperator:
+        rate = np.asarray(operator.rate)
+        each_layer = rate.ndim == control.depth_axes
+        return operator.operator if each_layer and (rate == 1).all() else operator
+
+    return eqx.tree_at(lambda m: m.control, model, map_parts(control, Scaled, whole))
+
+
 def _filled(model: Model, native: PyTree) -> Model:
     """A model with the weights that it lacks and those of the layout have."""
 
@@ -217,6 +235,14 @@ def _differences(own: Any, native: Any, path: str) -> Iterator[str]:
     if isinstance(native, jax.ShapeDtypeStruct) and hasattr(own, "shape"):
         if own.shape != native.shape:
             yield f"{path}: {own.shape} here, {native.shape} there"
+    elif isinstance(native, AbstractControl) and _number(own) not in (None, _number(native)):
+        yield f"{path}.num_intervals: {_number(own)} here, {_number(native)} there"
+    elif isinstance(own, Scaled) and not isinstance(native, Scaled):
+        rates = np.asarray(own.rate).ravel() if eqx.is_array(own.rate) else ()
+        yield (
+            f"{path}: its layers have step sizes of their own here, as those that were merged "
+            f"or lengthened ({', '.join(f'{x:g}' for x in rates)}), and none there"
+        )
     elif dataclasses.is_dataclass(native) and type(own) is type(native):
         yield from _of_fields(own, native, path)
     elif isinstance(native, tuple) and isinstance(own, tuple) and len(own) == len(native):
@@ -230,6 +256,13 @@ def _differences(own: Any, native: Any, path: str) -> Iterator[str]:
             yield from _differences(blocks[0], blocks[1], f"{path}(0)")
         if isinstance(native, AbstractOperator) and isinstance(own, AbstractOperator):
             yield from _of_fields(own, native, path)
+
+
+def _number(control: Any) -> int | None:
+    """The layers of a control, whose arrays may be shapes; `None` for something else."""
+    if not isinstance(control, AbstractControl):
+        return None
+    return eqx.filter_eval_shape(lambda control: control.num_intervals, control)
 
 
 def _of_fields(own: Any, native: Any, path: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ from ..equation import LayerNorm, RMSNorm, affine, float_array
 from ..errors import InputError
 from .scheme import AbstractFieldScheme, Step, StepField, Terms
 from .splitting import LieTrotter
-from .wrapper import AbstractWrapper, Projected, start_inside
+from .wrapper import AbstractWrapper, Projected, given_name, start_inside
 
 
 class AbstractConnected(AbstractFieldScheme):
@@ -145,7 +145,7 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
         return Projected(self.with_projected_solver())
 
     def start(self, field: StepField, u: Array) -> Past:
-        where = f"LearnedMultistep({self.num_steps}, {type(self.solver).__name__}(…))"
+        where = f"LearnedMultistep({self.num_steps}, {given_name(self.solver)}(…))"
         example = f"LearnedMultistep({self.num_steps}, Strang())"
         start_inside(where, self.solver, field, u, example)
         return Past.of(u, self.num_steps + 1)

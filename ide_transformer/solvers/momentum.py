@@ -25,8 +25,9 @@ Numbers: TypeAlias = Real[ArrayLike, "..."] | list
 def _within(holds: Callable, interval: str) -> AfterValidator:
     def validate(value: Numbers) -> Numbers:
         try:
-            numbers = np.asarray(value, float)
-            fits = numbers.ndim <= 2 and numbers.size and holds(numbers).all()
+            numbers = np.asarray(value)
+            real = numbers.dtype.kind in "fiu"
+            fits = real and numbers.ndim <= 2 and numbers.size and holds(numbers).all()
         except (TypeError, ValueError):
             fits = False
         if not fits:

@@ -18,7 +18,7 @@ from ..errors import InputError
 from .evaluations import EvaluationCount, evaluations_made
 from .runge_kutta import RK4
 from .scheme import AbstractFieldScheme, AbstractOneStep, Step, StepField, Terms, first_failure
-from .wrapper import Projected, projected, start_inside
+from .wrapper import Projected, given_name, projected, start_inside
 
 
 class ExactFlow(AbstractOneStep):
@@ -102,7 +102,7 @@ class AbstractSplitting(AbstractFieldScheme):
         a `number` of operators."""
 
     def start(self, field: StepField, u: Array) -> EvaluationCount | None:
-        where = f"{type(self).__name__}(sub_solver={type(self.sub_solver).__name__}(…))"
+        where = f"{type(self).__name__}(sub_solver={given_name(self.sub_solver)}(…))"
         example = f"{type(self).__name__}(sub_solver=diffrax.Heun())"
         part = field.of_operators(self)[0]
         state = start_inside(where, self.sub_solver, part, u, example)

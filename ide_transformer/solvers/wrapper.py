@@ -168,14 +168,21 @@ class Projected(AbstractTransparentWrapper):
             return None
         if not isinstance(constraint, AbstractRescaling):
             raise InputError(
-                f"Projected: a projection on {type(constraint).__name__} cannot be undone, so "
-                "this scheme is not reversible; use gradient=Recompute(), or one of Sphere, "
-                "RMSSphere, LayerNorm and RMSNorm."
+                f"{given_name(self)}: a projection on {type(constraint).__name__} cannot be "
+                "undone, so its steps are not reversible; use gradient=Recompute(), or one of "
+                "Sphere, RMSSphere, LayerNorm and RMSNorm."
             )
         return (*inner, Retraction(constraint))
 
     def _constraint(self, field: StepField) -> AbstractConstraint:
         return operator_fields(field.terms)[-1].constraint(field.t1)
+
+
+def given_name(solver: diffrax.AbstractSolver) -> str:
+    """The name of a scheme as it was given, without the projection that `solve` puts in."""
+    while type(solver) is Projected:
+        solver = solver.solver
+    return type(solver).__name__
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +222,7 @@ def start_inside(
     number = len(jax.tree.leaves(state)) - len(parts(state, EvaluationCount))
     if number and not isinstance(inside, diffrax.AbstractRungeKutta):
         raise InputError(
-            f"{where}: {type(solver).__name__} uses earlier steps, which are not kept here; "
+            f"{where}: {given_name(solver)} uses earlier steps, which are not kept here; "
             f"use a scheme without a memory, for example {example}."
         )
     return state
@@ -258,7 +265,7 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
 
     def start(self, field: StepField, u: Array) -> Array:
         """The companion."""
-        name = type(self.solver).__name__
+        name = given_name(self.solver)
         where = f"AlgebraicallyReversible({name}(…))"
         example = "AlgebraicallyReversible(Strang(diffrax.Heun()))"
         state = start_inside(where, self.solver, field, u, example)

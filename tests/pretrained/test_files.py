@@ -13,6 +13,7 @@ from helpers import GOLDEN, largest
 from models import examples as small
 
 import ide_transformer as ide
+from ide_transformer.dynamics import keep_layers
 from ide_transformer.pretrained import load_pretrained, save_pretrained
 
 
@@ -162,6 +163,38 @@ REFUSED = [
     ("whisper", other_encoder, r"solver: Heun\(\) here, LieTrotter"),
     ("gptj", trained, r"h\.0\.ln_1\.weight is one tensor"),
 ]
+
+
+def shorter(model):
+    return keep_layers(model, [0])
+
+
+def longer_steps(model):
+    """Those of the first layer are twice as long."""
+    return eqx.tree_at(
+        lambda m: [x.rate for x in m.control.blocks],
+        keep_layers(model, [0, 1]),
+        2 * [jax.device_put(np.array([2.0, 1.0]))],
+    )
+
+
+REFUSED += [
+    ("bert", shorter, r"(?s)control\.num_intervals: 1 here, 2 there\n.*drop like=…"),
+    (
+        "bert",
+        longer_steps,
+        r"blocks\[0\]: its layers have step sizes .*\(2, 1\), and none there",
+    ),
+]
+
+
+def test_a_checkpoint_with_fewer_layers_is_written(tmp_path):
+    for family, kept, like in (("gpt2", [1], None), ("bert", [0, 1], GOLDEN / "bert")):
+        model = keep_layers(load_pretrained(GOLDEN / family), kept)
+        save_pretrained(model, tmp_path / family, like=like)
+        again = load_pretrained(tmp_path / family)
+        assert again.control.num_intervals == len(kept)
+        assert largest(*(small.outputs_of(x, np.arange(4)) for x in (model, again))) < 1e-6
 
 
 @pytest.mark.parametrize(("family", "change", "message"), REFUSED)
