@@ -412,7 +412,7 @@ def _numbers(name: str, x: np.ndarray) -> np.ndarray:
         raise InputError(f"{name} are {x.dtype}; give real numbers or integers.")
     if not x.ndim or 0 in x.shape[1:]:
         raise InputError(
-            f"{name} have the shape {[*x.shape]}; give a number or more for each sample or point."
+            f"{name} have the shape {[*x.shape]}; give one number or more of each sample."
         )
     with np.errstate(over="ignore"):
         changed = x.astype(np.float32 if x.dtype.kind == "f" else np.int32)
