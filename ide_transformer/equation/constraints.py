@@ -259,7 +259,8 @@ class LayerNorm(AbstractCentredNormalization):
     solved with steps h = 1 it is the post-norm of the original Transformer.
 
     It maps onto `Sphere(gain, bias)`. With a gain or bias that varies over features it moves
-    states that are already there and has no limit as h → 0: refine with `Sphere` instead.
+    states that are already there and has no limit as h → 0: refine with `Sphere` instead. An
+    adaptive solve fails where its tolerance is below the distance of that move.
 
     **Arguments:**
 

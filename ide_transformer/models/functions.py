@@ -40,7 +40,7 @@ class Field(NamedTuple):
     """Values of functions at the points of a domain.
 
     - `values`: `[..., tokens]`, or `[..., tokens, channels]`.
-    - `domain`: the points, and their weights in integrals.
+    - `domain`: the points, and their weights in integrals; all samples have the same points.
     """
 
     values: Float[Array | np.ndarray, "..."]

@@ -67,7 +67,8 @@ class AttentionResidual(AbstractConnected):
         α = softmax_j(q_i · v_j / rms(v_j)) for each token,
 
     i counts the operators of all steps. The queries q_i are learned and start at zero, which
-    takes the mean of all v_j. Reference: Attention Residuals, arXiv 2603.15031, the form with
+    takes the mean of all v_j. All v_j are kept at each step, so memory grows with the square of
+    the number of steps. Reference: Attention Residuals, arXiv 2603.15031, the form with
     all layers.
 
     **Arguments:**
@@ -117,6 +118,7 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
     scheme. With `LieTrotter(Euler())` and h = 1 it is the DenseFormer, whose depth-weighted
     average follows each block. On a constraint the combination is projected once more, which
     changes a state where a second projection does (`LayerNorm` with a gain for each feature).
+    All states are kept at each step, so memory grows with the square of their number.
     Reference: Pagliardini et al., arXiv 2402.02622.
 
     **Arguments:** the steps of a solve, and a scheme that carries nothing of earlier steps.

@@ -109,6 +109,7 @@ class Dropout(AbstractRandomOperator):
         du/dt = m/(1-p) ⊙ A(u),   m ~ Bernoulli(1-p) for each token and feature.
 
     Of one with a known flow the change of the state by that flow is, in the place of its rate.
+    The mask is drawn once for each interval, so that all stages of a step see one field.
     Without a key the operator is unchanged.
 
     **Arguments:** `operator` A, and `rate` p in [0, 1).
