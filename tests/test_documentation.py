@@ -153,7 +153,7 @@ def test_the_blocks_of_a_page_run_in_order(page, clone, capsys, monkeypatch):
         if page == "README.md" and block.language == "python":
             assert names["adaptive"].us.shape[0] == 13
     if page == "CONTRIBUTING.md":
-        assert float(names["solution"].stats["constraint_residual"]) < 1e-6
+        assert abs(names["row"].observed_order - 3) < 0.15
 
 
 @pytest.mark.parametrize("page", PAGES)
