@@ -93,9 +93,9 @@ for name, run in runs.items():
 #
 # ## What happens at the refinement
 #
-# At step 480 each layer becomes four with the same weights. The error does not jump, although
-# the step of Euler's method falls from 4 to 1. Most of the error goes at the end of both runs,
-# when the rate falls:
+# At step 480 each layer becomes four with the same weights. The error rises only a little,
+# although the step of Euler's method falls from 4 to 1. Most of the error goes at the end of
+# both runs, when the rate falls:
 
 # %%
 figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
