@@ -3,7 +3,7 @@
 import functools as ft
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import fields, is_dataclass
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -53,17 +53,26 @@ def _every(holds: Callable[[Any], Any], wanted: str) -> AfterValidator:
 AtLeastZero = _every(lambda x: x >= 0, "at least 0")
 AboveZero = _every(lambda x: x > 0, "above 0")
 
-# What is written in the place of arguments of diffrax.
+# Arguments of diffrax, the ones here that have their place, and what to write.
 _OF_DIFFRAX = {
-    "terms": "give the Equation, whose terms are equation.terms",
-    "y0": "write u0=…",
-    "dt0": "write steps_per_interval=…, or stepsize_controller=… for adaptive steps",
+    "terms": ("equation", "give the Equation, whose terms are equation.terms"),
+    "y0": ("u0", "write u0=…"),
+    "dt0": (
+        "steps_per_interval",
+        "write steps_per_interval=…, or stepsize_controller=… for adaptive steps",
+    ),
     **dict.fromkeys(
         ("t0", "t1"),
-        "depth goes from 0 to the horizon of the control, PiecewiseConstant(blocks, "
-        "interval_length=…) and such; for states on the way write saveat=diffrax.SaveAt(ts=…)",
+        (
+            "saveat",
+            "depth goes from 0 to the horizon of the control; for the states on the way write "
+            "saveat=diffrax.SaveAt(ts=…)",
+        ),
     ),
-    "adjoint": "write gradient=…, which takes an adjoint of diffrax too for adaptive steps",
+    "adjoint": (
+        "gradient",
+        "write gradient=…, which takes an adjoint of diffrax too for adaptive steps",
+    ),
 }
 
 OddInt = Annotated[int, Field(gt=0), _every(lambda x: x % 2 == 1, "odd")]
@@ -154,7 +163,7 @@ def _checking(call: Callable[..., Any], name: str) -> Any:
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise InputError(f"{name}: {_misfit(error, signature, kwargs)}.") from None
+            raise InputError(f"{name}: {_misfit(error, signature, kwargs.keys())}.") from None
         given = bound.arguments
         # In one context the shapes of all arguments have to agree.
         with jaxtyped("context"):
@@ -165,12 +174,13 @@ def _checking(call: Callable[..., Any], name: str) -> Any:
     return checking
 
 
-def _misfit(error: TypeError, signature: inspect.Signature, keywords: Mapping[str, Any]) -> str:
+def _misfit(error: TypeError, signature: inspect.Signature, keywords: Set[str]) -> str:
     """Why a call does not fit a signature, and what to write instead."""
     known = {name: x for name, x in signature.parameters.items() if name != "self"}
-    for name in keywords:
-        if name in _OF_DIFFRAX and name not in known:
-            return f"{name} is an argument of diffrax.diffeqsolve; here {_OF_DIFFRAX[name]}"
+    for name in keywords - known.keys():
+        own, instead = _OF_DIFFRAX.get(name, (None, ""))
+        if own in known:
+            return f"{name} is an argument of diffrax.diffeqsolve; here {instead}"
     names = list(known)
     if by_name := [name for name, x in known.items() if x.kind is x.KEYWORD_ONLY]:
         names.insert(names.index(by_name[0]), "*")

@@ -37,6 +37,9 @@ def equation(theta, constraint=ide.Free()):
 
 WINDOWS = made(ide.ConvolutionalAttention, 4)
 PARTS = {
+    # Numbers.
+    r"momentum=\['0\.5'\]: momentum should be in \[0, 1\)": lambda: ide.HeavyBall(["0.5"]),
+    r"momentum=\[True, False\]: momentum should be": lambda: ide.Nesterov([True, False]),
     # Domains.
     r"give TokenDomain\(points, weights\)": lambda: SIMPSON.with_queries(jnp.ones((1, 1))),
     "give 2 or more, each above the one": lambda: jax.jit(
@@ -174,6 +177,15 @@ def test_what_does_not_go_together_is_refused(message, unchecked):
         ide.Discretization(**options).solve(equation, u0, **saved)
 
 
+MODEL = ide.StateModel(
+    UNIFORM,
+    WIDTH,
+    control=EQUATION.control,
+    constraint=ide.Free(),
+    discretization=ide.Discretization(ide.LieTrotter()),
+)
+
+
 @pytest.mark.parametrize(
     ("message", "call"),
     {
@@ -185,6 +197,9 @@ def test_what_does_not_go_together_is_refused(message, unchecked):
         ),
         "solve: adjoint is .* here write gradient=": lambda: ide.solve(
             EQUATION, U0, solver=ide.LieTrotter(), adjoint=diffrax.DirectAdjoint()
+        ),
+        r"Model\.solve: .*unexpected keyword argument 'dt0'; .*\(inputs, \*, key, saveat\)": (
+            lambda: MODEL.solve(U0, dt0=0.1)
         ),
         r"Discretization: dt0 is .* write steps_per_interval": lambda: ide.Discretization(
             ide.LieTrotter(), dt0=1.0
