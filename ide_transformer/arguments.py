@@ -177,7 +177,7 @@ def _checking(call: Callable[..., Any], name: str) -> Any:
 def _misfit(error: TypeError, signature: inspect.Signature, keywords: Set[str]) -> str:
     """Why a call does not fit a signature, and what to write instead."""
     known = {name: x for name, x in signature.parameters.items() if name != "self"}
-    for name in keywords - known.keys():
+    for name in (x for x in keywords if x not in known):
         own, instead = _OF_DIFFRAX.get(name, (None, ""))
         if own in known:
             return f"{name} is an argument of diffrax.diffeqsolve; here {instead}"
