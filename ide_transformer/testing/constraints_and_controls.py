@@ -85,8 +85,8 @@ class _Constraint(AbstractConformance):
     @within(1e-10)
     def distance(self):
         """the residual is ‖u - project(u)‖, the root mean square over features."""
-        apart = np.asarray(self.constraint.mean((self.u - self.on) ** 2))
-        return self.residual(self.u), np.sqrt(apart[..., 0])
+        square = _call(self.constraint, "mean", (self.u - self.on) ** 2)
+        return self.residual(self.u), np.sqrt(square[..., 0])
 
     @within(0.0)
     def off_set(self):
