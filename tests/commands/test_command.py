@@ -2,6 +2,7 @@
 what they write, and that they compare equal things."""
 
 import json
+import os
 import platform
 import resource
 import sys
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import ROOT, fast_first, largest
-from running import run_here
+from running import run_apart, run_here
 
 from benchmarks.shared.problem import Shape
 from benchmarks.with_torch.ours import OwnTraining, Setting
@@ -52,6 +53,28 @@ def test_results_of_runs_are_named_as_these(tmp_path):
     (tmp_path / "model.safetensors").touch()
     for path, name in (("q1.5", "q1.5"), (tmp_path / "model.safetensors", "model")):
         assert str(results_folder("depth", str(path), None)) == f"depth/{name}"
+
+
+CACHED = """
+from ide_transformer.commands import run_script
+
+def compute():
+    import jax
+    jax.jit(lambda x: 2 * x)(1.0)
+
+run_script(compute)
+"""
+
+
+@pytest.mark.heavy
+def test_programs_are_read_from_the_cache_without_a_word(tmp_path):
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
+    # JAX sets it in this process, which imports it first.
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    for _ in range(2):
+        done = run_apart([sys.executable, "-c", CACHED], env=environment)
+        assert done.stderr == ""
+    assert list(tmp_path.iterdir())
 
 
 def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatch):
