@@ -111,8 +111,8 @@ axes.grid(alpha=0.3)
 # %% [markdown]
 # The weights trained on several meshes are as good with six steps, which were never drawn, as
 # with four or eight. With sixteen they lose a little. With fewer the accuracy falls gradually,
-# so you can choose. The other weights are good with four steps only, because they fit one
-# scheme with its step and not an equation.
+# so you can choose. The other weights are best with four steps and worse with any other number,
+# because they fit one scheme with its step and not an equation.
 #
 # ## Other schemes
 #
