@@ -25,7 +25,7 @@ from .causality import check_causal
 from .chains import EncodedInputs, SourceAndText
 from .compiled import padded_source, size_of
 from .model import Model
-from .parts import Encoded, Text
+from .parts import Encoded, InputArrays, Text
 from .read_outs import TokenLogits
 from .text_inputs import as_text, checked_text
 
@@ -175,7 +175,7 @@ def generate(
 @checked
 def generate_greedy(
     model: Model[EncodedInputs, TokenLogits],
-    source: PyTree[ArrayLike] | Encoded,
+    source: InputArrays | Encoded,
     prompt: Int[ArrayLike, "*batch prompt"],
     length: NonNegativeInt,
     *,
@@ -208,7 +208,7 @@ def generate_greedy(
 @checked
 def generate_beam(
     model: Model[EncodedInputs, TokenLogits],
-    source: PyTree[ArrayLike] | Encoded,
+    source: InputArrays | Encoded,
     prompt: Int[ArrayLike, "*batch prompt"],
     length: NonNegativeInt,
     *,

@@ -12,7 +12,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, PRNGKeyArray, PyTree, Real
+from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree
 
 from ..arguments import checked
 from ..equation import (
@@ -45,7 +45,7 @@ from ..integration import AbstractExit, Discretization as Discretization, Soluti
 from ..memory import check_bytes
 from ..solvers import AbstractMomentum, draws, keeps_constraint, with_key
 from .mesh import Mesh, check_steps
-from .parts import AbstractInputs, AbstractReadOut, Embedded
+from .parts import AbstractInputs, AbstractReadOut, Embedded, InputArrays
 
 
 Inputs = TypeVar("Inputs", bound=AbstractInputs, covariant=True)
@@ -310,7 +310,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     @checked
     def solve(
         self,
-        inputs: PyTree[Real[ArrayLike, "..."] | Bool[ArrayLike, "..."]],
+        inputs: InputArrays,
         *,
         key: PRNGKeyArray | None = None,
         saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),

@@ -2,16 +2,20 @@
 
 import abc
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Integer, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer, PRNGKeyArray, PyTree, Real
 
 from ..equation import FunctionSpace, State, TokenDomain, parts
 from ..errors import InputError
 from ..integration import Solution
 from ..solvers import InitialVelocity
+
+
+# Inputs of a model as a user gives them.
+InputArrays: TypeAlias = PyTree[Real[ArrayLike, "..."] | Bool[ArrayLike, "..."]]
 
 
 class Text(NamedTuple):

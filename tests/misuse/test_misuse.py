@@ -81,10 +81,10 @@ UNUSED = {"Sourced", "TokenLogits"}
 
 def arrays_of(name):
     """The right arguments that are arrays of numbers, and two of each number."""
-    arrays = with_numpy(name)
     for key, right in RECIPES[name].arguments.items():
-        x = np.full(2, right) if type(right) is float else arrays.get(key)
-        if isinstance(x, np.ndarray) and x.dtype != bool:
+        array = isinstance(right, jax.Array | np.ndarray) and right is not KEY
+        x = np.asarray(right) if array else np.full(2, right) if type(right) is float else None
+        if x is not None and x.dtype != bool:
             yield key, x
 
 
