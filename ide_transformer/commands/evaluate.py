@@ -153,7 +153,7 @@ def run(options: argparse.Namespace) -> None:
     from ..models import Mesh
     from ..reporting import show_table, write_json
     from ..tasks import read_text
-    from ..training.evaluation import described_part, evaluate_models
+    from ..training.evaluation import described_part, evaluate_models, learned_before
 
     further = [x for x in options.overrides if "=" not in x]
     options.overrides = [x for x in options.overrides if "=" in x]
@@ -230,6 +230,9 @@ def run(options: argparse.Namespace) -> None:
     several = isinstance(results, list)
     if several and not further and origin:
         print(f"measured on {origin['data']}")
+    others = loaded.named or text is not None
+    if others and origin and (said := learned_before(loaded, task, part)) is not None:
+        print(said)
     if options.json is not None:
         own = {} if further else origin
         rows = [{**own, **row} for row in (results if several else [results])]

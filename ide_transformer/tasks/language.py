@@ -49,6 +49,7 @@ class AbstractNextToken(AbstractTextTask):
     model = LanguageModel
     causal = True
     holds_out_all = True
+    compared = None
     # The first token of each part, and the first one after it.
     bounds: Mapping[str, tuple[int, int]]
     # The tokens of a window that is held out; by default the context.
@@ -164,8 +165,9 @@ def on_same_tokens(tasks: Sequence[AbstractTask]) -> list[AbstractTask]:
     return [*texts]
 
 
-# Tokens of a text that are searched at once, and the base of the marks of windows.
-_SCANNED, _BASE = 2**22, 0x9E3779B97F4A7C15
+# Tokens of a text that are searched at once, those of the shortest windows for which it is, and
+# the base of the marks of windows.
+_SCANNED, _SHORTEST, _BASE = 2**20, 32, 0x9E3779B97F4A7C15
 
 
 def _marks(windows: np.ndarray) -> np.ndarray:
@@ -238,22 +240,27 @@ class LanguageTask(AbstractNextToken):
         """A checksum of all tokens and of the bounds of the parts."""
         return checksum_of_all((self.tokens.astype(np.int64), self.bounds))
 
-    def repeated(self) -> dict[Part, tuple[int, int]]:
-        """By part, the number of its windows that stand word for word in the training part, and
-        the number of all."""
-        length, (_, end) = self.context + 1, self.bounds["training"]
-        found: dict[Part, tuple[int, int]] = {}
-        for part in self.parts:
+    def repeated(
+        self, parts: Sequence[Part] | None = None, trained: AbstractTask | None = None
+    ) -> dict[Part, tuple[int, int]]:
+        """For all or some parts the number of windows that stand word for word in the training
+        part of this text, or of the one that was `trained`, and the number of all windows.
+        Nothing of windows of less than 32 tokens, which come again by chance."""
+        trained, found = trained or self, dict[Part, tuple[int, int]]()
+        if not isinstance(trained, LanguageTask) or self.context < _SHORTEST:
+            return found
+        length, (_, end) = self.context + 1, trained.bounds["training"]
+        for part in self.parts if parts is None else parts:
             first, last = self.bounds[part]
             every = in_parts(range(first, last - self.context, self.context), 1024, None)
             marks = np.concatenate([_marks(self.windows_at(x)) for x in every])
-            sought, seen = np.sort(marks), np.zeros(len(marks), bool)
+            seen, first_bits = np.zeros(len(marks), bool), np.zeros(2**20, bool)
+            first_bits[marks >> 44] = True
             for begin in range(0, end - self.context, _SCANNED):
-                some = self.tokens[begin : min(begin + _SCANNED + self.context, end)]
+                some = trained.tokens[begin : min(begin + _SCANNED + self.context, end)]
                 there = _marks_of_all(some, length)
-                places = np.minimum(np.searchsorted(sought, there), len(sought) - 1)
-                seen[places[sought[places] == there]] = True
-            found[part] = int(np.isin(marks, sought[seen]).sum()), len(marks)
+                seen |= np.isin(marks, there[first_bits[there >> 44]])
+            found[part] = int(seen.sum()), len(marks)
         return found
 
     def sample(self, model: Model, length: int) -> str | None:
@@ -358,7 +365,9 @@ class Dataset(AbstractNextToken):
         """A checksum of all tokens and of the bounds of the parts."""
         return checksum_of_all((self.tokens.fingerprint(), self.bounds))
 
-    def repeated(self) -> dict[Part, tuple[int, int]]:
+    def repeated(
+        self, parts: Sequence[Part] | None = None, trained: AbstractTask | None = None
+    ) -> dict[Part, tuple[int, int]]:
         """Nothing: to search a text of any size would take long."""
         return {}
 

@@ -130,11 +130,14 @@ class AbstractTask(abc.ABC):
             ends = rows[0].shape[1] - np.argmax(rows[-1][:, ::-1] != UNCOUNTED, axis=1)
         return [b"".join(x[i, :end].tobytes() for x in rows) for i, end in enumerate(ends)]
 
-    def repeated(self) -> dict[Part, tuple[int, int]]:
-        """By part, the number of its samples that are also among the training samples, of which
-        `compared` says how many are looked at; and the number of all."""
-        learned, found = self._learned(), dict[Part, tuple[int, int]]()
-        for part in self.parts:
+    def repeated(
+        self, parts: Sequence[Part] | None = None, trained: "AbstractTask | None" = None
+    ) -> dict[Part, tuple[int, int]]:
+        """For all or some parts the number of samples that are also among the training samples,
+        of this task or of the one that was `trained`, and the number of all samples. `compared`
+        says how many training samples are looked at."""
+        learned, found = (trained or self)._learned(), dict[Part, tuple[int, int]]()
+        for part in self.parts if parts is None else parts:
             marks = [x for batch in self.held_out(64, part=part) for x in self._marks(batch)]
             found[part] = sum(x in learned for x in marks), len(marks)
         return found
@@ -243,11 +246,9 @@ class AbstractDrawn(AbstractTask):
         for chosen in in_parts(range(HELD_OUT), size, samples):
             yield jax.tree.map(op.itemgetter(chosen), drawn)
 
-    def repeated(self) -> dict[Part, tuple[int, int]]:
-        return {} if _compared(self)[0] else super().repeated()
-
     def _learned(self) -> Set[int]:
-        return _compared(self)[1]
+        apart, drawn = _compared(self)
+        return {x for x in drawn if _part_of(x) == "training"} if apart else drawn
 
     def _drawn_for(
         self, part: Part | Literal["training"], number: int, random: np.random.Generator

@@ -281,6 +281,24 @@ def checked_part(task: AbstractTask, part: Part, samples: int | None = None) -> 
     return part
 
 
+def learned_before(loaded: LoadedModel, task: AbstractTask, part: Part) -> str | None:
+    """How many samples of other data than those of a run are also its training samples, in
+    words; `None` for none, and where the data of the run are not there any more."""
+    if loaded.run is None or loaded.config is None:
+        return None
+    try:
+        own = run_task(loaded.run, loaded.run.load_config(loaded.config))
+    except InputError:
+        return None
+    part = checked_part(task, part)
+    number, of = task.repeated([part], own).get(part, (0, 0))
+    among = "the" if own.compared is None else f"the first {own.compared:,}"
+    said = (
+        f"{number:,} of {of:,} samples are also among {among} training samples of {loaded.path}"
+    )
+    return said if number else None
+
+
 def described_part(task: AbstractTask, part: Part) -> str:
     """What is measured of the data of a task, in words."""
     whole = task.whole and task.parts == ("validation",)

@@ -115,7 +115,8 @@ def load_model(
     scheme = _scheme(for_scheme)
     if run.config.is_file():
         config, foreign = _chosen(run, others, trust=trust)
-        model, _ = restored(run, config, checkpoint, weights)
+        of_data = held_out_whole(config) if foreign else config
+        model, _ = restored(run, of_data, checkpoint, weights)
         named = any(override.startswith("data.") for override in others)
         loaded = LoadedModel(model, run, run.path, config, named, foreign)
     elif run.path.is_dir() and not (run.path / "config.json").is_file():

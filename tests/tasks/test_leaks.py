@@ -135,6 +135,16 @@ def test_trajectories_of_a_flow_through_train_and_evaluate(tmp_path, capsys, mon
     np.savez("other.npz", inputs=-inputs[:7], targets=-targets[:7], trajectory=names[:7])
     said = run_here(capsys, "evaluate.py", "runs/steps", "data.path=other.npz")
     assert "samples: 7" in said and "arrays other.npz, all of it" in said
+    # All that it has may have been learned.
+    learned = Arrays(inputs, targets, groups=names, test=0.25).data["training"][0]
+    np.savez("part.npz", inputs=learned[:5], targets=learned[5:10], trajectory=names[:5])
+    said = run_here(capsys, "evaluate.py", "runs/steps", "data.path=part.npz")
+    assert "also among" not in said
+    np.savez("part.npz", inputs=inputs[:9], targets=targets[:9], trajectory=names[:9])
+    said = run_here(capsys, "evaluate.py", "runs/steps", "data.path=part.npz")
+    rows = {x.tobytes() for x in learned}
+    number = sum(x.astype(np.float32).tobytes() in rows for x in inputs[:9])
+    assert f"{number} of 9 samples are also among the training samples of runs/steps" in said
     np.savez("same.npz", inputs=inputs, targets=targets, trajectory=names)
     said = run_here(capsys, "evaluate.py", "runs/steps", "data.path=same.npz")
     assert f"samples: {len(paths[1:])}" in said and "same.npz, validation part" in said
@@ -213,18 +223,24 @@ def test_samples_that_come_twice_are_counted():
     assert task.repeated()["test"][0] + task.repeated()["validation"][0] >= 5
 
 
-def test_windows_of_a_text_that_stand_in_the_training_part():
-    words = RANDOM.integers(97, 123, 4000, np.uint8).tobytes().decode()
-    task = tasks.LanguageTask(words, 8, test=0.2)
-    assert task.repeated() == {"validation": (0, 49), "test": (0, 99)}
+def test_windows_of_a_text_that_stand_in_the_training_part(monkeypatch):
+    """Also where it is searched in pieces."""
+    monkeypatch.setattr(tasks.language, "_SCANNED", 100)
+    words = RANDOM.integers(97, 123, 8000, np.uint8).tobytes().decode()
+    task = tasks.LanguageTask(words, 32, test=0.2)
+    assert task.repeated() == {"validation": (0, 24), "test": (0, 49)}
     # Three windows of the validation part, and one more that begins elsewhere.
-    held_out = words[3600:]
-    text = words[:1000] + held_out[16 : 16 + 25] + "!" + held_out[80:89] + words[1035:]
-    task = tasks.LanguageTask(text, 8, test=0.2)
+    held_out = words[7200:]
+    text = words[:1000] + held_out[64 : 64 + 97] + "!" + held_out[320:353] + words[1131:]
+    task = tasks.LanguageTask(text, 32, test=0.2)
     learned = text[: task.bounds["training"][1]]
-    windows = [text[i : i + 9] for i in range(3600, len(text) - 8, 8)]
+    windows = [text[i : i + 33] for i in range(7200, len(text) - 32, 32)]
     expected = sum(window in learned for window in windows)
-    assert task.repeated()["validation"] == (expected, 49) and expected == 4
+    assert task.repeated()["validation"] == (expected, 24) and expected == 4
+    # Of another text, of which all is measured, and of short windows.
+    other = tasks.LanguageTask(text[:330] + "!" * 40, 32, validation=1.0)
+    assert other.repeated(trained=task) == {"validation": (10, 11)}
+    assert tasks.LanguageTask(text, 31).repeated() == {}
 
 
 def test_a_run_says_once_what_comes_twice(tmp_path, capsys, monkeypatch):
