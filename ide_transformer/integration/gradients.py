@@ -134,6 +134,7 @@ def _segment_length(number: int, levels: int) -> int:
 class Truncated(AbstractGradient):
     """Truncated back-propagation: the gradient of the last intervals of depth alone, the state
     before them held fixed. What the gradient takes, in memory and time, does not grow with T.
+    Earlier layers with weights of their own are never trained.
 
     It is not the gradient of the discrete solution. Of one interval, at the fixed point
     `u = Φ(u)` of a loop, it puts 1 in the place of `(1 - ∂Φ/∂u)⁻¹`. Reference: Fung et al.,
