@@ -174,7 +174,7 @@ class ExponaxFlow(AbstractFlow):
             raise InputError(
                 f"stepper={self.equation}: velocities without divergence, which random "
                 "functions are not; give NavierStokesVorticity or KolmogorovFlowVorticity, or "
-                "trajectories of your own (data.name=arrays)."
+                "trajectories of your own (data.name=arrays, with groups)."
             )
         try:
             return kind(self.dimension, self.length, points, step, **self.coefficients)
