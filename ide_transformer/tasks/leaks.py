@@ -18,9 +18,10 @@ def check_trajectories(
 ) -> None:
     """Raises `InputError` for samples that belong together, by a target that is the input of
     another sample up to one factor for all, and that may come into different parts."""
-    axes = (x.shape[1 : x.ndim - channels] for x in (inputs, targets))
+    axes = {x.shape[1 : x.ndim - channels] for x in (inputs, targets)}
     apart = groups is not None and len(np.unique(groups)) == len(groups)
-    if apart or len({*axes}) > 1 or inputs.dtype != targets.dtype or inputs.ndim < 2:
+    alike = inputs.dtype == targets.dtype and len(axes) == 1 and axes != {()}
+    if apart or not alike or not inputs.size or not targets.size:
         return
     tried = np.linspace(0, len(inputs) - 1, min(len(inputs), _TRIED)).astype(int)
     given, sought = (_rows(x, channels) for x in (inputs, targets))
