@@ -23,7 +23,7 @@ Row = Mapping[str, Any]
 Headings = Mapping[str, str]
 _NAMES: Headings = MappingProxyType({})
 # What a text may hold that is not printed: ends of lines, spaces, and marks that join letters.
-_OF_TEXTS = "\n\t\u00a0\u3000\u200c\u200d"
+OF_TEXTS = "\n\t\u00a0\u3000\u200c\u200d"
 
 
 class Terminal(Console):
@@ -77,7 +77,7 @@ def show_table(rows: Sequence[Row], headings: Headings = _NAMES) -> None:
 
 def show_text(text: str) -> None:
     """Prints a text that a model wrote. On a terminal, what that would obey is written out."""
-    print(printable(text, _OF_TEXTS) if sys.stdout.isatty() else text)
+    print(printable(text, OF_TEXTS) if sys.stdout.isatty() else text)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,16 +1,16 @@
 """Pages of HTML that need nothing but themselves."""
 
 import base64
+import html
 import io
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from ..errors import InputError, whole_file
-from ..reporting import Row, table_cells
+from ..errors import InputError, printable, whole_file
+from ..reporting import OF_TEXTS, Row, table_cells
 
 
 class Part(NamedTuple):
@@ -38,6 +38,11 @@ def write_page(path: Path, title: str, about: str, parts: Sequence[Part]) -> Non
     )
     with whole_file(path) as written:
         written.write_text(page, encoding="utf-8")
+
+
+def escape(text: str) -> str:
+    """A text in HTML, in which nothing changes how it is read."""
+    return html.escape(printable(text, OF_TEXTS))
 
 
 def _part(part: Part) -> str:

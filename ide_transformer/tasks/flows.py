@@ -31,6 +31,8 @@ _CHUNK = 256
 # Pairs that are solved again with half the step and twice the points, each of another sample,
 # and the largest relative difference that they may have.
 _VERIFIED, _TOLERANCE = 16, 1e-3
+# Steps from one function to the next.
+_MOST_STEPS = 10**6
 # Equations of exponax for velocities whose divergence is zero.
 _SOLENOIDAL = ("NavierStokesVelocity", "KolmogorovFlowVelocity")
 
@@ -203,6 +205,11 @@ def _marched(flow: AbstractFlow, u: np.ndarray, times: int = 1, refined: int = 1
     import exponax
 
     steps = math.ceil(flow.time / flow.step) * refined
+    if steps > _MOST_STEPS:
+        raise InputError(
+            f"{flow}: time={flow.time:g} takes {steps:,} steps, and at most {_MOST_STEPS:,} are "
+            "made from one function to the next; give a shorter time."
+        )
     # The last chunk is filled up, so that one program serves all.
     number, points = u.shape[:2]
     size = min(number, _CHUNK)

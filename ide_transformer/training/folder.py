@@ -23,6 +23,7 @@ import jax
 from ..errors import InputError, naming, whole_file
 from ..packages import checksum
 from ..pretrained import no_such
+from ..pretrained.files import read_json
 from ..reporting import write_json
 from ..tasks import AbstractTask, AbstractTokenizer, load_tokenizer
 from .config import Config
@@ -200,9 +201,9 @@ def is_logged(value: Any) -> bool:
 
 def _json(path: Path, advice: str) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
-        state = "missing" if isinstance(error, FileNotFoundError) else "damaged"
+        return read_json(path)
+    except InputError:
+        state = "damaged" if path.exists() else "missing"
         raise InputError(f"{path} is {state}; {advice}.") from None
 
 

@@ -1,6 +1,7 @@
 """The log of a run: its figures go to trackers, and its progress to the terminal."""
 
 import contextlib
+import functools as ft
 import json
 import math
 import time
@@ -18,6 +19,10 @@ from ..reporting import Terminal, duration
 from .folder import RunFolder, is_logged
 from .parallel import primary
 from .trackers import AbstractTracker
+
+
+# Bytes of a line of a log.
+_LONGEST = 2**20
 
 
 class NotFinite(Exception):
@@ -111,21 +116,24 @@ def read_metrics(path: str | Path) -> list[dict]:
     """The lines of a log, none where there is no file. A last line that is not complete is
     dropped; one before it that is none of a log is an `InputError`."""
     path, lines = Path(path), []
+    if not path.exists():
+        return lines
     # In binary, since a damaged file may be no text.
-    written = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    for number, line in enumerate(written, 1):
-        try:
-            entry = json.loads(line)
-            entry = {**entry, "step": int(entry["step"])}
-            if not all(map(is_logged, entry.values())):
-                raise ValueError
-            lines.append(entry)
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            if number == len(written) and not line.endswith(b"\n"):
-                break
-            raise InputError(
-                f"{path}, line {number}: not a line of a log; remove it, or restore the file."
-            ) from None
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(ft.partial(file.readline, _LONGEST), b""), 1):
+            try:
+                entry = json.loads(line)
+                entry = {**entry, "step": int(entry["step"])}
+                if not all(map(is_logged, entry.values())):
+                    raise ValueError
+                lines.append(entry)
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                if not line.endswith(b"\n") and not file.read(1):
+                    break
+                raise InputError(
+                    f"{path}, line {number}: not a line of a log; remove it, or restore the "
+                    "file."
+                ) from None
     return lines
 
 

@@ -47,6 +47,7 @@ from .metrics import (
     say,
     seconds_taken,
 )
+from .names import short
 from .parallel import Layout, make_layout
 from .phases import Phase, drawn_mesh, make_phases, mesh_tasks, phase_at, shapes_at
 from .reading import apply_overrides, as_config, validated
@@ -157,7 +158,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
             "projected input and the transport cost it lost 0.074 nats on a text "
             "(docs/results/coarse_first.md)."
         )
-    say(f"{config.name}: reading the data, data.name={config.data.name}")
+    say(f"{config.name}: reading the data, data.name={short(config.data.name)}")
     task, model, key, start = build_start(config, None if begins else resumed)
     # What does not fit together fails here, before anything is written.
     state, phases = make_phases(config, model, key)

@@ -1,29 +1,22 @@
-"""Commands on what others have made: each ends with a result or with one clear error, soon, and
-runs no code that it was given."""
+"""Files that are wrong, and values that were made to do harm, with the commands that read them:
+data of arrays, configurations, runs of others, and roll-outs. By name, in tables."""
 
-import contextlib
-import resource
-import signal
-import time
+import json
+import os
+import struct
+import zipfile
 from pathlib import Path
-from typing import NamedTuple
 
-from running import run_here
+import numpy as np
+from training import wrong_configs
 
 
-# A module that nobody trusts, which is beside what is read.
+# A package that nobody trusts, which is beside what is read.
 EVIL = "from pathlib import Path\nPath('EXECUTED').touch()\nraise RuntimeError('executed')\n"
 # What a terminal would obey: a colour, the direction of writing, another line, a title.
 OBEYED = "\x1b[31mred\x1b[0m", "\u202etxt.exe", "a\nerror: b", "\x1b]0;title\x07", "\x9b2J"
 LONG = "a" * 2**18
-
-
-class Case(NamedTuple):
-    """A command, what is done before it, and whether it may end with a result."""
-
-    command: tuple
-    prepare: object = None
-    allowed: bool = False
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def write_evil(folder):
@@ -32,35 +25,211 @@ def write_evil(folder):
     (folder / "gift/evil.py").write_text(EVIL)
 
 
-@contextlib.contextmanager
-def at_most(seconds):
-    """Ends what waits for ever, such as for a pipe."""
-
-    def late(*_):
-        raise TimeoutError(f"not done after {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+def texts_of_configs():
+    """Overrides that give each key that takes a text one that does harm, by the key."""
+    harm = {"long": LONG, "code": "gift.evil:Part", "dots": "a." * 2**17, "path": "../" * 2000}
+    harm |= {f"obeyed{number}": text for number, text in enumerate(OBEYED)}
+    free = ("name", "data.column", "model.run")  # texts that are taken as they are
+    for key, annotation in wrong_configs.keys().items():
+        if str in wrong_configs.kinds_of(annotation) and key not in free:
+            yield from ((f"{key}: {name}", (key, text)) for name, text in harm.items())
 
 
-def check(capsys, script, *arguments, refused=True):
-    """The output of a command that ends as it should."""
-    most, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    status = 2 if refused else 0
-    with at_most(60):
-        said = run_here(capsys, script, *arguments, expected=status)
-    assert time.process_time() - began < 5
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - most < 2**21
-    assert not Path("EXECUTED").exists()
-    assert all(x.isprintable() or x in "\n\t" for x in said), ascii(said)
-    if refused:
-        message = said.split("error: ", 1)[1]
-        assert len(message) < 4000 and "Traceback" not in said
-        # A line of its own begins with no other word.
-        assert all(line.startswith("  ") for line in message.splitlines()[1:])
-    return said
+# Texts of a configuration, beside those of `wrong_configs`, each wrong.
+CONFIGS = {
+    "a key that is long": json.dumps({LONG[:-20]: 1}),
+    "many keys": json.dumps({f"k{n}": n for n in range(18_000)}),
+    "many names of code": json.dumps([f"a{n}:b" for n in range(20_000)]),
+    "a list of empty sections": "model: {operators: [" + "{}, " * 60_000 + "]}",
+    "a number of many digits": f"training: {{steps: {'9' * 2**17}}}",
+    "moments that nest": "training: {refine: {'" + "(" * 5_000 + "': 1}}",
+    "moments that are products": "training: {refine: {'10**10**10': 1}}",
+    "groups of stars": "optimizer: {groups: {'" + "*a" * 50_000 + "': 1.0}}",
+    **{f"a key that is obeyed {n}": json.dumps({x: 1}) for n, x in enumerate(OBEYED)},
+    **{f"a tag {x}": f"model: !!python/{x} [a]" for x in ("name:os.system", "object/new:os")},
+    "an alias that grows": "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]",
+    "a merge": "a: {<<: {b: 1}}",
+    "half of a pair": b'model: {kind: "\\ud800"}',
+    "not in UTF-8": b"model: \xff",
+    "in UTF-16": "model: {width: 8}".encode("utf-16"),
+    "a byte of zero": b"model: \x00",
+    "nothing but a list": "- a\n- b",
+}
+
+
+def link(target):
+    return lambda path: path.symlink_to(target)
+
+
+def content(given):
+    given = given.encode() if isinstance(given, str) else given
+    return lambda path: path.write_bytes(given)
+
+
+def sparse(path):
+    path.write_bytes(PNG)
+    os.truncate(path, 2**33)
+
+
+def line_of(**values):
+    return content(json.dumps({"step": 1, "loss": 1.0} | values) + "\n")
+
+
+END = {"validation_loss": 1.25, "steps": 3, "nfe": 2, "parameters": 7, "seconds": 1.0}
+DEEP = "[" * 100_000
+# A file of a run and what it becomes; whether a page may still be made of the run.
+_NO_JSON = {
+    **{"nothing": "", "a word": "x", "a number": "1", "a list": "[]", "null": "null"},
+    **{"half": '{"step": 1', "deep": DEEP, "bytes": bytes(range(128, 250)), "zeros": bytes(99)},
+    "utf16": '{"step": 1}'.encode("utf-16"),
+}
+_NO_FILE = {"pipe": os.mkfifo, "zero": link("/dev/zero"), "folder": Path.mkdir, "full": sparse}
+REPORTS = {
+    **{
+        f"{file}: {name}": (file, content(x), False)
+        for file in ("metrics.jsonl", "summary.json", "config.yaml")
+        for name, x in _NO_JSON.items()
+        if (file, name) not in (("config.yaml", "nothing"), ("config.yaml", "null"))
+    },
+    **{
+        f"{file}: {name}": (file, change, False)
+        for file in (
+            "metrics.jsonl",
+            "summary.json",
+            "config.yaml",
+            "sample.txt",
+            "plots/a.png",
+        )
+        for name, change in _NO_FILE.items()
+    },
+    **{
+        f"a line with {name}": ("metrics.jsonl", line_of(**values), False)
+        for name, values in {
+            "a large step": {"step": 1e308},
+            "a step that is a text": {"step": "1e9"},
+            "a loss that is a text": {"loss": "<script>"},
+            "a loss that is a list": {"loss": [1.0]},
+            "a loss that is a section": {"loss": {"a": 1}},
+            "a loss of many digits": {"loss": 10**400},
+        }.items()
+    },
+    "a line with a key of HTML": ("metrics.jsonl", line_of(**{"solver.<script>": 1.0}), True),
+    "a line with a key that is obeyed": ("metrics.jsonl", line_of(**{OBEYED[0]: 1.0}), True),
+    **{
+        f"a summary with {name}": ("summary.json", content(json.dumps(END | values)), allowed)
+        for name, values, allowed in (
+            ("a text", {"steps": "x"}, False),
+            ("a list", {"validation_loss": [1]}, False),
+            ("a section", {"seconds": {"a": 1}}, False),
+            ("many digits", {"parameters": 10**400}, True),
+            ("a key of HTML", {"test_<script>": 1.0}, True),
+            ("a key that is obeyed", {f"test_{OBEYED[0]}": 1.0}, True),
+        )
+    },
+    **{
+        f"fingerprints: {name}": ("fingerprints.json", content(x), True)
+        for name, x in {**_NO_JSON, "a number for code": '{"sources": 3}'}.items()
+    },
+    "a figure that is a link": ("plots/a.png", link("/etc/hostname"), False),
+    "a figure that is a link to a figure": ("plots/a.png", link("loss.png"), False),
+    "a figure that is a link to nothing": ("plots/a.png", link("nowhere"), False),
+    "a figure that is a text": ("plots/a.png", content("SECRET"), False),
+    "a figure that is empty": ("plots/a.png", content(b""), False),
+    "a figure that is a page": ("plots/a.png", content("<html><script>"), False),
+    "a figure with a name of HTML": ("plots/<script>.png", content(PNG), True),
+    "a figure with a name that is obeyed": (f"plots/{OBEYED[0]}.png", content(PNG), True),
+    "plots that are a link": ("plots", link("/etc"), False),
+    "a sample that is a link": ("sample.txt", link("../SECRET"), False),
+    "a sample of HTML": ("sample.txt", content("</pre><script>alert(1)</script>"), True),
+    "a sample that is no text": ("sample.txt", content(bytes(range(256))), True),
+    **{
+        f"code in {key}": ("config.yaml", content(f"version: 1\n{key}: gift.evil:Part"), False)
+        for key in ("solver", "control", "gift.evil:Part")
+    },
+}
+
+
+# Options of `evaluate` on a run of a flow map, each wrong.
+ROLLOUTS = [
+    *(f"--rollout {x}" for x in ("0", "-1", "1000000000", f"1{'0' * 30}", "x", "1.5", "nan")),
+    *(
+        f"--rollout 2 --mesh tokens={x}"
+        for x in ("0", "-8", "7", "1000000000", "1e9", "nan", "x", "8.0", "[8,8]")
+    ),
+    *(
+        f"--rollout 2 --mesh {key}={x}"
+        for key in ("intervals", "steps_per_interval", "width", "horizon")
+        for x in ("0", "-1", "1000000000", "nan", "x")
+        if (key, x) != ("horizon", "1000000000")
+    ),
+    *(f"--rollout 2 --mesh {x}" for x in ("solver=x", "solver=heun(", "x=1", "=", "8")),
+    *(
+        f"--rollout 2 data.options.{key}={x}"
+        for key in ("time", "viscosity")
+        for x in ("0", "-1", ".nan", ".inf", "1.0e+30", "x", "[1]")
+    ),
+    *(
+        f"--rollout 2 data.options.{key}={x}"
+        for key in ("samples", "held_out_samples")
+        for x in ("0", "-1", "1000000000000", "1.5")
+    ),
+    *(f"--rollout 2 {x}" for x in ("data.name=digits", "data.options.x=1", "model.context=0")),
+    *(f"--rollout 2 --pictures {x}" for x in ("a.txt", "a", "/dev/null")),
+    *(f"--rollout 2 --figure {x}" for x in ("a.txt", "nowhere/")),
+    *(f"--rollout 2 --{x}" for x in ("samples 2", "part test", "layers first", "measure loss")),
+    *(
+        f"--rollout 2 --{x}"
+        for x in ("checkpoint 7", "weights average", "json /dev/null/a.json")
+    ),
+]
+
+
+_R = np.random.default_rng(0)
+# Right arrays, by the kind of model that learns them.
+ARRAYS = {
+    "operator_model": {"inputs": _R.normal(size=(20, 8)), "targets": _R.normal(size=(20, 8))},
+    "sequence_classifier": {
+        "inputs": _R.integers(0, 5, (20, 6)),
+        "targets": _R.integers(0, 3, 20),
+    },
+    "language_model": {
+        "inputs": _R.integers(0, 5, (20, 6)),
+        "targets": _R.integers(0, 5, (20, 6)),
+    },
+    "image_classifier": {
+        "inputs": _R.normal(size=(20, 4, 4)),
+        "targets": _R.integers(0, 3, 20),
+    },
+}
+# What an array becomes, whatever its kind.
+CHANGES = {
+    "complex": lambda x: x + 1j,
+    "bool": lambda x: x > 0,
+    "texts": lambda x: x.astype(str),
+    "objects": lambda x: x.astype(object),
+    "times": lambda x: x.astype("datetime64[s]"),
+    "records": lambda x: np.zeros(len(x), [("a", "f4")]),
+    "bytes": lambda x: x.astype("S4"),
+    "not finite": lambda x: np.where(np.arange(x.size).reshape(x.shape) == 3, np.nan, x),
+    "beyond float32": lambda x: x.astype(float) * 1e300,
+    "beyond int32": lambda x: x.astype(np.uint64) + 2**40,
+    "nothing": lambda x: x[:0],
+    "one sample": lambda x: x[:1],
+    "fewer samples": lambda x: x[:-1],
+    "a number": lambda x: x.ravel()[0],
+    "no tokens": lambda x: x.reshape(len(x), -1)[:, :0],
+    "many axes": lambda x: x.reshape(*x.shape, 1, 1, 1),
+}
+
+
+def encrypted(data):
+    """An archive whose members say that they are encrypted."""
+    return data.replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01")
+
+
+def bomb(path):
+    """Numbers that unpack to 16 GB."""
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (2000000000,), }".ljust(117)
+    head = b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + header + b"\n"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("inputs.npy", head + bytes(2**20))

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from helpers import built
 from matplotlib.figure import Figure
-from running import run_here
+from running import run_here, write_run
 from studies.conftest import go_on
 
 import ide_transformer as ide
@@ -269,20 +269,6 @@ def test_a_scheme_is_spelled_as_in_configurations():
     for name in schemes():
         scheme = name.removesuffix(", exact damping")
         assert str(SchemeConfig.model_validate(scheme)) == scheme
-
-
-def write_run(folder, *, solver, losses, **summary):
-    """A run as if it had been made."""
-    (folder / "plots").mkdir(parents=True)
-    config = {"version": 1, "name": folder.name, "solver": solver}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "fingerprints.json").write_text('{"run": "0", "sources": ["0.1 (abc)"]}')
-    lines = [{"step": n, "loss": x, "field_evaluations": 2} for n, x in enumerate(losses, 1)]
-    lines += [{"step": len(losses), "validation_loss": losses[-1]}]
-    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
-    if summary:
-        (folder / "summary.json").write_text(json.dumps(summary))
-    return folder
 
 
 def test_a_page_shows_what_runs_logged_drew_and_wrote(tmp_path, capsys):

@@ -1,0 +1,150 @@
+"""Commands on files that are wrong and on values that were made to do harm: each ends with a
+result or with one clear error, soon and with little memory, and runs no code of the files."""
+
+import contextlib
+import resource
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import pytest
+import yaml
+from helpers import filled
+from misuse import hostile
+from running import run_here, write_run
+from training import stub
+
+from ide_transformer import training
+from ide_transformer.training import loading, run, sizes
+from ide_transformer.training.build import build_model
+
+
+pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("unchecked")]
+CONFIGS = {**dict(hostile.texts_of_configs()), **hostile.CONFIGS}
+
+
+@contextlib.contextmanager
+def at_most(seconds):
+    """Ends what waits for ever, such as for a pipe."""
+
+    def late(*_):
+        raise TimeoutError(f"not done after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def ends(tmp_path, monkeypatch, capsys):
+    """A command that has to be refused, or may be `allowed`; its output."""
+    monkeypatch.chdir(tmp_path)
+    hostile.write_evil(tmp_path)
+
+    def check(script, *arguments, allowed=False):
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        began = time.process_time()
+        with at_most(60):
+            said = run_here(capsys, script, *arguments, expected=(0, 2) if allowed else 2)
+        assert time.process_time() - began < 5
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - most < 2**21
+        assert not Path("EXECUTED").exists()
+        assert all(x.isprintable() or x in "\n\t" for x in said), ascii(said)
+        # The lines of an error after its first one are set off, so that none seems to be another.
+        first, *others = said.partition("error: ")[2].splitlines() or [""]
+        assert all(line.startswith("  ") for line in others), said
+        assert "Traceback" not in said and len(first) + sum(map(len, others)) < 10_000
+
+    return check
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Runs end before they begin, and their weights are drawn by NumPy."""
+
+    def drawn(*given):
+        return filled(eqx.filter_eval_shape(build_model, *given), 0.1, seed=0)
+
+    def would_start(*_):
+        raise SystemExit(0)
+
+    monkeypatch.setattr(loading, "build_model", drawn)
+    monkeypatch.setattr(run, "new_folder", would_start)
+    monkeypatch.setattr(sizes, "memory", lambda: 2**34)
+    with stub.known():
+        yield
+
+
+def written(path, tree):
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_configuration_is_refused(name, ends, untrained, tmp_path):
+    given, file = CONFIGS[name], tmp_path / "own.yaml"
+    if isinstance(given, tuple):
+        (*sections, key), text = given[0].split("."), given[1]
+        tree = section = stub.tree(version=1)
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[key] = text
+        given = yaml.safe_dump(tree)
+        # That of a run of somebody else, whose code is not trusted.
+        file = tmp_path / "runs/gift/config.yaml"
+        (file.parent / "checkpoints").mkdir(parents=True)
+    hostile.content(given)(file)
+    ends("train.py", file)
+
+
+@pytest.mark.parametrize("name", hostile.REPORTS)
+def test_a_page_shows_nothing_but_the_run(name, ends, tmp_path):
+    file, change, allowed = hostile.REPORTS[name]
+    (tmp_path / "SECRET").write_text("SECRET")
+    runs = [
+        write_run(tmp_path / x, solver="rk4", losses=[2.0], **hostile.END) for x in ("a", "b")
+    ]
+    (runs[0] / "plots/loss.png").write_bytes(hostile.PNG)
+    path = runs[0] / file
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    change(path)
+    ends("report.py", *runs, "--output", "page.html", allowed=allowed)
+    page = Path("page.html").read_text() if Path("page.html").exists() else ""
+    assert not any(x in page for x in ("SECRET", "<script", "\x1b"))
+    assert not any(x.name.endswith(".tmp") for x in tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory):
+    """The folder of a run that learned a flow map."""
+    there = tmp_path_factory.mktemp("flow")
+    options = {"viscosity": 0.1, "time": 0.1, "samples": 4, "held_out_samples": 4}
+    sections = {
+        "data": {"name": "burgers", "options": options},
+        "model": {"kind": "operator_model", "context": 32, "depth": 1},
+        "training": {"steps": 2},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IDE_TRANSFORMER_CACHE", str(there))
+        patch.setattr(training.run, "plot_run", lambda *_: None)
+        jax.config.update("jax_enable_x64", False)
+        yield stub.train(there, **sections).path
+        jax.config.update("jax_enable_x64", True)
+
+
+@pytest.mark.parametrize("options", hostile.ROLLOUTS)
+def test_a_roll_out_is_refused(options, ends, flow):
+    ends("evaluate.py", flow, *options.split(" "))
+
+
+def test_there_are_many_cases():
+    assert len(CONFIGS) + len(hostile.REPORTS) + len(hostile.ROLLOUTS) >= 300
