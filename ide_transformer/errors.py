@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+# What to do with a run that ended before its last step; a comparison says it in its own way.
+GO_ON = "go on with --resume"
+
+
 class InputError(ValueError):
     """A value given by the user cannot be used.
 

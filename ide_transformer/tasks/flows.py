@@ -207,8 +207,8 @@ def _marched(flow: AbstractFlow, u: np.ndarray, times: int = 1, refined: int = 1
     steps = math.ceil(flow.time / flow.step) * refined
     if steps > _MOST_STEPS:
         raise InputError(
-            f"{flow}: time={flow.time:g} takes {steps:,} steps, and at most {_MOST_STEPS:,} are "
-            "made from one function to the next; give a shorter time."
+            f"{flow}: time={flow.time:g} takes {steps:,} steps of the solution, and at most "
+            f"{_MOST_STEPS:,} are made; give a shorter time."
         )
     # The last chunk is filled up, so that one program serves all.
     number, points = u.shape[:2]

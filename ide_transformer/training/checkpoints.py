@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ..errors import InputError
+from ..errors import GO_ON, InputError
 from .config import Config
-from .folder import GO_ON, RunFolder
+from .folder import RunFolder
 from .metrics import validation_losses
 from .parallel import gathered, primary, wait_for_all
 
@@ -203,11 +203,11 @@ class Checkpoints:
         except Exception as error:
             raise self._not_written(error) from None
         self._unread = None
-        if removed and not (self._folder / str(step)).exists():
-            return
         try:
             self._stored(step)
         except Exception as error:
+            if removed and not (self._folder / str(step)).exists():
+                return
             raise InputError(
                 f"{self._folder}/{step} was written and cannot be read: {_first_line(error)}. "
                 "Give --runs a folder on another disk, or of another name."

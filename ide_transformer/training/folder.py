@@ -3,7 +3,6 @@
 import contextlib
 import functools as ft
 import hashlib
-import json
 import math
 import os
 import re
@@ -54,8 +53,6 @@ def checksum_of(files: Sequence[Path]) -> str:
     return hashlib.sha256("".join(sums).encode()).hexdigest()[:12]
 
 
-# What to do with a run that ended before its last step; a comparison says it in its own way.
-GO_ON = "go on with --resume"
 _NO_FILES = Path.is_fifo, Path.is_socket, Path.is_char_device, Path.is_block_device
 # In the file of fingerprints.
 _DATA, _SOURCES, _CONFIG, _START = "its data", "sources", "its config.yaml", "its start"

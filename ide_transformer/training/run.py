@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..arguments import checked
-from ..errors import InputError, at, naming
+from ..errors import GO_ON, InputError, at, naming
 from ..memory import keep_freed_memory
 from ..models import Model
 from ..reporting import write_json
@@ -28,7 +28,6 @@ from .checkpoints import Checkpoints
 from .config import Config, TrainingConfig, needed_by_refinement
 from .construct import construct
 from .folder import (
-    GO_ON,
     RunFolder,
     check_origin,
     flat_values,
@@ -226,6 +225,9 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
                 loop.check_finite(held_out)
             state = parallel.gathered(state)
         if primary:
+            # Without these nobody could read the results.
+            folder.load_config(config)
+            _ = folder.recorded
             _write_results(loop, state, held_out)
         parallel.wait_for_all("written")
     return folder

@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import json
 import math
+import os
 import queue
 import threading
 import time
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, cast, final
 
-from ..errors import naming
+from ..errors import GO_ON, InputError, naming
 from ..packages import require
 
 
@@ -120,7 +121,9 @@ class InBackground(AbstractTracker):
 
 @final
 class JsonLines(AbstractTracker):
-    """`metrics.jsonl`: one JSON object a line, in the file when `log` returns."""
+    """`metrics.jsonl`: one JSON object a line, in the file when `log` returns. `InputError` is
+    raised before a checkpoint if somebody removed, moved or replaced the file meanwhile, or the
+    folder of the run."""
 
     configurable: ClassVar[bool] = False
 
@@ -136,6 +139,17 @@ class JsonLines(AbstractTracker):
         with naming(self._path):
             self._file.write(json.dumps({"step": step, **finite}) + "\n")
             self._file.flush()
+
+    def flush(self) -> None:
+        try:
+            there = os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+        except OSError:
+            there = False
+        if not there:
+            raise InputError(
+                f"{self._path} was removed or replaced while the run was trained, so that its "
+                f"folder is not that of this run any more. Put it back and {GO_ON}."
+            )
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what could not be written was said

@@ -57,7 +57,7 @@ def ends(tmp_path, monkeypatch, capsys):
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - most < 2**21
         assert not Path("EXECUTED").exists()
         assert all(x.isprintable() or x in "\n\t" for x in said), ascii(said)
-        # The lines of an error after its first one are set off, so that none seems to be another.
+        # The lines of an error after its first one are set off: none seems to be another.
         first, *others = said.partition("error: ")[2].splitlines() or [""]
         assert all(line.startswith("  ") for line in others), said
         assert "Traceback" not in said and len(first) + sum(map(len, others)) < 10_000

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import fast_first
 from running import logged, run_here
 from training import stub
 from training.conftest import config, equal
@@ -142,6 +143,45 @@ def test_the_best_checkpoint_is_kept_and_read(tmp_path, monkeypatch):
         training.load_run(run.path, checkpoint=x)[0] for x in ("best", 4, "newest")
     )
     assert equal(best, fourth) and not equal(best, newest)
+
+
+def moved(run):
+    return run.rename(run.with_name("moved"))
+
+
+# What is done to a run while it is trained, and the error with which it ends, if it does.
+DISTURBED = {
+    "its log is removed": (lambda run: (run / "metrics.jsonl").unlink(), "was removed or rep"),
+    "its checkpoints are removed": (lambda run: shutil.rmtree(run / "checkpoints"), None),
+    "its folder is moved": (moved, "metrics.jsonl was removed or replaced"),
+    "its folder is replaced": (lambda run: shutil.copytree(moved(run), run), "or replaced"),
+    "its folder is removed": (shutil.rmtree, "metrics.jsonl was removed or replaced"),
+    "its configuration is removed": (lambda run: (run / "config.yaml").unlink(), "no config"),
+    "its code is forgotten": (lambda run: (run / "fingerprints.json").unlink(), "is missing"),
+    "its lock is removed": (lambda run: (run / "lock").unlink(), None),
+}
+
+
+@pytest.mark.parametrize("what", fast_first(2, DISTURBED))
+def test_a_run_whose_files_are_removed_ends_well_or_says_so(what, tmp_path, monkeypatch):
+    (disturb, message), batch, done = DISTURBED[what], stub.Stub.batch, []
+
+    def disturbed_batch(self, step, size, seed):
+        if step == 9 and (tmp_path / "small/metrics.jsonl").exists() and not done:
+            while not (tmp_path / "small/checkpoints/6").exists():
+                time.sleep(0.001)
+            done.append(disturb(tmp_path / "small"))
+        return batch(self, step, size, seed)
+
+    monkeypatch.setattr(stub.Stub, "batch", disturbed_batch)
+    given = {"steps": 12, "checkpoint_every": 6}
+    if message is None:
+        training.load_run(stub.train(tmp_path, training=given).path)
+    else:
+        with pytest.raises(InputError, match=message):
+            stub.train(tmp_path, training=given)
+        assert not (tmp_path / "small/summary.json").exists()
+    assert done
 
 
 class Recorder(AbstractTracker):

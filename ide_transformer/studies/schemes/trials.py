@@ -12,12 +12,12 @@ import numpy as np
 from rich.console import Console
 
 from ... import training
-from ...errors import InputError
+from ...errors import GO_ON, InputError
 from ...pretrained.files import read_json
 from ...reporting import duration, write_json
 from ...tasks import AbstractTask
 from ...training import Config, Diverged, RunFolder, Stopped, read_metrics
-from ...training.folder import GO_ON, changed_data, changed_values, source
+from ...training.folder import changed_data, changed_values, source
 from ...training.loading import starting_model
 from ...training.reading import apply_overrides, check_code
 from .budget import seconds_of_a_run, try_first_batch
