@@ -37,10 +37,11 @@ def stored_arrays(path: str | Path) -> dict[str, StoredArray]:
     path = Path(path)
     if not path.exists():
         raise InputError(f"data.path={path}: there is no such file or folder.")
+    inside = sorted(path.glob("*.npy")) if path.is_dir() else [path]
+    if others := [x for x in inside if not x.is_file()]:
+        raise InputError(f"data.path={path}: {others[0]} is a pipe or a device; {_KINDS}.")
     if path.is_dir():
-        files = {x.stem: ft.partial(x.open, "rb") for x in sorted(path.glob("*.npy"))}
-    elif not path.is_file():
-        raise InputError(f"data.path={path}: it is a pipe or a device; {_KINDS}.")
+        files = {x.stem: ft.partial(x.open, "rb") for x in inside}
     elif path.suffix == ".parquet":
         require("pyarrow", "datasets", f"data.path={path}: tables are read by")
         return _columns(path)

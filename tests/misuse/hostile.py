@@ -1,13 +1,10 @@
-"""Files that are wrong, and values that were made to do harm, with the commands that read them:
-data of arrays, configurations, runs of others, and roll-outs. By name, in tables."""
+"""Files that are wrong and values that were made to do harm, by name, in tables: of
+configurations, of the runs of others, and of roll-outs."""
 
 import json
 import os
-import struct
-import zipfile
 from pathlib import Path
 
-import numpy as np
 from training import wrong_configs
 
 
@@ -78,17 +75,17 @@ def line_of(**values):
 END = {"validation_loss": 1.25, "steps": 3, "nfe": 2, "parameters": 7, "seconds": 1.0}
 DEEP = "[" * 100_000
 # A file of a run and what it becomes; whether a page may still be made of the run.
-_NO_JSON = {
+NO_JSON = {
     **{"nothing": "", "a word": "x", "a number": "1", "a list": "[]", "null": "null"},
     **{"half": '{"step": 1', "deep": DEEP, "bytes": bytes(range(128, 250)), "zeros": bytes(99)},
     "utf16": '{"step": 1}'.encode("utf-16"),
 }
-_NO_FILE = {"pipe": os.mkfifo, "zero": link("/dev/zero"), "folder": Path.mkdir, "full": sparse}
+NO_FILE = {"pipe": os.mkfifo, "zero": link("/dev/zero"), "folder": Path.mkdir, "full": sparse}
 REPORTS = {
     **{
         f"{file}: {name}": (file, content(x), False)
         for file in ("metrics.jsonl", "summary.json", "config.yaml")
-        for name, x in _NO_JSON.items()
+        for name, x in NO_JSON.items()
         if (file, name) not in (("config.yaml", "nothing"), ("config.yaml", "null"))
     },
     **{
@@ -100,7 +97,7 @@ REPORTS = {
             "sample.txt",
             "plots/a.png",
         )
-        for name, change in _NO_FILE.items()
+        for name, change in NO_FILE.items()
     },
     **{
         f"a line with {name}": ("metrics.jsonl", line_of(**values), False)
@@ -128,7 +125,7 @@ REPORTS = {
     },
     **{
         f"fingerprints: {name}": ("fingerprints.json", content(x), True)
-        for name, x in {**_NO_JSON, "a number for code": '{"sources": 3}'}.items()
+        for name, x in {**NO_JSON, "a number for code": '{"sources": 3}'}.items()
     },
     "a figure that is a link": ("plots/a.png", link("/etc/hostname"), False),
     "a figure that is a link to a figure": ("plots/a.png", link("loss.png"), False),
@@ -182,54 +179,3 @@ ROLLOUTS = [
         for x in ("checkpoint 7", "weights average", "json /dev/null/a.json")
     ),
 ]
-
-
-_R = np.random.default_rng(0)
-# Right arrays, by the kind of model that learns them.
-ARRAYS = {
-    "operator_model": {"inputs": _R.normal(size=(20, 8)), "targets": _R.normal(size=(20, 8))},
-    "sequence_classifier": {
-        "inputs": _R.integers(0, 5, (20, 6)),
-        "targets": _R.integers(0, 3, 20),
-    },
-    "language_model": {
-        "inputs": _R.integers(0, 5, (20, 6)),
-        "targets": _R.integers(0, 5, (20, 6)),
-    },
-    "image_classifier": {
-        "inputs": _R.normal(size=(20, 4, 4)),
-        "targets": _R.integers(0, 3, 20),
-    },
-}
-# What an array becomes, whatever its kind.
-CHANGES = {
-    "complex": lambda x: x + 1j,
-    "bool": lambda x: x > 0,
-    "texts": lambda x: x.astype(str),
-    "objects": lambda x: x.astype(object),
-    "times": lambda x: x.astype("datetime64[s]"),
-    "records": lambda x: np.zeros(len(x), [("a", "f4")]),
-    "bytes": lambda x: x.astype("S4"),
-    "not finite": lambda x: np.where(np.arange(x.size).reshape(x.shape) == 3, np.nan, x),
-    "beyond float32": lambda x: x.astype(float) * 1e300,
-    "beyond int32": lambda x: x.astype(np.uint64) + 2**40,
-    "nothing": lambda x: x[:0],
-    "one sample": lambda x: x[:1],
-    "fewer samples": lambda x: x[:-1],
-    "a number": lambda x: x.ravel()[0],
-    "no tokens": lambda x: x.reshape(len(x), -1)[:, :0],
-    "many axes": lambda x: x.reshape(*x.shape, 1, 1, 1),
-}
-
-
-def encrypted(data):
-    """An archive whose members say that they are encrypted."""
-    return data.replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01")
-
-
-def bomb(path):
-    """Numbers that unpack to 16 GB."""
-    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (2000000000,), }".ljust(117)
-    head = b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + header + b"\n"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("inputs.npy", head + bytes(2**20))

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import equinox as eqx
 import jax
+import numpy as np
 import pytest
 import yaml
 from helpers import filled
-from misuse import hostile
+from misuse import hostile, hostile_arrays
 from running import run_here, write_run
 from training import stub
 
@@ -23,7 +24,12 @@ from ide_transformer.training.build import build_model
 
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("unchecked")]
+ARRAYS = dict(hostile_arrays.arrays())
 CONFIGS = {**dict(hostile.texts_of_configs()), **hostile.CONFIGS}
+
+
+class Late(BaseException):
+    """Nothing that a reader of files takes for a fault of theirs."""
 
 
 @contextlib.contextmanager
@@ -31,7 +37,7 @@ def at_most(seconds):
     """Ends what waits for ever, such as for a pipe."""
 
     def late(*_):
-        raise TimeoutError(f"not done after {seconds} s")
+        raise Late(f"not done after {seconds} s")
 
     before = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -62,6 +68,7 @@ def ends(tmp_path, monkeypatch, capsys):
         begins = [n for n, line in enumerate(lines) if line.startswith("error: ")]
         assert all(line.startswith("  ") for n in begins for line in lines[n + 1 :]), said
         assert "Traceback" not in said and len(said) < 10_000
+        return said
 
     return check
 
@@ -103,6 +110,25 @@ def test_a_configuration_is_refused(name, ends, untrained, tmp_path):
         (file.parent / "checkpoints").mkdir(parents=True)
     hostile.content(given)(file)
     ends("train.py", file)
+
+
+def learned(kind):
+    model = {"kind": kind, "depth": 1, "context": 32}
+    return stub.tree(data={"name": "arrays", "path": "data.npz"}, model=model)
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_that_are_wrong_are_refused(name, ends, untrained, tmp_path):
+    kind, inputs, targets, further, option = ARRAYS[name]
+    np.savez("data.npz", inputs=inputs, targets=targets, **further)
+    file = written(tmp_path / "own.yaml", learned(kind))
+    ends("train.py", file, *[option] * bool(option))
+
+
+@pytest.mark.parametrize("name", hostile_arrays.FILES)
+def test_a_file_that_holds_no_arrays_is_refused(name, ends, untrained, tmp_path):
+    hostile_arrays.FILES[name](tmp_path / "data.npz")
+    ends("train.py", written(tmp_path / "own.yaml", learned("operator_model")))
 
 
 @pytest.mark.parametrize("name", hostile.REPORTS)
@@ -147,5 +173,18 @@ def test_a_roll_out_is_refused(options, ends, flow):
     ends("evaluate.py", flow, *options.split(" "))
 
 
+def test_what_is_right_is_taken(ends, untrained, flow, tmp_path):
+    for kind, (inputs, targets) in hostile_arrays.ARRAYS.items():
+        np.savez("data.npz", inputs=inputs, targets=targets)
+        file = written(tmp_path / "own.yaml", learned(kind))
+        assert "error" not in ends("train.py", file, allowed=True)
+    said = ends("train.py", written(tmp_path / "own.yaml", stub.tree()), allowed=True)
+    made = write_run(tmp_path / "a", solver="rk4", losses=[2.0], **hostile.END)
+    said += ends("report.py", made, allowed=True)
+    said += ends("evaluate.py", flow, "--rollout", "2", allowed=True)
+    assert "error:" not in said
+
+
 def test_there_are_many_cases():
-    assert len(CONFIGS) + len(hostile.REPORTS) + len(hostile.ROLLOUTS) >= 300
+    tables = ARRAYS, hostile_arrays.FILES, CONFIGS, hostile.REPORTS, hostile.ROLLOUTS
+    assert sum(map(len, tables)) >= 300

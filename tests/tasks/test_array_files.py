@@ -107,7 +107,7 @@ FILES = {
     "csv": (written("a.csv"), f"no arrays that can be read; {WHICH}.*np.savez"),
     "one array": (written("a.npy"), f"no arrays that can be read; {WHICH}"),
     "sheet": (of_a_sheet, f"no arrays that can be read; {WHICH}"),
-    "pipe": (pipe, f"it is a pipe or a device; {WHICH}"),
+    "pipe": (pipe, f"is a pipe or a device; {WHICH}"),
     "missing": (lambda x: x / "a.npz", "there is no such file or folder"),
     "folder": (lambda x: x, f"no arrays that can be read; {WHICH}"),
     "objects": (objects, "inputs holds Python objects, which could run code"),
