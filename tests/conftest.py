@@ -14,6 +14,8 @@ os.environ |= quick_programs(os.environ) | {
     "JAX_COMPILATION_CACHE_DIR": str(Path(__file__).parent.parent / ".pytest_cache/compiled"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    # XLA reports each kept program as one of another machine (jaxlib 0.10), and loads it.
+    "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 
 import jax

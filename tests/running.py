@@ -10,6 +10,8 @@ import sys
 import yaml
 from helpers import SCRIPTS
 
+from ide_transformer.commands import main
+
 
 def run_apart(command, expected=0, **options):
     """A command in a process of its own."""
@@ -22,13 +24,16 @@ def run_apart(command, expected=0, **options):
 
 
 def run_here(capsys, script, *arguments, expected=0):
-    """A script in this process, which has the package loaded; its output. It may be expected
-    to end with one of several statuses."""
+    """A script, or `ide-transformer`, in this process, which has the package loaded; its
+    output. It may be expected to end with one of several statuses."""
     path, argv, environment = list(sys.path), sys.argv, dict(os.environ)
     sys.argv = [script, *map(str, arguments)]
     status, interrupt, hook = 0, signal.getsignal(signal.SIGINT), sys.unraisablehook
     try:
-        runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+        if script == "ide-transformer":
+            main()
+        else:
+            runpy.run_path(str(SCRIPTS / script), run_name="__main__")
     except SystemExit as end:
         status = end.code
     finally:

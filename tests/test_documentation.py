@@ -1,8 +1,8 @@
 """The examples on the README and on the pages of the documentation run as they stand; names,
 tables and links on them are those of the code."""
 
+import importlib.util
 import itertools
-import os
 import re
 import shlex
 import sys
@@ -17,8 +17,11 @@ import yaml
 from helpers import ROOT, fast_first
 from running import run_apart, run_here
 
+import ide_transformer
 from documentation.names import check_names, with_summaries
 from documentation.pages import SOURCES, TABLES, tables
+from ide_transformer.commands.command import COMMANDS
+from ide_transformer.commands.options import config_file
 from ide_transformer.pretrained.families import families
 from ide_transformer.studies.schemes import load_comparison
 from ide_transformer.training import Config, load_config, validated
@@ -31,39 +34,58 @@ def written(page):
 WITH_RESULTS = sorted([*ROOT.glob("*.md"), *SOURCES.rglob("*.md")])
 # Reports that were written by a script have no examples.
 PAGES = [written(page) for page in WITH_RESULTS if page.parent.name != "results"]
+# A reader follows these in an empty folder, with the wheel alone.
+LESSONS = [x for x in PAGES if re.match(r"README|docs/(index|first-hour|how-to/)", x)]
 
-# The beginnings of blocks that no test runs: they make or change environments, or need several
+# The beginnings of commands that no test runs: they change the environment, or need several
 # devices or hosts, or minutes.
 NOT_RUN = (
-    "make train",
-    ". .venv/3.*/bin/activate",
-    "python -m pip install '.[data]'",
-    "python scripts/train.py configs/finetune_glassllm.yaml",
-    "python scripts/train.py configs/shakespeare.yaml parallel.data=2",
-    "python scripts/train.py run.yaml parallel.fsdp=16",
-    "#!/bin/sh",
-    "python scripts/train.py run.yaml --resume parallel.data=2",
-    "python scripts/train.py configs/plans/one_billion.yaml --plan",
+    "pip install",
+    "python -m pip install",
+    "ide-transformer train finetune_glassllm",
+    "ide-transformer train shakespeare parallel.data=2",
+    "ide-transformer train plans/one_billion",
+    "ide-transformer train runs/NAME",
+    "srun",
 )
 # Shorter forms of what takes long.
+_FEW = "training.steps=20 optimizer.warmup=2 data.validation=0.002"
 SHORT = {
     " data.validation=0.02": "",
-    "configs/quick.yaml": (
-        "configs/quick.yaml training.steps=20 training.sample=0 data.validation=0.002"
-    ),
-    "training.steps=500": "training.steps=101 data.validation=0.01",
-    "training.steps=400": "training.steps=101",
+    "train quick": f"train quick {_FEW} training.sample=0",
+    "train shakespeare  ": f"train shakespeare {_FEW} ",
+    "train any_depth": f"train any_depth {_FEW} training.meshes=[4,8]",
+    "training.steps=500": _FEW,
+    "training.steps=400": "training.steps=20 optimizer.warmup=2",
+    "steps: 500": "steps: 60",
+    "steps: 1000": "steps: 60",
+    "amount: 100": "amount: 20",
+    "amount: 200": "amount: 30",
     "--samples 256": "--samples 8",
     "--samples 64": "--samples 8",
 }
 
 
+class Command(NamedTuple):
+    """A command of a page, and whether the paragraph above it, or the comment behind it, says
+    that it needs a clone of the repository."""
+
+    words: list[str]
+    in_clone: bool
+
+    @property
+    def is_run(self):
+        return not (self.in_clone or shlex.join(self.words).startswith(NOT_RUN))
+
+
 class Block(NamedTuple):
-    """A fenced block of a page; `line` is that of its first line."""
+    """A fenced block of a page; `line` is that of its first line, `above` what stands between
+    it and the block before."""
 
     language: str
     text: str
     line: int
+    above: str
 
     @property
     def file(self):
@@ -71,47 +93,64 @@ class Block(NamedTuple):
         match = re.match(r"# ([\w-]+\.(?:py|yaml))\n", self.text)
         return match and match[1]
 
+    @property
+    def shorter(self):
+        """The block with shorter forms of what takes long."""
+        text = self.text
+        for long, less in SHORT.items():
+            text = text.replace(long, less)
+        return self._replace(text=text)
+
+    @property
+    def commands(self):
+        """The commands of a shell block."""
+        if self.language != "sh":
+            return []
+        above = self.above.strip().rpartition("\n\n")[2]
+        lines = self.text.replace("\\\n", " ").splitlines()
+        each = [(shlex.split(line, comments=True), above + line) for line in lines]
+        return [Command(x, bool(re.search(r"\bclone\b", near))) for x, near in each if x]
+
 
 def blocks(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    found = re.finditer(r"^```(\w+)\n(.*?)^```$", text, flags=re.M | re.S)
-    return [Block(m[1], m[2], text[: m.start()].count("\n") + 2) for m in found]
+    text, found, end = (ROOT / page).read_text(encoding="utf-8"), [], 0
+    for m in re.finditer(r"^```(\w+)\n(.*?)^```$", text, flags=re.M | re.S):
+        line = text[: m.start()].count("\n") + 2
+        found.append(Block(m[1], m[2], line, text[end : m.start()]))
+        end = m.end()
+    return found
 
 
 def to_run(page):
     """The blocks of a page that are run. The commands of pages that report results or list
-    what there is take minutes or hours; only those of pages that teach are run."""
-    teaches = page.startswith(("README", "docs/index", "docs/first-hour", "docs/how-to/"))
-    languages = ("python", "yaml", "sh") if teaches else ("python", "yaml")
-    chosen = [x for x in blocks(page) if x.language in languages]
-    return [x for x in chosen if not x.text.startswith(NOT_RUN)]
-
-
-def commands_of(text):
-    lines = text.replace("\\\n", " ").splitlines()
-    return [words for words in (shlex.split(x, comments=True) for x in lines) if words]
+    what there is take minutes or hours; only those of lessons are run."""
+    languages = ("python", "yaml", "sh") if page in LESSONS else ("python", "yaml")
+    return [x for x in blocks(page) if x.language in languages]
 
 
 @pytest.fixture
-def clone(tmp_path, monkeypatch):
-    """The current folder: it has what a clone has, and a page may write into it."""
-    for name in ("configs", "docs", "scripts"):
-        (tmp_path / name).symlink_to(ROOT / name)
+def folder(tmp_path, monkeypatch):
+    """The current folder, which is empty, and into which a page may write."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    places = Path(sys.executable).parent, Path(ide_transformer.__file__).parents[1]
+    for name, place in zip(("PATH", "PYTHONPATH"), places, strict=True):
+        monkeypatch.setenv(name, str(place), prepend=":")
     # A reader has not switched on what the tests switch on.
     jax.config.update("jax_enable_x64", False)
     jax.config.update("jax_numpy_rank_promotion", "allow")
     yield tmp_path
-    # A page may add a family.
+    # A page may add a family, and another page a module of the same name.
     families.cache_clear()
+    for name, module in [*sys.modules.items()]:
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def run(block, names, page, capsys):
+    block = block.shorter
     if block.file is not None:
         Path(block.file).write_text(block.text, encoding="utf-8")
     if block.language == "yaml":
@@ -121,16 +160,15 @@ def run(block, names, page, capsys):
         else:
             validated(Config, tree, page)
     elif block.language == "sh":
-        text = block.text
-        for long, short in SHORT.items():
-            text = text.replace(long, short)
-        commands = commands_of(text)
-        if all(words[:1] == ["python"] and words[1][:8] == "scripts/" for words in commands):
-            # Here, where the package is loaded.
-            for words in commands:
-                run_here(capsys, words[1].removeprefix("scripts/"), *words[2:])
-        else:
-            run_apart(["bash", "-euo", "pipefail", "-c", text])
+        for command in block.commands:
+            if not command.is_run:
+                continue
+            if command.words[0] == "ide-transformer":
+                # Here, where the package is loaded. It may switch to double precision.
+                run_here(capsys, *command.words)
+                jax.config.update("jax_enable_x64", False)
+            else:
+                run_apart(["bash", "-c", shlex.join(command.words)])
     elif block.file is None:
         # Behind as many empty lines, so that an error names the line of the page.
         exec(compile("\n" * (block.line - 1) + block.text, ROOT / page, "exec"), names)
@@ -144,31 +182,58 @@ FIRST_PAGES = ["README.md", "CONTRIBUTING.md"]
 @pytest.mark.parametrize(
     "page", fast_first(0, dict.fromkeys([*FIRST_PAGES, *filter(to_run, PAGES)]), heavy=2)
 )
-def test_the_blocks_of_a_page_run_in_order(page, clone, capsys, monkeypatch):
+def test_the_blocks_of_a_page_run_in_order(page, folder, capsys, monkeypatch):
+    if page not in LESSONS:
+        (folder / "configs").symlink_to(ROOT / "configs")
     # A module that can be imported, so that what it defines can be pickled.
     monkeypatch.setitem(sys.modules, "page", ModuleType("page"))
     names = vars(sys.modules["page"])
+    # The extra `reference` has it, which is large.
+    lacking = importlib.util.find_spec("transformers") is None
     for block in to_run(page):
+        if lacking and "from transformers import" in block.text:
+            continue
         run(block, names, page, capsys)
-        if page == "README.md" and block.language == "python":
-            assert names["adaptive"].us.shape[0] == 13
     if page == "CONTRIBUTING.md":
         assert abs(names["row"].observed_order - 3) < 0.15
 
 
-@pytest.mark.parametrize("page", PAGES)
+# What the wheel does not have.
+OF_CLONE = re.compile(r"make |\.venv/|(scripts|tests|configs|docs)/|install '?\.")
+
+
+@pytest.mark.parametrize("page", LESSONS)
+def test_a_lesson_says_which_commands_need_a_clone(page):
+    for command in itertools.chain(*(x.commands for x in blocks(page))):
+        needed = OF_CLONE.search(" ".join(command.words))
+        assert command.in_clone == bool(needed), command
+
+
+@pytest.mark.parametrize("page", [written(page) for page in WITH_RESULTS])
 def test_the_commands_of_a_page_name_what_exists(page):
-    written = {block.file for block in blocks(page)}
-    shell = "".join(block.text for block in blocks(page) if block.language == "sh")
-    for words in commands_of(shell):
-        if words[0] != "python" or words[1] == "-m" or words[1] in written:
-            continue
-        paths = [word for word in words if word.startswith(("scripts/", "configs/"))]
-        assert paths and all((ROOT / path).is_file() for path in paths), words
-        if words[1] == "scripts/train.py" and len(paths) == 2:
-            pairs = itertools.pairwise(words)
-            given = [word for before, word in pairs if "=" in word and before != "--plan"]
-            load_config(ROOT / paths[1], given)
+    found = blocks(page)
+    files = {block.file for block in found}
+    for words, _ in itertools.chain(*(x.commands for x in found)):
+        if "ide-transformer" in words:
+            command, *given = words[words.index("ide-transformer") + 1 :]
+            assert command in COMMANDS, words
+            if command in ("train", "compare") and "--resume" not in given:
+                check_config(command, *given, files=files)
+        elif words[0] == "python" and words[1] != "-m" and words[1] not in files:
+            paths = [x for x in words if x.startswith(("scripts/", "configs/", "tests/"))]
+            assert paths and all((ROOT / path).is_file() for path in paths), words
+
+
+def check_config(command, name, *given, files):
+    """A configuration that a command names is one of these `files` or comes with the package,
+    and has the keys that the command changes."""
+    if name in files:
+        return
+    file = config_file(name)
+    assert file.is_file(), name
+    if command == "train":
+        pairs = itertools.pairwise(("", *given))
+        load_config(file, [x for before, x in pairs if "=" in x and before != "--plan"])
 
 
 def test_every_public_name_has_its_place_on_a_page():

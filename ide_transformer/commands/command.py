@@ -88,6 +88,8 @@ def run_script(main: Callable[[], None]) -> None:
     by a signal, the process ends by that signal.
     """
     sys.path.append(str(Path.cwd()))
+    # XLA reports each kept program as one of another machine (jaxlib 0.10), and loads it.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = place = str(cache_folder() / "compiled")
         if "jax" in sys.modules:
