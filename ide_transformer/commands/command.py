@@ -81,21 +81,20 @@ def run_script(main: Callable[[], None]) -> None:
     """Runs the main function of a script. Modules in the current folder can be imported, so
     that a configuration may name classes in them; an installed module of the same name comes
     first. Programs that take a second or more to compile are kept for the next process, in the
-    cache folder unless `JAX_COMPILATION_CACHE_DIR` says where. Memory that is freed is kept for the next step.
+    cache folder unless `JAX_COMPILATION_CACHE_DIR` says where. Memory that is freed is kept for
+    the next step.
 
     Input that cannot be used, files that cannot be read or written, and sizes that do not fit
     into memory are reported without a traceback, with exit status 2. Where training was stopped
     by a signal, the process ends by that signal.
     """
     sys.path.append(str(Path.cwd()))
-    # XLA reports each kept program as one of another machine (jaxlib 0.10), and loads it.
+    # jaxlib 0.10 prints a false alarm for each program that it reads from the cache.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = place = str(cache_folder() / "compiled")
         if "jax" in sys.modules:
             sys.modules["jax"].config.update("jax_compilation_cache_dir", place)
-    # jaxlib 0.10 prints a false alarm for each program that it reads from the cache.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     keep_freed_memory()
     # Orbax logs there, with tracebacks, what it also raises.
     logging.getLogger("absl").setLevel(logging.CRITICAL)

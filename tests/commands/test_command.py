@@ -145,12 +145,6 @@ def test_options_that_say_nothing_are_refused(capsys):
         assert said in run_here(capsys, f"{name}.py", *options, expected=2)
 
 
-def test_kept_programs_are_loaded_without_a_report(monkeypatch):
-    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
-    run_script(lambda: None)
-    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
-
-
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
 def test_freed_memory_is_kept():
     run_script(lambda: None)
