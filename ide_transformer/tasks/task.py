@@ -221,7 +221,8 @@ class AbstractDrawn(AbstractTask):
     training, a hash of its `contents` decides of each sample which part it belongs to, for one
     in ten validation, for one in ten the test; what is drawn for another part is dropped. So no
     part has a sample of another one. Where there are less than 1,000 different ones to learn,
-    this would leave too few: held-out samples are then also learned, as `repeated` says.
+    or less than 512 to be held out, this would leave too few: held-out samples are then also
+    learned, as `repeated` says.
     """
 
     compared = _COMPARED
@@ -282,7 +283,9 @@ def _compared(task: AbstractDrawn) -> tuple[bool, Set[int]]:
     for step in range(_COMPARED // 64):
         drawn = task.draw(64, np.random.default_rng([0, step]), held_out=False)
         learned.update(task._marks(drawn))
-        if held_out & learned and len(learned) >= _FEWEST:
+        # Of either there have to be enough that a tenth of them is left.
+        enough = len(learned) >= _FEWEST and len(held_out) >= HELD_OUT / 2
+        if enough and held_out & learned:
             return True, learned
     return False, learned
 

@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 from ..errors import InputError
+from ..memory import check_bytes
 from ..packages import fetch_wheel
 
 
@@ -56,6 +57,9 @@ def read_text(path: str | Path) -> str:
     path = Path(path)
     # A pipe can be read once.
     files = [path] if path.exists() and not path.is_dir() else files_of(path)
+    # As bytes and as a text.
+    size = 2 * sum(file.stat().st_size for file in files)
+    check_bytes(str(path), size, "data.name=dataset reads texts of any size.")
     try:
         # A mark of the byte order, as some editors write it, is no part of the text.
         text = "\n".join(file.read_text(encoding="utf-8-sig") for file in files)

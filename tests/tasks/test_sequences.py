@@ -158,6 +158,9 @@ def test_instances_that_are_few_or_others_stay_as_they_were():
     # Half of these are as short as those of training, which have a longer padding there.
     shared, _ = tasks.Parity(18, (1, 8), (1, 16), start=True).repeated()["test"]
     assert 450 < shared < 570
+    # One bit, of which a tenth would be none.
+    single = tasks.Parity(17, (1, 16), (1, 1))
+    assert single.repeated() == dict.fromkeys(("validation", "test"), (1024, 1024))
     for task in (bits, longer, tasks.PHop(32, hops=4)):
         drawn = task.draw(64, np.random.default_rng([3, 5]), held_out=False)
         found = task.batch(5, 64, seed=3)

@@ -346,6 +346,18 @@ def test_files_that_hold_anything_else(content, message):
         torch_arrays(content, "a file")
 
 
+def test_files_that_are_larger_than_the_memory(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("the sea is wide " * 100)
+    monkeypatch.setenv("IDE_TRANSFORMER_MEMORY", str(1600 / 2**30))
+    with pytest.raises(ide.InputError, match=r"a\.txt needs at least .* data\.name=dataset"):
+        tasks.read_text(tmp_path / "a.txt")
+    content = torch_file({"x": np.zeros(400, np.float32)})
+    with pytest.raises(ide.InputError, match=r"^a file needs at least .* IDE_TRANSFORMER_MEMO"):
+        torch_arrays(content, "a file")
+    monkeypatch.delenv("IDE_TRANSFORMER_MEMORY")
+    assert torch_arrays(content, "a file")["x"].shape == (400,)
+
+
 @pytest.mark.heavy
 def test_what_torch_reads_is_the_same(tmp_path):
     torch = pytest.importorskip("torch")
