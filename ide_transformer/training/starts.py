@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from .. import tasks
 from ..equation import State
@@ -81,7 +81,7 @@ def evaluate_starts(
 
 @eqx.filter_jit
 def _from_random_states(
-    model: Model, loss: AbstractLoss, batch: Batch, keys: PRNGKeyArray
+    model: Model, loss: AbstractLoss, batch: Batch, keys: Key[Array, " starts"]
 ) -> tuple[dict[str, Mean], Float[Array, "starts samples"]]:
     """The figures and the distances for each key."""
     equation, u0 = model.initial_value_problem(batch.inputs)
