@@ -14,8 +14,6 @@ os.environ |= quick_programs(os.environ) | {
     "JAX_COMPILATION_CACHE_DIR": str(Path(__file__).parent.parent / ".pytest_cache/compiled"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    # jaxlib 0.10 prints a false alarm for each program that it reads from the cache.
-    "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 
 import jax
