@@ -139,8 +139,8 @@ def run(options: argparse.Namespace) -> None:
         folder = training.train(config, runs=options.runs, **how)
     if jax.process_index():
         return
-    if folder.sample.exists():
-        reporting.show_text(f"\n{folder.sample.read_text(encoding='utf-8').strip()}\n")
+    if (text := folder.load_sample()) is not None:
+        reporting.show_text(f"\n{text}\n")
     for name, value in folder.load_summary().items():
         print(printable(f"{name}: {value}", kept=""))
     print(f"plots: {folder.plots}")

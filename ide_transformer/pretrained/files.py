@@ -126,8 +126,8 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) < 256 and "\0" not in value
 
 
-def _tensors(folder: Path, name: str) -> dict[str, StoredTensor]:
-    """The tensors of a safetensors file in the folder, whose header the library checks."""
+def own_file(folder: Path, name: str) -> Path:
+    """A file of a checkpoint; `InputError` for a link that leads out of its folder."""
     file, own = folder / name, folder.resolve()
     # The links in a cache of Hugging Face lead to its `blobs`.
     allowed = [own] + [own.parent.parent / "blobs"] * (own.parent.name == "snapshots")
@@ -136,6 +136,12 @@ def _tensors(folder: Path, name: str) -> dict[str, StoredTensor]:
             f"{folder}: {name} is {file.resolve()}, a file outside of the folder of the "
             "checkpoint; it is not read. Copy it into the folder where you trust it."
         )
+    return file
+
+
+def _tensors(folder: Path, name: str) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file in the folder, whose header the library checks."""
+    file = own_file(folder, name)
     try:
         with safe_open(file, "np") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118

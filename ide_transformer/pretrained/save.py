@@ -30,7 +30,7 @@ from ..models import Model
 from .checkpoint import Checkpoint, find_pretrained, tokenizer_file
 from .families import families
 from .family import Family, Placement
-from .files import read_json, write_archive, write_tensors
+from .files import own_file, read_json, write_archive, write_tensors
 from .options import Options
 
 
@@ -98,15 +98,19 @@ def _save_like(source: Path, model: Model, path: Path) -> None:
         if tokenizer_file(source).is_file():
             shutil.copy(tokenizer_file(source), tokenizer_file(path))
         return
+    # With how sentence-transformers pools the states.
+    kept = [
+        own_file(source, str(file.relative_to(source)))
+        for file in (*source.iterdir(), *source.glob("1_Pooling/config.json"))
+        if file.suffix in (".json", ".txt", ".model", ".jinja") and file.is_file()
+        if "safetensors" not in file.name
+    ]
     path.mkdir(parents=True, exist_ok=True)
     write_tensors(path, named)
-    # With how sentence-transformers pools the states.
-    for file in (*source.iterdir(), *source.glob("1_Pooling/config.json")):
-        kept = file.suffix in (".json", ".txt", ".model", ".jinja")
-        if kept and "safetensors" not in file.name:
-            copy = path / file.relative_to(source)
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, copy)
+    for file in kept:
+        copy = path / file.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, copy)
     # The original library would round the weights to the dtype of the source.
     options, dtype = read_json(path / "config.json"), _dtype_of(model)
     if stale := {x for x in ("dtype", "torch_dtype") if options.get(x, dtype) != dtype}:

@@ -13,8 +13,6 @@ from ..training import Config, RunFolder, flat_values, read_metrics
 
 # Of the summary, in the order in which a reader asks for them; the losses come first.
 _COST = ("parameters", "steps", "nfe", "evaluations", "seconds", "bad_steps", "rollbacks")
-# Of a figure or a text.
-_MOST_BYTES = 2**24
 
 
 class RunRecord(NamedTuple):
@@ -49,12 +47,12 @@ def report_runs(paths: Sequence[str | Path], output: Path, *, trust: bool = Fals
     drawn = {
         f"{run.name}, {path.stem.replace('_', ' ')}": path
         for run in runs
-        for path in sorted(run.folder.plots.glob("*.png"))
+        for path in run.folder.figures()
         if path.stem != "loss"
     }
     if drawn:
         parts.append(Part("Drawn by each at its end", figures=drawn))
-    written = {run.name: text for run in runs if (text := _sample(run)) is not None}
+    written = {run.name: text for run in runs if (text := run.folder.load_sample()) is not None}
     if written:
         parts.append(Part("Samples", "Written by each at the end of its run.", texts=written))
     if len(runs) > 1:
@@ -69,7 +67,6 @@ def read_runs(paths: Sequence[str | Path], *, trust: bool = False) -> list[RunRe
     records = []
     for place, folder in folders.items():
         config = folder.load_config(trust)
-        _check_own(folder)
         lines = read_metrics(folder.metrics)
         if not any("loss" in line for line in lines):
             raise InputError(
@@ -80,16 +77,6 @@ def read_runs(paths: Sequence[str | Path], *, trust: bool = False) -> list[RunRe
         name = place.name if short.count(place.name) == 1 else str(folder.path)
         records.append(RunRecord(name, folder, config, lines, summary))
     return records
-
-
-def _check_own(run: RunFolder) -> None:
-    """Refuses what a page would show although the run did not write it, or what is too large
-    for one."""
-    for path in (run.plots, run.sample, *run.plots.glob("*.png")):
-        if path.is_symlink():
-            raise InputError(f"{path} is a link; a page shows the files of the run alone.")
-        if path.is_file() and (size := path.stat().st_size) > _MOST_BYTES:
-            raise InputError(f"{path} has {size:,} bytes; a page shows up to {_MOST_BYTES:,}.")
 
 
 def _results(runs: list[RunRecord]) -> Part:
@@ -131,14 +118,6 @@ def _logged(runs: list[RunRecord]) -> Part:
         figure = draw_panels({"": curves}, x="step", y=key.replace("_", " "))
         figures[f"{key}, over training."] = figure
     return Part("Training", figures=figures)
-
-
-def _sample(run: RunRecord) -> str | None:
-    """The text that a run wrote at its end; `None` without one."""
-    if not run.folder.sample.exists():
-        return None
-    # What is damaged is shown as such.
-    return run.folder.sample.read_text(encoding="utf-8", errors="replace").rstrip("\n")
 
 
 def _differences(runs: list[RunRecord]) -> Part:

@@ -216,7 +216,8 @@ def idx_folder(path: str | Path) -> tuple[LabelledImages, LabelledImages]:
 
 
 def _read_idx(folder: Path, stem: str, dimensions: int) -> np.ndarray:
-    found = sorted(folder.glob(f"{stem}*idx{dimensions}-ubyte*"))
+    named = sorted(folder.glob(f"{stem}*idx{dimensions}-ubyte*"))
+    found = [x for x in named if x.is_file()]
     if not found:
         present = ", ".join(sorted(f.name for f in folder.glob("*"))[:8]) or "nothing"
         raise InputError(

@@ -176,7 +176,7 @@ def _use(
     if tokenizer is None:
         return "text-generation", _TOKENS.format(path=path.name)
     # The beginning of the text that the run wrote, so that a tokenizer of characters knows it.
-    written = folder.sample.read_text("utf-8").split() if folder.sample.exists() else []
+    written = (folder.load_sample() or "").split()
     readable = [word for word in written if word.isprintable() and "\ufffd" not in word]
     prompt = next(iter(readable), None) or tokenizer.decode([0]) or "The"
     options = dict(path=path.name, prompt=json.dumps(prompt), context=inputs.context)

@@ -53,6 +53,8 @@ def checksum_of(files: Sequence[Path]) -> str:
     return hashlib.sha256("".join(sums).encode()).hexdigest()[:12]
 
 
+# Bytes of a sample, or of a figure.
+_MOST_SHOWN = 2**24
 _NO_FILES = Path.is_fifo, Path.is_socket, Path.is_char_device, Path.is_block_device
 # In the file of fingerprints.
 _DATA, _SOURCES, _CONFIG, _START = "its data", "sources", "its config.yaml", "its start"
@@ -173,6 +175,21 @@ class RunFolder:
             )
         return found
 
+    def load_sample(self) -> str | None:
+        """The text that the run wrote at its end, `None` without one. What is no UTF-8 is
+        marked."""
+        _check_own(self.sample)
+        if not self.sample.exists():
+            return None
+        return self.sample.read_text(encoding="utf-8", errors="replace").strip()
+
+    def figures(self) -> list[Path]:
+        """The figures that the run drew."""
+        found = sorted(self.plots.glob("*.png"))
+        for path in (self.plots, *found):
+            _check_own(path)
+        return found
+
     def load_tokenizer(self) -> AbstractTokenizer:
         """The tokenizer of the model of a run on text."""
         return load_tokenizer(self.tokenizer)
@@ -187,6 +204,19 @@ class RunFolder:
         return sole_use(
             self.lock,
             f"{self.path}: another process is training this run. Wait for it, or stop it.",
+        )
+
+
+def _check_own(path: Path) -> None:
+    """Refuses what would be shown of a run although it did not write it, and what is too large
+    to be shown."""
+    if path.is_symlink():
+        raise InputError(
+            f"{path} is a link; of a run its own files are shown alone. Remove it."
+        )
+    if path.is_file() and (size := path.stat().st_size) > _MOST_SHOWN:
+        raise InputError(
+            f"{path} has {size:,} bytes; up to {_MOST_SHOWN:,} are shown. Remove it."
         )
 
 

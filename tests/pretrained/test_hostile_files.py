@@ -2,19 +2,22 @@
 
 import json
 import os
+import pickle
 import struct
 import time
 import zipfile
 import zlib
 from pathlib import Path
 
+import equinox as eqx
 import numpy as np
 import pytest
 from golden.copies import changed_copy, make_archive
+from helpers import GOLDEN
 
 import ide_transformer as ide
 from ide_transformer import tasks
-from ide_transformer.pretrained import load_pretrained
+from ide_transformer.pretrained import load_pretrained, save_pretrained
 
 
 # By name: a function that writes files into a folder, and gives the path that an error has to
@@ -44,6 +47,24 @@ HEADERS = {
     "nested": b'{"__metadata__":' + DEEP.encode(),
     "of_bytes": bytes(range(128, 250)),
     "of_6_GB": b"{",
+    "of_16_EB": b"{}",
+    "overlapping": {"a": entry(0, 16), "b": entry(8, 24)},
+    "with_a_hole": {"a": entry(0, 16), "b": entry(48, 64)},
+    "backwards": {"a": entry(16, 0)},
+    "before_the_file": {"a": entry(-16, 0)},
+    "of_fractions": {"a": entry(0.5, 16.5)},
+    "of_texts": {"a": entry("0", "16")},
+    "of_another_size": {"a": entry(0, 64, shape=(8,))},
+    "of_a_shape_below_zero": {"a": entry(0, 64, shape=(-16,))},
+    "of_a_nested_shape": {"a": entry(0, 64, shape=([16],))},
+    "of_an_unknown_kind": {"a": entry(0, 64, dtype="X9", shape=(16,))},
+    "with_more_behind": {"a": entry(0, 16)},
+    "without_offsets": {"a": {"dtype": "F32", "shape": [16]}},
+    "with_numbers_as_metadata": {"a": entry(0, 64, shape=(16,)), "__metadata__": {"a": 1}},
+    "a_list": b"[]",
+    "nothing": b"",
+    "blank": b" " * 64,
+    "half": b'{"a": {"dty',
 }
 
 
@@ -51,12 +72,61 @@ HEADERS = {
 def tensors(folder, case):
     file, header = changed_copy(folder, "llama") / "model.safetensors", HEADERS[case]
     header = header if isinstance(header, bytes) else json.dumps(header).encode()
-    length = 6 * 10**9 if case == "of_6_GB" else len(header)
+    length = {"of_6_GB": 6 * 10**9, "of_16_EB": 2**64 - 1}.get(case, len(header))
     whole = struct.pack("<Q", length) + header + bytes(64)
     file.write_bytes(file.read_bytes()[:-40] if case == "cut_off" else whole)
     if case == "of_6_GB":
         os.truncate(file, 7 * 10**9)
     return file, lambda: load_pretrained(folder)
+
+
+class Executed:
+    """Touches a file where it is unpickled."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("EXECUTED"),)
+
+
+# Files of a checkpoint, of an archive and of data, and what reads them.
+PICKLED = {
+    "config.json": load_pretrained,
+    "model.safetensors": load_pretrained,
+    "model.safetensors.index.json": load_pretrained,
+    "pytorch_model.bin": load_pretrained,
+    "tokenizer.json": tasks.PretrainedTokenizer.from_pretrained,
+    "x.npz": lambda folder: load_pretrained(folder / "x.npz"),
+    "x.npy": tasks.Arrays.build,
+}
+
+
+@attack(*PICKLED)
+def pickled(folder, name):
+    (changed_copy(folder, "llama") / "model.safetensors").unlink()
+    (folder / name).write_bytes(pickle.dumps(Executed()))
+    named = folder if name == "pytorch_model.bin" or name == "x.npy" else folder / name
+    return named, lambda: PICKLED[name](folder)
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_code_beside_a_checkpoint_is_not_run(family, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    names = {"AutoModel": "evil.Model", "AutoConfig": "someone/else--evil.Config"}
+    folder = changed_copy(tmp_path / "copy", family, auto_map=names)
+    for place in (tmp_path, folder):
+        (place / "evil.py").write_text("import pathlib\npathlib.Path('EXECUTED').touch()\n")
+    assert eqx.tree_equal(load_pretrained(folder), load_pretrained(GOLDEN / family))
+    assert not Path("EXECUTED").exists()
+
+
+def test_a_copy_takes_no_file_from_elsewhere(tmp_path):
+    """A link in a checkpoint would carry what it leads to into the copy."""
+    (tmp_path / "secret").write_text("SECRET")
+    folder = changed_copy(tmp_path / "copy", "llama")
+    (folder / "notes.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(ide.InputError, match=r"notes\.txt is .*secret, a file outside"):
+        save_pretrained(load_pretrained(folder), tmp_path / "new", like=folder)
+    assert not (tmp_path / "new").exists()
 
 
 def write_index(folder, places):
@@ -275,14 +345,16 @@ def peak():
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_it_is_refused_by_name_at_little_cost(name, tmp_path, warm, unchecked):
+def test_it_is_refused_by_name_at_little_cost(name, tmp_path, warm, unchecked, monkeypatch):
     write, case = ATTACKS[name]
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "files").mkdir()
     file, read = write(tmp_path / "files", case)
     peak()
     before, start = peak(), time.process_time()
     with pytest.raises(ide.InputError) as caught:
         read()
+    assert not Path("EXECUTED").exists()
     assert time.process_time() - start < 2 and peak() - before < 200
     assert str(file) in str(caught.value)
     assert len(str(caught.value)) < 2000

@@ -94,7 +94,9 @@ def test_a_warm_up_that_is_short_enough_breaks_no_rule(compare):
     assert "lower optimizer.warmup: heun (2 of 12)." in about
 
 
-def test_runs_that_began_with_other_weights_are_refused(compare, runs, tiny_run, tmp_path):
+def test_runs_that_began_with_other_weights_are_refused(
+    compare, runs, tiny_run, tmp_path, monkeypatch
+):
     start = shutil.copytree(tiny_run, tmp_path / "start")
     tree = {x: y for x, y in base(tmp_path).items() if x in ("name", "optimizer", "training")}
     tree["model"] = {"pretrained": str(start)}
@@ -114,6 +116,15 @@ def test_runs_that_began_with_other_weights_are_refused(compare, runs, tiny_run,
         file.write_text(json.dumps({x: y for x, y in kept.items() if x != "its start"}))
     with pytest.raises(ide.InputError, match=r"ary-seed0: .*\(not recorded there, "):
         compare(RECIPES, **given)
+
+    def train_and_change(config, **how):
+        runs.train(config, **how)
+        go_on(start, 5)
+
+    # So are those that began before others of the same comparison, and with other weights.
+    monkeypatch.setattr(training, "train", train_and_change)
+    with pytest.raises(ide.InputError, match="other weights to start from"):
+        compare(RECIPES, **given, name="again")
 
 
 def without(text, step):

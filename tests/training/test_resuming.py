@@ -1,7 +1,9 @@
 """The folders of runs: resumed, or left as they were; checkpoints that are damaged, of which
 none is read; names, and the code that is recorded."""
 
+import contextlib
 import importlib
+import itertools
 import json
 import re
 import resource
@@ -9,6 +11,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +19,7 @@ from pathlib import Path
 import pytest
 from helpers import fast_first
 from running import logged, run_here
+from training import stub
 from training.conftest import RUN, config, contents, equal
 
 from ide_transformer import InputError, tasks, training
@@ -153,23 +157,49 @@ def test_a_run_that_is_asked_to_stop_saves_a_checkpoint_and_goes_on(there, end, 
     assert equal(training.load_run(run.path)[0], end)
 
 
-@pytest.mark.heavy
-def test_what_cannot_be_written_is_said_and_the_run_goes_on_later(half, end, monkeypatch):
+@pytest.fixture(scope="module")
+def refined(whole):
+    """A run that is refined after its second step."""
+    with stub.known(), contextlib.chdir(whole):
+        run = training.train(config(**REFINED), runs=Path("refined"))
+        return logged(whole / run.path), training.load_run(run.path)[0]
+
+
+REFINED = {"training": {"refine": {0: 1, 2: 2}}}
+
+
+@pytest.mark.parametrize("most", fast_first(0, [2000, 0, 50, 500, 1000, 4000, 8000], heavy=2))
+def test_what_cannot_be_written_is_said_and_the_run_goes_on_later(
+    there, refined, most, monkeypatch
+):
+    """To the bit, also before its first checkpoint and across a refinement."""
     load, allowed = tasks.LanguageTask.part_of_batch, resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def load_and_limit(self, step, *arguments):
-        if step == 3:  # from there on, no file can be larger
-            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, allowed[1]))
+        if step == 1 + 2 * (most >= 1000) and Path("runs/full").exists():
+            # From there on no file can be larger.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, allowed[1]))
         return load(self, step, *arguments)
 
-    said = r"checkpoint could not be written: .* Intact: 2"
-    with monkeypatch.context() as patch, pytest.raises(InputError, match=said):
+    full = config(name="full", **REFINED)
+    with monkeypatch.context() as patch, contextlib.suppress(InputError, OSError):
         patch.setattr(tasks.LanguageTask, "part_of_batch", load_and_limit)
         try:
-            resume()
+            training.train(full, runs=RUN.parent)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
-    assert equal(training.load_run(resume().path)[0], end)
+    run = training.train(full, runs=RUN.parent, resume=True)
+    lines, model = refined
+    assert logged(run.path) == lines and equal(training.load_run(run.path)[0], model)
+
+
+@pytest.mark.heavy
+def test_a_clock_that_goes_back_changes_nothing(half, end, monkeypatch):
+    now = itertools.count(2**60, -(10**9))
+    monkeypatch.setattr(time, "time_ns", lambda: next(now))
+    monkeypatch.setattr(time, "time", lambda: next(now) / 1e9)
+    for run in (resume(), training.train(config(), runs=Path("again"))):
+        assert equal(training.load_run(run.path)[0], end) and logged(run.path) == logged(RUN)
 
 
 # In the middle of a checkpoint, and the thread that reads finds no loop any more.

@@ -37,6 +37,11 @@ SECTIONS = {
         **{"evaluate_every": 8, "keep_best": True, "refine": {0: 1, 8: 2}},
     },
 }
+# What an administrator, a shell, a scheduler, a limit and a fault send.
+SIGNALS = [
+    *(signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
+    *(signal.SIGQUIT, signal.SIGUSR1, signal.SIGXCPU, signal.SIGSEGV),
+]
 # Imports the package once; each run is a process that begins without a device.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["ide_transformer.training", "ide_transformer.figures"])
@@ -111,9 +116,9 @@ def test_a_run_that_is_stopped_again_and_again_ends_the_same(tmp_path, thorough)
     seconds = time.monotonic() - began
     instants = random.Random(13)
     done, started, run = 0, 0, Run(tmp_path / "0")
-    while done < (20 if thorough else 2) and started < 40:
+    while done < (20 if thorough else 3) and started < 40:
         started += 1
-        number = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT)[done % 4]
+        number = SIGNALS[done % len(SIGNALS)]
         wait = instants.uniform(0, seconds) if started % 2 else None
         done += run.disturb(number, wait)
         if (run.run / "summary.json").exists():
