@@ -57,10 +57,12 @@ SHORT = {
     "train any_depth": f"train any_depth {_FEW} training.meshes=[4,8]",
     "training.steps=500": _FEW,
     "training.steps=400": "training.steps=20 optimizer.warmup=2",
+    "steps: 200": "steps: 30",
     "steps: 500": "steps: 60",
     "steps: 1000": "steps: 60",
     "amount: 100": "amount: 20",
     "amount: 200": "amount: 30",
+    "seeds: [0, 1, 2]": "seeds: [0]",
     "--samples 256": "--samples 8",
     "--samples 64": "--samples 8",
 }
