@@ -90,7 +90,11 @@ def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
 
     terms, ends = march.equation.terms_of(0), step_ends(march.equation, 0.0, march.steps)
     begin = march.on_constraint()
-    _, pull = jax.vjp(lambda u: over_interval(march.solver, terms, ends, u), begin)
+
+    def first_interval(u):
+        return over_interval(march.solver, terms, ends, u).astype(u.dtype)
+
+    _, pull = jax.vjp(first_interval, begin)
     us, ps = states[:-1].at[0].set(begin), p[:-1].at[0].set(pull(p[1])[0])
     numbers = jnp.arange(equation.control.num_intervals, dtype=states.dtype)
     given = numbers, equation.intervals(), us, ps

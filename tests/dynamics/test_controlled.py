@@ -231,7 +231,9 @@ def test_the_command_writes_the_readings_of_heads_and_a_page(capsys, tmp_path):
     run_here(capsys, "dynamics.py", GOLDEN / "bert", *given)
     found = json.loads((tmp_path / "dynamics.json").read_text())
     assert len(found["waves"]) == len(found["layers"]) + 1 and found["heads"][0]["error, 2"] > 0
-    assert all(row["low"] <= row["correlation"] <= row["high"] for row in found["predictions"])
+    # The loss is the distance from the native outputs: its costates are zero up to rounding.
+    rows = [row for row in found["predictions"] if row["units"] != "4 operators"]
+    assert rows and all(row["low"] <= row["correlation"] <= row["high"] for row in rows)
     assert "Scales" in (tmp_path / "dynamics.html").read_text()
     given = "--samples", 2, "--tokens", 3, "--out", tmp_path, "--steer", 0.05
     run_here(capsys, "dynamics.py", GOLDEN / "gpt2", *given)
