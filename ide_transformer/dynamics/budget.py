@@ -46,7 +46,7 @@ class FunctionSolve:
         **Raises:** `InputError` for a model whose error is not that of its resolution, or that
         has no solution between its points, as an operator on a grid has none.
         """
-        own: Any = model.inputs
+        own = cast(FunctionInputs, model.inputs)
         if not is_built_as(model, OperatorModel) or own.dimension != 1:
             raise InputError(
                 f"error_budget: the inputs of the model are {type(own).__name__}; give an "
@@ -158,11 +158,11 @@ class FunctionSolve:
 
     def with_exact_flows(self) -> "FunctionSolve":
         """Solve by the same splitting of exact flows; for a solve that splits."""
-        return self._with(with_sub_solver(self._scheme, _EXACT), 1)
+        return self.on(Mesh(solver=with_sub_solver(self._scheme, _EXACT)))
 
     def exact(self) -> "FunctionSolve":
         """The solution of the equation in depth, at these tokens and features."""
-        return self._with(_EXACT, 2)
+        return self.finer("depth", 2).on(Mesh(solver=_EXACT))
 
     def with_finer_splitting(self) -> "FunctionSolve":
         """The symmetric splitting with the same sub-solver in the place of one of first order;
@@ -172,11 +172,7 @@ class FunctionSolve:
         if splitting.splitting_order > 1:
             return self.finer("depth", 2)
         symmetric = Strang(splitting.sub_solver)
-        return self._with(eqx.tree_at(splitting_of, self._scheme, symmetric), 1)
-
-    def _with(self, scheme: diffrax.AbstractSolver, factor: int) -> "FunctionSolve":
-        steps = factor * self.model.discretization.steps_per_interval
-        return self.on(Mesh(solver=scheme, steps_per_interval=steps))
+        return self.on(Mesh(solver=eqx.tree_at(splitting_of, self._scheme, symmetric)))
 
 
 class ErrorPart(NamedTuple):
@@ -249,21 +245,34 @@ def error_budget(
     that needs points at equal distances, such as `Diffusion`.
     """
     solve = FunctionSolve.of(model, inputs, tokens)
-    refined, domain = refinements(solve), solve.domain
+    domain = solve.domain
     here = solve.outputs(domain)
-    errors = _errors(solve, here, refined)
+    exact = solve.exact().outputs(domain)
+    flows = solve.with_exact_flows().outputs(domain) if solve.splits else exact
+    refined = refinements(solve)
+    once = {name: finer.outputs(domain) for name, finer in refined.items()}
+    errors = {"depth": here - flows, "splitting": flows - exact}
+    for name in once.keys() - errors.keys():
+        first = here - once[name]
+        second = once[name] - solve.finer(name, 4).outputs(domain)
+        ratio = jnp.linalg.norm(second) / jnp.linalg.norm(first)
+        # Slower than any rule here, and at rounding, what is left is unknown; so much is not
+        # added.
+        ratio = jnp.clip(jnp.nan_to_num(ratio, nan=0.0), 0.0, 0.5)
+        errors[name] = first + second / (1 - ratio)
+    errors = {name: errors[name] for name in refined}
     whole = sum(errors.values())
-    size, total = jnp.linalg.norm(here - whole), jnp.linalg.norm(whole)
+    size = jnp.linalg.norm(here - whole)
+    total = jnp.linalg.norm(whole)
     parts = []
     for name, error in errors.items():
         finer = refined[name]
-        removed = here - finer.outputs(domain)
         part = ErrorPart(
             name,
             size=float(jnp.linalg.norm(error) / size),
             share=float(jnp.vdot(error, whole) / (total * size)),
             refinement=finer.described(name),
-            left=float(jnp.linalg.norm(whole - removed) / size),
+            left=float(jnp.linalg.norm(whole - (here - once[name])) / size),
             cost=finer.cost / solve.cost,
         )
         parts.append(part)
@@ -278,27 +287,3 @@ def refinements(solve: FunctionSolve) -> dict[str, FunctionSolve]:
     if solve.splits:
         refined["splitting"] = solve.with_finer_splitting()
     return refined
-
-
-def _errors(
-    solve: FunctionSolve, here: Array, refined: dict[str, FunctionSolve]
-) -> dict[str, Array]:
-    """The error of each resolution that can be refined, in the outputs `here`."""
-    domain = solve.domain
-    exact = solve.exact().outputs(domain)
-    flows = solve.with_exact_flows().outputs(domain) if solve.splits else exact
-    depth = {"depth": here - flows, "splitting": flows - exact}
-    return {
-        name: depth[name] if name in depth else _extrapolated(here, solve, name)
-        for name in refined
-    }
-
-
-def _extrapolated(here: Array, solve: FunctionSolve, resolution: str) -> Float[Array, "..."]:
-    """The error of outputs, from two refinements and the order that they show."""
-    domain = solve.domain
-    once, twice = (solve.finer(resolution, factor).outputs(domain) for factor in (2, 4))
-    first, second = jnp.linalg.norm(here - once), jnp.linalg.norm(once - twice)
-    # Slower than any rule here, and at rounding, what is left is unknown; so much is not added.
-    ratio = jnp.clip(jnp.nan_to_num(second / first, nan=0.0), 0.0, 0.5)
-    return (here - once) + (once - twice) / (1 - ratio)

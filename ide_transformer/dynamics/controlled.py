@@ -85,25 +85,25 @@ def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
             return jnp.sum(found), found
 
         (slopes, _), found = eqx.filter_grad(hamiltonians, has_aux=True)(interval)
-        slopes = map_parts(slopes, AbstractSourcedOperator, _without_source)
+        # A source is no weight.
+        slopes = map_parts(
+            slopes,
+            AbstractSourcedOperator,
+            lambda operator, _: with_fields(operator, source=None, source_domain=None),
+        )
         return found, jnp.sqrt(jnp.stack([*map(square, slopes)]))
 
-    terms, ends = march.equation.terms_of(0), step_ends(march.equation, 0.0, march.steps)
+    terms = march.equation.terms_of(0)
+    ends = step_ends(march.equation, 0.0, march.steps)
     begin = march.on_constraint()
-
-    def first_interval(u):
-        return over_interval(march.solver, terms, ends, u).astype(u.dtype)
-
-    _, pull = jax.vjp(first_interval, begin)
-    us, ps = states[:-1].at[0].set(begin), p[:-1].at[0].set(pull(p[1])[0])
+    _, pull = jax.vjp(
+        lambda u: over_interval(march.solver, terms, ends, u).astype(u.dtype), begin
+    )
+    us = states[:-1].at[0].set(begin)
+    ps = p[:-1].at[0].set(pull(p[1])[0])
     numbers = jnp.arange(equation.control.num_intervals, dtype=states.dtype)
     given = numbers, equation.intervals(), us, ps
     return Costates(states, p, *jax.lax.map(one, given))
-
-
-def _without_source(operator: AbstractSourcedOperator, _: int) -> AbstractSourcedOperator:
-    """A source is no weight."""
-    return with_fields(operator, source=None, source_domain=None)
 
 
 class Steering(NamedTuple):
@@ -167,7 +167,8 @@ def steer(
 @eqx.filter_jit
 def _steered(model, inputs, judged, level, acts, iterations) -> Steering:
     march = March.of("steer", model, inputs)
-    h, zeros = march.equation.control.interval_length, march.no_pushes
+    h = march.equation.control.interval_length
+    zeros = march.no_pushes
     acts = acts.astype(zeros.dtype).reshape(-1, *[1] * (zeros.ndim - 1))
     sizes = jnp.array(_SIZES, zeros.dtype)
 
@@ -179,11 +180,8 @@ def _steered(model, inputs, judged, level, acts, iterations) -> Steering:
     def dot(v, w):
         return h * jnp.sum(v * w, axis=(0, -2, -1))
 
-    def times(scale, v):
-        return scale[None, ..., None, None] * v
-
-    start = zeros[1:]
-    native, states = total(start)[1], march.states(zeros)[1:]
+    native = total(zeros[1:])[1]
+    states = march.states(zeros)[1:]
     largest = _LARGEST * dot(states, states)
 
     def step(v, share):
@@ -193,14 +191,15 @@ def _steered(model, inputs, judged, level, acts, iterations) -> Steering:
         square = dot(costate, costate)
         square = jnp.where(square > 0, square, 1.0)
         multiplier = (wanted - value + dot(costate, v)) / square
-        change = times(multiplier, costate) - v
+        change = multiplier[None, ..., None, None] * costate - v
 
         def tried(size):
             """The push, corrected, and its merit."""
             pushed = v + size * change
-            pushed += times((wanted - total(pushed)[1]) / square, costate)
-            energy, off = dot(pushed, pushed), total(pushed)[1] - wanted
-            merit = 0.5 * energy + 2 * jnp.abs(multiplier * off)
+            correction = (wanted - total(pushed)[1]) / square
+            pushed += correction[None, ..., None, None] * costate
+            energy = dot(pushed, pushed)
+            merit = 0.5 * energy + 2 * jnp.abs(multiplier * (total(pushed)[1] - wanted))
             return pushed, jnp.where(energy < largest, merit, jnp.inf)
 
         pushes, merits = jax.lax.map(tried, sizes)
@@ -210,7 +209,7 @@ def _steered(model, inputs, judged, level, acts, iterations) -> Steering:
         return jnp.where(small[None, ..., None, None], found, v), None
 
     shares = jnp.minimum(2 * jnp.arange(1, iterations + 1) / iterations, 1.0)
-    v, _ = jax.lax.scan(step, start, shares.astype(zeros.dtype))
+    v, _ = jax.lax.scan(step, zeros[1:], shares.astype(zeros.dtype))
     return Steering(v, dot(v, v), total(v)[1])
 
 

@@ -57,11 +57,11 @@ class Path(NamedTuple):
     def weights(self, s: float) -> PyTree[Float[Array, "intervals ..."]]:
         """The weights at the fraction s of each interval."""
         control = self.model.control
-
-        def at(_, interval):
-            return eqx.filter(control.local(interval, s), eqx.is_inexact_array)
-
-        return jax.vmap(at)(jnp.arange(control.num_intervals), control.intervals())
+        at = jax.vmap(
+            lambda interval: eqx.filter(control.local(interval, s), eqx.is_inexact_array),
+            axis_size=control.num_intervals,
+        )
+        return at(control.intervals())
 
 
 class AbstractCost(eqx.Module):
@@ -131,12 +131,12 @@ class Smoothness(AbstractCost):
                 "control such as piecewise_linear."
             )
         last = control.local(take(control.intervals(), control.num_intervals - 1), 1.0)
-
-        def change(x, end):
-            return jnp.diff(jnp.concatenate([x, end[None]]), axis=0)
-
-        ends = eqx.filter(last, eqx.is_inexact_array)
-        return square(jax.tree.map(change, path.weights(0.0), ends)) / path.h
+        changes = jax.tree.map(
+            lambda x, end: jnp.diff(jnp.concatenate([x, end[None]]), axis=0),
+            path.weights(0.0),
+            eqx.filter(last, eqx.is_inexact_array),
+        )
+        return square(changes) / path.h
 
 
 class Contraction(AbstractCost):
@@ -199,25 +199,22 @@ class ConstraintViolation(AbstractCost):
     constraint: AbstractConstraint | None = None
 
     def __call__(self, path: Path) -> Float[Array, ""]:
-        distances = self._distances(path)
-        return path.h * jnp.sum(jnp.mean(distances**2, axis=range(1, distances.ndim)))
-
-    def _distances(self, path: Path) -> Float[Array, "intervals *batch tokens"]:
-        if self.constraint is not None:
-            return self.constraint.residual(path.middles)
-        if all(isinstance(x, Free) for x in parts(path.model.constraint, AbstractConstraint)):
-            raise InputError(
-                "ConstraintViolation: the equation has no constraint; give it one "
-                "(model.constraint=sphere), or name the set from which the distance is meant: "
-                "training.costs.constraint_violation.options.constraint=sphere."
-            )
-
         def residual(_, terms, start, u):
             last = operator_fields(terms)[-1]
             return None, last.constraint(start + path.h / 2).residual(u)
 
         u = path.middles
-        return scan_intervals(path.equation, residual, None, u, dtype=u.dtype)[1]
+        if self.constraint is not None:
+            distances = self.constraint.residual(u)
+        elif all(isinstance(x, Free) for x in parts(path.model.constraint, AbstractConstraint)):
+            raise InputError(
+                "ConstraintViolation: the equation has no constraint; give it one "
+                "(model.constraint=sphere), or name the set from which the distance is meant: "
+                "training.costs.constraint_violation.options.constraint=sphere."
+            )
+        else:
+            _, distances = scan_intervals(path.equation, residual, None, u, dtype=u.dtype)
+        return path.h * jnp.sum(jnp.mean(distances**2, axis=range(1, distances.ndim)))
 
 
 def _fastest(field: Callable[[Array], Array], u: Array, products: int) -> Array:

@@ -40,19 +40,23 @@ def in_layers(model: Model) -> Model:
 
     its control as `PiecewiseConstant` of `Scaled` operators, θ_l that of the beginning of
     interval l. An operator that reads depth itself reads that of its place."""
-
-    def each_scaled(block):
-        return tuple(scaled(operator, jnp.ones(())) for operator in block)
-
+    control = stacked_intervals(
+        model.control, lambda block: tuple(scaled(x, jnp.ones(())) for x in block)
+    )
     constraint = model.constraint
     if constraint.depth_axes:
         constraint = stacked_intervals(constraint)
-    return _with_control(model, stacked_intervals(model.control, each_scaled), constraint)
+    return eqx.tree_at(lambda m: (m.control, m.constraint), model, (control, constraint))
 
 
 def stacked_operators(model: Model) -> tuple[Scaled, ...]:
     """The operators of a model in layers; the leading axis of their arrays counts layers."""
     return cast(PiecewiseConstant, model.control).blocks
+
+
+def rates(model: Model) -> tuple[Array, ...]:
+    """The step sizes of each operator of a model in layers."""
+    return tuple(operator.rate for operator in stacked_operators(model))
 
 
 class Layered(NamedTuple):
@@ -79,8 +83,9 @@ class Layered(NamedTuple):
 
 def native_layers(model: Model) -> Layered:
     """One step for each interval."""
-    layers, every = in_layers(model), range(model.control.num_intervals)
-    return Layered(layers, _names(_whole(every, model.equation.num_operators)), layers)
+    layers = in_layers(model)
+    steps = _whole(range(model.control.num_intervals), model.equation.num_operators)
+    return Layered(layers, steps.astype(str).astype(object), layers)
 
 
 def selections(layered: Layered) -> Iterator[Layered]:
@@ -92,7 +97,8 @@ def selections(layered: Layered) -> Iterator[Layered]:
         return
     for kept in itertools.combinations(range(number), intervals - 1):
         layers = _whole(kept, operators)
-        yield layered._replace(model=_take(layered.native, layers), steps=_names(layers))
+        steps = layers.astype(str).astype(object)
+        yield layered._replace(model=_take(layered.native, layers), steps=steps)
 
 
 def drops(layered: Layered) -> Iterator[Layered]:
@@ -122,7 +128,8 @@ def mergers(layered: Layered) -> Iterator[Layered]:
     the sum of their step sizes. It ends on the constraint of the second."""
     intervals, operators = layered.steps.shape
     for layer in range(intervals - 1):
-        model, steps = layered.model, layered.steps.copy()
+        model = layered.model
+        steps = layered.steps.copy()
         for operator in range(operators):
             model = _add_rate(_average(model, operator, layer), operator, layer + 1, layer)
         steps[layer + 1] = [f"{a}+{b}" for a, b in zip(*steps[layer : layer + 2], strict=True)]
@@ -146,22 +153,20 @@ def _whole(layers: Sequence[int], operators: int) -> np.ndarray:
     return np.repeat(np.array(layers)[:, None], operators, axis=1)
 
 
-def _names(layers: np.ndarray) -> np.ndarray:
-    return layers.astype(str).astype(object)
-
-
 def _take(model: Model, layers: np.ndarray) -> Model:
     """A model in layers with the listed steps only, each with its constraint."""
     operators = tuple(map(_rows, stacked_operators(model), layers.T))
     control = PiecewiseConstant(operators, model.control.interval_length)
     constraint = model.constraint
     length = constraint.interval_length
-    if not constraint.depth_axes:
-        return _with_control(model, control, Tied(constraint(0.0), len(layers), length))
-    blocks = cast(PiecewiseConstant, constraint).blocks
-    each = isinstance(blocks, tuple)
-    rows = tuple(map(_rows, blocks, layers.T)) if each else _rows(blocks, layers[:, -1])
-    return _with_control(model, control, PiecewiseConstant(rows, length))
+    if constraint.depth_axes:
+        blocks = cast(PiecewiseConstant, constraint).blocks
+        each = isinstance(blocks, tuple)
+        rows = tuple(map(_rows, blocks, layers.T)) if each else _rows(blocks, layers[:, -1])
+        constraint = PiecewiseConstant(rows, length)
+    else:
+        constraint = Tied(constraint(0.0), len(layers), length)
+    return eqx.tree_at(lambda m: (m.control, m.constraint), model, (control, constraint))
 
 
 def _rows(blocks: PyTree[Array], layers: np.ndarray) -> PyTree[Array]:
@@ -172,17 +177,13 @@ def stacked_intervals(
     control: AbstractControl, change: Callable[[PyTree], PyTree] = lambda block: block
 ) -> PiecewiseConstant:
     """The blocks at the beginning of each interval of a control, changed in that way."""
-
     # By number, as the march takes them: a depth that is rounded may lie in another interval.
-    def block_of(interval):
-        return change(control.local(interval, 0.0))
-
-    each = eqx.filter_vmap(block_of, out_axes=eqx.if_array(0), axis_size=control.num_intervals)
+    each = eqx.filter_vmap(
+        lambda interval: change(control.local(interval, 0.0)),
+        out_axes=eqx.if_array(0),
+        axis_size=control.num_intervals,
+    )
     return PiecewiseConstant(each(control.intervals()), control.interval_length)
-
-
-def _with_control(model: Model, control: AbstractControl, constraint: AbstractControl) -> Model:
-    return eqx.tree_at(lambda m: (m.control, m.constraint), model, (control, constraint))
 
 
 def _add_rate(model: Model, operator: int, to: int, layer: int) -> Model:

@@ -50,8 +50,9 @@ class March(NamedTuple):
         """The state at 0+. The solution is on the constraint from there on, wherever it begins;
         `LayerNorm` and `RMSNorm` are no projections, and for them it is the initial state."""
         constraint = operator_fields(self.equation.terms_of(0))[-1].constraint(0.0)
-        maps = LayerNorm, RMSNorm
-        return self.u0 if isinstance(constraint, maps) else constraint.project(self.u0)
+        if isinstance(constraint, LayerNorm | RMSNorm):
+            return self.u0
+        return constraint.project(self.u0)
 
     @property
     def no_pushes(self) -> Float[Array, "knots *batch tokens features"]:
@@ -109,10 +110,11 @@ def over_interval(
     solver: diffrax.AbstractSolver, terms: diffrax.MultiTerm, ends: Sequence[Depth], u: Array
 ) -> Array:
     """The state after the steps with these ends in one interval, the first as in a solve."""
-    state, first = solvers.StepField(terms, *ends[:2]).start(solver, u), True
-    for t0, t1 in itertools.pairwise(ends):
-        step = solvers.StepField(terms, t0, t1).step(solver, u, state, first)
-        u, state, first = step.y1, step.solver_state, False
+    state = solvers.StepField(terms, *ends[:2]).start(solver, u)
+    for number, (t0, t1) in enumerate(itertools.pairwise(ends)):
+        step = solvers.StepField(terms, t0, t1).step(solver, u, state, number == 0)
+        u = step.y1
+        state = step.solver_state
     return u
 
 

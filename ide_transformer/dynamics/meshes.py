@@ -15,7 +15,7 @@ from ..equation.domain import by_samples
 from ..errors import InputError
 from ..models import Mesh, Model
 from ..models.compiled import compiled_outputs
-from .layers import MOVES, Layered, native_layers, stacked_operators
+from .layers import MOVES, Layered, native_layers, rates as rates_of, stacked_operators
 
 
 # From outputs and inputs to what the task reads of the outputs.
@@ -133,7 +133,7 @@ def fit_rates(
     batches = np.arange(steps * size).reshape(steps, size) % target.samples
 
     def with_rates(rates):
-        return eqx.tree_at(_rates, model, rates)
+        return eqx.tree_at(rates_of, model, rates)
 
     def step(carry, samples):
         rates, state = carry
@@ -142,19 +142,16 @@ def fit_rates(
         updates, state = optimizer.update(gradient, state)
         return (optax.apply_updates(rates, updates), state), None
 
-    def by_feature(operator):
-        if not operator.each_feature:
-            return operator.rate
-        rate = operator.rate.reshape(operator.rate.shape[0], -1)
-        return jnp.broadcast_to(rate, (rate.shape[0], features))
-
-    rates = tuple(map(by_feature, stacked_operators(model)))
+    rates = []
+    for operator in stacked_operators(model):
+        rate = operator.rate
+        if operator.each_feature:
+            rate = rate.reshape(rate.shape[0], -1)
+            rate = jnp.broadcast_to(rate, (rate.shape[0], features))
+        rates.append(rate)
+    rates = tuple(rates)
     (rates, _), _ = jax.lax.scan(step, (rates, optimizer.init(rates)), batches)
     return with_rates(rates)
-
-
-def _rates(model: Model) -> tuple:
-    return tuple(operator.rate for operator in stacked_operators(model))
 
 
 def coarsenings(

@@ -63,7 +63,8 @@ def successive_approximations(
     import optax
 
     theta, static = eqx.partition(model.control, eqx.is_inexact_array)
-    rule, h = optax.lbfgs(), model.control.interval_length
+    rule = optax.lbfgs()
+    h = model.control.interval_length
 
     def with_weights(theta):
         return eqx.tree_at(lambda m: m.control, model, eqx.combine(theta, static))
@@ -90,7 +91,12 @@ def successive_approximations(
 
         return scan_intervals(march.equation, visit, None, states, dtype=states.dtype)[1]
 
-    def minimised(theta, states, p, penalty):
+    zeros = march_of(theta).no_pushes
+
+    def approximate(carry, _):
+        theta, penalty = carry
+        (value, states), p = jax.value_and_grad(objective, has_aux=True)(zeros, theta)
+
         def pulled(theta):
             ends, pull = jax.vjp(lambda u: stepped(theta, u), states[:-1])
             return ends, pull(p[1:])[0]
@@ -112,15 +118,7 @@ def successive_approximations(
             updates, state = rule.update(slope, state, theta, **given)
             return (optax.apply_updates(theta, updates), state), None
 
-        (theta, _), _ = lax.scan(step, (theta, rule.init(theta)), length=steps)
-        return theta
-
-    zeros = march_of(theta).no_pushes
-
-    def approximate(carry, _):
-        theta, penalty = carry
-        (value, states), p = jax.value_and_grad(objective, has_aux=True)(zeros, theta)
-        new = minimised(theta, states, p, penalty)
+        (new, _), _ = lax.scan(step, (theta, rule.init(theta)), length=steps)
         found, _ = objective(zeros, new)
         lower = found < value
         theta = jax.tree.map(lambda x, y: jnp.where(lower, x, y), new, theta)

@@ -104,20 +104,18 @@ def waves(states: State, domain: TokenDomain) -> Float[Array, "*batch lengths"]:
     **Arguments:** `domain`, a grid, whose tokens of weight 0 do not count.
     """
     _check_grid("waves", domain)
-    grid, u = domain.without_prefix, states[..., domain.prefix :, :]
-    longest = max(domain.grid or ())
-    sizes = [2**k for k in range((longest - 1).bit_length() + 1)]
-
+    grid = domain.without_prefix
+    u = states[..., domain.prefix :, :]
     weights = jnp.broadcast_to(grid.shares.astype(u.dtype), u.shape[:-1])
-
-    def energy(size):
-        members = jnp.asarray(_members(grid, size), u.dtype)
+    longest = max(domain.grid or ())
+    energies = []
+    for k in range((longest - 1).bit_length() + 1):
+        members = jnp.asarray(_members(grid, 2**k), u.dtype)
         sums = jnp.einsum("bz,...z,...zf->...bf", members, weights, u)
         total = jnp.einsum("bz,...z->...b", members, weights)
         total = jnp.where(total == 0, 1, total)
-        return jnp.sum(jnp.sum(sums**2, axis=-1) / total, axis=-1)
-
-    energies = jnp.stack([*map(energy, sizes), jnp.zeros(u.shape[:-2], u.dtype)], axis=-1)
+        energies.append(jnp.sum(jnp.sum(sums**2, axis=-1) / total, axis=-1))
+    energies = jnp.stack([*energies, jnp.zeros(u.shape[:-2], u.dtype)], axis=-1)
     return -jnp.diff(energies, axis=-1) / energies[..., :1]
 
 
@@ -152,7 +150,9 @@ def coarse_heads(model: Model, inputs: PyTree[ArrayLike], size: PositiveInt) -> 
             for x in (off, gamma):
                 means = _values(attention, x, u)
                 written = jnp.einsum("...xhd,hdf->...xhf", means, weight.astype(u.dtype))
-                sizes += [_size(_of_queries(y, domain)) for y in (x, written)]
+                for y in (x, written):
+                    squares = _of_queries(y, domain) ** 2
+                    sizes.append(jnp.sqrt(jnp.sum(squares, axis=(*range(y.ndim - 2), -1))))
             found.append((sizes[0] / sizes[2], sizes[1] / sizes[3]))
         return [jnp.concatenate(x) for x in zip(*found, strict=True)]
 
@@ -165,14 +165,16 @@ def with_coarse_heads(
 ) -> Model:
     """Compute the chosen heads of a model on a coarser grid, see `coarse_heads`. Weights that
     are continuous in depth become layers, see `keep_layers`."""
-    layered, chosen = in_layers(model), jnp.asarray(chosen)
-    block, first = [], 0
-    operator: Any
+    layered = in_layers(model)
+    chosen = jnp.asarray(chosen)
+    block = []
+    first = 0
     for operator in stacked_operators(layered):
         if heads_of([operator]):
             last = first + operator.innermost.heads
             coarse = _OnBlocks(operator.innermost, chosen[:, first:last], size)
-            operator, first = eqx.tree_at(lambda x: x.innermost, operator, coarse), last
+            operator = eqx.tree_at(lambda x: x.innermost, operator, coarse)
+            first = last
         block.append(operator)
     expected = (model.control.num_intervals, first)
     if chosen.shape != expected:
@@ -230,15 +232,12 @@ def _on_blocks(
 
 def _members(domain: TokenDomain, size: int) -> np.ndarray:
     """`[blocks, tokens]`, 1 where a token of a grid belongs to a block, else 0."""
-    grid, first = domain.grid or (), np.arange(domain.prefix)
+    grid = domain.grid or ()
     places = np.indices(grid).reshape(len(grid), -1) // size
     shape = [-(-n // size) for n in grid]
-    block = np.concatenate([first, len(first) + np.ravel_multi_index([*places], shape)])
+    blocks = domain.prefix + np.ravel_multi_index([*places], shape)
+    block = np.concatenate([np.arange(domain.prefix), blocks])
     return np.equal.outer(np.arange(block.max() + 1), block).astype(float)
-
-
-def _size(x: Float[Array, "*batch tokens heads last"]) -> Float[Array, " heads"]:
-    return jnp.sqrt(jnp.sum(x**2, axis=(*range(x.ndim - 2), -1)))
 
 
 def _of_queries(x: Float[Array, "..."], domain: TokenDomain) -> Float[Array, "..."]:
@@ -277,7 +276,8 @@ def _measured(
     @eqx.filter_jit
     def measured(model, inputs):
         march = March.of(name, model, inputs)
-        equation, states = march.equation, march.states(march.no_pushes)
+        equation = march.equation
+        states = march.states(march.no_pushes)
 
         def visit(_, terms, start, u):
             operators = [field.operator(start, None) for field in operator_fields(terms)]

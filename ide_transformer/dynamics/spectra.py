@@ -37,10 +37,11 @@ def stretching(
     - `number`: of exponents, less than the numbers in a state of a sample.
     """
     marches = _marches("stretching", model, inputs)
-    options: Any = dict(tol=_TOLERANCE, return_singular_vectors=False)
-    values: list[Any] = [
-        svds(_jacobian(_end, x, x.u0), number, v0=_drawn(x.u0), **options) for x in marches
-    ]
+    values = []
+    for march in marches:
+        matrix = _jacobian(_end, march, march.u0)
+        given = dict(v0=_drawn(march.u0), tol=_TOLERANCE, return_singular_vectors=False)
+        values.append(svds(matrix, number, **given))
     with np.errstate(divide="ignore"):
         return np.log(np.sort(values)[:, ::-1]) / marches[0].equation.horizon
 
@@ -57,16 +58,17 @@ def log_norms(
     the flow contracts. Padded tokens are tokens of it. Reference: Hairer, Nørsett, Wanner,
     Solving Ordinary Differential Equations I, section I.10.
     """
-
-    def norms(march):
-        begin, states = eqx.filter_jit(_states)(march)
+    norms = []
+    for march in _marches("log_norms", model, inputs):
+        states = eqx.filter_jit(March.states)(march, march.no_pushes)
+        states = states.at[0].set(eqx.filter_jit(March.on_constraint)(march))
         knots = jnp.asarray(march.equation.knots, states.dtype)
-        for t, u in zip(knots[:-1], (begin, *states[1:-1]), strict=True):
-            matrix = _symmetric(_jacobian(_field, (march, t), u))
-            options: Any = dict(tol=_TOLERANCE, return_eigenvectors=False)
-            yield from eigsh(matrix, 1, which="LA", v0=_drawn(u), **options)
-
-    return np.array([[*norms(march)] for march in _marches("log_norms", model, inputs)])
+        norms.append([])
+        for t, u in zip(knots[:-1], states[:-1], strict=True):
+            jacobian = _jacobian(_field, (march, t), u)
+            given = dict(v0=_drawn(u), tol=_TOLERANCE, return_eigenvectors=False)
+            norms[-1] += [*eigsh((jacobian + jacobian.T) / 2, 1, which="LA", **given)]
+    return np.array(norms)
 
 
 class Clustering(NamedTuple):
@@ -119,22 +121,16 @@ def _marches(name: str, model: Model, inputs: PyTree[ArrayLike]) -> list[March]:
     if model.embed(inputs)[0].ndim == 2:
         return [March.of(name, model, inputs)]
     own, shared = eqx.partition(inputs, by_samples(inputs))
-
-    def march(sample: int) -> March:
-        one = jax.tree.map(lambda x: x[sample : sample + 1], own)
-        return March.of(name, model, eqx.combine(one, shared))
-
-    return [march(sample) for sample in range(len(jax.tree.leaves(own)[0]))]
+    marches = []
+    for sample in range(len(jax.tree.leaves(own)[0])):
+        one = jax.tree.map(lambda x: x[sample : sample + 1], own)  # noqa: B023
+        marches.append(March.of(name, model, eqx.combine(one, shared)))
+    return marches
 
 
 def _drawn(u: Array) -> np.ndarray:
     """The vector with which an iteration begins, always the same."""
     return np.random.default_rng(0).normal(size=u.size)
-
-
-def _states(march: March) -> tuple[State, Array]:
-    """The state at 0+, and those at the knots."""
-    return march.on_constraint(), march.states(march.no_pushes)
 
 
 def _end(march: March, u0: Array) -> Array:
@@ -149,27 +145,22 @@ def _field(given: tuple[March, Array], u: Array) -> Array:
 def _jacobian(function: Callable[[PyTree, Array], Array], given: PyTree, u: Array) -> Any:
     """The Jacobian of `function(given, u)` with respect to u, as its products."""
 
-    def applied(product):
-        return lambda x: np.asarray(product(function, given, u, x.reshape(u.shape))).ravel()
+    def applied(transposed):
+        return lambda x: np.asarray(
+            _product(function, given, u, x.reshape(u.shape), transposed)
+        ).ravel()
 
-    products = dict(matvec=applied(_along), rmatvec=applied(_across), dtype=float)
+    products = dict(matvec=applied(False), rmatvec=applied(True), dtype=float)
     return LinearOperator((u.size, u.size), **products)
 
 
 @eqx.filter_jit
-def _along(function: Callable, given: PyTree, u: Array, v: ArrayLike) -> Array:
+def _product(
+    function: Callable, given: PyTree, u: Array, v: ArrayLike, transposed: bool
+) -> Array:
+    """The product of the Jacobian, or of its transpose, with v."""
     v = jnp.asarray(v, u.dtype)
+    if transposed:
+        _, pull = jax.vjp(lambda u: function(given, u), u)
+        return pull(v)[0]
     return jax.jvp(lambda u: function(given, u), (u,), (v,))[1]
-
-
-@eqx.filter_jit
-def _across(function: Callable, given: PyTree, u: Array, p: ArrayLike) -> Array:
-    _, transposed = jax.vjp(lambda u: function(given, u), u)
-    return transposed(jnp.asarray(p, u.dtype))[0]
-
-
-def _symmetric(matrix: Any) -> Any:
-    def product(x):
-        return 0.5 * (matrix.matvec(x) + matrix.rmatvec(x))
-
-    return LinearOperator(matrix.shape, **dict(matvec=product, dtype=float))

@@ -158,7 +158,8 @@ def _splitting_defects(
     plain = solvers.LieTrotter(sub_solver)
     here, there = (over_interval(plain, x, ends, u) for x in (terms, opposite))
     symmetric = over_interval(solvers.Strang(sub_solver), terms, ends, u)
-    step, length = ends[1] - ends[0], ends[-1] - ends[0]
+    step = ends[1] - ends[0]
+    length = ends[-1] - ends[0]
     return {
         "splitting": norm(symmetric - here) / norm(u),
         "commutator": norm(here - there) / (step * length * norm(u)),
