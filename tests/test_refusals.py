@@ -38,7 +38,7 @@ def equation(theta, constraint=ide.Free()):
 WINDOWS = made(ide.ConvolutionalAttention, 4)
 PARTS = {
     # Numbers.
-    r"momentum=\['0\.5'\]: momentum should be in \[0, 1\)": lambda: ide.HeavyBall(["0.5"]),
+    r"momentum=\['0\.5'\]: momentum should be in \[0, 1\)": lambda: ide.Nesterov(["0.5"]),
     r"momentum=\[True, False\]: momentum should be": lambda: ide.Nesterov([True, False]),
     # Domains.
     r"give TokenDomain\(points, weights\)": lambda: SIMPSON.with_queries(jnp.ones((1, 1))),
@@ -78,7 +78,7 @@ SCHEMES = {
     r"num_steps=2\): it has weights for that": ide.LearnedMultistep(2),
     "neither with a stepsize_controller nor": diffrax.HalfSolver(ide.HyperConnections(3, 2, 4)),
     r"Strang\(sub_solver=Leapfrog\(…\)\): .*earlier": ide.Strang(ide.Leapfrog()),
-    "uses earlier steps, which": ide.AlgebraicallyReversible(ide.HeavyBall()),
+    "uses earlier steps, which": ide.AlgebraicallyReversible(ide.Nesterov()),
     "is implicit; only": ide.AlgebraicallyReversible(ide.ImplicitEuler()),
 }
 

@@ -21,7 +21,6 @@ from .function_space import (
     FunctionSpace,
     Legendre,
     Nodal,
-    Warped,
     Waves,
 )
 from .operators.attention import Attention, CrossAttention, SourcedAttention
@@ -33,7 +32,7 @@ from .operators.attention_kernels import (
 )
 from .operators.convolution import Convolution, ConvolutionalFeedForward
 from .operators.convolutional_attention import ConvolutionalAttention
-from .operators.damping import Damping, DeltaRule, Injection, Relaxation, StableDamping
+from .operators.damping import Damping, Injection, Relaxation, StableDamping
 from .operators.differences import (
     DifferenceAdvection,
     DifferenceDiffusion,

@@ -176,31 +176,6 @@ class AbstractMomentum(AbstractFieldScheme):
         return Step.between(u, y1.astype(u.dtype), state=v.astype(u.dtype))
 
 
-class HeavyBall(AbstractMomentum):
-    """Polyak's heavy ball by Lie–Trotter over a state and its velocity: for each operator
-    in turn, at h = 1,
-
-        v ← P(β v + γ A_i(u)),   u ← u + v.
-
-    β and γ are learned, but for a β of 0, which stays 0. For shorter steps and the limit, see
-    `Nesterov`. First order. Reference: Polyak, USSR Comput. Math. Math. Phys. 4 (1964); for
-    Transformers, arXiv 2601.23236.
-
-    **Arguments:**
-
-    - `momentum`: β in [0, 1), a number, `[operators]` or `[layers, operators]`.
-    - `gain`: γ > 0, likewise.
-    - `normalization`: P.
-    """
-
-    momentum: UnitInterval = eqx.field(converter=UnitInterval, default=0.9)
-    gain: Positive = eqx.field(converter=Positive, default=1.0)
-    normalization: AbstractConstraint = Free()
-
-    def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
-        return _decaying(self, index, t0, t1)
-
-
 class Nesterov(AbstractMomentum):
     """Nesterov's acceleration by Lie–Trotter over a state and its velocity: for each
     operator in turn, at h = 1,
@@ -215,7 +190,12 @@ class Nesterov(AbstractMomentum):
     k the number of operators, where P is `Free`. Reference: YuriiFormer, arXiv 2601.23236,
     which takes for P a layer norm.
 
-    **Arguments:** see `HeavyBall`, and `lookahead`, μ in [0, 1), likewise.
+    **Arguments:**
+
+    - `momentum`: β in [0, 1), a number, `[operators]` or `[layers, operators]`.
+    - `lookahead`: μ in [0, 1), likewise; μ = 0 is Polyak's heavy ball.
+    - `gain`: γ > 0, likewise.
+    - `normalization`: P.
     """
 
     momentum: UnitInterval = eqx.field(converter=UnitInterval, default=0.9)
@@ -224,18 +204,14 @@ class Nesterov(AbstractMomentum):
     normalization: AbstractConstraint = Free()
 
     def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
-        ahead = self.lookahead(t0 + 0.5 * (t1 - t0), index)
-        return _decaying(self, index, t0, t1)._replace(lookahead=(t1 - t0) * ahead)
-
-
-def _decaying(scheme: HeavyBall | Nesterov, index: int, t0: Depth, t1: Depth) -> Kick:
-    """A velocity that is kept times `β^h`; the field enters times `γ (1 - β^h)/(1 - β)`."""
-    h, middle = t1 - t0, t0 + 0.5 * (t1 - t0)
-    momentum, gain = scheme.momentum(middle, index), scheme.gain(middle, index)
-    # With β = 0 the power is 0 for every h > 0; its derivative there must stay finite.
-    safe = jnp.where(momentum > 0, momentum, 1)
-    damping = jnp.where(momentum > 0, safe**h, 0)
-    return Kick(damping, gain * (1 - damping) / (1 - momentum), scheme.normalization)
+        h = t1 - t0
+        middle = t0 + 0.5 * h
+        momentum = self.momentum(middle, index)
+        # With β = 0 the power is 0 for every h > 0; its derivative there must stay finite.
+        safe = jnp.where(momentum > 0, momentum, 1)
+        damping = jnp.where(momentum > 0, safe**h, 0)
+        strength = self.gain(middle, index) * (1 - damping) / (1 - momentum)
+        return Kick(damping, strength, self.normalization, h * self.lookahead(middle, index))
 
 
 class PresymplecticEuler(AbstractMomentum):
@@ -250,7 +226,7 @@ class PresymplecticEuler(AbstractMomentum):
     number of operators, where P is `Free`. Reference: SympFormer, arXiv 2603.16535, whose
     kinetic energy also depends on the state; here it is `|v|²/2`.
 
-    **Arguments:** c_log > 0, c_lin > 0 and P, in the forms that `HeavyBall` takes.
+    **Arguments:** c_log > 0, c_lin > 0 and P, in the forms that `Nesterov` takes.
     """
 
     logarithmic: Positive = eqx.field(converter=Positive, default=3.0)

@@ -17,7 +17,6 @@ from .implicit import (
 from .momentum import (
     AbstractCoefficient,
     AbstractMomentum,
-    HeavyBall,
     InitialVelocity,
     Nesterov,
     PresymplecticEuler,
@@ -45,4 +44,4 @@ from .splitting import (
     Suzuki4,
     Yoshida4,
 )
-from .wrapper import AlgebraicallyReversible, Projected, Tangential, projected
+from .wrapper import AlgebraicallyReversible, Projected, projected

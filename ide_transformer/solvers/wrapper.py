@@ -85,20 +85,6 @@ class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver)
         return restarts_at_jumps(self.solver)
 
 
-class Tangential(AbstractTransparentWrapper):
-    """A scheme on the fields tangential to the constraint set S alone,
-
-        u_{n+1} = Φ_h(u_n),   Φ_h the step on d/dε project(u + ε A_i(u)),
-
-    which does not return to S: the state leaves it by the error of the scheme. `solve`
-    projects every scheme that is not inside of this one."""
-
-    solver: diffrax.AbstractSolver
-
-    def projected(self) -> "Tangential":
-        return self
-
-
 @checked
 def projected(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
     """The variant of a scheme for a constrained state: `Projected(solver)`,

@@ -272,7 +272,6 @@ def _own(solver: diffrax.AbstractSolver) -> Entry:
 def schemes() -> dict[str, Entry]:
     """Every scheme, by the name under which it is reported."""
     nesterov = solvers.Nesterov(momentum=0.5, lookahead=0.5)
-    heavy_ball = solvers.HeavyBall(momentum=0.5)
     presymplectic = solvers.PresymplecticEuler(logarithmic=1.0, linear=0.1)
     consistent = solvers.ConsistentPaperSplitting()
     blocks = ("residual(euler)", "residual(rk4)", "velocity(euler)")
@@ -288,7 +287,6 @@ def schemes() -> dict[str, Entry]:
         "paper_splitting": Entry(None, solvers.PaperSplitting(), block="paper"),
         "consistent_paper_splitting": Entry(None, consistent, block="paper"),
         "nesterov": _explicit(nesterov, limit=momentum_limit),
-        "heavy_ball": _explicit(heavy_ball, limit=momentum_limit),
         "presymplectic_euler": _explicit(presymplectic, limit=momentum_limit),
     }
 

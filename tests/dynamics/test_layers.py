@@ -99,8 +99,8 @@ def test_a_scheme_that_does_not_split_has_no_splitting_errors():
     found = equation_defects(equation_of(), U0, solver=diffrax.HalfSolver(ide.LieTrotter()))
     assert jnp.isnan(found.splitting).all() and jnp.isnan(found.commutator).all()
     assert jnp.isfinite(found.step_doubling).all()
-    with pytest.raises(ide.InputError, match="HeavyBall uses earlier steps"):
-        dynamics.equation_defects(equation_of(), U0, solver=ide.HeavyBall())
+    with pytest.raises(ide.InputError, match="Nesterov uses earlier steps"):
+        dynamics.equation_defects(equation_of(), U0, solver=ide.Nesterov())
 
 
 def test_the_estimate_is_exact_for_small_defects():

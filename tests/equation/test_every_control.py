@@ -47,7 +47,7 @@ def test_all_classes_are_here():
 
 def test_controls_that_change_another_one():
     inner = built(lambda: ide.PiecewiseConstant.build(block, 3, key=KEY))
-    space = ide.FunctionSpace(ide.Warped(2), 3, ide.FeatureDomain(5, "gauss_legendre"))
+    space = ide.FunctionSpace(ide.Cosine(), 3, ide.FeatureDomain(5, "gauss_legendre"))
     check_control(ide.Functional(inner, space), without=("precision",))
     dropped = ide.Tied((ide.Dropout(*block(KEY), 0.5),), 3)
     # Other intervals have other draws.

@@ -80,17 +80,6 @@ def test_wrapped_operators_keep_the_flow_that_they_know(key):
     assert np.isfinite(trained.u1).all()
 
 
-def test_the_delta_rule_is_the_update_of_error_free_linear_attention():
-    """S ← (I - α k kᵀ) S + α k v, for a state S of one column."""
-    k, v, beta = np.random.default_rng(0).normal(size=WIDTH), 0.4, 0.9
-    u, domain = state(tokens=3), ide.TokenDomain.uniform(3)
-    alpha = (1 - np.exp(-beta * k @ k)) / (k @ k)
-    matrix = np.eye(WIDTH) - alpha * np.outer(k, k)
-    for scale, expected in ((1, np.asarray(u) @ matrix.T + alpha * v * k), (0, u)):
-        rule = ide.DeltaRule(jnp.asarray(scale * k)[None], jnp.array([v]), beta)
-        assert largest(made(rule.flow, u, domain, 1.0), expected) < 1e-13
-
-
 def test_the_normalisation_shrinks_with_depth(key):
     norm = ide.LayerNorm(jnp.linspace(1, 2, 4), jnp.linspace(-1, 1, 4))
     inner = built(lambda: ide.FeatureIntegral(4, key=key, normalization=norm))

@@ -177,8 +177,7 @@ def called(name: str, wrong: dict):
     try:
         return call(**{**arguments, **wrong})
     except ide.InputError as error:
-        # The shapes of `key` and `value` have to agree.
-        named = any(argument in str(error) for argument in wrong) or name == "DeltaRule"
+        named = any(argument in str(error) for argument in wrong)
         assert named or name in RUNNING, str(error)
         return REFUSED
 

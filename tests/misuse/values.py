@@ -160,7 +160,6 @@ _TWO, _WIDTH = dict(num_intervals=2), dict(width=WIDTH)
 OWN: dict[str, dict[str, Any]] = {
     "Attention": dict(window=2, positions=ide.Rotary()),
     "ConvolutionalAttention": dict(width=1),
-    "DeltaRule": dict(key=ones(2, 2), value=ones(2), rate=1.0),
     "DifferentialOperator": dict(spacing=1.0),
     "FourierIntegral": dict(modes=2),
     "Nonnegative": dict(domain=None),
@@ -174,7 +173,6 @@ OWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("Tied", "Hypernetwork"), _TWO),
     "Hypernetwork.build": dict(hidden=2),
     "FunctionSpace": dict(modes=WIDTH, domain=ide.FeatureDomain(WIDTH)),
-    "Warped": dict(waves=2),
     "TokenDomain": dict(points=DOMAIN.points, grid=(TOKENS,), prefix=0),
     "TokenDomain.periodic": dict(length=1.0),
     **dict.fromkeys(("TokenDomain.trapezoid", "TokenDomain.simpson"), _LINE),

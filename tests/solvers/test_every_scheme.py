@@ -29,9 +29,9 @@ def filled(solver):
 
 
 SIZES = 3, 2, 4
-DELTA = ide.DeltaRule(drawn((2, 2), 1), drawn((2,), 2))
-EXACT = ide.Damping(np.linspace(0.2, 1.1, 4)), DELTA
-REST = DELTA, ide.Damping(4.0)
+RELAXED = ide.Relaxation(1.0, drawn((3, 4), 1))
+EXACT = ide.Damping(np.linspace(0.2, 1.1, 4)), RELAXED
+REST = RELAXED, ide.Damping(4.0)
 # Some of each class, and those that converge to another equation or need operators of a kind.
 CASES = {
     "own": MyHeun(),
@@ -50,7 +50,6 @@ CASES = {
     "implicit_midpoint": ide.ImplicitMidpoint(),
     "matrix_free": ide.MatrixFree(diffrax.Kvaerno3()),
     "steady_state": ide.SteadyState(diffrax.Euler()),
-    "heavy_ball": ide.HeavyBall(0.5),
     "nesterov": ide.Nesterov([0.5, 0.3], [0.5, 0.4]),
     "presymplectic": ide.PresymplecticEuler(1.0, 0.1),
     "exponential": ide.ExponentialEuler(),
@@ -64,16 +63,15 @@ CASES = {
     "parallel": ide.ParallelSplitting(),
     "suzuki4": ide.Suzuki4(),
     "yoshida4": ide.Yoshida4(),
-    "tangential": ide.Tangential(ide.Projected(diffrax.Heun())),
+    "projected": ide.Projected(diffrax.Heun()),
     "half_solver": diffrax.HalfSolver(ide.LieTrotter()),
 }
 LIMITS = {
     **dict.fromkeys(("residual", "velocity"), block_limit),
-    # That of heavy ball is one of Nesterov's.
     **dict.fromkeys(("nesterov", "presymplectic"), momentum_limit),
 }
 OPERATORS = {"exact_flow": EXACT, "steady_state": REST}
-OPTIONS = {"tangential": {"solver": "heun"}, "half_solver": {"solver": "lie_trotter"}}
+OPTIONS = {"half_solver": {"solver": "lie_trotter"}}
 QUICK = ("copies", "yaml", "order")
 SLOW = (
     *("dtype", "constraint", "failure", "vmap", "derivative", "batches", "modes"),
@@ -96,7 +94,7 @@ def check(name, without):
 
 
 # Of classes that other cases are of, too.
-ALSO = ["suzuki4", "composition", "half_solver", "matrix_free", "tangential"]
+ALSO = ["suzuki4", "composition", "half_solver", "matrix_free", "projected"]
 ORDERS = fast_first(len(CASES) - len(ALSO), sorted(CASES, key=ALSO.__contains__))
 
 
