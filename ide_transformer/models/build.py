@@ -120,7 +120,7 @@ def TextEncoder(
     dropout: Fraction = 0.0,
 ) -> Model[TextInputs, States]:
     """An encoder of texts: embeddings, see `TextInputs`, the equation without a causal order,
-    the states at depth T, `[..., tokens, features]`, see `States` and `sentence_embedding`."""
+    the states at depth T, `[..., tokens, features]`, see `States`."""
     inputs = TextInputs(
         embedding,
         context,

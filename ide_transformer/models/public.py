@@ -32,6 +32,5 @@ from .read_outs import (
     PrefixHead,
     States,
     TokenLogits,
-    sentence_embedding,
 )
 from .text_inputs import TextInputs

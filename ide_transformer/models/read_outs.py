@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from ..arguments import checked
 from ..equation import (
     PLAIN,
     AbstractConstraint,
@@ -21,7 +20,6 @@ from ..equation import (
     with_fields,
 )
 from ..errors import InputError
-from .model import Model
 from .parts import AbstractInputs, AbstractReadOut, Text
 from .text_inputs import TextInputs, as_text
 
@@ -179,19 +177,11 @@ class PrefixAndMeanHead(AbstractClassifier):
         _check_masks(self, inputs)
 
 
-@checked
-def sentence_embedding(
-    model: Model[TextInputs, States], text: Text | Integer[Array | np.ndarray, "*batch tokens"]
-) -> Float[Array, "*batch features"]:
-    """A vector of length one for each text: the mean of the states of its tokens, without
-    padding. Reference: Reimers, Gurevych, arXiv 1908.10084."""
-    return mean_vectors(model(text)[..., model.inputs.prefix_tokens :, :], text)
-
-
 def mean_vectors(
     states: State, text: Text | Integer[Array | np.ndarray, "*batch tokens"]
 ) -> Float[Array, "*batch features"]:
-    """The mean of states over tokens, without padding, scaled to length one."""
+    """The mean of states over tokens, without padding, scaled to length one. Reference:
+    Reimers, Gurevych, arXiv 1908.10084."""
     mask = as_text(text).mask
     weights = jnp.ones(states.shape[:-1]) if mask is None else jnp.asarray(mask)
     weights = weights[..., None].astype(states.dtype)

@@ -83,8 +83,7 @@ def evaluation_task(
     if text is None and run is not None and config is not None:
         task = task or run_task(run, config, named=loaded.named)
         return task if tokens is None else _with_tokens(task, tokens, config, run)
-    otherwise = ", which predicts no text; for a TextEncoder give --sentences"
-    model = loaded.expected(LanguageModel, otherwise)
+    model = loaded.expected(LanguageModel, ", which predicts no text")
     context: Any = min(model.inputs.context, 512) if tokens is None else tokens
     whole, fraction = (tasks.shakespeare(), 0.1) if text is None else (text, 1.0)
     return tasks.LanguageTask(whole, context, tokenizer=loaded.tokenizer, validation=fraction)
@@ -234,15 +233,14 @@ def evaluate_on_meshes(
 
 def held_out_in_depth(
     loaded: LoadedModel,
-    measured: str,
     meshes: Sequence[Mesh],
     text: str | None,
     samples: int | None,
     part: Part,
 ) -> tuple[AbstractTask, list[Batch]]:
-    """The task and its batches for what is measured on meshes in depth alone."""
+    """The task and its batches for exits, which are measured on meshes in depth alone."""
     if wrong := [mesh.tokens for mesh in meshes if mesh.tokens is not None]:
-        raise InputError(f"tokens={wrong[0]}: {measured} are measured on meshes in depth.")
+        raise InputError(f"tokens={wrong[0]}: exits are measured on meshes in depth.")
     task = evaluation_task(loaded, text)
     part = checked_part(task, part, samples)
     return task, list(task.held_out(_BATCH, samples, part))

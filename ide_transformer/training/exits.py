@@ -53,7 +53,7 @@ def evaluate_exits(
         raise InputError(
             f"tolerances={list(tolerances)}: {wrong[0]} is not a number of at least 0."
         )
-    task, held_out = held_out_in_depth(loaded, "exits", meshes, text, samples, part)
+    task, held_out = held_out_in_depth(loaded, meshes, text, samples, part)
     rows = []
     for mesh in meshes:
         model = model_on(loaded.measured, mesh)

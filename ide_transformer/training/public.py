@@ -24,8 +24,6 @@ from .predictions import Translation, bleu, draw_predictions, rollout_errors, tr
 from .range_test import LearningRates, find_learning_rate
 from .reading import dump_config, load_config, read_tree, validated
 from .run import Diverged, resume_run, train
-from .sentences import similarities
-from .starts import evaluate_starts
 from .step import initial_state, make_train_step
 from .stopping import Stopped
 from .trackers import AbstractTracker, Tensorboard, Trackio

@@ -208,7 +208,6 @@ OWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("generate_greedy", "generate_beam"), _HEARD),
     "generate": dict(length=2),
     "compiled": dict(sizes=(2,)),
-    "sentence_embedding": dict(model=TEXT_ENCODER),
     "ChannelsFirst": dict(model=OF_FUNCTIONS),
     "Field": dict(values=ones(TOKENS), domain=ide.TokenDomain.midpoint(TOKENS)),
     "error_budget": dict(model=OF_FUNCTIONS, inputs=lambda points: points[:, 0]),

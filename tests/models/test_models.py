@@ -28,7 +28,7 @@ from training.mine import Ahead
 
 import ide_transformer as ide
 from ide_transformer.equation import AbstractOperator
-from ide_transformer.models import check_causal
+from ide_transformer.models import check_causal, mean_vectors
 
 
 MODEL = small.language_model()
@@ -138,12 +138,10 @@ def test_a_sample_stops_where_the_output_is_one_for_all_tokens():
     assert len(np.unique(evaluations)) > 1
 
 
-def test_the_embedding_of_a_text_is_without_learned_tokens():
-    encoder = small.sequence_classifier(class_token=True).with_read_out(ide.States())
-    text = np.arange(3)
-    mean = np.asarray(outputs_of(encoder, text))[1:].mean(axis=0)
-    for given in (text, ide.Text(text, np.ones(3, bool))):
-        found = eqx.filter_jit(ide.sentence_embedding)(encoder, given)
+def test_the_mean_vector_of_a_text_is_without_padding():
+    states = np.random.default_rng(0).normal(size=(3, 4))
+    for mask, mean in ((None, states.mean(0)), (np.arange(3) < 2, states[:2].mean(0))):
+        found = mean_vectors(jnp.asarray(states), ide.Text(np.arange(3), mask))
         assert largest(found, mean / np.linalg.norm(mean)) < 1e-12
 
 

@@ -1,14 +1,12 @@
 """Runs whose depth changes on the way, on meshes and horizons, with exits and with layers left
 out: trained, gone on with, evaluated; and the state of an optimizer on another mesh."""
 
-import dataclasses
 import functools as ft
 import re
 
 import diffrax
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import fast_first, filled
@@ -213,6 +211,8 @@ def test_exits_are_measured_against_the_full_solve(drawn):
     stats = eqx.filter_jit(lambda model: model.solve(batch.inputs).stats)(model)
     mean = float(np.mean(stats["field_evaluations"]))
     assert 2 < mean < 5 and rows[2]["evaluations"] == pytest.approx(mean, rel=1e-6)
+    with pytest.raises(InputError, match="tokens=3: exits are measured on meshes in"):
+        training.evaluate_exits(loaded, exit, [0.1], [ide.Mesh(tokens=3)])
 
 
 # What each optimizer keeps of a weight, and how often the gradient is a factor of it.
@@ -268,33 +268,3 @@ def test_what_is_kept_of_weights_is_that_of_the_finer_ones(control, kind):
             x = x * share ** KINDS[kind][name]
         np.testing.assert_allclose(after[path], x, rtol=1e-6, atol=1e-7)
     assert seen == set(KINDS[kind])
-
-
-def test_random_starts_are_forgotten_as_the_field_contracts(drawn):
-    """Each step of this linear equation, the input injected, halves a difference."""
-    loaded = training.load_model(drawn.path)
-
-    def measured(*block, horizon, starts=1):
-        model = dataclasses.replace(loaded.model, control=ide.Tied(block, 2))
-        given = loaded._replace(model=model), starts, [ide.Mesh(horizon=horizon)]
-        return model, training.evaluate_starts(*given, samples=1)[0]
-
-    halved, injected = ide.Damping(np.log(2)), ide.Injection(0.3)
-    (batch,) = stub.Stub(4).held_out(1, 1)
-    _, alone = measured(halved, horizon=5)
-    for steps in (2, 5):
-        model, row = measured(halved, injected, horizon=steps)
-        u = np.asarray(model.embed(batch.inputs)[0])
-        size, source = np.linalg.norm(u), 0.3 * u
-        for _ in range(steps):
-            u = 0.5 * u + source
-        expected = alone["distance"] * 0.5**steps * size / np.linalg.norm(u)
-        assert row["distance"] == row["largest_distance"] == pytest.approx(expected, rel=1e-4)
-        loss = cross_entropy(model.outputs(jnp.asarray(u)), batch.targets)
-        assert row["loss_from_input"] == pytest.approx(loss, rel=1e-5)
-        assert abs(row["loss"] - loss) > 1e-5
-    _, forgotten = measured(halved, injected, horizon=40, starts=3)
-    assert forgotten["largest_distance"] < 1e-6
-    assert forgotten["loss"] == pytest.approx(forgotten["loss_from_input"], rel=1e-6)
-    with pytest.raises(InputError, match="tokens=3: random starts are measured on meshes in"):
-        training.evaluate_starts(loaded, 1, [ide.Mesh(tokens=3)])
