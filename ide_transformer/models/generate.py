@@ -18,7 +18,6 @@ from ..arguments import (
     checked,
     is_known,
 )
-from ..equation import TokenDomain, with_source
 from ..errors import InputError
 from .cached_decoder import CachedDecoder, why_not_cached
 from .causality import check_causal
@@ -198,75 +197,19 @@ def generate_greedy(
     the context, a decoder that sees tokens still to be written, and where a solve fails or
     logits are not finite. Inside a compiled function such a token is -1.
     """
-    tokens = _checked("generate_greedy", model, prompt, length, end)
-    ends, draw, source = tokens.shape[-1], Draw(temperature=0.0), padded_source(model, source)
-    tokens = write(model, tokens, ends, length, draw, source=source, end=end)
-    _check_written("generate_greedy", tokens)
-    return tokens
-
-
-@checked
-def generate_beam(
-    model: Model[EncodedInputs, TokenLogits],
-    source: InputArrays | Encoded,
-    prompt: Int[ArrayLike, "*batch prompt"],
-    length: NonNegativeInt,
-    *,
-    end: NonNegativeInt,
-    beams: PositiveInt = 4,
-    length_penalty: NonNegativeFloat = 1.0,
-) -> Int[Array, "*batch total"]:
-    """Writes at most `length` tokens after `prompt` by beam search: it keeps the `beams` most
-    likely texts of each length, ended or not, and gives at last the one with the largest
-
-        Σ_i log p(y_i | y_1 … y_{i-1}, source) / n^length_penalty,   n tokens written.
-
-    One compiled loop; the encoder is solved once, and the decoder reads each token once, with
-    the cache of a `CachedDecoder`. One beam is `generate_greedy`, which needs no cache.
-    Reference: Wu et al., "Google's neural machine translation system", arXiv 1609.08144.
-
-    **Arguments:** see `generate_greedy`, and
-
-    - `length_penalty`: 0 compares probabilities, which prefers short texts; 1 their mean.
-
-    **Raises:** `InputError` as `generate_greedy`, and for a decoder that cannot be cached
-    (`why_not_cached`) and other batch axes than those of the source.
-    """
-    tokens = _checked("generate_beam", model, prompt, length, end)
-    if not length:
-        return jax.device_put(tokens)
-    total = tokens.shape[-1] + length
-    size = min(size_of(total, 256, 4), model.inputs.context)
-    # Arrays, so that other numbers are no other program.
-    first, most, stop, penalty = map(
-        np.asarray, (tokens.shape[-1], length, end, float(length_penalty))
-    )
-    tokens = _with_room(tokens, tokens.shape[-1], size, end)
-    source = padded_source(model, source)
-    tokens = _generate_beam(model, source, tokens, first, most, stop, beams, penalty)
-    tokens = _without_room(tokens, total)
-    _check_written("generate_beam", tokens)
-    return tokens
-
-
-def _checked(
-    name: str,
-    model: Model[EncodedInputs, TokenLogits],
-    prompt: Int[ArrayLike, "*batch prompt"],
-    length: int,
-    end: int,
-) -> Int[Array | np.ndarray, "*batch prompt"]:
-    """The tokens of the prompt, after which so many can be written."""
-    check_causal(name, model)
+    check_causal("generate_greedy", model)
     vocabulary, context = model.inputs.vocabulary, model.inputs.context
     tokens = _as_integers(checked_text(prompt, vocabulary, context).tokens)
     if tokens.shape[-1] + length > context:
         raise InputError(
-            f"{name}: length={length} after {tokens.shape[-1]} tokens, in a context of "
-            f"{context}; choose a length from 0 to {context - tokens.shape[-1]}."
+            f"generate_greedy: length={length} after {tokens.shape[-1]} tokens, in a context "
+            f"of {context}; choose a length from 0 to {context - tokens.shape[-1]}."
         )
     if end >= vocabulary:
-        raise InputError(f"{name}: end={end}: the last token is {vocabulary - 1}.")
+        raise InputError(f"generate_greedy: end={end}: the last token is {vocabulary - 1}.")
+    ends, draw, source = tokens.shape[-1], Draw(temperature=0.0), padded_source(model, source)
+    tokens = write(model, tokens, ends, length, draw, source=source, end=end)
+    _check_written("generate_greedy", tokens)
     return tokens
 
 
@@ -341,7 +284,8 @@ def write(
     given, most, stop = map(np.asarray, (longest, length, end if stops else NO_TOKEN))
     numbers = _library(ends).asarray(ends), given, most, stop
     options = draw.traced(), key, source, stops, cached
-    return _without_room(_written(model, tokens, *numbers, *options), total)
+    written = _written(model, tokens, *numbers, *options)
+    return jax.device_put(_library(written).asarray(written)[..., :total])
 
 
 def _library(*arrays: Any) -> Any:
@@ -357,10 +301,6 @@ def _with_room(prompt: Any, ends: Any, size: int, end: int | None) -> Any:
     # A causal model does not see what stands behind a text. No failure begins there.
     behind = tokens[..., :1] if end is None else array.asarray(end, tokens.dtype)
     return array.where(_before(ends, tokens), tokens, behind)
-
-
-def _without_room(tokens: Any, total: int) -> Any:
-    return jax.device_put(_library(tokens).asarray(tokens)[..., :total])
 
 
 def _before(ends: Any, tokens: Any) -> Any:
@@ -384,7 +324,9 @@ def _written(model, tokens, ends, longest, length, end, draw, key, source, stops
         if logits.shape[-1] != model.inputs.vocabulary:
             raise InputError("generate: give a model whose read-out is TokenLogits.")
         drawn = draw(logits, jax.random.fold_in(key, longest + number))
-        drawn = jnp.where(_usable(logits), drawn, NO_TOKEN).astype(tokens.dtype)
+        # A token can be drawn where none of the logits is NaN or infinite, but for `-inf`.
+        usable = jnp.isfinite(jnp.max(logits, axis=-1))
+        drawn = jnp.where(usable, drawn, NO_TOKEN).astype(tokens.dtype)
         if stops:
             drawn = jnp.where(ended, end.astype(tokens.dtype), drawn)
             ended = ended | (drawn == end)
@@ -433,11 +375,6 @@ def _written(model, tokens, ends, longest, length, end, draw, key, source, stops
     return state[0]
 
 
-def _usable(logits: Float[Array, "*batch vocabulary"]) -> Bool[Array, "*batch"]:
-    """Whether a token can be taken by them: none is NaN or infinite, but for `-inf`."""
-    return jnp.isfinite(jnp.max(logits, axis=-1))
-
-
 def _encoded(model: Model[EncodedInputs, TokenLogits], source: PyTree) -> Encoded:
     """The states of the encoder, NaN where its solve failed."""
     encoded, before = model.inputs.encoded(source)
@@ -445,64 +382,3 @@ def _encoded(model: Model[EncodedInputs, TokenLogits], source: PyTree) -> Encode
         succeeded = solution.succeeded[..., None, None]
         encoded = encoded._replace(states=jnp.where(succeeded, encoded.states, jnp.nan))
     return encoded
-
-
-@eqx.filter_jit
-def _generate_beam(model, source, prompt, first, length, end, beams, penalty):
-    encoded = _encoded(model, source)
-    if encoded.states.shape[:-2] != prompt.shape[:-1]:
-        raise InputError(
-            f"generate_beam: the prompt has batch axes {prompt.shape[:-1]}, but the source has "
-            f"{encoded.states.shape[:-2]}; give a source for each prompt."
-        )
-    # Rounded before it has a source, whose states keep their dtype.
-    control = model.rounded_control
-    rounded = model.with_inputs(model.inputs.text).with_options(compute_dtype=None)
-
-    def one(states: Array, weights: Array | None, prompt: Array) -> Array:
-        domain = TokenDomain(TokenDomain.uniform(states.shape[-2]).points, weights)
-        sourced = with_source(control, states, domain)
-        decoder = eqx.tree_at(lambda x: x.control, rounded, sourced)
-        return _search(decoder, prompt, first, length, end, beams, penalty)
-
-    for _ in range(prompt.ndim - 1):
-        one = jax.vmap(one, in_axes=(0, None if encoded.weights is None else 0, 0))
-    return one(encoded.states, encoded.weights, jnp.asarray(prompt))
-
-
-def _search(decoder, prompt, first, length, end, beams, penalty):
-    """The text of one source, which is part of the decoder. The first tokens are given."""
-    reader = CachedDecoder(decoder, len(prompt))
-    extend = jax.vmap(reader.extend, in_axes=(0, None, 0))
-    logits, cache, tokens = jax.tree.map(
-        lambda x: jnp.broadcast_to(x, (beams, *x.shape)),
-        (*reader.prefill(prompt, first - 1), prompt),
-    )
-    # All beams begin with one text, so that only the first of them counts.
-    scores = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf).astype(logits.dtype)
-    # A text that has ended goes on with its end, at no cost.
-    only_end = jnp.where(jnp.arange(logits.shape[1]) == end, 0.0, -jnp.inf)
-    only_end = jnp.broadcast_to(only_end.astype(logits.dtype), logits.shape)
-
-    def step(state):
-        position, tokens, scores, ended, logits, cache = state
-        solved = jnp.all(_usable(logits) | ended)  # else no beam has a token
-        more = jnp.where(ended[:, None], only_end, jax.nn.log_softmax(logits))
-        scores, places = lax.top_k((scores[:, None] + more).reshape(-1), beams)
-        beam, written = jnp.divmod(places, logits.shape[1])
-        tokens, ended, cache = jax.tree.map(lambda x: x[beam], (tokens, ended, cache))
-        written = jnp.where(solved, written, NO_TOKEN).astype(tokens.dtype)
-        tokens = lax.dynamic_update_slice_in_dim(tokens, written[:, None], position, axis=1)
-        # Nothing is asked for after the last token.
-        last = jnp.minimum(position, first + length - 2)
-        logits, cache = extend(written, last, cache)
-        return position + 1, tokens, scores, ended | (written == end), logits, cache
-
-    start = first, tokens, scores, jnp.zeros(beams, bool), logits, cache
-    _, tokens, scores, ended, *_ = lax.while_loop(
-        lambda state: (state[0] < first + length) & ~jnp.all(state[3]), step, start
-    )
-    written = _places(tokens) >= first
-    stops = jnp.argmax(written & (tokens == end), axis=1) - first + 1
-    number = jnp.where(ended, stops, length)
-    return tokens[jnp.argmax(scores / number**penalty)]

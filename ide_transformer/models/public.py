@@ -20,7 +20,7 @@ from .cached_decoder import CachedDecoder, why_not_cached
 from .chains import EncodedInputs, GridInputs, SourceAndText, StageInputs, VCycleInputs
 from .compiled import compiled
 from .functions import ChannelsFirst, Field, FunctionInputs, FunctionValues
-from .generate import generate, generate_beam, generate_greedy
+from .generate import generate, generate_greedy
 from .images import AbstractImageInputs, ImageInputs
 from .mesh import Mesh
 from .model import Model, functional

@@ -1,6 +1,5 @@
 """Predictions of a model: functions, drawn and rolled out in time, and translations."""
 
-import functools as ft
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import models, tasks
-from ..arguments import NonNegativeFloat, PositiveInt, checked
+from ..arguments import PositiveInt, checked
 from ..errors import InputError
 from ..models import Field, Mesh, Model
 from ..packages import require
@@ -186,22 +185,14 @@ class Translation(NamedTuple):
 
 @checked
 def translated(
-    loaded: LoadedModel,
-    *,
-    samples: PositiveInt | None = None,
-    part: tasks.Part = "test",
-    beams: PositiveInt = 1,
-    length_penalty: NonNegativeFloat = 1.0,
+    loaded: LoadedModel, *, samples: PositiveInt | None = None, part: tasks.Part = "test"
 ) -> list[Translation]:
-    """The translations of held-out texts by the model of a run.
+    """The translations of held-out texts by the model of a run, by `generate_greedy`.
 
     **Arguments:**
 
     - `samples`: so many, evenly spread; default: all.
     - `part`: of the data of the run.
-    - `beams`: 1 takes the most likely token each time (`generate_greedy`), more search by
-      `generate_beam`.
-    - `length_penalty`: see `generate_beam`.
 
     **Raises:** `InputError` for a run that learned no translation.
     """
@@ -212,14 +203,11 @@ def translated(
         )
     part = checked_part(task, part, samples)
     model = loaded.expected(models.EncoderDecoder, ", which translates no text")
-    write = models.generate_greedy
-    if beams > 1:
-        write = ft.partial(models.generate_beam, beams=beams, length_penalty=length_penalty)
     found = []
     for batch in task.held_out(_BATCH, samples, part):
         source = batch.inputs.source
         prompt = jnp.full((len(source.tokens), 1), task.end)
-        tokens = write(model, source, prompt, task.context - 1, end=task.end)
+        tokens = models.generate_greedy(model, source, prompt, task.context - 1, end=task.end)
         rows = source.tokens, np.asarray(batch.targets), np.asarray(tokens)[:, 1:]
         found += map(Translation, *map(task.texts, rows))
     return found

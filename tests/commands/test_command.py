@@ -139,7 +139,6 @@ def test_options_that_say_nothing_are_refused(capsys):
         ("train coarse_first --plan evals=12", "write evaluations=12000, seconds=300 or"),
         ("resolution --random 1 --scheme etdab2", "--scheme etdab2: it cannot solve"),
         ("convergence --scheme paper_splitting --constraint free", "None of these schemes can"),
-        ("translate none --length-penalty 2", "--length-penalty needs --beams"),
     ):
         name, *options = command.split()
         assert said in run_here(capsys, f"{name}.py", *options, expected=2)

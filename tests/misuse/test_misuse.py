@@ -21,7 +21,7 @@ import ide_transformer as ide
 
 # Functions that run other things, whose errors speak of what they were given.
 RUNNING = {"solve", "rebuilding_error", "compiled", "single_step", "error_budget"}
-RUNNING |= {"generate", "generate_beam", "generate_greedy"}
+RUNNING |= {"generate", "generate_greedy"}
 RUNNING |= {"load_pretrained", "save_pretrained", "load_run", "load_model"}
 
 REFUSED = object()

@@ -111,11 +111,11 @@ VALUES: dict[str, Any] = dict(
     **dict.fromkeys(("bias", "key_bias", "output_bias", "readout_bias", "causal"), True),
     **dict.fromkeys(("statistics", "depthwise", "class_token", "area_weights"), True),
     **dict.fromkeys(("std", "output_std", "memory_std", "dropout"), 0.1),
-    **dict.fromkeys(("rate", "momentum", "lookahead", "length_penalty"), 0.5),
+    **dict.fromkeys(("rate", "momentum", "lookahead"), 0.5),
     **dict.fromkeys(("outer_width", "num_intervals", "classes"), 3),
     **dict.fromkeys(("heads", "head_features", "streams", "operators", "terms"), 2),
     **dict.fromkeys(("steps_per_interval", "features_out", "iterations", "intervals"), 2),
-    **dict.fromkeys(("top_k", "beams", "channels", "num_steps"), 2),
+    **dict.fromkeys(("top_k", "channels", "num_steps"), 2),
     **dict.fromkeys(("key_value_heads", "stride", "dimension", "patch"), 1),
     **dict.fromkeys(("waves", "frequencies", "modes", "length", "window"), 1),
     **dict.fromkeys(("features", "source_features", "features_in"), WIDTH),
@@ -147,7 +147,6 @@ _EMBEDDING = dict(embedding=ones(VOCABULARY, WIDTH))
 _IMAGES = dict(embedding=linear(1), positions=zeros(5, WIDTH))
 _LINE = dict(points=LINE)
 _NORM = dict(gain=ones(WIDTH), bias=0.5)
-_HEARD = dict(model=LISTENER, source=SOUND)
 _SEEING_ALL = dict(control=SEEING_ALL)
 _LIE_TROTTER = dict(solver=ide.LieTrotter())
 _EULER = dict(solver=diffrax.Euler(), block=ide.LieTrotter())
@@ -205,7 +204,7 @@ OWN: dict[str, dict[str, Any]] = {
     "EncoderDecoder": dict(decoder=DECODER),
     "TranslationModel": dict(control=LISTENING, make_encoder_control=lambda: SEEING_ALL),
     "CachedDecoder": dict(tokens=4),
-    **dict.fromkeys(("generate_greedy", "generate_beam"), _HEARD),
+    "generate_greedy": dict(model=LISTENER, source=SOUND),
     "generate": dict(length=2),
     "compiled": dict(sizes=(2,)),
     "ChannelsFirst": dict(model=OF_FUNCTIONS),

@@ -1,4 +1,4 @@
-"""Texts that models write: with a cache and without, drawn, greedy, and by beam search."""
+"""Texts that models write: with a cache and without, drawn and greedy."""
 
 import diffrax
 import equinox as eqx
@@ -19,8 +19,6 @@ SPOKEN = small.speech_to_text(intervals=1)
 # Prompts of integers in which the numbers of all tokens may not fit.
 PROMPT, LENGTH = TOKENS[:, :2].astype(np.int8), 3
 UNEVEN = ide.Text(TOKENS[:, :4].astype(np.int8), np.arange(4) < np.array([[4], [3]]))
-# More beams than there are tokens.
-BEAMS = dict(beams=small.VOCABULARY + 1, length_penalty=1.0)
 GREEDY = dict(temperature=0.0)
 
 
@@ -116,8 +114,6 @@ def test_a_model_that_cannot_be_solved_writes_nothing():
     nan = without_token(lambda m: m.inputs.text.embedding, SPOKEN)
     with pytest.raises(ide.InputError, match="position 2 could not be written"):
         ide.generate_greedy(nan, encoded_by(small.SPEECH), PROMPT, LENGTH, end=0)
-    with pytest.raises(ide.InputError, match="position 2 could not be written"):
-        ide.generate_beam(nan, small.SPEECH, PROMPT, LENGTH, end=0, **BEAMS)
 
 
 @pytest.mark.heavy
@@ -129,46 +125,28 @@ def test_a_solve_that_fails_writes_nothing():
         ide.generate(failing, TOKENS[:, :3], 1, **GREEDY)
 
 
-def log_probabilities(texts):
-    """Of the token after each text, for the first source; one program for all numbers."""
-    padded = np.zeros((BEAMS["beams"], 2 + LENGTH), int)
-    for row, text in zip(padded, texts, strict=False):
-        row[: len(text)] = text
-    source = np.broadcast_to(small.SPEECH[0], (len(padded), *small.SPEECH.shape[1:]))
-    logits = np.asarray(outputs_of(SPOKEN, ide.SourceAndText(source, padded)))
-    last = logits[np.arange(len(texts)), [len(text) - 1 for text in texts]]
-    return last - np.log(np.sum(np.exp(last), axis=-1, keepdims=True))
-
-
-def by_hand(beams, end, penalty, length=LENGTH):
-    """All continuations of each beam, sorted by Python; those that ended stay as they are."""
-    found = [(0.0, tuple(PROMPT[0]))]
-    for _ in range(length):
-        grown = [x for x in found if end in x[1][2:]]
-        going = [x for x in found if end not in x[1][2:]]
-        rates = log_probabilities([x[1] for x in going])
-        for (score, text), of_text in zip(going, rates, strict=True):
-            grown += [(score + rate, (*text, token)) for token, rate in enumerate(of_text)]
-        found = sorted(grown, reverse=True)[:beams]
-    best = max(found, key=lambda x: x[0] / (len(x[1]) - 2) ** penalty)[1]
-    return [*map(int, best), *[end] * (2 + length - len(best))]
-
-
-def test_beam_search_is_that_by_hand():
-    likely = by_hand(1, small.VOCABULARY, 1.0)[3]  # a token that ends a text early
-    for end in (likely, 0):
-        text = ide.generate_beam(SPOKEN, small.SPEECH, PROMPT, LENGTH, end=end, **BEAMS)
-        greedy = ide.generate_greedy(SPOKEN, encoded_by(small.SPEECH), PROMPT, LENGTH, end=end)
-        assert text[0].tolist() == by_hand(BEAMS["beams"], end, BEAMS["length_penalty"])
-        assert greedy[0].tolist() == by_hand(1, end, BEAMS["length_penalty"])
+def test_greedy_texts_are_those_by_hand_up_to_their_end():
+    by_hand = PROMPT
+    for _ in range(LENGTH):
+        padded = np.pad(by_hand, ((0, 0), (0, 2 + LENGTH - by_hand.shape[1])))
+        logits = np.asarray(outputs_of(SPOKEN, ide.SourceAndText(small.SPEECH, padded)))
+        likely = logits[:, by_hand.shape[1] - 1].argmax(axis=-1)
+        by_hand = np.column_stack((by_hand, likely))
+    early = int(by_hand[0, 3])  # ends the first text before its last token
+    for end in (early, 0):
+        text = ide.generate_greedy(SPOKEN, encoded_by(small.SPEECH), PROMPT, LENGTH, end=end)
+        for found, expected in zip(text.tolist(), by_hand.tolist(), strict=True):
+            if end in expected[2:]:
+                stop = expected.index(end, 2)
+                expected[stop:] = [end] * (2 + LENGTH - stop)
+            assert found == expected
 
 
 def test_what_cannot_be_written(unchecked):
-    for generate, given, message in (
-        (ide.generate_greedy, dict(length=9), "choose a length from 0 to 8"),
-        (ide.generate_beam, dict(end=small.VOCABULARY), "the last token is 10"),
-        (ide.generate_beam, dict(prompt=PROMPT), r"axes \(2,\), .* source has \(\)"),
+    for given, message in (
+        (dict(length=9), "choose a length from 0 to 8"),
+        (dict(end=small.VOCABULARY), "the last token is 10"),
     ):
         options = dict(source=small.SPEECH[0], prompt=PROMPT[0], length=2, end=0) | given
         with pytest.raises(ide.InputError, match=message):
-            generate(SPOKEN, **options)
+            ide.generate_greedy(SPOKEN, **options)
