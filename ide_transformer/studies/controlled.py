@@ -12,19 +12,19 @@ from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
 from .. import dynamics
-from ..equation import Equation, TokenDomain
+from ..equation import TokenDomain
 from ..errors import InputError
 from ..figures import Curve, Part, draw_panels, write_page
-from ..models import Model
 from ..reporting import Row, Terminal, write_json
 from ..training import load_model
 from ..training.evaluation import at_least_one
-from .depth_problem import Problem, make_problem
+from .depth_problem import make_problem
 from .readings import GROUPS, changes_of_heads, compare_readings
 
 
 # Samples of which spectra are computed; each takes many products with Jacobians.
-_SPECTRA, _EXPONENTS = 2, 8
+_SPECTRA = 2
+_EXPONENTS = 8
 # Tokens of a block along each axis, for heads on a coarser grid; the loss is measured with the
 # middle one.
 _BLOCKS = (2, 4, 8)
@@ -58,7 +58,8 @@ def study_dynamics(
     """
     at_least_one("samples", samples)
     loaded = load_model(path, trust=trust)
-    model, problem = loaded.model, make_problem(loaded, 1, samples)
+    model = loaded.model
+    problem = make_problem(loaded, 1, samples)
     # There may be fewer.
     samples = problem.sizes[1]
     if predict and samples < GROUPS:
@@ -131,12 +132,21 @@ def study_dynamics(
         ),
     ]
     heads = None
-    if blocks := _block_sizes(equation):
+    longest = max(equation.domain.grid or (0,))
+    # Blocks that are smaller than the grid of tokens.
+    blocks = [size for size in _BLOCKS if size < longest]
+    if blocks and dynamics.heads_of(equation.control(0.0)):
         say("distances of heads, and each on a coarser grid")
         middle = blocks[len(blocks) // 2]
-        heads = middle, (changes := changes_of_heads(model, problem, middle))
+        changes = changes_of_heads(model, problem, middle)
+        heads = middle, changes
         apart = dynamics.distances(model, problem.held_out)
-        of_heads = _of_heads(model, problem, apart, blocks)
+        of_heads: dict[str, Any] = {"distance": apart.mean}
+        for number, band in enumerate(apart.bands):
+            of_heads[f"share at {band:.3g}"] = apart.spectrum[..., number]
+        coarse = {size: dynamics.coarse_heads(model, problem.held_out, size) for size in blocks}
+        of_heads |= {f"predicted error, {size}": x.predicted for size, x in coarse.items()}
+        of_heads |= {f"error, {size}": x.error for size, x in coarse.items()}
         of_heads[f"change of the loss, {middle}"] = changes.mean(1).reshape(apart.mean.shape)
         waves = _waves(found.states, equation.domain)
         keep(
@@ -166,27 +176,6 @@ def study_dynamics(
     about = f"{samples} held-out samples; loss: {problem.loss}"
     write_page(folder / "dynamics.html", f"{path} as a controlled system", about, parts)
     return rows
-
-
-def _block_sizes(equation: Equation) -> list[int]:
-    """Blocks that are smaller than the grid of tokens; none without heads or a grid."""
-    heads = dynamics.heads_of(equation.control(0.0))
-    longest = max(equation.domain.grid or (0,)) if heads else 0
-    return [size for size in _BLOCKS if size < longest]
-
-
-def _of_heads(
-    model: Model, problem: Problem, apart: dynamics.Distances, blocks: Sequence[int]
-) -> dict[str, Any]:
-    """The readings of heads, `[layers, heads]`, see `study_dynamics`."""
-    coarse = {size: dynamics.coarse_heads(model, problem.held_out, size) for size in blocks}
-    shares = zip(apart.bands, jnp.moveaxis(apart.spectrum, -1, 0), strict=True)
-    return {
-        "distance": apart.mean,
-        **{f"share at {band:.3g}": share for band, share in shares},
-        **{f"predicted error, {size}": x.predicted for size, x in coarse.items()},
-        **{f"error, {size}": x.error for size, x in coarse.items()},
-    }
 
 
 def _scales(

@@ -25,7 +25,8 @@ from ..training.names import find
 
 
 FEATURES = 8
-_TOKENS, _INTERVALS = 4, 3
+_TOKENS = 4
+_INTERVALS = 3
 
 # Steps in an interval, by order: few enough that rounding stays below the error.
 _STEPS = {
@@ -60,7 +61,23 @@ def problem(case: Case) -> tuple[eq.Equation, Array]:
     """The equation, and its initial state on the constraint."""
     constraint = find("constraint", case.constraint, eq.AbstractConstraint)()
     control = find("control", case.control, eq.AbstractControl)
-    block = _block(case.block, case.constraint != "free")
+    # On a constraint the operators do not normalise the state.
+    norm = eq.LayerNorm(eps=1e-5) if case.constraint == "free" else eq.Free()
+
+    def block(key):
+        keys = jax.random.split(key, 4)
+        attention = eq.Attention(FEATURES, 2, key=keys[0], normalization=norm, std=0.25)
+        if case.block == "paper":
+            integrals = (
+                eq.FeatureIntegral(FEATURES, key=k, normalization=norm, std=0.2)
+                for k in keys[1:3]
+            )
+            return attention, *integrals
+        feed_forward = eq.FeedForward(FEATURES, key=keys[1], normalization=norm, std=0.2)
+        if case.block == "damped":
+            return attention, feed_forward, eq.Damping(0.5 + jax.random.uniform(keys[3], (8,)))
+        return attention, feed_forward
+
     theta = control.build(block, _INTERVALS, key=jax.random.key(1))
     equation = eq.Equation(theta, constraint, eq.TokenDomain.uniform(_TOKENS))
     u0 = jax.random.normal(jax.random.key(2), (_TOKENS, FEATURES))
@@ -81,7 +98,8 @@ def march(
         terms = equation.interval_terms(index, weights)
 
         def step(k, carry):
-            t0, t1 = length * (index + k / steps), length * (index + (k + 1) / steps)
+            t0 = length * (index + k / steps)
+            t1 = length * (index + (k + 1) / steps)
             jump = (k == 0) & (not equation.continuous)
             u, state = carry
             made = solvers.StepField(terms, t0, t1, None).step(plan.solver, u, state, jump)
@@ -123,8 +141,8 @@ def refine(
             f"{type(solver).__name__}: its errors are rounding ({max(errors):.1e}), so that no "
             "order can be measured."
         )
-    h, log_errors = 1 / np.array(counts)[used], np.log(np.array(errors)[used])
-    slope = float(np.polyfit(np.log(h), log_errors, 1)[0])
+    h = 1 / np.array(counts)[used]
+    slope = float(np.polyfit(np.log(h), np.log(np.array(errors)[used]), 1)[0])
     constant = errors[used[-1]] / h[-1] ** expected_order
     return Refinement(counts, errors, slope, constant, ends[-1])
 
@@ -134,40 +152,15 @@ def largest_difference(u: Array, v: Array) -> float:
     return float(jnp.max(jnp.abs(u - v)))
 
 
-def _block(name: str, constrained: bool) -> Callable:
-    """A maker of blocks. On a constraint the operators do not normalise the state."""
-    norm = eq.Free() if constrained else eq.LayerNorm(eps=1e-5)
-
-    def make(key):
-        keys = jax.random.split(key, 4)
-        attention = eq.Attention(FEATURES, 2, key=keys[0], normalization=norm, std=0.25)
-        if name == "paper":
-            first, second = (
-                eq.FeatureIntegral(FEATURES, key=k, normalization=norm, std=0.2)
-                for k in keys[1:3]
-            )
-            return attention, first, second
-        feed_forward = eq.FeedForward(FEATURES, key=keys[1], normalization=norm, std=0.2)
-        if name == "damped":
-            return attention, feed_forward, eq.Damping(0.5 + jax.random.uniform(keys[3], (8,)))
-        return attention, feed_forward
-
-    return make
-
-
-def fine(solver: diffrax.AbstractSolver, equation: eq.Equation, u0: Array) -> Array:
-    """The state at T by many steps of a scheme of high order."""
-    return march(equation, u0, solver, jnp.asarray(48))
-
-
 def equation_limit(solver: Any, equation: eq.Equation, u0: Array) -> Array:
-    """The solution of the equation itself."""
-    return fine(diffrax.Dopri8(), equation, u0)
+    """The solution of the equation itself, by many steps of a scheme of high order."""
+    return march(equation, u0, diffrax.Dopri8(), jnp.asarray(48))
 
 
 def block_limit(solver: Residual | Velocity, equation: eq.Equation, u0: Array) -> Array:
     """The solution of the equation whose field is made of the blocks of a scheme."""
-    return fine(eqx.tree_at(lambda s: s.solver, solver, diffrax.Dopri8()), equation, u0)
+    fine = eqx.tree_at(lambda s: s.solver, solver, diffrax.Dopri8())
+    return march(equation, u0, fine, jnp.asarray(48))
 
 
 def momentum_limit(solver: AbstractMomentum, equation: eq.Equation, u0: Array) -> Array:
@@ -180,9 +173,8 @@ def momentum_limit(solver: AbstractMomentum, equation: eq.Equation, u0: Array) -
     """
     state = (u0, jnp.zeros_like(u0))
     for index in range(equation.control.num_intervals):
-        state = _with_velocity(
-            solver, equation.terms_of(index), jnp.asarray(float(index)), state
-        )
+        terms = equation.terms_of(index)
+        state = _with_velocity(solver, terms, jnp.asarray(float(index)), state)
     return state[0]
 
 
@@ -191,8 +183,10 @@ def _with_velocity(
     solver: AbstractMomentum, terms: PyTree, t0: Array, state: tuple[Array, Array]
 ) -> tuple[Array, Array]:
     """State and velocity of the limit after the interval that begins at `t0`."""
-    (field, *others), raw = eq.operator_fields(terms), eq.without_constraint(terms)
-    number, tiny = 1 + len(others), 1e-7
+    field, *others = eq.operator_fields(terms)
+    raw = eq.without_constraint(terms)
+    number = 1 + len(others)
+    tiny = 1e-7
 
     def rates(t, state, args):
         u, v = state
@@ -203,8 +197,8 @@ def _with_velocity(
         friction = sum((1 - kick.damping) / tiny for kick in kicks)
         return drift, force - friction * v
 
-    term, h = diffrax.ODETerm(rates), 1 / 48
-    ends = diffrax.diffeqsolve(term, diffrax.Dopri8(), t0, t0 + 1, h, state).ys
+    term = diffrax.ODETerm(rates)
+    ends = diffrax.diffeqsolve(term, diffrax.Dopri8(), t0, t0 + 1, 1 / 48, state).ys
     return jax.tree.map(lambda x: x[0], ends)
 
 
@@ -232,13 +226,6 @@ def _explicit(solver: diffrax.AbstractSolver, **options: Any) -> Entry:
     return Entry(solver, solvers.projected(solver), **options)
 
 
-def _gated() -> solvers.GatedRK2:
-    """A gate other than ½, which would be of second order."""
-    gate = solvers.GatedRK2(FEATURES)
-    weight = 0.3 * jax.random.normal(jax.random.key(11), gate.weight.shape)
-    return eqx.tree_at(lambda g: (g.weight, g.bias), gate, (weight, jnp.asarray(0.5)))
-
-
 # Schemes that are measured on a free state, and projected on a constraint, by the names that
 # configurations know; and those of a free state alone.
 _EXPLICIT = (
@@ -260,14 +247,6 @@ def _named(name: str) -> diffrax.AbstractSolver:
     return build_solver("scheme", scheme, features=FEATURES, num_steps=1, operators=2)
 
 
-def _own(solver: diffrax.AbstractSolver) -> Entry:
-    """A scheme that is none of ours, with the limit of its kind."""
-    if isinstance(solver, Residual | Velocity):
-        return Entry(solver, limit=block_limit)
-    momentum = isinstance(solver, AbstractMomentum)
-    return _explicit(solver, limit=momentum_limit if momentum else equation_limit)
-
-
 @ft.cache
 def schemes() -> dict[str, Entry]:
     """Every scheme, by the name under which it is reported."""
@@ -275,11 +254,15 @@ def schemes() -> dict[str, Entry]:
     presymplectic = solvers.PresymplecticEuler(logarithmic=1.0, linear=0.1)
     consistent = solvers.ConsistentPaperSplitting()
     blocks = ("residual(euler)", "residual(rk4)", "velocity(euler)")
+    # A gate other than ½, which would be of second order.
+    gate = solvers.GatedRK2(FEATURES)
+    weight = 0.3 * jax.random.normal(jax.random.key(11), gate.weight.shape)
+    gate = eqx.tree_at(lambda g: (g.weight, g.bias), gate, (weight, jnp.asarray(0.5)))
     return {
         **{name: _explicit(_named(name)) for name in _EXPLICIT},
         **{name: Entry(_named(name)) for name in _FREE},
         **{name: Entry(_named(name), limit=block_limit) for name in blocks},
-        "residual(gated_rk2)": Entry(solvers.Residual(_gated()), limit=block_limit),
+        "residual(gated_rk2)": Entry(solvers.Residual(gate), limit=block_limit),
         "lie_trotter(euler), exact damping": Entry(solvers.LieTrotter(), block="damped"),
         "strang(heun), exact damping": Entry(solvers.Strang(), block="damped"),
         "exponential_euler": _explicit(solvers.ExponentialEuler(), block="damped"),
@@ -299,10 +282,18 @@ def applies(scheme: str | diffrax.AbstractSolver, constraint: str) -> bool:
 def find_scheme(scheme: str | diffrax.AbstractSolver) -> tuple[str, Entry]:
     """The name and the entry of a scheme; `strang` is `strang(heun)`, as in configurations, and
     a scheme of your own is `package.module:Class`, or an object."""
+    own = None
     if isinstance(scheme, diffrax.AbstractSolver):
-        return eq.spelled(scheme), _own(scheme)
-    if ":" in scheme:
-        return scheme, _own(_named(scheme))
+        own = scheme
+        scheme = eq.spelled(own)
+    elif ":" in scheme:
+        own = _named(scheme)
+    if isinstance(own, Residual | Velocity):
+        return scheme, Entry(own, limit=block_limit)
+    if isinstance(own, AbstractMomentum):
+        return scheme, _explicit(own, limit=momentum_limit)
+    if own is not None:
+        return scheme, _explicit(own)
     known = schemes()
     try:
         name = scheme if scheme in known else str(validated(SchemeConfig, scheme, "--scheme"))

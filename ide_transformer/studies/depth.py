@@ -12,7 +12,6 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, PyTree
 
 from .. import dynamics
 from ..errors import InputError
@@ -85,237 +84,10 @@ def study_coarsening(
     console.print(f"loss: {problem.loss}", markup=False)
     say = ft.partial(console.print, markup=False)
     study = measure_coarsening(loaded.model.ordinary, problem, say=say)
-    reports = _reports(path, problem, study)
-    for report, name in zip(reports, ("", "budgets", "layers"), strict=True):
-        write_report(folder / name, report)
-    plot_methods(folder, study.rows)
-    return reports
-
-
-def measure_coarsening(
-    model: Model,
-    problem: Problem,
-    *,
-    refinements: Sequence[int] = (2, 4),
-    tolerances: Sequence[float] = (0.5, 0.1),
-    say: Callable[[str], None] = lambda line: None,
-) -> CoarseningStudy:
-    """Solves a model natively, coarser (down to half its evaluations), finer (by numbers of
-    steps in each interval, and by tolerances), and with layers dropped by the rules in use.
-    `say` is called with each part of the study as it begins."""
-    study, number = _Study(model, problem), model.control.num_intervals
-    few = range(number - 1, math.ceil(number / 2) - 1, -1)
-    say("layers")
-    estimated_on = jax.tree.map(lambda x: x[:_ESTIMATED_ON], problem.calibration)
-    columns = layer_columns(model, estimated_on, problem.read)
-    every = range(number)
-    removed = [study.keep((*every[:i], *every[i + 1 :])).error for i in every]
-    say("rules that drop layers")
-    for name, rule in (NEEDED | RULES).items():
-        for layers in (tuple(rule(columns, kept).tolist()) for kept in few):
-            study.add(name, study.keep(layers), " ".join(map(str, layers)))
-    for name, options in _COARSENINGS.items():
-        say(name)
-        inputs, read = problem.calibration, problem.read
-        meshes = dynamics.coarsenings(model, inputs, read=read, **options)
-        for coarse in itertools.islice(meshes, 1, len(few) + 1):
-            study.add(name, study.solve(coarse.model), _text(coarse.steps))
-    for steps in refinements:
-        say(f"refined, {steps} steps")
-        study.refine(steps)
-    for tolerance in tolerances:
-        say(f"adaptive, tolerance {tolerance:g}")
-        study.adapt(tolerance)
-    ours = {*_COARSENINGS, *NEEDED}
-    budgets = compare_budgets(study.rows, study.losses, ours=ours, theirs=set(RULES))
-    return CoarseningStudy(study.rows, budgets, *rank_layers(columns, np.array(removed)))
-
-
-class _Study:
-    """Solves that are made, the rows of the table and, for each, the loss of each sample."""
-
-    def __init__(self, model: Model, problem: Problem):
-        self.model = model
-        outputs = model.outputs(solved(model, problem.held_out)[0])
-        target = dynamics.Target(problem.held_out, outputs, problem.read)
-        self.data = Data(
-            problem.held_out,
-            problem.losses,
-            error=lambda u1, outputs: target.output_error(model, outputs),
-        )
-        self.rows: Rows = []
-        self.losses: list[np.ndarray] = []
-        self.keep = ft.cache(lambda layers: self.solve(dynamics.keep_layers(model, layers)))
-        self.refined = ft.cache(lambda steps: self.solve(dynamics.refine(model, steps)))
-        self.native = self.solve(model)
-        self.adapted: Measured | None = None
-        self.add("native", self.native)
-
-    def solve(self, model: Model) -> Measured:
-        return measure(model, self.data)
-
-    def refine(self, k: int) -> None:
-        """Refined and extrapolated solves."""
-        coarse, fine = self.refined(k), self.refined(2 * k)
-        self.add("refined", coarse)
-        u1 = dynamics.extrapolated(self.model, coarse.u1, fine.u1)
-        evaluations = coarse.evaluations + fine.evaluations
-        self.add("extrapolated", judge(self.model, u1, evaluations, self.data))
-
-    def adapt(self, tolerance: float) -> None:
-        """An adaptive solve. A tolerance that each first try has met says no more than the
-        one before; a smaller one does."""
-        before, found = self.adapted, self.solve(_adaptive(self.model, tolerance))
-        while (
-            before is not None
-            and np.array_equal(found.u1, before.u1)
-            and tolerance > _LEAST_TOLERANCE
-        ):
-            tolerance /= 10
-            found = self.solve(_adaptive(self.model, tolerance))
-        self.adapted = found
-        self.add("adaptive", found, f"tolerance {tolerance:g}")
-
-    def add(self, method: str, found: Measured, layers: str = "") -> None:
-        """Adds a row; without numbers where the solve failed."""
-        change = found.losses - self.native.losses
-        measured = {
-            "loss": found.loss,
-            "change": float(np.mean(change)),
-            "uncertainty": standard_error(change),
-            "error": found.error,
-        }
-        if not np.isfinite(found.error):
-            measured = dict.fromkeys(measured)
-        row = {"method": method, "field_evaluations": found.evaluations}
-        self.rows.append({**row, **measured, "layers": layers})
-        self.losses.append(found.losses)
-
-
-def _adaptive(model: Model, tolerance: float) -> Model:
-    """The model solved by an embedded pair. All tolerances have one program."""
-    bound = jnp.asarray(tolerance)
-    return model.with_solver(
-        LieStrang(),
-        stepsize_controller=diffrax.PIDController(rtol=bound, atol=bound),
-        max_steps=_MOST_STEPS,
-    )
-
-
-def compare_budgets(
-    rows: Rows, losses: Sequence[np.ndarray], *, ours: Collection[str], theirs: Collection[str]
-) -> Rows:
-    """For each number of field evaluations, the method of least loss among `ours` and among
-    `theirs`, with the loss of each, `difference` (ours minus theirs) and `uncertainty`, the
-    standard error of that difference over samples; `losses` has those of each row. Both methods
-    are the best on these very samples, which favours the side with more of them."""
-    table = []
-    for budget in sorted({row["field_evaluations"] for row in rows}, reverse=True):
-        solved = [
-            (row, own)
-            for row, own in zip(rows, losses, strict=True)
-            if row["field_evaluations"] == budget and row["loss"] is not None
-        ]
-        sides = [
-            [pair for pair in solved if pair[0]["method"] in side] for side in (ours, theirs)
-        ]
-        if not all(sides):
-            continue
-        (mine, own), (other, its) = (min(x, key=lambda pair: pair[0]["loss"]) for x in sides)
-        table.append(
-            {
-                "field_evaluations": budget,
-                "coarsening": mine["method"],
-                "loss": mine["loss"],
-                "layer_dropping": other["method"],
-                "its_loss": other["loss"],
-                "difference": float(np.mean(own - its)),
-                "uncertainty": standard_error(own - its),
-            }
-        )
-    return table
-
-
-def _text(steps: np.ndarray) -> str:
-    """`[intervals, operators]` as `0 1 2/3 4`: the operators of an interval apart where they
-    are of different layers."""
-    return " ".join("/".join(dict.fromkeys(interval)) for interval in steps)
-
-
-def layer_columns(
-    model: Model, inputs: PyTree[ArrayLike], read: dynamics.Quantity | None = None
-) -> Columns:
-    """Predictions for each layer from the equation: the numbers of `Defects` and, as
-    `estimate`, the `removal_estimate`; each `[intervals]`."""
-    estimate = {"estimate": dynamics.removal_estimate(model, inputs, read)}
-    columns = dynamics.defects(model, inputs)._asdict() | estimate
-    return {name: np.asarray(column) for name, column in columns.items()}
-
-
-def rank_layers(columns: Columns, damage: np.ndarray) -> tuple[Rows, dict[str, float]]:
-    """The rows of `CoarseningStudy.layers` and the correlations, from the error made by leaving
-    each layer out, `[intervals]`, on other inputs than those of the columns."""
-    columns = columns | {"damage": damage}
-    rows: Rows = [
-        {
-            "layer": n,
-            **{x: float(y[n]) if np.isfinite(y[n]) else None for x, y in columns.items()},
-        }
-        for n in range(len(damage))
-    ]
-    ranks = {name: spearman(column, damage) for name, column in columns.items()}
-    del ranks["damage"]
-    return rows, ranks
-
-
-def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's rank correlation over the pairs that have both numbers; NaN where it is not
-    defined."""
-    from scipy.stats import rankdata  # it takes a second to import
-
-    known = np.isfinite(x) & np.isfinite(y)
-    x, y = x[known], y[known]
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan")
-    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
-
-
-def _most(name: str) -> Rule:
-    """Keeps the layers whose number in a column is greatest."""
-    return lambda columns, kept: np.sort(np.argsort(-columns[name], kind="stable")[:kept])
-
-
-def _evenly(columns: Columns, kept: int) -> np.ndarray:
-    """Keeps layers evenly spread, the first and the last among them: every other one where
-    half are kept. Reference: Sajjad et al., arXiv 2004.03844."""
-    return np.linspace(0, len(columns["estimate"]) - 1, kept).round().astype(int)
-
-
-def _at_random(seed: int) -> Rule:
-    """Drops layers at random; a smaller number keeps some of those that a larger one keeps."""
-
-    def rule(columns: Columns, kept: int) -> np.ndarray:
-        order = np.random.default_rng(seed).permutation(len(columns["estimate"]))
-        return np.sort(order[:kept])
-
-    return rule
-
-
-# By the equation; and as in use elsewhere, among them the block influence of ShortGPT, `turn`
-# (Men et al., arXiv 2403.03853).
-NEEDED: dict[str, Rule] = {"least estimate dropped": _most("estimate")}
-RULES: dict[str, Rule] = {
-    "last layers dropped": lambda columns, kept: np.arange(kept),
-    "evenly spread": _evenly,
-    "least influence dropped": _most("turn"),
-    **{f"random, seed {seed}": _at_random(seed) for seed in range(3)},
-}
-
-
-def _reports(path: str, problem: Problem, study: CoarseningStudy) -> list[Report]:
-    name, (chosen_on, measured_on) = Path(path).name, problem.sizes
-    ranks = (f"{name} {value:.2f}" for name, value in study.correlations.items())
-    return [
+    name = Path(path).name
+    chosen_on, measured_on = problem.sizes
+    ranks = (f"{column} {value:.2f}" for column, value in study.correlations.items())
+    reports = [
         Report(
             f"depth of {name}",
             f"The weights of {path} with fewer and with more field evaluations. Steps were "
@@ -367,6 +139,200 @@ def _reports(path: str, problem: Problem, study: CoarseningStudy) -> list[Report
             },
         ),
     ]
+    for report, name in zip(reports, ("", "budgets", "layers"), strict=True):
+        write_report(folder / name, report)
+    plot_methods(folder, study.rows)
+    return reports
+
+
+def measure_coarsening(
+    model: Model,
+    problem: Problem,
+    *,
+    refinements: Sequence[int] = (2, 4),
+    tolerances: Sequence[float] = (0.5, 0.1),
+    say: Callable[[str], None] = lambda line: None,
+) -> CoarseningStudy:
+    """Solves a model natively, coarser (down to half its evaluations), finer (by numbers of
+    steps in each interval, and by tolerances), and with layers dropped by the rules in use.
+    `say` is called with each part of the study as it begins."""
+    study = _Study(model, problem)
+    number = model.control.num_intervals
+    few = range(number - 1, math.ceil(number / 2) - 1, -1)
+    say("layers")
+    estimated_on = jax.tree.map(lambda x: x[:_ESTIMATED_ON], problem.calibration)
+    found = dynamics.defects(model, estimated_on)._asdict()
+    found["estimate"] = dynamics.removal_estimate(model, estimated_on, problem.read)
+    columns = {name: np.asarray(column) for name, column in found.items()}
+    every = range(number)
+    removed = [study.keep((*every[:i], *every[i + 1 :])).error for i in every]
+    say("rules that drop layers")
+    for name, rule in (NEEDED | RULES).items():
+        for layers in (tuple(rule(columns, kept).tolist()) for kept in few):
+            study.add(name, study.keep(layers), " ".join(map(str, layers)))
+    for name, options in _COARSENINGS.items():
+        say(name)
+        meshes = dynamics.coarsenings(model, problem.calibration, read=problem.read, **options)
+        for coarse in itertools.islice(meshes, 1, len(few) + 1):
+            # The operators of an interval apart where they are of different layers: 0 1 2/3 4.
+            steps = " ".join("/".join(dict.fromkeys(interval)) for interval in coarse.steps)
+            study.add(name, study.solve(coarse.model), steps)
+    for steps in refinements:
+        say(f"refined, {steps} steps")
+        study.refine(steps)
+    for tolerance in tolerances:
+        say(f"adaptive, tolerance {tolerance:g}")
+        study.adapt(tolerance)
+    ours = {*_COARSENINGS, *NEEDED}
+    budgets = compare_budgets(study.rows, study.losses, ours=ours, theirs=set(RULES))
+    damage = np.array(removed)
+    ranks = {name: spearman(column, damage) for name, column in columns.items()}
+    layers: Rows = [{"layer": layer} for layer in every]
+    for name, column in {**columns, "damage": damage}.items():
+        for row, x in zip(layers, column.tolist(), strict=True):
+            row[name] = x if np.isfinite(x) else None
+    return CoarseningStudy(study.rows, budgets, layers, ranks)
+
+
+class _Study:
+    """Solves that are made, the rows of the table and, for each, the loss of each sample."""
+
+    def __init__(self, model: Model, problem: Problem):
+        self.model = model
+        outputs = model.outputs(solved(model, problem.held_out)[0])
+        target = dynamics.Target(problem.held_out, outputs, problem.read)
+        self.data = Data(
+            problem.held_out,
+            problem.losses,
+            error=lambda u1, outputs: target.output_error(model, outputs),
+        )
+        self.rows: Rows = []
+        self.losses: list[np.ndarray] = []
+        self.keep = ft.cache(lambda layers: self.solve(dynamics.keep_layers(model, layers)))
+        self.refined = ft.cache(lambda steps: self.solve(dynamics.refine(model, steps)))
+        self.native = self.solve(model)
+        self.adapted: Measured | None = None
+        self.add("native", self.native)
+
+    def solve(self, model: Model) -> Measured:
+        return measure(model, self.data)
+
+    def refine(self, k: int) -> None:
+        """Refined and extrapolated solves."""
+        coarse = self.refined(k)
+        fine = self.refined(2 * k)
+        self.add("refined", coarse)
+        u1 = dynamics.extrapolated(self.model, coarse.u1, fine.u1)
+        evaluations = coarse.evaluations + fine.evaluations
+        self.add("extrapolated", judge(self.model, u1, evaluations, self.data))
+
+    def adapt(self, tolerance: float) -> None:
+        """An adaptive solve. A tolerance that each first try has met says no more than the
+        one before; a smaller one does."""
+        before = self.adapted
+        while True:
+            bound = jnp.asarray(tolerance)  # an array, so that all have one program
+            adaptive = self.model.with_solver(
+                LieStrang(),
+                stepsize_controller=diffrax.PIDController(rtol=bound, atol=bound),
+                max_steps=_MOST_STEPS,
+            )
+            self.adapted = self.solve(adaptive)
+            same = before is not None and np.array_equal(self.adapted.u1, before.u1)
+            if not same or tolerance <= _LEAST_TOLERANCE:
+                break
+            tolerance /= 10
+        self.add("adaptive", self.adapted, f"tolerance {tolerance:g}")
+
+    def add(self, method: str, found: Measured, layers: str = "") -> None:
+        """Adds a row; without numbers where the solve failed."""
+        change = found.losses - self.native.losses
+        measured = {
+            "loss": found.loss,
+            "change": float(np.mean(change)),
+            "uncertainty": standard_error(change),
+            "error": found.error,
+        }
+        if not np.isfinite(found.error):
+            measured = dict.fromkeys(measured)
+        row = {"method": method, "field_evaluations": found.evaluations}
+        self.rows.append({**row, **measured, "layers": layers})
+        self.losses.append(found.losses)
+
+
+def compare_budgets(
+    rows: Rows, losses: Sequence[np.ndarray], *, ours: Collection[str], theirs: Collection[str]
+) -> Rows:
+    """For each number of field evaluations, the method of least loss among `ours` and among
+    `theirs`, with the loss of each, `difference` (ours minus theirs) and `uncertainty`, the
+    standard error of that difference over samples; `losses` has those of each row. Both methods
+    are the best on these very samples, which favours the side with more of them."""
+    table = []
+    for budget in sorted({row["field_evaluations"] for row in rows}, reverse=True):
+        solved = [
+            (row, own)
+            for row, own in zip(rows, losses, strict=True)
+            if row["field_evaluations"] == budget and row["loss"] is not None
+        ]
+        sides = [
+            [pair for pair in solved if pair[0]["method"] in side] for side in (ours, theirs)
+        ]
+        if not all(sides):
+            continue
+        (mine, own), (other, its) = (min(x, key=lambda pair: pair[0]["loss"]) for x in sides)
+        table.append(
+            {
+                "field_evaluations": budget,
+                "coarsening": mine["method"],
+                "loss": mine["loss"],
+                "layer_dropping": other["method"],
+                "its_loss": other["loss"],
+                "difference": float(np.mean(own - its)),
+                "uncertainty": standard_error(own - its),
+            }
+        )
+    return table
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's rank correlation over the pairs that have both numbers; NaN where it is not
+    defined."""
+    from scipy.stats import rankdata  # it takes a second to import
+
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = x[known], y[known]
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan")
+    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+
+
+def _most(name: str) -> Rule:
+    """Keeps the layers whose number in a column is greatest."""
+    return lambda columns, kept: np.sort(np.argsort(-columns[name], kind="stable")[:kept])
+
+
+def _at_random(seed: int) -> Rule:
+    """Drops layers at random; a smaller number keeps some of those that a larger one keeps."""
+    return lambda columns, kept: np.sort(
+        np.random.default_rng(seed).permutation(len(columns["estimate"]))[:kept]
+    )
+
+
+def _evenly(columns: Columns, kept: int) -> np.ndarray:
+    """Keeps layers evenly spread, the first and the last among them: every other one where
+    half are kept. Reference: Sajjad et al., arXiv 2004.03844."""
+    return np.linspace(0, len(columns["estimate"]) - 1, kept).round().astype(int)
+
+
+# By the equation; and as in use elsewhere, among them the block influence of ShortGPT, `turn`
+# (Men et al., arXiv 2403.03853).
+NEEDED: dict[str, Rule] = {"least estimate dropped": _most("estimate")}
+RULES: dict[str, Rule] = {
+    "last layers dropped": lambda columns, kept: np.arange(kept),
+    "evenly spread": _evenly,
+    "least influence dropped": _most("turn"),
+    **{f"random, seed {seed}": _at_random(seed) for seed in range(3)},
+}
 
 
 def plot_methods(folder: Path, rows: Rows) -> None:

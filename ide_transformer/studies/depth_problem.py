@@ -16,17 +16,19 @@ from ..errors import InputError
 from ..models import Model
 from ..models.compiled import compiled_outputs
 from ..pretrained import tokenizer_file
-from ..tasks import AbstractLoss, PretrainedTokenizer, shakespeare
+from ..tasks import PretrainedTokenizer, shakespeare
 from ..training import LoadedModel, evaluation_task
 
 
 # Of the loss of sentence embeddings, as in their training: the factor of the similarities, and
 # the speeches among which the other half is to be found.
-_SCALE, _GROUP = 20.0, 64
+_SCALE = 20.0
+_GROUP = 64
 
 # Characters of a speech: long enough to say something, short enough that a batch of them has
 # little padding.
-_LEAST, _MOST = 300, 500
+_LEAST = 300
+_MOST = 500
 
 # The most tokens of a random text.
 _RANDOM_TOKENS = 128
@@ -51,7 +53,9 @@ class Problem(NamedTuple):
     @property
     def sizes(self) -> tuple[int, int]:
         """The numbers of samples of both batches."""
-        return len(jax.tree.leaves(self.calibration)[0]), len(jax.tree.leaves(self.held_out)[0])
+        calibration, *_ = jax.tree.leaves(self.calibration)
+        held_out, *_ = jax.tree.leaves(self.held_out)
+        return len(calibration), len(held_out)
 
 
 def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
@@ -61,12 +65,14 @@ def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Proble
     Shakespeare, if there is a tokenizer. Without one the tokens are random, and for a model of
     images the images are; then the loss is the distance from the native outputs.
     """
-    model, there = loaded.model, tokenizer_file(loaded.path).is_file()
+    model = loaded.model
+    there = tokenizer_file(loaded.path).is_file()
     if loaded.run is not None or (models.is_built_as(model, models.LanguageModel) and there):
         return _of_task(loaded, calibration, held_out)
     if models.is_built_as(model, models.TextEncoder) and there:
         return _speeches(model, loaded, calibration, held_out)
-    random, samples = np.random.default_rng(0), calibration + held_out
+    random = np.random.default_rng(0)
+    samples = calibration + held_out
     if isinstance(model.inputs, models.TextInputs):
         shape = samples, min(model.inputs.context, _RANDOM_TOKENS)
         drawn = random.integers(0, model.inputs.vocabulary, shape)
@@ -96,11 +102,13 @@ def _imitation(model: Model, batches: list[np.ndarray], inputs: str) -> Problem:
 def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
     """The task of a run, or that of a language model."""
     # Of another file, too, some samples are there to choose by.
-    task, step, seed = evaluation_task(loaded._replace(foreign=False)), 0, 0
-    if loaded.config is not None:
+    task = evaluation_task(loaded._replace(foreign=False))
+    if loaded.config is None:
+        chosen_on = task.batch(0, calibration, 0)
+    else:
         # A batch of a step that the training did not reach.
-        step, seed = loaded.config.training.steps, loaded.config.training.seed
-    chosen_on = task.batch(step, calibration, seed)
+        training = loaded.config.training
+        chosen_on = task.batch(training.steps, calibration, training.seed)
     measured_on = next(task.held_out(held_out, samples=held_out))
     if isinstance(measured_on.inputs, models.Field):
         raise InputError(
@@ -109,28 +117,22 @@ def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
             "each sample, such as those of data.name=burgers."
         )
 
+    def part(sample: PyTree[Array]) -> tuple[Array, Array]:
+        measured = task.loss.measure(*jax.tree.map(lambda x: x[None], sample))["loss"]
+        return jnp.asarray(measured.total), jnp.asarray(measured.count)
+
     def losses(outputs: PyTree[Array]) -> Float[Array, " samples"]:
+        """The part of each sample in the loss of the batch, times the number of samples, so
+        that their mean is the loss: one with more targets that are counted weighs more."""
         if task.loss.classifies:  # at points that may be on a grid
             axes = *np.shape(measured_on.targets), outputs.shape[-1]
             outputs = outputs.reshape(axes)
-        return sample_losses(task.loss, outputs, measured_on.targets)
+        each = jax.tree.map(jnp.asarray, (outputs, measured_on.targets))
+        totals, counts = jax.vmap(part)(each)
+        return totals * (len(totals) / jnp.maximum(jnp.sum(counts), 1))
 
     read = _probabilities if task.loss.classifies else None
     return Problem(chosen_on.inputs, measured_on.inputs, losses, task.loss.label, read)
-
-
-def sample_losses(
-    loss: AbstractLoss, outputs: PyTree[Array], targets: PyTree[ArrayLike]
-) -> Float[Array, " samples"]:
-    """The part of each sample in the loss of a batch, times the number of samples: where some
-    have more targets that are counted than others, they weigh more. Their mean is the loss."""
-
-    def of_one(sample: PyTree[Array]) -> tuple[Array, Array]:
-        measured = loss.measure(*jax.tree.map(lambda x: x[None], sample))["loss"]
-        return jnp.asarray(measured.total), jnp.asarray(measured.count)
-
-    totals, counts = jax.vmap(of_one)(jax.tree.map(jnp.asarray, (outputs, targets)))
-    return totals * (len(totals) / jnp.maximum(jnp.sum(counts), 1))
 
 
 def _probabilities(logits: Array, inputs: PyTree[ArrayLike]) -> Array:

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -64,7 +64,8 @@ def measure(model: Model, data: Data, rounds: int = 0) -> Measured:
         began = time.perf_counter()
         jax.block_until_ready(program(arrays, inputs))
         seconds.append(time.perf_counter() - began)
-    memory: Any = program.memory_analysis()
+    memory = program.memory_analysis()
+    assert memory is not None
     return judge(model, u1, evaluations, data)._replace(
         milliseconds=1e3 * statistics.median(seconds),
         mebibytes=memory.temp_size_in_bytes / 2**20,
@@ -74,8 +75,8 @@ def measure(model: Model, data: Data, rounds: int = 0) -> Measured:
 def judge(model: Model, u1: Array, evaluations: Array | float, data: Data) -> Measured:
     """The measurement of a state that is known."""
     outputs = model.outputs(u1)
-    error, losses = float(data.error(u1, outputs)), np.asarray(data.losses(outputs))
-    return Measured(u1, float(evaluations), error, losses)
+    error = float(data.error(u1, outputs))
+    return Measured(u1, float(evaluations), error, np.asarray(data.losses(outputs)))
 
 
 def _solve(model: Model, inputs: PyTree[ArrayLike]) -> tuple[Array, Array]:

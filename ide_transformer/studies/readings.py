@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import dynamics
+from ..dynamics.layers import rates
 from ..models import Model
 from .depth import spearman
 from .depth_problem import Problem
@@ -19,7 +20,8 @@ from .depth_problem import Problem
 
 # Samples are put into so many groups; of these, and of layers, heads or samples, the intervals
 # draw again and again.
-GROUPS, _DRAWS = 8, 1000
+GROUPS = 8
+_DRAWS = 1000
 # With fewer units a correlation of ranks says nothing.
 _FEWEST = 3
 # Samples of which exponents and log-norms are computed.
@@ -65,9 +67,8 @@ def compare_readings(
     model: Model, problem: Problem, heads: tuple[int, np.ndarray] | None
 ) -> Iterator[dict[str, Any]]:
     """A row for each reading and what it might predict, one by one, of three units or more;
-    `heads` has the size of the
-    blocks of tokens on which single heads are computed, and what that changes, see
-    `changes_of_heads`; `None` for no heads."""
+    `heads` has the size of the blocks of tokens on which single heads are computed, and what
+    that changes, see `changes_of_heads`; `None` for no heads."""
     parts = [_operators, _steps]
     if heads is not None:
         parts.append(lambda model, problem: _heads(model, problem, *heads))
@@ -83,22 +84,25 @@ def changes_of_heads(
     number = sum(x.heads for x in dynamics.heads_of(model.control(0.0)))
     shape = model.control.num_intervals, number
     alone = np.eye(math.prod(shape), dtype=bool).reshape(-1, *shape)
-
-    def changed(model: Model, chosen: Array) -> Model:
-        return dynamics.with_coarse_heads(model, size, chosen)
-
-    return _changes(model, problem, changed, np.zeros(shape, bool), alone)
+    return _changes(
+        model,
+        problem,
+        lambda model, chosen: dynamics.with_coarse_heads(model, size, chosen),
+        np.zeros(shape, bool),
+        alone,
+    )
 
 
 def _operators(model: Model, problem: Problem) -> list[Pairs]:
     layered = dynamics.native_layers(model).model
     shape = layered.control.num_intervals, model.equation.num_operators
-
-    def with_rates(model: Model, rates: Array) -> Model:
-        return eqx.tree_at(_rates, model, list(rates.T))
-
-    without = 1 - np.eye(math.prod(shape)).reshape(-1, *shape)
-    outcomes = _of_groups(_changes(layered, problem, with_rates, np.ones(shape), without))
+    changes = _changes(
+        layered,
+        problem,
+        lambda model, given: eqx.tree_at(rates, model, tuple(given.T)),
+        np.ones(shape),
+        1 - np.eye(math.prod(shape)).reshape(-1, *shape),
+    )
 
     @eqx.filter_jit
     def readings(model, group):
@@ -116,7 +120,7 @@ def _operators(model: Model, problem: Problem) -> list[Pairs]:
     each = [readings(model, jnp.asarray(group)) for group in range(GROUPS)]
     names = "stationarity", "size of the costate", "-⟨p, A_i(u)⟩"
     return [
-        Pairs(name, "loss without it", "operators", np.array(x), outcomes)
+        Pairs(name, "loss without it", "operators", np.array(x), _of_groups(changes))
         for name, x in zip(names, zip(*each, strict=True), strict=True)
     ]
 
@@ -124,26 +128,26 @@ def _operators(model: Model, problem: Problem) -> list[Pairs]:
 def _steps(model: Model, problem: Problem) -> list[Pairs]:
     layered = dynamics.native_layers(model)
     intervals, operators = layered.steps.shape
-
-    def halved(layer: int) -> Model:
-        """Two steps of half the length in one layer."""
-        twice = np.insert(np.arange(intervals), layer, layer)
-        rates = jnp.asarray(np.where(twice == layer, 0.5, 1.0))
-        finer = layered.take(np.repeat(twice[:, None], operators, axis=1)).model
-        return eqx.tree_at(_rates, finer, [rates.astype(x.dtype) for x in _rates(finer)])
-
     losses = eqx.filter_jit(lambda model: problem.losses(model(problem.held_out)))
     native = np.asarray(losses(model))
-    changes = np.stack([np.asarray(losses(halved(x))) - native for x in range(intervals)])
+    changes = []
+    for layer in range(intervals):
+        # Two steps of half the length in one layer.
+        twice = np.insert(np.arange(intervals), layer, layer)
+        sizes = jnp.asarray(np.where(twice == layer, 0.5, 1.0))
+        finer = layered.take(np.repeat(twice[:, None], operators, axis=1)).model
+        given = tuple(sizes.astype(x.dtype) for x in rates(finer))
+        changes.append(np.asarray(losses(eqx.tree_at(rates, finer, given))) - native)
     whole = (np.asarray(losses(model.with_more_steps(2))) - native)[None, :_SPECTRA]
     few = jax.tree.map(lambda x: x[:_SPECTRA], problem.held_out)
     norms = dynamics.log_norms(model, few)
     exponents = dynamics.stretching(model, few, 1)
     groups = min(GROUPS, len(norms))
-    by_layer, outcomes = _of_groups(norms.T, groups), _of_groups(changes, groups)
-    layers, of_all = "loss with two steps in it", ("loss with twice the steps", "samples")
+    by_layer = _of_groups(norms.T, groups)
+    outcomes = _of_groups(np.stack(changes), groups)
+    of_all = ("loss with twice the steps", "samples")
     return [
-        Pairs("log-norm", layers, "layers", by_layer, outcomes),
+        Pairs("log-norm", "loss with two steps in it", "layers", by_layer, outcomes),
         Pairs("log-norm", *of_all, norms.mean(1)[None], whole),
         Pairs("largest exponent", *of_all, exponents.T, whole),
     ]
@@ -155,13 +159,14 @@ def _heads(model: Model, problem: Problem, size: int, changes: np.ndarray) -> li
         coarse = dynamics.coarse_heads(model, inputs, size)
         return [*coarse, dynamics.distances(model, inputs).mean]
 
-    each: Any = []
+    each = []
     for group in range(GROUPS):
         inputs = jax.tree.map(lambda x: x[group::GROUPS], problem.held_out)  # noqa: B023
         each.append([np.ravel(x) for x in readings(model, inputs)])
     predicted, error, distance = map(np.stack, zip(*each, strict=True))
     outcomes = _of_groups(changes)
-    off, loss = f"error on blocks of {size}", f"loss with it on blocks of {size}"
+    off = f"error on blocks of {size}"
+    loss = f"loss with it on blocks of {size}"
     return [
         Pairs("predicted error", off, "heads", predicted, error),
         Pairs("mean distance", off, "heads", distance, error),
@@ -169,11 +174,6 @@ def _heads(model: Model, problem: Problem, size: int, changes: np.ndarray) -> li
         Pairs("error", loss, "heads", error, outcomes),
         Pairs("mean distance", loss, "heads", distance, outcomes),
     ]
-
-
-def _rates(layered: Any) -> list[Any]:
-    """The step sizes of each operator of a model in layers."""
-    return [operator.rate for operator in layered.control.blocks]
 
 
 def _of_groups(x: Any, groups: int = GROUPS) -> Float[np.ndarray, "groups units"]:

@@ -2,6 +2,7 @@
 on random equations."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,10 +26,16 @@ from ..training.evaluation import at_least_one
 
 # What each resolution is multiplied by, and that of the reference; and by which tokens and
 # features are multiplied for what an error budget is measured against.
-_FACTORS, _FINEST, _FINE = (1, 2, 4), 16, 8
+_FACTORS = (1, 2, 4)
+_FINEST = 16
+_FINE = 8
 
 # Of random equations.
-_MODES, _HEADS, _LAYERS, _SAMPLES, _WAVES = 8, 2, 2, 4, 3
+_MODES = 8
+_HEADS = 2
+_LAYERS = 2
+_SAMPLES = 4
+_WAVES = 3
 # The coefficient of a function over that of the one before it.
 _DECAY = 0.6
 
@@ -41,11 +48,13 @@ def refinement_errors(
     `log2(‖u_1 - u_2‖ / ‖u_2 - u_4‖)`, which tends to p where the error is `C h^p`. (Errors
     against a finer solution of the same scheme fall faster than that.) It stands in the last
     row of each. `say` is called with a line before each resolution."""
-    domain, rows = solve.domain, []
+    domain = solve.domain
+    rows = []
     features = ["features"] if solve.has_functions else []
     for name in ("tokens", *features, "depth"):
         say(f"errors of {name}")
-        finest, solutions = solve.finer(name, _FINEST).outputs(domain), []
+        finest = solve.finer(name, _FINEST).outputs(domain)
+        solutions = []
         for factor in _FACTORS:
             finer = solve.finer(name, factor)
             solutions.append(finer.outputs(domain))
@@ -54,18 +63,16 @@ def refinement_errors(
                     "resolution": name,
                     "at": finer.described(name),
                     "error": float(relative_error(solutions[-1], finest)),
-                    "order": _order(*solutions) if len(solutions) == 3 else None,
+                    "order": None,
                     "cost": finer.cost / solve.cost,
                 }
             )
+        first, second = (
+            float(jnp.linalg.norm(x - y)) for x, y in itertools.pairwise(solutions)
+        )
+        if first and second:
+            rows[-1]["order"] = float(np.log2(first / second))
     return rows
-
-
-def _order(coarse: Array, fine: Array, finest: Array) -> float | None:
-    """The order that solutions show of which each has half the step of the one before it;
-    `None` where two of them are the same."""
-    first, second = (float(jnp.linalg.norm(x)) for x in (coarse - fine, fine - finest))
-    return float(np.log2(first / second)) if first and second else None
 
 
 def problem_of(loaded: LoadedModel, samples: int = 16) -> FunctionSolve:

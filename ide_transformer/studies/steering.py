@@ -1,5 +1,6 @@
 """A model steered to outputs that are drawn at random, and the energies that this takes."""
 
+import functools as ft
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,8 @@ from .depth_problem import make_problem
 
 
 # How near the log-odds have to come, and the inputs that the general optimiser is tried on.
-_NEAR, _OPTIMISED = 0.02, 8
+_NEAR = 0.02
+_OPTIMISED = 8
 # Tokens of a text.
 _TOKENS = 16
 
@@ -57,10 +59,6 @@ class Aim(NamedTuple):
     def odds(self, outputs: Array) -> Float[Array, " samples"]:
         return dynamics.log_odds(_last(outputs), self.targets)
 
-    def one(self, sample: int) -> "Aim":
-        one = jax.tree.map(lambda x: x[sample : sample + 1], (self.inputs, self.targets))
-        return Aim(self.model, *one)
-
 
 def _last(outputs: Array) -> Float[Array, "samples outputs"]:
     """The scores of a class, or of the token after the last one."""
@@ -84,10 +82,10 @@ def study_steering(
     `best layer` counts the inputs that a push in one layer steers there, by layer, of which
     are the ratios of both energies, and `possible` those for which some state was found that
     is read out so."""
-    given = dict(samples=samples, iterations=iterations)
-    given |= {} if tokens is None else {"tokens": tokens}
-    for name, size in given.items():
-        at_least_one(name, size)
+    at_least_one("samples", samples)
+    at_least_one("iterations", iterations)
+    if tokens is not None:
+        at_least_one("tokens", tokens)
     if not 0 < probability < 1:
         raise InputError(f"probability={probability}: give one between 0 and 1.")
     level = float(np.log(probability / (1 - probability)))
@@ -116,7 +114,10 @@ def study_steering(
             "give more --iterations, or a lower probability."
         )
     tried = np.flatnonzero(there)[:_OPTIMISED].tolist()
-    least = [_optimum(aim.one(i), float(found.reached[i])) for i in tried]
+    least = []
+    for i in tried:
+        sample = jax.tree.map(lambda x: x[i : i + 1], (aim.inputs, aim.targets))  # noqa: B023
+        least.append(_optimum(Aim(aim.model, *sample), float(found.reached[i])))
     density = np.asarray(jnp.sum(found.pushes**2, axis=-1))
     share = (density / density.sum(axis=(0, 2), keepdims=True))[:, there].mean(axis=1)
     row = {
@@ -132,7 +133,13 @@ def study_steering(
         "share of each layer": share.sum(axis=1).tolist(),
     }
     write_json(folder / "steering.json", row)
-    _draw(folder / "steering.png", row["model"], share)
+    figure = Figure(figsize=(3.6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(share, aspect="auto", cmap="viridis", vmin=0)
+    title = literal(row["model"])
+    axes.set(title=title, xlabel="token", ylabel="layer", yticks=range(len(share)))
+    figure.colorbar(image, ax=axes, label="share of the energy")
+    save_figure(figure, folder / "steering.png")
     return row
 
 
@@ -159,40 +166,32 @@ def _most(aim: Aim) -> Float[Array, " samples"]:
 def _optimum(aim: Aim, level: float) -> float:
     """The least energy that L-BFGS finds for one sample."""
     march = March.of("steer", aim.model, aim.inputs)
-    h, zeros = march.equation.control.interval_length, march.no_pushes
+    h = march.equation.control.interval_length
+    zeros = march.no_pushes
 
     @jax.jit
-    @jax.value_and_grad
+    @ft.partial(jax.value_and_grad, has_aux=True)
     def lagrangian(v, multiplier, penalty):
-        off, energy = gap_and_energy(v)
-        return 0.5 * energy + multiplier * off + 0.5 * penalty * off**2
-
-    @jax.jit
-    def gap_and_energy(v):
+        """Its value and slope, how far the log-odds are off, and the energy."""
         pushes = v.reshape(zeros[1:].shape).astype(zeros.dtype)
         states = march.states(zeros.at[1:].set(h * pushes))
         off = aim.odds(aim.model.outputs(states[-1]))[0] - level
-        return off, h * jnp.sum(pushes**2)
+        energy = h * jnp.sum(pushes**2)
+        value = 0.5 * energy + multiplier * off + 0.5 * penalty * off**2
+        return value, (off, energy)
 
     def value(v, *given):
-        found, slope = lagrangian(v, *given)
+        (found, _), slope = lagrangian(v, *given)
         return float(found), np.asarray(slope, float)
 
-    v, multiplier, penalty = np.zeros(zeros[1:].size), 0.0, 1.0
+    v = np.zeros(zeros[1:].size)
+    multiplier = 0.0
+    penalty = 1.0
     for _ in range(8):
         v = minimize(value, v, (multiplier, penalty), "L-BFGS-B", jac=True).x
-        off, energy = map(float, gap_and_energy(v))
-        multiplier, penalty = multiplier + penalty * off, 3 * penalty
+        (_, (off, energy)), _ = lagrangian(v, multiplier, penalty)
+        multiplier += penalty * float(off)
+        penalty *= 3
         if abs(off) < 1e-3:
             break
-    return energy
-
-
-def _draw(path: Path, title: str, share: np.ndarray) -> None:
-    """The mean shares of the energy over layers and tokens."""
-    figure = Figure(figsize=(3.6, 3.2), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(share, aspect="auto", cmap="viridis", vmin=0)
-    axes.set(title=literal(title), xlabel="token", ylabel="layer", yticks=range(len(share)))
-    figure.colorbar(image, ax=axes, label="share of the energy")
-    save_figure(figure, path)
+    return float(energy)

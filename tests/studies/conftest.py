@@ -79,7 +79,7 @@ class Runs:
 def runs(monkeypatch):
     runs = Runs()
     monkeypatch.setattr(training, "train", runs.train)
-    monkeypatch.setattr(trials.Trials, "_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(trials, "seconds_of_a_run", lambda *_: 1.0)
     monkeypatch.setattr(TrainingComparison, "draw", lambda *_: None)
     monkeypatch.setattr(jax, "clear_caches", lambda: None)
     for module in (budget, trials):

@@ -32,7 +32,8 @@ def load_comparison(path: Path) -> AbstractComparison:
     tree.setdefault("name", path.stem)
     if isinstance(tree.get("base"), str):
         tree["base"] = str(path.parent / tree["base"])
-    kind, faults = _MODES[str(mode)], Faults()
+    kind = _MODES[str(mode)]
+    faults = Faults()
     made = faults.each(lambda kind: validated(kind, tree, str(path)), [kind])
     if not made:
         faults.each(lambda kind: kind.check_parts(tree), [kind])

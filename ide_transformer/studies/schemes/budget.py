@@ -64,7 +64,8 @@ class Budget(Section):
     def steps(self, config: Config, task: AbstractTask) -> int:
         """The optimiser steps of a run that a budget of one amount allows; the first batch is
         tried."""
-        (amount,), training = self.amount, config.training
+        (amount,) = self.amount
+        training = config.training
         late = [f"meshes: after={mesh.after}" for mesh in training.meshes if mesh.after]
         if any(moment and isinstance(moment, int) for moment in training.refine):
             late.append(f"refine={refinements(training.refine)}")
@@ -102,15 +103,16 @@ def try_first_batch(config: Config, task: AbstractTask) -> None:
 def field_evaluations(config: Config, task: AbstractTask) -> float:
     """The mean over the steps of a run. Where the number depends on the state, that of the
     untrained model is taken."""
-    training, total = config.training, 0.0
+    training = config.training
+    total = 0.0
     state, phases = make_phases(config, *starting_model(config, task)[:2])
     minimised = eqx.filter_jit(objective(task.loss, training))
     for phase in phases:
         state = phase.enter(state) if phase.first else state
-        model: Any = eqx.combine(state.weights, phase.static)
+        model = eqx.combine(state.weights, phase.static)
         drawn = _drawn(config, phase.first, phase.last)
         for mesh, (model_on, batch) in enumerate(phase.on_meshes(task)):
-            loss: Any = minimised(model_on(model), batch)
+            loss = minimised(model_on(model), batch)
             total += drawn[mesh] * float(loss.field_evaluations)
     return total / training.steps
 
@@ -118,7 +120,8 @@ def field_evaluations(config: Config, task: AbstractTask) -> float:
 def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
     """The time of the steps of a run, without its evaluations, from a few of each phase and
     mesh, by the programs of the run."""
-    training, layout = config.training, make_layout(config.parallel)
+    training = config.training
+    layout = make_layout(config.parallel)
     state, phases = make_phases(config, *starting_model(config, task)[:2])
     total = 0.0
     with jax.set_mesh(layout.grid):
@@ -127,9 +130,11 @@ def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
             if phase.first:
                 state = layout.placed(phase.enter(state))
             drawn = _drawn(config, phase.first, phase.last)
-            tasks, firsts = mesh_tasks(phase.meshes, task), phase.first_batches(task)
-            for mesh, lowered in enumerate(phase.lowered(task.loss, layout, firsts)):
-                step, seconds = lowered.compile(), []
+            tasks = mesh_tasks(phase.meshes, task)
+            programs = phase.lowered(task.loss, layout, phase.first_batches(task))
+            for mesh, lowered in enumerate(programs):
+                step = lowered.compile()
+                seconds = []
                 for number in range(_MEASURED):
                     batch = layout.load(tasks[mesh], number, training.batch_size, training.seed)
                     began = time.perf_counter()
@@ -144,7 +149,8 @@ def tokens_of_samples(
     config: Config, task: AbstractTask, steps: int
 ) -> Int[np.ndarray, " steps"]:
     """The tokens of a sample in each of so many steps, on the mesh that is drawn for it."""
-    training, found = config.training.model_copy(update={"steps": steps}), []
+    training = config.training.model_copy(update={"steps": steps})
+    found = []
     for first, last in itertools.pairwise((*training.begins, steps)):
         on_meshes = mesh_tasks(training.meshes_after(first), task)
         sizes = [data.tokens_per_sample for data in on_meshes]
@@ -172,7 +178,8 @@ def plan_refinement(config: Config, budget: Budget) -> list[Row]:
         raise InputError(
             f"model.depth={depth}: no coarser mesh is there; give a depth of 2 or more."
         )
-    task, rows = build_task(config), []
+    task = build_task(config)
+    rows = []
     for refine in ({}, *({0: first, _MOMENT: depth} for first in coarse)):
         # What was not set keeps the default that goes with a refinement.
         tree = config.model_dump(mode="json", exclude_unset=True)

@@ -4,7 +4,7 @@ import abc
 import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -54,14 +54,12 @@ class Faults:
     def refuse(self) -> None:
         """**Raises:** `InputError` that says each fault once, if there are any."""
         if self.found:
-            lines = (f"{_listed(x)}{message}" for message, x in self.found.items())
+            lines = []
+            for message, places in self.found.items():
+                more = f" and {len(places) - 3} more" * (len(places) > 3)
+                about = f"{', '.join(places[:3])}{more}: " if places else ""
+                lines.append(about + message)
             raise InputError("\n".join(lines))
-
-
-def _listed(places: Sequence[str]) -> str:
-    """The start of a message on some places, of which the first three are named."""
-    more = f" and {len(places) - 3} more" * (len(places) > 3)
-    return f"{', '.join(places[:3])}{more}: " if places else ""
 
 
 class AbstractComparison(Section, abc.ABC):
@@ -80,11 +78,23 @@ class AbstractComparison(Section, abc.ABC):
         """Measures each scheme that was not measured before and writes the report into
         `runs/<name>/`. Input that cannot be used is refused before anything is measured."""
         folder = runs / self.name
-        with _alone(folder):
-            about, rows = self.measure(folder, Terminal())
-            report = Report(self.name, about, rows, self.headings)
-            write_report(folder, report)
-            self.draw(folder, rows)
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = folder / "lock"
+        busy = f"{folder}: another process makes this comparison. Wait for it, or stop it."
+        with sole_use(lock, busy):
+            try:
+                about, rows = self.measure(folder, Terminal())
+                report = Report(self.name, about, rows, self.headings)
+                write_report(folder, report)
+                self.draw(folder, rows)
+            finally:
+                # A folder that was made, and where nothing was written, is removed.
+                if made and [*folder.iterdir()] == [lock]:
+                    lock.unlink()
+                    with contextlib.suppress(OSError):  # others may have written there
+                        for path in made:
+                            path.rmdir()
         return report
 
     @classmethod
@@ -108,25 +118,6 @@ class AbstractComparison(Section, abc.ABC):
     @abc.abstractmethod
     def draw(self, folder: Path, rows: Rows) -> None:
         """Writes the figures."""
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps other processes from the folder, which is made, and removed with its parents where
-    nothing was written."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / "lock"
-    busy = f"{folder}: another process makes this comparison. Wait for it, or stop it."
-    with sole_use(lock, busy):
-        try:
-            yield
-        finally:
-            if made and [*folder.iterdir()] == [lock]:
-                lock.unlink()
-                with contextlib.suppress(OSError):  # others may have written there meanwhile
-                    for path in made:
-                        path.rmdir()
 
 
 def fingerprint(*parts: str) -> str:

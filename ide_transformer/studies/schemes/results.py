@@ -23,6 +23,7 @@ def figures_of(runs: Sequence[dict[str, Any]], reported: str) -> dict[str, Any]:
     # What is not finite becomes None: JSON has no such numbers.
     values = {name: np.array([run[name] for run in runs], dtype=float) for name in measured}
     means = {n: float(x.mean()) if np.isfinite(x).all() else None for n, x in values.items()}
+    speeds = [np.median([*logged(run, "tokens_per_second").values()]) for run in runs]
     return {
         reported: means.pop(reported),
         "spread": float(np.std(losses, ddof=1)) if len(losses) > 1 else None,
@@ -31,16 +32,10 @@ def figures_of(runs: Sequence[dict[str, Any]], reported: str) -> dict[str, Any]:
         "evaluations_per_step": float(np.mean([run["nfe"] for run in runs])),
         "steps": runs[0]["steps"],
         "field_evaluations": float(np.mean([run["nfe"] * run["steps"] for run in runs])),
-        "tokens_per_second": _speed(runs),
+        "tokens_per_second": float(np.median(speeds)),
         "seconds": float(np.median([run["seconds"] for run in runs])),
         "seeds": losses,
     }
-
-
-def _speed(runs: Sequence[dict[str, Any]]) -> float:
-    """Tokens per second, the median over the logs."""
-    speeds = [[*logged(run, "tokens_per_second").values()] for run in runs]
-    return float(np.median([np.median(of_run) for of_run in speeds]))
 
 
 def logged(run: dict[str, Any], name: str) -> dict[int, Any]:
@@ -49,23 +44,21 @@ def logged(run: dict[str, Any], name: str) -> dict[int, Any]:
 
 
 def difference(row: dict[str, Any], rows: Rows, reference: str | None) -> dict[str, Any]:
-    """The columns of the difference to a reference, which has none itself; `None` where a run
-    failed, and for the interval of a single seed."""
+    """The columns of the difference to a reference, which has none itself: the mean of
+    `dᵢ = ownᵢ - referenceᵢ` over n seeds, and half of its 95 % interval of Student,
+    `t(0.975, n - 1) s / √n`, s their standard deviation. `None` where a run failed, and for
+    the interval of a single seed."""
     seeds = {other["scheme"]: other.get("seeds") for other in rows}
-    own, others = seeds[row["scheme"]], seeds.get(reference)
-    found = paired_difference(own, others) if own and others else (None, None)
-    return dict(zip(("difference", "half_width"), found, strict=True))
-
-
-def paired_difference(
-    values: Sequence[float], reference: Sequence[float]
-) -> tuple[float, float | None]:
-    """The mean of `dᵢ = valuesᵢ - referenceᵢ` over n pairs, and half of its 95 % interval of
-    Student, `t(0.975, n - 1) s / √n`, s their standard deviation; `None` for one pair."""
-    differences = np.subtract(values, reference)
-    mean, error = float(differences.mean()), standard_error(differences)
-    quantile = special.stdtrit(len(differences) - 1, 0.975)
-    return mean, None if error is None else float(quantile) * error
+    own = seeds[row["scheme"]]
+    others = seeds.get(reference)
+    found = {"difference": None, "half_width": None}
+    if own and others:
+        differences = np.subtract(own, others)
+        found["difference"] = float(differences.mean())
+        error = standard_error(differences)
+        if error is not None:
+            found["half_width"] = float(special.stdtrit(len(own) - 1, 0.975)) * error
+    return found
 
 
 def verdict(rows: Sequence[Mapping[str, Any]], references: Mapping[str, str]) -> str:
@@ -105,7 +98,9 @@ def learning_curve(
     steps = np.array([*curves[0]])
     # A loss on the way that is not finite is not in the log; it makes the mean NaN.
     losses = np.array([[*curve.values()] for curve in curves], dtype=float)
-    seen, spent, seconds = np.insert(np.cumsum(tokens, axis=1), 0, 0, axis=1), [], []
+    seen = np.insert(np.cumsum(tokens, axis=1), 0, 0, axis=1)
+    spent = []
+    seconds = []
     for run, of_run in zip(runs, seen, strict=True):
         # Each logged number stands for the steps since the one before; that of evaluations for
         # those of a drawn mesh, so that the sum is only nearly that of the run.
@@ -115,9 +110,13 @@ def learning_curve(
         at, speed = np.array([(0, 1.0), *logged(run, "tokens_per_second").items()]).T
         taken = np.diff(of_run[at.astype(int)], prepend=0) / speed
         seconds.append(np.interp(steps, at, np.cumsum(taken)))
-    band = losses.min(axis=0), losses.max(axis=0)
-    costs = np.mean(spent, axis=0), np.median(seconds, axis=0)
-    return LearningCurve(steps, losses.mean(axis=0), band, *costs)
+    return LearningCurve(
+        steps,
+        losses.mean(axis=0),
+        band=(losses.min(axis=0), losses.max(axis=0)),
+        evaluations=np.mean(spent, axis=0),
+        seconds=np.median(seconds, axis=0),
+    )
 
 
 def at_equal_cost(curves: Mapping[str, LearningCurve], cost: str) -> dict[str, float | None]:

@@ -6,23 +6,20 @@ from typing import Annotated, Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 from pydantic import Field, PositiveFloat
 from rich.console import Console
 
 from ...dynamics.meshes import relative_error
 from ...errors import InputError, at
 from ...figures import plot_curves
-from ...models import Model
 from ...packages import checksum
 from ...pretrained.files import read_json
 from ...reporting import write_json
-from ...tasks import AbstractLoss, Batch
 from ...training import RunFolder, Section, SolverConfig, run_task, validated, with_solver
 from ...training.choice import Count
 from ...training.folder import is_logged, source
 from ...training.loading import checksum_of_weights, restored
-from ..measure import Data, Measured, measure, solved
+from ..measure import Data, measure, solved
 from .comparison import AbstractComparison, Faults, Rows, about_sources, fingerprint
 
 
@@ -77,7 +74,8 @@ class SolvingComparison(AbstractComparison):
     schemes: Annotated[dict[str, SolverChoice], Field(min_length=1)]
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
-        faults, reference = Faults(), self.reference
+        faults = Faults()
+        reference = self.reference
         half = reference.steps_per_interval // 2
         if not half:
             faults.add(
@@ -87,7 +85,9 @@ class SolvingComparison(AbstractComparison):
         settings = faults.each(lambda x: self.schemes[x].settings(f"schemes.{x}"), self.schemes)
         named = {(name, label): x for name, own in settings.items() for label, x in own.items()}
         run = RunFolder(self.run)
-        loaded = faults.each(self._weights, [run])
+        loaded = faults.each(
+            lambda run: restored(run, run.load_config(self.trust), "newest", "trained"), [run]
+        )
         if not loaded:
             faults.refuse()
         ((model, step),) = loaded.values()
@@ -99,7 +99,12 @@ class SolvingComparison(AbstractComparison):
         (task,) = tasks.values()
         batch = next(task.held_out(self.samples, self.samples))
         exact, _ = solved(with_solver(model, reference), batch.inputs)
-        data = data_of(batch, task.loss, exact)
+        targets = jax.tree.map(jnp.asarray, batch.targets)
+        data = Data(
+            batch.inputs,
+            lambda outputs: task.loss.measure(outputs, targets)["loss"].value,
+            lambda u1, outputs: relative_error(u1, exact),
+        )
         halved = reference.model_copy(update={"steps_per_interval": half})
         doubt = measure(with_solver(model, halved), data).error
         console.print(f"reference: error about {doubt:.1e}, by half its steps")
@@ -121,7 +126,8 @@ class SolvingComparison(AbstractComparison):
             "rounds": self.rounds,
         }
         code = source(run.load_config(self.trust))
-        rows, made = [], {}
+        rows = []
+        made = {}
         for number, ((name, label), solving) in enumerate(choices.items(), 1):
             key = fingerprint(named[name, label].model_dump_json())
             row, said = _kept(file := folder / f"rows/{key}.json", made_of)
@@ -129,7 +135,16 @@ class SolvingComparison(AbstractComparison):
             if not row:
                 with at(f"schemes.{name}, {label}"):
                     found = measure(solving, data, self.rounds)
-                row = {"made_of": made_of, "code": code, **_figures(found)}
+                failed = not np.isfinite(found.error)
+                row = {
+                    "made_of": made_of,
+                    "code": code,
+                    "error": None if failed else found.error,
+                    "loss": None if failed else found.loss,
+                    "field_evaluations": found.evaluations,
+                    "milliseconds": found.milliseconds,
+                    "mebibytes": found.mebibytes,
+                }
                 write_json(file, row)
             made.setdefault(row["code"], []).append(f"{name}, {label}")
             figures = {column: row[column] for column in _FIGURES}
@@ -145,10 +160,6 @@ class SolvingComparison(AbstractComparison):
             f"{about_sources(made)}"
         )
         return about, rows
-
-    def _weights(self, run: RunFolder) -> tuple[Model, int]:
-        """The model of the newest checkpoint, and its step."""
-        return restored(run, run.load_config(self.trust), "newest", "trained")
 
     @property
     def headings(self) -> dict[str, str]:
@@ -171,19 +182,9 @@ class SolvingComparison(AbstractComparison):
                 own = [(row[cost], row["error"]) for row in solved if row["scheme"] == name]
                 own.sort(key=lambda point: (point[0], -point[1]))
                 curves[name] = [cost for cost, _ in own], [error for _, error in own]
-            path, y = folder / f"work_precision_{cost}.png", "relative error at T"
+            path = folder / f"work_precision_{cost}.png"
             look = dict(title="The error of a solve, and its cost", marker="o", log="xy")
-            plot_curves(path, curves, x=x, y=y, **look)
-
-
-def data_of(batch: Batch, loss: AbstractLoss, exact: Array) -> Data:
-    """A batch with its loss, and the relative error of the state at depth T."""
-    targets = jax.tree.map(jnp.asarray, batch.targets)
-    return Data(
-        batch.inputs,
-        lambda outputs: loss.measure(outputs, targets)["loss"].value,
-        lambda u1, outputs: relative_error(u1, exact),
-    )
+            plot_curves(path, curves, x=x, y="relative error at T", **look)
 
 
 def _kept(file: Path, made_of: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -205,13 +206,6 @@ def _kept(file: Path, made_of: dict[str, Any]) -> tuple[dict[str, Any], str]:
     if changed:
         return {}, f"measured again, with another {', '.join(changed)}"
     return row, "kept"
-
-
-def _figures(found: Measured) -> dict[str, float | None]:
-    failed = not np.isfinite(found.error)
-    figures = (None, None) if failed else (found.error, found.loss)
-    costs = found.evaluations, found.milliseconds, found.mebibytes
-    return dict(zip(_FIGURES, (*figures, *costs), strict=True))
 
 
 def _cheapest(rows: Rows, tolerance: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 from rich.console import Console
 
 from ... import training
@@ -83,9 +83,12 @@ class TrainingComparison(AbstractComparison):
     recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     reference: str | None = None
 
+    _made_tasks: dict[Any, AbstractTask] = PrivateAttr(default_factory=dict)
+
     @model_validator(mode="after")
     def _each_run_once(self):
-        names, faults = [x.name for x in self._listed], []
+        names = [x.name for x in self._listed]
+        faults = []
         if len(set(self.seeds)) < len(self.seeds):
             faults.append(f"seeds={list(self.seeds)}: give each of them once")
         for name in names:
@@ -170,31 +173,46 @@ class TrainingComparison(AbstractComparison):
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
         trials, planned = self._checked(folder, console)
-        chosen = self._train(trials, planned)
+        # Those that are planned, by which each scheme is tuned, and then those of the other
+        # seeds at its best.
+        first, *others = self.seeds
+        names = [*trials.plans]
+        trials.forecast(planned, names * len(others))
+        chosen = [
+            tuned(name, self.sweep, first, trials.loss, trials.possible) for name in names
+        ]
+        repeated = [t.best._replace(seed=seed) for seed in others for t in chosen]
+        trials.forecast(repeated)
+        for trial in repeated:
+            trials.loss(trial)
         rows = self._rows(folder, chosen)
         if self.sweep:
             write_sweep(folder, self.sweep, chosen, f"validation {self._loss.label}")
         used = [trial for tuning in chosen for trial in tuning.losses]
-        used += [t.best._replace(seed=seed) for t in chosen for seed in self.seeds[1:]]
+        used += [t.best._replace(seed=seed) for t in chosen for seed in others]
         code: dict[str, list[str]] = {}
         for trial in used:
             code.setdefault(Made(trials.folder, trial).code, []).append(trial.name)
-        warmups = {
-            row["scheme"]: row.get(
-                "optimizer.warmup", self._configs[row["scheme"]].optimizer.warmup
-            )
-            for row in rows
-        }
+        warmups = {}
+        for row in rows:
+            usual = self._configs[row["scheme"]].optimizer.warmup
+            warmups[row["scheme"]] = row.get("optimizer.warmup", usual)
+        # What decides on which samples the losses of a scheme are, the reference first.
+        samples = {} if self._reference is None else {self._reference.name: None}
+        for name, config in self._configs.items():
+            sized = self._tasks[name].sized_by_context and config.model.context
+            samples[name] = config.data, self._tokenizers[name], sized
         broken = broken_rules(
-            len(self.seeds), self._swept, self._tested, rows, warmups, self._samples
+            len(self.seeds), self._swept, self._tested, rows, warmups, samples
         )
-        sources, said = about_sources(code), verdict(rows, self._references)
+        sources = about_sources(code)
+        said = verdict(rows, self._references)
         for sentence in (*broken, *[sources] * (not sources.startswith("Code: "))):
             console.print(f"note: {sentence}", markup=False)
         if said:
             console.print(said, markup=False)
         # The rules that are broken follow the conclusion that they limit.
-        return said + " ".join((*broken, self._about(self._reported), sources)), rows
+        return said + " ".join((*broken, self._about(), sources)), rows
 
     def _checked(self, folder: Path, console: Console) -> tuple[Trials, list[Trial]]:
         """The runs that are planned, after all that is wrong with any of them was refused."""
@@ -255,22 +273,7 @@ class TrainingComparison(AbstractComparison):
             write_json(file, known)
         return trials, planned
 
-    def _train(self, trials: Trials, planned: Sequence[Trial]) -> list[Tuned]:
-        """Makes all runs: those that are planned, by which each scheme is tuned, and those of
-        the other seeds at its best."""
-        first, *others = self.seeds
-        names = [*trials.plans]
-        trials.forecast(planned, names * len(others))
-        chosen = [
-            tuned(name, self.sweep, first, trials.loss, trials.possible) for name in names
-        ]
-        repeated = [t.best._replace(seed=seed) for seed in others for t in chosen]
-        trials.forecast(repeated)
-        for trial in repeated:
-            trials.loss(trial)
-        return chosen
-
-    def _about(self, reported: str) -> str:
+    def _about(self) -> str:
         """Says what was done."""
         sweep = difference = equal = ""
         if not self._several:
@@ -302,7 +305,8 @@ class TrainingComparison(AbstractComparison):
             f"{', '.join(map(str, self.seeds))}; otherwise as {self.base.name}. "
             f"{sweep}{difference}Loss and other figures are means over seeds on all samples of "
             "the part that they name; the spread is the standard deviation of "
-            f"{reported}. {equal}Times are medians and depend on what else the machine did."
+            f"{self._reported}. {equal}Times are medians and depend on what else the machine "
+            "did."
         )
 
     @property
@@ -345,7 +349,8 @@ class TrainingComparison(AbstractComparison):
     def draw(self, folder: Path, rows: Rows) -> None:
         """Learning curves, from the best of the seeds to the worst, the loss against what it
         cost, and the differences."""
-        curves, y = self._curves(folder, rows), f"validation {self._loss.label}"
+        curves = self._curves(folder, rows)
+        y = f"validation {self._loss.label}"
         by_step = {name: (x.steps, x.losses, x.band) for name, x in curves.items()}
         look = dict(title="Learning curves", x="optimiser step", y=y)
         plot_curves(folder / "loss_by_step.png", by_step, **look)
@@ -353,7 +358,23 @@ class TrainingComparison(AbstractComparison):
         look = dict(title="Loss and cost", x="field evaluations of the training", y=y)
         plot_curves(folder / "loss_by_cost.png", by_cost, **look)
         if self._several:
-            self._draw_budgets(folder, rows)
+            # The losses at the ends of runs against what the runs have cost, a line for each
+            # scheme through its means, and at each cost one from the best of the seeds to the
+            # worst.
+            found: dict[str, list[dict[str, Any]]] = {}
+            for row in rows:
+                if "failure" not in row:
+                    found.setdefault(self.contenders[row["scheme"]].label, []).append(row)
+            lines = []
+            for label, own in found.items():
+                own = sorted(own, key=lambda row: row["field_evaluations"])
+                spent = [row["field_evaluations"] for row in own]
+                lines.append(Curve(label, spent, [row[self._reported] for row in own]))
+                for x, row in zip(spent, own, strict=True):
+                    lines.append(Curve(label, [x] * len(row["seeds"]), row["seeds"]))
+            look = dict(title="Loss at the end of runs of several costs", marker=".")
+            look |= dict(x="field evaluations of the training", y=self._reported_label)
+            plot_panels(folder / "loss_by_budget.png", {"": lines}, **look)
         differences = {
             row["scheme"]: (row["difference"], row["half_width"])
             for row in rows
@@ -363,25 +384,6 @@ class TrainingComparison(AbstractComparison):
             title = f"Difference to {self._reference_name}, with its 95 % interval"
             look = dict(title=title, x=self._reported_label)
             plot_intervals(folder / "differences.png", differences, **look)
-
-    def _draw_budgets(self, folder: Path, rows: Rows) -> None:
-        """The losses at the ends of runs against what the runs have cost, a line for each
-        scheme through its means, and at each cost one from the best of the seeds to the
-        worst."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        for row in rows:
-            if "failure" not in row:
-                found.setdefault(self.contenders[row["scheme"]].label, []).append(row)
-        curves = []
-        for label, own in found.items():
-            own = sorted(own, key=lambda row: row["field_evaluations"])
-            spent = [row["field_evaluations"] for row in own]
-            curves.append(Curve(label, spent, [row[self._reported] for row in own]))
-            for x, row in zip(spent, own, strict=True):
-                curves.append(Curve(label, [x] * len(row["seeds"]), row["seeds"]))
-        look = dict(title="Loss at the end of runs of several costs", marker=".")
-        look |= dict(x="field evaluations of the training", y=self._reported_label)
-        plot_panels(folder / "loss_by_budget.png", {"": curves}, **look)
 
     def _rows(self, folder: Path, chosen: Sequence[Tuned]) -> Rows:
         """A row for each scheme, the best first, and those of which a run failed, which have no
@@ -440,7 +442,8 @@ class TrainingComparison(AbstractComparison):
         for row in rows:
             if "failure" not in row:
                 scheme = row["scheme"]
-                config, task = self._configs[scheme], self._tasks[scheme]
+                config = self._configs[scheme]
+                task = self._tasks[scheme]
                 size = row.get("training.batch_size", config.training.batch_size)
                 # Each draws the meshes of its own seed.
                 seeded = (config.changed("training", seed=seed) for seed in self.seeds)
@@ -478,9 +481,18 @@ class TrainingComparison(AbstractComparison):
 
     def _config(self, name: str) -> Config:
         contender = self.contenders[name]
-        where = f"{self.base} with schemes.{contender.label}"
         recipe = {} if contender.recipe is None else self.recipes[contender.recipe]
-        return scheme_config(self._base_tree, (self.schemes[contender.scheme], recipe), where)
+        tree = dict(self._base_tree)
+        for change in (self.schemes[contender.scheme], recipe):
+            for section, values in change.items():
+                # A change that gives a solver gives the whole of it.
+                replaced = section == "solver" or not isinstance(values, dict)
+                before = tree.get(section) or {}
+                # A section of one key may be written as its value.
+                before = {"kind": before} if isinstance(before, str) else before
+                tree[section] = values if replaced else {**before, **values}
+        where = f"{self.base} with schemes.{contender.label}"
+        return training.validated(Config, tree, where)
 
     @ft.cached_property
     def _base_tree(self) -> dict[str, Any]:
@@ -500,41 +512,7 @@ class TrainingComparison(AbstractComparison):
             self._made_tasks[made_of] = training.build_task(config)
         return self._made_tasks[made_of]
 
-    @ft.cached_property
-    def _made_tasks(self) -> dict[Any, AbstractTask]:
-        return {}
-
-    @property
-    def _samples(self) -> dict[str, Any]:
-        """For each scheme what decides on which samples its losses are, the reference first."""
-        samples = {
-            name: (
-                config.data,
-                self._tokenizers[name],
-                self._tasks[name].sized_by_context and config.model.context,
-            )
-            for name, config in self._configs.items()
-        }
-        first = self._reference.name if self._reference else next(iter(samples))
-        return {first: samples[first], **samples}
-
 
 def _place(name: str) -> str:
     """Where a contender is described."""
     return f"schemes.{name}"
-
-
-def scheme_config(
-    base: dict[str, Any], changes: Sequence[dict[str, Any]], where: str
-) -> Config:
-    """The configuration of a run: the base with the sections of each change laid over it. A
-    change that gives a `solver` gives the whole of it."""
-    tree = dict(base)
-    for change in changes:
-        for section, values in change.items():
-            replaced = section == "solver" or not isinstance(values, dict)
-            before = tree.get(section) or {}
-            # A section of one key may be written as its value.
-            before = {"kind": before} if isinstance(before, str) else before
-            tree[section] = values if replaced else {**before, **values}
-    return training.validated(Config, tree, where)

@@ -69,9 +69,11 @@ class Made(NamedTuple):
 
         **Raises:** `InputError` for a log that does not have all steps.
         """
-        summary, log = self.run.load_summary(), read_metrics(self.run.metrics)
+        summary = self.run.load_summary()
+        log = read_metrics(self.run.metrics)
         costs = {x["step"]: [*map(x.get, _LOGGED)] for x in log if {*_LOGGED} & x.keys()}
-        last, lost = max(costs, default=0), any(None in of_step for of_step in costs.values())
+        last = max(costs, default=0)
+        lost = any(None in of_step for of_step in costs.values())
         if last != summary["steps"] or min(costs) < 1 or lost:
             raise InputError(
                 f"{self.run.metrics} is missing, cut or edited: it has not the "
@@ -94,8 +96,11 @@ class Trials:
         tasks: Mapping[str, AbstractTask],
         console: Console,
     ):
-        self.folder, self.plans, self.keys, self.console = folder, plans, keys, console
+        self.folder = folder
+        self.plans = plans
+        self.keys = keys
         self.tasks = tasks
+        self.console = console
         self._data = ft.cache(lambda task: task.fingerprint())
         self._starts: dict[str, dict[str, Any] | None] = {}
         # By scheme the seconds of the runs that are made, and those of one that was foreseen
@@ -117,8 +122,10 @@ class Trials:
     def done(self, trial: Trial) -> bool:
         """Whether a run has ended or failed; one that was made with another configuration, on
         other data or from other weights is refused."""
-        made, task = Made(self.folder, trial), self.tasks[trial.scheme]
-        run, data = made.run, self._data(task)
+        made = Made(self.folder, trial)
+        run = made.run
+        task = self.tasks[trial.scheme]
+        data = self._data(task)
         if run.summary.exists():
             own = self._took.setdefault(trial.scheme, {})
             own[trial.name] = run.load_summary()["seconds"] or 0.0
@@ -155,7 +162,13 @@ class Trials:
         self._left += further
         for scheme in dict.fromkeys(self._left):
             if scheme not in self._took | self._foreseen:
-                self._foreseen[scheme] = self._seconds(scheme)
+                began = time.perf_counter()
+                try:
+                    seconds = seconds_of_a_run(self.plans[scheme], self.tasks[scheme])
+                    # A run builds and compiles its model too.
+                    self._foreseen[scheme] = seconds + time.perf_counter() - began
+                except Exception:
+                    self._foreseen[scheme] = 0.0  # its run fails too, and says why
                 jax.clear_caches()
             each = duration(self._expected(scheme))
             self.console.print(f"{scheme}: about {each} a run", markup=False)
@@ -230,16 +243,12 @@ class Trials:
 
     def _failed(self, trial: Trial, why: str) -> None:
         self.console.print(f"{trial.name} failed; the others go on. {why}", markup=False)
-        config, data = self.config(trial), self._data(self.tasks[trial.scheme])
-        origin = {"data": data, "code": source(config), "start": self.start(trial)}
-        record = {"why": why, **origin, "configuration": config.model_dump(mode="json")}
+        config = self.config(trial)
+        record = {
+            "why": why,
+            "data": self._data(self.tasks[trial.scheme]),
+            "code": source(config),
+            "start": self.start(trial),
+            "configuration": config.model_dump(mode="json"),
+        }
         write_json(Made(self.folder, trial).failed, record)
-
-    def _seconds(self, scheme: str) -> float:
-        """The seconds of a run: its steps, and building and compiling its model, done here."""
-        began = time.perf_counter()
-        try:
-            steps = seconds_of_a_run(self.plans[scheme], self.tasks[scheme])
-        except Exception:
-            return 0.0  # its run fails too, and says why
-        return steps + time.perf_counter() - began
