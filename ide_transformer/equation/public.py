@@ -70,4 +70,4 @@ from .operators.positions import (
 from .operators.recurrence import GatedRecurrence
 from .operators.waves import Advection, Diffusion, FourierIntegral
 from .operators.wrapped import Dropout, LayerDrop, LayerNormScaling, Scaled
-from .transfer import coarsened, interpolation, restriction
+from .transfer import interpolation, restriction

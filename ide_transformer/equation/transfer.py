@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..arguments import PositiveInt, checked
+from ..arguments import checked
 from ..errors import InputError
 from .arrays import State
-from .domain import TokenDomain, grid_of, lattice
+from .domain import TokenDomain
 from .rules import lagrange
 
 
@@ -113,23 +113,6 @@ def restriction(source: TokenDomain, target: TokenDomain) -> TokenMap:
             f"restriction: no point of the source is near {lonely}; take a coarser target."
         )
     return _token_map([columns], [rows], [values / totals[columns]], target.num_tokens)
-
-
-@checked
-def coarsened(domain: TokenDomain, factor: PositiveInt = 2) -> TokenDomain:
-    """The middles of blocks of a grid, `factor` points along each axis, of equal weights. For
-    blocks of two, linear interpolation to these is the mean of a block."""
-    grid = grid_of("coarsened", domain)
-    if any(n % factor for n in grid):
-        sides = " by ".join(map(str, grid))
-        raise InputError(
-            f"coarsened: factor={factor} does not divide a grid of {sides} tokens."
-        )
-    grid = tuple(n // factor for n in grid)
-    spacing = tuple(factor * step for step in domain.steps)
-    first = domain.points[:1] + (factor - 1) / 2 * jnp.asarray(domain.steps)[None]
-    points = first + lattice(grid, spacing).points
-    return TokenDomain(points, None, grid, spacing, domain.period)
 
 
 def _stencil(

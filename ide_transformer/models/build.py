@@ -27,7 +27,7 @@ from ..equation import (
 from ..errors import InputError
 from ..integration import Discretization
 from .audio import AudioInputs, TokenConvolution
-from .chains import EncodedInputs, GridInputs, StageInputs, VCycleInputs
+from .chains import EncodedInputs, GridInputs, StageInputs
 from .functions import FunctionInputs, FunctionValues
 from .images import AbstractImageInputs, ImageInputs
 from .model import Model
@@ -391,19 +391,9 @@ def StateModel(
     discretization: Discretization,
 ) -> Model[GridInputs, States]:
     """An equation alone, on a grid of tokens, see `GridInputs`: `u(0) ↦ u(T)`,
-    `[..., tokens, features]`. It is a part of a larger model, such as `UShapedModel`."""
+    `[..., tokens, features]`."""
     inputs = GridInputs(domain, width)
     return Model(inputs, control, constraint, discretization, States())
-
-
-@checked
-def UShapedModel(
-    model: Model[AbstractInputs, AbstractReadOut], levels: tuple[Model[GridInputs, States], ...]
-) -> Model[VCycleInputs, AbstractReadOut]:
-    """A V-cycle of equations, see `VCycleInputs`. `model`, for example an `OperatorModel`,
-    embeds the inputs, solves its equation last and reads its outputs out; `levels` are the
-    other solves."""
-    return model.with_inputs(VCycleInputs(model.inputs, levels))
 
 
 @checked

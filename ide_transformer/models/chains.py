@@ -1,6 +1,5 @@
-"""Inputs that come from the solutions of other equations: stages, a V-cycle, an encoder."""
+"""Inputs that come from the solutions of other equations: stages, an encoder."""
 
-import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
@@ -9,15 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer, PRNGKeyArray, PyTree
 
 from ..arguments import PositiveInt, check_fields
-from ..equation import (
-    State,
-    TokenDomain,
-    check_features,
-    coarsened,
-    grid_of,
-    interpolation,
-    lattice,
-)
+from ..equation import State, TokenDomain, check_features, grid_of, lattice
 from ..errors import InputError
 from ..integration import Solution
 from .images import AbstractImageInputs, ImageInputs
@@ -84,7 +75,7 @@ class StageInputs(AbstractImageInputs):
         return u.reshape(*u.shape[:-2], *grid, u.shape[-1])
 
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
-        before_key, own_key = _split(key, 2)
+        before_key, own_key = (None, None) if key is None else jax.random.split(key)
         solution = self.before.solve(inputs, key=before_key)
         states = self.before.outputs(solution.u1)
         embedded = self.windows.embed(self.passed_on(inputs, states), key=own_key)
@@ -122,78 +113,6 @@ class GridInputs(AbstractInputs):
                 "tokens; give one for each."
             )
         return Embedded(u, domain)
-
-
-class VCycleInputs(AbstractInputs):
-    """A V-cycle of equations: on a grid of tokens, on coarser ones and back, as in multigrid:
-
-        down:  v_l = Φ_l(u_l),   u_{l+1} = R v_l                     l = 0 … L-1,
-        up:    w_L = Φ_L(u_L),   w_l = Ψ_l(v_l + P(w_{l+1} - u_{l+1}))   l = L-1 … 0,
-
-    with `Φ_l`, `Ψ_l` solves of an equation each, from depth 0 to its T, on the grid Ω_l whose
-    points are the middles of blocks of two points along each axis of Ω_{l-1}. R is the mean of
-    a block, P linear interpolation. The model of these inputs is the last solve, `Ψ_0`.
-
-    What a coarser grid adds to its own initial state comes back, so that one on which nothing
-    happens changes nothing (the full approximation scheme of Brandt, Math. Comp. 31, 1977). R
-    and P keep constants and linear functions, at the ends too: for smooth states the result
-    converges at order 2 as the grid is refined.
-
-    **Arguments:**
-
-    - `inputs`: of `Φ_0`. Tokens lie on a grid, in any dimension and without a class token.
-    - `levels`: the models of the other solves, of `GridInputs`, in their order `Φ_0, …, Φ_L,
-      Ψ_{L-1}, …, Ψ_1`; 2 L of them. Each is solved on the grid of its place.
-
-    **Raises:** `InputError` when called for a grid that cannot be halved so often.
-    """
-
-    inputs: AbstractInputs
-    levels: tuple[Model[GridInputs, States], ...]
-
-    def __check_init__(self):
-        number = len(self.levels)
-        if not number or number % 2:
-            raise InputError(
-                f"VCycleInputs: {number} levels; give two for one coarser grid, before it and "
-                "on it, and two more for each further one, on the way down and back."
-            )
-
-    @property
-    def features(self) -> int:
-        return self.inputs.features
-
-    @property
-    def domain(self) -> TokenDomain:
-        return self.inputs.domain
-
-    def with_tokens(self, tokens: int | tuple[int, int]) -> "VCycleInputs":
-        return dataclasses.replace(self, inputs=self.inputs.with_tokens(tokens))
-
-    def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
-        *keys, own_key = _split(key, len(self.levels) + 1)
-        embedded = self.inputs.embed(inputs, key=own_key)
-        all_grids = _grids(embedded.domain, len(self.levels) // 2)
-        levels, solutions = zip(self.levels, keys, strict=True), []
-
-        def solved(u: Array, grid: TokenDomain) -> Array:
-            level, key = next(levels)
-            level = dataclasses.replace(level, inputs=GridInputs(grid, level.features))
-            solutions.append(level.solve(u, key=key))
-            return solutions[-1].u1
-
-        def cycle(u: Array, grids: list[TokenDomain]) -> Array:
-            v = solved(u, grids[0])
-            if len(grids) == 1:
-                return v
-            fine, coarse, *_ = grids
-            u = interpolation(fine, coarse)(v)
-            w = v + interpolation(coarse, fine)(cycle(u, grids[1:]) - u)
-            return w if len(grids) == len(all_grids) else solved(w, fine)
-
-        w = cycle(embedded.u0, all_grids)
-        before = *embedded.before, *solutions
-        return embedded._replace(u0=w, domain=all_grids[0], before=before)
 
 
 class SourceAndText(NamedTuple):
@@ -261,22 +180,7 @@ class EncodedInputs(AbstractInputs):
         if not isinstance(inputs, SourceAndText):
             kind = type(inputs).__name__
             raise InputError(f"EncodedInputs: inputs of {kind}; give SourceAndText(…, text).")
-        text_key, encoder_key = _split(key, 2)
+        text_key, encoder_key = (None, None) if key is None else jax.random.split(key)
         encoded, before = self.encoded(inputs.source, key=encoder_key)
         embedded = self.text.embed(inputs.text, key=text_key)
         return embedded._replace(encoded=encoded, before=before)
-
-
-def _split(key: PRNGKeyArray | None, number: int) -> list[PRNGKeyArray | None]:
-    """So many keys; none without a key."""
-    return [None] * number if key is None else [*jax.random.split(key, number)]
-
-
-def _grids(domain: TokenDomain, depth: int) -> list[TokenDomain]:
-    """The grid of a domain and so many coarser ones, with points that are known."""
-    with jax.ensure_compile_time_eval():
-        grid = grid_of("VCycleInputs", domain)
-        grids = [lattice(grid, domain.steps, domain.period)]
-        for _ in range(depth):
-            grids.append(coarsened(grids[-1]))
-    return grids

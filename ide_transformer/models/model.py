@@ -66,7 +66,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     `model(inputs)` maps one sample, or any leading batch axes. `LanguageModel`,
     `ImageClassifier`, `OperatorModel` and others put such parts together.
 
-    Inputs may come from solutions of other equations: stages, a V-cycle, an encoder. Then
+    Inputs may come from solutions of other equations: stages, an encoder. Then
     `with_solver`, `with_options`, `on`, the numbers of steps and evaluations of a solution and
     its failures are those of all, an exit and the states those of the last one.
 

@@ -14,10 +14,9 @@ from .build import (
     StateModel,
     TextEncoder,
     TranslationModel,
-    UShapedModel,
 )
 from .cached_decoder import CachedDecoder, why_not_cached
-from .chains import EncodedInputs, GridInputs, SourceAndText, StageInputs, VCycleInputs
+from .chains import EncodedInputs, GridInputs, SourceAndText, StageInputs
 from .compiled import compiled
 from .functions import ChannelsFirst, Field, FunctionInputs, FunctionValues
 from .generate import generate, generate_greedy

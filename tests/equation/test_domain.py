@@ -145,16 +145,6 @@ def test_a_restriction_keeps_constants_and_integrals():
     assert largest(shares @ found, weights @ u) < 1e-14
 
 
-def test_a_coarsened_grid_has_the_middles_of_blocks():
-    fine, u = ide.TokenDomain.periodic((4, 6), (1.0, 3.0)), DRAW.normal(size=(24, 3))
-    coarse = ide.coarsened(fine)
-    assert (coarse.grid, coarse.period, coarse.spacing) == ((2, 3), fine.period, (0.5, 1.0))
-    states = moved(ide.interpolation(fine, coarse), u)
-    for found, x in ((coarse.points, fine.points), (states, u)):
-        means = np.asarray(x).reshape(2, 2, 3, 2, -1).mean(axis=(1, 3))
-        assert largest(np.reshape(found, means.shape), means) < 1e-14
-
-
 ORDERS = {"midpoint": 2, "trapezoid": 2, "simpson": 4}
 
 

@@ -53,12 +53,8 @@ def given_to(inputs):
             return right.SOUND
         case ide.FunctionInputs():
             return right.FUNCTION[:, : inputs.channels]
-        case ide.VCycleInputs():
-            return jnp.ones((4, right.WIDTH))
         case ide.GridInputs():
-            return jnp.ones(
-                (inputs.tokens if hasattr(inputs, "tokens") else right.TOKENS, right.WIDTH)
-            )
+            return jnp.ones((right.TOKENS, right.WIDTH))
     return right.IMAGE
 
 

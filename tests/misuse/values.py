@@ -95,7 +95,6 @@ TEXT_ENCODER = ide.TextEncoder(ones(VOCABULARY, WIDTH), **parts(), context=CONTE
 SPEECH_ENCODER = ide.SpeechEncoder(**CONVOLUTIONS, positions=zeros(TOKENS, WIDTH), **parts())
 LISTENER = ide.EncoderDecoder(SPEECH_ENCODER, DECODER)
 STAGES = image_stage(1), image_stage(WIDTH)
-STATE_MODEL = ide.StateModel(ide.TokenDomain.uniform(4), WIDTH, **parts(SEEING_ALL))
 
 
 FREE = ide.Free()
@@ -133,7 +132,7 @@ VALUES |= dict(activation=ide.gelu, attention=ATTENTION, block=(ATTENTION, FEED_
 VALUES |= dict(blocks=CONTROL.blocks, coefficients=STACKED, knots=STACKED, make_block=block)
 VALUES |= dict(basis=ide.Cosine(), increment=jnp.sin, operator=ide.Damping(1.0))
 VALUES |= dict(domain=DOMAIN, equation=EQUATION, gradient=ide.Direct(), model=MODEL)
-VALUES |= dict(encoder=SPEECH_ENCODER, levels=(STATE_MODEL, STATE_MODEL))
+VALUES |= dict(encoder=SPEECH_ENCODER)
 VALUES |= dict(solver=ide.RK4(), sub_solver=diffrax.Euler(), space=SPACE, lift=linear(WIDTH))
 VALUES |= dict(classifier=linear(WIDTH, 3), classifiers=(linear(WIDTH, 3),))
 VALUES |= dict(pooler=linear(WIDTH, 2), prefix=(zeros(WIDTH),))
@@ -199,7 +198,6 @@ OWN: dict[str, dict[str, Any]] = {
     "ImageEncoder": _SEEING_ALL | _IMAGES,
     "ImageStage": _SEEING_ALL | dict(window=3, padding=1),
     "StagedModel": dict(stages=STAGES),
-    "UShapedModel": dict(model=STATE_MODEL),
     "TextEncoder": _EMBEDDING | dict(lift=None, pooler=None),
     "EncoderDecoder": dict(decoder=DECODER),
     "TranslationModel": dict(control=LISTENING, make_encoder_control=lambda: SEEING_ALL),
@@ -220,7 +218,6 @@ OWN: dict[str, dict[str, Any]] = {
     "FunctionInputs": dict(points=TOKENS, embedding=linear(4), grid="midpoint"),
     **dict.fromkeys(("AudioInputs", "SpeechEncoder"), _PLACES),
     "StageInputs": dict(before=STAGES[0], windows=STAGES[1].inputs),
-    "VCycleInputs": dict(inputs=STATE_MODEL.inputs),
     "EncodedInputs": dict(text=LISTENER.inputs.text),
     "TokenLogits": dict(weight=ones(VOCABULARY, WIDTH), bias=ones(VOCABULARY)),
     "FunctionValues": dict(linear=linear(WIDTH, 2), channels=True),

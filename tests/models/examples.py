@@ -135,12 +135,6 @@ def state_model(domain, operators=(attention,), **options):
 
 
 @small
-def u_shaped_model():
-    model = operator_model(8, operators=(attention,))
-    return ide.UShapedModel(model, (state_model(model.domain),) * 2)
-
-
-@small
 def speech_encoder(**options):
     first = ide.TokenConvolution(MELS, WIDTH, key=KEY)
     second = ide.TokenConvolution(WIDTH, WIDTH, stride=2, key=KEY)

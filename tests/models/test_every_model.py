@@ -86,13 +86,16 @@ MORE = {
     ),
     "ImageClassifier": (small.image_classifier, small.normal(2, 4, 6, 1)),
     "SequenceClassifier": (lambda: small.sequence_classifier(class_token=True), TEXT),
-    "UShapedModel": (small.u_shaped_model, small.normal(2, 8)),
+    "StateModel": (
+        lambda: small.state_model(ide.TokenDomain.midpoint(8)),
+        small.normal(2, 8, small.WIDTH),
+    ),
     "TranslationModel": (small.translation_model, ide.SourceAndText(TEXT, small.TOKENS)),
     "StagedModel": (lambda: ide.StagedModel(small.stages()), small.STAGED),
     "ImageEncoder": (small.image_encoder, small.normal(2, 4, 6, 3)),
     "EncoderDecoder": (small.speech_to_text, ide.SourceAndText(small.SPEECH, small.TOKENS)),
 }
-PARTS_OF_OTHERS = {"TextEncoder", "SpeechEncoder", "ImageStage", "StateModel"}
+PARTS_OF_OTHERS = {"TextEncoder", "SpeechEncoder", "ImageStage"}
 # The positions of speech are not trained.
 FIXED = {"EncoderDecoder": lambda model: model.inputs.encoder.inputs.positions}
 
@@ -107,7 +110,7 @@ def test_no_kind_of_model_is_left_out():
 
 
 # All parts of these are called without being compiled in another model.
-COMPILED = dict.fromkeys(("LanguageModel", "SequenceClassifier", "UShapedModel"), ("jit",))
+COMPILED = dict.fromkeys(("LanguageModel", "SequenceClassifier", "StateModel"), ("jit",))
 
 
 @pytest.mark.parametrize("name", fast_first(len(MODELS), MODELS | MORE))

@@ -1,15 +1,14 @@
-"""Maps of functions on circles, intervals and their products, also with coarser grids; models
-of images, also of other sizes and in stages."""
+"""Maps of functions on circles, intervals and their products; models of images,
+also of other sizes and in stages."""
 
 import dataclasses
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import fast_first, largest
+from helpers import largest
 from models import examples as small
 from models.examples import WIDTH, normal, outputs_of
 from published.numpy_blocks import layer_norm
@@ -107,64 +106,6 @@ def test_channels_come_first():
         dataclasses.replace(model, read_out=ON_CIRCLE.read_out)
     with pytest.raises(ide.InputError, match="output_channels=2 for inputs without"):
         small.operator_model(16, output_channels=2)
-
-
-def u_shaped(domain, coarse):
-    """A map from states to states, with so many coarser grids, pointwise at each."""
-    feed_forward = lambda key: ide.FeedForward(WIDTH, key=key)  # noqa: E731
-    level = small.state_model(domain, (feed_forward,), solver=diffrax.Heun())
-    return ide.UShapedModel(level, (level,) * (2 * coarse))
-
-
-def limit(model, u, level=0):
-    """The result on infinitely fine grids, where R and P are the identity: all solves by
-    themselves, at each point."""
-
-    def flow(model, u):
-        domain = ide.TokenDomain.uniform(len(u))
-        equation = ide.Equation(model.control, ide.Free(), domain)
-        return ide.solve(equation, u, solver=diffrax.Heun()).u1
-
-    levels = model.inputs.levels
-    v = flow(levels[level], u)
-    if level == len(levels) // 2:
-        return v
-    w = limit(model, v, level + 1)
-    return flow(model if level == 0 else levels[-level], w)
-
-
-def square(n):
-    return ide.TokenDomain.periodic((n, n))
-
-
-@pytest.mark.parametrize(
-    ("make", "coarse", "sizes"),
-    fast_first(1, [(ide.TokenDomain.midpoint, 2, (64, 128)), (square, 1, (16, 32))]),
-)
-def test_a_v_cycle_converges_at_order_2_up_to_the_ends(make, coarse, sizes):
-    errors = []
-    for n in sizes:
-        model = small.filled(lambda n=n: u_shaped(make(n), coarse), std=0.25)
-        waves = np.asarray(model.domain.points).sum(-1)[:, None] + np.arange(WIDTH) / 3
-        u = np.cos(2 * np.pi * waves)
-        errors.append(largest(outputs_of(model, u), eqx.filter_jit(limit)(model, u)))
-    slopes = -np.diff(np.log(errors)) / np.log(2)
-    assert abs(slopes[-1] - 2) < 0.15, (errors, slopes)
-
-
-def test_a_v_cycle_has_what_its_inputs_have_solved():
-    inner = u_shaped(ide.TokenDomain.midpoint(8), 1).inputs
-    outer = dataclasses.replace(inner, inputs=inner)
-    assert len(outer.embed(normal(8, WIDTH)).before) == 2 + 2
-
-
-def test_a_v_cycle_is_on_other_grids_and_schemes():
-    model = small.u_shaped_model()
-    assert jax.eval_shape(model, np.ones(12)).shape == (12,)
-    other = model.with_solver(ide.Strang())
-    assert [type(part.solver) for part in other.equations] == [ide.Strang] * 3
-    with pytest.raises(ide.InputError, match="factor=2 does not divide a grid of 9 tokens"):
-        model(np.ones(9))
 
 
 CLASSIFIER = small.image_classifier()
