@@ -22,11 +22,6 @@ class StoredArray(NamedTuple):
     itemsize: int
     read: Callable[[], np.ndarray]
 
-    @property
-    def needed(self) -> int:
-        """Bytes to read it, to round it to single precision, and to divide it into parts."""
-        return self.numbers * (self.itemsize + 4 + 4)
-
 
 def stored_arrays(path: str | Path) -> dict[str, StoredArray]:
     """The arrays at a path, by name; nothing is read yet but their shapes.
@@ -46,7 +41,9 @@ def stored_arrays(path: str | Path) -> dict[str, StoredArray]:
         require("pyarrow", "datasets", f"data.path={path}: tables are read by")
         return _columns(path)
     elif path.suffix == ".npz" or zipfile.is_zipfile(path):
-        files = _members(path)
+        with _reading(path), zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".npy")]
+        files = {name.removesuffix(".npy"): ft.partial(_opened, path, name) for name in names}
     else:
         files = {}
     if not files:
@@ -73,17 +70,11 @@ def _reading(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _members(path: Path) -> dict[str, Callable[[], Any]]:
-    """What opens each array of an archive."""
-
-    @contextlib.contextmanager
-    def opened(name: str) -> Iterator[Any]:
-        with zipfile.ZipFile(path) as archive, archive.open(name) as file:
-            yield file
-
-    with _reading(path), zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".npy")]
-    return {name.removesuffix(".npy"): ft.partial(opened, name) for name in names}
+@contextlib.contextmanager
+def _opened(path: Path, name: str) -> Iterator[Any]:
+    """An array of an archive."""
+    with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+        yield file
 
 
 def _stored(path: Path, name: str, opened: Callable[[], Any]) -> StoredArray:
@@ -110,11 +101,13 @@ def _stored(path: Path, name: str, opened: Callable[[], Any]) -> StoredArray:
 
 def _columns(path: Path) -> dict[str, StoredArray]:
     """The columns of a table; lists of one length in all rows are further axes."""
-    from pyarrow import parquet
+    import pyarrow as pa
+    from pyarrow import compute, parquet
 
+    functions = vars(compute)
     with _reading(path), parquet.ParquetFile(path) as file:
-        table, schema = file.metadata, file.schema_arrow
-        counts = dict.fromkeys(schema.names, 0)
+        table = file.metadata
+        counts = dict.fromkeys(file.schema_arrow.names, 0)
         for group in map(table.row_group, range(table.num_row_groups)):
             for column in map(group.column, range(group.num_columns)):
                 inside = column.path_in_schema
@@ -122,23 +115,22 @@ def _columns(path: Path) -> dict[str, StoredArray]:
                 counts[name] += column.num_values
 
     def read(name: str) -> np.ndarray:
+        pieces = []
         with _reading(path), parquet.ParquetFile(path) as file:
-            chunks = file.read(columns=[name])[name].chunks
-            return np.concatenate([_rectangular(name, chunk) for chunk in chunks])
+            for piece in file.read(columns=[name])[name].chunks:
+                shape = [len(piece)]
+                while pa.types.is_nested(piece.type) and not pa.types.is_struct(piece.type):
+                    lengths = functions["min_max"](
+                        functions["list_value_length"](piece)
+                    ).as_py()
+                    if piece.null_count or lengths["min"] != lengths["max"]:
+                        raise ValueError(
+                            f"the lists of the column {name} are not all of one length"
+                        )
+                    shape.append(lengths["min"] or 0)
+                    piece = piece.flatten()
+                values = piece.to_numpy(zero_copy_only=False).reshape(shape)
+                pieces.append(values.astype(str) if pa.types.is_string(piece.type) else values)
+            return np.concatenate(pieces)
 
     return {x: StoredArray(number, 8, ft.partial(read, x)) for x, number in counts.items()}
-
-
-def _rectangular(name: str, column: Any) -> np.ndarray:
-    """A piece of a column as an array."""
-    import pyarrow as pa
-    from pyarrow import compute
-
-    shape, kinds, functions = [len(column)], pa.types, vars(compute)
-    while kinds.is_nested(column.type) and not kinds.is_struct(column.type):
-        lengths = functions["min_max"](functions["list_value_length"](column)).as_py()
-        if column.null_count or lengths["min"] != lengths["max"]:
-            raise ValueError(f"the lists of the column {name} are not all of one length")
-        column, shape = column.flatten(), [*shape, lengths["min"] or 0]
-    values = column.to_numpy(zero_copy_only=False).reshape(shape)
-    return values.astype(str) if kinds.is_string(column.type) else values

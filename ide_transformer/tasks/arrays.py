@@ -27,12 +27,12 @@ from .points import domains
 from .task import AbstractDataSet, Part, checksum_of_all
 
 
-# Options that say something of the data which a model learns.
-_USED = {
-    OperatorModel: ("points", "weights", "grid", "channels"),
-    SequenceClassifier: ("vocabulary", "classes"),
-    LanguageModel: ("vocabulary",),
-    ImageClassifier: ("classes",),
+# The loss of a model, and the options that say something of the data which it learns.
+_LEARNED = {
+    OperatorModel: (RelativeError(), ("points", "weights", "grid", "channels")),
+    SequenceClassifier: (CrossEntropy(), ("vocabulary", "classes")),
+    LanguageModel: (InstanceCrossEntropy(), ("vocabulary",)),
+    ImageClassifier: (CrossEntropy(), ("classes",)),
 }
 
 
@@ -98,7 +98,9 @@ class Arrays(AbstractDataSet):
         classes: PositiveInt | None = None,
         patch: PositiveInt = 2,
     ):
-        self.patch, self.domains, self.causal = patch, None, bool(causal)
+        self.patch = patch
+        self.domains = None
+        self.causal = bool(causal)
         self.whole = validation == 1
         held_out = {"validation": validation, "test": test}
         self.data = _divided(inputs, targets, groups, held_out, channels)
@@ -107,7 +109,7 @@ class Arrays(AbstractDataSet):
         kinds = "".join(x.dtype.kind for x in self.data["training"]), inputs.ndim, targets.ndim
         at = targets.shape[1 : targets.ndim - channels]
         if kinds[0] == "ff" and axes and at == axes:
-            self.loss, kind = RelativeError(), OperatorModel
+            kind = OperatorModel
             grid = grid or ("periodic" if points is None and not causal else "midpoint")
             if points is not None:
                 axes = self._at_points(points, weights, axes, grid)
@@ -117,15 +119,15 @@ class Arrays(AbstractDataSet):
             if channels:
                 self._sizes |= {"channels": shape[-1], "output_channels": targets.shape[-1]}
         elif kinds in (("fi", 3, 1), ("fi", 4, 1)):
-            self.loss, kind = CrossEntropy(), ImageClassifier
+            kind = ImageClassifier
             self._sizes = {"image_shape": (*shape[1:], 1)[:3]}
             self._sizes["classes"] = self._number("classes", classes, 1)
         elif kinds == ("ii", 2, 1):
-            self.loss, kind = CrossEntropy(), SequenceClassifier
+            kind = SequenceClassifier
             self._sizes = {"vocabulary": self._number("vocabulary", vocabulary, 0)}
             self._sizes["classes"] = self._number("classes", classes, 1)
         elif kinds == ("ii", 2, 2) and shape == targets.shape:
-            self.loss, kind = InstanceCrossEntropy(), LanguageModel
+            kind = LanguageModel
             numbers = [self._number("vocabulary", vocabulary, column) for column in (0, 1)]
             self._sizes = {"vocabulary": max(numbers)}
         else:
@@ -135,17 +137,15 @@ class Arrays(AbstractDataSet):
             )
         given = {"points": points, "weights": weights, "grid": grid}
         given |= {"channels": channels or None, "vocabulary": vocabulary, "classes": classes}
-        unused = [
-            name for name, x in given.items() if x is not None and name not in _USED[kind]
-        ]
+        self.loss, used = _LEARNED[kind]
+        unused = [name for name, x in given.items() if x is not None and name not in used]
         if unused:
             raise InputError(
                 f"{' and '.join(unused)} say nothing of data for {kind.__name__}; drop them."
             )
         if weights is not None and points is None:
             raise InputError("weights are those of points; give these too.")
-        own: Any = self
-        own.model = kind
+        vars(self)["model"] = kind
         on_line = self._sizes.keys() == {"vocabulary"} or isinstance(
             self._sizes.get("points"), int
         )
@@ -171,7 +171,8 @@ class Arrays(AbstractDataSet):
         name: `inputs`, `targets`, and where they are there `points`, `weights`, `groups`,
         `validation_inputs`, `validation_targets`, `test_inputs` and `test_targets`. Others are
         not read."""
-        stored, pair = stored_arrays(path), (inputs, targets)
+        stored = stored_arrays(path)
+        pair = (inputs, targets)
         parts = {part: [f"{part}_{name}" for name in pair] for part in ("validation", "test")}
         parts = {part: names for part, names in parts.items() if stored.keys() & set(names)}
         needed = sum(parts.values(), [*pair, *([] if groups is None else [groups])])
@@ -191,7 +192,9 @@ class Arrays(AbstractDataSet):
             )
         further = ["points", "weights", groups or "groups"]
         read = {name: stored[name] for name in (*needed, *further) if name in stored}
-        check_bytes(f"data.path={path}", sum(x.needed for x in read.values()))
+        # To read an array, to round it to single precision, and to divide it into parts.
+        needed_bytes = sum(x.numbers * (x.itemsize + 4 + 4) for x in read.values())
+        check_bytes(f"data.path={path}", needed_bytes)
         arrays = {name: x.read() for name, x in read.items()}
         options |= {part: tuple(arrays[x] for x in names) for part, names in parts.items()}
         return cls(arrays[inputs], arrays[targets], *map(arrays.get, further), **options)
@@ -267,10 +270,11 @@ class Arrays(AbstractDataSet):
                 "dimension]."
             )
         points = _numbers("points", points).astype(np.float32).reshape(len(points), -1)
-        number, (least, most) = len(points), (points.min(), points.max())
-        if least < 0 or most > 1:
+        number, dimension = points.shape
+        if points.min() < 0 or points.max() > 1:
             raise InputError(
-                f"points reach from {least:g} to {most:g}; scale each axis to [0, 1]."
+                f"points reach from {points.min():g} to {points.max():g}; scale each axis to "
+                "[0, 1]."
             )
         if axes != (number,):
             raise InputError(
@@ -279,13 +283,12 @@ class Arrays(AbstractDataSet):
             )
         if weights is not None and len(weights) != number:
             raise InputError(f"there are {number} points and {len(weights)} weights.")
-        dimension = points.shape[1]
         period = (1.0,) * dimension if grid == "periodic" else None
         if weights is None:
             self.domains = domains(points, "quadrature", period)
         else:
-            x, w = jnp.asarray(points), jnp.asarray(_numbers("weights", weights), jnp.float32)
-            self.domains = (TokenDomain(x, w, period=period),) * 2
+            w = jnp.asarray(_numbers("weights", weights), jnp.float32)
+            self.domains = (TokenDomain(jnp.asarray(points), w, period=period),) * 2
         return (round(number ** (1 / dimension)),) * dimension
 
     def _check_norms(self) -> None:
@@ -316,7 +319,8 @@ class Arrays(AbstractDataSet):
     def _number(self, name: str, given: int | None, column: int) -> int:
         """The number of different integers in the inputs (0) or the targets (1)."""
         arrays = [part[column] for part in self.data.values() if part[column].size]
-        least, most = min(x.min() for x in arrays), max(x.max() for x in arrays)
+        least = min(x.min() for x in arrays)
+        most = max(x.max() for x in arrays)
         lowest = UNCOUNTED if column and name == "vocabulary" else 0
         if least < lowest or (given is not None and most >= given):
             raise InputError(
@@ -329,7 +333,8 @@ class Arrays(AbstractDataSet):
 def _mend(inputs: np.ndarray, targets: np.ndarray) -> str:
     """Advice for arrays that do not fit each other."""
     kinds = inputs.dtype.kind == "f", targets.dtype.kind == "f"
-    like, one = inputs.shape == targets.shape, targets.ndim == 1
+    like = inputs.shape == targets.shape
+    one = targets.ndim == 1
     functions = all(kinds) and inputs.ndim > 2 and inputs.shape != targets.shape
     one_hot = targets.ndim == 2 and ((targets == 0) | (targets == 1)).all()
     mends = {
@@ -378,7 +383,8 @@ def _divided(
     if any(0 < held < 1 for held in held_out.values() if not isinstance(held, tuple)):
         check_trajectories(*whole, None if groups is None else of, channels=channels)
     all_groups = int(of.max(initial=-1)) + 1
-    left, parts = np.random.default_rng(0).permutation(all_groups), {}
+    left = np.random.default_rng(0).permutation(all_groups)
+    parts = {}
     for part, held in held_out.items():
         if isinstance(held, tuple):
             names = f"{part}_inputs", f"{part}_targets"
@@ -389,7 +395,8 @@ def _divided(
                         f"{name} are {x.dtype}{[*x.shape]}, and those to learn {like.dtype}"
                         f"{[*like.shape]}."
                     )
-            if (a := len(parts[part][0])) != (b := len(parts[part][1])):
+            a, b = map(len, parts[part])
+            if a != b:
                 raise InputError(f"{names[0]} have {a} samples, and {names[1]} {b}.")
             continue
         chosen, left = np.split(left, [round(held * all_groups)])

@@ -79,8 +79,9 @@ class AbstractSequencesByLength(AbstractSequences):
         drawn = self.instances(lengths, self.tokens_of(longest), random)
         if not self.start:
             return drawn
-        first = np.full((number, 1), self.vocabulary, np.int32), _uncounted((number, 1))
-        return Batch(*(np.concatenate(x, axis=1) for x in zip(first, drawn, strict=True)))
+        before = ((0, 0), (1, 0))
+        inputs = np.pad(drawn.inputs, before, constant_values=self.vocabulary)
+        return Batch(inputs, np.pad(drawn.targets, before, constant_values=UNCOUNTED))
 
 
 class Parity(AbstractSequencesByLength):
@@ -169,7 +170,7 @@ class WordProblem(AbstractSequencesByLength):
         for i in range(1, tokens):
             targets[:, i] = self.products[targets[:, i - 1], words[:, i]]
         inside = np.arange(tokens) < lengths[:, None]
-        return Batch(words, np.where(inside, targets, _uncounted(shape)))
+        return Batch(words, np.where(inside, targets, np.int32(UNCOUNTED)))
 
 
 @checked_dataclass
@@ -204,7 +205,7 @@ class Addition(AbstractSequencesByLength):
 
     def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Batch:
         inputs = np.full((len(lengths), tokens), self.base + 2, np.int32)
-        targets = _uncounted(inputs.shape)
+        targets = np.full_like(inputs, UNCOUNTED)
         order = slice(None, None, 1 if self.reverse else -1)
         for i, length in enumerate(lengths):
             a, b = random.integers(0, self.base, (2, length))  # the least digit first
@@ -239,7 +240,8 @@ class ColumnAddition(AbstractSequencesByLength):
         return 2 * length + 1
 
     def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Batch:
-        samples, digits = len(lengths), tokens // 2
+        samples = len(lengths)
+        digits = tokens // 2
         inside = np.arange(digits) < lengths[:, None]
         numbers = random.integers(0, self.base, (2, samples, digits)) * inside
         sums = _sums(numbers[0], numbers[1], self.base)
@@ -247,7 +249,7 @@ class ColumnAddition(AbstractSequencesByLength):
         # The digits of both numbers in turn, and the place of the sign after the last of them.
         inputs = np.full((samples, tokens), self.base + 1, np.int32)
         inputs[:, :-1] = np.moveaxis(columns, 0, 2).reshape(samples, -1)
-        targets = _uncounted(inputs.shape)
+        targets = np.full_like(inputs, UNCOUNTED)
         targets[:, 1::2] = np.where(inside, sums[:, :-1], targets[:, 1::2])
         rows = np.arange(samples)
         inputs[rows, 2 * lengths] = self.base
@@ -261,8 +263,3 @@ def _sums(a: np.ndarray, b: np.ndarray, base: int) -> np.ndarray:
     for i in range(a.shape[-1]):
         digits[..., i + 1] += digits[..., i] // base
     return digits % base
-
-
-def _uncounted(shape: tuple[int, ...]) -> np.ndarray:
-    """Targets of which none counts yet."""
-    return np.full(shape, UNCOUNTED, np.int32)

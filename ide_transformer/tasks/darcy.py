@@ -19,7 +19,7 @@ from ..memory import check_bytes
 from ..models import Field
 from ..packages import fetch_wheel
 from .losses import Batch
-from .points import AbstractAtPoints, PointSet, WeightRule, domains, subset
+from .points import AbstractAtPoints, PointSet, WeightRule, domains
 from .task import Part, checked_dataclass, checksum_of_all, in_passes, one_number
 
 
@@ -85,13 +85,16 @@ class Darcy(AbstractAtPoints):
                 f"{_HELD_OUT} for validation; give {most} or fewer."
             )
         learned = train[: self.samples]
-        self.mean, self.deviation = learned[:, 0].mean(), learned[:, 0].std()
+        self.mean = learned[:, 0].mean()
+        self.deviation = learned[:, 0].std()
         if self.context == 32:
             self.data = {"test": tests[1]}
             return
         self.data = {"training": learned, "validation": train[most:], "test": tests[0]}
         if self.context == 8:
-            self.data = {part: _every_second(x) for part, x in self.data.items()}
+            for part, x in self.data.items():
+                every_second = x.reshape(-1, 2, 16, 16)[:, :, ::2, ::2]
+                self.data[part] = every_second.reshape(-1, 2, 64)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -129,33 +132,52 @@ class Darcy(AbstractAtPoints):
 
     def functions(self, samples: np.ndarray, seed: tuple[int, ...]) -> Batch:
         at, own, of_norms = _domains(self.context, self.points, self.subset, self.weights, seed)
-        before, after = samples[:, 0][:, at], samples[:, 1][:, at]
-        return Batch(Field((before - self.mean) / self.deviation, own), Field(after, of_norms))
+        before = (samples[:, 0][:, at] - self.mean) / self.deviation
+        return Batch(Field(before, own), Field(samples[:, 1][:, at], of_norms))
 
 
 @ft.lru_cache(2 * _POOL)
 def _domains(
     side: int, points: PointSet, number: int, weights: WeightRule, seed: tuple[int, ...]
 ) -> tuple[Any, TokenDomain, TokenDomain]:
-    """Indices of points of a grid, and their domains for the model and for norms."""
+    """Indices of points of a grid, and their domains for the model and for norms. "clustered"
+    points are drawn with a preference `1/20 + exp(-|x - c|² / 2σ²)`, c a random place and
+    σ = 1/5."""
     grid = TokenDomain.periodic((side, side))
     if points == "grid":
         return slice(None), grid, grid
     places = np.asarray(grid.points)
-    at = subset(points, number, places, np.random.default_rng(seed))
+    random = np.random.default_rng(seed)
+    preference = np.ones(len(places))
+    if points == "clustered":
+        distance = np.linalg.norm(places - random.random(2), axis=1)
+        preference = 1 / 20 + np.exp(-((distance / 0.2) ** 2) / 2)
+    preference /= preference.sum()
+    at = np.sort(random.choice(len(places), number, replace=False, p=preference))
     return at, *domains(places[at], weights, grid.period)
-
-
-def _every_second(samples: np.ndarray) -> np.ndarray:
-    """Samples on 8 by 8 of their 16 by 16 points."""
-    on_grid = samples.reshape(*samples.shape[:2], 16, 16)
-    return on_grid[:, :, ::2, ::2].reshape(*samples.shape[:2], 64)
 
 
 def _published(path: str | Path | None) -> list[np.ndarray]:
     """Coefficients and solutions, `[samples, 2, points]`, to train on and to test on."""
+    if path is None:
+        wheel = fetch_wheel(
+            "neuraloperator",
+            "0.3.0",
+            "483b358f2d9823c2ccb5dd0c1af8d21f879fd103806ad42959ebb975260e6ec4",
+            instead=f"set data.path to a folder with {', '.join(_FILES)}",
+        )
+        with zipfile.ZipFile(wheel) as archive:
+            contents = [archive.read(f"neuralop/datasets/data/{name}") for name in _FILES]
+    else:
+        try:
+            contents = [Path(path, name).read_bytes() for name in _FILES]
+        except OSError as error:
+            raise InputError(
+                f"data.path={path}: {error.filename} cannot be read ({error.strerror}); give "
+                f"the folder of {', '.join(_FILES)}."
+            ) from None
     found = []
-    for name, content in zip(_FILES, published_files(path), strict=True):
+    for name, content in zip(_FILES, contents, strict=True):
         arrays = torch_arrays(content, name)
         side = int(name[-5:-3])
         x, y = (np.asarray(arrays.get(key, 0)) for key in ("x", "y"))
@@ -167,26 +189,6 @@ def _published(path: str | Path | None) -> list[np.ndarray]:
         pair = [v.reshape(-1, side**2).astype(np.float32) for v in (x, y)]
         found.append(np.stack(pair, axis=1))
     return found
-
-
-def published_files(path: str | Path | None) -> list[bytes]:
-    """The contents of `_FILES`."""
-    if path is not None:
-        try:
-            return [Path(path, name).read_bytes() for name in _FILES]
-        except OSError as error:
-            raise InputError(
-                f"data.path={path}: {error.filename} cannot be read ({error.strerror}); give "
-                f"the folder of {', '.join(_FILES)}."
-            ) from None
-    wheel = fetch_wheel(
-        "neuraloperator",
-        "0.3.0",
-        "483b358f2d9823c2ccb5dd0c1af8d21f879fd103806ad42959ebb975260e6ec4",
-        instead=f"set data.path to a folder with {', '.join(_FILES)}",
-    )
-    with zipfile.ZipFile(wheel) as archive:
-        return [archive.read(f"neuralop/datasets/data/{name}") for name in _FILES]
 
 
 def torch_arrays(content: bytes, name: str) -> dict[str, np.ndarray]:
@@ -214,7 +216,8 @@ class _Reader(pickle.Unpickler):
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, folder: str):
         super().__init__(file)
-        self.archive, self.folder = archive, folder
+        self.archive = archive
+        self.folder = folder
 
     def find_class(self, module: str, name: str) -> Any:
         # A kind of storage is the name of its dtype here, a string, which can do nothing.

@@ -30,7 +30,8 @@ from .task import AbstractDataSet, checked_dataclass, one_number
 _CHUNK = 256
 # Pairs that are solved again with half the step and twice the points, each of another sample,
 # and the largest relative difference that they may have.
-_VERIFIED, _TOLERANCE = 16, 1e-3
+_VERIFIED = 16
+_TOLERANCE = 1e-3
 # Steps from one function to the next.
 _MOST_STEPS = 10**6
 # Equations of exponax for velocities whose divergence is zero.
@@ -80,8 +81,8 @@ class AbstractFlow(abc.ABC):
             u(x) = Σ_k (a_k cos 2πk·x + b_k sin 2πk·x),   0 < |k| <= waves,
 
         one of k and -k each, with a_k, b_k normal and independent, all of one variance."""
-        signed, axes = range(-self.waves, self.waves + 1), "xyz"[: self.dimension]
-        every = itertools.product(signed, repeat=self.dimension)
+        axes = "xyz"[: self.dimension]
+        every = itertools.product(range(-self.waves, self.waves + 1), repeat=self.dimension)
         k = np.array([n for n in every if n > (0,) * self.dimension])
         k = k[np.linalg.norm(k, axis=1) <= self.waves]
         a, b = random.normal(size=(2, number * self.channels, len(k))) / math.sqrt(len(k))
@@ -162,9 +163,8 @@ class ExponaxFlow(AbstractFlow):
     def stepper(self, points: int, step: float) -> Any:
         import exponax
 
-        module, name = exponax.stepper, self.equation.removeprefix("reaction.")
-        if name != self.equation:
-            module = module.reaction
+        name = self.equation.removeprefix("reaction.")
+        module = exponax.stepper if name == self.equation else exponax.stepper.reaction
         kind = vars(module).get(name)
         if not isinstance(kind, type):
             known = [name for name, x in vars(module).items() if isinstance(x, type)]
@@ -218,7 +218,8 @@ def _marched(flow: AbstractFlow, u: np.ndarray, times: int = 1, refined: int = 1
     first = first.reshape(-1, size, *first.shape[1:])
     with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
         march = exponax.repeat(flow.stepper(points, flow.time / steps), steps)
-        march, found = jax.jit(jax.vmap(march)), [first]
+        march = jax.jit(jax.vmap(march))
+        found = [first]
         for _ in range(times):
             found.append(np.stack([march(jnp.asarray(x)) for x in found[-1]]))
     return np.stack([_channels_last(x.reshape(-1, *x.shape[2:])[:number]) for x in found])
@@ -247,7 +248,12 @@ def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
     path = cache_folder() / f"{type(flow).__name__}-{key}.npz"
     if not path.exists():
         told_once(f"solving {sum(sizes.values()):,} samples of {type(flow).__name__}", path)
-        arrays: dict[str, Any] = _computed(flow, sizes, points)
+        require("exponax", "physics", f"{flow} is solved by")
+        verify(flow, points)
+        arrays: dict[str, Any] = {}
+        for seed, (name, size) in enumerate(sizes.items()):
+            u = solved(flow, size, points, seed, times=flow.pairs).astype(np.float32)
+            arrays[name] = np.stack([x.reshape(-1, *u.shape[2:]) for x in (u[:-1], u[1:])])
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as part, part.open("wb") as file:
             np.savez(file, **arrays)
@@ -260,16 +266,6 @@ def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
         ) from None
 
 
-def _computed(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[str, np.ndarray]:
-    require("exponax", "physics", f"{flow} is solved by")
-    verify(flow, points)
-    found = {}
-    for seed, (name, size) in enumerate(sizes.items()):
-        u = solved(flow, size, points, seed, times=flow.pairs).astype(np.float32)
-        found[name] = np.stack([x.reshape(-1, *u.shape[2:]) for x in (u[:-1], u[1:])])
-    return found
-
-
 def verify(flow: AbstractFlow, points: int) -> float:
     """The largest relative change of pairs from 0, `time`, 2 `time`, … by half the step and
     twice the points from where they begin, at most 1e-3."""
@@ -279,7 +275,8 @@ def verify(flow: AbstractFlow, points: int) -> float:
     path = solved(flow, _VERIFIED, points, 0, times=flow.pairs)
     samples = np.arange(_VERIFIED)
     begins = samples * flow.pairs // _VERIFIED
-    before, after = path[begins, samples], path[begins + 1, samples]
+    before = path[begins, samples]
+    after = path[begins + 1, samples]
     with jax.enable_x64(True):
         first = jnp.asarray(_channels_first(before, flow.dimension))
         finer = jax.vmap(exponax.map_between_resolutions, (0, None))(first, 2 * points)
@@ -376,10 +373,10 @@ class FlowMapTask(AbstractDataSet):
         """The first test functions at the times 0, `time`, 2 `time`, …, `[times + 1, samples,
         points]`, with an axis of points for each dimension, and of channels; solved at each
         call. For more than there are `InputError` is raised."""
-        number, seed = self.held_out_samples, 2
+        number = self.held_out_samples
         if samples > number:
             raise InputError(f"samples={samples}: there are {number} test functions.")
-        return solved(self.flow, number, self.context, seed, times=times)[:, :samples]
+        return solved(self.flow, number, self.context, seed=2, times=times)[:, :samples]
 
     def function(self, values: Any) -> Any:
         """Values `[samples, points]`, with an axis of points for each dimension, and of

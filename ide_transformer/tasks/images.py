@@ -7,7 +7,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,8 @@ from .task import AbstractDataSet, in_passes
 
 # What a packed file may hold: so many bytes, or so many times its own. Images that are packed
 # become some five times smaller.
-_MOST_UNPACKED, _MOST_TIMES = 64 * 2**20, 50
+_MOST_UNPACKED = 64 * 2**20
+_MOST_TIMES = 50
 
 
 class LabelledImages(NamedTuple):
@@ -85,10 +86,13 @@ class ClassificationTask(AbstractDataSet):
         parts = train.chosen(np.sort(order[:kept])), train.chosen(np.sort(order[kept:])), test
         if standardize:
             pixels = parts[1 if self.whole else 0].images
-            mean, std = pixels.mean(), pixels.std()
+            mean = pixels.mean()
+            std = pixels.std()
             parts = [x._replace(images=(x.images - mean) / std) for x in parts]
         self.data = dict(zip(("training", "validation", "test"), parts, strict=True))
-        self.patch, self.shift, self.flip = patch, shift, flip
+        self.patch = patch
+        self.shift = shift
+        self.flip = flip
         self.size = train.images.shape[1:3] if patches is None else self._size(patches)
 
     @property
@@ -122,7 +126,12 @@ class ClassificationTask(AbstractDataSet):
             mirrored = random.random(size) < 0.5
             images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
         if self.shift:
-            images = _shifted(images, random.integers(-self.shift, self.shift + 1, (size, 2)))
+            by = random.integers(-self.shift, self.shift + 1, (size, 2))
+            rows, columns = images.shape[1:3]
+            row = np.clip(np.arange(rows) - by[:, :1], 0, rows - 1)
+            column = np.clip(np.arange(columns) - by[:, 1:], 0, columns - 1)
+            sample = np.arange(size)[:, None, None]
+            images = images[sample, row[:, :, None], column[:, None, :]]
         return Batch(self._resampled(images), labels)
 
     def chosen(self, part: str, samples: np.ndarray) -> Batch:
@@ -142,14 +151,6 @@ def _resampling(old: int, new: int) -> np.ndarray:
     """`[new, old]`: cubic, wider where the new image is smaller."""
     identity = jnp.eye(old, dtype=jnp.float32)
     return np.asarray(jax.image.resize(identity, (new, old), "cubic"))
-
-
-def _shifted(images: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """Each image moved by `by: [images, 2]` pixels; edges go on."""
-    number, rows, columns, _ = images.shape
-    row = np.clip(np.arange(rows) - by[:, :1], 0, rows - 1)
-    column = np.clip(np.arange(columns) - by[:, 1:], 0, columns - 1)
-    return images[np.arange(number)[:, None, None], row[:, :, None], column[:, None, :]]
 
 
 class Digits(ClassificationTask):
@@ -186,12 +187,10 @@ def digits() -> tuple[LabelledImages, LabelledImages]:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    bunch: Any = load_digits()
-    images = (bunch.images / 16).astype(np.float32)[..., None]
-    labels = bunch.target.astype(np.int32)
-    split: Any = train_test_split(
-        images, labels, test_size=0.2, random_state=0, stratify=labels
-    )
+    pixels, labels = cast(Any, load_digits(return_X_y=True))
+    images = (pixels / 16).astype(np.float32).reshape(-1, 8, 8, 1)
+    labels = labels.astype(np.int32)
+    split = train_test_split(images, labels, test_size=0.2, random_state=0, stratify=labels)
     return LabelledImages(*split[::2]), LabelledImages(*split[1::2])
 
 
@@ -216,8 +215,7 @@ def idx_folder(path: str | Path) -> tuple[LabelledImages, LabelledImages]:
 
 
 def _read_idx(folder: Path, stem: str, dimensions: int) -> np.ndarray:
-    named = sorted(folder.glob(f"{stem}*idx{dimensions}-ubyte*"))
-    found = [x for x in named if x.is_file()]
+    found = sorted(x for x in folder.glob(f"{stem}*idx{dimensions}-ubyte*") if x.is_file())
     if not found:
         present = ", ".join(sorted(f.name for f in folder.glob("*"))[:8]) or "nothing"
         raise InputError(

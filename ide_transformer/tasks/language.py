@@ -80,7 +80,8 @@ class AbstractNextToken(AbstractTextTask):
         """A part in consecutive windows, each token predicted once; what is left over at the
         end is dropped. A `window` of more tokens than the context is predicted in pieces of the
         context, of which the last one may be shorter."""
-        window, (first, end) = self.window or self.context, self.bounds.get(part, (0, 0))
+        window = self.window or self.context
+        first, end = self.bounds.get(part, (0, 0))
         whole, rest = divmod(window, self.context)
         for starts in in_parts(range(first, end - window, window), size, samples):
             pieces = (starts[:, None] + self.context * np.arange(whole)).ravel()
@@ -167,26 +168,15 @@ def on_same_tokens(tasks: Sequence[AbstractTask]) -> list[AbstractTask]:
 
 # Tokens of a text that are searched at once, those of the shortest windows for which it is, and
 # the base of the marks of windows.
-_SCANNED, _SHORTEST, _BASE = 2**20, 32, 0x9E3779B97F4A7C15
+_SCANNED = 2**20
+_SHORTEST = 32
+_BASE = 0x9E3779B97F4A7C15
 
 
-def _marks(windows: np.ndarray) -> np.ndarray:
-    """`Σ_i τ_i B^i` modulo 2⁶⁴ of each window of tokens, which other windows hardly share."""
-    powers = np.cumprod(np.full(windows.shape[1], _BASE, np.uint64))
-    return _scrambled(windows) @ powers
-
-
-def _marks_of_all(tokens: np.ndarray, length: int) -> np.ndarray:
-    """The marks of all windows of so many tokens, by differences of running sums."""
-    powers = np.cumprod(np.full(len(tokens), _BASE, np.uint64))
-    inverse = np.cumprod(np.full(len(tokens), pow(_BASE, -1, 2**64), np.uint64))
-    sums = np.concatenate([[np.uint64(0)], np.cumsum(_scrambled(tokens) * powers)])
-    starts = np.concatenate([[np.uint64(1)], inverse[: len(tokens) - length]])
-    return (sums[length:] - sums[:-length]) * starts
-
-
-def _scrambled(tokens: np.ndarray) -> np.ndarray:
-    return (tokens.astype(np.uint64) + np.uint64(1)) * np.uint64(0xD6E8FEB86659FD93)
+def _terms(tokens: np.ndarray) -> np.ndarray:
+    """`τ_i B^i` modulo 2⁶⁴ of each token: other windows of tokens hardly share their sum."""
+    scrambled = (tokens.astype(np.uint64) + np.uint64(1)) * np.uint64(0xD6E8FEB86659FD93)
+    return scrambled * np.cumprod(np.full(tokens.shape[-1], _BASE, np.uint64))
 
 
 class LanguageTask(AbstractNextToken):
@@ -223,7 +213,8 @@ class LanguageTask(AbstractNextToken):
             tokenizer = CharacterTokenizer.train(text)
         elif tokenizer == "bpe":
             tokenizer = BytePairTokenizer.train(texts[0], size)
-        self.tokenizer, self.context = tokenizer, context
+        self.tokenizer = tokenizer
+        self.context = context
         encoded = list(map(tokenizer.encode, texts))
         self.tokens = np.concatenate(encoded)
         ends = np.cumsum([len(x) for x in encoded]).tolist()
@@ -233,8 +224,9 @@ class LanguageTask(AbstractNextToken):
         return self.tokens[starts[:, None] + np.arange(self.context + 1)]
 
     def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
-        random, (_, end) = np.random.default_rng([seed, step]), self.bounds["training"]
-        return self.batch_at(random.integers(0, end - self.context, size)[rows])
+        last = self.bounds["training"][1] - self.context
+        starts = np.random.default_rng([seed, step]).integers(0, last, size)
+        return self.batch_at(starts[rows])
 
     def fingerprint(self) -> str:
         """A checksum of all tokens and of the bounds of the parts."""
@@ -246,19 +238,26 @@ class LanguageTask(AbstractNextToken):
         """For all or some parts the number of windows that stand word for word in the training
         part of this text, or of the one that was `trained`, and the number of all windows.
         Nothing of windows of less than 32 tokens, which come again by chance."""
-        trained, found = trained or self, dict[Part, tuple[int, int]]()
+        trained = trained or self
+        found: dict[Part, tuple[int, int]] = {}
         if not isinstance(trained, LanguageTask) or self.context < _SHORTEST:
             return found
-        length, (_, end) = self.context + 1, trained.bounds["training"]
+        length = self.context + 1
+        end = trained.bounds["training"][1]
         for part in self.parts if parts is None else parts:
             first, last = self.bounds[part]
             every = in_parts(range(first, last - self.context, self.context), 1024, None)
-            marks = np.concatenate([_marks(self.windows_at(x)) for x in every])
-            seen, first_bits = np.zeros(len(marks), bool), np.zeros(2**20, bool)
+            marks = np.concatenate([_terms(self.windows_at(x)).sum(axis=1) for x in every])
+            seen = np.zeros(len(marks), bool)
+            first_bits = np.zeros(2**20, bool)
             first_bits[marks >> 44] = True
             for begin in range(0, end - self.context, _SCANNED):
                 some = trained.tokens[begin : min(begin + _SCANNED + self.context, end)]
-                there = _marks_of_all(some, length)
+                # The sums of all windows, by differences of running sums.
+                sums = np.append(np.uint64(0), np.cumsum(_terms(some)))
+                there = sums[length:] - sums[:-length]
+                inverse = np.full(len(there) - 1, pow(_BASE, -1, 2**64), np.uint64)
+                there[1:] *= np.cumprod(inverse)
                 seen |= np.isin(marks, there[first_bits[there >> 44]])
             found[part] = int(seen.sum()), len(marks)
         return found

@@ -8,7 +8,8 @@ from .losses import UNCOUNTED
 
 
 # The part of all targets from which on they are refused, and how many are looked at.
-_PART, _TRIED = 0.1, 4096
+_PART = 0.1
+_TRIED = 4096
 # Two rows, or two numbers, are one another times a factor where they differ by less.
 _SAME = 1e-5
 
@@ -24,9 +25,15 @@ def check_trajectories(
     if apart or not alike or not inputs.size or not targets.size:
         return
     tried = np.linspace(0, len(inputs) - 1, min(len(inputs), _TRIED)).astype(int)
-    given, sought = (_rows(x, channels) for x in (inputs, targets))
+    given, sought = (_by_channel(x, channels) for x in (inputs, targets))
+    found = []
+    for y in sought:
+        # Other samples whose inputs the targets are multiples of, in the channel of the inputs
+        # where most are.
+        own = np.any([_factors(x[tried], y[tried]) != 0 for x in given], axis=0)
+        by_input = [np.where(own, -1, _partners(x, y, tried)) for x in given]
+        found.append(max(by_input, key=lambda partners: (partners >= 0).sum()))
     # Every channel of a target has to be one of an input.
-    found = [_partners_in_any(given, y, tried) for y in sought]
     partners = np.where(np.all([x >= 0 for x in found], axis=0), found[0], -1)
     linked = partners >= 0
     if groups is not None:
@@ -46,26 +53,20 @@ def check_trajectories(
     )
 
 
-def _rows(x: np.ndarray, channels: bool) -> np.ndarray:
+def _by_channel(x: np.ndarray, channels: bool) -> np.ndarray:
     """The values of each channel, `[channels, samples, points]`."""
     return np.moveaxis(x.reshape(len(x), -1, x.shape[-1] if channels else 1), -1, 0)
-
-
-def _partners_in_any(given: np.ndarray, y: np.ndarray, tried: np.ndarray) -> np.ndarray:
-    """For these rows of y another sample whose input they are a multiple of, in the channel
-    where most are; -1 without one, and where the own input is."""
-    own = np.any([_factors(x[tried], y[tried]) != 0 for x in given], axis=0)
-    found = [np.where(own, -1, _partners(x, y, tried)) for x in given]
-    return max(found, key=lambda partners: (partners >= 0).sum())
 
 
 def _partners(x: np.ndarray, y: np.ndarray, tried: np.ndarray) -> np.ndarray:
     """For these rows of y another row of x that they are a multiple of, by one factor for all;
     -1 without one."""
-    angles, wanted = _angles(x), _angles(y[tried])
+    angles = _angles(x)
+    wanted = _angles(y[tried])
     order = np.argsort(angles)
     first = np.searchsorted(angles[order], wanted - _SAME)
-    partners, factors = np.full(len(tried), -1), np.zeros(len(tried))
+    partners = np.full(len(tried), -1)
+    factors = np.zeros(len(tried))
     for further in range(3):
         places = order[np.minimum(first + further, len(x) - 1)]
         near = (np.abs(angles[places] - wanted) < 2 * _SAME) & (places != tried)
@@ -101,54 +102,51 @@ def check_later_inputs(inputs: np.ndarray, targets: np.ndarray) -> None:
     one factor at a tenth of them that is not there by chance."""
     tokens = inputs.shape[1]
     some = max(8, min(256, 2**20 // tokens))
-    whole = [_channels_first(x) for x in (inputs, targets)]
-    given, sought = (x[:, :some] for x in whole)
-    of_others, random = np.roll(given, 1, axis=1), np.random.default_rng(0)
+    all_given, all_sought = (_by_channel(x, x.ndim > 2) for x in (inputs, targets))
+    given = all_given[:, :some]
+    sought = all_sought[:, :some]
+    of_others = np.roll(given, 1, axis=1)
+    random = np.random.default_rng(0)
     drawn = random.integers(given.shape[1], size=1024), random.random(1024)
 
     def share(k: int, given: np.ndarray, *, probed: bool) -> float:
         """The part of the targets, or of some of them, that are given k tokens later."""
-        y, x = sought[..., : tokens - k], given[..., k:]
+        y = sought[..., : tokens - k]
+        x = given[..., k:]
         if probed:
             places = (drawn[1] * (tokens - k)).astype(int)
             y, x = (z[:, drawn[0], places] for z in (y, x))
         return float(np.mean([max(_matched(own, other) for other in x) for own in y]))
 
     def all_of_them(k: int) -> bool:
-        y, x = whole[1][..., : tokens - k], whole[0][..., k:]
-        return all(
-            (known := own != UNCOUNTED).any() and any((own == z)[known].all() for z in x)
-            for own in y
-        )
+        for own in all_sought[..., : tokens - k]:
+            known = own != UNCOUNTED
+            same = (own == all_given[..., k:]) | ~known
+            if not known.any() or not same.all(axis=(1, 2)).any():
+                return False
+        return True
 
     if all_of_them(0):
         return
     here = {probed: share(0, given, probed=probed) for probed in (True, False)}
-
-    def by_itself(k: int, part: float, *, probed: bool) -> float:
-        """The part that is neither there without a shift nor by chance."""
-        return part - max(here[probed], share(k, of_others, probed=probed))
-
     for k in range(1, (tokens + 1) // 2):
-        # A few places are enough for most shifts.
+        # A few places are enough for most shifts. What counts is neither there without a shift
+        # nor by chance.
         part = share(k, given, probed=True)
-        if part < 1 and by_itself(k, part, probed=True) < _PART / 2:
+        if part < 1 and part - max(here[True], share(k, of_others, probed=True)) < _PART / 2:
             continue
         part = share(k, given, probed=False)
+        by_chance = max(here[False], share(k, of_others, probed=False))
         every = part == 1 and all_of_them(k)
         # In a line that is turned around a single place has the input of a later one.
         several = part * (tokens - k) > 1.5
-        if every or (several and by_itself(k, part, probed=False) >= _PART):
+        if every or (several and part - by_chance >= _PART):
             what = "" if every else f"up to a factor and at {part:.0%} of the places, "
             raise InputError(
                 f"{what}targets are the inputs shifted by {k}, and each token sees all inputs, "
                 "its target among them; for a forecast write causal=True, in YAML "
                 "data.options.causal=true, and causal=False if a token may see them."
             )
-
-
-def _channels_first(x: np.ndarray) -> np.ndarray:
-    return np.moveaxis(x.reshape(*x.shape[:2], -1), -1, 0)
 
 
 def _matched(y: np.ndarray, x: np.ndarray) -> float:

@@ -63,11 +63,11 @@ def averaged(batches: Iterable[dict[str, Mean]]) -> dict[str, float]:
         jax.block_until_ready(sums)  # so that few batches are on their way
     if not sums or not int(sums["loss"].count):
         return {}
-    names = sorted(sums, key=lambda name: name != "loss")
-    totals = {name: (float(sums[name].total), float(sums[name].count)) for name in names}
-    return {
-        name: total / count if count else math.inf for name, (total, count) in totals.items()
-    }
+    means = {}
+    for name in sorted(sums, key=lambda name: name != "loss"):
+        count = float(sums[name].count)
+        means[name] = float(sums[name].total) / count if count else math.inf
+    return means
 
 
 class Loss(NamedTuple):
@@ -197,33 +197,33 @@ class AbstractLoss(eqx.Module):
             whole = diffrax.SaveAt(ts=jnp.asarray(knots))
             saveat = whole if costs or exit_loss else diffrax.SaveAt(t1=True)
         solution = model.solve(batch.inputs, key=key, saveat=saveat)
-        outputs, targets = model.outputs(solution.u1), jax.tree.map(jnp.asarray, batch.targets)
+        outputs = model.outputs(solution.u1)
+        targets = jax.tree.map(jnp.asarray, batch.targets)
         figures = self.measure(outputs, targets)
         # A solve that failed stopped somewhere; there is nothing to learn from that state.
         loss = figures["loss"]
         loss = loss._replace(total=jnp.where(jnp.all(solution.succeeded), loss.total, jnp.nan))
-        terms = {
-            f"costs.{name}": cost(Path(model, batch.inputs, solution.us))
-            for name, cost in costs.items()
-        }
+        terms = {}
+        added = []
+        for name, cost in costs.items():
+            value = cost(Path(model, batch.inputs, solution.us))
+            terms[f"costs.{name}"] = value
+            if cost.weight:
+                added.append(cost.weight * value)
         by_targets = loss.value
         if exit_loss and len(knots) > 2:
             read = jax.vmap(lambda u: self.measure(model.outputs(u), targets)["loss"].value)
             by_targets += exit_loss * jnp.mean(read(solution.us[1:-1]))
-        added = [
-            cost.weight * value
-            for cost, value in zip(costs.values(), terms.values(), strict=True)
-            if cost.weight
-        ]
         evaluations = jnp.mean(solution.stats["field_evaluations"])
         if finer is not None:
             gap = ft.partial(self.gap, outputs, targets=targets)
             compared, number = finer(model, batch.inputs, key, solution.u1, gap)
             by_targets += finer.consistency * compared["consistency"]
             added.append(finer.defect * compared["defect"])
-            terms, evaluations = terms | compared, evaluations + number
-        figures, objective = {**figures, "loss": loss}, sum(added, by_targets)
-        return Loss(objective, by_targets, figures, evaluations, terms), outputs
+            terms |= compared
+            evaluations += number
+        figures |= {"loss": loss}
+        return Loss(sum(added, by_targets), by_targets, figures, evaluations, terms), outputs
 
 
 class CrossEntropy(AbstractLoss):
@@ -336,7 +336,8 @@ class RolloutError(RelativeError):
     def __call__(
         self, model: Model, batch: Batch, key: PRNGKeyArray | None = None, **options
     ) -> Loss:
-        inputs, losses = batch.inputs, []
+        inputs = batch.inputs
+        losses = []
         for step, target in enumerate(batch.targets):
             # Noise of its own in each step.
             drawn = None if key is None else jax.random.fold_in(key, step)

@@ -71,7 +71,8 @@ def _maze(rooms: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarr
     cells = np.full((2 * rooms + 1,) * 2, WALL)
     ends = [divmod(int(n), rooms) for n in random.choice(rooms**2, 2, replace=False)]
     # The walk begins at one end; from any room the first ones on it lead back there.
-    before, walk = {ends[0]: ends[0]}, [ends[0]]
+    before = {ends[0]: ends[0]}
+    walk = [ends[0]]
     cells[_between(ends[0], ends[0])] = FREE
     while walk:
         row, column = room = walk[-1]

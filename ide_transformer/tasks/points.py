@@ -102,7 +102,8 @@ class BurgersInterval(AbstractAtPoints):
         x = points_on_interval(self.points, self.context, np.random.default_rng((*seed, 1)))
         k = np.pi * np.arange(1, self.waves + 1)
         later = samples * np.exp(-self.viscosity * self.time * k**2)
-        cos, sin = np.cos(np.outer(k, x)), k[:, None] * np.sin(np.outer(k, x))
+        cos = np.cos(np.outer(k, x))
+        sin = k[:, None] * np.sin(np.outer(k, x))
         before, after = (
             ((c @ sin) / (1 + c @ cos)).astype(np.float32) for c in (samples, later)
         )
@@ -129,19 +130,6 @@ def points_on_interval(kind: PointSet, number: int, random: np.random.Generator)
     anywhere = (np.arange(half) + random.random(half)) / half
     window = 7 / 8 * random.random() + random.random(number - half) / 8
     return np.sort(np.concatenate([anywhere, window]))
-
-
-def subset(
-    kind: PointSet, number: int, points: np.ndarray, random: np.random.Generator
-) -> np.ndarray:
-    """The indices of so many of the points of the unit cube: random ones; or with a preference
-    `1/20 + exp(-|x - c|² / 2σ²)`, c a random place and σ = 1/5."""
-    preference = np.ones(len(points))
-    if kind == "clustered":
-        distance = np.linalg.norm(points - random.random(points.shape[1]), axis=1)
-        preference = 1 / 20 + np.exp(-((distance / 0.2) ** 2) / 2)
-    chosen = random.choice(len(points), number, replace=False, p=preference / preference.sum())
-    return np.sort(chosen)
 
 
 def domains(

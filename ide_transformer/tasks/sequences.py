@@ -1,7 +1,6 @@
 """Sequences of tokens that a seed draws without end: induction and nested lists."""
 
 import abc
-import itertools
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,7 +18,8 @@ _TRIED = 1024
 
 OPERATORS = ("MIN", "MAX", "MED", "SM")
 # The digits are the tokens 0 … 9.
-_CLOSE, _END = 10 + len(OPERATORS), 11 + len(OPERATORS)
+_CLOSE = 10 + len(OPERATORS)
+_END = _CLOSE + 1
 
 
 class AbstractSequences(AbstractDrawn):
@@ -93,25 +93,21 @@ class PHop(AbstractSequences):
         if not self.repeats:
             words[:, 1:] = random.integers(1, self.alphabet, (number, self.context - 1))
             words = np.cumsum(words, axis=1, dtype=np.int32) % self.alphabet
-        return Batch(words, hopped(words, self.hops))
-
-
-def hopped(words: np.ndarray, hops: int) -> np.ndarray:
-    """The token that `hops` hops lead to from each of `words`, or `UNCOUNTED`."""
-    samples, tokens = words.shape
-    rows = np.arange(samples)
-    # The last position after each token of the alphabet; -1 where there is none.
-    after = np.full((samples, words.max() + 1), -1)
-    one = np.empty((samples, tokens), int)
-    for i in range(tokens):
-        if i:
-            after[rows, words[:, i - 1]] = i
-        one[:, i] = after[rows, words[:, i]]
-    found = one
-    for _ in range(hops - 1):
-        found = np.where(found < 0, -1, np.take_along_axis(one, np.maximum(found, 0), axis=1))
-    reached = np.take_along_axis(words, np.maximum(found, 0), axis=1)
-    return np.where(found < 0, UNCOUNTED, reached)
+        rows = np.arange(number)
+        # The last position after each token of the alphabet; -1 where there is none.
+        after = np.full((number, self.alphabet), -1)
+        # Where one hop leads from each position, and then all.
+        one = np.empty(shape, int)
+        for i in range(self.context):
+            if i:
+                after[rows, words[:, i - 1]] = i
+            one[:, i] = after[rows, words[:, i]]
+        found = one
+        for _ in range(self.hops - 1):
+            further = np.take_along_axis(one, np.maximum(found, 0), axis=1)
+            found = np.where(found < 0, -1, further)
+        reached = np.take_along_axis(words, np.maximum(found, 0), axis=1)
+        return Batch(words, np.where(found < 0, UNCOUNTED, reached))
 
 
 @checked_dataclass
@@ -153,15 +149,18 @@ class ListOps(AbstractSequences):
                 "raise it, or take shorter expressions."
             )
         # Where fewer have a length that is wanted, a batch would take minutes, or never end.
-        random, tried, least = np.random.default_rng(0), 1000, 5
-        wanted = (self._drawn(random) is not None for _ in range(tried))
-        if (found := sum(itertools.islice(filter(None, wanted), least))) < least:
-            raise InputError(
-                f"shortest={self.shortest}, longest={self.tokens_per_sample}: of {tried} "
-                f"expressions drawn with depth={self.depth}, arguments={self.arguments} and "
-                f"digits={self.digits} {found} have such a length; at least {least} are "
-                "needed. Lower shortest, raise longest, or change the others."
-            )
+        random = np.random.default_rng(0)
+        found = 0
+        for _ in range(1000):
+            found += self._drawn(random) is not None
+            if found == 5:
+                return
+        raise InputError(
+            f"shortest={self.shortest}, longest={self.tokens_per_sample}: of 1000 expressions "
+            f"drawn with depth={self.depth}, arguments={self.arguments} and "
+            f"digits={self.digits} {found} have such a length; at least 5 are needed. Lower "
+            "shortest, raise longest, or change the others."
+        )
 
     @property
     def vocabulary(self) -> int:
@@ -206,11 +205,7 @@ class ListOps(AbstractSequences):
                 return None
             members.append(member)
         tokens.append(_CLOSE)
-        return _value(operator, members)
-
-
-def _value(operator: int, members: list[int]) -> int:
-    """The value of a list of digits."""
-    ordered, half = sorted(members), len(members) // 2
-    median = (ordered[half] + ordered[~half]) // 2
-    return (ordered[0], ordered[-1], median, sum(members) % 10)[operator]
+        members.sort()
+        half = len(members) // 2
+        median = (members[half] + members[~half]) // 2
+        return (members[0], members[-1], median, sum(members) % 10)[operator]

@@ -17,7 +17,8 @@ from .task import AbstractDrawn, checked_dataclass
 # Rows and columns of a box, by the side.
 _BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
 # Grids from which all samples of a part are made, and the most trials for each of them.
-_GRIDS, _TRIALS = 512, 50
+_GRIDS = 512
+_TRIALS = 50
 
 
 @checked_dataclass
@@ -78,7 +79,12 @@ class Sudoku(AbstractDrawn):
         targets = np.empty_like(inputs)
         for sample, grid in enumerate(digits[chosen]):
             relabelled = np.append(0, 1 + random.permutation(self.side))[grid]
-            cells = np.ix_(*(_shuffled(self.side, size, random) for size in _BOXES[self.side]))
+            # Orders of rows, and of columns, in which those of a box stay together.
+            orders = []
+            for size in _BOXES[self.side]:
+                boxes = size * random.permutation(self.side // size)
+                orders.append(np.concatenate([x + random.permutation(size) for x in boxes]))
+            cells = np.ix_(*orders)
             targets[sample] = relabelled[cells]
             shown = ranks[sample][cells] >= self.side**2 - given[sample]
             inputs[sample] = np.where(shown, targets[sample], 0)
@@ -86,48 +92,38 @@ class Sudoku(AbstractDrawn):
         return Batch(channels[inputs], targets.reshape(number, -1).astype(np.int32))
 
 
-def _shuffled(side: int, size: int, random: np.random.Generator) -> np.ndarray:
-    """An order of rows, or columns, in which those of a box stay together."""
-    boxes = random.permutation(side // size)
-    return np.concatenate([size * box + random.permutation(size) for box in boxes])
-
-
 @ft.lru_cache(maxsize=4)
 def _grids(side: int, least: int, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
     """Full grids, `[grids, side, side]`, and for each the order in which its cells, row by row,
     are emptied, the last `least` not at all."""
     random = np.random.default_rng([side, least, held_out])
-    found: list[tuple[np.ndarray, np.ndarray]] = []
+    grids = []
+    orders = []
     trials = 0
-    while len(found) < _GRIDS:
-        if trials == _TRIALS * (len(found) + 8):
+    while len(grids) < _GRIDS:
+        if trials == _TRIALS * (len(grids) + 8):
             raise InputError(
-                f"Sudoku: of {trials} random grids of side {side} {len(found)} can be filled "
+                f"Sudoku: of {trials} random grids of side {side} {len(grids)} can be filled "
                 f"in one way by {least} digits; give more."
             )
         trials += 1
         grid = next(_fillings(np.zeros(side**2, int), side, random))
-        emptied, kept = _without(grid, side, least, random)
+        # A cell is emptied where there is one way to fill the grid without it.
+        cells = grid.copy()
+        emptied = []
+        kept = []
+        for cell in random.permutation(side**2):
+            cells[cell] = 0
+            ways = it.islice(_fillings(cells, side), 2)
+            if len(emptied) + least < side**2 and len([*ways]) == 1:
+                emptied.append(cell)
+            else:
+                cells[cell] = grid[cell]
+                kept.append(cell)
         if len(kept) == least:
-            found.append((grid.reshape(side, side), np.array(emptied + kept)))
-    digits, order = map(np.stack, zip(*found, strict=True))
-    return digits, order
-
-
-def _without(
-    grid: np.ndarray, side: int, least: int, random: np.random.Generator
-) -> tuple[list[int], list[int]]:
-    """Cells of a full grid without which there is one way to fill it, one after another in a
-    random order, and the others, `least` or more."""
-    cells, emptied, kept = grid.copy(), [], []
-    for cell in random.permutation(side**2):
-        cells[cell] = 0
-        if len(emptied) + least < side**2 and len([*it.islice(_fillings(cells, side), 2)]) == 1:
-            emptied.append(cell)
-        else:
-            cells[cell] = grid[cell]
-            kept.append(cell)
-    return emptied, kept
+            grids.append(grid.reshape(side, side))
+            orders.append(emptied + kept)
+    return np.stack(grids), np.array(orders)
 
 
 @ft.cache
@@ -136,25 +132,23 @@ def _peers(side: int) -> list[list[int]]:
     high, wide = _BOXES[side]
     places = [divmod(cell, side) for cell in range(side**2)]
     units = [(f"row {i}", f"column {j}", (i // high, j // wide)) for i, j in places]
-    return [
-        [
-            other
-            for other, theirs in enumerate(units)
-            if other != cell and set(own) & set(theirs)
-        ]
-        for cell, own in enumerate(units)
-    ]
+    cells = range(side**2)
+    shared = [[{*units[i]} & {*units[j]} for j in cells] for i in cells]
+    return [[j for j in cells if j != i and shared[i][j]] for i in cells]
 
 
 def _fillings(
     cells: np.ndarray, side: int, random: np.random.Generator | None = None
 ) -> Iterator[np.ndarray]:
     """All ways to fill a grid, digits in a random order where there is a generator."""
-    peers, filled = _peers(side), [int(digit) for digit in cells]
+    peers = _peers(side)
+    filled = [int(digit) for digit in cells]
     every = 2 ** (side + 1) - 2  # a bit for each digit
 
     def fill() -> Iterator[np.ndarray]:
-        least, chosen = side + 1, -1
+        least = side + 1
+        chosen = -1
+        left = 0
         for cell, digit in enumerate(filled):
             if digit:
                 continue
@@ -162,7 +156,9 @@ def _fillings(
             for other in peers[cell]:
                 free &= ~(1 << filled[other])
             if (number := free.bit_count()) < least:
-                least, chosen, left = number, cell, free
+                least = number
+                chosen = cell
+                left = free
             if number < 2:
                 break
         if chosen < 0:

@@ -37,9 +37,10 @@ def checked_dataclass(cls: Class) -> Class:
 Part: TypeAlias = Literal["validation", "test"]
 # Samples in a held-out part of those that are drawn.
 HELD_OUT = 1024
-# Of tasks that draw their samples: those of training with which held-out ones are compared, and
-# the fewest different ones that can be kept apart, one in ten for each held-out part.
-_COMPARED, _FEWEST, _SHARES = 4096, 1000, 10
+# Of tasks that draw their samples: those of training with which held-out ones are compared.
+_COMPARED = 4096
+# Where the parts are kept apart: that of a sample, by the last digit of its mark.
+_PARTS: dict[int, Part] = {0: "validation", 1: "test"}
 
 
 class AbstractTask(abc.ABC):
@@ -136,7 +137,8 @@ class AbstractTask(abc.ABC):
         """For all or some parts the number of samples that are also among the training samples,
         of this task or of the one that was `trained`, and the number of all samples. `compared`
         says how many training samples are looked at."""
-        learned, found = (trained or self)._learned(), dict[Part, tuple[int, int]]()
+        learned = (trained or self)._learned()
+        found: dict[Part, tuple[int, int]] = {}
         for part in self.parts if parts is None else parts:
             marks = [x for batch in self.held_out(64, part=part) for x in self._marks(batch)]
             found[part] = sum(x in learned for x in marks), len(marks)
@@ -248,19 +250,18 @@ class AbstractDrawn(AbstractTask):
             yield jax.tree.map(op.itemgetter(chosen), drawn)
 
     def _learned(self) -> Set[int]:
-        apart, drawn = _compared(self)
-        return {x for x in drawn if _part_of(x) == "training"} if apart else drawn
+        return _compared(self)[1]
 
     def _drawn_for(
         self, part: Part | Literal["training"], number: int, random: np.random.Generator
     ) -> Batch:
         """So many samples of a part."""
-        found, held_out = [], part != "training"
+        found = []
         while number:
-            drawn = self.draw(number, random, held_out=held_out)
+            drawn = self.draw(number, random, held_out=part != "training")
             if not _compared(self)[0]:
                 return drawn
-            own = [_part_of(mark) == part for mark in self._marks(drawn)]
+            own = [_PARTS.get(mark % 10, "training") == part for mark in self._marks(drawn)]
             found.append(jax.tree.map(op.itemgetter(own), drawn))
             number -= sum(own)
         return jax.tree.map(lambda *x: np.concatenate(x), *found)
@@ -276,7 +277,8 @@ def _held_out(task: AbstractDrawn, part: Part) -> Batch:
 @once_for_each
 def _compared(task: AbstractDrawn) -> tuple[bool, Set[int]]:
     """Whether the parts are kept apart, and the marks of training samples."""
-    held_out, learned = set[int](), set[int]()
+    held_out: set[int] = set()
+    learned: set[int] = set()
     for stream, _ in enumerate(task.parts, 1):
         drawn = task.draw(HELD_OUT, np.random.default_rng([0, 0, stream]), held_out=True)
         held_out.update(task._marks(drawn))
@@ -284,25 +286,20 @@ def _compared(task: AbstractDrawn) -> tuple[bool, Set[int]]:
         drawn = task.draw(64, np.random.default_rng([0, step]), held_out=False)
         learned.update(task._marks(drawn))
         # Of either there have to be enough that a tenth of them is left.
-        enough = len(learned) >= _FEWEST and len(held_out) >= HELD_OUT / 2
+        enough = len(learned) >= 1000 and len(held_out) >= HELD_OUT / 2
         if enough and held_out & learned:
-            return True, learned
+            return True, {mark for mark in learned if mark % 10 not in _PARTS}
     return False, learned
-
-
-def _part_of(mark: int) -> Part | Literal["training"]:
-    parts: dict[int, Part] = {0: "validation", 1: "test"}
-    return parts.get(mark % _SHARES, "training")
 
 
 def in_passes(step: int, size: int, number: int, seed: int) -> np.ndarray:
     """The numbers of the samples of a step; each pass over all has a new random order."""
     positions = np.arange(step * size, (step + 1) * size)
     passes = positions // number
-    chosen = [
-        _order(number, int(n), seed)[positions[passes == n] % number] for n in np.unique(passes)
-    ]
-    return np.concatenate(chosen)
+    chosen = np.empty_like(positions)
+    for n in np.unique(passes):
+        chosen[passes == n] = _order(number, int(n), seed)[positions[passes == n] % number]
+    return chosen
 
 
 @ft.lru_cache(maxsize=2)

@@ -25,10 +25,13 @@ _ENDS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SE
 _END_CHARACTER = "\x03"
 # The largest known file, of 260,000 tokens, has 33 MB.
 _MOST_BYTES = 128 * 2**20
-_MOST_TOKENS, _MOST_MARKS = 2**22, 1000
+_MOST_TOKENS = 2**22
+_MOST_MARKS = 1000
 # How many times as long as a text what is made of it may be: by steps that replace what they
 # find, at most, and in fact. Characters of a text that are looked at one after the other.
-_MOST_POSSIBLE, _MOST_GROWTH, _PIECE = 1000, 4, 2**12
+_MOST_POSSIBLE = 1000
+_MOST_GROWTH = 4
+_PIECE = 2**12
 # The end of a line as `str.splitlines` knows it.
 _LINE_END = "\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
 
@@ -183,7 +186,8 @@ class _LibraryTokenizer(AbstractTokenizer):
         # Decoded behind another token, since some decoders change the beginning of a text.
         first = self.encode("a")[:1].tolist()
         texts = self._called("decode_batch", [[*first, token] for token in self._numbers])
-        sizes, before = np.zeros(self.vocabulary, int), len(self.decode(first).encode())
+        before = len(self.decode(first).encode())
+        sizes = np.zeros(self.vocabulary, int)
         for token, text in zip(self._numbers, texts, strict=True):
             sizes[token] = len(text.encode()) - before
             if "\ufffd" in text:  # a part of a character, which is no text
@@ -273,7 +277,9 @@ class PretrainedTokenizer(_LibraryTokenizer):
         tokens, mask, types = np.zeros((3, len(encoded), longest), np.int32)
         for row, text in enumerate(encoded):
             here = row, slice(len(text.ids))
-            tokens[here], mask[here], types[here] = text.ids, text.attention_mask, text.type_ids
+            tokens[here] = text.ids
+            mask[here] = text.attention_mask
+            types[here] = text.type_ids
         return Text(tokens, mask.astype(bool), types)
 
     def ending(self) -> tuple["PretrainedTokenizer", int]:
@@ -358,9 +364,11 @@ def _glassllm(content: dict[str, Any]) -> tk.Tokenizer:
     tokens = [*specials, *content["alphabet"], *(a + b for a, b in merges)]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     tokenizer = tk.Tokenizer(tk.models.BPE(vocabulary, merges, unk_token="<unk>"))
-    to, back, words = tk.normalizers, tk.decoders, tk.Regex("\\n|▁*[^▁\\n]+|▁+")
+    to = tk.normalizers
     tokenizer.normalizer = to.Sequence([to.NFC(), to.Replace(" ", "▁")])
+    words = tk.Regex("\\n|▁*[^▁\\n]+|▁+")
     tokenizer.pre_tokenizer = tk.pre_tokenizers.Split(words, "isolated")
+    back = tk.decoders
     tokenizer.decoder = back.Sequence([back.Replace("▁", " "), back.Fuse()])
     tokenizer.add_special_tokens(specials)
     return tokenizer

@@ -34,7 +34,10 @@ _KINDS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv
 _OF_FOLDERS = ".txt", ".md", ".jsonl", ".parquet", ".csv"
 # Bytes of text: of what a killed process does again, in a batch, of a row of a text file, and
 # of the sample from which a byte-pair encoding is learned.
-_PIECE, _BATCH, _BLOCK, _LEARNED_FROM = 2**26, 2**22, 2**20, 2**24
+_PIECE = 2**26
+_BATCH = 2**22
+_BLOCK = 2**20
+_LEARNED_FROM = 2**24
 
 
 class Tokens:
@@ -59,7 +62,9 @@ class Tokens:
                 # Counted from the end of the part.
                 part = self._parts[number][start - self._ends[number] :][: len(row)]
                 row[: len(part)] = part
-                row, start, number = row[len(part) :], start + len(part), number + 1
+                row = row[len(part) :]
+                start += len(part)
+                number += 1
         return found
 
     def fingerprint(self) -> str:
@@ -102,7 +107,8 @@ def tokenized(
         columns: dict[str, Any] = {"tokens": datasets.List(datasets.Value(dtype))}
         columns["checksum"] = datasets.Value("int64")
         size = rows.data.nbytes
-        number, done = min(-(-size // _PIECE), len(rows)), []
+        number = min(-(-size // _PIECE), len(rows))
+        done = []
         for index in range(number):
             piece = rows.shard(number, index, contiguous=True)
             tokens = piece.map(

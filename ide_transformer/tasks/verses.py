@@ -18,7 +18,8 @@ from .tokenizers import AbstractTokenizer, BytePairTokenizer
 
 
 # Modules of SWORD in the Debian packages sword-text-kjv and sword-text-sparv.
-_ENGLISH, _SPANISH = "engKJV2006eb", "spaRV1909eb"
+_ENGLISH = "engKJV2006eb"
+_SPANISH = "spaRV1909eb"
 
 
 class VersesEnEs(AbstractTextTask, AbstractDataSet):
@@ -67,15 +68,27 @@ class VersesEnEs(AbstractTextTask, AbstractDataSet):
             tokenizer = BytePairTokenizer.train(learned, vocabulary)
         self.tokenizer, self.end = tokenizer.ending()
         self.context = context
-        self.data = {name: self._encoded(pairs) for name, pairs in parts.items()}
+        self.data = {}
+        for name, pairs in parts.items():
+            sources = []
+            targets = []
+            for pair in pairs:
+                encoded = [
+                    np.append(self.tokenizer.encode(text), self.end).astype(np.int32)
+                    for text in pair
+                ]
+                if max(map(len, encoded)) <= context:
+                    sources.append(encoded[0])
+                    targets.append(encoded[1])
+            self.data[name] = sources, targets
         self.dropped = len(verses) - sum(len(part[0]) for part in self.data.values())
         self.whole = validation == 1
-        lacking = [name for name, (sources, _) in self.data.items() if not sources]
-        if empty := [name for name in lacking if not self.whole or name == "validation"]:
-            raise InputError(
-                f"the {empty[0]} part has no verse of at most model.context={context} tokens; "
-                "raise it, or hold out a larger part."
-            )
+        for name, (sources, _) in self.data.items():
+            if not sources and (not self.whole or name == "validation"):
+                raise InputError(
+                    f"the {name} part has no verse of at most model.context={context} tokens; "
+                    "raise it, or hold out a larger part."
+                )
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -90,27 +103,18 @@ class VersesEnEs(AbstractTextTask, AbstractDataSet):
     def chosen(self, part: str, samples: np.ndarray) -> Batch:
         sources, targets = self.data[part]
         shape = len(samples), self.context
-        english, text = np.full(shape, self.end, np.int32), np.full(shape, self.end, np.int32)
-        mask, wanted = np.zeros(shape, bool), np.full(shape, UNCOUNTED, np.int32)
+        english = np.full(shape, self.end, np.int32)
+        text = english.copy()
+        mask = np.zeros(shape, bool)
+        wanted = np.full(shape, UNCOUNTED, np.int32)
         for row, number in enumerate(samples):
-            source, target = sources[number], targets[number]
+            source = sources[number]
+            target = targets[number]
             english[row, : len(source)] = source
             mask[row, : len(source)] = True
             text[row, 1 : len(target)] = target[:-1]
             wanted[row, : len(target)] = target
         return Batch(SourceAndText(Text(english, mask), text), wanted)
-
-    def _encoded(
-        self, pairs: list[tuple[str, str]]
-    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """The tokens of both languages, each verse with its end."""
-
-        def tokens(text: str) -> np.ndarray:
-            return np.append(self.tokenizer.encode(text), self.end).astype(np.int32)
-
-        encoded = [(tokens(source), tokens(target)) for source, target in pairs]
-        fitting = [pair for pair in encoded if max(map(len, pair)) <= self.context]
-        return [source for source, _ in fitting], [target for _, target in fitting]
 
 
 def cached_verses(path: Path) -> list[tuple[str, str, str]]:
