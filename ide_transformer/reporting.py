@@ -27,11 +27,11 @@ OF_TEXTS = "\n\t\u00a0\u3000\u200c\u200d"
 
 
 class Terminal(Console):
-    """Console of the scripts. The cursor stays visible beside a bar, so that a process
-    that a signal ends leaves the terminal as it was."""
+    """Console of the scripts, which reads no markup. The cursor stays visible beside a bar, so
+    that a process that a signal ends leaves the terminal as it was."""
 
     def __init__(self) -> None:
-        super().__init__(highlight=False, soft_wrap=True)
+        super().__init__(highlight=False, markup=False, soft_wrap=True)
 
     def show_cursor(self, show: bool = True) -> bool:
         return super().show_cursor(True)
@@ -52,13 +52,14 @@ class Report(NamedTuple):
 def write_report(folder: Path, report: Report) -> None:
     """Writes `report.md`, `report.csv` and `report.json` into `folder`."""
     write_json(folder / "report.json", {"about": report.about, "rows": report.rows})
-    sheet, page = folder / "report.csv", folder / "report.md"
+    sheet = folder / "report.csv"
     with naming(sheet), sheet.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _columns(report.rows))
         writer.writeheader()
         writer.writerows(report.rows)
     table = markdown_table(*table_cells(report.rows, report.headings))
     text = f"# {report.name}\n\n{report.about}\n\n{table}\n"
+    page = folder / "report.md"
     with naming(page):
         page.write_text(text, encoding="utf-8")
 

@@ -52,7 +52,8 @@ def main(name: str | None = None) -> None:
             parser.print_help()
             sys.exit(2)
         asked: str = parser.parse_args(given[:1]).command
-        name, given = asked, given[1:]
+        name = asked
+        given = given[1:]
         if name not in COMMANDS:
             close = difflib.get_close_matches(asked, COMMANDS, n=1)
             hint = f"did you mean {close[0]}? " if close else ""

@@ -15,7 +15,7 @@ from ..reporting import show_table, write_json
 from ..studies.convergence import (
     CONSTRAINTS,
     CONTROLS,
-    applies,
+    find_scheme,
     measure_order,
     plot_orders,
     schemes,
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
         for scheme in options.scheme or schemes()
         for control in options.control or ("chebyshev", "piecewise_constant")
         for constraint in options.constraint or ("free", "sphere")
-        if applies(scheme, constraint)
+        if find_scheme(scheme)[1].scheme(constraint) is not None
     ]
     if not chosen:
         raise InputError("None of these schemes can be measured on these constraints.")

@@ -28,7 +28,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from ..training import RunFolder, export_run, import_pretrained
 
-    source, target = options.source, options.target
+    source = options.source
+    target = options.target
     chosen = {name: getattr(options, name) for name in ("checkpoint", "weights", "trust")}
     if not RunFolder(source).config.is_file():
         if (options.checkpoint, options.weights) != ("newest", "trained"):

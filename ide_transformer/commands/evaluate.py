@@ -151,8 +151,10 @@ def run(options: argparse.Namespace) -> None:
     part = options.part or "validation"
     data = text, options.samples, part
     curves: dict[str, Rows] = {}
-    results: Any
-    label, headings, origin = "", _HEADINGS, {}
+    results: Rows | dict[str, Any]
+    label = ""
+    headings = _HEADINGS
+    origin = {}
     if options.rollout is None:
         task = training.evaluation_task(loaded, text)
         label = task.loss.label
@@ -193,7 +195,8 @@ def run(options: argparse.Namespace) -> None:
     elif further:
         models = [loaded, *(chosen_model(options, other) for other in further)]
         found = evaluate_models(models, *data)
-        checksums, parts = {row["data"] for row in found}, [row.pop("part") for row in found]
+        checksums = {row["data"] for row in found}
+        parts = [row.pop("part") for row in found]
         results = [
             {"model": str(x.path), **row, "data": _data(x, options.text, of)}
             for x, row, of in zip(models, found, parts, strict=True)
@@ -209,16 +212,17 @@ def run(options: argparse.Namespace) -> None:
         for name, value in results.items():
             said = f"  {label}; {origin['data']}" * (name == "loss")
             print(f"{name}: {value:{'' if isinstance(value, int) else '.4f'}}{said}")
-    several = isinstance(results, list)
-    if several and not further and origin:
+    if isinstance(results, list) and not further and origin:
         print(f"measured on {origin['data']}")
     others = loaded.named or text is not None
     if others and origin and (said := learned_before(loaded, task, part)) is not None:
         print(said)
     if options.json is not None:
         own = {} if further else origin
-        rows = [{**own, **row} for row in (results if several else [results])]
-        write_json(options.json, rows if several else rows[0])
+        if isinstance(results, list):
+            write_json(options.json, [{**own, **row} for row in results])
+        else:
+            write_json(options.json, {**own, **results})
     if options.figure is not None and options.rollout is not None:
         _draw_rollout(options.figure, curves, options.measure or "error")
     elif options.figure is not None:

@@ -19,8 +19,9 @@ def packaged() -> dict[str, Path]:
     """The configurations that come with the package, by name, such as `compare/any_depth`."""
     # In a wheel they are inside the package, in a checkout beside it.
     package = Path(__file__).parents[1]
-    inside, beside = package / "configs", package.parent / "configs"
-    place = inside if inside.is_dir() else beside
+    place = package / "configs"
+    if not place.is_dir():
+        place = package.parent / "configs"
     return {str(x.relative_to(place).with_suffix("")): x for x in place.rglob("*.yaml")}
 
 

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
             f"a run solver.kind={options.scheme}."
         )
     if options.random is None:
-        results: Any = errors(options)
+        results = errors(options)
     elif options.figure or options.samples is not None:
         raise InputError("--figure and --samples are for the errors of a run; drop them.")
     else:

@@ -77,9 +77,12 @@ def run(options: argparse.Namespace) -> None:
         top_p=options.top_p,
         tokenizer=loaded.tokenizer,
     )
-    seconds, compiled, last = time.perf_counter() - began, 0.0, began
+    seconds = time.perf_counter() - began
+    compiled = 0.0
+    last = began
     for start, end in sorted(compiling):  # one may be inside of another
-        compiled, last = compiled + max(end - max(start, last), 0.0), max(end, last)
+        compiled += max(end - max(start, last), 0.0)
+        last = max(end, last)
     seconds -= compiled
     for text in texts:
         show_text(text)

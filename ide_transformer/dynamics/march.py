@@ -26,11 +26,23 @@ class March(NamedTuple):
 
     @classmethod
     def of(cls, name: str, model: Model, inputs: PyTree[ArrayLike]) -> "March":
-        """For a function of that name, which needs equal steps and no memory."""
-        equation, u0, steps = problem(name, model, inputs)
+        """For a function of that name, which needs equal steps and no memory. The products of
+        operators are made in full precision."""
+        if (exit := model.discretization.exit) is not None:
+            raise InputError(
+                f"{name}: exit={type(exit).__name__}(…): tokens of the model stop, each at its "
+                "own depth; give it model.with_exit(None)."
+            )
+        if model.discretization.stepsize_controller is not None:
+            raise InputError(
+                f"{name}: the model has adaptive steps, which are not the same for other "
+                "states; give it equal ones by with_solver(…, steps_per_interval=…)."
+            )
+        equation, u0 = model.initial_value_problem(inputs)
         refuse_memory(name, equation, model.discretization.solver, u0)
         # The loop of diffrax over the stages of a Runge–Kutta method has no forward mode.
-        return cls(equation, u0, solvers.unrolled(model.solver), steps)
+        solver = solvers.unrolled(model.solver)
+        return cls(equation, u0, solver, model.discretization.steps_per_interval)
 
     def states(
         self, pushes: Float[Array, "knots *batch tokens features"]
@@ -59,22 +71,6 @@ class March(NamedTuple):
         """Zeros, `[intervals + 1, …]`."""
         number = self.equation.control.num_intervals + 1
         return jnp.zeros((number, *self.u0.shape), self.u0.dtype)
-
-
-def problem(name: str, model: Model, inputs: PyTree[ArrayLike]) -> tuple[Equation, State, int]:
-    """The equation that a model solves, its initial state, and its equal steps; the products of
-    its operators are made in full precision."""
-    if (exit := model.discretization.exit) is not None:
-        raise InputError(
-            f"{name}: exit={type(exit).__name__}(…): tokens of the model stop, each at its own "
-            "depth; give it model.with_exit(None)."
-        )
-    if model.discretization.stepsize_controller is not None:
-        raise InputError(
-            f"{name}: the model has adaptive steps, which are not the same for other states; "
-            "give it equal ones by with_solver(…, steps_per_interval=…)."
-        )
-    return *model.initial_value_problem(inputs), model.discretization.steps_per_interval
 
 
 def scan_intervals(

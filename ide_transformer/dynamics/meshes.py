@@ -132,13 +132,10 @@ def fit_rates(
     size = min(batch, target.samples)
     batches = np.arange(steps * size).reshape(steps, size) % target.samples
 
-    def with_rates(rates):
-        return eqx.tree_at(rates_of, model, rates)
-
     def step(carry, samples):
         rates, state = carry
         part = target.part(samples)
-        gradient = jax.grad(lambda x: part.error(with_rates(x)) ** 2)(rates)
+        gradient = jax.grad(lambda x: part.error(eqx.tree_at(rates_of, model, x)) ** 2)(rates)
         updates, state = optimizer.update(gradient, state)
         return (optax.apply_updates(rates, updates), state), None
 
@@ -151,7 +148,7 @@ def fit_rates(
         rates.append(rate)
     rates = tuple(rates)
     (rates, _), _ = jax.lax.scan(step, (rates, optimizer.init(rates)), batches)
-    return with_rates(rates)
+    return eqx.tree_at(rates_of, model, rates)
 
 
 def coarsenings(

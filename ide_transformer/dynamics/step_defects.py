@@ -17,7 +17,7 @@ from ..equation import Depth, Equation, State
 from ..integration import TokenNorm
 from ..models import Model
 from .layers import keep_layers
-from .march import March, over_interval, problem, refuse_memory, scan_intervals, step_ends
+from .march import March, over_interval, refuse_memory, scan_intervals, step_ends
 from .meshes import Quantity, native_target, read_outputs, square
 
 
@@ -96,8 +96,10 @@ def equation_defects(
 
 def defects(model: Model, inputs: PyTree[ArrayLike]) -> Defects:
     """The defects of a model's native steps in each interval, for a batch of inputs."""
-    equation, u0, steps = problem("defects", model, inputs)
-    return equation_defects(equation, u0, solver=model.solver, steps_per_interval=steps)
+    march = March.of("defects", model, inputs)
+    return equation_defects(
+        march.equation, march.u0, solver=march.solver, steps_per_interval=march.steps
+    )
 
 
 @eqx.filter_jit
@@ -123,12 +125,11 @@ def removal_estimate(
     zeros = march.no_pushes
     y, transport, states = jax.linearize(read_after, zeros, has_aux=True)
     increments = jnp.diff(states, axis=0)
-
-    def carried(interval):
-        alone = zeros.at[interval + 1].set(increments[interval])
-        return square(transport(alone))
-
-    return jnp.sqrt(jax.lax.map(carried, jnp.arange(len(increments))) / square(y))
+    carried = jax.lax.map(
+        lambda n: square(transport(zeros.at[n + 1].set(increments[n]))),
+        jnp.arange(len(increments)),
+    )
+    return jnp.sqrt(carried / square(y))
 
 
 def removal_damage(

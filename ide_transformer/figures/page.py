@@ -74,13 +74,15 @@ def _table(part: Part) -> str:
 def _inline(figure: Figure | Path) -> str:
     """A figure in a URL of its own."""
     if isinstance(figure, Path):
-        kind, content = "png", figure.read_bytes()
+        kind = "png"
+        content = figure.read_bytes()
         if not content.startswith(_PNG):
             raise InputError(f"{figure} is no PNG file; remove it.")
     else:
         file = io.BytesIO()
         figure.savefig(file, format="svg")
-        kind, content = "svg+xml", file.getvalue()
+        kind = "svg+xml"
+        content = file.getvalue()
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 

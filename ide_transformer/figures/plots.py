@@ -139,7 +139,8 @@ def plot_intervals(
     # All ends that are no further away than five times their median distance, and zero.
     ends = np.stack([means - halves, means + halves])
     near = ends[np.abs(ends) <= 5 * np.median(np.abs(ends).max(axis=0))]
-    lower, upper = min(near.min(), 0.0), max(near.max(), 0.0)
+    lower = min(near.min(), 0.0)
+    upper = max(near.max(), 0.0)
     margin = 0.08 * (upper - lower) or 1.0
     axes.set(xlim=(lower - margin, upper + margin), ylim=(-0.6, len(ordered) - 0.3), yticks=[])
     axes.set(xlabel=literal(x), title=literal(title))
@@ -181,13 +182,12 @@ def _in_plane(
     for axes_of_row, row in zip(grid, rows.values(), strict=True):
         for axes, (title, values) in zip(axes_of_row, row.items(), strict=True):
             like = row.get("truth", values) if title == "prediction" else values
-            scale, colors = Normalize(like.min(), like.max()), "viridis"
+            look: dict[str, Any] = dict(norm=Normalize(like.min(), like.max()), cmap="viridis")
             if title == "error":
-                scale, colors = CenteredNorm(), "RdBu_r"
+                look = dict(norm=CenteredNorm(), cmap="RdBu_r")
             # The first axis goes down, as rows do.
-            across, down = points[:, 1], -points[:, 0]
             drawn = axes.tripcolor(
-                across, down, values, norm=scale, cmap=colors, shading="gouraud"
+                points[:, 1], -points[:, 0], values, shading="gouraud", **look
             )
             figure.colorbar(drawn, ax=axes, shrink=0.85)
             axes.set(xticks=[], yticks=[], aspect="equal")

@@ -1,6 +1,5 @@
 """A page about a model read as a controlled system."""
 
-import functools as ft
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,7 @@ def study_dynamics(
             f"{GROUPS} or more, or leave predict out."
         )
     result: dict[str, Any] = {"path": str(path), "samples": samples, "loss": problem.loss}
-    say = ft.partial(Terminal().print, markup=False)
+    say = Terminal().print
 
     def keep(**found: Any) -> None:
         result.update(found)
@@ -148,7 +147,11 @@ def study_dynamics(
         of_heads |= {f"predicted error, {size}": x.predicted for size, x in coarse.items()}
         of_heads |= {f"error, {size}": x.error for size, x in coarse.items()}
         of_heads[f"change of the loss, {middle}"] = changes.mean(1).reshape(apart.mean.shape)
-        waves = _waves(found.states, equation.domain)
+        # The shares of waves over tokens at each knot by their length, the mean over samples.
+        shares = np.asarray(dynamics.waves(found.states, equation.domain))
+        shares = shares.mean(axis=tuple(range(1, shares.ndim - 1)))
+        lengths = [*(f"length {2**k}" for k in range(1, shares.shape[-1])), "mean"]
+        waves = dict(zip(lengths, shares.T, strict=True))
         keep(
             heads=[
                 {"layer": layer, "head": head, **_at(of_heads, (layer, head))}
@@ -211,14 +214,6 @@ def _scales(
             "waves over tokens": _drawn(waves, "share of the energy"),
         },
     )
-
-
-def _waves(states: Array, domain: TokenDomain) -> Columns:
-    """The shares of waves over tokens at each knot by their length, the mean over samples."""
-    shares = np.asarray(dynamics.waves(states, domain))
-    shares = shares.mean(axis=tuple(range(1, shares.ndim - 1)))
-    names = [*(f"length {2**k}" for k in range(1, shares.shape[-1])), "mean"]
-    return dict(zip(names, shares.T, strict=True))
 
 
 def _clustering(

@@ -274,11 +274,6 @@ def schemes() -> dict[str, Entry]:
     }
 
 
-def applies(scheme: str | diffrax.AbstractSolver, constraint: str) -> bool:
-    """Whether a scheme can be measured on a constraint."""
-    return find_scheme(scheme)[1].scheme(constraint) is not None
-
-
 def find_scheme(scheme: str | diffrax.AbstractSolver) -> tuple[str, Entry]:
     """The name and the entry of a scheme; `strang` is `strang(heun)`, as in configurations, and
     a scheme of your own is `package.module:Class`, or an object."""

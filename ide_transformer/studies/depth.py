@@ -76,13 +76,12 @@ def study_coarsening(
     choose and fit by, and to measure on."""
     at_least_one("calibration", calibration)
     at_least_one("held_out", held_out)
-    console = Terminal()
+    say = Terminal().print
     loaded = load_model(path, trust=trust)
     if loaded.model.ordinary.control.num_intervals < 2:
         raise InputError(f"{path}: its model has one layer, so none can be left out.")
     problem = make_problem(loaded, calibration, held_out)
-    console.print(f"loss: {problem.loss}", markup=False)
-    say = ft.partial(console.print, markup=False)
+    say(f"loss: {problem.loss}")
     study = measure_coarsening(loaded.model.ordinary, problem, say=say)
     name = Path(path).name
     chosen_on, measured_on = problem.sizes

@@ -84,8 +84,7 @@ def study_steering(
     is read out so."""
     at_least_one("samples", samples)
     at_least_one("iterations", iterations)
-    if tokens is not None:
-        at_least_one("tokens", tokens)
+    at_least_one("tokens", tokens)
     if not 0 < probability < 1:
         raise InputError(f"probability={probability}: give one between 0 and 1.")
     level = float(np.log(probability / (1 - probability)))
@@ -98,11 +97,6 @@ def study_steering(
         return found, np.abs(found.reached - level) < _NEAR
 
     found, there = steered()
-    if not there.any():
-        raise InputError(
-            f"{path}: no input comes to a probability of {probability}; give more "
-            "--iterations, or a lower probability."
-        )
     layers = range(aim.model.control.num_intervals)
     alone = [steered(intervals=[layer]) for layer in layers]
     single = np.stack([np.where(reached, x.energy, np.inf) for x, reached in alone])
@@ -110,8 +104,8 @@ def study_steering(
     ratios = np.asarray(found.energy / single.min(axis=0))[there & one]
     if not ratios.size:
         raise InputError(
-            f"{path}: a push in one layer steers no input to a probability of {probability}; "
-            "give more --iterations, or a lower probability."
+            f"{path}: no input comes to a probability of {probability} both by pushes in all "
+            "layers and by a push in one; give more --iterations, or a lower probability."
         )
     tried = np.flatnonzero(there)[:_OPTIMISED].tolist()
     least = []

@@ -131,7 +131,7 @@ class SolvingComparison(AbstractComparison):
         for number, ((name, label), solving) in enumerate(choices.items(), 1):
             key = fingerprint(named[name, label].model_dump_json())
             row, said = _kept(file := folder / f"rows/{key}.json", made_of)
-            console.print(f"[{number}/{len(choices)}] {name}, {label}: {said}", markup=False)
+            console.print(f"[{number}/{len(choices)}] {name}, {label}: {said}")
             if not row:
                 with at(f"schemes.{name}, {label}"):
                     found = measure(solving, data, self.rounds)

@@ -208,9 +208,9 @@ class TrainingComparison(AbstractComparison):
         sources = about_sources(code)
         said = verdict(rows, self._references)
         for sentence in (*broken, *[sources] * (not sources.startswith("Code: "))):
-            console.print(f"note: {sentence}", markup=False)
+            console.print(f"note: {sentence}")
         if said:
-            console.print(said, markup=False)
+            console.print(said)
         # The rules that are broken follow the conclusion that they limit.
         return said + " ".join((*broken, self._about(), sources)), rows
 

@@ -171,7 +171,7 @@ class Trials:
                     self._foreseen[scheme] = 0.0  # its run fails too, and says why
                 jax.clear_caches()
             each = duration(self._expected(scheme))
-            self.console.print(f"{scheme}: about {each} a run", markup=False)
+            self.console.print(f"{scheme}: about {each} a run")
         self.console.print(f"{len(self._left)} runs, {self._remaining}")
 
     def loss(self, trial: Trial) -> float:
@@ -180,7 +180,7 @@ class Trials:
         if not self.done(trial):
             beyond = "the best value is the last one, so one beyond it is tried; "
             why = beyond * (trial not in self._planned)
-            self.console.print(f"{trial.name} ({why}all runs: {self._remaining})", markup=False)
+            self.console.print(f"{trial.name} ({why}all runs: {self._remaining})")
             path = self.folder / trial.name
             try:
                 training.train(self.config(trial), runs=self.folder, resume=path.exists())
@@ -242,7 +242,7 @@ class Trials:
             )
 
     def _failed(self, trial: Trial, why: str) -> None:
-        self.console.print(f"{trial.name} failed; the others go on. {why}", markup=False)
+        self.console.print(f"{trial.name} failed; the others go on. {why}")
         config = self.config(trial)
         record = {
             "why": why,
