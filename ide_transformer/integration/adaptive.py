@@ -1,6 +1,6 @@
 """Adaptive steps: one diffrax solve in each interval, so that steps end on boundaries."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import diffrax
 import equinox as eqx
@@ -10,7 +10,7 @@ import optimistix as optx
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
-from ..equation import Equation, State, TokenDomain, map_parts
+from ..equation import Equation, State, map_parts
 from ..equation.arrays import root
 from ..errors import InputError
 from ..solvers import evaluations_made, first_failure, keeps_constraint, matrix_free
@@ -32,8 +32,10 @@ def adapt(
     u0, args, output = start
     check_number(equation, given, None)
     solver = matrix_free(keeps_constraint(given, equation.constraint))
-    length, dtype = equation.control.interval_length, u0.dtype
-    controller = without_padding(controller, equation.domain)
+    length = equation.control.interval_length
+    dtype = u0.dtype
+    if equation.domain.weights is not None:
+        controller = without_padding(controller, equation.domain.weights)
     controller = KeepsProposal(controller, type(given).__name__)
     saveat = diffrax.SaveAt(
         t1=True, dense=output.dense, controller_state=True, solver_state=True
@@ -44,7 +46,7 @@ def adapt(
         index, weights = inputs
         beginning = index * length
         going_on = status.result == diffrax.RESULTS.successful
-        solution: Any = diffrax.diffeqsolve(
+        solution = diffrax.diffeqsolve(
             equation.interval_terms(index, weights),
             solver,
             t0=beginning,
@@ -58,9 +60,11 @@ def adapt(
             max_steps=max_steps,
             throw=False,
         )
-        u, reached = solution.ys[0], solution.ts[0]
-        status = status.after(first_failure(status.result, solution.result), u, reached)
-        state = solution.controller_state
+        assert solution.ys is not None and solution.ts is not None
+        u = solution.ys[0]
+        result = first_failure(status.result, solution.result)
+        status = status.after(result, u, solution.ts[0])
+        state = cast(_State, solution.controller_state)
         dt0 = jnp.asarray(state.proposal, dtype)
         rejected = solution.stats["num_rejected_steps"]
         stats = solution.stats["num_steps"], rejected, state.firsts
@@ -102,8 +106,8 @@ class KeepsProposal(diffrax.AbstractStepSizeController):
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         first_end, state = self.controller.init(terms, t0, t1, y0, dt0, args, func, error_order)
         proposal = first_end - t0
-        begun, firsts = jnp.array(False), jnp.array(0)
-        return first_end, _State(state, proposal, proposal, begun, firsts)
+        nothing = jnp.array(False), jnp.array(0)
+        return first_end, _State(state, proposal, proposal, *nothing)
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
@@ -117,7 +121,8 @@ class KeepsProposal(diffrax.AbstractStepSizeController):
         accepted, next_t0, next_t1, made_jump, state, result = self.controller.adapt_step_size(
             t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state.wrapped
         )
-        latest, begun = next_t1 - next_t0, controller_state.begun
+        latest = next_t1 - next_t0
+        begun = controller_state.begun
         proposal = jnp.where(accepted, jnp.maximum(latest, controller_state.latest), latest)
         firsts = controller_state.firsts + ~begun
         state = _State(state, proposal, latest, begun | accepted, firsts)
@@ -134,15 +139,14 @@ class TokenNorm(eqx.Module):
         return root(jnp.sum(jnp.where(counted, error**2, 0)) / jnp.sum(counted))
 
 
-def without_padding(controller: Any, domain: TokenDomain) -> Any:
+def without_padding(
+    controller: diffrax.AbstractStepSizeController, weights: Array
+) -> diffrax.AbstractStepSizeController:
     """The controller with padded tokens kept out of its error norm, if that is the default."""
-    if domain.weights is None:
-        return controller
-    norm = TokenNorm(domain.weights)
 
     def replace(pid, _):
         if pid.norm is not optx.rms_norm:
             return pid
-        return eqx.tree_at(lambda pid: pid.norm, pid, norm)
+        return eqx.tree_at(lambda pid: pid.norm, pid, TokenNorm(weights))
 
     return map_parts(controller, diffrax.PIDController, replace)

@@ -97,7 +97,8 @@ class AbstractExit(eqx.Module):
     ) -> Float[Array, "*batch tokens"]:
         """The measure by which each token stops: its own, or that of its sample, without
         tokens of weight zero."""
-        measure, tokens = self.measure(progress), progress.u.shape[:-1]
+        measure = self.measure(progress)
+        tokens = progress.u.shape[:-1]
         if measure.shape == tokens:
             if self.stops == "token":
                 return measure
@@ -122,7 +123,8 @@ def divergence(
 ) -> Float[Array, "*points"]:
     """`KL(p ‖ q) = Σ_y p(y) log p(y)/q(y)`, in nats, of the distributions with these logits:
     what the cross-entropy grows by, on average, where q is given and p is right."""
-    p, q = (jax.nn.log_softmax(logits) for logits in (expected, given))
+    p = jax.nn.log_softmax(expected)
+    q = jax.nn.log_softmax(given)
     return jnp.sum(jnp.exp(p) * (p - q), axis=-1)
 
 
@@ -133,9 +135,9 @@ def relative_difference(
 ) -> Float[Array, "samples points"]:
     """`|expected - given|` of functions at each point, the norm over channels, in units of the
     root mean square of `|expected|` over the points of the sample."""
-    samples, points = expected.shape[:2]
-    shape = samples, points, -1
-    expected, given = expected.reshape(shape), given.reshape(shape)
+    shape = (*expected.shape[:2], -1)
+    expected = expected.reshape(shape)
+    given = given.reshape(shape)
     size = jnp.sqrt(jnp.mean(jnp.sum(expected**2, axis=-1), axis=-1, keepdims=True))
     # Nothing is small beside a function that is zero.
     return jnp.linalg.norm(expected - given, axis=-1) / jnp.where(size == 0, 1, size)
@@ -166,8 +168,8 @@ class EstimatedExit(AbstractExit):
     difference: Callable[[Array, Array], Array] = eqx.field(static=True, default=divergence)
 
     def measure(self, progress: Progress) -> Float[Array, "*batch tokens"]:
-        orders = self.order + 1, self.order
-        expected, given = (progress.read_out(progress.end(order)) for order in orders)
+        expected = progress.read_out(progress.end(self.order + 1))
+        given = progress.read_out(progress.end(self.order))
         # Rounding may put a divergence of zero below it, and below a tolerance of zero.
         return jnp.maximum(self.difference(expected, given), 0)
 
@@ -231,17 +233,8 @@ def march_until(
     exit: AbstractExit,
     read_out: Callable[[Array], PyTree[Array]],
 ) -> Trajectory:
-    """All steps of a plan, each for the tokens that have not stopped."""
-    cost = _cost_of_a_step(steps, start, exit)
-    weights, total = steps.equation.domain.weights, steps.number * len(steps.indices)
-    if weights is None:
-        weights = jnp.ones(start.u0.shape[-2], start.u0.dtype)
-    solver = _Stopping(steps.solver, exit, read_out, weights, cost, total)
-    return march(replace(steps, solver=solver, cost=None), start, scan)
-
-
-def _cost_of_a_step(steps: Steps, start: Start, exit: AbstractExit) -> float:
-    """The field evaluations of a step; refuses one that is not made from the state alone."""
+    """All steps of a plan, each for the tokens that have not stopped; refuses steps that are
+    not made from the state alone."""
     where = f"solve: exit={type(exit).__name__}(…)"
     if start.output.dense:
         raise InputError(
@@ -260,7 +253,12 @@ def _cost_of_a_step(steps: Steps, start: Start, exit: AbstractExit) -> float:
             f"{where}: {steps.name} evaluates the field as often as the state needs, so no "
             "token can stop by itself; take an explicit scheme, for example RK4()."
         )
-    start_of, end, *_ = steps.offsets
-    field = StepField(steps.equation.terms_of(0), start_of, end, start.args)
+    t0, t1, *_ = steps.offsets
+    field = StepField(steps.equation.terms_of(0), t0, t1, start.args)
     start_inside(where, steps.given, field, start.u0, "LieTrotter() or RK4()")
-    return steps.cost.first
+    weights = steps.equation.domain.weights
+    if weights is None:
+        weights = jnp.ones(start.u0.shape[-2], start.u0.dtype)
+    total = steps.number * len(steps.indices)
+    solver = _Stopping(steps.solver, exit, read_out, weights, steps.cost.first, total)
+    return march(replace(steps, solver=solver, cost=None), start, scan)

@@ -103,7 +103,12 @@ class Recursive(AbstractGradient):
 def _scan(body: Callable, carry: PyTree, xs: PyTree, levels: int) -> tuple[PyTree, PyTree]:
     """`lax.scan(body, carry, xs)` in nested segments; the gradient keeps their ends."""
     number = jax.tree.leaves(xs)[0].shape[0]
-    length = _segment_length(number, levels)
+
+    def states_kept(length: int) -> float:
+        below = (levels - 1) * length ** (1 / max(levels - 1, 1))
+        return number // length + below + (4 if number % length else 0)
+
+    length = min(range(1, number + 1), key=states_kept)
     if levels == 1 or length == 1:
         return lax.scan(body, carry, xs)
 
@@ -119,16 +124,6 @@ def _scan(body: Callable, carry: PyTree, xs: PyTree, levels: int) -> tuple[PyTre
         return carry, ys
     carry, last = segment(carry, jax.tree.map(lambda x: x[whole:], xs))
     return carry, jax.tree.map(lambda y, end: jnp.concatenate([y, end]), ys, last)
-
-
-def _segment_length(number: int, levels: int) -> int:
-    """The length of a segment with which the fewest states are kept."""
-
-    def kept(length: int) -> float:
-        below = (levels - 1) * length ** (1 / max(levels - 1, 1))
-        return number // length + below + (4 if number % length else 0)
-
-    return min(range(1, number + 1), key=kept)
 
 
 class Truncated(AbstractGradient):

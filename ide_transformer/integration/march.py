@@ -99,7 +99,8 @@ class Steps(eqx.Module):
     ) -> Trajectory:
         """The outcome of all these steps."""
         intervals = self.equation.control.num_intervals
-        steps, starts = intervals * self.number, 1 if self.equation.continuous else intervals
+        steps = intervals * self.number
+        starts = 1 if self.equation.continuous else intervals
         count = field_evaluations(self.cost, steps, starts, solver_state)
         return Trajectory(u1, states, interpolation, status, steps, 0, count)
 
@@ -114,9 +115,8 @@ def step_cost(
 
 def compiled(equation: Equation, given: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
     """The scheme that makes the steps of a march by the scheme given."""
-    return solvers.unrolled(
-        solvers.matrix_free(solvers.keeps_constraint(given, equation.constraint))
-    )
+    solver = solvers.keeps_constraint(given, equation.constraint)
+    return solvers.unrolled(solvers.matrix_free(solver))
 
 
 def plan_steps(
@@ -147,7 +147,8 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
     def interval(carry, inputs):
         u, solver_state, status = carry
         index, weights = inputs
-        terms, edges = steps.equation.interval_terms(index, weights), steps.edges(index)
+        terms = steps.equation.interval_terms(index, weights)
+        edges = steps.edges(index)
         carry = Carry(u, solver_state, status.result)
         (u, solver_state, result), infos = steps.advance(
             terms, edges, carry, args, dense=output.dense
@@ -206,7 +207,8 @@ def check_number(
 
 def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
     """Refuse an initial state or an operator whose shape does not fit the equation."""
-    tokens, weights = equation.domain.num_tokens, equation.domain.weights
+    tokens = equation.domain.num_tokens
+    weights = equation.domain.weights
     shape = (tokens,) if weights is None else weights.shape
     try:
         broadcast = np.broadcast_shapes(u0.shape[:-1], shape)

@@ -48,10 +48,6 @@ def run_marked(
     traced, outputs = jax.make_jaxpr(program, return_shape=True)(*arguments)
     entered: list[list[Array]] = []
 
-    def mark(arrays: list, axis: int, size: int) -> list:
-        entered.append(arrays)
-        return fill(len(entered) - 1, arrays, axis, size)
-
     def evaluate(jaxpr: Jaxpr, constants: list, arguments: list) -> list:
         """The outputs of a program; its marks are appended to `entered`."""
         values = dict(zip(jaxpr.constvars, constants, strict=True))
@@ -62,24 +58,25 @@ def run_marked(
 
         for eqn in jaxpr.eqns:
             inputs = [read(x) for x in eqn.invars]
-            values.update(zip(eqn.outvars, operation(eqn, inputs), strict=True))
+            if eqn.primitive is _mark_p:
+                entered.append(inputs)
+                outputs = fill(len(entered) - 1, inputs, eqn.params["axis"], eqn.params["size"])
+            elif not any(map(_has_marks, jaxprs_in_params(eqn.params))):
+                outputs = _made_again(eqn, inputs)
+            elif eqn.primitive is jit_p:
+                inner = eqn.params["jaxpr"]
+                outputs = evaluate(inner.jaxpr, inner.consts, inputs)
+            elif eqn.primitive is cond_p:
+                index, *operands = inputs
+                outputs = switch(index, eqn.params["branches"], operands)
+            else:
+                raise MarkInLoop(str(eqn.primitive))
+            values.update(zip(eqn.outvars, outputs, strict=True))
         return [read(x) for x in jaxpr.outvars]
 
-    def operation(eqn: JaxprEqn, inputs: list) -> list:
-        if eqn.primitive is _mark_p:
-            return mark(inputs, eqn.params["axis"], eqn.params["size"])
-        if not any(map(_has_marks, jaxprs_in_params(eqn.params))):
-            return _bind(eqn, inputs)
-        if eqn.primitive is jit_p:
-            inner = eqn.params["jaxpr"]
-            return evaluate(inner.jaxpr, inner.consts, inputs)
-        if eqn.primitive is cond_p:
-            index, *operands = inputs
-            return switch(index, eqn.params["branches"], operands)
-        raise MarkInLoop(str(eqn.primitive))
-
     def switch(index: Array, branches: tuple[Any, ...], operands: list) -> list:
-        first, made = len(entered), []
+        first = len(entered)
+        made = []
 
         def run(number: int, *operands: Array) -> tuple[list, list[list[Array]]]:
             """The outputs of a branch, and what enters its marks."""
@@ -91,18 +88,15 @@ def run_marked(
             del entered[first:]
             return outputs, inside
 
-        def run_with_zeros(number: int) -> Callable:
-            def branch(*operands):
-                inside = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), made)
-                outputs, inside[number] = run(number, *operands)
-                return outputs, inside
-
-            return branch
+        def run_with_zeros(number: int, *operands: Array) -> tuple[list, list]:
+            inside = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), made)
+            outputs, inside[number] = run(number, *operands)
+            return outputs, inside
 
         for number in range(len(branches)):
             made.append(jax.eval_shape(ft.partial(run, number), *operands)[1])
-        every = map(run_with_zeros, range(len(branches)))
-        outputs, inside = lax.switch(index, list(every), *operands)
+        every = [ft.partial(run_with_zeros, number) for number in range(len(branches))]
+        outputs, inside = lax.switch(index, every, *operands)
         entered.extend(itertools.chain(*inside))
         return outputs
 
@@ -117,9 +111,8 @@ def _has_marks(jaxpr: Any) -> bool:
     )
 
 
-def _bind(eqn: JaxprEqn, inputs: list) -> list:
-    """The outputs of an operation, made once more."""
-    found: Any = eqn.primitive.get_bind_params(eqn.params)
+def _made_again(eqn: JaxprEqn, inputs: list) -> list:
+    found = eqn.primitive.get_bind_params(eqn.params)
     functions, parameters = found if isinstance(found, tuple) else ((), found)
     with eqn.ctx.manager:
         outputs = eqn.primitive.bind(*functions, *inputs, **parameters)

@@ -89,8 +89,8 @@ def _depths(
         )
     steps: list[float] = []
     if subs.steps:
-        number, length = steps_per_interval or 1, equation.control.interval_length
-        offsets = length * (np.arange(number) / number)
+        number = steps_per_interval or 1
+        offsets = equation.control.interval_length * (np.arange(number) / number)
         # In this form the steps that end at a boundary meet it exactly.
         edges = np.append(np.add.outer(equation.knots[:-1], offsets), equation.horizon)
         steps = edges[int(subs.steps) :: int(subs.steps)].tolist()
@@ -215,18 +215,16 @@ class Solution(eqx.Module):
     def __repr__(self) -> str:
         shapes = {name: spelled(getattr(self, name)) for name in ("u1", "ts", "us")}
         counts = {name.replace("_", " "): _range(x) for name, x in self.stats.items()}
-        return listing(self, {"status": self._status, **shapes, **counts})
-
-    @property
-    def _status(self) -> str:
-        if not is_known(self.failed_at):
-            return "not known yet"
-        failed = np.isfinite(self.failed_at).ravel()
-        if not failed.any():
-            return "succeeded"
-        first = jax.tree.map(lambda x: jnp.ravel(x)[failed.argmax()], self.result)
-        which = f"{failed.sum()} of {failed.size} samples " if failed.size > 1 else ""
-        return f"{which}failed at depth {np.min(self.failed_at):g}: {diffrax.RESULTS[first]}"
+        status = "not known yet"
+        if is_known(self.failed_at):
+            status = "succeeded"
+            failed = np.isfinite(self.failed_at).ravel()
+            if failed.any():
+                first = jax.tree.map(lambda x: jnp.ravel(x)[failed.argmax()], self.result)
+                which = f"{failed.sum()} of {failed.size} samples " if failed.size > 1 else ""
+                depth = np.min(self.failed_at)
+                status = f"{which}failed at depth {depth:g}: {diffrax.RESULTS[first]}"
+        return listing(self, {"status": status, **shapes, **counts})
 
     @property
     def succeeded(self) -> Bool[Array, "*samples"]:

@@ -1,6 +1,6 @@
 """The gradient mode of reversible schemes: a march whose states are rebuilt on the way back."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
@@ -106,7 +106,8 @@ def rebuilding_error(
 
         def step(pair, x):
             here, lost = x
-            for coupling, lost_here in _backwards(make(here, weights), lost):
+            couplings = make(here, weights)
+            for coupling, lost_here in zip(couplings[::-1], lost[::-1], strict=True):
                 pair = coupling.backward(pair, lost_here)
             return pair, None
 
@@ -131,15 +132,16 @@ def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inpu
                 f"does; use AlgebraicallyReversible({steps.name}(…)), which makes any explicit "
                 "scheme reversible, Leapfrog(), or gradient=Recompute()."
             )
-        return tuple(map(closed, couplings))
-
-    def closed(coupling):
-        """The coupling, closed over just those arrays that it uses."""
-        if not isinstance(coupling, solvers.Shear):
-            return coupling
-        # Its own gradient, taken one step at a time, keeps products alone: there it is faster.
-        increment = eqx.filter_checkpoint(coupling.increment, policy=save_products)
-        return replace(coupling, increment=eqx.filter_closure_convert(increment, u0))
+        closed = []
+        for coupling in couplings:
+            if isinstance(coupling, solvers.Shear):
+                # A gradient taken one step at a time is faster if it keeps products alone.
+                increment = eqx.filter_checkpoint(coupling.increment, policy=save_products)
+                # Closed over just those arrays that it uses.
+                increment = eqx.filter_closure_convert(increment, u0)
+                coupling = replace(coupling, increment=increment)
+            closed.append(coupling)
+        return tuple(closed)
 
     if solvers.restarts_at_jumps(steps.solver) and not steps.equation.continuous:
         raise InputError(
@@ -157,7 +159,6 @@ def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inpu
     )
     weights = steps.equation.intervals()
     example = jax.tree.map(lambda x: x[0, 0], inputs), jax.tree.map(lambda x: x[0], weights)
-
     return (eqx.filter_closure_convert(at_step, *example), u0, weights), inputs
 
 
@@ -219,7 +220,7 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, toleran
             here, lost = x
             couplings, pull = eqx.filter_vjp(lambda make, w: make(here, w), make, weights)
             of_couplings = []
-            for coupling, lost_here in _backwards(couplings, lost):
+            for coupling, lost_here in zip(couplings[::-1], lost[::-1], strict=True):
                 pair, of_pair, new = coupling.pullback(pair, lost_here, of_pair)
                 of_couplings.insert(0, eqx.filter(new, eqx.is_inexact_array))
             total = jax.tree.map(jnp.add, total, pull(tuple(of_couplings)))
@@ -249,12 +250,6 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, toleran
             "coupling nearer to 1, smaller steps, float64, or gradient=Recompute().",
         )
     return of_make, of_u0, of_weights
-
-
-def _backwards(
-    couplings: solvers.Couplings, lost: PyTree
-) -> Iterable[tuple[solvers.AbstractCoupling, PyTree]]:
-    return zip(reversed(couplings), reversed(lost), strict=True)
 
 
 def _scan(step: Callable, carry: PyTree, xs: PyTree, reverse: bool = False) -> tuple:

@@ -147,14 +147,17 @@ class Discretization(eqx.Module):
     def _trajectory(
         self, equation: Equation, start: Start, read_out: Callable | None
     ) -> Trajectory:
-        controller, gradient = self.stepsize_controller, self.gradient
+        controller = self.stepsize_controller
         if controller is not None:
-            return adapt(equation, self.solver, controller, self.max_steps, start, gradient)
+            return adapt(
+                equation, self.solver, controller, self.max_steps, start, self.gradient
+            )
         number = self.steps_per_interval
         steps = plan_steps(equation, self.solver, number, start.u0, start.args)
         if self.exit is None:
-            return gradient.march(steps, start)
-        return march_until(steps, start, gradient.scan, self.exit, read_out or jnp.asarray)
+            return self.gradient.march(steps, start)
+        scan = self.gradient.scan
+        return march_until(steps, start, scan, self.exit, read_out or jnp.asarray)
 
 
 @eqx.filter_jit
@@ -164,24 +167,27 @@ def _solve(
     output = start.output
     check_state(equation, start.u0, start.args)
     trajectory = discretization._trajectory(equation, start, read_out)
-    status = trajectory.status
     u1 = trajectory.raise_on_failure(equation) if output.throw else trajectory.u1
     depths = jnp.asarray(output.depths, u1.dtype)
+    us = jax.vmap(lambda t, u: output.read(t, u, start.args))(
+        depths, _states(equation, start.u0, u1, trajectory, output)
+    )
+    # The constraint with which the last interval ends.
+    terms = equation.terms_of(equation.control.num_intervals - 1)
+    constraint = operator_fields(terms)[-1].constraint(equation.horizon)
     return Solution(
         u1=u1,
         ts=depths,
-        us=jax.vmap(lambda t, u: output.read(t, u, start.args))(
-            depths, _states(equation, start.u0, u1, trajectory, output)
-        ),
+        us=us,
         stats={
             "steps": trajectory.steps,
             "accepted": trajectory.steps - trajectory.rejected,
             "rejected": trajectory.rejected,
             "field_evaluations": trajectory.field_evaluations,
-            "constraint_residual": _residual(equation, u1),
+            "constraint_residual": jnp.max(constraint.residual(u1)),
         },
-        result=status.result,
-        failed_at=status.failed_at,
+        result=trajectory.status.result,
+        failed_at=trajectory.status.failed_at,
         interpolation=trajectory.interpolation if output.interpolation else None,
         interval_length=equation.control.interval_length,
     )
@@ -203,9 +209,3 @@ def _states(
     return jax.vmap(lambda t: interpolate(trajectory.interpolation, length, t))(
         jnp.asarray(output.depths, u1.dtype)
     )
-
-
-def _residual(equation: Equation, u1: Array) -> Float[Array, ""]:
-    """The largest residual at T, on the constraint with which the last interval ends."""
-    terms = equation.terms_of(equation.control.num_intervals - 1)
-    return jnp.max(operator_fields(terms)[-1].constraint(equation.horizon).residual(u1))

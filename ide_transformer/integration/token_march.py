@@ -13,7 +13,6 @@ from jaxtyping import Array, Int, PyTree
 
 from ..equation import (
     AbstractExactOperator,
-    AbstractOperator,
     AbstractTokenIntegral,
     AbstractWrappedOperator,
     Equation,
@@ -51,7 +50,8 @@ class _OverAll(AbstractWrappedOperator):
 
 # A text is read in parts of at least so many tokens, and in at most so many parts. Then one
 # program reads texts of all lengths, and a short one costs little.
-_LEAST_PART, _MOST_PARTS = 8, 16
+_LEAST_PART = 8
+_MOST_PARTS = 16
 
 # For each evaluation of a token integral, arrays `[intervals, ..., tokens, …]` of all tokens;
 # of attention a pair, keys and values.
@@ -89,14 +89,15 @@ class TokenMarch(eqx.Module):
         tokens = u0.shape[-2]
         number = tokens if number is None else number
         part = min(tokens, max(_LEAST_PART, -(-self.num_tokens // _MOST_PARTS)))
-        axis = u0.ndim - 1  # that of the tokens in the cache
+        u1, new = eqx.filter_eval_shape(_march, self.steps, u0[..., :part, :], 0, None)
+        u1 = jnp.zeros(u0.shape, u1.dtype)
 
         def empty(x):
+            # In the cache an axis of intervals comes first.
+            axis = u0.ndim - 1
             return jnp.zeros((*x.shape[:axis], self.num_tokens, *x.shape[axis + 1 :]), x.dtype)
 
-        u1, new = eqx.filter_eval_shape(_march, self.steps, u0[..., :part, :], 0, None)
         cache = jax.tree.map(empty, new)
-        u1 = jnp.zeros(u0.shape, u1.dtype)
 
         def read(index, state):
             u1, cache = state
@@ -132,15 +133,16 @@ def why_not_by_token(
 def _plan(
     equation: Equation, discretization: Discretization, state: jax.ShapeDtypeStruct
 ) -> Steps:
-    solver, number = discretization.solver, discretization.steps_per_interval
-    return plan_steps(equation, solver, number, state)
+    number = discretization.steps_per_interval
+    return plan_steps(equation, discretization.solver, number, state)
 
 
 def _march(
     steps: Steps, u0: Array, start: Int[Array, ""] | int, cache: TokenCache | None
 ) -> tuple[Array, TokenCache]:
     """The states at depth T, and the arrays to cache of the tokens marched."""
-    whole, name = steps.equation, steps.name
+    whole = steps.equation
+    name = steps.name
     points = lax.dynamic_slice_in_dim(whole.domain.points, start, u0.shape[-2])
     control = with_source(whole.control, u0)
     equation = Equation(control, whole.constraint, TokenDomain(points))
@@ -204,7 +206,26 @@ def _check(equation: Equation, discretization: Discretization) -> None:
             "tokens are marched; sort them, and make the domain outside of a compiled function."
         )
     for operator in eqx.filter_eval_shape(equation.control, 0.0):
-        _check_operator(operator, equation.domain)
+        for part in parts(operator, AbstractTokenIntegral):
+            name = type(part).__name__
+            if not part.causal:
+                raise InputError(
+                    f"{name} integrates over tokens to come; give {name}(…, causal=True)."
+                )
+            if isinstance(part, AbstractExactOperator):
+                raise InputError(
+                    f"{name} is solved by its flow, which couples tokens; use an Attention."
+                )
+        cached = map_parts(
+            operator, AbstractTokenIntegral, lambda part, _: _OverAll(part, equation.domain)
+        )
+        if not cached.pointwise:
+            name = type(operator.innermost).__name__
+            raise InputError(
+                f"{name} may couple tokens in ways that are not cached. If it acts token by "
+                "token, say so in its class, `pointwise: ClassVar[bool] = True`; if it is a "
+                "causal integral over tokens, derive it from AbstractTokenIntegral."
+            )
     solver = discretization.solver
     name = type(solver).__name__
     implicit = parts(solver, (diffrax.AbstractImplicitSolver, AbstractImplicitScheme))
@@ -214,27 +235,6 @@ def _check(equation: Equation, discretization: Discretization) -> None:
         raise InputError(
             f"{kind}{inside} is implicit: how often it evaluates the field depends on the "
             "text; use an explicit scheme, for example RK4() or Strang()."
-        )
-
-
-def _check_operator(operator: AbstractOperator, domain: TokenDomain) -> None:
-    for part in parts(operator, AbstractTokenIntegral):
-        name = type(part).__name__
-        if not part.causal:
-            raise InputError(
-                f"{name} integrates over tokens to come; give {name}(…, causal=True)."
-            )
-        if isinstance(part, AbstractExactOperator):
-            raise InputError(
-                f"{name} is solved by its flow, which couples tokens; use an Attention."
-            )
-    cached = map_parts(operator, AbstractTokenIntegral, lambda part, _: _OverAll(part, domain))
-    if not cached.pointwise:
-        name = type(operator.innermost).__name__
-        raise InputError(
-            f"{name} may couple tokens in ways that are not cached. If it acts token by token, "
-            "say so in its class, `pointwise: ClassVar[bool] = True`; if it is a causal "
-            "integral over tokens, derive it from AbstractTokenIntegral."
         )
 
 
