@@ -90,7 +90,6 @@ class TokenMarch(eqx.Module):
         number = tokens if number is None else number
         part = min(tokens, max(_LEAST_PART, -(-self.num_tokens // _MOST_PARTS)))
         u1, new = eqx.filter_eval_shape(_march, self.steps, u0[..., :part, :], 0, None)
-        u1 = jnp.zeros(u0.shape, u1.dtype)
 
         def empty(x):
             # In the cache an axis of intervals comes first.
@@ -98,6 +97,7 @@ class TokenMarch(eqx.Module):
             return jnp.zeros((*x.shape[:axis], self.num_tokens, *x.shape[axis + 1 :]), x.dtype)
 
         cache = jax.tree.map(empty, new)
+        u1 = jnp.zeros(u0.shape, u1.dtype)
 
         def read(index, state):
             u1, cache = state
