@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, DTypeLike
+from jaxtyping import DTypeLike
 
 from ..arguments import checked
 from ..errors import InputError
@@ -111,13 +111,16 @@ def tokenizer_file(checkpoint: str | Path) -> Path:
 def no_such(path: str | Path, others: str = "") -> InputError:
     """The error for a path where nothing is. It names the runs and checkpoints beside it and in
     the folder `runs`, the closest first, and `others`."""
-    path, marks, held = Path(path), ("config.yaml", "config.json"), []
+    path = Path(path)
+    held = []
     for folder in dict.fromkeys([path.parent.resolve(), Path("runs").resolve()]):
         there = sorted(folder.iterdir()) if folder.is_dir() else []
         names = [
             x.name
             for x in there
-            if x.suffix == ".npz" or any((x / mark).is_file() for mark in marks)
+            if x.suffix == ".npz"
+            or (x / "config.yaml").is_file()
+            or (x / "config.json").is_file()
         ]
         if names := difflib.get_close_matches(path.name, names, n=8, cutoff=0):
             held.append(f"{folder} holds {', '.join(names)}")
@@ -208,7 +211,8 @@ class Checkpoint(NamedTuple):
                     kind = tensor.dtype.name
                     yield f"{there}: stored as {kind}, but weights are floating-point numbers"
             elif name not in self.copies and not re.fullmatch(skipped, name):
-                why, other = "not known", self.family.copies.get(name, "")
+                why = "not known"
+                other = self.family.copies.get(name, "")
                 if other in expected and other in self.original:
                     other = self.original[other]
                     why = f"differs from {other}, which config.json says it repeats"
@@ -230,27 +234,28 @@ class Checkpoint(NamedTuple):
         leaves, structure = jax.tree.flatten(self.skeleton)
         weights = [i for i, x in enumerate(leaves) if isinstance(x, jax.ShapeDtypeStruct)]
         for i in sorted(weights, key=lambda i: -math.prod(leaves[i].shape)):
-            leaves[i] = self._read(placements[id(leaves[i])], chosen)
+            placement = placements[id(leaves[i])]
+            names = placement.names()
+            own = np.promote_types(self.tensors[names[0]].dtype, np.float32)
+            dtype = own if chosen is None else chosen
+            # JAX takes an array that starts at a multiple of 64 bytes without a copy.
+            shape = tuple(placement.weight.shape)
+            size = math.prod(shape) * dtype.itemsize
+            memory = np.empty(size + 64, np.uint8)
+            start = -memory.ctypes.data % 64
+            weight = memory[start : start + size].view(dtype).reshape(shape)
+            slots = weight if placement.layered else weight[None]
+            for slot, name in zip(slots, names, strict=True):
+                part = placement.permuted(self.tensors[name].read())
+                if placement.rows is not None:
+                    part = part[..., placement.rows]
+                slot[...] = part.reshape(slot.shape)
+            if placement.scale != 1:
+                weight *= placement.scale
+            if placement.shift:
+                weight += placement.shift
+            leaves[i] = jax.device_put(weight)
         return jax.tree.unflatten(structure, leaves)
-
-    def _read(self, placement: Placement, dtype: np.dtype | None) -> Array:
-        names = placement.names()
-        if dtype is None:
-            dtype = np.promote_types(self.tensors[names[0]].dtype, np.float32)
-        # JAX takes an array that starts at a multiple of 64 bytes without a copy.
-        shape = tuple(placement.weight.shape)
-        size = math.prod(shape) * dtype.itemsize
-        memory = np.empty(size + 64, np.uint8)
-        start = -memory.ctypes.data % 64
-        weight = memory[start : start + size].view(dtype).reshape(shape)
-        slots = weight if placement.layered else weight[None]
-        for slot, name in zip(slots, names, strict=True):
-            slot[...] = placement.taken_from(self.tensors[name].read())
-        if placement.scale != 1:
-            weight *= placement.scale
-        if placement.shift:
-            weight += placement.shift
-        return jax.device_put(weight)
 
 
 def _dtype_of_weights(dtype: DTypeLike) -> np.dtype:

@@ -41,13 +41,8 @@ class Placement(NamedTuple):
         return self.repeated or "{layer}" in self.name
 
     @property
-    def part_shape(self) -> tuple[int, ...]:
-        """The shape of the weight, or of one of its layers."""
-        return tuple(self.weight.shape)[self.layered :]
-
-    @property
     def tensor_shape(self) -> tuple[int, ...]:
-        shape = self.shape or self.part_shape
+        shape = self.shape or tuple(self.weight.shape)[self.layered :]
         if self.sharing > 1:
             shape = (*shape[:-1], self.sharing * shape[-1])
         return shape if self.axes is None else tuple(shape[i] for i in np.argsort(self.axes))
@@ -59,11 +54,6 @@ class Placement(NamedTuple):
 
     def permuted(self, tensor: np.ndarray) -> np.ndarray:
         return tensor if self.axes is None else tensor.transpose(self.axes)
-
-    def taken_from(self, tensor: np.ndarray) -> np.ndarray:
-        """The part of the weight that is in one tensor."""
-        x = self.permuted(tensor)
-        return (x if self.rows is None else x[..., self.rows]).reshape(self.part_shape)
 
 
 def expected_shapes(table: list[Placement]) -> dict[str, tuple[int, ...]]:
@@ -128,7 +118,8 @@ def weights_of(module: Any, below: str = "", **names: str) -> Iterator[Placement
     """The arrays, linear maps and normalisations of a module, as far as it has them, by the
     names of its attributes: `query="q_proj"`, each behind `below`."""
     for attribute, name in names.items():
-        part, name = getattr(module, attribute, None), f"{below}.{name}" if below else name
+        part = getattr(module, attribute, None)
+        name = f"{below}.{name}" if below else name
         if isinstance(part, Linear):
             yield from linear(part, name)
         elif isinstance(part, eqx.Module):

@@ -21,7 +21,8 @@ from ..errors import InputError, naming
 # Bytes. The largest known, the index of a model of a trillion weights, has 13 MB.
 _MOST_JSON = 32 * 2**20
 
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
 _DTYPES = dict(F64=np.float64, F32=np.float32, F16=np.float16, BF16=ml_dtypes.bfloat16)
 _DTYPES |= dict(I64=np.int64, I32=np.int32, U8=np.uint8, BOOL=np.bool_)
 
@@ -102,7 +103,9 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         )
     places = read_json(index).get("weight_map")
     names = list(places.values()) if isinstance(places, dict) else []
-    if not names or not all(map(_is_name, names)):
+    if not names or not all(
+        isinstance(x, str) and 0 < len(x) < 256 and "\0" not in x for x in names
+    ):
         raise InputError(
             f"{index} is damaged: its weight_map does not map tensors to files; download "
             "it again."
@@ -122,13 +125,10 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) < 256 and "\0" not in value
-
-
 def own_file(folder: Path, name: str) -> Path:
     """A file of a checkpoint; `InputError` for a link that leads out of its folder."""
-    file, own = folder / name, folder.resolve()
+    file = folder / name
+    own = folder.resolve()
     # The links in a cache of Hugging Face lead to its `blobs`.
     allowed = [own] + [own.parent.parent / "blobs"] * (own.parent.name == "snapshots")
     if not any(file.resolve().is_relative_to(root) for root in allowed):
@@ -186,7 +186,8 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            size, unpacked = path.stat().st_size, sum(x.file_size for x in members)
+            size = path.stat().st_size
+            unpacked = sum(x.file_size for x in members)
             if unpacked > max(_MOST_BYTES, _MOST_TIMES * size):
                 raise ValueError(f"{size:,} bytes unpack to {unpacked:,}, which no weights do")
             if len({member.filename for member in members}) < len(members):

@@ -102,7 +102,8 @@ def attention(
     **arguments: Any,
 ) -> MakeOperator:
     """Makes attention by the options of BERT."""
-    width, heads = options.size("hidden_size"), options.size("num_attention_heads")
+    width = options.size("hidden_size")
+    heads = options.size("num_attention_heads")
     head = head_features or options.divided("hidden_size", "num_attention_heads")
     return ft.partial(kind, width, heads, head_features=head, **arguments)
 
@@ -116,7 +117,8 @@ def feed_forward(
     **arguments: Any,
 ) -> MakeOperator:
     """Makes a feed-forward operator by the options of BERT."""
-    width, hidden = options.size("hidden_size"), hidden or options.size("intermediate_size")
+    width = options.size("hidden_size")
+    hidden = hidden or options.size("intermediate_size")
     function = options.choose("hidden_act", ACTIVATIONS, activation)
     return ft.partial(kind, width, hidden, activation=function, **arguments)
 
@@ -149,17 +151,20 @@ def has(names: Set[str], name: str) -> bool:
 
 def rotary(options: Options, head_features: int, *, fraction: float | None = None) -> Rotary:
     """Rotary positions by the options of either generation of checkpoints."""
-    name, values = "rope_parameters", {}
+    name = "rope_parameters"
+    values = {}
     for generation in ("rope_parameters", "rope_scaling"):
         found = options.get(generation, None) or {}
         if not isinstance(found, dict):
             raise options.refused(generation, found, "not an object of options")
         if found:
-            name, values = generation, found
+            name = generation
+            values = found
     scaling = Options(values, options.file, f"{name}.")
     # Options of the file are the defaults of those in the object.
     base = scaling.number("rope_theta", options.number("rope_theta", 10000.0))
-    features, name = head_features, "partial_rotary_factor"
+    features = head_features
+    name = "partial_rotary_factor"
     if fraction is None:
         options.allow(name, None, 1.0, 1)
         scaling.allow(name, None, 1.0, 1)
@@ -174,7 +179,18 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
         case "linear":
             stretch = (scaling.number("factor"),) * (features // 2)
         case "llama3":
-            stretch = _llama3_stretch(scaling, base, features // 2)
+            # Factors of long waves, 1 for short ones, as in the Llama 3.1 release.
+            factor = scaling.number("factor")
+            low = scaling.number("low_freq_factor")
+            high = scaling.number("high_freq_factor")
+            if low >= high:
+                why = f"not below high_freq_factor = {high}"
+                raise scaling.refused("low_freq_factor", low, why)
+            half = features // 2
+            wavelengths = 2 * math.pi * base ** (np.arange(half) / half)
+            waves = scaling.size("original_max_position_embeddings") / wavelengths
+            smooth = np.clip((waves - low) / (high - low), 0, 1)
+            stretch = tuple((1 / ((1 - smooth) / factor + smooth)).tolist())
     scaling.check_all_asked("type")
     return Rotary(base, None if features == head_features else features, stretch)
 
@@ -188,18 +204,6 @@ def check_turning(options: Options, features: int, head_features: int, *names: s
             "rotary positions, which are for pairs of at most 16,384. Correct "
             f"{', '.join((*names, *sizes))}."
         )
-
-
-def _llama3_stretch(scaling: Options, base: float, half: int) -> tuple[float, ...]:
-    """Factors of long waves, 1 for short ones, as in the Llama 3.1 release."""
-    factor = scaling.number("factor")
-    low, high = scaling.number("low_freq_factor"), scaling.number("high_freq_factor")
-    if low >= high:
-        raise scaling.refused("low_freq_factor", low, f"not below high_freq_factor = {high}")
-    wavelengths = 2 * math.pi * base ** (np.arange(half) / half)
-    waves = scaling.size("original_max_position_embeddings") / wavelengths
-    smooth = np.clip((waves - low) / (high - low), 0, 1)
-    return tuple((1 / ((1 - smooth) / factor + smooth)).tolist())
 
 
 def options_of(model: Model) -> dict[str, Any]:

@@ -86,7 +86,8 @@ class Options:
 
     def divided(self, name: str, by: str) -> int:
         """The quotient of two sizes, a whole number."""
-        number, divisor = self.size(name), self.size(by)
+        number = self.size(name)
+        divisor = self.size(by)
         if number % divisor:
             raise self.refused(
                 name, number, f"not a multiple of {self.spelled(by)} = {divisor}"

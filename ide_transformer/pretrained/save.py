@@ -58,7 +58,8 @@ def save_pretrained(model: Model, path: str | Path, *, like: str | Path | None =
     of the layout in more than the numbers of its weights: the scheme, its steps, a constraint,
     an operator.
     """
-    path, model = Path(path), _without_draws(model).each_equation(_in_whole_steps)
+    path = Path(path)
+    model = _without_draws(model).each_equation(_in_whole_steps)
     if like is not None:
         _save_like(find_pretrained(like), model, path)
         return
@@ -112,7 +113,8 @@ def _save_like(source: Path, model: Model, path: Path) -> None:
         copy.parent.mkdir(exist_ok=True)
         shutil.copyfile(file, copy)
     # The original library would round the weights to the dtype of the source.
-    options, dtype = read_json(path / "config.json"), _dtype_of(model)
+    options = read_json(path / "config.json")
+    dtype = _dtype_of(model)
     if stale := {x for x in ("dtype", "torch_dtype") if options.get(x, dtype) != dtype}:
         _write_options(path, options | dict.fromkeys(stale, dtype))
 

@@ -66,7 +66,8 @@ def _build(
     """A post-norm encoder; `embedded` is the width of tokens where it is another one."""
     options.allow("position_embedding_type", "absolute", None)
     # Layers that share their weights have no tensors of their own, which others are held to.
-    width, number = options.size("hidden_size"), options.size("num_hidden_layers", most=1000)
+    width = options.size("hidden_size")
+    number = options.size("num_hidden_layers", most=1000)
     places = options.size("max_position_embeddings")
     # Rows up to that of the padding token stand for no position.
     context = places if padding is None else places - padding - 1
@@ -77,7 +78,8 @@ def _build(
     function = options.choose("hidden_act", make.ACTIVATIONS, activation)
     eps = options.number("layer_norm_eps", 1e-12) if eps is None else eps
     entered = width if embedded is None else embedded
-    vocabulary, head = options.size("vocab_size"), None
+    vocabulary = options.size("vocab_size")
+    head = None
     if make.has(tensors, "predictions.dense"):
         head = MaskedTokenHead(
             dense=make.dense(width, entered),

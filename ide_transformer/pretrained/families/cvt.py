@@ -44,7 +44,8 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = dict(
 def build(options: Options, tensors: Set[str]) -> Model:
     stages = _stage_options(options)
     side = _side([(own.size("patch_stride"), own.size("stride_kv")) for own in stages])
-    shape, built = (side, side, options.size("num_channels", 3)), []
+    shape = (side, side, options.size("num_channels", 3))
+    built = []
     for own in stages[:-1]:
         own.allow("cls_token", False)
         built.append(_stage(own, shape, None))
@@ -84,7 +85,8 @@ def _side(strides: list[tuple[int, int]]) -> int:
 
 
 def _stage(options: Options, shape: tuple[int, int, int], classes: int | None) -> Model:
-    width, kernel = options.size("embed_dim"), options.size("kernel_qkv")
+    width = options.size("embed_dim")
+    kernel = options.size("kernel_qkv")
     # Queries for all tokens, and kernels with a middle that is the token.
     options.allow("qkv_projection_method", "dw_bn")
     options.allow("stride_q", 1)
@@ -162,8 +164,8 @@ def _attention_table(attention: ConvolutionalAttention, name: str) -> Iterator[P
         yield from weights_of(convolution.statistics, below, **names)
         # The library divides scores by the root of all features, not of those of a head.
         scale = attention.heads**-0.5 if which == "query" else 1.0
-        part, below = getattr(attention, which), f"{name}.attention.projection_{which}"
-        yield from linear(part, below, scale=scale)
+        below = f"{name}.attention.projection_{which}"
+        yield from linear(getattr(attention, which), below, scale=scale)
     yield from linear(attention.output, f"{name}.output.dense")
 
 

@@ -39,9 +39,14 @@ def _build_gptj(options: Options, tensors: Set[str]) -> Model:
     options.allow("rotary", True)
     turning = options.size("rotary_dim", 64)
     make.check_turning(options, turning, options.divided("n_embd", "n_head"), "rotary_dim")
-    attention = dict(positions=Rotary(features=turning), bias=False)
-    arguments: Any = dict(parallel=True, learned_positions=False, readout_bias=True)
-    return _gpt(options, attention, context=2048, **arguments)
+    return _gpt(
+        options,
+        dict(positions=Rotary(features=turning), bias=False),
+        context=2048,
+        parallel=True,
+        learned_positions=False,
+        readout_bias=True,
+    )
 
 
 def _gpt(options: Options, attention: dict[str, Any], **arguments: Any) -> Model:

@@ -53,18 +53,18 @@ def _window_of_all_layers(options: Options) -> int | None:
     full = options.size("max_window_layers", 28, least=0)
     window = options.size("sliding_window", 4096, nullable=True)
     window = window if options.flag("use_sliding_window", False) else None
-    name, value = "max_window_layers", full
-    windowed = max(layers - full, 0) if window else 0
-    if (types := options.get("layer_types", None)) is not None:
-        name, value, windowed = "layer_types", types, None
-        if types == ["full_attention"] * layers:
-            windowed = 0
-        elif types == ["sliding_attention"] * layers and window:
-            windowed = layers
-    if windowed in (0, layers):
-        return window if windowed else None
+    types = options.get("layer_types", None)
+    if types is None and not (window and full < layers):
+        return None
+    if types is None and full == 0:
+        return window
+    if types == ["full_attention"] * layers:
+        return None
+    if types == ["sliding_attention"] * layers and window:
+        return window
+    name = "max_window_layers" if types is None else "layer_types"
     why = f"not supported: all {layers} layers (num_hidden_layers) have a window, or none"
-    raise options.refused(name, value, why)
+    raise options.refused(name, full if types is None else types, why)
 
 
 def _build(
@@ -77,7 +77,8 @@ def _build(
     scaled_embedding: bool = False,
 ) -> Model:
     """A decoder whose `attention` has arguments of its own."""
-    width, key_value_heads = options.size("hidden_size"), None
+    width = options.size("hidden_size")
+    key_value_heads = None
     head_features = options.size("head_dim", None)
     if head_features is None:
         head_features = options.divided("hidden_size", "num_attention_heads")

@@ -60,7 +60,8 @@ def _feed_forward(options: Options) -> make.MakeOperator:
 
 def _positions(options: Options) -> RelativeBias:
     names = "relative_attention_num_buckets", "relative_attention_max_distance"
-    buckets, distance = options.size(names[0], 32), options.size(names[1], 128)
+    buckets = options.size(names[0], 32)
+    distance = options.size(names[1], 128)
     if not 4 <= buckets < 4 * distance:
         why = f"not supported: 4 is the least, and 4 {names[1]} = {4 * distance} is too many"
         raise options.refused(names[0], buckets, why)

@@ -31,7 +31,8 @@ _HEADS = (("classifier",), ("cls_classifier", "distillation_classifier"))
 
 
 def _build(options: Options, tensors: Set[str], *, prefix: int) -> Model:
-    width, pooler = options.size("hidden_size"), None
+    width = options.size("hidden_size")
+    pooler = None
     if make.has(tensors, "pooler"):
         options.allow("pooler_act", "tanh")
         pooler = make.dense(width, options.size("pooler_output_size", None) or width)
@@ -51,7 +52,8 @@ def _build(options: Options, tensors: Set[str], *, prefix: int) -> Model:
 
 
 def _vit_options(model: Any) -> dict[str, Any] | None:
-    inputs, read_out = model.inputs, model.read_out
+    inputs = model.inputs
+    read_out = model.read_out
     if not (isinstance(inputs, ImageInputs) and isinstance(read_out, AbstractClassifier)):
         return None
     rows, columns, channels = inputs.image_shape
@@ -67,7 +69,8 @@ def _vit_options(model: Any) -> dict[str, Any] | None:
 
 
 def _build_dinov2(options: Options, tensors: Set[str]) -> Model:
-    width, hidden = options.size("hidden_size"), options.times("hidden_size", "mlp_ratio", 4)
+    width = options.size("hidden_size")
+    hidden = options.times("hidden_size", "mlp_ratio", 4)
     embedded = _embedded_patches(options, patch=14, prefix=1)
     rows, columns, _ = embedded["image_shape"]
     if rows != columns:
@@ -109,7 +112,8 @@ def _embedded_patches(options: Options, *, patch: int, prefix: int) -> dict[str,
         why = f"not a multiple of patch_size = {side}. The pixels that are left over would be "
         why += f"ignored: write the size without them, {fitting}, and give such images"
         raise options.refused("image_size", [rows, columns], why)
-    width, channels = options.size("hidden_size"), options.size("num_channels", 3)
+    width = options.size("hidden_size")
+    channels = options.size("num_channels", 3)
     tokens = prefix + (rows // side) * (columns // side)
     return dict(
         image_shape=(rows, columns, channels),
@@ -146,13 +150,15 @@ def number_of_classes(options: Options) -> int:
 
 
 def _table(model: Any) -> Iterator[Placement]:
-    inputs, width = model.inputs, model.features
+    inputs = model.inputs
+    width = model.features
     yield from windows(inputs, "embeddings.patch_embeddings.projection", width)
     for token, name in zip(inputs.prefix, _PREFIX, strict=False):
         yield Placement(token, f"embeddings.{name}", shape=(1, 1, width))
     shape = (1, *inputs.positions.shape)
     yield Placement(inputs.positions, "embeddings.position_embeddings", shape=shape)
-    layer, parts = "encoder.layer.{layer}", []
+    layer = "encoder.layer.{layer}"
+    parts = []
     for number, part in enumerate(block(model.control), 1):
         if isinstance(part, Scaled):
             yield from weights_of(part, layer, rate=f"layer_scale{number}.lambda1")

@@ -20,7 +20,8 @@ def build(options: Options, tensors: Set[str]) -> Model:
     options.allow("num_hidden_layers", options.size("encoder_layers"))
     width = options.size("d_model")
     normalization = make.layer_norm(width, 1e-5)
-    speech, text = _half(options, "encoder"), _half(options, "decoder")
+    speech = _half(options, "encoder")
+    text = _half(options, "decoder")
     encoder = SpeechEncoder(
         TokenConvolution(options.size("num_mel_bins", 80), width, key=make.any_key()),
         TokenConvolution(width, width, stride=2, key=make.any_key()),
@@ -57,7 +58,8 @@ def _half(options: Options, name: str) -> Options:
 
 
 def table(model: Any) -> Iterator[Placement]:
-    encoder, text = model.inputs.encoder, model.inputs.text
+    encoder = model.inputs.encoder
+    text = model.inputs.text
     attention, feed_forward = block(encoder.control)
     # PyTorch stores convolutions as `[out, in, width]`.
     yield from linear(encoder.inputs.first_convolution, "encoder.conv1", axes=(2, 1, 0))
