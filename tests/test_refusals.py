@@ -54,6 +54,7 @@ PARTS = {
     "constraint yields Damping, Damping": lambda: equation(TWICE_DAMPED, TWICE_DAMPED),
     # Operators, their states and their domains.
     "no states of a second domain": lambda: rate(made(ide.CrossAttention, 4)),
+    "window=3 is a part of the past": lambda: made(ide.Attention, 4, window=3),
     "window of 3 begins between the points": lambda: rate(
         made(ide.Attention, 4, causal=True, window=3), SIMPSON
     ),

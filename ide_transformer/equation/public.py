@@ -61,7 +61,6 @@ from .operators.positions import (
     AbstractRegion,
     Fredholm,
     LinearBias,
-    Neighborhood,
     NoPositions,
     RelativeBias,
     Rotary,

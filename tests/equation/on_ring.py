@@ -20,12 +20,7 @@ from ide_transformer.equation import integrate
 
 
 POINTS = np.sort(np.random.default_rng(0).uniform(size=24))
-# With the period of the domain.
-REGIONS = {
-    "past": (ide.Volterra(), None),
-    "window": (ide.Volterra(window=0.3), None),
-    "near on a circle": (ide.Neighborhood(0.3), (1.0,)),
-}
+REGIONS = {"past": ide.Volterra(), "window": ide.Volterra(window=0.3)}
 
 
 def differences():
@@ -37,10 +32,10 @@ def differences():
     rest = draw.uniform(0.5, 2.0, 24), draw.normal(size=(4, 24, 24))
     arguments = tuple(map(jnp.asarray, (*inputs, *rest)))
     types = (AxisType.Auto,) * 2
-    for name, (region, period) in REGIONS.items():
+    for name, region in REGIONS.items():
 
-        def total(query, key, value, weights, bias, region=region, period=period):
-            domain = ide.TokenDomain(jnp.asarray(POINTS)[:, None], weights, period=period)
+        def total(query, key, value, weights, bias, region=region):
+            domain = ide.TokenDomain(jnp.asarray(POINTS)[:, None], weights)
             mean = integrate(query, key, value, domain, domain, region, bias)
             return jnp.sum(jnp.sin(mean)), mean
 

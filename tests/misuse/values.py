@@ -125,7 +125,7 @@ VALUES: dict[str, Any] = dict(
 )
 VALUES |= dict(base=100.0, coupling=0.9, end=0, eps=1e-5, fixed_size=True, hidden=8)
 VALUES |= dict(horizon=2.0, logarithmic=1.0, masks=False, max_distance=16, max_steps=16)
-VALUES |= dict(policy=None, radius=2.0, rule="gauss_legendre", stretch=(1.0,), t0=0.0, t1=1.0)
+VALUES |= dict(policy=None, rule="gauss_legendre", stretch=(1.0,), t0=0.0, t1=1.0)
 VALUES |= dict(tolerance=1e-3, top_p=0.5, vocabulary=VOCABULARY, wavelength=2.0)
 VALUES |= dict(bounds=((0.0, 1.0),), context=CONTEXT, image_shape=(2, 2, 1), key=KEY)
 VALUES |= dict(activation=ide.gelu, attention=ATTENTION, block=(ATTENTION, FEED_FORWARD))
@@ -156,7 +156,7 @@ _TWO, _WIDTH = dict(num_intervals=2), dict(width=WIDTH)
 
 # Right values of arguments where another class has another one of this name.
 OWN: dict[str, dict[str, Any]] = {
-    "Attention": dict(window=2, positions=ide.Rotary()),
+    "Attention": dict(causal=True, window=2, positions=ide.Rotary()),
     "ConvolutionalAttention": dict(width=1),
     "DifferentialOperator": dict(spacing=1.0),
     "FourierIntegral": dict(modes=2),

@@ -26,7 +26,6 @@ from .positions import (
     AbstractPositions,
     AbstractRegion,
     Fredholm,
-    Neighborhood,
     NoPositions,
     ScoreBias,
     Volterra,
@@ -150,7 +149,7 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
       `heads / key_value_heads` query heads (grouped queries). Default: `heads`.
     - `head_features`: width of a head. Default: `features / heads`.
     - `causal`: integrate over `x' ≤ x` only (a Volterra operator).
-    - `window`: integrate over `‖x - x'‖ < window` only, in distances of the domain.
+    - `window`: with `causal`, integrate over `x - window < x' ≤ x` only.
     - `positions`: `NoPositions()`, `Rotary()` or `RelativeBias()`.
     - `normalization`: applied to the input; `LayerNorm` or `RMSNorm` gives the pre-norm form.
     - `query_normalization`, `key_normalization`: applied to the features of each head of Q
@@ -194,8 +193,11 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         self.query_normalization = query_normalization
         self.key_normalization = key_normalization
         self.positions = positions
-        everywhere = Fredholm() if window is None else Neighborhood(window)
-        self.region = Volterra(window) if causal else everywhere
+        if window is not None and not causal:
+            raise InputError(
+                f"Attention: window={window} is a part of the past; give causal=True too."
+            )
+        self.region = Volterra(window) if causal else Fredholm()
 
     @property
     def causal(self) -> bool:

@@ -15,8 +15,6 @@ from ..domain import TokenDomain
 
 # Places in the order of tokens, from one on to before another.
 Range: TypeAlias = tuple[int | Int[Array, ""], int | Int[Array, ""]]
-# How many tokens before and after its own a token sees; `None` for all.
-Reach: TypeAlias = tuple[int | None, int | None]
 # For each pair of tokens, whether the first sees the second.
 Indicator: TypeAlias = Bool[Array, "tokens others"] | None
 # The ends of integrals at which points have weights of their own, and whether they are that
@@ -56,17 +54,15 @@ class AbstractRegion(eqx.Module):
 
     @property
     @abc.abstractmethod
-    def reach(self) -> Reach:
-        """The region of consecutive tokens 0, 1, 2, …"""
+    def reach(self) -> int | None:
+        """How many of the consecutive tokens 0, 1, 2, … before its own a token sees; `None`
+        for all. Of those after its own it sees all, or none where the region is `causal`."""
 
     def meets(self, queries: Range, points: Range) -> Bool[ArrayLike, ""]:
         """For consecutive tokens: whether any of the queries `[start, stop)` sees any of the
         points `[start, stop)`."""
-        before, after = self.reach
-        meets: Bool[ArrayLike, ""] = True
-        if after is not None:
-            meets = points[0] < queries[1] + after
-        return meets if before is None else meets & (points[1] > queries[0] - before)
+        meets = points[0] < queries[1] if self.causal else True
+        return meets if self.reach is None else meets & (points[1] > queries[0] - self.reach)
 
     def ends(self, query_domain: TokenDomain, ends: Ends) -> EndIndicator:
         """`[end, x, x']`: whether Ω_x(x) ends at `ends[end, x']`, so that the end weight of x'
@@ -79,25 +75,10 @@ class AbstractRegion(eqx.Module):
 class Fredholm(AbstractRegion):
     """Ω_x as a whole, as in a Fredholm operator: encoders."""
 
-    reach: ClassVar[Reach] = (None, None)
+    reach: ClassVar[int | None] = None
 
     def indicator(self, query_domain: TokenDomain, domain: TokenDomain) -> None:
         return None
-
-
-class Neighborhood(AbstractRegion):
-    """The points nearer than a radius, `‖x - x'‖ < radius`, in distances of the domain, in any
-    dimension; around a periodic domain by the shorter way."""
-
-    radius: PositiveInt | PositiveFloat = eqx.field(static=True)
-
-    def indicator(self, query_domain: TokenDomain, domain: TokenDomain) -> Indicator:
-        return jnp.sum(differences(query_domain, domain) ** 2, axis=-1) < self.radius**2
-
-    @property
-    def reach(self) -> Reach:
-        tokens = math.ceil(self.radius) - 1
-        return tokens, tokens
 
 
 class Volterra(AbstractRegion):
@@ -118,8 +99,8 @@ class Volterra(AbstractRegion):
         return past if self.window is None else past & (distance < self.window)
 
     @property
-    def reach(self) -> Reach:
-        return None if self.window is None else math.ceil(self.window) - 1, 0
+    def reach(self) -> int | None:
+        return None if self.window is None else math.ceil(self.window) - 1
 
     def ends(self, query_domain: TokenDomain, ends: Ends) -> EndIndicator:
         if self.window is not None and ends is not None:

@@ -37,15 +37,12 @@ def integrate(
     bias: ScoreBias = None,
 ) -> Float[Array, "*batch tokens heads value_features"]:
     """`∫ γ(x, x') V(x') dx'` over the region of each x, head by head, scores with a `bias`."""
-    # On a circle, the first tokens are near the last ones.
-    in_order = query_domain is domain and domain.consecutive and domain.period is None
+    in_order = query_domain is domain and domain.consecutive
     plain = in_order and bias is None and value.shape[-1] == key.shape[-1]
     fits = query.shape[-1] <= 128 and query.shape[-1] % 8 == 0 and query.shape[-3] > 1
     # cuDNN's flash attention, in low precision.
     low = jax.default_backend() == "gpu" and query.dtype == jnp.bfloat16
-    # It has no window that ends after the token.
-    one_sided = region.reach[1] in (None, 0)
-    if plain and fits and low and one_sided and token_devices() == 1:
+    if plain and fits and low and token_devices() == 1:
         return fused_mean(query, key, value, domain, region)
     integrand, restore = prepare(query, key, value, query_domain, domain, bias)
     quadrature = _quadrature(integrand, region, in_order)
@@ -96,12 +93,12 @@ def _quadrature(
     if tokens * others > _STREAM_FROM**2 and not biased:
         return Stream(region, _STREAM_BLOCK, in_order)
     size = max(_BLOCK, -(-tokens // _MOST_BLOCKS))
-    before, after = region.reach if in_order else (None, None)
+    before = region.reach if in_order else None
     spans = []
     for start in range(0, tokens, size):
         stop = min(start + size, tokens)
         first = 0 if before is None else max(start - before, 0)
-        last = others if after is None else min(stop + after, others)
+        last = stop if in_order and region.causal else others
         spans.append(Span(start, stop, first, last))
     return Blocks(region, tuple(spans))
 
@@ -122,12 +119,11 @@ def fused_mean(
     if bias is not None:
         bias = jnp.broadcast_to(bias, (*batch, tokens, tokens)).astype(query.dtype)
         bias = bias.reshape(-1, 1, tokens, tokens)
-    before, after = region.reach
     mean = jax.nn.dot_product_attention(
         *(x.reshape(-1, *x.shape[-3:]) for x in (query, key, value)),
         bias=bias,
         is_causal=region.causal,
-        local_window_size=None if before is None or after is None else (before, after),
+        local_window_size=None if region.reach is None else (region.reach, 0),
         implementation=implementation,
     )
     return mean.reshape(query.shape).astype(jnp.promote_types(query.dtype, jnp.float32))
