@@ -45,9 +45,20 @@ def test_all_classes_are_here():
     assert found == {*BUILT, ide.Functional, ide.Sampled, ide.Sourced}
 
 
+class Sized(ide.Cosine):
+    """Cosines of a size that is trained."""
+
+    size: jax.Array
+
+    def __call__(self, y, number):
+        return self.size * super().__call__(y, number)
+
+
 def test_controls_that_change_another_one():
     inner = built(lambda: ide.PiecewiseConstant.build(block, 3, key=KEY))
-    space = ide.FunctionSpace(ide.Cosine(), 3, ide.FeatureDomain(5, "gauss_legendre"))
+    space = ide.FunctionSpace(
+        Sized(jnp.asarray(1.5)), 3, ide.FeatureDomain(5, "gauss_legendre")
+    )
     check_control(ide.Functional(inner, space), without=("precision",))
     dropped = ide.Tied((ide.Dropout(*block(KEY), 0.5),), 3)
     # Other intervals have other draws.
