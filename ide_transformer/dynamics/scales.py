@@ -170,9 +170,9 @@ def with_coarse_heads(
     block = []
     first = 0
     for operator in stacked_operators(layered):
-        if heads_of([operator]):
-            last = first + operator.innermost.heads
-            coarse = _OnBlocks(operator.innermost, chosen[:, first:last], size)
+        for attention in heads_of([operator]):
+            last = first + attention.heads
+            coarse = _OnBlocks(attention, chosen[:, first:last], size)
             operator = eqx.tree_at(lambda x: x.innermost, operator, coarse)
             first = last
         block.append(operator)

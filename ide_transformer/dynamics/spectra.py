@@ -37,11 +37,11 @@ def stretching(
     - `number`: of exponents, less than the numbers in a state of a sample.
     """
     marches = _marches("stretching", model, inputs)
+    options: dict[str, Any] = dict(tol=_TOLERANCE, return_singular_vectors=False)
     values = []
     for march in marches:
         matrix = _jacobian(_end, march, march.u0)
-        given = dict(v0=_drawn(march.u0), tol=_TOLERANCE, return_singular_vectors=False)
-        values.append(svds(matrix, number, **given))
+        values.append(svds(matrix, number, v0=_drawn(march.u0), **options))
     with np.errstate(divide="ignore"):
         return np.log(np.sort(values)[:, ::-1]) / marches[0].equation.horizon
 
@@ -58,6 +58,7 @@ def log_norms(
     the flow contracts. Padded tokens are tokens of it. Reference: Hairer, Nørsett, Wanner,
     Solving Ordinary Differential Equations I, section I.10.
     """
+    options: dict[str, Any] = dict(tol=_TOLERANCE, return_eigenvectors=False)
     norms = []
     for march in _marches("log_norms", model, inputs):
         states = eqx.filter_jit(March.states)(march, march.no_pushes)
@@ -66,8 +67,8 @@ def log_norms(
         norms.append([])
         for t, u in zip(knots[:-1], states[:-1], strict=True):
             jacobian = _jacobian(_field, (march, t), u)
-            given = dict(v0=_drawn(u), tol=_TOLERANCE, return_eigenvectors=False)
-            norms[-1] += [*eigsh((jacobian + jacobian.T) / 2, 1, which="LA", **given)]
+            symmetric = (jacobian + jacobian.T) / 2
+            norms[-1] += [*eigsh(symmetric, 1, which="LA", v0=_drawn(u), **options)]
     return np.array(norms)
 
 

@@ -23,7 +23,6 @@ from .readings import GROUPS, changes_of_heads, compare_readings
 
 # Samples of which spectra are computed; each takes many products with Jacobians.
 _SPECTRA = 2
-_EXPONENTS = 8
 # Tokens of a block along each axis, for heads on a coarser grid; the loss is measured with the
 # middle one.
 _BLOCKS = (2, 4, 8)
@@ -79,7 +78,7 @@ def study_dynamics(
     say(f"log-norms and exponents, {min(samples, _SPECTRA)} samples")
     few = jax.tree.map(lambda x: x[:_SPECTRA], problem.held_out)
     norms = dynamics.log_norms(model, few).mean(0)
-    exponents = dynamics.stretching(model, few, _EXPONENTS).mean(0)
+    exponents = dynamics.stretching(model, few, 8).mean(0)
     kinds = [type(x.innermost).__name__ for x in equation.control(0.0)]
     names = [f"{kind} {i}" if kinds.count(kind) > 1 else kind for i, kind in enumerate(kinds)]
     stationarity = dict(zip(names, found.stationarity.T, strict=True))

@@ -25,8 +25,6 @@ from ..training.names import find
 
 
 FEATURES = 8
-_TOKENS = 4
-_INTERVALS = 3
 
 # Steps in an interval, by order: few enough that rounding stays below the error.
 _STEPS = {
@@ -39,8 +37,6 @@ _STEPS = {
     8: (3, 4, 6, 8, 12),
 }
 _ROUNDING = 1e-13
-# With more schemes than these, colours tell orders.
-_FEW = 8
 
 # By the names that configurations know.
 CONTROLS = "chebyshev", "fourier", "hypernetwork", "piecewise_linear", "piecewise_constant"
@@ -78,9 +74,9 @@ def problem(case: Case) -> tuple[eq.Equation, Array]:
             return attention, feed_forward, eq.Damping(0.5 + jax.random.uniform(keys[3], (8,)))
         return attention, feed_forward
 
-    theta = control.build(block, _INTERVALS, key=jax.random.key(1))
-    equation = eq.Equation(theta, constraint, eq.TokenDomain.uniform(_TOKENS))
-    u0 = jax.random.normal(jax.random.key(2), (_TOKENS, FEATURES))
+    theta = control.build(block, 3, key=jax.random.key(1))
+    equation = eq.Equation(theta, constraint, eq.TokenDomain.uniform(4))
+    u0 = jax.random.normal(jax.random.key(2), (4, FEATURES))
     return equation, constraint.project(u0)
 
 
@@ -375,7 +371,7 @@ def measure_order(
 def plot_orders(path: Path, rows: Sequence[MeasuredOrder]) -> None:
     """Error against step size on logarithmic axes: a panel for each control and constraint, a
     line for each scheme, coloured by scheme or, where they are many, by expected order."""
-    few = len({row.scheme for row in rows}) <= _FEW
+    few = len({row.scheme for row in rows}) <= 8
     panels: dict[str, list[Curve]] = {}
     for row in sorted(rows, key=lambda row: row.expected_order):
         label = row.scheme if few else f"order {row.expected_order}"

@@ -32,9 +32,6 @@ _MOST_STEPS = 12
 # Below this one, an adaptive solve whose steps still do not change is left as it is.
 _LEAST_TOLERANCE = 1e-5
 
-# Samples from which the defects of the layers are estimated; they vary little between samples.
-_ESTIMATED_ON = 64
-
 _COARSENINGS: dict[str, dict[str, Any]] = {
     "coarsened": dict(moves=dynamics.MOVES),
     "dropped": dict(moves=(dynamics.selections, dynamics.drops), fit=None),
@@ -159,7 +156,8 @@ def measure_coarsening(
     number = model.control.num_intervals
     few = range(number - 1, math.ceil(number / 2) - 1, -1)
     say("layers")
-    estimated_on = jax.tree.map(lambda x: x[:_ESTIMATED_ON], problem.calibration)
+    # The defects of the layers vary little between samples.
+    estimated_on = jax.tree.map(lambda x: x[:64], problem.calibration)
     found = dynamics.defects(model, estimated_on)._asdict()
     found["estimate"] = dynamics.removal_estimate(model, estimated_on, problem.read)
     columns = {name: np.asarray(column) for name, column in found.items()}
@@ -186,11 +184,11 @@ def measure_coarsening(
     budgets = compare_budgets(study.rows, study.losses, ours=ours, theirs=set(RULES))
     damage = np.array(removed)
     ranks = {name: spearman(column, damage) for name, column in columns.items()}
-    layers: Rows = [{"layer": layer} for layer in every]
+    rows: Rows = [{"layer": layer} for layer in every]
     for name, column in {**columns, "damage": damage}.items():
-        for row, x in zip(layers, column.tolist(), strict=True):
+        for row, x in zip(rows, column.tolist(), strict=True):
             row[name] = x if np.isfinite(x) else None
-    return CoarseningStudy(study.rows, budgets, layers, ranks)
+    return CoarseningStudy(study.rows, budgets, rows, ranks)
 
 
 class _Study:

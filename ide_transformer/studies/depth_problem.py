@@ -25,14 +25,6 @@ from ..training import LoadedModel, evaluation_task
 _SCALE = 20.0
 _GROUP = 64
 
-# Characters of a speech: long enough to say something, short enough that a batch of them has
-# little padding.
-_LEAST = 300
-_MOST = 500
-
-# The most tokens of a random text.
-_RANDOM_TOKENS = 128
-
 
 class Problem(NamedTuple):
     """Inputs and a loss.
@@ -74,7 +66,7 @@ def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Proble
     random = np.random.default_rng(0)
     samples = calibration + held_out
     if isinstance(model.inputs, models.TextInputs):
-        shape = samples, min(model.inputs.context, _RANDOM_TOKENS)
+        shape = samples, min(model.inputs.context, 128)
         drawn = random.integers(0, model.inputs.vocabulary, shape)
         return _imitation(model, np.split(drawn, [calibration]), "random tokens")
     if isinstance(model.inputs, models.AbstractImageInputs):
@@ -193,7 +185,8 @@ def halves_of_speeches(plays: str) -> list[tuple[str, str]]:
         words = " ".join(line for line in lines if not line.startswith(tuple("*_#"))).split()
         middle = len(words) // 2
         pairs.append((" ".join(words[:middle]), " ".join(words[middle:])))
-    return [pair for pair in pairs if _LEAST < len(" ".join(pair)) < _MOST]
+    # Long enough to say something, short enough that a batch has little padding.
+    return [pair for pair in pairs if 300 < len(" ".join(pair)) < 500]
 
 
 def _similarities(states: Array, text: models.Text) -> Array:

@@ -22,8 +22,6 @@ from .depth_problem import Problem
 # draw again and again.
 GROUPS = 8
 _DRAWS = 1000
-# With fewer units a correlation of ranks says nothing.
-_FEWEST = 3
 # Samples of which exponents and log-norms are computed.
 _SPECTRA = 16
 
@@ -73,7 +71,7 @@ def compare_readings(
     if heads is not None:
         parts.append(lambda model, problem: _heads(model, problem, *heads))
     pairs = (x for part in parts for x in part(model, problem))
-    yield from (x.row() for x in pairs if x.readings.shape[1] >= _FEWEST)
+    yield from (x.row() for x in pairs if x.readings.shape[1] >= 3)
 
 
 def changes_of_heads(

@@ -24,17 +24,11 @@ from ..training import LoadedModel, evaluation_task
 from ..training.evaluation import at_least_one
 
 
-# What each resolution is multiplied by, and that of the reference; and by which tokens and
-# features are multiplied for what an error budget is measured against.
-_FACTORS = (1, 2, 4)
-_FINEST = 16
+# By which tokens and features are multiplied for what an error budget is measured against.
 _FINE = 8
 
 # Of random equations.
 _MODES = 8
-_HEADS = 2
-_LAYERS = 2
-_SAMPLES = 4
 _WAVES = 3
 # The coefficient of a function over that of the one before it.
 _DECAY = 0.6
@@ -53,9 +47,9 @@ def refinement_errors(
     features = ["features"] if solve.has_functions else []
     for name in ("tokens", *features, "depth"):
         say(f"errors of {name}")
-        finest = solve.finer(name, _FINEST).outputs(domain)
+        finest = solve.finer(name, 16).outputs(domain)
         solutions = []
-        for factor in _FACTORS:
+        for factor in (1, 2, 4):
             finer = solve.finer(name, factor)
             solutions.append(finer.outputs(domain))
             rows.append(
@@ -160,7 +154,7 @@ def random_problem(seed: int, solver: diffrax.AbstractSolver = LieTrotter()) -> 
     def block(key: Array) -> tuple[eq.AbstractOperator, ...]:
         first, second = jax.random.split(key)
         norm = eq.LayerNorm()
-        attention = eq.Attention(_MODES, _HEADS, normalization=norm, std=1.0, key=first)
+        attention = eq.Attention(_MODES, 2, normalization=norm, std=1.0, key=first)
         inside = eq.FeedForward(_MODES, 2 * _MODES, normalization=norm, std=1.0, key=second)
         attention, inside = jax.tree.map(_smooth, (attention, inside))
         return (
@@ -171,7 +165,7 @@ def random_problem(seed: int, solver: diffrax.AbstractSolver = LieTrotter()) -> 
     model = OperatorModel(
         tokens,
         _MODES,
-        control=eq.Tied.build(block, _LAYERS, key=keys[0]),
+        control=eq.Tied.build(block, 2, key=keys[0]),
         constraint=eq.Free(),
         discretization=Discretization(solver, steps_per_interval=steps),
         modes=2,
@@ -185,7 +179,7 @@ def random_problem(seed: int, solver: diffrax.AbstractSolver = LieTrotter()) -> 
         replace_fn=_smooth,
     )
     space = eq.FunctionSpace(eq.Legendre(), _MODES, eq.FeatureDomain(features))
-    waves = random.normal(size=(2, _SAMPLES, _WAVES))
+    waves = random.normal(size=(2, 4, _WAVES))
 
     def inputs(points: Array) -> Array:
         angles = np.pi * np.outer(np.arange(1, _WAVES + 1), points[:, 0])

@@ -27,8 +27,6 @@ from .depth_problem import make_problem
 # How near the log-odds have to come, and the inputs that the general optimiser is tried on.
 _NEAR = 0.02
 _OPTIMISED = 8
-# Tokens of a text.
-_TOKENS = 16
 
 
 class Aim(NamedTuple):
@@ -46,7 +44,7 @@ class Aim(NamedTuple):
             loaded.expected(LanguageModel, "; one is steered to a class or to the next token")
         inputs = make_problem(loaded, 1, samples).held_out
         if eqx.filter_eval_shape(model, inputs).ndim == 3:
-            inputs = inputs[:, : _TOKENS if tokens is None else tokens]
+            inputs = inputs[:, : 16 if tokens is None else tokens]
         elif tokens is not None:
             raise InputError(
                 f"tokens={tokens}: {loaded.path} is steered to a class of whole samples; drop "

@@ -12,8 +12,6 @@ from .comparison import Rows
 
 
 RATE = "optimizer.learning_rate"
-# The largest part of the steps of a run that its warm-up may take.
-_LONGEST_WARMUP = 0.1
 
 
 def figures_of(runs: Sequence[dict[str, Any]], reported: str) -> dict[str, Any]:
@@ -51,7 +49,7 @@ def difference(row: dict[str, Any], rows: Rows, reference: str | None) -> dict[s
     seeds = {other["scheme"]: other.get("seeds") for other in rows}
     own = seeds[row["scheme"]]
     others = seeds.get(reference)
-    found = {"difference": None, "half_width": None}
+    found: dict[str, Any] = {"difference": None, "half_width": None}
     if own and others:
         differences = np.subtract(own, others)
         found["difference"] = float(differences.mean())
@@ -147,7 +145,7 @@ def broken_rules(
     long = ", ".join(
         f"{row['scheme']} ({warmups[row['scheme']]} of {row['steps']})"
         for row in rows
-        if "steps" in row and warmups[row["scheme"]] > _LONGEST_WARMUP * row["steps"]
+        if "steps" in row and warmups[row["scheme"]] > 0.1 * row["steps"]
     )
 
     def named(column: str) -> str:

@@ -36,9 +36,8 @@ from .sweep import Sweep, Trial, Tuned, grid, tuned, write_sweep
 from .trials import Made, Trials
 
 
-# Columns of the losses at equal cost, and of the costs.
+# Columns of the losses at equal cost.
 _EQUAL = {"at_equal_evaluations": "evaluations", "at_equal_time": "seconds"}
-_COSTS = ("evaluations_per_step", "tokens_per_second")
 
 
 class Contender(NamedTuple):
@@ -198,7 +197,7 @@ class TrainingComparison(AbstractComparison):
             usual = self._configs[row["scheme"]].optimizer.warmup
             warmups[row["scheme"]] = row.get("optimizer.warmup", usual)
         # What decides on which samples the losses of a scheme are, the reference first.
-        samples = {} if self._reference is None else {self._reference.name: None}
+        samples: dict[str, Any] = {self._reference.name: None} if self._reference else {}
         for name, config in self._configs.items():
             sized = self._tasks[name].sized_by_context and config.model.context
             samples[name] = config.data, self._tokenizers[name], sized
@@ -334,8 +333,10 @@ class TrainingComparison(AbstractComparison):
     def shown(self, rows: Rows) -> Rows:
         """The result, what was tuned, the differences, and the costs."""
         bits = self._reported.replace("loss", "bits_per_byte")
-        columns = [self._reported, "spread", "difference", *_EQUAL, "parameters", *_COSTS]
-        columns[1:1] = [bits] if any(bits in row for row in rows) else []
+        columns = [
+            *(self._reported, bits, "spread", "difference", *_EQUAL),
+            *("parameters", "evaluations_per_step", "tokens_per_second"),
+        ]
         columns = [x for x in columns if any(row.get(x) is not None for row in rows)]
         found = []
         for row in rows:
