@@ -133,7 +133,10 @@ class Arrays(AbstractDataSet):
         else:
             raise InputError(
                 f"inputs {inputs.dtype}{[*shape]} and targets {targets.dtype}"
-                f"{[*targets.shape]} do not fit; {_mend(inputs, targets)}."
+                f"{[*targets.shape]} do not fit; give functions as real numbers of one shape "
+                "(with channels=True if both have a last axis of channels), images as real "
+                "numbers [samples, rows, columns], tokens as integers, and classes as integers "
+                "[samples], targets.argmax(1) of one-hot ones."
             )
         given = {"points": points, "weights": weights, "grid": grid}
         given |= {"channels": channels or None, "vocabulary": vocabulary, "classes": classes}
@@ -149,11 +152,10 @@ class Arrays(AbstractDataSet):
         on_line = self._sizes.keys() == {"vocabulary"} or isinstance(
             self._sizes.get("points"), int
         )
-        if causal and not on_line:
-            raise InputError("causal=True is for a target at each token of a line; drop it.")
-        if causal and self._sizes.get("grid") == "periodic":
+        if causal and (not on_line or self._sizes.get("grid") == "periodic"):
             raise InputError(
-                "causal=True: no point of grid=periodic is the first; give midpoint."
+                "causal=True is for a target at each token of a line, of functions with "
+                "grid=midpoint; drop it."
             )
         if causal is None and on_line:
             check_later_inputs(*self.data["validation" if self.whole else "training"])
@@ -328,42 +330,6 @@ class Arrays(AbstractDataSet):
                 f"them from {lowest}" + (f" to {name} - 1 = {given - 1}." if given else ".")
             )
         return given or int(most) + 1
-
-
-def _mend(inputs: np.ndarray, targets: np.ndarray) -> str:
-    """Advice for arrays that do not fit each other."""
-    kinds = inputs.dtype.kind == "f", targets.dtype.kind == "f"
-    like = inputs.shape == targets.shape
-    one = targets.ndim == 1
-    functions = all(kinds) and inputs.ndim > 2 and inputs.shape != targets.shape
-    one_hot = targets.ndim == 2 and ((targets == 0) | (targets == 1)).all()
-    mends = {
-        "give functions as real numbers, .astype(float)": like and kinds[0] != kinds[1],
-        "give classes as integers, targets.argmax(1)": (
-            one_hot and not like and (targets.sum(1) == 1).all()
-        ),
-        "give classes as integers, targets.astype(int)": (
-            one and kinds[1] and (targets == np.round(targets)).all()
-        ),
-        "no model here gives one real number for a sample: write a task of your own": (
-            one and kinds[1]
-        ),
-        "give targets an axis of channels too, targets[..., None], and channels=True": (
-            functions and inputs.shape[:-1] == targets.shape
-        ),
-        "give channels=True if the last axis has channels": (
-            functions and inputs.shape[:-1] == targets.shape[:-1] and targets.ndim > 2
-        ),
-        "give images as real numbers, inputs / 255": one and not kinds[0] and inputs.ndim > 2,
-        "give images, inputs.reshape(-1, rows, columns), or signals as images of one row, "
-        "inputs[:, None], for model.kind=image_classifier model.patch=1": one
-        and inputs.ndim == 2,
-    }
-    general = (
-        "give functions, real numbers of one shape, or integers as targets, [samples] for "
-        "classes"
-    )
-    return next((mend for mend, meant in mends.items() if meant), general)
 
 
 def _divided(

@@ -12,6 +12,8 @@ from .task import AbstractDrawn, checked_dataclass
 
 # Kinds of cells: in the inputs the third is one of the two ends, in the targets all of the way.
 WALL, FREE, WAY = range(3)
+# From a room to its neighbours, along the rows and along the columns.
+_STEPS = (0, 1), (1, 0), (0, -1), (-1, 0)
 
 
 def _odd(side: int) -> int:
@@ -60,39 +62,35 @@ class Maze(AbstractDrawn):
 
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
         side = self.given("side", held_out)
-        drawn = [_maze(side // 2, random) for _ in range(number)]
-        cells, targets = map(np.stack, zip(*drawn, strict=True))
-        return Batch(np.eye(3, dtype=np.float32)[cells], targets.reshape(number, -1))
-
-
-def _maze(rooms: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The kinds of the cells of a maze with so many rooms along each axis, every other cell of
-    the grid, and its targets."""
-    cells = np.full((2 * rooms + 1,) * 2, WALL)
-    ends = [divmod(int(n), rooms) for n in random.choice(rooms**2, 2, replace=False)]
-    # The walk begins at one end; from any room the first ones on it lead back there.
-    before = {ends[0]: ends[0]}
-    walk = [ends[0]]
-    cells[_between(ends[0], ends[0])] = FREE
-    while walk:
-        row, column = room = walk[-1]
-        around = (row, column + 1), (row + 1, column), (row, column - 1), (row - 1, column)
-        new = [x for x in around if x not in before and min(x) >= 0 and max(x) < rooms]
-        if not new:
-            walk.pop()
-            continue
-        chosen = new[random.integers(len(new))]
-        before[chosen] = room
-        cells[_between(room, chosen)] = cells[_between(chosen, chosen)] = FREE
-        walk.append(chosen)
-    targets = np.where(cells == WALL, UNCOUNTED, FREE).astype(np.int32)
-    room = ends[1]
-    while room != ends[0]:
-        targets[_between(room, room)] = targets[_between(room, before[room])] = WAY
-        room = before[room]
-    for end in ends:
-        cells[_between(end, end)] = targets[_between(end, end)] = WAY
-    return cells, targets
+        # Rooms are every other cell of the grid along each axis.
+        rooms = side // 2
+        mazes = np.full((number, side, side), WALL)
+        ways = np.empty_like(mazes, np.int32)
+        for cells, targets in zip(mazes, ways, strict=True):
+            ends = [divmod(int(n), rooms) for n in random.choice(rooms**2, 2, replace=False)]
+            # The walk begins at one end; from any room the first ones on it lead back there.
+            before = {ends[0]: ends[0]}
+            walk = [ends[0]]
+            cells[_between(ends[0], ends[0])] = FREE
+            while walk:
+                row, column = room = walk[-1]
+                around = [(row + i, column + j) for i, j in _STEPS]
+                new = [x for x in around if x not in before and min(x) >= 0 and max(x) < rooms]
+                if not new:
+                    walk.pop()
+                    continue
+                chosen = new[random.integers(len(new))]
+                before[chosen] = room
+                cells[_between(room, chosen)] = cells[_between(chosen, chosen)] = FREE
+                walk.append(chosen)
+            targets[...] = np.where(cells == WALL, UNCOUNTED, FREE)
+            room = ends[1]
+            while room != ends[0]:
+                targets[_between(room, room)] = targets[_between(room, before[room])] = WAY
+                room = before[room]
+            for end in ends:
+                cells[_between(end, end)] = targets[_between(end, end)] = WAY
+        return Batch(np.eye(3, dtype=np.float32)[mazes], ways.reshape(number, -1))
 
 
 def _between(room: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:

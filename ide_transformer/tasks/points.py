@@ -99,7 +99,16 @@ class BurgersInterval(AbstractAtPoints):
 
     def functions(self, samples: np.ndarray, seed: tuple[int, ...]) -> Batch:
         """The functions at the times 0 and `time` of coefficients c, `[samples, waves]`."""
-        x = points_on_interval(self.points, self.context, np.random.default_rng((*seed, 1)))
+        random = np.random.default_rng((*seed, 1))
+        if self.points == "grid":
+            x = (np.arange(self.context) + 0.5) / self.context
+        elif self.points == "random":
+            x = np.sort(random.random(self.context))
+        else:
+            half = -(-self.context // 2)
+            anywhere = (np.arange(half) + random.random(half)) / half
+            window = 7 / 8 * random.random() + random.random(self.context - half) / 8
+            x = np.sort(np.concatenate([anywhere, window]))
         k = np.pi * np.arange(1, self.waves + 1)
         later = samples * np.exp(-self.viscosity * self.time * k**2)
         cos = np.cos(np.outer(k, x))
@@ -117,19 +126,6 @@ class BurgersInterval(AbstractAtPoints):
         c = random.normal(size=(number, self.waves))
         size = random.uniform(0.3, 0.9, size=(number, 1))
         return size * c / np.abs(c).sum(1, keepdims=True)
-
-
-def points_on_interval(kind: PointSet, number: int, random: np.random.Generator) -> np.ndarray:
-    """So many points of [0, 1] in order: the middles of equal parts; random ones; or half of
-    them in equal parts, one in each, and the others in a window of length 1/8."""
-    if kind == "grid":
-        return (np.arange(number) + 0.5) / number
-    if kind == "random":
-        return np.sort(random.random(number))
-    half = -(-number // 2)
-    anywhere = (np.arange(half) + random.random(half)) / half
-    window = 7 / 8 * random.random() + random.random(number - half) / 8
-    return np.sort(np.concatenate([anywhere, window]))
 
 
 def domains(

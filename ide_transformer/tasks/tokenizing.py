@@ -156,7 +156,7 @@ def _rows(
             f"{path} has files of the kinds {', '.join(sorted(kinds))}; give a folder with one."
         )
     named = re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and path.suffix not in _OF_FOLDERS
-    if not files and (path.exists() or not named):
+    if not files and not named:
         raise InputError(f"{path}: no such file, and no owner/name of the hub.")
     if files and not any(file.stat().st_size for file in files):
         raise InputError(f"{path}: the texts are empty; there is nothing to learn.")
@@ -177,8 +177,8 @@ def _rows(
             )
         elif files:
             names = [str(file) for file in files]
-            # Texts such as NA and null are texts.
-            options |= {"keep_default_na": False} if kinds == {"csv"} else {}
+            if kinds == {"csv"}:
+                options["keep_default_na"] = False  # texts such as NA and null are texts
             rows = datasets.load_dataset(*kinds, data_files=names, split="train", **options)
         else:
             rows = datasets.load_dataset(str(path), subset, split=split or "train", **options)

@@ -1,6 +1,7 @@
 """Translation of verses, from texts of SWORD."""
 
 import hashlib
+import itertools as it
 import json
 import re
 from pathlib import Path
@@ -62,7 +63,14 @@ class VersesEnEs(AbstractTextTask, AbstractDataSet):
         tokenizer: AbstractTokenizer | None = None,
     ):
         verses = cached_verses(Path(path))
-        parts = _by_chapter(verses, validation, test)
+        chapters = sorted({chapter for chapter, *_ in verses})
+        order = np.random.default_rng(0).permutation(len(chapters))
+        place_of = {chapters[i]: place for place, i in enumerate(order)}
+        ends = [int(len(chapters) * x) for x in (test, test + validation)]
+        parts: dict[str, list[tuple[str, str]]] = {"training": [], "validation": [], "test": []}
+        for chapter, english, spanish in verses:
+            number = np.searchsorted(ends, place_of[chapter], "right")
+            parts[("test", "validation", "training")[number]].append((english, spanish))
         if tokenizer is None:
             learned = "\n".join(text for pair in parts["training"] for text in pair)
             tokenizer = BytePairTokenizer.train(learned, vocabulary)
@@ -140,43 +148,22 @@ def cached_verses(path: Path) -> list[tuple[str, str, str]]:
             raise InputError(f"{cached} is damaged. Delete it, and the verses are read again.")
         return [tuple(x) for x in json.loads(text)]
     told_once(f"reading the verses in {path}, which takes minutes", cached)
-    verses = _read(path)
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(verses, ensure_ascii=False).encode()
-    with whole_file(cached) as part:
-        part.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
-    return verses
-
-
-def _read(path: Path) -> list[tuple[str, str, str]]:
     require("pysword", "translation", "the verses are read by")
     from pysword.modules import SwordModules
 
     modules = SwordModules(str(path))
     modules.parse_modules()
     english, spanish = map(modules.get_bible_from_module, (_ENGLISH, _SPANISH))
-    found = []
-    for books in english.get_structure().get_books().values():
-        for book in books:
-            for chapter, verses in enumerate(book.chapter_lengths, 1):
-                for verse in range(1, verses + 1):
-                    place = {"books": [book.name], "chapters": [chapter], "verses": [verse]}
-                    pair = [" ".join(x.get(**place).split()) for x in (english, spanish)]
-                    if all(pair):
-                        found.append((f"{book.name} {chapter}", *pair))
-    return found
-
-
-def _by_chapter(
-    verses: list[tuple[str, str, str]], validation: float, test: float
-) -> dict[str, list[tuple[str, str]]]:
-    """The pairs of each part."""
-    chapters = sorted({chapter for chapter, *_ in verses})
-    order = np.random.default_rng(0).permutation(len(chapters))
-    place_of = {chapters[i]: place for place, i in enumerate(order)}
-    ends = [int(len(chapters) * x) for x in (test, test + validation)]
-    parts: dict[str, list[tuple[str, str]]] = {"training": [], "validation": [], "test": []}
-    for chapter, english, spanish in verses:
-        number = np.searchsorted(ends, place_of[chapter], "right")
-        parts[("test", "validation", "training")[number]].append((english, spanish))
-    return parts
+    verses = []
+    for book in it.chain.from_iterable(english.get_structure().get_books().values()):
+        for chapter, length in enumerate(book.chapter_lengths, 1):
+            for verse in range(1, length + 1):
+                place = {"books": [book.name], "chapters": [chapter], "verses": [verse]}
+                pair = [" ".join(x.get(**place).split()) for x in (english, spanish)]
+                if all(pair):
+                    verses.append((f"{book.name} {chapter}", *pair))
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(verses, ensure_ascii=False).encode()
+    with whole_file(cached) as part:
+        part.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+    return verses

@@ -111,15 +111,10 @@ TOKENS = RANDOM.integers(0, 5, (20, 25))
     ("arguments", "options", "message"),
     [
         ((IMAGES, np.eye(20)), {}, r"targets\.argmax\(1\)"),
-        ((VALUES, WORDS[:, 0]), {}, r"inputs\.reshape\(-1, rows, columns\)"),
+        ((VALUES, WORDS[:, 0]), {}, r"float64\[20, 24\] and .* images as real"),
         ((IMAGES, WORDS[:, 0]), {"channels": True, "vocabulary": 9}, "channels and vocabulary"),
         ((VALUES, VALUES, None, np.ones(24)), {}, "weights are those of points"),
-        (
-            (VALUES[..., None], VALUES),
-            {"channels": True},
-            r"give targets an axis.*\[\.\.\., None",
-        ),
-        ((IMAGES, IMAGES[..., :1]), {}, "channels=True if the last axis"),
+        ((VALUES[..., None], VALUES), {"channels": True}, "channels=True if both"),
         ((WORDS, WORDS - 2), {}, "targets have the integers -2 to 2; give them from -1"),
         ((VALUES, VALUES, np.where(POINTS > 0.5, 0, POINTS)), {}, r"number \d+ and an earlier"),
         (

@@ -2,9 +2,7 @@
 with convolutions before the queries, keys and values."""
 
 import functools as ft
-import itertools
 import math
-import operator
 from collections.abc import Iterator, Set
 from typing import Any
 
@@ -43,7 +41,13 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = dict(
 
 def build(options: Options, tensors: Set[str]) -> Model:
     stages = _stage_options(options)
-    side = _side([(own.size("patch_stride"), own.size("stride_kv")) for own in stages])
+    # The side of an image, near the published one, that all strides divide.
+    total = 1
+    needed = 1
+    for own in stages:
+        total *= own.size("patch_stride")
+        needed = math.lcm(needed, total * own.size("stride_kv"))
+    side = -(-_SIDE // needed) * needed
     shape = (side, side, options.size("num_channels", 3))
     built = []
     for own in stages[:-1]:
@@ -75,13 +79,6 @@ def _stage_options(options: Options) -> list[Options]:
         spellings = {own: f"{name}[{number}]" for own, name in names.items()}
         stages.append(Options(values, options.file, spellings=spellings))
     return stages
-
-
-def _side(strides: list[tuple[int, int]]) -> int:
-    """The side of an image, near the published one, that all strides divide."""
-    totals = itertools.accumulate((window for window, _ in strides), operator.mul)
-    needed = math.lcm(*(total * keys for total, (_, keys) in zip(totals, strides, strict=True)))
-    return -(-_SIDE // needed) * needed
 
 
 def _stage(options: Options, shape: tuple[int, int, int], classes: int | None) -> Model:
@@ -124,26 +121,23 @@ def _stage(options: Options, shape: tuple[int, int, int], classes: int | None) -
 
 def table(model: Any) -> Iterator[Placement]:
     for number, stage in enumerate(model.equations):
-        yield from _stage_table(stage, f"encoder.stages.{number}")
+        name = f"encoder.stages.{number}"
+        embedding = f"{name}.embedding.convolution_embeddings"
+        inputs = getattr(stage.inputs, "windows", stage.inputs)
+        yield from windows(inputs, f"{embedding}.projection", stage.features)
+        yield from weights_of(inputs, embedding, embedding_normalization="normalization")
+        for token in inputs.prefix:
+            yield Placement(token, f"{name}.cls_token", shape=(1, 1, stage.features))
+        attention, feed_forward = block(stage.control)
+        layer = f"{name}.layers.{{layer}}"
+        yield from weights_of(attention, layer, normalization="layernorm_before")
+        yield from _attention_table(attention, f"{layer}.attention")
+        names = dict(inner="intermediate.dense", outer="output.dense")
+        yield from weights_of(feed_forward, layer, **names, normalization="layernorm_after")
     yield from weights_of(model.read_out, normalization="layernorm")
     for classifier in getattr(model.read_out, "classifiers", ()):
         yield from linear(classifier, "classifier")
     yield from weights_of(model.read_out, classifier="classifier")
-
-
-def _stage_table(stage: Any, name: str) -> Iterator[Placement]:
-    embedding = f"{name}.embedding.convolution_embeddings"
-    inputs = getattr(stage.inputs, "windows", stage.inputs)
-    yield from windows(inputs, f"{embedding}.projection", stage.features)
-    yield from weights_of(inputs, embedding, embedding_normalization="normalization")
-    for token in inputs.prefix:
-        yield Placement(token, f"{name}.cls_token", shape=(1, 1, stage.features))
-    attention, feed_forward = block(stage.control)
-    layer = f"{name}.layers.{{layer}}"
-    yield from weights_of(attention, layer, normalization="layernorm_before")
-    yield from _attention_table(attention, f"{layer}.attention")
-    names = dict(inner="intermediate.dense", outer="output.dense")
-    yield from weights_of(feed_forward, layer, **names, normalization="layernorm_after")
 
 
 def _attention_table(attention: ConvolutionalAttention, name: str) -> Iterator[Placement]:

@@ -62,7 +62,7 @@ def _gpt(options: Options, attention: dict[str, Any], **arguments: Any) -> Model
     hidden = options.size("n_inner", None) or 4 * options.size("hidden_size")
     return make.language_model(
         options,
-        _normalization(options),
+        make.layer_norm(options.size("hidden_size"), options.number("layer_norm_eps", 1e-5)),
         make.attention(options, causal=True, **attention),
         make.feed_forward(options, hidden=hidden, activation="gelu_new"),
         **arguments,
@@ -78,17 +78,13 @@ def _build_gpt_neox(options: Options, tensors: Set[str]) -> Model:
     bias = options.flag("attention_bias", True)
     return make.language_model(
         options,
-        _normalization(options),
+        make.layer_norm(options.size("hidden_size"), options.number("layer_norm_eps", 1e-5)),
         make.attention(options, causal=True, positions=positions, bias=bias),
         make.feed_forward(options),
         context=2048,
         parallel=options.flag("use_parallel_residual", True),
         learned_positions=False,
     )
-
-
-def _normalization(options: Options) -> make.LayerNorm:
-    return make.layer_norm(options.size("hidden_size"), options.number("layer_norm_eps", 1e-5))
 
 
 def _gpt2_table(model: Any) -> Iterator[Placement]:

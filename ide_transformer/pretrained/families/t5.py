@@ -27,6 +27,13 @@ def build(options: Options, tensors: Set[str]) -> Model:
         hidden_size="d_model", num_hidden_layers="num_layers", num_attention_heads="num_heads"
     )
     width = options.size("hidden_size")
+    names = "relative_attention_num_buckets", "relative_attention_max_distance"
+    buckets = options.size(names[0], 32)
+    distance = options.size(names[1], 128)
+    if not 4 <= buckets < 4 * distance:
+        why = f"not supported: 4 is the least, and 4 {names[1]} = {4 * distance} is too many"
+        raise options.refused(names[0], buckets, why)
+    bias = jnp.zeros((buckets, options.size("num_attention_heads")))
     return TextEncoder(
         jnp.zeros((options.size("vocab_size"), width)),
         **make.pre_norm(
@@ -35,7 +42,7 @@ def build(options: Options, tensors: Set[str]) -> Model:
             make.attention(
                 options,
                 head_features=options.size("d_kv", 64),
-                positions=_positions(options),
+                positions=RelativeBias(bias, distance),
                 bias=False,
             ),
             _feed_forward(options),
@@ -56,16 +63,6 @@ def _feed_forward(options: Options) -> make.MakeOperator:
             raise options.refused(other, found, f"not the {value!r} of {name} = {form!r}")
     sizes = options.size("hidden_size"), options.size("d_ff")
     return ft.partial(kind, *sizes, activation=activation, bias=False)
-
-
-def _positions(options: Options) -> RelativeBias:
-    names = "relative_attention_num_buckets", "relative_attention_max_distance"
-    buckets = options.size(names[0], 32)
-    distance = options.size(names[1], 128)
-    if not 4 <= buckets < 4 * distance:
-        why = f"not supported: 4 is the least, and 4 {names[1]} = {4 * distance} is too many"
-        raise options.refused(names[0], buckets, why)
-    return RelativeBias(jnp.zeros((buckets, options.size("num_attention_heads"))), distance)
 
 
 def table(model: Any) -> Iterator[Placement]:
