@@ -83,7 +83,7 @@ def reachable(node: ast.AST) -> Iterator[ast.AST]:
                     continue
                 case ast.BinOp(_, ast.Div(), ast.Constant(str()) | ast.JoinedStr()):
                     continue
-                case ast.Call(ast.Attribute(_, "add_argument" | "field")):
+                case ast.Call(ast.Attribute(_, "add_argument" | "field") | ast.Name("add")):
                     continue
                 case ast.AST():
                     yield from reachable(child)

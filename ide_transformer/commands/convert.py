@@ -17,11 +17,10 @@ EXAMPLES = """\
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="a checkpoint (folder, file, package) or a run")
-    parser.add_argument("target", type=Path, help="a run folder RUNS/NAME, or a new checkpoint")
-    parser.add_argument(
-        "overrides", nargs="*", help="keys of the run, for images data.name=… and data.path=…"
-    )
+    add = parser.add_argument
+    add("source", help="a checkpoint (folder, file, package) or a run")
+    add("target", type=Path, help="a run folder RUNS/NAME, or a new checkpoint")
+    add("overrides", nargs="*", help="keys of the run, for images data.name=… and data.path=…")
     add_weights(parser)
 
 

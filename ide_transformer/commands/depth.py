@@ -20,14 +20,11 @@ EXAMPLES = """\
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "path", help="the folder of a run, the folder or file of a checkpoint, or a package"
-    )
-    parser.add_argument("--out", type=Path, help="folder of the results (default: depth/NAME)")
-    parser.add_argument(
-        "--calibration", type=int, default=128, help="samples to choose steps by"
-    )
-    parser.add_argument("--held-out", type=int, default=128, help="samples to measure on")
+    add = parser.add_argument
+    add("path", help="the folder of a run, the folder or file of a checkpoint, or a package")
+    add("--out", type=Path, help="folder of the results (default: depth/NAME)")
+    add("--calibration", type=int, default=128, help="samples to choose steps by")
+    add("--held-out", type=int, default=128, help="samples to measure on")
     add_trust(parser)
 
 

@@ -22,22 +22,18 @@ EXAMPLES = """\
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "path", help="the folder of a run, the folder or file of a checkpoint, or a package"
-    )
-    parser.add_argument(
-        "--out", type=Path, help="folder of the results (default: dynamics/NAME)"
-    )
-    parser.add_argument(
-        "--samples", type=int, default=16, help="held-out samples (default: 16)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("path", help="the folder of a run, the folder or file of a checkpoint, or a package")
+    add("--out", type=Path, help="folder of the results (default: dynamics/NAME)")
+    add("--samples", type=int, default=16, help="held-out samples (default: 16)")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument(
         "--predict",
         action="store_true",
         help="change the model layer by layer and head by head, and correlate the changes of "
         "the loss with the readings that might predict them; with 8 samples or more",
     )
-    parser.add_argument(
+    one.add_argument(
         "--steer",
         type=float,
         metavar="PROBABILITY",
@@ -45,10 +41,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "and compare the energies of pushes at all depths, of the best one in a single layer, "
         "and of what a general optimiser finds",
     )
-    parser.add_argument("--tokens", type=int, help="with --steer: of a text (default: 16)")
-    parser.add_argument(
-        "--iterations", type=int, help="with --steer: of Gauss–Newton (default: 40)"
-    )
+    add("--tokens", type=int, help="with --steer: of a text (default: 16)")
+    add("--iterations", type=int, help="with --steer: of Gauss–Newton (default: 40)")
     add_trust(parser)
 
 
@@ -59,8 +53,6 @@ def run(options: argparse.Namespace) -> None:
     of_steering = {name: x for name, x in found.items() if x is not None}
     if of_steering and options.steer is None:
         raise InputError(f"--{' and --'.join(of_steering)}: give --steer too.")
-    if options.predict and options.steer is not None:
-        raise InputError("--predict cannot be combined with --steer; drop one.")
     folder = results_folder("dynamics", options.path, options.out)
     given: dict[str, Any] = dict(samples=options.samples, trust=options.trust)
     if options.steer is not None:

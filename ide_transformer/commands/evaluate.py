@@ -71,68 +71,65 @@ _HEADINGS = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add_model(parser, "further models; ")
-    parser.add_argument(
+    add(
         "--text",
         type=given_path,
         help="a text file or folder to predict, in windows of the context",
     )
-    parser.add_argument(
-        "--samples", type=int, help="how many windows, evenly spread (default: all)"
-    )
-    parser.add_argument(
+    add("--samples", type=int, help="how many windows, evenly spread (default: all)")
+    add(
         "--part",
         choices=("validation", "test"),
         help="part of the data of a run (default: validation)",
     )
-    parser.add_argument(
+    add(
         "--mesh",
         action="append",
         metavar="intervals=2,4,8",
         help="solve on another mesh, a row for each: intervals, horizon, steps_per_interval, "
         "solver, tokens, width; tokens=64,128,width=96 gives two rows, a second --mesh more",
     )
-    parser.add_argument(
+    add(
         "--layers",
         choices=("resampled", "spread", "first"),
         help="with --mesh intervals=…: resample the weights (default), or keep so many layers",
     )
-    parser.add_argument(
+    add(
         "--rollout",
         type=int,
         help="for a flow map: apply it this many times to its own outputs, on test functions",
     )
-    parser.add_argument(
+    add(
         "--pictures",
         type=figure_file,
         help="for functions: draw truth, prediction and error into this file",
     )
-    parser.add_argument(
+    add(
         "--exit",
         type=floats,
         metavar="TOLERANCES",
         help="let tokens stop when the rest of the solve should change their outputs by less, "
         "for example 0.1,0.03,0.01 nats",
     )
-    parser.add_argument(
+    add(
         "--exit-for",
         choices=("token", "sample"),
         help="with --exit: what can stop on its own (default: token)",
     )
-    parser.add_argument(
+    add(
         "--exit-order",
         type=int,
         choices=(0, 1),
         help="with --exit: a stopped token stays (0) or continues in a straight line (1)",
     )
-    parser.add_argument(
-        "--figure", type=figure_file, help="with one of these: draw the loss here"
-    )
-    parser.add_argument(
+    add("--figure", type=figure_file, help="with one of these: draw the loss here")
+    add(
         "--measure",
         help="with --figure: the column to draw (default: loss), for example exact_match",
     )
-    parser.add_argument("--json", type=results_file, help="write the results here too")
+    add("--json", type=results_file, help="write the results here too")
 
 
 def run(options: argparse.Namespace) -> None:

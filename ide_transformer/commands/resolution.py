@@ -22,20 +22,19 @@ EXAMPLES = """\
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", nargs="?", help="the folder of a run")
-    parser.add_argument(
+    add = parser.add_argument
+    add("run", nargs="?", help="the folder of a run")
+    add(
         "overrides", nargs="*", metavar="key=value", help="keys of the configuration of the run"
     )
-    parser.add_argument("--samples", type=int, help="held-out samples of a run (default: 16)")
-    parser.add_argument("--random", type=int, help="try budgets on this many random equations")
-    parser.add_argument(
+    add("--samples", type=int, help="held-out samples of a run (default: 16)")
+    add("--random", type=int, help="try budgets on this many random equations")
+    add(
         "--scheme",
         help="scheme that solves them (default: lie_trotter), as in the command convergence",
     )
-    parser.add_argument("--json", type=results_file, help="also write the results to this file")
-    parser.add_argument(
-        "--figure", type=figure_file, help="also draw errors against resolutions"
-    )
+    add("--json", type=results_file, help="also write the results to this file")
+    add("--figure", type=figure_file, help="also draw errors against resolutions")
     add_trust(parser)
 
 

@@ -16,18 +16,15 @@ EXAMPLES = """\
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add_model(parser)
-    parser.add_argument(
-        "--prompt", action="append", help="text to go on from; several are written at once"
-    )
-    parser.add_argument("--length", type=int, default=400, help="tokens to write")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0: most likely token")
-    parser.add_argument("--top-k", type=int, help="draw from the k most likely tokens only")
-    parser.add_argument(
-        "--top-p", type=float, help="draw from the most likely tokens of this probability"
-    )
-    parser.add_argument("--mesh", help="solve on another mesh, for example intervals=8")
-    parser.add_argument("--seed", type=int, default=0)
+    add("--prompt", action="append", help="text to go on from; several are written at once")
+    add("--length", type=int, default=400, help="tokens to write")
+    add("--temperature", type=float, default=0.8, help="0: most likely token")
+    add("--top-k", type=int, help="draw from the k most likely tokens only")
+    add("--top-p", type=float, help="draw from the most likely tokens of this probability")
+    add("--mesh", help="solve on another mesh, for example intervals=8")
+    add("--seed", type=int, default=0)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -4,14 +4,9 @@ import argparse
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import InputError, printable
 from .options import add_trust, check_can_be_written, config_file, integers, no_config
-
-
-if TYPE_CHECKING:
-    from ..training import Config
 
 
 EXAMPLES = """\
@@ -25,32 +20,32 @@ EXAMPLES = """\
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "config",
         help="a YAML file, or the name of a configuration of the package, as in configs/; with "
         "--resume also a run, by its folder or its name",
     )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="for example model.depth=8"
-    )
-    parser.add_argument(
+    add("overrides", nargs="*", metavar="key=value", help="for example model.depth=8")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument(
         "--resume",
         action="store_true",
         help="go on from the last checkpoint of this run, also for more training.steps",
     )
-    parser.add_argument(
+    add(
         "--restart",
         action="store_true",
         help="with --resume and more training.steps, where the rate falls by a cosine: another "
         "cosine begins at the rate it has come to",
     )
-    parser.add_argument(
+    one.add_argument(
         "--find-learning-rate",
         action="store_true",
         help="do not train the run: raise the rate step by step until the loss explodes, and "
         "suggest one, with a figure and JSON in learning-rates/NAME",
     )
-    parser.add_argument(
+    one.add_argument(
         "--plan",
         type=_plan,
         metavar="BUDGET",
@@ -58,15 +53,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "with all layers from the start, and with few layers first. devices=8,64,256, of a "
         "language model: the bytes that each of so many would hold and send in a step",
     )
-    parser.add_argument(
+    add(
         "--samples",
         type=int,
         help="with --plan devices=…: samples that devices which share one compute at once "
         "(default: 1)",
     )
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)"
-    )
+    add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     add_trust(parser)
 
 
@@ -82,20 +75,8 @@ def _plan(text: str) -> tuple[str, list[int]]:
     return unit, numbers
 
 
-def _show_refinements(config: "Config", unit: str, amount: int) -> None:
-    from .. import reporting
-    from ..studies.schemes.budget import Budget, plan_refinement
-
-    unit = {"evaluations": "field_evaluations"}.get(unit, unit)
-    budget = Budget.model_validate({"unit": unit, "amount": amount})
-    print("The steps of each run are measured, in about a minute.", flush=True)
-    reporting.show_table(plan_refinement(config, budget))
-
-
 def run(options: argparse.Namespace) -> None:
     file = config_file(options.config)
-    if options.resume + options.find_learning_rate + (options.plan is not None) > 1:
-        raise InputError("--resume, --find-learning-rate and --plan do not go together.")
     if options.restart and not options.resume:
         raise InputError("--restart is for a run that goes on; give --resume too.")
     if not options.resume and not file.is_file():
@@ -127,7 +108,12 @@ def run(options: argparse.Namespace) -> None:
                 print(f"For {VOCABULARY:,} tokens; data.vocabulary gives another number.")
             return
         if planned:
-            _show_refinements(config, planned, *amounts)
+            from ..studies.schemes.budget import Budget, plan_refinement
+
+            unit = "field_evaluations" if planned == "evaluations" else planned
+            budget = Budget.model_validate({"unit": unit, "amount": amounts})
+            print("The steps of each run are measured, in about a minute.", flush=True)
+            reporting.show_table(plan_refinement(config, budget))
             return
         if options.find_learning_rate:
             folder = Path("learning-rates") / config.name

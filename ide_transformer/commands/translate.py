@@ -12,14 +12,11 @@ EXAMPLES = """\
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add_model(parser)
-    parser.add_argument("--part", choices=("validation", "test"), default="test")
-    parser.add_argument(
-        "--samples", type=int, help="how many texts, evenly spread (default: all)"
-    )
-    parser.add_argument(
-        "--show", type=int, default=3, help="translations to print (default: 3)"
-    )
+    add("--part", choices=("validation", "test"), default="test")
+    add("--samples", type=int, help="how many texts, evenly spread (default: all)")
+    add("--show", type=int, default=3, help="translations to print (default: 3)")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -134,7 +134,7 @@ def test_options_that_say_nothing_are_refused(capsys):
         ("evaluate none --rollout 4 --figure a.png --measure loss", "one of error, spectrum"),
         ("evaluate none --rollout 4 --part test", "--part cannot be combined with --rollout"),
         ("dynamics none --iterations 3", "--iterations: give --steer too"),
-        ("dynamics none --steer 0.9 --predict", "--predict cannot be combined"),
+        ("dynamics none --steer 0.9 --predict", "--predict: not allowed with argument --st"),
         ("train quick --samples 2", "--samples needs --plan devices"),
         ("train coarse_first --plan evals=12", "write evaluations=12000, seconds=300 or"),
         ("resolution --random 1 --scheme etdab2", "--scheme etdab2: it cannot solve"),
