@@ -24,33 +24,29 @@ class AbstractOnBlocks(AbstractTransparentWrapper):
 
     # It solves for blocks of steps of length 1.
     consistent: ClassVar[bool] = False
-
-    @property
-    def term_structure(self) -> type:
-        return diffrax.MultiTerm
+    term_structure: ClassVar[type] = diffrax.MultiTerm
 
 
-def _block(block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree) -> Array:
-    start, end = jnp.zeros((), u.dtype), jnp.ones((), u.dtype)
-    terms = slowed(without_constraint(terms), t, 0.0)
-    return single_step(block, terms, start, end, u, args)
+def _end(block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree) -> Array:
+    """`B_t(u)`."""
+    frozen = slowed(without_constraint(terms), t, 0.0)
+    start = jnp.zeros((), u.dtype)
+    end = jnp.ones((), u.dtype)
+    return single_step(block, frozen, start, end, u, args)
 
 
 def _residual(
     block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree
 ) -> Array:
-    return _along(terms, t, u, _block(block, terms, t, u, args) - u)
+    rate = _end(block, terms, t, u, args) - u
+    return operator_fields(terms)[-1].along(t, u, rate)
 
 
 def _velocity(
     block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree
 ) -> Array:
-    return _along(terms, t, u, _block(block, terms, t, u, args))
-
-
-def _along(terms: Terms, t: Depth, u: Array, du: Array) -> Array:
-    """The rate of whole blocks, along the constraint of the last operator."""
-    return operator_fields(terms)[-1].along(t, u, du)
+    rate = _end(block, terms, t, u, args)
+    return operator_fields(terms)[-1].along(t, u, rate)
 
 
 class Residual(AbstractOnBlocks):

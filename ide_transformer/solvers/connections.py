@@ -92,21 +92,18 @@ class AttentionResidual(AbstractConnected):
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         queries = self.queries.reshape(-1, self.queries.shape[-1]).astype(u.dtype)
-        past, ahead = state, u
+        past = state
+        y1 = u
         for one in field.of_operators(self):
-            past = past.plus(one(0, ahead))
+            past = past.plus(one(0, y1))
             # The first query is that of the second value.
-            ahead = _attended(past, queries[past.number - 2])
-        return Step.between(u, ahead, state=past)
-
-
-def _attended(past: Past, query: Float[Array, " features"]) -> Array:
-    """The mean of the past, weighted for each token."""
-    scores = RMSNorm(eps=1e-6).project(past.values) @ query
-    known = jnp.arange(len(scores)) < past.number
-    known = known.reshape(-1, *(1,) * (scores.ndim - 1))
-    weights = jax.nn.softmax(jnp.where(known, scores, -jnp.inf), axis=0)
-    return jnp.sum(weights[..., None] * past.values, axis=0)
+            query = queries[past.number - 2]
+            scores = RMSNorm(eps=1e-6).project(past.values) @ query
+            known = jnp.arange(len(scores)) < past.number
+            known = known.reshape(-1, *(1,) * (scores.ndim - 1))
+            weights = jax.nn.softmax(jnp.where(known, scores, -jnp.inf), axis=0)
+            y1 = jnp.sum(weights[..., None] * past.values, axis=0)
+        return Step.between(u, y1, state=past)
 
 
 class LearnedMultistep(AbstractConnected, AbstractWrapper):
@@ -133,7 +130,8 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
         weights = np.zeros(num_steps * (num_steps + 3) // 2)
         weights[np.cumsum(np.arange(2, num_steps + 2)) - 1] = 1
         self.weights = float_array(weights)
-        self.num_steps, self.solver = num_steps, solver
+        self.num_steps = num_steps
+        self.solver = solver
 
     @property
     def coefficients(self) -> Float[Array, "steps states"]:
@@ -238,7 +236,9 @@ class HyperConnections(AbstractStreams):
         features: PositiveInt,
         streams: PositiveInt = 4,
     ):
-        self.num_steps, self.streams, each = num_steps, streams, (num_steps, operators)
+        self.num_steps = num_steps
+        self.streams = streams
+        each = (num_steps, operators)
         read = _first_reads(num_steps, operators, streams)[..., None]
         mix = np.broadcast_to(np.eye(streams), (*each, streams, streams))
         self.alpha = float_array(np.concatenate([read, mix], axis=-1))
@@ -289,7 +289,9 @@ class DoublyStochasticConnections(AbstractStreams):
         features: PositiveInt,
         streams: PositiveInt = 4,
     ):
-        self.num_steps, self.streams, each = num_steps, streams, (num_steps, operators)
+        self.num_steps = num_steps
+        self.streams = streams
+        each = (num_steps, operators)
         read = 2 * _first_reads(num_steps, operators, streams) - 1
         mix = np.broadcast_to(2 * np.eye(streams).ravel() - 1, (*each, streams**2))
         bias = np.concatenate([read, np.zeros_like(read), mix], axis=-1)

@@ -1,6 +1,7 @@
 """The cost of a step in field evaluations, and where in the step they are made."""
 
 import functools as ft
+import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -56,7 +57,8 @@ def count_evaluations(
     arrays, rest = eqx.partition(solver, eqx.is_array)
     leaves, structure = jax.tree.flatten(arrays)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-    kinds = tuple((type(operator).__name__, _stand_in(operator)) for operator in block)
+    # Classes that schemes treat as they treat these operators.
+    kinds = tuple((type(x).__name__, by_kind(x, _Plain, _Exact, _Linear)) for x in block)
     return _count(rest, structure, shapes, kinds, features)
 
 
@@ -66,9 +68,8 @@ def _count(
     rest: PyTree, structure: Any, shapes: tuple, kinds: tuple, features: int
 ) -> Evaluations | None:
     depths: list[float] = []
-    metaclass: Any = type(_Plain)
     # A scheme that refuses an operator prints its name.
-    stand_ins = [metaclass(name, (kind,), {}) for name, kind in kinds]
+    stand_ins = [types.new_class(name, (kind,)) for name, kind in kinds]
 
     # One function for all evaluations: each other one would be compiled by itself.
     def record(u, t):
@@ -80,25 +81,25 @@ def _count(
         t = jnp.asarray(t, float)
         return tuple(stand_in(t, record) for stand_in in stand_ins)
 
-    costs, fractions = [], set()
+    costs: list[float] = []
+    fractions: set[float] = set()
     # Without compilation a branch that is not taken is not run, and not counted.
     with jax.ensure_compile_time_eval(), jax.disable_jit():
         arrays = jax.tree.unflatten(structure, [jnp.ones(*shape) for shape in shapes])
         solver = eqx.combine(arrays, rest)
         terms = make_terms(block_at, lambda t: Free(), TokenDomain.uniform(1), len(kinds))
-        u, made_jump = jnp.ones((1, features)), True
+        u = jnp.ones((1, features))
         state = solver.init(terms, 0.0, 1.0, u, None)
         implicit = isinstance(solver, diffrax.AbstractImplicitSolver)
         if implicit or evaluations_made(state) is not None:
             return None
         # The third step starts from a state that two steps have made.
-        for _ in range(3):
+        for made_jump in (True, False, False):
             depths.clear()
             u, _, _, state, _ = solver.step(terms, 0.0, 1.0, u, None, state, made_jump)
             jax.block_until_ready(u)
             costs.append(len(depths) / len(kinds))
             fractions.update(depths)
-            made_jump = False
     return Evaluations(costs[0], costs[-1], tuple(sorted(fractions)))
 
 
@@ -126,8 +127,3 @@ class _Exact(_Plain, AbstractExactOperator):
 class _Linear(_Exact, AbstractLinearOperator):
     def apply(self, function: Callable, u: Array, domain: TokenDomain) -> Array:
         return function(-jnp.ones(())) * u
-
-
-def _stand_in(operator: PyTree) -> type:
-    """A class that schemes treat as they treat this operator."""
-    return by_kind(operator, _Plain, _Exact, _Linear)

@@ -199,11 +199,13 @@ class AbstractOneStage(AbstractImplicitScheme):
         return None
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        c, explicit = self.node, field(0, u)
+        c = self.node
+        explicit = field(0, u)
         inputs = field, c, u, c
         root = find_root(_stage, u + c * explicit, inputs, tolerance=self.tolerance)
         y1 = (root.value - (1 - c) * u) / c
-        error, state = self.error(y1 - u, explicit), state.plus(1 + root.evaluations)
+        error = self.error(y1 - u, explicit)
+        state = state.plus(1 + root.evaluations)
         return Step.between(u, y1, error=error, state=state, result=root.result)
 
 
@@ -269,7 +271,8 @@ class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdapti
     configurable: ClassVar[bool] = False
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        tableau: Any = self.solver.tableau
+        tableau = self.solver.tableau
+        assert isinstance(tableau, diffrax.ButcherTableau) and tableau.a_diagonal is not None
         stages = zip(
             ((), *tableau.a_lower),
             ((), *(tableau.a_predictor or tableau.a_lower)),
@@ -277,7 +280,8 @@ class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdapti
             map(float, (tableau.c1, *tableau.c)),
             strict=True,
         )
-        increments, result = [], diffrax.RESULTS.successful
+        increments: list[Array] = []
+        result = diffrax.RESULTS.successful
         for row, guess, diagonal, node in stages:
             partial = combine(u, row, increments)
             if diagonal == 0:
@@ -352,18 +356,15 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
         root = find_root(
             _change, u, inputs, tolerance=self.tolerance, pseudo_step=0.5, max_steps=60
         )
-        made = state.plus(root.evaluations * self._cost(field, u))
+        cost = None
+        if fields := operator_fields(field.terms):
+            block = eqx.filter_eval_shape(
+                lambda: [one.operator(field.t0, field.args) for one in fields]
+            )
+            cost = count_evaluations(self.solver, block, u.shape[-1])
+        # A step of the scheme whose evaluations are not fixed counts as one.
+        made = state.plus(root.evaluations * (1.0 if cost is None else cost.first))
         return Step.between(u, root.value, state=made, result=root.result)
-
-    def _cost(self, field: StepField, u: Array) -> float:
-        """The evaluations of a step of the scheme, if they are fixed; else it counts as one."""
-        if not (fields := operator_fields(field.terms)):
-            return 1.0
-        block = eqx.filter_eval_shape(
-            lambda: [one.operator(field.t0, field.args) for one in fields]
-        )
-        cost = count_evaluations(self.solver, block, u.shape[-1])
-        return 1.0 if cost is None else cost.first
 
 
 def _change(u: Array, inputs: tuple[diffrax.AbstractSolver, StepField]) -> Array:

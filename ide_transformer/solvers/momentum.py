@@ -167,7 +167,8 @@ class AbstractMomentum(AbstractFieldScheme):
         return velocity.astype(u.dtype)
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        y1, v = u, state
+        y1 = u
+        v = state
         for index, one in enumerate(field.of_operators(self)):
             kick = self.kick(index, field.t0, field.t1)
             rate = one.rate(0, y1 + kick.lookahead * v)
@@ -234,7 +235,8 @@ class PresymplecticEuler(AbstractMomentum):
     normalization: AbstractConstraint = Free()
 
     def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
-        h, middle = t1 - t0, t0 + 0.5 * (t1 - t0)
+        h = t1 - t0
+        middle = t0 + 0.5 * h
         growth = self.logarithmic(middle, index) * (jnp.log1p(t1) - jnp.log1p(t0))
         damping = jnp.exp(-growth - self.linear(middle, index) * h)
         return Kick(damping, damping * h, self.normalization)

@@ -58,7 +58,8 @@ class AbstractMultistep(AbstractFieldScheme):
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         known = jnp.where(made_jump, 0, state.known)
         history = History(state.samples, state.lengths, known)
-        h, increment = jnp.asarray(field.h, u.dtype), field(0, u)
+        h = jnp.asarray(field.h, u.dtype)
+        increment = field(0, u)
         y1 = lax.cond(
             known == 0,
             lambda: self.first_step(field, u, increment),
@@ -101,11 +102,13 @@ class AdamsBashforth(AbstractMultistep):
     ) -> Array:
         # Newton's form of the interpolation, integrated; the third term needs two fields of
         # the past.
-        h, (last, previous) = jnp.asarray(field.h), history.lengths
+        h = jnp.asarray(field.h)
+        last, previous = history.lengths
         second = h * h * (h / 3 + last / 2) / (last + previous)
         second = jnp.where((history.known > 1) & (self.steps == 3), second, 0)
         before, earlier = history.samples
-        slope, slope_before = increment / h - before, (before - earlier) / previous
+        slope = increment / h - before
+        slope_before = (before - earlier) / previous
         curvature = slope / last - slope_before
         return u + increment + 0.5 * h * h / last * slope + second * curvature
 
@@ -137,8 +140,8 @@ class Bidirectional(AbstractFieldScheme):
         if self.key is None:
             return Step.between(u, (u + field(0, u)).astype(u.dtype))
         before, number = state
-        key, samples = jax.random.fold_in(self.key, number), (*u.shape[:-2], 1, 1)
-        sign = jax.random.rademacher(key, samples, u.dtype)
+        key = jax.random.fold_in(self.key, number)
+        sign = jax.random.rademacher(key, (*u.shape[:-2], 1, 1), u.dtype)
         gamma = jnp.where(number > 0, self.amplitude * sign, 0)
         y1 = gamma * before + (1 - gamma) * u + (1 + gamma) * field(0, u)
         return Step.between(u, y1.astype(u.dtype), state=(u, number + 1))
@@ -171,7 +174,8 @@ class LinearPart:
                 f"{scheme} treats a linear operator exactly, but there is none in ({names}); "
                 "add a Damping or a Diffusion to the block."
             )
-        (self.operator, self.domain), self.h = linear[0], field.h
+        self.operator, self.domain = linear[0]
+        self.h = field.h
 
     def nonlinear(self, u: Array, rate: Array) -> Array:
         """`N(t, u)`, given the whole field `F(t, u)`."""
@@ -193,9 +197,11 @@ def phi(n: Literal[1, 2], z: Array) -> Array:
     small = jnp.abs(z) < 0.5
     safe = jnp.where(small, 1, z)
     quotient = (jnp.expm1(safe) if n == 1 else phi(1, safe) - 1) / safe
-    series, term = jnp.zeros_like(z), jnp.full_like(z, 1 / math.factorial(n))
+    series = jnp.zeros_like(z)
+    term = jnp.full_like(z, 1 / math.factorial(n))
     for k in range(n + 1, n + 16):
-        series, term = series + term, term * z / k
+        series = series + term
+        term = term * z / k
     return jnp.where(small, series, quotient)
 
 
@@ -245,8 +251,8 @@ class ETDAB2(AbstractMultistep):
     def next_step(
         self, field: StepField, u: Array, increment: Array, history: History
     ) -> Array:
-        part, last = LinearPart("ETDAB2", field), history.lengths[0]
+        part = LinearPart("ETDAB2", field)
         nonlinear = part.nonlinear(u, increment / field.h)
         # With the L of this step, so that a change of L does not look like one of N.
         change = nonlinear - part.nonlinear(*history.samples[0])
-        return part.euler(u, nonlinear) + part.phi(2, change * (field.h / last))
+        return part.euler(u, nonlinear) + part.phi(2, change * (field.h / history.lengths[0]))

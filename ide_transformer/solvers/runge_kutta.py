@@ -1,7 +1,7 @@
 """Explicit Runge–Kutta methods: those of diffrax written out, and those that it lacks."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import diffrax
 import equinox as eqx
@@ -29,7 +29,8 @@ class ExplicitRungeKutta(AbstractTransparentWrapper):
     configurable: ClassVar[bool] = False
 
     def start(self, field: StepField, u: Array) -> PyTree:
-        tableau: Any = self.solver.tableau
+        tableau = self.solver.tableau
+        assert isinstance(tableau, diffrax.ButcherTableau)
         if not tableau.fsal:
             return None
         # Whether the rate at the end of the step before is missing, and that rate.
@@ -37,14 +38,16 @@ class ExplicitRungeKutta(AbstractTransparentWrapper):
         return True, jax.tree.map(jnp.zeros_like, rate)
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        tableau: Any = self.solver.tableau
+        tableau = self.solver.tableau
+        assert isinstance(tableau, diffrax.ButcherTableau)
         missing, last = (True, None) if state is None else state
         if made_jump is True or missing is True:
             rate = field.rate(0, u)
         else:
             lost = jnp.asarray(missing) | made_jump
             rate = lax.cond(lost, lambda: field.rate(0, u), lambda: last)
-        increments, stage = [field.increment(rate)], u
+        increments = [field.increment(rate)]
+        stage = u
         for row, node in zip(tableau.a_lower, tableau.c, strict=True):
             stage = combine(u, row, increments)
             rate = field.rate(node, stage)

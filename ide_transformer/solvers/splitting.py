@@ -52,7 +52,8 @@ def exact_operator(terms: PyTree, t: Depth, args: PyTree) -> AbstractExactOperat
 
 # The conditions of the order of a composition: those that hold to rounding, and those that seem
 # to be meant to hold; relative to the sum of what cancels.
-_EXACT, _NEARLY = 1e-12, 1e-3
+_EXACT = 1e-12
+_NEARLY = 1e-3
 _HIGHEST_ORDER = 10
 
 
@@ -77,10 +78,10 @@ class AbstractSplitting(AbstractFieldScheme):
 
     def __check_init__(self):
         if splitting_of(self.sub_solver) is not None:
-            name, inner = type(self).__name__, type(self.sub_solver).__name__
             raise InputError(
-                f"{name}(sub_solver={inner}(…)): the sub-solver splits, and a sub-step has one "
-                "operator; give a solver such as diffrax.Heun()."
+                f"{type(self).__name__}(sub_solver={type(self.sub_solver).__name__}(…)): the "
+                "sub-solver splits, and a sub-step has one operator; give a solver such as "
+                "diffrax.Heun()."
             )
 
     def order(self, terms: diffrax.MultiTerm) -> int | None:
@@ -111,14 +112,26 @@ class AbstractSplitting(AbstractFieldScheme):
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         operators = field.of_operators(self)
-        result, made = diffrax.RESULTS.successful, state
+        result = diffrax.RESULTS.successful
+        made = state
 
         def flow(index, start, end, y):
             nonlocal result, made
             part = StepField(operators[index].terms, field.t(start), field.t(end), field.args)
+            solver = self.sub_solver
+            exact = exact_operator(part.terms, part.t0, part.args)
+            if exact is not None:
+                if end < start and exact.dissipative:
+                    raise InputError(
+                        f"{type(self).__name__} makes steps backwards in depth, in which the "
+                        f"dissipative {type(exact).__name__} grows without bound; use a "
+                        "splitting without them, such as Strang."
+                    )
+                constraint = operator_fields(part.terms)[0].constraint(part.t0)
+                solver = ExactFlow() if isinstance(constraint, Free) else solver
             # Solvers that reuse their last stage must not carry a state from one operator to
             # the next, so each sub-step is a first one.
-            step = part.first_step(self._solver_for(part, backwards=end < start), y)
+            step = part.first_step(solver, y)
             result = first_failure(result, step.result)
             here = evaluations_made(step.solver_state)
             if here is not None:
@@ -127,20 +140,6 @@ class AbstractSplitting(AbstractFieldScheme):
 
         y1, error = self.flows(flow, len(operators), u)
         return Step.between(u, y1, error=error, state=made, result=result)
-
-    def _solver_for(self, part: StepField, *, backwards: bool) -> diffrax.AbstractSolver:
-        """The flow in closed form where it is known and free, else the sub-solver."""
-        operator = exact_operator(part.terms, part.t0, part.args)
-        if operator is None:
-            return self.sub_solver
-        if backwards and operator.dissipative:
-            raise InputError(
-                f"{type(self).__name__} makes steps backwards in depth, in which the "
-                f"dissipative {type(operator).__name__} grows without bound; use a splitting "
-                "without them, such as Strang."
-            )
-        free = isinstance(operator_fields(part.terms)[0].constraint(part.t0), Free)
-        return ExactFlow() if free else self.sub_solver
 
 
 def splitting_of(solver: PyTree) -> AbstractSplitting | None:
@@ -346,10 +345,11 @@ class AbstractComposition(AbstractSequentialSplitting):
 
     def sub_steps(self, num_operators: int) -> list[tuple[int, float, float]]:
         steps: list[tuple[int, float, float]] = []
-        begin, inner = 0.0, itertools.accumulate(self.coefficients[:-1])
-        for end in (*inner, 1.0):
+        begin = 0.0
+        for end in (*itertools.accumulate(self.coefficients[:-1]), 1.0):
             for index, start, stop in Strang(self.sub_solver).sub_steps(num_operators):
-                start, stop = begin + start * (end - begin), begin + stop * (end - begin)
+                start = begin + start * (end - begin)
+                stop = begin + stop * (end - begin)
                 if steps and steps[-1][0] == index:
                     start = steps.pop()[1]
                 steps.append((index, start, stop))

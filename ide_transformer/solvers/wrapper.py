@@ -149,9 +149,10 @@ class Projected(AbstractTransparentWrapper):
         return step._replace(y1=y1, dense_info=dense_info)
 
     def couplings(self, field: StepField, first: Array | bool) -> Couplings | None:
-        inner, constraint = super().couplings(field, first), self._constraint(field)
+        inner = super().couplings(field, first)
         if inner is None:
             return None
+        constraint = self._constraint(field)
         if not isinstance(constraint, AbstractRescaling):
             raise InputError(
                 f"{given_name(self)}: a projection on {type(constraint).__name__} cannot be "
@@ -201,7 +202,8 @@ def start_inside(
     where: str, solver: diffrax.AbstractSolver, field: StepField, u: Array, example: str
 ) -> PyTree:
     """The state with which a scheme inside another begins a step; a memory is refused."""
-    state, inside = eqx.filter_eval_shape(field.start, solver, u), solver
+    state = eqx.filter_eval_shape(field.start, solver, u)
+    inside = solver
     while issubclass(type(inside), diffrax.AbstractWrappedSolver):
         inside = inside.solver  # pyright: ignore[reportAttributeAccessIssue]
     # A stage that a Runge–Kutta method uses again does not change a step, nor does a count.
