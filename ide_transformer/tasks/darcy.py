@@ -29,11 +29,8 @@ _HELD_OUT = 100
 # Subsets of the points that are drawn in training.
 _POOL = 64
 # The kinds of storage, by the names of their classes in torch.
-_DTYPES = {
-    **{"BoolStorage": "?", "ByteStorage": "u1", "CharStorage": "i1", "ShortStorage": "<i2"},
-    **{"IntStorage": "<i4", "LongStorage": "<i8"},
-    **{"HalfStorage": "<f2", "FloatStorage": "<f4", "DoubleStorage": "<f8"},
-}
+_DTYPES = dict(Bool="?", Byte="u1", Char="i1", Short="<i2", Int="<i4", Long="<i8")
+_DTYPES |= dict(Half="<f2", Float="<f4", Double="<f8")
 
 
 @checked_dataclass
@@ -221,7 +218,7 @@ class _Reader(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         # A kind of storage is the name of its dtype here, a string, which can do nothing.
-        known = {("torch", kind): dtype for kind, dtype in _DTYPES.items()} | {
+        known = {("torch", f"{kind}Storage"): dtype for kind, dtype in _DTYPES.items()} | {
             ("torch._utils", "_rebuild_tensor_v2"): _tensor,
             ("collections", "OrderedDict"): collections.OrderedDict,
         }

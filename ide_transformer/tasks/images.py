@@ -198,20 +198,17 @@ def idx_folder(path: str | Path) -> tuple[LabelledImages, LabelledImages]:
     """The training and test set in a folder with four IDX files, as those of MNIST, compressed
     or not, with pixels from 0 to 1; `InputError` where one is missing, cut off, or does not fit
     the others."""
-    train, test = (
-        LabelledImages(
-            _read_idx(Path(path), f"{part}-images", 3)[..., None].astype(np.float32) / 255,
-            _read_idx(Path(path), f"{part}-labels", 1).astype(np.int32),
-        )
-        for part in ("train", "t10k")
-    )
-    for name, part in (("train", train), ("t10k", test)):
-        if len(part.images) != len(part.labels):
+    sets = []
+    for part in ("train", "t10k"):
+        images = _read_idx(Path(path), f"{part}-images", 3)[..., None].astype(np.float32) / 255
+        labels = _read_idx(Path(path), f"{part}-labels", 1).astype(np.int32)
+        if len(images) != len(labels):
             raise InputError(
-                f"data.path={path}: {name} has {len(part.images)} images but "
-                f"{len(part.labels)} labels; the files do not belong together."
+                f"data.path={path}: {part} has {len(images)} images but {len(labels)} labels; "
+                "the files do not belong together."
             )
-    return train, test
+        sets.append(LabelledImages(images, labels))
+    return sets[0], sets[1]
 
 
 def _read_idx(folder: Path, stem: str, dimensions: int) -> np.ndarray:

@@ -325,6 +325,8 @@ class RolloutError(RelativeError):
     `targets` has the functions after each step, and the gradient goes through all of them."""
 
     label = "relative error of a roll-out"
+    # Whether the gradient of a step goes through those before it.
+    through_all: ClassVar[bool] = True
 
     def measure(
         self, outputs: Array, targets: Array | Field | list[Array | Field]
@@ -342,15 +344,11 @@ class RolloutError(RelativeError):
             # Noise of its own in each step.
             drawn = None if key is None else jax.random.fold_in(key, step)
             loss, u = self.with_outputs(model, Batch(inputs, target), drawn, **options)
-            u = self.handed_on(u)
+            u = u if self.through_all else jax.lax.stop_gradient(u)
             inputs = inputs._replace(values=u) if isinstance(inputs, Field) else u
             losses.append(loss)
         mean = jax.tree.map(lambda *x: sum(x) / len(x), *losses)
         return mean._replace(field_evaluations=len(losses) * mean.field_evaluations)
-
-    def handed_on(self, outputs: Array) -> Array:
-        """Outputs of a step as inputs of the next one."""
-        return outputs
 
 
 class PushforwardError(RolloutError):
@@ -359,6 +357,4 @@ class PushforwardError(RolloutError):
     noise of its inputs. Reference: Brandstetter et al., ICLR 2022, arXiv 2202.03376."""
 
     label = "relative error of a roll-out without its gradient"
-
-    def handed_on(self, outputs: Array) -> Array:
-        return jax.lax.stop_gradient(outputs)
+    through_all = False

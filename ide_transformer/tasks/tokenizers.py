@@ -91,7 +91,7 @@ class CharacterTokenizer(AbstractTokenizer):
                 "points; write CharacterTokenizer.train(text)."
             )
         self.characters = characters
-        points = _code_points(characters)
+        points = np.frombuffer(characters.encode("utf-32-le"), np.uint32)
         # The token of each code point; `vocabulary` for those that have none.
         self._table = np.full(int(points.max(initial=0)) + 2, len(characters), np.int32)
         self._table[points] = np.arange(len(characters))
@@ -105,7 +105,7 @@ class CharacterTokenizer(AbstractTokenizer):
         return len(self.characters)
 
     def encode(self, text: str) -> np.ndarray:
-        points = _code_points(text)
+        points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
         # The last entry stands for all points that are larger.
         tokens = self._table[np.minimum(points, len(self._table) - 1)]
         unknown = tokens == self.vocabulary
@@ -261,12 +261,11 @@ class PretrainedTokenizer(_LibraryTokenizer):
         return np.asarray(self._called("encode", text, add_special_tokens=False).ids, np.int32)
 
     def encode_batch(self, texts: Sequence[str], context: int) -> Text:
-        if isinstance(texts, str) or not texts:
-            raise InputError(f"encode_batch: texts={texts!r}; give a list of strings.")
-        if context < (marks := self._tokenizer.num_special_tokens_to_add(False)):
+        marks = self._tokenizer.num_special_tokens_to_add(False)
+        if isinstance(texts, str) or not texts or context < marks:
             raise InputError(
-                f"encode_batch: context={context}: {marks} tokens mark the beginning and the "
-                "end of a text; give more."
+                f"encode_batch: give a list of strings, not {texts!r:.80}, and a context of at "
+                f"least the {marks} tokens that mark the beginning and the end of a text."
             )
         for text in texts:
             self._check_growth(text)
@@ -394,7 +393,3 @@ def _growth(step: Any) -> int | float:
             return 2
         case _:
             return 1
-
-
-def _code_points(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
