@@ -261,11 +261,13 @@ class PretrainedTokenizer(_LibraryTokenizer):
         return np.asarray(self._called("encode", text, add_special_tokens=False).ids, np.int32)
 
     def encode_batch(self, texts: Sequence[str], context: int) -> Text:
+        if isinstance(texts, str) or not texts:
+            raise InputError(f"encode_batch: texts={texts!r}; give a list of strings.")
         marks = self._tokenizer.num_special_tokens_to_add(False)
-        if isinstance(texts, str) or not texts or context < marks:
+        if context < marks:
             raise InputError(
-                f"encode_batch: give a list of strings, not {texts!r:.80}, and a context of at "
-                f"least the {marks} tokens that mark the beginning and the end of a text."
+                f"encode_batch: context={context}: {marks} tokens mark the beginning and the "
+                "end of a text; give more."
             )
         for text in texts:
             self._check_growth(text)
