@@ -54,7 +54,7 @@ def stacked_operators(model: Model) -> tuple[Scaled, ...]:
     return cast(PiecewiseConstant, model.control).blocks
 
 
-def rates(model: Model) -> tuple[Array, ...]:
+def rates(model: Model) -> tuple:
     """The step sizes of each operator of a model in layers."""
     return tuple(operator.rate for operator in stacked_operators(model))
 

@@ -1,6 +1,5 @@
 """Growth of small differences of the state along a solve, and clustering of its tokens."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -40,7 +39,7 @@ def stretching(
     options: dict[str, Any] = dict(tol=_TOLERANCE, return_singular_vectors=False)
     values = []
     for march in marches:
-        matrix = _jacobian(_end, march, march.u0)
+        matrix = _jacobian(march, None, march.u0)
         values.append(svds(matrix, number, v0=_drawn(march.u0), **options))
     with np.errstate(divide="ignore"):
         return np.log(np.sort(values)[:, ::-1]) / marches[0].equation.horizon
@@ -66,7 +65,7 @@ def log_norms(
         knots = jnp.asarray(march.equation.knots, states.dtype)
         norms.append([])
         for t, u in zip(knots[:-1], states[:-1], strict=True):
-            jacobian = _jacobian(_field, (march, t), u)
+            jacobian = _jacobian(march, t, u)
             symmetric = (jacobian + jacobian.T) / 2
             norms[-1] += [*eigsh(symmetric, 1, which="LA", v0=_drawn(u), **options)]
     return np.array(norms)
@@ -134,21 +133,13 @@ def _drawn(u: Array) -> np.ndarray:
     return np.random.default_rng(0).normal(size=u.size)
 
 
-def _end(march: March, u0: Array) -> Array:
-    return march._replace(u0=u0).states(march.no_pushes)[-1]
-
-
-def _field(given: tuple[March, Array], u: Array) -> Array:
-    march, t = given
-    return march.equation.vector_field(t, u)
-
-
-def _jacobian(function: Callable[[PyTree, Array], Array], given: PyTree, u: Array) -> Any:
-    """The Jacobian of `function(given, u)` with respect to u, as its products."""
+def _jacobian(march: March, t: Array | None, u: Array) -> Any:
+    """The Jacobian at u, as its products, of the field at depth t, or where t is `None` of the
+    end of the march that begins at u."""
 
     def applied(transposed):
-        return lambda x: np.asarray(
-            _product(function, given, u, x.reshape(u.shape), transposed)
+        return lambda v: np.asarray(
+            _product(march, t, u, v.reshape(u.shape), transposed)
         ).ravel()
 
     products = dict(matvec=applied(False), rmatvec=applied(True), dtype=float)
@@ -156,12 +147,14 @@ def _jacobian(function: Callable[[PyTree, Array], Array], given: PyTree, u: Arra
 
 
 @eqx.filter_jit
-def _product(
-    function: Callable, given: PyTree, u: Array, v: ArrayLike, transposed: bool
-) -> Array:
-    """The product of the Jacobian, or of its transpose, with v."""
+def _product(march: March, t: Array | None, u: Array, v: ArrayLike, transposed: bool) -> Array:
+    def value(u):
+        if t is None:
+            return march._replace(u0=u).states(march.no_pushes)[-1]
+        return march.equation.vector_field(t, u)
+
     v = jnp.asarray(v, u.dtype)
     if transposed:
-        _, pull = jax.vjp(lambda u: function(given, u), u)
+        _, pull = jax.vjp(value, u)
         return pull(v)[0]
-    return jax.jvp(lambda u: function(given, u), (u,), (v,))[1]
+    return jax.jvp(value, (u,), (v,))[1]

@@ -1,7 +1,6 @@
 """Defects of each layer: how far its step is from the solution of the equation, and the error
 made by leaving it out."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import diffrax
@@ -13,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .. import solvers
 from ..arguments import PositiveInt
-from ..equation import Depth, Equation, State
+from ..equation import Equation, State
 from ..integration import TokenNorm
 from ..models import Model
 from .layers import keep_layers
@@ -79,13 +78,25 @@ def equation_defects(
         halves = over_interval(solver, terms, finer, u)
         increment = stepped - u
         size = norm(u)
+        splitting = commutator = jnp.full((), jnp.nan, u.dtype)
+        if (sub_solver := getattr(solver, "sub_solver", None)) is not None:
+            plain = solvers.LieTrotter(sub_solver)
+            opposite = diffrax.MultiTerm(*reversed(terms.terms))
+            here = over_interval(plain, terms, edges, u)
+            there = over_interval(plain, opposite, edges, u)
+            symmetric = over_interval(solvers.Strang(sub_solver), terms, edges, u)
+            step = edges[1] - edges[0]
+            length = edges[-1] - edges[0]
+            splitting = norm(symmetric - here) / size
+            commutator = norm(here - there) / (step * length * size)
         defects = Defects(
             state=size,
             increment=norm(increment) / size,
             turn=1 - jnp.average(_cosine(u, stepped), weights=tokens),
             alignment=_cosine(flat(increment), flat(previous)),
             step_doubling=norm(halves - stepped) / size,
-            **_splitting_defects(solver, terms, edges, u, norm),
+            splitting=splitting,
+            commutator=commutator,
         )
         return (stepped, increment), defects
 
@@ -142,29 +153,6 @@ def removal_damage(
     error = native_target(keep_layers(model, layers), inputs, read).error
     others = ([*layers[:layer], *layers[layer + 1 :]] for layer in layers)
     return np.array([float(error(keep_layers(model, kept))) for kept in others])
-
-
-def _splitting_defects(
-    solver: diffrax.AbstractSolver,
-    terms: diffrax.MultiTerm,
-    ends: Sequence[Depth],
-    u: Array,
-    norm: TokenNorm,
-) -> dict[str, Array]:
-    """`splitting` and `commutator` of `Defects`."""
-    sub_solver = getattr(solver, "sub_solver", None)
-    if sub_solver is None:
-        return dict.fromkeys(("splitting", "commutator"), jnp.full((), jnp.nan, u.dtype))
-    opposite = diffrax.MultiTerm(*reversed(terms.terms))
-    plain = solvers.LieTrotter(sub_solver)
-    here, there = (over_interval(plain, x, ends, u) for x in (terms, opposite))
-    symmetric = over_interval(solvers.Strang(sub_solver), terms, ends, u)
-    step = ends[1] - ends[0]
-    length = ends[-1] - ends[0]
-    return {
-        "splitting": norm(symmetric - here) / norm(u),
-        "commutator": norm(here - there) / (step * length * norm(u)),
-    }
 
 
 def _cosine(u: Array, v: Array) -> Array:
