@@ -95,9 +95,7 @@ class Parity(AbstractSequencesByLength):
     arXiv 2207.04901.
     """
 
-    @property
-    def vocabulary(self) -> int:
-        return 4
+    vocabulary = 4
 
     def tokens_of(self, length: int) -> int:
         return length + 1
@@ -155,10 +153,7 @@ class WordProblem(AbstractSequencesByLength):
         places = self.degree ** np.arange(self.degree)[::-1]
         found = np.searchsorted(elements @ places, elements[:, elements] @ places)
         self.products = found.astype(np.int32)  # [g, h]
-
-    @property
-    def vocabulary(self) -> int:
-        return len(self.products)
+        self.vocabulary = len(self.products)
 
     def tokens_of(self, length: int) -> int:
         return length
@@ -196,9 +191,9 @@ class Addition(AbstractSequencesByLength):
     reverse: bool = True
     base: _Base = 10
 
-    @property
-    def vocabulary(self) -> int:
-        return self.base + 3
+    def __post_init__(self):
+        super().__post_init__()
+        self.vocabulary = self.base + 3
 
     def tokens_of(self, length: int) -> int:
         return 3 * length + 2
@@ -232,9 +227,9 @@ class ColumnAddition(AbstractSequencesByLength):
 
     base: _Base = 10
 
-    @property
-    def vocabulary(self) -> int:
-        return self.base + 2
+    def __post_init__(self):
+        super().__post_init__()
+        self.vocabulary = self.base + 2
 
     def tokens_of(self, length: int) -> int:
         return 2 * length + 1

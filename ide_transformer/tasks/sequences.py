@@ -1,6 +1,5 @@
 """Sequences of tokens that a seed draws without end: induction and nested lists."""
 
-import abc
 from typing import Annotated, Any
 
 import numpy as np
@@ -28,11 +27,8 @@ class AbstractSequences(AbstractDrawn):
     model = LanguageModel
     causal = True
     loss = InstanceCrossEntropy()
-
-    @property
-    @abc.abstractmethod
-    def vocabulary(self) -> int:
-        """The number of tokens that may occur."""
+    # The number of tokens that may occur.
+    vocabulary: int
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -74,6 +70,7 @@ class PHop(AbstractSequences):
     repeats: bool = False
 
     def __post_init__(self):
+        self.vocabulary = self.alphabet
         words = self.draw(_TRIED, np.random.default_rng(0), held_out=True)
         targets = np.sum(words.targets != UNCOUNTED)
         if targets < _TRIED:
@@ -82,10 +79,6 @@ class PHop(AbstractSequences):
                 f"{self.alphabet} different ones: {_TRIED} of them have {targets} targets in "
                 "all. Take fewer hops, a longer context or a smaller alphabet."
             )
-
-    @property
-    def vocabulary(self) -> int:
-        return self.alphabet
 
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
         shape = number, self.context
@@ -134,6 +127,7 @@ class ListOps(AbstractSequences):
     model = SequenceClassifier
     causal = False
     loss = CrossEntropy()
+    vocabulary = _END + 1
 
     context: PositiveInt
     shortest: PositiveInt = 16
@@ -161,10 +155,6 @@ class ListOps(AbstractSequences):
             f"digits={self.digits} {found} have such a length; at least 5 are needed. Lower "
             "shortest, raise longest, or change the others."
         )
-
-    @property
-    def vocabulary(self) -> int:
-        return _END + 1
 
     @property
     def sizes(self) -> dict[str, Any]:

@@ -95,7 +95,18 @@ def tokenized(
 
     folder = cache_folder() / "datasets"
     folder.mkdir(parents=True, exist_ok=True)
-    given = tokenizer if isinstance(tokenizer, AbstractTokenizer) else _given(tokenizer)
+    given = tokenizer if isinstance(tokenizer, AbstractTokenizer) else None
+    if given is None and tokenizer not in ("characters", "bpe"):
+        name = str(tokenizer)
+        if Path(name).is_file():
+            given = load_tokenizer(name)
+        else:
+            try:
+                given = PretrainedTokenizer.from_pretrained(name)
+            except InputError as error:
+                raise InputError(
+                    f"data.tokenizer={name!r}: {error} Or write characters or bpe."
+                ) from None
     key = _hashed(str(Path(path).resolve()))
     # One process tokenises, and the others on the machine wait and read what it wrote.
     with filelock.FileLock(folder / f"{key}.lock"), _ending_with_this_process():
@@ -226,20 +237,6 @@ def _blocks(files: Sequence[tuple[str, int, int]], between: str | None) -> Itera
                 ) from None
         if not empty:
             yield {"text": "", "ended": True}
-
-
-def _given(name: str) -> AbstractTokenizer | None:
-    """The tokenizer that a name stands for; `None` for one that is to be learned."""
-    if name in ("characters", "bpe"):
-        return None
-    if Path(name).is_file():
-        return load_tokenizer(Path(name))
-    try:
-        return PretrainedTokenizer.from_pretrained(name)
-    except InputError as error:
-        raise InputError(
-            f"data.tokenizer={name!r}: {error} Or write characters or bpe."
-        ) from None
 
 
 def _learned(name: str, vocabulary: int, rows: Any, folder: Path) -> AbstractTokenizer:
