@@ -238,11 +238,10 @@ def tensors_of(table: list[Placement]) -> dict[str, np.ndarray]:
 
 def _differences(own: Any, native: Any, path: str) -> Iterator[str]:
     """Places at which two models differ in more than the numbers of their weights."""
-    controls = isinstance(native, AbstractControl) and isinstance(own, AbstractControl)
     if isinstance(native, jax.ShapeDtypeStruct) and hasattr(own, "shape"):
         if own.shape != native.shape:
             yield f"{path}: {own.shape} here, {native.shape} there"
-    elif controls and _layers(own) != _layers(native):
+    elif isinstance(native, AbstractControl) and _layers(own) not in (None, _layers(native)):
         yield f"{path}.num_intervals: {_layers(own)} here, {_layers(native)} there"
     elif isinstance(own, Scaled) and not isinstance(native, Scaled):
         rates = np.asarray(own.rate).ravel() if eqx.is_array(own.rate) else ()
@@ -258,15 +257,17 @@ def _differences(own: Any, native: Any, path: str) -> Iterator[str]:
     elif type(own) is not type(native) or own != native:
         yield f"{path}: {_short(own)} here, {_short(native)} there"
         # What else differs, inside.
-        if controls:
+        if isinstance(native, AbstractControl) and isinstance(own, AbstractControl):
             blocks = [eqx.filter_eval_shape(x, 0.0) for x in (own, native)]
             yield from _differences(blocks[0], blocks[1], f"{path}(0)")
         if isinstance(native, AbstractOperator) and isinstance(own, AbstractOperator):
             yield from _of_fields(own, native, path)
 
 
-def _layers(control: AbstractControl) -> int:
-    """The layers of a control, whose arrays may be shapes."""
+def _layers(control: Any) -> int | None:
+    """The layers of a control, whose arrays may be shapes; `None` for something else."""
+    if not isinstance(control, AbstractControl):
+        return None
     return eqx.filter_eval_shape(lambda control: control.num_intervals, control)
 
 

@@ -191,7 +191,8 @@ def digits() -> tuple[LabelledImages, LabelledImages]:
     images = (pixels / 16).astype(np.float32).reshape(-1, 8, 8, 1)
     labels = labels.astype(np.int32)
     split = train_test_split(images, labels, test_size=0.2, random_state=0, stratify=labels)
-    return LabelledImages(*split[::2]), LabelledImages(*split[1::2])
+    train, test, of_train, of_test = map(np.asarray, split)
+    return LabelledImages(train, of_train), LabelledImages(test, of_test)
 
 
 def idx_folder(path: str | Path) -> tuple[LabelledImages, LabelledImages]:
