@@ -8,7 +8,6 @@ evaluate.
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
@@ -131,20 +130,15 @@ def errors(options: argparse.Namespace) -> dict[str, Any]:
     print(f"error at {here}: {budget.total:.2e}. The cheapest refinement is")
     print(f"{cheapest.refinement}: {cheapest.left:.2e} for {cheapest.cost:.2f} times the cost.")
     if options.figure:
-        draw(options.figure, rows)
+        from ..figures import plot_curves
+
+        curves: dict[str, tuple[list[float], list[float]]] = {}
+        for row in rows:
+            costs, sizes = curves.setdefault(row["resolution"], ([], []))
+            costs.append(row["cost"])
+            sizes.append(row["error"])
+        look = dict(title="The error of each resolution, and its cost", marker="o", log="xy")
+        x = "operations of a solve, over those of the first"
+        plot_curves(options.figure, curves, x=x, y="relative error", **look)
     found = {"total": budget.total, "parts": parts, "cheapest": cheapest.resolution}
     return {"errors": rows, **found}
-
-
-def draw(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Errors against what they cost, a line for each resolution."""
-    from ..figures import plot_curves
-
-    curves: dict[str, tuple[list[float], list[float]]] = {}
-    for row in rows:
-        costs, errors = curves.setdefault(row["resolution"], ([], []))
-        costs.append(row["cost"])
-        errors.append(row["error"])
-    look = dict(title="The error of each resolution, and its cost", marker="o", log="xy")
-    x = "operations of a solve, over those of the first"
-    plot_curves(path, curves, x=x, y="relative error", **look)

@@ -45,9 +45,7 @@ class Problem(NamedTuple):
     @property
     def sizes(self) -> tuple[int, int]:
         """The numbers of samples of both batches."""
-        calibration, *_ = jax.tree.leaves(self.calibration)
-        held_out, *_ = jax.tree.leaves(self.held_out)
-        return len(calibration), len(held_out)
+        return len(jax.tree.leaves(self.calibration)[0]), len(jax.tree.leaves(self.held_out)[0])
 
 
 def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:

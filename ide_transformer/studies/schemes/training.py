@@ -201,9 +201,8 @@ class TrainingComparison(AbstractComparison):
         for name, config in self._configs.items():
             sized = self._tasks[name].sized_by_context and config.model.context
             samples[name] = config.data, self._tokenizers[name], sized
-        broken = broken_rules(
-            len(self.seeds), self._swept, self._tested, rows, warmups, samples
-        )
+        tested = self._reported == "test_loss"
+        broken = broken_rules(len(self.seeds), self._swept, tested, rows, warmups, samples)
         sources = about_sources(code)
         said = verdict(rows, self._references)
         for sentence in (*broken, *[sources] * (not sources.startswith("Code: "))):
@@ -216,8 +215,9 @@ class TrainingComparison(AbstractComparison):
     def _checked(self, folder: Path, console: Console) -> tuple[Trials, list[Trial]]:
         """The runs that are planned, after all that is wrong with any of them was refused."""
         faults = Faults()
+        place = "schemes.{}".format
         configs = faults.each(self._config, self.contenders)
-        tasks = faults.each(lambda name: self._task(configs[name]), configs, _place)
+        tasks = faults.each(lambda name: self._task(configs[name]), configs, place)
         if self.sweep is not None and any("test" not in x.parts for x in tasks.values()):
             faults.add(
                 "sweep: these data have no test part, and what is tuned on validation data has "
@@ -245,7 +245,7 @@ class TrainingComparison(AbstractComparison):
                 known[key] = budget.steps(config, tasks[name])
             return config.changed("training", steps=known[key])
 
-        plans = faults.each(plan, tasks, _place)
+        plans = faults.each(plan, tasks, place)
         trials = Trials(folder / "runs", plans, tuple(self._swept), tasks, console)
         planned = [t for name in plans for t in grid(name, self._swept, self.seeds[0])]
         # What may change what a step costs, so that a budget of costs gives other steps.
@@ -352,6 +352,7 @@ class TrainingComparison(AbstractComparison):
         cost, and the differences."""
         curves = self._curves(folder, rows)
         y = f"validation {self._loss.label}"
+        reported = f"{self._reported.removesuffix('_loss')} {self._loss.label}"
         by_step = {name: (x.steps, x.losses, x.band) for name, x in curves.items()}
         look = dict(title="Learning curves", x="optimiser step", y=y)
         plot_curves(folder / "loss_by_step.png", by_step, **look)
@@ -374,7 +375,7 @@ class TrainingComparison(AbstractComparison):
                 for x, row in zip(spent, own, strict=True):
                     lines.append(Curve(label, [x] * len(row["seeds"]), row["seeds"]))
             look = dict(title="Loss at the end of runs of several costs", marker=".")
-            look |= dict(x="field evaluations of the training", y=self._reported_label)
+            look |= dict(x="field evaluations of the training", y=reported)
             plot_panels(folder / "loss_by_budget.png", {"": lines}, **look)
         differences = {
             row["scheme"]: (row["difference"], row["half_width"])
@@ -383,8 +384,7 @@ class TrainingComparison(AbstractComparison):
         }
         if differences:
             title = f"Difference to {self._reference_name}, with its 95 % interval"
-            look = dict(title=title, x=self._reported_label)
-            plot_intervals(folder / "differences.png", differences, **look)
+            plot_intervals(folder / "differences.png", differences, title=title, x=reported)
 
     def _rows(self, folder: Path, chosen: Sequence[Tuned]) -> Rows:
         """A row for each scheme, the best first, and those of which a run failed, which have no
@@ -459,17 +459,10 @@ class TrainingComparison(AbstractComparison):
         return {name: tokenizer_of(task) for name, task in self._tasks.items()}
 
     @property
-    def _tested(self) -> bool:
-        """Whether the result is on other data than what was chosen by."""
-        return all("test" in task.parts for task in self._tasks.values())
-
-    @property
     def _reported(self) -> str:
-        return "test_loss" if self._tested else "validation_loss"
-
-    @property
-    def _reported_label(self) -> str:
-        return f"{self._reported.removesuffix('_loss')} {self._loss.label}"
+        """The loss on other data than what was chosen by, where there are others."""
+        tested = all("test" in task.parts for task in self._tasks.values())
+        return "test_loss" if tested else "validation_loss"
 
     @property
     def _loss(self) -> AbstractLoss:
@@ -512,8 +505,3 @@ class TrainingComparison(AbstractComparison):
         if made_of not in self._made_tasks:
             self._made_tasks[made_of] = training.build_task(config)
         return self._made_tasks[made_of]
-
-
-def _place(name: str) -> str:
-    """Where a contender is described."""
-    return f"schemes.{name}"
