@@ -160,7 +160,8 @@ class AbstractNormalization(AbstractRescaling):
         return _mean(self, self.domain, v)
 
     def at_points(self, space: FunctionSpace) -> "AbstractNormalization":
-        functions, y = {}, space.features
+        functions = {}
+        y = space.features
         if self.gain is not None and self.gain.ndim:
             functions["gain"] = y.of_factors(self.gain)
         if self.bias is not None and self.bias.ndim:

@@ -99,7 +99,8 @@ class TokenDomain(eqx.Module):
                 f"{self.prefix}; give a length for each axis, or use TokenDomain.uniform."
             )
         if self.grid is not None and is_known(self.points):
-            points, steps = np.asarray(self.points)[self.prefix :], np.array(self.steps)
+            points = np.asarray(self.points)[self.prefix :]
+            steps = np.array(self.steps)
             places = np.stack(np.unravel_index(np.arange(number), self.grid), axis=-1)
             # Coordinates are rounded in proportion to the largest.
             rounding = 8 * float(jnp.finfo(points.dtype).eps) * np.abs(points).max(axis=0)
@@ -162,9 +163,9 @@ class TokenDomain(eqx.Module):
     def midpoint(cls, tokens: PositiveInt, interval: Interval = (0.0, 1.0)) -> "TokenDomain":
         """The middles of equal parts of an interval, of equal weights: order 2."""
         lower, upper = rules.ordered(interval)
-        grid, spacing = (tokens,), ((upper - lower) / tokens,)
-        points = lower + spacing[0] / 2 + lattice(grid, spacing).points
-        return cls(points, None, grid, spacing)
+        length = (upper - lower) / tokens
+        points = lower + length / 2 + lattice((tokens,), (length,)).points
+        return cls(points, None, (tokens,), (length,))
 
     @classmethod
     @checked
@@ -298,8 +299,8 @@ class TokenDomain(eqx.Module):
         points = jnp.concatenate([self.points[own], other.points[others]], axis=1)
         weights = None
         if self.weights is not None or other.weights is not None:
-            a, b = self._given_weights[..., own], other._given_weights[..., others]
-            weights = jnp.multiply(*jnp.broadcast_arrays(a, b))
+            both = self._given_weights[..., own], other._given_weights[..., others]
+            weights = jnp.multiply(*jnp.broadcast_arrays(*both))
         period = None
         if self.period is not None or other.period is not None:
             period = sum((x.period or (None,) * x.dimension for x in (self, other)), ())
@@ -385,8 +386,8 @@ class TokenDomain(eqx.Module):
         """The first of its tokens, with their weights."""
         parts = self.weights, self.ends, self.end_weights
         weights, ends, end_weights = jax.tree.map(lambda x: x[..., :tokens], parts)
-        points, spacing = self.points[:tokens], self.spacing
-        return TokenDomain(points, weights, None, spacing, ends=ends, end_weights=end_weights)
+        first = TokenDomain(self.points[:tokens], weights, spacing=self.spacing)
+        return dataclasses.replace(first, ends=ends, end_weights=end_weights)
 
     @checked
     def padded(self, mask: Bool[ArrayLike, "*batch tokens"]) -> "TokenDomain":
@@ -400,7 +401,8 @@ class TokenDomain(eqx.Module):
             )
         weights = self._given_weights
         weights = jnp.broadcast_to(weights, jnp.broadcast_shapes(weights.shape, mask.shape))
-        weights, ends = jnp.where(mask, weights, 0), self.end_weights
+        weights = jnp.where(mask, weights, 0)
+        ends = self.end_weights
         ends = None if ends is None else jnp.where(mask[..., None, :], ends, 0)
         return dataclasses.replace(self, weights=weights, end_weights=ends)
 

@@ -170,11 +170,6 @@ class FeatureMap(eqx.Module):
         mean = jnp.mean(c)
         return mean + self.of_values(c - mean)
 
-    @property
-    def of_queries(self) -> "FeatureMap":
-        """The map whose values are R, for functions that meet others in an integral over y."""
-        return FeatureMap(self.duals, self.duals)
-
 
 # Of numbers that stand for no function, such as the values of a picture.
 PLAIN = FeatureMap(None, None)
@@ -219,9 +214,8 @@ class FunctionSpace(eqx.Module):
         """Map of the coefficients of functions that have so many of them."""
         domain = self.domain_of(modes)
         # Known when a program is compiled, so that products of them are folded.
-        points, weights = (
-            jnp.asarray(x, jnp.result_type(float)) for x in (domain.points, domain.weights)
-        )
+        points = jnp.asarray(domain.points, jnp.result_type(float))
+        weights = jnp.asarray(domain.weights, jnp.result_type(float))
         phi = self.basis(points, modes)
         size = jnp.sqrt(jnp.asarray(modes, phi.dtype))
         return FeatureMap(phi / size, size * weights[:, None] * phi)

@@ -51,7 +51,8 @@ def trapezoid(x: Float[Array, " points"]) -> Rule:
 @jax.jit
 def _trapezoid(x: Float[Array, " points"]) -> Rule:
     gaps = _gaps(x)
-    before, after = (jnp.pad(gaps / 2, side) for side in ((1, 0), (0, 1)))
+    before = jnp.pad(gaps / 2, (1, 0))
+    after = jnp.pad(gaps / 2, (0, 1))
     # The integral that ends at the first point has no length; its mean is that point.
     return Rule(before + after, before.at[0].set(after[0])[None], _ends(x, 1))
 
@@ -72,15 +73,18 @@ def simpson(x: Float[Array, " points"]) -> Rule:
 
 @jax.jit
 def _simpson(x: Float[Array, " points"]) -> Rule:
-    points, gaps = len(x), _gaps(x)
-    a, b = gaps[0:-1:2], gaps[1::2]
+    points = len(x)
+    gaps = _gaps(x)
+    a = gaps[0:-1:2]
+    b = gaps[1::2]
     zeros = jnp.zeros(points, x.dtype)
     # Of whole pairs of gaps: at their ends, and everywhere.
     ended = zeros.at[2::2].add((a + b) / 6 * (2 - a / b))
     inner = ended.at[: 2 * len(b) : 2].add((a + b) / 6 * (2 - b / a))
     inner = inner.at[1 : 2 * len(b) : 2].add((a + b) ** 3 / (6 * a * b))
     # Of a gap that is left, from x_{i-1} to x_i: at x_i, x_{i-1} and x_{i-2}.
-    a, b = gaps[:-1], gaps[1:]
+    a = gaps[:-1]
+    b = gaps[1:]
     left = (
         b * (2 * b + 3 * a) / (6 * (a + b)),
         b * (b + 3 * a) / (6 * a),
@@ -104,20 +108,18 @@ def _simpson(x: Float[Array, " points"]) -> Rule:
 @ft.cache
 def point_rule(name: PointRule, points: int) -> tuple[np.ndarray, np.ndarray]:
     """Points in [0, 1], and weights of sum 1, which cannot be written to."""
-    rule = _point_rule(name, points)
-    for x in rule:
-        x.setflags(write=False)
-    return rule
-
-
-def _point_rule(name: PointRule, points: int) -> tuple[np.ndarray, np.ndarray]:
     if name == "gauss_legendre":
         x, weights = np.polynomial.legendre.leggauss(points)
-        return (x + 1) / 2, weights / 2
-    if name == "clenshaw_curtis":
-        return _clenshaw_curtis(points)
-    shift = 0.5 if name == "midpoint" else 0.0
-    return (np.arange(points) + shift) / points, np.full(points, 1 / points)
+        x = (x + 1) / 2
+        weights = weights / 2
+    elif name == "clenshaw_curtis":
+        x, weights = _clenshaw_curtis(points)
+    else:
+        x = (np.arange(points) + (0.5 if name == "midpoint" else 0.0)) / points
+        weights = np.full(points, 1 / points)
+    x.setflags(write=False)
+    weights.setflags(write=False)
+    return x, weights
 
 
 def on_interval(name: PointRule, points: int, interval: Interval) -> tuple[Array, Array]:
@@ -143,7 +145,8 @@ def _clenshaw_curtis(points: int) -> tuple[np.ndarray, np.ndarray]:
 def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np.ndarray:
     """The sizes of the parts of a box, which may go around along an axis, that are nearest to
     each of the points."""
-    x, name = np.asarray(points, float), "TokenDomain.from_points"
+    name = "TokenDomain.from_points"
+    x = np.asarray(points, float)
     x = x.reshape(len(x), -1)
     if x.shape[1] > 2:
         raise InputError(f"{name}: points of dimension {x.shape[1]}; it supports 1 and 2.")
@@ -172,7 +175,7 @@ def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np
             f"{name}: two of the points are the same, number {again[0]} and an earlier one, "
             f"{x[again[0]].tolist()}; give each once."
         )
-    return (_voronoi if x.shape[1] == 2 else _nearest)(x, box, around)
+    return _voronoi(x, box, around) if x.shape[1] == 2 else _nearest(x, box[0], around[0])
 
 
 def ordered(interval: Interval) -> Interval:
@@ -184,16 +187,16 @@ def ordered(interval: Interval) -> Interval:
     return interval
 
 
-def _nearest(x: np.ndarray, box: np.ndarray, around: np.ndarray) -> np.ndarray:
-    order, ends = np.argsort(x[:, 0]), box[0]
+def _nearest(x: np.ndarray, ends: np.ndarray, around: bool) -> np.ndarray:
+    order = np.argsort(x[:, 0])
     y = x[order, 0]
-    if around[0]:
+    if around:
         y = np.concatenate([y[-1:] - np.ptp(ends), y, y[:1] + np.ptp(ends)])
-    middles = (y[1:] + y[:-1]) / 2
+    borders = (y[1:] + y[:-1]) / 2
+    if not around:
+        borders = np.concatenate([ends[:1], borders, ends[1:]])
     weights = np.empty(len(x))
-    weights[order] = np.diff(
-        middles if around[0] else np.concatenate([ends[:1], middles, ends[1:]])
-    )
+    weights[order] = np.diff(borders)
     return weights
 
 
@@ -205,7 +208,8 @@ def _voronoi(x: np.ndarray, box: np.ndarray, around: np.ndarray) -> np.ndarray:
     on_sides = (x[:, :, None] == box) & ~around[:, None]
     images = []
     for sides in itertools.product((None, 0, 1), repeat=2):
-        image, there = x.copy(), np.ones(len(x), bool)
+        image = x.copy()
+        there = np.ones(len(x), bool)
         for axis, side in enumerate(sides):
             if side is not None and around[axis]:
                 image[:, axis] += (2 * side - 1) * np.ptp(box[axis])

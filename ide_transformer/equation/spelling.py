@@ -35,9 +35,11 @@ def spelled_options(x: Any, depth_axes: int = 0) -> str:
     """The arguments in the text of an object. A single object needs no name."""
     if not dataclasses.is_dataclass(x):
         return spelled(x)
-    parameters, texts = inspect.signature(type(x)).parameters, {}
+    parameters = inspect.signature(type(x)).parameters
+    texts = {}
     for field in dataclasses.fields(x):
-        value, default = getattr(x, field.name, None), field.default
+        value = getattr(x, field.name, None)
+        default = field.default
         if default is dataclasses.MISSING:
             own = parameters.get(field.name)
             default = None if value is None or own is None else own.default

@@ -91,11 +91,11 @@ def without_constraint(terms: PyTree) -> PyTree:
 
 def slowed(terms: PyTree, start: Depth, rate: float) -> PyTree:
     """Slow the weights of terms down to a `rate` from `start` on; 0 freezes them."""
-
-    def change(field: OperatorField, _: int) -> OperatorField:
-        return replace(field, clock=_Slow(field.clock, start, rate))
-
-    return map_parts(terms, OperatorField, change)
+    return map_parts(
+        terms,
+        OperatorField,
+        lambda field, _: replace(field, clock=_Slow(field.clock, start, rate)),
+    )
 
 
 class _Slow(eqx.Module):
@@ -114,8 +114,8 @@ def map_operators(terms: PyTree, kinds: tuple[type, ...], change: Callable) -> P
     """Change the parts of these kinds, operators or constraints, at each depth."""
 
     def changed(field: OperatorField, _: int) -> OperatorField:
-        functions = field.block_at, field.constraint_at
-        block_at, constraint_at = (_Changed(at, kinds, change) for at in functions)
+        block_at = _Changed(field.block_at, kinds, change)
+        constraint_at = _Changed(field.constraint_at, kinds, change)
         return replace(field, block_at=block_at, constraint_at=constraint_at)
 
     return map_parts(terms, OperatorField, changed)

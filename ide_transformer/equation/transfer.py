@@ -57,7 +57,8 @@ def interpolation(
             f"interpolation: from a domain of dimension {source.dimension} to one of dimension "
             f"{target.dimension}; give equal ones, and domain.without_prefix."
         )
-    points, x = np.asarray(source.points, float), np.asarray(target.points, float)
+    points = np.asarray(source.points, float)
+    x = np.asarray(target.points, float)
     if source.dimension == 1:
         axes = [points[:, 0]]
     elif source.grid is not None:
@@ -73,13 +74,17 @@ def interpolation(
     places = zip(axes, x.T, period, strict=True)
     stencils = [_stencil(*place, degree) for place in places]
     strides = np.cumprod([1, *(len(axis) for axis in axes[:0:-1])])[::-1]
-    rows, columns, values = [], [], []
+    columns = []
+    values = []
     for taps in itertools.product(range(degree + 1), repeat=len(axes)):
-        places = zip(stencils, taps, strides, strict=True)
-        columns.append(sum(index[:, tap] * stride for (index, _), tap, stride in places))
-        factors = (factor[:, tap] for (_, factor), tap in zip(stencils, taps, strict=True))
-        values.append(np.prod(list(factors), axis=0))
-        rows.append(np.arange(target.num_tokens))
+        column = 0
+        value = 1.0
+        for (index, factors), tap, stride in zip(stencils, taps, strides, strict=True):
+            column = column + index[:, tap] * stride
+            value = value * factors[:, tap]
+        columns.append(column)
+        values.append(value)
+    rows = [np.arange(target.num_tokens)] * len(columns)
     return _token_map(rows, columns, values, target.num_tokens)
 
 
@@ -159,7 +164,8 @@ def _in_triangles(points: np.ndarray, x: np.ndarray) -> TokenMap:
         )
     triangles = Delaunay(points)
     found = triangles.find_simplex(x)
-    inside, outside = np.flatnonzero(found >= 0), np.flatnonzero(found < 0)
+    inside = np.flatnonzero(found >= 0)
+    outside = np.flatnonzero(found < 0)
     affine = triangles.transform[found[inside]]
     first = np.einsum("nij,nj->ni", affine[:, :2], x[inside] - affine[:, 2])
     factors = np.concatenate([first, 1 - first.sum(1, keepdims=True)], axis=1)

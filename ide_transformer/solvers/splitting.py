@@ -309,13 +309,11 @@ def _word(coefficients: Iterable[float], word: tuple[int, ...]) -> float:
     """The coefficient of a word E_j E_k … in `Π_i exp(Σ_k γ_i^k E_k)`."""
     begun = [1.0, *[0.0] * len(word)]  # of each beginning of the word
     for gamma in coefficients:
-        begun = [
-            sum(
+        for end in reversed(range(len(word) + 1)):
+            begun[end] = sum(
                 begun[i] * gamma ** sum(word[i:end]) / math.factorial(end - i)
                 for i in range(end + 1)
             )
-            for end in range(len(word) + 1)
-        ]
     return begun[-1]
 
 

@@ -140,9 +140,11 @@ class AbstractControl(eqx.Module):
 def locate(control: AbstractControl, t: Depth) -> tuple[Int[Array, ""], Float[Array, ""]]:
     """The index of the interval that holds depth `t`, and `s ∈ [0, 1]` inside it."""
     t = jnp.asarray(t, jnp.result_type(t, float))
-    number, length, dtype = np.arange(control.num_intervals), control.interval_length, t.dtype
+    number = np.arange(control.num_intervals)
+    length = control.interval_length
     # A march multiplies in the precision of the state, `Equation.knots` in double: the lower.
-    here, double = number.astype(dtype) * dtype.type(length), (number * length).astype(dtype)
+    here = number.astype(t.dtype) * t.dtype.type(length)
+    double = (number * length).astype(t.dtype)
     starts = jnp.asarray(np.minimum(here, double))
     # A quotient t / length may be rounded to below the number of the interval.
     index = jnp.maximum(jnp.sum(starts <= t) - 1, 0)
@@ -196,7 +198,12 @@ class PiecewiseConstant(AbstractControl):
         """Averages θ over each new interval: exact where the new boundaries include the
         old ones, and where neighbouring layers merge, their mean. Whole numbers are those at
         its beginning."""
-        average = _overlap(num_intervals, self.num_intervals)
+        new_edges = np.arange(num_intervals + 1) * self.num_intervals
+        old_edges = np.arange(self.num_intervals + 1) * num_intervals
+        end = np.minimum(new_edges[1:, None], old_edges[None, 1:])
+        start = np.maximum(new_edges[:-1, None], old_edges[None, :-1])
+        # The fraction of each new interval that each old one covers.
+        average = np.maximum(end - start, 0) / self.num_intervals
         whole, rest = eqx.partition(self.blocks, lambda x: not eqx.is_inexact_array(x))
         first = np.argmax(average > 0, axis=1)
         whole = jax.tree.map(lambda x: x[first] if eqx.is_array(x) else x, whole)
@@ -210,15 +217,6 @@ class PiecewiseConstant(AbstractControl):
     ) -> "PiecewiseConstant":
         """Draws a block for each interval."""
         return cls(stack_blocks(make_block, num_intervals, key))
-
-
-def _overlap(new: int, old: int) -> np.ndarray:
-    """`[new, old]`: the fraction of each new interval that each old one covers."""
-    edges_new = np.arange(new + 1) * old
-    edges_old = np.arange(old + 1) * new
-    end = np.minimum(edges_new[1:, None], edges_old[None, 1:])
-    start = np.maximum(edges_new[:-1, None], edges_old[None, :-1])
-    return np.maximum(end - start, 0) / old
 
 
 class PiecewiseLinear(AbstractControl):

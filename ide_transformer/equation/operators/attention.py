@@ -12,7 +12,7 @@ from ...errors import InputError
 from ..arrays import State
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
-from ..function_space import FunctionSpace
+from ..function_space import FeatureMap, FunctionSpace
 from ..tree import with_fields
 from .feed_forward import Linear
 from .operator import (
@@ -74,7 +74,8 @@ class AbstractAttention(AbstractOperator):
         head_features: int | None = None,
     ):
         self.normalization = normalization
-        self.heads, self.key_value_heads = heads, key_value_heads or heads
+        self.heads = heads
+        self.key_value_heads = key_value_heads or heads
         name = type(self).__name__
         if head_features is None and features % heads:
             raise InputError(
@@ -84,10 +85,13 @@ class AbstractAttention(AbstractOperator):
             raise InputError(
                 f"{name}: key_value_heads={key_value_heads} do not divide heads={heads}."
             )
-        width, keys = head_features or features // heads, jax.random.split(key, 4)
-        inner, shared = heads * width, self.key_value_heads * width
+        width = head_features or features // heads
+        inner = heads * width
+        shared = self.key_value_heads * width
+        keys = jax.random.split(key, 4)
         source_features = source_features or features
-        key_bias, output_bias = (bias if x is None else x for x in (key_bias, output_bias))
+        key_bias = bias if key_bias is None else key_bias
+        output_bias = bias if output_bias is None else output_bias
         output_std = std if output_std is None else output_std
         self.query = Linear(features, inner, bias=bias, std=std, key=keys[0])
         self.key = Linear(source_features, shared, bias=key_bias, std=std, key=keys[1])
@@ -212,13 +216,13 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
                 "Functions of a feature have no rotary positions, which turn pairs, and no "
                 "query_normalization or key_normalization; take LinearBias or RelativeBias."
             )
-        modes, y = self.head_features, space.features
+        modes = self.head_features
+        y = space.features
         queries = space.heads(self.heads, modes)
         shared = space.heads(self.key_value_heads, modes)
-        # The scores of n points are divided by √n.
-        query = self.query.at_points(y, queries.of_queries).times(
-            (space.domain_of(modes).features / modes) ** 0.5
-        )
+        # Queries meet keys in an integral over y. The scores of n points are divided by √n.
+        query = self.query.at_points(y, FeatureMap(queries.duals, queries.duals))
+        query = query.times((space.domain_of(modes).features / modes) ** 0.5)
         return with_fields(
             self,
             query=query,
@@ -294,10 +298,10 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
         self.source_domain = None
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
-        source, source_domain = self.given_source(), self.source_domain
+        source = self.given_source()
+        source_domain = self.source_domain
         assert source_domain is not None
-        tokens, features = source_domain.num_tokens, self.key.weight.shape[0]
-        expected = (*u.shape[:-2], tokens, features)
+        expected = (*u.shape[:-2], source_domain.num_tokens, self.key.weight.shape[0])
         if source.shape != expected:
             raise InputError(
                 f"CrossAttention: the source has shape {source.shape}, but the state, its "
@@ -340,8 +344,9 @@ class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
         return self.attention.causal
 
     def over(self, u: State, domain: TokenDomain, others: Others) -> State:
-        first, second = (x.weight.shape[1] for x in (self.attention.query, self.attention.key))
         f = self.source_map(self.source_like(u))
-        shifts = self.attention.split_heads(*jnp.split(f, [first, first + second], axis=-1))
+        keys = self.attention.query.weight.shape[1]
+        values = keys + self.attention.key.weight.shape[1]
+        shifts = self.attention.split_heads(*jnp.split(f, [keys, values], axis=-1))
         query, key, value = map(jnp.add, self.attention.projections(u), shifts)
         return self.attention.over_projections((query, key, value), domain, others)

@@ -57,7 +57,8 @@ class LinearAttention(AbstractCausalKernel):
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         query, key, value = self.projections(u)
-        query, key = 1 + jax.nn.elu(query), 1 + jax.nn.elu(key)
+        query = 1 + jax.nn.elu(query)
+        key = 1 + jax.nn.elu(key)
         one = jnp.ones_like(value[..., :1])
         # The normaliser is the integral of one more value, which is 1.
         products = jnp.einsum("...zhd,...zhe->...zhde", key, jnp.concatenate([value, one], -1))
@@ -189,7 +190,8 @@ class SinkhornAttention(AbstractAttention):
         s = jnp.einsum("...xhd,...zhd->...hxz", query, key) / self.head_features**0.5
         shares = jnp.broadcast_to(domain.shares.astype(s.dtype), u.shape[:-1])
         # Of tokens that look, and of those that are looked at, for each head.
-        rows, columns = shares[..., None, :, None], shares[..., None, None, :]
+        rows = shares[..., None, :, None]
+        columns = shares[..., None, None, :]
 
         def balanced(g: Array, _: None) -> tuple[Array, None]:
             f = -_normalised(s, columns, g, -1)[0]

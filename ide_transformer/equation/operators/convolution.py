@@ -28,7 +28,9 @@ def convolved(
 ) -> Float[Array, "*batch tokens out"]:
     """`Σ_k v(x + k) W_k`; `weight` is `[*widths, in, out]`, or `[*widths, 1, features]`."""
     check_axes(operator, weight.ndim - 2, domain)
-    on, width, around = on_grid(operator, v, domain), len(weight), goes_around(operator, domain)
+    on = on_grid(operator, v, domain)
+    around = goes_around(operator, domain)
+    width = len(weight)
     steps = domain.steps if spacing is not None else (1.0,) * domain.dimension
     hops = tuple((spacing or 1.0) / step for step in steps)
     before = width - 1 if causal else width // 2
@@ -104,13 +106,13 @@ class Convolution(AbstractOperator):
         self.weight = std * jax.random.normal(key, shape)
         self.bias = jnp.zeros(features) if bias else None
         self.normalization = normalization
-        self.causal, self.spacing = causal, spacing
+        self.causal = causal
+        self.spacing = spacing
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         check_features(self, u, self.weight.shape[-1])
         v = self.normalization.project(u)
-        spacing, causal = self.spacing, self.causal
-        rate = convolved(self, v, self.weight, domain, spacing=spacing, causal=causal)
+        rate = convolved(self, v, self.weight, domain, spacing=self.spacing, causal=self.causal)
         return affine(rate, None, self.bias)
 
 
@@ -160,7 +162,8 @@ class ConvolutionalFeedForward(AbstractOperator):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        hidden, keys = hidden or features, jax.random.split(key, 3)
+        hidden = hidden or features
+        keys = jax.random.split(key, 3)
         shape = (*(width,) * dimension, features, hidden)
         self.inner = std * jax.random.normal(keys[0], shape)
         self.inner_bias = jnp.zeros(hidden) if bias else None
@@ -169,7 +172,8 @@ class ConvolutionalFeedForward(AbstractOperator):
         shape = (*(outer_width,) * dimension, hidden, features)
         self.outer = output_std * jax.random.normal(keys[2], shape)
         self.outer_bias = jnp.zeros(features) if bias else None
-        self.normalization, self.activation = normalization, activation
+        self.normalization = normalization
+        self.activation = activation
         self.spacing = spacing
 
     def __call__(self, u: State, domain: TokenDomain) -> State:

@@ -53,17 +53,17 @@ class DepthwiseProjection(eqx.Module):
         shape = (*(width,) * dimension, features)
         # Features that are independent from point to point keep their size.
         self.weight = jax.random.normal(key, shape) / width ** (dimension / 2)
-        self.gain, self.bias = jnp.ones(features), jnp.zeros(features)
+        self.gain = jnp.ones(features)
+        self.bias = jnp.zeros(features)
         unit = Statistics(jnp.zeros(features), jnp.ones(features))
         self.statistics = unit if statistics else None
         self.stride = stride
 
     def __call__(self, u: Float[Array, "..."], *, periodic: bool) -> Float[Array, "..."]:
         """`[..., *grid, features]` to `[..., *coarser grid, features]`."""
-        width, dimension = self.weight.shape[0], self.weight.ndim - 1
-        neighbours = shifted(
-            u, width, width // 2, (1.0,) * dimension, periodic=periodic, stride=self.stride
-        )
+        width = self.weight.shape[0]
+        hops = (1.0,) * (self.weight.ndim - 1)
+        neighbours = shifted(u, width, width // 2, hops, periodic=periodic, stride=self.stride)
         taps = self.weight.astype(u.dtype).reshape(-1, u.shape[-1])
         # Compilers fuse the sum, and have slow code for grouped kernels.
         v = ft.reduce(jnp.add, map(affine, neighbours, taps))
@@ -149,7 +149,8 @@ class ConvolutionalAttention(AbstractAttention):
 
     def coarse_domain(self, domain: TokenDomain) -> TokenDomain:
         """Ω_x', the points of keys and values."""
-        stride, axes = self.key_convolution.stride, self.key_convolution.weight.ndim - 1
+        stride = self.key_convolution.stride
+        axes = self.key_convolution.weight.ndim - 1
         check_axes(self, axes, domain)
         grid = grid_of("ConvolutionalAttention", _without_weights(domain))
         points = np.arange(domain.prefix, domain.num_tokens).reshape(grid)
@@ -171,6 +172,6 @@ class ConvolutionalAttention(AbstractAttention):
 
 def _without_weights(domain: TokenDomain) -> TokenDomain:
     """The grid of the convolutions, without weights that all samples share."""
-    grid, weights = domain.without_prefix, domain.weights
-    shared = weights is not None and weights.ndim == 1
+    grid = domain.without_prefix
+    shared = grid.weights is not None and grid.weights.ndim == 1
     return dataclasses.replace(grid, weights=None) if shared else grid

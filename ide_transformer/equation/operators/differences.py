@@ -22,7 +22,14 @@ from .operator import AbstractOperator, check_features
 
 
 # Points of a difference, and those at an end from which functions are continued beyond it.
-_STENCIL, _END = 5, 6
+_STENCIL = 5
+_END = 6
+
+# `[k - 1, points]`: the factors of values at -2 to 2 in the k-th derivative at 0 of the
+# polynomial through them.
+_POWERS = np.vander(np.arange(_STENCIL) - _STENCIL // 2, increasing=True)
+_FACTORIALS = [math.factorial(k) for k in range(_STENCIL)]
+_DIFFERENCES = np.linalg.inv(_POWERS / _FACTORIALS)[1:]
 
 
 def _differences(
@@ -35,8 +42,10 @@ def _differences(
     for number, (axis, step) in enumerate(zip(grid_axes(domain), domain.steps, strict=True)):
         padding = [(0, 0)] * v.ndim
         padding[axis] = (1, 1)
-        wide, points = jnp.pad(v, padding, mode=mode), np.arange(v.shape[axis])
-        before, after = (jnp.take(wide, points + shift, axis) for shift in (0, 2))
+        wide = jnp.pad(v, padding, mode=mode)
+        points = np.arange(v.shape[axis])
+        before = jnp.take(wide, points, axis)
+        after = jnp.take(wide, points + 2, axis)
         total = total + difference(number, step, before, v, after)
     return total.reshape(u.shape)
 
@@ -141,7 +150,8 @@ class DifferentialOperator(AbstractOperator):
         shape = (dimension, order, features, features)
         self.slopes = std * jax.random.normal(slopes_key, shape)
         self.bias = jnp.zeros(features) if bias else None
-        self.normalization, self.spacing = normalization, spacing
+        self.normalization = normalization
+        self.spacing = spacing
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         check_features(self, u, len(self.value))
@@ -163,7 +173,8 @@ class DifferentialOperator(AbstractOperator):
 
 def _neighbours(v: Array, axis: int, around: bool) -> list[Array]:
     """The values two points before each point of an axis, to two points after it."""
-    v, beyond = jnp.moveaxis(v, axis, 0), _STENCIL // 2
+    v = jnp.moveaxis(v, axis, 0)
+    beyond = _STENCIL // 2
     if around:
         wide = v[np.arange(-beyond, len(v) + beyond) % len(v)]
     else:
@@ -173,14 +184,3 @@ def _neighbours(v: Array, axis: int, around: bool) -> list[Array]:
         last = jnp.tensordot(factors[::-1], v[::-1][: len(end)], 1)
         wide = jnp.concatenate([first, v, last])
     return [jnp.moveaxis(wide[k : k + len(v)], 0, axis) for k in range(_STENCIL)]
-
-
-def _differences_of_polynomials() -> np.ndarray:
-    """`[k - 1, points]`: the factors of values at -2 to 2 in the k-th derivative at 0 of the
-    polynomial through them."""
-    points = np.arange(_STENCIL) - _STENCIL // 2
-    powers = np.vander(points, increasing=True) / [math.factorial(k) for k in range(_STENCIL)]
-    return np.linalg.inv(powers)[1:]
-
-
-_DIFFERENCES = _differences_of_polynomials()

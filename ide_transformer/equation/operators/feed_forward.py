@@ -88,7 +88,8 @@ def _gelu(x: Array) -> Array:
 
 @_gelu.defjvp
 def _gelu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (x,), (dx,) = primals, tangents
+    (x,) = primals
+    (dx,) = tangents
     density = jnp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
     return _gelu(x), (_normal_distribution(x) + x * density) * dx
 
@@ -186,7 +187,8 @@ class AbstractFeedForward(AbstractOperator):
         """The hidden features of a normalised state."""
 
     def at_points(self, space: FunctionSpace) -> "AbstractFeedForward":
-        y, hidden = space.features, space.inner(self.inner.weight.shape[1])
+        y = space.features
+        hidden = space.inner(self.inner.weight.shape[1])
         return with_fields(
             self,
             inner=self.inner.at_points(y, hidden),
@@ -229,9 +231,9 @@ class FeedForward(AbstractFeedForward):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        hidden, keys = hidden or 4 * features, jax.random.split(key)
+        hidden = hidden or 4 * features
         maps = normalization, activation, bias, std, output_std
-        super().__init__(features, hidden, keys, *maps)
+        super().__init__(features, hidden, jax.random.split(key), *maps)
 
     def hidden(self, v: State) -> Float[Array, "*batch tokens hidden"]:
         return self.activation(self.inner(v))
@@ -266,7 +268,8 @@ class GatedFeedForward(AbstractFeedForward):
         output_std: NonNegativeFloat | None = None,
         key: PRNGKeyArray,
     ):
-        hidden, keys = hidden or 8 * (-(-features // 3)), jax.random.split(key, 3)
+        hidden = hidden or 8 * (-(-features // 3))
+        keys = jax.random.split(key, 3)
         maps = normalization, activation, bias, std, output_std
         super().__init__(features, hidden, keys[1:], *maps)
         self.gate = Linear(features, hidden, bias=bias, std=std, key=keys[0])

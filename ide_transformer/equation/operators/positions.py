@@ -34,10 +34,10 @@ def differences(
     if domain.period is None:
         return apart
     # An axis with boundaries makes no turns.
-    period, divisor = (
-        jnp.asarray([length or other for length in domain.period], apart.dtype)[None, None]
-        for other in (0.0, jnp.inf)
-    )
+    period = [length or 0.0 for length in domain.period]
+    divisor = [length or jnp.inf for length in domain.period]
+    period = jnp.asarray(period, apart.dtype)[None, None]
+    divisor = jnp.asarray(divisor, apart.dtype)[None, None]
     return apart - period * jnp.round(apart / divisor)
 
 
@@ -169,7 +169,8 @@ class Rotary(AbstractPositions):
             frequency = frequency / jnp.asarray(self.stretch, frequency.dtype)
         angle = domain.positions[:, None, None] * frequency[None, None, :]
         angle = jnp.broadcast_to(angle, (*x.shape[:-3], x.shape[-3], 1, half))
-        cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
+        cos = jnp.cos(angle).astype(x.dtype)
+        sin = jnp.sin(angle).astype(x.dtype)
         first, second, rest = jnp.split(x, [half, turning], axis=-1)
         return jnp.concatenate(
             [first * cos - second * sin, second * cos + first * sin, rest], axis=-1

@@ -66,7 +66,8 @@ class FourierIntegral(AbstractOperator):
         output_std: NonNegativeFloat | None = None,
     ):
         keys = jax.random.split(key)
-        self.modes, self.dimension = modes, dimension
+        self.modes = modes
+        self.dimension = dimension
         shape = (len(self.waves), 2, features, features)
         output_std = std if output_std is None else output_std
         self.weight = output_std * jax.random.normal(keys[0], shape)
@@ -77,13 +78,14 @@ class FourierIntegral(AbstractOperator):
     @property
     def waves(self) -> np.ndarray:
         """`[waves, dimension]`: the k of which the kernel has an R_k, one of k and -k."""
-        signed, last = range(1 - self.modes, self.modes), range(self.modes)
-        return np.array(list(itertools.product(*[signed] * (self.dimension - 1), last)))
+        along = [range(1 - self.modes, self.modes)] * (self.dimension - 1)
+        return np.array(list(itertools.product(*along, range(self.modes))))
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         check_features(self, u, self.linear.weight.shape[0])
         check_axes(self, self.dimension, domain, periodic=True)
-        least, v = 2 * self.modes - 1, self.normalization.project(u)
+        v = self.normalization.project(u)
+        least = 2 * self.modes - 1
         equally_spaced = domain.grid is not None and domain.weights is None
         enough = not domain.prefix and domain.num_tokens >= least**self.dimension
         if equally_spaced:
@@ -93,11 +95,12 @@ class FourierIntegral(AbstractOperator):
                 f"FourierIntegral: {domain.num_tokens} points cannot tell {self.modes} waves "
                 f"apart; give at least {least} points along each axis, and no class token."
             )
-        integral = (self._on_grid if equally_spaced else self._at_points)(v, domain)
+        integral = self._on_grid(v, domain) if equally_spaced else self._at_points(v, domain)
         return self.activation(integral.astype(u.dtype) + self.linear(v))
 
     def _on_grid(self, u: State, domain: TokenDomain) -> State:
-        v, axes = on_grid(self, u, domain), grid_axes(domain)
+        v = on_grid(self, u, domain)
+        axes = grid_axes(domain)
         spectrum = jnp.fft.rfftn(v, axes=axes, norm="forward")
         at = (..., *self.waves.T, slice(None))
         spectrum = jnp.zeros_like(spectrum).at[at].set(self._times_kernel(spectrum[at]))
@@ -107,7 +110,8 @@ class FourierIntegral(AbstractOperator):
     def _at_points(self, v: State, domain: TokenDomain) -> State:
         length = jnp.asarray(domain.period)[None]
         angles = 2 * jnp.pi * domain.points / length @ self.waves.T
-        cos, sin = (wave(angles).astype(v.dtype) for wave in (jnp.cos, jnp.sin))
+        cos = jnp.cos(angles).astype(v.dtype)
+        sin = jnp.sin(angles).astype(v.dtype)
         weighted = jnp.einsum("...x,...xi->...xi", domain.shares.astype(v.dtype), v)
         # Real products: those of complex numbers cannot be kept for a gradient.
         mixed = self._times_kernel(lax.complex(cos.T @ weighted, -sin.T @ weighted))

@@ -2,7 +2,7 @@
 
 import functools as ft
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -110,15 +110,16 @@ class Stream(AbstractQuadrature):
         return _uncut(blocks, integrand.query.shape[-2])
 
     def tangent(self, integrand: Integrand, rate: Integrand, mean: Mean) -> Mean:
-        points, rates = self._points(integrand), self._cut_points(rate)
+        points = self._points(integrand)
+        rates = self._cut_points(rate)
 
         # Nothing of a block is kept, and of a block of queries nothing but these.
         @jax.checkpoint
         def part(queries, query_rate, scale, there, rates):
-            here, rate = _together(queries, there), rates._replace(query=query_rate)
-            return tangent_part(
-                self._scores(queries, there), here, rate, scale, self.ends(here)
-            )
+            here = _together(queries, there)
+            rate = rates._replace(query=query_rate)
+            s = self._scores(queries, there)
+            return tangent_part(s, here, rate, scale, self.ends(here))
 
         @jax.checkpoint
         def block_tangent(x):
@@ -151,7 +152,7 @@ class Stream(AbstractQuadrature):
         return _Points(jnp.arange(len(real)), real, self._cut_points(integrand))
 
     def _cut_points(self, integrand: Integrand) -> Integrand:
-        parts: Any = integrand._replace(query=None, query_domain=None, bias=None)
+        parts = integrand._replace(query=None, query_domain=None, bias=None)
         return parts.map(POINTS, lambda x, axis: _cut(x, axis, self.block))
 
     def _scores(self, queries: "_Queries", points: "_Points") -> Float[Array, "..."]:

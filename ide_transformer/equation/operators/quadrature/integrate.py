@@ -59,7 +59,7 @@ def prepare(
 ) -> tuple[Integrand, Callable[[Array], Array]]:
     """The integrand, heads before tokens, and the map of its mean back."""
     *batch, tokens, heads, features = query.shape
-    shared, others = key.shape[-2], key.shape[-3]
+    others, shared = key.shape[-3:-1]
     query = query / jnp.asarray(math.sqrt(features), query.dtype)
     query = query.reshape(*batch, tokens, shared, heads // shared, features)
     if bias is not None:
@@ -83,10 +83,13 @@ def _quadrature(
     integrand: Integrand, region: AbstractRegion, in_order: bool
 ) -> AbstractQuadrature:
     """All tokens at once, or queries in blocks, or both in blocks; on devices a ring."""
-    tokens, others = integrand.query.shape[-2], integrand.key.shape[-2]
-    biased, devices = integrand.bias is not None, token_devices()
+    tokens = integrand.query.shape[-2]
+    others = integrand.key.shape[-2]
+    biased = integrand.bias is not None
+    devices = token_devices()
     if devices > 1 and tokens % devices == others % devices == 0:
-        own, visiting = tokens // devices, others // devices
+        own = tokens // devices
+        visiting = others // devices
         if own * visiting > _STREAM_BLOCK**2 and not biased:
             return Ring(region, Stream(region, _STREAM_BLOCK, in_order=False))
         return Ring(region, Blocks(region, (Span(0, own, 0, visiting),)))
@@ -113,7 +116,7 @@ def fused_mean(
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Heads:
     """`integrate` on consecutive tokens by `jax.nn.dot_product_attention`, in reverse mode."""
-    batch, tokens = query.shape[:-3], query.shape[-3]
+    *batch, tokens, _, _ = query.shape
     integrand, _ = prepare(query, key, value, domain, domain, None)
     bias = log_weighting(integrand, region.ends(domain, integrand.ends))
     if bias is not None:

@@ -37,8 +37,7 @@ class Ring(AbstractQuadrature):
             # Of a visit nothing is kept; in the gradient the points come again.
             @jax.checkpoint
             def part(hop, integrand, rate, mean):
-                here, along = _visited(integrand, hop), _visited(rate, hop)
-                return self.part.tangent(here, along, mean)
+                return self.part.tangent(_visited(integrand, hop), _visited(rate, hop), mean)
 
             def visit(total, hop):
                 new = part(hop, integrand, rate, mean)
@@ -77,31 +76,30 @@ def _spec(rank: int, axis: int) -> PartitionSpec:
 
 def _visited(integrand: Integrand, hop: Int[Array, ""]) -> Integrand:
     """The queries of this device with the points that are `hop` devices before it."""
-    query, bias, domain = integrand.query, integrand.bias, integrand.query_domain
+    bias = integrand.bias
     if bias is not None:
         # Rows of a bias lie with their queries, each for all points.
         size = bias.shape[-1] // token_devices()
         part = (lax.axis_index(SEQUENCE) - hop) % token_devices()
         bias = lax.dynamic_slice_in_dim(bias, part * size, size, axis=-1)
-    points: Any = integrand._replace(query=None, bias=None, query_domain=None)
-    return _shifted(points, hop)._replace(query=query, bias=bias, query_domain=domain)
-
-
-def _shifted(arrays: PyTree[Array], hop: Int[Array, ""]) -> PyTree[Array]:
-    """The arrays of the device that is `hop` before this one; all take the same branch."""
+    points = integrand._replace(query=None, bias=None, query_domain=None)
     devices = token_devices()
 
     def by(hop):
         ring = [(source, (source + hop) % devices) for source in range(devices)]
         return lambda arrays: jax.tree.map(lambda x: lax.ppermute(x, SEQUENCE, ring), arrays)
 
-    return lax.switch(hop, [lambda arrays: arrays, *map(by, range(1, devices))], arrays)
+    # All devices take the same branch.
+    branches = [lambda arrays: arrays, *map(by, range(1, devices))]
+    there = lax.switch(hop, branches, points)
+    return there._replace(query=integrand.query, bias=bias, query_domain=integrand.query_domain)
 
 
 def _joined(a: Mean, b: Mean) -> Mean:
     """The mean over two parts."""
     maximum = jnp.maximum(a.maximum, b.maximum)
-    first, second = (x.normaliser * jnp.exp(x.maximum - maximum) for x in (a, b))
+    first = a.normaliser * jnp.exp(a.maximum - maximum)
+    second = b.normaliser * jnp.exp(b.maximum - maximum)
     normaliser = first + second
     share = (second / normaliser)[..., None]
     return Mean(a.mean * (1 - share) + b.mean * share, maximum, normaliser)

@@ -151,9 +151,8 @@ def log_weighting(integrand: Integrand, ends: EndIndicator) -> Weighting:
     weights = jnp.zeros((1, 1)) if weights is None else weights
     at_ends = jnp.zeros((len(ends), 1, 1)) if at_ends is None else at_ends
     for number, here in enumerate(ends):
-        at_end = at_ends[..., number, :, :]
-        shape = jnp.broadcast_shapes(here.shape, weights.shape, at_end.shape)
-        weights = jnp.where(*(jnp.broadcast_to(x, shape) for x in (here, at_end, weights)))
+        choice = jnp.broadcast_arrays(here, at_ends[..., number, :, :], weights)
+        weights = jnp.where(*choice)
     return weights
 
 
@@ -179,7 +178,16 @@ def tangent_part(
     # Not `maximum + log normaliser`, which loses the latter where all points are padding.
     gamma = jnp.exp(s - maximum[..., None] - jnp.log(normaliser)[..., None])
     gamma = gamma + _of_zero_weights(s, integrand, scale, ends)
-    changed = gamma * score_rates(integrand, rate)
+    # The derivative of the scores along `rate`, but for that of the weights.
+    query = integrand.query
+    key = integrand.key
+    changed = jnp.zeros((), jnp.promote_types(query.dtype, jnp.float32))
+    if rate.query is not None:
+        changed = products(rate.query, key)
+    if rate.key is not None:
+        changed = changed + products(query, rate.key)
+    changed = jnp.broadcast_to(changed, (*query.shape[:-1], key.shape[-2]))
+    changed = gamma * with_terms(changed, None, rate.bias)
     weighting = log_weighting(rate, ends)
     if weighting is not None:
         changed = changed + _weight_rates(s, gamma, integrand, weighting, scale)
@@ -190,16 +198,6 @@ def tangent_part(
     if rate.value is not None:
         tangent = tangent + weighted(gamma, rate.value)
     return Mean(tangent, total, jnp.zeros_like(total))
-
-
-def score_rates(integrand: Integrand, rate: Integrand) -> Scores:
-    """The derivative of the scores along `rate`, but for that of the weights."""
-    query, key = integrand.query, integrand.key
-    zero = jnp.zeros((), jnp.promote_types(query.dtype, jnp.float32))
-    s = zero if rate.query is None else products(rate.query, key)
-    s = s if rate.key is None else s + products(query, rate.key)
-    shape = (*query.shape[:-1], key.shape[-2])
-    return with_terms(jnp.broadcast_to(s, shape), None, rate.bias)
 
 
 @eqx.filter_custom_jvp
@@ -213,7 +211,8 @@ def _of_zero_weights(
 @_of_zero_weights.def_jvp
 def _of_zero_weights_jvp(primals, tangents):
     s, integrand, scale, ends = primals
-    zero, rate = jnp.zeros_like(s), tangents[1]
+    zero = jnp.zeros_like(s)
+    rate = tangents[1]
     weighting = None if rate is None else log_weighting(rate, ends)
     if weighting is None:
         return zero, zero
