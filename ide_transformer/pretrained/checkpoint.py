@@ -236,14 +236,15 @@ class Checkpoint(NamedTuple):
         for i in sorted(weights, key=lambda i: -math.prod(leaves[i].shape)):
             placement = placements[id(leaves[i])]
             names = placement.names()
-            own = np.promote_types(self.tensors[names[0]].dtype, np.float32)
-            dtype = own if chosen is None else chosen
+            kept = np.promote_types(self.tensors[names[0]].dtype, np.float32)
+            if chosen is not None:
+                kept = chosen
             # JAX takes an array that starts at a multiple of 64 bytes without a copy.
             shape = tuple(placement.weight.shape)
-            size = math.prod(shape) * dtype.itemsize
+            size = math.prod(shape) * kept.itemsize
             memory = np.empty(size + 64, np.uint8)
             start = -memory.ctypes.data % 64
-            weight = memory[start : start + size].view(dtype).reshape(shape)
+            weight = memory[start : start + size].view(kept).reshape(shape)
             slots = weight if placement.layered else weight[None]
             for slot, name in zip(slots, names, strict=True):
                 part = placement.permuted(self.tensors[name].read())

@@ -222,7 +222,7 @@ class AbstractLoss(eqx.Module):
             added.append(finer.defect * compared["defect"])
             terms |= compared
             evaluations += number
-        figures |= {"loss": loss}
+        figures = {**figures, "loss": loss}
         return Loss(sum(added, by_targets), by_targets, figures, evaluations, terms), outputs
 
 
