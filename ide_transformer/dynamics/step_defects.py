@@ -156,7 +156,6 @@ def removal_damage(
 
 
 def _cosine(u: Array, v: Array) -> Array:
-    """The cosine of the angle between vectors along the last axis."""
     lengths = jnp.linalg.norm(u, axis=-1) * jnp.linalg.norm(v, axis=-1)
     # An increment of zero points nowhere.
     zero = lengths == 0

@@ -76,7 +76,7 @@ def _inline(figure: Figure | Path) -> str:
     if isinstance(figure, Path):
         kind = "png"
         content = figure.read_bytes()
-        if not content.startswith(_PNG):
+        if not content.startswith(b"\x89PNG\r\n\x1a\n"):
             raise InputError(f"{figure} is no PNG file; remove it.")
     else:
         file = io.BytesIO()
@@ -86,8 +86,6 @@ def _inline(figure: Figure | Path) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-# How such a file begins.
-_PNG = b"\x89PNG\r\n\x1a\n"
 _STYLE = """
 :root { color-scheme: light dark; }
 body { margin: 0 auto; max-width: 70rem; padding: 1.5rem; }

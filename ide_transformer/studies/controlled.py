@@ -188,10 +188,10 @@ def _scales(
         return _drawn(values, name, log)
 
     spectra = {f"layer {n}": x for n, x in enumerate(np.mean(apart.spectrum, axis=1))}
-    errors = {
-        title: _curves({f"blocks of {n}": np.mean(heads[f"{title}, {n}"], 1) for n in blocks})
-        for title in ("predicted error", "error")
-    }
+    errors = {}
+    for title in ("predicted error", "error"):
+        means = {f"blocks of {n}": np.mean(heads[f"{title}, {n}"], 1) for n in blocks}
+        errors[title] = _curves(means)
     change = [*heads][-1]
     return Part(
         "Scales",

@@ -266,22 +266,22 @@ def compare_budgets(
     are the best on these very samples, which favours the side with more of them."""
     table = []
     for budget in sorted({row["field_evaluations"] for row in rows}, reverse=True):
-        solved = [
-            (row, own)
-            for row, own in zip(rows, losses, strict=True)
-            if row["field_evaluations"] == budget and row["loss"] is not None
+        solves = [
+            pair
+            for pair in zip(rows, losses, strict=True)
+            if pair[0]["field_evaluations"] == budget and pair[0]["loss"] is not None
         ]
-        sides = [
-            [pair for pair in solved if pair[0]["method"] in side] for side in (ours, theirs)
-        ]
-        if not all(sides):
+        mine = [pair for pair in solves if pair[0]["method"] in ours]
+        others = [pair for pair in solves if pair[0]["method"] in theirs]
+        if not mine or not others:
             continue
-        (mine, own), (other, its) = (min(x, key=lambda pair: pair[0]["loss"]) for x in sides)
+        row, own = min(mine, key=lambda pair: pair[0]["loss"])
+        other, its = min(others, key=lambda pair: pair[0]["loss"])
         table.append(
             {
                 "field_evaluations": budget,
-                "coarsening": mine["method"],
-                "loss": mine["loss"],
+                "coarsening": row["method"],
+                "loss": row["loss"],
                 "layer_dropping": other["method"],
                 "its_loss": other["loss"],
                 "difference": float(np.mean(own - its)),

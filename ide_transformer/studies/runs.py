@@ -52,7 +52,8 @@ def report_runs(paths: Sequence[str | Path], output: Path, *, trust: bool = Fals
     }
     if drawn:
         parts.append(Part("Drawn by each at its end", figures=drawn))
-    written = {run.name: text for run in runs if (text := run.folder.load_sample()) is not None}
+    samples = {run.name: run.folder.load_sample() for run in runs}
+    written = {name: text for name, text in samples.items() if text is not None}
     if written:
         parts.append(Part("Samples", "Written by each at the end of its run.", texts=written))
     if len(runs) > 1:

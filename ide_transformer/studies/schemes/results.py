@@ -66,11 +66,12 @@ def verdict(rows: Sequence[Mapping[str, Any]], references: Mapping[str, str]) ->
     for row in rows:
         half = row.get("half_width")
         if half is not None:
-            change = row["difference"]
-            sure = abs(change) > half
-            said = (
-                "not told apart from" if not sure else "lower than" if change < 0 else "above"
-            )
+            if not abs(row["difference"]) > half:
+                said = "not told apart from"
+            elif row["difference"] < 0:
+                said = "lower than"
+            else:
+                said = "above"
             found.setdefault((said, references[row["scheme"]]), []).append(row["scheme"])
     each = (f"{said} {other}: {', '.join(names)}" for (said, other), names in found.items())
     return f"By the 95 % intervals, {'; '.join(each)}. " if found else ""

@@ -103,13 +103,15 @@ class TrainingComparison(AbstractComparison):
         if self.reference not in (None, *self.schemes):
             known = ", ".join(self.schemes)
             faults.append(f"reference={self.reference!r}: it must be one of {known}")
-        faults += [
-            f"{place}.{name}.training.{key}: all runs have that of the comparison; write {own}"
-            for place in ("schemes", "recipes")
-            for name, sections in getattr(self, place).items()
-            for key, own in (("steps", "budget.amount"), ("seed", "seeds"))
-            if isinstance(given := sections.get("training"), dict) and key in given
-        ]
+        for place, parts in (("schemes", self.schemes), ("recipes", self.recipes)):
+            for name, sections in parts.items():
+                given = sections.get("training")
+                for key, own in (("steps", "budget.amount"), ("seed", "seeds")):
+                    if isinstance(given, dict) and key in given:
+                        faults.append(
+                            f"{place}.{name}.training.{key}: all runs have that of the "
+                            f"comparison; write {own}"
+                        )
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -134,7 +136,6 @@ class TrainingComparison(AbstractComparison):
 
     @property
     def _several(self) -> bool:
-        """Whether each scheme is trained within several budgets."""
         return len(self.budget.amount) > 1
 
     @property
@@ -273,7 +274,6 @@ class TrainingComparison(AbstractComparison):
         return trials, planned
 
     def _about(self) -> str:
-        """Says what was done."""
         sweep = difference = equal = ""
         if not self._several:
             equal = (
@@ -394,8 +394,8 @@ class TrainingComparison(AbstractComparison):
             row = {"scheme": scheme, **dict(zip(self._swept, values, strict=True))}
             row |= {"at_edge": ", ".join(at_edge) or None} if self._swept else {}
             made = self._made(folder, row)
-            if failure := next((why for x in made if (why := x.failure)), None):
-                row |= {self._reported: None, "failure": failure}
+            if failures := [*filter(None, (x.failure for x in made))]:
+                row |= {self._reported: None, "failure": failures[0]}
             else:
                 row |= figures_of(self._results(made), self._reported)
                 if (start := made[0].run.start) is not None:
@@ -470,7 +470,6 @@ class TrainingComparison(AbstractComparison):
 
     @ft.cached_property
     def _configs(self) -> dict[str, Config]:
-        """The configuration of each scheme."""
         return {name: self._config(name) for name in self.contenders}
 
     def _config(self, name: str) -> Config:
@@ -494,7 +493,6 @@ class TrainingComparison(AbstractComparison):
 
     @ft.cached_property
     def _tasks(self) -> dict[str, AbstractTask]:
-        """The data of each scheme."""
         return {name: self._task(config) for name, config in self._configs.items()}
 
     def _task(self, config: Config) -> AbstractTask:
