@@ -1,6 +1,6 @@
 """A page about a model read as a controlled system."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from .. import dynamics
 from ..equation import TokenDomain
 from ..errors import InputError
 from ..figures import Curve, Part, draw_panels, write_page
+from ..models import Model
 from ..reporting import Row, Terminal, write_json
 from ..training import load_model
 from ..training.evaluation import at_least_one
-from .depth_problem import make_problem
+from .depth_problem import Problem, make_problem
 from .readings import GROUPS, changes_of_heads, compare_readings
 
 
@@ -136,29 +137,9 @@ def study_dynamics(
     if blocks and dynamics.heads_of(equation.control(0.0)):
         say("distances of heads, and each on a coarser grid")
         middle = blocks[len(blocks) // 2]
-        changes = changes_of_heads(model, problem, middle)
-        heads = middle, changes
-        apart = dynamics.distances(model, problem.held_out)
-        of_heads: dict[str, Any] = {"distance": apart.mean}
-        for number, band in enumerate(apart.bands):
-            of_heads[f"share at {band:.3g}"] = apart.spectrum[..., number]
-        coarse = {size: dynamics.coarse_heads(model, problem.held_out, size) for size in blocks}
-        of_heads |= {f"predicted error, {size}": x.predicted for size, x in coarse.items()}
-        of_heads |= {f"error, {size}": x.error for size, x in coarse.items()}
-        of_heads[f"change of the loss, {middle}"] = changes.mean(1).reshape(apart.mean.shape)
-        # The shares of waves over tokens at each knot by their length, the mean over samples.
-        shares = np.asarray(dynamics.waves(found.states, equation.domain))
-        shares = shares.mean(axis=tuple(range(1, shares.ndim - 1)))
-        lengths = [*(f"length {2**k}" for k in range(1, shares.shape[-1])), "mean"]
-        waves = dict(zip(lengths, shares.T, strict=True))
-        keep(
-            heads=[
-                {"layer": layer, "head": head, **_at(of_heads, (layer, head))}
-                for layer, head in np.ndindex(apart.mean.shape)
-            ],
-            waves=[{"layer": n, **_at(waves, n)} for n in range(len(norms) + 1)],
-        )
-        parts.append(_scales(of_heads, apart, blocks, waves))
+        heads = middle, changes_of_heads(model, problem, middle)
+        given = model, problem, found.states, equation.domain
+        parts.append(_scales(*given, blocks, heads, keep))
     if predict:
         predictions: list[Row] = []
         for row in compare_readings(model, problem, heads):
@@ -181,18 +162,47 @@ def study_dynamics(
 
 
 def _scales(
-    heads: Columns, apart: dynamics.Distances, blocks: Sequence[int], waves: Columns
+    model: Model,
+    problem: Problem,
+    states: Array,
+    domain: TokenDomain,
+    blocks: Sequence[int],
+    heads: tuple[int, np.ndarray],
+    keep: Callable[..., None],
 ) -> Part:
+    """Reads heads and waves, and draws them; for `heads` see `compare_readings`."""
+    middle, changes = heads
+    apart = dynamics.distances(model, problem.held_out)
+    of_heads: dict[str, Any] = {"distance": apart.mean}
+    for number, band in enumerate(apart.bands):
+        of_heads[f"share at {band:.3g}"] = apart.spectrum[..., number]
+    coarse = {size: dynamics.coarse_heads(model, problem.held_out, size) for size in blocks}
+    of_heads |= {f"predicted error, {size}": x.predicted for size, x in coarse.items()}
+    of_heads |= {f"error, {size}": x.error for size, x in coarse.items()}
+    change = f"change of the loss, {middle}"
+    of_heads[change] = changes.mean(1).reshape(apart.mean.shape)
+    # The shares of waves over tokens at each knot by their length, the mean over samples.
+    shares = np.asarray(dynamics.waves(states, domain))
+    shares = shares.mean(axis=tuple(range(1, shares.ndim - 1)))
+    lengths = [*(f"length {2**k}" for k in range(1, shares.shape[-1])), "mean"]
+    waves = dict(zip(lengths, shares.T, strict=True))
+    keep(
+        heads=[
+            {"layer": layer, "head": head, **_at(of_heads, (layer, head))}
+            for layer, head in np.ndindex(apart.mean.shape)
+        ],
+        waves=[{"layer": n, **_at(waves, n)} for n in range(len(shares))],
+    )
+
     def by_head(name: str, log: Any = "") -> Figure:
-        values = {f"head {n}": x for n, x in enumerate(np.transpose(heads[name]))}
+        values = {f"head {n}": x for n, x in enumerate(np.transpose(of_heads[name]))}
         return _drawn(values, name, log)
 
     spectra = {f"layer {n}": x for n, x in enumerate(np.mean(apart.spectrum, axis=1))}
     errors = {}
     for title in ("predicted error", "error"):
-        means = {f"blocks of {n}": np.mean(heads[f"{title}, {n}"], 1) for n in blocks}
+        means = {f"blocks of {n}": np.mean(of_heads[f"{title}, {n}"], 1) for n in blocks}
         errors[title] = _curves(means)
-    change = [*heads][-1]
     return Part(
         "Scales",
         "How far heads look: the mean distance, and the shares of the mass in bands that begin "

@@ -173,8 +173,7 @@ class TrainingComparison(AbstractComparison):
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
         trials, planned = self._checked(folder, console)
-        # Those that are planned, by which each scheme is tuned, and then those of the other
-        # seeds at its best.
+        # The planned runs tune each scheme; then the other seeds run at its best values.
         first, *others = self.seeds
         names = [*trials.plans]
         trials.forecast(planned, names * len(others))
