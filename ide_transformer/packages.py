@@ -94,7 +94,15 @@ def unpacked_wheel(
     table = folder / f"{name.replace('-', '_')}-{version}.dist-info/RECORD"
     try:
         _check(table, record)
-        _check_files(folder, part, table)
+        inside = folder / part if (folder / part).is_dir() else (folder / part).parent
+        found = {x: known_checksum(x) for x in inside.rglob("*") if not x.is_dir()}
+        recorded = {}
+        for name, written, _ in csv.reader(table.read_text(encoding="utf-8").splitlines()):
+            if (folder / name).is_relative_to(inside):
+                digest = base64.urlsafe_b64decode(written.removeprefix("sha256=") + "=")
+                recorded[folder / name] = digest.hex()
+        if wrong := found.items() ^ recorded.items():
+            raise InputError(f"{min(wrong)[0]} was changed, added or removed.")
     except (OSError, InputError) as error:
         raise InputError(
             f"{folder} is not as it was unpacked: {error} Delete that folder; it is unpacked "
@@ -120,21 +128,6 @@ def _download(name: str, version: str, folder: Path, instead: str) -> Path:
             f"and copy the file into {cache_folder()}, or {instead}."
         )
     return wheels[0]
-
-
-def _check_files(folder: Path, part: str, table: Path) -> None:
-    """Compares the files in the folder of `part` with a wheel's table of checksums."""
-    inside = folder / part if (folder / part).is_dir() else (folder / part).parent
-    lines = csv.reader(table.read_text(encoding="utf-8").splitlines())
-    recorded = {folder / name: checksum.removeprefix("sha256=") for name, checksum, _ in lines}
-    there = {path for path in inside.rglob("*") if not path.is_dir()}
-    wrong = there ^ {path for path in recorded if path.is_relative_to(inside)}
-    if wrong:
-        raise InputError(f"{min(wrong)} was added or removed.")
-    for path in there:
-        expected = base64.urlsafe_b64decode(recorded[path] + "=").hex()
-        if known_checksum(path) != expected:
-            raise InputError(f"{path} was changed.")
 
 
 def checksum(file: Path) -> str:
