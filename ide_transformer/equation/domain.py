@@ -303,7 +303,8 @@ class TokenDomain(eqx.Module):
             weights = jnp.multiply(*jnp.broadcast_arrays(*both))
         period = None
         if self.period is not None or other.period is not None:
-            period = sum((x.period or (None,) * x.dimension for x in (self, other)), ())
+            period = self.period or (None,) * self.dimension
+            period += other.period or (None,) * other.dimension
         if self.grid is None or other.grid is None or self.prefix or other.prefix:
             return TokenDomain(points, weights, period=period)
         spacing = self.steps + other.steps

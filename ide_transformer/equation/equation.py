@@ -46,11 +46,16 @@ class Equation(eqx.Module):
         domain: TokenDomain,
     ):
         constraint = as_control(constraint, control)
-        meshes = [(x.num_intervals, x.interval_length) for x in (constraint, control)]
-        (number, length), (own_number, own_length) = meshes
-        if number != own_number or not np.isclose(length, own_length):
-            sets, theta = ("{} intervals of length {:g}".format(*mesh) for mesh in meshes)
-            raise InputError(f"Equation: the constraint is on {sets}, the control on {theta}.")
+        number = control.num_intervals
+        length = control.interval_length
+        if constraint.num_intervals != number or not np.isclose(
+            constraint.interval_length, length
+        ):
+            raise InputError(
+                f"Equation: the constraint is on {constraint.num_intervals} intervals of "
+                f"length {constraint.interval_length:g}, the control on {number} intervals of "
+                f"length {length:g}."
+            )
         self.control = control
         self.constraint = constraint
         self.domain = domain

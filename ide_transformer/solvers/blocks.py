@@ -27,7 +27,9 @@ class AbstractOnBlocks(AbstractTransparentWrapper):
     term_structure: ClassVar[type] = diffrax.MultiTerm
 
 
-def _end(block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree) -> Array:
+def _after_block(
+    block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree
+) -> Array:
     """`B_t(u)`."""
     frozen = slowed(without_constraint(terms), t, 0.0)
     start = jnp.zeros((), u.dtype)
@@ -38,14 +40,14 @@ def _end(block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTre
 def _residual(
     block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree
 ) -> Array:
-    rate = _end(block, terms, t, u, args) - u
+    rate = _after_block(block, terms, t, u, args) - u
     return operator_fields(terms)[-1].along(t, u, rate)
 
 
 def _velocity(
     block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree
 ) -> Array:
-    rate = _end(block, terms, t, u, args)
+    rate = _after_block(block, terms, t, u, args)
     return operator_fields(terms)[-1].along(t, u, rate)
 
 

@@ -63,7 +63,8 @@ class AbstractCoefficient(eqx.Module):
         """Refuse values for another number of layers or operators."""
         shape = self.raw.shape
         # Intervals whose length is no binary fraction add up to T but for rounding.
-        if shape != (math.ceil(round(horizon, 6)), operators)[2 - len(shape) :]:
+        layers = math.ceil(round(horizon, 6))
+        if shape not in ((), (operators,), (layers, operators)):
             raise InputError(
                 f"{scheme}: a coefficient has shape {shape}, for {operators} operators and "
                 f"depth T={horizon:g}; give one number, one for each operator, or a row of "

@@ -73,8 +73,12 @@ def prepare(
         jnp.moveaxis(query, -4, -2),
         jnp.moveaxis(key, -3, -2),
         jnp.moveaxis(value, -3, -2),
-        *(weights, bias, end_weights, domain.ends),
-        *(TokenDomain(x.points, period=x.period) for x in (query_domain, domain)),
+        log_weights=weights,
+        bias=bias,
+        log_end_weights=end_weights,
+        ends=domain.ends,
+        query_domain=TokenDomain(query_domain.points, period=query_domain.period),
+        domain=TokenDomain(domain.points, period=domain.period),
     )
     return integrand, lambda mean: jnp.moveaxis(mean, -2, -4).reshape(*batch, tokens, heads, -1)
 

@@ -141,9 +141,8 @@ def outside(dtype: DTypeLike) -> float:
 
 def log_weighting(integrand: Integrand, ends: EndIndicator) -> Weighting:
     """`log w` for each query, or its rate, which is that of w where w is 0."""
-    weights, at_ends = (
-        None if x is None else jnp.expand_dims(x, -2)
-        for x in (integrand.log_weights, integrand.log_end_weights)
+    weights, at_ends = jax.tree.map(
+        lambda x: jnp.expand_dims(x, -2), (integrand.log_weights, integrand.log_end_weights)
     )
     if ends is None or (weights is None and at_ends is None):
         return weights
