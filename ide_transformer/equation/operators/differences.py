@@ -179,7 +179,7 @@ def _neighbours(v: Array, axis: int, around: bool) -> list[Array]:
         wide = v[np.arange(-beyond, len(v) + beyond) % len(v)]
     else:
         end = np.arange(min(_END, len(v)), dtype=float)
-        factors = jnp.asarray([lagrange(end, -k) for k in range(beyond, 0, -1)], v.dtype)
+        factors = jnp.asarray([lagrange(end, -float(k)) for k in range(beyond, 0, -1)], v.dtype)
         first = jnp.tensordot(factors, v[: len(end)], 1)
         last = jnp.tensordot(factors[::-1], v[::-1][: len(end)], 1)
         wide = jnp.concatenate([first, v, last])

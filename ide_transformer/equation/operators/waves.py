@@ -95,29 +95,26 @@ class FourierIntegral(AbstractOperator):
                 f"FourierIntegral: {domain.num_tokens} points cannot tell {self.modes} waves "
                 f"apart; give at least {least} points along each axis, and no class token."
             )
-        integral = self._on_grid(v, domain) if equally_spaced else self._at_points(v, domain)
+        if equally_spaced:
+            grid = on_grid(self, v, domain)
+            axes = grid_axes(domain)
+            spectrum = jnp.fft.rfftn(grid, axes=axes, norm="forward")
+            at = (..., *self.waves.T, slice(None))
+            spectrum = jnp.zeros_like(spectrum).at[at].set(self._times_kernel(spectrum[at]))
+            integral = jnp.fft.irfftn(spectrum, s=domain.grid, axes=axes, norm="forward")
+            integral = integral.reshape(v.shape)
+        else:
+            length = jnp.asarray(domain.period)[None]
+            angles = 2 * jnp.pi * domain.points / length @ self.waves.T
+            cos = jnp.cos(angles).astype(v.dtype)
+            sin = jnp.sin(angles).astype(v.dtype)
+            weighted = jnp.einsum("...x,...xi->...xi", domain.shares.astype(v.dtype), v)
+            # Real products: those of complex numbers cannot be kept for a gradient.
+            mixed = self._times_kernel(lax.complex(cos.T @ weighted, -sin.T @ weighted))
+            # A wave k of which -k is none stands for both.
+            both = jnp.asarray(np.where(self.waves[:, -1] > 0, 2, 1), v.dtype)[None]
+            integral = (both * cos) @ mixed.real - (both * sin) @ mixed.imag
         return self.activation(integral.astype(u.dtype) + self.linear(v))
-
-    def _on_grid(self, u: State, domain: TokenDomain) -> State:
-        v = on_grid(self, u, domain)
-        axes = grid_axes(domain)
-        spectrum = jnp.fft.rfftn(v, axes=axes, norm="forward")
-        at = (..., *self.waves.T, slice(None))
-        spectrum = jnp.zeros_like(spectrum).at[at].set(self._times_kernel(spectrum[at]))
-        grid = [v.shape[axis] for axis in axes]
-        return jnp.fft.irfftn(spectrum, s=grid, axes=axes, norm="forward").reshape(u.shape)
-
-    def _at_points(self, v: State, domain: TokenDomain) -> State:
-        length = jnp.asarray(domain.period)[None]
-        angles = 2 * jnp.pi * domain.points / length @ self.waves.T
-        cos = jnp.cos(angles).astype(v.dtype)
-        sin = jnp.sin(angles).astype(v.dtype)
-        weighted = jnp.einsum("...x,...xi->...xi", domain.shares.astype(v.dtype), v)
-        # Real products: those of complex numbers cannot be kept for a gradient.
-        mixed = self._times_kernel(lax.complex(cos.T @ weighted, -sin.T @ weighted))
-        # A wave k of which -k is none stands for both.
-        both = jnp.asarray(np.where(self.waves[:, -1] > 0, 2, 1), v.dtype)[None]
-        return (both * cos) @ mixed.real - (both * sin) @ mixed.imag
 
     def _times_kernel(self, spectrum: Complex[Array, "..."]) -> Complex[Array, "..."]:
         """`[..., waves, features]`, each wave times its R."""

@@ -24,8 +24,15 @@ class Ring(AbstractQuadrature):
 
     def mean(self, integrand: Integrand) -> Mean:
         def local(integrand):
-            def visit(total, hop):
-                return _joined(total, self.part.mean(_visited(integrand, hop))), None
+            def visit(a, hop):
+                b = self.part.mean(_visited(integrand, hop))
+                maximum = jnp.maximum(a.maximum, b.maximum)
+                first = a.normaliser * jnp.exp(a.maximum - maximum)
+                second = b.normaliser * jnp.exp(b.maximum - maximum)
+                normaliser = first + second
+                share = (second / normaliser)[..., None]
+                mean = a.mean * (1 - share) + b.mean * share
+                return Mean(mean, maximum, normaliser), None
 
             first = self.part.mean(_visited(integrand, jnp.array(0)))
             return lax.scan(visit, first, jnp.arange(1, token_devices()))[0]
@@ -93,13 +100,3 @@ def _visited(integrand: Integrand, hop: Int[Array, ""]) -> Integrand:
     branches = [lambda arrays: arrays, *map(by, range(1, devices))]
     there = lax.switch(hop, branches, points)
     return there._replace(query=integrand.query, bias=bias, query_domain=integrand.query_domain)
-
-
-def _joined(a: Mean, b: Mean) -> Mean:
-    """The mean over two parts."""
-    maximum = jnp.maximum(a.maximum, b.maximum)
-    first = a.normaliser * jnp.exp(a.maximum - maximum)
-    second = b.normaliser * jnp.exp(b.maximum - maximum)
-    normaliser = first + second
-    share = (second / normaliser)[..., None]
-    return Mean(a.mean * (1 - share) + b.mean * share, maximum, normaliser)
