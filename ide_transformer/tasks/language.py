@@ -137,12 +137,6 @@ class AbstractNextToken(AbstractTextTask):
         # Beyond the largest number of float64.
         return {"perplexity": math.exp(loss) if loss < 709 else math.inf}
 
-    def written(self, model: Model, prompt: Any, length: int, **options: Any) -> Any:
-        """A text that a model writes after a prompt, always the same; options are those of
-        `generate`."""
-        options |= dict(key=jax.random.key(0), temperature=0.8)
-        return generate(model, prompt, length, **options)
-
 
 def _ends(number: int, validation: float, test: float) -> list[int]:
     """The ends of the training, the test and the validation part of so many tokens."""
@@ -264,11 +258,14 @@ class LanguageTask(AbstractNextToken):
 
     def sample(self, model: Model, length: int) -> str | None:
         """Text after a new line, or after the first token where the tokenizer has none."""
+        tokenizer = self.tokenizer
+        prompt = "\n"
         try:
-            self.tokenizer.encode(prompt := "\n")
+            tokenizer.encode(prompt)
         except InputError:
-            prompt = self.tokenizer.decode(self.tokens[:1])
-        return self.written(model, prompt, length, tokenizer=self.tokenizer)
+            prompt = tokenizer.decode(self.tokens[:1])
+        key = jax.random.key(0)
+        return generate(model, prompt, length, tokenizer=tokenizer, key=key, temperature=0.8)
 
 
 class Shakespeare(LanguageTask):
@@ -372,5 +369,6 @@ class Dataset(AbstractNextToken):
 
     def sample(self, model: Model, length: int) -> str | None:
         """A text that begins as a document does."""
-        tokens = self.written(model, np.array([self.end]), length)
+        prompt = np.array([self.end])
+        tokens = generate(model, prompt, length, key=jax.random.key(0), temperature=0.8)
         return self.tokenizer.decode(np.asarray(tokens)[1:])
