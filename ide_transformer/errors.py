@@ -1,8 +1,10 @@
 """The exception for input that a user can correct, and files in errors of the system."""
 
 import contextlib
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 
 # What to do with a run that ended before its last step; a comparison says it in its own way.
@@ -22,6 +24,23 @@ def printable(text: str, kept: str = "\n") -> str:
     the direction of writing or half of a surrogate pair, is written as Python writes it. The
     characters that are `kept` stay."""
     return "".join(x if x.isprintable() or x in kept else repr(x)[1:-1] for x in text)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint at the known name that is closest; empty where none is close."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def shown(value: Any) -> str:
+    """A value in an error, at most 80 characters of it."""
+    return short(repr(value))
+
+
+def short(name: str) -> str:
+    """A name from a file in an error: on one line, at most 80 characters of it."""
+    text = printable(name[:81], kept="")
+    return text if len(text) <= 80 else f"{text[:76]} …"
 
 
 @contextlib.contextmanager

@@ -62,9 +62,7 @@ def model_of(name="free", scales=None):
         WIDTH,
         control=theta,
         constraint=post_norm() if name == "post-norm" else ide.Tied(constraint, LAYERS),
-        discretization=ide.Discretization(
-            ide.LieTrotter() if free else ide.projected(ide.LieTrotter())
-        ),
+        mesh=ide.Mesh(solver=ide.LieTrotter() if free else ide.projected(ide.LieTrotter())),
         input_normalization=constraint,
         std=0.5,
         key=jax.random.key(3),

@@ -13,6 +13,7 @@ from helpers import built, drawn, largest, make_equation, random_state
 from solvers.linear_problem import initial_state, layered_equation, tied_equation
 
 import ide_transformer as ide
+from ide_transformer.integration.solve import solve_on
 
 
 KEY, WIDTH, TOKENS = jax.random.key(0), 16, 6
@@ -173,9 +174,13 @@ SOLVES |= {
 def test_what_does_not_go_together_is_refused(message, unchecked):
     options = dict(equation=EQUATION, u0=U0, solver=ide.LieTrotter()) | SOLVES[message]
     equation, u0 = options.pop("equation"), options.pop("u0")
-    saved = {name: options.pop(name) for name in ("saveat",) if name in options}
     with pytest.raises(ide.InputError, match=message):
-        ide.Discretization(**options).solve(equation, u0, **saved)
+        if "exit" in options:
+            mesh = ide.Mesh(solver=options["solver"]).whole
+            more = dict(gradient=ide.Recompute(), exit=options["exit"])
+            solve_on(mesh, equation, u0, **more)
+        else:
+            ide.solve(equation, u0, **options)
 
 
 MODEL = ide.StateModel(
@@ -183,7 +188,7 @@ MODEL = ide.StateModel(
     WIDTH,
     control=EQUATION.control,
     constraint=ide.Free(),
-    discretization=ide.Discretization(ide.LieTrotter()),
+    mesh=ide.Mesh(solver=ide.LieTrotter()),
 )
 
 
@@ -201,9 +206,6 @@ MODEL = ide.StateModel(
         ),
         r"Model\.solve: .*unexpected keyword argument 'dt0'; .*\(inputs, \*, key, saveat\)": (
             lambda: MODEL.solve(U0, dt0=0.1)
-        ),
-        r"Discretization: dt0 is .* write steps_per_interval": lambda: ide.Discretization(
-            ide.LieTrotter(), dt0=1.0
         ),
         r"FeedForward: .*unexpected keyword argument 'width'; .*\(features, hidden, \*, key": (
             lambda: ide.FeedForward(WIDTH, width=3, key=KEY)

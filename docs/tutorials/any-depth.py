@@ -29,7 +29,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 #
 # The weights are polynomials in depth, `control: chebyshev`. Four terms have as many parameters
 # as four layers, and a value at every depth. Each optimiser step draws a number of steps from
-# `training.meshes`.
+# `training.schedule`.
 #
 # Two more keys let solutions converge when steps get shorter. `input_normalization: sphere`
 # normalises the embedding of each token. `costs: {transport: 0.01}` adds a small penalty on the
@@ -45,7 +45,7 @@ data:
 model:
   width: 32
   heads: 4
-  depth: 4
+  layers: 4
   context: 16
   input_normalization: sphere
 control: {kind: chebyshev, options: {terms: 4}}
@@ -57,7 +57,7 @@ training:
   batch_size: 64
   evaluate_every: 1000
   checkpoint_every: 1000
-  meshes: [2, 4, 8]
+  schedule: [{meshes: [{layers: 2}, {layers: 4}, {layers: 8}]}]
   costs: {transport: 0.01}
   sample: 0
 """)
@@ -70,7 +70,7 @@ any_depth = ide.train(training.load_config(config))
 # %%
 ordinary_keys = [
     "name=four_steps",
-    "training.meshes=[4]",
+    "training.schedule=[{meshes: [{layers: 4}]}]",
     "training.costs.transport=0",
     "model.input_normalization=free",
 ]
@@ -79,13 +79,13 @@ four_steps = ide.train(training.load_config(config, ordinary_keys))
 # %% [markdown]
 # ## Choose the steps
 #
-# `model.on(ide.Mesh(intervals=n))` is the same model with n steps over the whole depth.
+# `model.on(ide.Mesh(layers=n))` is the same model with n steps over the whole depth.
 # `evaluate_on_meshes` measures several of them. In a terminal the same is
-# `ide-transformer evaluate runs/any_depth --mesh intervals=1,2,3,4,6,8,16`.
+# `ide-transformer evaluate runs/any_depth --mesh layers=1,2,3,4,6,8,16`.
 
 # %%
 numbers = [1, 2, 3, 4, 6, 8, 16]
-meshes = [ide.Mesh(intervals=number) for number in numbers]
+meshes = [ide.Mesh(layers=number) for number in numbers]
 rows = {
     run.path.name: training.evaluate_on_meshes(training.load_model(run.path), meshes)
     for run in (any_depth, four_steps)
@@ -124,7 +124,7 @@ model = training.load_model(any_depth.path).model
 task = training.evaluation_task(training.load_model(any_depth.path))
 batch = next(task.held_out(256))
 for name, solver in (("Strang(Heun())", ide.Strang()), ("RK4()", ide.RK4())):
-    predicted = model.on(ide.Mesh(intervals=8)).with_solver(solver)(batch.inputs).argmax(-1)
+    predicted = model.on(ide.Mesh(layers=8)).on(ide.Mesh(solver=solver))(batch.inputs).argmax(-1)
     counted = batch.targets >= 0
     print(f"{name:15} with 8 steps: {(predicted == batch.targets)[counted].mean():.3f}")
 

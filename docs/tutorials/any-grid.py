@@ -44,7 +44,7 @@ model:
   kind: operator_model
   width: 32
   heads: 4
-  depth: 3
+  layers: 3
   context: 32
   std: 0.1
 optimizer:

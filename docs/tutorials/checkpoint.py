@@ -61,17 +61,17 @@ native = report("as trained: LieTrotter(Euler())", model)
 # %% [markdown]
 # ## More evaluations
 #
-# `with_solver` gives the same weights another scheme, or more steps.
+# `model.on(mesh)` gives the same weights another scheme, or more steps.
 
 # %%
 lie_trotter = [native]
 for steps in (2, 4):
-    changed = model.with_solver(ide.LieTrotter(), steps_per_interval=steps)
+    changed = model.on(ide.Mesh(solver=ide.LieTrotter(), steps=steps))
     lie_trotter.append(report(f"LieTrotter(Euler()), {steps} steps", changed))
 
 strang = []
 for steps in (1, 2):
-    changed = model.with_solver(ide.Strang(), steps_per_interval=steps)
+    changed = model.on(ide.Mesh(solver=ide.Strang(), steps=steps))
     strang.append(report(f"Strang(Heun()), {steps} per layer", changed))
 
 # %% [markdown]

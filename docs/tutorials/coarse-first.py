@@ -27,13 +27,13 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 # Two layers over the whole depth are a coarse mesh: each step is four times as long as with
 # eight layers. Halfway through training each layer is copied into four shorter ones.
 #
-# - `training.refine` says when: two layers from step 0, eight after half of the steps.
+# - `training.schedule` says when: two layers until half of the steps, then eight.
 # - `model.input_normalization: sphere` normalises the embedding of each token, as a layer norm
 #   does. A small state would turn too far in a long step.
 # - `training.costs: {transport: 0.01}` adds a small penalty on the motion of the state to the
 #   loss. The state then moves little in a layer, so one long step is close to four short ones.
 # - `warmup_stable_decay` keeps the learning rate high until the last 30 % of the steps. It is
-#   the default with `refine`. A cosine would have fallen before the refinement.
+#   the default with such a schedule. A cosine would have fallen before the refinement.
 #
 # The embedding and the penalty bring the solutions on both meshes close to each other. Without
 # both, a coarse start [made text models
@@ -48,7 +48,7 @@ model:
   kind: operator_model
   width: 32
   heads: 4
-  depth: 8
+  layers: 8
   context: 32
   std: 0.1
   input_normalization: sphere
@@ -63,7 +63,7 @@ training:
   evaluate_samples: 128
   checkpoint_every: 960
   costs: {transport: 0.01}
-  refine: {0: 2, 0.5: 8}
+  schedule: [{until: 50%, mesh: {layers: 2}}, {mesh: {layers: 8}}]
 """)
 coarse_first = ide.train(training.load_config(config), runs=folder)
 
@@ -74,7 +74,7 @@ coarse_first = ide.train(training.load_config(config), runs=folder)
 # eight times in its second. Eight layers from the start make 600 steps for that.
 
 # %%
-changes = ["name=fine", "training.refine={}", "training.steps=600"]
+changes = ["name=fine", "training.schedule=[]", "training.steps=600"]
 fine = ide.train(training.load_config(config, changes), runs=folder)
 
 runs = {"2 layers, then 8": coarse_first, "8 layers from the start": fine}

@@ -30,7 +30,7 @@ model:
   kind: image_classifier
   width: 64
   heads: 4
-  depth: 4
+  layers: 4
   patch: 2
   class_token: false
   bias: true

@@ -55,7 +55,7 @@ model:
   constraint: nonnegative
   activation: relu
   width: 26
-  depth: 8
+  layers: 8
   context: 160
   std: 0.2
 optimizer:

@@ -42,7 +42,7 @@ model:
   kind: operator_model
   options: {modes: 0, grid: midpoint}
   width: 32
-  depth: 24
+  layers: 24
   std: 0.15
   damping: 0.5
   dropout: 0.2
@@ -62,7 +62,7 @@ optimizer:
 training:
   steps: 800
   batch_size: 32
-  meshes: [{horizon: 14}, {horizon: 16}]
+  schedule: [{meshes: [{horizon: 14}, {horizon: 16}]}]
   costs: {rest: {kind: transport, weight: 0.1, options: {since: 0.75}}}
   evaluate_every: 800
   checkpoint_every: 800

@@ -40,7 +40,7 @@ model:
   kind: image_classifier
   width: 32
   heads: 2
-  depth: 2
+  layers: 2
   patch: 2
   std: 0.1
 solver:

@@ -12,7 +12,7 @@ from .options import (
     figure_file,
     floats,
     given_path,
-    mesh_sections,
+    meshes,
     results_file,
 )
 
@@ -21,7 +21,7 @@ EXAMPLES = """\
   ide-transformer evaluate glassllm --samples 50
   ide-transformer evaluate runs/shakespeare solver.kind=strang
   ide-transformer evaluate runs/characters runs/bpe --json both.json
-  ide-transformer evaluate runs/any_depth --mesh intervals=1,2,4,8,16 --figure depth.png
+  ide-transformer evaluate runs/any_depth --mesh layers=1,2,4,8,16 --figure depth.png
   ide-transformer evaluate runs/parity --mesh horizon=8,16,24 model.context=33 \
 data.options.held_out_lengths=[17,32]
   ide-transformer evaluate runs/any_depth_burgers --mesh tokens=32,64,128
@@ -29,7 +29,7 @@ data.options.held_out_lengths=[17,32]
   ide-transformer evaluate runs/navier_stokes --rollout 8 --figure errors.png
   ide-transformer evaluate runs/local --rollout 20 --mesh tokens=80,160,320 --figure errors.png
   ide-transformer evaluate runs/any_width --mesh width=64,128,256
-  ide-transformer evaluate runs/any_depth --mesh intervals=16 --exit 0.1,0.03,0.01
+  ide-transformer evaluate runs/any_depth --mesh layers=16 --exit 0.1,0.03,0.01
 """
 
 Rows = list[dict[str, Any]]
@@ -87,14 +87,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--mesh",
         action="append",
-        metavar="intervals=2,4,8",
-        help="solve on another mesh, a row for each: intervals, horizon, steps_per_interval, "
+        metavar="layers=2,4,8",
+        help="solve on another mesh, a row for each: layers, horizon, steps, "
         "solver, tokens, width; tokens=64,128,width=96 gives two rows, a second --mesh more",
     )
     add(
         "--layers",
         choices=("resampled", "spread", "first"),
-        help="with --mesh intervals=…: resample the weights (default), or keep so many layers",
+        help="with --mesh layers=…: resample the weights (default), or keep so many layers",
     )
     add(
         "--rollout",
@@ -134,17 +134,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from .. import training
-    from ..models import Mesh
+    from ..integration import Mesh
     from ..reporting import show_table, write_json
     from ..tasks import read_text
     from ..training.evaluation import described_part, evaluate_models, learned_before
 
     further = [x for x in options.overrides if "=" not in x]
     options.overrides = [x for x in options.overrides if "=" in x]
-    sections = _checked(options, further)
+    chosen = _checked(options, further)
     text = None if options.text is None else read_text(options.text)
     loaded = chosen_model(options)
-    meshes = [training.mesh_of(section, loaded.model, "--mesh") for section in sections]
     part = options.part or "validation"
     data = text, options.samples, part
     curves: dict[str, Rows] = {}
@@ -159,7 +158,7 @@ def run(options: argparse.Namespace) -> None:
         of = described_part(task, part)
         origin = {"data": _data(loaded, options.text, of), "tokens": task.tokens_per_sample}
     if options.rollout is not None:
-        for mesh in meshes or [Mesh()]:
+        for mesh in chosen or [Mesh()]:
             with at(f"--rollout {options.rollout}"):
                 curves[_curve(mesh, loaded)] = training.rollout_errors(
                     loaded, options.rollout, path=options.pictures, mesh=mesh
@@ -173,20 +172,20 @@ def run(options: argparse.Namespace) -> None:
         # What its arguments are called here.
         with at(
             "--exit (order is --exit-order, stops is --exit-for; fixed steps are --mesh "
-            "steps_per_interval=1)"
+            "steps=1)"
         ):
             results = training.evaluate_exits(
-                loaded, exit, options.exit, meshes or [Mesh()], *data
+                loaded, exit, options.exit, chosen or [Mesh()], *data
             )
         show_table(results, headings)
         print("the fewest evaluations at the loss of the full solve and a margin:")
         show_table(training.cheapest_exits(results), headings)
         rows = iter(results)
-        for mesh in meshes or [Mesh()]:
+        for mesh in chosen or [Mesh()]:
             curves[_curve(mesh, loaded)] = [next(rows) for _ in (None, *options.exit)]
-    elif meshes:
+    elif chosen:
         layers = options.layers or "resampled"
-        results = training.evaluate_on_meshes(loaded, meshes, *data, layers=layers)
+        results = training.evaluate_on_meshes(loaded, chosen, *data, layers=layers)
         show_table(results, headings)
         curves = {str(loaded.path): results}
     elif further:
@@ -225,7 +224,7 @@ def run(options: argparse.Namespace) -> None:
     elif options.figure is not None:
         _draw(options.figure, curves, options.measure or "loss", label)
     if options.pictures is not None and options.rollout is None:
-        (mesh,) = meshes or [Mesh()]
+        (mesh,) = chosen or [Mesh()]
         training.draw_predictions(loaded, options.pictures, mesh=mesh, part=part)
     for file in filter(None, (options.pictures, options.figure)):
         print(f"drawn: {file}")
@@ -270,10 +269,10 @@ def _checked(options: argparse.Namespace, further: list[str]) -> list[Any]:
         raise InputError(f"{' and '.join(of_data)} cannot be combined with --text; drop one.")
     if options.rollout is not None:
         _check_measure(options.measure or "error", ["error", "spectrum"])
-    sections = [x for text in options.mesh or () for x in mesh_sections(text)]
-    if options.pictures and len(sections) > 1:
+    found = [x for text in options.mesh or () for x in meshes(text)]
+    if options.pictures and len(found) > 1:
         raise InputError("--pictures shows one solve; give one mesh.")
-    return sections
+    return found
 
 
 def _check_measure(measure: str, known: list[str]) -> None:

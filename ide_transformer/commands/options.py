@@ -11,8 +11,8 @@ from ..errors import InputError
 
 
 if TYPE_CHECKING:
+    from ..integration import Mesh
     from ..training import LoadedModel
-    from ..training.config import MeshSection
 
 
 def packaged() -> dict[str, Path]:
@@ -138,10 +138,10 @@ def floats(text: str) -> list[float]:
     return [float(number) for number in text.split(",")]
 
 
-def mesh_sections(text: str) -> "list[MeshSection]":
+def meshes(text: str) -> "list[Mesh]":
     """Meshes `key=value,value,key=value`, one for each combination of the values."""
-    from ..training.config import MeshSection
-    from ..training.reading import read_yaml, validated
+    from ..training import read_mesh
+    from ..training.yaml_text import read_yaml
 
     fields: dict[str, list[Any]] = {}
     for piece in text.split(","):
@@ -154,10 +154,10 @@ def mesh_sections(text: str) -> "list[MeshSection]":
                 )
             fields[key] = []
         elif not fields:
-            raise InputError(f"--mesh {text}: write key=value, for example intervals=2,4,8.")
+            raise InputError(f"--mesh {text}: write key=value, for example layers=2,4,8.")
         fields[key].append(read_yaml(value, f"--mesh {text}"))
     return [
-        validated(MeshSection, dict(zip(fields, values, strict=True)), f"--mesh {text}")
+        read_mesh(dict(zip(fields, values, strict=True)), "--mesh")
         for values in itertools.product(*fields.values())
     ]
 

@@ -5,7 +5,7 @@ import sys
 import time
 
 from ..errors import InputError
-from .options import add_model, chosen_model, mesh_sections
+from .options import add_model, chosen_model, meshes
 
 
 EXAMPLES = """\
@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--temperature", type=float, default=0.8, help="0: most likely token")
     add("--top-k", type=int, help="draw from the k most likely tokens only")
     add("--top-p", type=float, help="draw from the most likely tokens of this probability")
-    add("--mesh", help="solve on another mesh, for example intervals=8")
+    add("--mesh", help="solve on another mesh, for example layers=8")
     add("--seed", type=int, default=0)
 
 
@@ -37,15 +37,14 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"--seed {options.seed}: give a number from 0 to 2^32 - 1.")
     loaded = chosen_model(options)
     if options.mesh is not None:
-        section, *others = mesh_sections(options.mesh)
+        mesh, *others = meshes(options.mesh)
         if others:
             raise InputError("--mesh: a text is written on one mesh; give one.")
-        if (tokens := section.tokens) is not None:
+        if (tokens := mesh.tokens) is not None:
             raise InputError(
                 f"--mesh tokens={tokens}: the tokens that are seen in writing are the context "
                 f"of the model; leave it out, or of a run write model.context={tokens} instead."
             )
-        mesh = training.mesh_of(section, loaded.model, "--mesh")
         loaded = loaded._replace(model=training.model_on(loaded.model, mesh))
     model = loaded.model
     inputs = model.inputs

@@ -15,7 +15,8 @@ from jaxtyping import Array, Float
 from ..arguments import PositiveInt, checked
 from ..equation import Equation, TokenDomain
 from ..errors import InputError
-from ..models import Field, FunctionInputs, Mesh, Model, OperatorModel, is_built_as
+from ..integration import Mesh
+from ..models import Field, FunctionInputs, Model, OperatorModel, is_built_as
 from ..models.compiled import compiled_outputs
 from ..solvers import Strang, inconsistent, splitting_of, with_sub_solver
 from .meshes import field_evaluations
@@ -52,17 +53,21 @@ class FunctionSolve:
                 f"error_budget: the inputs of the model are {type(own).__name__}; give an "
                 "OperatorModel in dimension 1, whose points can be refined."
             )
-        for option in ("stepsize_controller", "compute_dtype", "exit"):
-            if getattr(model.discretization, option) is not None:
+        for option, value, without in (
+            ("stepsize_controller", model.mesh.stepsize_controller, "on(Mesh(steps=1))"),
+            ("compute_dtype", model.compute_dtype, "with_precision(None)"),
+            ("exit", model.exit, "with_exit(None)"),
+        ):
+            if value is not None:
                 raise InputError(
                     f"error_budget: the model has a {option}, whose error does not come from "
-                    f"the resolution; remove it with with_options({option}=None)."
+                    f"the resolution; take model.{without}."
                 )
-        if (other := inconsistent(model.discretization.solver)) is not None:
+        if (other := inconsistent(model.mesh.solver)) is not None:
             raise InputError(
                 f"error_budget: with shorter steps {type(other).__name__} does not converge to "
-                "the solution of u_t = Σ_i A_i(u), with which outputs are compared; use "
-                "with_solver to give the model a scheme that does, for example LieTrotter."
+                "the solution of u_t = Σ_i A_i(u), with which outputs are compared; take "
+                "model.on(Mesh(solver=…)) with a scheme that does, for example LieTrotter()."
             )
         (points,) = (own.points,) if isinstance(own.points, int) else own.points
         solve = cls(model, inputs, points if tokens is None else tokens)
@@ -88,7 +93,7 @@ class FunctionSolve:
 
     def described(self, resolution: str) -> str:
         """Describe a resolution in words, for example "64 tokens" or "Strang, 8 steps"."""
-        steps = self.model.control.num_intervals * self.model.discretization.steps_per_interval
+        steps = self.model.layers * self.model.steps
         numbers = {
             "tokens": f"{self.tokens} tokens",
             "features": f"{self.model.features} features",
@@ -104,7 +109,7 @@ class FunctionSolve:
 
     @property
     def _scheme(self) -> diffrax.AbstractSolver:
-        return self.model.discretization.solver
+        return self.model.mesh.solver
 
     @property
     def domain(self) -> TokenDomain:
@@ -148,11 +153,10 @@ class FunctionSolve:
 
     def finer(self, resolution: str, factor: int) -> "FunctionSolve":
         """The solve with so many times the "tokens", "features" or steps in "depth"."""
-        steps = self.model.discretization.steps_per_interval
         meshes = {
             "tokens": Mesh(tokens=factor * self.tokens),
             "features": Mesh(width=factor * self.model.features),
-            "depth": Mesh(steps_per_interval=factor * steps),
+            "depth": Mesh(steps=factor * self.model.steps),
         }
         return self.on(meshes[resolution])
 

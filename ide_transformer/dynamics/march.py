@@ -28,21 +28,21 @@ class March(NamedTuple):
     def of(cls, name: str, model: Model, inputs: PyTree[ArrayLike]) -> "March":
         """For a function of that name, which needs equal steps and no memory. The products of
         operators are made in full precision."""
-        if (exit := model.discretization.exit) is not None:
+        if (exit := model.exit) is not None:
             raise InputError(
                 f"{name}: exit={type(exit).__name__}(…): tokens of the model stop, each at its "
                 "own depth; give it model.with_exit(None)."
             )
-        if model.discretization.stepsize_controller is not None:
+        if model.mesh.stepsize_controller is not None:
             raise InputError(
                 f"{name}: the model has adaptive steps, which are not the same for other "
-                "states; give it equal ones by with_solver(…, steps_per_interval=…)."
+                "states; give it equal ones, model.on(Mesh(steps=…))."
             )
         equation, u0 = model.initial_value_problem(inputs)
-        refuse_memory(name, equation, model.discretization.solver, u0)
+        refuse_memory(name, equation, model.mesh.solver, u0)
         # The loop of diffrax over the stages of a Runge–Kutta method has no forward mode.
         solver = solvers.unrolled(model.solver)
-        return cls(equation, u0, solver, model.discretization.steps_per_interval)
+        return cls(equation, u0, solver, model.steps)
 
     def states(
         self, pushes: Float[Array, "knots *batch tokens features"]

@@ -13,7 +13,8 @@ from ..equation import State, TokenDomain
 from ..equation.arrays import root
 from ..equation.domain import by_samples
 from ..errors import InputError
-from ..models import Mesh, Model
+from ..integration import Mesh
+from ..models import Model
 from ..models.compiled import compiled_outputs
 from .layers import MOVES, Layered, native_layers, rates as rates_of, stacked_operators
 
@@ -209,7 +210,7 @@ def refine(model: Model, k: int) -> Model:
     sets k times. Such a model is refined unchanged and does not settle. The equation on one
     `Sphere` has a limit, but is another model at k = 1.
     """
-    return model.on(Mesh(steps_per_interval=k))
+    return model.on(Mesh(steps=k))
 
 
 def richardson(model: Model, k: int, inputs: PyTree[ArrayLike]) -> PyTree[Array]:

@@ -56,11 +56,13 @@ def draw_panels(
     title: str = "",
     marker: str = "",
     log: Literal["", "x", "y", "xy"] = "",
+    marks: Sequence[float] = (),
 ) -> Figure:
     """Curves in panels next to each other, by title, with one legend below; where the panels
     have labels in common they share the vertical axis. Abscissae that fall turn the horizontal
     axis around. Axes named by `log` are logarithmic where their values span a factor of ten;
-    with `x` alone the abscissae are its ticks. One panel can be read on a phone."""
+    with `x` alone the abscissae are its ticks. Vertical lines stand at the `marks`. One panel
+    can be read on a phone."""
     every = [curve for curves in panels.values() for curve in curves]
     styles = dict(zip(dict.fromkeys(curve.label for curve in every), itertools.cycle(_STYLES)))
     shared = len(styles) < len(every)
@@ -81,6 +83,8 @@ def draw_panels(
         axes.set(xlabel=literal(x), **scales)
         axes.set_title(literal(name))
         axes.grid(alpha=0.3)
+        for mark in marks:
+            axes.axvline(mark, color="0.5", linestyle=":", linewidth=1.2)
         axes.spines[["top", "right"]].set_visible(False)
         for label, abscissae, ordinates, band in curves:
             look = dict(marker=marker or "o" * (np.size(abscissae) == 1), markersize=4)

@@ -16,24 +16,21 @@ from ..errors import InputError
 from ..solvers import evaluations_made, first_failure, keeps_constraint, matrix_free
 from .gradients import AbstractGradient
 from .march import check_number, step_cost
+from .mesh import Mesh
 from .output import Start, Status, Trajectory, field_evaluations
 
 
 def adapt(
-    equation: Equation,
-    given: diffrax.AbstractSolver,
-    controller: diffrax.AbstractStepSizeController,
-    max_steps: int,
-    start: Start,
-    gradient: AbstractGradient,
+    equation: Equation, mesh: Mesh, start: Start, gradient: AbstractGradient
 ) -> Trajectory:
-    """At most `max_steps` steps of the scheme given in each interval, chosen by the
-    controller."""
+    """At most `mesh.max_steps` steps in each interval, chosen by the controller of the mesh."""
     u0, args, output = start
+    given = mesh.solver
     check_number(equation, given, None)
     solver = matrix_free(keeps_constraint(given, equation.constraint))
     length = equation.control.interval_length
     dtype = u0.dtype
+    controller = mesh.stepsize_controller
     if equation.domain.weights is not None:
         controller = without_padding(controller, equation.domain.weights)
     controller = KeepsProposal(controller, type(given).__name__)
@@ -57,7 +54,7 @@ def adapt(
             saveat=saveat,
             stepsize_controller=controller,
             adjoint=gradient.adjoint(),
-            max_steps=max_steps,
+            max_steps=mesh.max_steps,
             throw=False,
         )
         assert solution.ys is not None and solution.ts is not None

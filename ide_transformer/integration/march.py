@@ -223,8 +223,8 @@ def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
     if not jnp.issubdtype(u0.dtype, jnp.floating) or u0.dtype.itemsize < 4:
         raise InputError(
             f"solve: u0 has dtype {u0.dtype}; the state needs float32 or float64, since it "
-            "adds up small steps. For products in less give a model Discretization("
-            "compute_dtype=…), or round the weights of the control."
+            "adds up small steps. For products in less give a model compute_dtype=…, or round "
+            "the weights of the control."
         )
     block = eqx.filter_eval_shape(equation.control, 0.0)
     fields = operator_fields(without_constraint(equation.terms))

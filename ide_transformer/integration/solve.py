@@ -1,7 +1,6 @@
-"""`solve` and `Discretization`."""
+"""`solve`, the one way to solve an equation."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import diffrax
 import equinox as eqx
@@ -10,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from ..arguments import PositiveInt, checked, is_known
+from ..arguments import PositiveInt, checked
 from ..equation import Equation, operator_fields
 from ..errors import InputError
 from .adaptive import adapt
 from .exits import AbstractExit, march_until
 from .gradients import AbstractGradient, Recompute, as_gradient
 from .march import check_state, plan_steps
+from .mesh import Mesh
 from .output import Output, Solution, Start, Trajectory, interpolate, requested
 
 
@@ -70,103 +70,72 @@ def solve(
     **Raises:** `InputError` for arguments that do not fit; an error that names the failure
     and its depth if the solve fails and `throw` is true.
     """
-    discretization = Discretization(
-        solver, steps_per_interval, stepsize_controller, gradient, max_steps
+    equal = stepsize_controller is None or steps_per_interval != 1
+    mesh = Mesh(
+        steps=steps_per_interval if equal else None,
+        solver=solver,
+        stepsize_controller=stepsize_controller,
+        max_steps=max_steps,
     )
-    return discretization.solve(equation, u0, saveat=saveat, args=args, throw=throw)
-
-
-class Discretization(eqx.Module):
-    """A way to solve an equation, which a model keeps: the options of `solve`.
-
-    **Arguments:** see `solve`, and, for models alone,
-
-    - `steps_for`: whether a model takes the same adaptive steps for all samples of a batch,
-      or steps of its own for each.
-    - `compute_dtype`: the type in which the operators of a model compute their products, for
-      example `bfloat16`; the state and the weights keep theirs. `None` for that of the
-      weights.
-    - `exit`: the rule by which tokens of a model stop before the end, see `AbstractExit`.
-    """
-
-    solver: diffrax.AbstractSolver
-    steps_per_interval: PositiveInt = eqx.field(static=True, default=1)
-    stepsize_controller: diffrax.AbstractStepSizeController | None = None
-    gradient: AbstractGradient = eqx.field(converter=as_gradient, default=Recompute())
-    max_steps: PositiveInt = eqx.field(static=True, default=256)
-    steps_for: Literal["batch", "sample"] = eqx.field(static=True, default="batch")
-    compute_dtype: Literal["bfloat16", "float16", "float32", "float64"] | None = eqx.field(
-        static=True, default=None
+    return solve_on(
+        mesh,
+        equation,
+        u0,
+        gradient=as_gradient(gradient),
+        saveat=saveat,
+        args=args,
+        throw=throw,
     )
-    exit: AbstractExit | None = None
 
-    def __check_init__(self):
-        if self.stepsize_controller is None:
-            return
-        if self.exit is not None:
-            raise InputError(
-                f"solve: exit={type(self.exit).__name__}(…) and a stepsize_controller were "
-                "both given; tokens stop between equal steps, so drop the controller."
-            )
-        if self.steps_per_interval != 1:
-            raise InputError(
-                f"solve: steps_per_interval={self.steps_per_interval} and a "
-                "stepsize_controller were both given; drop steps_per_interval."
-            )
-        for name in ("rtol", "atol"):
-            tolerance = getattr(self.stepsize_controller, name, 0)
-            if is_known(tolerance) and not tolerance >= 0:
-                raise InputError(f"solve: stepsize_controller: {name}={tolerance} is below 0.")
 
-    def solve(
-        self,
-        equation: Equation,
-        u0: Float[ArrayLike, "*batch tokens features"],
-        *,
-        saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),
-        args: PyTree = None,
-        throw: bool = True,
-        read_out: Callable[[Array], PyTree[Array]] | None = None,
-    ) -> Solution:
-        """The solution of an equation: see `solve`. An `exit` decides by the outputs of a
-        state, `read_out`, by default the state."""
-        number = self.steps_per_interval if self.stepsize_controller is None else None
-        output = requested(equation, saveat, number, throw=throw)
-        try:
-            start = Start(jnp.asarray(u0), args, output)
-            return _solve(self, equation, start, None if self.exit is None else read_out)
-        except TypeError as error:
-            if "forward-mode" not in str(error):
-                raise
-            raise InputError(
-                f"solve: {type(self.solver).__name__} with gradient="
-                f"{type(self.gradient).__name__}() has no derivative in forward mode (jax.jvp, "
-                "jax.linearize). Write gradient=Direct(); implicit schemes have no such mode."
-            ) from None
-
-    def _trajectory(
-        self, equation: Equation, start: Start, read_out: Callable | None
-    ) -> Trajectory:
-        controller = self.stepsize_controller
-        if controller is not None:
-            return adapt(
-                equation, self.solver, controller, self.max_steps, start, self.gradient
-            )
-        number = self.steps_per_interval
-        steps = plan_steps(equation, self.solver, number, start.u0, start.args)
-        if self.exit is None:
-            return self.gradient.march(steps, start)
-        scan = self.gradient.scan
-        return march_until(steps, start, scan, self.exit, read_out or jnp.asarray)
+def solve_on(
+    mesh: Mesh,
+    equation: Equation,
+    u0: Float[ArrayLike, "*batch tokens features"],
+    *,
+    gradient: AbstractGradient,
+    saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),
+    args: PyTree = None,
+    throw: bool = True,
+    exit: AbstractExit | None = None,
+    read_out: Callable[[Array], PyTree[Array]] = jnp.asarray,
+) -> Solution:
+    """The solution of an equation on a whole mesh: see `solve`. An `exit` stops tokens by the
+    outputs of a state, `read_out`."""
+    output = requested(equation, saveat, mesh.steps, throw=throw)
+    start = Start(jnp.asarray(u0), args, output)
+    try:
+        return _solve(
+            mesh, gradient, equation, start, None if exit is None else (exit, read_out)
+        )
+    except TypeError as error:
+        if "forward-mode" not in str(error):
+            raise
+        raise InputError(
+            f"solve: {type(mesh.solver).__name__} with gradient={type(gradient).__name__}() "
+            "has no derivative in forward mode (jax.jvp, jax.linearize). Write "
+            "gradient=Direct(); implicit schemes have no such mode."
+        ) from None
 
 
 @eqx.filter_jit
 def _solve(
-    discretization: Discretization, equation: Equation, start: Start, read_out: Callable | None
+    mesh: Mesh,
+    gradient: AbstractGradient,
+    equation: Equation,
+    start: Start,
+    exit: tuple[AbstractExit, Callable] | None,
 ) -> Solution:
     output = start.output
     check_state(equation, start.u0, start.args)
-    trajectory = discretization._trajectory(equation, start, read_out)
+    if mesh.stepsize_controller is not None:
+        trajectory = adapt(equation, mesh, start, gradient)
+    else:
+        steps = plan_steps(equation, mesh.solver, mesh.steps, start.u0, start.args)
+        if exit is None:
+            trajectory = gradient.march(steps, start)
+        else:
+            trajectory = march_until(steps, start, gradient.scan, *exit)
     u1 = trajectory.raise_on_failure(equation) if output.throw else trajectory.u1
     depths = jnp.asarray(output.depths, u1.dtype)
     us = jax.vmap(lambda t, u: output.read(t, u, start.args))(

@@ -25,9 +25,10 @@ from ..equation import (
 )
 from ..errors import InputError
 from ..solvers import AbstractImplicitScheme
+from .exits import AbstractExit
 from .march import Carry, Steps, plan_steps
 from .marked_programs import MarkInLoop, mark, run_marked
-from .solve import Discretization
+from .mesh import Mesh
 
 
 class _OverAll(AbstractWrappedOperator):
@@ -70,12 +71,16 @@ class TokenMarch(eqx.Module):
     steps: Steps
 
     def __init__(
-        self, equation: Equation, discretization: Discretization, state: jax.ShapeDtypeStruct
+        self,
+        equation: Equation,
+        mesh: Mesh,
+        state: jax.ShapeDtypeStruct,
+        exit: AbstractExit | None = None,
     ):
-        reason = why_not_by_token(equation, discretization, state)
+        reason = why_not_by_token(equation, mesh, state, exit)
         if reason is not None:
             raise InputError(f"Token by token: {reason}")
-        self.steps = _plan(equation, discretization, state)
+        self.steps = plan_steps(equation, mesh.solver, mesh.steps, state)
 
     @property
     def num_tokens(self) -> int:
@@ -118,23 +123,19 @@ class TokenMarch(eqx.Module):
 
 
 def why_not_by_token(
-    equation: Equation, discretization: Discretization, state: jax.ShapeDtypeStruct
+    equation: Equation,
+    mesh: Mesh,
+    state: jax.ShapeDtypeStruct,
+    exit: AbstractExit | None = None,
 ) -> str | None:
     """The reason why tokens cannot be marched one after the other; `None` if they can."""
     try:
-        _check(equation, discretization)
-        steps = _plan(equation, discretization, state)
+        _check(equation, mesh, exit)
+        steps = plan_steps(equation, mesh.solver, mesh.steps, state)
         eqx.filter_eval_shape(lambda u0: _march(steps, u0, 0, None), state)
     except InputError as error:
         return str(error)
     return None
-
-
-def _plan(
-    equation: Equation, discretization: Discretization, state: jax.ShapeDtypeStruct
-) -> Steps:
-    number = discretization.steps_per_interval
-    return plan_steps(equation, discretization.solver, number, state)
 
 
 def _march(
@@ -191,11 +192,13 @@ def _march(
     return u1, new
 
 
-def _check(equation: Equation, discretization: Discretization) -> None:
+def _check(equation: Equation, mesh: Mesh, exit: AbstractExit | None) -> None:
     """Refuse what couples a token to others in ways that are not cached."""
-    if discretization.stepsize_controller is not None:
-        raise InputError("adaptive steps depend on the whole text; give steps_per_interval.")
-    if discretization.exit is not None:
+    if mesh.stepsize_controller is not None:
+        raise InputError(
+            "adaptive steps depend on the whole text; give equal ones, Mesh(steps=…)."
+        )
+    if exit is not None:
         raise InputError("tokens that stop at different depths are not cached; give exit=None.")
     dimensions = equation.domain.points.shape[1]
     if dimensions != 1:
@@ -226,7 +229,7 @@ def _check(equation: Equation, discretization: Discretization) -> None:
                 "token, say so in its class, `pointwise: ClassVar[bool] = True`; if it is a "
                 "causal integral over tokens, derive it from AbstractTokenIntegral."
             )
-    solver = discretization.solver
+    solver = mesh.solver
     name = type(solver).__name__
     implicit = parts(solver, (diffrax.AbstractImplicitSolver, AbstractImplicitScheme))
     if implicit:

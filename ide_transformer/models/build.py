@@ -25,7 +25,7 @@ from ..equation import (
     TokenDomain,
 )
 from ..errors import InputError
-from ..integration import Discretization
+from ..integration import Mesh
 from .audio import AudioInputs, TokenConvolution
 from .chains import EncodedInputs, GridInputs, StageInputs
 from .functions import FunctionInputs, FunctionValues
@@ -51,7 +51,7 @@ def LanguageModel(
     *,
     control: AbstractControl,
     constraint: AbstractConstraint | AbstractControl,
-    discretization: Discretization,
+    mesh: Mesh = Mesh(),
     key: PRNGKeyArray,
     learned_positions: bool = True,
     tied: bool = True,
@@ -72,7 +72,7 @@ def LanguageModel(
 
     - `vocabulary`, `context`, `features`: sizes; `context` is the longest input.
     - `control`: θ, of causal operators.
-    - `constraint`, `discretization`: see `Model`.
+    - `constraint`, `mesh`: see `Model`.
     - `learned_positions`: whether to add a learned embedding of the position; without it the
       operators must see positions (rotary).
     - `tied`, `readout_bias`: whether the logits are read by the token embedding, with a bias.
@@ -98,7 +98,7 @@ def LanguageModel(
         jnp.zeros(vocabulary) if readout_bias else None,
         output_normalization,
     )
-    return Model(inputs, control, constraint, discretization, read_out)
+    return Model(inputs, control, constraint, mesh, read_out)
 
 
 @checked
@@ -107,7 +107,7 @@ def TextEncoder(
     *,
     control: AbstractControl,
     constraint: AbstractConstraint | AbstractControl,
-    discretization: Discretization,
+    mesh: Mesh = Mesh(),
     context: PositiveInt,
     positions: Float[Array, "places embedded"] | None = None,
     segments: Float[Array, "kinds embedded"] | None = None,
@@ -132,7 +132,7 @@ def TextEncoder(
         padding=padding,
     )
     read_out = States(output_normalization, pooler, head)
-    return Model(inputs, control, constraint, discretization, read_out)
+    return Model(inputs, control, constraint, mesh, read_out)
 
 
 @checked
@@ -144,7 +144,7 @@ def SequenceClassifier(
     *,
     control: AbstractControl,
     constraint: AbstractConstraint | AbstractControl,
-    discretization: Discretization,
+    mesh: Mesh = Mesh(),
     key: PRNGKeyArray,
     learned_positions: bool = True,
     class_token: bool = False,
@@ -177,7 +177,7 @@ def SequenceClassifier(
     )
     linear = Linear(features, classes, std=std, key=key)
     read_out = _classifier(linear, class_token, output_normalization)
-    return Model(inputs, control, constraint, discretization, read_out)
+    return Model(inputs, control, constraint, mesh, read_out)
 
 
 @checked
@@ -189,7 +189,7 @@ def ImageClassifier(
     *,
     control: AbstractControl,
     constraint: AbstractConstraint | AbstractControl,
-    discretization: Discretization,
+    mesh: Mesh = Mesh(),
     key: PRNGKeyArray,
     class_token: bool = False,
     area_weights: bool = True,
@@ -225,7 +225,7 @@ def ImageClassifier(
     )
     linear = Linear(features, classes, std=std, key=keys[2])
     read_out = _classifier(linear, class_token, output_normalization)
-    return Model(inputs, control, constraint, discretization, read_out)
+    return Model(inputs, control, constraint, mesh, read_out)
 
 
 @checked
@@ -238,7 +238,7 @@ def ImageEncoder(
     positions: Float[Array, "tokens features"],
     control: AbstractControl,
     constraint: AbstractConstraint | AbstractControl,
-    discretization: Discretization,
+    mesh: Mesh = Mesh(),
     read_out: AbstractReadOut = States(),
 ) -> Model[AbstractImageInputs, AbstractReadOut]:
     """An encoder of images with weights that exist: a few learned tokens and the patches, see
@@ -253,7 +253,7 @@ def ImageEncoder(
         positions=positions,
         fixed_size=True,
     )
-    return Model(inputs, control, constraint, discretization, read_out)
+    return Model(inputs, control, constraint, mesh, read_out)
 
 
 @checked
@@ -263,7 +263,7 @@ def ImageStage(
     *,
     control: AbstractControl,
     constraint: AbstractConstraint | AbstractControl,
-    discretization: Discretization,
+    mesh: Mesh = Mesh(),
     key: PRNGKeyArray,
     window: PositiveInt | None = None,
     stride: PositiveInt = 1,
@@ -309,7 +309,7 @@ def ImageStage(
     if classes is not None:
         linear = Linear(features, classes, std=std, key=head_key)
         read_out = _classifier(linear, class_token, output_normalization)
-    return Model(inputs, control, constraint, discretization, read_out)
+    return Model(inputs, control, constraint, mesh, read_out)
 
 
 @checked
@@ -334,7 +334,7 @@ def OperatorModel(
     *,
     control: AbstractControl,
     constraint: AbstractConstraint | AbstractControl,
-    discretization: Discretization,
+    mesh: Mesh = Mesh(),
     key: PRNGKeyArray,
     channels: PositiveInt | None = None,
     output_channels: PositiveInt | None = None,
@@ -378,7 +378,7 @@ def OperatorModel(
     )
     linear = Linear(features, output_channels or values, std=std, key=keys[1])
     read_out = FunctionValues(linear, output_normalization, channels is not None)
-    return Model(inputs, control, constraint, discretization, read_out)
+    return Model(inputs, control, constraint, mesh, read_out)
 
 
 @checked
@@ -388,12 +388,12 @@ def StateModel(
     *,
     control: AbstractControl,
     constraint: AbstractConstraint | AbstractControl,
-    discretization: Discretization,
+    mesh: Mesh = Mesh(),
 ) -> Model[GridInputs, States]:
     """An equation alone, on a grid of tokens, see `GridInputs`: `u(0) ↦ u(T)`,
     `[..., tokens, features]`."""
     inputs = GridInputs(domain, width)
-    return Model(inputs, control, constraint, discretization, States())
+    return Model(inputs, control, constraint, mesh, States())
 
 
 @checked
@@ -404,13 +404,13 @@ def SpeechEncoder(
     *,
     control: AbstractControl,
     constraint: AbstractConstraint | AbstractControl,
-    discretization: Discretization,
+    mesh: Mesh = Mesh(),
     output_normalization: AbstractConstraint = LayerNorm(),
 ) -> Model[AudioInputs, States]:
     """An encoder of speech: two convolutions along the frames of a log-mel spectrogram, see
     `AudioInputs`, the equation, the states at depth T, `[..., tokens, features]`."""
     inputs = AudioInputs(first_convolution, second_convolution, positions)
-    return Model(inputs, control, constraint, discretization, States(output_normalization))
+    return Model(inputs, control, constraint, mesh, States(output_normalization))
 
 
 @checked
@@ -423,7 +423,7 @@ def EncoderDecoder(
         v_t = Σ_i A_i(v; θ(t)),      v(0) = embedded source,   f = N(v(T)),
         u_t = Σ_j B_j(u, f; η(t)),   u(0) = embedded text,     logits = read-out of u(T'),
 
-    with a control, a constraint and a discretization for each. `model(SourceAndText(source,
+    with a control, a constraint and a mesh for each. `model(SourceAndText(source,
     text))` gives the logits of the next token, `[..., tokens, vocabulary]`. The encoder becomes
     `model.inputs.encoder`; the decoder has `CrossAttention` among its operators.
     """
@@ -439,7 +439,7 @@ def TranslationModel(
     control: AbstractControl,
     make_encoder_control: Callable[[], AbstractControl],
     constraint: AbstractConstraint | AbstractControl,
-    discretization: Discretization,
+    mesh: Mesh = Mesh(),
     key: PRNGKeyArray,
     learned_positions: bool = True,
     tied: bool = True,
@@ -463,7 +463,7 @@ def TranslationModel(
     keys = jax.random.split(key, 3)
     options: Any = dict(
         constraint=constraint,
-        discretization=discretization,
+        mesh=mesh,
         input_normalization=input_normalization,
         output_normalization=output_normalization,
         dropout=dropout,

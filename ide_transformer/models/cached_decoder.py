@@ -47,7 +47,7 @@ class CachedDecoder(eqx.Module):
         model = model.ordinary
         self.model = model = model.with_inputs(replace(model.inputs, context=tokens))
         equation = Equation(model.rounded_control, model.constraint, model.domain)
-        self.march = TokenMarch(equation, model.discretization, _state(model))
+        self.march = TokenMarch(equation, model.mesh, _state(model), model.exit)
 
     @checked
     def prefill(
@@ -92,7 +92,7 @@ def why_not_cached(model: Model) -> str | None:
     if reason is not None:
         return reason
     model = model.ordinary
-    return why_not_by_token(model.equation, model.discretization, _state(model))
+    return why_not_by_token(model.equation, model.mesh, _state(model), model.exit)
 
 
 def _why_no_cache_of(model: Model) -> str | None:

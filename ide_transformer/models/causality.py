@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from ..arguments import is_known
 from ..equation import AbstractConstraint, AbstractOperator, TokenDomain, parts
 from ..errors import InputError
-from ..integration import Progress
+from ..integration import Mesh, Progress
 from ..solvers import AbstractImplicitScheme
 from .functions import Field, FunctionInputs
 from .model import Model, once_for_each
@@ -119,12 +119,9 @@ def _try_causal(model: Model, where: str) -> None:
 
 def _by_fixed_steps(model: _Model) -> _Model:
     """The model solved by steps that do not follow the state."""
-    given = model.discretization
     kinds = diffrax.AbstractImplicitSolver, AbstractImplicitScheme
-    solver = diffrax.Euler() if parts(given.solver, kinds) else given.solver
-    return model.with_solver(
-        solver, steps_per_interval=given.steps_per_interval, exit=given.exit
-    )
+    solver = diffrax.Euler() if parts(model.mesh.solver, kinds) else None
+    return model.on(Mesh(steps=model.steps, solver=solver))
 
 
 def moved(model: _Model, direction: int) -> _Model:
@@ -177,7 +174,9 @@ def _later_changes(text: Text, vocabulary: int) -> Iterator[_Change]:
 
 @eqx.filter_jit
 def _seen(model: _Model, text: Text) -> _Seen:
-    inputs, exit, measure = model.inputs.of_text(text), model.discretization.exit, None
+    inputs = model.inputs.of_text(text)
+    exit = model.exit
+    measure = None
     equation, u0 = model.initial_value_problem(inputs)
     u1, domain = model.solve(inputs).u1, equation.domain
     if exit is not None:
@@ -207,7 +206,7 @@ def _reason(model: _Model, change: _Change) -> str:
     for name, mend, part in suspects:
         if change.moves(lambda text, part=part: part(_seen(model, text))):
             return f"{name} sees later tokens. {mend}"
-    exit = model.discretization.exit
+    exit = model.exit
     if exit is not None and not change.moves(
         lambda text: _seen(model.with_exit(None), text).results
     ):
@@ -215,7 +214,7 @@ def _reason(model: _Model, change: _Change) -> str:
             f"the exit {type(exit).__name__}(…, stops={exit.stops!r}) sees later tokens; give "
             "stops='token', or solve to the end, model.with_exit(None)."
         )
-    name = type(model.discretization.solver).__name__
+    name = type(model.mesh.solver).__name__
     return f"the scheme {name} lets tokens see later ones. {_ADVICE}"
 
 

@@ -112,7 +112,7 @@ def _find_padding(model: Model, size: int) -> "_Padding | str":
 
 def _tries(model: Model) -> tuple[Model, ...]:
     """The model with its weights and with others, so that nothing hides behind zeros."""
-    model = model.with_options(compute_dtype=None)
+    model = model.with_precision(None)
     return model, moved(model, 1), moved(model, -1)
 
 

@@ -6,7 +6,7 @@ import inspect
 import math
 import weakref
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
 import diffrax
 import equinox as eqx
@@ -41,16 +41,19 @@ from ..equation import (
 )
 from ..equation.domain import by_samples
 from ..errors import InputError
-from ..integration import AbstractExit, Discretization as Discretization, Solution
+from ..integration import AbstractExit, AbstractGradient, Mesh, Recompute, Solution
+from ..integration.gradients import as_gradient
+from ..integration.mesh import check_steps
+from ..integration.solve import solve_on
 from ..memory import check_bytes
 from ..solvers import AbstractMomentum, draws, keeps_constraint, with_key
-from .mesh import Mesh, check_steps
 from .parts import AbstractInputs, AbstractReadOut, Embedded, InputArrays
 
 
 Inputs = TypeVar("Inputs", bound=AbstractInputs, covariant=True)
 ReadOut = TypeVar("ReadOut", bound=AbstractReadOut, covariant=True)
 Result = TypeVar("Result")
+Dtype: TypeAlias = Literal["bfloat16", "float16", "float32", "float64"]
 
 
 def _constraint(x: AbstractConstraint | AbstractControl) -> AbstractControl:
@@ -66,9 +69,9 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     `model(inputs)` maps one sample, or any leading batch axes. `LanguageModel`,
     `ImageClassifier`, `OperatorModel` and others put such parts together.
 
-    Inputs may come from solutions of other equations: stages, an encoder. Then
-    `with_solver`, `with_options`, `on`, the numbers of steps and evaluations of a solution and
-    its failures are those of all, an exit and the states those of the last one.
+    Inputs may come from solutions of other equations: stages, an encoder. Then `on` changes all
+    of them, the numbers of steps and evaluations of a solution and its failures are those of
+    all, an exit and the states those of the last one.
 
     With a `space` its weights are functions of the features, so that its width is a resolution:
     those of a model of `space.modes` features, read as coefficients, see `FunctionSpace`.
@@ -79,19 +82,28 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     - `inputs`, `read_out`: E and R.
     - `control`, `constraint`: θ and S, as for `Equation`.
-    - `discretization`: how the equation is solved.
+    - `mesh`: the solver and its steps, see `Mesh`. Layers, horizon, tokens and width are those
+      of the other parts; `model.on(mesh)` changes them.
     - `space`: see above; `None` for matrices as weights.
+    - `gradient`: the gradient mode, see `solve`.
+    - `compute_dtype`: the type in which the operators compute their products, for example
+      "bfloat16"; the state and the weights keep theirs. `None` for that of the weights.
+    - `exit`: the rule by which tokens stop before the end, see `AbstractExit`.
     """
 
     inputs: Inputs
     control: AbstractControl
     constraint: AbstractControl = eqx.field(converter=_constraint)
-    discretization: Discretization
+    mesh: Mesh
     read_out: ReadOut
     space: FunctionSpace | None = None
+    gradient: AbstractGradient = eqx.field(converter=as_gradient, default=Recompute())
+    compute_dtype: Dtype | None = eqx.field(static=True, default=None)
+    exit: AbstractExit | None = None
 
     def __post_init__(self):
         self.constraint = as_control(self.constraint, self.control)
+        self.mesh = self.mesh.whole
 
     def __check_init__(self):
         self.read_out.check(self.inputs)
@@ -99,6 +111,11 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             raise InputError(
                 f"Model: space={spelled(self.space)} has {self.space.modes} modes for inputs "
                 f"of {self.inputs.features} features; there has to be one for each."
+            )
+        if self.exit is not None and self.mesh.stepsize_controller is not None:
+            raise InputError(
+                f"Model: exit={type(self.exit).__name__}(…) and a stepsize_controller were "
+                "both given; tokens stop between equal steps, so drop the controller."
             )
 
     def __repr__(self) -> str:
@@ -108,7 +125,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         else:
             entries["inputs"] = spelled(self.inputs)
             entries |= contents(self.control, self.constraint)
-            entries["scheme"] = spelled_options(self.discretization)
+            entries["scheme"] = spelled_options(self.mesh)
             entries["read-out"] = spelled(self.read_out)
         return listing(self, entries)
 
@@ -120,7 +137,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             f"{type(self.inputs).__name__}, {self.features} features",
             contents(self.control, self.constraint)["control"],
             ", ".join(kinds),
-            spelled_options(self.discretization),
+            spelled_options(self.mesh),
             type(self.read_out).__name__,
         )
         return "; ".join(texts)
@@ -129,6 +146,16 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     def features(self) -> int:
         """The width of the state."""
         return self.inputs.features if self.space is None else self.space.domain.features
+
+    @property
+    def layers(self) -> int:
+        """The number of layers: the intervals of the control."""
+        return self.control.num_intervals
+
+    @property
+    def steps(self) -> int:
+        """Equal steps in each layer; 1 where steps are adaptive."""
+        return self.mesh.steps or 1
 
     @property
     def domain(self) -> TokenDomain:
@@ -141,7 +168,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         space = self.space
         if space is None:
             return self
-        scheme = self.discretization.solver
+        scheme = self.mesh.solver
         weights = jax.tree.leaves(eqx.filter(scheme, eqx.is_array))
         if space.modes != self.features and any(space.modes in x.shape for x in weights):
             raise InputError(
@@ -160,7 +187,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     @property
     def random(self) -> bool:
         """Whether inputs, operators or schemes draw anything in training, such as dropout."""
-        drawn = (draws(model.discretization.solver) for model in self.equations)
+        drawn = (draws(model.mesh.solver) for model in self.equations)
         operators = parts(self, AbstractRandomOperator)
         return bool(operators) or self.inputs.random or any(drawn)
 
@@ -173,8 +200,9 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     @property
     def rounded_control(self) -> AbstractControl:
         """The control with which the equation is solved: its matrices in `compute_dtype`."""
-        dtype = self.discretization.compute_dtype
-        return self.control if dtype is None else low_precision(self.control, dtype)
+        if self.compute_dtype is None:
+            return self.control
+        return low_precision(self.control, self.compute_dtype)
 
     @property
     def equation(self) -> Equation:
@@ -185,7 +213,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     @property
     def solver(self) -> diffrax.AbstractSolver:
         """The scheme; where the state is constrained, its projected variant."""
-        return keeps_constraint(self.discretization.solver, self.constraint)
+        return keeps_constraint(self.mesh.solver, self.constraint)
 
     def each_equation(self, change: "Callable[[Model], Model]") -> "Model[Inputs, ReadOut]":
         """Change the model of each equation, this one last."""
@@ -204,52 +232,35 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         """Exchange the read-out: `States()` for the states, a classifier for other classes."""
         return dataclasses.replace(self, read_out=read_out)
 
-    def with_solver(
-        self, solver: diffrax.AbstractSolver, **options
-    ) -> "Model[Inputs, ReadOut]":
-        """Solve the same weights by another scheme, with the other arguments of
-        `Discretization`. Those not given return to their defaults, but for `gradient`."""
-        exit = options.pop("exit", None)
-        return self._solved_by(
-            lambda old: Discretization(solver, **{"gradient": old.gradient, **options})
-        ).with_exit(exit)
-
     @checked
     def with_exit(self, exit: AbstractExit | None) -> "Model[Inputs, ReadOut]":
-        """Let tokens stop before the end of a solve, see `AbstractExit`, or none. Then
-        `stats["field_evaluations"]` of a solution has the number of each, `[..., tokens]`.
+        """Let tokens of the last equation stop before the end of a solve, see `AbstractExit`,
+        or none. Then `stats["field_evaluations"]` of a solution has the number of each,
+        `[..., tokens]`.
 
         **Raises:** `InputError` with adaptive steps; a solve also for schemes that carry
         something from step to step.
         """
-        discretization = dataclasses.replace(self.discretization, exit=exit)
-        return eqx.tree_at(lambda model: model.discretization, self, discretization)
+        return dataclasses.replace(self, exit=exit)
 
-    def with_options(self, **options) -> "Model[Inputs, ReadOut]":
-        """Replace some options of the `Discretization`; `exit` is that of the last equation."""
-        exit = options.pop("exit", self.discretization.exit)
-        model = self
-        if options:
-            model = self._solved_by(lambda old: dataclasses.replace(old, **options))
-        return model if exit is self.discretization.exit else model.with_exit(exit)
-
-    def _solved_by(
-        self, change: Callable[[Discretization], Discretization]
+    @checked
+    def with_gradient(
+        self, gradient: AbstractGradient | diffrax.AbstractAdjoint
     ) -> "Model[Inputs, ReadOut]":
-        return self.each_equation(
-            lambda x: eqx.tree_at(lambda m: m.discretization, x, change(x.discretization))
-        )
+        """Take another gradient mode, see `solve`, for all equations."""
+        return self.each_equation(lambda model: dataclasses.replace(model, gradient=gradient))
 
-    def with_more_steps(self, factor: int) -> "Model[Inputs, ReadOut]":
-        """Solve this equation alone, and not those before it, with so many times the steps."""
-        number = factor * self.discretization.steps_per_interval
-        discretization = dataclasses.replace(self.discretization, steps_per_interval=number)
-        return dataclasses.replace(self, discretization=discretization)
+    @checked
+    def with_precision(self, compute_dtype: Dtype | None) -> "Model[Inputs, ReadOut]":
+        """Compute the products of all equations in this type, see `compute_dtype`."""
+        return self.each_equation(
+            lambda model: dataclasses.replace(model, compute_dtype=compute_dtype)
+        )
 
     @checked
     def on(self, mesh: Mesh) -> "Model[Inputs, ReadOut]":
         """Put the same weights on another mesh. More steps come closer to the solution of the
-        equation where the model was trained for that: see `training.meshes`.
+        equation where the model was trained for that: see `training.schedule`.
 
         **Raises:** `InputError` for a mesh that the model does not have, and for one that is
         too fine for the memory or for depth in single precision.
@@ -266,19 +277,22 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             check_bytes(f"width={mesh.width}", 4 * mesh.width * self.space.modes)
             space = self.space.with_points(mesh.width)
             model = dataclasses.replace(model, space=space)
-        if (intervals := mesh.intervals) is not None:
-            model = model._in_depth(lambda part: _resampled(part, intervals))
+        if (layers := mesh.layers) is not None:
+            model = model._in_depth(lambda part: _resampled(part, layers))
         if (tokens := mesh.tokens) is not None:
             number = math.prod(tokens) if isinstance(tokens, tuple) else tokens
             check_bytes(f"tokens={tokens}", 4 * number * model.features)
             model = model.with_inputs(model.inputs.with_tokens(tokens))
-        options: dict[str, Any] = {} if mesh.solver is None else {"solver": mesh.solver}
-        if (number := mesh.steps_per_interval) is not None:
-            check_steps(
-                {"intervals": model.control.num_intervals, "steps_per_interval": number}
-            )
-            options |= {"steps_per_interval": number, "stepsize_controller": None}
-        return model.with_options(**options)
+        if not mesh.given.keys() - {"layers", "horizon", "tokens", "width"}:
+            return model
+        return model.each_equation(lambda part: part.solved_on(mesh))
+
+    def solved_on(self, mesh: Mesh) -> "Model[Inputs, ReadOut]":
+        """Solve this equation alone, and not those before it, with the solver and the steps of
+        a mesh."""
+        mesh = mesh.over(self.mesh)
+        check_steps({"layers": self.layers, "steps": mesh.steps or 1})
+        return dataclasses.replace(self, mesh=mesh)
 
     def _in_depth(self, change: Callable[[AbstractControl], AbstractControl]) -> "Model":
         """Change all that depends on depth."""
@@ -322,7 +336,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             raise InputError(f"Model: inputs={inputs!r} are not arrays.")
         model = self.ordinary
         solve = ft.partial(model._solve_batch, saveat=saveat)
-        if self.discretization.steps_for == "batch":
+        if self.mesh.steps_for == "batch":
             return solve(inputs, key)
         if saveat.dense:
             raise InputError(
@@ -336,26 +350,30 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         self, inputs: PyTree[ArrayLike], key: PRNGKeyArray | None, *, saveat: diffrax.SaveAt
     ) -> Solution:
         """The solution with the same steps for all samples."""
-        control, discretization, embed_key = self.rounded_control, self.discretization, None
+        control = self.rounded_control
+        mesh = self.mesh
+        embed_key = None
         if key is not None:
             embed_key, depth_key, _ = jax.random.split(key, 3)
             if parts(control, AbstractRandomOperator):
                 control = Sampled(control, depth_key)
-            solver = with_key(discretization.solver, depth_key)
-            discretization = dataclasses.replace(discretization, solver=solver)
+            mesh = dataclasses.replace(mesh, solver=with_key(mesh.solver, depth_key))
         embedded = self.inputs.embed(inputs, key=embed_key)
         embedded = embedded._replace(u0=on_devices(embedded.u0))
-        if embedded.velocity and not parts(discretization.solver, AbstractMomentum):
+        if embedded.velocity and not parts(mesh.solver, AbstractMomentum):
             raise InputError(
-                f"own_velocity=True: {type(discretization.solver).__name__} has no velocity "
+                f"own_velocity=True: {type(mesh.solver).__name__} has no velocity "
                 "that could start from it; take a scheme with momentum, such as Nesterov()."
             )
-        solution = discretization.solve(
+        solution = solve_on(
+            mesh,
             self._equation(control, embedded),
             embedded.u0,
+            gradient=self.gradient,
             saveat=saveat,
             args=embedded.velocity,
             throw=False,
+            exit=self.exit,
             read_out=self.outputs,
         )
         for earlier in reversed(embedded.before):
@@ -364,7 +382,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     def _equation(self, control: AbstractControl, embedded: Embedded) -> Equation:
         """The equation whose operators know the initial state and what an encoder made."""
-        control, encoded = with_source(control, embedded.u0), embedded.encoded
+        control = with_source(control, embedded.u0)
+        encoded = embedded.encoded
         if encoded is not None:
             control = with_source(control, encoded.states, encoded.domain)
         return Equation(control, self.constraint, embedded.domain)
@@ -417,15 +436,15 @@ def kinds_of(build: Callable[..., Model]) -> tuple[type, type]:
     return kinds
 
 
-def _resampled(control: AbstractControl, intervals: int) -> AbstractControl:
-    check_steps({"intervals": intervals})
+def _resampled(control: AbstractControl, layers: int) -> AbstractControl:
+    check_steps({"layers": layers})
     data = jax.tree.leaves(eqx.filter_eval_shape(lambda x: x.intervals(), control))
     held = sum(x.size * x.dtype.itemsize for x in data if hasattr(x, "dtype"))
-    check_bytes(f"intervals={intervals}", intervals * held / control.num_intervals)
-    found = control.resample(intervals)
-    if found.num_intervals != intervals:
+    check_bytes(f"layers={layers}", layers * held / control.num_intervals)
+    found = control.resample(layers)
+    if found.num_intervals != layers:
         raise InputError(
-            f"{type(control).__name__}.resample({intervals}) gives {found.num_intervals} "
+            f"{type(control).__name__}.resample({layers}) gives {found.num_intervals} "
             f"intervals; have it give {intervals}, or raise InputError."
         )
     return found

@@ -21,7 +21,6 @@ from .compiled import compiled
 from .functions import ChannelsFirst, Field, FunctionInputs, FunctionValues
 from .generate import generate, generate_greedy
 from .images import AbstractImageInputs, ImageInputs
-from .mesh import Mesh
 from .model import Model, functional
 from .parts import AbstractInputs, AbstractReadOut, Embedded, Encoded, Text
 from .read_outs import (

@@ -58,7 +58,7 @@ _OFF = {
 @checked
 def load_pretrained(path: str | Path, *, dtype: DTypeLike | None = None) -> Model:
     """The model of a checkpoint. Solved by its own scheme, it gives the outputs of the
-    original library; `with_solver` solves the same weights by another scheme. To write text,
+    original library; `model.on(mesh)` solves the same weights by another scheme. To write text,
     `load_model` gives the tokenizer too; see `generate`.
 
     **Arguments:**
@@ -268,7 +268,7 @@ def _dtype_of_weights(dtype: DTypeLike) -> np.dtype:
     if name not in ("float32", "float64"):
         raise InputError(
             f"dtype={name}: the weights of a model are float32 or float64. For products in "
-            "less load it so and write model.with_options(compute_dtype='bfloat16')."
+            "less load it so and write model.with_precision('bfloat16')."
         )
     if jax.dtypes.canonicalize_dtype(name) != name:
         raise InputError(

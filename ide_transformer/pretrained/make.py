@@ -33,7 +33,8 @@ from ..equation import (
     silu,
 )
 from ..errors import InputError
-from ..models import Discretization, LanguageModel, Model
+from ..integration import Mesh
+from ..models import LanguageModel, Model
 from ..solvers import LieTrotter
 from .options import Options
 
@@ -89,7 +90,7 @@ def pre_norm(
             layers, options.size("num_hidden_layers"), key=any_key()
         ),
         constraint=Free(),
-        discretization=Discretization(diffrax.Euler() if parallel else LieTrotter()),
+        mesh=Mesh(solver=diffrax.Euler() if parallel else LieTrotter()),
         output_normalization=normalization,
     )
 

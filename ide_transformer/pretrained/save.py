@@ -85,7 +85,7 @@ def _save_like(source: Path, model: Model, path: Path) -> None:
         raise InputError(
             f"The layout of {source} cannot express this model, so others would read it "
             "wrongly:\n  " + "\n  ".join(wrong) + "\nSave the run instead, put back what "
-            "differs, the scheme and its steps by model.with_solver(…), or drop like=…: GPT-2, "
+            "differs, the scheme and its steps by model.on(Mesh(…)), or drop like=…: GPT-2, "
             "Llama and ViT may have other sizes."
         )
     tensors = tensors_of(checkpoint.family.table(_filled(model, checkpoint.skeleton)))

@@ -15,13 +15,11 @@ from jax import lax
 from jaxtyping import Array, Int, PyTree
 
 from .. import equation as eq, solvers
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 from ..figures import Curve, plot_panels
 from ..integration.march import Steps, compiled
 from ..solvers import AbstractMomentum, Residual, Velocity
-from ..training import SchemeConfig, did_you_mean, validated
-from ..training.build import build_solver
-from ..training.names import find
+from ..training.reader import find, read, spelled_scheme
 
 
 FEATURES = 8
@@ -239,8 +237,8 @@ _FREE = (
 
 
 def _named(name: str) -> diffrax.AbstractSolver:
-    scheme = validated(SchemeConfig, name, name)
-    return build_solver("scheme", scheme, features=FEATURES, num_steps=1, operators=2)
+    sizes = {"features": FEATURES, "num_steps": 1, "operators": 2}
+    return read(diffrax.AbstractSolver, name, "scheme", given={diffrax.AbstractSolver: sizes})
 
 
 @ft.cache
@@ -287,7 +285,7 @@ def find_scheme(scheme: str | diffrax.AbstractSolver) -> tuple[str, Entry]:
         return scheme, _explicit(own)
     known = schemes()
     try:
-        name = scheme if scheme in known else str(validated(SchemeConfig, scheme, "--scheme"))
+        name = scheme if scheme in known else spelled_scheme(scheme)
     except InputError:
         name = scheme
     if name not in known:

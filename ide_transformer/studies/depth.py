@@ -16,6 +16,7 @@ import numpy as np
 from .. import dynamics
 from ..errors import InputError
 from ..figures import Curve, plot_panels
+from ..integration import Mesh
 from ..models import Model
 from ..reporting import Report, Terminal, write_report
 from ..solvers import LieStrang
@@ -229,12 +230,11 @@ class _Study:
         before = self.adapted
         while True:
             bound = jnp.asarray(tolerance)  # an array, so that all have one program
-            adaptive = self.model.with_solver(
-                LieStrang(),
-                stepsize_controller=diffrax.PIDController(rtol=bound, atol=bound),
-                max_steps=_MOST_STEPS,
+            controller = diffrax.PIDController(rtol=bound, atol=bound)
+            mesh = Mesh(
+                solver=LieStrang(), stepsize_controller=controller, max_steps=_MOST_STEPS
             )
-            self.adapted = self.solve(adaptive)
+            self.adapted = self.solve(self.model.on(mesh))
             same = before is not None and np.array_equal(self.adapted.u1, before.u1)
             if not same or tolerance <= _LEAST_TOLERANCE:
                 break

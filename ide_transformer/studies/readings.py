@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from .. import dynamics
 from ..dynamics.layers import rates
+from ..integration import Mesh
 from ..models import Model
 from .depth import spearman
 from .depth_problem import Problem
@@ -136,7 +137,8 @@ def _steps(model: Model, problem: Problem) -> list[Pairs]:
         finer = layered.take(np.repeat(twice[:, None], operators, axis=1)).model
         given = tuple(sizes.astype(x.dtype) for x in rates(finer))
         changes.append(np.asarray(losses(eqx.tree_at(rates, finer, given))) - native)
-    whole = (np.asarray(losses(model.with_more_steps(2))) - native)[None, :_SPECTRA]
+    finer = model.solved_on(Mesh(steps=2 * model.steps))
+    whole = (np.asarray(losses(finer)) - native)[None, :_SPECTRA]
     few = jax.tree.map(lambda x: x[:_SPECTRA], problem.held_out)
     norms = dynamics.log_norms(model, few)
     exponents = dynamics.stretching(model, few, 1)

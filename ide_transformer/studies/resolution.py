@@ -17,7 +17,7 @@ from .. import equation as eq
 from ..dynamics import ErrorBudget, FunctionSolve, error_budget, gain, refinements
 from ..dynamics.meshes import relative_error
 from ..errors import InputError
-from ..integration import Discretization
+from ..integration import Mesh
 from ..models import Field, OperatorModel, is_built_as
 from ..solvers import LieTrotter
 from ..training import LoadedModel, evaluation_task
@@ -167,7 +167,7 @@ def random_problem(seed: int, solver: diffrax.AbstractSolver = LieTrotter()) -> 
         _MODES,
         control=eq.Tied.build(block, 2, key=keys[0]),
         constraint=eq.Free(),
-        discretization=Discretization(solver, steps_per_interval=steps),
+        mesh=Mesh(solver=solver, steps=steps),
         modes=2,
         grid="midpoint",
         std=1.0,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..errors import InputError
 from ..figures import Curve, Part, draw_panels, write_page
 from ..training import Config, RunFolder, flat_values, read_metrics
+from ..training.reader import spelled_scheme
 
 
 # Of the summary, in the order in which a reader asks for them; the losses come first.
@@ -88,7 +89,14 @@ def _results(runs: list[RunRecord]) -> Part:
         if not run.summary:
             losses = {"validation_loss": [None, *run.logged("validation_loss").values()][-1]}
             cost["steps"] = run.lines[-1]["step"]
-        rows.append({"run": run.name, "scheme": str(run.config.solver), **losses, **cost})
+        rows.append(
+            {
+                "run": run.name,
+                "scheme": spelled_scheme(run.config.solver.description),
+                **losses,
+                **cost,
+            }
+        )
     # A column without any number says nothing, nor does one of faults that never were.
     told = {k for row in rows for k, x in row.items() if x or (x == 0 and k not in _COST)}
     rows = [{k: v for k, v in row.items() if k in told} for row in rows]

@@ -19,7 +19,7 @@ from ..dynamics import AbstractCost, Path
 from ..equation import State
 from ..equation.domain import by_samples
 from ..errors import InputError, at
-from ..integration import divergence, relative_difference
+from ..integration import Mesh, divergence, relative_difference
 from ..models import Field, Model
 
 
@@ -135,12 +135,12 @@ class Finer(eqx.Module):
 
     def _finer(self, model: Model) -> Model:
         """The model of one equation with more steps in each interval."""
-        if model.discretization.stepsize_controller is not None:
+        if model.mesh.stepsize_controller is not None:
             raise InputError(
                 "training.finer: the equation is solved with adaptive steps, which no mesh "
                 "refines; drop it, or take equal steps (drop solver.rtol and solver.atol)."
             )
-        return model.with_more_steps(self.refinement)
+        return model.solved_on(Mesh(steps=self.refinement * model.steps))
 
 
 class AbstractLoss(eqx.Module):

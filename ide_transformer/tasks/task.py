@@ -16,7 +16,8 @@ from jaxtyping import PyTree
 
 from ..arguments import PositiveInt, checked
 from ..errors import InputError
-from ..models import Mesh, Model
+from ..integration import Mesh
+from ..models import Model
 from ..models.model import once_for_each
 from .losses import UNCOUNTED, AbstractLoss, Batch, CrossEntropy, Mean
 

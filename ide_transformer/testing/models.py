@@ -16,7 +16,8 @@ from jaxtyping import Array, PyTree
 from .. import models
 from ..equation.domain import by_samples
 from ..errors import InputError
-from ..models import Field, Mesh, Model, Text
+from ..integration import Mesh
+from ..models import Field, Model, Text
 from ..models.text_inputs import as_text
 from .properties import check_all, trees_equal, without_those
 
@@ -42,7 +43,7 @@ def check_model(
     - `causal`: a later token changes no output before it;
     - `dropout`: where the model is random, a key changes the outputs;
     - `gradient`: it is finite, and the difference quotient along a direction of all weights;
-    - `mesh`: on twice as many intervals, steps, and points of functions of a feature, outputs
+    - `mesh`: on twice as many layers, steps, and points of functions of a feature, outputs
       have the same shape, and from there back to its own mesh it is the same model;
     - `cache`: token by token a `CachedDecoder` gives the logits of the whole text;
     - `copies`: saved and loaded by equinox, pickled, and by a deep copy it stays the same.
@@ -203,9 +204,9 @@ class _Trial:
 
     def mesh(self) -> str:
         model, number = self.model, self.model.control.num_intervals
-        given: dict[str, Any] = {"intervals": number}
-        if model.discretization.stepsize_controller is None:
-            given["steps_per_interval"] = model.discretization.steps_per_interval
+        given: dict[str, Any] = {"layers": number}
+        if model.mesh.stepsize_controller is None:
+            given["steps"] = model.mesh.steps
         if model.space is not None:
             given["width"] = model.features
         doubled = Mesh(**{name: 2 * x for name, x in given.items()})
@@ -222,7 +223,7 @@ class _Trial:
             return f"outputs {shapes[0]} on another mesh, and {shapes[1]} on its own"
         if {part.control.num_intervals for part in model.equations} == {number}:
             first = model
-        wrong = f"on {2 * number} intervals and back on {number} it has other weights"
+        wrong = f"on {2 * number} layers and back on {number} it has other weights"
         return "" if trees_equal(first, back, self.close) else wrong
 
     def cache(self) -> str:

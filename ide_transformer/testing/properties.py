@@ -14,9 +14,8 @@ from jaxtyping import PyTree
 
 from ..errors import InputError
 from ..training.build import offers_of
-from ..training.choice import Part
 from ..training.config import ModelConfig
-from ..training.construct import Offers, construct
+from ..training.reader import Given, read
 
 
 def within(bound: float) -> Callable[[Callable], Callable]:
@@ -104,18 +103,18 @@ class AbstractConformance:
         return type(built) is type(self.part), True
 
     @property
-    def offers(self) -> Offers:
+    def offers(self) -> Given:
         """Sizes that a configuration of a model gives to its parts."""
         return offers_of(ModelConfig(width=self.features, heads=1), causal=False)
 
-    def built(self, offers: Offers) -> Any:
+    def built(self, offers: Given) -> Any:
         """A part of this class as a configuration makes it."""
         kind = type(self.part)
         if not getattr(self.part, "configurable", True):
             raise InputError("A configuration does not name it.")
-        choice = Part(kind=f"{kind.__module__}:{kind.__qualname__}", options=self.options)
+        tree = {"kind": f"{kind.__module__}:{kind.__qualname__}", "options": self.options}
         try:
-            return construct("part", choice, self.kind, offers, jax.random.key(0))
+            return read(self.kind, tree, "part", given=offers, draws=jax.random.key(0))
         except InputError as error:
             raise ValueError(
                 f"{error} What a configuration has to give is options={{…}} of this check, now "

@@ -14,7 +14,8 @@ from jaxtyping import Array, ArrayLike
 
 from ..equation import TokenDomain
 from ..errors import InputError
-from ..models import Field, Mesh, Model, Text
+from ..integration import Mesh
+from ..models import Field, Model, Text
 from ..tasks import AbstractLoss, AbstractTask, Batch, Part
 from ..tasks.losses import UNCOUNTED
 from ..training import Config, build_task

@@ -1,4 +1,4 @@
-"""The task, the model and the discretisation that a configuration describes."""
+"""The task and the model that a configuration describes."""
 
 import dataclasses
 import functools as ft
@@ -12,18 +12,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from .. import equation, models, solvers
+from .. import equation, models
 from ..equation import AbstractConstraint, AbstractControl, AbstractOperator, Free
 from ..errors import InputError, at
-from ..integration import AbstractGradient, Truncated
-from ..models import Discretization, Mesh, Model, check_causal, is_built_as, kinds_of
-from ..models.mesh import check_steps
+from ..integration import AbstractGradient, Mesh, Truncated
+from ..integration.mesh import check_steps
+from ..models import Model, check_causal, is_built_as, kinds_of
 from ..pretrained import find_pretrained, load_pretrained
 from ..tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer, load_tokenizer
-from .choice import Part, SchemeConfig
-from .config import NATIVE, Config, ModelConfig, SolverConfig, TrainingConfig, refinements
-from .construct import Offers, construct
-from .names import find, find_function, parameters_of, snake_case
+from .config import NATIVE, Config, DataConfig, ModelConfig, SolverConfig, TrainingConfig
+from .reader import Given, described, find, find_function, parameters_of, read, snake_case
+from .section import Description
 from .sizes import check_memory
 
 
@@ -38,7 +37,9 @@ def build_task(config: Config, tokenizer: AbstractTokenizer | None = None) -> Ab
     - `tokenizer`: one that is not to be learned again, for a task that takes one; by default
       that of the run or checkpoint `model.pretrained`.
     """
-    model, data, kind = config.model, config.data, task_class(config)
+    model = config.model
+    data = config.data
+    kind = task_class(config)
     offered: dict[str, Any] = {"context": model.context, "patch": model.side_of_token}
     if tokenizer is None and model.run is not None:
         file = Path(model.run, "tokenizer.json")
@@ -52,7 +53,10 @@ def build_task(config: Config, tokenizer: AbstractTokenizer | None = None) -> Ab
     elif model.pretrained is not None and kind.model is models.LanguageModel:
         path = find_pretrained(model.pretrained)
         offered["tokenizer"] = PretrainedTokenizer.from_pretrained(path)
-    return construct("data", data, AbstractTask, {AbstractTask: offered})
+    own = DataConfig.model_fields
+    return read(
+        AbstractTask, data.description, "data", given={AbstractTask: offered}, beside=own
+    )
 
 
 def task_class(config: Config) -> type[AbstractTask]:
@@ -66,13 +70,13 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
     **Raises:** `InputError`, before anything is drawn, for a run that does not fit into memory;
     for a model that sees the tokens that it is to predict.
     """
-    mode = construct("training.gradient", config.training.gradient, AbstractGradient)
-    depths = [stage.depth or config.model.depth for stage in config.model.stages[1:]]
-    if isinstance(mode, Truncated) and mode.intervals < max(depths, default=0):
+    mode = read(AbstractGradient, config.training.gradient, "training.gradient")
+    layers = [stage.layers or config.model.layers for stage in config.model.stages[1:]]
+    if isinstance(mode, Truncated) and mode.intervals < max(layers, default=0):
         raise InputError(
             f"training.gradient=truncated: a gradient of the last {mode.intervals} of "
-            f"{max(depths)} intervals does not come to the stages before, which would not "
-            f"learn; write options: {{intervals: {max(depths)}}}, or another mode."
+            f"{max(layers)} layers does not come to the stages before, which would not learn; "
+            f"write options: {{intervals: {max(layers)}}}, or another mode."
         )
     build = ft.partial(build_model_of_size, config, task.sizes)
     given = config.model.pretrained is not None
@@ -87,30 +91,6 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
         _check_tokens(config, task, model)
     check_memory(config, task, model, mode)
     return causal(config, model if given else build(key))
-
-
-def first_model(config: Config, build: Callable[[Config], Model]) -> Model:
-    """The model with which a run begins, on the first mesh of `training.refine`. Layers are
-    drawn for that mesh, since the mean of several draws would be small."""
-    model = build(config)
-    if not config.training.refine:
-        return model
-    first, *_ = config.training.refine.values()
-    depth = first.intervals or config.model.depth
-    coarse = with_intervals(config, model, depth)
-    if weight_shapes(coarse) == weight_shapes(model):
-        return coarse
-    return build(config.on_fewer_layers(depth))
-
-
-def with_intervals(config: Config, model: Model, intervals: int) -> Model:
-    """The model on a mesh of `training.refine`."""
-    with at(f"training.refine={refinements(config.training.refine)}"):
-        return model.on(Mesh(intervals=intervals))
-
-
-def weight_shapes(model: Model) -> list[tuple[int, ...]]:
-    return [x.shape for x in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))]
 
 
 def causal(config: Config, model: M) -> M:
@@ -131,7 +111,7 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
     if model.pretrained is not None:
         return with_solver(_pretrained(config, model.pretrained), config.solver)
     if (coefficients := model.of_coefficients) is not None:
-        basis = construct("model.basis", model.basis, equation.AbstractBasis)
+        basis = read(equation.AbstractBasis, model.basis, "model.basis")
         domain = equation.FeatureDomain(model.width, model.feature_rule)
         space = equation.FunctionSpace(basis, coefficients.width, domain)
         inner = config.model_copy(update={"model": coefficients})
@@ -164,7 +144,6 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
         "control": control,
         "constraint": constraint,
         "make_encoder_control": ft.partial(_encoder_control, config, key),
-        "discretization": Discretization(solvers.LieTrotter()),  # exchanged below
         "input_normalization": into,
         "embedding_normalization": given["normalization"],
         "output_normalization": output,
@@ -172,7 +151,7 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
     check_kind(config, task_class(config).model)
     offers = dict.fromkeys((Model, models.AbstractInputs, models.AbstractReadOut), offered)
     with at(f"data.name={config.data.name}"):
-        built = construct("model", model, Model, offers, model_key)
+        built = read(Model, model.description, "model", given=offers, draws=model_key)
     return with_solver(built, config.solver)
 
 
@@ -189,7 +168,7 @@ def check_kind(config: Config, learns: Callable[..., Model]) -> None:
         )
 
 
-def offers_of(model: ModelConfig, *, causal: bool) -> Offers:
+def offers_of(model: ModelConfig, *, causal: bool) -> Given:
     """The arguments that the section `model` supplies to operators and constraints."""
     constraint = {
         "gain": jnp.ones(model.width),
@@ -203,28 +182,28 @@ def offers_of(model: ModelConfig, *, causal: bool) -> Offers:
         "features": model.width,
         "activation": find_function("model.activation", model.activation),
         "causal": causal,
-        "positions": construct("model.positions", model.positions, equation.AbstractPositions),
+        "positions": read(equation.AbstractPositions, model.positions, "model.positions"),
         "normalization": _constraint("normalization", model.normalization, constraints),
         # Each operator adds its output to the state once a layer; scaled so, their sum over
         # all layers starts at the size of one (GPT-2).
-        "output_std": model.std / (len(model.operators) * model.depth) ** 0.5,
+        "output_std": model.std / (len(model.operators) * model.layers) ** 0.5,
         "rate": jnp.full(model.width, model.damping),
     }
     return {AbstractConstraint: constraint, AbstractOperator: operator}
 
 
-def _constraint(name: str, choice: Part, offers: Offers) -> AbstractConstraint:
-    return construct(f"model.{name}", choice, AbstractConstraint, offers)
+def _constraint(name: str, tree: Description, given: Given) -> AbstractConstraint:
+    return read(AbstractConstraint, tree, f"model.{name}", given=given)
 
 
 def make_block(
-    model: ModelConfig, offers: Offers, key: PRNGKeyArray
+    model: ModelConfig, given: Given, key: PRNGKeyArray
 ) -> tuple[AbstractOperator, ...]:
     """The operators of one layer."""
     keys = jax.random.split(key, len(model.operators))
     operators = tuple(
-        construct(f"model.operators.{i}", choice, AbstractOperator, offers, keys[i])
-        for i, choice in enumerate(model.operators)
+        read(AbstractOperator, tree, f"model.operators.{i}", given=given, draws=keys[i])
+        for i, tree in enumerate(model.operators)
     )
     for kind, rate in (
         (equation.Dropout, model.dropout),
@@ -237,20 +216,23 @@ def make_block(
 
 def _control(config: Config, block: Callable, key: PRNGKeyArray) -> AbstractControl:
     """A control of the configured kind, of layers that `block` makes from a key."""
-    depth, horizon = config.model.depth, config.control.horizon
-    offers = {AbstractControl: {"make_block": block, "num_intervals": depth}}
-    control = construct("control", config.control, AbstractControl, offers, key)
-    if horizon is None:
+    layers = config.model.layers
+    given = {AbstractControl: {"make_block": block, "num_intervals": layers}}
+    tree = config.control.description
+    control = read(AbstractControl, tree, "control", given=given, draws=key)
+    if config.control.horizon is None:
         return control
-    return dataclasses.replace(control, interval_length=horizon / depth)
+    return dataclasses.replace(control, interval_length=config.control.horizon / layers)
 
 
 def _encoder_control(config: Config, key: PRNGKeyArray) -> AbstractControl:
     """The control of an encoder: the operators that do not see it, and not causal."""
-    kinds = [find("model.operators", x.kind, AbstractOperator) for x in config.model.operators]
-    pairs = zip(config.model.operators, kinds, strict=True)
-    own = tuple(choice for choice, kind in pairs if not getattr(kind, "own_domain", False))
-    model = config.model.model_copy(update={"operators": own})
+    own = []
+    for tree in config.model.operators:
+        name, _, _ = described(tree, "model.operators")
+        if not getattr(find("model.operators", name, AbstractOperator), "own_domain", False):
+            own.append(tree)
+    model = config.model.model_copy(update={"operators": tuple(own)})
     block = ft.partial(make_block, model, offers_of(model, causal=False))
     return _control(config, block, jax.random.fold_in(key, 1))
 
@@ -258,7 +240,8 @@ def _encoder_control(config: Config, key: PRNGKeyArray) -> AbstractControl:
 def _staged_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -> Model:
     """The model of `model.stages`, of which the last one alone reads classes out."""
     stages: list[Any] = []
-    keys, given = jax.random.split(key, len(config.model.stages)), {**sizes, "classes": None}
+    keys = jax.random.split(key, len(config.model.stages))
+    given = {**sizes, "classes": None}
     for number, own_key in enumerate(keys):
         own = config.stage(number)
         if number == len(keys) - 1:
@@ -275,37 +258,32 @@ def _staged_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -
     return models.StagedModel(tuple(stages))
 
 
-def build_solver(key: str, config: SchemeConfig, **sizes: int) -> diffrax.AbstractSolver:
-    """The scheme that a configuration describes at `key`. Its weights have `sizes`: the width
-    `features` of the state, `num_steps` of a solve, and the number of `operators`."""
-    return construct(key, config, diffrax.AbstractSolver, {diffrax.AbstractSolver: sizes})
-
-
-def solver_of(
-    key: str, config: SchemeConfig, model: Model, steps_per_interval: int
-) -> diffrax.AbstractSolver:
-    """The scheme that a configuration describes at `key`, for a model."""
-    return build_solver(
-        key,
-        config,
-        features=model.features,
-        num_steps=model.control.num_intervals * steps_per_interval,
-        operators=len(eqx.filter_eval_shape(model.control, 0.0)),
+def solver_mesh(config: SolverConfig, model: Model) -> Mesh:
+    """The scheme and the steps that the section `solver` describes, for a model of one
+    equation. The weights of a scheme have the width of the state, the number of steps of a
+    solve, and the number of operators."""
+    sizes = {
+        "features": model.features,
+        "num_steps": model.layers * config.steps,
+        "operators": len(eqx.filter_eval_shape(model.control, 0.0)),
+    }
+    solver = read(
+        diffrax.AbstractSolver,
+        config.description,
+        "solver",
+        given={diffrax.AbstractSolver: sizes},
     )
-
-
-def _discretization(config: SolverConfig, model: Model) -> Discretization:
-    solver = solver_of("solver", config, model, config.steps_per_interval)
     if config.rtol is None or config.atol is None:
-        return Discretization(solver, steps_per_interval=config.steps_per_interval)
+        check_steps({"model.layers": model.layers, "solver.steps": config.steps})
+        return Mesh(steps=config.steps, solver=solver)
     rounding = float(jnp.finfo(jnp.result_type(float)).eps) / 2
     if max(config.rtol, config.atol) < rounding:
         raise InputError(
             f"solver.rtol={config.rtol} and solver.atol={config.atol} are both below rounding, "
             f"{rounding:.1e}; no step would meet them. Raise one."
         )
-    return Discretization(
-        solver,
+    return Mesh(
+        solver=solver,
         stepsize_controller=diffrax.PIDController(rtol=config.rtol, atol=config.atol),
         max_steps=config.max_steps,
         steps_for=config.steps_for,
@@ -314,30 +292,28 @@ def _discretization(config: SolverConfig, model: Model) -> Discretization:
 
 def with_training(model: Model, config: TrainingConfig) -> Model:
     """Give a model the configured gradient mode and precision of its products."""
-    gradient = construct("training.gradient", config.gradient, AbstractGradient)
-    return model.with_options(gradient=gradient, compute_dtype=config.precision)
+    gradient = read(AbstractGradient, config.gradient, "training.gradient")
+    return model.with_gradient(gradient).with_precision(config.precision)
 
 
 def with_solver(model: M, config: SolverConfig) -> M:
     """Solve a model by the configured scheme; `native` is the one it has."""
     if config.kind == NATIVE:
         return model
-
-    def change(model: Model) -> Model:
-        numbers = {
-            "model.depth": model.control.num_intervals,
-            "solver.steps_per_interval": config.steps_per_interval,
-        }
-        check_steps(numbers)
-        return eqx.tree_at(lambda m: m.discretization, model, _discretization(config, model))
-
-    changed: Any = model.each_equation(change)
-    return changed
+    return model.each_equation(
+        lambda part: dataclasses.replace(part, mesh=solver_mesh(config, part))
+    )
 
 
 def _pretrained(config: Config, path: str) -> Model:
     """The model of a checkpoint, of the kind that learns the data."""
-    model, wanted = load_pretrained(path), task_class(config).model
+    if config.model.checkpoint != "newest":
+        raise InputError(
+            f"model.checkpoint={config.model.checkpoint} is one of a run; model.pretrained="
+            f"{path} is none, drop it."
+        )
+    model = load_pretrained(path)
+    wanted = task_class(config).model
     if not is_built_as(model, wanted):
         raise InputError(
             f"model.pretrained={path} holds a model of {type(model.inputs).__name__} and "

@@ -1,65 +1,83 @@
 """The configuration of a run: one typed tree, filled by YAML and by overrides `a.b=value`."""
 
-import json
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from ..equation import PointRule
-from ..errors import InputError
-from .choice import (
-    AbstractChoice,
-    Choice,
+from ..errors import InputError, shown
+from .optimizer import OptimizerConfig as OptimizerConfig
+from .parallel import ParallelConfig as ParallelConfig
+from .section import (
     Count,
     CountOrZero,
+    Description,
     FolderName,
     Fraction,
     Moment,
-    Part,
-    SchemeConfig,
     Section,
     Seed,
 )
-from .names import shown
-from .optimizer import OptimizerConfig as OptimizerConfig
-from .parallel import ParallelConfig as ParallelConfig
 
 
 # Of the keys and their meaning.
-VERSION = 1
+VERSION = 2
 # `solver.kind` for the scheme that comes with a checkpoint.
 NATIVE = "native"
 
 
-class ControlConfig(Choice):
+class ClassSection(Section):
+    """A section that chooses a class; its name alone will do."""
+
+    # The name.
+    kind: str
+    # Arguments of the class, by name.
+    options: dict[str, Any] = Field(default={})
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The class and its arguments, see `read`."""
+        return {"kind": self.kind, "options": self.options}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+
+class ControlConfig(ClassSection):
     """`control`: how the weights depend on depth."""
 
     # The control.
     kind: str = "piecewise_constant"
-    # Depth T at which the solution is read. Default: model.depth.
+    # Depth T at which the solution is read. Default: model.layers.
     horizon: PositiveFloat | None = None
 
 
-class SolverConfig(SchemeConfig):
+class SolverConfig(ClassSection):
     """`solver`: the time-stepping scheme and its steps."""
 
-    # Equal steps in each interval; 1 is a step per layer.
-    steps_per_interval: Count = 1
+    # The scheme, for example strang(heun), in parentheses the scheme inside it; native is the
+    # scheme of a checkpoint.
+    kind: str = "lie_trotter"
+    # Equal steps in each layer.
+    steps: Count = 1
     # Relative tolerance of adaptive steps. Default: equal steps.
     rtol: PositiveFloat | None = None
     # Absolute tolerance. Give both tolerances or neither.
     atol: PositiveFloat | None = None
-    # Most adaptive steps in one interval.
+    # Most adaptive steps in one layer.
     max_steps: Count = 256
     # Choose adaptive steps for a whole batch, or for each sample.
     steps_for: Literal["batch", "sample"] = "batch"
 
     def problems(self) -> Mapping[str, Any]:
         given = self.model_dump(exclude_defaults=True, exclude={"kind"})
-        keys, adaptive = ", ".join(f"solver.{name}" for name in given), self.rtol is not None
+        keys = ", ".join(f"solver.{name}" for name in given)
+        adaptive = self.rtol is not None
         return {
             f"solver.kind={NATIVE} brings its own steps; drop {keys}": self.kind == NATIVE
             and given,
@@ -67,9 +85,12 @@ class SolverConfig(SchemeConfig):
             != (self.atol is not None),
             "solver.steps_for=sample is for adaptive steps; give solver.rtol and solver.atol, "
             "or drop it": self.steps_for == "sample" and not adaptive,
-            "solver.steps_per_interval is for equal steps, solver.rtol for adaptive ones; drop "
-            "one of them": adaptive and self.steps_per_interval != 1,
+            "solver.steps is for equal steps, solver.rtol for adaptive ones; drop one of "
+            "them": adaptive and self.steps != 1,
         }
+
+
+Operators = Annotated[tuple[Description, ...], Field(min_length=1, strict=False)]
 
 
 class StageConfig(Section):
@@ -84,65 +105,53 @@ class StageConfig(Section):
     width: Count | None = None
     # Default: model.heads.
     heads: Count | None = None
-    # Default: model.depth.
-    depth: Count | None = None
+    # Default: model.layers.
+    layers: Count | None = None
     # Default: model.hidden.
     hidden: Count | None = None
     # Default: model.operators.
-    operators: Annotated[tuple[Part, ...], Field(min_length=1, strict=False)] | None = None
+    operators: Operators | None = None
     # Default: the section control.
     control: ControlConfig | None = None
     # Default: the section solver.
     solver: SolverConfig | None = None
 
 
-class GradientConfig(Choice):
-    """A gradient mode."""
-
-    # A gradient mode.
-    kind: str = "recompute"
+# Arguments of a `Mesh`, by name.
+MeshTree = dict[str, Any]
 
 
-class MeshSection(Section):
-    """A mesh of depth, tokens and features, see `Mesh`. A number alone gives its intervals."""
+class PhaseConfig(Section):
+    """A phase of `training.schedule`: steps of the run on one mesh, or on several of which one
+    is drawn for each step. A mesh gives any of layers, steps, horizon, tokens, width and
+    solver, see `Mesh`."""
 
-    # Depth T, with steps of the same size; for control tied only. Default: the run's.
-    horizon: PositiveFloat | None = None
-    # Intervals, on which the control is resampled. Default: model.depth.
-    intervals: Count | None = None
-    # Features, if they are points of functions. Default: model.width.
-    width: Count | None = None
-    # Tokens of a sample: points of functions or of a text. Default: model.context.
-    tokens: Count | None = None
-    # Equal steps in each interval. Default: the run's.
-    steps_per_interval: Count | None = None
-    # The scheme. Default: the run's.
-    solver: SchemeConfig | None = None
+    # The step at which the phase ends, or 50% of the steps. Default: the end of the run.
+    until: Moment | None = None
+    # Its mesh, for example {layers: 1}. The weights are those of its layers. Default: the mesh
+    # of the model.
+    mesh: MeshTree | None = None
+    # Several meshes in place of one, for example [{layers: 4}, {layers: 8}]. One is drawn for
+    # each step; the weights stay those of model.layers.
+    meshes: Annotated[tuple[MeshTree, ...], Field(strict=False)] = ()
+    # How often each of them is drawn, in proportion. Default: equally often.
+    weights: Annotated[tuple[PositiveFloat, ...], Field(strict=False)] = ()
 
     @property
-    def short(self) -> int | dict[str, Any]:
-        """The fields that are given; a number of intervals alone stands for itself."""
-        given = self.model_dump(mode="json", exclude_defaults=True)
-        return given["intervals"] if [*given] == ["intervals"] else given
+    def layers(self) -> int | None:
+        """The layers of its weights, if they are not those of the model."""
+        return (self.mesh or {}).get("layers")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _intervals_alone(cls, value: Any) -> Any:
-        return {"intervals": value} if isinstance(value, int) else value
-
-
-def refinements(refine: Mapping[Moment, MeshSection]) -> str:
-    """`training.refine` as it is written."""
-    return shown({moment: mesh.short for moment, mesh in refine.items()})
-
-
-class DrawnMesh(MeshSection):
-    """One of `training.meshes`, drawn for some steps of training."""
-
-    # How often it is drawn, in proportion to the others.
-    weight: PositiveFloat = 1.0
-    # Steps of training before it is drawn.
-    after: CountOrZero = 0
+    def problems(self) -> Mapping[str, Any]:
+        return {
+            "mesh and meshes: a phase has one mesh or draws one of several; drop one of the "
+            "two": self.mesh is not None and self.meshes,
+            f"weights={list(self.weights)}: give one for each of the {len(self.meshes)} "
+            "meshes": self.weights and len(self.weights) != len(self.meshes),
+            f"mesh.layers={shown(self.layers)}: Input should be a valid integer": (
+                type(self.layers) not in (int, NoneType)
+            ),
+        }
 
 
 class FinerConfig(Section):
@@ -168,9 +177,9 @@ class CostConfig(Section):
     # Its other arguments, by name.
     options: dict[str, Any] = Field(default={})
 
-    def named(self, name: str) -> Part:
-        """The choice of its class, for the key of this name."""
-        return Part(kind=self.kind or name, options={**self.options, "weight": self.weight})
+    def description(self, name: str) -> dict[str, Any]:
+        """Its class and arguments, for the key of this name, see `read`."""
+        return {"kind": self.kind or name, "options": {**self.options, "weight": self.weight}}
 
     @model_validator(mode="before")
     @classmethod
@@ -193,18 +202,15 @@ class TrainingConfig(Section):
     # Seed of the weights, the batches and the dropout.
     seed: Seed = 0
     # Gradient mode: what is kept for the gradient.
-    gradient: GradientConfig = GradientConfig()
+    gradient: Description = "recompute"
     # Dtype of matrix products. Weights and state stay float32. Evaluation uses it too; a model
     # you load yourself does not.
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    # Meshes, one drawn for each step, so that one set of weights serves all. Default: the
-    # model's.
-    meshes: Annotated[tuple[DrawnMesh, ...], Field(strict=False)] = ()
-    # Coarse meshes first: {0: 1, 0.5: 8} trains on 1 interval and, after half of the steps, on
-    # 8, which must be model.depth. A key is a step or a fraction; a mesh takes the keys below
-    # but weight and after. Before the last mesh, a run is evaluated and loaded on its present
-    # one.
-    refine: dict[Moment, MeshSection] = Field(default={})
+    # Phases of the run, each on meshes of its own. Coarse first: [{until: 50%, mesh: {layers:
+    # 1}}] trains one layer for half of the steps, then the layers of the model. Any depth:
+    # [{meshes: [{layers: 4}, {layers: 8}]}]. Default: one phase on the mesh of the model, which
+    # also follows a last phase with `until`.
+    schedule: Annotated[tuple[PhaseConfig, ...], Field(strict=False)] = ()
     # Running costs in the loss: {transport: 0.01}, or {contraction: {weight: 0.1, options:
     # {level: 1.0}}}. Of several equations, the last.
     costs: dict[str, CostConfig] = Field(default={})
@@ -216,7 +222,7 @@ class TrainingConfig(Section):
     # Period of the lines in metrics.jsonl.
     log_every: Count = 10
     # Where these lines go too: tensorboard, trackio.
-    trackers: Annotated[tuple[Part, ...], Field(strict=False)] = ()
+    trackers: Annotated[tuple[Description, ...], Field(strict=False)] = ()
     # Period of validation. The last step has one too.
     evaluate_every: Count = 250
     # Held-out samples of a validation. At the end one takes all.
@@ -239,29 +245,37 @@ class TrainingConfig(Section):
         *("keep", "keep_best", "sample"),
     )
 
-    def step_of(self, moment: Moment) -> int:
-        """The number of steps taken at a moment of the run."""
-        return moment if isinstance(moment, int) else round(moment * self.steps)
-
     @property
-    def precision(self) -> str | None:
-        """The `compute_dtype` of a `Discretization`."""
+    def precision(self) -> Literal["bfloat16"] | None:
+        """The `compute_dtype` of a `Model`."""
         return None if self.compute_dtype == "float32" else self.compute_dtype
 
     @property
-    def begins(self) -> tuple[int, ...]:
-        """The numbers of steps taken before each mesh of `refine`."""
-        return tuple(map(self.step_of, self.refine)) or (0,)
+    def refines(self) -> bool:
+        """Whether the layers of the weights may change on the way."""
+        return any(phase.mesh is not None for phase in self.schedule)
 
-    def meshes_after(self, step: int) -> dict[str, MeshSection]:
-        """The meshes of which one is drawn after so many steps, by the key of each."""
-        if not self.refine:
-            meshes = self.meshes or (DrawnMesh(),)
-            return {f"training.meshes.{number}": mesh for number, mesh in enumerate(meshes)}
-        moment = [x for x in self.refine if self.step_of(x) <= step][-1]
-        # The weights themselves are those of its intervals.
-        mesh = self.refine[moment].model_copy(update={"intervals": None})
-        return {f"training.refine.{moment}": mesh}
+    @property
+    def phases(self) -> tuple[PhaseConfig, ...]:
+        """The phases of the run, of which the last goes to its end."""
+        whole = bool(self.schedule) and self.schedule[-1].until is None
+        return self.schedule if whole else (*self.schedule, PhaseConfig())
+
+    @property
+    def begins(self) -> tuple[int, ...]:
+        """The steps before each phase."""
+        return (0, *(self._step_of(phase.until) for phase in self.phases[:-1]))
+
+    @property
+    def schedule_in_steps(self) -> tuple[PhaseConfig, ...]:
+        """The schedule with steps in place of parts of the run."""
+        ends = zip(self.schedule, (*self.begins[1:], None), strict=False)
+        return tuple(phase.model_copy(update={"until": end}) for phase, end in ends)
+
+    def _step_of(self, until: Moment | None) -> int:
+        if isinstance(until, str):
+            return round(float(until[:-1]) / 100 * self.steps)
+        return self.steps if until is None else until
 
     @property
     def part_size(self) -> int:
@@ -269,22 +283,17 @@ class TrainingConfig(Section):
         return self.batch_size // self.accumulate
 
     def problems(self) -> Mapping[str, Any]:
-        given, steps = f"training.refine={refinements(self.refine)}", [*self.begins]
         return {
             f"training.accumulate={self.accumulate} does not divide training.batch_size="
             f"{self.batch_size}; take a divisor of it": self.batch_size % self.accumulate,
-            "training.meshes: none is drawn for the first step; give one without after": (
-                self.meshes and min(mesh.after for mesh in self.meshes)
+            "training.schedule: only the last phase goes to the end of the run; give the "
+            "others until, such as until: 50%": any(
+                phase.until is None for phase in self.schedule[:-1]
             ),
-            f"{given}: training.meshes draws meshes of one model, and refine changes the "
-            "model; drop one of them, or write meshes with after, such as "
-            "{intervals: 8, after: 1000}": self.refine and self.meshes,
-            f"{given}: the first step must be 0, such as {{0: 2, 1000: 4}}": steps[0],
-            f"{given}: its steps {steps} must increase, as in {{0: 2, 1000: 4}}": (
-                steps != sorted(set(steps))
+            f"training.schedule: its phases begin at the steps {[*self.begins]}, which must "
+            f"increase and be below training.steps={self.steps}": (
+                [*self.begins] != sorted({x for x in self.begins if x < self.steps})
             ),
-            f"{given}: a run of training.steps={self.steps} does not come to step "
-            f"{steps[-1]}; refine earlier, or train longer": steps[-1] >= self.steps,
         }
 
 
@@ -294,7 +303,7 @@ def _named(path: Any) -> Any:
     return path
 
 
-class DataConfig(AbstractChoice):
+class DataConfig(Section):
     """`data`: what is learned."""
 
     # The task, for example shakespeare, text, arrays or maze.
@@ -316,20 +325,19 @@ class DataConfig(AbstractChoice):
     test: Annotated[float, Field(ge=0, lt=1)] | None = None
     # Other arguments of the task.
     options: dict[str, Any] = Field(default={})
-    name_field: ClassVar[str] = "name"
-    name_key: ClassVar[str] = ".name"
 
-    def option_key(self, name: str) -> str:
-        return f".{name}" if name in type(self).model_fields else super().option_key(name)
-
-    def arguments(self, key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
-        for name in self.options.keys() & type(self).model_fields:
-            raise InputError(f"{key}.options.{name}: write {key}.{name} instead.")
+    @property
+    def description(self) -> dict[str, Any]:
+        """The task and its arguments, see `read`."""
         given = self.model_dump(mode="json", exclude_none=True, exclude={"name", "options"})
-        return {**given, **self.options}
+        return {"name": self.name, "options": {**given, **self.options}}
+
+    def problems(self) -> Mapping[str, Any]:
+        twice = sorted(self.options.keys() & type(self).model_fields)
+        return {f"data.options.{x}: write data.{x} instead": True for x in twice}
 
 
-class ModelConfig(Choice):
+class ModelConfig(ClassSection):
     """`model`: the parts of the model, and its start."""
 
     # The model.
@@ -346,7 +354,7 @@ class ModelConfig(Choice):
     width: Count = 128
     # Basis of weights that are functions of a feature, for example cosine. nodal with as many
     # modes as features: ordinary matrices.
-    basis: Part = Part(kind="nodal")
+    basis: Description = "nodal"
     # Coefficients of a state. Default: width.
     modes: Count | None = None
     # The points of functions.
@@ -356,24 +364,21 @@ class ModelConfig(Choice):
     # Heads of the keys and values. Default: heads.
     key_value_heads: Count | None = None
     # Layers: intervals of the control.
-    depth: Count = 4
+    layers: Count = 4
     # Width inside the feed-forward. Default: the operator's.
     hidden: Count | None = None
     # Activation of the feed-forward.
     activation: str = "gelu"
     # Operators of a block, in the order in which it applies them.
-    operators: Annotated[tuple[Part, ...], Field(min_length=1, strict=False)] = (
-        Part(kind="attention"),
-        Part(kind="feed_forward"),
-    )
+    operators: Operators = ("attention", "feed_forward")
     # Initial rate of damping, relaxation and injection, per layer.
     damping: PositiveFloat = 0.1
     # Applied to the input of each operator (pre-norm).
-    normalization: Part = Part(kind="layer_norm")
+    normalization: Description = "layer_norm"
     # Applied to the embedded input; a constrained state has its constraint.
-    input_normalization: Part = Part(kind="free")
+    input_normalization: Description = "free"
     # Set on which the state is kept (post-norm), one per operator and interval.
-    constraint: Part = Part(kind="free")
+    constraint: Description = "free"
     # Give linear maps and normalisations biases.
     bias: bool = False
     # Probability of dropping an entry of the embedded input or of a rate.
@@ -385,7 +390,7 @@ class ModelConfig(Choice):
     # Most tokens that a language model sees; grid points of an operator model.
     context: Count = 64
     # How attention sees positions; if it does not, an embedding is learned.
-    positions: Part = Part(kind="no_positions")
+    positions: Description = "no_positions"
     # Use the transposed embedding as the read-out of a language model.
     tied: bool = True
     # Side of a patch of an image classifier, in pixels.
@@ -406,7 +411,7 @@ class ModelConfig(Choice):
         """The ordinary model whose weights are coefficients; `None` where they are matrices,
         `InputError` where `hidden` features hold no whole number of coefficients."""
         modes = self.width if self.modes is None else self.modes
-        if self.basis == Part(kind="nodal") and modes == self.width:
+        if self.basis == "nodal" and modes == self.width:
             return None
         hidden, rest = divmod((self.hidden or 0) * modes, self.width)
         if rest:
@@ -414,7 +419,7 @@ class ModelConfig(Choice):
                 f"model.hidden={self.hidden} times model.modes={modes} is not a multiple of "
                 f"model.width={self.width}; choose another of the three."
             )
-        changes = dict(width=modes, hidden=hidden or None, basis=Part(kind="nodal"), modes=None)
+        changes = dict(width=modes, hidden=hidden or None, basis="nodal", modes=None)
         return self.model_copy(update=changes)
 
     def problems(self) -> Mapping[str, Any]:
@@ -425,8 +430,8 @@ class ModelConfig(Choice):
             "model.stages and model.basis: stages have ordinary matrices; drop one": (
                 self.stages and self.of_coefficients is not None
             ),
-            f"model.checkpoint={self.checkpoint} is one of a run; model.pretrained names none, "
-            "drop it": self.run is None and self.checkpoint != "newest",
+            f"model.checkpoint={self.checkpoint} is one of a run; give model.pretrained, or "
+            "drop it": self.run is self.pretrained is None and self.checkpoint != "newest",
         }
 
 
@@ -450,18 +455,18 @@ class Config(Section):
         own = getattr(self, section).model_copy(update=values)
         return self.model_copy(update={section: own})
 
-    def on_fewer_layers(self, depth: int) -> "Config":
+    def on_layers(self, layers: int) -> "Config":
         """The configuration with so many layers up to the same depth T, also of stages."""
 
         def held(section: Any) -> Any:
-            if (control := section.control) is None:
+            if section.control is None:
                 return section
-            horizon = control.horizon or float(self.model.depth)
-            control = control.model_copy(update={"horizon": horizon})
+            horizon = section.control.horizon or float(self.model.layers)
+            control = section.control.model_copy(update={"horizon": horizon})
             return section.model_copy(update={"control": control})
 
         stages = tuple(map(held, self.model.stages))
-        return held(self.changed("model", depth=depth, stages=stages))
+        return held(self.changed("model", layers=layers, stages=stages))
 
     def stage(self, number: int) -> "Config":
         """The configuration of a stage, as that of a run with one equation."""
@@ -478,7 +483,7 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _version_and_defaults(cls, tree: Any, info: Any) -> Any:
+    def _version_and_defaults(cls, tree: Any) -> Any:
         if not isinstance(tree, dict):
             return tree
         version = tree.get("version", VERSION)
@@ -487,9 +492,6 @@ class Config(Section):
                 f"version={shown(version)}: this release of ide_transformer reads version "
                 f"{VERSION}; train it again, or read it with the release that wrote it"
             )
-        from .reading import filled  # which reads configurations of this kind
-
-        tree = filled(tree, (info.context or {}).get("trust") or False)
         model = tree.get("model")
         if isinstance(model, dict) and model.get("pretrained"):
             # A checkpoint is solved by its own scheme unless another one is given.
@@ -497,34 +499,36 @@ class Config(Section):
             solver = tree["solver"]
             if isinstance(solver, dict) and "kind" not in solver:
                 raise ValueError(f"solver.kind is missing; give a scheme or {NATIVE}")
-        training = tree.get("training")
-        if isinstance(training, dict) and training.get("refine"):
-            # The rate has to be high still when the finest mesh comes.
+        training = tree.get("training", {})
+        schedule = training.get("schedule") if isinstance(training, dict) else None
+        if isinstance(schedule, list | tuple):
+            refines = any(isinstance(x, dict) and x.get("mesh") is not None for x in schedule)
             optimizer = tree.get("optimizer", {})
-            if isinstance(optimizer, dict) and optimizer.get("kind") != "schedule_free":
+            # The rate has to be high still when the finest mesh comes.
+            if (
+                refines
+                and isinstance(optimizer, dict)
+                and optimizer.get("kind") != "schedule_free"
+            ):
                 tree = {**tree, "optimizer": {"schedule": "warmup_stable_decay", **optimizer}}
         return tree
 
     def problems(self) -> Mapping[str, Any]:
-        pretrained, depth = self.model.pretrained, self.model.depth
-        optimizer, steps, refine = self.optimizer, self.training.steps, self.training.refine
-        begins, chosen = self.model.run or pretrained, dict[str, Any]()
+        pretrained = self.model.pretrained
+        begins = self.model.run or pretrained
+        optimizer = self.optimizer
+        steps = self.training.steps
+        chosen: list[str] = []
         if pretrained is not None:
             free = {"kind", "pretrained", "context", "run", "checkpoint"}
             given = self.model.model_dump(exclude_defaults=True, exclude=free)
-            usual = ModelConfig().model_dump(mode="json")
-            chosen = {f"model.{name}": usual[name] for name in given}
-            if self.control != ControlConfig():
-                chosen["control"] = ControlConfig().kind
-        of_data = dict(tokenizer=self.data.tokenizer, vocabulary=self.data.vocabulary)
-        chosen |= {f"data.{name}": None for name, value in of_data.items() if value is not None}
-        undone = " ".join(
-            shlex.quote(f"{key}={x if isinstance(x, str) else json.dumps(x)}")
-            for key, x in chosen.items()
-        )
-        given = f"training.refine={refinements(refine)}"
-        last = [MeshSection(), *refine.values()][-1]
-        intervals = [mesh.intervals or depth for mesh in refine.values()] or [depth]
+            chosen += [f"model.{name}" for name in given]
+            chosen += ["control"] * (self.control != ControlConfig())
+        for name in ("tokenizer", "vocabulary"):
+            chosen += [f"data.{name}"] * (getattr(self.data, name) is not None)
+        dropped = " ".join(f"{key}=null" for key in chosen)
+        layers = [phase.layers or self.model.layers for phase in self.training.phases]
+        last = (self.training.phases[-1].mesh or {}).keys() & {"steps", "solver"}
         decaying = optimizer.decaying_steps(steps)
         decay = f" and the {decaying} steps of the decay (optimizer.decay)" * bool(decaying)
         return {
@@ -532,20 +536,22 @@ class Config(Section):
             "another scheme such as lie_trotter": pretrained is None
             and self.solver.kind == NATIVE,
             f"model.pretrained={begins} gives the weights and the tokenizer; drop "
-            f"{', '.join(chosen)}, or, where a file has them, override them by {undone}": (
+            f"{', '.join(chosen)}, or, where a file has them, override them by {dropped}": (
                 begins is not None and chosen
             ),
-            "training.refine changes all stages alike; drop model.stages.….depth, so that each "
-            "has model.depth": refine
-            and any(stage.depth is not None for stage in self.model.stages),
-            "training.refine: a run from model.pretrained begins with its layers; drop one of "
-            "them": refine and begins is not None,
-            f"{given}: its numbers of intervals {intervals} must not decrease, as in "
-            "{0: 2, 1000: 4}": intervals != sorted(intervals),
-            f"{given}: its last mesh has the steps and the scheme of the run; write them in "
-            "the section solver": (last.steps_per_interval, last.solver) != (None, None),
-            f"{given} ends with {intervals[-1]} intervals, but model.depth is {depth}; write "
-            f"model.depth={intervals[-1]}, or end with {depth}": intervals[-1] != depth,
+            "training.schedule changes the layers of all stages alike; drop "
+            "model.stages.….layers, so that each has model.layers": self.training.refines
+            and any(stage.layers is not None for stage in self.model.stages),
+            "training.schedule: a run from model.pretrained begins with its layers; drop one "
+            "of them": self.training.refines and begins is not None,
+            f"training.schedule: the layers {layers} of its phases must not decrease": (
+                layers != sorted(layers)
+            ),
+            f"training.schedule: its last mesh has the {' and the '.join(sorted(last))} of the "
+            "run; write them in the section solver": last,
+            f"training.schedule ends with {layers[-1]} layers, but model.layers is "
+            f"{self.model.layers}; write model.layers={layers[-1]}, or end with "
+            f"{self.model.layers}": layers[-1] != self.model.layers,
             f"optimizer.restarts={optimizer.restarts}: a run of training.steps={steps} does "
             "not come to the last of them; train longer": max(optimizer.restarts, default=0)
             >= steps,
@@ -553,25 +559,3 @@ class Config(Section):
             f"{steps}; lower one of them": optimizer.warmup >= steps
             or optimizer.warmup + decaying > steps,
         }
-
-
-def needed_by_refinement(config: Config) -> list[str]:
-    """The overrides that a coarse mesh in depth first needs, where the configuration begins on
-    one and has others. The rate has to be high when the fine mesh comes, and the weights need
-    solutions on both meshes that are close to each other: the embedded input is projected, and
-    paths are short."""
-    training, optimizer, model = config.training, config.optimizer, config.model
-    first, *_ = [*training.refine.values(), MeshSection()]
-    if (first.intervals or model.depth) == model.depth:
-        return []
-    costs = {cost.kind or name for name, cost in training.costs.items() if cost.weight}
-    needed = {
-        # It is the default with a refinement.
-        "optimizer.schedule=warmup_stable_decay": optimizer.schedule == "cosine",
-        # A constraint projects the embedded input too.
-        "model.input_normalization=sphere": model.input_normalization.kind
-        == model.constraint.kind
-        == "free",
-        "training.costs.transport=0.01": "transport" not in costs,
-    }
-    return [override for override, lacks in needed.items() if lacks]

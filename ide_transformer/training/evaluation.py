@@ -9,15 +9,16 @@ import jax
 
 from .. import tasks
 from ..errors import InputError, at
-from ..models import LanguageModel, Mesh, Model
+from ..integration import Mesh
+from ..models import LanguageModel, Model
 from ..tasks import AbstractTask, Batch, Mean, Part
 from ..tasks.language import on_same_tokens
 from .build import build_task, task_class
 from .config import Config
 from .folder import RunFolder, changed_data, same_tokenizer
 from .loading import LoadedModel, held_out_whole
-from .names import parameters_of
-from .phases import Layers, model_on
+from .reader import parameters_of
+from .schedule import Layers, model_on
 from .step import better_solve, with_targets
 
 
@@ -210,7 +211,7 @@ def evaluate_on_meshes(
 
     - `meshes`: see `Mesh`. A width of an ordinary model has each of its features several times,
       see `Nodal`.
-    - `layers`: where a mesh gives intervals; see `model_on`.
+    - `layers`: where a mesh gives layers; see `model_on`.
     - `text`, `samples`, `part`: see `evaluate_loss`.
 
     **Raises:** `InputError` for a mesh that the model or its data do not have.

@@ -8,12 +8,11 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from ..errors import InputError
-from ..integration import AbstractExit, EstimatedExit
-from ..models import Mesh
+from ..integration import AbstractExit, EstimatedExit, Mesh
 from ..tasks import AbstractLoss, Part
 from .evaluation import check_finite, held_out_in_depth, measured_on
 from .loading import LoadedModel
-from .phases import model_on
+from .schedule import model_on
 
 
 def estimated_exit(loss: AbstractLoss, **options: Any) -> EstimatedExit:
@@ -57,7 +56,7 @@ def evaluate_exits(
     rows = []
     for mesh in meshes:
         model = model_on(loaded.measured, mesh)
-        steps = model.control.num_intervals * model.discretization.steps_per_interval
+        steps = model.layers * model.steps
         full = math.nan
         for tolerance in (None, *tolerances):
             used = None

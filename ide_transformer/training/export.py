@@ -20,8 +20,8 @@ from .config import Config
 from .folder import RunFolder
 from .loading import restored
 from .metrics import read_metrics
-from .reading import write_yaml
 from .step import Weights
+from .yaml_text import write_yaml
 
 
 _TEXTS = """\
@@ -142,8 +142,8 @@ def _card(
     kind = read_json(path / "config.json")["model_type"]
     tree: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
     tree |= {"name": config.name}
-    if config.training.refine:  # with another default
-        tree.setdefault("optimizer", {})["schedule"] = config.optimizer.schedule
+    # Its default depends on other keys.
+    tree.setdefault("optimizer", {})["schedule"] = config.optimizer.schedule
     if (data := config.data.path) is not None:
         tree["data"]["path"] = data.name  # where it lies is nobody else's business
     if (before := config.model.run) is not None:
@@ -210,7 +210,7 @@ def _facts(
     return {
         "data": data,
         "weights": number_of_weights(model),
-        "layers": model.control.num_intervals,
+        "layers": model.layers,
         "features": model.features,
         "steps": f"{step:,} of {config.training.steps:,}",
         "samples per step": config.training.batch_size,

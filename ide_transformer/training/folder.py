@@ -26,9 +26,8 @@ from ..pretrained.files import read_json
 from ..reporting import write_json
 from ..tasks import AbstractTask, AbstractTokenizer, load_tokenizer
 from .config import Config
-from .names import names_of_code
+from .files import Trust, dump_config, load_config, names_of_code, run_named
 from .optimizer import path_of
-from .reading import Trust, dump_config, load_config, run_named
 
 
 def source(config: Config | None = None) -> str:

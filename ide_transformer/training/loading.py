@@ -1,7 +1,6 @@
 """The models of runs and of checkpoints, what can be chosen of them, and how runs begin and go
 on."""
 
-import functools as ft
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -23,19 +22,18 @@ from .build import (
     build_model_of_size,
     build_task,
     causal,
-    first_model,
     task_class,
-    weight_shapes,
     with_solver,
     with_training,
 )
 from .checkpoints import Checkpoints, Which
-from .config import NATIVE, Config, SolverConfig
+from .config import NATIVE, Config, PhaseConfig, SolverConfig
+from .files import apply_overrides, config_of
 from .folder import RunFolder, changed_values, new_folder, same_tokenizer
-from .names import find, parameters_of
 from .optimizer import learning_rate
-from .phases import make_phases, phase_at, phases_of, shapes_at
-from .reading import apply_overrides, validated
+from .reader import find, parameters_of
+from .schedule import first_model, programs_of, weight_shapes
+from .section import validated
 from .step import Weights, weights_of
 
 
@@ -44,7 +42,7 @@ M = TypeVar("M", bound=Model)
 _WHERE = "the command line"
 # Keys in which the model of a run may differ from that of the run whose weights it takes, where
 # the weights keep their shapes.
-_FREE = {"context", "width", "depth", "dropout", "layer_drop", "run", "checkpoint", "horizon"}
+_FREE = {"context", "width", "layers", "dropout", "layer_drop", "run", "checkpoint", "horizon"}
 
 
 class LoadedModel(NamedTuple):
@@ -64,7 +62,7 @@ class LoadedModel(NamedTuple):
     def measured(self) -> Model:
         """The model as evaluations solve it: in the precision of its run."""
         precision = None if self.config is None else self.config.training.precision
-        return self.model.with_options(compute_dtype=precision)
+        return self.model.with_precision(precision)
 
     @property
     def tokenizer(self) -> AbstractTokenizer:
@@ -149,8 +147,8 @@ def load_run(
     """The trained model of a run and its folder. The folder's `load_tokenizer` gives what
     `generate` needs to write text.
 
-    A run that is refined (`training.refine`) and was stopped on its way gives the model on the
-    mesh of that step.
+    A run that is refined (`training.schedule`) and was stopped on its way gives the model with
+    the layers of that step.
 
     **Arguments:**
 
@@ -183,14 +181,14 @@ def import_pretrained(
     kept, runs = str(found.resolve()) if Path(path).exists() else str(path), Path(runs)
     tree: dict[str, Any] = {"name": name, "model": {"pretrained": kept}}
     origin = apply_overrides(tree, overrides)
-    config = validated(Config, tree, f"{runs / name}", origin)
+    config = config_of(tree, f"{runs / name}", origin)
     key = jax.random.key(config.training.seed)
     model = build_model_of_size(config, {}, key)
     if is_built_as(model, LanguageModel) and "model.context" not in origin:
         # Its data are texts that the model can take.
         context = min(config.model.context, model.inputs.context)
         config = config.changed("model", context=context)
-    state, _ = make_phases(config, model, key)
+    state = programs_of(config, model).start(model, key)
 
     def save(tokenizer: Path) -> None:
         if is_built_as(model, LanguageModel):
@@ -215,13 +213,13 @@ def restored(
     key = jax.random.key(0)  # the weights that it draws are replaced below
     sizes = _sizes(folder, config)
     model = first_model(config, lambda config: build_model_of_size(config, sizes, key))
-    phases = phases_of(config, model)
+    programs = programs_of(config, model)
     with Checkpoints(folder, config, writes=False) as checkpoints:
-        state = checkpoints.restore(ft.partial(shapes_at, phases), checkpoint)
+        state = checkpoints.restore(programs.shapes_at, checkpoint)
     step = int(state.step)
-    phase = phase_at(phases, step)
-    model: Any = eqx.combine(weights_of(state, weights, average), phase.static)
-    return causal(config, phase.solved(model)), step
+    program = programs.at(step)
+    model: Any = eqx.combine(weights_of(state, weights, average), program.static)
+    return causal(config, program.solved(model)), step
 
 
 class Start(NamedTuple):
@@ -288,12 +286,12 @@ def _with_weights_of_run(
     if config.solver != own.solver:
         there = with_solver(there, config.solver)
     fits = weight_shapes(there) == weight_shapes(model)
-    intervals, depth = there.control.num_intervals, own.model.depth
-    if not fits and intervals < depth:
+    if not fits and there.layers < own.model.layers:
         raise InputError(
-            f"{begins}model.checkpoint={config.model.checkpoint} has {intervals} intervals "
-            f"(training.refine), and model.depth={config.model.depth}. Take a later one, or "
-            f"write model.depth={intervals} and control.horizon={there.control.horizon:g}."
+            f"{begins}model.checkpoint={config.model.checkpoint} has {there.layers} layers "
+            f"(training.schedule), and model.layers={config.model.layers}. Take a later one, "
+            f"or write model.layers={there.layers} and "
+            f"control.horizon={there.control.horizon:g}."
         )
     if not fits:
         free = [text for key, text in changed.items() if key not in ("run", "checkpoint")]
@@ -313,11 +311,12 @@ def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Con
     steps, before = config.training.steps, own.training.steps
     if not config.optimizer.restarts:
         config = config.changed("optimizer", restarts=own.optimizer.restarts)
-    given, kept = config.training.refine, own.training.refine
-    # A run that was made longer has the steps of its refinements in the place of fractions.
-    fractions = [any(isinstance(x, float) for x in refine) for refine in (given, kept)]
-    if fractions == [True, False] and [*given.values()] == [*kept.values()]:
-        config = config.changed("training", refine=kept)
+    given = config.training.schedule
+    kept = own.training.schedule
+    # A run that was made longer has the steps at which its phases end in place of parts.
+    in_parts = [any(isinstance(x.until, str) for x in schedule) for schedule in (given, kept)]
+    if in_parts == [True, False] and _endless(given) == _endless(kept):
+        config = config.changed("training", schedule=kept)
     free = {key: getattr(own.training, key) for key in own.training.FREE}
     others = changed_values(own, config.changed("training", **free, steps=before))
     if others or steps < before:
@@ -329,8 +328,7 @@ def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Con
     if steps == before and not restart:
         return config
     # It was, or will be, refined at the same steps, not at later ones.
-    refine = dict(zip(own.training.begins, own.training.refine.values(), strict=False))
-    config = config.changed("training", refine=refine)
+    config = config.changed("training", schedule=own.training.schedule_in_steps)
     made = folder.newest_step or 0
     rate = learning_rate(own.optimizer, before)
     longer, numbers = learning_rate(config.optimizer, steps), jnp.arange(made)
@@ -357,6 +355,11 @@ def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Con
     )
 
 
+def _endless(schedule: Sequence[PhaseConfig]) -> list[PhaseConfig]:
+    """Phases without their ends."""
+    return [phase.model_copy(update={"until": None}) for phase in schedule]
+
+
 def _sizes(folder: RunFolder, config: Config) -> dict[str, Any]:
     """The sizes of a model that the data of a run decide."""
     sizes = task_class(config).saved_sizes(folder.tokenizer)
@@ -371,7 +374,7 @@ def _scheme(overrides: Sequence[str]) -> SolverConfig:
     if isinstance(section, dict) and "kind" not in section:
         raise InputError(
             f"{', '.join(origin)}: solver.kind is missing; write for example "
-            "solver.kind=strang, or --mesh steps_per_interval=2 for its own scheme."
+            "solver.kind=strang, or --mesh steps=2 for its own scheme."
         )
     here = {key.removeprefix("solver."): where for key, where in origin.items()}
     return validated(SolverConfig, section, _WHERE, here)

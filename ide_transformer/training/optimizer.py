@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat
 from ..equation import AbstractControl, AbstractPositions
 from ..equation.operators.convolutional_attention import DepthwiseProjection
 from ..errors import InputError
-from .choice import Count, CountAsKey, CountOrZero, Fraction, Section, in_single_precision
+from .section import Count, CountAsKey, CountOrZero, Fraction, Section, in_single_precision
 
 
 # Of the optional keys of an optimizer, those that each kind and each schedule uses.
@@ -45,7 +45,7 @@ class OptimizerConfig(Section):
     # Largest rate, after the warm-up.
     learning_rate: PositiveFloat = 1e-3
     # After the warm-up: cosine falls from the first step, constant stays, warmup_stable_decay
-    # (default with training.refine) falls linearly at the end.
+    # (default with layers in training.schedule) falls linearly at the end.
     schedule: Literal["cosine", "constant", "warmup_stable_decay"] = "cosine"
     # Rate of the step after the last one. Default: a tenth of the largest; for
     # warmup_stable_decay 0.

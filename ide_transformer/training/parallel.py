@@ -21,8 +21,8 @@ from jaxtyping import PyTree
 from ..equation import LAYOUT_AXES, divided
 from ..errors import InputError
 from ..tasks import AbstractTask, Batch
-from .choice import Count, CountOrZero, Section
 from .optimizer import path_of
+from .section import Count, CountOrZero, Section
 
 
 class ParallelConfig(Section):

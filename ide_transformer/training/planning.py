@@ -16,7 +16,7 @@ from ..tasks import Batch, CrossEntropy
 from .build import build_model_of_size, with_training
 from .config import Config
 from .parallel import ParallelConfig, make_layout
-from .phases import phases_of
+from .schedule import programs_of
 from .sizes import check_divisible, size_bytes
 
 
@@ -92,10 +92,8 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
             f"model.kind={config.model.kind}: a plan on devices is one of a language model; "
             "give a configuration of model.kind=language_model."
         )
-    if config.training.meshes or config.training.refine:
-        raise InputError(
-            "a plan needs one mesh in depth; drop training.meshes and training.refine."
-        )
+    if config.training.schedule:
+        raise InputError("a plan needs one mesh in depth; drop training.schedule.")
     groups, size = devices.data * devices.fsdp, config.training.batch_size
     parts = (n for n in range(1, size + 1) if size % n == 0 and size <= n * samples * groups)
     accumulate = next((n for n in parts if size // n % groups == 0), 1)
@@ -104,12 +102,12 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
     sizes = {"vocabulary": config.data.vocabulary or VOCABULARY}
     build = ft.partial(build_model_of_size, config, sizes)
     model = with_training(eqx.filter_eval_shape(build, jax.random.key(0)), config.training)
-    check_divisible(config, model)
-    (phase,) = phases_of(config, model)
+    check_divisible(config, model, ())
+    (program,) = programs_of(config, model)
     layout = make_layout(devices, jax.devices()[: devices.devices])
     shape: Any = jax.ShapeDtypeStruct((size, config.model.context), jnp.int32)
     with jax.set_mesh(layout.grid):
-        (step,) = phase.lowered(CrossEntropy(), layout, [Batch(shape, shape)])
+        step = program.lowered(0, CrossEntropy(), layout, Batch(shape, shape))
         compiled: Any = step.compile()
     sent = sent_bytes(compiled.as_text())
     sizes = [f"{axis} {size}" for axis, size in devices.sizes.items() if size > 1]
@@ -117,11 +115,11 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
         "devices": devices.devices,
         "layout": ", ".join(sizes) or "one device",
         "accumulate": accumulate,
-        "state_bytes": layout.bytes_each(phase.shapes),
+        "state_bytes": layout.bytes_each(program.shapes),
         "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
         **{f"{name}_bytes": sent.get(name, 0.0) for name in _SENT},
         "sent_bytes": sum(sent.values()),
-        "parameters": size_bytes(phase.shapes.weights) // 4,
+        "parameters": size_bytes(program.shapes.weights) // 4,
     }
 
 

@@ -11,11 +11,12 @@ import numpy as np
 from .. import models, tasks
 from ..arguments import PositiveInt, checked
 from ..errors import InputError
-from ..models import Field, Mesh, Model
+from ..integration import Mesh
+from ..models import Field, Model
 from ..packages import require
 from .evaluation import check_finite, checked_part, evaluation_task
 from .loading import LoadedModel
-from .phases import model_on
+from .schedule import model_on
 
 
 # Texts that are translated at once.

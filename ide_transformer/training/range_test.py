@@ -12,10 +12,10 @@ from ..arguments import checked
 from ..errors import InputError
 from ..reporting import write_json
 from .config import Config
+from .files import as_config
 from .loading import build_start
 from .metrics import TrainingProgress
 from .optimizer import update_rule
-from .reading import as_config
 from .step import better_solve, initial_state, make_train_step, objective
 
 
@@ -88,7 +88,7 @@ def find_learning_rate(
     """
     if steps < 20:
         raise InputError(f"steps={steps}: too few for a range test; take 20 or more.")
-    config = as_config(config).changed("training", refine={})
+    config = as_config(config).changed("training", schedule=())
     training, growth = config.training, math.log(HIGHEST / LOWEST) / (steps - 1)
     task, model, key, _ = build_start(config)
     rate: optax.Schedule = lambda step: LOWEST * jnp.exp(growth * step)  # noqa: E731

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..arguments import checked
-from ..errors import GO_ON, InputError, at, naming
+from ..errors import GO_ON, InputError, at, naming, short
 from ..memory import keep_freed_memory
 from ..models import Model
 from ..reporting import write_json
@@ -25,8 +25,8 @@ from ..tasks import AbstractTask, Batch, Part
 from ..tasks.task import checksum_of_all
 from . import parallel
 from .checkpoints import Checkpoints
-from .config import Config, TrainingConfig, needed_by_refinement
-from .construct import construct
+from .config import Config, TrainingConfig
+from .files import apply_overrides, as_config
 from .folder import (
     RunFolder,
     check_origin,
@@ -46,10 +46,10 @@ from .metrics import (
     say,
     seconds_taken,
 )
-from .names import short
 from .parallel import Layout, make_layout
-from .phases import Phase, drawn_mesh, make_phases, mesh_tasks, phase_at, shapes_at
-from .reading import apply_overrides, as_config, validated
+from .reader import read
+from .schedule import Program, Programs, needed_by_refinement, programs_of, schedule_of
+from .section import validated
 from .sizes import check_divisible, describe_memory
 from .step import TrainState, better_solve, num_parameters, objective, rolled_back, weights_of
 from .stopping import Stopped, StopRequest, stop_requests
@@ -59,8 +59,8 @@ from .trackers import AbstractTracker, InBackground, JsonLines
 T = TypeVar("T")
 
 EVALUATION_BATCH = 64
-# A phase, and its programs: the entrance to it and the step of each mesh.
-_Compiled = tuple[Phase, Any, list[Any]]
+# A phase with its programs compiled: the entrance to it and the step of each mesh.
+_Compiled = tuple[Program, Any, list[Any]]
 # Keys in which the processes of a run may differ.
 _OF_A_PROCESS = ("parallel.rank", "parallel.coordinator", "parallel.timeout")
 
@@ -147,29 +147,32 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
         config = configuration_of(resumed, config, restart=restart)
     training = config.training
     trackers: list[AbstractTracker] = [
-        construct("training.trackers", part, AbstractTracker) for part in training.trackers
+        read(AbstractTracker, tree, "training.trackers") for tree in training.trackers
     ]
     layout = make_layout(config.parallel)
     begins = config.model.run is None or resumed is None or resumed.newest_step is None
     if resumed is None and (needed := needed_by_refinement(config)):
         say(
-            f"training.refine: a coarse mesh first also needs {' '.join(needed)}. Without the "
-            "projected input and the transport cost it lost 0.074 nats on a text "
+            f"training.schedule: a coarse mesh first also needs {' '.join(needed)}. Without "
+            "the projected input and the transport cost it lost 0.074 nats on a text "
             "(docs/results/coarse_first.md)."
         )
     say(f"{config.name}: reading the data, data.name={short(config.data.name)}")
     task, model, key, start = build_start(config, None if begins else resumed)
     # What does not fit together fails here, before anything is written.
-    state, phases = make_phases(config, model, key)
-    check_divisible(config, model)
+    programs = programs_of(config, model)
+    state = programs.start(model, key)
+    meshes = [mesh for program in programs for mesh in program.phase.meshes.values()]
+    check_divisible(config, model, meshes)
     if parallel.primary():
         _say_repeated(task)
     loss = objective(task.loss, training)
-    for phase in phases:
-        for key, (model_on, first) in zip(phase.meshes, phase.on_meshes(task), strict=True):
-            named = training.refine or training.meshes
-            with at(key) if named else contextlib.nullcontext():
-                eqx.filter_eval_shape(loss, model_on(phase.model), first)
+    for program in programs:
+        batches = program.first_batches(task)
+        maps = program.phase.models()
+        for key, model_on, batch in zip(program.phase.meshes, maps, batches, strict=True):
+            with at(key) if training.schedule else contextlib.nullcontext():
+                eqx.filter_eval_shape(loss, model_on(program.model), batch)
     data = task.fingerprint()
     if resumed is not None:
         check_origin(resumed, task, data, start if resumed.newest_step is None else None)
@@ -196,7 +199,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
         with stop_requests() as stop, Checkpoints(folder, config, writes=True) as checkpoints:
             # It goes on from its last checkpoint, if it has one.
             if checkpoints.newest() is not None:
-                state = checkpoints.restore(ft.partial(shapes_at, phases))
+                state = checkpoints.restore(programs.shapes_at)
                 checkpoints.set_damaged_aside()
             began -= seconds_taken(folder)
             parallel.wait_for_all("restored")
@@ -214,14 +217,14 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
                 again = f"; steps {start + 1} to {logged} are made again" * (logged > start)
                 begun = "going on from" if start else "no checkpoint yet: it begins again at"
                 say(f"{folder.path}: {begun} step {start}{again}")
-            of_run = config, task, folder, checkpoints, stop, phases, layout, began, trackers
+            of_run = config, task, folder, checkpoints, stop, programs, layout, began, trackers
             loop = Loop(*of_run)
             with jax.set_mesh(layout.grid):
                 state = loop.run(layout.placed(state))
                 say(f"evaluating the {' and the '.join(task.parts)} part")
                 unevaluated = f"Stopped after the last step, before its evaluation; {GO_ON}."
                 check = ft.partial(stop.check, unevaluated)
-                held_out = loop.evaluated(phases[-1], state, task.parts, check=check)
+                held_out = loop.evaluated(programs[-1], state, task.parts, check=check)
                 loop.check_finite(held_out)
             state = parallel.gathered(state)
         if primary:
@@ -250,14 +253,14 @@ class Diverged(InputError):
 
 
 class Loop(NamedTuple):
-    """The training loop of a run through its `phases`, which asks `stop` after each step."""
+    """The training loop of a run by its `programs`, which asks `stop` after each step."""
 
     config: Config
     task: AbstractTask
     folder: RunFolder
     checkpoints: Checkpoints
     stop: StopRequest
-    phases: Sequence[Phase]
+    programs: Programs
     layout: Layout
     began: float
     trackers: Sequence[AbstractTracker] = ()
@@ -301,13 +304,14 @@ class Loop(NamedTuple):
         with contextlib.closing(log), batches as made:
             if start and start not in self.checkpoints.losses:
                 # It was stopped before the evaluation that is due here.
-                self._evaluate_if_due(phase_at(self.phases, start), start, state, log)
+                self._evaluate_if_due(self.programs.at(start), start, state, log)
             log.restart_clock()
             for number, (mesh, batch, tokens) in zip(numbers, made, strict=True):
-                phase, enter, steps = next(x for x in compiled if number <= x[0].last)
+                program, enter, steps = next(x for x in compiled if number <= x[0].phase.last)
+                phase = program.phase
                 if number == phase.first + 1 > 1:
-                    progress.say(f"step {phase.first}: refined to {phase.described}")
-                    state = enter(state)
+                    progress.say(f"step {phase.first}: from here on {phase}")
+                    state = state if enter is None else enter(state)
                 state, metrics = steps[mesh](state, batch)
                 log.count(tokens)
                 # So few steps are on their way that a request to stop is soon obeyed.
@@ -316,7 +320,9 @@ class Loop(NamedTuple):
                 self.stop.agree()
                 if number % training.log_every == 0 or last:
                     log.train(number, metrics)
-                lowest = not self.stop.made and self._evaluate_if_due(phase, number, state, log)
+                lowest = not self.stop.made and self._evaluate_if_due(
+                    program, number, state, log
+                )
                 due = number % training.checkpoint_every == 0 or lowest
                 if due or last or self.stop.made:
                     log.keep()
@@ -331,11 +337,12 @@ class Loop(NamedTuple):
     def _batches(self, seed: int) -> Callable[[int], tuple[int, Batch, int]]:
         """The mesh, the batch and its tokens of each step; the first one is step 1."""
         training, size = self.config.training, self.config.training.batch_size
-        tasks = {phase: mesh_tasks(phase.meshes, self.task) for phase in self.phases}
+        schedule = schedule_of(self.config)
+        tasks = {phase.first: phase.tasks(self.task) for phase in schedule}
 
         def make(number: int) -> tuple[int, Batch, int]:
-            mesh = drawn_mesh(training, number - 1)
-            task = tasks[phase_at(self.phases, number)][mesh]
+            mesh = schedule.drawn(training.seed, number - 1)
+            task = tasks[schedule.at(number).first][mesh]
             batch = self.layout.load(task, number - 1, size, seed)
             return mesh, batch, size * task.tokens_per_sample
 
@@ -352,30 +359,40 @@ class Loop(NamedTuple):
 
     def _compiled(self, start: int, progress: TrainingProgress) -> list[_Compiled]:
         """The phases after step `start` with their programs; says what they need of memory."""
-        left = [phase for phase in self.phases if phase.last > start]
-        compiled, number, temporary = [], 0, 0
-        of = sum(len(phase.meshes) for phase in left)
-        for phase in left:
+        left = [program for program in self.programs if program.phase.last > start]
+        compiled: list[_Compiled] = []
+        # Phases with the same layers share the step of a mesh.
+        made: dict[tuple[int, str], Any] = {}
+        temporary = 0
+        for program in left:
             steps: list[Any] = []
-            batches = phase.first_batches(self.task)
-            for lowered in phase.lowered(self.task.loss, self.layout, batches):
-                number += 1
-                mesh = f" of mesh {number} of {of}" * (of > 1)
-                progress.say(f"compiling the step{mesh}")
-                steps.append(lowered.compile())
-                needed = steps[-1].memory_analysis().temp_size_in_bytes
-                temporary = max(temporary, needed)
-                self.stop.check(
-                    f"Stopped before the first step{f' after {start}' * (start > 0)}; {GO_ON}."
-                )
-            enter = phase.enter
-            if 0 < phase.first >= start:
-                enter = jax.jit(enter, out_shardings=self.layout.shardings(phase.shapes))
-                before = self.layout.shapes(shapes_at(self.phases, phase.first))
+            batches = program.first_batches(self.task)
+            for number, mesh in enumerate(program.phase.meshes.values()):
+                of = program.phase.layers, str(mesh.described)
+                if of not in made:
+                    on = f" on {program.phase.name(number)}" * bool(
+                        self.config.training.schedule
+                    )
+                    progress.say(f"compiling the step{on}")
+                    lowered = program.lowered(
+                        number, self.task.loss, self.layout, batches[number]
+                    )
+                    made[of] = lowered.compile()
+                    needed = made[of].memory_analysis().temp_size_in_bytes
+                    temporary = max(temporary, needed)
+                    after = f" after {start}" * (start > 0)
+                    self.stop.check(f"Stopped before the first step{after}; {GO_ON}.")
+                steps.append(made[of])
+            enter = program.enter
+            if enter is not None and program.phase.first >= start:
+                enter = jax.jit(enter, out_shardings=self.layout.shardings(program.shapes))
+                before = self.layout.shapes(self.programs.shapes_at(program.phase.first))
                 enter = enter.lower(before).compile()
-            compiled.append((phase, enter, steps))
-        model, shapes = left[-1].model, left[-1].shapes
-        training, (data, *_) = self.config.training, mesh_tasks(left[-1].meshes, self.task)
+            compiled.append((program, enter, steps))
+        model = left[-1].model
+        shapes = left[-1].shapes
+        training = self.config.training
+        data, *_ = left[-1].phase.tasks(self.task)
         part = data.batch(0, training.part_size, training.seed)
         progress.say(describe_memory(model, shapes, self.task.loss, part, temporary))
         if self.layout.grid.size > 1:
@@ -384,7 +401,7 @@ class Loop(NamedTuple):
 
     def evaluated(
         self,
-        phase: Phase,
+        program: Program,
         state: TrainState,
         parts: Sequence[Part],
         samples: int | None = None,
@@ -399,7 +416,7 @@ class Loop(NamedTuple):
             weights = weights_of(state, which, decay)
             for part in parts:
                 of_part = EVALUATION_BATCH, samples, part, check, self.layout.placed_batch
-                values = phase.evaluate(weights, self.task, *of_part)
+                values = program.evaluate(weights, self.task, *of_part)
                 found |= {f"{name}{suffix}": value for name, value in values.items()}
         return found
 
@@ -411,12 +428,12 @@ class Loop(NamedTuple):
             raise Diverged(
                 f"{self.folder.path}: not finite at the end of the run: {said}. There is no "
                 f"summary; checkpoint {self.checkpoints.newest()} is kept. Lower "
-                f"optimizer.learning_rate, take {better_solve(self.phases[-1].model)}, or look "
-                "for held-out samples that are much larger than those of training."
+                f"optimizer.learning_rate, take {better_solve(self.programs[-1].model)}, or "
+                "look for held-out samples that are much larger than those of training."
             )
 
     def _evaluate_if_due(
-        self, phase: Phase, number: int, state: TrainState, log: MetricsLog
+        self, program: Program, number: int, state: TrainState, log: MetricsLog
     ) -> bool:
         """Evaluates and logs where it is time; whether the loss is the lowest so far. A request
         to stop cuts it short; a run that goes on from here makes it up."""
@@ -426,7 +443,7 @@ class Loop(NamedTuple):
         log.flush()
         samples, check = training.evaluate_samples, self.stop.check
         try:
-            values = self.evaluated(phase, state, ("validation",), samples, check=check)
+            values = self.evaluated(program, state, ("validation",), samples, check=check)
         except Stopped:
             return False
         log.write({"step": number, **values})
@@ -443,14 +460,14 @@ class Loop(NamedTuple):
             before = "There is no checkpoint to go back to"
             if rollbacks:
                 before = f"The run went back before; checkpoint {newest} is kept"
-            better = better_solve(self.phases[0].model)
+            better = better_solve(self.programs[0].model)
             raise Diverged(
                 f"{fault}; stopped. {before}. Lower optimizer.learning_rate or "
                 f"optimizer.clip, warm up longer, or take {better}; with "
                 "training.gradient=reversible, also "
                 "solver.options={coupling: 0.999} or training.gradient=recompute."
             )
-        restored = self.checkpoints.restore(ft.partial(shapes_at, self.phases))
+        restored = self.checkpoints.restore(self.programs.shapes_at)
         state = self.layout.placed(rolled_back(restored, fault.bad_steps))
         cut_metrics(self.folder.metrics, int(state.step), self.checkpoints.losses)
         return state
@@ -481,9 +498,9 @@ def prefetched(
 def _write_results(loop: Loop, state: TrainState, held_out: dict[str, float]) -> None:
     training, task, folder = loop.config.training, loop.task, loop.folder
     weights = jax.tree.map(np.asarray, weights_of(state, "trained", training.average))
-    model = eqx.combine(jax.tree.map(jnp.asarray, weights), loop.phases[-1].static)
+    model = eqx.combine(jax.tree.map(jnp.asarray, weights), loop.programs[-1].static)
     say("drawing the figures" + " and writing a sample" * bool(training.sample))
-    plot_run(folder, task, model)
+    plot_run(folder, task, model, training.begins[1:])
     evaluations, steps = float(state.evaluations), int(state.step)
     summary = {
         **held_out,
@@ -503,17 +520,26 @@ def _write_results(loop: Loop, state: TrainState, held_out: dict[str, float]) ->
             folder.sample.write_text(text + "\n", encoding="utf-8")
 
 
-def plot_run(folder: RunFolder, task: AbstractTask, model: Model) -> None:
-    """Plots the loss over the run, and the size of the state and of what each interval adds to
-    it over depth."""
+def plot_run(
+    folder: RunFolder, task: AbstractTask, model: Model, begins: Sequence[int] = ()
+) -> None:
+    """Plot the loss over the run, with a line where each further phase `begins`, and the size
+    of the state and of what each layer adds to it over depth."""
     from ..figures import plot_curves
 
-    lines, losses = read_metrics(folder.metrics), {}
+    lines = read_metrics(folder.metrics)
+    losses = {}
     for name, key in (("training", "loss"), ("validation", "validation_loss")):
         logged = {line["step"]: line[key] for line in lines if line.get(key) is not None}
         losses[name] = [*logged], [*logged.values()]
-    path, y = folder.plots / "loss.png", task.loss.label
-    plot_curves(path, losses, title="Loss over the run", x="step", y=y)
+    plot_curves(
+        folder.plots / "loss.png",
+        losses,
+        title="Loss over the run",
+        x="step",
+        y=task.loss.label,
+        marks=begins,
+    )
     batch = next(task.held_out(EVALUATION_BATCH))
     knots = jnp.asarray(model.equation.knots)
     us = model.solve(batch.inputs, saveat=diffrax.SaveAt(ts=knots)).us

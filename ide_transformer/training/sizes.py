@@ -1,5 +1,6 @@
 """Memory and sizes of a run: told, or refused before anything is made."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import equinox as eqx
@@ -9,7 +10,7 @@ from jaxtyping import PyTree
 
 from ..equation import AbstractAttention, parts
 from ..errors import InputError
-from ..integration import AbstractGradient, Direct, Recompute, Recursive
+from ..integration import AbstractGradient, Direct, Mesh, Recompute, Recursive
 from ..memory import gibibytes, memory_bound, too_large
 from ..models import Model
 from ..tasks import AbstractLoss, AbstractTask, Batch
@@ -18,13 +19,15 @@ from .optimizer import path_of
 from .parallel import enlarged
 
 
-def check_divisible(config: Config, model: Model) -> None:
-    """Refuses a layout of devices that does not divide what is to be divided."""
-    parallel, training = config.parallel, config.training
-    batch, samples = "training.batch_size", training.part_size
+def check_divisible(config: Config, model: Model, meshes: Iterable[Mesh]) -> None:
+    """Refuse a layout of devices that does not divide what is to be divided, on any of the
+    meshes."""
+    parallel = config.parallel
+    training = config.training
+    batch = "training.batch_size"
+    samples = training.part_size
     if training.accumulate > 1:
         batch += " / training.accumulate"
-    meshes = *training.meshes, *training.refine.values()
     attentions = parts(model.control, AbstractAttention)
     heads = {number for x in attentions for number in (x.heads, x.key_value_heads)}
     tokens = {model.domain.num_tokens, *(mesh.tokens for mesh in meshes if mesh.tokens)}
@@ -71,7 +74,7 @@ def check_memory(
             f"{gibibytes(fixed - 4 * weights + kept)} for a batch and what its gradient keeps. "
             f"Lower the larger ones of {_shaping(config)}, "
             f"training.batch_size={training.batch_size}, or change training.gradient="
-            f"{training.gradient.kind}."
+            f"{_name(mode)}."
         )
         raise too_large("this run", fixed + kept, available, advice)
 
@@ -87,7 +90,7 @@ def describe_memory(
     """A line on the memory of parameters, optimiser and a step, which reserves `temporary`
     bytes, and on what it would with other gradient modes; another warns if the device has
     less."""
-    used = model.discretization.gradient
+    used = model.gradient
     parameters, optimizer = size_bytes(state.weights), size_bytes(state.optimizer)
     text = (
         f"memory: parameters {_mebibytes(parameters)}, optimiser {_mebibytes(optimizer)}, "
@@ -113,7 +116,7 @@ def describe_memory(
 
 def kept_bytes(model: Model, mode: AbstractGradient, loss: AbstractLoss, batch: Any) -> int:
     """Bytes that a gradient mode keeps of a step for the backward pass, without the weights."""
-    model = model.with_options(gradient=mode)
+    model = model.with_gradient(mode)
     weights, static = eqx.partition(model, eqx.is_inexact_array)
 
     def backward(weights):

@@ -13,15 +13,14 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt32
 
 from ..dynamics import AbstractCost
-from ..errors import InputError
+from ..errors import InputError, short
 from ..models import Model
 from ..solvers import learned
 from ..tasks import AbstractLoss, AbstractTask, Batch, Finer, Loss, Part, averaged
 from ..tasks.losses import BY_TARGETS
 from .config import TrainingConfig
-from .construct import construct
-from .names import short
 from .optimizer import evaluated_weights
+from .reader import read
 
 
 # Which weights of a run are taken: those that are trained, or their moving average.
@@ -35,7 +34,7 @@ def objective(loss: AbstractLoss, training: TrainingConfig) -> Callable[..., Los
     weighted = given.consistency or given.defect
     finer = Finer(given.refinement, given.consistency, given.defect) if weighted else None
     costs = {
-        name: construct(f"training.costs.{short(name)}", cost.named(name), AbstractCost)
+        name: read(AbstractCost, cost.description(name), f"training.costs.{short(name)}")
         for name, cost in training.costs.items()
     }
     return ft.partial(loss, costs=costs, exit_loss=training.exit_loss, finer=finer)
@@ -252,8 +251,8 @@ def rolled_back(state: TrainState, bad_steps: int) -> TrainState:
 
 def better_solve(model: Model) -> str:
     """The change of the configuration by which fewer solves fail, in words."""
-    if model.discretization.stepsize_controller is None:
-        return "smaller steps in depth (solver.steps_per_interval)"
+    if model.mesh.stepsize_controller is None:
+        return "smaller steps in depth (solver.steps)"
     return (
         "more adaptive steps (solver.max_steps) or larger tolerances (solver.rtol, solver.atol)"
     )

@@ -17,8 +17,8 @@ from ide_transformer.training import Config, build_model_of_size
 from ide_transformer.training.checkpoints import Checkpoints
 from ide_transformer.training.folder import RunFolder
 from ide_transformer.training.parallel import make_layout
-from ide_transformer.training.phases import make_phases
 from ide_transformer.training.run import Loop
+from ide_transformer.training.schedule import programs_of
 from ide_transformer.training.stopping import Stopped, StopRequest
 
 from .shared.command import Command, shape, sizes
@@ -71,14 +71,16 @@ class _Turns(StopRequest):
 def _train(config: Config, task: LanguageTask, turns: _Turns) -> None:
     """The loop of a run, with all that it writes, until the turns stop it."""
     key = jax.random.key(0)
-    state, phases = make_phases(config, build_model_of_size(config, task.sizes, key), key)
+    model = build_model_of_size(config, task.sizes, key)
+    programs = programs_of(config, model)
+    state = programs.start(model, key)
     layout = make_layout(config.parallel)
     with tempfile.TemporaryDirectory() as there:
         folder = RunFolder(Path(there))
         folder.checkpoints.mkdir()
         with Checkpoints(folder, config, writes=True) as checkpoints:
             turns.wait_until_written = checkpoints._manager.wait_until_finished
-            loop = Loop(config, task, folder, checkpoints, turns, phases, layout, 0.0)
+            loop = Loop(config, task, folder, checkpoints, turns, programs, layout, 0.0)
             with contextlib.suppress(Stopped), jax.set_mesh(layout.grid):
                 loop.run(layout.placed(state))
 

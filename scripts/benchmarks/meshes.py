@@ -29,8 +29,9 @@ def meshes(options: argparse.Namespace, rounds: Rounds) -> Rows:
     for control, depth in ((x, y) for x in controls for y in options.depth):
         kind = {"kind": control, "options": {"terms": 4} if control == "chebyshev" else {}}
         turns = {}
-        for name, chosen in ((f"{depth} intervals", [depth]), (drawn, options.meshes)):
-            config = config_of(depth, shape(options), control=kind, meshes=chosen)
+        for name, chosen in ((f"{depth} layers", [depth]), (drawn, options.meshes)):
+            schedule = [{"meshes": [{"layers": layers} for layers in chosen]}]
+            config = config_of(depth, shape(options), control=kind, schedule=schedule)
             training = Training(config, {"vocabulary": _VOCABULARY}, [batch])
             turns[name] = ft.partial(_turn, training, options.steps)
         rows += alternate(turns, rounds, control=control)

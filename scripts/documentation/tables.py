@@ -28,10 +28,16 @@ from ide_transformer.studies.convergence import (
     problem,
     schemes,
 )
-from ide_transformer.training import Config, SchemeConfig, Section, load_config
-from ide_transformer.training.choice import Choice
-from ide_transformer.training.config import CostConfig, DrawnMesh, FinerConfig, StageConfig
-from ide_transformer.training.names import FACES, find, snake_case
+from ide_transformer.training import Config, Section, load_config
+from ide_transformer.training.config import (
+    ClassSection,
+    CostConfig,
+    FinerConfig,
+    PhaseConfig,
+    StageConfig,
+)
+from ide_transformer.training.reader import KINDS, described, find, snake_case, spelled_scheme
+from ide_transformer.training.section import Description, Moment
 
 
 _NAMES = {bool: "boolean", int: "integer", float: "number", str: "text", Path: "path"}
@@ -39,7 +45,7 @@ _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 # The sections inside sections, by their keys.
 _INSIDE: dict[str, type[Section]] = {
     "model.stages": StageConfig,
-    "training.meshes": DrawnMesh,
+    "training.schedule": PhaseConfig,
     "training.costs": CostConfig,
     "training.finer": FinerConfig,
 }
@@ -75,7 +81,7 @@ def _section(heading: str, kind: type[Section], prefix: str) -> str:
 
 def names_table() -> str:
     """The names that a configuration knows, by the class that they stand for."""
-    rows = [(code(base.__name__), ", ".join(map(code, names_of(base)))) for base in FACES]
+    rows = [(code(base.__name__), ", ".join(map(code, names_of(base)))) for base in KINDS]
     return table(("kind", "names"), rows)
 
 
@@ -88,7 +94,7 @@ def names_of(base: type) -> list[str]:
         except InputError:
             return False
 
-    return sorted(filter(known, {snake_case(x) for face in FACES[base] for x in vars(face)}))
+    return sorted(filter(known, {snake_case(x) for face in KINDS[base] for x in vars(face)}))
 
 
 def _keys(kind: type[Section], prefix: str, chosen: list[str] | None = None) -> str:
@@ -135,6 +141,11 @@ def _with_limits(words: str, metadata: Iterable[Any]) -> str:
 def _words(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
+        members = {x for x in arguments if x is not type(None)}
+        if members == {*get_args(get_args(Description)[0])}:
+            return "name"
+        if members == {*get_args(get_args(Moment)[0])}:
+            return "step, or part of the steps"
         return " or ".join(_words(x) for x in arguments if x is not type(None))
     if origin is Annotated:
         metadata = [x for given in arguments[1:] for x in getattr(given, "metadata", [given])]
@@ -145,9 +156,7 @@ def _words(annotation: Any) -> str:
         return f"list of {_words(arguments[0])}s"
     if annotation in _NAMES:
         return _NAMES[annotation]
-    if issubclass(origin or annotation, SchemeConfig):
-        return "scheme"
-    return "name" if issubclass(origin or annotation, Choice) else "mapping"
+    return "name" if issubclass(origin or annotation, ClassSection) else "mapping"
 
 
 def _default(field: FieldInfo) -> str:
@@ -156,12 +165,10 @@ def _default(field: FieldInfo) -> str:
             return ""
         case bool(value):
             return code(str(value).lower())
-        case Choice(kind=kind):
-            return code(kind)
         case Section():
             return ""
-        case tuple(parts):
-            return code(f"[{', '.join(part.kind for part in parts)}]")
+        case tuple(names):
+            return code(f"[{', '.join(names)}]")
         case value:
             return code(value)
 
@@ -208,9 +215,13 @@ def architectures_table(root: Path) -> str:
         config = load_config(path)
         comment = path.read_text(encoding="utf-8").split("\n#\n")[0].replace("\n# ", " ")
         architecture = comment.removeprefix("# ").partition(":")[0]
-        operators = ", ".join(part.kind for part in config.model.operators)
-        solver = f"{config.solver}, adaptive" if config.solver.rtol else str(config.solver)
-        chosen = f"{config.model.constraint.kind}, {config.control.kind}"
+        model = config.model
+        operators = ", ".join(described(tree, "operators")[0] for tree in model.operators)
+        solver = spelled_scheme(config.solver.description)
+        if config.solver.rtol:
+            solver += ", adaptive"
+        constraint, _, _ = described(model.constraint, "constraint")
+        chosen = f"{constraint}, {config.control.kind}"
         rows.append((architecture, *map(code, (path.stem, operators, chosen, solver))))
     headings = "architecture", "configs/schemes/", "operators", "constraint, control", "solver"
     return table(headings, rows)

@@ -91,7 +91,7 @@ def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatc
     "command",
     [
         "evaluate none --json FILE",
-        "evaluate none --mesh intervals=2 --figure FILE.png",
+        "evaluate none --mesh layers=2 --figure FILE.png",
         "evaluate none --pictures FILE.png",
         "convergence --json FILE",
         "resolution --random 1 --json FILE",
@@ -125,12 +125,12 @@ def test_a_file_of_results_is_new_or_an_ordinary_one(tmp_path):
 
 def test_options_that_say_nothing_are_refused(capsys):
     for command, said in (
-        ("evaluate none --mesh 8", "write key=value, for example intervals=2,4,8"),
+        ("evaluate none --mesh 8", "write key=value, for example layers=2,4,8"),
         (
             "evaluate none --text a.txt data.options.points=3",
             "points=3 cannot be combined with",
         ),
-        ("evaluate none --rollout 4 --mesh intervals=2 --layers first", "--layers cannot be"),
+        ("evaluate none --rollout 4 --mesh layers=2 --layers first", "--layers cannot be"),
         ("evaluate none --rollout 4 --figure a.png --measure loss", "one of error, spectrum"),
         ("evaluate none --rollout 4 --part test", "--part cannot be combined with --rollout"),
         ("dynamics none --iterations 3", "--iterations: give --steer too"),

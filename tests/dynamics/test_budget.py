@@ -161,7 +161,7 @@ def model_of(solver, attention=True):
             WIDTH,
             control=ide.Tied((*outside, ide.FeedForward(WIDTH, **own)), 1),
             constraint=ide.Free(),
-            discretization=ide.Discretization(solver, steps_per_interval=4),
+            mesh=ide.Mesh(solver=solver, steps=4),
             modes=1,
             grid="gauss_legendre",
             output_normalization=ide.Free(),
@@ -208,12 +208,12 @@ class Opposite(ide.AbstractSequentialSplitting):
 )
 def test_a_splitting_is_refined_by_the_symmetric_one_or_shorter_steps(solver, finer, steps):
     solve = FunctionSolve(model_of(solver), wave, POINTS)
-    refined = refinements(solve)["splitting"].model.discretization
-    assert (refined.solver, refined.steps_per_interval) == (finer, steps)
-    flows = solve.with_exact_flows().model.discretization
-    assert (flows.solver, flows.steps_per_interval) == (with_sub_solver(solver, EXACT), 4)
-    exact = solve.exact().model.discretization
-    assert (exact.solver, exact.steps_per_interval) == (EXACT, 8)
+    refined = refinements(solve)["splitting"].model.mesh
+    assert (refined.solver, refined.steps) == (finer, steps)
+    flows = solve.with_exact_flows().model.mesh
+    assert (flows.solver, flows.steps) == (with_sub_solver(solver, EXACT), 4)
+    exact = solve.exact().model.mesh
+    assert (exact.solver, exact.steps) == (EXACT, 8)
 
 
 def test_models_that_have_none():

@@ -87,7 +87,7 @@ def cubic_model(control, solver, constraint=ide.Free()):
         4,
         control=control,
         constraint=constraint,
-        discretization=ide.Discretization(solver),
+        mesh=ide.Mesh(solver=solver),
     )
 
 

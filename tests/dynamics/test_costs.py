@@ -143,7 +143,7 @@ def test_successive_approximations_solve_a_linear_quadratic_problem():
         3,
         control=ide.PiecewiseConstant((drift, Push(jnp.zeros((number, 3)))), h),
         constraint=ide.Free(),
-        discretization=ide.Discretization(diffrax.Heun()),
+        mesh=ide.Mesh(solver=diffrax.Heun()),
     )
 
     def loss(u):

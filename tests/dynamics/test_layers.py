@@ -120,8 +120,8 @@ def test_the_estimate_is_exact_for_small_defects():
 @pytest.mark.heavy
 def test_the_estimate_is_that_of_the_native_steps():
     """With one step in each interval the error would be two percent larger."""
-    model = model_of(scales=(1.0, 0.001, 1.0, 1.0)).with_options(steps_per_interval=3)
-    for native in (model, model.with_solver(diffrax.Heun(), steps_per_interval=1)):
+    model = model_of(scales=(1.0, 0.001, 1.0, 1.0)).on(ide.Mesh(steps=3))
+    for native in (model, model.on(ide.Mesh(solver=diffrax.Heun(), steps=1))):
         estimate = removal_estimate(native, HELD_OUT)[1]
         assert abs(estimate / removal_damage(native, HELD_OUT)[1] - 1) < 1e-3
 
@@ -130,7 +130,7 @@ def test_layers_are_the_model_and_may_be_left_out():
     """Also on a finer mesh: the beginning of interval 7, divided by the length of an interval,
     is rounded to below 7 in float64."""
     model = model_of("tied")
-    finer = model.on(ide.Mesh(intervals=9))
+    finer = model.on(ide.Mesh(layers=9))
     assert largest(outputs(in_layers(finer)), outputs(finer)) < 1e-12
     kept = outputs(keep_layers(model, [0, 2, 3]))
     assert largest(kept, by_hand(model, layer_by_layer([0, 2, 3]))) < 1e-12
@@ -154,7 +154,7 @@ def test_layers_with_known_flows_are_the_model():
         4,
         control=ide.PiecewiseConstant(block),
         constraint=ide.Free(),
-        discretization=ide.Discretization(ide.Strang(HEUN)),
+        mesh=ide.Mesh(solver=ide.Strang(HEUN)),
     )
     inputs = drawn((3, 2, 4), 0, 0.5)
     assert (
@@ -215,16 +215,13 @@ def test_an_extrapolated_model_is_that_of_two_refined_ones():
     assert largest(richardson(model, 2, HELD_OUT), expected) < 1e-12
     # Of two stages the lower order counts.
     first, last = small.stages()
-    stages = ide.StagedModel((first, last.with_solver(ide.Strang(diffrax.Heun()))))
+    stages = ide.StagedModel((first, last.on(ide.Mesh(solver=ide.Strang(diffrax.Heun())))))
     coarse, fine = (np.asarray(refine(stages, k).solve(small.STAGED).u1) for k in (2, 4))
     expected = stages.outputs(2 * fine - coarse)
     assert largest(richardson(stages, 2, small.STAGED), expected) < 1e-12
-    halved = model.with_options(compute_dtype="bfloat16", max_steps=7)
-    assert (
-        refine(halved, 2).discretization
-        == halved.on(ide.Mesh(steps_per_interval=2)).discretization
-    )
-    second = model_of().with_solver(ide.Strang(diffrax.Heun()))
+    halved = model.with_precision("bfloat16").on(ide.Mesh(max_steps=7))
+    assert refine(halved, 2).mesh == halved.on(ide.Mesh(steps=2)).mesh
+    second = model_of().on(ide.Mesh(solver=ide.Strang(diffrax.Heun())))
     coarse, fine = drawn((2, 3), 0)
     assert largest(extrapolated(second, coarse, fine), (4 * fine - coarse) / 3) < 1e-12
 

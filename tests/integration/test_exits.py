@@ -12,6 +12,7 @@ from solvers.linear_problem import WIDTH, Mixing, layered_equation, matrices
 
 import ide_transformer as ide
 from ide_transformer.integration import divergence
+from ide_transformer.integration.solve import solve_on
 
 
 def read_out(u):
@@ -23,8 +24,16 @@ def solved(equation, exit, u0, solver=ide.LieTrotter(), steps=1):
     """The states at the ends of the intervals, and the evaluations of each token."""
     with jax.ensure_compile_time_eval():
         saveat = diffrax.SaveAt(ts=jnp.asarray(equation.knots))
-    discretization = ide.Discretization(solver, steps, exit=exit)
-    solution = discretization.solve(equation, u0, saveat=saveat, throw=False, read_out=read_out)
+    solution = solve_on(
+        ide.Mesh(steps=steps, solver=solver).whole,
+        equation,
+        u0,
+        gradient=ide.Recompute(),
+        saveat=saveat,
+        throw=False,
+        exit=exit,
+        read_out=read_out,
+    )
     return solution.us, solution.stats["field_evaluations"]
 
 

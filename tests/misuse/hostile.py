@@ -39,8 +39,8 @@ CONFIGS = {
     "many names of code": json.dumps([f"a{n}:b" for n in range(20_000)]),
     "a list of empty sections": "model: {operators: [" + "{}, " * 60_000 + "]}",
     "a number of many digits": f"training: {{steps: {'9' * 2**17}}}",
-    "moments that nest": "training: {refine: {'" + "(" * 5_000 + "': 1}}",
-    "moments that are products": "training: {refine: {'10**10**10': 1}}",
+    "moments that nest": "training: {schedule: [{until: '" + "(" * 5_000 + "'}]}",
+    "moments that are products": "training: {schedule: [{until: '10**10**10%'}]}",
     "groups of stars": "optimizer: {groups: {'" + "*a" * 50_000 + "': 1.0}}",
     **{f"a key that is obeyed {n}": json.dumps({x: 1}) for n, x in enumerate(OBEYED)},
     **{f"a tag {x}": f"model: !!python/{x} [a]" for x in ("name:os.system", "object/new:os")},
@@ -140,7 +140,7 @@ REPORTS = {
     "a sample of HTML": ("sample.txt", content("</pre><script>alert(1)</script>"), True),
     "a sample that is no text": ("sample.txt", content(bytes(range(256))), True),
     **{
-        f"code in {key}": ("config.yaml", content(f"version: 1\n{key}: gift.evil:Part"), False)
+        f"code in {key}": ("config.yaml", content(f"version: 2\n{key}: gift.evil:Part"), False)
         for key in ("solver", "control", "gift.evil:Part")
     },
 }

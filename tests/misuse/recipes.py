@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from misuse import values as right
 
 import ide_transformer as ide
+from ide_transformer.integration.solve import solve_on
 
 
 def solved(solver, equation=right.EQUATION, **options):
@@ -65,8 +66,8 @@ def attended(positions):
 
 
 def with_exit(exit):
-    discretization = ide.Discretization(ide.LieTrotter(), exit=exit)
-    return discretization.solve(right.EQUATION, right.U0, read_out=lambda u: u).u1
+    options = dict(gradient=ide.Recompute(), exit=exit)
+    return solve_on(ide.Mesh().whole, right.EQUATION, right.U0, **options).u1
 
 
 TIED = right.language_model(ide.Tied(right.VALUES["block"], 2))
@@ -93,7 +94,6 @@ USES: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("interpolation", "restriction"), lambda transfer: transfer(right.U0)),
     "Equation": lambda equation: solved(ide.LieTrotter(), equation),
     "solve": lambda solution: solution.u1,
-    "Discretization": lambda x: x.solve(right.EQUATION, right.U0).u1,
     "EstimatedExit": with_exit,
     "InitialVelocity": lambda args: solved(ide.Nesterov(), args=args),
     "projected": solved,

@@ -100,7 +100,7 @@ def test_a_configuration_is_refused(name, ends, untrained, tmp_path):
     given, file = CONFIGS[name], tmp_path / "own.yaml"
     if isinstance(given, tuple):
         (*sections, key), text = given[0].split("."), given[1]
-        tree = section = stub.tree(version=1)
+        tree = section = stub.tree(version=2)
         for part in sections:
             section = section.setdefault(part, {})
         section[key] = text
@@ -113,7 +113,7 @@ def test_a_configuration_is_refused(name, ends, untrained, tmp_path):
 
 
 def learned(kind):
-    model = {"kind": kind, "depth": 1, "context": 32}
+    model = {"kind": kind, "layers": 1, "context": 32}
     return stub.tree(data={"name": "arrays", "path": "data.npz"}, model=model)
 
 
@@ -157,7 +157,7 @@ def flow(tmp_path_factory):
     options = {"viscosity": 0.1, "time": 0.1, "samples": 4, "held_out_samples": 4}
     sections = {
         "data": {"name": "burgers", "options": options},
-        "model": {"kind": "operator_model", "context": 32, "depth": 1},
+        "model": {"kind": "operator_model", "context": 32, "layers": 1},
         "training": {"steps": 2},
     }
     with pytest.MonkeyPatch.context() as patch:

@@ -138,7 +138,7 @@ def test_what_is_accepted_gives_a_right_result(
 ENDS = {
     "Dropout": dict(rate=1.0),
     "generate": dict(top_p=1.1),
-    "Discretization": dict(steps_per_interval=0),
+    "Mesh": dict(steps=0),
     "LayerNorm": dict(eps=-1e-5),
     "Tied": dict(interval_length=0.0),
     "TokenDomain": dict(weights=-np.ones(3)),

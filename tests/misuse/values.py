@@ -64,8 +64,8 @@ DAMPED = ide.Equation(ide.Tied((ide.Damping(1.0), FEED_FORWARD), 2), ide.Free(),
 
 
 def parts(control=CONTROL, **options):
-    discretization = ide.Discretization(ide.LieTrotter())
-    return dict(control=control, constraint=ide.Free(), discretization=discretization) | options
+    mesh = ide.Mesh(solver=ide.LieTrotter())
+    return dict(control=control, constraint=ide.Free(), mesh=mesh) | options
 
 
 def linear(features_in, features_out=WIDTH):
@@ -177,7 +177,7 @@ OWN: dict[str, dict[str, Any]] = {
     "TokenDomain.from_points": dict(points=jax.device_put(np.linspace(0, 1, TOKENS)[:, None])),
     "Field.at": dict(values=ones(2, TOKENS), points=LINE),
     **dict.fromkeys(("interpolation", "restriction"), _TRANSFER),
-    **dict.fromkeys(("solve", "Discretization", "LearnedMultistep"), _LIE_TROTTER),
+    **dict.fromkeys(("solve", "LearnedMultistep"), _LIE_TROTTER),
     "rebuilding_error": dict(solver=ide.AlgebraicallyReversible(), steps_per_interval=1),
     "Recursive": dict(levels=1),
     "Truncated": dict(intervals=1),

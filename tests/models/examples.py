@@ -69,8 +69,8 @@ def parts(
         return tuple(ide.Dropout(x, dropout) if dropout else x for x in made)
 
     theta = control.build(block, intervals, key=KEY)
-    discretization = ide.Discretization(solver, **options)
-    return dict(control=theta, constraint=constraint, discretization=discretization)
+    mesh = ide.Mesh(solver=solver, **options)
+    return dict(control=theta, constraint=constraint, mesh=mesh)
 
 
 @small

@@ -26,15 +26,12 @@ def sourced(key):
 
 # Each of them goes another way through the march.
 SOLVERS = {
-    "heun": dict(solver=diffrax.Heun(), control=ide.Chebyshev, steps_per_interval=2),
+    "heun": dict(solver=diffrax.Heun(), control=ide.Chebyshev, steps=2),
     "post-norm": dict(
         solver=ide.LieTrotter(ide.Projected(diffrax.Euler())), constraint=ide.LayerNorm()
     ),
     "adams-bashforth": dict(
-        solver=ide.AdamsBashforth(3),
-        control=ide.PiecewiseLinear,
-        steps_per_interval=2,
-        operators=(sourced,),
+        solver=ide.AdamsBashforth(3), control=ide.PiecewiseLinear, steps=2, operators=(sourced,)
     ),
 }
 
@@ -94,7 +91,6 @@ REFUSED = {
         operators=(small.causal(), lambda key: ide.Scaled(Neighbours(jnp.ones(())), 0.5))
     ),
     "own_velocity=False": dict(solver=ide.Nesterov(), own=dict(own_velocity=True)),
-    "stop at different depths": dict(exit=ide.EstimatedExit(0.5)),
 }
 
 
@@ -105,11 +101,17 @@ def test_models_that_cannot_be_decoded_token_by_token(message, unchecked):
         ide.CachedDecoder(model, CONTEXT)
 
 
+def test_tokens_that_stop_are_not_decoded_token_by_token():
+    stopping = small.language_model().with_exit(ide.EstimatedExit(0.5))
+    with pytest.raises(ide.InputError, match="stop at different depths"):
+        ide.CachedDecoder(stopping, CONTEXT)
+
+
 def test_a_grid_is_not_marched_token_by_token():
     model = small.language_model()
     grid = ide.Equation(model.control, ide.Free(), ide.TokenDomain.uniform((2, 3)))
     state = jax.ShapeDtypeStruct((1, WIDTH), jnp.float64)
-    assert "2 dimensions" in why_not_by_token(grid, model.discretization, state)
+    assert "2 dimensions" in why_not_by_token(grid, model.mesh, state)
 
 
 def test_what_is_not_in_the_text_has_no_logits():

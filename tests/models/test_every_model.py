@@ -55,7 +55,7 @@ def own(
 ):
     """A model of a user, of which one part may be broken."""
     theta = control((operator(jnp.ones(small.WIDTH)),), 2)
-    scheme = ide.Discretization(ide.LieTrotter())
+    scheme = ide.Mesh(solver=ide.LieTrotter())
     given = inputs(jnp.ones((11, small.WIDTH)), *change)
     return lambda: ide.Model(given, theta, ide.Free(), scheme, read_out)
 
@@ -151,7 +151,7 @@ BROKEN = {
     "causal": own(read_out=By(lambda u: u[..., ::-1, :])),
     "dropout": own(operator=lambda rate: NotRandom(ide.Damping(rate), 0.5)),
     "gradient": own(jax.lax.stop_gradient),
-    "mesh: on 4 intervals": own(control=Forgetful),
+    "mesh: on 4 layers": own(control=Forgetful),
     "copies": own(lambda u: u),
     "cache": lambda: small.language_model((small.feed_forward,), intervals=1).with_read_out(
         Counting()

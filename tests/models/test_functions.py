@@ -199,7 +199,7 @@ def test_stages_are_one_solve_after_the_other():
     assert solution.stats["steps"] == solution.stats["field_evaluations"] == 1 + 2
     assert bool(solution.succeeded)
     # Each stage has more steps in a finer solve.
-    stages = ide.StagedModel((FIRST.with_more_steps(4), LAST))
+    stages = ide.StagedModel((FIRST.on(ide.Mesh(steps=4)), LAST))
     finer = ide.tasks.Finer(refinement=3, consistency=1.0, defect=1.0)
     batch = ide.tasks.Batch(small.STAGED, np.array([0, 1]))
     found = eqx.filter_jit(ide.tasks.CrossEntropy())(stages, batch, finer=finer)
@@ -227,13 +227,13 @@ def test_stages_of_an_image_of_another_size():
 
 
 def test_what_changes_all_stages_and_what_the_last_alone():
-    both = MODEL.with_solver(ide.Strang(), steps_per_interval=2)
-    both, exit = both.with_options(gradient=ide.Direct()), ide.EstimatedExit(0.1)
+    both = MODEL.on(ide.Mesh(solver=ide.Strang(), steps=2))
+    both, exit = both.with_gradient(ide.Direct()), ide.EstimatedExit(0.1)
     assert both.equations[-1] is both
-    for changed in (both.with_exit(exit), both.with_options(exit=exit, gradient=ide.Direct())):
-        first, last = (one.discretization for one in changed.equations)
-        assert (first.exit, last.exit) == (None, exit)
-        assert changed.with_exit(None).discretization.exit is None
-        for each in (first, last):
-            assert type(each.solver) is ide.Strang and each.steps_per_interval == 2
-            assert type(each.gradient) is ide.Direct
+    changed = both.with_exit(exit)
+    first, last = changed.equations
+    assert (first.exit, last.exit) == (None, exit)
+    assert changed.with_exit(None).exit is None
+    for each in (first, last):
+        assert type(each.mesh.solver) is ide.Strang and each.steps == 2
+        assert type(each.gradient) is ide.Direct

@@ -120,7 +120,9 @@ def test_a_model_that_cannot_be_solved_writes_nothing():
 def test_a_solve_that_fails_writes_nothing():
     # The state at which a solve stops is finite.
     controller = diffrax.PIDController(rtol=1e-9, atol=1e-9)
-    failing = MODEL.with_solver(diffrax.Heun(), stepsize_controller=controller, max_steps=2)
+    failing = MODEL.on(
+        ide.Mesh(solver=diffrax.Heun(), stepsize_controller=controller, max_steps=2)
+    )
     with pytest.raises(ide.InputError, match="position 3 could not be written"):
         ide.generate(failing, TOKENS[:, :3], 1, **GREEDY)
 

@@ -38,7 +38,7 @@ ENCODER, DECODER = SPOKEN.inputs.encoder, SPOKEN.with_inputs(SPOKEN.inputs.text)
 
 def test_an_encoder_and_a_decoder_are_two_equations():
     """Each solved by a scheme of its own, the states of the first put into the second."""
-    encoder = ENCODER.with_solver(diffrax.Heun(), steps_per_interval=4)
+    encoder = ENCODER.on(ide.Mesh(solver=diffrax.Heun(), steps=4))
     model = ide.EncoderDecoder(encoder, DECODER)
     assert isinstance(model.solver, ide.LieTrotter) and not model.random
 
@@ -77,7 +77,7 @@ def test_what_draws_nothing_is_the_same_with_a_key(key):
     assert dropped.random and decoder.random and not SPOKEN.random
     scheme, control = ide.AdamsBashforth(2), MODEL.control
     smooth = ide.PiecewiseLinear(control.resample(3).blocks)
-    model = dataclasses.replace(MODEL, control=smooth).with_solver(scheme)
+    model = dataclasses.replace(MODEL, control=smooth).on(ide.Mesh(solver=scheme))
     one, other = jax.jit(lambda x: (model(x), model(x, key=key)))(TOKENS)
     assert largest(one, other) == 0
 
@@ -101,18 +101,16 @@ def test_a_longer_horizon_passes_through_the_old_end():
     assert largest(small.solution_of(model, TOKENS).u1, states[2]) < 1e-12
     outputs = eqx.filter_jit(model.outputs)(states[4])
     assert largest(outputs_of(longer, TOKENS), outputs) < 1e-12
-    finer = model.on(ide.Mesh(intervals=4)).on(ide.Mesh(horizon=1.0))
+    finer = model.on(ide.Mesh(layers=4)).on(ide.Mesh(horizon=1.0))
     assert (finer.control.num_intervals, finer.control.interval_length) == (2, 0.5)
     with pytest.raises(ide.InputError, match="PiecewiseConstant gives weights at depths"):
         MODEL.on(ide.Mesh(horizon=6.0))
 
 
 FINE = {
-    "intervals=1000000000: float64 can represent": ide.Mesh(intervals=10**9),
-    "intervals=50000000 needs at least .* IDE_TRANSFORMER_MEMORY": ide.Mesh(
-        intervals=5 * 10**7
-    ),
-    r"intervals=\d times steps_per_interval=1000": ide.Mesh(steps_per_interval=10**9),
+    "layers=1000000000: float64 can represent": ide.Mesh(layers=10**9),
+    "layers=50000000 needs at least .* IDE_TRANSFORMER_MEMORY": ide.Mesh(layers=5 * 10**7),
+    r"layers=\d times steps=1000": ide.Mesh(steps=10**9),
     "tokens=100000000000 needs at least .* of memory": ide.Mesh(tokens=10**11),
     "width=100000000000 needs at least .* of memory": ide.Mesh(width=10**11),
 }
@@ -237,8 +235,8 @@ LEAKS = {
     "operator 0, ByWeights, sees": lambda: model_of(ByWeights()),
     "operator 0, SaysThatItIsPointwise, says": lambda: model_of(SaysThatItIsPointwise()),
     "the constraint Centred sees": lambda: model_of(causal(), constraint=Centred()),
-    r"the exit .* give stops='token'": lambda: model_of(
-        causal(), exit=ide.EstimatedExit(0.1, stops="sample")
+    r"the exit .* give stops='token'": lambda: model_of(causal()).with_exit(
+        ide.EstimatedExit(0.1, stops="sample")
     ),
     "the scheme Mixing lets": lambda: model_of(feed_forward, solver=Mixing()),
     "the read-out sees": lambda: model_of(feed_forward).with_read_out(Backwards()),

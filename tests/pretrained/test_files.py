@@ -144,11 +144,11 @@ def test_the_dtype_in_the_options_is_that_of_the_tensors(tmp_path):
 
 def finer(model):
     # The same scheme, so the scheme alone would say nothing.
-    return model.with_solver(model.discretization.solver, steps_per_interval=2)
+    return model.on(ide.Mesh(solver=model.mesh.solver, steps=2))
 
 
 def other_encoder(model):
-    encoder = model.inputs.encoder.with_solver(diffrax.Heun())
+    encoder = model.inputs.encoder.on(ide.Mesh(solver=diffrax.Heun()))
     return eqx.tree_at(lambda m: m.inputs.encoder, model, encoder)
 
 
@@ -159,7 +159,7 @@ def trained(model):
 
 
 REFUSED = [
-    ("llama", finer, r"\n  model.discretization.steps_per_interval: 2 here, 1 there\n"),
+    ("llama", finer, r"\n  model.mesh.steps: 2 here, 1 there\n"),
     ("whisper", other_encoder, r"solver: Heun\(\) here, LieTrotter"),
     ("gptj", trained, r"h\.0\.ln_1\.weight is one tensor"),
 ]
@@ -222,13 +222,13 @@ def test_a_model_of_ones_own_is_written_in_the_layout_that_holds_it(tmp_path):
 
     own = dict(tied=False, output_normalization=ide.LayerNorm(eps=1e-6))
     model = small.language_model((small.causal(**shared), feed_forward), dropout=0.5, own=own)
-    save_pretrained(model.with_options(gradient=ide.Direct()), tmp_path / "new")
+    save_pretrained(model.with_gradient(ide.Direct()), tmp_path / "new")
     again = load_pretrained(tmp_path / "new")
     options = json.loads((tmp_path / "new/config.json").read_text())
     assert options["model_type"] == "gpt2"
     assert largest(*(small.outputs_of(x, small.TOKENS) for x in (model, again))) < 1e-12
     with pytest.raises(ide.InputError, match=r"The nearest is that of gpt2[^:]*:?\n.*solver"):
-        save_pretrained(model.with_solver(ide.Strang()), tmp_path / "other")
+        save_pretrained(model.on(ide.Mesh(solver=ide.Strang())), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 

@@ -14,14 +14,14 @@ from ide_transformer.studies.schemes import budget, load_comparison, trials
 from ide_transformer.studies.schemes.training import TrainingComparison
 from ide_transformer.training.checkpoints import Checkpoints
 from ide_transformer.training.loading import starting_model
-from ide_transformer.training.phases import make_phases
+from ide_transformer.training.schedule import programs_of
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
     """The folder of a short run on a text that is beside it."""
     there = tmp_path_factory.mktemp("tiny")
-    changes = ["model.operators=[damping]", "model.depth=4", "training.steps=3"]
+    changes = ["model.operators=[damping]", "model.layers=4", "training.steps=3"]
     changes += [f"training.{x}=3" for x in ("evaluate_every", "checkpoint_every")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.run, "plot_run", lambda *_: None)
@@ -35,7 +35,7 @@ def go_on(path, step):
     run = training.RunFolder(path)
     config = run.load_config()
     start = starting_model(config, training.build_task(config))
-    state, _ = make_phases(config, *start[:2])
+    state = programs_of(config, start.model).start(start.model, start.key)
     with Checkpoints(run, config, writes=True) as checkpoints:
         checkpoints.save(step, eqx.tree_at(lambda x: x.step, state, state.step + step))
 
@@ -91,7 +91,7 @@ def runs(monkeypatch):
 def compare(runs, tmp_path):
     """Makes a comparison that was changed in some keys, `a/b/c` to their values."""
     tree = stub.tree_of_text(tmp_path)
-    tree["model"] |= {"depth": 1, "operators": ["damping"]}
+    tree["model"] |= {"layers": 1, "operators": ["damping"]}
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(tree))
 
     def make(tree, **changes):

@@ -184,7 +184,7 @@ def test_intervals_say_what_may_be_concluded():
         # Several keys are combined and extended each.
         ({RATE: [1.0, 2.0, 4.0], DECAY: [1.0, 3.0]}, 1, (2, 9), 99, 9, (2.0, 9.0), [DECAY]),
         # Integers stay integers.
-        ({"model.depth": [4, 8]}, 2, (99,), 99, 4, (32,), ["model.depth"]),
+        ({"model.layers": [4, 8]}, 2, (99,), 99, 4, (32,), ["model.layers"]),
         # A further one would have the same folder: 1.0004² / 1.0006 is called 1, as 1.0004 is.
         ({RATE: [1.0004, 1.0006]}, 2, (0.1,), 99, 2, (1.0004,), [RATE]),
     ],
@@ -343,8 +343,8 @@ def test_steps_that_are_measured_are_kept(compare, runs, there, monkeypatch):
 
     monkeypatch.setattr(training, "train", stop)
 
-    def steps(amount, depth=2):
-        schemes = {"one": {}, "two": {"model": {"depth": depth}}}
+    def steps(amount, layers=2):
+        schemes = {"one": {}, "two": {"model": {"layers": layers}}}
         tree = {"mode": "train", "base": "base.yaml", "schemes": schemes}
         with pytest.raises(ide.InputError, match="stopped") as stopped:
             compare(tree, budget={"unit": "seconds", "amount": amount})
@@ -353,7 +353,7 @@ def test_steps_that_are_measured_are_kept(compare, runs, there, monkeypatch):
 
     for _ in range(2):
         assert steps(12.0) == ("stopped after 240 steps", [120, 240])
-    assert steps(12.0, depth=3) == ("stopped after 240 steps", [80, 120, 240])
+    assert steps(12.0, layers=3) == ("stopped after 240 steps", [80, 120, 240])
     assert steps(24.0)[0] == "stopped after 120 steps"
     kept = json.loads((there / "steps.json").read_text())
     (there / "steps.json").write_text(json.dumps(dict.fromkeys(kept, "12")))

@@ -101,7 +101,7 @@ def test_a_study_of_a_linear_model_by_hand():
         *(5, 4, 4),
         control=ide.PiecewiseConstant((ide.Damping(jnp.asarray(rates)),)),
         constraint=ide.Free(),
-        discretization=ide.Discretization(diffrax.Euler()),
+        mesh=ide.Mesh(solver=diffrax.Euler()),
         key=jax.random.key(0),
     )
     samples = np.random.default_rng(0).integers(0, 5, (2, 3, 4))

@@ -11,8 +11,7 @@ import ide_transformer as ide
 from ide_transformer.studies.schemes import budget
 from ide_transformer.studies.schemes.budget import plan_refinement
 from ide_transformer.training import build
-from ide_transformer.training.config import needed_by_refinement
-from ide_transformer.training.phases import Phase, drawn_mesh
+from ide_transformer.training.schedule import Program, needed_by_refinement, schedule_of
 
 
 RATE = "optimizer.learning_rate"
@@ -25,11 +24,11 @@ def text_config(there, overrides):
 
 def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path, monkeypatch):
     """In seconds, those of the steps after a first one."""
-    meshes = [{"steps_per_interval": 1}, {"steps_per_interval": 4, "tokens": 4, "weight": 3}]
-    small = ["model.depth=1", "model.operators=[damping]"]
-    config = text_config(tmp_path, [f"training.meshes={meshes}", *small])
+    schedule = "[{meshes: [{steps: 1}, {steps: 4, tokens: 4}], weights: [1.0, 3.0]}]"
+    small = ["model.layers=1", "model.operators=[damping]"]
+    config = text_config(tmp_path, [f"training.schedule={schedule}", *small])
     spent = budget.Budget(unit="field_evaluations", amount=110.0)
-    drawn = [drawn_mesh(config.training, step) for step in range(20)]
+    drawn = [schedule_of(config).drawn(0, step) for step in range(20)]
     assert 0 < sum(drawn) < 20
     task = build.build_task(config)
     assert spent.steps(config, task) == round(110 / (sum((1, 4)[x] for x in drawn) / 20))
@@ -38,7 +37,7 @@ def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path, monkeypatch):
 
     clock = SimpleNamespace(now=0.0)
 
-    def lowered(mesh):
+    def lowered(program, mesh, *_):
         costs = itertools.chain([100.0], itertools.repeat((1.0, 7.0)[mesh]))
 
         def step(state, batch):
@@ -48,22 +47,26 @@ def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path, monkeypatch):
         return SimpleNamespace(compile=lambda: step)
 
     monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    monkeypatch.setattr(Phase, "lowered", lambda *_: map(lowered, (0, 1)))
+    monkeypatch.setattr(Program, "lowered", lowered)
     spent = budget.Budget(unit="seconds", amount=110.0)
     assert spent.steps(config, task) == round(110 / (sum((1, 7)[x] for x in drawn) / 20))
 
 
+def first(layers, until="50%"):
+    return f"[{{until: {until}, mesh: {{layers: {layers}}}}}]"
+
+
 def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
     monkeypatch.setattr(budget, "seconds_of_a_run", lambda *_: 1.0)
-    small = ["model.depth=4", "model.operators=[damping]", "optimizer.warmup=0"]
+    small = ["model.layers=4", "model.operators=[damping]", "optimizer.warmup=0"]
     config = text_config(tmp_path, small)
     rows = plan_refinement(config, budget.Budget(unit="field_evaluations", amount=20.0))
     assert [(row["overrides"], row["field_evaluations"]) for row in rows] == [
-        ("training.steps=5 training.refine='{}'", 20),
-        (f"training.steps=8 training.refine='{{0: 1, 0.5: 4}}' {' '.join(RECIPE)}", 20),
-        (f"training.steps=7 training.refine='{{0: 2, 0.5: 4}}' {' '.join(RECIPE)}", 20),
+        ("training.steps=5 training.schedule='[]'", 20),
+        (f"training.steps=8 training.schedule='{first(1)}' {' '.join(RECIPE)}", 20),
+        (f"training.steps=7 training.schedule='{first(2)}' {' '.join(RECIPE)}", 20),
     ]
-    drawn = text_config(tmp_path, [*small, "training.meshes=[2]"])
+    drawn = text_config(tmp_path, [*small, "training.schedule=[{meshes: [{layers: 2}]}]"])
     with pytest.raises(ide.InputError, match="draws meshes of one model, and a plan refines"):
         plan_refinement(drawn, budget.Budget(unit="steps", amount=20.0))
 
@@ -80,12 +83,12 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
         # The schedule is the default with a refinement, unless another one is given.
         (["optimizer.schedule=cosine", *RECIPE], ["optimizer.schedule=warmup_stable_decay"]),
         # A coarse mesh in tokens alone, and none.
-        (["training.refine={0: {tokens: 4}, 10: 2}"], []),
-        (["training.refine={}"], []),
+        (["training.schedule=[{until: 10, mesh: {tokens: 4}}]"], []),
+        (["training.schedule=[]"], []),
     ],
 )
 def test_what_a_coarse_mesh_first_needs(tmp_path, given, needed):
-    refined = ["training.refine={0: 1, 10: 2}"] * ("refine" not in str(given))
+    refined = [f"training.schedule={first(1, 10)}"] * ("training.schedule" not in str(given))
     assert needed_by_refinement(text_config(tmp_path, [*refined, *given])) == needed
 
 
@@ -105,7 +108,7 @@ def swept(values, key=RATE):
 WRONG = {"one": {"model": {"width": "8"}}, "two": {"optimizer": {"rat": 1}}}
 TWICE = {"seeds": [1, 1], "schemes": WRONG}
 COSTS = {"unit": "field_evaluations", "amount": 48}
-LATE = {"training": {"meshes": [1, {"intervals": 1, "after": 2}]}}
+LATE = {"training": {"schedule": [{"until": 2, "mesh": {"layers": 1}}]}}
 HEADS = {"model": {"operators": ["attention"], "heads": 3}}
 NO_TEXT = {name: {"data": {"path": "none.txt"}} for name in "abcd"}
 
@@ -120,7 +123,7 @@ NO_TEXT = {name: {"data": {"path": "none.txt"}} for name in "abcd"}
         (swept([0.0010001, 0.0010002]), "two of them would share a folder"),
         (swept([4, 8], "training.steps"), "the budget gives the number of steps"),
         (swept([1, 2], "training.seed"), "write seeds"),
-        ({"budget": COSTS, "schemes/one": LATE}, "schemes.one: training.meshes: after=2"),
+        ({"budget": COSTS, "schemes/one": LATE}, "schemes.one: training.schedule: until=2"),
         ({"budget": COSTS, "schemes/one": HEADS}, "^schemes.one: .*heads"),
         ({"schemes": NO_TEXT}, "^schemes.a, schemes.b, schemes.c and 1 "),
     ],

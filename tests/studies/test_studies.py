@@ -26,7 +26,8 @@ from ide_transformer.studies import controlled, steering
 from ide_transformer.studies.convergence import block_limit, find_scheme, measure_order, schemes
 from ide_transformer.studies.depth_problem import Problem
 from ide_transformer.studies.readings import GROUPS, Pairs
-from ide_transformer.training import LoadedModel, SchemeConfig, run_task
+from ide_transformer.training import LoadedModel, run_task
+from ide_transformer.training.reader import spelled_scheme
 
 
 RATES = np.array([0.1, 0.3, 0.2])
@@ -49,7 +50,7 @@ def model(monkeypatch):
             *(2, 4, 4),
             control=ide.PiecewiseConstant((ide.Damping(jnp.zeros(3)),)),
             constraint=ide.Free(),
-            discretization=ide.Discretization(diffrax.Euler()),
+            mesh=ide.Mesh(solver=diffrax.Euler()),
             output_normalization=ide.Free(),
             key=jax.random.key(0),
         )
@@ -165,7 +166,7 @@ def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
     method by `1 - c h + (c h)² / 2`."""
     tree = {
         **{"mode": "solve", "run": str(tiny_run), "samples": 4, "rounds": 2},
-        **{"reference": {"kind": "rk4", "steps_per_interval": 64}, "tolerance": 0.01},
+        **{"reference": {"kind": "rk4", "steps": 64}, "tolerance": 0.01},
         "schemes": {
             "euler": {"solver": "euler", "steps": [1]},
             "heun": {"solver": "heun", "steps": [1]},
@@ -212,7 +213,7 @@ def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
     )
     assert f"1 steps: measured again, since {file} is damaged" in run_here(capsys, *command)
     # A reference that is no better than what it judges is refused.
-    poor = {"reference": {"kind": "euler", "steps_per_interval": 2}, "tolerance": 1e-6}
+    poor = {"reference": {"kind": "euler", "steps": 2}, "tolerance": 1e-6}
     path.write_text(yaml.safe_dump({**tree, **poor}))
     assert "more than tolerance=1e-06" in run_here(capsys, *command, expected=2)
 
@@ -268,7 +269,7 @@ def test_a_scheme_is_spelled_as_in_configurations():
     assert find_scheme("strang") == ("strang(heun)", schemes()["strang(heun)"])
     for name in schemes():
         scheme = name.removesuffix(", exact damping")
-        assert str(SchemeConfig.model_validate(scheme)) == scheme
+        assert spelled_scheme(scheme) == scheme
 
 
 def test_a_page_shows_what_runs_logged_drew_and_wrote(tmp_path, capsys):

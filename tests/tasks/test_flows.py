@@ -125,7 +125,7 @@ def test_a_roll_out_is_learned_through_its_steps(cache):
         1,
         control=ide.Tied((ide.Advection(jnp.zeros(2)),), 1),
         constraint=ide.Free(),
-        discretization=ide.Discretization(ide.ExactFlow()),
+        mesh=ide.Mesh(solver=ide.ExactFlow()),
         output_normalization=ide.Free(),
         key=jax.random.key(0),
         modes=0,

@@ -110,7 +110,7 @@ def test_samples_that_do_not_belong_together_are_taken(inputs, targets, options)
 CONFIG = """
 name: steps
 data: {name: arrays, path: steps.npz, test: 0.25}
-model: {kind: operator_model, width: 4, heads: 1, depth: 1, operators: [damping]}
+model: {kind: operator_model, width: 4, heads: 1, layers: 1, operators: [damping]}
 optimizer: {warmup: 1}
 training: {steps: 2, batch_size: 4, sample: 0}
 """
@@ -267,6 +267,6 @@ def test_a_run_says_once_what_comes_twice(tmp_path, capsys, monkeypatch):
     said = run_here(capsys, "train.py", "steps.yaml", expected=2)
     assert said.count("of 4 validation samples are also among the training samples") == 1
     bits = "data={name: parity, options: {lengths: [2, 7]}}"
-    model = "model={kind: language_model, width: 4, heads: 1, depth: 1, context: 8}"
+    model = "model={kind: language_model, width: 4, heads: 1, layers: 1, context: 8}"
     said = run_here(capsys, "train.py", "steps.yaml", bits, model, expected=2)
     assert "64 of 64 test samples are also among the first 4,096 training samples" in said

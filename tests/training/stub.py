@@ -15,7 +15,7 @@ from running import logged
 
 from ide_transformer import models, tasks, training
 from ide_transformer.tasks.task import in_parts
-from ide_transformer.training import names, reading
+from ide_transformer.training import files, reader
 
 
 class Stub(tasks.AbstractTask):
@@ -47,7 +47,7 @@ def known():
     """While this lasts, as it does in the tests of this folder, configurations know the task
     and runs draw no figures."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(names.FACES, tasks.AbstractTask, (tasks, sys.modules[__name__]))
+        patch.setitem(reader.KINDS, tasks.AbstractTask, (tasks, sys.modules[__name__]))
         patch.setattr(training.run, "plot_run", lambda *_: None)
         yield
 
@@ -58,7 +58,7 @@ def tree(**sections):
     base = {
         "name": "small",
         "data": {"name": "stub"},
-        "model": {"width": 4, "heads": 2, "depth": 2, "context": 4},
+        "model": {"width": 4, "heads": 2, "layers": 2, "context": 4},
         "optimizer": {"warmup": 1, "learning_rate": 0.01},
         "training": {
             **{"steps": 4, "batch_size": 4, "log_every": 1, "checkpoint_every": 2},
@@ -89,7 +89,7 @@ def tree_of_text(there):
 
 def config(*overrides, **sections):
     merged = tree(**sections)
-    reading.apply_overrides(merged, overrides)
+    files.apply_overrides(merged, overrides)
     return training.Config.model_validate(merged)
 
 

@@ -14,7 +14,7 @@ import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.equation import silu
 from ide_transformer.studies.schemes.budget import try_first_batch
-from ide_transformer.training import build
+from ide_transformer.training import schedule
 
 
 def model_of(*overrides, **sections):
@@ -27,7 +27,7 @@ def test_schemes_by_name():
     sizes = dict(features=4, num_steps=2, operators=2)
     for written, solver in {
         "solver.kind=strang": ide.Strang(diffrax.Heun()),
-        "solver={kind: strang, sub_solver: euler}": ide.Strang(diffrax.Euler()),
+        "solver={kind: strang, options: {sub_solver: euler}}": ide.Strang(diffrax.Euler()),
         "solver.kind=strang(rk4)": ide.Strang(ide.RK4()),
         "solver.kind=adams_bashforth(3)": ide.AdamsBashforth(3),
         "solver=algebraically_reversible(lie_trotter(heun))": (
@@ -35,14 +35,16 @@ def test_schemes_by_name():
         ),
         "solver={kind: training.mine:MyHeun, options: {second: 0.75}}": mine.MyHeun(0.75),
     }.items():
-        found = build.build_solver("solver", stub.config(written).solver, **sizes)
+        given = {diffrax.AbstractSolver: sizes}
+        tree = stub.config(written).solver.description
+        found = training.read(diffrax.AbstractSolver, tree, "solver", given=given)
         assert found == solver
     assert stub.config().solver == stub.config("solver=lie_trotter").solver
 
 
 def test_schemes_by_tolerance_and_on_constraints():
     tolerances = ("solver.kind=bosh3", "solver.rtol=1e-2", "solver.atol=1e-3")
-    found = model_of(*tolerances, "solver.max_steps=9").discretization
+    found = model_of(*tolerances, "solver.max_steps=9").mesh
     assert (found.stepsize_controller.rtol, found.stepsize_controller.atol) == (1e-2, 1e-3)
     assert found.max_steps == 9
     of_weights = model_of("model.constraint=layer_norm", "model.normalization=free")
@@ -65,7 +67,7 @@ def test_the_section_model_offers_what_operators_ask_for():
             {kind: training.mine:Pull, options: {strength: 0.5}}}}]"""
     config = stub.config(
         f"model.operators={operators}",
-        *("model.bias=true", "model.std=0.1", "model.depth=1"),
+        *("model.bias=true", "model.std=0.1", "model.layers=1"),
         *("model.positions={kind: rotary, options: {base: 100.0}}", "solver=nesterov"),
     )
     build = ft.partial(training.build_model_of_size, config, {"vocabulary": 200})
@@ -102,7 +104,7 @@ def test_options_of_the_model(tmp_path):
 
 
 def test_each_stage_has_what_it_gives_and_else_what_the_model_has():
-    first = {"window": 3, "stride": 2, "width": 4, "heads": 1, "depth": 1}
+    first = {"window": 3, "stride": 2, "width": 4, "heads": 1, "layers": 1}
     second = {"width": 8, "solver": "strang", "operators": ["attention", "feed_forward"]}
     section = {"kind": "image_stage", "class_token": True, "stages": [first, second]}
     section["operators"] = ["convolutional_attention", "feed_forward"]
@@ -124,10 +126,10 @@ def test_each_stage_has_what_it_gives_and_else_what_the_model_has():
 def test_stages_are_refined_up_to_the_same_depth():
     stages = [{"window": 2, "control": "piecewise_constant"}, {"window": 2}]
     model = {"kind": "image_stage", "stages": stages}
-    refine = {"refine": {0: 1, 2: 2}}
+    refine = {"schedule": [{"until": 2, "mesh": {"layers": 1}}]}
     config = stub.config(data={"name": "digits"}, model=model, training=refine)
     sizes = {"image_shape": (8, 8, 1), "classes": 10}
-    first = build.first_model(config, lambda own: stub.model_of(own, **sizes))
+    first = schedule.first_model(config, lambda own: stub.model_of(own, **sizes))
     found = [(x.control.num_intervals, x.control.horizon) for x in first.equations]
     assert found == [(1, 2.0)] * 2
 

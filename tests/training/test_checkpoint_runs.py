@@ -27,6 +27,7 @@ from training.conftest import RUN, TEXT, contents, equal
 import ide_transformer as ide
 from ide_transformer import tasks, training
 from ide_transformer.pretrained import load_pretrained
+from ide_transformer.training import files
 from ide_transformer.training.loading import build_start
 
 
@@ -58,7 +59,7 @@ def test_a_checkpoint_becomes_a_run_that_writes_text_and_comes_back(checkpoint):
     Path("text.txt").write_text(TEXT)
     tree = {"name": "on", "data": {"name": "text", "path": "text.txt"}}
     tree["model"] = {"pretrained": "imported", "context": 16}
-    on = training.Config.model_validate(tree)
+    on = files.config_of(tree, "here")
     assert on.model.pretrained == str(checkpoint) and on.model.run == str(run.path.resolve())
     task, begun, *_ = build_start(on)
     assert equal(begun, model) and task.sizes["vocabulary"] == tokenizer.vocabulary
@@ -126,14 +127,15 @@ def test_options_that_are_not_given_are_those_of_the_run(tmp_path):
     before = stub.config(data={"name": "parity", "options": options})
     (tmp_path / "config.yaml").write_text(training.dump_config(before))
     tree = {"model": {"pretrained": str(tmp_path)}, "data": {"options": {"lengths": [1, 3]}}}
-    assert training.Config.model_validate(tree).data.options == options | {"lengths": [1, 3]}
+    config = files.config_of(tree, "here")
+    assert config.data.options == options | {"lengths": [1, 3]}
 
 
 def test_what_does_not_fit_the_weights_of_a_run_is_named(there):
     (there / "tuned.yaml").write_text(yaml.safe_dump(TUNED))
     (there / "other.txt").write_text("é" * 900)
     for override, message in [
-        ("model.depth=1", r"do not fit the model; drop .*\(model.depth: 2 there, 1 here\)"),
+        ("model.layers=1", r"do not fit the model; drop .*\(model.layers: 2 there, 1 here\)"),
         ("data.tokenizer=bpe", r"drop data\.tokenizer[.,]"),
         ("data.vocabulary=300", r"drop data\.vocabulary[.,]"),
         ("data.path=other.txt", "The character 'é' does not occur"),
@@ -160,8 +162,10 @@ def test_a_run_of_ones_own_is_written_with_its_tokenizer_and_a_card(there, end, 
     (tree,) = re.findall(YAML, card, re.DOTALL)
     Path("again.yaml").write_text(tree)
     assert training.load_config(Path("again.yaml")) == training.load_config(RUN / "config.yaml")
-    refine = stub.config(training={"refine": {0: 2, 2: 2}}).training.refine
-    refined = training.load_config(RUN / "config.yaml").changed("training", refine=refine)
+    schedule = [{"until": 2, "mesh": {"layers": 2}}]
+    schedule = stub.config(training={"schedule": schedule}).training.schedule
+    own = training.load_config(RUN / "config.yaml")
+    refined = own.changed("training", schedule=schedule)
     (RUN / "config.yaml").write_text(training.dump_config(refined))
     training.export_run(RUN, "refined")
     (tree,) = re.findall(YAML, Path("refined/README.md").read_text(), re.DOTALL)
@@ -176,7 +180,12 @@ def test_a_run_of_ones_own_is_written_with_its_tokenizer_and_a_card(there, end, 
 @pytest.mark.filterwarnings("ignore")
 def test_transformers_reads_a_run_of_images(tmp_path):
     transformers, torch = map(pytest.importorskip, ("transformers", "torch"))
-    few = ["training.steps=10", "optimizer.warmup=2", "model.depth=2", "model.class_token=true"]
+    few = [
+        "training.steps=10",
+        "optimizer.warmup=2",
+        "model.layers=2",
+        "model.class_token=true",
+    ]
     few += ["training.evaluate_samples=8", "training.batch_size=4"]
     config = training.load_config(ROOT / "configs/digits_vit.yaml", few)
     run = training.train(config, runs=tmp_path)
@@ -197,7 +206,7 @@ WORDS = "the sea ship wind old king rides over a grey hill and never returns to 
 CONFIG = {
     "name": "mine",
     "data": {"name": "text", "path": "text.txt", "tokenizer": "bpe", "vocabulary": 320},
-    "model": {"width": 16, "heads": 2, "depth": 2, "context": 64},
+    "model": {"width": 16, "heads": 2, "layers": 2, "context": 64},
     "optimizer": {"schedule": "constant", "warmup": 5},
     "training": {
         **{"steps": 200, "batch_size": 8, "checkpoint_every": 20, "keep": 3, "sample": 20},

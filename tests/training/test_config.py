@@ -19,8 +19,7 @@ import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.training import loading, run, sizes
 from ide_transformer.training.build import build_model
-from ide_transformer.training.config import refinements
-from ide_transformer.training.reading import read_yaml, write_yaml
+from ide_transformer.training.yaml_text import read_yaml, write_yaml
 
 
 FOLDERS = ("", "schemes/", "beds/", "reasoning/")
@@ -34,22 +33,34 @@ def test_configs_say_how_they_are_run_and_are_read_back(path, tmp_path):
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any(f"train.py {path.relative_to(ROOT)}" in line for line in head)
     dumped = training.dump_config(config)
-    assert dumped.startswith("version: 1\n")
+    assert dumped.startswith("version: 2\n")
     (tmp_path / "dumped.yaml").write_text(dumped)
     assert training.load_config(tmp_path / "dumped.yaml") == config
 
 
 def test_overrides_change_what_a_file_says(tmp_path):
     path = tmp_path / "small.yaml"
-    path.write_text("model: {depth: 4}\ntraining: {steps: 200, refine: {0: 2, 150: 4}}")
+    schedule = "[{until: 150, mesh: {layers: 2}}, {mesh: {layers: 4}}]"
+    path.write_text(f"model: {{layers: 4}}\ntraining: {{steps: 200, schedule: {schedule}}}")
     config = training.load_config(path, ["model.width=64", "data.path=a.txt"])
     assert (config.name, str(config.data.path)) == ("small", "a.txt")
-    assert (config.model.depth, config.model.width) == (4, 64)
-    assert refinements(config.training.refine) == "{0: 2, 150: 4}"
-    written = "{0: {'intervals': 1, 'tokens': 8}, 5: 2, 0.75: 4}"
-    config = training.load_config(path, [f"training.refine={written}"])
-    assert refinements(config.training.refine) == written
+    assert (config.model.layers, config.model.width) == (4, 64)
+    assert config.training.begins == (0, 150)
+    written = "[{until: 5, mesh: {layers: 1, tokens: 8}}, {until: 75%, mesh: {layers: 2}}]"
+    config = training.load_config(path, [f"training.schedule={written}"])
     assert config.training.begins == (0, 5, 150)
+    first, second, last = training.schedule_of(config)
+    assert [*first.meshes.values()] == [ide.Mesh(tokens=8)]
+    assert (first.layers, second.layers, last.layers) == (1, 2, 4)
+
+
+def test_an_override_without_a_value_drops_a_key(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text("model: {width: 8, options: {tied: false}}\ndata: {tokenizer: bpe}")
+    dropped = ["data.tokenizer=", "model.options.tied=null", "model.layers="]
+    config = training.load_config(path, dropped)
+    assert config.data.tokenizer is None
+    assert (config.model.options, config.model.width, config.model.layers) == ({}, 8, 4)
 
 
 def test_only_what_cannot_fit_is_refused(monkeypatch):

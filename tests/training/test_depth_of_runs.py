@@ -16,8 +16,8 @@ from training.conftest import equal
 
 import ide_transformer as ide
 from ide_transformer import InputError, training
-from ide_transformer.training import loading
-from ide_transformer.training.phases import drawn_mesh, resample_state
+from ide_transformer.training import files, loading
+from ide_transformer.training.schedule import resample_state, schedule_of
 
 
 # Two schemes and horizons, and what else the state of a run may hold.
@@ -25,17 +25,21 @@ DRAWN = {
     "control": "tied",
     "optimizer": {"kind": "schedule_free", "schedule": "constant", "groups": {"control": 0.5}},
     "training": {
-        "meshes": [{"horizon": 3}, {"intervals": 1, "solver": "heun", "after": 2}],
+        "schedule": [
+            {"until": 2, "meshes": [{"horizon": 3}]},
+            {"meshes": [{"horizon": 3}, {"layers": 1, "solver": "heun"}]},
+        ],
         "average": 0.5,
     },
 }
-COARSE = {"intervals": 1, "tokens": 2}
+COARSE = {"layers": 1, "tokens": 2}
 
 
 @pytest.fixture(scope="module")
 def refined(tmp_path_factory):
-    there, refine = tmp_path_factory.mktemp("runs"), {0: COARSE, 2: 2}
-    return stub.train(there, training={"steps": 6, "keep": 3, "refine": refine})
+    there = tmp_path_factory.mktemp("runs")
+    schedule = [{"until": 2, "mesh": COARSE}]
+    return stub.train(there, training={"steps": 6, "keep": 3, "schedule": schedule})
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +65,12 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(
     assert refined.load_summary()["evaluations"] == 10
     assert training.load_run(refined.path, checkpoint=2)[0].control.num_intervals == 1
     begun = {"pretrained": str(refined.path), "checkpoint": 2}
-    with pytest.raises(InputError, match=r"has 1 intervals .*, and model.depth=2. .*horizon=2"):
+    with pytest.raises(InputError, match=r"has 1 layers .*, and model.layers=2. .*horizon=2"):
         tuned = stub.config(training={"steps": 6})
         tree = {"model": begun, "optimizer": tuned.optimizer, "training": tuned.training}
-        loading.build_start(training.Config.model_validate(tree))
-    short = stub.train(tmp_path, training={"keep": 3, "refine": {0: COARSE, 0.5: 2}})
+        loading.build_start(files.config_of(tree, "here"))
+    schedule = [{"until": "50%", "mesh": COARSE}]
+    short = stub.train(tmp_path, training={"keep": 3, "schedule": schedule})
     longer = stub.resumed(short, tmp_path / "longer", 2, ["training.steps=6"])
     recipe = "model.input_normalization=sphere training.costs.transport=0.01"
     assert capsys.readouterr().out.count(f"a coarse mesh first also needs {recipe}.") == 1
@@ -78,7 +83,8 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(
 
 def test_a_run_on_several_meshes_goes_on_to_the_same_bits(drawn, tmp_path):
     same_end(drawn, stub.resumed(drawn, tmp_path, 2))
-    meshes = [drawn_mesh(drawn.load_config().training, step) for step in range(4)]
+    schedule = schedule_of(drawn.load_config())
+    meshes = [schedule.drawn(0, step) for step in range(4)]
     assert evaluations(drawn) == [(3, 2)[mesh] for mesh in meshes] and set(meshes) == {0, 1}
     summary = drawn.load_summary()
     assert summary["evaluations"] == sum(evaluations(drawn)) == 4 * summary["nfe"]
@@ -104,8 +110,8 @@ def test_a_run_that_is_refined_is_a_chain_of_two(refined):
     for first, tokens in ((0, 2), (2, 4)):
         if first:
             resample = ft.partial(resample_state, optimizer=rule, static=static)
-            state = jax.jit(ft.partial(resample, num_intervals=2))(state)
-            fine = model.on(ide.Mesh(intervals=2))
+            state = jax.jit(ft.partial(resample, layers=2))(state)
+            fine = model.on(ide.Mesh(layers=2))
             static = eqx.filter(fine, eqx.is_inexact_array, inverse=True)
         take = training.make_train_step(rule, static, task.loss)
         for number in (first, first + 1):
@@ -118,30 +124,34 @@ def test_a_run_that_is_refined_is_a_chain_of_two(refined):
 
 
 def test_a_run_is_evaluated_on_the_way_as_it_is_trained(tmp_path):
-    coarse = {"intervals": 1, "steps_per_interval": 3, "solver": "heun"}
-    more = {"evaluate_every": 2, "keep": 3, "refine": {0: coarse, 2: 2}}
+    coarse = {"layers": 1, "steps": 3, "solver": "heun"}
+    schedule = [{"until": 2, "mesh": coarse}]
+    more = {"evaluate_every": 2, "keep": 3, "schedule": schedule}
     run = stub.train(tmp_path, training=more)
     losses = [x.get("validation_loss") for x in logged(run.path)]
     logged_loss, _ = [loss for loss in losses if loss is not None]
     loaded = training.load_model(run.path, checkpoint=2)
-    assert loaded.model.discretization.steps_per_interval == 3
+    assert loaded.model.steps == 3
     assert training.evaluate_loss(loaded)["loss"] == pytest.approx(logged_loss, rel=1e-6)
     # The mesh of the run is that of the end.
-    assert training.load_run(run.path)[0].discretization.steps_per_interval == 1
-    one_step = loaded._replace(model=loaded.model.on(ide.Mesh(steps_per_interval=1)))
+    assert training.load_run(run.path)[0].steps == 1
+    one_step = loaded._replace(model=loaded.model.on(ide.Mesh(steps=1)))
     assert abs(training.evaluate_loss(one_step)["loss"] - logged_loss) > 1e-6
 
 
-def test_meshes_are_drawn_by_weight_from_their_step_on():
-    meshes = [2, {"intervals": 4, "weight": 3.0}, {"intervals": 8, "after": 500}]
-    settings = stub.config(training={"meshes": meshes, "steps": 2000}).training
-    draws = np.array([drawn_mesh(settings, step) for step in range(2000)])
+def test_meshes_are_drawn_by_weight_in_each_phase():
+    few = [{"layers": 2}, {"layers": 4}]
+    schedule = [
+        {"until": 500, "meshes": few, "weights": [1.0, 3.0]},
+        {"meshes": [*few, {"layers": 8}], "weights": [1.0, 3.0, 1.0]},
+    ]
+    phases = schedule_of(stub.config(training={"schedule": schedule, "steps": 2000}))
+    draws = np.array([phases.drawn(0, step) for step in range(2000)])
     for part, expected in ((draws[:500], [0.25, 0.75, 0]), (draws[500:], [0.2, 0.6, 0.2])):
         found, expected = np.bincount(part, minlength=3) / len(part), np.array(expected)
         deviation = (expected * (1 - expected) / len(part)) ** 0.5
         assert np.all(np.abs(found - expected) <= 4 * deviation)
-    other = settings.model_copy(update={"seed": 1})
-    assert [drawn_mesh(other, step) for step in range(50)] != draws[:50].tolist()
+    assert [phases.drawn(1, step) for step in range(50)] != draws[:50].tolist()
 
 
 def cross_entropy(logits, targets):
@@ -164,7 +174,7 @@ def test_a_model_is_evaluated_with_some_of_its_layers(refined):
     loaded = training.load_model(refined.path)
     (batch,) = stub.Stub(4).held_out(32)
     for which, steps, layers in (("first", 1, [0]), ("spread", 2, [0, 1])):
-        (row,) = training.evaluate_on_meshes(loaded, [ide.Mesh(intervals=steps)], layers=which)
+        (row,) = training.evaluate_on_meshes(loaded, [ide.Mesh(layers=steps)], layers=which)
         logits = by_hand(loaded.model, batch.inputs, layers)
         assert row["evaluations"] == len(layers)
         assert row["loss"] == pytest.approx(cross_entropy(logits, batch.targets), rel=1e-5)
@@ -172,9 +182,8 @@ def test_a_model_is_evaluated_with_some_of_its_layers(refined):
 
 def test_adaptive_steps_are_counted_over_all_batches(refined):
     loaded = training.load_model(refined.path)
-    adaptive = loaded.model.with_options(
-        solver=diffrax.Heun(), stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3)
-    )
+    controller = diffrax.PIDController(rtol=1e-3, atol=1e-3)
+    adaptive = loaded.model.on(ide.Mesh(solver=diffrax.Heun(), stepsize_controller=controller))
     (row,) = training.evaluate_on_meshes(loaded._replace(model=adaptive), [ide.Mesh()])
     batches = [batch.inputs for batch in stub.Stub(4).held_out(16)]
     each = [float(adaptive.solve(x).stats["field_evaluations"]) for x in batches]
@@ -185,7 +194,7 @@ def test_adaptive_steps_are_counted_over_all_batches(refined):
 def test_what_the_command_cannot_evaluate_is_said_in_its_options(drawn, capsys):
     adaptive = *("solver.kind=tsit5", "solver.rtol=0.1", "solver.atol=0.1"), "--exit", "0.1"
     for given, said in (
-        (adaptive, r"--exit .*--mesh steps_per_interval=1\): .* a stepsize_controller"),
+        (adaptive, r"--exit .*--mesh steps=1\): .* a stepsize_controller"),
         (("--text", __file__), "the run learned no text"),
     ):
         assert re.search(said, run_here(capsys, "evaluate.py", drawn.path, *given, expected=2))
@@ -251,10 +260,10 @@ def test_what_is_kept_of_weights_is_that_of_the_finer_ones(control, kind):
     shapes, static = eqx.filter_eval_shape(start, jax.random.key(0))
     # Means of squares, among others, are not negative.
     state = jax.tree.map(abs, filled(shapes, 0.3, seed=0))
-    resample = ft.partial(resample_state, optimizer=optimizer, static=static, num_intervals=4)
+    resample = ft.partial(resample_state, optimizer=optimizer, static=static, layers=4)
     refined = jax.jit(resample)(state)
 
-    weights = eqx.filter(model.on(ide.Mesh(intervals=4)), eqx.is_inexact_array)
+    weights = eqx.filter(model.on(ide.Mesh(layers=4)), eqx.is_inexact_array)
     expected = jax.eval_shape(optimizer.init, weights)
     assert jax.tree.structure(expected) == jax.tree.structure(refined.optimizer)
     before, after = named(state.optimizer), named(refined.optimizer)

@@ -19,8 +19,8 @@ from training.conftest import RUN, TEXT
 import ide_transformer as ide
 from ide_transformer import InputError, tasks, training
 from ide_transformer.training import evaluation
+from ide_transformer.training.files import names_of_code
 from ide_transformer.training.folder import new_folder
-from ide_transformer.training.names import names_of_code
 
 
 @pytest.fixture

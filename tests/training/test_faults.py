@@ -69,7 +69,11 @@ def test_bad_steps_are_skipped_and_after_too_many_a_run_goes_back_once(
     """Then with other batches, also across a refinement. One that is stopped after it goes on
     in the same way."""
     faulty([(0, step) for step in (0, 1, 6, 7, 8, 9)])
-    more = {"refine": {0: 1, 5: 2}, "checkpoint_every": 4, "evaluate_every": 9}
+    more = {
+        "schedule": [{"until": 5, "mesh": {"layers": 1}}],
+        "checkpoint_every": 4,
+        "evaluate_every": 9,
+    }
     run = stub.train(tmp_path / "runs", training=SETTINGS | more)
     said = " ".join(capsys.readouterr().out.split())
     assert "up to step 9" in said and "going back to step 4" in said
@@ -110,7 +114,7 @@ def test_a_run_without_a_loss_at_its_end_is_an_error(tmp_path, monkeypatch, caps
         data={"name": "arrays", "path": "x.npz", "validation": 0.3},
         model={
             **{"kind": "operator_model", "options": {"modes": 2}},
-            **{"operators": ["feed_forward"], "depth": 1},
+            **{"operators": ["feed_forward"], "layers": 1},
         },
         optimizer={"learning_rate": 1e30},
         training={"steps": 2},
@@ -126,7 +130,7 @@ def test_a_run_without_a_loss_at_its_end_is_an_error(tmp_path, monkeypatch, caps
 def test_the_end_of_a_run_may_be_the_best(tmp_path, monkeypatch):
     losses = iter([0.5, 0.6, 0.3])
     evaluate = lambda *_, **__: {"validation_loss": next(losses, 0.7)}  # noqa: E731
-    monkeypatch.setattr(training.phases, "make_evaluation", lambda *_: evaluate)
+    monkeypatch.setattr(training.schedule, "make_evaluation", lambda *_: evaluate)
     run = stub.train(tmp_path, training=SETTINGS | {"evaluate_every": 4, "keep_best": True})
     best, newest = (training.load_run(run.path, checkpoint=x)[0] for x in ("best", "newest"))
     assert equal(best, newest)
@@ -135,7 +139,7 @@ def test_the_end_of_a_run_may_be_the_best(tmp_path, monkeypatch):
 def test_the_best_checkpoint_is_kept_and_read(tmp_path, monkeypatch):
     losses = iter([0.5, 0.2, 0.4, 0.3, 0.6])
     evaluate = lambda *_, **__: {"validation_loss": next(losses, 0.7)}  # noqa: E731
-    monkeypatch.setattr(training.phases, "make_evaluation", lambda *_: evaluate)
+    monkeypatch.setattr(training.schedule, "make_evaluation", lambda *_: evaluate)
     kept = {"evaluate_every": 2, "keep": 1, "keep_best": True}
     run = stub.train(tmp_path, training=SETTINGS | kept)
     assert sorted(path.name for path in run.checkpoints.glob("[0-9]*")) == ["10", "4"]

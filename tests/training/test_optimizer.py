@@ -208,7 +208,7 @@ def range_of(monkeypatch, losses, folder=None, optimizers=None):
     coming, optimizers = iter(losses), [] if optimizers is None else optimizers
 
     def start(config):
-        assert not config.training.refine  # but the mesh of the model
+        assert not config.training.schedule  # but the mesh of the model
         return build_task(config), stub.model_of(config), jax.random.key(0), None
 
     def train_step(optimizer, *_, **options):
@@ -218,7 +218,7 @@ def range_of(monkeypatch, losses, folder=None, optimizers=None):
 
     monkeypatch.setattr(range_test, "build_start", start)
     monkeypatch.setattr(range_test, "make_train_step", train_step)
-    coarse = {"accumulate": 2, "refine": {0: 1, 0.5: 2}}
+    coarse = {"accumulate": 2, "schedule": [{"until": "50%", "mesh": {"layers": 1}}]}
     kinds = {"model": {"operators": ["damping"]}, "optimizer": {"kind": "lion"}}
     small = stub.config(training=coarse, **kinds)
     return range_test.find_learning_rate(small, steps=len(losses), folder=folder)

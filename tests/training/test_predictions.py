@@ -39,7 +39,7 @@ def loaded(monkeypatch, task, points):
         ide.FunctionInputs(points, linear[0], modes=2),
         ide.Tied((ide.Damping(jnp.zeros(4)),), 1),
         ide.Free(),
-        ide.Discretization(ide.LieTrotter()),
+        ide.Mesh(solver=ide.LieTrotter()),
         ide.FunctionValues(linear[1]),
     )
     monkeypatch.setattr(predictions, "evaluation_task", lambda *_: task)
@@ -107,7 +107,7 @@ def pairs():
 def config(monkeypatch, tmp_path):
     monkeypatch.setattr(verses, "cached_verses", lambda path: list(pairs()))
     operators = ["attention", "cross_attention", "feed_forward"]
-    model = {"kind": "translation_model", "depth": 1, "context": 48, "operators": operators}
+    model = {"kind": "translation_model", "layers": 1, "context": 48, "operators": operators}
     data = {"name": "verses_en_es", "path": str(tmp_path), "vocabulary": 270}
     return stub.config(data=data, model=model)
 

@@ -165,7 +165,7 @@ def refined(whole):
         return logged(whole / run.path), training.load_run(run.path)[0]
 
 
-REFINED = {"training": {"refine": {0: 1, 2: 2}}}
+REFINED = {"training": {"schedule": [{"until": 2, "mesh": {"layers": 1}}]}}
 
 
 @pytest.mark.parametrize("most", fast_first(0, [2000, 0, 50, 500, 1000, 4000, 8000], heavy=2))

@@ -34,7 +34,11 @@ SECTIONS = {
     "model": {"operators": ["feed_forward"], "dropout": 0.1},
     "training": {
         **{"steps": STEPS, "batch_size": 4, "log_every": 3, "checkpoint_every": 4},
-        **{"evaluate_every": 8, "keep_best": True, "refine": {0: 1, 8: 2}},
+        **{
+            "evaluate_every": 8,
+            "keep_best": True,
+            "schedule": [{"until": 8, "mesh": {"layers": 1}}],
+        },
     },
 }
 # What an administrator, a shell, a scheduler, a limit and a fault send.

@@ -22,6 +22,7 @@ from training import stub
 from training.conftest import RUN, TEXT
 from training.test_depth_of_runs import by_hand, cross_entropy
 
+import ide_transformer as ide
 from ide_transformer import dynamics, tasks, training
 from ide_transformer.tasks import Batch, CrossEntropy, InstanceCrossEntropy
 from ide_transformer.training import run, step
@@ -111,9 +112,9 @@ def test_from_a_file_through_the_scripts(tmp_path, capsys, monkeypatch):
     of_run = "runs/own", "--trust"
     written = run_here(capsys, "sample.py", *of_run, "--prompt", "123", "--length", 5)
     assert written.startswith("123")
-    mesh = "--mesh", "intervals=1,4", "--samples", 4
+    mesh = "--mesh", "layers=1,4", "--samples", 4
     measured = run_here(capsys, "evaluate.py", *of_run, *mesh)
-    assert "intervals" in measured and "nan" not in measured
+    assert "layers" in measured and "nan" not in measured
 
 
 RANDOM = np.random.default_rng(0)
@@ -139,7 +140,7 @@ def solved(model):
     """The loss alone and with both terms, and the logits and states of two solves."""
     costs = {"transport": dynamics.Transport(0.1)}
     found = [CrossEntropy()(model, BATCH, costs=costs, finer=x) for x in (None, BOTH)]
-    fine = model.with_solver(model.solver, steps_per_interval=2)
+    fine = model.on(ide.Mesh(solver=model.solver, steps=2))
     return *found, *((x(BATCH.inputs), x.solve(BATCH.inputs).u1) for x in (model, fine))
 
 

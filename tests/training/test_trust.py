@@ -21,12 +21,11 @@ from ide_transformer.studies.schemes.sweep import Trial
 from ide_transformer.studies.schemes.trials import Made, Trials
 from ide_transformer.training import folder as folders, loading
 from ide_transformer.training.build import build_model
-from ide_transformer.training.names import names_of_code
-from ide_transformer.training.reading import apply_overrides, read_tree
+from ide_transformer.training.files import apply_overrides, names_of_code, read_tree
 
 
 RUN = Path("runs/gift")
-IMAGES = "data.name=digits; model={kind: image_stage, depth: 1, stages: "
+IMAGES = "data.name=digits; model={kind: image_stage, layers: 1, stages: "
 # Each place of a configuration whose name of a class or function is imported.
 PLACES = [
     "data.name=CODE",
@@ -54,8 +53,8 @@ PLACES = [
     "solver={kind: half_solver, options: {solver: CODE}}",
     "training.gradient=CODE",
     "training.trackers=[CODE]",
-    "training.meshes=[{solver: CODE}]",
-    "training.refine={0: {intervals: 1, solver: CODE}, 2: 2}",
+    "training.schedule=[{meshes: [{solver: CODE}]}]",
+    "training.schedule=[{until: 2, mesh: {layers: 1, solver: CODE}}]",
     "training.costs={CODE: 0.1}",
     "training.costs={transport: {weight: 0.1, kind: CODE}}",
     "training.costs={constraint_violation: {weight: 0.1, options: {constraint: CODE}}}",
@@ -71,7 +70,7 @@ def gift(tmp_path, monkeypatch):
     (tmp_path / RUN / "checkpoints").mkdir(parents=True)
 
     def write(overrides, **tree):
-        tree = stub.tree(version=1, **tree)
+        tree = stub.tree(version=2, **tree)
         apply_overrides(tree, overrides.replace("CODE", "gift.evil:Part").split("; "))
         (RUN / "config.yaml").write_text(yaml.safe_dump(tree))
 

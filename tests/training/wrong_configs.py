@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.training.choice import Choice, Section
-from ide_transformer.training.names import FACES, find, parameters_of, root_of, snake_case
+from ide_transformer.training.config import ClassSection
+from ide_transformer.training.reader import KINDS, find, kind_of, parameters_of, snake_case
+from ide_transformer.training.section import Description, Section
 
 
 # Where a configuration names a class of each kind, around its name and options.
@@ -50,7 +51,7 @@ def keys() -> dict[str, Any]:
             if not (inspect.isclass(section) and issubclass(section, Section)):
                 continue
             # The parts of a model need a name beside the other keys.
-            if not (issubclass(section, Choice) and prefix == "model."):
+            if not (issubclass(section, ClassSection) and prefix == "model."):
                 yield from inside(section, f"{prefix}{name}.")
 
     return dict(inside(training.Config, ""))
@@ -58,9 +59,13 @@ def keys() -> dict[str, Any]:
 
 def places() -> list[Place]:
     """The keys that refuse some kind of value."""
-    found = [Place(key, kinds_of(kind), f"{key}=VALUE") for key, kind in keys().items()]
+    found = []
+    for key, kind in keys().items():
+        kinds = kinds_of(kind)
+        # Without a value an override drops its key.
+        found.append(Place(key, kinds and kinds | {NoneType}, f"{key}=VALUE"))
     for root, (key, around) in PLACES.items():
-        for face in FACES[root]:
+        for face in KINDS[root]:
             for label, kind in vars(face).items():
                 try:
                     kind = find("", snake_case(label), root)
@@ -80,7 +85,7 @@ def needed_by(parameter: inspect.Parameter) -> bool:
 
 def options_of(key: str, around: str, name: str, kind: type) -> Iterator[Place]:
     parameters = parameters_of(kind)
-    parts = (n for n, x in parameters.items() if root_of(x.annotation) and needed_by(x))
+    parts = (n for n, x in parameters.items() if kind_of(x.annotation) and needed_by(x))
     needed = {*parts}
     asked = {n: x for n, x in _ASKED.items() if n in parameters and needed_by(parameters[n])}
     for option, parameter in parameters.items():
@@ -106,8 +111,8 @@ def kinds_of(annotation: Any) -> frozenset[type]:
     if inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray):
         return frozenset({int, float, list})
     if inspect.isclass(annotation) and issubclass(annotation, Section):
-        return frozenset({dict, str} if issubclass(annotation, Choice) else {dict})
-    if root_of(annotation):
+        return frozenset({dict, str} if issubclass(annotation, ClassSection) else {dict})
+    if annotation == Description or kind_of(annotation):
         return frozenset({dict, str})
     if origin is not None and get_args(annotation) and origin is not type:
         inner = [kinds_of(x) for x in get_args(annotation)]
@@ -145,14 +150,14 @@ def wrong_values(place: Place) -> st.SearchStrategy:
 WRONG_TEXTS = {
     "0": "expected sections",
     "model: {width: 8}\n---\nmodel: {}": "more than one document",
-    "model:\n  width: 8\nmodel:\n  depth: 2": "line 3, column 1: model is given twice",
+    "model:\n  width: 8\nmodel:\n  layers: 2": "line 3, column 1: model is given twice",
     "model: !!python/object/apply:os.system [ls]": "model: tags are not read",
     "model: &m {width: 8}": "model: anchors",
     "model: {width: \x00}": "special characters",
     "model: {width: 010}": "model.width='010'",
     "training: {seed: 4294967297}": "training.seed=4294967297",
     "name: nul": "name='nul'",
-    "model: {pretrained: x}\nsolver: {steps_per_interval: 2}": "solver.kind is missing",
+    "model: {pretrained: x}\nsolver: {steps: 2}": "solver.kind is missing",
 }
 
 # Overrides of a tiny run | what is said of them, over several lines; … stands for any text.
@@ -165,7 +170,7 @@ EXPLODING = {
     "# a comment\n" * 100_000: "characters",
     "model: {width: 1000000000}": "model.width=1000000000",
     "training: {batch_size: 1000000000}": "training.batch_size=1000000000",
-    "solver: {steps_per_interval: 1000000000}": "solver.steps_per_interval=1000000000",
+    "solver: {steps: 1000000000}": "solver.steps=1000000000",
     "control: {kind: hypernetwork, options: {terms: 1000000000}}": "control.options.terms",
     "model: {operators: [{kind: attention, options: {window: 10000000000}}]}": "options.window",
 }

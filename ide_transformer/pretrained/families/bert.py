@@ -10,7 +10,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from ...equation import PiecewiseConstant, Tied, gelu
-from ...models import Discretization, MaskedTokenHead, Model, TextEncoder
+from ...integration import Mesh
+from ...models import MaskedTokenHead, Model, TextEncoder
 from ...solvers import LieTrotter
 from .. import make
 from ..family import Family, Placement, block, linear, norm, weights_of
@@ -99,7 +100,7 @@ def _build(
         lift=None if embedded is None else make.dense(embedded, width),
         control=control.build(layers, number, key=make.any_key()),
         constraint=control.build(lambda key: norms, number, key=make.any_key()),
-        discretization=Discretization(LieTrotter()),
+        mesh=Mesh(solver=LieTrotter()),
         context=context,
         padding=padding,
         input_normalization=make.layer_norm(entered, eps),

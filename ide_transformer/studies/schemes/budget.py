@@ -1,6 +1,5 @@
 """The cost that a run of a comparison may have, and what it buys with coarse meshes first."""
 
-import itertools
 import time
 from collections import Counter
 from typing import Annotated, Any, Literal
@@ -15,11 +14,10 @@ from ...errors import InputError
 from ...reporting import Row
 from ...tasks import AbstractTask
 from ...training import Config, Section, build_task, validated
-from ...training.config import needed_by_refinement, refinements
+from ...training.files import apply_overrides
 from ...training.loading import starting_model
 from ...training.parallel import make_layout
-from ...training.phases import drawn_mesh, make_phases, mesh_tasks
-from ...training.reading import apply_overrides
+from ...training.schedule import Phase, needed_by_refinement, programs_of, schedule_of
 from ...training.step import objective
 
 
@@ -27,7 +25,7 @@ from ...training.step import objective
 _MEASURED = 8
 # The moment at which a run is refined: half of its steps, while the rate is high, see
 # docs/results/coarse_first.md.
-_MOMENT = 0.5
+_MOMENT = "50%"
 
 
 def _several(value: Any) -> Any:
@@ -66,14 +64,12 @@ class Budget(Section):
         tried."""
         (amount,) = self.amount
         training = config.training
-        late = [f"meshes: after={mesh.after}" for mesh in training.meshes if mesh.after]
-        if any(moment and isinstance(moment, int) for moment in training.refine):
-            late.append(f"refine={refinements(training.refine)}")
+        late = [phase.until for phase in training.schedule if isinstance(phase.until, int)]
         if self.unit != "steps" and late:
             raise InputError(
-                f"training.{late[0]}: what a step costs depends on how many there are, so a "
-                f"budget of {self.unit} gives no number of them; write budget.unit=steps, or "
-                "refine at fractions of the steps, such as {0: 1, 0.5: 8}."
+                f"training.schedule: until={late[0]}: what a step costs depends on how many "
+                f"there are, so a budget of {self.unit} gives no number of them; write "
+                "budget.unit=steps, or end phases at parts of the run, such as until: 50%."
             )
         match self.unit:
             case "seconds":
@@ -105,15 +101,18 @@ def field_evaluations(config: Config, task: AbstractTask) -> float:
     untrained model is taken."""
     training = config.training
     total = 0.0
-    state, phases = make_phases(config, *starting_model(config, task)[:2])
+    start = starting_model(config, task)
+    programs = programs_of(config, start.model)
+    state = programs.start(start.model, start.key)
     minimised = eqx.filter_jit(objective(task.loss, training))
-    for phase in phases:
-        state = phase.enter(state) if phase.first else state
-        model = eqx.combine(state.weights, phase.static)
-        drawn = _drawn(config, phase.first, phase.last)
-        for mesh, (model_on, batch) in enumerate(phase.on_meshes(task)):
-            loss = minimised(model_on(model), batch)
-            total += drawn[mesh] * float(loss.field_evaluations)
+    for program in programs:
+        state = state if program.enter is None else program.enter(state)
+        model = eqx.combine(state.weights, program.static)
+        drawn = _drawn(config, program.phase)
+        for mesh, (model_on, batch) in enumerate(program.on_meshes(task)):
+            if drawn[mesh]:
+                loss = minimised(model_on(model), batch)
+                total += drawn[mesh] * float(loss.field_evaluations)
     return total / training.steps
 
 
@@ -122,18 +121,19 @@ def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
     mesh, by the programs of the run."""
     training = config.training
     layout = make_layout(config.parallel)
-    state, phases = make_phases(config, *starting_model(config, task)[:2])
+    start = starting_model(config, task)
+    programs = programs_of(config, start.model)
+    state = programs.start(start.model, start.key)
     total = 0.0
     with jax.set_mesh(layout.grid):
         state = layout.placed(state)
-        for phase in phases:
-            if phase.first:
-                state = layout.placed(phase.enter(state))
-            drawn = _drawn(config, phase.first, phase.last)
-            tasks = mesh_tasks(phase.meshes, task)
-            programs = phase.lowered(task.loss, layout, phase.first_batches(task))
-            for mesh, lowered in enumerate(programs):
-                step = lowered.compile()
+        for program in programs:
+            if program.enter is not None:
+                state = layout.placed(program.enter(state))
+            drawn = _drawn(config, program.phase)
+            tasks = program.phase.tasks(task)
+            for mesh, batch in enumerate(program.first_batches(task)):
+                step = program.lowered(mesh, task.loss, layout, batch).compile()
                 seconds = []
                 for number in range(_MEASURED):
                     batch = layout.load(tasks[mesh], number, training.batch_size, training.seed)
@@ -149,49 +149,51 @@ def tokens_of_samples(
     config: Config, task: AbstractTask, steps: int
 ) -> Int[np.ndarray, " steps"]:
     """The tokens of a sample in each of so many steps, on the mesh that is drawn for it."""
-    training = config.training.model_copy(update={"steps": steps})
+    schedule = schedule_of(config.changed("training", steps=steps))
     found = []
-    for first, last in itertools.pairwise((*training.begins, steps)):
-        on_meshes = mesh_tasks(training.meshes_after(first), task)
-        sizes = [data.tokens_per_sample for data in on_meshes]
-        found += [sizes[drawn_mesh(training, step)] for step in range(first, last)]
+    for phase in schedule:
+        sizes = [data.tokens_per_sample for data in phase.tasks(task)]
+        steps_of_phase = range(phase.first, phase.last)
+        found += [sizes[schedule.drawn(config.training.seed, x)] for x in steps_of_phase]
     return np.array(found)
 
 
-def _drawn(config: Config, first: int, last: int) -> Counter[int]:
+def _drawn(config: Config, phase: Phase) -> Counter[int]:
     """The number of steps of a phase on each mesh."""
-    return Counter(drawn_mesh(config.training, step) for step in range(first, last))
+    schedule = schedule_of(config)
+    seed = config.training.seed
+    return Counter(schedule.drawn(seed, step) for step in range(phase.first, phase.last))
 
 
 def plan_refinement(config: Config, budget: Budget) -> list[Row]:
-    """The runs that a budget of one amount allows, with `model.depth` layers from the start and
-    with one or two layers before: the overrides that make each, with those that a coarse mesh
+    """The runs that a budget of one amount allows, with all layers from the start and with one
+    or two layers before: the overrides that make each, with those that a coarse mesh
     needs, its field evaluations, and its seconds on this machine, which are measured."""
-    depth = config.model.depth
-    if config.training.meshes:
+    layers = config.model.layers
+    if any(phase.meshes for phase in config.training.schedule):
         raise InputError(
-            "training.meshes draws meshes of one model, and a plan refines it; give a "
+            "training.schedule draws meshes of one model, and a plan refines it; give a "
             "configuration without."
         )
-    coarse = [first for first in (1, 2) if first < depth and depth % first == 0]
+    coarse = [first for first in (1, 2) if first < layers and layers % first == 0]
     if not coarse:
         raise InputError(
-            f"model.depth={depth}: no coarser mesh is there; give a depth of 2 or more."
+            f"model.layers={layers}: no coarser mesh is there; give 2 layers or more."
         )
     task = build_task(config)
     rows = []
-    for refine in ({}, *({0: first, _MOMENT: depth} for first in coarse)):
+    schedules = ["[]", *(f"[{{until: {_MOMENT}, mesh: {{layers: {x}}}}}]" for x in coarse)]
+    for schedule in schedules:
         # What was not set keeps the default that goes with a refinement.
         tree = config.model_dump(mode="json", exclude_unset=True)
-        tree["training"] = {**tree.get("training", {}), "refine": refine}
-        where = f"training.refine={refine}"
+        apply_overrides(tree, [f"training.schedule={schedule}"])
+        where = f"training.schedule={schedule}"
         needed = needed_by_refinement(validated(Config, tree, where))
         apply_overrides(tree, needed)
         steps = budget.steps(validated(Config, tree, where), task)
         tree["training"]["steps"] = steps
         planned = validated(Config, tree, f"{where}, training.steps={steps}")
-        given = refinements(planned.training.refine)
-        overrides = [f"training.steps={steps}", f"training.refine='{given}'", *needed]
+        overrides = [f"training.steps={steps}", f"training.schedule='{schedule}'", *needed]
         rows.append(
             {
                 "overrides": " ".join(overrides),

@@ -16,9 +16,10 @@ from ...packages import checksum
 from ...pretrained.files import read_json
 from ...reporting import write_json
 from ...training import RunFolder, Section, SolverConfig, run_task, validated, with_solver
-from ...training.choice import Count
 from ...training.folder import is_logged, source
 from ...training.loading import checksum_of_weights, restored
+from ...training.reader import spelled_scheme
+from ...training.section import Count
 from ..measure import Data, measure, solved
 from .comparison import AbstractComparison, Faults, Rows, about_sources, fingerprint
 
@@ -42,7 +43,7 @@ class SolverChoice(Section):
                 f"{where}: give it steps, for example [1, 2, 4], or tolerances, for "
                 "example [1.0e-2, 1.0e-3]."
             )
-        fixed = {f"{n} steps": {"steps_per_interval": n} for n in self.steps}
+        fixed = {f"{n} steps": {"steps": n} for n in self.steps}
         adaptive = {f"tolerance {x:g}": {"rtol": x, "atol": x} for x in self.tolerances}
         changes = (fixed | adaptive).items()
         given = self.solver.model_dump(mode="json", exclude_defaults=True)
@@ -69,18 +70,19 @@ class SolvingComparison(AbstractComparison):
     trust: bool = False
     samples: Count = 64
     rounds: Annotated[int, Field(ge=2, lt=2**31)] = 5
-    reference: SolverConfig = SolverConfig(kind="dopri8", steps_per_interval=16)
+    reference: SolverConfig = SolverConfig(kind="dopri8", steps=16)
     tolerance: PositiveFloat = 1e-3
     schemes: Annotated[dict[str, SolverChoice], Field(min_length=1)]
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
         faults = Faults()
         reference = self.reference
-        half = reference.steps_per_interval // 2
+        named = spelled_scheme(reference.description)
+        half = reference.steps // 2
         if not half:
             faults.add(
-                f"reference: {reference} has no equal steps to be halved, by which its error "
-                "is known; give steps_per_interval of 2 or more."
+                f"reference: {named} has no equal steps to be halved, by which its error "
+                "is known; give steps of 2 or more."
             )
         settings = faults.each(lambda x: self.schemes[x].settings(f"schemes.{x}"), self.schemes)
         named = {(name, label): x for name, own in settings.items() for label, x in own.items()}
@@ -105,15 +107,15 @@ class SolvingComparison(AbstractComparison):
             lambda outputs: task.loss.measure(outputs, targets)["loss"].value,
             lambda u1, outputs: relative_error(u1, exact),
         )
-        halved = reference.model_copy(update={"steps_per_interval": half})
+        halved = reference.model_copy(update={"steps": half})
         doubt = measure(with_solver(model, halved), data).error
         console.print(f"reference: error about {doubt:.1e}, by half its steps")
         if not doubt <= self.tolerance:
             raise InputError(
-                f"{self.name}: reference: {reference} with "
-                f"{reference.steps_per_interval} steps and with {half} differ by {doubt:.1e}, "
+                f"{self.name}: reference: {named} with "
+                f"{reference.steps} steps and with {half} differ by {doubt:.1e}, "
                 f"more than tolerance={self.tolerance:g}, so errors against it would say "
-                "nothing; give it more steps_per_interval."
+                "nothing; give it more steps."
             )
         made_of = {
             "run": run.identity,
@@ -153,8 +155,8 @@ class SolvingComparison(AbstractComparison):
             f"The weights of {self.run} at step {step} ({made_of['weights']}) solved by each "
             f"scheme on {len(exact)} samples of {task.tokens_per_sample} tokens, spread evenly "
             f"over the validation part, in {exact.dtype}. The error is that of the state at "
-            f"depth T, root mean square, relative to a solve with {reference}, "
-            f"{reference.steps_per_interval} steps in each interval. Memory is the "
+            f"depth T, root mean square, relative to a solve with {named}, "
+            f"{reference.steps} steps in each layer. Memory is the "
             "temporary memory of the compiled solve. By half its steps the error of the "
             f"reference is about {doubt:.1e}. {_cheapest(rows, self.tolerance)} "
             f"{about_sources(made)}"

@@ -16,10 +16,10 @@ from ...pretrained.files import read_json
 from ...reporting import write_json
 from ...tasks import AbstractLoss, AbstractTask
 from ...training import Config
-from ...training.choice import Seed, folder_name
+from ...training.files import config_of, names_of_code
 from ...training.folder import tokenizer_of
 from ...training.loading import starting_model
-from ...training.names import names_of_code
+from ...training.section import Seed, folder_name
 from .budget import Budget, tokens_of_samples
 from .comparison import AbstractComparison, Faults, Rows, about_sources, fingerprint
 from .results import (
@@ -484,7 +484,7 @@ class TrainingComparison(AbstractComparison):
                 before = {"kind": before} if isinstance(before, str) else before
                 tree[section] = values if replaced else {**before, **values}
         where = f"{self.base} with schemes.{contender.label}"
-        return training.validated(Config, tree, where)
+        return config_of(tree, where)
 
     @ft.cached_property
     def _base_tree(self) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from jaxtyping import Array
 
 from ide_transformer.tasks import AbstractLoss, Batch, CrossEntropy
 from ide_transformer.training import Config, build_model_of_size
-from ide_transformer.training.phases import drawn_mesh, make_phases
+from ide_transformer.training.parallel import make_layout
+from ide_transformer.training.schedule import programs_of, schedule_of
 
 from .problem import Shape
 from .timing import seconds_of
@@ -27,7 +28,7 @@ def config_of(
     """The configuration of a language model of so many layers."""
     sizes = {"width": shape.width, "heads": shape.heads, "context": shape.context}
     tree = {
-        "model": {"depth": depth, **sizes, **model},
+        "model": {"layers": depth, **sizes, **model},
         "training": {"batch_size": shape.batch, **training},
     }
     return Config.model_validate(tree | ({} if control is None else {"control": control}))
@@ -44,15 +45,22 @@ class Training:
         loss: AbstractLoss = CrossEntropy(),
     ):
         self.model = build_model_of_size(config, sizes, jax.random.key(0))
-        self.state, (phase,) = make_phases(config, self.model, jax.random.key(1))
-        lowered = (step.lower(phase.shapes, batches[0]) for step in phase.train_steps(loss))
-        self.programs = [step.compile() for step in lowered]
-        self._training, self._following = config.training, itertools.cycle(batches)
+        programs = programs_of(config, self.model)
+        (program,) = programs
+        self.state = programs.start(self.model, jax.random.key(1))
+        layout = make_layout(config.parallel)
+        self.programs = [
+            program.lowered(mesh, loss, layout, batches[0]).compile()
+            for mesh in range(len(program.phase.meshes))
+        ]
+        self._schedule = schedule_of(config)
+        self._seed = config.training.seed
+        self._following = itertools.cycle(batches)
         self._numbers = itertools.count()
 
     def step(self) -> dict[str, Array]:
         """The metrics of the next step."""
-        program = self.programs[drawn_mesh(self._training, next(self._numbers))]
+        program = self.programs[self._schedule.drawn(self._seed, next(self._numbers))]
         self.state, metrics = program(self.state, next(self._following))
         return metrics
 

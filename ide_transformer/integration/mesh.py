@@ -1,0 +1,111 @@
+"""Meshes: on what an equation is solved, and how."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import diffrax
+import equinox as eqx
+import jax.numpy as jnp
+
+from ..arguments import PositiveFloat, PositiveInt, is_known
+from ..equation import spelled
+from ..errors import InputError
+from ..solvers import LieTrotter
+
+
+class Mesh(eqx.Module):
+    """On what an equation is solved, and how. `model.on(mesh)` solves the same weights on
+    another mesh, `task.on(mesh)` gives the samples there. What a mesh does not give stays as it
+    is.
+
+        model.on(ide.Mesh(layers=8))                       # θ(t) on eight layers of [0, T]
+        model.on(ide.Mesh(steps=2, solver=ide.Strang()))
+        ide.functional(model).on(ide.Mesh(width=256))      # the same functions at 256 points
+
+    **Arguments:**
+
+    - `layers`: the intervals of `[0, T]`, on which the control is resampled.
+    - `steps`: equal steps in each layer. A model without steps makes one.
+    - `horizon`: T, in layers, with layers of the same length; for weights that are the same at
+      all depths.
+    - `tokens`: the tokens of a sample: points of a function (along each axis), windows of a
+      text, patches of an image; of an `ImageEncoder` (rows, columns) of patches.
+    - `width`: features, where they are points of functions, see `Model`.
+    - `solver`: the scheme. A model without one takes `LieTrotter()`, the standard Transformer.
+    - `stepsize_controller`: adaptive steps in the place of equal ones, see `solve`.
+    - `max_steps`: the most adaptive steps in one layer; 256 by default.
+    - `steps_for`: whether all samples of a "batch" take the same adaptive steps, which is the
+      default, or each "sample" takes its own.
+    """
+
+    layers: PositiveInt | None = eqx.field(static=True, default=None)
+    steps: PositiveInt | None = eqx.field(static=True, default=None)
+    horizon: PositiveFloat | None = eqx.field(static=True, default=None)
+    tokens: PositiveInt | tuple[PositiveInt, PositiveInt] | None = eqx.field(
+        static=True, default=None
+    )
+    width: PositiveInt | None = eqx.field(static=True, default=None)
+    solver: diffrax.AbstractSolver | None = None
+    stepsize_controller: diffrax.AbstractStepSizeController | None = None
+    max_steps: PositiveInt | None = eqx.field(static=True, default=None)
+    steps_for: Literal["batch", "sample"] | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        if self.stepsize_controller is None:
+            return
+        if self.steps is not None:
+            raise InputError(
+                f"Mesh: steps={self.steps} in each layer and a stepsize_controller were both "
+                "given; drop one of them."
+            )
+        for name in ("rtol", "atol"):
+            tolerance = getattr(self.stepsize_controller, name, 0)
+            if is_known(tolerance) and not tolerance >= 0:
+                raise InputError(f"Mesh: stepsize_controller: {name}={tolerance} is below 0.")
+
+    @property
+    def given(self) -> dict[str, object]:
+        """The fields that are given."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: x for name, x in fields.items() if x is not None}
+
+    @property
+    def described(self) -> dict[str, int | float | str]:
+        """The fields that are given, for a table."""
+        return {
+            name: x if isinstance(x, int | float) else spelled(x)
+            for name, x in self.given.items()
+        }
+
+    def over(self, other: "Mesh") -> "Mesh":
+        """The solver and the steps of this mesh, those of another where it gives none."""
+        way = self.given.keys() & {"steps", "stepsize_controller"}
+        paced = self if way else other
+        return Mesh(
+            steps=paced.steps,
+            stepsize_controller=paced.stepsize_controller,
+            solver=self.solver or other.solver,
+            max_steps=self.max_steps or other.max_steps,
+            steps_for=self.steps_for or other.steps_for,
+        )
+
+    @property
+    def whole(self) -> "Mesh":
+        """Its solver and its steps, with the defaults where it gives none."""
+        default = Mesh(steps=1, solver=LieTrotter(), max_steps=256, steps_for="batch")
+        return self.over(default)
+
+
+def check_steps(numbers: Mapping[str, int]) -> None:
+    """Refuse more steps, the product of these numbers, than the number format of depth can
+    tell apart."""
+    precision = jnp.finfo(jnp.result_type(float))
+    most = int(1 / max(precision.eps, 1e-8))
+    if math.prod(numbers.values()) > most:
+        product = " times ".join(f"{name}={number}" for name, number in numbers.items())
+        raise InputError(
+            f"{product}: {precision.dtype} can represent at most {most:,} different steps; "
+            "give fewer."
+        )

@@ -1,0 +1,429 @@
+"""The one reader of configurations: builds an object from what a file says of it, by the
+signature of its constructor.
+
+A class is written as its name in snake case, as `package.module:Class`, or with arguments as
+`{kind: name, options: {argument: value}}`. A new class is found by its name; nothing is
+registered."""
+
+import importlib
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from types import MappingProxyType, ModuleType, NoneType, UnionType
+from typing import Any, TypeAlias, Union, get_args, get_origin
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import jaxtyping
+from jaxtyping import PRNGKeyArray
+from pydantic import ValidationError
+
+from .. import dynamics, equation, integration, models, solvers, tasks
+from ..arguments import adapter_of, problems_of
+from ..errors import InputError, did_you_mean, short, shown
+from . import trackers
+from .section import Section, in_single_precision, validated
+
+
+# The kinds of classes that a configuration names, and the packages in which names are found.
+KINDS: dict[type, tuple[ModuleType, ...]] = {
+    equation.AbstractOperator: (equation,),
+    equation.AbstractConstraint: (equation,),
+    equation.AbstractPositions: (equation,),
+    equation.AbstractBasis: (equation,),
+    equation.AbstractControl: (equation,),
+    diffrax.AbstractSolver: (diffrax, solvers),
+    integration.AbstractGradient: (integration,),
+    models.Model: (models,),
+    models.AbstractInputs: (models,),
+    models.AbstractReadOut: (models,),
+    tasks.AbstractTask: (tasks,),
+    dynamics.AbstractCost: (dynamics,),
+    trackers.AbstractTracker: (trackers,),
+}
+# Parts that draw weights inside of others.
+_DRAWN = (equation.AbstractOperator, models.AbstractInputs, models.AbstractReadOut)
+# Arguments that no option can give.
+_SUPPLIED = {"key", "make_block", "num_intervals"}
+# Schemes inside each other.
+_DEEPEST = 20
+# It begins where no name goes on, so that a text is read once.
+NAME_OF_CODE = re.compile(r"(?<![\w.])[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
+# Characters of such a name.
+_LONGEST_NAME = 500
+
+# Arguments that constructors of a kind may ask for by name, beside those that a file gives.
+Given: TypeAlias = Mapping[type, Mapping[str, Any]]
+
+
+def read(
+    annotation: Any,
+    tree: Any,
+    key: str,
+    *,
+    given: Given = MappingProxyType({}),
+    draws: PRNGKeyArray | None = None,
+    beside: Collection[str] = (),
+) -> Any:
+    """The object of type `annotation` that a tree of plain values describes at the `key` of a
+    configuration.
+
+    A parameter of a class takes the option of its name, else what is `given` under its name for
+    the kind of the class, else its default. A parameter without any of these whose type is a
+    class of ours is made from its own defaults.
+
+    **Arguments:**
+
+    - `given`: arguments by kind and name, such as the sizes that the section `model` says once
+      for all operators.
+    - `draws`: the key of the random weights; each part that draws gets one of its own.
+    - `beside`: options that are written beside the name, and not under `options`.
+
+    **Raises:** `InputError` that names the key and its value, and what to write instead.
+    """
+    union = get_origin(annotation) in (Union, UnionType)
+    members = get_args(annotation) if union else (annotation,)
+    if tree is None and NoneType in members:
+        return None
+    for member in members:
+        kind = get_origin(member) or member
+        if inspect.isclass(kind) and issubclass(kind, Section):
+            return validated(kind, tree, key)
+        if kind_of(member) is not None:
+            return _built(kind, tree, key, given, draws, beside)
+        if kind is integration.Mesh:
+            options = _value(dict[str, Any], tree, key)
+            return kind(**_arguments(kind, "a mesh", options, key, lambda x: f"{key}.{x}"))
+        if kind is Callable:
+            # Where the arguments are not said, it is no activation.
+            name = _value(str, tree, key)
+            return find_function(key, name, of_array=bool(get_args(member)))
+    arrays = tuple(filter(is_array, members))
+    if arrays:
+        return _array(arrays, tree, key)
+    return _value(annotation, tree, key)
+
+
+def _built(
+    base: type,
+    tree: Any,
+    key: str,
+    given: Given,
+    draws: PRNGKeyArray | None,
+    beside: Collection[str],
+) -> Any:
+    """An object of the kind `base`."""
+    name, written, options = described(tree, key)
+    found = find(key + written, name, base)
+    offered = given.get(kind_of(base) or base, {})
+
+    def place(option: str) -> str:
+        return f"{key}.{option}" if option in beside else f"{key}.options.{option}"
+
+    arguments = _arguments(found, name, options, key, place, given, offered, draws)
+    try:
+        return getattr(found, "build", found)(**arguments)
+    except (InputError, OSError) as error:
+        said = str(error)
+        raise InputError(said if said.startswith(f"{key}.") else f"{key}: {said}") from None
+
+
+def _arguments(
+    call: Any,
+    name: str,
+    options: Mapping[str, Any],
+    key: str,
+    place: Callable[[str], str],
+    given: Given = MappingProxyType({}),
+    offered: Mapping[str, Any] = MappingProxyType({}),
+    draws: PRNGKeyArray | None = None,
+) -> dict[str, Any]:
+    """The arguments of a constructor: its options, and what is offered of the rest."""
+    parameters = parameters_of(call)
+    known = sorted(set(parameters) - _SUPPLIED)
+    for option in options:
+        if option not in known:
+            raise InputError(
+                f"{place(short(option))}: {name} has no such option."
+                f"{did_you_mean(option, known)} Known here: {', '.join(known) or 'none'}."
+            )
+    asked = [
+        x
+        for x, p in parameters.items()
+        if x in options or (p.default is p.empty and p.kind is not p.VAR_KEYWORD)
+    ]
+    # A key for each part that draws weights; the last one is for its own.
+    drawn = [x for x in asked if kind_of(parameters[x].annotation) in _DRAWN]
+    keys: dict[str, PRNGKeyArray] = {}
+    if draws is not None:
+        *inner, own = jax.random.split(draws, len(drawn) + 1) if drawn else [draws]
+        keys = dict(zip(drawn, inner, strict=True))
+        offered = {**offered, "key": own}
+    arguments = {}
+    for x in parameters.keys() & offered.keys():
+        # An array is given only where its shape is asked for.
+        kind = parameters[x].annotation
+        if not is_array(kind) or isinstance(offered[x], kind):
+            arguments[x] = offered[x]
+    for x in asked:
+        annotation = parameters[x].annotation
+        if x in options:
+            tree = options[x]
+        elif x in arguments:
+            continue
+        else:
+            kind = get_origin(annotation) or annotation
+            if kind_of(kind) is None or inspect.isabstract(kind):
+                raise InputError(f"{key}: {name} needs {x}; give {place(x)}.")
+            tree = f"{kind.__module__}:{kind.__qualname__}"
+        arguments[x] = read(annotation, tree, place(x), given=given, draws=keys.get(x))
+    return arguments
+
+
+def described(tree: Any, key: str) -> tuple[str, str, dict[str, Any]]:
+    """The name of a class, where it is written below the `key`, and its options. The first
+    argument of a scheme may stand in parentheses after its name: the scheme inside it,
+    `strang(heun)`, or a number, `adams_bashforth(3)`."""
+    section = tree if isinstance(tree, dict) else {"kind": tree}
+    written = "name" if "name" in section else "kind"
+    name = section.get(written)
+    options = section.get("options", {})
+    unknown = section.keys() - {written, "options"}
+    if not isinstance(name, str) or not isinstance(options, dict) or unknown:
+        raise InputError(
+            f"{key}={shown(tree)}: write a name, or "
+            "{kind: name, options: {argument: value}}."
+        )
+    written = f".{written}" if isinstance(tree, dict) else ""
+    if not {*name} & {*"()"}:
+        return name, written, options
+    match = re.fullmatch(r"([\w.:]+)\((.+)\)", name.strip())
+    if match is None or name.count("(") > _DEEPEST:
+        raise InputError(
+            f"{key}{written}: {shown(name)} is not a scheme; write for example strang(heun), "
+            f"with at most {_DEEPEST} inside each other."
+        )
+    name, inside = match.groups()
+    first = next(iter(parameters_of(find(key + written, name, diffrax.AbstractSolver))), None)
+    if first is None or first in options:
+        raise InputError(
+            f"{key}{written}: {name}({inside}): {name} takes nothing in parentheses"
+            f"{f' beside options.{first}' * (first in options)}; drop one of them."
+        )
+    argument = int(inside) if inside.isdecimal() else inside
+    return name, written, {first: argument, **options}
+
+
+def spelled_scheme(tree: Any) -> str:
+    """A scheme as a table names it, with the scheme inside it: `strang(heun)` for `strang`."""
+    name, _, options = described(tree, "solver")
+    try:
+        parameters = parameters_of(find("solver", name, diffrax.AbstractSolver))
+    except InputError:
+        return name
+    first, parameter = next(iter(parameters.items()), ("", None))
+    inside = options.get(first, parameter and parameter.default)
+    if isinstance(inside, diffrax.AbstractSolver):
+        inside = snake_case(type(inside).__name__)
+    if isinstance(inside, str | dict):
+        return f"{name}({spelled_scheme(inside)})"
+    return f"{name}({inside})" if type(inside) is int else name
+
+
+def find(key: str, name: str, base: type) -> Any:
+    """The class of the kind `base` that is called `name` at the key of a configuration."""
+    if ":" in name:
+        found = _imported(key, name)
+        known = ()
+    else:
+        root = kind_of(base) or base
+        named = {
+            snake_case(label): found
+            for face in KINDS[root]
+            for label, found in vars(face).items()
+            if not label.startswith("Abstract") and _refusal(found, root) is None
+        }
+        known = sorted(label for label, x in named.items() if _refusal(x, base) is None)
+        found = named.get(name)
+        if found is None:
+            raise _unknown(key, name, known, "package.module:Class for a class")
+    refusal = _refusal(found, base)
+    if refusal is not None:
+        others = f" Known: {', '.join(known)}." if known else ""
+        raise InputError(f"{key}={short(name)}: {refusal}.{others}")
+    return found
+
+
+def find_function(key: str, name: str, *, of_array: bool = True) -> Callable[..., Any]:
+    """The activation that is called `name`, or the function `package.module:function`, which
+    is tried if it is one `of_array`."""
+    if ":" not in name:
+        home = equation.gelu.__module__ if of_array else None
+        functions = filter(inspect.isfunction, vars(equation).values())
+        there = [x for x in functions if x.__module__ == home]
+        known = {x.__name__: x for x in there if len(inspect.signature(x).parameters) == 1}
+        if name not in known:
+            raise _unknown(key, name, sorted(known), "package.module:function for a function")
+        return known[name]
+    found = _imported(key, name)
+    if not callable(found) or inspect.isclass(found) or inspect.isbuiltin(found):
+        kind = type(found).__name__
+        raise InputError(f"{key}={name}: it is a {kind}, not a function of arrays.")
+    if of_array:
+        try:
+            jax.eval_shape(found, jax.ShapeDtypeStruct((2,), float))
+        except Exception as error:
+            raise InputError(
+                f"{key}={name}: of an array it is {type(error).__name__}: {error}"
+            ) from None
+    return found
+
+
+def kind_of(annotation: Any) -> type | None:
+    """The class of `KINDS` that a type belongs to; `None` for any other type."""
+    kind = get_origin(annotation) or annotation
+    if not inspect.isclass(kind):
+        return None
+    return next((root for root in KINDS if issubclass(kind, root)), None)
+
+
+def parameters_of(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a function, a constructor, or its class method `build`, whose
+    `**options` are the parameters of the constructor that are given by name only."""
+    constructor = call
+    call = getattr(call, "build", call)
+    module = vars(sys.modules[call.__module__])
+    parameters = dict(inspect.signature(call, eval_str=True, globals=module).parameters)
+    if call is not constructor:
+        for name in [name for name, x in parameters.items() if x.kind is x.VAR_KEYWORD]:
+            del parameters[name]
+            named = inspect.signature(constructor, eval_str=True).parameters.items()
+            parameters |= {name: x for name, x in named if x.kind is x.KEYWORD_ONLY}
+    fields = getattr(call, "__dataclass_fields__", {})
+    types = {}
+    for name, parameter in parameters.items():
+        kind = parameter.annotation
+        # Where a function converts a field, its own type says more than what it accepts.
+        if name in fields and fields[name].metadata.get("converter", kind) is not kind:
+            kind = fields[name].type
+        # A type that differs from model to model is any of its kind.
+        types[name] = getattr(kind, "__bound__", None) or kind
+    return {name: x.replace(annotation=types[name]) for name, x in parameters.items()}
+
+
+def snake_case(name: str) -> str:
+    """`LieTrotter` as `lie_trotter`, `RMSNorm` as `rms_norm`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def is_array(annotation: Any) -> bool:
+    """Whether a type is that of an array with a shape."""
+    return inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray)
+
+
+def _refusal(found: Any, base: type) -> str | None:
+    """Why a configuration cannot name this as a `base`."""
+    label = getattr(found, "__name__", repr(found))
+    if base is models.Model and found is not base:
+        if inspect.isclass(found) or not callable(found):
+            return (
+                f"{label} is not a function that builds a Model; write one, or model.kind=model"
+            )
+        returned = inspect.signature(found, eval_str=True).return_annotation
+        if (get_origin(returned) or returned) is not models.Model:
+            return f"{label} is not a function that builds a Model; annotate it with -> Model"
+        if "key" not in parameters_of(found):
+            return f"{label} draws no weights; it takes no key"
+        return None
+    if not inspect.isclass(found) or not issubclass(found, base):
+        return f"{label} is not a subclass of {base.__name__}"
+    missing = set(getattr(found, "__abstractmethods__", ()))
+    missing |= set(getattr(found, "__abstractvars__", ()))
+    if missing:
+        return f"{label} is abstract; it has to define {', '.join(sorted(missing))}"
+    if issubclass(found, equation.AbstractControl) and not hasattr(found, "build"):
+        call = "build(make_block, num_intervals, *, key)"
+        return f"{label} has no class method {call}, which draws its weights"
+    # A scheme of diffrax takes the terms of an ordinary equation, or those of the one inside.
+    terms = getattr(found, "term_structure", diffrax.AbstractTerm)
+    ordinary = terms in (diffrax.AbstractTerm, diffrax.MultiTerm)
+    ordinary |= issubclass(found, diffrax.AbstractWrappedSolver)
+    if not getattr(found, "configurable", ordinary):
+        return f"{label} is not for configurations (its attribute configurable)"
+    return None
+
+
+def _unknown(key: str, name: str, known: Iterable[str], write: str) -> InputError:
+    return InputError(
+        f"{key}={short(name)}: unknown.{did_you_mean(name, known)} Known: {', '.join(known)}. "
+        f"Write {write} of your own."
+    )
+
+
+def _imported(key: str, name: str) -> Any:
+    """The object that `package.module:Class` names."""
+    module_name, _, attribute = name.partition(":")
+    if len(name) > _LONGEST_NAME or not NAME_OF_CODE.fullmatch(name):
+        raise InputError(f"{key}={shown(name)}: it is not of the form package.module:Class.")
+    # Before any package above it is imported.
+    for place in filter(None, sys.path):
+        file = Path(place).joinpath(*module_name.split("."))
+        inside = next((x for x in file.parents if (x / "checkpoints").is_dir()), None)
+        if inside is not None and (file.is_dir() or file.with_suffix(".py").is_file()):
+            raise InputError(
+                f"{key}={name}: {module_name} lies in the folder of a run, {inside}, from "
+                "which no code is imported. Move the module elsewhere, if it is yours."
+            )
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        absent = isinstance(error, ModuleNotFoundError)
+        hint = ". Start the script in the folder of its file, or install its package."
+        raise InputError(
+            f"{key}={name}: importing {module_name} failed with {type(error).__name__}: {error}"
+            f"{hint if absent else ''}"
+        ) from (None if absent else error)
+    if not hasattr(module, attribute):
+        hint = did_you_mean(attribute, vars(module))
+        raise InputError(f"{key}={name}: {module.__file__} defines no {attribute!r}.{hint}")
+    return getattr(module, attribute)
+
+
+def _array(kinds: tuple[type, ...], tree: Any, key: str) -> jax.Array:
+    numbers = _value(float | list, tree, key)
+    for number in jax.tree.leaves(numbers, is_leaf=lambda x: type(x) is not list):
+        _value(float, number, key)
+    for dtype in (float, None):
+        try:
+            # Numbers that are written out stay numbers where shapes alone are asked for.
+            with jax.ensure_compile_time_eval():
+                array = jnp.asarray(numbers, dtype and jnp.result_type(dtype))
+        except (TypeError, ValueError):
+            break
+        if isinstance(array, kinds):
+            return array
+    raise InputError(f"{key}={shown(tree)}: expected numbers as {kinds[0]}.")
+
+
+def _value(annotation: Any, tree: Any, key: str) -> Any:
+    """A plain value, by the strict rules for JSON, where a list may be a tuple."""
+    if is_dataclass(annotation):
+        raise InputError(f"{key}: it cannot be written in a configuration; leave it out.")
+    # Tasks are free to count in more bits.
+    most = 2**63 if key.startswith("data.") else 2**31
+    try:
+        for leaf in jax.tree.leaves(tree):
+            in_single_precision(leaf)
+            if type(leaf) is int and abs(leaf) >= most:
+                raise ValueError(f"Input should be less than {most}")
+        if annotation is inspect.Parameter.empty:
+            return tree
+        return adapter_of(annotation).validate_json(json.dumps(tree, default=str), strict=True)
+    except ValueError as error:
+        said = problems_of(error) if isinstance(error, ValidationError) else error
+        raise InputError(f"{key}={shown(tree)}: {said}.") from None

@@ -1,0 +1,384 @@
+"""The schedule of a run: its phases, each on a mesh of its own or on several, of which one is
+drawn for each step, so that one set of weights serves all of them."""
+
+import dataclasses
+import functools as ft
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from ..dynamics import keep_layers
+from ..errors import InputError, at
+from ..integration import Mesh
+from ..models import Model, functional
+from ..tasks import AbstractLoss, AbstractTask, Batch
+from .config import Config, TrainingConfig
+from .optimizer import build_optimizer, path_of
+from .parallel import Layout
+from .reader import read
+from .step import (
+    TrainState,
+    initial_state,
+    make_evaluation,
+    make_train_step,
+    moving_average,
+    objective,
+)
+
+
+# How a model comes to fewer layers: θ(t) is resampled, or some of its layers are kept.
+Layers = Literal["resampled", "spread", "first"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """Steps of a run whose weights have the same layers.
+
+    - `first`, `last`: the steps taken before it and at its end.
+    - `layers`: those of its weights; `None` where the weights of the run never change theirs.
+    - `meshes`: those of which one is drawn for each step, by their keys; `odds` says how often.
+    - `evaluated`: the steps and the scheme with which it is evaluated, if others than those of
+      the model.
+    """
+
+    first: int
+    last: int
+    layers: int | None
+    meshes: Mapping[str, Mesh]
+    odds: tuple[float, ...] = (1.0,)
+    evaluated: Mesh = Mesh()
+
+    def name(self, mesh: int) -> str:
+        """The mesh of this number, as it is written."""
+        given = {} if self.layers is None else {"layers": self.layers}
+        given |= [*self.meshes.values()][mesh].described
+        return f"{{{', '.join(f'{name}: {x}' for name, x in given.items())}}}"
+
+    def __str__(self) -> str:
+        return " or ".join(self.name(mesh) for mesh in range(len(self.meshes)))
+
+    def models(self) -> list[Callable[[Model], Model]]:
+        """For each mesh the map from the model to the model on it."""
+        return [ft.partial(_model_on, key=key, mesh=mesh) for key, mesh in self.meshes.items()]
+
+    def tasks(self, task: AbstractTask) -> list[AbstractTask]:
+        """For each mesh the data with as many tokens as it has."""
+        tasks = []
+        for key, mesh in self.meshes.items():
+            with at(f"{key}.tokens={mesh.tokens}"):
+                tasks.append(task.on(Mesh(tokens=mesh.tokens)))
+        return tasks
+
+
+class Schedule(tuple[Phase, ...]):
+    """The phases of a run, one after the other."""
+
+    def at(self, step: int) -> Phase:
+        """The phase whose weights a state after so many steps has."""
+        return next((phase for phase in self if step <= phase.last), self[-1])
+
+    def drawn(self, seed: int, step: int) -> int:
+        """The index of the mesh of the step after so many: a function of these two alone."""
+        odds = np.array(self.at(step + 1).odds)
+        if len(odds) < 2:
+            return 0
+        most = max(len(phase.odds) for phase in self)
+        random = np.random.default_rng([seed, step, most])
+        return int(random.choice(len(odds), p=odds / odds.sum()))
+
+
+def schedule_of(config: Config) -> Schedule:
+    """The phases of a run, read from its configuration."""
+    training = config.training
+    ends = itertools.pairwise((*training.begins, training.steps))
+    phases = []
+    for number, (phase, (first, last)) in enumerate(zip(training.phases, ends, strict=True)):
+        key = f"training.schedule.{number}"
+        layers = (phase.layers or config.model.layers) if training.refines else None
+        if phase.meshes:
+            keys = [f"{key}.meshes.{i}" for i in range(len(phase.meshes))]
+            meshes = {x: read_mesh(tree, x) for x, tree in zip(keys, phase.meshes, strict=True)}
+            odds = phase.weights or (1.0,) * len(meshes)
+            phases.append(Phase(first, last, layers, meshes, odds))
+        else:
+            mesh = read_mesh(phase.mesh or {}, f"{key}.mesh")
+            # The weights themselves are those of its layers.
+            mesh = dataclasses.replace(mesh, layers=None)
+            evaluated = Mesh(steps=mesh.steps, solver=mesh.solver)
+            phases.append(
+                Phase(first, last, layers, {f"{key}.mesh": mesh}, evaluated=evaluated)
+            )
+    return Schedule(phases)
+
+
+def read_mesh(tree: Mapping[str, Any], key: str) -> Mesh:
+    """The mesh that a configuration describes at `key`. A scheme with weights is refused, since
+    nothing would train them."""
+    mesh = read(Mesh, tree, key)
+    if jax.tree.leaves(eqx.filter(mesh.solver, eqx.is_inexact_array)):
+        raise InputError(
+            f"{key}.solver={tree['solver']}: it has weights, which would not be trained; take "
+            "a scheme without, or make it the solver of the run."
+        )
+    return mesh
+
+
+def model_on(model: Model, mesh: Mesh, layers: Layers = "resampled") -> Model:
+    """A model on a mesh, `model.on(mesh)`; if the mesh gives a width, its weights are taken as
+    functions of the features. With `layers` "spread" evenly, or the "first" ones, its layers
+    are so many of those of the model, each with its own step: for one that was trained with
+    `LayerDrop`, or to be read out after each."""
+    if layers == "resampled":
+        return (model if mesh.width is None else functional(model)).on(mesh)
+
+    def kept(part: Model) -> Model:
+        if mesh.layers is None or mesh.layers > part.layers:
+            raise InputError(
+                f"layers={layers}: the model has {part.layers} to keep, and the mesh gives "
+                f"layers={mesh.layers}."
+            )
+        spread = [i * part.layers // mesh.layers for i in range(mesh.layers)]
+        return keep_layers(part, spread if layers == "spread" else range(mesh.layers))
+
+    return model_on(model.each_equation(kept), dataclasses.replace(mesh, layers=None))
+
+
+def needed_by_refinement(config: Config) -> list[str]:
+    """The overrides that a coarse mesh in depth first needs, where the configuration begins on
+    one and has others. The rate has to be high when the fine mesh comes, and the weights need
+    solutions on both meshes that are close to each other: the embedded input is projected, and
+    paths are short."""
+    model = config.model
+    training = config.training
+    if (training.phases[0].layers or model.layers) == model.layers:
+        return []
+    costs = {cost.kind or name for name, cost in training.costs.items() if cost.weight}
+    needed = {
+        # It is the default with a refinement.
+        "optimizer.schedule=warmup_stable_decay": config.optimizer.schedule == "cosine",
+        # A constraint projects the embedded input too.
+        "model.input_normalization=sphere": model.input_normalization
+        == model.constraint
+        == "free",
+        "training.costs.transport=0.01": "transport" not in costs,
+    }
+    return [override for override, lacks in needed.items() if lacks]
+
+
+def first_model(config: Config, build: Callable[[Config], Model]) -> Model:
+    """The model with which a run begins. Layers are drawn for its first phase, since the mean
+    of several draws would be small."""
+    model = build(config)
+    layers = config.training.phases[0].layers
+    if layers is None:
+        return model
+    coarse = _with_layers(model, layers)
+    return (
+        coarse
+        if weight_shapes(coarse) == weight_shapes(model)
+        else build(config.on_layers(layers))
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """What a phase runs: its model, its first state, its step on each mesh.
+
+    - `model`: its parts that are no weights are those of the phase.
+    - `shapes`: of the state of training, also after its last step.
+    - `enter`: the first state, from the last one of the phase before, if there is one.
+    """
+
+    phase: Phase
+    training: TrainingConfig
+    optimizer: optax.GradientTransformation
+    model: Model
+    shapes: TrainState
+    enter: Any = None
+
+    @property
+    def static(self) -> PyTree:
+        """The parts of the model that are no weights."""
+        return eqx.filter(self.model, eqx.is_inexact_array, inverse=True)
+
+    @ft.cached_property
+    def evaluate(self) -> Callable[..., dict[str, float]]:
+        """See `make_evaluation`."""
+        return make_evaluation(self.static, self.solved)
+
+    def solved(self, model: Model) -> Model:
+        """The model as it is evaluated in this phase."""
+        return model.on(self.phase.evaluated)
+
+    def first_batches(self, task: AbstractTask) -> list[Batch]:
+        """A first batch for each mesh, with the shapes of all that follow."""
+        size, seed = self.training.batch_size, self.training.seed
+        return [data.batch(0, size, seed) for data in self.phase.tasks(task)]
+
+    def on_meshes(self, task: AbstractTask) -> Iterator[tuple[Callable[[Model], Model], Batch]]:
+        """For each mesh the map of the model to it, and a first batch."""
+        return zip(self.phase.models(), self.first_batches(task), strict=True)
+
+    def lowered(
+        self, mesh: int, loss: AbstractLoss, layout: Layout, batch: Batch
+    ) -> jax.stages.Lowered:
+        """The step on the mesh of this number, ready to be compiled, for batches like this one;
+        see `make_train_step`. The state stays where it lies on the devices."""
+        step = make_train_step(
+            self.optimizer,
+            self.static,
+            objective(loss, self.training),
+            max_bad_steps=self.training.max_bad_steps,
+            accumulate=self.training.accumulate,
+            average=self.training.average,
+            out_shardings=(layout.shardings(self.shapes), layout.whole()),
+            solved=self.phase.models()[mesh],
+        )
+        return step.lower(layout.shapes(self.shapes), layout.batch_shapes(batch))
+
+
+class Programs(tuple[Program, ...]):
+    """The programs of all phases of a run."""
+
+    def start(self, model: Model, key: PRNGKeyArray) -> TrainState:
+        """The state before the first step."""
+        first = self[0]
+        average = first.training.average
+        return initial_state(model, first.optimizer, key, average=average)[0]
+
+    def at(self, step: int) -> Program:
+        """That of the phase whose weights a state after so many steps has."""
+        return next((x for x in self if step <= x.phase.last), self[-1])
+
+    def shapes_at(self, step: int) -> TrainState:
+        """The shapes of a state after so many steps."""
+        return self.at(step).shapes
+
+
+def programs_of(config: Config, model: Model) -> Programs:
+    """The steps of a run from its `first_model`, which may have shapes for arrays."""
+    training = config.training
+    optimizer = build_optimizer(config.optimizer, training.steps)
+
+    def start(model: Model) -> TrainState:
+        return initial_state(model, optimizer, jax.random.key(0), average=training.average)[0]
+
+    shapes = eqx.filter_eval_shape(start, model)
+    programs: list[Program] = []
+    for phase in schedule_of(config):
+        enter = None
+        if phase.layers not in (None, model.layers):
+            resample = ft.partial(
+                resample_state,
+                optimizer=optimizer,
+                average=training.average,
+                static=programs[-1].static,
+                layers=phase.layers,
+            )
+            enter = jax.jit(resample)
+            shapes = jax.eval_shape(enter, shapes)
+            model = _refined(model, phase.layers)
+        programs.append(Program(phase, training, optimizer, model, shapes, enter))
+    return Programs(programs)
+
+
+def _refined(model: Model, layers: int) -> Model:
+    """The model of the next phase, whose layers have to divide those before."""
+    new = _with_layers(model, layers)
+    before = model.layers
+    if layers % before and weight_shapes(new) != weight_shapes(model):
+        dividing = [str(n) for n in range(1, layers) if layers % n == 0]
+        raise InputError(
+            f"training.schedule: {before} layers of {type(model.control).__name__} cannot "
+            f"become {layers} of equal parts; write {', '.join(dividing)} instead of {before}."
+        )
+    return new
+
+
+def _with_layers(model: Model, layers: int) -> Model:
+    with at(f"training.schedule: layers={layers}"):
+        return model.on(Mesh(layers=layers))
+
+
+def weight_shapes(model: Model) -> list[tuple[int, ...]]:
+    return [x.shape for x in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))]
+
+
+def _model_on(model: Model, *, key: str, mesh: Mesh) -> Model:
+    """The model on a mesh, whose inputs say their tokens."""
+    written = ", ".join(f"{name}: {x}" for name, x in mesh.described.items())
+    with at(f"{key}={{{written}}}"):
+        return model_on(model, dataclasses.replace(mesh, tokens=None))
+
+
+# How often the gradient is a factor of what an optimizer keeps of a weight, by the name that
+# optax gives it: a mean of gradients, a mean of their squares, another value of the weight.
+_DEGREES = {"mu": 1, "nu": 2, "z": 0, "ema": 0}
+
+
+def resample_state(
+    state: TrainState,
+    *,
+    optimizer: optax.GradientTransformation,
+    static: PyTree,
+    layers: int,
+    average: float = 0.0,
+) -> TrainState:
+    """The state of training with the weights, and all that the optimizer keeps of each, on
+    another number of layers.
+
+    A weight of one of n layers acts over a depth of T/n, and its gradient is in proportion:
+    where a weight becomes several, means of gradients are divided by their number and means of
+    squares by its square, so that the next update is as large as it would have been.
+    """
+
+    def resample(weights: PyTree[Array]) -> PyTree[Array]:
+        model = eqx.combine(weights, static).on(Mesh(layers=layers))
+        return eqx.filter(model, eqx.is_inexact_array)
+
+    before = eqx.combine(state.weights, static).layers
+    weights = resample(state.weights)
+    kept = state.optimizer, state.average
+    leaves = _resampled_optimizer(kept, state.weights, resample, before / layers)
+    # The trees of weights in it are now those of another mesh.
+    shapes = jax.eval_shape(
+        lambda weights: (optimizer.init(weights), moving_average(average).init(weights)),
+        weights,
+    )
+    optimizer_state, mean = jax.tree.structure(shapes).unflatten(leaves)
+    return dataclasses.replace(state, weights=weights, optimizer=optimizer_state, average=mean)
+
+
+def _resampled_optimizer(
+    state: PyTree, weights: PyTree[Array], resample: Callable, shorter: float
+) -> list[Array]:
+    """The arrays of the state of an optimizer, in which each tree of the kind of the weights is
+    kept of them, or of some where the others are masked. Layers get `shorter` so much."""
+    own, structure = jax.tree.flatten(weights)
+    leaves: list[Array] = []
+    parts = jax.tree.leaves_with_path(state, is_leaf=lambda x: type(x) is type(weights))
+    for path, part in parts:
+        if type(part) is not type(weights):
+            leaves.append(part)
+            continue
+        degree = _DEGREES[path_of(path).rpartition(".")[2]]
+        kept = jax.tree.leaves(part, is_leaf=_masked)
+        whole = [jnp.zeros_like(x) if _masked(y) else y for x, y in zip(own, kept, strict=True)]
+        new = jax.tree.leaves(resample(structure.unflatten(whole)))
+        for x, y in zip(kept, new, strict=True):
+            if not _masked(x):
+                # A map with negative weights would leave the range of a mean of squares.
+                scaled = shorter**degree * (jnp.maximum(y, 0) if degree == 2 else y)
+                leaves.append(x if x.shape == y.shape else scaled)
+    return leaves
+
+
+def _masked(x: Any) -> bool:
+    return isinstance(x, optax.MaskedNode)

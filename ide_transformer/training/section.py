@@ -1,0 +1,207 @@
+"""Sections of a configuration: the types of their values, and what is said of wrong ones."""
+
+import ast
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeVar, get_args
+
+import numpy as np
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from ..errors import InputError, did_you_mean, short, shown
+
+
+# The normal numbers of float32; it takes smaller ones for 0.
+_LEAST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+# What is wrong in a file is said so many times.
+MOST_SAID = 20
+# What to write instead, by the kind of the error.
+_WRITE = {
+    "bool_type": "; write true or false",
+    "string_type": "; write a text in quotes",
+    "int_type": "; write for example 8",
+    "float_type": "; write for example 0.5 or 1.0e-3",
+    "model_type": "; write its keys below it",
+    "dict_type": "; write its keys below it",
+}
+
+
+def in_int32(count: int) -> int:
+    if count >= 2**31:
+        raise ValueError("Input should be less than 2147483648, since runs count in int32")
+    return count
+
+
+def in_single_precision(value: Any) -> Any:
+    """The value, if float32 has it where it is a number; else `ValueError`."""
+    if type(value) is float and value and not _LEAST <= abs(value) <= _LARGEST:
+        raise ValueError(
+            f"a number of float32 is 0 or lies between {_LEAST:.2g} and {_LARGEST:.2g}"
+        )
+    return value
+
+
+def _below_one(fraction: float) -> float:
+    if np.float32(fraction) == 1:
+        raise ValueError("Input should be less than 1; float32 takes it for 1")
+    return fraction
+
+
+def _number_of_key(key: Any) -> Any:
+    try:
+        return ast.literal_eval(key) if isinstance(key, str) else key
+    except (SyntaxError, ValueError):
+        return key
+
+
+def _moment(value: Any) -> int | str:
+    if type(value) is int and value > 0:
+        return in_int32(value)
+    is_part = isinstance(value, str) and re.fullmatch(r"\d{1,3}(\.\d+)?%", value)
+    if is_part and 0 < float(value[:-1]) < 100:
+        return value
+    raise ValueError("Input should be a number of steps, or a part of them such as 50%")
+
+
+def _description(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    options = value.get("options", {})
+    if not isinstance(value.get("kind"), str) or not isinstance(options, dict):
+        raise ValueError("Input should be a name, or {kind: name, options: {argument: value}}")
+    for name in value.keys() - {"kind", "options"}:
+        raise ValueError(
+            f"unknown key {short(str(name))}; write options: {{{short(str(name))}: …}}"
+        )
+    return value if options else value["kind"]
+
+
+def folder_name(name: str) -> str:
+    """The name, if a folder can have it on every system; else `ValueError`."""
+    devices = r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?"
+    name_of_folder = r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}[A-Za-z0-9_-]|[A-Za-z0-9]"
+    if re.fullmatch(devices, name) or not re.fullmatch(name_of_folder, name):
+        raise ValueError(
+            "it names a folder; take 1 to 100 letters, digits, '-', '_' and '.', with a letter "
+            "or digit first and no '.' last, and no name of a device such as nul"
+        )
+    return name
+
+
+Count = Annotated[int, Field(gt=0), AfterValidator(in_int32)]
+CountOrZero = Annotated[int, Field(ge=0), AfterValidator(in_int32)]
+Fraction = Annotated[float, Field(ge=0, lt=1), AfterValidator(_below_one)]
+# A count that is a key, which YAML and JSON give as a text.
+CountAsKey = Annotated[CountOrZero, BeforeValidator(_number_of_key)]
+# A step of a run, or a part of all its steps such as "50%".
+Moment = Annotated[int | str, BeforeValidator(_moment)]
+# A class by its name, or with arguments of its constructor, see `read`.
+Description = Annotated[str | dict[str, Any], BeforeValidator(_description)]
+# Keys of JAX take 32 bits of a seed; others would draw the same weights.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+# The name of a folder of results.
+FolderName = Annotated[str, AfterValidator(folder_name)]
+
+
+class Section(BaseModel):
+    """A section of a configuration. Unknown keys are errors, and nothing is converted silently,
+    also not in Python. A number must fit float32, since runs compute in it."""
+
+    # A validator is built when it is first used, which saves time in the import.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, strict=True, defer_build=True
+    )
+
+    def problems(self) -> Mapping[str, Any]:
+        """Keys that do not go together and what to write instead, and whether that is so."""
+        return {}
+
+    @model_validator(mode="after")
+    def _fits(self):
+        for problem, found in self.problems().items():
+            if found:
+                raise ValueError(problem)
+        return self
+
+    @field_validator("*")
+    @classmethod
+    def _in_single_precision(cls, value: Any) -> Any:
+        return in_single_precision(value)
+
+
+S = TypeVar("S", bound=Section)
+
+
+def validated(kind: type[S], tree: Any, where: str, origin: dict[str, str] | None = None) -> S:
+    """A tree as a section of that kind.
+
+    **Raises:** `InputError` that names every key in error and the place `where` the tree was
+    written, or the one that `origin` gives for the key.
+    """
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        errors = error.errors()
+        problems = [_problem(kind, x, origin or {}, where) for x in errors[:MOST_SAID]]
+        raise InputError(some_of(problems, len(errors), "\n")) from None
+
+
+def some_of(texts: Sequence[str], number: int, between: str) -> str:
+    """The first texts of so many, and how many more there are."""
+    left = number - len(texts)
+    return between.join([*texts, *[f"and {left:,} more"] * (left > 0)])
+
+
+def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str) -> str:
+    """One line for one error of pydantic: what, where, why, and what to write instead."""
+    location, value = [str(part) for part in error["loc"]], error["input"]
+    key, name = ".".join(location), ".".join(map(short, location))
+    message = error["msg"].removeprefix("Value error, ").rstrip(".")
+    # The override of the key or of a section above it; else those of keys that the message
+    # names, or of keys below it.
+    above = [".".join(location[:n]) for n in range(len(location), 0, -1)]
+    given = [origin[x] for x in above if x in origin][:1]
+    given = given or [text for x, text in origin.items() if x in message]
+    given = given or [text for x, text in origin.items() if key and x.startswith(f"{key}.")]
+    where = ", ".join(given) or where
+    if error["type"] == "extra_forbidden":
+        known = list(_section(kind, location[:-1]).model_fields)
+        hint = did_you_mean(location[-1], known)
+        return f"{where}: unknown key {name}.{hint} Known here: {', '.join(known)}."
+    if error["type"] == "missing":
+        return f"{where}: {name} is missing."
+    if not key or (error["type"] == "value_error" and isinstance(value, dict | BaseModel)):
+        return f"{where}: {message}."
+    write = _WRITE.get(error["type"], "")
+    if write and isinstance(value, float) and value.is_integer():
+        write = f"; write {value:.0f}"
+    known = re.findall(r"'([^']*)'", message) if error["type"] == "literal_error" else []
+    # An override of this key alone would say it a second time.
+    where = "" if where.startswith(f"override '{key}=") else f"{where}: "
+    what = f"{where}{name}={shown(value)}: {message}{write}."
+    return f"{what}{did_you_mean(str(value), known)}"
+
+
+def _section(kind: type[Section], location: list[str]) -> type[Section]:
+    """The class of the section at that place of the tree."""
+    section: Any = kind
+    for part in location:
+        if part in section.model_fields:  # and not the key of a mapping
+            types = _types(section.model_fields[part].annotation)
+            section = next(x for x in types if inspect.isclass(x) and issubclass(x, Section))
+    return section
+
+
+def _types(annotation: Any) -> list[Any]:
+    """All types inside an annotation."""
+    return [annotation, *(y for x in get_args(annotation) for y in _types(x))]
