@@ -1,12 +1,11 @@
-"""Conformance tests: what every part of a kind must do, one of your own included."""
+"""Checks of what every part of a kind must do, one of your own included."""
 
 from ..studies.convergence import MeasuredOrder as MeasuredOrder, measure_order as measure_order
-from .constraints_and_controls import (
+from .equation import (
     check_constraint as check_constraint,
     check_control as check_control,
+    check_operator as check_operator,
 )
-from .families import check_family as check_family
 from .models import check_model as check_model
-from .operators import check_operator as check_operator
 from .schemes import check_scheme as check_scheme
 from .tasks import check_task as check_task

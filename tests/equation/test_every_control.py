@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conformance.constraints_and_controls import ControlConformance
 from equation.problems import apply, block_at, made, state
 from helpers import built, classes_of, drawn, largest
 
@@ -37,7 +38,7 @@ BUILT = {
 @pytest.mark.parametrize("kind", BUILT)
 def test_every_class(kind):
     control = built(lambda: kind.build(block, 3, key=KEY, **BUILT[kind]))
-    check_control(control, options=BUILT[kind])
+    ControlConformance(control, BUILT[kind]).check()
 
 
 def test_all_classes_are_here():
@@ -59,12 +60,12 @@ def test_controls_that_change_another_one():
     space = ide.FunctionSpace(
         Sized(jnp.asarray(1.5)), 3, ide.FeatureDomain(5, "gauss_legendre")
     )
-    check_control(ide.Functional(inner, space), without=("precision",))
+    ControlConformance(ide.Functional(inner, space)).check(["precision"])
     dropped = ide.Tied((ide.Dropout(*block(KEY), 0.5),), 3)
     # Other intervals have other draws.
-    check_control(ide.Sampled(dropped, KEY), without=("resample", "extend"))
+    ControlConformance(ide.Sampled(dropped, KEY)).check(["resample", "extend"])
     injected = ide.PiecewiseLinear((ide.Injection(drawn((4,), 1)),))
-    check_control(ide.Sourced(injected, jnp.ones((2, 3))), without=("precision",))
+    ControlConformance(ide.Sourced(injected, jnp.ones((2, 3)))).check(["precision"])
 
 
 class Mine(ide.PiecewiseLinear):
@@ -111,11 +112,11 @@ def test_one_of_your_own_is_right_and_wrong_ones_are_noticed():
     mine = built(lambda: Mine.build(block, 3, key=KEY))
     check_control(mine)
     for way in WAYS:
-        others = {"copies", "yaml", *WAYS} - {way}
+        others = {*ControlConformance.properties} - {way}
         with pytest.raises(AssertionError, match=f"Mine, {way}: "):
-            check_control(replace(mine, way=way), without=tuple(others))
-    with pytest.raises(AssertionError, match=r"Mine, yaml: .*4"):
-        check_control(mine, options={"wrong": 1})
+            ControlConformance(replace(mine, way=way)).check(others)
+    with pytest.raises(AssertionError, match=r"Mine, made: .*4"):
+        ControlConformance(mine, {"wrong": 1}).check()
 
 
 @pytest.mark.parametrize("drops", [("LayerDrop", "Dropout"), ("Dropout", "LayerDrop")])

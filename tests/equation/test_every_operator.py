@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conformance.constraints_and_controls import ConstraintConformance
+from conformance.operators import OperatorConformance
 from helpers import classes_of, fast_first
 from jaxtyping import Array
 from misuse.recipes import OPERATORS
@@ -25,7 +27,7 @@ OTHER = {
     "Relaxation": dict(source=None),
     "Attention": dict(window=None, query_normalization=ide.RMSNorm(eps=0.1), causal=True),
 }
-# Arguments of `check_operator`.
+# Arguments of the suite.
 OPTIONS = {
     "Advection": dict(domain=CIRCLE, options={"velocity": [1.0]}),
     "ConvolutionalAttention": dict(options={"dimension": 1}),
@@ -56,7 +58,7 @@ FORMS = ["SourcedAttention", "LayerNormScaling", "ConvolutionalFeedForward", "Ga
     "name", fast_first(len(CLASSES) - len(FORMS), sorted(CLASSES, key=FORMS.__contains__))
 )
 def test_every_class_of_operators(name):
-    check_operator(of_class(name), WIDTH, **OPTIONS.get(name, {}))
+    OperatorConformance(of_class(name), WIDTH, **OPTIONS.get(name, {})).check()
 
 
 class Mine(ide.AbstractOperator):
@@ -131,9 +133,9 @@ WRONG = {
 
 @pytest.mark.parametrize("way", WRONG)
 def test_a_wrong_one_is_noticed(way):
-    others = {"copies", "yaml", *WRONG} - {way}
+    others = {*OperatorConformance.properties} - {way}
     with pytest.raises(AssertionError, match=f"Mine.*, {way}: "):
-        check_operator(WRONG[way], WIDTH, without=tuple(others))
+        OperatorConformance(WRONG[way], WIDTH).check(without=others)
 
 
 def test_one_of_your_own_is_right_and_what_cannot_be_copied_or_named_is_noticed():
@@ -142,11 +144,10 @@ def test_one_of_your_own_is_right_and_what_cannot_be_copied_or_named_is_noticed(
         check_operator(Mine(WIDTH, lambda u, *_: u), WIDTH)
     # All that is wrong, the configuration last.
     match = (
-        r"(?s)Wrong, gradient: .*\n.*Wrong, nodal: .*\n.*Wrong, yaml: .*options=\{…\} of this"
+        r"(?s)Wrong, batches: .*\n.*Wrong, padding: .*\n.*Wrong, yaml: .*options=\{…\} of this"
     )
     with pytest.raises(AssertionError, match=match):
-        without = {"copies", *WAYS} - {"gradient"}
-        check_operator(TwiceWrong(WIDTH, "gradient"), WIDTH, without=tuple(without))
+        check_operator(TwiceWrong(WIDTH, ""), WIDTH, without=("copies",))
     with pytest.raises(ide.InputError, match=r"without=.'speed'.: no such property"):
         check_operator(Mine(WIDTH), WIDTH, without=("speed",))
 
@@ -155,10 +156,7 @@ class TwiceWrong(Mine):
     """A configuration does not know its way."""
 
     def __init__(self, features: int, way: str):
-        super().__init__(features, way)
-
-    def at_points(self, space):
-        return eqx.tree_at(lambda x: x.weight, self, 2 * self.weight)
+        super().__init__(features, lambda u, *_: (1 if u.ndim == 2 else 2) * total(u))
 
 
 GAIN, BIAS = jnp.array([0.5, 1.0, 1.7, 2.0]), jnp.array([-1.0, 0.3, 0.6, 1.0])
@@ -182,7 +180,7 @@ def test_all_constraints_are_here():
 
 @pytest.mark.parametrize(("constraint", "without"), CONSTRAINTS, ids=repr)
 def test_every_class_of_constraints(constraint, without):
-    check_constraint(constraint, 4, without=without)
+    ConstraintConformance(constraint, 4).check(without)
 
 
 class Cube(ide.AbstractConstraint):
@@ -273,6 +271,6 @@ WRONG_CONSTRAINTS = {
 def test_a_constraint_of_your_own_is_right_and_wrong_ones_are_noticed():
     check_constraint(Cube(), 4)
     for way, constraint in WRONG_CONSTRAINTS.items():
-        others = {"copies", "yaml", *WRONG_CONSTRAINTS} - {way}
+        others = {*ConstraintConformance.properties} - {way}
         with pytest.raises(AssertionError, match=f", {way}: "):
-            check_constraint(constraint, 4, without=tuple(others))
+            ConstraintConformance(constraint, 4).check(others)

@@ -1,4 +1,4 @@
-"""Every model that a user can build, one of a user, and broken ones, under `check_model`."""
+"""Every model that a user can build, one of a user, and broken ones, under their suite."""
 
 import inspect
 from collections.abc import Callable
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conformance.models import ModelConformance
 from helpers import fast_first
 from models import examples as small
 
@@ -15,6 +16,7 @@ import ide_transformer as ide
 from ide_transformer import models
 from ide_transformer.equation import AbstractRandomOperator
 from ide_transformer.testing import check_model
+from ide_transformer.testing.models import ModelProperties
 
 
 TEXT = ide.Text(small.TOKENS, small.MASK)
@@ -117,7 +119,8 @@ COMPILED = dict.fromkeys(("LanguageModel", "SequenceClassifier", "StateModel"), 
 def test_every_model(name):
     make, inputs = (MODELS | MORE)[name]
     fixed = FIXED.get(name, lambda model: ())
-    check_model(small.filled(make), inputs, fixed=fixed, without=COMPILED.get(name, ()))
+    model = small.filled(make)
+    ModelConformance(model, inputs, fixed=fixed).check(COMPILED.get(name, ()))
 
 
 class WrongFeatures(OwnInputs):
@@ -151,7 +154,7 @@ BROKEN = {
     "causal": own(read_out=By(lambda u: u[..., ::-1, :])),
     "dropout": own(operator=lambda rate: NotRandom(ide.Damping(rate), 0.5)),
     "gradient": own(jax.lax.stop_gradient),
-    "mesh: on 4 layers": own(control=Forgetful),
+    "mesh": own(control=Forgetful),
     "copies": own(lambda u: u),
     "cache": lambda: small.language_model((small.feed_forward,), intervals=1).with_read_out(
         Counting()
@@ -161,8 +164,12 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", fast_first(len(BROKEN) - 1, BROKEN))
 def test_a_broken_model_is_found_by_what_does_not_hold(name, unchecked):
-    with pytest.raises(AssertionError, match=f"^{name}"):
-        inputs = small.TOKENS if name == "causal" else TEXT
-        check_model(small.filled(BROKEN[name]), inputs, causal=name == "causal")
+    model, causal = small.filled(BROKEN[name]), name == "causal"
+    inputs = small.TOKENS if causal else TEXT
+    with pytest.raises(AssertionError, match=f"(?m)^Model, {name}: "):
+        ModelConformance(model, inputs, causal).check()
+    if name in ModelProperties.properties:
+        with pytest.raises(AssertionError, match=f"(?m)^Model, {name}: "):
+            check_model(model, inputs, causal=causal)
     with pytest.raises(ide.InputError, match=r"without=.'speed'.: no such property"):
-        check_model(small.filled(BROKEN[name]), inputs, without=("speed",))
+        check_model(model, inputs, without=("speed",))

@@ -7,13 +7,13 @@ from pathlib import Path
 import equinox as eqx
 import numpy as np
 import pytest
+from conformance.families import check_family
 from golden.cases import CASES, IN_FLOAT32, inputs_of
 from golden.copies import make_archive
 from helpers import GOLDEN, ROOT, fast_first, largest
 
 import ide_transformer as ide
 from ide_transformer.pretrained import families, load_pretrained
-from ide_transformer.testing import check_family
 
 
 TOKENS = np.array([1, 5, 2, 9, 0])

@@ -1,4 +1,4 @@
-"""Conformance of a family of checkpoints."""
+"""What every family of checkpoints does."""
 
 import copy
 import functools as ft
@@ -17,13 +17,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import InputError
-from ..models import Model
-from ..pretrained import Options, find_pretrained, load_pretrained, save_pretrained
-from ..pretrained.checkpoint import Checkpoint
-from ..pretrained.family import Family
-from ..pretrained.files import write_archive, write_tensors
-from .properties import check_all, trees_equal
+from ide_transformer import InputError
+from ide_transformer.models import Model
+from ide_transformer.pretrained import (
+    Options,
+    find_pretrained,
+    load_pretrained,
+    save_pretrained,
+)
+from ide_transformer.pretrained.checkpoint import Checkpoint
+from ide_transformer.pretrained.family import Family
+from ide_transformer.pretrained.files import write_archive, write_tensors
+from ide_transformer.testing.properties import equal
 
 
 # An array, or several by name.
@@ -80,8 +85,6 @@ def check_family(
     - `single`: the same for outputs in single precision; by default they are not computed.
     - `options`: those to change; by default all that the file has or the family asks for.
     - `every`: 8 makes every eighth change.
-
-    Example: "Load a family of checkpoints of your own" in the documentation.
     """
     source = find_pretrained(checkpoint)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -93,7 +96,18 @@ def check_family(
         checks = [ft.partial(case.check_outputs, single), case.check_written]
         checks += [case.check_tensors, case.check_copies, case.check_dtypes]
         checks += [case.check_shards] * source.is_dir()
-        check_all([*checks, ft.partial(case.check_options, some)])
+        said = []
+        for check in (*checks, ft.partial(case.check_options, some)):
+            try:
+                check()
+            except AssertionError as error:
+                said.append(str(error))
+            except Exception as error:
+                # After a failure it may follow from that.
+                if not said:
+                    raise
+                said.append(f"{type(error).__name__}: {error}")
+        assert not said, "\n".join(said)
 
 
 class _Change(NamedTuple):
@@ -210,7 +224,7 @@ class _Case:
         }
         same = {name: self.tensors[other] for name, other in repeated.items()}
         at = self.write(self.tensors | same)
-        assert trees_equal(load_pretrained(at), self.model), (
+        assert equal(load_pretrained(at), self.model), (
             "copies: a tensor that repeats another one changes the model."
         )
         trained = jax.tree.map(_trained, self.model)
@@ -267,7 +281,7 @@ class _Case:
             file = (at / "model.safetensors").rename(at / f"model-{number}.safetensors")
             index |= dict.fromkeys(part, file.name)
         (at / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-        assert trees_equal(load_pretrained(at), self.model), (
+        assert equal(load_pretrained(at), self.model), (
             "shards: the model of two files is not that of one."
         )
         (at / "model-1.safetensors").unlink()
@@ -349,7 +363,7 @@ class _Case:
             theirs = self._expected(at)
         except Exception as error:
             # The file means nothing to the original; here it has to mean what it did.
-            same = trees_equal(model, self.checkpoint.model(_double()))
+            same = equal(model, self.checkpoint.model(_double()))
             return None if same else f"only the original refuses it: {str(error)[:200]}"
         difference = _difference(theirs, ours)
         return None if difference < self.tolerance else f"outputs differ by {difference:.1e}"

@@ -1,0 +1,158 @@
+"""What every operator of this package does beyond `check_operator`."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ide_transformer as ide
+from ide_transformer.testing.equation import OperatorProperties, rate_of
+from ide_transformer.testing.properties import gradient_of, in_dtype, total
+
+
+class OperatorConformance(OperatorProperties):
+    properties = (
+        *OperatorProperties.properties[:-1],
+        *("dtype", "compiled", "weights", "finite", "causal", "pointwise"),
+        *("quadrature", "march", "nodal", "flow", "yaml"),
+    )
+
+    def __init__(self, operator, features, domain=None, options=None):
+        if isinstance(operator, ide.AbstractSourcedOperator) and operator.source is None:
+            tokens = 6 if domain is None else domain.num_tokens
+            source = np.random.default_rng(2).normal(size=(tokens, features))
+            operator = operator.with_source(jnp.asarray(source))
+        super().__init__(operator, features, domain, options)
+
+    def rate_of_tokens(self, tokens, domain):
+        """The rate of some of the tokens, with the sources of these."""
+        return rate_of(self.of_tokens(tokens), self.u[tokens], domain)
+
+    def of_tokens(self, tokens):
+        source = getattr(self.operator, "source", None)
+        if source is None or self.operator.own_domain:
+            return self.operator
+        return self.operator.with_source(source[tokens])
+
+    def batches(self):
+        """the rate of a batch is that of each of its samples, with weights of its own."""
+        operator, domain, each = self.operator, self.points, [self.points, self.points]
+        if self.points.weights is not None:
+            weights = np.stack([self.ones, self.there])
+            domain, each = self.weighted(weights), [self.weighted(w) for w in weights]
+        states = jnp.stack([self.u, self.other])
+        expected = [rate_of(operator, u, d) for u, d in zip(states, each, strict=True)]
+        if (source := getattr(operator, "source", None)) is not None:
+            operator = operator.with_source(jnp.stack([source, source]), operator.source_domain)
+        return rate_of(operator, states, domain), np.stack(expected), 1e-12
+
+    def permutation(self):
+        """rates depend on domain.points, not on the order in which they stand."""
+        order = np.random.default_rng(1).permutation(len(self.u))
+        domain = self.weighted(self.ones, order)
+        return self.rate_of_tokens(order, domain), self.rate[order], 1e-12
+
+    def dtype(self):
+        """rates have the dtype of state and weights, float32 or bfloat16."""
+        found = {}
+        for dtype in ("float32", "bfloat16"):
+            operator, u = in_dtype((self.operator, self.u), dtype)
+            try:
+                found[dtype] = eqx.filter_eval_shape(operator, u, self.domain).dtype.name
+            except (NotImplementedError, TypeError, ValueError):
+                # Fourier transforms have no lower precision.
+                found["bfloat16"] = "bfloat16"
+        return found, {"float32": "float32", "bfloat16": "bfloat16"}
+
+    def compiled(self):
+        """rates are the same on a domain that a program knows, and one that it is given."""
+        return self.rate, jax.jit(lambda u: self.operator(u, self.domain))(self.u), 1e-12
+
+    def gradients(self):
+        found = gradient_of(rate_of, (self.operator, self.u, self.weighted(self.there)))
+        return *found[:2], found[2].weights
+
+    def weights(self):
+        """derivatives with respect to domain.weights are those of finite differences, also
+        where one is 0."""
+        rate = 1 + np.arange(len(self.u)) / 9
+
+        def at(step):
+            domain = self.weighted(self.there + step * rate)
+            return total(np.asarray(rate_of(self.operator, self.u, domain)))
+
+        # From values ahead alone.
+        here, near, far = (at(step) for step in (0.0, 1e-4, 2e-4))
+        return self.gradients()[2] @ rate, (4 * near - 3 * here - far) / 2e-4, 1e-6
+
+    def finite(self):
+        """gradients stay finite where tokens have the weight zero."""
+        finite = [np.isfinite(x).all() for x in jax.tree.leaves(self.gradients())]
+        return finite, [True] * len(finite)
+
+    def unseen(self, seen):
+        """Rates at each token (row) with other states at those (columns) that it does not see,
+        and with the states themselves."""
+        states = [jnp.where(row[:, None], self.u, self.other) for row in seen]
+        rates = [rate_of(self.operator, u, self.points) for u in states]
+        return np.stack([rate[i] for i, rate in enumerate(rates)]), self.rate
+
+    def causal(self):
+        """with causal=True the rate at a token depends on no later one."""
+        if not getattr(self.operator.innermost, "causal", False):
+            return (), ()
+        return self.unseen(np.tri(len(self.u), dtype=bool))
+
+    def pointwise(self):
+        """with pointwise=True the rate at a token depends on no other one."""
+        return self.unseen(np.eye(len(self.u)) > 0) if self.operator.pointwise else ((), ())
+
+    def quadrature(self):
+        """a point is two of half its weight: tokens are weighted by domain.weights."""
+        # The last point at the place of the second one, of half its weight or of none.
+        same = np.append(np.arange(len(self.u) - 1), 1)
+        halves = self.weighted(np.where(same == 1, 0.5, 1.0), same)
+        whole = self.weighted(np.append(self.ones[1:], 0.0), same)
+        return self.rate_of_tokens(same, halves), self.rate_of_tokens(same, whole), 1e-12
+
+    def march(self):
+        """`over` gives the last tokens alone the rate that they have among all."""
+        if not isinstance(self.operator, ide.AbstractTokenIntegral):
+            return (), ()
+        whole, last = [], np.arange(len(self.u))[-2:]
+
+        @eqx.filter_jit
+        def both(operator, new, u, domain):
+            operator.over(u, domain, lambda own, d: whole.append(own) or (own, d))
+            seen = whole.pop()
+            queries = ide.TokenDomain(domain.points[last], period=domain.period)
+            rate = new.over(u[last], queries, lambda x, _: whole.append(x) or (seen, domain))
+            return (rate, whole.pop()), jax.tree.map(lambda y: y[-2:], seen)
+
+        (rate, own), seen = both(self.operator, self.of_tokens(last), self.u, self.points)
+        return [rate, own], [self.rate[last], seen], 1e-12
+
+    def nodal(self):
+        """`at_points` of nodal functions, one for each feature, changes nothing."""
+        space = ide.FunctionSpace(ide.Nodal(), self.features, ide.FeatureDomain(self.features))
+        at_points = eqx.filter_jit(lambda operator: operator.at_points(space))
+        return rate_of(at_points(self.operator), self.u, self.points), self.rate, 1e-12
+
+    def flow(self):
+        """`flow` is the solution of u_t = A(u) that begins with the state."""
+        if not isinstance(self.operator, ide.AbstractExactOperator):
+            return (), ()
+
+        @eqx.filter_jit
+        def flow(operator, u, h):
+            return jax.jvp(
+                lambda h: operator.flow(u, self.points, h), (h,), (jnp.ones_like(h),)
+            )
+
+        # Arrays, so that one program solves over all of the times.
+        whole, quarter, none = np.array([0.5, 0.25, 0.0])
+        later, slope = flow(self.operator, self.u, whole)
+        half, _ = flow(self.operator, self.u, quarter)
+        halves, still = (flow(self.operator, *x)[0] for x in ((half, quarter), (self.u, none)))
+        expected = [rate_of(self.operator, later, self.points), later, self.u]
+        return [slope, halves, still], expected, 1e-10

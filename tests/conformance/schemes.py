@@ -1,0 +1,170 @@
+"""What every scheme of this package does beyond `check_scheme`."""
+
+import pickle
+from dataclasses import replace
+from functools import cached_property, partial
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ide_transformer as ide
+from ide_transformer.equation import AbstractLinearOperator, spelled
+from ide_transformer.integration import Direct, Recompute, Recursive, Reversible
+from ide_transformer.solvers import StepField, couplings_of, inconsistent
+from ide_transformer.studies.convergence import equation_limit, refine
+from ide_transformer.testing.properties import equal, gradient_of, in_dtype, total
+from ide_transformer.testing.schemes import SchemeProperties, end_of
+
+
+TOKENS, FEATURES, INTERVALS = 3, 4, 3
+
+
+def drawn(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+class _Bend(ide.AbstractOperator):
+    """`A(u) = sin(u M + p + 3 t)`."""
+
+    matrix: jax.Array
+    phase: jax.Array
+
+    def at(self, t, args):
+        return replace(self, phase=self.phase + 3 * t)
+
+    def __call__(self, u, domain):
+        return jnp.sin(u @ self.matrix + jnp.broadcast_to(self.phase, u.shape))
+
+
+class _Scale(AbstractLinearOperator):
+    """`A(u) = r u`, which grows or decays by the feature."""
+
+    rate: jax.Array
+    dissipative = False
+
+    def apply(self, function, u, domain):
+        return jnp.broadcast_to(function(self.rate.astype(u.dtype)), u.shape) * u
+
+
+def end_beside(equation, u0, solver, other, gradient):
+    """The end of a sample that is solved beside another one."""
+    return end_of(equation, jnp.stack([u0, other]), solver, gradient)[0]
+
+
+class SchemeConformance(SchemeProperties):
+    properties = (
+        *SchemeProperties.properties[:-1],
+        *("dtype", "failure", "vmap", "modes", "interpolation", "yaml"),
+    )
+
+    def __init__(self, solver, operators=None, limit=None, options=None):
+        super().__init__(solver, options)
+        self.features = FEATURES
+        if operators is None:
+            matrix, phase = drawn(1, FEATURES, FEATURES), drawn(10, FEATURES)
+            operators = _Bend(0.7 * matrix, phase), _Scale(jnp.linspace(-0.5, 0.4, FEATURES))
+        self.solver, self.limit = in_dtype(solver), limit
+        self.block = in_dtype(operators)
+        self.u0, self.other = drawn(5, 2, TOKENS, FEATURES)
+        self.inputs = self.equation(ide.PiecewiseLinear), self.u0, self.solver
+
+    def equation(self, control, constraint=ide.Free()):
+        """The equation whose weights are those of the block, others at each depth."""
+        number = INTERVALS if control is ide.PiecewiseConstant else INTERVALS + 1
+        factors = 1 + 0.3 * np.cos(1 + np.arange(number))
+        arrays, rest = eqx.partition(self.block, eqx.is_inexact_array)
+        stacked = jax.tree.map(lambda x: jnp.asarray(np.multiply.outer(factors, x)), arrays)
+        return ide.Equation(
+            control(eqx.combine(stacked, rest)), constraint, ide.TokenDomain.uniform(TOKENS)
+        )
+
+    def order(self):
+        """with shorter steps the error falls by the order that it says, to 0.15 (from order
+        five on, where the range ends at rounding, to 0.4)."""
+        equation = self.equation(ide.PiecewiseConstant)
+        order = self.solver.order(equation.terms)
+        if order is None or (self.limit is None and inconsistent(self.solver) is not None):
+            return (), ()
+        limit = self.limit or partial(equation_limit, self.solver)
+        found = refine(equation, self.u0, self.solver, limit(equation, self.u0), order).order
+        near = abs(found - order) < (0.15 if order < 5 else 0.4)
+        return order if near else found, order
+
+    def constraint(self):
+        """on a sphere the state ends on it, or the solve fails."""
+        sphere = ide.Sphere()
+        equation = self.equation(ide.PiecewiseLinear, sphere)
+        solution = ide.solve(equation, sphere.project(self.u0), solver=self.solver, throw=False)
+        return solution.stats["constraint_residual"] * solution.succeeded, 0, 1e-12
+
+    @cached_property
+    def knots(self):
+        return jnp.asarray(self.inputs[0].knots)
+
+    @cached_property
+    def direct(self):
+        """The gradient by weights, state and scheme."""
+        return gradient_of(end_of, (*self.inputs, Direct()))[:3]
+
+    @cached_property
+    def together(self):
+        """States at the knots, successes and gradients inside jax.vmap: of what is given, and
+        with weights that are not finite."""
+        inputs, static = eqx.partition(self.inputs, eqx.is_inexact_array)
+        lanes = jax.tree.map(lambda x: np.stack([x, x]), inputs)
+        for x in jax.tree.leaves(lanes[0].control):
+            x[1, -1] = np.inf
+        options = dict(saveat=diffrax.SaveAt(ts=self.knots), throw=False)
+
+        def at_end(inputs):
+            equation, u0, solver = eqx.combine(inputs, static)
+            solution = ide.solve(equation, u0, solver=solver, gradient=Recompute(), **options)
+            return total(solution.u1), (solution.us, solution.succeeded)
+
+        solved = jax.jit(jax.vmap(jax.value_and_grad(at_end, has_aux=True)))
+        (_, (states, succeeded)), gradient = solved(lanes)
+        return np.asarray(states), succeeded, gradient
+
+    def copies(self):
+        """pickled, it is the same."""
+        # Schemes of diffrax hold objects that equal themselves alone.
+        copy = pickle.loads(pickle.dumps(self.part))
+        return equal(copy, self.part) or spelled(copy) == spelled(self.part), True
+
+    def dtype(self):
+        """a state in float32 stays so."""
+        equation, u0, solver = self.inputs
+        end = eqx.filter_eval_shape(end_of, equation, u0.astype("float32"), solver, Direct())
+        return end.dtype.name, "float32"
+
+    def failure(self):
+        """weights that are not finite end in a failure, and others in a success."""
+        return self.together[1], np.array([True, False])
+
+    def vmap(self):
+        """states and gradients are the same when compiled inside of jax.vmap."""
+        states, _, gradient = self.together
+        first = jax.tree.map(lambda x: x[0], gradient)
+        return (states[0, -1], first), (self.end, self.direct), 1e-9
+
+    def modes(self):
+        """all gradient modes give the same gradient, beside another sample too."""
+        beside = gradient_of(end_beside, (*self.inputs, self.other, Recursive(2)))
+        found, field = [beside[:3]], StepField(self.inputs[0].terms_of(0), 0.0, 1.0)
+        if couplings_of(self.solver, field, True) is not None:
+            found.append(gradient_of(end_of, (*self.inputs, Reversible()))[:3])
+        return found, [self.direct] * len(found), 1e-9
+
+    def interpolation(self):
+        """the interpolation meets the states at the ends of steps."""
+
+        @eqx.filter_jit
+        def at(solution, knots):
+            before = jax.vmap(lambda t: solution.evaluate(t, left=True))(knots[1:])
+            return before, jax.vmap(lambda t: solution.evaluate(t, left=False))(knots[:-1])
+
+        states = self.together[0][0]
+        return at(self.by_diffrax, self.knots), (states[1:], states[:-1]), 1e-9

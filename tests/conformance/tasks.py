@@ -1,0 +1,216 @@
+"""What every task of this package does beyond `check_task`."""
+
+from itertools import chain
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ide_transformer import InputError
+from ide_transformer.equation import TokenDomain
+from ide_transformer.models import Field, Mesh, Text
+from ide_transformer.tasks import Batch
+from ide_transformer.tasks.losses import UNCOUNTED
+from ide_transformer.testing.tasks import MANY, SIZE, TaskProperties, learned, rows
+
+
+class TaskConformance(TaskProperties):
+    """`again` is the task, built once more, `other` one on other data, and `tokens` another
+    number of them that it can have."""
+
+    properties = (
+        *TaskProperties.properties,
+        *(
+            "shapes",
+            "integers",
+            "processes",
+            "sizes",
+            "samples",
+            "fingerprint",
+            "on",
+            "masked",
+            "measure",
+            "exact",
+        ),
+    )
+
+    def __init__(self, task, model=None, shared=0.0, *, again=None, other=None, tokens=None):
+        super().__init__(task, model, shared)
+        self.batches = [self.first, *self.learned, *chain(*self.parts.values())]
+        self.again, self.others, self.tokens = again, other, tokens
+
+    def shapes(self):
+        """batches have the samples that are asked for, all of the same shapes and dtypes, and
+        finite numbers."""
+        sizes = [len(rows(x)) for x in (self.first, *self.learned)]
+        leaves = [jax.tree.leaves(x.divided()[0]) for x in self.batches]
+        kinds = [str([(x.dtype.name, *x.shape[1:]) for x in arrays]) for arrays in leaves]
+        finite = [all(np.isfinite(x).all() for x in jax.tree.leaves(b)) for b in self.batches]
+        number = len(kinds)
+        same = [kinds[0]] * number
+        return [sizes, kinds, finite], [[SIZE, *3 * [MANY]], same, [True] * number]
+
+    def integers(self):
+        """integers are those that `sizes` allow; a target may be -1."""
+        sizes = [self.task.sizes[x] for x in ("vocabulary", "classes") if x in self.task.sizes]
+        found, allowed = [], []
+        for batch in self.batches if sizes else []:
+            for least, values in ((0, batch.inputs), (UNCOUNTED, batch.targets)):
+                for x in jax.tree.leaves(values):
+                    if np.issubdtype(x.dtype, np.integer):
+                        found.append(x)
+                        allowed.append(np.clip(x, least, max(sizes) - 1))
+        return found, allowed
+
+    def processes(self):
+        """the rows and the points that several processes make are those of the batch."""
+        slices = slice(0, 2), slice(2, SIZE)
+        halves = [self.task.part_of_batch(3, SIZE, 5, part) for part in slices]
+        points = [eqx.tree_equal(x.divided()[1], self.first.divided()[1]) for x in halves]
+        return [rows(*halves) == rows(self.first), *points], [True, True, True]
+
+    def sizes(self):
+        """held-out parts have batches of the size that is asked for, or smaller ones."""
+        found = {}
+        for part, batches in self.parts.items():
+            few = list(self.task.held_out(7, part=part))
+            most = max(len(rows(x)) for x in (*few, *batches))
+            found[part] = [most <= MANY, len(rows(few[0])) <= 7]
+        return found, {part: [True, True] for part in found}
+
+    def samples(self):
+        """of a held-out part as many samples are read as are asked for, and all its own."""
+        found, expected = {}, {}
+        for part, batches in self.parts.items():
+            own = rows(*batches)
+            some = rows(*self.task.held_out(SIZE, 5, part))
+            # At points that all samples of a batch share, a few may have other points.
+            shared = bool(jax.tree.leaves(self.first.divided()[1]))
+            found[part] = [len(some), shared or set(some) <= set(own)]
+            expected[part] = [min(5, len(own)), True]
+        return found, expected
+
+    def fingerprint(self):
+        """the fingerprint stays the same, built again too, and other data have another one."""
+        mark = self.task.fingerprint()
+        found = {"at each call": self.task.fingerprint() == mark}
+        if self.again is not None:
+            found["built again"] = self.again.fingerprint() == mark
+        if self.others is not None:
+            found["other data"] = self.others.fingerprint() != mark
+        return found, dict.fromkeys(found, True)
+
+    def on(self):
+        """on other tokens it is a task with so many, and the first one is as it was."""
+        task, number = self.task, self.task.tokens_per_sample
+        before = rows(task.batch(0, 2, 0))
+        found = {"a mesh that changes nothing": task.on(Mesh()) is task}
+        if self.tokens is None:
+            try:
+                task.on(Mesh(tokens=number + 1))
+            except InputError:
+                return found, dict.fromkeys(found, True)
+        else:
+            other = task.on(Mesh(tokens=self.tokens))
+            found["other tokens"] = other.tokens_per_sample != number
+            data = TaskConformance(other, shared=self.shared)
+            data.check(["copies", "fingerprint", "on"])
+        found["itself"] = (
+            task.tokens_per_sample == number and rows(task.batch(0, 2, 0)) == before
+        )
+        return found, dict.fromkeys(found, True)
+
+    def masked(self):
+        """a token that is masked, or comes after all targets of a causal task, has no part in
+        the loss."""
+        if self.model is None:
+            return (), ()
+        batch = self.task.batch(0, SIZE, 1)
+        found = {
+            what: learned(self.model, self.task.loss, x)[0]
+            for what, x in without_a_part(self.task, batch)
+        }
+        return found, dict.fromkeys(found, learned(self.model, self.task.loss, batch)[0]), 1e-6
+
+    def measure(self):
+        """figures of parts of a batch add up to those of the batch; targets of -1 and points of
+        weight zero have no part in the loss."""
+        if self.model is None:
+            return (), ()
+        whole, parts, _, less = self.measured
+        found = {**parts, "without": [x for x, _ in less]}
+        return found, {**whole, "without": [x for _, x in less]}, 1e-6
+
+    def exact(self):
+        """where outputs are exact the loss has a finite gradient too."""
+        if self.model is None:
+            return (), ()
+        finite = [np.isfinite(x).all() for x in self.measured[2]]
+        return finite, [True] * len(finite)
+
+    @property
+    def measured(self):
+        batch = self.task.batch(0, SIZE, 1)
+        outputs = learned(self.model, self.task.loss, batch)[2]
+        return jax.device_get(measured(self.task.loss, outputs, batch.targets))
+
+
+def is_text(x):
+    return isinstance(x, Text)
+
+
+def without_a_part(task, batch):
+    """Batches that differ in what may have no part in the loss."""
+    inputs, targets = batch.inputs, batch.targets
+    texts = [x for x in jax.tree.leaves(inputs, is_leaf=is_text) if is_text(x)]
+
+    def other_padding(x):
+        if not is_text(x) or x.mask is None:
+            return x
+        return x._replace(tokens=np.where(x.mask, x.tokens, 0))
+
+    if any(x.mask is not None and not np.all(x.mask) for x in texts):
+        changed = jax.tree.map(other_padding, inputs, is_leaf=is_text)
+        yield "a token that is masked", batch._replace(inputs=changed)
+    if task.causal and isinstance(inputs, np.ndarray) and np.shape(targets) == inputs.shape:
+        counted = np.cumsum((np.asarray(targets) != UNCOUNTED)[:, ::-1], axis=1)[:, ::-1] > 0
+        if not counted.all():
+            other = np.where(counted, inputs, 0)
+            yield "a token after all targets", batch._replace(inputs=other)
+
+
+@eqx.filter_jit
+def measured(loss, outputs, targets):
+    """The figures of a batch, and as sums over two parts of it; the gradient at exact outputs,
+    where targets are outputs; and the loss with and without what has no part in it, where
+    there is such."""
+    half = len(outputs) // 3
+    own, rest = Batch(outputs, targets).divided()
+    parts = [
+        loss.measure(*eqx.combine(jax.tree.map(lambda x, at=at: x[at], own), rest))
+        for at in (slice(None, half), slice(half, None))
+    ]
+    sums = jax.tree.map(jnp.add, *parts)
+    whole, both = (
+        {name: mean.value for name, mean in x.items()}
+        for x in (loss.measure(outputs, targets), sums)
+    )
+
+    def objective(y, targets=targets):
+        return loss.measure(y, targets)["loss"].value
+
+    gradient, less = [], []
+    values = targets.values if isinstance(targets, Field) else targets
+    if jnp.issubdtype(values.dtype, jnp.floating) and values.shape == outputs.shape:
+        gradient = [jax.grad(objective)(values.astype(outputs.dtype))]
+    # What has no part in the loss: the first point, or all targets of the first sample.
+    if isinstance(targets, Field):
+        weights = targets.domain.shares.at[..., 0].set(0.0)
+        other = Field(values, TokenDomain(targets.domain.points, weights))
+        less = [(objective(outputs.at[:, 0].add(1.0), other), objective(outputs, other))]
+    elif loss.classifies:
+        other = targets.at[0].set(UNCOUNTED)
+        changed = outputs.at[0].set(outputs[0, ..., ::-1] + 1.0)
+        less = [(objective(changed, other), objective(outputs, other))]
+    return whole, both, gradient, less
