@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from ..equation.domain import by_samples
 from ..models import Model, Text, TokenLogits
@@ -26,7 +26,7 @@ def check_model(
 
     **Arguments:**
 
-    - `model`, `inputs`: as small as they can be; arrays have one leading axis of samples.
+    - `model`, `inputs`: as small as can be; arrays have a leading axis of two samples or more.
     - `causal`: whether it is; by default where the read-out is `TokenLogits`.
     - `fixed`: weights that have no gradient on purpose, such as the positions of speech,
       `lambda model: model.inputs.positions`.
@@ -38,7 +38,7 @@ def check_model(
         ModelProperties(model, inputs, causal, fixed).check(without)
 
 
-def outputs_at(outputs: PyTree, kept: np.ndarray | None) -> PyTree:
+def outputs_at(outputs: PyTree, kept: np.ndarray | Array | None) -> PyTree:
     """Outputs of a batch, zero at the tokens that are not kept."""
 
     def of(x):
@@ -80,7 +80,7 @@ class ModelProperties(AbstractProperties):
         """other samples change nothing of the outputs of the first; take no mean over
         samples."""
         own = by_samples(self.inputs)
-        same = jax.tree.map(lambda x, own: x[[0] * len(x)] if own else x, self.inputs, own)
+        same = jax.tree.map(lambda x, own: x[np.zeros(len(x), int)] if own else x, self.inputs, own)
         pair = self.outputs_for(same), self.outputs
         first, expected = (jax.tree.map(lambda x: x[0], y) for y in pair)
         return first, expected, 1e-12

@@ -68,16 +68,8 @@ class ConstraintConformance(ConstraintProperties):
 class ControlConformance(ControlProperties):
     properties = (
         *ControlProperties.properties[:-1],
-        *(
-            "continuous",
-            "resample",
-            "coarse",
-            "extend",
-            "tabulate",
-            "precision",
-            "made",
-            "yaml",
-        ),
+        *("continuous", "resample", "coarse", "extend", "tabulate"),
+        *("precision", "made", "yaml"),
     )
 
     def continuous(self):

@@ -18,7 +18,10 @@ from ide_transformer.testing.properties import equal
 class ModelConformance(ModelProperties):
     """Of chains, fields and learned prefixes too."""
 
-    properties = (*ModelProperties.properties, *("saved", "jit", "dropout", "mesh", "cache"))
+    properties = (
+        *ModelProperties.properties,
+        *("shape", "finite", "saved", "jit", "dropout", "mesh", "cache"),
+    )
 
     @property
     def text(self):

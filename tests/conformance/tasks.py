@@ -21,18 +21,8 @@ class TaskConformance(TaskProperties):
 
     properties = (
         *TaskProperties.properties,
-        *(
-            "shapes",
-            "integers",
-            "processes",
-            "sizes",
-            "samples",
-            "fingerprint",
-            "on",
-            "masked",
-            "measure",
-            "exact",
-        ),
+        *("shapes", "integers", "processes", "sizes", "samples"),
+        *("fingerprint", "on", "masked", "measure", "exact"),
     )
 
     def __init__(self, task, model=None, shared=0.0, *, again=None, other=None, tokens=None):

@@ -157,8 +157,8 @@ def test_a_task_of_ones_own(learner):
 
 def conforms(kind, learner):
     task = kind()
-    check_task(task, learner, shared=0.1)
     TaskConformance(task, learner, shared=0.1, other=kind(base=5), tokens=9).check()
+    check_task(task, learner, shared=0.1)
 
 
 class OtherTest(RunningSum):
