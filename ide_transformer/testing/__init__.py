@@ -1,4 +1,4 @@
-"""Checks of what every part of a kind must do, one of your own included."""
+"""Checks of what every part of a kind must do, your own included."""
 
 from ..studies.convergence import MeasuredOrder as MeasuredOrder, measure_order as measure_order
 from .equation import (

@@ -48,8 +48,7 @@ def check_constraint(
 ) -> None:
     """Checks what every constraint does, as `check_operator` does. It has random weights, and
     no number like `eps` that moves the set by more than rounding. `idempotent` does not hold
-    for a map of checkpoints, such as `LayerNorm` with a vector of gains.
-    """
+    for a map of checkpoints, such as `LayerNorm` with a vector of gains."""
     with jax.enable_x64(True):
         ConstraintProperties(constraint, features, options).check(without)
 

@@ -31,8 +31,6 @@ def check_model(
     - `fixed`: weights that have no gradient on purpose, such as the positions of speech,
       `lambda model: model.inputs.positions`.
     - `without`: names of properties that are not checked.
-
-    **Example:** `check_model(model, np.arange(12).reshape(2, 6))`
     """
     with jax.enable_x64(True):
         ModelProperties(model, inputs, causal, fixed).check(without)
@@ -80,7 +78,9 @@ class ModelProperties(AbstractProperties):
         """other samples change nothing of the outputs of the first; take no mean over
         samples."""
         own = by_samples(self.inputs)
-        same = jax.tree.map(lambda x, own: x[np.zeros(len(x), int)] if own else x, self.inputs, own)
+        same = jax.tree.map(
+            lambda x, own: x[np.zeros(len(x), int)] if own else x, self.inputs, own
+        )
         pair = self.outputs_for(same), self.outputs
         first, expected = (jax.tree.map(lambda x: x[0], y) for y in pair)
         return first, expected, 1e-12
@@ -108,7 +108,11 @@ class ModelProperties(AbstractProperties):
     def gradient(self):
         """the gradient by the weights is the one of finite differences; weights that have none
         on purpose are `fixed`."""
-        model = self.model
-        if jax.tree.leaves(self.fixed(model)):
-            model = eqx.tree_at(self.fixed, model, replace_fn=np.asarray)
-        return slopes(outputs_of, (model,), self.inputs, self.seen)
+        trained = self.model
+        if jax.tree.leaves(self.fixed(trained)):
+            trained = eqx.tree_at(self.fixed, trained, replace_fn=lambda _: None)
+
+        def outputs(trained, *given):
+            return outputs_of(eqx.combine(trained, self.model), *given)
+
+        return slopes(outputs, (trained,), self.inputs, self.seen)

@@ -29,7 +29,6 @@ class AbstractProperties:
     properties: tuple[str, ...]
     # What a part raises where a property does not concern it.
     refusals: tuple[type[Exception], ...] = (InputError,)
-    # The base class that a configuration asks for.
     kind: type
 
     def __init__(self, part: Any, options: Options | None = None, features: int = 0):
@@ -109,10 +108,9 @@ def _difference(found: PyTree, expected: PyTree, bound: float = 0.0) -> str:
 
 
 def equal(tree: PyTree, other: PyTree) -> bool:
-    """Whether two trees are the same."""
+    """Whether two trees are the same, by NumPy, which compiles nothing."""
 
     def host(tree):
-        # NumPy compares, which compiles nothing.
         return jax.tree.map(lambda x: np.asarray(x) if eqx.is_inexact_array(x) else x, tree)
 
     return bool(eqx.tree_equal(host(tree), host(other), typematch=True))

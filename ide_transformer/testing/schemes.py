@@ -36,10 +36,7 @@ class SchemeProperties(AbstractProperties):
     `inputs` are the equation, its initial state and the scheme."""
 
     kind = diffrax.AbstractSolver
-    properties = (
-        *("copies", "order", "constraint", "gradient", "batches"),
-        *("diffeqsolve", "yaml"),
-    )
+    properties = "copies", "order", "constraint", "gradient", "batches", "diffeqsolve", "yaml"
 
     def __init__(self, solver, options=None):
         super().__init__(solver, options, FEATURES)

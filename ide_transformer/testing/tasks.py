@@ -23,8 +23,7 @@ def check_task(
 
     **Arguments:**
 
-    - `task`: the task.
-    - `model`: one that learns it; without one the loss is not checked.
+    - `model`: one that learns the task; without one the loss is not checked.
     - `shared`: the greatest fraction of the samples of a part that may be in another one.
     - `without`: names of properties that are not checked.
 
