@@ -12,9 +12,8 @@ from jaxtyping import PyTree
 
 from ..errors import InputError
 from ..training.build import offers_of
-from ..training.choice import Part
 from ..training.config import ModelConfig
-from ..training.construct import Offers, construct
+from ..training.reader import Given, read
 
 
 Names: TypeAlias = Collection[str]
@@ -64,7 +63,7 @@ class AbstractProperties:
         return [equal(x, self.part) for x in (pickled, copy.deepcopy(self.part))], [True] * 2
 
     @property
-    def offers(self) -> Offers:
+    def offers(self) -> Given:
         """What a configuration of a model gives to its parts."""
         return offers_of(ModelConfig(width=self.features, heads=1), causal=False)
 
@@ -73,10 +72,10 @@ class AbstractProperties:
         kind = type(self.part)
         if not getattr(self.part, "configurable", True):
             raise InputError("A configuration does not name it.")
-        choice = Part(kind=f"{kind.__module__}:{kind.__qualname__}", options=self.options)
+        tree = {"kind": f"{kind.__module__}:{kind.__qualname__}", "options": self.options}
         offers = self.offers
         try:
-            return construct("part", choice, self.kind, offers, jax.random.key(0))
+            return read(self.kind, tree, "part", given=offers, draws=jax.random.key(0))
         except InputError as error:
             raise ValueError(
                 f"{error} Write what a configuration gives it as options={{…}} of this check, "

@@ -9,7 +9,8 @@ import numpy as np
 
 from ide_transformer import models
 from ide_transformer.equation.domain import by_samples
-from ide_transformer.models import Field, Mesh, Text
+from ide_transformer.integration import Mesh
+from ide_transformer.models import Field, Text
 from ide_transformer.models.text_inputs import as_text
 from ide_transformer.testing.models import ModelProperties, outputs_at
 from ide_transformer.testing.properties import equal
@@ -101,12 +102,12 @@ class ModelConformance(ModelProperties):
         return any(not np.allclose(x, y, rtol=1e-12, atol=1e-12) for x, y in pairs), True
 
     def mesh(self):
-        """on twice as many intervals, steps, and points of functions of a feature, outputs have
+        """on twice as many layers, steps, and points of functions of a feature, outputs have
         the same shape, and from there back to its own mesh it is the same model."""
         model, number = self.model, self.model.control.num_intervals
-        given = {"intervals": number}
-        if model.discretization.stepsize_controller is None:
-            given["steps_per_interval"] = model.discretization.steps_per_interval
+        given = {"layers": number}
+        if model.mesh.stepsize_controller is None:
+            given["steps"] = model.mesh.steps
         if model.space is not None:
             given["width"] = model.features
         own, doubled = Mesh(**given), Mesh(**{name: 2 * x for name, x in given.items()})

@@ -9,7 +9,8 @@ import numpy as np
 
 from ide_transformer import InputError
 from ide_transformer.equation import TokenDomain
-from ide_transformer.models import Field, Mesh, Text
+from ide_transformer.integration import Mesh
+from ide_transformer.models import Field, Text
 from ide_transformer.tasks import Batch
 from ide_transformer.tasks.losses import UNCOUNTED
 from ide_transformer.testing.tasks import MANY, SIZE, TaskProperties, learned, rows
