@@ -45,7 +45,8 @@ class SchemeProperties(AbstractProperties):
 
     @cached_property
     def end(self) -> Array:
-        return end_of(*self.inputs, Direct())
+        equation, u0, solver = self.inputs
+        return end_of(equation, u0, solver, Direct())
 
     @property
     def offers(self):
@@ -85,7 +86,7 @@ class SchemeProperties(AbstractProperties):
     def diffeqsolve(self):
         """`solve` and `diffrax.diffeqsolve` agree on a control without jumps; does a stage or
         sub-step reach beyond the step, where the weights of the next interval begin?"""
-        return self.by_diffrax.ys[-1], self.end, 1e-9
+        return jax.tree.map(lambda u: u[-1], self.by_diffrax.ys), self.end, 1e-9
 
     @cached_property
     def by_diffrax(self) -> diffrax.Solution:
