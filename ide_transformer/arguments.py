@@ -79,18 +79,14 @@ OddInt = Annotated[int, Field(gt=0), _every(lambda x: x % 2 == 1, "odd")]
 
 
 def checked(call: Call) -> Call:
-    """A function that checks its arguments against its annotations: types, shapes and dtypes
-    of arrays, ranges of numbers, and that known numbers are finite. An `InputError` names the
-    argument, its value, and what it should be. It takes numbers and arrays of NumPy wherever it
-    takes those of Python and JAX."""
-    return _checking(call, call.__qualname__.removesuffix(".__init__"))
-
-
-def check_constructors(names: Mapping[str, Any]) -> None:
-    """Lets all equinox modules among these names check the arguments of their constructors."""
-    for name, public in names.items():
-        if inspect.isclass(public) and issubclass(public, eqx.Module):
-            public.__init__ = _checking(public.__init__, name)
+    """A function or a class that checks the arguments of its calls against its annotations:
+    types, shapes and dtypes of arrays, ranges of numbers, and that known numbers are finite. An
+    `InputError` names the argument, its value, and what it should be. NumPy's numbers and
+    arrays are taken wherever those of Python and JAX are."""
+    if not inspect.isclass(call):
+        return _checking(call, call.__qualname__.removesuffix(".__init__"))
+    call.__init__ = _checking(call.__init__, call.__name__)
+    return call
 
 
 def adapter_of(annotation: Any) -> TypeAdapter:

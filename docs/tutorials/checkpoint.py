@@ -24,7 +24,7 @@ from ide_transformer import dynamics, tasks
 
 loaded = ide.load_model("glassllm")
 model, tokenizer = loaded.model, loaded.tokenizer
-print("layers:", model.control.num_intervals)
+print("layers:", model.layers)
 print("width:", model.features)
 print("scheme:", type(model.solver).__name__)
 print(ide.generate(model, "Alice was", 40, temperature=0, tokenizer=tokenizer))

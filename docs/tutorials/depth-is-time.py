@@ -87,7 +87,7 @@ block = Heat(jnp.log(0.5)), Local(neighbourhood)
 @eqx.filter_jit
 def solve(block, u, nu, *, time=DT, steps=4, solver=ide.Strang()):
     """The solution after a time."""
-    control = ide.Tied(block, num_intervals=steps, interval_length=time / steps)
+    control = ide.Tied(block, layers=steps, interval_length=time / steps)
     equation = ide.Equation(control, ide.Free(), ide.TokenDomain.periodic(u.shape[-1]))
     state = jnp.stack([u, jnp.broadcast_to(nu[:, None], u.shape)], axis=-1)
     return ide.solve(equation, state, solver=solver, throw=False).u1[..., 0]

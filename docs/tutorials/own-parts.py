@@ -47,7 +47,7 @@ class Pull(ide.AbstractOperator):
 # %%
 domain = ide.TokenDomain.uniform(3)
 u0 = jnp.linspace(-1.0, 1.0, 12).reshape(3, 4)
-equation = ide.Equation(ide.Tied((Pull(4),), num_intervals=2), ide.Free(), domain)
+equation = ide.Equation(ide.Tied((Pull(4),), layers=2), ide.Free(), domain)
 u1 = ide.solve(equation, u0, solver=ide.RK4()).u1
 print("error:", float(jnp.max(jnp.abs(u1 - jnp.exp(-0.2) * u0))))
 
@@ -99,7 +99,7 @@ class Box(ide.AbstractConstraint):
 
 # %%
 # A negative rate pushes away from zero, out of the box. `solve` keeps the state on the set.
-push = ide.Equation(ide.Tied((Pull(4, rate=-2.0),), num_intervals=2), Box(), domain)
+push = ide.Equation(ide.Tied((Pull(4, rate=-2.0),), layers=2), Box(), domain)
 solution = ide.solve(push, u0, solver=diffrax.Heun(), steps_per_interval=8)
 print("largest feature:", float(jnp.max(jnp.abs(solution.u1))))
 print("distance from the box:", float(solution.stats["constraint_residual"]))
@@ -118,7 +118,7 @@ class Straight(ide.AbstractExpansion):
     """`θ(t) = (1 - t/T) θ_first + (t/T) θ_last`."""
 
     coefficients: PyTree
-    num_intervals: int = eqx.field(static=True)
+    layers: int = eqx.field(static=True)
     interval_length: float = eqx.field(static=True, default=1.0)
 
     def basis(self, t):
@@ -126,14 +126,14 @@ class Straight(ide.AbstractExpansion):
         return jnp.stack([1 - fraction, fraction])
 
     @classmethod
-    def build(cls, make_block, num_intervals, *, key):
+    def build(cls, make_block, layers, *, key):
         first_and_last = eqx.filter_vmap(make_block)(jax.random.split(key, 2))
-        return cls(first_and_last, num_intervals)
+        return cls(first_and_last, layers)
 
 
 # %%
 first, last = (Pull(4, rate=0.0),), (Pull(4, rate=1.0),)
-control = Straight(jax.tree.map(lambda *x: jnp.stack(x), first, last), num_intervals=2)
+control = Straight(jax.tree.map(lambda *x: jnp.stack(x), first, last), layers=2)
 for t in (0.0, 0.5, 2.0):
     print(f"rates at depth {t}:", control(t)[0].rate)
 testing.check_control(control)
@@ -162,7 +162,7 @@ class ShuOsher(ide.AbstractOneStep):
 # Halving the step must divide the error by about `2³ = 8`.
 
 # %%
-fast = ide.Equation(ide.Tied((Pull(4, rate=2.0),), num_intervals=1), ide.Free(), domain)
+fast = ide.Equation(ide.Tied((Pull(4, rate=2.0),), layers=1), ide.Free(), domain)
 exact = jnp.exp(-2.0) * u0
 errors = []
 for steps in (8, 16):

@@ -101,7 +101,7 @@ def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
     )
     us = states[:-1].at[0].set(begin)
     ps = p[:-1].at[0].set(pull(p[1])[0])
-    numbers = jnp.arange(equation.control.num_intervals, dtype=states.dtype)
+    numbers = jnp.arange(equation.control.layers, dtype=states.dtype)
     given = numbers, equation.intervals(), us, ps
     return Costates(states, p, *jax.lax.map(one, given))
 
@@ -154,7 +154,7 @@ def steer(
     carries something from interval to interval. A level that is not reached is no error: see
     `reached`.
     """
-    number = model.control.num_intervals
+    number = model.layers
     chosen = range(number) if intervals is None else intervals
     if not len(chosen) or not set(chosen) <= set(range(number)):
         raise InputError(

@@ -59,7 +59,7 @@ class Path(NamedTuple):
         control = self.model.control
         at = jax.vmap(
             lambda interval: eqx.filter(control.local(interval, s), eqx.is_inexact_array),
-            axis_size=control.num_intervals,
+            axis_size=control.layers,
         )
         return at(control.intervals())
 
@@ -130,7 +130,7 @@ class Smoothness(AbstractCost):
                 "depths and have no derivative; drop this cost (training.costs), or take a "
                 "control such as piecewise_linear."
             )
-        last = control.local(take(control.intervals(), control.num_intervals - 1), 1.0)
+        last = control.local(take(control.intervals(), control.layers - 1), 1.0)
         changes = jax.tree.map(
             lambda x, end: jnp.diff(jnp.concatenate([x, end[None]]), axis=0),
             path.weights(0.0),
@@ -160,7 +160,7 @@ class Contraction(AbstractCost):
     products: PositiveInt = eqx.field(static=True, default=4)
 
     def __call__(self, path: Path) -> Float[Array, ""]:
-        number = jnp.arange(path.model.control.num_intervals, dtype=path.states.dtype)
+        number = jnp.arange(path.model.layers, dtype=path.states.dtype)
 
         def field(equation, index, interval, u):
             terms = equation.interval_terms(index, interval).terms

@@ -24,7 +24,7 @@ MOST_SELECTIONS = 100
 def keep_layers(model: Model, layers: Sequence[int]) -> Model:
     """The model with the listed layers only; the field says "layer dropping". Of a continuous
     control a layer has the weights of its beginning."""
-    number = model.control.num_intervals
+    number = model.layers
     if not len(layers) or list(layers) != sorted(set(layers) & set(range(number))):
         raise InputError(
             f"keep_layers: layers={list(layers)} must be some of 0 to {number - 1}, each once "
@@ -84,7 +84,7 @@ class Layered(NamedTuple):
 def native_layers(model: Model) -> Layered:
     """One step for each interval."""
     layers = in_layers(model)
-    steps = _whole(range(model.control.num_intervals), model.equation.num_operators)
+    steps = _whole(range(model.layers), model.equation.num_operators)
     return Layered(layers, steps.astype(str).astype(object), layers)
 
 
@@ -92,7 +92,7 @@ def selections(layered: Layered) -> Iterator[Layered]:
     """Every choice of whole native layers with one interval less, unchanged; none where there
     are too many choices to try each."""
     intervals, operators = layered.steps.shape
-    number = layered.native.control.num_intervals
+    number = layered.native.control.layers
     if math.comb(number, intervals - 1) > MOST_SELECTIONS:
         return
     for kept in itertools.combinations(range(number), intervals - 1):
@@ -181,7 +181,7 @@ def stacked_intervals(
     each = eqx.filter_vmap(
         lambda interval: change(control.local(interval, 0.0)),
         out_axes=eqx.if_array(0),
-        axis_size=control.num_intervals,
+        axis_size=control.layers,
     )
     return PiecewiseConstant(each(control.intervals()), control.interval_length)
 

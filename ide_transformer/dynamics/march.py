@@ -69,7 +69,7 @@ class March(NamedTuple):
     @property
     def no_pushes(self) -> Float[Array, "knots *batch tokens features"]:
         """Zeros, `[intervals + 1, …]`."""
-        number = self.equation.control.num_intervals + 1
+        number = self.equation.control.layers + 1
         return jnp.zeros((number, *self.u0.shape), self.u0.dtype)
 
 
@@ -92,7 +92,7 @@ def scan_intervals(
         start = index * equation.control.interval_length
         return visit(carry, terms, start, extra)
 
-    indices = jnp.arange(equation.control.num_intervals, dtype=dtype)
+    indices = jnp.arange(equation.control.layers, dtype=dtype)
     return lax.scan(body, carry, (indices, equation.intervals(), extra))
 
 

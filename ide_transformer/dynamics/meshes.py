@@ -98,7 +98,7 @@ def coarsen(model: Model, evaluations: float, inputs: PyTree[ArrayLike], **optio
       layers costs 6.
     - `inputs`, `options`: see `coarsenings`.
     """
-    least = float(field_evaluations(model, inputs)) / model.control.num_intervals
+    least = float(field_evaluations(model, inputs)) / model.layers
     # In this form it refuses a cost that is not known, NaN, as well.
     if evaluations >= least:
         for mesh in coarsenings(model, inputs, **options):

@@ -176,7 +176,7 @@ def with_coarse_heads(
             operator = eqx.tree_at(lambda x: x.innermost, operator, coarse)
             first = last
         block.append(operator)
-    expected = (model.control.num_intervals, first)
+    expected = (model.layers, first)
     if chosen.shape != expected:
         raise InputError(
             f"with_coarse_heads: chosen has shape {chosen.shape}, but the model has {first} "

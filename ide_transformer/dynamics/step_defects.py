@@ -149,7 +149,7 @@ def removal_damage(
     """The error made by leaving out each interval, measured by a solve for each; for
     `read` see `Target`. Of a continuous control each layer has the weights of its beginning,
     also in the model from which the error is taken."""
-    layers = range(model.control.num_intervals)
+    layers = range(model.layers)
     error = native_target(keep_layers(model, layers), inputs, read).error
     others = ([*layers[:layer], *layers[layer + 1 :]] for layer in layers)
     return np.array([float(error(keep_layers(model, kept))) for kept in others])

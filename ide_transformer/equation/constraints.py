@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from ..arguments import NonNegativeFloat, is_known
+from ..arguments import NonNegativeFloat, checked, is_known
 from ..errors import InputError
 from .arrays import (
     Features,
@@ -97,6 +97,7 @@ class AbstractRescaling(AbstractConstraint):
         """`u`, from `project(u)` and `scales(u)`."""
 
 
+@checked
 class Free(AbstractRescaling):
     """No constraint: S is the whole space, `u_t = F(u)`. As a normalisation: none."""
 
@@ -113,6 +114,7 @@ class Free(AbstractRescaling):
         return projected
 
 
+@checked
 class Nonnegative(AbstractConstraint):
     """The set S2 = { u : u ≥ 0 } of the paper; its projection is the ReLU.
 
@@ -250,6 +252,7 @@ class AbstractSphere(AbstractNormalization):
         return self.gain, self.bias
 
 
+@checked
 class LayerNorm(AbstractCentredNormalization):
     """Layer normalisation as checkpoints define it,
 
@@ -273,6 +276,7 @@ class LayerNorm(AbstractCentredNormalization):
     eps: NonNegativeFloat = eqx.field(static=True, default=1e-5)
 
 
+@checked
 class RMSNorm(AbstractNormalization):
     """Root-mean-square normalisation as checkpoints define it,
 
@@ -291,6 +295,7 @@ class RMSNorm(AbstractNormalization):
     eps: NonNegativeFloat = eqx.field(static=True, default=1e-5)
 
 
+@checked
 class RMSSphere(AbstractSphere):
     """The sphere of fixed root mean square, token by token:
 
@@ -310,6 +315,7 @@ class RMSSphere(AbstractSphere):
     bias: ClassVar[None] = None  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
+@checked
 class Sphere(AbstractSphere, AbstractCentredNormalization):
     """The set S1 of the paper, token by token:
 

@@ -47,6 +47,7 @@ def _no_negative_ends(weights: EndWeights) -> EndWeights:
     return _no_negative(weights)
 
 
+@checked
 class TokenDomain(eqx.Module):
     """Points `x_j` of Ω_x and quadrature weights `w_j`, so that
 

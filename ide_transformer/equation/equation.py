@@ -7,7 +7,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
-from ..arguments import is_known
+from ..arguments import checked, is_known
 from ..errors import InputError
 from .arrays import Depth, State
 from .constraints import AbstractConstraint
@@ -19,6 +19,7 @@ from .terms import make_terms
 from .tree import parts
 
 
+@checked
 class Equation(eqx.Module):
     """The integro-differential equation of a Transformer,
 
@@ -46,13 +47,11 @@ class Equation(eqx.Module):
         domain: TokenDomain,
     ):
         constraint = as_control(constraint, control)
-        number = control.num_intervals
+        number = control.layers
         length = control.interval_length
-        if constraint.num_intervals != number or not np.isclose(
-            constraint.interval_length, length
-        ):
+        if constraint.layers != number or not np.isclose(constraint.interval_length, length):
             raise InputError(
-                f"Equation: the constraint is on {constraint.num_intervals} intervals of "
+                f"Equation: the constraint is on {constraint.layers} intervals of "
                 f"length {constraint.interval_length:g}, the control on {number} intervals of "
                 f"length {length:g}."
             )
@@ -93,7 +92,7 @@ class Equation(eqx.Module):
     @property
     def knots(self) -> np.ndarray:
         """The interval boundaries, from 0 to T."""
-        return np.arange(self.control.num_intervals + 1) * self.control.interval_length
+        return np.arange(self.control.layers + 1) * self.control.interval_length
 
     @property
     def terms(self) -> diffrax.MultiTerm:
@@ -118,7 +117,7 @@ class Equation(eqx.Module):
 
     def terms_of(self, index: int) -> diffrax.MultiTerm:
         """The terms inside interval `index`."""
-        number = self.control.num_intervals
+        number = self.control.layers
         outside = (index < 0) | (index >= number)
         message = f"there are {number} intervals; give 0 to {number - 1}."
         if not is_known(index):
@@ -144,7 +143,7 @@ def contents(control: PyTree, constraint: PyTree) -> dict[str, str]:
         texts["control"] = type(control).__name__
         with contextlib.suppress(InputError):
             length = f"{control.interval_length:g}"
-            texts["control"] += f", {control.num_intervals} intervals of length {length}"
+            texts["control"] += f", {control.layers} intervals of length {length}"
         for number, operator in enumerate(parts(control, AbstractOperator), 1):
             texts[f"operator {number}"] = spelled(operator, control.depth_axes)
     if isinstance(constraint, AbstractControl):
@@ -160,7 +159,7 @@ def as_control(
     """A constraint as a function of depth, on the intervals of a control."""
     if isinstance(constraint, AbstractControl):
         return constraint
-    return Tied(constraint, control.num_intervals, control.interval_length)
+    return Tied(constraint, control.layers, control.interval_length)
 
 
 def _inside(

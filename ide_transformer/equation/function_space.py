@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..arguments import PositiveInt
+from ..arguments import PositiveInt, checked
 from ..errors import InputError
 from .rules import PointRule, point_rule
 
@@ -19,6 +19,7 @@ Points: TypeAlias = Float[Array, " points"]
 Values: TypeAlias = Float[Array, "points number"]
 
 
+@checked
 class FeatureDomain(eqx.Module):
     """Points `y_j` of Ω_y = [0, 1] and quadrature weights `w_j` of sum 1, so that
 
@@ -74,6 +75,7 @@ class AbstractBasis(eqx.Module):
         """Refuses points at which so many functions would be others than at more points."""
 
 
+@checked
 class Cosine(AbstractBasis):
     """Smooth functions with free values at both ends: `φ_0 = 1`, `φ_a(y) = √2 cos(aπy)`.
     At as many midpoints as functions this is the discrete cosine transform, an orthogonal
@@ -86,6 +88,7 @@ class Cosine(AbstractBasis):
         return size.astype(y.dtype) * jnp.cos(jnp.pi * jnp.outer(y, a.astype(y.dtype)))
 
 
+@checked
 class Legendre(AbstractBasis):
     """Legendre's polynomials, `φ_a(y) = √(2a+1) P_a(2y - 1)`. They are orthonormal at as many
     points as functions with the rule "gauss_legendre"; at as many points at equal distances
@@ -100,6 +103,7 @@ class Legendre(AbstractBasis):
         return size[None] * jnp.stack(values[:number], axis=1)
 
 
+@checked
 class Nodal(AbstractBasis):
     """Functions that are constant on each of `number` equal parts, `φ_a = √number` on part a
     and 0 elsewhere. At the middles of the parts, coefficients are values and kernels the
@@ -126,6 +130,7 @@ def _parts(y: Any, number: int) -> Any:
     return (y * number * above).astype(int).clip(0, number - 1)
 
 
+@checked
 class Waves(AbstractBasis):
     """The Fourier series of functions on a circle: 1, `√2 sin 2πy`, `√2 cos 2πy`, `√2 sin 4πy`,
     …. An even number of them has more points than functions in a `FunctionSpace`."""
@@ -175,6 +180,7 @@ class FeatureMap(eqx.Module):
 PLAIN = FeatureMap(None, None)
 
 
+@checked
 class FunctionSpace(eqx.Module):
     """Functions of a feature y, the span of the first functions of a basis, given at the points
     of Ω_y. States of an equation are then functions `u(x, y, t)` of both, weights are kernels

@@ -69,7 +69,7 @@ def adapt(
         return (u, lax.stop_gradient(dt0), status), (u, solution.interpolation, stats, counted)
 
     carry = u0, jnp.array(length, dtype), Status.start(dtype)
-    indices = jnp.arange(equation.control.num_intervals, dtype=dtype)
+    indices = jnp.arange(equation.control.layers, dtype=dtype)
     (u1, _, status), (states, interpolation, stats, counted) = gradient.scan(
         interval, carry, (indices, equation.intervals())
     )

@@ -143,6 +143,7 @@ def relative_difference(
     return jnp.linalg.norm(expected - given, axis=-1) / jnp.where(size == 0, 1, size)
 
 
+@checked
 class EstimatedExit(AbstractExit):
     """Exit by an estimate: the effect that the rest of the solve has on the outputs,
 

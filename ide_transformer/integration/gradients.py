@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import PyTree
 
-from ..arguments import PositiveInt
+from ..arguments import PositiveInt, checked
 from ..equation import RESIDUALS
 from ..errors import InputError
 from .march import Steps, march
@@ -50,6 +50,7 @@ class AbstractGradient(eqx.Module):
         return march(steps, start, self.scan)
 
 
+@checked
 class Direct(AbstractGradient):
     """Keep every intermediate value. Adaptive solves then also allow forward mode."""
 
@@ -57,6 +58,7 @@ class Direct(AbstractGradient):
         return diffrax.DirectAdjoint()
 
 
+@checked
 class Recompute(AbstractGradient):
     """Keep one state for each interval and the values that `policy` saves inside; recompute
     the rest.
@@ -75,6 +77,7 @@ class Recompute(AbstractGradient):
         return lax.scan(body, carry, xs)
 
 
+@checked
 class Recursive(AbstractGradient):
     """Recursive checkpointing: keep states at the ends of segments of depth only, and solve
     each segment again, by the same rule, when the gradient reaches it.
@@ -126,6 +129,7 @@ def _scan(body: Callable, carry: PyTree, xs: PyTree, levels: int) -> tuple[PyTre
     return carry, jax.tree.map(lambda y, end: jnp.concatenate([y, end]), ys, last)
 
 
+@checked
 class Truncated(AbstractGradient):
     """Truncated back-propagation: the gradient of the last intervals of depth alone, the state
     before them held fixed. What the gradient takes, in memory and time, does not grow with T.

@@ -53,7 +53,7 @@ class Steps(eqx.Module):
 
     @property
     def indices(self) -> Float[Array, " intervals"]:
-        return jnp.arange(self.equation.control.num_intervals, dtype=self.dtype)
+        return jnp.arange(self.equation.control.layers, dtype=self.dtype)
 
     def edges(self, index: Float[Array, ""]) -> Float[Array, " ends"]:
         """The ends of the steps of an interval."""
@@ -98,7 +98,7 @@ class Steps(eqx.Module):
         interpolation: diffrax.DenseInterpolation | None = None,
     ) -> Trajectory:
         """The outcome of all these steps."""
-        intervals = self.equation.control.num_intervals
+        intervals = self.equation.control.layers
         steps = intervals * self.number
         starts = 1 if self.equation.continuous else intervals
         count = field_evaluations(self.cost, steps, starts, solver_state)
@@ -182,8 +182,8 @@ def check_number(
 ) -> None:
     """Refuse a number of steps, or `None`, with which a scheme would not be itself."""
     control = equation.control
-    steps = None if number is None else control.num_intervals * number
-    jumps_at_each = number == 1 < control.num_intervals and not equation.continuous
+    steps = None if number is None else control.layers * number
+    jumps_at_each = number == 1 < control.layers and not equation.continuous
     if jumps_at_each and solvers.restarts_at_jumps(solver):
         raise InputError(
             f"{type(solver).__name__}: it starts again where the field jumps, and on "

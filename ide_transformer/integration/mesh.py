@@ -9,12 +9,13 @@ import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 
-from ..arguments import PositiveFloat, PositiveInt, is_known
+from ..arguments import PositiveFloat, PositiveInt, checked, is_known
 from ..equation import spelled
 from ..errors import InputError
 from ..solvers import LieTrotter
 
 
+@checked
 class Mesh(eqx.Module):
     """On what an equation is solved, and how. `model.on(mesh)` solves the same weights on
     another mesh, `task.on(mesh)` gives the samples there. What a mesh does not give stays as it

@@ -182,6 +182,7 @@ def field_evaluations(
     return jnp.nan if made is None else made.count
 
 
+@checked
 class Solution(eqx.Module):
     """The solution of an equation.
 
@@ -261,9 +262,9 @@ def _range(x: Any) -> str:
 
 def interpolate(interpolation: PyTree, interval_length: float, t: Depth) -> State:
     """The state at depth `t`, from the stacked interpolations of the intervals."""
-    num_intervals = interpolation.ts.shape[0]
+    layers = interpolation.ts.shape[0]
     t = jnp.asarray(t, interpolation.ts.dtype)
-    index = jnp.clip(jnp.floor(t / interval_length), 0, num_intervals - 1).astype(int)
+    index = jnp.clip(jnp.floor(t / interval_length), 0, layers - 1).astype(int)
     inside = jax.tree.map(lambda x: x[index], interpolation)
     # Rounding may put a boundary just outside.
     return inside.evaluate(jnp.clip(t, inside.ts[0], inside.ts[inside.ts_size - 1]))

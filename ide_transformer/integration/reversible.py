@@ -40,6 +40,7 @@ Differentiable: TypeAlias = tuple[Make, Array, PyTree]
 Outcome: TypeAlias = tuple[Array, Array | None, Status]
 
 
+@checked
 class Reversible(AbstractGradient):
     """Keep the state at T and rebuild those before it on the way back, step by step, so that
     memory does not grow with depth.

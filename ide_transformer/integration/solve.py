@@ -142,7 +142,7 @@ def _solve(
         depths, _states(equation, start.u0, u1, trajectory, output)
     )
     # The constraint with which the last interval ends.
-    terms = equation.terms_of(equation.control.num_intervals - 1)
+    terms = equation.terms_of(equation.control.layers - 1)
     constraint = operator_fields(terms)[-1].constraint(equation.horizon)
     return Solution(
         u1=u1,

@@ -6,12 +6,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from ..arguments import NonNegativeFloat, OddInt, PositiveInt
+from ..arguments import NonNegativeFloat, OddInt, PositiveInt, checked
 from ..equation import TokenDomain, affine, check_features, gelu
 from ..errors import InputError
 from .parts import AbstractInputs, Embedded
 
 
+@checked
 class TokenConvolution(eqx.Module):
     """A convolution along the tokens, an integral over a neighbourhood of each:
 
@@ -53,6 +54,7 @@ class TokenConvolution(eqx.Module):
         return affine(v.reshape(*u.shape[:-2], *v.shape[-2:]), None, self.bias)
 
 
+@checked
 class AudioInputs(AbstractInputs):
     """Speech: two convolutions along the frames of a log-mel spectrogram, the second one with a
     stride of 2, and positions that are not trained. It is `[..., mels, frames]`, as feature

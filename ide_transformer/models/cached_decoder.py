@@ -16,6 +16,7 @@ from .read_outs import TokenLogits
 from .text_inputs import TextInputs
 
 
+@checked
 class CachedDecoder(eqx.Module):
     """A causal language model that reads one token after the other. A cache keeps the keys and
     values of the tokens read so far, at each evaluation of each step.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer, PRNGKeyArray, PyTree
 
-from ..arguments import PositiveInt, check_fields
+from ..arguments import PositiveInt, check_fields, checked
 from ..equation import State, TokenDomain, check_features, grid_of, lattice
 from ..errors import InputError
 from ..integration import Solution
@@ -18,6 +18,7 @@ from .read_outs import States
 from .text_inputs import TextInputs
 
 
+@checked
 class StageInputs(AbstractImageInputs):
     """Windows of the states of another equation, each on a grid of its own,
 
@@ -82,6 +83,7 @@ class StageInputs(AbstractImageInputs):
         return embedded._replace(before=(solution,))
 
 
+@checked
 class GridInputs(AbstractInputs):
     """States `[..., tokens, width]` on a grid of tokens, as `TokenDomain.uniform`, `periodic`
     and `midpoint` make it. Where it begins does not matter."""
@@ -126,6 +128,7 @@ class SourceAndText(NamedTuple):
     text: Integer[ArrayLike, "*batch tokens"] | Text
 
 
+@checked
 class EncodedInputs(AbstractInputs):
     """A text, and the states of an encoder at its depth T, which enter the equation through
     cross-attention; given as a `SourceAndText`. `text` are the inputs of the decoder.

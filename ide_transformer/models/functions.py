@@ -64,6 +64,7 @@ class Field(NamedTuple):
         return cls(np.asarray(values), domain)
 
 
+@checked
 class FunctionInputs(AbstractInputs):
     """Functions on the circle or on the interval [0, 1], or on the product of several of them:
     tokens are points x with quadrature weights.
@@ -256,6 +257,7 @@ class FunctionInputs(AbstractInputs):
         return a.astype(self.embedding.weight.dtype)
 
 
+@checked
 class FunctionValues(AbstractReadOut):
     """Values of functions at the points of the domain, `W N(u(x)) + b`, W and b those of
     `linear`: `[..., tokens]`, or with `channels` `[..., tokens, channels]`."""
@@ -294,6 +296,7 @@ class FunctionValues(AbstractReadOut):
         return FunctionValues(linear, self.normalization.at_points(space), self.channels)
 
 
+@checked
 class ChannelsFirst(eqx.Module):
     """A model of functions as a network of pdequinox and APEBench, or a stepper of exponax:
 

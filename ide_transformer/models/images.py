@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from ..arguments import Fraction, NonNegativeInt, PositiveInt
+from ..arguments import Fraction, NonNegativeInt, PositiveInt, checked
 from ..equation import AbstractConstraint, Free, Linear, TokenDomain, drop
 from ..errors import InputError
 from .parts import AbstractInputs, Embedded
@@ -35,6 +35,7 @@ class AbstractImageInputs(AbstractInputs):
         """(rows, columns) of tokens of images of this shape."""
 
 
+@checked
 class ImageInputs(AbstractImageInputs):
     """Images by their windows, as a strided convolution embeds them,
 

@@ -61,6 +61,7 @@ def _constraint(x: AbstractConstraint | AbstractControl) -> AbstractControl:
     return given
 
 
+@checked
 class Model(eqx.Module, Generic[Inputs, ReadOut]):
     """A map from inputs to outputs through the solution of an equation,
 
@@ -150,7 +151,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     @property
     def layers(self) -> int:
         """The number of layers: the intervals of the control."""
-        return self.control.num_intervals
+        return self.control.layers
 
     @property
     def steps(self) -> int:
@@ -440,11 +441,11 @@ def _resampled(control: AbstractControl, layers: int) -> AbstractControl:
     check_steps({"layers": layers})
     data = jax.tree.leaves(eqx.filter_eval_shape(lambda x: x.intervals(), control))
     held = sum(x.size * x.dtype.itemsize for x in data if hasattr(x, "dtype"))
-    check_bytes(f"layers={layers}", layers * held / control.num_intervals)
+    check_bytes(f"layers={layers}", layers * held / control.layers)
     found = control.resample(layers)
-    if found.num_intervals != layers:
+    if found.layers != layers:
         raise InputError(
-            f"{type(control).__name__}.resample({layers}) gives {found.num_intervals} "
+            f"{type(control).__name__}.resample({layers}) gives {found.layers} "
             f"intervals; have it give {intervals}, or raise InputError."
         )
     return found

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
+from ..arguments import checked
 from ..equation import (
     PLAIN,
     AbstractConstraint,
@@ -43,6 +44,7 @@ class MaskedTokenHead(eqx.Module):
         return affine(product(v, weight.T), None, self.bias)
 
 
+@checked
 class States(AbstractReadOut):
     """The states, `N(u)`: `[..., tokens, features]`, of an encoder, and what a `pooler` or a
     `head` makes of them, where there is one."""
@@ -69,6 +71,7 @@ class States(AbstractReadOut):
         return self.head(states, inputs.embedding)
 
 
+@checked
 class TokenLogits(AbstractReadOut):
     """The logits of the next token, `E N(u) + c`: `[..., tokens, vocabulary]`.
 
@@ -115,6 +118,7 @@ class AbstractClassifier(AbstractReadOut):
     """Logits of classes, `[..., classes]`."""
 
 
+@checked
 class PrefixHead(AbstractClassifier):
     """Logits of classes from the first k learned tokens, the mean of one classifier for each,
 
@@ -140,6 +144,7 @@ class PrefixHead(AbstractClassifier):
         return PrefixHead(classifiers, self.normalization.at_points(space))
 
 
+@checked
 class MeanHead(AbstractClassifier):
     """Logits of classes from the mean over the tokens of the inputs, `W mean_x N(u(x)) + b`:
     `[..., classes]`. The `classifier` is W and b."""
@@ -159,6 +164,7 @@ class MeanHead(AbstractClassifier):
         return MeanHead(classifier, self.normalization.at_points(space))
 
 
+@checked
 class PrefixAndMeanHead(AbstractClassifier):
     """Logits of classes from the first learned token and the mean over the input's tokens, side
     by side: `W [N(u_0), mean_x N(u(x))] + b` (DINOv2: Oquab et al., arXiv 2304.07193). The

@@ -7,7 +7,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, Integer, PRNGKeyArray
 
-from ..arguments import Fraction, NonNegativeInt, PositiveInt, check_fields, is_known
+from ..arguments import Fraction, NonNegativeInt, PositiveInt, check_fields, checked, is_known
 from ..equation import (
     AbstractConstraint,
     Free,
@@ -23,6 +23,7 @@ from ..solvers import InitialVelocity
 from .parts import AbstractInputs, Embedded, Text
 
 
+@checked
 class TextInputs(AbstractInputs):
     """Texts: embedded tokens are the points of a one-dimensional Ω_x,
 

@@ -213,7 +213,7 @@ def options_of(model: Model) -> dict[str, Any]:
     names = {function: name for name, function in ACTIVATIONS.items()}
     return dict(
         hidden_size=model.features,
-        num_hidden_layers=model.control.num_intervals,
+        num_hidden_layers=model.layers,
         num_attention_heads=first_of(model, "heads", 1),
         intermediate_size=4 * model.features if inner is None else inner.shape[-1],
         hidden_act=names.get(first_of(model, "activation", None), "gelu"),

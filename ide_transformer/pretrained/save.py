@@ -242,7 +242,7 @@ def _differences(own: Any, native: Any, path: str) -> Iterator[str]:
         if own.shape != native.shape:
             yield f"{path}: {own.shape} here, {native.shape} there"
     elif isinstance(native, AbstractControl) and _layers(own) not in (None, _layers(native)):
-        yield f"{path}.num_intervals: {_layers(own)} here, {_layers(native)} there"
+        yield f"{path}.layers: {_layers(own)} here, {_layers(native)} there"
     elif isinstance(own, Scaled) and not isinstance(native, Scaled):
         rates = np.asarray(own.rate).ravel() if eqx.is_array(own.rate) else ()
         yield (
@@ -268,7 +268,7 @@ def _layers(control: Any) -> int | None:
     """The layers of a control, whose arrays may be shapes; `None` for something else."""
     if not isinstance(control, AbstractControl):
         return None
-    return eqx.filter_eval_shape(lambda control: control.num_intervals, control)
+    return eqx.filter_eval_shape(lambda control: control.layers, control)
 
 
 def _of_fields(own: Any, native: Any, path: str) -> Iterator[str]:

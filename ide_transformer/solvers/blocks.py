@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
+from ..arguments import checked
 from ..equation import Depth, Nonnegative, operator_fields, slowed, without_constraint
 from ..errors import InputError
 from .runge_kutta import RK4
@@ -51,6 +52,7 @@ def _velocity(
     return operator_fields(terms)[-1].along(t, u, rate)
 
 
+@checked
 class Residual(AbstractOnBlocks):
     """A scheme for the residual of whole blocks, `solver` on
 
@@ -68,6 +70,7 @@ class Residual(AbstractOnBlocks):
         return diffrax.ODETerm(Partial(_residual, self.block, terms))
 
 
+@checked
 class Velocity(AbstractOnBlocks):
     """A scheme for whole blocks as the velocity of the tokens, `solver` on
 
@@ -126,6 +129,7 @@ class AbstractPaperSplitting(AbstractOneStep):
         return constraints[-1].project(0.5 * (attended + fed))
 
 
+@checked
 class PaperSplitting(AbstractPaperSplitting):
     """The sub-steps exactly as the paper prints them: those of the feed-forward are
 
@@ -146,6 +150,7 @@ class PaperSplitting(AbstractPaperSplitting):
         return moved if last else Nonnegative().project(moved)
 
 
+@checked
 class ConsistentPaperSplitting(AbstractPaperSplitting):
     """The sub-steps of the paper made consistent with the equation,
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..arguments import PositiveInt
+from ..arguments import PositiveInt, checked
 from ..equation import LayerNorm, RMSNorm, affine, float_array
 from ..errors import InputError
 from .scheme import AbstractFieldScheme, Step, StepField, Terms
@@ -60,6 +60,7 @@ class Past(eqx.Module):
         return Past(values, self.number + 1)
 
 
+@checked
 class AttentionResidual(AbstractConnected):
     """Attention over depth instead of the sum of all increments: for each operator in turn
 
@@ -106,6 +107,7 @@ class AttentionResidual(AbstractConnected):
         return Step.between(u, y1, state=past)
 
 
+@checked
 class LearnedMultistep(AbstractConnected, AbstractWrapper):
     """A linear multistep method with learned coefficients over all states since the first,
 
@@ -208,6 +210,7 @@ def _first_reads(num_steps: int, operators: int, streams: int) -> np.ndarray:
     return np.eye(streams)[place]
 
 
+@checked
 class HyperConnections(AbstractStreams):
     """Streams with learned connections, see `AbstractStreams`: with the streams normalised by a
     layer norm without gain, x̄,
@@ -263,6 +266,7 @@ _SWEEPS = 20
 _OPEN = 4.0
 
 
+@checked
 class DoublyStochasticConnections(AbstractStreams):
     """Streams whose mixture keeps their sum, see `AbstractStreams`: with all streams of a token
     as one vector z, normalised by its root mean square,

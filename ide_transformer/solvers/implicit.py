@@ -16,7 +16,7 @@ from jax import lax
 from jax.sharding import AxisType
 from jaxtyping import Array, Float, PyTree
 
-from ..arguments import PositiveFloat
+from ..arguments import PositiveFloat, checked
 from ..equation import map_parts, operator_fields
 from ..errors import InputError
 from .evaluations import EvaluationCount, count_evaluations
@@ -209,6 +209,7 @@ class AbstractOneStage(AbstractImplicitScheme):
         return Step.between(u, y1, error=error, state=state, result=root.result)
 
 
+@checked
 class ImplicitEuler(AbstractOneStage, diffrax.AbstractAdaptiveSolver):
     """The implicit Euler method,
 
@@ -235,6 +236,7 @@ class ImplicitEuler(AbstractOneStage, diffrax.AbstractAdaptiveSolver):
         return 0.5 * (increment - explicit)
 
 
+@checked
 class ImplicitMidpoint(AbstractOneStage):
     """The implicit midpoint rule,
 
@@ -252,6 +254,7 @@ class ImplicitMidpoint(AbstractOneStage):
         return 2
 
 
+@checked
 class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdaptiveSolver):
     """A diagonally implicit Runge–Kutta method of diffrax, each stage
 
@@ -321,6 +324,7 @@ def _by_newton_krylov(solver: Any, _: int) -> diffrax.AbstractSolver:
     )
 
 
+@checked
 class SteadyState(AbstractImplicitScheme, AbstractWrapper):
     """A step to the steady state: the state `u*` that a scheme leaves where it is,
 

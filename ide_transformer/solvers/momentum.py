@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree, Real
 from pydantic import AfterValidator
 
+from ..arguments import checked
 from ..equation import AbstractConstraint, Depth, Free, State
 from ..errors import InputError
 from .scheme import AbstractFieldScheme, Step, StepField, Terms
@@ -119,6 +120,7 @@ def learned(solver: PyTree) -> dict[str, Float[Array, ""]]:
     return found
 
 
+@checked
 class InitialVelocity(eqx.Module):
     """The velocity from which schemes with momentum start, where that is not zero: `args` of
     a solve."""
@@ -178,6 +180,7 @@ class AbstractMomentum(AbstractFieldScheme):
         return Step.between(u, y1.astype(u.dtype), state=v.astype(u.dtype))
 
 
+@checked
 class Nesterov(AbstractMomentum):
     """Nesterov's acceleration by Lie–Trotter over a state and its velocity: for each
     operator in turn, at h = 1,
@@ -216,6 +219,7 @@ class Nesterov(AbstractMomentum):
         return Kick(damping, strength, self.normalization, h * self.lookahead(middle, index))
 
 
+@checked
 class PresymplecticEuler(AbstractMomentum):
     """Presymplectic Euler for a damped Hamiltonian system, kick, damp, then drift; for each
     operator in turn

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from ..arguments import Fraction
+from ..arguments import Fraction, checked
 from ..equation import AbstractLinearOperator, map_parts, operator_fields, parts
 from ..errors import InputError
 from .scheme import AbstractFieldScheme, AbstractOneStep, Step, StepField, Terms
@@ -73,6 +73,7 @@ class AbstractMultistep(AbstractFieldScheme):
         return Step.between(u, y1.astype(u.dtype), state=state)
 
 
+@checked
 class AdamsBashforth(AbstractMultistep):
     """The Adams–Bashforth method of two or three `steps`: the polynomial through the last
     fields is integrated over the step; for steps of one length
@@ -113,6 +114,7 @@ class AdamsBashforth(AbstractMultistep):
         return u + increment + 0.5 * h * h / last * slope + second * curvature
 
 
+@checked
 class Bidirectional(AbstractFieldScheme):
     """Bidirectional integration approximation: a two-step method with a random coefficient,
 
@@ -205,6 +207,7 @@ def phi(n: Literal[1, 2], z: Array) -> Array:
     return jnp.where(small, series, quotient)
 
 
+@checked
 class ExponentialEuler(AbstractOneStep):
     """Exponential Euler for `u_t = L u + N(t, u)`, L the linear operator of the block,
 
@@ -222,6 +225,7 @@ class ExponentialEuler(AbstractOneStep):
         return part.euler(u, part.nonlinear(u, field(0, u) / field.h))
 
 
+@checked
 class ETDAB2(AbstractMultistep):
     """The exponential two-step method for `u_t = L u + N(t, u)`, L the linear operator of
     the block: Adams–Bashforth on N, L exact,

@@ -10,6 +10,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 from pydantic import Field
 
+from ..arguments import checked
 from ..equation import AbstractRescaling
 from .scheme import AbstractFieldScheme, Step, StepField, Terms
 
@@ -44,6 +45,7 @@ class AbstractCoupling(eqx.Module):
 Couplings: TypeAlias = tuple[AbstractCoupling, ...]
 
 
+@checked
 class Shear(AbstractCoupling):
     """`x_i ← scale x_i + increment(x_j)`, i the `target`, 0 for the state, 1 for its companion;
     j ≠ i. The same increment undoes it, since x_j is still there. The scale is not zero."""
@@ -117,6 +119,7 @@ class _Swap(AbstractCoupling):
         return pair[1], pair[0]
 
 
+@checked
 class Leapfrog(AbstractReversible):
     """The two-step midpoint rule,
 

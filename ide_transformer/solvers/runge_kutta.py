@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from ..arguments import PositiveInt
+from ..arguments import PositiveInt, checked
 from ..equation import map_parts
 from .scheme import AbstractFieldScheme, AbstractOneStep, Step, StepField, Terms
 from .wrapper import AbstractTransparentWrapper
@@ -76,6 +76,7 @@ def combine(y: Array, coefficients: Iterable, increments: list[Array]) -> Array:
     return y
 
 
+@checked
 class RK4(AbstractFieldScheme):
     """The classical Runge–Kutta method,
 
@@ -103,6 +104,7 @@ class RK4(AbstractFieldScheme):
         return Step.between(u, y1, k=jnp.stack(increments))
 
 
+@checked
 class GatedRK2(AbstractOneStep):
     """Heun's method with a learned gate between its two stages, for each token
 

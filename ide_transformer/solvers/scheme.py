@@ -49,6 +49,7 @@ class Step(NamedTuple):
         return cls(y1, error, dict(y0=y0, y1=y1, **dense_info), state, result)
 
 
+@checked
 class StepField(eqx.Module):
     """The vector field over the step from `t0` to `t1`, of length h: `field(c, u)` is the
     increment `h F(t0 + c h, u)`.

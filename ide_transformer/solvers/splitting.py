@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from ..arguments import checked
 from ..equation import AbstractExactOperator, Depth, Free, operator_fields, slowed
 from ..errors import InputError
 from .evaluations import EvaluationCount, evaluations_made
@@ -21,6 +22,7 @@ from .scheme import AbstractFieldScheme, AbstractOneStep, Step, StepField, Terms
 from .wrapper import Projected, given_name, projected, start_inside
 
 
+@checked
 class ExactFlow(AbstractOneStep):
     """The flow of one operator in closed form, `u_{n+1} = flow(u_n, h)`, its weights taken
     at the middle of the step: exact where θ is constant over the step, second order where it is
@@ -181,6 +183,7 @@ class AbstractSequentialSplitting(AbstractSplitting):
         return u, None
 
 
+@checked
 class LieTrotter(AbstractSequentialSplitting):
     """Lie–Trotter splitting: one operator after the other, each over the whole step,
 
@@ -199,6 +202,7 @@ class LieTrotter(AbstractSequentialSplitting):
         return [(index, 0.0, 1.0) for index in range(num_operators)]
 
 
+@checked
 class Strang(AbstractSequentialSplitting):
     """Strang splitting: half steps up to the last operator, and back,
 
@@ -220,6 +224,7 @@ class Strang(AbstractSequentialSplitting):
         return [*forth, (last, 0.0, 1.0), *back]
 
 
+@checked
 class LieStrang(AbstractSplitting, diffrax.AbstractAdaptiveSolver):
     """Strang splitting with an estimate of the splitting error, for adaptive steps: the
     difference to Lie–Trotter over the same step,
@@ -244,6 +249,7 @@ class LieStrang(AbstractSplitting, diffrax.AbstractAdaptiveSolver):
         return second, second - first
 
 
+@checked
 class ParallelSplitting(AbstractSplitting):
     """Parallel splitting: each of the K operators by itself from the same state, K times
     as strong, then the mean,
@@ -355,6 +361,7 @@ class AbstractComposition(AbstractSequentialSplitting):
         return steps
 
 
+@checked
 class Composition(AbstractComposition):
     """A composition with any coefficients γ, in all their digits. A symmetric one with
     `Σ γ_i³ = 0` has order four at least; an order above two takes some negative steps (the
@@ -366,6 +373,7 @@ class Composition(AbstractComposition):
     )
 
 
+@checked
 class Yoshida4(AbstractComposition):
     """The triple jump, order four: `γ = (γ_1, 1 - 2γ_1, γ_1)`, `γ_1 = 1/(2 - 2^(1/3))`.
     Reference: Yoshida, Phys. Lett. A 150 (1990)."""
@@ -375,6 +383,7 @@ class Yoshida4(AbstractComposition):
     coefficients: ClassVar[tuple[float, ...]] = _symmetric(1 / (2 - 2 ** (1 / 3)))
 
 
+@checked
 class Suzuki4(AbstractComposition):
     """Five steps of which only the middle one is negative, and shorter than that of
     `Yoshida4`; order four: `γ = (γ_1, γ_1, 1 - 4γ_1, γ_1, γ_1)`, `γ_1 = 1/(4 - 4^(1/3))`.

@@ -102,6 +102,7 @@ def keeps_constraint(
     return solver if all(isinstance(x, Free) for x in sets) else projected(solver)
 
 
+@checked
 class Projected(AbstractTransparentWrapper):
     """A scheme that returns to the constraint set S after every step,
 
@@ -216,6 +217,7 @@ def start_inside(
     return state
 
 
+@checked
 class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
     """Any explicit scheme made reversible. With its increment Ψ_h(t, u) = Φ_h(u) - u,
 

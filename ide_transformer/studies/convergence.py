@@ -166,7 +166,7 @@ def momentum_limit(solver: AbstractMomentum, equation: eq.Equation, u0: Array) -
     constraint u moves with the tangential part of k v.
     """
     state = (u0, jnp.zeros_like(u0))
-    for index in range(equation.control.num_intervals):
+    for index in range(equation.control.layers):
         terms = equation.terms_of(index)
         state = _with_velocity(solver, terms, jnp.asarray(float(index)), state)
     return state[0]

@@ -76,7 +76,7 @@ def study_coarsening(
     at_least_one("held_out", held_out)
     say = Terminal().print
     loaded = load_model(path, trust=trust)
-    if loaded.model.ordinary.control.num_intervals < 2:
+    if loaded.model.ordinary.control.layers < 2:
         raise InputError(f"{path}: its model has one layer, so none can be left out.")
     problem = make_problem(loaded, calibration, held_out)
     say(f"loss: {problem.loss}")
@@ -154,7 +154,7 @@ def measure_coarsening(
     steps in each interval, and by tolerances), and with layers dropped by the rules in use.
     `say` is called with each part of the study as it begins."""
     study = _Study(model, problem)
-    number = model.control.num_intervals
+    number = model.layers
     few = range(number - 1, math.ceil(number / 2) - 1, -1)
     say("layers")
     # The defects of the layers vary little between samples.

@@ -81,7 +81,7 @@ def changes_of_heads(
     """The change of the loss of each sample where one head alone is computed on blocks of so
     many tokens; heads of one layer after the other."""
     number = sum(x.heads for x in dynamics.heads_of(model.control(0.0)))
-    shape = model.control.num_intervals, number
+    shape = model.layers, number
     alone = np.eye(math.prod(shape), dtype=bool).reshape(-1, *shape)
     return _changes(
         model,
@@ -94,7 +94,7 @@ def changes_of_heads(
 
 def _operators(model: Model, problem: Problem) -> list[Pairs]:
     layered = dynamics.native_layers(model).model
-    shape = layered.control.num_intervals, model.equation.num_operators
+    shape = layered.control.layers, model.equation.num_operators
     changes = _changes(
         layered,
         problem,

@@ -95,7 +95,7 @@ def study_steering(
         return found, np.abs(found.reached - level) < _NEAR
 
     found, there = steered()
-    layers = range(aim.model.control.num_intervals)
+    layers = range(aim.model.layers)
     alone = [steered(intervals=[layer]) for layer in layers]
     single = np.stack([np.where(reached, x.energy, np.inf) for x, reached in alone])
     one = np.isfinite(single.min(axis=0))

@@ -181,7 +181,7 @@ def scanned(control, places):
         at = jax.vmap(lambda s: eqx.filter(control.local(interval, s), eqx.is_inexact_array))
         return None, at(places)
 
-    return jax.lax.scan(one, None, control.intervals(), control.num_intervals)[1]
+    return jax.lax.scan(one, None, control.intervals(), control.layers)[1]
 
 
 class ControlProperties(AbstractProperties):
@@ -195,7 +195,7 @@ class ControlProperties(AbstractProperties):
     def __init__(self, control, options=None):
         super().__init__(control, options, 2)
         self.control = in_dtype(control)
-        starts = np.arange(control.num_intervals)[:, None]
+        starts = np.arange(control.layers)[:, None]
         self.depths = np.ravel((starts + self.places) * control.interval_length)
         self.at_depths = jax.tree.map(np.asarray, blocks(self.control, self.depths))
 
@@ -213,5 +213,5 @@ class ControlProperties(AbstractProperties):
     def offers(self):
         if not hasattr(self.part, "build"):
             raise InputError("It is not made from scratch.")
-        offers = dict(make_block=lambda key: (eq.FeatureIntegral(2, key=key),), num_intervals=3)
+        offers = dict(make_block=lambda key: (eq.FeatureIntegral(2, key=key),), layers=3)
         return {eq.AbstractControl: offers}

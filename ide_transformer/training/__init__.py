@@ -1,4 +1,3 @@
 """Runs: configuration, training loop, checkpoints, metrics."""
 
-from .. import public as _public  # for constructors that check their arguments
 from .public import *

@@ -217,7 +217,7 @@ def make_block(
 def _control(config: Config, block: Callable, key: PRNGKeyArray) -> AbstractControl:
     """A control of the configured kind, of layers that `block` makes from a key."""
     layers = config.model.layers
-    given = {AbstractControl: {"make_block": block, "num_intervals": layers}}
+    given = {AbstractControl: {"make_block": block, "layers": layers}}
     tree = config.control.description
     control = read(AbstractControl, tree, "control", given=given, draws=key)
     if config.control.horizon is None:

@@ -48,8 +48,6 @@ KINDS: dict[type, tuple[ModuleType, ...]] = {
 }
 # Parts that draw weights inside of others.
 _DRAWN = (equation.AbstractOperator, models.AbstractInputs, models.AbstractReadOut)
-# Arguments that no option can give.
-_SUPPLIED = {"key", "make_block", "num_intervals"}
 # Schemes inside each other.
 _DEEPEST = 20
 # It begins where no name goes on, so that a text is read once.
@@ -145,7 +143,9 @@ def _arguments(
 ) -> dict[str, Any]:
     """The arguments of a constructor: its options, and what is offered of the rest."""
     parameters = parameters_of(call)
-    known = sorted(set(parameters) - _SUPPLIED)
+    # Arguments that no option can give.
+    supplied = {"key", "make_block", "layers"} if "make_block" in parameters else {"key"}
+    known = sorted(parameters.keys() - supplied)
     for option in options:
         if option not in known:
             raise InputError(
@@ -347,7 +347,7 @@ def _refusal(found: Any, base: type) -> str | None:
     if missing:
         return f"{label} is abstract; it has to define {', '.join(sorted(missing))}"
     if issubclass(found, equation.AbstractControl) and not hasattr(found, "build"):
-        call = "build(make_block, num_intervals, *, key)"
+        call = "build(make_block, layers, *, key)"
         return f"{label} has no class method {call}, which draws its weights"
     # A scheme of diffrax takes the terms of an ordinary equation, or those of the one inside.
     terms = getattr(found, "term_structure", diffrax.AbstractTerm)

@@ -83,13 +83,13 @@ class ControlConformance(ControlProperties):
     def resample(self):
         """on three times as many intervals of the same depth, and back, it has the same
         blocks."""
-        number = self.control.num_intervals
+        number = self.control.layers
 
         @eqx.filter_jit
         def resampled(control):
             fine = control.resample(3 * number)
             both = fine, fine.resample(number)
-            return [(x.num_intervals, x.horizon, blocks(x, self.depths)) for x in both]
+            return [(x.layers, x.horizon, blocks(x, self.depths)) for x in both]
 
         same = [(n, self.control.horizon, self.at_depths) for n in (3 * number, number)]
         return resampled(self.control), same, 1e-12
@@ -102,7 +102,7 @@ class ControlConformance(ControlProperties):
             coarse = control.resample(number)
             return coarse.horizon, blocks(coarse, jnp.zeros(1))
 
-        numbers = 1, self.control.num_intervals + 1
+        numbers = 1, self.control.layers + 1
         found = [coarsened(self.control, number) for number in numbers]
         finite = [np.isfinite(y).all() for _, x in found for y in jax.tree.leaves(x)]
         depths = [depth for depth, _ in found]
@@ -145,7 +145,7 @@ class ControlConformance(ControlProperties):
 
         def sizes():
             control = self.built()
-            return control.num_intervals, control(0.0)[0].map.weight
+            return control.layers, control(0.0)[0].map.weight
 
         number, weight = eqx.filter_eval_shape(sizes)
         return [number, *weight.shape], [3, 2, 2]

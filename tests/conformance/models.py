@@ -104,7 +104,7 @@ class ModelConformance(ModelProperties):
     def mesh(self):
         """on twice as many layers, steps, and points of functions of a feature, outputs have
         the same shape, and from there back to its own mesh it is the same model."""
-        model, number = self.model, self.model.control.num_intervals
+        model, number = self.model, self.model.control.layers
         given = {"layers": number}
         if model.mesh.stepsize_controller is None:
             given["steps"] = model.mesh.steps
@@ -118,7 +118,7 @@ class ModelConformance(ModelProperties):
 
         found = eqx.filter_eval_shape(lambda m, x: m.on(doubled)(x), model, self.inputs)
         first, back = there_and_back(model)
-        if {part.control.num_intervals for part in model.equations} == {number}:
+        if {part.control.layers for part in model.equations} == {number}:
             first = model
         shapes = [[x.shape for x in jax.tree.leaves(y)] for y in (found, self.outputs)]
         kinds = [jax.tree.structure(x) for x in (found, self.outputs)]

@@ -84,9 +84,9 @@ class Mine(ide.PiecewiseLinear):
     def __call__(self, t):
         return super().__call__(t + 0.1 if self.way == "march" else t)
 
-    def resample(self, num_intervals):
-        fine = super().resample(num_intervals)
-        factor = 2 if self.way == "coarse" and num_intervals == 1 else 1
+    def resample(self, layers):
+        fine = super().resample(layers)
+        factor = 2 if self.way == "coarse" and layers == 1 else 1
         knots = self.knots if self.way == "resample" else fine.knots
         return type(self)(knots, factor * fine.interval_length, self.way)
 
@@ -98,8 +98,8 @@ class Mine(ide.PiecewiseLinear):
         return replace(self, knots=jax.tree.map(lambda x: factor * x, self.knots))
 
     @classmethod
-    def build(cls, make_block, num_intervals, *, wrong=0, key):
-        return cls(super().build(make_block, num_intervals + wrong, key=key).knots)
+    def build(cls, make_block, layers, *, wrong=0, key):
+        return cls(super().build(make_block, layers + wrong, key=key).knots)
 
 
 WAYS = (

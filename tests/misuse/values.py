@@ -111,7 +111,7 @@ VALUES: dict[str, Any] = dict(
     **dict.fromkeys(("statistics", "depthwise", "class_token", "area_weights"), True),
     **dict.fromkeys(("std", "output_std", "memory_std", "dropout"), 0.1),
     **dict.fromkeys(("rate", "momentum", "lookahead"), 0.5),
-    **dict.fromkeys(("outer_width", "num_intervals", "classes"), 3),
+    **dict.fromkeys(("outer_width", "layers", "classes"), 3),
     **dict.fromkeys(("heads", "head_features", "streams", "operators", "terms"), 2),
     **dict.fromkeys(("steps_per_interval", "features_out", "iterations", "intervals"), 2),
     **dict.fromkeys(("top_k", "channels", "num_steps"), 2),
@@ -152,7 +152,7 @@ _EULER = dict(solver=diffrax.Euler(), block=ide.LieTrotter())
 _TRANSFER = dict(source=DOMAIN, target=DOMAIN)
 _STEP = dict(terms=built(lambda: EQUATION.terms_of(0)))
 _RUN = dict(path="no/such/run", weights="trained")
-_TWO, _WIDTH = dict(num_intervals=2), dict(width=WIDTH)
+_TWO, _WIDTH = dict(layers=2), dict(width=WIDTH)
 
 # Right values of arguments where another class has another one of this name.
 OWN: dict[str, dict[str, Any]] = {

@@ -140,9 +140,9 @@ class NotRandom(AbstractRandomOperator):
 
 
 class Forgetful(ide.Tied):
-    def resample(self, num_intervals):
+    def resample(self, layers):
         block = jax.tree.map(jnp.zeros_like, self.block)
-        return Forgetful(block, num_intervals, self.horizon / num_intervals)
+        return Forgetful(block, layers, self.horizon / layers)
 
 
 BROKEN = {

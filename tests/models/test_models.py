@@ -86,7 +86,7 @@ def test_a_longer_horizon_passes_through_the_old_end():
     """Against steps made by hand: half of the way of four steps is the state after two."""
     model = small.language_model(control=ide.Tied)
     longer = model.on(ide.Mesh(horizon=4.0))
-    assert longer.control.num_intervals == longer.constraint.num_intervals == 4
+    assert longer.control.layers == longer.constraint.layers == 4
     assert longer.equation.horizon == 4.0
     u, domain = small.embedded_by(model, TOKENS)
 
@@ -102,7 +102,7 @@ def test_a_longer_horizon_passes_through_the_old_end():
     outputs = eqx.filter_jit(model.outputs)(states[4])
     assert largest(outputs_of(longer, TOKENS), outputs) < 1e-12
     finer = model.on(ide.Mesh(layers=4)).on(ide.Mesh(horizon=1.0))
-    assert (finer.control.num_intervals, finer.control.interval_length) == (2, 0.5)
+    assert (finer.control.layers, finer.control.interval_length) == (2, 0.5)
     with pytest.raises(ide.InputError, match="PiecewiseConstant gives weights at depths"):
         MODEL.on(ide.Mesh(horizon=6.0))
 

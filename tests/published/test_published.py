@@ -108,9 +108,9 @@ def test_published_block(name):
     u0, domain, velocity, *_ = made(model.inputs.embed, inputs)
     equation = ide.Equation(with_source(model.control, u0), model.constraint, domain)
     u1 = solve(equation, u0, solver=model.solver, args=velocity).u1
-    blocks = [block_at(model.control, n) for n in range(model.control.num_intervals)]
+    blocks = [block_at(model.control, n) for n in range(model.control.layers)]
     if model.control.interval_length != 1:
-        blocks = [block_at(model.control, 0)] * model.control.num_intervals
+        blocks = [block_at(model.control, 0)] * model.control.layers
     own = () if velocity is None else (inputs,)
     expected = PUBLISHED[name](blocks, np.asarray(u0), model, *own)
     assert largest(u1, u0) > 1e-2

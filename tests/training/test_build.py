@@ -99,7 +99,7 @@ def test_options_of_the_model(tmp_path):
     assert isinstance(model.control.knots[0], ide.LayerDrop) and model.random
     assert attention.key.weight.shape == (3, 4, 2) and feed_forward.activation is silu
     assert attention.causal and attention.query.bias is None
-    assert (model.control.num_intervals, model.control.horizon) == (2, 1.0)
+    assert (model.control.layers, model.control.horizon) == (2, 1.0)
     assert model.inputs.positions.shape == (4, 4) and model.read_out.weight.shape == (288, 4)
 
 
@@ -111,7 +111,7 @@ def test_each_stage_has_what_it_gives_and_else_what_the_model_has():
     config = stub.config(data={"name": "digits"}, model=section)
     model = stub.model_of(config, image_shape=(8, 8, 1), classes=10)
     first, last = model.equations
-    assert [(x.features, x.control.num_intervals) for x in (first, last)] == [(4, 1), (8, 2)]
+    assert [(x.features, x.control.layers) for x in (first, last)] == [(4, 1), (8, 2)]
     assert [type(x.solver) for x in (first, last)] == [ide.LieTrotter, ide.Strang]
     assert [x.control.blocks[0].heads for x in (first, last)] == [1, 2]
     assert type(last.control.blocks[0]) is ide.Attention
@@ -130,7 +130,7 @@ def test_stages_are_refined_up_to_the_same_depth():
     config = stub.config(data={"name": "digits"}, model=model, training=refine)
     sizes = {"image_shape": (8, 8, 1), "classes": 10}
     first = schedule.first_model(config, lambda own: stub.model_of(own, **sizes))
-    found = [(x.control.num_intervals, x.control.horizon) for x in first.equations]
+    found = [(x.control.layers, x.control.horizon) for x in first.equations]
     assert found == [(1, 2.0)] * 2
 
 

@@ -63,7 +63,7 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(
     coarse one."""
     assert evaluations(refined) == [1, 1, 2, 2, 2, 2]
     assert refined.load_summary()["evaluations"] == 10
-    assert training.load_run(refined.path, checkpoint=2)[0].control.num_intervals == 1
+    assert training.load_run(refined.path, checkpoint=2)[0].control.layers == 1
     begun = {"pretrained": str(refined.path), "checkpoint": 2}
     with pytest.raises(InputError, match=r"has 1 layers .*, and model.layers=2. .*horizon=2"):
         tuned = stub.config(training={"steps": 6})
@@ -117,7 +117,7 @@ def test_a_run_that_is_refined_is_a_chain_of_two(refined):
         for number in (first, first + 1):
             state, _ = take(state, task.on(ide.Mesh(tokens=tokens)).batch(number, 4, 0))
     found, _ = training.load_run(refined.path, checkpoint=4)
-    assert found.control.num_intervals == 2 and found.control.interval_length == 1.0
+    assert found.control.layers == 2 and found.control.interval_length == 1.0
     weights = eqx.filter(found, eqx.is_inexact_array)
     for x, y in zip(*map(jax.tree.leaves, (weights, state.weights)), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)

@@ -89,7 +89,7 @@ def options_of(key: str, around: str, name: str, kind: type) -> Iterator[Place]:
     needed = {*parts}
     asked = {n: x for n, x in _ASKED.items() if n in parameters and needed_by(parameters[n])}
     for option, parameter in parameters.items():
-        if option not in ("key", "make_block", "num_intervals") and needed <= {option}:
+        if option not in ("key", "make_block", "layers") and needed <= {option}:
             others = "".join(f"{n}: {x}, " for n, x in asked.items() if n != option)
             inner = f"{{kind: {name}, options: {{{others}{option}: VALUE}}}}"
             written = f"{key}={around.replace('{}', inner)}"

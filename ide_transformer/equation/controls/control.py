@@ -80,21 +80,21 @@ def stack_length(owner: eqx.Module, field: str) -> int:
 class AbstractControl(eqx.Module):
     """The control θ(t): the weights as a function of depth.
 
-    Depth is counted in layers and runs over `[0, T]`, divided into `num_intervals`
-    intervals of `interval_length`; `T = num_intervals` unless the control was resampled. For a
+    Depth is counted in layers and runs over `[0, T]`, divided into `layers`
+    intervals of `interval_length`; `T = layers` unless the control was resampled. For a
     derivative with respect to the length take `Scaled` operators: with the rate h on intervals
     of length 1 they give what they give on those of length h. A control yields a *block*: a
     tuple of operators, or of constraints.
 
     A control that can be trained from scratch also has a class method
-    `build(make_block, num_intervals, *, key)`, which calls `make_block(key)` once for each
+    `build(make_block, layers, *, key)`, which calls `make_block(key)` once for each
     place where it keeps weights of its own.
     """
 
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
 
-    num_intervals: AbstractVar[int]
+    layers: AbstractVar[int]
     interval_length: AbstractVar[float]
     # Whether θ(t) has no jumps at the interval boundaries.
     continuous: AbstractVar[bool]
@@ -104,7 +104,7 @@ class AbstractControl(eqx.Module):
     @property
     def horizon(self) -> float:
         """T, in layers."""
-        return self.num_intervals * self.interval_length
+        return self.layers * self.interval_length
 
     @abc.abstractmethod
     def intervals(self) -> PyTree[Array]:
@@ -120,7 +120,7 @@ class AbstractControl(eqx.Module):
         return self.local(take(self.intervals(), index), s)
 
     @abc.abstractmethod
-    def resample(self, num_intervals: PositiveInt) -> "AbstractControl":
+    def resample(self, layers: PositiveInt) -> "AbstractControl":
         """Resample θ on another number of intervals of the same `[0, T]`."""
 
     def extend(self, horizon: float) -> "AbstractControl":
@@ -140,7 +140,7 @@ class AbstractControl(eqx.Module):
 def locate(control: AbstractControl, t: Depth) -> tuple[Int[Array, ""], Float[Array, ""]]:
     """The index of the interval that holds depth `t`, and `s ∈ [0, 1]` inside it."""
     t = jnp.asarray(t, jnp.result_type(t, float))
-    number = np.arange(control.num_intervals)
+    number = np.arange(control.layers)
     length = control.interval_length
     # A march multiplies in the precision of the state, `Equation.knots` in double: the lower.
     here = number.astype(t.dtype) * t.dtype.type(length)
@@ -161,6 +161,7 @@ def low_precision(control: AbstractControl, dtype: str) -> AbstractControl:
     return jax.tree.map(cast, control)
 
 
+@checked
 class PiecewiseConstant(AbstractControl):
     """Ordinary layers: `θ(t) = θ_l` for `t ∈ [l, l+1)`.
 
@@ -184,7 +185,7 @@ class PiecewiseConstant(AbstractControl):
         stack_length(self, "blocks")
 
     @property
-    def num_intervals(self) -> int:
+    def layers(self) -> int:
         return stack_length(self, "blocks")
 
     def intervals(self) -> PyTree[Array]:
@@ -194,31 +195,32 @@ class PiecewiseConstant(AbstractControl):
         return with_static(interval, self.blocks)
 
     @checked
-    def resample(self, num_intervals: PositiveInt) -> "PiecewiseConstant":
+    def resample(self, layers: PositiveInt) -> "PiecewiseConstant":
         """Averages θ over each new interval: exact where the new boundaries include the
         old ones, and where neighbouring layers merge, their mean. Whole numbers are those at
         its beginning."""
-        new_edges = np.arange(num_intervals + 1) * self.num_intervals
-        old_edges = np.arange(self.num_intervals + 1) * num_intervals
+        new_edges = np.arange(layers + 1) * self.layers
+        old_edges = np.arange(self.layers + 1) * layers
         end = np.minimum(new_edges[1:, None], old_edges[None, 1:])
         start = np.maximum(new_edges[:-1, None], old_edges[None, :-1])
         # The fraction of each new interval that each old one covers.
-        average = np.maximum(end - start, 0) / self.num_intervals
+        average = np.maximum(end - start, 0) / self.layers
         whole, rest = eqx.partition(self.blocks, lambda x: not eqx.is_inexact_array(x))
         first = np.argmax(average > 0, axis=1)
         whole = jax.tree.map(lambda x: x[first] if eqx.is_array(x) else x, whole)
         blocks = eqx.combine(whole, combine(jnp.asarray(average), rest))
-        return type(self)(blocks, self.horizon / num_intervals)
+        return type(self)(blocks, self.horizon / layers)
 
     @classmethod
     @checked
     def build(
-        cls, make_block: MakeBlock, num_intervals: PositiveInt, *, key: PRNGKeyArray
+        cls, make_block: MakeBlock, layers: PositiveInt, *, key: PRNGKeyArray
     ) -> "PiecewiseConstant":
         """Draws a block for each interval."""
-        return cls(stack_blocks(make_block, num_intervals, key))
+        return cls(stack_blocks(make_block, layers, key))
 
 
+@checked
 class PiecewiseLinear(AbstractControl):
     """Weights linear between the boundaries of layers: `θ(t) = (1-s) θ_l + s θ_{l+1}`,
     `s = t - l`. θ is continuous, so schemes called by hand agree with `solve`.
@@ -236,11 +238,11 @@ class PiecewiseLinear(AbstractControl):
     depth_axes: ClassVar[int] = 1
 
     def __check_init__(self):
-        if self.num_intervals < 1:
+        if self.layers < 1:
             raise InputError("PiecewiseLinear: knots are too few; give two or more.")
 
     @property
-    def num_intervals(self) -> int:
+    def layers(self) -> int:
         return stack_length(self, "knots") - 1
 
     def intervals(self) -> PyTree[Array]:
@@ -259,26 +261,27 @@ class PiecewiseLinear(AbstractControl):
         return with_static(jax.tree.map(between, left, right), self.knots)
 
     @checked
-    def resample(self, num_intervals: PositiveInt) -> "PiecewiseLinear":
+    def resample(self, layers: PositiveInt) -> "PiecewiseLinear":
         """Interpolates the knots: exact where the new boundaries include the old ones."""
-        length = self.horizon / num_intervals
-        knots = [arrays_of(self(length * j)) for j in range(num_intervals + 1)]
+        length = self.horizon / layers
+        knots = [arrays_of(self(length * j)) for j in range(layers + 1)]
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *knots)
         return type(self)(with_static(stacked, self.knots), length)
 
     @classmethod
     @checked
     def build(
-        cls, make_block: MakeBlock, num_intervals: PositiveInt, *, key: PRNGKeyArray
+        cls, make_block: MakeBlock, layers: PositiveInt, *, key: PRNGKeyArray
     ) -> "PiecewiseLinear":
         """Draws a block for each boundary."""
-        return cls(stack_blocks(make_block, num_intervals + 1, key))
+        return cls(stack_blocks(make_block, layers + 1, key))
 
 
 # Depths in float32 are exact up to here.
 _MOST_INTERVALS = 2**23
 
 
+@checked
 class Tied(AbstractControl):
     """One block at every depth, `θ(t) = θ`: an autonomous equation (ALBERT, looped and
     universal Transformers).
@@ -286,12 +289,12 @@ class Tied(AbstractControl):
     **Arguments:**
 
     - `block`: the block, without a depth axis.
-    - `num_intervals`: L.
+    - `layers`: L.
     - `interval_length`: depth of one interval.
     """
 
     block: PyTree
-    num_intervals: PositiveInt = eqx.field(static=True)
+    layers: PositiveInt = eqx.field(static=True)
     interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
 
     continuous: ClassVar[bool] = True
@@ -307,8 +310,8 @@ class Tied(AbstractControl):
         return self.block
 
     @checked
-    def resample(self, num_intervals: PositiveInt) -> "Tied":
-        return type(self)(self.block, num_intervals, self.horizon / num_intervals)
+    def resample(self, layers: PositiveInt) -> "Tied":
+        return type(self)(self.block, layers, self.horizon / layers)
 
     def extend(self, horizon: float) -> "Tied":
         length = self.interval_length
@@ -324,8 +327,6 @@ class Tied(AbstractControl):
 
     @classmethod
     @checked
-    def build(
-        cls, make_block: MakeBlock, num_intervals: PositiveInt, *, key: PRNGKeyArray
-    ) -> "Tied":
+    def build(cls, make_block: MakeBlock, layers: PositiveInt, *, key: PRNGKeyArray) -> "Tied":
         """Draws one block."""
-        return cls(make_block(key), num_intervals)
+        return cls(make_block(key), layers)

@@ -39,7 +39,7 @@ class Tabulated(AbstractControl):
     depth_axes: ClassVar[int] = 2
 
     @property
-    def num_intervals(self) -> int:
+    def layers(self) -> int:
         return stack_length(self, "table")
 
     def intervals(self) -> PyTree[Array]:
@@ -50,7 +50,7 @@ class Tabulated(AbstractControl):
         nearest = 0 if len(points) == 1 else jnp.argmin(jnp.abs(points - s))
         return with_static(take(interval, nearest), self.table)
 
-    def resample(self, num_intervals: int) -> "Tabulated":
+    def resample(self, layers: int) -> "Tabulated":
         raise NotImplementedError("a table holds no other depths than those of its march")
 
 
@@ -84,7 +84,7 @@ class AbstractExpansion(AbstractControl):
         return stack_length(self, "coefficients")
 
     def intervals(self) -> PyTree[Array]:
-        return jnp.arange(self.num_intervals, dtype=float) * self.interval_length
+        return jnp.arange(self.layers, dtype=float) * self.interval_length
 
     def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
         return self(interval + s * self.interval_length)
@@ -92,17 +92,18 @@ class AbstractExpansion(AbstractControl):
     def __call__(self, t: Depth) -> PyTree:
         return combine(self.basis(t), self.coefficients)
 
-    def resample(self, num_intervals: PositiveInt) -> "AbstractExpansion":
-        length = self.horizon / num_intervals
-        return replace(self, num_intervals=num_intervals, interval_length=length)
+    def resample(self, layers: PositiveInt) -> "AbstractExpansion":
+        length = self.horizon / layers
+        return replace(self, layers=layers, interval_length=length)
 
     def tabulate(self, fractions: np.ndarray) -> Tabulated:
-        starts = np.arange(self.num_intervals)[:, None]
+        starts = np.arange(self.layers)[:, None]
         depths = jnp.asarray((starts + fractions) * self.interval_length, float)
         table = combine(jax.vmap(jax.vmap(self.basis))(depths), self.coefficients)
         return Tabulated(table, tuple(fractions.tolist()), self.interval_length)
 
 
+@checked
 class Chebyshev(AbstractExpansion):
     """Weights that are polynomials in depth,
 
@@ -111,11 +112,11 @@ class Chebyshev(AbstractExpansion):
     **Arguments:**
 
     - `coefficients`: Θ, a block whose arrays have a leading axis of length K.
-    - `num_intervals`: L, the number of intervals in which steps are made.
+    - `layers`: L, the number of intervals in which steps are made.
     - `interval_length`: depth of one interval.
     """
 
-    num_intervals: PositiveInt = eqx.field(static=True)
+    layers: PositiveInt = eqx.field(static=True)
     interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
 
     def basis(self, t: Depth) -> Float[Array, " terms"]:
@@ -126,7 +127,7 @@ class Chebyshev(AbstractExpansion):
     def build(
         cls,
         make_block: MakeBlock,
-        num_intervals: PositiveInt,
+        layers: PositiveInt,
         *,
         terms: PositiveInt | None = None,
         key: PRNGKeyArray,
@@ -134,11 +135,11 @@ class Chebyshev(AbstractExpansion):
         """Draws one block at each of K = `terms` Chebyshev points, by default as many as
         intervals, and interpolates, so that the weights have the size of those of ordinary
         layers at every depth."""
-        terms = num_intervals if terms is None else terms
+        terms = layers if terms is None else terms
         coefficients = _interpolating(
             make_block, _polynomials, terms, lambda i: np.cos(np.pi * (i + 0.5) / terms), key
         )
-        return cls(coefficients, num_intervals)
+        return cls(coefficients, layers)
 
 
 def _polynomials(x: Float[Array, "*points"], terms: int) -> Float[Array, "terms *points"]:
@@ -149,6 +150,7 @@ def _polynomials(x: Float[Array, "*points"], terms: int) -> Float[Array, "terms 
     return jnp.stack(values[:terms])
 
 
+@checked
 class Fourier(AbstractExpansion):
     """Weights that are periodic in depth,
 
@@ -157,18 +159,18 @@ class Fourier(AbstractExpansion):
     **Arguments:**
 
     - `coefficients`: Θ, a block whose arrays have a leading axis of length 2K + 1.
-    - `num_intervals`: L ≥ 2K + 1, which tell the waves apart.
+    - `layers`: L ≥ 2K + 1, which tell the waves apart.
     - `interval_length`: depth of one interval.
     """
 
-    num_intervals: PositiveInt = eqx.field(static=True)
+    layers: PositiveInt = eqx.field(static=True)
     interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
-        if self.terms % 2 == 0 or self.terms > self.num_intervals:
+        if self.terms % 2 == 0 or self.terms > self.layers:
             raise InputError(
                 f"Fourier: {self.terms} coefficients, a constant and two for each of waves, "
-                f"on num_intervals={self.num_intervals}; give an odd number of them, at most "
+                f"on layers={self.layers}; give an odd number of them, at most "
                 "as many as intervals."
             )
 
@@ -180,7 +182,7 @@ class Fourier(AbstractExpansion):
     def build(
         cls,
         make_block: MakeBlock,
-        num_intervals: PositiveInt,
+        layers: PositiveInt,
         *,
         key: PRNGKeyArray,
         waves: NonNegativeInt | None = None,
@@ -188,10 +190,10 @@ class Fourier(AbstractExpansion):
         """Draws one block at each of 2K + 1 equally spaced depths and interpolates, so that
         the weights have the size of those of ordinary layers. K is `waves`, by default as many
         as the intervals allow."""
-        waves = (num_intervals - 1) // 2 if waves is None else waves
+        waves = (layers - 1) // 2 if waves is None else waves
         terms = 2 * waves + 1
         coefficients = _interpolating(make_block, _waves, terms, lambda i: i / terms, key)
-        return cls(coefficients, num_intervals)
+        return cls(coefficients, layers)
 
 
 def _waves(x: Float[Array, "*points"], terms: int) -> Float[Array, "terms *points"]:
@@ -207,13 +209,14 @@ def _interpolating(
     # Before there are as many nodes.
     if terms > _MOST_TERMS:
         raise InputError(
-            f"{terms:,} terms of a control, by num_intervals, terms or waves; it has at most "
+            f"{terms:,} terms of a control, by layers, terms or waves; it has at most "
             f"{_MOST_TERMS:,}. For more, take PiecewiseLinear."
         )
     values = basis(jnp.asarray(node(np.arange(terms))), terms).T
     return combine(jnp.linalg.inv(values), stack_blocks(make_block, terms, key))
 
 
+@checked
 class Hypernetwork(AbstractExpansion):
     """Weights that a small network computes from the depth,
 
@@ -226,13 +229,13 @@ class Hypernetwork(AbstractExpansion):
 
     - `coefficients`: Θ, a block whose arrays have a leading axis of length K.
     - `inner`, `outer`: W1 with b1 and W2 with b2, the bias as the last row.
-    - `num_intervals`: L, the number of intervals in which steps are made.
+    - `layers`: L, the number of intervals in which steps are made.
     - `interval_length`: depth of one interval.
     """
 
     inner: Float[Array, "embedding hidden"]
     outer: Float[Array, "inputs others"]
-    num_intervals: PositiveInt = eqx.field(static=True)
+    layers: PositiveInt = eqx.field(static=True)
     interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
@@ -258,7 +261,7 @@ class Hypernetwork(AbstractExpansion):
     def build(
         cls,
         make_block: MakeBlock,
-        num_intervals: PositiveInt,
+        layers: PositiveInt,
         *,
         hidden: PositiveInt = 32,
         frequencies: PositiveInt = 4,
@@ -273,7 +276,7 @@ class Hypernetwork(AbstractExpansion):
         - `hidden`, `frequencies`: width of the network, and frequencies of e(t).
         - `terms`: K; by default as many as intervals.
         """
-        terms = num_intervals if terms is None else terms
+        terms = layers if terms is None else terms
         block_key, inner_key, outer_key = jax.random.split(key, 3)
 
         def differences(x):
@@ -285,4 +288,4 @@ class Hypernetwork(AbstractExpansion):
         embedding = 2 * frequencies + 1
         inner = jax.random.normal(inner_key, (embedding, hidden)) / embedding**0.5
         outer = jax.random.normal(outer_key, (hidden + 1, terms - 1)) / (hidden + 1) ** 0.5
-        return cls(coefficients, inner, outer, num_intervals)
+        return cls(coefficients, inner, outer, layers)

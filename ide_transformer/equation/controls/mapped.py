@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from ...arguments import checked
 from ..arrays import Depth, State
 from ..constraints import AbstractConstraint
 from ..domain import TokenDomain
@@ -45,8 +46,8 @@ class AbstractMappedControl(AbstractControl):
         return self.control.interval_length
 
     @property
-    def num_intervals(self) -> int:
-        return self.control.num_intervals
+    def layers(self) -> int:
+        return self.control.layers
 
     def intervals(self) -> PyTree[Array]:
         return self.control.intervals(), self.own_intervals()
@@ -62,13 +63,14 @@ class AbstractMappedControl(AbstractControl):
     def tabulate(self, fractions: np.ndarray) -> "AbstractMappedControl":
         return replace(self, control=self.control.tabulate(fractions))
 
-    def resample(self, num_intervals: int) -> "AbstractMappedControl":
-        return replace(self, control=self.control.resample(num_intervals))
+    def resample(self, layers: int) -> "AbstractMappedControl":
+        return replace(self, control=self.control.resample(layers))
 
     def extend(self, horizon: float) -> "AbstractMappedControl":
         return replace(self, control=self.control.extend(horizon))
 
 
+@checked
 class Functional(AbstractMappedControl):
     """A control whose weights are functions of the features too: those of another control, read
     as coefficients,
@@ -91,6 +93,7 @@ class Functional(AbstractMappedControl):
         return map_parts(block, kinds, lambda part, _: part.at_points(self.space))
 
 
+@checked
 class Sampled(AbstractMappedControl):
     """A control with one draw of its random operators in each interval.
 
@@ -106,7 +109,7 @@ class Sampled(AbstractMappedControl):
     continuous: ClassVar[bool] = False
 
     def own_intervals(self) -> Array:
-        return jax.random.split(self.key, self.num_intervals)
+        return jax.random.split(self.key, self.layers)
 
     def changed(self, block: PyTree, own: PRNGKeyArray) -> PyTree:
         return _with_key(block, own, own)
@@ -123,6 +126,7 @@ def _with_key(block: PyTree, key: PRNGKeyArray, common: PRNGKeyArray) -> PyTree:
     return map_parts(block, AbstractRandomOperator, draw)
 
 
+@checked
 class Sourced(AbstractMappedControl):
     """A control whose operators `A(u; f)` see a source f: `SourcedAttention`, `Injection`
     and `Relaxation` one on the domain of the state, `CrossAttention` one on a domain of its

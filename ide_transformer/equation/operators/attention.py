@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...arguments import NonNegativeFloat, PositiveFloat, PositiveInt
+from ...arguments import NonNegativeFloat, PositiveFloat, PositiveInt, checked
 from ...errors import InputError
 from ..arrays import State
 from ..constraints import AbstractConstraint, Free
@@ -134,6 +134,7 @@ class AbstractAttention(AbstractOperator):
         return self.output(mean.astype(projections[0].dtype))
 
 
+@checked
 class Attention(AbstractAttention, AbstractTokenIntegral):
     """Multi-head attention, a non-local integral operator over tokens:
 
@@ -250,6 +251,7 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         return self.integral((query, key, value), domain, seen, self.region, bias)
 
 
+@checked
 class CrossAttention(AbstractAttention, AbstractSourcedOperator):
     """Attention to states f on a second domain Ω_x', an integral operator from functions
     over Ω_x' to functions over Ω_x:
@@ -310,6 +312,7 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
         return self.integral(self.projections(u, source), domain, source_domain, Fredholm())
 
 
+@checked
 class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
     """Attention that sees the input f of the equation at every depth, in its queries, keys
     and values:

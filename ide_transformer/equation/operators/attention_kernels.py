@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...arguments import NonNegativeFloat, NonNegativeInt, PositiveInt
+from ...arguments import NonNegativeFloat, NonNegativeInt, PositiveInt, checked
 from ..arrays import State
 from ..constraints import AbstractConstraint, Free, LayerNorm
 from ..domain import TokenDomain
@@ -42,6 +42,7 @@ class AbstractCausalKernel(AbstractAttention):
         return self.region.causal
 
 
+@checked
 class LinearAttention(AbstractCausalKernel):
     """Attention whose kernel is a product of positive features, so that its cost is linear in
     the tokens:
@@ -74,6 +75,7 @@ class LinearAttention(AbstractCausalKernel):
         return self.output(mean.reshape(u.shape))
 
 
+@checked
 class GaussianAttention(AbstractCausalKernel, AbstractTokenIntegral):
     """Attention with a Gaussian kernel:
 
@@ -101,6 +103,7 @@ class GaussianAttention(AbstractCausalKernel, AbstractTokenIntegral):
         return self.integral((query, key, value), domain, seen, self.region)
 
 
+@checked
 class GalerkinAttention(AbstractAttention):
     """Attention without a softmax, a projection of Petrov and Galerkin, whose cost is linear in
     the tokens:
@@ -149,6 +152,7 @@ class GalerkinAttention(AbstractAttention):
         )
 
 
+@checked
 class SinkhornAttention(AbstractAttention):
     """Attention whose kernel is doubly stochastic: of the mass that tokens are looked at with,
     each gets as much as its weight,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...arguments import NonNegativeFloat, OddInt, PositiveFloat, PositiveInt
+from ...arguments import NonNegativeFloat, OddInt, PositiveFloat, PositiveInt, checked
 from ...errors import InputError
 from ..arrays import State, affine
 from ..constraints import AbstractConstraint, Free
@@ -50,6 +50,7 @@ def convolved(
     return rate.reshape(*v.shape[:-1], weight.shape[-1])
 
 
+@checked
 class Convolution(AbstractOperator):
     """A convolution over the tokens of a grid, an integral over a neighbourhood of each:
 
@@ -116,6 +117,7 @@ class Convolution(AbstractOperator):
         return affine(rate, None, self.bias)
 
 
+@checked
 class ConvolutionalFeedForward(AbstractOperator):
     """A feed-forward that sees the neighbourhood of a token,
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...arguments import NonNegativeFloat, OddInt, PositiveInt
+from ...arguments import NonNegativeFloat, OddInt, PositiveInt, checked
 from ...errors import InputError
 from ..arrays import State, affine
 from ..constraints import AbstractConstraint, Free
@@ -72,6 +72,7 @@ class DepthwiseProjection(eqx.Module):
         return affine(v, self.gain, self.bias)
 
 
+@checked
 class ConvolutionalAttention(AbstractAttention):
     """Multi-head attention over a grid, by convolutions: queries, keys and values see the
     neighbourhood of a token, and the integral runs over a coarser grid Ω_x':

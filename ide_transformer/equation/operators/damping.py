@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ...arguments import AboveZero
+from ...arguments import AboveZero, checked
 from ..arrays import Depth, Numbers, State, affine, float_array, nonnegative_array
 from ..domain import TokenDomain
 from .operator import (
@@ -17,6 +17,7 @@ from .operator import (
 )
 
 
+@checked
 class Damping(AbstractLinearOperator):
     """Linear damping, feature by feature:
 
@@ -36,6 +37,7 @@ class Damping(AbstractLinearOperator):
         return affine(u, function(-self.rate.astype(u.dtype)))
 
 
+@checked
 class StableDamping(AbstractLinearOperator):
     """Damping whose rate stays positive in training, since its logarithm is the weight:
 
@@ -66,6 +68,7 @@ class StableDamping(AbstractLinearOperator):
         return Damping(self.rate).apply(function, u, domain)
 
 
+@checked
 class Injection(AbstractSourcedOperator):
     """The input f of the equation enters at every depth, feature by feature:
 
@@ -94,6 +97,7 @@ class Injection(AbstractSourcedOperator):
         return affine(self.source_like(u), self.rate.astype(u.dtype))
 
 
+@checked
 class Relaxation(AbstractExactOperator, AbstractSourcedOperator):
     """The state is drawn back to the input f of the equation,
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field
 
-from ...arguments import NonNegativeFloat, PositiveFloat, PositiveInt
+from ...arguments import NonNegativeFloat, PositiveFloat, PositiveInt, checked
 from ..arrays import State, affine, nonnegative_array
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
@@ -50,6 +50,7 @@ def _differences(
     return total.reshape(u.shape)
 
 
+@checked
 class DifferenceDiffusion(AbstractOperator):
     """Diffusion over tokens by central differences, of second order,
 
@@ -75,6 +76,7 @@ class DifferenceDiffusion(AbstractOperator):
         return affine(_differences(self, u, domain, second), self.rate)
 
 
+@checked
 class DifferenceAdvection(AbstractOperator):
     """Transport along the tokens by differences against the wind, of first order, which is
     stable where `Σ_axes |c| / h` times the step is at most 1,
@@ -103,6 +105,7 @@ class DifferenceAdvection(AbstractOperator):
         return _differences(self, u, domain, upwind)
 
 
+@checked
 class DifferentialOperator(AbstractOperator):
     """A linear differential operator with learned coefficients,
 

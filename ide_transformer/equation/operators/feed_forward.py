@@ -24,6 +24,7 @@ from .operator import AbstractOperator, check_features
 Activation: TypeAlias = Callable[[Array], Array]
 
 
+@checked
 class Linear(eqx.Module):
     """`u ↦ u W + b`, `W: [in, out]`, `b: [out]`, or no bias."""
 
@@ -116,6 +117,7 @@ def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return x * jax.nn.sigmoid(1.702 * x)
 
 
+@checked
 class FeatureIntegral(AbstractOperator):
     """One integral over features, a single term of the feed-forward sum of the paper:
 
@@ -201,6 +203,7 @@ class AbstractFeedForward(AbstractOperator):
         return self.outer(self.hidden(self.normalization.project(u)))
 
 
+@checked
 class FeedForward(AbstractFeedForward):
     """Two integrals over features with a pointwise nonlinearity σ between:
 
@@ -239,6 +242,7 @@ class FeedForward(AbstractFeedForward):
         return self.activation(self.inner(v))
 
 
+@checked
 class GatedFeedForward(AbstractFeedForward):
     """A feed-forward whose hidden features are gated:
 

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from ...arguments import PositiveFloat, PositiveInt
+from ...arguments import PositiveFloat, PositiveInt, checked
 from ...errors import InputError
 from ..domain import TokenDomain
 
@@ -72,6 +72,7 @@ class AbstractRegion(eqx.Module):
         return query_domain.positions[None, :, None] == ends[:, None, :]
 
 
+@checked
 class Fredholm(AbstractRegion):
     """Ω_x as a whole, as in a Fredholm operator: encoders."""
 
@@ -81,6 +82,7 @@ class Fredholm(AbstractRegion):
         return None
 
 
+@checked
 class Volterra(AbstractRegion):
     """The past, `x' ≤ x`, as in a Volterra operator: causal decoders.
 
@@ -129,10 +131,12 @@ class AbstractPositions(eqx.Module):
         return None
 
 
+@checked
 class NoPositions(AbstractPositions):
     """No positions: attention depends on the state only."""
 
 
+@checked
 class Rotary(AbstractPositions):
     """Rotary positions (Su et al., arXiv 2104.09864): features `i` and `i + d/2` of a
     head turn by the angle `x ω_i`, `ω_i = base^(-2i/d)`, so scores depend on differences
@@ -177,6 +181,7 @@ class Rotary(AbstractPositions):
         )
 
 
+@checked
 class RelativeBias(AbstractPositions):
     """A learned bias of the scores by distance, `s_h(x, x') + b_h(bucket(x' - x))`, the
     buckets exact near by and logarithmic far away (T5: Raffel et al., arXiv 1910.10683).
@@ -219,6 +224,7 @@ class RelativeBias(AbstractPositions):
         return jnp.moveaxis(self.table[bucket], -1, 0)
 
 
+@checked
 class LinearBias(AbstractPositions):
     """Scores that fall with the distance, `s_h(x, x') - m_h |x - x'|` (ALiBi: Press et al.,
     arXiv 2108.12409), where the slopes are `2^{-8h/p}`, h = 1, …, p, with p the largest power

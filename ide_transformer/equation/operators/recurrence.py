@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...arguments import NonNegativeFloat, PositiveInt
+from ...arguments import NonNegativeFloat, PositiveInt, checked
 from ..arrays import State, affine
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
@@ -16,6 +16,7 @@ from .grid import check_axes, on_grid
 from .operator import AbstractOperator, check_features
 
 
+@checked
 class GatedRecurrence(AbstractOperator):
     """A gated recurrent unit from the first token to the last,
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
-from ...arguments import NonNegativeFloat, PositiveInt
+from ...arguments import NonNegativeFloat, PositiveInt, checked
 from ...errors import InputError
 from ..arrays import State, nonnegative_array
 from ..constraints import AbstractConstraint, Free
@@ -20,6 +20,7 @@ from .grid import check_axes, goes_around, grid_axes, on_grid
 from .operator import AbstractLinearOperator, AbstractOperator, Spectral, check_features
 
 
+@checked
 class FourierIntegral(AbstractOperator):
     """An integral over tokens whose kernel is a function of the difference, given by its lowest
     waves, the layer of a Fourier neural operator:
@@ -143,6 +144,7 @@ def _times_waves(
     return jnp.fft.ifftn(factor * jnp.fft.fftn(v, axes=axes), axes=axes).real.astype(v.dtype)
 
 
+@checked
 class Diffusion(AbstractLinearOperator):
     """Diffusion over tokens, by the eigenfunctions of the Laplacian on the grid,
 
@@ -179,6 +181,7 @@ class Diffusion(AbstractLinearOperator):
         return v.reshape(u.shape).astype(u.dtype)
 
 
+@checked
 class Advection(AbstractLinearOperator):
     """Transport along the tokens of a periodic domain at a constant velocity, by waves:
 

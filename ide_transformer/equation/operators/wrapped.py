@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ...arguments import Fraction
+from ...arguments import Fraction, checked
 from ...errors import InputError
 from ..arrays import Depth, State, affine, float_array
 from ..constraints import AbstractNormalization, AbstractSphere
@@ -25,6 +25,7 @@ from .operator import (
 )
 
 
+@checked
 class Scaled(AbstractWrappedOperator):
     """An operator with a step size of its own, for all features or for each,
 
@@ -103,6 +104,7 @@ class AbstractRandomOperator(AbstractWrappedOperator):
         return (operator if self.key is None else self.drawn(operator, self.key))(u, domain)
 
 
+@checked
 class Dropout(AbstractRandomOperator):
     """An operator whose rate is zeroed at random places, and scaled up at the others:
 
@@ -153,6 +155,7 @@ def drop(
     return jnp.where(keep, x / (1 - rate), 0)
 
 
+@checked
 class LayerDrop(AbstractRandomOperator):
     """An operator that is left out of whole intervals at random:
 
@@ -172,6 +175,7 @@ class LayerDrop(AbstractRandomOperator):
         return scaled(operator, jax.random.bernoulli(key, 1.0 - self.rate).astype(float))
 
 
+@checked
 class LayerNormScaling(AbstractWrappedOperator):
     """An operator whose normalisation shrinks with depth,
 
