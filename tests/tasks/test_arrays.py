@@ -31,7 +31,7 @@ def started(path, kind, options=None, **model):
     """The task and the model of a run on arrays."""
     tree = {
         "data": {"name": "arrays", "path": str(path), "options": options or {}},
-        "model": {"kind": kind, "width": 8, "heads": 1, "depth": 1, **model},
+        "model": {"kind": kind, "width": 8, "heads": 1, "layers": 1, **model},
     }
     return build_start(training.Config.model_validate(tree))[:2]
 

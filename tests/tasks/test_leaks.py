@@ -243,6 +243,11 @@ def test_windows_of_a_text_that_stand_in_the_training_part(monkeypatch):
     assert tasks.LanguageTask(text, 31).repeated() == {}
 
 
+class NoPrograms(tuple):
+    def start(self, *_):
+        return None
+
+
 def test_a_run_says_once_what_comes_twice(tmp_path, capsys, monkeypatch):
     """Also of problems with so few instances that all are learned."""
     monkeypatch.chdir(tmp_path)
@@ -253,7 +258,7 @@ def test_a_run_says_once_what_comes_twice(tmp_path, capsys, monkeypatch):
     # Without a model.
     parts = {
         "build_start": lambda config, _: (training.build_task(config), None, None, None),
-        "make_phases": lambda *_: (None, []),
+        "programs_of": lambda *_: NoPrograms(),
         "check_divisible": lambda *_: None,
         "objective": stop,
     }
