@@ -62,7 +62,6 @@ def check_control(
         ControlProperties(control, options).check(without)
 
 
-# One program for all states of a shape.
 @eqx.filter_jit
 def rate_of(operator, u, domain):
     return operator(u, domain)
@@ -124,7 +123,6 @@ class OperatorProperties(AbstractProperties):
         return rate_of(self.operator, self.u[order], domain), self.rate[order], 1e-12
 
 
-# One program for all cases of a constraint.
 @eqx.filter_jit
 def call(constraint, method, *arguments):
     return getattr(constraint, method)(*arguments)

@@ -60,7 +60,8 @@ class ModelProperties(AbstractProperties):
 
     def __init__(self, model, inputs, causal=None, fixed=lambda model: ()):
         super().__init__(in_dtype(model))
-        self.model, self.fixed = self.part, fixed
+        self.model = self.part
+        self.fixed = fixed
         self.inputs = in_dtype(inputs)
         self.is_causal = isinstance(model.read_out, TokenLogits) if causal is None else causal
         self.seen = self.seen_tokens()

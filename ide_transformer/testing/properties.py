@@ -145,7 +145,6 @@ def slopes(f: Callable, moved: tuple, *others: Any) -> tuple[Any, Any, float]:
     rate = jax.tree.map(lambda x: random.normal(size=x.shape), arrays)
 
     def at(h):
-        # By NumPy, which compiles nothing.
         there = jax.tree.map(lambda x, r: jax.device_put(np.asarray(x) + h * r), arrays, rate)
         return total(jax.tree.map(np.asarray, f(*eqx.combine(there, rest), *others)))
 

@@ -56,7 +56,9 @@ class TaskProperties(AbstractProperties):
 
     def __init__(self, task, model=None, shared=0.0):
         super().__init__(task)
-        self.task, self.model, self.shared = task, model, shared
+        self.task = task
+        self.model = model
+        self.shared = shared
         self.first = task.batch(3, SIZE, 5)
         # The seeds of held-out parts should be those of no step, also not of the first.
         self.learned = [task.batch(step, MANY, 0) for step in range(3)]
