@@ -6,11 +6,24 @@ from importlib.metadata import version as _version
 
 
 if _typing.TYPE_CHECKING:
+    from . import (
+        dynamics as dynamics,
+        equation as equation,
+        integration as integration,
+        models as models,
+        pretrained as pretrained,
+        solvers as solvers,
+        tasks as tasks,
+        testing as testing,
+        training as training,
+    )
     from .public import *
     from .training import load_model as load_model, load_run as load_run, train as train
 else:
     # Imported when a name is asked for: the help of a command needs nothing, and who only
     # solves needs neither optax nor YAML.
+    _FOLDERS = ("dynamics", "equation", "integration", "models", "pretrained", "solvers")
+    _FOLDERS += ("tasks", "testing", "training")
     _OF_TRAINING = ("load_model", "load_run", "train")
 
     def _home(name):
@@ -18,13 +31,15 @@ else:
         return _importlib.import_module(f".{home}", __name__)
 
     def __getattr__(name):
+        if name in _FOLDERS:
+            return _importlib.import_module(f".{name}", __name__)
         if name.startswith("_") or not hasattr(_home(name), name):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(_home(name), name)
 
     def __dir__():
         public = {name for name in vars(_home("")) if not name.startswith("_")}
-        return sorted({*globals(), *public, *_OF_TRAINING})
+        return sorted({"__version__", *_FOLDERS, *_OF_TRAINING, *public})
 
 
 __version__ = _version("ide_transformer")

@@ -112,11 +112,24 @@ def fast_first(fast, cases, heavy=None):
     return [pytest.param(*case, marks=marks(number)) for number, case in enumerate(cases)]
 
 
-def classes_of(kind, face=ide):
+@ft.cache
+def public_names():
+    """What a model is made of, solved and trained with, by its name: the public names of the
+    package and of four of its folders."""
+    faces = ide, *(x.public for x in (ide.equation, ide.integration, ide.models, ide.solvers))
+    names = {name: getattr(face, name) for face in faces for name in dir(face)}
+    return {
+        name: names[name]
+        for name in sorted(names)
+        if not (name.startswith("_") or inspect.ismodule(names[name]))
+    }
+
+
+def classes_of(kind, face=None):
     """The public classes of a kind by their names, without those that are abstract."""
     return {
         name: public
-        for name, public in ((name, getattr(face, name)) for name in dir(face))
+        for name, public in (public_names() if face is None else vars(face)).items()
         if inspect.isclass(public) and issubclass(public, kind)
         if not inspect.isabstract(public)
     }

@@ -152,6 +152,7 @@ for name in COMMANDS.keys() - {"convergence"}:  # whose help lists all schemes
     command = importlib.import_module(f"ide_transformer.commands.{name}")
     command.add_options(argparse.ArgumentParser())
 print("jax" in sys.modules, "train" in dir(ide_transformer), "optax" in sys.modules)
+ide_transformer.solvers.Nesterov, ide_transformer.testing.check_scheme
 from ide_transformer.pretrained import families
 
 for module in pkgutil.walk_packages(ide_transformer.__path__, "ide_transformer."):
@@ -174,6 +175,11 @@ def test_no_module_computes_when_it_is_imported():
 @pytest.mark.heavy
 def test_the_public_face_as_a_user_writes_it(tmp_path):
     public_face.main(GOLDEN / "gpt2", tmp_path / "saved")
+
+
+def test_the_top_has_what_a_first_script_needs():
+    assert len(dir(ide)) <= 120
+    assert all(hasattr(ide, name) for name in dir(ide))
 
 
 def assert_short(text):

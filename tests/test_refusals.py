@@ -39,17 +39,25 @@ def equation(theta, constraint=ide.Free()):
 WINDOWS = made(ide.ConvolutionalAttention, 4)
 PARTS = {
     # Numbers.
-    r"momentum=\['0\.5'\]: momentum should be in \[0, 1\)": lambda: ide.Nesterov(["0.5"]),
-    r"momentum=\[True, False\]: momentum should be": lambda: ide.Nesterov([True, False]),
+    r"momentum=\['0\.5'\]: momentum should be in \[0, 1\)": lambda: ide.solvers.Nesterov(
+        ["0.5"]
+    ),
+    r"momentum=\[True, False\]: momentum should be": lambda: ide.solvers.Nesterov(
+        [True, False]
+    ),
     # Domains.
     r"give TokenDomain\(points, weights\)": lambda: SIMPSON.with_queries(jnp.ones((1, 1))),
     "give 2 or more, each above the one": lambda: jax.jit(
         lambda: Domain.trapezoid(BACK).points
     )(),
     # Maps from one domain to another.
-    "a point at 3.0, but the source goes from 0.0": lambda: ide.interpolation(FEW, UNIFORM),
-    "points allow degree=1 only": lambda: ide.interpolation(SCATTERED, SCATTERED, degree=3),
-    "no point of the source is near": lambda: ide.restriction(FEW, UNIFORM),
+    "a point at 3.0, but the source goes from 0.0": lambda: ide.equation.interpolation(
+        FEW, UNIFORM
+    ),
+    "points allow degree=1 only": lambda: ide.equation.interpolation(
+        SCATTERED, SCATTERED, degree=3
+    ),
+    "no point of the source is near": lambda: ide.equation.restriction(FEW, UNIFORM),
     # Controls and equations.
     "on 3 intervals of length 1": lambda: equation(TWICE_DAMPED, ide.Tied(ide.Free(), 3)),
     "constraint yields Damping, Damping": lambda: equation(TWICE_DAMPED, TWICE_DAMPED),
@@ -59,8 +67,12 @@ PARTS = {
     "window of 3 begins between the points": lambda: rate(
         made(ide.Attention, 4, causal=True, window=3), SIMPSON
     ),
-    "Advection expands in waves and needs a periodic": lambda: rate(ide.Advection(jnp.ones(1))),
-    "Diffusion needs tokens at equal distances": lambda: rate(ide.Diffusion(1.0), SIMPSON),
+    "Advection expands in waves and needs a periodic": lambda: rate(
+        ide.equation.Advection(jnp.ones(1))
+    ),
+    "Diffusion needs tokens at equal distances": lambda: rate(
+        ide.equation.Diffusion(1.0), SIMPSON
+    ),
     "at least 7 points": lambda: rate(made(ide.FourierIntegral, modes=4), CIRCLE),
     "stride=2 does not divide a grid of 2 by 3": lambda: rate(WINDOWS, PLANE),
     "without weights, padding": lambda: rate(WINDOWS, PLANE.padded(jnp.ones((1, 6), bool))),
@@ -77,10 +89,12 @@ LAYERED = layered_equation()
 SCHEMES = {
     "Matrix has no flow in closed": ide.LieTrotter(ide.ExactFlow()),
     r"none in \(Matrix, Matrix\); add a Damping or a Diffusion": ide.ExponentialEuler(),
-    r"num_steps=2\): it has weights for that": ide.LearnedMultistep(2),
-    "neither with a stepsize_controller nor": diffrax.HalfSolver(ide.HyperConnections(3, 2, 4)),
+    r"num_steps=2\): it has weights for that": ide.solvers.LearnedMultistep(2),
+    "neither with a stepsize_controller nor": diffrax.HalfSolver(
+        ide.solvers.HyperConnections(3, 2, 4)
+    ),
     r"Strang\(sub_solver=Leapfrog\(…\)\): .*earlier": ide.Strang(ide.Leapfrog()),
-    "uses earlier steps, which": ide.AlgebraicallyReversible(ide.Nesterov()),
+    "uses earlier steps, which": ide.AlgebraicallyReversible(ide.solvers.Nesterov()),
     "is implicit; only": ide.AlgebraicallyReversible(ide.ImplicitEuler()),
 }
 
@@ -89,7 +103,7 @@ def test_a_stage_that_is_used_again_and_a_count_are_no_memory():
     for solver in (
         ide.Strang(ide.Projected(diffrax.HalfSolver(diffrax.Bosh3()))),
         ide.Strang(diffrax.Kvaerno3()),
-        ide.LearnedMultistep(3, ide.Strang(ide.ImplicitEuler())),
+        ide.solvers.LearnedMultistep(3, ide.Strang(ide.ImplicitEuler())),
         ide.AlgebraicallyReversible(ide.Projected(diffrax.Tsit5())),
     ):
         solver.init(LAYERED.terms, 0.0, 1.0, initial_state(), None)

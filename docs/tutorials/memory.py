@@ -123,7 +123,9 @@ print(f"{'Reversible()':14} differs from Direct() by {difference:.1e}")
 
 # %%
 equation = ide.Equation(make_control(48), ide.Free(), domain)
-errors = ide.rebuilding_error(equation, u0, solver=ide.AlgebraicallyReversible(scheme))
+errors = ide.integration.rebuilding_error(
+    equation, u0, solver=ide.AlgebraicallyReversible(scheme)
+)
 print(f"relative error of the rebuilt initial state, 48 layers: {float(errors[0]):.1e}")
 
 # %% [markdown]

@@ -1,4 +1,4 @@
-"""Its public names, which `ide_transformer` has too."""
+"""Its public names."""
 
 from .constraints import (
     AbstractConstraint,

@@ -1,4 +1,4 @@
-"""Its public names, which `ide_transformer` has too."""
+"""Its public names."""
 
 from .exits import AbstractExit, EstimatedExit, Progress, divergence, relative_difference
 from .gradients import AbstractGradient, Direct, Recompute, Recursive, Truncated

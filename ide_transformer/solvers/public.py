@@ -1,4 +1,4 @@
-"""Its public names, which `ide_transformer` has too."""
+"""Its public names."""
 
 from .blocks import ConsistentPaperSplitting, PaperSplitting, Residual, Velocity
 from .connections import (

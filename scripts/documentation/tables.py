@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import diffrax
 from pydantic.fields import FieldInfo
 
-import ide_transformer
 from ide_transformer import AbstractConstraint, InputError, load_pretrained
 from ide_transformer.equation import parts
 from ide_transformer.models import Model
@@ -38,6 +37,8 @@ from ide_transformer.training.config import (
 )
 from ide_transformer.training.reader import KINDS, described, find, snake_case, spelled_scheme
 from ide_transformer.training.section import Description, Moment
+
+from .names import public_names
 
 
 _NAMES = {bool: "boolean", int: "integer", float: "number", str: "text", Path: "path"}
@@ -237,10 +238,9 @@ def other_names() -> str:
 def _linked(name: str, entry: Entry) -> str:
     """The name of a scheme, with a link to its class where it is one of the package."""
     solver = entry.free or entry.sphere
-    label = type(solver.solver if isinstance(solver, Projected) else solver).__name__
-    if hasattr(ide_transformer, label):
-        return f"[`{name}`](api/solvers.md#ide_transformer.{label})"
-    return code(name)
+    kind = type(solver.solver if isinstance(solver, Projected) else solver)
+    public = public_names().get(id(kind))
+    return f"[`{name}`](api/solvers.md#{public[0]})" if public else code(name)
 
 
 def _order(entry: Entry, constraint: str) -> str:

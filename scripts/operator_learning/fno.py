@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ide_transformer import Field, InputError, TokenDomain, interpolation
+from ide_transformer import Field, InputError, TokenDomain
+from ide_transformer.equation import interpolation
 from ide_transformer.tasks import AbstractTask, Batch, Part
 from ide_transformer.training import learning_rate
 

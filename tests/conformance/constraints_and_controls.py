@@ -60,7 +60,9 @@ class ConstraintConformance(ConstraintProperties):
 
     def nodal(self):
         """`at_points` of nodal functions, one for each feature, changes nothing."""
-        space = ide.FunctionSpace(ide.Nodal(), self.features, ide.FeatureDomain(self.features))
+        space = ide.FunctionSpace(
+            ide.equation.Nodal(), self.features, ide.FeatureDomain(self.features)
+        )
         there = call(self.constraint, "at_points", space)
         return call(there, "project", self.u), self.on, 1e-12
 

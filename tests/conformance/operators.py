@@ -18,7 +18,10 @@ class OperatorConformance(OperatorProperties):
     )
 
     def __init__(self, operator, features, domain=None, options=None):
-        if isinstance(operator, ide.AbstractSourcedOperator) and operator.source is None:
+        if (
+            isinstance(operator, ide.equation.AbstractSourcedOperator)
+            and operator.source is None
+        ):
             tokens = 6 if domain is None else domain.num_tokens
             source = np.random.default_rng(2).normal(size=(tokens, features))
             operator = operator.with_source(jnp.asarray(source))
@@ -134,13 +137,15 @@ class OperatorConformance(OperatorProperties):
 
     def nodal(self):
         """`at_points` of nodal functions, one for each feature, changes nothing."""
-        space = ide.FunctionSpace(ide.Nodal(), self.features, ide.FeatureDomain(self.features))
+        space = ide.FunctionSpace(
+            ide.equation.Nodal(), self.features, ide.FeatureDomain(self.features)
+        )
         at_points = eqx.filter_jit(lambda operator: operator.at_points(space))
         return rate_of(at_points(self.operator), self.u, self.points), self.rate, 1e-12
 
     def flow(self):
         """`flow` is the solution of u_t = A(u) that begins with the state."""
-        if not isinstance(self.operator, ide.AbstractExactOperator):
+        if not isinstance(self.operator, ide.equation.AbstractExactOperator):
             return (), ()
 
         @eqx.filter_jit

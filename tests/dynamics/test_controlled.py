@@ -124,7 +124,7 @@ def test_the_log_norm_begins_on_the_constraint():
 
 
 def test_a_source_is_no_weight_and_tokens_that_stop_have_no_costates():
-    control = ide.Tied((Cubic(drawn((4, 4), 0, 0.3)), ide.Injection(0.7)), 3)
+    control = ide.Tied((Cubic(drawn((4, 4), 0, 0.3)), ide.equation.Injection(0.7)), 3)
     model, inputs = cubic_model(control, ide.LieTrotter()), drawn((2, 3, 4), 2, 0.5)
     found = costates(model, inputs, lambda u: jnp.sum(jnp.sin(u)))
     expected = [abs(np.sum(p * inputs)) for p in found.costates[:-1]]

@@ -100,7 +100,7 @@ def test_a_scheme_that_does_not_split_has_no_splitting_errors():
     assert jnp.isnan(found.splitting).all() and jnp.isnan(found.commutator).all()
     assert jnp.isfinite(found.step_doubling).all()
     with pytest.raises(ide.InputError, match="Nesterov uses earlier steps"):
-        dynamics.equation_defects(equation_of(), U0, solver=ide.Nesterov())
+        dynamics.equation_defects(equation_of(), U0, solver=ide.solvers.Nesterov())
 
 
 def test_the_estimate_is_exact_for_small_defects():
@@ -148,7 +148,7 @@ class Decay(ide.AbstractOperator):
 def test_layers_with_known_flows_are_the_model():
     """The second one does nothing."""
     rates = jnp.array([1.0, 0.0, 0.5])
-    block = Decay(rates), ide.Damping(0.8 * rates), ide.Relaxation(rates)
+    block = Decay(rates), ide.Damping(0.8 * rates), ide.equation.Relaxation(rates)
     model = ide.StateModel(
         ide.TokenDomain.uniform(2),
         4,

@@ -20,7 +20,7 @@ from ide_transformer.equation import integrate
 
 
 POINTS = np.sort(np.random.default_rng(0).uniform(size=24))
-REGIONS = {"past": ide.Volterra(), "window": ide.Volterra(window=0.3)}
+REGIONS = {"past": ide.equation.Volterra(), "window": ide.equation.Volterra(window=0.3)}
 
 
 def differences():

@@ -50,9 +50,9 @@ def test_attention_to_a_source_equals_numpy(heads, key_bias):
 def test_sources_of_both_kinds_in_one_equation():
     """Each operator sees its own: the order in which they are put in does not matter."""
     u, f, g = state(), state(tokens=OTHERS, width=SEEN), state(seed=9)
-    theta = ide.Tied((crossed(), ide.Relaxation(2.0)), 1)
-    inside = ide.Sourced(ide.Sourced(theta, g), f, SOURCE_DOMAIN)
-    outside = ide.Sourced(ide.Sourced(theta, f, SOURCE_DOMAIN), g)
+    theta = ide.Tied((crossed(), ide.equation.Relaxation(2.0)), 1)
+    inside = ide.equation.Sourced(ide.equation.Sourced(theta, g), f, SOURCE_DOMAIN)
+    outside = ide.equation.Sourced(ide.equation.Sourced(theta, f, SOURCE_DOMAIN), g)
     expected = apply(crossed().with_source(f, SOURCE_DOMAIN), u) + 2 * (g - u)
     for control in (inside, outside):
         rates = [apply(operator, u) for operator in block_at(control, 0.0)]
@@ -63,7 +63,7 @@ def test_slopes_are_those_of_press_and_others():
     """Their code: those of the next lower power of two, and every second one of its double."""
     eight, line = 2.0 ** -np.arange(1, 9), ide.TokenDomain.uniform(2)
     for slopes in (eight, np.append(eight, 2.0 ** (-np.arange(1, 9, 2) / 2))):
-        bias = np.asarray(score_bias(ide.LinearBias(len(slopes), scale=3.0), line))
+        bias = np.asarray(score_bias(ide.equation.LinearBias(len(slopes), scale=3.0), line))
         np.testing.assert_allclose(-bias[:, 0, 1] / 3, slopes, rtol=1e-15)
 
 
@@ -115,7 +115,7 @@ KERNELS = [
 
 
 def kernel_of(name, **options):
-    return built(lambda: getattr(ide, name)(WIDTH, HEADS, key=KEY, **options), std=0.3)
+    return built(lambda: getattr(ide.equation, name)(WIDTH, HEADS, key=KEY, **options), std=0.3)
 
 
 @pytest.mark.parametrize(("name", "kernel", "domain", "options"), KERNELS)

@@ -65,7 +65,7 @@ def test_a_cylinder_goes_around_along_one_axis():
 
     @jax.jit
     def read(x):
-        bias = jax.grad(lambda x: ide.LinearBias(1).score_bias(x, x).sum())(x)
+        bias = jax.grad(lambda x: ide.equation.LinearBias(1).score_bias(x, x).sum())(x)
         return differences(x, x)[0], bias.points
 
     apart, slope = map(np.asarray, read(cylinder))
@@ -97,7 +97,7 @@ def test_polynomials_of_the_degree_are_exact(degree):
     shuffled = ide.TokenDomain(LINE.points[DRAW.permutation(7)])
     target = ide.TokenDomain(jnp.asarray(DRAW.uniform(0, 3.2, 20))[:, None])
     u, expected = (np.asarray(x.points) ** np.arange(degree + 2) for x in (shuffled, target))
-    transfer = ide.interpolation(shuffled, target, degree=degree)
+    transfer = ide.equation.interpolation(shuffled, target, degree=degree)
     apart = np.abs(moved(transfer, u) - expected).max(axis=0)
     assert apart[:-1].max() < 1e-12 and apart[-1] > 1e-3
 
@@ -115,7 +115,7 @@ def test_it_converges_around_a_periodic_plane(degree):
             at(lambda x, y: np.sin(2 * np.pi * x) * np.cos(np.pi * y), domain)
             for domain in (source, target)
         )
-        transfer = ide.interpolation(source, target, degree=degree)
+        transfer = ide.equation.interpolation(source, target, degree=degree)
         errors.append(largest(moved(transfer, u), expected))
     assert abs(np.log2(errors[0] / errors[1]) - degree - 1) < 0.3
 
@@ -127,7 +127,7 @@ def test_scattered_points_of_the_plane_are_linear_in_triangles():
     places = np.append(DRAW.uniform(size=(20, 2)), [[1.5, 1.5]], axis=0)
     target = ide.TokenDomain(jnp.asarray(places))
     u, expected = (at(lambda x, y: 1 + 2 * x - 3 * y, domain) for domain in (source, target))
-    found = moved(ide.interpolation(source, target), u)
+    found = moved(ide.equation.interpolation(source, target), u)
     assert largest(found[:-1], expected[:-1]) < 1e-13
     assert found[-1] == u[3]
 
@@ -135,10 +135,10 @@ def test_scattered_points_of_the_plane_are_linear_in_triangles():
 def test_a_restriction_keeps_constants_and_integrals():
     coarse, u = ide.TokenDomain.trapezoid(jnp.linspace(0, 3.2, 4)), DRAW.normal(size=(7, 3))
     u[:, 0] = 1
-    found = moved(ide.restriction(LINE, coarse), u)
+    found = moved(ide.equation.restriction(LINE, coarse), u)
     assert largest(found[:, 0], 1) < 1e-14
     # The weights of the coarse points are the shares of the fine ones.
-    back, weights = ide.interpolation(coarse, LINE), np.asarray(LINE.weights)
+    back, weights = ide.equation.interpolation(coarse, LINE), np.asarray(LINE.weights)
     rows, columns, values = map(np.asarray, (back.rows, back.columns, back.values))
     shares = np.bincount(columns, values * weights[rows], minlength=4)
     assert largest(shares @ found, weights @ u) < 1e-14

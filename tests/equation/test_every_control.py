@@ -22,7 +22,7 @@ KEY = jax.random.key(0)
 
 
 def block(key):
-    return (ide.FeatureIntegral(3, key=key, normalization=ide.RMSNorm(jnp.ones(3))),)
+    return (ide.equation.FeatureIntegral(3, key=key, normalization=ide.RMSNorm(jnp.ones(3))),)
 
 
 BUILT = {
@@ -31,7 +31,7 @@ BUILT = {
     ide.Tied: {},
     ide.Chebyshev: dict(terms=2),
     ide.Fourier: dict(waves=1),
-    ide.Hypernetwork: dict(terms=2, hidden=2, frequencies=1),
+    ide.equation.Hypernetwork: dict(terms=2, hidden=2, frequencies=1),
 }
 
 
@@ -43,7 +43,12 @@ def test_every_class(kind):
 
 def test_all_classes_are_here():
     found = {*classes_of(ide.AbstractControl).values()}
-    assert found == {*BUILT, ide.Functional, ide.Sampled, ide.Sourced}
+    assert found == {
+        *BUILT,
+        ide.equation.Functional,
+        ide.equation.Sampled,
+        ide.equation.Sourced,
+    }
 
 
 class Sized(ide.Cosine):
@@ -60,12 +65,12 @@ def test_controls_that_change_another_one():
     space = ide.FunctionSpace(
         Sized(jnp.asarray(1.5)), 3, ide.FeatureDomain(5, "gauss_legendre")
     )
-    ControlConformance(ide.Functional(inner, space)).check(["precision"])
+    ControlConformance(ide.equation.Functional(inner, space)).check(["precision"])
     dropped = ide.Tied((ide.Dropout(*block(KEY), 0.5),), 3)
     # Other intervals have other draws.
-    ControlConformance(ide.Sampled(dropped, KEY)).check(["resample", "extend"])
-    injected = ide.PiecewiseLinear((ide.Injection(drawn((4,), 1)),))
-    ControlConformance(ide.Sourced(injected, jnp.ones((2, 3)))).check(["precision"])
+    ControlConformance(ide.equation.Sampled(dropped, KEY)).check(["resample", "extend"])
+    injected = ide.PiecewiseLinear((ide.equation.Injection(drawn((4,), 1)),))
+    ControlConformance(ide.equation.Sourced(injected, jnp.ones((2, 3)))).check(["precision"])
 
 
 class Mine(ide.PiecewiseLinear):
@@ -125,7 +130,7 @@ def test_layers_are_left_out_as_a_whole_however_they_are_wrapped(drops, key):
 
     def wrapped(operator):
         for name in drops:
-            operator = getattr(ide, name)(operator, rates[name])
+            operator = getattr(ide.equation, name)(operator, rates[name])
         return operator
 
     block = tuple(wrapped(ide.Damping(jnp.ones(2))) for _ in range(2))
@@ -202,7 +207,7 @@ def test_expansions_take_the_drawn_values_at_their_nodes():
 
 def test_a_hypernetwork_is_a_network_of_sines_and_cosines():
     options = dict(terms=3, hidden=5, frequencies=2, key=DRAWN_BY)
-    control = built(lambda: ide.Hypernetwork.build(linear_block, 4, **options))
+    control = built(lambda: ide.equation.Hypernetwork.build(linear_block, 4, **options))
     t, parts = 1.7, np.asarray(control.coefficients[0].inner.weight)
     angles = t / 4 * np.pi * np.array([1, 2])
     hidden = np.concatenate([np.sin(angles), np.cos(angles), [1]]) @ np.asarray(control.inner)
@@ -214,8 +219,8 @@ def test_a_hypernetwork_is_a_network_of_sines_and_cosines():
 def test_draws_are_those_of_each_interval_and_layers_are_left_out_whole():
     layers, u = 400, np.asarray(state())
     block = (ide.Damping(1.0), ide.Dropout(ide.Damping(2.0), 0.5))
-    control = ide.Sampled(
-        ide.Tied(tuple(ide.LayerDrop(x, 0.25) for x in block), layers), DRAWN_BY
+    control = ide.equation.Sampled(
+        ide.Tied(tuple(ide.equation.LayerDrop(x, 0.25) for x in block), layers), DRAWN_BY
     )
     domain = ide.TokenDomain.uniform(6)
     rates = jax.jit(jax.vmap(lambda t: tuple(operator(u, domain) for operator in control(t))))
@@ -229,4 +234,4 @@ def test_draws_are_those_of_each_interval_and_layers_are_left_out_whole():
     # Dropout inside has a mask of its own in each layer.
     assert len(np.unique(dropped == 0, axis=0)) == kept.sum() + 1
     # Without a key nothing is left out.
-    assert (apply(ide.LayerDrop(block[0], 0.25), u) == -u).all()
+    assert (apply(ide.equation.LayerDrop(block[0], 0.25), u) == -u).all()

@@ -114,7 +114,7 @@ class MineInTokens(ide.AbstractTokenIntegral):
         return u + jnp.broadcast_to(whole.mean(seen)[..., None, :], u.shape)
 
 
-class MineWithFlow(ide.AbstractExactOperator):
+class MineWithFlow(ide.equation.AbstractExactOperator):
     dissipative = True
 
     def __call__(self, u, domain):

@@ -17,7 +17,7 @@ def values(basis, y, number):
     return basis(y, number)
 
 
-BASES = [ide.Cosine(), ide.Waves(), ide.Legendre(), ide.Nodal()]
+BASES = [ide.Cosine(), ide.equation.Waves(), ide.equation.Legendre(), ide.equation.Nodal()]
 
 
 @pytest.mark.parametrize("basis", BASES, ids=lambda x: type(x).__name__)
@@ -129,10 +129,10 @@ def coefficients_of_rate(make, points, rule, basis):
 
 def test_orders_in_width():
     """The midpoint rule is of second order for polynomials, Gauss and Legendre's spectral."""
-    fine = coefficients_of_rate(attention, 48, "gauss_legendre", ide.Legendre())
+    fine = coefficients_of_rate(attention, 48, "gauss_legendre", ide.equation.Legendre())
 
     def error(points, rule="midpoint"):
-        found = coefficients_of_rate(attention, points, rule, ide.Legendre())
+        found = coefficients_of_rate(attention, points, rule, ide.equation.Legendre())
         return abs(found - fine).max()
 
     assert observed_order(error, (96, 192)) == pytest.approx(2, abs=0.2)

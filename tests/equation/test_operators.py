@@ -28,9 +28,9 @@ def gelu_tanh(x):
 ACTIVATIONS = {
     ide.relu: lambda x: np.maximum(x, 0),
     ide.gelu: gelu,
-    ide.gelu_tanh: gelu_tanh,
+    ide.equation.gelu_tanh: gelu_tanh,
     ide.silu: silu,
-    ide.quick_gelu: lambda x: silu(1.702 * x) / 1.702,
+    ide.equation.quick_gelu: lambda x: silu(1.702 * x) / 1.702,
 }
 
 
@@ -66,9 +66,9 @@ def test_wrapped_operators_keep_the_flow_that_they_know(key):
     for solver in (ide.LieTrotter(diffrax.Heun()), ide.ExponentialEuler()):
         for operator, rate in (
             (ide.Dropout(damping, 0.5), 2.0),
-            (ide.LayerDrop(ide.Scaled(damping, 0.5), 0.5), 1.0),
-            (ide.Scaled(ide.LayerDrop(damping, 0.0, key), 0.5), 1.0),
-            (ide.LayerDrop(damping, 1 - 1e-9, key), 0.0),
+            (ide.equation.LayerDrop(ide.equation.Scaled(damping, 0.5), 0.5), 1.0),
+            (ide.equation.Scaled(ide.equation.LayerDrop(damping, 0.0, key), 0.5), 1.0),
+            (ide.equation.LayerDrop(damping, 1 - 1e-9, key), 0.0),
         ):
             solution = end(operator, solver)
             assert largest(solution.u1, np.exp(-rate) * u) < 1e-15
@@ -82,9 +82,9 @@ def test_wrapped_operators_keep_the_flow_that_they_know(key):
 
 def test_the_normalisation_shrinks_with_depth(key):
     norm = ide.LayerNorm(jnp.linspace(1, 2, 4), jnp.linspace(-1, 1, 4))
-    inner = built(lambda: ide.FeatureIntegral(4, key=key, normalization=norm))
+    inner = built(lambda: ide.equation.FeatureIntegral(4, key=key, normalization=norm))
     u = np.asarray(state(width=4))
-    found = apply(ide.LayerNormScaling(inner).at(3.0, None), u)
+    found = apply(ide.equation.LayerNormScaling(inner).at(3.0, None), u)
     expected = linear(inner.map, np.asarray(project(inner.normalization, u)) / 2)
     assert largest(found, expected) < 1e-14
 
@@ -108,12 +108,12 @@ def test_advection_moves_a_function_by_the_velocity():
     places = jnp.asarray(np.asarray(TORUS.points) - 0.5 * velocity)
     moved = ide.TokenDomain(places, period=TORUS.period)
     u, expected = (features(np.cos(wave(domain, 2, 3))) for domain in (TORUS, moved))
-    operator = ide.Advection(jnp.array(velocity))
+    operator = ide.equation.Advection(jnp.array(velocity))
     assert largest(made(operator.flow, u, TORUS, 0.5), expected) < 1e-13
 
 
 def test_diffusion_damps_each_wave_by_itself():
-    operator, line = ide.Diffusion(0.1), ide.TokenDomain.midpoint(7, (0.0, 3.0))
+    operator, line = ide.equation.Diffusion(0.1), ide.TokenDomain.midpoint(7, (0.0, 3.0))
     cosine = np.cos(2 * np.pi * np.asarray(line.points)[:, 0] / 3)
     square = (2 * np.pi) ** 2 * np.array([1 / 9, 1 + 9 / 4])
     slower, torus = np.exp(-0.03 * square)
@@ -130,9 +130,9 @@ def test_differences_converge_at_their_order():
         domain = ide.TokenDomain.periodic((n, n), (1.0, 2.0))
         angle = wave(domain, 1, 2)
         u = features(np.sin(angle))
-        rate = apply(ide.DifferenceDiffusion(0.2), u, domain)
+        rate = apply(ide.equation.DifferenceDiffusion(0.2), u, domain)
         diffusion.append(largest(rate, features(-0.2 * (k @ k) * np.sin(angle))))
-        rate = apply(ide.DifferenceAdvection(jnp.asarray(velocity)), u, domain)
+        rate = apply(ide.equation.DifferenceAdvection(jnp.asarray(velocity)), u, domain)
         advection.append(largest(rate, features(-(k @ velocity) * np.cos(angle))))
     for (coarse, fine), order in ((diffusion, 2), (advection, 1)):
         assert abs(np.log2(coarse / fine) - order) < 0.1
@@ -143,7 +143,7 @@ def test_differences_converge_at_their_order():
 def test_differential_operators_converge_to_derivatives(order, accuracy, around, dimension):
     spacing, scale = 0.1, 0.1 ** np.arange(5) / [1, 1, 2, 6, 24]
     options = dict(order=order, dimension=dimension, std=1.0, key=jax.random.key(0))
-    operator = ide.DifferentialOperator(WIDTH, spacing, **options)
+    operator = ide.equation.DifferentialOperator(WIDTH, spacing, **options)
     phases, errors = np.linspace(0.3, 2, WIDTH), []
     for n in (32, 64):
         shape = (n,) * dimension
@@ -165,10 +165,10 @@ def test_differential_operators_converge_to_derivatives(order, accuracy, around,
 
 def test_nothing_flows_through_the_ends():
     u = np.asarray(state(tokens=TOKENS))
-    rate = np.asarray(apply(ide.DifferenceDiffusion(jnp.full(WIDTH, 0.3)), u, UNIFORM))
+    rate = np.asarray(apply(ide.equation.DifferenceDiffusion(jnp.full(WIDTH, 0.3)), u, UNIFORM))
     assert largest(rate[1:-1], 0.3 * (u[2:] - 2 * u[1:-1] + u[:-2])) < 1e-14
     assert largest(rate.sum(axis=0), 0) < 1e-13
-    later = apply(ide.DifferenceAdvection(jnp.array([1.0])), u, UNIFORM)
+    later = apply(ide.equation.DifferenceAdvection(jnp.array([1.0])), u, UNIFORM)
     assert largest(later, -np.diff(u, axis=0, prepend=u[:1])) < 1e-14
 
 
@@ -243,8 +243,8 @@ def test_a_causal_kernel_in_length_sees_no_later_point(key):
 GRID = [
     lambda key: ide.Convolution(4, key=key),
     lambda key: ide.ConvolutionalFeedForward(4, key=key),
-    lambda key: ide.DifferentialOperator(4, 0.1, key=key),
-    lambda key: ide.GatedRecurrence(4, key=key),
+    lambda key: ide.equation.DifferentialOperator(4, 0.1, key=key),
+    lambda key: ide.equation.GatedRecurrence(4, key=key),
 ]
 
 
@@ -252,7 +252,7 @@ GRID = [
 def test_rounded_weights_have_rounded_products(make, key):
     operator = jax.tree.map(lambda x: x.astype(jnp.bfloat16), make(key))
     # At ends states are continued in the precision of the state.
-    ends = isinstance(operator, ide.GatedRecurrence)
+    ends = isinstance(operator, ide.equation.GatedRecurrence)
     domain = ide.TokenDomain.uniform(8) if ends else ide.TokenDomain.periodic(8)
     u = jnp.ones((8, 4), jnp.float32)
     program = str(jax.make_jaxpr(lambda u: operator(u, domain))(u))
@@ -284,7 +284,10 @@ def test_kernels_in_length_are_of_fourth_order_on_any_grid(key):
 
 
 def test_a_recurrence_is_the_cell_of_equinox(key):
-    operator, u = built(lambda: ide.GatedRecurrence(WIDTH, key=key)), state(tokens=TOKENS)
+    operator, u = (
+        built(lambda: ide.equation.GatedRecurrence(WIDTH, key=key)),
+        state(tokens=TOKENS),
+    )
     cell = eqx.filter_eval_shape(lambda: eqx.nn.GRUCell(WIDTH, WIDTH, key=key))
     weights = operator.weight.T, operator.memory.T, operator.bias, jnp.zeros(WIDTH)
     names = "weight_ih", "weight_hh", "bias", "bias_n"

@@ -25,7 +25,7 @@ from ide_transformer.equation.operators.quadrature.token_mean import token_mean
 
 TOKENS = 23
 DOMAIN = ide.TokenDomain.uniform(TOKENS)
-PAST, WINDOW = ide.Volterra(), ide.Volterra(window=5)
+PAST, WINDOW = ide.equation.Volterra(), ide.equation.Volterra(window=5)
 # Some are zero; each query sees another one.
 WEIGHTS = np.where(np.arange(TOKENS) % 4 == 1, 0, 1 + np.arange(TOKENS) / 9)
 ENDS = np.where(np.arange(TOKENS) % 5 == 2, 0, 0.5 * WEIGHTS)
@@ -52,7 +52,7 @@ def by_hand(inputs, region, *, weights=1.0, positions=None, bias=0.0):
         s = h // (heads // shared)
         scores = key[:, s] @ query[x, h] / math.sqrt(features) + bias[h, x]
         gamma = np.exp(scores - scores.max()) * weights[x]
-        if isinstance(region, ide.Volterra):
+        if isinstance(region, ide.equation.Volterra):
             distance = positions[x] - positions
             gamma = gamma * (distance >= 0) * (distance < (region.window or np.inf))
         out[x, h] = gamma @ value[:, s] / gamma.sum()
@@ -79,7 +79,7 @@ def in_parts(kind, query, key, value, region, *, domain=DOMAIN, places=None, bia
 
 
 compiled = eqx.filter_jit(in_parts)
-FORMS = itertools.product(("blocks", "stream"), (ide.Fredholm(), WINDOW))
+FORMS = itertools.product(("blocks", "stream"), (ide.equation.Fredholm(), WINDOW))
 
 
 @pytest.mark.parametrize(("kind", "region"), [("dense", WINDOW), *FORMS])
@@ -178,7 +178,9 @@ def test_blocks_of_many_points_of_which_some_are_not_seen():
     assert largest(found, by_hand(inputs, WINDOW)) < 1e-13
 
 
-@pytest.mark.parametrize(("kind", "times"), [(ide.Attention, 300), (ide.SinkhornAttention, 3)])
+@pytest.mark.parametrize(
+    ("kind", "times"), [(ide.Attention, 300), (ide.equation.SinkhornAttention, 3)]
+)
 def test_gradients_of_padded_weights_stay_finite(kind, times, key):
     """Scores of padding are the largest; from the first token on, nothing is seen."""
     operator = built(lambda: kind(8, 2, key=key), std=1.0)

@@ -152,7 +152,9 @@ def test_the_gradient_goes_through_the_steps_that_were_made():
 def estimated(states, end):
     """The estimates of both orders, three steps before the end, and what they estimate."""
     earlier, increment = jnp.diff(states, axis=0)
-    progress = ide.Progress(states[-1], increment, earlier, jnp.array(3.0), read_out)
+    progress = ide.integration.Progress(
+        states[-1], increment, earlier, jnp.array(3.0), read_out
+    )
     both = [
         (ide.EstimatedExit(0.0, order=q).measure(progress), progress.end(q)) for q in (0, 1)
     ]

@@ -109,7 +109,7 @@ def test_states_at_the_knots_from_zero_and_their_gradient():
     both = [value_and_gradient(equation, zero, mode, throw=False) for mode in modes]
     states, gradients = zip(*both, strict=True)
     assert largest(*states) < 1e-13 and largest(*gradients) < 1e-12
-    assert 0 < ide.rebuilding_error(equation, zero, solver=PAIR)[0] < 1e-12
+    assert 0 < ide.integration.rebuilding_error(equation, zero, solver=PAIR)[0] < 1e-12
 
 
 @pytest.mark.heavy

@@ -93,15 +93,15 @@ def test_a_failed_solve_says_how_and_where():
 def test_padding_does_not_move_a_steady_state():
     """Where there is one only, as a relaxation to the input makes it: there the tokens that
     are no padding rest on a domain of their own, too."""
-    block = Mixing(jnp.asarray(matrices(1)[0])), ide.Relaxation(4.0)
+    block = Mixing(jnp.asarray(matrices(1)[0])), ide.equation.Relaxation(4.0)
     seen = np.arange(FEW) < 2
     u0 = jnp.asarray(np.where(seen[:, None], BATCH, 1e3 * np.asarray(BATCH)))
 
     def equation_of(u0, domain):
-        return ide.Equation(ide.Sourced(ide.Tied(block, 1), u0), ide.Free(), domain)
+        return ide.Equation(ide.equation.Sourced(ide.Tied(block, 1), u0), ide.Free(), domain)
 
     padded = equation_of(u0, EQUATION.domain.padded(jnp.asarray(seen)))
-    u1 = ide.solve(padded, u0, solver=ide.SteadyState(diffrax.Euler())).u1[0, :2]
+    u1 = ide.solve(padded, u0, solver=ide.solvers.SteadyState(diffrax.Euler())).u1[0, :2]
     alone = equation_of(u0[0, :2], ide.TokenDomain.uniform(2))
     assert largest(eqx.filter_jit(alone.vector_field)(0.0, u1), 0) < 1e-10
 
@@ -154,7 +154,7 @@ def test_whole_blocks_on_a_constraint_keep_the_order():
     """The layers are equal, so that the equation is smooth."""
     control = ide.Tied((Mixing(jnp.asarray(matrices(1)[0])), ide.Damping(0.5)), 1)
     equation = ide.Equation(control, ide.Sphere(), EQUATION.domain)
-    options = dict(solver=ide.Residual(ide.RK4()), u0=ide.Sphere().project(BATCH))
+    options = dict(solver=ide.solvers.Residual(ide.RK4()), u0=ide.Sphere().project(BATCH))
     ends = [
         np.asarray(ide.solve(equation, steps_per_interval=n, **options).u1) for n in (8, 16, 32)
     ]
@@ -163,11 +163,13 @@ def test_whole_blocks_on_a_constraint_keep_the_order():
 
 
 def test_a_steady_state_counts_the_stages_of_its_scheme():
-    equation, found = on(ide.Relaxation(0.5), intervals=1), []
-    equation = ide.Equation(ide.Sourced(equation.control, BATCH), ide.Free(), EQUATION.domain)
+    equation, found = on(ide.equation.Relaxation(0.5), intervals=1), []
+    equation = ide.Equation(
+        ide.equation.Sourced(equation.control, BATCH), ide.Free(), EQUATION.domain
+    )
     # Of an affine step the root is found in as many steps, whatever the step is.
     for scheme in (diffrax.Euler(), ide.RK4()):
-        solution = ide.solve(equation, 0 * BATCH, solver=ide.SteadyState(scheme))
+        solution = ide.solve(equation, 0 * BATCH, solver=ide.solvers.SteadyState(scheme))
         found.append(float(solution.stats["field_evaluations"]))
     assert found[0] > 1 and found[1] % 4 == 0 and found[1] > 2 * found[0]
 

@@ -2,7 +2,6 @@
 
 import functools as ft
 import inspect
-import operator as op
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from helpers import public_names
 from misuse import values as right
 
 import ide_transformer as ide
@@ -22,9 +22,9 @@ def solved(solver, equation=right.EQUATION, **options):
 
 def applied(operator):
     if getattr(operator, "own_domain", False):
-        source = ide.Sourced(ide.Tied((operator,), 1), right.U0, right.DOMAIN)
+        source = ide.equation.Sourced(ide.Tied((operator,), 1), right.U0, right.DOMAIN)
         return solved(diffrax.Euler(), ide.Equation(source, ide.Free(), right.DOMAIN))
-    on_circle = isinstance(operator, ide.Advection | ide.FourierIntegral)
+    on_circle = isinstance(operator, ide.equation.Advection | ide.FourierIntegral)
     domain = ide.TokenDomain.periodic(len(right.U0)) if on_circle else right.DOMAIN
     if isinstance(operator, ide.SourcedAttention):
         operator = operator.with_source(right.U0)
@@ -46,15 +46,15 @@ def read(model):
 
 def given_to(inputs):
     match inputs:
-        case ide.EncodedInputs():
+        case ide.models.EncodedInputs():
             return ide.SourceAndText(given_to(inputs.encoder.inputs), right.TEXT)
-        case ide.TextInputs():
+        case ide.models.TextInputs():
             return right.TEXT
-        case ide.AudioInputs():
+        case ide.models.AudioInputs():
             return right.SOUND
-        case ide.FunctionInputs():
+        case ide.models.FunctionInputs():
             return right.FUNCTION[:, : inputs.channels]
-        case ide.GridInputs():
+        case ide.models.GridInputs():
             return jnp.ones((right.TOKENS, right.WIDTH))
     return right.IMAGE
 
@@ -80,9 +80,9 @@ KINDS = {
     ),
     diffrax.AbstractSolver: solved,
     ide.AbstractGradient: with_gradient,
-    ide.AbstractRegion: lambda x: x.indicator(right.DOMAIN, right.DOMAIN),
+    ide.equation.AbstractRegion: lambda x: x.indicator(right.DOMAIN, right.DOMAIN),
     ide.AbstractPositions: attended,
-    ide.AbstractBasis: lambda x: x(jnp.linspace(0, 1, 5), 3),
+    ide.equation.AbstractBasis: lambda x: x(jnp.linspace(0, 1, 5), 3),
 }
 USES: dict[str, Callable[[Any], Any]] = {
     "AdamsBashforth": lambda x: solved(x, steps_per_interval=2),
@@ -95,7 +95,7 @@ USES: dict[str, Callable[[Any], Any]] = {
     "Equation": lambda equation: solved(ide.LieTrotter(), equation),
     "solve": lambda solution: solution.u1,
     "EstimatedExit": with_exit,
-    "InitialVelocity": lambda args: solved(ide.Nesterov(), args=args),
+    "InitialVelocity": lambda args: solved(ide.solvers.Nesterov(), args=args),
     "projected": solved,
     "Shear": lambda coupling: coupling.forward((right.U0, right.U0)),
     "Mesh": lambda mesh: ide.functional(TIED).on(mesh)(right.TEXT),
@@ -113,7 +113,7 @@ USES: dict[str, Callable[[Any], Any]] = {
 
 
 def use_of(name):
-    public = getattr(ide, name.split(".")[0])
+    public = public_names()[name.split(".")[0]]
     kinds = (use for kind, use in KINDS.items() if issubclass(public, kind))
     found = USES.get(name) or (next(kinds, None) if inspect.isclass(public) else None)
     return found or (lambda result: read(result) if isinstance(result, ide.Model) else result)
@@ -136,15 +136,16 @@ ELSEWHERE = {"train", "Solution", "InputError", "Encoded.on"}
 
 def public_calls():
     """The public names that can be called, and the ways to build a class."""
-    for name, value in ((name, getattr(ide, name)) for name in dir(ide)):
-        if name.startswith("_") or inspect.ismodule(value) or name in UNCHECKED | ELSEWHERE:
+    for name, value in public_names().items():
+        if name in UNCHECKED | ELSEWHERE:
             continue
         if inspect.isclass(value) and (inspect.isabstract(value) or "Abstract" in name):
             continue
-        yield name
-        ways = (way for way, x in vars(value).items() if isinstance(x, classmethod))
-        ways = {f"{name}.{way}" for way in ways if not way.startswith("_")}
-        yield from sorted(ways - ELSEWHERE)
+        yield name, value
+        for way, x in sorted(vars(value).items()):
+            public_way = isinstance(x, classmethod) and not way.startswith("_")
+            if public_way and f"{name}.{way}" not in ELSEWHERE:
+                yield f"{name}.{way}", getattr(value, way)
 
 
 def recipe(name, call):
@@ -164,7 +165,7 @@ def dense():
         return eqx.filter_jit(lambda: ide.solve(right.EQUATION, right.U0, **saved))()
 
 
-RECIPES = {name: recipe(name, op.attrgetter(name)(ide)) for name in public_calls()}
+RECIPES = {name: recipe(name, call) for name, call in public_calls()}
 RECIPES["Solution.evaluate"] = Recipe(
     lambda t: dense().evaluate(t), {"t": 0.5}, lambda state: state
 )

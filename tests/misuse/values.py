@@ -82,8 +82,10 @@ def image_stage(channels):
 
 
 CONVOLUTIONS = dict(
-    first_convolution=built(lambda: ide.TokenConvolution(2, WIDTH, key=KEY)),
-    second_convolution=built(lambda: ide.TokenConvolution(WIDTH, WIDTH, stride=2, key=KEY)),
+    first_convolution=built(lambda: ide.models.TokenConvolution(2, WIDTH, key=KEY)),
+    second_convolution=built(
+        lambda: ide.models.TokenConvolution(WIDTH, WIDTH, stride=2, key=KEY)
+    ),
 )
 MODEL, DECODER = language_model(), language_model(LISTENING)
 OF_FUNCTIONS = built(
@@ -192,7 +194,7 @@ OWN: dict[str, dict[str, Any]] = {
     "Shear": dict(target=0),
     **dict.fromkeys(("StepField", "single_step"), _STEP),
     **dict.fromkeys(("Mesh", "StateModel", "GridInputs"), _WIDTH),
-    "Model": dict(inputs=MODEL.inputs, read_out=ide.TokenLogits(), space=WIDE),
+    "Model": dict(inputs=MODEL.inputs, read_out=ide.models.TokenLogits(), space=WIDE),
     "OperatorModel": _SEEING_ALL | dict(points=TOKENS),
     **dict.fromkeys(("ImageClassifier", "SequenceClassifier"), _SEEING_ALL),
     "ImageEncoder": _SEEING_ALL | _IMAGES,

@@ -136,8 +136,8 @@ def state_model(domain, operators=(attention,), **options):
 
 @small
 def speech_encoder(**options):
-    first = ide.TokenConvolution(MELS, WIDTH, key=KEY)
-    second = ide.TokenConvolution(WIDTH, WIDTH, stride=2, key=KEY)
+    first = ide.models.TokenConvolution(MELS, WIDTH, key=KEY)
+    second = ide.models.TokenConvolution(WIDTH, WIDTH, stride=2, key=KEY)
     places = jnp.zeros((PLACES, WIDTH))
     return ide.SpeechEncoder(first, second, places, **parts(**options))
 

@@ -20,7 +20,7 @@ PROMPT = TOKENS[0, :3]
 
 
 def sourced(key):
-    bias = ide.RelativeBias(drawn((8, small.HEADS), seed=3), max_distance=6)
+    bias = ide.equation.RelativeBias(drawn((8, small.HEADS), seed=3), max_distance=6)
     return ide.SourcedAttention(small.attention(key, causal=True, positions=bias), key=key)
 
 
@@ -39,7 +39,7 @@ SOLVERS = {
 @pytest.mark.parametrize("name", fast_first(1, SOLVERS))
 def test_schemes(name):
     model = small.language_model(**SOLVERS[name])
-    assert ide.why_not_cached(model) is None
+    assert ide.models.why_not_cached(model) is None
     expected = np.asarray(outputs_of(model, TOKENS))
     found = logits_one_by_one(model, TOKENS, 4)
     assert largest(expected[..., 3:, :], found) < 1e-12
@@ -88,9 +88,12 @@ REFUSED = {
     ),
     r"Attention\(…, causal=True\)": dict(operators=(small.attention,)),
     "Neighbours may couple tokens.*pointwise: ClassVar": dict(
-        operators=(small.causal(), lambda key: ide.Scaled(Neighbours(jnp.ones(())), 0.5))
+        operators=(
+            small.causal(),
+            lambda key: ide.equation.Scaled(Neighbours(jnp.ones(())), 0.5),
+        )
     ),
-    "own_velocity=False": dict(solver=ide.Nesterov(), own=dict(own_velocity=True)),
+    "own_velocity=False": dict(solver=ide.solvers.Nesterov(), own=dict(own_velocity=True)),
 }
 
 
@@ -98,13 +101,13 @@ REFUSED = {
 def test_models_that_cannot_be_decoded_token_by_token(message, unchecked):
     model = small.language_model(**REFUSED[message])
     with pytest.raises(ide.InputError, match=message):
-        ide.CachedDecoder(model, CONTEXT)
+        ide.models.CachedDecoder(model, CONTEXT)
 
 
 def test_tokens_that_stop_are_not_decoded_token_by_token():
     stopping = small.language_model().with_exit(ide.EstimatedExit(0.5))
     with pytest.raises(ide.InputError, match="stop at different depths"):
-        ide.CachedDecoder(stopping, CONTEXT)
+        ide.models.CachedDecoder(stopping, CONTEXT)
 
 
 def test_a_grid_is_not_marched_token_by_token():
@@ -117,8 +120,8 @@ def test_a_grid_is_not_marched_token_by_token():
 def test_what_is_not_in_the_text_has_no_logits():
     model = small.language_model((small.feed_forward,))
     with pytest.raises(ide.InputError, match=f"tokens={CONTEXT + 1}.*from 1 to {CONTEXT}"):
-        ide.CachedDecoder(model, CONTEXT + 1)
-    decoder = ide.CachedDecoder(model, 6)
+        ide.models.CachedDecoder(model, CONTEXT + 1)
+    decoder = ide.models.CachedDecoder(model, 6)
     extend, prefill = eqx.filter_jit(decoder.extend), eqx.filter_jit(decoder.prefill)
     _, cache = prefill(PROMPT, np.array(-1))
     given = (1, 6, 0), (1, -1, 0), (small.VOCABULARY, 3, 0), (1, 3, 1)

@@ -40,7 +40,7 @@ class OwnInputs(ide.AbstractInputs):
         tokens, mask, _ = inputs if isinstance(inputs, ide.Text) else ide.Text(inputs)
         u = self.change(self.table[jnp.asarray(tokens)])
         domain = ide.TokenDomain.uniform(u.shape[-2])
-        return ide.Embedded(u, domain if mask is None else domain.padded(mask))
+        return ide.models.Embedded(u, domain if mask is None else domain.padded(mask))
 
 
 class By(ide.AbstractReadOut):
@@ -53,7 +53,11 @@ class By(ide.AbstractReadOut):
 
 
 def own(
-    *change, inputs=OwnInputs, read_out=ide.States(), operator=ide.Damping, control=ide.Tied
+    *change,
+    inputs=OwnInputs,
+    read_out=ide.models.States(),
+    operator=ide.Damping,
+    control=ide.Tied,
 ):
     """A model of a user, of which one part may be broken."""
     theta = control((operator(jnp.ones(small.WIDTH)),), 2)
@@ -76,7 +80,7 @@ MORE = {
             small.language_model(
                 (small.causal(),),
                 control=ide.Chebyshev,
-                solver=ide.Nesterov(),
+                solver=ide.solvers.Nesterov(),
                 own=dict(own_velocity=True),
             )
         ),
@@ -127,7 +131,7 @@ class WrongFeatures(OwnInputs):
     features = small.WIDTH + 1
 
 
-class Counting(ide.TokenLogits):
+class Counting(ide.models.TokenLogits):
     def __call__(self, u, inputs):
         places = jnp.arange(u.shape[-2])[:, None]
         logits = super().__call__(u, inputs)

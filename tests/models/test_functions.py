@@ -127,11 +127,11 @@ def test_heads_read_the_states():
     read = small.linear(WIDTH, 5)
     u = normal(2, 8, WIDTH)
     mean = affine(read, layer_norm(u)[:, 2:].mean(1))
-    assert largest(eqx.filter_jit(ide.MeanHead(read))(u, ENCODER.inputs), mean) < 1e-13
+    assert largest(eqx.filter_jit(ide.models.MeanHead(read))(u, ENCODER.inputs), mean) < 1e-13
     pooled = np.tanh(affine(read, u[:, 0]))
-    assert largest(ide.States(pooler=read).pooled(u), pooled) < 1e-13
+    assert largest(ide.models.States(pooler=read).pooled(u), pooled) < 1e-13
     with pytest.raises(ide.InputError, match="reads 3 learned tokens, and there are 2"):
-        ENCODER.with_read_out(ide.PrefixHead((read,) * 3))
+        ENCODER.with_read_out(ide.models.PrefixHead((read,) * 3))
 
 
 def test_positions_of_another_size_have_a_gradient():

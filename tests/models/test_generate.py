@@ -14,7 +14,9 @@ from ide_transformer.models.generate import Draw
 
 
 MODEL = small.language_model(intervals=1)
-UNCACHED = small.language_model(intervals=1, own=dict(own_velocity=True), solver=ide.Nesterov())
+UNCACHED = small.language_model(
+    intervals=1, own=dict(own_velocity=True), solver=ide.solvers.Nesterov()
+)
 SPOKEN = small.speech_to_text(intervals=1)
 # Prompts of integers in which the numbers of all tokens may not fit.
 PROMPT, LENGTH = TOKENS[:, :2].astype(np.int8), 3
@@ -47,7 +49,7 @@ def test_prompts_of_any_length_are_two_programs():
 
 @pytest.mark.parametrize("model", fast_first(1, [MODEL, UNCACHED]))
 def test_prompts_of_different_lengths_also_beyond_the_context(model, unchecked):
-    assert (ide.why_not_cached(model) is None) == (model is MODEL)
+    assert (ide.models.why_not_cached(model) is None) == (model is MODEL)
     length = 8
     text = ide.generate(model, UNEVEN, length, **GREEDY)
     for i, n in enumerate((4, 3)):

@@ -48,7 +48,7 @@ def test_an_encoder_and_a_decoder_are_two_equations():
         fine = dict(solver=encoder.solver, steps_per_interval=4, throw=False)
         v1 = ide.solve(encoder.equation, v0, **fine).u1
         u0, text_domain = DECODER.embed(TOKENS)
-        control = ide.Sourced(DECODER.control, encoder.outputs(v1), domain)
+        control = ide.equation.Sourced(DECODER.control, encoder.outputs(v1), domain)
         equation = ide.Equation(control, DECODER.constraint, text_domain)
         u1 = ide.solve(equation, u0, solver=DECODER.solver, throw=False).u1
         return u1, model.solve(ide.SourceAndText(speech, TOKENS))
@@ -207,12 +207,12 @@ class Mixing(diffrax.Euler):
         return y1 + jnp.roll(y1, 1, axis=-2), *rest
 
 
-class Backwards(ide.TokenLogits):
+class Backwards(ide.models.TokenLogits):
     def __call__(self, u, inputs):
         return super().__call__(u, inputs)[..., ::-1, :]
 
 
-class Sorted(ide.TextInputs):
+class Sorted(ide.models.TextInputs):
     def embed(self, inputs, *, key=None):
         embedded = super().embed(inputs, key=key)
         return embedded._replace(u0=jnp.sort(embedded.u0, axis=-2))

@@ -25,11 +25,11 @@ def outputs_for(inputs):
 
     @eqx.filter_jit
     def compiled(model):
-        if isinstance(model.inputs, ide.EncodedInputs):
+        if isinstance(model.inputs, ide.models.EncodedInputs):
             states = model.inputs.encoder(inputs["features"])
-            text = ide.SourceAndText(ide.Encoded(states), inputs["tokens"])
+            text = ide.SourceAndText(ide.models.Encoded(states), inputs["tokens"])
             return dict(states=states, logits=model(text))
-        if isinstance(model.inputs, ide.AbstractImageInputs):
+        if isinstance(model.inputs, ide.models.AbstractImageInputs):
             found = dict(logits=model(inputs["images"]))
             if getattr(model.read_out, "pooler", None) is not None:
                 found["pooled"] = model.read_out.pooled(found["logits"])
@@ -37,7 +37,7 @@ def outputs_for(inputs):
         kinds = getattr(model.inputs, "segments", None)
         segments = inputs.get("segments") if kinds is not None and len(kinds) > 1 else None
         text = ide.Text(inputs["tokens"], inputs["mask"], segments)
-        if isinstance(model.read_out, ide.TokenLogits):
+        if isinstance(model.read_out, ide.models.TokenLogits):
             u1, normalization = model.solve(text).u1, model.read_out.normalization
             return dict(states=normalization.project(u1), logits=model.outputs(u1))
         found = dict(states=model(text))

@@ -218,7 +218,9 @@ def test_a_model_of_ones_own_is_written_in_the_layout_that_holds_it(tmp_path):
     shared = dict(normalization=norm, bias=False)
 
     def feed_forward(key):
-        return ide.FeedForward(small.WIDTH, 6, key=key, activation=ide.gelu_tanh, **shared)
+        return ide.FeedForward(
+            small.WIDTH, 6, key=key, activation=ide.equation.gelu_tanh, **shared
+        )
 
     own = dict(tied=False, output_normalization=ide.LayerNorm(eps=1e-6))
     model = small.language_model((small.causal(**shared), feed_forward), dropout=0.5, own=own)

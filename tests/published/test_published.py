@@ -43,14 +43,16 @@ def scheme(kind, *options):
 
 # The schemes with learned coefficients, on matrices, which compile quickly.
 ON_MATRICES = {
-    "ode_transformer_rk2": ide.Residual(scheme(ide.GatedRK2, 4)),
-    "ode_transformer_rk4": ide.Residual(),
-    "yuriiformer": ide.Nesterov(*COEFFICIENTS, normalization=ide.LayerNorm()),
-    "sympformer": ide.PresymplecticEuler(*COEFFICIENTS[:2], normalization=ide.LayerNorm()),
-    "dense_former": scheme(ide.LearnedMultistep, LAYERS),
-    "attention_residual": scheme(ide.AttentionResidual, *SIZES),
-    "hyper_connections": scheme(ide.HyperConnections, *SIZES),
-    "doubly_stochastic_connections": scheme(ide.DoublyStochasticConnections, *SIZES),
+    "ode_transformer_rk2": ide.solvers.Residual(scheme(ide.solvers.GatedRK2, 4)),
+    "ode_transformer_rk4": ide.solvers.Residual(),
+    "yuriiformer": ide.solvers.Nesterov(*COEFFICIENTS, normalization=ide.LayerNorm()),
+    "sympformer": ide.solvers.PresymplecticEuler(
+        *COEFFICIENTS[:2], normalization=ide.LayerNorm()
+    ),
+    "dense_former": scheme(ide.solvers.LearnedMultistep, LAYERS),
+    "attention_residual": scheme(ide.solvers.AttentionResidual, *SIZES),
+    "hyper_connections": scheme(ide.solvers.HyperConnections, *SIZES),
+    "doubly_stochastic_connections": scheme(ide.solvers.DoublyStochasticConnections, *SIZES),
 }
 
 
@@ -128,7 +130,7 @@ def test_the_published_cell_of_the_deep_equilibrium_transformer():
 
     a, f = built(operators, std=0.2)
     u0, z = drawn((PLACES, WIDE), seed=1), drawn((PLACES, WIDE), seed=2)
-    control = ide.Sourced(ide.Tied((a, f), 1), u0)
+    control = ide.equation.Sourced(ide.Tied((a, f), 1), u0)
     equation = ide.Equation(control, ide.Sphere(eps=1e-5), ide.TokenDomain.uniform(PLACES))
     u1 = solve(equation, z, solver=ide.LieTrotter(ide.Projected(diffrax.Euler()))).u1
     shift = np.asarray(u0) @ np.asarray(a.source_map.weight)
@@ -201,7 +203,7 @@ def layers_of(number, depth=2):
         (
             make_attention(n),
             *(
-                built(lambda: ide.FeatureIntegral(WIDTH, key=KEY), seed=10 * n + j)
+                built(lambda: ide.equation.FeatureIntegral(WIDTH, key=KEY), seed=10 * n + j)
                 for j in range(number)
             ),
         )
@@ -256,16 +258,18 @@ def test_no_state_is_on_both_sets():
 def one_step(solver, equation, u, h):
     """A step of length h in the second layer."""
     terms = equation.terms_of(1)
-    return eqx.filter_jit(lambda u: ide.single_step(solver, terms, 1.0, 1.0 + h, u))(u)
+    return eqx.filter_jit(lambda u: ide.solvers.single_step(solver, terms, 1.0, 1.0 + h, u))(u)
 
 
-@pytest.mark.parametrize("scheme", [ide.PaperSplitting, ide.ConsistentPaperSplitting])
+@pytest.mark.parametrize(
+    "scheme", [ide.solvers.PaperSplitting, ide.solvers.ConsistentPaperSplitting]
+)
 def test_the_sub_steps_of_the_paper(scheme):
     """M = 4 + J, with a step that is not one: those of the feed-forward are projected on S2,
     the last of them is not; in the consistent variant they are twice as long and none is."""
     layers, control = layers_of(3)
     (operator, *integrals), u0, h = layers[1], onto_s1(state()), 0.3
-    printed = scheme is ide.PaperSplitting
+    printed = scheme is ide.solvers.PaperSplitting
     attended = onto_s1(u0 + h * attention_integral(operator, u0))
     u = attended
     for j, integral in enumerate(integrals, 1):

@@ -31,7 +31,7 @@ def filled(solver):
 
 
 SIZES = 3, 2, 4
-RELAXED = ide.Relaxation(1.0, drawn((3, 4), 1))
+RELAXED = ide.equation.Relaxation(1.0, drawn((3, 4), 1))
 EXACT = ide.Damping(np.linspace(0.2, 1.1, 4)), RELAXED
 REST = RELAXED, ide.Damping(4.0)
 # Some of each class, and those that converge to another equation or need operators of a kind.
@@ -40,26 +40,26 @@ CASES = {
     "leapfrog": ide.Leapfrog(),
     "adams_bashforth": ide.AdamsBashforth(3),
     "reversible": ide.AlgebraicallyReversible(ide.Strang()),
-    "residual": ide.Residual(filled(ide.GatedRK2(4))),
-    "velocity": ide.Velocity(),
-    "paper": ide.PaperSplitting(),
-    "consistent_paper": ide.ConsistentPaperSplitting(),
-    "attention_residual": filled(ide.AttentionResidual(*SIZES)),
-    "doubly_stochastic": filled(ide.DoublyStochasticConnections(*SIZES, 2)),
-    "hyper_connections": filled(ide.HyperConnections(*SIZES, 2)),
-    "learned_multistep": filled(ide.LearnedMultistep(3)),
+    "residual": ide.solvers.Residual(filled(ide.solvers.GatedRK2(4))),
+    "velocity": ide.solvers.Velocity(),
+    "paper": ide.solvers.PaperSplitting(),
+    "consistent_paper": ide.solvers.ConsistentPaperSplitting(),
+    "attention_residual": filled(ide.solvers.AttentionResidual(*SIZES)),
+    "doubly_stochastic": filled(ide.solvers.DoublyStochasticConnections(*SIZES, 2)),
+    "hyper_connections": filled(ide.solvers.HyperConnections(*SIZES, 2)),
+    "learned_multistep": filled(ide.solvers.LearnedMultistep(3)),
     "implicit_euler": ide.ImplicitEuler(),
     "implicit_midpoint": ide.ImplicitMidpoint(),
-    "matrix_free": ide.MatrixFree(diffrax.Kvaerno3()),
-    "steady_state": ide.SteadyState(diffrax.Euler()),
-    "nesterov": ide.Nesterov([0.5, 0.3], [0.5, 0.4]),
-    "presymplectic": ide.PresymplecticEuler(1.0, 0.1),
+    "matrix_free": ide.solvers.MatrixFree(diffrax.Kvaerno3()),
+    "steady_state": ide.solvers.SteadyState(diffrax.Euler()),
+    "nesterov": ide.solvers.Nesterov([0.5, 0.3], [0.5, 0.4]),
+    "presymplectic": ide.solvers.PresymplecticEuler(1.0, 0.1),
     "exponential": ide.ExponentialEuler(),
     "etdab2": ide.ETDAB2(),
-    "bidirectional": ide.Bidirectional(),
+    "bidirectional": ide.solvers.Bidirectional(),
     "rk4": ide.RK4(),
     "tsit5": diffrax.Tsit5(),
-    "composition": ide.Composition(coefficients=(0.5, 0.5)),
+    "composition": ide.solvers.Composition(coefficients=(0.5, 0.5)),
     "exact_flow": ide.LieTrotter(ide.ExactFlow()),
     "lie_strang": ide.LieStrang(),
     "parallel": ide.ParallelSplitting(),

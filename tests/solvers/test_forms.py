@@ -54,9 +54,9 @@ def test_compositions():
     solution = (*outer, 1 - 2 * sum(outer), *reversed(outer))
     orders = {(0.5, 0.5): 2, (0.2, 0.8): 2, suzuki: 4, yoshida: 4, jump: 6, solution: 6}
     for coefficients, order in orders.items():
-        assert ide.Composition(coefficients=coefficients).splitting_order == order
+        assert ide.solvers.Composition(coefficients=coefficients).splitting_order == order
     with pytest.raises(ide.InputError, match="order 3 to about 5 digits"):
-        ide.Composition(coefficients=(1.3512, -1.7024, 1.3512))
+        ide.solvers.Composition(coefficients=(1.3512, -1.7024, 1.3512))
 
 
 def test_a_state_of_several_arrays():
@@ -87,7 +87,7 @@ LAYERED = layered_equation()
 
 def test_special_cases():
     for one, other, steps in (
-        (ide.Nesterov(0.0, 0.0, 1.0), ide.LieTrotter(), 1),
+        (ide.solvers.Nesterov(0.0, 0.0, 1.0), ide.LieTrotter(), 1),
         # A multistep scheme starts again where the field jumps.
         (ide.AdamsBashforth(3), diffrax.Heun(), 1),
     ):
@@ -98,7 +98,7 @@ def test_special_cases():
         (ide.LieTrotter(), ide.Projected(ide.LieTrotter())),
         (ide.LieTrotter(ide.Projected(euler)), ide.LieTrotter()),
     ):
-        block = ide.Residual(euler, whole)
+        block = ide.solvers.Residual(euler, whole)
         assert largest(final(sphere, block), final(sphere, other)) < 1e-13
 
 
@@ -107,7 +107,10 @@ def test_exponential_euler_makes_the_step_of_parcae():
     strength, rates = np.array([0.3, -0.2, 0.8, 0.0]), np.linspace(0.2, 3.0, WIDTH)
     source = np.random.default_rng(3).normal(size=(TOKENS, WIDTH))
     (matrix,), injected = matrices(1), strength * source
-    sourced = ide.StableDamping(rates), ide.Injection(strength, jnp.asarray(source))
+    sourced = (
+        ide.equation.StableDamping(rates),
+        ide.equation.Injection(strength, jnp.asarray(source)),
+    )
     u = start = np.asarray(initial_state())
     for _ in range(3):
         u = np.exp(-rates) * u + (1 - np.exp(-rates)) / rates * (injected + u @ matrix)
@@ -171,10 +174,10 @@ def bidirectional(*signs):
 def test_the_bidirectional_approximation_draws_a_sign_for_each_step_and_sample():
     equation, one = layered_equation(1, LAYERS), jnp.asarray(1)
     u0 = jnp.asarray(np.stack([initial_state()] * 16))
-    u1 = march(equation, u0, ide.Residual(ide.Bidirectional()), one)
+    u1 = march(equation, u0, ide.solvers.Residual(ide.solvers.Bidirectional()), one)
     assert largest(u1, bidirectional(0, 0)) < 1e-13
     outcomes = [bidirectional(*signs) for signs in itertools.product((-1, 1), repeat=2)]
-    solver = ide.Residual(ide.Bidirectional(key=jax.random.key(1)))
+    solver = ide.solvers.Residual(ide.solvers.Bidirectional(key=jax.random.key(1)))
     u1 = np.asarray(march(equation, u0, solver, one))
     near = np.array([[largest(u, x) < 1e-13 for x in outcomes] for u in u1])
     assert near.any(axis=0).all() and near.any(axis=1).all()

@@ -123,7 +123,7 @@ def test_a_roll_out_is_learned_through_its_steps(cache):
     model = ide.OperatorModel(
         task.sizes["points"],
         1,
-        control=ide.Tied((ide.Advection(jnp.zeros(2)),), 1),
+        control=ide.Tied((ide.equation.Advection(jnp.zeros(2)),), 1),
         constraint=ide.Free(),
         mesh=ide.Mesh(solver=ide.ExactFlow()),
         output_normalization=ide.Free(),

@@ -69,7 +69,7 @@ class Ahead(ide.AbstractOperator):
         return rate * (jnp.roll(u, -1, axis=-2) - u)
 
 
-class Letters(ide.TextInputs):
+class Letters(ide.models.TextInputs):
     """Tokens as rows of a table, without positions."""
 
     @classmethod
@@ -77,7 +77,7 @@ class Letters(ide.TextInputs):
         return cls(0.1 * jax.random.normal(key, (vocabulary, features)), context)
 
 
-class Doubled(ide.TokenLogits):
+class Doubled(ide.models.TokenLogits):
     """Logits twice as large."""
 
     def __call__(self, u, inputs):

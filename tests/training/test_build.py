@@ -96,7 +96,7 @@ def test_options_of_the_model(tmp_path):
         data={"name": "text", "path": str(tmp_path / "text.txt")},
     )
     attention, feed_forward = (dropped.operator.operator for dropped in model.control.knots)
-    assert isinstance(model.control.knots[0], ide.LayerDrop) and model.random
+    assert isinstance(model.control.knots[0], ide.equation.LayerDrop) and model.random
     assert attention.key.weight.shape == (3, 4, 2) and feed_forward.activation is silu
     assert attention.causal and attention.query.bias is None
     assert (model.control.layers, model.control.horizon) == (2, 1.0)
@@ -120,7 +120,7 @@ def test_each_stage_has_what_it_gives_and_else_what_the_model_has():
     # A token of the data is one of the first stage.
     assert training.build_task(config).tokens_per_sample == 4 * 4
     # Only the last stage reads classes out.
-    assert first.read_out == ide.States()
+    assert first.read_out == ide.models.States()
 
 
 def test_stages_are_refined_up_to_the_same_depth():

@@ -36,11 +36,11 @@ def loaded(monkeypatch, task, points):
     key = jax.random.key(0)
     linear = built(lambda: (ide.Linear(9, 4, bias=True, key=key), ide.Linear(4, 1, key=key)))
     model = ide.Model(
-        ide.FunctionInputs(points, linear[0], modes=2),
+        ide.models.FunctionInputs(points, linear[0], modes=2),
         ide.Tied((ide.Damping(jnp.zeros(4)),), 1),
         ide.Free(),
         ide.Mesh(solver=ide.LieTrotter()),
-        ide.FunctionValues(linear[1]),
+        ide.models.FunctionValues(linear[1]),
     )
     monkeypatch.setattr(predictions, "evaluation_task", lambda *_: task)
     return training.LoadedModel(model, None, Path("here"))

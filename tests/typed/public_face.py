@@ -57,7 +57,7 @@ class MyHeun(ide.AbstractOneStep):
     def order(self, terms: Any) -> int:
         return 2
 
-    def advance(self, field: ide.StepField, u: Array) -> Array:
+    def advance(self, field: ide.solvers.StepField, u: Array) -> Array:
         first = field(0, u)
         second = field(self.second, u + self.second * first)
         return u + first + (second - first) * (0.5 / self.second)
@@ -118,7 +118,7 @@ def solve_and_differentiate(gradient: ide.AbstractGradient) -> ide.Tied:
 
 
 def use_a_model() -> None:
-    model: ide.Model[ide.TextInputs, ide.TokenLogits] = ide.LanguageModel(
+    model: ide.Model[ide.models.TextInputs, ide.models.TokenLogits] = ide.LanguageModel(
         *(5, 8, 8),
         control=ide.Chebyshev.build(make_block, 2, terms=2, key=jax.random.key(2)),
         constraint=ide.Free(),
