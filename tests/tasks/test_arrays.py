@@ -185,7 +185,7 @@ def test_functions_in_the_plane_are_learned(channels, outputs, tmp_path):
     values = RANDOM.normal(size=(20, 17, 18, 2)[: 3 + channels])
     np.savez(tmp_path / "plane.npz", inputs=values, targets=2 * values[..., :outputs])
     options = {"channels": True} if channels else {}
-    task, model = started(tmp_path / "plane.npz", "operator_model", options, depth=2)
+    task, model = started(tmp_path / "plane.npz", "operator_model", options, layers=2)
     batch = task.batch(0, 4, 0)
     assert model(batch.inputs).shape == batch.targets.shape
     objective = eqx.filter_jit(
