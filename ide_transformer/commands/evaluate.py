@@ -137,7 +137,7 @@ def run(options: argparse.Namespace) -> None:
     from ..integration import Mesh
     from ..reporting import show_table, write_json
     from ..tasks import read_text
-    from ..training.evaluation import described_part, evaluate_models, learned_before
+    from ..training.measure.evaluation import described_part, evaluate_models, learned_before
 
     further = [x for x in options.overrides if "=" not in x]
     options.overrides = [x for x in options.overrides if "=" in x]

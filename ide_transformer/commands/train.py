@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> None:
     import jax
 
     from .. import reporting, training
-    from ..training.planning import VOCABULARY
+    from ..training.measure.planning import VOCABULARY
 
     if not file.is_file():
         how = dict(runs=options.runs, trust=options.trust, restart=options.restart)

@@ -17,7 +17,7 @@ from ..figures import Curve, Part, draw_panels, write_page
 from ..models import Model
 from ..reporting import Row, Terminal, write_json
 from ..training import load_model
-from ..training.evaluation import at_least_one
+from ..training.measure.evaluation import at_least_one
 from .depth_problem import Problem, make_problem
 from .readings import GROUPS, changes_of_heads, compare_readings
 

@@ -19,7 +19,7 @@ from ..errors import InputError, did_you_mean
 from ..figures import Curve, plot_panels
 from ..integration.march import Steps, compiled
 from ..solvers import AbstractMomentum, Residual, Velocity
-from ..training.reader import find, read, spelled_scheme
+from ..training.configuration.reader import find, read, spelled_scheme
 
 
 FEATURES = 8

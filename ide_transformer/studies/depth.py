@@ -21,7 +21,7 @@ from ..models import Model
 from ..reporting import Report, Terminal, write_report
 from ..solvers import LieStrang
 from ..training import load_model
-from ..training.evaluation import at_least_one
+from ..training.measure.evaluation import at_least_one
 from .depth_problem import Problem, make_problem
 from .measure import Data, Measured, judge, measure, solved, standard_error
 

@@ -21,7 +21,7 @@ from ..integration import Mesh
 from ..models import Field, OperatorModel, is_built_as
 from ..solvers import LieTrotter
 from ..training import LoadedModel, evaluation_task
-from ..training.evaluation import at_least_one
+from ..training.measure.evaluation import at_least_one
 
 
 # By which tokens and features are multiplied for what an error budget is measured against.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..errors import InputError
 from ..figures import Curve, Part, draw_panels, write_page
 from ..training import Config, RunFolder, flat_values, read_metrics
-from ..training.reader import spelled_scheme
+from ..training.configuration.reader import spelled_scheme
 
 
 # Of the summary, in the order in which a reader asks for them; the losses come first.

@@ -20,7 +20,7 @@ from ..figures import literal, save_figure
 from ..models import AbstractClassifier, LanguageModel, Model
 from ..reporting import write_json
 from ..training import LoadedModel, load_model
-from ..training.evaluation import at_least_one
+from ..training.measure.evaluation import at_least_one
 from .depth_problem import make_problem
 
 

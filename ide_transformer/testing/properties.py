@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..errors import InputError
-from ..training.build import offers_of
-from ..training.config import ModelConfig
-from ..training.reader import Given, read
+from ..training.configuration.config import ModelConfig
+from ..training.configuration.reader import Given, read
+from ..training.steps.build import offers_of
 
 
 Names: TypeAlias = Collection[str]

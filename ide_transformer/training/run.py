@@ -23,21 +23,13 @@ from ..models import Model
 from ..reporting import write_json
 from ..tasks import AbstractTask, Batch, Part
 from ..tasks.task import checksum_of_all
-from . import parallel
-from .checkpoints import Checkpoints
-from .config import Config, TrainingConfig
-from .files import apply_overrides, as_config
-from .folder import (
-    RunFolder,
-    check_origin,
-    flat_values,
-    folder_to_resume,
-    new_folder,
-    source,
-    unfinished_twin,
-)
-from .loading import build_start, configuration_of
-from .metrics import (
+from .configuration.config import Config, TrainingConfig
+from .configuration.files import apply_overrides, as_config
+from .configuration.reader import read
+from .configuration.section import validated
+from .folder.checkpoints import Checkpoints
+from .folder.loading import build_start, configuration_of
+from .folder.metrics import (
     MetricsLog,
     NotFinite,
     TrainingProgress,
@@ -46,12 +38,27 @@ from .metrics import (
     say,
     seconds_taken,
 )
-from .parallel import Layout, make_layout
-from .reader import read
-from .schedule import Program, Programs, needed_by_refinement, programs_of, schedule_of
-from .section import validated
-from .sizes import check_divisible, describe_memory
-from .step import TrainState, better_solve, num_parameters, objective, rolled_back, weights_of
+from .folder.run_folder import (
+    RunFolder,
+    check_origin,
+    flat_values,
+    folder_to_resume,
+    new_folder,
+    source,
+    unfinished_twin,
+)
+from .steps import layout as parallel
+from .steps.layout import Layout, make_layout
+from .steps.schedule import Program, Programs, needed_by_refinement, programs_of, schedule_of
+from .steps.sizes import check_divisible, describe_memory
+from .steps.step import (
+    TrainState,
+    better_solve,
+    num_parameters,
+    objective,
+    rolled_back,
+    weights_of,
+)
 from .stopping import Stopped, StopRequest, stop_requests
 from .trackers import AbstractTracker, InBackground, JsonLines
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from .parallel import largest
+from .steps.layout import largest
 
 
 # After so many seconds a process that was asked to end is gone, whatever it waits for.

@@ -14,11 +14,11 @@ import numpy as np
 from ide_transformer.errors import InputError
 from ide_transformer.tasks import LanguageTask
 from ide_transformer.training import Config, build_model_of_size
-from ide_transformer.training.checkpoints import Checkpoints
-from ide_transformer.training.folder import RunFolder
-from ide_transformer.training.parallel import make_layout
+from ide_transformer.training.folder.checkpoints import Checkpoints
+from ide_transformer.training.folder.run_folder import RunFolder
 from ide_transformer.training.run import Loop
-from ide_transformer.training.schedule import programs_of
+from ide_transformer.training.steps.layout import make_layout
+from ide_transformer.training.steps.schedule import programs_of
 from ide_transformer.training.stopping import Stopped, StopRequest
 
 from .shared.command import Command, shape, sizes

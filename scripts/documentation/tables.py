@@ -28,15 +28,21 @@ from ide_transformer.studies.convergence import (
     schemes,
 )
 from ide_transformer.training import Config, Section, load_config
-from ide_transformer.training.config import (
+from ide_transformer.training.configuration.config import (
     ClassSection,
     CostConfig,
     FinerConfig,
     PhaseConfig,
     StageConfig,
 )
-from ide_transformer.training.reader import KINDS, described, find, snake_case, spelled_scheme
-from ide_transformer.training.section import Description, Moment
+from ide_transformer.training.configuration.reader import (
+    KINDS,
+    described,
+    find,
+    snake_case,
+    spelled_scheme,
+)
+from ide_transformer.training.configuration.section import Description, Moment
 
 from .names import public_names
 

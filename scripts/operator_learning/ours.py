@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from ide_transformer import InputError, training
-from ide_transformer.training.folder import changed_values
+from ide_transformer.training.folder.run_folder import changed_values
 
 from .settings import Cell, Test
 

@@ -19,8 +19,10 @@ from running import run_here, write_run
 from training import stub
 
 from ide_transformer import training
-from ide_transformer.training import loading, run, sizes
-from ide_transformer.training.build import build_model
+from ide_transformer.training import run
+from ide_transformer.training.folder import loading
+from ide_transformer.training.steps import sizes
+from ide_transformer.training.steps.build import build_model
 
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("unchecked")]

@@ -13,7 +13,7 @@ import pytest
 from ide_transformer import figures
 from ide_transformer.figures import Curve, Part, draw_panels, plot_fields, plots, write_page
 from ide_transformer.reporting import Report, show_table, write_json, write_report
-from ide_transformer.training.metrics import TrainingProgress
+from ide_transformer.training.folder.metrics import TrainingProgress
 
 
 def test_a_report_says_the_same_in_every_form(tmp_path, capsys):

@@ -12,9 +12,9 @@ from training import stub
 from ide_transformer import training
 from ide_transformer.studies.schemes import budget, load_comparison, trials
 from ide_transformer.studies.schemes.training import TrainingComparison
-from ide_transformer.training.checkpoints import Checkpoints
-from ide_transformer.training.loading import starting_model
-from ide_transformer.training.schedule import programs_of
+from ide_transformer.training.folder.checkpoints import Checkpoints
+from ide_transformer.training.folder.loading import starting_model
+from ide_transformer.training.steps.schedule import programs_of
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from training import stub
 import ide_transformer as ide
 from ide_transformer.studies.schemes import budget
 from ide_transformer.studies.schemes.budget import plan_refinement
-from ide_transformer.training import build
-from ide_transformer.training.schedule import Program, needed_by_refinement, schedule_of
+from ide_transformer.training.steps import build
+from ide_transformer.training.steps.schedule import Program, needed_by_refinement, schedule_of
 
 
 RATE = "optimizer.learning_rate"

@@ -27,7 +27,7 @@ from ide_transformer.studies.convergence import block_limit, find_scheme, measur
 from ide_transformer.studies.depth_problem import Problem
 from ide_transformer.studies.readings import GROUPS, Pairs
 from ide_transformer.training import LoadedModel, run_task
-from ide_transformer.training.reader import spelled_scheme
+from ide_transformer.training.configuration.reader import spelled_scheme
 
 
 RATES = np.array([0.1, 0.3, 0.2])

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import jax
 from training import stub
 
-from ide_transformer.training import parallel
+from ide_transformer.training.steps import layout as parallel
 
 
 SECTIONS = {

@@ -15,7 +15,7 @@ from running import logged
 
 from ide_transformer import models, tasks, training
 from ide_transformer.tasks.task import in_parts
-from ide_transformer.training import files, reader
+from ide_transformer.training.configuration import files, reader
 
 
 class Stub(tasks.AbstractTask):

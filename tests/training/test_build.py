@@ -14,7 +14,7 @@ import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.equation import silu
 from ide_transformer.studies.schemes.budget import try_first_batch
-from ide_transformer.training import schedule
+from ide_transformer.training.steps import schedule
 
 
 def model_of(*overrides, **sections):

@@ -17,9 +17,11 @@ from training import stub, wrong_configs
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.training import loading, run, sizes
-from ide_transformer.training.build import build_model
-from ide_transformer.training.yaml_text import read_yaml, write_yaml
+from ide_transformer.training import run
+from ide_transformer.training.configuration.yaml_text import read_yaml, write_yaml
+from ide_transformer.training.folder import loading
+from ide_transformer.training.steps import sizes
+from ide_transformer.training.steps.build import build_model
 
 
 FOLDERS = ("", "schemes/", "beds/", "reasoning/")

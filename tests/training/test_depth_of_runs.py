@@ -16,8 +16,10 @@ from training.conftest import equal
 
 import ide_transformer as ide
 from ide_transformer import InputError, training
-from ide_transformer.training import files, loading
-from ide_transformer.training.schedule import resample_state, schedule_of
+from ide_transformer.training.configuration import files
+from ide_transformer.training.folder import loading
+from ide_transformer.training.steps import step
+from ide_transformer.training.steps.schedule import resample_state, schedule_of
 
 
 # Two schemes and horizons, and what else the state of a run may hold.
@@ -96,7 +98,7 @@ def test_the_weights_that_are_evaluated(drawn, monkeypatch):
     for which, suffix in (("trained", ""), ("average", "_of_average")):
         loss = training.evaluate_loss(training.load_model(drawn.path, weights=which))["loss"]
         assert loss == pytest.approx(summary[f"validation_loss{suffix}"], rel=1e-5)
-    monkeypatch.setattr(training.step, "evaluated_weights", lambda state, weights: weights)
+    monkeypatch.setattr(step, "evaluated_weights", lambda state, weights: weights)
     loss = training.evaluate_loss(training.load_model(drawn.path))["loss"]
     assert abs(loss - summary["validation_loss"]) > 1e-5
 

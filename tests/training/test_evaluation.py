@@ -18,9 +18,10 @@ from training.conftest import RUN, TEXT
 
 import ide_transformer as ide
 from ide_transformer import InputError, tasks, training
-from ide_transformer.training import evaluation
-from ide_transformer.training.files import names_of_code
-from ide_transformer.training.folder import new_folder
+from ide_transformer.training.configuration.files import names_of_code
+from ide_transformer.training.folder.run_folder import new_folder
+from ide_transformer.training.measure import evaluation
+from ide_transformer.training.steps import build
 
 
 @pytest.fixture
@@ -233,7 +234,7 @@ def test_names_are_found_wherever_they_stand():
 
 def test_a_leak_that_was_trained_is_refused(there, monkeypatch):
     """Its attention saw all tokens."""
-    offers = training.build.offers_of
-    monkeypatch.setattr(training.build, "offers_of", lambda x, causal: offers(x, causal=False))
+    offers = build.offers_of
+    monkeypatch.setattr(build, "offers_of", lambda x, causal: offers(x, causal=False))
     with pytest.raises(ide.InputError, match="operator 0, Attention, sees later tokens"):
         training.load_run(RUN)

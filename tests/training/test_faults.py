@@ -21,6 +21,7 @@ from training import stub
 from training.conftest import config, equal
 
 from ide_transformer import InputError, training
+from ide_transformer.training.steps import schedule
 from ide_transformer.training.trackers import AbstractTracker, InBackground
 
 
@@ -130,7 +131,7 @@ def test_a_run_without_a_loss_at_its_end_is_an_error(tmp_path, monkeypatch, caps
 def test_the_end_of_a_run_may_be_the_best(tmp_path, monkeypatch):
     losses = iter([0.5, 0.6, 0.3])
     evaluate = lambda *_, **__: {"validation_loss": next(losses, 0.7)}  # noqa: E731
-    monkeypatch.setattr(training.schedule, "make_evaluation", lambda *_: evaluate)
+    monkeypatch.setattr(schedule, "make_evaluation", lambda *_: evaluate)
     run = stub.train(tmp_path, training=SETTINGS | {"evaluate_every": 4, "keep_best": True})
     best, newest = (training.load_run(run.path, checkpoint=x)[0] for x in ("best", "newest"))
     assert equal(best, newest)
@@ -139,7 +140,7 @@ def test_the_end_of_a_run_may_be_the_best(tmp_path, monkeypatch):
 def test_the_best_checkpoint_is_kept_and_read(tmp_path, monkeypatch):
     losses = iter([0.5, 0.2, 0.4, 0.3, 0.6])
     evaluate = lambda *_, **__: {"validation_loss": next(losses, 0.7)}  # noqa: E731
-    monkeypatch.setattr(training.schedule, "make_evaluation", lambda *_: evaluate)
+    monkeypatch.setattr(schedule, "make_evaluation", lambda *_: evaluate)
     kept = {"evaluate_every": 2, "keep": 1, "keep_best": True}
     run = stub.train(tmp_path, training=SETTINGS | kept)
     assert sorted(path.name for path in run.checkpoints.glob("[0-9]*")) == ["10", "4"]

@@ -14,9 +14,10 @@ from helpers import fast_first
 from training import stub
 
 import ide_transformer as ide
-from ide_transformer.training import OptimizerConfig, build_optimizer, learning_rate, range_test
-from ide_transformer.training.build import build_task
-from ide_transformer.training.optimizer import evaluated_weights, orthogonalized, path_of
+from ide_transformer.training import OptimizerConfig, build_optimizer, learning_rate
+from ide_transformer.training.measure import range_test
+from ide_transformer.training.steps.build import build_task
+from ide_transformer.training.steps.optimizer import evaluated_weights, orthogonalized, path_of
 
 
 RATE, DECAY, BETA1, BETA2 = 0.01, 0.3, 0.8, 0.95

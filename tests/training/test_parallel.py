@@ -24,9 +24,10 @@ from training import stub
 import ide_transformer as ide
 from ide_transformer import InputError, tasks, training
 from ide_transformer.tasks import shakespeare
-from ide_transformer.training import parallel, plan_of, run
-from ide_transformer.training.optimizer import path_of
-from ide_transformer.training.planning import sent_bytes
+from ide_transformer.training import plan_of, run
+from ide_transformer.training.measure.planning import sent_bytes
+from ide_transformer.training.steps import layout as parallel
+from ide_transformer.training.steps.optimizer import path_of
 
 
 ON_MESHES = Path(__file__).parent / "on_meshes.py"

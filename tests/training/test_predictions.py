@@ -19,7 +19,7 @@ from training import stub
 import ide_transformer as ide
 from ide_transformer import figures, tasks, training
 from ide_transformer.tasks import verses
-from ide_transformer.training import predictions
+from ide_transformer.training.measure import predictions
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from training import stub
 from training.conftest import RUN, config, contents, equal
 
 from ide_transformer import InputError, tasks, training
-from ide_transformer.training import checkpoints, folder as folders, loading, metrics, stopping
+from ide_transformer.training import stopping
+from ide_transformer.training.folder import checkpoints, loading, metrics, run_folder as folders
 
 
 def resume():

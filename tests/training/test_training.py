@@ -25,8 +25,9 @@ from training.test_depth_of_runs import by_hand, cross_entropy
 import ide_transformer as ide
 from ide_transformer import dynamics, tasks, training
 from ide_transformer.tasks import Batch, CrossEntropy, InstanceCrossEntropy
-from ide_transformer.training import run, step
+from ide_transformer.training import run
 from ide_transformer.training.run import plot_run as real_plot_run
+from ide_transformer.training.steps import step
 
 
 def test_a_run_writes_its_folder_and_can_be_sampled_and_evaluated(there, end, capsys):

@@ -19,9 +19,13 @@ from ide_transformer import training
 from ide_transformer.reporting import Terminal
 from ide_transformer.studies.schemes.sweep import Trial
 from ide_transformer.studies.schemes.trials import Made, Trials
-from ide_transformer.training import folder as folders, loading
-from ide_transformer.training.build import build_model
-from ide_transformer.training.files import apply_overrides, names_of_code, read_tree
+from ide_transformer.training.configuration.files import (
+    apply_overrides,
+    names_of_code,
+    read_tree,
+)
+from ide_transformer.training.folder import loading, run_folder as folders
+from ide_transformer.training.steps.build import build_model
 
 
 RUN = Path("runs/gift")

@@ -13,9 +13,15 @@ from hypothesis import strategies as st
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.training.config import ClassSection
-from ide_transformer.training.reader import KINDS, find, kind_of, parameters_of, snake_case
-from ide_transformer.training.section import Description, Section
+from ide_transformer.training.configuration.config import ClassSection
+from ide_transformer.training.configuration.reader import (
+    KINDS,
+    find,
+    kind_of,
+    parameters_of,
+    snake_case,
+)
+from ide_transformer.training.configuration.section import Description, Section
 
 
 # Where a configuration names a class of each kind, around its name and options.

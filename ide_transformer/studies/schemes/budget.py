@@ -14,11 +14,11 @@ from ...errors import InputError
 from ...reporting import Row
 from ...tasks import AbstractTask
 from ...training import Config, Section, build_task, validated
-from ...training.files import apply_overrides
-from ...training.loading import starting_model
-from ...training.parallel import make_layout
-from ...training.schedule import Phase, needed_by_refinement, programs_of, schedule_of
-from ...training.step import objective
+from ...training.configuration.files import apply_overrides
+from ...training.folder.loading import starting_model
+from ...training.steps.layout import make_layout
+from ...training.steps.schedule import Phase, needed_by_refinement, programs_of, schedule_of
+from ...training.steps.step import objective
 
 
 # The steps of a mesh that are measured; the first one is not counted.

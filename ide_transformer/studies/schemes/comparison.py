@@ -13,8 +13,8 @@ from rich.console import Console
 from ...errors import InputError
 from ...reporting import Report, Terminal, write_report
 from ...training import Section
-from ...training.folder import sole_use
-from ...training.section import FolderName
+from ...training.configuration.section import FolderName
+from ...training.folder.run_folder import sole_use
 
 
 Rows = list[dict[str, Any]]

@@ -16,10 +16,10 @@ from ...packages import checksum
 from ...pretrained.files import read_json
 from ...reporting import write_json
 from ...training import RunFolder, Section, SolverConfig, run_task, validated, with_solver
-from ...training.folder import is_logged, source
-from ...training.loading import checksum_of_weights, restored
-from ...training.reader import spelled_scheme
-from ...training.section import Count
+from ...training.configuration.reader import spelled_scheme
+from ...training.configuration.section import Count
+from ...training.folder.loading import checksum_of_weights, restored
+from ...training.folder.run_folder import is_logged, source
 from ..measure import Data, measure, solved
 from .comparison import AbstractComparison, Faults, Rows, about_sources, fingerprint
 

@@ -14,7 +14,7 @@ from pydantic import Field, PositiveFloat, WrapValidator
 from ...figures import plot_curves
 from ...reporting import show_table, write_json
 from ...training import Section
-from ...training.section import CountOrZero
+from ...training.configuration.section import CountOrZero
 
 
 def _as_written(value: Any, check: Callable[[Any], float]) -> float:

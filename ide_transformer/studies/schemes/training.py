@@ -16,10 +16,10 @@ from ...pretrained.files import read_json
 from ...reporting import write_json
 from ...tasks import AbstractLoss, AbstractTask
 from ...training import Config
-from ...training.files import config_of, names_of_code
-from ...training.folder import tokenizer_of
-from ...training.loading import starting_model
-from ...training.section import Seed, folder_name
+from ...training.configuration.files import config_of, names_of_code
+from ...training.configuration.section import Seed, folder_name
+from ...training.folder.loading import starting_model
+from ...training.folder.run_folder import tokenizer_of
 from .budget import Budget, tokens_of_samples
 from .comparison import AbstractComparison, Faults, Rows, about_sources, fingerprint
 from .results import (

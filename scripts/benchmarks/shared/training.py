@@ -10,8 +10,8 @@ from jaxtyping import Array
 
 from ide_transformer.tasks import AbstractLoss, Batch, CrossEntropy
 from ide_transformer.training import Config, build_model_of_size
-from ide_transformer.training.parallel import make_layout
-from ide_transformer.training.schedule import programs_of, schedule_of
+from ide_transformer.training.steps.layout import make_layout
+from ide_transformer.training.steps.schedule import programs_of, schedule_of
 
 from .problem import Shape
 from .timing import seconds_of

@@ -8,15 +8,15 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from .. import models, tasks
-from ..arguments import PositiveInt, checked
-from ..errors import InputError
-from ..integration import Mesh
-from ..models import Field, Model
-from ..packages import require
+from ... import models, tasks
+from ...arguments import PositiveInt, checked
+from ...errors import InputError
+from ...integration import Mesh
+from ...models import Field, Model
+from ...packages import require
+from ..folder.loading import LoadedModel
+from ..steps.schedule import model_on
 from .evaluation import check_finite, checked_part, evaluation_task
-from .loading import LoadedModel
-from .schedule import model_on
 
 
 # Texts that are translated at once.
@@ -144,7 +144,7 @@ def _draw(
 ) -> None:
     """Draws the truth and the predictions of the first samples beside others, each `[samples,
     …]`, a row for each channel; of what has other channels each row has all."""
-    from ..figures import plot_fields
+    from ...figures import plot_fields
 
     given = {**others, "truth": truth, "prediction": found}
     shape = len(truth), len(points), -1

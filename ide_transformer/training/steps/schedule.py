@@ -14,15 +14,15 @@ import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from ..dynamics import keep_layers
-from ..errors import InputError, at
-from ..integration import Mesh
-from ..models import Model, functional
-from ..tasks import AbstractLoss, AbstractTask, Batch
-from .config import Config, TrainingConfig
+from ...dynamics import keep_layers
+from ...errors import InputError, at
+from ...integration import Mesh
+from ...models import Model, functional
+from ...tasks import AbstractLoss, AbstractTask, Batch
+from ..configuration.config import Config, TrainingConfig
+from ..configuration.reader import read
+from .layout import Layout
 from .optimizer import build_optimizer, path_of
-from .parallel import Layout
-from .reader import read
 from .step import (
     TrainState,
     initial_state,

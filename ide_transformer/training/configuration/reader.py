@@ -23,10 +23,10 @@ import jaxtyping
 from jaxtyping import PRNGKeyArray
 from pydantic import ValidationError
 
-from .. import dynamics, equation, integration, models, solvers, tasks
-from ..arguments import adapter_of, problems_of
-from ..errors import InputError, did_you_mean, short, shown
-from . import trackers
+from ... import dynamics, equation, integration, models, solvers, tasks
+from ...arguments import adapter_of, problems_of
+from ...errors import InputError, did_you_mean, short, shown
+from .. import trackers
 from .section import Section, in_single_precision, validated
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from ..equation import PointRule
-from ..errors import InputError, shown
+from ...equation import PointRule
+from ...errors import InputError, shown
 from .optimizer import OptimizerConfig as OptimizerConfig
 from .parallel import ParallelConfig as ParallelConfig
 from .section import (

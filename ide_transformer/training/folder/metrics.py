@@ -14,11 +14,11 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from ..errors import InputError, whole_file
-from ..reporting import Terminal, duration
-from .folder import RunFolder, is_logged
-from .parallel import primary
-from .trackers import AbstractTracker
+from ...errors import InputError, whole_file
+from ...reporting import Terminal, duration
+from ..steps.layout import primary
+from ..trackers import AbstractTracker
+from .run_folder import RunFolder, is_logged
 
 
 # Bytes of a line of a log.

@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..equation import AbstractAttention, parts
-from ..errors import InputError
-from ..integration import AbstractGradient, Direct, Mesh, Recompute, Recursive
-from ..memory import gibibytes, memory_bound, too_large
-from ..models import Model
-from ..tasks import AbstractLoss, AbstractTask, Batch
-from .config import Config
+from ...equation import AbstractAttention, parts
+from ...errors import InputError
+from ...integration import AbstractGradient, Direct, Mesh, Recompute, Recursive
+from ...memory import gibibytes, memory_bound, too_large
+from ...models import Model
+from ...tasks import AbstractLoss, AbstractTask, Batch
+from ..configuration.config import Config
+from .layout import enlarged
 from .optimizer import path_of
-from .parallel import enlarged
 
 
 def check_divisible(config: Config, model: Model, meshes: Iterable[Mesh]) -> None:

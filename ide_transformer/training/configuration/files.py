@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..errors import InputError, short, shown
-from ..pretrained.checkpoint import PACKAGES
+from ...errors import InputError, short, shown
+from ...pretrained.checkpoint import PACKAGES
 from .config import NATIVE, Config
 from .reader import NAME_OF_CODE
 from .section import MOST_SAID, some_of, validated

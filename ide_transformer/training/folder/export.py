@@ -7,21 +7,21 @@ from typing import Any
 
 import tokenizers as tk
 
-from ..arguments import checked
-from ..equation import number_of_weights
-from ..errors import naming
-from ..models import LanguageModel, Model, is_built_as
-from ..pretrained import save_pretrained
-from ..pretrained.files import read_json
-from ..reporting import markdown_table
-from ..tasks import end_token
+from ...arguments import checked
+from ...equation import number_of_weights
+from ...errors import naming
+from ...models import LanguageModel, Model, is_built_as
+from ...pretrained import save_pretrained
+from ...pretrained.files import read_json
+from ...reporting import markdown_table
+from ...tasks import end_token
+from ..configuration.config import Config
+from ..configuration.yaml_text import write_yaml
+from ..steps.step import Weights
 from .checkpoints import Which
-from .config import Config
-from .folder import RunFolder
 from .loading import restored
 from .metrics import read_metrics
-from .step import Weights
-from .yaml_text import write_yaml
+from .run_folder import RunFolder
 
 
 _TEXTS = """\

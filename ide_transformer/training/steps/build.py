@@ -12,17 +12,32 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from .. import equation, models
-from ..equation import AbstractConstraint, AbstractControl, AbstractOperator, Free
-from ..errors import InputError, at
-from ..integration import AbstractGradient, Mesh, Truncated
-from ..integration.mesh import check_steps
-from ..models import Model, check_causal, is_built_as, kinds_of
-from ..pretrained import find_pretrained, load_pretrained
-from ..tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer, load_tokenizer
-from .config import NATIVE, Config, DataConfig, ModelConfig, SolverConfig, TrainingConfig
-from .reader import Given, described, find, find_function, parameters_of, read, snake_case
-from .section import Description
+from ... import equation, models
+from ...equation import AbstractConstraint, AbstractControl, AbstractOperator, Free
+from ...errors import InputError, at
+from ...integration import AbstractGradient, Mesh, Truncated
+from ...integration.mesh import check_steps
+from ...models import Model, check_causal, is_built_as, kinds_of
+from ...pretrained import find_pretrained, load_pretrained
+from ...tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer, load_tokenizer
+from ..configuration.config import (
+    NATIVE,
+    Config,
+    DataConfig,
+    ModelConfig,
+    SolverConfig,
+    TrainingConfig,
+)
+from ..configuration.reader import (
+    Given,
+    described,
+    find,
+    find_function,
+    parameters_of,
+    read,
+    snake_case,
+)
+from ..configuration.section import Description
 from .sizes import check_memory
 
 

@@ -10,14 +10,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..arguments import PositiveInt, checked
-from ..errors import InputError
-from ..tasks import Batch, CrossEntropy
-from .build import build_model_of_size, with_training
-from .config import Config
-from .parallel import ParallelConfig, make_layout
-from .schedule import programs_of
-from .sizes import check_divisible, size_bytes
+from ...arguments import PositiveInt, checked
+from ...errors import InputError
+from ...tasks import Batch, CrossEntropy
+from ..configuration.config import Config
+from ..steps.build import build_model_of_size, with_training
+from ..steps.layout import ParallelConfig, make_layout
+from ..steps.schedule import programs_of
+from ..steps.sizes import check_divisible, size_bytes
 
 
 # Tokens of a plan whose configuration gives no number of them.

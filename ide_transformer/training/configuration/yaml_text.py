@@ -9,7 +9,7 @@ from typing import Any, ClassVar, cast
 
 import yaml
 
-from ..errors import InputError, short
+from ...errors import InputError, short
 
 
 # Characters of a text, and levels of sections in it.

@@ -11,13 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from ..arguments import checked
-from ..errors import InputError
-from ..models import LanguageModel, Model, is_built_as
-from ..pretrained import find_pretrained, load_pretrained
-from ..tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer
-from ..tasks.task import checksum_of_all
-from .build import (
+from ...arguments import checked
+from ...errors import InputError
+from ...models import LanguageModel, Model, is_built_as
+from ...pretrained import find_pretrained, load_pretrained
+from ...tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer
+from ...tasks.task import checksum_of_all
+from ..configuration.config import NATIVE, Config, PhaseConfig, SolverConfig
+from ..configuration.files import apply_overrides, config_of
+from ..configuration.reader import find, parameters_of
+from ..configuration.section import validated
+from ..steps.build import (
     build_model,
     build_model_of_size,
     build_task,
@@ -26,15 +30,11 @@ from .build import (
     with_solver,
     with_training,
 )
+from ..steps.optimizer import learning_rate
+from ..steps.schedule import first_model, programs_of, weight_shapes
+from ..steps.step import Weights, weights_of
 from .checkpoints import Checkpoints, Which
-from .config import NATIVE, Config, PhaseConfig, SolverConfig
-from .files import apply_overrides, config_of
-from .folder import RunFolder, changed_values, new_folder, same_tokenizer
-from .optimizer import learning_rate
-from .reader import find, parameters_of
-from .schedule import first_model, programs_of, weight_shapes
-from .section import validated
-from .step import Weights, weights_of
+from .run_folder import RunFolder, changed_values, new_folder, same_tokenizer
 
 
 M = TypeVar("M", bound=Model)

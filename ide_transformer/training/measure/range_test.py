@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..arguments import checked
-from ..errors import InputError
-from ..reporting import write_json
-from .config import Config
-from .files import as_config
-from .loading import build_start
-from .metrics import TrainingProgress
-from .optimizer import update_rule
-from .step import better_solve, initial_state, make_train_step, objective
+from ...arguments import checked
+from ...errors import InputError
+from ...reporting import write_json
+from ..configuration.config import Config
+from ..configuration.files import as_config
+from ..folder.loading import build_start
+from ..folder.metrics import TrainingProgress
+from ..steps.optimizer import update_rule
+from ..steps.step import better_solve, initial_state, make_train_step, objective
 
 
 LOWEST, HIGHEST = 1e-6, 1.0
@@ -141,7 +141,7 @@ def _suggested(rates: list[float], losses: list[float]) -> LearningRates:
 
 
 def _plot(path: Path, found: LearningRates, label: str) -> None:
-    from ..figures import Curve, plot_panels
+    from ...figures import Curve, plot_panels
 
     curves = [
         Curve("one batch", found.rates, found.losses),

@@ -12,15 +12,15 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt32
 
-from ..dynamics import AbstractCost
-from ..errors import InputError, short
-from ..models import Model
-from ..solvers import learned
-from ..tasks import AbstractLoss, AbstractTask, Batch, Finer, Loss, Part, averaged
-from ..tasks.losses import BY_TARGETS
-from .config import TrainingConfig
+from ...dynamics import AbstractCost
+from ...errors import InputError, short
+from ...models import Model
+from ...solvers import learned
+from ...tasks import AbstractLoss, AbstractTask, Batch, Finer, Loss, Part, averaged
+from ...tasks.losses import BY_TARGETS
+from ..configuration.config import TrainingConfig
+from ..configuration.reader import read
 from .optimizer import evaluated_weights
-from .reader import read
 
 
 # Which weights of a run are taken: those that are trained, or their moving average.

@@ -7,19 +7,19 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from .. import tasks
-from ..errors import InputError, at
-from ..integration import Mesh
-from ..models import LanguageModel, Model
-from ..tasks import AbstractTask, Batch, Mean, Part
-from ..tasks.language import on_same_tokens
-from .build import build_task, task_class
-from .config import Config
-from .folder import RunFolder, changed_data, same_tokenizer
-from .loading import LoadedModel, held_out_whole
-from .reader import parameters_of
-from .schedule import Layers, model_on
-from .step import better_solve, with_targets
+from ... import tasks
+from ...errors import InputError, at
+from ...integration import Mesh
+from ...models import LanguageModel, Model
+from ...tasks import AbstractTask, Batch, Mean, Part
+from ...tasks.language import on_same_tokens
+from ..configuration.config import Config
+from ..configuration.reader import parameters_of
+from ..folder.loading import LoadedModel, held_out_whole
+from ..folder.run_folder import RunFolder, changed_data, same_tokenizer
+from ..steps.build import build_task, task_class
+from ..steps.schedule import Layers, model_on
+from ..steps.step import better_solve, with_targets
 
 
 _BATCH = 16

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..errors import InputError, did_you_mean, short, shown
+from ...errors import InputError, did_you_mean, short, shown
 
 
 # The normal numbers of float32; it takes smaller ones for 0.

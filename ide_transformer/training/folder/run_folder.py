@@ -19,15 +19,15 @@ from typing import Any
 import filelock
 import jax
 
-from ..errors import InputError, naming, whole_file
-from ..packages import checksum
-from ..pretrained import no_such
-from ..pretrained.files import read_json
-from ..reporting import write_json
-from ..tasks import AbstractTask, AbstractTokenizer, load_tokenizer
-from .config import Config
-from .files import Trust, dump_config, load_config, names_of_code, run_named
-from .optimizer import path_of
+from ...errors import InputError, naming, whole_file
+from ...packages import checksum
+from ...pretrained import no_such
+from ...pretrained.files import read_json
+from ...reporting import write_json
+from ...tasks import AbstractTask, AbstractTokenizer, load_tokenizer
+from ..configuration.config import Config
+from ..configuration.files import Trust, dump_config, load_config, names_of_code, run_named
+from ..steps.optimizer import path_of
 
 
 def source(config: Config | None = None) -> str:

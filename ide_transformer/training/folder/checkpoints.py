@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ..errors import GO_ON, InputError
-from .config import Config
-from .folder import RunFolder
+from ...errors import GO_ON, InputError
+from ..configuration.config import Config
+from ..steps.layout import gathered, primary, wait_for_all
 from .metrics import validation_losses
-from .parallel import gathered, primary, wait_for_all
+from .run_folder import RunFolder
 
 
 T = TypeVar("T", bound=PyTree)

@@ -7,12 +7,12 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 
-from ..errors import InputError
-from ..integration import AbstractExit, EstimatedExit, Mesh
-from ..tasks import AbstractLoss, Part
+from ...errors import InputError
+from ...integration import AbstractExit, EstimatedExit, Mesh
+from ...tasks import AbstractLoss, Part
+from ..folder.loading import LoadedModel
+from ..steps.schedule import model_on
 from .evaluation import check_finite, held_out_in_depth, measured_on
-from .loading import LoadedModel
-from .schedule import model_on
 
 
 def estimated_exit(loss: AbstractLoss, **options: Any) -> EstimatedExit:

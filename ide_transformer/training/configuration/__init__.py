@@ -1,0 +1,1 @@
+"""Configurations: their sections, their files, and the one reader."""
