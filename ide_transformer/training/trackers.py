@@ -64,14 +64,17 @@ class InBackground(AbstractTracker):
     def __init__(
         self, tracker: AbstractTracker, warn: Callable[[str], None], patience: float = 60.0
     ):
-        self._tracker, self._warn, self._patience = tracker, warn, patience
+        self._tracker = tracker
+        self._warn = warn
+        self._patience = patience
         self._name = type(tracker).__name__
         self._calls: queue.SimpleQueue[tuple[str, tuple, threading.Event]]
         # A call that is not waited for any longer.
         self._late: threading.Event | None
 
     def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        self._calls, self._late = queue.SimpleQueue(), None
+        self._calls = queue.SimpleQueue()
+        self._late = None
         self._tell("start", folder, config, step)
         # A daemon: a tracker that hangs does not keep the process from ending.
         threading.Thread(target=self._work, args=(self._calls,), daemon=True).start()
@@ -104,14 +107,16 @@ class InBackground(AbstractTracker):
         return done
 
     def _work(self, calls: queue.SimpleQueue) -> None:
-        failed, method = False, ""
+        failed = False
+        method = ""
         while method != "close":
             method, arguments, done = calls.get()
             try:
                 if not failed:
                     getattr(self._tracker, method)(*arguments)
             except BaseException as error:  # SystemExit too, which would end this thread alone
-                failed, self._late = True, threading.Event()  # it is not waited for again
+                failed = True
+                self._late = threading.Event()
                 self._say(f"failed with {type(error).__name__}: {error}; the run goes on")
                 done.set()
                 with contextlib.suppress(BaseException):
@@ -174,11 +179,14 @@ class Tensorboard(AbstractTracker):
         from tensorboardX import event_file_writer, summary
         from tensorboardX.proto import event_pb2
 
-        self._summary, self._events = summary, (events := cast(Any, event_pb2))
+        self._summary = summary
+        events = cast(Any, event_pb2)
+        self._events = events
         self._folder = folder / "tensorboard"
         self._folder.mkdir(exist_ok=True)
         # TensorBoard reads the files in the order of their names, which begin with the second.
-        prefix, suffix = str(self._folder / "events"), f".{time.time_ns()}"
+        prefix = str(self._folder / "events")
+        suffix = f".{time.time_ns()}"
         self._file = event_file_writer.EventsWriter(prefix, suffix)
         begins = events.SessionLog(status=events.SessionLog.START)
         self._write(step + 1, session_log=begins)

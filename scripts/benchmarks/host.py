@@ -16,7 +16,7 @@ from ide_transformer.tasks import LanguageTask
 from ide_transformer.training import Config, build_model_of_size
 from ide_transformer.training.folder.checkpoints import Checkpoints
 from ide_transformer.training.folder.run_folder import RunFolder
-from ide_transformer.training.run import Loop
+from ide_transformer.training.loop import Loop
 from ide_transformer.training.steps.layout import make_layout
 from ide_transformer.training.steps.schedule import programs_of
 from ide_transformer.training.stopping import Stopped, StopRequest

@@ -25,7 +25,7 @@ from training.test_depth_of_runs import by_hand, cross_entropy
 import ide_transformer as ide
 from ide_transformer import dynamics, tasks, training
 from ide_transformer.tasks import Batch, CrossEntropy, InstanceCrossEntropy
-from ide_transformer.training import run
+from ide_transformer.training import loop, run
 from ide_transformer.training.run import plot_run as real_plot_run
 from ide_transformer.training.steps import step
 
@@ -275,7 +275,7 @@ def test_batches_are_made_ahead_and_in_order():
         ahead.release()
         return number**2
 
-    with run.prefetched(make, 3, 9, ahead=2) as values:
+    with loop.prefetched(make, 3, 9, ahead=2) as values:
         assert not made
         assert next(values) == 9
         for _ in range(3):  # the one in use, and two more
@@ -283,7 +283,7 @@ def test_batches_are_made_ahead_and_in_order():
         assert not ahead.acquire(timeout=0.05)
         assert list(values) == [16, 25, 36, 49, 64]
     assert made == [3, 4, 5, 6, 7, 8]
-    with run.prefetched(lambda n: 1 // (2 - n), 0, 10**9) as values:
+    with loop.prefetched(lambda n: 1 // (2 - n), 0, 10**9) as values:
         assert [next(values), next(values)] == [0, 1]
         with pytest.raises(ZeroDivisionError):
             next(values)

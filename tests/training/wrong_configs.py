@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.training.configuration.config import ClassSection
+from ide_transformer.training.configuration.model import ClassSection
 from ide_transformer.training.configuration.reader import (
     KINDS,
     find,

@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 
 from ...errors import InputError, short, shown
 from ...pretrained.checkpoint import PACKAGES
-from .config import NATIVE, Config
+from .config import Config
+from .model import NATIVE
 from .reader import NAME_OF_CODE
 from .section import MOST_SAID, some_of, validated
 from .yaml_text import LONGEST, read_yaml, write_yaml

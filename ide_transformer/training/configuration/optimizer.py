@@ -58,7 +58,8 @@ class OptimizerConfig(Section):
     clip: PositiveFloat = 1.0
 
     def problems(self) -> Mapping[str, Any]:
-        begins, averages = [self.warmup, *self.restarts], self.kind == "schedule_free"
+        begins = [self.warmup, *self.restarts]
+        averages = self.kind == "schedule_free"
         return {
             **self._unused("kind", _OF_KIND),
             **self._unused("schedule", _OF_SCHEDULE),
@@ -79,7 +80,9 @@ class OptimizerConfig(Section):
 
     def _unused(self, key: str, uses: Mapping[str, set[str]]) -> dict[str, bool]:
         """The optional keys that the chosen kind or schedule does not use."""
-        chosen, fields, found = getattr(self, key), type(self).model_fields, {}
+        chosen = getattr(self, key)
+        fields = type(self).model_fields
+        found = {}
         for name in sorted(set().union(*uses.values()) - uses[chosen]):
             users = " or ".join(other for other, used in uses.items() if name in used)
             found[

@@ -41,7 +41,8 @@ class ParallelConfig(Section):
         return math.prod(self.sizes.values())
 
     def problems(self) -> Mapping[str, Any]:
-        alone, coordinator = self.processes is None, self.coordinator
+        alone = self.processes is None
+        coordinator = self.coordinator
         return {
             "parallel.coordinator and parallel.rank are for several processes; give "
             "parallel.processes, their number": alone

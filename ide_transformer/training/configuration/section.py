@@ -22,7 +22,8 @@ from ...errors import InputError, did_you_mean, short, shown
 
 
 # The normal numbers of float32; it takes smaller ones for 0.
-_LEAST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+_LEAST = float(np.finfo(np.float32).tiny)
+_LARGEST = float(np.finfo(np.float32).max)
 # What is wrong in a file is said so many times.
 MOST_SAID = 20
 # What to write instead, by the kind of the error.
@@ -164,8 +165,10 @@ def some_of(texts: Sequence[str], number: int, between: str) -> str:
 
 def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str) -> str:
     """One line for one error of pydantic: what, where, why, and what to write instead."""
-    location, value = [str(part) for part in error["loc"]], error["input"]
-    key, name = ".".join(location), ".".join(map(short, location))
+    location = [str(part) for part in error["loc"]]
+    value = error["input"]
+    key = ".".join(location)
+    name = ".".join(map(short, location))
     message = error["msg"].removeprefix("Value error, ").rstrip(".")
     # The override of the key or of a section above it; else those of keys that the message
     # names, or of keys below it.

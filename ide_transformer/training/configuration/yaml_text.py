@@ -32,7 +32,8 @@ def read_yaml(text: str | bytes, where: str, path: tuple[str, ...] = ()) -> Any:
             f"{where}: {error.reason} at byte {error.start}; the file must be UTF-8."
         ) from None
     except yaml.MarkedYAMLError as error:
-        mark, problem = error.problem_mark or error.context_mark, error.problem or error.context
+        mark = error.problem_mark or error.context_mark
+        problem = error.problem or error.context
         raise InputError(f"{where}: not valid YAML: {_place(mark)}: {problem}.") from None
     except (yaml.YAMLError, InputError) as error:
         raise InputError(f"{where}: {' '.join(str(error).split())}") from None
@@ -50,7 +51,8 @@ class _Reader(yaml.SafeLoader):
 
     def __init__(self, text: str, path: tuple[str, ...]) -> None:
         super().__init__(text)
-        self.path, self.keys = [*path], {}
+        self.path = [*path]
+        self.keys = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """The value of the key `index`, or the item of that number; without either a key."""
@@ -79,7 +81,8 @@ class _Reader(yaml.SafeLoader):
         for kind in ("int", "float"):
             if key.tag == f"{_TAG}{kind}":
                 number = getattr(self, f"construct_yaml_{kind}")(key)
-                key.tag, key.value = f"{_TAG}str", str(number)
+                key.tag = f"{_TAG}str"
+                key.value = str(number)
         name = key.value if isinstance(key, yaml.ScalarNode) else "?"
         here = f"{_place(key.start_mark)}: {'.'.join(map(short, [*self.path, name]))}"
         if key.tag != f"{_TAG}str":

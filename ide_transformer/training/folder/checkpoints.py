@@ -48,7 +48,9 @@ class Checkpoints:
         # It takes a third of the time of `import ide_transformer`.
         import orbax.checkpoint as ocp
 
-        self._orbax, self._run, self._config = ocp, folder, config
+        self._orbax = ocp
+        self._run = folder
+        self._config = config
         self._folder = folder.checkpoints
         self._writes = writes = writes and primary()
         process = jax.process_index()

@@ -94,7 +94,8 @@ def export_run(
     **Raises:** `InputError` for a run that no layout holds; it names all that differs from the
     nearest one.
     """
-    path, folder = Path(path), RunFolder(run)
+    path = Path(path)
+    folder = RunFolder(run)
     config = folder.load_config(trust)
     model, step = restored(folder, config, checkpoint, weights)
     source = config.model.pretrained

@@ -17,10 +17,12 @@ from ...models import LanguageModel, Model, is_built_as
 from ...pretrained import find_pretrained, load_pretrained
 from ...tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer
 from ...tasks.task import checksum_of_all
-from ..configuration.config import NATIVE, Config, PhaseConfig, SolverConfig
+from ..configuration.config import Config
 from ..configuration.files import apply_overrides, config_of
+from ..configuration.model import NATIVE, SolverConfig
 from ..configuration.reader import find, parameters_of
 from ..configuration.section import validated
+from ..configuration.training import PhaseConfig
 from ..steps.build import (
     build_model,
     build_model_of_size,
@@ -178,7 +180,8 @@ def import_pretrained(
     """
     found = find_pretrained(path)
     # A path is kept whole, so that the run can be read from anywhere.
-    kept, runs = str(found.resolve()) if Path(path).exists() else str(path), Path(runs)
+    kept = str(found.resolve()) if Path(path).exists() else str(path)
+    runs = Path(runs)
     tree: dict[str, Any] = {"name": name, "model": {"pretrained": kept}}
     origin = apply_overrides(tree, overrides)
     config = config_of(tree, f"{runs / name}", origin)
@@ -308,7 +311,8 @@ def _with_weights_of_run(
 def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Config:
     """The configuration by which a run goes on, see `train`. It writes nothing."""
     own = folder.load_config(config)
-    steps, before = config.training.steps, own.training.steps
+    steps = config.training.steps
+    before = own.training.steps
     if not config.optimizer.restarts:
         config = config.changed("optimizer", restarts=own.optimizer.restarts)
     given = config.training.schedule
@@ -331,7 +335,8 @@ def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Con
     config = config.changed("training", schedule=own.training.schedule_in_steps)
     made = folder.newest_step or 0
     rate = learning_rate(own.optimizer, before)
-    longer, numbers = learning_rate(config.optimizer, steps), jnp.arange(made)
+    longer = learning_rate(config.optimizer, steps)
+    numbers = jnp.arange(made)
     same = np.asarray(rate(numbers)) == np.asarray(longer(numbers))
     if same.all() and restart:
         raise InputError(
@@ -424,7 +429,8 @@ def _is_foreign(run: RunFolder, own: Config, chosen: Config) -> bool:
 
 def held_out_whole(config: Config) -> Config:
     """The configuration with all samples in the validation part, where its task can do that."""
-    kind, asked = task_class(config), parameters_of(task_class(config))
+    kind = task_class(config)
+    asked = parameters_of(task_class(config))
     if not kind.holds_out_all or "validation" not in asked:
         return config
     return config.changed("data", validation=1.0, **{"test": 0.0} if "test" in asked else {})

@@ -52,8 +52,10 @@ class MetricsLog:
         began: float,
         max_bad_steps: int = 10,
     ):
-        self._trackers, self._on_line = trackers, on_line
-        self._began, self._max_bad_steps = began, max_bad_steps
+        self._trackers = trackers
+        self._on_line = on_line
+        self._began = began
+        self._max_bad_steps = max_bad_steps
         self._tokens = 0
         self._pending: tuple[int, int, Future[tuple[dict[str, Any], float]]] | None = None
         self._reader = ThreadPoolExecutor(1)
@@ -78,7 +80,8 @@ class MetricsLog:
         row."""
         if self._pending is None:
             return
-        (step, tokens, reading), self._pending = self._pending, None
+        step, tokens, reading = self._pending
+        self._pending = None
         read, at = reading.result()
         before, began = self._window
         self._window = tokens, at
@@ -115,7 +118,8 @@ class MetricsLog:
 def read_metrics(path: str | Path) -> list[dict]:
     """The lines of a log, none where there is no file. A last line that is not complete is
     dropped; one before it that is none of a log is an `InputError`."""
-    path, lines = Path(path), []
+    path = Path(path)
+    lines = []
     if not path.exists():
         return lines
     # In binary, since a damaged file may be no text.

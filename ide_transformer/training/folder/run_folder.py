@@ -56,7 +56,10 @@ def checksum_of(files: Sequence[Path]) -> str:
 _MOST_SHOWN = 2**24
 _NO_FILES = Path.is_fifo, Path.is_socket, Path.is_char_device, Path.is_block_device
 # In the file of fingerprints.
-_DATA, _SOURCES, _CONFIG, _START = "its data", "sources", "its config.yaml", "its start"
+_DATA = "its data"
+_SOURCES = "sources"
+_CONFIG = "its config.yaml"
+_START = "its start"
 # Finite numbers of each summary.
 _SUMMARY = ("steps", "parameters", "nfe", "seconds")
 

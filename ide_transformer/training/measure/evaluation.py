@@ -78,7 +78,8 @@ def evaluation_task(
 
     **Raises:** `InputError` for data that have no such samples.
     """
-    run, config = loaded.run, loaded.config
+    run = loaded.run
+    config = loaded.config
     if config is not None and loaded.foreign:
         config = held_out_whole(config)
     if text is None and run is not None and config is not None:
@@ -152,8 +153,10 @@ def measured_on(model: Model, task: AbstractTask, batches: Iterable[Batch]) -> d
     def measured(batch: Batch) -> dict[str, Mean]:
         nonlocal samples, targets
         result = eqx.filter_jit(task.loss)(model, batch)
-        loss, count = result.figures["loss"], len(jax.tree.leaves(batch.targets)[0])
-        samples, targets = samples + count, targets + int(loss.count)
+        loss = result.figures["loss"]
+        count = len(jax.tree.leaves(batch.targets)[0])
+        samples = samples + count
+        targets = targets + int(loss.count)
         evaluations = Mean(result.field_evaluations * count, count)
         return {"evaluations": evaluations, **result.figures, **task.further_means(batch, loss)}
 

@@ -78,7 +78,8 @@ def cheapest_exits(
     """The cheapest exits within each margin: for each margin and mesh the row of
     `evaluate_exits` with the fewest evaluations whose loss exceeds the loss of the full solve
     by at most the margin."""
-    found, of_mesh = [], ("steps", *Mesh().__dataclass_fields__)
+    found = []
+    of_mesh = ("steps", *Mesh().__dataclass_fields__)
     for margin in margins:
         for full in (row for row in rows if row["tolerance"] is None):
             here = [row for row in rows if all(row.get(x) == full.get(x) for x in of_mesh)]

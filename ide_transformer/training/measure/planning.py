@@ -49,7 +49,8 @@ def plan_of(
             f"devices={wrong[0]}: two of the layouts take 4 devices together; give multiples "
             "of 4, such as 8,64,256."
         )
-    rows, refused = [], []
+    rows = []
+    refused = []
     for number in devices:
         layouts = [
             ParallelConfig(data=number),
@@ -94,7 +95,8 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
         )
     if config.training.schedule:
         raise InputError("a plan needs one mesh in depth; drop training.schedule.")
-    groups, size = devices.data * devices.fsdp, config.training.batch_size
+    groups = devices.data * devices.fsdp
+    size = config.training.batch_size
     parts = (n for n in range(1, size + 1) if size % n == 0 and size <= n * samples * groups)
     accumulate = next((n for n in parts if size // n % groups == 0), 1)
     config = config.changed("training", accumulate=accumulate)

@@ -41,7 +41,8 @@ def draw_predictions(
 
     **Raises:** `InputError` for a model that maps no functions, or to classes at points.
     """
-    model, task = _operator(loaded), evaluation_task(loaded, None, mesh.tokens)
+    model = _operator(loaded)
+    task = evaluation_task(loaded, None, mesh.tokens)
     if task.loss.classifies:
         raise InputError(
             f"{loaded.path}: its outputs are logits of classes, no functions to be drawn "
@@ -89,7 +90,8 @@ def rollout_errors(
 
     **Raises:** `InputError` for a run whose task is no flow map.
     """
-    space, model = _operator(loaded).inputs, model_on(loaded.measured, mesh)
+    space = _operator(loaded).inputs
+    model = model_on(loaded.measured, mesh)
     task = evaluation_task(loaded, None, mesh.tokens)
     if not isinstance(task, tasks.FlowMapTask):
         raise InputError(
@@ -102,7 +104,8 @@ def rollout_errors(
     for _ in range(times):
         outputs = _outputs(model, task.function(found[-1]))
         found.append(np.asarray(outputs).reshape(truth[0].shape))
-    rows, relative = [], tasks.RelativeError()
+    rows = []
+    relative = tasks.RelativeError()
     for number, (u, exact) in enumerate(zip(found[1:], truth[1:], strict=True), 1):
         error, unchanged = (
             float(relative.measure(jnp.asarray(x), jnp.asarray(exact))["loss"].value)

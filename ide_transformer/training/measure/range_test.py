@@ -19,7 +19,8 @@ from ..steps.optimizer import update_rule
 from ..steps.step import better_solve, initial_state, make_train_step, objective
 
 
-LOWEST, HIGHEST = 1e-6, 1.0
+LOWEST = 1e-6
+HIGHEST = 1.0
 # The loss is smoothed over about this many steps on either side.
 _SMOOTHED_OVER = 5
 # Times the rate at which the loss falls fastest.
@@ -89,7 +90,8 @@ def find_learning_rate(
     if steps < 20:
         raise InputError(f"steps={steps}: too few for a range test; take 20 or more.")
     config = as_config(config).changed("training", schedule=())
-    training, growth = config.training, math.log(HIGHEST / LOWEST) / (steps - 1)
+    training = config.training
+    growth = math.log(HIGHEST / LOWEST) / (steps - 1)
     task, model, key, _ = build_start(config)
     rate: optax.Schedule = lambda step: LOWEST * jnp.exp(growth * step)  # noqa: E731
     optimizer = update_rule(config.optimizer, rate)
@@ -130,7 +132,10 @@ def _suggested(rates: list[float], losses: list[float]) -> LearningRates:
     # A mean over both sides: one over the past alone would shift the fall to higher rates.
     smoothed = gaussian_filter1d(losses, _SMOOTHED_OVER, mode="nearest")
     least = int(np.argmin(smoothed))
-    lowest, fastest, suggestion, jump = rates[least], None, None, None
+    lowest = rates[least]
+    fastest = None
+    suggestion = None
+    jump = None
     if least:
         fastest = rates[int(np.argmin(np.gradient(smoothed)[: least + 1]))]
         suggestion = min(_FACTOR * fastest, lowest)

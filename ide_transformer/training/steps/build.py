@@ -20,14 +20,8 @@ from ...integration.mesh import check_steps
 from ...models import Model, check_causal, is_built_as, kinds_of
 from ...pretrained import find_pretrained, load_pretrained
 from ...tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer, load_tokenizer
-from ..configuration.config import (
-    NATIVE,
-    Config,
-    DataConfig,
-    ModelConfig,
-    SolverConfig,
-    TrainingConfig,
-)
+from ..configuration.config import Config
+from ..configuration.model import NATIVE, DataConfig, ModelConfig, SolverConfig
 from ..configuration.reader import (
     Given,
     described,
@@ -38,6 +32,7 @@ from ..configuration.reader import (
     snake_case,
 )
 from ..configuration.section import Description
+from ..configuration.training import TrainingConfig
 from .sizes import check_memory
 
 
@@ -144,7 +139,8 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
     # Where the state is constrained, the constraint is applied to the embedded input, and
     # the state at T needs no other normalisation.
     given = parts[AbstractOperator]
-    into, output = one, Free()
+    into = one
+    output = Free()
     if type(one) is Free:
         into = _constraint("input_normalization", model.input_normalization, parts)
         output = given["normalization"]
@@ -173,7 +169,8 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
 def check_kind(config: Config, learns: Callable[..., Model]) -> None:
     """Refuses a `model.kind` that builds other models than `learns`, those of the data."""
     kind = config.model.kind
-    wanted, found = kinds_of(learns), kinds_of(find("model.kind", kind, Model))
+    wanted = kinds_of(learns)
+    found = kinds_of(find("model.kind", kind, Model))
     pairs = zip(found, wanted, strict=True)
     if not all(issubclass(one, other) or issubclass(other, one) for one, other in pairs):
         raise InputError(

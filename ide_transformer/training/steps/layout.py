@@ -123,7 +123,8 @@ class Layout(NamedTuple):
 def make_layout(config: ParallelConfig, devices: Sequence[Any] | None = None) -> Layout:
     """The layout of the section `parallel`, on the first of all devices."""
     devices = jax.devices() if devices is None else devices
-    number, wanted = len(devices), config.devices
+    number = len(devices)
+    wanted = config.devices
     if number % wanted or (jax.process_count() > 1 and wanted != number):
         sizes = " × ".join(f"{axis} {size}" for axis, size in config.sizes.items())
         raise InputError(
@@ -182,7 +183,8 @@ def start(parallel: ParallelConfig) -> None:
     it says so and ends this process."""
     if parallel.processes is None or jax.distributed.is_initialized():
         return
-    rank, seconds = parallel.rank, parallel.timeout
+    rank = parallel.rank
+    seconds = parallel.timeout
     if rank is None and (given := os.environ.get("JAX_PROCESS_ID")):
         if not given.isdecimal():
             raise InputError(f"JAX_PROCESS_ID={given}: the rank of a process is 0, 1, 2, ….")

@@ -64,7 +64,9 @@ def update_rule(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gradient
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """The learning rate by step: linear from near 0 over `warmup` steps, then as `schedule`
     says."""
-    peak, lowest, warmup = config.learning_rate, config.lowest_rate, config.warmup
+    peak = config.learning_rate
+    lowest = config.lowest_rate
+    warmup = config.warmup
     # Without a warm-up it is constant.
     rises = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
     if config.schedule == "constant":

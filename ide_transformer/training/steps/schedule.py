@@ -19,8 +19,9 @@ from ...errors import InputError, at
 from ...integration import Mesh
 from ...models import Model, functional
 from ...tasks import AbstractLoss, AbstractTask, Batch
-from ..configuration.config import Config, TrainingConfig
+from ..configuration.config import Config
 from ..configuration.reader import read
+from ..configuration.training import TrainingConfig
 from .layout import Layout
 from .optimizer import build_optimizer, path_of
 from .step import (
@@ -219,7 +220,8 @@ class Program:
 
     def first_batches(self, task: AbstractTask) -> list[Batch]:
         """A first batch for each mesh, with the shapes of all that follow."""
-        size, seed = self.training.batch_size, self.training.seed
+        size = self.training.batch_size
+        seed = self.training.seed
         return [data.batch(0, size, seed) for data in self.phase.tasks(task)]
 
     def on_meshes(self, task: AbstractTask) -> Iterator[tuple[Callable[[Model], Model], Batch]]:

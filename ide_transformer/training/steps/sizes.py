@@ -91,7 +91,8 @@ def describe_memory(
     bytes, and on what it would with other gradient modes; another warns if the device has
     less."""
     used = model.gradient
-    parameters, optimizer = size_bytes(state.weights), size_bytes(state.optimizer)
+    parameters = size_bytes(state.weights)
+    optimizer = size_bytes(state.optimizer)
     text = (
         f"memory: parameters {_mebibytes(parameters)}, optimiser {_mebibytes(optimizer)}, "
         f"a step with gradient {_name(used)} {_mebibytes(temporary)}"
@@ -105,7 +106,8 @@ def describe_memory(
             if type(mode) is not type(used)
         ]
         text += f" ({'; '.join(others)})"
-    limit, needed = _device_limit(), parameters + optimizer + temporary
+    limit = _device_limit()
+    needed = parameters + optimizer + temporary
     if limit is not None and needed > limit:
         text += (
             f"\nwarning: that is {_mebibytes(needed)}, and the device has {_mebibytes(limit)}; "

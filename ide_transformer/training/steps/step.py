@@ -18,8 +18,8 @@ from ...models import Model
 from ...solvers import learned
 from ...tasks import AbstractLoss, AbstractTask, Batch, Finer, Loss, Part, averaged
 from ...tasks.losses import BY_TARGETS
-from ..configuration.config import TrainingConfig
 from ..configuration.reader import read
+from ..configuration.training import TrainingConfig
 from .optimizer import evaluated_weights
 
 
@@ -244,7 +244,8 @@ def rolled_back(state: TrainState, bad_steps: int) -> TrainState:
     """The state of a checkpoint, from which a run that had so many bad steps goes on with other
     noise and other batches: the same would lead to the same end."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), 1)
-    bad, none = jnp.asarray(bad_steps, int), jnp.zeros((), int)
+    bad = jnp.asarray(bad_steps, int)
+    none = jnp.zeros((), int)
     faults = Faults(bad, none, state.faults.rollbacks + 1)
     return eqx.tree_at(lambda s: (s.key, s.faults), state, (jax.random.key_data(key), faults))
 
