@@ -7,9 +7,10 @@ from .configuration.reader import read
 from .configuration.section import Section, validated
 from .configuration.training import TrainingConfig
 from .folder.export import export_run
-from .folder.loading import LoadedModel, import_pretrained, load_model, load_run
+from .folder.loading import LoadedModel, load_model, load_run
 from .folder.metrics import read_metrics
 from .folder.run_folder import RunFolder, flat_values
+from .folder.starting import import_pretrained
 from .measure.evaluation import (
     evaluate_loss,
     evaluate_on,

@@ -24,7 +24,6 @@ from .configuration.reader import read
 from .configuration.section import validated
 from .configuration.training import TrainingConfig
 from .folder.checkpoints import Checkpoints
-from .folder.loading import build_start, configuration_of
 from .folder.metrics import cut_metrics, say, seconds_taken
 from .folder.run_folder import (
     RunFolder,
@@ -35,6 +34,7 @@ from .folder.run_folder import (
     source,
     unfinished_twin,
 )
+from .folder.starting import build_start, configuration_of
 from .loop import Diverged as Diverged, Loop
 from .plots import plot_run
 from .steps import layout as parallel

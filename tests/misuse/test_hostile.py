@@ -20,7 +20,7 @@ from training import stub
 
 from ide_transformer import training
 from ide_transformer.training import run
-from ide_transformer.training.folder import loading
+from ide_transformer.training.folder import starting
 from ide_transformer.training.steps import sizes
 from ide_transformer.training.steps.build import build_model
 
@@ -85,7 +85,7 @@ def untrained(monkeypatch):
     def would_start(*_):
         raise SystemExit(0)
 
-    monkeypatch.setattr(loading, "build_model", drawn)
+    monkeypatch.setattr(starting, "build_model", drawn)
     monkeypatch.setattr(run, "new_folder", would_start)
     monkeypatch.setattr(sizes, "memory", lambda: 2**34)
     with stub.known():

@@ -13,7 +13,7 @@ from ide_transformer import training
 from ide_transformer.studies.schemes import budget, load_comparison, trials
 from ide_transformer.studies.schemes.training import TrainingComparison
 from ide_transformer.training.folder.checkpoints import Checkpoints
-from ide_transformer.training.folder.loading import starting_model
+from ide_transformer.training.folder.starting import starting_model
 from ide_transformer.training.steps.schedule import programs_of
 
 

@@ -14,7 +14,7 @@ from ide_transformer import tasks, training
 from ide_transformer.tasks import flows, verses
 from ide_transformer.tasks.task import in_parts
 from ide_transformer.testing import check_task
-from ide_transformer.training.folder.loading import starting_model
+from ide_transformer.training.folder.starting import starting_model
 from ide_transformer.training.steps.build import build_task, task_class
 
 

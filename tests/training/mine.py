@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 from typed.public_face import MyHeun as MyHeun
 
 import ide_transformer as ide
@@ -82,3 +82,50 @@ class Doubled(ide.models.TokenLogits):
 
     def __call__(self, u, inputs):
         return 2 * super().__call__(u, inputs)
+
+
+class Box(ide.AbstractConstraint):
+    """`|u_i| <= radius`, feature by feature."""
+
+    radius: float = 0.5
+
+    def project(self, v):
+        return jnp.clip(v, -self.radius, self.radius)
+
+    def tangent(self, u, du):
+        return jnp.where(jnp.abs(u) < self.radius, du, jnp.where(u > 0, -1, 1) * jnp.abs(du))
+
+
+class Straight(ide.AbstractExpansion):
+    """`θ(t) = (1 - t/T) θ_first + (t/T) θ_last`."""
+
+    coefficients: PyTree
+    layers: int = eqx.field(static=True)
+    interval_length: float = eqx.field(static=True, default=1.0)
+
+    def basis(self, t):
+        fraction = jnp.asarray(t) / self.horizon
+        return jnp.stack([1 - fraction, fraction])
+
+    @classmethod
+    def build(cls, make_block, layers, *, key):
+        return cls(eqx.filter_vmap(make_block)(jax.random.split(key, 2)), layers)
+
+
+class Counting(tasks.AbstractTask):
+    """The next of the tokens 0, 1, …, `top`."""
+
+    model: ClassVar = models.LanguageModel
+    sizes: ClassVar = {"vocabulary": 5}
+
+    def __init__(self, context: int, *, top: int = 4):
+        self.context = context
+        self.sizes = {"vocabulary": top + 1}
+
+    def batch(self, step, size, seed):
+        starts = np.random.default_rng([seed, step]).integers(0, 5, (size, 1))
+        tokens = (starts + np.arange(self.context + 1)) % self.sizes["vocabulary"]
+        return tasks.Batch(tokens[:, :-1].astype(np.int32), tokens[:, 1:].astype(np.int32))
+
+    def held_out(self, size, samples=None, part="validation"):
+        yield self.batch(0, 8, 0)

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
+import yaml
 from training import mine, stub
 
 import ide_transformer as ide
@@ -85,6 +86,35 @@ def test_the_section_model_offers_what_operators_ask_for():
     assert np.std(model.inputs.embedding) == pytest.approx(0.1, rel=0.1)
     # The outputs of all operators add up to the size of one.
     assert np.std(gated.outer.weight) == pytest.approx(0.1 / 5**0.5, rel=0.3)
+
+
+OF_THE_USER = {
+    "name": "own",
+    "data": {"name": "training.mine:Counting", "options": {"top": 6}},
+    "model": {
+        "kind": "model",
+        "options": {"inputs": "training.mine:Letters", "read_out": "training.mine:Doubled"},
+        "operators": [{"kind": "training.mine:Pull", "options": {"strength": 0.5}}],
+        "constraint": {"kind": "training.mine:Box", "options": {"radius": 0.25}},
+    },
+    "control": "training.mine:Straight",
+    "solver": "training.mine:MyHeun",
+}
+
+
+def test_a_class_of_a_user_stands_for_each_kind_of_part(tmp_path):
+    """From a file, trained and loaded again."""
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(stub.tree(**OF_THE_USER)))
+    run = training.train(path, runs=tmp_path / "runs")
+    model, _ = training.load_run(run.path, trust=True)
+    assert isinstance(training.build_task(run.load_config(True)), mine.Counting)
+    assert isinstance(model.inputs, mine.Letters) and model.inputs.vocabulary == 7
+    assert isinstance(model.read_out, mine.Doubled)
+    assert isinstance(model.control, mine.Straight) and model.layers == 2
+    assert isinstance(model.control(0.0)[0], mine.Pull)
+    assert model.constraint(0.0) == mine.Box(0.25)
+    assert isinstance(model.mesh.solver, mine.MyHeun)
 
 
 def test_options_of_the_model(tmp_path):

@@ -28,7 +28,7 @@ import ide_transformer as ide
 from ide_transformer import tasks, training
 from ide_transformer.pretrained import load_pretrained
 from ide_transformer.training.configuration import files
-from ide_transformer.training.folder.loading import build_start
+from ide_transformer.training.folder.starting import build_start
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.training import run
 from ide_transformer.training.configuration.yaml_text import read_yaml, write_yaml
-from ide_transformer.training.folder import loading
+from ide_transformer.training.folder import starting
 from ide_transformer.training.steps import sizes
 from ide_transformer.training.steps.build import build_model
 
@@ -140,7 +140,7 @@ def refused(base, capsys, monkeypatch):
     def drawn(*given):
         return filled(eqx.filter_eval_shape(build_model, *given), 0.1, seed=0)
 
-    monkeypatch.setattr(loading, "build_model", drawn)
+    monkeypatch.setattr(starting, "build_model", drawn)
     monkeypatch.setattr(run, "new_folder", would_start)
     monkeypatch.setattr(sizes, "memory", lambda: 2**34)
 

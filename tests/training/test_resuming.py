@@ -24,7 +24,12 @@ from training.conftest import RUN, config, contents, equal
 
 from ide_transformer import InputError, tasks, training
 from ide_transformer.training import stopping
-from ide_transformer.training.folder import checkpoints, loading, metrics, run_folder as folders
+from ide_transformer.training.folder import (
+    checkpoints,
+    metrics,
+    run_folder as folders,
+    starting,
+)
 
 
 def resume():
@@ -123,7 +128,7 @@ def test_a_cosine_begins_again_at_its_rate_on_request(there, monkeypatch):
     run = training.resume_run(RUN, ["training.steps=8"], restart=True)
     assert run.load_config().optimizer.restarts == {4: 4} and run.load_summary()["steps"] == 8
     # Also by the configuration with which it began, it would go on so.
-    again = loading.configuration_of(run, config("training.steps=8"), restart=False)
+    again = starting.configuration_of(run, config("training.steps=8"), restart=False)
     assert again.optimizer.restarts == {4: 4}
 
 

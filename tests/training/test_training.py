@@ -92,7 +92,8 @@ OWN = stub.tree(
         "options": {"inputs": "mine:Letters", "read_out": "mine:Doubled"},
         "operators": ["feed_forward", {"kind": "mine:Twice", "options": INSIDE}],
     },
-    solver={"kind": "lie_trotter", "sub_solver": "mine:MyHeun"},
+    control="mine:Straight",
+    solver="lie_trotter(mine:MyHeun)",
 )
 
 
@@ -259,7 +260,7 @@ def test_a_run_traces_its_step_once(tmp_path, monkeypatch):
             return super().__call__(*arguments, **options)
 
     monkeypatch.setattr(stub.Stub, "loss", Counted())
-    monkeypatch.setattr(run, "describe_memory", lambda *_: "")
+    monkeypatch.setattr(loop, "describe_memory", lambda *_: "")
     stub.train(tmp_path)
     # Before anything is written, and when it is compiled.
     assert traces == {"step": 2, "evaluation": 1}

@@ -24,7 +24,7 @@ from ide_transformer.training.configuration.files import (
     names_of_code,
     read_tree,
 )
-from ide_transformer.training.folder import loading, run_folder as folders
+from ide_transformer.training.folder import run_folder as folders, starting
 from ide_transformer.training.steps.build import build_model
 
 
@@ -87,7 +87,7 @@ def known(monkeypatch):
     def drawn(*given):
         return filled(eqx.filter_eval_shape(build_model, *given), 0.1, seed=0)
 
-    monkeypatch.setattr(loading, "build_model", drawn)
+    monkeypatch.setattr(starting, "build_model", drawn)
     with stub.known():
         yield
 

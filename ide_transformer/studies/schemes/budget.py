@@ -15,7 +15,7 @@ from ...reporting import Row
 from ...tasks import AbstractTask
 from ...training import Config, Section, build_task, validated
 from ...training.configuration.files import apply_overrides
-from ...training.folder.loading import starting_model
+from ...training.folder.starting import starting_model
 from ...training.steps.layout import make_layout
 from ...training.steps.schedule import Phase, needed_by_refinement, programs_of, schedule_of
 from ...training.steps.step import objective

@@ -18,8 +18,9 @@ from ...reporting import write_json
 from ...training import RunFolder, Section, SolverConfig, run_task, validated, with_solver
 from ...training.configuration.reader import spelled_scheme
 from ...training.configuration.section import Count
-from ...training.folder.loading import checksum_of_weights, restored
+from ...training.folder.loading import restored
 from ...training.folder.run_folder import is_logged, source
+from ...training.folder.starting import checksum_of_weights
 from ..measure import Data, measure, solved
 from .comparison import AbstractComparison, Faults, Rows, about_sources, fingerprint
 

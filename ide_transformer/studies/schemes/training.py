@@ -18,8 +18,8 @@ from ...tasks import AbstractLoss, AbstractTask
 from ...training import Config
 from ...training.configuration.files import config_of, names_of_code
 from ...training.configuration.section import Seed, folder_name
-from ...training.folder.loading import starting_model
 from ...training.folder.run_folder import tokenizer_of
+from ...training.folder.starting import starting_model
 from .budget import Budget, tokens_of_samples
 from .comparison import AbstractComparison, Faults, Rows, about_sources, fingerprint
 from .results import (

@@ -18,8 +18,8 @@ from ...reporting import duration, write_json
 from ...tasks import AbstractTask
 from ...training import Config, Diverged, RunFolder, Stopped, read_metrics
 from ...training.configuration.files import apply_overrides, check_code
-from ...training.folder.loading import starting_model
 from ...training.folder.run_folder import changed_data, changed_values, source
+from ...training.folder.starting import starting_model
 from .budget import seconds_of_a_run, try_first_batch
 from .sweep import Trial
 

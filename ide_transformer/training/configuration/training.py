@@ -167,6 +167,17 @@ class TrainingConfig(Section):
         ends = zip(self.schedule, (*self.begins[1:], None), strict=False)
         return tuple(phase.model_copy(update={"until": end}) for phase, end in ends)
 
+    def scheduled_as(self, own: "TrainingConfig") -> "TrainingConfig":
+        """These settings, with the phases of a run that was made longer: they end at steps
+        there and at parts of the run here, and are the same otherwise."""
+        given = [phase.model_copy(update={"until": None}) for phase in self.schedule]
+        kept = [phase.model_copy(update={"until": None}) for phase in own.schedule]
+        in_parts = any(isinstance(phase.until, str) for phase in self.schedule)
+        in_steps = not any(isinstance(phase.until, str) for phase in own.schedule)
+        if given == kept and in_parts and in_steps:
+            return self.model_copy(update={"schedule": own.schedule})
+        return self
+
     def _step_of(self, until: Moment | None) -> int:
         if isinstance(until, str):
             return round(float(until[:-1]) / 100 * self.steps)

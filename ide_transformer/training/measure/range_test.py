@@ -13,8 +13,8 @@ from ...errors import InputError
 from ...reporting import write_json
 from ..configuration.config import Config
 from ..configuration.files import as_config
-from ..folder.loading import build_start
 from ..folder.metrics import TrainingProgress
+from ..folder.starting import build_start
 from ..steps.optimizer import update_rule
 from ..steps.step import better_solve, initial_state, make_train_step, objective
 

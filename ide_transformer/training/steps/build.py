@@ -154,6 +154,7 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
         "learned_positions": type(given["positions"]) is equation.NoPositions,
         "control": control,
         "constraint": constraint,
+        "mesh": Mesh(),  # exchanged below
         "make_encoder_control": ft.partial(_encoder_control, config, key),
         "input_normalization": into,
         "embedding_normalization": given["normalization"],
