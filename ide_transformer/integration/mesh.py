@@ -32,7 +32,7 @@ class Mesh(eqx.Module):
     - `horizon`: T, in layers, with layers of the same length; for weights that are the same at
       all depths.
     - `tokens`: the tokens of a sample: points of a function (along each axis), windows of a
-      text, patches of an image; of an `ImageEncoder` (rows, columns) of patches.
+      text, patches of an image, for which (rows, columns) may be given.
     - `width`: features, where they are points of functions, see `Model`.
     - `solver`: the scheme. A model without one takes `LieTrotter()`, the standard Transformer.
     - `stepsize_controller`: adaptive steps in the place of equal ones, see `solve`.

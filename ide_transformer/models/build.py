@@ -1,11 +1,9 @@
 """Models put together from parts, with weights to be trained or of a checkpoint."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from ..arguments import (
     Fraction,
@@ -20,26 +18,17 @@ from ..equation import (
     AbstractControl,
     Free,
     LayerNorm,
-    Linear,
     PointRule,
     TokenDomain,
 )
 from ..errors import InputError
 from ..integration import Mesh
-from .audio import AudioInputs, TokenConvolution
 from .chains import EncodedInputs, GridInputs, StageInputs
 from .functions import FunctionInputs, FunctionValues
 from .images import AbstractImageInputs, ImageInputs
 from .model import Model
 from .parts import AbstractInputs, AbstractReadOut
-from .read_outs import (
-    AbstractClassifier,
-    MaskedTokenHead,
-    MeanHead,
-    PrefixHead,
-    States,
-    TokenLogits,
-)
+from .read_outs import AbstractClassifier, MeanHead, PrefixHead, States, TokenLogits
 from .text_inputs import TextInputs
 
 
@@ -70,68 +59,34 @@ def LanguageModel(
 
     **Arguments:**
 
-    - `vocabulary`, `context`, `features`: sizes; `context` is the longest input.
     - `control`: θ, of causal operators.
     - `constraint`, `mesh`: see `Model`.
-    - `learned_positions`: whether to add a learned embedding of the position; without it the
-      operators must see positions (rotary).
-    - `tied`, `readout_bias`: whether the logits are read by the token embedding, with a bias.
-    - `embedding_scale`: multiplies the embedded tokens, not the read-out.
-    - `input_normalization`, `output_normalization`: of the embedded input, and of what is read.
-    - `dropout`: the rate on the embedded input; `std`: of the initial embeddings.
-    - `own_velocity`: whether the velocity of a scheme with momentum starts from a token
-      embedding of its own, as in YuriiFormer (arXiv 2601.23236), and not at zero.
+    - `embedding_scale`, `input_normalization`: `scale` and `normalization` of `TextInputs`.
+    - `readout_bias`, `output_normalization`: `bias` and `normalization` of `TokenLogits`.
+
+    For the others see `TextInputs.build` and `TokenLogits.build`.
     """
-    token_key, position_key, key = jax.random.split(key, 3)
-    velocity_key = jax.random.fold_in(token_key, 1)
-    inputs = TextInputs(
-        _table(vocabulary, features, std, token_key),
+    inputs = TextInputs.build(
+        vocabulary,
         context,
-        positions=_table(context, features, std, position_key) if learned_positions else None,
-        velocity=_table(vocabulary, features, std, velocity_key) if own_velocity else None,
+        features,
+        key=key,
+        learned_positions=learned_positions,
+        own_velocity=own_velocity,
         normalization=input_normalization,
         scale=embedding_scale,
         dropout=dropout,
+        std=std,
     )
-    read_out = TokenLogits(
-        None if tied else _table(vocabulary, features, std, key),
-        jnp.zeros(vocabulary) if readout_bias else None,
-        output_normalization,
+    read_out = TokenLogits.build(
+        vocabulary,
+        features,
+        key=jax.random.split(key, 3)[2],
+        tied=tied,
+        bias=readout_bias,
+        normalization=output_normalization,
+        std=std,
     )
-    return Model(inputs, control, constraint, mesh, read_out)
-
-
-@checked
-def TextEncoder(
-    embedding: Float[Array, "vocabulary embedded"],
-    *,
-    control: AbstractControl,
-    constraint: AbstractConstraint | AbstractControl,
-    mesh: Mesh = Mesh(),
-    context: PositiveInt,
-    positions: Float[Array, "places embedded"] | None = None,
-    segments: Float[Array, "kinds embedded"] | None = None,
-    lift: Linear | None = None,
-    input_normalization: AbstractConstraint = Free(),
-    output_normalization: AbstractConstraint = Free(),
-    pooler: Linear | None = None,
-    head: MaskedTokenHead | None = None,
-    padding: NonNegativeInt | None = None,
-    dropout: Fraction = 0.0,
-) -> Model[TextInputs, States]:
-    """An encoder of texts: embeddings, see `TextInputs`, the equation without a causal order,
-    the states at depth T, `[..., tokens, features]`, see `States`."""
-    inputs = TextInputs(
-        embedding,
-        context,
-        positions=positions,
-        segments=segments,
-        lift=lift,
-        normalization=input_normalization,
-        dropout=dropout,
-        padding=padding,
-    )
-    read_out = States(output_normalization, pooler, head)
     return Model(inputs, control, constraint, mesh, read_out)
 
 
@@ -160,23 +115,31 @@ def SequenceClassifier(
 
     `model(tokens)` maps integers `[..., tokens]`, or a `Text`, to logits `[..., classes]`.
 
-    **Arguments:** see `LanguageModel`, and
+    **Arguments:** see `TextInputs.build` and `LanguageModel`, and
 
-    - `class_token`: whether to read the class from an extra learned token before the others;
-      otherwise from the mean over all of them, for which they must have no mask.
+    - `class_token`: whether to read the class from a learned token; otherwise from the mean
+      over all tokens, for which they must have no mask.
     """
-    token_key, position_key, key = jax.random.split(key, 3)
-    inputs = TextInputs(
-        _table(vocabulary, features, std, token_key),
+    inputs = TextInputs.build(
+        vocabulary,
         context,
-        positions=_table(context, features, std, position_key) if learned_positions else None,
-        prefix=(jnp.zeros(features),) if class_token else (),
+        features,
+        key=key,
+        learned_positions=learned_positions,
+        class_token=class_token,
+        masks=class_token,
         normalization=input_normalization,
         dropout=dropout,
-        masks=class_token,
+        std=std,
     )
-    linear = Linear(features, classes, std=std, key=key)
-    read_out = _classifier(linear, class_token, output_normalization)
+    head = PrefixHead if class_token else MeanHead
+    read_out = head.build(
+        classes,
+        features,
+        key=jax.random.split(key, 3)[2],
+        normalization=output_normalization,
+        std=std,
+    )
     return Model(inputs, control, constraint, mesh, read_out)
 
 
@@ -202,56 +165,30 @@ def ImageClassifier(
     two-dimensional Ω_x. `model(images)` maps images, see `ImageInputs`, to the logits of the
     classes, `[..., classes]`. Reference: Dosovitskiy et al., arXiv 2010.11929.
 
-    **Arguments:** see `LanguageModel`, and
+    **Arguments:** see `ImageInputs.build` and `LanguageModel`, and
 
-    - `image_shape`, `area_weights`: see `ImageInputs`.
     - `patch`: the side of a patch in pixels; it must divide rows and columns.
-    - `class_token`: whether to read the class from an extra learned token, which is put
-      before the patches; otherwise it is read from the mean over patches.
+    - `class_token`: whether to read the class from a learned token before the patches;
+      otherwise from the mean over patches.
     """
-    rows, columns, channels = image_shape
-    keys = jax.random.split(key, 3)
-    tokens = (rows // patch) * (columns // patch) + class_token
-    inputs = ImageInputs(
+    inputs = ImageInputs.build(
         image_shape,
-        Linear(patch * patch * channels, features, std=std, key=keys[0]),
         patch,
-        patch,
-        prefix=(jnp.zeros(features),) if class_token else (),
-        positions=_table(tokens, features, std, keys[1]),
+        features,
+        key=key,
+        class_token=class_token,
         normalization=input_normalization,
         area_weights=area_weights,
         dropout=dropout,
+        std=std,
     )
-    linear = Linear(features, classes, std=std, key=keys[2])
-    read_out = _classifier(linear, class_token, output_normalization)
-    return Model(inputs, control, constraint, mesh, read_out)
-
-
-@checked
-def ImageEncoder(
-    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
-    patch: PositiveInt,
-    *,
-    embedding: Linear,
-    prefix: tuple[Float[Array, " features"], ...],
-    positions: Float[Array, "tokens features"],
-    control: AbstractControl,
-    constraint: AbstractConstraint | AbstractControl,
-    mesh: Mesh = Mesh(),
-    read_out: AbstractReadOut = States(),
-) -> Model[AbstractImageInputs, AbstractReadOut]:
-    """An encoder of images with weights that exist: a few learned tokens and the patches, see
-    `ImageInputs`; the equation; the states or classes. Images of another size are refused; for
-    these put it on another mesh, `model.on(Mesh(tokens=(rows, columns)))`."""
-    inputs = ImageInputs(
-        image_shape,
-        embedding,
-        patch,
-        patch,
-        prefix=prefix,
-        positions=positions,
-        fixed_size=True,
+    head = PrefixHead if class_token else MeanHead
+    read_out = head.build(
+        classes,
+        features,
+        key=jax.random.split(key, 3)[2],
+        normalization=output_normalization,
+        std=std,
     )
     return Model(inputs, control, constraint, mesh, read_out)
 
@@ -282,33 +219,35 @@ def ImageStage(
     the operators `ConvolutionalAttention` tell where a token is. `StagedModel` puts stages
     together. Reference: Wu et al., arXiv 2103.15808.
 
-    **Arguments:** see `ImageInputs` and `LanguageModel`, and
+    **Arguments:** see `ImageInputs.build` and `LanguageModel`, and
 
-    - `window`, `padding`: default: patches that do not overlap, and half of the overlap,
-      rounded up.
     - `class_token`: whether a learned token is put before the grid; the last stage only may
       have one.
     - `classes`: how many there are to be read out, from the class token or from the mean over
       tokens; `None` for a stage that gives its states.
     """
-    window = stride if window is None else window
-    embedding_key, head_key = jax.random.split(key)
-    inputs = ImageInputs(
+    inputs = ImageInputs.build(
         image_shape,
-        Linear(window * window * image_shape[2], features, std=std, key=embedding_key),
         stride,
-        window,
-        max(window - stride + 1, 0) // 2 if padding is None else padding,
-        prefix=(jnp.zeros(features),) if class_token else (),
+        features,
+        key=key,
+        window=window,
+        padding=padding,
+        class_token=class_token,
+        learned_positions=False,
         embedding_normalization=embedding_normalization,
         normalization=input_normalization,
         area_weights=area_weights,
         dropout=dropout,
+        std=std,
     )
     read_out = States()
     if classes is not None:
-        linear = Linear(features, classes, std=std, key=head_key)
-        read_out = _classifier(linear, class_token, output_normalization)
+        head = PrefixHead if class_token else MeanHead
+        head_key = jax.random.split(key)[1]
+        read_out = head.build(
+            classes, features, key=head_key, normalization=output_normalization, std=std
+        )
     return Model(inputs, control, constraint, mesh, read_out)
 
 
@@ -321,7 +260,7 @@ def StagedModel(
     the stages; the inputs of each but the first hold all before it."""
     if not stages:
         raise InputError("StagedModel: stages=() is empty; give one or more.")
-    model: Any = stages[0]
+    model: Model = stages[0]
     for stage in stages[1:]:
         model = stage.with_inputs(StageInputs(model, stage.inputs))
     return model
@@ -352,22 +291,12 @@ def OperatorModel(
     values at points, or a `Field`, to values of the same shape. Operators are causal where
     a value may depend on those before it alone.
 
-    **Arguments:**
-
-    - `output_channels`: values at each point of the outputs; by default as many as `channels`,
-      and only beside these.
-
-    For the others see `FunctionInputs` and `LanguageModel`."""
-    values, dimension = channels or 1, len(points) if isinstance(points, tuple) else 1
-    if output_channels is not None and channels is None:
-        raise InputError(
-            f"OperatorModel: output_channels={output_channels} for inputs without an axis of "
-            "channels; give channels=1, and inputs with a last axis of one value."
-        )
-    keys = jax.random.split(key)
-    inputs = FunctionInputs(
+    **Arguments:** see `FunctionInputs.build`, `FunctionValues.build` and `LanguageModel`."""
+    inputs_key, read_out_key = jax.random.split(key)
+    inputs = FunctionInputs.build(
         points,
-        Linear(values + 2 * modes * dimension, features, std=std, key=keys[0]),
+        features,
+        key=inputs_key,
         channels=channels,
         modes=modes,
         grid=grid,
@@ -375,9 +304,16 @@ def OperatorModel(
         normalization=input_normalization,
         dropout=dropout,
         fields=fields,
+        std=std,
     )
-    linear = Linear(features, output_channels or values, std=std, key=keys[1])
-    read_out = FunctionValues(linear, output_normalization, channels is not None)
+    read_out = FunctionValues.build(
+        features,
+        key=read_out_key,
+        channels=channels,
+        output_channels=output_channels,
+        normalization=output_normalization,
+        std=std,
+    )
     return Model(inputs, control, constraint, mesh, read_out)
 
 
@@ -392,25 +328,7 @@ def StateModel(
 ) -> Model[GridInputs, States]:
     """An equation alone, on a grid of tokens, see `GridInputs`: `u(0) ↦ u(T)`,
     `[..., tokens, features]`."""
-    inputs = GridInputs(domain, width)
-    return Model(inputs, control, constraint, mesh, States())
-
-
-@checked
-def SpeechEncoder(
-    first_convolution: TokenConvolution,
-    second_convolution: TokenConvolution,
-    positions: Float[Array, "tokens features"],
-    *,
-    control: AbstractControl,
-    constraint: AbstractConstraint | AbstractControl,
-    mesh: Mesh = Mesh(),
-    output_normalization: AbstractConstraint = LayerNorm(),
-) -> Model[AudioInputs, States]:
-    """An encoder of speech: two convolutions along the frames of a log-mel spectrogram, see
-    `AudioInputs`, the equation, the states at depth T, `[..., tokens, features]`."""
-    inputs = AudioInputs(first_convolution, second_convolution, positions)
-    return Model(inputs, control, constraint, mesh, States(output_normalization))
+    return Model(GridInputs(domain, width), control, constraint, mesh, States())
 
 
 @checked
@@ -460,43 +378,31 @@ def TranslationModel(
             "TranslationModel: a constraint with weights belongs to one of its two equations; "
             "take a set without, such as Sphere() or Free()."
         )
-    keys = jax.random.split(key, 3)
-    options: Any = dict(
-        constraint=constraint,
-        mesh=mesh,
-        input_normalization=input_normalization,
-        output_normalization=output_normalization,
+    inputs = TextInputs.build(
+        vocabulary,
+        context,
+        features,
+        key=key,
+        learned_positions=learned_positions,
+        normalization=input_normalization,
         dropout=dropout,
+        std=std,
     )
-    encoder = TextEncoder(
-        _table(vocabulary, features, std, keys[0]),
-        positions=_table(context, features, std, keys[1]) if learned_positions else None,
-        control=make_encoder_control(),
-        context=context,
-        **options,
-    )
+    read_out = States(output_normalization)
+    encoder = Model(inputs, make_encoder_control(), constraint, mesh, read_out)
     decoder = LanguageModel(
         vocabulary,
         context,
         features,
         control=control,
+        constraint=constraint,
+        mesh=mesh,
+        key=jax.random.split(key, 3)[2],
         learned_positions=learned_positions,
         tied=tied,
+        input_normalization=input_normalization,
+        output_normalization=output_normalization,
+        dropout=dropout,
         std=std,
-        key=keys[2],
-        **options,
     )
     return EncoderDecoder(encoder, decoder)
-
-
-def _table(rows: int, features: int, std: float, key: PRNGKeyArray) -> Float[Array, "rows _"]:
-    """A table to be trained, such as that of the embeddings of tokens."""
-    return std * jax.random.normal(key, (rows, features))
-
-
-def _classifier(
-    linear: Linear, class_token: bool, normalization: AbstractConstraint
-) -> AbstractClassifier:
-    if class_token:
-        return PrefixHead((linear,), normalization)
-    return MeanHead(linear, normalization)

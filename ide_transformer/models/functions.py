@@ -2,7 +2,7 @@
 
 import functools as ft
 from dataclasses import KW_ONLY
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
 from ..arguments import (
     Fraction,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -118,6 +119,26 @@ class FunctionInputs(AbstractInputs):
                 f"FunctionInputs: grid={self.grid} for points={self.points}; give one rule for "
                 "all axes, or one for each."
             )
+
+    @classmethod
+    @checked
+    def build(
+        cls,
+        points: PositiveInt | tuple[PositiveInt, ...],
+        features: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        channels: PositiveInt | None = None,
+        modes: NonNegativeInt = 8,
+        std: NonNegativeFloat = 0.02,
+        **options: Any,
+    ) -> "FunctionInputs":
+        """Draw W, whose entries have the standard deviation `std`. For the other arguments see
+        the class."""
+        dimension = len(points) if isinstance(points, tuple) else 1
+        numbers = (channels or 1) + 2 * modes * dimension
+        embedding = Linear(numbers, features, std=std, key=key)
+        return cls(points, embedding, channels=channels, modes=modes, **options)
 
     @property
     def features(self) -> int:
@@ -272,6 +293,34 @@ class FunctionValues(AbstractReadOut):
                 f"FunctionValues: linear gives {number} values at each point; give "
                 "channels=True, an axis for them."
             )
+
+    @classmethod
+    @checked
+    def build(
+        cls,
+        features: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        channels: PositiveInt | None = None,
+        output_channels: PositiveInt | None = None,
+        normalization: AbstractConstraint = LayerNorm(),
+        std: NonNegativeFloat = 0.02,
+    ) -> "FunctionValues":
+        """Draw W, whose entries have the standard deviation `std`.
+
+        **Arguments:**
+
+        - `channels`: as for `FunctionInputs`.
+        - `output_channels`: values at each point of the outputs; by default as many as
+          `channels`, and only beside these.
+        """
+        if output_channels is not None and channels is None:
+            raise InputError(
+                f"FunctionValues: output_channels={output_channels} for inputs without an axis "
+                "of channels; give channels=1, and inputs with a last axis of one value."
+            )
+        linear = Linear(features, output_channels or channels or 1, std=std, key=key)
+        return cls(linear, normalization, channels is not None)
 
     def check(self, inputs: AbstractInputs) -> None:
         given = isinstance(inputs, FunctionInputs)

@@ -5,14 +5,16 @@ import dataclasses
 import itertools
 import math
 from dataclasses import KW_ONLY
+from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from ..arguments import Fraction, NonNegativeInt, PositiveInt, checked
+from ..arguments import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, checked
 from ..equation import AbstractConstraint, Free, Linear, TokenDomain, drop
 from ..errors import InputError
 from .parts import AbstractInputs, Embedded
@@ -103,6 +105,48 @@ class ImageInputs(AbstractImageInputs):
                 f"ImageInputs: embedding takes {self.embedding.weight.shape[0]} numbers, and a "
                 f"window has {pixels}."
             )
+
+    @classmethod
+    @checked
+    def build(
+        cls,
+        image_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
+        stride: PositiveInt,
+        features: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        window: PositiveInt | None = None,
+        padding: NonNegativeInt | None = None,
+        class_token: bool = False,
+        learned_positions: bool = True,
+        std: NonNegativeFloat = 0.02,
+        **options: Any,
+    ) -> "ImageInputs":
+        """Draw the embedding and the positions.
+
+        **Arguments:**
+
+        - `image_shape`, `stride`, `options`: see the class; `features`: the width of the state.
+        - `window`, `padding`: by default patches that do not overlap, and half of the overlap,
+          rounded up.
+        - `class_token`: whether to put a learned token before the windows.
+        - `learned_positions`: whether to add a learned embedding of the position.
+        - `std`: the standard deviation of W and P.
+        """
+        rows, columns, channels = image_shape
+        # The last of three keys is left for the read-out of the model.
+        embedding_key, position_key, _ = jax.random.split(key, 3)
+        if window is None:
+            window = stride
+        if padding is None:
+            padding = max(window - stride + 1, 0) // 2
+        positions = None
+        if learned_positions:
+            tokens = (rows // stride) * (columns // stride) + class_token
+            positions = std * jax.random.normal(position_key, (tokens, features))
+        embedding = Linear(window**2 * channels, features, std=std, key=embedding_key)
+        drawn = dict(prefix=(jnp.zeros(features),) if class_token else (), positions=positions)
+        return cls(image_shape, embedding, stride, window, padding, **drawn | options)
 
     @property
     def features(self) -> int:

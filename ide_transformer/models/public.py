@@ -4,15 +4,12 @@ from .audio import AudioInputs, TokenConvolution
 from .build import (
     EncoderDecoder,
     ImageClassifier,
-    ImageEncoder,
     ImageStage,
     LanguageModel,
     OperatorModel,
     SequenceClassifier,
-    SpeechEncoder,
     StagedModel,
     StateModel,
-    TextEncoder,
     TranslationModel,
 )
 from .cached_decoder import CachedDecoder, why_not_cached

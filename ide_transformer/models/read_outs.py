@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
-from ..arguments import checked
+from ..arguments import NonNegativeFloat, PositiveInt, checked
 from ..equation import (
     PLAIN,
     AbstractConstraint,
@@ -85,6 +86,24 @@ class TokenLogits(AbstractReadOut):
     bias: Float[Array, " vocabulary"] | None = None
     normalization: AbstractConstraint = LayerNorm()
 
+    @classmethod
+    @checked
+    def build(
+        cls,
+        vocabulary: PositiveInt,
+        features: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        tied: bool = True,
+        bias: bool = False,
+        normalization: AbstractConstraint = LayerNorm(),
+        std: NonNegativeFloat = 0.02,
+    ) -> "TokenLogits":
+        """Draw E, with the standard deviation `std`, unless it is `tied` to the token
+        embeddings; with a `bias` of zero or without."""
+        weight = None if tied else std * jax.random.normal(key, (vocabulary, features))
+        return cls(weight, jnp.zeros(vocabulary) if bias else None, normalization)
+
     def __call__(
         self, u: State, inputs: AbstractInputs
     ) -> Float[Array, "*batch tokens vocabulary"]:
@@ -130,6 +149,21 @@ class PrefixHead(AbstractClassifier):
     classifiers: tuple[Linear, ...]
     normalization: AbstractConstraint = LayerNorm()
 
+    @classmethod
+    @checked
+    def build(
+        cls,
+        classes: PositiveInt,
+        features: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        normalization: AbstractConstraint = LayerNorm(),
+        std: NonNegativeFloat = 0.02,
+    ) -> "PrefixHead":
+        """Draw the classifier of one learned token, W with the standard deviation `std`."""
+        linear = Linear(features, classes, std=std, key=key)
+        return cls((linear,), normalization)
+
     def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "*batch classes"]:
         v = self.normalization.project(u)
         logits = [read(v[..., i, :]) for i, read in enumerate(self.classifiers)]
@@ -151,6 +185,21 @@ class MeanHead(AbstractClassifier):
 
     classifier: Linear
     normalization: AbstractConstraint = LayerNorm()
+
+    @classmethod
+    @checked
+    def build(
+        cls,
+        classes: PositiveInt,
+        features: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        normalization: AbstractConstraint = LayerNorm(),
+        std: NonNegativeFloat = 0.02,
+    ) -> "MeanHead":
+        """Draw the classifier, W with the standard deviation `std`."""
+        linear = Linear(features, classes, std=std, key=key)
+        return cls(linear, normalization)
 
     def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "*batch classes"]:
         v = self.normalization.project(u)

@@ -1,4 +1,5 @@
 from dataclasses import KW_ONLY
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -7,7 +8,15 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, Integer, PRNGKeyArray
 
-from ..arguments import Fraction, NonNegativeInt, PositiveInt, check_fields, checked, is_known
+from ..arguments import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    check_fields,
+    checked,
+    is_known,
+)
 from ..equation import (
     AbstractConstraint,
     Free,
@@ -69,6 +78,48 @@ class TextInputs(AbstractInputs):
                 f"TextInputs: positions={self.positions.shape[0]} rows, but padding="
                 f"{self.padding} and context={self.context} need {places}."
             )
+
+    @classmethod
+    @checked
+    def build(
+        cls,
+        vocabulary: PositiveInt,
+        context: PositiveInt,
+        features: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        learned_positions: bool = True,
+        own_velocity: bool = False,
+        class_token: bool = False,
+        std: NonNegativeFloat = 0.02,
+        **options: Any,
+    ) -> "TextInputs":
+        """Draw the tables.
+
+        **Arguments:**
+
+        - `vocabulary`, `context`, `features`: sizes; `context` is the longest text.
+        - `learned_positions`: whether to add a learned embedding of the position; without it
+          the operators must see positions (rotary).
+        - `own_velocity`: whether the velocity of a scheme with momentum starts from a token
+          embedding of its own, and not at zero.
+        - `class_token`: whether to put a learned token before the others.
+        - `std`: the standard deviation of the tables.
+        - `options`: see the class.
+        """
+        # The last of three keys is left for the read-out of the model.
+        token_key, position_key, _ = jax.random.split(key, 3)
+        velocity_key = jax.random.fold_in(token_key, 1)
+
+        def table(rows: int, key: PRNGKeyArray) -> Float[Array, "rows features"]:
+            return std * jax.random.normal(key, (rows, features))
+
+        drawn = dict(
+            positions=table(context, position_key) if learned_positions else None,
+            velocity=table(vocabulary, velocity_key) if own_velocity else None,
+            prefix=(jnp.zeros(features),) if class_token else (),
+        )
+        return cls(table(vocabulary, token_key), context, **drawn | options)
 
     @property
     def vocabulary(self) -> int:

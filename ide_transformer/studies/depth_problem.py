@@ -59,11 +59,12 @@ def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Proble
     there = tokenizer_file(loaded.path).is_file()
     if loaded.run is not None or (models.is_built_as(model, models.LanguageModel) and there):
         return _of_task(loaded, calibration, held_out)
-    if models.is_built_as(model, models.TextEncoder) and there:
+    texts = isinstance(model.inputs, models.TextInputs)
+    if texts and isinstance(model.read_out, models.States) and there:
         return _speeches(model, loaded, calibration, held_out)
     random = np.random.default_rng(0)
     samples = calibration + held_out
-    if isinstance(model.inputs, models.TextInputs):
+    if texts:
         shape = samples, min(model.inputs.context, 128)
         drawn = random.integers(0, model.inputs.vocabulary, shape)
         return _imitation(model, np.split(drawn, [calibration]), "random tokens")

@@ -93,8 +93,10 @@ OF_FUNCTIONS = built(
         TOKENS, WIDTH, **parts(SEEING_ALL), modes=1, grid="midpoint", key=KEY
     )
 )
-TEXT_ENCODER = ide.TextEncoder(ones(VOCABULARY, WIDTH), **parts(), context=CONTEXT)
-SPEECH_ENCODER = ide.SpeechEncoder(**CONVOLUTIONS, positions=zeros(TOKENS, WIDTH), **parts())
+TEXTS = ide.models.TextInputs(ones(VOCABULARY, WIDTH), CONTEXT)
+TEXT_ENCODER = ide.Model(TEXTS, **parts(), read_out=ide.models.States())
+SPEECH = ide.models.AudioInputs(**CONVOLUTIONS, positions=zeros(TOKENS, WIDTH))
+SPEECH_ENCODER = ide.Model(SPEECH, **parts(), read_out=ide.models.States(ide.LayerNorm()))
 LISTENER = ide.EncoderDecoder(SPEECH_ENCODER, DECODER)
 STAGES = image_stage(1), image_stage(WIDTH)
 
@@ -197,10 +199,8 @@ OWN: dict[str, dict[str, Any]] = {
     "Model": dict(inputs=MODEL.inputs, read_out=ide.models.TokenLogits(), space=WIDE),
     "OperatorModel": _SEEING_ALL | dict(points=TOKENS),
     **dict.fromkeys(("ImageClassifier", "SequenceClassifier"), _SEEING_ALL),
-    "ImageEncoder": _SEEING_ALL | _IMAGES,
     "ImageStage": _SEEING_ALL | dict(window=3, padding=1),
     "StagedModel": dict(stages=STAGES),
-    "TextEncoder": _EMBEDDING | dict(lift=None, pooler=None),
     "EncoderDecoder": dict(decoder=DECODER),
     "TranslationModel": dict(control=LISTENING, make_encoder_control=lambda: SEEING_ALL),
     "CachedDecoder": dict(tokens=4),
@@ -218,7 +218,8 @@ OWN: dict[str, dict[str, Any]] = {
     "TextInputs": _EMBEDDING | dict(velocity=None),
     "ImageInputs": _IMAGES | dict(padding=0),
     "FunctionInputs": dict(points=TOKENS, embedding=linear(4), grid="midpoint"),
-    **dict.fromkeys(("AudioInputs", "SpeechEncoder"), _PLACES),
+    "FunctionInputs.build": dict(points=TOKENS),
+    "AudioInputs": _PLACES,
     "StageInputs": dict(before=STAGES[0], windows=STAGES[1].inputs),
     "EncodedInputs": dict(text=LISTENER.inputs.text),
     "TokenLogits": dict(weight=ones(VOCABULARY, WIDTH), bias=ones(VOCABULARY)),
@@ -226,5 +227,7 @@ OWN: dict[str, dict[str, Any]] = {
     "PrefixAndMeanHead": dict(classifier=linear(2 * WIDTH, 3)),
     "Solution.evaluate": {},
 }
-# Parameters that have no right value here: of a domain those that its other ways fill, files.
+# Parameters that have no right value here: of a domain those that its other ways fill, files,
+# options of another class.
 LEFT = {"spacing", "period", "ends", "end_weights", "tokenizer", "checkpoint", "trust"}
+LEFT |= {"options"}

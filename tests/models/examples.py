@@ -98,9 +98,10 @@ def image_classifier(*, class_token=True, area_weights=True, **options):
 
 @small
 def image_encoder(prefix=1):
-    own = dict(embedding=linear(4 * 3, WIDTH), positions=jnp.zeros((prefix + 6, WIDTH)))
-    own |= dict(prefix=(jnp.zeros(WIDTH),) * prefix)
-    return ide.ImageEncoder((4, 6, 3), 2, **own, **parts())
+    own = dict(prefix=(jnp.zeros(WIDTH),) * prefix, positions=jnp.zeros((prefix + 6, WIDTH)))
+    embedding = linear(4 * 3, WIDTH)
+    inputs = ide.models.ImageInputs((4, 6, 3), embedding, 2, 2, **own, fixed_size=True)
+    return ide.Model(inputs, **parts(), read_out=ide.models.States())
 
 
 @small
@@ -139,7 +140,8 @@ def speech_encoder(**options):
     first = ide.models.TokenConvolution(MELS, WIDTH, key=KEY)
     second = ide.models.TokenConvolution(WIDTH, WIDTH, stride=2, key=KEY)
     places = jnp.zeros((PLACES, WIDTH))
-    return ide.SpeechEncoder(first, second, places, **parts(**options))
+    inputs = ide.models.AudioInputs(first, second, places)
+    return ide.Model(inputs, **parts(**options), read_out=ide.models.States(ide.LayerNorm()))
 
 
 @small

@@ -98,10 +98,10 @@ MORE = {
     ),
     "TranslationModel": (small.translation_model, ide.SourceAndText(TEXT, small.TOKENS)),
     "StagedModel": (lambda: ide.StagedModel(small.stages()), small.STAGED),
-    "ImageEncoder": (small.image_encoder, small.normal(2, 4, 6, 3)),
+    "Model, images of one size": (small.image_encoder, small.normal(2, 4, 6, 3)),
     "EncoderDecoder": (small.speech_to_text, ide.SourceAndText(small.SPEECH, small.TOKENS)),
 }
-PARTS_OF_OTHERS = {"TextEncoder", "SpeechEncoder", "ImageStage"}
+PARTS_OF_OTHERS = {"ImageStage"}
 # The positions of speech are not trained.
 FIXED = {"EncoderDecoder": lambda model: model.inputs.encoder.inputs.positions}
 

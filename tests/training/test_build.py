@@ -133,6 +133,27 @@ def test_options_of_the_model(tmp_path):
     assert model.inputs.positions.shape == (4, 4) and model.read_out.weight.shape == (288, 4)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "read_out", "sizes", "learned"),
+    [
+        ("text_inputs", "token_logits", {}, 0),
+        ("text_inputs", "{kind: prefix_head, options: {std: 0.1}}", dict(classes=3), 1),
+        (
+            *("{kind: image_inputs, options: {stride: 2}}", "mean_head"),
+            *(dict(image_shape=(4, 4, 1), classes=3), 1),
+        ),
+        ("{kind: function_inputs, options: {modes: 1}}", "function_values", dict(points=8), 0),
+    ],
+)
+def test_inputs_and_read_outs_draw_their_own_weights(inputs, read_out, sizes, learned):
+    parts = f"model.options={{inputs: {inputs}, read_out: {read_out}}}"
+    token = f"model.class_token={bool(learned)}".lower()
+    config = stub.config("model.kind=model", parts, token, "model.dropout=0.25")
+    model = stub.model_of(config, 0.1, **sizes)
+    assert model.inputs.features == 4 and model.inputs.prefix_tokens == learned
+    assert model.inputs.dropout == 0.25 and model.random
+
+
 def test_each_stage_has_what_it_gives_and_else_what_the_model_has():
     first = {"window": 3, "stride": 2, "width": 4, "heads": 1, "layers": 1}
     second = {"width": 8, "solver": "strang", "operators": ["attention", "feed_forward"]}

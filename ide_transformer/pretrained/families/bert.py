@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from ...equation import PiecewiseConstant, Tied, gelu
 from ...integration import Mesh
-from ...models import MaskedTokenHead, Model, TextEncoder
+from ...models import MaskedTokenHead, Model, States, TextInputs
 from ...solvers import LieTrotter
 from .. import make
 from ..family import Family, Placement, block, linear, norm, weights_of
@@ -93,19 +93,22 @@ def _build(
     layers = make.block(make.attention(options), feed_forward)
     norms = (make.layer_norm(width, eps),) * 2
     segments = options.size("type_vocab_size", 2) if segmented else None
-    return TextEncoder(
+    inputs = TextInputs(
         jnp.zeros((vocabulary, entered)),
+        context,
         positions=jnp.zeros((places, entered)),
         segments=None if segments is None else jnp.zeros((segments, entered)),
         lift=None if embedded is None else make.dense(embedded, width),
-        control=control.build(layers, number, key=make.any_key()),
-        constraint=control.build(lambda key: norms, number, key=make.any_key()),
-        mesh=Mesh(solver=LieTrotter()),
-        context=context,
+        normalization=make.layer_norm(entered, eps),
         padding=padding,
-        input_normalization=make.layer_norm(entered, eps),
-        pooler=make.dense(width, width) if make.has(tensors, "pooler") else None,
-        head=head,
+    )
+    pooler = make.dense(width, width) if make.has(tensors, "pooler") else None
+    return Model(
+        inputs,
+        control.build(layers, number, key=make.any_key()),
+        control.build(lambda key: norms, number, key=make.any_key()),
+        Mesh(solver=LieTrotter()),
+        States(pooler=pooler, head=head),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from ...equation import FeedForward, GatedFeedForward, RelativeBias
-from ...models import Model, TextEncoder
+from ...models import Model, States, TextInputs
 from .. import make
 from ..family import Family, Placement, block, linear, weights_of
 from ..options import Options
@@ -34,21 +34,21 @@ def build(options: Options, tensors: Set[str]) -> Model:
         why = f"not supported: 4 is the least, and 4 {names[1]} = {4 * distance} is too many"
         raise options.refused(names[0], buckets, why)
     bias = jnp.zeros((buckets, options.size("num_attention_heads")))
-    return TextEncoder(
-        jnp.zeros((options.size("vocab_size"), width)),
-        **make.pre_norm(
+    parts = make.pre_norm(
+        options,
+        make.rms_norm(width, options.number("layer_norm_epsilon", 1e-6)),
+        make.attention(
             options,
-            make.rms_norm(width, options.number("layer_norm_epsilon", 1e-6)),
-            make.attention(
-                options,
-                head_features=options.size("d_kv", 64),
-                positions=RelativeBias(bias, distance),
-                bias=False,
-            ),
-            _feed_forward(options),
+            head_features=options.size("d_kv", 64),
+            positions=RelativeBias(bias, distance),
+            bias=False,
         ),
-        context=options.size("n_positions", 512),
+        _feed_forward(options),
     )
+    read_out = States(parts.pop("output_normalization"))
+    embedding = jnp.zeros((options.size("vocab_size"), width))
+    inputs = TextInputs(embedding, options.size("n_positions", 512))
+    return Model(inputs, **parts, read_out=read_out)
 
 
 def _feed_forward(options: Options) -> make.MakeOperator:

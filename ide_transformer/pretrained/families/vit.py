@@ -13,7 +13,6 @@ from ...equation import GatedFeedForward, Linear, Scaled, parts
 from ...models import (
     AbstractClassifier,
     AbstractReadOut,
-    ImageEncoder,
     ImageInputs,
     Model,
     PrefixAndMeanHead,
@@ -36,7 +35,8 @@ def _build(options: Options, tensors: Set[str], *, prefix: int) -> Model:
     if make.has(tensors, "pooler"):
         options.allow("pooler_act", "tanh")
         pooler = make.dense(width, options.size("pooler_output_size", None) or width)
-    parts = _embedded_patches(options, patch=16, prefix=prefix) | make.pre_norm(
+    inputs = _embedded_patches(options, patch=16, prefix=prefix)
+    parts = make.pre_norm(
         options,
         make.layer_norm(width, options.number("layer_norm_eps", 1e-12)),
         _attention(options),
@@ -48,7 +48,7 @@ def _build(options: Options, tensors: Set[str], *, prefix: int) -> Model:
         if any(make.has(tensors, name) for name in names):
             maps = tuple(make.dense(width, number_of_classes(options)) for _ in names)
             read_out = PrefixHead(maps, normalization)
-    return ImageEncoder(**parts, read_out=read_out)
+    return Model(inputs, **parts, read_out=read_out)
 
 
 def _vit_options(model: Any) -> dict[str, Any] | None:
@@ -71,8 +71,8 @@ def _vit_options(model: Any) -> dict[str, Any] | None:
 def _build_dinov2(options: Options, tensors: Set[str]) -> Model:
     width = options.size("hidden_size")
     hidden = options.times("hidden_size", "mlp_ratio", 4)
-    embedded = _embedded_patches(options, patch=14, prefix=1)
-    rows, columns, _ = embedded["image_shape"]
+    inputs = _embedded_patches(options, patch=14, prefix=1)
+    rows, columns, _ = inputs.image_shape
     if rows != columns:
         why = "not supported: the positions of DINOv2 lie on a square. Load it with a square "
         why += "size, then take model.on(Mesh(tokens=…))"
@@ -83,7 +83,7 @@ def _build_dinov2(options: Options, tensors: Set[str]) -> Model:
         feed_forward = ft.partial(GatedFeedForward, width, hidden, bias=True)
     else:
         feed_forward = make.feed_forward(options, hidden=hidden)
-    parts = embedded | make.pre_norm(
+    parts = make.pre_norm(
         options,
         make.layer_norm(width, options.number("layer_norm_eps", 1e-6)),
         *(_scaled(x, width) for x in (_attention(options), feed_forward)),
@@ -93,15 +93,15 @@ def _build_dinov2(options: Options, tensors: Set[str]) -> Model:
     if make.has(tensors, "classifier"):
         classifier = make.dense(2 * width, number_of_classes(options))
         read_out = PrefixAndMeanHead(classifier, normalization)
-    return ImageEncoder(**parts, read_out=read_out)
+    return Model(inputs, **parts, read_out=read_out)
 
 
 def _scaled(make: make.MakeOperator, width: int) -> make.MakeOperator:
     return lambda **arguments: Scaled(make(**arguments), jnp.ones(width))
 
 
-def _embedded_patches(options: Options, *, patch: int, prefix: int) -> dict[str, Any]:
-    """The arguments of `ImageEncoder` that embed an image, by squares that divide it."""
+def _embedded_patches(options: Options, *, patch: int, prefix: int) -> ImageInputs:
+    """Inputs that embed an image by squares that divide it."""
     rows, columns = _pair(options, "image_size", 224)
     side, other = _pair(options, "patch_size", patch)
     if side != other:
@@ -115,12 +115,14 @@ def _embedded_patches(options: Options, *, patch: int, prefix: int) -> dict[str,
     width = options.size("hidden_size")
     channels = options.size("num_channels", 3)
     tokens = prefix + (rows // side) * (columns // side)
-    return dict(
-        image_shape=(rows, columns, channels),
-        patch=side,
-        embedding=make.dense(side * side * channels, width),
+    return ImageInputs(
+        (rows, columns, channels),
+        make.dense(side * side * channels, width),
+        side,
+        side,
         prefix=tuple(jnp.zeros(width) for _ in range(prefix)),
         positions=jnp.zeros((tokens, width)),
+        fixed_size=True,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from ...equation import CrossAttention
-from ...models import EncoderDecoder, Model, SpeechEncoder, TokenConvolution
+from ...models import AudioInputs, EncoderDecoder, Model, States, TokenConvolution
 from .. import make
 from ..family import Family, Placement, block, linear, weights_of
 from ..options import Options
@@ -22,17 +22,16 @@ def build(options: Options, tensors: Set[str]) -> Model:
     normalization = make.layer_norm(width, 1e-5)
     speech = _half(options, "encoder")
     text = _half(options, "decoder")
-    encoder = SpeechEncoder(
+    heard = AudioInputs(
         TokenConvolution(options.size("num_mel_bins", 80), width, key=make.any_key()),
         TokenConvolution(width, width, stride=2, key=make.any_key()),
         jnp.zeros((options.size("max_source_positions", 1500), width)),
-        **make.pre_norm(
-            speech,
-            normalization,
-            make.attention(speech, key_bias=False),
-            make.feed_forward(speech),
-        ),
     )
+    parts = make.pre_norm(
+        speech, normalization, make.attention(speech, key_bias=False), make.feed_forward(speech)
+    )
+    read_out = States(parts.pop("output_normalization"))
+    encoder = Model(heard, **parts, read_out=read_out)
     decoder = make.language_model(
         text,
         normalization,
