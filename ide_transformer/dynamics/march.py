@@ -41,7 +41,7 @@ class March(NamedTuple):
         equation, u0 = model.initial_value_problem(inputs)
         refuse_memory(name, equation, model.mesh.solver, u0)
         # The loop of diffrax over the stages of a Runge–Kutta method has no forward mode.
-        solver = solvers.unrolled(model.solver)
+        solver = solvers.prepared(model.mesh.solver, model.constraint, unroll=True)
         return cls(equation, u0, solver, model.steps)
 
     def states(

@@ -62,7 +62,7 @@ def equation_defects(
     step doubling and embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary Differential
     Equations I, section II.4."""
     refuse_memory("equation_defects", equation, solver, u0)
-    solver = solvers.keeps_constraint(solver, equation.constraint)
+    solver = solvers.prepared(solver, equation.constraint)
     weights = equation.domain.weights
     counted = jnp.ones(u0.shape[-2]) if weights is None else weights > 0
     norm = TokenNorm(counted.astype(u0.dtype))

@@ -13,9 +13,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 from ..equation import Equation, State, map_parts
 from ..equation.arrays import root
 from ..errors import InputError
-from ..solvers import evaluations_made, first_failure, keeps_constraint, matrix_free
+from ..solvers import evaluations_made, first_failure, prepared
 from .gradients import AbstractGradient
-from .march import check_number, step_cost
+from .march import check_scheme, step_cost
 from .mesh import Mesh
 from .output import Start, Status, Trajectory, field_evaluations
 
@@ -26,8 +26,8 @@ def adapt(
     """At most `mesh.max_steps` steps in each interval, chosen by the controller of the mesh."""
     u0, args, output = start
     given = mesh.solver
-    check_number(equation, given, None)
-    solver = matrix_free(keeps_constraint(given, equation.constraint))
+    check_scheme(equation, given, None)
+    solver = prepared(given, equation.constraint)
     length = equation.control.interval_length
     dtype = u0.dtype
     controller = mesh.stepsize_controller

@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from .. import solvers
-from ..equation import Equation, State, operator_fields, parts, without_constraint
+from ..equation import Equation, State, operator_fields, without_constraint
 from ..errors import InputError
 from .output import Start, Status, Trajectory, field_evaluations
 
@@ -113,12 +113,6 @@ def step_cost(
     return solvers.count_evaluations(solver, block, features)
 
 
-def compiled(equation: Equation, given: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
-    """The scheme that makes the steps of a march by the scheme given."""
-    solver = solvers.keeps_constraint(given, equation.constraint)
-    return solvers.unrolled(solvers.matrix_free(solver))
-
-
 def plan_steps(
     equation: Equation,
     given: diffrax.AbstractSolver,
@@ -127,8 +121,8 @@ def plan_steps(
     args: PyTree = None,
 ) -> Steps:
     """The plan of a march, what is smooth in depth evaluated ahead."""
-    check_number(equation, given, number)
-    solver = compiled(equation, given)
+    check_scheme(equation, given, number)
+    solver = solvers.prepared(given, equation.constraint, unroll=True)
     cost = step_cost(equation, solver, state.shape[-1], args)
     if cost is not None and number <= _MOST_POINTS:
         starts = np.arange(number)[:, None]
@@ -177,12 +171,12 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
     return steps.trajectory(u1, states, status, solver_state, interpolation)
 
 
-def check_number(
+def check_scheme(
     equation: Equation, solver: diffrax.AbstractSolver, number: int | None
 ) -> None:
-    """Refuse a number of steps, or `None`, with which a scheme would not be itself."""
+    """Refuse a scheme that would not be itself with a number of steps in each interval, or
+    with adaptive ones, `None`."""
     control = equation.control
-    steps = None if number is None else control.layers * number
     jumps_at_each = number == 1 < control.layers and not equation.continuous
     if jumps_at_each and solvers.restarts_at_jumps(solver):
         raise InputError(
@@ -190,19 +184,13 @@ def check_number(
             f"{type(control).__name__} with one step in each interval that is every step. Take "
             "a continuous control, such as PiecewiseLinear, or steps_per_interval=2 or more."
         )
-    for coefficient in parts(solver, solvers.AbstractCoefficient):
-        coefficient.check(type(solver).__name__, control.horizon, equation.num_operators)
-    for scheme in parts(solver, solvers.AbstractConnected):
-        if steps is None or parts(solver, diffrax.HalfSolver):
-            raise InputError(
-                f"{type(scheme).__name__}: its weights are for equal steps; it works neither "
-                "with a stepsize_controller nor inside HalfSolver."
-            )
-        if steps != scheme.num_steps:
-            raise InputError(
-                f"{type(scheme).__name__}(num_steps={scheme.num_steps}): it has weights for "
-                f"that many steps, but this solve makes {steps}. Build it for {steps} steps."
-            )
+    plan = solvers.SolvePlan(
+        steps=None if number is None else control.layers * number,
+        horizon=control.horizon,
+        operators=equation.num_operators,
+        continuous=equation.continuous,
+    )
+    solvers.check_plan(solver, plan)
 
 
 def check_state(equation: Equation, u0: Array, args: PyTree) -> None:

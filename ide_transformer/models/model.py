@@ -46,7 +46,7 @@ from ..integration.gradients import as_gradient
 from ..integration.mesh import check_steps
 from ..integration.solve import solve_on
 from ..memory import check_bytes
-from ..solvers import AbstractMomentum, draws, keeps_constraint, with_key
+from ..solvers import check_start, draws, prepared, with_key
 from .parts import AbstractInputs, AbstractReadOut, Embedded, InputArrays
 
 
@@ -214,7 +214,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     @property
     def solver(self) -> diffrax.AbstractSolver:
         """The scheme; where the state is constrained, its projected variant."""
-        return keeps_constraint(self.mesh.solver, self.constraint)
+        return prepared(self.mesh.solver, self.constraint)
 
     def each_equation(self, change: "Callable[[Model], Model]") -> "Model[Inputs, ReadOut]":
         """Change the model of each equation, this one last."""
@@ -361,18 +361,14 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             mesh = dataclasses.replace(mesh, solver=with_key(mesh.solver, depth_key))
         embedded = self.inputs.embed(inputs, key=embed_key)
         embedded = embedded._replace(u0=on_devices(embedded.u0))
-        if embedded.velocity and not parts(mesh.solver, AbstractMomentum):
-            raise InputError(
-                f"own_velocity=True: {type(mesh.solver).__name__} has no velocity "
-                "that could start from it; take a scheme with momentum, such as Nesterov()."
-            )
+        check_start(mesh.solver, embedded.start)
         solution = solve_on(
             mesh,
             self._equation(control, embedded),
             embedded.u0,
             gradient=self.gradient,
             saveat=saveat,
-            args=embedded.velocity,
+            args=embedded.start,
             throw=False,
             exit=self.exit,
             read_out=self.outputs,
@@ -446,7 +442,7 @@ def _resampled(control: AbstractControl, layers: int) -> AbstractControl:
     if found.layers != layers:
         raise InputError(
             f"{type(control).__name__}.resample({layers}) gives {found.layers} "
-            f"intervals; have it give {intervals}, or raise InputError."
+            f"intervals; have it give {layers}, or raise InputError."
         )
     return found
 

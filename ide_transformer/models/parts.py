@@ -11,7 +11,6 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Integer, PRNGKeyArray, PyTr
 from ..equation import FunctionSpace, State, TokenDomain, parts
 from ..errors import InputError
 from ..integration import Solution
-from ..solvers import InitialVelocity
 
 
 # Inputs of a model as a user gives them.
@@ -61,14 +60,14 @@ class Embedded(NamedTuple):
     - `u0`: the state at depth 0, `[..., tokens, features]`.
     - `domain`: Ω_x, on which it lives.
     - `encoded`: the states that cross-attention sees at every depth, if any.
-    - `velocity`: at depth 0, for schemes with momentum; `None` for zero.
+    - `start`: from which the scheme starts besides u0, for example an `InitialVelocity`.
     - `before`: the solutions of other equations from which it comes, in their order.
     """
 
     u0: State
     domain: TokenDomain
     encoded: Encoded | None = None
-    velocity: InitialVelocity | None = None
+    start: PyTree = None
     before: tuple[Solution, ...] = ()
 
 

@@ -170,15 +170,15 @@ class TextInputs(AbstractInputs):
         u = drop(after_prefix(self.prefix, u), self.dropout, key)
         u = self.normalization.project(u)
         u = u if self.lift is None else self.lift(u)
-        velocity = self.velocity
-        if velocity is not None:
-            velocity = InitialVelocity(rows(velocity, text.tokens))
+        start = None
+        if self.velocity is not None:
+            start = InitialVelocity(rows(self.velocity, text.tokens))
         domain = TokenDomain.uniform(u.shape[-2])
         if text.mask is not None:
             seen = jnp.ones((*text.mask.shape[:-1], len(self.prefix)), bool)
             mask = jnp.concatenate([seen, jnp.asarray(text.mask, bool)], axis=-1)
             domain = domain.padded(mask)
-        return Embedded(u, domain, velocity=velocity)
+        return Embedded(u, domain, start=start)
 
     def at_points(self, space: FunctionSpace) -> AbstractInputs:
         if self.lift is not None:

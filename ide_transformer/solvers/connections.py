@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from ..arguments import PositiveInt, checked
 from ..equation import LayerNorm, RMSNorm, affine, float_array
 from ..errors import InputError
-from .scheme import AbstractFieldScheme, Step, StepField, Terms
+from .scheme import AbstractFieldScheme, SolvePlan, Step, StepField, Terms
 from .splitting import LieTrotter
 from .wrapper import AbstractWrapper, Projected, given_name, start_inside
 
@@ -31,6 +31,19 @@ class AbstractConnected(AbstractFieldScheme):
 
     def order(self, terms: Terms) -> None:
         return None
+
+    def check(self, plan: SolvePlan) -> None:
+        if plan.steps is None:
+            raise InputError(
+                f"{type(self).__name__}: its weights are for equal steps; it works neither "
+                "with a stepsize_controller nor inside HalfSolver."
+            )
+        if plan.steps != self.num_steps:
+            raise InputError(
+                f"{type(self).__name__}(num_steps={self.num_steps}): it has weights for "
+                f"that many steps, but this solve makes {plan.steps}. Build it for "
+                f"{plan.steps} steps."
+            )
 
     def projected(self) -> diffrax.AbstractSolver:
         """Refused by default: the states that are connected are on no constraint."""

@@ -14,9 +14,9 @@ from jaxtyping import Array, ArrayLike, Float, PyTree, Real
 from pydantic import AfterValidator
 
 from ..arguments import checked
-from ..equation import AbstractConstraint, Depth, Free, State
+from ..equation import AbstractConstraint, Depth, Free, parts
 from ..errors import InputError
-from .scheme import AbstractFieldScheme, Step, StepField, Terms
+from .scheme import AbstractFieldScheme, InitialVelocity, SolvePlan, Step, StepField, Terms
 
 
 # A number, or lists of numbers.
@@ -60,16 +60,16 @@ class AbstractCoefficient(eqx.Module):
             value = value[layer.astype(int)]
         return value[index] if value.ndim else value
 
-    def check(self, scheme: str, horizon: float, operators: int) -> None:
+    def check(self, scheme: str, plan: SolvePlan) -> None:
         """Refuse values for another number of layers or operators."""
         shape = self.raw.shape
         # Intervals whose length is no binary fraction add up to T but for rounding.
-        layers = math.ceil(round(horizon, 6))
-        if shape not in ((), (operators,), (layers, operators)):
+        layers = math.ceil(round(plan.horizon, 6))
+        if shape not in ((), (plan.operators,), (layers, plan.operators)):
             raise InputError(
-                f"{scheme}: a coefficient has shape {shape}, for {operators} operators and "
-                f"depth T={horizon:g}; give one number, one for each operator, or a row of "
-                "these for each unit of depth."
+                f"{scheme}: a coefficient has shape {shape}, for {plan.operators} operators "
+                f"and depth T={plan.horizon:g}; give one number, one for each operator, or a "
+                "row of these for each unit of depth."
             )
 
 
@@ -105,29 +105,6 @@ class Positive(AbstractCoefficient):
         return jax.nn.softplus(self.raw)
 
 
-def learned(solver: PyTree) -> dict[str, Float[Array, ""]]:
-    """The learned quantities of a solver, by name: means of coefficients, sizes of weights."""
-    found = {}
-    leaves = jax.tree_util.tree_leaves_with_path(
-        solver, is_leaf=lambda x: isinstance(x, AbstractCoefficient)
-    )
-    for path, leaf in leaves:
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        if isinstance(leaf, AbstractCoefficient):
-            found[name] = jnp.mean(leaf.value)
-        elif eqx.is_inexact_array(leaf):
-            found[name] = jnp.sqrt(jnp.mean(leaf**2))
-    return found
-
-
-@checked
-class InitialVelocity(eqx.Module):
-    """The velocity from which schemes with momentum start, where that is not zero: `args` of
-    a solve."""
-
-    velocity: State
-
-
 class Kick(NamedTuple):
     """One sub-step: `P(damping v + strength A(u + lookahead v))`, P the normalization."""
 
@@ -149,6 +126,7 @@ class AbstractMomentum(AbstractFieldScheme):
     term_structure: ClassVar = diffrax.MultiTerm
     # Its equation is of second order in depth.
     consistent: ClassVar[bool] = False
+    starts_from: ClassVar[tuple[type, ...]] = (InitialVelocity,)
 
     @abc.abstractmethod
     def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
@@ -156,6 +134,18 @@ class AbstractMomentum(AbstractFieldScheme):
 
     def order(self, terms: Terms) -> int:
         return 1
+
+    def check(self, plan: SolvePlan) -> None:
+        for coefficient in parts(self, AbstractCoefficient):
+            coefficient.check(type(self).__name__, plan)
+
+    def learned(self) -> dict[str, Float[Array, ""]]:
+        found = super().learned()
+        for name, coefficient in vars(self).items():
+            if isinstance(coefficient, AbstractCoefficient):
+                found.pop(f"{name}.raw", None)
+                found[name] = jnp.mean(coefficient.value)
+        return found
 
     def start(self, field: StepField, u: Array) -> Array:
         field.of_operators(self)

@@ -1,5 +1,6 @@
 """Its public names."""
 
+from .bidirectional import Bidirectional
 from .blocks import ConsistentPaperSplitting, PaperSplitting, Residual, Velocity
 from .connections import (
     AttentionResidual,
@@ -7,6 +8,7 @@ from .connections import (
     HyperConnections,
     LearnedMultistep,
 )
+from .gated import GatedRK2
 from .implicit import (
     AbstractImplicitScheme,
     ImplicitEuler,
@@ -14,20 +16,15 @@ from .implicit import (
     MatrixFree,
     SteadyState,
 )
-from .momentum import (
-    AbstractCoefficient,
-    AbstractMomentum,
-    InitialVelocity,
-    Nesterov,
-    PresymplecticEuler,
-)
-from .multistep import ETDAB2, AdamsBashforth, Bidirectional, ExponentialEuler
+from .momentum import AbstractCoefficient, AbstractMomentum, Nesterov, PresymplecticEuler
+from .multistep import ETDAB2, AdamsBashforth, ExponentialEuler
 from .reversible import AbstractCoupling, AbstractReversible, Leapfrog, Shear
-from .runge_kutta import RK4, GatedRK2
+from .runge_kutta import RK4
 from .scheme import (
     AbstractFieldScheme,
     AbstractOneStep,
     AbstractScheme,
+    InitialVelocity,
     Step,
     StepField,
     single_step,

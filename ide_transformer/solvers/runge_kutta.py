@@ -8,11 +8,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
-from ..arguments import PositiveInt, checked
+from ..arguments import checked
 from ..equation import map_parts
-from .scheme import AbstractFieldScheme, AbstractOneStep, Step, StepField, Terms
+from .scheme import AbstractFieldScheme, Step, StepField, Terms
 from .wrapper import AbstractTransparentWrapper
 
 
@@ -102,35 +102,3 @@ class RK4(AbstractFieldScheme):
             increments.append(field(node, combine(u, (node,), increments[-1:])))
         y1 = combine(u, (1 / 6, 1 / 3, 1 / 3, 1 / 6), increments)
         return Step.between(u, y1, k=jnp.stack(increments))
-
-
-@checked
-class GatedRK2(AbstractOneStep):
-    """Heun's method with a learned gate between its two stages, for each token
-
-        u_{n+1} = u_n + h (g F_1 + (1 - g) F_2),   g = sigmoid(w·[F_1, F_2] + b),
-        F_1 = F(t_n, u_n),   F_2 = F(t_n + h, u_n + h F_1).
-
-    It starts with w = 0 and b = 0, which is Heun's method; any other gate is first order.
-    `Residual(GatedRK2(features))` is a block of the ODE Transformer, whose gate all layers
-    share. Reference: Li et al., arXiv 2203.09176.
-    """
-
-    weight: Float[Array, " twice_features"]
-    bias: Float[Array, ""]
-
-    def __init__(self, features: PositiveInt):
-        self.weight = jnp.zeros(2 * features)
-        self.bias = jnp.zeros(())
-
-    def order(self, terms: Terms) -> int:
-        return 1
-
-    def advance(self, field: StepField, u: Array) -> Array:
-        first = field(0, u)
-        second = field(1, u + first)
-        # The gate sees the fields, not the increments, which shrink with the step.
-        fields = jnp.concatenate([first, second], axis=-1) / field.h
-        gate = jax.nn.sigmoid(fields @ self.weight + self.bias)[..., None]
-        gate = jnp.broadcast_to(gate, u.shape).astype(u.dtype)
-        return u + gate * first + (1 - gate) * second

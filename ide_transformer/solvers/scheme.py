@@ -7,7 +7,8 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 import diffrax
 import equinox as eqx
 import jax
-from jaxtyping import Array, PyTree
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ..arguments import checked
 from ..equation import Depth, State, parts
@@ -150,6 +151,30 @@ def first_failure(earlier: diffrax.RESULTS, later: diffrax.RESULTS) -> diffrax.R
     return diffrax.RESULTS.where(earlier == diffrax.RESULTS.successful, later, earlier)
 
 
+class SolvePlan(NamedTuple):
+    """The solve in which a scheme makes the steps.
+
+    - `steps`: of the whole solve; `None` where they are not equal: with a stepsize_controller
+      and inside `diffrax.HalfSolver`.
+    - `horizon`: T.
+    - `operators`: how many the equation has.
+    - `continuous`: whether the field is continuous in depth.
+    """
+
+    steps: int | None
+    horizon: float
+    operators: int
+    continuous: bool
+
+
+@checked
+class InitialVelocity(eqx.Module):
+    """The velocity from which schemes with momentum start, where that is not zero: `args` of
+    a solve."""
+
+    velocity: State
+
+
 class AbstractScheme(diffrax.AbstractSolver):
     """A scheme in diffrax's signature. Unless it says otherwise it solves the sum of the terms,
     carries nothing from step to step, and is interpolated linearly."""
@@ -162,6 +187,10 @@ class AbstractScheme(diffrax.AbstractSolver):
     restarts: ClassVar[bool] = False
     # Whether the state may be a tuple, or another tree of arrays.
     takes_trees: ClassVar[bool] = False
+    # Whether it draws in training: from its field `key`, which is `None` at other times.
+    random: ClassVar[bool] = False
+    # Classes of the `args` from which it can start, such as `InitialVelocity`.
+    starts_from: ClassVar[tuple[type, ...]] = ()
 
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
@@ -178,6 +207,15 @@ class AbstractScheme(diffrax.AbstractSolver):
                 "of diffrax, such as diffrax.Heun()."
             )
         return self.start(StepField(terms, t0, t1, args), y0)
+
+    def check(self, plan: SolvePlan) -> None:
+        """**Raises:** `InputError` for a solve that it cannot make; by default it can make
+        all."""
+
+    def learned(self) -> dict[str, Float[Array, ""]]:
+        """Its learned numbers by name, for the log of a run; by default the root mean square
+        of each of its arrays."""
+        return learned(self)
 
     def func(self, terms, t0, y0, args) -> PyTree[Array]:
         return terms.vf(t0, y0, args)
@@ -217,13 +255,73 @@ class AbstractOneStep(AbstractFieldScheme):
         return Step.between(u, self.advance(field, u))
 
 
-def inconsistent(solver: PyTree) -> PyTree | None:
+def schemes_of(solver: PyTree) -> list[AbstractScheme]:
+    """The schemes of this package in a scheme: itself, then those inside it."""
+    found = []
+
+    def collect(x):
+        # By class: diffrax's isinstance looks through solvers around others.
+        if issubclass(type(x), AbstractScheme):
+            found.append(x)
+        return False
+
+    jax.tree.leaves(solver, is_leaf=collect)
+    return found
+
+
+def check_plan(solver: diffrax.AbstractSolver, plan: SolvePlan) -> None:
+    """Refuse a solve that a scheme, or one inside it, cannot make."""
+    if parts(solver, diffrax.HalfSolver):
+        plan = plan._replace(steps=None)
+    for scheme in schemes_of(solver):
+        scheme.check(plan)
+
+
+def check_start(solver: diffrax.AbstractSolver, start: PyTree) -> None:
+    """Refuse inputs of a model from whose `start` no scheme inside can start."""
+    if start is None or any(isinstance(start, x.starts_from) for x in schemes_of(solver)):
+        return
+    kind = type(start).__name__
+    raise InputError(
+        f"Model: the inputs give {kind}(…), from which {type(solver).__name__} cannot start; "
+        f"take a scheme that starts from it, or inputs without (own_velocity=False)."
+    )
+
+
+def learned(tree: PyTree) -> dict[str, Float[Array, ""]]:
+    """The learned numbers of the schemes inside a tree, and the root mean square of each other
+    array, by name."""
+    found = {}
+    leaves = jax.tree_util.tree_leaves_with_path(
+        tree, is_leaf=lambda x: x is not tree and issubclass(type(x), AbstractScheme)
+    )
+    for path, part in leaves:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if isinstance(part, AbstractScheme):
+            found |= {f"{name}.{key}": value for key, value in part.learned().items()}
+        elif eqx.is_inexact_array(part):
+            found[name] = jnp.sqrt(jnp.mean(part**2))
+    return found
+
+
+def draws(solver: diffrax.AbstractSolver) -> bool:
+    """Whether a scheme, or one inside it, draws something from a key."""
+    return any(scheme.random for scheme in schemes_of(solver))
+
+
+def with_key(solver: diffrax.AbstractSolver, key: PRNGKeyArray) -> diffrax.AbstractSolver:
+    """The scheme with a key for what it draws."""
+
+    def keys(solver):
+        return [scheme.key for scheme in schemes_of(solver) if scheme.random]
+
+    number = len(keys(solver))
+    return eqx.tree_at(keys, solver, [key] * number, is_leaf=lambda x: x is None)
+
+
+def inconsistent(solver: PyTree) -> AbstractScheme | None:
     """The first scheme inside a scheme, itself included, that is not consistent."""
-
-    def is_one(x):
-        return not getattr(x, "consistent", True)
-
-    return next(filter(is_one, jax.tree.leaves(solver, is_leaf=is_one)), None)
+    return next((scheme for scheme in schemes_of(solver) if not scheme.consistent), None)
 
 
 def restarts_at_jumps(solver: PyTree) -> bool:

@@ -14,10 +14,8 @@ from jaxtyping import Array, PyTree
 from ..arguments import PositiveFraction, checked
 from ..equation import (
     AbstractConstraint,
-    AbstractControl,
     AbstractRescaling,
     Depth,
-    Free,
     operator_fields,
     parts,
     without_constraint,
@@ -92,14 +90,6 @@ def projected(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
     The splittings project after each sub-step. `solve` takes this variant by itself."""
     own = getattr(solver, "projected", None)
     return Projected(solver) if own is None else own()
-
-
-def keeps_constraint(
-    solver: diffrax.AbstractSolver, constraint: AbstractControl
-) -> diffrax.AbstractSolver:
-    """`projected(solver)`; the scheme itself where nothing is constrained."""
-    sets = parts(eqx.filter_eval_shape(constraint, 0.0), AbstractConstraint)
-    return solver if all(isinstance(x, Free) for x in sets) else projected(solver)
 
 
 @checked

@@ -17,7 +17,7 @@ from jaxtyping import Array, Int, PyTree
 from .. import equation as eq, solvers
 from ..errors import InputError, did_you_mean
 from ..figures import Curve, plot_panels
-from ..integration.march import Steps, compiled
+from ..integration.march import Steps
 from ..solvers import AbstractMomentum, Residual, Velocity
 from ..training.configuration.reader import find, read, spelled_scheme
 
@@ -84,7 +84,8 @@ def march(
 ) -> Array:
     """The state at T after so many equal steps in each interval; `solve` without its gradient,
     compiled once for all numbers of steps."""
-    plan = Steps(equation, solver, compiled(equation, solver), 1, None, u0.dtype)
+    scheme = solvers.prepared(solver, equation.constraint, unroll=True)
+    plan = Steps(equation, solver, scheme, 1, None, u0.dtype)
     length = equation.control.interval_length
 
     def interval(carry, inputs):

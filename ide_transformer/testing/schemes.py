@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..integration import Direct, Recursive, solve
-from ..solvers import inconsistent, keeps_constraint, matrix_free
+from ..solvers import inconsistent, prepared
 from ..studies.convergence import FEATURES, Case, find_scheme, problem, refine
 from .properties import AbstractProperties, Names, Options, in_dtype, slopes
 
@@ -91,7 +91,7 @@ class SchemeProperties(AbstractProperties):
     @cached_property
     def by_diffrax(self) -> diffrax.Solution:
         equation, u0, solver = self.inputs
-        method = matrix_free(keeps_constraint(solver, equation.constraint))
+        method = prepared(solver, equation.constraint)
         ends = 0.0, equation.horizon, 1.0, u0
         saved = diffrax.SaveAt(t1=True, dense=True)
         return diffrax.diffeqsolve(equation.terms, method, *ends, saveat=saved, throw=False)

@@ -24,7 +24,7 @@ from solvers.linear_problem import (
 import ide_transformer as ide
 from ide_transformer.integration import TokenNorm
 from ide_transformer.integration.output import requested
-from ide_transformer.solvers import count_evaluations, keeps_constraint
+from ide_transformer.solvers import count_evaluations, prepared
 
 
 EQUATION = layered_equation(kind=Mixing)
@@ -111,7 +111,7 @@ SPHERE = layered_equation(kind=Mixing, constraint=ide.Sphere())
 
 def test_a_scheme_ends_on_the_constraint():
     asked = ide.projected(ide.Strang())
-    assert eqx.tree_equal(keeps_constraint(ide.Strang(), SPHERE.constraint), asked)
+    assert eqx.tree_equal(prepared(ide.Strang(), SPHERE.constraint), asked)
     found = ide.solve(SPHERE, ide.Sphere().project(BATCH), solver=ide.Strang())
     assert found.stats["constraint_residual"] < 1e-14
 

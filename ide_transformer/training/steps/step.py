@@ -229,7 +229,7 @@ def make_train_step(
             "bad_steps": faults.bad_steps,
             "bad_steps_in_a_row": faults.in_a_row,
             **result.terms,
-            **{f"solver.{name}": value for name, value in learned(model.solver).items()},
+            **learned({"solver": model.solver}),
         }
         evaluations = state.evaluations + result.field_evaluations.astype(jnp.float32)
         new = TrainState(

@@ -1,0 +1,48 @@
+"""Bidirectional integration approximation."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from ..arguments import Fraction, checked
+from .scheme import AbstractFieldScheme, Step, StepField, Terms
+
+
+@checked
+class Bidirectional(AbstractFieldScheme):
+    """Bidirectional integration approximation: a two-step method with a random coefficient,
+
+        u_{n+1} = γ u_{n-1} + (1 - γ) u_n + (1 + γ) h F(t_n, u_n),
+        γ = ± amplitude,   0 ≤ amplitude < 1,
+
+    the sign drawn for each step and sample in training; the first step, and without a key all
+    of them, have γ = 0, which is `Euler()`. First order for each draw. As published it is
+    `Residual(Bidirectional())`, of whole blocks. Reference: Zhang et al., arXiv 2407.09093,
+    which also rounds the state, so that the steps can be undone to the bit; that is not done
+    here.
+    """
+
+    amplitude: Fraction = eqx.field(static=True, default=0.5)
+    key: PRNGKeyArray | None = None
+
+    random: ClassVar[bool] = True
+
+    def order(self, terms: Terms) -> int:
+        return 1
+
+    def start(self, field: StepField, u: Array) -> tuple[Array, Array] | None:
+        """The state before, and the number of steps made."""
+        return None if self.key is None else (u, jnp.array(0))
+
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
+        if self.key is None:
+            return Step.between(u, (u + field(0, u)).astype(u.dtype))
+        before, number = state
+        key = jax.random.fold_in(self.key, number)
+        sign = jax.random.rademacher(key, (*u.shape[:-2], 1, 1), u.dtype)
+        gamma = jnp.where(number > 0, self.amplitude * sign, 0)
+        y1 = gamma * before + (1 - gamma) * u + (1 + gamma) * field(0, u)
+        return Step.between(u, y1.astype(u.dtype), state=(u, number + 1))

@@ -1,0 +1,77 @@
+"""What the package asks of a scheme, of one of a user too: whether it can make a solve, from
+what it starts, what it draws, and what it has learned."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import largest
+from models import examples
+from solvers.linear_problem import initial_state, layered_equation
+from solvers.pushed import Pushed
+from training import stub
+
+import ide_transformer as ide
+from ide_transformer import solvers, training
+
+
+LAYERED, SPHERE = (layered_equation(1, constraint=x) for x in (ide.Free(), ide.Sphere()))
+# Alone, around a scheme that is given, and around one by the package.
+GIVEN = {
+    "alone": (Pushed(), LAYERED),
+    "residual": (ide.Residual(Pushed()), LAYERED),
+    "half": (diffrax.HalfSolver(Pushed()), LAYERED),
+    "projected": (Pushed(), SPHERE),
+}
+
+
+@pytest.mark.parametrize("way", GIVEN)
+def test_a_scheme_refuses_a_solve(way):
+    solver, equation = GIVEN[way]
+    steps = None if way == "half" else 3
+    plan = rf"Pushed: .*steps={steps}, horizon=3\.0, operators=1, continuous=False"
+    with pytest.raises(ide.InputError, match=plan):
+        ide.solve(equation, initial_state(), solver=solver)
+    controller = diffrax.PIDController(rtol=1e-3, atol=1e-3)
+    with pytest.raises(ide.InputError, match=r"Pushed: .*steps=None"):
+        ide.solve(equation, initial_state(), solver=solver, stepsize_controller=controller)
+
+
+@pytest.mark.parametrize("way", ["alone", "projected"])
+def test_a_scheme_starts_from_a_velocity(way):
+    solver, equation = GIVEN[way]
+    constraint = equation.constraint(0.0)
+    u = u0 = constraint.project(initial_state())
+    solvers.check_start(solver, start := ide.InitialVelocity(jnp.ones_like(u0)))
+    for matrix in np.repeat(np.asarray(equation.control.blocks[0].matrix), 2, axis=0):
+        u = constraint.project(u + 0.5 * u @ matrix + 0.5 * 0.5)
+    found = ide.solve(equation, u0, solver=solver, steps_per_interval=2, args=start)
+    assert largest(found.u1, u) < 1e-14
+
+
+def test_a_scheme_that_starts_from_the_state_alone_refuses_a_velocity():
+    for solver in (ide.LieTrotter(), diffrax.Heun(), ide.Residual(ide.RK4())):
+        model = examples.language_model(own=dict(own_velocity=True), solver=solver)
+        name = type(solver).__name__
+        message = rf"inputs give InitialVelocity\(…\), from which {name} cannot start"
+        with pytest.raises(ide.InputError, match=message):
+            model.solve(np.zeros(3, int))
+
+
+@pytest.mark.parametrize("kind", ["solvers.pushed:Pushed", "residual(solvers.pushed:Pushed)"])
+def test_a_scheme_of_a_configuration_draws_and_is_logged(kind):
+    name = "solver.push" if ":" in kind.split("(")[0] else "solver.solver.push"
+    with stub.known():
+        model = stub.model_of(stub.config(f"solver.kind={kind}"))
+    task = stub.Stub(4)
+    tokens = task.batch(0, 1, 0).inputs
+    assert model.random
+    one, other = (model.solve(tokens, key=jax.random.key(i)).u1 for i in (0, 1))
+    assert largest(one, other) > 1e-3
+    rule = optax.sgd(0.1)
+    state, static = training.initial_state(model, rule, jax.random.key(0))
+    step = training.make_train_step(rule, static, task.loss)
+    _, metrics = jax.eval_shape(step, state, task.batch(0, 2, 0))
+    assert [x for x in metrics if x.startswith("solver")] == [name]
