@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ..arguments import is_known
-from ..equation import AbstractConstraint, AbstractOperator, TokenDomain, parts
+from ..equation import AbstractConstraint, TokenDomain, parts
 from ..errors import InputError
 from ..integration import Mesh, Progress
 from ..solvers import AbstractImplicitScheme
@@ -22,8 +22,10 @@ from .model import Model, once_for_each
 from .parts import Text
 
 
-# The tokens of the text on which it is measured, and how many changes of it are tried.
-_TOKENS, _CHANGES = 32, 8
+# The tokens of the text on which it is measured.
+_TOKENS = 32
+# How many changes of it are tried.
+_CHANGES = 8
 # Of the largest change. Without a leak nothing changes to the last bit, but on devices that
 # add in another order each time.
 _ROUNDING = 1e-5
@@ -60,10 +62,8 @@ class _Change(NamedTuple):
 
     def moves(self, part: _Part) -> bool | None:
         """Whether an output moves that has to stay; `None` where outputs are not finite."""
-        before, after = (
-            [np.asarray(x) for x in jax.tree.leaves(part(text))]
-            for text in (self.text, self.other)
-        )
+        before = [np.asarray(x) for x in jax.tree.leaves(part(self.text))]
+        after = [np.asarray(x) for x in jax.tree.leaves(part(self.other))]
         if not all(np.isfinite(x).all() for x in before):
             return None
         pairs = zip(before, after, strict=True)
@@ -83,9 +83,11 @@ def check_causal(where: str, model: Model) -> None:
 @once_for_each
 def _try_functions(model: Model[Any, Any], where: str) -> None:
     """The same for functions on a line: their values change from one point on."""
-    solved, number = _by_fixed_steps(model.ordinary), model.inputs.points
+    solved = _by_fixed_steps(model.ordinary)
+    number = model.inputs.points
     channels = () if model.inputs.channels is None else (model.inputs.channels,)
-    random, stays = np.random.default_rng(0), np.arange(number) < number // 2
+    random = np.random.default_rng(0)
+    stays = np.arange(number) < number // 2
     domain = TokenDomain.midpoint(number)
     before, drawn = random.normal(size=(2, number, *channels)).astype(np.float32)
     after = np.where(stays.reshape(-1, *[1] * len(channels)), before, drawn)
@@ -105,7 +107,8 @@ def _try_causal(model: Model, where: str) -> None:
     traced = not is_known(jnp.zeros(()))
     with jax.ensure_compile_time_eval() if traced else contextlib.nullcontext():
         for tried in (moved(solved, 1), moved(solved, -1), solved):
-            seen, moves = ft.partial(_seen, tried), []
+            seen = ft.partial(_seen, tried)
+            moves = []
             for text in _texts(tried, seen):
                 for change in _later_changes(text, tried.inputs.vocabulary):
                     moves.append(change.moves(lambda text, seen=seen: seen(text).results))
@@ -142,9 +145,6 @@ def moved(model: _Model, direction: int) -> _Model:
 def _texts(model: _Model, seen: Callable[[Text], _Seen]) -> Iterator[Text]:
     """Texts that the model takes: one, and one that may have padding."""
 
-    def drawn(number: int) -> Text:
-        return Text(np.random.default_rng(0).integers(0, model.inputs.vocabulary, number))
-
     def takes(text: Text) -> bool:
         try:
             seen(text)
@@ -152,9 +152,12 @@ def _texts(model: _Model, seen: Callable[[Text], _Seen]) -> Iterator[Text]:
             return False
         return True
 
-    text = drawn(min(_TOKENS, model.inputs.context))
+    context = model.inputs.context
     # An operator may know the number of tokens.
-    text = text if takes(text) else drawn(model.inputs.context)
+    for number in (min(_TOKENS, context), context):
+        text = Text(np.random.default_rng(0).integers(0, model.inputs.vocabulary, number))
+        if takes(text):
+            break
     yield text
     padded = text._replace(mask=np.ones(len(text.tokens), bool))
     if takes(padded):
@@ -175,10 +178,11 @@ def _later_changes(text: Text, vocabulary: int) -> Iterator[_Change]:
 @eqx.filter_jit
 def _seen(model: _Model, text: Text) -> _Seen:
     inputs = model.inputs.of_text(text)
+    equation, u0 = model.initial_value_problem(inputs)
+    domain = equation.domain
+    u1 = model.solve(inputs).u1
     exit = model.exit
     measure = None
-    equation, u0 = model.initial_value_problem(inputs)
-    u1, domain = model.solve(inputs).u1, equation.domain
     if exit is not None:
         progress = Progress(u1, u1 - u0, u0, jnp.ones(()), model.outputs)
         weights = jnp.ones(domain.num_tokens) if domain.weights is None else domain.weights
@@ -189,12 +193,12 @@ def _seen(model: _Model, text: Text) -> _Seen:
 
 def _reason(model: _Model, change: _Change) -> str:
     """Name the part of a model that sees later tokens, and what to write instead."""
-
     suspects: list[tuple[str, str, Callable[[_Seen], PyTree]]] = [
         ("the embedding", _ADVICE, lambda seen: seen.embedded)
     ]
-    for i, operator in enumerate(_block(model)):
-        name, mend = type(operator.innermost).__name__, _ADVICE
+    for i, operator in enumerate(eqx.filter_eval_shape(model.control, 0.0)):
+        name = type(operator.innermost).__name__
+        mend = _ADVICE
         if not getattr(operator.innermost, "causal", True):
             mend = f"Make it causal, {name}(…, causal=True); for a run on arrays write "
             mend += "data.options.causal=true."
@@ -224,15 +228,10 @@ def _check_pointwise(where: str, model: _Model, text: Text) -> None:
     for changed in (places == 0, places == places[-1]):
         other = np.where(changed, (text.tokens + 1) % model.inputs.vocabulary, text.tokens)
         change = _Change(text, text._replace(tokens=other), ~changed)
-        for i, operator in enumerate(_block(model)):
+        for i, operator in enumerate(eqx.filter_eval_shape(model.control, 0.0)):
             if operator.pointwise and change.moves(lambda x, i=i: _seen(model, x).rates[i]):
                 name = type(operator.innermost).__name__
                 raise InputError(
                     f"{where}: operator {i}, {name}, says that it is pointwise, but its rate "
                     "at a token depends on others; drop `pointwise` from its class."
                 )
-
-
-def _block(model: _Model) -> tuple[AbstractOperator, ...]:
-    block: Any = eqx.filter_eval_shape(model.control, 0.0)
-    return block

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer, PRNGKeyArray, PyTree
 
 from ..arguments import PositiveInt, check_fields, checked
-from ..equation import State, TokenDomain, check_features, grid_of, lattice
+from ..equation import TokenDomain, check_features, grid_of, lattice
 from ..errors import InputError
 from ..integration import Solution
 from .images import AbstractImageInputs, ImageInputs
@@ -42,8 +42,10 @@ class StageInputs(AbstractImageInputs):
         self.image_shape = self.before.inputs.image_shape
 
     def __check_init__(self):
-        before, built = self.before, self.windows.image_shape
-        given, learned = (*before.inputs.grid, before.features), before.inputs.prefix_tokens
+        before = self.before
+        built = self.windows.image_shape
+        given = (*before.inputs.grid, before.features)
+        learned = before.inputs.prefix_tokens
         if learned or built != given:
             raise InputError(
                 f"StageInputs: the stage before gives {given[0]} by {given[1]} tokens of "
@@ -68,18 +70,13 @@ class StageInputs(AbstractImageInputs):
         before = self.before
         return self.windows.grid_of((*before.inputs.grid_of(shape), before.features))
 
-    def passed_on(
-        self, inputs: PyTree[ArrayLike], u: State
-    ) -> Float[Array, "*batch rows columns features"]:
-        """The states of the stage before as an image, for its inputs."""
-        grid = self.before.inputs.grid_of(jnp.shape(inputs))
-        return u.reshape(*u.shape[:-2], *grid, u.shape[-1])
-
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
         before_key, own_key = (None, None) if key is None else jax.random.split(key)
         solution = self.before.solve(inputs, key=before_key)
         states = self.before.outputs(solution.u1)
-        embedded = self.windows.embed(self.passed_on(inputs, states), key=own_key)
+        grid = self.before.inputs.grid_of(jnp.shape(inputs))
+        image = states.reshape(*states.shape[:-2], *grid, states.shape[-1])
+        embedded = self.windows.embed(image, key=own_key)
         return embedded._replace(before=(solution,))
 
 
@@ -96,7 +93,9 @@ class GridInputs(AbstractInputs):
 
     def __init__(self, domain: TokenDomain, width: PositiveInt):
         self.numbers = grid_of("GridInputs", domain)
-        self.spacing, self.period, self.width = domain.steps, domain.period, width
+        self.spacing = domain.steps
+        self.period = domain.period
+        self.width = width
 
     @property
     def features(self) -> int:
@@ -107,7 +106,8 @@ class GridInputs(AbstractInputs):
         return lattice(self.numbers, self.spacing, self.period)
 
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
-        u, domain = jnp.asarray(inputs), self.domain
+        u = jnp.asarray(inputs)
+        domain = self.domain
         check_features(self, u, self.width)
         if u.shape[-2:-1] != (domain.num_tokens,):
             raise InputError(
@@ -174,7 +174,8 @@ class EncodedInputs(AbstractInputs):
             return check_fields(source), ()
         solution = self.encoder.solve(source, key=key)
         _, domain = self.encoder.embed(source)
-        states, weights = self.encoder.outputs(solution.u1), domain.weights
+        states = self.encoder.outputs(solution.u1)
+        weights = domain.weights
         if weights is not None:
             weights = jnp.broadcast_to(weights, states.shape[:-1])
         return Encoded(states, weights), (solution,)

@@ -32,7 +32,9 @@ class Compiled:
     the reason where each shape has its own, else `None`."""
 
     def __init__(self, model: Model, sizes: tuple[int, ...] | None):
-        self.model, self.sizes, self._padding = model, (), None
+        self.model = model
+        self.sizes = ()
+        self._padding = None
         context = getattr(model.inputs, "context", None)
         if not hasattr(model.inputs, "vocabulary") or context is None:
             kind = type(model.inputs).__name__
@@ -58,7 +60,7 @@ class Compiled:
         text = checked_text(text, known.vocabulary, known.context, 2**31)
         number = text.tokens.shape[-1]
         size = next(x for x in self.sizes if x >= number)
-        padded: Any = with_padding(text, size, self._padding.masks)
+        padded = with_padding(text, size, self._padding.masks)
         if isinstance(inputs, SourceAndText):
             padded = SourceAndText(padded_source(self.model, inputs.source), padded)
         return _cut(compiled_outputs(self.model, padded), self._padding.axes, size - number)
@@ -92,28 +94,31 @@ def compiled(model: Model, *, sizes: tuple[PositiveInt, ...] | None = None) -> C
 @once_for_each
 def _find_padding(model: Model, size: int) -> "_Padding | str":
     """Find how padding up to this length can be hidden, or the reason why it cannot."""
-    number, reason = max(1, size - 3), ""
-    drawn = np.random.default_rng(0).integers(0, model.inputs.vocabulary, number)
+    number = max(1, size - 3)
+    text = Text(np.random.default_rng(0).integers(0, model.inputs.vocabulary, number))
+    # With its weights and with others, so that nothing hides behind zeros.
+    model = model.with_precision(None)
+    tries = model, moved(model, 1), moved(model, -1)
+    reason = ""
     for masks in (False, True):
         try:
-            longer = with_padding(Text(drawn), size, masks)
-            found = [_outputs_for(x, Text(drawn)) for x in _tries(model)]
-            others = [_outputs_for(x, as_text(longer)) for x in _tries(model)]
+            longer = as_text(with_padding(text, size, masks))
+            found = [_outputs_for(x, text) for x in tries]
+            others = [_outputs_for(x, longer) for x in tries]
         except InputError as error:
             reason = str(error)
             continue
         axes = jax.tree.map(_changing_axis, found[0], others[0])
         others = [_cut(x, axes, size - number) for x in others]
-        if all(map(_same, found, others)):
+        pairs = zip(jax.tree.leaves(found), jax.tree.leaves(others), strict=True)
+        if all(
+            np.abs(x - y).max(initial=0) <= _ROUNDING * np.abs(x).max(initial=0)
+            for x, y in pairs
+            if np.isfinite(x).all()
+        ):
             return _Padding(masks, axes)
         reason = "padding behind a text changes its outputs, with a mask too."
     return reason
-
-
-def _tries(model: Model) -> tuple[Model, ...]:
-    """The model with its weights and with others, so that nothing hides behind zeros."""
-    model = model.with_precision(None)
-    return model, moved(model, 1), moved(model, -1)
 
 
 def _outputs_for(model: Model, text: Text) -> PyTree[np.ndarray]:
@@ -136,41 +141,30 @@ def _changing_axis(x: np.ndarray, y: np.ndarray) -> int | None:
 
 def _cut(outputs: PyTree, axes: PyTree, number: int) -> PyTree[np.ndarray]:
     """Without so many of the last tokens, in NumPy, which compiles nothing."""
-
-    def cut(x: Any, axis: int | None) -> np.ndarray:
-        x = np.asarray(x)
-        if axis is None:
-            return x
-        x = np.moveaxis(x, axis, 0)
-        return np.moveaxis(x[: len(x) - number], 0, axis)
-
     leaves, structure = jax.tree.flatten(outputs)
-    return structure.unflatten(map(cut, leaves, structure.flatten_up_to(axes)))
-
-
-def _same(outputs: PyTree, others: PyTree) -> bool:
-    """Whether they are, to rounding, where they are finite at all."""
-    pairs = zip(jax.tree.leaves(outputs), jax.tree.leaves(others), strict=True)
-    return all(
-        np.abs(x - y).max(initial=0) <= _ROUNDING * np.abs(x).max(initial=0)
-        for x, y in pairs
-        if np.isfinite(x).all()
-    )
+    kept = []
+    for x, axis in zip(leaves, structure.flatten_up_to(axes), strict=True):
+        x = np.asarray(x)
+        if axis is not None:
+            x = np.moveaxis(x, axis, 0)
+            x = np.moveaxis(x[: len(x) - number], 0, axis)
+        kept.append(x)
+    return structure.unflatten(kept)
 
 
 def with_padding(text: Text, size: int, masks: bool) -> Any:
     """A text with its last token behind it, up to `size`, as padding where it `masks`."""
     room = [(0, 0)] * (np.ndim(text.tokens) - 1) + [(0, size - text.tokens.shape[-1])]
-    tokens, mask, segments = np.asarray(text.tokens, int), text.mask, text.segments
-    mask = np.ones(tokens.shape, bool) if mask is None and masks else mask
-    longer = np.pad(tokens, room, mode="edge")
-    if mask is None and segments is None:
-        return longer
-    return Text(
-        longer,
-        None if mask is None else np.pad(np.asarray(mask, bool), room),
-        None if segments is None else np.pad(np.asarray(segments), room, mode="edge"),
-    )
+    tokens = np.pad(np.asarray(text.tokens, int), room, mode="edge")
+    mask = text.mask
+    if mask is None and masks:
+        mask = np.ones(np.shape(text.tokens), bool)
+    if mask is not None:
+        mask = np.pad(np.asarray(mask, bool), room)
+    segments = text.segments
+    if segments is not None:
+        segments = np.pad(np.asarray(segments), room, mode="edge")
+    return tokens if mask is None and segments is None else Text(tokens, mask, segments)
 
 
 def padded_source(model: Model[EncodedInputs, Any], source: PyTree) -> PyTree:

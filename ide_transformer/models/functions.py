@@ -359,7 +359,8 @@ class ChannelsFirst(eqx.Module):
 
     @checked
     def __call__(self, u: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
-        several, axis = self.model.read_out.channels, -1 - self.model.domain.dimension
+        several = self.model.read_out.channels
+        axis = -1 - self.model.domain.dimension
         if u.ndim < -axis or (not several and u.shape[axis] != 1):
             points = ", ".join(f"points_{i}" for i in range(1, -axis))
             raise InputError(

@@ -1,14 +1,14 @@
 """Texts that a model writes: drawn, or the most likely ones after a source."""
 
 import math
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, Integer, PRNGKeyArray, PyTree
 
 from ..arguments import (
     NonNegativeFloat,
@@ -54,12 +54,6 @@ class Draw(NamedTuple):
     temperature: float | np.ndarray = 1.0
     top_k: int | None = None
     top_p: float | np.ndarray | None = None
-
-    def traced(self) -> "Draw":
-        """The same options, as arrays where other numbers are no other program."""
-        top_p = None if self.top_p is None else np.asarray(self.top_p, float)
-        temperature = self.temperature and np.asarray(self.temperature, float)
-        return self._replace(temperature=temperature, top_p=top_p)
 
     def __call__(
         self, logits: Float[Array, "*batch vocabulary"], key: PRNGKeyArray
@@ -136,39 +130,53 @@ def generate(
             raise InputError(
                 "generate: for a string give tokenizer=load_model(path).tokenizer."
             )
-        several = isinstance(prompt, list)
-        for text in prompt if several else [prompt]:
+        texts = prompt if isinstance(prompt, list) else [prompt]
+        for text in texts:
             # So bytes of a terminal that are no text arrive.
             if any("\ud800" <= character <= "\udfff" for character in text):
                 raise InputError(f"generate: prompt={text!a} is not valid UTF-8; write it so.")
-        encoded = [tokenizer.encode(text) for text in (prompt if several else [prompt])]
+        encoded = [tokenizer.encode(text) for text in texts]
         if not all(map(len, encoded)):
             raise InputError("generate: a prompt is empty; give each at least one character.")
-        given = _side_by_side(encoded)
+        lengths = np.array([len(x) for x in encoded], int)
+        mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
+        tokens = np.zeros(mask.shape, int)
+        tokens[mask] = np.concatenate([np.zeros(0, int), *encoded])
+        given = tokens if len(texts) == 1 else Text(tokens, mask)
         drawn = as_text(generate(model, given, length, key=key, **options._asdict()))
-        rows = zip(np.asarray(drawn.tokens), encoded, strict=True)
-        texts: Any = [tokenizer.decode(row[: len(x) + length]) for row, x in rows]
-        return texts if several else texts[0]
+        rows = zip(np.asarray(drawn.tokens), lengths, strict=True)
+        written = [tokenizer.decode(row[: end + length]) for row, end in rows]
+        # A checker does not see that the kind of the prompt decides.
+        return cast(Prompt, written if isinstance(prompt, list) else written[0])
     check_causal("generate", model)
     text = checked_text(prompt, model.inputs.vocabulary, context=2**31)
     tokens = _as_integers(text.tokens)
-    ends, behind = (tokens.shape[-1], None) if text.mask is None else _ends(text.mask)
+    ends = tokens.shape[-1]
+    behind = None
+    if text.mask is not None:
+        mask = np.asarray(text.mask, bool) if is_known(text.mask) else text.mask.astype(bool)
+        ends = mask.sum(axis=-1)
+        behind = mask[..., 0] & (mask[..., 1:] <= mask[..., :-1]).all(axis=-1)
+        if is_known(behind) and not behind.all():
+            raise InputError(
+                "generate: the mask of a prompt is False before a token; its padding stands "
+                "behind."
+            )
     number = math.prod(tokens.shape[:-1]) * (tokens.shape[-1] + length)
     if number > _MOST_TOKENS:
         raise InputError(
             f"generate: length={length}: that is {number:,} tokens in all, and at most "
             f"{_MOST_TOKENS:,} are written at once; give fewer, and write on from the last."
         )
-    # `Any`, since a checker does not see that the kind of the prompt decides.
-    tokens: Any = write(model, tokens, ends, length, options, key)
+    tokens = write(model, tokens, ends, length, options, key)
     _check_written("generate", tokens)
     if behind is None:
-        return tokens
+        return cast(Prompt, tokens)
     array = _library(tokens, behind)
     mask = _before(ends + length, array.asarray(tokens))
     tokens = array.where(mask, array.asarray(tokens), 0)
     tokens = array.where(array.asarray(behind)[..., None], tokens, NO_TOKEN)
-    return jax.device_put(Text(tokens, mask))
+    return cast(Prompt, jax.device_put(Text(tokens, mask)))
 
 
 @checked
@@ -198,7 +206,8 @@ def generate_greedy(
     logits are not finite. Inside a compiled function such a token is -1.
     """
     check_causal("generate_greedy", model)
-    vocabulary, context = model.inputs.vocabulary, model.inputs.context
+    vocabulary = model.inputs.vocabulary
+    context = model.inputs.context
     tokens = _as_integers(checked_text(prompt, vocabulary, context).tokens)
     if tokens.shape[-1] + length > context:
         raise InputError(
@@ -207,15 +216,19 @@ def generate_greedy(
         )
     if end >= vocabulary:
         raise InputError(f"generate_greedy: end={end}: the last token is {vocabulary - 1}.")
-    ends, draw, source = tokens.shape[-1], Draw(temperature=0.0), padded_source(model, source)
-    tokens = write(model, tokens, ends, length, draw, source=source, end=end)
+    source = padded_source(model, source)
+    draw = Draw(temperature=0.0)
+    tokens = write(model, tokens, tokens.shape[-1], length, draw, source=source, end=end)
     _check_written("generate_greedy", tokens)
     return tokens
 
 
 def _check_written(name: str, tokens: Int[Array, "*batch total"]) -> None:
     """Refuses a text in which a token could not be written; traced ones are not checked."""
-    if is_known(tokens) and (missing := np.asarray(tokens) == NO_TOKEN).any():
+    if not is_known(tokens):
+        return
+    missing = np.asarray(tokens) == NO_TOKEN
+    if missing.any():
         place = missing.reshape(-1, tokens.shape[-1]).any(axis=0).argmax()
         raise InputError(
             f"{name}: the token at position {place} could not be written: its logits are not "
@@ -223,31 +236,9 @@ def _check_written(name: str, tokens: Int[Array, "*batch total"]) -> None:
         )
 
 
-def _side_by_side(texts: list[np.ndarray]) -> Any:
-    """Tokens of several texts, as a `Text` with padding behind the shorter ones."""
-    ends = np.array([len(text) for text in texts], int)
-    mask = np.arange(ends.max(initial=0)) < ends[:, None]
-    tokens = np.zeros(mask.shape, int)
-    tokens[mask] = np.concatenate([np.zeros(0, int), *texts])
-    return tokens if len(texts) == 1 else Text(tokens, mask)
-
-
 def _as_integers(tokens: Array | np.ndarray) -> Any:
     """In NumPy where they are known, which compiles nothing."""
     return np.asarray(tokens, int) if is_known(tokens) else jnp.asarray(tokens, int)
-
-
-def _ends(
-    mask: Array | np.ndarray,
-) -> tuple[Int[Array | np.ndarray, "*batch"], Bool[Array | np.ndarray, "*batch"]]:
-    """The number of tokens of each prompt, and whether its padding is behind them."""
-    mask = np.asarray(mask, bool) if is_known(mask) else mask.astype(bool)
-    behind = mask[..., 0] & (mask[..., 1:] <= mask[..., :-1]).all(axis=-1)
-    if is_known(behind) and not behind.all():
-        raise InputError(
-            "generate: the mask of a prompt is False before a token; its padding stands behind."
-        )
-    return mask.sum(axis=-1), behind
 
 
 def _places(tokens: Int[Array, "*batch total"]) -> Int[Array, "*batch total"]:
@@ -270,7 +261,8 @@ def write(
     as there can be one and `cached`; one program for all lengths of a size."""
     if not length:
         return jax.device_put(prompt)
-    longest, context = prompt.shape[-1], model.inputs.context
+    longest = prompt.shape[-1]
+    context = model.inputs.context
     total = longest + length
     cached = cached and why_not_cached(model) is None
     # The last of the tokens in here is drawn where the context is full.
@@ -280,11 +272,28 @@ def write(
     else:
         # Without a cache all of it is solved for each token.
         size = min(size_of(total, 256, 4) if cached else size_of(total, 16, 2), most)
-    tokens, stops = _with_room(prompt, ends, size, end), end is not None
-    given, most, stop = map(np.asarray, (longest, length, end if stops else NO_TOKEN))
-    numbers = _library(ends).asarray(ends), given, most, stop
-    options = draw.traced(), key, source, stops, cached
-    written = _written(model, tokens, *numbers, *options)
+    array = _library(prompt, ends)
+    room = [(0, 0)] * (prompt.ndim - 1) + [(0, size - longest)]
+    tokens = array.pad(array.asarray(prompt), room)
+    # A causal model does not see what stands behind a text. No failure begins there.
+    behind = tokens[..., :1] if end is None else array.asarray(end, tokens.dtype)
+    tokens = array.where(_before(ends, tokens), tokens, behind)
+    # As arrays other numbers are no other program.
+    top_p = None if draw.top_p is None else np.asarray(draw.top_p, float)
+    temperature = draw.temperature and np.asarray(draw.temperature, float)
+    written = _written(
+        model,
+        tokens,
+        _library(ends).asarray(ends),
+        np.asarray(longest),
+        np.asarray(length),
+        np.asarray(NO_TOKEN if end is None else end),
+        draw._replace(temperature=temperature, top_p=top_p),
+        key,
+        source,
+        end is not None,
+        cached,
+    )
     return jax.device_put(_library(written).asarray(written)[..., :total])
 
 
@@ -293,20 +302,10 @@ def _library(*arrays: Any) -> Any:
     return np if all(map(is_known, arrays)) else jnp
 
 
-def _with_room(prompt: Any, ends: Any, size: int, end: int | None) -> Any:
-    """Prompts of so many tokens, the last of which are to be written."""
-    array = _library(prompt, ends)
-    room = [(0, 0)] * (prompt.ndim - 1) + [(0, size - prompt.shape[-1])]
-    tokens = array.pad(array.asarray(prompt), room)
-    # A causal model does not see what stands behind a text. No failure begins there.
-    behind = tokens[..., :1] if end is None else array.asarray(end, tokens.dtype)
-    return array.where(_before(ends, tokens), tokens, behind)
-
-
 def _before(ends: Any, tokens: Any) -> Any:
     """Whether each token of a text is before its end."""
-    array, batch = _library(ends, tokens), tokens.shape[:-1]
-    ends = array.broadcast_to(array.asarray(ends), batch)[..., None]
+    array = _library(ends, tokens)
+    ends = array.broadcast_to(array.asarray(ends), tokens.shape[:-1])[..., None]
     return array.broadcast_to(array.arange(tokens.shape[-1]), tokens.shape) < ends
 
 
@@ -314,8 +313,14 @@ def _before(ends: Any, tokens: Any) -> Any:
 def _written(model, tokens, ends, longest, length, end, draw, key, source, stops, cached):
     """Prompts and what follows them, see `write`; the longest has so many tokens."""
     key = jax.random.key(0) if key is None else key  # at temperature 0 it draws nothing
-    encoded = None if source is None else _encoded(model, source)
-    context, (*batch, size) = model.inputs.context, tokens.shape
+    encoded = None
+    if source is not None:
+        encoded, before = model.inputs.encoded(source)
+        for solution in before:
+            succeeded = solution.succeeded[..., None, None]
+            encoded = encoded._replace(states=jnp.where(succeeded, encoded.states, jnp.nan))
+    context = model.inputs.context
+    *batch, size = tokens.shape
     window = min(context, size)
     each = jnp.broadcast_to(ends, batch)
 
@@ -334,7 +339,8 @@ def _written(model, tokens, ends, longest, length, end, draw, key, source, stops
         return jnp.where(here, drawn[..., None], tokens), ended, drawn
 
     def solve_again(number, state):
-        (tokens, ended), position = state, each + number
+        tokens, ended = state
+        position = each + number
         start = jnp.clip(position - window, 0, size - window)[..., None]
         seen = start + _places(tokens[..., :window])
         seen = jnp.take_along_axis(tokens, seen, axis=-1)
@@ -345,7 +351,7 @@ def _written(model, tokens, ends, longest, length, end, draw, key, source, stops
         return put(tokens, ended, number, jnp.where(solved, logits, jnp.nan))[:2]
 
     first = jnp.zeros((), int)
-    state: Any = tokens, jnp.zeros(batch, bool)
+    state = tokens, jnp.zeros(batch, bool)
     if cached:
         decoder = CachedDecoder(model, window)
         extend = decoder.extend
@@ -373,12 +379,3 @@ def _written(model, tokens, ends, longest, length, end, draw, key, source, stops
         (first, state),
     )
     return state[0]
-
-
-def _encoded(model: Model[EncodedInputs, TokenLogits], source: PyTree) -> Encoded:
-    """The states of the encoder, NaN where its solve failed."""
-    encoded, before = model.inputs.encoded(source)
-    for solution in before:
-        succeeded = solution.succeeded[..., None, None]
-        encoded = encoded._replace(states=jnp.where(succeeded, encoded.states, jnp.nan))
-    return encoded

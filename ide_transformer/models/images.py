@@ -83,18 +83,17 @@ class ImageInputs(AbstractImageInputs):
     dropout: Fraction = eqx.field(static=True, default=0.0)
 
     def __check_init__(self):
-        window, stride, padding = self.window, self.stride, self.padding
-        if not 0 <= window - stride <= 2 * padding < window:
-            least, most = (window - stride + 1) // 2, (window - 1) // 2
+        window = self.window
+        stride = self.stride
+        if not 0 <= window - stride <= 2 * self.padding < window:
+            least = max((window - stride + 1) // 2, 0)
             raise InputError(
-                f"ImageInputs: window={window}, stride={stride}, padding={padding} do not give "
-                f"one window for each {stride} pixels; choose a window of {stride} or more, "
-                f"and a padding from {max(least, 0)} to {most} for this one."
+                f"ImageInputs: window={window}, stride={stride}, padding={self.padding} do not "
+                f"give one window for each {stride} pixels; choose a window of {stride} or "
+                f"more, and a padding from {least} to {(window - 1) // 2} for this one."
             )
-        tokens, pixels = (
-            self.prefix_tokens + math.prod(self.grid),
-            window**2 * self.image_shape[2],
-        )
+        tokens = self.prefix_tokens + math.prod(self.grid)
+        pixels = window**2 * self.image_shape[2]
         if self.positions is not None and self.positions.shape[0] != tokens:
             raise InputError(
                 f"ImageInputs: {self.positions.shape[0]} positions for {tokens} tokens, "
@@ -163,7 +162,8 @@ class ImageInputs(AbstractImageInputs):
 
     def grid_of(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """(rows, columns) of windows of images of this shape."""
-        full, stride = self.image_shape, self.stride
+        full = self.image_shape
+        stride = self.stride
         own = self._with_channels(shape)[-3:]
         if len(own) != 3 or own[2] != full[2] or (self.fixed_size and own != full):
             size = "; model.on(Mesh(tokens=(rows, columns))) has another size"
@@ -186,7 +186,7 @@ class ImageInputs(AbstractImageInputs):
         return (*shape, 1) if self.image_shape[2] == 1 and left_out else shape
 
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
-        images, number = jnp.asarray(inputs), self.prefix_tokens
+        images = jnp.asarray(inputs)
         grid = self.grid_of(images.shape)
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise InputError(
@@ -198,10 +198,11 @@ class ImageInputs(AbstractImageInputs):
         images = images.astype(self.embedding.weight.dtype)
         u = self.embedding(windows(images, self.window, self.stride, self.padding))
         u = after_prefix(self.prefix, self.embedding_normalization.project(u))
-        if (positions := self._positions_on(grid)) is not None:
+        positions = self._positions_on(grid)
+        if positions is not None:
             u = u + jnp.broadcast_to(positions, u.shape)
         u = self.normalization.project(drop(u, self.dropout, key))
-        return Embedded(u, image_domain(grid, number, self.grid, self.area_weights))
+        return Embedded(u, image_domain(grid, self.prefix_tokens, self.grid, self.area_weights))
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "ImageInputs":
         """Fit inputs of fixed size to images of (rows, columns) windows, or of so many in the
@@ -244,15 +245,15 @@ def image_domain(
     weighted = area_weights and grid != unit
     windows = TokenDomain.uniform(grid)
     if weighted:
-        rows, columns = (
-            TokenDomain.midpoint(n, (-0.5, m - 0.5)) for n, m in zip(grid, unit, strict=True)
-        )
+        rows = TokenDomain.midpoint(grid[0], (-0.5, unit[0] - 0.5))
+        columns = TokenDomain.midpoint(grid[1], (-0.5, unit[1] - 0.5))
         windows = rows.product(columns)
     if not prefix:
         return windows
     centre = jnp.mean(windows.points, axis=0, keepdims=True)
     points = jnp.concatenate([centre] * prefix + [windows.points])
-    area, weights = math.prod(unit) / math.prod(grid), None
+    area = math.prod(unit) / math.prod(grid)
+    weights = None
     if weighted and area != 1:
         weights = jnp.concatenate([jnp.ones(prefix), jnp.full(windows.num_tokens, area)])
     return TokenDomain(points, weights, windows.grid, windows.spacing, prefix=prefix)
@@ -280,10 +281,8 @@ def resample(
     values: Float[Array, "rows columns features"], grid: tuple[int, int]
 ) -> Float[Array, "new_rows new_columns features"]:
     """Bicubic interpolation to the cells of another grid over the same rectangle."""
-    rows, columns = (
-        jnp.asarray(bicubic_matrix(old, new), values.dtype)
-        for old, new in zip(values.shape, grid, strict=False)
-    )
+    rows = jnp.asarray(bicubic_matrix(values.shape[0], grid[0]), values.dtype)
+    columns = jnp.asarray(bicubic_matrix(values.shape[1], grid[1]), values.dtype)
     highest = lax.Precision.HIGHEST
     return jnp.einsum("ik,jl,klf->ijf", rows, columns, values, precision=highest)
 
@@ -297,6 +296,7 @@ def bicubic_matrix(old: int, new: int) -> np.ndarray:
     a = -0.75  # of image libraries; Keys' own is -1/2
     near = (a + 2) * x**3 - (a + 3) * x**2 + 1
     far = a * (x**3 - 5 * x**2 + 8 * x - 4)
-    matrix, rows = np.zeros((new, old)), np.arange(new)[:, None]
+    matrix = np.zeros((new, old))
+    rows = np.arange(new)[:, None]
     np.add.at(matrix, (rows, np.clip(points, 0, old - 1)), np.where(x <= 1, near, far))
     return matrix

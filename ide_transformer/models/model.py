@@ -6,7 +6,7 @@ import inspect
 import math
 import weakref
 from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, get_args
 
 import diffrax
 import equinox as eqx
@@ -57,8 +57,8 @@ Dtype: TypeAlias = Literal["bfloat16", "float16", "float32", "float64"]
 
 
 def _constraint(x: AbstractConstraint | AbstractControl) -> AbstractControl:
-    given: Any = x
-    return given
+    # What it becomes in `__post_init__`.
+    return cast(AbstractControl, x)
 
 
 @checked
@@ -122,26 +122,22 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     def __repr__(self) -> str:
         entries = {"parameters": number_of_weights(self)}
         if len(self.equations) > 1:
-            entries |= {f"equation {i}": x._short for i, x in enumerate(self.equations)}
+            for i, model in enumerate(self.equations):
+                operators = parts(model.control, AbstractOperator)
+                texts = (
+                    f"{type(model.inputs).__name__}, {model.features} features",
+                    contents(model.control, model.constraint)["control"],
+                    ", ".join(type(x).__name__ for x in operators),
+                    spelled_options(model.mesh),
+                    type(model.read_out).__name__,
+                )
+                entries[f"equation {i}"] = "; ".join(texts)
         else:
             entries["inputs"] = spelled(self.inputs)
             entries |= contents(self.control, self.constraint)
             entries["scheme"] = spelled_options(self.mesh)
             entries["read-out"] = spelled(self.read_out)
         return listing(self, entries)
-
-    @property
-    def _short(self) -> str:
-        """Its equation in a line."""
-        kinds = (type(x).__name__ for x in parts(self.control, AbstractOperator))
-        texts = (
-            f"{type(self.inputs).__name__}, {self.features} features",
-            contents(self.control, self.constraint)["control"],
-            ", ".join(kinds),
-            spelled_options(self.mesh),
-            type(self.read_out).__name__,
-        )
-        return "; ".join(texts)
 
     @property
     def features(self) -> int:
@@ -266,8 +262,9 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         **Raises:** `InputError` for a mesh that the model does not have, and for one that is
         too fine for the memory or for depth in single precision.
         """
-        model: Any = self
-        if (horizon := mesh.horizon) is not None:
+        model: Model = self
+        horizon = mesh.horizon
+        if horizon is not None:
             model = model._in_depth(lambda part: part.extend(horizon))
         if mesh.width is not None:
             if self.space is None:
@@ -278,9 +275,11 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             check_bytes(f"width={mesh.width}", 4 * mesh.width * self.space.modes)
             space = self.space.with_points(mesh.width)
             model = dataclasses.replace(model, space=space)
-        if (layers := mesh.layers) is not None:
+        layers = mesh.layers
+        if layers is not None:
             model = model._in_depth(lambda part: _resampled(part, layers))
-        if (tokens := mesh.tokens) is not None:
+        tokens = mesh.tokens
+        if tokens is not None:
             number = math.prod(tokens) if isinstance(tokens, tuple) else tokens
             check_bytes(f"tokens={tokens}", 4 * number * model.features)
             model = model.with_inputs(model.inputs.with_tokens(tokens))
@@ -429,8 +428,7 @@ def is_built_as(model: Model, build: Callable[..., Model]) -> bool:
 def kinds_of(build: Callable[..., Model]) -> tuple[type, type]:
     """The kinds of inputs and read-out of the models that a function builds."""
     returned = inspect.signature(build, eval_str=True).return_annotation
-    kinds: Any = get_args(returned) or (AbstractInputs, AbstractReadOut)
-    return kinds
+    return get_args(returned) or (AbstractInputs, AbstractReadOut)
 
 
 def _resampled(control: AbstractControl, layers: int) -> AbstractControl:
@@ -470,15 +468,15 @@ def _after(earlier: Solution, solution: Solution) -> Solution:
         (earlier.result, earlier.failed_at),
         (solution.result, solution.failed_at),
     )
-    stats = {name: _sum(earlier.stats[name], own) for name, own in solution.stats.items()}
+    stats = {}
+    for name, own in solution.stats.items():
+        before = earlier.stats[name]
+        # Of axes that the solution has not, the mean.
+        if jnp.shape(before) not in ((), jnp.shape(own)):
+            before = jnp.mean(jnp.asarray(before))
+        stats[name] = jnp.asarray(own) + before
     residual = "constraint_residual"
     stats[residual] = jnp.maximum(jnp.max(earlier.stats[residual]), solution.stats[residual])
     return eqx.tree_at(
         lambda s: (s.stats, s.result, s.failed_at), solution, (stats, result, failed_at)
     )
-
-
-def _sum(earlier: ArrayLike, own: ArrayLike) -> Array:
-    """The sum of numbers of two solutions; of other axes the mean of the earlier one."""
-    alike = jnp.shape(earlier) in ((), jnp.shape(own))
-    return jnp.asarray(own) + (earlier if alike else jnp.mean(jnp.asarray(earlier)))
