@@ -6,7 +6,6 @@ from .public import *
 from .reversible import Couplings, couplings_of
 from .runge_kutta import ExplicitRungeKutta, unrolled
 from .scheme import (
-    SolvePlan,
     check_plan,
     check_start,
     draws,

@@ -25,6 +25,7 @@ from .scheme import (
     AbstractOneStep,
     AbstractScheme,
     InitialVelocity,
+    SolvePlan,
     Step,
     StepField,
     single_step,

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 import ide_transformer as ide
+from ide_transformer import solvers
 
 
-class Pushed(ide.AbstractFieldScheme):
+class Pushed(solvers.AbstractFieldScheme):
     """`u_{n+1} = u_n + h F(t_n, u_n) + h s v`, v the initial velocity or, with a key, noise.
     It makes an even number of steps."""
 
@@ -18,7 +19,7 @@ class Pushed(ide.AbstractFieldScheme):
     key: PRNGKeyArray | None = None
 
     random: ClassVar[bool] = True
-    starts_from: ClassVar[tuple[type, ...]] = (ide.InitialVelocity,)
+    starts_from: ClassVar[tuple[type, ...]] = (solvers.InitialVelocity,)
 
     def order(self, terms):
         return 1
@@ -37,4 +38,4 @@ class Pushed(ide.AbstractFieldScheme):
 
     def make_step(self, field, u, state, made_jump):
         y1 = u + field(0, u) + field.h * self.strength * state
-        return ide.Step.between(u, y1, state=state)
+        return solvers.Step.between(u, y1, state=state)
