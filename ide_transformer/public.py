@@ -54,8 +54,10 @@ from .integration import (
     Reversible as Reversible,
     Solution as Solution,
     Truncated as Truncated,
-    solve as solve,
 )
+
+# Functions that hide their file come from it: who reads sources only would find the file.
+from .integration.solve import solve as solve
 from .models import (
     AbstractInputs as AbstractInputs,
     AbstractReadOut as AbstractReadOut,
@@ -73,11 +75,10 @@ from .models import (
     StateModel as StateModel,
     Text as Text,
     TranslationModel as TranslationModel,
-    compiled as compiled,
     functional as functional,
-    generate as generate,
-    generate_greedy as generate_greedy,
 )
+from .models.compiled import compiled as compiled
+from .models.generate import generate as generate, generate_greedy as generate_greedy
 from .pretrained import load_pretrained as load_pretrained, save_pretrained as save_pretrained
 from .solvers import (
     ETDAB2 as ETDAB2,
