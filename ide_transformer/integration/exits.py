@@ -16,7 +16,7 @@ from ..arguments import NonNegativeFloat, PositiveInt, checked
 from ..equation import AbstractConstraint, Free, State, holding, parts
 from ..errors import InputError
 from ..solvers import (
-    AbstractFieldScheme,
+    AbstractScheme,
     EvaluationCount,
     Step,
     StepField,
@@ -186,7 +186,7 @@ class _State(NamedTuple):
     evaluations: EvaluationCount
 
 
-class _Stopping(AbstractFieldScheme):
+class _Stopping(AbstractScheme):
     """A scheme whose steps are made for the tokens that have not stopped."""
 
     solver: diffrax.AbstractSolver

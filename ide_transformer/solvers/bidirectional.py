@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..arguments import Fraction, checked
-from .scheme import AbstractFieldScheme, Step, StepField, Terms
+from .scheme import AbstractScheme, Step, StepField
 
 
 @checked
-class Bidirectional(AbstractFieldScheme):
+class Bidirectional(AbstractScheme):
     """Bidirectional integration approximation: a two-step method with a random coefficient,
 
         u_{n+1} = γ u_{n-1} + (1 - γ) u_n + (1 + γ) h F(t_n, u_n),
@@ -29,9 +29,7 @@ class Bidirectional(AbstractFieldScheme):
     key: PRNGKeyArray | None = None
 
     random: ClassVar[bool] = True
-
-    def order(self, terms: Terms) -> int:
-        return 1
+    fixed_order: ClassVar[int | None] = 1
 
     def start(self, field: StepField, u: Array) -> tuple[Array, Array] | None:
         """The state before, and the number of steps made."""

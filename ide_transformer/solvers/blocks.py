@@ -1,6 +1,5 @@
 """Schemes of whole blocks: their residual, their velocity, and the block of the paper."""
 
-import abc
 from typing import ClassVar
 
 import diffrax
@@ -103,9 +102,9 @@ class AbstractPaperSplitting(AbstractOneStep):
 
     term_structure: ClassVar = diffrax.MultiTerm
 
-    @abc.abstractmethod
-    def feature_step(self, u: Array, increment: Array, *, last: bool) -> Array:
-        """Sub-step j of the feed-forward, given `h (⟨W_j, u⟩ + b_j)`."""
+    # Whether sub-steps of the feed-forward, but for the last one, end on S2, and their length.
+    nonnegative: eqx.AbstractClassVar[bool]
+    length: eqx.AbstractClassVar[int]
 
     def projected(self) -> "AbstractPaperSplitting":
         # Two of its sub-steps are projections.
@@ -125,7 +124,9 @@ class AbstractPaperSplitting(AbstractOneStep):
         constraints = [one.constraint(field.t1) for one in operator_fields(field.terms)]
         attended = fed = constraints[0].project(u + attention(0, u))
         for integral in integrals:
-            fed = self.feature_step(fed, integral(0, fed), last=integral is integrals[-1])
+            fed = fed + self.length * integral(0, fed)
+            if self.nonnegative and integral is not integrals[-1]:
+                fed = Nonnegative().project(fed)
         return constraints[-1].project(0.5 * (attended + fed))
 
 
@@ -144,10 +145,8 @@ class PaperSplitting(AbstractPaperSplitting):
     """
 
     consistent: ClassVar[bool] = False
-
-    def feature_step(self, u: Array, increment: Array, *, last: bool) -> Array:
-        moved = u + increment
-        return moved if last else Nonnegative().project(moved)
+    nonnegative: ClassVar[bool] = True
+    length: ClassVar[int] = 1
 
 
 @checked
@@ -161,8 +160,6 @@ class ConsistentPaperSplitting(AbstractPaperSplitting):
     which no state on S1 survives. First order.
     """
 
-    def order(self, terms: Terms) -> int:
-        return 1
-
-    def feature_step(self, u: Array, increment: Array, *, last: bool) -> Array:
-        return u + 2 * increment
+    fixed_order: ClassVar[int | None] = 1
+    nonnegative: ClassVar[bool] = False
+    length: ClassVar[int] = 2

@@ -16,12 +16,12 @@ from jaxtyping import Array, Float, Int, PyTree
 from ..arguments import PositiveInt, checked
 from ..equation import LayerNorm, RMSNorm, affine, float_array
 from ..errors import InputError
-from .scheme import AbstractFieldScheme, SolvePlan, Step, StepField, Terms
+from .scheme import AbstractScheme, SolvePlan, Step, StepField, Terms
 from .splitting import LieTrotter
 from .wrapper import AbstractWrapper, Projected, given_name, start_inside
 
 
-class AbstractConnected(AbstractFieldScheme):
+class AbstractConnected(AbstractScheme):
     """A scheme with learned weights for each step, which has no limit and no order."""
 
     consistent: ClassVar[bool] = False

@@ -1,11 +1,13 @@
 """A Runge–Kutta method with a learned gate between its stages."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..arguments import PositiveInt, checked
-from .scheme import AbstractOneStep, StepField, Terms
+from .scheme import AbstractOneStep, StepField
 
 
 @checked
@@ -23,12 +25,11 @@ class GatedRK2(AbstractOneStep):
     weight: Float[Array, " twice_features"]
     bias: Float[Array, ""]
 
+    fixed_order: ClassVar[int | None] = 1
+
     def __init__(self, features: PositiveInt):
         self.weight = jnp.zeros(2 * features)
         self.bias = jnp.zeros(())
-
-    def order(self, terms: Terms) -> int:
-        return 1
 
     def advance(self, field: StepField, u: Array) -> Array:
         first = field(0, u)

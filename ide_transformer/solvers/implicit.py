@@ -17,11 +17,11 @@ from jax.sharding import AxisType
 from jaxtyping import Array, Float, PyTree
 
 from ..arguments import PositiveFloat, checked
-from ..equation import map_parts, operator_fields
+from ..equation import operator_fields
 from ..errors import InputError
 from .evaluations import EvaluationCount, count_evaluations
 from .runge_kutta import combine
-from .scheme import AbstractFieldScheme, Step, StepField, Terms, first_failure
+from .scheme import AbstractScheme, Step, StepField, Terms, first_failure
 from .splitting import LieTrotter
 from .wrapper import AbstractWrapper
 
@@ -168,7 +168,7 @@ def _root_backward(_, cotangent, perturbed, root_and_inputs, residual, rest, tol
     return jnp.zeros_like(root), gradient
 
 
-class AbstractImplicitScheme(AbstractFieldScheme):
+class AbstractImplicitScheme(AbstractScheme):
     """A scheme that solves equations in each step; it carries the count of its evaluations."""
 
     def start(self, field: StepField, u: Array) -> EvaluationCount:
@@ -191,12 +191,10 @@ class AbstractOneStage(AbstractImplicitScheme):
 
     # c.
     node: eqx.AbstractClassVar[float]
+    # Whether the difference from Euler's increment estimates the local error.
+    estimates: ClassVar[bool] = False
 
     tolerance: PositiveFloat | None = eqx.field(static=True, default=None)
-
-    def error(self, increment: Array, explicit: Array) -> Array | None:
-        """An estimate of the local error, if any, from this increment and Euler's."""
-        return None
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         c = self.node
@@ -204,7 +202,7 @@ class AbstractOneStage(AbstractImplicitScheme):
         inputs = field, c, u, c
         root = find_root(_stage, u + c * explicit, inputs, tolerance=self.tolerance)
         y1 = (root.value - (1 - c) * u) / c
-        error = self.error(y1 - u, explicit)
+        error = 0.5 * (y1 - u - explicit) if self.estimates else None
         state = state.plus(1 + root.evaluations)
         return Step.between(u, y1, error=error, state=state, result=root.result)
 
@@ -225,15 +223,11 @@ class ImplicitEuler(AbstractOneStage, diffrax.AbstractAdaptiveSolver):
     """
 
     node: ClassVar[float] = 1.0
-
-    def order(self, terms: Terms) -> int:
-        return 1
+    estimates: ClassVar[bool] = True
+    fixed_order: ClassVar[int | None] = 1
 
     def error_order(self, terms: Terms) -> int:
         return 2
-
-    def error(self, increment: Array, explicit: Array) -> Array:
-        return 0.5 * (increment - explicit)
 
 
 @checked
@@ -249,9 +243,7 @@ class ImplicitMidpoint(AbstractOneStage):
     """
 
     node: ClassVar[float] = 0.5
-
-    def order(self, terms: Terms) -> int:
-        return 2
+    fixed_order: ClassVar[int | None] = 2
 
 
 @checked
@@ -301,27 +293,6 @@ class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdapti
         error = combine(jnp.zeros_like(u), tableau.b_error, increments)
         k = jnp.stack(increments)
         return Step.between(u, y1, error=error, state=state, result=result, k=k)
-
-
-def matrix_free(solver: PyTree) -> PyTree:
-    """`solver` with diffrax's implicit schemes inside it solved by Newton–Krylov."""
-    kinds = diffrax.AbstractImplicitSolver, MatrixFree
-    return map_parts(solver, kinds, _by_newton_krylov)
-
-
-def _by_newton_krylov(solver: Any, _: int) -> diffrax.AbstractSolver:
-    own = isinstance(solver, MatrixFree)
-    if own or isinstance(solver.root_finder.rtol, int | float | np.ndarray):
-        return solver
-    kind = type(solver)
-    if issubclass(kind, diffrax.ImplicitEuler):
-        return ImplicitEuler()
-    if issubclass(kind, diffrax.AbstractDIRK):
-        return MatrixFree(solver)
-    raise InputError(
-        f"solve: {kind.__name__} leaves the tolerances of its root finder open; give it "
-        "one, or use ImplicitEuler(), ImplicitMidpoint() or diffrax.Kvaerno5()."
-    )
 
 
 @checked

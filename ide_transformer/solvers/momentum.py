@@ -16,7 +16,7 @@ from pydantic import AfterValidator
 from ..arguments import checked
 from ..equation import AbstractConstraint, Depth, Free, parts
 from ..errors import InputError
-from .scheme import AbstractFieldScheme, InitialVelocity, SolvePlan, Step, StepField, Terms
+from .scheme import AbstractScheme, InitialVelocity, SolvePlan, Step, StepField
 
 
 # A number, or lists of numbers.
@@ -60,18 +60,6 @@ class AbstractCoefficient(eqx.Module):
             value = value[layer.astype(int)]
         return value[index] if value.ndim else value
 
-    def check(self, scheme: str, plan: SolvePlan) -> None:
-        """Refuse values for another number of layers or operators."""
-        shape = self.raw.shape
-        # Intervals whose length is no binary fraction add up to T but for rounding.
-        layers = math.ceil(round(plan.horizon, 6))
-        if shape not in ((), (plan.operators,), (layers, plan.operators)):
-            raise InputError(
-                f"{scheme}: a coefficient has shape {shape}, for {plan.operators} operators "
-                f"and depth T={plan.horizon:g}; give one number, one for each operator, or a "
-                "row of these for each unit of depth."
-            )
-
 
 class UnitInterval(AbstractCoefficient):
     """A coefficient in [0, 1): `raw² / (1 + raw²)`; one of 0 is not learned."""
@@ -114,7 +102,7 @@ class Kick(NamedTuple):
     lookahead: Depth = 0.0
 
 
-class AbstractMomentum(AbstractFieldScheme):
+class AbstractMomentum(AbstractScheme):
     """A scheme with a velocity v of the state: it treats one operator after the other,
 
         v ← P(damping v + strength A_i(u + lookahead v)),   u ← u + h v.
@@ -126,18 +114,25 @@ class AbstractMomentum(AbstractFieldScheme):
     term_structure: ClassVar = diffrax.MultiTerm
     # Its equation is of second order in depth.
     consistent: ClassVar[bool] = False
+    fixed_order: ClassVar[int | None] = 1
     starts_from: ClassVar[tuple[type, ...]] = (InitialVelocity,)
 
     @abc.abstractmethod
     def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
         """The sub-step of operator `index` over `[t0, t1]`; P is its normalization."""
 
-    def order(self, terms: Terms) -> int:
-        return 1
-
     def check(self, plan: SolvePlan) -> None:
+        operators = plan.operators
+        # Intervals whose length is no binary fraction add up to T but for rounding.
+        layers = math.ceil(round(plan.horizon, 6))
         for coefficient in parts(self, AbstractCoefficient):
-            coefficient.check(type(self).__name__, plan)
+            shape = coefficient.raw.shape
+            if shape not in ((), (operators,), (layers, operators)):
+                raise InputError(
+                    f"{type(self).__name__}: a coefficient has shape {shape}, for {operators} "
+                    f"operators and depth T={plan.horizon:g}; give one number, one for each "
+                    "operator, or a row of these for each unit of depth."
+                )
 
     def learned(self) -> dict[str, Float[Array, ""]]:
         found = super().learned()

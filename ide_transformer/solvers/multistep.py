@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from ..arguments import checked
 from ..equation import AbstractLinearOperator, operator_fields
 from ..errors import InputError
-from .scheme import AbstractFieldScheme, AbstractOneStep, Step, StepField, Terms
+from .scheme import AbstractOneStep, AbstractScheme, Step, StepField, Terms
 
 
 class History(eqx.Module):
@@ -26,7 +26,7 @@ class History(eqx.Module):
     known: Int[Array, ""]
 
 
-class AbstractMultistep(AbstractFieldScheme):
+class AbstractMultistep(AbstractScheme):
     """A scheme that uses the last steps, and starts again where the field jumps."""
 
     restarts: ClassVar[bool] = True
@@ -170,8 +170,7 @@ class ExponentialEuler(AbstractOneStep):
     Reference: Cox, Matthews, J. Comput. Phys. 176 (2002).
     """
 
-    def order(self, terms: Terms) -> int:
-        return 1
+    fixed_order: ClassVar[int | None] = 1
 
     def advance(self, field: StepField, u: Array) -> Array:
         part = LinearPart("ExponentialEuler", field)
@@ -191,9 +190,7 @@ class ETDAB2(AbstractMultistep):
     """
 
     kept: ClassVar[int] = 1
-
-    def order(self, terms: Terms) -> int:
-        return 2
+    fixed_order: ClassVar[int | None] = 2
 
     def sample(self, u: Array, rate: Array) -> tuple[Array, Array]:
         return u, rate.astype(u.dtype)

@@ -1,10 +1,14 @@
 """The scheme that makes the steps of a solve."""
 
+from typing import Any
+
 import diffrax
 import equinox as eqx
+import numpy as np
 
-from ..equation import AbstractConstraint, AbstractControl, Free, parts
-from .implicit import matrix_free
+from ..equation import AbstractConstraint, AbstractControl, Free, map_parts, parts
+from ..errors import InputError
+from .implicit import ImplicitEuler, MatrixFree
 from .runge_kutta import unrolled
 from .wrapper import projected
 
@@ -18,5 +22,21 @@ def prepared(
     sets = parts(eqx.filter_eval_shape(constraint, 0.0), AbstractConstraint)
     if not all(isinstance(x, Free) for x in sets):
         solver = projected(solver)
-    solver = matrix_free(solver)
+    kinds = diffrax.AbstractImplicitSolver, MatrixFree
+    solver = map_parts(solver, kinds, _by_newton_krylov)
     return unrolled(solver) if unroll else solver
+
+
+def _by_newton_krylov(solver: Any, _: int) -> diffrax.AbstractSolver:
+    own = isinstance(solver, MatrixFree)
+    if own or isinstance(solver.root_finder.rtol, int | float | np.ndarray):
+        return solver
+    kind = type(solver)
+    if issubclass(kind, diffrax.ImplicitEuler):
+        return ImplicitEuler()
+    if issubclass(kind, diffrax.AbstractDIRK):
+        return MatrixFree(solver)
+    raise InputError(
+        f"solve: {kind.__name__} leaves the tolerances of its root finder open; give it "
+        "one, or use ImplicitEuler(), ImplicitMidpoint() or diffrax.Kvaerno5()."
+    )

@@ -21,7 +21,6 @@ from .multistep import ETDAB2, AdamsBashforth, ExponentialEuler
 from .reversible import AbstractCoupling, AbstractReversible, Leapfrog, Shear
 from .runge_kutta import RK4
 from .scheme import (
-    AbstractFieldScheme,
     AbstractOneStep,
     AbstractScheme,
     InitialVelocity,

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ..arguments import checked
 from ..equation import AbstractRescaling
-from .scheme import AbstractFieldScheme, Step, StepField, Terms
+from .scheme import AbstractScheme, Step, StepField
 
 
 # The state and its companion: the state before, or a second approximation of it.
@@ -94,7 +94,7 @@ class Retraction(AbstractCoupling):
         return self.constraint.unproject(projected, lost), companion
 
 
-class AbstractReversible(AbstractFieldScheme):
+class AbstractReversible(AbstractScheme):
     """A scheme made of couplings of the state and a companion, which at first is a copy of the
     state."""
 
@@ -133,9 +133,7 @@ class Leapfrog(AbstractReversible):
     """
 
     restarts: ClassVar[bool] = True
-
-    def order(self, terms: Terms) -> int:
-        return 2
+    fixed_order: ClassVar[int | None] = 2
 
     def start(self, field: StepField, u: Array) -> Pair:
         """The depth and the state of the step before."""

@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 
 from ..arguments import checked
 from ..equation import map_parts
-from .scheme import AbstractFieldScheme, Step, StepField, Terms
+from .scheme import AbstractScheme, Step, StepField
 from .wrapper import AbstractTransparentWrapper
 
 
@@ -77,7 +77,7 @@ def combine(y: Array, coefficients: Iterable, increments: list[Array]) -> Array:
 
 
 @checked
-class RK4(AbstractFieldScheme):
+class RK4(AbstractScheme):
     """The classical Runge–Kutta method,
 
         k_1 = h F(t_n, u_n),               k_2 = h F(t_n + h/2, u_n + k_1/2),
@@ -92,9 +92,7 @@ class RK4(AbstractFieldScheme):
     interpolation_cls: ClassVar[Callable] = (
         diffrax.ThirdOrderHermitePolynomialInterpolation.from_k
     )
-
-    def order(self, terms: Terms) -> int:
-        return 4
+    fixed_order: ClassVar[int | None] = 4
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         increments = [field(0, u)]

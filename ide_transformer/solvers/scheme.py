@@ -176,9 +176,11 @@ class InitialVelocity(eqx.Module):
 
 
 class AbstractScheme(diffrax.AbstractSolver):
-    """A scheme in diffrax's signature. Unless it says otherwise it solves the sum of the terms,
-    carries nothing from step to step, and is interpolated linearly."""
+    """A scheme that makes its step in `make_step`. Unless it says otherwise it solves the sum
+    of the terms, carries nothing from step to step, and is interpolated linearly."""
 
+    # Its order, where that is the same for all terms and known.
+    fixed_order: ClassVar[int | None] = None
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
     # Whether its steps, as they become short, approach the solution of u_t = Σ_i A_i(u).
@@ -208,6 +210,17 @@ class AbstractScheme(diffrax.AbstractSolver):
             )
         return self.start(StepField(terms, t0, t1, args), y0)
 
+    @abc.abstractmethod
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
+        """One step from `u`, given the `state` of the scheme, from `start` or from the step
+        before, and whether the field jumped just before this step."""
+
+    def step(self, terms, t0, t1, y0, args, solver_state, made_jump) -> Step:
+        return self.make_step(StepField(terms, t0, t1, args), y0, solver_state, made_jump)
+
+    def order(self, terms: Terms) -> int | None:
+        return self.fixed_order
+
     def check(self, plan: SolvePlan) -> None:
         """**Raises:** `InputError` for a solve that it cannot make; by default it can make
         all."""
@@ -221,25 +234,12 @@ class AbstractScheme(diffrax.AbstractSolver):
         return terms.vf(t0, y0, args)
 
 
-class AbstractFieldScheme(AbstractScheme):
-    """A scheme that carries a state of its own from step to step."""
-
-    @abc.abstractmethod
-    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        """One step from `u`, given the `state` of the scheme, from `start` or from the step
-        before, and whether the field jumped just before this step."""
-
-    def step(self, terms, t0, t1, y0, args, solver_state, made_jump) -> Step:
-        return self.make_step(StepField(terms, t0, t1, args), y0, solver_state, made_jump)
-
-
-class AbstractOneStep(AbstractFieldScheme):
+class AbstractOneStep(AbstractScheme):
     """A scheme whose step is a function of the present state alone. A subclass writes
-    `advance` and, if it is known, `order`; Heun's method, for example, is
+    `advance` and, if it is known, `fixed_order`; Heun's method, for example, is
 
         class Heun(AbstractOneStep):
-            def order(self, terms):
-                return 2
+            fixed_order = 2
 
             def advance(self, field, u):
                 first = field(0, u)

@@ -18,7 +18,7 @@ from ..equation import AbstractExactOperator, Depth, Free, operator_fields, slow
 from ..errors import InputError
 from .evaluations import EvaluationCount, evaluations_made
 from .runge_kutta import RK4
-from .scheme import AbstractFieldScheme, AbstractOneStep, Step, StepField, Terms, first_failure
+from .scheme import AbstractOneStep, AbstractScheme, Step, StepField, Terms, first_failure
 from .wrapper import Projected, given_name, projected, start_inside
 
 
@@ -28,8 +28,7 @@ class ExactFlow(AbstractOneStep):
     at the middle of the step: exact where θ is constant over the step, second order where it is
     not. Splittings use it by themselves for operators that know their flow."""
 
-    def order(self, terms: Terms) -> int:
-        return 2
+    fixed_order: ClassVar[int | None] = 2
 
     def advance(self, field: StepField, u: Array) -> Array:
         operator = exact_operator(field.terms, field.t(0.5), field.args)
@@ -64,7 +63,7 @@ _HIGHEST_ORDER = 10
 Flow: TypeAlias = Callable[[int, float, float, Array], Array]
 
 
-class AbstractSplitting(AbstractFieldScheme):
+class AbstractSplitting(AbstractScheme):
     """A scheme that solves `u_t = Σ_i A_i(u)` one operator at a time, in whatever order:
     operators that know their flow by it, all others by `sub_solver`, which carries nothing of
     earlier steps: multistep schemes are refused."""

@@ -23,10 +23,10 @@ from ..equation import (
 from ..errors import InputError
 from .evaluations import EvaluationCount, evaluations_made
 from .reversible import AbstractReversible, Couplings, Retraction, Shear, couplings_of
-from .scheme import AbstractFieldScheme, Step, StepField, Terms, restarts_at_jumps
+from .scheme import AbstractScheme, Step, StepField, Terms, restarts_at_jumps
 
 
-class AbstractWrapper(AbstractFieldScheme):
+class AbstractWrapper(AbstractScheme):
     """A scheme around another one, whose properties it takes over; its terms may be others."""
 
     solver: eqx.AbstractVar[diffrax.AbstractSolver]

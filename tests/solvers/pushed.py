@@ -11,7 +11,7 @@ import ide_transformer as ide
 from ide_transformer import solvers
 
 
-class Pushed(solvers.AbstractFieldScheme):
+class Pushed(ide.AbstractScheme):
     """`u_{n+1} = u_n + h F(t_n, u_n) + h s v`, v the initial velocity or, with a key, noise.
     It makes an even number of steps."""
 
