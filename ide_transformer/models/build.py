@@ -78,10 +78,11 @@ def LanguageModel(
         dropout=dropout,
         std=std,
     )
+    *_, read_out_key = jax.random.split(key, 3)
     read_out = TokenLogits.build(
         vocabulary,
         features,
-        key=jax.random.split(key, 3)[2],
+        key=read_out_key,
         tied=tied,
         bias=readout_bias,
         normalization=output_normalization,
@@ -132,13 +133,10 @@ def SequenceClassifier(
         dropout=dropout,
         std=std,
     )
+    *_, head_key = jax.random.split(key, 3)
     head = PrefixHead if class_token else MeanHead
     read_out = head.build(
-        classes,
-        features,
-        key=jax.random.split(key, 3)[2],
-        normalization=output_normalization,
-        std=std,
+        classes, features, key=head_key, normalization=output_normalization, std=std
     )
     return Model(inputs, control, constraint, mesh, read_out)
 
@@ -182,13 +180,10 @@ def ImageClassifier(
         dropout=dropout,
         std=std,
     )
+    *_, head_key = jax.random.split(key, 3)
     head = PrefixHead if class_token else MeanHead
     read_out = head.build(
-        classes,
-        features,
-        key=jax.random.split(key, 3)[2],
-        normalization=output_normalization,
-        std=std,
+        classes, features, key=head_key, normalization=output_normalization, std=std
     )
     return Model(inputs, control, constraint, mesh, read_out)
 
@@ -243,8 +238,8 @@ def ImageStage(
     )
     read_out = States()
     if classes is not None:
+        _, head_key = jax.random.split(key)
         head = PrefixHead if class_token else MeanHead
-        head_key = jax.random.split(key)[1]
         read_out = head.build(
             classes, features, key=head_key, normalization=output_normalization, std=std
         )
@@ -390,6 +385,7 @@ def TranslationModel(
     )
     read_out = States(output_normalization)
     encoder = Model(inputs, make_encoder_control(), constraint, mesh, read_out)
+    *_, decoder_key = jax.random.split(key, 3)
     decoder = LanguageModel(
         vocabulary,
         context,
@@ -397,7 +393,7 @@ def TranslationModel(
         control=control,
         constraint=constraint,
         mesh=mesh,
-        key=jax.random.split(key, 3)[2],
+        key=decoder_key,
         learned_positions=learned_positions,
         tied=tied,
         input_normalization=input_normalization,

@@ -38,12 +38,14 @@ class CachedDecoder(eqx.Module):
     march: TokenMarch
 
     def __init__(self, model: Model[TextInputs, TokenLogits], tokens: PositiveInt):
-        if tokens > (context := model.inputs.context):
+        context = model.inputs.context
+        if tokens > context:
             raise InputError(
                 f"CachedDecoder(tokens={tokens}): the context of the model is {context}; "
                 f"choose from 1 to {context} tokens."
             )
-        if (reason := _why_no_cache_of(model)) is not None:
+        reason = _why_no_cache_of(model)
+        if reason is not None:
             raise InputError(f"Token by token: {reason}")
         model = model.ordinary
         self.model = model = model.with_inputs(replace(model.inputs, context=tokens))

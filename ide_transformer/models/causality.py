@@ -76,31 +76,33 @@ def check_causal(where: str, model: Model) -> None:
     text are changed, and some marked as padding. Weights are moved first, in both directions,
     so that nothing hides behind one that starts at zero. An `InputError` of `where` names what
     sees later tokens, or a `pointwise` operator that sees others."""
-    try_one = _try_functions if isinstance(model.inputs, FunctionInputs) else _try_causal
-    try_one(model, where)
+    _try_causal(model, where)
 
 
 @once_for_each
-def _try_functions(model: Model[Any, Any], where: str) -> None:
-    """The same for functions on a line: their values change from one point on."""
-    solved = _by_fixed_steps(model.ordinary)
-    number = model.inputs.points
-    channels = () if model.inputs.channels is None else (model.inputs.channels,)
-    random = np.random.default_rng(0)
-    stays = np.arange(number) < number // 2
-    domain = TokenDomain.midpoint(number)
-    before, drawn = random.normal(size=(2, number, *channels)).astype(np.float32)
-    after = np.where(stays.reshape(-1, *[1] * len(channels)), before, drawn)
-    change = _Change(Field(before, domain), Field(after, domain), stays)
-    for tried in (moved(solved, 1), moved(solved, -1), solved):
-        if change.moves(eqx.filter_jit(tried)):
-            raise InputError(f"{where}: its outputs depend on later tokens. {_ADVICE}")
-
-
-@once_for_each
-def _try_causal(model: Model, where: str) -> None:
-    solved = _by_fixed_steps(model.ordinary)
-    solved.inputs.of_text(Text(np.zeros(1, int)))
+def _try_causal(model: Model[Any, Any], where: str) -> None:
+    model = model.ordinary
+    inputs = model.inputs
+    # By steps that do not follow the state.
+    implicit = parts(
+        model.mesh.solver, (diffrax.AbstractImplicitSolver, AbstractImplicitScheme)
+    )
+    solved = model.on(Mesh(steps=model.steps, solver=diffrax.Euler() if implicit else None))
+    if isinstance(inputs, FunctionInputs):
+        # Of functions on a line the values change from one point on.
+        number = inputs.domain.num_tokens
+        channels = () if inputs.channels is None else (inputs.channels,)
+        random = np.random.default_rng(0)
+        stays = np.arange(number) < number // 2
+        domain = TokenDomain.midpoint(number)
+        before, drawn = random.normal(size=(2, number, *channels)).astype(np.float32)
+        after = np.where(stays.reshape(-1, *[1] * len(channels)), before, drawn)
+        change = _Change(Field(before, domain), Field(after, domain), stays)
+        for tried in (moved(solved, 1), moved(solved, -1), solved):
+            if change.moves(eqx.filter_jit(tried)):
+                raise InputError(f"{where}: its outputs depend on later tokens. {_ADVICE}")
+        return
+    inputs.of_text(Text(np.zeros(1, int)))
     finite = 0
     # Inside a compiled function operations on known numbers would be traced; elsewhere this
     # would only compile them one by one.
@@ -118,13 +120,6 @@ def _try_causal(model: Model, where: str) -> None:
             finite += None not in moves
             if finite == 2:
                 return
-
-
-def _by_fixed_steps(model: _Model) -> _Model:
-    """The model solved by steps that do not follow the state."""
-    kinds = diffrax.AbstractImplicitSolver, AbstractImplicitScheme
-    solver = diffrax.Euler() if parts(model.mesh.solver, kinds) else None
-    return model.on(Mesh(steps=model.steps, solver=solver))
 
 
 def moved(model: _Model, direction: int) -> _Model:

@@ -202,7 +202,13 @@ class FunctionInputs(AbstractInputs):
             shape = a.shape[-1 - self.dimension : -1]
             domain = self.points_of(shape)
             a = a.reshape(*a.shape[: -1 - self.dimension], domain.num_tokens, a.shape[-1])
-        waves = self._waves(domain.points).astype(a.dtype)
+        points = domain.points
+        k = jnp.arange(1, self.modes + 1, dtype=points.dtype)
+        waves = [jnp.zeros((len(points), 0), points.dtype)]
+        for i, length in enumerate(self._lengths):
+            angles = 2 * jnp.pi * jnp.outer(points[:, i] / length, k)
+            waves += jnp.cos(angles), jnp.sin(angles)
+        waves = jnp.concatenate(waves, axis=-1).astype(a.dtype)
         waves = jnp.broadcast_to(waves, (*a.shape[:-1], waves.shape[-1]))
         u = self.embedding(jnp.concatenate([a, waves], axis=-1))
         u = self.normalization.project(drop(u, self.dropout, key))
@@ -212,14 +218,6 @@ class FunctionInputs(AbstractInputs):
     def _lengths(self) -> list[float]:
         """L along each axis."""
         return [self.wavelength or (1.0 if rule == "periodic" else 2.0) for rule in self._grids]
-
-    def _waves(self, points: Float[Array, "tokens dimension"]) -> Float[Array, "tokens waves"]:
-        k = jnp.arange(1, self.modes + 1, dtype=points.dtype)
-        waves = [jnp.zeros((len(points), 0), points.dtype)]
-        for i, length in enumerate(self._lengths):
-            angles = 2 * jnp.pi * jnp.outer(points[:, i] / length, k)
-            waves += jnp.cos(angles), jnp.sin(angles)
-        return jnp.concatenate(waves, axis=-1)
 
     def _inside(self, field: Field) -> Bool[Array | np.ndarray, " tokens"]:
         """Indicator of the points in [0, 1] along each axis that is no circle."""
@@ -241,7 +239,8 @@ class FunctionInputs(AbstractInputs):
         lengths = zip(self._grids, self._lengths, strict=True)
         circles = np.array([rule == "periodic" and not (1 / x) % 1 for rule, x in lengths])
         periods = field.domain.period or (None,) * self.dimension
-        if open_ends := [i for i, p in enumerate(periods) if p is None and circles[i]]:
+        open_ends = [i for i, p in enumerate(periods) if p is None and circles[i]]
+        if open_ends:
             raise InputError(
                 f"Field: its domain has ends along axis {open_ends[0]}, where the model is for "
                 "functions on a circle; give Field.at(values, points, periodic=True), or a "
@@ -269,7 +268,8 @@ class FunctionInputs(AbstractInputs):
             )
         if channels is None:
             a = a[..., None]
-        if (fewest := min(a.shape[-1 - axes : -1])) <= 2 * self.modes:
+        fewest = min(a.shape[-1 - axes : -1])
+        if fewest <= 2 * self.modes:
             raise InputError(
                 f"FunctionInputs: {fewest} points cannot tell the {self.modes} waves of the "
                 f"coordinate apart; give at least {2 * self.modes + 1} points, or build the "
@@ -288,7 +288,8 @@ class FunctionValues(AbstractReadOut):
     channels: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
-        if not self.channels and (number := self.linear.weight.shape[1]) != 1:
+        number = self.linear.weight.shape[1]
+        if not self.channels and number != 1:
             raise InputError(
                 f"FunctionValues: linear gives {number} values at each point; give "
                 "channels=True, an axis for them."

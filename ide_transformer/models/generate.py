@@ -142,7 +142,7 @@ def generate(
         mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
         tokens = np.zeros(mask.shape, int)
         tokens[mask] = np.concatenate([np.zeros(0, int), *encoded])
-        given = tokens if len(texts) == 1 else Text(tokens, mask)
+        given = cast(Any, tokens if len(texts) == 1 else Text(tokens, mask))
         drawn = as_text(generate(model, given, length, key=key, **options._asdict()))
         rows = zip(np.asarray(drawn.tokens), lengths, strict=True)
         written = [tokenizer.decode(row[: end + length]) for row, end in rows]
@@ -150,7 +150,7 @@ def generate(
         return cast(Prompt, written if isinstance(prompt, list) else written[0])
     check_causal("generate", model)
     text = checked_text(prompt, model.inputs.vocabulary, context=2**31)
-    tokens = _as_integers(text.tokens)
+    tokens = _library(text.tokens).asarray(text.tokens, int)
     ends = tokens.shape[-1]
     behind = None
     if text.mask is not None:
@@ -208,7 +208,8 @@ def generate_greedy(
     check_causal("generate_greedy", model)
     vocabulary = model.inputs.vocabulary
     context = model.inputs.context
-    tokens = _as_integers(checked_text(prompt, vocabulary, context).tokens)
+    tokens = checked_text(prompt, vocabulary, context).tokens
+    tokens = _library(tokens).asarray(tokens, int)
     if tokens.shape[-1] + length > context:
         raise InputError(
             f"generate_greedy: length={length} after {tokens.shape[-1]} tokens, in a context "
@@ -234,15 +235,6 @@ def _check_written(name: str, tokens: Int[Array, "*batch total"]) -> None:
             f"{name}: the token at position {place} could not be written: its logits are not "
             "finite, or its solve failed. Look at the weights, or take more steps."
         )
-
-
-def _as_integers(tokens: Array | np.ndarray) -> Any:
-    """In NumPy where they are known, which compiles nothing."""
-    return np.asarray(tokens, int) if is_known(tokens) else jnp.asarray(tokens, int)
-
-
-def _places(tokens: Int[Array, "*batch total"]) -> Int[Array, "*batch total"]:
-    return jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
 
 
 def write(
@@ -335,14 +327,15 @@ def _written(model, tokens, ends, longest, length, end, draw, key, source, stops
         if stops:
             drawn = jnp.where(ended, end.astype(tokens.dtype), drawn)
             ended = ended | (drawn == end)
-        here = _places(tokens) == (each + number)[..., None]
+        places = jnp.broadcast_to(jnp.arange(size), tokens.shape)
+        here = places == (each + number)[..., None]
         return jnp.where(here, drawn[..., None], tokens), ended, drawn
 
     def solve_again(number, state):
         tokens, ended = state
         position = each + number
         start = jnp.clip(position - window, 0, size - window)[..., None]
-        seen = start + _places(tokens[..., :window])
+        seen = start + jnp.broadcast_to(jnp.arange(window), (*batch, window))
         seen = jnp.take_along_axis(tokens, seen, axis=-1)
         solution = model.solve(seen if encoded is None else SourceAndText(encoded, seen))
         last = (position[..., None] - start - 1)[..., None]

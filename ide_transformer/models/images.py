@@ -144,7 +144,8 @@ class ImageInputs(AbstractImageInputs):
             tokens = (rows // stride) * (columns // stride) + class_token
             positions = std * jax.random.normal(position_key, (tokens, features))
         embedding = Linear(window**2 * channels, features, std=std, key=embedding_key)
-        drawn = dict(prefix=(jnp.zeros(features),) if class_token else (), positions=positions)
+        prefix = (jnp.zeros(features),) if class_token else ()
+        drawn: dict[str, Any] = dict(prefix=prefix, positions=positions)
         return cls(image_shape, embedding, stride, window, padding, **drawn | options)
 
     @property

@@ -114,7 +114,7 @@ class TextInputs(AbstractInputs):
         def table(rows: int, key: PRNGKeyArray) -> Float[Array, "rows features"]:
             return std * jax.random.normal(key, (rows, features))
 
-        drawn = dict(
+        drawn: dict[str, Any] = dict(
             positions=table(context, position_key) if learned_positions else None,
             velocity=table(vocabulary, velocity_key) if own_velocity else None,
             prefix=(jnp.zeros(features),) if class_token else (),
@@ -170,15 +170,15 @@ class TextInputs(AbstractInputs):
         u = drop(after_prefix(self.prefix, u), self.dropout, key)
         u = self.normalization.project(u)
         u = u if self.lift is None else self.lift(u)
-        start = None
+        velocity = None
         if self.velocity is not None:
-            start = InitialVelocity(rows(self.velocity, text.tokens))
+            velocity = InitialVelocity(rows(self.velocity, text.tokens))
         domain = TokenDomain.uniform(u.shape[-2])
         if text.mask is not None:
             seen = jnp.ones((*text.mask.shape[:-1], len(self.prefix)), bool)
             mask = jnp.concatenate([seen, jnp.asarray(text.mask, bool)], axis=-1)
             domain = domain.padded(mask)
-        return Embedded(u, domain, start=start)
+        return Embedded(u, domain, start=velocity)
 
     def at_points(self, space: FunctionSpace) -> AbstractInputs:
         if self.lift is not None:
