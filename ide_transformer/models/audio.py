@@ -85,16 +85,13 @@ class AudioInputs(AbstractInputs):
         spectrogram = jnp.asarray(inputs)
         mels = self.first_convolution.weight.shape[1]
         frames = self.second_convolution.stride * self.positions.shape[0]
-        if spectrogram.shape[-2:] != (mels, frames):
+        real = jnp.issubdtype(spectrogram.dtype, jnp.floating)
+        if spectrogram.shape[-2:] != (mels, frames) or not real:
             raise InputError(
-                f"AudioInputs: a log-mel spectrogram of shape {spectrogram.shape}, but the "
-                f"model was built for [..., {mels}, {frames}]: {mels} mels, {frames} frames. "
-                "Fill the recording up with silence or cut it."
-            )
-        if not jnp.issubdtype(spectrogram.dtype, jnp.floating):
-            raise InputError(
-                f"AudioInputs: a log-mel spectrogram of {spectrogram.dtype}, but the model "
-                "takes real floating-point numbers, the logarithm of the power in each mel."
+                f"AudioInputs: a log-mel spectrogram of shape {spectrogram.shape} and "
+                f"{spectrogram.dtype}, but the model was built for real floating-point numbers "
+                f"[..., {mels}, {frames}]: {mels} mels, {frames} frames. Fill the recording up "
+                "with silence or cut it."
             )
         spectrogram = spectrogram.astype(self.first_convolution.weight.dtype)
         u = gelu(self.first_convolution(jnp.swapaxes(spectrogram, -1, -2)))

@@ -114,7 +114,7 @@ class FunctionInputs(AbstractInputs):
     fields: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
-        if not self._shape or len(self._grids) != len(self._shape):
+        if not self.dimension or len(self._axes) != self.dimension:
             raise InputError(
                 f"FunctionInputs: grid={self.grid} for points={self.points}; give one rule for "
                 "all axes, or one for each."
@@ -147,7 +147,7 @@ class FunctionInputs(AbstractInputs):
     @property
     def dimension(self) -> int:
         """Dimension of the points."""
-        return len(self._shape)
+        return len(self.points) if isinstance(self.points, tuple) else 1
 
     @property
     def domain(self) -> TokenDomain:
@@ -161,21 +161,16 @@ class FunctionInputs(AbstractInputs):
                 f"FunctionInputs: points={tokens} for a model of functions in dimension "
                 f"{self.dimension}; give a number for each axis."
             )
-        axes = (
-            getattr(TokenDomain, rule)(n) for rule, n in zip(self._grids, shape, strict=True)
+        axes = zip(self._axes, shape, strict=True)
+        return ft.reduce(
+            TokenDomain.product, (getattr(TokenDomain, rule)(n) for (rule, _), n in axes)
         )
-        return ft.reduce(TokenDomain.product, axes)
 
     @property
-    def _shape(self) -> tuple[int, ...]:
-        return self.points if isinstance(self.points, tuple) else (self.points,)
-
-    @property
-    def _grids(self) -> tuple[PointRule, ...]:
-        """The rule of each axis."""
-        if isinstance(self.grid, tuple):
-            return self.grid
-        return (self.grid,) * len(self._shape)
+    def _axes(self) -> list[tuple[PointRule, float]]:
+        """The rule of the points along each axis, and L."""
+        rules = self.grid if isinstance(self.grid, tuple) else (self.grid,) * self.dimension
+        return [(x, self.wavelength or (1.0 if x == "periodic" else 2.0)) for x in rules]
 
     def at_points(self, space: FunctionSpace) -> "FunctionInputs":
         return with_fields(
@@ -205,7 +200,7 @@ class FunctionInputs(AbstractInputs):
         points = domain.points
         k = jnp.arange(1, self.modes + 1, dtype=points.dtype)
         waves = [jnp.zeros((len(points), 0), points.dtype)]
-        for i, length in enumerate(self._lengths):
+        for i, (_, length) in enumerate(self._axes):
             angles = 2 * jnp.pi * jnp.outer(points[:, i] / length, k)
             waves += jnp.cos(angles), jnp.sin(angles)
         waves = jnp.concatenate(waves, axis=-1).astype(a.dtype)
@@ -213,11 +208,6 @@ class FunctionInputs(AbstractInputs):
         u = self.embedding(jnp.concatenate([a, waves], axis=-1))
         u = self.normalization.project(drop(u, self.dropout, key))
         return Embedded(u, domain)
-
-    @property
-    def _lengths(self) -> list[float]:
-        """L along each axis."""
-        return [self.wavelength or (1.0 if rule == "periodic" else 2.0) for rule in self._grids]
 
     def _inside(self, field: Field) -> Bool[Array | np.ndarray, " tokens"]:
         """Indicator of the points in [0, 1] along each axis that is no circle."""
@@ -236,8 +226,7 @@ class FunctionInputs(AbstractInputs):
         rounding = 8 * np.finfo(points.dtype).eps
         within = (points >= -rounding) & (points <= 1 + rounding)
         # Where a whole number of waves goes once around.
-        lengths = zip(self._grids, self._lengths, strict=True)
-        circles = np.array([rule == "periodic" and not (1 / x) % 1 for rule, x in lengths])
+        circles = np.array([rule == "periodic" and not (1 / x) % 1 for rule, x in self._axes])
         periods = field.domain.period or (None,) * self.dimension
         open_ends = [i for i, p in enumerate(periods) if p is None and circles[i]]
         if open_ends:
