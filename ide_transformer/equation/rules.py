@@ -175,7 +175,7 @@ def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np
             f"{name}: two of the points are the same, number {again[0]} and an earlier one, "
             f"{x[again[0]].tolist()}; give each once."
         )
-    return _voronoi(x, box, around) if x.shape[1] == 2 else _nearest(x, box[0], around[0])
+    return _voronoi(x, box, around) if x.shape[1] == 2 else _nearest(x, box[0], bool(around[0]))
 
 
 def ordered(interval: Interval) -> Interval:
