@@ -46,7 +46,7 @@ from ..integration.gradients import as_gradient
 from ..integration.mesh import check_steps
 from ..integration.solve import solve_on
 from ..memory import check_bytes
-from ..solvers import check_start, draws, prepared, with_key
+from ..solvers import check_start, prepared, schemes_of, with_key
 from .parts import AbstractInputs, AbstractReadOut, Embedded, InputArrays
 
 
@@ -184,9 +184,9 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     @property
     def random(self) -> bool:
         """Whether inputs, operators or schemes draw anything in training, such as dropout."""
-        drawn = (draws(model.mesh.solver) for model in self.equations)
         operators = parts(self, AbstractRandomOperator)
-        return bool(operators) or self.inputs.random or any(drawn)
+        drawn = any(scheme.random for scheme in schemes_of(self))
+        return bool(operators) or self.inputs.random or drawn
 
     @property
     def equations(self) -> "tuple[Model, ...]":

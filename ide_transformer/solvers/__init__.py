@@ -8,7 +8,6 @@ from .runge_kutta import ExplicitRungeKutta, unrolled
 from .scheme import (
     check_plan,
     check_start,
-    draws,
     first_failure,
     inconsistent,
     learned,

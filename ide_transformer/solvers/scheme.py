@@ -255,8 +255,8 @@ class AbstractOneStep(AbstractScheme):
         return Step.between(u, self.advance(field, u))
 
 
-def schemes_of(solver: PyTree) -> list[AbstractScheme]:
-    """The schemes of this package in a scheme: itself, then those inside it."""
+def schemes_of(tree: PyTree) -> list[AbstractScheme]:
+    """The schemes of this package in a tree, each before those inside it."""
     found = []
 
     def collect(x):
@@ -265,7 +265,7 @@ def schemes_of(solver: PyTree) -> list[AbstractScheme]:
             found.append(x)
         return False
 
-    jax.tree.leaves(solver, is_leaf=collect)
+    jax.tree.leaves(tree, is_leaf=collect)
     return found
 
 
@@ -304,16 +304,12 @@ def learned(tree: PyTree) -> dict[str, Float[Array, ""]]:
     return found
 
 
-def draws(solver: diffrax.AbstractSolver) -> bool:
-    """Whether a scheme, or one inside it, draws something from a key."""
-    return any(scheme.random for scheme in schemes_of(solver))
-
-
 def with_key(solver: diffrax.AbstractSolver, key: PRNGKeyArray) -> diffrax.AbstractSolver:
     """The scheme with a key for what it draws."""
 
     def keys(solver):
-        return [scheme.key for scheme in schemes_of(solver) if scheme.random]
+        random = [scheme for scheme in schemes_of(solver) if scheme.random]
+        return [scheme.key for scheme in random]  # pyright: ignore[reportAttributeAccessIssue]
 
     number = len(keys(solver))
     return eqx.tree_at(keys, solver, [key] * number, is_leaf=lambda x: x is None)

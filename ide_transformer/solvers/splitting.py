@@ -278,11 +278,6 @@ class ParallelSplitting(AbstractSplitting):
         return sum(ends[1:], ends[0]) / number, None
 
 
-def _symmetric(*outer: float) -> tuple[float, ...]:
-    """Coefficients that sum to one: the outer ones on both sides of the middle one."""
-    return (*outer, 1 - 2 * len(outer) * outer[0], *outer)
-
-
 @ft.cache
 def _order_of_composition(name: str, coefficients: tuple[float, ...]) -> int:
     """The order p of a composition of Strang steps, `S(h) = exp(h E_1 + h³ E_3 + …)`: up to h^p
@@ -372,6 +367,11 @@ class Composition(AbstractComposition):
     )
 
 
+# γ_1 of `Yoshida4` and of `Suzuki4`.
+_YOSHIDA = 1 / (2 - 2 ** (1 / 3))
+_SUZUKI = 1 / (4 - 4 ** (1 / 3))
+
+
 @checked
 class Yoshida4(AbstractComposition):
     """The triple jump, order four: `γ = (γ_1, 1 - 2γ_1, γ_1)`, `γ_1 = 1/(2 - 2^(1/3))`.
@@ -379,7 +379,7 @@ class Yoshida4(AbstractComposition):
 
     sub_solver: diffrax.AbstractSolver = RK4()
 
-    coefficients: ClassVar[tuple[float, ...]] = _symmetric(1 / (2 - 2 ** (1 / 3)))
+    coefficients: ClassVar[tuple[float, ...]] = (_YOSHIDA, 1 - 2 * _YOSHIDA, _YOSHIDA)
 
 
 @checked
@@ -390,4 +390,8 @@ class Suzuki4(AbstractComposition):
 
     sub_solver: diffrax.AbstractSolver = RK4()
 
-    coefficients: ClassVar[tuple[float, ...]] = _symmetric(*[1 / (4 - 4 ** (1 / 3))] * 2)
+    coefficients: ClassVar[tuple[float, ...]] = (
+        *(_SUZUKI, _SUZUKI),
+        1 - 4 * _SUZUKI,
+        *(_SUZUKI, _SUZUKI),
+    )
