@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Set
 from dataclasses import fields, is_dataclass
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
 
 import equinox as eqx
 import jax
@@ -85,7 +85,7 @@ def checked(call: Call) -> Call:
     arrays are taken wherever those of Python and JAX are."""
     if not inspect.isclass(call):
         return _checking(call, call.__qualname__.removesuffix(".__init__"))
-    call.__init__ = _checking(call.__init__, call.__name__)
+    setattr(call, "__init__", _checking(call.__init__, call.__name__))  # noqa: B010
     return call
 
 
@@ -102,16 +102,16 @@ def adapter_of(annotation: Any) -> TypeAdapter:
 
 def _instances(annotation: Any) -> Any:
     """Replace dataclasses in a type, of whose objects pydantic would look at the fields."""
-    origin: Any = get_origin(annotation)
+    origin = get_origin(annotation)
     if is_dataclass(origin):
-        generic: Any = origin
-        kinds = zip(generic.__parameters__, get_args(annotation), strict=True)
+        parameters = getattr(origin, "__parameters__", ())
+        kinds = zip(parameters, get_args(annotation), strict=True)
         return Annotated[
             InstanceOf[origin], AfterValidator(ft.partial(_with_parts, dict(kinds)))
         ]
     if origin in (Union, UnionType, tuple):
         members = tuple(map(_instances, get_args(annotation)))
-        kind: Any = Union if origin is UnionType else origin
+        kind = Union if origin is UnionType else cast(Any, origin)
         return kind[members]
     if is_dataclass(annotation) or hasattr(annotation, "_fields"):
         return InstanceOf[annotation]

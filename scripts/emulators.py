@@ -37,6 +37,7 @@ from ide_transformer.commands.options import (
     integers,
     names,
 )
+from ide_transformer.errors import did_you_mean
 from ide_transformer.packages import checksum, require
 from ide_transformer.studies.schemes import fingerprint
 from ide_transformer.training.folder.run_folder import source
@@ -170,7 +171,7 @@ def scenario_of(cell: Cell) -> Any:
     if name not in scenario_dict:
         raise InputError(
             f"--scenarios {name}: APEBench has no such scenario."
-            f"{training.did_you_mean(name, scenario_dict)}"
+            f"{did_you_mean(name, scenario_dict)}"
         )
     try:
         given = {key: ast.literal_eval(x) for key, x in (y.split("=") for y in options)}

@@ -25,12 +25,13 @@ def adapt(
 ) -> Trajectory:
     """At most `mesh.max_steps` steps in each interval, chosen by the controller of the mesh."""
     u0, args, output = start
-    given = mesh.solver
+    given = mesh.scheme
     check_scheme(equation, given, None)
     solver = prepared(given, equation.constraint)
     length = equation.control.interval_length
     dtype = u0.dtype
     controller = mesh.stepsize_controller
+    assert controller is not None
     if equation.domain.weights is not None:
         controller = without_padding(controller, equation.domain.weights)
     controller = KeepsProposal(controller, type(given).__name__)

@@ -80,6 +80,11 @@ class Mesh(eqx.Module):
             for name, x in self.given.items()
         }
 
+    @property
+    def scheme(self) -> diffrax.AbstractSolver:
+        """The solver, `LieTrotter()` where none is given."""
+        return LieTrotter() if self.solver is None else self.solver
+
     def over(self, other: "Mesh") -> "Mesh":
         """The solver and the steps of this mesh, those of another where it gives none."""
         way = self.given.keys() & {"steps", "stepsize_controller"}

@@ -112,7 +112,7 @@ def solve_on(
         if "forward-mode" not in str(error):
             raise
         raise InputError(
-            f"solve: {type(mesh.solver).__name__} with gradient={type(gradient).__name__}() "
+            f"solve: {type(mesh.scheme).__name__} with gradient={type(gradient).__name__}() "
             "has no derivative in forward mode (jax.jvp, jax.linearize). Write "
             "gradient=Direct(); implicit schemes have no such mode."
         ) from None
@@ -131,7 +131,7 @@ def _solve(
     if mesh.stepsize_controller is not None:
         trajectory = adapt(equation, mesh, start, gradient)
     else:
-        steps = plan_steps(equation, mesh.solver, mesh.steps, start.u0, start.args)
+        steps = plan_steps(equation, mesh.scheme, mesh.steps or 1, start.u0, start.args)
         if exit is None:
             trajectory = gradient.march(steps, start)
         else:

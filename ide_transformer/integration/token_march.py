@@ -80,7 +80,7 @@ class TokenMarch(eqx.Module):
         reason = why_not_by_token(equation, mesh, state, exit)
         if reason is not None:
             raise InputError(f"Token by token: {reason}")
-        self.steps = plan_steps(equation, mesh.solver, mesh.steps, state)
+        self.steps = plan_steps(equation, mesh.scheme, mesh.steps or 1, state)
 
     @property
     def num_tokens(self) -> int:
@@ -131,7 +131,7 @@ def why_not_by_token(
     """The reason why tokens cannot be marched one after the other; `None` if they can."""
     try:
         _check(equation, mesh, exit)
-        steps = plan_steps(equation, mesh.solver, mesh.steps, state)
+        steps = plan_steps(equation, mesh.scheme, mesh.steps or 1, state)
         eqx.filter_eval_shape(lambda u0: _march(steps, u0, 0, None), state)
     except InputError as error:
         return str(error)
@@ -229,7 +229,7 @@ def _check(equation: Equation, mesh: Mesh, exit: AbstractExit | None) -> None:
                 "token, say so in its class, `pointwise: ClassVar[bool] = True`; if it is a "
                 "causal integral over tokens, derive it from AbstractTokenIntegral."
             )
-    solver = mesh.solver
+    solver = mesh.scheme
     name = type(solver).__name__
     implicit = parts(solver, (diffrax.AbstractImplicitSolver, AbstractImplicitScheme))
     if implicit:

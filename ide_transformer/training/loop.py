@@ -151,7 +151,7 @@ class Loop(NamedTuple):
         left = [program for program in self.programs if program.phase.last > start]
         compiled: list[_Compiled] = []
         # Phases with the same layers share the step of a mesh.
-        made: dict[tuple[int, str], Any] = {}
+        made: dict[tuple[int | None, str], Any] = {}
         temporary = 0
         for program in left:
             steps: list[Any] = []

@@ -32,11 +32,24 @@ def _box(axes: Axes, x: float, y: float, width: float, text: str, color: str = _
     axes.text(x, y, text, ha="center", va="center", fontsize=9)
 
 
-def _arrow(axes: Axes, begin: tuple, end: tuple, color: str, bend: float = 0.0) -> None:
-    style = dict(arrowstyle="-|>", mutation_scale=13, linewidth=1.8, color=color)
-    axes.add_patch(
-        FancyArrowPatch(begin, end, connectionstyle=f"arc3,rad={bend}", shrinkA=0, **style)
+def _arrow(
+    axes: Axes,
+    begin: tuple[float, float],
+    end: tuple[float, float],
+    color: str,
+    bend: float = 0.0,
+) -> None:
+    arrow = FancyArrowPatch(
+        begin,
+        end,
+        arrowstyle="-|>",
+        mutation_scale=13,
+        linewidth=1.8,
+        color=color,
+        connectionstyle=f"arc3,rad={bend}",
+        shrinkA=0,
     )
+    axes.add_patch(arrow)
 
 
 def draw_weight(path: Path) -> None:

@@ -68,8 +68,8 @@ def _number_of_key(key: Any) -> Any:
 def _moment(value: Any) -> int | str:
     if type(value) is int and value > 0:
         return in_int32(value)
-    is_part = isinstance(value, str) and re.fullmatch(r"\d{1,3}(\.\d+)?%", value)
-    if is_part and 0 < float(value[:-1]) < 100:
+    part = re.fullmatch(r"(\d{1,3}(\.\d+)?)%", value) if isinstance(value, str) else None
+    if part and 0 < float(part[1]) < 100:
         return value
     raise ValueError("Input should be a number of steps, or a part of them such as 50%")
 
@@ -197,7 +197,7 @@ def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str
 
 def _section(kind: type[Section], location: list[str]) -> type[Section]:
     """The class of the section at that place of the tree."""
-    section: Any = kind
+    section = kind
     for part in location:
         if part in section.model_fields:  # and not the key of a mapping
             types = _types(section.model_fields[part].annotation)

@@ -60,7 +60,7 @@ class _Reader(yaml.SafeLoader):
             self._check_key(parent, index)
         if parent is not None:
             self.path.append(str(getattr(index, "value", index)))
-        event: Any = self.peek_event()
+        event = self.peek_event()
         path = ".".join(map(short, self.path[:8]))
         here = f"{_place(event.start_mark)}: {path or 'the file'}"
         if len(self.path) > DEEPEST:
@@ -72,7 +72,7 @@ class _Reader(yaml.SafeLoader):
             )
         if event.tag is not None:
             raise InputError(f"{here}: tags are not read; drop {short(event.tag)}.")
-        node: Any = super().compose_node(parent, cast(int, index))
+        node = super().compose_node(parent, cast(int, index))
         if parent is not None:
             self.path.pop()
         return node

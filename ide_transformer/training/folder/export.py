@@ -169,7 +169,7 @@ def _use(
     folder: RunFolder, model: Model, tokenizer: tk.Tokenizer | None, path: Path
 ) -> tuple[str, str]:
     """The task as the hub of Hugging Face calls it, and a program that uses the folder."""
-    inputs: Any = model.inputs
+    inputs = model.inputs
     if not is_built_as(model, LanguageModel):
         rows, columns, channels = inputs.image_shape
         sizes = dict(rows=rows, columns=columns, channels=channels)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import equinox as eqx
 import jax
@@ -60,9 +60,9 @@ class LoadedModel(NamedTuple):
     def expected(self, build: Callable[..., M], otherwise: str) -> M:
         """The model, which has to be such as this function builds, see `is_built_as`; else an
         `InputError` ends with `otherwise`."""
-        model: Any = self.model
+        model = self.model
         if is_built_as(model, build):
-            return model
+            return cast(M, model)
         kinds = f"{type(model.inputs).__name__} and {type(model.read_out).__name__}"
         raise InputError(f"{self.path} holds a model of {kinds}{otherwise}.")
 
@@ -169,7 +169,7 @@ def restored(
         state = checkpoints.restore(programs.shapes_at, checkpoint)
     step = int(state.step)
     program = programs.at(step)
-    model: Any = eqx.combine(weights_of(state, weights, average), program.static)
+    model = eqx.combine(weights_of(state, weights, average), program.static)
     return causal(config, program.solved(model)), step
 
 

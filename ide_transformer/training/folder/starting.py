@@ -150,7 +150,7 @@ def _with_weights_of_run(
         )
     weights, static = eqx.partition(model, eqx.is_inexact_array)
     taken = jax.tree.leaves(eqx.filter(there, eqx.is_inexact_array))
-    combined: Any = eqx.combine(jax.tree.structure(weights).unflatten(taken), static)
+    combined = eqx.combine(jax.tree.structure(weights).unflatten(taken), static)
     return combined, step
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -86,7 +86,7 @@ def evaluation_task(
         task = task or run_task(run, config, named=loaded.named)
         return task if tokens is None else _with_tokens(task, tokens, config, run)
     model = loaded.expected(LanguageModel, ", which predicts no text")
-    context: Any = min(model.inputs.context, 512) if tokens is None else tokens
+    context = min(model.inputs.context, 512) if tokens is None else cast(int, tokens)
     whole, fraction = (tasks.shakespeare(), 0.1) if text is None else (text, 1.0)
     return tasks.LanguageTask(whole, context, tokenizer=loaded.tokenizer, validation=fraction)
 

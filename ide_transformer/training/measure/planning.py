@@ -107,18 +107,21 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
     check_divisible(config, model, ())
     (program,) = programs_of(config, model)
     layout = make_layout(devices, jax.devices()[: devices.devices])
-    shape: Any = jax.ShapeDtypeStruct((size, config.model.context), jnp.int32)
+    shape = jax.ShapeDtypeStruct((size, config.model.context), jnp.int32)
     with jax.set_mesh(layout.grid):
         step = program.lowered(0, CrossEntropy(), layout, Batch(shape, shape))
-        compiled: Any = step.compile()
-    sent = sent_bytes(compiled.as_text())
+        compiled = step.compile()
+    program_text = compiled.as_text()
+    memory = compiled.memory_analysis()
+    assert program_text is not None and memory is not None
+    sent = sent_bytes(program_text)
     sizes = [f"{axis} {size}" for axis, size in devices.sizes.items() if size > 1]
     return {
         "devices": devices.devices,
         "layout": ", ".join(sizes) or "one device",
         "accumulate": accumulate,
         "state_bytes": layout.bytes_each(program.shapes),
-        "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
         **{f"{name}_bytes": sent.get(name, 0.0) for name in _SENT},
         "sent_bytes": sum(sent.values()),
         "parameters": size_bytes(program.shapes.weights) // 4,

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -97,7 +97,7 @@ def find_learning_rate(
     optimizer = update_rule(config.optimizer, rate)
     state, static = initial_state(model, optimizer, key)
     loss_of = objective(task.loss, training)
-    step: Any = make_train_step(optimizer, static, loss_of, accumulate=training.accumulate)
+    step = make_train_step(optimizer, static, loss_of, accumulate=training.accumulate)
     losses: list[float] = []
     lowest = math.inf
     with TrainingProgress(steps, 0) as progress:

@@ -309,7 +309,7 @@ def with_training(model: Model, config: TrainingConfig) -> Model:
     return model.with_gradient(gradient).with_precision(config.precision)
 
 
-def with_solver(model: M, config: SolverConfig) -> M:
+def with_solver(model: Model, config: SolverConfig) -> Model:
     """Solve a model by the configured scheme; `native` is the one it has."""
     if config.kind == NATIVE:
         return model

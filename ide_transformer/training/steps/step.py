@@ -219,7 +219,7 @@ def make_train_step(
             (weights, optimizer_state, mean),
             (state.weights, state.optimizer, state.average),
         )
-        model: Any = eqx.combine(weights, static)
+        model = eqx.combine(weights, static)
         metrics = {
             "loss": result.loss,
             "gradient_norm": gradient_norm,
