@@ -63,7 +63,7 @@ class FunctionSolve:
                     f"error_budget: the model has a {option}, whose error does not come from "
                     f"the resolution; take model.{without}."
                 )
-        if (other := inconsistent(model.mesh.solver)) is not None:
+        if (other := inconsistent(model.mesh.scheme)) is not None:
             raise InputError(
                 f"error_budget: with shorter steps {type(other).__name__} does not converge to "
                 "the solution of u_t = Σ_i A_i(u), with which outputs are compared; take "
@@ -109,7 +109,7 @@ class FunctionSolve:
 
     @property
     def _scheme(self) -> diffrax.AbstractSolver:
-        return self.model.mesh.solver
+        return self.model.mesh.scheme
 
     @property
     def domain(self) -> TokenDomain:

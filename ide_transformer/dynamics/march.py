@@ -39,9 +39,9 @@ class March(NamedTuple):
                 "states; give it equal ones, model.on(Mesh(steps=…))."
             )
         equation, u0 = model.initial_value_problem(inputs)
-        refuse_memory(name, equation, model.mesh.solver, u0)
+        refuse_memory(name, equation, model.mesh.scheme, u0)
         # The loop of diffrax over the stages of a Runge–Kutta method has no forward mode.
-        solver = solvers.prepared(model.mesh.solver, model.constraint, unroll=True)
+        solver = solvers.prepared(model.mesh.scheme, model.constraint, unroll=True)
         return cls(equation, u0, solver, model.steps)
 
     def states(

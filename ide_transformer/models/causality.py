@@ -85,7 +85,7 @@ def _try_causal(model: Model[Any, Any], where: str) -> None:
     inputs = model.inputs
     # By steps that do not follow the state.
     implicit = parts(
-        model.mesh.solver, (diffrax.AbstractImplicitSolver, AbstractImplicitScheme)
+        model.mesh.scheme, (diffrax.AbstractImplicitSolver, AbstractImplicitScheme)
     )
     solved = model.on(Mesh(steps=model.steps, solver=diffrax.Euler() if implicit else None))
     if isinstance(inputs, FunctionInputs):
@@ -213,7 +213,7 @@ def _reason(model: _Model, change: _Change) -> str:
             f"the exit {type(exit).__name__}(…, stops={exit.stops!r}) sees later tokens; give "
             "stops='token', or solve to the end, model.with_exit(None)."
         )
-    name = type(model.mesh.solver).__name__
+    name = type(model.mesh.scheme).__name__
     return f"the scheme {name} lets tokens see later ones. {_ADVICE}"
 
 

@@ -165,7 +165,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         space = self.space
         if space is None:
             return self
-        scheme = self.mesh.solver
+        scheme = self.mesh.scheme
         weights = jax.tree.leaves(eqx.filter(scheme, eqx.is_array))
         if space.modes != self.features and any(space.modes in x.shape for x in weights):
             raise InputError(
@@ -210,7 +210,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     @property
     def solver(self) -> diffrax.AbstractSolver:
         """The scheme; where the state is constrained, its projected variant."""
-        return prepared(self.mesh.solver, self.constraint)
+        return prepared(self.mesh.scheme, self.constraint)
 
     def each_equation(self, change: "Callable[[Model], Model]") -> "Model[Inputs, ReadOut]":
         """Change the model of each equation, this one last."""
@@ -357,10 +357,10 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             embed_key, depth_key, _ = jax.random.split(key, 3)
             if parts(control, AbstractRandomOperator):
                 control = Sampled(control, depth_key)
-            mesh = dataclasses.replace(mesh, solver=with_key(mesh.solver, depth_key))
+            mesh = dataclasses.replace(mesh, solver=with_key(mesh.scheme, depth_key))
         embedded = self.inputs.embed(inputs, key=embed_key)
         embedded = embedded._replace(u0=on_devices(embedded.u0))
-        check_start(mesh.solver, embedded.start)
+        check_start(mesh.scheme, embedded.start)
         solution = solve_on(
             mesh,
             self._equation(control, embedded),
