@@ -85,7 +85,8 @@ def checked(call: Call) -> Call:
     arrays are taken wherever those of Python and JAX are."""
     if not inspect.isclass(call):
         return _checking(call, call.__qualname__.removesuffix(".__init__"))
-    setattr(call, "__init__", _checking(call.__init__, call.__name__))  # noqa: B010
+    made = cast(Any, call)
+    made.__init__ = _checking(made.__init__, made.__name__)
     return call
 
 
