@@ -87,7 +87,7 @@ def checked(call: Call) -> Call:
         return _checking(call, call.__qualname__.removesuffix(".__init__"))
     made = cast(Any, call)
     made.__init__ = _checking(made.__init__, made.__name__)
-    return call
+    return made
 
 
 def adapter_of(annotation: Any) -> TypeAdapter:
