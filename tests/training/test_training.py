@@ -25,7 +25,7 @@ from training.test_depth_of_runs import by_hand, cross_entropy
 import ide_transformer as ide
 from ide_transformer import dynamics, tasks, training
 from ide_transformer.tasks import Batch, CrossEntropy, InstanceCrossEntropy
-from ide_transformer.training import loop, run
+from ide_transformer.training import loop
 from ide_transformer.training.run import plot_run as real_plot_run
 from ide_transformer.training.steps import step
 
