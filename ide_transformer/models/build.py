@@ -251,8 +251,8 @@ def StagedModel(
     stages: tuple[Model[ImageInputs, AbstractReadOut], ...],
 ) -> Model[AbstractImageInputs, AbstractReadOut]:
     """Equations one after the other, each on a domain of its own, see `StageInputs`, such as
-    `ImageStage` makes them; the last one reads the outputs out. `model.equations` are those of
-    the stages; the inputs of each but the first hold all before it."""
+    `ImageStage` makes them; the last one reads the outputs out. `model.equations` has one
+    for each stage; the inputs of each but the first hold all before it."""
     if not stages:
         raise InputError("StagedModel: stages=() is empty; give one or more.")
     model: Model = stages[0]
@@ -364,9 +364,10 @@ def TranslationModel(
     """An `EncoderDecoder` to be trained, which reads and writes texts of one vocabulary, each
     of at most `context` tokens.
 
-    **Arguments:** see `LanguageModel`; `control` is that of the decoder, and
+    **Arguments:** see `LanguageModel`, and
 
-    - `make_encoder_control`: makes that of the encoder, whose attention sees all of a text.
+    - `control`: θ of the decoder.
+    - `make_encoder_control`: makes θ of the encoder, whose attention sees all of a text.
     """
     if not isinstance(constraint, AbstractConstraint):
         raise InputError(

@@ -24,7 +24,7 @@ class CachedDecoder(eqx.Module):
         logits, cache = decoder.prefill(prompt)
         logits, cache = decoder.extend(token, position, cache)
 
-    The logits are those of `model` for the whole text; NaN after a step that failed, and at
+    They are the logits of `model` for the whole text; NaN after a step that failed, and at
     positions that are not in the prompt, or not below `tokens`. `jax.vmap` gives texts
     positions of their own.
 
@@ -99,7 +99,7 @@ def why_not_cached(model: Model) -> str | None:
 
 
 def _why_no_cache_of(model: Model) -> str | None:
-    """The reason why the embedding of a token is not that of the token and its place."""
+    """Why the embedding of a token depends on more than the token and its place."""
     inputs = model.inputs
     if type(inputs) is not TextInputs:
         return f"a cache knows TextInputs, and these are {type(inputs).__name__}."

@@ -72,8 +72,8 @@ class _Change(NamedTuple):
 
 
 def check_causal(where: str, model: Model) -> None:
-    """Checks by trying that no output of a model of texts depends on later tokens: those of a
-    text are changed, and some marked as padding. Weights are moved first, in both directions,
+    """Checks by trying that no output of a model of texts depends on later tokens: in a text
+    these are changed, and some marked as padding. Weights are moved first, in both directions,
     so that nothing hides behind one that starts at zero. An `InputError` of `where` names what
     sees later tokens, or a `pointwise` operator that sees others."""
     _try_causal(model, where)

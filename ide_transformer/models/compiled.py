@@ -74,12 +74,12 @@ def compiled(model: Model, *, sizes: tuple[PositiveInt, ...] | None = None) -> C
         logits = ide.compiled(model)
         logits(tokens)  # [..., tokens, vocabulary], as model(tokens)
 
-    The outputs are those of the model to rounding. Padding is hidden as later tokens of a
-    causal model, or by a mask, with which it has the quadrature weight zero. It is tried
-    whether it is, on a text, with the weights and with others. Where it is not, and for inputs
-    that are no texts, `why_not_padded` has the reason, and each shape of inputs is compiled by
-    itself, as `eqx.filter_jit` does. The source of a `SourceAndText` gets padding where it is a
-    `Text` with a mask. Batch axes are part of a program.
+    The outputs equal the outputs of the model to rounding. A causal model does not see padding,
+    or a mask gives it the quadrature weight zero; this is tried on a text, with the weights and
+    with others. Where padding is seen, and for inputs that are no texts, `why_not_padded` has
+    the reason, and each shape of inputs is compiled by itself, as `eqx.filter_jit` does. The
+    source of a `SourceAndText` gets padding where it is a `Text` with a mask. Batch axes
+    are part of a program.
 
     **Arguments:**
 
@@ -140,7 +140,7 @@ def _changing_axis(x: np.ndarray, y: np.ndarray) -> int | None:
 
 
 def _cut(outputs: PyTree, axes: PyTree, number: int) -> PyTree[np.ndarray]:
-    """Without so many of the last tokens, in NumPy, which compiles nothing."""
+    """Drop the last `number` tokens, in NumPy, which compiles nothing."""
     leaves, structure = jax.tree.flatten(outputs)
     kept = []
     for x, axis in zip(leaves, structure.flatten_up_to(axes), strict=True):
@@ -177,7 +177,7 @@ def padded_source(model: Model[EncodedInputs, Any], source: PyTree) -> PyTree:
 
 
 def size_of(tokens: int, first: int, factor: int) -> int:
-    """The first of a few sizes that holds so many tokens."""
+    """The first of a few sizes that holds all tokens."""
     while first < tokens:
         first *= factor
     return first

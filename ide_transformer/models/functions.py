@@ -94,8 +94,8 @@ class FunctionInputs(AbstractInputs):
     - `wavelength`: L, the longest wave of the positions; `None` for those above. 2 on a
       "periodic" grid for functions that do not meet at the ends.
     - `normalization`, `dropout`: N, and the rate on what it is applied to.
-    - `fields`: whether each input has to be a `Field`, since the points of the training are
-      not those of `grid`.
+    - `fields`: whether each input has to be a `Field`, since the training has other
+      points than `grid`.
 
     **Raises:** `InputError` when called, for values without their points, and for points
     outside of [0, 1] along an axis that is no circle; where a compiled program is given these,
@@ -154,7 +154,7 @@ class FunctionInputs(AbstractInputs):
         return self.points_of(self.points)
 
     def points_of(self, tokens: int | tuple[int, ...]) -> TokenDomain:
-        """The points of values that come alone: so many, or so many along each axis."""
+        """The points of values that come alone; `tokens` has a number for each axis."""
         shape = tokens if isinstance(tokens, tuple) else (tokens,)
         if len(shape) != self.dimension:
             raise InputError(
@@ -269,7 +269,7 @@ class FunctionInputs(AbstractInputs):
 
 @checked
 class FunctionValues(AbstractReadOut):
-    """Values of functions at the points of the domain, `W N(u(x)) + b`, W and b those of
+    """Values of functions at the points of the domain, `W N(u(x)) + b`, W and b of
     `linear`: `[..., tokens]`, or with `channels` `[..., tokens, channels]`."""
 
     linear: Linear
@@ -342,7 +342,7 @@ class ChannelsFirst(eqx.Module):
         [..., channels, *points] -> [..., channels, *points].
 
     `model` has an axis of channels last, or none for one value at each point; the points are
-    those of its `grid`, "periodic" for exponax. Trained weights are in `model` again.
+    its `grid`, "periodic" for exponax. Trained weights are in `model` again.
     """
 
     model: Model[AbstractInputs, FunctionValues]

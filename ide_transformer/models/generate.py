@@ -249,8 +249,8 @@ def write(
     end: int | None = None,
     cached: bool = True,
 ) -> Int[Array, "*batch total"]:
-    """Draw so many tokens after prompts of the lengths `ends`, read by a `CachedDecoder` as far
-    as there can be one and `cached`; one program for all lengths of a size."""
+    """Draw `length` tokens after prompts of the lengths `ends`, read by a `CachedDecoder` where
+    there can be one and `cached`; one program for all lengths of a size."""
     if not length:
         return jax.device_put(prompt)
     longest = prompt.shape[-1]
@@ -303,7 +303,7 @@ def _before(ends: Any, tokens: Any) -> Any:
 
 @eqx.filter_jit
 def _written(model, tokens, ends, longest, length, end, draw, key, source, stops, cached):
-    """Prompts and what follows them, see `write`; the longest has so many tokens."""
+    """Prompts and what follows them, see `write`; the longest prompt has `longest` tokens."""
     key = jax.random.key(0) if key is None else key  # at temperature 0 it draws nothing
     encoded = None
     if source is not None:

@@ -206,8 +206,8 @@ class ImageInputs(AbstractImageInputs):
         return Embedded(u, image_domain(grid, self.prefix_tokens, self.grid, self.area_weights))
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "ImageInputs":
-        """Fit inputs of fixed size to images of (rows, columns) windows, or of so many in the
-        shape of their own; others are the same."""
+        """Fit inputs of fixed size to images of (rows, columns) windows, or of this number in
+        their own shape; others stay."""
         if not self.fixed_size:
             return self
         grid = grid_of_number(tokens, self.grid)
@@ -215,7 +215,7 @@ class ImageInputs(AbstractImageInputs):
         return dataclasses.replace(self, image_shape=shape, positions=self._positions_on(grid))
 
     def _positions_on(self, grid: tuple[int, int]) -> Float[Array, "tokens features"] | None:
-        """The positions on another grid, interpolated; those of the prefix stay."""
+        """The positions on another grid, interpolated; the prefix keeps its own."""
         if self.positions is None or grid == self.grid:
             return self.positions
         prefix, own = jnp.split(self.positions, [self.prefix_tokens])
@@ -224,7 +224,7 @@ class ImageInputs(AbstractImageInputs):
 
 
 def grid_of_number(patches: int | tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
-    """(rows, columns) of patches: as given, or of so many in an image of this shape."""
+    """(rows, columns) of patches: as given, or of this number in an image of this shape."""
     if isinstance(patches, tuple):
         return patches
     rows, columns = shape

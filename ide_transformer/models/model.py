@@ -71,11 +71,11 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     `ImageClassifier`, `OperatorModel` and others put such parts together.
 
     Inputs may come from solutions of other equations: stages, an encoder. Then `on` changes all
-    of them, the numbers of steps and evaluations of a solution and its failures are those of
-    all, an exit and the states those of the last one.
+    of them, a solution counts the steps, evaluations and failures of all, and an exit and the
+    states belong to the last one.
 
     With a `space` its weights are functions of the features, so that its width is a resolution:
-    those of a model of `space.modes` features, read as coefficients, see `FunctionSpace`.
+    the weights of a model of `space.modes` features, read as coefficients, see `FunctionSpace`.
     `model.on(Mesh(width=d))` has the same weights at d points of Ω_y. With `Nodal()` and as
     many points as modes it is the model without.
 
@@ -88,7 +88,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     - `space`: see above; `None` for matrices as weights.
     - `gradient`: the gradient mode, see `solve`.
     - `compute_dtype`: the type in which the operators compute their products, for example
-      "bfloat16"; the state and the weights keep theirs. `None` for that of the weights.
+      "bfloat16"; the state and the weights keep theirs. `None` for the type of the weights.
     - `exit`: the rule by which tokens stop before the end, see `AbstractExit`.
     """
 

@@ -99,7 +99,7 @@ class AbstractInputs(eqx.Module):
 
     @property
     def prefix_tokens(self) -> int:
-        """The number of learned tokens before those of the inputs."""
+        """The number of learned tokens before the tokens of the inputs."""
         return 0
 
     def of_text(self, text: Text) -> PyTree[ArrayLike]:
@@ -129,7 +129,7 @@ class AbstractReadOut(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, u: State, inputs: AbstractInputs) -> PyTree[Array]:
-        """The outputs, from the state at depth T; `inputs` are those of the model, for weights
+        """The outputs, from the state at depth T; `inputs` of the model are given for weights
         that both share."""
 
     def shaped(self, outputs: PyTree[Array], inputs: PyTree[ArrayLike]) -> PyTree[Array]:
@@ -142,7 +142,7 @@ class AbstractReadOut(eqx.Module):
 
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "AbstractReadOut":
         """The read-out whose weights are coefficients of functions of a feature, at the points
-        of Ω_y; `inputs` are those of the coefficients. For `Model.space`."""
+        of Ω_y; `inputs` hold the coefficients. For `Model.space`."""
         raise InputError(
             f"{type(self).__name__} is no function of the features; TokenLogits, MeanHead and "
             "FunctionValues are."

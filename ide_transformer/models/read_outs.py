@@ -27,7 +27,7 @@ from .text_inputs import TextInputs, as_text
 
 
 class MaskedTokenHead(eqx.Module):
-    """Predicts the tokens behind masks from the states, `E N(σ(W u + b)) + c`, W and b those of
+    """Predicts the tokens behind masks from the states, `E N(σ(W u + b)) + c`, W and b of
     `dense` and E the `readout` or, without one, the token embeddings. Reference: Devlin et al.,
     arXiv 1810.04805."""
 
@@ -66,7 +66,7 @@ class States(AbstractReadOut):
     def logits(
         self, states: State, inputs: TextInputs
     ) -> Float[Array, "*batch tokens vocabulary"]:
-        """The logits of the token at each place; `inputs` are those of the model."""
+        """The logits of the token at each place; `inputs` are the inputs of the model."""
         if self.head is None:
             raise InputError("States.logits: the checkpoint has no masked-token head.")
         return self.head(states, inputs.embedding)
@@ -125,7 +125,7 @@ class TokenLogits(AbstractReadOut):
 
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "TokenLogits":
         """The logits are integrals over y, so that they have weights of their own even where
-        the coefficients are those of the embedding."""
+        the coefficients are the embedding."""
         return with_fields(
             self,
             weight=space.features.of_duals(self._weight_for(inputs)),

@@ -53,7 +53,7 @@ class TextInputs(AbstractInputs):
     - `normalization`, `dropout`: N, and the rate on what it is applied to.
     - `padding`: a token that is not counted (RoBERTa): it has the row `padding` of
       `positions`, the others have the rows from `padding + 1` on. `None` where the rows are
-      those of the places.
+      the places.
     - `masks`: whether texts may have padding.
     """
 
@@ -215,8 +215,7 @@ def checked_text(
     context: int,
     segments: int = 1,
 ) -> Text:
-    """The inputs of a model that knows so many of each as a `Text`, checked where they are not
-    traced."""
+    """The inputs of a model as a `Text`; numbers that are not traced are checked."""
     text = as_text(inputs)
     check_fields(text)
     number = text.tokens.shape[-1]
