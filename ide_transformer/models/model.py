@@ -32,6 +32,7 @@ from ..equation import (
     contents,
     listing,
     low_precision,
+    map_parts,
     number_of_weights,
     on_devices,
     parts,
@@ -214,11 +215,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     def each_equation(self, change: "Callable[[Model], Model]") -> "Model[Inputs, ReadOut]":
         """Change the model of each equation, this one last."""
-
-        def inside(x: Any) -> Any:
-            return x.each_equation(change) if isinstance(x, Model) else x
-
-        inputs = jax.tree.map(inside, self.inputs, is_leaf=lambda x: isinstance(x, Model))
+        inputs = map_parts(self.inputs, Model, lambda x, _: x.each_equation(change))
         return change(self.with_inputs(inputs))
 
     def with_inputs(self, inputs: AbstractInputs) -> "Model[Any, ReadOut]":

@@ -124,6 +124,21 @@ def test_meshes_that_are_too_fine(message, monkeypatch):
         ide.functional(MODEL).on(FINE[message])
 
 
+class Stubborn(ide.PiecewiseConstant):
+    """One that keeps its layers."""
+
+    def resample(self, layers):
+        return self
+
+
+def test_a_control_that_is_resampled_wrongly_is_named():
+    model = dataclasses.replace(MODEL, control=Stubborn(MODEL.control.blocks))
+    with pytest.raises(
+        ide.InputError, match=r"Stubborn\.resample\(4\) gives 2 .* have it give 4"
+    ):
+        model.on(ide.Mesh(layers=4))
+
+
 def test_a_sample_stops_where_the_output_is_one_for_all_tokens():
     model = small.image_classifier(class_token=False, control=ide.Tied, intervals=6)
     images = normal(6, 4, 6, 1)
