@@ -62,7 +62,8 @@ _ROLLOUT = {
 }
 _HEADINGS = {
     **_ACROSS,
-    "steps": "steps in depth",
+    "steps": "steps in a layer",
+    "steps_to_T": "steps in depth",
     "tolerance": "tolerance of the exit",
     "saved": "part of the evaluations saved",
     "targets": "targets counted",

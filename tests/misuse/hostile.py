@@ -155,7 +155,7 @@ ROLLOUTS = [
     ),
     *(
         f"--rollout 2 --mesh {key}={x}"
-        for key in ("intervals", "steps_per_interval", "width", "horizon")
+        for key in ("layers", "steps", "width", "horizon")
         for x in ("0", "-1", "1000000000000", "nan", "x")
         if (key, x) != ("horizon", "1000000000000")
     ),

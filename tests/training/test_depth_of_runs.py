@@ -214,7 +214,7 @@ def test_exits_are_measured_against_the_full_solve(drawn):
     assert [row["tolerance"] for row in rows] == [None, 0.0, 1e-5, 1e6]
     for row in rows[:2]:
         assert row["loss"] == pytest.approx(rows[0]["loss"], rel=1e-5)
-        assert (row["evaluations"], row["saved"], row["steps"]) == (5, 0, 5)
+        assert (row["evaluations"], row["saved"], row["steps_to_T"]) == (5, 0, 5)
     assert rows[3]["evaluations"] == 2 and rows[3]["saved"] == pytest.approx(3 / 5)
     # Between two batches of different sizes the mean is that over samples.
     model = loaded.model.on(five).with_exit(ide.EstimatedExit(1e-5))

@@ -66,7 +66,7 @@ def evaluate_exits(
             found = measured_on(model.with_exit(used), task, held_out)
             number = found["evaluations"]
             full = number if tolerance is None else full
-            first = {"steps": steps, "tolerance": tolerance, "saved": 1 - number / full}
+            first = {"steps_to_T": steps, "tolerance": tolerance, "saved": 1 - number / full}
             rows.append({**mesh.described, **first, **found})
     check_finite(loaded, rows)
     return rows
@@ -79,7 +79,7 @@ def cheapest_exits(
     `evaluate_exits` with the fewest evaluations whose loss exceeds the loss of the full solve
     by at most the margin."""
     found = []
-    of_mesh = ("steps", *Mesh().__dataclass_fields__)
+    of_mesh = ("steps_to_T", *Mesh().__dataclass_fields__)
     for margin in margins:
         for full in (row for row in rows if row["tolerance"] is None):
             here = [row for row in rows if all(row.get(x) == full.get(x) for x in of_mesh)]
