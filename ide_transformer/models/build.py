@@ -78,7 +78,7 @@ def LanguageModel(
         dropout=dropout,
         std=std,
     )
-    *_, read_out_key = jax.random.split(key, 3)
+    *_, read_out_key = jax.random.split(key, 3)  # the others are of the inputs
     read_out = TokenLogits.build(
         vocabulary,
         features,
@@ -133,7 +133,7 @@ def SequenceClassifier(
         dropout=dropout,
         std=std,
     )
-    *_, head_key = jax.random.split(key, 3)
+    *_, head_key = jax.random.split(key, 3)  # the others are of the inputs
     head = PrefixHead if class_token else MeanHead
     read_out = head.build(
         classes, features, key=head_key, normalization=output_normalization, std=std
@@ -180,7 +180,7 @@ def ImageClassifier(
         dropout=dropout,
         std=std,
     )
-    *_, head_key = jax.random.split(key, 3)
+    *_, head_key = jax.random.split(key, 3)  # the others are of the inputs
     head = PrefixHead if class_token else MeanHead
     read_out = head.build(
         classes, features, key=head_key, normalization=output_normalization, std=std
@@ -238,7 +238,7 @@ def ImageStage(
     )
     read_out = States()
     if classes is not None:
-        _, head_key = jax.random.split(key)
+        _, head_key = jax.random.split(key)  # the other is of the inputs
         head = PrefixHead if class_token else MeanHead
         read_out = head.build(
             classes, features, key=head_key, normalization=output_normalization, std=std
@@ -386,7 +386,7 @@ def TranslationModel(
     )
     read_out = States(output_normalization)
     encoder = Model(inputs, make_encoder_control(), constraint, mesh, read_out)
-    *_, decoder_key = jax.random.split(key, 3)
+    *_, decoder_key = jax.random.split(key, 3)  # the others are of the inputs
     decoder = LanguageModel(
         vocabulary,
         context,
