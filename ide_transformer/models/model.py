@@ -105,6 +105,12 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     def __post_init__(self):
         self.constraint = as_control(self.constraint, self.control)
+        others = self.mesh.given.keys() & {"layers", "horizon", "tokens", "width"}
+        if others:
+            raise InputError(
+                f"Model: mesh={spelled(self.mesh)} gives {' and '.join(sorted(others))}, which "
+                "belong to the other parts; write Model(…).on(mesh)."
+            )
         self.mesh = self.mesh.whole
 
     def __check_init__(self):

@@ -82,6 +82,11 @@ def test_what_draws_nothing_is_the_same_with_a_key(key):
     assert largest(one, other) == 0
 
 
+def test_a_model_is_put_on_layers_and_not_made_with_them():
+    with pytest.raises(ide.InputError, match=r"gives layers, .* write Model\(…\)\.on\(mesh\)"):
+        dataclasses.replace(MODEL, mesh=ide.Mesh(layers=4))
+
+
 def test_a_longer_horizon_passes_through_the_old_end():
     """Against steps made by hand: half of the way of four steps is the state after two."""
     model = small.language_model(control=ide.Tied)
