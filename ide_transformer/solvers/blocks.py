@@ -102,10 +102,6 @@ class AbstractPaperSplitting(AbstractOneStep):
 
     term_structure: ClassVar = diffrax.MultiTerm
 
-    # Whether sub-steps of the feed-forward, but for the last one, end on S2, and their length.
-    nonnegative: eqx.AbstractClassVar[bool]
-    length: eqx.AbstractClassVar[int]
-
     def projected(self) -> "AbstractPaperSplitting":
         # Two of its sub-steps are projections.
         return self
@@ -124,8 +120,13 @@ class AbstractPaperSplitting(AbstractOneStep):
         constraints = [one.constraint(field.t1) for one in operator_fields(field.terms)]
         attended = fed = constraints[0].project(u + attention(0, u))
         for integral in integrals:
-            fed = fed + self.length * integral(0, fed)
-            if self.nonnegative and integral is not integrals[-1]:
+            increment = integral(0, fed)
+            if self.consistent:
+                # The relaxation halves it.
+                fed = fed + 2 * increment
+                continue
+            fed = fed + increment
+            if integral is not integrals[-1]:
                 fed = Nonnegative().project(fed)
         return constraints[-1].project(0.5 * (attended + fed))
 
@@ -145,8 +146,6 @@ class PaperSplitting(AbstractPaperSplitting):
     """
 
     consistent: ClassVar[bool] = False
-    nonnegative: ClassVar[bool] = True
-    length: ClassVar[int] = 1
 
 
 @checked
@@ -161,5 +160,3 @@ class ConsistentPaperSplitting(AbstractPaperSplitting):
     """
 
     fixed_order: ClassVar[int | None] = 1
-    nonnegative: ClassVar[bool] = False
-    length: ClassVar[int] = 2
