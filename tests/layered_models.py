@@ -6,9 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import WIDTH, built_control, make_block
 
 import ide_transformer as ide
+from tests.helpers import WIDTH, built_control, make_block
 
 
 CONTEXT, VOCABULARY, LAYERS = 8, 11, 4

@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import yaml
-from helpers import SCRIPTS
 
 from ide_transformer.commands import main
+from tests.helpers import SCRIPTS
 
 
 def run_apart(command, expected=0, **options):

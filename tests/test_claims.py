@@ -5,8 +5,9 @@ import re
 
 import numpy as np
 import pytest
-from helpers import ROOT
 from scipy import stats
+
+from tests.helpers import ROOT
 
 
 RESULTS = ROOT / "docs" / "results"

@@ -14,8 +14,6 @@ from urllib.parse import urlsplit
 import jax
 import pytest
 import yaml
-from helpers import ROOT, fast_first
-from running import run_apart, run_here
 
 import ide_transformer
 from documentation.names import check_names, with_summaries
@@ -25,6 +23,8 @@ from ide_transformer.commands.options import config_file
 from ide_transformer.pretrained.families import families
 from ide_transformer.studies.schemes import load_comparison
 from ide_transformer.training import Config, load_config, validated
+from tests.helpers import ROOT, fast_first
+from tests.running import run_apart, run_here
 
 
 def written(page):

@@ -8,7 +8,8 @@ import re
 
 import numpy as np
 import pytest
-from helpers import ROOT
+
+from tests.helpers import ROOT
 
 
 DOCS = ROOT / "docs"

@@ -16,17 +16,17 @@ import diffrax
 import equinox as eqx
 import jax
 import pytest
-from helpers import GOLDEN, ROOT, make_equation, random_state
-from models.examples import filled, language_model
-from models.test_every_model import MODELS, MORE
 from packaging.requirements import Requirement
-from running import run_apart
-from typed import public_face
 
 import ide_transformer as ide
 from ide_transformer import equation, packages
 from ide_transformer.commands import run_script
 from ide_transformer.packages import unpacked_wheel
+from tests.helpers import GOLDEN, ROOT, make_equation, random_state
+from tests.models.examples import filled, language_model
+from tests.models.test_every_model import MODELS, MORE
+from tests.running import run_apart
+from tests.typed import public_face
 
 
 CONTENT = {"weights/model/config.json": "{}", "weights/model/a/b.bin": "1", "weights/x.py": ""}

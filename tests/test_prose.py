@@ -3,7 +3,7 @@ words."""
 
 import re
 
-from helpers import ROOT
+from tests.helpers import ROOT
 
 
 FRONT = ROOT / "README.md"

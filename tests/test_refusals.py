@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import built, drawn, largest, make_equation, random_state
-from solvers.linear_problem import initial_state, layered_equation, tied_equation
 
 import ide_transformer as ide
 from ide_transformer.integration.solve import solve_on
+from tests.helpers import built, drawn, largest, make_equation, random_state
+from tests.solvers.linear_problem import initial_state, layered_equation, tied_equation
 
 
 KEY, WIDTH, TOKENS = jax.random.key(0), 16, 6

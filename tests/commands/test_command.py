@@ -13,8 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import ROOT, fast_first, largest
-from running import run_apart, run_here
 
 from benchmarks.shared.problem import Shape
 from benchmarks.with_torch.ours import OwnTraining, Setting
@@ -26,6 +24,8 @@ from ide_transformer.commands.options import (
     no_config,
     results_folder,
 )
+from tests.helpers import ROOT, fast_first, largest
+from tests.running import run_apart, run_here
 
 
 @pytest.mark.parametrize(

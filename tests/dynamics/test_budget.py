@@ -10,10 +10,8 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import layered_models
 import numpy as np
 import pytest
-from helpers import built
 
 import ide_transformer as ide
 from ide_transformer.dynamics import FunctionSolve, refinements
@@ -22,6 +20,8 @@ from ide_transformer.studies import resolution
 from ide_transformer.studies.convergence import schemes
 from ide_transformer.studies.resolution import random_problem, refinement_errors, tried_budget
 from ide_transformer.training import LoadedModel
+from tests import layered_models
+from tests.helpers import built
 
 
 class Known(FunctionSolve):

@@ -10,9 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import GOLDEN, WIDTH, drawn, largest, random_state
-from layered_models import HELD_OUT, LAYERS, model_of
-from running import run_here
 from scipy.integrate import solve_ivp
 
 import ide_transformer as ide
@@ -25,6 +22,9 @@ from ide_transformer.dynamics import (
     stretching,
 )
 from ide_transformer.dynamics.march import March
+from tests.helpers import GOLDEN, WIDTH, drawn, largest, random_state
+from tests.layered_models import HELD_OUT, LAYERS, model_of
+from tests.running import run_here
 
 
 INPUTS = HELD_OUT[:2]

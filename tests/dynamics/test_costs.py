@@ -7,8 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import HEADS, WIDTH, built, built_control, largest, random_state
-from layered_models import (
+
+import ide_transformer as ide
+from ide_transformer import dynamics
+from ide_transformer.dynamics import Path
+from tests.helpers import HEADS, WIDTH, built, built_control, largest, random_state
+from tests.layered_models import (
     CONTEXT,
     HELD_OUT,
     LAYERS,
@@ -18,10 +22,6 @@ from layered_models import (
     simple_block,
     states_by_hand,
 )
-
-import ide_transformer as ide
-from ide_transformer import dynamics
-from ide_transformer.dynamics import Path
 
 
 FIRST, H, NUMBER = HELD_OUT[:1, :3], 0.5, 3

@@ -8,19 +8,6 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TOKENS, WIDTH, built_control, drawn, largest, random_state
-from layered_models import (
-    CALIBRATION,
-    HELD_OUT,
-    LAYERS,
-    by_hand,
-    layer_by_layer,
-    mean_over_tokens,
-    model_of,
-    outputs,
-    simple_block,
-)
-from models import examples as small
 
 import ide_transformer as ide
 from ide_transformer import dynamics
@@ -42,6 +29,19 @@ from ide_transformer.dynamics import (
 )
 from ide_transformer.dynamics.layers import in_layers
 from ide_transformer.dynamics.meshes import field_evaluations, relative_error, zero_padding
+from tests.helpers import TOKENS, WIDTH, built_control, drawn, largest, random_state
+from tests.layered_models import (
+    CALIBRATION,
+    HELD_OUT,
+    LAYERS,
+    by_hand,
+    layer_by_layer,
+    mean_over_tokens,
+    model_of,
+    outputs,
+    simple_block,
+)
+from tests.models import examples as small
 
 
 equation_defects = eqx.filter_jit(dynamics.equation_defects)

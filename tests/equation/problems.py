@@ -5,10 +5,10 @@ whole rate at once and draw states with NumPy."""
 
 import equinox as eqx
 import numpy as np
-from helpers import TOKENS, random_state
-from published.numpy_blocks import attended as attended, softmax_kernel as softmax_kernel
 
 import ide_transformer as ide
+from tests.helpers import TOKENS, random_state
+from tests.published.numpy_blocks import attended as attended, softmax_kernel as softmax_kernel
 
 
 state = random_state

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from equation.problems import apply, attended, block_at, project, softmax_kernel, state
-from helpers import HEADS, WIDTH, built, drawn, largest
-from published.numpy_blocks import layer_norm, linear
 
 import ide_transformer as ide
 from ide_transformer.models.images import image_domain
+from tests.equation.problems import apply, attended, block_at, project, softmax_kernel, state
+from tests.helpers import HEADS, WIDTH, built, drawn, largest
+from tests.published.numpy_blocks import layer_norm, linear
 
 
 OTHERS, SEEN = 7, 6

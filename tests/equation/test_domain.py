@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from equation.problems import apply, made
-from helpers import HEADS, WIDTH, largest, observed_order, random_state
 from scipy.integrate import simpson
 from scipy.spatial import cKDTree
 
 import ide_transformer as ide
 from ide_transformer.equation.operators.positions import differences
+from tests.equation.problems import apply, made
+from tests.helpers import HEADS, WIDTH, largest, observed_order, random_state
 
 
 @pytest.mark.parametrize("weights", [None, jnp.array([0.5, 1.0, 2.0, 0.3, 0.7])])

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance.constraints_and_controls import ControlConformance
-from equation.problems import apply, block_at, made, state
-from helpers import built, classes_of, drawn, largest
 
 import ide_transformer as ide
 from ide_transformer.equation.controls.mapped import Sampled
 from ide_transformer.testing import check_control
+from tests.conformance.constraints_and_controls import ControlConformance
+from tests.equation.problems import apply, block_at, made, state
+from tests.helpers import built, classes_of, drawn, largest
 
 
 KEY = jax.random.key(0)

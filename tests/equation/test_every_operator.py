@@ -5,14 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance.constraints_and_controls import ConstraintConformance
-from conformance.operators import OperatorConformance
-from helpers import classes_of, fast_first
 from jaxtyping import Array
-from misuse.recipes import OPERATORS
 
 import ide_transformer as ide
 from ide_transformer.testing import check_constraint, check_operator
+from tests.conformance.constraints_and_controls import ConstraintConformance
+from tests.conformance.operators import OperatorConformance
+from tests.helpers import classes_of, fast_first
+from tests.misuse.recipes import OPERATORS
 
 
 WIDTH = 4

@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from equation.problems import apply, made
-from helpers import largest, observed_order
-from published.numpy_blocks import layer_norm, softmax
 
 import ide_transformer as ide
+from tests.equation.problems import apply, made
+from tests.helpers import largest, observed_order
+from tests.published.numpy_blocks import layer_norm, softmax
 
 
 @eqx.filter_jit

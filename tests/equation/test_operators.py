@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from equation.problems import apply, made, project, state
-from helpers import WIDTH, built, largest, random_state
-from published.numpy_blocks import gelu, linear
 
 import ide_transformer as ide
+from tests.equation.problems import apply, made, project, state
+from tests.helpers import WIDTH, built, largest, random_state
+from tests.published.numpy_blocks import gelu, linear
 
 
 def silu(x):

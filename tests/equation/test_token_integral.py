@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import built, fast_first, largest, random_state
 from jax.sharding import PartitionSpec
-from running import run_apart
 
 import ide_transformer as ide
 from ide_transformer.equation import divided, integrate, on_devices
 from ide_transformer.equation.operators.quadrature.blocks import Blocks, Span, Stream
 from ide_transformer.equation.operators.quadrature.integrate import fused_mean, prepare
 from ide_transformer.equation.operators.quadrature.token_mean import token_mean
+from tests.helpers import built, fast_first, largest, random_state
+from tests.running import run_apart
 
 
 TOKENS = 23

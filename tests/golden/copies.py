@@ -4,8 +4,9 @@ import json
 import shutil
 
 import numpy as np
-from helpers import GOLDEN
 from safetensors.numpy import load_file, save_file
+
+from tests.helpers import GOLDEN
 
 
 def options_of(family):

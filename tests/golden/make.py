@@ -16,9 +16,9 @@ import torch
 import transformers
 
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parents[2])]
 
-from golden.cases import CASES, GOLDEN, REMOVED, inputs_of  # noqa: E402
+from tests.golden.cases import CASES, GOLDEN, REMOVED, inputs_of  # noqa: E402
 
 
 # What generation needs means nothing for so few tokens.

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TOKENS, built_control, drawn, largest, make_block, random_state
 from jax.experimental import io_callback
-from solvers.linear_problem import WIDTH, Mixing, layered_equation, matrices
 
 import ide_transformer as ide
 from ide_transformer.integration import divergence
 from ide_transformer.integration.solve import solve_on
+from tests.helpers import TOKENS, built_control, drawn, largest, make_block, random_state
+from tests.solvers.linear_problem import WIDTH, Mixing, layered_equation, matrices
 
 
 def read_out(u):

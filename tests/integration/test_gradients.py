@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import fast_first, largest, make_equation, random_state
 from jax import lax
-from solvers.linear_problem import Mixing, initial_state, layered_equation
 
 import ide_transformer as ide
 from ide_transformer.integration.marked_programs import MarkInLoop, mark, run_marked
+from tests.helpers import fast_first, largest, make_equation, random_state
+from tests.solvers.linear_problem import Mixing, initial_state, layered_equation
 
 
 U0, PAIR = initial_state(), ide.AlgebraicallyReversible(ide.LieTrotter())

@@ -9,9 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TOKENS, WIDTH, fast_first, largest, make_equation, random_state
-from layered_models import HELD_OUT, model_of
-from solvers.linear_problem import (
+
+import ide_transformer as ide
+from ide_transformer.integration import TokenNorm
+from ide_transformer.integration.output import requested
+from ide_transformer.solvers import count_evaluations, prepared
+from tests.helpers import TOKENS, WIDTH, fast_first, largest, make_equation, random_state
+from tests.layered_models import HELD_OUT, model_of
+from tests.solvers.linear_problem import (
     TOKENS as FEW,
     WIDTH as NARROW,
     Mixing,
@@ -20,11 +25,6 @@ from solvers.linear_problem import (
     layered_equation,
     matrices,
 )
-
-import ide_transformer as ide
-from ide_transformer.integration import TokenNorm
-from ide_transformer.integration.output import requested
-from ide_transformer.solvers import count_evaluations, prepared
 
 
 EQUATION = layered_equation(kind=Mixing)

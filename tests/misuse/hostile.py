@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-from training import wrong_configs
+from tests.training import wrong_configs
 
 
 # A package that nobody trusts, which is beside what is read.

@@ -6,7 +6,8 @@ import struct
 import zipfile
 
 import numpy as np
-from misuse.hostile import NO_FILE, NO_JSON, content
+
+from tests.misuse.hostile import NO_FILE, NO_JSON, content
 
 
 _DRAWN = np.random.default_rng(0)

@@ -9,11 +9,11 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from helpers import public_names
-from misuse import values as right
 
 import ide_transformer as ide
 from ide_transformer.integration.solve import solve_on
+from tests.helpers import public_names
+from tests.misuse import values as right
 
 
 def solved(solver, equation=right.EQUATION, **options):

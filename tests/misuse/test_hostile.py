@@ -13,16 +13,16 @@ import jax
 import numpy as np
 import pytest
 import yaml
-from helpers import filled
-from misuse import hostile, hostile_arrays
-from running import run_here, write_run
-from training import stub
 
 from ide_transformer import training
 from ide_transformer.training import run
 from ide_transformer.training.folder import starting
 from ide_transformer.training.steps import sizes
 from ide_transformer.training.steps.build import build_model
+from tests.helpers import filled
+from tests.misuse import hostile, hostile_arrays
+from tests.running import run_here, write_run
+from tests.training import stub
 
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("unchecked")]

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import fast_first
 from hypothesis import HealthCheck, given, settings, strategies as st
-from misuse.recipes import RECIPES
-from misuse.values import KEY
 
 import ide_transformer as ide
+from tests.helpers import fast_first
+from tests.misuse.recipes import RECIPES
+from tests.misuse.values import KEY
 
 
 # Functions that run other things, whose errors speak of what they were given.

@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import built, drawn
 
 import ide_transformer as ide
+from tests.helpers import built, drawn
 
 
 KEY = jax.random.wrap_key_data(np.zeros(2, np.uint32))

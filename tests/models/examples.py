@@ -6,9 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import built
 
 import ide_transformer as ide
+from tests.helpers import built
 
 
 filled = built

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance.models import logits_one_by_one
-from helpers import drawn, fast_first, largest, programs_compiled
-from models import examples as small
-from models.examples import CONTEXT, TOKENS, WIDTH, outputs_of
 
 import ide_transformer as ide
 from ide_transformer.integration import why_not_by_token
+from tests.conformance.models import logits_one_by_one
+from tests.helpers import drawn, fast_first, largest, programs_compiled
+from tests.models import examples as small
+from tests.models.examples import CONTEXT, TOKENS, WIDTH, outputs_of
 
 
 PROMPT = TOKENS[0, :3]

@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance.models import ModelConformance
-from helpers import fast_first
-from models import examples as small
 
 import ide_transformer as ide
 from ide_transformer import models
 from ide_transformer.equation import AbstractRandomOperator
 from ide_transformer.testing import check_model
 from ide_transformer.testing.models import ModelProperties
+from tests.conformance.models import ModelConformance
+from tests.helpers import fast_first
+from tests.models import examples as small
 
 
 TEXT = ide.Text(small.TOKENS, small.MASK)

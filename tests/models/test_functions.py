@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import largest
-from models import examples as small
-from models.examples import WIDTH, normal, outputs_of
-from published.numpy_blocks import layer_norm
 
 import ide_transformer as ide
 from ide_transformer.models.images import resample
+from tests.helpers import largest
+from tests.models import examples as small
+from tests.models.examples import WIDTH, normal, outputs_of
+from tests.published.numpy_blocks import layer_norm
 
 
 ON_CIRCLE = small.operator_model()

@@ -5,12 +5,12 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
-from helpers import fast_first, programs_compiled
-from models import examples as small
-from models.examples import CONTEXT, TOKENS, outputs_of
 
 import ide_transformer as ide
 from ide_transformer.models.generate import Draw
+from tests.helpers import fast_first, programs_compiled
+from tests.models import examples as small
+from tests.models.examples import CONTEXT, TOKENS, outputs_of
 
 
 MODEL = small.language_model(intervals=1)

@@ -11,9 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import fast_first, largest
-from models import examples as small
-from models.examples import (
+
+import ide_transformer as ide
+from ide_transformer.equation import AbstractOperator
+from ide_transformer.models import check_causal, mean_vectors
+from tests.helpers import fast_first, largest
+from tests.models import examples as small
+from tests.models.examples import (
     CONTEXT,
     TOKENS,
     WIDTH,
@@ -24,11 +28,7 @@ from models.examples import (
     normal,
     outputs_of,
 )
-from training.mine import Ahead
-
-import ide_transformer as ide
-from ide_transformer.equation import AbstractOperator
-from ide_transformer.models import check_causal, mean_vectors
+from tests.training.mine import Ahead
 
 
 MODEL = small.language_model()

@@ -7,13 +7,13 @@ from pathlib import Path
 import equinox as eqx
 import numpy as np
 import pytest
-from conformance.families import check_family
-from golden.cases import CASES, IN_FLOAT32, inputs_of
-from golden.copies import make_archive
-from helpers import GOLDEN, ROOT, fast_first, largest
 
 import ide_transformer as ide
 from ide_transformer.pretrained import families, load_pretrained
+from tests.conformance.families import check_family
+from tests.golden.cases import CASES, IN_FLOAT32, inputs_of
+from tests.golden.copies import make_archive
+from tests.helpers import GOLDEN, ROOT, fast_first, largest
 
 
 TOKENS = np.array([1, 5, 2, 9, 0])
@@ -116,7 +116,7 @@ def test_images_of_another_size(family, unchecked):
 @pytest.mark.parametrize("name", CASES)
 def test_the_library_agrees_or_an_option_is_refused(name, tmp_path, thorough):
     pytest.importorskip("transformers").utils.logging.disable_progress_bar()
-    from golden import make
+    from tests.golden import make
 
     # Threads cost more than such a small model.
     make.torch.set_num_threads(1)

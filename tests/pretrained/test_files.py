@@ -8,13 +8,13 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-from golden.copies import changed_copy, make_archive, options_of, tensors_of
-from helpers import GOLDEN, largest
-from models import examples as small
 
 import ide_transformer as ide
 from ide_transformer.dynamics import keep_layers
 from ide_transformer.pretrained import load_pretrained, save_pretrained
+from tests.golden.copies import changed_copy, make_archive, options_of, tensors_of
+from tests.helpers import GOLDEN, largest
+from tests.models import examples as small
 
 
 def test_links_in_a_cache_of_hugging_face_are_followed(tmp_path):

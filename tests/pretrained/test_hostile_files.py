@@ -12,12 +12,12 @@ from pathlib import Path
 import equinox as eqx
 import numpy as np
 import pytest
-from golden.copies import changed_copy, make_archive
-from helpers import GOLDEN
 
 import ide_transformer as ide
 from ide_transformer import tasks
 from ide_transformer.pretrained import load_pretrained, save_pretrained
+from tests.golden.copies import changed_copy, make_archive
+from tests.helpers import GOLDEN
 
 
 # By name: a function that writes files into a folder, and gives the path that an error has to

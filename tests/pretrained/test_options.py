@@ -9,8 +9,6 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden.copies import changed_copy
-from helpers import GOLDEN
 
 import ide_transformer as ide
 from ide_transformer import tasks
@@ -19,6 +17,8 @@ from ide_transformer.pretrained import Options, families, find_pretrained, load_
 from ide_transformer.pretrained.checkpoint import Checkpoint
 from ide_transformer.pretrained.family import expected_shapes
 from ide_transformer.pretrained.files import StoredTensor
+from tests.golden.copies import changed_copy
+from tests.helpers import GOLDEN
 
 
 # As users run it: the checks of annotations would speak before the package does.

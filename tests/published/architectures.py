@@ -5,7 +5,8 @@ import equinox as eqx
 import jax
 import numpy as np
 import scipy.integrate
-from published.numpy_blocks import (
+
+from tests.published.numpy_blocks import (
     after_block,
     attention,
     feed_forward,

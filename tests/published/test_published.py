@@ -9,15 +9,15 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
-from equation.problems import apply, attended, block_at, made, project, softmax_kernel
-from helpers import ROOT, built, drawn, fast_first, filled, largest
-from published.architectures import PUBLISHED
-from published.numpy_blocks import attention, layer_norm, linear
-from solvers.linear_problem import final, initial_state, layered_equation, matrices
 
 import ide_transformer as ide
 from ide_transformer import solvers, training
 from ide_transformer.equation import with_source
+from tests.equation.problems import apply, attended, block_at, made, project, softmax_kernel
+from tests.helpers import ROOT, built, drawn, fast_first, filled, largest
+from tests.published.architectures import PUBLISHED
+from tests.published.numpy_blocks import attention, layer_norm, linear
+from tests.solvers.linear_problem import final, initial_state, layered_equation, matrices
 
 
 SCHEMES = ROOT / "configs/schemes"

@@ -4,10 +4,10 @@ tokens in a way that is written down in NumPy."""
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import drawn
 
 import ide_transformer as ide
 from ide_transformer.studies.convergence import march
+from tests.helpers import drawn
 
 
 WIDTH, TOKENS = 4, 3

@@ -8,9 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance.schemes import SchemeConformance
-from helpers import classes_of, drawn, fast_first
-from typed.public_face import MyHeun
 
 import ide_transformer as ide
 from ide_transformer import solvers
@@ -18,6 +15,9 @@ from ide_transformer.equation import parts
 from ide_transformer.studies.convergence import block_limit, momentum_limit
 from ide_transformer.testing import check_scheme
 from ide_transformer.testing.schemes import SchemeProperties
+from tests.conformance.schemes import SchemeConformance
+from tests.helpers import classes_of, drawn, fast_first
+from tests.typed.public_face import MyHeun
 
 
 def filled(solver):

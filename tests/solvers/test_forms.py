@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.special
-from helpers import largest, observed_order
-from published.architectures import scaled_to_sum_1
-from solvers.linear_problem import (
+
+import ide_transformer as ide
+from ide_transformer.solvers.connections import doubly_stochastic
+from ide_transformer.solvers.multistep import phi
+from ide_transformer.studies.convergence import march
+from tests.helpers import largest, observed_order
+from tests.published.architectures import scaled_to_sum_1
+from tests.solvers.linear_problem import (
     TOKENS,
     WIDTH,
     final,
@@ -22,11 +27,6 @@ from solvers.linear_problem import (
     matrices,
     tied_equation,
 )
-
-import ide_transformer as ide
-from ide_transformer.solvers.connections import doubly_stochastic
-from ide_transformer.solvers.multistep import phi
-from ide_transformer.studies.convergence import march
 
 
 def test_strang_on_three_operators():

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import largest
-from models import examples
-from solvers.linear_problem import initial_state, layered_equation
-from solvers.pushed import Pushed
-from training import stub
 
 import ide_transformer as ide
 from ide_transformer import solvers, training
+from tests.helpers import largest
+from tests.models import examples
+from tests.solvers.linear_problem import initial_state, layered_equation
+from tests.solvers.pushed import Pushed
+from tests.training import stub
 
 
 LAYERED, SPHERE = (layered_equation(1, constraint=x) for x in (ide.Free(), ide.Sphere()))
@@ -60,7 +60,9 @@ def test_a_scheme_that_starts_from_the_state_alone_refuses_a_velocity():
             model.solve(np.zeros(3, int))
 
 
-@pytest.mark.parametrize("kind", ["solvers.pushed:Pushed", "residual(solvers.pushed:Pushed)"])
+@pytest.mark.parametrize(
+    "kind", ["tests.solvers.pushed:Pushed", "residual(tests.solvers.pushed:Pushed)"]
+)
 def test_a_scheme_of_a_configuration_draws_and_is_logged(kind):
     name = "solver.push" if ":" in kind.split("(")[0] else "solver.solver.push"
     with stub.known():

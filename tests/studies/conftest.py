@@ -7,7 +7,6 @@ import equinox as eqx
 import jax
 import pytest
 import yaml
-from training import stub
 
 from ide_transformer import training
 from ide_transformer.studies.schemes import budget, load_comparison, trials
@@ -15,6 +14,7 @@ from ide_transformer.studies.schemes.training import TrainingComparison
 from ide_transformer.training.folder.checkpoints import Checkpoints
 from ide_transformer.training.folder.starting import starting_model
 from ide_transformer.training.steps.schedule import programs_of
+from tests.training import stub
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,6 @@ import filelock
 import numpy as np
 import pytest
 import yaml
-from studies.conftest import go_on
-from training.stub import TEXT, tree_of_text as base
 
 import ide_transformer as ide
 from ide_transformer import training
@@ -18,6 +16,8 @@ from ide_transformer.studies.schemes import budget
 from ide_transformer.studies.schemes.results import learning_curve, verdict
 from ide_transformer.studies.schemes.sweep import Sweep, Trial, tuned
 from ide_transformer.studies.schemes.training import TrainingComparison
+from tests.studies.conftest import go_on
+from tests.training.stub import TEXT, tree_of_text as base
 
 
 RATE, DECAY = "optimizer.learning_rate", "optimizer.weight_decay"

@@ -11,9 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tokenizers as tk
-from golden.copies import changed_copy
-from helpers import drawn
-from running import run_here
 
 import ide_transformer as ide
 from ide_transformer.studies import depth_problem
@@ -21,6 +18,9 @@ from ide_transformer.studies.depth import NEEDED, RULES, Problem, measure_coarse
 from ide_transformer.studies.depth_problem import halves_of_speeches, make_problem
 from ide_transformer.tasks import PHop
 from ide_transformer.training import LoadedModel
+from tests.golden.copies import changed_copy
+from tests.helpers import drawn
+from tests.running import run_here
 
 
 def test_the_loss_of_a_text_encoder_is_that_of_finding_other_halves(tmp_path):

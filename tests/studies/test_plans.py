@@ -5,13 +5,13 @@ import itertools
 from types import SimpleNamespace
 
 import pytest
-from training import stub
 
 import ide_transformer as ide
 from ide_transformer.studies.schemes import budget
 from ide_transformer.studies.schemes.budget import plan_refinement
 from ide_transformer.training.steps import build
 from ide_transformer.training.steps.schedule import Program, needed_by_refinement, schedule_of
+from tests.training import stub
 
 
 RATE = "optimizer.learning_rate"

@@ -14,10 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
-from helpers import built
 from matplotlib.figure import Figure
-from running import run_here, write_run
-from studies.conftest import go_on
 
 import ide_transformer as ide
 from ide_transformer import dynamics, load_run
@@ -28,6 +25,9 @@ from ide_transformer.studies.depth_problem import Problem
 from ide_transformer.studies.readings import GROUPS, Pairs
 from ide_transformer.training import LoadedModel, run_task
 from ide_transformer.training.configuration.reader import spelled_scheme
+from tests.helpers import built
+from tests.running import run_here, write_run
+from tests.studies.conftest import go_on
 
 
 RATES = np.array([0.1, 0.3, 0.2])
@@ -222,8 +222,8 @@ LAYERS = "piecewise_constant"
 
 
 def test_a_scheme_of_your_own_is_measured_as_ours_are():
-    check(measure_order("training.mine:MyHeun", LAYERS, "sphere"))
-    assert find_scheme("residual(training.mine:MyHeun)")[1].limit is block_limit
+    check(measure_order("tests.training.mine:MyHeun", LAYERS, "sphere"))
+    assert find_scheme("residual(tests.training.mine:MyHeun)")[1].limit is block_limit
 
 
 def check(row):

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from running import run_here
 
 import ide_transformer as ide
 from ide_transformer import memory
 from ide_transformer.tasks import Arrays
 from ide_transformer.tasks.array_files import stored_arrays
+from tests.running import run_here
 
 
 RANDOM = np.random.default_rng(0)

@@ -5,9 +5,6 @@ from typing import ClassVar
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance.tasks import TaskConformance
-from helpers import classes_of
-from tasks.files import darcy_folder, write_idx
 
 import ide_transformer as ide
 from ide_transformer import tasks, training
@@ -16,6 +13,9 @@ from ide_transformer.tasks.task import in_parts
 from ide_transformer.testing import check_task
 from ide_transformer.training.folder.starting import starting_model
 from ide_transformer.training.steps.build import build_task, task_class
+from tests.conformance.tasks import TaskConformance
+from tests.helpers import classes_of
+from tests.tasks.files import darcy_folder, write_idx
 
 
 RANDOM = np.random.default_rng(0)

@@ -5,11 +5,11 @@ import contextlib
 
 import numpy as np
 import pytest
-from running import run_here
 
 import ide_transformer as ide
 from ide_transformer import tasks, training
 from ide_transformer.tasks import Arrays, flows
+from tests.running import run_here
 
 
 RANDOM = np.random.default_rng(0)

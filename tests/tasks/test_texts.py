@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 import tokenizers as tk
-from tasks.files import darcy_folder, torch_file, write_idx
 
 import ide_transformer as ide
 from ide_transformer import tasks
 from ide_transformer.tasks.darcy import torch_arrays
 from ide_transformer.tasks.language import on_same_tokens
+from tests.tasks.files import darcy_folder, torch_file, write_idx
 
 
 TEXT = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind\n" * 20

@@ -7,10 +7,10 @@ from pathlib import Path
 import equinox as eqx
 import jax
 import pytest
-from training import stub
-from training.stub import TEXT as TEXT
 
 from ide_transformer import training
+from tests.training import stub
+from tests.training.stub import TEXT as TEXT
 
 
 RUN = Path("runs/small")

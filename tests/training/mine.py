@@ -1,4 +1,4 @@
-"""Classes of a user, which configurations name `training.mine:Class`."""
+"""Classes of a user, which configurations name `tests.training.mine:Class`."""
 
 from typing import ClassVar
 
@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
-from typed.public_face import MyHeun as MyHeun
 
 import ide_transformer as ide
 from ide_transformer import models, tasks
+from tests.typed.public_face import MyHeun as MyHeun
 
 
 class Pull(ide.AbstractOperator):

@@ -17,12 +17,12 @@ os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     " --xla_cpu_collective_call_terminate_timeout_seconds=600"
 )
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import jax
-from training import stub
 
 from ide_transformer.training.steps import layout as parallel
+from tests.training import stub
 
 
 SECTIONS = {

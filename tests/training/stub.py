@@ -10,12 +10,12 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
-from helpers import filled
-from running import logged
 
 from ide_transformer import models, tasks, training
 from ide_transformer.tasks.task import in_parts
 from ide_transformer.training.configuration import files, reader
+from tests.helpers import filled
+from tests.running import logged
 
 
 class Stub(tasks.AbstractTask):

@@ -9,13 +9,13 @@ import jax
 import numpy as np
 import pytest
 import yaml
-from training import mine, stub
 
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.equation import silu
 from ide_transformer.studies.schemes.budget import try_first_batch
 from ide_transformer.training.steps import schedule
+from tests.training import mine, stub
 
 
 def model_of(*overrides, **sections):
@@ -34,7 +34,7 @@ def test_schemes_by_name():
         "solver=algebraically_reversible(lie_trotter(heun))": (
             ide.AlgebraicallyReversible(ide.LieTrotter(diffrax.Heun()))
         ),
-        "solver={kind: training.mine:MyHeun, options: {second: 0.75}}": mine.MyHeun(0.75),
+        "solver={kind: tests.training.mine:MyHeun, options: {second: 0.75}}": mine.MyHeun(0.75),
     }.items():
         given = {diffrax.AbstractSolver: sizes}
         tree = stub.config(written).solver.description
@@ -64,8 +64,8 @@ def test_the_section_model_offers_what_operators_ask_for():
         {kind: scaled, options: {operator:
             {kind: feature_integral, options: {normalization: sphere}}}},
         {kind: damping, options: {rate: [0.25, 1, 2, 3]}},
-        {kind: training.mine:Twice, options: {operator:
-            {kind: training.mine:Pull, options: {strength: 0.5}}}}]"""
+        {kind: tests.training.mine:Twice, options: {operator:
+            {kind: tests.training.mine:Pull, options: {strength: 0.5}}}}]"""
     config = stub.config(
         f"model.operators={operators}",
         *("model.bias=true", "model.std=0.1", "model.layers=1"),
@@ -90,15 +90,18 @@ def test_the_section_model_offers_what_operators_ask_for():
 
 OF_THE_USER = {
     "name": "own",
-    "data": {"name": "training.mine:Counting", "options": {"top": 6}},
+    "data": {"name": "tests.training.mine:Counting", "options": {"top": 6}},
     "model": {
         "kind": "model",
-        "options": {"inputs": "training.mine:Letters", "read_out": "training.mine:Doubled"},
-        "operators": [{"kind": "training.mine:Pull", "options": {"strength": 0.5}}],
-        "constraint": {"kind": "training.mine:Box", "options": {"radius": 0.25}},
+        "options": {
+            "inputs": "tests.training.mine:Letters",
+            "read_out": "tests.training.mine:Doubled",
+        },
+        "operators": [{"kind": "tests.training.mine:Pull", "options": {"strength": 0.5}}],
+        "constraint": {"kind": "tests.training.mine:Box", "options": {"radius": 0.25}},
     },
-    "control": "training.mine:Straight",
-    "solver": "training.mine:MyHeun",
+    "control": "tests.training.mine:Straight",
+    "solver": "tests.training.mine:MyHeun",
 }
 
 

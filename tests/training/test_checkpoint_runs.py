@@ -18,17 +18,17 @@ import numpy as np
 import pytest
 import tokenizers as tk
 import yaml
-from helpers import GOLDEN, ROOT, SCRIPTS, largest
-from running import run_here
 from safetensors.numpy import load_file
-from training import stub
-from training.conftest import RUN, TEXT, contents, equal
 
 import ide_transformer as ide
 from ide_transformer import tasks, training
 from ide_transformer.pretrained import load_pretrained
 from ide_transformer.training.configuration import files
 from ide_transformer.training.folder.starting import build_start
+from tests.helpers import GOLDEN, ROOT, SCRIPTS, largest
+from tests.running import run_here
+from tests.training import stub
+from tests.training.conftest import RUN, TEXT, contents, equal
 
 
 @pytest.fixture

@@ -10,10 +10,7 @@ import hypothesis
 import jax
 import pytest
 import yaml
-from helpers import ROOT, filled
 from hypothesis import HealthCheck, given, settings, strategies as st
-from running import run_here
-from training import stub, wrong_configs
 
 import ide_transformer as ide
 from ide_transformer import training
@@ -22,6 +19,9 @@ from ide_transformer.training.configuration.yaml_text import read_yaml, write_ya
 from ide_transformer.training.folder import starting
 from ide_transformer.training.steps import sizes
 from ide_transformer.training.steps.build import build_model
+from tests.helpers import ROOT, filled
+from tests.running import run_here
+from tests.training import stub, wrong_configs
 
 
 FOLDERS = ("", "schemes/", "beds/", "reasoning/")

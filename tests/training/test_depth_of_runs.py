@@ -9,10 +9,6 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
-from helpers import fast_first, filled
-from running import logged, run_here
-from training import stub
-from training.conftest import equal
 
 import ide_transformer as ide
 from ide_transformer import InputError, training
@@ -20,6 +16,10 @@ from ide_transformer.training.configuration import files
 from ide_transformer.training.folder import starting
 from ide_transformer.training.steps import step
 from ide_transformer.training.steps.schedule import resample_state, schedule_of
+from tests.helpers import fast_first, filled
+from tests.running import logged, run_here
+from tests.training import stub
+from tests.training.conftest import equal
 
 
 # Two schemes and horizons, and what else the state of a run may hold.

@@ -12,9 +12,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 import yaml
-from running import run_here
-from training import stub
-from training.conftest import RUN, TEXT
 
 import ide_transformer as ide
 from ide_transformer import InputError, tasks, training
@@ -22,6 +19,9 @@ from ide_transformer.training.configuration.files import names_of_code
 from ide_transformer.training.folder.run_folder import new_folder
 from ide_transformer.training.measure import evaluation
 from ide_transformer.training.steps import build
+from tests.running import run_here
+from tests.training import stub
+from tests.training.conftest import RUN, TEXT
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def loaded(monkeypatch):
 
 def test_a_context_that_samples_have_and_one_that_they_have_not(loaded):
     """Each context had a row, all of them measured on the same samples."""
-    unsized, parity = loaded("training.mine:Unsized"), loaded("parity", lengths=[1, 4])
+    unsized, parity = loaded("tests.training.mine:Unsized"), loaded("parity", lengths=[1, 4])
     for run, tokens in ((unsized, 6), (parity, 5)):
         assert training.evaluation_task(run).tokens_per_sample == tokens
         with pytest.raises(InputError, match=f"tokens=40: .* have {tokens} tokens"):

@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import fast_first
-from running import logged, run_here
-from training import stub
-from training.conftest import config, equal
 
 from ide_transformer import InputError, training
 from ide_transformer.training.steps import schedule
 from ide_transformer.training.trackers import AbstractTracker, InBackground
+from tests.helpers import fast_first
+from tests.running import logged, run_here
+from tests.training import stub
+from tests.training.conftest import config, equal
 
 
 SETTINGS = {"steps": 10, "evaluate_every": 5, "max_bad_steps": 3}

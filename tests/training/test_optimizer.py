@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import fast_first
-from training import stub
 
 import ide_transformer as ide
 from ide_transformer.training import OptimizerConfig, build_optimizer, learning_rate
 from ide_transformer.training.measure import range_test
 from ide_transformer.training.steps.build import build_task
 from ide_transformer.training.steps.optimizer import evaluated_weights, orthogonalized, path_of
+from tests.helpers import fast_first
+from tests.training import stub
 
 
 RATE, DECAY, BETA1, BETA2 = 0.01, 0.3, 0.8, 0.95

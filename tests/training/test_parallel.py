@@ -15,11 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
-from helpers import SCRIPTS
 from jax.sharding import AbstractMesh, PartitionSpec
-from running import logged, run_apart
-from tasks.large_corpus import documents, write_corpus
-from training import stub
 
 import ide_transformer as ide
 from ide_transformer import InputError, tasks, training
@@ -28,6 +24,10 @@ from ide_transformer.training import plan_of, run
 from ide_transformer.training.measure.planning import sent_bytes
 from ide_transformer.training.steps import layout as parallel
 from ide_transformer.training.steps.optimizer import path_of
+from tests.helpers import SCRIPTS
+from tests.running import logged, run_apart
+from tests.tasks.large_corpus import documents, write_corpus
+from tests.training import stub
 
 
 ON_MESHES = Path(__file__).parent / "on_meshes.py"

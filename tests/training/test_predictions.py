@@ -11,15 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import built
-from running import run_here
-from tasks.files import darcy_folder
-from training import stub
 
 import ide_transformer as ide
 from ide_transformer import figures, tasks, training
 from ide_transformer.tasks import verses
 from ide_transformer.training.measure import predictions
+from tests.helpers import built
+from tests.running import run_here
+from tests.tasks.files import darcy_folder
+from tests.training import stub
 
 
 @pytest.fixture

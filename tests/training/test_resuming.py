@@ -17,10 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from helpers import fast_first
-from running import logged, run_here
-from training import stub
-from training.conftest import RUN, config, contents, equal
 
 from ide_transformer import InputError, tasks, training
 from ide_transformer.training import stopping
@@ -30,6 +26,10 @@ from ide_transformer.training.folder import (
     run_folder as folders,
     starting,
 )
+from tests.helpers import fast_first
+from tests.running import logged, run_here
+from tests.training import stub
+from tests.training.conftest import RUN, config, contents, equal
 
 
 def resume():

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from helpers import SCRIPTS
-from running import logged
-from training import stub
-from training.conftest import TEXT, config
 
 from ide_transformer import training
+from tests.helpers import SCRIPTS
+from tests.running import logged
+from tests.training import stub
+from tests.training.conftest import TEXT, config
 
 
 STEPS = 16

@@ -16,11 +16,6 @@ import numpy as np
 import optax
 import pytest
 import yaml
-from helpers import ROOT, largest
-from running import logged, run_here
-from training import stub
-from training.conftest import RUN, TEXT
-from training.test_depth_of_runs import by_hand, cross_entropy
 
 import ide_transformer as ide
 from ide_transformer import dynamics, tasks, training
@@ -28,6 +23,11 @@ from ide_transformer.tasks import Batch, CrossEntropy, InstanceCrossEntropy
 from ide_transformer.training import loop
 from ide_transformer.training.run import plot_run as real_plot_run
 from ide_transformer.training.steps import step
+from tests.helpers import ROOT, largest
+from tests.running import logged, run_here
+from tests.training import stub
+from tests.training.conftest import RUN, TEXT
+from tests.training.test_depth_of_runs import by_hand, cross_entropy
 
 
 def test_a_run_writes_its_folder_and_can_be_sampled_and_evaluated(there, end, capsys):

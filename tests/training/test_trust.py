@@ -9,10 +9,6 @@ from pathlib import Path
 import equinox as eqx
 import pytest
 import yaml
-from helpers import fast_first, filled
-from misuse.hostile import LONG, OBEYED, write_evil
-from running import run_here
-from training import stub
 
 import ide_transformer as ide
 from ide_transformer import training
@@ -26,6 +22,10 @@ from ide_transformer.training.configuration.files import (
 )
 from ide_transformer.training.folder import run_folder as folders, starting
 from ide_transformer.training.steps.build import build_model
+from tests.helpers import fast_first, filled
+from tests.misuse.hostile import LONG, OBEYED, write_evil
+from tests.running import run_here
+from tests.training import stub
 
 
 RUN = Path("runs/gift")
@@ -35,9 +35,9 @@ PLACES = [
     "data.name=CODE",
     "model.kind=CODE",
     "model={kind: model, options: {inputs: CODE, read_out: token_logits}}",
-    "model={kind: model, options: {inputs: training.mine:Letters, read_out: CODE}}",
+    "model={kind: model, options: {inputs: tests.training.mine:Letters, read_out: CODE}}",
     "model.operators=[CODE]",
-    "model.operators=[{kind: training.mine:Twice, options: {operator: CODE}}]",
+    "model.operators=[{kind: tests.training.mine:Twice, options: {operator: CODE}}]",
     "model.operators=[{kind: attention, options: {positions: CODE}}]",
     "model.operators=[{kind: feed_forward, options: {activation: CODE}}]",
     "model.activation=CODE",
