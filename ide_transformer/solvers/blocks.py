@@ -26,6 +26,9 @@ class AbstractOnBlocks(AbstractTransparentWrapper):
     consistent: ClassVar[bool] = False
     term_structure: ClassVar[type] = diffrax.MultiTerm
 
+    def limit(self) -> diffrax.AbstractSolver:
+        return eqx.tree_at(lambda s: s.solver, self, diffrax.Dopri8())
+
 
 def _after_block(
     block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree

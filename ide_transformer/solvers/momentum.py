@@ -14,7 +14,14 @@ from jaxtyping import Array, ArrayLike, Float, PyTree, Real
 from pydantic import AfterValidator
 
 from ..arguments import checked
-from ..equation import AbstractConstraint, Depth, Free, parts
+from ..equation import (
+    AbstractConstraint,
+    Depth,
+    Free,
+    operator_fields,
+    parts,
+    without_constraint,
+)
 from ..errors import InputError
 from .scheme import AbstractScheme, InitialVelocity, SolvePlan, Step, StepField
 
@@ -117,6 +124,9 @@ class AbstractMomentum(AbstractScheme):
     fixed_order: ClassVar[int | None] = 1
     starts_from: ClassVar[tuple[type, ...]] = (InitialVelocity,)
 
+    def limit(self) -> diffrax.AbstractSolver:
+        return MomentumLimit(self)
+
     @abc.abstractmethod
     def kick(self, index: int, t0: Depth, t1: Depth) -> Kick:
         """The sub-step of operator `index` over `[t0, t1]`; P is its normalization."""
@@ -163,6 +173,48 @@ class AbstractMomentum(AbstractScheme):
             v = kick.normalization.project(kick.damping * v + kick.strength * rate)
             y1 = y1 + field.h * v
         return Step.between(u, y1.astype(u.dtype), state=v.astype(u.dtype))
+
+
+class MomentumLimit(AbstractScheme):
+    """The equation to which a scheme with momentum converges, by `Dopri8`:
+
+        u_t = k v,   v_t = -Σ_i r_i(t) v + Σ_i g_i(t) A_i(u),
+
+    k the number of operators; r and g are read off the coefficients of the scheme over a tiny
+    step. On a constraint u moves with the tangential part of k v.
+    """
+
+    scheme: AbstractMomentum
+
+    term_structure: ClassVar = diffrax.MultiTerm
+    fixed_order: ClassVar[int | None] = 8
+    configurable: ClassVar[bool] = False
+
+    def projected(self) -> "MomentumLimit":
+        return self
+
+    def start(self, field: StepField, u: Array) -> Array:
+        return self.scheme.start(field, u)
+
+    def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
+        raw = without_constraint(field.terms)
+        constraint = operator_fields(field.terms)[0].constraint
+        number = len(raw.terms)
+        tiny = 1e-7
+
+        def rates(t, state, args):
+            u, v = state
+            kicks = [self.scheme.kick(i, t, t + tiny) for i in range(number)]
+            drift = constraint(t).tangent(u, number * v)
+            pairs = zip(kicks, raw.terms, strict=True)
+            force = sum(kick.strength / tiny * term.vf(t, u, args) for kick, term in pairs)
+            friction = sum((1 - kick.damping) / tiny for kick in kicks)
+            return drift, force - friction * v
+
+        both = field.with_terms(diffrax.ODETerm(rates))
+        step = both.first_step(diffrax.Dopri8(), (u, state))
+        y1, v1 = step.y1
+        return Step.between(u, y1, state=v1)
 
 
 @checked

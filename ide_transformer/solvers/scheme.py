@@ -221,6 +221,11 @@ class AbstractScheme(diffrax.AbstractSolver):
     def order(self, terms: Terms) -> int | None:
         return self.fixed_order
 
+    def limit(self) -> diffrax.AbstractSolver | None:
+        """A scheme of high order whose solution this one approaches as its steps become short:
+        by default one for the sum of the terms, and `None` for a scheme not `consistent`."""
+        return diffrax.Dopri8() if self.consistent else None
+
     def check(self, plan: SolvePlan) -> None:
         """**Raises:** `InputError` for a solve that it cannot make; by default it can make
         all."""

@@ -2,7 +2,7 @@
 limits as h → 0, each found by an eighth-order method."""
 
 import functools as ft
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Int
 
 from .. import equation as eq, solvers
-from ..errors import InputError, did_you_mean
+from ..errors import InputError
 from ..figures import Curve, plot_panels
 from ..integration.march import Steps
-from ..solvers import AbstractMomentum, Residual, Velocity
+from ..solvers import Residual, Velocity
 from ..training.configuration.reader import find, read, spelled_scheme
 
 
@@ -147,54 +147,10 @@ def largest_difference(u: Array, v: Array) -> float:
     return float(jnp.max(jnp.abs(u - v)))
 
 
-def equation_limit(solver: Any, equation: eq.Equation, u0: Array) -> Array:
-    """The solution of the equation itself, by many steps of a scheme of high order."""
-    return march(equation, u0, diffrax.Dopri8(), jnp.asarray(48))
-
-
-def block_limit(solver: Residual | Velocity, equation: eq.Equation, u0: Array) -> Array:
-    """The solution of the equation whose field is made of the blocks of a scheme."""
-    fine = eqx.tree_at(lambda s: s.solver, solver, diffrax.Dopri8())
-    return march(equation, u0, fine, jnp.asarray(48))
-
-
-def momentum_limit(solver: AbstractMomentum, equation: eq.Equation, u0: Array) -> Array:
-    """The limit of a scheme with momentum,
-
-        u_t = k v,   v_t = -Σ_i r_i(t) v + Σ_i g_i(t) A_i(u),
-
-    k the number of operators, with r and g read off its coefficients over a tiny step. On a
-    constraint u moves with the tangential part of k v.
-    """
-    state = (u0, jnp.zeros_like(u0))
-    for index in range(equation.control.layers):
-        terms = equation.terms_of(index)
-        state = _with_velocity(solver, terms, jnp.asarray(float(index)), state)
-    return state[0]
-
-
-@eqx.filter_jit
-def _with_velocity(
-    solver: AbstractMomentum, terms: PyTree, t0: Array, state: tuple[Array, Array]
-) -> tuple[Array, Array]:
-    """State and velocity of the limit after the interval that begins at `t0`."""
-    field, *others = eq.operator_fields(terms)
-    raw = eq.without_constraint(terms)
-    number = 1 + len(others)
-    tiny = 1e-7
-
-    def rates(t, state, args):
-        u, v = state
-        kicks = [solver.kick(i, t, t + tiny) for i in range(number)]
-        drift = field.constraint(t).tangent(u, number * v)
-        pairs = zip(kicks, raw.terms, strict=True)
-        force = sum(kick.strength / tiny * term.vf(t, u, None) for kick, term in pairs)
-        friction = sum((1 - kick.damping) / tiny for kick in kicks)
-        return drift, force - friction * v
-
-    term = diffrax.ODETerm(rates)
-    ends = diffrax.diffeqsolve(term, diffrax.Dopri8(), t0, t0 + 1, 1 / 48, state).ys
-    return jax.tree.map(lambda x: x[0], ends)
+def limit(solver: diffrax.AbstractSolver, equation: eq.Equation, u0: Array) -> Array:
+    """The state at T that a scheme approaches, by many steps of a scheme of high order."""
+    own = solver.limit() if isinstance(solver, solvers.AbstractScheme) else None
+    return march(equation, u0, own or diffrax.Dopri8(), jnp.asarray(48))
 
 
 class Entry(NamedTuple):
@@ -203,14 +159,11 @@ class Entry(NamedTuple):
     - `free`, `sphere`: the scheme on a free state and on a constraint; `None` where it does not
       apply.
     - `block`: name of the operators; see `Case`.
-    - `limit`: from `free`, an equation and its initial state to the state at T to which the
-      scheme converges.
     """
 
     free: diffrax.AbstractSolver | None
     sphere: diffrax.AbstractSolver | None = None
     block: str = "transformer"
-    limit: Callable[..., Array] = equation_limit
 
     def scheme(self, constraint: str) -> diffrax.AbstractSolver | None:
         """The scheme on a constraint; `None` where it does not apply."""
@@ -239,63 +192,41 @@ _FREE = (
 
 def _named(name: str) -> diffrax.AbstractSolver:
     sizes = {"features": FEATURES, "num_steps": 1, "operators": 2}
-    return read(diffrax.AbstractSolver, name, "scheme", given={diffrax.AbstractSolver: sizes})
+    return read(diffrax.AbstractSolver, name, "--scheme", given={diffrax.AbstractSolver: sizes})
 
 
 @ft.cache
 def schemes() -> dict[str, Entry]:
     """Every scheme, by the name under which it is reported."""
-    nesterov = solvers.Nesterov(momentum=0.5, lookahead=0.5)
-    presymplectic = solvers.PresymplecticEuler(logarithmic=1.0, linear=0.1)
     consistent = solvers.ConsistentPaperSplitting()
     blocks = ("residual(euler)", "residual(rk4)", "velocity(euler)")
-    # A gate other than ½, which would be of second order.
-    gate = solvers.GatedRK2(FEATURES)
-    weight = 0.3 * jax.random.normal(jax.random.key(11), gate.weight.shape)
-    gate = eqx.tree_at(lambda g: (g.weight, g.bias), gate, (weight, jnp.asarray(0.5)))
     return {
         **{name: _explicit(_named(name)) for name in _EXPLICIT},
         **{name: Entry(_named(name)) for name in _FREE},
-        **{name: Entry(_named(name), limit=block_limit) for name in blocks},
-        "residual(gated_rk2)": Entry(solvers.Residual(gate), limit=block_limit),
+        **{name: Entry(_named(name)) for name in blocks},
         "lie_trotter(euler), exact damping": Entry(solvers.LieTrotter(), block="damped"),
         "strang(heun), exact damping": Entry(solvers.Strang(), block="damped"),
         "exponential_euler": _explicit(solvers.ExponentialEuler(), block="damped"),
         "etdab2": _explicit(solvers.ETDAB2(), block="damped"),
         "paper_splitting": Entry(None, solvers.PaperSplitting(), block="paper"),
         "consistent_paper_splitting": Entry(None, consistent, block="paper"),
-        "nesterov": _explicit(nesterov, limit=momentum_limit),
-        "presymplectic_euler": _explicit(presymplectic, limit=momentum_limit),
     }
 
 
 def find_scheme(scheme: str | diffrax.AbstractSolver) -> tuple[str, Entry]:
     """The name and the entry of a scheme; `strang` is `strang(heun)`, as in configurations, and
     a scheme of your own is `package.module:Class`, or an object."""
-    own = None
-    if isinstance(scheme, diffrax.AbstractSolver):
-        own = scheme
-        scheme = eq.spelled(own)
-    elif ":" in scheme:
-        own = _named(scheme)
-    if isinstance(own, Residual | Velocity):
-        return scheme, Entry(own, limit=block_limit)
-    if isinstance(own, AbstractMomentum):
-        return scheme, _explicit(own, limit=momentum_limit)
-    if own is not None:
-        return scheme, _explicit(own)
     known = schemes()
-    try:
-        name = scheme if scheme in known else spelled_scheme(scheme)
-    except InputError:
-        name = scheme
-    if name not in known:
-        hint = did_you_mean(name, known)
-        raise InputError(
-            f"--scheme {name}: it is not measured.{hint} Known: {'; '.join(known)}. Write "
-            "package.module:Class for a scheme of your own."
-        )
-    return name, known[name]
+    if isinstance(scheme, str):
+        if scheme in known:
+            return scheme, known[scheme]
+        own = _named(scheme)
+        name = spelled_scheme(scheme)
+    else:
+        own = scheme
+        name = eq.spelled(scheme)
+    on_blocks = isinstance(own, Residual | Velocity)
+    return name, known.get(name) or (Entry(own) if on_blocks else _explicit(own))
 
 
 class MeasuredOrder(NamedTuple):
@@ -345,7 +276,7 @@ def measure_order(
         raise InputError(f"constraint={constraint}: {name} cannot be measured there.")
     equation, u0 = problem(Case(entry.block, control, constraint))
     kept = find("constraint", constraint, eq.AbstractConstraint)()
-    exact = entry.limit(entry.free, equation, u0)
+    exact = limit(entry.free or solver, equation, u0)
     expected = solver.order(equation.terms) or 0
     found = refine(equation, u0, solver, exact, expected)
     ideal = None

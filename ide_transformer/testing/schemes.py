@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from ..integration import Direct, Recursive, solve
 from ..solvers import inconsistent, prepared
-from ..studies.convergence import FEATURES, Case, find_scheme, problem, refine
+from ..studies.convergence import FEATURES, Case, limit, problem, refine
 from .properties import AbstractProperties, Names, Options, in_dtype, slopes
 
 
@@ -61,7 +61,7 @@ class SchemeProperties(AbstractProperties):
         order = solver.order(equation.terms)
         if order is None or inconsistent(solver) is not None:
             return (), ()
-        exact = find_scheme(solver)[1].limit(solver, equation, u0)
+        exact = limit(solver, equation, u0)
         found = refine(equation, u0, solver, exact, order).order
         near = abs(found - order) < (0.15 if order < 5 else 0.4)
         return order if near else found, order

@@ -2,7 +2,7 @@
 
 import pickle
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import diffrax
 import equinox as eqx
@@ -14,7 +14,7 @@ import ide_transformer as ide
 from ide_transformer.equation import AbstractLinearOperator, spelled
 from ide_transformer.integration import Direct, Recompute, Recursive, Reversible
 from ide_transformer.solvers import StepField, couplings_of, inconsistent
-from ide_transformer.studies.convergence import equation_limit, refine
+from ide_transformer.studies.convergence import limit, refine
 from ide_transformer.testing.properties import equal, gradient_of, in_dtype, total
 from ide_transformer.testing.schemes import SchemeProperties, end_of
 
@@ -60,13 +60,13 @@ class SchemeConformance(SchemeProperties):
         *("dtype", "failure", "vmap", "modes", "interpolation", "yaml"),
     )
 
-    def __init__(self, solver, operators=None, limit=None, options=None):
+    def __init__(self, solver, operators=None, options=None):
         super().__init__(solver, options)
         self.features = FEATURES
         if operators is None:
             matrix, phase = drawn(1, FEATURES, FEATURES), drawn(10, FEATURES)
             operators = _Bend(0.7 * matrix, phase), _Scale(jnp.linspace(-0.5, 0.4, FEATURES))
-        self.solver, self.limit = in_dtype(solver), limit
+        self.solver = in_dtype(solver)
         self.block = in_dtype(operators)
         self.u0, self.other = drawn(5, 2, TOKENS, FEATURES)
         self.inputs = self.equation(ide.PiecewiseLinear), self.u0, self.solver
@@ -86,10 +86,10 @@ class SchemeConformance(SchemeProperties):
         five on, where the range ends at rounding, to 0.4)."""
         equation = self.equation(ide.PiecewiseConstant)
         order = self.solver.order(equation.terms)
-        if order is None or (self.limit is None and inconsistent(self.solver) is not None):
+        if order is None or (inconsistent(self.solver) and self.solver.limit() is None):
             return (), ()
-        limit = self.limit or partial(equation_limit, self.solver)
-        found = refine(equation, self.u0, self.solver, limit(equation, self.u0), order).order
+        exact = limit(self.solver, equation, self.u0)
+        found = refine(equation, self.u0, self.solver, exact, order).order
         near = abs(found - order) < (0.15 if order < 5 else 0.4)
         return order if near else found, order
 

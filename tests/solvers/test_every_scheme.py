@@ -1,7 +1,5 @@
 """Every scheme does what its suite asks; schemes with an error do not."""
 
-import functools as ft
-
 import diffrax
 import equinox as eqx
 import jax
@@ -12,7 +10,6 @@ import pytest
 import ide_transformer as ide
 from ide_transformer import solvers
 from ide_transformer.equation import parts
-from ide_transformer.studies.convergence import block_limit, momentum_limit
 from ide_transformer.testing import check_scheme
 from ide_transformer.testing.schemes import SchemeProperties
 from tests.conformance.schemes import SchemeConformance
@@ -68,10 +65,6 @@ CASES = {
     "projected": ide.Projected(diffrax.Heun()),
     "half_solver": diffrax.HalfSolver(ide.LieTrotter()),
 }
-LIMITS = {
-    **dict.fromkeys(("residual", "velocity"), block_limit),
-    **dict.fromkeys(("nesterov", "presymplectic"), momentum_limit),
-}
 OPERATORS = {"exact_flow": EXACT, "steady_state": REST}
 OPTIONS = {"half_solver": {"solver": "lie_trotter"}}
 QUICK = ("copies", "yaml", "order")
@@ -83,13 +76,12 @@ KINDS = (
 
 
 def check(name, without):
-    solver, limit = CASES[name], LIMITS.get(name)
-    limit = None if limit is None else ft.partial(limit, solver)
+    solver = CASES[name]
     if name == "half_solver":
         # diffrax interpolates the whole step that it compares with.
         without = (*without, "interpolation")
     operators, options = OPERATORS.get(name), OPTIONS.get(name, {})
-    SchemeConformance(solver, operators, limit, options).check(without)
+    SchemeConformance(solver, operators, options).check(without)
 
 
 # Of classes that other cases are of, too.

@@ -20,7 +20,7 @@ import ide_transformer as ide
 from ide_transformer import dynamics, load_run
 from ide_transformer.figures import save_figure
 from ide_transformer.studies import controlled, steering
-from ide_transformer.studies.convergence import block_limit, find_scheme, measure_order, schemes
+from ide_transformer.studies.convergence import find_scheme, measure_order, schemes
 from ide_transformer.studies.depth_problem import Problem
 from ide_transformer.studies.readings import GROUPS, Pairs
 from ide_transformer.training import LoadedModel, run_task
@@ -223,7 +223,7 @@ LAYERS = "piecewise_constant"
 
 def test_a_scheme_of_your_own_is_measured_as_ours_are():
     check(measure_order("tests.training.mine:MyHeun", LAYERS, "sphere"))
-    assert find_scheme("residual(tests.training.mine:MyHeun)")[1].limit is block_limit
+    assert find_scheme("residual(tests.training.mine:MyHeun)")[1].sphere is None
 
 
 def check(row):
