@@ -141,7 +141,7 @@ def floats(text: str) -> list[float]:
 def meshes(text: str) -> "list[Mesh]":
     """Meshes `key=value,value,key=value`, one for each combination of the values."""
     from ..training import read_mesh
-    from ..training.configuration.yaml_text import read_yaml
+    from ..training.configuration.files import read_yaml
 
     fields: dict[str, list[Any]] = {}
     for piece in text.split(","):

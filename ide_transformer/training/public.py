@@ -1,11 +1,16 @@
 """Its public names."""
 
-from .configuration.config import Config
+from .configuration.config import (
+    Config,
+    ControlConfig,
+    DataConfig,
+    ModelConfig,
+    SolverConfig,
+    TrainingConfig,
+)
 from .configuration.files import dump_config, load_config, read_tree
-from .configuration.model import ControlConfig, DataConfig, ModelConfig, SolverConfig
 from .configuration.reader import read
 from .configuration.section import Section, validated
-from .configuration.training import TrainingConfig
 from .folder.export import export_run
 from .folder.loading import LoadedModel, load_model, load_run
 from .folder.metrics import read_metrics

@@ -18,11 +18,10 @@ from ..memory import keep_freed_memory
 from ..reporting import write_json
 from ..tasks import AbstractTask
 from ..tasks.task import checksum_of_all
-from .configuration.config import Config
+from .configuration.config import Config, TrainingConfig
 from .configuration.files import apply_overrides, as_config
 from .configuration.reader import read
 from .configuration.section import validated
-from .configuration.training import TrainingConfig
 from .folder.checkpoints import Checkpoints
 from .folder.metrics import cut_metrics, say, seconds_taken
 from .folder.run_folder import (

@@ -28,7 +28,13 @@ from ide_transformer.studies.convergence import (
     schemes,
 )
 from ide_transformer.training import Config, Section, load_config
-from ide_transformer.training.configuration.model import ClassSection, StageConfig
+from ide_transformer.training.configuration.config import (
+    ClassSection,
+    CostConfig,
+    FinerConfig,
+    PhaseConfig,
+    StageConfig,
+)
 from ide_transformer.training.configuration.reader import (
     KINDS,
     described,
@@ -37,7 +43,6 @@ from ide_transformer.training.configuration.reader import (
     spelled_scheme,
 )
 from ide_transformer.training.configuration.section import Description, Moment
-from ide_transformer.training.configuration.training import CostConfig, FinerConfig, PhaseConfig
 
 from .names import public_names
 

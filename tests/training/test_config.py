@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.training import run
-from ide_transformer.training.configuration.yaml_text import read_yaml, write_yaml
+from ide_transformer.training.configuration.files import read_yaml, write_yaml
 from ide_transformer.training.folder import starting
 from ide_transformer.training.steps import sizes
 from ide_transformer.training.steps.build import build_model

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.training.configuration.model import ClassSection
+from ide_transformer.training.configuration.config import ClassSection
 from ide_transformer.training.configuration.reader import (
     KINDS,
     find,
@@ -155,7 +155,7 @@ def wrong_values(place: Place) -> st.SearchStrategy:
 # Texts that are no configurations, by what is said of them.
 WRONG_TEXTS = {
     "0": "expected sections",
-    "model: {width: 8}\n---\nmodel: {}": "more than one document",
+    "model: {width: 8}\n---\nmodel: {}": "found another document",
     "model:\n  width: 8\nmodel:\n  layers: 2": "line 3, column 1: model is given twice",
     "model: !!python/object/apply:os.system [ls]": "model: tags are not read",
     "model: &m {width: 8}": "model: anchors",

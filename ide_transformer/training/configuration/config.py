@@ -1,19 +1,606 @@
-"""The configuration of a run: one typed tree, filled by YAML and by overrides `a.b=value`."""
+"""The configuration of a run: one tree of typed sections, filled by YAML and by overrides
+`a.b=value`."""
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    model_validator,
+)
 
-from ...errors import shown
-from .model import NATIVE, ControlConfig, DataConfig, ModelConfig, SolverConfig
-from .optimizer import OptimizerConfig as OptimizerConfig
-from .parallel import ParallelConfig as ParallelConfig
-from .section import FolderName, Section
-from .training import TrainingConfig
+from ...equation import PointRule
+from ...errors import InputError, shown
+from .section import (
+    Count,
+    CountAsKey,
+    CountOrZero,
+    Description,
+    FolderName,
+    Fraction,
+    Moment,
+    Section,
+    Seed,
+    in_single_precision,
+)
 
 
-# Of the keys and their meaning.
+# `solver.kind` for the scheme that comes with a checkpoint.
+NATIVE = "native"
+
+
+class ClassSection(Section):
+    """A section that chooses a class. It may be written as the name alone."""
+
+    # The name.
+    kind: str
+    # Arguments of the class, by name.
+    options: dict[str, Any] = Field(default={})
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The class and its arguments, for `read`."""
+        return {"kind": self.kind, "options": self.options}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+
+class ControlConfig(ClassSection):
+    """`control`: how the weights depend on depth."""
+
+    # The control.
+    kind: str = "piecewise_constant"
+    # Depth T at which the solution is read. Default: model.layers.
+    horizon: PositiveFloat | None = None
+
+
+class SolverConfig(ClassSection):
+    """`solver`: the time-stepping scheme and its steps."""
+
+    # The scheme, for example strang(heun), in parentheses the scheme inside it; native is the
+    # scheme of a checkpoint.
+    kind: str = "lie_trotter"
+    # Equal steps in each layer.
+    steps: Count = 1
+    # Relative tolerance of adaptive steps. Default: equal steps.
+    rtol: PositiveFloat | None = None
+    # Absolute tolerance. Give both tolerances or neither.
+    atol: PositiveFloat | None = None
+    # Most adaptive steps in one layer.
+    max_steps: Count = 256
+    # Choose adaptive steps for a whole batch, or for each sample.
+    steps_for: Literal["batch", "sample"] = "batch"
+
+    def problems(self) -> Mapping[str, Any]:
+        given = self.model_dump(exclude_defaults=True, exclude={"kind"})
+        keys = ", ".join(f"solver.{name}" for name in given)
+        adaptive = self.rtol is not None
+        return {
+            f"solver.kind={NATIVE} brings its own steps; drop {keys}": self.kind == NATIVE
+            and given,
+            "solver.rtol and solver.atol go together; give both or neither": adaptive
+            != (self.atol is not None),
+            "solver.steps_for=sample is for adaptive steps; give solver.rtol and solver.atol, "
+            "or drop it": self.steps_for == "sample" and not adaptive,
+            "solver.steps is for equal steps, solver.rtol for adaptive ones; drop one of "
+            "them": adaptive and self.steps != 1,
+        }
+
+
+Operators = Annotated[tuple[Description, ...], Field(min_length=1, strict=False)]
+
+
+class StageConfig(Section):
+    """A stage of `model.stages`: an equation on a grid of tokens. Each token embeds a window of
+    the image, or of the states of the stage before."""
+
+    # Pixels, or tokens of the stage before, from one window to the next.
+    stride: Count = 2
+    # Side of a window. Larger than the stride, windows overlap.
+    window: Count = 3
+    # Default: model.width.
+    width: Count | None = None
+    # Default: model.heads.
+    heads: Count | None = None
+    # Default: model.layers.
+    layers: Count | None = None
+    # Default: model.hidden.
+    hidden: Count | None = None
+    # Default: model.operators.
+    operators: Operators | None = None
+    # Default: the section control.
+    control: ControlConfig | None = None
+    # Default: the section solver.
+    solver: SolverConfig | None = None
+
+
+def _named(path: Any) -> Any:
+    if path == "":
+        raise ValueError("it names no file or folder; write . for the current one")
+    return path
+
+
+class DataConfig(Section):
+    """`data`: what is learned."""
+
+    # The task, for example shakespeare, text, arrays or maze.
+    name: str = "shakespeare"
+    # File or folder of a task that reads one.
+    path: Annotated[Path | None, Field(strict=False), BeforeValidator(_named)] = None
+    # Column of a table that holds the texts.
+    column: str | None = None
+    # `characters`, or `bpe` for a byte-pair encoding. Default for a text: characters.
+    tokenizer: str | None = None
+    # Tokens of the byte-pair encoding, with 256 bytes; or of integer arrays. Default for a
+    # text: 512.
+    vocabulary: Count | None = None
+    # Fraction held out for validation: the end of a text, or some images or arrays. Default for
+    # a text: 0.1.
+    validation: Annotated[float, Field(gt=0, lt=1)] | None = None
+    # Fraction held out for the test: before validation in a text, or some arrays. Other tasks
+    # have a test part. Default for a text: 0.
+    test: Annotated[float, Field(ge=0, lt=1)] | None = None
+    # Other arguments of the task.
+    options: dict[str, Any] = Field(default={})
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The task and its arguments, for `read`."""
+        given = self.model_dump(mode="json", exclude_none=True, exclude={"name", "options"})
+        return {"name": self.name, "options": {**given, **self.options}}
+
+    def problems(self) -> Mapping[str, Any]:
+        twice = sorted(self.options.keys() & type(self).model_fields)
+        return {f"data.options.{x}: write data.{x} instead": True for x in twice}
+
+
+class ModelConfig(ClassSection):
+    """`model`: the parts of the model, and its start."""
+
+    # The model.
+    kind: str = "language_model"
+    # Start from a checkpoint (a folder, or a package with weights), which brings weights, sizes
+    # and tokenizer, so that of this section only `context` may be set; or from a run (its
+    # folder or name), which also brings its scheme and data, unless you set them.
+    pretrained: str | None = None
+    # Folder of that run. The new run writes this key.
+    run: str | None = None
+    # Its checkpoint: newest, best (lowest validation loss), or a step.
+    checkpoint: Literal["newest", "best"] | Count = "newest"
+    # Features of the state; with a basis, points of functions.
+    width: Count = 128
+    # Basis of weights that are functions of a feature, for example cosine. nodal with as many
+    # modes as features: ordinary matrices.
+    basis: Description = "nodal"
+    # Coefficients of a state. Default: width.
+    modes: Count | None = None
+    # The points of functions.
+    feature_rule: PointRule = "midpoint"
+    # Heads of the queries.
+    heads: Count = 4
+    # Heads of the keys and values. Default: heads.
+    key_value_heads: Count | None = None
+    # Layers: intervals of the control.
+    layers: Count = 4
+    # Width inside the feed-forward. Default: the operator's.
+    hidden: Count | None = None
+    # Activation of the feed-forward.
+    activation: str = "gelu"
+    # Operators of a block, in the order in which it applies them.
+    operators: Operators = ("attention", "feed_forward")
+    # Initial rate of damping, relaxation and injection, per layer.
+    damping: PositiveFloat = 0.1
+    # Applied to the input of each operator (pre-norm).
+    normalization: Description = "layer_norm"
+    # Applied to the embedded input; a constrained state has its constraint.
+    input_normalization: Description = "free"
+    # Set on which the state is kept (post-norm), one per operator and interval.
+    constraint: Description = "free"
+    # Give linear maps and normalisations biases.
+    bias: bool = False
+    # Probability of dropping an entry of the embedded input or of a rate.
+    dropout: Fraction = 0.0
+    # Probability of leaving out a layer in a training step.
+    layer_drop: Fraction = 0.0
+    # Standard deviation of the initial weights.
+    std: PositiveFloat = 0.02
+    # Most tokens that a language model sees; grid points of an operator model.
+    context: Count = 64
+    # How attention sees positions; if it does not, an embedding is learned.
+    positions: Description = "no_positions"
+    # Use the transposed embedding as the read-out of a language model.
+    tied: bool = True
+    # Side of a patch of an image classifier, in pixels.
+    patch: Count = 2
+    # Read the class of an image from a token of its own (of the last stage), not from the mean
+    # over patches.
+    class_token: bool = False
+    # Equations on coarser and coarser grids of tokens. Default: one equation.
+    stages: Annotated[tuple[StageConfig, ...], Field(strict=False)] = ()
+
+    @property
+    def side_of_token(self) -> int:
+        """Pixels along each axis from one token of an image to the next, in the first stage."""
+        return self.stages[0].stride if self.stages else self.patch
+
+    @property
+    def of_coefficients(self) -> "ModelConfig | None":
+        """The ordinary model whose weights are the coefficients; `None` if the weights are
+        matrices. Raises `InputError` if `hidden` does not hold a whole number of them."""
+        modes = self.width if self.modes is None else self.modes
+        if self.basis == "nodal" and modes == self.width:
+            return None
+        hidden, rest = divmod((self.hidden or 0) * modes, self.width)
+        if rest:
+            raise InputError(
+                f"model.hidden={self.hidden} times model.modes={modes} is not a multiple of "
+                f"model.width={self.width}; choose another of the three."
+            )
+        changes = dict(width=modes, hidden=hidden or None, basis="nodal", modes=None)
+        return self.model_copy(update=changes)
+
+    def problems(self) -> Mapping[str, Any]:
+        patch = type(self).model_fields["patch"].default
+        return {
+            f"model.patch={self.patch}: stages have windows and no patches; drop it, or write "
+            "the stride and the window of the first stage": self.stages and self.patch != patch,
+            "model.stages and model.basis: stages have ordinary matrices; drop one": (
+                self.stages and self.of_coefficients is not None
+            ),
+            f"model.checkpoint={self.checkpoint} is one of a run; give model.pretrained, or "
+            "drop it": self.run is self.pretrained is None and self.checkpoint != "newest",
+        }
+
+
+# Optional keys of the optimizer: the key on which each depends, and its values that use it.
+_USED_BY = {
+    "momentum": ("kind", ("muon",)),
+    "final_learning_rate": ("schedule", ("cosine", "warmup_stable_decay")),
+    "restarts": ("schedule", ("cosine",)),
+    "decay": ("schedule", ("warmup_stable_decay",)),
+}
+Factor = Annotated[NonNegativeFloat, AfterValidator(in_single_precision)]
+
+
+class OptimizerConfig(Section):
+    """`optimizer`: the update rule and the learning rate. Each kind and each schedule rejects
+    the keys that it does not use."""
+
+    # lion: sign of a mean of gradients; its best rate is 3 to 10 times lower than adamw's, its
+    # decay as much higher. muon: orthogonal updates of the operators' matrices, adamw for the
+    # rest, at one rate. schedule_free: adamw that evaluates a mean of its weights, at a
+    # constant rate.
+    kind: Literal["adamw", "lion", "muon", "schedule_free"] = "adamw"
+    # Largest rate, after the warm-up.
+    learning_rate: PositiveFloat = 1e-3
+    # After the warm-up: cosine falls from the first step, constant stays, warmup_stable_decay
+    # (default with layers in training.schedule) falls linearly at the end.
+    schedule: Literal["cosine", "constant", "warmup_stable_decay"] = "cosine"
+    # Rate of the step after the last one. Default: a tenth of the largest; for
+    # warmup_stable_decay 0.
+    final_learning_rate: NonNegativeFloat | None = None
+    # Steps in which the rate grows from 0.
+    warmup: CountOrZero = 100
+    # Fraction of the steps in which warmup_stable_decay falls. Default: 0.3.
+    decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    # Of a run made longer with --restart: steps after which another cosine begins at the rate
+    # reached and falls by the same factor, each with training.steps until then: {1000: 1000}.
+    restarts: dict[CountAsKey, Count] = Field(default={})
+    # Factors of the rate by the path of a weight or part: {"control": 0.5, "control.*.value":
+    # 2}. * is any text; the last match counts; 0 freezes.
+    groups: dict[str, Factor] = Field(default={})
+    # Decay of the mean of gradients; for schedule_free, the share of averaged weights where it
+    # takes the gradient.
+    beta1: Fraction = 0.9
+    # Decay of the mean of squared gradients; for lion, of its mean of gradients.
+    beta2: Fraction = 0.99
+    # Decay of the mean of gradients that muon makes orthogonal. Default: 0.95.
+    momentum: Fraction | None = None
+    # Decay of matrices and embeddings; not of gains, biases and the network of a hypernetwork.
+    weight_decay: NonNegativeFloat = 0.1
+    # Largest norm of a gradient.
+    clip: PositiveFloat = 1.0
+
+    def problems(self) -> Mapping[str, Any]:
+        begins = [self.warmup, *self.restarts]
+        averages = self.kind == "schedule_free"
+        unused: dict[str, bool] = {}
+        for name, (key, users) in _USED_BY.items():
+            chosen = getattr(self, key)
+            problem = (
+                f"optimizer.{key}={chosen} does not use optimizer.{name}; drop it, or write "
+                f"optimizer.{key}={' or '.join(users)}"
+            )
+            given = getattr(self, name) != type(self).model_fields[name].default
+            unused[problem] = given and chosen not in users
+        return {
+            **unused,
+            f"optimizer.restarts={self.restarts}: the steps must increase, the first be after "
+            f"optimizer.warmup={self.warmup}, and none be after the end beside it; write for "
+            "example {1000: 1000}": begins != sorted(set(begins))
+            or any(x > end for x, end in self.restarts.items()),
+            f"optimizer.schedule={self.schedule}: optimizer.kind=schedule_free averages "
+            "weights in place of it; write optimizer.schedule=constant": averages
+            and self.schedule != "constant",
+            "optimizer.beta1=0: optimizer.kind=schedule_free finds its mean by dividing by it; "
+            "write for example optimizer.beta1=0.9": averages and not self.beta1,
+            f"optimizer.final_learning_rate={self.final_learning_rate} is above "
+            f"optimizer.learning_rate={self.learning_rate}, the largest rate; lower it": (
+                self.lowest_rate > self.learning_rate
+            ),
+        }
+
+    @property
+    def lowest_rate(self) -> float:
+        """The rate to which a schedule falls: the rate of the step after the last one."""
+        if self.final_learning_rate is not None:
+            return self.final_learning_rate
+        return 0.0 if self.schedule == "warmup_stable_decay" else self.learning_rate / 10
+
+    def decaying_steps(self, steps: int) -> int:
+        """The number of steps in which warmup_stable_decay falls; 0 for other schedules."""
+        if self.schedule != "warmup_stable_decay":
+            return 0
+        return max(round((0.3 if self.decay is None else self.decay) * steps), 1)
+
+
+# Arguments of a `Mesh`, by name.
+MeshTree = dict[str, Any]
+
+
+class PhaseConfig(Section):
+    """A phase of `training.schedule`: steps of the run on one mesh, or on several of which one
+    is drawn for each step. A mesh gives any of layers, steps, horizon, tokens, width and
+    solver, see `Mesh`."""
+
+    # The step at which the phase ends, or 50% of the steps. Default: the end of the run.
+    until: Moment | None = None
+    # Its mesh, for example {layers: 1}. The weights are those of its layers. Default: the mesh
+    # of the model.
+    mesh: MeshTree | None = None
+    # Several meshes in place of one, for example [{layers: 4}, {layers: 8}]. One is drawn for
+    # each step; the weights stay those of model.layers.
+    meshes: Annotated[tuple[MeshTree, ...], Field(strict=False)] = ()
+    # How often each of them is drawn, in proportion. Default: equally often.
+    weights: Annotated[tuple[PositiveFloat, ...], Field(strict=False)] = ()
+
+    @property
+    def layers(self) -> int | None:
+        """The layers of its weights; `None` for the layers of the model."""
+        return (self.mesh or {}).get("layers")
+
+    def problems(self) -> Mapping[str, Any]:
+        return {
+            "mesh and meshes: a phase has one mesh or draws one of several; drop one of the "
+            "two": self.mesh is not None and self.meshes,
+            f"weights={list(self.weights)}: give one for each of the {len(self.meshes)} "
+            "meshes": self.weights and len(self.weights) != len(self.meshes),
+            f"mesh.layers={shown(self.layers)}: Input should be a valid integer": (
+                type(self.layers) not in (int, NoneType)
+            ),
+        }
+
+
+class FinerConfig(Section):
+    """A second solve of each batch with finer steps, and the weights of what it changes. It
+    costs `refinement` times the evaluations of the first."""
+
+    # Its steps in each step of the first solve.
+    refinement: Annotated[int, Field(ge=2, le=64)] = 2
+    # Weight of the change of the outputs: for classes the divergence in nats, else the mean
+    # relative square.
+    consistency: NonNegativeFloat = 0.0
+    # Weight of the mean relative square of the change of the state at T.
+    defect: NonNegativeFloat = 0.0
+
+
+class CostConfig(Section):
+    """A running cost. A number alone gives its weight."""
+
+    # Weight in the loss. With 0 the cost is logged only.
+    weight: NonNegativeFloat
+    # The class. Default: the name of the key.
+    kind: str | None = None
+    # Its other arguments, by name.
+    options: dict[str, Any] = Field(default={})
+
+    def description(self, name: str) -> dict[str, Any]:
+        """The class and arguments of the cost under the key `name`, for `read`."""
+        return {"kind": self.kind or name, "options": {**self.options, "weight": self.weight}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weight_alone(cls, value: Any) -> Any:
+        return {"weight": value} if isinstance(value, int | float) else value
+
+
+class TrainingConfig(Section):
+    """`training`: how a run trains, and what it writes when. Periods are in steps."""
+
+    # Steps of the optimizer.
+    steps: Count = 2000
+    # Samples in a batch.
+    batch_size: Count = 12
+    # Equal parts of a batch, computed one after the other to save memory.
+    accumulate: Count = 1
+    # Decay of a moving average of the weights, for `evaluate --weights average`. 0: none;
+    # 0.999: about 1,000 steps.
+    average: Fraction = 0.0
+    # Seed of the weights, the batches and the dropout.
+    seed: Seed = 0
+    # Gradient mode: what is kept for the gradient.
+    gradient: Description = "recompute"
+    # Dtype of matrix products. Weights and state stay float32. Evaluation uses it too; a model
+    # you load yourself does not.
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    # Phases of the run, each on meshes of its own. Coarse first: [{until: 50%, mesh: {layers:
+    # 1}}] trains one layer for half of the steps, then the layers of the model. Any depth:
+    # [{meshes: [{layers: 4}, {layers: 8}]}]. Default: one phase on the mesh of the model, which
+    # also follows a last phase with `until`.
+    schedule: Annotated[tuple[PhaseConfig, ...], Field(strict=False)] = ()
+    # Running costs in the loss: {transport: 0.01}, or {contraction: {weight: 0.1, options:
+    # {level: 1.0}}}. Of several equations, the last.
+    costs: dict[str, CostConfig] = Field(default={})
+    # Weight of the mean loss read out after each layer but the last, so that a solve may end
+    # early.
+    exit_loss: NonNegativeFloat = 0.0
+    # Terms that compare each solve with a finer one. Default: none.
+    finer: FinerConfig = FinerConfig()
+    # Period of the lines in metrics.jsonl.
+    log_every: Count = 10
+    # Where these lines go too: tensorboard, trackio.
+    trackers: Annotated[tuple[Description, ...], Field(strict=False)] = ()
+    # Period of validation. The last step has one too.
+    evaluate_every: Count = 250
+    # Held-out samples of a validation. At the end one takes all.
+    evaluate_samples: Count = 1024
+    # Period of checkpoints, from which a run can be resumed.
+    checkpoint_every: Count = 500
+    # Newest checkpoints that are kept.
+    keep: Count = 2
+    # Also keep the checkpoint with the lowest validation loss.
+    keep_best: bool = True
+    # Skipped steps in a row (loss or gradient not finite) before the run returns to its last
+    # checkpoint; the second time it ends.
+    max_bad_steps: Count = 10
+    # Characters or tokens of text written at the end of a language run.
+    sample: CountOrZero = 400
+
+    # What is logged and kept. None of these keys changes what is learned.
+    FREE: ClassVar = (
+        "log_every",
+        "trackers",
+        "evaluate_every",
+        "evaluate_samples",
+        "checkpoint_every",
+        "keep",
+        "keep_best",
+        "sample",
+    )
+
+    @property
+    def precision(self) -> Literal["bfloat16"] | None:
+        """The `compute_dtype` of a `Model`."""
+        return None if self.compute_dtype == "float32" else self.compute_dtype
+
+    @property
+    def refines(self) -> bool:
+        """Whether the number of layers may change during the run."""
+        return any(phase.mesh is not None for phase in self.schedule)
+
+    @property
+    def phases(self) -> tuple[PhaseConfig, ...]:
+        """The phases of the run. The last one lasts to its end."""
+        whole = bool(self.schedule) and self.schedule[-1].until is None
+        return self.schedule if whole else (*self.schedule, PhaseConfig())
+
+    @property
+    def begins(self) -> tuple[int, ...]:
+        """The number of steps before each phase."""
+        begins = [0]
+        for phase in self.phases[:-1]:
+            end = self.steps if phase.until is None else phase.until
+            if isinstance(end, str):
+                end = round(float(end[:-1]) / 100 * self.steps)
+            begins.append(end)
+        return tuple(begins)
+
+    @property
+    def schedule_in_steps(self) -> tuple[PhaseConfig, ...]:
+        """The schedule, each percentage replaced by its step."""
+        ends = zip(self.schedule, (*self.begins[1:], None), strict=False)
+        return tuple(phase.model_copy(update={"until": end}) for phase, end in ends)
+
+    def scheduled_as(self, own: "TrainingConfig") -> "TrainingConfig":
+        """These settings with the schedule of the run `own`, if that is the schedule given here
+        with each percentage replaced by a step. A run that was made longer has such a one."""
+        given = [phase.model_copy(update={"until": None}) for phase in self.schedule]
+        kept = [phase.model_copy(update={"until": None}) for phase in own.schedule]
+        in_parts = any(isinstance(phase.until, str) for phase in self.schedule)
+        in_steps = not any(isinstance(phase.until, str) for phase in own.schedule)
+        if given == kept and in_parts and in_steps:
+            return self.model_copy(update={"schedule": own.schedule})
+        return self
+
+    @property
+    def part_size(self) -> int:
+        """Samples in one part of a batch; see `accumulate`."""
+        return self.batch_size // self.accumulate
+
+    def problems(self) -> Mapping[str, Any]:
+        return {
+            f"training.accumulate={self.accumulate} does not divide training.batch_size="
+            f"{self.batch_size}; take a divisor of it": self.batch_size % self.accumulate,
+            "training.schedule: only the last phase goes to the end of the run; give the "
+            "others until, such as until: 50%": any(
+                phase.until is None for phase in self.schedule[:-1]
+            ),
+            f"training.schedule: its phases begin at the steps {[*self.begins]}, which must "
+            f"increase and be below training.steps={self.steps}": (
+                [*self.begins] != sorted({x for x in self.begins if x < self.steps})
+            ),
+        }
+
+
+class ParallelConfig(Section):
+    """`parallel`: the devices and processes of a run. They change its speed and memory, not
+    what is learned; a run may be resumed on others."""
+
+    # Devices that divide the samples of a batch.
+    data: Count = 1
+    # The same; they also divide the weights and the optimizer state.
+    fsdp: Count = 1
+    # Devices that divide the heads and the hidden features.
+    tensor: Count = 1
+    # Devices that divide the tokens.
+    sequence: Count = 1
+    # Processes, one for each host or device. Default: one. Address and rank come from SLURM,
+    # Open MPI or Kubernetes if not given.
+    processes: Count | None = None
+    # HOST:PORT of process 0, for all processes; or set JAX_COORDINATOR_ADDRESS.
+    coordinator: str | None = None
+    # Number of this process, from 0; or set JAX_PROCESS_ID.
+    rank: CountOrZero | None = None
+    # Seconds after which a missing or silent process ends the run.
+    timeout: Count = 100
+    axes: ClassVar[tuple[str, ...]] = ("data", "fsdp", "tensor", "sequence")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Devices along each axis of the layout."""
+        return {axis: getattr(self, axis) for axis in self.axes}
+
+    @property
+    def devices(self) -> int:
+        """Devices of the layout."""
+        return math.prod(self.sizes.values())
+
+    def problems(self) -> Mapping[str, Any]:
+        alone = self.processes is None
+        coordinator = self.coordinator
+        return {
+            "parallel.coordinator and parallel.rank are for several processes; give "
+            "parallel.processes, their number": alone
+            and (coordinator is not None or self.rank is not None),
+            f"parallel.rank={self.rank}: the {self.processes} processes have the ranks 0 to "
+            f"{(self.processes or 1) - 1}": (self.rank or 0) >= (self.processes or 1),
+            f"parallel.coordinator={coordinator} has no port; write for example "
+            "parallel.coordinator=10.0.0.1:1234": coordinator is not None
+            and not coordinator.rpartition(":")[2].isdecimal(),
+        }
+
+
+# Version of the keys and their meaning.
 VERSION = 2
 
 
@@ -33,12 +620,12 @@ class Config(Section):
     parallel: ParallelConfig = ParallelConfig()
 
     def changed(self, section: str, **values: Any) -> "Config":
-        """The configuration with other values in one of its sections."""
+        """The configuration with other values in one section."""
         own = getattr(self, section).model_copy(update=values)
         return self.model_copy(update={section: own})
 
     def on_layers(self, layers: int) -> "Config":
-        """The configuration with so many layers up to the same depth T, also of stages."""
+        """The configuration with this number of layers and the same depth T, also in stages."""
 
         def held(section: Any) -> Any:
             if section.control is None:
@@ -51,7 +638,7 @@ class Config(Section):
         return held(self.changed("model", layers=layers, stages=stages))
 
     def stage(self, number: int) -> "Config":
-        """The configuration of a stage, as that of a run with one equation."""
+        """The configuration of a run whose one equation is this stage."""
         given = {name: x for name, x in self.model.stages[number] if x is not None}
         sections = {name: given.pop(name) for name in ("control", "solver") if name in given}
         windows = {name: given.pop(name) for name in ("window", "stride")}
@@ -83,16 +670,13 @@ class Config(Section):
                 raise ValueError(f"solver.kind is missing; give a scheme or {NATIVE}")
         training = tree.get("training", {})
         schedule = training.get("schedule") if isinstance(training, dict) else None
-        if isinstance(schedule, list | tuple):
-            refines = any(isinstance(x, dict) and x.get("mesh") is not None for x in schedule)
-            optimizer = tree.get("optimizer", {})
-            # The rate has to be high still when the finest mesh comes.
-            if (
-                refines
-                and isinstance(optimizer, dict)
-                and optimizer.get("kind") != "schedule_free"
-            ):
-                tree = {**tree, "optimizer": {"schedule": "warmup_stable_decay", **optimizer}}
+        phases = schedule if isinstance(schedule, list | tuple) else ()
+        optimizer = tree.get("optimizer", {})
+        if not isinstance(optimizer, dict) or optimizer.get("kind") == "schedule_free":
+            return tree
+        # The rate must still be high when the finest mesh begins.
+        if any(isinstance(x, dict) and x.get("mesh") is not None for x in phases):
+            tree = {**tree, "optimizer": {"schedule": "warmup_stable_decay", **optimizer}}
         return tree
 
     def problems(self) -> Mapping[str, Any]:

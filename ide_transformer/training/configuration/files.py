@@ -1,23 +1,30 @@
-"""The files of configurations, what a run takes over from another, and overrides
-`a.b=value`."""
+"""Configuration files and overrides `a.b=value`, and the settings that a run takes over from
+another run.
 
+Numbers and words are read by YAML 1.2: `yes`, `010`, `1:30` and dates are texts, `1e-3` is a
+number. Keys are texts, also whole numbers and `<<`. Tags, anchors and aliases are rejected."""
+
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias, cast
+
+import yaml
 
 from ...errors import InputError, short, shown
 from ...pretrained.checkpoint import PACKAGES
-from .config import Config
-from .model import NATIVE
+from .config import NATIVE, Config
 from .reader import NAME_OF_CODE
 from .section import MOST_SAID, some_of, validated
-from .yaml_text import LONGEST, read_yaml, write_yaml
 
 
-# Whether code that a file names may be imported, or a configuration whose names may.
+# Whether code that a file names may be imported; a configuration allows the code it names.
 Trust: TypeAlias = bool | Config
-# Keys of files and folders, in whose names a colon is one of the system.
+# Keys of files and folders, whose names may hold a colon.
 _PATHS = ("data", "path"), ("model", "pretrained"), ("model", "run")
+# The most characters of a text, and the most sections inside each other.
+_LONGEST = 2**18
+_DEEPEST = 50
 
 
 def load_config(
@@ -30,14 +37,10 @@ def load_config(
 
     - `trust`: see `read_tree`.
 
-    **Raises:** `InputError` that names every key in error and where it was written, all names
-    that are not trusted, and a run of another version.
+    **Raises:** `InputError` that names every wrong key and where it was written; for code that
+    is not trusted; for a run of another version.
     """
     tree = read_tree(path := Path(path), trust=trust)
-    if of_run(path.parent) and "version" not in tree:
-        raise InputError(
-            f"{path} has no version, which is from before the first release. Train it again."
-        )
     tree.setdefault("name", path.stem)
     origin = apply_overrides(tree, overrides)
     return config_of(tree, str(path), origin, trust=trust)
@@ -50,13 +53,14 @@ def config_of(
     *,
     trust: Trust | None = None,
 ) -> Config:
-    """The configuration in a tree that was written at the place `where`, with what it inherits;
-    `origin` has the override that gave a key."""
+    """The configuration in a tree that was written at the place `where`, with the settings that
+    it inherits. `origin` has the override that gave a key."""
     return validated(Config, inherit(tree, trust or False), where, origin)
 
 
 def as_config(config: Config | str | Path) -> Config:
-    """A configuration with what it inherits, or that in the YAML file of this path."""
+    """A configuration, or the one in the YAML file of this path, with the settings that it
+    inherits."""
     if not isinstance(config, Config):
         return load_config(config)
     tree = config.model_dump(mode="json", exclude_unset=True)
@@ -70,13 +74,13 @@ def of_run(folder: Path) -> bool:
 
 
 def read_tree(path: str | Path, *, trust: Trust | None = None) -> dict[str, Any]:
-    """The sections of a YAML file, of which nothing is checked but the code that they name.
+    """The sections of a YAML file. Only the code that they name is checked.
 
     **Arguments:**
 
-    - `trust`: whether that code, `package.module:Class`, may be imported, or a configuration
-      whose names may; by default it may unless the file lies in the folder of a run, which
-      somebody else may have made.
+    - `trust`: whether code that the file names, `package.module:Class`, may be imported; a
+      configuration allows the code that it names. By default code is allowed unless the file
+      lies in the folder of a run, which somebody else may have made.
 
     **Raises:** `InputError` for code that is not trusted.
     """
@@ -84,7 +88,7 @@ def read_tree(path: str | Path, *, trust: Trust | None = None) -> dict[str, Any]
     if not path.is_file():
         raise InputError(f"{path}: there is no such configuration file.")
     with path.open("rb") as file:
-        tree = read_yaml(file.read(LONGEST + 1), str(path))
+        tree = read_yaml(file.read(_LONGEST + 1), str(path))
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -94,8 +98,7 @@ def read_tree(path: str | Path, *, trust: Trust | None = None) -> dict[str, Any]
 
 
 def check_code(tree: Any, path: Path, trust: Trust) -> None:
-    """**Raises:** `InputError` for code that a tree from this file names and that is not
-    trusted."""
+    """**Raises:** `InputError` if the tree from this file names code that is not trusted."""
     if trust is True:
         return
     known = names_of_code(trust.model_dump(mode="json")) if trust else {}
@@ -115,9 +118,9 @@ def check_code(tree: Any, path: Path, trust: Trust) -> None:
 
 
 def inherit(tree: dict[str, Any], trust: Trust) -> dict[str, Any]:
-    """A tree with what it takes over from the run that `model.pretrained` names: the model,
-    and of the sections `data`, `control` and `solver`, and their `options`, what it does not
-    give. Such a section that chooses a class, by `kind` or `name`, is taken as it is."""
+    """The tree, completed from the run that `model.pretrained` names. It takes over the model,
+    and missing keys and options of the sections `data`, `control` and `solver`. A section that
+    chooses a class, by `kind` or `name`, takes over nothing."""
     model = tree.get("model")
     given = dict(model) if isinstance(model, dict) else {}
     pretrained = given.pop("pretrained", None)
@@ -126,7 +129,7 @@ def inherit(tree: dict[str, Any], trust: Trust) -> dict[str, Any]:
         return tree
     there = load_config(folder / "config.yaml", trust=trust).model_dump(mode="json")
     if there["data"]["tokenizer"] is not None:
-        # It is that of the run, and is not learned again.
+        # The tokenizer of the run is used, so none is learned.
         there["data"] |= {"tokenizer": None, "vocabulary": None}
     own = {"run": str(folder.resolve()), "checkpoint": "newest"}
     sections = {"model": {**there["model"], **own, **given}}
@@ -143,16 +146,16 @@ def inherit(tree: dict[str, Any], trust: Trust) -> dict[str, Any]:
 
 
 def run_named(path: str | Path) -> Path:
-    """The folder of the run of that name in `runs`, where nothing else is called so; else the
-    path itself."""
+    """The folder of the run of this name in `runs`, unless the path exists or a package has
+    the name; else the path itself."""
     inside = Path("runs", path)
     other = Path(path).exists() or str(path) in PACKAGES
     return inside if not other and (inside / "config.yaml").is_file() else Path(path)
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
-    """Change a tree of sections by overrides; the override that gave each key. An override
-    without a value, or with null, drops its key."""
+    """Changes a tree of sections by overrides; returns the override that gave each key. An
+    override without a value, or with null, drops its key."""
     origin: dict[str, str] = {}
     for override in overrides:
         where = f"override {shown(override)}"
@@ -187,8 +190,8 @@ def dump_config(config: Config) -> str:
 
 
 def names_of_code(tree: Any) -> dict[str, list[str]]:
-    """The names `package.module:Class` in a tree of sections, by the keys where they stand: in
-    a value, or in the key itself."""
+    """The names `package.module:Class` in the keys and values of a tree of sections, by the
+    key where they stand."""
     found: dict[str, list[str]] = {}
     for path, text in _texts(tree):
         if path not in _PATHS and (names := NAME_OF_CODE.findall(text)):
@@ -197,7 +200,7 @@ def names_of_code(tree: Any) -> dict[str, list[str]]:
 
 
 def _texts(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    """The texts in a tree of sections, its keys among them, with their places."""
+    """All keys and texts in a tree of sections, with their places."""
     if isinstance(tree, str):
         yield path, tree
     elif isinstance(tree, dict | list):
@@ -205,3 +208,102 @@ def _texts(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
             inside = *path, str(key)
             yield inside, str(key)
             yield from _texts(value, inside)
+
+
+def read_yaml(text: str | bytes, where: str, path: tuple[str, ...] = ()) -> Any:
+    """The value that a text holds, for the key at `path`; `None` for an empty text. Raises
+    `InputError` that names the place `where` the text is from, its line and the wrong key."""
+    if len(text) > _LONGEST:
+        raise InputError(f"{where}: a configuration has at most {_LONGEST:,} characters.")
+    try:
+        reader = _Reader(text if isinstance(text, str) else text.decode("utf-8-sig"), path)
+        node = reader.get_single_node()
+        return None if node is None else reader.construct_document(node)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{where}: {error.reason} at byte {error.start}; the file must be UTF-8."
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = error.problem or error.context
+        raise InputError(f"{where}: not valid YAML: {_place(mark)}: {problem}.") from None
+    except (yaml.YAMLError, InputError) as error:
+        raise InputError(f"{where}: {' '.join(str(error).split())}") from None
+
+
+def write_yaml(tree: Any) -> str:
+    """A tree of plain values as YAML that `read_yaml` reads back."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False)
+
+
+class _Reader(yaml.SafeLoader):
+    """Reads YAML 1.2 for the key `path`, and rejects what no configuration holds."""
+
+    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
+
+    def __init__(self, text: str, path: tuple[str, ...]) -> None:
+        super().__init__(text)
+        self.path = [*path]
+        self.keys = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """The value of the key `index`, or the item with this number; a key without either."""
+        if isinstance(index, yaml.Node):
+            self._check_key(parent, index)
+        if parent is not None:
+            self.path.append(str(getattr(index, "value", index)))
+        event = self.peek_event()
+        path = ".".join(map(short, self.path[:8]))
+        here = f"{_place(event.start_mark)}: {path or 'the file'}"
+        if len(self.path) > _DEEPEST:
+            raise InputError(f"{here}…: more than {_DEEPEST} sections inside each other.")
+        if event.anchor is not None:
+            raise InputError(
+                f"{here}: anchors (&) and aliases (*) are not read; write the value out, or "
+                "quote a text that begins so."
+            )
+        if event.tag is not None:
+            raise InputError(f"{here}: tags are not read; drop {short(event.tag)}.")
+        node = super().compose_node(parent, cast(int, index))
+        if parent is not None:
+            self.path.pop()
+        return node
+
+    def _check_key(self, section: Any, key: Any) -> None:
+        for kind in ("int", "float"):
+            if key.tag == f"{_TAG}{kind}":
+                number = getattr(self, f"construct_yaml_{kind}")(key)
+                key.tag = f"{_TAG}str"
+                key.value = str(number)
+        name = key.value if isinstance(key, yaml.ScalarNode) else "?"
+        here = f"{_place(key.start_mark)}: {'.'.join(map(short, [*self.path, name]))}"
+        if key.tag != f"{_TAG}str":
+            raise InputError(f"{here}: a key is a name; write it in quotes if it is one.")
+        first = self.keys.setdefault((section, key.value), key)
+        if first is not key:
+            line = first.start_mark.line + 1
+            raise InputError(f"{here} is given twice, first in line {line}; drop one of them.")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that a reader of YAML 1.1 or 1.2 would take for something else."""
+
+
+_TAG = "tag:yaml.org,2002:"
+_FLOAT = (
+    r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
+    r"|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)"
+)
+for _name, _pattern in {
+    "null": "~|null|Null|NULL|",
+    "bool": "true|True|TRUE|false|False|FALSE",
+    # No configuration holds an integer of more digits.
+    "int": "[-+]?(?:0|[1-9][0-9_]{0,99})",
+    "float": _FLOAT,
+}.items():
+    _Reader.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_pattern})\Z"), None)
+_Dumper.add_implicit_resolver(f"{_TAG}float", re.compile(rf"(?:{_FLOAT})\Z"), None)
+
+
+def _place(mark: Any) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}"

@@ -1,4 +1,4 @@
-"""Sections of a configuration: the types of their values, and what is said of wrong ones."""
+"""Sections of a configuration: the types of their values, and the errors for wrong ones."""
 
 import ast
 import inspect
@@ -21,10 +21,10 @@ from pydantic import (
 from ...errors import InputError, did_you_mean, short, shown
 
 
-# The normal numbers of float32; it takes smaller ones for 0.
+# The normal numbers of float32, which takes smaller ones for 0.
 _LEAST = float(np.finfo(np.float32).tiny)
 _LARGEST = float(np.finfo(np.float32).max)
-# What is wrong in a file is said so many times.
+# An error lists at most this many problems of a file.
 MOST_SAID = 20
 # What to write instead, by the kind of the error.
 _WRITE = {
@@ -44,7 +44,7 @@ def in_int32(count: int) -> int:
 
 
 def in_single_precision(value: Any) -> Any:
-    """The value, if float32 has it where it is a number; else `ValueError`."""
+    """Returns the value. Raises `ValueError` for a number that float32 cannot hold."""
     if type(value) is float and value and not _LEAST <= abs(value) <= _LARGEST:
         raise ValueError(
             f"a number of float32 is 0 or lies between {_LEAST:.2g} and {_LARGEST:.2g}"
@@ -88,7 +88,7 @@ def _description(value: Any) -> Any:
 
 
 def folder_name(name: str) -> str:
-    """The name, if a folder can have it on every system; else `ValueError`."""
+    """Returns the name. Raises `ValueError` if some system cannot have such a folder."""
     devices = r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?"
     name_of_folder = r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}[A-Za-z0-9_-]|[A-Za-z0-9]"
     if re.fullmatch(devices, name) or not re.fullmatch(name_of_folder, name):
@@ -106,25 +106,25 @@ Fraction = Annotated[float, Field(ge=0, lt=1), AfterValidator(_below_one)]
 CountAsKey = Annotated[CountOrZero, BeforeValidator(_number_of_key)]
 # A step of a run, or a part of all its steps such as "50%".
 Moment = Annotated[int | str, BeforeValidator(_moment)]
-# A class by its name, or with arguments of its constructor, see `read`.
+# A class by its name, or with arguments of its constructor; see `read`.
 Description = Annotated[str | dict[str, Any], BeforeValidator(_description)]
-# Keys of JAX take 32 bits of a seed; others would draw the same weights.
+# JAX uses 32 bits of a seed; larger seeds would draw the same weights.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # The name of a folder of results.
 FolderName = Annotated[str, AfterValidator(folder_name)]
 
 
 class Section(BaseModel):
-    """A section of a configuration. Unknown keys are errors, and nothing is converted silently,
-    also not in Python. A number must fit float32, since runs compute in it."""
+    """A section of a configuration. It rejects unknown keys and converts no value, also when
+    it is made in Python. Every number must fit float32, in which runs compute."""
 
-    # A validator is built when it is first used, which saves time in the import.
+    # A validator is built at its first use, which makes the import faster.
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, strict=True, defer_build=True
     )
 
     def problems(self) -> Mapping[str, Any]:
-        """Keys that do not go together and what to write instead, and whether that is so."""
+        """For each mistake of several keys together, its message, and whether it is made."""
         return {}
 
     @model_validator(mode="after")
@@ -144,10 +144,10 @@ S = TypeVar("S", bound=Section)
 
 
 def validated(kind: type[S], tree: Any, where: str, origin: dict[str, str] | None = None) -> S:
-    """A tree as a section of that kind.
+    """Makes a section from a tree of plain values.
 
-    **Raises:** `InputError` that names every key in error and the place `where` the tree was
-    written, or the one that `origin` gives for the key.
+    **Raises:** `InputError` that names every wrong key, and where it was written: the override
+    that `origin` has for the key, else `where`.
     """
     try:
         return kind.model_validate(tree)
@@ -158,27 +158,34 @@ def validated(kind: type[S], tree: Any, where: str, origin: dict[str, str] | Non
 
 
 def some_of(texts: Sequence[str], number: int, between: str) -> str:
-    """The first texts of so many, and how many more there are."""
+    """The first texts out of `number`, and how many more there are."""
     left = number - len(texts)
     return between.join([*texts, *[f"and {left:,} more"] * (left > 0)])
 
 
 def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str) -> str:
-    """One line for one error of pydantic: what, where, why, and what to write instead."""
+    """One line for an error of pydantic: what, where, why, and what to write instead."""
     location = [str(part) for part in error["loc"]]
     value = error["input"]
     key = ".".join(location)
     name = ".".join(map(short, location))
     message = error["msg"].removeprefix("Value error, ").rstrip(".")
-    # The override of the key or of a section above it; else those of keys that the message
-    # names, or of keys below it.
+    # The override of the key or of a section above it; else the overrides of keys that the
+    # message names, or of keys below it.
     above = [".".join(location[:n]) for n in range(len(location), 0, -1)]
     given = [origin[x] for x in above if x in origin][:1]
     given = given or [text for x, text in origin.items() if x in message]
     given = given or [text for x, text in origin.items() if key and x.startswith(f"{key}.")]
     where = ", ".join(given) or where
     if error["type"] == "extra_forbidden":
-        known = list(_section(kind, location[:-1]).model_fields)
+        section = kind
+        for part in location[:-1]:
+            if part in section.model_fields:  # a key of a mapping is no field
+                types = _types(section.model_fields[part].annotation)
+                section = next(
+                    x for x in types if inspect.isclass(x) and issubclass(x, Section)
+                )
+        known = list(section.model_fields)
         hint = did_you_mean(location[-1], known)
         return f"{where}: unknown key {name}.{hint} Known here: {', '.join(known)}."
     if error["type"] == "missing":
@@ -189,20 +196,10 @@ def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str
     if write and isinstance(value, float) and value.is_integer():
         write = f"; write {value:.0f}"
     known = re.findall(r"'([^']*)'", message) if error["type"] == "literal_error" else []
-    # An override of this key alone would say it a second time.
+    # An override of this very key already shows the value.
     where = "" if where.startswith(f"override '{key}=") else f"{where}: "
     what = f"{where}{name}={shown(value)}: {message}{write}."
     return f"{what}{did_you_mean(str(value), known)}"
-
-
-def _section(kind: type[Section], location: list[str]) -> type[Section]:
-    """The class of the section at that place of the tree."""
-    section = kind
-    for part in location:
-        if part in section.model_fields:  # and not the key of a mapping
-            types = _types(section.model_fields[part].annotation)
-            section = next(x for x in types if inspect.isclass(x) and issubclass(x, Section))
-    return section
 
 
 def _types(annotation: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from ...pretrained.files import read_json
 from ...reporting import markdown_table
 from ...tasks import end_token
 from ..configuration.config import Config
-from ..configuration.yaml_text import write_yaml
+from ..configuration.files import write_yaml
 from ..steps.step import Weights
 from .checkpoints import Which
 from .loading import restored

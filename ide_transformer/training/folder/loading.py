@@ -12,9 +12,8 @@ from ...errors import InputError
 from ...models import Model, is_built_as
 from ...pretrained import find_pretrained, load_pretrained
 from ...tasks import AbstractTokenizer, PretrainedTokenizer
-from ..configuration.config import Config
+from ..configuration.config import NATIVE, Config, SolverConfig
 from ..configuration.files import apply_overrides
-from ..configuration.model import NATIVE, SolverConfig
 from ..configuration.reader import find, parameters_of
 from ..configuration.section import validated
 from ..steps.build import build_model_of_size, build_task, causal, task_class, with_solver

@@ -20,8 +20,14 @@ from ...integration.mesh import check_steps
 from ...models import Model, check_causal, is_built_as, kinds_of
 from ...pretrained import find_pretrained, load_pretrained
 from ...tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer, load_tokenizer
-from ..configuration.config import Config
-from ..configuration.model import NATIVE, DataConfig, ModelConfig, SolverConfig
+from ..configuration.config import (
+    NATIVE,
+    Config,
+    DataConfig,
+    ModelConfig,
+    SolverConfig,
+    TrainingConfig,
+)
 from ..configuration.reader import (
     Given,
     described,
@@ -32,7 +38,6 @@ from ..configuration.reader import (
     snake_case,
 )
 from ..configuration.section import Description
-from ..configuration.training import TrainingConfig
 from .sizes import check_memory
 
 

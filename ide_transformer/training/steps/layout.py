@@ -21,7 +21,7 @@ from jaxtyping import PyTree
 from ...equation import LAYOUT_AXES, divided
 from ...errors import InputError
 from ...tasks import AbstractTask, Batch
-from ..configuration.parallel import ParallelConfig
+from ..configuration.config import ParallelConfig
 from .optimizer import path_of
 
 

@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 from ...equation import AbstractControl, AbstractPositions
 from ...equation.operators.convolutional_attention import DepthwiseProjection
 from ...errors import InputError
-from ..configuration.optimizer import OptimizerConfig
+from ..configuration.config import OptimizerConfig
 
 
 def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:

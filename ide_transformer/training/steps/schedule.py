@@ -19,9 +19,8 @@ from ...errors import InputError, at
 from ...integration import Mesh
 from ...models import Model, functional
 from ...tasks import AbstractLoss, AbstractTask, Batch
-from ..configuration.config import Config
+from ..configuration.config import Config, TrainingConfig
 from ..configuration.reader import read
-from ..configuration.training import TrainingConfig
 from .layout import Layout
 from .optimizer import build_optimizer, path_of
 from .step import (

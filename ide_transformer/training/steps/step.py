@@ -18,8 +18,8 @@ from ...models import Model
 from ...solvers import learned
 from ...tasks import AbstractLoss, AbstractTask, Batch, Finer, Loss, Part, averaged
 from ...tasks.losses import BY_TARGETS
+from ..configuration.config import TrainingConfig
 from ..configuration.reader import read
-from ..configuration.training import TrainingConfig
 from .optimizer import evaluated_weights
 
 
