@@ -2,11 +2,15 @@
 PYTHON ?= python3
 CONFIG ?= configs/shakespeare.yaml
 ARGS ?=
+# Tests run on all cores.
+PARALLEL := -n auto --dist worksteal
 
+ifneq ($(MAKECMDGOALS),clean)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 RECENT := $(shell $(PYTHON) -c 'import sys; print(int(sys.version_info >= (3, 11)))' 2>/dev/null)
 ifneq ($(RECENT),1)
 $(error $(PYTHON) is Python $(or $(VERSION),that cannot be run); Python 3.11 or newer is needed: make PYTHON=python3.13 …)
+endif
 endif
 
 VENV := .venv/$(VERSION)
@@ -20,10 +24,10 @@ train: $(VENV)/.run
 	$(BIN)/python scripts/train.py $(CONFIG) $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-heavy: $(VENV)/.reference
-	$(BIN)/python -m pytest -m heavy $(ARGS)
+	$(BIN)/python -m pytest -m heavy $(PARALLEL) $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
