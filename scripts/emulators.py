@@ -39,7 +39,7 @@ from ide_transformer.commands.options import (
 )
 from ide_transformer.errors import did_you_mean
 from ide_transformer.packages import checksum, require
-from ide_transformer.studies.schemes import fingerprint
+from ide_transformer.studies import fingerprint
 from ide_transformer.training.folder.run_folder import source
 
 

@@ -21,7 +21,7 @@ from documentation.pages import SOURCES, TABLES, tables
 from ide_transformer.commands.command import COMMANDS
 from ide_transformer.commands.options import config_file
 from ide_transformer.pretrained.families import families
-from ide_transformer.studies.schemes import load_comparison
+from ide_transformer.studies import load_comparison
 from ide_transformer.training import Config, load_config, validated
 from tests.helpers import ROOT, fast_first
 from tests.running import run_apart, run_here

@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> None:
     import jax
 
     from ..reporting import show_table
-    from ..studies.schemes import load_comparison
+    from ..studies import load_comparison
 
     comparison = load_comparison(file)
     if comparison.double_precision:

@@ -49,7 +49,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--plan",
         type=_plan,
         metavar="BUDGET",
-        help="do not train the run. evaluations=12000 or seconds=300: the runs of that cost "
+        help="do not train the run. evaluations=12000: the runs of that cost "
         "with all layers from the start, and with few layers first. devices=8,64,256, of a "
         "language model: the bytes that each of so many would hold and send in a step",
     )
@@ -67,11 +67,9 @@ def _plan(text: str) -> tuple[str, list[int]]:
     """The unit of a plan and its amount, for devices several numbers."""
     unit, _, amounts = text.partition("=")
     numbers = integers(amounts) if re.fullmatch(r"[0-9,]+", amounts) else []
-    most = {"evaluations": 1, "seconds": 1, "devices": len(numbers)}.get(unit, 0)
+    most = {"evaluations": 1, "devices": len(numbers)}.get(unit, 0)
     if not 0 < len(numbers) <= most or min(numbers) < 1:
-        raise argparse.ArgumentTypeError(
-            f"{text}: write evaluations=12000, seconds=300 or devices=8,64,256"
-        )
+        raise argparse.ArgumentTypeError(f"{text}: write evaluations=12000 or devices=8,64,256")
     return unit, numbers
 
 
@@ -108,12 +106,10 @@ def run(options: argparse.Namespace) -> None:
                 print(f"For {VOCABULARY:,} tokens; data.vocabulary gives another number.")
             return
         if planned:
-            from ..studies.schemes.budget import Budget, plan_refinement
+            from ..studies.budget import plan_refinement
 
-            unit = "field_evaluations" if planned == "evaluations" else planned
-            budget = Budget.model_validate({"unit": unit, "amount": amounts})
             print("The steps of each run are measured, in about a minute.", flush=True)
-            reporting.show_table(plan_refinement(config, budget))
+            reporting.show_table(plan_refinement(config, *amounts))
             return
         if options.find_learning_rate:
             folder = Path("learning-rates") / config.name

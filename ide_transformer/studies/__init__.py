@@ -1,1 +1,34 @@
-"""Studies of schemes, depth, resolutions and runs: each measures, tabulates and draws."""
+"""Comparisons: convergence, schemes, resolution, depth; measured, tabulated, drawn."""
+
+from pathlib import Path
+
+from ..errors import InputError
+from ..training import read_tree, validated
+from .comparison import (
+    AbstractComparison as AbstractComparison,
+    about_sources as about_sources,
+    fingerprint as fingerprint,
+)
+from .solve_schemes import SolvingComparison
+from .train_schemes import TrainingComparison
+
+
+_MODES: dict[str, type[AbstractComparison]] = {
+    "train": TrainingComparison,
+    "solve": SolvingComparison,
+}
+
+
+def load_comparison(path: Path) -> AbstractComparison:
+    """The comparison in a YAML file.
+
+    **Raises:** `InputError` that names every wrong key.
+    """
+    tree = read_tree(path)
+    mode = str(tree.get("mode"))
+    if mode not in _MODES:
+        raise InputError(f"{path}: mode={mode!r}; it must be {' or '.join(_MODES)}.")
+    tree.setdefault("name", path.stem)
+    if isinstance(tree.get("base"), str):
+        tree["base"] = str(path.parent / tree["base"])
+    return validated(_MODES[mode], tree, str(path))

@@ -1,5 +1,5 @@
-"""Orders of convergence: every scheme, the equations on which schemes are measured, and their
-limits as h → 0, each found by an eighth-order method."""
+"""Orders of convergence. Each scheme is compared with its limit as h → 0, which a method of
+order eight finds."""
 
 import functools as ft
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from ..training.configuration.reader import find, read, spelled_scheme
 
 FEATURES = 8
 
-# Steps in an interval, by order: few enough that rounding stays below the error.
+# Steps in an interval, by order: so few that the error stays above rounding.
 _STEPS = {
     0: (16, 32, 64),
     1: (32, 64, 128),
@@ -42,8 +42,8 @@ CONSTRAINTS = "free", "sphere", "rms_sphere"
 
 
 class Case(NamedTuple):
-    """The names of an equation: its operators (`transformer`, `damped` or `paper`), its control
-    and its constraint."""
+    """An equation by the names of its operators (`transformer`, `damped` or `paper`), control
+    and constraint."""
 
     block: str
     control: str
@@ -55,7 +55,6 @@ def problem(case: Case) -> tuple[eq.Equation, Array]:
     """The equation, and its initial state on the constraint."""
     constraint = find("constraint", case.constraint, eq.AbstractConstraint)()
     control = find("control", case.control, eq.AbstractControl)
-    # On a constraint the operators do not normalise the state.
     norm = eq.LayerNorm(eps=1e-5) if case.constraint == "free" else eq.Free()
 
     def block(key):
@@ -82,8 +81,8 @@ def problem(case: Case) -> tuple[eq.Equation, Array]:
 def march(
     equation: eq.Equation, u0: Array, solver: diffrax.AbstractSolver, steps: Int[Array, ""]
 ) -> Array:
-    """The state at T after so many equal steps in each interval; `solve` without its gradient,
-    compiled once for all numbers of steps."""
+    """The state at T after equal steps in each interval. Compiled once for all numbers of
+    steps, unlike `solve`."""
     scheme = solvers.prepared(solver, equation.constraint, unroll=True)
     plan = Steps(equation, solver, scheme, 1, None, u0.dtype)
     length = equation.control.interval_length
@@ -108,8 +107,8 @@ def march(
 
 
 class Refinement(NamedTuple):
-    """A scheme with more and more steps, see `MeasuredOrder`; C is that of the order expected,
-    and `u1` the state at T with the most steps."""
+    """A scheme with more and more steps, see `MeasuredOrder`. `u1` is the state at T with the
+    most steps."""
 
     steps: list[int]
     errors: list[float]
@@ -125,16 +124,16 @@ def refine(
     exact: Array,
     expected_order: int,
 ) -> Refinement:
-    """The errors of a scheme against the state at T to which it converges, over the range of
-    steps in which a scheme of that order shows it (in float64)."""
+    """The errors of a scheme against `exact`, its limit at T, for numbers of steps that show
+    its order in float64."""
     counts = list(_STEPS[max(order for order in _STEPS if order <= expected_order)])
     ends = [march(equation, u0, solver, jnp.asarray(steps)) for steps in counts]
     errors = [largest_difference(u1, exact) for u1 in ends]
     used = [i for i, error in enumerate(errors) if not error <= _ROUNDING][-3:]
     if len(used) < 2:
         raise InputError(
-            f"{type(solver).__name__}: its errors are rounding ({max(errors):.1e}), so that no "
-            "order can be measured."
+            f"{type(solver).__name__}: its errors are rounding ({max(errors):.1e}), so its "
+            "order cannot be measured."
         )
     h = 1 / np.array(counts)[used]
     slope = float(np.polyfit(np.log(h), np.log(np.array(errors)[used]), 1)[0])
@@ -143,22 +142,21 @@ def refine(
 
 
 def largest_difference(u: Array, v: Array) -> float:
-    """The largest over tokens and features."""
     return float(jnp.max(jnp.abs(u - v)))
 
 
 def limit(solver: diffrax.AbstractSolver, equation: eq.Equation, u0: Array) -> Array:
-    """The state at T that a scheme approaches, by many steps of a scheme of high order."""
+    """The limit of a scheme as h → 0: the state at T."""
     own = solver.limit() if isinstance(solver, solvers.AbstractScheme) else None
     return march(equation, u0, own or diffrax.Dopri8(), jnp.asarray(48))
 
 
 class Entry(NamedTuple):
-    """A scheme and the problem that it is measured on.
+    """A scheme, and what it is measured on.
 
-    - `free`, `sphere`: the scheme on a free state and on a constraint; `None` where it does not
-      apply.
-    - `block`: name of the operators; see `Case`.
+    - `free`, `sphere`: the scheme on a free state and on a constraint; `None` if it does not
+      apply there.
+    - `block`: the operators, see `Case`.
     """
 
     free: diffrax.AbstractSolver | None
@@ -166,7 +164,6 @@ class Entry(NamedTuple):
     block: str = "transformer"
 
     def scheme(self, constraint: str) -> diffrax.AbstractSolver | None:
-        """The scheme on a constraint; `None` where it does not apply."""
         return self.free if constraint == "free" else self.sphere
 
 
@@ -174,8 +171,8 @@ def _explicit(solver: diffrax.AbstractSolver, **options: Any) -> Entry:
     return Entry(solver, solvers.projected(solver), **options)
 
 
-# Schemes that are measured on a free state, and projected on a constraint, by the names that
-# configurations know; and those of a free state alone.
+# Schemes by the names that configurations know: measured on a free state and, projected, on a
+# constraint; and measured on a free state alone.
 _EXPLICIT = (
     *("euler", "heun", "midpoint", "ralston", "bosh3", "rk4", "dopri5", "tsit5", "dopri8"),
     *("half_solver(lie_trotter(euler))", "lie_trotter(euler)", "lie_trotter(heun)"),
@@ -197,7 +194,7 @@ def _named(name: str) -> diffrax.AbstractSolver:
 
 @ft.cache
 def schemes() -> dict[str, Entry]:
-    """Every scheme, by the name under which it is reported."""
+    """All schemes that are measured, by name."""
     consistent = solvers.ConsistentPaperSplitting()
     blocks = ("residual(euler)", "residual(rk4)", "velocity(euler)")
     return {
@@ -214,8 +211,8 @@ def schemes() -> dict[str, Entry]:
 
 
 def find_scheme(scheme: str | diffrax.AbstractSolver) -> tuple[str, Entry]:
-    """The name and the entry of a scheme; `strang` is `strang(heun)`, as in configurations, and
-    a scheme of your own is `package.module:Class`, or an object."""
+    """The name and the entry of a scheme. A name is as in configurations, such as `strang` for
+    `strang(heun)`, or `package.module:Class` for a scheme of your own."""
     known = schemes()
     if isinstance(scheme, str):
         if scheme in known:
@@ -230,16 +227,15 @@ def find_scheme(scheme: str | diffrax.AbstractSolver) -> tuple[str, Entry]:
 
 
 class MeasuredOrder(NamedTuple):
-    """The order of convergence of one scheme on one problem, with its errors.
+    """The order of convergence of one scheme on one problem.
 
     - `expected_order`: by theory; 0 for a scheme that does not converge.
     - `observed_order`: the slope of log error over log h in the asymptotic range.
-    - `error_constant`: C of `error = C h^order` at the end of that range.
-    - `splitting_error`, `sub_step_error`: at the most steps, the error of the splitting with
-      exact sub-steps (that of the commutators), and how much the sub-solver adds; `None`
-      for schemes that do not split.
-    - `constraint_residual`: the largest over tokens at T.
-    - `steps`, `errors`: steps in an interval and the largest error over tokens and features.
+    - `error_constant`: C of `error = C h^order` at the end of that range, by `expected_order`.
+    - `splitting_error`, `sub_step_error`: with the most steps, the error with exact sub-steps,
+      and what the sub-solver adds; `None` for schemes that do not split.
+    - `constraint_residual`: the largest over tokens, at T.
+    - `steps`, `errors`: steps in an interval, and the largest error over tokens and features.
     """
 
     scheme: str
@@ -258,17 +254,16 @@ class MeasuredOrder(NamedTuple):
 def measure_order(
     scheme: str | diffrax.AbstractSolver, control: str = "chebyshev", constraint: str = "free"
 ) -> MeasuredOrder:
-    """The order of convergence of a scheme, on attention and a feed-forward of random weights,
-    in the precision of JAX (use float64).
+    """Measures the order of convergence of a scheme, on attention and a feed-forward with
+    random weights. Switch JAX to float64 first.
 
     **Arguments:**
 
-    - `scheme`: an object, such as one of your own, or a name that the command
-      `ide-transformer convergence` knows.
+    - `scheme`: an object, or a name that the command `ide-transformer convergence` knows.
     - `control`: chebyshev, fourier, hypernetwork, piecewise_linear or piecewise_constant.
     - `constraint`: free, sphere or rms_sphere. On a sphere the scheme is `projected`.
 
-    **Raises:** `InputError` for a scheme that is not known, or does not apply there.
+    **Raises:** `InputError` for a scheme that is unknown, or does not apply there.
     """
     name, entry = find_scheme(scheme)
     solver = entry.scheme(constraint)
@@ -299,8 +294,8 @@ def measure_order(
 
 
 def plot_orders(path: Path, rows: Sequence[MeasuredOrder]) -> None:
-    """Error against step size on logarithmic axes: a panel for each control and constraint, a
-    line for each scheme, coloured by scheme or, where they are many, by expected order."""
+    """Draws error against step size, a panel for each control and constraint and a line for
+    each scheme. With many schemes, colours show the expected order."""
     few = len({row.scheme for row in rows}) <= 8
     panels: dict[str, list[Curve]] = {}
     for row in sorted(rows, key=lambda row: row.expected_order):

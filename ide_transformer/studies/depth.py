@@ -1,10 +1,10 @@
-"""One trained model solved with fewer and with more field evaluations: cost against error and
-loss for every way to solve it, the layers that matter, tables and figures."""
+"""Solve a trained model with fewer and with more field evaluations: cost against error and
+loss, and the layers that matter."""
 
 import functools as ft
 import itertools
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,11 +26,9 @@ from .depth_problem import Problem, make_problem
 from .measure import Data, Measured, judge, measure, solved, standard_error
 
 
-# Of an adaptive solve in an interval. A constraint that moves the state by more than the
-# tolerance, however small the step, lets no step be accepted.
+# Adaptive steps in an interval. If a constraint moves the state by more than the tolerance,
+# however small the step, no step is accepted.
 _MOST_STEPS = 12
-
-# Below this one, an adaptive solve whose steps still do not change is left as it is.
 _LEAST_TOLERANCE = 1e-5
 
 _COARSENINGS: dict[str, dict[str, Any]] = {
@@ -47,17 +45,16 @@ Rule = Callable[[Columns, int], np.ndarray]
 
 
 class CoarseningStudy(NamedTuple):
-    """The measurements on the held-out batch.
+    """Measurements on the held-out batch.
 
-    - `rows`: of each method and budget, the native solve first: `method`,
-      `field_evaluations`, `loss`, `change` (of the loss, against the native one),
-      `uncertainty` (the standard error of that change over samples, which are the same for
-      both), `error` (relative to the native model) and `layers`.
-    - `budgets`: coarsening against dropping layers, for each number of field evaluations; see
-      `compare_budgets`.
-    - `layers`: of each native layer the numbers of `Defects`, and what leaving it out does:
+    - `rows`: for each method and budget, the native solve first: `method`,
+      `field_evaluations`, `loss`, `change` (of the loss, from the native one), `uncertainty`
+      (the standard error of the change over samples), `error` (relative to the native outputs)
+      and `layers`.
+    - `budgets`: coarsening against dropping layers, see `compare_budgets`.
+    - `layers`: for each native layer its `Defects`, and the error of leaving it out:
       `estimate`, as predicted, and `damage`, as measured.
-    - `correlations`: Spearman's rank correlation of each of these with `damage`.
+    - `correlations`: Spearman's rank correlation of each column of `layers` with `damage`.
     """
 
     rows: Rows
@@ -70,8 +67,8 @@ def study_coarsening(
     path: str, folder: Path, *, calibration: int, held_out: int, trust: bool = False
 ) -> list[Report]:
     """Coarsens and refines the run or checkpoint in `path`, compares it with dropping layers by
-    the rules in use, and writes tables and figures into `folder`; from so many samples to
-    choose and fit by, and to measure on."""
+    the rules in use, and writes tables and figures into `folder`. Steps are chosen and fitted
+    on `calibration` samples, and measured on `held_out` samples."""
     at_least_one("calibration", calibration)
     at_least_one("held_out", held_out)
     say = Terminal().print
@@ -88,11 +85,10 @@ def study_coarsening(
         Report(
             f"depth of {name}",
             f"The weights of {path} with fewer and with more field evaluations. Steps were "
-            f"chosen and fitted on {chosen_on} samples without their targets. Error (of what "
-            "the loss reads of the outputs, relative to the native solve) and loss "
-            f"({problem.loss}) are those of {measured_on} held-out samples. Change is that of "
-            "the loss against the native one. Uncertainty is its standard error over the "
-            "samples, which are the same for both.",
+            f"chosen and fitted on {chosen_on} samples without their targets. Error and loss "
+            f"({problem.loss}) are measured on {measured_on} held-out samples; the error is of "
+            "what the loss reads of the outputs, relative to the native solve. Change is the "
+            "loss minus the native loss; uncertainty is its standard error over samples.",
             study.rows,
             {
                 "change": "change of the loss",
@@ -104,9 +100,9 @@ def study_coarsening(
         Report(
             f"budgets of {name}",
             "At each number of field evaluations the best coarsening against the best rule "
-            "that drops layers. Difference is its loss minus that of the rule, with its "
-            "standard error over the samples. Both are the best on these samples, and the "
-            "standard error does not know of that choice.",
+            "that drops layers. Difference is its loss minus the loss of the rule. Both are "
+            "the best on these samples; the standard error over samples does not count that "
+            "choice.",
             study.budgets,
             {
                 "coarsening": "best coarsening",
@@ -119,9 +115,9 @@ def study_coarsening(
         ),
         Report(
             f"layers of {name}",
-            "Defects of each layer, the error that the equation predicts from leaving it out "
-            "(estimate), and the error that this makes (damage). Spearman's correlation with "
-            f"it: {', '.join(ranks)}.",
+            "Defects of each layer, and the error of leaving it out, as the equation predicts "
+            "it (estimate) and as measured (damage). Spearman's correlation with the damage: "
+            f"{', '.join(ranks)}.",
             study.layers,
             {
                 "state": "size of the state",
@@ -152,8 +148,35 @@ def measure_coarsening(
 ) -> CoarseningStudy:
     """Solves a model natively, coarser (down to half its evaluations), finer (by numbers of
     steps in each interval, and by tolerances), and with layers dropped by the rules in use.
-    `say` is called with each part of the study as it begins."""
-    study = _Study(model, problem)
+    `say` is called as each part begins."""
+    outputs = model.outputs(solved(model, problem.held_out)[0])
+    target = dynamics.Target(problem.held_out, outputs, problem.read)
+    data = Data(
+        problem.held_out,
+        problem.losses,
+        error=lambda u1, outputs: target.output_error(model, outputs),
+    )
+    native = measure(model, data)
+    rows: Rows = []
+    losses: list[np.ndarray] = []
+
+    def add(method: str, found: Measured, layers: str = "") -> None:
+        change = found.losses - native.losses
+        figures = {
+            "loss": found.loss,
+            "change": float(np.mean(change)),
+            "uncertainty": standard_error(change),
+            "error": found.error,
+        }
+        if not np.isfinite(found.error):  # the solve failed
+            figures = dict.fromkeys(figures)
+        row = {"method": method, "field_evaluations": found.evaluations}
+        rows.append({**row, **figures, "layers": layers})
+        losses.append(found.losses)
+
+    keep = ft.cache(lambda layers: measure(dynamics.keep_layers(model, layers), data))
+    refined = ft.cache(lambda steps: measure(dynamics.refine(model, steps), data))
+    add("native", native)
     number = model.layers
     few = range(number - 1, math.ceil(number / 2) - 1, -1)
     say("layers")
@@ -163,120 +186,64 @@ def measure_coarsening(
     found["estimate"] = dynamics.removal_estimate(model, estimated_on, problem.read)
     columns = {name: np.asarray(column) for name, column in found.items()}
     every = range(number)
-    removed = [study.keep((*every[:i], *every[i + 1 :])).error for i in every]
+    damage = np.array([keep((*every[:i], *every[i + 1 :])).error for i in every])
     say("rules that drop layers")
     for name, rule in (NEEDED | RULES).items():
-        for layers in (tuple(rule(columns, kept).tolist()) for kept in few):
-            study.add(name, study.keep(layers), " ".join(map(str, layers)))
+        for kept in few:
+            layers = tuple(rule(columns, kept).tolist())
+            add(name, keep(layers), " ".join(map(str, layers)))
     for name, options in _COARSENINGS.items():
         say(name)
         meshes = dynamics.coarsenings(model, problem.calibration, read=problem.read, **options)
         for coarse in itertools.islice(meshes, 1, len(few) + 1):
-            # The operators of an interval apart where they are of different layers: 0 1 2/3 4.
+            # Operators of an interval apart if they are of different layers: 0 1 2/3 4.
             steps = " ".join("/".join(dict.fromkeys(interval)) for interval in coarse.steps)
-            study.add(name, study.solve(coarse.model), steps)
-    for steps in refinements:
-        say(f"refined, {steps} steps")
-        study.refine(steps)
+            add(name, measure(coarse.model, data), steps)
+    for k in refinements:
+        say(f"refined, {k} steps")
+        coarse, fine = refined(k), refined(2 * k)
+        add("refined", coarse)
+        u1 = dynamics.extrapolated(model, coarse.u1, fine.u1)
+        add("extrapolated", judge(model, u1, coarse.evaluations + fine.evaluations, data))
+    before = None
     for tolerance in tolerances:
         say(f"adaptive, tolerance {tolerance:g}")
-        study.adapt(tolerance)
-    ours = {*_COARSENINGS, *NEEDED}
-    budgets = compare_budgets(study.rows, study.losses, ours=ours, theirs=set(RULES))
-    damage = np.array(removed)
-    ranks = {name: spearman(column, damage) for name, column in columns.items()}
-    rows: Rows = [{"layer": layer} for layer in every]
-    for name, column in {**columns, "damage": damage}.items():
-        for row, x in zip(rows, column.tolist(), strict=True):
-            row[name] = x if np.isfinite(x) else None
-    return CoarseningStudy(study.rows, budgets, rows, ranks)
-
-
-class _Study:
-    """Solves that are made, the rows of the table and, for each, the loss of each sample."""
-
-    def __init__(self, model: Model, problem: Problem):
-        self.model = model
-        outputs = model.outputs(solved(model, problem.held_out)[0])
-        target = dynamics.Target(problem.held_out, outputs, problem.read)
-        self.data = Data(
-            problem.held_out,
-            problem.losses,
-            error=lambda u1, outputs: target.output_error(model, outputs),
-        )
-        self.rows: Rows = []
-        self.losses: list[np.ndarray] = []
-        self.keep = ft.cache(lambda layers: self.solve(dynamics.keep_layers(model, layers)))
-        self.refined = ft.cache(lambda steps: self.solve(dynamics.refine(model, steps)))
-        self.native = self.solve(model)
-        self.adapted: Measured | None = None
-        self.add("native", self.native)
-
-    def solve(self, model: Model) -> Measured:
-        return measure(model, self.data)
-
-    def refine(self, k: int) -> None:
-        """Refined and extrapolated solves."""
-        coarse = self.refined(k)
-        fine = self.refined(2 * k)
-        self.add("refined", coarse)
-        u1 = dynamics.extrapolated(self.model, coarse.u1, fine.u1)
-        evaluations = coarse.evaluations + fine.evaluations
-        self.add("extrapolated", judge(self.model, u1, evaluations, self.data))
-
-    def adapt(self, tolerance: float) -> None:
-        """An adaptive solve. A tolerance that each first try has met says no more than the
-        one before; a smaller one does."""
-        before = self.adapted
         while True:
             bound = jnp.asarray(tolerance)  # an array, so that all have one program
             controller = diffrax.PIDController(rtol=bound, atol=bound)
             mesh = Mesh(
                 solver=LieStrang(), stepsize_controller=controller, max_steps=_MOST_STEPS
             )
-            self.adapted = self.solve(self.model.on(mesh))
-            same = before is not None and np.array_equal(self.adapted.u1, before.u1)
+            adapted = measure(model.on(mesh), data)
+            # A tolerance that each first try meets says no more than the one before.
+            same = before is not None and np.array_equal(adapted.u1, before.u1)
             if not same or tolerance <= _LEAST_TOLERANCE:
                 break
             tolerance /= 10
-        self.add("adaptive", self.adapted, f"tolerance {tolerance:g}")
-
-    def add(self, method: str, found: Measured, layers: str = "") -> None:
-        """Adds a row; without numbers where the solve failed."""
-        change = found.losses - self.native.losses
-        measured = {
-            "loss": found.loss,
-            "change": float(np.mean(change)),
-            "uncertainty": standard_error(change),
-            "error": found.error,
-        }
-        if not np.isfinite(found.error):
-            measured = dict.fromkeys(measured)
-        row = {"method": method, "field_evaluations": found.evaluations}
-        self.rows.append({**row, **measured, "layers": layers})
-        self.losses.append(found.losses)
+        before = adapted
+        add("adaptive", adapted, f"tolerance {tolerance:g}")
+    ranks = {name: spearman(column, damage) for name, column in columns.items()}
+    of_layers: Rows = [{"layer": layer} for layer in every]
+    for name, column in {**columns, "damage": damage}.items():
+        for row, x in zip(of_layers, column.tolist(), strict=True):
+            row[name] = x if np.isfinite(x) else None
+    return CoarseningStudy(rows, compare_budgets(rows, losses), of_layers, ranks)
 
 
-def compare_budgets(
-    rows: Rows, losses: Sequence[np.ndarray], *, ours: Collection[str], theirs: Collection[str]
-) -> Rows:
-    """For each number of field evaluations, the method of least loss among `ours` and among
-    `theirs`, with the loss of each, `difference` (ours minus theirs) and `uncertainty`, the
-    standard error of that difference over samples; `losses` has those of each row. Both methods
-    are the best on these very samples, which favours the side with more of them."""
+def compare_budgets(rows: Rows, losses: Sequence[np.ndarray]) -> Rows:
+    """For each number of field evaluations, the best coarsening against the best rule that
+    drops layers: the loss of each, `difference`, and `uncertainty`, its standard error over
+    samples. `losses` has the losses of the samples of each row."""
     table = []
+    solves = [pair for pair in zip(rows, losses, strict=True) if pair[0]["loss"] is not None]
     for budget in sorted({row["field_evaluations"] for row in rows}, reverse=True):
-        solves = [
-            pair
-            for pair in zip(rows, losses, strict=True)
-            if pair[0]["field_evaluations"] == budget and pair[0]["loss"] is not None
-        ]
-        mine = [pair for pair in solves if pair[0]["method"] in ours]
-        others = [pair for pair in solves if pair[0]["method"] in theirs]
-        if not mine or not others:
+        own = [pair for pair in solves if pair[0]["field_evaluations"] == budget]
+        ours = [pair for pair in own if pair[0]["method"] in _COARSENINGS | NEEDED]
+        theirs = [pair for pair in own if pair[0]["method"] in RULES]
+        if not ours or not theirs:
             continue
-        row, own = min(mine, key=lambda pair: pair[0]["loss"])
-        other, its = min(others, key=lambda pair: pair[0]["loss"])
+        row, loss = min(ours, key=lambda pair: pair[0]["loss"])
+        other, its = min(theirs, key=lambda pair: pair[0]["loss"])
         table.append(
             {
                 "field_evaluations": budget,
@@ -284,16 +251,15 @@ def compare_budgets(
                 "loss": row["loss"],
                 "layer_dropping": other["method"],
                 "its_loss": other["loss"],
-                "difference": float(np.mean(own - its)),
-                "uncertainty": standard_error(own - its),
+                "difference": float(np.mean(loss - its)),
+                "uncertainty": standard_error(loss - its),
             }
         )
     return table
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's rank correlation over the pairs that have both numbers; NaN where it is not
-    defined."""
+    """Spearman's rank correlation of the finite pairs; NaN if it is not defined."""
     from scipy.stats import rankdata  # it takes a second to import
 
     known = np.isfinite(x) & np.isfinite(y)
@@ -304,25 +270,24 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _most(name: str) -> Rule:
-    """Keeps the layers whose number in a column is greatest."""
     return lambda columns, kept: np.sort(np.argsort(-columns[name], kind="stable")[:kept])
 
 
 def _at_random(seed: int) -> Rule:
-    """Drops layers at random; a smaller number keeps some of those that a larger one keeps."""
+    """Keeps layers that are drawn; a smaller number keeps some of a larger one."""
     return lambda columns, kept: np.sort(
         np.random.default_rng(seed).permutation(len(columns["estimate"]))[:kept]
     )
 
 
 def _evenly(columns: Columns, kept: int) -> np.ndarray:
-    """Keeps layers evenly spread, the first and the last among them: every other one where
-    half are kept. Reference: Sajjad et al., arXiv 2004.03844."""
+    """Keeps layers evenly spread, with the first and the last. Reference: Sajjad et al., arXiv
+    2004.03844."""
     return np.linspace(0, len(columns["estimate"]) - 1, kept).round().astype(int)
 
 
-# By the equation; and as in use elsewhere, among them the block influence of ShortGPT, `turn`
-# (Men et al., arXiv 2403.03853).
+# The rule by the equation, and rules in use, with ShortGPT's block influence, `turn` (Men et
+# al., arXiv 2403.03853).
 NEEDED: dict[str, Rule] = {"least estimate dropped": _most("estimate")}
 RULES: dict[str, Rule] = {
     "last layers dropped": lambda columns, kept: np.arange(kept),
@@ -333,14 +298,12 @@ RULES: dict[str, Rule] = {
 
 
 def plot_methods(folder: Path, rows: Rows) -> None:
-    """Writes `error.png` and `loss.png` into `folder`: a line for each method in the rows of
-    a `CoarseningStudy`, from the native solve on, a point for each budget. Solves with fewer
-    evaluations have a panel of their own."""
+    """Draws error and loss by field evaluations, a line for each method, with a panel for fewer
+    evaluations than the native solve and one for more."""
     for quantity, label in (("error", "relative error of the outputs"), ("loss", "loss")):
         measured = [row for row in rows if row[quantity] is not None]
         points: dict[str, dict[float, list[float]]] = {}
         for row in measured:
-            # Of the random choices the mean.
             method = "random (mean)" if row["method"].startswith("random") else row["method"]
             budgets = points.setdefault(method, {})
             budgets.setdefault(row["field_evaluations"], []).append(row[quantity])

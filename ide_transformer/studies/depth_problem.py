@@ -1,4 +1,4 @@
-"""The task on which a coarsened model is measured."""
+"""Inputs and a loss for any trained model."""
 
 from collections.abc import Callable
 from typing import NamedTuple, cast
@@ -20,8 +20,8 @@ from ..tasks import PretrainedTokenizer, shakespeare
 from ..training import LoadedModel, evaluation_task
 
 
-# Of the loss of sentence embeddings, as in their training: the factor of the similarities, and
-# the speeches among which the other half is to be found.
+# As in the training of sentence embeddings: the factor of similarities, and the number of
+# speeches among which the other half is to be found.
 _SCALE = 20.0
 _GROUP = 64
 
@@ -29,11 +29,11 @@ _GROUP = 64
 class Problem(NamedTuple):
     """Inputs and a loss.
 
-    - `calibration`, `held_out`: batches of inputs. All choices and fits are made on the first,
-      without targets; the second is for measuring.
+    - `calibration`: inputs to choose and fit by, without targets.
+    - `held_out`: inputs to measure on.
     - `losses`: from the outputs for `held_out` to the loss of each sample.
-    - `loss`: what that loss is called.
-    - `read`: what the task reads of the outputs; see `dynamics.Target`.
+    - `loss`: its name.
+    - `read`: what the task reads of the outputs, see `dynamics.Target`.
     """
 
     calibration: PyTree[ArrayLike]
@@ -49,11 +49,13 @@ class Problem(NamedTuple):
 
 
 def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
-    """The task of a model, with so many samples to choose by and to measure on.
+    """The problem of a model, by numbers of samples.
 
-    A run has the data that it was trained on. A checkpoint of a model of texts has those of
-    Shakespeare, if there is a tokenizer. Without one the tokens are random, and for a model of
-    images the images are; then the loss is the distance from the native outputs.
+    A run gets its own data, and the checkpoint of a text model Shakespeare, if there is a
+    tokenizer. Without one it gets random tokens, and an image model random images; then the
+    loss is the distance from the native outputs.
+
+    **Raises:** `InputError` for other models.
     """
     model = loaded.model
     there = tokenizer_file(loaded.path).is_file()
@@ -79,7 +81,7 @@ def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Proble
 
 
 def _imitation(model: Model, batches: list[np.ndarray], inputs: str) -> Problem:
-    """The task to have the native outputs, `Σ |y - y*|² / Σ |y*|²` of each sample."""
+    """Imitate the native outputs, with the loss `Σ |y - y*|² / Σ |y*|²` of each sample."""
     calibration, held_out = batches
     native = compiled_outputs(model, held_out)
 
@@ -91,21 +93,21 @@ def _imitation(model: Model, batches: list[np.ndarray], inputs: str) -> Problem:
 
 
 def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
-    """The task of a run, or that of a language model."""
-    # Of another file, too, some samples are there to choose by.
+    """The data of a run, or of a language model."""
+    # Samples to choose by are there in a file of other data too.
     task = evaluation_task(loaded._replace(foreign=False))
     if loaded.config is None:
         chosen_on = task.batch(0, calibration, 0)
     else:
-        # A batch of a step that the training did not reach.
+        # A batch that the training did not reach.
         training = loaded.config.training
         chosen_on = task.batch(training.steps, calibration, training.seed)
     measured_on = next(task.held_out(held_out, samples=held_out))
     if isinstance(measured_on.inputs, models.Field):
         raise InputError(
-            f"the samples of {loaded.path} are functions at common points, "
-            "so no sample can be taken out. Give a run whose inputs are arrays with a row for "
-            "each sample, such as those of data.name=burgers."
+            f"the samples of {loaded.path} are functions at common points, so no sample can be "
+            "taken out. Give a run on arrays with a row for each sample, such as "
+            "data.name=burgers."
         )
 
     def part(sample: PyTree[Array]) -> tuple[Array, Array]:
@@ -113,8 +115,8 @@ def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
         return jnp.asarray(measured.total), jnp.asarray(measured.count)
 
     def losses(outputs: PyTree[Array]) -> Float[Array, " samples"]:
-        """The part of each sample in the loss of the batch, times the number of samples, so
-        that their mean is the loss: one with more targets that are counted weighs more."""
+        """Shares of the loss, times the number of samples, so that their mean is the loss. A
+        sample with more targets weighs more."""
         if task.loss.classifies:  # at points that may be on a grid
             axes = *np.shape(measured_on.targets), outputs.shape[-1]
             outputs = outputs.reshape(axes)
@@ -127,9 +129,8 @@ def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
 
 
 def _probabilities(logits: Array, inputs: PyTree[ArrayLike]) -> Array:
-    """The probabilities that a cross-entropy reads, as square roots: the squared distance
-    between two of them is Hellinger's, to second order half the divergence of Kullback and
-    Leibler."""
+    """Square roots of the probabilities. Their squared distance is Hellinger's, to second order
+    half the Kullback–Leibler divergence."""
     return jnp.sqrt(jax.nn.softmax(logits, axis=-1))
 
 
@@ -139,23 +140,22 @@ def _speeches(
     calibration: int,
     held_out: int,
 ) -> Problem:
-    """Speeches of Shakespeare: which second half belongs to a first half? The loss is that of
-    the training of sentence embeddings, `-log softmax(20 cos)` of the right one among those of
-    64 speeches (Henderson et al., arXiv 1705.00652)."""
+    """Speeches of Shakespeare: which second half belongs to a first half? The loss is
+    `-log softmax(20 cos)` of the right one among 64, as in the training of sentence embeddings
+    (Henderson et al., arXiv 1705.00652)."""
     tokenizer = cast(PretrainedTokenizer, loaded.tokenizer)
     pairs = halves_of_speeches(shakespeare())
     boundary = len(pairs) * 9 // 10
     if calibration > 2 * boundary or held_out > len(pairs) - boundary:
         raise InputError(
-            f"calibration={calibration}, held_out={held_out}, but there are "
-            f"only {2 * boundary} and {len(pairs) - boundary} texts of Shakespeare for that."
+            f"calibration={calibration}, held_out={held_out}: Shakespeare has only "
+            f"{2 * boundary} and {len(pairs) - boundary} texts for that."
         )
     learned = np.linspace(0, boundary - 1, -(-calibration // 2)).astype(int)
     kept = np.linspace(boundary, len(pairs) - 1, held_out).astype(int)
     # Neighbours come from the same scene; a batch should not.
     learned = np.random.default_rng(0).permutation(learned)
-    # Halves of either kind, as in the texts that are measured on. The calibration does not
-    # know which belong together.
+    # First and second halves, as in the texts to measure on, in any order.
     texts = [half for i in learned for half in pairs[i]][:calibration]
     both = [pairs[i][half] for half in (0, 1) for i in kept]
     measured_on = tokenizer.encode_batch(both, model.inputs.context)
@@ -176,23 +176,21 @@ def _speeches(
 
 
 def halves_of_speeches(plays: str) -> list[tuple[str, str]]:
-    """Speeches of 300 to 500 characters from plays in Markdown, each in two halves of equally
-    many words, without the speaker and the directions, which have marks."""
+    """Speeches of 300 to 500 characters from plays in Markdown, each in two halves with equally
+    many words, without speakers and stage directions."""
     pairs = []
     for speech in plays.split("\n\n"):
         lines = (line.strip() for line in speech.splitlines())
         words = " ".join(line for line in lines if not line.startswith(tuple("*_#"))).split()
         middle = len(words) // 2
         pairs.append((" ".join(words[:middle]), " ".join(words[middle:])))
-    # Long enough to say something, short enough that a batch has little padding.
     return [pair for pair in pairs if 300 < len(" ".join(pair)) < 500]
 
 
 def _similarities(states: Array, text: models.Text) -> Array:
-    """The similarities between texts that the loss of sentence embeddings reads, in the form
-    of `_probabilities`."""
+    """Square roots of the softmax of similarities between texts, see `_probabilities`."""
     vectors = models.mean_vectors(states, text)
     others = ~jnp.eye(len(vectors), dtype=bool)
     similarity = jnp.where(others, _SCALE * vectors @ vectors.T, -jnp.inf)
-    # The derivative of a square root at zero, which the diagonal has, is infinite.
+    # Not `sqrt`: its derivative is infinite at zero, on the diagonal.
     return jnp.exp(jnp.where(others, jax.nn.log_softmax(similarity, axis=-1), -jnp.inf) / 2)

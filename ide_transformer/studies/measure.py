@@ -1,4 +1,4 @@
-"""The measurement under the studies: a solve of a batch, its cost, its error and its loss."""
+"""Solve a batch with a model, and measure its cost, error and loss."""
 
 import statistics
 import time
@@ -21,11 +21,11 @@ def standard_error(values: Float[np.ndarray, " values"]) -> float | None:
 
 
 class Data(NamedTuple):
-    """Inputs, and the measures of their outputs, for all models of a study.
+    """Inputs, and how their solutions are judged.
 
     - `inputs`: a batch.
     - `losses`: from the outputs to the loss, of each sample or of all.
-    - `error`: from the state at depth T and the outputs to the error against what is exact.
+    - `error`: from the state at depth T and the outputs to the error.
     """
 
     inputs: PyTree[ArrayLike]
@@ -34,8 +34,8 @@ class Data(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A solve: the state at depth T, NaN where it failed, field evaluations, error and losses;
-    where it was timed, the median time and the temporary memory of the program."""
+    """A solve: the state at depth T, NaN if it failed, field evaluations, error and losses;
+    if it was timed, the median time and the temporary memory of the program."""
 
     u1: Array
     evaluations: float
@@ -50,12 +50,11 @@ class Measured(NamedTuple):
 
 
 def measure(model: Model, data: Data, rounds: int = 0) -> Measured:
-    """Solves the data with a model, and so many times more to time it."""
+    """Solves the data, and `rounds` times more to time it."""
     if not rounds:
         return judge(model, *solved(model, data.inputs), data)
     arrays, static = eqx.partition(model, eqx.is_array)
     inputs = jax.tree.map(jnp.asarray, data.inputs)
-
     solve = jax.jit(lambda arrays, inputs: _solve(eqx.combine(arrays, static), inputs))
     program = solve.lower(arrays, inputs).compile()
     u1, evaluations = jax.block_until_ready(program(arrays, inputs))
@@ -73,15 +72,14 @@ def measure(model: Model, data: Data, rounds: int = 0) -> Measured:
 
 
 def judge(model: Model, u1: Array, evaluations: Array | float, data: Data) -> Measured:
-    """The measurement of a state that is known."""
+    """The measurement of a known state."""
     outputs = model.outputs(u1)
     error = float(data.error(u1, outputs))
     return Measured(u1, float(evaluations), error, np.asarray(data.losses(outputs)))
 
 
 def _solve(model: Model, inputs: PyTree[ArrayLike]) -> tuple[Array, Array]:
-    """The state at depth T, NaN where the solve failed, and its field evaluations, the mean
-    over samples that have steps of their own."""
+    """The state at depth T and the field evaluations, their mean over samples."""
     solution = model.solve(inputs)
     u1 = jnp.where(jnp.all(solution.succeeded), solution.u1, jnp.nan)
     return u1, jnp.mean(solution.stats["field_evaluations"])

@@ -9,7 +9,7 @@ from typing import Any
 from ide_transformer import InputError
 from ide_transformer.commands.options import results_file
 from ide_transformer.reporting import show_table, write_json
-from ide_transformer.studies.schemes import about_sources
+from ide_transformer.studies import about_sources
 
 
 Row = dict[str, Any]

@@ -136,7 +136,7 @@ def test_options_that_say_nothing_are_refused(capsys):
         ("dynamics none --iterations 3", "--iterations: give --steer too"),
         ("dynamics none --steer 0.9 --predict", "--predict: not allowed with argument --st"),
         ("train quick --samples 2", "--samples needs --plan devices"),
-        ("train coarse_first --plan evals=12", "write evaluations=12000, seconds=300 or"),
+        ("train coarse_first --plan evals=12", "write evaluations=12000 or"),
         ("resolution --random 1 --scheme etdab2", "--scheme etdab2: it cannot solve"),
         ("convergence --scheme paper_splitting --constraint free", "None of these schemes can"),
     ):

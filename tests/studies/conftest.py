@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from ide_transformer import training
-from ide_transformer.studies.schemes import budget, load_comparison, trials
-from ide_transformer.studies.schemes.training import TrainingComparison
+from ide_transformer.studies import budget, load_comparison, trials
+from ide_transformer.studies.train_schemes import TrainingComparison
 from ide_transformer.training.folder.checkpoints import Checkpoints
 from ide_transformer.training.folder.starting import starting_model
 from ide_transformer.training.steps.schedule import programs_of
@@ -79,7 +79,6 @@ class Runs:
 def runs(monkeypatch):
     runs = Runs()
     monkeypatch.setattr(training, "train", runs.train)
-    monkeypatch.setattr(trials, "seconds_of_a_run", lambda *_: 1.0)
     monkeypatch.setattr(TrainingComparison, "draw", lambda *_: None)
     monkeypatch.setattr(jax, "clear_caches", lambda: None)
     for module in (budget, trials):

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 import ide_transformer as ide
-from ide_transformer.studies.schemes import budget
-from ide_transformer.studies.schemes.budget import plan_refinement
+from ide_transformer.studies import budget
+from ide_transformer.studies.budget import plan_refinement
 from ide_transformer.training.steps import build
 from ide_transformer.training.steps.schedule import Program, needed_by_refinement, schedule_of
 from tests.training import stub
@@ -23,7 +23,7 @@ def text_config(there, overrides):
 
 
 def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path, monkeypatch):
-    """In seconds, those of the steps after a first one."""
+    """Its time is that of the steps after a first one."""
     schedule = "[{meshes: [{steps: 1}, {steps: 4, tokens: 4}], weights: [1.0, 3.0]}]"
     small = ["model.layers=1", "model.operators=[damping]"]
     config = text_config(tmp_path, [f"training.schedule={schedule}", *small])
@@ -48,8 +48,7 @@ def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path, monkeypatch):
 
     monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     monkeypatch.setattr(Program, "lowered", lowered)
-    spent = budget.Budget(unit="seconds", amount=110.0)
-    assert spent.steps(config, task) == round(110 / (sum((1, 7)[x] for x in drawn) / 20))
+    assert budget.seconds_of_a_run(config, task) == sum((1.0, 7.0)[x] for x in drawn)
 
 
 def first(layers, until="50%"):
@@ -60,7 +59,7 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
     monkeypatch.setattr(budget, "seconds_of_a_run", lambda *_: 1.0)
     small = ["model.layers=4", "model.operators=[damping]", "optimizer.warmup=0"]
     config = text_config(tmp_path, small)
-    rows = plan_refinement(config, budget.Budget(unit="field_evaluations", amount=20.0))
+    rows = plan_refinement(config, 20.0)
     assert [(row["overrides"], row["field_evaluations"]) for row in rows] == [
         ("training.steps=5 training.schedule='[]'", 20),
         (f"training.steps=8 training.schedule='{first(1)}' {' '.join(RECIPE)}", 20),
@@ -68,7 +67,7 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
     ]
     drawn = text_config(tmp_path, [*small, "training.schedule=[{meshes: [{layers: 2}]}]"])
     with pytest.raises(ide.InputError, match="draws meshes of one model, and a plan refines"):
-        plan_refinement(drawn, budget.Budget(unit="steps", amount=20.0))
+        plan_refinement(drawn, 20.0)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +105,6 @@ def swept(values, key=RATE):
 
 # All that is wrong is said at once.
 WRONG = {"one": {"model": {"width": "8"}}, "two": {"optimizer": {"rat": 1}}}
-TWICE = {"seeds": [1, 1], "schemes": WRONG}
 COSTS = {"unit": "field_evaluations", "amount": 48}
 LATE = {"training": {"schedule": [{"until": 2, "mesh": {"layers": 1}}]}}
 HEADS = {"model": {"operators": ["attention"], "heads": 3}}
@@ -116,7 +114,8 @@ NO_TEXT = {name: {"data": {"path": "none.txt"}} for name in "abcd"}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (TWICE, r"(?s)give each of them once.*one: model.width='8'.*two: unknown key"),
+        ({"seeds": [1, 1], "reference": "two"}, "give each of them once; .*it must be one of"),
+        ({"schemes": WRONG}, r"(?s)\.one: .*base.yaml: model.width='8'.*\.two: .* unknown key"),
         ({"schemes/one": {"training": {"steps": 3}}}, "one.training.steps: .*budget.amount"),
         ({"recipes": {"two": {"training": {"seed": 3}}}}, "two.training.seed: .* write seeds"),
         ({"schemes": {"a b": {}, "a_b": {}}}, "two of a b, a_b would share a folder"),

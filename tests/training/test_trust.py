@@ -13,8 +13,8 @@ import yaml
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.reporting import Terminal
-from ide_transformer.studies.schemes.sweep import Trial
-from ide_transformer.studies.schemes.trials import Made, Trials
+from ide_transformer.studies.sweep import Trial
+from ide_transformer.studies.trials import Plan, Trials
 from ide_transformer.training.configuration.files import (
     apply_overrides,
     names_of_code,
@@ -124,8 +124,9 @@ def test_code_of_a_run_that_failed_is_not_imported_by_a_comparison(gift):
     gift("solver=CODE(2)")
     record = yaml.safe_load((RUN / "config.yaml").read_text())
     trial = Trial("x", (), 0)
-    trials = Trials(Path("runs"), {"x": stub.config()}, (), {"x": stub.Stub(4)}, Terminal())
-    Made(Path("runs"), trial).failed.write_text(json.dumps({"configuration": record}))
+    plans = {"x": Plan(stub.config(), stub.Stub(4))}
+    trials = Trials(Path("runs"), plans, (), Terminal())
+    trials.failed(trial).write_text(json.dumps({"configuration": record}))
     with pytest.raises(ide.InputError, match=r"failed\.json names code .* gift\.evil:Part"):
         trials.done(trial)
     assert not Path("EXECUTED").exists()

@@ -1,8 +1,8 @@
-"""The cost that a run of a comparison may have, and what it buys with coarse meshes first."""
+"""The cost that a comparison allows each run, and what it buys with coarse meshes first."""
 
 import time
 from collections import Counter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import equinox as eqx
 import jax
@@ -10,39 +10,37 @@ import numpy as np
 from jaxtyping import Int
 from pydantic import BeforeValidator, Field, PositiveFloat
 
-from ...errors import InputError
-from ...reporting import Row
-from ...tasks import AbstractTask
-from ...training import Config, Section, build_task, validated
-from ...training.configuration.files import apply_overrides
-from ...training.folder.starting import starting_model
-from ...training.steps.layout import make_layout
-from ...training.steps.schedule import Phase, needed_by_refinement, programs_of, schedule_of
-from ...training.steps.step import objective
+from ..errors import InputError
+from ..reporting import Row
+from ..tasks import AbstractTask
+from ..training import Config, Phase, Section, build_task, schedule_of, validated
+from ..training.configuration.files import apply_overrides
+from ..training.folder.starting import starting_model
+from ..training.steps.layout import make_layout
+from ..training.steps.schedule import needed_by_refinement, programs_of
+from ..training.steps.step import objective
 
 
-# The steps of a mesh that are measured; the first one is not counted.
-_MEASURED = 8
-# The moment at which a run is refined: half of its steps, while the rate is high, see
+# Steps of a mesh that are timed; the first is not counted.
+_TIMED = 8
+# A run is refined after half of its steps, while the rate is high; see
 # docs/results/coarse_first.md.
 _MOMENT = "50%"
 
 
-def _several(value: Any) -> Any:
-    return value if isinstance(value, (list, tuple)) else (value,)
-
-
 class Budget(Section):
-    """The cost that every run of a comparison may have.
+    """The cost of every run of a comparison.
 
-    - `unit`: `field_evaluations` (one is every operator once, over the whole depth as many
-      as the scheme makes), `steps` of the optimiser, or `seconds` of training.
-    - `amount`: how much; of several, each scheme is trained with each.
+    - `unit`: `steps` of the optimiser, or `field_evaluations`: one evaluates every operator
+      once, over the whole depth.
+    - `amount`: a number, or a list: each scheme is trained with each of them.
     """
 
-    unit: Literal["field_evaluations", "steps", "seconds"] = "steps"
+    unit: Literal["field_evaluations", "steps"] = "steps"
     amount: Annotated[
-        tuple[PositiveFloat, ...], BeforeValidator(_several), Field(min_length=1, strict=False)
+        tuple[PositiveFloat, ...],
+        BeforeValidator(lambda x: x if isinstance(x, (list, tuple)) else (x,)),
+        Field(min_length=1, strict=False),
     ]
 
     @property
@@ -50,36 +48,25 @@ class Budget(Section):
         """Budgets of one amount."""
         return [Budget(unit=self.unit, amount=(amount,)) for amount in sorted(self.amount)]
 
-    @property
-    def measured(self) -> bool:
-        """Whether the steps that it allows are measured, so that they differ each time."""
-        return self.unit == "seconds"
-
     def __str__(self) -> str:
         amounts = " or ".join(f"{amount:g}" for amount in self.amount)
         return f"{amounts} {self.unit.replace('_', ' ')}"
 
     def steps(self, config: Config, task: AbstractTask) -> int:
-        """The optimiser steps of a run that a budget of one amount allows; the first batch is
-        tried."""
+        """The optimiser steps that a budget of one amount allows. Tries the first batch."""
         (amount,) = self.amount
-        training = config.training
-        late = [phase.until for phase in training.schedule if isinstance(phase.until, int)]
+        late = [x.until for x in config.training.schedule if isinstance(x.until, int)]
         if self.unit != "steps" and late:
             raise InputError(
-                f"training.schedule: until={late[0]}: what a step costs depends on how many "
-                f"there are, so a budget of {self.unit} gives no number of them; write "
+                f"training.schedule: until={late[0]}: the cost of a step depends on the number "
+                f"of steps, which a budget of {self.unit} does not give; write "
                 "budget.unit=steps, or end phases at parts of the run, such as until: 50%."
             )
-        match self.unit:
-            case "seconds":
-                cost = seconds_of_a_run(config, task) / training.steps
-            case "field_evaluations":
-                cost = field_evaluations(config, task)
-            case "steps":
-                try_first_batch(config, task)
-                cost = 1.0
-        steps = round(amount / cost)
+        if self.unit == "steps":
+            try_first_batch(config, task)
+            steps = round(amount)
+        else:
+            steps = round(amount / field_evaluations(config, task))
         warmup = config.optimizer.warmup
         if not warmup < steps < 2**31:
             raise InputError(
@@ -90,21 +77,20 @@ class Budget(Section):
 
 
 def try_first_batch(config: Config, task: AbstractTask) -> None:
-    """Makes the model of a run and looks whether a first batch fits it."""
+    """Traces the loss of a first batch, which raises if the model cannot take it."""
     model = starting_model(config, task).model
     batch = task.batch(0, config.training.batch_size, config.training.seed)
     eqx.filter_eval_shape(objective(task.loss, config.training), model, batch)
 
 
 def field_evaluations(config: Config, task: AbstractTask) -> float:
-    """The mean over the steps of a run. Where the number depends on the state, that of the
-    untrained model is taken."""
-    training = config.training
+    """Field evaluations of a step, the mean over the run. If they depend on the state, those of
+    the untrained model count."""
     total = 0.0
     start = starting_model(config, task)
     programs = programs_of(config, start.model)
     state = programs.start(start.model, start.key)
-    minimised = eqx.filter_jit(objective(task.loss, training))
+    minimised = eqx.filter_jit(objective(task.loss, config.training))
     for program in programs:
         state = state if program.enter is None else program.enter(state)
         model = eqx.combine(state.weights, program.static)
@@ -113,12 +99,12 @@ def field_evaluations(config: Config, task: AbstractTask) -> float:
             if drawn[mesh]:
                 loss = minimised(model_on(model), batch)
                 total += drawn[mesh] * float(loss.field_evaluations)
-    return total / training.steps
+    return total / config.training.steps
 
 
 def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
-    """The time of the steps of a run, without its evaluations, from a few of each phase and
-    mesh, by the programs of the run."""
+    """The time of all steps of a run, without evaluations: a few steps of each phase and mesh
+    are timed."""
     training = config.training
     layout = make_layout(config.parallel)
     start = starting_model(config, task)
@@ -135,7 +121,7 @@ def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
             for mesh, batch in enumerate(program.first_batches(task)):
                 step = program.lowered(mesh, task.loss, layout, batch).compile()
                 seconds = []
-                for number in range(_MEASURED):
+                for number in range(_TIMED):
                     batch = layout.load(tasks[mesh], number, training.batch_size, training.seed)
                     began = time.perf_counter()
                     state, metrics = step(state, batch)
@@ -148,7 +134,7 @@ def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
 def tokens_of_samples(
     config: Config, task: AbstractTask, steps: int
 ) -> Int[np.ndarray, " steps"]:
-    """The tokens of a sample in each of so many steps, on the mesh that is drawn for it."""
+    """The tokens of a sample in each step, on the mesh that is drawn for it."""
     schedule = schedule_of(config.changed("training", steps=steps))
     found = []
     for phase in schedule:
@@ -165,10 +151,10 @@ def _drawn(config: Config, phase: Phase) -> Counter[int]:
     return Counter(schedule.drawn(seed, step) for step in range(phase.first, phase.last))
 
 
-def plan_refinement(config: Config, budget: Budget) -> list[Row]:
-    """The runs that a budget of one amount allows, with all layers from the start and with one
-    or two layers before: the overrides that make each, with those that a coarse mesh
-    needs, its field evaluations, and its seconds on this machine, which are measured."""
+def plan_refinement(config: Config, evaluations: float) -> list[Row]:
+    """The runs that a budget of field evaluations allows, with all layers from the start and
+    with one or two layers first. A row has the overrides of a run, with what a coarse mesh
+    needs, its field evaluations, and its seconds on this machine."""
     layers = config.model.layers
     if any(phase.meshes for phase in config.training.schedule):
         raise InputError(
@@ -177,17 +163,16 @@ def plan_refinement(config: Config, budget: Budget) -> list[Row]:
         )
     coarse = [first for first in (1, 2) if first < layers and layers % first == 0]
     if not coarse:
-        raise InputError(
-            f"model.layers={layers}: no coarser mesh is there; give 2 layers or more."
-        )
+        raise InputError(f"model.layers={layers}: it has no coarser mesh; give 2 or more.")
     task = build_task(config)
+    budget = Budget(unit="field_evaluations", amount=(evaluations,))
     rows = []
     schedules = ["[]", *(f"[{{until: {_MOMENT}, mesh: {{layers: {x}}}}}]" for x in coarse)]
     for schedule in schedules:
-        # What was not set keeps the default that goes with a refinement.
+        # Unset keys keep the defaults that go with a refinement.
         tree = config.model_dump(mode="json", exclude_unset=True)
-        apply_overrides(tree, [f"training.schedule={schedule}"])
         where = f"training.schedule={schedule}"
+        apply_overrides(tree, [where])
         needed = needed_by_refinement(validated(Config, tree, where))
         apply_overrides(tree, needed)
         steps = budget.steps(validated(Config, tree, where), task)

@@ -1,0 +1,187 @@
+"""Compares schemes by solving one set of trained weights with each."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pydantic import Field, PositiveFloat
+from rich.console import Console
+
+from ..dynamics.meshes import relative_error
+from ..errors import InputError, at
+from ..figures import plot_curves
+from ..packages import checksum
+from ..pretrained.files import read_json
+from ..reporting import write_json
+from ..training import RunFolder, Section, SolverConfig, run_task, validated, with_solver
+from ..training.configuration.reader import spelled_scheme
+from ..training.configuration.section import Count
+from ..training.folder.loading import restored
+from ..training.folder.run_folder import source
+from ..training.folder.starting import checksum_of_weights
+from .comparison import AbstractComparison, Faults, Rows, about_sources, fingerprint
+from .measure import Data, measure, solved
+
+
+class SolverChoice(Section):
+    """A scheme, and the numbers of steps or the tolerances with which it solves."""
+
+    solver: SolverConfig
+    steps: Annotated[tuple[Count, ...], Field(strict=False)] = ()
+    tolerances: Annotated[tuple[PositiveFloat, ...], Field(strict=False)] = ()
+
+    def problems(self) -> Mapping[str, Any]:
+        return {
+            "give steps, for example [1, 2, 4], or tolerances, for example [1.0e-2, 1.0e-3]": (
+                not self.steps and not self.tolerances
+            )
+        }
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """What each setting changes in the solver, by a label."""
+        fixed = {f"{n} steps": {"steps": n} for n in self.steps}
+        return fixed | {f"tolerance {x:g}": {"rtol": x, "atol": x} for x in self.tolerances}
+
+
+class SolvingComparison(AbstractComparison):
+    """Solves one set of weights with many schemes.
+
+    - `run`: the folder of a trained run.
+    - `trust`: whether code that its configuration names may be imported, see `load_run`.
+    - `samples`: validation samples, evenly spread, on which error and loss are measured.
+    - `rounds`: how often a solve is timed.
+    - `reference`: the solve that counts as exact.
+    - `tolerance`: the relative error for which the cheapest schemes are named.
+    """
+
+    double_precision: ClassVar[bool] = True
+
+    mode: Literal["solve"]
+    run: Annotated[Path, Field(strict=False)]
+    trust: bool = False
+    samples: Count = 64
+    rounds: Annotated[int, Field(ge=2, lt=2**31)] = 5
+    reference: SolverConfig = SolverConfig(kind="dopri8", steps=16)
+    tolerance: PositiveFloat = 1e-3
+    schemes: Annotated[dict[str, SolverChoice], Field(min_length=1)]
+
+    def problems(self) -> Mapping[str, Any]:
+        return {
+            "reference: its error is known by half its steps; give steps of 2 or more": (
+                self.reference.steps < 2
+            )
+        }
+
+    def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
+        run = RunFolder(self.run)
+        config = run.load_config(self.trust)
+        model, step = restored(run, config, "newest", "trained")
+        task = run_task(run, trust=self.trust)
+        faults = Faults()
+        pairs = [(name, label) for name, x in self.schemes.items() for label in x.settings]
+        place = "schemes.{0[0]}, {0[1]}".format
+        settings = faults.each(self._setting, pairs, place)
+        models = faults.each(lambda x: with_solver(model, settings[x]), settings, place)
+        faults.refuse()
+        batch = next(task.held_out(self.samples, self.samples))
+        reference = self.reference
+        exact, _ = solved(with_solver(model, reference), batch.inputs)
+        targets = jax.tree.map(jnp.asarray, batch.targets)
+        data = Data(
+            batch.inputs,
+            lambda outputs: task.loss.measure(outputs, targets)["loss"].value,
+            lambda u1, outputs: relative_error(u1, exact),
+        )
+        half = reference.steps // 2
+        halved = with_solver(model, reference.model_copy(update={"steps": half}))
+        doubt = measure(halved, data).error
+        console.print(f"reference: error about {doubt:.1e}, by half its steps")
+        scheme = spelled_scheme(reference.description)
+        if not doubt <= self.tolerance:
+            raise InputError(
+                f"{self.name}: reference: {scheme} with {reference.steps} steps and with "
+                f"{half} differ by {doubt:.1e}, more than tolerance={self.tolerance:g}, so "
+                "errors against it would say nothing; give it more steps."
+            )
+        weights = checksum_of_weights(model)
+        made_of = [run.identity, step, weights, checksum(run.config), task.fingerprint()]
+        made_of += [self.samples, self.rounds, reference.model_dump_json()]
+        code = source(config)
+        rows = []
+        made: dict[str, list[str]] = {}
+        for number, (pair, solving) in enumerate(models.items(), 1):
+            key = fingerprint(json.dumps(made_of), settings[pair].model_dump_json())
+            file = folder / f"rows/{key}.json"
+            said = "kept" if file.exists() else "measured"
+            console.print(f"[{number}/{len(models)}] {', '.join(pair)}: {said}")
+            if not file.exists():
+                with at(place(pair)):
+                    found = measure(solving, data, self.rounds)
+                figures = {
+                    "error": found.error,
+                    "loss": found.loss if np.isfinite(found.error) else None,
+                    "field_evaluations": found.evaluations,
+                    "milliseconds": found.milliseconds,
+                    "mebibytes": found.mebibytes,
+                }
+                write_json(file, {"code": code, "figures": figures})
+            kept = read_json(file)
+            made.setdefault(kept["code"], []).append(", ".join(pair))
+            rows.append({"scheme": pair[0], "setting": pair[1], **kept["figures"]})
+        about = (
+            f"The weights of {self.run} at step {step} ({weights}) solved by each scheme on "
+            f"{len(exact)} samples of {task.tokens_per_sample} tokens, spread evenly over the "
+            f"validation part, in {exact.dtype}. The error is the relative root mean square "
+            f"error of the state at depth T, against a solve with {scheme}, {reference.steps} "
+            f"steps in each layer, whose own error is about {doubt:.1e}, by half its steps. "
+            f"Memory is the temporary memory of the compiled solve. {self._cheapest(rows)} "
+            f"{about_sources(made)}"
+        )
+        return about, rows
+
+    def _setting(self, pair: tuple[str, str]) -> SolverConfig:
+        name, label = pair
+        choice = self.schemes[name]
+        given = choice.solver.model_dump(mode="json", exclude_defaults=True)
+        return validated(SolverConfig, given | choice.settings[label], self.name)
+
+    def _cheapest(self, rows: Rows) -> str:
+        """The schemes that reach the tolerance, by their fewest evaluations."""
+        best: dict[str, float] = {}
+        for row in sorted(rows, key=lambda row: row["field_evaluations"]):
+            if row["error"] is not None and row["error"] <= self.tolerance:
+                best.setdefault(row["scheme"], row["field_evaluations"])
+        if not best:
+            return f"No scheme reached a relative error of {self.tolerance:g}."
+        ranked = ", ".join(f"{name} {number:g}" for name, number in best.items())
+        return f"Fewest field evaluations for a relative error of {self.tolerance:g}: {ranked}."
+
+    @property
+    def headings(self) -> dict[str, str]:
+        return {
+            "error": "relative error of the state at T",
+            "milliseconds": "ms of a solve",
+            "mebibytes": "temporary memory (MiB)",
+        }
+
+    def draw(self, folder: Path, rows: Rows) -> None:
+        """Draws error against field evaluations and against time."""
+        axes = {
+            "field_evaluations": "field evaluations",
+            "milliseconds": "time of a solve (ms)",
+        }
+        for cost, x in axes.items():
+            curves = {}
+            for name in self.schemes:
+                own = [(row[cost], row["error"]) for row in rows if row["scheme"] == name]
+                own = [point for point in own if point[1] is not None]
+                own.sort(key=lambda point: (point[0], -point[1]))
+                curves[name] = [x for x, _ in own], [y for _, y in own]
+            look = dict(title="The error of a solve, and its cost", marker="o", log="xy")
+            path = folder / f"work_precision_{cost}.png"
+            plot_curves(path, curves, x=x, y="relative error at T", **look)

@@ -1,0 +1,412 @@
+"""Compares schemes by training with each: the same data, seeds and budget for all."""
+
+import functools as ft
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field, PrivateAttr, model_validator
+from rich.console import Console
+
+from .. import training
+from ..errors import InputError
+from ..figures import Curve, plot_curves, plot_intervals, plot_panels
+from ..tasks import AbstractLoss, AbstractTask
+from ..training import Config
+from ..training.configuration.files import config_of
+from ..training.configuration.section import Seed, folder_name
+from .budget import Budget, tokens_of_samples
+from .comparison import AbstractComparison, Faults, Rows, about_sources
+from .results import (
+    LearningCurve,
+    at_equal_cost,
+    broken_rules,
+    difference,
+    figures_of,
+    learning_curve,
+    verdict,
+)
+from .sweep import Sweep, Trial, Tuned, grid, tuned, write_sweep
+from .trials import Plan, Trials
+
+
+# Columns of the losses at equal cost.
+_EQUAL = {"at_equal_evaluations": "evaluations", "at_equal_time": "seconds"}
+
+
+class Contender(NamedTuple):
+    """A scheme with one of several budgets, or the only one, and with a recipe or without."""
+
+    budget: Budget
+    recipe: str | None
+    scheme: str
+    several: bool
+
+    @property
+    def label(self) -> str:
+        """The name without the budget."""
+        return self.scheme if self.recipe is None else f"{self.scheme} with {self.recipe}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}, {self.budget}" if self.several else self.label
+
+
+class TrainingComparison(AbstractComparison):
+    """Trains each scheme from scratch on the same data, with the same seeds and budget.
+
+    - `base`: the configuration of a run, relative to this file.
+    - `sweep`: the keys that are tuned for each scheme first, such as the learning rate.
+    - `schemes`: by name, the sections in which a scheme differs from the base.
+    - `recipes`: by name, sections that are no part of a scheme. Each scheme is trained without
+      them and, as `<scheme> with <recipe>`, with each of them.
+    - `reference`: the scheme from which the others' losses are subtracted, seed by seed, each
+      with the same recipe. From the reference with a recipe, the reference without is
+      subtracted.
+    """
+
+    mode: Literal["train"]
+    base: Annotated[Path, Field(strict=False)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)] = (0,)
+    budget: Budget
+    sweep: Sweep | None = None
+    schemes: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    reference: str | None = None
+
+    _made_tasks: dict[Any, AbstractTask] = PrivateAttr(default_factory=dict)
+    _curves: dict[str, LearningCurve] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _each_run_once(self):
+        faults = []
+        if len(set(self.seeds)) < len(self.seeds):
+            faults.append(f"seeds={list(self.seeds)}: give each of them once")
+        for name in self.contenders:
+            try:
+                folder_name(Trial(name, (1.234e-300,) * len(self._swept), max(self.seeds)).name)
+            except ValueError as error:
+                faults.append(f"schemes.{name}: {error}")
+        if len({Trial(name, (), 0).name for name in self.contenders}) < len(self._listed):
+            faults.append(
+                f"schemes: two of {', '.join(self.contenders)} would share a folder, whose "
+                "name has letters, digits and '.' only; rename one"
+            )
+        if self.reference not in (None, *self.schemes):
+            known = ", ".join(self.schemes)
+            faults.append(f"reference={self.reference!r}: it must be one of {known}")
+        for name, sections in (*self.schemes.items(), *self.recipes.items()):
+            given = sections.get("training")
+            for key, own in (("steps", "budget.amount"), ("seed", "seeds")):
+                if isinstance(given, dict) and key in given:
+                    faults.append(
+                        f"{name}.training.{key}: all runs have the one of the comparison; "
+                        f"write {own}"
+                    )
+        costly = [key for key in self._swept if not key.startswith("optimizer.")]
+        if costly and self.budget.unit != "steps":
+            faults.append(
+                f"sweep: {', '.join(costly)} may change the cost of a step, and so how many "
+                f"steps {self.budget} allow; write budget.unit=steps, or make schemes that "
+                "differ in it"
+            )
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @property
+    def contenders(self) -> dict[str, Contender]:
+        """Each scheme without a recipe and with each, with each budget, by its name."""
+        return {x.name: x for x in self._listed}
+
+    @property
+    def _several(self) -> bool:
+        return len(self.budget.amount) > 1
+
+    @property
+    def _listed(self) -> list[Contender]:
+        each = itertools.product(self.budget.each, (None, *self.recipes), self.schemes)
+        return [Contender(*x, several=self._several) for x in each]
+
+    @property
+    def _reference(self) -> Contender | None:
+        """The reference without a recipe, with the largest budget."""
+        if self.reference is None:
+            return None
+        return self._listed[-1]._replace(scheme=self.reference, recipe=None)
+
+    @property
+    def _references(self) -> dict[str, str]:
+        """By contender, the one from which its difference is taken."""
+        own = self._reference
+        if own is None:
+            return {}
+        return {
+            name: (own if x.scheme == own.scheme else own._replace(recipe=x.recipe)).name
+            for name, x in self.contenders.items()
+            if x != own
+        }
+
+    @property
+    def _swept(self) -> dict[str, tuple[float, ...]]:
+        return self.sweep.keys if self.sweep else {}
+
+    def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
+        trials = Trials(folder / "runs", self._plans, tuple(self._swept), console)
+        first, *others = self.seeds
+        planned = [t for name in self._plans for t in grid(name, self._swept, first)]
+        faults = Faults()
+        done = faults.each(trials.done, planned, lambda trial: f"schemes.{trial.scheme}")
+        faults.refuse()
+        trials.left = [trial.scheme for trial in planned if not done[trial]]
+        trials.left += [*self._plans] * len(others)
+        chosen = [
+            tuned(name, self.sweep, first, trials.loss, trials.possible) for name in self._plans
+        ]
+        repeated = [x.best._replace(seed=seed) for seed in others for x in chosen]
+        trials.left = [trial.scheme for trial in repeated if not trials.done(trial)]
+        for trial in repeated:
+            trials.loss(trial)
+        rows = self._rows(trials, chosen)
+        if self.sweep:
+            write_sweep(folder, self.sweep, chosen, f"validation {self._loss.label}")
+        code: dict[str, list[str]] = {}
+        for trial in (*(t for tuning in chosen for t in tuning.losses), *repeated):
+            code.setdefault(trials.code(trial), []).append(trial.name)
+        broken = self._broken_rules(rows)
+        sources = about_sources(code)
+        said = verdict(rows, self._references)
+        for sentence in (*broken, *[sources] * (len(code) > 1)):
+            console.print(f"note: {sentence}")
+        if said:
+            console.print(said)
+        # The rules that are broken follow the conclusion that they limit.
+        return said + " ".join((*broken, self._about(), sources)), rows
+
+    def _rows(self, trials: Trials, chosen: Sequence[Tuned]) -> Rows:
+        """A row for each contender, the best first. Those with a run that failed come last,
+        without figures."""
+        rows: Rows = []
+        for (scheme, values, _), _, at_edge in chosen:
+            row = {"scheme": scheme, **dict(zip(self._swept, values, strict=True))}
+            if self._swept:
+                row["at_edge"] = ", ".join(at_edge) or None
+            own = [Trial(scheme, values, seed) for seed in self.seeds]
+            failures = [x for x in map(trials.failure, own) if x]
+            if failures:
+                row |= {self._reported: None, "failure": failures[0]}
+            else:
+                runs = trials.results(own)
+                row |= figures_of(runs, self._reported)
+                if (start := trials.run(own[0]).start) is not None:
+                    row["start"] = ", ".join(f"{name} {x}" for name, x in start.items())
+                tokens = []
+                for trial in own:  # each draws the meshes of its own seed
+                    config = trials.config(trial)
+                    drawn = tokens_of_samples(config, self._plans[scheme].task, row["steps"])
+                    tokens.append(config.training.batch_size * drawn)
+                self._curves[scheme] = learning_curve(runs, tokens)
+            rows.append(row)
+        losses = {row["scheme"]: row.get("seeds") for row in rows}
+        for row in rows:
+            if references := self._references:
+                name = row["scheme"]
+                other = references.get(name, name)
+                same = other != name and self._data[name] == self._data[other]
+                row |= difference(losses[name], losses[other] if same else None)
+        if self._curves and not self._several:
+            for column, cost in _EQUAL.items():
+                equal = at_equal_cost(self._curves, cost)
+                rows = [{**row, column: equal.get(row["scheme"])} for row in rows]
+        return sorted(rows, key=lambda row: (row[self._reported] is None, row[self._reported]))
+
+    def _broken_rules(self, rows: Rows) -> list[str]:
+        warmups = {}
+        for row in rows:
+            usual = self._plans[row["scheme"]].config.optimizer.warmup
+            warmups[row["scheme"]] = row.get("optimizer.warmup", usual)
+        names = [*([self._reference.name] if self._reference else []), *self._plans]
+        samples = {}
+        for name in names:
+            config, task = self._plans[name]
+            samples[name] = self._data[name], task.sized_by_context and config.model.context
+        tested = self._reported == "test_loss"
+        return broken_rules(len(self.seeds), self._swept, tested, rows, warmups, samples)
+
+    def _about(self) -> str:
+        about = [
+            f"Each scheme trained from scratch with {self.budget} for each of the seeds "
+            f"{', '.join(map(str, self.seeds))}; otherwise as {self.base.name}."
+        ]
+        if self.sweep is not None:
+            about.append(
+                f"Of {', '.join(self._swept)} each scheme has the values with the lowest "
+                "validation loss for the first seed; sweep.json and a figure have all that "
+                "were tried. A best value at the edge of those tried is named so."
+            )
+        if self.reference is not None:
+            recipes = (
+                f" with the same recipe ({', '.join(self.recipes)}), for {self.reference} with "
+                "a recipe to itself without"
+            ) * bool(self.recipes)
+            largest = " with the largest budget" * self._several
+            about.append(
+                f"The difference is to {self.reference}{recipes}{largest}, seed by seed; its "
+                "95 % interval (Student) is the difference ± the half of it."
+            )
+        about.append(
+            "Loss and other figures are means over seeds on all samples of the part that they "
+            f"name; the spread is the standard deviation of {self._reported}."
+        )
+        if not self._several:
+            about.append(
+                "At equal evaluations, and at equal time of training steps, a scheme has the "
+                "validation loss of its learning curve where it has cost as much as the "
+                "cheapest scheme in all; its learning rate has not decayed yet there."
+            )
+        about.append("Times are medians and depend on what else the machine did.")
+        return " ".join(about)
+
+    @property
+    def _difference(self) -> str:
+        recipe = ", with the same recipe" * bool(self.recipes)
+        return f"difference to {self._reference.name}{recipe}" if self._reference else ""
+
+    @property
+    def headings(self) -> dict[str, str]:
+        reported = self._reported.replace("_", " ")
+        return {
+            "validation_loss": f"validation: {self._loss.label}",
+            "test_loss": f"test: {self._loss.label}",
+            "spread": f"standard deviation of the {reported} over seeds",
+            "difference": self._difference,
+            "half_width": "half of its 95 % interval",
+            "at_edge": "best value at the edge of the sweep",
+            "at_equal_evaluations": "validation loss at equal field evaluations",
+            "at_equal_time": "validation loss at equal training time",
+            "evaluations_per_step": "field evaluations of a forward solve",
+            "steps": "optimiser steps",
+            "field_evaluations": "field evaluations of the training",
+            "tokens_per_second": "tokens per second of training",
+            "seconds": "seconds of a run",
+            "start": "weights that training began with",
+            "seeds": f"{reported} of each seed",
+        }
+
+    def shown(self, rows: Rows) -> Rows:
+        """The result, the tuned values, the differences, and the costs."""
+        columns = [
+            *(self._reported, self._reported.replace("loss", "bits_per_byte"), "spread"),
+            *("difference", *_EQUAL, "parameters", "evaluations_per_step"),
+            "tokens_per_second",
+        ]
+        columns = [x for x in columns if any(row.get(x) is not None for row in rows)]
+        found = []
+        for row in rows:
+            cells = {"scheme": row["scheme"]}
+            cells |= {key.rpartition(".")[2]: row[key] for key in self._swept}
+            cells |= {x: row.get(x) for x in columns}
+            if row.get("half_width") is not None:
+                cells["difference"] = f"{row['difference']:.3g} ± {row['half_width']:.2g}"
+            if "failure" in row:
+                cells["failure"] = row["failure"]
+            found.append(cells)
+        return found
+
+    def draw(self, folder: Path, rows: Rows) -> None:
+        """Draws learning curves by step and by cost, and the differences; with several budgets
+        also the final losses by cost."""
+        y = f"validation {self._loss.label}"
+        reported = f"{self._reported.removesuffix('_loss')} {self._loss.label}"
+        spent = "field evaluations of the training"
+        by_step = {name: (x.steps, x.losses, x.band) for name, x in self._curves.items()}
+        look = dict(title="Learning curves", x="optimiser step", y=y)
+        plot_curves(folder / "loss_by_step.png", by_step, **look)
+        by_cost = {name: (x.evaluations, x.losses, x.band) for name, x in self._curves.items()}
+        look = dict(title="Loss and cost", x=spent, y=y)
+        plot_curves(folder / "loss_by_cost.png", by_cost, **look)
+        if self._several:
+            # A line for each scheme through its means, and at each cost one through its seeds.
+            lines = []
+            done = [row for row in rows if "failure" not in row]
+            done.sort(key=lambda row: row["field_evaluations"])
+            for label in dict.fromkeys(x.label for x in self._listed):
+                own = [x for x in done if self.contenders[x["scheme"]].label == label]
+                costs = [row["field_evaluations"] for row in own]
+                lines.append(Curve(label, costs, [row[self._reported] for row in own]))
+                for x, row in zip(costs, own, strict=True):
+                    lines.append(Curve(label, [x] * len(row["seeds"]), row["seeds"]))
+            look = dict(title="Loss at the end of runs of several costs", x=spent, y=reported)
+            plot_panels(folder / "loss_by_budget.png", {"": lines}, marker=".", **look)
+        differences = {
+            row["scheme"]: (row["difference"], row["half_width"])
+            for row in rows
+            if row.get("half_width") is not None
+        }
+        if differences:
+            title = f"{self._difference.capitalize()}, and its 95 % interval"
+            plot_intervals(folder / "differences.png", differences, title=title, x=reported)
+
+    @property
+    def _reported(self) -> str:
+        """The loss on test data, if all have them: the values are chosen on the others."""
+        tested = all("test" in plan.task.parts for plan in self._plans.values())
+        return "test_loss" if tested else "validation_loss"
+
+    @property
+    def _loss(self) -> AbstractLoss:
+        return next(iter(self._plans.values())).task.loss
+
+    @ft.cached_property
+    def _data(self) -> dict[str, str]:
+        """A checksum of the data of each contender."""
+        fingerprint = ft.cache(lambda task: task.fingerprint())
+        return {name: fingerprint(plan.task) for name, plan in self._plans.items()}
+
+    @ft.cached_property
+    def _plans(self) -> dict[str, Plan]:
+        """The plan of each contender.
+
+        **Raises:** `InputError` with all that is wrong in any of them.
+        """
+        faults = Faults()
+        plans = faults.each(self._plan, self.contenders, "schemes.{}".format)
+        faults.refuse()
+        return plans
+
+    def _plan(self, name: str) -> Plan:
+        contender = self.contenders[name]
+        recipe = {} if contender.recipe is None else self.recipes[contender.recipe]
+        tree = dict(self._base_tree)
+        for change in (self.schemes[contender.scheme], recipe):
+            for section, values in change.items():
+                # A change that gives a solver gives the whole of it.
+                replaced = section == "solver" or not isinstance(values, dict)
+                before = tree.get(section) or {}
+                # A section of one key may be written as its value.
+                before = {"kind": before} if isinstance(before, str) else before
+                tree[section] = values if replaced else {**before, **values}
+        config = config_of(tree, str(self.base))
+        task = self._task(config)
+        if self.sweep is not None and "test" not in task.parts:
+            raise InputError(
+                "sweep: these data have no test part, and what is tuned on validation data has "
+                "to be reported on others; write data: {validation: 0.05, test: 0.05} in "
+                f"{self.base}."
+            )
+        steps = contender.budget.steps(config, task)
+        return Plan(config.changed("training", steps=steps), task)
+
+    @ft.cached_property
+    def _base_tree(self) -> dict[str, Any]:
+        return training.read_tree(self.base)
+
+    def _task(self, config: Config) -> AbstractTask:
+        """The data of a configuration, made once for all that share them."""
+        model = config.model
+        data = config.data.model_dump_json()
+        made_of = data, model.context, model.side_of_token, model.pretrained, model.run
+        if made_of not in self._made_tasks:
+            self._made_tasks[made_of] = training.build_task(config)
+        return self._made_tasks[made_of]

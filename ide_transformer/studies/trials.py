@@ -1,0 +1,218 @@
+"""The runs of a comparison. Each is made once."""
+
+import functools as ft
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from .. import training
+from ..errors import GO_ON, InputError
+from ..pretrained.files import read_json
+from ..reporting import duration, write_json
+from ..tasks import AbstractTask
+from ..training import Config, Diverged, RunFolder, Stopped, read_metrics, validated
+from ..training.configuration.files import apply_overrides, check_code
+from ..training.folder.run_folder import changed_data, changed_values, source
+from ..training.folder.starting import starting_model
+from .budget import try_first_batch
+from .sweep import Trial
+
+
+class Plan(NamedTuple):
+    """The configuration and the data of a scheme."""
+
+    config: Config
+    task: AbstractTask
+
+
+class Trials:
+    """The runs in a folder, by the plan of each scheme; `keys` are those that are tuned. A run
+    that was interrupted is resumed. One that failed leaves `<run>.failed.json`, and is tried
+    again once that file is removed."""
+
+    def __init__(
+        self, folder: Path, plans: Mapping[str, Plan], keys: Sequence[str], console: Console
+    ):
+        self.folder = folder
+        self.plans = plans
+        self.keys = keys
+        self.console = console
+        # The schemes of the runs that are still to be made.
+        self.left: list[str] = []
+        self._seconds: dict[str, list[float]] = {}
+        self._fingerprint = ft.cache(lambda task: task.fingerprint())
+        self._starts: dict[str, dict[str, Any] | None] = {}
+
+    def config(self, trial: Trial) -> Config:
+        """**Raises:** `InputError` for values that a run cannot have."""
+        tree = self.plans[trial.scheme].config.model_dump(mode="json")
+        tree["name"] = trial.name
+        tree["training"] |= {"seed": trial.seed, "sample": 0}
+        values = zip(self.keys, trial.values, strict=True)
+        apply_overrides(tree, [f"{key}={value!r}" for key, value in values])
+        return validated(Config, tree, f"schemes.{trial.scheme}")
+
+    def run(self, trial: Trial) -> RunFolder:
+        return RunFolder(self.folder / trial.name)
+
+    def failed(self, trial: Trial) -> Path:
+        return self.folder / f"{trial.name}.failed.json"
+
+    def done(self, trial: Trial) -> bool:
+        """Whether a run has ended or failed.
+
+        **Raises:** `InputError` for a run with another configuration, data or first weights.
+        """
+        own = self.config(trial)
+        run = self.run(trial)
+        failed = self.failed(trial)
+        data = self._fingerprint(self.plans[trial.scheme].task)
+        if failed.exists():
+            kept = read_json(failed)
+            check_code(kept.get("configuration"), failed, self.plans[trial.scheme].config)
+            config = validated(Config, kept.get("configuration"), str(failed))
+            changed = ["its data"] * (kept.get("data") != data)
+            start = kept.get("start")
+        elif run.path.exists():
+            config = run.load_config(self.plans[trial.scheme].config)
+            changed = changed_data(run, self.plans[trial.scheme].task, data)
+            start = run.start
+        else:
+            return False
+        what = ["other data"] * bool(changed)
+        changed = [f"{name} changed since" for name in changed]
+        if values := changed_values(config, own):
+            what.append("another configuration")
+            changed += values
+        if start != (own_start := self._start(own, trial)):
+            what.append("other weights to start from")
+            changed.append(f"{start or 'not recorded'} there, {own_start} here")
+        if what:
+            path = failed if failed.exists() else run.path
+            raise InputError(
+                f"{path}: this run was made with {' and '.join(what)} ({'; '.join(changed)}). "
+                "Restore what it was made with, give the comparison another name, or remove "
+                f"{path}, so that the run is made again."
+            )
+        return failed.exists() or run.summary.exists()
+
+    def possible(self, trial: Trial) -> bool:
+        """Whether a run can have these values."""
+        try:
+            if not self.done(trial):
+                try_first_batch(self.config(trial), self.plans[trial.scheme].task)
+        except InputError:
+            return False
+        except Exception:
+            pass  # the run fails too, and says why
+        return True
+
+    def loss(self, trial: Trial) -> float:
+        """The validation loss of a run, infinite if it failed. Trains it if it is not done."""
+        if not self.done(trial):
+            self.console.print(f"{trial.name}{self._outlook}")
+            path = self.run(trial).path
+            began = time.perf_counter()
+            try:
+                training.train(self.config(trial), runs=self.folder, resume=path.exists())
+                seconds = time.perf_counter() - began
+                self._seconds.setdefault(trial.scheme, []).append(seconds)
+            except Diverged as error:
+                self._record_failure(trial, str(error))
+            except OSError:
+                raise  # a full disk, not the scheme
+            except (InputError, Stopped) as error:
+                error.args = (str(error).replace(GO_ON, "start the comparison again"),)
+                raise
+            except Exception as error:
+                self._record_failure(trial, f"{type(error).__name__}: {error}")
+            jax.clear_caches()  # the memory of many runs would add up
+            self.done(trial)  # the data and weights it read may have changed meanwhile
+            if trial.scheme in self.left:
+                self.left.remove(trial.scheme)
+        if self.failure(trial):
+            return math.inf
+        return self.run(trial).load_summary()["validation_loss"]
+
+    def code(self, trial: Trial) -> str:
+        """The code that made a run, see `RunFolder.sources`."""
+        failed = self.failed(trial)
+        if failed.exists():
+            return str(read_json(failed).get("code"))
+        return " then ".join(self.run(trial).sources)
+
+    def failure(self, trial: Trial) -> str | None:
+        """Why a run failed, also by a loss at its end that is not finite; else `None`."""
+        failed = self.failed(trial)
+        if failed.exists():
+            return str(read_json(failed).get("why"))
+        summary = self.run(trial).load_summary()
+        for name in ("validation_loss", "test_loss"):
+            loss = summary.get(name, 0.0)
+            if loss is None or not math.isfinite(loss):
+                return f"the {name.replace('_', ' ')} at its end is not finite ({loss})"
+        return None
+
+    def results(self, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+        """The summaries and, as `log`, the logs of runs that differ in their seed.
+
+        **Raises:** `InputError` for a log that is cut or has other evaluations.
+        """
+        found: list[dict[str, Any]] = []
+        for trial in trials:
+            run = self.run(trial)
+            summary = run.load_summary()
+            log = read_metrics(run.metrics)
+            evaluated = [x["step"] for x in log if "validation_loss" in x]
+            first = found[0] if found else {**summary, "evaluated": evaluated}
+            costs = [x for x in log if "tokens_per_second" in x]
+            whole = (
+                [x["step"] for x in costs][-1:] == [summary["steps"]]
+                and all(x["tokens_per_second"] and x.get("field_evaluations") for x in costs)
+                and evaluated == first["evaluated"]
+                and first.keys() <= summary.keys() | {"evaluated", "log"}
+            )
+            if not whole:
+                raise InputError(
+                    f"{run.metrics}, or {run.summary.name} beside it, is missing, cut or "
+                    f"edited: it has not the numbers of {self.run(trials[0]).path}, or not all "
+                    f"steps. Restore it, or remove {run.path}, so that the run is made again."
+                )
+            found.append({**summary, "evaluated": evaluated, "log": log})
+        return found
+
+    @property
+    def _outlook(self) -> str:
+        """How many runs are left, and their time by the runs of the same scheme, or of any."""
+        if not self._seconds:
+            return f" (runs left: {len(self.left)})"
+        every = [x for own in self._seconds.values() for x in own]
+        each = [float(np.median(self._seconds.get(x, every))) for x in self.left]
+        return f" (runs left: {len(self.left)}, about {duration(sum(each))})"
+
+    def _start(self, config: Config, trial: Trial) -> dict[str, Any] | None:
+        """The `Start.origin` of a run that would begin now."""
+        if config.model.run is None and config.model.pretrained is None:
+            return None
+        key = config.model_dump_json(include={"model", "solver"})
+        if key not in self._starts:
+            self._starts[key] = starting_model(config, self.plans[trial.scheme].task).origin
+        return self._starts[key]
+
+    def _record_failure(self, trial: Trial, why: str) -> None:
+        self.console.print(f"{trial.name} failed; the others go on. {why}")
+        config = self.config(trial)
+        record = {
+            "why": why,
+            "data": self._fingerprint(self.plans[trial.scheme].task),
+            "code": source(config),
+            "start": self._start(config, trial),
+            "configuration": config.model_dump(mode="json"),
+        }
+        write_json(self.failed(trial), record)
