@@ -2,11 +2,12 @@
 
 import functools as ft
 import inspect
+import itertools
 import re
-from collections.abc import Callable, Mapping, Set
-from dataclasses import fields, is_dataclass
-from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import equinox as eqx
 import jax
@@ -14,19 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import jaxtyped
-from pydantic import (
-    AfterValidator,
-    ConfigDict,
-    Field,
-    InstanceOf,
-    NonNegativeFloat as NonNegativeFloat,
-    NonNegativeInt as NonNegativeInt,
-    PositiveFloat as PositiveFloat,
-    PositiveInt as PositiveInt,
-    PydanticUserError,
-    TypeAdapter,
-    ValidationError,
-)
 
 from .errors import InputError
 
@@ -34,24 +22,73 @@ from .errors import InputError
 Call = TypeVar("Call", bound=Callable[..., Any])
 Record = TypeVar("Record", bound=tuple)
 
+
+@dataclass(frozen=True)
+class Bound:
+    """In `Annotated`: what a value should be, in words, and whether it is that."""
+
+    wanted: str
+    holds: Callable[[Any], Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Pydantic checks the bound too, where a configuration gives the value."""
+        from pydantic_core import core_schema
+
+        def validate(x: Any) -> Any:
+            if not self.holds(x):
+                raise ValueError(f"Input should be {self.wanted}")
+            return x
+
+        return core_schema.no_info_after_validator_function(validate, handler(source))
+
+
+def _each(holds: Callable[[Any], Any]) -> Callable[[Any], bool]:
+    """Whether it holds for a number, or for each of an array; unknown ones are allowed."""
+    return lambda x: not is_known(x) or bool(holds(np.asarray(x)).all())
+
+
+def above(limit: float) -> Bound:
+    return Bound(f"greater than {limit}", _each(lambda x: x > limit))
+
+
+def at_least(limit: float) -> Bound:
+    return Bound(f"greater than or equal to {limit}", _each(lambda x: x >= limit))
+
+
+def below(limit: float) -> Bound:
+    return Bound(f"less than {limit}", _each(lambda x: x < limit))
+
+
+def at_most(limit: float) -> Bound:
+    return Bound(f"less than or equal to {limit}", _each(lambda x: x <= limit))
+
+
+PositiveInt = Annotated[int, above(0)]
+PositiveFloat = Annotated[float, above(0)]
+NonNegativeInt = Annotated[int, at_least(0)]
+NonNegativeFloat = Annotated[float, at_least(0)]
+OddInt = Annotated[int, above(0), Bound("odd", lambda x: x % 2 == 1)]
 # Numbers from 0 and below 1, from 0 to 1, and above 0 and up to 1.
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-FractionOrAll = Annotated[float, Field(ge=0, le=1)]
-PositiveFraction = Annotated[float, Field(gt=0, le=1)]
+Fraction = Annotated[float, at_least(0), below(1)]
+FractionOrAll = Annotated[float, at_least(0), at_most(1)]
+PositiveFraction = Annotated[float, above(0), at_most(1)]
 
-
-def _every(holds: Callable[[Any], Any], wanted: str) -> AfterValidator:
-    def validate(x: Any) -> Any:
-        if is_known(x) and not holds(np.asarray(x)).all():
-            raise ValueError(f"Input should be {wanted}")
-        return x
-
-    return AfterValidator(validate)
-
-
-# Of an array, in `Annotated`.
-AtLeastZero = _every(lambda x: x >= 0, "at least 0")
-AboveZero = _every(lambda x: x > 0, "above 0")
+# What a value of a type of Python should be, in words.
+_WORDS = {
+    bool: "a valid boolean",
+    int: "a valid integer",
+    float: "a valid number",
+    str: "a valid string",
+    tuple: "a valid tuple",
+    list: "a valid list",
+    dict: "a valid dictionary",
+    Sequence: "a list or a tuple",
+    Callable: "callable",
+}
+_TRACED = (
+    "a number of Python, for which a program is compiled, and not one that JAX traces: there "
+    "is no derivative with respect to it, and no jit or vmap over it"
+)
 
 # Arguments of diffrax, the ones here that have their place, and what to write.
 _OF_DIFFRAX = {
@@ -75,8 +112,6 @@ _OF_DIFFRAX = {
     ),
 }
 
-OddInt = Annotated[int, Field(gt=0), _every(lambda x: x % 2 == 1, "odd")]
-
 
 def checked(call: Call) -> Call:
     """A function or a class that checks the arguments of its calls against its annotations:
@@ -90,54 +125,55 @@ def checked(call: Call) -> Call:
     return made
 
 
-def adapter_of(annotation: Any) -> TypeAdapter:
-    """The validator of a type, for which floating-point numbers have to be finite."""
-    config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
-    annotation = _instances(annotation)
-    try:
-        return TypeAdapter(annotation, config=config)
-    except PydanticUserError:
-        # A single class that may bring a configuration of its own.
-        return TypeAdapter(annotation)
-
-
-def _instances(annotation: Any) -> Any:
-    """Replace dataclasses in a type, of whose objects pydantic would look at the fields."""
-    origin = get_origin(annotation)
-    if is_dataclass(origin):
-        parameters = getattr(origin, "__parameters__", ())
-        kinds = zip(parameters, get_args(annotation), strict=True)
-        return Annotated[
-            InstanceOf[origin], AfterValidator(ft.partial(_with_parts, dict(kinds)))
-        ]
-    if origin in (Union, UnionType, tuple):
-        members = tuple(map(_instances, get_args(annotation)))
-        kind = Union if origin is UnionType else cast(Any, origin)
-        return kind[members]
-    if is_dataclass(annotation) or hasattr(annotation, "_fields"):
-        return InstanceOf[annotation]
-    return annotation
-
-
-def _with_parts(kinds: Mapping[Any, Any], record: Any) -> Any:
-    """Check the fields that a generic class leaves to its parameters."""
-    for field in fields(record):
-        kind = kinds.get(field.type)
-        if inspect.isclass(kind) and not isinstance(part := getattr(record, field.name), kind):
-            raise ValueError(
-                f"Input should be a {type(record).__name__} whose {field.name} is "
-                f"{kind.__name__}, not {type(part).__name__}"
-            )
-    return record
-
-
-def problems_of(error: ValidationError) -> str:
-    """The reasons of a failed validation, each once."""
-    problems = error.errors()
-    # Of a union with a class, which JSON has not, the other members say more.
-    said = [x for x in problems if x["type"] != "needs_python_object"] or problems
-    reasons = [problem["msg"].removeprefix("Value error, ") for problem in said]
-    return " or ".join(dict.fromkeys(reasons)).replace(" or Input should be", " or")
+def _wanted(annotation: Any, value: Any) -> list[str]:
+    """What a value should be by its annotation, in words; empty if it is that."""
+    kind, inner = get_origin(annotation) or annotation, get_args(annotation)
+    if isinstance(kind, TypeVar):
+        kind, inner = kind.__bound__ or Union, kind.__constraints__
+    if kind is Annotated:
+        bounds = (x for x in inner if isinstance(x, Bound))
+        broken = (x.wanted for x in bounds if not x.holds(value))
+        return _wanted(inner[0], value) or [*broken][:1]
+    if kind in (Union, UnionType):
+        each = [_wanted(member, value) for member in inner]
+        # That it may be left out helps nobody who gave something.
+        said = [x for x, member in zip(each, inner, strict=True) if member is not NoneType]
+        return [*itertools.chain(*said)] if all(each) else []
+    if kind is Literal:
+        *names, last = map(repr, inner)
+        fits = any(isinstance(value, type(x)) and x == value for x in inner)
+        return [] if fits else [f"{', '.join(names)} or {last}" if names else last]
+    if kind is Any or not inspect.isclass(kind):
+        return []
+    if kind in (int, float) and isinstance(value, jax.Array | np.ndarray):
+        return [_TRACED if isinstance(value, Tracer) else "a number of Python (not an array)"]
+    number = int, float, np.integer, np.floating
+    # A truth value is no number, and a text no sequence of texts.
+    excluded = {int: bool, float: bool, Sequence: str | bytes}.get(kind, ())
+    if isinstance(value, excluded) or not isinstance(value, number if kind is float else kind):
+        return [_WORDS.get(kind, f"an instance of {kind.__name__}")]
+    if kind is float and not isinstance(value, int) and not np.isfinite(value):
+        return ["a finite number"]
+    parts = []
+    if kind is tuple and inner:
+        kinds = inner[:1] * len(value) if inner[-1] is ... else inner
+        if len(value) != len(kinds):
+            return [f"a tuple of {len(kinds)}"]
+        parts = zip(kinds, value, strict=True)
+    elif inner and issubclass(kind, Mapping):
+        parts = [x for item in value.items() for x in zip(inner, item, strict=True)]
+    elif inner and issubclass(kind, Sequence):
+        parts = [(inner[0], x) for x in value]
+    elif inner and is_dataclass(kind):
+        kinds = dict(zip(kind.__parameters__, inner, strict=True))
+        for field in fields(value):
+            part, other = getattr(value, field.name), kinds.get(field.type)
+            if other is not None and _wanted(other, part):
+                return [
+                    f"a {type(value).__name__} whose {field.name} is {other.__name__}, not "
+                    f"{type(part).__name__}"
+                ]
+    return [text for kind, part in parts for text in _wanted(kind, part)]
 
 
 def check_fields(record: Record) -> Record:
@@ -148,15 +184,16 @@ def check_fields(record: Record) -> Record:
 @ft.cache
 def _checking(call: Callable[..., Any], name: str) -> Any:
     @ft.cache
-    def interface() -> tuple[inspect.Signature, dict[str, TypeAdapter]]:
+    def interface() -> tuple[inspect.Signature, dict[str, Any]]:
         signature = inspect.signature(call, eval_str=True)
         parameters = signature.parameters.items()
-        annotated = {n: p.annotation for n, p in parameters if p.annotation is not p.empty}
-        return signature, {argument: adapter_of(x) for argument, x in annotated.items()}
+        return signature, {
+            n: p.annotation for n, p in parameters if p.annotation is not p.empty
+        }
 
     @ft.wraps(call)
     def checking(*args, **kwargs):
-        signature, adapters = interface()
+        signature, annotations = interface()
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -164,8 +201,9 @@ def _checking(call: Callable[..., Any], name: str) -> Any:
         given = bound.arguments
         # In one context the shapes of all arguments have to agree.
         with jaxtyped("context"):
-            for argument in filter(given.__contains__, adapters):
-                given[argument] = _valid(name, argument, given[argument], adapters[argument])
+            for argument in filter(given.__contains__, annotations):
+                kind = annotations[argument]
+                given[argument] = _valid(name, argument, given[argument], kind)
         return call(*bound.args, **bound.kwargs)
 
     return checking
@@ -184,44 +222,35 @@ def _misfit(error: TypeError, signature: inspect.Signature, keywords: Set[str]) 
     return f"{error}; its arguments are ({', '.join(names)})"
 
 
-def _valid(name: str, argument: str, value: Any, adapter: TypeAdapter) -> Any:
+def _valid(name: str, argument: str, value: Any, annotation: Any) -> Any:
     """The value of an argument, with numbers of Python in the place of NumPy's, and arrays of
     JAX where those of NumPy are not taken as they are; `InputError` for one that cannot be."""
     value = value.item() if isinstance(value, np.generic) else value
     hint = f"; write {value.__name__}(…)" if inspect.isclass(value) else ""
     if isinstance(value, str) and (meant := _module_named(value)):
         hint = f"; a name is for YAML, in Python write {meant}(…)"
-    try:
-        valid = adapter.validate_python(value, strict=True)
-    except ValidationError as error:
+    wanted = _wanted(annotation, value)
+    if wanted:
         arrays = value if isinstance(value, tuple | list) else (value,)
-        if any(map(_is_numeric, arrays)):
-            return _valid(name, argument, jax.tree.map(_of_jax, value), adapter)
-        problem = problems_of(error).replace("jaxlib._jax.", "")
-        numbers = ("float_type", "int_type")
-        if any(x["type"] in numbers and isinstance(x["input"], Tracer) for x in error.errors()):
-            problem = (
-                "Input should be a number of Python, for which a program is compiled, and not "
-                "one that JAX traces: there is no derivative with respect to it, and no jit or "
-                "vmap over it"
-            )
+        if any(map(_is_numeric, arrays)) and any("Array" in x for x in wanted):
+            value = jax.tree.map(lambda x: jnp.asarray(x) if _is_numeric(x) else x, value)
+            return _valid(name, argument, value, annotation)
+        problem = " or ".join(dict.fromkeys(wanted)).replace("jaxlib._jax.", "")
+        if _TRACED in wanted:
+            problem = _TRACED
         if type(value) is list and "ndarray" in problem:
             hint = "; write np.asarray(…)"
         problem = re.sub(r"an instance of Key\[.*", "a key such as jax.random.key(0)", problem)
+    elif is_known(value) and eqx.is_inexact_array_like(value) and not np.isfinite(value).all():
+        problem = "finite"
+        places = np.argwhere(~np.isfinite(np.asarray(value)))
+        if places.shape[-1]:
+            problem += f"; {len(places)} are not, the first at {places[0].tolist()}"
     else:
-        readable = is_known(value) and eqx.is_inexact_array_like(value)
-        if isinstance(value, jax.Array | np.ndarray) and isinstance(valid, float):
-            problem = "Input should be a number of Python, not an array"
-        elif readable and not np.isfinite(np.asarray(value)).all():
-            places = np.argwhere(~np.isfinite(np.asarray(value)))
-            problem = "Input should be finite"
-            if places.shape[-1]:
-                problem += f"; {len(places)} are not, the first at {places[0].tolist()}"
-        else:
-            return value
+        return value
     raise InputError(
-        f"{name}: {argument}={_shown(value)}: {problem.replace('Input', argument, 1)}{hint}."
-    ) from None
+        f"{name}: {argument}={_shown(value)}: {argument} should be {problem}{hint}."
+    )
 
 
 def _module_named(text: str) -> str | None:
@@ -238,10 +267,6 @@ def _module_named(text: str) -> str | None:
 
 def _is_numeric(x: Any) -> bool:
     return isinstance(x, np.ndarray) and x.dtype.kind in "biufc"
-
-
-def _of_jax(x: Any) -> Any:
-    return jnp.asarray(x) if _is_numeric(x) else x
 
 
 def is_known(x: Any) -> bool:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
-from ..arguments import AboveZero, AtLeastZero
+from ..arguments import above, at_least
 from ..errors import InputError
 
 
@@ -41,12 +41,12 @@ def optional_array(x: Numbers | None) -> Array | None:
     return None if x is None else float_array(x)
 
 
-def nonnegative_array(x: Annotated[Numbers, AtLeastZero]) -> Array:
+def nonnegative_array(x: Annotated[Numbers, at_least(0)]) -> Array:
     """Like `float_array`, of numbers that are not negative."""
     return float_array(x)
 
 
-def optional_positive_array(x: Annotated[Numbers, AboveZero] | None) -> Array | None:
+def optional_positive_array(x: Annotated[Numbers, above(0)] | None) -> Array | None:
     """Like `optional_array`, of positive numbers."""
     return optional_array(x)
 

@@ -11,16 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
-from pydantic import Field
 
-from ..arguments import (
-    AtLeastZero,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    checked,
-    is_known,
-)
+from ..arguments import NonNegativeInt, PositiveFloat, PositiveInt, at_least, checked, is_known
 from ..errors import InputError
 from . import rules
 from .arrays import State
@@ -34,8 +26,8 @@ LOG_ZERO = float(jnp.finfo(jnp.float32).min) / 4
 _SHARED_AXES = {"points": 2, "weights": 1, "ends": 2, "end_weights": 2}
 
 
-Weights: TypeAlias = Annotated[Float[Array, "... tokens"], AtLeastZero] | None
-EndWeights: TypeAlias = Annotated[Float[Array, "... ends tokens"], AtLeastZero] | None
+Weights: TypeAlias = Annotated[Float[Array, "... tokens"], at_least(0)] | None
+EndWeights: TypeAlias = Annotated[Float[Array, "... ends tokens"], at_least(0)] | None
 
 
 def _no_negative(weights: Weights) -> Weights:
@@ -205,7 +197,7 @@ class TokenDomain(eqx.Module):
     @classmethod
     @checked
     def clenshaw_curtis(
-        cls, tokens: Annotated[int, Field(ge=2)], interval: Interval = (0.0, 1.0)
+        cls, tokens: Annotated[int, at_least(2)], interval: Interval = (0.0, 1.0)
     ) -> "TokenDomain":
         """Chebyshev points with both ends, and the weights of Clenshaw and Curtis, exact for
         polynomials of degree `tokens - 1`; for integrals over the whole interval."""

@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree, Real
-from pydantic import AfterValidator
 
-from ..arguments import checked
+from ..arguments import Bound, checked
 from ..equation import (
     AbstractConstraint,
     Depth,
@@ -30,22 +29,17 @@ from .scheme import AbstractScheme, InitialVelocity, SolvePlan, Step, StepField
 Numbers: TypeAlias = Real[ArrayLike, "..."] | list
 
 
-def _within(holds: Callable, interval: str) -> AfterValidator:
-    def validate(value: Numbers) -> Numbers:
+def _within(holds: Callable, interval: str) -> Bound:
+    def fits(value: Numbers) -> bool:
         try:
             numbers = np.asarray(value)
             real = numbers.dtype.kind in "fiu"
-            fits = real and numbers.ndim <= 2 and numbers.size and holds(numbers).all()
+            return real and numbers.ndim <= 2 and numbers.size and holds(numbers).all()
         except (TypeError, ValueError):
-            fits = False
-        if not fits:
-            raise ValueError(
-                f"Input should be in {interval}: a number, a list with one for each operator, "
-                "or a list of these with one for each layer"
-            )
-        return value
+            return False
 
-    return AfterValidator(validate)
+    numbers = "a number, a list with one for each operator, or a list of these for each layer"
+    return Bound(f"in {interval}: {numbers}", fits)
 
 
 class AbstractCoefficient(eqx.Module):

@@ -8,9 +8,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
-from pydantic import Field
 
-from ..arguments import checked
+from ..arguments import at_least, at_most, checked
 from ..equation import AbstractRescaling
 from .scheme import AbstractScheme, Step, StepField
 
@@ -51,7 +50,7 @@ class Shear(AbstractCoupling):
     j ≠ i. The same increment undoes it, since x_j is still there. The scale is not zero."""
 
     increment: Callable[[Array], Array]
-    target: Annotated[int, Field(ge=0, le=1)] = eqx.field(static=True)
+    target: Annotated[int, at_least(0), at_most(1)] = eqx.field(static=True)
     scale: float = eqx.field(static=True, default=1.0)
 
     def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:

@@ -6,9 +6,8 @@ import itertools
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
 
-from ..arguments import PositiveInt
+from ..arguments import PositiveInt, at_least, at_most
 from ..errors import InputError
 from .losses import UNCOUNTED, Batch
 from .sequences import AbstractSequences
@@ -16,7 +15,7 @@ from .task import checked_dataclass
 
 
 # Of digits.
-_Base = Annotated[int, Field(ge=2)]
+_Base = Annotated[int, at_least(2)]
 
 
 @checked_dataclass
@@ -136,7 +135,7 @@ class WordProblem(AbstractSequencesByLength):
     """
 
     # S_6 has 720 elements; the table of the next one has 25 million entries.
-    degree: Annotated[int, Field(ge=2, le=6)] = 3
+    degree: Annotated[int, at_least(2), at_most(6)] = 3
     swaps: bool = False
 
     def __post_init__(self):

@@ -3,8 +3,8 @@
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AfterValidator, Field
 
+from ..arguments import Bound, at_least
 from ..models import OperatorModel
 from .losses import UNCOUNTED, Batch, InstanceCrossEntropy
 from .task import AbstractDrawn, checked_dataclass
@@ -15,14 +15,8 @@ WALL, FREE, WAY = range(3)
 # From a room to its neighbours, along the rows and along the columns.
 _STEPS = (0, 1), (1, 0), (0, -1), (-1, 0)
 
-
-def _odd(side: int) -> int:
-    if side % 2 == 0:
-        raise ValueError(f"Input should be odd, since a wall is all around; take {side + 1}")
-    return side
-
-
-Side = Annotated[int, Field(ge=5), AfterValidator(_odd)]
+_ODD = Bound("odd, since a wall is all around", lambda side: side % 2 == 1)
+Side = Annotated[int, at_least(5), _ODD]
 
 
 @checked_dataclass

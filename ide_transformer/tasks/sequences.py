@@ -3,9 +3,8 @@
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
 
-from ..arguments import PositiveInt
+from ..arguments import PositiveInt, above, at_least, below
 from ..errors import InputError
 from ..models import LanguageModel, SequenceClassifier, Text
 from .losses import UNCOUNTED, Batch, CrossEntropy, InstanceCrossEntropy
@@ -65,7 +64,7 @@ class PHop(AbstractSequences):
     """
 
     context: PositiveInt
-    alphabet: Annotated[int, Field(ge=3)] = 4
+    alphabet: Annotated[int, at_least(3)] = 4
     hops: PositiveInt = 2
     repeats: bool = False
 
@@ -133,8 +132,8 @@ class ListOps(AbstractSequences):
     shortest: PositiveInt = 16
     longest: PositiveInt | None = None
     depth: PositiveInt = 5
-    arguments: Annotated[int, Field(ge=2)] = 5
-    digits: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    arguments: Annotated[int, at_least(2)] = 5
+    digits: Annotated[float, above(0), below(1)] = 0.6
 
     def __post_init__(self):
         if self.tokens_per_sample > self.context:

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ...arguments import AboveZero, checked
+from ...arguments import above, checked
 from ..arrays import Depth, Numbers, State, affine, float_array, nonnegative_array
 from ..domain import TokenDomain
 from .operator import (
@@ -56,7 +56,7 @@ class StableDamping(AbstractLinearOperator):
     dissipative: ClassVar[bool] = True
     pointwise: ClassVar[bool] = True
 
-    def __init__(self, rate: Annotated[Numbers, AboveZero]):
+    def __init__(self, rate: Annotated[Numbers, above(0)]):
         self.log_rate = jnp.log(float_array(rate))
 
     @property

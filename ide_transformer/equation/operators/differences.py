@@ -9,9 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
-from pydantic import Field
 
-from ...arguments import NonNegativeFloat, PositiveFloat, PositiveInt, checked
+from ...arguments import (
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    at_least,
+    at_most,
+    checked,
+)
 from ..arrays import State, affine, nonnegative_array
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain
@@ -142,7 +148,7 @@ class DifferentialOperator(AbstractOperator):
         spacing: PositiveFloat,
         *,
         key: PRNGKeyArray,
-        order: Annotated[int, Field(ge=1, le=4)] = 4,
+        order: Annotated[int, at_least(1), at_most(4)] = 4,
         dimension: Dimension = 1,
         normalization: AbstractConstraint = Free(),
         bias: bool = True,

@@ -9,8 +9,8 @@ from typing import Annotated
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from pydantic import Field
 
+from ...arguments import at_least, at_most
 from ...errors import InputError
 from ..arrays import State
 from ..domain import TokenDomain, grid_of
@@ -18,7 +18,7 @@ from ..rules import lagrange
 
 
 # Of the tokens.
-Dimension = Annotated[int, Field(ge=1, le=3)]
+Dimension = Annotated[int, at_least(1), at_most(3)]
 
 
 def on_grid(operator: object, u: State, domain: TokenDomain) -> Float[Array, "..."]:

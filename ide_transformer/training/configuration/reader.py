@@ -21,10 +21,9 @@ import jax
 import jax.numpy as jnp
 import jaxtyping
 from jaxtyping import PRNGKeyArray
-from pydantic import ValidationError
+from pydantic import ConfigDict, InstanceOf, PydanticUserError, TypeAdapter, ValidationError
 
 from ... import dynamics, equation, integration, models, solvers, tasks
-from ...arguments import adapter_of, problems_of
 from ...errors import InputError, did_you_mean, short, shown
 from .. import trackers
 from .section import Section, in_single_precision, validated
@@ -423,7 +422,37 @@ def _value(annotation: Any, tree: Any, key: str) -> Any:
                 raise ValueError(f"Input should be less than {most}")
         if annotation is inspect.Parameter.empty:
             return tree
-        return adapter_of(annotation).validate_json(json.dumps(tree, default=str), strict=True)
+        return _adapter(annotation).validate_json(json.dumps(tree, default=str), strict=True)
     except ValueError as error:
-        said = problems_of(error) if isinstance(error, ValidationError) else error
+        said = _problems(error) if isinstance(error, ValidationError) else error
         raise InputError(f"{key}={shown(tree)}: {said}.") from None
+
+
+def _adapter(annotation: Any) -> TypeAdapter:
+    """The validator of a type; numbers have to be finite."""
+    config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
+    annotation = _without_fields(annotation)
+    try:
+        return TypeAdapter(annotation, config=config)
+    except PydanticUserError:
+        # A single class that may bring a configuration of its own.
+        return TypeAdapter(annotation)
+
+
+def _without_fields(annotation: Any) -> Any:
+    """A type in which pydantic does not look at the fields of dataclasses and named tuples."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType, tuple):
+        kind: Any = tuple if origin is tuple else Union
+        return kind[tuple(map(_without_fields, get_args(annotation)))]
+    kind = origin or annotation
+    return InstanceOf[kind] if is_dataclass(kind) or hasattr(kind, "_fields") else annotation
+
+
+def _problems(error: ValidationError) -> str:
+    """The reasons of a failed validation, each once."""
+    problems = error.errors()
+    # Of a union with a class, which JSON has not, the other members say more.
+    said = [x for x in problems if x["type"] != "needs_python_object"] or problems
+    reasons = [problem["msg"].removeprefix("Value error, ") for problem in said]
+    return " or ".join(dict.fromkeys(reasons)).replace(" or Input should be", " or")
