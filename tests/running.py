@@ -6,11 +6,15 @@ import runpy
 import signal
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import EntryPoint, EntryPoints
+from unittest import mock
 
 import yaml
 
 from ide_transformer.commands import main
-from tests.helpers import SCRIPTS
+from ide_transformer.commands.command import GROUP
+from tests.helpers import ROOT, SCRIPTS
 
 
 def run_apart(command, expected=0, **options):
@@ -23,17 +27,28 @@ def run_apart(command, expected=0, **options):
     return done
 
 
-def run_here(capsys, script, *arguments, expected=0):
-    """A script, or `ide-transformer`, in this process, which has the package loaded; its
+def registered():
+    """The commands that pyproject.toml registers, also before it is installed again."""
+    text = (ROOT / "pyproject.toml").read_text()
+    named = tomllib.loads(text)["project"]["entry-points"][GROUP]
+    return EntryPoints(EntryPoint(name, value, GROUP) for name, value in named.items())
+
+
+def run_here(capsys, command, *arguments, expected=0):
+    """A command, or a script NAME.py, in this process, which has the package loaded; its
     output. It may be expected to end with one of several statuses."""
     path, argv, environment = list(sys.path), sys.argv, dict(os.environ)
-    sys.argv = [script, *map(str, arguments)]
+    sys.argv = [command, *map(str, arguments)]
+    if not command.endswith(".py"):
+        sys.argv = ["ide-transformer", *sys.argv]
     status, interrupt, hook = 0, signal.getsignal(signal.SIGINT), sys.unraisablehook
     try:
-        if script == "ide-transformer":
-            main()
+        if command.endswith(".py"):
+            runpy.run_path(str(SCRIPTS / command), run_name="__main__")
         else:
-            runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+            found = "ide_transformer.commands.command.entry_points"
+            with mock.patch(found, lambda group: registered().select(group=group)):
+                main()
     except SystemExit as end:
         status = end.code
     finally:

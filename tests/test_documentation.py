@@ -24,7 +24,7 @@ from ide_transformer.pretrained.families import families
 from ide_transformer.studies import load_comparison
 from ide_transformer.training import Config, load_config, validated
 from tests.helpers import ROOT, fast_first
-from tests.running import run_apart, run_here
+from tests.running import registered, run_apart, run_here
 
 
 def written(page):
@@ -166,9 +166,10 @@ def run(block, names, page, capsys):
         for command in block.commands:
             if not command.is_run:
                 continue
-            if command.words[0] == "ide-transformer":
+            first, *words = command.words
+            if first == "ide-transformer":
                 # Here, where the package is loaded. It may switch to double precision.
-                run_here(capsys, *command.words)
+                run_here(capsys, *words)
                 jax.config.update("jax_enable_x64", False)
             else:
                 run_apart(["bash", "-c", shlex.join(command.words)])
@@ -219,7 +220,7 @@ def test_the_commands_of_a_page_name_what_exists(page):
     for words, _ in itertools.chain(*(x.commands for x in found)):
         if "ide-transformer" in words:
             command, *given = words[words.index("ide-transformer") + 1 :]
-            assert command in COMMANDS, words
+            assert command in {*COMMANDS, *registered().names}, words
             if command in ("train", "compare") and "--resume" not in given:
                 check_config(command, *given, files=files)
         elif words[0] == "python" and words[1] != "-m" and words[1] not in files:

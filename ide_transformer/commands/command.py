@@ -1,72 +1,110 @@
+"""Finds a command by its name, and runs it.
+
+A command is a module with `EXAMPLES`, `add_options(parser)` and `run(options)`; its docstring
+is the help. A package adds commands by entry points of the group `ide_transformer.commands`:
+
+    [project.entry-points."ide_transformer.commands"]
+    waves = "mine.waves"
+"""
+
 import argparse
-import difflib
 import importlib
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from ..errors import InputError, printable
+from ..errors import InputError, did_you_mean, printable
 from ..memory import keep_freed_memory
 from ..packages import cache_folder, jax_fault
 
 
-# Each is the module of that name, which is imported when it is asked for.
+# The modules of this folder, which are imported when they are asked for.
 COMMANDS = {
     "train": "train a model from a configuration",
-    "evaluate": "measure the loss of a model, on other meshes too",
+    "evaluate": "measure the loss of models, on other meshes too",
     "sample": "write text with a language model",
-    "translate": "translate held-out texts, and measure BLEU",
     "compare": "compare schemes: solve one set of weights, or train, with each",
+    "rollout": "apply a learned flow map to its own outputs",
+    "exits": "measure the loss when tokens stop before the end",
+    "draw": "draw predictions of a model of functions",
     "depth": "solve a trained model with fewer and with more field evaluations",
-    "dynamics": "read a trained model as a controlled system",
     "convergence": "measure the order of every scheme",
     "resolution": "measure the errors and the error budget of a model of functions",
     "convert": "turn a checkpoint into a run, and a run into a checkpoint",
     "report": "write an HTML page about runs",
 }
+GROUP = "ide_transformer.commands"
 
 
 def main(name: str | None = None) -> None:
-    """Runs a command; its name is the first argument of the process if it is not given."""
+    """Runs the command `name`, by default the first argument of the process."""
     # An interrupt ends the process at once.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     given = sys.argv[1:]
     if name is None:
-        listed = "\n".join(f"  {name:<12} {line}" for name, line in COMMANDS.items())
-        parser = argparse.ArgumentParser(
-            "ide-transformer",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            epilog=f"commands:\n{listed}\n\nexamples:\n  ide-transformer train shakespeare\n"
-            "  ide-transformer train --help",
+        if not given or given[0] in ("-h", "--help"):
+            print("usage: ide-transformer COMMAND [OPTIONS] | --help | --version\n\ncommands:")
+            for command, about in listed().items():
+                print(f"  {command:<12} {about}")
+            print("\nexamples:\n  ide-transformer train shakespeare")
+            print("  ide-transformer train --help")
+            sys.exit(0 if given else 2)
+        if given[0] == "--version":
+            print(version("ide_transformer"))
+            sys.exit(0)
+        name, *given = given
+    run_script(lambda: _run(load_command(name), f"ide-transformer {name}", given))
+
+
+def load_command(name: str) -> ModuleType:
+    """The module of a command, from this folder or an installed package.
+
+    **Raises:** `InputError` for an unknown name, or a module that cannot be imported.
+    """
+    if name in COMMANDS:
+        return importlib.import_module(f".{name}", __package__)
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in found:
+        known = [*COMMANDS, *found]
+        raise InputError(
+            f"{name}: there is no such command.{did_you_mean(name, known)} It is one of "
+            f"{', '.join(known)}. If an installed package should add it, install that package "
+            f"again: its entry points ({GROUP}) lack it."
         )
-        parser.add_argument("--version", action="version", version=version("ide_transformer"))
-        parser.add_argument("command", metavar="command")
-        if not given:
-            parser.print_help()
-            sys.exit(2)
-        asked: str = parser.parse_args(given[:1]).command
-        name = asked
-        given = given[1:]
-        if name not in COMMANDS:
-            close = difflib.get_close_matches(asked, COMMANDS, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            parser.error(
-                f"{name}: there is no such command; {hint}It is one of {', '.join(COMMANDS)}."
-            )
-    module = importlib.import_module(f".{name}", __package__)
-    start(module, f"ide-transformer {name}", given)
+    try:
+        return found[name].load()
+    except ImportError as error:
+        value = found[name].value
+        raise InputError(f"{name}: {value} cannot be imported: {error}") from error
 
 
-def start(module: ModuleType, name: str | None = None, given: list[str] | None = None) -> None:
-    """Runs a module that has `EXAMPLES`, and functions `add_options` of a parser and `run` of
-    the options; its docstring describes it."""
+def listed() -> dict[str, str]:
+    """What each command does, in a line."""
+    lines = dict(COMMANDS)
+    for name in sorted(entry_points(group=GROUP).names - COMMANDS.keys()):
+        try:
+            # The first clause.
+            about = re.split("[.:\n]", load_command(name).__doc__ or "")[0]
+            lines[name] = about[:1].lower() + about[1:]
+        except InputError as error:
+            lines[name] = str(error)
+    return lines
+
+
+def start(module: ModuleType) -> None:
+    """Runs the module of a command, as a script of its own."""
+    run_script(lambda: _run(module))
+
+
+def _run(module: ModuleType, name: str | None = None, given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         name,
         description=module.__doc__,
@@ -74,20 +112,18 @@ def start(module: ModuleType, name: str | None = None, given: list[str] | None =
         epilog=f"examples:\n{module.EXAMPLES}",
     )
     module.add_options(parser)
-    options = parser.parse_intermixed_args(given)
-    run_script(lambda: module.run(options))
+    module.run(parser.parse_intermixed_args(given))
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Runs the main function of a script. Modules in the current folder can be imported, so
-    that a configuration may name classes in them; an installed module of the same name comes
-    first. Programs that take a second or more to compile are kept for the next process, in the
-    cache folder unless `JAX_COMPILATION_CACHE_DIR` says where. Memory that is freed is kept for
-    the next step.
+    """Runs the main function of a script, and reports its errors in one line.
 
-    Input that cannot be used, files that cannot be read or written, and sizes that do not fit
-    into memory are reported without a traceback, with exit status 2. Where training was stopped
-    by a signal, the process ends by that signal.
+    Configurations may name classes of modules in the current folder; an installed module of
+    the same name comes first. Compiled programs are kept in `JAX_COMPILATION_CACHE_DIR`, by
+    default in the cache folder.
+
+    The process ends with status 2 for bad input, files that cannot be read or written, and
+    sizes that do not fit into memory. A signal that stopped training ends the process too.
     """
     sys.path.append(str(Path.cwd()))
     # jaxlib 0.10 prints a false alarm for each program that it reads from the cache.
@@ -101,8 +137,7 @@ def run_script(main: Callable[[], None]) -> None:
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     sys.unraisablehook = _unraisable
     warnings.formatwarning = lambda message, *_: f"warning: {printable(str(message))}\n"
-    fault = jax_fault()
-    if fault:
+    if fault := jax_fault():
         _refuse(fault)
     try:
         main()
@@ -125,7 +160,7 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def _refuse(message: str) -> NoReturn:
-    # A line that a name from a file holds does not look like one of its own.
+    # A name from a file may hold a line that looks like a message of its own.
     print(f"error: {printable(message)}".replace("\n", "\n  "), file=sys.stderr)
     if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
         # At its ordinary end a process waits for the others.
@@ -135,7 +170,6 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _unraisable(unraisable: Any) -> None:
-    """Says nothing of the other arrays of a damaged checkpoint, whose reading ends after orbax
-    has raised the error of the first."""
+    # Reading the other arrays of a damaged checkpoint ends after orbax has raised.
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)

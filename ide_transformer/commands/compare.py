@@ -1,7 +1,7 @@
 """Compares time-stepping schemes: solves one set of weights, or trains, with each of them.
 
-A YAML file describes the comparison, as those in configs/compare/ do. To continue a comparison
-that was interrupted, start it again.
+A YAML file describes the comparison; configs/compare/ has examples. A comparison that was
+interrupted continues when it is started again.
 """
 
 import argparse

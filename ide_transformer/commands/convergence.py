@@ -1,8 +1,8 @@
 """Measures the order of convergence of every scheme, in float64.
 
-For each scheme, control and constraint: the order expected by theory and the one observed,
-the error constant, for splittings the error of the commutators and that of the sub-solver,
-and how far the solution is from its constraint.
+For each scheme, control and constraint the table has the order by theory, the observed order
+and the error constant; for splittings also the errors of the commutators and of the
+sub-solver; and the distance of the solution from its constraint.
 """
 
 import argparse
@@ -30,27 +30,19 @@ EXAMPLES = """\
 """
 
 
-_HEADINGS = {
-    "error_constant": "C of error = C h^order",
-    "splitting_error": "error with exact sub-steps",
-    "sub_step_error": "error of the sub-steps",
-    "constraint_residual": "distance from the constraint",
-}
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     listed = textwrap.fill(f"schemes: {'; '.join(schemes())}", 90, break_on_hyphens=False)
     parser.epilog = f"{parser.epilog}\n{listed}"
     parser.add_argument(
         "--scheme",
         action="append",
-        help="one of those below (default: all of them), or package.module:Class, a scheme of "
-        "your own in a file of this folder, for example mine:Backwards(euler)",
+        help="one of the list below (default: all), or your own as package.module:Class, for "
+        "example mine:Backwards(euler) of mine.py in this folder",
     )
     parser.add_argument("--control", action="append", choices=CONTROLS)
     parser.add_argument("--constraint", action="append", choices=CONSTRAINTS)
-    parser.add_argument("--json", type=results_file, help="also write the rows to this file")
-    parser.add_argument("--figure", type=figure_file, help="also draw error against step size")
+    parser.add_argument("--json", type=results_file, help="write the rows here too")
+    parser.add_argument("--figure", type=figure_file, help="draw error against step size here")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -77,6 +69,12 @@ def run(options: argparse.Namespace) -> None:
         jax.clear_caches()
     hidden = {"steps", "errors"}
     shown = [{k: x for k, x in row._asdict().items() if k not in hidden} for row in rows]
-    show_table(shown, _HEADINGS)
+    headings = {
+        "error_constant": "C of error = C h^order",
+        "splitting_error": "error with exact sub-steps",
+        "sub_step_error": "error of the sub-steps",
+        "constraint_residual": "distance from the constraint",
+    }
+    show_table(shown, headings)
     if options.figure:
         plot_orders(options.figure, rows)

@@ -1,5 +1,8 @@
-"""Turns the checkpoint of a language model, or of a model of images, into a run, and a run into
-a checkpoint: in the layout of that from which it began, or else of GPT-2, Llama or ViT."""
+"""Turns a checkpoint of a language or image model into a run, and a run into a checkpoint.
+
+The new checkpoint has the layout of the one from which the run began, else of GPT-2, Llama or
+ViT.
+"""
 
 import argparse
 from pathlib import Path
@@ -29,14 +32,19 @@ def run(options: argparse.Namespace) -> None:
 
     source = options.source
     target = options.target
-    chosen = {name: getattr(options, name) for name in ("checkpoint", "weights", "trust")}
     if not RunFolder(source).config.is_file():
         if (options.checkpoint, options.weights) != ("newest", "trained"):
-            raise InputError("--checkpoint and --weights are of a run; drop them.")
+            raise InputError("--checkpoint and --weights are for a run; drop them.")
         made = import_pretrained(source, target.name, target.parent, options.overrides)
         print(f"{made.path}: a run with the weights of {source}, at step 0")
         return
     if options.overrides:
         raise InputError("A run is written as it is; give no keys after the new checkpoint.")
-    export_run(source, target, **chosen)
+    export_run(
+        source,
+        target,
+        checkpoint=options.checkpoint,
+        weights=options.weights,
+        trust=options.trust,
+    )
     print(f"{target}: a checkpoint of {source}")

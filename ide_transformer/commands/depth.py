@@ -1,10 +1,10 @@
 """Solves a trained model with fewer and with more field evaluations.
 
-Leaves out, lengthens, merges and refines steps as the equation says, and compares this with the
-usual rules for dropping layers. Writes tables (Markdown, CSV, JSON) and figures.
+Leaves out, lengthens, merges and refines steps of the equation, and compares the usual rules
+for dropping layers. Writes tables (Markdown, CSV, JSON) and figures.
 
-A run is measured on its data. A text model from a checkpoint is measured on Shakespeare if it
-has a tokenizer (tokenizer.json), else on random tokens; an image model on random images.
+A run is measured on its data, a checkpoint of text with a tokenizer (tokenizer.json) on
+Shakespeare, any other checkpoint on random tokens or images.
 """
 
 import argparse
@@ -23,8 +23,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("path", help="the folder of a run, the folder or file of a checkpoint, or a package")
     add("--out", type=Path, help="folder of the results (default: depth/NAME)")
-    add("--calibration", type=int, default=128, help="samples to choose steps by")
-    add("--held-out", type=int, default=128, help="samples to measure on")
+    add("--calibration", type=int, default=128, help="samples to choose steps by (128)")
+    add("--held-out", type=int, default=128, help="samples to measure on (128)")
     add_trust(parser)
 
 

@@ -1,4 +1,4 @@
-"""Options that commands share, and what their texts mean."""
+"""Options that several commands have, and how their texts are read."""
 
 import argparse
 import difflib
@@ -15,8 +15,23 @@ if TYPE_CHECKING:
     from ..training import LoadedModel
 
 
-def packaged() -> dict[str, Path]:
-    """The configurations that come with the package, by name, such as `compare/any_depth`."""
+def config_file(text: str) -> Path:
+    """The file of a configuration: an existing file, or one of the package by its name, such
+    as `compare/any_depth`."""
+    given = Path(text)
+    return given if given.is_file() else _packaged().get(text, given)
+
+
+def no_config(file: Path) -> InputError:
+    """The error for a file that `config_file` did not find."""
+    close = difflib.get_close_matches(str(file.with_suffix("")), _packaged(), 3, 0.0)
+    return InputError(
+        f"{file}: there is no such configuration file (in {Path.cwd()}), and no configuration "
+        f"of that name comes with the package; the closest are {', '.join(close)}."
+    )
+
+
+def _packaged() -> dict[str, Path]:
     # In a wheel they are inside the package, in a checkout beside it.
     package = Path(__file__).parents[1]
     place = package / "configs"
@@ -25,60 +40,44 @@ def packaged() -> dict[str, Path]:
     return {str(x.relative_to(place).with_suffix("")): x for x in place.rglob("*.yaml")}
 
 
-def config_file(text: str) -> Path:
-    """The file of a configuration: one that is there, or a packaged one by its name."""
-    given = Path(text)
-    return given if given.is_file() else packaged().get(text, given)
-
-
-def no_config(text: Path) -> InputError:
-    """The error for neither a file nor a packaged configuration."""
-    if text.suffix or len(text.parts) > 1:
-        return InputError(f"{text}: there is no such configuration file (in {Path.cwd()}).")
-    close = difflib.get_close_matches(str(text), packaged(), 3, 0.0)
-    return InputError(
-        f"{text}: there is no such configuration file, and no configuration of that name comes "
-        f"with the package; the closest are {', '.join(close)}."
-    )
-
-
 def add_model(parser: argparse.ArgumentParser, others: str = "") -> None:
-    """A trained model and, if wanted, another scheme, beside `others`."""
-    parser.add_argument(
-        "model",
-        help="the folder of a run or its name in runs/, the folder or file of a checkpoint, or "
-        "a package",
-    )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help=f"{others}another scheme, solver.…; of a run other data of its task, "
-        "data.options.…, or a longer model.context",
-    )
+    """Adds a trained model, changes of its configuration, and `add_weights`."""
+    about = "a run (folder, or name in runs/), a checkpoint (folder or file), or a package"
+    parser.add_argument("model", help=about)
+    about = f"{others}another solver.…; of a run also data.options.… and model.context"
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=about)
     add_weights(parser)
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
-    """The options of commands that read the weights of a run."""
+    """Adds which weights of a run are loaded, and `add_trust`."""
     parser.add_argument(
         "--checkpoint",
-        type=_checkpoint,
+        type=lambda text: text if text in ("newest", "best") else int(text),
         default="newest",
         metavar="newest|best|STEP",
-        help="of a run: the newest (default), that of the lowest validation loss, or of a step",
+        help="of a run: the newest (default), or the one with the lowest validation loss",
     )
     parser.add_argument(
         "--weights",
         choices=("trained", "average"),
         default="trained",
-        help="of a run: as they are (default), or their moving average (training.average)",
+        help="of a run: its weights (default), or their moving average (training.average)",
     )
     add_trust(parser)
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Adds `--trust`, for commands that read runs."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="of a run: import the code that its configuration names",
+    )
+
+
 def chosen_model(options: argparse.Namespace, path: str | None = None) -> "LoadedModel":
-    """The model that the options of `add_model` choose, or that at another `path`."""
+    """The model that the options of `add_model` choose, or the one at `path`."""
     from ..training import load_model
 
     return load_model(
@@ -90,52 +89,38 @@ def chosen_model(options: argparse.Namespace, path: str | None = None) -> "Loade
     )
 
 
-def add_trust(parser: argparse.ArgumentParser) -> None:
-    """The option of commands that read the runs of others."""
+def add_samples(parser: argparse.ArgumentParser) -> None:
+    """Adds which samples of the data are measured."""
+    about = "number of samples, evenly spread (default: all)"
+    parser.add_argument("--samples", type=int, help=about)
+    add_part(parser)
+
+
+def add_part(parser: argparse.ArgumentParser) -> None:
+    """Adds `--part`."""
     parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="of a run: import the code that its configuration names (package.module:Class)",
+        "--part",
+        choices=("validation", "test"),
+        default="validation",
+        help="part of the data of a run (default: validation)",
     )
 
 
-def results_folder(kind: str, path: str, given: Path | None) -> Path:
-    """The folder that was given, or one named after a run or checkpoint.
-
-    **Raises:** `InputError` where nothing can be written there.
-    """
-    place = Path(path)
-    folder = given or Path(kind) / (place.stem if place.is_file() else place.name)
-    check_can_be_written(folder / "report.json")
-    return folder
-
-
-def check_can_be_written(file: Path) -> None:
-    """Refuses a file of results before anything is measured, where it cannot be written; its
-    folder need not be there."""
-    try:
-        there = next((x for x in file.parents if x.exists()), Path())
-        if file.exists() and not file.is_file():
-            raise OSError(0, "it is a folder" if file.is_dir() else "it is no ordinary file")
-        with tempfile.NamedTemporaryFile(dir=there, prefix=file.name):
-            pass
-    except OSError as error:
-        raise InputError(f"{file} cannot be written: {error.strerror}.") from None
+def add_mesh(parser: argparse.ArgumentParser) -> None:
+    """Adds `--mesh`, which may be given several times."""
+    parser.add_argument(
+        "--mesh",
+        action="append",
+        default=[],
+        metavar="layers=2,4,8",
+        help="solve on these meshes: layers, horizon, steps, solver, tokens, width; "
+        "tokens=64,128,width=96 is two meshes, a second --mesh adds more",
+    )
 
 
-def names(text: str) -> list[str]:
-    """Texts between commas; like `integers` and `floats` the type of an option."""
-    return text.split(",")
-
-
-def integers(text: str) -> list[int]:
-    """Whole numbers between commas."""
-    return [int(number) for number in text.split(",")]
-
-
-def floats(text: str) -> list[float]:
-    """Numbers between commas."""
-    return [float(number) for number in text.split(",")]
+def chosen_meshes(options: argparse.Namespace) -> "list[Mesh]":
+    """The meshes that the options of `add_mesh` choose."""
+    return [mesh for text in options.mesh for mesh in meshes(text)]
 
 
 def meshes(text: str) -> "list[Mesh]":
@@ -162,6 +147,54 @@ def meshes(text: str) -> "list[Mesh]":
     ]
 
 
+def one_mesh(text: str | None) -> "Mesh":
+    """The mesh of an option that takes one; without a text the model's own."""
+    from ..integration import Mesh
+
+    if text is None:
+        return Mesh()
+    mesh, *others = meshes(text)
+    if others:
+        raise InputError(f"--mesh {text}: give one mesh here, for example layers=8.")
+    return mesh
+
+
+def results_folder(kind: str, path: str, given: Path | None) -> Path:
+    """The folder `given`, or one named after a run or checkpoint; it can be written."""
+    place = Path(path)
+    folder = given or Path(kind) / (place.stem if place.is_file() else place.name)
+    check_can_be_written(folder / "report.json")
+    return folder
+
+
+def check_can_be_written(file: Path) -> None:
+    """**Raises:** `InputError` where a file of results cannot be written. Its folder need not
+    exist."""
+    try:
+        there = next((x for x in file.parents if x.exists()), Path())
+        if file.exists() and not file.is_file():
+            raise OSError(0, "it is no ordinary file")
+        with tempfile.NamedTemporaryFile(dir=there, prefix=file.name):
+            pass
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}.") from None
+
+
+def names(text: str) -> list[str]:
+    """Texts between commas."""
+    return text.split(",")
+
+
+def integers(text: str) -> list[int]:
+    """Whole numbers between commas."""
+    return [int(number) for number in text.split(",")]
+
+
+def floats(text: str) -> list[float]:
+    """Numbers between commas."""
+    return [float(number) for number in text.split(",")]
+
+
 def results_file(text: str) -> Path:
     """A file of results, which can be written."""
     try:
@@ -183,7 +216,3 @@ def figure_file(text: str) -> Path:
     if Path(text).suffix.lower() not in (".png", ".pdf", ".svg"):
         raise argparse.ArgumentTypeError(f"{text}: a figure ends with .png, .pdf or .svg")
     return results_file(text)
-
-
-def _checkpoint(text: str) -> str | int:
-    return text if text in ("newest", "best") else int(text)

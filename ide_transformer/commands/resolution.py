@@ -1,8 +1,8 @@
 """Measures a model at other resolutions of tokens, features and depth.
 
 For a run whose model maps functions it prints the errors of finer solves, the order of each
-resolution, and the error budget: the error that tokens, features, steps and splitting cause,
-and the refinement that removes the most error for its cost. With --random it compares error
+resolution, and the error budget: how much error tokens, features, steps and splitting cause,
+and which refinement removes the most error for its cost. With --random it compares error
 budgets of random equations with measured errors. For the loss on other meshes use the command
 evaluate.
 """
@@ -23,44 +23,31 @@ EXAMPLES = """\
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("run", nargs="?", help="the folder of a run")
-    add(
-        "overrides", nargs="*", metavar="key=value", help="keys of the configuration of the run"
-    )
-    add("--samples", type=int, help="held-out samples of a run (default: 16)")
-    add("--random", type=int, help="try budgets on this many random equations")
+    add("overrides", nargs="*", metavar="key=value", help="keys of its configuration")
+    add("--samples", type=int, default=16, help="held-out samples of a run (default: 16)")
+    add("--figure", type=figure_file, help="draw the errors of a run into this file")
+    add("--random", type=int, help="try budgets on this many random equations instead")
     add(
         "--scheme",
-        help="scheme that solves them (default: lie_trotter), as in the command convergence",
+        default="lie_trotter",
+        help="with --random: the scheme (default: lie_trotter), as in the command convergence",
     )
-    add("--json", type=results_file, help="also write the results to this file")
-    add("--figure", type=figure_file, help="also draw errors against resolutions")
+    add("--json", type=results_file, help="write the results here too")
     add_trust(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     if (options.run is None) == (options.random is None):
         raise InputError("give either a run or --random NUMBER, for example --random 10.")
-    if options.scheme and options.random is None:
-        raise InputError(
-            f"--scheme {options.scheme} solves random equations; give --random NUMBER, or of "
-            f"a run solver.kind={options.scheme}."
-        )
-    if options.random is None:
-        results = errors(options)
-    elif options.figure or options.samples is not None:
-        raise InputError("--figure and --samples are for the errors of a run; drop them.")
-    else:
-        results = random_budgets(options.random, options.scheme or "lie_trotter")
+    results = random_budgets(options) if options.run is None else errors(options)
     if options.json:
         from ..reporting import write_json
 
         write_json(options.json, results)
 
 
-def random_budgets(number: int, scheme: str) -> list[dict[str, Any]]:
+def random_budgets(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Error budgets of random equations against what is measured."""
-    if number < 1:
-        raise InputError(f"--random {number}: give at least 1.")
     import jax
     from rich.progress import track
 
@@ -68,7 +55,10 @@ def random_budgets(number: int, scheme: str) -> list[dict[str, Any]]:
     from ..studies.convergence import find_scheme
     from ..studies.resolution import random_problem, tried_budget
 
-    name, entry = find_scheme(scheme)
+    number = options.random
+    if number < 1:
+        raise InputError(f"--random {number}: give at least 1.")
+    name, entry = find_scheme(options.scheme)
     if entry.free is None or entry.block != "transformer":
         raise InputError(
             f"--scheme {name}: it cannot solve an equation of attention and feed-forward "
@@ -105,14 +95,14 @@ def errors(options: argparse.Namespace) -> dict[str, Any]:
 
     jax.config.update("jax_enable_x64", True)
     loaded = load_model(options.run, options.overrides, trust=options.trust)
-    solve = problem_of(loaded, 16 if options.samples is None else options.samples)
+    solve = problem_of(loaded, options.samples)
     rows = refinement_errors(solve, Terminal().print)
     headings = {
         "resolution": "refined",
         "at": "to",
         "error": "relative error",
         "order": "observed order",
-        "cost": "operations, over those of the run",
+        "cost": "operations, relative to the run",
     }
     show_table(rows, headings)
     budget = error_budget(solve.model, solve.inputs, solve.tokens)
@@ -122,7 +112,7 @@ def errors(options: argparse.Namespace) -> dict[str, Any]:
         "size": "its size",
         "share": "its share of the whole error",
         "left": "whole error after the refinement",
-        "cost": "operations after it, over those before",
+        "cost": "operations after it, relative to before",
     }
     show_table(parts, headings)
     here = ", ".join(solve.described(x) for x in ("tokens", "features", "depth"))
@@ -138,7 +128,7 @@ def errors(options: argparse.Namespace) -> dict[str, Any]:
             costs.append(row["cost"])
             sizes.append(row["error"])
         look = dict(title="The error of each resolution, and its cost", marker="o", log="xy")
-        x = "operations of a solve, over those of the first"
+        x = "operations of a solve, relative to the first"
         plot_curves(options.figure, curves, x=x, y="relative error", **look)
     found = {"total": budget.total, "parts": parts, "cheapest": cheapest.resolution}
     return {"errors": rows, **found}

@@ -5,7 +5,7 @@ import sys
 import time
 
 from ..errors import InputError
-from .options import add_model, chosen_model, meshes
+from .options import add_model, chosen_model, one_mesh
 
 
 EXAMPLES = """\
@@ -18,9 +18,11 @@ EXAMPLES = """\
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_model(parser)
-    add("--prompt", action="append", help="text to go on from; several are written at once")
-    add("--length", type=int, default=400, help="tokens to write")
-    add("--temperature", type=float, default=0.8, help="0: most likely token")
+    add("--prompt", action="append", help="text to continue; several are written at once")
+    add("--length", type=int, default=400, help="tokens to write (default: 400)")
+    add(
+        "--temperature", type=float, default=0.8, help="0: the most likely token (default: 0.8)"
+    )
     add("--top-k", type=int, help="draw from the k most likely tokens only")
     add("--top-p", type=float, help="draw from the most likely tokens of this probability")
     add("--mesh", help="solve on another mesh, for example layers=8")
@@ -35,37 +37,23 @@ def run(options: argparse.Namespace) -> None:
 
     if not 0 <= options.seed < 2**32:
         raise InputError(f"--seed {options.seed}: give a number from 0 to 2^32 - 1.")
+    mesh = one_mesh(options.mesh)
+    if mesh.tokens is not None:
+        raise InputError(
+            f"--mesh tokens={mesh.tokens}: a text is written with the context of the model; "
+            f"leave it out, or for a run write model.context={mesh.tokens} instead."
+        )
     loaded = chosen_model(options)
-    if options.mesh is not None:
-        mesh, *others = meshes(options.mesh)
-        if others:
-            raise InputError("--mesh: a text is written on one mesh; give one.")
-        if (tokens := mesh.tokens) is not None:
-            raise InputError(
-                f"--mesh tokens={tokens}: the tokens that are seen in writing are the context "
-                f"of the model; leave it out, or of a run write model.context={tokens} instead."
-            )
-        loaded = loaded._replace(model=training.model_on(loaded.model, mesh))
+    loaded = loaded._replace(model=training.model_on(loaded.model, mesh))
     model = loaded.model
-    inputs = model.inputs
-    # Inputs of a user's own that have a vocabulary are those of texts.
-    own = not isinstance(inputs, models.TextInputs | models.EncodedInputs) and hasattr(
-        inputs, "vocabulary"
-    )
-    if not own:
+    known = isinstance(model.inputs, models.TextInputs | models.EncodedInputs)
+    # A user's own inputs with a vocabulary are text.
+    if known or not hasattr(model.inputs, "vocabulary"):
         model = loaded.expected(models.LanguageModel, ", which writes no text")
-    prompts = options.prompt or ["\n"]
     began = time.perf_counter()
-    compiling: list[tuple[float, float]] = []
-
-    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
-        if event.startswith("/jax/core/compile/"):
-            compiling.append(((now := time.perf_counter()) - duration_secs, now))
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
     texts = models.generate(
         model,
-        prompts,
+        options.prompt or ["\n"],
         options.length,
         key=jax.random.key(options.seed),
         temperature=options.temperature,
@@ -74,19 +62,11 @@ def run(options: argparse.Namespace) -> None:
         tokenizer=loaded.tokenizer,
     )
     seconds = time.perf_counter() - began
-    compiled = 0.0
-    last = began
-    for start, end in sorted(compiling):  # one may be inside of another
-        compiled += max(end - max(start, last), 0.0)
-        last = max(end, last)
-    seconds -= compiled
     for text in texts:
         show_text(text)
     reason = models.why_not_cached(model)
-    number = options.length * len(texts)
     print(
-        f"{number} tokens in {seconds:.1f} s, {number / seconds:.3g} tokens per second, after "
-        f"{compiled:.1f} s of compiling"
+        f"{options.length * len(texts)} tokens in {seconds:.1f} s with compiling"
         + ("" if reason is None else f"\nwithout a cache: {reason}"),
         file=sys.stderr,
     )

@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "config",
-        help="a YAML file, or the name of a configuration of the package, as in configs/; with "
+        help="a YAML file, or the name of a configuration of the package (configs/); with "
         "--resume also a run, by its folder or its name",
     )
     add("overrides", nargs="*", metavar="key=value", help="for example model.depth=8")
@@ -31,40 +31,37 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the last checkpoint of this run, also for more training.steps",
+        help="continue from the last checkpoint of this run, also for more training.steps",
     )
     add(
         "--restart",
         action="store_true",
-        help="with --resume and more training.steps, where the rate falls by a cosine: another "
-        "cosine begins at the rate it has come to",
+        help="with --resume, more training.steps and a cosine schedule: begin another cosine",
     )
     one.add_argument(
         "--find-learning-rate",
         action="store_true",
-        help="do not train the run: raise the rate step by step until the loss explodes, and "
-        "suggest one, with a figure and JSON in learning-rates/NAME",
+        help="instead: raise the rate step by step until the loss explodes, and suggest one; "
+        "figure and JSON are in learning-rates/NAME",
     )
     one.add_argument(
         "--plan",
         type=_plan,
         metavar="BUDGET",
-        help="do not train the run. evaluations=12000: the runs of that cost "
-        "with all layers from the start, and with few layers first. devices=8,64,256, of a "
-        "language model: the bytes that each of so many would hold and send in a step",
+        help="instead: list the runs of a cost, evaluations=12000, or the bytes that each device "
+        "would hold and send, devices=8,64,256",
     )
     add(
         "--samples",
         type=int,
-        help="with --plan devices=…: samples that devices which share one compute at once "
-        "(default: 1)",
+        help="with --plan devices=…: samples computed at once (default: 1)",
     )
     add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     add_trust(parser)
 
 
 def _plan(text: str) -> tuple[str, list[int]]:
-    """The unit of a plan and its amount, for devices several numbers."""
+    """The unit of a plan and its amounts."""
     unit, _, amounts = text.partition("=")
     numbers = integers(amounts) if re.fullmatch(r"[0-9,]+", amounts) else []
     most = {"evaluations": 1, "devices": len(numbers)}.get(unit, 0)
@@ -76,14 +73,14 @@ def _plan(text: str) -> tuple[str, list[int]]:
 def run(options: argparse.Namespace) -> None:
     file = config_file(options.config)
     if options.restart and not options.resume:
-        raise InputError("--restart is for a run that goes on; give --resume too.")
+        raise InputError("--restart needs --resume.")
     if not options.resume and not file.is_file():
         raise no_config(file)
     planned, amounts = options.plan or (None, [])
     if options.samples is not None and planned != "devices":
         raise InputError("--samples needs --plan devices=…")
     if planned == "devices":
-        # Read when the first device is asked for.
+        # JAX reads it when the first device is asked for.
         flag = f"--xla_force_host_platform_device_count={max(amounts)}"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     import jax
@@ -95,7 +92,7 @@ def run(options: argparse.Namespace) -> None:
         how = dict(runs=options.runs, trust=options.trust, restart=options.restart)
         folder = training.resume_run(file, options.overrides, **how)
     else:
-        # Not said, a configuration that lies outside of a run is trusted.
+        # Without --trust a configuration outside a run is trusted.
         config = training.load_config(
             file, options.overrides, trust=True if options.trust else None
         )

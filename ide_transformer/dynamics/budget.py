@@ -82,7 +82,7 @@ class FunctionSolve:
                 "error_budget: solves with other points are compared at those of the model, as "
                 f"query points that nothing else sees. This model has no such points: {error} "
                 "Leave the operator out, or measure the loss of a run at other numbers of "
-                "tokens with scripts/evaluate.py --mesh tokens=…."
+                "tokens with ide-transformer evaluate --mesh tokens=…."
             ) from None
         return solve
 

@@ -76,7 +76,7 @@ def problem_of(loaded: LoadedModel, samples: int = 16) -> FunctionSolve:
     if not is_built_as(model, OperatorModel):
         raise InputError(
             f"{loaded.path} holds a {type(model).__name__}, which does not map functions; give "
-            "a run of an operator_model; for losses, scripts/evaluate.py --mesh."
+            "a run of an operator_model; for losses, ide-transformer evaluate --mesh."
         )
     at_least_one("samples", samples)
     task = evaluation_task(loaded)

@@ -6,7 +6,7 @@ import os
 import platform
 import resource
 import sys
-from importlib.metadata import version
+from importlib.metadata import EntryPoint, EntryPoints, version
 from pathlib import Path
 
 import jax
@@ -18,19 +18,21 @@ from benchmarks.shared.problem import Shape
 from benchmarks.with_torch.ours import OwnTraining, Setting
 from ide_transformer import InputError
 from ide_transformer.commands import main, run_script
+from ide_transformer.commands.command import COMMANDS, GROUP
 from ide_transformer.commands.options import (
     check_can_be_written,
     config_file,
     no_config,
     results_folder,
 )
+from tests import running
 from tests.helpers import ROOT, fast_first, largest
 from tests.running import run_apart, run_here
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [("trian", "did you mean train?"), ("--version", version("ide_transformer"))],
+    [("trian", "Did you mean train?"), ("--version", version("ide_transformer"))],
 )
 def test_what_is_no_command_is_answered(capsys, monkeypatch, given, said):
     monkeypatch.setattr(sys, "argv", ["ide-transformer", *given.split()])
@@ -38,6 +40,32 @@ def test_what_is_no_command_is_answered(capsys, monkeypatch, given, said):
         main()
     assert ended.value.code == (0 if given == "--version" else 2)
     assert said in "".join(capsys.readouterr())
+
+
+def test_packages_add_commands(capsys, monkeypatch, tmp_path):
+    (tmp_path / "waves.py").write_text(
+        '"""Counts waves: crests."""\nEXAMPLES = ""\n'
+        "add_options = lambda parser: parser.add_argument('number')\n"
+        "run = lambda options: print(f'waves: {options.number}')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    named = {"waves": "waves", "broken": "no_such_module"}
+    entries = EntryPoints(EntryPoint(name, value, GROUP) for name, value in named.items())
+    monkeypatch.setattr(running, "registered", lambda: entries)
+    assert "waves: 3" in run_here(capsys, "waves", 3)
+    listed = run_here(capsys, "--help")
+    assert "  waves        counts waves\n" in listed and "  train        train a" in listed
+    said = run_here(capsys, "broken", expected=2)
+    assert "error: broken: no_such_module cannot be imported: No module named" in said
+    said = run_here(capsys, "wave", expected=2)
+    assert "no such command. Did you mean waves?" in said
+    monkeypatch.setattr(running, "registered", EntryPoints)
+    assert "install that package again" in run_here(capsys, "waves", 3, expected=2)
+
+
+@pytest.mark.parametrize("name", sorted({*COMMANDS, *running.registered().names}))
+def test_the_help_of_a_command_has_an_example(capsys, name):
+    assert f"examples:\n  ide-transformer {name} " in run_here(capsys, name, "--help")
 
 
 def test_a_configuration_is_a_file_or_has_a_name(tmp_path, monkeypatch):
@@ -92,14 +120,15 @@ def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatc
     [
         "evaluate none --json FILE",
         "evaluate none --mesh layers=2 --figure FILE.png",
-        "evaluate none --pictures FILE.png",
+        "rollout none --pictures FILE.png",
+        "draw none --output FILE.png",
         "convergence --json FILE",
         "resolution --random 1 --json FILE",
         "depth none --out FILE",
         "dynamics none --out FILE",
         "train quick --find-learning-rate",
-        "benchmark march --json FILE",
-        "operators samples --json FILE",
+        "benchmark.py march --json FILE",
+        "operators.py samples --json FILE",
     ],
 )
 def test_results_that_cannot_be_written_are_refused_first(
@@ -108,7 +137,7 @@ def test_results_that_cannot_be_written_are_refused_first(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "learning-rates").touch()
     name, *options = command.replace("FILE", "learning-rates/there/a").split()
-    said = run_here(capsys, f"{name}.py", *options, expected=2)
+    said = run_here(capsys, name, *options, expected=2)
     assert "cannot be written: Not a directory" in said
     assert [*tmp_path.iterdir()] == [tmp_path / "learning-rates"]
 
@@ -118,21 +147,16 @@ def test_a_file_of_results_is_new_or_an_ordinary_one(tmp_path):
     check_can_be_written(tmp_path / "old.json")
     check_can_be_written(tmp_path / "deep/down/new.json")
     assert [x.name for x in tmp_path.iterdir()] == ["old.json"]
-    for path, why in ((tmp_path, "it is a folder"), ("/dev/null", "it is no ordinary file")):
-        with pytest.raises(InputError, match=f"cannot be written: {why}"):
-            check_can_be_written(Path(path))
+    for path in (tmp_path, Path("/dev/null")):
+        with pytest.raises(InputError, match="cannot be written: it is no ordinary file"):
+            check_can_be_written(path)
 
 
 def test_options_that_say_nothing_are_refused(capsys):
     for command, said in (
         ("evaluate none --mesh 8", "write key=value, for example layers=2,4,8"),
-        (
-            "evaluate none --text a.txt data.options.points=3",
-            "points=3 cannot be combined with",
-        ),
-        ("evaluate none --rollout 4 --mesh layers=2 --layers first", "--layers cannot be"),
-        ("evaluate none --rollout 4 --figure a.png --measure loss", "one of error, spectrum"),
-        ("evaluate none --rollout 4 --part test", "--part cannot be combined with --rollout"),
+        ("evaluate none more --mesh layers=2", "--mesh and --figure take one model; drop more"),
+        ("draw none --mesh tokens=8,16", "give one mesh here"),
         ("dynamics none --iterations 3", "--iterations: give --steer too"),
         ("dynamics none --steer 0.9 --predict", "--predict: not allowed with argument --st"),
         ("train quick --samples 2", "--samples needs --plan devices"),
@@ -141,7 +165,7 @@ def test_options_that_say_nothing_are_refused(capsys):
         ("convergence --scheme paper_splitting --constraint free", "None of these schemes can"),
     ):
         name, *options = command.split()
-        assert said in run_here(capsys, f"{name}.py", *options, expected=2)
+        assert said in run_here(capsys, name, *options, expected=2)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")

@@ -228,7 +228,7 @@ def test_tokens_cluster_as_the_theory_says():
 @pytest.mark.heavy
 def test_the_command_writes_the_readings_of_heads_and_a_page(capsys, tmp_path):
     given = "--samples", 8, "--predict", "--out", tmp_path
-    run_here(capsys, "dynamics.py", GOLDEN / "bert", *given)
+    run_here(capsys, "dynamics", GOLDEN / "bert", *given)
     found = json.loads((tmp_path / "dynamics.json").read_text())
     assert len(found["waves"]) == len(found["layers"]) + 1 and found["heads"][0]["error, 2"] > 0
     # The loss is the distance from the native outputs: its costates are zero up to rounding.
@@ -236,7 +236,7 @@ def test_the_command_writes_the_readings_of_heads_and_a_page(capsys, tmp_path):
     assert rows and all(row["low"] <= row["correlation"] <= row["high"] for row in rows)
     assert "Scales" in (tmp_path / "dynamics.html").read_text()
     given = "--samples", 2, "--tokens", 3, "--out", tmp_path, "--steer", 0.05
-    run_here(capsys, "dynamics.py", GOLDEN / "gpt2", *given)
+    run_here(capsys, "dynamics", GOLDEN / "gpt2", *given)
     row = json.loads((tmp_path / "steering.json").read_text())
     # To push at all depths costs no more than in one layer, and an optimiser finds no less.
     assert row["ratio, 95 %"] < 1 and np.abs(row["above the optimiser"]).max() < 0.02

@@ -146,36 +146,32 @@ REPORTS = {
 }
 
 
-# Options of `evaluate` on a run of a flow map, each wrong.
+# Options of `rollout` on a run of a flow map, each wrong.
 ROLLOUTS = [
-    *(f"--rollout {x}" for x in ("0", "-1", "1000000000", f"1{'0' * 30}", "x", "1.5", "nan")),
+    *(f"--times {x}" for x in ("0", "-1", "1000000000", f"1{'0' * 30}", "x", "1.5", "nan")),
     *(
-        f"--rollout 2 --mesh tokens={x}"
+        f"--times 2 --mesh tokens={x}"
         for x in ("0", "-8", "7", "1000000000", "1e9", "nan", "x", "8.0", "[8,8]")
     ),
     *(
-        f"--rollout 2 --mesh {key}={x}"
+        f"--times 2 --mesh {key}={x}"
         for key in ("layers", "steps", "width", "horizon")
         for x in ("0", "-1", "1000000000000", "nan", "x")
         if (key, x) != ("horizon", "1000000000000")
     ),
-    *(f"--rollout 2 --mesh {x}" for x in ("solver=x", "solver=heun(", "x=1", "=", "8")),
+    *(f"--times 2 --mesh {x}" for x in ("solver=x", "solver=heun(", "x=1", "=", "8")),
     *(
-        f"--rollout 2 data.options.{key}={x}"
+        f"--times 2 data.options.{key}={x}"
         for key in ("time", "viscosity")
         for x in ("0", "-1", ".nan", ".inf", "1.0e+30", "x", "[1]")
     ),
     *(
-        f"--rollout 2 data.options.{key}={x}"
+        f"--times 2 data.options.{key}={x}"
         for key in ("samples", "held_out_samples")
         for x in ("0", "-1", "1000000000000", "1.5")
     ),
-    *(f"--rollout 2 {x}" for x in ("data.name=digits", "data.options.x=1", "model.context=0")),
-    *(f"--rollout 2 --pictures {x}" for x in ("a.txt", "a", "/dev/null")),
-    *(f"--rollout 2 --figure {x}" for x in ("a.txt", "nowhere/")),
-    *(f"--rollout 2 --{x}" for x in ("samples 2", "part test", "layers first", "measure loss")),
-    *(
-        f"--rollout 2 --{x}"
-        for x in ("checkpoint 7", "weights average", "json /dev/null/a.json")
-    ),
+    *(f"--times 2 {x}" for x in ("data.name=digits", "data.options.x=1", "model.context=0")),
+    *(f"--times 2 --pictures {x}" for x in ("a.txt", "a", "/dev/null")),
+    *(f"--times 2 --figure {x}" for x in ("a.txt", "nowhere/")),
+    *(f"--times 2 --{x}" for x in ("checkpoint 7", "weights average", "json /dev/null/a.json")),
 ]

@@ -111,7 +111,7 @@ def test_a_configuration_is_refused(name, ends, untrained, tmp_path):
         file = tmp_path / "runs/gift/config.yaml"
         (file.parent / "checkpoints").mkdir(parents=True)
     hostile.content(given)(file)
-    ends("train.py", file)
+    ends("train", file)
 
 
 def learned(kind):
@@ -124,13 +124,13 @@ def test_arrays_that_are_wrong_are_refused(name, ends, untrained, tmp_path):
     kind, inputs, targets, further, option = ARRAYS[name]
     np.savez("data.npz", inputs=inputs, targets=targets, **further)
     file = written(tmp_path / "own.yaml", learned(kind))
-    ends("train.py", file, *[option] * bool(option))
+    ends("train", file, *[option] * bool(option))
 
 
 @pytest.mark.parametrize("name", hostile_arrays.FILES)
 def test_a_file_that_holds_no_arrays_is_refused(name, ends, untrained, tmp_path):
     hostile_arrays.FILES[name](tmp_path / "data.npz")
-    ends("train.py", written(tmp_path / "own.yaml", learned("operator_model")))
+    ends("train", written(tmp_path / "own.yaml", learned("operator_model")))
 
 
 @pytest.mark.parametrize("name", hostile.REPORTS)
@@ -146,7 +146,7 @@ def test_a_page_shows_nothing_but_the_run(name, ends, tmp_path):
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
     change(path)
-    ends("report.py", *runs, "--output", "page.html", allowed=allowed)
+    ends("report", *runs, "--output", "page.html", allowed=allowed)
     page = Path("page.html").read_text() if Path("page.html").exists() else ""
     assert not any(x in page for x in ("SECRET", "<script", "\x1b"))
     assert not any(x.name.endswith(".tmp") for x in tmp_path.iterdir())
@@ -172,18 +172,18 @@ def flow(tmp_path_factory):
 
 @pytest.mark.parametrize("options", hostile.ROLLOUTS)
 def test_a_roll_out_is_refused(options, ends, flow):
-    ends("evaluate.py", flow, *options.split(" "))
+    ends("rollout", flow, *options.split(" "))
 
 
 def test_what_is_right_is_taken(ends, untrained, flow, tmp_path):
     for kind, (inputs, targets) in hostile_arrays.ARRAYS.items():
         np.savez("data.npz", inputs=inputs, targets=targets)
         file = written(tmp_path / "own.yaml", learned(kind))
-        assert "error" not in ends("train.py", file, allowed=True)
-    said = ends("train.py", written(tmp_path / "own.yaml", stub.tree()), allowed=True)
+        assert "error" not in ends("train", file, allowed=True)
+    said = ends("train", written(tmp_path / "own.yaml", stub.tree()), allowed=True)
     made = write_run(tmp_path / "a", solver="rk4", losses=[2.0], **hostile.END)
-    said += ends("report.py", made, allowed=True)
-    said += ends("evaluate.py", flow, "--rollout", "2", allowed=True)
+    said += ends("report", made, allowed=True)
+    said += ends("rollout", flow, "--times", "2", allowed=True)
     assert "error:" not in said
 
 

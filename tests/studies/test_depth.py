@@ -154,7 +154,7 @@ def test_a_study_of_a_linear_model_by_hand():
 def test_the_script_writes_tables_and_figures(tiny_run, tmp_path, capsys):
     out = tmp_path / "out"
     sizes = ("--calibration", 4, "--held-out", 4)
-    run_here(capsys, "depth.py", tiny_run, *sizes, "--out", out)
+    run_here(capsys, "depth", tiny_run, *sizes, "--out", out)
     rows = json.loads((out / "report.json").read_text())["rows"]
     native = rows[0]
     assert native["method"] == "native" and native["error"] == 0

@@ -175,7 +175,7 @@ def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
     }
     path, folder = tmp_path / "small.yaml", tmp_path / "compare/small"
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
-    command = "compare.py", path, "--runs", tmp_path / "compare"
+    command = "compare", path, "--runs", tmp_path / "compare"
     assert run_here(capsys, *command).count(": measured\n") == 3
     report = json.loads((folder / "report.json").read_text())
     rows = report["rows"]
@@ -242,7 +242,7 @@ def test_the_table_of_orders(tmp_path, capsys):
     options = [x for scheme in expected for x in ("--scheme", scheme)]
     files = ["--constraint", "free", "--json", str(table), "--figure", str(figure)]
     chosen = [*options, "--control", "chebyshev", *files]
-    run_here(capsys, "convergence.py", *chosen)
+    run_here(capsys, "convergence", *chosen)
     rows = {row["scheme"]: row for row in json.loads(table.read_text())}
     assert {name: row["expected_order"] for name, row in rows.items()} == expected
     for row in rows.values():
@@ -270,7 +270,7 @@ def test_a_page_shows_what_runs_logged_drew_and_wrote(tmp_path, capsys):
     (smooth / "sample.txt").write_bytes(b"To <be\xff\n")
     save_figure(Figure(), smooth / "plots/state_norm.png")
     page = tmp_path / "report.html"
-    run_here(capsys, "report.py", smooth, going, "--output", page)
+    run_here(capsys, "report", smooth, going, "--output", page)
     text = page.read_text(encoding="utf-8")
     assert "Not finished: going_on." in text and html.escape("To <be\ufffd") in text
     assert "<td>1.25</td>" in text and "<td>2.5</td>" in text and "nesterov" in text

@@ -209,9 +209,9 @@ def test_an_empty_path_is_not_the_current_folder(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("the sea is wide and the night is long. " * 99)
     (tmp_path / "a.yaml").write_text("data: {name: text, path: ''}")
-    said = run_here(capsys, "train.py", "a.yaml", expected=2)
+    said = run_here(capsys, "train", "a.yaml", expected=2)
     assert "a.yaml: data.path='': it names no file or folder" in said
-    said = run_here(capsys, "evaluate.py", "runs/a", "--text", "", expected=2)
+    said = run_here(capsys, "evaluate", "runs/a", "--text", "", expected=2)
     assert "argument --text: it is empty" in said
 
 

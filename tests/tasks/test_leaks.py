@@ -124,29 +124,29 @@ def test_trajectories_of_a_flow_through_train_and_evaluate(tmp_path, capsys, mon
     (inputs, targets), names = pairs(paths)
     (tmp_path / "steps.yaml").write_text(CONFIG)
     np.savez("steps.npz", inputs=inputs, targets=targets, trajectory=names)
-    said = run_here(capsys, "train.py", "steps.yaml", expected=2)
+    said = run_here(capsys, "train", "steps.yaml", expected=2)
     assert "75% of the targets are inputs of other samples" in said
     assert not (tmp_path / "runs").exists()
     groups = "data.options.groups=trajectory"
-    run_here(capsys, "train.py", "steps.yaml", groups)
-    said = run_here(capsys, "evaluate.py", "runs/steps", "--part", "test")
+    run_here(capsys, "train", "steps.yaml", groups)
+    said = run_here(capsys, "evaluate", "runs/steps", "--part", "test")
     assert f"samples: {len(paths[1:]) * 3}" in said
     # Other trajectories are measured whole.
     np.savez("other.npz", inputs=-inputs[:7], targets=-targets[:7], trajectory=names[:7])
-    said = run_here(capsys, "evaluate.py", "runs/steps", "data.path=other.npz")
+    said = run_here(capsys, "evaluate", "runs/steps", "data.path=other.npz")
     assert "samples: 7" in said and "arrays other.npz, all of it" in said
     # All that it has may have been learned.
     learned = Arrays(inputs, targets, groups=names, test=0.25).data["training"][0]
     np.savez("part.npz", inputs=learned[:5], targets=learned[5:10], trajectory=names[:5])
-    said = run_here(capsys, "evaluate.py", "runs/steps", "data.path=part.npz")
+    said = run_here(capsys, "evaluate", "runs/steps", "data.path=part.npz")
     assert "also among" not in said
     np.savez("part.npz", inputs=inputs[:9], targets=targets[:9], trajectory=names[:9])
-    said = run_here(capsys, "evaluate.py", "runs/steps", "data.path=part.npz")
+    said = run_here(capsys, "evaluate", "runs/steps", "data.path=part.npz")
     rows = {x.tobytes() for x in learned}
     number = sum(x.astype(np.float32).tobytes() in rows for x in inputs[:9])
     assert f"{number} of 9 samples are also among the training samples of runs/steps" in said
     np.savez("same.npz", inputs=inputs, targets=targets, trajectory=names)
-    said = run_here(capsys, "evaluate.py", "runs/steps", "data.path=same.npz")
+    said = run_here(capsys, "evaluate", "runs/steps", "data.path=same.npz")
     assert f"samples: {len(paths[1:])}" in said and "same.npz, validation part" in said
 
 
@@ -269,9 +269,9 @@ def test_a_run_says_once_what_comes_twice(tmp_path, capsys, monkeypatch):
     values[20:] = values[:20]
     np.savez("steps.npz", inputs=values, targets=values[:, ::-1])
     (tmp_path / "steps.yaml").write_text(CONFIG)
-    said = run_here(capsys, "train.py", "steps.yaml", expected=2)
+    said = run_here(capsys, "train", "steps.yaml", expected=2)
     assert said.count("of 4 validation samples are also among the training samples") == 1
     bits = "data={name: parity, options: {lengths: [2, 7]}}"
     model = "model={kind: language_model, width: 4, heads: 1, layers: 1, context: 8}"
-    said = run_here(capsys, "train.py", "steps.yaml", bits, model, expected=2)
+    said = run_here(capsys, "train", "steps.yaml", bits, model, expected=2)
     assert "64 of 64 test samples are also among the first 4,096 training samples" in said

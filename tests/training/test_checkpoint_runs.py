@@ -146,9 +146,9 @@ def test_what_does_not_fit_the_weights_of_a_run_is_named(there):
 
 
 def test_a_run_of_ones_own_is_written_with_its_tokenizer_and_a_card(there, end, capsys):
-    run_here(capsys, "convert.py", RUN, "for_others")
+    run_here(capsys, "convert", RUN, "for_others")
     files = contents(Path("for_others"))
-    assert "is there already" in run_here(capsys, "convert.py", RUN, "for_others", expected=2)
+    assert "is there already" in run_here(capsys, "convert", RUN, "for_others", expected=2)
     assert files == contents(Path("for_others"))
     loaded = ide.load_model("for_others")
     tokens = np.asarray(loaded.tokenizer.encode("the s"), int)
@@ -227,7 +227,7 @@ def test_a_text_becomes_a_model_that_is_used(tmp_path, capsys, monkeypatch):
     Path("text.txt").write_text(text)
     Path("mine.yaml").write_text(yaml.safe_dump(CONFIG))
 
-    train = ft.partial(run_here, capsys, "train.py")
+    train = ft.partial(run_here, capsys, "train")
     train("mine.yaml", "--find-learning-rate")
     (found,) = Path().glob("learning-rates/mine/*.json")
     rate = f"optimizer.learning_rate={json.loads(found.read_text())['suggestion']}"
@@ -245,7 +245,7 @@ def test_a_text_becomes_a_model_that_is_used(tmp_path, capsys, monkeypatch):
     train("mine", "--resume")
     summary = json.loads((run / "summary.json").read_text())
     assert summary["steps"] == 200 and summary["validation_bits_per_byte"] < 2
-    run_here(capsys, "convert.py", run, "exported")
+    run_here(capsys, "convert", run, "exported")
 
     loaded = ide.load_model(run)
     model, tokenizer = loaded.model, loaded.tokenizer

@@ -33,7 +33,8 @@ def test_configs_say_how_they_are_run_and_are_read_back(path, tmp_path):
     config = training.load_config(path)
     assert config.name == path.stem
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    assert any(f"train.py {path.relative_to(ROOT)}" in line for line in head)
+    name = path.relative_to(ROOT / "configs").with_suffix("").as_posix()
+    assert any(f"ide-transformer train {name}" in line for line in head)
     dumped = training.dump_config(config)
     assert dumped.startswith("version: 2\n")
     (tmp_path / "dumped.yaml").write_text(dumped)
@@ -131,7 +132,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture
 def refused(base, capsys, monkeypatch):
-    """`train.py` with this text or override; it has to say this. NumPy draws the weights."""
+    """`train` with this text or override; it has to say this. NumPy draws the weights."""
 
     def would_start(*_):
         print("it would start")
@@ -152,7 +153,7 @@ def refused(base, capsys, monkeypatch):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         began = time.process_time()
         given = (*overrides, "--runs", base / "runs")
-        output = run_here(capsys, "train.py", path, *given, expected=2)
+        output = run_here(capsys, "train", path, *given, expected=2)
         assert time.process_time() - began < 10
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20
         message = output.split("error: ", 1)[1]

@@ -87,7 +87,7 @@ def test_a_trained_model_on_longer_inputs(tmp_path):
 
 def test_data_are_those_of_the_run_or_are_named_and_in_its_tokens(there, capsys):
     def evaluated(*more, expected=0):
-        return run_here(capsys, "evaluate.py", RUN, *more, expected=expected)
+        return run_here(capsys, "evaluate", RUN, *more, expected=expected)
 
     as_it_was = evaluated()
     shutil.copy("text.txt", "same.txt")
@@ -126,7 +126,7 @@ def test_models_are_compared_on_the_same_tokens(there, capsys):
     with pytest.raises(InputError, match=r"samples=5: runs/small and .* other places of"):
         evaluation.evaluate_models(models, samples=5)
     assert "text.txt, validation part" in run_here(
-        capsys, "evaluate.py", RUN, RUN, "--samples", 3, "--json", "rows.json"
+        capsys, "evaluate", RUN, RUN, "--samples", 3, "--json", "rows.json"
     )
     for row in json.loads((there / "rows.json").read_text()):
         assert row["data"] == "text text.txt, validation part"
@@ -175,10 +175,11 @@ def names(folder: Path, activation: str) -> None:
 
 
 COMMANDS = (
-    *("sample.py runs/gift --length 2", "evaluate.py runs/gift", "report.py runs/gift"),
-    *("convert.py runs/gift there", "depth.py runs/gift", "resolution.py runs/gift"),
-    *("train.py runs/gift --resume", "train.py gift --resume"),
-    *("train.py runs/gift/config.yaml", "compare.py solve.yaml", "compare.py train.yaml"),
+    *("sample runs/gift --length 2", "evaluate runs/gift", "report runs/gift"),
+    *("rollout runs/gift", "exits runs/gift", "draw runs/gift"),
+    *("convert runs/gift there", "depth runs/gift", "resolution runs/gift"),
+    *("train runs/gift --resume", "train gift --resume"),
+    *("train runs/gift/config.yaml", "compare solve.yaml", "compare train.yaml"),
 )
 
 
@@ -198,7 +199,7 @@ def test_code_that_is_trusted_is_run(gift, capsys):
     """Also that which the user wrote, in the configuration with which a run goes on."""
     with pytest.raises(ide.InputError, match=r"act:f.*trust=True"):
         ide.load_run("runs/gift")
-    run_here(capsys, "evaluate.py", "runs/gift", "--samples", 4, "--trust")
+    run_here(capsys, "evaluate", "runs/gift", "--samples", 4, "--trust")
     assert Path("ran").exists()
     given = training.load_config("runs/gift/config.yaml", trust=True)
     assert training.RunFolder(gift).load_config(given) == given
@@ -216,7 +217,7 @@ def test_what_is_never_imported_or_called(gift, capsys):
         ("pathlib:Path", "it is a"),
     ):
         names(gift, name)
-        said = run_here(capsys, "evaluate.py", "runs/gift", "--trust", expected=2)
+        said = run_here(capsys, "evaluate", "runs/gift", "--trust", expected=2)
         assert f"model.activation={name}: {why}" in said
     assert not Path("ran").exists()
 

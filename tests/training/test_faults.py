@@ -123,7 +123,7 @@ def test_a_run_without_a_loss_at_its_end_is_an_error(tmp_path, monkeypatch, caps
     (tmp_path / "small.json").write_text(json.dumps(tree))
     monkeypatch.chdir(tmp_path)
     with jax.enable_x64(False):
-        said = run_here(capsys, "train.py", "small.json", expected=2)
+        said = run_here(capsys, "train", "small.json", expected=2)
     assert "not finite at the end" in said and "checkpoint 2 is kept" in said
     assert not (tmp_path / "runs/small/summary.json").exists()
 

@@ -205,4 +205,4 @@ def test_a_run_translates(config, tmp_path, capsys):
     pytest.importorskip("sacrebleu")
     perfect = [x._replace(written=x.reference) for x in greedy]
     assert training.bleu(perfect)[0] == pytest.approx(100)
-    assert "BLEU" in run_here(capsys, "translate.py", run.path, "--samples", "4")
+    assert "BLEU" in run_here(capsys, "translate", run.path, "--samples", "4")

@@ -91,7 +91,7 @@ def test_a_run_goes_on_by_its_name_and_a_finished_one_is_left_alone(half, end, c
         resume()
     with pytest.raises(InputError, match=r"training\.seed: 0 there, 5 here"):
         training.train(config("training.seed=5"), runs=RUN.parent, resume=True)
-    output = run_here(capsys, "train.py", "small", "--resume", "training.log_every=4")
+    output = run_here(capsys, "train", "small", "--resume", "training.log_every=4")
     assert "small: going on from step 2; steps 3 to 4 are made again" in output
     assert [x["step"] for x in logged(RUN) if "loss" in x] == [1, 2, 4]
     assert equal(training.load_run(RUN)[0], end)

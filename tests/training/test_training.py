@@ -50,7 +50,7 @@ def test_a_run_writes_its_folder_and_can_be_sampled_and_evaluated(there, end, ca
     real_plot_run(run, training.run_task(run), end)
     assert {path.name for path in run.plots.iterdir()} == {"loss.png", "state_norm.png"}
 
-    script = ["sample.py", RUN, "--length", 20, "--seed", 3, "--prompt"]
+    script = ["sample", RUN, "--length", 20, "--seed", 3, "--prompt"]
     text, given, _ = run_here(capsys, *script, "t").partition("20 tokens in")
     assert text.startswith("t") and len(text) == 22 and given
     assert "character 'Ж' does not occur" in run_here(capsys, *script, "Ж", expected=2)
@@ -61,7 +61,7 @@ def test_a_run_writes_its_folder_and_can_be_sampled_and_evaluated(there, end, ca
     said = run_here(capsys, *script, "t", "--mesh", "tokens=8", expected=2)
     assert "write model.context=8 instead" in said
     both = [RUN, RUN, "--json", "both.json"]
-    assert "bits per byte" in run_here(capsys, "evaluate.py", *both)
+    assert "bits per byte" in run_here(capsys, "evaluate", *both)
     rows = json.loads(Path("both.json").read_text())
     assert rows[0] == rows[1] and rows[0]["model"] == str(RUN)
     # A character of this text is a byte.
@@ -74,10 +74,10 @@ def test_bad_input_ends_with_status_2_and_writes_no_result(there, capsys):
     (RUN / "tokenizer.json").write_text("{")
     Path("own.json").write_text(json.dumps(stub.tree(data={"name": "text", "path": "no.txt"})))
     for said, *command in (
-        ("is not a tokenizer", "sample.py", RUN),
-        ("smal: there is no such run", "sample.py", "runs/smal"),
-        ("is neither the folder of a run", "sample.py", ROOT),
-        ("no such file", "train.py", "own.json", "--runs", "others"),
+        ("is not a tokenizer", "sample", RUN),
+        ("smal: there is no such run", "sample", "runs/smal"),
+        ("is neither the folder of a run", "sample", ROOT),
+        ("no such file", "train", "own.json", "--runs", "others"),
     ):
         assert said in run_here(capsys, *command, expected=2)
     assert not Path("others").exists()
@@ -104,18 +104,18 @@ def test_from_a_file_through_the_scripts(tmp_path, capsys, monkeypatch):
     (tmp_path / "digits.txt").write_text("0123456789" * 100)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
-    run_here(capsys, "train.py", "own.yaml")
+    run_here(capsys, "train", "own.yaml")
     whole = logged(tmp_path / "runs/own")
     # Two layers, of two evaluations each.
     assert all(line["field_evaluations"] == 4 for line in whole if "loss" in line)
     shutil.rmtree(tmp_path / "runs/own/checkpoints/4")
-    run_here(capsys, "train.py", "own.yaml", "--resume")
+    run_here(capsys, "train", "own.yaml", "--resume")
     assert logged(tmp_path / "runs/own") == whole
     of_run = "runs/own", "--trust"
-    written = run_here(capsys, "sample.py", *of_run, "--prompt", "123", "--length", 5)
+    written = run_here(capsys, "sample", *of_run, "--prompt", "123", "--length", 5)
     assert written.startswith("123")
     mesh = "--mesh", "layers=1,4", "--samples", 4
-    measured = run_here(capsys, "evaluate.py", *of_run, *mesh)
+    measured = run_here(capsys, "evaluate", *of_run, *mesh)
     assert "layers" in measured and "nan" not in measured
 
 

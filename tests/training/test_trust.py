@@ -158,13 +158,13 @@ def test_what_a_file_says_reaches_the_terminal_as_plain_text(where, gift, capsys
         }[where]
         Path("own.yaml").write_text(yaml.safe_dump(stub.tree(**tree)))
         given = [f"model.{text}=1"] * (where == "override")
-        said = run_here(capsys, "train.py", "own.yaml", *given, expected=2)
+        said = run_here(capsys, "train", "own.yaml", *given, expected=2)
         message = said.split("error: ", 1)[1]
         assert message.removesuffix("\n").isprintable(), ascii(message)
 
 
 def test_an_error_of_several_lines_has_one_that_begins_it(capsys, tmp_path):
     (tmp_path / "own.yaml").write_text("model: {depht: 2, widht: 3}")
-    said = run_here(capsys, "train.py", tmp_path / "own.yaml", expected=2)
+    said = run_here(capsys, "train", tmp_path / "own.yaml", expected=2)
     first, second = said.splitlines()
     assert first.startswith("error: ") and second.startswith("  /")

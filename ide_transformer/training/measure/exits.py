@@ -20,7 +20,7 @@ def estimated_exit(loss: AbstractLoss, **options: Any) -> EstimatedExit:
     `InputError` where the outputs have no difference that could be estimated."""
     if loss.difference is None:
         raise InputError(
-            f"--exit: the outputs that {type(loss).__name__} measures have no difference that "
+            f"The outputs that {type(loss).__name__} measures have no difference that "
             "could be estimated; define `difference` of the loss."
         )
     return EstimatedExit(1.0, difference=loss.difference, **options)
