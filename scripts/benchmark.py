@@ -1,41 +1,80 @@
 """Measures what this package costs, in time and in memory, against the alternatives.
 
-Alternatives take turns, so that what disturbs the machine disturbs all of them; figures are
-medians over the rounds, with the range of the middle half as their spread.
+Alternatives take turns, so that what disturbs the machine disturbs all of them. The rows have
+medians over the rounds; the spread is the range of the middle half.
 """
 
 import argparse
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
 
+import jax
 from rich.progress import Progress
 
-import benchmarks
-from benchmarks.shared.report import report
+from benchmarks import against_torch, gradient, march, recipe
 from benchmarks.shared.timing import Rounds
 from commands import run_script
 from ide_transformer import InputError
-from ide_transformer.reporting import Terminal
+from ide_transformer.commands.options import results_file
+from ide_transformer.reporting import Terminal, show_table, write_json
+
+
+# Each has `EXAMPLE`, `ROUNDS`, `add_options(parser)` and `measure(options, rounds)`.
+BENCHMARKS = {"torch": against_torch, "march": march, "gradient": gradient, "recipe": recipe}
 
 
 def main() -> None:
+    formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python scripts/benchmark.py march --depth 48 --json march.json\n"
-        "  python scripts/benchmark.py gradient --help",
+        formatter_class=formatter,
+        epilog="example:\n  python scripts/benchmark.py gradient --help",
     )
     commands = parser.add_subparsers(required=True, metavar="WHAT")
-    for command in benchmarks.commands():
-        command.add_to(commands)
-    arguments = parser.parse_args()
-    if arguments.rounds < 2:
+    for name, module in BENCHMARKS.items():
+        about = module.__doc__ or ""
+        own = commands.add_parser(
+            name,
+            help=about.splitlines()[0],
+            description=about,
+            formatter_class=formatter,
+            epilog=f"example:\n  python scripts/benchmark.py {name} {module.EXAMPLE}",
+        )
+        own.set_defaults(measure=module.measure)
+        own.add_argument("--rounds", type=int, default=module.ROUNDS)
+        own.add_argument("--json", type=results_file, help="write the rows here too")
+        module.add_options(own)
+    options = parser.parse_args()
+    if options.rounds < 2:
         raise InputError(
-            f"rounds={arguments.rounds}: a median with its spread needs at least 2."
+            f"--rounds {options.rounds}: a median with its spread needs 2 or more."
         )
     with Progress(transient=True, console=Terminal()) as progress:
         task = progress.add_task("measuring", total=None)
-        rounds = Rounds(arguments.rounds, lambda done: progress.advance(task))
-        rows = arguments.command.measure(arguments, rounds)
-    report(rows, table=arguments.json, figure=arguments.figure)
+        rounds = Rounds(options.rounds, lambda done: progress.advance(task))
+        rows = options.measure(options, rounds)
+    show_table(rows)
+    here = machine()
+    print(", ".join(f"{name}: {value}" for name, value in here.items()))
+    if options.json:
+        write_json(options.json, {"machine": here, "rows": rows})
+
+
+def machine() -> dict[str, Any]:
+    """The processor, the cores of this process, the device, and the version of JAX."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
+    found = re.search(r"^model name\s*: (.+)$", text, re.M)
+    cores = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 0))(0)
+    return {
+        "processor": found[1] if found else platform.processor() or platform.machine(),
+        "cores": len(cores),
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+    }
 
 
 if __name__ == "__main__":

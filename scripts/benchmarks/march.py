@@ -1,4 +1,9 @@
-"""The march over depth against scans of the same mathematics written out by hand."""
+"""One gradient of the march over depth against scans of the same mathematics by hand.
+
+The march has the default gradient mode, or keeps everything. A scan is plain, or recomputes by
+the policy of the default, also with the operators of this package. Rows of `measured` with
+`scheme` and `depth`.
+"""
 
 import argparse
 import functools as ft
@@ -13,12 +18,13 @@ from ide_transformer.integration import Direct, Recompute
 from ide_transformer.solvers import LieTrotter, Strang
 
 from .shared import handwritten
-from .shared.command import Command, shape, sizes
-from .shared.problem import gradient_of, gradient_of_solve, layered
+from .shared.problem import Shape, add_sizes, gradient_of, gradient_of_solve, layered
 from .shared.timing import Rounds, Rows, measured
 
 
-# Name to (solver of the march, the layer written out by hand).
+EXAMPLE = "--depth 48 --scheme heun --json march.json"
+ROUNDS = 20
+# The solver of the march, and the layer written out by hand.
 SCHEMES: dict[str, tuple[diffrax.AbstractSolver, Callable]] = {
     "lie_trotter(euler)": (LieTrotter(diffrax.Euler()), handwritten.lie_trotter_layer),
     "heun": (diffrax.Heun(), handwritten.heun_layer),
@@ -26,15 +32,19 @@ SCHEMES: dict[str, tuple[diffrax.AbstractSolver, Callable]] = {
 }
 
 
-def march(options: argparse.Namespace, rounds: Rounds) -> Rows:
-    """One gradient of the march against scans written out by hand. The march has the default
-    gradient mode, or keeps everything; a scan is plain, or recomputes by the policy of the
-    default, also with the operators of this package. Rows of `measured` with `scheme`,
-    `depth`."""
-    u0, policy, rows = shape(options).state(), Recompute().policy, []
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_sizes(parser, depth=[4, 48], batch=12, context=64)
+    parser.add_argument("--scheme", action="append", choices=tuple(SCHEMES))
+
+
+def measure(options: argparse.Namespace, rounds: Rounds) -> Rows:
+    rows = []
+    shape = Shape.of(options)
+    u0 = shape.state()
+    policy = Recompute().policy
     for scheme, depth in itertools.product(options.scheme or SCHEMES, options.depth):
         solver, layer = SCHEMES[scheme]
-        equation = layered(depth, shape(options))
+        equation = layered(depth, shape)
         programs = {
             "hand-written scan": gradient_by_hand(layer, equation, u0, None),
             "hand-written scan, recomputing": gradient_by_hand(layer, equation, u0, policy),
@@ -49,7 +59,7 @@ def march(options: argparse.Namespace, rounds: Rounds) -> Rows:
 def gradient_by_hand(
     layer: Callable, equation: Equation, u0: Array, policy: Callable | None
 ) -> tuple[Callable, tuple]:
-    """`gradient_of` the scan written out by hand, with the weights of a pre-norm equation."""
+    """`gradient_of` the hand-written scan with the weights of a pre-norm equation."""
     fields = ft.partial(handwritten.fields, heads=equation.control(0.0)[0].heads)
     scan = ft.partial(handwritten.scanned, layer, fields, policy=policy)
     return gradient_of(scan, plain_weights(equation), u0)
@@ -58,8 +68,8 @@ def gradient_by_hand(
 def gradient_of_scan(
     layer: Callable, equation: Equation, u0: Array, policy: Callable | None
 ) -> tuple[Callable, tuple]:
-    """The same with the operators of the equation, called one after the other. It differs from
-    `solve` in the march alone."""
+    """`gradient_of` a scan of the operators of the equation; only the march differs from
+    `solve`."""
 
     def fields(w: PyTree[Array]) -> tuple[handwritten.Field, handwritten.Field]:
         first, second = equation.control.local(w, 0.0)
@@ -70,7 +80,7 @@ def gradient_of_scan(
 
 
 def plain_weights(equation: Equation) -> handwritten.Weights:
-    """The stacked weights of a pre-norm equation, by the names of the scan written by hand."""
+    """The stacked weights of a pre-norm equation, by the names of the hand-written scan."""
     attention, feed_forward = equation.control.intervals()
     return {
         "query": attention.query.weight,
@@ -82,12 +92,3 @@ def plain_weights(equation: Equation) -> handwritten.Weights:
         "outer": feed_forward.outer.weight,
         "feed_forward_gain": feed_forward.normalization.gain,
     }
-
-
-COMMAND = Command(
-    name="march",
-    example="--depth 48 --scheme heun --json march.json --figure march.png",
-    rounds=20,
-    measure=march,
-    options=sizes(depth=[4, 48], batch=12, context=64) | dict(scheme=tuple(SCHEMES)),
-)

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.shared.problem import Shape
 from benchmarks.with_torch.ours import OwnTraining, Setting
 from ide_transformer import InputError
 from ide_transformer.commands import main, run_script
@@ -179,10 +178,7 @@ def test_freed_memory_is_kept():
     assert min(faults) < number / resource.getpagesize() / 10
 
 
-SHAPE = Shape(batch=2, context=5, width=8, heads=2)
-WIDTHS = "--batch 2 --width 8 --heads 2"
-SIZES = f"{WIDTHS} --context 5 --depth 3"
-MESHES = "--width 8 --context 4 --batch 2 --steps 3 --depth 2 --meshes 1 3"
+SIZES = "--batch 2 --width 8 --heads 2 --context 5 --depth 3"
 
 
 @pytest.mark.parametrize(
@@ -191,29 +187,20 @@ MESHES = "--width 8 --context 4 --batch 2 --steps 3 --depth 2 --meshes 1 3"
         0,
         [
             f"march {SIZES} --scheme heun",
-            f"host {SIZES} --steps 4 --checkpoint-every 4",
-            "decode --length 3",
-            f"meshes {MESHES}",
             f"recipe {SIZES} --steps 2",
             f"gradient {SIZES} --normalization post-norm",
-            f"attention {WIDTHS} --tokens 5",
-            f"compile {SIZES}",
         ],
         heavy=3,
     ),
 )
-def test_a_command_writes_its_rows_and_its_figure(command, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setenv("IDE_TRANSFORMER_CACHE", str(tmp_path))
-    table, figure = tmp_path / "rows.json", tmp_path / "rows.png"
-    files = "--rounds", 2, "--json", table, "--figure", figure
-    run_here(capsys, "benchmark.py", *command.split(), *files)
+def test_a_benchmark_writes_its_rows(command, tmp_path, capsys):
+    table = tmp_path / "rows.json"
+    run_here(capsys, "benchmark.py", *command.split(), "--rounds", 2, "--json", table)
     rows = json.loads(table.read_text())["rows"]
     assert len({row["name"] for row in rows}) == len(rows) > 1
-    assert rows[0].get("time_ratio", 1) == 1
-    for column in ("milliseconds", "compile_seconds", "same_tokens", "tokens_per_second"):
+    assert rows[0]["time_ratio"] == 1
+    for column in ("milliseconds", "compile_seconds"):
         assert all(row.get(column, 1) > 0 for row in rows)
-    assert figure.exists()
 
 
 @pytest.mark.heavy

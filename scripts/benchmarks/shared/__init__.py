@@ -1,1 +1,1 @@
-"""Parts of several benchmarks: commands, the problem over depth, reports."""
+"""Parts of several benchmarks."""

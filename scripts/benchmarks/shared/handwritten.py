@@ -28,15 +28,11 @@ def attention(u: Float[Array, "batch tokens features"], w: Weights, heads: int) 
         (v @ w[name]).reshape(batch, tokens, heads, width // heads)
         for name in ("query", "key", "value")
     )
-    return dense(query, key, value).reshape(u.shape) @ w["output"]
-
-
-def dense(query: Array, key: Array, value: Array) -> Array:
-    """Causal attention, `[batch, tokens, heads, features]`, all scores at once."""
     scores = jnp.einsum("bxhd,bzhd->bhxz", query, key) / query.shape[-1] ** 0.5
     past = jnp.tril(jnp.ones(scores.shape[-2:], bool))
     scores = jnp.where(jnp.broadcast_to(past, scores.shape), scores, -jnp.inf)
-    return jnp.einsum("bhxz,bzhd->bxhd", jax.nn.softmax(scores, axis=-1), value)
+    mixed = jnp.einsum("bhxz,bzhd->bxhd", jax.nn.softmax(scores, axis=-1), value)
+    return mixed.reshape(u.shape) @ w["output"]
 
 
 def feed_forward(u: Float[Array, "batch tokens features"], w: Weights) -> Array:

@@ -1,5 +1,6 @@
 """The depth problem that the benchmarks of the march solve: a stack of Transformer layers."""
 
+import argparse
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,9 +29,23 @@ class Shape(NamedTuple):
     width: int
     heads: int
 
+    @staticmethod
+    def of(options: argparse.Namespace) -> "Shape":
+        """The sizes that the options of `add_sizes` say."""
+        return Shape(options.batch, options.context, options.width, options.heads)
+
     def state(self) -> Float[Array, "batch tokens features"]:
         """A random state."""
         return jax.random.normal(jax.random.key(1), (self.batch, self.context, self.width))
+
+
+def add_sizes(
+    parser: argparse.ArgumentParser, *, depth: list[int], batch: int, context: int
+) -> None:
+    """Adds the sizes of a `Shape`, and the numbers of layers."""
+    parser.add_argument("--depth", type=int, nargs="+", default=depth)
+    for name, size in dict(batch=batch, context=context, width=128, heads=4).items():
+        parser.add_argument(f"--{name}", type=int, default=size)
 
 
 def layered(depth: int, shape: Shape, normalization: str = "pre-norm") -> Equation:

@@ -1,9 +1,8 @@
 """Time and memory of alternatives that take turns."""
 
-import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,53 +13,59 @@ Rows = list[dict[str, Any]]
 
 
 class Rounds(NamedTuple):
-    """The number of turns of each, 2 or more, and what is called after each round."""
+    """The number of rounds, at least 2, and what is called after each."""
 
     number: int
     done: Callable[[int], Any] = lambda number: None
 
 
 def alternate(turns: Mapping[str, Callable[[], float]], rounds: Rounds, **columns: Any) -> Rows:
-    """Takes each turn, which says its seconds, once a round, so that what disturbs the machine
-    disturbs all; see `rows_of`."""
-    times: dict[str, list[float]] = {name: [] for name in turns}
-    for number in range(rounds.number + 1):
-        for name, turn in turns.items():
-            seconds = turn()
-            if number:
-                times[name].append(seconds)
-        rounds.done(number)
-    return rows_of(times, **columns)
-
-
-def rows_of(times: Mapping[str, list[float]], **columns: Any) -> Rows:
-    """A row for each name and its seconds in each round, with `columns` and
+    """Takes each turn once a round; a turn returns its seconds. Rows with `columns` and
 
     - `name`
     - `milliseconds`: the median over rounds.
     - `spread`: the range of the middle half of the rounds, divided by the median.
-    - `time_ratio`: the median over rounds of its time divided by that of the first in the
-      same round.
+    - `time_ratio`: the median over rounds of the time divided by the time of the first turn.
     - `ratio_spread`: the range of the middle half of these ratios.
     """
-    first, rows = next(iter(times.values())), []
+    times: dict[str, list[float]] = {name: [] for name in turns}
+    for number in range(rounds.number + 1):
+        for name, turn in turns.items():
+            seconds = turn()
+            if number:  # the first round warms up
+                times[name].append(seconds)
+        rounds.done(number)
+    first = next(iter(times.values()))
+    rows = []
     for name, own in times.items():
         median = statistics.median(own)
         ratios = [a / b for a, b in zip(own, first, strict=True)]
-        row = {"name": name, "milliseconds": 1e3 * median, "spread": middle_half(own) / median}
-        ratio = {"time_ratio": statistics.median(ratios), "ratio_spread": middle_half(ratios)}
-        rows.append({**columns, **row, **ratio})
+        rows.append(
+            {
+                **columns,
+                "name": name,
+                "milliseconds": 1e3 * median,
+                "spread": _middle_half(own) / median,
+                "time_ratio": statistics.median(ratios),
+                "ratio_spread": _middle_half(ratios),
+            }
+        )
     return rows
+
+
+def _middle_half(values: list[float]) -> float:
+    low, _, high = statistics.quantiles(values, n=4)
+    return high - low
 
 
 def measured(
     programs: Mapping[str, tuple[Callable, tuple]], rounds: Rounds, **columns: Any
 ) -> Rows:
-    """Compiles programs and runs each once a round, in turn: the rows of `alternate` with
+    """Compiles programs and runs each once a round. Rows of `alternate` with
 
-    - `mebibytes`, `memory_ratio`: temporary memory of the program, and divided by that of the
-      first one (NaN if that needs none).
-    - `compile_seconds`: tracing and compiling; see `timed_compile`.
+    - `mebibytes`, `memory_ratio`: temporary memory of the program, and its ratio to the first
+      program's.
+    - `compile_seconds`: see `timed_compile`.
     """
     compiled = {name: timed_compile(*program) for name, program in programs.items()}
 
@@ -85,39 +90,25 @@ def seconds_of(work: Callable[[], Any]) -> float:
 
 
 def timed_compile(function: Callable, arguments: tuple) -> tuple[jax.stages.Compiled, float]:
-    """A compiled function of arrays, and the seconds to trace and compile it. Nothing of it is
-    cached, in memory or on disk."""
+    """A compiled function of arrays, and the seconds to trace and compile it with no cache."""
     jax.clear_caches()
-    with _without_disk_cache():
-        # The first program of a process would also pay for the start of the compiler.
-        jax.jit(lambda x: x + 1).lower(0.0).compile()
-        began = time.perf_counter()
-        compiled = jax.jit(function).lower(*arguments).compile()
-        return compiled, time.perf_counter() - began
-
-
-@contextlib.contextmanager
-def _without_disk_cache() -> Iterator[None]:
-    """Until it is left, programs are neither read from the disk nor kept there."""
     config: Any = jax.config  # whose settings are not declared
     before = config.jax_enable_compilation_cache
     config.update("jax_enable_compilation_cache", False)
     # JAX looks at this setting only once, unless it is told to look again.
     compilation_cache.reset_cache()
     try:
-        yield
+        # The first program of a process would also pay for the start of the compiler.
+        jax.jit(lambda x: x + 1).lower(0.0).compile()
+        began = time.perf_counter()
+        compiled = jax.jit(function).lower(*arguments).compile()
+        return compiled, time.perf_counter() - began
     finally:
         config.update("jax_enable_compilation_cache", before)
         compilation_cache.reset_cache()
 
 
 def temporary_mebibytes(program: jax.stages.Compiled) -> float:
-    """Memory that a compiled program needs besides its inputs and outputs."""
+    """Memory of a compiled program besides its inputs and outputs."""
     analysis: Any = program.memory_analysis()
     return analysis.temp_size_in_bytes / 2**20
-
-
-def middle_half(values: list[float]) -> float:
-    """The range of the middle half of some values, which are at least 2."""
-    low, _, high = statistics.quantiles(values, n=4)
-    return high - low

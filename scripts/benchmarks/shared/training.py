@@ -8,62 +8,44 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
-from ide_transformer.tasks import AbstractLoss, Batch, CrossEntropy
+from ide_transformer.tasks import Batch, CrossEntropy
 from ide_transformer.training import Config, build_model_of_size
 from ide_transformer.training.steps.layout import make_layout
-from ide_transformer.training.steps.schedule import programs_of, schedule_of
+from ide_transformer.training.steps.schedule import programs_of
 
 from .problem import Shape
 from .timing import seconds_of
 
 
 def config_of(
-    depth: int,
-    shape: Shape,
-    *,
-    control: Any = None,
-    model: Mapping[str, Any] = MappingProxyType({}),
-    **training: Any,
+    depth: int, shape: Shape, model: Mapping[str, Any] = MappingProxyType({}), **training: Any
 ) -> Config:
-    """The configuration of a language model of so many layers."""
+    """The configuration of a language model with `depth` layers."""
     sizes = {"width": shape.width, "heads": shape.heads, "context": shape.context}
     tree = {
         "model": {"layers": depth, **sizes, **model},
         "training": {"batch_size": shape.batch, **training},
     }
-    return Config.model_validate(tree | ({} if control is None else {"control": control}))
+    return Config.model_validate(tree)
 
 
 class Training:
-    """Steps of a run, on meshes drawn as it draws them and on batches that come again."""
+    """Steps of a run, on batches that come again."""
 
-    def __init__(
-        self,
-        config: Config,
-        sizes: Mapping[str, int],
-        batches: Sequence[Batch],
-        loss: AbstractLoss = CrossEntropy(),
-    ):
+    def __init__(self, config: Config, sizes: Mapping[str, int], batches: Sequence[Batch]):
         self.model = build_model_of_size(config, sizes, jax.random.key(0))
         programs = programs_of(config, self.model)
         (program,) = programs
         self.state = programs.start(self.model, jax.random.key(1))
         layout = make_layout(config.parallel)
-        self.programs = [
-            program.lowered(mesh, loss, layout, batches[0]).compile()
-            for mesh in range(len(program.phase.meshes))
-        ]
-        self._schedule = schedule_of(config)
-        self._seed = config.training.seed
-        self._following = itertools.cycle(batches)
-        self._numbers = itertools.count()
+        self.program = program.lowered(0, CrossEntropy(), layout, batches[0]).compile()
+        self._batches = itertools.cycle(batches)
 
     def step(self) -> dict[str, Array]:
         """The metrics of the next step."""
-        program = self.programs[self._schedule.drawn(self._seed, next(self._numbers))]
-        self.state, metrics = program(self.state, next(self._following))
+        self.state, metrics = self.program(self.state, next(self._batches))
         return metrics
 
     def seconds_of_a_step(self, steps: int) -> float:
-        """Seconds for each of so many steps."""
+        """Seconds for each of `steps` steps."""
         return seconds_of(lambda: [self.step() for _ in range(steps)]) / steps

@@ -1,1 +1,1 @@
-"""The equal training and generation here and in PyTorch."""
+"""Equal training here and in PyTorch."""

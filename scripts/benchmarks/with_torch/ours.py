@@ -1,44 +1,21 @@
-"""Language models of this package whose training and generation are measured."""
+"""The training of this package that is compared with PyTorch."""
 
-import contextlib
-import functools as ft
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
-from ide_transformer.errors import InputError
-from ide_transformer.models import LanguageModel, Model, TextInputs, TokenLogits, is_built_as
-from ide_transformer.models.generate import Draw, write
-from ide_transformer.pretrained import Options, families, load_pretrained
 from ide_transformer.tasks import Batch
 from ide_transformer.training import Config, learning_rate
 
 from ..shared.problem import Shape
-from ..shared.timing import seconds_of, temporary_mebibytes
+from ..shared.timing import temporary_mebibytes
 from ..shared.training import Training, config_of
 from .processes import timed_steps
 
 
-# FLOP/s of dense products in bfloat16, by the name of the card; the more special ones first.
-_PEAK_FLOPS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
-
-
-def full_float32() -> contextlib.AbstractContextManager:
-    """Until it is left, factors of float32 are not rounded on an accelerator, as by PyTorch."""
-    return jax.default_matmul_precision("float32")
-
-
-def utilisation(model_flops: float, seconds: float) -> float | None:
-    """Model FLOP utilisation of the first device, `model FLOPs / (seconds · peak FLOP/s)` in
-    bfloat16; `None` where its peak is not known."""
-    kind = jax.devices()[0].device_kind
-    peak = next((peak for name, peak in _PEAK_FLOPS.items() if name in kind), None)
-    return None if peak is None else model_flops / (seconds * peak)
+_BATCHES = 16
 
 
 class Setting(NamedTuple):
@@ -53,11 +30,6 @@ class Setting(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.layers} layers, {self.batch} x {self.context}, width {self.width}"
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of a batch."""
-        return self.batch * self.context
 
     @property
     def config(self) -> Config:
@@ -75,15 +47,6 @@ class Setting(NamedTuple):
             batches.append(Batch(tokens[:, :-1], tokens[:, 1:]))
         return batches
 
-    @property
-    def model_flops(self) -> float:
-        """Floating point operations of a training step, without those that recompute: `6 N` for
-        each token, N the weights of all products, and for each sample `6 layers context² width`
-        for causal attention, half of that of all pairs."""
-        weights = 12 * self.layers * self.width**2 + self.vocabulary * self.width
-        attention = 6 * self.layers * self.context**2 * self.width
-        return 6.0 * weights * self.tokens + float(attention * self.batch)
-
 
 SETTINGS = {
     "small": Setting(4, 12, 64, 128),
@@ -92,14 +55,12 @@ SETTINGS = {
 }
 
 
-_BATCHES = 16
-
-
 class OwnTraining:
     """The training of a run, with the methods of `theirs.TorchTraining`."""
 
     def __init__(self, setting: Setting):
-        self.setting, self.batches = setting, setting.batches(_BATCHES)
+        self.setting = setting
+        self.batches = setting.batches(_BATCHES)
         sizes = {"vocabulary": setting.vocabulary}
         self._training = Training(setting.config, sizes, self.batches)
         self.initial_weights = torch_weights(self._training.model)
@@ -114,7 +75,7 @@ class OwnTraining:
 
     def peak_mebibytes(self) -> float:
         """Memory of one step without weights and the moments of the optimiser."""
-        return temporary_mebibytes(self._training.programs[0])
+        return temporary_mebibytes(self._training.program)
 
     def state(self) -> dict[str, np.ndarray]:
         """The weights, by the names of the module in PyTorch."""
@@ -151,57 +112,3 @@ def torch_weights(model: Any) -> dict[str, np.ndarray]:
         for index, weight in enumerate(stacked):
             weights[f"blocks.{index}.{name}"] = weight
     return {name: np.array(weight) for name, weight in weights.items()}
-
-
-class OwnGeneration:
-    """Greedy generation of so many tokens after prompts, with the methods of
-    `generation.TorchGeneration`, with a cache or without."""
-
-    def __init__(
-        self,
-        model: Model[TextInputs, TokenLogits],
-        tokens: Int[Array, "batch prompt"],
-        length: int,
-        *,
-        cached: bool,
-    ):
-        given = model, tokens, tokens.shape[-1], length, Draw(temperature=0.0)
-        self._written = ft.partial(eqx.filter_jit(write), *given, cached=cached)
-
-    def text(self) -> np.ndarray:
-        """The prompts and what follows them."""
-        return np.asarray(self._written())
-
-    def turn(self) -> float:
-        """Seconds to write it."""
-        return seconds_of(self.text)
-
-
-_GLASSLLM = dict(
-    model_type="llama",
-    vocab_size=1024,
-    hidden_size=128,
-    intermediate_size=341,
-    num_hidden_layers=4,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=128,
-    tie_word_embeddings=True,
-)
-
-
-def load_llama(path: str) -> tuple[Model[TextInputs, TokenLogits], str]:
-    """A Llama, and its weights: a checkpoint, or random where glassllm cannot be fetched."""
-    weights = path
-    try:
-        model = load_pretrained(path, dtype=jnp.float32)
-    except InputError:
-        if path != "glassllm":
-            raise
-        model = families()["llama"].build(Options(_GLASSLLM, Path(path)), frozenset())
-        weights = "random, of the size of glassllm"
-    if not is_built_as(model, LanguageModel):
-        raise InputError(
-            f"{path} holds a model of {type(model.read_out).__name__}, which writes no text."
-        )
-    return model, weights

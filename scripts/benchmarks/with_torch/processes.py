@@ -24,9 +24,9 @@ def caller(made: Any) -> Callable[..., Any]:
 
 
 class PairedProcess(ProcessPoolExecutor):
-    """Makes an object of a class in another process and calls its methods there, one at a time;
-    in between it is idle. A context manager: the process ends with the block. The class is a
-    name `module:Class`, of a module of this folder that is imported there alone."""
+    """Makes an object in another process and calls its methods there, one at a time. The
+    process ends with the `with` block. The class is named `module:Class`, of a module of this
+    folder, which is imported there alone."""
 
     def __init__(self, name: str, *arguments: Any):
         # A fork would copy the threads of JAX in whatever state they are in.
@@ -54,12 +54,11 @@ def _call(method: str, arguments: tuple) -> Any:
 
 
 def peak_resident_mebibytes(work: Callable[[], object]) -> float | None:
-    """By how much the memory of this process rises at most while `work` runs; `None` where
-    that cannot be known."""
+    """The largest rise of the memory of this process while `work` runs; `None` if unknown."""
     if not (_STATUS.exists() and _RESET.exists()):
         return None
     gc.collect()
-    # What was freed goes back to the system, or it would be used again without a rise.
+    # Freed memory would be used again without a rise.
     ctypes.CDLL(None).malloc_trim(0)
     before = _read("VmRSS")
     _RESET.write_text("5")
@@ -75,8 +74,8 @@ def _read(name: str) -> float:
 def timed_steps(
     step: Callable[[], Any], steps: int, wait: Callable[[Any], Any] = jax.block_until_ready
 ) -> float:
-    """Seconds for each of `steps` steps, without one ahead, which finds caches and threads as
-    others left them. `wait` waits for what the last step returned."""
+    """Seconds for each of `steps` steps, after one that warms up. `wait` waits for what a step
+    returns."""
     wait(step())
     began = time.perf_counter()
     for _ in range(steps - 1):

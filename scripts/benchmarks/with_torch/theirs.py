@@ -1,6 +1,6 @@
 # PyTorch is optional.
 # pyright: reportMissingImports=false
-"""The equal training in PyTorch, to be made in a process of its own."""
+"""The equal training in PyTorch, in a process of its own."""
 
 import itertools
 
@@ -14,13 +14,6 @@ from ide_transformer.training import OptimizerConfig
 
 from .ours import Setting
 from .processes import peak_resident_mebibytes, timed_steps
-
-
-def prepared_device() -> torch.device:
-    """The GPU, if there is one, else the CPU. Products of float32 are made in full float32, as
-    by `ours.full_float32`."""
-    torch.set_float32_matmul_precision("highest")
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Block(nn.Module):
@@ -82,7 +75,9 @@ class TorchTraining:
         learning_rates: list[float],
         compiled: bool,
     ):
-        self._device = prepared_device()
+        # In full float32, as here.
+        torch.set_float32_matmul_precision("highest")
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         layers, _, context, width, heads, vocabulary = setting
         model = Transformer(layers, context, width, heads, vocabulary)
         model.load_state_dict({name: torch.tensor(x) for name, x in weights.items()})
