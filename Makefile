@@ -55,7 +55,7 @@ $(BIN)/python:
 	  $(PYTHON) -m pip --python $(BIN)/python install pip )
 
 $(VENV)/.run: $(BIN)/python pyproject.toml
-	$(INSTALL) '.[data]'
+	$(INSTALL) '.[train]'
 	touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml

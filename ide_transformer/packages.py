@@ -46,6 +46,12 @@ def require(package: str, extra: str, use: str) -> None:
         )
 
 
+def require_training() -> None:
+    """**Raises:** `InputError` where a package of the extra `train` is not installed."""
+    for package in ("pydantic", "yaml", "orbax", "filelock", "rich", "matplotlib"):
+        require(package, "train", "commands and runs need")
+
+
 def cache_folder() -> Path:
     """The folder that keeps fetched data: `$IDE_TRANSFORMER_CACHE`, else the user's cache."""
     own = os.environ.get("IDE_TRANSFORMER_CACHE")

@@ -164,6 +164,46 @@ print(len(xla_bridge._backends), "backends")
 """
 
 
+ALONE = """
+import sys
+
+extra = "filelock matplotlib orbax pydantic rich safetensors tokenizers yaml".split()
+sys.modules.update(dict.fromkeys(extra))  # None: as if they were not installed
+exec(sys.stdin.read())
+train = {"load_model", "load_run", "testing", "train", "training"}
+for name in {*dir(ide)} - train:
+    getattr(ide, name)
+from ide_transformer.tasks import BytePairTokenizer, CharacterTokenizer
+
+for call in (
+    lambda: ide.train,
+    lambda: BytePairTokenizer.train("a", 256),
+    lambda: ide.pretrained.write_tensors(".", {}),
+):
+    try:
+        call()
+    except ide.InputError as error:
+        print(error)
+CharacterTokenizer.train("ab").encode("a")
+sys.argv[1:] = ["train", "quick"]
+from ide_transformer.commands import main
+
+main()
+"""
+
+
+def test_the_library_needs_no_package_of_an_extra():
+    """The example of the README, and every name at the top; the rest says what to install."""
+    example = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    done = run_apart([sys.executable, "-c", ALONE], expected=2, input=example)
+    *table, training, tokenizer, checkpoint = done.stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["LieTrotter", "Strang", "Tsit5"]
+    assert done.stderr == f"error: {training}\n" and "pydantic" in training
+    assert training.endswith("run: pip install 'ide_transformer[train]'.")
+    for line in (tokenizer, checkpoint):
+        assert line.endswith("run: pip install 'ide_transformer[hf]'.")
+
+
 @pytest.mark.heavy
 def test_no_module_computes_when_it_is_imported():
     """A backend would be made, and `jax.distributed.initialize` has to come before that. What

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from ..errors import InputError, did_you_mean, printable
 from ..memory import keep_freed_memory
-from ..packages import cache_folder, jax_fault
+from ..packages import cache_folder, jax_fault, require_training
 
 
 # The modules of this folder, which are imported when they are asked for.
@@ -70,6 +70,7 @@ def load_command(name: str) -> ModuleType:
     **Raises:** `InputError` for an unknown name, or a module that cannot be imported.
     """
     if name in COMMANDS:
+        require_training()
         return importlib.import_module(f".{name}", __package__)
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:

@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from ..errors import InputError, naming
+from ..packages import require
 
 
 # Bytes. The largest known, the index of a model of a trillion weights, has 13 MB.
@@ -141,6 +140,9 @@ def own_file(folder: Path, name: str) -> Path:
 
 def _tensors(folder: Path, name: str) -> dict[str, StoredTensor]:
     """The tensors of a safetensors file in the folder, whose header the library checks."""
+    require("safetensors", "hf", "checkpoints are read by")
+    from safetensors import SafetensorError, safe_open
+
     file = own_file(folder, name)
     try:
         with safe_open(file, "np") as opened:
@@ -164,12 +166,18 @@ def _tensors(folder: Path, name: str) -> dict[str, StoredTensor]:
 
 def _read(file: Path, name: str) -> np.ndarray:
     """The numbers, copied: a file that stays mapped would count twice in memory."""
+    from safetensors import safe_open
+
     with safe_open(file, "np") as opened:
         return opened.get_tensor(name)
 
 
 def write_tensors(folder: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes tensors as `model.safetensors`."""
+    require("safetensors", "hf", "checkpoints are written by")
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
     # Of a single number `ascontiguousarray` would make an array with an axis.
     contiguous = {name: np.asarray(x, order="C") for name, x in tensors.items()}
     file = Path(folder, _SINGLE)

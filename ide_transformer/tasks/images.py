@@ -183,7 +183,7 @@ def digits() -> tuple[LabelledImages, LabelledImages]:
     """scikit-learn's 1,797 handwritten digits of 8 by 8 pixels: a training set, and a fifth
     held out, with pixels from 0 to 1. The split is fixed and keeps the proportions of the
     classes."""
-    require("sklearn", "data", "the images of data.name=digits come with")
+    require("sklearn", "train", "the images of data.name=digits come with")
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

@@ -8,17 +8,21 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import tokenizers as tk
 from jaxtyping import Int
 
 from ..errors import InputError
 from ..models import Text
+from ..packages import require
 from ..pretrained import find_pretrained, tokenizer_file
 from ..pretrained.files import read_json
 
+
+if TYPE_CHECKING:
+    import tokenizers as tk
 
 # Names of the token that ends a document; ours is the first.
 _ENDS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
@@ -34,6 +38,13 @@ _MOST_GROWTH = 4
 _PIECE = 2**12
 # The end of a line as `str.splitlines` knows it.
 _LINE_END = "\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
+
+
+def _library() -> ModuleType:
+    require("tokenizers", "hf", "byte-pair encodings and tokenizers of checkpoints need")
+    import tokenizers
+
+    return tokenizers
 
 
 class AbstractTokenizer(abc.ABC):
@@ -69,7 +80,7 @@ class AbstractTokenizer(abc.ABC):
         there is none. A text that contains it ends there."""
         raise InputError(f"{type(self).__name__} has no token that ends a document.")
 
-    def for_others(self) -> tk.Tokenizer:
+    def for_others(self) -> "tk.Tokenizer":
         """A tokenizer of the library `tokenizers` that gives the same tokens; `InputError`
         where there is none."""
         raise InputError(
@@ -125,7 +136,8 @@ class CharacterTokenizer(AbstractTokenizer):
         tokenizer = CharacterTokenizer.train(self.characters + _END_CHARACTER)
         return tokenizer, tokenizer.characters.index(_END_CHARACTER)
 
-    def for_others(self) -> tk.Tokenizer:
+    def for_others(self) -> "tk.Tokenizer":
+        tk = _library()
         numbers = {character: number for number, character in enumerate(self.characters)}
         tokenizer = tk.Tokenizer(tk.models.WordLevel(numbers))
         tokenizer.pre_tokenizer = tk.pre_tokenizers.Split(tk.Regex(r"[\s\S]"), "isolated")
@@ -139,7 +151,7 @@ class CharacterTokenizer(AbstractTokenizer):
 class _LibraryTokenizer(AbstractTokenizer):
     """Base class of tokenizers of the library `tokenizers`."""
 
-    def __init__(self, tokenizer: tk.Tokenizer):
+    def __init__(self, tokenizer: "tk.Tokenizer"):
         self._tokenizer = tokenizer
         # There may be numbers that no token has.
         self._numbers = sorted(tokenizer.get_vocab().values())
@@ -206,6 +218,7 @@ class BytePairTokenizer(_LibraryTokenizer):
             raise InputError(
                 f"vocabulary={vocabulary}: 256 tokens are the bytes; give as many or more."
             )
+        tk = _library()
         tokenizer = tk.Tokenizer(tk.models.BPE())
         tokenizer.pre_tokenizer = tk.pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = tk.decoders.ByteLevel()
@@ -226,11 +239,12 @@ class BytePairTokenizer(_LibraryTokenizer):
 
     def ending(self) -> tuple["BytePairTokenizer", int]:
         """One more token, which `decode` leaves out."""
-        tokenizer = tk.Tokenizer.from_str(self._tokenizer.to_str())
+        tokenizer = _library().Tokenizer.from_str(self._tokenizer.to_str())
         tokenizer.add_special_tokens([_ENDS[0]])
         return BytePairTokenizer(tokenizer), cast(int, tokenizer.token_to_id(_ENDS[0]))
 
-    def for_others(self) -> tk.Tokenizer:
+    def for_others(self) -> "tk.Tokenizer":
+        tk = _library()
         tokenizer = tk.Tokenizer.from_str(self._tokenizer.to_str())
         # `encode` takes line by line.
         lines = tk.pre_tokenizers.Split(tk.Regex(_LINE_END), "merged_with_previous")
@@ -247,7 +261,7 @@ class PretrainedTokenizer(_LibraryTokenizer):
     """The tokenizer of a checkpoint, of any kind. `encode` leaves out the tokens that mark
     the beginning and the end of a text."""
 
-    def __init__(self, tokenizer: tk.Tokenizer):
+    def __init__(self, tokenizer: "tk.Tokenizer"):
         super().__init__(tokenizer)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -293,10 +307,10 @@ class PretrainedTokenizer(_LibraryTokenizer):
             "end a document; take another tokenizer."
         )
 
-    def for_others(self) -> tk.Tokenizer:
+    def for_others(self) -> "tk.Tokenizer":
         # `encode` leaves out what marks the beginning and the end of a text.
         content = json.loads(self._tokenizer.to_str()) | {"post_processor": None}
-        return tk.Tokenizer.from_str(json.dumps(content))
+        return _library().Tokenizer.from_str(json.dumps(content))
 
     def save(self, path: str | Path) -> None:
         content = {"checkpoint": json.loads(self._tokenizer.to_str())}
@@ -314,13 +328,14 @@ class PretrainedTokenizer(_LibraryTokenizer):
                 f"{file} is missing: the checkpoint has no tokenizer, so it can neither read "
                 "nor write text. Put the tokenizer.json of its release there."
             )
+        tokenizer = _library().Tokenizer
         with _reading(file):
             if path.is_file():
                 return cls(_glassllm(read_json(file)))
-            return cls(tk.Tokenizer.from_file(str(file)))
+            return cls(tokenizer.from_file(str(file)))
 
 
-def end_token(tokenizer: tk.Tokenizer) -> str | None:
+def end_token(tokenizer: "tk.Tokenizer") -> str | None:
     """The token that ends a document, where there is one."""
     known = (x for x in (*_ENDS, _END_CHARACTER) if tokenizer.token_to_id(x) is not None)
     return next(known, None)
@@ -334,10 +349,11 @@ def load_tokenizer(path: str | Path) -> AbstractTokenizer:
         content = json.loads(text)
         if "characters" in content:
             return CharacterTokenizer(content["characters"])
+    tokenizer = _library().Tokenizer
+    with _reading(path):
         if "checkpoint" in content:
-            stored = json.dumps(content["checkpoint"])
-            return PretrainedTokenizer(tk.Tokenizer.from_str(stored))
-        found = tk.Tokenizer.from_str(text)
+            return PretrainedTokenizer(tokenizer.from_str(json.dumps(content["checkpoint"])))
+        found = tokenizer.from_str(text)
         # That of a checkpoint may do more than to merge bytes.
         more = any(content.get(x) for x in ("post_processor", "truncation", "padding"))
         bytes_alone = (content.get("pre_tokenizer") or {}).get("type") == "ByteLevel"
@@ -358,8 +374,9 @@ def _reading(file: Path) -> Iterator[None]:
         raise InputError(f"{file} is not a tokenizer: {error}.") from None
 
 
-def _glassllm(content: dict[str, Any]) -> tk.Tokenizer:
+def _glassllm(content: dict[str, Any]) -> "tk.Tokenizer":
     """Byte-pair encoding on characters, whose merges cross neither words nor lines."""
+    tk = _library()
     specials = ["<pad>", "<unk>", "<bos>", "<eos>"]
     merges = [tuple(pair) for pair in content["merges"]]
     tokens = [*specials, *content["alphabet"], *(a + b for a, b in merges)]

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 from jaxtyping import Int
 
@@ -92,6 +91,7 @@ def tokenized(
     """The tokens of texts, kept in the cache, their tokenizer, and its end of a text."""
     require("datasets", "datasets", "data.name=dataset reads texts by the library")
     import datasets
+    import filelock
 
     folder = cache_folder() / "datasets"
     folder.mkdir(parents=True, exist_ok=True)

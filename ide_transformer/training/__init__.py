@@ -1,3 +1,8 @@
 """Runs: configuration, training loop, checkpoints, metrics."""
 
-from .public import *
+from ..packages import require_training as _require_training
+
+
+_require_training()
+
+from .public import *  # noqa: E402
