@@ -16,9 +16,9 @@ from ..tasks import AbstractTask
 from ..training import Config, Phase, Section, build_task, schedule_of, validated
 from ..training.configuration.files import apply_overrides
 from ..training.folder.starting import starting_model
+from ..training.steps.build import objective
 from ..training.steps.layout import make_layout
 from ..training.steps.schedule import needed_by_refinement, programs_of
-from ..training.steps.step import objective
 
 
 # Steps of a mesh that are timed; the first is not counted.

@@ -1,4 +1,4 @@
-"""The training loop of a run."""
+"""The training loop."""
 
 import contextlib
 import math
@@ -17,8 +17,8 @@ from .folder.metrics import MetricsLog, NotFinite, TrainingProgress, cut_metrics
 from .folder.run_folder import RunFolder, flat_values
 from .steps import layout as parallel
 from .steps.layout import Layout
+from .steps.memory import describe_memory
 from .steps.schedule import Program, Programs, schedule_of
-from .steps.sizes import describe_memory
 from .steps.step import TrainState, better_solve, num_parameters, rolled_back, weights_of
 from .stopping import Stopped, StopRequest
 from .trackers import AbstractTracker, InBackground, JsonLines
@@ -27,17 +27,17 @@ from .trackers import AbstractTracker, InBackground, JsonLines
 T = TypeVar("T")
 
 EVALUATION_BATCH = 64
-# A phase with its programs compiled: the entrance to it and the step of each mesh.
+# A phase with its compiled programs: the entrance to it, and the step on each mesh.
 _Compiled = tuple[Program, Any, list[Any]]
 
 
 class Diverged(InputError):
-    """The loss of a run did not stay finite, also after going back to a checkpoint, or is not
-    at its end."""
+    """The loss of a run is not finite, at its end or after it went back to a checkpoint."""
 
 
 class Loop(NamedTuple):
-    """The training loop of a run by its `programs`, which asks `stop` after each step."""
+    """The training loop of a run. It asks `stop` after each step. `began` is the reading of
+    `time.perf_counter` at the start of the run."""
 
     config: Config
     task: AbstractTask
@@ -50,17 +50,16 @@ class Loop(NamedTuple):
     trackers: Sequence[AbstractTracker] = ()
 
     def run(self, state: TrainState) -> TrainState:
-        """Trains from a state to the last step. It waits for the device at evaluations and
-        checkpoints only, and otherwise for the step before the one in progress. Where too many
-        steps are not finite, it goes back to the last checkpoint once."""
+        """Trains from a state to the last step. If too many steps are not finite, it goes back
+        to the last checkpoint once."""
         steps = self.config.training.steps
         start = int(state.step)
         with TrainingProgress(steps, start) as progress:
             given = self.config.model
-            done = ""
+            origin = ""
             if given.run is not None and not start:
-                done = f", with the weights of {given.run} (checkpoint {given.checkpoint})"
-            progress.say(f"{self.folder.path}: {num_parameters(state):,} parameters{done}")
+                origin = f", with the weights of {given.run} (checkpoint {given.checkpoint})"
+            progress.say(f"{self.folder.path}: {num_parameters(state):,} parameters{origin}")
             compiled = self._compiled(start, progress) if start < steps else []
             while True:
                 rollbacks = int(state.faults.rollbacks)
@@ -69,20 +68,21 @@ class Loop(NamedTuple):
                 except NotFinite as fault:
                     state = self._last_good(rollbacks, fault)
                     progress.say(
-                        f"warning: {fault}; going back to step {int(state.step)}, "
-                        "from there with other batches. This is done once."
+                        f"warning: {fault}; going back to step {int(state.step)}, and on with "
+                        "other batches. This is done once."
                     )
 
     def _march(
         self, compiled: Sequence[_Compiled], state: TrainState, progress: TrainingProgress
     ) -> TrainState:
-        """Takes the steps that are left."""
+        """Takes the remaining steps. It waits for the device at evaluations and checkpoints,
+        and otherwise for the step before the current one."""
         training = self.config.training
         start = int(state.step)
-        # After a rollback the batches are those of the next seed.
+        # After a rollback the next seed draws other batches.
         seed = training.seed + int(state.faults.rollbacks)
         trackers = self._started(start, progress) if parallel.primary() else []
-        # Where every step is bad, nothing was learned, however few there are.
+        # A run whose steps are all bad has learned nothing, however short it is.
         most_bad = min(training.max_bad_steps, training.steps)
         log = MetricsLog(trackers, progress.show, self.began, most_bad)
         numbers = range(start + 1, training.steps + 1)
@@ -90,7 +90,7 @@ class Loop(NamedTuple):
         before: dict[str, Any] = {}
         with contextlib.closing(log), batches as made:
             if start and start not in self.checkpoints.losses:
-                # It was stopped before the evaluation that is due here.
+                # The run was stopped before this evaluation.
                 self._evaluate_if_due(self.programs.at(start), start, state, log)
             log.restart_clock()
             for number, (mesh, batch, tokens) in zip(numbers, made, strict=True):
@@ -101,7 +101,7 @@ class Loop(NamedTuple):
                     state = state if enter is None else enter(state)
                 state, metrics = steps[mesh](state, batch)
                 log.count(tokens)
-                # So few steps are on their way that a request to stop is soon obeyed.
+                # With few steps on their way, a request to stop is soon obeyed.
                 jax.block_until_ready(before)
                 before = metrics
                 last = number == training.steps
@@ -123,9 +123,10 @@ class Loop(NamedTuple):
         return state
 
     def _batches(self, seed: int) -> Callable[[int], tuple[int, Batch, int]]:
-        """The mesh, the batch and its tokens of each step; the first one is step 1."""
+        """Returns a function that gives the mesh, the batch and its tokens for a step; the
+        first step is 1."""
         training = self.config.training
-        size = self.config.training.batch_size
+        size = training.batch_size
         schedule = schedule_of(self.config)
         tasks = {phase.first: phase.tasks(self.task) for phase in schedule}
 
@@ -138,7 +139,7 @@ class Loop(NamedTuple):
         return make
 
     def _started(self, step: int, progress: TrainingProgress) -> list[AbstractTracker]:
-        """The trackers of a run that goes on after a step."""
+        """The trackers of a run, started from this step."""
         others = [InBackground(tracker, progress.say) for tracker in self.trackers]
         trackers = [JsonLines(self.folder.metrics), *others]
         values = flat_values(self.config) if others else {}
@@ -147,40 +148,39 @@ class Loop(NamedTuple):
         return trackers
 
     def _compiled(self, start: int, progress: TrainingProgress) -> list[_Compiled]:
-        """The phases after step `start` with their programs; says what they need of memory."""
+        """Compiles the programs of the phases after step `start`; reports their memory."""
+        training = self.config.training
         left = [program for program in self.programs if program.phase.last > start]
         compiled: list[_Compiled] = []
-        # Phases with the same layers share the step of a mesh.
+        # Phases with the same layers share the step on a mesh.
         made: dict[tuple[int | None, str], Any] = {}
         temporary = 0
         for program in left:
+            phase = program.phase
             steps: list[Any] = []
             batches = program.first_batches(self.task)
-            for number, mesh in enumerate(program.phase.meshes.values()):
-                of = program.phase.layers, str(mesh.described)
-                if of not in made:
-                    on = f" on {program.phase.name(number)}" * bool(
-                        self.config.training.schedule
-                    )
+            for number, (mesh, batch) in enumerate(
+                zip(phase.meshes.values(), batches, strict=True)
+            ):
+                key = phase.layers, str(mesh.described)
+                if key not in made:
+                    on = f" on {phase.name(number)}" if training.schedule else ""
                     progress.say(f"compiling the step{on}")
-                    lowered = program.lowered(
-                        number, self.task.loss, self.layout, batches[number]
-                    )
-                    made[of] = lowered.compile()
-                    needed = made[of].memory_analysis().temp_size_in_bytes
+                    lowered = program.lowered(number, self.task.loss, self.layout, batch)
+                    made[key] = lowered.compile()
+                    needed = made[key].memory_analysis().temp_size_in_bytes
                     temporary = max(temporary, needed)
-                    after = f" after {start}" * (start > 0)
+                    after = f" after {start}" if start else ""
                     self.stop.check(f"Stopped before the first step{after}; {GO_ON}.")
-                steps.append(made[of])
+                steps.append(made[key])
             enter = program.enter
-            if enter is not None and program.phase.first >= start:
+            if enter is not None and phase.first >= start:
                 enter = jax.jit(enter, out_shardings=self.layout.shardings(program.shapes))
-                before = self.layout.shapes(self.programs.shapes_at(program.phase.first))
+                before = self.layout.shapes(self.programs.shapes_at(phase.first))
                 enter = enter.lower(before).compile()
             compiled.append((program, enter, steps))
         model = left[-1].model
         shapes = left[-1].shapes
-        training = self.config.training
         data, *_ = left[-1].phase.tasks(self.task)
         part = data.batch(0, training.part_size, training.seed)
         progress.say(describe_memory(model, shapes, self.task.loss, part, temporary))
@@ -197,8 +197,8 @@ class Loop(NamedTuple):
         *,
         check: Callable[[], None],
     ) -> dict[str, float]:
-        """The figures of held-out samples with the weights and, if there is one, their average;
-        `check` is called between batches."""
+        """The figures of held-out samples, with the weights and, if there is one, with their
+        average. `check` is called between batches."""
         decay = self.config.training.average
         found = {}
         for which in ("trained", "average") if decay else ("trained",):
@@ -211,7 +211,7 @@ class Loop(NamedTuple):
         return found
 
     def check_finite(self, held_out: dict[str, float]) -> None:
-        """`Diverged` where a loss at the end of the run is not finite."""
+        """Raises `Diverged` if a loss at the end of the run is not finite."""
         losses = {name: x for name, x in held_out.items() if "_loss" in name}
         if wrong := {name: x for name, x in losses.items() if not math.isfinite(x)}:
             said = ", ".join(f"{name} {x}" for name, x in wrong.items())
@@ -219,14 +219,15 @@ class Loop(NamedTuple):
                 f"{self.folder.path}: not finite at the end of the run: {said}. There is no "
                 f"summary; checkpoint {self.checkpoints.newest()} is kept. Lower "
                 f"optimizer.learning_rate, take {better_solve(self.programs[-1].model)}, or "
-                "look for held-out samples that are much larger than those of training."
+                "look for held-out samples that are much larger than the training samples."
             )
 
     def _evaluate_if_due(
         self, program: Program, number: int, state: TrainState, log: MetricsLog
     ) -> bool:
-        """Evaluates and logs where it is time; whether the loss is the lowest so far. A request
-        to stop cuts it short; a run that goes on from here makes it up."""
+        """Evaluates and logs at the steps of `training.evaluate_every`. Returns whether the
+        loss is the lowest so far. A request to stop cuts it short; the resumed run makes up
+        for it."""
         training = self.config.training
         if number % training.evaluate_every and number != training.steps:
             return False
@@ -246,7 +247,8 @@ class Loop(NamedTuple):
         return lowest and training.keep_best
 
     def _last_good(self, rollbacks: int, fault: NotFinite) -> TrainState:
-        """The state of the last checkpoint; `Diverged` where there is none, or once more."""
+        """The state of the last checkpoint. Raises `Diverged` without one, and if the run went
+        back before."""
         newest = self.checkpoints.newest()
         if rollbacks or newest is None:
             before = "There is no checkpoint to go back to"
@@ -269,8 +271,8 @@ class Loop(NamedTuple):
 def prefetched(
     make: Callable[[int], T], start: int, stop: int, *, ahead: int = 2
 ) -> Iterator[Iterator[T]]:
-    """`make(start), make(start + 1), …, make(stop - 1)`, made by a thread at most `ahead` of
-    them before they are asked for. An error is raised where its value is asked for."""
+    """Iterates over `make(start), …, make(stop - 1)`. A thread makes them, at most `ahead` of
+    them in advance. An error is raised where its value is asked for."""
     thread = ThreadPoolExecutor(1, "prefetch")
     waiting: deque[Future[T]] = deque()
 

@@ -1,11 +1,10 @@
-"""Runs: trained, and gone on with."""
+"""Trains a run, or resumes one."""
 
 import contextlib
 import functools as ft
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -33,19 +32,19 @@ from .folder.run_folder import (
     source,
     unfinished_twin,
 )
-from .folder.starting import build_start, configuration_of
+from .folder.starting import build_start, resumed_config
 from .loop import Diverged as Diverged, Loop
 from .plots import plot_run
 from .steps import layout as parallel
-from .steps.layout import Layout, make_layout
-from .steps.schedule import Programs, needed_by_refinement, programs_of
-from .steps.sizes import check_divisible
-from .steps.step import TrainState, num_parameters, objective, weights_of
+from .steps.build import objective
+from .steps.layout import check_divisible, make_layout
+from .steps.schedule import needed_by_refinement, programs_of
+from .steps.step import TrainState, num_parameters, weights_of
 from .stopping import stop_requests
 from .trackers import AbstractTracker
 
 
-# Keys in which the processes of a run may differ.
+# Keys that may differ between the processes of a run.
 _OF_A_PROCESS = ("parallel.rank", "parallel.coordinator", "parallel.timeout")
 
 
@@ -63,16 +62,15 @@ def train(
 
     - `config`: a configuration, or the path of its YAML file.
     - `runs`: the folder of all runs.
-    - `resume`: go on from the last checkpoint of the run of that name that is not finished.
-      What is learned and logged is the same, to the bit, as if the run had never stopped. It
-      may have more `training.steps` than it began with, where the steps that it has made had
-      the learning rates of the longer run.
-    - `restart`: with `resume` and more steps, for a run whose rate falls by a cosine: another
-      one begins at the rate it has come to.
+    - `resume`: continue the unfinished run of this name from its last checkpoint. It learns and
+      logs the same numbers, to the bit, as a run that never stopped. It may have more
+      `training.steps` than before, if the learning rates of its steps so far do not change.
+    - `restart`: with `resume` and more steps, for a learning rate that falls by a cosine: start
+      another cosine at the present rate.
 
-    **Raises:** `InputError` for input that cannot be used, where another process trains the
-    run, or where the loss stays without a finite value; `Stopped`, a `KeyboardInterrupt`, when
-    it was stopped, after saving a checkpoint.
+    **Raises:** `InputError` for input that cannot be used, if another process trains the run,
+    or if the loss does not stay finite; `Stopped`, a `KeyboardInterrupt`, after a request to
+    stop and a last checkpoint.
     """
     config = as_config(config)
     if restart and not resume:
@@ -90,14 +88,13 @@ def resume_run(
     trust: bool = False,
     restart: bool = False,
 ) -> RunFolder:
-    """Goes on with a run by the configuration in its folder; see `train`.
+    """Continues a run with the configuration in its folder; see `train`.
 
     **Arguments:**
 
-    - `path`: the folder, or the name of a run in `runs`, see `train`.
-    - `overrides`: `training.steps=3000` for a longer run, what is logged and kept
-      (`training.log_every=1`), and `parallel.key=value` for other devices or processes than it
-      began with.
+    - `path`: the folder of the run, or its name in `runs`.
+    - `overrides`: `training.steps=3000` for a longer run; what is logged and kept, such as
+      `training.log_every=1`; and `parallel.key=value` for other devices or processes.
     - `trust`: see `load_run`.
     - `restart`: see `train`.
 
@@ -121,45 +118,17 @@ def resume_run(
     return _run(config, folder, Path(runs), restart)
 
 
-@parallel.others_needed()
+@parallel.explain_lost_process()
 def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -> RunFolder:
-    """Train in a folder that exists, or in a new one."""
+    """Trains in a new folder, or in the folder that is `resumed`."""
     parallel.start(config.parallel)
     keep_freed_memory()
     began = time.perf_counter()
     if resumed is not None:
-        config = configuration_of(resumed, config, restart=restart)
-    # What does not fit together fails here, before anything is written.
-    job = _prepared(config, resumed)
-    folder = resumed
-    if folder is None and parallel.primary():
-        folder = _new_folder(job, runs)
-    folder = RunFolder(parallel.from_primary("" if folder is None else str(folder.path)))
-    with folder.sole_use() if parallel.primary() else contextlib.nullcontext():
-        return _trained(job, folder, resumed is not None, began)
+        config = resumed_config(resumed, config, restart=restart)
 
-
-class Job(NamedTuple):
-    """What a run is made of.
-
-    - `state`: the one before the first step.
-    - `data`: the fingerprint of the data; `start` is `Start.origin`.
-    """
-
-    config: Config
-    task: AbstractTask
-    programs: Programs
-    state: TrainState
-    layout: Layout
-    trackers: Sequence[AbstractTracker]
-    data: str
-    start: dict[str, Any] | None
-
-
-def _prepared(config: Config, resumed: RunFolder | None) -> Job:
-    """The parts of a run, which are tried on the shapes of a first batch."""
-    training = config.training
-    trackers = [read(AbstractTracker, x, "training.trackers") for x in training.trackers]
+    # Whatever does not fit together fails here, before anything is written.
+    trackers = [read(AbstractTracker, x, "training.trackers") for x in config.training.trackers]
     layout = make_layout(config.parallel)
     needed = [] if resumed is not None else needed_by_refinement(config)
     if needed:
@@ -169,26 +138,25 @@ def _prepared(config: Config, resumed: RunFolder | None) -> Job:
             "(docs/results/coarse_first.md)."
         )
     say(f"{config.name}: reading the data, data.name={short(config.data.name)}")
-    # A run with a checkpoint of its own asks no other run for weights.
+    # A run with a checkpoint takes no weights from another run.
     begun = resumed is not None and resumed.newest_step is not None
     begins = config.model.run is None or not begun
-    task, model, key, start = build_start(config, None if begins else resumed)
+    task, model, key, origin = build_start(config, None if begins else resumed)
     programs = programs_of(config, model)
     state = programs.start(model, key)
     meshes = [mesh for program in programs for mesh in program.phase.meshes.values()]
-    check_divisible(config, model, meshes)
+    check_divisible(config.parallel, config.training, model, meshes)
     if parallel.primary():
         _say_repeated(task)
-    loss = objective(task.loss, training)
+    loss = objective(task.loss, config.training)
     for program in programs:
-        batches = program.first_batches(task)
-        maps = program.phase.models()
-        for mesh, model_on, batch in zip(program.phase.meshes, maps, batches, strict=True):
-            with at(mesh) if training.schedule else contextlib.nullcontext():
+        tried = zip(program.phase.meshes, program.on_meshes(task), strict=True)
+        for place, (model_on, batch) in tried:
+            with at(place) if config.training.schedule else contextlib.nullcontext():
                 eqx.filter_eval_shape(loss, model_on(program.model), batch)
     data = task.fingerprint()
     if resumed is not None:
-        check_origin(resumed, task, data, None if begun else start)
+        check_origin(resumed, task, data, None if begun else origin)
     values = {key: x for key, x in flat_values(config).items() if key not in _OF_A_PROCESS}
     parallel.check_equal(
         {
@@ -197,72 +165,56 @@ def _prepared(config: Config, resumed: RunFolder | None) -> Job:
             "another version": {"version": f"{source(config)}, jax {jax.__version__}"},
         }
     )
-    return Job(config, task, programs, state, layout, trackers, data, start)
 
-
-def _new_folder(job: Job, runs: Path) -> RunFolder:
-    """The folder of a new run; says where a run of this configuration is not finished."""
-    twin = unfinished_twin(job.config, runs)
-    folder = new_folder(job.config, runs, job.task.save, job.data, job.start)
-    if twin is not None:
-        say(
-            f"{twin.path} is not finished (step {twin.newest_step or 0} of "
-            f"{job.config.training.steps}), and --resume would go on with it; this is a new "
-            f"run, {folder.path}."
-        )
-    return folder
-
-
-def _trained(job: Job, folder: RunFolder, resumed: bool, began: float) -> RunFolder:
-    """Train from the last checkpoint in a folder, or from the start, and write the results."""
-    config = job.config
-    state = job.state
-    with stop_requests() as stop, Checkpoints(folder, config, writes=True) as checkpoints:
-        if checkpoints.newest() is not None:
-            state = checkpoints.restore(job.programs.shapes_at)
-            checkpoints.set_damaged_aside()
-        began -= seconds_taken(folder)
-        parallel.wait_for_all("restored")
-        step = int(state.step)
-        if jax.process_count() > 1:
-            # Before they are placed on the devices.
-            own = {"step": step, "checksum": checksum_of_all(state)}
-            parallel.check_equal({"another state": own})
-        if step == config.training.steps and folder.summary.exists():
-            return folder  # nothing is left to do
+    folder = resumed
+    if folder is None and parallel.primary():
+        twin = unfinished_twin(config, runs)
+        folder = new_folder(config, runs, task.save, data, origin)
+        if twin is not None:
+            say(
+                f"{twin.path} is not finished (step {twin.newest_step or 0} of "
+                f"{config.training.steps}), and --resume would go on with it; this is a new "
+                f"run, {folder.path}."
+            )
+    folder = RunFolder(parallel.from_primary("" if folder is None else str(folder.path)))
+    with folder.sole_use() if parallel.primary() else contextlib.nullcontext():
+        with stop_requests() as stop, Checkpoints(folder, config, writes=True) as checkpoints:
+            if checkpoints.newest() is not None:
+                state = checkpoints.restore(programs.shapes_at)
+                checkpoints.set_damaged_aside()
+            began -= seconds_taken(folder)
+            parallel.wait_for_all("restored")
+            step = int(state.step)
+            if jax.process_count() > 1:
+                # Compared before they are placed on the devices.
+                own = {"step": step, "checksum": checksum_of_all(state)}
+                parallel.check_equal({"another state": own})
+            if step == config.training.steps and folder.summary.exists():
+                return folder  # nothing is left to do
+            if parallel.primary():
+                folder.record_config(config)
+            logged = cut_metrics(folder.metrics, step, checkpoints.losses)
+            if resumed is not None:
+                again = f"; steps {step + 1} to {logged} are made again" * (logged > step)
+                where = "going on from" if step else "no checkpoint yet: it begins again at"
+                say(f"{folder.path}: {where} step {step}{again}")
+            loop = Loop(
+                config, task, folder, checkpoints, stop, programs, layout, began, trackers
+            )
+            with jax.set_mesh(layout.grid):
+                state = loop.run(layout.placed(state))
+                say(f"evaluating the {' and the '.join(task.parts)} part")
+                unevaluated = f"Stopped after the last step, before its evaluation; {GO_ON}."
+                check = ft.partial(stop.check, unevaluated)
+                held_out = loop.evaluated(programs[-1], state, task.parts, check=check)
+                loop.check_finite(held_out)
+            state = parallel.gathered(state)
         if parallel.primary():
-            folder.go_on_by(config)
-            folder.add_source(source(config))
-        logged = cut_metrics(folder.metrics, step, checkpoints.losses)
-        if resumed:
-            again = f"; steps {step + 1} to {logged} are made again" * (logged > step)
-            begun = "going on from" if step else "no checkpoint yet: it begins again at"
-            say(f"{folder.path}: {begun} step {step}{again}")
-        loop = Loop(
-            config,
-            job.task,
-            folder,
-            checkpoints,
-            stop,
-            job.programs,
-            job.layout,
-            began,
-            job.trackers,
-        )
-        with jax.set_mesh(job.layout.grid):
-            state = loop.run(job.layout.placed(state))
-            say(f"evaluating the {' and the '.join(job.task.parts)} part")
-            unevaluated = f"Stopped after the last step, before its evaluation; {GO_ON}."
-            check = ft.partial(stop.check, unevaluated)
-            held_out = loop.evaluated(job.programs[-1], state, job.task.parts, check=check)
-            loop.check_finite(held_out)
-        state = parallel.gathered(state)
-    if parallel.primary():
-        # Without these nobody could read the results.
-        folder.load_config(config)
-        _ = folder.recorded
-        _write_results(loop, state, held_out)
-    parallel.wait_for_all("written")
+            # Nobody could read the results without these files.
+            folder.load_config(config)
+            _ = folder.recorded
+            _write_results(loop, state, held_out)
+        parallel.wait_for_all("written")
     return folder
 
 
@@ -278,6 +230,7 @@ def _say_repeated(task: AbstractTask) -> None:
 
 
 def _write_results(loop: Loop, state: TrainState, held_out: dict[str, float]) -> None:
+    """Writes figures, summary and sample."""
     training = loop.config.training
     task = loop.task
     folder = loop.folder
@@ -298,7 +251,7 @@ def _write_results(loop: Loop, state: TrainState, held_out: dict[str, float]) ->
         "rollbacks": int(state.faults.rollbacks),
     }
     write_json(folder.summary, summary)
-    # The last, so that a sample that cannot be written costs no results.
+    # Written last, so that a sample that fails costs no results.
     text = task.sample(model, training.sample) if training.sample else None
     if text is not None:
         with naming(folder.sample):

@@ -1,4 +1,4 @@
-"""Requests to stop: an interrupt (Ctrl-C, SIGINT) or a termination (SIGTERM)."""
+"""Requests to stop a run: an interrupt (Ctrl-C, SIGINT) or a termination (SIGTERM)."""
 
 import contextlib
 import os
@@ -15,12 +15,12 @@ import jax
 from .steps.layout import largest
 
 
-# After so many seconds a process that was asked to end is gone, whatever it waits for.
+# Seconds after which a process that was asked to end is ended, whatever it waits for.
 _GRACE = 8.0
 
 
 class Stopped(KeyboardInterrupt):
-    """Training has ended on request; `signal` is the one that asked."""
+    """Training has ended on request. `signal` is the number of the signal."""
 
     def __init__(self, message: str, number: int):
         super().__init__(message)
@@ -28,13 +28,13 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Whether there is a request to stop. Several processes stop at the same step, the one at
-    which they `agree`."""
+    """Whether a signal has asked the run to stop. Several processes stop at the step at which
+    they `agree`."""
 
     def __init__(self) -> None:
         self._signal: int | None = None
         self._noted = 0
-        # Set when nobody waits for the device any more.
+        # Set when the run no longer waits for the device.
         self.obeyed = threading.Event()
 
     @property
@@ -42,7 +42,7 @@ class StopRequest:
         return self._signal is not None
 
     def step_ended(self) -> None:
-        """The step after a request has ended: writing its checkpoint may take its time."""
+        """Call it when the step after a request has ended: its checkpoint may take long."""
         if self._signal is not None:
             self.obeyed.set()
 
@@ -52,21 +52,21 @@ class StopRequest:
             self._signal = number
 
     def agree(self) -> None:
-        """Takes over the request of any process; all of them call it."""
+        """Shares a request among the processes. All processes must call it."""
         if jax.process_count() > 1:
             self._signal = largest(self._noted) or None
 
     def check(self, message: str = "Stopped") -> None:
-        """**Raises:** `Stopped` where there is one."""
+        """Raises `Stopped` if there is a request."""
         if self._signal is not None:
             raise Stopped(message, self._signal)
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Until it is left, a signal to stop is noted instead of obeyed, so that a checkpoint can
-    be written first. A second one acts at once. Where the signal would have ended the process,
-    the process is gone after some seconds even if it waits for the device."""
+    """Inside this context a signal to stop is noted, so that a checkpoint can be written first.
+    A second signal acts at once. A signal that would have ended the process ends it after some
+    seconds, even if it waits for the device."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -81,7 +81,7 @@ def stop_requests() -> Iterator[StopRequest]:
         request.note(number)
         restore()
 
-    # The interpreter writes the number of a signal there at once, also while this thread waits
+    # Python writes the number of a signal to this pipe at once, also while this thread waits
     # inside a library and cannot run `note`.
     receiver, sender = os.pipe()
     os.set_blocking(sender, False)
@@ -113,11 +113,11 @@ def _end_in_time(receiver: int, ending: set[int], obeyed: threading.Event) -> No
 
 
 def end_by(number: int) -> NoReturn:
-    """Ends the process by that signal, as one that did not catch it, so that a shell that runs
-    it in a loop knows: the exit status is 128 + `number` there."""
+    """Ends the process by a signal, as if nobody had caught it, so that a loop in a shell ends
+    too. The exit status is 128 + `number`."""
     sys.stdout.flush()
     sys.stderr.flush()
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
-    time.sleep(_GRACE)  # where the signal is delivered late
+    time.sleep(_GRACE)  # the signal may be delivered late
     os._exit(128 + number)

@@ -1,4 +1,4 @@
-"""Trackers: where the log of a run goes."""
+"""Trackers, which store the log of a run."""
 
 import abc
 import contextlib
@@ -21,11 +21,11 @@ _NEEDS = "metrics.jsonl is written without any tracker; this one needs"
 
 
 class AbstractTracker(abc.ABC):
-    """A place where the figures of a run go while it trains: `start`, then `log` for each line
-    of the log and `flush` before each checkpoint, then `close`.
+    """Stores the figures of a run while it trains. The run calls `start`, then `log` for each
+    line of the log and `flush` before each checkpoint, then `close`.
 
-    One that a configuration names (`training.trackers`) works in a thread of its own, so that
-    training waits for it at checkpoints only. An error in it is reported, and the run goes on
+    A tracker that a configuration names (`training.trackers`) works in its own thread, so that
+    training waits for it at checkpoints only. An error in it is reported, and the run continues
     without it.
     """
 
@@ -34,30 +34,34 @@ class AbstractTracker(abc.ABC):
 
     @abc.abstractmethod
     def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        """Called once before the first line, and again where the run goes back to a checkpoint:
-        with the folder of the run, the values of its configuration by their dotted keys, and
-        the step after which it begins or goes on. What the same run logged after that step is
-        not valid any more."""
+        """Begins, or begins again when the run goes back to a checkpoint.
+
+        **Arguments:**
+
+        - `folder`: the folder of the run.
+        - `config`: the values of its configuration by their dotted keys.
+        - `step`: the step from which the run starts or continues. Lines that it logged after
+          this step are not valid any more.
+        """
 
     @abc.abstractmethod
     def log(self, step: int, values: Mapping[str, float | int]) -> None:
-        """One line of the log: some figures after a step. A figure may be NaN or infinite."""
+        """Stores a line of the log, the figures after a step. They may be NaN or infinite."""
 
     def flush(self) -> None:  # noqa: B027
-        """Called before a checkpoint is written, from which a run that is killed goes on: all
-        lines have to be kept when it returns. By default nothing, for a tracker that keeps
-        each line at once."""
+        """Must have stored all lines when it returns, since the checkpoint that follows
+        continues from them. By default nothing, for a tracker that stores each line at once."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Ends what `start` began. All lines have to be kept by then."""
+        """Ends what `start` began. Must have stored all lines when it returns."""
 
 
 @final
 class InBackground(AbstractTracker):
-    """Another tracker, in a thread of its own: `flush` and `close` wait for it, at most
-    `patience` seconds, and not again for one that is still late. `warn` is told what went
-    wrong; after an error the tracker is closed."""
+    """Runs another tracker in its own thread. `flush` and `close` wait for it, at most
+    `patience` seconds, and no longer once it is late. After an error it is closed. Problems are
+    reported to `warn`."""
 
     configurable: ClassVar[bool] = False
 
@@ -69,14 +73,14 @@ class InBackground(AbstractTracker):
         self._patience = patience
         self._name = type(tracker).__name__
         self._calls: queue.SimpleQueue[tuple[str, tuple, threading.Event]]
-        # A call that is not waited for any longer.
+        # A call for which nobody waits any longer.
         self._late: threading.Event | None
 
     def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
         self._calls = queue.SimpleQueue()
         self._late = None
         self._tell("start", folder, config, step)
-        # A daemon: a tracker that hangs does not keep the process from ending.
+        # A daemon, so that the process can end even if the tracker hangs.
         threading.Thread(target=self._work, args=(self._calls,), daemon=True).start()
 
     def log(self, step: int, values: Mapping[str, float | int]) -> None:
@@ -89,7 +93,7 @@ class InBackground(AbstractTracker):
         self._wait("close", "is not done", "the run ends without it")
 
     def _wait(self, method: str, late: str, then: str) -> None:
-        """Has the thread call a method, and waits unless an earlier call is not done yet."""
+        """Calls a method in the thread, and waits unless an earlier call is late."""
         done = self._tell(method)
         if self._late is not None and not self._late.is_set():
             return
@@ -101,7 +105,7 @@ class InBackground(AbstractTracker):
         self._warn(f"warning: {self._name} {what}. metrics.jsonl has all lines.")
 
     def _tell(self, method: str, *arguments: Any) -> threading.Event:
-        """Has the thread call a method of the other tracker; the event is set afterwards."""
+        """Calls a method in the thread; the event is set when it is done."""
         done = threading.Event()
         self._calls.put((method, arguments, done))
         return done
@@ -114,7 +118,7 @@ class InBackground(AbstractTracker):
             try:
                 if not failed:
                     getattr(self._tracker, method)(*arguments)
-            except BaseException as error:  # SystemExit too, which would end this thread alone
+            except BaseException as error:  # SystemExit would end only this thread
                 failed = True
                 self._late = threading.Event()
                 self._say(f"failed with {type(error).__name__}: {error}; the run goes on")
@@ -126,9 +130,8 @@ class InBackground(AbstractTracker):
 
 @final
 class JsonLines(AbstractTracker):
-    """`metrics.jsonl`: one JSON object a line, in the file when `log` returns. `InputError` is
-    raised before a checkpoint if somebody removed, moved or replaced the file meanwhile, or the
-    folder of the run."""
+    """`metrics.jsonl`: one JSON object a line, written when `log` returns. `flush` raises
+    `InputError` if somebody removed or replaced the file or the folder of the run."""
 
     configurable: ClassVar[bool] = False
 
@@ -139,7 +142,7 @@ class JsonLines(AbstractTracker):
         self._file = self._path.open("a", encoding="utf-8")
 
     def log(self, step: int, values: Mapping[str, float | int]) -> None:
-        # NaN is not JSON; a reader should not stumble over the line that reports it.
+        # JSON has no NaN.
         finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
         with naming(self._path):
             self._file.write(json.dumps({"step": step, **finite}) + "\n")
@@ -157,7 +160,7 @@ class JsonLines(AbstractTracker):
             )
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # what could not be written was said
+        with contextlib.suppress(OSError):  # `log` and `flush` have reported it
             self._file.close()
 
 
@@ -166,16 +169,16 @@ class Tensorboard(AbstractTracker):
     """Event files of TensorBoard, in the folder `tensorboard` of the run, by the package
     tensorboardX. `tensorboard --logdir runs` shows all runs.
 
-    Where a run goes on from a checkpoint, TensorBoard drops what was logged after it.
+    TensorBoard drops the lines after the checkpoint from which a run continues.
 
-    **Raises:** `InputError` where tensorboardX is not installed.
+    **Raises:** `InputError` if tensorboardX is not installed.
     """
 
     def __init__(self):
         require("tensorboardX", "tensorboard", _NEEDS)
 
     def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        # Not its SummaryWriter, whose thread keeps the errors of a full disk to itself.
+        # Its SummaryWriter would hide the errors of a full disk in a thread.
         from tensorboardX import event_file_writer, summary
         from tensorboardX.proto import event_pb2
 
@@ -184,7 +187,7 @@ class Tensorboard(AbstractTracker):
         self._events = events
         self._folder = folder / "tensorboard"
         self._folder.mkdir(exist_ok=True)
-        # TensorBoard reads the files in the order of their names, which begin with the second.
+        # TensorBoard reads the files in the order of their names, which begin with the time.
         prefix = str(self._folder / "events")
         suffix = f".{time.time_ns()}"
         self._file = event_file_writer.EventsWriter(prefix, suffix)
@@ -213,17 +216,17 @@ class Tensorboard(AbstractTracker):
 
 @final
 class Trackio(AbstractTracker):
-    """A data base of Trackio on this machine; `trackio show --project NAME` shows it. Nothing
-    leaves the machine, unless the variables of Trackio's own say so.
+    """A database of Trackio on this machine; `trackio show --project NAME` shows it. Nothing
+    leaves the machine, unless Trackio's own variables say so.
 
-    The run has the name of its folder. Where it goes on from a checkpoint, the lines after it
-    are there twice: Trackio does not forget.
+    The run has the name of its folder. If it continues from a checkpoint, the lines after that
+    checkpoint appear twice, since Trackio removes none.
 
     **Arguments:**
 
-    - `project`: in which the run appears beside others.
+    - `project`: the project of the run.
 
-    **Raises:** `InputError` where trackio is not installed.
+    **Raises:** `InputError` if trackio is not installed.
     """
 
     def __init__(self, project: str = "ide_transformer"):

@@ -17,7 +17,7 @@ import yaml
 from ide_transformer import training
 from ide_transformer.training import run
 from ide_transformer.training.folder import starting
-from ide_transformer.training.steps import sizes
+from ide_transformer.training.steps import memory
 from ide_transformer.training.steps.build import build_model
 from tests.helpers import filled
 from tests.misuse import hostile, hostile_arrays
@@ -87,7 +87,7 @@ def untrained(monkeypatch):
 
     monkeypatch.setattr(starting, "build_model", drawn)
     monkeypatch.setattr(run, "new_folder", would_start)
-    monkeypatch.setattr(sizes, "memory", lambda: 2**34)
+    monkeypatch.setattr(memory, "available", lambda: 2**34)
     with stub.known():
         yield
 

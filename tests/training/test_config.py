@@ -17,8 +17,7 @@ from ide_transformer import training
 from ide_transformer.training import run
 from ide_transformer.training.configuration.files import read_yaml, write_yaml
 from ide_transformer.training.folder import starting
-from ide_transformer.training.steps import sizes
-from ide_transformer.training.steps.build import build_model
+from ide_transformer.training.steps import build, memory
 from tests.helpers import ROOT, filled
 from tests.running import run_here
 from tests.training import stub, wrong_configs
@@ -69,12 +68,13 @@ def test_an_override_without_a_value_drops_a_key(tmp_path):
 def test_only_what_cannot_fit_is_refused(monkeypatch):
     """Known from shapes, before anything is made; a weight takes four times its memory."""
     config = stub.config("model.width=64")
-    build = training.build_model_of_size
-    model = eqx.filter_eval_shape(build, config, {"vocabulary": 5}, jax.random.key(0))
+    sizes = {"vocabulary": 5}
+    key = jax.random.key(0)
+    model = eqx.filter_eval_shape(training.build_model_of_size, config, sizes, key)
 
     def check(available):
-        monkeypatch.setattr(sizes, "memory", lambda: available)
-        sizes.check_memory(config, stub.Stub(4), model, ide.Recompute())
+        monkeypatch.setattr(memory, "available", lambda: available)
+        build.check_memory(config, stub.Stub(4), model, ide.Recompute())
 
     weights = 8 * ((5 + 4) * 64 + 2 * (12 * 64**2 + 2 * 64) + 64)
     check(None)
@@ -139,11 +139,11 @@ def refused(base, capsys, monkeypatch):
         raise SystemExit(0)
 
     def drawn(*given):
-        return filled(eqx.filter_eval_shape(build_model, *given), 0.1, seed=0)
+        return filled(eqx.filter_eval_shape(build.build_model, *given), 0.1, seed=0)
 
     monkeypatch.setattr(starting, "build_model", drawn)
     monkeypatch.setattr(run, "new_folder", would_start)
-    monkeypatch.setattr(sizes, "memory", lambda: 2**34)
+    monkeypatch.setattr(memory, "available", lambda: 2**34)
 
     def check(said, *overrides, text=None):
         path = base / "base.yaml"

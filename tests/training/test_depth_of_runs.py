@@ -77,7 +77,7 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(
     assert capsys.readouterr().out.count(f"a coarse mesh first also needs {recipe}.") == 1
     # The command that made it longer may come again.
     again = short.load_config().changed("training", steps=6)
-    assert starting.configuration_of(longer, again, restart=False) == longer.load_config()
+    assert starting.resumed_config(longer, again, restart=False) == longer.load_config()
     assert longer.load_config() == refined.load_config()
     same_end(refined, longer)
 

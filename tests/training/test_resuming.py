@@ -128,7 +128,7 @@ def test_a_cosine_begins_again_at_its_rate_on_request(there, monkeypatch):
     run = training.resume_run(RUN, ["training.steps=8"], restart=True)
     assert run.load_config().optimizer.restarts == {4: 4} and run.load_summary()["steps"] == 8
     # Also by the configuration with which it began, it would go on so.
-    again = starting.configuration_of(run, config("training.steps=8"), restart=False)
+    again = starting.resumed_config(run, config("training.steps=8"), restart=False)
     assert again.optimizer.restarts == {4: 4}
 
 
@@ -320,7 +320,9 @@ def test_the_code_of_each_start_is_recorded_with_that_of_own_modules(there, monk
     run = training.RunFolder(there / RUN)
     (first,) = run.sources
     for source in (first, "another"):
-        run.add_source(source)
+        with monkeypatch.context() as patch:
+            patch.setattr(folders, "source", lambda config, source=source: source)
+            run.record_config(run.load_config())
     assert run.sources == [first, "another"] and run.identity and run.data
     plain = folders.source(training.Config())
     assert re.fullmatch(r"\S+ \([0-9a-f]{12}\)", plain) and folders.source() == plain

@@ -22,7 +22,7 @@ from ide_transformer import dynamics, tasks, training
 from ide_transformer.tasks import Batch, CrossEntropy, InstanceCrossEntropy
 from ide_transformer.training import loop
 from ide_transformer.training.run import plot_run as real_plot_run
-from ide_transformer.training.steps import step
+from ide_transformer.training.steps import build, step
 from tests.helpers import ROOT, largest
 from tests.running import logged, run_here
 from tests.training import stub
@@ -177,7 +177,7 @@ def test_the_gap_of_instances_is_that_of_their_targets():
 
 def test_the_objective_has_what_is_read_out_after_each_layer(model):
     settings = stub.config("training.exit_loss=0.5", "training.costs.transport=0").training
-    result = eqx.filter_jit(step.objective(CrossEntropy(), settings))(model, BATCH)
+    result = eqx.filter_jit(build.objective(CrossEntropy(), settings))(model, BATCH)
     logits = (by_hand(model, BATCH.inputs, range(n)) for n in (1, 2))
     first, last = (cross_entropy(x, BATCH.targets) for x in logits)
     assert float(result.loss) == pytest.approx(last, rel=1e-9)
@@ -192,7 +192,7 @@ def steps(number, accumulate):
     keys = {"accumulate": accumulate, "average": 0.9}
     more = ("exit_loss=0.5", "costs.transport=0.1", "finer={consistency: 0.3, defect: 0.3}")
     settings = stub.config(*(f"training.{x}" for x in more)).training
-    loss = step.objective(InstanceCrossEntropy(), settings)
+    loss = build.objective(InstanceCrossEntropy(), settings)
     take = training.make_train_step(rule, static, loss, **keys)
     tokens = np.random.default_rng(0).integers(0, 5, (32, 5)).astype(np.int32)
     # A part whose targets are fewer has a smaller share.

@@ -24,28 +24,26 @@ from .run_folder import RunFolder
 
 T = TypeVar("T", bound=PyTree)
 
-# Which checkpoint of a run is read: the newest, that with the lowest validation loss, or that
-# of a step.
+# A checkpoint of a run: the newest, the one with the lowest validation loss, or that of a step.
 Which = Literal["newest", "best"] | int
 
-# Of the description beside the arrays.
+# Version of the description beside the arrays.
 _FORMAT = 2
 
 
 class Checkpoints:
     """The newest `training.keep` checkpoints of a run and, with `training.keep_best`, the one
     with the lowest validation loss. Orbax writes them in the background; leaving the context
-    waits until all files are written. Without `writes` they are read only.
+    waits for it. Without `writes` they are read only.
 
-    A checkpoint is the arrays of the state of training, which has the step (and so the position
-    in the data) and the random state, and a description: the version of the format, the step,
-    the run, its configuration, and the checksum of each array. It becomes visible only when it
-    is complete, so a process may be killed at any moment. Each is read again before the next
-    one is written, and at the end.
+    A checkpoint holds the arrays of the training state, among them the step and the random key,
+    and a description: the version of the format, the step, the run, its configuration, and the
+    checksum of each array. It appears when it is complete, so the process may be killed at any
+    moment. It is read again before the next one is written, and at the end.
     """
 
     def __init__(self, folder: RunFolder, config: Config, *, writes: bool):
-        # It takes a third of the time of `import ide_transformer`.
+        # Importing it takes long.
         import orbax.checkpoint as ocp
 
         self._orbax = ocp
@@ -59,7 +57,7 @@ class Checkpoints:
             create=False,
             save_root_metadata=writes,
             cleanup_tmp_directories=writes,
-            # Of several processes each reads for itself, and one writes.
+            # Each process reads for itself, and one writes.
             multiprocessing_options=ocp.options.MultiprocessingOptions(
                 process, {process}, f"process {process}"
             ),
@@ -72,7 +70,7 @@ class Checkpoints:
             _literal(self._folder.resolve()), options=options, item_handlers=handlers
         )
         self._damaged: list[int] = []
-        # The step of a checkpoint that was written and not read again.
+        # The step of a checkpoint that was written and not yet read again.
         self._unread: int | None = None
 
     def __enter__(self) -> "Checkpoints":
@@ -92,7 +90,7 @@ class Checkpoints:
 
     @ft.cached_property
     def losses(self) -> dict[int, float]:
-        """The validation loss by step, as far as it is logged; it grows with the log."""
+        """The logged validation losses by step. The training loop adds new ones."""
         return validation_losses(self._run.metrics)
 
     def newest(self) -> int | None:
@@ -100,21 +98,21 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def best(self, steps: Sequence[int] | None = None) -> int | None:
-        """Step with the lowest validation loss, of these or of all checkpoints."""
+        """The step with the lowest validation loss, among these or all checkpoints."""
         steps = self._manager.all_steps() if steps is None else steps
         known = [s for s in steps if math.isfinite(self.losses.get(s, math.nan))]
         return min(known, key=self.losses.__getitem__, default=None)
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Which are kept: this is a `PreservationPolicy` of orbax."""
+        """Which checkpoints orbax keeps; see its `PreservationPolicy`."""
         steps = [x.step for x in checkpoints]
         best = self.best(steps) if self._config.training.keep_best else None
         newest = sorted(steps)[-self._config.training.keep :]
         return [step in newest or step == best for step in steps]
 
     def save(self, step: int, state: PyTree) -> None:
-        """Writes the arrays of `state` in the background. All processes of a run call it, and
-        one writes. `InputError` if this or an earlier one could not be written."""
+        """Writes the arrays of `state` in the background. All processes of a run must call it.
+        Raises `InputError` if this or an earlier checkpoint could not be written."""
         leaves = jax.tree.leaves(gathered(state))
         if not self._writes or step == self.newest():
             return
@@ -132,22 +130,27 @@ class Checkpoints:
         )
         try:
             self._manager.save(step, args=items)
-        except Exception as error:  # of any kind: the file system is below two libraries
+        except Exception as error:  # the libraries pass on any error of a file system
             raise self._not_written(error) from None
         self._unread = step
 
     def restore(self, like: Callable[[int], T], which: Which = "newest") -> T:
-        """A checkpoint, in the structure that `like` has for its step. In the place of a
-        damaged one the newest before it is taken; a warning names each that is not intact.
-        `InputError` if none is intact and of this model."""
+        """The state in a checkpoint, with the structure that `like` gives for its step. A
+        damaged checkpoint is replaced by the newest one before it, with a warning. Raises
+        `InputError` if no checkpoint of this model is intact."""
         self._manager.wait_until_finished()
         wait_for_all("checkpoints")
         self._manager.reload()
         reasons: list[str] = []
         for step in self._from(which):
             try:
-                state = self._intact(step, like(step))
-            except Exception as error:  # whatever a damaged file leads to
+                expected, structure = jax.tree.flatten(like(step))
+                leaves = self._stored(step, [list(x.shape) for x in expected])
+                arrays = [
+                    jnp.asarray(x, y.dtype) for x, y in zip(leaves, expected, strict=True)
+                ]
+                state = jax.tree.unflatten(structure, arrays)
+            except Exception as error:  # a damaged file leads to any error
                 reasons.append(f"{self._folder}/{step} is damaged: {_first_line(error)}")
                 self._damaged.append(step)
                 continue
@@ -167,7 +170,8 @@ class Checkpoints:
         )
 
     def set_damaged_aside(self) -> None:
-        """Moves the damaged checkpoints that `restore` has met out of the way of new ones."""
+        """Moves damaged checkpoints that `restore` found to another folder, so that new ones
+        can be written."""
         for step in self._damaged if self._writes else ():
             aside = self._folder.with_name(f"{self._folder.name}-damaged")
             aside.mkdir(exist_ok=True)
@@ -176,7 +180,7 @@ class Checkpoints:
         self._manager.reload()
 
     def _from(self, which: Which) -> list[int]:
-        """The steps to try, in turn."""
+        """The steps to try, in order."""
         steps = sorted(self._manager.all_steps(), reverse=True)
         if which == "newest":
             return steps
@@ -188,16 +192,9 @@ class Checkpoints:
             )
         return [step for step in steps if step <= first]
 
-    def _intact(self, step: int, like: T) -> T:
-        """A checkpoint as it was written. An error of any kind says that it is damaged."""
-        expected, structure = jax.tree.flatten(like)
-        leaves = self._stored(step, [list(x.shape) for x in expected])
-        arrays = [jnp.asarray(x, y.dtype) for x, y in zip(leaves, expected, strict=True)]
-        return jax.tree.unflatten(structure, arrays)
-
     def _read_again(self, *, removed: bool = False) -> None:
-        """**Raises:** `InputError` where the last checkpoint cannot be read. It may be
-        `removed` meanwhile."""
+        """Raises `InputError` if the last checkpoint cannot be read. `removed` allows that the
+        checkpoint is gone."""
         if (step := self._unread) is None:
             return
         try:
@@ -216,8 +213,8 @@ class Checkpoints:
             ) from None
 
     def _stored(self, step: int, shapes: list[list[int]] | None = None) -> list[np.ndarray]:
-        """The arrays of a checkpoint as they were written, which may have to be of some
-        shapes."""
+        """The arrays of a checkpoint. Raises an error of any kind if they are not as they were
+        written, or do not have the `shapes`."""
         description = self._read(step, "arrays", self._orbax.args.JsonRestore())
         if description["format"] != _FORMAT:
             raise ValueError("was written by another release of ide_transformer")
@@ -248,8 +245,7 @@ class Checkpoints:
 
 
 def _literal(folder: Path) -> Any:
-    """A folder for orbax, which would take brackets in its name for a pattern where it looks
-    for the files inside."""
+    """A folder for orbax, which would read brackets in its name as a pattern."""
     from etils import epath
 
     kind: Any = type(epath.Path(folder))

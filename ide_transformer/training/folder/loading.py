@@ -1,4 +1,4 @@
-"""Loads the model of a run or a checkpoint, and what can be chosen of it."""
+"""Loads the model of a run or a checkpoint, also with another scheme or other data."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,11 +16,11 @@ from ..configuration.config import NATIVE, Config, SolverConfig
 from ..configuration.files import apply_overrides
 from ..configuration.reader import find, parameters_of
 from ..configuration.section import validated
-from ..steps.build import build_model_of_size, build_task, causal, task_class, with_solver
-from ..steps.schedule import first_model, programs_of
-from ..steps.step import Weights, weights_of
-from .checkpoints import Checkpoints, Which
+from ..steps.build import build_model_of_size, build_task, task_class, with_solver
+from ..steps.step import Weights
+from .checkpoints import Which
 from .run_folder import RunFolder
+from .starting import restored, sizes_of
 
 
 M = TypeVar("M", bound=Model)
@@ -29,10 +29,15 @@ _WHERE = "the command line"
 
 
 class LoadedModel(NamedTuple):
-    """A model and its origin; `run` is `None` for a checkpoint, and so is `config`, which names
-    the data on which the model of a run is evaluated. `named` says that they are others than
-    those of the run on purpose, `foreign` that they are from another file, with other data, of
-    which an evaluation takes all."""
+    """A model and its origin.
+
+    - `run`: the folder of the run; `None` for a checkpoint.
+    - `path`: the folder of the run or the checkpoint.
+    - `config`: the configuration of the run, with the data on which the model is evaluated;
+      `None` for a checkpoint.
+    - `named`: whether the user chose other data than the data of the run.
+    - `foreign`: whether these are from another file, so that an evaluation takes all of them.
+    """
 
     model: Model
     run: RunFolder | None
@@ -57,8 +62,8 @@ class LoadedModel(NamedTuple):
         return known
 
     def expected(self, build: Callable[..., M], otherwise: str) -> M:
-        """The model, which has to be such as this function builds, see `is_built_as`; else an
-        `InputError` ends with `otherwise`."""
+        """Returns the model. Raises `InputError`, which ends with `otherwise`, if the function
+        `build` does not build such models; see `is_built_as`."""
         model = self.model
         if is_built_as(model, build):
             return cast(M, model)
@@ -75,20 +80,19 @@ def load_model(
     weights: Weights = "trained",
     trust: bool = False,
 ) -> LoadedModel:
-    """The model of a run or of a checkpoint, solved by its own scheme or by another, with its
-    tokenizer.
+    """The model of a run or of a checkpoint, with its tokenizer.
 
     **Arguments:**
 
     - `path`: the folder of a run, its name in `runs`, or what `load_pretrained` takes.
-    - `overrides`: `solver.key=value` of the scheme, as in the configuration of a run; of a run
-      also `data.path=value` and `data.options.key=value` of its task for other data, and
-      `model.context=value` for longer inputs. All samples of another file are measured, unless
-      `data.validation=value` or `data.test=value` say how many.
-    - `checkpoint`, `weights`, `trust`: of a run, see `load_run`.
+    - `overrides`: `solver.key=value` for another scheme. For a run also `data.path=value` and
+      `data.options.key=value` for other data, and `model.context=value` for longer inputs. All
+      samples of another file are measured, unless `data.validation=value` or
+      `data.test=value` say how many.
+    - `checkpoint`, `weights`, `trust`: for a run, see `load_run`.
 
-    **Raises:** `InputError` where there is neither, the scheme is not known, or the weights do
-    not fit what is chosen.
+    **Raises:** `InputError` if there is neither, for an unknown scheme, and if the weights do
+    not fit the overrides.
     """
     run = RunFolder(path)
     for_scheme = [x for x in overrides if x.partition("=")[0].split(".")[0] == "solver"]
@@ -102,8 +106,8 @@ def load_model(
         loaded = LoadedModel(model, run, run.path, config, named, foreign)
     elif run.path.is_dir() and not (run.path / "config.json").is_file():
         raise InputError(
-            f"{path} is neither the folder of a run, which has a config.yaml, nor that of a "
-            "checkpoint, which has a config.json."
+            f"{path} is neither the folder of a run, which has a config.yaml, nor the folder "
+            "of a checkpoint, which has a config.json."
         )
     else:
         of_runs = [override.partition("=")[0] for override in others]
@@ -130,14 +134,14 @@ def load_run(
     """The trained model of a run and its folder. The folder's `load_tokenizer` gives what
     `generate` needs to write text.
 
-    A run that is refined (`training.schedule`) and was stopped on its way gives the model with
-    the layers of that step.
+    A run with `training.schedule` that was stopped early gives the model with the layers of
+    that step.
 
     **Arguments:**
 
-    - `checkpoint`: "newest"; "best", the one with the lowest validation loss on the way (see
-      `training.keep_best`); or a step. For one that is damaged the newest before it is
-      taken, with a warning.
+    - `checkpoint`: "newest"; "best", the one with the lowest validation loss during the run
+      (see `training.keep_best`); or a step. A damaged checkpoint is replaced by the newest one
+      before it, with a warning.
     - `weights`: "trained", or "average" for their moving average (`training.average`).
     - `trust`: whether code that its configuration names, `package.module:Class`, may be
       imported and run.
@@ -150,36 +154,8 @@ def load_run(
     return model, folder
 
 
-def restored(
-    folder: RunFolder, config: Config, checkpoint: Which, weights: Weights
-) -> tuple[Model, int]:
-    """The model of a configuration with the weights of a checkpoint of a run, and its step."""
-    average = config.training.average
-    if weights == "average" and not average:
-        raise InputError(
-            f"weights=average: {folder.path} keeps no moving average of its weights; train it "
-            "with training.average=0.999, say, or take weights=trained."
-        )
-    key = jax.random.key(0)  # the weights that it draws are replaced below
-    sizes = _sizes(folder, config)
-    model = first_model(config, lambda config: build_model_of_size(config, sizes, key))
-    programs = programs_of(config, model)
-    with Checkpoints(folder, config, writes=False) as checkpoints:
-        state = checkpoints.restore(programs.shapes_at, checkpoint)
-    step = int(state.step)
-    program = programs.at(step)
-    model = eqx.combine(weights_of(state, weights, average), program.static)
-    return causal(config, program.solved(model)), step
-
-
-def _sizes(folder: RunFolder, config: Config) -> dict[str, Any]:
-    """The sizes of a model that the data of a run decide."""
-    sizes = task_class(config).saved_sizes(folder.tokenizer)
-    return build_task(config).sizes if sizes is None else sizes
-
-
 def _scheme(overrides: Sequence[str]) -> SolverConfig:
-    """The scheme that overrides `solver.key=value` describe; the own one without any."""
+    """The scheme that overrides `solver.key=value` describe; native without any."""
     tree: dict[str, Any] = {}
     origin = apply_overrides(tree, overrides)
     section = tree.get("solver", {"kind": NATIVE})
@@ -193,26 +169,32 @@ def _scheme(overrides: Sequence[str]) -> SolverConfig:
 
 
 def _chosen(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> tuple[Config, bool]:
-    """The configuration of a run with overrides that leave its weights their shapes, and
-    whether its data are from another file."""
+    """The configuration of a run with overrides that its weights fit, and whether its data are
+    from another file."""
     own = run.load_config(trust)
     tree = own.model_dump(mode="json")
     origin = apply_overrides(tree, overrides)
     free = ["model.context", "data.name", "data.path"]
-    # Of other data: what is held out of those of the training is its own choice.
+    # Only other data may be divided differently.
     free += ["data.validation", "data.test"] if "data.path" in origin else []
-    foreign = [x for x in origin if x not in free and not x.startswith("data.options.")]
+    wrong = [x for x in origin if x not in free and not x.startswith("data.options.")]
     if tree["data"]["name"] != own.data.name:
-        foreign.append("data.name")
-    if foreign:
+        wrong.append("data.name")
+    if wrong:
         raise InputError(
-            f"{', '.join(foreign)}: the weights are given; only solver.…, data.path, "
+            f"{', '.join(wrong)}: the weights are given; only solver.…, data.path, "
             "data.options.… and model.context can be chosen here, for example "
             "solver.kind=strang."
         )
     chosen = validated(Config, tree, _WHERE, origin) if origin else own
-    if chosen.model.context != own.model.context:
-        _check_context(chosen)
+    context = chosen.model.context
+    if context != own.model.context and not own.model.pretrained and not own.model.stages:
+        kinds = task_class(chosen), find("model.kind", chosen.model.kind, Model)
+        if not any("context" in parameters_of(kind) for kind in kinds):
+            raise InputError(
+                f"model.context={context}: neither {chosen.data.name} nor {chosen.model.kind} "
+                "takes a context; drop it."
+            )
     divided = "data.validation" in origin or "data.test" in origin
     foreign = not divided and _is_foreign(run, own, chosen)
     if chosen != own:
@@ -221,7 +203,7 @@ def _chosen(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> tuple[C
 
 
 def _is_foreign(run: RunFolder, own: Config, chosen: Config) -> bool:
-    """Whether the data are from another file, with others than those of the run."""
+    """Whether the chosen data are from another file and differ from the data of the run."""
     there, here = (
         [x.data.path and x.data.path.resolve(), *map(x.data.options.get, ("subset", "split"))]
         for x in (own, chosen)
@@ -235,28 +217,17 @@ def _is_foreign(run: RunFolder, own: Config, chosen: Config) -> bool:
 
 
 def held_out_whole(config: Config) -> Config:
-    """The configuration with all samples in the validation part, where its task can do that."""
+    """The configuration with all samples in the validation part, if its task allows that."""
     kind = task_class(config)
-    asked = parameters_of(task_class(config))
+    asked = parameters_of(kind)
     if not kind.holds_out_all or "validation" not in asked:
         return config
     return config.changed("data", validation=1.0, **{"test": 0.0} if "test" in asked else {})
 
 
-def _check_context(config: Config) -> None:
-    """Refuses a context that neither the data nor the model would see."""
-    if config.model.pretrained is None and not config.model.stages:
-        kinds = task_class(config), find("model.kind", config.model.kind, Model)
-        if not any("context" in parameters_of(kind) for kind in kinds):
-            raise InputError(
-                f"model.context={config.model.context}: neither {config.data.name} nor "
-                f"{config.model.kind} takes a context; drop it."
-            )
-
-
 def _check_weights(run: RunFolder, own: Config, chosen: Config) -> None:
-    """Refuses data and a context for which a model would have other weights."""
-    sizes = _sizes(run, own)
+    """Raises `InputError` if the chosen data or context need weights of other shapes."""
+    sizes = sizes_of(run, own)
     offered = build_task(chosen, run.known_tokenizer).sizes
     data = {name: offered[name] for name in sizes}
 

@@ -1,4 +1,4 @@
-"""The log of a run: its figures go to trackers, and its progress to the terminal."""
+"""The log of a run, which goes to trackers, and its progress on the terminal."""
 
 import contextlib
 import functools as ft
@@ -21,13 +21,13 @@ from ..trackers import AbstractTracker
 from .run_folder import RunFolder, is_logged
 
 
-# Bytes of a line of a log.
+# The most bytes in a line of a log.
 _LONGEST = 2**20
 
 
 class NotFinite(Exception):
-    """Too many steps in a row had a loss or a gradient that is not finite, as the `line` of the
-    log shows."""
+    """Too many steps in a row had a loss or a gradient that is not finite. `line` is the line
+    of the log that shows it."""
 
     def __init__(self, line: dict[str, Any]):
         self.bad_steps = line["bad_steps"]
@@ -40,10 +40,12 @@ class NotFinite(Exception):
 
 
 class MetricsLog:
-    """Gives the figures of a run, which `began` at a reading of `time.perf_counter`, to started
-    trackers and to `on_line`, without making the training loop wait: those of a step when
-    those of the next logged step arrive. A thread notes when the device has computed them,
-    which is the end of a window of the rate."""
+    """Passes the figures of a run to started trackers and to `on_line`. The training loop does
+    not wait: the figures of a step are written when the next logged step arrives. A thread
+    notes when the device has computed them, which gives the rate.
+
+    `began` is the reading of `time.perf_counter` at the start of the run.
+    """
 
     def __init__(
         self,
@@ -62,11 +64,11 @@ class MetricsLog:
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        """Counts the rate from now; the device is idle."""
+        """Measures the rate from now on. The device must be idle."""
         self._window = self._tokens, time.perf_counter()
 
     def count(self, tokens: int) -> None:
-        """Counts the tokens of a step."""
+        """Adds the tokens of a step."""
         self._tokens += tokens
 
     def train(self, step: int, metrics: dict[str, Array]) -> None:
@@ -76,8 +78,8 @@ class MetricsLog:
         self._pending = step, self._tokens, read
 
     def flush(self) -> None:
-        """Waits for the pending metrics and writes them; `NotFinite` after `max_bad_steps` in a
-        row."""
+        """Waits for the pending metrics and writes them. Raises `NotFinite` after
+        `max_bad_steps` bad steps in a row."""
         if self._pending is None:
             return
         step, tokens, reading = self._pending
@@ -96,7 +98,7 @@ class MetricsLog:
             raise NotFinite(line)
 
     def keep(self) -> None:
-        """Writes the pending metrics; all lines until here outlive the process."""
+        """Writes the pending metrics. All lines so far then outlive the process."""
         self.flush()
         for tracker in self._trackers:
             tracker.flush()
@@ -116,14 +118,13 @@ class MetricsLog:
 
 
 def read_metrics(path: str | Path) -> list[dict]:
-    """The lines of a log, none where there is no file. A last line that is not complete is
-    dropped; one before it that is none of a log is an `InputError`."""
+    """The lines of a log; none if there is no file. Drops an incomplete last line. Raises
+    `InputError` for any other line that is wrong."""
     path = Path(path)
     lines = []
     if not path.exists():
         return lines
-    # In binary, since a damaged file may be no text.
-    with path.open("rb") as file:
+    with path.open("rb") as file:  # a damaged file may be no text
         for number, line in enumerate(iter(ft.partial(file.readline, _LONGEST), b""), 1):
             try:
                 entry = json.loads(line)
@@ -142,7 +143,7 @@ def read_metrics(path: str | Path) -> list[dict]:
 
 
 def seconds_taken(folder: RunFolder) -> float:
-    """The time that a run has taken at its end, or when it wrote the last line of its log."""
+    """The seconds that a run has trained, by its summary or by the last line of its log."""
     ends = [folder.load_summary()] if folder.summary.exists() else []
     lines = [*read_metrics(folder.metrics), *ends]
     return max((x.get("seconds", 0.0) for x in lines), default=0.0)
@@ -156,8 +157,8 @@ def validation_losses(path: Path) -> dict[int, float]:
 
 
 def cut_metrics(path: Path, step: int, losses: dict[int, float]) -> int:
-    """Removes what was logged after `step`, also from the validation `losses`, so that a
-    resumed run writes it again; the last step that was logged, or `step`."""
+    """Removes the lines after `step` from the log and from the validation `losses`, since a
+    resumed run writes them again. Returns the last step that was logged, or `step`."""
     for later in [x for x in losses if x > step]:
         del losses[later]
     if not path.exists() or not primary():
@@ -170,15 +171,15 @@ def cut_metrics(path: Path, step: int, losses: dict[int, float]) -> int:
 
 
 def say(text: str) -> None:
-    """A line on the terminal, of the process that writes files."""
+    """Prints a line, in the process that writes files."""
     if primary():
         Terminal().print(text, markup=False)
 
 
 class TrainingProgress:
-    """Shows the step, the rate, the loss and the time that remains of a run of `steps` steps
-    that goes on from step `start`, in the process that writes files: a bar on a terminal, and
-    a line every few seconds elsewhere. A context manager."""
+    """Shows the step, the rate, the loss and the remaining time of a run from step `start` to
+    step `steps`: a bar on a terminal, else a line every few seconds. Only the process that
+    writes files shows it. A context manager."""
 
     _seconds_between_lines = 5.0
 
@@ -188,7 +189,7 @@ class TrainingProgress:
         self._console = Terminal()
         self._console.quiet = not primary()
         self._steps = steps
-        # The first logged step and its time; before it, the step was compiled.
+        # The first logged step and its time. Before it, the step was compiled.
         self._first: tuple[int, float] | None = None
         self._last_line = -math.inf
         self._held_out = ""
@@ -211,11 +212,11 @@ class TrainingProgress:
         self._bar.stop()
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Prints a line."""
         self._console.print(text, markup=False)
 
     def show(self, line: dict) -> None:
-        """One line of the metrics log."""
+        """Shows a line of the log."""
         if "loss" in line:
             speed = f"{line['tokens_per_second']:,.0f} tokens/s"
             self.show_step(line["step"], f"loss {line['loss']:.4f}  {speed}")
@@ -225,7 +226,7 @@ class TrainingProgress:
             self.say(f"step {line['step']}/{self._steps}  {self._held_out}")
 
     def show_step(self, step: int, state: str) -> None:
-        """The step that is done, and a few words on it."""
+        """Shows that a step is done, with a few words on it."""
         self._bar.update(self._task, completed=step, state=f"{state}  {self._held_out}")
         now = time.perf_counter()
         due = now - self._last_line >= self._seconds_between_lines or step == self._steps

@@ -1,4 +1,4 @@
-"""The folder of a run: made, found again, and used by one process at a time."""
+"""The folder of a run."""
 
 import contextlib
 import functools as ft
@@ -31,8 +31,8 @@ from ..steps.optimizer import path_of
 
 
 def source(config: Config | None = None) -> str:
-    """The version of the package and a checksum of its files, `0.1.0 (1a2b3c4d5e6f)`, and those
-    of the modules that the configuration names."""
+    """The version of the package with a checksum of its files, `0.1.0 (1a2b3c4d5e6f)`, then
+    each module that the configuration names, with its checksum."""
     named = {} if config is None else names_of_code(config.model_dump(mode="json"))
     modules = sorted({name.partition(":")[0] for names in named.values() for name in names})
     files = {name: getattr(sys.modules.get(name), "__file__", None) for name in modules}
@@ -52,26 +52,22 @@ def checksum_of(files: Sequence[Path]) -> str:
     return hashlib.sha256("".join(sums).encode()).hexdigest()[:12]
 
 
-# Bytes of a sample, or of a figure.
+# The most bytes of a sample, or of a figure.
 _MOST_SHOWN = 2**24
-_NO_FILES = Path.is_fifo, Path.is_socket, Path.is_char_device, Path.is_block_device
-# In the file of fingerprints.
+# Keys of the file of fingerprints.
 _DATA = "its data"
 _SOURCES = "sources"
 _CONFIG = "its config.yaml"
 _START = "its start"
-# Finite numbers of each summary.
-_SUMMARY = ("steps", "parameters", "nfe", "seconds")
 
 
 class RunFolder:
     """The files of a run in `runs/<name>/`, by its folder or its name in `runs`.
 
     **Attributes:** `path`, and in it `config` (every key written out), `metrics`,
-    `checkpoints`, `plots`, `summary`, `tokenizer`, `sample`, `fingerprints` (a number that no
-    other run has, checksums of the configuration and of the data with which it began, the
-    weights of others with which it began, and the code that made it) and `lock` (held while it
-    is trained).
+    `checkpoints`, `plots`, `summary`, `tokenizer`, `sample`, `lock` (held while the run is
+    trained) and `fingerprints`: a number that no other run has; checksums of the configuration,
+    of the data and of weights taken from another run or checkpoint; the code that trained it.
     """
 
     def __init__(self, path: str | Path):
@@ -87,9 +83,9 @@ class RunFolder:
         self.lock = path / "lock"
 
     def load_config(self, trust: Trust = False) -> Config:
-        """The configuration that the run was started with; see `read_tree` for `trust`.
+        """The configuration of the run. For `trust` see `load_run`.
 
-        **Raises:** `InputError` where there is no such run, and for code that is not trusted.
+        **Raises:** `InputError` if there is no such run, and for code that is not trusted.
         """
         if not self.path.exists():
             raise no_such(self.path)
@@ -97,8 +93,8 @@ class RunFolder:
             raise InputError(f"{self.path} is not the folder of a run: it has no config.yaml.")
         for there, _, names in os.walk(self.path):
             for path in (Path(there, name) for name in names):
-                # A pipe would be waited for, and a device may never end.
-                if any(kind(path) for kind in _NO_FILES):
+                # Reading a pipe or a device may never end.
+                if path.exists() and not path.is_file():
                     raise InputError(f"{path} is a pipe or a device; remove it from the run.")
         return load_config(self.config, trust=trust)
 
@@ -110,16 +106,16 @@ class RunFolder:
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """The fingerprints with which it began; `InputError` where they are lost."""
+        """The fingerprints. Raises `InputError` if they are lost."""
         return _json(
             self.fingerprints,
-            "so that it is not known whether the run would go on with the data with which it "
-            "began. Restore it, or start a new run",
+            "so nobody knows whether the run would continue on the data with which it began. "
+            "Restore it, or start a new run",
         )
 
     @property
     def identity(self) -> str | None:
-        """A number that no other run has; `None` where it is not known."""
+        """A number that no other run has; `None` if it is lost."""
         try:
             return self.recorded.get("run")
         except InputError:
@@ -127,49 +123,47 @@ class RunFolder:
 
     @property
     def data(self) -> str | None:
-        """The fingerprint of the data with which it began; `None` where it is not recorded."""
+        """The fingerprint of its data; `None` if none was recorded."""
         return self.recorded.get(_DATA)
 
     @property
     def start(self) -> dict[str, Any] | None:
-        """The weights of a run or checkpoint with which it began, see `Start.origin`; `None`
-        where it began with its own, or they are not recorded."""
+        """The `Start.origin` of the run; `None` if it began with weights of its own."""
         return self.recorded.get(_START)
 
     @property
     def sources(self) -> list[str]:
-        """The code that made it, see `source`, of each of its starts."""
+        """The `source` of each of its starts."""
         found = self.recorded.get(_SOURCES)
         if not found or not isinstance(found, list) or {*map(type, found)} != {str}:
             raise InputError(f"{self.fingerprints} is damaged; restore it, or start a new run.")
         return found
 
-    def add_source(self, source: str) -> None:
-        """Records that the run goes on by other code."""
-        if (sources := self.sources)[-1] != source:
-            write_json(self.fingerprints, {**self.recorded, _SOURCES: [*sources, source]})
-
-    def go_on_by(self, config: Config) -> None:
-        """Records the configuration by which the run goes on, if another than before."""
+    def record_config(self, config: Config) -> None:
+        """Records the configuration and the code with which training continues."""
         own = self.load_config(config)
-        config = config.model_copy(update={"parallel": own.parallel})
-        if own == config:
-            return
-        self.summary.unlink(missing_ok=True)
-        with whole_file(self.config) as written:
-            written.write_text(dump_config(config), encoding="utf-8")
-            either = [checksum(self.config), checksum(written)]
-            write_json(self.fingerprints, {**self.recorded, _CONFIG: either})
+        changed = config.model_copy(update={"parallel": own.parallel})
+        if changed != own:
+            self.summary.unlink(missing_ok=True)
+            with whole_file(self.config) as written:
+                written.write_text(dump_config(changed), encoding="utf-8")
+                either = [checksum(self.config), checksum(written)]
+                write_json(self.fingerprints, {**self.recorded, _CONFIG: either})
+        sources = self.sources
+        if sources[-1] != (now := source(config)):
+            write_json(self.fingerprints, {**self.recorded, _SOURCES: [*sources, now]})
 
     def load_summary(self) -> dict[str, Any]:
-        """Summary that the run wrote at its end, `None` for a number that is not finite;
-        `InputError` for a file that is damaged."""
+        """The summary that the run wrote at its end. A number that is not finite is `None`.
+        Raises `InputError` for a damaged file."""
         advice = "restore it, or remove it, so that the run is resumed and writes it again"
         found = _json(self.summary, advice)
         wrong = {name for name, x in found.items() if not is_logged(x)}
-        needed = {name: found.get(name) for name in _SUMMARY if name not in wrong}
-        wrong |= {name for name, x in needed.items() if x is None or not math.isfinite(x)}
         wrong |= {"validation_loss"} - found.keys()
+        for name in ("steps", "parameters", "nfe", "seconds"):
+            value = found.get(name)
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                wrong.add(name)
         if wrong:
             raise InputError(
                 f"{self.summary} is damaged: it has no number for "
@@ -178,8 +172,8 @@ class RunFolder:
         return found
 
     def load_sample(self) -> str | None:
-        """The text that the run wrote at its end, `None` without one. What is no UTF-8 is
-        marked."""
+        """The text that the run wrote at its end; `None` without one. Bytes that are not UTF-8
+        are marked."""
         _check_own(self.sample)
         if not self.sample.exists():
             return None
@@ -193,16 +187,16 @@ class RunFolder:
         return found
 
     def load_tokenizer(self) -> AbstractTokenizer:
-        """The tokenizer of the model of a run on text."""
+        """The tokenizer of a run on text."""
         return load_tokenizer(self.tokenizer)
 
     @property
     def known_tokenizer(self) -> AbstractTokenizer | None:
-        """The tokenizer of the model; `None` for no run on text."""
+        """The tokenizer; `None` if the run is not on text."""
         return self.load_tokenizer() if self.tokenizer.exists() else None
 
     def sole_use(self) -> contextlib.AbstractContextManager[None]:
-        """Keeps other processes from training in the folder; see `sole_use`."""
+        """Keeps other processes from training in the folder."""
         return sole_use(
             self.lock,
             f"{self.path}: another process is training this run. Wait for it, or stop it.",
@@ -210,12 +204,10 @@ class RunFolder:
 
 
 def _check_own(path: Path) -> None:
-    """Refuses what would be shown of a run although it did not write it, and what is too large
-    to be shown."""
+    """Raises `InputError` for a link, which would show a file from elsewhere, and for a file
+    that is too large to show."""
     if path.is_symlink():
-        raise InputError(
-            f"{path} is a link; of a run its own files are shown alone. Remove it."
-        )
+        raise InputError(f"{path} is a link; a run shows its own files only. Remove it.")
     if path.is_file() and (size := path.stat().st_size) > _MOST_SHOWN:
         raise InputError(
             f"{path} has {size:,} bytes; up to {_MOST_SHOWN:,} are shown. Remove it."
@@ -223,7 +215,7 @@ def _check_own(path: Path) -> None:
 
 
 def is_logged(value: Any) -> bool:
-    """Whether a log can have this: a number, or `None` for one that is not finite."""
+    """Whether a log can hold this value: a number, or `None` for one that is not finite."""
     whole = type(value) is int and abs(value) < 2**63
     return value is None or type(value) is float or whole
 
@@ -243,9 +235,15 @@ def new_folder(
     data: str | None = None,
     start: dict[str, Any] | None = None,
 ) -> RunFolder:
-    """A fresh folder `runs/<name>`, or `<name>-2`, `-3`, … where that is taken. It appears with
-    all that a run begins with, or not at all: `save` writes the tokenizer, if there is one,
-    `data` is the fingerprint of the data, and `start` the `Start.origin`."""
+    """Makes the folder `runs/<name>`, or the first free one of `<name>-2`, `<name>-3`, …. It
+    appears complete or not at all.
+
+    **Arguments:**
+
+    - `save`: writes the tokenizer to a path, if there is one.
+    - `data`: the fingerprint of the data.
+    - `start`: the `Start.origin` of the weights.
+    """
     made = RunFolder(runs / f".{config.name}-{os.getpid()}-{time.time_ns()}")
     made.checkpoints.mkdir(parents=True)
     try:
@@ -264,7 +262,7 @@ def new_folder(
                 made.path.rename(folder.path)
             except OSError:
                 if folder.path.exists():
-                    continue  # it was taken a moment ago
+                    continue  # another process has just made it
                 raise
             return folder
     finally:
@@ -273,8 +271,8 @@ def new_folder(
 
 @contextlib.contextmanager
 def sole_use(path: Path, refusal: str) -> Iterator[None]:
-    """Holds the lock `path`, which the operating system releases when the process ends, however
-    it does; `InputError` with the `refusal` where another process has it."""
+    """Holds the lock `path`, which the operating system releases when the process ends. Raises
+    `InputError` with the `refusal` if another process holds it."""
     lock = filelock.FileLock(path, timeout=0)
     try:
         lock.acquire()
@@ -287,8 +285,8 @@ def sole_use(path: Path, refusal: str) -> Iterator[None]:
 def check_origin(
     folder: RunFolder, task: AbstractTask, data: str, start: dict[str, Any] | None
 ) -> None:
-    """Refuses to resume a run on other data, by an edited configuration, or where it has to
-    begin again, with other weights; its `start` is `None` where it goes on with its own."""
+    """Raises `InputError` if a run would resume with other data, an edited configuration, or
+    other weights at its `start`. `start` is `None` if the run has a checkpoint of its own."""
     what = changed_data(folder, task, data)
     what += [_START] * (start is not None and folder.start not in (None, start))
     now = checksum(folder.config)
@@ -304,13 +302,13 @@ def check_origin(
 
 
 def changed_data(folder: RunFolder, task: AbstractTask, data: str) -> list[str]:
-    """Which of tokenizer and data are not those that a run recorded when it began."""
+    """Names the tokenizer and the data of a run if a task has others."""
     what = [] if same_tokenizer(folder, task) else ["its tokenizer"]
     return what + [_DATA] * (folder.data not in (None, data))
 
 
 def same_tokenizer(folder: RunFolder, task: AbstractTask) -> bool:
-    """Whether the tokens of a task are those of a run, as far as it recorded them."""
+    """Whether a task has the tokenizer of a run, as far as the run recorded it."""
     own = tokenizer_of(task)
     if own is None:
         return True
@@ -320,7 +318,7 @@ def same_tokenizer(folder: RunFolder, task: AbstractTask) -> bool:
 
 
 def tokenizer_of(task: AbstractTask) -> bytes | None:
-    """The tokenizer of a task, as a run keeps it; `None` where it has none."""
+    """The tokenizer of a task as a run stores it; `None` without one."""
     return _saved(task.save)
 
 
@@ -331,11 +329,11 @@ def _saved(save: Callable[[Path], None]) -> bytes | None:
 
 
 def folder_to_resume(name: str, runs: Path, trust: Trust = False) -> RunFolder:
-    """The folder of the run of that name that is not finished; of finished ones the newest.
-    `name-8` may be a run of the name `name-8`."""
+    """The folder of the unfinished run of this name, else of the newest finished one."""
     found = [
         folder
         for number, folder in _folders(name, runs).items()
+        # `name-8` may be a run of the name `name-8`.
         if number == 1 or folder.load_config(trust).name == Path(name).name
     ]
     if not found:
@@ -353,7 +351,7 @@ def folder_to_resume(name: str, runs: Path, trust: Trust = False) -> RunFolder:
 
 
 def unfinished_twin(config: Config, runs: Path) -> RunFolder | None:
-    """The newest folder of a run of this configuration that is not finished, if any."""
+    """The newest folder of an unfinished run of this configuration, if any."""
     written = dump_config(config)
     for folder in reversed(_folders(config.name, runs).values()):
         there = folder.config.read_text("utf-8") if folder.config.is_file() else ""
@@ -375,8 +373,8 @@ def _numbered(name: str, runs: Path, number: int) -> RunFolder:
 
 
 def changed_values(old: Config, new: Config) -> list[str]:
-    """The keys in which two configurations differ, with both values. Those of `parallel` may
-    differ, since the results do not depend on them."""
+    """The keys in which two configurations differ, with both values, without `parallel`, which
+    does not change the results."""
     there, here = flat_values(old), flat_values(new)
     return [
         f"{key}: {there.get(key)!r} there, {here.get(key)!r} here"

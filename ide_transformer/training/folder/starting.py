@@ -1,4 +1,4 @@
-"""Starts and resumes runs."""
+"""Starts and resumes runs; restores models from their checkpoints."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,17 +22,19 @@ from ..steps.build import (
     build_model,
     build_model_of_size,
     build_task,
+    causal,
+    task_class,
     with_solver,
     with_training,
 )
 from ..steps.optimizer import learning_rate
 from ..steps.schedule import first_model, programs_of, weight_shapes
-from .checkpoints import Checkpoints
-from .loading import restored
+from ..steps.step import Weights, weights_of
+from .checkpoints import Checkpoints, Which
 from .run_folder import RunFolder, changed_values, new_folder, same_tokenizer
 
 
-# Keys in which the model of a run may differ from that of the run whose weights it takes, where
+# Keys of the model in which a run may differ from the run whose weights it takes, as long as
 # the weights keep their shapes.
 _FREE = {"context", "width", "layers", "dropout", "layer_drop", "run", "checkpoint", "horizon"}
 
@@ -40,14 +42,19 @@ _FREE = {"context", "width", "layers", "dropout", "layer_drop", "run", "checkpoi
 def import_pretrained(
     path: str | Path, name: str, runs: str | Path, overrides: Sequence[str] = ()
 ) -> RunFolder:
-    """A run from a checkpoint, `runs/name` at step 0: the weights of a language model and its
-    tokenizer, or of a model of images; solved by its native scheme. `overrides` are further
-    keys of its configuration, `key=value`; a model of images needs `data.name`, and `data.path`
-    where the data are in a folder. `InputError` for a checkpoint of another kind than the data
-    need.
+    """Makes a run at step 0 from a checkpoint, in `runs/name`, with the weights and the scheme
+    of the checkpoint, and the tokenizer of a language model.
+
+    **Arguments:**
+
+    - `path`: what `load_pretrained` takes.
+    - `overrides`: further keys of its configuration, `key=value`. A model of images needs
+      `data.name`, and `data.path` if the data are in a folder.
+
+    **Raises:** `InputError` if the data need a model of another kind.
     """
     found = find_pretrained(path)
-    # A path is kept whole, so that the run can be read from anywhere.
+    # A path is stored whole, so that the run can be read from any folder.
     kept = str(found.resolve()) if Path(path).exists() else str(path)
     runs = Path(runs)
     tree: dict[str, Any] = {"name": name, "model": {"pretrained": kept}}
@@ -56,7 +63,7 @@ def import_pretrained(
     key = jax.random.key(config.training.seed)
     model = build_model_of_size(config, {}, key)
     if is_built_as(model, LanguageModel) and "model.context" not in origin:
-        # Its data are texts that the model can take.
+        # The model must be able to take the windows of its data.
         context = min(config.model.context, model.inputs.context)
         config = config.changed("model", context=context)
     state = programs_of(config, model).start(model, key)
@@ -72,30 +79,28 @@ def import_pretrained(
 
 
 class Start(NamedTuple):
-    """The model and the key with which the training of a run starts.
+    """The start of a run.
 
-    - `origin`: a checksum of the weights where they are those of a run or a checkpoint, and of
-      a run its number and the step; else `None`.
+    - `origin`: `None` if its weights are drawn; else a checksum of the weights, and the number
+      and the step of the run that they are from.
     """
 
+    task: AbstractTask
     model: Model
     key: PRNGKeyArray
     origin: dict[str, Any] | None
 
 
-def build_start(
-    config: Config, begun: RunFolder | None = None
-) -> tuple[AbstractTask, Model, PRNGKeyArray, dict[str, Any] | None]:
-    """The task with which the training of a run starts, and its `Start`. One that is `begun`
-    asks no other run for tokenizer and weights."""
+def build_start(config: Config, begun: RunFolder | None = None) -> Start:
+    """The start of a run. A run that is `begun` has its own tokenizer and weights and takes
+    none from another run."""
     task = build_task(config, None if begun is None else begun.known_tokenizer)
-    start = starting_model(config, task, drawn=begun is not None)
-    return task, start.model, start.key, start.origin
+    return starting_model(config, task, drawn=begun is not None)
 
 
 def starting_model(config: Config, task: AbstractTask, *, drawn: bool = False) -> Start:
-    """The start of a run on these data; its weights are `drawn` also where those of another run
-    are asked for."""
+    """The start of a run on this task. `drawn` draws the weights even if the configuration
+    names a run to take them from."""
     model_key, key = jax.random.split(jax.random.key(config.training.seed))
     model = first_model(config, lambda config: build_model(config, task, model_key))
     origin: dict[str, Any] = {}
@@ -105,7 +110,7 @@ def starting_model(config: Config, task: AbstractTask, *, drawn: bool = False) -
         origin = {"run": run.identity, "step": step}
     if origin or config.model.pretrained is not None:
         origin["weights"] = checksum_of_weights(model)
-    return Start(with_training(model, config.training), key, origin or None)
+    return Start(task, with_training(model, config.training), key, origin or None)
 
 
 def checksum_of_weights(model: Model) -> str:
@@ -116,7 +121,7 @@ def checksum_of_weights(model: Model) -> str:
 def _with_weights_of_run(
     config: Config, task: AbstractTask, model: Model, run: RunFolder
 ) -> tuple[Model, int]:
-    """The model with the weights of a run, and the step of these."""
+    """The model with the weights of a run, and the step of the weights."""
     own = run.load_config(config)
     changed = {
         text.partition(":")[0].rpartition(".")[2]: text
@@ -128,8 +133,8 @@ def _with_weights_of_run(
         raise InputError(f"{begins}it gives the model; drop what differs ({'; '.join(wrong)}).")
     if not same_tokenizer(run, task):
         raise InputError(
-            f"{begins}the tokens of data.name={config.data.name} are not those of the run; "
-            "take data that are read with its tokenizer."
+            f"{begins}the tokens of data.name={config.data.name} are not the tokens of the "
+            "run; take data that are read with its tokenizer."
         )
     there, step = restored(run, own, config.model.checkpoint, "trained")
     if config.solver != own.solver:
@@ -154,8 +159,37 @@ def _with_weights_of_run(
     return combined, step
 
 
-def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Config:
-    """The configuration by which a run goes on, see `train`. It writes nothing."""
+def restored(
+    folder: RunFolder, config: Config, checkpoint: Which, weights: Weights
+) -> tuple[Model, int]:
+    """The model of a configuration with the weights of a checkpoint, and the step of the
+    checkpoint."""
+    average = config.training.average
+    if weights == "average" and not average:
+        raise InputError(
+            f"weights=average: {folder.path} keeps no moving average of its weights; train it "
+            "with training.average=0.999, say, or take weights=trained."
+        )
+    key = jax.random.key(0)  # the drawn weights are replaced below
+    sizes = sizes_of(folder, config)
+    model = first_model(config, lambda config: build_model_of_size(config, sizes, key))
+    programs = programs_of(config, model)
+    with Checkpoints(folder, config, writes=False) as checkpoints:
+        state = checkpoints.restore(programs.shapes_at, checkpoint)
+    step = int(state.step)
+    program = programs.at(step)
+    model = eqx.combine(weights_of(state, weights, average), program.static)
+    return causal(config, program.solved(model)), step
+
+
+def sizes_of(folder: RunFolder, config: Config) -> dict[str, Any]:
+    """The sizes of a model that depend on the data of a run."""
+    sizes = task_class(config).saved_sizes(folder.tokenizer)
+    return build_task(config).sizes if sizes is None else sizes
+
+
+def resumed_config(folder: RunFolder, config: Config, *, restart: bool) -> Config:
+    """The configuration with which a run continues; see `train`. Writes nothing."""
     own = folder.load_config(config)
     steps = config.training.steps
     before = own.training.steps
@@ -172,7 +206,7 @@ def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Con
         )
     if steps == before and not restart:
         return config
-    # Its phases end, or ended, at the same steps, not at later ones.
+    # Phases keep the steps at which they ended; percentages of the longer run would move them.
     config = config.changed("training", schedule=own.training.schedule_in_steps)
     made = folder.newest_step or 0
     rate = learning_rate(own.optimizer, before)
@@ -192,10 +226,10 @@ def configuration_of(folder: RunFolder, config: Config, *, restart: bool) -> Con
         tree = config.model_dump(mode="json")
         tree["optimizer"]["restarts"] = {**own.optimizer.restarts, made: before}
         return validated(Config, tree, "--restart")
-    cosine = f"Give --restart, so that another cosine falls from {now:.2g}, its rate now; or s"
+    cosine = f"; or give --restart, so that another cosine falls from {now:.2g}, its rate now"
     raise InputError(
         f"training.steps={steps}: {folder.path} has made {made} steps of {before}, and from "
         f"step {np.argmin(same) + 1} on at other learning rates than a run of {steps} steps "
-        f"(optimizer.schedule={own.optimizer.schedule}). {cosine if possible else 'S'}tart a "
-        f"new run with its weights, model.pretrained={folder.path}, and a schedule of its own."
+        f"(optimizer.schedule={own.optimizer.schedule}). Start a new run with its weights, "
+        f"model.pretrained={folder.path}, and a schedule of its own{cosine * possible}."
     )

@@ -19,7 +19,7 @@ from ..folder.loading import LoadedModel, held_out_whole
 from ..folder.run_folder import RunFolder, changed_data, same_tokenizer
 from ..steps.build import build_task, task_class
 from ..steps.schedule import Layers, model_on
-from ..steps.step import better_solve, with_targets
+from ..steps.step import better_solve, require_samples
 
 
 _BATCH = 16
@@ -160,7 +160,7 @@ def measured_on(model: Model, task: AbstractTask, batches: Iterable[Batch]) -> d
         evaluations = Mean(result.field_evaluations * count, count)
         return {"evaluations": evaluations, **result.figures, **task.further_means(batch, loss)}
 
-    means = with_targets(tasks.averaged(map(measured, batches)))
+    means = require_samples(tasks.averaged(map(measured, batches)))
     counts = {"samples": samples, "targets": targets}
     return {**means, **task.figures(means["loss"]), **counts}
 

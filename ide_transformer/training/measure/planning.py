@@ -15,9 +15,9 @@ from ...errors import InputError
 from ...tasks import Batch, CrossEntropy
 from ..configuration.config import Config
 from ..steps.build import build_model_of_size, with_training
-from ..steps.layout import ParallelConfig, make_layout
+from ..steps.layout import ParallelConfig, check_divisible, make_layout
+from ..steps.memory import size_bytes
 from ..steps.schedule import programs_of
-from ..steps.sizes import check_divisible, size_bytes
 
 
 # Tokens of a plan whose configuration gives no number of them.
@@ -104,7 +104,7 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
     sizes = {"vocabulary": config.data.vocabulary or VOCABULARY}
     build = ft.partial(build_model_of_size, config, sizes)
     model = with_training(eqx.filter_eval_shape(build, jax.random.key(0)), config.training)
-    check_divisible(config, model, ())
+    check_divisible(devices, config.training, model, ())
     (program,) = programs_of(config, model)
     layout = make_layout(devices, jax.devices()[: devices.devices])
     shape = jax.ShapeDtypeStruct((size, config.model.context), jnp.int32)

@@ -1,4 +1,4 @@
-"""The task and the model that a configuration describes."""
+"""Builds the task, the model and the objective that a configuration describes."""
 
 import dataclasses
 import functools as ft
@@ -13,13 +13,23 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from ... import equation, models
+from ...dynamics import AbstractCost
 from ...equation import AbstractConstraint, AbstractControl, AbstractOperator, Free
-from ...errors import InputError, at
+from ...errors import InputError, at, short
 from ...integration import AbstractGradient, Mesh, Truncated
 from ...integration.mesh import check_steps
+from ...memory import gibibytes, too_large
 from ...models import Model, check_causal, is_built_as, kinds_of
 from ...pretrained import find_pretrained, load_pretrained
-from ...tasks import AbstractTask, AbstractTokenizer, PretrainedTokenizer, load_tokenizer
+from ...tasks import (
+    AbstractLoss,
+    AbstractTask,
+    AbstractTokenizer,
+    Finer,
+    Loss,
+    PretrainedTokenizer,
+    load_tokenizer,
+)
 from ..configuration.config import (
     NATIVE,
     Config,
@@ -37,8 +47,9 @@ from ..configuration.reader import (
     read,
     snake_case,
 )
-from ..configuration.section import Description
-from .sizes import check_memory
+from . import memory
+from .layout import enlarged
+from .optimizer import path_of
 
 
 M = TypeVar("M", bound=Model)
@@ -49,8 +60,8 @@ def build_task(config: Config, tokenizer: AbstractTokenizer | None = None) -> Ab
 
     **Arguments:**
 
-    - `tokenizer`: one that is not to be learned again, for a task that takes one; by default
-      that of the run or checkpoint `model.pretrained`.
+    - `tokenizer`: used instead of a learned one, if the task takes a tokenizer. Default: the
+      tokenizer of the run or checkpoint `model.pretrained`.
     """
     model = config.model
     data = config.data
@@ -75,22 +86,22 @@ def build_task(config: Config, tokenizer: AbstractTokenizer | None = None) -> Ab
 
 
 def task_class(config: Config) -> type[AbstractTask]:
-    """The class of the task of a run; its data are not read."""
+    """The class of the task of a run. Reads no data."""
     return find("data.name", config.data.name, AbstractTask)
 
 
 def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
     """The model of a run, with weights drawn from `key`.
 
-    **Raises:** `InputError`, before anything is drawn, for a run that does not fit into memory;
-    for a model that sees the tokens that it is to predict.
+    **Raises:** `InputError` for a run that does not fit into memory, before any weight is
+    drawn; for a model that sees the tokens that it must predict.
     """
     mode = read(AbstractGradient, config.training.gradient, "training.gradient")
     layers = [stage.layers or config.model.layers for stage in config.model.stages[1:]]
     if isinstance(mode, Truncated) and mode.intervals < max(layers, default=0):
         raise InputError(
             f"training.gradient=truncated: a gradient of the last {mode.intervals} of "
-            f"{max(layers)} layers does not come to the stages before, which would not learn; "
+            f"{max(layers)} layers does not reach the stages before, which would not learn; "
             f"write options: {{intervals: {max(layers)}}}, or another mode."
         )
     build = ft.partial(build_model_of_size, config, task.sizes)
@@ -100,7 +111,7 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
     try:
         model = build(key) if given else eqx.filter_eval_shape(build, key)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
-        # A class that looks at its numbers has to be made with numbers.
+        # A class that looks at its numbers cannot be made from shapes alone.
         model = build(key)
     if given:
         _check_tokens(config, task, model)
@@ -108,15 +119,57 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
     return causal(config, model if given else build(key))
 
 
+def check_memory(
+    config: Config, task: AbstractTask, model: Model, mode: AbstractGradient
+) -> None:
+    """Raises `InputError` if a run needs more memory than there is. `model` may hold shapes."""
+    available = memory.available()
+    if available is not None and jax.default_backend() != "cpu":
+        # Virtual devices of a CPU share its memory; other devices have their own.
+        available *= config.parallel.devices
+    training = config.training
+    one = jax.tree.map(jnp.asarray, task.batch(0, 1, training.seed))
+    batch = enlarged(one, training.part_size)
+    weights = memory.size_bytes(model)
+    # A weight has a gradient and, in AdamW, two moments.
+    fixed = 4 * weights + memory.size_bytes(enlarged(one, training.batch_size))
+    state = 4 * training.part_size * task.tokens_per_sample * model.features
+    # Tracing the rest takes a second, which small runs are spared.
+    if available is None or fixed + state < available // 1000:
+        return
+    kept = state
+    if fixed + state <= available:
+        found: list[int] = []
+        eqx.filter_eval_shape(
+            lambda m, b: found.append(memory.kept_bytes(m, mode, task.loss, b)), model, batch
+        )
+        kept = max(state, *found)
+    if fixed + kept <= available:
+        return
+    shaping = f"model.pretrained={config.model.pretrained}"
+    if config.model.pretrained is None:
+        tree = config.model_dump(mode="json", include={"data", "model", "control"})
+        leaves = jax.tree.leaves_with_path(tree)
+        numbers = [(x, path_of(key)) for key, x in leaves if type(x) is int]
+        shaping = ", ".join(f"{key}={x}" for x, key in sorted(numbers, reverse=True)[:6])
+    advice = (
+        f"{gibibytes(4 * weights)} are for the weights, their gradient and the optimiser, "
+        f"{gibibytes(fixed - 4 * weights + kept)} for a batch and what its gradient keeps. "
+        f"Lower the larger ones of {shaping}, training.batch_size={training.batch_size}, or "
+        f"change training.gradient={memory.mode_name(mode)}."
+    )
+    raise too_large("this run", fixed + kept, available, advice)
+
+
 def causal(config: Config, model: M) -> M:
-    """The model of a run; an `InputError` where it sees tokens that its task forbids."""
+    """Returns the model. Raises `InputError` if it sees tokens that its task forbids."""
     if is_causal(config):
         check_causal(f"data.name={config.data.name}", model)
     return model
 
 
 def is_causal(config: Config) -> bool:
-    """Whether a token may see only those before it: as the task says, or its option."""
+    """Whether a token may see earlier tokens only."""
     return bool(config.data.options.get("causal", task_class(config).causal))
 
 
@@ -136,21 +189,23 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
     control_key, constraint_key, model_key = jax.random.split(key, 3)
     parts = offers_of(model, causal=is_causal(config))
     control = _control(config, ft.partial(make_block, model, parts), control_key)
-    one = _constraint("constraint", model.constraint, parts)
+    one = read(AbstractConstraint, model.constraint, "model.constraint", given=parts)
     trained = bool(jax.tree.leaves(eqx.filter(one, eqx.is_array)))
     ones = (one,) * len(model.operators)
     constraint = _control(config, lambda key: ones, constraint_key) if trained else one
 
-    # Where the state is constrained, the constraint is applied to the embedded input, and
-    # the state at T needs no other normalisation.
+    # A constraint also projects the embedded input, and the state at T then needs no other
+    # normalisation.
     given = parts[AbstractOperator]
     into = one
     output = Free()
     if type(one) is Free:
-        into = _constraint("input_normalization", model.input_normalization, parts)
+        key_of_input = "model.input_normalization"
+        into = read(AbstractConstraint, model.input_normalization, key_of_input, given=parts)
         output = given["normalization"]
         if type(output) is Free:
-            output = _constraint("normalization", ModelConfig().normalization, parts)
+            default = ModelConfig().normalization
+            output = read(AbstractConstraint, default, "model.normalization", given=parts)
     asked = ("context", "patch", "class_token", "tied", "dropout", "std")
     offered = {
         **sizes,
@@ -159,7 +214,7 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
         "learned_positions": type(given["positions"]) is equation.NoPositions,
         "control": control,
         "constraint": constraint,
-        "mesh": Mesh(),  # exchanged below
+        "mesh": Mesh(),  # replaced below
         "make_encoder_control": ft.partial(_encoder_control, config, key),
         "input_normalization": into,
         "embedding_normalization": given["normalization"],
@@ -173,7 +228,8 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
 
 
 def check_kind(config: Config, learns: Callable[..., Model]) -> None:
-    """Refuses a `model.kind` that builds other models than `learns`, those of the data."""
+    """Raises `InputError` if `model.kind` builds other models than `learns`, which the data
+    need."""
     kind = config.model.kind
     wanted = kinds_of(learns)
     found = kinds_of(find("model.kind", kind, Model))
@@ -182,18 +238,21 @@ def check_kind(config: Config, learns: Callable[..., Model]) -> None:
         raise InputError(
             f"model.kind={kind}: data.name={config.data.name} is learned by models of "
             f"{wanted[0].__name__} and {wanted[1].__name__}; write model.kind="
-            f"{snake_case(learns.__name__)}, or model for parts of your own."
+            f"{snake_case(learns.__name__)}, or model to give parts of your own."
         )
 
 
 def offers_of(model: ModelConfig, *, causal: bool) -> Given:
-    """The arguments that the section `model` supplies to operators and constraints."""
+    """The arguments that the section `model` gives to operators and constraints."""
     constraint = {
         "gain": jnp.ones(model.width),
         "bias": jnp.zeros(model.width) if model.bias else None,
         "eps": 1e-5,
     }
     constraints = {AbstractConstraint: constraint}
+    normalization = read(
+        AbstractConstraint, model.normalization, "model.normalization", given=constraints
+    )
     asked = ("heads", "key_value_heads", "hidden", "bias", "std")
     operator = {
         **{name: getattr(model, name) for name in asked},
@@ -201,17 +260,13 @@ def offers_of(model: ModelConfig, *, causal: bool) -> Given:
         "activation": find_function("model.activation", model.activation),
         "causal": causal,
         "positions": read(equation.AbstractPositions, model.positions, "model.positions"),
-        "normalization": _constraint("normalization", model.normalization, constraints),
-        # Each operator adds its output to the state once a layer; scaled so, their sum over
-        # all layers starts at the size of one (GPT-2).
+        "normalization": normalization,
+        # Each operator adds its output to the state once a layer. This scale keeps the sum
+        # over all layers at the size of one output (GPT-2).
         "output_std": model.std / (len(model.operators) * model.layers) ** 0.5,
         "rate": jnp.full(model.width, model.damping),
     }
     return {AbstractConstraint: constraint, AbstractOperator: operator}
-
-
-def _constraint(name: str, tree: Description, given: Given) -> AbstractConstraint:
-    return read(AbstractConstraint, tree, f"model.{name}", given=given)
 
 
 def make_block(
@@ -233,7 +288,7 @@ def make_block(
 
 
 def _control(config: Config, block: Callable, key: PRNGKeyArray) -> AbstractControl:
-    """A control of the configured kind, of layers that `block` makes from a key."""
+    """A control of the configured kind. `block` makes a layer from a key."""
     layers = config.model.layers
     given = {AbstractControl: {"make_block": block, "layers": layers}}
     tree = config.control.description
@@ -244,7 +299,7 @@ def _control(config: Config, block: Callable, key: PRNGKeyArray) -> AbstractCont
 
 
 def _encoder_control(config: Config, key: PRNGKeyArray) -> AbstractControl:
-    """The control of an encoder: the operators that do not see it, and not causal."""
+    """The control of an encoder: without the operators that see the encoder, not causal."""
     own = []
     for tree in config.model.operators:
         name, _, _ = described(tree, "model.operators")
@@ -256,7 +311,7 @@ def _encoder_control(config: Config, key: PRNGKeyArray) -> AbstractControl:
 
 
 def _staged_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -> Model:
-    """The model of `model.stages`, of which the last one alone reads classes out."""
+    """The model of `model.stages`. Only the last stage reads out classes."""
     stages: list[Any] = []
     keys = jax.random.split(key, len(config.model.stages))
     given = {**sizes, "classes": None}
@@ -278,19 +333,15 @@ def _staged_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -
 
 def solver_mesh(config: SolverConfig, model: Model) -> Mesh:
     """The scheme and the steps that the section `solver` describes, for a model of one
-    equation. The weights of a scheme have the width of the state, the number of steps of a
-    solve, and the number of operators."""
+    equation."""
+    # The weights of a scheme have these sizes.
     sizes = {
         "features": model.features,
         "num_steps": model.layers * config.steps,
         "operators": len(eqx.filter_eval_shape(model.control, 0.0)),
     }
-    solver = read(
-        diffrax.AbstractSolver,
-        config.description,
-        "solver",
-        given={diffrax.AbstractSolver: sizes},
-    )
+    given = {diffrax.AbstractSolver: sizes}
+    solver = read(diffrax.AbstractSolver, config.description, "solver", given=given)
     if config.rtol is None or config.atol is None:
         check_steps({"model.layers": model.layers, "solver.steps": config.steps})
         return Mesh(steps=config.steps, solver=solver)
@@ -298,7 +349,7 @@ def solver_mesh(config: SolverConfig, model: Model) -> Mesh:
     if max(config.rtol, config.atol) < rounding:
         raise InputError(
             f"solver.rtol={config.rtol} and solver.atol={config.atol} are both below rounding, "
-            f"{rounding:.1e}; no step would meet them. Raise one."
+            f"{rounding:.1e}, so no step can meet them; raise one."
         )
     return Mesh(
         solver=solver,
@@ -309,13 +360,26 @@ def solver_mesh(config: SolverConfig, model: Model) -> Mesh:
 
 
 def with_training(model: Model, config: TrainingConfig) -> Model:
-    """Give a model the configured gradient mode and precision of its products."""
+    """The model with the configured gradient mode and precision of its products."""
     gradient = read(AbstractGradient, config.gradient, "training.gradient")
     return model.with_gradient(gradient).with_precision(config.precision)
 
 
+def objective(loss: AbstractLoss, training: TrainingConfig) -> Callable[..., Loss]:
+    """The loss of a task with the terms that a run adds: a function of the model, the batch and
+    the key of the dropout."""
+    given = training.finer
+    weighted = given.consistency or given.defect
+    finer = Finer(given.refinement, given.consistency, given.defect) if weighted else None
+    costs = {
+        name: read(AbstractCost, cost.description(name), f"training.costs.{short(name)}")
+        for name, cost in training.costs.items()
+    }
+    return ft.partial(loss, costs=costs, exit_loss=training.exit_loss, finer=finer)
+
+
 def with_solver(model: Model, config: SolverConfig) -> Model:
-    """Solve a model by the configured scheme; `native` is the one it has."""
+    """The model, solved by the configured scheme; `native` keeps its own."""
     if config.kind == NATIVE:
         return model
     return model.each_equation(
@@ -324,11 +388,11 @@ def with_solver(model: Model, config: SolverConfig) -> Model:
 
 
 def _pretrained(config: Config, path: str) -> Model:
-    """The model of a checkpoint, of the kind that learns the data."""
+    """The model of a checkpoint. Raises `InputError` if it cannot learn the data."""
     if config.model.checkpoint != "newest":
         raise InputError(
-            f"model.checkpoint={config.model.checkpoint} is one of a run; model.pretrained="
-            f"{path} is none, drop it."
+            f"model.checkpoint={config.model.checkpoint} belongs to a run, and "
+            f"model.pretrained={path} is none; drop it."
         )
     model = load_pretrained(path)
     wanted = task_class(config).model
@@ -336,13 +400,13 @@ def _pretrained(config: Config, path: str) -> Model:
         raise InputError(
             f"model.pretrained={path} holds a model of {type(model.inputs).__name__} and "
             f"{type(model.read_out).__name__}; data.name={config.data.name} needs a "
-            f"{wanted.__name__}. For a model of images take those, such as data.name=digits."
+            f"{wanted.__name__}. A model of images needs images, such as data.name=digits."
         )
     return model
 
 
 def _check_tokens(config: Config, task: AbstractTask, model: Model) -> None:
-    """Refuses tokens and classes that a checkpoint has not."""
+    """Raises `InputError` if a checkpoint lacks tokens or classes of the data."""
     tokens = task.sizes.get("vocabulary", 0)
     texts = isinstance(model.inputs, models.TextInputs | models.EncodedInputs)
     rows = model.inputs.vocabulary if texts else tokens

@@ -1,5 +1,4 @@
-"""Where the state of training and the batches lie on the devices, and several processes that
-train one run."""
+"""Layout of the training state and the batches on devices; several processes of one run."""
 
 import contextlib
 import fnmatch
@@ -8,7 +7,7 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
@@ -18,17 +17,19 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from ...equation import LAYOUT_AXES, divided
+from ... import integration
+from ...equation import LAYOUT_AXES, AbstractAttention, divided, parts
 from ...errors import InputError
+from ...models import Model
 from ...tasks import AbstractTask, Batch
-from ..configuration.config import ParallelConfig
+from ..configuration.config import ParallelConfig, TrainingConfig
 from .optimizer import path_of
 
 
 T = TypeVar("T", bound=PyTree)
 
-# The names of the last axes of a weight by the end of its path, the first that fits; see
-# `LAYOUT_AXES`. Those before them are of layers, or of what a control has in their place.
+# The names of the last axes of a weight, by the first pattern that fits its path; see
+# `LAYOUT_AXES`. Axes before these belong to layers, or to what a control has instead.
 _INTO, _OUT_OF = ("features", "inner"), ("inner", "features")
 _TABLES = ("embedding", "readout", "velocity", "read_out.weight")
 _NAMES: dict[str, tuple[str | None, ...]] = {
@@ -42,7 +43,7 @@ _NAMES: dict[str, tuple[str | None, ...]] = {
 
 
 class Layout(NamedTuple):
-    """The layout of devices of a run, and how arrays lie on it."""
+    """The layout of a run on devices."""
 
     grid: Mesh
 
@@ -52,8 +53,7 @@ class Layout(NamedTuple):
         return dict(self.grid.shape)
 
     def shardings(self, state: PyTree) -> PyTree[NamedSharding]:
-        """Places of the arrays of a state. What an optimizer keeps of a weight lies where the
-        weight does."""
+        """Places of the arrays of a state. Moments of a weight lie where the weight lies."""
 
         def sharding(path: tuple, x: Any) -> NamedSharding:
             return NamedSharding(self.grid, divided(x.shape, _names(path, x.ndim), self.sizes))
@@ -61,8 +61,8 @@ class Layout(NamedTuple):
         return jax.tree.map_with_path(sharding, state)
 
     def batch_shardings(self, batch: Batch) -> Batch:
-        """Places of the arrays of a batch: samples and tokens divided where they can be, and
-        what samples share on every device."""
+        """Places of the arrays of a batch. Samples and tokens are divided where they can be;
+        every device has what samples share."""
 
         def sharding(x: Any) -> NamedSharding:
             names = ("samples", "tokens", *(None,) * x.ndim)[: x.ndim]
@@ -81,15 +81,15 @@ class Layout(NamedTuple):
         return jax.tree.map(_shape_at, batch, self.batch_shardings(batch))
 
     def placed(self, state: T) -> T:
-        """A state, the same in all processes, on the devices."""
+        """Puts a state on the devices. All processes have the same state."""
         return jax.tree.map(_placed, state, self.shardings(state))
 
     def placed_batch(self, batch: Batch) -> Batch:
-        """A batch, the same in all processes, on the devices."""
+        """Puts a batch on the devices. All processes have the same batch."""
         return jax.tree.map(_placed, batch, self.batch_shardings(batch))
 
     def load(self, task: AbstractTask, step: int, size: int, seed: int) -> Batch:
-        """The batch of a step on the devices. Each process loads the samples of its own."""
+        """The batch of a step, on the devices. Each process loads only its own samples."""
         sizes = {axis: self.sizes.get(axis, 1) for axis in LAYOUT_AXES["samples"]}
         where = NamedSharding(self.grid, divided((size,), ("samples",), sizes))
         (rows,) = _own(where, (size,))
@@ -103,7 +103,7 @@ class Layout(NamedTuple):
         return jax.tree.map(placed, part, whole, self.batch_shardings(whole))
 
     def described(self, state: PyTree) -> str:
-        """One line on the layout, and on the bytes of a state on each device."""
+        """A line on the layout and on the bytes of a state on each device."""
         sizes = ", ".join(f"{axis} {size}" for axis, size in self.sizes.items() if size > 1)
         return f"devices: {sizes}; the state takes {self.bytes_each(state):,} bytes on each"
 
@@ -116,7 +116,7 @@ class Layout(NamedTuple):
         return sum(jax.tree.leaves(jax.tree.map(size, state, self.shardings(state))))
 
     def whole(self) -> NamedSharding:
-        """Place of what each device has a copy of."""
+        """The place of an array that every device has whole."""
         return NamedSharding(self.grid, PartitionSpec())
 
 
@@ -129,7 +129,7 @@ def make_layout(config: ParallelConfig, devices: Sequence[Any] | None = None) ->
         sizes = " × ".join(f"{axis} {size}" for axis, size in config.sizes.items())
         raise InputError(
             f"parallel: {sizes} makes a layout of {wanted} devices, and there are {number}; "
-            f"their product has to {'be' if jax.process_count() > 1 else 'divide'} {number}. "
+            f"their product must {'be' if jax.process_count() > 1 else 'divide'} {number}. "
             "On a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=8 gives 8 of them."
         )
     shape = tuple(config.sizes.values())
@@ -137,8 +137,35 @@ def make_layout(config: ParallelConfig, devices: Sequence[Any] | None = None) ->
     return Layout(jax.make_mesh(shape, config.axes, types, devices=devices[:wanted]))
 
 
+def check_divisible(
+    parallel: ParallelConfig,
+    training: TrainingConfig,
+    model: Model,
+    meshes: Iterable[integration.Mesh],
+) -> None:
+    """Raises `InputError` if devices do not divide the samples, the heads or the tokens, on any
+    of the meshes."""
+    batch = "training.batch_size"
+    if training.accumulate > 1:
+        batch += " / training.accumulate"
+    samples = training.part_size
+    attentions = parts(model.control, AbstractAttention)
+    heads = {number for x in attentions for number in (x.heads, x.key_value_heads)}
+    tokens = {model.domain.num_tokens, *(mesh.tokens for mesh in meshes if mesh.tokens)}
+    wanted = [
+        ("parallel.data × parallel.fsdp", parallel.data * parallel.fsdp, batch, samples),
+        *(("parallel.tensor", parallel.tensor, "the number of heads", n) for n in heads),
+        *(("parallel.sequence", parallel.sequence, "the number of tokens", n) for n in tokens),
+    ]
+    for key, devices, what, number in wanted:
+        if number % devices:
+            raise InputError(
+                f"{key} = {devices} does not divide {what}, {number}; change one of them."
+            )
+
+
 def enlarged(batch: Batch, size: int) -> Batch:
-    """The shapes of a batch of so many samples like those of another."""
+    """The shapes of a batch like this one with `size` samples."""
     own, shared = batch.divided()
     own = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), own)
     return eqx.combine(own, shared)
@@ -156,12 +183,12 @@ def _placed(x: Any, where: NamedSharding) -> jax.Array:
 
 
 def _own(where: NamedSharding, shape: tuple[int, ...]) -> tuple[slice, ...]:
-    """The smallest block of an array that has all parts of this process."""
-    parts: list[Any] = list(where.addressable_devices_indices_map(shape).values())
+    """The smallest block of an array that holds all parts of this process."""
+    blocks: list[Any] = list(where.addressable_devices_indices_map(shape).values())
     return tuple(
         slice(
-            min(part[axis].start or 0 for part in parts),
-            max(length if part[axis].stop is None else part[axis].stop for part in parts),
+            min(block[axis].start or 0 for block in blocks),
+            max(length if block[axis].stop is None else block[axis].stop for block in blocks),
         )
         for axis, length in enumerate(shape)
     )
@@ -174,13 +201,13 @@ def _names(path: tuple, rank: int) -> tuple[str | None, ...]:
     return ("layers",) * (rank - len(names)) + names
 
 
-# The errors of JAX that say nothing of other processes.
+# Errors of JAX that have nothing to do with other processes.
 _OWN_FAULTS = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED")
 
 
 def start(parallel: ParallelConfig) -> None:
-    """Joins the processes of a run, before anything is computed. Where they do not all appear,
-    it says so and ends this process."""
+    """Joins the processes of a run, before anything is computed. If some do not appear, prints
+    an error and ends this process."""
     if parallel.processes is None or jax.distributed.is_initialized():
         return
     rank = parallel.rank
@@ -189,8 +216,20 @@ def start(parallel: ParallelConfig) -> None:
         if not given.isdecimal():
             raise InputError(f"JAX_PROCESS_ID={given}: the rank of a process is 0, 1, 2, ….")
         rank = int(given)
-    # JAX aborts a process that waits in vain, without saying for what; this one is first.
-    absent = threading.Timer(seconds, _end_without_the_others, (parallel,))
+
+    def end() -> None:
+        address = os.environ.get("JAX_COORDINATOR_ADDRESS", "the coordinator")
+        print(
+            f"error: parallel.processes={parallel.processes}: they did not all appear at "
+            f"{parallel.coordinator or address} within {seconds} s (parallel.timeout). Start "
+            "all of them, with the same address and with ranks from 0 on.",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
+
+    # JAX would abort a process that waits in vain a little later, and not say why.
+    absent = threading.Timer(seconds, end)
     absent.daemon = True
     absent.start()
     try:
@@ -209,28 +248,16 @@ def start(parallel: ParallelConfig) -> None:
         ) from None
     except RuntimeError as error:
         raise InputError(
-            f"parallel.processes={parallel.processes}: processes have to be joined before "
+            f"parallel.processes={parallel.processes}: processes must be joined before "
             f"anything is computed; call train first, or start scripts/train.py. JAX: {error}"
         ) from None
     finally:
         absent.cancel()
 
 
-def _end_without_the_others(parallel: ParallelConfig) -> None:
-    where = parallel.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS", "the coordinator")
-    print(
-        f"error: parallel.processes={parallel.processes}: they did not all appear at {where} "
-        f"within {parallel.timeout} s (parallel.timeout). Start all of them, with the same "
-        "address and with ranks from 0 on.",
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(2)
-
-
 @contextlib.contextmanager
-def others_needed() -> Iterator[None]:
-    """Says of an error in a collective operation what it means."""
+def explain_lost_process() -> Iterator[None]:
+    """Turns the error of a collective operation into an `InputError` that explains it."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -238,8 +265,8 @@ def others_needed() -> Iterator[None]:
             raise
         raise InputError(
             f"process {jax.process_index()}: another process of this run has ended or does not "
-            f"answer ({str(error).splitlines()[0][:200]}). Start all of them again with "
-            "--resume; the run goes on from its last checkpoint, also with fewer processes."
+            f"answer ({str(error).splitlines()[0][:200]}). Start all processes again with "
+            "--resume; the run continues from its last checkpoint, also with fewer of them."
         ) from error
 
 
@@ -249,7 +276,7 @@ def primary() -> bool:
 
 
 def gathered(state: T) -> T:
-    """A state whose arrays this process can read as a whole; all processes call it."""
+    """The state with arrays that this process can read whole. All processes must call it."""
 
     def whole(x: Any) -> Any:
         apart = isinstance(x, jax.Array) and not x.is_fully_addressable
@@ -258,12 +285,13 @@ def gathered(state: T) -> T:
     return jax.tree.map(whole, state)
 
 
-# Waits until all processes are at the place of this name.
+# Waits until all processes have called it with this name.
 wait_for_all = multihost_utils.sync_global_devices
 
 
 def check_equal(values: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compares values, by what is other where they differ, with those of process 0."""
+    """Raises `InputError` if values differ from the values of process 0. The keys, such as
+    "other data", say what differs."""
     told = json.dumps(values)
     own, first = json.loads(told), json.loads(from_primary(told))
     differs = np.array([own[what] != first[what] for what in own])
@@ -286,12 +314,12 @@ def check_equal(values: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def from_primary(text: str) -> str:
-    """The text of the process that writes files."""
+    """The text that the primary process passes; all processes must call it."""
     own = np.frombuffer(text.encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.array(len(own))))
     return bytes(multihost_utils.broadcast_one_to_all(np.resize(own, size))).decode()
 
 
 def largest(number: int) -> int:
-    """The largest of the numbers of all processes."""
+    """The largest of the numbers that the processes pass."""
     return int(np.max(multihost_utils.process_allgather(np.array(number))))

@@ -1,5 +1,4 @@
-"""The update rule: clipping, a warm-up, a schedule of the rate, decay of matrices only, and
-groups of weights with rates of their own."""
+"""The update rule: clipping, learning rate by step, decay of matrices, groups of weights."""
 
 import difflib
 import fnmatch
@@ -22,23 +21,24 @@ from ..configuration.config import OptimizerConfig
 
 
 def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """The update rule of a run of `steps` steps. Its first update, or `init`, raises
-    `InputError` where a group names no weight."""
+    """The update rule of a run of `steps` steps. `init` raises `InputError` if a group names no
+    weight."""
     return update_rule(config, learning_rate(config, steps))
 
 
 def update_rule(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """The update rule with another learning rate, a function of the step.
+    """The update rule with a learning rate given as a function of the step.
 
     Sources: adamw, Loshchilov and Hutter, arXiv 1711.05101; lion, Chen et al., arXiv
-    2302.06675; muon, Jordan et al. 2024, with the size of updates of Liu et al., arXiv
-    2502.16982, which is that of AdamW, so that one rate serves all weights; schedule_free,
-    Defazio et al., arXiv 2405.15682, whose mean takes the place of the momentum.
+    2302.06675; muon, Jordan et al. 2024, its updates scaled to the size of AdamW's, Liu et al.,
+    arXiv 2502.16982, so that one rate serves all weights; schedule_free, Defazio et al., arXiv
+    2405.15682, whose mean of weights replaces the momentum.
     """
     averages = config.kind == "schedule_free"
-    means = 0.0 if averages else config.beta1, config.beta2
+    beta1 = 0.0 if averages else config.beta1
+    decay = config.weight_decay
     kind = optax.lion if config.kind == "lion" else optax.adamw
-    rule = kind(rate, *means, weight_decay=config.weight_decay, mask=decayed)
+    rule = kind(rate, beta1, config.beta2, weight_decay=decay, mask=decayed)
     if config.kind == "muon":
         axes = optax.contrib.MuonDimensionNumbers(-2, -1)
         matrices = optax.contrib.muon(
@@ -48,26 +48,26 @@ def update_rule(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gradient
             muon_weight_dimension_numbers=ft.partial(jax.tree.map, lambda x: axes),
             consistent_rms=0.2,
         )
-        # The AdamW of `optax.contrib.muon` decays every weight or none.
+        # AdamW inside `optax.contrib.muon` would decay every weight or none.
         rule = optax.partition({True: matrices, False: rule}, orthogonalized)
     if config.groups:
         rule = optax.chain(rule, _grouped(config.groups))
     if averages:
         rule = optax.contrib.schedule_free(rule, rate, b1=config.beta1)
     if averages and config.groups:
-        # What is kept as it is would drift by the rounding of its mean.
-        kept = {name: float(factor > 0) for name, factor in config.groups.items()}
-        rule = optax.chain(rule, _grouped(kept))
+        # Frozen weights would drift by the rounding of their mean.
+        frozen = {name: float(factor > 0) for name, factor in config.groups.items()}
+        rule = optax.chain(rule, _grouped(frozen))
     return optax.chain(optax.clip_by_global_norm(config.clip), rule)
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """The learning rate by step: linear from near 0 over `warmup` steps, then as `schedule`
-    says."""
+    """The learning rate by step: it rises linearly from near 0 over `warmup` steps, then
+    follows `schedule`. Source of warmup_stable_decay: Hägele et al., arXiv 2405.18392."""
     peak = config.learning_rate
     lowest = config.lowest_rate
     warmup = config.warmup
-    # Without a warm-up it is constant.
+    # A warm-up of 0 steps gives a constant.
     rises = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
     if config.schedule == "constant":
         return rises
@@ -80,15 +80,14 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
             falls = optax.cosine_decay_schedule(now, end - begin, lowest / peak)
             rate = optax.join_schedules([rate, falls], [begin])
         return rate
-    # Hägele et al., arXiv 2405.18392.
     decaying = config.decaying_steps(steps)
     falls = optax.linear_schedule(peak, lowest, decaying)
     return optax.join_schedules([rises, falls], [steps - decaying])
 
 
 def decayed(model: PyTree) -> PyTree[bool]:
-    """Marks the weights that decay: matrices, not vectors such as gains and biases. The depth
-    axis of a control does not count, and the weights of a scheme do not decay."""
+    """Marks the weights that decay: matrices, not gains, biases or weights of a scheme. The
+    depth axis of a control does not make a vector a matrix."""
 
     def mark(part):
         axes = getattr(part, "depth_axes", 0)
@@ -99,9 +98,8 @@ def decayed(model: PyTree) -> PyTree[bool]:
 
 
 def orthogonalized(model: PyTree) -> PyTree[bool]:
-    """Marks the weights whose updates Muon makes orthogonal: the matrices of a control, each by
-    itself. Embeddings, read-outs, the tables of positions and depthwise convolutions are no
-    linear maps of features."""
+    """Marks the weights whose updates Muon makes orthogonal: the matrices of a control. Tables
+    of positions and depthwise convolutions are no linear maps of features."""
     tables = _of(AbstractPositions | DepthwiseProjection)
 
     def linear(part, marks):
@@ -118,9 +116,9 @@ def orthogonalized(model: PyTree) -> PyTree[bool]:
 
 
 def group_factors(groups: Mapping[str, float], weights: PyTree) -> PyTree[float]:
-    """For each weight the factor of its learning rate: that of the last group that fits its
-    path, or 1. A group fits a path such as `control.blocks.0.value.weight` if it matches all of
-    it, or all up to one of its dots."""
+    """The factor of the learning rate for each weight: the factor of the last group that fits
+    its path, else 1. A group fits a path such as `control.blocks.0.value.weight` if it matches
+    the whole path, or the path up to a dot."""
 
     def fits(group: str, path: str) -> bool:
         return any(fnmatch.fnmatchcase(path, pattern) for pattern in (group, f"{group}.*"))
@@ -144,13 +142,13 @@ def group_factors(groups: Mapping[str, float], weights: PyTree) -> PyTree[float]
 
 
 def path_of(path: tuple) -> str:
-    """A path into a tree, its names and numbers joined by dots."""
+    """A path into a tree as names and numbers joined by dots."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def evaluated_weights(state: PyTree, weights: PyTree) -> PyTree:
-    """The weights to evaluate: of schedule-free training, which the state of the optimizer
-    shows, the mean, of any other the weights themselves."""
+    """The weights to evaluate: the mean if `state` belongs to schedule-free training, else the
+    weights themselves."""
     for part in jax.tree.leaves(state, is_leaf=_of(optax.contrib.ScheduleFreeState)):
         if isinstance(part, optax.contrib.ScheduleFreeState):
             return optax.contrib.schedule_free_eval_params(part, weights)
@@ -162,7 +160,7 @@ def _of(kind: type | UnionType) -> Callable[[object], bool]:
 
 
 def _grouped(groups: Mapping[str, float]) -> optax.GradientTransformation:
-    """Updates times the factors of the groups."""
+    """Multiplies updates by the factors of the groups."""
 
     def init(params):
         group_factors(groups, params)

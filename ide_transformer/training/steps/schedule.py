@@ -1,5 +1,5 @@
-"""The schedule of a run: its phases, each on a mesh of its own or on several, of which one is
-drawn for each step, so that one set of weights serves all of them."""
+"""The schedule of a run: phases, each on one mesh, or on several of which each step draws one,
+so that one set of weights serves all of them."""
 
 import dataclasses
 import functools as ft
@@ -21,19 +21,13 @@ from ...models import Model, functional
 from ...tasks import AbstractLoss, AbstractTask, Batch
 from ..configuration.config import Config, TrainingConfig
 from ..configuration.reader import read
+from .build import objective
 from .layout import Layout
 from .optimizer import build_optimizer, path_of
-from .step import (
-    TrainState,
-    initial_state,
-    make_evaluation,
-    make_train_step,
-    moving_average,
-    objective,
-)
+from .step import TrainState, initial_state, make_evaluation, make_train_step, moving_average
 
 
-# How a model comes to fewer layers: θ(t) is resampled, or some of its layers are kept.
+# How a model gets fewer layers: θ(t) is resampled, or some of its layers are kept.
 Layers = Literal["resampled", "spread", "first"]
 
 
@@ -41,11 +35,10 @@ Layers = Literal["resampled", "spread", "first"]
 class Phase:
     """Steps of a run whose weights have the same layers.
 
-    - `first`, `last`: the steps taken before it and at its end.
-    - `layers`: those of its weights; `None` where the weights of the run never change theirs.
-    - `meshes`: those of which one is drawn for each step, by their keys; `odds` says how often.
-    - `evaluated`: the steps and the scheme with which it is evaluated, if others than those of
-      the model.
+    - `first`, `last`: the numbers of steps taken before it and at its end.
+    - `layers`: the layers of its weights; `None` if the layers never change in the run.
+    - `meshes`: the meshes, by their keys. Each step draws one, with the given `odds`.
+    - `evaluated`: the steps and the scheme of evaluations, if they differ from the model's.
     """
 
     first: int
@@ -56,7 +49,7 @@ class Phase:
     evaluated: Mesh = Mesh()
 
     def name(self, mesh: int) -> str:
-        """The mesh of this number, as it is written."""
+        """The mesh with this number, as a configuration writes it."""
         given = {} if self.layers is None else {"layers": self.layers}
         given |= [*self.meshes.values()][mesh].described
         return f"{{{', '.join(f'{name}: {x}' for name, x in given.items())}}}"
@@ -65,11 +58,11 @@ class Phase:
         return " or ".join(self.name(mesh) for mesh in range(len(self.meshes)))
 
     def models(self) -> list[Callable[[Model], Model]]:
-        """For each mesh the map from the model to the model on it."""
+        """For each mesh, the function that puts the model on it."""
         return [ft.partial(_model_on, key=key, mesh=mesh) for key, mesh in self.meshes.items()]
 
     def tasks(self, task: AbstractTask) -> list[AbstractTask]:
-        """For each mesh the data with as many tokens as it has."""
+        """For each mesh, the task with the tokens of the mesh."""
         tasks = []
         for key, mesh in self.meshes.items():
             with at(f"{key}.tokens={mesh.tokens}"):
@@ -78,14 +71,15 @@ class Phase:
 
 
 class Schedule(tuple[Phase, ...]):
-    """The phases of a run, one after the other."""
+    """The phases of a run."""
 
     def at(self, step: int) -> Phase:
-        """The phase whose weights a state after so many steps has."""
+        """The phase of the state after `step` steps."""
         return next((phase for phase in self if step <= phase.last), self[-1])
 
     def drawn(self, seed: int, step: int) -> int:
-        """The index of the mesh of the step after so many: a function of these two alone."""
+        """The number of the mesh that is drawn after `step` steps. It depends on nothing but
+        the seed and the step."""
         odds = np.array(self.at(step + 1).odds)
         if len(odds) < 2:
             return 0
@@ -109,7 +103,7 @@ def schedule_of(config: Config) -> Schedule:
             phases.append(Phase(first, last, layers, meshes, odds))
         else:
             mesh = read_mesh(phase.mesh or {}, f"{key}.mesh")
-            # The weights themselves are those of its layers.
+            # The weights themselves have the layers of the mesh.
             mesh = dataclasses.replace(mesh, layers=None)
             evaluated = Mesh(steps=mesh.steps, solver=mesh.solver)
             phases.append(
@@ -119,8 +113,8 @@ def schedule_of(config: Config) -> Schedule:
 
 
 def read_mesh(tree: Mapping[str, Any], key: str) -> Mesh:
-    """The mesh that a configuration describes at `key`. A scheme with weights is refused, since
-    nothing would train them."""
+    """The mesh that a configuration describes at `key`. Raises `InputError` for a scheme with
+    weights, since nothing would train them."""
     mesh = read(Mesh, tree, key)
     if jax.tree.leaves(eqx.filter(mesh.solver, eqx.is_inexact_array)):
         raise InputError(
@@ -131,10 +125,15 @@ def read_mesh(tree: Mapping[str, Any], key: str) -> Mesh:
 
 
 def model_on(model: Model, mesh: Mesh, layers: Layers = "resampled") -> Model:
-    """A model on a mesh, `model.on(mesh)`; if the mesh gives a width, its weights are taken as
-    functions of the features. With `layers` "spread" evenly, or the "first" ones, its layers
-    are so many of those of the model, each with its own step: for one that was trained with
-    `LayerDrop`, or to be read out after each."""
+    """The model on a mesh, `model.on(mesh)`. A mesh that gives a width takes the weights as
+    functions of the features.
+
+    **Arguments:**
+
+    - `layers`: "resampled" resamples θ(t) on the layers of the mesh. "spread" keeps that many
+      layers of the model, evenly spread, and "first" keeps the first ones, each with its own
+      step, for a model that was trained with `LayerDrop` or is read out after each layer.
+    """
     if layers == "resampled":
         return (model if mesh.width is None else functional(model)).on(mesh)
 
@@ -151,49 +150,45 @@ def model_on(model: Model, mesh: Mesh, layers: Layers = "resampled") -> Model:
 
 
 def needed_by_refinement(config: Config) -> list[str]:
-    """The overrides that a coarse mesh in depth first needs, where the configuration begins on
-    one and has others. The rate has to be high when the fine mesh comes, and the weights need
-    solutions on both meshes that are close to each other: the embedded input is projected, and
-    paths are short."""
+    """The overrides that a run needs to begin with fewer layers, as far as the configuration
+    does otherwise. The rate must be high when the fine mesh begins, and the solutions on both
+    meshes must be close: the embedded input is projected, and paths are short."""
     model = config.model
     training = config.training
     if (training.phases[0].layers or model.layers) == model.layers:
         return []
     costs = {cost.kind or name for name, cost in training.costs.items() if cost.weight}
-    needed = {
-        # It is the default with a refinement.
-        "optimizer.schedule=warmup_stable_decay": config.optimizer.schedule == "cosine",
-        # A constraint projects the embedded input too.
-        "model.input_normalization=sphere": model.input_normalization
-        == model.constraint
-        == "free",
-        "training.costs.transport=0.01": "transport" not in costs,
-    }
-    return [override for override, lacks in needed.items() if lacks]
+    needed = []
+    if config.optimizer.schedule == "cosine":
+        needed.append("optimizer.schedule=warmup_stable_decay")
+    if model.input_normalization == "free" and model.constraint == "free":
+        needed.append("model.input_normalization=sphere")
+    if "transport" not in costs:
+        needed.append("training.costs.transport=0.01")
+    return needed
 
 
 def first_model(config: Config, build: Callable[[Config], Model]) -> Model:
-    """The model with which a run begins. Layers are drawn for its first phase, since the mean
-    of several draws would be small."""
+    """The model with which a run begins. Its weights are drawn for the layers of the first
+    phase, since the mean of the draws of several layers would be small."""
     model = build(config)
     layers = config.training.phases[0].layers
     if layers is None:
         return model
     coarse = _with_layers(model, layers)
-    return (
-        coarse
-        if weight_shapes(coarse) == weight_shapes(model)
-        else build(config.on_layers(layers))
-    )
+    if weight_shapes(coarse) == weight_shapes(model):
+        return coarse
+    return build(config.on_layers(layers))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-    """What a phase runs: its model, its first state, its step on each mesh.
+    """What a phase runs.
 
-    - `model`: its parts that are no weights are those of the phase.
-    - `shapes`: of the state of training, also after its last step.
-    - `enter`: the first state, from the last one of the phase before, if there is one.
+    - `model`: the model of the phase; only its parts without weights are used.
+    - `shapes`: the shapes of the training state.
+    - `enter`: makes the first state from the last state of the phase before; `None` if they
+      have the same shapes.
     """
 
     phase: Phase
@@ -205,7 +200,7 @@ class Program:
 
     @property
     def static(self) -> PyTree:
-        """The parts of the model that are no weights."""
+        """The model without its weights."""
         return eqx.filter(self.model, eqx.is_inexact_array, inverse=True)
 
     @ft.cached_property
@@ -214,24 +209,24 @@ class Program:
         return make_evaluation(self.static, self.solved)
 
     def solved(self, model: Model) -> Model:
-        """The model as it is evaluated in this phase."""
+        """The model as evaluations of this phase solve it."""
         return model.on(self.phase.evaluated)
 
     def first_batches(self, task: AbstractTask) -> list[Batch]:
-        """A first batch for each mesh, with the shapes of all that follow."""
+        """The first batch on each mesh. All later batches have its shapes."""
         size = self.training.batch_size
         seed = self.training.seed
         return [data.batch(0, size, seed) for data in self.phase.tasks(task)]
 
     def on_meshes(self, task: AbstractTask) -> Iterator[tuple[Callable[[Model], Model], Batch]]:
-        """For each mesh the map of the model to it, and a first batch."""
+        """For each mesh, the function that puts the model on it, and a first batch."""
         return zip(self.phase.models(), self.first_batches(task), strict=True)
 
     def lowered(
         self, mesh: int, loss: AbstractLoss, layout: Layout, batch: Batch
     ) -> jax.stages.Lowered:
-        """The step on the mesh of this number, ready to be compiled, for batches like this one;
-        see `make_train_step`. The state stays where it lies on the devices."""
+        """The training step on the mesh with this number, ready to be compiled for batches like
+        `batch`; see `make_train_step`. The state stays where it lies on the devices."""
         step = make_train_step(
             self.optimizer,
             self.static,
@@ -255,16 +250,16 @@ class Programs(tuple[Program, ...]):
         return initial_state(model, first.optimizer, key, average=average)[0]
 
     def at(self, step: int) -> Program:
-        """That of the phase whose weights a state after so many steps has."""
+        """The program of the state after `step` steps."""
         return next((x for x in self if step <= x.phase.last), self[-1])
 
     def shapes_at(self, step: int) -> TrainState:
-        """The shapes of a state after so many steps."""
+        """The shapes of the state after `step` steps."""
         return self.at(step).shapes
 
 
 def programs_of(config: Config, model: Model) -> Programs:
-    """The steps of a run from its `first_model`, which may have shapes for arrays."""
+    """The programs of a run from its `first_model`, which may hold shapes instead of arrays."""
     training = config.training
     optimizer = build_optimizer(config.optimizer, training.steps)
 
@@ -275,32 +270,28 @@ def programs_of(config: Config, model: Model) -> Programs:
     programs: list[Program] = []
     for phase in schedule_of(config):
         enter = None
-        if phase.layers not in (None, model.layers):
+        layers = phase.layers
+        if layers is not None and layers != model.layers:
             resample = ft.partial(
                 resample_state,
                 optimizer=optimizer,
                 average=training.average,
                 static=programs[-1].static,
-                layers=phase.layers,
+                layers=layers,
             )
             enter = jax.jit(resample)
             shapes = jax.eval_shape(enter, shapes)
-            model = _refined(model, phase.layers)
+            before = model
+            model = _with_layers(before, layers)
+            if layers % before.layers and weight_shapes(model) != weight_shapes(before):
+                dividing = [str(n) for n in range(1, layers) if layers % n == 0]
+                raise InputError(
+                    f"training.schedule: {before.layers} layers of "
+                    f"{type(before.control).__name__} cannot become {layers} of equal parts; "
+                    f"write {', '.join(dividing)} instead of {before.layers}."
+                )
         programs.append(Program(phase, training, optimizer, model, shapes, enter))
     return Programs(programs)
-
-
-def _refined(model: Model, layers: int) -> Model:
-    """The model of the next phase, whose layers have to divide those before."""
-    new = _with_layers(model, layers)
-    before = model.layers
-    if layers % before and weight_shapes(new) != weight_shapes(model):
-        dividing = [str(n) for n in range(1, layers) if layers % n == 0]
-        raise InputError(
-            f"training.schedule: {before} layers of {type(model.control).__name__} cannot "
-            f"become {layers} of equal parts; write {', '.join(dividing)} instead of {before}."
-        )
-    return new
 
 
 def _with_layers(model: Model, layers: int) -> Model:
@@ -313,14 +304,14 @@ def weight_shapes(model: Model) -> list[tuple[int, ...]]:
 
 
 def _model_on(model: Model, *, key: str, mesh: Mesh) -> Model:
-    """The model on a mesh, whose inputs say their tokens."""
+    """The model on a mesh. The tokens come from the inputs."""
     written = ", ".join(f"{name}: {x}" for name, x in mesh.described.items())
     with at(f"{key}={{{written}}}"):
         return model_on(model, dataclasses.replace(mesh, tokens=None))
 
 
-# How often the gradient is a factor of what an optimizer keeps of a weight, by the name that
-# optax gives it: a mean of gradients, a mean of their squares, another value of the weight.
+# The power of the gradient in the state of an optimizer, by the name in optax: means of
+# gradients, means of squares, other values of the weight.
 _DEGREES = {"mu": 1, "nu": 2, "z": 0, "ema": 0}
 
 
@@ -332,12 +323,12 @@ def resample_state(
     layers: int,
     average: float = 0.0,
 ) -> TrainState:
-    """The state of training with the weights, and all that the optimizer keeps of each, on
-    another number of layers.
+    """The state of training on another number of layers: the weights, their average and their
+    moments.
 
-    A weight of one of n layers acts over a depth of T/n, and its gradient is in proportion:
-    where a weight becomes several, means of gradients are divided by their number and means of
-    squares by its square, so that the next update is as large as it would have been.
+    A weight of one of n layers acts over a depth of T/n, and its gradient is proportional to
+    T/n. If a weight becomes k weights, means of gradients are divided by k and means of squares
+    by k², so that the size of the next update does not change.
     """
 
     def resample(weights: PyTree[Array]) -> PyTree[Array]:
@@ -348,7 +339,6 @@ def resample_state(
     weights = resample(state.weights)
     kept = state.optimizer, state.average
     leaves = _resampled_optimizer(kept, state.weights, resample, before / layers)
-    # The trees of weights in it are now those of another mesh.
     shapes = jax.eval_shape(
         lambda weights: (optimizer.init(weights), moving_average(average).init(weights)),
         weights,
@@ -360,8 +350,9 @@ def resample_state(
 def _resampled_optimizer(
     state: PyTree, weights: PyTree[Array], resample: Callable, shorter: float
 ) -> list[Array]:
-    """The arrays of the state of an optimizer, in which each tree of the kind of the weights is
-    kept of them, or of some where the others are masked. Layers get `shorter` so much."""
+    """The arrays of the state of an optimizer. A tree in it with the structure of the weights
+    holds a value for each weight, or for some, the others masked. The layers become shorter by
+    the factor `shorter`."""
     own, structure = jax.tree.flatten(weights)
     leaves: list[Array] = []
     parts = jax.tree.leaves_with_path(state, is_leaf=lambda x: type(x) is type(weights))
@@ -375,7 +366,7 @@ def _resampled_optimizer(
         new = jax.tree.leaves(resample(structure.unflatten(whole)))
         for x, y in zip(kept, new, strict=True):
             if not _masked(x):
-                # A map with negative weights would leave the range of a mean of squares.
+                # Resampling with negative weights must not make a mean of squares negative.
                 scaled = shorter**degree * (jnp.maximum(y, 0) if degree == 2 else y)
                 leaves.append(x if x.shape == y.shape else scaled)
     return leaves

@@ -1,4 +1,4 @@
-"""One optimiser step and one evaluation, each compiled once."""
+"""One step of the optimiser and one evaluation, each compiled once."""
 
 import functools as ft
 import math
@@ -12,40 +12,24 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt32
 
-from ...dynamics import AbstractCost
-from ...errors import InputError, short
+from ...errors import InputError
 from ...models import Model
 from ...solvers import learned
-from ...tasks import AbstractLoss, AbstractTask, Batch, Finer, Loss, Part, averaged
+from ...tasks import AbstractTask, Batch, Loss, Part, averaged
 from ...tasks.losses import BY_TARGETS
-from ..configuration.config import TrainingConfig
-from ..configuration.reader import read
 from .optimizer import evaluated_weights
 
 
-# Which weights of a run are taken: those that are trained, or their moving average.
+# The weights of a run: as trained, or their moving average.
 Weights: TypeAlias = Literal["trained", "average"]
-
-
-def objective(loss: AbstractLoss, training: TrainingConfig) -> Callable[..., Loss]:
-    """The loss of a task with the terms that a run adds, a function of the model, the batch and
-    the key of the dropout."""
-    given = training.finer
-    weighted = given.consistency or given.defect
-    finer = Finer(given.refinement, given.consistency, given.defect) if weighted else None
-    costs = {
-        name: read(AbstractCost, cost.description(name), f"training.costs.{short(name)}")
-        for name, cost in training.costs.items()
-    }
-    return ft.partial(loss, costs=costs, exit_loss=training.exit_loss, finer=finer)
 
 
 def gradient_in_parts(
     loss: Callable[..., Loss], number: int
 ) -> Callable[..., tuple[PyTree[Array], Loss]]:
-    """The gradient of the objective of a batch, and its `Loss`, from equal parts of it that are
-    computed one after the other. A part counts by its targets, so that both are those of the
-    whole batch. `loss` is a function of the weights, the batch and the key."""
+    """Returns a function that gives the gradient of the objective of a batch, and its `Loss`.
+    It computes `number` equal parts of the batch one after the other and weights each by its
+    targets, so that both are exact. `loss` takes the weights, the batch and the key."""
 
     def objective(weights, batch, key, share=None):
         result = loss(weights, batch, key)
@@ -66,7 +50,7 @@ def gradient_in_parts(
         parts = jax.tree.map(part_of, own)
 
         def count(part):
-            # It depends on the targets alone, so that nothing is solved for it.
+            # The count depends on the targets alone, so the compiler removes the solve.
             whole = loss(weights, eqx.combine(part, shared), None)
             return jnp.asarray(whole.figures["loss"].count)
 
@@ -97,17 +81,17 @@ def gradient_in_parts(
 
 
 def moving_average(decay: float) -> optax.GradientTransformation:
-    """The mean of the weights over the last `1 / (1 - decay)` steps or so, as the state of an
-    update of the weights; nothing for a decay of 0."""
+    """Averages the weights over about the last `1 / (1 - decay)` steps; a decay of 0 averages
+    nothing."""
     return optax.ema(decay) if decay else optax.identity()
 
 
 def weights_of(state: Any, which: Weights, decay: float) -> PyTree[Array]:
-    """The weights of a state of training to evaluate; `decay` is that of the average."""
+    """The weights of a state of training to evaluate. `decay` belongs to the average."""
     own = evaluated_weights(state.optimizer, state.weights)
     if which == "trained" or not decay:
         return own
-    # The mean begins at zero, which counts for `decay ** count` of it; of no steps it is none.
+    # The average starts at zero, which keeps a share of `decay ** count` in it.
     count = state.average.count
     rest = -jnp.expm1(count * math.log(decay))
     return jax.tree.map(
@@ -118,8 +102,8 @@ def weights_of(state: Any, which: Weights, decay: float) -> PyTree[Array]:
 
 
 class Faults(eqx.Module):
-    """Steps whose loss or gradient was not finite, so that their update was skipped: all of
-    them, and those in a row up to now; and how often the run went back to a checkpoint."""
+    """Counts of skipped updates, whose loss or gradient was not finite: in all, and in a row up
+    to now; and of returns to a checkpoint."""
 
     bad_steps: Int[Array, ""]
     in_a_row: Int[Array, ""]
@@ -127,7 +111,7 @@ class Faults(eqx.Module):
 
 
 class TrainState(eqx.Module):
-    """The arrays that a run needs to go on."""
+    """The arrays that training needs to continue."""
 
     weights: PyTree[Array]
     optimizer: PyTree[Array]
@@ -135,7 +119,7 @@ class TrainState(eqx.Module):
     # The data of a random key.
     key: UInt32[Array, "..."]
     faults: Faults
-    # Of the vector field, in the forward solves of all steps.
+    # Field evaluations of all forward solves.
     evaluations: Float[Array, ""]
     # See `moving_average`.
     average: PyTree[Array]
@@ -148,9 +132,9 @@ def initial_state(
     *,
     average: float = 0.0,
 ) -> tuple[TrainState, PyTree]:
-    """The state before the first step, and the parts of the model that are no weights."""
+    """The state before the first step, and the model without its weights."""
     weights, static = eqx.partition(model, eqx.is_inexact_array)
-    # Steps reuse the memory of the state, so it must share none with the model.
+    # Steps reuse the memory of the state, so the state shares none with the model.
     weights = jax.tree.map(jnp.copy, weights)
     step, *zeros = (jnp.zeros((), int) for _ in range(4))
     start = TrainState(
@@ -183,16 +167,16 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """The compiled step: `state, batch -> state, metrics`. It never calls the host.
 
-    Where the loss or the gradient is not finite, the update is skipped. After `max_bad_steps`
-    of that in a row every update is, so that it does not matter when the host comes to know.
+    A step whose loss or gradient is not finite skips its update. After `max_bad_steps` skipped
+    updates in a row, all updates are skipped, so the host may notice late.
 
     **Arguments:**
 
-    - `loss`: that of a task, or an `objective` with more terms.
-    - `accumulate`: see `gradient_in_parts`.
+    - `loss`: the loss of a task, or an `objective` with more terms.
+    - `accumulate`: parts of a batch, computed one after the other to save memory.
     - `average`: decay of the moving average of the weights; 0 for none.
-    - `out_shardings`: where the new state and the metrics lie; see `jax.jit`.
-    - `solved`: the model, as this step solves it.
+    - `out_shardings`: places of the new state and the metrics; see `jax.jit`.
+    - `solved`: maps the model to the model that this step solves.
     """
 
     def measured(weights, batch, key):
@@ -241,8 +225,8 @@ def make_train_step(
 
 
 def rolled_back(state: TrainState, bad_steps: int) -> TrainState:
-    """The state of a checkpoint, from which a run that had so many bad steps goes on with other
-    noise and other batches: the same would lead to the same end."""
+    """The state from which a run continues after it went back to a checkpoint. Its random key
+    is another one, since the old noise and batches would lead to the same end."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), 1)
     bad = jnp.asarray(bad_steps, int)
     none = jnp.zeros((), int)
@@ -251,7 +235,7 @@ def rolled_back(state: TrainState, bad_steps: int) -> TrainState:
 
 
 def better_solve(model: Model) -> str:
-    """The change of the configuration by which fewer solves fail, in words."""
+    """Names the change of the configuration by which fewer solves fail."""
     if model.mesh.stepsize_controller is None:
         return "smaller steps in depth (solver.steps)"
     return (
@@ -259,8 +243,8 @@ def better_solve(model: Model) -> str:
     )
 
 
-def with_targets(means: dict[str, float]) -> dict[str, float]:
-    """Refuses means of nothing."""
+def require_samples(means: dict[str, float]) -> dict[str, float]:
+    """Raises `InputError` if no sample has a target."""
     if not means:
         raise InputError("None of these held-out samples has a target; take more of them.")
     return means
@@ -269,9 +253,10 @@ def with_targets(means: dict[str, float]) -> dict[str, float]:
 def make_evaluation(
     static: PyTree, solved: Callable[[Model], Model]
 ) -> Callable[..., dict[str, float]]:
-    """The figures of the loss of a task over held-out samples, a function of `weights, task,
-    size, samples, part`, of the model as it is `solved`; `check` is called between batches and
-    may raise, `place` puts a batch on the devices."""
+    """Returns `evaluate(weights, task, size, samples, part, check, place)`, which gives the
+    figures of a task over held-out samples in batches of `size`. `check` is called between
+    batches and may raise; `place` puts a batch on the devices; `solved` maps the model to the
+    one that is solved."""
 
     @jax.jit
     def measured(loss, weights, batch):
@@ -292,7 +277,7 @@ def make_evaluation(
                 means = measured(task.loss, weights, place(batch))
                 yield {**means, **task.further_means(batch, means["loss"])}
 
-        means = with_targets(averaged(batches()))
+        means = require_samples(averaged(batches()))
         return {f"{part}_{name}": mean for name, mean in means.items()}
 
     return evaluate

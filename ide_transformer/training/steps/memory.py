@@ -1,0 +1,80 @@
+"""Memory of a model and of its training step."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import PyTree
+
+from ...integration import AbstractGradient, Direct, Recompute, Recursive
+from ...memory import memory_bound
+from ...models import Model
+from ...tasks import AbstractLoss, Batch
+
+
+def available() -> int | None:
+    """Bytes of memory of the device, see `memory_bound`; `None` if it does not say."""
+    return memory_bound(_device_limit())
+
+
+def describe_memory(
+    model: Model, state: PyTree, loss: AbstractLoss, batch: Batch, temporary: int
+) -> str:
+    """A line on the memory of parameters, optimiser and a step, which reserves `temporary`
+    bytes, also with other gradient modes; another line warns if the device has less."""
+    used = model.gradient
+    parameters = size_bytes(state.weights)
+    optimizer = size_bytes(state.optimizer)
+    text = (
+        f"memory: parameters {_mebibytes(parameters)}, optimiser {_mebibytes(optimizer)}, "
+        f"a step with gradient {mode_name(used)} {_mebibytes(temporary)}"
+    )
+    # Each mode traces the whole step, which takes longer than many steps of a small model.
+    if temporary >= 2**20:
+        rest = temporary - kept_bytes(model, used, loss, batch)
+        others = [
+            f"{mode_name(mode)} about {_mebibytes(rest + kept_bytes(model, mode, loss, batch))}"
+            for mode in (Direct(), Recompute(), Recursive())
+            if type(mode) is not type(used)
+        ]
+        text += f" ({'; '.join(others)})"
+    limit = _device_limit()
+    needed = parameters + optimizer + temporary
+    if limit is not None and needed > limit:
+        text += (
+            f"\nwarning: together {_mebibytes(needed)}, and the device has "
+            f"{_mebibytes(limit)}; lower training.batch_size, or take "
+            "training.gradient=recursive."
+        )
+    return text
+
+
+def kept_bytes(model: Model, mode: AbstractGradient, loss: AbstractLoss, batch: Any) -> int:
+    """Bytes that a gradient mode keeps of a step for the backward pass, without the weights."""
+    model = model.with_gradient(mode)
+    weights, static = eqx.partition(model, eqx.is_inexact_array)
+
+    def backward(weights):
+        def objective(weights):
+            return loss(eqx.combine(weights, static), batch).objective
+
+        return jax.tree.leaves(jax.vjp(objective, weights)[1])
+
+    return max(size_bytes(jax.eval_shape(backward, weights)) - size_bytes(weights), 0)
+
+
+def size_bytes(tree: PyTree) -> int:
+    """Bytes of all arrays of a tree, or of their shapes."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree) if hasattr(x, "dtype"))
+
+
+def mode_name(mode: PyTree) -> str:
+    return type(mode).__name__.lower()
+
+
+def _device_limit() -> int | None:
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
+def _mebibytes(number: int) -> str:
+    return f"{number / 2**20:,.1f} MiB"
