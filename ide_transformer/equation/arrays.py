@@ -1,5 +1,4 @@
-"""Types of what the equation is made of, and the affine map over features by explicit
-broadcasting, so that the package runs with rank promotion forbidden."""
+"""Array types of the equation, and the affine map over features."""
 
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -18,10 +17,10 @@ if TYPE_CHECKING:
 else:
     Depth = Float[ArrayLike, ""] | Int[ArrayLike, ""]
 
-# The state u, or a rate du/dt of it.
+# The state u, or its rate du/dt.
 State: TypeAlias = Float[Array, "*batch tokens features"]
 
-# Vectors of features, such as the tokens of a state, each by itself.
+# Vectors of features, such as the tokens of a state.
 Features: TypeAlias = Float[Array, "*batch features"]
 
 # A number for each feature, or one for all.
@@ -32,27 +31,24 @@ Numbers: TypeAlias = Real[ArrayLike, "..."]
 
 
 def float_array(x: Numbers) -> Array:
-    """Numbers as arrays, so that they can be stacked over depth and trained."""
+    """An array of floats, which can be stacked over depth and trained."""
     return jnp.asarray(x, jnp.result_type(float, x))
 
 
 def optional_array(x: Numbers | None) -> Array | None:
-    """Like `float_array`; `None` stays."""
     return None if x is None else float_array(x)
 
 
 def nonnegative_array(x: Annotated[Numbers, at_least(0)]) -> Array:
-    """Like `float_array`, of numbers that are not negative."""
     return float_array(x)
 
 
 def optional_positive_array(x: Annotated[Numbers, above(0)] | None) -> Array | None:
-    """Like `optional_array`, of positive numbers."""
     return optional_array(x)
 
 
 def root(square: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The square root, whose derivative at zero is zero instead of infinite."""
+    """The square root, with derivative 0 instead of infinity at 0."""
     zero = square == 0
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
 
@@ -81,5 +77,6 @@ def _along_features(vector: Array, u: Array) -> Array:
             f"A gain, bias or rate of shape {vector.shape} meets {u.shape[-1]} features; it "
             "must be a number or [features]."
         )
+    # Explicit, because the package runs with rank promotion forbidden.
     shape = (1,) * (u.ndim - vector.ndim) + vector.shape
     return jnp.reshape(vector, shape).astype(u.dtype)

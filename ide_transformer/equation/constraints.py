@@ -1,8 +1,8 @@
-"""Constraint sets of the state, and the maps of checkpoints."""
+"""Constraints on the state, and the normalisations of checkpoints."""
 
 import abc
 from dataclasses import replace
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 import equinox as eqx
 import jax
@@ -26,57 +26,54 @@ from .function_space import FeatureDomain, FunctionSpace
 
 
 class AbstractConstraint(eqx.Module):
-    """A closed set S of states; its indicator enters the equation as
+    """A closed set S of states. Its indicator enters the equation,
 
         u_t = F(u) + ∂I_S(u),
 
-    whose solution stays on S and moves with the tangential part of F.
+    so the solution stays on S and moves with the tangential part of F.
     """
 
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
+    # Points and weights of means over Ω_y, which a subclass may have as a field; `None` for
+    # equal weights. Not annotated, or it would be the first field.
+    domain = None
 
     def mean(self, v: Features) -> Float[Array, "*batch 1"]:
-        """The mean over Ω_y, by default of points of equal weights."""
-        return jnp.mean(v, axis=-1, keepdims=True)
+        """The mean over Ω_y."""
+        if self.domain is None:
+            return jnp.mean(v, axis=-1, keepdims=True)
+        if self.domain.features != v.shape[-1]:
+            raise InputError(
+                f"{type(self).__name__}: domain has {self.domain.features} points, but the "
+                f"state has {v.shape[-1]} features."
+            )
+        return v @ jnp.asarray(self.domain.weights, v.dtype)[:, None]
 
     @abc.abstractmethod
     def project(self, u: Features) -> Features:
-        """The state of S that takes the place of `u`, token by token: for the spheres the
-        nearest one in the metric of their gain."""
+        """Projects each token on S. The spheres take the nearest point in the metric of their
+        gain."""
 
     @abc.abstractmethod
     def tangent(self, u: Features, du: Features) -> Features:
         """`d/dε project(u + ε du)` at `ε = 0+`: the part of `du` that S leaves free."""
 
     def residual(self, u: Features) -> Float[Array, "*batch"]:
-        """The distance of each token from S, zero on it,
+        """The distance of each token from S,
 
             ‖u - project(u)‖,   ‖v‖² = ⟨v²⟩,
 
-        ⟨·⟩ the mean over Ω_y: the root mean square over features. The gradient is zero on S."""
+        ⟨·⟩ the mean over Ω_y. On S the distance and its gradient are zero."""
         return root(self.mean((u - self.project(u)) ** 2))[..., 0]
 
     def at_points(self, space: FunctionSpace) -> "AbstractConstraint":
-        """The constraint on functions of a space, at its points, of which the arrays of this
-        one are coefficients; by default the same."""
+        """The constraint on functions of a feature: reads its arrays as coefficients in `space`
+        and evaluates them at the points of Ω_y. By default nothing changes."""
         return self
 
 
-def _mean(constraint: AbstractConstraint, domain: FeatureDomain | None, v: Features) -> Any:
-    """The mean over the points of a domain; `None` for equal weights."""
-    if domain is None:
-        return jnp.mean(v, axis=-1, keepdims=True)
-    if domain.features != v.shape[-1]:
-        raise InputError(
-            f"{type(constraint).__name__}: domain has {domain.features} points, but the state "
-            f"has {v.shape[-1]} features."
-        )
-    return v @ jnp.asarray(domain.weights, v.dtype)[:, None]
-
-
 def _unequal(space: FunctionSpace) -> FeatureDomain | None:
-    """The points of a space of functions; `None` where their weights are equal."""
     return None if space.domain.equal else space.domain
 
 
@@ -85,12 +82,11 @@ Scales: TypeAlias = PyTree[Float[Array, "*batch 1"]]
 
 
 class AbstractRescaling(AbstractConstraint):
-    """A constraint whose projection shifts and scales each token and loses nothing else, so
-    that the shift and the scale undo it."""
+    """A constraint whose projection only shifts and scales each token, so it can be undone."""
 
     @abc.abstractmethod
     def scales(self, u: Features) -> Scales:
-        """The shift and the scale, which `project(u)` loses."""
+        """The shift and the scale that `project(u)` removes."""
 
     @abc.abstractmethod
     def unproject(self, projected: Features, scales: Scales) -> Features:
@@ -118,18 +114,15 @@ class Free(AbstractRescaling):
 class Nonnegative(AbstractConstraint):
     """The set S2 = { u : u ≥ 0 } of the paper; its projection is the ReLU.
 
-    S2 does not meet S1 with σ1 = 0: never impose both on one state. The ReLU of a
-    feed-forward acts inside the field, on the features of `FeedForward`.
+    S2 does not meet S1 with σ1 = 0: never impose both on one state. The ReLU of a feed-forward
+    acts inside the field, see `FeedForward`.
 
     **Arguments:**
 
-    - `domain`: see `LayerNorm`; for the distance from S2.
+    - `domain`: weights of the mean in the distance from S2; see `LayerNorm`.
     """
 
     domain: FeatureDomain | None = eqx.field(static=True, default=None)
-
-    def mean(self, v: Features) -> Float[Array, "*batch 1"]:
-        return _mean(self, self.domain, v)
 
     def at_points(self, space: FunctionSpace) -> "Nonnegative":
         return replace(self, domain=_unequal(space))
@@ -142,7 +135,7 @@ class Nonnegative(AbstractConstraint):
 
 
 class AbstractNormalization(AbstractRescaling):
-    """A normalisation, token by token, with gain γ and bias β (`None` for 1 and 0),
+    """A normalisation of each token with gain γ and bias β (`None` for 1 and 0),
 
         project(v) = β + γ P(v),   P(v) = v / sqrt(⟨v²⟩ + eps),
 
@@ -155,11 +148,8 @@ class AbstractNormalization(AbstractRescaling):
     domain: FeatureDomain | None = eqx.field(static=True, default=None)
 
     def centre(self, v: Features) -> Features:
-        """The linear map that comes before the scaling."""
+        """A linear map before the scaling."""
         return v
-
-    def mean(self, v: Features) -> Float[Array, "*batch 1"]:
-        return _mean(self, self.domain, v)
 
     def at_points(self, space: FunctionSpace) -> "AbstractNormalization":
         functions = {}
@@ -171,14 +161,14 @@ class AbstractNormalization(AbstractRescaling):
         return replace(self, domain=_unequal(space), **functions)
 
     def times(self, factor: Float[Array, ""]) -> "AbstractNormalization":
-        """The normalisation whose outputs are `factor` times as large."""
+        """The normalisation with outputs multiplied by `factor`."""
         gain = factor if self.gain is None else factor * self.gain
         bias = {} if self.bias is None else {"bias": factor * self.bias}
         return replace(self, gain=gain, **bias)
 
     @property
     def units(self) -> tuple[Vector | None, Vector | None]:
-        """Gain and bias in units of which a state is measured before P."""
+        """The gain and bias in which P measures a state."""
         return None, None
 
     def project(self, u: Features) -> Features:
@@ -191,14 +181,14 @@ class AbstractNormalization(AbstractRescaling):
         return affine((ds - s * self.mean(s * ds)) * scale, self.gain)
 
     def residual(self, u: Features) -> Float[Array, "*batch"]:
-        """The distance of each token from the set onto which it maps,
+        """The distance of each token from the image of the map,
 
-            ‖u - n(u)‖,   n(u) = β + γ P((u-β)/γ)   with eps = 0,
+            ‖u - n(u)‖,   n(u) = β + γ P((u-β)/γ)   with eps = 0.
 
-        the root mean square over features. With a gain that is a number n(u) is the nearest
-        point; with a vector it is the nearest one in the metric of the gain, and the distance
-        from the set is at most this one. All points are as near to a token without variation:
-        its distance is `sqrt(⟨γ²⟩ (m² + 1))`, m its mean in units of γ."""
+        n(u) is the nearest point if the gain is a number. With a vector it is nearest in the
+        metric of the gain, and the distance is an upper bound. All points are equally near to
+        a token without variation: its distance is `sqrt(⟨γ²⟩ (m² + 1))`, m its mean in units
+        of γ."""
         s = inverse_affine(u, self.gain, self.bias)
         v = self.centre(s)
         square = self.mean(v * v)
@@ -217,20 +207,20 @@ class AbstractNormalization(AbstractRescaling):
         return affine(sum(mean, v), *self.units)
 
     def _scaled(self, u: Features) -> tuple[Features, Float[Array, "*batch 1"]]:
-        """`P` of the state in its units, and the factor that it takes."""
+        """P of the state in its units, and the factor by which P scales."""
         v = self.centre(inverse_affine(u, *self.units))
         square = self.mean(v * v) + self.eps
         if is_known(square) and not np.all(square):
-            name = type(self).__name__
             raise InputError(
-                f"{name}: a token with equal features has no projection; give eps=1e-5."
+                f"{type(self).__name__}: a token with equal features has no projection; give "
+                "eps=1e-5."
             )
         scale = lax.rsqrt(square)
         return v * scale, scale
 
 
 class AbstractCentredNormalization(AbstractNormalization):
-    """A normalisation that subtracts the mean of each token first."""
+    """A normalisation that first subtracts the mean of each token."""
 
     def centre(self, v: Features) -> Features:
         return v - self.mean(v)
@@ -240,11 +230,11 @@ class AbstractCentredNormalization(AbstractNormalization):
 
 
 class AbstractSphere(AbstractNormalization):
-    """A normalisation that measures states in units of gain and bias,
+    """A normalisation in units of gain and bias,
 
         project(v) = β + γ P((v-β)/γ).
 
-    It leaves its set where it is, so schemes that use it converge as h → 0.
+    It does not move points of its set, so schemes converge as h → 0.
     """
 
     @property
@@ -258,19 +248,19 @@ class LayerNorm(AbstractCentredNormalization):
 
         project(v) = β + γ (v-α) / sqrt(var + eps),
 
-    with α and var the mean and variance of v over features (Ba, Kiros, Hinton, arXiv
-    1607.06450). Before an operator it is the pre-norm; as the constraint of an equation
-    solved with steps h = 1 it is the post-norm of the original Transformer.
+    α and var the mean and variance of v over features (Ba, Kiros, Hinton, arXiv 1607.06450).
+    Before an operator it is the pre-norm. As the constraint, with steps h = 1, it is the
+    post-norm of the original Transformer.
 
-    It maps onto `Sphere(gain, bias)`. With a gain or bias that varies over features it moves
-    states that are already there and has no limit as h → 0: refine with `Sphere` instead. An
-    adaptive solve fails where its tolerance is below the distance of that move.
+    It maps onto `Sphere(gain, bias)`. A gain or bias that varies over features moves points of
+    that set: there is no limit as h → 0, and adaptive steps fail at small tolerances. Refine
+    with `Sphere` instead.
 
     **Arguments:**
 
     - `gain`, `bias`: γ and β, a number or `[features]`; `None` for 1 and 0.
     - `eps`: added to the variance.
-    - `domain`: the points and weights of means over Ω_y; `None` for equal weights.
+    - `domain`: points and weights of means over Ω_y; `None` for equal weights.
     """
 
     eps: NonNegativeFloat = eqx.field(static=True, default=1e-5)
@@ -282,8 +272,8 @@ class RMSNorm(AbstractNormalization):
 
         project(v) = γ v / sqrt(mean_y v² + eps)
 
-    (Zhang, Sennrich, arXiv 1910.07467). It maps onto `RMSSphere(gain)`. As with `LayerNorm`,
-    a gain that varies over features leaves no limit as h → 0.
+    (Zhang, Sennrich, arXiv 1910.07467). It maps onto `RMSSphere(gain)`. Like `LayerNorm` it has
+    no limit as h → 0 if the gain varies over features.
 
     **Arguments:**
 
@@ -297,12 +287,12 @@ class RMSNorm(AbstractNormalization):
 
 @checked
 class RMSSphere(AbstractSphere):
-    """The sphere of fixed root mean square, token by token:
+    """The sphere of fixed root mean square,
 
         { u : mean_y (u/γ)² = 1 },   project(v) = v / sqrt(mean_y (v/γ)² + eps).
 
-    With a scalar gain it is root-mean-square normalisation; with a vector, the map of
-    existing checkpoints is `RMSNorm`.
+    With a scalar gain it is root-mean-square normalisation. Checkpoints with a vector are
+    `RMSNorm`.
 
     **Arguments:**
 
@@ -317,24 +307,24 @@ class RMSSphere(AbstractSphere):
 
 @checked
 class Sphere(AbstractSphere, AbstractCentredNormalization):
-    """The set S1 of the paper, token by token:
+    """The set S1 of the paper, for each token,
 
         S1 = { u : mean_y (u-β)/γ = 0,  mean_y ((u-β)/γ)² = 1 },
 
-    with the bias β in the place of σ1 and the gain γ in that of σ2. Its projection is
-    Theorem 3.1 of Tai, Liu, Li and Chan (arXiv 2510.03989),
+    with bias β for σ1 and gain γ for σ2. The projection is Theorem 3.1 of Tai, Liu, Li and Chan
+    (arXiv 2510.03989),
 
         project(v) = β + γ P((v-β)/γ),   P(v) = (v-α) / sqrt(var + eps),
 
-    with α and var the mean and variance of v over features: the point of S1 nearest to v in
-    the metric of the gain, `mean_y ((u-v)/γ)²`. It leaves S1 where it is, so schemes that use
-    it converge as h → 0. With a scalar gain and bias it is layer normalisation; with vectors,
-    the affine map of existing checkpoints is `LayerNorm`.
+    α and var the mean and variance of v over features. It is the point of S1 nearest to v in
+    the metric `mean_y ((u-v)/γ)²` and does not move points of S1, so schemes converge as
+    h → 0. With a scalar gain and bias it is layer normalisation. Checkpoints with vectors are
+    `LayerNorm`.
 
     **Arguments:**
 
     - `gain`: γ, positive, a number or `[features]`.
-    - `eps`: added to the variance. 0 is the exact projection; a positive one (layer norm
+    - `eps`: added to the variance. 0 is the exact projection. A positive number (layer norm
       uses 1e-5) keeps tokens of zero variance finite and moves S1 by about `eps / 2`.
     - `bias`, `domain`: see `LayerNorm`.
     """

@@ -1,8 +1,7 @@
-"""The token domain Ω_x: the points of tokens and the weights of integrals over them."""
+"""The token domain Ω_x: points of tokens and weights of integrals over them."""
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias
 
 import equinox as eqx
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from ..arguments import NonNegativeInt, PositiveFloat, PositiveInt, at_least, checked, is_known
 from ..errors import InputError
@@ -19,7 +18,7 @@ from .arrays import State
 from .rules import Bounds, Interval
 
 
-# In the place of log 0: finite, and far below all logarithms of weights.
+# Stands for log 0: finite, and far below the logarithm of any weight.
 LOG_ZERO = float(jnp.finfo(jnp.float32).min) / 4
 
 # The axes of each array of a domain that samples share.
@@ -31,7 +30,7 @@ EndWeights: TypeAlias = Annotated[Float[Array, "... ends tokens"], at_least(0)] 
 
 
 def _no_negative(weights: Weights) -> Weights:
-    """Not a number in the place of negative weights, where a compiled program computes them."""
+    # A compiled program cannot refuse a negative weight, so it becomes NaN.
     return jnp.where(weights < 0, jnp.nan, weights) if isinstance(weights, Tracer) else weights
 
 
@@ -41,7 +40,7 @@ def _no_negative_ends(weights: EndWeights) -> EndWeights:
 
 @checked
 class TokenDomain(eqx.Module):
-    """Points `x_j` of Ω_x and quadrature weights `w_j`, so that
+    """Points `x_j` of Ω_x and quadrature weights `w_j`:
 
         ∫_Ωx g(x') dx'  ≈  Σ_j w_j g(x_j).
 
@@ -49,27 +48,26 @@ class TokenDomain(eqx.Module):
 
     **Arguments:**
 
-    - `points`: `[tokens, dimension]`, the coordinates of each token. Text has dimension 1
-      and unit spacing, an image of patches has dimension 2.
-    - `weights`: `[..., tokens]`, non-negative; leading axes give each sample weights of
-      its own. `None` means equal weights, for which attention is exactly the softmax.
-    - `grid`: how many points there are along each axis of a lattice, as `uniform` and
-      `periodic` make them, the last axis fastest; `None` for other points.
-    - `spacing`: the distance of neighbours along each axis of a grid; `None` for points that
-      are 0, 1, 2, … along each. On such a line, causal attention skips points that come after
-      a whole block of queries.
-    - `period`: the length of each axis that goes around, `None` for one with boundaries; `None`
-      where all have some.
-    - `ends`, `end_weights`: `[ends, tokens]` coordinates on a line and `[..., ends, tokens]`:
-      `end_weights[r, j]` is the weight of x_j in the integral up to `ends[r, j]`, `∫_{x' ≤ x}`
-      in causal attention, as `trapezoid` and `simpson` make them. `None` means `weights`.
-    - `prefix`: how many tokens, such as a class token, come before those of a grid and have no
-      place on it.
+    - `points`: `[tokens, dimension]`, the coordinates of each token. Text has dimension 1 and
+      unit spacing; an image of patches has dimension 2.
+    - `weights`: `[..., tokens]`, non-negative; leading axes are samples. `None` means equal
+      weights, for which attention is exactly the softmax.
+    - `grid`: the number of points along each axis of a lattice, the last axis fastest; `None`
+      for other points. See `uniform` and `periodic`.
+    - `spacing`: the distance of neighbours along each axis of a grid; `None` for points
+      0, 1, 2, …. On such a line, causal attention skips blocks of later points.
+    - `period`: the length of each periodic axis, `None` for an axis with boundaries; `None` if
+      all axes have boundaries.
+    - `ends`, `end_weights`: `[ends, tokens]` coordinates on a line, and `[..., ends, tokens]`
+      weights: `end_weights[r, j]` is the weight of x_j in the integral `∫_{x' ≤ x}` up to
+      `x = ends[r, j]`, which causal attention takes. See `trapezoid` and `simpson`. `None`
+      means `weights`.
+    - `prefix`: the number of tokens before the grid without a place on it, such as a class
+      token.
     """
 
     points: Float[Array, "tokens dimension"]
     weights: Weights = eqx.field(converter=_no_negative, default=None)
-    # Static, since they decide which program is compiled.
     grid: tuple[PositiveInt, ...] | None = eqx.field(static=True, default=None)
     spacing: tuple[PositiveFloat, ...] | None = eqx.field(static=True, default=None)
     period: tuple[PositiveFloat | None, ...] | None = eqx.field(static=True, default=None)
@@ -123,8 +121,8 @@ class TokenDomain(eqx.Module):
     @classmethod
     @checked
     def uniform(cls, shape: PositiveInt | tuple[PositiveInt, ...]) -> "TokenDomain":
-        """Equally weighted points `0, 1, 2, …` along each axis, the last axis fastest, such as
-        the rows and columns of a grid of patches."""
+        """Equally weighted points `0, 1, 2, …` along each axis, the last axis fastest: text, or
+        the rows and columns of patches."""
         return lattice(shape if isinstance(shape, tuple) else (shape,))
 
     @classmethod
@@ -135,12 +133,12 @@ class TokenDomain(eqx.Module):
         length: PositiveFloat | tuple[PositiveFloat, ...] = 1.0,
     ) -> "TokenDomain":
         """Equally weighted points `0, L/n, 2L/n, …` along each axis of a torus: the trapezoidal
-        rule, which for smooth periodic functions converges faster than any power of n.
+        rule, which converges faster than any power of n for smooth periodic functions.
 
         **Arguments:**
 
-        - `shape`: number of points, or that along each axis.
-        - `length`: L, of all axes or of each.
+        - `shape`: n, for each axis.
+        - `length`: L, for all axes or for each.
         """
         shape = shape if isinstance(shape, tuple) else (shape,)
         lengths = length if isinstance(length, tuple) else (length,) * len(shape)
@@ -154,7 +152,7 @@ class TokenDomain(eqx.Module):
     @classmethod
     @checked
     def midpoint(cls, tokens: PositiveInt, interval: Interval = (0.0, 1.0)) -> "TokenDomain":
-        """The middles of equal parts of an interval, of equal weights: order 2."""
+        """The middles of equal parts of an interval: order 2."""
         lower, upper = rules.ordered(interval)
         length = (upper - lower) / tokens
         points = lower + length / 2 + lattice((tokens,), (length,)).points
@@ -163,12 +161,11 @@ class TokenDomain(eqx.Module):
     @classmethod
     @checked
     def trapezoid(cls, points: Float[ArrayLike, " tokens"]) -> "TokenDomain":
-        """Points on an interval with the weights of the trapezoidal rule,
+        """The trapezoidal rule on two or more increasing points, at any distances,
 
-            w_j = (x_{j+1} - x_{j-1}) / 2,   (x_j - x_{j-1}) / 2 at the end of an integral,
+            w_j = (x_{j+1} - x_{j-1}) / 2,   (x_j - x_{j-1}) / 2 at the end of an integral.
 
-        of second order for smooth functions, in causal attention too. The points are two or
-        more, in increasing order, at any distances.
+        Order 2, in causal attention too.
         """
         points = _as_known(points)
         return cls(points[:, None], **rules.trapezoid(points)._asdict())
@@ -176,12 +173,12 @@ class TokenDomain(eqx.Module):
     @classmethod
     @checked
     def simpson(cls, points: Float[ArrayLike, " tokens"]) -> "TokenDomain":
-        """Points on an interval with the weights of Simpson's rule: parabolas through each
-        three points, with a gap that is left over by the parabola through the last three. Of
-        fourth order for smooth functions on points `φ(j/n)`, φ smooth; in causal attention too,
-        away from the beginning, whose first gap has the trapezoidal rule. The points are three
-        or more, in increasing order; a gap is less than twice the next one, and the reverse, so
-        that no weight is negative."""
+        """Simpson's rule on three or more increasing points: parabolas through each three
+        points; the last three also serve a gap that is left. No gap may be twice its neighbour,
+        which would make a weight negative.
+
+        Order 4 on points `φ(j/n)`, φ smooth, in causal attention too, except at the beginning,
+        whose first gap has the trapezoidal rule."""
         points = _as_known(points)
         return cls(points[:, None], **rules.simpson(points)._asdict())
 
@@ -190,8 +187,8 @@ class TokenDomain(eqx.Module):
     def gauss_legendre(
         cls, tokens: PositiveInt, interval: Interval = (0.0, 1.0)
     ) -> "TokenDomain":
-        """The points and weights of Gauss and Legendre, exact for polynomials of degree
-        `2 tokens - 1`; for integrals over the whole interval."""
+        """The Gauss–Legendre rule, exact for polynomials of degree `2 tokens - 1`; for
+        integrals over the whole interval."""
         return cls(*rules.on_interval("gauss_legendre", tokens, interval))
 
     @classmethod
@@ -199,19 +196,9 @@ class TokenDomain(eqx.Module):
     def clenshaw_curtis(
         cls, tokens: Annotated[int, at_least(2)], interval: Interval = (0.0, 1.0)
     ) -> "TokenDomain":
-        """Chebyshev points with both ends, and the weights of Clenshaw and Curtis, exact for
-        polynomials of degree `tokens - 1`; for integrals over the whole interval."""
+        """Clenshaw–Curtis: Chebyshev points with both ends, exact for polynomials of degree
+        `tokens - 1`; for integrals over the whole interval."""
         return cls(*rules.on_interval("clenshaw_curtis", tokens, interval))
-
-    @classmethod
-    @checked
-    def monte_carlo(
-        cls, tokens: PositiveInt, *, key: PRNGKeyArray, bounds: Bounds = ((0.0, 1.0),)
-    ) -> "TokenDomain":
-        """Random points, uniform in a box, of equal weights: the error is of order ½."""
-        lower, upper = np.array([rules.ordered(x) for x in bounds]).T
-        points = jax.random.uniform(key, (tokens, len(bounds)))
-        return cls(jnp.asarray(lower)[None] + jnp.asarray(upper - lower)[None] * points)
 
     @classmethod
     @checked
@@ -221,16 +208,14 @@ class TokenDomain(eqx.Module):
         bounds: Bounds | None = None,
         period: tuple[PositiveFloat | None, ...] | None = None,
     ) -> "TokenDomain":
-        """Scattered points, weighted by the part of the domain that is nearest to each of
-        them: on a line from the middle of two neighbours to the next, in the plane the area of
-        the Voronoi cell.
+        """Scattered points, weighted by the size of their Voronoi cells.
 
         **Arguments:**
 
-        - `points`: `[tokens]` or `[tokens, dimension]`, in any order, no two the same, of
-          dimension 1 or 2.
-        - `bounds`: the lower and the upper end of each axis; `None` for those of the points.
-        - `period`: the length of each axis that goes around, see `TokenDomain`.
+        - `points`: `[tokens]` or `[tokens, dimension]`, dimension 1 or 2, in any order, all
+          different.
+        - `bounds`: lower and upper end of each axis; `None` for the range of the points.
+        - `period`: see `TokenDomain`.
         """
         weights = rules.cells(points, bounds, period)
         points = jnp.asarray(points).reshape(len(weights), -1)
@@ -252,12 +237,12 @@ class TokenDomain(eqx.Module):
 
     @property
     def steps(self) -> tuple[float, ...]:
-        """The distance of neighbours along each axis of a grid."""
+        """The distance of neighbours along each axis."""
         return (1.0,) * self.dimension if self.spacing is None else self.spacing
 
     @property
     def without_prefix(self) -> "TokenDomain":
-        """The grid alone."""
+        """The domain of the grid alone."""
         weights = None if self.weights is None else self.weights[..., self.prefix :]
         points = self.points[self.prefix :]
         return TokenDomain(points, weights, self.grid, self.spacing, self.period)
@@ -275,18 +260,18 @@ class TokenDomain(eqx.Module):
 
     @property
     def log_weights(self) -> Float[Array, "*batch tokens"] | None:
-        """`log w_j`, with `LOG_ZERO` in place of `log 0`; `None` if equal. The derivative along
-        w' is w'/w, and w' itself where w is 0."""
+        """`log w_j`, with `LOG_ZERO` for `log 0`; `None` for equal weights. The derivative
+        along w' is w'/w, and w' where w is 0."""
         return None if self.weights is None else _log(self.weights)
 
     @property
     def log_end_weights(self) -> Float[Array, "*batch tokens"] | None:
-        """`log` of the end weights, see `log_weights`."""
+        """`log` of the end weights; see `log_weights`."""
         return None if self.end_weights is None else _log(self.end_weights)
 
     @checked
     def product(self, other: "TokenDomain") -> "TokenDomain":
-        """All pairs of points of two domains, the second one faster, with the products of their
+        """All pairs of points of two domains, the second faster, with the product of their
         weights."""
         own, others = np.indices((self.num_tokens, other.num_tokens)).reshape(2, -1)
         points = jnp.concatenate([self.points[own], other.points[others]], axis=1)
@@ -306,9 +291,8 @@ class TokenDomain(eqx.Module):
 
     @checked
     def with_queries(self, points: Float[ArrayLike, "queries dimension"]) -> "TokenDomain":
-        """Append points of weight zero to the domain: they see the function
-        and are not seen, so that a solution is known at any points. For attention; operators
-        that need a grid have none there."""
+        """Appends points of weight zero: attention gives their solution, and no other token
+        sees them. The domain is no grid any more."""
         points = jnp.asarray(points, self.points.dtype)
         if self.end_weights is not None:
             raise InputError(
@@ -320,25 +304,15 @@ class TokenDomain(eqx.Module):
         points = jnp.concatenate([self.points, points])
         return TokenDomain(points, weights, period=self.period)
 
-    def weighted(self, density: Callable[[Array], Array]) -> "TokenDomain":
-        """Weight the points for integrals `∫ g(x) ρ(x) dx`, ρ a density, not negative, from
-        `[tokens, dimension]` to `[tokens]`."""
-        rho = jnp.broadcast_to(density(self.points), self.num_tokens)
-        weights, ends = jax.tree.map(
-            lambda x: x * jnp.broadcast_to(rho, x.shape),
-            (self._given_weights, self.end_weights),
-        )
-        return dataclasses.replace(self, weights=weights, end_weights=ends)
-
     @property
     def _given_weights(self) -> Float[Array, "*batch tokens"]:
-        """The weights, where they are equal those of the cells of a grid."""
+        """The weights; for equal ones, the cells of a grid."""
         cell = math.prod(self.steps)
         return jnp.full_like(self.points[:, 0], cell) if self.weights is None else self.weights
 
     @property
     def shares(self) -> Float[Array, "*batch tokens"]:
-        """The weights divided by their sum; zero where all is padding."""
+        """The weights divided by their sum; zero if all tokens are padding."""
         if self.weights is None:
             return jnp.full(self.num_tokens, 1 / self.num_tokens)
         total = jnp.sum(self.weights, axis=-1, keepdims=True)
@@ -350,8 +324,7 @@ class TokenDomain(eqx.Module):
 
     @property
     def in_order(self) -> bool:
-        """Whether the points are known to increase along a line: those of a grid, and those
-        whose values can be read when a program is compiled."""
+        """Whether the points are known, at compile time, to increase along a line."""
         if self.grid is not None and not self.prefix:
             return self.dimension == 1
         if self.dimension != 1 or not is_known(self.points):
@@ -359,9 +332,8 @@ class TokenDomain(eqx.Module):
         return bool((np.diff(np.asarray(self.points)[:, 0]) > 0).all())
 
     def integral_up_to(self, v: State) -> State:
-        """`∫_{x' ≤ x} v dx'` at each point x, with the end weights where there are any; points
-        that are not known to be in order are sorted. At the first point it is that of a part
-        of its cell, so that its quotient by that of 1 is a mean."""
+        """`∫_{x' ≤ x} v dx'` at each point x, with the end weights if there are any. The first
+        point counts with a part of its cell, so dividing by the integral of 1 gives a mean."""
         x = self.positions
         if self.weights is None and self.dimension == 1:
             v = self.steps[0] * v
@@ -372,12 +344,12 @@ class TokenDomain(eqx.Module):
             lambda w: jnp.take(w, order, axis=-1), (self.weights, self.end_weights)
         )
         integrals = _integrals_up_to(weights, end_weights, jnp.take(v, order, axis=-2))
-        # Of points at the same place each sees all.
+        # Points at the same place see each other.
         last = jnp.searchsorted(x[order], x, side="right") - 1
         return jnp.take(integrals, last, axis=-2)
 
     def first(self, tokens: int) -> "TokenDomain":
-        """The first of its tokens, with their weights."""
+        """The domain of the first tokens."""
         parts = self.weights, self.ends, self.end_weights
         weights, ends, end_weights = jax.tree.map(lambda x: x[..., :tokens], parts)
         first = TokenDomain(self.points[:tokens], weights, spacing=self.spacing)
@@ -385,17 +357,16 @@ class TokenDomain(eqx.Module):
 
     @checked
     def padded(self, mask: Bool[ArrayLike, "*batch tokens"]) -> "TokenDomain":
-        """The domain without its padding: tokens where `mask` is `False` get weight 0, so
-        that they do not contribute to integrals over Ω_x."""
+        """Gives tokens weight 0 where `mask` is `False`, so that integrals leave them out."""
         mask = jnp.asarray(mask)
         if mask.shape[-1] != self.num_tokens:
             raise InputError(
                 f"TokenDomain.padded: mask is for {mask.shape[-1]} tokens, but the domain has "
                 f"{self.num_tokens}."
             )
-        weights = self._given_weights
-        weights = jnp.broadcast_to(weights, jnp.broadcast_shapes(weights.shape, mask.shape))
-        weights = jnp.where(mask, weights, 0)
+        own = self._given_weights
+        shape = jnp.broadcast_shapes(own.shape, mask.shape)
+        weights = jnp.where(mask, jnp.broadcast_to(own, shape), 0)
         ends = self.end_weights
         ends = None if ends is None else jnp.where(mask[..., None, :], ends, 0)
         return dataclasses.replace(self, weights=weights, end_weights=ends)
@@ -406,7 +377,7 @@ def lattice(
     spacing: tuple[float, ...] | None = None,
     period: tuple[float | None, ...] | None = None,
 ) -> TokenDomain:
-    """A grid that begins at zero, its points known when a program is compiled."""
+    """A grid from zero on, with points known at compile time."""
     numbers = np.indices(grid).reshape(len(grid), -1).T
     spacing = None if spacing is None or set(spacing) == {1} else spacing
     with jax.ensure_compile_time_eval():
@@ -416,7 +387,7 @@ def lattice(
 
 
 def grid_of(name: str, domain: TokenDomain) -> tuple[int, ...]:
-    """The number of points along each axis, for a function of that name."""
+    """The points along each axis; `InputError`, for the caller `name`, without a plain grid."""
     if domain.grid is None or domain.weights is not None or domain.prefix:
         raise InputError(
             f"{name} needs tokens at equal distances on a grid, without weights, padding or a "
@@ -426,7 +397,7 @@ def grid_of(name: str, domain: TokenDomain) -> tuple[int, ...]:
 
 
 def by_samples(tree: PyTree, axes: int = 1) -> PyTree[bool]:
-    """For each array whether it has so many axes of samples; points have none."""
+    """Marks the arrays that have `axes` axes of samples; points of domains have none."""
 
     def of_part(part: Any) -> Any:
         if not isinstance(part, TokenDomain):
@@ -439,13 +410,13 @@ def by_samples(tree: PyTree, axes: int = 1) -> PyTree[bool]:
 
 
 def _as_known(points: ArrayLike) -> Array:
-    """An array of JAX whose values can still be read inside of a compiled program."""
+    """A JAX array whose values can be read even while a program is compiled."""
     with jax.ensure_compile_time_eval():
         return jnp.asarray(points)
 
 
 def _along(weights: Array, v: Array) -> Array:
-    """Weights of tokens for all features of a state, in its dtype."""
+    """Weights of tokens in the shape and dtype of a state."""
     return jnp.broadcast_to(weights.astype(v.dtype)[..., None], v.shape)
 
 
@@ -464,16 +435,16 @@ def _integrals_up_to(weights: Array | None, end_weights: Array | None, v: Array)
 
 
 def _later(v: Array, tokens: int) -> Array:
-    """Moved towards later tokens, from zeros."""
+    """Shifts values to later tokens and fills up with zeros."""
     zeros = jnp.zeros_like(v[..., :tokens, :])
     return jnp.concatenate([zeros, v], axis=-2)[..., : v.shape[-2], :]
 
 
 def _log(weights: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Not a number where a weight is negative: it must not pass for zero."""
+    """See `log_weights`; NaN for a negative weight, which must not pass for zero."""
     zero = weights == 0
     wide = jnp.promote_types(weights.dtype, jnp.float32)
     log = jnp.log(jnp.where(zero, 1, weights)).astype(wide)
-    # Its derivative there is that of the weight.
+    # Has the derivative of the weight.
     change = (weights - jax.lax.stop_gradient(weights)).astype(wide)
     return jnp.where(zero, jnp.asarray(LOG_ZERO, wide) + change, log)

@@ -1,5 +1,6 @@
+"""The equation `u_t = Σ_i A_i(u; θ(t)) + ∂I_S(u)`."""
+
 import contextlib
-from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -29,9 +30,9 @@ class Equation(eqx.Module):
 
     **Arguments:**
 
-    - `control`: θ, which yields a tuple of operators at each depth.
-    - `constraint`: S. One constraint for all depths and operators, or a tuple with one for
-      each operator, or a control that yields either at each depth.
+    - `control`: θ, a tuple of operators at each depth.
+    - `constraint`: S, one constraint, a tuple with one for each operator, or a control that
+      yields either at each depth.
     - `domain`: the token domain Ω_x.
     """
 
@@ -64,13 +65,20 @@ class Equation(eqx.Module):
                 "Equation: the control must yield a tuple of operators, such as "
                 f"(Attention(…), FeedForward(…)), but yields a {type(block).__name__}."
             )
-        _check_all("control", block, AbstractOperator)
         sets = eqx.filter_eval_shape(constraint, 0.0)
-        each = sets if isinstance(sets, tuple) else (sets,) * len(block)
-        _check_all("constraint", each, AbstractConstraint)
-        if len(each) != len(block):
-            raise InputError(f"Equation: {len(each)} constraints for {len(block)} operators.")
-        # Kept, since a look into the control costs as much as to trace it.
+        sets = sets if isinstance(sets, tuple) else (sets,) * len(block)
+        for part, found, kind in (
+            ("control", block, AbstractOperator),
+            ("constraint", sets, AbstractConstraint),
+        ):
+            if others := [type(x).__name__ for x in found if not isinstance(x, kind)]:
+                raise InputError(
+                    f"Equation: the {part} yields {', '.join(others)}; it must yield "
+                    f"{kind.__name__}s."
+                )
+        if len(sets) != len(block):
+            raise InputError(f"Equation: {len(sets)} constraints for {len(block)} operators.")
+        # Stored, because tracing the control again is expensive.
         self.num_operators = len(block)
 
     def __repr__(self) -> str:
@@ -81,7 +89,7 @@ class Equation(eqx.Module):
 
     @property
     def continuous(self) -> bool:
-        """Whether the field has no jumps at the interval boundaries."""
+        """Whether the field has no jumps between intervals."""
         return self.control.continuous and self.constraint.continuous
 
     @property
@@ -96,12 +104,12 @@ class Equation(eqx.Module):
 
     @property
     def terms(self) -> diffrax.MultiTerm:
-        """One term for each operator, for any diffrax solver; one that does not split solves
-        the sum. Where θ has jumps, prefer `solve`, which never reads past one."""
+        """One term for each operator, for any diffrax solver; solvers that do not split solve
+        the sum. If θ jumps, prefer `solve`, which never reads past a jump."""
         return make_terms(self.control, self.constraint, self.domain, self.num_operators)
 
     def vector_field(self, t: Depth, u: State, args: PyTree = None) -> State:
-        """`u_t` at depth `t`: the sum over operators, tangential to the constraint."""
+        """`u_t` at depth `t`, tangential to the constraint."""
         rates = [term.vf(t, u, args) for term in self.terms.terms]
         return sum(rates[1:], rates[0])
 
@@ -110,8 +118,8 @@ class Equation(eqx.Module):
         return self.control.intervals(), self.constraint.intervals()
 
     def tabulate(self, points: np.ndarray, ends: np.ndarray) -> "Equation":
-        """Tabulate the equation for a march that evaluates the field at `points`, fractions of
-        each interval, and whose steps end at `ends`; see `AbstractControl.tabulate`."""
+        """Tabulates the weights for a march that evaluates the field at `points`, fractions of
+        each interval, and ends steps at `ends`; see `AbstractControl.tabulate`."""
         constraint = self.constraint.tabulate(np.union1d(points, ends))
         return Equation(self.control.tabulate(points), constraint, self.domain)
 
@@ -127,8 +135,8 @@ class Equation(eqx.Module):
         return self.interval_terms(index, take(self.intervals(), index))
 
     def interval_terms(self, index: int | Array, interval: PyTree[Array]) -> diffrax.MultiTerm:
-        """The terms inside one interval, `interval` its slice of `intervals()`. At its end they
-        still read its own weights."""
+        """The terms inside one interval, `interval` its slice of `intervals()`. They read its
+        own weights even at its end."""
         control, constraint = interval
         start = index * self.control.interval_length
         block_at = Partial(_inside, self.control, control, start)
@@ -137,7 +145,7 @@ class Equation(eqx.Module):
 
 
 def contents(control: PyTree, constraint: PyTree) -> dict[str, str]:
-    """The entries of a control and a constraint in the text of an equation or a model."""
+    """Describes a control and a constraint in the text of an equation or a model."""
     texts = {"control": spelled(control), "constraint": spelled(constraint)}
     if isinstance(control, AbstractControl):
         texts["control"] = type(control).__name__
@@ -156,7 +164,7 @@ def as_control(
     constraint: AbstractConstraint | tuple[AbstractConstraint, ...] | AbstractControl,
     control: AbstractControl,
 ) -> AbstractControl:
-    """A constraint as a function of depth, on the intervals of a control."""
+    """The constraint as a function of depth, on the intervals of a control."""
     if isinstance(constraint, AbstractControl):
         return constraint
     return Tied(constraint, control.layers, control.interval_length)
@@ -165,13 +173,4 @@ def as_control(
 def _inside(
     control: AbstractControl, interval: PyTree[Array], start: Depth, t: Depth
 ) -> PyTree:
-    """A control seen from inside one interval, whose weights it reads at both ends."""
     return control.local(interval, (t - start) / control.interval_length)
-
-
-def _check_all(part: str, found: tuple[Any, ...], cls: type) -> None:
-    others = [type(x).__name__ for x in found if not isinstance(x, cls)]
-    if others:
-        raise InputError(
-            f"Equation: the {part} yields {', '.join(others)}; it must yield {cls.__name__}s."
-        )

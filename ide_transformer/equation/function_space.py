@@ -1,4 +1,4 @@
-"""The feature domain Ω_y, bases of functions on it, and the kernels between such functions."""
+"""The feature domain Ω_y, bases of functions on it, and kernels."""
 
 import abc
 import dataclasses
@@ -21,19 +21,18 @@ Values: TypeAlias = Float[Array, "points number"]
 
 @checked
 class FeatureDomain(eqx.Module):
-    """Points `y_j` of Ω_y = [0, 1] and quadrature weights `w_j` of sum 1, so that
+    """Points `y_j` of Ω_y = [0, 1] and quadrature weights `w_j` of sum 1:
 
         ∫_Ωy g(y) dy  ≈  Σ_j w_j g(y_j).
 
-    The width of a state is their number; see `FunctionSpace` for weights that are functions of
-    y. It holds no array and is the same for all that have the same rule and number.
+    The width of a state is the number of points. `FunctionSpace` makes weights functions of y.
 
     **Arguments:**
 
     - `features`: the number of points.
-    - `rule`: "midpoint", the middles of equal parts, of order 2, and for a cosine series
-      faster than any power; "periodic", the points `j / features` of a circle;
-      "gauss_legendre" and "clenshaw_curtis" as for `TokenDomain`.
+    - `rule`: `"midpoint"`, the middles of equal parts, of order 2, and faster than any power
+      for a cosine series; `"periodic"`, the points `j / features` of a circle;
+      `"gauss_legendre"` and `"clenshaw_curtis"` as for `TokenDomain`.
     """
 
     features: PositiveInt = eqx.field(static=True)
@@ -45,42 +44,43 @@ class FeatureDomain(eqx.Module):
 
     @property
     def points(self) -> np.ndarray:
-        """`[features]`, in [0, 1]."""
+        """`[features]`."""
         return point_rule(self.rule, self.features)[0]
 
     @property
     def weights(self) -> np.ndarray:
-        """`[features]`, of sum 1."""
+        """`[features]`."""
         return point_rule(self.rule, self.features)[1]
 
     @property
     def equal(self) -> bool:
-        """Whether all weights are the same, so that means over Ω_y are those of features."""
+        """Whether all weights are equal."""
         return self.rule in ("midpoint", "periodic")
 
     def with_points(self, features: int) -> "FeatureDomain":
-        """Another number of points, by the same rule."""
+        """The domain of the same rule with another number of points."""
         return dataclasses.replace(self, features=features)
 
 
 class AbstractBasis(eqx.Module):
-    """Orthonormal functions on Ω_y = [0, 1]: φ_0, φ_1, …, `∫ φ_a φ_b dy = δ_ab`. Arrays among
-    the fields of a subclass are trained with the coefficients."""
+    """Orthonormal functions on Ω_y = [0, 1]: φ_0, φ_1, …, `∫ φ_a φ_b dy = δ_ab`. Arrays of a
+    subclass are trained."""
 
     @abc.abstractmethod
     def __call__(self, y: Points, number: int) -> Values:
-        """The values of the first `number` functions at points y."""
+        """The first `number` functions at points y."""
 
     def check(self, domain: FeatureDomain, number: int) -> None:
-        """Refuses points at which so many functions would be others than at more points."""
+        """Raises `InputError` if the points cannot represent `number` functions."""
 
 
 @checked
 class Cosine(AbstractBasis):
     """Smooth functions with free values at both ends: `φ_0 = 1`, `φ_a(y) = √2 cos(aπy)`.
-    At as many midpoints as functions this is the discrete cosine transform, an orthogonal
-    matrix. Here the midpoint rule is of more than second order: a cosine series is even about
-    both ends, so that they are no ends for it."""
+
+    At n midpoints, n functions are the discrete cosine transform, an orthogonal matrix. A
+    cosine series is even about both ends, so the midpoint rule converges faster than any
+    power."""
 
     def __call__(self, y: Points, number: int) -> Values:
         a = jnp.arange(number)
@@ -90,9 +90,9 @@ class Cosine(AbstractBasis):
 
 @checked
 class Legendre(AbstractBasis):
-    """Legendre's polynomials, `φ_a(y) = √(2a+1) P_a(2y - 1)`. They are orthonormal at as many
-    points as functions with the rule "gauss_legendre"; at as many points at equal distances
-    they are far from it."""
+    """Legendre polynomials, `φ_a(y) = √(2a+1) P_a(2y - 1)`. With the rule
+    `"gauss_legendre"` n functions at n points are orthonormal, with equal distances far from
+    it."""
 
     def __call__(self, y: Points, number: int) -> Values:
         x = 2 * y - 1
@@ -105,10 +105,10 @@ class Legendre(AbstractBasis):
 
 @checked
 class Nodal(AbstractBasis):
-    """Functions that are constant on each of `number` equal parts, `φ_a = √number` on part a
-    and 0 elsewhere. At the middles of the parts, coefficients are values and kernels the
-    matrices of an ordinary Transformer; with r points in each part every feature is there r
-    times. In a `FunctionSpace` the points are a multiple of the parts."""
+    """Functions constant on each of n = `number` equal parts, `φ_a = √n` on part a.
+
+    At n midpoints, kernels are the matrices of an ordinary Transformer; at r n points every
+    feature appears r times. The points must be a multiple of the parts."""
 
     def __call__(self, y: Points, number: int) -> Values:
         part = jax.nn.one_hot(_parts(y, number), number, dtype=y.dtype)
@@ -124,16 +124,15 @@ class Nodal(AbstractBasis):
 
 
 def _parts(y: Any, number: int) -> Any:
-    """The number of the part in which each of the points is."""
-    # The beginning of a part, j / number, may be rounded to below it.
+    # Rounding may put the beginning of a part, j / number, below it.
     above = 1 + 4 * jnp.finfo(y.dtype).eps
     return (y * number * above).astype(int).clip(0, number - 1)
 
 
 @checked
 class Waves(AbstractBasis):
-    """The Fourier series of functions on a circle: 1, `√2 sin 2πy`, `√2 cos 2πy`, `√2 sin 4πy`,
-    …. An even number of them has more points than functions in a `FunctionSpace`."""
+    """The Fourier series on a circle: 1, `√2 sin 2πy`, `√2 cos 2πy`, `√2 sin 4πy`, …. An even
+    number of functions needs more points than functions."""
 
     def __call__(self, y: Points, number: int) -> Values:
         a = jnp.arange(number)
@@ -145,57 +144,56 @@ class Waves(AbstractBasis):
     def check(self, domain: FeatureDomain, number: int) -> None:
         if domain.equal and number % 2 == 0 and number == domain.features:
             raise InputError(
-                f"Waves: {number} functions at as many points, which cannot see the last wave; "
-                "give more points than functions, a larger width."
+                f"Waves: {number} points cannot see the last of {number} waves; give more "
+                "points than functions, a larger width."
             )
 
 
 class FeatureMap(eqx.Module):
-    """From the m coefficients of a function to its values at n points, and to its products
-    with other functions.
+    """Maps the m coefficients of a function to its values at n points and to integrals with it.
 
-    - `values`: P, `P_ja = φ_a(y_j) / √m`, at m points of equal weight an orthogonal matrix;
-      `None` for the identity, of what is no function of y.
-    - `duals`: R, `R_ja = √m w_j φ_a(y_j)`: `Σ_j R_ja v_j` is the coefficient a of values v.
+    - `values`: P, `P_ja = φ_a(y_j) / √m`, orthogonal at m points of equal weight; `None` for
+      the identity.
+    - `duals`: R, `R_ja = √m w_j φ_a(y_j)`: `Σ_j R_ja v_j` is coefficient a of values v.
     """
 
     values: Float[Array, "points modes"] | None
     duals: Float[Array, "points modes"] | None
 
     def of_values(self, c: Float[Array, "*batch modes"]) -> Float[Array, "*batch points"]:
-        """`P c`: the values of functions with the coefficients c."""
+        """`P c`, the values of functions with coefficients c."""
         return c if self.values is None else c @ self.values.T.astype(c.dtype)
 
     def of_duals(self, c: Float[Array, "*batch modes"]) -> Float[Array, "*batch points"]:
-        """`R c`: the factors of the values of another function v in `∫ c(y) v(y) dy`."""
+        """`R c`, the factors of the values v in `∫ c(y) v(y) dy`."""
         return c if self.duals is None else c @ self.duals.T.astype(c.dtype)
 
     def of_factors(self, c: Float[Array, " modes"]) -> Float[Array, " points"]:
-        """`c̄ + P (c - c̄)`, c̄ the mean of c: a constant factor stays it."""
+        """`c̄ + P (c - c̄)`, c̄ the mean of c: a constant factor stays constant."""
         mean = jnp.mean(c)
         return mean + self.of_values(c - mean)
 
 
-# Of numbers that stand for no function, such as the values of a picture.
+# For numbers that are no functions of y, such as the channels of a picture.
 PLAIN = FeatureMap(None, None)
 
 
 @checked
 class FunctionSpace(eqx.Module):
-    """Functions of a feature y, the span of the first functions of a basis, given at the points
-    of Ω_y. States of an equation are then functions `u(x, y, t)` of both, weights are kernels
+    """Functions of a feature y: the span of the first functions of a basis, given at the points
+    of Ω_y. States are functions `u(x, y, t)`, and weights are kernels
 
         W(y, ξ, t) = √(m_in / m_out) Σ_ab C_ab(t) φ_a(ξ) φ_b(y)
 
-    from m_in coefficients to m_out (at as many points as modes C is the matrix of an ordinary
-    Transformer), and the width of a state is a resolution: coefficients C of one shape give
-    matrices for any number of points. The domain of a head, and of what is inside the
-    feed-forward, has the same rule and as many points for each of its modes.
+    from m_in coefficients to m_out. So the width is a resolution: coefficients C of one shape
+    give matrices for any number of points, and at m points C is the matrix of an ordinary
+    Transformer. Heads and hidden features have domains of the same rule, with as many points
+    for each coefficient.
 
     **Arguments:**
 
     - `basis`: φ.
-    - `modes`: the number of coefficients of a state.
+    - `modes`: m, the number of coefficients of a state.
     - `domain`: the points of Ω_y.
     """
 
@@ -206,20 +204,20 @@ class FunctionSpace(eqx.Module):
     def __check_init__(self):
         if self.modes > self.domain.features:
             raise InputError(
-                f"FunctionSpace: modes={self.modes} functions at the fewer points of domain="
+                f"FunctionSpace: modes={self.modes} are more than the points of domain="
                 f"{self.domain}; give at least as many points as modes."
             )
         self.basis.check(self.domain, self.modes)
 
     @property
     def features(self) -> FeatureMap:
-        """The map of the coefficients of a state."""
+        """The map for states."""
         return self.inner(self.modes)
 
     def inner(self, modes: int) -> FeatureMap:
-        """Map of the coefficients of functions that have so many of them."""
+        """The map for functions with `modes` coefficients."""
         domain = self.domain_of(modes)
-        # Known when a program is compiled, so that products of them are folded.
+        # Known at compile time, so that products of them are folded.
         points = jnp.asarray(domain.points, jnp.result_type(float))
         weights = jnp.asarray(domain.weights, jnp.result_type(float))
         phi = self.basis(points, modes)
@@ -227,24 +225,24 @@ class FunctionSpace(eqx.Module):
         return FeatureMap(phi / size, size * weights[:, None] * phi)
 
     def heads(self, heads: int, modes: int) -> FeatureMap:
-        """Map of functions on Ω_h × Ω_y: one for each head, with so many coefficients."""
+        """The map for functions on Ω_h × Ω_y, with `modes` coefficients for each head."""
         one = self.inner(modes)
         assert one.values is not None and one.duals is not None
         each = jnp.eye(heads, dtype=one.values.dtype)
         return FeatureMap(jnp.kron(each, one.values), jnp.kron(each, one.duals))
 
     def domain_of(self, modes: int) -> FeatureDomain:
-        """The points of functions that have so many coefficients."""
+        """The points of functions with `modes` coefficients."""
         points, rest = divmod(modes * self.domain.features, self.modes)
         if rest:
             raise InputError(
-                f"FunctionSpace: {self.domain.features} features for {self.modes} modes are no "
-                f"whole number for {modes} modes, of a head, say; take a multiple of the modes."
+                f"FunctionSpace: {self.domain.features} features for {self.modes} modes give "
+                f"{modes} modes (of a head?) no whole number; take a multiple of the modes."
             )
         domain = self.domain.with_points(points)
         self.basis.check(domain, modes)
         return domain
 
     def with_points(self, features: int) -> "FunctionSpace":
-        """Give the functions another number of points."""
+        """The same functions at another number of points."""
         return dataclasses.replace(self, domain=self.domain.with_points(features))

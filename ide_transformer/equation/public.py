@@ -1,4 +1,4 @@
-"""Its public names."""
+"""Public names of the equation."""
 
 from .constraints import (
     AbstractConstraint,
@@ -24,20 +24,11 @@ from .function_space import (
     Waves,
 )
 from .operators.attention import Attention, CrossAttention, SourcedAttention
-from .operators.attention_kernels import (
-    GalerkinAttention,
-    GaussianAttention,
-    LinearAttention,
-    SinkhornAttention,
-)
+from .operators.attention_kernels import GaussianAttention, LinearAttention
 from .operators.convolution import Convolution, ConvolutionalFeedForward
 from .operators.convolutional_attention import ConvolutionalAttention
 from .operators.damping import Damping, Injection, Relaxation, StableDamping
-from .operators.differences import (
-    DifferenceAdvection,
-    DifferenceDiffusion,
-    DifferentialOperator,
-)
+from .operators.differences import DifferentialOperator
 from .operators.feed_forward import (
     FeatureIntegral,
     FeedForward,

@@ -1,6 +1,6 @@
-"""Quadrature rules: points of Ω_x, and weights for integrals over all of them and up to one.
+"""Quadrature rules: points, and weights for whole integrals and for integrals up to a point.
 
-The constructors of `TokenDomain` say what they are for."""
+The constructors of `TokenDomain` describe them."""
 
 import functools as ft
 import itertools
@@ -15,17 +15,16 @@ from ..arguments import is_known
 from ..errors import InputError
 
 
-# The lower and the upper end of an axis, and of each axis.
+# The lower and upper end of an axis, and of each axis.
 Interval: TypeAlias = tuple[float, float]
 Bounds: TypeAlias = tuple[Interval, ...]
-# The length of each axis that goes around, None for one with boundaries.
+# The length of each periodic axis, `None` for an axis with boundaries.
 Period: TypeAlias = tuple[float | None, ...]
-# Rules of equal or chosen points, by their names.
 PointRule: TypeAlias = Literal["midpoint", "periodic", "gauss_legendre", "clenshaw_curtis"]
 
 
 def lagrange(points: np.ndarray, x: np.ndarray | float) -> np.ndarray:
-    """The factors of values at `points: [..., number]` in the polynomial through them at x."""
+    """The Lagrange factors at x of values at `points: [..., number]`."""
     factors = np.ones_like(points)
     for j, k in itertools.permutations(range(points.shape[-1]), 2):
         factors[..., j] *= (x - points[..., k]) / (points[..., j] - points[..., k])
@@ -33,8 +32,8 @@ def lagrange(points: np.ndarray, x: np.ndarray | float) -> np.ndarray:
 
 
 class Rule(NamedTuple):
-    """Weights `w_j` of `∫ g dx ≈ Σ_j w_j g(x_j)` over an interval; `end_weights[r, j]` is that
-    of x_j in the integral that ends at x_{j+r}, `ends[r, j]`, or beyond all points."""
+    """Weights of `∫ g dx ≈ Σ_j w_j g(x_j)`; `end_weights[r, j]` is the weight of x_j in the
+    integral up to `ends[r, j]`, which is x_{j+r}, or beyond all points."""
 
     weights: Float[Array, " points"]
     end_weights: Float[Array, "ends points"]
@@ -46,27 +45,26 @@ def trapezoid(x: Float[Array, " points"]) -> Rule:
     return _trapezoid(x)
 
 
-# Compiled as a whole: each operation by itself would be a program, compiled for each number of
-# points.
+# One program, instead of one for each operation and number of points.
 @jax.jit
 def _trapezoid(x: Float[Array, " points"]) -> Rule:
     gaps = _gaps(x)
     before = jnp.pad(gaps / 2, (1, 0))
     after = jnp.pad(gaps / 2, (0, 1))
-    # The integral that ends at the first point has no length; its mean is that point.
+    # The integral up to the first point is empty; its mean is the value there.
     return Rule(before + after, before.at[0].set(after[0])[None], _ends(x, 1))
 
 
 def simpson(x: Float[Array, " points"]) -> Rule:
-    """Source: Cartwright, "Simpson's Rule Cumulative Integration with MS Excel and
-    Irregularly-spaced Data", 2017."""
+    """Source: Cartwright, "Simpson's Rule Cumulative Integration with MS Excel and Irregularly-
+    spaced Data", 2017."""
     _check_points("simpson", x, 3)
     rule = _simpson(x)
     known = is_known(rule.weights)
-    if known and min(np.asarray(w).min() for w in (rule.weights, rule.end_weights)) < 0:
+    if known and min(np.min(rule.weights), np.min(rule.end_weights)) < 0:
         raise InputError(
-            "TokenDomain.simpson: a gap between points is twice its neighbour or more, so that "
-            "a weight is negative; take TokenDomain.trapezoid, or other points."
+            "TokenDomain.simpson: a gap between points is at least twice its neighbour, which "
+            "makes a weight negative; take TokenDomain.trapezoid, or other points."
         )
     return rule
 
@@ -78,11 +76,11 @@ def _simpson(x: Float[Array, " points"]) -> Rule:
     a = gaps[0:-1:2]
     b = gaps[1::2]
     zeros = jnp.zeros(points, x.dtype)
-    # Of whole pairs of gaps: at their ends, and everywhere.
+    # Weights of whole pairs of gaps: in integrals that end there, and in longer ones.
     ended = zeros.at[2::2].add((a + b) / 6 * (2 - a / b))
     inner = ended.at[: 2 * len(b) : 2].add((a + b) / 6 * (2 - b / a))
     inner = inner.at[1 : 2 * len(b) : 2].add((a + b) ** 3 / (6 * a * b))
-    # Of a gap that is left, from x_{i-1} to x_i: at x_i, x_{i-1} and x_{i-2}.
+    # Weights of a gap that is left, from x_{i-1} to x_i: at x_i, x_{i-1} and x_{i-2}.
     a = gaps[:-1]
     b = gaps[1:]
     left = (
@@ -95,7 +93,7 @@ def _simpson(x: Float[Array, " points"]) -> Rule:
         with_gap = before.at[2 - lag : points - lag].add(left[lag])
         even = (jnp.arange(points) + lag) % 2 == 0
         rows.append(jnp.where(even, whole, with_gap))
-    # The first gap alone has the trapezoidal rule; an integral of no length is its point.
+    # The first gap alone has the trapezoidal rule; the mean of an empty integral is its point.
     rows[0] = rows[0].at[:2].set(gaps[0] / 2)
     rows[1] = rows[1].at[0].set(gaps[0] / 2)
     weights = inner
@@ -107,7 +105,7 @@ def _simpson(x: Float[Array, " points"]) -> Rule:
 
 @ft.cache
 def point_rule(name: PointRule, points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points in [0, 1], and weights of sum 1, which cannot be written to."""
+    """Points in [0, 1] and weights of sum 1, both read-only."""
     if name == "gauss_legendre":
         x, weights = np.polynomial.legendre.leggauss(points)
         x = (x + 1) / 2
@@ -131,8 +129,8 @@ def on_interval(name: PointRule, points: int, interval: Interval) -> tuple[Array
 
 
 def _clenshaw_curtis(points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Source: Clenshaw and Curtis, "A method for numerical integration on an automatic
-    computer", 1960."""
+    """Source: Clenshaw, Curtis, "A method for numerical integration on an automatic computer",
+    1960."""
     n = points - 1
     angles = np.pi * np.arange(points) / n
     k = np.arange(1, n // 2 + 1)
@@ -143,31 +141,33 @@ def _clenshaw_curtis(points: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np.ndarray:
-    """The sizes of the parts of a box, which may go around along an axis, that are nearest to
-    each of the points."""
+    """The sizes of the Voronoi cells of points in a box, which may have periodic axes."""
     name = "TokenDomain.from_points"
     x = np.asarray(points, float)
     x = x.reshape(len(x), -1)
-    if x.shape[1] > 2:
-        raise InputError(f"{name}: points of dimension {x.shape[1]}; it supports 1 and 2.")
-    lengths = (None,) * x.shape[1] if period is None else period
+    dimension = x.shape[1]
+    if dimension > 2:
+        raise InputError(f"{name}: points of dimension {dimension}; it supports 1 and 2.")
+    lengths = (None,) * dimension if period is None else period
     around = np.array([length is not None for length in lengths])
     sizes = np.array([length or 0.0 for length in lengths])
-    fits = len(lengths) == x.shape[1]
+    fits = len(lengths) == dimension
     if fits and bounds is None:
         box = np.stack([x.min(0), np.where(around, x.min(0) + sizes, x.max(0))], -1)
     else:
         box = np.array(bounds)
-    fits = fits and box.shape == (x.shape[1], 2) and (box[:, 0] < box[:, 1]).all()
+    fits = fits and box.shape == (dimension, 2) and (box[:, 0] < box[:, 1]).all()
     if not fits or (around & (abs(np.ptp(box, axis=1) - sizes) > 1e-6 * sizes)).any():
         raise InputError(
             f"{name}: bounds={box.tolist()}, period={period} for points of dimension "
-            f"{x.shape[1]}; give bounds, the lower and the upper end of each axis, a period "
-            "apart along one that goes around."
+            f"{dimension}; give bounds, the lower and upper end of each axis, a period apart "
+            "on a periodic axis."
         )
-    if (out := (x < box[:, 0]) | (x > box[:, 1])).any():
-        first = x[out.any(1)][0].tolist()
-        raise InputError(f"{name}: points has {first}, outside bounds={box.tolist()}.")
+    outside = ((x < box[:, 0]) | (x > box[:, 1])).any(axis=1)
+    if outside.any():
+        raise InputError(
+            f"{name}: points has {x[outside][0].tolist()}, outside bounds={box.tolist()}."
+        )
     places = np.where(around & (x == box[:, 1]), box[:, 0], x)
     _, first = np.unique(places, axis=0, return_index=True)
     if len(again := np.setdiff1d(np.arange(len(x)), first)):
@@ -175,11 +175,24 @@ def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np
             f"{name}: two of the points are the same, number {again[0]} and an earlier one, "
             f"{x[again[0]].tolist()}; give each once."
         )
-    return _voronoi(x, box, around) if x.shape[1] == 2 else _nearest(x, box[0], bool(around[0]))
+    if dimension == 2:
+        return _voronoi(x, box, around)
+    order = np.argsort(x[:, 0])
+    y = x[order, 0]
+    lower, upper = box[0]
+    if around[0]:
+        length = upper - lower
+        y = np.concatenate([y[-1:] - length, y, y[:1] + length])
+        borders = (y[1:] + y[:-1]) / 2
+    else:
+        borders = np.concatenate([[lower], (y[1:] + y[:-1]) / 2, [upper]])
+    weights = np.empty(len(x))
+    weights[order] = np.diff(borders)
+    return weights
 
 
 def ordered(interval: Interval) -> Interval:
-    """An interval whose upper end is above the lower one."""
+    """Checks that the upper end is above the lower end."""
     if not interval[0] < interval[1]:
         raise InputError(
             f"TokenDomain: from {interval[0]} to {interval[1]}; give the lower end first."
@@ -187,22 +200,9 @@ def ordered(interval: Interval) -> Interval:
     return interval
 
 
-def _nearest(x: np.ndarray, ends: np.ndarray, around: bool) -> np.ndarray:
-    order = np.argsort(x[:, 0])
-    y = x[order, 0]
-    if around:
-        y = np.concatenate([y[-1:] - np.ptp(ends), y, y[:1] + np.ptp(ends)])
-    borders = (y[1:] + y[:-1]) / 2
-    if not around:
-        borders = np.concatenate([ends[:1], borders, ends[1:]])
-    weights = np.empty(len(x))
-    weights[order] = np.diff(borders)
-    return weights
-
-
 def _voronoi(x: np.ndarray, box: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """The areas of Voronoi's cells: of points mirrored at a side they end there; along an axis
-    that goes around points are there again."""
+    """The areas of Voronoi cells. Images of the points end the cells: mirrored at each side, or
+    a period away."""
     from scipy.spatial import ConvexHull, Voronoi
 
     on_sides = (x[:, :, None] == box) & ~around[:, None]
@@ -231,7 +231,7 @@ def _check_points(name: str, x: Array, least: int) -> None:
 
 
 def _gaps(x: Array) -> Array:
-    """The distances of neighbours; not a number where they are traced and out of order."""
+    """The distances of neighbours, NaN if traced points are out of order."""
     gaps = jnp.diff(x)
     return jnp.where(gaps > 0, gaps, jnp.nan)
 

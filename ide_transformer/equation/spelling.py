@@ -1,4 +1,4 @@
-"""Short texts of objects: their kinds, shapes and options, not their numbers."""
+"""Prints objects as constructor calls, with shapes in place of arrays."""
 
 import dataclasses
 import inspect
@@ -19,7 +19,7 @@ _ARRAYS = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 
 
 def spelled(x: Any, depth_axes: int = 0) -> str:
-    """An object as its constructor is called, with shapes for arrays, without defaults."""
+    """An object as a constructor call, with shapes for arrays and without defaults."""
     if isinstance(x, _ARRAYS):
         return f"[{','.join(map(str, x.shape[depth_axes:]))}]"
     if isinstance(x, Linear):
@@ -32,7 +32,7 @@ def spelled(x: Any, depth_axes: int = 0) -> str:
 
 
 def spelled_options(x: Any, depth_axes: int = 0) -> str:
-    """The arguments in the text of an object. A single object needs no name."""
+    """The arguments of this call; a single object needs no name."""
     if not dataclasses.is_dataclass(x):
         return spelled(x)
     parameters = inspect.signature(type(x)).parameters
@@ -44,9 +44,8 @@ def spelled_options(x: Any, depth_axes: int = 0) -> str:
             own = parameters.get(field.name)
             default = None if value is None or own is None else own.default
         text = spelled(value, depth_axes)
-        # The scheme inside a scheme is always said.
-        scheme = isinstance(value, diffrax.AbstractSolver)
-        if scheme or text != spelled(default, depth_axes):
+        # A scheme inside a scheme is always printed.
+        if isinstance(value, diffrax.AbstractSolver) or text != spelled(default, depth_axes):
             texts[field.name] = text
     if len(texts) == 1 and isinstance(getattr(x, *texts), eqx.Module | _ARRAYS):
         return str(*texts.values())
@@ -54,7 +53,7 @@ def spelled_options(x: Any, depth_axes: int = 0) -> str:
 
 
 def listing(x: object, entries: dict[str, str]) -> str:
-    """The kind of an object, and below it a line for each entry."""
+    """The class of an object, and below it a line for each entry."""
     lines = [
         textwrap.fill(f"{name}: {text}", 96, initial_indent="  ", subsequent_indent="    ")
         for name, text in entries.items()

@@ -25,23 +25,21 @@ from .tree import map_parts, parts
 
 
 class OperatorField(eqx.Module):
-    """The vector field of one operator, `(t, u, args) ↦ tangent(u, A_i(u; θ(t)))`, which knows
-    its constraint."""
+    """The vector field of one operator, `(t, u, args) ↦ tangent(u, A_i(u; θ(t)))`."""
 
-    # The block and the constraint at a depth, one for all operators or one for each.
+    # At a depth: the block, and one constraint or one for each operator.
     block_at: Callable[[Depth], PyTree]
     constraint_at: Callable[[Depth], PyTree]
     domain: TokenDomain
-    # i, of the block.
     index: int = eqx.field(static=True)
-    # From the depth of a scheme to that of the weights.
+    # Maps the depth of the scheme to the depth of the weights.
     clock: Callable[[Depth], Depth] | None = None
 
     def __call__(self, t: Depth, u: State, args: PyTree) -> State:
         return self.along(t, u, self.rate(t, u, args))
 
     def along(self, t: Depth, u: State, du: State) -> State:
-        """A rate along the constraint."""
+        """The part of a rate that is tangential to the constraint."""
         return self.constraint(t).tangent(u, du)
 
     def rate(self, t: Depth, u: State, args: PyTree) -> State:
@@ -80,17 +78,17 @@ def make_terms(
 
 
 def operator_fields(terms: PyTree) -> list[OperatorField]:
-    """The operator fields inside any tree of terms, in order."""
+    """The operator fields of terms, in order."""
     return parts(terms, OperatorField)
 
 
 def without_constraint(terms: PyTree) -> PyTree:
-    """Remove the constraint from the fields of terms."""
+    """The terms without their constraint."""
     return map_parts(terms, OperatorField, lambda field, _: UnconstrainedField(**vars(field)))
 
 
 def slowed(terms: PyTree, start: Depth, rate: float) -> PyTree:
-    """Slow the weights of terms down to a `rate` from `start` on; 0 freezes them."""
+    """The terms whose weights change at `rate` from depth `start` on; 0 freezes them."""
     return map_parts(
         terms,
         OperatorField,
@@ -99,7 +97,7 @@ def slowed(terms: PyTree, start: Depth, rate: float) -> PyTree:
 
 
 class _Slow(eqx.Module):
-    """A clock that goes at a `rate` from `start` on, read by another one."""
+    """A clock that runs at `rate` from `start` on, inside another clock."""
 
     inner: Callable[[Depth], Depth] | None
     start: Depth
@@ -111,7 +109,7 @@ class _Slow(eqx.Module):
 
 
 def map_operators(terms: PyTree, kinds: tuple[type, ...], change: Callable) -> PyTree:
-    """Change the parts of these kinds, operators or constraints, at each depth."""
+    """Changes operators or constraints of these kinds at each depth."""
 
     def changed(field: OperatorField, _: int) -> OperatorField:
         block_at = _Changed(field.block_at, kinds, change)
@@ -131,16 +129,15 @@ class _Changed(eqx.Module):
 
 
 def holding(terms: PyTree, moving: Bool[Array, "*batch tokens"]) -> PyTree:
-    """The terms of `u_t(x) = m(x) Σ_i A_i(u)(x)`, m the tokens that are `moving`."""
+    """The terms of `u_t(x) = m(x) Σ_i A_i(u)(x)`, m the `moving` tokens."""
     kinds = AbstractOperator, AbstractConstraint
     return map_operators(terms, kinds, Partial(_held, moving[..., None]))
 
 
 def _held(moving: Array, part: Any) -> Any:
-    """The held operator, of the kind by which schemes choose how to treat it."""
     if isinstance(part, AbstractConstraint):
         return part if isinstance(part, Free) else _HeldConstraint(part, moving)
-    # Where tokens see each other, the flow of those that move is another one.
+    # The flow of tokens that see each other changes if some are held.
     held = by_kind(part, _Held, _HeldExact, _HeldLinear) if part.pointwise else _Held
     return held(part, moving)
 

@@ -1,4 +1,4 @@
-"""Functions on one token domain at the points of another."""
+"""Maps functions from one token domain to another."""
 
 import itertools
 from typing import Literal
@@ -17,9 +17,9 @@ from .rules import lagrange
 
 
 class TokenMap(eqx.Module):
-    """A linear map from functions on one domain to functions on another, of `tokens` points,
+    """A sparse linear map to functions on a domain of `tokens` points,
 
-    v(x_i) = Σ_n values_n u(x'_{columns_n})   over all n with rows_n = i.
+    v(x_i) = Σ_n values_n u(x'_{columns_n}),   n with rows_n = i.
     """
 
     rows: Int[Array, " entries"]
@@ -39,18 +39,19 @@ class TokenMap(eqx.Module):
 def interpolation(
     source: TokenDomain, target: TokenDomain, *, degree: Literal[1, 3] = 1
 ) -> TokenMap:
-    """Functions on `source` at the points of `target`: on a line, and along each axis of a
-    grid, by the polynomial of this degree through the nearest points, of order `degree + 1`;
-    around a periodic domain; at scattered points of the plane linear in the triangles of
-    Delaunay.
+    """Functions on `source` at the points of `target`.
+
+    On a line, along each axis of a grid, and around a period: the polynomial of `degree`
+    through the nearest points, of order `degree + 1`. At scattered points of the plane: linear
+    in Delaunay triangles.
 
     **Arguments:**
 
-    - `source`, `target`: their points have to be known when a program is compiled.
+    - `source`, `target`: their points must be known at compile time.
     - `degree`: 1, or 3 on lines and grids.
 
-    **Raises:** `InputError` for points that do not fit, such as points of the target that are
-    further outside of the source than its points are apart.
+    **Raises:** `InputError` for points that do not fit, for example points of the target
+    farther outside the source than its points are apart.
     """
     if source.prefix or target.prefix or source.dimension != target.dimension:
         raise InputError(
@@ -62,7 +63,7 @@ def interpolation(
     if source.dimension == 1:
         axes = [points[:, 0]]
     elif source.grid is not None:
-        # Not the values that occur: rounding makes more of them.
+        # Not the values that occur, of which rounding makes more.
         on_grid = points.reshape(*source.grid, -1)
         along = [np.moveaxis(on_grid[..., k], k, 0) for k in range(source.dimension)]
         axes = [x.reshape(len(x), -1)[:, 0] for x in along]
@@ -90,22 +91,22 @@ def interpolation(
 
 @checked
 def restriction(source: TokenDomain, target: TokenDomain) -> TokenMap:
-    """Means of functions on `source` around the points of a coarser `target`, by the adjoint of
-    the linear interpolation from there,
+    """Means of functions on `source` around the points of a coarser `target`: the adjoint of
+    linear interpolation,
 
-        v(x_i) = Σ_j P_ji w_j u(x'_j) / Σ_j P_ji w_j,
+        v(x_i) = Σ_j P_ji w_j u(x'_j) / Σ_j P_ji w_j.
 
-    so that a constant stays it. Integrals stay too, `Σ_i W_i v(x_i) = Σ_j w_j u(x'_j)`, with
-    the weights `W = Pᵀw`, the denominators; with others that the target may have they do not.
+    Constants stay constant. Integrals stay too, `Σ_i W_i v(x_i) = Σ_j w_j u(x'_j)`, with the
+    weights `W = Pᵀw`; other weights of the target do not keep them.
 
-    **Raises:** `InputError` as `interpolation` does, for a source whose weights are not known
-    or different for each sample, and where no point of the source is near one of the target.
+    **Raises:** `InputError` like `interpolation`, if the weights of the source are unknown or
+    differ between samples, and if no point of the source is near a point of the target.
     """
     weights = np.ones(source.num_tokens) if source.weights is None else source.weights
     if weights.ndim > 1:
         raise InputError(
-            f"restriction: the source has weights of shape {weights.shape}, of its own for "
-            "each sample; give a domain with one weight for each point."
+            f"restriction: the source has weights of shape {weights.shape}; give a domain with "
+            "one weight for each point."
         )
     rows, columns, values = (
         np.asarray(x) for x in jax.tree.leaves(interpolation(target, source))
@@ -123,7 +124,7 @@ def restriction(source: TokenDomain, target: TokenDomain) -> TokenMap:
 def _stencil(
     axis: np.ndarray, x: np.ndarray, period: float | None, degree: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each x the numbers of the points of an axis next to it, and Lagrange's factors."""
+    """For each x the indices of the nearest points of an axis, and the Lagrange factors."""
     if len(axis) <= degree:
         raise InputError(
             f"interpolation: {len(axis)} points along an axis of the source; degree={degree} "
@@ -154,7 +155,7 @@ def _stencil(
 
 
 def _in_triangles(points: np.ndarray, x: np.ndarray) -> TokenMap:
-    """Barycentric coordinates; the nearest point outside of all triangles."""
+    """Barycentric coordinates; outside all triangles, the nearest point."""
     from scipy.spatial import Delaunay, KDTree
 
     if points.shape[1] != 2 or len(points) < 3:
@@ -180,7 +181,7 @@ def _in_triangles(points: np.ndarray, x: np.ndarray) -> TokenMap:
 
 
 def _token_map(rows: list, columns: list, values: list, tokens: int) -> TokenMap:
-    # Known when a program is compiled, also inside of one.
+    # Known at compile time.
     with jax.ensure_compile_time_eval():
         row, column, value = (jnp.asarray(np.concatenate(x)) for x in (rows, columns, values))
     return TokenMap(row, column, value, tokens)

@@ -1,4 +1,4 @@
-"""Parts of one kind inside a tree: operators of a block, fields of terms."""
+"""Finds and changes parts of a tree: operators of a block, fields of terms."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,7 +13,7 @@ Module = TypeVar("Module", bound=eqx.Module)
 
 
 def parts(tree: PyTree, kind: type[Part] | tuple[type[Part], ...]) -> list[Part]:
-    """The parts that are of a kind, or of one of several, in order."""
+    """The parts of one or several kinds, in order."""
     is_part = _is(kind)
     return list(filter(is_part, jax.tree.leaves(tree, is_leaf=is_part)))
 
@@ -23,7 +23,7 @@ def map_parts(
     kind: type[Part] | tuple[type[Part], ...],
     change: Callable[[Part, int], PyTree],
 ) -> PyTree:
-    """The tree with `change(part, place)` for each part of a kind, or of several."""
+    """Replaces each part of these kinds by `change(part, place)`."""
     is_part = _is(kind)
     leaves, structure = jax.tree.flatten(tree, is_leaf=is_part)
     changed = [change(x, i) if is_part(x) else x for i, x in enumerate(leaves)]
@@ -31,12 +31,12 @@ def map_parts(
 
 
 def _is(kind: type | tuple[type, ...]) -> Callable[[object], bool]:
-    # By class: diffrax's isinstance looks through solvers around others.
+    # By class, since `isinstance` looks into solvers that diffrax wraps.
     return lambda x: issubclass(type(x), kind)
 
 
 def with_fields(module: Module, **fields: PyTree) -> Module:
-    """A copy of a module with other fields, of any class of constructor."""
+    """A copy of a module with other fields, without calling its constructor."""
     return eqx.tree_at(
         lambda x: [getattr(x, name) for name in fields],
         module,

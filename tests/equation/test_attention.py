@@ -13,7 +13,7 @@ import ide_transformer as ide
 from ide_transformer.models.images import image_domain
 from tests.equation.problems import apply, attended, block_at, project, softmax_kernel, state
 from tests.helpers import HEADS, WIDTH, built, drawn, largest
-from tests.published.numpy_blocks import layer_norm, linear
+from tests.published.numpy_blocks import layer_norm
 
 
 OTHERS, SEEN = 7, 6
@@ -94,23 +94,12 @@ def gaussian_kernel(query, key):
     return np.exp(-square / 2 / np.sqrt(query.shape[-1]))
 
 
-def sinkhorn(query, key):
-    """The kernel itself, scaled by turns; rows last."""
-    gamma, shares = softmax_kernel(query, key), matrix(SIMPSON, False)[0] / POINTS[-1]
-    for _ in range(3):
-        gamma = gamma / (gamma * shares).sum(-1, keepdims=True)
-        gamma = gamma / (gamma * shares[:, None]).sum(-2, keepdims=True)
-    return gamma
-
-
 KERNELS = [
     ("LinearAttention", linear_kernel, UNIFORM, {}),
     ("LinearAttention", linear_kernel, SIMPSON, dict(causal=True)),
     ("GaussianAttention", gaussian_kernel, SIMPSON, {}),
     ("Attention", softmax_kernel, SIMPSON, {}),
     ("Attention", softmax_kernel, SIMPSON, dict(causal=True)),
-    ("SinkhornAttention", softmax_kernel, SIMPSON, dict(iterations=0)),
-    ("SinkhornAttention", sinkhorn, SIMPSON, dict(iterations=3)),
 ]
 
 
@@ -129,18 +118,6 @@ def test_kernels_are_their_published_blocks(name, kernel, domain, options):
         ends = dict(ends=domain.ends[:, order], end_weights=domain.end_weights[:, order])
         mixed = ide.TokenDomain(domain.points[order], domain.weights[order], **ends)
         assert largest(apply(operator, u[order], mixed), expected[order]) < 1e-12
-
-
-def test_galerkin_attention_is_its_published_block():
-    operator, u = kernel_of("GalerkinAttention"), np.asarray(state(tokens=TOKENS))
-    query, key, value = (
-        linear(x, u).reshape(TOKENS, HEADS, -1).swapaxes(0, 1)
-        for x in (operator.query, operator.key, operator.value)
-    )
-    shares = matrix(SIMPSON, False)[0] / POINTS[-1]
-    mixed = query @ (layer_norm(key).swapaxes(1, 2) * shares @ layer_norm(value))
-    expected = linear(operator.output, mixed.swapaxes(0, 1).reshape(TOKENS, -1))
-    assert largest(apply(operator, u, SIMPSON), expected) < 1e-12
 
 
 def test_where_linear_attention_sees_nothing_it_is_zero():

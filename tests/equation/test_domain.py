@@ -223,10 +223,7 @@ def test_integrals_up_to_a_point_do_not_grow_with_the_points():
         middles = ide.TokenDomain.midpoint(n)
         for domain in (
             *(middles, middles.padded(jnp.ones(n, bool)), middles.first(n - 1)),
-            *(
-                middles.with_queries(jnp.array([[1.0]])),
-                middles.weighted(lambda x: jnp.ones(len(x))),
-            ),
+            middles.with_queries(jnp.array([[1.0]])),
         ):
             tokens = domain.num_tokens
             found = domain.integral_up_to(jnp.ones((tokens, 1)))[:, 0]

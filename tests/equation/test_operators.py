@@ -123,21 +123,6 @@ def test_diffusion_damps_each_wave_by_itself():
     assert largest(made(operator.flow, u, TORUS, 0.3), torus * u) < 1e-13
 
 
-def test_differences_converge_at_their_order():
-    velocity, k = np.array([0.5, -0.3]), 2 * np.pi * np.array([1, 1])
-    diffusion, advection = [], []
-    for n in (32, 64):
-        domain = ide.TokenDomain.periodic((n, n), (1.0, 2.0))
-        angle = wave(domain, 1, 2)
-        u = features(np.sin(angle))
-        rate = apply(ide.equation.DifferenceDiffusion(0.2), u, domain)
-        diffusion.append(largest(rate, features(-0.2 * (k @ k) * np.sin(angle))))
-        rate = apply(ide.equation.DifferenceAdvection(jnp.asarray(velocity)), u, domain)
-        advection.append(largest(rate, features(-(k @ velocity) * np.cos(angle))))
-    for (coarse, fine), order in ((diffusion, 2), (advection, 1)):
-        assert abs(np.log2(coarse / fine) - order) < 0.1
-
-
 @pytest.mark.parametrize("order, accuracy, dimension", [(2, 4, 2), (4, 2, 1)])
 @pytest.mark.parametrize("around", [True, False])
 def test_differential_operators_converge_to_derivatives(order, accuracy, around, dimension):
@@ -161,15 +146,6 @@ def test_differential_operators_converge_to_derivatives(order, accuracy, around,
                 expected = expected + scale[k] * derivative @ weight
         errors.append(largest(apply(operator, jnp.asarray(np.sin(angle)), domain), expected))
     assert abs(np.log2(errors[0] / errors[1]) - accuracy) < 0.2
-
-
-def test_nothing_flows_through_the_ends():
-    u = np.asarray(state(tokens=TOKENS))
-    rate = np.asarray(apply(ide.equation.DifferenceDiffusion(jnp.full(WIDTH, 0.3)), u, UNIFORM))
-    assert largest(rate[1:-1], 0.3 * (u[2:] - 2 * u[1:-1] + u[:-2])) < 1e-14
-    assert largest(rate.sum(axis=0), 0) < 1e-13
-    later = apply(ide.equation.DifferenceAdvection(jnp.array([1.0])), u, UNIFORM)
-    assert largest(later, -np.diff(u, axis=0, prepend=u[:1])) < 1e-14
 
 
 def scattered():

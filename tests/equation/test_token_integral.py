@@ -178,14 +178,11 @@ def test_blocks_of_many_points_of_which_some_are_not_seen():
     assert largest(found, by_hand(inputs, WINDOW)) < 1e-13
 
 
-@pytest.mark.parametrize(
-    ("kind", "times"), [(ide.Attention, 300), (ide.equation.SinkhornAttention, 3)]
-)
-def test_gradients_of_padded_weights_stay_finite(kind, times, key):
+def test_gradients_of_padded_weights_stay_finite(key):
     """Scores of padding are the largest; from the first token on, nothing is seen."""
-    operator = built(lambda: kind(8, 2, key=key), std=1.0)
+    operator = built(lambda: ide.Attention(8, 2, key=key), std=1.0)
     u = np.array(random_state(width=8))
-    u[3:] *= times
+    u[3:] *= 300
 
     def total(weights, u, there):
         domain = ide.TokenDomain(jnp.arange(6.0)[:, None], weights)

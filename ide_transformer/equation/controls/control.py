@@ -1,5 +1,4 @@
-"""Base classes of controls, stacks of blocks along a leading axis, which is depth, and controls
-with weights for each layer, for each boundary, or for all."""
+"""The base class of controls, and weights for each layer, each boundary, or all layers."""
 
 import abc
 import math
@@ -29,17 +28,16 @@ MakeBlock: TypeAlias = Callable[[PRNGKeyArray], PyTree]
 
 
 def stack_blocks(make_block: MakeBlock, number: int, key: PRNGKeyArray) -> PyTree:
-    """`number` blocks made from as many keys, stacked along a leading axis."""
+    """`number` blocks from different keys, stacked along a leading axis."""
     return eqx.filter_vmap(make_block)(jax.random.split(key, number))
 
 
 def arrays_of(blocks: PyTree) -> PyTree[Array]:
-    """The blocks without their static parts."""
     return eqx.filter(blocks, eqx.is_array)
 
 
 def with_static(arrays: PyTree[Array], blocks: PyTree) -> PyTree:
-    """A block of these arrays, with the static parts of `blocks`."""
+    """The arrays with the static parts of `blocks`."""
     return eqx.combine(arrays, eqx.filter(blocks, eqx.is_array, inverse=True))
 
 
@@ -47,14 +45,14 @@ def take(blocks: PyTree, index: Int[Array, ""] | int) -> PyTree:
     """One block of a stack."""
 
     def one(x):
-        # Traced in a fraction of the time of `x[index]`.
+        # Traces faster than `x[index]`.
         return lax.dynamic_index_in_dim(x, index, keepdims=False) if eqx.is_array(x) else x
 
     return jax.tree.map(one, blocks)
 
 
 def combine(basis: Float[Array, "*points terms"], blocks: PyTree) -> PyTree:
-    """`Σ_k φ_k Θ_k`, for any number of points at once; of integers the first."""
+    """`Σ_k φ_k Θ_k`, for any number of points at once; the first of integers."""
 
     def part(x):
         if eqx.is_inexact_array(x):
@@ -65,14 +63,14 @@ def combine(basis: Float[Array, "*points terms"], blocks: PyTree) -> PyTree:
 
 
 def stack_length(owner: eqx.Module, field: str) -> int:
-    """The length of the leading axis that all arrays of a field share."""
+    """The leading axis shared by all arrays of a field."""
     arrays = arrays_of(getattr(owner, field))
     lengths = {jnp.shape(x)[:1] for x in jax.tree.leaves(arrays)}
     if len(lengths) != 1 or not lengths.isdisjoint({(), (0,)}):
         name = type(owner).__name__
         raise InputError(
-            f"{name}: {field} must hold arrays that all have the depth as leading axis, but "
-            f"holds {eqx.tree_pformat(arrays, width=1000)}. Build them by {name}.build."
+            f"{name}: {field} must hold arrays with depth as leading axis, but holds "
+            f"{eqx.tree_pformat(arrays, width=1000)}. Build them by {name}.build."
         )
     return lengths.pop()[0]
 
@@ -80,15 +78,13 @@ def stack_length(owner: eqx.Module, field: str) -> int:
 class AbstractControl(eqx.Module):
     """The control θ(t): the weights as a function of depth.
 
-    Depth is counted in layers and runs over `[0, T]`, divided into `layers`
-    intervals of `interval_length`; `T = layers` unless the control was resampled. For a
-    derivative with respect to the length take `Scaled` operators: with the rate h on intervals
-    of length 1 they give what they give on those of length h. A control yields a *block*: a
-    tuple of operators, or of constraints.
+    Depth is counted in layers. `[0, T]` has `layers` intervals of `interval_length`; `T =
+    layers` unless the control was resampled. A control yields a *block*: a tuple of operators,
+    or of constraints. For a derivative with respect to interval length use `Scaled` operators:
+    rate h on intervals of length 1 equals rate 1 on intervals of length h.
 
-    A control that can be trained from scratch also has a class method
-    `build(make_block, layers, *, key)`, which calls `make_block(key)` once for each
-    place where it keeps weights of its own.
+    Controls that can be trained from scratch have a class method `build(make_block, layers, *,
+    key)`, which calls `make_block(key)` once for each place with weights of its own.
     """
 
     # Whether a configuration may name it.
@@ -96,9 +92,9 @@ class AbstractControl(eqx.Module):
 
     layers: AbstractVar[int]
     interval_length: AbstractVar[float]
-    # Whether θ(t) has no jumps at the interval boundaries.
+    # Whether θ(t) has no jumps between intervals.
     continuous: AbstractVar[bool]
-    # Leading axes of each stored weight that run over depth.
+    # The number of leading axes of each weight that run over depth.
     depth_axes: AbstractVar[int]
 
     @property
@@ -108,51 +104,51 @@ class AbstractControl(eqx.Module):
 
     @abc.abstractmethod
     def intervals(self) -> PyTree[Array]:
-        """The data of each interval, stacked: leading axis = interval."""
+        """The data of the intervals, stacked along a leading axis."""
 
     @abc.abstractmethod
     def local(self, interval: PyTree[Array], s: Depth) -> PyTree:
-        """The block inside one interval, given its slice of `intervals()`, at `s ∈ [0, 1]`."""
+        """The block at `s ∈ [0, 1]` inside one interval, a slice of `intervals()`."""
 
     def __call__(self, t: Depth) -> PyTree:
-        """The block at depth `t`; at a boundary, that of the interval which begins there."""
+        """The block at depth `t`; at a boundary, of the interval that begins there."""
         index, s = locate(self, t)
         return self.local(take(self.intervals(), index), s)
 
     @abc.abstractmethod
     def resample(self, layers: PositiveInt) -> "AbstractControl":
-        """Resample θ on another number of intervals of the same `[0, T]`."""
+        """Resamples θ on another number of intervals of the same `[0, T]`."""
 
     def extend(self, horizon: float) -> "AbstractControl":
-        """Extend θ to `[0, horizon]`, on intervals of the same length, where θ is the same at
-        all depths."""
+        """Extends θ to `[0, horizon]` on intervals of the same length, if θ is constant."""
         raise InputError(
             f"{type(self).__name__} gives weights at depths from 0 to {self.horizon:g} only; "
             "the same weights at all depths (tied) serve for other horizons."
         )
 
     def tabulate(self, fractions: np.ndarray) -> "AbstractControl":
-        """Tabulate θ for a march that will ask for it at these fractions of each interval
-        only: smooth controls are evaluated there, ahead of the loop."""
+        """Evaluates a smooth θ ahead of a march that only reads it at these fractions of each
+        interval."""
         return self
 
 
 def locate(control: AbstractControl, t: Depth) -> tuple[Int[Array, ""], Float[Array, ""]]:
-    """The index of the interval that holds depth `t`, and `s ∈ [0, 1]` inside it."""
+    """The index of the interval at depth `t`, and `s ∈ [0, 1]` inside it."""
     t = jnp.asarray(t, jnp.result_type(t, float))
     number = np.arange(control.layers)
     length = control.interval_length
-    # A march multiplies in the precision of the state, `Equation.knots` in double: the lower.
+    # A march computes starts in the precision of the state, `Equation.knots` in double: take
+    # the lower ones.
     here = number.astype(t.dtype) * t.dtype.type(length)
     double = (number * length).astype(t.dtype)
     starts = jnp.asarray(np.minimum(here, double))
-    # A quotient t / length may be rounded to below the number of the interval.
+    # Not `t / length`, which rounding may put into the interval before.
     index = jnp.maximum(jnp.sum(starts <= t) - 1, 0)
     return index, (t - starts[index]) / length
 
 
 def low_precision(control: AbstractControl, dtype: str) -> AbstractControl:
-    """Round the matrices of a control to another dtype; vectors, and gradients, keep theirs."""
+    """Rounds the matrices of a control to another dtype; vectors keep theirs."""
 
     def cast(x):
         matrix = eqx.is_inexact_array(x) and x.ndim - control.depth_axes >= 2
@@ -165,12 +161,12 @@ def low_precision(control: AbstractControl, dtype: str) -> AbstractControl:
 class PiecewiseConstant(AbstractControl):
     """Ordinary layers: `θ(t) = θ_l` for `t ∈ [l, l+1)`.
 
-    θ jumps at every boundary. Schemes with a stage at the end of the step (Heun, Tsit5)
-    called by hand on `[0, L]` read the next layer there; `solve` does not.
+    θ jumps between layers. Schemes with a stage at the end of a step (Heun, Tsit5) read the
+    next layer there if diffrax calls them on `[0, L]`; `solve` does not.
 
     **Arguments:**
 
-    - `blocks`: a block whose arrays have a leading axis of length L, as made by
+    - `blocks`: a block whose arrays have a leading axis of length L, as from
       `equinox.filter_vmap(make_block)(keys)`.
     - `interval_length`: depth of one interval.
     """
@@ -196,14 +192,13 @@ class PiecewiseConstant(AbstractControl):
 
     @checked
     def resample(self, layers: PositiveInt) -> "PiecewiseConstant":
-        """Averages θ over each new interval: exact where the new boundaries include the
-        old ones, and where neighbouring layers merge, their mean. Whole numbers are those at
-        its beginning."""
+        """Averages θ over each new interval: exact if the new boundaries include the old ones.
+        Integers are taken at its beginning."""
         new_edges = np.arange(layers + 1) * self.layers
         old_edges = np.arange(self.layers + 1) * layers
         end = np.minimum(new_edges[1:, None], old_edges[None, 1:])
         start = np.maximum(new_edges[:-1, None], old_edges[None, :-1])
-        # The fraction of each new interval that each old one covers.
+        # How much of each new interval each old interval covers.
         average = np.maximum(end - start, 0) / self.layers
         whole, rest = eqx.partition(self.blocks, lambda x: not eqx.is_inexact_array(x))
         first = np.argmax(average > 0, axis=1)
@@ -223,7 +218,7 @@ class PiecewiseConstant(AbstractControl):
 @checked
 class PiecewiseLinear(AbstractControl):
     """Weights linear between the boundaries of layers: `θ(t) = (1-s) θ_l + s θ_{l+1}`,
-    `s = t - l`. θ is continuous, so schemes called by hand agree with `solve`.
+    `s = t - l`. θ is continuous, so `diffrax.diffeqsolve` agrees with `solve`.
 
     **Arguments:**
 
@@ -255,14 +250,14 @@ class PiecewiseLinear(AbstractControl):
         left, right = interval
 
         def between(a, b):
-            # In this form both ends are met exactly. Integers have nothing between them.
+            # In this form both ends are exact.
             return ((1 - s) * a + s * b).astype(a.dtype) if eqx.is_inexact_array(a) else a
 
         return with_static(jax.tree.map(between, left, right), self.knots)
 
     @checked
     def resample(self, layers: PositiveInt) -> "PiecewiseLinear":
-        """Interpolates the knots: exact where the new boundaries include the old ones."""
+        """Interpolates the knots: exact if the new boundaries include the old ones."""
         length = self.horizon / layers
         knots = [arrays_of(self(length * j)) for j in range(layers + 1)]
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *knots)
@@ -319,9 +314,9 @@ class Tied(AbstractControl):
         whole = math.isclose(number * length, horizon, rel_tol=1e-6)
         if not whole or not 1 <= number <= _MOST_INTERVALS:
             raise InputError(
-                f"Tied.extend({horizon:g}): give a multiple of the length of its intervals, "
-                f"{length:g}, for example {min(max(number, 1), _MOST_INTERVALS) * length:g}; "
-                f"depth in float32 can represent at most {_MOST_INTERVALS:,} different steps."
+                f"Tied.extend({horizon:g}): give a multiple of the interval length {length:g}, "
+                f"for example {min(max(number, 1), _MOST_INTERVALS) * length:g}; float32 can "
+                f"represent at most {_MOST_INTERVALS:,} different depths."
             )
         return type(self)(self.block, number, length)
 

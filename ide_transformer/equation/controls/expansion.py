@@ -27,14 +27,13 @@ from .control import (
 
 
 class Tabulated(AbstractControl):
-    """A smooth control evaluated ahead of a march, at `fractions` of each interval."""
+    """A smooth control, evaluated ahead of a march at `fractions` of each interval."""
 
     table: PyTree
     fractions: tuple[float, ...] = eqx.field(static=True)
     interval_length: float = eqx.field(static=True)
 
     configurable: ClassVar[bool] = False
-    # It stands for a control without jumps, whose points these are.
     continuous: ClassVar[bool] = True
     depth_axes: ClassVar[int] = 2
 
@@ -51,10 +50,10 @@ class Tabulated(AbstractControl):
         return with_static(take(interval, nearest), self.table)
 
     def resample(self, layers: int) -> "Tabulated":
-        raise NotImplementedError("a table holds no other depths than those of its march")
+        raise NotImplementedError("a table only holds the depths of its march")
 
 
-# The terms are written out in the program and solved for by a dense matrix.
+# A program spells out the terms, and a dense matrix solves for them.
 _MOST_TERMS = 10_000
 
 
@@ -63,7 +62,7 @@ class AbstractExpansion(AbstractControl):
 
         θ(t) = Σ_k φ_k(t) Θ_k,
 
-    with basis functions φ_k and coefficients Θ_k, blocks stacked along a leading axis.
+    with basis functions φ_k and coefficients Θ_k, a stack of blocks.
     """
 
     coefficients: PyTree
@@ -80,7 +79,6 @@ class AbstractExpansion(AbstractControl):
 
     @property
     def terms(self) -> int:
-        """The number of terms."""
         return stack_length(self, "coefficients")
 
     def intervals(self) -> PyTree[Array]:
@@ -112,7 +110,7 @@ class Chebyshev(AbstractExpansion):
     **Arguments:**
 
     - `coefficients`: Θ, a block whose arrays have a leading axis of length K.
-    - `layers`: L, the number of intervals in which steps are made.
+    - `layers`: L, the number of intervals.
     - `interval_length`: depth of one interval.
     """
 
@@ -132,9 +130,8 @@ class Chebyshev(AbstractExpansion):
         terms: PositiveInt | None = None,
         key: PRNGKeyArray,
     ) -> "Chebyshev":
-        """Draws one block at each of K = `terms` Chebyshev points, by default as many as
-        intervals, and interpolates, so that the weights have the size of those of ordinary
-        layers at every depth."""
+        """Draws a block at each of K = `terms` (default L) Chebyshev points and interpolates,
+        so that weights are as large as in ordinary layers."""
         terms = layers if terms is None else terms
         coefficients = _interpolating(
             make_block, _polynomials, terms, lambda i: np.cos(np.pi * (i + 0.5) / terms), key
@@ -143,7 +140,7 @@ class Chebyshev(AbstractExpansion):
 
 
 def _polynomials(x: Float[Array, "*points"], terms: int) -> Float[Array, "terms *points"]:
-    """`T_0(x), …` by the recurrence `T_{k+1} = 2x T_k - T_{k-1}`, also outside of [-1, 1]."""
+    """`T_0(x), …` by the recurrence `T_{k+1} = 2x T_k - T_{k-1}`, also outside [-1, 1]."""
     values = [jnp.ones_like(x), x]
     while len(values) < terms:
         values.append(2 * x * values[-1] - values[-2])
@@ -159,7 +156,7 @@ class Fourier(AbstractExpansion):
     **Arguments:**
 
     - `coefficients`: Θ, a block whose arrays have a leading axis of length 2K + 1.
-    - `layers`: L ≥ 2K + 1, which tell the waves apart.
+    - `layers`: L ≥ 2K + 1, the number of intervals.
     - `interval_length`: depth of one interval.
     """
 
@@ -169,9 +166,8 @@ class Fourier(AbstractExpansion):
     def __check_init__(self):
         if self.terms % 2 == 0 or self.terms > self.layers:
             raise InputError(
-                f"Fourier: {self.terms} coefficients, a constant and two for each of waves, "
-                f"on layers={self.layers}; give an odd number of them, at most "
-                "as many as intervals."
+                f"Fourier: {self.terms} coefficients (a constant and two for each wave) on "
+                f"layers={self.layers}; give an odd number, at most the number of layers."
             )
 
     def basis(self, t: Depth) -> Float[Array, " terms"]:
@@ -187,9 +183,8 @@ class Fourier(AbstractExpansion):
         key: PRNGKeyArray,
         waves: NonNegativeInt | None = None,
     ) -> "Fourier":
-        """Draws one block at each of 2K + 1 equally spaced depths and interpolates, so that
-        the weights have the size of those of ordinary layers. K is `waves`, by default as many
-        as the intervals allow."""
+        """Draws a block at each of 2K + 1 equally spaced depths and interpolates: the weights
+        are as large as in ordinary layers. K is `waves`, by default the most that L allows."""
         waves = (layers - 1) // 2 if waves is None else waves
         terms = 2 * waves + 1
         coefficients = _interpolating(make_block, _waves, terms, lambda i: i / terms, key)
@@ -205,12 +200,11 @@ def _waves(x: Float[Array, "*points"], terms: int) -> Float[Array, "terms *point
 def _interpolating(
     make_block: MakeBlock, basis: Callable, terms: int, node: Callable, key: PRNGKeyArray
 ) -> PyTree:
-    """The coefficients of the control that has a block of its own draw at each node."""
-    # Before there are as many nodes.
+    """The coefficients of the control that interpolates a drawn block at each node."""
     if terms > _MOST_TERMS:
         raise InputError(
-            f"{terms:,} terms of a control, by layers, terms or waves; it has at most "
-            f"{_MOST_TERMS:,}. For more, take PiecewiseLinear."
+            f"A control has {terms:,} terms, from layers, terms or waves; give at most "
+            f"{_MOST_TERMS:,}, or take PiecewiseLinear."
         )
     values = basis(jnp.asarray(node(np.arange(terms))), terms).T
     return combine(jnp.linalg.inv(values), stack_blocks(make_block, terms, key))
@@ -229,7 +223,7 @@ class Hypernetwork(AbstractExpansion):
 
     - `coefficients`: Θ, a block whose arrays have a leading axis of length K.
     - `inner`, `outer`: W1 with b1 and W2 with b2, the bias as the last row.
-    - `layers`: L, the number of intervals in which steps are made.
+    - `layers`: L, the number of intervals.
     - `interval_length`: depth of one interval.
     """
 
@@ -268,13 +262,13 @@ class Hypernetwork(AbstractExpansion):
         terms: PositiveInt | None = None,
         key: PRNGKeyArray,
     ) -> "Hypernetwork":
-        """Draws a block for Θ_0; each other Θ_k is the difference of two draws. So weights
-        that are the same in every draw, such as a gain of one, do not vary with depth.
+        """Draws Θ_0, and takes differences of draws for the other Θ_k, so that weights equal in
+        every draw, such as a gain of 1, do not vary with depth.
 
         **Arguments:**
 
-        - `hidden`, `frequencies`: width of the network, and frequencies of e(t).
-        - `terms`: K; by default as many as intervals.
+        - `hidden`, `frequencies`: width of the network, and number of frequencies in e(t).
+        - `terms`: K; default L.
         """
         terms = layers if terms is None else terms
         block_key, inner_key, outer_key = jax.random.split(key, 3)

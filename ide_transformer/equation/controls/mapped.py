@@ -1,4 +1,4 @@
-"""Controls that change the operators of another one at each depth."""
+"""Controls that change the operators of another control at each depth."""
 
 import abc
 from dataclasses import replace
@@ -20,7 +20,7 @@ from .control import AbstractControl, locate, take
 
 
 class AbstractMappedControl(AbstractControl):
-    """A control whose blocks are those of another one, changed, on the same intervals."""
+    """Changes the blocks of another control, on the same intervals."""
 
     control: AbstractControl
 
@@ -28,10 +28,10 @@ class AbstractMappedControl(AbstractControl):
 
     @abc.abstractmethod
     def changed(self, block: PyTree, own: PyTree[Array]) -> PyTree:
-        """The block of this control, from that of the other and the own data of an interval."""
+        """Changes a block of the other control, given the `own` data of the interval."""
 
     def own_intervals(self) -> PyTree[Array]:
-        """The own data of each interval, stacked."""
+        """The data that `changed` takes for each interval, stacked."""
 
     @property
     def continuous(self) -> bool:
@@ -72,13 +72,12 @@ class AbstractMappedControl(AbstractControl):
 
 @checked
 class Functional(AbstractMappedControl):
-    """A control whose weights are functions of the features too: those of another control, read
-    as coefficients,
+    """Reads the weights of another control as coefficients of functions of the features,
 
         W(y, ξ, t) = Σ_ab C_ab(t) φ_a(y) φ_b(ξ),
 
-    at the points of Ω_y. States have as many features as there are points; on more of them the
-    solutions converge.
+    at the points of Ω_y. A state has a feature for each point; solutions converge with their
+    number.
 
     **Arguments:**
 
@@ -95,11 +94,9 @@ class Functional(AbstractMappedControl):
 
 @checked
 class Sampled(AbstractMappedControl):
-    """A control with one draw of its random operators in each interval.
+    """A control that draws its random operators once in each interval, for example `Dropout`.
 
-    The draws of a block, of `Dropout` for example, are fixed over the interval: every stage
-    of a step sees the same field, so the equation stays an ordinary one and schemes keep
-    their order.
+    Every stage of a step sees the same field, so schemes keep their order.
 
     **Arguments:** `control`, whose blocks hold random operators, and the `key` of the draws.
     """
@@ -116,7 +113,7 @@ class Sampled(AbstractMappedControl):
 
 
 def _with_key(block: PyTree, key: PRNGKeyArray, common: PRNGKeyArray) -> PyTree:
-    """Keys of their own for random operators, and the `common` one for those of one draw."""
+    """Gives random operators keys of their own, or the `common` key to share a draw."""
 
     def draw(operator: AbstractRandomOperator, place: int) -> AbstractRandomOperator:
         own = jax.random.fold_in(key, place)
@@ -128,16 +125,17 @@ def _with_key(block: PyTree, key: PRNGKeyArray, common: PRNGKeyArray) -> PyTree:
 
 @checked
 class Sourced(AbstractMappedControl):
-    """A control whose operators `A(u; f)` see a source f: `SourcedAttention`, `Injection`
-    and `Relaxation` one on the domain of the state, `CrossAttention` one on a domain of its
-    own.
+    """A control whose operators `A(u; f)` see a source f.
+
+    `SourcedAttention`, `Injection` and `Relaxation` take f on the domain of the state,
+    `CrossAttention` on a second domain. Nest two `Sourced` for both.
 
     **Arguments:**
 
-    - `control`: the control; another `Sourced` where there are sources of both kinds.
-    - `source`: f, `[..., tokens, features]`, usually the state at depth 0, or the states of
-      an encoder.
-    - `domain`: the domain of f; `None` for that of the state.
+    - `control`: the control.
+    - `source`: f, `[..., tokens, features]`: usually the state at depth 0, or the states of an
+      encoder.
+    - `domain`: the domain of f; `None` for the domain of the state.
     """
 
     source: State
@@ -152,6 +150,6 @@ class Sourced(AbstractMappedControl):
 def with_source(
     control: AbstractControl, source: State, domain: TokenDomain | None = None
 ) -> AbstractControl:
-    """`Sourced(control, source, domain)` where an operator takes a source, else the control."""
+    """`Sourced(control, source, domain)` if an operator takes a source, else the control."""
     takes_source = parts(control, AbstractSourcedOperator)
     return Sourced(control, source, domain) if takes_source else control

@@ -1,1 +1,1 @@
-"""Operators: the terms of the right-hand side."""
+"""Operators, the terms of the right-hand side."""

@@ -33,8 +33,7 @@ from .positions import (
 from .quadrature.integrate import integrate
 
 
-# Queries, keys and values, head by head: queries of the tokens, the others of those that they
-# see, which may have fewer heads, and values of another width.
+# Queries, keys and values of each head. Keys and values may have fewer heads.
 QueriesKeysValues: TypeAlias = tuple[
     Float[Array, "*batch tokens heads head_features"],
     Float[Array, "*batch others others_heads head_features"],
@@ -100,13 +99,13 @@ class AbstractAttention(AbstractOperator):
 
     @property
     def head_features(self) -> int:
-        """The width of a head."""
+        """d, the width of a head."""
         return self.query.weight.shape[-1] // self.heads
 
     def projections(
         self, u: State, f: Float[Array, "*batch others source_features"] | None = None
     ) -> QueriesKeysValues:
-        """Queries of the normalised state, keys and values of f, by default the same."""
+        """Queries of the normalised state; keys and values of f, by default of the same."""
         check_features(self, u, self.query.weight.shape[0])
         v = self.normalization.project(u)
         f = v if f is None else f
@@ -126,8 +125,8 @@ class AbstractAttention(AbstractOperator):
         region: AbstractRegion,
         bias: ScoreBias = None,
     ) -> State:
-        """`Σ_h ∫ γ_h V_h dx' W^O_h`, in the dtype of the queries."""
-        # The integral is a product too, in the dtype of the weights.
+        """`Σ_h ∫ γ_h V_h dx' W^O_h`, computed in the dtype of the weights and returned in the
+        dtype of the queries."""
         query, key, value = (x.astype(self.value.weight.dtype) for x in projections)
         mean = integrate(query, key, value, query_domain, domain, region, bias)
         mean = mean.reshape(*query.shape[:-2], -1)
@@ -141,29 +140,27 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         du/dt = Σ_h ∫_Ωx(x) γ_h(x, x'; u) V_h(x') dx' W^O_h,
         γ_h = exp(s_h(x, x')) / ∫_Ωx(x) exp(s_h(x, η)) dη,   s_h = ⟨Q_h, K_h⟩ / sqrt(d),
 
-    with `Q, K, V = ∫_Ωy W^{Q,K,V} N(u) dy`, N the input normalisation and d the features
-    of a head. The integrals use the quadrature weights of the domain, which enter as
-    `log w_j` on the scores: with equal weights this is exactly the softmax. Tokens of
-    weight zero (padding) are never seen. Reference: arXiv 2510.03989.
+    with `Q, K, V = ∫_Ωy W^{Q,K,V} N(u) dy`, N the input normalisation and d the features of a
+    head. The quadrature weights of the domain enter the scores as `log w_j`; equal weights give
+    exactly the softmax. Tokens of weight zero (padding) are never seen. Reference: arXiv
+    2510.03989.
 
     **Arguments:**
 
     - `features`: width of the state.
     - `heads`: number of query heads; must divide `features` unless `head_features` is given.
-    - `key_value_heads`: number of key and value heads, each shared by
-      `heads / key_value_heads` query heads (grouped queries). Default: `heads`.
-    - `head_features`: width of a head. Default: `features / heads`.
+    - `key_value_heads`: number of key and value heads, each shared by `heads /
+      key_value_heads` query heads (grouped queries). Default: `heads`.
+    - `head_features`: d. Default: `features / heads`.
     - `causal`: integrate over `x' ≤ x` only (a Volterra operator).
     - `window`: with `causal`, integrate over `x - window < x' ≤ x` only.
-    - `positions`: `NoPositions()`, `Rotary()` or `RelativeBias()`.
-    - `normalization`: applied to the input; `LayerNorm` or `RMSNorm` gives the pre-norm form.
-    - `query_normalization`, `key_normalization`: applied to the features of each head of Q
-      and K (Dehghani et al., arXiv 2302.05442).
+    - `positions`: `NoPositions()`, `Rotary()`, `RelativeBias()` or `LinearBias()`.
+    - `normalization`: N; `LayerNorm` or `RMSNorm` gives the pre-norm form.
+    - `query_normalization`, `key_normalization`: normalise Q and K in each head (Dehghani et
+      al., arXiv 2302.05442).
     - `bias`: whether the linear maps have biases.
-    - `key_bias`, `output_bias`: whether the maps to keys and to the output have one.
-      Default: the same as `bias`.
-    - `std`, `output_std`: standard deviation of the initial weights, and of those of the
-      output map (default: the same).
+    - `key_bias`, `output_bias`: the same for keys and output. Default: `bias`.
+    - `std`, `output_std`: standard deviation of the initial weights, and of the output map.
     """
 
     query_normalization: AbstractConstraint
@@ -209,19 +206,19 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         return self.region.causal
 
     def at_points(self, space: FunctionSpace) -> "Attention":
-        """Heads are functions on Ω_h × Ω_y, the sum over heads that over points of Ω_h. Scores
-        are `√m ∫ Q K dy`, m the coefficients of a head, at any number of points."""
+        """Heads are functions on Ω_h × Ω_y, summed over Ω_h. Scores are `√m ∫ Q K dy`, m the
+        coefficients of a head, at any number of points."""
         normalizations = self.query_normalization, self.key_normalization
         if self.positions.turns_features or any(type(x) is not Free for x in normalizations):
             raise InputError(
-                "Functions of a feature have no rotary positions, which turn pairs, and no "
-                "query_normalization or key_normalization; take LinearBias or RelativeBias."
+                "Functions of a feature have no Rotary positions, query_normalization or "
+                "key_normalization; take LinearBias or RelativeBias."
             )
         modes = self.head_features
         y = space.features
         queries = space.heads(self.heads, modes)
         shared = space.heads(self.key_value_heads, modes)
-        # Queries meet keys in an integral over y. The scores of n points are divided by √n.
+        # Scores are integrals over y, and `integral` divides those of n points by √n.
         query = self.query.at_points(y, FeatureMap(queries.duals, queries.duals))
         query = query.times((space.domain_of(modes).features / modes) ** 0.5)
         return with_fields(
@@ -233,7 +230,7 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
             normalization=self.normalization.at_points(space),
         )
 
-    # As many features as `output` writes, which may be read in the place of a rate.
+    # As wide as `output` writes, since a caller may replace the map.
     def over(
         self, u: State, domain: TokenDomain, others: Others
     ) -> Float[Array, "*batch tokens written"]:
@@ -242,7 +239,7 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
     def over_projections(
         self, projections: QueriesKeysValues, domain: TokenDomain, others: Others
     ) -> State:
-        """The rate, given queries, keys and values, of which a march keeps the latter two."""
+        """The rate, given queries, keys and values."""
         query, key, value = projections
         query = self.positions(self.query_normalization.project(query), domain)
         key = self.positions(self.key_normalization.project(key), domain)
@@ -253,16 +250,15 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
 
 @checked
 class CrossAttention(AbstractAttention, AbstractSourcedOperator):
-    """Attention to states f on a second domain Ω_x', an integral operator from functions
-    over Ω_x' to functions over Ω_x:
+    """Attention to states f on a second domain Ω_x', an integral operator from functions over
+    Ω_x' to functions over Ω_x:
 
         du/dt = Σ_h ∫_Ωx' γ_h(x, x'; u, f) V_h(x') dx' W^O_h,
         γ_h = exp(s_h(x, x')) / ∫_Ωx' exp(s_h(x, η)) dη,   s_h = ⟨Q_h(x), K_h(x')⟩ / sqrt(d),
 
-    with `Q = ∫_Ωy W^Q N(u) dy`, `K, V = ∫_Ωy W^{K,V} f dy`, N the input normalisation and d
-    the features of a head. The quadrature weights are those of Ω_x', as in `Attention`; its
-    tokens of weight zero (padding) are never seen, and its points do not matter. Reference:
-    Vaswani et al., arXiv 1706.03762; as an integral: arXiv 2510.03989.
+    with `Q = ∫_Ωy W^Q N(u) dy`, `K, V = ∫_Ωy W^{K,V} f dy`, N the input normalisation and d the
+    features of a head. Quadrature weights are those of Ω_x'; its coordinates do not matter.
+    Reference: Vaswani et al., arXiv 1706.03762; as an integral: arXiv 2510.03989.
 
     **Arguments:**
 
@@ -272,11 +268,10 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
 
     own_domain: ClassVar[bool] = True
     missing: ClassVar[str] = (
-        "has no states of a second domain to look at; wrap the control: Sourced(control, "
-        "states, states_domain). EncoderDecoder does so itself; its decoder alone cannot be "
-        "solved."
+        "has no states of a second domain; wrap the control: Sourced(control, states, "
+        "states_domain). EncoderDecoder does so itself; its decoder alone cannot be solved."
     )
-    # It integrates over the source only.
+    # It only integrates over the source.
     pointwise: ClassVar[bool] = True
 
     def __init__(
@@ -314,12 +309,11 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
 
 @checked
 class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
-    """Attention that sees the input f of the equation at every depth, in its queries, keys
-    and values:
+    """Attention that sees the input f of the equation at every depth:
 
         (Q, K, V) = W^{Q,K,V} N(u) + W_f f.
 
-    Its steady state depends on f, that of plain attention need not. Reference: Bai, Kolter,
+    Its steady state depends on f; that of plain attention need not. Reference: Bai, Kolter,
     Koltun, arXiv 1909.01377.
 
     **Arguments:**

@@ -26,7 +26,7 @@ def convolved(
     spacing: float | None = None,
     causal: bool = False,
 ) -> Float[Array, "*batch tokens out"]:
-    """`Σ_k v(x + k) W_k`; `weight` is `[*widths, in, out]`, or `[*widths, 1, features]`."""
+    """`Σ_k v(x + k ℓ) W_k`; `weight` is `[*widths, in, out]`, or `[*widths, 1, features]`."""
     check_axes(operator, weight.ndim - 2, domain)
     on = on_grid(operator, v, domain)
     around = goes_around(operator, domain)
@@ -36,15 +36,15 @@ def convolved(
     before = width - 1 if causal else width // 2
     if causal and around:
         raise InputError(
-            f"{type(operator).__name__}: causal=True on a periodic domain, where what is "
-            "before a point is also after it; take one with ends, or causal=False."
+            f"{type(operator).__name__}: causal=True on a periodic domain, which has no order; "
+            "take a domain with ends, or causal=False."
         )
     neighbours = [*shifted(on, width, before, hops, periodic=around, causal=causal)]
     taps = weight.reshape(-1, weight.shape[-1])
     if weight.shape[-2] < v.shape[-1]:
         rate = ft.reduce(jnp.add, map(affine, neighbours, taps.astype(v.dtype)))
     else:
-        # One product: inside of a loop, convolutions of XLA take 15 times as long on a CPU.
+        # One product: in a loop on a CPU, a convolution of XLA takes 15 times as long.
         near = jnp.concatenate(neighbours, -1).astype(taps.dtype)
         rate = (near @ taps).astype(v.dtype)
     return rate.reshape(*v.shape[:-1], weight.shape[-1])
@@ -52,29 +52,28 @@ def convolved(
 
 @checked
 class Convolution(AbstractOperator):
-    """A convolution over the tokens of a grid, an integral over a neighbourhood of each:
+    """A convolution over the tokens of a grid, an integral over their neighbourhood:
 
         du/dt = Σ_k N(u)(x + k ℓ) W_k + b,   |k| ≤ r along each axis,
 
-    with u = 0 beyond a boundary, and around a periodic domain. Causal, of a text, it takes the
-    token and the `width - 1` before it. By default ℓ is the distance of two points, so that
-    the weights belong to the grid. With a `spacing` of its own it is the same operator on every
-    grid: exact where x + k ℓ are points, and of fourth order where they are between points.
+    with u = 0 beyond a boundary, and around a periodic domain. By default ℓ is the distance of
+    two points, so the weights belong to the grid. With a `spacing` the operator is the same on
+    every grid: exact if x + k ℓ are points, else interpolated with order 4.
 
     **Arguments:**
 
     - `features`: width of the state.
-    - `width`: tokens along each axis; `2 r + 1`, odd, unless it is causal.
+    - `width`: tokens along each axis, `2 r + 1`, odd unless causal.
     - `dimension`: of the tokens, 1 to 3.
-    - `depthwise`: whether each feature has its own W_k, a number.
-    - `causal`: whether it looks back only.
-    - `spacing`: ℓ, a distance of the domain; `None` for that of two points.
-    - `normalization`: N, applied to the input.
-    - `bias`: whether there is b.
+    - `depthwise`: whether W_k is one number for each feature.
+    - `causal`: see the token and the `width - 1` before it only.
+    - `spacing`: ℓ, a distance of the domain; `None` for the distance of two points.
+    - `normalization`: N.
+    - `bias`: whether b exists.
     - `std`: standard deviation of the initial W.
 
-    **Raises:** `InputError` on a domain that is no grid, or has weights, and for a causal one
-    around a periodic domain.
+    **Raises:** `InputError` if the domain is no grid or has weights, or is periodic with
+    `causal`.
     """
 
     weight: Float[Array, "..."]
@@ -101,7 +100,7 @@ class Convolution(AbstractOperator):
             raise InputError(f"Convolution: width={width} must be odd.")
         if causal and dimension > 1:
             raise InputError(
-                f"Convolution: causal=True, dimension={dimension}: planes have no order."
+                f"Convolution: causal=True, dimension={dimension}: only lines have an order."
             )
         shape = (*(width,) * dimension, 1 if depthwise else features, features)
         self.weight = std * jax.random.normal(key, shape)
@@ -124,18 +123,16 @@ class ConvolutionalFeedForward(AbstractOperator):
         du/dt = W2 σ(Σ_k W_k N(u)(x + k ℓ) + b1) + b2,   |k| ≤ r along each axis,
 
     or, gated, with hidden features `σ(Σ_k G_k N(u)(x + k ℓ)) ⊙ (Σ_k W_k N(u)(x + k ℓ) + b1)`,
-    products of a function with its slopes among them, as in the terms `u u_x` of fluids. With
-    an `outer_width` W2 is a convolution too. For the neighbours and ℓ see `Convolution`.
+    which contain products of a function with its slopes, like `u u_x` of fluids.
 
     **Arguments:**
 
     - `hidden`: width between the maps. Default: `features`.
-    - `gated`: whether there is G.
-    - `outer_width`: the points that W2 sees along each axis, odd; 1, the point itself, by
-      default.
+    - `gated`: whether G exists.
+    - `outer_width`: width of W2, odd; by default 1, the token itself.
     - the others: see `Convolution` and `FeedForward`.
 
-    **Raises:** `InputError` on a domain that is no grid, or has weights.
+    **Raises:** `InputError` if the domain is no grid or has weights.
     """
 
     inner: Float[Array, "..."]
@@ -181,7 +178,6 @@ class ConvolutionalFeedForward(AbstractOperator):
     def __call__(self, u: State, domain: TokenDomain) -> State:
         check_features(self, u, self.inner.shape[-2])
         v = self.normalization.project(u)
-        # The neighbours are gathered once for both.
         maps = [self.inner] if self.gate is None else [self.inner, self.gate]
         rates = convolved(self, v, jnp.concatenate(maps, -1), domain, spacing=self.spacing)
         inner, *gate = jnp.split(rates, len(maps), axis=-1)

@@ -1,4 +1,4 @@
-"""Attention over a grid whose queries, keys and values are made by convolutions."""
+"""Attention over a grid, with queries, keys and values from convolutions."""
 
 import dataclasses
 import functools as ft
@@ -22,7 +22,8 @@ from .positions import Fredholm
 
 
 class Statistics(eqx.Module):
-    """The constants of a batch normalisation: mean and variance of each feature, no weights."""
+    """The constants of a batch normalisation, the mean and variance of each feature. They are
+    not trained."""
 
     mean: Float[Array, " features"]
     variance: Float[Array, " features"]
@@ -35,13 +36,12 @@ class Statistics(eqx.Module):
 
 
 class DepthwiseProjection(eqx.Module):
-    """A depthwise convolution over the points of a grid and an affine map of each feature,
+    """A depthwise convolution over a grid and an affine map of each feature,
 
         v(x_i) = γ ⊙ S(Σ_k w_k ⊙ u(x_{s i} + k)) + β,   |k| ≤ r along each axis,
 
     with u = 0 beyond a boundary, and around a periodic domain: from n points along an axis to
-    n / s of them. S is the identity, or `Statistics` that are given. Nothing is averaged over
-    a batch, in training either, so v is a function of u alone."""
+    n / s. S is the identity or `Statistics`. Nothing is averaged over a batch."""
 
     weight: Float[Array, "... features"]
     gain: Float[Array, " features"]
@@ -51,7 +51,7 @@ class DepthwiseProjection(eqx.Module):
 
     def __init__(self, features, width, stride, dimension, statistics, key):
         shape = (*(width,) * dimension, features)
-        # Features that are independent from point to point keep their size.
+        # Keeps the size of features that are independent between points.
         self.weight = jax.random.normal(key, shape) / width ** (dimension / 2)
         self.gain = jnp.ones(features)
         self.bias = jnp.zeros(features)
@@ -65,7 +65,7 @@ class DepthwiseProjection(eqx.Module):
         hops = (1.0,) * (self.weight.ndim - 1)
         neighbours = shifted(u, width, width // 2, hops, periodic=periodic, stride=self.stride)
         taps = self.weight.astype(u.dtype).reshape(-1, u.shape[-1])
-        # Compilers fuse the sum, and have slow code for grouped kernels.
+        # Compilers fuse this sum, and are slow at grouped convolutions.
         v = ft.reduce(jnp.add, map(affine, neighbours, taps))
         if self.statistics is not None:
             v = self.statistics(v)
@@ -74,31 +74,30 @@ class DepthwiseProjection(eqx.Module):
 
 @checked
 class ConvolutionalAttention(AbstractAttention):
-    """Multi-head attention over a grid, by convolutions: queries, keys and values see the
-    neighbourhood of a token, and the integral runs over a coarser grid Ω_x':
+    """Multi-head attention over a grid, whose queries, keys and values see the neighbourhood of
+    a token, integrated over a coarser grid Ω_x':
 
         du/dt = Σ_h ∫_Ωx' γ_h(x, x'; u) V_h(x') dx' W^O_h,
         Q = W^Q * (c^Q ∗ N(u)) on Ω_x,   K, V = W^{K,V} * (c^{K,V} ∗ N(u)) on Ω_x',
 
-    γ as in `Attention`, N the input normalisation and `c ∗` a depthwise convolution with a gain
-    and a bias of each feature. Ω_x' is every s-th point along each axis of Ω_x. Tokens before
-    the grid, such as a class token, pass the convolutions by and belong to both domains. A
-    point has the same quadrature weight in both. Reference: Wu et al., arXiv 2103.15808.
+    γ as in `Attention`, N the input normalisation and `c ∗` a depthwise convolution with gain
+    and bias. Ω_x' is every s-th point along each axis, with the same quadrature weights. A
+    prefix, such as a class token, skips the convolutions and belongs to both domains.
+    Reference: Wu et al., arXiv 2103.15808.
 
-    Batch normalisation, which follows each convolution there, would make the rate of a sample
-    depend on the others; here, gain and bias stand in its place. With `statistics=True` there
-    is also a mean and a variance for each feature, which a checkpoint gives.
+    The batch normalisation of the reference would couple samples; a gain and a bias replace
+    it. `statistics=True` adds a fixed mean and variance, as checkpoints have them.
 
     **Arguments:**
 
-    - `width`: of the convolutions along each axis; `2 r + 1`, odd.
-    - `stride`: s, of keys and values.
+    - `width`: of the convolutions along each axis, `2 r + 1`, odd.
+    - `stride`: s.
     - `dimension`: of the tokens.
     - `statistics`: see above.
     - the others: see `Attention`.
 
-    **Raises:** `InputError` on a domain that is no grid, has weights for each sample, or whose
-    sides the stride does not divide.
+    **Raises:** `InputError` if the domain is no grid, has weights for each sample, or the
+    stride does not divide its sides.
     """
 
     query_convolution: DepthwiseProjection
@@ -149,7 +148,7 @@ class ConvolutionalAttention(AbstractAttention):
         return self.integral(heads, domain, coarse, Fredholm())
 
     def coarse_domain(self, domain: TokenDomain) -> TokenDomain:
-        """Ω_x', the points of keys and values."""
+        """Ω_x', the domain of keys and values."""
         stride = self.key_convolution.stride
         axes = self.key_convolution.weight.ndim - 1
         check_axes(self, axes, domain)
@@ -172,7 +171,7 @@ class ConvolutionalAttention(AbstractAttention):
 
 
 def _without_weights(domain: TokenDomain) -> TokenDomain:
-    """The grid of the convolutions, without weights that all samples share."""
+    """The grid without its prefix, and without weights that all samples share."""
     grid = domain.without_prefix
     shared = grid.weights is not None and grid.weights.ndim == 1
     return dataclasses.replace(grid, weights=None) if shared else grid

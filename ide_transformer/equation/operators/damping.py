@@ -1,4 +1,4 @@
-"""Operators that act on each token by itself and have no matrices: damping and sources."""
+"""Operators on single tokens without matrices: damping and sources."""
 
 from typing import Annotated, ClassVar
 
@@ -39,12 +39,12 @@ class Damping(AbstractLinearOperator):
 
 @checked
 class StableDamping(AbstractLinearOperator):
-    """Damping whose rate stays positive in training, since its logarithm is the weight:
+    """Damping whose rate stays positive in training, since its logarithm a is the weight:
 
         u_t = -λ ⊙ u,   λ = e^a,   flow(u, h) = exp(-λ h) ⊙ u.
 
-    Whatever the optimizer does, a state into which the input is injected then stays bounded at
-    any depth. Reference: Parcae, arXiv 2604.12946.
+    With an `Injection` the state stays bounded at any depth. Reference: Parcae, arXiv
+    2604.12946.
 
     **Arguments:**
 
@@ -61,7 +61,6 @@ class StableDamping(AbstractLinearOperator):
 
     @property
     def rate(self) -> Float[Array, "*features"]:
-        """λ."""
         return jnp.exp(self.log_rate)
 
     def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
@@ -74,14 +73,14 @@ class Injection(AbstractSourcedOperator):
 
         u_t = κ ⊙ f.
 
-    The state grows with depth unless something damps it. With `StableDamping` of rate λ it
-    stays bounded, and `ExponentialEuler` makes the step `e^{-hλ} u + h φ_1(-hλ) (κ ⊙ f + A(u))`
-    of Parcae, arXiv 2604.12946.
+    The state grows with depth unless something damps it. With `StableDamping` of rate λ,
+    `ExponentialEuler` makes the step `e^{-hλ} u + h φ_1(-hλ) (κ ⊙ f + A(u))` of Parcae, arXiv
+    2604.12946.
 
     **Arguments:**
 
     - `rate`: κ, a number or `[features]`, per layer.
-    - `source`: f; the control `Sourced` puts it in.
+    - `source`: f; the control `Sourced` inserts it.
     """
 
     rate: Float[Array, "*features"]
@@ -99,17 +98,16 @@ class Injection(AbstractSourcedOperator):
 
 @checked
 class Relaxation(AbstractExactOperator, AbstractSourcedOperator):
-    """The state is drawn back to the input f of the equation,
+    """The state relaxes to the input f of the equation,
 
         u_t = -λ ⊙ (u - f),   flow(u, h) = f + exp(-λ h) ⊙ (u - f).
 
-    Added to operators A it gives the equation a steady state, `u = f + A(u)/λ`, stable for
-    λ large enough.
+    With operators A the equation has a steady state `u = f + A(u)/λ`, stable for large λ.
 
     **Arguments:**
 
     - `rate`: λ ≥ 0, a number or `[features]`, per layer.
-    - `source`: f; the control `Sourced` puts it in.
+    - `source`: f; the control `Sourced` inserts it.
     """
 
     rate: Float[Array, "*features"]

@@ -1,4 +1,4 @@
-"""Integrals over features, ⟨W(·,y), u(x,·)⟩_Ωy + b(y), and the nonlinearities between them."""
+"""Integrals over features, ⟨W(·,y), u(x,·)⟩_Ωy + b(y), and nonlinearities."""
 
 import abc
 import math
@@ -44,14 +44,14 @@ class Linear(eqx.Module):
         self.bias = jnp.zeros(features_out) if bias else None
 
     def at_points(self, into: FeatureMap, out: FeatureMap) -> "Linear":
-        """The integral `∫ W(·, ξ) u(ξ) dξ + b` of which the weights are coefficients, from
-        functions of the map `into` to those of `out`."""
+        """The integral `∫ W(·, ξ) u(ξ) dξ + b`, reading the weights as coefficients, from
+        functions of `into` to functions of `out`."""
         weight = into.of_duals(out.of_values(self.weight).T).T
         bias = None if self.bias is None else out.of_values(self.bias)
         return with_fields(self, weight=weight, bias=bias)
 
     def times(self, factor: float) -> "Linear":
-        """The map whose outputs are `factor` times as large."""
+        """The map with outputs multiplied by `factor`."""
         return jax.tree.map(lambda x: factor * x, self)
 
     def __call__(self, u: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
@@ -61,11 +61,11 @@ class Linear(eqx.Module):
 def product(
     u: Float[Array, "*batch in"], weight: Float[Array, "in out"]
 ) -> Float[Array, "*batch out"]:
-    """`u W`, computed in the dtype of the weights and returned in that of the state."""
+    """`u W`, computed in the dtype of the weights and returned in the dtype of the state."""
     if token_devices() > 1:
-        # Samples and tokens that are both divided among devices have no common axis.
+        # Axes of samples and tokens cannot be merged if devices divide both.
         return (u.astype(weight.dtype) @ weight).astype(u.dtype)
-    # On one axis of tokens: the gradient of a product on several copies both factors first.
+    # On one axis of tokens, or the gradient would copy both factors first.
     flat = u.reshape(-1, u.shape[-1]).astype(weight.dtype)
     return (flat @ weight).astype(u.dtype).reshape(*u.shape[:-1], weight.shape[1])
 
@@ -78,7 +78,7 @@ def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 @checked
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`x Φ(x)`, Φ the normal distribution function; the derivative needs nothing but x."""
+    """`x Φ(x)`, Φ the normal distribution function. The gradient only stores x."""
     return _gelu(x)
 
 
@@ -101,7 +101,7 @@ def _normal_distribution(x: Array) -> Array:
 
 @checked
 def gelu_tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`x Φ(x)` with Φ approximated by a hyperbolic tangent (GPT-2's)."""
+    """`x Φ(x)` with Φ approximated by a hyperbolic tangent (GPT-2)."""
     return jax.nn.gelu(x, approximate=True)
 
 
@@ -119,18 +119,18 @@ def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 @checked
 class FeatureIntegral(AbstractOperator):
-    """One integral over features, a single term of the feed-forward sum of the paper:
+    """One integral over features, a term of the feed-forward sum of the paper:
 
-        du/dt = ⟨W(·,y), N(u)⟩_Ωy + b(y),
+        du/dt = ⟨W(·,y), N(u)⟩_Ωy + b(y).
 
-    token by token; N is the input normalisation. Reference: arXiv 2510.03989.
+    Reference: arXiv 2510.03989.
 
     **Arguments:**
 
     - `features`: width of the state.
-    - `normalization`: applied to the input.
+    - `normalization`: N.
     - `bias`: whether b exists.
-    - `std`, `output_std`: standard deviation of the initial W; the latter goes before.
+    - `std`, `output_std`: standard deviation of the initial W; `output_std` has priority.
     """
 
     map: Linear
@@ -186,7 +186,7 @@ class AbstractFeedForward(AbstractOperator):
 
     @abc.abstractmethod
     def hidden(self, v: State) -> Float[Array, "*batch tokens hidden"]:
-        """The hidden features of a normalised state."""
+        """H of a normalised state."""
 
     def at_points(self, space: FunctionSpace) -> "AbstractFeedForward":
         y = space.features
@@ -207,19 +207,18 @@ class AbstractFeedForward(AbstractOperator):
 class FeedForward(AbstractFeedForward):
     """Two integrals over features with a pointwise nonlinearity σ between:
 
-        du/dt = W2 σ(W1 N(u) + b1) + b2,
+        du/dt = W2 σ(W1 N(u) + b1) + b2.
 
-    token by token; N is the input normalisation. With σ = ReLU, the projection on S2,
-    it is a feed-forward of the paper (arXiv 2510.03989).
+    With σ = ReLU, the projection on S2, it is a feed-forward of the paper (arXiv 2510.03989).
 
     **Arguments:**
 
     - `features`: width of the state.
     - `hidden`: width between the two maps. Default: `4 features`.
     - `activation`: σ, for example `relu`, `gelu` or `gelu_tanh`.
-    - `normalization`: applied to the input; `LayerNorm` or `RMSNorm` gives the pre-norm form.
+    - `normalization`: N; `LayerNorm` or `RMSNorm` gives the pre-norm form.
     - `bias`: whether b1 and b2 exist.
-    - `std`, `output_std`: standard deviation of the initial W1, and of W2 (default: the same).
+    - `std`, `output_std`: standard deviation of the initial W1, and of W2.
     """
 
     def __init__(
@@ -246,15 +245,14 @@ class FeedForward(AbstractFeedForward):
 class GatedFeedForward(AbstractFeedForward):
     """A feed-forward whose hidden features are gated:
 
-        du/dt = W2 (σ(Wg N(u)) ⊙ W1 N(u)),
+        du/dt = W2 (σ(Wg N(u)) ⊙ W1 N(u)).
 
-    token by token; N is the input normalisation. σ = SiLU gives SwiGLU (Shazeer, arXiv
-    2002.05202).
+    σ = SiLU gives SwiGLU (Shazeer, arXiv 2002.05202).
 
     **Arguments:**
 
-    - `hidden`: width between the maps. Default: `8 features / 3` rounded up to a multiple
-      of 8, which keeps the number of weights of an ungated one.
+    - `hidden`: width between the maps. Default: `8 features / 3` rounded up to a multiple of 8,
+      as many weights as `FeedForward` has.
     - the others: see `FeedForward`.
     """
 

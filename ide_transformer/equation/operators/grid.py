@@ -1,4 +1,4 @@
-"""Points of a grid, and their neighbours."""
+"""Neighbours on a grid of tokens."""
 
 import functools as ft
 import itertools
@@ -17,43 +17,41 @@ from ..domain import TokenDomain, grid_of
 from ..rules import lagrange
 
 
-# Of the tokens.
+# The dimension of a grid of tokens.
 Dimension = Annotated[int, at_least(1), at_most(3)]
 
 
 def on_grid(operator: object, u: State, domain: TokenDomain) -> Float[Array, "..."]:
-    """The state with an axis for each axis of the grid, `[..., *grid, features]`."""
+    """The state as `[..., *grid, features]`."""
     grid = grid_of(type(operator).__name__, domain)
     return u.reshape(*u.shape[:-2], *grid, u.shape[-1])
 
 
 def goes_around(operator: object, domain: TokenDomain) -> bool:
-    """Whether a grid is one of a torus, without boundaries."""
+    """Whether all axes are periodic; `InputError` if only some are."""
     if domain.period is not None and None in domain.period:
         raise InputError(
-            f"{type(operator).__name__} is for grids with boundaries along all axes or along "
-            f"none, but period={domain.period}; give dataclasses.replace(domain, period=None)."
+            f"{type(operator).__name__}: period={domain.period}; give each axis a period, or "
+            "none: dataclasses.replace(domain, period=None)."
         )
     return domain.period is not None
 
 
 def check_axes(operator: object, axes: int, domain: TokenDomain, *, periodic=False) -> None:
-    """Refuses a domain of another dimension, or one with boundaries where waves need none."""
+    """Raises `InputError` for another dimension, or for boundaries if `periodic`."""
     name = type(operator).__name__
     if periodic and not goes_around(operator, domain):
         raise InputError(
-            f"{name} expands in waves and needs a periodic domain, as TokenDomain.periodic "
-            "makes it."
+            f"{name} expands in waves and needs a periodic domain: TokenDomain.periodic."
         )
     if axes != domain.dimension:
         raise InputError(
-            f"{name} is for {axes} dimensions of tokens, but this TokenDomain has "
-            f"{domain.dimension}."
+            f"{name} has dimension={axes}, but the TokenDomain has {domain.dimension}."
         )
 
 
 def grid_axes(domain: TokenDomain) -> tuple[int, ...]:
-    """The axes of the grid in what `on_grid` gives, from the end."""
+    """The axes of the grid in the result of `on_grid`, from the end."""
     return tuple(range(-1 - domain.dimension, -1))
 
 
@@ -67,9 +65,9 @@ def shifted(
     stride: int = 1,
     causal: bool = False,
 ) -> Iterator[Float[Array, "..."]]:
-    """The states of `width` neighbours along each axis of every `stride`-th point of a grid,
-    `before` of them before it, a `hop` of points apart; between points by cubics, of earlier
-    points alone if it is `causal`, and 0 beyond a boundary."""
+    """States of the neighbours of every `stride`-th point: `width` along each axis, `before` of
+    them before the point, `hop` points apart. Between points a cubic interpolates, through
+    earlier points if `causal`. Beyond a boundary states are 0."""
     grid = v.shape[-1 - len(hops) : -1]
     stencils = [[_stencil((k - before) * hop, causal) for k in range(width)] for hop in hops]
     first = [-min(min(stencil) for stencil in along) for along in stencils]
@@ -89,7 +87,7 @@ def shifted(
 
 
 def _stencil(distance: float, causal: bool) -> dict[int, float]:
-    """The points, and their factors, that interpolate a function so many points away."""
+    """The points, with factors, that interpolate a function `distance` points away."""
     nearest = round(distance)
     if abs(distance - nearest) < 1e-5:
         return {nearest: 1.0}

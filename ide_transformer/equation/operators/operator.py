@@ -25,41 +25,40 @@ else:
 class AbstractOperator(eqx.Module):
     """One term of the right-hand side at one depth: a pure map `u ↦ du/dt`.
 
-    Subclass it with arrays as fields (the weights at that depth) and a `__call__`. A
-    subclass works everywhere; nothing has to be registered.
+    A subclass has arrays as fields, the weights at that depth, and a `__call__`. Nothing has to
+    be registered.
     """
 
-    # Whether the rate at a token depends on the state at that token only, so that tokens can
-    # be marched one after the other.
+    # Whether the rate of a token depends on that token only.
     pointwise: ClassVar[bool] = False
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
 
     @abc.abstractmethod
     def __call__(self, u: State, domain: TokenDomain) -> State:
-        """The rate `du/dt` of this term, of the shape of `u: [..., tokens, features]`."""
+        """The rate `du/dt`, in the shape of `u: [..., tokens, features]`."""
 
     def at(self, t: Depth, args: PyTree) -> "AbstractOperator":
-        """The operator at depth `t`, given the `args` of `solve`; by default the same
-        everywhere. One that depends on them returns a copy that holds what it needs."""
+        """The operator at depth `t`, given the `args` of `solve`. Override it to return a copy
+        that depends on them."""
         return self
 
     def at_points(self, space: FunctionSpace) -> "AbstractOperator":
-        """The operator on functions of a feature, at the points of Ω_y: its weights are read as
-        the coefficients of kernels and functions of `space`."""
+        """The operator on functions of a feature: reads its weights as coefficients of kernels
+        in `space`, at the points of Ω_y."""
         raise InputError(
-            f"{type(self).__name__} has no weights that are functions of the feature y; write "
-            "at_points for it, or take another, such as Attention or FeedForward."
+            f"{type(self).__name__} is not defined on functions of a feature; write at_points "
+            "for it, or take another operator, such as Attention or FeedForward."
         )
 
     @property
     def innermost(self) -> "AbstractOperator":
-        """The operator itself, without others around it."""
+        """The operator inside all wrappers."""
         return self
 
 
 class AbstractWrappedOperator(AbstractOperator):
-    """An operator that changes the rate of another one, feature by feature."""
+    """An operator that changes the rate of another operator, feature by feature."""
 
     operator: AbstractOperator
 
@@ -79,7 +78,7 @@ class AbstractWrappedOperator(AbstractOperator):
 
 
 def check_features(operator: object, u: Array, features: int) -> None:
-    """Refuses a state whose last axis is not the features that the weights act on."""
+    """Raises `InputError` for a state of another width than the weights."""
     if u.shape[-1] != features:
         raise InputError(
             f"{type(operator).__name__} acts on {features} features, but the state has "
@@ -93,25 +92,24 @@ Spectral: TypeAlias = Callable[[Array], Array]
 
 
 class AbstractExactOperator(AbstractOperator):
-    """An operator that knows the flow of `u_t = A(u)`; splitting schemes use it in the
-    place of their sub-solver."""
+    """An operator that knows the flow of `u_t = A(u)`, which splitting schemes use instead of
+    their sub-solver."""
 
-    # Whether the flow backwards in depth amplifies without bound, so that schemes with
-    # negative sub-steps cannot use it.
+    # Whether the flow backwards in depth is unbounded, which forbids negative sub-steps.
     dissipative: AbstractVar[bool]
 
     @abc.abstractmethod
     def flow(self, u: State, domain: TokenDomain, h: Depth) -> State:
-        """The solution of `u_t = A(u)` a depth `h` after `u`."""
+        """The solution of `u_t = A(u)` at depth `h` after `u`."""
 
 
 class AbstractLinearOperator(AbstractExactOperator):
-    """A linear operator A that is diagonal in a basis which it knows, so that any function
-    of it can be applied: its flow is `exp(h A)`, and exponential schemes need φ_k(h A)."""
+    """A linear operator A that is diagonal in a known basis. Its flow is `exp(h A)`, and
+    exponential schemes apply φ_k(h A)."""
 
     @abc.abstractmethod
     def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
-        """`function(A) u`, by applying `function` to the eigenvalues of A."""
+        """`function(A) u`: applies `function` to the eigenvalues of A."""
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         return self.apply(lambda eigenvalues: eigenvalues, u, domain)
@@ -121,7 +119,7 @@ class AbstractLinearOperator(AbstractExactOperator):
 
 
 class AbstractWrappedExactOperator(AbstractWrappedOperator, AbstractExactOperator):
-    """An operator that changes the rate of another one, whose flow is known."""
+    """A wrapped operator with a known flow."""
 
     operator: AbstractExactOperator  # pyright: ignore[reportIncompatibleVariableOverride]
 
@@ -131,26 +129,25 @@ class AbstractWrappedExactOperator(AbstractWrappedOperator, AbstractExactOperato
 
 
 def by_kind(operator: object, plain: Kind, exact: Kind, linear: Kind) -> Kind:
-    """One of three, by the kind of an operator from which schemes choose how to treat it."""
+    """Chooses by the kind of an operator: plain, with an exact flow, or linear."""
     if isinstance(operator, AbstractLinearOperator):
         return linear
     return exact if isinstance(operator, AbstractExactOperator) else plain
 
 
 class AbstractSourcedOperator(AbstractOperator):
-    """An operator `A(u; f)` of the state and of a source f, which is the same at all depths.
+    """An operator `A(u; f)` of the state and of a source f, equal at all depths.
 
-    The source is either the input of the equation, the state at depth 0, or a function on a
-    domain of its own, such as the states of an encoder; an operator sees one of the two. The
-    control `Sourced` puts f in; models do so by themselves.
+    f is the state at depth 0, or a function on a second domain, such as the states of an
+    encoder. The control `Sourced` inserts it; models do so themselves.
     """
 
     source: State | None
     source_domain: TokenDomain | None
 
-    # Whether f has a domain of its own, not that of the state.
+    # Whether f is on a second domain.
     own_domain: ClassVar[bool] = False
-    # The rest of the error where f is missing.
+    # The end of the error for a missing f.
     missing: ClassVar[str] = (
         "has no source f; wrap the control: Equation(Sourced(control, u0), constraint, "
         "domain). Models do so themselves."
@@ -159,20 +156,20 @@ class AbstractSourcedOperator(AbstractOperator):
     def with_source(
         self, source: State, domain: TokenDomain | None = None
     ) -> "AbstractSourcedOperator":
-        """Put f into the operator, `domain` its own if it is not that of the state; a source
-        that the operator does not see changes nothing."""
+        """Inserts f, on `domain` or else on the domain of the state. Does nothing if the
+        operator does not see such a source."""
         if self.own_domain != (domain is not None):
             return self
         return with_fields(self, source=source, source_domain=domain)
 
     def given_source(self) -> State:
-        """f, if one was put in."""
+        """f, or `InputError` if it is missing."""
         if self.source is None:
             raise InputError(f"{type(self).__name__} {self.missing}")
         return self.source
 
     def source_like(self, u: State) -> State:
-        """f, for each token of the state, in its shape."""
+        """f in the shape of the state."""
         f = self.given_source()
         if f.shape not in (u.shape, u.shape[-2:]):
             raise InputError(
@@ -182,18 +179,17 @@ class AbstractSourcedOperator(AbstractOperator):
         return jnp.broadcast_to(f, u.shape)
 
 
-# From M of the tokens of a domain, and the domain, to M of all tokens that can be seen, and
-# their domain.
+# Takes M of some tokens and their domain, and gives M of all visible tokens and their domain.
 Others: TypeAlias = Callable[[PyTree[Array], TokenDomain], tuple[PyTree[Array], TokenDomain]]
 
 
 class AbstractTokenIntegral(AbstractOperator):
-    """An integral operator over tokens, which sees a map M of the other tokens only,
+    """An integral operator over tokens, which sees other tokens through a map M only,
 
         A(u)(x) = R(u(x), M(u(x')) for x' ∈ Ω_x(x)).
 
-    For attention, M gives keys and values. Where Ω_x(x) holds no tokens after x, M of the
-    tokens so far does not change, so a march can keep it and go on with new tokens alone.
+    For attention, M gives keys and values. If the operator is causal, new tokens do not change
+    M of earlier ones, so a march can cache it.
     """
 
     @property
@@ -203,9 +199,8 @@ class AbstractTokenIntegral(AbstractOperator):
 
     @abc.abstractmethod
     def over(self, u: State, domain: TokenDomain, others: Others) -> State:
-        """The rate, integrated over more tokens than those of u: `others` is called once, with
-        `M(u)`, arrays `[..., tokens, …]`, and the domain of u, and gives M of all tokens over
-        which the integral runs, and their domain."""
+        """The rate, integrated over more tokens than u has. Calls `others` once with `M(u)`,
+        arrays `[..., tokens, …]`, and the domain of u, and integrates over what it returns."""
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         return self.over(u, domain, lambda own, domain: (own, domain))

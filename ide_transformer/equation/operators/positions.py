@@ -1,4 +1,4 @@
-"""The part of Ω_x over which attention integrates, and the positions of tokens in it."""
+"""The region over which attention integrates, and positions of tokens."""
 
 import abc
 import math
@@ -10,18 +10,18 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from ...arguments import PositiveFloat, PositiveInt, checked
 from ...errors import InputError
+from ..arrays import root
 from ..domain import TokenDomain
 
 
-# Places in the order of tokens, from one on to before another.
+# Numbers of tokens `[start, stop)`.
 Range: TypeAlias = tuple[int | Int[Array, ""], int | Int[Array, ""]]
-# For each pair of tokens, whether the first sees the second.
+# Whether a token sees another.
 Indicator: TypeAlias = Bool[Array, "tokens others"] | None
-# The ends of integrals at which points have weights of their own, and whether they are that
-# of the integral of a token.
+# The `ends` of a domain, and whether the integral of a token ends there.
 Ends: TypeAlias = Float[Array, "ends others"] | None
 EndIndicator: TypeAlias = Bool[Array, "ends tokens others"] | None
-# Queries or keys, head by head, and a term of the scores; `None` for none.
+# Queries or keys of each head, and a term of the scores.
 Heads: TypeAlias = Float[Array, "*batch tokens heads features"]
 ScoreBias: TypeAlias = Float[Array, "heads tokens others"] | None
 
@@ -29,11 +29,10 @@ ScoreBias: TypeAlias = Float[Array, "heads tokens others"] | None
 def differences(
     query_domain: TokenDomain, domain: TokenDomain
 ) -> Float[Array, "tokens others dimension"]:
-    """`x - x'`, x of `query_domain` and x' of `domain`; around a period the shorter way."""
+    """`x - x'`, x in `query_domain`, x' in `domain`; the shorter way around a period."""
     apart = query_domain.points[:, None, :] - domain.points[None, :, :]
     if domain.period is None:
         return apart
-    # An axis with boundaries makes no turns.
     period = [length or 0.0 for length in domain.period]
     divisor = [length or jnp.inf for length in domain.period]
     period = jnp.asarray(period, apart.dtype)[None, None]
@@ -42,31 +41,29 @@ def differences(
 
 
 class AbstractRegion(eqx.Module):
-    """A region Ω_x(x) for each token x."""
+    """The region Ω_x(x) over which the integral of token x runs."""
 
     # Whether Ω_x(x) holds no x' after x.
     causal: ClassVar[bool] = False
 
     @abc.abstractmethod
     def indicator(self, query_domain: TokenDomain, domain: TokenDomain) -> Indicator:
-        """`[x, x']` for x of `query_domain` and x' of `domain`: whether x' is in Ω_x(x);
-        `None` where all of them are."""
+        """Whether x' of `domain` is in Ω_x(x), x of `query_domain`; `None` if always."""
 
     @property
     @abc.abstractmethod
     def reach(self) -> int | None:
-        """How many of the consecutive tokens 0, 1, 2, … before its own a token sees; `None`
-        for all. Of those after its own it sees all, or none where the region is `causal`."""
+        """The number of earlier tokens that a token sees if tokens are at 0, 1, 2, …; `None`
+        for all. Of later tokens it sees all, or none if `causal`."""
 
     def meets(self, queries: Range, points: Range) -> Bool[ArrayLike, ""]:
-        """For consecutive tokens: whether any of the queries `[start, stop)` sees any of the
-        points `[start, stop)`."""
+        """Whether any of the `queries` sees any of the `points`, tokens at 0, 1, 2, …."""
         meets = points[0] < queries[1] if self.causal else True
         return meets if self.reach is None else meets & (points[1] > queries[0] - self.reach)
 
     def ends(self, query_domain: TokenDomain, ends: Ends) -> EndIndicator:
-        """`[end, x, x']`: whether Ω_x(x) ends at `ends[end, x']`, so that the end weight of x'
-        counts; `None` where it is the whole domain, or has no ends."""
+        """`[end, x, x']`: whether Ω_x(x) ends at `ends[end, x']`, where x' has its end weight;
+        `None` without ends."""
         if not self.causal or ends is None:
             return None
         return query_domain.positions[None, :, None] == ends[:, None, :]
@@ -74,7 +71,7 @@ class AbstractRegion(eqx.Module):
 
 @checked
 class Fredholm(AbstractRegion):
-    """Ω_x as a whole, as in a Fredholm operator: encoders."""
+    """All of Ω_x, as in a Fredholm operator: encoders."""
 
     reach: ClassVar[int | None] = None
 
@@ -88,7 +85,7 @@ class Volterra(AbstractRegion):
 
     **Arguments:**
 
-    - `window`: how far back it goes, `x - window < x'`; `None` for all of the past.
+    - `window`: restricts it to `x - window < x'`; `None` for all of the past.
     """
 
     window: PositiveInt | PositiveFloat | None = eqx.field(static=True, default=None)
@@ -107,27 +104,27 @@ class Volterra(AbstractRegion):
     def ends(self, query_domain: TokenDomain, ends: Ends) -> EndIndicator:
         if self.window is not None and ends is not None:
             raise InputError(
-                f"A window of {self.window} begins between the points, for which end_weights "
-                "say nothing; take window=None, or a TokenDomain without them."
+                f"A window of {self.window} begins between the points, where there are no "
+                "end_weights; take window=None, or a TokenDomain without them."
             )
         return super().ends(query_domain, ends)
 
 
 class AbstractPositions(eqx.Module):
-    """Positions of tokens, which enter the scores by a map of queries and keys or by a bias."""
+    """Positions of tokens, which change queries and keys or add a bias to the scores."""
 
-    # Whether it turns pairs of features, so that they are no points of a function.
+    # Whether it turns pairs of features, which then are no values of a function.
     turns_features: ClassVar[bool] = False
 
     def check(self, heads: int, head_features: int) -> None:
-        """Refuses a number of heads, or a width of a head, that does not fit."""
+        """Raises `InputError` if heads or their width do not fit."""
 
     def __call__(self, x: Heads, domain: TokenDomain) -> Heads:
-        """Queries or keys with their positions in them."""
+        """Puts positions into queries or keys."""
         return x
 
     def score_bias(self, query_domain: TokenDomain, domain: TokenDomain) -> ScoreBias:
-        """The bias of the scores `s_h(x, x')`, x of `query_domain` and x' of `domain`."""
+        """The bias of the scores `s_h(x, x')`, x in `query_domain`, x' in `domain`."""
         return None
 
 
@@ -138,16 +135,14 @@ class NoPositions(AbstractPositions):
 
 @checked
 class Rotary(AbstractPositions):
-    """Rotary positions (Su et al., arXiv 2104.09864): features `i` and `i + d/2` of a
-    head turn by the angle `x ω_i`, `ω_i = base^(-2i/d)`, so scores depend on differences
-    `x - x'`.
+    """Rotary positions (Su et al., arXiv 2104.09864): features `i` and `i + d/2` of a head turn
+    by the angle `x ω_i`, `ω_i = base^(-2i/d)`, so scores depend on `x - x'`.
 
     **Arguments:**
 
-    - `base`: the ratio of the longest to the shortest wavelength, in the limit.
-    - `features`: d, the first features of a head, which turn; `None` for all of them.
-    - `stretch`: `d/2` numbers that divide ω, for texts longer than those of training; `None`
-      for ones.
+    - `base`: about the ratio of the longest to the shortest wavelength.
+    - `features`: d, the number of features of a head that turn, the first; `None` for all.
+    - `stretch`: `d/2` numbers that divide ω, for texts longer than in training; `None` for 1.
     """
 
     turns_features: ClassVar[bool] = True
@@ -183,14 +178,13 @@ class Rotary(AbstractPositions):
 
 @checked
 class RelativeBias(AbstractPositions):
-    """A learned bias of the scores by distance, `s_h(x, x') + b_h(bucket(x' - x))`, the
-    buckets exact near by and logarithmic far away (T5: Raffel et al., arXiv 1910.10683).
+    """A learned bias of the scores by distance, `s_h(x, x') + b_h(bucket(x' - x))`, with exact
+    buckets nearby and logarithmic buckets far away (T5: Raffel et al., arXiv 1910.10683).
 
     **Arguments:**
 
-    - `table`: b, `[buckets, heads]`: half of the buckets for tokens before x, half for those
-      after it.
-    - `max_distance`: distances from here on share a bucket.
+    - `table`: b, `[buckets, heads]`: half the buckets for earlier tokens, half for later.
+    - `max_distance`: all distances from here on share a bucket.
     """
 
     table: Float[Array, "buckets heads"]
@@ -214,8 +208,7 @@ class RelativeBias(AbstractPositions):
         exact = half // 2
         offset = domain.positions[None, :] - query_domain.positions[:, None]
         distance = jnp.abs(offset)
-        # In the precision in which checkpoints were trained: a bucket ends where its
-        # logarithm rounds up.
+        # In the precision of the checkpoints: a bucket ends where its logarithm rounds up.
         ratio = jnp.maximum(distance, 1).astype(jnp.float32) / exact
         far = exact + jnp.log(ratio) / math.log(self.max_distance / exact) * (half - exact)
         far = jnp.minimum(jnp.floor(far), half - 1).astype(int)
@@ -227,15 +220,14 @@ class RelativeBias(AbstractPositions):
 @checked
 class LinearBias(AbstractPositions):
     """Scores that fall with the distance, `s_h(x, x') - m_h |x - x'|` (ALiBi: Press et al.,
-    arXiv 2108.12409), where the slopes are `2^{-8h/p}`, h = 1, …, p, with p the largest power
-    of two up to the number of heads, and for further heads h = 1/2, 3/2, …. A function of the
-    coordinates, in any dimension, so that it says the same on every grid; around a periodic
-    domain `|x - x'|` is the shorter way.
+    arXiv 2108.12409). The slopes are `2^{-8h/p}`, h = 1, …, p, with p the largest power of two
+    up to the number of heads, and h = 1/2, 3/2, … for further heads. In any dimension; around
+    a period `|x - x'|` is the shorter way.
 
     **Arguments:**
 
-    - `heads`: that of the attention.
-    - `scale`: a factor of all slopes; on `[0, 1]` the distances of 100 tokens need about 100.
+    - `heads`: the heads of the attention.
+    - `scale`: a factor of all slopes; 100 tokens on `[0, 1]` need about 100.
     """
 
     heads: PositiveInt = eqx.field(static=True)
@@ -247,8 +239,7 @@ class LinearBias(AbstractPositions):
 
     def score_bias(self, query_domain: TokenDomain, domain: TokenDomain) -> ScoreBias:
         square = jnp.sum(differences(query_domain, domain) ** 2, axis=-1)
-        # The gradient at the distance zero is zero, and not NaN.
-        distance = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+        distance = root(square)
         power = 1 << self.heads.bit_length() - 1
         further = jnp.arange(self.heads - power) + 0.5
         place = jnp.concatenate([jnp.arange(1, power + 1), further])

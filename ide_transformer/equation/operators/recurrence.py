@@ -1,4 +1,4 @@
-"""A recurrence over tokens, as recurrent networks have it."""
+"""A recurrence over tokens."""
 
 from typing import ClassVar
 
@@ -23,18 +23,16 @@ class GatedRecurrence(AbstractOperator):
         du/dt (x) = s_x,   s_x = s_{x-1} + (1 - z) ⊙ (c - s_{x-1}),   s_0 = 0,
         r, z = σ(W N(u)(x) + U s_{x-1} + b),   c = tanh(W_c N(u)(x) + r ⊙ (U_c s_{x-1}) + b_c),
 
-    a step of Euler's method along the tokens. Beside attention it shows what a memory that is
-    read from left to right can do by itself. Source: Cho et al., arXiv 1406.1078, with the
+    a step of Euler's method along the tokens. Source: Cho et al., arXiv 1406.1078, with the
     reset after the product.
 
     **Arguments:**
 
     - `features`: width of the state, and of s.
-    - `normalization`: N, applied to the input.
-    - `std`: standard deviation of the initial W.
-    - `memory_std`: that of the initial U; default: the same.
+    - `normalization`: N.
+    - `std`, `memory_std`: standard deviation of the initial W, and of U.
 
-    **Raises:** `InputError` on a domain that is not a line of equal points, or has weights.
+    **Raises:** `InputError` if the domain is no line of equally spaced points or has weights.
     """
 
     weight: Float[Array, "features three_features"]

@@ -1,4 +1,4 @@
-"""Operators in waves over the points of a grid: integrals, diffusion and transport."""
+"""Operators in waves over a grid: an integral, diffusion and transport."""
 
 import itertools
 from typing import ClassVar
@@ -22,27 +22,26 @@ from .operator import AbstractLinearOperator, AbstractOperator, Spectral, check_
 
 @checked
 class FourierIntegral(AbstractOperator):
-    """An integral over tokens whose kernel is a function of the difference, given by its lowest
-    waves, the layer of a Fourier neural operator:
+    """An integral over tokens with a kernel of `x - x'` made of few waves, the layer of a
+    Fourier neural operator:
 
         du/dt = σ(∫_Ωx κ(x - x') N(u)(x') dx' + ∫_Ωy W N(u) dy + b),
         κ(x) = Σ_|k|<modes R_k exp(2πi k·x / L),   R_{-k} the conjugate of R_k,
 
-    over a periodic domain of measure 1. It is the same function on every grid that can tell
-    the waves apart. At other points the integral has their weights, and the sums over points
-    and waves are made as they stand. Source: Li et al., "Fourier neural operator", 2021,
+    over a periodic domain of measure 1. It is one operator on every grid that resolves the
+    waves. Points that are no grid count with their weights, in dense sums. Source: Li et al.,
     arXiv 2010.08895.
 
     **Arguments:**
 
     - `features`: width of the state.
-    - `modes`: waves along each axis, the constant one among them.
+    - `modes`: waves along each axis, including the constant.
     - `dimension`: of the tokens.
     - `activation`, `normalization`: σ and N.
-    - `bias`: whether there is b.
-    - `std`, `output_std`: standard deviation of the initial W, and of R (default: the same).
+    - `bias`: whether b exists.
+    - `std`, `output_std`: standard deviation of the initial W, and of R.
 
-    **Raises:** `InputError` on a domain that is not periodic, has a class token, or fewer than
+    **Raises:** `InputError` if the domain is not periodic, has a class token, or fewer than
     `2 modes - 1` points along an axis.
     """
 
@@ -78,7 +77,7 @@ class FourierIntegral(AbstractOperator):
 
     @property
     def waves(self) -> np.ndarray:
-        """`[waves, dimension]`: the k of which the kernel has an R_k, one of k and -k."""
+        """`[waves, dimension]`: the k that have an R_k, one of k and -k."""
         along = [range(1 - self.modes, self.modes)] * (self.dimension - 1)
         return np.array(list(itertools.product(*along, range(self.modes))))
 
@@ -93,8 +92,8 @@ class FourierIntegral(AbstractOperator):
             enough = min(domain.grid or ()) >= least
         if not enough:
             raise InputError(
-                f"FourierIntegral: {domain.num_tokens} points cannot tell {self.modes} waves "
-                f"apart; give at least {least} points along each axis, and no class token."
+                f"FourierIntegral: {domain.num_tokens} points cannot resolve {self.modes} "
+                f"waves; give at least {least} points along each axis, and no class token."
             )
         if equally_spaced:
             grid = on_grid(self, v, domain)
@@ -110,9 +109,9 @@ class FourierIntegral(AbstractOperator):
             cos = jnp.cos(angles).astype(v.dtype)
             sin = jnp.sin(angles).astype(v.dtype)
             weighted = jnp.einsum("...x,...xi->...xi", domain.shares.astype(v.dtype), v)
-            # Real products: those of complex numbers cannot be kept for a gradient.
+            # Real products, since a gradient mode cannot keep complex ones.
             mixed = self._times_kernel(lax.complex(cos.T @ weighted, -sin.T @ weighted))
-            # A wave k of which -k is none stands for both.
+            # A wave k without -k stands for both.
             both = jnp.asarray(np.where(self.waves[:, -1] > 0, 2, 1), v.dtype)[None]
             integral = (both * cos) @ mixed.real - (both * sin) @ mixed.imag
         return self.activation(integral.astype(u.dtype) + self.linear(v))
@@ -125,7 +124,7 @@ class FourierIntegral(AbstractOperator):
 
 
 def _wave_numbers(operator: object, domain: TokenDomain) -> tuple[np.ndarray, ...]:
-    """The wave numbers along each axis: `π j / L`, or `2π j / L` around a period."""
+    """The wave numbers along each axis: `π j / L`, or `2π j / L` if periodic."""
     assert domain.grid is not None
     around = goes_around(operator, domain)
     along = (
@@ -138,7 +137,7 @@ def _wave_numbers(operator: object, domain: TokenDomain) -> tuple[np.ndarray, ..
 def _times_waves(
     v: Float[Array, "..."], factor: Array, domain: TokenDomain
 ) -> Float[Array, "..."]:
-    """A function on a periodic grid, each wave of it times a factor, `[*grid]`."""
+    """Multiplies each wave of a function on a periodic grid by a factor, `[*grid]`."""
     axes = grid_axes(domain)
     factor = jnp.broadcast_to(factor[..., None], v.shape)
     return jnp.fft.ifftn(factor * jnp.fft.fftn(v, axes=axes), axes=axes).real.astype(v.dtype)
@@ -146,19 +145,19 @@ def _times_waves(
 
 @checked
 class Diffusion(AbstractLinearOperator):
-    """Diffusion over tokens, by the eigenfunctions of the Laplacian on the grid,
+    """Diffusion over tokens, by eigenfunctions of the Laplacian on the grid,
 
         u_t = κ Δ_x u,   flow(u, h) = C⁻¹ exp(-κ h |k|²) C u.
 
-    C is the cosine transform, with no flux through the ends and k = π j / L, or on a periodic
-    domain the Fourier transform, with k = 2π j / L; L is the length of an axis, N for N text
-    tokens. It sees all tokens, so it is for encoders.
+    C is the cosine transform, k = π j / L, with no flux through the ends, or on a periodic
+    domain the Fourier transform, k = 2π j / L; L is the length of an axis, N for N text tokens.
+    It sees all tokens, so it is for encoders.
 
     **Arguments:**
 
     - `rate`: κ ≥ 0, a number, in squared distances of the domain per layer.
 
-    **Raises:** `InputError` on a domain whose points are not equally spaced, or have weights.
+    **Raises:** `InputError` if the domain is no grid or has weights.
     """
 
     rate: Float[Array, ""] = eqx.field(converter=nonnegative_array)
@@ -191,7 +190,7 @@ class Advection(AbstractLinearOperator):
 
     - `velocity`: c, a number for each axis, in distances of the domain per layer.
 
-    **Raises:** `InputError` on a domain that is no periodic grid of equal weights.
+    **Raises:** `InputError` if the domain is no periodic grid of equal weights.
     """
 
     velocity: Float[Array, " dimension"]
@@ -205,7 +204,7 @@ class Advection(AbstractLinearOperator):
         for c, waves, axis in zip(
             self.velocity, _wave_numbers(self, domain), grid_axes(domain), strict=True
         ):
-            # Of an even number of points the last wave has no derivative that is real.
+            # The last wave of an even number of points has no real derivative.
             last = np.isclose(waves, waves.min()) & (v.shape[axis] % 2 == 0)
             slope = jnp.asarray(np.where(last, 0, waves), u.dtype)
             rate = rate - 1j * c.astype(u.dtype) * slope

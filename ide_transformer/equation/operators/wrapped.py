@@ -1,4 +1,4 @@
-"""Operators that change the rate of another one."""
+"""Operators that change the rate of another operator."""
 
 import abc
 from dataclasses import replace
@@ -27,19 +27,18 @@ from .operator import (
 
 @checked
 class Scaled(AbstractWrappedOperator):
-    """An operator with a step size of its own, for all features or for each,
+    """An operator with a step size of its own, for all features or each,
 
         du/dt = λ ⊙ A(u).
 
-    A step of size h is then one of size λ h. With h = 1 it is the LayerScale of Touvron et
-    al., arXiv 2103.17239.
+    A step h becomes λ h. With h = 1 it is the LayerScale of Touvron et al., arXiv 2103.17239.
 
     **Arguments:** `operator` A, and `rate` λ, a number or `[features]`.
     """
 
     rate: Float[Array, "*features"] = eqx.field(converter=float_array)
 
-    # Whether λ may be one for each feature.
+    # Whether λ may be `[features]`.
     each_feature: ClassVar[bool] = True
 
     def at_points(self, space: FunctionSpace) -> "Scaled":
@@ -54,7 +53,7 @@ class Scaled(AbstractWrappedOperator):
 
 
 class ScaledExact(Scaled, AbstractWrappedExactOperator):
-    """An operator with a known flow, whose flow over `λ h` is that of `λ A`; λ is a number."""
+    """λ A for an A with a known flow: the flow of A over `λ h`. λ is a number."""
 
     configurable: ClassVar[bool] = False
     each_feature: ClassVar[bool] = False
@@ -64,7 +63,7 @@ class ScaledExact(Scaled, AbstractWrappedExactOperator):
 
 
 class ScaledLinear(ScaledExact, AbstractLinearOperator):
-    """A linear operator times a number."""
+    """λ A for a linear A. λ is a number."""
 
     operator: AbstractLinearOperator  # pyright: ignore[reportIncompatibleVariableOverride]
 
@@ -74,26 +73,26 @@ class ScaledLinear(ScaledExact, AbstractLinearOperator):
 
 
 def scaled(operator: AbstractOperator, rate: Float[Array, "*features"]) -> Scaled:
-    """The operator times a number, of its own kind, or each feature times one."""
+    """λ A. If λ is a number, schemes can use the flow of A."""
     if rate.ndim:
         return Scaled(operator, rate)
     return by_kind(operator, Scaled, ScaledExact, ScaledLinear)(operator, rate)
 
 
 class AbstractRandomOperator(AbstractWrappedOperator):
-    """An operator that changes the rate of another one at random, as its key says. Without a
-    key it is the other one, with a flow that this may know."""
+    """An operator that changes the rate of another operator at random, given a key. Without a
+    key it is the other operator."""
 
     rate: Fraction = eqx.field(static=True)
     key: PRNGKeyArray | None = None
 
     configurable: ClassVar[bool] = False
-    # Whether all operators of a block have the same draw.
+    # Whether the operators of a block share a draw.
     one_draw: ClassVar[bool] = False
 
     @abc.abstractmethod
     def drawn(self, operator: AbstractOperator, key: PRNGKeyArray) -> AbstractOperator:
-        """The operator with the draw of that key."""
+        """The operator with the draw of this key."""
 
     def at(self, t: Depth, args: PyTree) -> AbstractOperator:
         operator = self.operator.at(t, args)
@@ -106,13 +105,12 @@ class AbstractRandomOperator(AbstractWrappedOperator):
 
 @checked
 class Dropout(AbstractRandomOperator):
-    """An operator whose rate is zeroed at random places, and scaled up at the others:
+    """Zeroes the rate of an operator at random places, and scales up the others:
 
         du/dt = m/(1-p) ⊙ A(u),   m ~ Bernoulli(1-p) for each token and feature.
 
-    Of one with a known flow the change of the state by that flow is, in the place of its rate.
-    The mask is drawn once for each interval, so that all stages of a step see one field.
-    Without a key the operator is unchanged.
+    For a known flow, the change by the flow replaces the rate. Draws are one for each interval,
+    so all stages of a step see one field. Without a key the operator is unchanged.
 
     **Arguments:** `operator` A, and `rate` p in [0, 1).
     """
@@ -141,14 +139,14 @@ class _DroppedLinear(_DroppedExact, AbstractLinearOperator):
     operator: AbstractLinearOperator  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
-        # For exponential schemes the noise is a part of what is not linear.
+        # Exponential schemes put the noise into the nonlinear part.
         return self.operator.apply(function, u, domain)
 
 
 def drop(
     x: Float[Array, "*shape"], rate: float, key: PRNGKeyArray | None
 ) -> Float[Array, "*shape"]:
-    """`x` with a fraction `rate` of its entries zeroed, the rest scaled; only with a key."""
+    """Zeroes a fraction `rate` of the entries of x and scales the rest, given a key."""
     if key is None or rate == 0:
         return x
     keep = jax.random.bernoulli(key, 1 - rate, x.shape)
@@ -157,14 +155,13 @@ def drop(
 
 @checked
 class LayerDrop(AbstractRandomOperator):
-    """An operator that is left out of whole intervals at random:
+    """Leaves an operator out of whole intervals at random:
 
         du/dt = m A(u),   m ~ Bernoulli(1-p), one draw for all tokens, features and samples.
 
-    All operators of a block are left out together, so that a layer does nothing. A model that
-    is trained so can be solved with some of its layers only. Without a key the operator is
-    unchanged. Source: Fan, Grave, Joulin, "Reducing transformer depth on demand with structured
-    dropout", 2020, arXiv 1909.11556.
+    All operators of a block are left out together, so a layer does nothing. The trained model
+    can be solved with fewer layers. Without a key the operator is unchanged. Source: Fan,
+    Grave, Joulin, arXiv 1909.11556.
 
     **Arguments:** `operator` A, and `rate` p in [0, 1).
     """
@@ -181,9 +178,8 @@ class LayerNormScaling(AbstractWrappedOperator):
 
         du/dt = A(P(u) / sqrt(1 + t)),
 
-    P its normalisation with gain and bias. Layers of length 1 that are solved by Euler's
-    method see t = l - 1, so P / √l in layer l. Where A is linear in P(u) this is a step of
-    length 1/√l. Reference: Sun et al., The Curse of Depth, arXiv 2502.05795.
+    P its normalisation with gain and bias. Euler's method with h = 1 has P / √l in layer l, a
+    step of length 1/√l if A is linear in P(u). Reference: Sun et al., arXiv 2502.05795.
 
     **Arguments:** `operator`, with the `normalization` `LayerNorm` or `RMSNorm`.
     """
@@ -191,7 +187,7 @@ class LayerNormScaling(AbstractWrappedOperator):
     def __check_init__(self):
         innermost = self.operator.innermost
         normalization = getattr(innermost, "normalization", None)
-        # A sphere measures its input in units of gain and bias, which are not to change.
+        # A sphere measures its input in units of the gain, which must not change.
         known = isinstance(normalization, AbstractNormalization)
         if not known or isinstance(normalization, AbstractSphere):
             raise InputError(

@@ -1,4 +1,4 @@
-"""Quadratures in blocks of queries, and of points."""
+"""Quadratures in blocks of queries and points."""
 
 import functools as ft
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from .token_mean import (
 
 
 class Span(NamedTuple):
-    """The queries `[start, stop)` and the points `[first, last)` that they may see."""
+    """Queries `[start, stop)`, which may see the points `[first, last)`."""
 
     start: int
     stop: int
@@ -32,7 +32,7 @@ class Span(NamedTuple):
 
 
 class Blocks(AbstractQuadrature):
-    """Queries in blocks, each with all the points that it may see; one is the dense form."""
+    """Queries in blocks, each with all points that it may see. One block is the dense form."""
 
     spans: tuple[Span, ...] = eqx.field(static=True)
 
@@ -49,7 +49,7 @@ class Blocks(AbstractQuadrature):
         return _join(parts)
 
     def tangent(self, integrand: Integrand, rate: Integrand, mean: Mean) -> Mean:
-        # Nothing of a block is kept.
+        # A gradient recomputes a block.
         @ft.partial(jax.checkpoint, prevent_cse=False)
         def one(here, rate, scale):
             return tangent_part(self.scores(here), here, rate, scale, self.ends(here))
@@ -63,7 +63,7 @@ class Blocks(AbstractQuadrature):
 
 
 def _part(integrand: Integrand, span: Span) -> Integrand:
-    """Some queries with some points."""
+    """The queries and points of a span."""
     start, stop, first, last = span
     queries = integrand.map(QUERIES, lambda x, axis: lax.slice_in_dim(x, start, stop, 1, axis))
     return queries.map(POINTS, lambda x, axis: lax.slice_in_dim(x, first, last, 1, axis))
@@ -113,7 +113,7 @@ class Stream(AbstractQuadrature):
         points = self._points(integrand)
         rates = self._cut_points(rate)
 
-        # Nothing of a block is kept, and of a block of queries nothing but these.
+        # A gradient recomputes a block, and keeps these sums of a block of queries.
         @jax.checkpoint
         def part(queries, query_rate, scale, there, rates):
             here = _together(queries, there)
@@ -132,7 +132,7 @@ class Stream(AbstractQuadrature):
             return self._over(queries, points, rates, add, _zero(queries, points))
 
         query_rate = None if rate.query is None else _cut(rate.query, -2, self.block)
-        # Queries that just fill up a block have no scores: 1 is a normaliser that is safe.
+        # Queries that fill up a block have no scores: 1 is a safe normaliser.
         scale = (
             _cut(mean.maximum, -1, self.block),
             _cut(mean.normaliser, -1, self.block, fill=1.0),
@@ -147,7 +147,7 @@ class Stream(AbstractQuadrature):
         return _Queries(jnp.arange(len(cut.query)), cut.query, cut.query_domain)
 
     def _points(self, integrand: Integrand) -> "_Points":
-        # One row, which stands for all queries.
+        # One row for all queries.
         real = _cut(jnp.ones((1, integrand.key.shape[-2]), bool), -1, self.block)
         return _Points(jnp.arange(len(real)), real, self._cut_points(integrand))
 
@@ -160,7 +160,7 @@ class Stream(AbstractQuadrature):
         return jnp.where(jnp.broadcast_to(points.real, s.shape), s, -jnp.inf)
 
     def _over(self, queries, points, rates, add: Callable, start: Mean) -> Mean:
-        """`add` for all blocks of points that some query of the block sees."""
+        """Applies `add` to each block of points that some of the queries see."""
 
         def step(sums, x):
             starts = queries.index * self.block, x[0].index * self.block
@@ -172,7 +172,7 @@ class Stream(AbstractQuadrature):
 
 
 class _Queries(NamedTuple):
-    """Blocks of queries, the leading axis, with their numbers and their points of Ω_x."""
+    """Blocks of queries, along a leading axis, with their indices and points of Ω_x."""
 
     index: Int[Array, "..."]
     query: Float[Array, "..."]
@@ -180,7 +180,7 @@ class _Queries(NamedTuple):
 
 
 class _Points(NamedTuple):
-    """Blocks of points, the leading axis; not `real` are those that fill up the last block."""
+    """Blocks of points, along a leading axis. Points that fill up a block are not `real`."""
 
     index: Int[Array, "..."]
     real: Bool[Array, "..."]
@@ -192,7 +192,7 @@ def _together(queries: _Queries, points: _Points) -> Integrand:
 
 
 def _zero(queries: _Queries, points: _Points) -> Mean:
-    """The sums of a block of queries before the first point."""
+    """The initial sums of a block of queries."""
     wide = jnp.promote_types(queries.query.dtype, jnp.float32)
     shape = queries.query.shape[:-1]
     mean = jnp.zeros((*shape, points.parts.value.shape[-1]), wide)
@@ -200,7 +200,7 @@ def _zero(queries: _Queries, points: _Points) -> Mean:
 
 
 def _cut(x: Array, axis: int, block: int, *, fill: float = 0.0) -> Array:
-    """Blocks along an axis, the last one filled up; leading axis = block."""
+    """Cuts an axis into blocks along a leading axis, and fills up the last one."""
     axis = axis % x.ndim
     rest = -x.shape[axis] % block
     padding = [(0, rest if i == axis else 0) for i in range(x.ndim)]
@@ -210,7 +210,7 @@ def _cut(x: Array, axis: int, block: int, *, fill: float = 0.0) -> Array:
 
 
 def _uncut(blocks: Mean, tokens: int) -> Mean:
-    """The inverse of `_cut`, for the queries of a mean."""
+    """Undoes `_cut` for a mean."""
 
     def one(x, axis):
         x = jnp.moveaxis(x, 0, axis - 1)

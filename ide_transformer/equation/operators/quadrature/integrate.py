@@ -1,4 +1,4 @@
-"""The token integral of attention, by the quadrature of the domain."""
+"""Computes the token integral of attention by the quadrature of the domain."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from .ring import Ring
 from .token_mean import AbstractQuadrature, Integrand, log_weighting, token_mean
 
 
-# The least queries of a block, and the most blocks; the number of tokens from which on both
+# The least size and largest number of blocks of queries; the number of tokens above which
 # queries and points are streamed, and the size of their blocks. Fastest on two cores.
 _BLOCK = 64
 _MOST_BLOCKS = 8
@@ -36,11 +36,11 @@ def integrate(
     region: AbstractRegion,
     bias: ScoreBias = None,
 ) -> Float[Array, "*batch tokens heads value_features"]:
-    """`∫ γ(x, x') V(x') dx'` over the region of each x, head by head, scores with a `bias`."""
+    """`∫ γ(x, x') V(x') dx'` over the region of each x, for each head."""
     in_order = query_domain is domain and domain.consecutive
     plain = in_order and bias is None and value.shape[-1] == key.shape[-1]
     fits = query.shape[-1] <= 128 and query.shape[-1] % 8 == 0 and query.shape[-3] > 1
-    # cuDNN's flash attention, in low precision.
+    # The flash attention of cuDNN takes low precision only.
     low = jax.default_backend() == "gpu" and query.dtype == jnp.bfloat16
     if plain and fits and low and token_devices() == 1:
         return fused_mean(query, key, value, domain, region)
@@ -57,14 +57,13 @@ def prepare(
     domain: TokenDomain,
     bias: ScoreBias,
 ) -> tuple[Integrand, Callable[[Array], Array]]:
-    """The integrand, heads before tokens, and the map of its mean back."""
+    """The integrand, with heads before tokens, and the map that moves them back."""
     *batch, tokens, heads, features = query.shape
     others, shared = key.shape[-3:-1]
     query = query / jnp.asarray(math.sqrt(features), query.dtype)
     query = query.reshape(*batch, tokens, shared, heads // shared, features)
     if bias is not None:
         bias = bias.reshape(shared, heads // shared, tokens, others)
-    # In the dtype of the scores.
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     weights, end_weights = jax.tree.map(
         lambda x: x.astype(dtype), (domain.log_weights, domain.log_end_weights)
@@ -86,7 +85,7 @@ def prepare(
 def _quadrature(
     integrand: Integrand, region: AbstractRegion, in_order: bool
 ) -> AbstractQuadrature:
-    """All tokens at once, or queries in blocks, or both in blocks; on devices a ring."""
+    """Queries in blocks; above a size also points; between devices a ring."""
     tokens = integrand.query.shape[-2]
     others = integrand.key.shape[-2]
     biased = integrand.bias is not None
@@ -119,7 +118,7 @@ def fused_mean(
     *,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Heads:
-    """`integrate` on consecutive tokens by `jax.nn.dot_product_attention`, in reverse mode."""
+    """`integrate` on consecutive tokens by JAX's fused attention, for reverse mode only."""
     *batch, tokens, _, _ = query.shape
     integrand, _ = prepare(query, key, value, domain, domain, None)
     bias = log_weighting(integrand, region.ends(domain, integrand.ends))

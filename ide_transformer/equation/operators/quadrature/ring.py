@@ -1,3 +1,5 @@
+"""The token integral on several devices, in a ring."""
+
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +14,8 @@ from .token_mean import POINTS, QUERIES, AbstractQuadrature, Integrand, Mean
 
 
 class Ring(AbstractQuadrature):
-    """Domain decomposition of Ω_x. Each device along the mesh axis `sequence` keeps its part
-    Ω_d with its queries, and the points of all parts visit it, one part after the other:
+    """Domain decomposition of Ω_x. Each device along the axis `sequence` keeps its part Ω_d
+    with its queries, and the points of all parts visit it one after the other:
 
         mean = Σ_d n_d exp(m_d - m) mean_d / n,   n = Σ_d n_d exp(m_d - m),   m = max_d m_d,
 
@@ -41,7 +43,7 @@ class Ring(AbstractQuadrature):
 
     def tangent(self, integrand: Integrand, rate: Integrand, mean: Mean) -> Mean:
         def local(integrand, rate, mean):
-            # Of a visit nothing is kept; in the gradient the points come again.
+            # A gradient keeps nothing of a visit; the points come again.
             @jax.checkpoint
             def part(hop, integrand, rate, mean):
                 return self.part.tangent(_visited(integrand, hop), _visited(rate, hop), mean)
@@ -57,7 +59,7 @@ class Ring(AbstractQuadrature):
 
 
 def _on_parts(local: Callable[..., Mean], arguments: tuple, integrand: Integrand) -> Mean:
-    """`local` on each device, with its part of the arguments."""
+    """Runs `local` on each device, with its part of the arguments."""
     rank = integrand.query.ndim
     out: Any = (_spec(rank, -2), _spec(rank - 1, -1), _spec(rank - 1, -1))
     return jax.shard_map(
@@ -70,7 +72,7 @@ def _on_parts(local: Callable[..., Mean], arguments: tuple, integrand: Integrand
 
 
 def _specs(argument: Integrand | Mean) -> PyTree[PartitionSpec]:
-    """For each array of an argument, the axis along which it is divided."""
+    """The partition of each array of an argument."""
     if isinstance(argument, Mean):
         return argument.map(lambda x, axis: _spec(x.ndim, axis))
     axes = tuple(q or p for q, p in zip(QUERIES, POINTS, strict=True))
@@ -82,10 +84,10 @@ def _spec(rank: int, axis: int) -> PartitionSpec:
 
 
 def _visited(integrand: Integrand, hop: Int[Array, ""]) -> Integrand:
-    """The queries of this device with the points that are `hop` devices before it."""
+    """The queries of this device with the points `hop` devices before it."""
     bias = integrand.bias
     if bias is not None:
-        # Rows of a bias lie with their queries, each for all points.
+        # The bias of a query is on its device, for all points.
         size = bias.shape[-1] // token_devices()
         part = (lax.axis_index(SEQUENCE) - hop) % token_devices()
         bias = lax.dynamic_slice_in_dim(bias, part * size, size, axis=-1)

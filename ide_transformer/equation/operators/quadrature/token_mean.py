@@ -15,11 +15,10 @@ from ...domain import LOG_ZERO, TokenDomain
 from ..positions import AbstractRegion, EndIndicator, Ends
 
 
-# Names of the parts of an integral that a gradient should keep: the mean, and the maximum and
-# the normaliser of the scores. With them the forward pass need not be run again.
+# Names of the values that a gradient should keep, so that it does not run forward again: the
+# mean, and the maximum and normaliser of the scores.
 RESIDUALS = ("token_mean", "token_maximum", "token_normaliser")
 
-# Queries, or a number of each; keys or values; scores, and two of their terms.
 Queries: TypeAlias = Float[Array, "*batch shared repeats tokens features"]
 Numbers: TypeAlias = Float[Array, "*batch shared repeats tokens"]
 Keys: TypeAlias = Float[Array, "*batch shared others features"]
@@ -29,9 +28,9 @@ Bias: TypeAlias = Float[Array, "shared repeats tokens others"] | None
 
 
 class Integrand(NamedTuple):
-    """The parts of an integral. Scores are `q k + log w + bias`; queries are divided by
-    `sqrt(features)`, and the log weights of ends stand where the region of a query ends. Both
-    domains are points alone, of the queries and of the integral."""
+    """The parts of an integral with scores `q k + log w + bias`. Queries are divided by
+    `sqrt(features)`. Where the region of a query ends, its log end weights replace `log w`. The
+    domains hold the points of the queries and of the integral, without weights."""
 
     query: Queries
     key: Keys
@@ -44,7 +43,7 @@ class Integrand(NamedTuple):
     domain: TokenDomain
 
     def map(self, axes: "Axes", change: Callable[[Array, int], Any]) -> "Integrand":
-        """`change(part, axis)` of the parts that have an axis of this kind; `None` stays."""
+        """Applies `change(part, axis)` to the parts with an axis."""
 
         def changed(part: Any, axis: int | None) -> Any:
             return part if axis is None else jax.tree.map(lambda x: change(x, axis), part)
@@ -52,14 +51,14 @@ class Integrand(NamedTuple):
         return Integrand(*map(changed, self, axes))
 
 
-# For each part the axis of the queries, or that of the points; `None` where it has none.
+# The axis of the queries, or of the points, in each part.
 Axes: TypeAlias = tuple[int | None, ...]
 QUERIES: Axes = (-2, None, None, None, -2, None, None, -2, None)
 POINTS: Axes = (None, -2, -2, -1, -1, -1, -1, None, -2)
 
 
 class Mean(NamedTuple):
-    """The mean of the values under γ, and the two numbers that turn a score s into γ,
+    """The mean of the values under γ, and the two numbers that turn a score s into
 
     γ = exp(s - maximum - log normaliser).
     """
@@ -69,14 +68,14 @@ class Mean(NamedTuple):
     normaliser: Numbers
 
     def map(self, change: Callable[[Array, int], Any]) -> "Mean":
-        """`change(part, axis)` of all parts, axis that of the queries."""
+        """Applies `change(part, axis)` to all parts, with the axis of the queries."""
         return Mean(
             change(self.mean, -2), change(self.maximum, -1), change(self.normaliser, -1)
         )
 
 
 class AbstractQuadrature(eqx.Module):
-    """A way to run through the points; for the derivative scores are computed again."""
+    """A way to sum over the points. The derivative recomputes the scores."""
 
     region: AbstractRegion
 
@@ -85,12 +84,11 @@ class AbstractQuadrature(eqx.Module):
 
     @abc.abstractmethod
     def tangent(self, integrand: Integrand, rate: Integrand, mean: Mean) -> Mean:
-        """Along `rate`, in which `None` is zero and in which it is linear: `Σ_z γ (v' + s' v)`
-        and, in the place of the maximum, `Σ_z γ s'`, the derivative of `maximum + log
-        normaliser`."""
+        """The derivative along `rate`, in which `None` is zero: `Σ_z γ (v' + s' v)`, and as
+        maximum `Σ_z γ s'`, the derivative of `maximum + log normaliser`."""
 
     def scores(self, integrand: Integrand) -> Scores:
-        """The scores, a large negative number where a point is outside the region."""
+        """The scores; outside the region, a large negative number."""
         s = products(integrand.query, integrand.key)
         weighting = log_weighting(integrand, self.ends(integrand))
         s = with_terms(s, weighting, integrand.bias)
@@ -100,13 +98,13 @@ class AbstractQuadrature(eqx.Module):
         return jnp.where(jnp.broadcast_to(inside, s.shape), s, outside(s.dtype))
 
     def ends(self, integrand: Integrand) -> EndIndicator:
-        """Indicator of where end weights count; `None` for nowhere."""
+        """Where end weights count; `None` for nowhere."""
         return self.region.ends(integrand.query_domain, integrand.ends)
 
 
 @eqx.filter_custom_jvp
 def token_mean(integrand: Integrand, quadrature: AbstractQuadrature) -> Mean:
-    """The mean of the values under γ; its derivative keeps three numbers for each query."""
+    """The mean of the values under γ, whose derivative only keeps the three parts of `Mean`."""
     return quadrature.mean(integrand)
 
 
@@ -117,8 +115,7 @@ def _token_mean_jvp(primals, tangents):
     mean = Mean(*map(checkpoint_name, mean, RESIDUALS))
     rate = quadrature.tangent(integrand, tangents[0], mean)
     tangent = rate.mean - mean.mean * rate.maximum[..., None]
-    # γ depends on maximum and normaliser through `maximum + log normaliser` only, so its
-    # whole derivative may be that of the maximum.
+    # γ depends on `maximum + log normaliser` only: give the maximum all of its derivative.
     return mean, Mean(tangent, rate.maximum, jnp.zeros_like(mean.normaliser))
 
 
@@ -135,12 +132,12 @@ def weighted(gamma: Scores, value: Keys) -> Queries:
 
 
 def outside(dtype: DTypeLike) -> float:
-    """The score of a point outside the region, finite, and below that of padding."""
+    """The score of a point outside the region: finite, and below the score of padding."""
     return float(jnp.finfo(dtype).min) / 2
 
 
 def log_weighting(integrand: Integrand, ends: EndIndicator) -> Weighting:
-    """`log w` for each query, or its rate, which is that of w where w is 0."""
+    """`log w` for each query, or its rate."""
     weights, at_ends = jax.tree.map(
         lambda x: jnp.expand_dims(x, -2), (integrand.log_weights, integrand.log_end_weights)
     )
@@ -156,7 +153,7 @@ def log_weighting(integrand: Integrand, ends: EndIndicator) -> Weighting:
 
 
 def with_terms(s: Scores, weighting: Weighting, bias: Bias) -> Scores:
-    """`s + log w + bias`, or the same for their rates."""
+    """`s + log w + bias`, or the sum of their rates."""
     if weighting is not None:
         weighting = jnp.expand_dims(weighting, (-4, -3))
         s = s + jnp.broadcast_to(weighting, s.shape).astype(s.dtype)
@@ -172,12 +169,12 @@ def tangent_part(
     scale: tuple[Numbers, Numbers],
     ends: EndIndicator,
 ) -> Mean:
-    """`AbstractQuadrature.tangent` of some queries and points, given maximum and normaliser."""
+    """`AbstractQuadrature.tangent` of a part; `scale` is maximum and normaliser."""
     maximum, normaliser = scale
-    # Not `maximum + log normaliser`, which loses the latter where all points are padding.
+    # Not `maximum + log normaliser`, which rounds the logarithm away if all points are padding.
     gamma = jnp.exp(s - maximum[..., None] - jnp.log(normaliser)[..., None])
     gamma = gamma + _of_zero_weights(s, integrand, scale, ends)
-    # The derivative of the scores along `rate`, but for that of the weights.
+    # The derivative of the scores, without weights.
     query = integrand.query
     key = integrand.key
     changed = jnp.zeros((), jnp.promote_types(query.dtype, jnp.float32))
@@ -190,7 +187,7 @@ def tangent_part(
     weighting = log_weighting(rate, ends)
     if weighting is not None:
         changed = changed + _weight_rates(s, gamma, integrand, weighting, scale)
-    # The scores of a query that sees nothing are one constant.
+    # A query that sees nothing has constant scores.
     sees = maximum > outside(s.dtype)
     total = jnp.where(sees, jnp.sum(changed, axis=-1), 0)
     tangent = jnp.where(sees[..., None], weighted(changed, integrand.value), 0)
@@ -203,7 +200,7 @@ def tangent_part(
 def _of_zero_weights(
     s: Scores, integrand: Integrand, scale: tuple[Numbers, Numbers], ends: EndIndicator
 ) -> Scores:
-    """γ where w = 0: it is 0, but its derivative with respect to w is not."""
+    """γ where w = 0, which is 0 but has a derivative with respect to w."""
     return jnp.zeros_like(s)
 
 
@@ -225,15 +222,15 @@ def _weight_rates(
     weighting: Weighting,
     scale: tuple[Numbers, Numbers],
 ) -> Scores:
-    """The derivative of γ along that of the weights, `γ w'/w`, also where w = 0."""
+    """The derivative of γ along w', `γ w'/w`, also where w = 0."""
     maximum, normaliser = (x[..., None] for x in scale)
-    # A score with w = 0 says nothing, and is above those outside of the region.
+    # Scores with w = 0; those outside the region are lower.
     unseen = (s < LOG_ZERO / 2) & (s > 1.5 * LOG_ZERO)
     own = with_terms(products(integrand.query, integrand.key), None, integrand.bias)
-    # Padding may have any score, and an infinite rate times 0 would spread.
+    # Limits the scores of padding, since an infinite rate times 0 would spread.
     most = math.log(jnp.finfo(s.dtype).max) / 2
     density = jnp.exp(jnp.minimum(own - maximum - jnp.log(normaliser), most))
-    # A query that sees nothing else has no normaliser.
+    # A query that sees only points with w = 0 has no normaliser.
     density = jnp.where(maximum > LOG_ZERO / 2, density, 0)
     return jnp.where(unseen, density, gamma) * with_terms(jnp.zeros_like(s), weighting, None)
 
@@ -241,7 +238,7 @@ def _weight_rates(
 def _end_to_end(
     x: Float[Array, "*batch shared repeats tokens last"],
 ) -> Float[Array, "*batch shared rows last"]:
-    """The queries that share a key on one axis, for one product without transposes."""
+    """Puts queries that share a key on one axis, for one product without transposes."""
     return x.reshape(*x.shape[:-3], -1, x.shape[-1])
 
 
