@@ -1,4 +1,4 @@
-"""`solve`, the one entry point; fixed steps, adaptive steps, gradient modes."""
+"""`solve`, with fixed or adaptive steps and gradient modes."""
 
 from .adaptive import TokenNorm
 from .public import *

@@ -1,4 +1,4 @@
-"""Adaptive steps: one diffrax solve in each interval, so that steps end on boundaries."""
+"""Adaptive steps: one diffrax solve in each interval, so that no step crosses a jump."""
 
 from typing import NamedTuple, cast
 
@@ -23,7 +23,7 @@ from .output import Start, Status, Trajectory, field_evaluations
 def adapt(
     equation: Equation, mesh: Mesh, start: Start, gradient: AbstractGradient
 ) -> Trajectory:
-    """At most `mesh.max_steps` steps in each interval, chosen by the controller of the mesh."""
+    """Solves with the controller of the mesh, by at most `mesh.max_steps` steps per interval."""
     u0, args, output = start
     given = mesh.scheme
     check_scheme(equation, given, None)
@@ -81,21 +81,20 @@ def adapt(
 
 
 class _State(NamedTuple):
-    """The state of the wrapped controller, the step for the next interval, the last one,
-    whether one was accepted, and how many were tried from the beginning of the interval."""
-
     wrapped: PyTree
+    # The step for the next interval, and the last step.
     proposal: ArrayLike
     latest: ArrayLike
+    # Whether a step of the interval was accepted, and how often the first one was tried.
     begun: Bool[Array, ""]
     firsts: Int[Array, ""]
 
 
 class KeepsProposal(diffrax.AbstractStepSizeController):
-    """A controller that keeps the step it proposed before a boundary cut it short."""
+    """A controller that remembers the step it proposed before a boundary cut it."""
 
     controller: diffrax.AbstractStepSizeController
-    # The name of the scheme.
+    # The name of the scheme, for an error.
     scheme: str = eqx.field(static=True)
 
     def wrap(self, direction):
@@ -104,8 +103,8 @@ class KeepsProposal(diffrax.AbstractStepSizeController):
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         first_end, state = self.controller.init(terms, t0, t1, y0, dt0, args, func, error_order)
         proposal = first_end - t0
-        nothing = jnp.array(False), jnp.array(0)
-        return first_end, _State(state, proposal, proposal, *nothing)
+        begun = jnp.array(False)
+        return first_end, _State(state, proposal, proposal, begun, jnp.array(0))
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
@@ -128,7 +127,7 @@ class KeepsProposal(diffrax.AbstractStepSizeController):
 
 
 class TokenNorm(eqx.Module):
-    """The root mean square over features and the tokens whose weights are not zero."""
+    """The root mean square over features and over tokens of positive weight."""
 
     weights: Float[Array, "*batch tokens"]
 
@@ -140,7 +139,7 @@ class TokenNorm(eqx.Module):
 def without_padding(
     controller: diffrax.AbstractStepSizeController, weights: Array
 ) -> diffrax.AbstractStepSizeController:
-    """The controller with padded tokens kept out of its error norm, if that is the default."""
+    """Keeps padded tokens out of the error norm of a controller, if it is the default norm."""
 
     def replace(pid, _):
         if pid.norm is not optx.rms_norm:

@@ -1,4 +1,4 @@
-"""Exits: when a token stops before the end of a solve."""
+"""Exits: rules by which tokens stop before the end of a solve."""
 
 import abc
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from .output import Start, Trajectory, finite
 
 
 class Progress(NamedTuple):
-    """A march with fixed steps, seen after step k of n.
+    """A march after step k of n.
 
     - `u`: the state `u_k`.
     - `increment`, `earlier`: `Δ_k = u_k - u_{k-1}` and `Δ_{k-1}`, NaN after the first step.
@@ -43,13 +43,14 @@ class Progress(NamedTuple):
     read_out: Callable[[Array], Array]
 
     def end(self, order: int) -> State:
-        """The state at depth T by extrapolation of this order, at most 2,
+        """The state at depth T, extrapolated by Newton's backward differences of order 0 to 2,
 
-            E_0 = u_k,   E_1 = E_0 + r Δ_k,   E_2 = E_1 + r (r+1)/2 (Δ_k - Δ_{k-1}),
+            E_0 = u_k,   E_1 = E_0 + r Δ_k,   E_2 = E_1 + r (r+1)/2 (Δ_k - Δ_{k-1}).
 
-        Newton's backward differences. The error of E_q is `O((r h)^{q+1})`.
+        The error of E_q is `O((r h)^{q+1})`.
         """
-        r, end = self.remaining, self.u
+        r = self.remaining
+        end = self.u
         if order >= 1:
             end = end + r * self.increment
         if order >= 2:
@@ -58,26 +59,24 @@ class Progress(NamedTuple):
 
 
 class AbstractExit(eqx.Module):
-    """A rule for stopping early: a token, or a sample with all its tokens, stops before the end
-    of a solve, and its field is not evaluated any more. The others still see it. For the rest
-    of depth it stays where it is, or it goes straight on with the increment of its last step:
+    """A rule for stopping early. A token that stops is not evaluated any more; other tokens still
+    see it. Until T it stays, or continues with the increment of its last step:
 
         u_{k+1}(x) = u_k(x)   or   u_{k+1}(x) = u_k(x) + Δ(x).
 
-    It stops after the step at which `measure`, for a sample its mean over the tokens that are
-    not padding, is below `tolerance`, `hits` times in a row. A tolerance of 0 is the full
+    It stops after a step at which `measure` is below `tolerance`, `hits` times in a row. A
+    sample stops by the mean over its tokens, without padding. A tolerance of 0 is the full
     solve. A subclass writes `measure`.
 
-    Evaluations are counted for each token. Time is saved where all tokens have stopped: the
-    rest of a batch that is still under way is computed as a whole, and so are the keys and
-    values of a token that has stopped. Reference for tokens that stop and are still seen:
-    Schuster et al., Confident Adaptive Language Modeling, arXiv 2207.07061.
+    Evaluations are counted for each token. Time is saved only once all tokens of a batch have
+    stopped. Reference for tokens that stop and are still seen: Schuster et al., arXiv
+    2207.07061.
 
     **Arguments:**
 
     - `tolerance`: in the unit of the measure.
-    - `stops`: whether a `token` stops by itself or a `sample` as a whole.
-    - `order`: what it does afterwards: 0, stay; 1, go straight on. A constraint needs 0.
+    - `stops`: whether each `"token"` stops by itself, or a `"sample"` as a whole.
+    - `order`: 0 to stay, 1 to continue in a straight line. A constraint needs 0.
     - `hits`: how often in a row.
     """
 
@@ -88,15 +87,13 @@ class AbstractExit(eqx.Module):
 
     @abc.abstractmethod
     def measure(self, progress: Progress) -> Float[Array, "*batch tokens"]:
-        """The number that falls below the tolerance, for each token; for each sample where
-        the outputs have no axis of tokens. Where it is NaN, as long as it cannot be known, no
-        token stops."""
+        """The number that falls below the tolerance, for each token, or for each sample if the
+        outputs have no axis of tokens. NaN, while it is unknown, stops no token."""
 
     def each(
         self, progress: Progress, weights: Float[Array, "*domains tokens"]
     ) -> Float[Array, "*batch tokens"]:
-        """The measure by which each token stops: its own, or that of its sample, without
-        tokens of weight zero."""
+        """The measure by which each token stops: its own, or the mean of its sample."""
         measure = self.measure(progress)
         tokens = progress.u.shape[:-1]
         if measure.shape == tokens:
@@ -106,13 +103,13 @@ class AbstractExit(eqx.Module):
             measure = jnp.sum(jnp.where(counted, measure, 0), -1) / jnp.sum(counted, -1)
         elif measure.shape != tokens[:-1]:
             raise InputError(
-                f"{type(self).__name__}: its measure has shape {measure.shape} for a state of "
-                f"{progress.u.shape}; it must have one number for each token or each sample."
+                f"{type(self).__name__}: measure has shape {measure.shape} for a state of "
+                f"{progress.u.shape}; give one number for each token or each sample."
             )
         elif self.stops == "token":
             raise InputError(
-                f"{type(self).__name__}: the model has one output for each sample, not for "
-                "each token, so no token can stop by itself; give stops='sample'."
+                f"{type(self).__name__}: the model has one output for each sample, so no token "
+                "can stop by itself; give stops='sample'."
             )
         return jnp.broadcast_to(measure[..., None], tokens)
 
@@ -121,8 +118,8 @@ class AbstractExit(eqx.Module):
 def divergence(
     expected: Float[Array, "*points classes"], given: Float[Array, "*points classes"]
 ) -> Float[Array, "*points"]:
-    """`KL(p ‖ q) = Σ_y p(y) log p(y)/q(y)`, in nats, of the distributions with these logits:
-    what the cross-entropy grows by, on average, where q is given and p is right."""
+    """`KL(p ‖ q) = Σ_y p(y) log p(y)/q(y)` in nats, p and q with these logits: the growth of the
+    mean cross-entropy if p is right and q is given."""
     p = jax.nn.log_softmax(expected)
     q = jax.nn.log_softmax(given)
     return jnp.sum(jnp.exp(p) * (p - q), axis=-1)
@@ -133,36 +130,32 @@ def relative_difference(
     expected: Float[Array, "samples points *channels"],
     given: Float[Array, "samples points *channels"],
 ) -> Float[Array, "samples points"]:
-    """`|expected - given|` of functions at each point, the norm over channels, in units of the
-    root mean square of `|expected|` over the points of the sample."""
+    """`|expected - given|` at each point, in units of the root mean square of `|expected|` over
+    the sample; `|·|` is the norm over channels."""
     shape = (*expected.shape[:2], -1)
     expected = expected.reshape(shape)
     given = given.reshape(shape)
     size = jnp.sqrt(jnp.mean(jnp.sum(expected**2, axis=-1), axis=-1, keepdims=True))
-    # Nothing is small beside a function that is zero.
     return jnp.linalg.norm(expected - given, axis=-1) / jnp.where(size == 0, 1, size)
 
 
 @checked
 class EstimatedExit(AbstractExit):
-    """Exit by an estimate: the effect that the rest of the solve has on the outputs,
+    """Exit by the estimated effect of the remaining steps on the outputs,
 
         d( R(E_{q+1}), R(E_q) ),
 
-    R the read-out and E_p the state at depth T extrapolated with order p, see `Progress.end`.
-    E_q, q = `order`, is what the token will have if it stops, and E_{q+1} the better
-    approximation of the full solve; as in an embedded pair, their difference estimates the
-    error of the lower one. With `divergence` the tolerance is in nats: about the mean by which
-    the loss of a token that stops may grow.
+    R the read-out, E_p the state at T extrapolated with order p (`Progress.end`), q = `order`.
+    A token that stops ends with E_q. As in an embedded pair, the better E_{q+1} estimates its
+    error. With `divergence` the tolerance is in nats, about the mean growth of the loss.
 
-    They cost two read-outs for each step: little with a small vocabulary, more than a layer
-    with a large one. Reference for embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary
-    Differential Equations I, section II.4.
+    Each step costs two read-outs, more than a layer for a large vocabulary. Reference for
+    embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, II.4.
 
     **Arguments:** see `AbstractExit`, and
 
-    - `difference`: d, a function of the outputs that are expected and those that are given:
-      `divergence` of logits, `relative_difference` of functions, or one of yours.
+    - `difference`: d, of the expected and given outputs: `divergence` of logits,
+      `relative_difference` of functions, or your own.
     """
 
     order: Literal[0, 1] = eqx.field(static=True, default=1)
@@ -171,29 +164,27 @@ class EstimatedExit(AbstractExit):
     def measure(self, progress: Progress) -> Float[Array, "*batch tokens"]:
         expected = progress.read_out(progress.end(self.order + 1))
         given = progress.read_out(progress.end(self.order))
-        # Rounding may put a divergence of zero below it, and below a tolerance of zero.
+        # Rounding may make a divergence negative, below a tolerance of 0.
         return jnp.maximum(self.difference(expected, given), 0)
 
 
 class _State(NamedTuple):
-    """The tokens between two steps."""
-
-    # Of the last step that a token made.
+    # The last increment of each token.
     increment: State
-    # How often in a row the measure of a token was below the tolerance.
+    # How often in a row its measure was below the tolerance.
     hits: Int[Array, "*batch tokens"]
     remaining: Float[Array, ""]
     evaluations: EvaluationCount
 
 
 class _Stopping(AbstractScheme):
-    """A scheme whose steps are made for the tokens that have not stopped."""
+    """A scheme that makes steps for tokens that have not stopped."""
 
     solver: diffrax.AbstractSolver
     exit: AbstractExit
     read_out: Callable[[Array], PyTree[Array]]
     weights: Float[Array, "*domains tokens"]
-    # Of a step, and the number of steps.
+    # The evaluations of a step, and the number of steps.
     cost: float
     steps: int
 
@@ -206,7 +197,7 @@ class _Stopping(AbstractScheme):
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         moving = state.hits < self.exit.hits
         state = state._replace(remaining=state.remaining - 1)
-        # Of tokens that have stopped, after one more step.
+        # The next states of stopped tokens.
         rest = u + state.increment if self.exit.order else u
 
         def advance():
@@ -234,25 +225,25 @@ def march_until(
     exit: AbstractExit,
     read_out: Callable[[Array], PyTree[Array]],
 ) -> Trajectory:
-    """All steps of a plan, each for the tokens that have not stopped; refuses steps that are
-    not made from the state alone."""
+    """Marches the tokens that have not stopped. `InputError` for steps that need more than the
+    state."""
     where = f"solve: exit={type(exit).__name__}(…)"
     if start.output.dense:
         raise InputError(
-            f"{where}: if tokens stop, states are known only at the ends of intervals; ask "
-            "for SaveAt(ts=equation.knots) and no dense output."
+            f"{where}: states are known only at the ends of intervals; ask for "
+            "SaveAt(ts=equation.knots) and no dense output."
         )
     sets = parts(eqx.filter_eval_shape(steps.equation.constraint, 0.0), AbstractConstraint)
     bound = next((type(x).__name__ for x in sets if not isinstance(x, Free)), None)
     if exit.order and bound is not None:
         raise InputError(
-            f"{where}: a stopped token continues in a straight line and leaves the constraint "
-            f"{bound}; give order=0, so that it stays where it is."
+            f"{where}: with order=1 a stopped token leaves the constraint {bound}; give "
+            "order=0, so that it stays."
         )
     if steps.cost is None:
         raise InputError(
-            f"{where}: {steps.name} evaluates the field as often as the state needs, so no "
-            "token can stop by itself; take an explicit scheme, for example RK4()."
+            f"{where}: the evaluations of {steps.name} depend on the state, so no token can stop "
+            "by itself; take an explicit scheme, for example RK4()."
         )
     t0, t1, *_ = steps.offsets
     field = StepField(steps.equation.terms_of(0), t0, t1, start.args)

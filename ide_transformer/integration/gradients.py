@@ -1,4 +1,4 @@
-"""Gradient modes: the values kept for the gradient; the others are computed again."""
+"""Gradient modes: which values a solve keeps for the gradient."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -21,38 +21,36 @@ _DOTS = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
 _NAMED = jax.checkpoint_policies.save_only_these_names(*RESIDUALS)
 
 
-# A function of its own, since a policy that JAX joins of two others cannot be pickled.
+# A plain function, since JAX cannot pickle a policy joined from two others.
 def save_products(primitive: Any, *args: Any, **params: Any) -> bool:
-    """The policy that saves products of states with weights and means of attention."""
+    """A checkpoint policy: saves products of states with weights, and means of attention."""
     return _DOTS(primitive, *args, **params) or _NAMED(primitive, *args, **params)
 
 
 class AbstractGradient(eqx.Module):
-    """A gradient mode: the values that are kept on the way forward; the others are computed
-    again. Each but `Truncated` gives the gradient of the discrete solution. A mode brings the
-    march of fixed steps; for adaptive ones the adjoint of diffrax inside an interval, and the
-    scan over them.
+    """A gradient mode: decides which values are kept, and recomputes the others. All modes
+    except `Truncated` give the gradient of the discrete solution.
     """
 
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
 
     def adjoint(self) -> diffrax.AbstractAdjoint:
-        """The adjoint for adaptive steps inside an interval; by default it recomputes."""
+        """The adjoint of diffrax for adaptive steps inside an interval."""
         return diffrax.RecursiveCheckpointAdjoint()
 
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
-        """`lax.scan` over the intervals, keeping the values of this mode, by default all."""
+        """`lax.scan` over the intervals, by default keeping all values."""
         return lax.scan(interval, carry, xs)
 
     def march(self, steps: Steps, start: Start) -> Trajectory:
-        """The march of fixed steps; by default the `scan` of this mode over the intervals."""
+        """The march of fixed steps, by default with the `scan` of this mode."""
         return march(steps, start, self.scan)
 
 
 @checked
 class Direct(AbstractGradient):
-    """Keep every intermediate value. Adaptive solves then also allow forward mode."""
+    """Keeps every intermediate value. Adaptive solves then allow forward mode too."""
 
     def adjoint(self) -> diffrax.AbstractAdjoint:
         return diffrax.DirectAdjoint()
@@ -60,14 +58,13 @@ class Direct(AbstractGradient):
 
 @checked
 class Recompute(AbstractGradient):
-    """Keep one state for each interval and the values that `policy` saves inside; recompute
-    the rest.
+    """Keeps a state for each interval and the values that `policy` saves inside; recomputes the
+    rest.
 
     **Arguments:**
 
-    - `policy`: one of `jax.checkpoint_policies`; the default saves the products of states
-      with weights and the means of attention, `None` saves nothing inside: less memory, one
-      solve more.
+    - `policy`: one of `jax.checkpoint_policies`. The default saves products of states with
+      weights and means of attention. `None` saves nothing: less memory, one more solve.
     """
 
     policy: Callable | None = eqx.field(static=True, default=save_products)
@@ -79,18 +76,17 @@ class Recompute(AbstractGradient):
 
 @checked
 class Recursive(AbstractGradient):
-    """Recursive checkpointing: keep states at the ends of segments of depth only, and solve
-    each segment again, by the same rule, when the gradient reaches it.
+    """Recursive checkpointing: keeps states at the ends of segments of depth, and solves a
+    segment again, by the same rule, when the gradient reaches it.
 
-    With L intervals it keeps about `levels L^(1/levels)` states, and makes `levels - 1`
-    solves more than `Recompute`, which is the case of one level; with `levels = log2 L`
-    memory is logarithmic. Reference: Griewank, Optim. Methods Softw. 1 (1992); Chen et al.,
-    arXiv 1604.06174.
+    With L intervals it keeps about `levels L^(1/levels)` states and makes `levels - 1` more
+    solves than `Recompute`, its case of one level. Memory is logarithmic for `levels = log2 L`.
+    Reference: Griewank, Optim. Methods Softw. 1 (1992); Chen et al., arXiv 1604.06174.
 
     **Arguments:**
 
-    - `levels`: the number of levels of nested segments; 2 keeps about `2 sqrt(L)` states.
-    - `policy`: the values saved inside an interval of the current segment; see `Recompute`.
+    - `levels`: of nested segments; 2 keeps about `2 sqrt(L)` states.
+    - `policy`: the values saved inside an interval; see `Recompute`.
     """
 
     levels: PositiveInt = eqx.field(static=True, default=2)
@@ -98,13 +94,13 @@ class Recursive(AbstractGradient):
 
     def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
         body = jax.checkpoint(interval, policy=self.policy, prevent_cse=False)
-        # More levels than halvings of the depth would not end.
+        # More levels than halvings of the depth change nothing.
         halvings = jax.tree.leaves(xs)[0].shape[0].bit_length()
         return _scan(body, carry, xs, min(self.levels, halvings))
 
 
 def _scan(body: Callable, carry: PyTree, xs: PyTree, levels: int) -> tuple[PyTree, PyTree]:
-    """`lax.scan(body, carry, xs)` in nested segments; the gradient keeps their ends."""
+    """`lax.scan(body, carry, xs)` in nested segments, whose ends the gradient keeps."""
     number = jax.tree.leaves(xs)[0].shape[0]
 
     def states_kept(length: int) -> float:
@@ -131,18 +127,18 @@ def _scan(body: Callable, carry: PyTree, xs: PyTree, levels: int) -> tuple[PyTre
 
 @checked
 class Truncated(AbstractGradient):
-    """Truncated back-propagation: the gradient of the last intervals of depth alone, the state
-    before them held fixed. What the gradient takes, in memory and time, does not grow with T.
-    Earlier layers with weights of their own are never trained.
+    """Truncated back-propagation: the gradient of the last intervals only, with the state before
+    them fixed. Memory and time do not grow with T. Earlier layers with weights of their own are
+    never trained.
 
-    It is not the gradient of the discrete solution. Of one interval, at the fixed point
-    `u = Φ(u)` of a loop, it puts 1 in the place of `(1 - ∂Φ/∂u)⁻¹`. Reference: Fung et al.,
-    arXiv 2103.12803; Geng et al., arXiv 2111.05177.
+    It is not the gradient of the discrete solution. With one interval, at the fixed point
+    `u = Φ(u)` of a loop, it replaces `(1 - ∂Φ/∂u)⁻¹` by 1. Reference: Fung et al., arXiv
+    2103.12803; Geng et al., arXiv 2111.05177.
 
     **Arguments:**
 
-    - `intervals`: how many, the last ones.
-    - `mode`: the gradient mode of these.
+    - `intervals`: the number of last intervals.
+    - `mode`: their gradient mode.
     """
 
     intervals: PositiveInt = eqx.field(static=True)
@@ -163,7 +159,7 @@ class Truncated(AbstractGradient):
 
 
 class DiffraxAdjoint(AbstractGradient):
-    """An adjoint of diffrax, for adaptive steps alone."""
+    """An adjoint of diffrax, for adaptive steps."""
 
     wrapped: diffrax.AbstractAdjoint
 
@@ -172,8 +168,8 @@ class DiffraxAdjoint(AbstractGradient):
     def __check_init__(self):
         if isinstance(self.wrapped, diffrax.BacksolveAdjoint):
             raise InputError(
-                "solve: BacksolveAdjoint solves the state backwards, which is wrong for "
-                "layered weights, where the field jumps; use gradient=Recompute() or Direct()."
+                "solve: BacksolveAdjoint solves the state backwards, which is wrong if the field "
+                "jumps between layers; use gradient=Recompute() or Direct()."
             )
 
     def adjoint(self) -> diffrax.AbstractAdjoint:
@@ -181,13 +177,13 @@ class DiffraxAdjoint(AbstractGradient):
 
     def march(self, steps: Steps, start: Start) -> Trajectory:
         raise InputError(
-            f"solve: gradient={type(self.wrapped).__name__}() is for adaptive steps; fixed "
-            "steps march by a scan: use gradient=Recompute(), Recursive() or Direct()."
+            f"solve: gradient={type(self.wrapped).__name__}() is for adaptive steps; for fixed "
+            "steps use gradient=Recompute(), Recursive() or Direct()."
         )
 
 
 def as_gradient(gradient: AbstractGradient | diffrax.AbstractAdjoint) -> AbstractGradient:
-    """A gradient mode, or the one that an adjoint of diffrax stands for."""
+    """The gradient mode, also for an adjoint of diffrax."""
     if isinstance(gradient, diffrax.AbstractAdjoint):
         return DiffraxAdjoint(gradient)
     return gradient

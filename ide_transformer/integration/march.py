@@ -1,4 +1,4 @@
-"""Fixed steps: a scan over the intervals, their weights passed as its inputs."""
+"""Fixed steps: a scan over the intervals, with their weights as its inputs."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,21 +17,23 @@ from ..errors import InputError
 from .output import Start, Status, Trajectory, field_evaluations
 
 
-# Blocks tabulated for each interval; a longer table takes more memory than it saves time.
+# The most blocks tabulated for each interval; longer tables cost more memory than they save.
 _MOST_POINTS = 8
 
 
 class Carry(NamedTuple):
-    """The arguments and results of a step that go on to the next."""
-
     u: State
     solver_state: PyTree
     result: diffrax.RESULTS
 
 
 class Steps(eqx.Module):
-    """The plan of a march: a `number` of equal steps in each interval, by `solver`, into which
-    `given` is compiled, at a `cost` each, `None` where it depends on the state."""
+    """A fixed-step solve.
+
+    - `given`: the scheme you passed; `solver`: the one that runs.
+    - `number`: steps in each interval.
+    - `cost`: evaluations of a step, `None` if they depend on the state.
+    """
 
     equation: Equation
     given: diffrax.AbstractSolver
@@ -42,12 +44,11 @@ class Steps(eqx.Module):
 
     @property
     def name(self) -> str:
-        """The name of the scheme given."""
         return type(self.given).__name__
 
     @property
     def offsets(self) -> Float[np.ndarray, " ends"]:
-        """The ends of the steps, from the beginning of their interval."""
+        """The ends of the steps inside an interval, from its beginning."""
         fractions = np.arange(self.number + 1) / self.number
         return (self.equation.control.interval_length * fractions).astype(self.dtype)
 
@@ -66,7 +67,7 @@ class Steps(eqx.Module):
     def advance(
         self, terms: PyTree, edges: Array, carry: Carry, args: PyTree, *, dense=False, loop=True
     ) -> tuple[Carry, PyTree]:
-        """The steps of one interval, in a loop or written out; `dense`, with interpolations."""
+        """Makes the steps of one interval, in a loop or unrolled; `dense` adds interpolations."""
 
         def step(carry, inputs):
             t0, t1, made_jump = inputs
@@ -86,7 +87,7 @@ class Steps(eqx.Module):
         ends = edges[:-1], edges[1:]
         if jumps.any():
             return lax.scan(step, carry, (*ends, jumps))
-        # Known when the march is compiled, so that no step has to look.
+        # A constant, so that no step has to test it.
         return lax.scan(lambda carry, t: step(carry, (*t, False)), carry, ends)
 
     def trajectory(
@@ -97,7 +98,7 @@ class Steps(eqx.Module):
         solver_state: PyTree = None,
         interpolation: diffrax.DenseInterpolation | None = None,
     ) -> Trajectory:
-        """The outcome of all these steps."""
+        """The outcome of the march, with its counts."""
         intervals = self.equation.control.layers
         steps = intervals * self.number
         starts = 1 if self.equation.continuous else intervals
@@ -108,7 +109,7 @@ class Steps(eqx.Module):
 def step_cost(
     equation: Equation, solver: diffrax.AbstractSolver, features: int, args: PyTree
 ) -> solvers.Evaluations | None:
-    """The cost of the steps of a solve, known ahead; `None` where it depends on the state."""
+    """The evaluations of the steps of a solve; `None` if they depend on the state."""
     block = eqx.filter_eval_shape(lambda: [x.at(0.0, args) for x in equation.control(0.0)])
     return solvers.count_evaluations(solver, block, features)
 
@@ -120,7 +121,7 @@ def plan_steps(
     state: Array | jax.ShapeDtypeStruct,
     args: PyTree = None,
 ) -> Steps:
-    """The plan of a march, what is smooth in depth evaluated ahead."""
+    """Plans a march and evaluates smooth weights ahead of it."""
     check_scheme(equation, given, number)
     solver = solvers.prepared(given, equation.constraint, unroll=True)
     cost = step_cost(equation, solver, state.shape[-1], args)
@@ -135,7 +136,7 @@ def plan_steps(
 
 
 def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
-    """All steps of a plan, by a scan over the stacked weights."""
+    """Makes all steps of a plan by a scan over the stacked weights."""
     u0, args, output = start
 
     def interval(carry, inputs):
@@ -174,15 +175,15 @@ def march(steps: Steps, start: Start, scan: Callable) -> Trajectory:
 def check_scheme(
     equation: Equation, solver: diffrax.AbstractSolver, number: int | None
 ) -> None:
-    """Refuse a scheme that would not be itself with a number of steps in each interval, or
-    with adaptive ones, `None`."""
+    """Raises `InputError` if a scheme does not fit the equation or the steps in each interval;
+    `None` are adaptive steps."""
     control = equation.control
     jumps_at_each = number == 1 < control.layers and not equation.continuous
     if jumps_at_each and solvers.restarts_at_jumps(solver):
         raise InputError(
-            f"{type(solver).__name__}: it starts again where the field jumps, and on "
-            f"{type(control).__name__} with one step in each interval that is every step. Take "
-            "a continuous control, such as PiecewiseLinear, or steps_per_interval=2 or more."
+            f"{type(solver).__name__} starts again where the field jumps, which on "
+            f"{type(control).__name__} with one step in each interval is every step; take a "
+            "continuous control, such as PiecewiseLinear, or steps_per_interval=2 or more."
         )
     plan = solvers.SolvePlan(
         steps=None if number is None else control.layers * number,
@@ -194,7 +195,7 @@ def check_scheme(
 
 
 def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
-    """Refuse an initial state or an operator whose shape does not fit the equation."""
+    """Raises `InputError` if the shape of u0 or of a rate does not fit the equation."""
     tokens = equation.domain.num_tokens
     weights = equation.domain.weights
     shape = (tokens,) if weights is None else weights.shape
@@ -204,15 +205,15 @@ def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
         broadcast = None
     if u0.shape[-2] != tokens or broadcast != u0.shape[:-1] or not u0.size:
         raise InputError(
-            f"solve: u0 has shape {u0.shape}; the equation's domain has {tokens} tokens, and "
-            f"weights, or a mask, of shape {shape}; u0 must be "
-            f"[{', '.join(map(str, ('...', *shape)))}, features], and not empty."
+            f"solve: u0 has shape {u0.shape}, but the domain has {tokens} tokens and weights of "
+            f"shape {shape}; u0 must be [{', '.join(map(str, ('...', *shape)))}, features] and "
+            "not empty."
         )
     if not jnp.issubdtype(u0.dtype, jnp.floating) or u0.dtype.itemsize < 4:
         raise InputError(
-            f"solve: u0 has dtype {u0.dtype}; the state needs float32 or float64, since it "
-            "adds up small steps. For products in less give a model compute_dtype=…, or round "
-            "the weights of the control."
+            f"solve: u0 has dtype {u0.dtype}, but the state needs float32 or float64, since it "
+            "adds up small steps. For products in lower precision give a model compute_dtype=…, "
+            "or round the weights of the control."
         )
     block = eqx.filter_eval_shape(equation.control, 0.0)
     fields = operator_fields(without_constraint(equation.terms))

@@ -1,9 +1,8 @@
-"""Traced programs with marked places.
+"""Runs a traced program and replaces arrays at marked places.
 
-jax has no public way to run a traced program and to change some of its operations. This file
-is the only one that reads programs of jax, their equations and their parameters; the rest of
-the package knows just `mark` and `run_marked`. A new version of jax may change them; then the
-test of this file fails."""
+JAX has no public way to do so. Only this file reads traced programs; the rest of the package
+calls `mark` and `run_marked`. A new version of JAX may change the format, and then the test of
+this file fails."""
 
 import functools as ft
 import itertools
@@ -18,7 +17,7 @@ from jax.extend.core.primitives import cond_p, jit_p
 from jaxtyping import Array, PyTree
 
 
-# `fill(number, arrays, axis, size)` gives the arrays that leave the mark of this number.
+# `fill(number, arrays, axis, size)` gives the arrays that leave this mark.
 Fill: TypeAlias = Callable[[int, list[Array], int, int], list[Array]]
 
 _mark_p = Primitive("mark")
@@ -35,7 +34,7 @@ def _marked(*arrays, axis: int, size: int):
 
 
 def mark(arrays: PyTree[Array], *, axis: int, size: int) -> PyTree[Array]:
-    """Marks a place: arrays go in, and arrays with `size` entries on `axis` come out."""
+    """Marks a place, at which arrays are replaced by arrays with `size` entries on `axis`."""
     leaves, structure = jax.tree.flatten(arrays)
     return jax.tree.unflatten(structure, _mark_p.bind(*leaves, axis=axis, size=size))
 
@@ -43,13 +42,12 @@ def mark(arrays: PyTree[Array], *, axis: int, size: int) -> PyTree[Array]:
 def run_marked(
     program: Callable, fill: Fill, *arguments: PyTree
 ) -> tuple[PyTree, list[list[Array]]]:
-    """The outputs of a program in which `fill` gives the arrays that leave each mark, and the
-    arrays that entered them, zeros in branches of a `lax.cond` that are not taken."""
+    """Runs a program whose marks are replaced by `fill`. Returns its outputs, and the arrays that
+    entered each mark: zeros in branches of a `lax.cond` not taken."""
     traced, outputs = jax.make_jaxpr(program, return_shape=True)(*arguments)
     entered: list[list[Array]] = []
 
     def evaluate(jaxpr: Jaxpr, constants: list, arguments: list) -> list:
-        """The outputs of a program; its marks are appended to `entered`."""
         values = dict(zip(jaxpr.constvars, constants, strict=True))
         values.update(zip(jaxpr.invars, arguments, strict=True))
 
@@ -79,7 +77,7 @@ def run_marked(
         made = []
 
         def run(number: int, *operands: Array) -> tuple[list, list[list[Array]]]:
-            """The outputs of a branch, and what enters its marks."""
+            """The outputs of a branch, and the arrays that enter its marks."""
             before = list(itertools.chain(*made[:number]))
             entered.extend(before)
             branch = branches[number]

@@ -1,4 +1,4 @@
-"""Meshes: on what an equation is solved, and how."""
+"""Meshes: the resolution and the scheme of a solve."""
 
 import dataclasses
 import math
@@ -17,9 +17,9 @@ from ..solvers import LieTrotter
 
 @checked
 class Mesh(eqx.Module):
-    """On what an equation is solved, and how. `model.on(mesh)` solves the same weights on
-    another mesh, `task.on(mesh)` gives the samples there. What a mesh does not give stays as it
-    is.
+    """The resolution of a solve and its scheme. `model.on(mesh)` solves the same weights on
+    another mesh, `task.on(mesh)` gives the samples there. Fields that are `None` stay as they
+    are.
 
         model.on(ide.Mesh(layers=8))                       # θ(t) on eight layers of [0, T]
         model.on(ide.Mesh(steps=2, solver=ide.Strang()))
@@ -27,18 +27,17 @@ class Mesh(eqx.Module):
 
     **Arguments:**
 
-    - `layers`: the intervals of `[0, T]`, on which the control is resampled.
-    - `steps`: equal steps in each layer. A model without steps makes one.
-    - `horizon`: T, in layers, with layers of the same length; for weights that are the same at
-      all depths.
-    - `tokens`: the tokens of a sample: points of a function (along each axis), windows of a
-      text, patches of an image, for which (rows, columns) may be given.
-    - `width`: features, where they are points of functions, see `Model`.
-    - `solver`: the scheme. A model without one takes `LieTrotter()`, the standard Transformer.
-    - `stepsize_controller`: adaptive steps in the place of equal ones, see `solve`.
-    - `max_steps`: the most adaptive steps in one layer; 256 by default.
-    - `steps_for`: whether all samples of a "batch" take the same adaptive steps, which is the
-      default, or each "sample" takes its own.
+    - `layers`: intervals of `[0, T]`, on which the control is resampled.
+    - `steps`: equal steps in each layer. Default of a model: 1.
+    - `horizon`: T, in layers of the same length; for weights equal at all depths.
+    - `tokens`: tokens of a sample: points of a function (along each axis), windows of a text, or
+      patches of an image, also (rows, columns).
+    - `width`: features, if they are points of functions; see `Model`.
+    - `solver`: the scheme. Default of a model: `LieTrotter()`, the standard Transformer.
+    - `stepsize_controller`: adaptive instead of equal steps; see `solve`.
+    - `max_steps`: the most adaptive steps in one layer. Default: 256.
+    - `steps_for`: whether all samples of a `"batch"` share adaptive steps (the default), or each
+      `"sample"` has its own.
     """
 
     layers: PositiveInt | None = eqx.field(static=True, default=None)
@@ -58,8 +57,7 @@ class Mesh(eqx.Module):
             return
         if self.steps is not None:
             raise InputError(
-                f"Mesh: steps={self.steps} in each layer and a stepsize_controller were both "
-                "given; drop one of them."
+                f"Mesh: both steps={self.steps} and a stepsize_controller were given; drop one."
             )
         for name in ("rtol", "atol"):
             tolerance = getattr(self.stepsize_controller, name, 0)
@@ -68,13 +66,13 @@ class Mesh(eqx.Module):
 
     @property
     def given(self) -> dict[str, object]:
-        """The fields that are given."""
+        """The fields that are not `None`."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: x for name, x in fields.items() if x is not None}
 
     @property
     def described(self) -> dict[str, int | float | str]:
-        """The fields that are given, for a table."""
+        """These fields, for a table."""
         return {
             name: x if isinstance(x, int | float) else spelled(x)
             for name, x in self.given.items()
@@ -82,13 +80,12 @@ class Mesh(eqx.Module):
 
     @property
     def scheme(self) -> diffrax.AbstractSolver:
-        """The solver, `LieTrotter()` where none is given."""
+        """The solver, by default `LieTrotter()`."""
         return LieTrotter() if self.solver is None else self.solver
 
     def over(self, other: "Mesh") -> "Mesh":
-        """The solver and the steps of this mesh, those of another where it gives none."""
-        way = self.given.keys() & {"steps", "stepsize_controller"}
-        paced = self if way else other
+        """The solver and steps of this mesh, or of another mesh where this one has none."""
+        paced = self if self.given.keys() & {"steps", "stepsize_controller"} else other
         return Mesh(
             steps=paced.steps,
             stepsize_controller=paced.stepsize_controller,
@@ -99,14 +96,14 @@ class Mesh(eqx.Module):
 
     @property
     def whole(self) -> "Mesh":
-        """Its solver and its steps, with the defaults where it gives none."""
+        """The solver and steps of this mesh, or the defaults."""
         default = Mesh(steps=1, solver=LieTrotter(), max_steps=256, steps_for="batch")
         return self.over(default)
 
 
 def check_steps(numbers: Mapping[str, int]) -> None:
-    """Refuse more steps, the product of these numbers, than the number format of depth can
-    tell apart."""
+    """Raises `InputError` if the product of these numbers is more steps than depth can
+    represent."""
     precision = jnp.finfo(jnp.result_type(float))
     most = int(1 / max(precision.eps, 1e-8))
     if math.prod(numbers.values()) > most:

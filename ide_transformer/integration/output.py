@@ -1,4 +1,4 @@
-"""The output asked of a solve, the outcome of its steps, and its solution."""
+"""The requested output of a solve, the outcome of its steps, and its solution."""
 
 import itertools
 from collections.abc import Callable
@@ -18,23 +18,23 @@ from ..solvers import Evaluations, evaluations_made, first_failure
 
 
 class Output(NamedTuple):
-    """The output asked of a solve, known when it is compiled."""
+    """The requested output, known at compile time."""
 
-    # Of the states that the solution holds.
+    # Depths of the states in the solution.
     depths: tuple[float, ...]
-    # Whether the states at the ends of the intervals are needed, or their interpolations, and
-    # whether the solution keeps these.
+    # Whether states at the ends of intervals are needed, or interpolations, and whether the
+    # solution keeps the interpolations.
     states: bool
     dense: bool
     interpolation: bool
-    # What is kept of each state, `read(t, u, args)`.
+    # `read(t, u, args)` is kept of each state.
     read: Callable[[Array, Array, PyTree], PyTree]
     # Whether a failure is an error.
     throw: bool
 
 
 class Start(NamedTuple):
-    """The initial state, the arguments of the field, and the output asked for."""
+    """The initial state, the arguments of the field, and the requested output."""
 
     u0: State
     args: PyTree
@@ -44,7 +44,7 @@ class Start(NamedTuple):
 def requested(
     equation: Equation, saveat: diffrax.SaveAt, steps_per_interval: int | None, *, throw: bool
 ) -> Output:
-    """The output that `saveat` asks for; adaptive steps have no `steps_per_interval`."""
+    """The output that `saveat` requests. `steps_per_interval` is `None` for adaptive steps."""
     subs = diffrax.SubSaveAt(t1=True) if saveat.subs is None else saveat.subs
     if (
         not isinstance(subs, diffrax.SubSaveAt)
@@ -53,8 +53,8 @@ def requested(
         or saveat.made_jump
     ):
         raise InputError(
-            f"solve: saveat={saveat}: states of the solver and several outputs are not kept; "
-            "use t0, t1, ts, steps, fn and dense."
+            f"solve: saveat={saveat}: give t0, t1, ts, steps, fn and dense only; states of the "
+            "solver and several outputs are not kept."
         )
     depths = _depths(equation, subs, steps_per_interval)
     on_knots = bool(np.isin(depths, equation.knots).all())
@@ -75,8 +75,8 @@ def _depths(
         inner = [] if subs.ts is None else np.asarray(subs.ts, dtype=float).tolist()
     except jax.errors.TracerArrayConversionError as error:
         raise InputError(
-            "solve: saveat.ts must be known when the solve is compiled; for depths computed "
-            "later use SaveAt(dense=True) and Solution.evaluate."
+            "solve: saveat.ts must be known at compile time; for depths computed later use "
+            "SaveAt(dense=True) and Solution.evaluate."
         ) from error
     if np.ndim(inner) != 1 or not all(0 <= t <= equation.horizon for t in inner):
         raise InputError(
@@ -84,21 +84,21 @@ def _depths(
         )
     if subs.steps and steps_per_interval is None:
         raise InputError(
-            "solve: saveat.steps: the number of adaptive steps is not known when the solve is "
-            "compiled; ask for SaveAt(ts=…) or SaveAt(dense=True)."
+            "solve: saveat.steps: the number of adaptive steps is unknown at compile time; ask "
+            "for SaveAt(ts=…) or SaveAt(dense=True)."
         )
     steps: list[float] = []
     if subs.steps:
         number = steps_per_interval or 1
         offsets = equation.control.interval_length * (np.arange(number) / number)
-        # In this form the steps that end at a boundary meet it exactly.
+        # In this form steps end at boundaries exactly.
         edges = np.append(np.add.outer(equation.knots[:-1], offsets), equation.horizon)
         steps = edges[int(subs.steps) :: int(subs.steps)].tolist()
     end = [equation.horizon] if subs.t1 and equation.horizon not in steps else []
     return (*([0.0] if subs.t0 else []), *inner, *steps, *end)
 
 
-# The ways in which a solve can end badly; anything else is an internal error.
+# How a solve can fail; anything else is an internal error.
 _FAILURES = (
     "internal_error",
     "max_steps_reached",
@@ -114,16 +114,15 @@ _FAILURES = (
 
 
 def finite(u: ArrayLike) -> diffrax.RESULTS:
-    """Success if all of a state is finite, as a value that a loop can carry."""
+    """Success if a state is finite, as a value that a loop can carry."""
     results: Any = diffrax.RESULTS
     return results.where(jnp.all(jnp.isfinite(u)), results.successful, results.nonfinite)
 
 
 class Status(NamedTuple):
-    """The first failure of a march, and the depth at which it was seen."""
+    """The first failure of a march, and its depth, infinite without one."""
 
     result: diffrax.RESULTS
-    # Infinite where nothing failed.
     failed_at: Float[Array, ""]
 
     @classmethod
@@ -139,7 +138,7 @@ class Status(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """The outcome of a march: its last state, those of intervals, and interpolations."""
+    """The outcome of a march: its last state, states at the ends of intervals, and counts."""
 
     u1: State
     states: Float[Array, "intervals *batch tokens features"] | None
@@ -150,14 +149,13 @@ class Trajectory(NamedTuple):
     field_evaluations: Float[Array, "..."] | float
 
     def raise_on_failure(self, equation: Equation) -> State:
-        """`u1`, or an error that says how the solve failed and in which interval."""
+        """`u1`, or an error that says how and where the solve failed."""
         result, failed_at = self.status
         failures = {name: getattr(diffrax.RESULTS, name) for name in _FAILURES}
         which = jnp.argmax(jnp.stack([result == failure for failure in failures.values()]))
-        # A depth in single precision may be past the end of its interval.
+        # In single precision a depth may be past the end of its interval.
         ends = jnp.asarray(equation.knots[1:]) + 1e-3 * equation.control.interval_length
         inside = jnp.searchsorted(ends, failed_at)
-        # Of a token whose features are all the same.
         singular = any(x.eps == 0 for x in parts(equation.constraint, AbstractNormalization))
         hint = "If a token is constant, give the constraint eps=1e-5. " * singular
         messages = [
@@ -175,7 +173,7 @@ class Trajectory(NamedTuple):
 def field_evaluations(
     cost: Evaluations | None, steps: Array | int, starts: Array | int, counted: PyTree
 ) -> Float[Array, "..."] | float:
-    """The evaluations of a whole solve: steps times `cost`, or `counted`; else NaN."""
+    """The evaluations of a solve: steps times `cost`, or `counted`, or NaN."""
     if cost is not None:
         return steps * cost.following + starts * (cost.first - cost.following)
     made = evaluations_made(counted)
@@ -188,19 +186,18 @@ class Solution(eqx.Module):
 
     **Attributes:**
 
-    - `u1`: `[..., tokens, features]`, the state at depth T; of a solve that failed, the one
-      at which it stopped.
-    - `ts`, `us`: the depths asked for and the states there, `us: [depths, ..., tokens,
-      features]`; with `SaveAt(fn=…)` its values in their place.
-    - `stats`: a dictionary with `steps`, `accepted`, `rejected`, `field_evaluations` (one
-      is every operator once, or a product with the Jacobian; those of the accepted steps
-      only for implicit schemes, NaN for one with a root finder of its own) and
-      `constraint_residual` (the largest distance of a token at T from the set of the last
-      operator, see `AbstractConstraint.residual`).
+    - `u1`: `[..., tokens, features]`, the state at depth T, or where a failed solve stopped.
+    - `ts`, `us`: the requested depths, and the states there, `[depths, ..., tokens, features]`;
+      with `SaveAt(fn=…)` its values.
+    - `stats`: a dictionary with `steps`, `accepted`, `rejected`; `field_evaluations`, where one
+      is every operator once, or a product with the Jacobian (implicit schemes count accepted
+      steps only, NaN for a root finder of their own); and `constraint_residual`, the largest
+      distance of a token at T from the set of the last operator
+      (`AbstractConstraint.residual`).
     - `result`: how the solve ended, one of `diffrax.RESULTS`.
-    - `failed_at`: the depth at which it failed; infinite if it did not.
+    - `failed_at`: the depth of a failure, infinite without one.
 
-    Where each sample has steps of its own, the last three have an entry for each.
+    If each sample has its own steps, the last three have an entry for each sample.
     """
 
     u1: State
@@ -209,7 +206,7 @@ class Solution(eqx.Module):
     stats: dict[str, Any]
     result: diffrax.RESULTS
     failed_at: Float[Array, "*samples"]
-    # One interpolation for each interval, stacked, and the length of an interval.
+    # Stacked, one for each interval.
     interpolation: diffrax.DenseInterpolation | None
     interval_length: float = eqx.field(static=True)
 
@@ -233,9 +230,8 @@ class Solution(eqx.Module):
 
     @checked
     def evaluate(self, t: Depth) -> State:
-        """The state at any depth `t ∈ [0, T]`; needs `saveat=diffrax.SaveAt(dense=True)`. A
-        depth outside is an `InputError`; where it is known only at run time, the state is NaN.
-        """
+        """The state at any depth `t ∈ [0, T]`; needs `saveat=diffrax.SaveAt(dense=True)`.
+        Outside it raises `InputError`, or returns NaN if t is traced."""
         if self.interpolation is None:
             raise InputError(
                 "Solution.evaluate needs dense output: solve(…, "
@@ -253,7 +249,7 @@ class Solution(eqx.Module):
 
 
 def _range(x: Any) -> str:
-    """A number, or the least and the largest of those of the samples."""
+    """A number, or the least and largest over samples."""
     if not is_known(x) or not np.size(x):
         return spelled(x)
     ends = [f"{end:,.{15 if end == np.round(end) else 3}g}" for end in (np.min(x), np.max(x))]

@@ -1,4 +1,4 @@
-"""Its public names."""
+"""Public names of integration."""
 
 from .exits import AbstractExit, EstimatedExit, Progress, divergence, relative_difference
 from .gradients import AbstractGradient, Direct, Recompute, Recursive, Truncated
