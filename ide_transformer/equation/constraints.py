@@ -186,9 +186,9 @@ class AbstractNormalization(AbstractRescaling):
             ‖u - n(u)‖,   n(u) = β + γ P((u-β)/γ)   with eps = 0.
 
         n(u) is the nearest point if the gain is a number. With a vector it is nearest in the
-        metric of the gain, and the distance is an upper bound. All points are equally near to
-        a token without variation: its distance is `sqrt(⟨γ²⟩ (m² + 1))`, m its mean in units
-        of γ."""
+        metric of the gain, and the distance is an upper bound. All points are equally near to a
+        token without variation: its distance is `sqrt(⟨γ²⟩ (m² + 1))`, m its mean in units of
+        γ."""
         s = inverse_affine(u, self.gain, self.bias)
         v = self.centre(s)
         square = self.mean(v * v)
@@ -317,8 +317,8 @@ class Sphere(AbstractSphere, AbstractCentredNormalization):
         project(v) = β + γ P((v-β)/γ),   P(v) = (v-α) / sqrt(var + eps),
 
     α and var the mean and variance of v over features. It is the point of S1 nearest to v in
-    the metric `mean_y ((u-v)/γ)²` and does not move points of S1, so schemes converge as
-    h → 0. With a scalar gain and bias it is layer normalisation. Checkpoints with vectors are
+    the metric `mean_y ((u-v)/γ)²` and does not move points of S1, so schemes converge as h → 0.
+    With a scalar gain and bias it is layer normalisation. Checkpoints with vectors are
     `LayerNorm`.
 
     **Arguments:**

@@ -54,8 +54,8 @@ class TokenDomain(eqx.Module):
       weights, for which attention is exactly the softmax.
     - `grid`: the number of points along each axis of a lattice, the last axis fastest; `None`
       for other points. See `uniform` and `periodic`.
-    - `spacing`: the distance of neighbours along each axis of a grid; `None` for points
-      0, 1, 2, …. On such a line, causal attention skips blocks of later points.
+    - `spacing`: the distance of neighbours along each axis of a grid; `None` for points 0, 1,
+      2, …. On such a line, causal attention skips blocks of later points.
     - `period`: the length of each periodic axis, `None` for an axis with boundaries; `None` if
       all axes have boundaries.
     - `ends`, `end_weights`: `[ends, tokens]` coordinates on a line, and `[..., ends, tokens]`

@@ -90,9 +90,8 @@ class Cosine(AbstractBasis):
 
 @checked
 class Legendre(AbstractBasis):
-    """Legendre polynomials, `φ_a(y) = √(2a+1) P_a(2y - 1)`. With the rule
-    `"gauss_legendre"` n functions at n points are orthonormal, with equal distances far from
-    it."""
+    """Legendre polynomials, `φ_a(y) = √(2a+1) P_a(2y - 1)`. With the rule `"gauss_legendre"` n
+    functions at n points are orthonormal, with equal distances far from it."""
 
     def __call__(self, y: Points, number: int) -> Values:
         x = 2 * y - 1

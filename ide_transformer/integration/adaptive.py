@@ -23,7 +23,8 @@ from .output import Start, Status, Trajectory, field_evaluations
 def adapt(
     equation: Equation, mesh: Mesh, start: Start, gradient: AbstractGradient
 ) -> Trajectory:
-    """Solves with the controller of the mesh, by at most `mesh.max_steps` steps per interval."""
+    """Solves with the controller of the mesh, by at most `mesh.max_steps` steps per
+    interval."""
     u0, args, output = start
     given = mesh.scheme
     check_scheme(equation, given, None)

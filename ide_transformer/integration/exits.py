@@ -59,8 +59,8 @@ class Progress(NamedTuple):
 
 
 class AbstractExit(eqx.Module):
-    """A rule for stopping early. A token that stops is not evaluated any more; other tokens still
-    see it. Until T it stays, or continues with the increment of its last step:
+    """A rule for stopping early. A token that stops is not evaluated any more; other tokens
+    still see it. Until T it stays, or continues with the increment of its last step:
 
         u_{k+1}(x) = u_k(x)   or   u_{k+1}(x) = u_k(x) + Δ(x).
 
@@ -118,8 +118,8 @@ class AbstractExit(eqx.Module):
 def divergence(
     expected: Float[Array, "*points classes"], given: Float[Array, "*points classes"]
 ) -> Float[Array, "*points"]:
-    """`KL(p ‖ q) = Σ_y p(y) log p(y)/q(y)` in nats, p and q with these logits: the growth of the
-    mean cross-entropy if p is right and q is given."""
+    """`KL(p ‖ q) = Σ_y p(y) log p(y)/q(y)` in nats, p and q with these logits: the growth of
+    the mean cross-entropy if p is right and q is given."""
     p = jax.nn.log_softmax(expected)
     q = jax.nn.log_softmax(given)
     return jnp.sum(jnp.exp(p) * (p - q), axis=-1)
@@ -242,8 +242,8 @@ def march_until(
         )
     if steps.cost is None:
         raise InputError(
-            f"{where}: the evaluations of {steps.name} depend on the state, so no token can stop "
-            "by itself; take an explicit scheme, for example RK4()."
+            f"{where}: the evaluations of {steps.name} depend on the state, so no token can "
+            "stop by itself; take an explicit scheme, for example RK4()."
         )
     t0, t1, *_ = steps.offsets
     field = StepField(steps.equation.terms_of(0), t0, t1, start.args)

@@ -127,9 +127,9 @@ def _scan(body: Callable, carry: PyTree, xs: PyTree, levels: int) -> tuple[PyTre
 
 @checked
 class Truncated(AbstractGradient):
-    """Truncated back-propagation: the gradient of the last intervals only, with the state before
-    them fixed. Memory and time do not grow with T. Earlier layers with weights of their own are
-    never trained.
+    """Truncated back-propagation: the gradient of the last intervals only, with the state
+    before them fixed. Memory and time do not grow with T. Earlier layers with weights of their
+    own are never trained.
 
     It is not the gradient of the discrete solution. With one interval, at the fixed point
     `u = Φ(u)` of a loop, it replaces `(1 - ∂Φ/∂u)⁻¹` by 1. Reference: Fung et al., arXiv
@@ -168,8 +168,8 @@ class DiffraxAdjoint(AbstractGradient):
     def __check_init__(self):
         if isinstance(self.wrapped, diffrax.BacksolveAdjoint):
             raise InputError(
-                "solve: BacksolveAdjoint solves the state backwards, which is wrong if the field "
-                "jumps between layers; use gradient=Recompute() or Direct()."
+                "solve: BacksolveAdjoint solves the state backwards, which is wrong if the "
+                "field jumps between layers; use gradient=Recompute() or Direct()."
             )
 
     def adjoint(self) -> diffrax.AbstractAdjoint:

@@ -67,7 +67,8 @@ class Steps(eqx.Module):
     def advance(
         self, terms: PyTree, edges: Array, carry: Carry, args: PyTree, *, dense=False, loop=True
     ) -> tuple[Carry, PyTree]:
-        """Makes the steps of one interval, in a loop or unrolled; `dense` adds interpolations."""
+        """Makes the steps of one interval, in a loop or unrolled; `dense` adds
+        interpolations."""
 
         def step(carry, inputs):
             t0, t1, made_jump = inputs
@@ -205,15 +206,15 @@ def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
         broadcast = None
     if u0.shape[-2] != tokens or broadcast != u0.shape[:-1] or not u0.size:
         raise InputError(
-            f"solve: u0 has shape {u0.shape}, but the domain has {tokens} tokens and weights of "
-            f"shape {shape}; u0 must be [{', '.join(map(str, ('...', *shape)))}, features] and "
-            "not empty."
+            f"solve: u0 has shape {u0.shape}, but the domain has {tokens} tokens and weights "
+            f"of shape {shape}; u0 must be [{', '.join(map(str, ('...', *shape)))}, features] "
+            "and not empty."
         )
     if not jnp.issubdtype(u0.dtype, jnp.floating) or u0.dtype.itemsize < 4:
         raise InputError(
             f"solve: u0 has dtype {u0.dtype}, but the state needs float32 or float64, since it "
-            "adds up small steps. For products in lower precision give a model compute_dtype=…, "
-            "or round the weights of the control."
+            "adds up small steps. For products in lower precision give a model "
+            "compute_dtype=…, or round the weights of the control."
         )
     block = eqx.filter_eval_shape(equation.control, 0.0)
     fields = operator_fields(without_constraint(equation.terms))

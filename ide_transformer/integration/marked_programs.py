@@ -42,8 +42,8 @@ def mark(arrays: PyTree[Array], *, axis: int, size: int) -> PyTree[Array]:
 def run_marked(
     program: Callable, fill: Fill, *arguments: PyTree
 ) -> tuple[PyTree, list[list[Array]]]:
-    """Runs a program whose marks are replaced by `fill`. Returns its outputs, and the arrays that
-    entered each mark: zeros in branches of a `lax.cond` not taken."""
+    """Runs a program whose marks are replaced by `fill`. Returns its outputs, and the arrays
+    that entered each mark: zeros in branches of a `lax.cond` not taken."""
     traced, outputs = jax.make_jaxpr(program, return_shape=True)(*arguments)
     entered: list[list[Array]] = []
 

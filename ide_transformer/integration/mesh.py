@@ -30,14 +30,14 @@ class Mesh(eqx.Module):
     - `layers`: intervals of `[0, T]`, on which the control is resampled.
     - `steps`: equal steps in each layer. Default of a model: 1.
     - `horizon`: T, in layers of the same length; for weights equal at all depths.
-    - `tokens`: tokens of a sample: points of a function (along each axis), windows of a text, or
-      patches of an image, also (rows, columns).
+    - `tokens`: tokens of a sample: points of a function (along each axis), windows of a text,
+      or patches of an image, also (rows, columns).
     - `width`: features, if they are points of functions; see `Model`.
     - `solver`: the scheme. Default of a model: `LieTrotter()`, the standard Transformer.
     - `stepsize_controller`: adaptive instead of equal steps; see `solve`.
     - `max_steps`: the most adaptive steps in one layer. Default: 256.
-    - `steps_for`: whether all samples of a `"batch"` share adaptive steps (the default), or each
-      `"sample"` has its own.
+    - `steps_for`: whether all samples of a `"batch"` share adaptive steps (the default), or
+      each `"sample"` has its own.
     """
 
     layers: PositiveInt | None = eqx.field(static=True, default=None)

@@ -1,4 +1,4 @@
-"""The gradient mode of reversible schemes: a march whose states are rebuilt on the way back."""
+"""The gradient mode that rebuilds the states of a reversible scheme."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +21,7 @@ from .output import Output, Start, Status, Trajectory
 
 
 class Inputs(NamedTuple):
-    """The inputs of a step, but for its weights; of all steps `[intervals, steps]`."""
+    """The inputs of a step without its weights; `[intervals, steps]` for all steps."""
 
     index: Float[Array, "..."]
     t0: Float[Array, "..."]
@@ -29,48 +29,46 @@ class Inputs(NamedTuple):
     first: Bool[Array, "..."]
 
 
-# The couplings of a step, as a function of its inputs and weights; the gradient with respect to
-# the arrays around this function is summed over all steps.
+# The couplings of a step, as a function of its inputs and weights. It closes over other arrays,
+# whose gradient is summed over all steps.
 Make: TypeAlias = Callable[[Inputs, PyTree], solvers.Couplings]
 
-# This function for all steps of a march, the initial state, and the weights of the intervals.
+# This function, the initial state, and the weights of the intervals.
 Differentiable: TypeAlias = tuple[Make, Array, PyTree]
 
-# The last state, those at the ends of the intervals, if asked for, and the status.
+# The last state, requested states at the ends of the intervals, and the status.
 Outcome: TypeAlias = tuple[Array, Array | None, Status]
 
 
 @checked
 class Reversible(AbstractGradient):
-    """Keep the state at T and rebuild those before it on the way back, step by step, so that
-    memory does not grow with depth.
+    """Keeps the state at T and rebuilds earlier states on the way back, step by step: memory
+    does not grow with depth.
 
-    For schemes whose steps can be undone: `AlgebraicallyReversible` around any explicit
-    scheme, `Leapfrog` on a control without jumps, and these on a constraint whose projection
-    loses a mean and a standard deviation of each token, which are kept. On `LayerNorm` and
-    the spheres the way back divides by the gain: gains near 1 serve a hundred layers, one of ½
-    doubles rounding in every layer.
+    For schemes whose steps can be undone: `AlgebraicallyReversible` around any explicit scheme,
+    and `Leapfrog` on a continuous control. Both also work with constraints that only shift and
+    scale a token: two numbers of each token are kept. On `LayerNorm` and the spheres the way
+    back divides by the gain: gains near 1 serve a hundred layers, a gain of ½ doubles rounding
+    in every layer.
 
-    Rounding grows on the way back. If the rebuilt initial state differs from the true one by
-    more than `tolerance`, relative to the largest entry of the state there or one interval
-    later, the gradient is NaN, and an error where `solve` may raise. `rebuilding_error`
-    measures the same at each depth.
+    Rounding grows on the way back. If the rebuilt initial state is wrong by more than
+    `tolerance`, relative to the largest entry of the state there or one interval later, the
+    gradient is NaN, or an error if `solve` has `throw=True`. `rebuilding_error` measures it.
     """
 
     tolerance: PositiveFloat = eqx.field(static=True, default=1e-3)
 
     def adjoint(self) -> diffrax.AbstractAdjoint:
         raise InputError(
-            "solve: Reversible() undoes the equal steps of a reversible scheme; for adaptive "
-            "steps use gradient=Recompute(), Recursive() or Direct()."
+            "solve: Reversible() undoes equal steps; for adaptive steps use "
+            "gradient=Recompute(), Recursive() or Direct()."
         )
 
     def march(self, steps: Steps, start: Start) -> Trajectory:
         if start.output.dense:
             raise InputError(
-                "solve: gradient=Reversible() does not keep the steps that dense output and "
-                "depths inside an interval need; ask for SaveAt(ts=equation.knots), or use "
-                "gradient=Recompute()."
+                "solve: gradient=Reversible() has no dense output and no states inside an "
+                "interval; ask for SaveAt(ts=equation.knots), or use gradient=Recompute()."
             )
         differentiable, inputs = coupled(steps, start.u0, start.args)
         outcome = march_coupled(differentiable, inputs, self.tolerance, start.output)
@@ -87,12 +85,15 @@ def rebuilding_error(
     steps_per_interval: PositiveInt = 1,
     args: PyTree = None,
 ) -> Float[Array, " intervals"]:
-    """The growth of rounding when a reversible scheme is undone, after a march to T and back:
-    at the beginning of each interval the largest difference of the rebuilt state and the true
-    one, relative to the largest entry of the state there or one interval later. `Reversible`
-    checks the first of them. An `InputError` names a scheme that cannot be undone.
+    """The rounding error of states that `Reversible` rebuilds, after a march to T and back:
+
+        max |u_rebuilt - u| / max(|u|, |u one interval later|)
+
+    at the beginning of each interval, maxima over entries. `Reversible` checks the first one.
 
     **Arguments:** see `solve`.
+
+    **Raises:** `InputError` for a scheme that cannot be undone.
     """
     u0 = jnp.asarray(u0)
     check_state(equation, u0, args)
@@ -121,7 +122,7 @@ def rebuilding_error(
 
 
 def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inputs]:
-    """The steps of a plan by their couplings; refuses steps that cannot be undone."""
+    """The couplings of the steps of a plan; `InputError` if steps cannot be undone."""
 
     def at_step(inputs: Inputs, weights: PyTree) -> solvers.Couplings:
         terms = steps.equation.interval_terms(inputs.index, weights)
@@ -129,16 +130,16 @@ def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inpu
         couplings = solvers.couplings_of(steps.solver, field, inputs.first)
         if couplings is None:
             raise InputError(
-                f"solve: solver={steps.name}(…): its steps cannot be undone, as Reversible() "
-                f"does; use AlgebraicallyReversible({steps.name}(…)), which makes any explicit "
-                "scheme reversible, Leapfrog(), or gradient=Recompute()."
+                f"solve: gradient=Reversible() cannot undo the steps of {steps.name}(…); use "
+                f"AlgebraicallyReversible({steps.name}(…)), which makes any explicit scheme "
+                "reversible, Leapfrog(), or gradient=Recompute()."
             )
         closed = []
         for coupling in couplings:
             if isinstance(coupling, solvers.Shear):
-                # A gradient taken one step at a time is faster if it keeps products alone.
+                # The gradient of one step is faster if it only keeps products.
                 increment = eqx.filter_checkpoint(coupling.increment, policy=save_products)
-                # Closed over just those arrays that it uses.
+                # Closes over the arrays that it uses only.
                 increment = eqx.filter_closure_convert(increment, u0)
                 coupling = replace(coupling, increment=increment)
             closed.append(coupling)
@@ -146,9 +147,9 @@ def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inpu
 
     if solvers.restarts_at_jumps(steps.solver) and not steps.equation.continuous:
         raise InputError(
-            f"solve: gradient=Reversible() with {steps.name}: a two-step scheme starts again "
-            "where the field jumps, here at each layer, and a start cannot be undone; use a "
-            "control without jumps, such as PiecewiseLinear, or AlgebraicallyReversible(…)."
+            f"solve: gradient=Reversible() cannot undo the start of {steps.name}, which starts "
+            "again at each jump of the field, here each layer; use a control without jumps, "
+            "such as PiecewiseLinear, or AlgebraicallyReversible(…)."
         )
     edges = jax.vmap(steps.edges)(steps.indices)
     shape = len(edges), steps.number
@@ -166,7 +167,7 @@ def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inpu
 def forward(
     differentiable: Differentiable, inputs: Inputs, *, states: bool
 ) -> tuple[Outcome, tuple[Array, Array], PyTree[Array]]:
-    """The outcome, the last pair, and the values that the couplings have lost."""
+    """The outcome, the last pair, and the values that projections lost."""
     make, u0, weights = differentiable
 
     def interval(carry, x):
@@ -193,7 +194,7 @@ def forward(
 def march_coupled(
     differentiable: Differentiable, inputs: Inputs, tolerance: float, output: Output
 ) -> Outcome:
-    """All steps, each made of its couplings, with the gradient of `Reversible`."""
+    """Makes all steps by their couplings, with the gradient of `Reversible`."""
     return forward(differentiable, inputs, states=output.states)[0]
 
 
@@ -233,42 +234,42 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, toleran
         return (pair, of_pair, of_make), (of_weights, after)
 
     zero = jnp.zeros_like(pair[0])
-    # Outputs that the loss does not use have no cotangent.
+    # Unused outputs have no cotangent.
     carry = pair, (zero if of_u1 is None else of_u1, zero), _zeros(make)
     (pair, of_pair, of_make), (of_weights, after) = lax.scan(
         interval, carry, (inputs, weights, lost, of_states), reverse=True
     )
     good = _relative_error(pair[0], u0, after[0]) <= tolerance
-    # At the beginning both states of the pair are u0.
+    # Both states of the first pair are u0.
     of_make, of_u0, of_weights = _nan_unless(good, (of_make, sum(of_pair), of_weights))
     if output.throw:
         of_u0 = eqx.error_if(
             of_u0,
             ~good,
-            f"Reversible(tolerance={tolerance:g}): on the way back rounding has grown "
-            "so much that the rebuilt initial state differs from the true one by more than "
-            "that, so the gradient would be wrong. Take AlgebraicallyReversible with a "
-            "coupling nearer to 1, smaller steps, float64, or gradient=Recompute().",
+            f"Reversible(tolerance={tolerance:g}): rounding has grown so much that the rebuilt "
+            "initial state differs from the true one by more, so the gradient would be wrong. "
+            "Take AlgebraicallyReversible with a coupling nearer to 1, smaller steps, float64, "
+            "or gradient=Recompute().",
         )
     return of_make, of_u0, of_weights
 
 
 def _scan(step: Callable, carry: PyTree, xs: PyTree, reverse: bool = False) -> tuple:
-    """`lax.scan`, without the loop where it has one turn."""
+    """`lax.scan`, without a loop for one step."""
     once = jax.tree.leaves(xs)[0].shape[0] == 1
     return lax.scan(step, carry, xs, reverse=reverse, unroll=once)
 
 
 def _relative_error(u: Array, exact: Array, after: Array) -> Float[Array, ""]:
-    """The largest difference, by the largest entry of the state, there or `after`."""
+    """The largest difference, relative to the largest entry of the state or of `after`."""
     difference = jnp.max(jnp.abs(u - exact))
     size = jnp.maximum(jnp.max(jnp.abs(exact)), jnp.max(jnp.abs(after)))
     return jnp.where(difference == 0, 0, difference / size)
 
 
 def _nan_unless(good: Bool[Array, ""], tree: PyTree[Array]) -> PyTree[Array]:
-    """The tree, or NaN in its place. A loop of no or one turn writes there; a choice between
-    the two would need room for a second tree."""
+    """The tree, or NaN. A loop of zero or one turns writes in place; `jnp.where` would need
+    memory for a second tree."""
     return lax.while_loop(
         lambda carry: ~carry[0],
         lambda carry: (~carry[0], jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), carry[1])),

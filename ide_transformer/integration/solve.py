@@ -1,4 +1,4 @@
-"""`solve`, the one way to solve an equation."""
+"""`solve`, the entry point."""
 
 from collections.abc import Callable
 
@@ -36,39 +36,38 @@ def solve(
 ) -> Solution:
     """Solves `u_t = F(t, u)`, `u(0) = u0`, from depth 0 to T.
 
-    Every stage of every step reads the weights of the interval in which the step is made,
-    so schemes keep their order on layered weights too. `diffrax.diffeqsolve` on
-    `equation.terms` gives the same answer where the control is continuous in depth; on
-    `PiecewiseConstant`, called by hand, schemes with a stage at the end of the step (Heun,
-    Tsit5) read the next layer there and do not.
+    Every stage of a step reads the weights of its own interval, so schemes keep their order on
+    layered weights. `diffrax.diffeqsolve` on `equation.terms` gives the same answer if the
+    control is continuous. On `PiecewiseConstant` schemes with a stage at the end of a step
+    (Heun, Tsit5) read the next layer there if called by hand.
 
     **Arguments:**
 
     - `equation`: see `Equation`.
-    - `u0`: `[..., tokens, features]`. Leading axes share one sequence of steps; under
-      `jax.vmap` each sample has its own. It may be off the constraint S: it is
-      the state at depth 0 as you give it, in `t0`, `ts` and `dense` too, and the first step
-      takes it to S. To begin on S give `constraint.project(u0)`.
-    - `solver`: any `diffrax.AbstractSolver`. The implicit ones of diffrax solve their stages
-      by Newton–Krylov, without a Jacobian matrix.
+    - `u0`: `[..., tokens, features]`. Leading axes share their steps; under `jax.vmap` each
+      sample has its own. u0 may be off the constraint S: outputs at depth 0 are as given, and
+      the first step moves the state to S. To start on S give `constraint.project(u0)`.
+    - `solver`: any `diffrax.AbstractSolver`. Implicit solvers of diffrax use Newton–Krylov,
+      without a Jacobian matrix.
     - `steps_per_interval`: equal steps in each interval; 1 is a step per layer.
-    - `stepsize_controller`: choose the steps by an error estimate instead, for example
-      `diffrax.PIDController(rtol=1e-3, atol=1e-6)`. No step crosses the boundary
-      of an interval, and padded tokens do not enter its error norm.
-    - `gradient`: decides which values are kept for the gradient: `Recompute()`,
-      `Recursive()`, `Direct()`, or for reversible schemes `Reversible()`; for adaptive steps
-      also an adjoint of diffrax. `Truncated()` is the gradient of the last intervals alone.
-    - `saveat`: a `diffrax.SaveAt` with any of `t0`, `t1`, `ts`, `fn`, `dense` and, where steps
-      are fixed, `steps`. The states of all layers are `SaveAt(ts=equation.knots)`. States
-      at the ends of steps are on S, and those between up to the error of the interpolation.
-    - `args`: handed to the vector field, which gives them to `AbstractOperator.at`; an
-      `InitialVelocity` to schemes with momentum.
-    - `max_steps`: the most steps that an adaptive solve may take in one interval.
-    - `throw`: raise if the solve fails. Pass `False` inside a training step, where raising
-      would make the device wait for the host, and look at `Solution.result`.
+    - `stepsize_controller`: adaptive steps instead, for example
+      `diffrax.PIDController(rtol=1e-3, atol=1e-6)`. No step crosses an interval boundary, and
+      padded tokens do not enter the error norm.
+    - `gradient`: which values are kept for the gradient: `Recompute()`, `Recursive()`,
+      `Direct()`, `Reversible()` for reversible schemes, or for adaptive steps an adjoint of
+      diffrax. `Truncated()` is the gradient of the last intervals only.
+    - `saveat`: a `diffrax.SaveAt` with any of `t0`, `t1`, `ts`, `fn`, `dense` and, for fixed
+      steps, `steps`. `SaveAt(ts=equation.knots)` gives the states of all layers. States at the
+      ends of steps are on S; states between steps are, up to the error of interpolation.
+    - `args`: passed to `AbstractOperator.at`; for schemes with momentum, an `InitialVelocity`.
+    - `max_steps`: the most adaptive steps in one interval.
+    - `throw`: raise if the solve fails. In a training step pass `False`, which spares the
+      device waiting for the host, and look at `Solution.result`.
 
-    **Raises:** `InputError` for arguments that do not fit; an error that names the failure
-    and its depth if the solve fails and `throw` is true.
+    **Returns:** a `Solution`.
+
+    **Raises:** `InputError` for arguments that do not fit; with `throw`, an error that names
+    the failure and its depth.
     """
     equal = stepsize_controller is None or steps_per_interval != 1
     mesh = Mesh(
@@ -100,8 +99,8 @@ def solve_on(
     exit: AbstractExit | None = None,
     read_out: Callable[[Array], PyTree[Array]] = jnp.asarray,
 ) -> Solution:
-    """The solution of an equation on a whole mesh: see `solve`. An `exit` stops tokens by the
-    outputs of a state, `read_out`."""
+    """Solves on a mesh without missing fields; see `solve`. An `exit` stops tokens, `read_out`
+    maps a state to outputs."""
     output = requested(equation, saveat, mesh.steps, throw=throw)
     start = Start(jnp.asarray(u0), args, output)
     try:
@@ -141,7 +140,7 @@ def _solve(
     us = jax.vmap(lambda t, u: output.read(t, u, start.args))(
         depths, _states(equation, start.u0, u1, trajectory, output)
     )
-    # The constraint with which the last interval ends.
+    # The constraint at the end of the last interval.
     terms = equation.terms_of(equation.control.layers - 1)
     constraint = operator_fields(terms)[-1].constraint(equation.horizon)
     return Solution(
@@ -165,13 +164,13 @@ def _solve(
 def _states(
     equation: Equation, u0: Array, u1: Array, trajectory: Trajectory, output: Output
 ) -> Float[Array, "depths *batch tokens features"]:
-    """The states at the depths asked for."""
+    """The states at the requested depths."""
     if output.depths == (equation.horizon,):
         return u1[None]
     if trajectory.states is not None and output.states:
         at_knots = jnp.concatenate([u0[None], trajectory.states])
         which = np.searchsorted(equation.knots, output.depths)
-        # The gradient of a slice is cheap; that of a choice by indices is a scatter.
+        # The gradient of a slice is cheaper than of indices, which is a scatter.
         in_a_row = bool((np.diff(which) == 1).all())
         return at_knots[which[0] : which[-1] + 1] if in_a_row else at_knots[which]
     length = equation.control.interval_length

@@ -1,4 +1,4 @@
-"""The newest tokens of a text marched alone, those before them cached."""
+"""Marches new tokens of a text with a cache of earlier tokens."""
 
 from dataclasses import replace
 from typing import ClassVar, TypeAlias
@@ -32,14 +32,14 @@ from .mesh import Mesh
 
 
 class _OverAll(AbstractWrappedOperator):
-    """A token integral over all tokens; the state holds the newest of them."""
+    """A token integral over all tokens, for a state of new tokens."""
 
     operator: AbstractTokenIntegral
     seen: TokenDomain
 
     configurable = False
 
-    # The other tokens are cached.
+    # Earlier tokens are cached.
     pointwise: ClassVar[bool] = True
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
@@ -49,24 +49,24 @@ class _OverAll(AbstractWrappedOperator):
         return self.operator.over(u, domain, others)
 
 
-# A text is read in parts of at least so many tokens, and in at most so many parts. Then one
-# program reads texts of all lengths, and a short one costs little.
+# A text is read in parts of at least 8 tokens, in at most 16 parts: one program reads all
+# lengths, and a short text costs little.
 _LEAST_PART = 8
 _MOST_PARTS = 16
 
-# For each evaluation of a token integral, arrays `[intervals, ..., tokens, …]` of all tokens;
-# of attention a pair, keys and values.
+# For each evaluation of a token integral its arrays `[intervals, ..., tokens, …]`: keys and
+# values of attention.
 TokenCache: TypeAlias = list[list[Array]]
 
 
 class TokenMarch(eqx.Module):
-    """Fixed steps for the newest tokens of a text alone,
+    """Fixed steps for new tokens of a text only,
 
         u_t(x) = Σ_i A_i(u; θ(t))(x),   x ∈ {x_n, …, x_{n+m-1}},
 
-    on a domain of all tokens that there will be. Causal token integrals see those before x_n
-    through the cache, in which each stage of each step has kept its keys and values. Where a
-    step fails, the states of its tokens are NaN."""
+    on a domain of all future tokens. Causal token integrals see earlier tokens through a cache
+    of keys and values from each stage of each step. If a step fails, the states of its tokens
+    are NaN."""
 
     steps: Steps
 
@@ -84,20 +84,20 @@ class TokenMarch(eqx.Module):
 
     @property
     def num_tokens(self) -> int:
-        """The number of tokens that there will be."""
+        """The number of tokens that fit into the cache."""
         return self.steps.equation.domain.num_tokens
 
     def prefill(
         self, u0: State, number: Int[Array, ""] | int | None = None
     ) -> tuple[State, TokenCache]:
-        """The states at depth T of the first `number` tokens, and a cache for all."""
+        """The states at T of the first `number` tokens, and a cache for all tokens."""
         tokens = u0.shape[-2]
         number = tokens if number is None else number
         part = min(tokens, max(_LEAST_PART, -(-self.num_tokens // _MOST_PARTS)))
         u1, new = eqx.filter_eval_shape(_march, self.steps, u0[..., :part, :], 0, None)
 
         def empty(x):
-            # In the cache an axis of intervals comes first.
+            # The first axis of the cache is intervals.
             axis = u0.ndim - 1
             return jnp.zeros((*x.shape[:axis], self.num_tokens, *x.shape[axis + 1 :]), x.dtype)
 
@@ -106,7 +106,7 @@ class TokenMarch(eqx.Module):
 
         def read(index, state):
             u1, cache = state
-            # The last part begins earlier, with tokens that have been read already.
+            # The last part begins with tokens already read.
             start = jnp.minimum(index * part, tokens - part)
             states = lax.dynamic_slice_in_dim(u0, start, part, axis=-2)
             states, cache = self.extend(states, start, cache)
@@ -117,7 +117,7 @@ class TokenMarch(eqx.Module):
     def extend(
         self, u0: State, start: Int[Array, ""] | int, cache: TokenCache
     ) -> tuple[State, TokenCache]:
-        """The states at depth T of the tokens from `start` on, and the cache with them."""
+        """The states at T of the tokens from `start` on, and the cache with them."""
         u1, new = _march(self.steps, u0, start, cache)
         return u1, _written(cache, new, start, u0.ndim - 1)
 
@@ -128,7 +128,7 @@ def why_not_by_token(
     state: jax.ShapeDtypeStruct,
     exit: AbstractExit | None = None,
 ) -> str | None:
-    """The reason why tokens cannot be marched one after the other; `None` if they can."""
+    """Why tokens cannot be marched one by one; `None` if they can."""
     try:
         _check(equation, mesh, exit)
         steps = plan_steps(equation, mesh.scheme, mesh.steps or 1, state)
@@ -141,7 +141,7 @@ def why_not_by_token(
 def _march(
     steps: Steps, u0: Array, start: Int[Array, ""] | int, cache: TokenCache | None
 ) -> tuple[Array, TokenCache]:
-    """The states at depth T, and the arrays to cache of the tokens marched."""
+    """The states at T, and the arrays to cache."""
     whole = steps.equation
     name = steps.name
     points = lax.dynamic_slice_in_dim(whole.domain.points, start, u0.shape[-2])
@@ -151,7 +151,6 @@ def _march(
     seen = whole.domain.first(u0.shape[-2]) if cache is None else whole.domain
 
     def over_all(terms):
-        """The terms with their token integrals over all tokens."""
         return map_operators(terms, (AbstractTokenIntegral,), Partial(_OverAll, seen=seen))
 
     def init(u):
@@ -159,8 +158,8 @@ def _march(
 
     def refuse(*_):
         raise InputError(
-            f"{name} evaluates the field before its first step, where tokens are not "
-            "cached; use another scheme, for example RK4() or Strang()."
+            f"{name} evaluates the field before its first step, which is not cached; use "
+            "another scheme, for example RK4() or Strang()."
         )
 
     def steps_of_interval(u, solver_state, index, weights):
@@ -186,14 +185,14 @@ def _march(
         (u1, _), new = lax.scan(interval, (u0, solver_state), xs)
     except MarkInLoop:
         raise InputError(
-            f"{name} evaluates the field in a loop, in which its evaluations cannot be "
-            "told apart; write them out one after the other, as RK4 does."
+            f"{name} evaluates the field in a loop, which cannot be cached; write the "
+            "evaluations out one after the other, as RK4 does."
         ) from None
     return u1, new
 
 
 def _check(equation: Equation, mesh: Mesh, exit: AbstractExit | None) -> None:
-    """Refuse what couples a token to others in ways that are not cached."""
+    """Raises `InputError` if tokens are coupled in ways that cannot be cached."""
     if mesh.stepsize_controller is not None:
         raise InputError(
             "adaptive steps depend on the whole text; give equal ones, Mesh(steps=…)."
@@ -205,8 +204,8 @@ def _check(equation: Equation, mesh: Mesh, exit: AbstractExit | None) -> None:
         raise InputError(f"in a token domain of {dimensions} dimensions tokens have no order.")
     if not equation.domain.in_order:
         raise InputError(
-            "the points of the token domain are not known to be in increasing order, in which "
-            "tokens are marched; sort them, and make the domain outside of a compiled function."
+            "the points of the token domain are not known to increase; sort them, and make the "
+            "domain outside a compiled function."
         )
     for operator in eqx.filter_eval_shape(equation.control, 0.0):
         for part in parts(operator, AbstractTokenIntegral):
@@ -225,8 +224,8 @@ def _check(equation: Equation, mesh: Mesh, exit: AbstractExit | None) -> None:
         if not cached.pointwise:
             name = type(operator.innermost).__name__
             raise InputError(
-                f"{name} may couple tokens in ways that are not cached. If it acts token by "
-                "token, say so in its class, `pointwise: ClassVar[bool] = True`; if it is a "
+                f"{name} may couple tokens in ways that are not cached. If it acts on single "
+                "tokens, write `pointwise: ClassVar[bool] = True` in its class; if it is a "
                 "causal integral over tokens, derive it from AbstractTokenIntegral."
             )
     solver = mesh.scheme
@@ -236,13 +235,13 @@ def _check(equation: Equation, mesh: Mesh, exit: AbstractExit | None) -> None:
         kind = type(implicit[0]).__name__
         inside = "" if kind == name else f" in {name}"
         raise InputError(
-            f"{kind}{inside} is implicit: how often it evaluates the field depends on the "
-            "text; use an explicit scheme, for example RK4() or Strang()."
+            f"{kind}{inside} is implicit, so its evaluations depend on the text; use an "
+            "explicit scheme, for example RK4() or Strang()."
         )
 
 
 def _written(cache: PyTree, new: PyTree, start: Int[Array, ""] | int, axis: int) -> PyTree:
-    """The cache with the arrays of the tokens from `start` on."""
+    """Writes the arrays of the tokens from `start` on into the cache."""
     return jax.tree.map(
         lambda old, x: lax.dynamic_update_slice_in_dim(old, x, start, axis), cache, new
     )

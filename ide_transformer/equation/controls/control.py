@@ -78,13 +78,14 @@ def stack_length(owner: eqx.Module, field: str) -> int:
 class AbstractControl(eqx.Module):
     """The control θ(t): the weights as a function of depth.
 
-    Depth is counted in layers. `[0, T]` has `layers` intervals of `interval_length`; `T =
-    layers` unless the control was resampled. A control yields a *block*: a tuple of operators,
-    or of constraints. For a derivative with respect to interval length use `Scaled` operators:
-    rate h on intervals of length 1 equals rate 1 on intervals of length h.
+    Depth is counted in layers. `[0, T]` has `layers` intervals of `interval_length`;
+    `T = layers` unless the control was resampled. A control yields a *block*: a tuple of
+    operators, or of constraints. For a derivative with respect to interval length use `Scaled`
+    operators: rate h on intervals of length 1 equals rate 1 on intervals of length h.
 
-    Controls that can be trained from scratch have a class method `build(make_block, layers, *,
-    key)`, which calls `make_block(key)` once for each place with weights of its own.
+    Controls that can be trained from scratch have a class method
+    `build(make_block, layers, *, key)`, which calls `make_block(key)` once for each place with
+    weights of its own.
     """
 
     # Whether a configuration may name it.

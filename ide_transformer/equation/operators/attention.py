@@ -149,8 +149,8 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
 
     - `features`: width of the state.
     - `heads`: number of query heads; must divide `features` unless `head_features` is given.
-    - `key_value_heads`: number of key and value heads, each shared by `heads /
-      key_value_heads` query heads (grouped queries). Default: `heads`.
+    - `key_value_heads`: number of key and value heads, each shared by `heads / key_value_heads`
+      query heads (grouped queries). Default: `heads`.
     - `head_features`: d. Default: `features / heads`.
     - `causal`: integrate over `x' ≤ x` only (a Volterra operator).
     - `window`: with `causal`, integrate over `x - window < x' ≤ x` only.

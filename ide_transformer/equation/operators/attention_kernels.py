@@ -78,8 +78,8 @@ class GaussianAttention(AbstractKernelAttention, AbstractTokenIntegral):
         du/dt = Σ_h ∫_Ωx(x) γ_h(x, x'; u) V_h(x') dx' W^O_h,
         γ_h ∝ exp(-‖Q_h(x) - K_h(x')‖² / (2 sqrt(d))),   ∫_Ωx(x) γ_h(x, η) dη = 1,
 
-    with `Q, K, V = ∫_Ωy W^{Q,K,V} N(u) dy` and d the features of a head. `‖Q‖²` cancels in
-    the quotient, so the scores are `(⟨Q, K⟩ - ‖K‖²/2) / sqrt(d)`. Source: Chen, Zeng, Ji, Yang,
+    with `Q, K, V = ∫_Ωy W^{Q,K,V} N(u) dy` and d the features of a head. `‖Q‖²` cancels in the
+    quotient, so the scores are `(⟨Q, K⟩ - ‖K‖²/2) / sqrt(d)`. Source: Chen, Zeng, Ji, Yang,
     arXiv 2111.00035, which does not normalise.
 
     **Arguments:** see `Attention`.

@@ -40,8 +40,8 @@ class DepthwiseProjection(eqx.Module):
 
         v(x_i) = γ ⊙ S(Σ_k w_k ⊙ u(x_{s i} + k)) + β,   |k| ≤ r along each axis,
 
-    with u = 0 beyond a boundary, and around a periodic domain: from n points along an axis to
-    n / s. S is the identity or `Statistics`. Nothing is averaged over a batch."""
+    with u = 0 beyond a boundary, and around a periodic domain: from n points along an axis to n
+    / s. S is the identity or `Statistics`. Nothing is averaged over a batch."""
 
     weight: Float[Array, "... features"]
     gain: Float[Array, " features"]
@@ -85,8 +85,8 @@ class ConvolutionalAttention(AbstractAttention):
     prefix, such as a class token, skips the convolutions and belongs to both domains.
     Reference: Wu et al., arXiv 2103.15808.
 
-    The batch normalisation of the reference would couple samples; a gain and a bias replace
-    it. `statistics=True` adds a fixed mean and variance, as checkpoints have them.
+    The batch normalisation of the reference would couple samples; a gain and a bias replace it.
+    `statistics=True` adds a fixed mean and variance, as checkpoints have them.
 
     **Arguments:**
 

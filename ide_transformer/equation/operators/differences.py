@@ -43,8 +43,8 @@ class DifferentialOperator(AbstractOperator):
         du/dt = N(u) W_0 + Σ_axes Σ_k ℓᵏ/k! ∂ᵏN(u)/∂xᵏ W_k + b,   1 ≤ k ≤ order ≤ 4,
 
     by differences over five points, accurate to order 4 for k ≤ 2 and to order 2 for k ≥ 3, so
-    the weights are one operator on every grid that resolves the function. Beyond a boundary
-    the polynomial through the next six points continues it. The W_k are moments of a kernel of
+    the weights are one operator on every grid that resolves the function. Beyond a boundary the
+    polynomial through the next six points continues it. The W_k are moments of a kernel of
     length ℓ: on a grid of spacing ℓ the sum is a convolution of five points.
 
     **Arguments:**
