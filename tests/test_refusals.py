@@ -169,7 +169,7 @@ SOLVES = {
     r"AlgebraicallyReversible\(LieTrotter\(…\)\)": UNDONE,
     "cannot undo the start of Leapfrog": dict(UNDONE, solver=ide.Leapfrog(), steps_per_interval=2),
     r"SaveAt\(ts=equation.knots\)": dict(UNDONE, solver=PAIR, saveat=DENSE),
-    "cannot undo the steps of Projected": dict(UNDONE, equation=POSITIVE, solver=ide.Projected(PAIR)),
+    "cannot be undone": dict(UNDONE, equation=POSITIVE, solver=ide.Projected(PAIR)),
     "for adaptive steps use gradient=Recompute": dict(UNDONE, **ADAPTIVE),
     "dissipative Damping grows without bound": dict(DAMPED, solver=ide.Yoshida4()),
     # Exits.
