@@ -47,19 +47,19 @@ def _each(holds: Callable[[Any], Any]) -> Callable[[Any], bool]:
     return lambda x: not is_known(x) or bool(holds(np.asarray(x)).all())
 
 
-def above(limit: float) -> Bound:
+def above(limit: float | int) -> Bound:
     return Bound(f"greater than {limit}", _each(lambda x: x > limit))
 
 
-def at_least(limit: float) -> Bound:
+def at_least(limit: float | int) -> Bound:
     return Bound(f"greater than or equal to {limit}", _each(lambda x: x >= limit))
 
 
-def below(limit: float) -> Bound:
+def below(limit: float | int) -> Bound:
     return Bound(f"less than {limit}", _each(lambda x: x < limit))
 
 
-def at_most(limit: float) -> Bound:
+def at_most(limit: float | int) -> Bound:
     return Bound(f"less than or equal to {limit}", _each(lambda x: x <= limit))
 
 

@@ -34,7 +34,8 @@ def _within(holds: Callable, interval: str) -> Bound:
         try:
             numbers = np.asarray(value)
             real = numbers.dtype.kind in "fiu"
-            return real and numbers.ndim <= 2 and numbers.size and holds(numbers).all()
+            some = real and numbers.ndim <= 2 and numbers.size > 0
+            return some and bool(holds(numbers).all())
         except (TypeError, ValueError):
             return False
 

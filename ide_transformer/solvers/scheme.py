@@ -67,18 +67,18 @@ class StepField(eqx.Module):
     t1: Depth
     args: PyTree = None
 
-    def start(self, solver: diffrax.AbstractSolver, u: Array) -> PyTree:
+    def start(self, solver: diffrax.AbstractSolver, u: PyTree) -> PyTree:
         """The state of `solver` before its first step."""
         return solver.init(self.terms, self.t0, self.t1, u, self.args)
 
     def step(
-        self, solver: diffrax.AbstractSolver, u: Array, state: PyTree, made_jump: PyTree
+        self, solver: diffrax.AbstractSolver, u: PyTree, state: PyTree, made_jump: PyTree
     ) -> Step:
         """The step that `solver` makes."""
         step = solver.step(self.terms, self.t0, self.t1, u, self.args, state, made_jump)
         return Step(*step)
 
-    def first_step(self, solver: diffrax.AbstractSolver, u: Array) -> Step:
+    def first_step(self, solver: diffrax.AbstractSolver, u: PyTree) -> Step:
         """The first step that `solver` makes, from its starting state."""
         return self.step(solver, u, self.start(solver, u), True)
 

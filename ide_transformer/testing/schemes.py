@@ -1,17 +1,23 @@
 """Check of a time-stepping scheme."""
 
+from dataclasses import replace
 from functools import cached_property
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
+from .. import equation as eq
 from ..integration import Direct, Recursive, solve
 from ..solvers import inconsistent, prepared
-from ..studies.convergence import FEATURES, Case, limit, problem, refine
+from ..studies.convergence import limit, own_limit, refine
 from .properties import AbstractProperties, Names, Options, in_dtype, slopes
+
+
+TOKENS, INTERVALS = 3, 3
 
 
 def check_scheme(
@@ -23,7 +29,34 @@ def check_scheme(
     **Example:** `check_scheme(Heun())`, see `AbstractOneStep`.
     """
     with jax.enable_x64(True):
-        SchemeProperties(solver, options).check(without)
+        SchemeProperties(solver, options=options).check(without)
+
+
+class Bend(eq.AbstractOperator):
+    """`A(u) = sin(u M + p + 3 t)`."""
+
+    matrix: Array
+    phase: Array
+
+    def at(self, t, args):
+        return replace(self, phase=self.phase + 3 * t)
+
+    def __call__(self, u, domain):
+        return jnp.sin(u @ self.matrix + jnp.broadcast_to(self.phase, u.shape))
+
+
+class Scale(eq.AbstractLinearOperator):
+    """`A(u) = r u`: features grow or decay."""
+
+    rate: Array
+    dissipative = False
+
+    def apply(self, function, u, domain):
+        return jnp.broadcast_to(function(self.rate.astype(u.dtype)), u.shape) * u
+
+
+def drawn(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
 @eqx.filter_jit
@@ -31,17 +64,38 @@ def end_of(equation, u0, solver, gradient):
     return solve(equation, u0, solver=solver, gradient=gradient, throw=False).u1
 
 
+@eqx.filter_jit
+def distance_at_end(constraint, equation, u0, solver):
+    """The distance from the constraint at the end; 0 for a solve that fails."""
+    solution = solve(equation, constraint.project(u0), solver=solver, throw=False)
+    return solution.stats["constraint_residual"] * solution.succeeded
+
+
 class SchemeProperties(AbstractProperties):
-    """Properties of a scheme on an equation without jumps, with a step for each interval.
-    `inputs` are the equation, its initial state and the scheme."""
+    """Properties of a scheme, with a step in each of three intervals. `inputs` are an equation
+    without jumps, its initial state and the scheme. The operators are fast to compile."""
 
     kind = diffrax.AbstractSolver
     properties = "copies", "order", "constraint", "gradient", "batches", "diffeqsolve", "yaml"
 
-    def __init__(self, solver, options=None):
-        super().__init__(solver, options, FEATURES)
-        equation, u0 = problem(Case("transformer", "piecewise_linear", "free"))
-        self.inputs = in_dtype((equation, u0, solver))
+    def __init__(self, solver, operators=None, options=None, features=8):
+        super().__init__(solver, options, features)
+        if operators is None:
+            bend = Bend(0.7 * drawn(1, features, features), drawn(10, features))
+            operators = bend, Scale(jnp.linspace(-0.5, 0.4, features))
+        self.block = in_dtype(operators)
+        self.solver = in_dtype(solver)
+        self.u0, self.other = drawn(5, 2, TOKENS, features)
+        self.inputs = self.equation(eq.PiecewiseLinear), self.u0, self.solver
+
+    def equation(self, control, constraint=eq.Free()):
+        """The equation with the block, scaled differently at each depth."""
+        number = INTERVALS if control is eq.PiecewiseConstant else INTERVALS + 1
+        factors = 1 + 0.3 * np.cos(1 + np.arange(number))
+        arrays, rest = eqx.partition(self.block, eqx.is_inexact_array)
+        stacked = jax.tree.map(lambda x: jnp.asarray(np.multiply.outer(factors, x)), arrays)
+        theta = control(eqx.combine(stacked, rest))
+        return eq.Equation(theta, constraint, eq.TokenDomain.uniform(TOKENS))
 
     @cached_property
     def end(self) -> Array:
@@ -56,21 +110,21 @@ class SchemeProperties(AbstractProperties):
     def order(self):
         """with shorter steps the error falls by the order that it says, to 0.15 (from order
         five on, where the range ends at rounding, to 0.4)."""
-        equation, u0 = in_dtype(problem(Case("transformer", "piecewise_constant", "free")))
-        solver = self.inputs[2]
-        order = solver.order(equation.terms)
-        if order is None or inconsistent(solver) is not None:
+        equation = self.equation(eq.PiecewiseConstant)
+        order = self.solver.order(equation.terms)
+        inexact = inconsistent(self.solver) is not None and own_limit(self.solver) is None
+        if order is None or inexact:
             return (), ()
-        exact = limit(solver, equation, u0)
-        found = refine(equation, u0, solver, exact, order).order
+        exact = limit(self.solver, equation, self.u0)
+        found = refine(equation, self.u0, self.solver, exact, order).order
         near = abs(found - order) < (0.15 if order < 5 else 0.4)
         return order if near else found, order
 
     def constraint(self):
         """on a sphere the state ends on it, or the solve fails."""
-        equation, u0 = in_dtype(problem(Case("transformer", "piecewise_linear", "sphere")))
-        solution = solve(equation, u0, solver=self.inputs[2], throw=False)
-        return solution.stats["constraint_residual"] * solution.succeeded, 0, 1e-12
+        sphere = eq.Sphere()
+        equation = self.equation(eq.PiecewiseLinear, sphere)
+        return distance_at_end(sphere, equation, self.u0, self.solver), 0, 1e-12
 
     def gradient(self):
         """the gradient by all weights and the state is the one of finite differences; is it

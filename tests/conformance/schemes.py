@@ -1,7 +1,6 @@
 """What every scheme of this package does beyond `check_scheme`."""
 
 import pickle
-from dataclasses import replace
 from functools import cached_property
 
 import diffrax
@@ -11,42 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import ide_transformer as ide
-from ide_transformer.equation import AbstractLinearOperator, spelled
+from ide_transformer.equation import spelled
 from ide_transformer.integration import Direct, Recompute, Recursive, Reversible
-from ide_transformer.solvers import StepField, couplings_of, inconsistent
-from ide_transformer.studies.convergence import limit, refine
-from ide_transformer.testing.properties import equal, gradient_of, in_dtype, total
+from ide_transformer.solvers import StepField, couplings_of
+from ide_transformer.testing.properties import equal, gradient_of, total
 from ide_transformer.testing.schemes import SchemeProperties, end_of
-
-
-TOKENS, FEATURES, INTERVALS = 3, 4, 3
-
-
-def drawn(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
-
-
-class _Bend(ide.AbstractOperator):
-    """`A(u) = sin(u M + p + 3 t)`."""
-
-    matrix: jax.Array
-    phase: jax.Array
-
-    def at(self, t, args):
-        return replace(self, phase=self.phase + 3 * t)
-
-    def __call__(self, u, domain):
-        return jnp.sin(u @ self.matrix + jnp.broadcast_to(self.phase, u.shape))
-
-
-class _Scale(AbstractLinearOperator):
-    """`A(u) = r u`, which grows or decays by the feature."""
-
-    rate: jax.Array
-    dissipative = False
-
-    def apply(self, function, u, domain):
-        return jnp.broadcast_to(function(self.rate.astype(u.dtype)), u.shape) * u
 
 
 def end_beside(equation, u0, solver, other, gradient):
@@ -61,44 +29,7 @@ class SchemeConformance(SchemeProperties):
     )
 
     def __init__(self, solver, operators=None, options=None):
-        super().__init__(solver, options)
-        self.features = FEATURES
-        if operators is None:
-            matrix, phase = drawn(1, FEATURES, FEATURES), drawn(10, FEATURES)
-            operators = _Bend(0.7 * matrix, phase), _Scale(jnp.linspace(-0.5, 0.4, FEATURES))
-        self.solver = in_dtype(solver)
-        self.block = in_dtype(operators)
-        self.u0, self.other = drawn(5, 2, TOKENS, FEATURES)
-        self.inputs = self.equation(ide.PiecewiseLinear), self.u0, self.solver
-
-    def equation(self, control, constraint=ide.Free()):
-        """The equation whose weights are those of the block, others at each depth."""
-        number = INTERVALS if control is ide.PiecewiseConstant else INTERVALS + 1
-        factors = 1 + 0.3 * np.cos(1 + np.arange(number))
-        arrays, rest = eqx.partition(self.block, eqx.is_inexact_array)
-        stacked = jax.tree.map(lambda x: jnp.asarray(np.multiply.outer(factors, x)), arrays)
-        return ide.Equation(
-            control(eqx.combine(stacked, rest)), constraint, ide.TokenDomain.uniform(TOKENS)
-        )
-
-    def order(self):
-        """with shorter steps the error falls by the order that it says, to 0.15 (from order
-        five on, where the range ends at rounding, to 0.4)."""
-        equation = self.equation(ide.PiecewiseConstant)
-        order = self.solver.order(equation.terms)
-        if order is None or (inconsistent(self.solver) and self.solver.limit() is None):
-            return (), ()
-        exact = limit(self.solver, equation, self.u0)
-        found = refine(equation, self.u0, self.solver, exact, order).order
-        near = abs(found - order) < (0.15 if order < 5 else 0.4)
-        return order if near else found, order
-
-    def constraint(self):
-        """on a sphere the state ends on it, or the solve fails."""
-        sphere = ide.Sphere()
-        equation = self.equation(ide.PiecewiseLinear, sphere)
-        solution = ide.solve(equation, sphere.project(self.u0), solver=self.solver, throw=False)
-        return solution.stats["constraint_residual"] * solution.succeeded, 0, 1e-12
+        super().__init__(solver, operators, options, features=4)
 
     @cached_property
     def knots(self):

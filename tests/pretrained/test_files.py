@@ -29,7 +29,7 @@ def test_links_in_a_cache_of_hugging_face_are_followed(tmp_path):
 
 def test_dtypes_that_weights_cannot_have(tmp_path):
     for dtype in ("int32", "bfloat16", "flaot32"):
-        with pytest.raises(ide.InputError, match=f"dtype={dtype}.*compute_dtype='bfloat16'"):
+        with pytest.raises(ide.InputError, match=f"dtype={dtype}.*with_precision"):
             load_pretrained(GOLDEN / "llama", dtype=dtype)
     with jax.enable_x64(False), pytest.raises(ide.InputError, match="'jax_enable_x64', True"):
         load_pretrained(GOLDEN / "llama", dtype="float64")

@@ -56,8 +56,9 @@ def test_progress_and_lines_beside_it_are_said_where_there_is_no_terminal(capsys
             progress.show({"step": step, "loss": 2.0, "tokens_per_second": 1e4})
         progress.show({"step": 3, "validation_loss": 1.5})
     said = capsys.readouterr().out.splitlines()
-    # The second step comes within five seconds of the first.
-    assert [line.split() for line in said] == [
+    # The second step comes within five seconds of the first. Old versions of rich end with an
+    # empty line.
+    assert [line.split() for line in said if line] == [
         ["[/tmp/x]", "[bold]"],
         ["step", "1/4", "loss", "2.0000", "10,000", "tokens/s"],
         ["step", "3/4", "validation_loss", "1.5000"],
