@@ -1,5 +1,4 @@
-"""Rows with the same columns, printed and written to files, and the console of the scripts; it
-knows nothing of the rest of the package."""
+"""Tables of rows, printed and written to files."""
 
 import csv
 import json
@@ -19,16 +18,15 @@ from .errors import naming, printable, whole_file
 
 
 Row = Mapping[str, Any]
-# Headings of columns whose names alone are unclear.
+# By column; other columns have their names.
 Headings = Mapping[str, str]
 _NAMES: Headings = MappingProxyType({})
-# What a text may hold that is not printed: ends of lines, spaces, and marks that join letters.
+# Ends of lines, spaces, and marks that join letters: what `printable` keeps of texts.
 OF_TEXTS = "\n\t\u00a0\u3000\u200c\u200d"
 
 
 class Terminal(Console):
-    """Console of the scripts, which reads no markup. The cursor stays visible beside a bar, so
-    that a process that a signal ends leaves the terminal as it was."""
+    """A console without markup. The cursor stays visible, in case a signal ends the process."""
 
     def __init__(self) -> None:
         super().__init__(highlight=False, markup=False, soft_wrap=True)
@@ -58,10 +56,9 @@ def write_report(folder: Path, report: Report) -> None:
         writer.writeheader()
         writer.writerows(report.rows)
     table = markdown_table(*table_cells(report.rows, report.headings))
-    text = f"# {report.name}\n\n{report.about}\n\n{table}\n"
     page = folder / "report.md"
     with naming(page):
-        page.write_text(text, encoding="utf-8")
+        page.write_text(f"# {report.name}\n\n{report.about}\n\n{table}\n", encoding="utf-8")
 
 
 def show_table(rows: Sequence[Row], headings: Headings = _NAMES) -> None:
@@ -71,19 +68,18 @@ def show_table(rows: Sequence[Row], headings: Headings = _NAMES) -> None:
     for line in lines:
         table.add_row(*(escape(printable(x)) for x in line))
     console = Console()
-    # Where the output is no terminal its width is unknown; a table should not be cut.
+    # Without a terminal the width is unknown, and a table would be cut.
     console.width = max(console.width, 160)
     console.print(table)
 
 
 def show_text(text: str) -> None:
-    """Prints a text that a model wrote. On a terminal, what that would obey is written out."""
+    """Prints a text of a model, without what a terminal would obey."""
     print(printable(text, OF_TEXTS) if sys.stdout.isatty() else text)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON, all of it or nothing, and makes the folder. Numbers that are not finite,
-    which JSON does not know, become null."""
+    """Writes JSON, all of it or nothing, and makes the folder. NaN and infinity become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_plain(content), indent=2, allow_nan=False)
     with whole_file(path) as written:
@@ -91,7 +87,6 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def _plain(content: Any) -> Any:
-    """Content of JSON, from one that may hold numbers of NumPy and such that are not finite."""
     match content:
         case Mapping():
             return {key: _plain(value) for key, value in content.items()}
@@ -108,48 +103,42 @@ def _plain(content: Any) -> Any:
 def table_cells(
     rows: Sequence[Row], headings: Headings = _NAMES
 ) -> tuple[list[str], list[list[str]]]:
-    """The headings and, for each row, the cells of a table, as texts."""
+    """The headings and the cells of a table, as texts."""
     columns = _columns(rows)
     shown = [headings.get(column, column.replace("_", " ")) for column in columns]
     return shown, [[_text(row.get(column)) for column in columns] for row in rows]
 
 
 def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, of which no cell ends early."""
+    """A table in Markdown."""
     lines = [headings, ["---"] * len(headings), *lines]
     cells = ([" ".join(x.replace("|", "\\|").split()) for x in line] for line in lines)
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def _text(value: Any) -> str:
-    """A cell of a table."""
     match value:
         case None:
             return "–"
         case list():
             return ", ".join(map(_text, value))
-        case bool():
-            return str(value)
         case np.generic():
             return _text(value.item())
         case float():
             return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
-        case int():
+        case int() if not isinstance(value, bool):
             return f"{value:,}"
         case _:
             return str(value)
 
 
 def duration(seconds: float) -> str:
-    """A time in two units at most: `45 s`, `3 min 20 s`, `2 h 5 min`."""
+    """A time as `45 s`, `3 min 20 s` or `2 h 5 min`."""
     minutes, left = divmod(round(seconds), 60)
-    if not minutes:
-        return f"{left} s"
-    if minutes < 60:
-        return f"{minutes} min {left} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {left} s" if minutes else f"{left} s"
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
-    """Columns of all rows, in the order in which they first occur."""
     return [*dict.fromkeys(column for row in rows for column in row)]

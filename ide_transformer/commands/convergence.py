@@ -12,20 +12,13 @@ import jax
 
 from ..errors import InputError
 from ..reporting import show_table, write_json
-from ..studies.convergence import (
-    CONSTRAINTS,
-    CONTROLS,
-    find_scheme,
-    measure_order,
-    plot_orders,
-    schemes,
-)
+from ..studies import convergence as study
+from ..studies.convergence import CONSTRAINTS, CONTROLS, schemes
 from .options import figure_file, results_file
 
 
 EXAMPLES = """\
-  ide-transformer convergence --scheme 'strang(heun)' --scheme rk4 --constraint sphere \
---json orders.json --figure orders.png
+  ide-transformer convergence --scheme 'strang(heun)' --constraint sphere --json orders.json
   ide-transformer convergence --scheme mine:Backwards
 """
 
@@ -33,16 +26,13 @@ EXAMPLES = """\
 def add_options(parser: argparse.ArgumentParser) -> None:
     listed = textwrap.fill(f"schemes: {'; '.join(schemes())}", 90, break_on_hyphens=False)
     parser.epilog = f"{parser.epilog}\n{listed}"
-    parser.add_argument(
-        "--scheme",
-        action="append",
-        help="one of the list below (default: all), or your own as package.module:Class, for "
-        "example mine:Backwards(euler) of mine.py in this folder",
-    )
-    parser.add_argument("--control", action="append", choices=CONTROLS)
-    parser.add_argument("--constraint", action="append", choices=CONSTRAINTS)
-    parser.add_argument("--json", type=results_file, help="write the rows here too")
-    parser.add_argument("--figure", type=figure_file, help="draw error against step size here")
+    add = parser.add_argument
+    about = "one of those below (default: all), or your own, package.module:Class"
+    add("--scheme", action="append", help=about)
+    add("--control", action="append", choices=CONTROLS)
+    add("--constraint", action="append", choices=CONSTRAINTS)
+    add("--json", type=results_file, help="write the rows here too")
+    add("--figure", type=figure_file, help="draw error against step size here")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -54,14 +44,14 @@ def run(options: argparse.Namespace) -> None:
         for scheme in options.scheme or schemes()
         for control in options.control or ("chebyshev", "piecewise_constant")
         for constraint in options.constraint or ("free", "sphere")
-        if find_scheme(scheme)[1].scheme(constraint) is not None
+        if study.find_scheme(scheme)[1].scheme(constraint) is not None
     ]
     if not chosen:
         raise InputError("None of these schemes can be measured on these constraints.")
     rows = []
     for number, each in enumerate(chosen, 1):
         print(f"{number} of {len(chosen)}: {', '.join(each)}", end=" ", flush=True)
-        rows.append(row := measure_order(*each))
+        rows.append(row := study.measure_order(*each))
         print(f"order {row.observed_order:.2f}, by theory {row.expected_order}", flush=True)
         if options.json:
             write_json(options.json, [row._asdict() for row in rows])
@@ -77,4 +67,4 @@ def run(options: argparse.Namespace) -> None:
     }
     show_table(shown, headings)
     if options.figure:
-        plot_orders(options.figure, rows)
+        study.plot_orders(options.figure, rows)

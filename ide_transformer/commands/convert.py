@@ -33,18 +33,11 @@ def run(options: argparse.Namespace) -> None:
     source = options.source
     target = options.target
     if not RunFolder(source).config.is_file():
-        if (options.checkpoint, options.weights) != ("newest", "trained"):
-            raise InputError("--checkpoint and --weights are for a run; drop them.")
         made = import_pretrained(source, target.name, target.parent, options.overrides)
         print(f"{made.path}: a run with the weights of {source}, at step 0")
         return
     if options.overrides:
-        raise InputError("A run is written as it is; give no keys after the new checkpoint.")
-    export_run(
-        source,
-        target,
-        checkpoint=options.checkpoint,
-        weights=options.weights,
-        trust=options.trust,
-    )
+        raise InputError("A run is written as it is; give no keys.")
+    chosen = dict(checkpoint=options.checkpoint, weights=options.weights, trust=options.trust)
+    export_run(source, target, **chosen)
     print(f"{target}: a checkpoint of {source}")

@@ -21,47 +21,28 @@ EXAMPLES = """\
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "config",
-        help="a YAML file, or the name of a configuration of the package (configs/); with "
-        "--resume also a run, by its folder or its name",
-    )
+    about = "a YAML file, the name of a configuration of the package, or with --resume a run"
+    add("config", help=about)
     add("overrides", nargs="*", metavar="key=value", help="for example model.depth=8")
     one = parser.add_mutually_exclusive_group()
-    one.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue from the last checkpoint of this run, also for more training.steps",
+    about = "continue from the last checkpoint of this run, also for more training.steps"
+    one.add_argument("--resume", action="store_true", help=about)
+    about = "with --resume, more training.steps and a cosine schedule: begin another cosine"
+    add("--restart", action="store_true", help=about)
+    about = (
+        "instead: raise the rate until the loss explodes, and suggest one; see learning-rates/"
     )
-    add(
-        "--restart",
-        action="store_true",
-        help="with --resume, more training.steps and a cosine schedule: begin another cosine",
-    )
-    one.add_argument(
-        "--find-learning-rate",
-        action="store_true",
-        help="instead: raise the rate step by step until the loss explodes, and suggest one; "
-        "figure and JSON are in learning-rates/NAME",
-    )
-    one.add_argument(
-        "--plan",
-        type=_plan,
-        metavar="BUDGET",
-        help="instead: list the runs of a cost, evaluations=12000, or the bytes that each device "
-        "would hold and send, devices=8,64,256",
-    )
-    add(
-        "--samples",
-        type=int,
-        help="with --plan devices=…: samples computed at once (default: 1)",
-    )
+    one.add_argument("--find-learning-rate", action="store_true", help=about)
+    about = """instead: list the runs of a cost, evaluations=12000, or the bytes that each device
+    would hold and send, devices=8,64,256"""
+    one.add_argument("--plan", type=_plan, metavar="BUDGET", help=about)
+    about = "with --plan devices=…: samples computed at once (default: 1)"
+    add("--samples", type=int, help=about)
     add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     add_trust(parser)
 
 
 def _plan(text: str) -> tuple[str, list[int]]:
-    """The unit of a plan and its amounts."""
     unit, _, amounts = text.partition("=")
     numbers = integers(amounts) if re.fullmatch(r"[0-9,]+", amounts) else []
     most = {"evaluations": 1, "devices": len(numbers)}.get(unit, 0)
@@ -93,9 +74,8 @@ def run(options: argparse.Namespace) -> None:
         folder = training.resume_run(file, options.overrides, **how)
     else:
         # Without --trust a configuration outside a run is trusted.
-        config = training.load_config(
-            file, options.overrides, trust=True if options.trust else None
-        )
+        trust = options.trust or None
+        config = training.load_config(file, options.overrides, trust=trust)
         if planned == "devices":
             samples = 1 if options.samples is None else options.samples
             reporting.show_table(training.plan_of(config, amounts, samples))
@@ -111,11 +91,11 @@ def run(options: argparse.Namespace) -> None:
         if options.find_learning_rate:
             folder = Path("learning-rates") / config.name
             check_can_be_written(folder / "learning_rate.json")
-            found = training.find_learning_rate(config, folder=folder)
-            print(found.text)
+            print(training.find_learning_rate(config, folder=folder).text)
             return
-        how = dict(resume=options.resume, restart=options.restart)
-        folder = training.train(config, runs=options.runs, **how)
+        folder = training.train(
+            config, runs=options.runs, resume=options.resume, restart=options.restart
+        )
     if jax.process_index():
         return
     if (text := folder.load_sample()) is not None:

@@ -1,5 +1,4 @@
-"""Figures as PNG files, and a page of them. To be imported where one is drawn, not before:
-matplotlib takes a while."""
+"""Figures, and pages of them. Import it where one is drawn, since matplotlib takes a while."""
 
 from .page import Part, write_page
 from .plots import (

@@ -1,9 +1,9 @@
-"""Pages of HTML that need nothing but themselves."""
+"""Pages of HTML in one file."""
 
 import base64
-import html
 import io
 from collections.abc import Mapping, Sequence
+from html import escape as html_escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +14,8 @@ from ..reporting import OF_TEXTS, Row, table_cells
 
 
 class Part(NamedTuple):
-    """A part of a page: figures by their captions, drawn here or PNG files, a table of `rows`
-    with `headings` for some columns, and preformatted texts by their headings, each of which
-    may be missing."""
+    """A part of a page: figures (or PNG files) by caption, a table of `rows` with `headings`
+    for some columns, and preformatted texts by heading."""
 
     title: str
     about: str = ""
@@ -27,8 +26,7 @@ class Part(NamedTuple):
 
 
 def write_page(path: Path, title: str, about: str, parts: Sequence[Part]) -> None:
-    """Writes a page, all of it or nothing, with styles and figures inside. It is light or dark
-    as its reader's system is."""
+    """Writes a page with its styles and figures, all of it or nothing."""
     body = "\n".join(map(_part, parts))
     page = (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -41,38 +39,33 @@ def write_page(path: Path, title: str, about: str, parts: Sequence[Part]) -> Non
 
 
 def escape(text: str) -> str:
-    """A text in HTML, in which nothing changes how it is read."""
-    return html.escape(printable(text, OF_TEXTS))
+    """A text in HTML, with nothing that a browser would obey."""
+    return html_escape(printable(text, OF_TEXTS))
 
 
 def _part(part: Part) -> str:
-    about = f"<p>{escape(part.about)}</p>" * bool(part.about)
-    figures = (
-        f'<figure><img alt="{escape(caption)}" src="{_inline(figure)}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-        for caption, figure in part.figures.items()
-    )
-    texts = (
-        f"<h3>{escape(name)}</h3><pre>{escape(text)}</pre>" for name, text in part.texts.items()
-    )
-    pieces = f"<h2>{escape(part.title)}</h2>", about, _table(part), *figures, *texts
-    return "\n".join(filter(None, pieces))
+    pieces = [f"<h2>{escape(part.title)}</h2>"]
+    if part.about:
+        pieces.append(f"<p>{escape(part.about)}</p>")
+    if part.rows:
+        headings, cells = table_cells(part.rows, part.headings)
+        lines = [_line("th", headings), *(_line("td", line) for line in cells)]
+        table = "\n".join(lines)
+        pieces.append(f'<div class="wide"><table>{table}</table></div>')
+    for caption, figure in part.figures.items():
+        said = escape(caption)
+        image = f'<img alt="{said}" src="{_inline(figure)}">'
+        pieces.append(f"<figure>{image}<figcaption>{said}</figcaption></figure>")
+    for name, text in part.texts.items():
+        pieces.append(f"<h3>{escape(name)}</h3><pre>{escape(text)}</pre>")
+    return "\n".join(pieces)
 
 
-def _table(part: Part) -> str:
-    if not part.rows:
-        return ""
-    headings, cells = table_cells(part.rows, part.headings)
-    tagged = [("th", headings), *(("td", line) for line in cells)]
-    lines = "\n".join(
-        f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in line)}</tr>"
-        for tag, line in tagged
-    )
-    return f'<div class="wide"><table>{lines}</table></div>'
+def _line(tag: str, cells: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
 
 def _inline(figure: Figure | Path) -> str:
-    """A figure in a URL of its own."""
     if isinstance(figure, Path):
         kind = "png"
         content = figure.read_bytes()
@@ -88,10 +81,8 @@ def _inline(figure: Figure | Path) -> str:
 
 _STYLE = """
 :root { color-scheme: light dark; }
-body { margin: 0 auto; max-width: 70rem; padding: 1.5rem; }
-body { font: 16px/1.5 system-ui, sans-serif; }
+body { margin: 0 auto; max-width: 70rem; padding: 1.5rem; font: 16px/1.5 sans-serif; }
 h2 { margin-top: 2rem; border-top: 1px solid #8888; padding-top: .6rem; font-size: 1.2rem; }
-figure { margin: 1rem 0; }
 img { max-width: 100%; background: #fff; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
