@@ -1,14 +1,14 @@
-"""Trains and tests emulators of partial differential equations by APEBench, whose scenarios,
-training, and tests are used as they are: models of this package beside its networks.
+"""Trains and tests emulators of partial differential equations by APEBench: models of this
+package beside its networks.
 
 A model of this package is a configuration, by its name or path. The networks are `conv`, `res`,
 `unet`, `dil` and `fno`, as published, or any other by its text, such as "Res;26;8;relu". A
 scenario is a name of APEBench, with options: `diff_burgers:num_spatial_dims=2:num_points=64`.
 
-Of each run the table has the geometric mean of the relative error over the first 100 steps of
-the roll-out, as the median and the quartiles of the seeds, on the points of the training and,
-without further training, on others. The time of training has that of compiling in it. Weights
-are kept, and a study that was stopped goes on when it is started again.
+The table has the geometric mean of the relative error over the first 100 steps of the roll-out:
+median and quartiles of the seeds, on the points of the training and, with --points, on others.
+The seconds of training include compiling. A study that was stopped continues when it is started
+again.
 """
 
 # APEBench is optional.
@@ -18,7 +18,6 @@ import argparse
 import ast
 import functools as ft
 import itertools
-import re
 import sys
 import time
 from typing import Any, NamedTuple
@@ -30,15 +29,9 @@ import numpy as np
 from commands import rows, start
 from commands.rows import Row
 from ide_transformer import ChannelsFirst, InputError, training
-from ide_transformer.commands.options import (
-    check_can_be_written,
-    config_file,
-    figure_file,
-    integers,
-    names,
-)
+from ide_transformer.commands.options import config_file, figure_file, integers, names
 from ide_transformer.errors import did_you_mean
-from ide_transformer.packages import checksum, require
+from ide_transformer.packages import require
 from ide_transformer.studies import fingerprint
 from ide_transformer.training.folder.run_folder import source
 
@@ -48,7 +41,7 @@ EXAMPLES = """\
   python scripts/emulators.py --scenarios diff_ks_cons --models emulators/local,res \\
       --seeds 0,1,2,3,4 --points 80,320 --json emulators.json
 """
-# Those of the publication, for one dimension.
+# As published, for one dimension.
 NETWORKS = {
     "conv": "Conv;34;10;relu",
     "res": "Res;26;8;relu",
@@ -57,8 +50,10 @@ NETWORKS = {
     "fno": "FNO;12;18;4;gelu",
 }
 SCENARIOS = ["diff_burgers", "diff_kdv", "diff_ks_cons"]
-# Steps of the roll-out in the mean; the error of a run that blew up counts as at most so much.
-STEPS, LARGEST = 100, 1e6
+# Steps of the roll-out in the mean.
+STEPS = 100
+# What the error of a run that blew up counts as.
+LARGEST = 1e6
 
 
 class Cell(NamedTuple):
@@ -68,86 +63,59 @@ class Cell(NamedTuple):
     model: str
     seed: int
     steps: int
-    training: str
-
-    @property
-    def weights(self) -> str:
-        """The name of the file of its weights."""
-        return re.sub(r"[^\w.=-]+", "_", "_".join(map(str, self))) + ".eqx"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    rows.add_files(parser, "emulators")
+    rows.add_file(parser)
     parser.add_argument("--scenarios", type=names, default=SCENARIOS)
     parser.add_argument("--models", type=names, default=["emulators/local", *NETWORKS])
     parser.add_argument("--seeds", type=integers, default=[0], help="default: 0")
     parser.add_argument("--steps", type=int, default=10_000, help="as published: 10000")
-    parser.add_argument("--training", default="one", help='"one" step, or "sup;5" for five')
     parser.add_argument("--points", type=integers, default=[], help="of further tests: 80,320")
     parser.add_argument("--figure", type=figure_file, help="the errors over time")
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
     require("apebench", "emulators", "Emulators are trained and tested by")
-    if arguments.steps < 5:
-        raise InputError(f"--steps {arguments.steps}: give 5 or more.")
-    if not re.fullmatch(r"one|(sup|div);[1-9]\d*(;(true|false))*", arguments.training):
-        raise InputError(
-            f'--training {arguments.training}: write "one", "sup;5" for a roll-out of five '
-            'steps against the data, or "div;5" against a simulator.'
-        )
     # The first seed of every line comes first.
-    lines = itertools.product(arguments.seeds, arguments.scenarios, arguments.models)
-    how = arguments.steps, arguments.training
-    cells = [Cell(scenario, model, seed, *how) for seed, scenario, model in lines]
-    check_can_be_written(arguments.runs / "weights.eqx")
+    lines = itertools.product(options.seeds, options.scenarios, options.models)
+    cells = [Cell(scenario, model, seed, options.steps) for seed, scenario, model in lines]
     # Whatever is misspelt is refused before anything is trained.
     for cell in dict.fromkeys(cell._replace(seed=0) for cell in cells):
         eqx.filter_eval_shape(network_of, cell, jax.random.PRNGKey(0))
     for number, cell in enumerate(cells, 1):
         print(f"{number} of {len(cells)}: {cell.scenario}, {cell.model}, seed {cell.seed}")
-        run_once(cell, arguments)
-    show(cells, arguments)
+        run_once(cell, options)
+    show(cells, options)
 
 
-def run_once(cell: Cell, arguments: argparse.Namespace) -> None:
-    """Trains a network where that is not done, and tests it where a test is missing."""
-    key, path = cell._asdict(), arguments.runs / cell.weights
+def run_once(cell: Cell, options: argparse.Namespace) -> None:
+    """Trains and tests a network, unless its row is there with all tests."""
+    key = cell._asdict()
     made_of = fingerprint(*settings_of(cell))
-    row = rows.find_row(arguments.json, key, made_of)
-    tests = {str(points) for points in arguments.points}
-    if row is not None and tests <= row["others"].keys():
+    row = rows.find_row(options.json, key, made_of)
+    if row is not None and {str(x) for x in options.points} <= row["others"].keys():
         return
     scenario = scenario_of(cell)
     init_key, shuffle_key = jax.random.split(jax.random.PRNGKey(cell.seed))
     network = network_of(cell, init_key)
-    if row is not None and path.is_file() and row.get("weights") == checksum(path):
-        network = eqx.tree_deserialise_leaves(path, network)
-    else:
-        if row is not None:
-            print(f"   trained again, since {path} has not the weights of its row")
-        begun = time.perf_counter()
-        train = scenario.get_trainer(train_config=cell.training)
-        network, *_ = jax.block_until_ready(
-            train(network, shuffle_key, record_loss_every=scenario.record_loss_every)
-        )
-        seconds = time.perf_counter() - begun
-        path.parent.mkdir(parents=True, exist_ok=True)
-        eqx.tree_serialise_leaves(path, network)
-        weights = jax.tree.leaves(eqx.filter(network, eqx.is_array))
-        row = {
-            **key,
-            "made_of": made_of,
-            "weights": checksum(path),
-            "code": source(),
-            "parameters": sum(x.size for x in weights),
-            "seconds": round(seconds, 1),
-            "errors": errors_of(network, scenario),
-            "others": {},
-        }
-    for points in sorted(tests - row["others"].keys(), key=int):
-        row["others"][points] = errors_of(network, scenario, int(points))
-    rows.write_row(arguments.json, key, row)
+    begun = time.perf_counter()
+    train = scenario.get_trainer(train_config="one")
+    network, *_ = jax.block_until_ready(
+        train(network, shuffle_key, record_loss_every=scenario.record_loss_every)
+    )
+    seconds = time.perf_counter() - begun
+    weights = jax.tree.leaves(eqx.filter(network, eqx.is_array))
+    row = {
+        **key,
+        "made_of": made_of,
+        "code": source(),
+        "parameters": sum(x.size for x in weights),
+        "seconds": round(seconds, 1),
+        "errors": errors_of(network, scenario),
+        "others": {str(x): errors_of(network, scenario, x) for x in options.points},
+    }
+    rows.write_row(options.json, key, row)
     print(f"   error {mean_of(row['errors']):.4g}, {row['seconds']:.0f} s of training")
     # The number of compiled programs that a process may hold is limited.
     jax.clear_caches()
@@ -158,7 +126,8 @@ def settings_of(cell: Cell) -> tuple[str, ...]:
     """All that a run depends on but the code."""
     import apebench
 
-    config, recipe = config_of(cell.model), NETWORKS.get(cell.model, cell.model)
+    config = config_of(cell.model)
+    recipe = NETWORKS.get(cell.model, cell.model)
     made_by = recipe if config is None else training.dump_config(config)
     return made_by, repr(scenario_of(cell)), apebench.__version__
 
@@ -186,7 +155,8 @@ def network_of(cell: Cell, key: Any) -> Any:
     """The network of a run, `[channels, *points] -> [channels, *points]`, before training."""
     from apebench.components import architecture_dict
 
-    config, text = config_of(cell.model), NETWORKS.get(cell.model, cell.model)
+    config = config_of(cell.model)
+    text = NETWORKS.get(cell.model, cell.model)
     if config is not None:
         # APEBench asks for an activation, too.
         architecture_dict[cell.model.lower()] = ft.partial(emulator, config)
@@ -227,8 +197,8 @@ def emulator(
 
 
 def errors_of(network: Any, scenario: Any, points: int | None = None) -> list[float]:
-    """The relative error after each step of the roll-out, a mean over the test samples, on the
-    points of the training or on others."""
+    """The mean relative error after each step of the roll-out, on the points of the training or
+    on others."""
     import exponax
 
     if points is None:
@@ -252,30 +222,31 @@ def mean_of(errors: Any) -> float:
 
 
 def bounded(errors: Any) -> np.ndarray:
-    """Errors of which those that are too large, or no number, are `LARGEST`."""
+    """Errors of at most `LARGEST`, which NaN becomes too."""
     return np.nan_to_num(np.asarray(errors, float), nan=LARGEST).clip(max=LARGEST)
 
 
-def show(cells: list[Cell], arguments: argparse.Namespace) -> None:
+def show(cells: list[Cell], options: argparse.Namespace) -> None:
     """A table for each scenario, and the figure."""
     from ide_transformer.figures import Curve, plot_panels
 
-    all_rows, made = rows.read_rows(arguments.json), []
+    all_rows = rows.read_rows(options.json)
+    made = []
     panels: dict[str, list[Curve]] = {}
     tables: dict[str, list[Row]] = {}
     for scenario, model in dict.fromkeys((x.scenario, x.model) for x in cells):
         keys = [x._asdict() for x in cells if (x.scenario, x.model) == (scenario, model)]
         own = [row for row in all_rows if any(key.items() <= row.items() for key in keys)]
         made += [(f"{scenario} {model} {row['seed']}", row["code"]) for row in own]
-        tables.setdefault(scenario, []).append(line_of(model, own, arguments.points))
+        tables.setdefault(scenario, []).append(line_of(model, own, options.points))
         median = np.median([bounded(row["errors"]) for row in own], axis=0)
         curve = Curve(model, np.arange(1, len(median) + 1), median)
         panels.setdefault(scenario, []).append(curve)
     rows.show(tables, made)
-    if arguments.figure is not None:
+    if options.figure is not None:
         labels = dict(x="steps", y="relative error, median of the seeds")
-        plot_panels(arguments.figure, panels, log="y", **labels)
-        print(arguments.figure)
+        plot_panels(options.figure, panels, log="y", **labels)
+        print(options.figure)
 
 
 def line_of(model: str, rows: list[Row], points: list[int]) -> Row:

@@ -6,8 +6,8 @@ on 32 by 32; here by attention (`ours`), and by a kernel of the difference (`wav
 weights or plain softmax, Darcy's by waves too, tested on points that were never seen; the
 Fourier neural operator gets values that are interpolated to its grid.
 
-The learning rate of each line is chosen on validation samples with seed 0, then the other seeds
-are run. A study that was stopped goes on when it is started again.
+The learning rate of each line is chosen on validation samples with seed 0. A study that was
+stopped continues when it is started again.
 """
 
 import argparse
@@ -38,7 +38,10 @@ EXAMPLES = """\
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", choices=sorted(CELLS))
-    rows.add_files(parser, "operators")
+    rows.add_file(parser)
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/operators"), help="their folder"
+    )
     parser.add_argument("--steps", type=int, default=1000, help="of each run (default: 1000)")
     parser.add_argument("--rates", type=floats, default=[1e-3, 3e-3, 9e-3])
     parser.add_argument("--seeds", type=int, default=3, help="so many (default: 3)")
@@ -47,50 +50,43 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=integers, help="of that study, for example 900")
 
 
-def run(arguments: argparse.Namespace) -> None:
-    if arguments.seeds < 1:
-        raise InputError(f"--seeds {arguments.seeds}: give 1 or more.")
+def run(options: argparse.Namespace) -> None:
     cells = [
         cell
-        for cell in CELLS[arguments.study]
-        if cell.model in arguments.models
-        and cell.bed in arguments.beds
-        and (arguments.samples is None or cell.options.get("samples") in arguments.samples)
+        for cell in CELLS[options.study]
+        if cell.model in options.models
+        and cell.bed in options.beds
+        and (options.samples is None or cell.options.get("samples") in options.samples)
     ]
-    beds = {cell.bed for study in CELLS.values() for cell in study}
-    for given, known in ((arguments.models, {*MODELS}), (arguments.beds, beds)):
-        if wrong := sorted({*given} - known):
-            raise InputError(f"{wrong[0]}: it must be one of {', '.join(sorted(known))}.")
     if not cells:
-        known = "; ".join(cell.name for cell in CELLS[arguments.study])
+        known = "; ".join(cell.name for cell in CELLS[options.study])
         raise InputError(f"--models, --beds, --samples: no such line; there are {known}.")
-    # The first seed of every line comes first, so that a table is there early.
-    for seeds in range(1, arguments.seeds + 1):
-        found = [study(cell, arguments, seeds) for cell in cells]
-    show(arguments.study, cells, found)
+    found = [study(cell, options) for cell in cells]
+    show(options.study, cells, found)
 
 
-def study(cell: Cell, arguments: argparse.Namespace, seeds: int) -> tuple[list[Row], list[Row]]:
-    """The rows of all rates with seed 0, and those of the best of them with all seeds."""
-    tried = [run_once(cell, rate, 0, arguments) for rate in arguments.rates]
-    best = min(tried, key=_loss)
-    others = (run_once(cell, best["rate"], seed, arguments) for seed in range(1, seeds))
-    return tried, [best, *others]
+def study(cell: Cell, options: argparse.Namespace) -> tuple[list[Row], list[Row]]:
+    """The rows of all rates with seed 0, and the rows of the best rate with all seeds."""
+    tried = [run_once(cell, rate, 0, options) for rate in options.rates]
+    losses = np.nan_to_num([float(row["validation_loss"]) for row in tried], nan=np.inf)
+    best = tried[int(np.argmin(losses))]
+    seeds = range(1, options.seeds)
+    return tried, [best, *(run_once(cell, best["rate"], seed, options) for seed in seeds)]
 
 
-def run_once(cell: Cell, rate: float, seed: int, arguments: argparse.Namespace) -> Row:
-    """A row of the file; it is computed where it is not there, or lacks a test."""
-    key = {"name": cell.name, "steps": arguments.steps, "rate": rate, "seed": seed}
-    tests = TESTS[arguments.study][cell.bed]
-    made_by, run_of = MODELS[cell.model], (cell, rate, seed, arguments.steps)
-    data = _data(cell.name, arguments.study)
+def run_once(cell: Cell, rate: float, seed: int, options: argparse.Namespace) -> Row:
+    """A row of the file, which is computed if it is missing or lacks a test."""
+    key = {"name": cell.name, "steps": options.steps, "rate": rate, "seed": seed}
+    tests = TESTS[options.study][cell.bed]
+    made_by, run_of = MODELS[cell.model], (cell, rate, seed, options.steps)
+    data = _data(cell.name, options.study)
     made_of = fingerprint(f"{made_by.settings_of(*run_of)!r} {data}")
-    row = rows.find_row(arguments.json, key, made_of)
+    row = rows.find_row(options.json, key, made_of)
     if row is not None and tests.keys() <= row.keys():
         return row
     row = {**key, "made_of": made_of, "code": CODE}
-    row |= made_by.train_and_test(*run_of, tests, arguments.runs)
-    rows.write_row(arguments.json, key, row)
+    row |= made_by.train_and_test(*run_of, tests, options.runs)
+    rows.write_row(options.json, key, row)
     print({name: round(x, 5) if isinstance(x, float) else x for name, x in row.items()})
     return row
 
@@ -101,11 +97,6 @@ def _data(name: str, study: str) -> str:
     cell = next(cell for cell in CELLS[study] if cell.name == name)
     tasks = (cell.task(), *map(cell.task, TESTS[study][cell.bed].values()))
     return " ".join(task.fingerprint() for task in tasks)
-
-
-def _loss(row: dict[str, Any]) -> float:
-    """Of a run that diverged more than of any other."""
-    return float(np.nan_to_num(np.array(row["validation_loss"], float), nan=np.inf))
 
 
 def show(study: str, cells: list[Cell], found: list[tuple[list[Row], list[Row]]]) -> None:

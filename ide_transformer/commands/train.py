@@ -33,8 +33,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "instead: raise the rate until the loss explodes, and suggest one; see learning-rates/"
     )
     one.add_argument("--find-learning-rate", action="store_true", help=about)
-    about = """instead: list the runs of a cost, evaluations=12000, or the bytes that each device
-    would hold and send, devices=8,64,256"""
+    about = """instead: list the runs of a cost (evaluations=12000), or the bytes that devices
+    would hold and send (devices=8,64,256)"""
     one.add_argument("--plan", type=_plan, metavar="BUDGET", help=about)
     about = "with --plan devices=…: samples computed at once (default: 1)"
     add("--samples", type=int, help=about)

@@ -1,4 +1,4 @@
-"""The runs of a study, in a file that other processes write to as well."""
+"""The rows of a study, in a file that several processes may write."""
 
 import argparse
 import json
@@ -15,20 +15,15 @@ from ide_transformer.studies import about_sources
 Row = dict[str, Any]
 
 
-def add_files(parser: argparse.ArgumentParser, study: str) -> None:
-    """The options of the files of a study."""
-    parser.add_argument(
-        "--json", type=results_file, required=True, help="the runs that are done"
-    )
-    parser.add_argument("--runs", type=Path, default=Path("runs", study), help="their folder")
+def add_file(parser: argparse.ArgumentParser) -> None:
+    """Adds `--json`, the file of a study."""
+    about = "the runs that are done"
+    parser.add_argument("--json", type=results_file, required=True, help=about)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a file; none where there is no file."""
-    try:
-        return list(json.loads(path.read_bytes())) if path.is_file() else []
-    except (ValueError, TypeError):
-        raise InputError(f"{path} is damaged; restore it, or remove it.") from None
+    """The rows of a file, which need not exist."""
+    return list(json.loads(path.read_bytes())) if path.is_file() else []
 
 
 def find_row(path: Path, key: Row, made_of: str) -> Row | None:
@@ -38,21 +33,20 @@ def find_row(path: Path, key: Row, made_of: str) -> Row | None:
             if row.get("made_of", made_of) != made_of:
                 raise InputError(
                     f"{path}: the row of {key} was made with other settings or on other data; "
-                    "restore them, or give another file by --json and another folder by --runs."
+                    "restore them, or give another file by --json."
                 )
             return row
     return None
 
 
 def write_row(path: Path, key: Row, row: Row) -> None:
-    """Writes a row, in the place of the one that has the entries of `key`."""
-    # Others may have written theirs in the meantime.
+    """Writes a row; it replaces the row that has the entries of `key`."""
     others = [x for x in read_rows(path) if not key.items() <= x.items()]
     write_json(path, [*others, row])
 
 
 def show(tables: Mapping[str, list[Row]], runs: Iterable[tuple[str, str]]) -> None:
-    """Prints tables, and by which code the runs were made, each with its code."""
+    """Prints tables, and the code of each run."""
     for name, table in tables.items():
         print(name)
         show_table(table)

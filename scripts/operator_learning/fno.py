@@ -24,7 +24,7 @@ DECAY = 1e-4
 def train_and_test(
     cell: Cell, rate: float, seed: int, steps: int, tests: dict[str, Test], runs: Path
 ) -> dict[str, Any]:
-    """The validation error, those of the tests, parameters and seconds of a run."""
+    """Trains a run, and returns its errors, parameters and seconds."""
     torch, fno = _libraries()
     torch.manual_seed(seed)
     config = ours.settings_of(cell, rate, seed, steps)

@@ -5,8 +5,7 @@ from typing import Any
 
 import jax
 
-from ide_transformer import InputError, training
-from ide_transformer.training.folder.run_folder import changed_values
+from ide_transformer import training
 
 from .settings import Cell, Test
 
@@ -17,18 +16,9 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def train_and_test(
     cell: Cell, rate: float, seed: int, steps: int, tests: dict[str, Test], runs: Path
 ) -> dict[str, Any]:
-    """The validation error, those of the tests, parameters and seconds of a run; one that was
-    stopped goes on."""
+    """Trains a run, or resumes it, and returns its errors, parameters and seconds."""
     settings = settings_of(cell, rate, seed, steps)
     path = runs / settings.name
-    if path.exists():
-        changed = changed_values(training.RunFolder(path).load_config(), settings)
-        if changed:
-            raise InputError(
-                f"{path}: this run has {changed}, which the configuration says otherwise now; "
-                "give another folder by --runs, and another file by --json."
-            )
-        training.run_task(training.RunFolder(path))  # where its data changed it says so
     if not (path / "summary.json").is_file():
         training.train(settings, runs=runs, resume=path.exists())
     loaded = training.load_model(path)
