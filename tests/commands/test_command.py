@@ -122,7 +122,7 @@ def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatc
         "rollout none --pictures FILE.png",
         "draw none --output FILE.png",
         "convergence --json FILE",
-        "resolution --random 1 --json FILE",
+        "resolution none --json FILE",
         "depth none --out FILE",
         "dynamics none --out FILE",
         "train quick --find-learning-rate",
@@ -160,7 +160,6 @@ def test_options_that_say_nothing_are_refused(capsys):
         ("dynamics none --steer 0.9 --predict", "--predict: not allowed with argument --st"),
         ("train quick --samples 2", "--samples needs --plan devices"),
         ("train coarse_first --plan evals=12", "write evaluations=12000 or"),
-        ("resolution --random 1 --scheme etdab2", "--scheme etdab2: it cannot solve"),
         ("convergence --scheme paper_splitting --constraint free", "None of these schemes can"),
     ):
         name, *options = command.split()

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
+from error_budgets import measured_errors, random_problem, tried_budget
 from ide_transformer.dynamics import FunctionSolve, refinements
 from ide_transformer.solvers import inconsistent, with_sub_solver
 from ide_transformer.studies import resolution
 from ide_transformer.studies.convergence import schemes
-from ide_transformer.studies.resolution import random_problem, refinement_errors, tried_budget
+from ide_transformer.studies.resolution import refinement_errors
 from ide_transformer.training import LoadedModel
 from tests import layered_models
 from tests.helpers import built
@@ -93,7 +94,7 @@ def test_studies_of_known_errors(monkeypatch):
         assert orders == [None, None, pytest.approx(-np.log2(rate))] and len(found) == 3
 
     monkeypatch.setattr(FunctionSolve, "of", lambda *_: Known())
-    row = tried_budget(Known()).row
+    row = tried_budget(Known())
     true = Known.EXACT + sum(Known.ERRORS[x][0] / 4**3 for x in ("tokens", "features"))
 
     def off(**levels):
@@ -134,12 +135,14 @@ def test_the_functions_of_a_run_at_any_points(monkeypatch):
 @pytest.mark.long
 @pytest.mark.heavy
 def test_the_budget_of_a_random_equation_is_what_is_measured():
-    trial = tried_budget(random_problem(3))
-    parts = {part.resolution: part for part in trial.budget.parts}
+    solve = random_problem(3)
+    budget = ide.error_budget(solve.model, solve.inputs, solve.tokens)
+    measured, left = measured_errors(solve)
+    parts = {part.resolution: part for part in budget.parts}
     assert [*parts] == ["tokens", "features", "depth", "splitting"]
-    assert trial.budget.total == pytest.approx(trial.measured, rel=0.2)
+    assert budget.total == pytest.approx(measured, rel=0.2)
     for name, part in parts.items():
-        assert part.left == pytest.approx(trial.left[name], rel=0.2)
+        assert part.left == pytest.approx(left[name], rel=0.2)
     assert parts["depth"].cost == 2 and 2 < parts["features"].cost < 4
 
 
