@@ -98,7 +98,7 @@ class TokenDomain(eqx.Module):
             error = np.abs(points - points[:1] - places * steps).max(axis=0)
             if (error > 1e-3 * steps + rounding).any():
                 raise InputError(
-                    f"TokenDomain: the points are not those of grid={self.grid}, the last axis "
+                    f"TokenDomain: the points do not form grid={self.grid}, the last axis "
                     f"fastest, with steps {self.steps}; give their spacing, or leave grid out."
                 )
         if self.grid is not None and self.period is not None:

@@ -10,9 +10,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
-from ..arguments import NonNegativeFloat, PositiveInt, checked
+from ..arguments import NonNegativeFloat, checked
 from ..equation import AbstractConstraint, Free, State, holding, parts
 from ..errors import InputError
 from ..solvers import (
@@ -64,7 +64,7 @@ class AbstractExit(eqx.Module):
 
         u_{k+1}(x) = u_k(x)   or   u_{k+1}(x) = u_k(x) + Δ(x).
 
-    It stops after a step at which `measure` is below `tolerance`, `hits` times in a row. A
+    It stops after a step at which `measure` is below `tolerance`. A
     sample stops by the mean over its tokens, without padding. A tolerance of 0 is the full
     solve. A subclass writes `measure`.
 
@@ -77,13 +77,11 @@ class AbstractExit(eqx.Module):
     - `tolerance`: in the unit of the measure.
     - `stops`: whether each `"token"` stops by itself, or a `"sample"` as a whole.
     - `order`: 0 to stay, 1 to continue in a straight line. A constraint needs 0.
-    - `hits`: how often in a row.
     """
 
     tolerance: NonNegativeFloat
     stops: Literal["token", "sample"] = eqx.field(static=True, default="token")
     order: Literal[0, 1] = eqx.field(static=True, default=0)
-    hits: PositiveInt = eqx.field(static=True, default=1)
 
     @abc.abstractmethod
     def measure(self, progress: Progress) -> Float[Array, "*batch tokens"]:
@@ -96,21 +94,17 @@ class AbstractExit(eqx.Module):
         """The measure by which each token stops: its own, or the mean of its sample."""
         measure = self.measure(progress)
         tokens = progress.u.shape[:-1]
+        if self.stops == "token":
+            if measure.shape != tokens:
+                raise InputError(
+                    f"{type(self).__name__}: measure has shape {measure.shape} for a state of "
+                    f"{progress.u.shape}. If the model has one output for each sample, no "
+                    "token can stop by itself; give stops='sample'."
+                )
+            return measure
         if measure.shape == tokens:
-            if self.stops == "token":
-                return measure
             counted = jnp.broadcast_to(weights > 0, tokens)
             measure = jnp.sum(jnp.where(counted, measure, 0), -1) / jnp.sum(counted, -1)
-        elif measure.shape != tokens[:-1]:
-            raise InputError(
-                f"{type(self).__name__}: measure has shape {measure.shape} for a state of "
-                f"{progress.u.shape}; give one number for each token or each sample."
-            )
-        elif self.stops == "token":
-            raise InputError(
-                f"{type(self).__name__}: the model has one output for each sample, so no token "
-                "can stop by itself; give stops='sample'."
-            )
         return jnp.broadcast_to(measure[..., None], tokens)
 
 
@@ -171,8 +165,7 @@ class EstimatedExit(AbstractExit):
 class _State(NamedTuple):
     # The last increment of each token.
     increment: State
-    # How often in a row its measure was below the tolerance.
-    hits: Int[Array, "*batch tokens"]
+    moving: Bool[Array, "*batch tokens"]
     remaining: Float[Array, ""]
     evaluations: EvaluationCount
 
@@ -192,10 +185,10 @@ class _Stopping(AbstractScheme):
         tokens = u.shape[:-1]
         made = EvaluationCount(jnp.zeros(tokens, u.dtype))
         remaining = jnp.asarray(self.steps, u.dtype)
-        return _State(jnp.full_like(u, jnp.nan), jnp.zeros(tokens, int), remaining, made)
+        return _State(jnp.full_like(u, jnp.nan), jnp.ones(tokens, bool), remaining, made)
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        moving = state.hits < self.exit.hits
+        moving = state.moving
         state = state._replace(remaining=state.remaining - 1)
         # The next states of stopped tokens.
         rest = u + state.increment if self.exit.order else u
@@ -207,10 +200,9 @@ class _Stopping(AbstractScheme):
             increment = jnp.where(moving[..., None], step.y1 - u, state.increment)
             progress = Progress(y1, increment, state.increment, state.remaining, self.read_out)
             below = self.exit.each(progress, self.weights) < self.exit.tolerance
-            hits = jnp.where(moving, jnp.where(below, state.hits + 1, 0), state.hits)
             made = state.evaluations.plus(jnp.where(moving, self.cost, 0.0))
             result = first_failure(finite(0.0), step.result)
-            return y1, _State(increment, hits, state.remaining, made), result
+            return y1, _State(increment, moving & ~below, state.remaining, made), result
 
         y1, state, result = lax.cond(
             jnp.any(moving), advance, lambda: (rest, state, finite(0.0))

@@ -12,7 +12,6 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Int, PyTree
 
 from ..equation import (
-    AbstractExactOperator,
     AbstractTokenIntegral,
     AbstractWrappedOperator,
     Equation,
@@ -199,24 +198,18 @@ def _check(equation: Equation, mesh: Mesh, exit: AbstractExit | None) -> None:
         )
     if exit is not None:
         raise InputError("tokens that stop at different depths are not cached; give exit=None.")
-    dimensions = equation.domain.points.shape[1]
-    if dimensions != 1:
-        raise InputError(f"in a token domain of {dimensions} dimensions tokens have no order.")
     if not equation.domain.in_order:
         raise InputError(
-            "the points of the token domain are not known to increase; sort them, and make the "
-            "domain outside a compiled function."
+            f"the points of the token domain, of {equation.domain.dimension} dimensions, are "
+            "not known to increase along a line; sort them, and make the domain outside a "
+            "compiled function."
         )
     for operator in eqx.filter_eval_shape(equation.control, 0.0):
         for part in parts(operator, AbstractTokenIntegral):
-            name = type(part).__name__
             if not part.causal:
+                name = type(part).__name__
                 raise InputError(
-                    f"{name} integrates over tokens to come; give {name}(…, causal=True)."
-                )
-            if isinstance(part, AbstractExactOperator):
-                raise InputError(
-                    f"{name} is solved by its flow, which couples tokens; use an Attention."
+                    f"{name} integrates over later tokens; give {name}(…, causal=True)."
                 )
         cached = map_parts(
             operator, AbstractTokenIntegral, lambda part, _: _OverAll(part, equation.domain)
@@ -228,15 +221,11 @@ def _check(equation: Equation, mesh: Mesh, exit: AbstractExit | None) -> None:
                 "tokens, write `pointwise: ClassVar[bool] = True` in its class; if it is a "
                 "causal integral over tokens, derive it from AbstractTokenIntegral."
             )
-    solver = mesh.scheme
-    name = type(solver).__name__
-    implicit = parts(solver, (diffrax.AbstractImplicitSolver, AbstractImplicitScheme))
-    if implicit:
-        kind = type(implicit[0]).__name__
-        inside = "" if kind == name else f" in {name}"
+    kinds = diffrax.AbstractImplicitSolver, AbstractImplicitScheme
+    for solver in parts(mesh.scheme, kinds):
         raise InputError(
-            f"{kind}{inside} is implicit, so its evaluations depend on the text; use an "
-            "explicit scheme, for example RK4() or Strang()."
+            f"{type(solver).__name__} is implicit, so its evaluations depend on the text; use "
+            "an explicit scheme, for example RK4() or Strang()."
         )
 
 

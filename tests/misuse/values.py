@@ -113,7 +113,7 @@ VALUES: dict[str, Any] = dict(
     **dict.fromkeys(("embedding_normalization",), FREE),
     **dict.fromkeys(("bias", "key_bias", "output_bias", "readout_bias", "causal"), True),
     **dict.fromkeys(("statistics", "depthwise", "class_token", "area_weights"), True),
-    **dict.fromkeys(("std", "output_std", "memory_std", "dropout"), 0.1),
+    **dict.fromkeys(("std", "output_std", "dropout"), 0.1),
     **dict.fromkeys(("rate", "momentum", "lookahead"), 0.5),
     **dict.fromkeys(("outer_width", "layers", "classes"), 3),
     **dict.fromkeys(("heads", "head_features", "streams", "operators", "terms"), 2),

@@ -44,8 +44,10 @@ QueriesKeysValues: TypeAlias = tuple[
 class AbstractAttention(AbstractOperator):
     """Multi-head attention of a state u to a function f over tokens,
 
-    du/dt = Σ_h ∫ γ_h(x, x'; u, f) V_h(x') dx' W^O_h,
-    Q = ∫_Ωy W^Q N(u) dy,   K, V = ∫_Ωy W^{K,V} f dy.
+        du/dt = Σ_h ∫ γ_h(x, x'; u, f) V_h(x') dx' W^O_h,
+        Q = ∫_Ωy W^Q N(u) dy,   K, V = ∫_Ωy W^{K,V} f dy,
+
+    with keys and values normalised, too, if f is u.
     """
 
     query: Linear
@@ -188,17 +190,27 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        maps = normalization, bias, std, output_std, key_bias, output_bias
-        shape = dict(key_value_heads=key_value_heads, head_features=head_features)
-        super().__init__(features, heads, key, *maps, **shape)
-        positions.check(self.heads, self.head_features)
-        self.query_normalization = query_normalization
-        self.key_normalization = key_normalization
-        self.positions = positions
+        super().__init__(
+            features,
+            heads,
+            key,
+            normalization,
+            bias,
+            std,
+            output_std,
+            key_bias,
+            output_bias,
+            key_value_heads=key_value_heads,
+            head_features=head_features,
+        )
         if window is not None and not causal:
             raise InputError(
                 f"Attention: window={window} is a part of the past; give causal=True too."
             )
+        positions.check(heads, self.head_features)
+        self.query_normalization = query_normalization
+        self.key_normalization = key_normalization
+        self.positions = positions
         self.region = Volterra(window) if causal else Fredholm()
 
     @property
@@ -218,7 +230,7 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         y = space.features
         queries = space.heads(self.heads, modes)
         shared = space.heads(self.key_value_heads, modes)
-        # Scores are integrals over y, and `integral` divides those of n points by √n.
+        # Scores are integrals over y, and `integral` divides n points by √n.
         query = self.query.at_points(y, FeatureMap(queries.duals, queries.duals))
         query = query.times((space.domain_of(modes).features / modes) ** 0.5)
         return with_fields(
@@ -313,8 +325,8 @@ class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
 
         (Q, K, V) = W^{Q,K,V} N(u) + W_f f.
 
-    Its steady state depends on f; that of plain attention need not. Reference: Bai, Kolter,
-    Koltun, arXiv 1909.01377.
+    Its steady state depends on f; the steady state of plain attention need not. Reference: Bai,
+    Kolter, Koltun, arXiv 1909.01377.
 
     **Arguments:**
 

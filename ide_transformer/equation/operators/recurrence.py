@@ -30,7 +30,7 @@ class GatedRecurrence(AbstractOperator):
 
     - `features`: width of the state, and of s.
     - `normalization`: N.
-    - `std`, `memory_std`: standard deviation of the initial W, and of U.
+    - `std`: standard deviation of the initial W and U.
 
     **Raises:** `InputError` if the domain is no line of equally spaced points or has weights.
     """
@@ -49,12 +49,10 @@ class GatedRecurrence(AbstractOperator):
         key: PRNGKeyArray,
         normalization: AbstractConstraint = Free(),
         std: NonNegativeFloat = 0.02,
-        memory_std: NonNegativeFloat | None = None,
     ):
         first, second = jax.random.split(key)
-        memory_std = std if memory_std is None else memory_std
         self.weight = std * jax.random.normal(first, (features, 3 * features))
-        self.memory = memory_std * jax.random.normal(second, (features, 3 * features))
+        self.memory = std * jax.random.normal(second, (features, 3 * features))
         self.bias = jnp.zeros(3 * features)
         self.normalization = normalization
 
