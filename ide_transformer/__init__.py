@@ -7,6 +7,7 @@ from importlib.metadata import version as _version
 
 if _typing.TYPE_CHECKING:
     from . import (
+        contrib as contrib,
         dynamics as dynamics,
         equation as equation,
         integration as integration,
@@ -22,8 +23,8 @@ if _typing.TYPE_CHECKING:
 else:
     # Imported when a name is asked for: the help of a command needs nothing, and who only
     # solves needs neither optax nor YAML.
-    _FOLDERS = ("dynamics", "equation", "integration", "models", "pretrained", "solvers")
-    _FOLDERS += ("tasks", "testing", "training")
+    _FOLDERS = ("contrib", "dynamics", "equation", "integration", "models", "pretrained")
+    _FOLDERS += ("solvers", "tasks", "testing", "training")
     _OF_TRAINING = ("load_model", "load_run", "train")
 
     def _home(name):

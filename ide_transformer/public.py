@@ -62,7 +62,6 @@ from .models import (
     AbstractInputs as AbstractInputs,
     AbstractReadOut as AbstractReadOut,
     ChannelsFirst as ChannelsFirst,
-    EncoderDecoder as EncoderDecoder,
     Field as Field,
     ImageClassifier as ImageClassifier,
     ImageStage as ImageStage,
@@ -70,15 +69,13 @@ from .models import (
     Model as Model,
     OperatorModel as OperatorModel,
     SequenceClassifier as SequenceClassifier,
-    SourceAndText as SourceAndText,
     StagedModel as StagedModel,
     StateModel as StateModel,
     Text as Text,
-    TranslationModel as TranslationModel,
     functional as functional,
 )
 from .models.compiled import compiled as compiled
-from .models.generate import generate as generate, generate_greedy as generate_greedy
+from .models.generate import generate as generate
 from .pretrained import load_pretrained as load_pretrained, save_pretrained as save_pretrained
 from .solvers import (
     ETDAB2 as ETDAB2,

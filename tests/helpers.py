@@ -3,6 +3,7 @@
 import contextlib
 import functools as ft
 import inspect
+import operator
 from pathlib import Path
 
 import equinox as eqx
@@ -115,9 +116,13 @@ def fast_first(fast, cases, heavy=None):
 @ft.cache
 def public_names():
     """What a model is made of, solved and trained with, by its name: the public names of the
-    package and of four of its folders."""
+    package, of four of its folders, and of the parts of models in contrib."""
     faces = ide, *(x.public for x in (ide.equation, ide.integration, ide.models, ide.solvers))
     names = {name: getattr(face, name) for face in faces for name in dir(face)}
+    files = "audio bidirectional connections encoder_decoder gated layer_norm_scaling momentum"
+    homes = {f"ide_transformer.contrib.{name}" for name in files.split()}
+    others = vars(ide.contrib).items()
+    names |= {name: x for name, x in others if getattr(x, "__module__", None) in homes}
     return {
         name: names[name]
         for name in sorted(names)
@@ -125,11 +130,12 @@ def public_names():
     }
 
 
-def classes_of(kind, face=None):
+def classes_of(kind, *faces):
     """The public classes of a kind by their names, without those that are abstract."""
+    names = [vars(face) for face in faces] or [public_names()]
     return {
         name: public
-        for name, public in (public_names() if face is None else vars(face)).items()
+        for name, public in ft.reduce(operator.or_, map(dict, names)).items()
         if inspect.isclass(public) and issubclass(public, kind)
         if not inspect.isabstract(public)
     }

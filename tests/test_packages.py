@@ -152,7 +152,7 @@ for name in COMMANDS.keys() - {"convergence"}:  # whose help lists all schemes
     command = importlib.import_module(f"ide_transformer.commands.{name}")
     command.add_options(argparse.ArgumentParser())
 print("jax" in sys.modules, "train" in dir(ide_transformer), "optax" in sys.modules)
-ide_transformer.solvers.Nesterov, ide_transformer.testing.check_scheme
+ide_transformer.contrib.Nesterov, ide_transformer.testing.check_scheme
 from ide_transformer.pretrained import families
 
 for module in pkgutil.walk_packages(ide_transformer.__path__, "ide_transformer."):

@@ -39,10 +39,10 @@ def equation(theta, constraint=ide.Free()):
 WINDOWS = made(ide.ConvolutionalAttention, 4)
 PARTS = {
     # Numbers.
-    r"momentum=\['0\.5'\]: momentum should be in \[0, 1\)": lambda: ide.solvers.Nesterov(
+    r"momentum=\['0\.5'\]: momentum should be in \[0, 1\)": lambda: ide.contrib.Nesterov(
         ["0.5"]
     ),
-    r"momentum=\[True, False\]: momentum should be": lambda: ide.solvers.Nesterov(
+    r"momentum=\[True, False\]: momentum should be": lambda: ide.contrib.Nesterov(
         [True, False]
     ),
     # Domains.
@@ -89,12 +89,12 @@ LAYERED = layered_equation()
 SCHEMES = {
     "Matrix has no flow in closed": ide.LieTrotter(ide.ExactFlow()),
     r"none in \(Matrix, Matrix\); add a Damping or a Diffusion": ide.ExponentialEuler(),
-    r"num_steps=2\): it has weights for that": ide.solvers.LearnedMultistep(2),
+    r"num_steps=2\): it has weights for that": ide.contrib.LearnedMultistep(2),
     "neither with a stepsize_controller nor": diffrax.HalfSolver(
-        ide.solvers.HyperConnections(3, 2, 4)
+        ide.contrib.HyperConnections(3, 2, 4)
     ),
     r"Strang\(sub_solver=Leapfrog\(…\)\): .*earlier": ide.Strang(ide.Leapfrog()),
-    "uses earlier steps, which": ide.AlgebraicallyReversible(ide.solvers.Nesterov()),
+    "uses earlier steps, which": ide.AlgebraicallyReversible(ide.contrib.Nesterov()),
     "is implicit; only": ide.AlgebraicallyReversible(ide.ImplicitEuler()),
 }
 
@@ -103,7 +103,7 @@ def test_a_stage_that_is_used_again_and_a_count_are_no_memory():
     for solver in (
         ide.Strang(ide.Projected(diffrax.HalfSolver(diffrax.Bosh3()))),
         ide.Strang(diffrax.Kvaerno3()),
-        ide.solvers.LearnedMultistep(3, ide.Strang(ide.ImplicitEuler())),
+        ide.contrib.LearnedMultistep(3, ide.Strang(ide.ImplicitEuler())),
         ide.AlgebraicallyReversible(ide.Projected(diffrax.Tsit5())),
     ):
         solver.init(LAYERED.terms, 0.0, 1.0, initial_state(), None)
@@ -167,7 +167,9 @@ SOLVES = {
     # Gradient modes.
     "wrong if the field jumps": dict(gradient=diffrax.BacksolveAdjoint()),
     r"AlgebraicallyReversible\(LieTrotter\(…\)\)": UNDONE,
-    "cannot undo the start of Leapfrog": dict(UNDONE, solver=ide.Leapfrog(), steps_per_interval=2),
+    "cannot undo the start of Leapfrog": dict(
+        UNDONE, solver=ide.Leapfrog(), steps_per_interval=2
+    ),
     r"SaveAt\(ts=equation.knots\)": dict(UNDONE, solver=PAIR, saveat=DENSE),
     "cannot be undone": dict(UNDONE, equation=POSITIVE, solver=ide.Projected(PAIR)),
     "for adaptive steps use gradient=Recompute": dict(UNDONE, **ADAPTIVE),

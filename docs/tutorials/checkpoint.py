@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import optax
 
 import ide_transformer as ide
-from ide_transformer import dynamics, tasks
+from ide_transformer import contrib, dynamics, tasks
 
 
 loaded = ide.load_model("glassllm")
@@ -81,7 +81,7 @@ for steps in (1, 2):
 #
 # ## Fewer evaluations
 #
-# `dynamics.coarsenings` makes models of fewer evaluations. It drops, lengthens and merges
+# `contrib.coarsenings` makes models of fewer evaluations. It drops, lengthens and merges
 # layers, and chooses what changes the outputs least on the calibration windows. It needs no
 # targets. For comparison, drop the last layers instead.
 
@@ -93,7 +93,7 @@ def probabilities(logits, inputs):
 
 
 coarsened, dropped = [native], [native]
-for mesh in dynamics.coarsenings(model, calibration, read=probabilities):
+for mesh in contrib.coarsenings(model, calibration, read=probabilities):
     number = int(mesh.evaluations)
     if number == 4:
         continue  # the model itself

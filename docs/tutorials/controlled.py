@@ -18,7 +18,8 @@ import numpy as np
 import optax
 
 import ide_transformer as ide
-from ide_transformer import dynamics, training
+from ide_transformer import contrib, dynamics, training
+from ide_transformer.contrib.steering import log_odds, steer
 
 
 config = Path(tempfile.mkdtemp()) / "digits.yaml"
@@ -92,8 +93,7 @@ for layer, (attention, feed_forward) in enumerate(costates.stationarity):
 # %%
 images_apart = costates.states[:, :32]
 cosines = [
-    np.mean([dynamics.clustering(knot).cosine for knot in at_depth])
-    for at_depth in images_apart
+    np.mean([contrib.clustering(knot).cosine for knot in at_depth]) for at_depth in images_apart
 ]
 for depth, cosine in enumerate(cosines):
     print(f"depth {depth}: mean cosine of two tokens {cosine:.2f}")
@@ -111,11 +111,11 @@ level = float(np.log(0.9 / 0.1))
 
 
 def odds(logits):
-    return dynamics.log_odds(logits, others)
+    return log_odds(logits, others)
 
 
-found = dynamics.steer(model, few, odds, level)
-single = [dynamics.steer(model, few, odds, level, intervals=[i]).energy for i in range(4)]
+found = steer(model, few, odds, level)
+single = [steer(model, few, odds, level, intervals=[i]).energy for i in range(4)]
 print("image  becomes  energy  best layer alone")
 for i in range(8):
     alone = np.array([energy[i] for energy in single])

@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import ide_transformer as ide
-from ide_transformer import tasks, training
+from ide_transformer import contrib, training
 
 
 folder = Path(tempfile.mkdtemp())
@@ -77,7 +77,7 @@ model = training.load_model(run.path).model
 
 # %%
 mazes = {
-    side: next(tasks.Maze(held_out_side=side).held_out(64, samples=64, part="test"))
+    side: next(contrib.Maze(held_out_side=side).held_out(64, samples=64, part="test"))
     for side in (9, 17)
 }
 

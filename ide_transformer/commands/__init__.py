@@ -1,3 +1,9 @@
 """The command `ide-transformer`: a module for each of its commands."""
 
 from .command import main as main, run_script as run_script, start as start
+from .options import (
+    add_model as add_model,
+    add_trust as add_trust,
+    chosen_model as chosen_model,
+    results_folder as results_folder,
+)

@@ -31,6 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     import jax
+    import numpy as np
 
     from .. import models, training
     from ..reporting import show_text
@@ -46,9 +47,11 @@ def run(options: argparse.Namespace) -> None:
     loaded = chosen_model(options)
     loaded = loaded._replace(model=training.model_on(loaded.model, mesh))
     model = loaded.model
-    known = isinstance(model.inputs, models.TextInputs | models.EncodedInputs)
-    # A user's own inputs with a vocabulary are text.
-    if known or not hasattr(model.inputs, "vocabulary"):
+    inputs = model.inputs
+    # A user's own inputs of texts give a text as it is.
+    text = models.Text(np.zeros(1, int))
+    own = hasattr(inputs, "vocabulary") and inputs.of_text(text) is text
+    if isinstance(inputs, models.TextInputs) or not own:
         model = loaded.expected(models.LanguageModel, ", which writes no text")
     began = time.perf_counter()
     texts = models.generate(

@@ -19,7 +19,6 @@ from ..integration import Mesh
 from ..models import Field, FunctionInputs, Model, OperatorModel, is_built_as
 from ..models.compiled import compiled_outputs
 from ..solvers import Strang, inconsistent, splitting_of, with_sub_solver
-from .meshes import field_evaluations
 
 
 # Functions at points `[tokens, dimension]`: what a model takes there, `[..., tokens]`.
@@ -130,7 +129,8 @@ class FunctionSolve:
         """Floating-point operations of a solve: those of the field at one depth, times the
         number of evaluations. Of many tokens, where attention may be a loop of which a compiler
         counts one turn, those of the parabola through three smaller numbers of tokens."""
-        evaluations = float(field_evaluations(self.model, self.inputs(self.domain.points)))
+        solution = self.model.solve(self.inputs(self.domain.points))
+        evaluations = float(jnp.mean(solution.stats["field_evaluations"]))
         if self.tokens <= _COUNTED[-1]:
             return evaluations * self._operations
         fewer = [self.on(Mesh(tokens=number))._operations for number in _COUNTED]

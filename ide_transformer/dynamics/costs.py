@@ -17,8 +17,7 @@ from ..equation import AbstractConstraint, Equation, Free, operator_fields, part
 from ..equation.controls.control import take
 from ..errors import InputError
 from ..models import Model
-from .march import scan_intervals
-from .meshes import square
+from .march import scan_intervals, square
 
 
 class Path(NamedTuple):

@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import diffrax
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .. import solvers
-from ..equation import Depth, Equation, LayerNorm, RMSNorm, State, operator_fields
+from ..equation import Depth, Equation, LayerNorm, RMSNorm, State, operator_fields, root
 from ..errors import InputError
 from ..models import Model
 
@@ -121,3 +122,14 @@ def refuse_memory(
     field = solvers.StepField(equation.terms_of(0), 0.0, equation.control.interval_length)
     if equation.continuous or not solvers.restarts_at_jumps(solver):
         solvers.start_inside(name, solver, field, u0, "solver=LieTrotter()")
+
+
+def square(y: PyTree[Array]) -> Float[Array, ""]:
+    """`Σ |y|²`."""
+    return sum((jnp.sum(leaf**2) for leaf in jax.tree.leaves(y)), jnp.zeros(()))
+
+
+def relative_error(y: PyTree[Array], exact: PyTree[Array]) -> Float[Array, ""]:
+    """`(Σ |y - y*|² / Σ |y*|²)^½`, over all numbers in y*, whose points may be on a grid."""
+    off = jax.tree.map(lambda x, x1: jnp.reshape(x, x1.shape) - x1, y, exact)
+    return root(square(off) / square(exact))

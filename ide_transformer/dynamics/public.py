@@ -1,7 +1,7 @@
 """Its public names."""
 
 from .budget import ErrorBudget, ErrorPart, FunctionSolve, error_budget, gain, refinements
-from .controlled import Costates, Steering, costates, log_odds, steer
+from .costates import Costates, costates
 from .costs import (
     AbstractCost,
     ConstraintViolation,
@@ -12,38 +12,20 @@ from .costs import (
     Transport,
 )
 from .layers import (
-    MOVES,
-    Layered,
-    drops,
-    extensions,
+    in_layers,
     keep_layers,
-    mergers,
-    native_layers,
-    selections,
+    rates,
+    stacked_intervals,
+    stacked_operators,
+    take_layers,
+    whole_layers,
 )
-from .march import scan_intervals
-from .meshes import (
-    Coarsening,
-    Quantity,
-    Target,
-    coarsen,
-    coarsenings,
-    extrapolated,
-    fit_rates,
-    native_target,
-    refine,
-    richardson,
+from .march import (
+    March,
+    over_interval,
+    refuse_memory,
+    relative_error,
+    scan_intervals,
+    square,
+    step_ends,
 )
-from .pontryagin import Approximations, successive_approximations
-from .scales import (
-    CoarseHeads,
-    Distances,
-    coarse_heads,
-    distances,
-    heads_of,
-    kernel,
-    waves,
-    with_coarse_heads,
-)
-from .spectra import Clustering, clustering, log_norms, stretching
-from .step_defects import Defects, defects, equation_defects, removal_damage, removal_estimate

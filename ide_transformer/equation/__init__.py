@@ -3,17 +3,18 @@
 import warnings as _warnings
 
 from ..packages import jax_fault as _jax_fault
-from .arrays import Depth, State, affine, float_array
+from .arrays import Depth, State, affine, float_array, root
 from .constraints import AbstractNormalization, AbstractRescaling
 from .controls.control import low_precision
 from .controls.mapped import with_source
 from .devices import LAYOUT_AXES, divided, on_devices
-from .domain import grid_of, lattice
+from .domain import by_samples, grid_of, lattice
 from .equation import as_control, contents
 from .function_space import PLAIN
 from .operators.attention import AbstractAttention
 from .operators.feed_forward import product
 from .operators.operator import AbstractWrappedOperator, by_kind, check_features
+from .operators.positions import differences
 from .operators.quadrature.integrate import integrate
 from .operators.quadrature.token_mean import RESIDUALS
 from .operators.wrapped import AbstractRandomOperator, drop, scaled

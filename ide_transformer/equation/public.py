@@ -59,5 +59,5 @@ from .operators.positions import (
 )
 from .operators.recurrence import GatedRecurrence
 from .operators.waves import Advection, Diffusion, FourierIntegral
-from .operators.wrapped import Dropout, LayerDrop, LayerNormScaling, Scaled
+from .operators.wrapped import Dropout, LayerDrop, Scaled
 from .transfer import interpolation, restriction

@@ -1,7 +1,5 @@
 """Models put together from parts, with weights to be trained or of a checkpoint."""
 
-from collections.abc import Callable
-
 import jax
 from jaxtyping import PRNGKeyArray
 
@@ -23,11 +21,11 @@ from ..equation import (
 )
 from ..errors import InputError
 from ..integration import Mesh
-from .chains import EncodedInputs, GridInputs, StageInputs
+from .chains import GridInputs, StageInputs
 from .functions import FunctionInputs, FunctionValues
 from .images import AbstractImageInputs, ImageInputs
 from .model import Model
-from .parts import AbstractInputs, AbstractReadOut
+from .parts import AbstractReadOut
 from .read_outs import AbstractClassifier, MeanHead, PrefixHead, States, TokenLogits
 from .text_inputs import TextInputs
 
@@ -50,7 +48,6 @@ def LanguageModel(
     output_normalization: AbstractConstraint = LayerNorm(),
     dropout: Fraction = 0.0,
     std: NonNegativeFloat = 0.02,
-    own_velocity: bool = False,
 ) -> Model[TextInputs, TokenLogits]:
     """A causal language model: token and position embeddings, the equation, logits.
 
@@ -72,7 +69,6 @@ def LanguageModel(
         features,
         key=key,
         learned_positions=learned_positions,
-        own_velocity=own_velocity,
         normalization=input_normalization,
         scale=embedding_scale,
         dropout=dropout,
@@ -324,82 +320,3 @@ def StateModel(
     """An equation alone, on a grid of tokens, see `GridInputs`: `u(0) ↦ u(T)`,
     `[..., tokens, features]`."""
     return Model(GridInputs(domain, width), control, constraint, mesh, States())
-
-
-@checked
-def EncoderDecoder(
-    encoder: Model[AbstractInputs, States], decoder: Model[TextInputs, TokenLogits]
-) -> Model[EncodedInputs, TokenLogits]:
-    """Two equations, one after the other: the encoder is solved to depth T, and its states f
-    on Ω_x' enter the equation of the decoder on Ω_x through cross-attention,
-
-        v_t = Σ_i A_i(v; θ(t)),      v(0) = embedded source,   f = N(v(T)),
-        u_t = Σ_j B_j(u, f; η(t)),   u(0) = embedded text,     logits = read-out of u(T'),
-
-    with a control, a constraint and a mesh for each. `model(SourceAndText(source,
-    text))` gives the logits of the next token, `[..., tokens, vocabulary]`. The encoder becomes
-    `model.inputs.encoder`; the decoder has `CrossAttention` among its operators.
-    """
-    return decoder.with_inputs(EncodedInputs(encoder, decoder.inputs))
-
-
-@checked
-def TranslationModel(
-    vocabulary: PositiveInt,
-    context: PositiveInt,
-    features: PositiveInt,
-    *,
-    control: AbstractControl,
-    make_encoder_control: Callable[[], AbstractControl],
-    constraint: AbstractConstraint | AbstractControl,
-    mesh: Mesh = Mesh(),
-    key: PRNGKeyArray,
-    learned_positions: bool = True,
-    tied: bool = True,
-    input_normalization: AbstractConstraint = Free(),
-    output_normalization: AbstractConstraint = LayerNorm(),
-    dropout: Fraction = 0.0,
-    std: NonNegativeFloat = 0.02,
-) -> Model[EncodedInputs, TokenLogits]:
-    """An `EncoderDecoder` to be trained, which reads and writes texts of one vocabulary, each
-    of at most `context` tokens.
-
-    **Arguments:** see `LanguageModel`, and
-
-    - `control`: θ of the decoder.
-    - `make_encoder_control`: makes θ of the encoder, whose attention sees all of a text.
-    """
-    if not isinstance(constraint, AbstractConstraint):
-        raise InputError(
-            "TranslationModel: a constraint with weights belongs to one of its two equations; "
-            "take a set without, such as Sphere() or Free()."
-        )
-    inputs = TextInputs.build(
-        vocabulary,
-        context,
-        features,
-        key=key,
-        learned_positions=learned_positions,
-        normalization=input_normalization,
-        dropout=dropout,
-        std=std,
-    )
-    read_out = States(output_normalization)
-    encoder = Model(inputs, make_encoder_control(), constraint, mesh, read_out)
-    *_, decoder_key = jax.random.split(key, 3)  # the others are of the inputs
-    decoder = LanguageModel(
-        vocabulary,
-        context,
-        features,
-        control=control,
-        constraint=constraint,
-        mesh=mesh,
-        key=decoder_key,
-        learned_positions=learned_positions,
-        tied=tied,
-        input_normalization=input_normalization,
-        output_normalization=output_normalization,
-        dropout=dropout,
-        std=std,
-    )
-    return EncoderDecoder(encoder, decoder)

@@ -105,11 +105,6 @@ def _why_no_cache_of(model: Model) -> str | None:
         return f"a cache knows TextInputs, and these are {type(inputs).__name__}."
     if inputs.padding is not None:
         return "places are counted without a padding token; build the inputs with padding=None."
-    if inputs.velocity is not None:
-        return (
-            "the velocity starts from an embedding of its own, which a cache does not know; "
-            "build the model with own_velocity=False."
-        )
     return None
 
 

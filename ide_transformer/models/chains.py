@@ -1,21 +1,17 @@
-"""Inputs that come from the solutions of other equations: stages, an encoder."""
-
-from typing import NamedTuple
+"""Inputs that come from the solution of another equation, or that are states themselves."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Integer, PRNGKeyArray, PyTree
+from jaxtyping import ArrayLike, PRNGKeyArray, PyTree
 
-from ..arguments import PositiveInt, check_fields, checked
+from ..arguments import PositiveInt, checked
 from ..equation import TokenDomain, check_features, grid_of, lattice
 from ..errors import InputError
-from ..integration import Solution
 from .images import AbstractImageInputs, ImageInputs
 from .model import Model
-from .parts import AbstractInputs, Embedded, Encoded, Text
+from .parts import AbstractInputs, Embedded
 from .read_outs import States
-from .text_inputs import TextInputs
 
 
 @checked
@@ -115,76 +111,3 @@ class GridInputs(AbstractInputs):
                 "tokens; give one for each."
             )
         return Embedded(u, domain)
-
-
-class SourceAndText(NamedTuple):
-    """Inputs of an `EncoderDecoder`, with the same batch axes.
-
-    - `source`: the inputs of the encoder, or an `Encoded` that it made of them before.
-    - `text`: the tokens of the decoder, `[..., tokens]`, or a `Text`.
-    """
-
-    source: PyTree[ArrayLike] | Encoded
-    text: Integer[ArrayLike, "*batch tokens"] | Text
-
-
-@checked
-class EncodedInputs(AbstractInputs):
-    """A text, and the states of an encoder at its depth T, which enter the equation through
-    cross-attention; given as a `SourceAndText`. `text` are the inputs of the decoder.
-    Reference: Vaswani et al., arXiv 1706.03762."""
-
-    encoder: Model[AbstractInputs, States]
-    text: TextInputs
-
-    @property
-    def features(self) -> int:
-        return self.text.features
-
-    @property
-    def domain(self) -> TokenDomain:
-        return self.text.domain
-
-    @property
-    def vocabulary(self) -> int:
-        """The number of tokens that the decoder knows."""
-        return self.text.vocabulary
-
-    @property
-    def context(self) -> int:
-        """The longest text, in tokens."""
-        return self.text.context
-
-    @property
-    def embedding(self) -> Float[Array, "vocabulary features"]:
-        """The token embeddings of the decoder, for its read-out."""
-        return self.text.embedding
-
-    def of_text(self, text: Text) -> SourceAndText:
-        """The text after a source whose states are zero."""
-        batch = text.tokens.shape[:-1]
-        return SourceAndText(Encoded(jnp.zeros((*batch, 1, self.encoder.features))), text)
-
-    def encoded(
-        self, source: PyTree[ArrayLike] | Encoded, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Encoded, tuple[Solution, ...]]:
-        """The states of the encoder and the weights of their domain, and the solution that
-        gave them, if there is one."""
-        if isinstance(source, Encoded):
-            return check_fields(source), ()
-        solution = self.encoder.solve(source, key=key)
-        _, domain = self.encoder.embed(source)
-        states = self.encoder.outputs(solution.u1)
-        weights = domain.weights
-        if weights is not None:
-            weights = jnp.broadcast_to(weights, states.shape[:-1])
-        return Encoded(states, weights), (solution,)
-
-    def embed(self, inputs: SourceAndText, *, key: PRNGKeyArray | None = None) -> Embedded:
-        if not isinstance(inputs, SourceAndText):
-            kind = type(inputs).__name__
-            raise InputError(f"EncodedInputs: inputs of {kind}; give SourceAndText(…, text).")
-        text_key, encoder_key = (None, None) if key is None else jax.random.split(key)
-        encoded, before = self.encoded(inputs.source, key=encoder_key)
-        embedded = self.text.embed(inputs.text, key=text_key)
-        return embedded._replace(encoded=encoded, before=before)

@@ -7,10 +7,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ..arguments import PositiveInt, checked, is_known
+from ..arguments import PositiveInt, checked
 from ..errors import InputError
 from .causality import moved
-from .chains import EncodedInputs, SourceAndText
 from .model import Model, once_for_each
 from .parts import Text
 from .text_inputs import as_text, checked_text
@@ -55,14 +54,11 @@ class Compiled:
         """The outputs of the model, in NumPy."""
         if self._padding is None:
             return jax.tree.map(np.asarray, compiled_outputs(self.model, inputs))
-        text = inputs.text if isinstance(inputs, SourceAndText) else inputs
         known = self.model.inputs
-        text = checked_text(text, known.vocabulary, known.context, 2**31)
+        text = checked_text(inputs, known.vocabulary, known.context, 2**31)
         number = text.tokens.shape[-1]
         size = next(x for x in self.sizes if x >= number)
         padded = with_padding(text, size, self._padding.masks)
-        if isinstance(inputs, SourceAndText):
-            padded = SourceAndText(padded_source(self.model, inputs.source), padded)
         return _cut(compiled_outputs(self.model, padded), self._padding.axes, size - number)
 
 
@@ -77,9 +73,8 @@ def compiled(model: Model, *, sizes: tuple[PositiveInt, ...] | None = None) -> C
     The outputs equal the outputs of the model to rounding. A causal model does not see padding,
     or a mask gives it the quadrature weight zero; this is tried on a text, with the weights and
     with others. Where padding is seen, and for inputs that are no texts, `why_not_padded` has
-    the reason, and each shape of inputs is compiled by itself, as `eqx.filter_jit` does. The
-    source of a `SourceAndText` gets padding where it is a `Text` with a mask. Batch axes
-    are part of a program.
+    the reason, and each shape of inputs is compiled by itself, as `eqx.filter_jit` does. Batch
+    axes are part of a program.
 
     **Arguments:**
 
@@ -96,6 +91,10 @@ def _find_padding(model: Model, size: int) -> "_Padding | str":
     """Find how padding up to this length can be hidden, or the reason why it cannot."""
     number = max(1, size - 3)
     text = Text(np.random.default_rng(0).integers(0, model.inputs.vocabulary, number))
+    if not isinstance(model.inputs.of_text(text), Text):
+        return (
+            f"{type(model.inputs).__name__} are no texts alone, whose padding could be hidden."
+        )
     # With its weights and with others, so that nothing hides behind zeros.
     model = model.with_precision(None)
     tries = model, moved(model, 1), moved(model, -1)
@@ -165,15 +164,6 @@ def with_padding(text: Text, size: int, masks: bool) -> Any:
     if segments is not None:
         segments = np.pad(np.asarray(segments), room, mode="edge")
     return tokens if mask is None and segments is None else Text(tokens, mask, segments)
-
-
-def padded_source(model: Model[EncodedInputs, Any], source: PyTree) -> PyTree:
-    """A source with more padding, up to one of a few sizes, where it is a text with a mask."""
-    if not isinstance(source, Text) or not is_known(source.mask):
-        return source
-    context = getattr(model.inputs.encoder.inputs, "context", 0)
-    number = source.tokens.shape[-1]
-    return with_padding(source, max(number, min(size_of(number, 16, 2), context)), masks=True)
 
 
 def size_of(tokens: int, first: int, factor: int) -> int:

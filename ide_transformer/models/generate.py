@@ -1,4 +1,4 @@
-"""Texts that a model writes: drawn, or the most likely ones after a source."""
+"""Texts that a model writes, token by token."""
 
 import math
 from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, Int, Integer, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray, PyTree
 
 from ..arguments import (
     NonNegativeFloat,
@@ -21,11 +21,9 @@ from ..arguments import (
 from ..errors import InputError
 from .cached_decoder import CachedDecoder, why_not_cached
 from .causality import check_causal
-from .chains import EncodedInputs, SourceAndText
-from .compiled import padded_source, size_of
+from .compiled import size_of
 from .model import Model
-from .parts import Encoded, InputArrays, Text
-from .read_outs import TokenLogits
+from .parts import Text
 from .text_inputs import as_text, checked_text
 
 
@@ -88,6 +86,8 @@ def generate(
     temperature: NonNegativeFloat = 1.0,
     top_k: PositiveInt | None = None,
     top_p: PositiveFraction | None = None,
+    end: NonNegativeInt | None = None,
+    given: PyTree = None,
     tokenizer: Tokens | None = None,
 ) -> Prompt:
     """Draws `length` tokens after `prompt`, each from the distribution of the model given
@@ -109,6 +109,10 @@ def generate(
     - `temperature`: divides the logits; 0 takes the most likely token.
     - `top_k`, `top_p`: draw from the k most likely tokens only; from the most likely ones, as
       few as have this probability together (Holtzman et al., arXiv 1904.09751).
+    - `end`: the token that ends a text: nothing is drawn behind it, and the rest of the text
+      is this token. Strings end before it.
+    - `given`: for a model that reads more than a text, inputs of the model with the batch axes
+      of `prompt`; their own text is not read.
     - `tokenizer`: the one that belongs to the model, for strings.
 
     **Returns:** `[..., prompt + length]`: each prompt and, right behind its last token, what
@@ -142,13 +146,22 @@ def generate(
         mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
         tokens = np.zeros(mask.shape, int)
         tokens[mask] = np.concatenate([np.zeros(0, int), *encoded])
-        given = cast(Any, tokens if len(texts) == 1 else Text(tokens, mask))
-        drawn = as_text(generate(model, given, length, key=key, **options._asdict()))
-        rows = zip(np.asarray(drawn.tokens), lengths, strict=True)
-        written = [tokenizer.decode(row[: end + length]) for row, end in rows]
+        prompts = cast(Any, tokens if len(texts) == 1 else Text(tokens, mask))
+        others = dict(options._asdict(), end=end, given=given)
+        drawn = as_text(generate(model, prompts, length, key=key, **others))
+        written = []
+        for row, number in zip(np.asarray(drawn.tokens), lengths, strict=True):
+            behind = row[number : number + length]
+            if end is not None:
+                behind = behind[: len(behind) - np.cumsum(behind == end).astype(bool).sum()]
+            written.append(tokenizer.decode(np.append(row[:number], behind)))
         # A checker does not see that the kind of the prompt decides.
         return cast(Prompt, written if isinstance(prompt, list) else written[0])
     check_causal("generate", model)
+    if end is not None and end >= model.inputs.vocabulary:
+        raise InputError(
+            f"generate: end={end}: the last token is {model.inputs.vocabulary - 1}."
+        )
     text = checked_text(prompt, model.inputs.vocabulary, context=2**31)
     tokens = _library(text.tokens).asarray(text.tokens, int)
     ends = tokens.shape[-1]
@@ -168,8 +181,8 @@ def generate(
             f"generate: length={length}: that is {number:,} tokens in all, and at most "
             f"{_MOST_TOKENS:,} are written at once; give fewer, and write on from the last."
         )
-    tokens = write(model, tokens, ends, length, options, key)
-    _check_written("generate", tokens)
+    tokens = write(model, tokens, ends, length, options, key, given=given, end=end)
+    _check_written(tokens)
     if behind is None:
         return cast(Prompt, tokens)
     array = _library(tokens, behind)
@@ -179,52 +192,7 @@ def generate(
     return cast(Prompt, jax.device_put(Text(tokens, mask)))
 
 
-@checked
-def generate_greedy(
-    model: Model[EncodedInputs, TokenLogits],
-    source: InputArrays | Encoded,
-    prompt: Int[ArrayLike, "*batch prompt"],
-    length: NonNegativeInt,
-    *,
-    end: NonNegativeInt,
-) -> Int[Array, "*batch total"]:
-    """Writes at most `length` tokens after `prompt`, each the most likely one given the source
-    and those before it: a transcript, for a speech encoder. One compiled loop, which ends when
-    all texts have; the encoder is solved once, the decoder again for each token.
-
-    **Arguments:**
-
-    - `source`: the inputs of the encoder, with the batch axes of `prompt`. Of a `Text` with a
-      mask other lengths are no other program.
-    - `prompt`: at least one token (for Whisper: start of transcript, language, task).
-    - `end`: the token that ends a text; everything after it is this token too.
-
-    **Returns:** prompt and text, `[..., prompt + length]`.
-
-    **Raises:** `InputError` for an empty prompt, an end that is no token, a text longer than
-    the context, a decoder that sees tokens still to be written, and where a solve fails or
-    logits are not finite. Inside a compiled function such a token is -1.
-    """
-    check_causal("generate_greedy", model)
-    vocabulary = model.inputs.vocabulary
-    context = model.inputs.context
-    tokens = checked_text(prompt, vocabulary, context).tokens
-    tokens = _library(tokens).asarray(tokens, int)
-    if tokens.shape[-1] + length > context:
-        raise InputError(
-            f"generate_greedy: length={length} after {tokens.shape[-1]} tokens, in a context "
-            f"of {context}; choose a length from 0 to {context - tokens.shape[-1]}."
-        )
-    if end >= vocabulary:
-        raise InputError(f"generate_greedy: end={end}: the last token is {vocabulary - 1}.")
-    source = padded_source(model, source)
-    draw = Draw(temperature=0.0)
-    tokens = write(model, tokens, tokens.shape[-1], length, draw, source=source, end=end)
-    _check_written("generate_greedy", tokens)
-    return tokens
-
-
-def _check_written(name: str, tokens: Int[Array, "*batch total"]) -> None:
+def _check_written(tokens: Int[Array, "*batch total"]) -> None:
     """Refuses a text in which a token could not be written; traced ones are not checked."""
     if not is_known(tokens):
         return
@@ -232,7 +200,7 @@ def _check_written(name: str, tokens: Int[Array, "*batch total"]) -> None:
     if missing.any():
         place = missing.reshape(-1, tokens.shape[-1]).any(axis=0).argmax()
         raise InputError(
-            f"{name}: the token at position {place} could not be written: its logits are not "
+            f"generate: the token at position {place} could not be written: its logits are not "
             "finite, or its solve failed. Look at the weights, or take more steps."
         )
 
@@ -245,7 +213,7 @@ def write(
     draw: Draw,
     key: PRNGKeyArray | None = None,
     *,
-    source: PyTree = None,
+    given: PyTree = None,
     end: int | None = None,
     cached: bool = True,
 ) -> Int[Array, "*batch total"]:
@@ -282,7 +250,7 @@ def write(
         np.asarray(NO_TOKEN if end is None else end),
         draw._replace(temperature=temperature, top_p=top_p),
         key,
-        source,
+        given,
         end is not None,
         cached,
     )
@@ -302,15 +270,9 @@ def _before(ends: Any, tokens: Any) -> Any:
 
 
 @eqx.filter_jit
-def _written(model, tokens, ends, longest, length, end, draw, key, source, stops, cached):
+def _written(model, tokens, ends, longest, length, end, draw, key, given, stops, cached):
     """Prompts and what follows them, see `write`; the longest prompt has `longest` tokens."""
     key = jax.random.key(0) if key is None else key  # at temperature 0 it draws nothing
-    encoded = None
-    if source is not None:
-        encoded, before = model.inputs.encoded(source)
-        for solution in before:
-            succeeded = solution.succeeded[..., None, None]
-            encoded = encoded._replace(states=jnp.where(succeeded, encoded.states, jnp.nan))
     context = model.inputs.context
     *batch, size = tokens.shape
     window = min(context, size)
@@ -337,7 +299,8 @@ def _written(model, tokens, ends, longest, length, end, draw, key, source, stops
         start = jnp.clip(position - window, 0, size - window)[..., None]
         seen = start + jnp.broadcast_to(jnp.arange(window), (*batch, window))
         seen = jnp.take_along_axis(tokens, seen, axis=-1)
-        solution = model.solve(seen if encoded is None else SourceAndText(encoded, seen))
+        inputs = seen if given is None else model.inputs.of_text(Text(seen), given)
+        solution = model.solve(inputs)
         last = (position[..., None] - start - 1)[..., None]
         logits = model.outputs(jnp.take_along_axis(solution.u1, last, axis=-2))[..., 0, :]
         solved = jnp.broadcast_to(solution.succeeded, logits.shape[:-1])[..., None]
@@ -353,15 +316,15 @@ def _written(model, tokens, ends, longest, length, end, draw, key, source, stops
             extend = jax.vmap(extend, in_axes=(0, 0, 1), out_axes=(0, 1))
         first = jnp.clip(context + 1 - longest, 0, length)
 
-        def read(number, state):
-            tokens, ended, drawn, cache = state
+        def read(state):
+            number, tokens, ended, drawn, cache = state
             logits, cache = extend(drawn, ends + number - 1, cache)
-            return *put(tokens, ended, number, logits), cache
+            return number + 1, *put(tokens, ended, number, logits), cache
 
         def read_all(tokens, ended):
             logits, cache = decoder.prefill(tokens[..., :window], ends - 1)
-            begun = *put(tokens, ended, 0, logits), cache
-            return lax.fori_loop(1, first, read, begun)[:2]
+            begun = jnp.ones((), int), *put(tokens, ended, 0, logits), cache
+            return lax.while_loop(lambda x: (x[0] < first) & ~jnp.all(x[2]), read, begun)[1:3]
 
         if size <= context + 1:
             return read_all(*state)[0]

@@ -60,7 +60,7 @@ class Embedded(NamedTuple):
     - `u0`: the state at depth 0, `[..., tokens, features]`.
     - `domain`: Ω_x, on which it lives.
     - `encoded`: the states that cross-attention sees at every depth, if any.
-    - `start`: from which the scheme starts besides u0, for example an `InitialVelocity`.
+    - `start`: from which the scheme starts besides u0, such as a velocity.
     - `before`: the solutions of other equations from which it comes, in their order.
     """
 
@@ -102,12 +102,13 @@ class AbstractInputs(eqx.Module):
         """The number of learned tokens before the tokens of the inputs."""
         return 0
 
-    def of_text(self, text: Text) -> PyTree[ArrayLike]:
+    def of_text(self, text: Text, given: PyTree = None) -> PyTree[ArrayLike]:
         """Inputs in which `text` is what is read and written, so that it can be tried whether a
-        token sees later ones; for inputs with the attributes `vocabulary` and `context`."""
+        token sees later ones; for inputs with the attributes `vocabulary` and `context`. All
+        else is taken from `given`, other inputs of the model, if there are any."""
         raise InputError(
             f"{type(self).__name__}: a test has to show that no token sees later ones; define "
-            "of_text(text), the inputs for a text, and give vocabulary and context."
+            "of_text(text, given), the inputs for a text, and give vocabulary and context."
         )
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractInputs":

@@ -1,8 +1,6 @@
 """Its public names."""
 
-from .audio import AudioInputs, TokenConvolution
 from .build import (
-    EncoderDecoder,
     ImageClassifier,
     ImageStage,
     LanguageModel,
@@ -10,13 +8,12 @@ from .build import (
     SequenceClassifier,
     StagedModel,
     StateModel,
-    TranslationModel,
 )
 from .cached_decoder import CachedDecoder, why_not_cached
-from .chains import EncodedInputs, GridInputs, SourceAndText, StageInputs
+from .chains import GridInputs, StageInputs
 from .compiled import compiled
 from .functions import ChannelsFirst, Field, FunctionInputs, FunctionValues
-from .generate import generate, generate_greedy
+from .generate import generate
 from .images import AbstractImageInputs, ImageInputs
 from .model import Model, functional
 from .parts import AbstractInputs, AbstractReadOut, Embedded, Encoded, Text

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, Int, Integer, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, Int, Integer, PRNGKeyArray, PyTree
 
 from ..arguments import (
     Fraction,
@@ -28,7 +28,6 @@ from ..equation import (
     with_fields,
 )
 from ..errors import InputError
-from ..solvers import InitialVelocity
 from .parts import AbstractInputs, Embedded, Text
 
 
@@ -46,8 +45,6 @@ class TextInputs(AbstractInputs):
     - `context`: the longest text, in tokens.
     - `positions`: P, `[places, embedded]`; `None` where the operators see positions.
     - `segments`: S, `[kinds, embedded]`, or `None`.
-    - `velocity`: `[vocabulary, features]`, the velocity at depth 0 for schemes with momentum,
-      as in YuriiFormer (arXiv 2601.23236); `None` for zero.
     - `prefix`: learned tokens before the others, each `[embedded]`.
     - `lift`: A, from embedded to features (ALBERT); `None` where they are the same.
     - `normalization`, `dropout`: N, and the rate on what it is applied to.
@@ -62,7 +59,6 @@ class TextInputs(AbstractInputs):
     _: KW_ONLY
     positions: Float[Array, "places embedded"] | None = None
     segments: Float[Array, "kinds embedded"] | None = None
-    velocity: Float[Array, "vocabulary features"] | None = None
     prefix: tuple[Float[Array, " embedded"], ...] = ()
     lift: Linear | None = None
     normalization: AbstractConstraint = Free()
@@ -89,7 +85,6 @@ class TextInputs(AbstractInputs):
         *,
         key: PRNGKeyArray,
         learned_positions: bool = True,
-        own_velocity: bool = False,
         class_token: bool = False,
         std: NonNegativeFloat = 0.02,
         **options: Any,
@@ -101,22 +96,18 @@ class TextInputs(AbstractInputs):
         - `vocabulary`, `context`, `features`: sizes; `context` is the longest text.
         - `learned_positions`: whether to add a learned embedding of the position; without it
           the operators must see positions (rotary).
-        - `own_velocity`: whether the velocity of a scheme with momentum starts from a token
-          embedding of its own, and not at zero.
         - `class_token`: whether to put a learned token before the others.
         - `std`: the standard deviation of the tables.
         - `options`: see the class.
         """
         # The last of three keys is left for the read-out of the model.
         token_key, position_key, _ = jax.random.split(key, 3)
-        velocity_key = jax.random.fold_in(token_key, 1)
 
         def table(rows: int, key: PRNGKeyArray) -> Float[Array, "rows features"]:
             return std * jax.random.normal(key, (rows, features))
 
         drawn: dict[str, Any] = dict(
             positions=table(context, position_key) if learned_positions else None,
-            velocity=table(vocabulary, velocity_key) if own_velocity else None,
             prefix=(jnp.zeros(features),) if class_token else (),
         )
         return cls(table(vocabulary, token_key), context, **drawn | options)
@@ -138,7 +129,7 @@ class TextInputs(AbstractInputs):
     def prefix_tokens(self) -> int:
         return len(self.prefix)
 
-    def of_text(self, text: Text) -> Text:
+    def of_text(self, text: Text, given: PyTree = None) -> Text:
         return text
 
     def embed(
@@ -170,21 +161,18 @@ class TextInputs(AbstractInputs):
         u = drop(after_prefix(self.prefix, u), self.dropout, key)
         u = self.normalization.project(u)
         u = u if self.lift is None else self.lift(u)
-        velocity = None
-        if self.velocity is not None:
-            velocity = InitialVelocity(rows(self.velocity, text.tokens))
         domain = TokenDomain.uniform(u.shape[-2])
         if text.mask is not None:
             seen = jnp.ones((*text.mask.shape[:-1], len(self.prefix)), bool)
             mask = jnp.concatenate([seen, jnp.asarray(text.mask, bool)], axis=-1)
             domain = domain.padded(mask)
-        return Embedded(u, domain, start=velocity)
+        return Embedded(u, domain)
 
     def at_points(self, space: FunctionSpace) -> AbstractInputs:
         if self.lift is not None:
             return super().at_points(space)
         of_values = space.features.of_values
-        names = "embedding", "positions", "segments", "velocity"
+        names = "embedding", "positions", "segments"
         tables = {name: getattr(self, name) for name in names}
         return with_fields(
             self,

@@ -1,5 +1,6 @@
 """Checkpoints of other libraries, read into models and written back."""
 
+from . import make as make
 from .checkpoint import (
     find_pretrained as find_pretrained,
     load_pretrained as load_pretrained,
@@ -7,6 +8,13 @@ from .checkpoint import (
     tokenizer_file as tokenizer_file,
 )
 from .families import families as families
+from .family import (
+    Family as Family,
+    Placement as Placement,
+    block as block,
+    linear as linear,
+    weights_of as weights_of,
+)
 from .files import write_tensors as write_tensors
 from .options import Options as Options
 from .save import save_pretrained as save_pretrained, tensors_of as tensors_of

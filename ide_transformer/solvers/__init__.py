@@ -6,6 +6,7 @@ from .public import *
 from .reversible import Couplings, couplings_of
 from .runge_kutta import ExplicitRungeKutta, unrolled
 from .scheme import (
+    Terms,
     check_plan,
     check_start,
     first_failure,
@@ -16,4 +17,4 @@ from .scheme import (
     with_key,
 )
 from .splitting import splitting_of, with_sub_solver
-from .wrapper import start_inside
+from .wrapper import AbstractWrapper, given_name, start_inside

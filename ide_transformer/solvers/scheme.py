@@ -167,14 +167,6 @@ class SolvePlan(NamedTuple):
     continuous: bool
 
 
-@checked
-class InitialVelocity(eqx.Module):
-    """The velocity from which schemes with momentum start, where that is not zero: `args` of
-    a solve."""
-
-    velocity: State
-
-
 class AbstractScheme(diffrax.AbstractSolver):
     """A scheme that makes its step in `make_step`. Unless it says otherwise it solves the sum
     of the terms, carries nothing from step to step, and is interpolated linearly."""
@@ -191,7 +183,7 @@ class AbstractScheme(diffrax.AbstractSolver):
     takes_trees: ClassVar[bool] = False
     # Whether it draws in training: from its field `key`, which is `None` at other times.
     random: ClassVar[bool] = False
-    # Classes of the `args` from which it can start, such as `InitialVelocity`.
+    # Classes of the `args` of a solve from which it can start, besides the state.
     starts_from: ClassVar[tuple[type, ...]] = ()
 
     term_structure: ClassVar = diffrax.AbstractTerm
@@ -289,7 +281,7 @@ def check_start(solver: diffrax.AbstractSolver, start: PyTree) -> None:
     kind = type(start).__name__
     raise InputError(
         f"Model: the inputs give {kind}(…), from which {type(solver).__name__} cannot start; "
-        f"take a scheme that starts from it, or inputs without (own_velocity=False)."
+        f"take a scheme that starts from it, or other inputs."
     )
 
 

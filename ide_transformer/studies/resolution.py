@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .. import equation as eq
-from ..dynamics import FunctionSolve
-from ..dynamics.meshes import relative_error
+from ..dynamics import FunctionSolve, relative_error
 from ..errors import InputError
 from ..models import Field, OperatorModel, is_built_as
 from ..training import LoadedModel, evaluation_task

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, PositiveFloat
 from rich.console import Console
 
-from ..dynamics.meshes import relative_error
+from ..dynamics import relative_error
 from ..errors import InputError, at
 from ..figures import plot_curves
 from ..packages import checksum

@@ -1,8 +1,6 @@
 """Its public names."""
 
 from .arrays import Arrays
-from .by_length import AbstractSequencesByLength, Addition, ColumnAddition, Parity, WordProblem
-from .darcy import Darcy
 from .flows import (
     AbstractFlow,
     Burgers,
@@ -45,11 +43,8 @@ from .losses import (
     RolloutError,
     averaged,
 )
-from .mazes import Maze
-from .points import BurgersInterval
-from .sequences import AbstractSequences, ListOps, PHop
-from .sudoku import Sudoku
-from .task import AbstractDrawn, AbstractTask, Part
+from .points import AbstractAtPoints, BurgersInterval, PointSet, WeightRule, domains
+from .task import AbstractDataSet, AbstractDrawn, AbstractTask, Part
 from .texts import read_text, shakespeare
 from .tokenizers import (
     AbstractTokenizer,
@@ -59,4 +54,3 @@ from .tokenizers import (
     end_token,
     load_tokenizer,
 )
-from .verses import VersesEnEs

@@ -17,6 +17,7 @@ from .folder.metrics import read_metrics
 from .folder.run_folder import RunFolder, flat_values
 from .folder.starting import import_pretrained
 from .measure.evaluation import (
+    checked_part,
     evaluate_loss,
     evaluate_on,
     evaluate_on_meshes,
@@ -25,7 +26,7 @@ from .measure.evaluation import (
 )
 from .measure.exits import cheapest_exits, estimated_exit, evaluate_exits
 from .measure.planning import plan, plan_of
-from .measure.predictions import Translation, bleu, draw_predictions, rollout_errors, translated
+from .measure.predictions import draw_predictions, rollout_errors
 from .measure.range_test import LearningRates, find_learning_rate
 from .run import Diverged, resume_run, train
 from .steps.build import (

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ide_transformer.tasks import AbstractTask, BurgersInterval, Darcy
+from ide_transformer.contrib import Darcy
+from ide_transformer.tasks import AbstractTask, BurgersInterval
 
 
 TASKS: dict[str, Callable[..., AbstractTask]] = {"burgers": BurgersInterval, "darcy": Darcy}

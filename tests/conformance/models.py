@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ide_transformer import models
+from ide_transformer import contrib, models
 from ide_transformer.equation.domain import by_samples
 from ide_transformer.integration import Mesh
 from ide_transformer.models import Field, Text
@@ -26,7 +26,7 @@ class ModelConformance(ModelProperties):
 
     @property
     def text(self):
-        of_source = isinstance(self.inputs, models.SourceAndText)
+        of_source = isinstance(self.inputs, contrib.SourceAndText)
         return self.inputs.text if of_source else self.inputs
 
     def seen_tokens(self):
@@ -50,7 +50,7 @@ class ModelConformance(ModelProperties):
 
     def causal(self):
         """a later token changes no output before it."""
-        if not isinstance(self.inputs, models.SourceAndText):
+        if not isinstance(self.inputs, contrib.SourceAndText):
             return super().causal()
         if not self.is_causal:
             return (), ()

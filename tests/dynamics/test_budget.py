@@ -222,7 +222,7 @@ def test_a_splitting_is_refined_by_the_symmetric_one_or_shorter_steps(solver, fi
 def test_models_that_have_none():
     for model, message in (
         (layered_models.model_of(), "inputs of the model are TextInputs"),
-        (model_of(ide.projected(ide.solvers.Nesterov())), "shorter steps Nesterov does not"),
+        (model_of(ide.projected(ide.contrib.Nesterov())), "shorter steps Nesterov does not"),
     ):
         with pytest.raises(ide.InputError, match=message):
             ide.error_budget(model, wave)

@@ -13,14 +13,9 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import ide_transformer as ide
-from ide_transformer.dynamics import (
-    clustering,
-    costates,
-    log_norms,
-    log_odds,
-    steer,
-    stretching,
-)
+from ide_transformer.contrib import clustering, log_norms, stretching
+from ide_transformer.contrib.steering import log_odds, steer
+from ide_transformer.dynamics import costates
 from ide_transformer.dynamics.march import March
 from tests.helpers import GOLDEN, WIDTH, drawn, largest, random_state
 from tests.layered_models import HELD_OUT, LAYERS, model_of

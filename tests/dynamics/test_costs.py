@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
-from ide_transformer import dynamics
+from ide_transformer import contrib, dynamics
 from ide_transformer.dynamics import Path
 from tests.helpers import HEADS, WIDTH, built, built_control, largest, random_state
 from tests.layered_models import (
@@ -149,7 +149,7 @@ def test_successive_approximations_solve_a_linear_quadratic_problem():
     def loss(u):
         return jnp.sum((u - target[None]) ** 2) / 2
 
-    found = dynamics.successive_approximations(
+    found = contrib.successive_approximations(
         model, jnp.asarray(start[None]), loss, [dynamics.ControlEnergy(r / 2)], iterations=30
     )
     assert (np.diff(found.objectives) <= 0).all()
@@ -165,7 +165,7 @@ def test_successive_approximations_solve_a_linear_quadratic_problem():
 
 
 DEPTH, SIZE = WIDTH // HEADS, 2
-kernel, waves = eqx.filter_jit(dynamics.kernel), eqx.filter_jit(dynamics.waves)
+kernel, waves = eqx.filter_jit(contrib.kernel), eqx.filter_jit(contrib.waves)
 
 
 def projections(attention, u):
@@ -225,8 +225,8 @@ def states_and_attentions(model):
 
 def test_distances_and_errors_of_heads_are_those_of_numpy():
     model = model_of("attention")
-    found = dynamics.distances(model, HELD_OUT)
-    coarse = dynamics.coarse_heads(model, HELD_OUT, SIZE)
+    found = contrib.distances(model, HELD_OUT)
+    coarse = contrib.coarse_heads(model, HELD_OUT, SIZE)
     assert found.bands.tolist() == [0, 1, 2, 4]
     apart = np.abs(np.subtract.outer(np.arange(CONTEXT), np.arange(CONTEXT)))
     for layer, (states, attention) in enumerate(states_and_attentions(model)):
@@ -257,9 +257,9 @@ def test_chosen_heads_alone_are_computed_on_blocks_and_see_no_later_token():
         each_sample(by_hand, attention, states)[1][2]
         for by_hand in (heads_by_hand, on_blocks_by_hand)
     )
-    changed = dynamics.with_coarse_heads(model, SIZE, chosen)
+    changed = contrib.with_coarse_heads(model, SIZE, chosen)
     assert largest(rate_of(changed, states), rate_of(model, states) + off - fine) < 1e-10
-    every = dynamics.with_coarse_heads(model, SIZE, np.ones((LAYERS, HEADS), bool))
+    every = contrib.with_coarse_heads(model, SIZE, np.ones((LAYERS, HEADS), bool))
     native = np.asarray(outputs(every))
     for token in (3, 4):
         other = np.where(np.arange(CONTEXT) < token, HELD_OUT, (HELD_OUT + 1) % 7)

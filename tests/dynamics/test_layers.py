@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
-from ide_transformer import dynamics
-from ide_transformer.dynamics import (
+from ide_transformer import contrib
+from ide_transformer.contrib import (
     coarsen,
     coarsenings,
     drops,
     extensions,
     extrapolated,
     fit_rates,
-    keep_layers,
     mergers,
     native_layers,
     native_target,
@@ -27,8 +26,9 @@ from ide_transformer.dynamics import (
     removal_estimate,
     richardson,
 )
-from ide_transformer.dynamics.layers import in_layers
-from ide_transformer.dynamics.meshes import field_evaluations, relative_error, zero_padding
+from ide_transformer.contrib.layers import in_layers
+from ide_transformer.contrib.meshes import field_evaluations, relative_error, zero_padding
+from ide_transformer.dynamics import keep_layers
 from tests.helpers import TOKENS, WIDTH, built_control, drawn, largest, random_state
 from tests.layered_models import (
     CALIBRATION,
@@ -44,7 +44,7 @@ from tests.layered_models import (
 from tests.models import examples as small
 
 
-equation_defects = eqx.filter_jit(dynamics.equation_defects)
+equation_defects = eqx.filter_jit(contrib.equation_defects)
 
 U0, LENGTH, SEEN = random_state(2), 0.5, 4
 HEUN, KNOTS = diffrax.Heun(), diffrax.SaveAt(ts=LENGTH * np.arange(4.0))
@@ -100,7 +100,7 @@ def test_a_scheme_that_does_not_split_has_no_splitting_errors():
     assert jnp.isnan(found.splitting).all() and jnp.isnan(found.commutator).all()
     assert jnp.isfinite(found.step_doubling).all()
     with pytest.raises(ide.InputError, match="Nesterov uses earlier steps"):
-        dynamics.equation_defects(equation_of(), U0, solver=ide.solvers.Nesterov())
+        contrib.equation_defects(equation_of(), U0, solver=ide.contrib.Nesterov())
 
 
 def test_the_estimate_is_exact_for_small_defects():

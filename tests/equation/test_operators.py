@@ -84,7 +84,7 @@ def test_the_normalisation_shrinks_with_depth(key):
     norm = ide.LayerNorm(jnp.linspace(1, 2, 4), jnp.linspace(-1, 1, 4))
     inner = built(lambda: ide.equation.FeatureIntegral(4, key=key, normalization=norm))
     u = np.asarray(state(width=4))
-    found = apply(ide.equation.LayerNormScaling(inner).at(3.0, None), u)
+    found = apply(ide.contrib.LayerNormScaling(inner).at(3.0, None), u)
     expected = linear(inner.map, np.asarray(project(inner.normalization, u)) / 2)
     assert largest(found, expected) < 1e-14
 

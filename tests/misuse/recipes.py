@@ -46,11 +46,11 @@ def read(model):
 
 def given_to(inputs):
     match inputs:
-        case ide.models.EncodedInputs():
-            return ide.SourceAndText(given_to(inputs.encoder.inputs), right.TEXT)
+        case ide.contrib.EncodedInputs():
+            return ide.contrib.SourceAndText(given_to(inputs.encoder.inputs), right.TEXT)
         case ide.models.TextInputs():
             return right.TEXT
-        case ide.models.AudioInputs():
+        case ide.contrib.AudioInputs():
             return right.SOUND
         case ide.models.FunctionInputs():
             return right.FUNCTION[:, : inputs.channels]
@@ -95,7 +95,7 @@ USES: dict[str, Callable[[Any], Any]] = {
     "Equation": lambda equation: solved(ide.LieTrotter(), equation),
     "solve": lambda solution: solution.u1,
     "EstimatedExit": with_exit,
-    "InitialVelocity": lambda args: solved(ide.solvers.Nesterov(), args=args),
+    "InitialVelocity": lambda args: solved(ide.contrib.Nesterov(), args=args),
     "projected": solved,
     "Shear": lambda coupling: coupling.forward((right.U0, right.U0)),
     "Mesh": lambda mesh: ide.functional(TIED).on(mesh)(right.TEXT),
@@ -107,7 +107,7 @@ USES: dict[str, Callable[[Any], Any]] = {
     "Field": lambda field: right.OF_FUNCTIONS(field),
     "error_budget": lambda budget: budget.total,
     "Text": lambda text: right.TEXT_ENCODER(text),
-    "Encoded": lambda x: right.LISTENER(ide.SourceAndText(x, right.TEXT)),
+    "Encoded": lambda x: right.LISTENER(ide.contrib.SourceAndText(x, right.TEXT)),
     "SourceAndText": lambda inputs: right.LISTENER(inputs),
 }
 

@@ -82,9 +82,9 @@ def image_stage(channels):
 
 
 CONVOLUTIONS = dict(
-    first_convolution=built(lambda: ide.models.TokenConvolution(2, WIDTH, key=KEY)),
+    first_convolution=built(lambda: ide.contrib.TokenConvolution(2, WIDTH, key=KEY)),
     second_convolution=built(
-        lambda: ide.models.TokenConvolution(WIDTH, WIDTH, stride=2, key=KEY)
+        lambda: ide.contrib.TokenConvolution(WIDTH, WIDTH, stride=2, key=KEY)
     ),
 )
 MODEL, DECODER = language_model(), language_model(LISTENING)
@@ -95,9 +95,9 @@ OF_FUNCTIONS = built(
 )
 TEXTS = ide.models.TextInputs(ones(VOCABULARY, WIDTH), CONTEXT)
 TEXT_ENCODER = ide.Model(TEXTS, **parts(), read_out=ide.models.States())
-SPEECH = ide.models.AudioInputs(**CONVOLUTIONS, positions=zeros(TOKENS, WIDTH))
+SPEECH = ide.contrib.AudioInputs(**CONVOLUTIONS, positions=zeros(TOKENS, WIDTH))
 SPEECH_ENCODER = ide.Model(SPEECH, **parts(), read_out=ide.models.States(ide.LayerNorm()))
-LISTENER = ide.EncoderDecoder(SPEECH_ENCODER, DECODER)
+LISTENER = ide.contrib.EncoderDecoder(SPEECH_ENCODER, DECODER)
 STAGES = image_stage(1), image_stage(WIDTH)
 
 

@@ -79,10 +79,11 @@ def linear(features_in, features_out):
 
 
 @small
-def language_model(operators=CAUSAL, *, own=None, **options):
+def language_model(operators=CAUSAL, *, own=None, velocity=False, **options):
     """One whose own options are `own`, and whose equation has the others."""
     given = parts(operators, **options) | dict(key=KEY) | (own or {})
-    return ide.LanguageModel(VOCABULARY, CONTEXT, WIDTH, **given)
+    build = ide.contrib.MomentumLanguageModel if velocity else ide.LanguageModel
+    return build(VOCABULARY, CONTEXT, WIDTH, **given)
 
 
 @small
@@ -137,24 +138,24 @@ def state_model(domain, operators=(attention,), **options):
 
 @small
 def speech_encoder(**options):
-    first = ide.models.TokenConvolution(MELS, WIDTH, key=KEY)
-    second = ide.models.TokenConvolution(WIDTH, WIDTH, stride=2, key=KEY)
+    first = ide.contrib.TokenConvolution(MELS, WIDTH, key=KEY)
+    second = ide.contrib.TokenConvolution(WIDTH, WIDTH, stride=2, key=KEY)
     places = jnp.zeros((PLACES, WIDTH))
-    inputs = ide.models.AudioInputs(first, second, places)
+    inputs = ide.contrib.AudioInputs(first, second, places)
     return ide.Model(inputs, **parts(**options), read_out=ide.models.States(ide.LayerNorm()))
 
 
 @small
 def speech_to_text(**options):
     decoder = language_model((causal(), cross_attention), **options)
-    return ide.EncoderDecoder(speech_encoder(**options), decoder)
+    return ide.contrib.EncoderDecoder(speech_encoder(**options), decoder)
 
 
 @small
 def translation_model():
     own = dict(make_encoder_control=lambda: parts()["control"], key=KEY)
     equation = parts((causal(), cross_attention))
-    return ide.TranslationModel(VOCABULARY, CONTEXT, WIDTH, **equation, **own)
+    return ide.contrib.TranslationModel(VOCABULARY, CONTEXT, WIDTH, **equation, **own)
 
 
 @eqx.filter_jit

@@ -93,7 +93,7 @@ REFUSED = {
             lambda key: ide.equation.Scaled(Neighbours(jnp.ones(())), 0.5),
         )
     ),
-    "own_velocity=False": dict(solver=ide.solvers.Nesterov(), own=dict(own_velocity=True)),
+    "these are VelocityInputs": dict(solver=ide.contrib.Nesterov(), velocity=True),
 }
 
 
@@ -153,17 +153,6 @@ def test_ten_texts_of_ten_lengths_are_two_programs(model):
     check(compiled, TOKENS[:, :6])
     if model is TEXT_CLASSIFIER:
         check(compiled, ide.Text(TOKENS[:, :8], small.MASK[:, :8]))
-
-
-@pytest.mark.heavy
-def test_the_source_of_a_translation_gets_padding():
-    compiled = ide.compiled(small.translation_model(), sizes=(5,))
-    with programs_compiled() as names:
-        for number in (7, 8, 9):
-            source = ide.Text(TOKENS[:, :number], small.MASK[:, :number])
-            compiled(ide.SourceAndText(source, TOKENS[:, : number - 6]))
-    assert names.count("jit(compiled_outputs)") == 1
-    check(compiled, ide.SourceAndText(source, TOKENS[:, :3]))
 
 
 @pytest.mark.heavy

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
-from ide_transformer import models
+from ide_transformer import contrib, models
 from ide_transformer.equation import AbstractRandomOperator
 from ide_transformer.testing import check_model
 from ide_transformer.testing.models import ModelProperties
@@ -80,8 +80,8 @@ MORE = {
             small.language_model(
                 (small.causal(),),
                 control=ide.Chebyshev,
-                solver=ide.solvers.Nesterov(),
-                own=dict(own_velocity=True),
+                solver=ide.contrib.Nesterov(),
+                velocity=True,
             )
         ),
         small.TOKENS,
@@ -96,10 +96,10 @@ MORE = {
         lambda: small.state_model(ide.TokenDomain.midpoint(8)),
         small.normal(2, 8, small.WIDTH),
     ),
-    "TranslationModel": (small.translation_model, ide.SourceAndText(TEXT, small.TOKENS)),
+    "TranslationModel": (small.translation_model, contrib.SourceAndText(TEXT, small.TOKENS)),
     "StagedModel": (lambda: ide.StagedModel(small.stages()), small.STAGED),
     "Model, images of one size": (small.image_encoder, small.normal(2, 4, 6, 3)),
-    "EncoderDecoder": (small.speech_to_text, ide.SourceAndText(small.SPEECH, small.TOKENS)),
+    "EncoderDecoder": (small.speech_to_text, contrib.SourceAndText(small.SPEECH, small.TOKENS)),
 }
 PARTS_OF_OTHERS = {"ImageStage"}
 # The positions of speech are not trained.

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
+from ide_transformer import contrib
 from ide_transformer.models.generate import Draw
 from tests.helpers import fast_first, programs_compiled
 from tests.models import examples as small
@@ -14,14 +15,16 @@ from tests.models.examples import CONTEXT, TOKENS, outputs_of
 
 
 MODEL = small.language_model(intervals=1)
-UNCACHED = small.language_model(
-    intervals=1, own=dict(own_velocity=True), solver=ide.solvers.Nesterov()
-)
+UNCACHED = small.language_model(intervals=1, velocity=True, solver=ide.contrib.Nesterov())
 SPOKEN = small.speech_to_text(intervals=1)
 # Prompts of integers in which the numbers of all tokens may not fit.
 PROMPT, LENGTH = TOKENS[:, :2].astype(np.int8), 3
 UNEVEN = ide.Text(TOKENS[:, :4].astype(np.int8), np.arange(4) < np.array([[4], [3]]))
 GREEDY = dict(temperature=0.0)
+
+
+class Uncached(ide.models.TextInputs):
+    """A class that a cache does not know."""
 
 
 def most_likely(model, prompt, length):
@@ -115,7 +118,7 @@ def test_a_model_that_cannot_be_solved_writes_nothing():
         ide.generate(nan, UNEVEN, 8, **GREEDY)
     nan = without_token(lambda m: m.inputs.text.embedding, SPOKEN)
     with pytest.raises(ide.InputError, match="position 2 could not be written"):
-        ide.generate_greedy(nan, encoded_by(small.SPEECH), PROMPT, LENGTH, end=0)
+        contrib.generate_greedy(nan, encoded_by(small.SPEECH), PROMPT, LENGTH, end=0)
 
 
 @pytest.mark.heavy
@@ -133,17 +136,31 @@ def test_greedy_texts_are_those_by_hand_up_to_their_end():
     by_hand = PROMPT
     for _ in range(LENGTH):
         padded = np.pad(by_hand, ((0, 0), (0, 2 + LENGTH - by_hand.shape[1])))
-        logits = np.asarray(outputs_of(SPOKEN, ide.SourceAndText(small.SPEECH, padded)))
+        logits = np.asarray(outputs_of(SPOKEN, ide.contrib.SourceAndText(small.SPEECH, padded)))
         likely = logits[:, by_hand.shape[1] - 1].argmax(axis=-1)
         by_hand = np.column_stack((by_hand, likely))
     early = int(by_hand[0, 3])  # ends the first text before its last token
     for end in (early, 0):
-        text = ide.generate_greedy(SPOKEN, encoded_by(small.SPEECH), PROMPT, LENGTH, end=end)
+        text = contrib.generate_greedy(
+            SPOKEN, encoded_by(small.SPEECH), PROMPT, LENGTH, end=end
+        )
         for found, expected in zip(text.tolist(), by_hand.tolist(), strict=True):
             if end in expected[2:]:
                 stop = expected.index(end, 2)
                 expected[stop:] = [end] * (2 + LENGTH - stop)
             assert found == expected
+
+
+def test_nothing_is_drawn_behind_the_end_of_a_text():
+    free = np.asarray(ide.generate(MODEL, PROMPT, 6, **GREEDY))
+    end = int(free[0, 4])
+    expected = free.copy()
+    for row in expected:
+        places = np.flatnonzero(row[2:] == end)
+        row[2 + places[0] if len(places) else len(row) :] = end
+    for model in (MODEL, MODEL.with_inputs(Uncached(**vars(MODEL.inputs)))):
+        text = ide.generate(model, PROMPT, 6, end=end, **GREEDY)
+        assert np.array_equal(text, expected)
 
 
 def test_what_cannot_be_written(unchecked):
@@ -153,4 +170,4 @@ def test_what_cannot_be_written(unchecked):
     ):
         options = dict(source=small.SPEECH[0], prompt=PROMPT[0], length=2, end=0) | given
         with pytest.raises(ide.InputError, match=message):
-            ide.generate_greedy(SPOKEN, **options)
+            contrib.generate_greedy(SPOKEN, **options)

@@ -39,7 +39,7 @@ ENCODER, DECODER = SPOKEN.inputs.encoder, SPOKEN.with_inputs(SPOKEN.inputs.text)
 def test_an_encoder_and_a_decoder_are_two_equations():
     """Each solved by a scheme of its own, the states of the first put into the second."""
     encoder = ENCODER.on(ide.Mesh(solver=diffrax.Heun(), steps=4))
-    model = ide.EncoderDecoder(encoder, DECODER)
+    model = ide.contrib.EncoderDecoder(encoder, DECODER)
     assert isinstance(model.solver, ide.LieTrotter) and not model.random
 
     @eqx.filter_jit
@@ -51,7 +51,7 @@ def test_an_encoder_and_a_decoder_are_two_equations():
         control = ide.equation.Sourced(DECODER.control, encoder.outputs(v1), domain)
         equation = ide.Equation(control, DECODER.constraint, text_domain)
         u1 = ide.solve(equation, u0, solver=DECODER.solver, throw=False).u1
-        return u1, model.solve(ide.SourceAndText(speech, TOKENS))
+        return u1, model.solve(ide.contrib.SourceAndText(speech, TOKENS))
 
     by_hand, solution = both_ways(small.SPEECH)
     assert largest(solution.u1, by_hand) < 1e-13

@@ -25,9 +25,9 @@ def outputs_for(inputs):
 
     @eqx.filter_jit
     def compiled(model):
-        if isinstance(model.inputs, ide.models.EncodedInputs):
+        if isinstance(model.inputs, ide.contrib.EncodedInputs):
             states = model.inputs.encoder(inputs["features"])
-            text = ide.SourceAndText(ide.models.Encoded(states), inputs["tokens"])
+            text = ide.contrib.SourceAndText(ide.models.Encoded(states), inputs["tokens"])
             return dict(states=states, logits=model(text))
         if isinstance(model.inputs, ide.models.AbstractImageInputs):
             found = dict(logits=model(inputs["images"]))

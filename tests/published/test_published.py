@@ -43,16 +43,16 @@ def scheme(kind, *options):
 
 # The schemes with learned coefficients, on matrices, which compile quickly.
 ON_MATRICES = {
-    "ode_transformer_rk2": ide.solvers.Residual(scheme(ide.solvers.GatedRK2, 4)),
+    "ode_transformer_rk2": ide.solvers.Residual(scheme(ide.contrib.GatedRK2, 4)),
     "ode_transformer_rk4": ide.solvers.Residual(),
-    "yuriiformer": ide.solvers.Nesterov(*COEFFICIENTS, normalization=ide.LayerNorm()),
-    "sympformer": ide.solvers.PresymplecticEuler(
+    "yuriiformer": ide.contrib.Nesterov(*COEFFICIENTS, normalization=ide.LayerNorm()),
+    "sympformer": ide.contrib.PresymplecticEuler(
         *COEFFICIENTS[:2], normalization=ide.LayerNorm()
     ),
-    "dense_former": scheme(ide.solvers.LearnedMultistep, LAYERS),
-    "attention_residual": scheme(ide.solvers.AttentionResidual, *SIZES),
-    "hyper_connections": scheme(ide.solvers.HyperConnections, *SIZES),
-    "doubly_stochastic_connections": scheme(ide.solvers.DoublyStochasticConnections, *SIZES),
+    "dense_former": scheme(ide.contrib.LearnedMultistep, LAYERS),
+    "attention_residual": scheme(ide.contrib.AttentionResidual, *SIZES),
+    "hyper_connections": scheme(ide.contrib.HyperConnections, *SIZES),
+    "doubly_stochastic_connections": scheme(ide.contrib.DoublyStochasticConnections, *SIZES),
 }
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 import ide_transformer as ide
-from ide_transformer import solvers
+from ide_transformer import contrib, solvers
 
 
 class Pushed(ide.AbstractScheme):
@@ -19,7 +19,7 @@ class Pushed(ide.AbstractScheme):
     key: PRNGKeyArray | None = None
 
     random: ClassVar[bool] = True
-    starts_from: ClassVar[tuple[type, ...]] = (solvers.InitialVelocity,)
+    starts_from: ClassVar[tuple[type, ...]] = (contrib.InitialVelocity,)
 
     def order(self, terms):
         return 1

@@ -37,23 +37,23 @@ CASES = {
     "leapfrog": ide.Leapfrog(),
     "adams_bashforth": ide.AdamsBashforth(3),
     "reversible": ide.AlgebraicallyReversible(ide.Strang()),
-    "residual": ide.solvers.Residual(filled(ide.solvers.GatedRK2(4))),
+    "residual": ide.solvers.Residual(filled(ide.contrib.GatedRK2(4))),
     "velocity": ide.solvers.Velocity(),
     "paper": ide.solvers.PaperSplitting(),
     "consistent_paper": ide.solvers.ConsistentPaperSplitting(),
-    "attention_residual": filled(ide.solvers.AttentionResidual(*SIZES)),
-    "doubly_stochastic": filled(ide.solvers.DoublyStochasticConnections(*SIZES, 2)),
-    "hyper_connections": filled(ide.solvers.HyperConnections(*SIZES, 2)),
-    "learned_multistep": filled(ide.solvers.LearnedMultistep(3)),
+    "attention_residual": filled(ide.contrib.AttentionResidual(*SIZES)),
+    "doubly_stochastic": filled(ide.contrib.DoublyStochasticConnections(*SIZES, 2)),
+    "hyper_connections": filled(ide.contrib.HyperConnections(*SIZES, 2)),
+    "learned_multistep": filled(ide.contrib.LearnedMultistep(3)),
     "implicit_euler": ide.ImplicitEuler(),
     "implicit_midpoint": ide.ImplicitMidpoint(),
     "matrix_free": ide.solvers.MatrixFree(diffrax.Kvaerno3()),
     "steady_state": ide.solvers.SteadyState(diffrax.Euler()),
-    "nesterov": ide.solvers.Nesterov([0.5, 0.3], [0.5, 0.4]),
-    "presymplectic": ide.solvers.PresymplecticEuler(1.0, 0.1),
+    "nesterov": ide.contrib.Nesterov([0.5, 0.3], [0.5, 0.4]),
+    "presymplectic": ide.contrib.PresymplecticEuler(1.0, 0.1),
     "exponential": ide.ExponentialEuler(),
     "etdab2": ide.ETDAB2(),
-    "bidirectional": ide.solvers.Bidirectional(),
+    "bidirectional": ide.contrib.Bidirectional(),
     "rk4": ide.RK4(),
     "tsit5": diffrax.Tsit5(),
     "composition": ide.solvers.Composition(coefficients=(0.5, 0.5)),
@@ -102,7 +102,7 @@ def test_every_scheme(name):
 
 
 def test_every_class_of_the_package_is_here():
-    for name, kind in classes_of(diffrax.AbstractSolver, solvers).items():
+    for name, kind in classes_of(diffrax.AbstractSolver, solvers, ide.contrib).items():
         assert any(parts(solvers.unrolled(x), kind) for x in CASES.values()), name
 
 

@@ -13,7 +13,7 @@ import scipy.linalg
 import scipy.special
 
 import ide_transformer as ide
-from ide_transformer.solvers.connections import doubly_stochastic
+from ide_transformer.contrib.connections import doubly_stochastic
 from ide_transformer.solvers.multistep import phi
 from ide_transformer.studies.convergence import march
 from tests.helpers import largest, observed_order
@@ -87,7 +87,7 @@ LAYERED = layered_equation()
 
 def test_special_cases():
     for one, other, steps in (
-        (ide.solvers.Nesterov(0.0, 0.0, 1.0), ide.LieTrotter(), 1),
+        (ide.contrib.Nesterov(0.0, 0.0, 1.0), ide.LieTrotter(), 1),
         # A multistep scheme starts again where the field jumps.
         (ide.AdamsBashforth(3), diffrax.Heun(), 1),
     ):
@@ -174,10 +174,10 @@ def bidirectional(*signs):
 def test_the_bidirectional_approximation_draws_a_sign_for_each_step_and_sample():
     equation, one = layered_equation(1, LAYERS), jnp.asarray(1)
     u0 = jnp.asarray(np.stack([initial_state()] * 16))
-    u1 = march(equation, u0, ide.solvers.Residual(ide.solvers.Bidirectional()), one)
+    u1 = march(equation, u0, ide.solvers.Residual(ide.contrib.Bidirectional()), one)
     assert largest(u1, bidirectional(0, 0)) < 1e-13
     outcomes = [bidirectional(*signs) for signs in itertools.product((-1, 1), repeat=2)]
-    solver = ide.solvers.Residual(ide.solvers.Bidirectional(key=jax.random.key(1)))
+    solver = ide.solvers.Residual(ide.contrib.Bidirectional(key=jax.random.key(1)))
     u1 = np.asarray(march(equation, u0, solver, one))
     near = np.array([[largest(u, x) < 1e-13 for x in outcomes] for u in u1])
     assert near.any(axis=0).all() and near.any(axis=1).all()

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import ide_transformer as ide
-from ide_transformer import solvers, training
+from ide_transformer import contrib, solvers, training
 from tests.helpers import largest
 from tests.models import examples
 from tests.solvers.linear_problem import initial_state, layered_equation
@@ -44,7 +44,7 @@ def test_a_scheme_starts_from_a_velocity(way):
     solver, equation = GIVEN[way]
     constraint = equation.constraint(0.0)
     u = u0 = constraint.project(initial_state())
-    solvers.check_start(solver, start := solvers.InitialVelocity(jnp.ones_like(u0)))
+    solvers.check_start(solver, start := contrib.InitialVelocity(jnp.ones_like(u0)))
     for matrix in np.repeat(np.asarray(equation.control.blocks[0].matrix), 2, axis=0):
         u = constraint.project(u + 0.5 * u @ matrix + 0.5 * 0.5)
     found = ide.solve(equation, u0, solver=solver, steps_per_interval=2, args=start)
@@ -53,7 +53,7 @@ def test_a_scheme_starts_from_a_velocity(way):
 
 def test_a_scheme_that_starts_from_the_state_alone_refuses_a_velocity():
     for solver in (ide.LieTrotter(), diffrax.Heun(), solvers.Residual(ide.RK4())):
-        model = examples.language_model(own=dict(own_velocity=True), solver=solver)
+        model = examples.language_model(velocity=True, solver=solver)
         name = type(solver).__name__
         message = rf"inputs give InitialVelocity\(…\), from which {name} cannot start"
         with pytest.raises(ide.InputError, match=message):

@@ -13,9 +13,9 @@ import pytest
 import tokenizers as tk
 
 import ide_transformer as ide
-from ide_transformer.studies import depth_problem
-from ide_transformer.studies.depth import NEEDED, RULES, Problem, measure_coarsening
-from ide_transformer.studies.depth_problem import halves_of_speeches, make_problem
+from ide_transformer.contrib import depth_problem
+from ide_transformer.contrib.depth import NEEDED, RULES, Problem, measure_coarsening
+from ide_transformer.contrib.depth_problem import halves_of_speeches, make_problem
 from ide_transformer.tasks import PHop
 from ide_transformer.training import LoadedModel
 from tests.golden.copies import changed_copy

@@ -17,12 +17,12 @@ import yaml
 from matplotlib.figure import Figure
 
 import ide_transformer as ide
-from ide_transformer import dynamics, load_run
+from ide_transformer import contrib, dynamics, load_run
+from ide_transformer.contrib import controlled, steering
+from ide_transformer.contrib.depth_problem import Problem
+from ide_transformer.contrib.readings import GROUPS, Pairs
 from ide_transformer.figures import save_figure
-from ide_transformer.studies import controlled, steering
 from ide_transformer.studies.convergence import find_scheme, measure_order, schemes
-from ide_transformer.studies.depth_problem import Problem
-from ide_transformer.studies.readings import GROUPS, Pairs
 from ide_transformer.training import LoadedModel, run_task
 from ide_transformer.training.configuration.reader import spelled_scheme
 from tests.helpers import built
@@ -150,7 +150,7 @@ def test_steering_takes_the_least_energy(model, tmp_path, monkeypatch):
         controlled.study_dynamics("it", tmp_path, samples=9, predict=True)
     with pytest.raises(ide.InputError, match="steered to a class or to the next token"):
         steering.Aim.drawn(LoadedModel(Mock(), None, Path("it")), GROUPS, 3)
-    steer = dynamics.steer
+    steer = contrib.steering.steer
 
     def missed(*given, **others):
         """The first input is steered by pushes in all layers alone."""

@@ -8,9 +8,9 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array, csgraph
 
 import ide_transformer as ide
-from ide_transformer import tasks
+from ide_transformer import contrib
+from ide_transformer.contrib.sequences import OPERATORS
 from ide_transformer.tasks.losses import UNCOUNTED
-from ide_transformer.tasks.sequences import OPERATORS
 
 
 def held_out(task):
@@ -29,7 +29,7 @@ def hops_of(word, hops, i):
 
 @pytest.mark.parametrize("hops, repeats", [(2, False), (4, True)])
 def test_hops_are_those_of_the_definition(hops, repeats):
-    task = tasks.PHop(20, alphabet=4, hops=hops, repeats=repeats)
+    task = contrib.PHop(20, alphabet=4, hops=hops, repeats=repeats)
     batch = task.batch(0, 16, 0)
     expected = [[hops_of(list(w), hops, i) for i in range(20)] for w in batch.inputs]
     assert (batch.targets == expected).all()
@@ -39,7 +39,7 @@ def test_hops_are_those_of_the_definition(hops, repeats):
 @pytest.mark.parametrize("swaps", [False, True])
 def test_words_are_products_of_matrices(swaps):
     degree = 5
-    task = tasks.WordProblem(9, (3, 9), degree=degree, swaps=swaps)
+    task = contrib.WordProblem(9, (3, 9), degree=degree, swaps=swaps)
     elements = np.array(list(itertools.permutations(range(degree))))
     # (g h)(x) = g(h(x)) is the product of matrices with a one at [g(x), x].
     matrices = np.eye(degree, dtype=int)[:, elements].transpose(1, 0, 2)
@@ -58,7 +58,7 @@ def test_words_are_products_of_matrices(swaps):
 
 
 def test_parity_counts_the_ones():
-    for inputs, targets in zip(*held_out(tasks.Parity(13, (1, 8), (9, 12))), strict=True):
+    for inputs, targets in zip(*held_out(contrib.Parity(13, (1, 8), (9, 12))), strict=True):
         written = "".join(map(str, inputs))
         bits = written[: written.index("2")]
         assert 9 <= len(bits) <= 12 and set(bits) <= set("01")
@@ -70,7 +70,7 @@ def test_parity_counts_the_ones():
 
 @pytest.mark.parametrize("options", [{}, {"reverse": False, "base": 3, "start": True}])
 def test_sums_are_right(options):
-    task = tasks.Addition(21, (1, 4), (5, 6), **options)
+    task = contrib.Addition(21, (1, 4), (5, 6), **options)
     plus, equals, padding = range(task.base, task.base + 3)
 
     def number(digits):
@@ -91,7 +91,7 @@ def test_sums_are_right(options):
 
 @pytest.mark.parametrize("options", [{}, {"base": 3, "start": True}])
 def test_sums_in_columns_are_right(options):
-    task = tasks.ColumnAddition(14, (1, 4), (3, 6), **options)
+    task = contrib.ColumnAddition(14, (1, 4), (3, 6), **options)
     for row, goal in zip(*held_out(task), strict=True):
         inputs, targets = row[task.start :].tolist(), goal[task.start :].tolist()
         end = inputs.index(task.base)
@@ -105,7 +105,7 @@ def test_sums_in_columns_are_right(options):
 
 
 def test_the_values_of_lists_are_those_of_python():
-    task = tasks.ListOps(40, shortest=6, longest=30, depth=3, arguments=4)
+    task = contrib.ListOps(40, shortest=6, longest=30, depth=3, arguments=4)
     batch = task.batch(2, 64, seed=1)
     tokens, mask, _ = batch.inputs
     lengths = mask.sum(axis=1)
@@ -126,10 +126,10 @@ def test_the_values_of_lists_are_those_of_python():
 @pytest.mark.parametrize(
     "task",
     [
-        lambda: tasks.Parity(17, (16, 16)),
+        lambda: contrib.Parity(17, (16, 16)),
         # Letters that follow a word say nothing.
-        lambda: tasks.WordProblem(10, (4, 8)),
-        pytest.param(tasks.Maze, marks=pytest.mark.heavy),
+        lambda: contrib.WordProblem(10, (4, 8)),
+        pytest.param(contrib.Maze, marks=pytest.mark.heavy),
     ],
     ids=["16 bits", "words", "mazes"],
 )
@@ -152,16 +152,16 @@ def held_out_contents(task, part):
 
 
 def test_instances_that_are_few_or_others_stay_as_they_were():
-    bits, longer = tasks.Parity(9, (2, 7)), tasks.Parity(14, (1, 8), (9, 12), start=True)
+    bits, longer = contrib.Parity(9, (2, 7)), contrib.Parity(14, (1, 8), (9, 12), start=True)
     assert bits.repeated() == dict.fromkeys(("validation", "test"), (1024, 1024))
     assert longer.repeated() == dict.fromkeys(("validation", "test"), (0, 1024))
     # Half of these are as short as those of training, which have a longer padding there.
-    shared, _ = tasks.Parity(18, (1, 8), (1, 16), start=True).repeated()["test"]
+    shared, _ = contrib.Parity(18, (1, 8), (1, 16), start=True).repeated()["test"]
     assert 450 < shared < 570
     # One bit, of which a tenth would be none.
-    single = tasks.Parity(17, (1, 16), (1, 1))
+    single = contrib.Parity(17, (1, 16), (1, 1))
     assert single.repeated() == dict.fromkeys(("validation", "test"), (1024, 1024))
-    for task in (bits, longer, tasks.PHop(32, hops=4)):
+    for task in (bits, longer, contrib.PHop(32, hops=4)):
         drawn = task.draw(64, np.random.default_rng([3, 5]), held_out=False)
         found = task.batch(5, 64, seed=3)
         assert all((x == y).all() for x, y in zip(drawn, found, strict=True))
@@ -169,12 +169,12 @@ def test_instances_that_are_few_or_others_stay_as_they_were():
 
 def test_instances_that_are_impossible():
     with pytest.raises(ide.InputError, match=r"hops=9 are rare.*context=8 .*have 0 targets"):
-        tasks.PHop(8, hops=9)
+        contrib.PHop(8, hops=9)
     with pytest.raises(ide.InputError, match="degree=2 and swaps=True: there is one swap"):
-        tasks.WordProblem(9, (3, 9), degree=2, swaps=True)
+        contrib.WordProblem(9, (3, 9), degree=2, swaps=True)
     # These were drawn for ever.
     with pytest.raises(ide.InputError, match=r"of 1000 .* 0 have .*Lower sh"):
-        tasks.ListOps(8, shortest=8, depth=1, arguments=2)
+        contrib.ListOps(8, shortest=8, depth=1, arguments=2)
 
 
 def graph_of(free):
@@ -190,7 +190,7 @@ def graph_of(free):
 
 @pytest.mark.parametrize("side", [5, 15])
 def test_the_way_is_the_only_one(side):
-    batch = next(tasks.Maze(held_out_side=side).held_out(40, samples=40))
+    batch = next(contrib.Maze(held_out_side=side).held_out(40, samples=40))
     kinds = batch.inputs.argmax(-1)
     assert batch.inputs.shape == (*kinds.shape, 3) and kinds.shape[1:] == (side, side)
     for cells, targets in zip(kinds, batch.targets, strict=True):
@@ -229,7 +229,7 @@ def solution(cover, given, other=None):
     ("side", "high", "wide", "givens"), [(4, 2, 2, (4, 5)), (6, 2, 3, (10, 11))]
 )
 def test_there_is_one_way_to_fill_a_grid(side, high, wide, givens):
-    task = tasks.Sudoku(side, givens=(side**2, side**2), held_out_givens=givens)
+    task = contrib.Sudoku(side, givens=(side**2, side**2), held_out_givens=givens)
     batch = next(task.held_out(12, samples=12))
     assert (
         batch.inputs.shape == (12, side, side, side + 1) and (batch.inputs.sum(-1) == 1).all()
@@ -247,8 +247,8 @@ def test_there_is_one_way_to_fill_a_grid(side, high, wide, givens):
 
 def test_digits_that_are_not_there():
     with pytest.raises(ide.InputError, match=r"givens=\[20, 14\]: give the least and the most"):
-        tasks.Sudoku(4, givens=(20, 14))
+        contrib.Sudoku(4, givens=(20, 14))
     with pytest.raises(
         ide.InputError, match=r"of 400 random grids of side 4 0 can be .* by 3 digits"
     ):
-        tasks.Sudoku(4, givens=(3, 3)).batch(0, 1, seed=0)
+        contrib.Sudoku(4, givens=(3, 3)).batch(0, 1, seed=0)

@@ -10,8 +10,8 @@ import pytest
 import tokenizers as tk
 
 import ide_transformer as ide
-from ide_transformer import tasks
-from ide_transformer.tasks.darcy import torch_arrays
+from ide_transformer import contrib, tasks
+from ide_transformer.contrib.darcy import torch_arrays
 from ide_transformer.tasks.language import on_same_tokens
 from tests.tasks.files import darcy_folder, torch_file, write_idx
 
@@ -106,7 +106,7 @@ def test_windows_of_several_lengths_hold_out_the_same_tokens():
             found.append({*targets})
         assert found[0] == found[1] == found[2]
     other = tasks.LanguageTask(text[::-1], 8, validation=0.5)
-    for several in ([made[0], other], [made[0], tasks.PHop(16, hops=1)]):
+    for several in ([made[0], other], [made[0], contrib.PHop(16, hops=1)]):
         assert on_same_tokens(several) == several
 
 
@@ -273,7 +273,7 @@ def published(tmp_path_factory):
 
 def test_parts_and_normalisation(published):
     folder, parts = published
-    task = tasks.Darcy(folder, samples=20)
+    task = contrib.Darcy(folder, samples=20)
     y = parts["train_16"].reshape(120, 256)
     x = (y > 0).astype(np.float32)
     batches = [task.batch(step, 10, seed=3) for step in range(2)]
@@ -289,7 +289,7 @@ def test_parts_and_normalisation(published):
 
 def test_a_finer_grid_for_the_test_alone(published):
     folder, parts = published
-    fine = tasks.Darcy(folder, samples=20).on(ide.Mesh(tokens=32))
+    fine = contrib.Darcy(folder, samples=20).on(ide.Mesh(tokens=32))
     (batch,) = fine.held_out(8, part="test")
     np.testing.assert_array_equal(batch.targets.values, parts["test_32"].reshape(4, 1024))
     domain = batch.inputs.domain
@@ -301,7 +301,7 @@ def test_a_finer_grid_for_the_test_alone(published):
 
 def test_a_coarser_grid_is_every_second_point(published):
     folder, _ = published
-    task = tasks.Darcy(folder, samples=20)
+    task = contrib.Darcy(folder, samples=20)
     coarse = task.on(ide.Mesh(tokens=8))
     on_grid = np.arange(256).reshape(16, 16)[::2, ::2].ravel()
     for part in task.parts:
@@ -314,7 +314,7 @@ def test_a_coarser_grid_is_every_second_point(published):
 
 def test_subsets_of_the_points(published):
     folder, parts = published
-    task = tasks.Darcy(folder, samples=20, points="clustered", subset=40, weights="equal")
+    task = contrib.Darcy(folder, samples=20, points="clustered", subset=40, weights="equal")
     batch = task.batch(1, 4, 0)
     at = np.rint(16 * np.asarray(batch.inputs.domain.points)).astype(int) @ [16, 1]
     assert len(np.unique(at)) == task.tokens_per_sample == 40

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import ide_transformer as ide
-from ide_transformer import InputError, tasks, training
+from ide_transformer import InputError, contrib, training
 from ide_transformer.training.configuration.files import names_of_code
 from ide_transformer.training.folder.run_folder import new_folder
 from ide_transformer.training.measure import evaluation
@@ -48,7 +48,7 @@ def test_a_context_that_samples_have_and_one_that_they_have_not(loaded):
         assert training.evaluation_task(run, tokens=12).tokens_per_sample == 12
     with pytest.raises(InputError, match=r"part=test: Unsized\.held_out gives the samples of"):
         evaluation.checked_part(training.evaluation_task(unsized), "test")
-    evaluation.checked_part(tasks.PHop(16, hops=1), "test", 7)
+    evaluation.checked_part(contrib.PHop(16, hops=1), "test", 7)
 
 
 PARITY = {

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
-from ide_transformer import figures, tasks, training
-from ide_transformer.tasks import verses
+from ide_transformer import contrib, figures, tasks, training
+from ide_transformer.contrib import verses
 from ide_transformer.training.measure import predictions
 from tests.helpers import built
 from tests.running import run_here
@@ -47,7 +47,7 @@ def loaded(monkeypatch, task, points):
 
 
 def test_classes_at_points_are_no_functions(monkeypatch):
-    model = loaded(monkeypatch, tasks.Maze(5), (9, 9))
+    model = loaded(monkeypatch, contrib.Maze(5), (9, 9))
     with pytest.raises(ide.InputError, match="logits of classes, no functions"):
         training.draw_predictions(model, Path("picture"))
 
@@ -82,7 +82,7 @@ def test_outputs_are_inputs_again(monkeypatch, drawn):
 
 def test_predictions_are_drawn_at_their_points(monkeypatch, drawn, tmp_path):
     parts = darcy_folder(tmp_path)
-    task = tasks.Darcy(tmp_path, samples=20, points="random", subset=40)
+    task = contrib.Darcy(tmp_path, samples=20, points="random", subset=40)
     model = loaded(monkeypatch, task, (16, 16))
     training.draw_predictions(model, Path("picture"), samples=2)
     ((_, points, rows),) = drawn
@@ -115,7 +115,7 @@ def config(monkeypatch, tmp_path):
 def test_parts_are_whole_chapters_and_texts_come_back(config, tmp_path, monkeypatch):
     """Also those as they are now, in the tokens that a run learned."""
     task = training.build_task(config)
-    assert isinstance(task, tasks.VersesEnEs)
+    assert isinstance(task, contrib.VersesEnEs)
     known, sizes = {(english, spanish) for _, english, spanish in pairs()}, {}
     for part in task.parts:
         batches = list(task.held_out(5, part=part))
@@ -129,7 +129,7 @@ def test_parts_are_whole_chapters_and_texts_come_back(config, tmp_path, monkeypa
             ahead = batch.targets[:, :-1] != verses.UNCOUNTED
             assert (text[:, 1:] == batch.targets[:, :-1])[ahead].all()
     assert sizes == {"validation": 12, "test": 12} and task.dropped == 0
-    short = tasks.VersesEnEs(tmp_path, 20, 270)
+    short = contrib.VersesEnEs(tmp_path, 20, 270)
     assert short.dropped > 0
     monkeypatch.setattr(verses, "cached_verses", lambda path: [*pairs()][::2])
     found = training.build_task(config, task.tokenizer)

@@ -10,9 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ...arguments import Fraction, checked
-from ...errors import InputError
 from ..arrays import Depth, State, affine, float_array
-from ..constraints import AbstractNormalization, AbstractSphere
 from ..domain import TokenDomain
 from ..function_space import FunctionSpace
 from .operator import (
@@ -170,39 +168,3 @@ class LayerDrop(AbstractRandomOperator):
 
     def drawn(self, operator: AbstractOperator, key: PRNGKeyArray) -> AbstractOperator:
         return scaled(operator, jax.random.bernoulli(key, 1.0 - self.rate).astype(float))
-
-
-@checked
-class LayerNormScaling(AbstractWrappedOperator):
-    """An operator whose normalisation shrinks with depth,
-
-        du/dt = A(P(u) / sqrt(1 + t)),
-
-    P its normalisation with gain and bias. Euler's method with h = 1 has P / √l in layer l, a
-    step of length 1/√l if A is linear in P(u). Reference: Sun et al., arXiv 2502.05795.
-
-    **Arguments:** `operator`, with the `normalization` `LayerNorm` or `RMSNorm`.
-    """
-
-    def __check_init__(self):
-        innermost = self.operator.innermost
-        normalization = getattr(innermost, "normalization", None)
-        # A sphere measures its input in units of the gain, which must not change.
-        known = isinstance(normalization, AbstractNormalization)
-        if not known or isinstance(normalization, AbstractSphere):
-            raise InputError(
-                f"LayerNormScaling: {type(innermost).__name__} has "
-                f"normalization={normalization}; give an operator with LayerNorm or RMSNorm."
-            )
-
-    def at(self, t: Depth, args: PyTree) -> "LayerNormScaling":
-        factor = 1 / jnp.sqrt(1 + jnp.asarray(t, jnp.result_type(float)))
-        operator = eqx.tree_at(
-            lambda x: x.innermost.normalization,
-            self.operator.at(t, args),
-            replace_fn=lambda normalization: normalization.times(factor),
-        )
-        return replace(self, operator=operator)
-
-    def __call__(self, u: State, domain: TokenDomain) -> State:
-        return self.operator(u, domain)

@@ -2,9 +2,10 @@
 signature of its constructor.
 
 A class is written as its name in snake case, as `package.module:Class`, or with arguments as
-`{kind: name, options: {argument: value}}`. A new class is found by its name; nothing is
-registered."""
+`{kind: name, options: {argument: value}}`. Names are found in the package, and in packages
+whose entry points in the group `ide_transformer.parts` are modules with classes."""
 
+import functools as ft
 import importlib
 import inspect
 import json
@@ -12,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import is_dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType, ModuleType, NoneType, UnionType
 from typing import Any, TypeAlias, Union, get_args, get_origin
@@ -241,12 +243,9 @@ def find(key: str, name: str, base: type) -> Any:
         known = ()
     else:
         root = kind_of(base) or base
-        named = {
-            snake_case(label): found
-            for face in KINDS[root]
-            for label, found in vars(face).items()
-            if not label.startswith("Abstract") and _refusal(found, root) is None
-        }
+        named = _named(root, KINDS[root])
+        if name not in named:
+            named |= _named(root, _modules_of_others())
         known = sorted(label for label, x in named.items() if _refusal(x, base) is None)
         found = named.get(name)
         if found is None:
@@ -256,6 +255,21 @@ def find(key: str, name: str, base: type) -> Any:
         others = f" Known: {', '.join(known)}." if known else ""
         raise InputError(f"{key}={short(name)}: {refusal}.{others}")
     return found
+
+
+def _named(root: type, modules: Iterable[ModuleType]) -> dict[str, Any]:
+    """The classes of a kind by the names that a configuration gives them."""
+    return {
+        snake_case(label): found
+        for module in modules
+        for label, found in vars(module).items()
+        if not label.startswith("Abstract") and _refusal(found, root) is None
+    }
+
+
+@ft.cache
+def _modules_of_others() -> tuple[ModuleType, ...]:
+    return tuple(x.load() for x in entry_points(group="ide_transformer.parts"))
 
 
 def find_function(key: str, name: str, *, of_array: bool = True) -> Callable[..., Any]:

@@ -1,8 +1,7 @@
 """Predictions of a model: functions, drawn and rolled out in time, and translations."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -13,7 +12,6 @@ from ...arguments import PositiveInt, checked
 from ...errors import InputError
 from ...integration import Mesh
 from ...models import Field, Model
-from ...packages import require
 from ..folder.loading import LoadedModel
 from ..steps.schedule import model_on
 from .evaluation import check_finite, checked_part, evaluation_task
@@ -177,58 +175,3 @@ def _operator(loaded: LoadedModel) -> Model[models.FunctionInputs, models.Functi
 @eqx.filter_jit
 def _outputs(model: Model, inputs: Any) -> Any:
     return model(inputs)
-
-
-class Translation(NamedTuple):
-    """One translated text: the text, a human translation, and what the model writes."""
-
-    source: str
-    reference: str
-    written: str
-
-
-@checked
-def translated(
-    loaded: LoadedModel, *, samples: PositiveInt | None = None, part: tasks.Part = "test"
-) -> list[Translation]:
-    """The translations of held-out texts by the model of a run, by `generate_greedy`.
-
-    **Arguments:**
-
-    - `samples`: so many, evenly spread; default: all.
-    - `part`: of the data of the run.
-
-    **Raises:** `InputError` for a run that learned no translation.
-    """
-    task = None if loaded.config is None else evaluation_task(loaded)
-    if not isinstance(task, tasks.VersesEnEs):
-        raise InputError(
-            f"{loaded.path} learned no translation; give a run of configs/verses_en_es.yaml."
-        )
-    part = checked_part(task, part, samples)
-    model = loaded.expected(models.EncoderDecoder, ", which translates no text")
-    found = []
-    for batch in task.held_out(_BATCH, samples, part):
-        source = batch.inputs.source
-        prompt = jnp.full((len(source.tokens), 1), task.end)
-        tokens = models.generate_greedy(model, source, prompt, task.context - 1, end=task.end)
-        rows = source.tokens, np.asarray(batch.targets), np.asarray(tokens)[:, 1:]
-        found += map(Translation, *map(task.texts, rows))
-    return found
-
-
-def bleu(translations: Sequence[Translation]) -> tuple[float, str]:
-    """The BLEU of translations in per cent, by sacrebleu, and how it was computed.
-
-    **Raises:** `InputError` where sacrebleu is not installed.
-
-    Source: Papineni et al., ACL 2002; Post, "A call for clarity in reporting BLEU scores",
-    2018, arXiv 1804.08771.
-    """
-    require("sacrebleu", "translation", "BLEU is computed by")
-    from sacrebleu.metrics.bleu import BLEU
-
-    metric = BLEU()
-    written = [translation.written for translation in translations]
-    score = metric.corpus_score(written, [[x.reference for x in translations]])
-    return score.score, str(metric.get_signature())

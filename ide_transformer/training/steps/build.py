@@ -408,8 +408,7 @@ def _pretrained(config: Config, path: str) -> Model:
 def _check_tokens(config: Config, task: AbstractTask, model: Model) -> None:
     """Raises `InputError` if a checkpoint lacks tokens or classes of the data."""
     tokens = task.sizes.get("vocabulary", 0)
-    texts = isinstance(model.inputs, models.TextInputs | models.EncodedInputs)
-    rows = model.inputs.vocabulary if texts else tokens
+    rows = getattr(model.inputs, "vocabulary", tokens)
     if tokens > rows:
         raise InputError(
             f"data: there are {tokens} tokens, but model.pretrained={config.model.pretrained} "

@@ -31,7 +31,7 @@ T = TypeVar("T", bound=PyTree)
 # The names of the last axes of a weight, by the first pattern that fits its path; see
 # `LAYOUT_AXES`. Axes before these belong to layers, or to what a control has instead.
 _INTO, _OUT_OF = ("features", "inner"), ("inner", "features")
-_TABLES = ("embedding", "readout", "velocity", "read_out.weight")
+_TABLES = ("embedding", "readout", "read_out.weight")
 _NAMES: dict[str, tuple[str | None, ...]] = {
     **{f"*.{name}.weight": _INTO for name in ("query", "key", "value", "inner", "gate")},
     **{f"*.{name}.bias": ("inner",) for name in ("query", "key", "value", "inner", "gate")},

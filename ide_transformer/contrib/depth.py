@@ -13,17 +13,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import dynamics
-from ..errors import InputError
-from ..figures import Curve, plot_panels
-from ..integration import Mesh
-from ..models import Model
-from ..reporting import Report, Terminal, write_report
-from ..solvers import LieStrang
-from ..training import load_model
-from ..training.measure.evaluation import at_least_one
-from .depth_problem import Problem, make_problem
-from .measure import Data, Measured, judge, measure, solved, standard_error
+from ide_transformer.arguments import PositiveInt, checked
+from ide_transformer.contrib.depth_problem import Problem, make_problem
+from ide_transformer.contrib.layers import MOVES, drops, mergers, selections
+from ide_transformer.contrib.meshes import Target, coarsenings, extrapolated, refine
+from ide_transformer.contrib.step_defects import defects, removal_estimate
+from ide_transformer.dynamics import keep_layers
+from ide_transformer.errors import InputError
+from ide_transformer.figures import Curve, plot_panels
+from ide_transformer.integration import Mesh
+from ide_transformer.models import Model
+from ide_transformer.reporting import Report, Terminal, write_report
+from ide_transformer.solvers import LieStrang
+from ide_transformer.studies import Data, Measured, judge, measure, solved, standard_error
+from ide_transformer.training import load_model
 
 
 # Adaptive steps in an interval. If a constraint moves the state by more than the tolerance,
@@ -32,9 +35,9 @@ _MOST_STEPS = 12
 _LEAST_TOLERANCE = 1e-5
 
 _COARSENINGS: dict[str, dict[str, Any]] = {
-    "coarsened": dict(moves=dynamics.MOVES),
-    "dropped": dict(moves=(dynamics.selections, dynamics.drops), fit=None),
-    "merged": dict(moves=(dynamics.mergers,), fit=None),
+    "coarsened": dict(moves=MOVES),
+    "dropped": dict(moves=(selections, drops), fit=None),
+    "merged": dict(moves=(mergers,), fit=None),
 }
 
 Rows = list[dict[str, Any]]
@@ -63,14 +66,18 @@ class CoarseningStudy(NamedTuple):
     correlations: dict[str, float]
 
 
+@checked
 def study_coarsening(
-    path: str, folder: Path, *, calibration: int, held_out: int, trust: bool = False
+    path: str,
+    folder: Path,
+    *,
+    calibration: PositiveInt,
+    held_out: PositiveInt,
+    trust: bool = False,
 ) -> list[Report]:
     """Coarsens and refines the run or checkpoint in `path`, compares it with dropping layers by
     the rules in use, and writes tables and figures into `folder`. Steps are chosen and fitted
     on `calibration` samples, and measured on `held_out` samples."""
-    at_least_one("calibration", calibration)
-    at_least_one("held_out", held_out)
     say = Terminal().print
     loaded = load_model(path, trust=trust)
     if loaded.model.ordinary.control.layers < 2:
@@ -150,7 +157,7 @@ def measure_coarsening(
     steps in each interval, and by tolerances), and with layers dropped by the rules in use.
     `say` is called as each part begins."""
     outputs = model.outputs(solved(model, problem.held_out)[0])
-    target = dynamics.Target(problem.held_out, outputs, problem.read)
+    target = Target(problem.held_out, outputs, problem.read)
     data = Data(
         problem.held_out,
         problem.losses,
@@ -174,16 +181,16 @@ def measure_coarsening(
         rows.append({**row, **figures, "layers": layers})
         losses.append(found.losses)
 
-    keep = ft.cache(lambda layers: measure(dynamics.keep_layers(model, layers), data))
-    refined = ft.cache(lambda steps: measure(dynamics.refine(model, steps), data))
+    keep = ft.cache(lambda layers: measure(keep_layers(model, layers), data))
+    refined = ft.cache(lambda steps: measure(refine(model, steps), data))
     add("native", native)
     number = model.layers
     few = range(number - 1, math.ceil(number / 2) - 1, -1)
     say("layers")
     # The defects of the layers vary little between samples.
     estimated_on = jax.tree.map(lambda x: x[:64], problem.calibration)
-    found = dynamics.defects(model, estimated_on)._asdict()
-    found["estimate"] = dynamics.removal_estimate(model, estimated_on, problem.read)
+    found = defects(model, estimated_on)._asdict()
+    found["estimate"] = removal_estimate(model, estimated_on, problem.read)
     columns = {name: np.asarray(column) for name, column in found.items()}
     every = range(number)
     damage = np.array([keep((*every[:i], *every[i + 1 :])).error for i in every])
@@ -194,7 +201,7 @@ def measure_coarsening(
             add(name, keep(layers), " ".join(map(str, layers)))
     for name, options in _COARSENINGS.items():
         say(name)
-        meshes = dynamics.coarsenings(model, problem.calibration, read=problem.read, **options)
+        meshes = coarsenings(model, problem.calibration, read=problem.read, **options)
         for coarse in itertools.islice(meshes, 1, len(few) + 1):
             # Operators of an interval apart if they are of different layers: 0 1 2/3 4.
             steps = " ".join("/".join(dict.fromkeys(interval)) for interval in coarse.steps)
@@ -203,7 +210,7 @@ def measure_coarsening(
         say(f"refined, {k} steps")
         coarse, fine = refined(k), refined(2 * k)
         add("refined", coarse)
-        u1 = dynamics.extrapolated(model, coarse.u1, fine.u1)
+        u1 = extrapolated(model, coarse.u1, fine.u1)
         add("extrapolated", judge(model, u1, coarse.evaluations + fine.evaluations, data))
     before = None
     for tolerance in tolerances:

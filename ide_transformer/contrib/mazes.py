@@ -4,10 +4,15 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from ..arguments import Bound, at_least
-from ..models import OperatorModel
-from .losses import UNCOUNTED, Batch, InstanceCrossEntropy
-from .task import AbstractDrawn, checked_dataclass
+from ide_transformer.arguments import Bound, at_least
+from ide_transformer.models import OperatorModel
+from ide_transformer.tasks import (
+    UNCOUNTED,
+    AbstractDrawn,
+    Batch,
+    InstanceCrossEntropy,
+    checked_dataclass,
+)
 
 
 # Kinds of cells: in the inputs the third is one of the two ends, in the targets all of the way.

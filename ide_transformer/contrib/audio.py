@@ -6,10 +6,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from ..arguments import NonNegativeFloat, OddInt, PositiveInt, checked
-from ..equation import TokenDomain, affine, check_features, gelu
-from ..errors import InputError
-from .parts import AbstractInputs, Embedded
+from ide_transformer.arguments import NonNegativeFloat, OddInt, PositiveInt, checked
+from ide_transformer.equation import TokenDomain, affine, check_features, gelu
+from ide_transformer.errors import InputError
+from ide_transformer.models import AbstractInputs, Embedded
 
 
 @checked

@@ -9,11 +9,10 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 from scipy.sparse.linalg import LinearOperator, eigsh, svds
 
-from ..arguments import PositiveFloat, PositiveInt, checked
-from ..equation import State
-from ..equation.domain import by_samples
-from ..models import Model
-from .march import March
+from ide_transformer.arguments import PositiveFloat, PositiveInt, checked
+from ide_transformer.dynamics import March
+from ide_transformer.equation import State, by_samples
+from ide_transformer.models import Model
 
 
 # Relative; the error of what is found is of the order of its square.

@@ -10,7 +10,7 @@ Shakespeare, any other checkpoint on random tokens or images.
 import argparse
 from pathlib import Path
 
-from .options import add_trust, results_folder
+from ide_transformer.commands import add_trust, results_folder
 
 
 EXAMPLES = """\
@@ -29,8 +29,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from ..reporting import show_table
-    from ..studies.depth import study_coarsening
+    from ide_transformer.contrib.depth import study_coarsening
+    from ide_transformer.reporting import show_table
 
     folder = results_folder("depth", options.path, options.out)
     reports = study_coarsening(

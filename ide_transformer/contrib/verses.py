@@ -8,14 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arguments import Fraction, FractionOrAll, PositiveInt
-from ..errors import InputError, whole_file
-from ..models import SourceAndText, Text, TranslationModel
-from ..packages import cache_folder, require, told_once
-from .language import AbstractTextTask
-from .losses import UNCOUNTED, Batch, InstanceCrossEntropy
-from .task import AbstractDataSet, Part
-from .tokenizers import AbstractTokenizer, BytePairTokenizer
+from ide_transformer.arguments import Fraction, FractionOrAll, PositiveInt
+from ide_transformer.contrib.encoder_decoder import SourceAndText, TranslationModel
+from ide_transformer.errors import InputError, whole_file
+from ide_transformer.models import Text
+from ide_transformer.packages import cache_folder, require, told_once
+from ide_transformer.tasks import (
+    UNCOUNTED,
+    AbstractDataSet,
+    AbstractTextTask,
+    AbstractTokenizer,
+    Batch,
+    BytePairTokenizer,
+    InstanceCrossEntropy,
+    Part,
+)
 
 
 # Modules of SWORD in the Debian packages sword-text-kjv and sword-text-sparv.

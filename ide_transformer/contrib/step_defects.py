@@ -10,14 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from .. import solvers
-from ..arguments import PositiveInt
-from ..equation import Equation, State
-from ..integration import TokenNorm
-from ..models import Model
-from .layers import keep_layers
-from .march import March, over_interval, refuse_memory, scan_intervals, step_ends
-from .meshes import Quantity, native_target, read_outputs, square
+from ide_transformer import solvers
+from ide_transformer.arguments import PositiveInt
+from ide_transformer.contrib.meshes import Quantity, native_target, read_outputs
+from ide_transformer.dynamics import (
+    March,
+    keep_layers,
+    over_interval,
+    refuse_memory,
+    scan_intervals,
+    square,
+    step_ends,
+)
+from ide_transformer.equation import Equation, State
+from ide_transformer.integration import TokenNorm
+from ide_transformer.models import Model
 
 
 class Defects(NamedTuple):

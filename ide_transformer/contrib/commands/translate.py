@@ -2,7 +2,7 @@
 
 import argparse
 
-from .options import add_model, chosen_model
+from ide_transformer.commands import add_model, chosen_model
 
 
 EXAMPLES = """\
@@ -20,8 +20,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from ..reporting import show_text
-    from ..training import bleu, translated
+    from ide_transformer.contrib.translation import bleu, translated
+    from ide_transformer.reporting import show_text
 
     translations = translated(chosen_model(options), samples=options.samples, part=options.part)
     for source, reference, written in translations[: options.show]:

@@ -11,12 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .. import dynamics
-from ..dynamics.layers import rates
-from ..integration import Mesh
-from ..models import Model
-from .depth import spearman
-from .depth_problem import Problem
+from ide_transformer import dynamics
+from ide_transformer.contrib.depth import spearman
+from ide_transformer.contrib.depth_problem import Problem
+from ide_transformer.contrib.layers import native_layers
+from ide_transformer.contrib.scales import coarse_heads, distances, heads_of, with_coarse_heads
+from ide_transformer.contrib.spectra import log_norms, stretching
+from ide_transformer.dynamics import rates
+from ide_transformer.integration import Mesh
+from ide_transformer.models import Model
 
 
 # Samples are put into so many groups; of these, and of layers, heads or samples, the intervals
@@ -80,20 +83,20 @@ def changes_of_heads(
 ) -> Float[np.ndarray, "heads samples"]:
     """The change of the loss of each sample where one head alone is computed on blocks of so
     many tokens; heads of one layer after the other."""
-    number = sum(x.heads for x in dynamics.heads_of(model.control(0.0)))
+    number = sum(x.heads for x in heads_of(model.control(0.0)))
     shape = model.layers, number
     alone = np.eye(math.prod(shape), dtype=bool).reshape(-1, *shape)
     return _changes(
         model,
         problem,
-        lambda model, chosen: dynamics.with_coarse_heads(model, size, chosen),
+        lambda model, chosen: with_coarse_heads(model, size, chosen),
         np.zeros(shape, bool),
         alone,
     )
 
 
 def _operators(model: Model, problem: Problem) -> list[Pairs]:
-    layered = dynamics.native_layers(model).model
+    layered = native_layers(model).model
     shape = layered.control.layers, model.equation.num_operators
     changes = _changes(
         layered,
@@ -125,7 +128,7 @@ def _operators(model: Model, problem: Problem) -> list[Pairs]:
 
 
 def _steps(model: Model, problem: Problem) -> list[Pairs]:
-    layered = dynamics.native_layers(model)
+    layered = native_layers(model)
     intervals, operators = layered.steps.shape
     losses = eqx.filter_jit(lambda model: problem.losses(model(problem.held_out)))
     native = np.asarray(losses(model))
@@ -140,8 +143,8 @@ def _steps(model: Model, problem: Problem) -> list[Pairs]:
     finer = model.solved_on(Mesh(steps=2 * model.steps))
     whole = (np.asarray(losses(finer)) - native)[None, :_SPECTRA]
     few = jax.tree.map(lambda x: x[:_SPECTRA], problem.held_out)
-    norms = dynamics.log_norms(model, few)
-    exponents = dynamics.stretching(model, few, 1)
+    norms = log_norms(model, few)
+    exponents = stretching(model, few, 1)
     groups = min(GROUPS, len(norms))
     by_layer = _of_groups(norms.T, groups)
     outcomes = _of_groups(np.stack(changes), groups)
@@ -156,8 +159,8 @@ def _steps(model: Model, problem: Problem) -> list[Pairs]:
 def _heads(model: Model, problem: Problem, size: int, changes: np.ndarray) -> list[Pairs]:
     @eqx.filter_jit
     def readings(model, inputs):
-        coarse = dynamics.coarse_heads(model, inputs, size)
-        return [*coarse, dynamics.distances(model, inputs).mean]
+        coarse = coarse_heads(model, inputs, size)
+        return [*coarse, distances(model, inputs).mean]
 
     each = []
     for group in range(GROUPS):

@@ -4,11 +4,17 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from ..arguments import PositiveInt, above, at_least, below
-from ..errors import InputError
-from ..models import LanguageModel, SequenceClassifier, Text
-from .losses import UNCOUNTED, Batch, CrossEntropy, InstanceCrossEntropy
-from .task import AbstractDrawn, checked_dataclass
+from ide_transformer.arguments import PositiveInt, above, at_least, below
+from ide_transformer.errors import InputError
+from ide_transformer.models import LanguageModel, SequenceClassifier, Text
+from ide_transformer.tasks import (
+    UNCOUNTED,
+    AbstractDrawn,
+    Batch,
+    CrossEntropy,
+    InstanceCrossEntropy,
+    checked_dataclass,
+)
 
 
 # Words in which targets are counted before any is used.

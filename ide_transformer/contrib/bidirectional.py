@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from ..arguments import Fraction, checked
-from .scheme import AbstractScheme, Step, StepField
+from ide_transformer.arguments import Fraction, checked
+from ide_transformer.solvers import AbstractScheme, Step, StepField
 
 
 @checked

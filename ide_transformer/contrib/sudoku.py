@@ -7,11 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..arguments import PositiveInt
-from ..errors import InputError
-from ..models import OperatorModel
-from .losses import Batch, InstanceCrossEntropy
-from .task import AbstractDrawn, checked_dataclass
+from ide_transformer.arguments import PositiveInt
+from ide_transformer.errors import InputError
+from ide_transformer.models import OperatorModel
+from ide_transformer.tasks import AbstractDrawn, Batch, InstanceCrossEntropy, checked_dataclass
 
 
 # Rows and columns of a box, by the side.

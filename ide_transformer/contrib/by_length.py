@@ -7,11 +7,10 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from ..arguments import PositiveInt, at_least, at_most
-from ..errors import InputError
-from .losses import UNCOUNTED, Batch
-from .sequences import AbstractSequences
-from .task import checked_dataclass
+from ide_transformer.arguments import PositiveInt, at_least, at_most
+from ide_transformer.contrib.sequences import AbstractSequences
+from ide_transformer.errors import InputError
+from ide_transformer.tasks import UNCOUNTED, Batch, checked_dataclass
 
 
 # Of digits.

@@ -9,10 +9,16 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from ..arguments import PositiveFloat, PositiveInt, checked
-from ..models import Model
-from .costs import AbstractCost, Path
-from .march import March, over_interval, scan_intervals, step_ends
+from ide_transformer.arguments import PositiveFloat, PositiveInt, checked
+from ide_transformer.dynamics import (
+    AbstractCost,
+    March,
+    Path,
+    over_interval,
+    scan_intervals,
+    step_ends,
+)
+from ide_transformer.models import Model
 
 
 class Approximations(NamedTuple):

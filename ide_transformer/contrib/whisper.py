@@ -6,11 +6,19 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ...equation import CrossAttention
-from ...models import AudioInputs, EncoderDecoder, Model, States, TokenConvolution
-from .. import make
-from ..family import Family, Placement, block, linear, weights_of
-from ..options import Options
+from ide_transformer.contrib.audio import AudioInputs, TokenConvolution
+from ide_transformer.contrib.encoder_decoder import EncoderDecoder
+from ide_transformer.equation import CrossAttention
+from ide_transformer.models import Model, States
+from ide_transformer.pretrained import (
+    Family,
+    Options,
+    Placement,
+    block,
+    linear,
+    make,
+    weights_of,
+)
 
 
 def build(options: Options, tensors: Set[str]) -> Model:

@@ -13,12 +13,21 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..arguments import PositiveInt, checked
-from ..equation import LayerNorm, RMSNorm, affine, float_array
-from ..errors import InputError
-from .scheme import AbstractScheme, SolvePlan, Step, StepField, Terms
-from .splitting import LieTrotter
-from .wrapper import AbstractWrapper, Projected, given_name, start_inside
+from ide_transformer.arguments import PositiveInt, checked
+from ide_transformer.equation import LayerNorm, RMSNorm, affine, float_array
+from ide_transformer.errors import InputError
+from ide_transformer.solvers import (
+    AbstractScheme,
+    AbstractWrapper,
+    LieTrotter,
+    Projected,
+    SolvePlan,
+    Step,
+    StepField,
+    Terms,
+    given_name,
+    start_inside,
+)
 
 
 class AbstractConnected(AbstractScheme):

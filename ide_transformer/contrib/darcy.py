@@ -12,15 +12,24 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..arguments import PositiveInt
-from ..equation import TokenDomain
-from ..errors import InputError
-from ..memory import check_bytes
-from ..models import Field
-from ..packages import fetch_wheel
-from .losses import Batch
-from .points import AbstractAtPoints, PointSet, WeightRule, domains
-from .task import Part, checked_dataclass, checksum_of_all, in_passes, one_number
+from ide_transformer.arguments import PositiveInt
+from ide_transformer.equation import TokenDomain
+from ide_transformer.errors import InputError
+from ide_transformer.memory import check_bytes
+from ide_transformer.models import Field
+from ide_transformer.packages import fetch_wheel
+from ide_transformer.tasks import (
+    AbstractAtPoints,
+    Batch,
+    Part,
+    PointSet,
+    WeightRule,
+    checked_dataclass,
+    checksum_of_all,
+    domains,
+    in_passes,
+    one_number,
+)
 
 
 _FILES = ("darcy_train_16.pt", "darcy_test_16.pt", "darcy_test_32.pt")

@@ -10,16 +10,18 @@ import numpy as np
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
-from .. import dynamics
-from ..equation import TokenDomain
-from ..errors import InputError
-from ..figures import Curve, Part, draw_panels, write_page
-from ..models import Model
-from ..reporting import Row, Terminal, write_json
-from ..training import load_model
-from ..training.measure.evaluation import at_least_one
-from .depth_problem import Problem, make_problem
-from .readings import GROUPS, changes_of_heads, compare_readings
+from ide_transformer import dynamics
+from ide_transformer.arguments import PositiveInt, checked
+from ide_transformer.contrib.depth_problem import Problem, make_problem
+from ide_transformer.contrib.readings import GROUPS, changes_of_heads, compare_readings
+from ide_transformer.contrib.scales import coarse_heads, distances, heads_of, waves
+from ide_transformer.contrib.spectra import clustering, log_norms, stretching
+from ide_transformer.equation import TokenDomain
+from ide_transformer.errors import InputError
+from ide_transformer.figures import Curve, Part, draw_panels, write_page
+from ide_transformer.models import Model
+from ide_transformer.reporting import Row, Terminal, write_json
+from ide_transformer.training import load_model
 
 
 # Samples of which spectra are computed; each takes many products with Jacobians.
@@ -32,8 +34,9 @@ _BLOCKS = (2, 4, 8)
 Columns = Mapping[str, Any]
 
 
+@checked
 def study_dynamics(
-    path: str, folder: Path, *, samples: int, predict: bool = False, trust: bool = False
+    path: str, folder: Path, *, samples: PositiveInt, predict: bool = False, trust: bool = False
 ) -> Sequence[Row]:
     """Reads the run or checkpoint in `path` as a controlled system, on so many held-out
     samples, and writes `dynamics.json`, as far as it has come, and at last `dynamics.html` into
@@ -55,7 +58,6 @@ def study_dynamics(
     With `predict` also Spearman's correlations of readings with the changes of the loss that
     they might predict, see `compare_readings`.
     """
-    at_least_one("samples", samples)
     loaded = load_model(path, trust=trust)
     model = loaded.model
     problem = make_problem(loaded, 1, samples)
@@ -78,8 +80,8 @@ def study_dynamics(
     equation, _ = model.initial_value_problem(problem.held_out)
     say(f"log-norms and exponents, {min(samples, _SPECTRA)} samples")
     few = jax.tree.map(lambda x: x[:_SPECTRA], problem.held_out)
-    norms = dynamics.log_norms(model, few).mean(0)
-    exponents = dynamics.stretching(model, few, 8).mean(0)
+    norms = log_norms(model, few).mean(0)
+    exponents = stretching(model, few, 8).mean(0)
     kinds = [type(x.innermost).__name__ for x in equation.control(0.0)]
     names = [f"{kind} {i}" if kinds.count(kind) > 1 else kind for i, kind in enumerate(kinds)]
     stationarity = dict(zip(names, found.stationarity.T, strict=True))
@@ -134,7 +136,7 @@ def study_dynamics(
     longest = max(equation.domain.grid or (0,))
     # Blocks that are smaller than the grid of tokens.
     blocks = [size for size in _BLOCKS if size < longest]
-    if blocks and dynamics.heads_of(equation.control(0.0)):
+    if blocks and heads_of(equation.control(0.0)):
         say("distances of heads, and each on a coarser grid")
         middle = blocks[len(blocks) // 2]
         heads = middle, changes_of_heads(model, problem, middle)
@@ -172,26 +174,26 @@ def _scales(
 ) -> Part:
     """Reads heads and waves, and draws them; for `heads` see `compare_readings`."""
     middle, changes = heads
-    apart = dynamics.distances(model, problem.held_out)
+    apart = distances(model, problem.held_out)
     of_heads: dict[str, Any] = {"distance": apart.mean}
     for number, band in enumerate(apart.bands):
         of_heads[f"share at {band:.3g}"] = apart.spectrum[..., number]
-    coarse = {size: dynamics.coarse_heads(model, problem.held_out, size) for size in blocks}
+    coarse = {size: coarse_heads(model, problem.held_out, size) for size in blocks}
     of_heads |= {f"predicted error, {size}": x.predicted for size, x in coarse.items()}
     of_heads |= {f"error, {size}": x.error for size, x in coarse.items()}
     change = f"change of the loss, {middle}"
     of_heads[change] = changes.mean(1).reshape(apart.mean.shape)
     # The shares of waves over tokens at each knot by their length, the mean over samples.
-    shares = np.asarray(dynamics.waves(states, domain))
+    shares = np.asarray(waves(states, domain))
     shares = shares.mean(axis=tuple(range(1, shares.ndim - 1)))
     lengths = [*(f"length {2**k}" for k in range(1, shares.shape[-1])), "mean"]
-    waves = dict(zip(lengths, shares.T, strict=True))
+    by_length = dict(zip(lengths, shares.T, strict=True))
     keep(
         heads=[
             {"layer": layer, "head": head, **_at(of_heads, (layer, head))}
             for layer, head in np.ndindex(apart.mean.shape)
         ],
-        waves=[{"layer": n, **_at(waves, n)} for n in range(len(shares))],
+        waves=[{"layer": n, **_at(by_length, n)} for n in range(len(shares))],
     )
 
     def by_head(name: str, log: Any = "") -> Figure:
@@ -220,7 +222,7 @@ def _scales(
                 errors, x="layer", y="relative error", marker="o"
             ),
             change: by_head(change),
-            "waves over tokens": _drawn(waves, "share of the energy"),
+            "waves over tokens": _drawn(by_length, "share of the energy"),
         },
     )
 
@@ -232,7 +234,7 @@ def _clustering(
     weights = np.ones(states.shape[2]) if domain.weights is None else np.asarray(domain.weights)
     counted = np.broadcast_to(weights > 0, states.shape[1:3])
     each = [
-        dynamics.clustering(states[:, sample, jnp.asarray(np.flatnonzero(seen))])
+        clustering(states[:, sample, jnp.asarray(np.flatnonzero(seen))])
         for sample, seen in enumerate(counted)
     ]
     names = ("cosine", "rank", "clusters")

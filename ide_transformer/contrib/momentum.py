@@ -3,26 +3,42 @@
 import abc
 import math
 from collections.abc import Callable
-from typing import Annotated, ClassVar, NamedTuple, TypeAlias
+from dataclasses import fields
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias, cast
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PyTree, Real
+from jaxtyping import Array, ArrayLike, Float, Int, Integer, PRNGKeyArray, PyTree, Real
 
-from ..arguments import Bound, checked
-from ..equation import (
+from ide_transformer.arguments import Bound, Fraction, NonNegativeFloat, PositiveInt, checked
+from ide_transformer.equation import (
     AbstractConstraint,
+    AbstractControl,
     Depth,
     Free,
+    FunctionSpace,
+    LayerNorm,
+    State,
     operator_fields,
     parts,
+    with_fields,
     without_constraint,
 )
-from ..errors import InputError
-from .scheme import AbstractScheme, InitialVelocity, SolvePlan, Step, StepField
+from ide_transformer.errors import InputError
+from ide_transformer.integration import Mesh
+from ide_transformer.models import (
+    AbstractInputs,
+    Embedded,
+    LanguageModel,
+    Model,
+    Text,
+    TextInputs,
+    TokenLogits,
+)
+from ide_transformer.solvers import AbstractScheme, SolvePlan, Step, StepField
 
 
 # A number, or lists of numbers.
@@ -102,6 +118,14 @@ class Kick(NamedTuple):
     strength: Array
     normalization: AbstractConstraint
     lookahead: Depth = 0.0
+
+
+@checked
+class InitialVelocity(eqx.Module):
+    """The velocity from which schemes with momentum start, where that is not zero: `args` of
+    a solve."""
+
+    velocity: State
 
 
 class AbstractMomentum(AbstractScheme):
@@ -206,9 +230,10 @@ class MomentumLimit(AbstractScheme):
             friction = sum((1 - kick.damping) / tiny for kick in kicks)
             return drift, force - friction * v
 
-        both = field.with_terms(diffrax.ODETerm(rates))
-        step = both.first_step(diffrax.Dopri8(), (u, state))
-        y1, v1 = step.y1
+        term = diffrax.ODETerm(rates)
+        both: Any = (u, state)
+        inside = StepField(term, field.t0, field.t1)
+        y1, v1 = cast(tuple[Array, Array], inside.first_step(diffrax.Dopri8(), both).y1)
         return Step.between(u, y1, state=v1)
 
 
@@ -277,3 +302,67 @@ class PresymplecticEuler(AbstractMomentum):
         growth = self.logarithmic(middle, index) * (jnp.log1p(t1) - jnp.log1p(t0))
         damping = jnp.exp(-growth - self.linear(middle, index) * h)
         return Kick(damping, damping * h, self.normalization)
+
+
+@checked
+class VelocityInputs(TextInputs):
+    """Texts whose tokens have a velocity at depth 0, from an embedding of its own, for schemes
+    with momentum. Reference: YuriiFormer, arXiv 2601.23236."""
+
+    velocity: Float[Array, "vocabulary features"]
+
+    def embed(
+        self,
+        inputs: Integer[ArrayLike, "*batch tokens"] | Text,
+        *,
+        key: PRNGKeyArray | None = None,
+        start: Int[ArrayLike, ""] = 0,
+    ) -> Embedded:
+        embedded = super().embed(inputs, key=key, start=start)
+        tokens = inputs.tokens if isinstance(inputs, Text) else inputs
+        return embedded._replace(start=InitialVelocity(self.velocity[jnp.asarray(tokens)]))
+
+    def at_points(self, space: FunctionSpace) -> AbstractInputs:
+        at_points = super().at_points(space)
+        return with_fields(at_points, velocity=space.features.of_values(self.velocity))
+
+
+@checked
+def MomentumLanguageModel(
+    vocabulary: PositiveInt,
+    context: PositiveInt,
+    features: PositiveInt,
+    *,
+    control: AbstractControl,
+    constraint: AbstractConstraint | AbstractControl,
+    mesh: Mesh = Mesh(),
+    key: PRNGKeyArray,
+    learned_positions: bool = True,
+    tied: bool = True,
+    input_normalization: AbstractConstraint = Free(),
+    output_normalization: AbstractConstraint = LayerNorm(),
+    dropout: Fraction = 0.0,
+    std: NonNegativeFloat = 0.02,
+) -> Model[VelocityInputs, TokenLogits]:
+    """A `LanguageModel` whose velocity starts from a token embedding of its own; for a scheme
+    with momentum, `model.on(Mesh(solver=Nesterov()))`."""
+    model = LanguageModel(
+        vocabulary,
+        context,
+        features,
+        control=control,
+        constraint=constraint,
+        mesh=mesh,
+        key=key,
+        learned_positions=learned_positions,
+        tied=tied,
+        input_normalization=input_normalization,
+        output_normalization=output_normalization,
+        dropout=dropout,
+        std=std,
+    )
+    token_key, _, _ = jax.random.split(key, 3)
+    shape = vocabulary, features
+    velocity = std * jax.random.normal(jax.random.fold_in(token_key, 1), shape)
+    tables = {field.name: getattr(model.inputs, field.name) for field in fields(model.inputs)}
+    return model.with_inputs(VelocityInputs(**tables, velocity=velocity))

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..arguments import PositiveInt, checked
-from .scheme import AbstractOneStep, StepField
+from ide_transformer.arguments import PositiveInt, checked
+from ide_transformer.solvers import AbstractOneStep, StepField
 
 
 @checked

@@ -9,14 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from ..equation import State, TokenDomain
-from ..equation.arrays import root
-from ..equation.domain import by_samples
-from ..errors import InputError
-from ..integration import Mesh
-from ..models import Model
-from ..models.compiled import compiled_outputs
-from .layers import MOVES, Layered, native_layers, rates as rates_of, stacked_operators
+from ide_transformer.contrib.layers import MOVES, Layered, native_layers
+from ide_transformer.dynamics import rates as rates_of, relative_error, stacked_operators
+from ide_transformer.equation import State, TokenDomain, by_samples
+from ide_transformer.errors import InputError
+from ide_transformer.integration import Mesh
+from ide_transformer.models import Model, compiled_outputs
 
 
 # From outputs and inputs to what the task reads of the outputs.
@@ -255,17 +253,6 @@ def read_outputs(
         return read(outputs, inputs)
     _, domain = model.embed(inputs)
     return jax.tree.map(lambda y: zero_padding(y, domain), outputs)
-
-
-def relative_error(y: PyTree[Array], exact: PyTree[Array]) -> Float[Array, ""]:
-    """`(Σ |y - y*|² / Σ |y*|²)^½`, over all numbers in y*, whose points may be on a grid."""
-    off = jax.tree.map(lambda x, x1: jnp.reshape(x, x1.shape) - x1, y, exact)
-    return root(square(off) / square(exact))
-
-
-def square(y: PyTree[Array]) -> Float[Array, ""]:
-    """`Σ |y|²`."""
-    return sum((jnp.sum(leaf**2) for leaf in jax.tree.leaves(y)), jnp.zeros(()))
 
 
 def zero_padding(y: Float[Array, "..."], domain: TokenDomain) -> Float[Array, "..."]:

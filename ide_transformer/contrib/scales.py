@@ -10,22 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
-from ..arguments import PositiveInt, checked
-from ..equation import (
+from ide_transformer.arguments import PositiveInt, checked
+from ide_transformer.dynamics import March, in_layers, scan_intervals, stacked_operators
+from ide_transformer.equation import (
     AbstractOperator,
     AbstractWrappedOperator,
     Attention,
     GaussianAttention,
     State,
     TokenDomain,
+    differences,
     operator_fields,
     with_fields,
 )
-from ..equation.operators.positions import differences
-from ..errors import InputError
-from ..models import Model
-from .layers import in_layers, stacked_operators
-from .march import March, scan_intervals
+from ide_transformer.errors import InputError
+from ide_transformer.models import Model
 
 
 # Operators with a kernel γ_h(x, x') for each head, whose integral sees keys and values alone.

@@ -9,15 +9,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from .. import models
-from ..dynamics import Quantity
-from ..dynamics.meshes import square
-from ..errors import InputError
-from ..models import Model
-from ..models.compiled import compiled_outputs
-from ..pretrained import tokenizer_file
-from ..tasks import PretrainedTokenizer, shakespeare
-from ..training import LoadedModel, evaluation_task
+from ide_transformer import models
+from ide_transformer.contrib.meshes import Quantity
+from ide_transformer.dynamics import square
+from ide_transformer.errors import InputError
+from ide_transformer.models import Model, compiled_outputs
+from ide_transformer.pretrained import tokenizer_file
+from ide_transformer.tasks import PretrainedTokenizer, shakespeare
+from ide_transformer.training import LoadedModel, evaluation_task
 
 
 # As in the training of sentence embeddings: the factor of similarities, and the number of
@@ -33,7 +32,7 @@ class Problem(NamedTuple):
     - `held_out`: inputs to measure on.
     - `losses`: from the outputs for `held_out` to the loss of each sample.
     - `loss`: its name.
-    - `read`: what the task reads of the outputs, see `dynamics.Target`.
+    - `read`: what the task reads of the outputs, see `Target`.
     """
 
     calibration: PyTree[ArrayLike]

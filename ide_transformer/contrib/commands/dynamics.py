@@ -9,8 +9,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from .options import add_trust, results_folder
+from ide_transformer.commands import add_trust, results_folder
+from ide_transformer.errors import InputError
 
 
 EXAMPLES = """\
@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from ..reporting import show_table
+    from ide_transformer.reporting import show_table
 
     found = {name: getattr(options, name) for name in ("tokens", "iterations")}
     of_steering = {name: x for name, x in found.items() if x is not None}
@@ -56,13 +56,13 @@ def run(options: argparse.Namespace) -> None:
     folder = results_folder("dynamics", options.path, options.out)
     given: dict[str, Any] = dict(samples=options.samples, trust=options.trust)
     if options.steer is not None:
-        from ..studies.steering import study_steering
+        from ide_transformer.contrib.steering import study_steering
 
         given |= of_steering | dict(probability=options.steer)
         row = study_steering(options.path, folder, **given)
         rows = [{name: x for name, x in row.items() if not isinstance(x, list)}]
     else:
-        from ..studies.controlled import study_dynamics
+        from ide_transformer.contrib.controlled import study_dynamics
 
         rows = study_dynamics(options.path, folder, predict=options.predict, **given)
     show_table(rows)

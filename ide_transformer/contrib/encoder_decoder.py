@@ -1,0 +1,252 @@
+"""Two equations, one after the other: an encoder of a source, a decoder that sees it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int, Integer, PRNGKeyArray, PyTree
+
+from ide_transformer.arguments import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    check_fields,
+    checked,
+)
+from ide_transformer.equation import (
+    AbstractConstraint,
+    AbstractControl,
+    Free,
+    LayerNorm,
+    TokenDomain,
+)
+from ide_transformer.errors import InputError
+from ide_transformer.integration import Mesh, Solution
+from ide_transformer.models import (
+    AbstractInputs,
+    Embedded,
+    Encoded,
+    InputArrays,
+    LanguageModel,
+    Model,
+    States,
+    Text,
+    TextInputs,
+    TokenLogits,
+    generate,
+    size_of,
+    with_padding,
+)
+
+
+class SourceAndText(NamedTuple):
+    """Inputs of an `EncoderDecoder`, with the same batch axes.
+
+    - `source`: the inputs of the encoder, or an `Encoded` that it made of them before.
+    - `text`: the tokens of the decoder, `[..., tokens]`, or a `Text`.
+    """
+
+    source: PyTree[ArrayLike] | Encoded
+    text: Integer[ArrayLike, "*batch tokens"] | Text
+
+
+@checked
+class EncodedInputs(AbstractInputs):
+    """A text, and the states of an encoder at its depth T, which enter the equation through
+    cross-attention; given as a `SourceAndText`. `text` are the inputs of the decoder.
+    Reference: Vaswani et al., arXiv 1706.03762."""
+
+    encoder: Model[AbstractInputs, States]
+    text: TextInputs
+
+    @property
+    def features(self) -> int:
+        return self.text.features
+
+    @property
+    def domain(self) -> TokenDomain:
+        return self.text.domain
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of tokens that the decoder knows."""
+        return self.text.vocabulary
+
+    @property
+    def context(self) -> int:
+        """The longest text, in tokens."""
+        return self.text.context
+
+    @property
+    def embedding(self) -> Float[Array, "vocabulary features"]:
+        """The token embeddings of the decoder, for its read-out."""
+        return self.text.embedding
+
+    def of_text(self, text: Text, given: SourceAndText | None = None) -> SourceAndText:
+        """The text after the source of `given`, or after one whose states are zero."""
+        if given is not None:
+            return SourceAndText(given.source, text)
+        batch = text.tokens.shape[:-1]
+        return SourceAndText(Encoded(jnp.zeros((*batch, 1, self.encoder.features))), text)
+
+    def encoded(
+        self, source: PyTree[ArrayLike] | Encoded, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Encoded, tuple[Solution, ...]]:
+        """The states of the encoder and the weights of their domain, and the solution that
+        gave them, if there is one."""
+        if isinstance(source, Encoded):
+            return check_fields(source), ()
+        solution = self.encoder.solve(source, key=key)
+        _, domain = self.encoder.embed(source)
+        states = self.encoder.outputs(solution.u1)
+        weights = domain.weights
+        if weights is not None:
+            weights = jnp.broadcast_to(weights, states.shape[:-1])
+        return Encoded(states, weights), (solution,)
+
+    def embed(self, inputs: SourceAndText, *, key: PRNGKeyArray | None = None) -> Embedded:
+        if not isinstance(inputs, SourceAndText):
+            kind = type(inputs).__name__
+            raise InputError(f"EncodedInputs: inputs of {kind}; give SourceAndText(…, text).")
+        text_key, encoder_key = (None, None) if key is None else jax.random.split(key)
+        encoded, before = self.encoded(inputs.source, key=encoder_key)
+        embedded = self.text.embed(inputs.text, key=text_key)
+        return embedded._replace(encoded=encoded, before=before)
+
+
+@checked
+def EncoderDecoder(
+    encoder: Model[AbstractInputs, States], decoder: Model[TextInputs, TokenLogits]
+) -> Model[EncodedInputs, TokenLogits]:
+    """Two equations, one after the other: the encoder is solved to depth T, and its states f
+    on Ω_x' enter the equation of the decoder on Ω_x through cross-attention,
+
+        v_t = Σ_i A_i(v; θ(t)),      v(0) = embedded source,   f = N(v(T)),
+        u_t = Σ_j B_j(u, f; η(t)),   u(0) = embedded text,     logits = read-out of u(T'),
+
+    with a control, a constraint and a mesh for each. `model(SourceAndText(source,
+    text))` gives the logits of the next token, `[..., tokens, vocabulary]`. The encoder becomes
+    `model.inputs.encoder`; the decoder has `CrossAttention` among its operators.
+    """
+    return decoder.with_inputs(EncodedInputs(encoder, decoder.inputs))
+
+
+@checked
+def TranslationModel(
+    vocabulary: PositiveInt,
+    context: PositiveInt,
+    features: PositiveInt,
+    *,
+    control: AbstractControl,
+    make_encoder_control: Callable[[], AbstractControl],
+    constraint: AbstractConstraint | AbstractControl,
+    mesh: Mesh = Mesh(),
+    key: PRNGKeyArray,
+    learned_positions: bool = True,
+    tied: bool = True,
+    input_normalization: AbstractConstraint = Free(),
+    output_normalization: AbstractConstraint = LayerNorm(),
+    dropout: Fraction = 0.0,
+    std: NonNegativeFloat = 0.02,
+) -> Model[EncodedInputs, TokenLogits]:
+    """An `EncoderDecoder` to be trained, which reads and writes texts of one vocabulary, each
+    of at most `context` tokens.
+
+    **Arguments:** see `LanguageModel`, and
+
+    - `control`: θ of the decoder.
+    - `make_encoder_control`: makes θ of the encoder, whose attention sees all of a text.
+    """
+    if not isinstance(constraint, AbstractConstraint):
+        raise InputError(
+            "TranslationModel: a constraint with weights belongs to one of its two equations; "
+            "take a set without, such as Sphere() or Free()."
+        )
+    inputs = TextInputs.build(
+        vocabulary,
+        context,
+        features,
+        key=key,
+        learned_positions=learned_positions,
+        normalization=input_normalization,
+        dropout=dropout,
+        std=std,
+    )
+    read_out = States(output_normalization)
+    encoder = Model(inputs, make_encoder_control(), constraint, mesh, read_out)
+    *_, decoder_key = jax.random.split(key, 3)  # the others are of the inputs
+    decoder = LanguageModel(
+        vocabulary,
+        context,
+        features,
+        control=control,
+        constraint=constraint,
+        mesh=mesh,
+        key=decoder_key,
+        learned_positions=learned_positions,
+        tied=tied,
+        input_normalization=input_normalization,
+        output_normalization=output_normalization,
+        dropout=dropout,
+        std=std,
+    )
+    return EncoderDecoder(encoder, decoder)
+
+
+@checked
+def generate_greedy(
+    model: Model[EncodedInputs, TokenLogits],
+    source: InputArrays | Encoded,
+    prompt: Int[np.ndarray | Array, "*batch prompt"],
+    length: NonNegativeInt,
+    *,
+    end: NonNegativeInt,
+) -> Int[Array, "*batch total"]:
+    """Writes at most `length` tokens after `prompt`, each the most likely one given the source
+    and those before it: a transcript, for a speech encoder. The encoder is solved once; the
+    decoder is solved again for each token, in one compiled loop.
+
+    **Arguments:**
+
+    - `source`: the inputs of the encoder, with the batch axes of `prompt`. Of a `Text` with a
+      mask other lengths are no other program.
+    - `prompt`: at least one token (for Whisper: start of transcript, language, task).
+    - `end`: the token that ends a text; everything after it is this token too.
+
+    **Returns:** prompt and text, `[..., prompt + length]`.
+
+    **Raises:** `InputError` for a text longer than the context, and as `generate` does.
+    """
+    text = model.inputs.text
+    prompt = np.asarray(prompt)
+    if prompt.shape[-1] + length > text.context:
+        raise InputError(
+            f"generate_greedy: length={length} after {prompt.shape[-1]} tokens, in a context "
+            f"of {text.context}; choose a length from 0 to {text.context - prompt.shape[-1]}."
+        )
+    given = SourceAndText(_encode(model, _padded(model, source)), jnp.asarray(prompt[..., :1]))
+    tokens = generate(model, prompt, length, temperature=0.0, end=end, given=given)
+    return jnp.asarray(tokens)
+
+
+@eqx.filter_jit
+def _encode(model: Model[EncodedInputs, Any], source: PyTree) -> Encoded:
+    """The states of the encoder; not a number where its solve failed."""
+    encoded, before = model.inputs.encoded(source)
+    for solution in before:
+        succeeded = solution.succeeded[..., None, None]
+        encoded = encoded._replace(states=jnp.where(succeeded, encoded.states, jnp.nan))
+    return encoded
+
+
+def _padded(model: Model[EncodedInputs, Any], source: PyTree) -> PyTree:
+    """A source with more padding, up to one of a few sizes, where it is a text with a mask."""
+    if not isinstance(source, Text) or source.mask is None:
+        return source
+    context = getattr(model.inputs.encoder.inputs, "context", 0)
+    number = source.tokens.shape[-1]
+    return with_padding(source, max(number, min(size_of(number, 16, 2), context)), masks=True)

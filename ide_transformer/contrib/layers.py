@@ -1,0 +1,135 @@
+"""Depth as a list of layers, each with step sizes of its own: some are kept, lengthened or
+merged, so that a model becomes one interval coarser."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ide_transformer.dynamics import in_layers, stacked_operators, take_layers, whole_layers
+from ide_transformer.models import Model
+
+
+# Choices of whole layers: more are not worth trying; up to eight layers have fewer.
+MOST_SELECTIONS = 100
+
+
+class Layered(NamedTuple):
+    """A model in layers, and the native layers that each of its steps is made of.
+
+    - `steps`: `[intervals, operators]`, texts: `"3"` for layer 3, `"3+4"` for a mean of two.
+    - `native`: the native model, in layers.
+    """
+
+    model: Model
+    steps: np.ndarray
+    native: Model
+
+    def take(self, layers: np.ndarray) -> "Layered":
+        """In interval n operator i of layer `layers[n, i]`."""
+        steps = np.take_along_axis(self.steps, layers, axis=0)
+        return self._replace(model=take_layers(self.model, layers), steps=steps)
+
+    def without(self, window: Sequence[int]) -> "Layered":
+        """Operator i without its layer `window[i]`."""
+        every = np.arange(len(self.steps))
+        return self.take(np.stack([np.delete(every, layer) for layer in window], axis=1))
+
+
+def native_layers(model: Model) -> Layered:
+    """One step for each interval."""
+    layers = in_layers(model)
+    steps = whole_layers(range(model.layers), model.equation.num_operators)
+    return Layered(layers, steps.astype(str).astype(object), layers)
+
+
+def selections(layered: Layered) -> Iterator[Layered]:
+    """Every choice of whole native layers with one interval less, unchanged; none where there
+    are too many choices to try each."""
+    intervals, operators = layered.steps.shape
+    number = layered.native.control.layers
+    if math.comb(number, intervals - 1) > MOST_SELECTIONS:
+        return
+    for kept in itertools.combinations(range(number), intervals - 1):
+        layers = whole_layers(kept, operators)
+        steps = layers.astype(str).astype(object)
+        yield layered._replace(model=take_layers(layered.native, layers), steps=steps)
+
+
+def drops(layered: Layered) -> Iterator[Layered]:
+    """Leave out neighbouring operators, one of each kind.
+
+    The steps of a splitting are one sequence, A_1 B_1 A_2 B_2 …. Leaving out a whole layer
+    (A_2 B_2) is one choice; leaving out B_1 A_2, so that A_1 and B_2 form a layer, is another.
+    Both save one evaluation of every operator, and every subsequence that alternates is
+    reached by a succession of them.
+    """
+    return map(layered.without, _windows(layered))
+
+
+def extensions(layered: Layered) -> Iterator[Layered]:
+    """Leave out neighbouring operators as `drops` does, but the operator before the one left
+    out (at the beginning, the one after it) takes the sum of their step sizes: one step of
+    Euler's method over both."""
+    for window in _windows(layered):
+        model = layered.model
+        for operator, layer in enumerate(window):
+            model = _add_rate(model, operator, layer - 1 if layer else 1, layer)
+        yield layered._replace(model=model).without(window)
+
+
+def mergers(layered: Layered) -> Iterator[Layered]:
+    """One step for two neighbouring ones, with the mean of their weights over depth and
+    the sum of their step sizes. It ends on the constraint of the second."""
+    intervals, operators = layered.steps.shape
+    for layer in range(intervals - 1):
+        model = layered.model
+        steps = layered.steps.copy()
+        for operator in range(operators):
+            model = _add_rate(_average(model, operator, layer), operator, layer + 1, layer)
+        steps[layer + 1] = [f"{a}+{b}" for a, b in zip(*steps[layer : layer + 2], strict=True)]
+        yield layered._replace(model=model, steps=steps).without([layer] * operators)
+
+
+MOVES = (selections, drops, extensions, mergers)
+
+
+def _windows(layered: Layered) -> Iterator[list[int]]:
+    """The layer from which each operator is left out."""
+    intervals, operators = layered.steps.shape
+    for first in range((intervals - 1) * operators + 1):
+        layer, gone = divmod(first, operators)
+        # Where a window begins inside a layer, its first operators are those of the next.
+        yield [layer + (operator < gone) for operator in range(operators)]
+
+
+def _add_rate(model: Model, operator: int, to: int, layer: int) -> Model:
+    return eqx.tree_at(
+        lambda m: stacked_operators(m)[operator].rate,
+        model,
+        replace_fn=lambda rate: rate.at[to].add(rate[layer]),
+    )
+
+
+def _average(model: Model, operator: int, layer: int) -> Model:
+    """Put the mean of the weights of two layers, weighted by step size, into the second."""
+    rate = jnp.abs(stacked_operators(model)[operator].rate[layer : layer + 2])
+    first, second = jnp.mean(rate.reshape(2, -1), axis=1)
+    share = jnp.where(first + second > 0, first / (first + second), 0.5)
+
+    def average(x):
+        if not eqx.is_inexact_array(x):
+            return x
+        mean = share * x[layer] + (1 - share) * x[layer + 1]
+        return x.at[layer + 1].set(mean.astype(x.dtype))
+
+    return eqx.tree_at(
+        lambda m: stacked_operators(m)[operator].operator,
+        model,
+        replace_fn=lambda x: jax.tree.map(average, x),
+    )
