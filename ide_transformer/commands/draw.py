@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .options import add_model, add_part, chosen_model, figure_file, one_mesh
+from .options import add_mesh, add_model, add_part, chosen_model, figure_file, one_mesh
 
 
 EXAMPLES = """\
@@ -16,13 +16,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     about = "the figure (default: predictions.png)"
     add("--output", type=figure_file, default=Path("predictions.png"), help=about)
-    add("--mesh", help="solve on another mesh, for example tokens=32")
+    add_mesh(parser)
     add_part(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     from ..training import draw_predictions
 
-    mesh = one_mesh(options.mesh)
+    mesh = one_mesh(options)
     draw_predictions(chosen_model(options), options.output, mesh=mesh, part=options.part)
     print(f"drawn: {options.output}")

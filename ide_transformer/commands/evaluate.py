@@ -17,8 +17,6 @@ EXAMPLES = """\
   ide-transformer evaluate runs/shakespeare solver.kind=strang
   ide-transformer evaluate runs/characters runs/bpe --json both.json
   ide-transformer evaluate runs/any_depth --mesh layers=1,2,4,8,16 --figure depth.png
-  ide-transformer evaluate runs/parity --mesh horizon=8,16,24 model.context=33 \
-data.options.held_out_lengths=[17,32]
   ide-transformer evaluate runs/any_depth_burgers --mesh tokens=32,64,128
 """
 # What a figure may have as its abscissa.
@@ -41,12 +39,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--text", type=own.given_path, help="a text file or folder to predict")
     own.add_samples(parser)
     own.add_mesh(parser)
-    add(
-        "--layers",
-        choices=("resampled", "spread", "first"),
-        default="resampled",
-        help="with --mesh layers=…: resample the weights (default), or keep some of the layers",
-    )
+    about = "with --mesh layers=…: resample the weights (default), or keep some of the layers"
+    add("--layers", choices=("resampled", "spread", "first"), default="resampled", help=about)
     add("--figure", type=own.figure_file, help="draw the rows of --mesh into this file")
     add("--measure", default="loss", help="the column that --figure draws (default: loss)")
     add("--json", type=own.results_file, help="write the results here too")
@@ -88,10 +82,7 @@ def run(options: argparse.Namespace) -> None:
             results.append({"model": str(model.path), **row, "data": read})
         show_table(results, headings)
         if len(checksums) > 1:
-            print(
-                "The models are measured on other data, or read them in other tokens; --text "
-                "FILE measures all on one text, where bits per byte can be compared."
-            )
+            print("The data or tokens differ; with --text FILE bits per byte can be compared.")
     else:
         figures = training.evaluate_loss(loaded, *data, task=task)
         for name, value in figures.items():

@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
     show_table(rows, headings)
     print("the fewest evaluations at the loss of the full solve and a margin:")
     show_table(training.cheapest_exits(rows), headings)
-    source = data_of(loaded, None, described_part(task, options.part))
+    source = data_of(loaded, described_part(task, options.part))
     print(f"measured on {source}")
     print_repeated(loaded, task, options.part)
     if options.json:

@@ -41,7 +41,7 @@ def _packaged() -> dict[str, Path]:
 
 
 def add_model(parser: argparse.ArgumentParser, others: str = "") -> None:
-    """Adds a trained model, changes of its configuration, and `add_weights`."""
+    """Adds a trained model, `others`, changes of its configuration, and `add_weights`."""
     about = "a run (folder, or name in runs/), a checkpoint (folder or file), or a package"
     parser.add_argument("model", help=about)
     about = f"{others}another solver.…; of a run also data.options.… and model.context"
@@ -51,29 +51,44 @@ def add_model(parser: argparse.ArgumentParser, others: str = "") -> None:
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """Adds which weights of a run are loaded, and `add_trust`."""
-    parser.add_argument(
-        "--checkpoint",
-        type=lambda text: text if text in ("newest", "best") else int(text),
-        default="newest",
-        metavar="newest|best|STEP",
-        help="of a run: the newest (default), or the one with the lowest validation loss",
-    )
-    parser.add_argument(
-        "--weights",
-        choices=("trained", "average"),
-        default="trained",
-        help="of a run: its weights (default), or their moving average (training.average)",
-    )
+    add = parser.add_argument
+    about = "of a run: newest (default), best (the lowest validation loss), or a step"
+    add("--checkpoint", type=_checkpoint, default="newest", metavar="STEP", help=about)
+    about = "of a run: its weights (default), or their moving average (training.average)"
+    add("--weights", choices=("trained", "average"), default="trained", help=about)
     add_trust(parser)
+
+
+def _checkpoint(text: str) -> str | int:
+    return text if text in ("newest", "best") else int(text)
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
     """Adds `--trust`, for commands that read runs."""
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="of a run: import the code that its configuration names",
-    )
+    about = "of a run: import the code that its configuration names"
+    parser.add_argument("--trust", action="store_true", help=about)
+
+
+def add_part(parser: argparse.ArgumentParser) -> None:
+    """Adds the part of the data."""
+    about = "part of the data of a run (default: validation)"
+    parts = "validation", "test"
+    parser.add_argument("--part", choices=parts, default="validation", help=about)
+
+
+def add_samples(parser: argparse.ArgumentParser) -> None:
+    """Adds the number of samples, and `add_part`."""
+    about = "number of samples, evenly spread (default: all)"
+    parser.add_argument("--samples", type=int, help=about)
+    add_part(parser)
+
+
+def add_mesh(parser: argparse.ArgumentParser) -> None:
+    """Adds `--mesh`."""
+    about = """solve on these meshes: layers, horizon, steps, solver, tokens, width;
+    tokens=64,128,width=96 is two meshes, a second --mesh adds more"""
+    name = "layers=2,4,8"
+    parser.add_argument("--mesh", action="append", default=[], metavar=name, help=about)
 
 
 def chosen_model(options: argparse.Namespace, path: str | None = None) -> "LoadedModel":
@@ -89,74 +104,34 @@ def chosen_model(options: argparse.Namespace, path: str | None = None) -> "Loade
     )
 
 
-def add_samples(parser: argparse.ArgumentParser) -> None:
-    """Adds which samples of the data are measured."""
-    about = "number of samples, evenly spread (default: all)"
-    parser.add_argument("--samples", type=int, help=about)
-    add_part(parser)
-
-
-def add_part(parser: argparse.ArgumentParser) -> None:
-    """Adds `--part`."""
-    parser.add_argument(
-        "--part",
-        choices=("validation", "test"),
-        default="validation",
-        help="part of the data of a run (default: validation)",
-    )
-
-
-def add_mesh(parser: argparse.ArgumentParser) -> None:
-    """Adds `--mesh`, which may be given several times."""
-    parser.add_argument(
-        "--mesh",
-        action="append",
-        default=[],
-        metavar="layers=2,4,8",
-        help="solve on these meshes: layers, horizon, steps, solver, tokens, width; "
-        "tokens=64,128,width=96 is two meshes, a second --mesh adds more",
-    )
-
-
 def chosen_meshes(options: argparse.Namespace) -> "list[Mesh]":
-    """The meshes that the options of `add_mesh` choose."""
-    return [mesh for text in options.mesh for mesh in meshes(text)]
-
-
-def meshes(text: str) -> "list[Mesh]":
-    """Meshes `key=value,value,key=value`, one for each combination of the values."""
+    """The meshes that the options of `add_mesh` choose: one for each combination of values."""
     from ..training import read_mesh
     from ..training.configuration.files import read_yaml
 
-    fields: dict[str, list[Any]] = {}
-    for piece in text.split(","):
-        name, given, value = piece.rpartition("=")
-        if given:
-            key = name
-            if key in fields:
-                raise InputError(
-                    f"--mesh {text}: {key} is given twice; write {key}=…,…, or a second --mesh."
-                )
-            fields[key] = []
-        elif not fields:
-            raise InputError(f"--mesh {text}: write key=value, for example layers=2,4,8.")
-        fields[key].append(read_yaml(value, f"--mesh {text}"))
-    return [
-        read_mesh(dict(zip(fields, values, strict=True)), "--mesh")
-        for values in itertools.product(*fields.values())
-    ]
+    found = []
+    for text in options.mesh:
+        key = ""
+        fields: dict[str, list[Any]] = {}
+        for piece in text.split(","):
+            name, given, value = piece.rpartition("=")
+            key = name if given else key
+            if not key:
+                raise InputError(f"--mesh {text}: write key=value, for example layers=2,4,8.")
+            fields.setdefault(key, []).append(read_yaml(value, f"--mesh {text}"))
+        for values in itertools.product(*fields.values()):
+            found.append(read_mesh(dict(zip(fields, values, strict=True)), "--mesh"))
+    return found
 
 
-def one_mesh(text: str | None) -> "Mesh":
-    """The mesh of an option that takes one; without a text the model's own."""
+def one_mesh(options: argparse.Namespace) -> "Mesh":
+    """The mesh for a command that takes one, by default the model's own."""
     from ..integration import Mesh
 
-    if text is None:
-        return Mesh()
-    mesh, *others = meshes(text)
-    if others:
-        raise InputError(f"--mesh {text}: give one mesh here, for example layers=8.")
-    return mesh
+    meshes = chosen_meshes(options) or [Mesh()]
+    if len(meshes) > 1:
+        raise InputError(f"--mesh {' '.join(options.mesh)}: give one mesh, as layers=8.")
+    return meshes[0]
 
 
 def results_folder(kind: str, path: str, given: Path | None) -> Path:

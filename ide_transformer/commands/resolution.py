@@ -1,9 +1,7 @@
 """Measures a model at other resolutions of tokens, features and depth.
 
-For a run whose model maps functions it prints the errors of finer solves, the order of each
-resolution, and the error budget: how much error tokens, features, steps and splitting cause,
-and which refinement removes the most error for its cost. For the loss on other meshes use the
-command evaluate.
+For a run whose model maps functions: the errors of finer solves, the order of each resolution,
+and the error budget, which names the refinement that removes the most error for its cost.
 """
 
 import argparse
@@ -56,8 +54,9 @@ def run(options: argparse.Namespace) -> None:
     show_table(parts, headings)
     here = ", ".join(solve.described(x) for x in ("tokens", "features", "depth"))
     cheapest = budget.cheapest
-    print(f"error at {here}: {budget.total:.2e}. The cheapest refinement is")
-    print(f"{cheapest.refinement}: {cheapest.left:.2e} for {cheapest.cost:.2f} times the cost.")
+    print(f"error at {here}: {budget.total:.2e}")
+    after = f"{cheapest.left:.2e} for {cheapest.cost:.2f} times the cost"
+    print(f"the cheapest refinement: {cheapest.refinement}, {after}")
     if options.figure:
         from ..figures import plot_curves
 

@@ -5,7 +5,7 @@ import sys
 import time
 
 from ..errors import InputError
-from .options import add_model, chosen_model, one_mesh
+from .options import add_mesh, add_model, chosen_model, one_mesh
 
 
 EXAMPLES = """\
@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--top-k", type=int, help="draw from the k most likely tokens only")
     add("--top-p", type=float, help="draw from the most likely tokens of this probability")
-    add("--mesh", help="solve on another mesh, for example layers=8")
+    add_mesh(parser)
     add("--seed", type=int, default=0)
 
 
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
 
     if not 0 <= options.seed < 2**32:
         raise InputError(f"--seed {options.seed}: give a number from 0 to 2^32 - 1.")
-    mesh = one_mesh(options.mesh)
+    mesh = one_mesh(options)
     if mesh.tokens is not None:
         raise InputError(
             f"--mesh tokens={mesh.tokens}: a text is written with the context of the model; "

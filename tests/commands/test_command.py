@@ -155,7 +155,7 @@ def test_options_that_say_nothing_are_refused(capsys):
     for command, said in (
         ("evaluate none --mesh 8", "write key=value, for example layers=2,4,8"),
         ("evaluate none more --mesh layers=2", "--mesh and --figure take one model; drop more"),
-        ("draw none --mesh tokens=8,16", "give one mesh here"),
+        ("draw none --mesh tokens=8,16", "tokens=8,16: give one mesh"),
         ("dynamics none --iterations 3", "--iterations: give --steer too"),
         ("dynamics none --steer 0.9 --predict", "--predict: not allowed with argument --st"),
         ("train quick --samples 2", "--samples needs --plan devices"),

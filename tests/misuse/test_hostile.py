@@ -183,7 +183,10 @@ def test_what_is_right_is_taken(ends, untrained, flow, tmp_path):
     said = ends("train", written(tmp_path / "own.yaml", stub.tree()), allowed=True)
     made = write_run(tmp_path / "a", solver="rk4", losses=[2.0], **hostile.END)
     said += ends("report", made, allowed=True)
-    said += ends("rollout", flow, "--times", "2", allowed=True)
+    said += ends("rollout", flow, "--times", "2", "--figure", "a.png", allowed=True)
+    said += ends("evaluate", flow, "--mesh", "layers=1,2", "--figure", "b.png", allowed=True)
+    said += ends("draw", flow, allowed=True)
+    assert all(Path(x).is_file() for x in ("a.png", "b.png", "predictions.png"))
     assert "error:" not in said
 
 

@@ -2,6 +2,7 @@
 out: trained, gone on with, evaluated; and the state of an optimizer on another mesh."""
 
 import functools as ft
+import json
 
 import diffrax
 import equinox as eqx
@@ -199,6 +200,13 @@ def test_what_the_command_cannot_evaluate_is_said_in_its_options(drawn, capsys):
         ("evaluate", ("--text", __file__), "the run learned no text"),
     ):
         assert said in run_here(capsys, command, drawn.path, *given, expected=2)
+
+
+def test_exits_of_a_run_are_written(drawn, capsys, tmp_path):
+    file = tmp_path / "exits.json"
+    given = "--tolerances", "1e6", "--samples", 8, "--json", file
+    assert "measured on" in run_here(capsys, "exits", drawn.path, *given)
+    assert [row["tolerance"] for row in json.loads(file.read_text())] == [None, 1e6]
 
 
 def test_exits_are_measured_against_the_full_solve(drawn):
