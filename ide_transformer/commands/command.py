@@ -35,7 +35,6 @@ COMMANDS = {
     "rollout": "apply a learned flow map to its own outputs",
     "exits": "measure the loss when tokens stop before the end",
     "draw": "draw predictions of a model of functions",
-    "depth": "solve a trained model with fewer and with more field evaluations",
     "convergence": "measure the order of every scheme",
     "resolution": "measure the errors and the error budget of a model of functions",
     "convert": "turn a checkpoint into a run, and a run into a checkpoint",
