@@ -85,7 +85,6 @@ def run(options: argparse.Namespace) -> None:
         if planned:
             from ..studies.budget import plan_refinement
 
-            print("The steps of each run are measured, in about a minute.", flush=True)
             reporting.show_table(plan_refinement(config, *amounts))
             return
         if options.find_learning_rate:

@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import diffrax
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ide_transformer.arguments import PositiveInt, checked
@@ -21,18 +19,11 @@ from ide_transformer.contrib.step_defects import defects, removal_estimate
 from ide_transformer.dynamics import keep_layers
 from ide_transformer.errors import InputError
 from ide_transformer.figures import Curve, plot_panels
-from ide_transformer.integration import Mesh
 from ide_transformer.models import Model
 from ide_transformer.reporting import Report, Terminal, write_report
-from ide_transformer.solvers import LieStrang
 from ide_transformer.studies import Data, Measured, judge, measure, solved, standard_error
 from ide_transformer.training import load_model
 
-
-# Adaptive steps in an interval. If a constraint moves the state by more than the tolerance,
-# however small the step, no step is accepted.
-_MOST_STEPS = 12
-_LEAST_TOLERANCE = 1e-5
 
 _COARSENINGS: dict[str, dict[str, Any]] = {
     "coarsened": dict(moves=MOVES),
@@ -150,12 +141,11 @@ def measure_coarsening(
     problem: Problem,
     *,
     refinements: Sequence[int] = (2, 4),
-    tolerances: Sequence[float] = (0.5, 0.1),
     say: Callable[[str], None] = lambda line: None,
 ) -> CoarseningStudy:
     """Solves a model natively, coarser (down to half its evaluations), finer (by numbers of
-    steps in each interval, and by tolerances), and with layers dropped by the rules in use.
-    `say` is called as each part begins."""
+    steps in each interval), and with layers dropped by the rules in use. `say` is called as
+    each part begins."""
     outputs = model.outputs(solved(model, problem.held_out)[0])
     target = Target(problem.held_out, outputs, problem.read)
     data = Data(
@@ -212,23 +202,6 @@ def measure_coarsening(
         add("refined", coarse)
         u1 = extrapolated(model, coarse.u1, fine.u1)
         add("extrapolated", judge(model, u1, coarse.evaluations + fine.evaluations, data))
-    before = None
-    for tolerance in tolerances:
-        say(f"adaptive, tolerance {tolerance:g}")
-        while True:
-            bound = jnp.asarray(tolerance)  # an array, so that all have one program
-            controller = diffrax.PIDController(rtol=bound, atol=bound)
-            mesh = Mesh(
-                solver=LieStrang(), stepsize_controller=controller, max_steps=_MOST_STEPS
-            )
-            adapted = measure(model.on(mesh), data)
-            # A tolerance that each first try meets says no more than the one before.
-            same = before is not None and np.array_equal(adapted.u1, before.u1)
-            if not same or tolerance <= _LEAST_TOLERANCE:
-                break
-            tolerance /= 10
-        before = adapted
-        add("adaptive", adapted, f"tolerance {tolerance:g}")
     ranks = {name: spearman(column, damage) for name, column in columns.items()}
     of_layers: Rows = [{"layer": layer} for layer in every]
     for name, column in {**columns, "damage": damage}.items():

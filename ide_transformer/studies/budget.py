@@ -1,11 +1,9 @@
 """The cost that a comparison allows each run, and what it buys with coarse meshes first."""
 
-import time
 from collections import Counter
 from typing import Annotated, Literal
 
 import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Int
 from pydantic import BeforeValidator, Field, PositiveFloat
@@ -17,12 +15,9 @@ from ..training import Config, Phase, Section, build_task, schedule_of, validate
 from ..training.configuration.files import apply_overrides
 from ..training.folder.starting import starting_model
 from ..training.steps.build import objective
-from ..training.steps.layout import make_layout
 from ..training.steps.schedule import needed_by_refinement, programs_of
 
 
-# Steps of a mesh that are timed; the first is not counted.
-_TIMED = 8
 # A run is refined after half of its steps, while the rate is high; see
 # docs/results/coarse_first.md.
 _MOMENT = "50%"
@@ -102,35 +97,6 @@ def field_evaluations(config: Config, task: AbstractTask) -> float:
     return total / config.training.steps
 
 
-def seconds_of_a_run(config: Config, task: AbstractTask) -> float:
-    """The time of all steps of a run, without evaluations: a few steps of each phase and mesh
-    are timed."""
-    training = config.training
-    layout = make_layout(config.parallel)
-    start = starting_model(config, task)
-    programs = programs_of(config, start.model)
-    state = programs.start(start.model, start.key)
-    total = 0.0
-    with jax.set_mesh(layout.grid):
-        state = layout.placed(state)
-        for program in programs:
-            if program.enter is not None:
-                state = layout.placed(program.enter(state))
-            drawn = _drawn(config, program.phase)
-            tasks = program.phase.tasks(task)
-            for mesh, batch in enumerate(program.first_batches(task)):
-                step = program.lowered(mesh, task.loss, layout, batch).compile()
-                seconds = []
-                for number in range(_TIMED):
-                    batch = layout.load(tasks[mesh], number, training.batch_size, training.seed)
-                    began = time.perf_counter()
-                    state, metrics = step(state, batch)
-                    jax.block_until_ready(metrics)
-                    seconds.append(time.perf_counter() - began)
-                total += drawn[mesh] * float(np.median(seconds[1:]))
-    return total
-
-
 def tokens_of_samples(
     config: Config, task: AbstractTask, steps: int
 ) -> Int[np.ndarray, " steps"]:
@@ -154,7 +120,7 @@ def _drawn(config: Config, phase: Phase) -> Counter[int]:
 def plan_refinement(config: Config, evaluations: float) -> list[Row]:
     """The runs that a budget of field evaluations allows, with all layers from the start and
     with one or two layers first. A row has the overrides of a run, with what a coarse mesh
-    needs, its field evaluations, and its seconds on this machine."""
+    needs, and its field evaluations."""
     layers = config.model.layers
     if any(phase.meshes for phase in config.training.schedule):
         raise InputError(
@@ -179,11 +145,6 @@ def plan_refinement(config: Config, evaluations: float) -> list[Row]:
         tree["training"]["steps"] = steps
         planned = validated(Config, tree, f"{where}, training.steps={steps}")
         overrides = [f"training.steps={steps}", f"training.schedule='{schedule}'", *needed]
-        rows.append(
-            {
-                "overrides": " ".join(overrides),
-                "field_evaluations": round(steps * field_evaluations(planned, task)),
-                "seconds": round(seconds_of_a_run(planned, task)),
-            }
-        )
+        spent = round(steps * field_evaluations(planned, task))
+        rows.append({"overrides": " ".join(overrides), "field_evaluations": spent})
     return rows

@@ -4,9 +4,9 @@ import abc
 import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from rich.console import Console
 
@@ -19,40 +19,17 @@ from ..training.folder.run_folder import sole_use
 
 Rows = list[dict[str, Any]]
 
-K = TypeVar("K", bound=Hashable)
-T = TypeVar("T")
 
-
-class Faults:
-    """Collects errors of the input, so that the user sees all of them at once."""
-
-    def __init__(self) -> None:
-        self.places: dict[str, list[str]] = {}  # by message
-
-    def each(
-        self, make: Callable[[K], T], keys: Iterable[K], place: Callable[[K], str] = str
-    ) -> dict[K, T]:
-        """`make(key)` for each key. Keys for which it raises an `InputError` are left out; the
-        error is kept with `place(key)`."""
-        made = {}
-        for key in keys:
-            try:
-                made[key] = make(key)
-            except InputError as error:
-                self.places.setdefault(str(error), []).append(place(key))
-            except Exception as error:
-                error.add_note(f"({place(key)})")
-                raise
-        return made
-
-    def refuse(self) -> None:
-        """**Raises:** `InputError` with each message and its places, if there are any."""
-        lines = []
-        for message, places in self.places.items():
-            more = f" and {len(places) - 3} more" * (len(places) > 3)
-            lines.append(f"{', '.join(places[:3])}{more}: {message}")
-        if lines:
-            raise InputError("\n".join(lines))
+@contextlib.contextmanager
+def naming_scheme(name: str) -> Iterator[None]:
+    """Names a scheme in the errors of its configuration and its code."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"schemes.{name}: {error}") from None
+    except Exception as error:
+        error.add_note(f"(schemes.{name})")
+        raise
 
 
 class AbstractComparison(Section, abc.ABC):
@@ -73,25 +50,19 @@ class AbstractComparison(Section, abc.ABC):
 
         **Raises:** `InputError` for input that cannot be used, before anything is measured.
         """
+        self.prepare()
         folder = runs / self.name
-        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        lock = folder / "lock"
         busy = f"{folder}: another process makes this comparison. Wait for it, or stop it."
-        with sole_use(lock, busy):
-            try:
-                about, rows = self.measure(folder, Terminal())
-                report = Report(self.name, about, rows, self.headings)
-                write_report(folder, report)
-                self.draw(folder, rows)
-            finally:
-                # Input that was refused leaves no folder behind.
-                if made and [*folder.iterdir()] == [lock]:
-                    lock.unlink()
-                    with contextlib.suppress(OSError):  # others may have written there
-                        for path in made:
-                            path.rmdir()
+        with sole_use(folder / "lock", busy):
+            about, rows = self.measure(folder, Terminal())
+            report = Report(self.name, about, rows, self.headings)
+            write_report(folder, report)
+            self.draw(folder, rows)
         return report
+
+    def prepare(self) -> None:
+        """Reads configurations and data, before anything is written."""
 
     @abc.abstractmethod
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:

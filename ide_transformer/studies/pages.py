@@ -1,6 +1,4 @@
-"""A page on runs side by side: what they logged, drew and wrote.
-
-A run has the same colour in all figures: those without a curve are drawn as an empty one."""
+"""A page on runs side by side: what they logged, drew and wrote."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +10,13 @@ from ..training import Config, RunFolder, flat_values, read_metrics
 from ..training.configuration.reader import spelled_scheme
 
 
-# Of the summary, in the order in which a reader asks for them; the losses come first.
+# Columns of the summary that follow the losses.
 _COST = ("parameters", "steps", "nfe", "evaluations", "seconds", "bad_steps", "rollbacks")
 
 
 class RunRecord(NamedTuple):
-    """A run, as far as it has come. No other run of the page has its name; the summary is
-    empty for a run that goes on."""
+    """A run, as far as it has come. Its name is unique on the page. Until it has finished, its
+    summary is empty."""
 
     name: str
     folder: RunFolder
@@ -27,20 +25,23 @@ class RunRecord(NamedTuple):
     summary: dict[str, Any]
 
     def logged(self, key: str) -> dict[int, float]:
-        """A figure of the log by the step, where it has a finite value."""
+        """The finite values of a figure of the log, by step."""
         return {x["step"]: x[key] for x in self.lines if x.get(key) is not None}
 
     def curve(self, key: str) -> Curve:
+        """May be empty, so that a run has the same colour in all figures."""
         found = self.logged(key)
         return Curve(self.name, [*found], [*found.values()])
 
 
 def report_runs(paths: Sequence[str | Path], output: Path, *, trust: bool = False) -> None:
-    """Writes a page on some runs: figures and tables of what they logged, and the figures that
-    they drew. It is written all of it or nothing; for `trust` see `load_run`."""
+    """Writes a page on runs, with tables and figures of what they logged, and the figures they
+    drew. For `trust` see `load_run`.
+
+    **Raises:** `InputError` for a folder that is no run, or has logged no step.
+    """
     if output.is_dir() or not output.parent.is_dir():
-        what = "it is a folder" if output.is_dir() else f"there is no folder {output.parent}"
-        raise InputError(f"output {output}: {what}; give the path of a file.")
+        raise InputError(f"output {output}: give the path of a file in a folder that exists.")
     runs = read_runs(paths, trust=trust)
     names = [run.name for run in runs]
     about = f"{len(runs)} run{'s' * (len(runs) > 1)}: {', '.join(names)}."
@@ -63,7 +64,7 @@ def report_runs(paths: Sequence[str | Path], output: Path, *, trust: bool = Fals
 
 
 def read_runs(paths: Sequence[str | Path], *, trust: bool = False) -> list[RunRecord]:
-    """The records of runs, by their folders; for `trust` see `load_run`."""
+    """The records of the runs in some folders; for `trust` see `load_run`."""
     folders = {run.path.resolve(): run for run in map(RunFolder, paths)}
     short = [place.name for place in folders]
     records = []
@@ -72,8 +73,7 @@ def read_runs(paths: Sequence[str | Path], *, trust: bool = False) -> list[RunRe
         lines = read_metrics(folder.metrics)
         if not any("loss" in line for line in lines):
             raise InputError(
-                f"{folder.path} has logged no step of training ({folder.metrics.name}), so "
-                "there is nothing to show; train it, or name another run."
+                f"{folder.path} has logged no step of training; train it, or name another run."
             )
         summary = folder.load_summary() if folder.summary.exists() else {}
         name = place.name if short.count(place.name) == 1 else str(folder.path)
@@ -97,12 +97,12 @@ def _results(runs: list[RunRecord]) -> Part:
                 **cost,
             }
         )
-    # A column without any number says nothing, nor does one of faults that never were.
+    # Leave out columns without numbers, and counts of faults that never were.
     told = {k for row in rows for k, x in row.items() if x or (x == 0 and k not in _COST)}
     rows = [{k: v for k, v in row.items() if k in told} for row in rows]
     about = (
-        "nfe: evaluations of the field in the solves of a step, their mean; evaluations: of "
-        "all forward solves of training; seconds: of all its starts, with compiling."
+        "nfe: field evaluations of a step, the mean; evaluations: of all forward solves of "
+        "training; seconds: of all its starts, with compiling."
     )
     going_on = ", ".join(run.name for run in runs if not run.summary)
     about += f" Not finished: {going_on}." * bool(going_on)
@@ -110,14 +110,14 @@ def _results(runs: list[RunRecord]) -> Part:
 
 
 def _logged(runs: list[RunRecord]) -> Part:
-    """The losses over the steps, what a scheme has learned, and the cost of adaptive solves."""
+    """Losses by step, what a scheme has learned, and the cost of adaptive solves."""
     panels = {
         "training": [run.curve("loss") for run in runs],
         "validation": [run.curve("validation_loss") for run in runs],
     }
     figures = {
-        "Training: the batch of a logged step. Validation: the evaluations on the way, of "
-        "training.evaluate_samples samples.": draw_panels(panels, x="step", y="loss")
+        "Training: the batch of a logged step. Validation: training.evaluate_samples samples "
+        "on the way.": draw_panels(panels, x="step", y="loss")
     }
     keys = dict.fromkeys(key for run in runs for line in run.lines for key in line)
     learned = [key for key in keys if key.startswith("solver.")]
@@ -130,8 +130,7 @@ def _logged(runs: list[RunRecord]) -> Part:
 
 
 def _differences(runs: list[RunRecord]) -> Part:
-    """The keys in which the configurations differ, but for the name of the run; and the code
-    that made them."""
+    """The keys in which configurations and code differ, except the name of the run."""
     told = {run.name: flat_values(run.config) for run in runs}
     for run in runs:
         told[run.name]["code"] = " then ".join(run.folder.sources)
@@ -141,6 +140,6 @@ def _differences(runs: list[RunRecord]) -> Part:
         texts = {name: "–" if x is None else str(x) for name, x in found.items()}
         if key != "name" and len({*texts.values()}) > 1:
             rows.append({"key": key, **texts})
-    about = "What is not the same in all runs." if rows else "None."
     names = {name: name for name in told}
+    about = "" if rows else "None."
     return Part("Differences of configuration", about, rows=rows, headings=names)

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat
 from rich.console import Console
 
 from ..dynamics import relative_error
-from ..errors import InputError, at
+from ..errors import InputError
 from ..figures import plot_curves
 from ..packages import checksum
 from ..pretrained.files import read_json
@@ -23,7 +23,7 @@ from ..training.configuration.section import Count
 from ..training.folder.loading import restored
 from ..training.folder.run_folder import source
 from ..training.folder.starting import checksum_of_weights
-from .comparison import AbstractComparison, Faults, Rows, about_sources, fingerprint
+from .comparison import AbstractComparison, Rows, about_sources, fingerprint, naming_scheme
 from .measure import Data, measure, solved
 
 
@@ -81,13 +81,16 @@ class SolvingComparison(AbstractComparison):
         run = RunFolder(self.run)
         config = run.load_config(self.trust)
         model, step = restored(run, config, "newest", "trained")
+        settings: dict[tuple[str, str], SolverConfig] = {}
+        models = {}
+        for name, choice in self.schemes.items():
+            given = choice.solver.model_dump(mode="json", exclude_defaults=True)
+            for label, changes in choice.settings.items():
+                with naming_scheme(f"{name}, {label}"):
+                    setting = validated(SolverConfig, given | changes, self.name)
+                    settings[name, label] = setting
+                    models[name, label] = with_solver(model, setting)
         task = run_task(run, trust=self.trust)
-        faults = Faults()
-        pairs = [(name, label) for name, x in self.schemes.items() for label in x.settings]
-        place = "schemes.{0[0]}, {0[1]}".format
-        settings = faults.each(self._setting, pairs, place)
-        models = faults.each(lambda x: with_solver(model, settings[x]), settings, place)
-        faults.refuse()
         batch = next(task.held_out(self.samples, self.samples))
         reference = self.reference
         exact, _ = solved(with_solver(model, reference), batch.inputs)
@@ -120,7 +123,7 @@ class SolvingComparison(AbstractComparison):
             said = "kept" if file.exists() else "measured"
             console.print(f"[{number}/{len(models)}] {', '.join(pair)}: {said}")
             if not file.exists():
-                with at(place(pair)):
+                with naming_scheme(", ".join(pair)):
                     found = measure(solving, data, self.rounds)
                 figures = {
                     "error": found.error,
@@ -143,12 +146,6 @@ class SolvingComparison(AbstractComparison):
             f"{about_sources(made)}"
         )
         return about, rows
-
-    def _setting(self, pair: tuple[str, str]) -> SolverConfig:
-        name, label = pair
-        choice = self.schemes[name]
-        given = choice.solver.model_dump(mode="json", exclude_defaults=True)
-        return validated(SolverConfig, given | choice.settings[label], self.name)
 
     def _cheapest(self, rows: Rows) -> str:
         """The schemes that reach the tolerance, by their fewest evaluations."""

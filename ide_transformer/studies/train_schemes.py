@@ -17,7 +17,7 @@ from ..training import Config
 from ..training.configuration.files import config_of
 from ..training.configuration.section import Seed, folder_name
 from .budget import Budget, tokens_of_samples
-from .comparison import AbstractComparison, Faults, Rows, about_sources
+from .comparison import AbstractComparison, Rows, about_sources, naming_scheme
 from .results import (
     LearningCurve,
     at_equal_cost,
@@ -36,21 +36,13 @@ _EQUAL = {"at_equal_evaluations": "evaluations", "at_equal_time": "seconds"}
 
 
 class Contender(NamedTuple):
-    """A scheme with one of several budgets, or the only one, and with a recipe or without."""
+    """A scheme with a recipe or without, and a budget. The `label` leaves out the budget."""
 
-    budget: Budget
-    recipe: str | None
+    name: str
+    label: str
     scheme: str
-    several: bool
-
-    @property
-    def label(self) -> str:
-        """The name without the budget."""
-        return self.scheme if self.recipe is None else f"{self.scheme} with {self.recipe}"
-
-    @property
-    def name(self) -> str:
-        return f"{self.label}, {self.budget}" if self.several else self.label
+    recipe: str | None
+    budget: Budget
 
 
 class TrainingComparison(AbstractComparison):
@@ -81,16 +73,17 @@ class TrainingComparison(AbstractComparison):
     @model_validator(mode="after")
     def _each_run_once(self):
         faults = []
+        names = [x.name for x in self.contenders]
         if len(set(self.seeds)) < len(self.seeds):
             faults.append(f"seeds={list(self.seeds)}: give each of them once")
-        for name in self.contenders:
+        for name in names:
             try:
                 folder_name(Trial(name, (1.234e-300,) * len(self._swept), max(self.seeds)).name)
             except ValueError as error:
                 faults.append(f"schemes.{name}: {error}")
-        if len({Trial(name, (), 0).name for name in self.contenders}) < len(self._listed):
+        if len({Trial(name, (), 0).name for name in names}) < len(names):
             faults.append(
-                f"schemes: two of {', '.join(self.contenders)} would share a folder, whose "
+                f"schemes: two of {', '.join(names)} would share a folder, whose "
                 "name has letters, digits and '.' only; rename one"
             )
         if self.reference not in (None, *self.schemes):
@@ -115,51 +108,55 @@ class TrainingComparison(AbstractComparison):
             raise ValueError("; ".join(faults))
         return self
 
-    @property
-    def contenders(self) -> dict[str, Contender]:
-        """Each scheme without a recipe and with each, with each budget, by its name."""
-        return {x.name: x for x in self._listed}
+    @ft.cached_property
+    def contenders(self) -> list[Contender]:
+        """Each scheme without a recipe and with each, with each budget."""
+        found = []
+        each = itertools.product(self.budget.each, (None, *self.recipes), self.schemes)
+        for budget, recipe, scheme in each:
+            label = scheme if recipe is None else f"{scheme} with {recipe}"
+            name = f"{label}, {budget}" if self._several else label
+            found.append(Contender(name, label, scheme, recipe, budget))
+        return found
 
     @property
     def _several(self) -> bool:
         return len(self.budget.amount) > 1
 
-    @property
-    def _listed(self) -> list[Contender]:
-        each = itertools.product(self.budget.each, (None, *self.recipes), self.schemes)
-        return [Contender(*x, several=self._several) for x in each]
+    @ft.cached_property
+    def _reference(self) -> dict[str | None, str]:
+        """By recipe, the name of the reference with the largest budget; empty without one."""
+        return {
+            x.recipe: x.name
+            for x in self.contenders
+            if x.scheme == self.reference and x.budget == self.contenders[-1].budget
+        }
 
-    @property
-    def _reference(self) -> Contender | None:
-        """The reference without a recipe, with the largest budget."""
-        if self.reference is None:
-            return None
-        return self._listed[-1]._replace(scheme=self.reference, recipe=None)
-
-    @property
+    @ft.cached_property
     def _references(self) -> dict[str, str]:
         """By contender, the one from which its difference is taken."""
         own = self._reference
-        if own is None:
-            return {}
         return {
-            name: (own if x.scheme == own.scheme else own._replace(recipe=x.recipe)).name
-            for name, x in self.contenders.items()
-            if x != own
+            x.name: own[None if x.scheme == self.reference else x.recipe]
+            for x in self.contenders
+            if own and x.name != own[None]
         }
 
     @property
     def _swept(self) -> dict[str, tuple[float, ...]]:
         return self.sweep.keys if self.sweep else {}
 
+    def prepare(self) -> None:
+        _ = self._plans
+
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
         trials = Trials(folder / "runs", self._plans, tuple(self._swept), console)
         first, *others = self.seeds
         planned = [t for name in self._plans for t in grid(name, self._swept, first)]
-        faults = Faults()
-        done = faults.each(trials.done, planned, lambda trial: f"schemes.{trial.scheme}")
-        faults.refuse()
-        trials.left = [trial.scheme for trial in planned if not done[trial]]
+        for trial in planned:
+            with naming_scheme(trial.scheme):
+                if not trials.done(trial):
+                    trials.left.append(trial.scheme)
         trials.left += [*self._plans] * len(others)
         chosen = [
             tuned(name, self.sweep, first, trials.loss, trials.possible) for name in self._plans
@@ -226,9 +223,9 @@ class TrainingComparison(AbstractComparison):
         for row in rows:
             usual = self._plans[row["scheme"]].config.optimizer.warmup
             warmups[row["scheme"]] = row.get("optimizer.warmup", usual)
-        names = [*([self._reference.name] if self._reference else []), *self._plans]
         samples = {}
-        for name in names:
+        first = [self._reference[None]] if self._reference else []
+        for name in (*first, *self._plans):
             config, task = self._plans[name]
             samples[name] = self._data[name], task.sized_by_context and config.model.context
         tested = self._reported == "test_loss"
@@ -271,7 +268,7 @@ class TrainingComparison(AbstractComparison):
     @property
     def _difference(self) -> str:
         recipe = ", with the same recipe" * bool(self.recipes)
-        return f"difference to {self._reference.name}{recipe}" if self._reference else ""
+        return f"difference to {self._reference[None]}{recipe}" if self._reference else ""
 
     @property
     def headings(self) -> dict[str, str]:
@@ -286,11 +283,8 @@ class TrainingComparison(AbstractComparison):
             "at_equal_evaluations": "validation loss at equal field evaluations",
             "at_equal_time": "validation loss at equal training time",
             "evaluations_per_step": "field evaluations of a forward solve",
-            "steps": "optimiser steps",
             "field_evaluations": "field evaluations of the training",
             "tokens_per_second": "tokens per second of training",
-            "seconds": "seconds of a run",
-            "start": "weights that training began with",
             "seeds": f"{reported} of each seed",
         }
 
@@ -331,8 +325,9 @@ class TrainingComparison(AbstractComparison):
             lines = []
             done = [row for row in rows if "failure" not in row]
             done.sort(key=lambda row: row["field_evaluations"])
-            for label in dict.fromkeys(x.label for x in self._listed):
-                own = [x for x in done if self.contenders[x["scheme"]].label == label]
+            labels = {x.name: x.label for x in self.contenders}
+            for label in dict.fromkeys(labels.values()):
+                own = [row for row in done if labels[row["scheme"]] == label]
                 costs = [row["field_evaluations"] for row in own]
                 lines.append(Curve(label, costs, [row[self._reported] for row in own]))
                 for x, row in zip(costs, own, strict=True):
@@ -366,17 +361,14 @@ class TrainingComparison(AbstractComparison):
 
     @ft.cached_property
     def _plans(self) -> dict[str, Plan]:
-        """The plan of each contender.
-
-        **Raises:** `InputError` with all that is wrong in any of them.
-        """
-        faults = Faults()
-        plans = faults.each(self._plan, self.contenders, "schemes.{}".format)
-        faults.refuse()
+        """The configuration and the data of each contender."""
+        plans = {}
+        for contender in self.contenders:
+            with naming_scheme(contender.name):
+                plans[contender.name] = self._plan(contender)
         return plans
 
-    def _plan(self, name: str) -> Plan:
-        contender = self.contenders[name]
+    def _plan(self, contender: Contender) -> Plan:
         recipe = {} if contender.recipe is None else self.recipes[contender.recipe]
         tree = dict(self._base_tree)
         for change in (self.schemes[contender.scheme], recipe):

@@ -16,7 +16,7 @@ import ide_transformer as ide
 from ide_transformer.contrib import depth_problem
 from ide_transformer.contrib.depth import NEEDED, RULES, Problem, measure_coarsening
 from ide_transformer.contrib.depth_problem import halves_of_speeches, make_problem
-from ide_transformer.tasks import PHop
+from ide_transformer.contrib.sequences import PHop
 from ide_transformer.training import LoadedModel
 from tests.golden.copies import changed_copy
 from tests.helpers import drawn
@@ -106,7 +106,7 @@ def test_a_study_of_a_linear_model_by_hand():
     )
     samples = np.random.default_rng(0).integers(0, 5, (2, 3, 4))
     problem = Problem(*samples, losses_of)
-    study = measure_coarsening(model, problem, refinements=(2,), tolerances=())
+    study = measure_coarsening(model, problem, refinements=(2,))
     rows = {row["method"]: row for row in study.rows}
     read_out = jax.jit(lambda u: model.outputs(u))
 

@@ -1,16 +1,13 @@
 """The runs of a comparison: the steps of its budget, and what it refuses before anything is
 measured or written."""
 
-import itertools
-from types import SimpleNamespace
-
 import pytest
 
 import ide_transformer as ide
 from ide_transformer.studies import budget
 from ide_transformer.studies.budget import plan_refinement
 from ide_transformer.training.steps import build
-from ide_transformer.training.steps.schedule import Program, needed_by_refinement, schedule_of
+from ide_transformer.training.steps.schedule import needed_by_refinement, schedule_of
 from tests.training import stub
 
 
@@ -22,8 +19,7 @@ def text_config(there, overrides):
     return stub.config(*overrides, **stub.tree_of_text(there))
 
 
-def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path, monkeypatch):
-    """Its time is that of the steps after a first one."""
+def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path):
     schedule = "[{meshes: [{steps: 1}, {steps: 4, tokens: 4}], weights: [1.0, 3.0]}]"
     small = ["model.layers=1", "model.operators=[damping]"]
     config = text_config(tmp_path, [f"training.schedule={schedule}", *small])
@@ -35,28 +31,12 @@ def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path, monkeypatch):
     tokens = sum((8, 4)[x] for x in drawn[:10]) / 10
     assert budget.tokens_of_samples(config, task, 10).mean() == tokens
 
-    clock = SimpleNamespace(now=0.0)
-
-    def lowered(program, mesh, *_):
-        costs = itertools.chain([100.0], itertools.repeat((1.0, 7.0)[mesh]))
-
-        def step(state, batch):
-            clock.now += next(costs)
-            return state, {}
-
-        return SimpleNamespace(compile=lambda: step)
-
-    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    monkeypatch.setattr(Program, "lowered", lowered)
-    assert budget.seconds_of_a_run(config, task) == sum((1.0, 7.0)[x] for x in drawn)
-
 
 def first(layers, until="50%"):
     return f"[{{until: {until}, mesh: {{layers: {layers}}}}}]"
 
 
-def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path, monkeypatch):
-    monkeypatch.setattr(budget, "seconds_of_a_run", lambda *_: 1.0)
+def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path):
     small = ["model.layers=4", "model.operators=[damping]", "optimizer.warmup=0"]
     config = text_config(tmp_path, small)
     rows = plan_refinement(config, 20.0)
@@ -103,19 +83,18 @@ def swept(values, key=RATE):
     return {"sweep": {"keys": {key: values}}}
 
 
-# All that is wrong is said at once.
-WRONG = {"one": {"model": {"width": "8"}}, "two": {"optimizer": {"rat": 1}}}
+WRONG = {"one": {"model": {"width": "8"}}}
 COSTS = {"unit": "field_evaluations", "amount": 48}
 LATE = {"training": {"schedule": [{"until": 2, "mesh": {"layers": 1}}]}}
 HEADS = {"model": {"operators": ["attention"], "heads": 3}}
-NO_TEXT = {name: {"data": {"path": "none.txt"}} for name in "abcd"}
+NO_TEXT = {"a": {"data": {"path": "none.txt"}}}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"seeds": [1, 1], "reference": "two"}, "give each of them once; .*it must be one of"),
-        ({"schemes": WRONG}, r"(?s)\.one: .*base.yaml: model.width='8'.*\.two: .* unknown key"),
+        ({"schemes": WRONG}, r"schemes\.one: .*base.yaml: model.width='8'"),
         ({"schemes/one": {"training": {"steps": 3}}}, "one.training.steps: .*budget.amount"),
         ({"recipes": {"two": {"training": {"seed": 3}}}}, "two.training.seed: .* write seeds"),
         ({"schemes": {"a b": {}, "a_b": {}}}, "two of a b, a_b would share a folder"),
@@ -124,7 +103,7 @@ NO_TEXT = {name: {"data": {"path": "none.txt"}} for name in "abcd"}
         (swept([1, 2], "training.seed"), "write seeds"),
         ({"budget": COSTS, "schemes/one": LATE}, "schemes.one: training.schedule: until=2"),
         ({"budget": COSTS, "schemes/one": HEADS}, "^schemes.one: .*heads"),
-        ({"schemes": NO_TEXT}, "^schemes.a, schemes.b, schemes.c and 1 "),
+        ({"schemes": NO_TEXT}, "^schemes.a: .*none.txt"),
     ],
 )
 def test_a_wrong_comparison_is_refused(compare, tmp_path, changes, message):
