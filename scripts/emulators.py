@@ -30,7 +30,6 @@ from commands import rows, start
 from commands.rows import Row
 from ide_transformer import ChannelsFirst, InputError, training
 from ide_transformer.commands.options import config_file, figure_file, integers, names
-from ide_transformer.errors import did_you_mean
 from ide_transformer.packages import require
 from ide_transformer.studies import fingerprint
 from ide_transformer.training.folder.run_folder import source
@@ -137,18 +136,13 @@ def scenario_of(cell: Cell) -> Any:
     from apebench.scenarios import scenario_dict
 
     name, *options = cell.scenario.split(":")
-    if name not in scenario_dict:
-        raise InputError(
-            f"--scenarios {name}: APEBench has no such scenario."
-            f"{did_you_mean(name, scenario_dict)}"
-        )
     try:
         given = {key: ast.literal_eval(x) for key, x in (y.split("=") for y in options)}
         # At 10,000 steps this is its default.
         rate = f"adam;{cell.steps};warmup_cosine;0.0;1e-3;{cell.steps // 5}"
         return scenario_dict[name](**{"optim_config": rate, **given})
-    except (TypeError, ValueError, SyntaxError) as error:
-        raise InputError(f"--scenarios {cell.scenario}: {error}") from None
+    except (KeyError, TypeError, ValueError, SyntaxError) as error:
+        raise InputError(f"--scenarios {cell.scenario}: {error!r}") from None
 
 
 def network_of(cell: Cell, key: Any) -> Any:
@@ -161,16 +155,12 @@ def network_of(cell: Cell, key: Any) -> Any:
         # APEBench asks for an activation, too.
         architecture_dict[cell.model.lower()] = ft.partial(emulator, config)
         text = f"{cell.model};identity"
+    scenario = scenario_of(cell)
     try:
-        return scenario_of(cell).get_neural_stepper(
-            task_config="predict", network_config=text, key=key
-        )
-    except (KeyError, IndexError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+        return scenario.get_neural_stepper(task_config="predict", network_config=text, key=key)
+    except (KeyError, IndexError) as error:
         raise InputError(
-            f"--models {cell.model}: there is no such configuration, and APEBench has no such "
-            f"network ({error!r}); give the name or path of a configuration, one of "
+            f"--models {cell.model}: {error!r}; give a configuration, one of "
             f"{', '.join(NETWORKS)}, or a text such as {NETWORKS['res']}."
         ) from None
 
@@ -231,18 +221,16 @@ def show(cells: list[Cell], options: argparse.Namespace) -> None:
     from ide_transformer.figures import Curve, plot_panels
 
     all_rows = rows.read_rows(options.json)
-    made = []
     panels: dict[str, list[Curve]] = {}
     tables: dict[str, list[Row]] = {}
     for scenario, model in dict.fromkeys((x.scenario, x.model) for x in cells):
         keys = [x._asdict() for x in cells if (x.scenario, x.model) == (scenario, model)]
         own = [row for row in all_rows if any(key.items() <= row.items() for key in keys)]
-        made += [(f"{scenario} {model} {row['seed']}", row["code"]) for row in own]
         tables.setdefault(scenario, []).append(line_of(model, own, options.points))
         median = np.median([bounded(row["errors"]) for row in own], axis=0)
         curve = Curve(model, np.arange(1, len(median) + 1), median)
         panels.setdefault(scenario, []).append(curve)
-    rows.show(tables, made)
+    rows.show(tables)
     if options.figure is not None:
         labels = dict(x="steps", y="relative error, median of the seeds")
         plot_panels(options.figure, panels, log="y", **labels)

@@ -1,8 +1,6 @@
 """Compares error budgets of random equations with measured errors.
 
-An error budget estimates how much tokens, features, steps and splitting add to the error, and
-names the refinement that removes the most error for its cost. Here the errors are measured
-against a solution with eight times the tokens and features and exact steps.
+Errors are measured against a solution with eight times the tokens and features and exact steps.
 """
 
 import argparse
@@ -16,13 +14,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ide_transformer.dynamics.meshes import relative_error
 from jaxtyping import Array
 
 from commands import start
 from ide_transformer import equation as eq
 from ide_transformer.commands.options import results_file
 from ide_transformer.dynamics import FunctionSolve, error_budget, gain, refinements
-from ide_transformer.dynamics.meshes import relative_error
 from ide_transformer.integration import Mesh
 from ide_transformer.models import OperatorModel
 from ide_transformer.reporting import show_table, write_json
@@ -34,13 +32,6 @@ SCHEMES: Mapping[str, diffrax.AbstractSolver] = {
     "lie_trotter": LieTrotter(),
     "strang": Strang(),
 }
-HEADINGS = {
-    "sum": "sum of the estimated parts",
-    "measured": "measured error",
-    "named": "named as the cheapest refinement",
-    "cheapest": "cheapest as measured",
-}
-
 # Features, of which each has a coefficient smaller than the one before by this factor.
 _MODES = 8
 _DECAY = 0.6
@@ -61,11 +52,17 @@ def run(options: argparse.Namespace) -> None:
         rows.append({"equation": seed, **row})
         # The number of compiled programs that a process may hold is limited.
         jax.clear_caches()
-    show_table(rows, HEADINGS)
+    headings = {
+        "sum": "sum of the estimated parts",
+        "measured": "measured error",
+        "named": "named as the cheapest refinement",
+        "cheapest": "cheapest as measured",
+    }
+    show_table(rows, headings)
     right = sum(row["named"] == row["cheapest"] for row in rows)
     near = sum(abs(row["sum"] / row["measured"] - 1) <= 0.2 for row in rows)
-    print(f"the cheapest refinement was named in {right} of {options.number}; the parts add up")
-    print(f"to the measured error within 20 % in {near} of {options.number}")
+    print(f"named the cheapest refinement: {right} of {options.number}")
+    print(f"the parts add up to the measured error within 20 %: {near} of {options.number}")
     if options.json:
         write_json(options.json, rows)
 

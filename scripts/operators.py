@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--steps", type=int, default=1000, help="of each run (default: 1000)")
     parser.add_argument("--rates", type=floats, default=[1e-3, 3e-3, 9e-3])
-    parser.add_argument("--seeds", type=int, default=3, help="so many (default: 3)")
+    parser.add_argument("--seeds", type=int, default=3, help="their number (default: 3)")
     parser.add_argument("--models", type=names, default=sorted(MODELS))
     parser.add_argument("--beds", type=names, default=["burgers", "darcy"])
     parser.add_argument("--samples", type=integers, help="of that study, for example 900")
@@ -65,13 +65,13 @@ def run(options: argparse.Namespace) -> None:
     show(options.study, cells, found)
 
 
-def study(cell: Cell, options: argparse.Namespace) -> tuple[list[Row], list[Row]]:
-    """The rows of all rates with seed 0, and the rows of the best rate with all seeds."""
+def study(cell: Cell, options: argparse.Namespace) -> list[Row]:
+    """The rows of the best rate, one for each seed."""
     tried = [run_once(cell, rate, 0, options) for rate in options.rates]
     losses = np.nan_to_num([float(row["validation_loss"]) for row in tried], nan=np.inf)
     best = tried[int(np.argmin(losses))]
     seeds = range(1, options.seeds)
-    return tried, [best, *(run_once(cell, best["rate"], seed, options) for seed in seeds)]
+    return [best, *(run_once(cell, best["rate"], seed, options) for seed in seeds)]
 
 
 def run_once(cell: Cell, rate: float, seed: int, options: argparse.Namespace) -> Row:
@@ -99,14 +99,10 @@ def _data(name: str, study: str) -> str:
     return " ".join(task.fingerprint() for task in tasks)
 
 
-def show(study: str, cells: list[Cell], found: list[tuple[list[Row], list[Row]]]) -> None:
+def show(study: str, cells: list[Cell], found: list[list[Row]]) -> None:
     """A table for each bed: means over the seeds and their standard deviations."""
     tables: dict[str, list[Row]] = {}
-    made: list[tuple[str, str]] = []
-    for cell, (tried, own) in zip(cells, found, strict=True):
-        for row in (*tried, *own[1:]):
-            run = f"{row['name']} {row['rate']:g} seed {row['seed']}"
-            made.append((run, row.get("code", "not recorded")))
+    for cell, own in zip(cells, found, strict=True):
         line: Row = {"model": cell.model, **cell.options, "rate": own[0]["rate"]}
         for name in ("validation_loss", *TESTS[study][cell.bed]):
             values = np.array([row[name] for row in own], float)
@@ -115,7 +111,7 @@ def show(study: str, cells: list[Cell], found: list[tuple[list[Row], list[Row]]]
         line["parameters"] = own[0]["parameters"]
         line["seconds"] = f"{np.mean([row['seconds'] for row in own]):.0f}"
         tables.setdefault(cell.bed, []).append(line)
-    rows.show(tables, made)
+    rows.show(tables)
 
 
 if __name__ == "__main__":

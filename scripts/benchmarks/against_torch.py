@@ -1,12 +1,8 @@
 """Training steps in full float32 against the equal model in PyTorch, eager and compiled.
 
 Both begin with the same weights and take the same batches. PyTorch runs in other processes, one
-at a time. Rows of `alternate` with `setting`, `tokens_per_second`, and
-
-- `mebibytes`: memory of a step without weights and moments. Here it is the temporary memory of
-  the program, in PyTorch the rise of the resident memory of its process.
-- `loss`: of the last step of the curve.
-- `loss_difference`: the largest relative difference of the curve from the first row's.
+at a time. Rows of `alternate` with `setting`, `tokens_per_second`, the last `loss`,
+and the largest relative `loss_difference` from the losses of the first row.
 """
 
 import argparse
@@ -54,14 +50,12 @@ def _compared(setting: Setting, options: argparse.Namespace, rounds: Rounds) -> 
             calls[name] = stack.enter_context(theirs).call
         calls["ide_transformer"] = caller(ours)
         curves = {name: np.array(call("losses", options.curve)) for name, call in calls.items()}
-        mebibytes = {name: call("peak_mebibytes") for name, call in calls.items()}
         turns = {name: ft.partial(call, "turn", options.steps) for name, call in calls.items()}
         rows = alternate(turns, rounds, setting=str(setting))
     for row in rows:
         losses = curves[row["name"]]
         row |= {
             "tokens_per_second": 1e3 * setting.batch * setting.context / row["milliseconds"],
-            "mebibytes": mebibytes[row["name"]],
             "loss": float(losses[-1]),
             "loss_difference": float(np.max(np.abs(losses / curves["torch eager"] - 1))),
         }

@@ -2,14 +2,13 @@
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ide_transformer import InputError
 from ide_transformer.commands.options import results_file
 from ide_transformer.reporting import show_table, write_json
-from ide_transformer.studies import about_sources
 
 
 Row = dict[str, Any]
@@ -45,12 +44,8 @@ def write_row(path: Path, key: Row, row: Row) -> None:
     write_json(path, [*others, row])
 
 
-def show(tables: Mapping[str, list[Row]], runs: Iterable[tuple[str, str]]) -> None:
-    """Prints tables, and the code of each run."""
+def show(tables: Mapping[str, list[Row]]) -> None:
+    """Prints tables by their names."""
     for name, table in tables.items():
         print(name)
         show_table(table)
-    made: dict[str, list[str]] = {}
-    for run, code in runs:
-        made.setdefault(code, []).append(run)
-    print(about_sources(made))

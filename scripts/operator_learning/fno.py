@@ -25,13 +25,21 @@ def train_and_test(
     cell: Cell, rate: float, seed: int, steps: int, tests: dict[str, Test], runs: Path
 ) -> dict[str, Any]:
     """Trains a run, and returns its errors, parameters and seconds."""
-    torch, fno = _libraries()
+    try:
+        import torch
+        from neuralop.models import FNO
+    except ImportError as error:
+        raise InputError(
+            f"{error}. Beside torch, run\n"
+            "    pip install --no-deps --target FOLDER neuraloperator==2.0.0 tensorly "
+            "tensorly-torch opt-einsum requests urllib3 certifi\nand set PYTHONPATH=FOLDER."
+        ) from None
     torch.manual_seed(seed)
     config = ours.settings_of(cell, rate, seed, steps)
     rates = np.asarray(learning_rate(config.optimizer, steps)(np.arange(steps))).tolist()
     task, start = cell.task(), time.perf_counter()
     many = _values(task.batch(0, 256, 0).targets)
-    model = _OnGrid(fno, cell.bed, float(many.mean()), float(many.std()))
+    model = _OnGrid(FNO, cell.bed, float(many.mean()), float(many.std()))
     weights = list(model.net.parameters())
     optimizer = torch.optim.AdamW(weights, weight_decay=DECAY)
     for step, now in enumerate(rates):
@@ -54,19 +62,6 @@ def settings_of(cell: Cell, rate: float, seed: int, steps: int) -> Any:
     """All that is chosen here, and the configuration with the learning rates of a run."""
     own = MODES[cell.bed], CHANNELS, LAYERS, DECAY
     return *own, ours.settings_of(cell, rate, seed, steps)
-
-
-def _libraries() -> tuple[Any, Any]:
-    try:
-        import torch
-        from neuralop.models import FNO
-    except ImportError as error:
-        raise InputError(
-            f"{error}. Beside torch, run\n"
-            "    pip install --no-deps --target FOLDER neuraloperator==2.0.0 tensorly "
-            "tensorly-torch opt-einsum requests urllib3 certifi\nand set PYTHONPATH=FOLDER."
-        ) from None
-    return torch, FNO
 
 
 def _values(x: Any) -> np.ndarray:

@@ -73,7 +73,10 @@ def measured(
         return seconds_of(lambda: compiled[name][0](*programs[name][1]))
 
     rows = alternate({x: lambda x=x: turn(x) for x in programs}, rounds, **columns)
-    memory = {name: temporary_mebibytes(program) for name, (program, _) in compiled.items()}
+    memory = {}
+    for name, (program, _) in compiled.items():
+        analysis: Any = program.memory_analysis()
+        memory[name] = analysis.temp_size_in_bytes / 2**20
     first = memory[next(iter(programs))]
     for row in rows:
         own = memory[row["name"]]
@@ -106,9 +109,3 @@ def timed_compile(function: Callable, arguments: tuple) -> tuple[jax.stages.Comp
     finally:
         config.update("jax_enable_compilation_cache", before)
         compilation_cache.reset_cache()
-
-
-def temporary_mebibytes(program: jax.stages.Compiled) -> float:
-    """Memory of a compiled program besides its inputs and outputs."""
-    analysis: Any = program.memory_analysis()
-    return analysis.temp_size_in_bytes / 2**20

@@ -10,7 +10,6 @@ from ide_transformer.tasks import Batch
 from ide_transformer.training import Config, learning_rate
 
 from ..shared.problem import Shape
-from ..shared.timing import temporary_mebibytes
 from ..shared.training import Training, config_of
 from .processes import timed_steps
 
@@ -72,10 +71,6 @@ class OwnTraining:
     def turn(self, steps: int) -> float:
         """Seconds for each of `steps` steps."""
         return timed_steps(self._step, steps)
-
-    def peak_mebibytes(self) -> float:
-        """Memory of one step without weights and the moments of the optimiser."""
-        return temporary_mebibytes(self._training.program)
 
     def state(self) -> dict[str, np.ndarray]:
         """The weights, by the names of the module in PyTorch."""

@@ -1,21 +1,15 @@
-"""Objects in processes of their own, and the time and memory of a process."""
+"""Objects in processes of their own, and the time of their steps."""
 
-import ctypes
-import gc
 import importlib
 import multiprocessing
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from ide_transformer.memory import keep_freed_memory
-
-
-_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def caller(made: Any) -> Callable[..., Any]:
@@ -51,24 +45,6 @@ def _make(name: str, arguments: tuple) -> None:
 
 def _call(method: str, arguments: tuple) -> Any:
     return caller(_made[0])(method, *arguments)
-
-
-def peak_resident_mebibytes(work: Callable[[], object]) -> float | None:
-    """The largest rise of the memory of this process while `work` runs; `None` if unknown."""
-    if not (_STATUS.exists() and _RESET.exists()):
-        return None
-    gc.collect()
-    # Freed memory would be used again without a rise.
-    ctypes.CDLL(None).malloc_trim(0)
-    before = _read("VmRSS")
-    _RESET.write_text("5")
-    work()
-    return _read("VmHWM") - before
-
-
-def _read(name: str) -> float:
-    fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
-    return int(fields[name].split()[0]) / 1024
 
 
 def timed_steps(

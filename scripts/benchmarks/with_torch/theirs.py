@@ -13,7 +13,7 @@ from ide_transformer.tasks import Batch
 from ide_transformer.training import OptimizerConfig
 
 from .ours import Setting
-from .processes import peak_resident_mebibytes, timed_steps
+from .processes import timed_steps
 
 
 class Block(nn.Module):
@@ -103,16 +103,6 @@ class TorchTraining:
     def turn(self, steps: int) -> float:
         """Seconds for each of `steps` steps."""
         return timed_steps(self._step, steps, torch.Tensor.item)
-
-    def peak_mebibytes(self) -> float | None:
-        """Memory of one step without weights and the moments of the optimiser."""
-        self._optimizer.zero_grad(set_to_none=True)
-        if self._device.type == "cuda":
-            before = torch.cuda.memory_allocated()
-            torch.cuda.reset_peak_memory_stats()
-            self._step()
-            return (torch.cuda.max_memory_allocated() - before) / 2**20
-        return peak_resident_mebibytes(self._step)
 
     def state(self) -> dict[str, np.ndarray]:
         """The weights, by the names of the module."""
