@@ -2,9 +2,6 @@
 what they write, and that they compare equal things."""
 
 import json
-import os
-import platform
-import resource
 import sys
 from importlib.metadata import EntryPoint, EntryPoints, version
 from pathlib import Path
@@ -26,7 +23,7 @@ from ide_transformer.commands.options import (
 )
 from tests import running
 from tests.helpers import ROOT, fast_first, largest
-from tests.running import run_apart, run_here
+from tests.running import run_here
 
 
 @pytest.mark.parametrize(
@@ -80,28 +77,6 @@ def test_results_of_runs_are_named_as_these(tmp_path):
     (tmp_path / "model.safetensors").touch()
     for path, name in (("q1.5", "q1.5"), (tmp_path / "model.safetensors", "model")):
         assert str(results_folder("depth", str(path), None)) == f"depth/{name}"
-
-
-CACHED = """
-from ide_transformer.commands import run_script
-
-def compute():
-    import jax
-    jax.jit(lambda x: 2 * x)(1.0)
-
-run_script(compute)
-"""
-
-
-@pytest.mark.heavy
-def test_programs_are_read_from_the_cache_without_a_word(tmp_path):
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
-    # JAX sets it in this process, which imports it first.
-    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
-    for _ in range(2):
-        done = run_apart([sys.executable, "-c", CACHED], env=environment)
-        assert done.stderr == ""
-    assert list(tmp_path.iterdir())
 
 
 def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatch):
@@ -164,17 +139,6 @@ def test_options_that_say_nothing_are_refused(capsys):
     ):
         name, *options = command.split()
         assert said in run_here(capsys, name, *options, expected=2)
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
-def test_freed_memory_is_kept():
-    run_script(lambda: None)
-    number, faults = 48 * 2**20, []
-    for _ in range(4):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        assert len(b"x" * number) == number
-        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-    assert min(faults) < number / resource.getpagesize() / 10
 
 
 SIZES = "--batch 2 --width 8 --heads 2 --context 5 --depth 3"

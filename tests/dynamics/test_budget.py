@@ -2,12 +2,9 @@
 scheme."""
 
 import dataclasses
-from pathlib import Path
-from types import SimpleNamespace
 from typing import ClassVar
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +13,8 @@ import pytest
 import ide_transformer as ide
 from error_budgets import measured_errors, random_problem, tried_budget
 from ide_transformer.dynamics import FunctionSolve, refinements
-from ide_transformer.solvers import inconsistent, with_sub_solver
-from ide_transformer.studies import resolution
-from ide_transformer.studies.convergence import schemes
+from ide_transformer.solvers import with_sub_solver
 from ide_transformer.studies.resolution import refinement_errors
-from ide_transformer.training import LoadedModel
 from tests import layered_models
 from tests.helpers import built
 
@@ -110,28 +104,6 @@ def test_studies_of_known_errors(monkeypatch):
     assert [row[part.resolution] for part in budget.parts] == [x.share for x in budget.parts]
 
 
-def test_the_functions_of_a_run_at_any_points(monkeypatch):
-    """Cubic interpolation of cubic polynomials is exact, in float64."""
-    coefficients = np.random.default_rng(0).normal(size=(3, 4))
-    model = model_of(diffrax.Euler(), attention=False)
-    at = np.asarray(model.inputs.points_of(POINTS).points)[:, 0]
-    values = (coefficients @ np.vander(at, 4).T).astype(np.float32)
-    task = SimpleNamespace(held_out=lambda *_: iter([SimpleNamespace(inputs=values)]))
-    monkeypatch.setattr(resolution, "evaluation_task", lambda loaded: task)
-    narrow = jax.tree.map(
-        lambda x: np.asarray(x, np.float32) if eqx.is_inexact_array(x) else x, model
-    )
-    solve = resolution.problem_of(LoadedModel(narrow, None, Path("run")), samples=3)
-    points = np.linspace(0.1, 0.9, 7)
-    expected = coefficients @ np.vander(points, 4).T
-    np.testing.assert_allclose(solve.inputs(points[:, None]), expected, atol=1e-5)
-    weights = jax.tree.leaves(eqx.filter(solve.model, eqx.is_inexact_array))
-    assert {x.dtype for x in weights} == {np.dtype(float)} and solve.tokens == POINTS
-    other = LoadedModel(layered_models.model_of(), None, Path("run"))
-    with pytest.raises(ide.InputError, match="run holds a Model, which does not map functions"):
-        resolution.problem_of(other)
-
-
 @pytest.mark.long
 @pytest.mark.heavy
 def test_the_budget_of_a_random_equation_is_what_is_measured():
@@ -147,8 +119,6 @@ def test_the_budget_of_a_random_equation_is_what_is_measured():
 
 
 WIDTH, POINTS, EXACT = 8, 12, diffrax.Dopri8()
-SOLVERS = {name: entry.free or entry.sphere for name, entry in schemes().items()}
-CONSISTENT = [name for name, solver in SOLVERS.items() if inconsistent(solver) is None]
 
 
 def wave(points):
@@ -182,15 +152,6 @@ def test_operations_are_those_of_all_pairs_also_where_attention_is_a_loop():
     assert costs[2] / costs[1] == pytest.approx((3 / 2) ** 2, rel=0.05)
 
 
-def test_every_splitting_has_an_error_of_its_own():
-    words = ("lie_trotter", "strang", "parallel", "yoshida", "suzuki")
-    for name in CONSISTENT:
-        refined = refinements(FunctionSolve(model_of(SOLVERS[name]), wave, POINTS))
-        assert ("splitting" in refined) == any(word in name for word in words), name
-    one = FunctionSolve.of(model_of(ide.Strang(), attention=False), wave, None)
-    assert one.tokens == POINTS and list(refinements(one)) == ["tokens", "depth"]
-
-
 class Opposite(ide.AbstractSequentialSplitting):
     """A splitting of somebody's own: Lie–Trotter from the last operator to the first."""
 
@@ -217,12 +178,3 @@ def test_a_splitting_is_refined_by_the_symmetric_one_or_shorter_steps(solver, fi
     assert (flows.solver, flows.steps) == (with_sub_solver(solver, EXACT), 4)
     exact = solve.exact().model.mesh
     assert (exact.solver, exact.steps) == (EXACT, 8)
-
-
-def test_models_that_have_none():
-    for model, message in (
-        (layered_models.model_of(), "inputs of the model are TextInputs"),
-        (model_of(ide.projected(ide.contrib.Nesterov())), "shorter steps Nesterov does not"),
-    ):
-        with pytest.raises(ide.InputError, match=message):
-            ide.error_budget(model, wave)

@@ -111,13 +111,6 @@ def test_the_hamiltonian_begins_on_the_constraint():
     assert spreads[1] < 0.55 * spreads[0]
 
 
-@pytest.mark.heavy
-def test_the_log_norm_begins_on_the_constraint():
-    model = on_sphere(1)
-    off, on = (log_norms(model, u)[0, 0] for u in (OFF, ide.Sphere().project(OFF)))
-    assert off == pytest.approx(on, rel=1e-6)
-
-
 def test_a_source_is_no_weight_and_tokens_that_stop_have_no_costates():
     control = ide.Tied((Cubic(drawn((4, 4), 0, 0.3)), ide.equation.Injection(0.7)), 3)
     model, inputs = cubic_model(control, ide.LieTrotter()), drawn((2, 3, 4), 2, 0.5)

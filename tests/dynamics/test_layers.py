@@ -94,15 +94,6 @@ def test_defects_are_those_of_the_states_of_solves():
         assert abs(getattr(found, name)[0] - sizes_after[1] / sizes[0]) < 1e-12, name
 
 
-def test_a_scheme_that_does_not_split_has_no_splitting_errors():
-    """Nor has one around a splitting, whose sub-solver is not its own."""
-    found = equation_defects(equation_of(), U0, solver=diffrax.HalfSolver(ide.LieTrotter()))
-    assert jnp.isnan(found.splitting).all() and jnp.isnan(found.commutator).all()
-    assert jnp.isfinite(found.step_doubling).all()
-    with pytest.raises(ide.InputError, match="Nesterov uses earlier steps"):
-        contrib.equation_defects(equation_of(), U0, solver=ide.contrib.Nesterov())
-
-
 def test_the_estimate_is_exact_for_small_defects():
     """The linearised march is the march, to first order in what is left out."""
     errors = []
@@ -117,15 +108,6 @@ def test_the_estimate_is_exact_for_small_defects():
     assert estimate[1] == damage[1] == 0 < min(np.delete(estimate, 1))
 
 
-@pytest.mark.heavy
-def test_the_estimate_is_that_of_the_native_steps():
-    """With one step in each interval the error would be two percent larger."""
-    model = model_of(scales=(1.0, 0.001, 1.0, 1.0)).on(ide.Mesh(steps=3))
-    for native in (model, model.on(ide.Mesh(solver=diffrax.Heun(), steps=1))):
-        estimate = removal_estimate(native, HELD_OUT)[1]
-        assert abs(estimate / removal_damage(native, HELD_OUT)[1] - 1) < 1e-3
-
-
 def test_layers_are_the_model_and_may_be_left_out():
     """Also on a finer mesh: the beginning of interval 7, divided by the length of an interval,
     is rounded to below 7 in float64."""
@@ -134,34 +116,6 @@ def test_layers_are_the_model_and_may_be_left_out():
     assert largest(outputs(in_layers(finer)), outputs(finer)) < 1e-12
     kept = outputs(keep_layers(model, [0, 2, 3]))
     assert largest(kept, by_hand(model, layer_by_layer([0, 2, 3]))) < 1e-12
-
-
-class Decay(ide.AbstractOperator):
-    """`u_t = -r u³`."""
-
-    rate: jnp.ndarray
-
-    def __call__(self, u, domain):
-        return -self.rate * u**3
-
-
-def test_layers_with_known_flows_are_the_model():
-    """The second one does nothing."""
-    rates = jnp.array([1.0, 0.0, 0.5])
-    block = Decay(rates), ide.Damping(0.8 * rates), ide.equation.Relaxation(rates)
-    model = ide.StateModel(
-        ide.TokenDomain.uniform(2),
-        4,
-        control=ide.PiecewiseConstant(block),
-        constraint=ide.Free(),
-        mesh=ide.Mesh(solver=ide.Strang(HEUN)),
-    )
-    inputs = drawn((3, 2, 4), 0, 0.5)
-    assert (
-        largest(keep_layers(model, range(3)).solve(inputs).u1, model.solve(inputs).u1) < 1e-14
-    )
-    damage = removal_damage(model, inputs)
-    assert damage[1] < 1e-14 and damage[[0, 2]].min() > 0.01
 
 
 def test_neighbouring_operators_are_left_out():
@@ -193,18 +147,6 @@ def test_layers_that_came_of_halving_merge_into_the_native_ones():
     assert layered.steps[:, 0].tolist() == ["0+1", "2+3"]
     assert largest(outputs(layered.model), outputs(model)) < 1e-12
     assert largest(outputs(halved), outputs(model)) > 1e-3
-
-
-def test_functions_in_the_plane_are_compared_point_by_point():
-    model = small.operator_model((6, 8))
-    inputs = np.random.default_rng(0).normal(size=(3, 6, 8))
-    target = native_target(model, inputs)
-    outputs = eqx.filter_jit(lambda x: model.outputs(model.solve(x).u1))
-    assert float(target.output_error(model, outputs(inputs))) < 1e-12
-    field = ide.Field(inputs.reshape(3, 48), model.domain)
-    target = native_target(model, field).part([2, 0])
-    assert largest(target.inputs.values, field.values[[2, 0]]) == 0
-    assert largest(target.outputs, outputs(field)[[2, 0], :]) < 1e-12
 
 
 def test_an_extrapolated_model_is_that_of_two_refined_ones():

@@ -1,5 +1,4 @@
-"""Files that are wrong and values that were made to do harm, by name, in tables: of
-configurations, of the runs of others, and of roll-outs."""
+"""Tables of wrong files and of harmful values: configurations, and runs of others."""
 
 import json
 import os
@@ -144,34 +143,3 @@ REPORTS = {
         for key in ("solver", "control", "gift.evil:Part")
     },
 }
-
-
-# Options of `rollout` on a run of a flow map, each wrong.
-ROLLOUTS = [
-    *(f"--times {x}" for x in ("0", "-1", "1000000000", f"1{'0' * 30}", "x", "1.5", "nan")),
-    *(
-        f"--times 2 --mesh tokens={x}"
-        for x in ("0", "-8", "7", "1000000000", "1e9", "nan", "x", "8.0", "[8,8]")
-    ),
-    *(
-        f"--times 2 --mesh {key}={x}"
-        for key in ("layers", "steps", "width", "horizon")
-        for x in ("0", "-1", "1000000000000", "nan", "x")
-        if (key, x) != ("horizon", "1000000000000")
-    ),
-    *(f"--times 2 --mesh {x}" for x in ("solver=x", "solver=heun(", "x=1", "=", "8")),
-    *(
-        f"--times 2 data.options.{key}={x}"
-        for key in ("time", "viscosity")
-        for x in ("0", "-1", ".nan", ".inf", "1.0e+30", "x", "[1]")
-    ),
-    *(
-        f"--times 2 data.options.{key}={x}"
-        for key in ("samples", "held_out_samples")
-        for x in ("0", "-1", "1000000000000", "1.5")
-    ),
-    *(f"--times 2 {x}" for x in ("data.name=digits", "data.options.x=1", "model.context=0")),
-    *(f"--times 2 --pictures {x}" for x in ("a.txt", "a", "/dev/null")),
-    *(f"--times 2 --figure {x}" for x in ("a.txt", "nowhere/")),
-    *(f"--times 2 --{x}" for x in ("checkpoint 7", "weights average", "json /dev/null/a.json")),
-]

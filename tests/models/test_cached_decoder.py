@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
-from ide_transformer.integration import why_not_by_token
 from tests.conformance.models import logits_one_by_one
 from tests.helpers import drawn, fast_first, largest, programs_compiled
 from tests.models import examples as small
-from tests.models.examples import CONTEXT, TOKENS, WIDTH, outputs_of
+from tests.models.examples import CONTEXT, TOKENS, outputs_of
 
 
 PROMPT = TOKENS[0, :3]
@@ -110,13 +109,6 @@ def test_tokens_that_stop_are_not_decoded_token_by_token():
         ide.models.CachedDecoder(stopping, CONTEXT)
 
 
-def test_a_grid_is_not_marched_token_by_token():
-    model = small.language_model()
-    grid = ide.Equation(model.control, ide.Free(), ide.TokenDomain.uniform((2, 3)))
-    state = jax.ShapeDtypeStruct((1, WIDTH), jnp.float64)
-    assert "2 dimensions" in why_not_by_token(grid, model.mesh, state)
-
-
 def test_what_is_not_in_the_text_has_no_logits():
     model = small.language_model((small.feed_forward,))
     with pytest.raises(ide.InputError, match=f"tokens={CONTEXT + 1}.*from 1 to {CONTEXT}"):
@@ -153,11 +145,3 @@ def test_ten_texts_of_ten_lengths_are_two_programs(model):
     check(compiled, TOKENS[:, :6])
     if model is TEXT_CLASSIFIER:
         check(compiled, ide.Text(TOKENS[:, :8], small.MASK[:, :8]))
-
-
-@pytest.mark.heavy
-def test_padding_that_cannot_be_hidden():
-    """The mean counts it."""
-    mean = ide.compiled(small.sequence_classifier())
-    assert "without a mask" in mean.why_not_padded and "each shape" in repr(mean)
-    check(mean, TOKENS[:, :3])

@@ -1,6 +1,5 @@
 """Texts that models write: with a cache and without, drawn and greedy."""
 
-import diffrax
 import equinox as eqx
 import jax
 import numpy as np
@@ -121,17 +120,6 @@ def test_a_model_that_cannot_be_solved_writes_nothing():
         contrib.generate_greedy(nan, encoded_by(small.SPEECH), PROMPT, LENGTH, end=0)
 
 
-@pytest.mark.heavy
-def test_a_solve_that_fails_writes_nothing():
-    # The state at which a solve stops is finite.
-    controller = diffrax.PIDController(rtol=1e-9, atol=1e-9)
-    failing = MODEL.on(
-        ide.Mesh(solver=diffrax.Heun(), stepsize_controller=controller, max_steps=2)
-    )
-    with pytest.raises(ide.InputError, match="position 3 could not be written"):
-        ide.generate(failing, TOKENS[:, :3], 1, **GREEDY)
-
-
 def test_greedy_texts_are_those_by_hand_up_to_their_end():
     by_hand = PROMPT
     for _ in range(LENGTH):
@@ -161,13 +149,3 @@ def test_nothing_is_drawn_behind_the_end_of_a_text():
     for model in (MODEL, MODEL.with_inputs(Uncached(**vars(MODEL.inputs)))):
         text = ide.generate(model, PROMPT, 6, end=end, **GREEDY)
         assert np.array_equal(text, expected)
-
-
-def test_what_cannot_be_written(unchecked):
-    for given, message in (
-        (dict(length=9), "choose a length from 0 to 8"),
-        (dict(end=small.VOCABULARY), "the last token is 10"),
-    ):
-        options = dict(source=small.SPEECH[0], prompt=PROMPT[0], length=2, end=0) | given
-        with pytest.raises(ide.InputError, match=message):
-            contrib.generate_greedy(SPOKEN, **options)

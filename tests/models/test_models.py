@@ -70,23 +70,6 @@ def test_dropout_of_the_embedding_needs_a_key():
     assert (small.embedded_by(model, TOKENS)[0] != 0).all()
 
 
-def test_what_draws_nothing_is_the_same_with_a_key(key):
-    """A scheme that remembers steps would begin again at each interval."""
-    dropped = small.language_model((small.feed_forward,), own=dict(dropout=0.5))
-    decoder = SPOKEN.with_inputs(dataclasses.replace(SPOKEN.inputs, text=dropped.inputs))
-    assert dropped.random and decoder.random and not SPOKEN.random
-    scheme, control = ide.AdamsBashforth(2), MODEL.control
-    smooth = ide.PiecewiseLinear(control.resample(3).blocks)
-    model = dataclasses.replace(MODEL, control=smooth).on(ide.Mesh(solver=scheme))
-    one, other = jax.jit(lambda x: (model(x), model(x, key=key)))(TOKENS)
-    assert largest(one, other) == 0
-
-
-def test_a_model_is_put_on_layers_and_not_made_with_them():
-    with pytest.raises(ide.InputError, match=r"gives layers, .* write Model\(…\)\.on\(mesh\)"):
-        dataclasses.replace(MODEL, mesh=ide.Mesh(layers=4))
-
-
 def test_a_longer_horizon_passes_through_the_old_end():
     """Against steps made by hand: half of the way of four steps is the state after two."""
     model = small.language_model(control=ide.Tied)

@@ -12,7 +12,7 @@ import pytest
 import ide_transformer as ide
 from ide_transformer.dynamics import keep_layers
 from ide_transformer.pretrained import load_pretrained, save_pretrained
-from tests.golden.copies import changed_copy, make_archive, options_of, tensors_of
+from tests.golden.copies import changed_copy, options_of, tensors_of
 from tests.helpers import GOLDEN, largest
 from tests.models import examples as small
 
@@ -102,12 +102,6 @@ def test_what_is_not_read_is_named_and_written_again(tmp_path):
     save_pretrained(model, tmp_path / "two", like=folder)
     written = tensors_of(tmp_path / "two")
     assert all(np.array_equal(written[name], x) for name, x in decoder.items())
-
-
-def test_a_tensor_under_two_names_is_refused(tmp_path):
-    twice = {"norm.weight": np.ones(16, np.float32)}
-    with pytest.raises(ide.InputError, match=r"norm\.weight: there under another name too"):
-        load_pretrained(changed_copy(tmp_path, "llama", lambda x: x | twice))
 
 
 @pytest.mark.parametrize(("family", "known"), [("bert", 2), ("distilbert", 1)])
@@ -203,14 +197,6 @@ def test_what_the_layout_cannot_hold_is_not_written(family, change, message, tmp
     with pytest.raises(ide.InputError, match=message):
         save_pretrained(other, tmp_path / "new", like=GOLDEN / family)
     assert not (tmp_path / "new").exists()
-
-
-def test_the_tokenizer_of_an_archive_comes_along(tmp_path):
-    make_archive(tmp_path / "one.npz", vocabulary=11)
-    (tmp_path / "one.tokenizer.json").write_text("{}")
-    model = load_pretrained(tmp_path / "one.npz")
-    save_pretrained(model, tmp_path / "two.npz", like=tmp_path / "one.npz")
-    assert (tmp_path / "two.tokenizer.json").read_text() == "{}"
 
 
 def test_a_model_of_ones_own_is_written_in_the_layout_that_holds_it(tmp_path):

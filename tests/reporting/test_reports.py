@@ -65,7 +65,7 @@ def test_progress_and_lines_beside_it_are_said_where_there_is_no_terminal(capsys
     ]
 
 
-LONG, FIELD = Report("a", "b", [{"a": 1}] * 2000), {"a": np.ones(2)}
+LONG = Report("a", "b", [{"a": 1}] * 2000)
 
 
 @pytest.mark.parametrize(

@@ -176,24 +176,6 @@ def test_tables_are_read_without_lists(tmp_path):
     assert sizes == [600, 60, 30, 30, 30]
 
 
-@pytest.mark.parametrize(
-    ("points", "weights", "said"),
-    [
-        (np.array([*"abcdefghijklmnopqrstuvwx"]), None, "points are <U1; give real numbers"),
-        (np.zeros((24, 0)), None, r"points have the shape \[24, 0\]; give \[tokens\]"),
-        (np.zeros((24, 1, 1)), None, r"points have the shape \[24, 1, 1\]; give \[tokens\]"),
-        (np.linspace(0, 1, 24), np.ones(24, bool), "weights are bool; give real numbers"),
-        (1j * np.linspace(0, 1, 24), None, "points are complex128; give real numbers"),
-        (np.linspace(0, 1, 24), 1j * np.ones(24), "weights are complex128; give real"),
-        (np.linspace(0, 1, 24), np.ones(24).astype(object), "weights are object; give real"),
-        (np.linspace(0, 1, 24) > 0.5, None, "points are bool; give real numbers"),
-    ],
-)
-def test_points_that_are_none(points, weights, said):
-    with pytest.raises(ide.InputError, match=said):
-        Arrays(VALUES, VALUES, points, weights)
-
-
 def test_all_samples_of_a_file_are_held_out(tmp_path):
     """A single sample is enough, and a file may say itself what is held out."""
     task = Arrays(VALUES[:1], VALUES[:1], validation=1.0)

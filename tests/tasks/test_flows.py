@@ -187,15 +187,6 @@ def test_equations_for_several_functions(cache):
         np.testing.assert_allclose(values, first[1], atol=1e-5)
 
 
-def test_steps_that_are_not_there(cache):
-    with pytest.raises(ide.InputError, match="pushforward=True: give unrolled"):
-        tasks.Exponax.build(16, "Advection", pushforward=True)
-    with pytest.raises(ide.InputError, match=r"stepper\.reaction has no such class; .* Fisher"):
-        tasks.Exponax.build(16, "reaction.Burgers")
-    with pytest.raises(ide.InputError, match="velocities without divergence"):
-        tasks.Exponax.build(16, "NavierStokesVelocity", dimension=3, points=16)
-
-
 def test_they_are_solved_once_and_a_damaged_file_is_named(task, cache, monkeypatch):
     monkeypatch.setattr(flows, "solved", None)
     monkeypatch.setitem(sys.modules, "exponax", None)
@@ -235,25 +226,6 @@ def test_what_other_code_has_solved_is_not_read(cache, monkeypatch, tmp_path):
         module.write_text(text.replace("1", str(rate)))
         flows.functions(flow, {"a": 1}, 8)
     assert solved.call_count == 2
-
-
-@pytest.mark.heavy
-def test_pairs_go_on_where_the_last_ones_ended(tmp_path, monkeypatch):
-    monkeypatch.setenv("IDE_TRANSFORMER_CACHE", str(tmp_path))
-    monkeypatch.setattr(flows, "_VERIFIED", 1)
-    monkeypatch.setattr(tasks.NavierStokesFlow, "points", 16)
-    monkeypatch.setattr(tasks.NavierStokesFlow, "waves", 1)
-    task = tasks.NavierStokes.build(8, 0.05, TIME, samples=2, held_out_samples=2)
-    before, after = task.data["training"]
-    assert before.shape == (8, 8, 8) and before.dtype == np.float32
-    np.testing.assert_array_equal(before[2:], after[:-2])
-    fine, coarse = (next(x.held_out(2)) for x in (task, task.on(ide.Mesh(tokens=4))))
-    for x, y in zip(fine, coarse, strict=True):
-        part = x.values.reshape(2, 8, 8)[:, ::2, ::2]
-        np.testing.assert_array_equal(part.reshape(2, -1), y.values)
-    path = task.trajectory(3, 1)
-    assert path.shape == (4, 1, 8, 8)
-    np.testing.assert_allclose(path[1, 0], task.data["test"].after[0], atol=1e-5)
 
 
 def test_targets_on_an_interval_solve_burgers_equation():

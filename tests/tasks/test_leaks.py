@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
-from ide_transformer import tasks, training
+from ide_transformer import tasks
 from ide_transformer.tasks import Arrays, flows
 from tests.running import run_here
 
@@ -241,37 +241,3 @@ def test_windows_of_a_text_that_stand_in_the_training_part(monkeypatch):
     other = tasks.LanguageTask(text[:330] + "!" * 40, 32, validation=1.0)
     assert other.repeated(trained=task) == {"validation": (10, 11)}
     assert tasks.LanguageTask(text, 31).repeated() == {}
-
-
-class NoPrograms(tuple):
-    def start(self, *_):
-        return None
-
-
-def test_a_run_says_once_what_comes_twice(tmp_path, capsys, monkeypatch):
-    """Also of problems with so few instances that all are learned."""
-    monkeypatch.chdir(tmp_path)
-
-    def stop(*_):
-        raise ide.InputError("enough")
-
-    # Without a model.
-    parts = {
-        "build_start": lambda config, _: (training.build_task(config), None, None, None),
-        "programs_of": lambda *_: NoPrograms(),
-        "check_divisible": lambda *_: None,
-        "objective": stop,
-    }
-    for name, part in parts.items():
-        monkeypatch.setattr(training.run, name, part)
-    monkeypatch.setattr("ide_transformer.tasks.task.HELD_OUT", 64)
-    values = RANDOM.normal(size=(40, 8))
-    values[20:] = values[:20]
-    np.savez("steps.npz", inputs=values, targets=values[:, ::-1])
-    (tmp_path / "steps.yaml").write_text(CONFIG)
-    said = run_here(capsys, "train", "steps.yaml", expected=2)
-    assert said.count("of 4 validation samples are also among the training samples") == 1
-    bits = "data={name: parity, options: {lengths: [2, 7]}}"
-    model = "model={kind: language_model, width: 4, heads: 1, layers: 1, context: 8}"
-    said = run_here(capsys, "train", "steps.yaml", bits, model, expected=2)
-    assert "64 of 64 test samples are also among the first 4,096 training samples" in said

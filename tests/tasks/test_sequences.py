@@ -7,7 +7,6 @@ import pytest
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array, csgraph
 
-import ide_transformer as ide
 from ide_transformer import contrib
 from ide_transformer.contrib.sequences import OPERATORS
 from ide_transformer.tasks.losses import UNCOUNTED
@@ -167,16 +166,6 @@ def test_instances_that_are_few_or_others_stay_as_they_were():
         assert all((x == y).all() for x, y in zip(drawn, found, strict=True))
 
 
-def test_instances_that_are_impossible():
-    with pytest.raises(ide.InputError, match=r"hops=9 are rare.*context=8 .*have 0 targets"):
-        contrib.PHop(8, hops=9)
-    with pytest.raises(ide.InputError, match="degree=2 and swaps=True: there is one swap"):
-        contrib.WordProblem(9, (3, 9), degree=2, swaps=True)
-    # These were drawn for ever.
-    with pytest.raises(ide.InputError, match=r"of 1000 .* 0 have .*Lower sh"):
-        contrib.ListOps(8, shortest=8, depth=1, arguments=2)
-
-
 def graph_of(free):
     """The graph of neighbouring free cells, by their numbers in row-major order."""
     numbers = np.arange(free.size).reshape(free.shape)
@@ -243,12 +232,3 @@ def test_there_is_one_way_to_fill_a_grid(side, high, wide, givens):
     full = task.batch(0, 12, seed=0)
     np.testing.assert_array_equal(full.inputs.argmax(-1).reshape(12, -1), full.targets)
     assert len({digits.tobytes() for digits in full.targets}) == 12
-
-
-def test_digits_that_are_not_there():
-    with pytest.raises(ide.InputError, match=r"givens=\[20, 14\]: give the least and the most"):
-        contrib.Sudoku(4, givens=(20, 14))
-    with pytest.raises(
-        ide.InputError, match=r"of 400 random grids of side 4 0 can be .* by 3 digits"
-    ):
-        contrib.Sudoku(4, givens=(3, 3)).batch(0, 1, seed=0)
