@@ -416,12 +416,10 @@ def _as_known(points: ArrayLike) -> Array:
 
 
 def _along(weights: Array, v: Array) -> Array:
-    """Weights of tokens in the shape and dtype of a state."""
     return jnp.broadcast_to(weights.astype(v.dtype)[..., None], v.shape)
 
 
 def _integrals_up_to(weights: Array | None, end_weights: Array | None, v: Array) -> Array:
-    """`∫_{x' ≤ x} v dx'` on points in order."""
     if weights is None:
         return jnp.cumsum(v, axis=-2)
     inner = jnp.cumsum(_along(weights, v) * v, axis=-2)
@@ -435,7 +433,6 @@ def _integrals_up_to(weights: Array | None, end_weights: Array | None, v: Array)
 
 
 def _later(v: Array, tokens: int) -> Array:
-    """Shifts values to later tokens and fills up with zeros."""
     zeros = jnp.zeros_like(v[..., :tokens, :])
     return jnp.concatenate([zeros, v], axis=-2)[..., : v.shape[-2], :]
 

@@ -164,7 +164,6 @@ def as_control(
     constraint: AbstractConstraint | tuple[AbstractConstraint, ...] | AbstractControl,
     control: AbstractControl,
 ) -> AbstractControl:
-    """The constraint as a function of depth, on the intervals of a control."""
     if isinstance(constraint, AbstractControl):
         return constraint
     return Tied(constraint, control.layers, control.interval_length)

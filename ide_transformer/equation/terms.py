@@ -78,12 +78,10 @@ def make_terms(
 
 
 def operator_fields(terms: PyTree) -> list[OperatorField]:
-    """The operator fields of terms, in order."""
     return parts(terms, OperatorField)
 
 
 def without_constraint(terms: PyTree) -> PyTree:
-    """The terms without their constraint."""
     return map_parts(terms, OperatorField, lambda field, _: UnconstrainedField(**vars(field)))
 
 

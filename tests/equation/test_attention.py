@@ -1,5 +1,5 @@
-"""Attention to the state and to a source, its kernels against their published blocks, with
-convolutions in the place of its maps, and the positions of tokens."""
+"""Attention to the state and to a source: kernels against published blocks, convolutional
+attention, and positions."""
 
 import itertools
 
@@ -60,7 +60,7 @@ def test_sources_of_both_kinds_in_one_equation():
 
 
 def test_slopes_are_those_of_press_and_others():
-    """Their code: those of the next lower power of two, and every second one of its double."""
+    """Their code: slopes of the next lower power of two, then every second one of its double."""
     eight, line = 2.0 ** -np.arange(1, 9), ide.TokenDomain.uniform(2)
     for slopes in (eight, np.append(eight, 2.0 ** (-np.arange(1, 9, 2) / 2))):
         bias = np.asarray(score_bias(ide.equation.LinearBias(len(slopes), scale=3.0), line))
@@ -140,7 +140,7 @@ FEATURES, CONVOLVED_HEADS = 6, 2
 
 
 def convolutional(**options):
-    """One with random vectors, also in the place of ones and zeros."""
+    """An operator with random vectors instead of ones and zeros."""
     options |= dict(key=jax.random.key(0), normalization=ide.LayerNorm())
     operator = built(lambda: ide.ConvolutionalAttention(FEATURES, CONVOLVED_HEADS, **options))
     return jax.tree.map(lambda x: 1 + x**2 if x.ndim == 1 else x, operator)

@@ -204,7 +204,7 @@ def test_attention_converges_at_the_order_of_the_rule(key):
 
 @pytest.mark.parametrize("points", [4, 9])
 def test_an_integral_up_to_a_point_is_that_of_the_points_until_there(points):
-    """Its weights are those of Simpson's rule on these points alone."""
+    """Against SciPy's rule on the points up to there."""
     x = np.linspace(0, 1, points) + np.linspace(0, 1, points) ** 1.5
     domain, values = made(ide.TokenDomain.simpson, jnp.asarray(x)), np.exp(x)
     names = "weights", "end_weights", "ends"

@@ -19,7 +19,7 @@ WIDTH = 4
 CLASSES = list(classes_of(ide.AbstractOperator))
 CIRCLE = ide.TokenDomain.periodic(6)
 OTHERS = ide.TokenDomain(jnp.arange(3.0)[:, None], jnp.array([1.0, 0.2, 0.5]))
-# Arguments in the place of those of a recipe.
+# Arguments that replace arguments of a recipe.
 OTHER = {
     "ConvolutionalAttention": dict(width=3, stride=2, statistics=False),
     "Dropout": dict(key=None),

@@ -40,8 +40,8 @@ INPUTS = make_inputs()
 
 
 def by_hand(inputs, region, *, weights=1.0, positions=None, bias=0.0):
-    """One query after the other, in NumPy; `[tokens, heads, features]`. Weights are those of
-    points, or of each in the integral of each query."""
+    """One query after the other, in NumPy; `[tokens, heads, features]`. `weights` are one for
+    each point, or for each query and point."""
     query, key, value = map(np.asarray, inputs)
     (tokens, heads, features), shared = query.shape, key.shape[1]
     weights = np.broadcast_to(weights, (tokens, tokens))
@@ -126,7 +126,7 @@ def test_derivatives_of_every_form(kind, region):
         return in_parts(kind, query, key, value, region, domain=domain)
 
     def expected(query, key, value, weights, ends):
-        # The weight of a point in its own integral is that of an end.
+        # A point has its end weight in its own integral.
         apart = jnp.diag((ends - weights) * with_ends)
         weights = jnp.broadcast_to(weights, inside.shape)
         return plain(query, key, value, inside * (weights + apart))

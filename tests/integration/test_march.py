@@ -283,7 +283,7 @@ def test_each_sample_of_a_model_can_have_steps_of_its_own():
 
 @pytest.mark.heavy
 def test_padding_does_not_enter_the_error_norm():
-    """Steps are those of the tokens alone, whatever stands in the padding."""
+    """A solve makes the same steps as without padding."""
     control, u0 = layered_equation(layers=2, kind=Mixing).control, random_state(width=4)
 
     def solved(u, domain):

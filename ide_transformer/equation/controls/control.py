@@ -37,12 +37,10 @@ def arrays_of(blocks: PyTree) -> PyTree[Array]:
 
 
 def with_static(arrays: PyTree[Array], blocks: PyTree) -> PyTree:
-    """The arrays with the static parts of `blocks`."""
     return eqx.combine(arrays, eqx.filter(blocks, eqx.is_array, inverse=True))
 
 
 def take(blocks: PyTree, index: Int[Array, ""] | int) -> PyTree:
-    """One block of a stack."""
 
     def one(x):
         # Traces faster than `x[index]`.

@@ -47,7 +47,7 @@ class AbstractAttention(AbstractOperator):
         du/dt = Σ_h ∫ γ_h(x, x'; u, f) V_h(x') dx' W^O_h,
         Q = ∫_Ωy W^Q N(u) dy,   K, V = ∫_Ωy W^{K,V} f dy,
 
-    with keys and values normalised, too, if f is u.
+    N the input normalisation. Self-attention takes f = N(u).
     """
 
     query: Linear

@@ -117,7 +117,6 @@ class FourierIntegral(AbstractOperator):
         return self.activation(integral.astype(u.dtype) + self.linear(v))
 
     def _times_kernel(self, spectrum: Complex[Array, "..."]) -> Complex[Array, "..."]:
-        """`[..., waves, features]`, each wave times its R."""
         weight = self.weight.astype(spectrum.real.dtype)
         r = lax.complex(weight[:, 0], weight[:, 1])
         return jnp.einsum("...ki,kio->...ko", spectrum, r)

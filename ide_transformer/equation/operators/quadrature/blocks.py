@@ -63,7 +63,6 @@ class Blocks(AbstractQuadrature):
 
 
 def _part(integrand: Integrand, span: Span) -> Integrand:
-    """The queries and points of a span."""
     start, stop, first, last = span
     queries = integrand.map(QUERIES, lambda x, axis: lax.slice_in_dim(x, start, stop, 1, axis))
     return queries.map(POINTS, lambda x, axis: lax.slice_in_dim(x, first, last, 1, axis))
@@ -192,7 +191,6 @@ def _together(queries: _Queries, points: _Points) -> Integrand:
 
 
 def _zero(queries: _Queries, points: _Points) -> Mean:
-    """The initial sums of a block of queries."""
     wide = jnp.promote_types(queries.query.dtype, jnp.float32)
     shape = queries.query.shape[:-1]
     mean = jnp.zeros((*shape, points.parts.value.shape[-1]), wide)
@@ -210,7 +208,6 @@ def _cut(x: Array, axis: int, block: int, *, fill: float = 0.0) -> Array:
 
 
 def _uncut(blocks: Mean, tokens: int) -> Mean:
-    """Undoes `_cut` for a mean."""
 
     def one(x, axis):
         x = jnp.moveaxis(x, 0, axis - 1)

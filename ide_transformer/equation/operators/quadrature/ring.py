@@ -59,7 +59,6 @@ class Ring(AbstractQuadrature):
 
 
 def _on_parts(local: Callable[..., Mean], arguments: tuple, integrand: Integrand) -> Mean:
-    """Runs `local` on each device, with its part of the arguments."""
     rank = integrand.query.ndim
     out: Any = (_spec(rank, -2), _spec(rank - 1, -1), _spec(rank - 1, -1))
     return jax.shard_map(
@@ -72,7 +71,6 @@ def _on_parts(local: Callable[..., Mean], arguments: tuple, integrand: Integrand
 
 
 def _specs(argument: Integrand | Mean) -> PyTree[PartitionSpec]:
-    """The partition of each array of an argument."""
     if isinstance(argument, Mean):
         return argument.map(lambda x, axis: _spec(x.ndim, axis))
     axes = tuple(q or p for q, p in zip(QUERIES, POINTS, strict=True))
