@@ -60,7 +60,7 @@ def test_sources_of_both_kinds_in_one_equation():
 
 
 def test_slopes_are_those_of_press_and_others():
-    """Their code: slopes of the next lower power of two, then every second one of its double."""
+    """Their code: slopes of the next lower power of two, then every second of its double."""
     eight, line = 2.0 ** -np.arange(1, 9), ide.TokenDomain.uniform(2)
     for slopes in (eight, np.append(eight, 2.0 ** (-np.arange(1, 9, 2) / 2))):
         bias = np.asarray(score_bias(ide.equation.LinearBias(len(slopes), scale=3.0), line))
