@@ -41,7 +41,6 @@ def with_static(arrays: PyTree[Array], blocks: PyTree) -> PyTree:
 
 
 def take(blocks: PyTree, index: Int[Array, ""] | int) -> PyTree:
-
     def one(x):
         # Traces faster than `x[index]`.
         return lax.dynamic_index_in_dim(x, index, keepdims=False) if eqx.is_array(x) else x

@@ -208,7 +208,6 @@ def _cut(x: Array, axis: int, block: int, *, fill: float = 0.0) -> Array:
 
 
 def _uncut(blocks: Mean, tokens: int) -> Mean:
-
     def one(x, axis):
         x = jnp.moveaxis(x, 0, axis - 1)
         axis = axis % x.ndim
