@@ -3,6 +3,7 @@
 import functools as ft
 import inspect
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, is_dataclass
@@ -152,20 +153,25 @@ def _wanted(annotation: Any, value: Any) -> list[str]:
     excluded = {int: bool, float: bool, Sequence: str | bytes}.get(kind, ())
     if isinstance(value, excluded) or not isinstance(value, number if kind is float else kind):
         return [_WORDS.get(kind, f"an instance of {kind.__name__}")]
-    if kind is float and not isinstance(value, int) and not np.isfinite(value):
+    if kind is float and not abs(cast(Any, value)) < math.inf:
         return ["a finite number"]
+    return _wanted_inside(kind, inner, value) if inner else []
+
+
+def _wanted_inside(kind: Any, inner: tuple[Any, ...], value: Any) -> list[str]:
+    """What the parts of a tuple, list, mapping or generic dataclass should be."""
     parts = []
-    if kind is tuple and inner:
+    if kind is tuple:
         kinds = inner[:1] * len(value) if inner[-1] is ... else inner
         if len(value) != len(kinds):
             return [f"a tuple of {len(kinds)}"]
         parts = zip(kinds, value, strict=True)
-    elif inner and issubclass(kind, Mapping):
+    elif issubclass(kind, Mapping):
         parts = [x for item in value.items() for x in zip(inner, item, strict=True)]
-    elif inner and issubclass(kind, Sequence):
+    elif issubclass(kind, Sequence):
         parts = [(inner[0], x) for x in value]
-    elif inner and is_dataclass(kind):
-        kinds = dict(zip(kind.__parameters__, inner, strict=True))
+    elif is_dataclass(kind):
+        kinds = dict(zip(cast(Any, kind).__parameters__, inner, strict=True))
         for field in fields(value):
             part, other = getattr(value, field.name), kinds.get(field.type)
             if other is not None and _wanted(other, part):
@@ -241,7 +247,11 @@ def _valid(name: str, argument: str, value: Any, annotation: Any) -> Any:
         if type(value) is list and "ndarray" in problem:
             hint = "; write np.asarray(…)"
         problem = re.sub(r"an instance of Key\[.*", "a key such as jax.random.key(0)", problem)
-    elif is_known(value) and eqx.is_inexact_array_like(value) and not np.isfinite(value).all():
+    elif (
+        is_known(value)
+        and eqx.is_inexact_array_like(value)
+        and not np.isfinite(np.asarray(value)).all()
+    ):
         problem = "finite"
         places = np.argwhere(~np.isfinite(np.asarray(value)))
         if places.shape[-1]:
