@@ -1,0 +1,46 @@
+"""Each file of contrib is one that a user could have written."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ide_transformer import contrib, training
+from tests.training import stub
+
+
+FOLDER = Path(contrib.__file__).parent
+FILES = sorted(x for x in FOLDER.rglob("*.py") if x.name != "__init__.py")
+
+
+def imported_by(path):
+    """The modules of the package from which a file imports, with the names."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: a copy elsewhere cannot import {node.module}"
+            if node.module.split(".")[0] == "ide_transformer":
+                yield node.module, [alias.name for alias in node.names]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_public_names_alone_are_used(path):
+    for module, names in imported_by(path):
+        _, *inside = module.split(".")
+        assert len(inside) <= 1 or inside[0] == "contrib", f"{path.name} reaches into {module}"
+        assert not any(name.startswith("_") for name in names)
+
+
+def test_a_copy_of_a_file_is_trained_by_its_class(tmp_path, monkeypatch):
+    text = (FOLDER / "connections.py").read_text(encoding="utf-8")
+    copied = text.replace("HyperConnections", "Streams")
+    assert "class Streams(" in copied
+    (tmp_path / "streams.py").write_text(copied, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "own.yaml"
+    tree = stub.tree(data="tests.training.stub:Stub", solver="streams:Streams")
+    path.write_text(yaml.safe_dump(tree))
+    run = training.train(path, runs=tmp_path / "runs")
+    model, _ = training.load_run(run.path, trust=True)
+    assert type(model.mesh.solver).__module__ == "streams"
+    assert type(model.mesh.solver).__name__ == "Streams"
