@@ -38,7 +38,7 @@ def test_a_copy_of_a_file_is_trained_by_its_class(tmp_path, monkeypatch):
     (tmp_path / "streams.py").write_text(copied, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     path = tmp_path / "own.yaml"
-    tree = stub.tree(data="tests.training.stub:Stub", solver="streams:Streams")
+    tree = stub.tree(data={"name": "tests.training.stub:Stub"}, solver="streams:Streams")
     path.write_text(yaml.safe_dump(tree))
     run = training.train(path, runs=tmp_path / "runs")
     model, _ = training.load_run(run.path, trust=True)
