@@ -111,7 +111,15 @@ def point_rule(name: PointRule, points: int) -> tuple[np.ndarray, np.ndarray]:
         x = (x + 1) / 2
         weights = weights / 2
     elif name == "clenshaw_curtis":
-        x, weights = _clenshaw_curtis(points)
+        # Source: Clenshaw, Curtis, "A method for numerical integration on an automatic
+        # computer", 1960.
+        n = points - 1
+        angles = np.pi * np.arange(points) / n
+        k = np.arange(1, n // 2 + 1)
+        factors = np.where(2 * k == n, 1.0, 2.0) / (4 * k**2 - 1)
+        weights = 1 - np.cos(2 * np.outer(angles, k)) @ factors
+        weights *= np.where((np.arange(points) == 0) | (np.arange(points) == n), 0.5, 1.0) / n
+        x = (1 - np.cos(angles)) / 2
     else:
         x = (np.arange(points) + (0.5 if name == "midpoint" else 0.0)) / points
         weights = np.full(points, 1 / points)
@@ -126,18 +134,6 @@ def on_interval(name: PointRule, points: int, interval: Interval) -> tuple[Array
     x, weights = point_rule(name, points)
     length = upper - lower
     return jnp.asarray(lower + length * x)[:, None], jnp.asarray(length * weights)
-
-
-def _clenshaw_curtis(points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Source: Clenshaw, Curtis, "A method for numerical integration on an automatic computer",
-    1960."""
-    n = points - 1
-    angles = np.pi * np.arange(points) / n
-    k = np.arange(1, n // 2 + 1)
-    factors = np.where(2 * k == n, 1.0, 2.0) / (4 * k**2 - 1)
-    weights = 1 - np.cos(2 * np.outer(angles, k)) @ factors
-    weights *= np.where((np.arange(points) == 0) | (np.arange(points) == n), 0.5, 1.0) / n
-    return (1 - np.cos(angles)) / 2, weights
 
 
 def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Jaxpr, JaxprEqn, Literal, Primitive, jaxprs_in_params
+from jax.extend.core import Jaxpr, Literal, Primitive, jaxprs_in_params
 from jax.extend.core.primitives import cond_p, jit_p
 from jaxtyping import Array, PyTree
 
@@ -60,7 +60,12 @@ def run_marked(
                 entered.append(inputs)
                 outputs = fill(len(entered) - 1, inputs, eqn.params["axis"], eqn.params["size"])
             elif not any(map(_has_marks, jaxprs_in_params(eqn.params))):
-                outputs = _made_again(eqn, inputs)
+                found = eqn.primitive.get_bind_params(eqn.params)
+                functions, parameters = found if isinstance(found, tuple) else ((), found)
+                with eqn.ctx.manager:
+                    outputs = eqn.primitive.bind(*functions, *inputs, **parameters)
+                if not eqn.primitive.multiple_results:
+                    outputs = [outputs]
             elif eqn.primitive is jit_p:
                 inner = eqn.params["jaxpr"]
                 outputs = evaluate(inner.jaxpr, inner.consts, inputs)
@@ -107,11 +112,3 @@ def _has_marks(jaxpr: Any) -> bool:
         eqn.primitive is _mark_p or any(map(_has_marks, jaxprs_in_params(eqn.params)))
         for eqn in jaxpr.eqns
     )
-
-
-def _made_again(eqn: JaxprEqn, inputs: list) -> list:
-    found = eqn.primitive.get_bind_params(eqn.params)
-    functions, parameters = found if isinstance(found, tuple) else ((), found)
-    with eqn.ctx.manager:
-        outputs = eqn.primitive.bind(*functions, *inputs, **parameters)
-    return outputs if eqn.primitive.multiple_results else [outputs]

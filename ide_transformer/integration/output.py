@@ -56,21 +56,6 @@ def requested(
             f"solve: saveat={saveat}: give t0, t1, ts, steps, fn and dense only; states of the "
             "solver and several outputs are not kept."
         )
-    depths = _depths(equation, subs, steps_per_interval)
-    on_knots = bool(np.isin(depths, equation.knots).all())
-    return Output(
-        depths,
-        states=on_knots and depths != (equation.horizon,),
-        dense=saveat.dense or not on_knots,
-        interpolation=saveat.dense,
-        read=subs.fn,
-        throw=throw,
-    )
-
-
-def _depths(
-    equation: Equation, subs: diffrax.SubSaveAt, steps_per_interval: int | None
-) -> tuple[float, ...]:
     try:
         inner = [] if subs.ts is None else np.asarray(subs.ts, dtype=float).tolist()
     except jax.errors.TracerArrayConversionError as error:
@@ -95,7 +80,16 @@ def _depths(
         edges = np.append(np.add.outer(equation.knots[:-1], offsets), equation.horizon)
         steps = edges[int(subs.steps) :: int(subs.steps)].tolist()
     end = [equation.horizon] if subs.t1 and equation.horizon not in steps else []
-    return (*([0.0] if subs.t0 else []), *inner, *steps, *end)
+    depths = (*([0.0] if subs.t0 else []), *inner, *steps, *end)
+    on_knots = bool(np.isin(depths, equation.knots).all())
+    return Output(
+        depths,
+        states=on_knots and depths != (equation.horizon,),
+        dense=saveat.dense or not on_knots,
+        interpolation=saveat.dense,
+        read=subs.fn,
+        throw=throw,
+    )
 
 
 # How a solve can fail; anything else is an internal error.

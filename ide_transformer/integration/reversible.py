@@ -241,7 +241,13 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, toleran
     )
     good = _relative_error(pair[0], u0, after[0]) <= tolerance
     # Both states of the first pair are u0.
-    of_make, of_u0, of_weights = _nan_unless(good, (of_make, sum(of_pair), of_weights))
+    gradient = of_make, sum(of_pair), of_weights
+    # A loop of zero or one turns writes NaN in place; `jnp.where` would need a second tree.
+    _, (of_make, of_u0, of_weights) = lax.while_loop(
+        lambda carry: ~carry[0],
+        lambda carry: (~carry[0], jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), carry[1])),
+        (good, gradient),
+    )
     if output.throw:
         of_u0 = eqx.error_if(
             of_u0,
@@ -265,16 +271,6 @@ def _relative_error(u: Array, exact: Array, after: Array) -> Float[Array, ""]:
     difference = jnp.max(jnp.abs(u - exact))
     size = jnp.maximum(jnp.max(jnp.abs(exact)), jnp.max(jnp.abs(after)))
     return jnp.where(difference == 0, 0, difference / size)
-
-
-def _nan_unless(good: Bool[Array, ""], tree: PyTree[Array]) -> PyTree[Array]:
-    """The tree, or NaN. A loop of zero or one turns writes in place; `jnp.where` would need
-    memory for a second tree."""
-    return lax.while_loop(
-        lambda carry: ~carry[0],
-        lambda carry: (~carry[0], jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), carry[1])),
-        (good, tree),
-    )[1]
 
 
 def _zeros(tree: PyTree) -> PyTree:

@@ -13,7 +13,7 @@ from ...domain import TokenDomain
 from ..positions import AbstractRegion, Heads, ScoreBias
 from .blocks import Blocks, Span, Stream
 from .ring import Ring
-from .token_mean import AbstractQuadrature, Integrand, log_weighting, token_mean
+from .token_mean import Integrand, log_weighting, token_mean
 
 
 # The least size and largest number of blocks of queries; the number of tokens above which
@@ -36,7 +36,8 @@ def integrate(
     region: AbstractRegion,
     bias: ScoreBias = None,
 ) -> Float[Array, "*batch tokens heads value_features"]:
-    """`∫ γ(x, x') V(x') dx'` over the region of each x, for each head."""
+    """`∫ γ(x, x') V(x') dx'` over the region of each x, for each head: queries in blocks, many
+    tokens also points in blocks, several devices in a ring."""
     in_order = query_domain is domain and domain.consecutive
     plain = in_order and bias is None and value.shape[-1] == key.shape[-1]
     fits = query.shape[-1] <= 128 and query.shape[-1] % 8 == 0 and query.shape[-3] > 1
@@ -45,7 +46,29 @@ def integrate(
     if plain and fits and low and token_devices() == 1:
         return fused_mean(query, key, value, domain, region)
     integrand, restore = prepare(query, key, value, query_domain, domain, bias)
-    quadrature = _quadrature(integrand, region, in_order)
+    tokens = integrand.query.shape[-2]
+    others = integrand.key.shape[-2]
+    devices = token_devices()
+    if devices > 1 and tokens % devices == others % devices == 0:
+        own = tokens // devices
+        visiting = others // devices
+        if own * visiting > _STREAM_BLOCK**2 and bias is None:
+            part = Stream(region, _STREAM_BLOCK, in_order=False)
+        else:
+            part = Blocks(region, (Span(0, own, 0, visiting),))
+        quadrature = Ring(region, part)
+    elif tokens * others > _STREAM_FROM**2 and bias is None:
+        quadrature = Stream(region, _STREAM_BLOCK, in_order)
+    else:
+        size = max(_BLOCK, -(-tokens // _MOST_BLOCKS))
+        before = region.reach if in_order else None
+        spans = []
+        for start in range(0, tokens, size):
+            stop = min(start + size, tokens)
+            first = 0 if before is None else max(start - before, 0)
+            last = stop if in_order and region.causal else others
+            spans.append(Span(start, stop, first, last))
+        quadrature = Blocks(region, tuple(spans))
     return restore(token_mean(integrand, quadrature).mean)
 
 
@@ -80,33 +103,6 @@ def prepare(
         domain=TokenDomain(domain.points, period=domain.period),
     )
     return integrand, lambda mean: jnp.moveaxis(mean, -2, -4).reshape(*batch, tokens, heads, -1)
-
-
-def _quadrature(
-    integrand: Integrand, region: AbstractRegion, in_order: bool
-) -> AbstractQuadrature:
-    """Queries in blocks; above a size also points; between devices a ring."""
-    tokens = integrand.query.shape[-2]
-    others = integrand.key.shape[-2]
-    biased = integrand.bias is not None
-    devices = token_devices()
-    if devices > 1 and tokens % devices == others % devices == 0:
-        own = tokens // devices
-        visiting = others // devices
-        if own * visiting > _STREAM_BLOCK**2 and not biased:
-            return Ring(region, Stream(region, _STREAM_BLOCK, in_order=False))
-        return Ring(region, Blocks(region, (Span(0, own, 0, visiting),)))
-    if tokens * others > _STREAM_FROM**2 and not biased:
-        return Stream(region, _STREAM_BLOCK, in_order)
-    size = max(_BLOCK, -(-tokens // _MOST_BLOCKS))
-    before = region.reach if in_order else None
-    spans = []
-    for start in range(0, tokens, size):
-        stop = min(start + size, tokens)
-        first = 0 if before is None else max(start - before, 0)
-        last = stop if in_order and region.causal else others
-        spans.append(Span(start, stop, first, last))
-    return Blocks(region, tuple(spans))
 
 
 def fused_mean(
