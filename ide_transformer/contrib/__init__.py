@@ -1,6 +1,6 @@
 """What others published and what we explored: each file as a user would write it.
 
-Configurations find these classes by their names, as those of the package."""
+Configurations find these classes by their names, as they find classes of the core."""
 
 from .approximations import Approximations, successive_approximations
 from .audio import AudioInputs, TokenConvolution

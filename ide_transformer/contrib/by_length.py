@@ -61,7 +61,7 @@ class AbstractSequencesByLength(AbstractSequences):
 
     @abc.abstractmethod
     def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Batch:
-        """An instance for each of `lengths: [samples]`, padded to so many tokens."""
+        """An instance for each of `lengths: [samples]`, padded to the context."""
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class WordProblem(AbstractSequencesByLength):
         elements = np.array(list(itertools.permutations(range(self.degree))))
         moved = (elements != np.arange(self.degree)).sum(axis=1)
         self.tokens = np.flatnonzero((moved == 2) | (not self.swaps)).astype(np.int32)
-        # By numbers whose order is that of the elements.
+        # By numbers in the order of the elements.
         places = self.degree ** np.arange(self.degree)[::-1]
         found = np.searchsorted(elements @ places, elements[:, elements] @ places)
         self.products = found.astype(np.int32)  # [g, h]

@@ -119,7 +119,7 @@ class AttentionResidual(AbstractConnected):
         y1 = u
         for one in field.of_operators(self):
             past = past.plus(one(0, y1))
-            # The first query is that of the second value.
+            # The first query belongs to the second value.
             query = queries[past.number - 2]
             scores = RMSNorm(eps=1e-6).project(past.values) @ query
             known = jnp.arange(len(scores)) < past.number
@@ -176,7 +176,7 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         past = state.plus(field.first_step(self.solver, u).y1)
-        # The first row is that of the second state.
+        # The first row gives the second state.
         row = self.coefficients[past.number - 2].astype(u.dtype)
         return Step.between(u, jnp.tensordot(row, past.values, 1), state=past)
 
@@ -284,7 +284,7 @@ class HyperConnections(AbstractStreams):
 
 # Sweeps of Sinkhorn and Knopp, as published.
 _SWEEPS = 20
-# Initial bias of a connection that is open, and minus that of one that is closed.
+# Initial bias of an open connection; a closed one has its negative.
 _OPEN = 4.0
 
 

@@ -38,12 +38,11 @@ Columns = Mapping[str, Any]
 def study_dynamics(
     path: str, folder: Path, *, samples: PositiveInt, predict: bool = False, trust: bool = False
 ) -> Sequence[Row]:
-    """Reads the run or checkpoint in `path` as a controlled system, on so many held-out
-    samples, and writes `dynamics.json`, as far as it has come, and at last `dynamics.html` into
+    """Reads the run or checkpoint in `path` as a controlled system, on held-out
+    samples. Writes `dynamics.json` as it goes, and at the end `dynamics.html`, into
     `folder`. A row for each layer:
 
-    - `stationarity, …`, `hamiltonian, …`: of each operator those of `Costates`, of the mean
-      loss.
+    - `stationarity, …`, `hamiltonian, …`: the `Costates` of each operator, for the mean loss.
     - `costate`, `state`: the root mean squares.
     - `log_norm`: the mean over the first samples.
     - `cosine`, `rank`, `clusters`: see `Clustering`; the mean over samples, of the tokens that
@@ -52,7 +51,7 @@ def study_dynamics(
     If there are heads and the tokens are on a grid, a row for each head is in the files too:
 
     - `distance`, `share at …`: see `Distances`.
-    - `predicted error, 4`, `error, 4`: see `CoarseHeads`, on blocks of so many tokens.
+    - `predicted error, 4`, `error, 4`: see `CoarseHeads`, on blocks of 4 tokens.
     - `change of the loss, 4`: where that head alone is computed so.
 
     With `predict` also Spearman's correlations of readings with the changes of the loss that

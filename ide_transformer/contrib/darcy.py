@@ -63,7 +63,7 @@ class Darcy(AbstractAtPoints):
       those of the package, which is fetched and kept in the cache.
     - `context`: the points along each axis, 16, or 8 for every second of them; with 32 there is
       a test part only.
-    - `samples`: the first so many, to train on.
+    - `samples`: how many of the first samples to train on.
     - `points`: "grid" for all points; with "random" or "clustered" each batch is on a `subset`
       of them of that size, all samples on the same.
     - `weights`: of the points in integrals, "quadrature" or "equal". The relative error is
@@ -131,7 +131,7 @@ class Darcy(AbstractAtPoints):
         """Coefficients and solutions, `[samples, 2, points]`."""
         if part not in self.data:
             raise InputError(
-                f"model.context={self.context}: on so many points there is a test part only; "
+                f"model.context={self.context}: on this grid there is a test part only; "
                 "train with model.context=16 and evaluate with --part test."
             )
         return self.data[part]

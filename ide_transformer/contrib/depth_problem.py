@@ -169,7 +169,7 @@ def _speeches(
             losses.append(optax.softmax_cross_entropy_with_integer_labels(similarity, targets))
         return jnp.concatenate(losses)
 
-    name = "of finding the other half of a speech among those of 64"
+    name = "of finding the other half of a speech among 64 halves"
     chosen_on = tokenizer.encode_batch(texts, model.inputs.context)
     return Problem(chosen_on, measured_on, losses, name, _similarities)
 

@@ -104,7 +104,7 @@ def _windows(layered: Layered) -> Iterator[list[int]]:
     intervals, operators = layered.steps.shape
     for first in range((intervals - 1) * operators + 1):
         layer, gone = divmod(first, operators)
-        # Where a window begins inside a layer, its first operators are those of the next.
+        # A window that begins inside a layer takes its first operators from the next layer.
         yield [layer + (operator < gone) for operator in range(operators)]
 
 

@@ -93,5 +93,5 @@ class Maze(AbstractDrawn):
 
 
 def _between(room: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
-    """The cell between two neighbouring rooms; that of a room between it and itself."""
+    """The cell between two neighbouring rooms, or the cell of one room."""
     return room[0] + other[0] + 1, room[1] + other[1] + 1

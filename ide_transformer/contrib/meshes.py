@@ -123,7 +123,7 @@ def fit_rates(
     where an operator has a known flow, so that what is read of its outputs comes nearest to
     the native model: Adam on the squared error, its learning rate falling to zero along a
     cosine. Batches follow one another through the samples and then begin again. Few samples do
-    not determine so many step sizes: give it `steps * batch / 2` or more."""
+    not determine all step sizes: give it `steps * batch / 2` or more."""
     import optax
 
     features = eqx.filter_eval_shape(model.embed, target.inputs)[0].shape[-1]
@@ -201,7 +201,7 @@ def _best(meshes: Iterable[Layered], judge: Target) -> tuple[float, Layered]:
 def refine(model: Model, k: int) -> Model:
     """Refine a model to k steps of h = 1/k in each interval.
 
-    As k grows the outputs tend to those of the solution of the equation, where that has a
+    As k grows the outputs tend to the outputs of the exact solution, if that has a
     limit: without a constraint, and on one `Sphere` or `RMSSphere` for all operators. Post-norm
     checkpoints have no limit. A `LayerNorm` whose gain varies over features multiplies k such
     gains in an interval, and one for each operator moves the state back and forth between two

@@ -133,8 +133,8 @@ class AbstractMomentum(AbstractScheme):
 
         v ← P(damping v + strength A_i(u + lookahead v)),   u ← u + h v.
 
-    The velocity starts at zero, or at that of `args=InitialVelocity(…)`, and is kept from step
-    to step in the solver state.
+    The velocity starts at zero or at `args=InitialVelocity(…)`, and is kept from step to step
+    in the solver state.
     """
 
     term_structure: ClassVar = diffrax.MultiTerm

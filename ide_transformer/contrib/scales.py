@@ -98,7 +98,7 @@ def waves(states: State, domain: TokenDomain) -> Float[Array, "*batch lengths"]:
     """The shares of the energy `∫ |u|² dx` of states in waves over tokens, by their length:
     first the differences of neighbours, then those of neighbouring blocks of 2, 4, … points of
     a grid along each axis, at last the mean over the domain. The shares add up to 1, since
-    they are those of orthogonal parts (Haar's wavelets).
+    they belong to orthogonal parts (Haar's wavelets).
 
     **Arguments:** `domain`, a grid, whose tokens of weight 0 do not count.
     """
@@ -119,7 +119,7 @@ def waves(states: State, domain: TokenDomain) -> Float[Array, "*batch lengths"]:
 
 
 class CoarseHeads(NamedTuple):
-    """Heads whose integral runs over blocks of tokens, with a kernel γ' in the place of γ,
+    """Heads whose integral runs over blocks of tokens, with a kernel γ' instead of γ,
     `[intervals, heads]`.
 
     - `predicted`: `‖γ' - γ‖ / ‖γ‖`, the norms over all pairs of tokens: the error in the mean

@@ -115,7 +115,7 @@ class ListOps(AbstractSequences):
     SM is its sum modulo 10.
 
     `inputs`: a `Text` of at most `longest` tokens, padded to that; `targets: [samples]`,
-    digits. Expressions are drawn without end, those of a length that is not wanted again.
+    digits. Expressions of other lengths are drawn again.
 
     **Arguments:**
 

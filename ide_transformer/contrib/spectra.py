@@ -95,7 +95,7 @@ class Clustering(NamedTuple):
 def clustering(
     states: State, *, beta: PositiveFloat = 1.0, threshold: float = 0.95
 ) -> Clustering:
-    """The clustering of states, for example those of `costates` or of
+    """The clustering of states, for example the states of `costates` or of
     `model.solve(inputs, saveat=diffrax.SaveAt(ts=…))`, without padding."""
     n = states.shape[-2]
     x = states / jnp.linalg.norm(states, axis=-1, keepdims=True)

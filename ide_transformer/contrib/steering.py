@@ -26,7 +26,7 @@ from ide_transformer.training import LoadedModel, load_model
 Judged = Callable[[PyTree[Array]], Float[Array, "..."]]
 # The parts of a step that are tried; the last one is the correction alone.
 _SIZES = (*(0.5**k for k in range(8)), 0.0)
-# The energy of pushes stays below this many times that of the states.
+# The energy of pushes stays below this many times the energy of the states.
 _LARGEST = 100
 
 
@@ -63,7 +63,7 @@ def steer(
     The one with the least `½ Σ_l h |v_l|² + 2 |λ| |g - level|` is taken. In the first half of
     the steps the level moves evenly from g(0) to its value, so that pushes stay small.
 
-    Reference: the correction of second order is that of Fletcher, *Second order corrections for
+    Reference for the second-order correction: Fletcher, *Second order corrections for
     non-differentiable optimization*, 1982.
 
     **Arguments:**

@@ -36,7 +36,7 @@ class Defects(NamedTuple):
     - `increment`: |δ| / |u|.
     - `turn`: `1 - cos(u, Φ_h u)`, the mean over tokens; the block influence of ShortGPT (Men
       et al., arXiv 2403.03853).
-    - `alignment`: cosine between δ and that of the interval before; NaN for the first.
+    - `alignment`: cosine between δ and δ of the interval before; NaN for the first.
     - `step_doubling`: `|Φ_{h/2} Φ_{h/2} u - Φ_h u| / |u|`, the local error, `O(h^{p+1})` for a
       scheme of order p; of several steps, with all of them halved.
     - `splitting`: `|S u - T u| / |u|`, S and T the steps of Strang and Lie–Trotter.
@@ -128,7 +128,7 @@ def removal_estimate(
 
         |J_l δ_l| / |y|,   δ_l = Φ_l u_l - u_l,   J_l = ∂y / ∂u_{l+1}:
 
-    the defect of the identity in the place of Φ_l, the native steps in interval l. The
+    the defect of the identity instead of Φ_l, the native steps in interval l. The
     linearised march over the later intervals carries it to y, what is read of the outputs
     (`read`: see `Target`). The march is linearised once; each interval then costs about as
     much as a solve, as in `removal_damage`. Reference for the transport of local errors:

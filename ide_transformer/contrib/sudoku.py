@@ -78,7 +78,7 @@ class Sudoku(AbstractDrawn):
         targets = np.empty_like(inputs)
         for sample, grid in enumerate(digits[chosen]):
             relabelled = np.append(0, 1 + random.permutation(self.side))[grid]
-            # Orders of rows, and of columns, in which those of a box stay together.
+            # Orders of rows and of columns that keep the rows and columns of a box together.
             orders = []
             for size in _BOXES[self.side]:
                 boxes = size * random.permutation(self.side // size)

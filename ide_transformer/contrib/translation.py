@@ -34,7 +34,7 @@ def translated(
 
     **Arguments:**
 
-    - `samples`: so many, evenly spread; default: all.
+    - `samples`: how many, evenly spread; default: all.
     - `part`: of the data of the run.
 
     **Raises:** `InputError` for a run that learned no translation.

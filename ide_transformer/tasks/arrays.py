@@ -50,7 +50,7 @@ class Arrays(AbstractDataSet):
 
     **Arguments:**
 
-    - `points`: those of functions that are not on a grid, `[tokens]` or `[tokens, dimension]`;
+    - `points`: of functions that are not on a grid, `[tokens]` or `[tokens, dimension]`;
       values are then `[samples, tokens]`.
     - `weights`: of these points in integrals, `[tokens]`; by default the parts of [0, 1], or of
       the square, that are nearest to each.
@@ -147,7 +147,7 @@ class Arrays(AbstractDataSet):
                 f"{' and '.join(unused)} say nothing of data for {kind.__name__}; drop them."
             )
         if weights is not None and points is None:
-            raise InputError("weights are those of points; give these too.")
+            raise InputError("weights belong to points; give these too.")
         vars(self)["model"] = kind
         on_line = self._sizes.keys() == {"vocabulary"} or isinstance(
             self._sizes.get("points"), int
@@ -265,7 +265,7 @@ class Arrays(AbstractDataSet):
     def _at_points(
         self, points: Any, weights: Any, axes: tuple[int, ...], grid: str
     ) -> tuple[int, ...]:
-        """The domains of functions at points; the shape of a grid of about so many."""
+        """The domains of functions at points; the shape of a grid of about that number."""
         if not points.size or points.ndim > 2:
             raise InputError(
                 f"points have the shape {[*points.shape]}; give [tokens] or [tokens, "

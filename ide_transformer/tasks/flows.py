@@ -59,7 +59,7 @@ class AbstractFlow(abc.ABC):
     pairs: ClassVar[int] = 1
     # The step of the exponential Runge–Kutta scheme of fourth order.
     step: ClassVar[float]
-    # The waves of what is drawn: at most so many around the circle.
+    # The most waves of a drawn function around the circle.
     waves: ClassVar[int]
     # What to change where the solution is not resolved.
     advice: ClassVar[str]
@@ -72,7 +72,7 @@ class AbstractFlow(abc.ABC):
 
     @abc.abstractmethod
     def stepper(self, points: int, step: float) -> Any:
-        """A step of exponax on so many points along each axis."""
+        """A step of exponax on a grid with `points` along each axis."""
 
     def drawn(self, number: int, points: int, random: np.random.Generator) -> np.ndarray:
         """Random functions of zero mean and variance 1, in float64, with an axis of points for
@@ -134,8 +134,8 @@ class NavierStokesFlow(AbstractFlow):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExponaxFlow(AbstractFlow):
-    """Any equation of exponax on the torus [0, length)^dimension; its points are those of
-    [0, 1)^dimension here.
+    """Any equation of exponax on the torus [0, length)^dimension, as functions of
+    [0, 1)^dimension.
 
     - `equation`, `coefficients`: a class of `exponax.stepper`, or in it as in
       "reaction.AllenCahn", and its options.
@@ -307,8 +307,8 @@ class FlowMapTask(AbstractDataSet):
     - `context`: the points of the grid along each axis.
     - `samples`: those to train on.
     - `held_out_samples`: those for validation, and as many for a test.
-    - `unrolled`: with more than 1 the loss is that of so many steps, each from the outputs of
-      the one before, see `RolloutError`; the targets are a list, the functions after each.
+    - `unrolled`: the steps of a roll-out in the loss, see `RolloutError`; with more than 1 the
+      targets are a list, the functions after each step.
     - `pushforward`: whether the gradient of each of them ends at its inputs, see
       `PushforwardError`.
     """
@@ -334,7 +334,7 @@ class FlowMapTask(AbstractDataSet):
             )
         if self.pushforward and self.unrolled == 1:
             raise InputError("pushforward=True: give unrolled, 2 or more steps in a row.")
-        # One after the other, those of all samples; the last ones have no steps after them.
+        # Pairs of all samples, time after time; the last ones have no steps after them.
         self.data = {
             part: Functions(before[: len(before) - (self.unrolled - 1) * sizes[part]], after)
             for part, (before, after) in functions(self.flow, sizes, self.context).items()
@@ -356,7 +356,7 @@ class FlowMapTask(AbstractDataSet):
         return self.context**self.flow.dimension
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "FlowMapTask":
-        """The functions at every so many of the points, a number that divides theirs."""
+        """The functions on a coarser grid, whose number of points divides theirs."""
         stride, rest = divmod(self.context, one_number(tokens))
         if rest:
             raise InputError(
@@ -459,7 +459,7 @@ class Exponax(FlowMapTask):
 
     - `stepper`, `coefficients`: a class in `exponax.stepper`, such as "KortewegDeVries" or
       "reaction.AllenCahn", and its options, such as `{dispersivity: 0.02}`.
-    - `dimension`, `length`: those of the torus, in the unit of the equation.
+    - `dimension`, `length`: of the torus, in the unit of the equation.
     - `steps`, `points`: of the solution, in each `time` and along each axis. Where they do not
       resolve it `InputError` is raised.
     - `pairs`: the steps of each solution that are learned.

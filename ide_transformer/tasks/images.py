@@ -49,7 +49,7 @@ class ClassificationTask(AbstractDataSet):
     - `patches`: their number, to which the images are resampled; default: as they are.
     - `validation`: the fraction of the training set that is held out for validation, at random
       and always the same; 1 for all of it, where nothing is to be learned.
-    - `shift`: in training, move each image by up to so many pixels along each axis, at random;
+    - `shift`: in training, move each image at random by up to this many pixels along each axis;
       what comes in from outside is its edge.
     - `flip`: in training, mirror every second image, left to right, at random.
     - `standardize`: shift and scale all pixels so that those of the training part, without what
@@ -196,7 +196,7 @@ def digits() -> tuple[LabelledImages, LabelledImages]:
 
 
 def idx_folder(path: str | Path) -> tuple[LabelledImages, LabelledImages]:
-    """The training and test set in a folder with four IDX files, as those of MNIST, compressed
+    """The training and test set in a folder with four IDX files like MNIST's, compressed
     or not, with pixels from 0 to 1; `InputError` where one is missing, cut off, or does not fit
     the others."""
     sets = []

@@ -139,7 +139,7 @@ class AbstractNextToken(AbstractTextTask):
 
 
 def _ends(number: int, validation: float, test: float) -> list[int]:
-    """The ends of the training, the test and the validation part of so many tokens."""
+    """The ends of the training, the test and the validation part of a number of tokens."""
     if test and validation + test >= 1:
         raise InputError(
             f"data.validation={validation} and data.test={test} leave nothing of the text "
@@ -308,7 +308,7 @@ class Dataset(AbstractNextToken):
     - `validation`, `test`: the fractions that are held out, 1 for all of the text, where none
       is to be learned; with 0 there is no such test part. At the end of a run all of them are
       predicted: of a large text take a small fraction.
-    - `column`: that of a table that has the texts.
+    - `column`: the column of a table that has the texts.
     - `between`: in text files, a line that stands between documents.
     - `subset`, `split`: of a data set of the hub; by default the split `train`.
     - `processes`: how many make tokens at the same time.

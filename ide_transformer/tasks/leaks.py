@@ -1,4 +1,4 @@
-"""Targets that a model would find among inputs: those of later tokens, or of samples that are
+"""Targets that a model would find among inputs: of later tokens, or of samples that are
 learned."""
 
 import numpy as np

@@ -44,7 +44,7 @@ class Batch(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """A mean as a sum and the number of its terms; those of several batches can be added."""
+    """A mean as a sum and the number of its terms, which add up over batches."""
 
     total: Float[Array, ""] | Int[Array, ""]
     count: int | Int[Array, ""]
@@ -78,7 +78,7 @@ class Loss(NamedTuple):
       the defect of `Finer`, which are means over samples.
     - `figures`: the means that an evaluation reports, by name; one of them is `loss`.
     - `field_evaluations`: of all its solves, the mean over samples.
-    - `terms`: those of `Finer` and the running costs, `costs.NAME`, without their weights; none
+    - `terms`: of `Finer`, and the running costs, `costs.NAME`, without their weights; none
       by default.
     """
 
@@ -99,7 +99,7 @@ class Finer(eqx.Module):
 
         consistency · D(y, y') + defect · mean Σ |u - u'|² / Σ |u'|²,
 
-    with the state u at depth T and the outputs y of a solve, u' and y' those of one with
+    with the state u at depth T and the outputs y of a solve, u' and y' of a solve with
     `refinement` times as many steps, D the `gap` of the loss, and the mean over samples. Both
     solves are learned. The second term is, to leading order, in proportion to the square of the
     relative error of u.
@@ -285,7 +285,7 @@ class RelativeError(AbstractLoss):
     points and channels of a sample, the mean over samples.
 
     `outputs` and `targets: [samples, tokens, ...]` have one shape, else `InputError` is raised;
-    targets may have an axis for each of a grid in the place of `tokens`.
+    targets may have the axes of a grid instead of `tokens`.
     Where the targets are a `Field`, the squares at each point count with its weight, as those
     of a norm of functions: `‖v‖² ≈ Σ_j w_j |v(x_j)|²`.
     """

@@ -38,9 +38,9 @@ def checked_dataclass(cls: Class) -> Class:
 Part: TypeAlias = Literal["validation", "test"]
 # Samples in a held-out part of those that are drawn.
 HELD_OUT = 1024
-# Of tasks that draw their samples: those of training with which held-out ones are compared.
+# Training samples with which drawn held-out samples are compared.
 _COMPARED = 4096
-# Where the parts are kept apart: that of a sample, by the last digit of its mark.
+# Where parts are kept apart, the last digit of the mark of a sample gives its part.
 _PARTS: dict[int, Part] = {0: "validation", 1: "test"}
 
 
@@ -97,7 +97,7 @@ class AbstractTask(abc.ABC):
         """The training batch of one step."""
 
     def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
-        """Some samples of the batch of a step, those of the devices of one process. A task
+        """The samples of the batch of a step that one process needs. A task
         whose samples are costly to read makes these alone."""
         own, shared = self.batch(step, size, seed).divided()
         return eqx.combine(jax.tree.map(lambda x: x[rows], own), shared)
@@ -217,7 +217,7 @@ class AbstractDrawn(AbstractTask):
     """A task whose samples a generator draws: unlimited data.
 
     The batch of a step is drawn by `default_rng([seed, step])`. The samples for validation are
-    drawn by `default_rng([0, 0, 1])` and those of the test by `default_rng([0, 0, 2])`, streams
+    drawn by `default_rng([0, 0, 1])` and test samples by `default_rng([0, 0, 2])`, streams
     that no step of any seed has, so they are the same for every run.
 
     Where so few different samples are possible that held-out ones are found among 4,096 of
@@ -309,7 +309,7 @@ def _order(number: int, epoch: int, seed: int) -> np.ndarray:
 
 
 def spread(number: int, samples: int | None) -> np.ndarray:
-    """The places of `samples` of so many things, evenly spread; all of them by default, and
+    """The places of `samples` among `number` things, evenly spread; all by default, and
     where there are no more."""
     chosen = number if samples is None else min(samples, number)
     return np.arange(chosen) * number // max(chosen, 1)

@@ -190,7 +190,7 @@ class _LibraryTokenizer(AbstractTokenizer):
             if len(made) > _MOST_GROWTH * len(piece) + _PIECE:
                 raise InputError(
                     f"the tokenizer makes {len(made):,} characters of {len(piece):,} before it "
-                    "looks for tokens; take that of another release."
+                    "looks for tokens; take the tokenizer of another release."
                 )
 
     @ft.cached_property

@@ -75,7 +75,7 @@ def learned_size(tokenizer: str | AbstractTokenizer, vocabulary: int | None) -> 
     """The number of tokens of a byte-pair encoding to be learned, where it may be given."""
     if vocabulary is not None and isinstance(tokenizer, str) and tokenizer != "bpe":
         raise InputError(
-            f"data.vocabulary={vocabulary} is that of a byte-pair encoding, but data.tokenizer "
+            f"data.vocabulary={vocabulary} is for a byte-pair encoding, but data.tokenizer "
             f"is {tokenizer}; write data.tokenizer: bpe, or leave the vocabulary out."
         )
     return vocabulary or 512
