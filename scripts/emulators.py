@@ -30,8 +30,8 @@ from commands import rows, start
 from commands.rows import Row
 from ide_transformer import ChannelsFirst, InputError, training
 from ide_transformer.commands.options import config_file, figure_file, integers, names
+from ide_transformer.compare import fingerprint
 from ide_transformer.packages import require
-from ide_transformer.studies import fingerprint
 from ide_transformer.training.folder.run_folder import source
 
 

@@ -19,8 +19,13 @@ from jaxtyping import Array
 from commands import start
 from ide_transformer import equation as eq
 from ide_transformer.commands.options import results_file
-from ide_transformer.dynamics import FunctionSolve, error_budget, gain, refinements
-from ide_transformer.dynamics.march import relative_error
+from ide_transformer.dynamics import (
+    FunctionSolve,
+    error_budget,
+    gain,
+    refinements,
+    relative_error,
+)
 from ide_transformer.integration import Mesh
 from ide_transformer.models import OperatorModel
 from ide_transformer.reporting import show_table, write_json

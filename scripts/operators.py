@@ -22,7 +22,7 @@ from commands import rows, start
 from commands.rows import Row
 from ide_transformer import InputError
 from ide_transformer.commands.options import floats, integers, names
-from ide_transformer.studies import fingerprint
+from ide_transformer.compare import fingerprint
 from ide_transformer.training.folder.run_folder import checksum_of, source
 from operator_learning import fno, ours
 from operator_learning.settings import CELLS, TESTS, Cell

@@ -20,8 +20,8 @@ from documentation.names import check_names, with_summaries
 from documentation.pages import SOURCES, TABLES, tables
 from ide_transformer.commands.command import COMMANDS
 from ide_transformer.commands.options import config_file
+from ide_transformer.compare import load_comparison
 from ide_transformer.pretrained.families import families
-from ide_transformer.studies import load_comparison
 from ide_transformer.training import Config, load_config, validated
 from tests.helpers import ROOT, fast_first
 from tests.running import registered, run_apart, run_here

@@ -16,7 +16,7 @@ import numpy as np
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.studies import load_comparison
+from ide_transformer.compare import load_comparison
 
 
 folder = Path(tempfile.mkdtemp())

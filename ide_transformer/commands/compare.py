@@ -29,8 +29,8 @@ def run(options: argparse.Namespace) -> None:
         raise no_config(file)
     import jax
 
+    from ..compare import load_comparison
     from ..reporting import show_table
-    from ..studies import load_comparison
 
     comparison = load_comparison(file)
     if comparison.double_precision:

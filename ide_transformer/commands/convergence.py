@@ -10,10 +10,10 @@ import textwrap
 
 import jax
 
+from ..compare import convergence as study
+from ..compare.convergence import CONSTRAINTS, CONTROLS, schemes
 from ..errors import InputError
 from ..reporting import show_table, write_json
-from ..studies import convergence as study
-from ..studies.convergence import CONSTRAINTS, CONTROLS, schemes
 from .options import figure_file, results_file
 
 

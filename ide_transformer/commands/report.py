@@ -21,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from ..studies.pages import report_runs
+    from ..compare.pages import report_runs
 
     report_runs(options.runs, options.output, trust=options.trust)
     print(f"report: {options.output}")

@@ -25,9 +25,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     import jax
 
+    from ..compare.resolution import problem_of, refinement_errors
     from ..dynamics import error_budget
     from ..reporting import Terminal, show_table, write_json
-    from ..studies.resolution import problem_of, refinement_errors
     from ..training import load_model
 
     jax.config.update("jax_enable_x64", True)

@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> None:
                 print(f"For {VOCABULARY:,} tokens; data.vocabulary gives another number.")
             return
         if planned:
-            from ..studies.budget import plan_refinement
+            from ..compare.budget import plan_refinement
 
             reporting.show_table(plan_refinement(config, *amounts))
             return

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from ide_transformer.arguments import PositiveInt, checked
+from ide_transformer.compare import Data, Measured, judge, measure, solved, standard_error
 from ide_transformer.contrib.depth_problem import Problem, make_problem
 from ide_transformer.contrib.layers import MOVES, drops, mergers, selections
 from ide_transformer.contrib.meshes import Target, coarsenings, extrapolated, refine
@@ -21,7 +22,6 @@ from ide_transformer.errors import InputError
 from ide_transformer.figures import Curve, plot_panels
 from ide_transformer.models import Model
 from ide_transformer.reporting import Report, Terminal, write_report
-from ide_transformer.studies import Data, Measured, judge, measure, solved, standard_error
 from ide_transformer.training import load_model
 
 

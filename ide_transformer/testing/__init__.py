@@ -1,6 +1,6 @@
 """Checks of what every part of a kind must do, your own included."""
 
-from ..studies.convergence import MeasuredOrder as MeasuredOrder, measure_order as measure_order
+from ..compare.convergence import MeasuredOrder as MeasuredOrder, measure_order as measure_order
 from .equation import (
     check_constraint as check_constraint,
     check_control as check_control,

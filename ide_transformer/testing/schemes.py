@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array
 
 from .. import equation as eq
+from ..compare.convergence import limit, own_limit, refine
 from ..integration import Direct, Recursive, solve
 from ..solvers import inconsistent, prepared
-from ..studies.convergence import limit, own_limit, refine
 from .properties import AbstractProperties, Names, Options, in_dtype, slopes
 
 

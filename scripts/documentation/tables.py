@@ -13,13 +13,7 @@ import diffrax
 from pydantic.fields import FieldInfo
 
 from ide_transformer import AbstractConstraint, InputError, load_pretrained
-from ide_transformer.equation import parts
-from ide_transformer.models import Model
-from ide_transformer.pretrained import families
-from ide_transformer.pretrained.family import Family
-from ide_transformer.reporting import markdown_table as table
-from ide_transformer.solvers import Projected, count_evaluations, unrolled
-from ide_transformer.studies.convergence import (
+from ide_transformer.compare.convergence import (
     FEATURES,
     Case,
     Entry,
@@ -27,6 +21,12 @@ from ide_transformer.studies.convergence import (
     problem,
     schemes,
 )
+from ide_transformer.equation import parts
+from ide_transformer.models import Model
+from ide_transformer.pretrained import families
+from ide_transformer.pretrained.family import Family
+from ide_transformer.reporting import markdown_table as table
+from ide_transformer.solvers import Projected, count_evaluations, unrolled
 from ide_transformer.training import Config, Section, load_config
 from ide_transformer.training.configuration.config import (
     ClassSection,

@@ -12,9 +12,9 @@ import pytest
 
 import ide_transformer as ide
 from error_budgets import measured_errors, random_problem, tried_budget
+from ide_transformer.compare.resolution import refinement_errors
 from ide_transformer.dynamics import FunctionSolve, refinements
 from ide_transformer.solvers import with_sub_solver
-from ide_transformer.studies.resolution import refinement_errors
 from tests import layered_models
 from tests.helpers import built
 
@@ -74,7 +74,7 @@ def test_a_budget_of_known_errors(monkeypatch):
     assert budget.cheapest.resolution == max(gains, key=gains.get)
 
 
-def test_studies_of_known_errors(monkeypatch):
+def test_refinements_of_known_errors(monkeypatch):
     """The errors of refinements, against the finest, and the orders that they show; a budget
     and what its refinements leave, against a reference that is exact in depth."""
     rows = refinement_errors(Known())

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ide_transformer as ide
-from ide_transformer.studies.convergence import march
+from ide_transformer.compare.convergence import march
 from tests.helpers import drawn
 
 

@@ -13,9 +13,9 @@ import scipy.linalg
 import scipy.special
 
 import ide_transformer as ide
+from ide_transformer.compare.convergence import march
 from ide_transformer.contrib.connections import doubly_stochastic
 from ide_transformer.solvers.multistep import phi
-from ide_transformer.studies.convergence import march
 from tests.helpers import largest, observed_order
 from tests.published.architectures import scaled_to_sum_1
 from tests.solvers.linear_problem import (

@@ -12,8 +12,8 @@ import yaml
 
 import ide_transformer as ide
 from ide_transformer import training
+from ide_transformer.compare.budget import try_first_batch
 from ide_transformer.equation import silu
-from ide_transformer.studies.budget import try_first_batch
 from ide_transformer.training.steps import schedule
 from tests.training import mine, stub
 

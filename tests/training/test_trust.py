@@ -12,9 +12,9 @@ import yaml
 
 import ide_transformer as ide
 from ide_transformer import training
+from ide_transformer.compare.sweep import Trial
+from ide_transformer.compare.trials import Plan, Trials
 from ide_transformer.reporting import Terminal
-from ide_transformer.studies.sweep import Trial
-from ide_transformer.studies.trials import Plan, Trials
 from ide_transformer.training.configuration.files import (
     apply_overrides,
     names_of_code,

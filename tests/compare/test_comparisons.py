@@ -11,10 +11,10 @@ import yaml
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.studies.results import learning_curve, verdict
-from ide_transformer.studies.sweep import Sweep, Trial, tuned
-from ide_transformer.studies.train_schemes import TrainingComparison
-from tests.studies.conftest import go_on
+from ide_transformer.compare.results import learning_curve, verdict
+from ide_transformer.compare.sweep import Sweep, Trial, tuned
+from ide_transformer.compare.train_schemes import TrainingComparison
+from tests.compare.conftest import go_on
 from tests.training.stub import TEXT, tree_of_text as base
 
 

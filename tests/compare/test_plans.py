@@ -4,8 +4,8 @@ measured or written."""
 import pytest
 
 import ide_transformer as ide
-from ide_transformer.studies import budget
-from ide_transformer.studies.budget import plan_refinement
+from ide_transformer.compare import budget
+from ide_transformer.compare.budget import plan_refinement
 from ide_transformer.training.steps import build
 from ide_transformer.training.steps.schedule import needed_by_refinement, schedule_of
 from tests.training import stub

@@ -1,4 +1,4 @@
-"""A run that the studies measure, and runs that are written as if they had been made."""
+"""A short run, and runs that are written as if they had been made."""
 
 import copy
 import json
@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from ide_transformer import training
-from ide_transformer.studies import budget, load_comparison, trials
-from ide_transformer.studies.train_schemes import TrainingComparison
+from ide_transformer.compare import budget, load_comparison, trials
+from ide_transformer.compare.train_schemes import TrainingComparison
 from ide_transformer.training.folder.checkpoints import Checkpoints
 from ide_transformer.training.folder.starting import starting_model
 from ide_transformer.training.steps.schedule import programs_of

@@ -1,0 +1,81 @@
+"""Weights of a run solved by many schemes, and a page on runs."""
+
+import html
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from matplotlib.figure import Figure
+
+from ide_transformer import load_run
+from ide_transformer.figures import save_figure
+from ide_transformer.training import run_task
+from tests.compare.conftest import go_on
+from tests.running import run_here, write_run
+
+
+def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
+    """The equation of the run is `u' = -c u`: a step multiplies by `1 - c h`, and of Heun's
+    method by `1 - c h + (c h)² / 2`."""
+    tree = {
+        **{"mode": "solve", "run": str(tiny_run), "samples": 4, "rounds": 2},
+        **{"reference": {"kind": "rk4", "steps": 64}, "tolerance": 0.01},
+        "schemes": {
+            "euler": {"solver": "euler", "steps": [1]},
+            "heun": {"solver": "heun", "steps": [1]},
+            "adaptive": {"solver": "tsit5", "tolerances": [0.01]},
+        },
+    }
+    path, folder = tmp_path / "small.yaml", tmp_path / "compare/small"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    command = "compare", path, "--runs", tmp_path / "compare"
+    assert run_here(capsys, *command).count(": measured\n") == 3
+    report = json.loads((folder / "report.json").read_text())
+    rows = report["rows"]
+    model, run = load_run(tiny_run)
+    assert "at step 3 (" in report["about"] and "on 4 samples of 8 tokens" in report["about"]
+    # Evenly spread over the part.
+    task = run_task(run)
+    u0 = np.asarray(model.inputs.embed(next(task.held_out(4, 4)).inputs)[0])
+    assert len(list(task.held_out(1))) > 8
+    c = np.asarray(model.control.blocks[0].rate, np.float64)  # [layers, features]
+    exact = u0 * np.prod(np.exp(-c), axis=0)
+    factors = 1 - c, 1 - c + c**2 / 2
+    for row, factor in zip(rows, factors, strict=False):
+        error = np.linalg.norm(u0 * np.prod(factor, axis=0) - exact) / np.linalg.norm(exact)
+        assert row["error"] == pytest.approx(error, rel=1e-3)
+    assert [row["field_evaluations"] for row in rows[:2]] == [4, 8]
+    assert all(row["mebibytes"] > 0 and row["milliseconds"] > 0 for row in rows)
+    assert (folder / "work_precision_field_evaluations.png").exists()
+    # So are those of a run that goes on. What is kept is of the same weights.
+    going = shutil.copytree(tiny_run, tmp_path / "going")
+    (going / "summary.json").unlink()
+    one = {"run": str(going), "schemes": {"euler": tree["schemes"]["euler"]}}
+    path.write_text(yaml.safe_dump({**tree, **one}))
+    assert "[1/1] euler, 1 steps: kept" in run_here(capsys, *command)
+    go_on(going, 4)
+    assert "[1/1] euler, 1 steps: measured" in run_here(capsys, *command)
+    # A reference that is no better than what it judges is refused.
+    poor = {"reference": {"kind": "euler", "steps": 2}, "tolerance": 1e-6}
+    path.write_text(yaml.safe_dump({**tree, **poor}))
+    assert "more than tolerance=1e-06" in run_here(capsys, *command, expected=2)
+
+
+def test_a_page_shows_what_runs_logged_drew_and_wrote(tmp_path, capsys):
+    end = {"validation_loss": 1.25, "validation_exact_match": 0.0, "bad_steps": 0}
+    end |= {"steps": 3, "nfe": 2, "parameters": 7, "seconds": 1.0}
+    smooth = write_run(tmp_path / "smooth", solver="nesterov", losses=[3.0, 2.0, 1.5], **end)
+    going = write_run(tmp_path / "going_on", solver="rk4", losses=[3.5, 2.5])
+    (smooth / "sample.txt").write_bytes(b"To <be\xff\n")
+    save_figure(Figure(), smooth / "plots/state_norm.png")
+    page = tmp_path / "report.html"
+    run_here(capsys, "report", smooth, going, "--output", page)
+    text = page.read_text(encoding="utf-8")
+    assert "Not finished: going_on." in text and html.escape("To <be\ufffd") in text
+    assert "<td>1.25</td>" in text and "<td>2.5</td>" in text and "nesterov" in text
+    assert "validation exact match</th>" in text and "bad steps</th>" not in text
+    assert text.count("data:image/png") == 1 and 'alt="smooth, state norm"' in text
+    assert "<th>smooth</th><th>going_on</th>" in text
+    assert text.count("data:image/svg+xml") == 1

@@ -1,0 +1,3 @@
+"""A short run."""
+
+from tests.compare.conftest import tiny_run as tiny_run
