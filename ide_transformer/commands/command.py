@@ -94,8 +94,8 @@ def listed() -> dict[str, str]:
             # The first clause.
             about = re.split("[.:\n]", load_command(name).__doc__ or "")[0]
             lines[name] = about[:1].lower() + about[1:]
-        except InputError as error:
-            lines[name] = str(error)
+        except Exception as error:
+            lines[name] = f"cannot be loaded: {error}"
     return lines
 
 
