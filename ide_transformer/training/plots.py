@@ -11,15 +11,15 @@ from .folder.metrics import read_metrics
 from .folder.run_folder import RunFolder
 
 
-# Held-out samples whose states are drawn.
+# Held-out samples over which states are averaged.
 _SAMPLES = 64
 
 
 def plot_run(
     folder: RunFolder, task: AbstractTask, model: Model, begins: Sequence[int] = ()
 ) -> None:
-    """Plot the loss over the run, with a line where each further phase `begins`, and the size
-    of the state and of what each layer adds to it over depth."""
+    """Draws the loss over the run, with a line at each step where a phase `begins`; and over
+    depth, the size of the state and of the increment of each layer."""
     from ..figures import plot_curves
 
     lines = read_metrics(folder.metrics)

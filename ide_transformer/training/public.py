@@ -17,14 +17,16 @@ from .folder.metrics import read_metrics
 from .folder.run_folder import RunFolder, flat_values
 from .folder.starting import import_pretrained
 from .measure.evaluation import (
+    cheapest_exits,
     checked_part,
+    estimated_exit,
+    evaluate_exits,
     evaluate_loss,
     evaluate_on,
     evaluate_on_meshes,
     evaluation_task,
     run_task,
 )
-from .measure.exits import cheapest_exits, estimated_exit, evaluate_exits
 from .measure.planning import plan, plan_of
 from .measure.predictions import draw_predictions, rollout_errors
 from .measure.range_test import LearningRates, find_learning_rate

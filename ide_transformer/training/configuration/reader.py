@@ -1,9 +1,8 @@
-"""The one reader of configurations: builds an object from what a file says of it, by the
-signature of its constructor.
+"""Builds objects from a configuration, by the signatures of their constructors.
 
-A class is written as its name in snake case, as `package.module:Class`, or with arguments as
-`{kind: name, options: {argument: value}}`. Names are found in the package, and in packages
-whose entry points in the group `ide_transformer.parts` are modules with classes."""
+A configuration writes a class as its name in snake case, as `package.module:Class`, or with
+arguments as `{kind: name, options: {argument: value}}`. Names are searched in the package, and
+in packages whose entry points in the group `ide_transformer.parts` are modules with classes."""
 
 import functools as ft
 import importlib
@@ -31,7 +30,7 @@ from .. import trackers
 from .section import Section, in_single_precision, validated
 
 
-# The kinds of classes that a configuration names, and the packages in which names are found.
+# The kinds of classes that a configuration names, and the packages that are searched for them.
 KINDS: dict[type, tuple[ModuleType, ...]] = {
     equation.AbstractOperator: (equation,),
     equation.AbstractConstraint: (equation,),
@@ -47,16 +46,16 @@ KINDS: dict[type, tuple[ModuleType, ...]] = {
     dynamics.AbstractCost: (dynamics,),
     trackers.AbstractTracker: (trackers,),
 }
-# Parts that draw weights inside of others.
+# Parts inside other parts that draw weights.
 _DRAWN = (equation.AbstractOperator, models.AbstractInputs, models.AbstractReadOut)
-# Schemes inside each other.
+# The most schemes inside each other.
 _DEEPEST = 20
-# It begins where no name goes on, so that a text is read once.
+# It must not begin inside a name, or a long text would take quadratic time.
 NAME_OF_CODE = re.compile(r"(?<![\w.])[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
-# Characters of such a name.
+# The most characters of such a name.
 _LONGEST_NAME = 500
 
-# Arguments that constructors of a kind may ask for by name, beside those that a file gives.
+# Arguments offered to the constructors of a kind, by name.
 Given: TypeAlias = Mapping[type, Mapping[str, Any]]
 
 
@@ -72,18 +71,18 @@ def read(
     """The object of type `annotation` that a tree of plain values describes at the `key` of a
     configuration.
 
-    A parameter of a class takes the option of its name, else what is `given` under its name for
-    the kind of the class, else its default. A parameter without any of these whose type is a
-    class of ours is made from its own defaults.
+    A parameter of a constructor takes the option of its name, else the argument `given` under
+    its name for the kind of the class, else its default. If it has none of these and its type
+    is a class in `KINDS`, the class is made with its defaults.
 
     **Arguments:**
 
-    - `given`: arguments by kind and name, such as the sizes that the section `model` says once
+    - `given`: arguments by kind and name, such as the sizes that the section `model` gives once
       for all operators.
-    - `draws`: the key of the random weights; each part that draws gets one of its own.
-    - `beside`: options that are written beside the name, and not under `options`.
+    - `draws`: the random key of the weights. Each part that draws weights gets its own.
+    - `beside`: options that are written beside the name, not under `options`.
 
-    **Raises:** `InputError` that names the key and its value, and what to write instead.
+    **Raises:** `InputError` that names the key, its value, and what to write instead.
     """
     union = get_origin(annotation) in (Union, UnionType)
     members = get_args(annotation) if union else (annotation,)
@@ -94,42 +93,30 @@ def read(
         if inspect.isclass(kind) and issubclass(kind, Section):
             return validated(kind, tree, key)
         if kind_of(member) is not None:
-            return _built(kind, tree, key, given, draws, beside)
+            name, written, options = described(tree, key)
+            found = find(key + written, name, kind)
+            offered = given.get(kind_of(kind) or kind, {})
+
+            def place(option: str) -> str:
+                return f"{key}.{option}" if option in beside else f"{key}.options.{option}"
+
+            arguments = _arguments(found, name, options, key, place, given, offered, draws)
+            try:
+                return getattr(found, "build", found)(**arguments)
+            except (InputError, OSError) as error:
+                where = "" if str(error).startswith(f"{key}.") else f"{key}: "
+                raise InputError(f"{where}{error}") from None
         if kind is integration.Mesh:
             options = _value(dict[str, Any], tree, key)
             return kind(**_arguments(kind, "a mesh", options, key, lambda x: f"{key}.{x}"))
         if kind is Callable:
-            # Where the arguments are not said, it is no activation.
+            # Only an activation has annotated arguments.
             name = _value(str, tree, key)
             return find_function(key, name, of_array=bool(get_args(member)))
     arrays = tuple(filter(is_array, members))
     if arrays:
         return _array(arrays, tree, key)
     return _value(annotation, tree, key)
-
-
-def _built(
-    base: type,
-    tree: Any,
-    key: str,
-    given: Given,
-    draws: PRNGKeyArray | None,
-    beside: Collection[str],
-) -> Any:
-    """An object of the kind `base`."""
-    name, written, options = described(tree, key)
-    found = find(key + written, name, base)
-    offered = given.get(kind_of(base) or base, {})
-
-    def place(option: str) -> str:
-        return f"{key}.{option}" if option in beside else f"{key}.options.{option}"
-
-    arguments = _arguments(found, name, options, key, place, given, offered, draws)
-    try:
-        return getattr(found, "build", found)(**arguments)
-    except (InputError, OSError) as error:
-        said = str(error)
-        raise InputError(said if said.startswith(f"{key}.") else f"{key}: {said}") from None
 
 
 def _arguments(
@@ -142,9 +129,8 @@ def _arguments(
     offered: Mapping[str, Any] = MappingProxyType({}),
     draws: PRNGKeyArray | None = None,
 ) -> dict[str, Any]:
-    """The arguments of a constructor: its options, and what is offered of the rest."""
+    """The arguments of a constructor: its options, then what is `offered`, then defaults."""
     parameters = parameters_of(call)
-    # Arguments that no option can give.
     supplied = {"key", "make_block", "layers"} if "make_block" in parameters else {"key"}
     known = sorted(parameters.keys() - supplied)
     for option in options:
@@ -158,7 +144,7 @@ def _arguments(
         for x, p in parameters.items()
         if x in options or (p.default is p.empty and p.kind is not p.VAR_KEYWORD)
     ]
-    # A key for each part that draws weights; the last one is for its own.
+    # A random key for each part that draws weights, and one for the object's own weights.
     drawn = [x for x in asked if kind_of(parameters[x].annotation) in _DRAWN]
     keys: dict[str, PRNGKeyArray] = {}
     if draws is not None:
@@ -167,7 +153,7 @@ def _arguments(
         offered = {**offered, "key": own}
     arguments = {}
     for x in parameters.keys() & offered.keys():
-        # An array is given only where its shape is asked for.
+        # An offered array is taken only if it has the shape of the annotation.
         kind = parameters[x].annotation
         if not is_array(kind) or isinstance(offered[x], kind):
             arguments[x] = offered[x]
@@ -187,9 +173,9 @@ def _arguments(
 
 
 def described(tree: Any, key: str) -> tuple[str, str, dict[str, Any]]:
-    """The name of a class, where it is written below the `key`, and its options. The first
-    argument of a scheme may stand in parentheses after its name: the scheme inside it,
-    `strang(heun)`, or a number, `adams_bashforth(3)`."""
+    """The name of a class, where the name stands below the `key`, and its options. A scheme may
+    have its first argument in parentheses: a scheme inside it, `strang(heun)`, or a number,
+    `adams_bashforth(3)`."""
     section = tree if isinstance(tree, dict) else {"kind": tree}
     written = "name" if "name" in section else "kind"
     name = section.get(written)
@@ -221,7 +207,7 @@ def described(tree: Any, key: str) -> tuple[str, str, dict[str, Any]]:
 
 
 def spelled_scheme(tree: Any) -> str:
-    """A scheme as a table names it, with the scheme inside it: `strang(heun)` for `strang`."""
+    """The name of a scheme in a table, with the scheme inside it, such as `strang(heun)`."""
     name, _, options = described(tree, "solver")
     try:
         parameters = parameters_of(find("solver", name, diffrax.AbstractSolver))
@@ -237,7 +223,7 @@ def spelled_scheme(tree: Any) -> str:
 
 
 def find(key: str, name: str, base: type) -> Any:
-    """The class of the kind `base` that is called `name` at the key of a configuration."""
+    """The class of the kind `base` with this name, at the key of a configuration."""
     if ":" in name:
         found = _imported(key, name)
         known = ()
@@ -273,8 +259,8 @@ def _modules_of_others() -> tuple[ModuleType, ...]:
 
 
 def find_function(key: str, name: str, *, of_array: bool = True) -> Callable[..., Any]:
-    """The activation that is called `name`, or the function `package.module:function`, which
-    is tried if it is one `of_array`."""
+    """The function with this name, or `package.module:function`. A function `of_array`, an
+    activation, is tried on shapes."""
     if ":" not in name:
         home = equation.gelu.__module__ if of_array else None
         functions = filter(inspect.isfunction, vars(equation).values())
@@ -298,7 +284,7 @@ def find_function(key: str, name: str, *, of_array: bool = True) -> Callable[...
 
 
 def kind_of(annotation: Any) -> type | None:
-    """The class of `KINDS` that a type belongs to; `None` for any other type."""
+    """The class in `KINDS` of which a type is a subclass; `None` for any other type."""
     kind = get_origin(annotation) or annotation
     if not inspect.isclass(kind):
         return None
@@ -306,8 +292,8 @@ def kind_of(annotation: Any) -> type | None:
 
 
 def parameters_of(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters of a function, a constructor, or its class method `build`, whose
-    `**options` are the parameters of the constructor that are given by name only."""
+    """The parameters of a function or a constructor. A class method `build` takes the place of
+    the constructor; its `**options` are the constructor's keyword-only parameters."""
     constructor = call
     call = getattr(call, "build", call)
     module = vars(sys.modules[call.__module__])
@@ -321,10 +307,10 @@ def parameters_of(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     types = {}
     for name, parameter in parameters.items():
         kind = parameter.annotation
-        # Where a function converts a field, its own type says more than what it accepts.
+        # A field with a converter has a type that says more than what the converter accepts.
         if name in fields and fields[name].metadata.get("converter", kind) is not kind:
             kind = fields[name].type
-        # A type that differs from model to model is any of its kind.
+        # A type variable stands for its bound.
         types[name] = getattr(kind, "__bound__", None) or kind
     return {name: x.replace(annotation=types[name]) for name, x in parameters.items()}
 
@@ -335,12 +321,12 @@ def snake_case(name: str) -> str:
 
 
 def is_array(annotation: Any) -> bool:
-    """Whether a type is that of an array with a shape."""
+    """Whether a type is an array type of jaxtyping."""
     return inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray)
 
 
 def _refusal(found: Any, base: type) -> str | None:
-    """Why a configuration cannot name this as a `base`."""
+    """Why a configuration cannot name this object as a `base`; `None` if it can."""
     label = getattr(found, "__name__", repr(found))
     if base is models.Model and found is not base:
         if inspect.isclass(found) or not callable(found):
@@ -362,7 +348,7 @@ def _refusal(found: Any, base: type) -> str | None:
     if issubclass(found, equation.AbstractControl) and not hasattr(found, "build"):
         call = "build(make_block, layers, *, key)"
         return f"{label} has no class method {call}, which draws its weights"
-    # A scheme of diffrax takes the terms of an ordinary equation, or those of the one inside.
+    # A scheme of diffrax takes the terms of an ordinary equation, or wraps a scheme that does.
     terms = getattr(found, "term_structure", diffrax.AbstractTerm)
     ordinary = terms in (diffrax.AbstractTerm, diffrax.MultiTerm)
     ordinary |= issubclass(found, diffrax.AbstractWrappedSolver)
@@ -379,11 +365,10 @@ def _unknown(key: str, name: str, known: Iterable[str], write: str) -> InputErro
 
 
 def _imported(key: str, name: str) -> Any:
-    """The object that `package.module:Class` names."""
     module_name, _, attribute = name.partition(":")
     if len(name) > _LONGEST_NAME or not NAME_OF_CODE.fullmatch(name):
         raise InputError(f"{key}={shown(name)}: it is not of the form package.module:Class.")
-    # Before any package above it is imported.
+    # Checked before any package above it is imported.
     for place in filter(None, sys.path):
         file = Path(place).joinpath(*module_name.split("."))
         inside = next((x for x in file.parents if (x / "checkpoints").is_dir()), None)
@@ -413,7 +398,7 @@ def _array(kinds: tuple[type, ...], tree: Any, key: str) -> jax.Array:
         _value(float, number, key)
     for dtype in (float, None):
         try:
-            # Numbers that are written out stay numbers where shapes alone are asked for.
+            # The array has values, also while a model is built from shapes.
             with jax.ensure_compile_time_eval():
                 array = jnp.asarray(numbers, dtype and jnp.result_type(dtype))
         except (TypeError, ValueError):
@@ -424,10 +409,10 @@ def _array(kinds: tuple[type, ...], tree: Any, key: str) -> jax.Array:
 
 
 def _value(annotation: Any, tree: Any, key: str) -> Any:
-    """A plain value, by the strict rules for JSON, where a list may be a tuple."""
+    """A plain value of a type, by the strict rules for JSON."""
     if is_dataclass(annotation):
         raise InputError(f"{key}: it cannot be written in a configuration; leave it out.")
-    # Tasks are free to count in more bits.
+    # Only tasks count in 64 bits.
     most = 2**63 if key.startswith("data.") else 2**31
     try:
         for leaf in jax.tree.leaves(tree):
@@ -437,36 +422,33 @@ def _value(annotation: Any, tree: Any, key: str) -> Any:
         if annotation is inspect.Parameter.empty:
             return tree
         return _adapter(annotation).validate_json(json.dumps(tree, default=str), strict=True)
+    except ValidationError as error:
+        problems = error.errors()
+        # JSON holds no class, so the other members of a union say more.
+        problems = [x for x in problems if x["type"] != "needs_python_object"] or problems
+        reasons = dict.fromkeys(x["msg"].removeprefix("Value error, ") for x in problems)
+        reason = " or ".join(reasons).replace(" or Input should be", " or")
     except ValueError as error:
-        said = _problems(error) if isinstance(error, ValidationError) else error
-        raise InputError(f"{key}={shown(tree)}: {said}.") from None
+        reason = str(error)
+    raise InputError(f"{key}={shown(tree)}: {reason}.")
 
 
 def _adapter(annotation: Any) -> TypeAdapter:
-    """The validator of a type; numbers have to be finite."""
+    """The validator of a type. Numbers must be finite."""
     config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
     annotation = _without_fields(annotation)
     try:
         return TypeAdapter(annotation, config=config)
     except PydanticUserError:
-        # A single class that may bring a configuration of its own.
+        # A class that brings its own configuration.
         return TypeAdapter(annotation)
 
 
 def _without_fields(annotation: Any) -> Any:
-    """A type in which pydantic does not look at the fields of dataclasses and named tuples."""
+    """The type, changed so that pydantic checks no fields of dataclasses and named tuples."""
     origin = get_origin(annotation)
     if origin in (Union, UnionType, tuple):
         kind: Any = tuple if origin is tuple else Union
         return kind[tuple(map(_without_fields, get_args(annotation)))]
     kind = origin or annotation
     return InstanceOf[kind] if is_dataclass(kind) or hasattr(kind, "_fields") else annotation
-
-
-def _problems(error: ValidationError) -> str:
-    """The reasons of a failed validation, each once."""
-    problems = error.errors()
-    # Of a union with a class, which JSON has not, the other members say more.
-    said = [x for x in problems if x["type"] != "needs_python_object"] or problems
-    reasons = [problem["msg"].removeprefix("Value error, ") for problem in said]
-    return " or ".join(dict.fromkeys(reasons)).replace(" or Input should be", " or")

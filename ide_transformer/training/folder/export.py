@@ -1,7 +1,6 @@
-"""Runs for other libraries: weights, tokenizer and model card in a folder."""
+"""Exports a run in a layout of Hugging Face, with tokenizer and model card."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ import torch
 from transformers import AutoModelForImageClassification
 
 model = AutoModelForImageClassification.from_pretrained("{path}")
-images = torch.zeros(1, {channels}, {rows}, {columns})  # scaled as those of the training
+images = torch.zeros(1, {channels}, {rows}, {columns})  # scaled like the training images
 print(model(pixel_values=images).logits)"""
 _CARD = """\
 ---
@@ -88,10 +87,10 @@ def export_run(
     trust: bool = False,
 ) -> None:
     """Writes a run in a layout of Hugging Face, see `save_pretrained`, with its tokenizer and a
-    model card, `README.md`. The layout of a run that began from a checkpoint, and all else, is
-    that of the checkpoint. For the arguments see `load_run`.
+    model card, `README.md`. A run that began from a checkpoint keeps the layout and the files
+    of the checkpoint. For the arguments see `load_run`.
 
-    **Raises:** `InputError` for a run that no layout holds; it names all that differs from the
+    **Raises:** `InputError` for a run that fits no layout; it names all differences from the
     nearest one.
     """
     path = Path(path)
@@ -105,29 +104,26 @@ def export_run(
     tokenizer = folder.known_tokenizer
     library = None if tokenizer is None else tokenizer.for_others()
     save_pretrained(model, path)
-    files = {} if library is None else dict(_of_texts(library, config))
+    files: dict[str, str] = {}
+    if library is not None:
+        options: dict[str, Any] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": config.model.context,
+            "clean_up_tokenization_spaces": False,
+            # The default would add token types, which these models do not take.
+            "model_input_names": ["input_ids", "attention_mask"],
+        }
+        if (end := end_token(library)) is not None:
+            options["eos_token"] = end
+            generation = {"eos_token_id": library.token_to_id(end)}
+            files["generation_config.json"] = json.dumps(generation, indent=2)
+        files["tokenizer_config.json"] = json.dumps(options, indent=2)
+        files["tokenizer.json"] = library.to_str(pretty=True)
     figures = _figures(folder, config, step, weights)
     files["README.md"] = _card(folder, config, model, step, figures, library, path)
     for name, text in files.items():
         with naming(path / name):
             (path / name).write_text(text, encoding="utf-8")
-
-
-def _of_texts(tokenizer: tk.Tokenizer, config: Config) -> Iterator[tuple[str, str]]:
-    """The files by which `transformers` reads and writes texts."""
-    options: dict[str, Any] = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": config.model.context,
-        "clean_up_tokenization_spaces": False,
-        # Kinds of tokens, which it would add by itself, are not those of these models.
-        "model_input_names": ["input_ids", "attention_mask"],
-    }
-    if (end := end_token(tokenizer)) is not None:
-        options["eos_token"] = end
-        generation = {"eos_token_id": tokenizer.token_to_id(end)}
-        yield "generation_config.json", json.dumps(generation, indent=2)
-    yield "tokenizer_config.json", json.dumps(options, indent=2)
-    yield "tokenizer.json", tokenizer.to_str(pretty=True)
 
 
 def _card(
@@ -139,26 +135,34 @@ def _card(
     tokenizer: tk.Tokenizer | None,
     path: Path,
 ) -> str:
-    """The model card, in Markdown; the user fills in the licence."""
+    """The model card in Markdown. The user fills in the licence."""
     kind = read_json(path / "config.json")["model_type"]
     tree: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
     tree |= {"name": config.name}
     # Its default depends on other keys.
     tree.setdefault("optimizer", {})["schedule"] = config.optimizer.schedule
     if (data := config.data.path) is not None:
-        tree["data"]["path"] = data.name  # where it lies is nobody else's business
+        tree["data"]["path"] = data.name  # the folders of this machine are private
     if (before := config.model.run) is not None:
         tree["model"]["run"] = Path(before).name
     task, use = _use(folder, model, tokenizer, path)
-    rows = [
-        (key, str(value)) for key, value in _facts(folder, config, model, step, figures).items()
-    ]
+    facts: dict[str, Any] = {
+        "data": config.data.name + ("" if data is None else f", {data.name}"),
+        "weights": number_of_weights(model),
+        "layers": model.layers,
+        "features": model.features,
+        "steps": f"{step:,} of {config.training.steps:,}",
+        "samples per step": config.training.batch_size,
+        "optimiser": f"{config.optimizer.kind}, learning rate {config.optimizer.learning_rate}",
+        **{name.replace("_", " "): f"{value:.4f}" for name, value in figures.items()},
+        "trained by": "ide_transformer " + "; ".join(folder.sources),
+    }
     return _CARD.format(
         task=task,
         name=config.name,
         kind=kind,
         use=use,
-        table=markdown_table(("", ""), rows),
+        table=markdown_table(("", ""), [(key, str(value)) for key, value in facts.items()]),
         config=write_yaml(tree),
         run=Path("runs", folder.path.name),
         path=path.name,
@@ -168,7 +172,7 @@ def _card(
 def _use(
     folder: RunFolder, model: Model, tokenizer: tk.Tokenizer | None, path: Path
 ) -> tuple[str, str]:
-    """The task as the hub of Hugging Face calls it, and a program that uses the folder."""
+    """The name of the task on the hub of Hugging Face, and a program that uses the folder."""
     inputs = model.inputs
     if not is_built_as(model, LanguageModel):
         rows, columns, channels = inputs.image_shape
@@ -176,7 +180,7 @@ def _use(
         return "image-classification", _IMAGES.format(path=path.name, **sizes)
     if tokenizer is None:
         return "text-generation", _TOKENS.format(path=path.name)
-    # The beginning of the text that the run wrote, so that a tokenizer of characters knows it.
+    # A word that the run wrote, since a tokenizer of characters may not know others.
     written = (folder.load_sample() or "").split()
     readable = [word for word in written if word.isprintable() and "\ufffd" not in word]
     prompt = next(iter(readable), None) or tokenizer.decode([0]) or "The"
@@ -187,7 +191,7 @@ def _use(
 def _figures(
     folder: RunFolder, config: Config, step: int, weights: Weights
 ) -> dict[str, float]:
-    """Losses of these weights on held-out data, as the run measured them after a step."""
+    """The held-out losses of these weights that the run logged after a step."""
     lines = [x for x in read_metrics(folder.metrics) if x["step"] == step]
     if folder.summary.exists() and step == config.training.steps:
         lines.append(folder.load_summary())
@@ -199,23 +203,4 @@ def _figures(
         if name.startswith(("validation_", "test_"))
         and name.endswith("_of_average") == bool(suffix)
         and value is not None
-    }
-
-
-def _facts(
-    folder: RunFolder, config: Config, model: Model, step: int, figures: dict[str, float]
-) -> dict[str, Any]:
-    """The rows of the table about the training."""
-    held_out = {name.replace("_", " "): f"{value:.4f}" for name, value in figures.items()}
-    data = config.data.name + ("" if config.data.path is None else f", {config.data.path.name}")
-    return {
-        "data": data,
-        "weights": number_of_weights(model),
-        "layers": model.layers,
-        "features": model.features,
-        "steps": f"{step:,} of {config.training.steps:,}",
-        "samples per step": config.training.batch_size,
-        "optimiser": f"{config.optimizer.kind}, learning rate {config.optimizer.learning_rate}",
-        **held_out,
-        "trained by": "ide_transformer " + "; ".join(folder.sources),
     }

@@ -1,4 +1,4 @@
-"""Losses of a trained model on held-out data, also on other meshes."""
+"""Losses of a trained model on held-out data, also on other meshes and with early exits."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,12 +6,13 @@ from typing import Any, cast
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from ... import tasks
 from ...errors import InputError, at
-from ...integration import Mesh
+from ...integration import AbstractExit, EstimatedExit, Mesh
 from ...models import LanguageModel, Model
-from ...tasks import AbstractTask, Batch, Mean, Part
+from ...tasks import AbstractLoss, AbstractTask, Batch, Mean, Part
 from ...tasks.language import on_same_tokens
 from ..configuration.config import Config
 from ..configuration.reader import parameters_of
@@ -32,12 +33,13 @@ def run_task(
 
     **Arguments:**
 
-    - `config`: that of the run, or one with another context.
-    - `trust`: see `load_run`; a `config` is that of a model that was loaded.
-    - `named`: whether these are other data, which the user has named.
+    - `config`: the configuration of a loaded model, for example with another context. Default:
+      the configuration of the run.
+    - `named`: whether the user chose other data.
+    - `trust`: see `load_run`; used without a `config`.
 
-    **Raises:** `InputError` where the data are not those with which the run began, as far as it
-    recorded them, or have a token that its tokenizer lacks.
+    **Raises:** `InputError` if the data differ from the data with which the run began, or have
+    a token that its tokenizer lacks.
     """
     own = run.load_config(trust if config is None else config)
     config = own if config is None else config
@@ -46,8 +48,8 @@ def run_task(
         task = build_task(config, tokenizer)
         if not same_tokenizer(run, task):
             raise InputError(
-                f"data.path={config.data.path}: the tokens of these data are not those of "
-                f"{run.path}; give data in those of {run.tokenizer}."
+                f"data.path={config.data.path}: the tokens of these data are not the tokens of "
+                f"{run.path}; give data in the tokens of {run.tokenizer}."
             )
         return task
     with at(f"{run.path}: its data are not as they were"):
@@ -68,13 +70,13 @@ def evaluation_task(
     tokens: int | tuple[int, int] | None = None,
     task: AbstractTask | None = None,
 ) -> AbstractTask:
-    """The task on which a model is evaluated; see `evaluate_loss`.
+    """The task on which a model is evaluated.
 
     **Arguments:**
 
-    - `tokens`: of a sample; by default those of a run, and of a checkpoint the most that it can
-      take, up to 512.
-    - `task`: that of a run, where it was made before.
+    - `text`, `task`: see `evaluate_loss`.
+    - `tokens`: tokens of a sample. Default: as the run trained; for a checkpoint the most that
+      it can take, up to 512.
 
     **Raises:** `InputError` for data that have no such samples.
     """
@@ -84,25 +86,20 @@ def evaluation_task(
         config = held_out_whole(config)
     if text is None and run is not None and config is not None:
         task = task or run_task(run, config, named=loaded.named)
-        return task if tokens is None else _with_tokens(task, tokens, config, run)
+        if tokens is None:
+            return task
+        if "context" in parameters_of(task_class(config)):
+            made = build_task(config.changed("model", context=tokens), run.known_tokenizer)
+            # In the plane the context is not the number of tokens.
+            number = made.tokens_per_sample
+            if number == tokens or number != task.tokens_per_sample:
+                return made
+        with at(f"tokens={tokens}"):
+            return task.on(Mesh(tokens=tokens))
     model = loaded.expected(LanguageModel, ", which predicts no text")
     context = min(model.inputs.context, 512) if tokens is None else cast(int, tokens)
     whole, fraction = (tasks.shakespeare(), 0.1) if text is None else (text, 1.0)
     return tasks.LanguageTask(whole, context, tokenizer=loaded.tokenizer, validation=fraction)
-
-
-def _with_tokens(
-    task: AbstractTask, tokens: int | tuple[int, int], config: Config, run: RunFolder
-) -> AbstractTask:
-    """The task of a configuration in samples of so many tokens: made again where its context
-    decides them, and else by the task itself."""
-    if "context" in parameters_of(task_class(config)):
-        made = build_task(config.changed("model", context=tokens), run.known_tokenizer)
-        # In the plane it is not their number, nor where it is the most that a model sees.
-        if made.tokens_per_sample == tokens or made.tokens_per_sample != task.tokens_per_sample:
-            return made
-    with at(f"tokens={tokens}"):
-        return task.on(Mesh(tokens=tokens))
 
 
 def evaluate_loss(
@@ -112,22 +109,21 @@ def evaluate_loss(
     part: Part = "validation",
     task: AbstractTask | None = None,
 ) -> dict[str, Any]:
-    """The loss on held-out data and what else it measures, such as the accuracy; for texts also
-    the perplexity `exp(loss)` and the bits per byte of the text; and the number of samples
-    (windows of a text). `targets` is the number of targets that are counted, of a text its
-    tokens.
+    """The loss on held-out data, with other figures of the task such as the accuracy; for texts
+    also the perplexity `exp(loss)` and the bits per byte. `samples` is the number of samples
+    (windows of a text), `targets` the number of counted targets (tokens of a text).
 
     **Arguments:**
 
-    - `text`: it is predicted in windows of the context, what is left over at its end is not;
-      `None` for the data of a run, and for the last tenth of Shakespeare for a checkpoint.
-    - `samples`: so many windows or images, evenly spread; `None` for all.
-    - `part`: of the data of a run. A text, and a file that is not the one of the run, have no
-      parts: all of their samples are taken.
-    - `task`: that of a run, where it was made before.
+    - `text`: a text to predict in windows of the context, without a rest at its end. Default:
+      the data of a run; for a checkpoint the last tenth of Shakespeare.
+    - `samples`: this many samples, evenly spread. Default: all.
+    - `part`: the part of the data of a run. A text, or a file other than the run's, has no
+      parts: all samples are taken.
+    - `task`: the task of the run, if it is already made.
 
-    **Raises:** `InputError` for data that have no such part, that are not those of the run any
-    more, or on which the loss is not finite.
+    **Raises:** `InputError` for data that have no such part or that have changed since the run
+    began, and if the loss is not finite.
     """
     task = evaluation_task(loaded, text, task=task)
     found = evaluate_on(loaded.measured, task, samples, part)
@@ -138,7 +134,7 @@ def evaluate_loss(
 def evaluate_on(
     model: Model, task: AbstractTask, samples: int | None, part: Part = "validation"
 ) -> dict[str, Any]:
-    """`evaluate_loss` on a task that is there already."""
+    """`evaluate_loss` for a model and a task."""
     part = checked_part(task, part, samples)
     found = measured_on(model, task, task.held_out(_BATCH, samples, part))
     del found["evaluations"]
@@ -146,8 +142,8 @@ def evaluate_on(
 
 
 def measured_on(model: Model, task: AbstractTask, batches: Iterable[Batch]) -> dict[str, Any]:
-    """The figures of a model on batches, with the field evaluations of a solve, the mean over
-    samples, and with the numbers of samples and of targets that are counted."""
+    """The figures of a model on batches, with `evaluations`, the mean field evaluations of a
+    solve, and the numbers of samples and of counted targets."""
     samples = targets = 0
 
     def measured(batch: Batch) -> dict[str, Mean]:
@@ -171,14 +167,14 @@ def evaluate_models(
     samples: int | None = None,
     part: Part = "validation",
 ) -> list[dict[str, Any]]:
-    """`evaluate_loss` of several models: a row for each, with the `tokens` of a sample, the
-    checksum of its data as `data`, and the `part` of them in words. On one text all predict the
-    same tokens, each in windows of its own context inside of those of the longest.
+    """`evaluate_loss` of several models. A row for each also has the `tokens` of a sample, the
+    checksum of its data as `data`, and the `part` in words. On one text all models predict the
+    same tokens, each in windows of its own context.
 
     **Arguments:** see `evaluate_loss`.
 
-    **Raises:** `InputError` for models of texts whose tokens differ, where `samples` would be
-    other places of these texts.
+    **Raises:** `InputError` for `samples` of models whose tokens differ, since these would be
+    different places of the text.
     """
     made = on_same_tokens([evaluation_task(loaded, text) for loaded in models])
     data = [task.fingerprint() for task in made]
@@ -186,7 +182,7 @@ def evaluate_models(
     if samples is not None and texts and len(set(data)) > 1:
         raise InputError(
             f"samples={samples}: {' and '.join(str(x.path) for x in models)} do not read the "
-            "same tokens, so these would be other places of their texts; measure all of them."
+            "same tokens, so these would be different places of their texts; measure all."
         )
     rows = []
     for loaded, task, checksum in zip(models, made, data, strict=True):
@@ -206,21 +202,20 @@ def evaluate_on_meshes(
     *,
     layers: Layers = "resampled",
 ) -> list[dict[str, Any]]:
-    """`evaluate_loss` of a model on other meshes: a row for each, with the field evaluations of
-    a solve; of adaptive steps, which batches of samples share, the mean over samples. On meshes
-    of several `tokens` a text is measured on the same of them, see `evaluate_models`.
+    """`evaluate_loss` of a model on other meshes. A row for each also has `evaluations`, the
+    mean field evaluations of a solve. Meshes of several `tokens` measure the same tokens of a
+    text.
 
     **Arguments:**
 
-    - `meshes`: see `Mesh`. A width of an ordinary model has each of its features several times,
-      see `Nodal`.
-    - `layers`: where a mesh gives layers; see `model_on`.
+    - `meshes`: see `Mesh`. A width repeats the features of an ordinary model, see `Nodal`.
+    - `layers`: see `model_on`.
     - `text`, `samples`, `part`: see `evaluate_loss`.
 
-    **Raises:** `InputError` for a mesh that the model or its data do not have.
+    **Raises:** `InputError` for a mesh that the model or its data cannot have.
     """
     models = [model_on(loaded.measured, mesh, layers) for mesh in meshes]
-    # The data of a run are compared with those of its training once.
+    # The data of a run are checked against its fingerprints only once.
     own = evaluation_task(loaded) if text is None and loaded.run is not None else None
     sizes = dict.fromkeys(mesh.tokens for mesh in meshes)
     made = {tokens: evaluation_task(loaded, text, tokens, own) for tokens in sizes}
@@ -235,25 +230,87 @@ def evaluate_on_meshes(
     return rows
 
 
-def held_out_in_depth(
+def estimated_exit(loss: AbstractLoss, **options: Any) -> EstimatedExit:
+    """The exit for the outputs that a loss measures, with `options` of `EstimatedExit`. Raises
+    `InputError` if the loss defines no `difference`."""
+    if loss.difference is None:
+        raise InputError(
+            f"The outputs that {type(loss).__name__} measures have no difference that "
+            "could be estimated; define `difference` of the loss."
+        )
+    return EstimatedExit(1.0, difference=loss.difference, **options)
+
+
+def evaluate_exits(
     loaded: LoadedModel,
-    meshes: Sequence[Mesh],
-    text: str | None,
-    samples: int | None,
-    part: Part,
-) -> tuple[AbstractTask, list[Batch]]:
-    """The task and its batches for exits, which are measured on meshes in depth alone."""
+    exit: AbstractExit,
+    tolerances: Sequence[float],
+    meshes: Sequence[Mesh] = (Mesh(),),
+    text: str | None = None,
+    samples: int | None = None,
+    part: Part = "validation",
+) -> list[dict[str, Any]]:
+    """`evaluate_loss` of a model whose tokens may stop early. For each mesh, a row of the full
+    solve, without a tolerance, then a row for each tolerance. `evaluations` is the mean over
+    all tokens, `saved` the fraction of the full solve's evaluations that are saved.
+
+    **Arguments:**
+
+    - `exit`: the exit; its tolerance is replaced.
+    - `tolerances`: 0 or more.
+    - `meshes`: meshes in depth. Default: the mesh of the model.
+    - `text`, `samples`, `part`: see `evaluate_loss`.
+
+    **Raises:** `InputError` for other tolerances and meshes, and for a scheme in which tokens
+    cannot stop.
+    """
+    if wrong := [tolerance for tolerance in tolerances if not 0 <= tolerance < math.inf]:
+        raise InputError(
+            f"tolerances={list(tolerances)}: {wrong[0]} is not a number of at least 0."
+        )
     if wrong := [mesh.tokens for mesh in meshes if mesh.tokens is not None]:
         raise InputError(f"tokens={wrong[0]}: exits are measured on meshes in depth.")
     task = evaluation_task(loaded, text)
-    part = checked_part(task, part, samples)
-    return task, list(task.held_out(_BATCH, samples, part))
+    held_out = list(task.held_out(_BATCH, samples, checked_part(task, part, samples)))
+    rows = []
+    for mesh in meshes:
+        model = model_on(loaded.measured, mesh)
+        steps = model.layers * model.steps
+        full = math.nan
+        for tolerance in (None, *tolerances):
+            used = None
+            if tolerance is not None:
+                # An array, so that all tolerances share one program.
+                used = eqx.tree_at(lambda e: e.tolerance, exit, jnp.asarray(tolerance))
+            found = measured_on(model.with_exit(used), task, held_out)
+            number = found["evaluations"]
+            full = number if tolerance is None else full
+            first = {"steps_to_T": steps, "tolerance": tolerance, "saved": 1 - number / full}
+            rows.append({**mesh.described, **first, **found})
+    check_finite(loaded, rows)
+    return rows
+
+
+def cheapest_exits(
+    rows: Sequence[dict[str, Any]], margins: Sequence[float] = (0.005, 0.02)
+) -> list[dict[str, Any]]:
+    """For each margin and mesh, the row of `evaluate_exits` with the fewest evaluations whose
+    loss exceeds the loss of the full solve by at most the margin."""
+    found = []
+    of_mesh = ("steps_to_T", *Mesh().__dataclass_fields__)
+    for margin in margins:
+        for full in (row for row in rows if row["tolerance"] is None):
+            here = [row for row in rows if all(row.get(x) == full.get(x) for x in of_mesh)]
+            good = [row for row in here if row["loss"] <= full["loss"] + margin]
+            best = min(good, key=lambda row: row["evaluations"], default=full)
+            found.append({"margin": margin, **best})
+    return found
 
 
 def check_finite(
     loaded: LoadedModel, rows: Sequence[dict[str, Any]], name: str = "loss"
 ) -> None:
-    """Refuses rows of which none has a finite number of that name."""
+    """Raises `InputError` if no row has a finite number of this name."""
     if not any(math.isfinite(row[name]) for row in rows):
         raise InputError(
             f"{loaded.path}: the {name} is {rows[0][name]}: the outputs are not finite, or no "
@@ -262,8 +319,7 @@ def check_finite(
 
 
 def checked_part(task: AbstractTask, part: Part, samples: int | None = None) -> Part:
-    """The part that is measured. Refuses data that have no such part, or give the validation
-    samples in its place."""
+    """The part to measure. Raises `InputError` for data that have no such part."""
     at_least_one("samples", samples)
     if task.whole and part not in task.parts:
         return "validation"
@@ -272,20 +328,12 @@ def checked_part(task: AbstractTask, part: Part, samples: int | None = None) -> 
             f"part={part}: these data have only {' and '.join(task.parts)}; a text that is "
             "trained with data.test=0.1 has a test part."
         )
-    if part == "test" and "validation" in task.parts:
-        pairs = zip(task.held_out(_BATCH, part=part), task.held_out(_BATCH), strict=False)
-        if all(bool(eqx.tree_equal(*pair)) for pair in pairs):
-            name = type(task).__name__
-            raise InputError(
-                f"part=test: {name}.held_out gives the samples of validation for it too; have "
-                "its `parts` name validation alone, or give it a part of its own."
-            )
     return part
 
 
 def learned_before(loaded: LoadedModel, task: AbstractTask, part: Part) -> str | None:
-    """How many samples of other data than those of a run are also its training samples, in
-    words; `None` for none, and where the data of the run are not there any more."""
+    """Says how many samples of a task are also training samples of a run; `None` for none, and
+    if the data of the run are gone."""
     if loaded.run is None or loaded.config is None:
         return None
     try:
@@ -302,7 +350,7 @@ def learned_before(loaded: LoadedModel, task: AbstractTask, part: Part) -> str |
 
 
 def described_part(task: AbstractTask, part: Part) -> str:
-    """What is measured of the data of a task, in words."""
+    """The measured part of a task, in words."""
     whole = task.whole and task.parts == ("validation",)
     return "all of it" if whole else f"{part} part"
 

@@ -1,4 +1,4 @@
-"""A plan on paper of a run on many devices: nothing is made or computed."""
+"""Plans a run on many devices: what each would hold and send. Computes no array."""
 
 import functools as ft
 import math
@@ -20,13 +20,12 @@ from ..steps.memory import size_bytes
 from ..steps.schedule import programs_of
 
 
-# Tokens of a plan whose configuration gives no number of them.
+# The vocabulary, if the configuration gives none.
 VOCABULARY = 32_768
-# Bytes that a device sends for each byte of a result among n devices, by a ring.
+# Bytes that a device sends for each byte of a result, in a ring of n devices.
 _SENT = {
     "all-gather": lambda n: (n - 1) / n,
     "all-reduce": lambda n: 2 * (n - 1) / n,
-    # Its result is a part.
     "reduce-scatter": lambda n: n - 1,
     "all-to-all": lambda n: (n - 1) / n,
     "collective-permute": lambda n: 1,
@@ -38,11 +37,11 @@ _OPERATION = re.compile(rf"\s*(?:ROOT )?%\S+ = (.*?) ({'|'.join(_SENT)})(?:-star
 def plan_of(
     config: Config, devices: Sequence[PositiveInt], samples: PositiveInt = 1
 ) -> list[dict[str, Any]]:
-    """The `plan` of a run on each of so many devices, totals in GiB: the samples divided alone;
-    the weights too; and beside them, among each 4 devices, the heads, or the tokens. Layouts
-    that do not divide the model are left out.
+    """A table of `plan` for each number of `devices`, in GiB, with four layouts: samples are
+    divided; weights too; and among each 4 devices also the heads, or the tokens. Leaves out
+    layouts that do not divide the model.
 
-    **Raises:** `InputError` for a number that 4 does not divide, and where no layout is left.
+    **Raises:** `InputError` for a number that 4 does not divide, and if no layout is left.
     """
     if wrong := [number for number in devices if number % 4]:
         raise InputError(
@@ -74,24 +73,23 @@ def plan_of(
 
 @checked
 def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> dict[str, Any]:
-    """The needs of a step of a language model, on a layout of devices, from the program that is
-    compiled for it, with the vocabulary of the configuration, or 32,768 tokens. Of each device:
-    the bytes of the state of training (weights and optimizer), those of the rest of a step, and
-    those that it sends in a step.
+    """What a training step of a language model needs on each device: the bytes of the training
+    state, of the rest of a step, and that it sends in a step, from the compiled program. The
+    vocabulary is the configuration's, or 32,768 tokens.
 
     **Arguments:**
 
-    - `devices`: as many have to be there, if only virtual ones.
-    - `samples`: of a batch, how many those devices that hold a sample together compute at once;
-      the rest come after them, as by `training.accumulate`.
+    - `devices`: the layout. The process must see that many devices, which may be virtual.
+    - `samples`: samples that a group of devices which share a sample computes at once; the rest
+      follow, as with `training.accumulate`.
 
-    **Raises:** `InputError` where there are not, and for a layout that does not divide samples,
+    **Raises:** `InputError` for fewer devices, and for a layout that does not divide samples,
     heads or tokens.
     """
     if config.model.kind != "language_model":
         raise InputError(
-            f"model.kind={config.model.kind}: a plan on devices is one of a language model; "
-            "give a configuration of model.kind=language_model."
+            f"model.kind={config.model.kind}: only language models can be planned on devices; "
+            "give a configuration with model.kind=language_model."
         )
     if config.training.schedule:
         raise InputError("a plan needs one mesh in depth; drop training.schedule.")
@@ -129,8 +127,8 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
 
 
 def sent_bytes(program: str) -> dict[str, float]:
-    """Bytes that a device sends in a compiled program, by the kind of operation, from its text.
-    Loops count as often as they run."""
+    """Bytes that a device sends in a compiled program, by the kind of operation. Reads the text
+    of the program; loops count as often as they run."""
     bodies: dict[str, list[str]] = {}
     for block in re.split(r"\n\n+", program):
         head, _, body = block.partition("\n")
@@ -149,7 +147,7 @@ def sent_bytes(program: str) -> dict[str, float]:
             inner = times * int(count[1]) if count else times
             for called in re.findall(r"(?:body|to_apply|calls)=(%[^,}\s]+)", line):
                 add(called, inner)
-            # A loop takes each of its branches equally often.
+            # Each branch is assumed to run equally often.
             for branches in re.findall(r"branch_computations=\{([^}]+)\}", line):
                 for called in (names := branches.split(", ")):
                     add(called, inner / len(names))
@@ -159,7 +157,7 @@ def sent_bytes(program: str) -> dict[str, float]:
 
 
 def _bytes_of(shapes: str) -> float:
-    """Bytes of arrays such as `(bf16[4,8]{1,0}, pred[])`, whose numbers say their bits."""
+    """Bytes of arrays such as `(bf16[4,8]{1,0}, pred[])`."""
     return sum(
         int(bits or 8) / 8 * math.prod(int(n) for n in dims.split(",") if n)
         for bits, dims in re.findall(r"[a-z]+(\d*)\w*\[([\d,]*)\]", shapes)
@@ -167,7 +165,7 @@ def _bytes_of(shapes: str) -> float:
 
 
 def _group(line: str) -> int:
-    """Devices among which an operation is made; two where one sends to another."""
+    """The number of devices of an operation; two if one sends to another."""
     groups = line.partition("replica_groups=")[2]
     if not groups:
         return 2
@@ -175,7 +173,7 @@ def _group(line: str) -> int:
         return int(match[1] or len(match[2].split(",")))
     if match := re.match(r"mesh\[(.*?)\][^{]*\{(.*?)\}", groups):
         sizes = dict(re.findall(r"('\w+')=(\d+)", match[1]))
-        # Of an axis it may be a part, `'a':(2)4`.
+        # A part of an axis is written `'a':(2)4`.
         axes = re.findall(r"('\w+')(?::\(\d+\)(\d+))?", match[2])
         return math.prod(int(part or sizes[axis]) for axis, part in axes)
     raise InputError(f"a plan cannot read the groups of devices in {line.strip()[:200]}")

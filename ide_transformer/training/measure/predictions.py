@@ -1,4 +1,4 @@
-"""Predictions of a model: functions, drawn and rolled out in time, and translations."""
+"""Predictions of trained models: drawn functions and roll-outs in time."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ..steps.schedule import model_on
 from .evaluation import check_finite, checked_part, evaluation_task
 
 
-# Texts that are translated at once.
+# Texts translated at once.
 _BATCH = 32
 
 
@@ -28,23 +28,22 @@ def draw_predictions(
     mesh: Mesh = Mesh(),
     part: tasks.Part = "test",
 ) -> None:
-    """Draws predictions of a run: input, truth, prediction and error of its first held-out
-    samples.
+    """Draws input, truth, prediction and error of the first held-out samples of a run.
 
     **Arguments:**
 
     - `path`: the PNG file.
-    - `mesh`: on which the model is solved.
+    - `mesh`: the mesh on which the model is solved.
     - `samples`, `part`: see `evaluate_loss`.
 
-    **Raises:** `InputError` for a model that maps no functions, or to classes at points.
+    **Raises:** `InputError` if the model does not map functions to functions.
     """
     model = _operator(loaded)
     task = evaluation_task(loaded, None, mesh.tokens)
     if task.loss.classifies:
         raise InputError(
-            f"{loaded.path}: its outputs are logits of classes, no functions to be drawn "
-            "beside a truth; the tutorial of mazes draws their probabilities."
+            f"{loaded.path}: its outputs are logits of classes, not functions; the tutorial of "
+            "mazes draws their probabilities."
         )
     batch = next(task.held_out(samples, part=checked_part(task, part)))
     if not isinstance(batch.inputs, Field):
@@ -53,7 +52,7 @@ def draw_predictions(
     else:
         points = batch.inputs.domain.points
     outputs = np.asarray(_outputs(model_on(loaded.measured, mesh), batch.inputs))
-    # Of a roll-out the functions after its first step.
+    # A task of several steps has a list; its first item is drawn.
     first = batch.targets[0] if isinstance(batch.targets, list) else batch.targets
     given = batch.inputs, first
     inputs, truth = (np.asarray(x.values if isinstance(x, Field) else x) for x in given)
@@ -68,23 +67,24 @@ def rollout_errors(
     path: str | Path | None = None,
     mesh: Mesh = Mesh(),
 ) -> list[dict[str, Any]]:
-    """The errors of a learned flow map that is applied to its own outputs, after each multiple
-    of its time. A row has
+    """The errors of a learned flow map that is applied to its own outputs. A row for each
+    application has
 
-    - `error`: the relative error, the mean over samples.
+    - `time`: the time of the flow.
+    - `error`: the relative error, mean over samples.
     - `spectrum`: the relative error of the energy of the waves, `Σ_k |E_k - E'_k| / Σ_k E'_k`,
-      `E_k` the mean over samples of `|û_k|²`. In a chaotic flow, where states drift apart, it
-      says whether they are still like those of the flow.
-    - `unchanged`: the relative error of what does not move.
+      where `E_k` is the mean over samples of `|û_k|²`. In a chaotic flow, where states drift
+      apart, it says whether the outputs still look like states of the flow.
+    - `unchanged`: the relative error of a state that does not move.
     - `samples`: the number of test functions.
 
     **Arguments:**
 
-    - `times`: how often it is applied.
-    - `samples`: test functions, at most so many.
-    - `path`: the PNG file for three of them, if wanted: on a line over time, which goes down,
-      in the plane at the end.
-    - `mesh`: on which the model is solved, with other points for example.
+    - `times`: how often the map is applied.
+    - `samples`: the most test functions.
+    - `path`: a PNG file for three of them: on a line over time, in the plane at the end.
+      Default: none.
+    - `mesh`: the mesh on which the model is solved, for example with other points.
 
     **Raises:** `InputError` for a run whose task is no flow map.
     """
@@ -93,8 +93,8 @@ def rollout_errors(
     task = evaluation_task(loaded, None, mesh.tokens)
     if not isinstance(task, tasks.FlowMapTask):
         raise InputError(
-            f"{loaded.path}: the outputs of {type(task).__name__} are not inputs for it; give "
-            "a run of a flow map, such as data.name=navier_stokes."
+            f"{loaded.path}: the outputs of {type(task).__name__} cannot be its inputs; give a "
+            "run of a flow map, such as data.name=navier_stokes."
         )
     samples = min(samples, task.held_out_samples)
     truth = task.trajectory(times, samples).astype(np.float32)
@@ -120,7 +120,6 @@ def rollout_errors(
             _draw(path, points, 3, truth[-1], found[-1], input=truth[0])
         else:
             x = np.asarray(points)[:, 0]
-            # Time is drawn as long as space.
             both = np.meshgrid(np.linspace(0.0, np.ptp(x), len(truth)), x, indexing="ij")
             truth, reached = (np.moveaxis(x, 1, 0) for x in (truth, np.stack(found)))
             _draw(path, np.stack(both, -1).reshape(-1, 2), 3, truth, reached, ("time", "x"))
@@ -128,7 +127,7 @@ def rollout_errors(
 
 
 def _spectral(u: np.ndarray, exact: np.ndarray, dimension: int) -> float:
-    """The relative error of the energy of the waves over the axes of points."""
+    """The relative error of the energy of the waves; see `rollout_errors`."""
     axes = tuple(range(1, 1 + dimension))
     energy, true = (np.mean(np.abs(np.fft.fftn(x, axes=axes)) ** 2, 0) for x in (u, exact))
     return float(np.sum(np.abs(energy - true)) / np.sum(true))
@@ -143,8 +142,8 @@ def _draw(
     axes: tuple[str, str] = ("", ""),
     **others: np.ndarray,
 ) -> None:
-    """Draws the truth and the predictions of the first samples beside others, each `[samples,
-    …]`, a row for each channel; of what has other channels each row has all."""
+    """Draws truth, predictions and others, each `[samples, …]`, for the first samples: a row
+    for each channel. Others with another number of channels appear whole in each row."""
     from ...figures import plot_fields
 
     given = {**others, "truth": truth, "prediction": found}

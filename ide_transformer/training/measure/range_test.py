@@ -1,4 +1,4 @@
-"""A range test of the learning rate: it grows from step to step until the loss explodes."""
+"""Finds a learning rate: the rate grows from step to step until the loss explodes."""
 
 import math
 from pathlib import Path
@@ -24,22 +24,22 @@ LOWEST = 1e-6
 HIGHEST = 1.0
 # The loss is smoothed over about this many steps on either side.
 _SMOOTHED_OVER = 5
-# Times the rate at which the loss falls fastest.
+# The suggestion is this factor times the rate at which the loss falls fastest.
 _FACTOR = 4.0
-# The test ends where the recent loss is this many times the lowest so far.
+# The test ends when the recent loss is this factor times the lowest so far.
 _EXPLODED = 4.0
 
 
 class LearningRates(NamedTuple):
     """The result of a range test.
 
-    - `rates`, `losses`, `smoothed`: of every step; `smoothed` without the noise of the batches.
+    - `rates`, `losses`, `smoothed`: the rate, the loss and the smoothed loss of every step.
     - `fastest`: the rate at which the smoothed loss falls fastest; `None` if it never falls.
-    - `lowest`: the rate at which it is lowest.
-    - `suggestion`: four times `fastest`, at most `lowest`: a first value for
-      `optimizer.learning_rate`.
-    - `jump`: the lowest rate up to the suggestion at which the loss of a batch is above the
-      smoothed one by half of the fall, if there is one.
+    - `lowest`: the rate at which the smoothed loss is lowest.
+    - `suggestion`: a first value for `optimizer.learning_rate`: four times `fastest`, at most
+      `lowest`.
+    - `jump`: the lowest rate up to the suggestion at which a loss is above the smoothed loss by
+      half of the fall, if any.
     """
 
     rates: list[float]
@@ -70,9 +70,8 @@ def find_learning_rate(
     config: Config | str | Path, *, steps: int = 200, folder: str | Path | None = None
 ) -> LearningRates:
     """Finds a learning rate: trains the model of `config` with a rate that grows exponentially
-    from 1e-6 to 1, and looks where the loss falls. Schedule, warm-up and number of steps of
-    `config` are not used; the equation is solved on the mesh of the model, to which a run may
-    be refined. Reference: Smith, arXiv 1506.01186.
+    from 1e-6 to 1, and looks where the loss falls. Ignores the schedules, the warm-up and the
+    number of steps of `config`. Source: Smith, arXiv 1506.01186.
 
     The suggestion is a first value: on four configurations it was 2.1, 1.1, 0.6 and 0.3 times
     the best rate of a sweep in factors of two.
@@ -80,12 +79,11 @@ def find_learning_rate(
     **Arguments:**
 
     - `config`: a configuration, or the path of its YAML file.
-    - `steps`: from the lowest rate to the highest; the test ends sooner where the loss explodes
-      or is not finite.
-    - `folder`: where to write `learning_rate.png` and `learning_rate.json`, if anywhere; files
-      of an earlier test are replaced.
+    - `steps`: the number of steps from the lowest rate to the highest. The test ends sooner if
+      the loss explodes or is not finite.
+    - `folder`: the folder for `learning_rate.png` and `learning_rate.json`. Default: none.
 
-    **Raises:** `InputError` for input that cannot be used, or where the loss is not finite from
+    **Raises:** `InputError` for input that cannot be used, and if the loss is not finite from
     the start.
     """
     if steps < 20:
@@ -117,8 +115,8 @@ def find_learning_rate(
                 break
     if len(losses) < 2:
         raise InputError(
-            f"{config.name}: the loss is not finite at a learning rate of {LOWEST}, so none "
-            f"can be found; take {better_solve(model)}."
+            f"{config.name}: the loss is not finite at a learning rate of {LOWEST}; take "
+            f"{better_solve(model)}."
         )
     found = _suggested((LOWEST * np.exp(growth * np.arange(len(losses)))).tolist(), losses)
     if folder is not None:
@@ -130,7 +128,7 @@ def find_learning_rate(
 def _suggested(rates: list[float], losses: list[float]) -> LearningRates:
     from scipy.ndimage import gaussian_filter1d
 
-    # A mean over both sides: one over the past alone would shift the fall to higher rates.
+    # A mean over the past only would shift the fall to higher rates.
     smoothed = gaussian_filter1d(losses, _SMOOTHED_OVER, mode="nearest")
     least = int(np.argmin(smoothed))
     lowest = rates[least]
