@@ -205,7 +205,7 @@ class Loop(NamedTuple):
             suffix = "" if which == "trained" else "_of_average"
             weights = weights_of(state, which, decay)
             for part in parts:
-                of_part = EVALUATION_BATCH, samples, part, check, self.layout.placed_batch
+                of_part = EVALUATION_BATCH, samples, part, check, self.layout.placed
                 values = program.evaluate(weights, self.task, *of_part)
                 found |= {f"{name}{suffix}": value for name, value in values.items()}
         return found

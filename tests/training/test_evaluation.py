@@ -120,7 +120,7 @@ def test_models_are_compared_on_the_same_tokens(there, capsys):
     assert of_meshes[0]["targets"] == of_meshes[1]["targets"]
     (there / "other.txt").write_text(TEXT[7:])
     models = [loaded, training.load_model(RUN, ["data.path=other.txt"])]
-    with pytest.raises(InputError, match=r"samples=5: runs/small and .* other places of"):
+    with pytest.raises(InputError, match=r"samples=5: runs/small and .* different places of"):
         evaluation.evaluate_models(models, samples=5)
     assert "text.txt, validation part" in run_here(
         capsys, "evaluate", RUN, RUN, "--samples", 3, "--json", "rows.json"

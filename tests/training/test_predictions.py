@@ -48,7 +48,7 @@ def loaded(monkeypatch, task, points):
 
 def test_classes_at_points_are_no_functions(monkeypatch):
     model = loaded(monkeypatch, contrib.Maze(5), (9, 9))
-    with pytest.raises(ide.InputError, match="logits of classes, no functions"):
+    with pytest.raises(ide.InputError, match="logits of classes, not functions"):
         training.draw_predictions(model, Path("picture"))
 
 

@@ -170,8 +170,8 @@ class ModelConfig(ClassSection):
     # The model.
     kind: str = "language_model"
     # Start from a checkpoint (a folder, or a package with weights), which brings weights, sizes
-    # and tokenizer, so that of this section only `context` may be set; or from a run (its
-    # folder or name), which also brings its scheme and data, unless you set them.
+    # and tokenizer, so only `context` of this section may be set; or from a run (its folder or
+    # name), which also brings its scheme and data, unless you set them.
     pretrained: str | None = None
     # Folder of that run. The new run writes this key.
     run: str | None = None
@@ -365,11 +365,10 @@ class PhaseConfig(Section):
 
     # The step at which the phase ends, or 50% of the steps. Default: the end of the run.
     until: Moment | None = None
-    # Its mesh, for example {layers: 1}. The weights are those of its layers. Default: the mesh
-    # of the model.
+    # Its mesh, for example {layers: 1}, also for the weights. Default: the mesh of the model.
     mesh: MeshTree | None = None
     # Several meshes in place of one, for example [{layers: 4}, {layers: 8}]. One is drawn for
-    # each step; the weights stay those of model.layers.
+    # each step; the weights keep model.layers.
     meshes: Annotated[tuple[MeshTree, ...], Field(strict=False)] = ()
     # How often each of them is drawn, in proportion. Default: equally often.
     weights: Annotated[tuple[PositiveFloat, ...], Field(strict=False)] = ()

@@ -68,11 +68,6 @@ def as_config(config: Config | str | Path) -> Config:
     return config if inherited is tree else validated(Config, inherited, "config")
 
 
-def of_run(folder: Path) -> bool:
-    """Whether this is the folder of a run."""
-    return (folder / "checkpoints").is_dir()
-
-
 def read_tree(path: str | Path, *, trust: Trust | None = None) -> dict[str, Any]:
     """The sections of a YAML file. Only the code that they name is checked.
 
@@ -93,7 +88,8 @@ def read_tree(path: str | Path, *, trust: Trust | None = None) -> dict[str, Any]
         return {}
     if not isinstance(tree, dict):
         raise InputError(f"{path}: expected sections such as `model:`, found {shown(tree)}.")
-    check_code(tree, path, not of_run(path.parent) if trust is None else trust)
+    of_run = (path.parent / "checkpoints").is_dir()
+    check_code(tree, path, not of_run if trust is None else trust)
     return tree
 
 

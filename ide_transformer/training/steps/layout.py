@@ -52,41 +52,43 @@ class Layout(NamedTuple):
         """Devices along each axis."""
         return dict(self.grid.shape)
 
-    def shardings(self, state: PyTree) -> PyTree[NamedSharding]:
-        """Places of the arrays of a state. Moments of a weight lie where the weight lies."""
+    def shardings(self, tree: PyTree) -> PyTree[NamedSharding]:
+        """Places of the arrays of a state or a batch. Moments of a weight lie where it lies.
+        Samples and tokens are divided where they can be; every device has what samples share.
+        """
 
-        def sharding(path: tuple, x: Any) -> NamedSharding:
+        def of_state(path: tuple, x: Any) -> NamedSharding:
             return NamedSharding(self.grid, divided(x.shape, _names(path, x.ndim), self.sizes))
 
-        return jax.tree.map_with_path(sharding, state)
-
-    def batch_shardings(self, batch: Batch) -> Batch:
-        """Places of the arrays of a batch. Samples and tokens are divided where they can be;
-        every device has what samples share."""
-
-        def sharding(x: Any) -> NamedSharding:
+        def of_samples(x: Any) -> NamedSharding:
             names = ("samples", "tokens", *(None,) * x.ndim)[: x.ndim]
             return NamedSharding(self.grid, divided(x.shape, names, self.sizes))
 
-        own, shared = batch.divided()
+        if not isinstance(tree, Batch):
+            return jax.tree.map_with_path(of_state, tree)
+        own, shared = tree.divided()
         whole = jax.tree.map(lambda x: self.whole(), shared)
-        return eqx.combine(jax.tree.map(sharding, own), whole)
+        return eqx.combine(jax.tree.map(of_samples, own), whole)
 
-    def shapes(self, state: T) -> T:
-        """The shapes of a state with the places of its arrays."""
-        return jax.tree.map(_shape_at, state, self.shardings(state))
+    def shapes(self, tree: T) -> T:
+        """The shapes of the arrays of a state or a batch, with their places."""
 
-    def batch_shapes(self, batch: Batch) -> Batch:
-        """The shapes of a batch with the places of its arrays."""
-        return jax.tree.map(_shape_at, batch, self.batch_shardings(batch))
+        def shape(x: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
 
-    def placed(self, state: T) -> T:
-        """Puts a state on the devices. All processes have the same state."""
-        return jax.tree.map(_placed, state, self.shardings(state))
+        return jax.tree.map(shape, tree, self.shardings(tree))
 
-    def placed_batch(self, batch: Batch) -> Batch:
-        """Puts a batch on the devices. All processes have the same batch."""
-        return jax.tree.map(_placed, batch, self.batch_shardings(batch))
+    def placed(self, tree: T) -> T:
+        """Puts a state or a batch on the devices. All processes have the same."""
+
+        def put(x: Any, where: NamedSharding) -> jax.Array:
+            if where.is_fully_addressable:
+                return jax.device_put(x, where)
+            x = np.asarray(x)
+            own = x[_own(where, x.shape)]
+            return jax.make_array_from_process_local_data(where, own, x.shape)
+
+        return jax.tree.map(put, tree, self.shardings(tree))
 
     def load(self, task: AbstractTask, step: int, size: int, seed: int) -> Batch:
         """The batch of a step, on the devices. Each process loads only its own samples."""
@@ -100,7 +102,7 @@ class Layout(NamedTuple):
             inner = (slice(None), *_own(where, y.shape)[1:])
             return jax.make_array_from_process_local_data(where, np.asarray(x)[inner], y.shape)
 
-        return jax.tree.map(placed, part, whole, self.batch_shardings(whole))
+        return jax.tree.map(placed, part, whole, self.shardings(whole))
 
     def described(self, state: PyTree) -> str:
         """A line on the layout and on the bytes of a state on each device."""
@@ -169,17 +171,6 @@ def enlarged(batch: Batch, size: int) -> Batch:
     own, shared = batch.divided()
     own = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), own)
     return eqx.combine(own, shared)
-
-
-def _shape_at(x: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
-
-
-def _placed(x: Any, where: NamedSharding) -> jax.Array:
-    if where.is_fully_addressable:
-        return jax.device_put(x, where)
-    x = np.asarray(x)
-    return jax.make_array_from_process_local_data(where, x[_own(where, x.shape)], x.shape)
 
 
 def _own(where: NamedSharding, shape: tuple[int, ...]) -> tuple[slice, ...]:

@@ -237,7 +237,7 @@ class Program:
             out_shardings=(layout.shardings(self.shapes), layout.whole()),
             solved=self.phase.models()[mesh],
         )
-        return step.lower(layout.shapes(self.shapes), layout.batch_shapes(batch))
+        return step.lower(layout.shapes(self.shapes), layout.shapes(batch))
 
 
 class Programs(tuple[Program, ...]):
