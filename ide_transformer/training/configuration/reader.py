@@ -329,7 +329,8 @@ def _refusal(found: Any, base: type) -> str | None:
     """Why a configuration cannot name this object as a `base`; `None` if it can."""
     label = getattr(found, "__name__", repr(found))
     if base is models.Model and found is not base:
-        if inspect.isclass(found) or not callable(found):
+        # A type such as `Callable[[int], str]` is callable too.
+        if inspect.isclass(found) or not callable(found) or get_origin(found) is not None:
             return (
                 f"{label} is not a function that builds a Model; write one, or model.kind=model"
             )
