@@ -8,7 +8,8 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer import tasks, training
-from ide_transformer.tasks import flows, verses
+from ide_transformer.contrib import verses
+from ide_transformer.tasks import flows
 from ide_transformer.tasks.task import in_parts
 from ide_transformer.testing import check_task
 from ide_transformer.training.folder.starting import starting_model
