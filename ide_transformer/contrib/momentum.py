@@ -311,6 +311,13 @@ class VelocityInputs(TextInputs):
 
     velocity: Float[Array, "vocabulary features"]
 
+    def __check_init__(self):
+        if self.velocity.shape != self.embedding.shape:
+            raise InputError(
+                f"VelocityInputs: velocity of shape {self.velocity.shape}; give it the shape of "
+                f"the embedding, {self.embedding.shape}."
+            )
+
     def embed(
         self,
         inputs: Integer[ArrayLike, "*batch tokens"] | Text,

@@ -205,7 +205,7 @@ OWN: dict[str, dict[str, Any]] = {
     "TranslationModel": dict(control=LISTENING, make_encoder_control=lambda: SEEING_ALL),
     "CachedDecoder": dict(tokens=4),
     "generate_greedy": dict(model=LISTENER, source=SOUND),
-    "generate": dict(length=2),
+    "generate": dict(length=2, given=None),
     "compiled": dict(sizes=(2,)),
     "ChannelsFirst": dict(model=OF_FUNCTIONS),
     "Field": dict(values=ones(TOKENS), domain=ide.TokenDomain.midpoint(TOKENS)),
