@@ -314,8 +314,8 @@ class VelocityInputs(TextInputs):
     def __check_init__(self):
         if self.velocity.shape != self.embedding.shape:
             raise InputError(
-                f"VelocityInputs: velocity of shape {self.velocity.shape}; give it the shape of "
-                f"the embedding, {self.embedding.shape}."
+                f"VelocityInputs: velocity of shape {self.velocity.shape}; give the shape of the"
+                f" embedding, {self.embedding.shape}."
             )
 
     def embed(
