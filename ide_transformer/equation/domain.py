@@ -291,8 +291,8 @@ class TokenDomain(eqx.Module):
 
     @checked
     def with_queries(self, points: Float[ArrayLike, "queries dimension"]) -> "TokenDomain":
-        """Appends points of weight zero: attention gives their solution, and no other token
-        sees them. The domain is no grid any more."""
+        """Appends points of weight zero, which see other tokens and are not seen: attention
+        gives the solution there. The result is no grid."""
         points = jnp.asarray(points, self.points.dtype)
         if self.end_weights is not None:
             raise InputError(

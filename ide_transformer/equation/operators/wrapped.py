@@ -107,8 +107,8 @@ class Dropout(AbstractRandomOperator):
 
         du/dt = m/(1-p) ⊙ A(u),   m ~ Bernoulli(1-p) for each token and feature.
 
-    For a known flow, the change by the flow replaces the rate. Draws are one for each interval,
-    so all stages of a step see one field. Without a key the operator is unchanged.
+    For a known flow, the change by the flow replaces the rate. The mask is drawn once for each
+    interval, so all stages of a step see one field. Without a key the operator is unchanged.
 
     **Arguments:** `operator` A, and `rate` p in [0, 1).
     """
