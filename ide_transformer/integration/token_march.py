@@ -152,9 +152,6 @@ def _march(
     def over_all(terms):
         return map_operators(terms, (AbstractTokenIntegral,), Partial(_OverAll, seen=seen))
 
-    def init(u):
-        return steps.init(over_all(equation.terms_of(0)), u, None)
-
     def refuse(*_):
         raise InputError(
             f"{name} evaluates the field before its first step, which is not cached; use "
@@ -179,7 +176,9 @@ def _march(
         return outputs, new
 
     try:
-        solver_state, _ = run_marked(init, refuse, u0)
+        solver_state, _ = run_marked(
+            lambda u: steps.init(over_all(equation.terms_of(0)), u, None), refuse, u0
+        )
         xs = steps.indices, equation.intervals(), cache
         (u1, _), new = lax.scan(interval, (u0, solver_state), xs)
     except MarkInLoop:
@@ -207,9 +206,8 @@ def _check(equation: Equation, mesh: Mesh, exit: AbstractExit | None) -> None:
     for operator in eqx.filter_eval_shape(equation.control, 0.0):
         for part in parts(operator, AbstractTokenIntegral):
             if not part.causal:
-                name = type(part).__name__
                 raise InputError(
-                    f"{name} integrates over later tokens; give {name}(…, causal=True)."
+                    f"{type(part).__name__} integrates over later tokens; give causal=True."
                 )
         cached = map_parts(
             operator, AbstractTokenIntegral, lambda part, _: _OverAll(part, equation.domain)
