@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 # Most of what is installed is never imported; the rest is compiled when it is.
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --editable
 
-.PHONY: train test test-heavy lint format docs docs-serve clean
+.PHONY: train test test-heavy lint format docs docs-serve tables clean
 
 train: $(VENV)/.run
 	$(BIN)/python scripts/train.py $(CONFIG) $(ARGS)
@@ -40,10 +40,13 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/.docs
-	$(BIN)/python scripts/docs.py $(ARGS)
+	TUTORIALS=$(ARGS) $(BIN)/python -m mkdocs build --strict
 
 docs-serve: $(VENV)/.docs
-	$(BIN)/python scripts/docs.py --serve $(ARGS)
+	TUTORIALS=--draft $(BIN)/python -m mkdocs serve $(ARGS)
+
+tables: $(VENV)/.run
+	$(BIN)/python scripts/documentation/tables.py
 
 clean:
 	rm -rf .venv build dist site *.egg-info

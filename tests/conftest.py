@@ -5,7 +5,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-from documentation.quick_programs import quick_programs
+from tests.quick_programs import quick_programs
 
 
 # Programs are kept for the other workers, the scripts that tests run, and the next run; the

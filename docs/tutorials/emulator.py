@@ -105,6 +105,7 @@ for axes, (name, states) in zip(every, shown.items(), strict=True):
     axes.imshow(states[:, 0], extent=(0, 60, 0, steps / 2), **limits)
     axes.set(title=name, xlabel="x")
 every[0].set_ylabel("time")
+figure.suptitle("A simulation, and the emulator on two grids")
 
 # %% [markdown]
 # A chaotic equation forgets where it began, and so does every emulator of it. What counts is

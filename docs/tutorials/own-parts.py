@@ -6,9 +6,8 @@
 # everywhere.
 
 # %%
-import inspect
 import sys
-import tempfile
+import types
 from pathlib import Path
 
 import diffrax
@@ -174,28 +173,19 @@ print(f"errors {errors[0]:.2e}, {errors[1]:.2e}, ratio {errors[0] / errors[1]:.1
 # ## From YAML
 #
 # A configuration names a class as `module:Class`. So put the classes into a file, `mine.py`,
-# and start the command in its folder. This page writes the file from the cells above.
+# and start the command in its folder. Here a module of that name stands in for the file.
 
 # %%
-imports = """import equinox as eqx
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
-
-import ide_transformer as ide
-"""
-parts = (Pull, Box, Straight, ShuOsher)
-folder = Path(tempfile.mkdtemp())
-mine = "\n\n".join([imports, *map(inspect.getsource, parts)])
-(folder / "mine.py").write_text(mine, encoding="utf-8")
-sys.path.insert(0, str(folder))
+mine = sys.modules["mine"] = types.ModuleType("mine")
+for part in (Pull, Box, Straight, ShuOsher):
+    setattr(mine, part.__name__, part)
 
 # %% [markdown]
 # Write a class wherever you could write a name. Its options go under `options`. Parameters that
 # the configuration already has, such as the number of `features`, are filled in by name.
 
 # %%
-config_file = folder / "own.yaml"
+config_file = Path("own.yaml")
 config_file.write_text("""
 data:
   name: digits

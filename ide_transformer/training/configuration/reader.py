@@ -229,9 +229,9 @@ def find(key: str, name: str, base: type) -> Any:
         known = ()
     else:
         root = kind_of(base) or base
-        named = _named(root, KINDS[root])
+        named = named_classes(root, KINDS[root])
         if name not in named:
-            named |= _named(root, _modules_of_others())
+            named |= named_classes(root, _modules_of_others())
         known = sorted(label for label, x in named.items() if _refusal(x, base) is None)
         found = named.get(name)
         if found is None:
@@ -243,7 +243,7 @@ def find(key: str, name: str, base: type) -> Any:
     return found
 
 
-def _named(root: type, modules: Iterable[ModuleType]) -> dict[str, Any]:
+def named_classes(root: type, modules: Iterable[ModuleType]) -> dict[str, Any]:
     """The classes of a kind by the names that a configuration gives them."""
     return {
         snake_case(label): found

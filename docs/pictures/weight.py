@@ -13,7 +13,7 @@ from ide_transformer.figures import save_figure
 
 
 EXAMPLES = """\
-  python scripts/documentation/weight.py docs/pictures/weight.png
+  python docs/pictures/weight.py docs/pictures/weight.png
 """
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "0.45"
 

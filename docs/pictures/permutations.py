@@ -15,7 +15,7 @@ from ide_transformer.training import evaluation_task, load_model
 
 EXAMPLES = """\
   python scripts/train.py configs/reasoning/permutations.yaml
-  python scripts/documentation/pictures.py runs/permutations docs/pictures/permutations.png
+  python docs/pictures/permutations.py runs/permutations docs/pictures/permutations.png
 """
 _LENGTHS = range(1, 25)
 _STEPS = range(2, 33, 2)

@@ -1,1 +1,0 @@
-"""The documentation site: tutorials executed, tables generated, links checked."""
