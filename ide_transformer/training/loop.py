@@ -185,7 +185,9 @@ class Loop(NamedTuple):
         part = data.batch(0, training.part_size, training.seed)
         progress.say(describe_memory(model, shapes, self.task.loss, part, temporary))
         if self.layout.grid.size > 1:
-            progress.say(self.layout.described(shapes))
+            sizes = [f"{axis} {size}" for axis, size in self.layout.sizes.items() if size > 1]
+            each = f"{self.layout.bytes_each(shapes):,} bytes on each"
+            progress.say(f"devices: {', '.join(sizes)}; the state takes {each}")
         return compiled
 
     def evaluated(

@@ -52,12 +52,6 @@ def in_single_precision(value: Any) -> Any:
     return value
 
 
-def _below_one(fraction: float) -> float:
-    if np.float32(fraction) == 1:
-        raise ValueError("Input should be less than 1; float32 takes it for 1")
-    return fraction
-
-
 def _number_of_key(key: Any) -> Any:
     try:
         return ast.literal_eval(key) if isinstance(key, str) else key
@@ -101,7 +95,7 @@ def folder_name(name: str) -> str:
 
 Count = Annotated[int, Field(gt=0), AfterValidator(in_int32)]
 CountOrZero = Annotated[int, Field(ge=0), AfterValidator(in_int32)]
-Fraction = Annotated[float, Field(ge=0, lt=1), AfterValidator(_below_one)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 # A count that is a key, which YAML and JSON give as a text.
 CountAsKey = Annotated[CountOrZero, BeforeValidator(_number_of_key)]
 # A step of a run, or a part of all its steps such as "50%".

@@ -261,13 +261,8 @@ def evaluate_exits(
     - `meshes`: meshes in depth. Default: the mesh of the model.
     - `text`, `samples`, `part`: see `evaluate_loss`.
 
-    **Raises:** `InputError` for other tolerances and meshes, and for a scheme in which tokens
-    cannot stop.
+    **Raises:** `InputError` for other meshes, and for a scheme in which tokens cannot stop.
     """
-    if wrong := [tolerance for tolerance in tolerances if not 0 <= tolerance < math.inf]:
-        raise InputError(
-            f"tolerances={list(tolerances)}: {wrong[0]} is not a number of at least 0."
-        )
     if wrong := [mesh.tokens for mesh in meshes if mesh.tokens is not None]:
         raise InputError(f"tokens={wrong[0]}: exits are measured on meshes in depth.")
     task = evaluation_task(loaded, text)

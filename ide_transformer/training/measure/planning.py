@@ -41,22 +41,15 @@ def plan_of(
     divided; weights too; and among each 4 devices also the heads, or the tokens. Leaves out
     layouts that do not divide the model.
 
-    **Raises:** `InputError` for a number that 4 does not divide, and if no layout is left.
+    **Raises:** `InputError` if no layout is left.
     """
-    if wrong := [number for number in devices if number % 4]:
-        raise InputError(
-            f"devices={wrong[0]}: two of the layouts take 4 devices together; give multiples "
-            "of 4, such as 8,64,256."
-        )
     rows = []
     refused = []
     for number in devices:
-        layouts = [
-            ParallelConfig(data=number),
-            ParallelConfig(fsdp=number),
-            ParallelConfig(fsdp=number // 4, tensor=4),
-            ParallelConfig(fsdp=number // 4, sequence=4),
-        ]
+        layouts = [ParallelConfig(data=number), ParallelConfig(fsdp=number)]
+        if number % 4 == 0:
+            layouts.append(ParallelConfig(fsdp=number // 4, tensor=4))
+            layouts.append(ParallelConfig(fsdp=number // 4, sequence=4))
         for layout in layouts:
             try:
                 row = plan(config, layout, samples)
@@ -86,13 +79,11 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
     **Raises:** `InputError` for fewer devices, and for a layout that does not divide samples,
     heads or tokens.
     """
-    if config.model.kind != "language_model":
+    if config.model.kind != "language_model" or config.training.schedule:
         raise InputError(
-            f"model.kind={config.model.kind}: only language models can be planned on devices; "
-            "give a configuration with model.kind=language_model."
+            f"model.kind={config.model.kind}: a plan needs a language model, "
+            "model.kind=language_model, and no training.schedule."
         )
-    if config.training.schedule:
-        raise InputError("a plan needs one mesh in depth; drop training.schedule.")
     groups = devices.data * devices.fsdp
     size = config.training.batch_size
     parts = (n for n in range(1, size + 1) if size % n == 0 and size <= n * samples * groups)

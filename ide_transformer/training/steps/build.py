@@ -345,12 +345,6 @@ def solver_mesh(config: SolverConfig, model: Model) -> Mesh:
     if config.rtol is None or config.atol is None:
         check_steps({"model.layers": model.layers, "solver.steps": config.steps})
         return Mesh(steps=config.steps, solver=solver)
-    rounding = float(jnp.finfo(jnp.result_type(float)).eps) / 2
-    if max(config.rtol, config.atol) < rounding:
-        raise InputError(
-            f"solver.rtol={config.rtol} and solver.atol={config.atol} are both below rounding, "
-            f"{rounding:.1e}, so no step can meet them; raise one."
-        )
     return Mesh(
         solver=solver,
         stepsize_controller=diffrax.PIDController(rtol=config.rtol, atol=config.atol),

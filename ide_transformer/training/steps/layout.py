@@ -104,11 +104,6 @@ class Layout(NamedTuple):
 
         return jax.tree.map(placed, part, whole, self.shardings(whole))
 
-    def described(self, state: PyTree) -> str:
-        """A line on the layout and on the bytes of a state on each device."""
-        sizes = ", ".join(f"{axis} {size}" for axis, size in self.sizes.items() if size > 1)
-        return f"devices: {sizes}; the state takes {self.bytes_each(state):,} bytes on each"
-
     def bytes_each(self, state: PyTree) -> int:
         """Bytes of a state on each device."""
 
@@ -204,8 +199,6 @@ def start(parallel: ParallelConfig) -> None:
     rank = parallel.rank
     seconds = parallel.timeout
     if rank is None and (given := os.environ.get("JAX_PROCESS_ID")):
-        if not given.isdecimal():
-            raise InputError(f"JAX_PROCESS_ID={given}: the rank of a process is 0, 1, 2, ….")
         rank = int(given)
 
     def end() -> None:
@@ -236,11 +229,6 @@ def start(parallel: ParallelConfig) -> None:
         raise InputError(
             f"parallel.processes={parallel.processes}: {error} Without SLURM, give "
             "parallel.coordinator=HOST:PORT and parallel.rank=0, 1, …."
-        ) from None
-    except RuntimeError as error:
-        raise InputError(
-            f"parallel.processes={parallel.processes}: processes must be joined before "
-            f"anything is computed; call train first, or start scripts/train.py. JAX: {error}"
         ) from None
     finally:
         absent.cancel()
