@@ -107,7 +107,7 @@ def train(runs, *overrides, **sections):
 
 
 def resumed(run, runs, after, overrides=()):
-    """A copy of a run that is cut after a checkpoint and goes on from there."""
+    """A copy of a run, cut after a checkpoint and resumed from it."""
     folder = shutil.copytree(run.path, runs / run.path.name)
     (folder / "summary.json").unlink()
     for path in folder.glob("checkpoints/[0-9]*"):

@@ -218,7 +218,7 @@ CONFIG = {
 @pytest.mark.long
 @pytest.mark.heavy
 def test_a_text_becomes_a_model_that_is_used(tmp_path, capsys, monkeypatch):
-    """A rate is found; a run is killed, goes on, is exported, and writes texts."""
+    """A rate is found; a run is killed, resumed and exported; it writes texts."""
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)

@@ -196,7 +196,7 @@ def test_what_is_wrong_is_said(refused, base):
 
 
 def test_what_explodes_is_refused_at_once(refused, base):
-    # Sizes are those of a text at hand.
+    # The sizes come from a text.
     data = f"data: {{name: text, path: {base / 'text.txt'}}}\n"
     for text, said in wrong_configs.EXPLODING.items():
         refused(said, text=data + text if "{" in text.split("[")[0] else text)

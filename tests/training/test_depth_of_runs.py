@@ -1,5 +1,5 @@
-"""Runs whose depth changes on the way, on meshes and horizons, with exits and with layers left
-out: trained, gone on with, evaluated; and the state of an optimizer on another mesh."""
+"""Runs whose depth changes, on several meshes and horizons, with exits and layers left out:
+training, resuming and evaluating them; the state of an optimizer on another mesh."""
 
 import functools as ft
 import json
@@ -104,7 +104,7 @@ def test_the_weights_that_are_evaluated(drawn, monkeypatch):
 
 
 def test_a_run_that_is_refined_is_a_chain_of_two(refined):
-    """The state is resampled between them, and the schedule goes on."""
+    """The state is resampled between them, and the schedule continues."""
     settings = refined.load_config()
     task, model, key, _ = starting.build_start(settings)
     rule = training.build_optimizer(settings.optimizer, 6)
@@ -135,7 +135,7 @@ def test_a_run_is_evaluated_on_the_way_as_it_is_trained(tmp_path):
     loaded = training.load_model(run.path, checkpoint=2)
     assert loaded.model.steps == 3
     assert training.evaluate_loss(loaded)["loss"] == pytest.approx(logged_loss, rel=1e-6)
-    # The mesh of the run is that of the end.
+    # The run has the mesh of its end.
     assert training.load_run(run.path)[0].steps == 1
     one_step = loaded._replace(model=loaded.model.on(ide.Mesh(steps=1)))
     assert abs(training.evaluate_loss(one_step)["loss"] - logged_loss) > 1e-6

@@ -193,7 +193,7 @@ def test_every_script_refuses_code_of_a_run(gift, capsys):
 
 
 def test_code_that_is_trusted_is_run(gift, capsys):
-    """Also that which the user wrote, in the configuration with which a run goes on."""
+    """Also code in the configuration with which the user resumes a run."""
     with pytest.raises(ide.InputError, match=r"act:f.*trust=True"):
         ide.load_run("runs/gift")
     run_here(capsys, "evaluate", "runs/gift", "--samples", 4, "--trust")

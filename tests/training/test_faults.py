@@ -67,8 +67,8 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(faulty):
 def test_bad_steps_are_skipped_and_after_too_many_a_run_goes_back_once(
     faulty, tmp_path, capsys
 ):
-    """Then with other batches, also across a refinement. One that is stopped after it goes on
-    in the same way."""
+    """It then takes other batches, also across a refinement. A run that is stopped after that
+    resumes in the same way."""
     faulty([(0, step) for step in (0, 1, 6, 7, 8, 9)])
     more = {
         "schedule": [{"until": 5, "mesh": {"layers": 1}}],
@@ -289,7 +289,7 @@ def test_a_run_tells_a_tracker_of_your_own_what_it_logs(there, monkeypatch):
 
 @pytest.mark.skipif(not importlib.util.find_spec("tensorboardX"), reason="no tensorboardX")
 def test_events_of_tensorboard(tmp_path):
-    """Also where the run goes on within the second in which it began."""
+    """Also if the run resumes in the second in which it began."""
     from tensorboardX.proto.event_pb2 import Event
 
     for step in (0, 4):

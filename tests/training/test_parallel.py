@@ -153,7 +153,7 @@ def test_what_is_sent_counts_loops_and_branches():
         plan_of(stub.config(model={"kind": "operator_model"}), [4])
 
 
-# The peak of a process counts that of its parent before it, so a small one starts it.
+# The peak of a process counts its parent's peak too, so a small process starts it.
 MEASURED = """
 import resource, subprocess, sys
 status = subprocess.call(sys.argv[1:], stdout=sys.stderr)
@@ -165,8 +165,8 @@ sys.exit(status)
 @pytest.mark.long
 @pytest.mark.heavy
 def test_memory_does_not_grow_with_the_text_and_a_killed_run_sees_the_same(tmp_path):
-    """The first run on each text makes the tokens. Another finds those of the large one, is
-    killed and goes on."""
+    """The first run on each text makes the tokens. Another run on the large text finds them, is
+    killed and resumes."""
 
     def script(size, runs, *options):
         config = tmp_path / f"{size}.yaml"

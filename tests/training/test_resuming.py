@@ -98,7 +98,7 @@ def test_a_run_goes_on_by_its_name_and_a_finished_one_is_left_alone(half, end, c
     # The time of all starts, also that after the checkpoint of step 2.
     summary = run.load_summary()
     assert summary["steps"] == 4 and 4e4 < summary["seconds"] < 5e4
-    assert metrics.seconds_taken(run) == summary["seconds"]  # and not that of the last line
+    assert metrics.seconds_taken(run) == summary["seconds"]  # not the time of the last line
     before = contents(half)
     assert resume().path == RUN and contents(half) == before
 
@@ -229,8 +229,8 @@ ATTACKS = {
 @reading_stops
 @pytest.mark.parametrize("attack", fast_first(1, ATTACKS, heavy=1))
 def test_no_damaged_file_of_a_checkpoint_is_read(there, end, attack):
-    """Each file of the newest checkpoint in turn: the weights are those of the end, or those
-    of the checkpoint before, with a warning that names the damaged one."""
+    """Each file of the newest checkpoint in turn: a run gives the weights of its end, or of the
+    checkpoint before with a warning that names the damaged one."""
     shutil.copytree(CHECKPOINTS, "intact")
     for path in filter(Path.is_file, sorted((CHECKPOINTS / "4").rglob("*"))):
         ATTACKS[attack](path)

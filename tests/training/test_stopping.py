@@ -216,7 +216,7 @@ def test_two_processes_give_the_losses_of_one(here):
     run = training.RunFolder("runs/small")
     np.testing.assert_allclose(stub.losses(run), expected, atol=1e-5)
     assert len(expected) == 4
-    # What two have begun, one goes on with.
+    # One process resumes what two began.
     alone = ("processes=null", "coordinator=null", "rank=null", "data=1")
     again = stub.resumed(run, Path("again"), 2, [f"parallel.{x}" for x in alone])
     np.testing.assert_allclose(stub.losses(again), expected, atol=1e-5)

@@ -1,5 +1,5 @@
-"""Code that the files of others name: no place of a configuration runs it unless it is trusted,
-and each does where it is; what such files say reaches a terminal as plain text."""
+"""Code that other people's files name runs only if it is trusted, wherever they name it. Texts
+of such files reach a terminal as plain text."""
 
 import json
 import sys
