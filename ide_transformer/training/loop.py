@@ -18,7 +18,7 @@ from .folder.run_folder import RunFolder, flat_values
 from .steps import layout as parallel
 from .steps.layout import Layout
 from .steps.memory import describe_memory
-from .steps.schedule import Program, Programs, schedule_of
+from .steps.schedule import Program, Programs, Schedule
 from .steps.step import TrainState, better_solve, num_parameters, rolled_back, weights_of
 from .stopping import Stopped, StopRequest
 from .trackers import AbstractTracker, InBackground, JsonLines
@@ -127,7 +127,7 @@ class Loop(NamedTuple):
         first step is 1."""
         training = self.config.training
         size = training.batch_size
-        schedule = schedule_of(self.config)
+        schedule = Schedule(program.phase for program in self.programs)
         tasks = {phase.first: phase.tasks(self.task) for phase in schedule}
 
         def make(number: int) -> tuple[int, Batch, int]:

@@ -18,7 +18,7 @@ from jaxtyping import Array, PyTree
 from ...errors import GO_ON, InputError
 from ..configuration.config import Config
 from ..steps.layout import gathered, primary, wait_for_all
-from .metrics import validation_losses
+from .metrics import read_metrics
 from .run_folder import RunFolder
 
 
@@ -91,7 +91,9 @@ class Checkpoints:
     @ft.cached_property
     def losses(self) -> dict[int, float]:
         """The logged validation losses by step. The training loop adds new ones."""
-        return validation_losses(self._run.metrics)
+        lines = read_metrics(self._run.metrics)
+        found = {x["step"]: x["validation_loss"] for x in lines if "validation_loss" in x}
+        return {step: math.nan if loss is None else loss for step, loss in found.items()}
 
     def newest(self) -> int | None:
         """The step of the newest checkpoint."""

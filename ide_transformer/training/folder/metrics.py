@@ -149,13 +149,6 @@ def seconds_taken(folder: RunFolder) -> float:
     return max((x.get("seconds", 0.0) for x in lines), default=0.0)
 
 
-def validation_losses(path: Path) -> dict[int, float]:
-    """The validation loss of each evaluation in a log, by step."""
-    lines = read_metrics(path)
-    found = {x["step"]: x["validation_loss"] for x in lines if "validation_loss" in x}
-    return {step: math.nan if loss is None else loss for step, loss in found.items()}
-
-
 def cut_metrics(path: Path, step: int, losses: dict[int, float]) -> int:
     """Removes the lines after `step` from the log and from the validation `losses`, since a
     resumed run writes them again. Returns the last step that was logged, or `step`."""
