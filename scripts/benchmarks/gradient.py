@@ -18,10 +18,8 @@ from .shared.timing import Rounds, Rows, measured
 EXAMPLE = "--depth 96 --normalization pre-norm --json gradient.json"
 ROUNDS = 10
 _PLAIN = LieTrotter(diffrax.Euler()), LieTrotter(Projected(diffrax.Euler()))
-_REVERSIBLE = (
-    AlgebraicallyReversible(LieTrotter()),
-    AlgebraicallyReversible(LieTrotter()).projected(),
-)
+_ALGEBRAIC = AlgebraicallyReversible(LieTrotter())
+_REVERSIBLE = _ALGEBRAIC, _ALGEBRAIC.projected()
 # The scheme for pre-norm, the one for post-norm, and the gradient mode.
 MODES: dict[str, tuple[Any, Any, Any]] = {
     "Direct": (*_PLAIN, Direct()),
