@@ -79,8 +79,8 @@ def try_first_batch(config: Config, task: AbstractTask) -> None:
 
 
 def field_evaluations(config: Config, task: AbstractTask) -> float:
-    """Field evaluations of a step, the mean over the run. If they depend on the state, those of
-    the untrained model count."""
+    """Field evaluations of a step, the mean over the run. If they depend on the state, the
+    untrained model is measured."""
     total = 0.0
     start = starting_model(config, task)
     programs = programs_of(config, start.model)

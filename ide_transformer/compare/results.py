@@ -97,7 +97,7 @@ def learning_curve(
     spent = []
     seconds = []
     for run, of_run in zip(runs, seen, strict=True):
-        # A logged number stands for all steps since the one before. That of evaluations is of
+        # A logged number stands for all steps since the one before. Evaluations are logged for
         # one mesh, which was drawn, so their sum is scaled to the sum of the run.
         at, each = np.array([(0, 0.0), *logged(run, "field_evaluations").items()]).T
         made = np.interp(steps, at, np.cumsum(each * np.diff(at, prepend=0.0)))
@@ -165,7 +165,7 @@ def broken_rules(
         f"{parameters} It takes part in every difference.": parameters,
         # With several budgets they differ on purpose.
         f"{evaluations} See the losses at equal evaluations.": evaluations and at_equal,
-        f"Data or context differ from those of {first}, so losses are on other samples: "
+        f"Data or context are other than in {first}, so losses are on other samples: "
         f"{others}.": others,
         f"Failed, so without figures: {failed}.": failed,
     }

@@ -186,7 +186,10 @@ class TrainingComparison(AbstractComparison):
         without figures."""
         rows: Rows = []
         for (scheme, values, _), _, at_edge in chosen:
-            row = {"scheme": scheme, **dict(zip(self._swept, values, strict=True))}
+            row: dict[str, Any] = {
+                "scheme": scheme,
+                **dict(zip(self._swept, values, strict=True)),
+            }
             if self._swept:
                 row["at_edge"] = ", ".join(at_edge) or None
             own = [Trial(scheme, values, seed) for seed in self.seeds]
@@ -247,9 +250,8 @@ class TrainingComparison(AbstractComparison):
                 f" with the same recipe ({', '.join(self.recipes)}), for {self.reference} with "
                 "a recipe to itself without"
             ) * bool(self.recipes)
-            largest = " with the largest budget" * self._several
             about.append(
-                f"The difference is to {self.reference}{recipes}{largest}, seed by seed; its "
+                f"The difference is to {self._reference[None]}{recipes}, seed by seed; its "
                 "95 % interval (Student) is the difference ± the half of it."
             )
         about.append(

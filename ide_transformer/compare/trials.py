@@ -69,38 +69,34 @@ class Trials:
 
         **Raises:** `InputError` for a run with another configuration, data or first weights.
         """
-        own = self.config(trial)
-        run = self.run(trial)
-        failed = self.failed(trial)
-        data = self._fingerprint(self.plans[trial.scheme].task)
-        if failed.exists():
+        own, task = self.plans[trial.scheme]
+        here = self.config(trial)
+        path = self.run(trial).path
+        data = self._fingerprint(task)
+        if (failed := self.failed(trial)).exists():
+            path = failed
             kept = read_json(failed)
-            check_code(kept.get("configuration"), failed, self.plans[trial.scheme].config)
-            config = validated(Config, kept.get("configuration"), str(failed))
-            changed = ["its data"] * (kept.get("data") != data)
+            check_code(kept.get("configuration"), failed, own)
+            there = validated(Config, kept.get("configuration"), str(failed))
+            other = [] if kept.get("data") == data else ["its data"]
             start = kept.get("start")
-        elif run.path.exists():
-            config = run.load_config(self.plans[trial.scheme].config)
-            changed = changed_data(run, self.plans[trial.scheme].task, data)
+        elif path.exists():
+            run = self.run(trial)
+            there = run.load_config(own)
+            other = changed_data(run, task, data)
             start = run.start
         else:
             return False
-        what = ["other data"] * bool(changed)
-        changed = [f"{name} changed since" for name in changed]
-        if values := changed_values(config, own):
-            what.append("another configuration")
-            changed += values
-        if start != (own_start := self._start(own, trial)):
-            what.append("other weights to start from")
-            changed.append(f"{start or 'not recorded'} there, {own_start} here")
-        if what:
-            path = failed if failed.exists() else run.path
+        changed = [*changed_values(there, here), *(f"{x} changed since" for x in other)]
+        if start != (now := self._start(here, task)):
+            changed.append(f"first weights: {start or 'not recorded'} there, {now} here")
+        if changed:
             raise InputError(
-                f"{path}: this run was made with {' and '.join(what)} ({'; '.join(changed)}). "
-                "Restore what it was made with, give the comparison another name, or remove "
-                f"{path}, so that the run is made again."
+                f"{path}: this run was made otherwise ({'; '.join(changed)}). Restore what it "
+                f"was made with, give the comparison another name, or remove {path}, so that "
+                "the run is made again."
             )
-        return failed.exists() or run.summary.exists()
+        return failed.exists() or self.run(trial).summary.exists()
 
     def possible(self, trial: Trial) -> bool:
         """Whether a run can have these values."""
@@ -196,23 +192,24 @@ class Trials:
         each = [float(np.median(self._seconds.get(x, every))) for x in self.left]
         return f" (runs left: {len(self.left)}, about {duration(sum(each))})"
 
-    def _start(self, config: Config, trial: Trial) -> dict[str, Any] | None:
+    def _start(self, config: Config, task: AbstractTask) -> dict[str, Any] | None:
         """The `Start.origin` of a run that would begin now."""
         if config.model.run is None and config.model.pretrained is None:
             return None
         key = config.model_dump_json(include={"model", "solver"})
         if key not in self._starts:
-            self._starts[key] = starting_model(config, self.plans[trial.scheme].task).origin
+            self._starts[key] = starting_model(config, task).origin
         return self._starts[key]
 
     def _record_failure(self, trial: Trial, why: str) -> None:
         self.console.print(f"{trial.name} failed; the others go on. {why}")
         config = self.config(trial)
+        task = self.plans[trial.scheme].task
         record = {
             "why": why,
-            "data": self._fingerprint(self.plans[trial.scheme].task),
+            "data": self._fingerprint(task),
             "code": source(config),
-            "start": self._start(config, trial),
+            "start": self._start(config, task),
             "configuration": config.model_dump(mode="json"),
         }
         write_json(self.failed(trial), record)

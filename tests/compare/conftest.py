@@ -41,8 +41,8 @@ def go_on(path, step):
 
 
 class Runs:
-    """Writes runs: the loss falls by one a step to that of their name. Heun's method makes two
-    evaluations where the others make one, and half as many tokens a second."""
+    """Writes runs: by name, the loss falls by one a step to the given one. Heun's method makes
+    two evaluations where the others make one, and half as many tokens a second."""
 
     def __init__(self):
         self.made, self.source, self.losses = [], "0.1 (abc)", {}

@@ -105,14 +105,16 @@ def test_runs_that_began_with_other_weights_are_refused(
     assert compare(RECIPES, **given) == report and len(runs.made) == 1
     go_on(start, 4)
     given["schemes"]["more"] = {"optimizer": {"beta1": 0.8}}
-    refusal = r"ary-seed0: .* other weights to start from \(.*'step': 3, .* there, .*'step': 4,"
+    refusal = r"ary-seed0: .*first weights: .*'step': 3, .* there, .*'step': 4,"
     with pytest.raises(ide.InputError, match=refusal):
         compare(RECIPES, **given)
     # So are those that did not record them.
     for file in tmp_path.glob("compared/small/runs/*/fingerprints.json"):
         kept = json.loads(file.read_text())
         file.write_text(json.dumps({x: y for x, y in kept.items() if x != "its start"}))
-    with pytest.raises(ide.InputError, match=r"ary-seed0: .*\(not recorded there, "):
+    with pytest.raises(
+        ide.InputError, match=r"ary-seed0: .*first weights: not recorded there, "
+    ):
         compare(RECIPES, **given)
 
     def train_and_change(config, **how):
@@ -121,7 +123,7 @@ def test_runs_that_began_with_other_weights_are_refused(
 
     # So are those that began before others of the same comparison, and with other weights.
     monkeypatch.setattr(training, "train", train_and_change)
-    with pytest.raises(ide.InputError, match="other weights to start from"):
+    with pytest.raises(ide.InputError, match="first weights: "):
         compare(RECIPES, **given, name="again")
 
 
@@ -211,7 +213,7 @@ def test_each_scheme_is_trained_within_each_budget(compare, runs, monkeypatch):
         "ordinary, 12 steps": (12, 0.5),
         "heun, 12 steps": (12, 0.5),
     }
-    # The reference is that of the largest budget, and costs differ on purpose.
+    # The reference has the largest budget, and costs differ on purpose.
     assert "bove ordinary, 24 steps: ordinary, 12 steps" in report.about
     assert "Field evaluations differ" not in report.about
 
@@ -268,7 +270,7 @@ def test_runs_with_other_configurations_or_data_are_refused_and_other_code_is_na
     assert len(compare(RECIPES, **{"schemes/heun/parallel": {"timeout": 200}}).rows) == 4
     text = tmp_path / "text.txt"
     text.write_text(TEXT.replace("wide", "cold"))
-    refusal = r"this run was made with other data \(its data changed since\)"
+    refusal = r"this run was made otherwise \(its data changed since\)"
     with pytest.raises(ide.InputError, match=refusal):
         compare(RECIPES)
     text.write_text(TEXT)
@@ -294,7 +296,7 @@ def test_losses_that_are_not_finite_or_zero(compare, runs, there):
     assert "is not finite" in why["ordinary with S1"]
     assert why["heun"].startswith("ZeroDivisionError")
     assert all(row["validation_loss"] is row["difference"] is None for row in failures)
-    # A failure is that of its configuration.
+    # A failure belongs to its configuration.
     file = there / "runs/heun-seed2.failed.json"
     kept = json.loads(file.read_text())["configuration"]
     edit(file, configuration=kept | {"optimizer": kept["optimizer"] | {"learning_rate": 0.5}})
@@ -320,7 +322,7 @@ def test_costs_of_a_run_are_those_of_its_phases():
         {"step": step, "tokens_per_second": speed, "field_evaluations": 2 + step % 500}
         for step, speed in speeds.items()
     ]
-    # The loss at the end is another: that of all samples.
+    # The loss at the end is measured on all samples, so it is another.
     run = {"log": log, "steps": 1000, "validation_loss": 7.0, "nfe": 3.0}
     log += [{"step": 500, "validation_loss": 2.0}, {"step": 1000, "validation_loss": 1.0}]
     curve = learning_curve([run], [np.repeat([500, 1000], 500)])

@@ -49,7 +49,7 @@ def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
     assert [row["field_evaluations"] for row in rows[:2]] == [4, 8]
     assert all(row["mebibytes"] > 0 and row["milliseconds"] > 0 for row in rows)
     assert (folder / "work_precision_field_evaluations.png").exists()
-    # So are those of a run that goes on. What is kept is of the same weights.
+    # A run that is not finished is solved too. What was measured on the same weights is kept.
     going = shutil.copytree(tiny_run, tmp_path / "going")
     (going / "summary.json").unlink()
     one = {"run": str(going), "schemes": {"euler": tree["schemes"]["euler"]}}

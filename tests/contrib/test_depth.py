@@ -24,7 +24,7 @@ from tests.running import run_here
 
 
 def test_the_loss_of_a_text_encoder_is_that_of_finding_other_halves(tmp_path):
-    """Among those of 64 speeches, the last group with fewer."""
+    """Among 64 speeches; the last group has fewer."""
     letters = {chr(60 + i): i for i in range(61)}
     tokenizer = tk.Tokenizer(tk.models.BPE(letters, [], unk_token="?"))
     tokenizer.save(str(changed_copy(tmp_path, "bert") / "tokenizer.json"))
