@@ -1,4 +1,4 @@
-"""Models put together from parts, with weights to be trained or of a checkpoint."""
+"""Functions that build models with random weights."""
 
 import jax
 from jaxtyping import PRNGKeyArray
@@ -56,13 +56,13 @@ def LanguageModel(
 
     **Arguments:**
 
-    - `control`: θ, of causal operators.
+    - `control`: θ, with causal operators.
     - `constraint`, `mesh`: see `Model`.
     - `embedding_scale`, `input_normalization`: `scale` and `normalization` of `TextInputs`.
     - `readout_bias`, `output_normalization`: `bias` and `normalization` of `TokenLogits`.
-
-    For the others see `TextInputs.build` and `TokenLogits.build`.
+    - the others: see `TextInputs.build` and `TokenLogits.build`.
     """
+    *_, read_out_key = jax.random.split(key, 3)  # the inputs use the others
     inputs = TextInputs.build(
         vocabulary,
         context,
@@ -74,7 +74,6 @@ def LanguageModel(
         dropout=dropout,
         std=std,
     )
-    *_, read_out_key = jax.random.split(key, 3)  # the others are of the inputs
     read_out = TokenLogits.build(
         vocabulary,
         features,
@@ -105,8 +104,8 @@ def SequenceClassifier(
     dropout: Fraction = 0.0,
     std: NonNegativeFloat = 0.02,
 ) -> Model[TextInputs, AbstractClassifier]:
-    """A classifier of sequences: token and position embeddings, the equation without a causal
-    order, the logits of the classes from the states at depth T,
+    """A classifier of sequences: token and position embeddings, the equation, and logits of
+    the classes,
 
         W mean_x N(u(x, T)) + b,    or    W N(u(0, T)) + b    with a class token at 0.
 
@@ -115,8 +114,9 @@ def SequenceClassifier(
     **Arguments:** see `TextInputs.build` and `LanguageModel`, and
 
     - `class_token`: whether to read the class from a learned token; otherwise from the mean
-      over all tokens, for which they must have no mask.
+      over all tokens, and texts must have no mask.
     """
+    *_, head_key = jax.random.split(key, 3)  # the inputs use the others
     inputs = TextInputs.build(
         vocabulary,
         context,
@@ -129,10 +129,8 @@ def SequenceClassifier(
         dropout=dropout,
         std=std,
     )
-    *_, head_key = jax.random.split(key, 3)  # the others are of the inputs
-    head = PrefixHead if class_token else MeanHead
-    read_out = head.build(
-        classes, features, key=head_key, normalization=output_normalization, std=std
+    read_out = _class_logits(
+        classes, features, head_key, class_token, output_normalization, std
     )
     return Model(inputs, control, constraint, mesh, read_out)
 
@@ -155,16 +153,19 @@ def ImageClassifier(
     dropout: Fraction = 0.0,
     std: NonNegativeFloat = 0.02,
 ) -> Model[AbstractImageInputs, AbstractClassifier]:
-    """A vision Transformer to be trained: patches of an image are the points of a
-    two-dimensional Ω_x. `model(images)` maps images, see `ImageInputs`, to the logits of the
-    classes, `[..., classes]`. Reference: Dosovitskiy et al., arXiv 2010.11929.
+    """A vision Transformer: the patches of an image are the points of a two-dimensional Ω_x.
+
+    `model(images)` maps images, see `ImageInputs`, to logits `[..., classes]`.
 
     **Arguments:** see `ImageInputs.build` and `LanguageModel`, and
 
     - `patch`: the side of a patch in pixels; it must divide rows and columns.
     - `class_token`: whether to read the class from a learned token before the patches;
       otherwise from the mean over patches.
+
+    Reference: Dosovitskiy et al., arXiv 2010.11929.
     """
+    *_, head_key = jax.random.split(key, 3)  # the inputs use the others
     inputs = ImageInputs.build(
         image_shape,
         patch,
@@ -176,10 +177,8 @@ def ImageClassifier(
         dropout=dropout,
         std=std,
     )
-    *_, head_key = jax.random.split(key, 3)  # the others are of the inputs
-    head = PrefixHead if class_token else MeanHead
-    read_out = head.build(
-        classes, features, key=head_key, normalization=output_normalization, std=std
+    read_out = _class_logits(
+        classes, features, head_key, class_token, output_normalization, std
     )
     return Model(inputs, control, constraint, mesh, read_out)
 
@@ -206,16 +205,18 @@ def ImageStage(
     std: NonNegativeFloat = 0.02,
 ) -> Model[AbstractImageInputs, AbstractReadOut]:
     """A stage of a convolutional vision Transformer: a strided convolution embeds an image, or
-    the states of the stage before, on a grid of tokens. There are no positions: the windows and
-    the operators `ConvolutionalAttention` tell where a token is. `StagedModel` puts stages
-    together. Reference: Wu et al., arXiv 2103.15808.
+    the states of the previous stage, on a grid of tokens.
+
+    There are no position embeddings: windows and `ConvolutionalAttention` see positions.
+    `StagedModel` joins stages.
 
     **Arguments:** see `ImageInputs.build` and `LanguageModel`, and
 
-    - `class_token`: whether a learned token is put before the grid; the last stage only may
-      have one.
-    - `classes`: how many there are to be read out, from the class token or from the mean over
-      tokens; `None` for a stage that gives its states.
+    - `class_token`: whether to put a learned token before the grid; only in the last stage.
+    - `classes`: the number of classes, read from the class token or from the mean over tokens;
+      `None` for a stage that returns its states.
+
+    Reference: Wu et al., arXiv 2103.15808.
     """
     inputs = ImageInputs.build(
         image_shape,
@@ -234,11 +235,9 @@ def ImageStage(
     )
     read_out = States()
     if classes is not None:
-        _, head_key = jax.random.split(key)  # the other is of the inputs
-        head = PrefixHead if class_token else MeanHead
-        read_out = head.build(
-            classes, features, key=head_key, normalization=output_normalization, std=std
-        )
+        _, head_key = jax.random.split(key)
+        norm = output_normalization
+        read_out = _class_logits(classes, features, head_key, class_token, norm, std)
     return Model(inputs, control, constraint, mesh, read_out)
 
 
@@ -246,9 +245,9 @@ def ImageStage(
 def StagedModel(
     stages: tuple[Model[ImageInputs, AbstractReadOut], ...],
 ) -> Model[AbstractImageInputs, AbstractReadOut]:
-    """Equations one after the other, each on a domain of its own, see `StageInputs`, such as
-    `ImageStage` makes them; the last one reads the outputs out. `model.equations` has one
-    for each stage; the inputs of each but the first hold all before it."""
+    """Stages solved one after the other, each on its own grid, see `ImageStage` and
+    `StageInputs`. The read-out of the last gives the outputs. `model.equations` has an entry
+    for each stage."""
     if not stages:
         raise InputError("StagedModel: stages=() is empty; give one or more.")
     model: Model = stages[0]
@@ -277,12 +276,14 @@ def OperatorModel(
     fields: bool = False,
     std: NonNegativeFloat = 0.02,
 ) -> Model[FunctionInputs, FunctionValues]:
-    """A map from functions to functions, on the circle or on the interval [0, 1], or on the
-    product of several of them: tokens are points x with quadrature weights. `model(a)` maps
-    values at points, or a `Field`, to values of the same shape. Operators are causal where
-    a value may depend on those before it alone.
+    """A map from functions to functions on products of circles and intervals [0, 1]: tokens are
+    points x with quadrature weights.
 
-    **Arguments:** see `FunctionInputs.build`, `FunctionValues.build` and `LanguageModel`."""
+    `model(a)` maps values at points, or a `Field`, to values of the same shape. Give causal
+    operators if a value may depend only on earlier ones.
+
+    **Arguments:** see `FunctionInputs.build`, `FunctionValues.build` and `LanguageModel`.
+    """
     inputs_key, read_out_key = jax.random.split(key)
     inputs = FunctionInputs.build(
         points,
@@ -317,6 +318,17 @@ def StateModel(
     constraint: AbstractConstraint | AbstractControl,
     mesh: Mesh = Mesh(),
 ) -> Model[GridInputs, States]:
-    """An equation alone, on a grid of tokens, see `GridInputs`: `u(0) ↦ u(T)`,
-    `[..., tokens, features]`."""
+    """An equation alone, on a grid of tokens: `u(0) ↦ u(T)`, `[..., tokens, features]`."""
     return Model(GridInputs(domain, width), control, constraint, mesh, States())
+
+
+def _class_logits(
+    classes: int,
+    features: int,
+    key: PRNGKeyArray,
+    class_token: bool,
+    normalization: AbstractConstraint,
+    std: float,
+) -> AbstractClassifier:
+    head = PrefixHead if class_token else MeanHead
+    return head.build(classes, features, key=key, normalization=normalization, std=std)

@@ -18,20 +18,19 @@ from .text_inputs import TextInputs
 
 @checked
 class CachedDecoder(eqx.Module):
-    """A causal language model that reads one token after the other. A cache keeps the keys and
-    values of the tokens read so far, at each evaluation of each step.
+    """A causal language model that reads token by token. Its cache keeps the keys and values of
+    earlier tokens for each evaluation of each step.
 
         logits, cache = decoder.prefill(prompt)
         logits, cache = decoder.extend(token, position, cache)
 
-    They are the logits of `model` for the whole text; NaN after a step that failed, and at
-    positions that are not in the prompt, or not below `tokens`. `jax.vmap` gives texts
-    positions of their own.
+    The logits equal the model's for the whole text. They are NaN after a failed step and at
+    positions outside the prompt or `tokens`. Use `jax.vmap` for one position per text.
 
     **Arguments:**
 
     - `model`: solved by an explicit scheme with fixed steps.
-    - `tokens`: how many can be read in all; at most the context of the model.
+    - `tokens`: the largest length of a text; at most the context of the model.
     """
 
     model: Model[TextInputs, TokenLogits]
@@ -42,7 +41,7 @@ class CachedDecoder(eqx.Module):
         if tokens > context:
             raise InputError(
                 f"CachedDecoder(tokens={tokens}): the context of the model is {context}; "
-                f"choose from 1 to {context} tokens."
+                "choose at most as many tokens."
             )
         reason = _why_no_cache_of(model)
         if reason is not None:
@@ -58,8 +57,8 @@ class CachedDecoder(eqx.Module):
         prompt: Integer[Array | np.ndarray, "*batch prompt"],
         last: Integer[Array | np.ndarray, "*#batch"] | int = -1,
     ) -> tuple[Float[Array, "*batch vocabulary"], TokenCache]:
-        """The logits of the token after a prompt that ends at `last`, padding behind it, and
-        the cache of the prompt. One program for all lengths, where `last` is an array."""
+        """The logits of the token after `last`, the last token of the prompt, and the cache.
+        Padding may follow `last`. If `last` is an array, one program serves all lengths."""
         number = prompt.shape[-1]
         last = jnp.where(jnp.asarray(last) < 0, number + jnp.asarray(last), last)
         read = jnp.clip(jnp.max(last) + 1, 0, number)
@@ -75,8 +74,8 @@ class CachedDecoder(eqx.Module):
         position: Integer[Array | np.ndarray, ""] | int,
         cache: TokenCache,
     ) -> tuple[Float[Array, "*batch vocabulary"], TokenCache]:
-        """The logits of the token after the one at `position`, and the cache with it; all
-        before it have been read."""
+        """The logits of the token after `position`, and the new cache. Earlier tokens must be
+        in the cache."""
         u0 = self.model.inputs.embed(jnp.asarray(token)[..., None], start=position).u0
         u1, cache = self.march.extend(u0, jnp.asarray(position), cache)
         return self._logits(u1, (position >= 0) & (position < self.march.num_tokens)), cache
@@ -89,8 +88,8 @@ class CachedDecoder(eqx.Module):
 @checked
 @once_for_each
 def why_not_cached(model: Model) -> str | None:
-    """Why `generate` uses no cache: the reason why it solves the equation of a model again for
-    each token, and what to write instead. `None` if it uses a `CachedDecoder`."""
+    """The reason why `generate` solves the equation again for each token, and what to change;
+    `None` if it uses a `CachedDecoder`."""
     reason = _why_no_cache_of(model)
     if reason is not None:
         return reason
@@ -99,12 +98,11 @@ def why_not_cached(model: Model) -> str | None:
 
 
 def _why_no_cache_of(model: Model) -> str | None:
-    """Why the embedding of a token depends on more than the token and its place."""
     inputs = model.inputs
     if type(inputs) is not TextInputs:
-        return f"a cache knows TextInputs, and these are {type(inputs).__name__}."
+        return f"a cache needs TextInputs; these are {type(inputs).__name__}."
     if inputs.padding is not None:
-        return "places are counted without a padding token; build the inputs with padding=None."
+        return "positions skip a padding token; build the inputs with padding=None."
     return None
 
 

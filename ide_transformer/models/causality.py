@@ -1,4 +1,4 @@
-"""The dependence of outputs on later tokens, measured."""
+"""Tests whether outputs of a model depend on later tokens."""
 
 import contextlib
 import functools as ft
@@ -22,27 +22,25 @@ from .model import Model, once_for_each
 from .parts import Text
 
 
-# The tokens of the text on which it is measured.
+# The length of the test's text, and the number of changes.
 _TOKENS = 32
-# How many changes of it are tried.
 _CHANGES = 8
-# Of the largest change. Without a leak nothing changes to the last bit, but on devices that
-# add in another order each time.
+# Relative to the largest change. It is above zero for devices that add in varying order.
 _ROUNDING = 1e-5
-# The size of the noise on weights that are zero.
+# The size of the change of weights that are zero.
 _NOISE = 0.02
 
 _ADVICE = (
-    "In a causal model each part reads the tokens up to its own alone, as attention with "
-    "causal=True and TokenDomain.integral_up_to do."
+    "In a causal model each part reads only the tokens up to its own; use causal=True in "
+    "attention and TokenDomain.integral_up_to."
 )
 
-# One of texts, with a `vocabulary` and a `context`.
+# Its inputs have a `vocabulary` and a `context`.
 _Model: TypeAlias = Model[Any, Any]
 
 
 class _Seen(NamedTuple):
-    """Arrays with an axis of tokens in front: outputs and what an exit measures, the state at
+    """Arrays with the token axis first: outputs and the measure of the exit, the state at
     depth 0, and the rate of each operator there."""
 
     results: tuple[PyTree[Array], Array | None]
@@ -54,14 +52,14 @@ _Part = Callable[[Any], PyTree[Float[Array, "tokens *outputs"]]]
 
 
 class _Change(NamedTuple):
-    """A text or function, another one, and the tokens whose outputs have to stay."""
+    """Two texts or functions, and the tokens whose outputs must be equal."""
 
     text: Any
     other: Any
     stays: Bool[np.ndarray, " tokens"]
 
     def moves(self, part: _Part) -> bool | None:
-        """Whether an output moves that has to stay; `None` where outputs are not finite."""
+        """Whether an output differs that must not; `None` if outputs are not finite."""
         before = [np.asarray(x) for x in jax.tree.leaves(part(self.text))]
         after = [np.asarray(x) for x in jax.tree.leaves(part(self.other))]
         if not all(np.isfinite(x).all() for x in before):
@@ -72,10 +70,9 @@ class _Change(NamedTuple):
 
 
 def check_causal(where: str, model: Model) -> None:
-    """Checks by trying that no output of a model of texts depends on later tokens: in a text
-    these are changed, and some marked as padding. Weights are moved first, in both directions,
-    so that nothing hides behind one that starts at zero. An `InputError` of `where` names what
-    sees later tokens, or a `pointwise` operator that sees others."""
+    """Raises `InputError` if an output of a model depends on later tokens, or a `pointwise`
+    operator on other tokens; the error names the part. The test changes later tokens and marks
+    some as padding. It also changes all weights, since a zero could hide an effect."""
     _try_causal(model, where)
 
 
@@ -83,13 +80,12 @@ def check_causal(where: str, model: Model) -> None:
 def _try_causal(model: Model[Any, Any], where: str) -> None:
     model = model.ordinary
     inputs = model.inputs
-    # By steps that do not follow the state.
+    # Fixed explicit steps, which do not depend on other tokens.
     implicit = parts(
         model.mesh.scheme, (diffrax.AbstractImplicitSolver, AbstractImplicitScheme)
     )
     solved = model.on(Mesh(steps=model.steps, solver=diffrax.Euler() if implicit else None))
     if isinstance(inputs, FunctionInputs):
-        # Of functions on a line the values change from one point on.
         number = inputs.domain.num_tokens
         channels = () if inputs.channels is None else (inputs.channels,)
         random = np.random.default_rng(0)
@@ -104,8 +100,7 @@ def _try_causal(model: Model[Any, Any], where: str) -> None:
         return
     inputs.of_text(Text(np.zeros(1, int)))
     finite = 0
-    # Inside a compiled function operations on known numbers would be traced; elsewhere this
-    # would only compile them one by one.
+    # Needed only inside a compiled function; elsewhere it would compile each operation alone.
     traced = not is_known(jnp.zeros(()))
     with jax.ensure_compile_time_eval() if traced else contextlib.nullcontext():
         for tried in (moved(solved, 1), moved(solved, -1), solved):
@@ -123,7 +118,7 @@ def _try_causal(model: Model[Any, Any], where: str) -> None:
 
 
 def moved(model: _Model, direction: int) -> _Model:
-    """The model with more than their size added to all weights, in NumPy."""
+    """The model with all weights changed by more than their size, in NumPy."""
     random = np.random.default_rng(0)
 
     def changed(w: Any) -> Any:
@@ -138,7 +133,7 @@ def moved(model: _Model, direction: int) -> _Model:
 
 
 def _texts(model: _Model, seen: Callable[[Text], _Seen]) -> Iterator[Text]:
-    """Texts that the model takes: one, and one that may have padding."""
+    """A text for the model, and one with a mask if the model accepts masks."""
 
     def takes(text: Text) -> bool:
         try:
@@ -148,7 +143,7 @@ def _texts(model: _Model, seen: Callable[[Text], _Seen]) -> Iterator[Text]:
         return True
 
     context = model.inputs.context
-    # An operator may know the number of tokens.
+    # An operator may need the full number of tokens.
     for number in (min(_TOKENS, context), context):
         text = Text(np.random.default_rng(0).integers(0, model.inputs.vocabulary, number))
         if takes(text):
@@ -160,7 +155,7 @@ def _texts(model: _Model, seen: Callable[[Text], _Seen]) -> Iterator[Text]:
 
 
 def _later_changes(text: Text, vocabulary: int) -> Iterator[_Change]:
-    """Changes of all tokens from one on; where there may be padding, some become it."""
+    """Changes of all tokens from one on; with a mask, every other one becomes padding."""
     number = len(text.tokens)
     places = np.arange(number)
     for first in np.unique(np.linspace(min(1, number), number - 1, _CHANGES).astype(int)):
@@ -187,7 +182,7 @@ def _seen(model: _Model, text: Text) -> _Seen:
 
 
 def _reason(model: _Model, change: _Change) -> str:
-    """Name the part of a model that sees later tokens, and what to write instead."""
+    """Which part of the model sees later tokens, and what to write instead."""
     suspects: list[tuple[str, str, Callable[[_Seen], PyTree]]] = [
         ("the embedding", _ADVICE, lambda seen: seen.embedded)
     ]
@@ -195,8 +190,7 @@ def _reason(model: _Model, change: _Change) -> str:
         name = type(operator.innermost).__name__
         mend = _ADVICE
         if not getattr(operator.innermost, "causal", True):
-            mend = f"Make it causal, {name}(…, causal=True); for a run on arrays write "
-            mend += "data.options.causal=true."
+            mend = f"Write {name}(…, causal=True), or data.options.causal=true for arrays."
         suspects.append((f"operator {i}, {name},", mend, lambda seen, i=i: seen.rates[i]))
     for x in parts(model.constraint(0.0), AbstractConstraint):
         name = f"the constraint {type(x).__name__}"
@@ -211,14 +205,14 @@ def _reason(model: _Model, change: _Change) -> str:
     ):
         return (
             f"the exit {type(exit).__name__}(…, stops={exit.stops!r}) sees later tokens; give "
-            "stops='token', or solve to the end, model.with_exit(None)."
+            "stops='token', or take model.with_exit(None)."
         )
     name = type(model.mesh.scheme).__name__
     return f"the scheme {name} lets tokens see later ones. {_ADVICE}"
 
 
 def _check_pointwise(where: str, model: _Model, text: Text) -> None:
-    """Refuses an operator that says that it acts token by token and does not."""
+    """Raises if an operator is declared pointwise and is not."""
     places = np.arange(len(text.tokens))
     for changed in (places == 0, places == places[-1]):
         other = np.where(changed, (text.tokens + 1) % model.inputs.vocabulary, text.tokens)
@@ -228,5 +222,5 @@ def _check_pointwise(where: str, model: _Model, text: Text) -> None:
                 name = type(operator.innermost).__name__
                 raise InputError(
                     f"{where}: operator {i}, {name}, says that it is pointwise, but its rate "
-                    "at a token depends on others; drop `pointwise` from its class."
+                    "depends on other tokens; drop `pointwise` from its class."
                 )

@@ -1,4 +1,4 @@
-"""Inputs that come from the solution of another equation, or that are states themselves."""
+"""Inputs that are states, or the solution of another equation."""
 
 import equinox as eqx
 import jax
@@ -16,18 +16,17 @@ from .read_outs import States
 
 @checked
 class StageInputs(AbstractImageInputs):
-    """Windows of the states of another equation, each on a grid of its own,
+    """Windows of the final states of another equation,
 
-        u_i' = Σ_j A_ij(u_i; θ_i(t)) on Ω_i,   u_i(0) = E_i(u_{i-1}(T_{i-1})),
+        u_i' = Σ_j A_ij(u_i; θ_i(t)) on Ω_i,   u_i(0) = E_i(u_{i-1}(T_{i-1})).
 
-    the states at depth T as an image whose channels are the features. E_i restricts to a
-    coarser grid of tokens, with more features; that is a convolutional vision Transformer (Wu
-    et al., arXiv 2103.15808).
+    The states are an image whose channels are the features. E_i maps it to a coarser grid with
+    more features (convolutional vision Transformer: Wu et al., arXiv 2103.15808).
 
     **Arguments:**
 
-    - `before`: the model of the equation before, whose outputs are its `States()`.
-    - `windows`: E, for images of its grid and features.
+    - `before`: the model of the previous stage; its read-out is `States()`.
+    - `windows`: E_i, for images with the grid and features of `before`.
     """
 
     before: Model[AbstractImageInputs, States]
@@ -41,13 +40,11 @@ class StageInputs(AbstractImageInputs):
         before = self.before
         built = self.windows.image_shape
         given = (*before.inputs.grid, before.features)
-        learned = before.inputs.prefix_tokens
-        if learned or built != given:
+        if before.inputs.prefix_tokens or built != given:
             raise InputError(
-                f"StageInputs: the stage before gives {given[0]} by {given[1]} tokens of "
-                f"{given[2]} features and {learned} learned ones, but the next one was built "
-                f"for {built}; give it image_shape={given}, and class_token=True to the last "
-                "stage only."
+                f"StageInputs: the previous stage gives {given} (rows, columns, features) and "
+                f"{before.inputs.prefix_tokens} learned tokens, but this one was built for "
+                f"{built}; give it image_shape={given}, and only the last stage a class_token."
             )
 
     @property
@@ -78,10 +75,10 @@ class StageInputs(AbstractImageInputs):
 
 @checked
 class GridInputs(AbstractInputs):
-    """States `[..., tokens, width]` on a grid of tokens, as `TokenDomain.uniform`, `periodic`
-    and `midpoint` make it. Where it begins does not matter."""
+    """States `[..., tokens, width]` on a grid of equal spacing, such as `TokenDomain.uniform`,
+    `periodic` or `midpoint`. The origin of the grid does not matter."""
 
-    # The numbers that make the grid. Its points would count as weights.
+    # A TokenDomain as a field would count as weights.
     numbers: tuple[int, ...] = eqx.field(static=True)
     spacing: tuple[float, ...] = eqx.field(static=True)
     period: tuple[float | None, ...] | None = eqx.field(static=True)
@@ -108,6 +105,6 @@ class GridInputs(AbstractInputs):
         if u.shape[-2:-1] != (domain.num_tokens,):
             raise InputError(
                 f"GridInputs: states of shape {u.shape} on a grid of {domain.num_tokens} "
-                "tokens; give one for each."
+                "tokens; give one state for each."
             )
         return Embedded(u, domain)

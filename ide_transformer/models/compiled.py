@@ -1,4 +1,4 @@
-"""Models called from Python with texts of any length, by a few programs."""
+"""Pads texts to a few lengths, so that a model called from Python compiles only a few times."""
 
 from typing import Any, NamedTuple
 
@@ -15,35 +15,32 @@ from .parts import Text
 from .text_inputs import as_text, checked_text
 
 
-# Of the largest output, by which padding that is hidden may change others.
+# The change that hidden padding may cause, relative to the largest output.
 _ROUNDING = 1e-5
 
 
 class _Padding(NamedTuple):
-    """Whether a mask hides padding, and the axis of tokens of each output, if any."""
+    """Whether a mask hides padding, and the token axis of each output, if any."""
 
     masks: bool
     axes: PyTree[int | None]
 
 
 class Compiled:
-    """A model as `compiled` makes it, with programs for `sizes` of texts; `why_not_padded` is
-    the reason where each shape has its own, else `None`."""
+    """What `compiled` returns, with programs for `sizes` of texts. `why_not_padded` is the
+    reason why each shape has its own program, or `None`."""
 
     def __init__(self, model: Model, sizes: tuple[int, ...] | None):
         self.model = model
         self.sizes = ()
-        self._padding = None
         context = getattr(model.inputs, "context", None)
         if not hasattr(model.inputs, "vocabulary") or context is None:
-            kind = type(model.inputs).__name__
-            self.why_not_padded = f"{kind} are no texts, whose padding could be hidden."
-            return
-        sizes = sizes or tuple(2**k for k in range(6, 64))
-        self.sizes = (*sorted({x for x in sizes if x < context}), context)
-        found = _find_padding(model, self.sizes[0])
-        self.why_not_padded = found if isinstance(found, str) else None
-        self._padding = None if isinstance(found, str) else found
+            self._padding = f"{type(model.inputs).__name__} are not texts."
+        else:
+            sizes = sizes or tuple(2**k for k in range(6, 64))
+            self.sizes = (*sorted({x for x in sizes if x < context}), context)
+            self._padding = _find_padding(model, self.sizes[0])
+        self.why_not_padded = self._padding if isinstance(self._padding, str) else None
 
     def __repr__(self) -> str:
         if self.why_not_padded is None:
@@ -51,8 +48,8 @@ class Compiled:
         return f"Compiled(each shape by itself: {self.why_not_padded})"
 
     def __call__(self, inputs: PyTree) -> PyTree[np.ndarray]:
-        """The outputs of the model, in NumPy."""
-        if self._padding is None:
+        """The outputs of the model as NumPy arrays."""
+        if isinstance(self._padding, str):
             return jax.tree.map(np.asarray, compiled_outputs(self.model, inputs))
         known = self.model.inputs
         text = checked_text(inputs, known.vocabulary, known.context, 2**31)
@@ -64,39 +61,36 @@ class Compiled:
 
 @checked
 def compiled(model: Model, *, sizes: tuple[PositiveInt, ...] | None = None) -> Compiled:
-    """Compile a model that is called from Python, so that texts of many lengths need few
-    programs: they get padding up to one of a few sizes, and the outputs are cut.
+    """Compile a model for calls from Python. Texts are padded to one of a few lengths, so that
+    few programs serve all lengths, and the outputs are cut.
 
         logits = ide.compiled(model)
         logits(tokens)  # [..., tokens, vocabulary], as model(tokens)
 
-    The outputs equal the outputs of the model to rounding. A causal model does not see padding,
-    or a mask gives it the quadrature weight zero; this is tried on a text, with the weights and
-    with others. Where padding is seen, and for inputs that are no texts, `why_not_padded` has
-    the reason, and each shape of inputs is compiled by itself, as `eqx.filter_jit` does. Batch
-    axes are part of a program.
+    The outputs equal the model's to rounding: a causal model does not see padding, or a mask
+    gives it the quadrature weight zero. This is tested on a text, also with changed weights.
+    If padding is seen, or inputs are not texts, `why_not_padded` has the reason and each shape
+    has its own program, as with `eqx.filter_jit`. So does each shape of batch axes.
 
     **Arguments:**
 
-    - `sizes`: lengths to pad to, the context of the model always one of them; by default 64,
-      128, 256, and so on.
+    - `sizes`: lengths to pad to, by default 64, 128, 256, …; the model's context is always
+      added.
 
-    **Returns:** a function of the inputs of the model; its outputs are arrays of NumPy.
+    **Returns:** a function of the inputs of the model that returns NumPy arrays.
     """
     return Compiled(model, sizes)
 
 
 @once_for_each
 def _find_padding(model: Model, size: int) -> "_Padding | str":
-    """Find how padding up to this length can be hidden, or the reason why it cannot."""
+    """How padding up to a length can be hidden, or the reason why it cannot."""
     number = max(1, size - 3)
     text = Text(np.random.default_rng(0).integers(0, model.inputs.vocabulary, number))
     if not isinstance(model.inputs.of_text(text), Text):
-        return (
-            f"{type(model.inputs).__name__} are no texts alone, whose padding could be hidden."
-        )
-    # With its weights and with others, so that nothing hides behind zeros.
+        return f"{type(model.inputs).__name__} are more than texts."
     model = model.with_precision(None)
+    # Weights that are zero could hide an effect.
     tries = model, moved(model, 1), moved(model, -1)
     reason = ""
     for masks in (False, True):
@@ -122,7 +116,7 @@ def _find_padding(model: Model, size: int) -> "_Padding | str":
 
 def _outputs_for(model: Model, text: Text) -> PyTree[np.ndarray]:
     inputs = model.inputs.of_text(text)
-    # As it is called, so that it is the same program.
+    # Tokens alone, as users call it: the program is used again.
     inputs = inputs.tokens if isinstance(inputs, Text) and text.mask is None else inputs
     return jax.tree.map(np.asarray, compiled_outputs(model, inputs))
 
@@ -139,20 +133,18 @@ def _changing_axis(x: np.ndarray, y: np.ndarray) -> int | None:
 
 
 def _cut(outputs: PyTree, axes: PyTree, number: int) -> PyTree[np.ndarray]:
-    """Drop the last `number` tokens, in NumPy, which compiles nothing."""
-    leaves, structure = jax.tree.flatten(outputs)
-    kept = []
-    for x, axis in zip(leaves, structure.flatten_up_to(axes), strict=True):
+    """Outputs without the last `number` tokens. NumPy compiles nothing."""
+
+    def cut(x: Any, axis: int | None) -> np.ndarray:
         x = np.asarray(x)
-        if axis is not None:
-            x = np.moveaxis(x, axis, 0)
-            x = np.moveaxis(x[: len(x) - number], 0, axis)
-        kept.append(x)
-    return structure.unflatten(kept)
+        return x if axis is None else np.take(x, range(x.shape[axis] - number), axis)
+
+    leaves, structure = jax.tree.flatten(outputs)
+    return structure.unflatten(map(cut, leaves, structure.flatten_up_to(axes)))
 
 
 def with_padding(text: Text, size: int, masks: bool) -> Any:
-    """A text with its last token behind it, up to `size`, as padding where it `masks`."""
+    """A text padded to `size` with its last token; `masks` marks the padding."""
     room = [(0, 0)] * (np.ndim(text.tokens) - 1) + [(0, size - text.tokens.shape[-1])]
     tokens = np.pad(np.asarray(text.tokens, int), room, mode="edge")
     mask = text.mask
@@ -167,7 +159,7 @@ def with_padding(text: Text, size: int, masks: bool) -> Any:
 
 
 def size_of(tokens: int, first: int, factor: int) -> int:
-    """The first of a few sizes that holds all tokens."""
+    """The smallest of `first`, `first * factor`, … that is at least `tokens`."""
     while first < tokens:
         first *= factor
     return first

@@ -1,4 +1,4 @@
-"""Functions at points as inputs."""
+"""Inputs and outputs that are functions, given by values at points."""
 
 import functools as ft
 from dataclasses import KW_ONLY
@@ -41,7 +41,7 @@ class Field(NamedTuple):
     """Values of functions at the points of a domain.
 
     - `values`: `[..., tokens]`, or `[..., tokens, channels]`.
-    - `domain`: the points, and their weights in integrals; all samples have the same points.
+    - `domain`: the points and their quadrature weights, shared by all samples.
     """
 
     values: Float[Array | np.ndarray, "..."]
@@ -56,8 +56,8 @@ class Field(NamedTuple):
         *,
         periodic: bool = False,
     ) -> "Field":
-        """Functions at points of [0, 1] or the unit square, `[tokens]` or `[tokens, 2]`, each
-        weighted by the part that is nearest to it; `periodic` for the circle or the torus."""
+        """Functions at points of [0, 1] or the unit square, `[tokens]` or `[tokens, 2]`. The
+        weight of a point is the size of its Voronoi cell. `periodic`: circle or torus."""
         points = np.asarray(points)
         dimension = 1 if points.ndim == 1 else points.shape[-1]
         period = (1.0,) * dimension if periodic else None
@@ -67,39 +67,36 @@ class Field(NamedTuple):
 
 @checked
 class FunctionInputs(AbstractInputs):
-    """Functions on the circle or on the interval [0, 1], or on the product of several of them:
-    tokens are points x with quadrature weights.
+    """Functions on products of circles and intervals [0, 1]: tokens are points x with
+    quadrature weights,
 
         u(x, 0) = N(W [a(x), cos 2πk x_i / L_i, sin 2πk x_i / L_i] + b),
 
-    with the waves k = 1, …, modes along each axis i, L_i = 1 around a circle and 2 along an
-    interval. a is `[..., tokens]` on a line, `[..., rows, columns]` in the plane, and so on,
-    with a last axis of channels where `channels` is given, at the points of `grid`; or a
-    `Field` with points of its own, in any dimension. Outputs have the same shape.
+    with k = 1, …, modes along each axis i, L_i = 1 on a circle and 2 on an interval.
 
-    The waves let the model be evaluated on any points; fewer than `2 modes + 1` along an axis
-    cannot tell them apart. Products of waves of several axes are left to the feed-forward.
+    Inputs are values at the points of `grid`, `[..., tokens]` on a line, `[..., rows, columns]`
+    in the plane, and so on, followed by an axis of channels if `channels` is given; or a
+    `Field` with its own points, in any dimension. Outputs have the same shape.
+
+    The waves allow any points, at least `2 modes + 1` along an axis.
 
     **Arguments:**
 
-    - `points`: the number of points on which it is trained, or that along each axis.
+    - `points`: the number of points in training, or one number for each axis.
     - `embedding`: W and b.
-    - `channels`: values at each point, on an axis of their own; `None` for one value
-      without it.
-    - `modes`: the waves of each coordinate; with 0 the embedding does not see where it is, so
-      that on a circle outputs move with the inputs.
-    - `grid`: the points of values that come alone: "periodic", `j / tokens` on the circle, or
-      "midpoint", "gauss_legendre" or "clenshaw_curtis" on the interval, see `TokenDomain`; one
-      for all axes, or one for each.
-    - `wavelength`: L, the longest wave of the positions; `None` for those above. 2 on a
-      "periodic" grid for functions that do not meet at the ends.
-    - `normalization`, `dropout`: N, and the rate on what it is applied to.
-    - `fields`: whether each input has to be a `Field`, since the training has other
-      points than `grid`.
+    - `channels`: the number of values at each point; `None` for one value without an axis.
+    - `modes`: the number of waves; with 0 the model does not see positions, so that on a circle
+      it is translation-equivariant.
+    - `grid`: the points of plain arrays: "periodic", `j / tokens` on the circle, or "midpoint",
+      "gauss_legendre" or "clenshaw_curtis" on the interval, see `TokenDomain`; one rule for all
+      axes, or one for each.
+    - `wavelength`: L for all axes; 2 on a "periodic" grid for functions that are not periodic.
+    - `normalization`, `dropout`: N, and the dropout rate before it.
+    - `fields`: whether inputs must be a `Field`, because training used other points than
+      `grid`.
 
-    **Raises:** `InputError` when called, for values without their points, and for points
-    outside of [0, 1] along an axis that is no circle; where a compiled program is given these,
-    the outputs are not a number.
+    **Raises:** `InputError` for points outside [0, 1] along an interval; in a compiled program
+    such outputs are NaN.
     """
 
     points: PositiveInt | tuple[PositiveInt, ...] = eqx.field(static=True)
@@ -133,8 +130,7 @@ class FunctionInputs(AbstractInputs):
         std: NonNegativeFloat = 0.02,
         **options: Any,
     ) -> "FunctionInputs":
-        """Draw W, whose entries have the standard deviation `std`. For the other arguments see
-        the class."""
+        """Draw W with standard deviation `std`. For the other arguments see the class."""
         dimension = len(points) if isinstance(points, tuple) else 1
         numbers = (channels or 1) + 2 * modes * dimension
         embedding = Linear(numbers, features, std=std, key=key)
@@ -146,7 +142,7 @@ class FunctionInputs(AbstractInputs):
 
     @property
     def dimension(self) -> int:
-        """Dimension of the points."""
+        """The dimension of the points."""
         return len(self.points) if isinstance(self.points, tuple) else 1
 
     @property
@@ -154,12 +150,12 @@ class FunctionInputs(AbstractInputs):
         return self.points_of(self.points)
 
     def points_of(self, tokens: int | tuple[int, ...]) -> TokenDomain:
-        """The points of values that come alone; `tokens` has a number for each axis."""
+        """The grid of plain arrays; `tokens` has a number for each axis."""
         shape = tokens if isinstance(tokens, tuple) else (tokens,)
         if len(shape) != self.dimension:
             raise InputError(
-                f"FunctionInputs: points={tokens} for a model of functions in dimension "
-                f"{self.dimension}; give a number for each axis."
+                f"FunctionInputs: points={tokens} in dimension {self.dimension}; give a number "
+                "for each axis."
             )
         axes = zip(self._axes, shape, strict=True)
         return ft.reduce(
@@ -168,7 +164,7 @@ class FunctionInputs(AbstractInputs):
 
     @property
     def _axes(self) -> list[tuple[PointRule, float]]:
-        """The rule of the points along each axis, and L."""
+        """The rule of the points and L for each axis."""
         rules = self.grid if isinstance(self.grid, tuple) else (self.grid,) * self.dimension
         return [(x, self.wavelength or (1.0 if x == "periodic" else 2.0)) for x in rules]
 
@@ -181,16 +177,14 @@ class FunctionInputs(AbstractInputs):
 
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
         if isinstance(inputs, Field):
-            # Points that a compiled program is given cannot be refused.
             inside = self._inside(inputs)[:, None]
             a = self._checked(jnp.asarray(inputs.values), 1)
-            inside = jnp.broadcast_to(inside, a.shape)
-            a = jnp.where(inside, a, jnp.nan)
+            a = jnp.where(jnp.broadcast_to(inside, a.shape), a, jnp.nan)
             domain = inputs.domain
         elif self.fields:
             raise InputError(
-                f"FunctionInputs: inputs of shape {np.shape(inputs)} without their points, and "
-                "the model was trained at points of its own; give Field.at(values, points)."
+                f"FunctionInputs: inputs of shape {np.shape(inputs)} without points; give "
+                "Field.at(values, points)."
             )
         else:
             a = self._checked(jnp.asarray(inputs), self.dimension)
@@ -210,42 +204,39 @@ class FunctionInputs(AbstractInputs):
         return Embedded(u, domain)
 
     def _inside(self, field: Field) -> Bool[Array | np.ndarray, " tokens"]:
-        """Indicator of the points in [0, 1] along each axis that is no circle."""
+        """Whether each point is in [0, 1] along all intervals."""
         check_fields(field)
         points = field.domain.points
         points = np.asarray(points) if is_known(points) else points
         shape = np.shape(field.values)
         tokens = shape if self.channels is None else shape[:-1]
         if (*tokens[-1:], self.dimension) != points.shape:
-            expected = "[..., tokens]" if self.channels is None else "[..., tokens, channels]"
             raise InputError(
                 f"Field: values of shape {shape} at points of shape {points.shape}, but the "
-                f"model takes {expected}, channels={self.channels}, and points "
-                f"[tokens, {self.dimension}]."
+                f"model takes channels={self.channels} and points [tokens, {self.dimension}]."
             )
         rounding = 8 * np.finfo(points.dtype).eps
         within = (points >= -rounding) & (points <= 1 + rounding)
-        # Where a whole number of waves goes once around.
+        # The waves are periodic.
         circles = np.array([rule == "periodic" and not (1 / x) % 1 for rule, x in self._axes])
         periods = field.domain.period or (None,) * self.dimension
         open_ends = [i for i, p in enumerate(periods) if p is None and circles[i]]
         if open_ends:
             raise InputError(
-                f"Field: its domain has ends along axis {open_ends[0]}, where the model is for "
-                "functions on a circle; give Field.at(values, points, periodic=True), or a "
-                "period=… of its domain."
+                f"Field: its domain has ends along axis {open_ends[0]}, which is a circle for "
+                "the model; give Field.at(values, points, periodic=True), or a period=…."
             )
         inside = (within | circles[None]).all(axis=-1)
         if is_known(inside) and not inside.all():
             first = np.asarray(points)[~np.asarray(inside)][0].tolist()
             raise InputError(
                 f"Field: its domain has the point {first}, outside of [0, 1] along an axis "
-                "that is not a circle; scale the coordinates to it."
+                "that is not a circle; scale the coordinates."
             )
         return inside
 
     def _checked(self, a: Array, axes: int) -> Float[Array, "..."]:
-        """Values with an axis of channels last, in the dtype of the weights."""
+        """Values `[..., channels]` in the dtype of the weights."""
         channels = self.channels
         fits = a.ndim >= axes if channels is None else a.ndim > axes and a.shape[-1] == channels
         if not fits or not jnp.issubdtype(a.dtype, jnp.floating):
@@ -253,24 +244,24 @@ class FunctionInputs(AbstractInputs):
             expected = ", ".join(["...", *names, *["channels"] * (channels is not None)])
             raise InputError(
                 f"FunctionInputs: inputs of shape {a.shape} and {a.dtype}, but the model takes "
-                f"[{expected}], channels={channels}, of real floating-point numbers."
+                f"real floating-point numbers [{expected}], channels={channels}."
             )
         if channels is None:
             a = a[..., None]
         fewest = min(a.shape[-1 - axes : -1])
         if fewest <= 2 * self.modes:
             raise InputError(
-                f"FunctionInputs: {fewest} points cannot tell the {self.modes} waves of the "
-                f"coordinate apart; give at least {2 * self.modes + 1} points, or build the "
-                "model with fewer modes (in a configuration model.options.modes)."
+                f"FunctionInputs: {fewest} points cannot resolve the {self.modes} waves of the "
+                f"coordinate; give at least {2 * self.modes + 1} points, or build the model "
+                "with fewer modes (model.options.modes)."
             )
         return a.astype(self.embedding.weight.dtype)
 
 
 @checked
 class FunctionValues(AbstractReadOut):
-    """Values of functions at the points of the domain, `W N(u(x)) + b`, W and b of
-    `linear`: `[..., tokens]`, or with `channels` `[..., tokens, channels]`."""
+    """Values of functions at the points of the domain, `W N(u(x)) + b`: `[..., tokens]`, or
+    `[..., tokens, channels]` with `channels`. `linear` holds W and b."""
 
     linear: Linear
     normalization: AbstractConstraint = LayerNorm()
@@ -281,7 +272,7 @@ class FunctionValues(AbstractReadOut):
         if not self.channels and number != 1:
             raise InputError(
                 f"FunctionValues: linear gives {number} values at each point; give "
-                "channels=True, an axis for them."
+                "channels=True."
             )
 
     @classmethod
@@ -296,18 +287,17 @@ class FunctionValues(AbstractReadOut):
         normalization: AbstractConstraint = LayerNorm(),
         std: NonNegativeFloat = 0.02,
     ) -> "FunctionValues":
-        """Draw W, whose entries have the standard deviation `std`.
+        """Draw W with standard deviation `std`.
 
         **Arguments:**
 
-        - `channels`: as for `FunctionInputs`.
-        - `output_channels`: values at each point of the outputs; by default as many as
-          `channels`, and only beside these.
+        - `channels`: see `FunctionInputs`.
+        - `output_channels`: the number of values at each point; by default `channels`.
         """
         if output_channels is not None and channels is None:
             raise InputError(
                 f"FunctionValues: output_channels={output_channels} for inputs without an axis "
-                "of channels; give channels=1, and inputs with a last axis of one value."
+                "of channels; give channels=1, and inputs with a last axis of length 1."
             )
         linear = Linear(features, output_channels or channels or 1, std=std, key=key)
         return cls(linear, normalization, channels is not None)
@@ -317,7 +307,7 @@ class FunctionValues(AbstractReadOut):
         if given and self.channels != (inputs.channels is not None):
             raise InputError(
                 f"FunctionValues: channels={self.channels} for inputs with channels="
-                f"{inputs.channels}; give both an axis of channels, if only of one, or neither."
+                f"{inputs.channels}; give both an axis of channels, or neither."
             )
 
     def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
@@ -337,12 +327,12 @@ class FunctionValues(AbstractReadOut):
 
 @checked
 class ChannelsFirst(eqx.Module):
-    """A model of functions as a network of pdequinox and APEBench, or a stepper of exponax:
+    """A model of functions in the layout of pdequinox, APEBench and exponax,
 
         [..., channels, *points] -> [..., channels, *points].
 
-    `model` has an axis of channels last, or none for one value at each point; the points are
-    its `grid`, "periodic" for exponax. Trained weights are in `model` again.
+    `model` has the axis of channels last, or none for one value at each point. Its `grid` must
+    be "periodic" for exponax.
     """
 
     model: Model[AbstractInputs, FunctionValues]

@@ -1,4 +1,4 @@
-"""Texts that a model writes, token by token."""
+"""Generates texts token by token."""
 
 import math
 from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
@@ -27,9 +27,9 @@ from .parts import Text
 from .text_inputs import as_text, checked_text
 
 
-# Stands in a text where there were no logits to take a token by.
+# The token where none could be drawn.
 NO_TOKEN = -1
-# Tokens of all texts that are written at once, prompts included.
+# The most tokens of one call, prompts included.
 _MOST_TOKENS = 2**24
 
 
@@ -42,12 +42,12 @@ class Tokens(Protocol):
     def decode(self, tokens: np.ndarray) -> str: ...
 
 
-# Tokens `[..., prompt]`, a `Text`, a string, or several.
+# Tokens `[..., prompt]`, a `Text`, a string, or a list of strings.
 Prompt = TypeVar("Prompt", Integer[Array | np.ndarray, "..."], Text, str, list[str])
 
 
 class Draw(NamedTuple):
-    """Options by which a token is drawn, see `generate`."""
+    """How a token is drawn, see `generate`."""
 
     temperature: float | np.ndarray = 1.0
     top_k: int | None = None
@@ -90,16 +90,16 @@ def generate(
     given: PyTree = None,
     tokenizer: Tokens | None = None,
 ) -> Prompt:
-    """Draws `length` tokens after `prompt`, each from the distribution of the model given
-    the last `context` tokens. One compiled program, the same for all prompts and lengths that
-    fit into it: it has room for 256 tokens, for 1024, and so on, up to the context.
+    """Draw `length` tokens after `prompt`, each from the model's distribution given the last
+    `context` tokens.
 
         loaded = ide.load_model("runs/shakespeare")
         ide.generate(loaded.model, "To be", 100, temperature=0.0, tokenizer=loaded.tokenizer)
 
-    The tokens read so far are kept in the cache of a `CachedDecoder`, unless
-    `why_not_cached(model)` says why not. Then, and beyond the context, where all positions
-    move with each token, the equation is solved again for each. The tokens are the same.
+    One compiled program serves all prompts and lengths up to 256 tokens in all, another up to
+    1024, and so on. It uses a `CachedDecoder` unless `why_not_cached(model)` has a reason
+    against it. Otherwise, and beyond the context, it solves the equation again for each token.
+    The tokens are the same.
 
     **Arguments:**
 
@@ -107,23 +107,22 @@ def generate(
       different lengths, its mask `False` at the padding behind each.
     - `key`: draws the tokens; needed at a temperature above 0.
     - `temperature`: divides the logits; 0 takes the most likely token.
-    - `top_k`, `top_p`: draw from the k most likely tokens only; from the most likely ones, as
-      few as have this probability together (Holtzman et al., arXiv 1904.09751).
-    - `end`: the token that ends a text: nothing is drawn behind it, and the rest of the text
-      is this token. Strings end before it.
-    - `given`: for a model that reads more than a text, inputs of the model with the batch axes
-      of `prompt`; their own text is not read.
-    - `tokenizer`: the one that belongs to the model, for strings.
+    - `top_k`: draw only from the k most likely tokens.
+    - `top_p`: draw only from the fewest most likely tokens that have this probability together
+      (Holtzman et al., arXiv 1904.09751).
+    - `end`: the token that ends a text; it fills the rest. Strings end before it.
+    - `given`: for a model that reads more than a text, other inputs of the model with the batch
+      axes of `prompt`; their own text is ignored.
+    - `tokenizer`: the model's, for strings.
 
-    **Returns:** `[..., prompt + length]`: each prompt and, right behind its last token, what
-    was drawn. For a `Text` it is one, whose mask says where each ends; for strings, strings.
+    **Returns:** `[..., prompt + length]`: each prompt, followed by the drawn tokens. For a
+    `Text` a `Text`, whose mask marks where each ends; for strings, strings.
 
     **Raises:** `InputError` for an empty prompt, padding before a token, more than 16,777,216
-    tokens in all, a model that sees tokens still to be written, and where a solve fails or
-    logits are not finite. Inside a compiled function such a token is -1, and so are all of a
-    prompt with padding before one.
+    tokens in all, a model that sees later tokens, a failed solve, and logits that are not
+    finite. Inside a compiled function such a token is -1, and so are all tokens of a prompt
+    with padding before a token.
     """
-    options = Draw(temperature, top_k, top_p)
     if key is None and temperature > 0:
         raise InputError(
             f"generate: temperature={temperature} draws at random; give key=jax.random.key(0), "
@@ -136,7 +135,7 @@ def generate(
             )
         texts = prompt if isinstance(prompt, list) else [prompt]
         for text in texts:
-            # So bytes of a terminal that are no text arrive.
+            # A terminal hands over invalid bytes as surrogates.
             if any("\ud800" <= character <= "\udfff" for character in text):
                 raise InputError(f"generate: prompt={text!a} is not valid UTF-8; write it so.")
         encoded = [tokenizer.encode(text) for text in texts]
@@ -147,15 +146,14 @@ def generate(
         tokens = np.zeros(mask.shape, int)
         tokens[mask] = np.concatenate([np.zeros(0, int), *encoded])
         prompts = cast(Any, tokens if len(texts) == 1 else Text(tokens, mask))
-        others = dict(options._asdict(), end=end, given=given)
-        drawn = as_text(generate(model, prompts, length, key=key, **others))
+        options = dict(temperature=temperature, top_k=top_k, top_p=top_p, end=end, given=given)
+        drawn = as_text(generate(model, prompts, length, key=key, **options))
         written = []
         for row, number in zip(np.asarray(drawn.tokens), lengths, strict=True):
             behind = row[number : number + length]
             if end is not None:
                 behind = behind[: len(behind) - np.cumsum(behind == end).astype(bool).sum()]
             written.append(tokenizer.decode(np.append(row[:number], behind)))
-        # A checker does not see that the kind of the prompt decides.
         return cast(Prompt, written if isinstance(prompt, list) else written[0])
     check_causal("generate", model)
     if end is not None and end >= model.inputs.vocabulary:
@@ -172,17 +170,24 @@ def generate(
         behind = mask[..., 0] & (mask[..., 1:] <= mask[..., :-1]).all(axis=-1)
         if is_known(behind) and not behind.all():
             raise InputError(
-                "generate: the mask of a prompt is False before a token; its padding stands "
-                "behind."
+                "generate: the mask of a prompt is False before a token; padding stands behind."
             )
     number = math.prod(tokens.shape[:-1]) * (tokens.shape[-1] + length)
     if number > _MOST_TOKENS:
         raise InputError(
             f"generate: length={length}: that is {number:,} tokens in all, and at most "
-            f"{_MOST_TOKENS:,} are written at once; give fewer, and write on from the last."
+            f"{_MOST_TOKENS:,} are written at once; give fewer, then continue from the last."
         )
-    tokens = write(model, tokens, ends, length, options, key, given=given, end=end)
-    _check_written(tokens)
+    tokens = _write(
+        model, tokens, ends, length, Draw(temperature, top_k, top_p), key, given, end
+    )
+    missing = np.asarray(tokens) == NO_TOKEN if is_known(tokens) else np.zeros(0, bool)
+    if missing.any():
+        place = missing.reshape(-1, tokens.shape[-1]).any(axis=0).argmax()
+        raise InputError(
+            f"generate: the token at position {place} could not be written: its logits are not "
+            "finite, or its solve failed. Look at the weights, or take more steps."
+        )
     if behind is None:
         return cast(Prompt, tokens)
     array = _library(tokens, behind)
@@ -192,53 +197,37 @@ def generate(
     return cast(Prompt, jax.device_put(Text(tokens, mask)))
 
 
-def _check_written(tokens: Int[Array, "*batch total"]) -> None:
-    """Refuses a text in which a token could not be written; traced ones are not checked."""
-    if not is_known(tokens):
-        return
-    missing = np.asarray(tokens) == NO_TOKEN
-    if missing.any():
-        place = missing.reshape(-1, tokens.shape[-1]).any(axis=0).argmax()
-        raise InputError(
-            f"generate: the token at position {place} could not be written: its logits are not "
-            "finite, or its solve failed. Look at the weights, or take more steps."
-        )
-
-
-def write(
+def _write(
     model: Model,
     prompt: Int[Array | np.ndarray, "*batch prompt"],
     ends: Int[Array | np.ndarray, "*#batch"] | int,
     length: int,
     draw: Draw,
-    key: PRNGKeyArray | None = None,
-    *,
-    given: PyTree = None,
-    end: int | None = None,
-    cached: bool = True,
+    key: PRNGKeyArray | None,
+    given: PyTree,
+    end: int | None,
 ) -> Int[Array, "*batch total"]:
-    """Draw `length` tokens after prompts of the lengths `ends`, read by a `CachedDecoder` where
-    there can be one and `cached`; one program for all lengths of a size."""
+    """`length` tokens after prompts of lengths `ends`, in buffers of a few sizes."""
     if not length:
         return jax.device_put(prompt)
     longest = prompt.shape[-1]
     context = model.inputs.context
     total = longest + length
-    cached = cached and why_not_cached(model) is None
-    # The last of the tokens in here is drawn where the context is full.
+    cached = why_not_cached(model) is None
+    # The last token can be drawn when the context is full.
     most = context + 1
     if total > most:
         size = size_of(total, context, 4)
     else:
-        # Without a cache all of it is solved for each token.
+        # Without a cache each token costs a solve for the whole size.
         size = min(size_of(total, 256, 4) if cached else size_of(total, 16, 2), most)
     array = _library(prompt, ends)
     room = [(0, 0)] * (prompt.ndim - 1) + [(0, size - longest)]
     tokens = array.pad(array.asarray(prompt), room)
-    # A causal model does not see what stands behind a text. No failure begins there.
+    # A causal model does not see what stands behind a text, but it must be a token.
     behind = tokens[..., :1] if end is None else array.asarray(end, tokens.dtype)
     tokens = array.where(_before(ends, tokens), tokens, behind)
-    # As arrays other numbers are no other program.
+    # Numbers as arrays, so that other numbers need no other program.
     top_p = None if draw.top_p is None else np.asarray(draw.top_p, float)
     temperature = draw.temperature and np.asarray(draw.temperature, float)
     written = _written(
@@ -258,7 +247,7 @@ def write(
 
 
 def _library(*arrays: Any) -> Any:
-    """NumPy for arrays that are known: it compiles nothing."""
+    """NumPy for known arrays, since it compiles nothing; else JAX."""
     return np if all(map(is_known, arrays)) else jnp
 
 
@@ -271,19 +260,19 @@ def _before(ends: Any, tokens: Any) -> Any:
 
 @eqx.filter_jit
 def _written(model, tokens, ends, longest, length, end, draw, key, given, stops, cached):
-    """Prompts and what follows them, see `write`; the longest prompt has `longest` tokens."""
-    key = jax.random.key(0) if key is None else key  # at temperature 0 it draws nothing
+    """Prompts and what follows them, see `_write`; `longest` is the longest prompt."""
+    key = jax.random.key(0) if key is None else key  # unused at temperature 0
     context = model.inputs.context
     *batch, size = tokens.shape
     window = min(context, size)
     each = jnp.broadcast_to(ends, batch)
 
     def put(tokens, ended, number, logits):
-        """The text with its token `number` drawn, whether it has ended, and that token."""
+        """The text with token `number` drawn, whether the text has ended, and the token."""
         if logits.shape[-1] != model.inputs.vocabulary:
             raise InputError("generate: give a model whose read-out is TokenLogits.")
         drawn = draw(logits, jax.random.fold_in(key, longest + number))
-        # A token can be drawn where none of the logits is NaN or infinite, but for `-inf`.
+        # A logit of -inf excludes a token; NaN and +inf are failures.
         usable = jnp.isfinite(jnp.max(logits, axis=-1))
         drawn = jnp.where(usable, drawn, NO_TOKEN).astype(tokens.dtype)
         if stops:
@@ -311,7 +300,7 @@ def _written(model, tokens, ends, longest, length, end, draw, key, given, stops,
     if cached:
         decoder = CachedDecoder(model, window)
         extend = decoder.extend
-        # Texts of different lengths have positions of their own.
+        # Texts of different lengths have different positions.
         for _ in range(jnp.ndim(ends)):
             extend = jax.vmap(extend, in_axes=(0, 0, 1), out_axes=(0, 1))
         first = jnp.clip(context + 1 - longest, 0, length)

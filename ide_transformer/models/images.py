@@ -1,4 +1,4 @@
-"""Images as inputs: windows are the points of a two-dimensional Ω_x."""
+"""Inputs that are images: windows are the points of a two-dimensional Ω_x."""
 
 import abc
 import dataclasses
@@ -39,33 +39,31 @@ class AbstractImageInputs(AbstractInputs):
 
 @checked
 class ImageInputs(AbstractImageInputs):
-    """Images by their windows, as a strided convolution embeds them,
+    """Windows of images, embedded by a strided convolution,
 
-        u(x, 0) = I([prefix, N(Σ_k image(s x + k) W_k + b)] + P),   k of a window of w by w,
+        u(x, 0) = I([prefix, N(Σ_k image(s x + k) W_k + b)] + P),   k in a window of w by w,
 
-    with zeros beyond the edges: patches for w = s, windows that overlap for w > s. The grid
-    has as many rows and columns as the image, divided by s. Images are floating-point numbers
-    `[..., rows, columns, channels]`, or `[..., rows, columns]` for one channel.
+    with zeros beyond the edges: patches for w = s, overlapping windows for w > s. Images are
+    floating-point numbers `[..., rows, columns, channels]`, or `[..., rows, columns]` for one
+    channel, and have rows / s by columns / s tokens.
 
-    Images of another size are the same rectangle at another resolution, of more or fewer
-    windows: positions are interpolated.
+    An image of another size is the same rectangle at another resolution: positions are
+    interpolated.
 
     **Arguments:**
 
     - `image_shape`: (rows, columns, channels) of a full-sized image.
-    - `embedding`: W and b, from the `w² channels` numbers of a window, row by row and channels
-      last, to features.
+    - `embedding`: W and b, from the `w² channels` numbers of a window (row by row, channels
+      last) to features.
     - `stride`, `window`: s and w, in pixels.
     - `padding`: pixels beyond an edge that the first window sees; half of the overlap or more.
     - `prefix`: learned tokens before the windows, each `[features]`, such as the class token.
-    - `positions`: P, `[prefix + windows, features]`; `None` where windows and operators tell
-      where a token is.
+    - `positions`: P, `[prefix + windows, features]`, or `None`.
     - `embedding_normalization`, `normalization`: N and I.
-    - `area_weights`: whether windows of images of another size have quadrature weights, their
-      area, and a learned token 1; otherwise all tokens weigh the same. Without learned tokens
-      both are one.
-    - `fixed_size`: whether images of another size are refused, for weights that exist.
-    - `dropout`: the rate on what I is applied to.
+    - `area_weights`: whether windows of an image of another size weigh their area, and learned
+      tokens 1; otherwise all tokens weigh the same. This matters only with learned tokens.
+    - `fixed_size`: whether to refuse images of another size (checkpoints).
+    - `dropout`: the dropout rate before I.
     """
 
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = eqx.field(static=True)
@@ -90,14 +88,14 @@ class ImageInputs(AbstractImageInputs):
             raise InputError(
                 f"ImageInputs: window={window}, stride={stride}, padding={self.padding} do not "
                 f"give one window for each {stride} pixels; choose a window of {stride} or "
-                f"more, and a padding from {least} to {(window - 1) // 2} for this one."
+                f"more, and a padding from {least} to {(window - 1) // 2}."
             )
         tokens = self.prefix_tokens + math.prod(self.grid)
         pixels = window**2 * self.image_shape[2]
         if self.positions is not None and self.positions.shape[0] != tokens:
             raise InputError(
                 f"ImageInputs: {self.positions.shape[0]} positions for {tokens} tokens, "
-                f"{self.prefix_tokens} learned ones and the patches; give a row for each."
+                f"{self.prefix_tokens} of them learned; give a row for each."
             )
         if self.embedding.weight.shape[0] != pixels:
             raise InputError(
@@ -126,14 +124,13 @@ class ImageInputs(AbstractImageInputs):
         **Arguments:**
 
         - `image_shape`, `stride`, `options`: see the class; `features`: the width of the state.
-        - `window`, `padding`: by default patches that do not overlap, and half of the overlap,
-          rounded up.
+        - `window`, `padding`: by default the stride, and half of the overlap, rounded up.
         - `class_token`: whether to put a learned token before the windows.
-        - `learned_positions`: whether to add a learned embedding of the position.
+        - `learned_positions`: whether to add P.
         - `std`: the standard deviation of W and P.
         """
         rows, columns, channels = image_shape
-        # The last of three keys is left for the read-out of the model.
+        # The read-out uses the third key.
         embedding_key, position_key, _ = jax.random.split(key, 3)
         if window is None:
             window = stride
@@ -158,31 +155,29 @@ class ImageInputs(AbstractImageInputs):
 
     @property
     def domain(self) -> TokenDomain:
-        """The grid of windows; the learned tokens are at its centre."""
+        """The grid of windows, with the learned tokens at its centre."""
         return image_domain(self.grid, self.prefix_tokens, self.grid, area_weights=False)
 
     def grid_of(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """(rows, columns) of windows of images of this shape."""
         full = self.image_shape
         stride = self.stride
         own = self._with_channels(shape)[-3:]
         if len(own) != 3 or own[2] != full[2] or (self.fixed_size and own != full):
-            size = "; model.on(Mesh(tokens=(rows, columns))) has another size"
+            size = "; for another size take model.on(Mesh(tokens=(rows, columns)))"
             raise InputError(
                 f"ImageInputs: images of shape {shape}, but the model was built for [..., "
-                f"{full[0]}, {full[1]}, {full[2]}], {full[2]} channels on the last axis"
-                f"{size * self.fixed_size}."
+                f"{full[0]}, {full[1]}, {full[2]}]{size * self.fixed_size}."
             )
         rows, columns, _ = own
         if not (rows and columns) or rows % stride or columns % stride:
             raise InputError(
                 f"ImageInputs: a stride of {stride} does not divide images of {rows} by "
-                f"{columns}; choose one that does (model.patch), or multiples of {stride}."
+                f"{columns}; choose another stride (model.patch) or size."
             )
         return rows // stride, columns // stride
 
     def _with_channels(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of images with the axis of one channel, which may be left out."""
+        """The shape with the axis of a single channel, which may be missing."""
         left_out = shape[-1:] != (1,) or shape[-2:] == self.image_shape[:2]
         return (*shape, 1) if self.image_shape[2] == 1 and left_out else shape
 
@@ -192,8 +187,7 @@ class ImageInputs(AbstractImageInputs):
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise InputError(
                 f"ImageInputs: images of {images.dtype}, but the model takes floating-point "
-                "numbers, normalised as in its training; for bytes write "
-                "(images / 255 - mean) / std, mean and std those of its preprocessor."
+                "numbers; for bytes write (images / 255 - mean) / std, as in its training."
             )
         images = images.reshape(self._with_channels(images.shape))
         images = images.astype(self.embedding.weight.dtype)
@@ -206,8 +200,8 @@ class ImageInputs(AbstractImageInputs):
         return Embedded(u, image_domain(grid, self.prefix_tokens, self.grid, self.area_weights))
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "ImageInputs":
-        """Fit inputs of fixed size to images of (rows, columns) windows, or of this number in
-        their own shape; others stay."""
+        """The inputs for (rows, columns) windows, or for this number of windows in the same
+        aspect ratio, if the size is fixed."""
         if not self.fixed_size:
             return self
         grid = grid_of_number(tokens, self.grid)
@@ -215,7 +209,7 @@ class ImageInputs(AbstractImageInputs):
         return dataclasses.replace(self, image_shape=shape, positions=self._positions_on(grid))
 
     def _positions_on(self, grid: tuple[int, int]) -> Float[Array, "tokens features"] | None:
-        """The positions on another grid, interpolated; the prefix keeps its own."""
+        """The positions interpolated to another grid, after unchanged ones of the prefix."""
         if self.positions is None or grid == self.grid:
             return self.positions
         prefix, own = jnp.split(self.positions, [self.prefix_tokens])
@@ -224,7 +218,7 @@ class ImageInputs(AbstractImageInputs):
 
 
 def grid_of_number(patches: int | tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
-    """(rows, columns) of patches: as given, or of this number in an image of this shape."""
+    """(rows, columns) of patches, as given or for a number of them in an image of a shape."""
     if isinstance(patches, tuple):
         return patches
     rows, columns = shape
@@ -232,8 +226,8 @@ def grid_of_number(patches: int | tuple[int, int], shape: tuple[int, int]) -> tu
     width = max(round(math.sqrt(patches * columns / rows)), 1)
     if height * width != patches or height * columns != width * rows:
         raise InputError(
-            f"{patches} patches make no grid of the shape of images of {rows} by {columns}; "
-            f"give the product of its rows and columns, such as {height * width}."
+            f"{patches} patches make no grid with the aspect ratio of images of {rows} by "
+            f"{columns}; give the product of rows and columns, such as {height * width}."
         )
     return height, width
 
@@ -241,8 +235,8 @@ def grid_of_number(patches: int | tuple[int, int], shape: tuple[int, int]) -> tu
 def image_domain(
     grid: tuple[int, int], prefix: int, unit: tuple[int, int], area_weights: bool
 ) -> TokenDomain:
-    """The windows of a grid, after `prefix` learned tokens at their centre: at unit spacing, or
-    with `area_weights` on the rectangle of the grid `unit`, each with its area as weight."""
+    """The windows of a grid, after `prefix` learned tokens at their centre. The spacing is 1;
+    with `area_weights` they lie on the rectangle of the grid `unit` and weigh their area."""
     weighted = area_weights and grid != unit
     windows = TokenDomain.uniform(grid)
     if weighted:
@@ -289,12 +283,12 @@ def resample(
 
 
 def bicubic_matrix(old: int, new: int) -> np.ndarray:
-    """`[new, old]`: the weights of `old` points in each of `new` points of one axis. Beyond
-    the ends the last value goes on. Reference: Keys, IEEE Trans. ASSP 29 (1981) 1153."""
+    """`[new, old]`: the weights of `old` points in each of `new` points of one axis, constant
+    beyond the ends. Reference: Keys, IEEE Trans. ASSP 29 (1981) 1153."""
     centres = ((np.arange(new) + 0.5) * old / new - 0.5)[:, None]
     points = np.floor(centres).astype(int) + np.arange(-1, 3)
     x = np.abs(centres - points)
-    a = -0.75  # of image libraries; Keys' own is -1/2
+    a = -0.75  # as in image libraries; Keys has -1/2
     near = (a + 2) * x**3 - (a + 3) * x**2 + 1
     far = a * (x**3 - 5 * x**2 + 8 * x - 4)
     matrix = np.zeros((new, old))

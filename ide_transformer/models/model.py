@@ -1,4 +1,4 @@
-"""A model: its inputs, its equation, its read-out."""
+"""A model: inputs, an equation, a read-out."""
 
 import dataclasses
 import functools as ft
@@ -58,7 +58,7 @@ Dtype: TypeAlias = Literal["bfloat16", "float16", "float32", "float64"]
 
 
 def _constraint(x: AbstractConstraint | AbstractControl) -> AbstractControl:
-    # What it becomes in `__post_init__`.
+    # For the type checker; `__post_init__` makes it a control.
     return cast(AbstractControl, x)
 
 
@@ -69,28 +69,28 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         u(0) = E(inputs),   u_t = Σ_i A_i(u; θ(t)) on the set S(t),   outputs = R(u(T)).
 
     `model(inputs)` maps one sample, or any leading batch axes. `LanguageModel`,
-    `ImageClassifier`, `OperatorModel` and others put such parts together.
+    `ImageClassifier`, `OperatorModel` and others build models.
 
-    Inputs may come from solutions of other equations: stages, an encoder. Then `on` changes all
-    of them, a solution counts the steps, evaluations and failures of all, and an exit and the
-    states belong to the last one.
+    Inputs may contain models of earlier equations: stages, an encoder. Then `on` changes all
+    equations, and a solution counts the steps, evaluations and failures of all. The states and
+    the exit belong to the last equation.
 
-    With a `space` its weights are functions of the features, so that its width is a resolution:
-    the weights of a model of `space.modes` features, read as coefficients, see `FunctionSpace`.
-    `model.on(Mesh(width=d))` has the same weights at d points of Ω_y. With `Nodal()` and as
-    many points as modes it is the model without.
+    With a `space` the weights are functions of the features, and the width is a resolution:
+    weights of `space.modes` features are coefficients, see `FunctionSpace`.
+    `model.on(Mesh(width=d))` evaluates them at d points of Ω_y. With `Nodal()` and d equal to
+    the number of modes it is the model without a space.
 
     **Arguments:**
 
     - `inputs`, `read_out`: E and R.
-    - `control`, `constraint`: θ and S, as for `Equation`.
-    - `mesh`: the solver and its steps, see `Mesh`. Layers, horizon, tokens and width are those
-      of the other parts; `model.on(mesh)` changes them.
-    - `space`: see above; `None` for matrices as weights.
+    - `control`, `constraint`: θ and S, see `Equation`.
+    - `mesh`: the solver and its steps, see `Mesh`. The other parts determine layers, horizon,
+      tokens and width; `model.on(mesh)` changes them.
+    - `space`: see above; `None` for ordinary weights.
     - `gradient`: the gradient mode, see `solve`.
-    - `compute_dtype`: the type in which the operators compute their products, for example
-      "bfloat16"; the state and the weights keep theirs. `None` for the type of the weights.
-    - `exit`: the rule by which tokens stop before the end, see `AbstractExit`.
+    - `compute_dtype`: dtype of matrix products in operators, for example "bfloat16"; weights
+      and state keep theirs. `None` for the dtype of the weights.
+    - `exit`: when tokens stop before the end, see `AbstractExit`.
     """
 
     inputs: Inputs
@@ -109,7 +109,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         if others:
             raise InputError(
                 f"Model: mesh={spelled(self.mesh)} gives {' and '.join(sorted(others))}, which "
-                "belong to the other parts; write Model(…).on(mesh)."
+                "other parts determine; write Model(…).on(mesh)."
             )
         self.mesh = self.mesh.whole
 
@@ -118,12 +118,12 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         if self.space is not None and self.space.modes != self.inputs.features:
             raise InputError(
                 f"Model: space={spelled(self.space)} has {self.space.modes} modes for inputs "
-                f"of {self.inputs.features} features; there has to be one for each."
+                f"of {self.inputs.features} features; give one for each."
             )
         if self.exit is not None and self.mesh.stepsize_controller is not None:
             raise InputError(
-                f"Model: exit={type(self.exit).__name__}(…) and a stepsize_controller were "
-                "both given; tokens stop between equal steps, so drop the controller."
+                f"Model: exit={type(self.exit).__name__}(…) needs equal steps; drop the "
+                "stepsize_controller."
             )
 
     def __repr__(self) -> str:
@@ -153,12 +153,12 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     @property
     def layers(self) -> int:
-        """The number of layers: the intervals of the control."""
+        """The number of intervals of the control."""
         return self.control.layers
 
     @property
     def steps(self) -> int:
-        """Equal steps in each layer; 1 where steps are adaptive."""
+        """Equal steps in each layer; 1 for adaptive steps."""
         return self.mesh.steps or 1
 
     @property
@@ -168,7 +168,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     @property
     def ordinary(self) -> "Model[Inputs, ReadOut]":
-        """The model with matrices as weights: itself, or at the points of its `space`."""
+        """The model with ordinary weights: itself, or at the points of its `space`."""
         space = self.space
         if space is None:
             return self
@@ -176,8 +176,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         weights = jax.tree.leaves(eqx.filter(scheme, eqx.is_array))
         if space.modes != self.features and any(space.modes in x.shape for x in weights):
             raise InputError(
-                f"{type(scheme).__name__} has a weight for each of {space.modes} features, "
-                "which are not functions; take a scheme without."
+                f"{type(scheme).__name__} has weights for {space.modes} features, which cannot "
+                "be resampled; take a scheme without."
             )
         return dataclasses.replace(
             self,
@@ -190,20 +190,20 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     @property
     def random(self) -> bool:
-        """Whether inputs, operators or schemes draw anything in training, such as dropout."""
+        """Whether inputs, operators or schemes draw random numbers, such as dropout."""
         operators = parts(self, AbstractRandomOperator)
         drawn = any(scheme.random for scheme in schemes_of(self))
         return bool(operators) or self.inputs.random or drawn
 
     @property
     def equations(self) -> "tuple[Model, ...]":
-        """The model of each equation in the order in which they are solved, this one last."""
+        """The models of all equations in the order of their solution, this one last."""
         before = (x for model in parts(self.inputs, Model) for x in model.equations)
         return (*before, self)
 
     @property
     def rounded_control(self) -> AbstractControl:
-        """The control with which the equation is solved: its matrices in `compute_dtype`."""
+        """The control with matrices in `compute_dtype`."""
         if self.compute_dtype is None:
             return self.control
         return low_precision(self.control, self.compute_dtype)
@@ -216,30 +216,28 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     @property
     def solver(self) -> diffrax.AbstractSolver:
-        """The scheme; where the state is constrained, its projected variant."""
+        """The scheme, projected if the state is constrained."""
         return prepared(self.mesh.scheme, self.constraint)
 
     def each_equation(self, change: "Callable[[Model], Model]") -> "Model[Inputs, ReadOut]":
-        """Change the model of each equation, this one last."""
+        """The model with `change` applied to each equation's model, this one last."""
         inputs = map_parts(self.inputs, Model, lambda x, _: x.each_equation(change))
         return change(self.with_inputs(inputs))
 
     def with_inputs(self, inputs: AbstractInputs) -> "Model[Any, ReadOut]":
-        """Exchange the inputs."""
+        """The model with other inputs."""
         return dataclasses.replace(self, inputs=inputs)
 
     def with_read_out(self, read_out: AbstractReadOut) -> "Model[Inputs, Any]":
-        """Exchange the read-out: `States()` for the states, a classifier for other classes."""
+        """The model with another read-out, such as `States()`."""
         return dataclasses.replace(self, read_out=read_out)
 
     @checked
     def with_exit(self, exit: AbstractExit | None) -> "Model[Inputs, ReadOut]":
-        """Let tokens of the last equation stop before the end of a solve, see `AbstractExit`,
-        or none. Then `stats["field_evaluations"]` of a solution has the number of each,
-        `[..., tokens]`.
+        """The model whose last equation stops tokens early, see `AbstractExit`; `None` for no
+        exit. `stats["field_evaluations"]` of a solution is then `[..., tokens]`.
 
-        **Raises:** `InputError` with adaptive steps; a solve also for schemes that carry
-        something from step to step.
+        **Raises:** `InputError` with adaptive steps; a solve also for schemes with memory.
         """
         return dataclasses.replace(self, exit=exit)
 
@@ -247,23 +245,23 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     def with_gradient(
         self, gradient: AbstractGradient | diffrax.AbstractAdjoint
     ) -> "Model[Inputs, ReadOut]":
-        """Take another gradient mode, see `solve`, for all equations."""
+        """The model with another gradient mode, see `solve`, in all equations."""
         return self.each_equation(lambda model: dataclasses.replace(model, gradient=gradient))
 
     @checked
     def with_precision(self, compute_dtype: Dtype | None) -> "Model[Inputs, ReadOut]":
-        """Compute the products of all equations in this type, see `compute_dtype`."""
+        """The model with another `compute_dtype` in all equations."""
         return self.each_equation(
             lambda model: dataclasses.replace(model, compute_dtype=compute_dtype)
         )
 
     @checked
     def on(self, mesh: Mesh) -> "Model[Inputs, ReadOut]":
-        """Put the same weights on another mesh. More steps come closer to the solution of the
-        equation where the model was trained for that: see `training.schedule`.
+        """The model with the same weights on another mesh. A model trained for several meshes,
+        see `training.schedule`, converges with more steps.
 
-        **Raises:** `InputError` for a mesh that the model does not have, and for one that is
-        too fine for the memory or for depth in single precision.
+        **Raises:** `InputError` for a mesh that does not fit the model, and for one too fine
+        for the memory or for depth in single precision.
         """
         model: Model = self
         horizon = mesh.horizon
@@ -272,8 +270,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         if mesh.width is not None:
             if self.space is None:
                 raise InputError(
-                    f"width={mesh.width}: the model has matrices for {self.features} features, "
-                    "and no functions of them; write functional(model).on(mesh)."
+                    f"width={mesh.width}: the model has weights for {self.features} features; "
+                    "write functional(model).on(mesh)."
                 )
             check_bytes(f"width={mesh.width}", 4 * mesh.width * self.space.modes)
             space = self.space.with_points(mesh.width)
@@ -291,14 +289,13 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         return model.each_equation(lambda part: part.solved_on(mesh))
 
     def solved_on(self, mesh: Mesh) -> "Model[Inputs, ReadOut]":
-        """Solve this equation alone, and not those before it, with the solver and the steps of
-        a mesh."""
+        """The model with the solver and the steps of a mesh, for its last equation only."""
         mesh = mesh.over(self.mesh)
         check_steps({"layers": self.layers, "steps": mesh.steps or 1})
         return dataclasses.replace(self, mesh=mesh)
 
     def _in_depth(self, change: Callable[[AbstractControl], AbstractControl]) -> "Model":
-        """Change all that depends on depth."""
+        """The model with changed controls and constraints."""
         return self.each_equation(
             lambda model: dataclasses.replace(
                 model, control=change(model.control), constraint=change(model.constraint)
@@ -308,19 +305,18 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     def embed(
         self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
     ) -> tuple[State, TokenDomain]:
-        """The state at depth 0, and the domain on which it lives."""
+        """The state at depth 0 and its domain."""
         embedded = self.ordinary.inputs.embed(inputs, key=key)
         return embedded.u0, embedded.domain
 
     def initial_value_problem(self, inputs: PyTree[ArrayLike]) -> tuple[Equation, State]:
-        """The equation that is solved for these inputs, with its sources, and the state at
-        depth 0."""
+        """The equation for these inputs, with its sources, and the state at depth 0."""
         model = self.ordinary
         embedded = model.inputs.embed(inputs)
         return model._equation(model.control, embedded), embedded.u0
 
     def outputs(self, u: State) -> PyTree[Array]:
-        """The outputs, from the state at depth T."""
+        """The outputs for a state at depth T."""
         model = self.ordinary
         return model.read_out(u, model.inputs)
 
@@ -332,9 +328,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         key: PRNGKeyArray | None = None,
         saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),
     ) -> Solution:
-        """The solution of the equation that starts from the embedded inputs. A solve that
-        fails does not raise: look at its `result`. `key` draws the dropout; without one there
-        is none. For `saveat` see `solve`."""
+        """The solution from the embedded inputs. A failed solve does not raise; see its
+        `result`. `key` draws the dropout; `None` for no dropout. For `saveat` see `solve`."""
         if not jax.tree.leaves(inputs) or isinstance(inputs, eqx.Module):
             raise InputError(f"Model: inputs={inputs!r} are not arrays.")
         model = self.ordinary
@@ -343,8 +338,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             return solve(inputs, key)
         if saveat.dense:
             raise InputError(
-                "solve: saveat=SaveAt(dense=True) with steps_for='sample': each sample has "
-                "steps of its own, and a solution one interpolation; ask for SaveAt(ts=…)."
+                "solve: with steps_for='sample' there is no common dense solution; ask for "
+                "SaveAt(ts=…)."
             )
         u0, _ = eqx.filter_eval_shape(model.embed, inputs)
         return _solve_samples(solve, inputs, key, u0.ndim - 2)
@@ -352,7 +347,6 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     def _solve_batch(
         self, inputs: PyTree[ArrayLike], key: PRNGKeyArray | None, *, saveat: diffrax.SaveAt
     ) -> Solution:
-        """The solution with the same steps for all samples."""
         control = self.rounded_control
         mesh = self.mesh
         embed_key = None
@@ -380,7 +374,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         return solution
 
     def _equation(self, control: AbstractControl, embedded: Embedded) -> Equation:
-        """The equation whose operators know the initial state and what an encoder made."""
+        """The equation, whose operators see the initial state and an encoder's states."""
         control = with_source(control, embedded.u0)
         encoded = embedded.encoded
         if encoded is not None:
@@ -391,7 +385,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None
     ) -> PyTree[Array]:
         """The outputs for one sample or a batch; `key` draws the dropout."""
-        # Of functions of features the matrices are computed once for the solve and the outputs.
+        # With a space, compute the matrices once for solve and outputs.
         model = self.ordinary
         outputs = model.outputs(model.solve(inputs, key=key).u1)
         return model.read_out.shaped(outputs, inputs)
@@ -399,8 +393,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
 @checked
 def functional(model: Model[Inputs, ReadOut]) -> Model[Inputs, ReadOut]:
-    """A model as functions of its features: an ordinary one with `Nodal()`, where every feature
-    of a wider one is there several times."""
+    """The model with weights as functions of its features. A wider mesh repeats each feature
+    (`Nodal()`)."""
     if model.space is not None:
         return model
     space = FunctionSpace(Nodal(), model.features, FeatureDomain(model.features))
@@ -408,7 +402,7 @@ def functional(model: Model[Inputs, ReadOut]) -> Model[Inputs, ReadOut]:
 
 
 def once_for_each(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Compute a function of an object, such as a model, once, as long as the object lives."""
+    """A decorator: compute the function once for each first argument, as long as it lives."""
     found: dict[Any, Result] = {}
 
     @ft.wraps(function)
@@ -423,13 +417,13 @@ def once_for_each(function: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def is_built_as(model: Model, build: Callable[..., Model]) -> bool:
-    """Whether a model has inputs and a read-out of the kinds that a function gives it."""
+    """Whether a model has the kinds of inputs and read-out that `build` returns."""
     inputs, read_out = kinds_of(build)
     return isinstance(model.inputs, inputs) and isinstance(model.read_out, read_out)
 
 
 def kinds_of(build: Callable[..., Model]) -> tuple[type, type]:
-    """The kinds of inputs and read-out of the models that a function builds."""
+    """The kinds of inputs and read-out of the models that `build` returns."""
     returned = inspect.signature(build, eval_str=True).return_annotation
     return get_args(returned) or (AbstractInputs, AbstractReadOut)
 
@@ -465,7 +459,7 @@ def _solve_samples(
 
 
 def _after(earlier: Solution, solution: Solution) -> Solution:
-    """A solution with what it took to come to its inputs."""
+    """A solution with the statistics and failures of an earlier one added."""
     result, failed_at = jax.tree.map(
         lambda before, own: jnp.where(earlier.succeeded, own, before),
         (earlier.result, earlier.failed_at),
@@ -474,7 +468,7 @@ def _after(earlier: Solution, solution: Solution) -> Solution:
     stats = {}
     for name, own in solution.stats.items():
         before = earlier.stats[name]
-        # Of axes that the solution has not, the mean.
+        # The mean over axes that the solution does not have.
         if jnp.shape(before) not in ((), jnp.shape(own)):
             before = jnp.mean(jnp.asarray(before))
         stats[name] = jnp.asarray(own) + before

@@ -1,7 +1,6 @@
-"""Interfaces of the parts of a model, its inputs and its read-out, and what passes there."""
+"""Interfaces of inputs and read-outs, and the records that they exchange."""
 
 import abc
-import dataclasses
 from typing import NamedTuple, TypeAlias
 
 import equinox as eqx
@@ -13,7 +12,7 @@ from ..errors import InputError
 from ..integration import Solution
 
 
-# Inputs of a model as a user gives them.
+# Inputs as a user gives them.
 InputArrays: TypeAlias = PyTree[Real[ArrayLike, "..."] | Bool[ArrayLike, "..."]]
 
 
@@ -21,9 +20,8 @@ class Text(NamedTuple):
     """Tokens, with their mask and their segments.
 
     - `tokens`: `[..., tokens]`, integers.
-    - `mask`: `[..., tokens]`, `False` or 0 at padding; `None` where there is none.
-    - `segments`: `[..., tokens]`, which of two sentences a token belongs to, for models that
-      distinguish them; `None` for the first.
+    - `mask`: `[..., tokens]`, `False` or 0 at padding; `None` without padding.
+    - `segments`: `[..., tokens]`, the index of the sentence of each token (BERT); `None` for 0.
     """
 
     tokens: Integer[Array | np.ndarray, "*batch tokens"]
@@ -36,12 +34,11 @@ class Text(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """States of an encoder at depth T, on the domain Ω_x' over which cross-attention
-    integrates.
+    """States of an encoder at depth T, on the domain Ω_x' of cross-attention.
 
     - `states`: `[..., tokens, features]`.
-    - `weights`: `[..., tokens]`, the quadrature weights of Ω_x' with the batch axes of the
-      states, zero at padding; `None` for equal weights.
+    - `weights`: `[..., tokens]`, quadrature weights of Ω_x', zero at padding; `None` for equal
+      weights.
     """
 
     states: State
@@ -49,19 +46,19 @@ class Encoded(NamedTuple):
 
     @property
     def domain(self) -> TokenDomain:
-        """Ω_x', at unit spacing: cross-attention depends on its weights only."""
+        """Ω_x' at unit spacing; cross-attention uses only its weights."""
         points = TokenDomain.uniform(self.states.shape[-2]).points
         return TokenDomain(points, self.weights)
 
 
 class Embedded(NamedTuple):
-    """Embedded inputs: where a solve begins.
+    """Embedded inputs: the start of a solve.
 
     - `u0`: the state at depth 0, `[..., tokens, features]`.
-    - `domain`: Ω_x, on which it lives.
+    - `domain`: Ω_x.
     - `encoded`: the states that cross-attention sees at every depth, if any.
-    - `start`: from which the scheme starts besides u0, such as a velocity.
-    - `before`: the solutions of other equations from which it comes, in their order.
+    - `start`: what the scheme needs besides u0, such as an initial velocity.
+    - `before`: the solutions of earlier equations that u0 comes from, in order.
     """
 
     u0: State
@@ -72,8 +69,8 @@ class Embedded(NamedTuple):
 
 
 class AbstractInputs(eqx.Module):
-    """The way of inputs into an equation. One of your own defines `features`, `domain` and
-    `embed`."""
+    """Embeds inputs as the initial state of an equation. A subclass defines `features`,
+    `domain` and `embed`."""
 
     @property
     @abc.abstractmethod
@@ -87,64 +84,60 @@ class AbstractInputs(eqx.Module):
 
     @abc.abstractmethod
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
-        """The state at depth 0 and its domain. `key` draws the dropout; without one there is
-        none."""
+        """The state at depth 0 and its domain. `key` draws the dropout; `None` for no
+        dropout."""
 
     @property
     def random(self) -> bool:
-        """Whether it draws a dropout of what is embedded, where it has a key."""
-        inside = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        own = bool(inside.get("dropout"))
-        return own or any(part.random for part in parts(inside, AbstractInputs))
+        """Whether `embed` draws a dropout when it has a key."""
+        inner = parts(vars(self), AbstractInputs)
+        return bool(getattr(self, "dropout", 0)) or any(part.random for part in inner)
 
     @property
     def prefix_tokens(self) -> int:
-        """The number of learned tokens before the tokens of the inputs."""
+        """The number of learned tokens before the input's own."""
         return 0
 
     def of_text(self, text: Text, given: PyTree = None) -> PyTree[ArrayLike]:
-        """Inputs in which `text` is what is read and written, so that it can be tried whether a
-        token sees later ones; for inputs with the attributes `vocabulary` and `context`. All
-        else is taken from `given`, other inputs of the model, if there are any."""
+        """Inputs of the model that contain `text`, to write texts and to test causality. The
+        rest comes from `given`, other inputs of the model, if any. Such a class also has the
+        attributes `vocabulary` and `context`."""
         raise InputError(
-            f"{type(self).__name__}: a test has to show that no token sees later ones; define "
-            "of_text(text, given), the inputs for a text, and give vocabulary and context."
+            f"{type(self).__name__}: a causal model needs of_text(text, given), which returns "
+            "inputs with a text, and the attributes vocabulary and context; define them."
         )
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractInputs":
-        """Inputs with another number of tokens: the same, where they say by themselves how many
-        they have. For `Model.on`."""
+        """The inputs for another number of tokens, for `Model.on`; by default any number
+        fits."""
         return self
 
     def at_points(self, space: FunctionSpace) -> "AbstractInputs":
-        """The inputs whose weights are coefficients of functions of a feature, at the points
-        of Ω_y. For `Model.space`."""
+        """The inputs at the points of Ω_y, for `Model.space`: their weights are coefficients of
+        functions of the features."""
         raise InputError(
-            f"{type(self).__name__} is no function of the features; TextInputs without a lift "
-            "and FunctionInputs are."
+            f"{type(self).__name__} cannot be a function of the features; take TextInputs "
+            "without a lift, or FunctionInputs."
         )
 
 
 class AbstractReadOut(eqx.Module):
-    """The way from the state at depth T to the outputs. One of your own defines `__call__`."""
+    """Maps the state at depth T to the outputs. A subclass defines `__call__`."""
 
     @abc.abstractmethod
     def __call__(self, u: State, inputs: AbstractInputs) -> PyTree[Array]:
-        """The outputs, from the state at depth T; `inputs` of the model are given for weights
-        that both share."""
+        """The outputs for a state at depth T. `inputs` are the model's, for shared weights."""
 
     def shaped(self, outputs: PyTree[Array], inputs: PyTree[ArrayLike]) -> PyTree[Array]:
-        """The outputs in the shape that belongs to these inputs of a model; by default as they
-        are."""
+        """The outputs in the shape that fits the model's `inputs`; by default unchanged."""
         return outputs
 
     def check(self, inputs: AbstractInputs) -> None:
-        """**Raises:** `InputError` for inputs that it does not fit."""
+        """**Raises:** `InputError` if the read-out does not fit the inputs."""
 
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "AbstractReadOut":
-        """The read-out whose weights are coefficients of functions of a feature, at the points
-        of Ω_y; `inputs` hold the coefficients. For `Model.space`."""
+        """The read-out at the points of Ω_y, for `Model.space`; `inputs` hold coefficients."""
         raise InputError(
-            f"{type(self).__name__} is no function of the features; TokenLogits, MeanHead and "
-            "FunctionValues are."
+            f"{type(self).__name__} cannot be a function of the features; take TokenLogits, "
+            "MeanHead or FunctionValues."
         )

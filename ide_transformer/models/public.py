@@ -1,4 +1,4 @@
-"""Its public names."""
+"""Public names of the models."""
 
 from .build import (
     ImageClassifier,

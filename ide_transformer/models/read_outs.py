@@ -1,4 +1,4 @@
-"""Read-outs: from the state at depth T to the outputs. N is their normalisation."""
+"""Read-outs: maps from the state at depth T to the outputs. N is their normalisation."""
 
 from collections.abc import Callable
 
@@ -27,9 +27,8 @@ from .text_inputs import TextInputs, as_text
 
 
 class MaskedTokenHead(eqx.Module):
-    """Predicts the tokens behind masks from the states, `E N(σ(W u + b)) + c`, W and b of
-    `dense` and E the `readout` or, without one, the token embeddings. Reference: Devlin et al.,
-    arXiv 1810.04805."""
+    """Logits of masked tokens, `E N(σ(W u + b)) + c`, with W and b from `dense`. E is `readout`
+    or the token embeddings. Reference: Devlin et al., arXiv 1810.04805."""
 
     dense: Linear
     normalization: AbstractConstraint
@@ -47,8 +46,8 @@ class MaskedTokenHead(eqx.Module):
 
 @checked
 class States(AbstractReadOut):
-    """The states, `N(u)`: `[..., tokens, features]`, of an encoder, and what a `pooler` or a
-    `head` makes of them, where there is one."""
+    """The states `N(u)`, `[..., tokens, features]`, with the optional `pooler` and `head` of an
+    encoder."""
 
     normalization: AbstractConstraint = Free()
     pooler: Linear | None = None
@@ -58,7 +57,7 @@ class States(AbstractReadOut):
         return self.normalization.project(u)
 
     def pooled(self, states: State) -> Float[Array, "*batch pooled"]:
-        """`tanh(W u_0 + b)`, u_0 the state of the first token."""
+        """`tanh(W u_0 + b)` for the first token."""
         if self.pooler is None:
             raise InputError("States.pooled: there is no pooler; take states[..., 0, :].")
         return jnp.tanh(self.pooler(states[..., 0, :]))
@@ -66,7 +65,7 @@ class States(AbstractReadOut):
     def logits(
         self, states: State, inputs: TextInputs
     ) -> Float[Array, "*batch tokens vocabulary"]:
-        """The logits of the token at each place; `inputs` are the inputs of the model."""
+        """The logits of the token at each position; `inputs` are the model's."""
         if self.head is None:
             raise InputError("States.logits: the checkpoint has no masked-token head.")
         return self.head(states, inputs.embedding)
@@ -74,7 +73,7 @@ class States(AbstractReadOut):
 
 @checked
 class TokenLogits(AbstractReadOut):
-    """The logits of the next token, `E N(u) + c`: `[..., tokens, vocabulary]`.
+    """Logits of the next token, `E N(u) + c`: `[..., tokens, vocabulary]`.
 
     **Arguments:**
 
@@ -99,8 +98,8 @@ class TokenLogits(AbstractReadOut):
         normalization: AbstractConstraint = LayerNorm(),
         std: NonNegativeFloat = 0.02,
     ) -> "TokenLogits":
-        """Draw E, with the standard deviation `std`, unless it is `tied` to the token
-        embeddings; with a `bias` of zero or without."""
+        """Draw E with standard deviation `std`, unless `tied`. `bias`: whether to have c, first
+        zero."""
         weight = None if tied else std * jax.random.normal(key, (vocabulary, features))
         return cls(weight, jnp.zeros(vocabulary) if bias else None, normalization)
 
@@ -124,8 +123,7 @@ class TokenLogits(AbstractReadOut):
             raise InputError("TokenLogits: no learned tokens are read; build with prefix=().")
 
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "TokenLogits":
-        """The logits are integrals over y, so that they have weights of their own even where
-        the coefficients are the embedding."""
+        # Logits are integrals over y, so that E is not the embedding even if it is tied.
         return with_fields(
             self,
             weight=space.features.of_duals(self._weight_for(inputs)),
@@ -139,12 +137,12 @@ class AbstractClassifier(AbstractReadOut):
 
 @checked
 class PrefixHead(AbstractClassifier):
-    """Logits of classes from the first k learned tokens, the mean of one classifier for each,
+    """Logits of classes from the first k learned tokens,
 
         (1/k) Σ_i (W_i N(u_i) + b_i):  `[..., classes]`.
 
-    k = 1 reads the class token (ViT); k = 2 also the distillation token (DeiT: Touvron et
-    al., arXiv 2012.12877)."""
+    k = 1 reads the class token (ViT), k = 2 also the distillation token (DeiT: Touvron et al.,
+    arXiv 2012.12877)."""
 
     classifiers: tuple[Linear, ...]
     normalization: AbstractConstraint = LayerNorm()
@@ -160,7 +158,7 @@ class PrefixHead(AbstractClassifier):
         normalization: AbstractConstraint = LayerNorm(),
         std: NonNegativeFloat = 0.02,
     ) -> "PrefixHead":
-        """Draw the classifier of one learned token, W with the standard deviation `std`."""
+        """Draw the classifier of one learned token, W with standard deviation `std`."""
         linear = Linear(features, classes, std=std, key=key)
         return cls((linear,), normalization)
 
@@ -180,8 +178,8 @@ class PrefixHead(AbstractClassifier):
 
 @checked
 class MeanHead(AbstractClassifier):
-    """Logits of classes from the mean over the tokens of the inputs, `W mean_x N(u(x)) + b`:
-    `[..., classes]`. The `classifier` is W and b."""
+    """Logits of classes from the mean over the input's tokens, `W mean_x N(u(x)) + b`:
+    `[..., classes]`. `classifier` holds W and b."""
 
     classifier: Linear
     normalization: AbstractConstraint = LayerNorm()
@@ -197,7 +195,7 @@ class MeanHead(AbstractClassifier):
         normalization: AbstractConstraint = LayerNorm(),
         std: NonNegativeFloat = 0.02,
     ) -> "MeanHead":
-        """Draw the classifier, W with the standard deviation `std`."""
+        """Draw W with standard deviation `std`."""
         linear = Linear(features, classes, std=std, key=key)
         return cls(linear, normalization)
 
@@ -215,9 +213,8 @@ class MeanHead(AbstractClassifier):
 
 @checked
 class PrefixAndMeanHead(AbstractClassifier):
-    """Logits of classes from the first learned token and the mean over the input's tokens, side
-    by side: `W [N(u_0), mean_x N(u(x))] + b` (DINOv2: Oquab et al., arXiv 2304.07193). The
-    `classifier` is W and b."""
+    """Logits of classes from the first learned token and the mean over the input's tokens,
+    `W [N(u_0), mean_x N(u(x))] + b` (DINOv2: Oquab et al., arXiv 2304.07193)."""
 
     classifier: Linear
     normalization: AbstractConstraint = LayerNorm()
@@ -235,8 +232,8 @@ class PrefixAndMeanHead(AbstractClassifier):
 def mean_vectors(
     states: State, text: Text | Integer[Array | np.ndarray, "*batch tokens"]
 ) -> Float[Array, "*batch features"]:
-    """The mean of states over tokens, without padding, scaled to length one. Reference:
-    Reimers, Gurevych, arXiv 1908.10084."""
+    """The mean of states over tokens without padding, scaled to length one. Reference: Reimers,
+    Gurevych, arXiv 1908.10084."""
     mask = as_text(text).mask
     weights = jnp.ones(states.shape[:-1]) if mask is None else jnp.asarray(mask)
     weights = weights[..., None].astype(states.dtype)
@@ -257,5 +254,5 @@ def _check_masks(read_out: AbstractReadOut, inputs: AbstractInputs) -> None:
     if getattr(inputs, "masks", False):
         raise InputError(
             f"{type(read_out).__name__}: the mean over all tokens would count padding; build "
-            "TextInputs(masks=False), of texts without, or take PrefixHead."
+            "TextInputs(masks=False), or take PrefixHead."
         )

@@ -33,24 +33,23 @@ from .parts import AbstractInputs, Embedded, Text
 
 @checked
 class TextInputs(AbstractInputs):
-    """Texts: embedded tokens are the points of a one-dimensional Ω_x,
+    """Texts: tokens are the points of a one-dimensional Ω_x,
 
         u(x, 0) = A N(s E[token x] + P[x] + S[segment x]).
 
-    They are integers `[..., tokens]`, or a `Text`.
+    Inputs are integers `[..., tokens]`, or a `Text`.
 
     **Arguments:**
 
     - `embedding`, `scale`: E, `[vocabulary, embedded]`, and s.
     - `context`: the longest text, in tokens.
-    - `positions`: P, `[places, embedded]`; `None` where the operators see positions.
+    - `positions`: P, `[places, embedded]`; `None` if the operators see positions.
     - `segments`: S, `[kinds, embedded]`, or `None`.
-    - `prefix`: learned tokens before the others, each `[embedded]`.
-    - `lift`: A, from embedded to features (ALBERT); `None` where they are the same.
-    - `normalization`, `dropout`: N, and the rate on what it is applied to.
-    - `padding`: a token that is not counted (RoBERTa): it has the row `padding` of
-      `positions`, the others have the rows from `padding + 1` on. `None` where the rows are
-      the places.
+    - `prefix`: learned tokens before the text, each `[embedded]`.
+    - `lift`: A, from embedded to features (ALBERT); `None` for the identity.
+    - `normalization`, `dropout`: N, and the dropout rate before it.
+    - `padding`: a token that positions skip (RoBERTa): it has row `padding` of `positions`, the
+      others count from row `padding + 1`. `None` if rows are positions.
     - `masks`: whether texts may have padding.
     """
 
@@ -71,8 +70,8 @@ class TextInputs(AbstractInputs):
         places = self.context if self.padding is None else self.padding + 1 + self.context
         if self.positions is not None and self.positions.shape[0] < places:
             raise InputError(
-                f"TextInputs: positions={self.positions.shape[0]} rows, but padding="
-                f"{self.padding} and context={self.context} need {places}."
+                f"TextInputs: {self.positions.shape[0]} positions, but padding={self.padding} "
+                f"and context={self.context} need {places}."
             )
 
     @classmethod
@@ -93,14 +92,13 @@ class TextInputs(AbstractInputs):
 
         **Arguments:**
 
-        - `vocabulary`, `context`, `features`: sizes; `context` is the longest text.
-        - `learned_positions`: whether to add a learned embedding of the position; without it
-          the operators must see positions (rotary).
-        - `class_token`: whether to put a learned token before the others.
-        - `std`: the standard deviation of the tables.
+        - `learned_positions`: whether to add P; without it operators must see positions, as
+          with `Rotary`.
+        - `class_token`: whether to put a learned token before the text.
+        - `std`: the standard deviation of E and P.
         - `options`: see the class.
         """
-        # The last of three keys is left for the read-out of the model.
+        # The read-out uses the third key.
         token_key, position_key, _ = jax.random.split(key, 3)
 
         def table(rows: int, key: PRNGKeyArray) -> Float[Array, "rows features"]:
@@ -114,7 +112,7 @@ class TextInputs(AbstractInputs):
 
     @property
     def vocabulary(self) -> int:
-        """The number of tokens that it knows."""
+        """The number of known tokens."""
         return self.embedding.shape[0]
 
     @property
@@ -139,7 +137,7 @@ class TextInputs(AbstractInputs):
         key: PRNGKeyArray | None = None,
         start: Int[ArrayLike, ""] = 0,
     ) -> Embedded:
-        """The state at depth 0 and its domain; `start` is the place of the first token."""
+        """The state at depth 0 and its domain; `start` is the position of the first token."""
         kinds = 1 if self.segments is None else self.segments.shape[0]
         text = checked_text(inputs, self.vocabulary, self.context, kinds)
         if text.mask is not None and not self.masks:
@@ -185,7 +183,7 @@ class TextInputs(AbstractInputs):
 def after_prefix(
     prefix: tuple[Float[Array, " features"], ...], u: State
 ) -> Float[Array, "*batch all features"]:
-    """A state after learned tokens."""
+    """A state with learned tokens put before it."""
     first = [jnp.broadcast_to(token, (*u.shape[:-2], 1, len(token))) for token in prefix]
     return jnp.concatenate([*first, u], axis=-2) if prefix else u
 
@@ -203,12 +201,12 @@ def checked_text(
     context: int,
     segments: int = 1,
 ) -> Text:
-    """The inputs of a model as a `Text`; numbers that are not traced are checked."""
+    """The inputs of a model as a `Text`, checked unless they are traced."""
     text = as_text(inputs)
     check_fields(text)
     number = text.tokens.shape[-1]
     if not text.tokens.size:
-        raise InputError("Text: it is empty; give at least one text of one token.")
+        raise InputError("Text: it is empty; give at least one token.")
     if number > context:
         raise InputError(
             f"A text of {number} tokens is longer than the context of {context}; cut it."
@@ -219,7 +217,7 @@ def checked_text(
         ("token", text.tokens, vocabulary),
         ("segment", text.segments, segments),
     ):
-        # Inside a compiled function operations of JAX on known numbers would be traced.
+        # NumPy, since JAX would trace these operations inside a compiled function.
         numbers = np.asarray(numbers) if is_known(numbers) else np.zeros(0)
         wrong = numbers[(numbers < 0) | (numbers >= known)]
         if wrong.size:
@@ -233,6 +231,6 @@ def checked_text(
 def rows(
     table: Float[Array, "known features"], numbers: Integer[ArrayLike, "*batch"]
 ) -> Float[Array, "*batch features"]:
-    """The rows of a table with these numbers; not a number where it has none."""
+    """The rows of a table with these numbers; NaN for numbers that it does not have."""
     chosen = table.at[jnp.asarray(numbers)]
     return chosen.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)

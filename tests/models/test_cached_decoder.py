@@ -111,7 +111,7 @@ def test_tokens_that_stop_are_not_decoded_token_by_token():
 
 def test_what_is_not_in_the_text_has_no_logits():
     model = small.language_model((small.feed_forward,))
-    with pytest.raises(ide.InputError, match=f"tokens={CONTEXT + 1}.*from 1 to {CONTEXT}"):
+    with pytest.raises(ide.InputError, match=f"tokens={CONTEXT + 1}.*model is {CONTEXT}"):
         ide.models.CachedDecoder(model, CONTEXT + 1)
     decoder = ide.models.CachedDecoder(model, 6)
     extend, prefill = eqx.filter_jit(decoder.extend), eqx.filter_jit(decoder.prefill)

@@ -196,7 +196,7 @@ def test_adaptive_steps_are_counted_over_all_batches(refined):
 def test_what_the_command_cannot_evaluate_is_said_in_its_options(drawn, capsys):
     adaptive = "solver.kind=tsit5", "solver.rtol=0.1", "solver.atol=0.1"
     for command, given, said in (
-        ("exits", adaptive, "tokens stop between equal steps, so drop the controller"),
+        ("exits", adaptive, "needs equal steps; drop the stepsize_controller"),
         ("evaluate", ("--text", __file__), "the run learned no text"),
     ):
         assert said in run_here(capsys, command, drawn.path, *given, expected=2)
