@@ -1,4 +1,4 @@
-"""Time-stepping schemes: diffrax solvers, a file for each family."""
+"""Time-stepping schemes, as diffrax solvers."""
 
 from .evaluations import EvaluationCount, Evaluations, count_evaluations, evaluations_made
 from .prepare import prepared

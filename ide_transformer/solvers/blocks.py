@@ -1,4 +1,4 @@
-"""Schemes of whole blocks: their residual, their velocity, and the block of the paper."""
+"""Schemes of whole blocks: residual, velocity, and the paper's block."""
 
 from typing import ClassVar
 
@@ -18,11 +18,11 @@ from .wrapper import AbstractTransparentWrapper
 
 
 class AbstractOnBlocks(AbstractTransparentWrapper):
-    """An unsplit solver for a field made of whole blocks; `inner_terms` gives that field."""
+    """An unsplit solver for the field of whole blocks that `inner_terms` gives."""
 
     block: eqx.AbstractVar[AbstractSplitting]
 
-    # It solves for blocks of steps of length 1.
+    # Blocks have length 1 for all steps.
     consistent: ClassVar[bool] = False
     term_structure: ClassVar[type] = diffrax.MultiTerm
 
@@ -56,13 +56,13 @@ def _velocity(
 
 @checked
 class Residual(AbstractOnBlocks):
-    """A scheme for the residual of whole blocks, `solver` on
+    """`solver` for the residual of whole blocks,
 
-        u_t = B_t(u) - u,   B_t one step of length 1 of `block`, its weights at depth t.
+        u_t = B_t(u) - u,   B_t one step of length 1 of `block` with weights at depth t.
 
-    With `Euler` and h = 1 it is the block itself, with `RK4` or `GatedRK2` the ODE
-    Transformer. On a constraint the state is projected after each step, not inside of a block,
-    unless the block is `LieTrotter(Projected(…))`. Reference: Li et al., arXiv 2203.09176.
+    `Euler` with h = 1 gives the block itself, `RK4` or `GatedRK2` the ODE Transformer. On a
+    constraint the state is projected after each step, and inside a block only with
+    `LieTrotter(Projected(…))`. Reference: Li et al., arXiv 2203.09176.
     """
 
     solver: diffrax.AbstractSolver = RK4()
@@ -74,13 +74,12 @@ class Residual(AbstractOnBlocks):
 
 @checked
 class Velocity(AbstractOnBlocks):
-    """A scheme for whole blocks as the velocity of the tokens, `solver` on
+    """`solver` for whole blocks as velocity,
 
-        u_t = B_t(u),   B_t one step of length 1 of `block`, its weights at depth t:
+        u_t = B_t(u),   B_t one step of length 1 of `block` with weights at depth t.
 
-    the field of `Residual` with the identity kept, as in the optimal-transport
-    Transformer, whose loss also has the transport cost ∫ |u_t|² dt. Reference: Kan, Li, Osher,
-    arXiv 2501.18793.
+    This is the field of the optimal-transport Transformer, whose loss also has the transport
+    cost ∫ |u_t|² dt. Reference: Kan, Li, Osher, arXiv 2501.18793.
     """
 
     solver: diffrax.AbstractSolver = diffrax.Euler()
@@ -96,17 +95,17 @@ class AbstractPaperSplitting(AbstractOneStep):
         u_1 = u_0 + h ⟨γ, V⟩                     attention, explicit
         u_2 = P_S1(u_1)
         u_{2+j} = sub-step j of the feed-forward, from u_{1+j},   j = 1 … J
-        u_{3+J} = (u_2 + u_{2+J}) / 2            the relaxation
+        u_{3+J} = (u_2 + u_{2+J}) / 2            relaxation
         u_{4+J} = P_S1(u_{3+J}),
 
-    S1 the constraint of the equation. The operators of the block have to be an attention
-    followed by the J feature integrals.
+    with the equation's constraint S1. The block must be an attention followed by J feature
+    integrals.
     """
 
     term_structure: ClassVar = diffrax.MultiTerm
 
     def projected(self) -> "AbstractPaperSplitting":
-        # Two of its sub-steps are projections.
+        # Sub-steps include projections.
         return self
 
     def start(self, field: StepField, u: Array) -> None:
@@ -125,7 +124,7 @@ class AbstractPaperSplitting(AbstractOneStep):
         for integral in integrals:
             increment = integral(0, fed)
             if self.consistent:
-                # The relaxation halves it.
+                # The relaxation halves this.
                 fed = fed + 2 * increment
                 continue
             fed = fed + increment
@@ -136,16 +135,15 @@ class AbstractPaperSplitting(AbstractOneStep):
 
 @checked
 class PaperSplitting(AbstractPaperSplitting):
-    """The sub-steps exactly as the paper prints them: those of the feed-forward are
+    """The sub-steps as the paper prints them: in the feed-forward
 
         u_{2+j} = P_S2(u_{1+j} + h (⟨W_j, u_{1+j}⟩ + b_j)),   without P_S2 for j = J,
 
-    explicit in the integral, implicit in the projection, which is a ReLU. At h = 1 it is
-    the paper's encoder block. It has no limit as h → 0: for J = 1 the relaxation halves the
-    rate of the feed-forward, and for J ≥ 2 the projection on S2 moves a state on S1 by a
-    distance that does not shrink with h (no state lies on both). Refined, it does not
-    converge to the equation; `ConsistentPaperSplitting` does. Reference: Tai, Liu, Li and
-    Chan, arXiv 2510.03989, section 3.
+    where P_S2 is a ReLU. With h = 1 it is the paper's encoder block. It does not converge to
+    the equation as h → 0: for J = 1 the relaxation halves the rate of the feed-forward, and for
+    J ≥ 2 the projection on S2 moves a state on S1 by a distance independent of h.
+    `ConsistentPaperSplitting` converges. Reference: Tai, Liu, Li and Chan, arXiv 2510.03989,
+    section 3.
     """
 
     consistent: ClassVar[bool] = False
@@ -153,13 +151,12 @@ class PaperSplitting(AbstractPaperSplitting):
 
 @checked
 class ConsistentPaperSplitting(AbstractPaperSplitting):
-    """The sub-steps of the paper made consistent with the equation,
+    """The sub-steps of the paper, made consistent with the equation
 
-        u_t = ⟨γ, V⟩ + Σ_j (⟨W_j, u⟩ + b_j) + ∂I_S1(u):
+        u_t = ⟨γ, V⟩ + Σ_j (⟨W_j, u⟩ + b_j) + ∂I_S1(u).
 
-    those of the feed-forward are taken twice as long, `u_{2+j} = u_{1+j} + 2h (⟨W_j,
-    u_{1+j}⟩ + b_j)`, which the relaxation halves again, and without the projection on S2,
-    which no state on S1 survives. First order.
+    The feed-forward makes steps of 2h, `u_{2+j} = u_{1+j} + 2h (⟨W_j, u_{1+j}⟩ + b_j)`, which
+    the relaxation halves, without projection on S2. Order 1.
     """
 
     fixed_order: ClassVar[int | None] = 1

@@ -28,8 +28,8 @@ from ..equation import (
 
 
 class Evaluations(NamedTuple):
-    """Field evaluations of the first step after a jump and of those that follow, one for every
-    operator or flow in closed form once, and their depths, in fractions of the step."""
+    """Field evaluations of the first step after a jump and of the following steps, and their
+    depths in fractions of a step. Evaluating each operator or its flow once counts as one."""
 
     first: float
     following: float
@@ -37,7 +37,7 @@ class Evaluations(NamedTuple):
 
 
 class EvaluationCount(eqx.Module):
-    """Evaluations made so far, products with the Jacobian too, in the state of a scheme."""
+    """Evaluations so far, including Jacobian products, in the memory of a scheme."""
 
     count: Float[Array, "..."]
 
@@ -46,34 +46,33 @@ class EvaluationCount(eqx.Module):
 
 
 def evaluations_made(solver_state: PyTree) -> EvaluationCount | None:
-    """The count inside the state of a solver; `None` where the cost of a step is fixed."""
+    """The count inside a solver's memory; `None` if each step has the same cost."""
     return next(iter(parts(solver_state, EvaluationCount)), None)
 
 
 def count_evaluations(
     solver: diffrax.AbstractSolver, block: PyTree, features: int
 ) -> Evaluations | None:
-    """The cost of the steps of `solver`, counted by making some; `None` if implicit."""
+    """The cost of a step of `solver`, counted by making some; `None` if implicit."""
     arrays, rest = eqx.partition(solver, eqx.is_array)
     leaves, structure = jax.tree.flatten(arrays)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-    # Classes that schemes treat as they treat these operators.
+    # Stand-ins that schemes treat like these operators.
     kinds = tuple((type(x).__name__, by_kind(x, _Plain, _Exact, _Linear)) for x in block)
     return _count(rest, structure, shapes, kinds, features)
 
 
-# Cached: the steps are made once for all solves of the same kind.
 @ft.lru_cache
 def _count(
     rest: PyTree, structure: Any, shapes: tuple, kinds: tuple, features: int
 ) -> Evaluations | None:
     depths: list[float] = []
-    # A scheme that refuses an operator prints its name.
+    # Errors print the names of operators.
     stand_ins = [types.new_class(name, (kind,)) for name, kind in kinds]
 
-    # One function for all evaluations: each other one would be compiled by itself.
+    # One function, since each function would be compiled.
     def record(u, t):
-        # In NumPy: a callback that waits for JAX could wait for itself.
+        # NumPy: a callback that waits for JAX could deadlock.
         depths.append(float(np.asarray(t)))
         return -np.asarray(u)
 
@@ -83,7 +82,7 @@ def _count(
 
     costs: list[float] = []
     fractions: set[float] = set()
-    # Without compilation a branch that is not taken is not run, and not counted.
+    # Without compilation a branch that is not taken is not counted.
     with jax.ensure_compile_time_eval(), jax.disable_jit():
         arrays = jax.tree.unflatten(structure, [jnp.ones(*shape) for shape in shapes])
         solver = eqx.combine(arrays, rest)
@@ -93,7 +92,7 @@ def _count(
         implicit = isinstance(solver, diffrax.AbstractImplicitSolver)
         if implicit or evaluations_made(state) is not None:
             return None
-        # The third step starts from a state that two steps have made.
+        # The third step has a full memory.
         for made_jump in (True, False, False):
             depths.clear()
             u, _, _, state, _ = solver.step(terms, 0.0, 1.0, u, None, state, made_jump)
@@ -104,15 +103,14 @@ def _count(
 
 
 class _Plain(AbstractOperator):
-    """`operator(t, record)` calls `record(u, t)` on the host whenever it is run."""
+    """Calls `record(u, t)` on the host in each evaluation."""
 
     t: Float[Array, ""]
     record: Callable = eqx.field(static=True)
 
     def __call__(self, u: Array, domain: TokenDomain) -> Array:
-        # A callback is run also inside the loops over stages of diffrax.
         if is_known(u) and is_known(self.t):
-            # On a layout of devices the result of a callback would lie on one of them only.
+            # A callback would put its result on one device.
             return jnp.asarray(self.record(u, self.t))
         return io_callback(self.record, jax.ShapeDtypeStruct(u.shape, u.dtype), u, self.t)
 

@@ -1,5 +1,4 @@
-"""Implicit schemes, solved by Newton's method without a Jacobian matrix: the Krylov method
-needs only its products with vectors."""
+"""Implicit schemes, solved by Newton–Krylov: it needs products with the Jacobian, not the matrix."""
 
 import math
 from collections.abc import Callable
@@ -33,10 +32,10 @@ def krylov_solve(
     dimension: int,
     cycles: int = 1,
 ) -> lx.Solution:
-    """`x` with `product(x) = vector` by GMRES, to a tolerance relative to the vector."""
+    """`x` with `product(x) = vector` by GMRES; `tolerance` is relative to the vector."""
     scale = optx.rms_norm(vector)
     scale = jnp.where(scale > 0, scale, 1)
-    # The first pass of lineax only sets up the residual.
+    # lineax uses its first step to set up the residual.
     solver = lx.GMRES(0.0, tolerance, optx.rms_norm, max_steps=cycles + 1, restart=dimension)
     operator = lx.FunctionLinearOperator(product, jax.eval_shape(lambda: vector))
     solution = lx.linear_solve(operator, vector / scale, solver, throw=False)
@@ -46,7 +45,7 @@ def krylov_solve(
 
 
 class Root(NamedTuple):
-    """The root of an implicit equation, how the search ended, and the evaluations made."""
+    """A root, the result of the search, and the number of evaluations."""
 
     value: Array
     result: Any
@@ -55,14 +54,14 @@ class Root(NamedTuple):
 
 # Vectors in a cycle of GMRES within Newton's method.
 _DIMENSION = 12
-# The most by which a pseudo-step may grow.
+# The largest growth of a pseudo-step.
 _GROWTH = 2.0
 
 
 class _Search(NamedTuple):
     y: Array
     step: Array
-    # Of the last update, in units of the tolerance.
+    # The size of the last update, in units of the tolerance.
     size: Array
     evaluations: Array
     residual: Array
@@ -70,7 +69,6 @@ class _Search(NamedTuple):
 
     @property
     def diverged(self) -> Array:
-        # A state that is not finite stays so.
         return (self.step > 0) & ~jnp.isfinite(self.size)
 
 
@@ -83,24 +81,23 @@ def find_root(
     pseudo_step: float = math.inf,
     max_steps: int = 30,
 ) -> Root:
-    """`y` with `r(y, args) = 0`, r the `residual`, by Newton's method,
+    """`y` with `r(y, args) = 0` for the `residual` r by Newton's method,
 
-        (1/δ + ∂r/∂y) Δ = r(y),   y ← y - Δ,
+        (1/δ + ∂r/∂y) Δ = r(y),   y ← y - Δ.
 
-    with the implicit function theorem for its gradient. A finite δ, which grows from
-    `pseudo_step` as the residual falls, also converges from a guess far away. It stops when the
-    root mean square of `Δ / (tolerance (1 + |y|))` falls below one. Reference: Kelley, Keyes,
+    The gradient uses the implicit function theorem. A finite δ, which grows from `pseudo_step`
+    as the residual falls, helps convergence from a distant guess. The search stops when the
+    root mean square of `Δ / (tolerance (1 + |y|))` is below one. Reference: Kelley, Keyes,
     SIAM J. Numer. Anal. 35 (1998).
     """
     if AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
         raise InputError(
-            "an implicit equation inside jax.pmap or jax.shard_map, where lineax does not know "
-            "arrays of one device. Call jax.jit or jax.vmap of the function on arrays with a "
-            "jax.NamedSharding, or take an explicit scheme."
+            "implicit schemes do not work inside jax.pmap or jax.shard_map; use jax.jit with "
+            "a jax.NamedSharding, or take an explicit scheme."
         )
     rounding = float(jnp.finfo(guess.dtype).eps) / 2
     if tolerance is None:
-        # Well below the error of a step, well above rounding: 2e-12 in float64.
+        # Below the error of a step and above rounding: 2e-12 in float64.
         tolerance = math.pow(2 * rounding, 0.75)
     elif tolerance < rounding:
         raise InputError(
@@ -141,13 +138,12 @@ def find_root(
     return Root(root, result, end.evaluations)
 
 
-# optimistix has this gradient too, but reports a linear solve that failed to the host, for
-# which every step of a training run would have to wait.
+# optimistix reports a failed linear solve to the host, which makes every training step wait.
 @eqx.filter_custom_vjp
 def _root(
     root_and_inputs: tuple[Array, PyTree], residual: Callable, rest: PyTree, tolerance: float
 ) -> Array:
-    """The root, as a function of the inputs of the residual."""
+    """The root as a function of the inputs of the residual."""
     return root_and_inputs[0]
 
 
@@ -158,7 +154,7 @@ def _root_forward(perturbed, root_and_inputs, residual, rest, tolerance):
 
 @_root.def_bwd
 def _root_backward(_, cotangent, perturbed, root_and_inputs, residual, rest, tolerance):
-    """`-(∂r/∂θ)ᵀ w` with `(∂r/∂y)ᵀ w = cotangent`, r the residual."""
+    """`-(∂r/∂θ)ᵀ w` with `(∂r/∂y)ᵀ w = cotangent` for the residual r."""
     root, inputs = root_and_inputs
     _, pull_root = jax.vjp(lambda y: residual(y, eqx.combine(inputs, rest)), root)
     solution = krylov_solve(lambda w: pull_root(w)[0], cotangent, tolerance, 20, 20)
@@ -169,7 +165,7 @@ def _root_backward(_, cotangent, perturbed, root_and_inputs, residual, rest, tol
 
 
 class AbstractImplicitScheme(AbstractScheme):
-    """A scheme that solves equations in each step; it carries the count of its evaluations."""
+    """A scheme that solves equations in each step. Its memory counts evaluations."""
 
     def start(self, field: StepField, u: Array) -> EvaluationCount:
         return EvaluationCount(jnp.zeros((), u.dtype))
@@ -182,11 +178,9 @@ def _stage(stage: Array, inputs: tuple[StepField, float, Array, float]) -> Array
 
 
 class AbstractOneStage(AbstractImplicitScheme):
-    """An implicit scheme of one stage,
+    """An implicit scheme with one stage, at the fraction c of the step,
 
-        Y = u_n + c h F(t_n + c h, Y),   u_{n+1} = u_n + h F(t_n + c h, Y),
-
-    at the fraction c of the step.
+        Y = u_n + c h F(t_n + c h, Y),   u_{n+1} = u_n + h F(t_n + c h, Y).
     """
 
     # c.
@@ -213,13 +207,13 @@ class ImplicitEuler(AbstractOneStage, diffrax.AbstractAdaptiveSolver):
 
         u_{n+1} = u_n + h F(t_{n+1}, u_{n+1}),
 
-    solved by Newton–Krylov. First order, for stiff fields; the error estimate compares it
-    with the trapezoidal rule.
+    solved by Newton–Krylov. Order 1, for stiff fields. The error estimate is the difference
+    from the trapezoidal rule.
 
     **Arguments:**
 
-    - `tolerance`: of Newton's method, relative and absolute; by default one that fits the
-      dtype of the state.
+    - `tolerance`: of Newton's method, relative and absolute; the default depends on the dtype
+      of the state.
     """
 
     node: ClassVar[float] = 1.0
@@ -236,7 +230,7 @@ class ImplicitMidpoint(AbstractOneStage):
 
         u_{n+1} = u_n + h F(t_n + h/2, (u_n + u_{n+1})/2),
 
-    solved by Newton–Krylov. Second order, symmetric; it keeps quadratic invariants.
+    solved by Newton–Krylov. Order 2, symmetric; it preserves quadratic invariants.
     Reference: Hairer, Lubich, Wanner, Geometric Numerical Integration, section II.1.
 
     **Arguments:** see `ImplicitEuler`.
@@ -248,21 +242,20 @@ class ImplicitMidpoint(AbstractOneStage):
 
 @checked
 class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdaptiveSolver):
-    """A diagonally implicit Runge–Kutta method of diffrax, each stage
+    """A diagonally implicit Runge–Kutta method of diffrax with stages
 
         Y_i = u_n + h Σ_{j<i} a_ij F(t_j, Y_j) + h a_ii F(t_i, Y_i)
 
-    solved by Newton–Krylov. diffrax itself would form the Jacobian matrix, whose sides are
-    as long as the whole state, when it computes a gradient. `solve` puts it around diffrax's
-    `Kvaerno3`, `Kvaerno4` and `Kvaerno5` by itself.
+    solved by Newton–Krylov. For gradients diffrax itself would form the Jacobian matrix of the
+    whole state. `solve` wraps diffrax's `Kvaerno3`, `Kvaerno4` and `Kvaerno5` in it.
 
-    **Arguments:** the method, for its tableau, and `tolerance` as for `ImplicitEuler`.
+    **Arguments:** the method, for its tableau; for `tolerance` see `ImplicitEuler`.
     """
 
     solver: diffrax.AbstractDIRK
     tolerance: PositiveFloat | None = eqx.field(static=True, default=None)
 
-    # `solve` puts it in by itself.
+    # Only `solve` uses it.
     configurable: ClassVar[bool] = False
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
@@ -297,19 +290,17 @@ class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdapti
 
 @checked
 class SteadyState(AbstractImplicitScheme, AbstractWrapper):
-    """A step to the steady state: the state `u*` that a scheme leaves where it is,
+    """A step to the fixed point of a scheme's step Φ_h,
 
-        u* = Φ_h(u*),   Φ_h the step of the scheme,
+        u* = Φ_h(u*),
 
-    by Newton–Krylov, which starts with implicit steps in pseudo-time. With `Euler` that is
-    `F(t, u*) = 0`, the limit `T → ∞` of the equation frozen at depth t. The gradient is
-    that of the fixed point, by the implicit function theorem. It is sought for all samples and
-    tokens together, padding among them: of several fixed points they decide which. With the
-    step of a post-norm block and `SourcedAttention` it is the deep-equilibrium Transformer.
-    Reference: Bai, Kolter, Koltun, arXiv 1909.01377.
+    by Newton–Krylov, after implicit steps in pseudo-time. With `Euler` this is `F(t, u*) = 0`,
+    the limit `T → ∞` of the equation frozen at depth t. The gradient uses the implicit function
+    theorem. All samples and tokens, padding included, are solved together, which matters if
+    there are several fixed points. With a post-norm block and `SourcedAttention` it is the
+    deep-equilibrium Transformer. Reference: Bai, Kolter, Koltun, arXiv 1909.01377.
 
-    **Arguments:** the scheme whose fixed point is sought, and `tolerance` as for
-    `ImplicitEuler`.
+    **Arguments:** the scheme; for `tolerance` see `ImplicitEuler`.
     """
 
     solver: diffrax.AbstractSolver = LieTrotter()
@@ -319,11 +310,10 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
     consistent: ClassVar[bool] = False
 
     def projected(self) -> "SteadyState":
-        """The fixed point of the projected scheme."""
+        """The scheme for the fixed point of the projected scheme."""
         return self.with_projected_solver()
 
     def order(self, terms: Terms) -> None:
-        # It does not depend on the step.
         return None
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
@@ -337,7 +327,7 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
                 lambda: [one.operator(field.t0, field.args) for one in fields]
             )
             cost = count_evaluations(self.solver, block, u.shape[-1])
-        # A step of the scheme whose evaluations are not fixed counts as one.
+        # A step without a fixed cost counts as one evaluation.
         made = state.plus(root.evaluations * (1.0 if cost is None else cost.first))
         return Step.between(u, root.value, state=made, result=root.result)
 

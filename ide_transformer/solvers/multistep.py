@@ -1,4 +1,4 @@
-"""Schemes that use the last steps, and exponential integrators."""
+"""Multistep schemes and exponential integrators."""
 
 import abc
 import math
@@ -17,36 +17,35 @@ from .scheme import AbstractOneStep, AbstractScheme, Step, StepField, Terms
 
 
 class History(eqx.Module):
-    """The past of a multistep scheme, newest step first."""
+    """The memory of a multistep scheme, newest step first."""
 
-    # What the scheme keeps of each step.
     samples: tuple[PyTree[Array], ...]
     lengths: tuple[Float[Array, ""], ...]
-    # How many steps belong to the same smooth piece of the field.
+    # The number of steps since the last jump of the field.
     known: Int[Array, ""]
 
 
 class AbstractMultistep(AbstractScheme):
-    """A scheme that uses the last steps, and starts again where the field jumps."""
+    """A scheme that uses earlier steps and restarts where the field jumps."""
 
     restarts: ClassVar[bool] = True
 
-    # How many steps it keeps.
+    # The number of steps in its memory.
     kept: eqx.AbstractClassVar[int]
 
     def sample(self, u: Array, rate: Array) -> PyTree[Array]:
-        """The value kept of a step; by default the field at its beginning."""
+        """What to remember of a step; by default the rate at its beginning."""
         return rate
 
     @abc.abstractmethod
     def first_step(self, field: StepField, u: Array, increment: Array) -> Array:
-        """The state after a step without a past; `increment` is `field(0, u)`."""
+        """The state after a step without memory; `increment` is `field(0, u)`."""
 
     @abc.abstractmethod
     def next_step(
         self, field: StepField, u: Array, increment: Array, history: History
     ) -> Array:
-        """The state after a step with a past."""
+        """The state after a step with memory."""
 
     def start(self, field: StepField, u: Array) -> History:
         nothing = jax.tree.map(jnp.zeros_like, self.sample(u, u))
@@ -73,17 +72,15 @@ class AbstractMultistep(AbstractScheme):
 
 @checked
 class AdamsBashforth(AbstractMultistep):
-    """The Adams–Bashforth method of two or three `steps`: the polynomial through the last
-    fields is integrated over the step; for steps of one length
+    """The Adams–Bashforth method with two or three `steps`; for equal steps
 
         u_{n+1} = u_n + h (3/2 F_n - 1/2 F_{n-1}),
         u_{n+1} = u_n + h (23/12 F_n - 16/12 F_{n-1} + 5/12 F_{n-2}).
 
-    As many orders as steps, one evaluation a step. It starts, and starts again where the
-    field jumps, with a step of Heun's method: on layers with one step each that is every
-    step, so take it with a continuous control, and three steps with a smooth one, such as
-    `Chebyshev`. Reference: Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I,
-    section III.5.
+    Order `steps`, one evaluation a step. It starts, and restarts where the field jumps, with a
+    step of Heun's method. Therefore use it with a continuous control, and three steps with a
+    smooth one such as `Chebyshev`. Reference: Hairer, Nørsett, Wanner, Solving Ordinary
+    Differential Equations I, section III.5.
     """
 
     steps: Literal[2, 3] = eqx.field(static=True, default=2)
@@ -99,8 +96,7 @@ class AdamsBashforth(AbstractMultistep):
     def next_step(
         self, field: StepField, u: Array, increment: Array, history: History
     ) -> Array:
-        # Newton's form of the interpolation, integrated; the third term needs two fields of
-        # the past.
+        # Newton's interpolation, integrated; its third term needs two earlier rates.
         h = jnp.asarray(field.h)
         last, previous = history.lengths
         second = h * h * (h / 3 + last / 2) / (last + previous)
@@ -113,7 +109,7 @@ class AdamsBashforth(AbstractMultistep):
 
 
 class LinearPart:
-    """`u_t = L u + N(t, u)`: L the first linear operator, in the middle of the step."""
+    """`u_t = L u + N(t, u)` with L the first linear operator, at the middle of the step."""
 
     def __init__(self, scheme: str, field: StepField):
         fields = operator_fields(field.terms)
@@ -126,14 +122,14 @@ class LinearPart:
         if not linear:
             names = ", ".join(type(x).__name__ for x in operators) or type(field.terms).__name__
             raise InputError(
-                f"{scheme} treats a linear operator exactly, but there is none in ({names}); "
-                "add a Damping or a Diffusion to the block."
+                f"{scheme} needs a linear operator, but there is none in ({names}); add a "
+                "Damping or a Diffusion to the block."
             )
         self.operator, self.domain = linear[0]
         self.h = field.h
 
     def nonlinear(self, u: Array, rate: Array) -> Array:
-        """`N(t, u)`, given the whole field `F(t, u)`."""
+        """`N(t, u)`, given the rate `F(t, u)`."""
         return rate.astype(u.dtype) - self.operator.apply(lambda x: x, u, self.domain)
 
     def phi(self, n: Literal[1, 2], u: Array) -> Array:
@@ -142,13 +138,13 @@ class LinearPart:
         return h * self.operator.apply(lambda x: phi(n, h * x), u, self.domain)
 
     def euler(self, u: Array, nonlinear: Array) -> Array:
-        """The state after a step of exponential Euler, `e^{hL} u + h φ_1(hL) N`."""
+        """A step of exponential Euler, `e^{hL} u + h φ_1(hL) N`."""
         decayed = self.operator.flow(u, self.domain, self.h)
         return (decayed + self.phi(1, nonlinear)).astype(u.dtype)
 
 
 def phi(n: Literal[1, 2], z: Array) -> Array:
-    """`φ_1(z) = (e^z - 1)/z` or `φ_2(z) = (φ_1(z) - 1)/z`, near 0 by their series."""
+    """`φ_1(z) = (e^z - 1)/z` or `φ_2(z) = (φ_1(z) - 1)/z`, near 0 by series."""
     small = jnp.abs(z) < 0.5
     safe = jnp.where(small, 1, z)
     quotient = (jnp.expm1(safe) if n == 1 else phi(1, safe) - 1) / safe
@@ -162,12 +158,12 @@ def phi(n: Literal[1, 2], z: Array) -> Array:
 
 @checked
 class ExponentialEuler(AbstractOneStep):
-    """Exponential Euler for `u_t = L u + N(t, u)`, L the linear operator of the block,
+    """Exponential Euler for `u_t = L u + N(t, u)` with the block's linear operator L,
 
         u_{n+1} = e^{hL} u_n + h φ_1(hL) N(t_n, u_n),   φ_1(z) = (e^z - 1)/z.
 
-    First order, however stiff L is; the weights of L are taken at the middle of the step.
-    Reference: Cox, Matthews, J. Comput. Phys. 176 (2002).
+    Order 1, also for stiff L, which has the weights of the middle of the step. Reference: Cox,
+    Matthews, J. Comput. Phys. 176 (2002).
     """
 
     fixed_order: ClassVar[int | None] = 1
@@ -179,14 +175,14 @@ class ExponentialEuler(AbstractOneStep):
 
 @checked
 class ETDAB2(AbstractMultistep):
-    """The exponential two-step method for `u_t = L u + N(t, u)`, L the linear operator of
-    the block: Adams–Bashforth on N, L exact,
+    """The exponential Adams–Bashforth method for `u_t = L u + N(t, u)` with the block's linear
+    operator L,
 
         u_{n+1} = e^{hL} u_n + h φ_1(hL) N_n + h φ_2(hL) (N_n - N_{n-1}).
 
-    Second order. It starts, and starts again where the field jumps, with the two-stage
-    exponential method ETD2RK; the weights of L are taken at the middle of the step.
-    Reference: Cox, Matthews, J. Comput. Phys. 176 (2002).
+    Order 2. It starts, and restarts where the field jumps, with the two-stage method ETD2RK. L
+    has the weights of the middle of the step. Reference: Cox, Matthews, J. Comput. Phys. 176
+    (2002).
     """
 
     kept: ClassVar[int] = 1
@@ -207,6 +203,6 @@ class ETDAB2(AbstractMultistep):
     ) -> Array:
         part = LinearPart("ETDAB2", field)
         nonlinear = part.nonlinear(u, increment / field.h)
-        # With the L of this step, so that a change of L does not look like one of N.
+        # The L of this step, so that a change of L is no change of N.
         change = nonlinear - part.nonlinear(*history.samples[0])
         return part.euler(u, nonlinear) + part.phi(2, change * (field.h / history.lengths[0]))

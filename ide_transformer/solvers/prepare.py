@@ -1,4 +1,4 @@
-"""The scheme that makes the steps of a solve."""
+"""Prepares a scheme for a solve."""
 
 from typing import Any
 
@@ -16,9 +16,9 @@ from .wrapper import projected
 def prepared(
     solver: diffrax.AbstractSolver, constraint: AbstractControl, *, unroll: bool = False
 ) -> diffrax.AbstractSolver:
-    """The scheme that makes the steps of a solve. On a constraint it is the projected variant
-    of the scheme given. Implicit schemes of diffrax are solved by Newton–Krylov. With `unroll`
-    the stages of its Runge–Kutta methods are written out, which is for equal steps."""
+    """The scheme that makes the steps of a solve: projected on a constraint, with implicit
+    schemes of diffrax solved by Newton–Krylov. `unroll` writes out the stages of diffrax's
+    explicit Runge–Kutta methods, for equal steps."""
     sets = parts(eqx.filter_eval_shape(constraint, 0.0), AbstractConstraint)
     if not all(isinstance(x, Free) for x in sets):
         solver = projected(solver)
@@ -38,5 +38,5 @@ def _by_newton_krylov(solver: Any, _: int) -> diffrax.AbstractSolver:
         return MatrixFree(solver)
     raise InputError(
         f"solve: {kind.__name__} leaves the tolerances of its root finder open; give it "
-        "one, or use ImplicitEuler(), ImplicitMidpoint() or diffrax.Kvaerno5()."
+        "one, or take ImplicitEuler(), ImplicitMidpoint() or diffrax.Kvaerno5()."
     )

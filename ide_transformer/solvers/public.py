@@ -1,4 +1,4 @@
-"""Its public names."""
+"""Public names of the solvers."""
 
 from .blocks import ConsistentPaperSplitting, PaperSplitting, Residual, Velocity
 from .implicit import (

@@ -1,4 +1,4 @@
-"""Steps that can be undone: a pair of states, of which each coupling changes one."""
+"""Reversible steps: couplings, invertible maps of a pair of states."""
 
 import abc
 from collections.abc import Callable
@@ -14,26 +14,26 @@ from ..equation import AbstractRescaling
 from .scheme import AbstractScheme, Step, StepField
 
 
-# The state and its companion: the state before, or a second approximation of it.
+# The state and its companion: the previous state, or a second approximation.
 Pair: TypeAlias = tuple[Array, Array]
 
 Pullback: TypeAlias = tuple[Pair, Pair, "AbstractCoupling"]
 
 
 class AbstractCoupling(eqx.Module):
-    """An invertible map of a pair of states. `lost` is the part of the old pair that the new
-    pair alone cannot give back, of a size that does not grow with the width of the state."""
+    """An invertible map of a pair of states. `lost` is what the inverse needs besides the new
+    pair; its size does not grow with the width of the state."""
 
     @abc.abstractmethod
     def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
-        """The new pair, and what is lost of the old one."""
+        """The new pair, and `lost`."""
 
     @abc.abstractmethod
     def backward(self, pair: Pair, lost: PyTree[Array]) -> Pair:
         """The old pair."""
 
     def pullback(self, pair: Pair, lost: PyTree[Array], cotangents: Pair) -> Pullback:
-        """The old pair, and the cotangents of it and of the arrays in the coupling."""
+        """The old pair, and the cotangents of it and of the coupling's arrays."""
         old = self.backward(pair, lost)
         _, pull = eqx.filter_vjp(lambda coupling, pair: coupling.forward(pair)[0], self, old)
         cotangent_coupling, cotangent_pair = pull(cotangents)
@@ -46,8 +46,8 @@ Couplings: TypeAlias = tuple[AbstractCoupling, ...]
 
 @checked
 class Shear(AbstractCoupling):
-    """`x_i ← scale x_i + increment(x_j)`, i the `target`, 0 for the state, 1 for its companion;
-    j ≠ i. The same increment undoes it, since x_j is still there. The scale is not zero."""
+    """`x_i ← scale x_i + increment(x_j)` with i the `target` (0: the state, 1: its companion)
+    and j ≠ i. The scale must not be zero."""
 
     increment: Callable[[Array], Array]
     target: Annotated[int, at_least(0), at_most(1)] = eqx.field(static=True)
@@ -62,7 +62,7 @@ class Shear(AbstractCoupling):
         return self._pair((new - self.increment(other)) / self.scale, other)
 
     def pullback(self, pair: Pair, lost: PyTree[Array], cotangents: Pair) -> Pullback:
-        # The increment, which both directions need, is evaluated once.
+        # One evaluation of the increment serves both directions.
         new, other = self._split(pair)
         cotangent_new, cotangent_other = self._split(cotangents)
         increment, pull = eqx.filter_vjp(lambda shear, x: shear.increment(x), self, other)
@@ -80,7 +80,7 @@ class Shear(AbstractCoupling):
 
 
 class Retraction(AbstractCoupling):
-    """A projection of the state, not of its companion; what it loses is kept."""
+    """A projection of the state, not of its companion."""
 
     constraint: AbstractRescaling
 
@@ -94,22 +94,21 @@ class Retraction(AbstractCoupling):
 
 
 class AbstractReversible(AbstractScheme):
-    """A scheme made of couplings of the state and a companion, which at first is a copy of the
-    state."""
+    """A scheme made of couplings of the state and a companion, first equal to the state."""
 
     @abc.abstractmethod
     def couplings(self, field: StepField, first: Array | bool) -> Couplings:
-        """The couplings that make up a step, or the `first` step."""
+        """The couplings of a step, or of the `first` step."""
 
 
 def couplings_of(solver: PyTree, field: StepField, first: Array | bool) -> Couplings | None:
-    """The couplings of the steps of a scheme; `None` for one that cannot be undone."""
+    """The couplings of a scheme's step; `None` if it is not reversible."""
     couplings = getattr(solver, "couplings", None)
     return None if couplings is None else couplings(field, first)
 
 
 class _Swap(AbstractCoupling):
-    """The states of the pair change places."""
+    """Swaps the states of the pair."""
 
     def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
         return (pair[1], pair[0]), ()
@@ -124,27 +123,24 @@ class Leapfrog(AbstractReversible):
 
         u_{n+1} = u_{n-1} + 2h F(t_n, u_n),   u_1 = u_0 + h F(0, u_0).
 
-    Second order, one evaluation a step, and reversible: u_{n-1} follows from u_n and
-    u_{n+1}. Stable for oscillations only, so take it over moderate depths. It starts again
-    where the field jumps: on layers with one step each that is every step, so take it with
-    a continuous control such as `PiecewiseLinear`. Reference: Shampine, Appl. Math. Comput.
-    208 (2009).
+    Order 2, one evaluation a step, and reversible. It is stable only for oscillations, so use
+    it over moderate depths, and it restarts where the field jumps, so use it with a continuous
+    control such as `PiecewiseLinear`. Reference: Shampine, Appl. Math. Comput. 208 (2009).
     """
 
     restarts: ClassVar[bool] = True
     fixed_order: ClassVar[int | None] = 2
 
     def start(self, field: StepField, u: Array) -> Pair:
-        """The depth and the state of the step before."""
+        """The previous depth and state."""
         return jnp.asarray(field.t0), u
 
     def couplings(self, field: StepField, first: Array | bool) -> Couplings:
-        # The companion is the state before; a start covers half the distance.
+        # A start covers half the distance.
         distance = jnp.where(first, 1, 2) * field.h
         return Shear(Partial(_increment, field, distance), target=1), _Swap()
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        # A start is the same formula from the present state over half the distance.
         before = jnp.where(made_jump, field.t0, state[0])
         u_before = jnp.where(made_jump, u, state[1])
         y1 = u_before + _increment(field, jnp.asarray(field.t1 - before), u)

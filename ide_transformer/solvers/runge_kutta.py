@@ -1,4 +1,4 @@
-"""Explicit Runge–Kutta methods: those of diffrax written out, and those that it lacks."""
+"""Explicit Runge–Kutta methods: diffrax's with stages written out, and RK4."""
 
 from collections.abc import Callable, Iterable
 from typing import ClassVar
@@ -17,15 +17,15 @@ from .wrapper import AbstractTransparentWrapper
 
 
 class ExplicitRungeKutta(AbstractTransparentWrapper):
-    """An explicit Runge–Kutta method of diffrax, its stages written out one after the other,
+    """An explicit Runge–Kutta method of diffrax without its loop over stages,
 
-        k_i = h F(t + c_i h, u_n + Σ_{j<i} a_ij k_j),   u_{n+1} = u_n + Σ_i b_i k_i:
+        k_i = h F(t + c_i h, u_n + Σ_{j<i} a_ij k_j),   u_{n+1} = u_n + Σ_i b_i k_i.
 
-    as fast as by hand, and each evaluation of the field can be told apart."""
+    It is faster, and a token march sees each evaluation of the field."""
 
     solver: diffrax.AbstractERK
 
-    # `solve` puts it in by itself.
+    # Only `solve` uses it.
     configurable: ClassVar[bool] = False
 
     def start(self, field: StepField, u: Array) -> PyTree:
@@ -33,7 +33,7 @@ class ExplicitRungeKutta(AbstractTransparentWrapper):
         assert isinstance(tableau, diffrax.ButcherTableau)
         if not tableau.fsal:
             return None
-        # Whether the rate at the end of the step before is missing, and that rate.
+        # Whether the last rate of the previous step is missing, and that rate.
         rate = eqx.filter_eval_shape(field.rate, 0, u)
         return True, jax.tree.map(jnp.zeros_like, rate)
 
@@ -60,7 +60,7 @@ class ExplicitRungeKutta(AbstractTransparentWrapper):
 
 
 def unrolled(solver: PyTree) -> PyTree:
-    """`solver` with diffrax's explicit Runge–Kutta methods inside it written out."""
+    """`solver` with diffrax's explicit Runge–Kutta methods written out."""
 
     def written_out(method, _):
         plain = type(method).step is diffrax.AbstractERK.step
@@ -70,7 +70,7 @@ def unrolled(solver: PyTree) -> PyTree:
 
 
 def combine(y: Array, coefficients: Iterable, increments: list[Array]) -> Array:
-    """`y + Σ_j c_j k_j`; a coefficient that is zero costs nothing."""
+    """`y + Σ_j c_j k_j`; zero coefficients are skipped."""
     for c, increment in zip(map(float, coefficients), increments, strict=True):
         y = y if c == 0 else y + c * increment
     return y
@@ -85,8 +85,7 @@ class RK4(AbstractScheme):
 
         u_{n+1} = u_n + (k_1 + 2 k_2 + 2 k_3 + k_4)/6.
 
-    Fourth order, four evaluations a step, no error estimate. Reference: Kutta, Z. Math.
-    Phys. 46 (1901).
+    Order 4, without an error estimate. Reference: Kutta, Z. Math. Phys. 46 (1901).
     """
 
     interpolation_cls: ClassVar[Callable] = (

@@ -1,4 +1,4 @@
-"""Base classes of the schemes, the field over one step, and the result of the step."""
+"""Base classes of schemes, the field over one step, and the result of a step."""
 
 import abc
 from collections.abc import Callable
@@ -19,12 +19,12 @@ Terms: TypeAlias = PyTree[diffrax.AbstractTerm]
 
 
 class Step(NamedTuple):
-    """Result of one step, in the order in which diffrax unpacks it.
+    """Result of one step, in diffrax's order.
 
     - `y1`: the state after the step.
-    - `error`: the estimate of its local error, or `None`.
+    - `error`: an estimate of the local error, or `None`.
     - `dense_info`: the arguments of `interpolation_cls`.
-    - `solver_state`: carried to the next step.
+    - `solver_state`: passed to the next step.
     - `result`: whether the step succeeded.
     """
 
@@ -45,8 +45,8 @@ class Step(NamedTuple):
         result: Any = diffrax.RESULTS.successful,
         **dense_info: Array,
     ) -> "Step":
-        """A step from `y0` to `y1`. By default it succeeded, has no error estimate, carries
-        nothing, and is interpolated linearly; other interpolations need more `dense_info`."""
+        """A step from `y0` to `y1`; by default successful, without error estimate and state,
+        and interpolated linearly. Other interpolations need more `dense_info`."""
         return cls(y1, error, dict(y0=y0, y1=y1, **dense_info), state, result)
 
 
@@ -57,7 +57,7 @@ class StepField(eqx.Module):
 
     **Arguments:**
 
-    - `terms`: of the equation; a diffrax solver that does not split solves their sum.
+    - `terms`: of the equation; solvers that do not split solve their sum.
     - `t0`, `t1`: the ends of the step.
     - `args`: passed to the vector field.
     """
@@ -74,20 +74,20 @@ class StepField(eqx.Module):
     def step(
         self, solver: diffrax.AbstractSolver, u: PyTree, state: PyTree, made_jump: PyTree
     ) -> Step:
-        """The step that `solver` makes."""
+        """One step of `solver`."""
         step = solver.step(self.terms, self.t0, self.t1, u, self.args, state, made_jump)
         return Step(*step)
 
     def first_step(self, solver: diffrax.AbstractSolver, u: PyTree) -> Step:
-        """The first step that `solver` makes, from its starting state."""
+        """One step of `solver` from its starting state."""
         return self.step(solver, u, self.start(solver, u), True)
 
     def with_terms(self, terms: Terms) -> "StepField":
-        """The field of other terms over the same step, for example of one operator."""
+        """The field of other terms over this step, for example of one operator."""
         return StepField(terms, self.t0, self.t1, self.args)
 
     def of_operators(self, scheme: diffrax.AbstractSolver) -> list["StepField"]:
-        """The fields of single operators over the same step, for a scheme that splits them."""
+        """The fields of single operators over this step, for a splitting."""
         if not isinstance(self.terms, diffrax.MultiTerm):
             raise InputError(
                 f"{type(scheme).__name__} splits a sum of operators, but was given "
@@ -95,9 +95,8 @@ class StepField(eqx.Module):
             )
         if noise := parts(self.terms, diffrax.AbstractBrownianPath):
             raise InputError(
-                f"{type(scheme).__name__} solves ordinary differential equations, but a term "
-                f"has noise, {type(noise[0]).__name__}; take a solver of diffrax for "
-                "stochastic ones, such as diffrax.EulerHeun(), on terms that are not split."
+                f"{type(scheme).__name__} cannot solve stochastic equations, and a term has "
+                f"noise, {type(noise[0]).__name__}; take for example diffrax.EulerHeun()."
             )
         return [self.with_terms(term) for term in self.terms.terms]
 
@@ -111,7 +110,7 @@ class StepField(eqx.Module):
         return self.t1 - self.t0
 
     def t(self, c: float | int) -> Depth:
-        """The depth at the fraction `c` of the step; both ends are met exactly."""
+        """The depth at the fraction `c` of the step, exact at both ends."""
         if c == 0:
             return self.t0
         return self.t1 if c == 1 else self.t0 + float(c) * self.h
@@ -122,7 +121,7 @@ class StepField(eqx.Module):
         return self.terms.vf_prod(self.t(c), u, self.args, control)
 
     def rate(self, c: float | int, u: Array) -> PyTree[Array]:
-        """The rate `F(t0 + c h, u)`, of several terms that of each, as `increment` takes it."""
+        """The rate `F(t0 + c h, u)`, one for each term, as `increment` takes it."""
         return self.terms.vf(self.t(c), u, self.args)
 
     def increment(self, rate: PyTree[Array]) -> Array:
@@ -139,25 +138,24 @@ def single_step(
     u: State,
     args: PyTree = None,
 ) -> State:
-    """The state after one step of `solver` from t0 to t1, as the first of a solve: a scheme
-    that carries something from step to step has nothing yet."""
+    """The state after one step of `solver` from t0 to t1, the first step of a solve."""
     if not isinstance(terms, diffrax.AbstractTerm):
-        raise InputError(f"single_step: terms={terms!r}: give those of Equation.terms_of.")
+        raise InputError(f"single_step: terms={terms!r}: give the result of Equation.terms_of.")
     return StepField(terms, t0, t1, args).first_step(solver, u).y1
 
 
 def first_failure(earlier: diffrax.RESULTS, later: diffrax.RESULTS) -> diffrax.RESULTS:
-    """`earlier` unless that was a success, else `later`."""
+    """`earlier` if it is a failure, else `later`."""
     return diffrax.RESULTS.where(earlier == diffrax.RESULTS.successful, later, earlier)
 
 
 class SolvePlan(NamedTuple):
-    """The solve in which a scheme makes the steps.
+    """The solve in which a scheme is used.
 
-    - `steps`: of the whole solve; `None` where they are not equal: with a stepsize_controller
-      and inside `diffrax.HalfSolver`.
+    - `steps`: the number of steps of the solve; `None` if they are not equal, as with a
+      stepsize_controller and inside `diffrax.HalfSolver`.
     - `horizon`: T.
-    - `operators`: how many the equation has.
+    - `operators`: the number of operators.
     - `continuous`: whether the field is continuous in depth.
     """
 
@@ -168,44 +166,43 @@ class SolvePlan(NamedTuple):
 
 
 class AbstractScheme(diffrax.AbstractSolver):
-    """A scheme that makes its step in `make_step`. Unless it says otherwise it solves the sum
-    of the terms, carries nothing from step to step, and is interpolated linearly."""
+    """A scheme that makes its step in `make_step`. By default it solves the sum of the terms,
+    has no memory, and is interpolated linearly."""
 
-    # Its order, where that is the same for all terms and known.
+    # The order, if it is known and does not depend on the terms.
     fixed_order: ClassVar[int | None] = None
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
-    # Whether its steps, as they become short, approach the solution of u_t = Σ_i A_i(u).
+    # Whether it converges to the solution of u_t = Σ_i A_i(u) for short steps.
     consistent: ClassVar[bool] = True
-    # Whether what it carries from step to step is lost where the field jumps.
+    # Whether it loses its memory where the field jumps.
     restarts: ClassVar[bool] = False
-    # Whether the state may be a tuple, or another tree of arrays.
+    # Whether the state may be a tree of arrays.
     takes_trees: ClassVar[bool] = False
-    # Whether it draws in training: from its field `key`, which is `None` at other times.
+    # Whether it draws random numbers in training, from its field `key`, else `None`.
     random: ClassVar[bool] = False
-    # Classes of the `args` of a solve from which it can start, besides the state.
+    # Classes of `args` from which it can start, besides the state.
     starts_from: ClassVar[tuple[type, ...]] = ()
 
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
     def start(self, field: StepField, u: Array) -> PyTree:
-        """The state of the scheme before the first step; nothing by default."""
+        """The memory of the scheme before the first step; by default `None`."""
         return None
 
     def init(self, terms, t0, t1, y0, args) -> PyTree:
         if not self.takes_trees and not jax.tree_util.all_leaves([y0]):
             raise InputError(
                 f"{type(self).__name__}: the state is a {type(y0).__name__}, and this scheme "
-                "takes one array; stack its parts, for example by jnp.stack, or take a solver "
-                "of diffrax, such as diffrax.Heun()."
+                "takes one array; stack its parts, or take a solver such as diffrax.Heun()."
             )
         return self.start(StepField(terms, t0, t1, args), y0)
 
     @abc.abstractmethod
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        """One step from `u`, given the `state` of the scheme, from `start` or from the step
-        before, and whether the field jumped just before this step."""
+        """One step from `u`. `state` comes from `start` or the previous step; `made_jump` tells
+        whether the field jumped since then."""
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump) -> Step:
         return self.make_step(StepField(terms, t0, t1, args), y0, solver_state, made_jump)
@@ -214,17 +211,16 @@ class AbstractScheme(diffrax.AbstractSolver):
         return self.fixed_order
 
     def limit(self) -> diffrax.AbstractSolver | None:
-        """A scheme of high order whose solution this one approaches as its steps become short:
-        by default one for the sum of the terms, and `None` for a scheme not `consistent`."""
+        """A scheme of high order that has the same limit for short steps; by default one for
+        the sum of the terms, or `None` if this scheme is not `consistent`."""
         return diffrax.Dopri8() if self.consistent else None
 
     def check(self, plan: SolvePlan) -> None:
-        """**Raises:** `InputError` for a solve that it cannot make; by default it can make
-        all."""
+        """**Raises:** `InputError` for a solve in which the scheme cannot be used."""
 
     def learned(self) -> dict[str, Float[Array, ""]]:
-        """Its learned numbers by name, for the log of a run; by default the root mean square
-        of each of its arrays."""
+        """Learned numbers by name, for the log of a run; by default the root mean square of
+        each array."""
         return learned(self)
 
     def func(self, terms, t0, y0, args) -> PyTree[Array]:
@@ -232,8 +228,8 @@ class AbstractScheme(diffrax.AbstractSolver):
 
 
 class AbstractOneStep(AbstractScheme):
-    """A scheme whose step is a function of the present state alone. A subclass writes
-    `advance` and, if it is known, `fixed_order`; Heun's method, for example, is
+    """A scheme without memory. A subclass defines `advance` and, if known, `fixed_order`. For
+    example, Heun's method is
 
         class Heun(AbstractOneStep):
             fixed_order = 2
@@ -253,7 +249,7 @@ class AbstractOneStep(AbstractScheme):
 
 
 def schemes_of(tree: PyTree) -> list[AbstractScheme]:
-    """The schemes of this package in a tree, each before those inside it."""
+    """The schemes of this package in a tree, each before the schemes inside it."""
     found = []
 
     def collect(x):
@@ -267,7 +263,7 @@ def schemes_of(tree: PyTree) -> list[AbstractScheme]:
 
 
 def check_plan(solver: diffrax.AbstractSolver, plan: SolvePlan) -> None:
-    """Refuse a solve that a scheme, or one inside it, cannot make."""
+    """Raises if a scheme, or one inside it, cannot be used in a solve."""
     if parts(solver, diffrax.HalfSolver):
         plan = plan._replace(steps=None)
     for scheme in schemes_of(solver):
@@ -275,18 +271,18 @@ def check_plan(solver: diffrax.AbstractSolver, plan: SolvePlan) -> None:
 
 
 def check_start(solver: diffrax.AbstractSolver, start: PyTree) -> None:
-    """Refuse inputs of a model from whose `start` no scheme inside can start."""
+    """Raises if no scheme inside can start from the `start` of a model's inputs."""
     if start is None or any(isinstance(start, x.starts_from) for x in schemes_of(solver)):
         return
     kind = type(start).__name__
     raise InputError(
         f"Model: the inputs give {kind}(…), from which {type(solver).__name__} cannot start; "
-        f"take a scheme that starts from it, or other inputs."
+        "take another scheme or other inputs."
     )
 
 
 def learned(tree: PyTree) -> dict[str, Float[Array, ""]]:
-    """The learned numbers of the schemes inside a tree, and the root mean square of each other
+    """Learned numbers of the schemes inside a tree, and the root mean square of each other
     array, by name."""
     found = {}
     leaves = jax.tree_util.tree_leaves_with_path(
@@ -302,7 +298,7 @@ def learned(tree: PyTree) -> dict[str, Float[Array, ""]]:
 
 
 def with_key(solver: diffrax.AbstractSolver, key: PRNGKeyArray) -> diffrax.AbstractSolver:
-    """The scheme with a key for what it draws."""
+    """The scheme with a key for its random numbers."""
 
     def keys(solver):
         random = [scheme for scheme in schemes_of(solver) if scheme.random]
@@ -313,10 +309,10 @@ def with_key(solver: diffrax.AbstractSolver, key: PRNGKeyArray) -> diffrax.Abstr
 
 
 def inconsistent(solver: PyTree) -> AbstractScheme | None:
-    """The first scheme inside a scheme, itself included, that is not consistent."""
+    """The first scheme that is not consistent: the scheme itself or one inside it."""
     return next((scheme for scheme in schemes_of(solver) if not scheme.consistent), None)
 
 
 def restarts_at_jumps(solver: PyTree) -> bool:
-    """Whether a scheme loses what it carries where the field jumps."""
+    """Whether a scheme loses its memory where the field jumps."""
     return getattr(solver, "restarts", False)

@@ -1,4 +1,4 @@
-"""Splittings: one operator at a time."""
+"""Splittings: schemes that solve one operator at a time."""
 
 import abc
 import functools as ft
@@ -24,9 +24,9 @@ from .wrapper import Projected, given_name, projected, start_inside
 
 @checked
 class ExactFlow(AbstractOneStep):
-    """The flow of one operator in closed form, `u_{n+1} = flow(u_n, h)`, its weights taken
-    at the middle of the step: exact where θ is constant over the step, second order where it is
-    not. Splittings use it by themselves for operators that know their flow."""
+    """The flow of one operator in closed form, `u_{n+1} = flow(u_n, h)`, with weights of the
+    middle of the step: exact if θ is constant over the step, else order 2. Splittings use it
+    for every operator with a flow."""
 
     fixed_order: ClassVar[int | None] = 2
 
@@ -37,13 +37,13 @@ class ExactFlow(AbstractOneStep):
             names = [type(one.operator(field.t0, field.args)).__name__ for one in fields]
             raise InputError(
                 f"ExactFlow: {' + '.join(names) or 'this term'} has no flow in closed form, as "
-                "subclasses of AbstractExactOperator have; take a sub-solver such as Heun()."
+                "an AbstractExactOperator has; take a sub-solver such as Heun()."
             )
         return operator.flow(u, fields[0].domain, field.h).astype(u.dtype)
 
 
 def exact_operator(terms: PyTree, t: Depth, args: PyTree) -> AbstractExactOperator | None:
-    """The operator of a term of its own, if it knows its flow."""
+    """The operator of a term with a single operator, if it has a flow."""
     fields = operator_fields(terms)
     if len(fields) != 1:
         return None
@@ -51,22 +51,20 @@ def exact_operator(terms: PyTree, t: Depth, args: PyTree) -> AbstractExactOperat
     return operator if isinstance(operator, AbstractExactOperator) else None
 
 
-# The conditions of the order of a composition: those that hold to rounding, and those that seem
-# to be meant to hold; relative to the sum of what cancels.
+# Order conditions that hold to rounding, and that were meant to hold; relative to the sum of
+# the cancelling terms.
 _EXACT = 1e-12
 _NEARLY = 1e-3
 _HIGHEST_ORDER = 10
 
 
-# `flow(index, start, end, u)`: the state that the operator of this index leads to from `u`,
-# between two fractions of the step.
+# `flow(index, start, end, u)`: the flow of an operator between two fractions of the step.
 Flow: TypeAlias = Callable[[int, float, float, Array], Array]
 
 
 class AbstractSplitting(AbstractScheme):
-    """A scheme that solves `u_t = Σ_i A_i(u)` one operator at a time, in whatever order:
-    operators that know their flow by it, all others by `sub_solver`, which carries nothing of
-    earlier steps: multistep schemes are refused."""
+    """A scheme that solves `u_t = Σ_i A_i(u)` one operator at a time: operators with a flow by
+    it, the others by `sub_solver`, which must have no memory."""
 
     sub_solver: eqx.AbstractVar[diffrax.AbstractSolver]
 
@@ -74,7 +72,7 @@ class AbstractSplitting(AbstractScheme):
 
     # The order with exact sub-steps.
     splitting_order: eqx.AbstractClassVar[int]
-    # Whether the state after the step is that of a sub-step, and so on its constraint.
+    # Whether a step ends with a sub-step, and so on its constraint.
     ends_with_sub_step: ClassVar[bool] = False
 
     def __check_init__(self):
@@ -93,15 +91,15 @@ class AbstractSplitting(AbstractScheme):
         return None if sub_order is None else min(self.splitting_order, sub_order)
 
     def projected(self) -> diffrax.AbstractSolver:
-        """The variant that projects after each sub-step, on the constraint of its operator, and
-        the state after the step where that is not the one of the last sub-step."""
+        """The variant that projects after each sub-step, on its operator's constraint, and at
+        the end of the step."""
         inside = eqx.tree_at(lambda s: s.sub_solver, self, projected(self.sub_solver))
         return inside if self.ends_with_sub_step else Projected(inside)
 
     @abc.abstractmethod
     def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, Array | None]:
-        """The state after the step and an estimate of its error, or `None`, given the flows of
-        a `number` of operators."""
+        """The state after the step, and an error estimate or `None`, from the flows of `number`
+        operators."""
 
     def start(self, field: StepField, u: Array) -> EvaluationCount | None:
         where = f"{type(self).__name__}(sub_solver={given_name(self.sub_solver)}(…))"
@@ -124,14 +122,13 @@ class AbstractSplitting(AbstractScheme):
             if exact is not None:
                 if end < start and exact.dissipative:
                     raise InputError(
-                        f"{type(self).__name__} makes steps backwards in depth, in which the "
-                        f"dissipative {type(exact).__name__} grows without bound; use a "
-                        "splitting without them, such as Strang."
+                        f"{type(self).__name__} makes backward steps, in which the "
+                        f"dissipative {type(exact).__name__} grows without bound; take a "
+                        "splitting such as Strang."
                     )
                 constraint = operator_fields(part.terms)[0].constraint(part.t0)
                 solver = ExactFlow() if isinstance(constraint, Free) else solver
-            # Solvers that reuse their last stage must not carry a state from one operator to
-            # the next, so each sub-step is a first one.
+            # A first step, since the last stage of another operator must not be reused.
             step = part.first_step(solver, y)
             result = first_failure(result, step.result)
             here = evaluations_made(step.solver_state)
@@ -144,7 +141,7 @@ class AbstractSplitting(AbstractScheme):
 
 
 def splitting_of(solver: PyTree) -> AbstractSplitting | None:
-    """The splitting that makes the steps of a scheme, also inside wrappers, or `None`."""
+    """The splitting of a scheme, also inside wrappers, or `None`."""
     # By class: diffrax's isinstance looks through wrappers.
     while solver is not None and not issubclass(type(solver), AbstractSplitting):
         solver = getattr(solver, "solver", None)
@@ -154,7 +151,7 @@ def splitting_of(solver: PyTree) -> AbstractSplitting | None:
 def with_sub_solver(
     solver: diffrax.AbstractSolver, sub_solver: diffrax.AbstractSolver
 ) -> diffrax.AbstractSolver:
-    """A scheme that splits, its sub-steps made by another solver."""
+    """A splitting with another `sub_solver`, also inside wrappers."""
 
     def place(x: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
         splitting = splitting_of(x)
@@ -165,16 +162,15 @@ def with_sub_solver(
 
 
 class AbstractSequentialSplitting(AbstractSplitting):
-    """A splitting that makes its sub-steps one after the other, each from where the last
-    one ended. An operator sees the depth that its own sub-step covers."""
+    """A splitting whose sub-steps follow one another. Each sees the depths that it covers."""
 
     ends_with_sub_step: ClassVar[bool] = True
     takes_trees: ClassVar[bool] = True
 
     @abc.abstractmethod
     def sub_steps(self, num_operators: int) -> list[tuple[int, float, float]]:
-        """The sub-steps in order: (operator, start, end), in fractions of the step. Those
-        before 0 and after 1 are read from the weights of the interval, as they go on there."""
+        """The sub-steps in order: (operator, start, end), in fractions of the step. Fractions
+        below 0 and above 1 extrapolate the weights of the interval."""
 
     def flows(self, flow: Flow, number: int, u: Array) -> tuple[Array, None]:
         for index, start, end in self.sub_steps(number):
@@ -188,9 +184,9 @@ class LieTrotter(AbstractSequentialSplitting):
 
         u_{n+1} = Φ_k(h) ∘ … ∘ Φ_2(h) ∘ Φ_1(h) u_n,
 
-    Φ_i the flow of u_t = A_i(u), by `sub_solver`. First order. With Euler sub-steps and h = 1
-    it is the sequential block of pre-norm Transformers, `u + A_1(u)` then `u + A_2(u)`; with
-    `Projected(Euler())`, the post-norm block. Reference: Trotter, Proc. AMS 10 (1959).
+    with the flow Φ_i of u_t = A_i(u) by `sub_solver`. Order 1. Euler sub-steps with h = 1 give
+    the pre-norm Transformer block, `u + A_1(u)` then `u + A_2(u)`; `Projected(Euler())` gives
+    the post-norm block. Reference: Trotter, Proc. AMS 10 (1959).
     """
 
     sub_solver: diffrax.AbstractSolver = diffrax.Euler()
@@ -207,9 +203,9 @@ class Strang(AbstractSequentialSplitting):
 
         u_{n+1} = Φ_1(h/2) ∘ … ∘ Φ_{k-1}(h/2) ∘ Φ_k(h) ∘ Φ_{k-1}(h/2) ∘ … ∘ Φ_1(h/2) u_n,
 
-    Φ_i the flow of u_t = A_i(u), by `sub_solver`. Second order if that is; with Euler sub-steps
-    only first. With the operators (feed-forward, attention), Euler and h = 1 it is the Macaron
-    net (Lu et al., arXiv 1906.02762). Reference: Strang, SIAM J. Numer. Anal. 5 (1968).
+    with the flow Φ_i of u_t = A_i(u) by `sub_solver`. Order 2 if `sub_solver` has it. The
+    operators (feed-forward, attention) with Euler and h = 1 give the Macaron net (Lu et al.,
+    arXiv 1906.02762). Reference: Strang, SIAM J. Numer. Anal. 5 (1968).
     """
 
     sub_solver: diffrax.AbstractSolver = diffrax.Heun()
@@ -225,13 +221,12 @@ class Strang(AbstractSequentialSplitting):
 
 @checked
 class LieStrang(AbstractSplitting, diffrax.AbstractAdaptiveSolver):
-    """Strang splitting with an estimate of the splitting error, for adaptive steps: the
-    difference to Lie–Trotter over the same step,
+    """Strang splitting with an error estimate for adaptive steps, the difference from
+    Lie–Trotter,
 
         u_{n+1} = S(h) u_n,   error = S(h) u_n - T(h) u_n = O(h²),
 
-    S and T the steps of `Strang` and `LieTrotter`. Second order if `sub_solver` is; the error
-    of one of first order is taken for one of the splitting.
+    with the steps S of `Strang` and T of `LieTrotter`. Order 2 if `sub_solver` has it.
     """
 
     sub_solver: diffrax.AbstractSolver = diffrax.Heun()
@@ -250,13 +245,12 @@ class LieStrang(AbstractSplitting, diffrax.AbstractAdaptiveSolver):
 
 @checked
 class ParallelSplitting(AbstractSplitting):
-    """Parallel splitting: each of the K operators by itself from the same state, K times
-    as strong, then the mean,
+    """Parallel splitting: the mean of the flows Φ_i of u_t = K A_i(u; θ(t)) for K operators,
 
-        u_{n+1} = 1/K Σ_i Φ_i u_n,   Φ_i the flow of u_t = K A_i(u; θ(t)) over the step,
+        u_{n+1} = 1/K Σ_i Φ_i u_n,
 
-    by `sub_solver`. First order. With Euler sub-steps it is unsplit Euler, the parallel block
-    of GPT-J. Reference: Tai, Liu, Li and Chan, arXiv 2510.03989, appendix.
+    by `sub_solver`. Order 1. Euler sub-steps give unsplit Euler, the parallel block of GPT-J.
+    Reference: Tai, Liu, Li and Chan, arXiv 2510.03989, appendix.
     """
 
     sub_solver: diffrax.AbstractSolver = diffrax.Euler()
@@ -264,11 +258,11 @@ class ParallelSplitting(AbstractSplitting):
     splitting_order: ClassVar[int] = 1
 
     def projected(self) -> Projected:
-        """The variant that projects the mean, which is on no constraint by itself."""
+        """The variant that projects the mean."""
         return Projected(self)
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
-        # The flow of A_i over K times the step, its weights those of the step.
+        # The flow of A_i over K steps, with the weights of this step.
         number = len(field.of_operators(self))
         slow = field.with_terms(slowed(field.terms, field.t0, 1 / number))
         return super().make_step(slow, u, state, made_jump)
@@ -281,7 +275,7 @@ class ParallelSplitting(AbstractSplitting):
 @ft.cache
 def _order_of_composition(name: str, coefficients: tuple[float, ...]) -> int:
     """The order p of a composition of Strang steps, `S(h) = exp(h E_1 + h³ E_3 + …)`: up to h^p
-    all words in E_1, E_3, … vanish from `Π_i S(γ_i h)`, apart from those in E_1 alone."""
+    `Π_i S(γ_i h)` has no words in E_1, E_3, … except words in E_1 alone."""
     if abs(sum(coefficients) - 1) > _EXACT:
         raise InputError(
             f"{name}: the coefficients {coefficients} sum to {sum(coefficients):.15g}; they "
@@ -299,15 +293,14 @@ def _order_of_composition(name: str, coefficients: tuple[float, ...]) -> int:
         if off > _EXACT:
             raise InputError(
                 f"{name}: the coefficients {coefficients} meet the conditions of order "
-                f"{degree} to about {-np.log10(off):.0f} digits, so the order is only "
-                f"{degree - 1}; give all digits of them, 15 or more."
+                f"{degree} only to about {-np.log10(off):.0f} digits; give 15 or more digits."
             )
     return _HIGHEST_ORDER
 
 
 def _word(coefficients: Iterable[float], word: tuple[int, ...]) -> float:
     """The coefficient of a word E_j E_k … in `Π_i exp(Σ_k γ_i^k E_k)`."""
-    begun = [1.0, *[0.0] * len(word)]  # of each beginning of the word
+    begun = [1.0, *[0.0] * len(word)]  # for each beginning of the word
     for gamma in coefficients:
         for end in reversed(range(len(word) + 1)):
             begun[end] = sum(
@@ -322,13 +315,13 @@ def _as_tuple(coefficients: tuple[float, ...] | list[float]) -> tuple[float, ...
 
 
 class AbstractComposition(AbstractSequentialSplitting):
-    """A composition of Strang steps of several lengths,
+    """A composition of Strang steps,
 
         u_{n+1} = S(γ_s h) ∘ … ∘ S(γ_2 h) ∘ S(γ_1 h) u_n,   Σ γ_i = 1.
 
-    Sub-steps of one operator that follow one another are made as one. The coefficients give the
-    order, up to 10, if the sub-solver has it too. Reference: Hairer, Lubich, Wanner,
-    Geometric Numerical Integration, section II.4.
+    Consecutive sub-steps of one operator are merged. The coefficients determine the order, up
+    to 10, if the sub-solver has it too. Reference: Hairer, Lubich, Wanner, Geometric Numerical
+    Integration, section II.4.
     """
 
     # γ.
@@ -357,9 +350,8 @@ class AbstractComposition(AbstractSequentialSplitting):
 
 @checked
 class Composition(AbstractComposition):
-    """A composition with any coefficients γ, in all their digits. A symmetric one with
-    `Σ γ_i³ = 0` has order four at least; an order above two takes some negative steps (the
-    theorem of Sheng and Suzuki)."""
+    """A composition with given coefficients γ, to 15 digits or more. A symmetric one with
+    `Σ γ_i³ = 0` has at least order 4. An order above 2 needs negative steps (Sheng, Suzuki)."""
 
     sub_solver: diffrax.AbstractSolver = RK4()
     coefficients: tuple[float, ...] = eqx.field(
@@ -374,7 +366,7 @@ _SUZUKI = 1 / (4 - 4 ** (1 / 3))
 
 @checked
 class Yoshida4(AbstractComposition):
-    """The triple jump, order four: `γ = (γ_1, 1 - 2γ_1, γ_1)`, `γ_1 = 1/(2 - 2^(1/3))`.
+    """The triple jump, order 4: `γ = (γ_1, 1 - 2γ_1, γ_1)`, `γ_1 = 1/(2 - 2^(1/3))`.
     Reference: Yoshida, Phys. Lett. A 150 (1990)."""
 
     sub_solver: diffrax.AbstractSolver = RK4()
@@ -384,9 +376,8 @@ class Yoshida4(AbstractComposition):
 
 @checked
 class Suzuki4(AbstractComposition):
-    """Five steps of which only the middle one is negative, and shorter than that of
-    `Yoshida4`; order four: `γ = (γ_1, γ_1, 1 - 4γ_1, γ_1, γ_1)`, `γ_1 = 1/(4 - 4^(1/3))`.
-    Reference: Suzuki, Phys. Lett. A 146 (1990)."""
+    """Five steps, order 4: `γ = (γ_1, γ_1, 1 - 4γ_1, γ_1, γ_1)`, `γ_1 = 1/(4 - 4^(1/3))`. Its
+    negative step is shorter than `Yoshida4`'s. Reference: Suzuki, Phys. Lett. A 146 (1990)."""
 
     sub_solver: diffrax.AbstractSolver = RK4()
 

@@ -1,4 +1,4 @@
-"""Schemes that are built around another scheme."""
+"""Schemes that wrap another scheme."""
 
 import dataclasses
 from collections.abc import Callable
@@ -27,12 +27,12 @@ from .scheme import AbstractScheme, Step, StepField, Terms, restarts_at_jumps
 
 
 class AbstractWrapper(AbstractScheme):
-    """A scheme around another one, whose properties it takes over; its terms may be others."""
+    """A scheme around another one, with its properties. It may change the terms."""
 
     solver: eqx.AbstractVar[diffrax.AbstractSolver]
 
     def inner_terms(self, terms: Terms) -> Terms:
-        """The terms that the scheme inside solves."""
+        """The terms for the scheme inside."""
         return terms
 
     @property
@@ -53,16 +53,16 @@ class AbstractWrapper(AbstractScheme):
         return self.solver.func(self.inner_terms(terms), t0, y0, args)
 
     def with_projected_solver(self) -> Any:
-        """The wrapper around the variant of its scheme for a state on a constraint."""
+        """The wrapper around its projected scheme."""
         return eqx.tree_at(lambda wrapper: wrapper.solver, self, projected(self.solver))
 
 
 class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver):
-    """A wrapper that makes the steps of the scheme inside it."""
+    """A wrapper that makes the steps of the scheme inside."""
 
     @property
     def scan_kind(self) -> Any:
-        # Of the wrapped Runge–Kutta method; diffrax's adjoints set it.
+        # diffrax's adjoints set it.
         return self.solver.scan_kind  # pyright: ignore[reportAttributeAccessIssue]
 
     def start(self, field: StepField, u: Array) -> PyTree:
@@ -75,7 +75,7 @@ class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver)
         return field.with_terms(self.inner_terms(field.terms))
 
     def couplings(self, field: StepField, first: Array | bool) -> Couplings | None:
-        """The couplings of the scheme inside, on the terms that it solves."""
+        """The couplings of the scheme inside, with its terms."""
         return couplings_of(self.solver, self._inner(field), first)
 
     @property
@@ -85,34 +85,33 @@ class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver)
 
 @checked
 def projected(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
-    """The variant of a scheme for a constrained state: `Projected(solver)`,
-    unless the scheme has a method `projected` that knows a better place for the projection.
-    The splittings project after each sub-step. `solve` takes this variant by itself."""
+    """The variant of a scheme that `solve` uses on a constraint: the result of its method
+    `projected` if it has one, else `Projected(solver)`. Splittings project after each
+    sub-step."""
     own = getattr(solver, "projected", None)
     return Projected(solver) if own is None else own()
 
 
 @checked
 class Projected(AbstractTransparentWrapper):
-    """A scheme that returns to the constraint set S after every step,
+    """A scheme that projects onto the constraint set S after every step,
 
         u_{n+1} = project_S(Φ_h(u_n)),
 
-    Φ_h the step of the wrapped solver. Around a solver of order 1 the step uses
-    the plain fields: retraction alone is first order, and with Euler sub-steps it is the
-    post-norm Transformer, `LieTrotter(Projected(Euler()))`. Around a solver of higher order
-    the step uses the fields tangential to S, `d/dε project(u + ε A_i(u))`; retraction then
-    keeps the order of the solver and puts the state on S to rounding. Reference for the
-    latter: Hairer, Lubich, Wanner, Geometric Numerical Integration, section IV.4.
+    where Φ_h is a step of `solver`. For a solver of order 1, Φ_h uses the plain fields: with
+    Euler sub-steps this is the post-norm Transformer, `LieTrotter(Projected(Euler()))`. For a
+    solver of higher order, Φ_h uses the fields tangential to S, `d/dε project(u + ε A_i(u))`,
+    which keeps the order. Reference: Hairer, Lubich, Wanner, Geometric Numerical Integration,
+    section IV.4.
 
-    `LieTrotter(Projected(Euler()))` retracts after each operator, on the constraint of that
-    operator; `Projected(LieTrotter(Euler()))` retracts once a step, on that of the last.
-    `solve` puts it in by itself where the equation has a constraint.
+    `LieTrotter(Projected(Euler()))` projects after each operator, on its constraint;
+    `Projected(LieTrotter(Euler()))` projects once a step, on the last operator's constraint.
+    `solve` adds it if the equation has a constraint.
     """
 
     solver: diffrax.AbstractSolver
 
-    # A configuration gives the constraint; the package then projects by itself.
+    # Only `solve` and Python use it.
     configurable: ClassVar[bool] = False
 
     def projected(self) -> "Projected":
@@ -121,8 +120,8 @@ class Projected(AbstractTransparentWrapper):
     def inner_terms(self, terms: Terms) -> Terms:
         if not operator_fields(terms):
             raise InputError(
-                "Projected needs the terms of an Equation (equation.terms), which know "
-                f"their constraint; it was given {terms}."
+                "Projected needs the terms of an Equation (equation.terms), but it was given "
+                f"{terms}."
             )
         return without_constraint(terms) if self.order(terms) == 1 else terms
 
@@ -147,8 +146,7 @@ class Projected(AbstractTransparentWrapper):
         if not isinstance(constraint, AbstractRescaling):
             raise InputError(
                 f"{given_name(self)}: a projection on {type(constraint).__name__} cannot be "
-                "undone, so its steps are not reversible; use gradient=Recompute(), or one of "
-                "Sphere, RMSSphere, LayerNorm and RMSNorm."
+                "undone; take gradient=Recompute(), or Sphere, RMSSphere, LayerNorm or RMSNorm."
             )
         return (*inner, Retraction(constraint))
 
@@ -157,7 +155,7 @@ class Projected(AbstractTransparentWrapper):
 
 
 def given_name(solver: diffrax.AbstractSolver) -> str:
-    """The name of a scheme as it was given, without the projection that `solve` puts in."""
+    """The name of a scheme without the `Projected` that `solve` adds."""
     while type(solver) is Projected:
         solver = solver.solver
     return type(solver).__name__
@@ -165,7 +163,7 @@ def given_name(solver: diffrax.AbstractSolver) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _ToProjection:
-    """The interpolation of a step that ends at the projection of its last state."""
+    """The interpolation of a step followed by a projection."""
 
     of_step: Callable
 
@@ -174,7 +172,7 @@ class _ToProjection:
 
 
 class _Shifted(diffrax.AbstractLocalInterpolation):
-    """An interpolation moved by a shift that grows from 0 over the step."""
+    """An interpolation plus a shift that grows linearly from 0 over the step."""
 
     t0: Depth
     t1: Depth
@@ -192,46 +190,45 @@ class _Shifted(diffrax.AbstractLocalInterpolation):
 def start_inside(
     where: str, solver: diffrax.AbstractSolver, field: StepField, u: Array, example: str
 ) -> PyTree:
-    """The state with which a scheme inside another begins a step; a memory is refused."""
+    """The memory with which a scheme inside another starts. Raises if it has earlier steps."""
     state = eqx.filter_eval_shape(field.start, solver, u)
     inside = solver
     while issubclass(type(inside), diffrax.AbstractWrappedSolver):
         inside = inside.solver  # pyright: ignore[reportAttributeAccessIssue]
-    # A stage that a Runge–Kutta method uses again does not change a step, nor does a count.
+    # The stage that a Runge–Kutta method reuses, and a count, do not change a step.
     number = len(jax.tree.leaves(state)) - len(parts(state, EvaluationCount))
     if number and not isinstance(inside, diffrax.AbstractRungeKutta):
         raise InputError(
             f"{where}: {given_name(solver)} uses earlier steps, which are not kept here; "
-            f"use a scheme without a memory, for example {example}."
+            f"take a scheme without memory, for example {example}."
         )
     return state
 
 
 @checked
 class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
-    """Any explicit scheme made reversible. With its increment Ψ_h(t, u) = Φ_h(u) - u,
+    """A reversible variant of an explicit scheme with increment Ψ_h(t, u) = Φ_h(u) - u,
 
         u_{n+1} = λ u_n + (1-λ) v_n + Ψ_h(t_n, v_n),
         v_{n+1} = v_n - Ψ_{-h}(t_{n+1}, u_{n+1}),        v_0 = u_0.
 
-    Both equations can be solved for the old states, so nothing has to be kept for a gradient
-    (`Reversible`). The order is that of the scheme, at two of its steps a step. Reference:
+    Both equations can be solved for the old states, so that a gradient (`Reversible`) needs no
+    stored states. It has the order of the scheme and makes two of its steps a step. Reference:
     McCallum, Foster, arXiv 2410.11648.
 
-    The price: where the equation decays at a rate μ, `u - v` grows like `λ^n e^{μ t}`, so a
-    step is stable for `h μ ≤ -log λ` only, 0.01 at the default; and rounding grows by 1/λ in
-    each step on the way back, so that float32 serves a relative error of 1e-3 for about 13,
-    90 and 900 steps with λ = 0.5, 0.9 and 0.99. Pre-norm blocks hardly decay: measured on 12
-    of them, with 1 to 4 steps a layer, the error is 1 to 1.4 times that of the scheme for
-    orders 2 and 4, the same for λ from 0.9 to 0.999; for order 1 it is least at 0.9 to 0.95,
-    half of that at 0.99. An equation with `Damping` needs small λ and short steps, or
-    another way to save memory: `Recursive`.
+    If the equation decays at a rate μ, `u - v` grows like `λ^n e^{μ t}`, so that steps are
+    stable only for `h μ ≤ -log λ`, 0.01 at the default. On the way back rounding grows by 1/λ
+    in each step: float32 keeps a relative error of 1e-3 for about 13, 90 and 900 steps with
+    λ = 0.5, 0.9 and 0.99. Pre-norm blocks hardly decay: on 12 of them, with 1 to 4 steps a
+    layer, the error is 1 to 1.4 times the scheme's at orders 2 and 4 for λ from 0.9 to 0.999;
+    at order 1 it is smallest for λ from 0.9 to 0.95. With `Damping` take a small λ and short
+    steps, or save memory by `Recursive`.
 
-    On a constraint the scheme inside projects, and then u once more, so that it is on S.
+    On a constraint the scheme inside projects, and u is projected once more.
 
     **Arguments:**
 
-    - `solver`: an explicit scheme that carries nothing of earlier steps.
+    - `solver`: an explicit scheme without memory.
     - `coupling`: λ in (0, 1]. Smaller is more stable, larger more exact on the way back.
     """
 
