@@ -56,7 +56,7 @@ def _velocity(
 
 @checked
 class Residual(AbstractOnBlocks):
-    """`solver` for the residual of whole blocks,
+    """A scheme for the residual of whole blocks: `solver` on
 
         u_t = B_t(u) - u,   B_t one step of length 1 of `block` with weights at depth t.
 
@@ -74,7 +74,7 @@ class Residual(AbstractOnBlocks):
 
 @checked
 class Velocity(AbstractOnBlocks):
-    """`solver` for whole blocks as velocity,
+    """A scheme for whole blocks as velocity: `solver` on
 
         u_t = B_t(u),   B_t one step of length 1 of `block` with weights at depth t.
 
@@ -151,7 +151,7 @@ class PaperSplitting(AbstractPaperSplitting):
 
 @checked
 class ConsistentPaperSplitting(AbstractPaperSplitting):
-    """The sub-steps of the paper, made consistent with the equation
+    """The sub-steps of the paper made consistent with the equation
 
         u_t = ⟨γ, V⟩ + Σ_j (⟨W_j, u⟩ + b_j) + ∂I_S1(u).
 

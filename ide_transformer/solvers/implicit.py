@@ -1,4 +1,4 @@
-"""Implicit schemes, solved by Newton–Krylov: it needs products with the Jacobian, not the matrix."""
+"""Implicit schemes, solved by Newton–Krylov without a Jacobian matrix."""
 
 import math
 from collections.abc import Callable
@@ -180,7 +180,7 @@ def _stage(stage: Array, inputs: tuple[StepField, float, Array, float]) -> Array
 class AbstractOneStage(AbstractImplicitScheme):
     """An implicit scheme with one stage, at the fraction c of the step,
 
-        Y = u_n + c h F(t_n + c h, Y),   u_{n+1} = u_n + h F(t_n + c h, Y).
+    Y = u_n + c h F(t_n + c h, Y),   u_{n+1} = u_n + h F(t_n + c h, Y).
     """
 
     # c.
@@ -242,7 +242,7 @@ class ImplicitMidpoint(AbstractOneStage):
 
 @checked
 class MatrixFree(AbstractImplicitScheme, AbstractWrapper, diffrax.AbstractAdaptiveSolver):
-    """A diagonally implicit Runge–Kutta method of diffrax with stages
+    """A diagonally implicit Runge–Kutta method of diffrax, its stages
 
         Y_i = u_n + h Σ_{j<i} a_ij F(t_j, Y_j) + h a_ii F(t_i, Y_i)
 

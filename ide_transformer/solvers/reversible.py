@@ -46,8 +46,8 @@ Couplings: TypeAlias = tuple[AbstractCoupling, ...]
 
 @checked
 class Shear(AbstractCoupling):
-    """`x_i ← scale x_i + increment(x_j)` with i the `target` (0: the state, 1: its companion)
-    and j ≠ i. The scale must not be zero."""
+    """`x_i ← scale x_i + increment(x_j)`, where i is the `target` (0: the state, 1: its
+    companion) and j the other one. The scale must not be zero."""
 
     increment: Callable[[Array], Array]
     target: Annotated[int, at_least(0), at_most(1)] = eqx.field(static=True)

@@ -376,8 +376,9 @@ class Yoshida4(AbstractComposition):
 
 @checked
 class Suzuki4(AbstractComposition):
-    """Five steps, order 4: `γ = (γ_1, γ_1, 1 - 4γ_1, γ_1, γ_1)`, `γ_1 = 1/(4 - 4^(1/3))`. Its
-    negative step is shorter than `Yoshida4`'s. Reference: Suzuki, Phys. Lett. A 146 (1990)."""
+    """A composition of five steps, order 4: `γ = (γ_1, γ_1, 1 - 4γ_1, γ_1, γ_1)`,
+    `γ_1 = 1/(4 - 4^(1/3))`. Its negative step is shorter than `Yoshida4`'s. Reference: Suzuki,
+    Phys. Lett. A 146 (1990)."""
 
     sub_solver: diffrax.AbstractSolver = RK4()
 

@@ -207,7 +207,7 @@ def start_inside(
 
 @checked
 class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
-    """A reversible variant of an explicit scheme with increment Ψ_h(t, u) = Φ_h(u) - u,
+    """A reversible variant of an explicit scheme. With its increment Ψ_h(t, u) = Φ_h(u) - u,
 
         u_{n+1} = λ u_n + (1-λ) v_n + Ψ_h(t_n, v_n),
         v_{n+1} = v_n - Ψ_{-h}(t_{n+1}, u_{n+1}),        v_0 = u_0.

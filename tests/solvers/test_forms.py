@@ -55,7 +55,7 @@ def test_compositions():
     orders = {(0.5, 0.5): 2, (0.2, 0.8): 2, suzuki: 4, yoshida: 4, jump: 6, solution: 6}
     for coefficients, order in orders.items():
         assert ide.solvers.Composition(coefficients=coefficients).splitting_order == order
-    with pytest.raises(ide.InputError, match="order 3 to about 5 digits"):
+    with pytest.raises(ide.InputError, match="order 3 only to about 5 digits"):
         ide.solvers.Composition(coefficients=(1.3512, -1.7024, 1.3512))
 
 
