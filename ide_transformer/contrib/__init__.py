@@ -2,61 +2,18 @@
 
 Configurations find these classes by their names, as they find classes of the core."""
 
-from .approximations import Approximations, successive_approximations
-from .audio import AudioInputs, TokenConvolution
-from .bidirectional import Bidirectional
-from .by_length import AbstractSequencesByLength, Addition, ColumnAddition, Parity, WordProblem
-from .connections import (
-    AttentionResidual,
-    DoublyStochasticConnections,
-    HyperConnections,
-    LearnedMultistep,
-)
-from .darcy import Darcy
-from .encoder_decoder import (
-    EncodedInputs,
-    EncoderDecoder,
-    SourceAndText,
-    TranslationModel,
-    generate_greedy,
-)
-from .gated import GatedRK2
-from .layer_norm_scaling import LayerNormScaling
-from .layers import MOVES, Layered, drops, extensions, mergers, native_layers, selections
-from .mazes import Maze
-from .meshes import (
-    Coarsening,
-    Quantity,
-    Target,
-    coarsen,
-    coarsenings,
-    extrapolated,
-    fit_rates,
-    native_target,
-    refine,
-    richardson,
-)
-from .momentum import (
-    AbstractCoefficient,
-    AbstractMomentum,
-    InitialVelocity,
-    MomentumLanguageModel,
-    Nesterov,
-    PresymplecticEuler,
-    VelocityInputs,
-)
-from .scales import (
-    CoarseHeads,
-    Distances,
-    coarse_heads,
-    distances,
-    heads_of,
-    kernel,
-    waves,
-    with_coarse_heads,
-)
-from .sequences import AbstractSequences, ListOps, PHop
-from .spectra import Clustering, clustering, log_norms, stretching
-from .step_defects import Defects, defects, equation_defects, removal_damage, removal_estimate
-from .sudoku import Sudoku
-from .verses import VersesEnEs
+import importlib as _importlib
+import typing as _typing
+
+
+if _typing.TYPE_CHECKING:
+    from .public import *
+else:
+    # Imported when a name is asked for: a command of contrib may need none of them.
+    def __getattr__(name):
+        if name.startswith("_"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(_importlib.import_module(f"{__name__}.public"), name)
+
+    def __dir__():
+        return dir(_importlib.import_module(f"{__name__}.public"))

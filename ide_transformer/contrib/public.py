@@ -1,0 +1,60 @@
+"""Its public names."""
+
+from .approximations import Approximations, successive_approximations
+from .audio import AudioInputs, TokenConvolution
+from .bidirectional import Bidirectional
+from .by_length import AbstractSequencesByLength, Addition, ColumnAddition, Parity, WordProblem
+from .connections import (
+    AttentionResidual,
+    DoublyStochasticConnections,
+    HyperConnections,
+    LearnedMultistep,
+)
+from .darcy import Darcy
+from .encoder_decoder import (
+    EncodedInputs,
+    EncoderDecoder,
+    SourceAndText,
+    TranslationModel,
+    generate_greedy,
+)
+from .gated import GatedRK2
+from .layer_norm_scaling import LayerNormScaling
+from .layers import MOVES, Layered, drops, extensions, mergers, native_layers, selections
+from .mazes import Maze
+from .meshes import (
+    Coarsening,
+    Quantity,
+    Target,
+    coarsen,
+    coarsenings,
+    extrapolated,
+    fit_rates,
+    native_target,
+    refine,
+    richardson,
+)
+from .momentum import (
+    AbstractCoefficient,
+    AbstractMomentum,
+    InitialVelocity,
+    MomentumLanguageModel,
+    Nesterov,
+    PresymplecticEuler,
+    VelocityInputs,
+)
+from .scales import (
+    CoarseHeads,
+    Distances,
+    coarse_heads,
+    distances,
+    heads_of,
+    kernel,
+    waves,
+    with_coarse_heads,
+)
+from .sequences import AbstractSequences, ListOps, PHop
+from .spectra import Clustering, clustering, log_norms, stretching
+from .step_defects import Defects, defects, equation_defects, removal_damage, removal_estimate
+from .sudoku import Sudoku
+from .verses import VersesEnEs
