@@ -193,9 +193,8 @@ def _checking(call: Callable[..., Any], name: str) -> Any:
     def interface() -> tuple[inspect.Signature, dict[str, Any]]:
         signature = inspect.signature(call, eval_str=True)
         parameters = signature.parameters.items()
-        return signature, {
-            n: p.annotation for n, p in parameters if p.annotation is not p.empty
-        }
+        annotated = {n: p.annotation for n, p in parameters if p.annotation is not p.empty}
+        return signature, annotated
 
     @ft.wraps(call)
     def checking(*args, **kwargs):
@@ -247,17 +246,14 @@ def _valid(name: str, argument: str, value: Any, annotation: Any) -> Any:
         if type(value) is list and "ndarray" in problem:
             hint = "; write np.asarray(…)"
         problem = re.sub(r"an instance of Key\[.*", "a key such as jax.random.key(0)", problem)
-    elif (
-        is_known(value)
-        and eqx.is_inexact_array_like(value)
-        and not np.isfinite(np.asarray(value)).all()
-    ):
-        problem = "finite"
-        places = np.argwhere(~np.isfinite(np.asarray(value)))
-        if places.shape[-1]:
-            problem += f"; {len(places)} are not, the first at {places[0].tolist()}"
     else:
-        return value
+        readable = is_known(value) and eqx.is_inexact_array_like(value)
+        places = np.argwhere(~np.isfinite(np.asarray(value))) if readable else np.empty((0, 0))
+        if not len(places):
+            return value
+        problem = "finite"
+        if places.shape[1]:
+            problem += f"; {len(places)} are not, the first at {places[0].tolist()}"
     raise InputError(
         f"{name}: {argument}={_shown(value)}: {argument} should be {problem}{hint}."
     )

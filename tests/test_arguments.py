@@ -1,0 +1,78 @@
+"""Arguments are checked by their annotations: what is taken, and what is said of the rest."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import Array, Float, Real
+
+import ide_transformer as ide
+from ide_transformer.arguments import Fraction, OddInt, PositiveInt, at_least, checked
+
+
+Texts = TypeVar("Texts", str, list[str])
+Above = Annotated[Real[np.ndarray, "..."], at_least(0)]
+Two = tuple[int, int]
+
+
+def taking(kind):
+    def f(x):
+        return x
+
+    f.__annotations__["x"] = kind
+    return checked(f)
+
+
+RIGHT = [
+    *((bool, True), (int, np.int64(3)), (float, 2), (float | None, None), (Any, object())),
+    *((tuple[float, ...], (1, np.float32(2))), (Two, (1, 2)), (list[str], []), (Texts, ["a"])),
+    *((Sequence[str], ("a",)), (Mapping[str, int], {"a": 1}), (Callable, len), (type, int)),
+    *((Literal[1, 3], 3), (Float[Array, "n"], np.ones(2)), (Fraction, 0), (Path, Path())),
+]
+WRONG = [
+    (bool, 1, "a valid boolean"),
+    (int, True, "a valid integer"),
+    (int, 1.0, "a valid integer"),
+    (float, True, "a valid number"),
+    (float, np.nan, "a finite number"),
+    (float, jnp.ones(()), "a number of Python (not an array)"),
+    (str | None, 1, "a valid string"),
+    (Two, (1,), "a tuple of 2"),
+    (tuple[int, ...], (1, 2.0), "a valid integer"),
+    (list[str], ["a", 1], "a valid string"),
+    (Texts, 1, "a valid string or a valid list"),
+    (Sequence[str], "ab", "a list or a tuple"),
+    (Mapping[str, int], {"a": "b"}, "a valid integer"),
+    (Callable, 1, "callable"),
+    (Path, "a", "an instance of Path"),
+    (Literal["a", "b", "c"], "d", "'a', 'b' or 'c'"),
+    (int | Literal["x"], "y", "a valid integer or 'x'"),
+    (PositiveInt, 0, "greater than 0"),
+    (Fraction, 1, "less than 1"),
+    (OddInt, 2, "odd"),
+    (Above, np.array([1, -1]), "greater than or equal to 0"),
+    (Float[Array, "n"], np.ones((2, 2)), "an instance of Float[Array, 'n']"),
+    (Float[Array, "n"], np.array([1, np.inf]), "finite; 1 are not, the first at [1]"),
+]
+
+
+@pytest.mark.parametrize("kind, value", RIGHT)
+def test_what_fits_is_taken(kind, value):
+    given = taking(kind)(value)
+    assert given is value or np.array_equal(given, value)
+
+
+@pytest.mark.parametrize("kind, value, wanted", WRONG)
+def test_what_does_not_fit_is_refused(kind, value, wanted):
+    with pytest.raises(ide.InputError) as refused:
+        taking(kind)(value)
+    assert str(refused.value).endswith(f": x should be {wanted}.")
+
+
+def test_a_traced_number_is_told_from_a_wrong_one():
+    with pytest.raises(ide.InputError, match="not one that JAX traces"):
+        jax.jit(taking(float))(1.0)
