@@ -314,8 +314,8 @@ class VelocityInputs(TextInputs):
     def __check_init__(self):
         if self.velocity.shape != self.embedding.shape:
             raise InputError(
-                f"VelocityInputs: velocity of shape {self.velocity.shape}; give the shape of the"
-                f" embedding, {self.embedding.shape}."
+                f"VelocityInputs: velocity has the shape {self.velocity.shape}; give the "
+                f"embedding's, {self.embedding.shape}."
             )
 
     def embed(
