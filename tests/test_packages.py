@@ -268,9 +268,3 @@ def test_a_solution_is_printed_and_pickled():
         for entry in ("status: succeeded", "steps: 3", "field evaluations: 9"):
             assert f"  {entry}\n" in text + "\n"
         assert (evaluate(one) == evaluate(solution)).all()
-
-
-def test_gradient_modes_are_pickled():
-    policy = jax.checkpoint_policies.dots_saveable
-    for mode in (ide.Recompute(policy=policy), ide.Reversible(), ide.Recursive(3)):
-        assert eqx.tree_equal(pickle.loads(pickle.dumps(mode)), mode, typematch=True)

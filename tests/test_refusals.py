@@ -12,7 +12,7 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer.integration.solve import solve_on
-from tests.helpers import built, drawn, largest, make_equation, random_state
+from tests.helpers import built, largest, make_equation, random_state
 from tests.solvers.linear_problem import initial_state, layered_equation, tied_equation
 
 
@@ -20,7 +20,6 @@ KEY, WIDTH, TOKENS = jax.random.key(0), 16, 6
 Domain, LINE = ide.TokenDomain, jnp.linspace(0, 1, TOKENS)
 UNIFORM, PLANE, CIRCLE = Domain.uniform(TOKENS), Domain.uniform((2, 3)), Domain.periodic(TOKENS)
 SIMPSON, FEW = Domain.simpson(LINE), Domain(jnp.array([[0.0], [1.0]]))
-BACK, SCATTERED = LINE[::-1], Domain(abs(drawn((9, 2), seed=0)))
 TWICE_DAMPED = ide.PiecewiseConstant((ide.Damping(np.ones(2)), ide.Damping(np.ones(2))))
 
 
@@ -38,26 +37,6 @@ def equation(theta, constraint=ide.Free()):
 
 WINDOWS = made(ide.ConvolutionalAttention, 4)
 PARTS = {
-    # Numbers.
-    r"momentum=\['0\.5'\]: momentum should be in \[0, 1\)": lambda: ide.contrib.Nesterov(
-        ["0.5"]
-    ),
-    r"momentum=\[True, False\]: momentum should be": lambda: ide.contrib.Nesterov(
-        [True, False]
-    ),
-    # Domains.
-    r"give TokenDomain\(points, weights\)": lambda: SIMPSON.with_queries(jnp.ones((1, 1))),
-    "give 2 or more, each above the one": lambda: jax.jit(
-        lambda: Domain.trapezoid(BACK).points
-    )(),
-    # Maps from one domain to another.
-    "a point at 3.0, but the source goes from 0.0": lambda: ide.equation.interpolation(
-        FEW, UNIFORM
-    ),
-    "points allow degree=1 only": lambda: ide.equation.interpolation(
-        SCATTERED, SCATTERED, degree=3
-    ),
-    "no point of the source is near": lambda: ide.equation.restriction(FEW, UNIFORM),
     # Controls and equations.
     "on 3 intervals of length 1": lambda: equation(TWICE_DAMPED, ide.Tied(ide.Free(), 3)),
     "constraint yields Damping, Damping": lambda: equation(TWICE_DAMPED, TWICE_DAMPED),

@@ -1,9 +1,6 @@
 """The study of coarser and finer solves: its tasks, rules, rankings, budgets and script."""
 
 import json
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import diffrax
 import jax
@@ -13,11 +10,8 @@ import pytest
 import tokenizers as tk
 
 import ide_transformer as ide
-from ide_transformer.contrib import depth_problem
 from ide_transformer.contrib.depth import NEEDED, RULES, Problem, measure_coarsening
 from ide_transformer.contrib.depth_problem import halves_of_speeches, make_problem
-from ide_transformer.contrib.sequences import PHop
-from ide_transformer.training import LoadedModel
 from tests.golden.copies import changed_copy
 from tests.helpers import drawn
 from tests.running import run_here
@@ -52,28 +46,6 @@ def test_the_loss_of_a_text_encoder_is_that_of_finding_other_halves(tmp_path):
         scores = {j: 20 * units[i] @ units[66 + j] for j in group}
         expected.append(np.log(sum(map(np.exp, scores.values()))) - scores[i])
     np.testing.assert_allclose(jax.jit(problem.losses)(states), expected, rtol=1e-6)
-
-
-def test_a_run_is_measured_by_the_loss_of_its_task(monkeypatch):
-    task = PHop(16)
-    monkeypatch.setattr(depth_problem, "evaluation_task", lambda loaded: task)
-    config = SimpleNamespace(training=SimpleNamespace(steps=3, seed=0))
-    parts: Any = None, SimpleNamespace(), Path("run"), config
-    made = make_problem(LoadedModel(*parts), 3, 5)
-    # The calibration is a batch that training has not seen.
-    np.testing.assert_array_equal(made.calibration, task.batch(3, 3, 0).inputs)
-    logits = np.asarray(drawn((5, 16, task.vocabulary), seed=5))
-    targets = next(task.held_out(5, samples=5)).targets
-    losses, read, loss = jax.jit(
-        lambda y: (
-            made.losses(y),
-            made.read(y, None),
-            task.loss.measure(y, jnp.asarray(targets))["loss"].value,
-        )
-    )(logits)
-    assert float(np.mean(losses)) == pytest.approx(float(loss), rel=1e-12)
-    # The squared distance of what is read is twice Hellinger's.
-    np.testing.assert_allclose(np.sum(np.square(read), axis=-1), 1.0, rtol=1e-12)
 
 
 def test_rules_keep_the_layers_that_they_say():

@@ -63,6 +63,7 @@ def embedded(model):
     return table[INPUTS] + places, table
 
 
+@pytest.mark.heavy
 @pytest.mark.filterwarnings("ignore:All-NaN")  # the exponents of all samples are the same
 def test_a_model_read_as_a_controlled_system(model, tmp_path, monkeypatch):
     parts = []
@@ -113,6 +114,7 @@ def test_correlations_are_those_of_the_means_over_groups():
     assert row["low"] == pytest.approx(-1) and row["high"] == pytest.approx(1)
 
 
+@pytest.mark.heavy
 def test_steering_takes_the_least_energy(model, tmp_path, monkeypatch):
     """A push in layer n moves the log-odds by `AFTER_n (e - e')·v`: the least energy that moves
     them by g is `g² / |e - e'|² Σ AFTER²`, and the sum is over the layers that may push."""

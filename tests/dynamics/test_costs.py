@@ -11,7 +11,7 @@ import pytest
 import ide_transformer as ide
 from ide_transformer import contrib, dynamics
 from ide_transformer.dynamics import Path
-from tests.helpers import HEADS, WIDTH, built, built_control, largest, random_state
+from tests.helpers import HEADS, WIDTH, built_control, largest
 from tests.layered_models import (
     CONTEXT,
     HELD_OUT,
@@ -259,30 +259,3 @@ def test_chosen_heads_alone_are_computed_on_blocks_and_see_no_later_token():
         other = np.where(np.arange(CONTEXT) < token, HELD_OUT, (HELD_OUT + 1) % 7)
         off = np.asarray(outputs(every, other)) - native
         assert largest(off[:, :token], 0.0) < 1e-12 < largest(off[:, token:], 0.0)
-
-
-def shares_of(u, *parts):
-    return [(x**2).sum() / (u**2).sum() for x in parts]
-
-
-def test_padding_and_grids_of_two_axes():
-    """Padding has no part in a mean; a grid has blocks along both axes."""
-    attention = built(lambda: ide.Attention(WIDTH, HEADS, key=jax.random.key(0)))
-    u, mask = random_state(1, tokens=6), np.arange(6) < 5
-    domain, v = ide.TokenDomain.uniform(6).padded(mask), np.asarray(u[0])
-    query, key, _ = projections(attention, v)
-    expected = kernel_of(query, key, mask).swapaxes(0, 1)
-    assert largest(kernel(attention, u, domain)[0], expected) < 1e-10
-    v = v[:5]
-    pairs = np.stack([v[:2].mean(0), v[:2].mean(0), v[2:4].mean(0), v[2:4].mean(0), v[4]])
-    fours = np.stack([*[v[:4].mean(0)] * 4, v[4]])
-    mean = np.tile(v.mean(0), (5, 1))
-    expected = shares_of(v, v - pairs, pairs - fours, fours - mean, mean)
-    assert largest(waves(u, domain)[0], expected) < 1e-10
-
-    u = random_state(1, tokens=16)
-    square = np.asarray(u[0]).reshape(2, 2, 2, 2, WIDTH)
-    means = square.mean((1, 3), keepdims=True) + 0 * square
-    whole = square.mean((0, 1, 2, 3), keepdims=True) + 0 * square
-    expected = shares_of(square, square - means, means - whole, whole)
-    assert largest(waves(u, ide.TokenDomain.uniform((4, 4)))[0], expected) < 1e-10

@@ -110,22 +110,6 @@ def test_windows_of_several_lengths_hold_out_the_same_tokens():
         assert on_same_tokens(several) == several
 
 
-def test_a_vocabulary_is_that_of_a_byte_pair_encoding():
-    pairs = tasks.LanguageTask(TEXT, 8, tokenizer="bpe", vocabulary=270).tokenizer
-    assert pairs.vocabulary == 270
-    tasks.LanguageTask(TEXT, 8, tokenizer=pairs, vocabulary=270)
-    with pytest.raises(ide.InputError, match=r"=270 .* write data\.tokenizer: bpe"):
-        tasks.LanguageTask(TEXT, 8, vocabulary=270)
-
-
-def test_files_of_texts(tmp_path):
-    (tmp_path / "in/more.txt").mkdir(parents=True)
-    (tmp_path / "in/more.txt/b.txt").write_text("second")
-    (tmp_path / "in/a.md").write_text("first")
-    (tmp_path / "in/c.png").write_bytes(b"\xff")
-    assert tasks.read_text(str(tmp_path / "in")) == "first\nsecond"
-
-
 def test_shakespeare(tmp_path, monkeypatch):
     text = tasks.shakespeare()
     assert len(text) == 5_318_767 and len(set(text)) == 84
@@ -297,33 +281,6 @@ def test_a_finer_grid_for_the_test_alone(published):
     assert domain.grid == (32, 32) and fine.parts == ("test",)
     with pytest.raises(ide.InputError, match=r"model\.context=32: .* a test part only"):
         fine.batch(0, 4, 0)
-
-
-def test_a_coarser_grid_is_every_second_point(published):
-    folder, _ = published
-    task = contrib.Darcy(folder, samples=20)
-    coarse = task.on(ide.Mesh(tokens=8))
-    on_grid = np.arange(256).reshape(16, 16)[::2, ::2].ravel()
-    for part in task.parts:
-        (fine,), (few,) = (x.held_out(200, part=part) for x in (task, coarse))
-        np.testing.assert_array_equal(few.inputs.values, fine.inputs.values[:, on_grid])
-        np.testing.assert_array_equal(few.targets.values, fine.targets.values[:, on_grid])
-        at = fine.inputs.domain.points[on_grid]
-        np.testing.assert_array_equal(few.inputs.domain.points, at)
-
-
-def test_subsets_of_the_points(published):
-    folder, parts = published
-    task = contrib.Darcy(folder, samples=20, points="clustered", subset=40, weights="equal")
-    batch = task.batch(1, 4, 0)
-    at = np.rint(16 * np.asarray(batch.inputs.domain.points)).astype(int) @ [16, 1]
-    assert len(np.unique(at)) == task.tokens_per_sample == 40
-    y = parts["train_16"][:20].reshape(20, 256)[:, at]
-    assert all((y == row).all(1).any() for row in batch.targets.values)
-    weights = [task.batch(step, 1, 0).targets.domain.weights for step in range(4)]
-    assert np.allclose(np.sum(weights, 1), 1, atol=1e-5) and np.std(weights) > 0.02
-    assert batch.inputs.domain.weights is None
-    assert task.on(ide.Mesh(tokens=32)).tokens_per_sample == 40
 
 
 ARRAYS = {
