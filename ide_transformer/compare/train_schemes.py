@@ -212,8 +212,8 @@ class TrainingComparison(AbstractComparison):
         for row in rows:
             if references := self._references:
                 name = row["scheme"]
-                other = references.get(name, name)
-                same = other != name and self._data[name] == self._data[other]
+                other = references.get(name)
+                same = other is not None and self._data[name] == self._data[other]
                 row |= difference(losses[name], losses[other] if same else None)
         if self._curves and not self._several:
             for column, cost in _EQUAL.items():
