@@ -112,6 +112,7 @@ for rows, dtype in ((32_769, "float32"), (16_385, "float64")):
 """
 
 
+@pytest.mark.heavy
 def test_products_of_many_rows_are_right():
     # With the optimisations that users have.
     quick = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")

@@ -93,37 +93,6 @@ def test_the_hamiltonian_of_a_tied_equation_is_constant():
     assert np.ptp(found.hamiltonian) < 1e-4 * np.abs(found.hamiltonian).max()
 
 
-OFF = drawn((3, 4), 2, 0.5)
-
-
-def on_sphere(number):
-    control = ide.Tied((Cubic(drawn((4, 4), 0)),), number, 1 / number)
-    return cubic_model(control, ide.LieTrotter(), ide.Sphere())
-
-
-def test_the_hamiltonian_begins_on_the_constraint():
-    """From an input that is off it the solution jumps there at once."""
-    spreads = []
-    for number in (64, 128):
-        found = costates(on_sphere(number), OFF, lambda u: jnp.sum(jnp.sin(u)))
-        assert largest(found.states[0], OFF) == 0
-        spreads.append(np.ptp(found.hamiltonian))
-    assert spreads[1] < 0.55 * spreads[0]
-
-
-def test_a_source_is_no_weight_and_tokens_that_stop_have_no_costates():
-    control = ide.Tied((Cubic(drawn((4, 4), 0, 0.3)), ide.equation.Injection(0.7)), 3)
-    model, inputs = cubic_model(control, ide.LieTrotter()), drawn((2, 3, 4), 2, 0.5)
-    found = costates(model, inputs, lambda u: jnp.sum(jnp.sin(u)))
-    expected = [abs(np.sum(p * inputs)) for p in found.costates[:-1]]
-    np.testing.assert_allclose(found.stationarity[:, 1], expected, rtol=1e-10)
-    stopping = model.with_exit(ide.EstimatedExit(0.1))
-    with pytest.raises(
-        ide.InputError, match=r"costates: exit=EstimatedExit.*with_exit\(None\)"
-    ):
-        costates(stopping, inputs, jnp.sum)
-
-
 @eqx.filter_jit
 def marched(model, pushes):
     """The probabilities of 3 and the slopes of its odds in the pushes."""

@@ -18,7 +18,6 @@ from tests.layered_models import (
     LAYERS,
     layer_by_layer,
     model_of,
-    outputs,
     simple_block,
     states_by_hand,
 )
@@ -235,27 +234,3 @@ def test_distances_and_errors_of_heads_are_those_of_numpy():
         for name, x, y in (("predicted", smooth, gamma), ("error", off, fine)):
             sizes = [np.sqrt((z**2).sum((1, 2, 3))) for z in (x - y, y)]
             assert largest(getattr(coarse, name)[layer], sizes[0] / sizes[1]) < 1e-10
-
-
-@eqx.filter_jit
-def rate_of(model, u):
-    """The rate of the attention in layer 1."""
-    return model.control(1)[0](u, model.domain)
-
-
-def test_chosen_heads_alone_are_computed_on_blocks_and_see_no_later_token():
-    model, chosen = model_of("attention"), np.zeros((LAYERS, HEADS), bool)
-    chosen[1, 2] = True
-    _, (states, attention), *_ = states_and_attentions(model)
-    fine, off = (
-        each_sample(by_hand, attention, states)[1][2]
-        for by_hand in (heads_by_hand, on_blocks_by_hand)
-    )
-    changed = contrib.with_coarse_heads(model, SIZE, chosen)
-    assert largest(rate_of(changed, states), rate_of(model, states) + off - fine) < 1e-10
-    every = contrib.with_coarse_heads(model, SIZE, np.ones((LAYERS, HEADS), bool))
-    native = np.asarray(outputs(every))
-    for token in (3, 4):
-        other = np.where(np.arange(CONTEXT) < token, HELD_OUT, (HELD_OUT + 1) % 7)
-        off = np.asarray(outputs(every, other)) - native
-        assert largest(off[:, :token], 0.0) < 1e-12 < largest(off[:, token:], 0.0)

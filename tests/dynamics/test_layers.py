@@ -41,7 +41,6 @@ from tests.layered_models import (
     outputs,
     simple_block,
 )
-from tests.models import examples as small
 
 
 equation_defects = eqx.filter_jit(contrib.equation_defects)
@@ -155,14 +154,6 @@ def test_an_extrapolated_model_is_that_of_two_refined_ones():
     coarse, fine = (np.asarray(state(refine(model, k))) for k in (2, 4))
     expected = eqx.filter_jit(lambda u: model.outputs(u))(2 * fine - coarse)
     assert largest(richardson(model, 2, HELD_OUT), expected) < 1e-12
-    # Of two stages the lower order counts.
-    first, last = small.stages()
-    stages = ide.StagedModel((first, last.on(ide.Mesh(solver=ide.Strang(diffrax.Heun())))))
-    coarse, fine = (np.asarray(refine(stages, k).solve(small.STAGED).u1) for k in (2, 4))
-    expected = stages.outputs(2 * fine - coarse)
-    assert largest(richardson(stages, 2, small.STAGED), expected) < 1e-12
-    halved = model.with_precision("bfloat16").on(ide.Mesh(max_steps=7))
-    assert refine(halved, 2).mesh == halved.on(ide.Mesh(steps=2)).mesh
     second = model_of().on(ide.Mesh(solver=ide.Strang(diffrax.Heun())))
     coarse, fine = drawn((2, 3), 0)
     assert largest(extrapolated(second, coarse, fine), (4 * fine - coarse) / 3) < 1e-12

@@ -135,21 +135,6 @@ def test_what_is_accepted_gives_a_right_result(
     wrong_arguments(name, 8 if thorough else 1, lambda wrong: check_outcome(name, wrong))
 
 
-ENDS = {
-    "Dropout": dict(rate=1.0),
-    "generate": dict(top_p=1.1),
-    "Mesh": dict(steps=0),
-    "LayerNorm": dict(eps=-1e-5),
-    "Tied": dict(interval_length=0.0),
-    "TokenDomain": dict(weights=-np.ones(3)),
-}
-
-
-@pytest.mark.parametrize("name", ENDS)
-def test_the_ends_of_a_range_are_refused(name):
-    assert called(name, ENDS[name]) is REFUSED
-
-
 def wrong_arguments(name, examples, check):
     """Checks the call with wrong values of one argument at a time, so many of each."""
     arguments = sorted(RECIPES[name].arguments)

@@ -3,10 +3,6 @@ and what is refused."""
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 
 import equinox as eqx
 import numpy as np
@@ -315,52 +311,3 @@ def test_a_saved_tokenizer_is_named_by_its_file(tmp_path):
     path = written(tmp_path / "a.jsonl", ["b"] * 9)
     task = Dataset(path, 1, str(tmp_path / "words.json"))
     assert task.windows_at(np.array([0, 3])).tolist() == [[70000, 2], [2, 70000]]
-
-
-MAIN = """
-import sys
-from ide_transformer.tasks import tokenizing
-tokenizing._PIECE = 2**20
-print(tokenizing.tokenized(*sys.argv[1:3], 300, 2)[0].fingerprint())
-"""
-
-
-@pytest.mark.heavy
-def test_killed_processes_end_with_their_parent_and_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(tokenizing, "_PIECE", 2**30)
-    texts = [f"{n} {SEA}" * 60 for n in range(3000)]
-    file = written(tmp_path / "a.jsonl", texts)
-    command = [sys.executable, "-c", MAIN, file, "bpe"]
-    running = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    children = ["ps", "-o", "pid=", "--ppid", str(running.pid)]
-    workers = []
-    while len(kept(tmp_path)) < 2 or len(workers) < 2:
-        found = subprocess.run(children, capture_output=True).stdout
-        workers = [int(x) for x in found.split()]
-        assert running.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(running.pid, signal.SIGKILL)
-    running.wait()
-    while any(map(alive, workers)):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    before = kept(tmp_path)
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    after = kept(tmp_path)
-    assert len(after) > len(before) and before.items() <= after.items()
-    assert said.strip() == Dataset(file, 8, "bpe", vocabulary=300).tokens.fingerprint()
-
-
-def kept(there):
-    """The files of tokens that are complete, and when they were written."""
-    found = (there / "cache/datasets").rglob("cache-*.arrow")
-    return {file: file.stat().st_mtime_ns for file in found}
-
-
-def alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

@@ -1,8 +1,6 @@
 """Maps between functions by exponax, and by the solution of Cole and Hopf."""
 
-import importlib
 import sys
-from unittest.mock import Mock
 
 import equinox as eqx
 import jax
@@ -212,22 +210,6 @@ def test_they_are_solved_once_and_a_damaged_file_is_named(task, cache, monkeypat
         build()
 
 
-def test_what_other_code_has_solved_is_not_read(cache, monkeypatch, tmp_path):
-    """The code of a flow of your own is part of the name of the file."""
-    monkeypatch.syspath_prepend(tmp_path)
-    module = tmp_path / "own_flow.py"
-    text = "from ide_transformer import tasks\nclass Own(tasks.BurgersFlow):\n    rate = 1\n"
-    module.write_text(text)
-    flow = importlib.import_module("own_flow").Own(TIME, VISCOSITY)
-    solved = Mock(return_value=np.zeros((2, 1, 8)))
-    monkeypatch.setattr(flows, "solved", solved)
-    monkeypatch.setattr(flows, "verify", Mock())
-    for rate in (1, 1, 2):
-        module.write_text(text.replace("1", str(rate)))
-        flows.functions(flow, {"a": 1}, 8)
-    assert solved.call_count == 2
-
-
 def test_targets_on_an_interval_solve_burgers_equation():
     """By differences in x and t of the solution itself, and both ends are at rest."""
     viscosity, time, points = 0.05, 0.2, 400
@@ -247,17 +229,3 @@ def test_targets_on_an_interval_solve_burgers_equation():
     assert np.abs(u[:, [0, -1]]).max() < 0.01 * np.abs(u).max()
     batch = tasks.BurgersInterval(16, time=1e-9).batch(0, 4, 0)
     np.testing.assert_allclose(batch.inputs, batch.targets, rtol=1e-5)
-
-
-def test_solutions_at_clustered_points():
-    batch = tasks.BurgersInterval(24, points="clustered").batch(3, 4, 1)
-    x = np.asarray(batch.inputs.domain.points)[:, 0]
-    assert len(np.unique(x)) == 24 and x.min() >= 0 and x.max() <= 1
-    np.testing.assert_array_equal(batch.inputs.domain.weights, batch.targets.domain.weights)
-    fine = tasks.BurgersInterval(4000).batch(3, 4, 1)
-    nearest = np.clip(np.rint(4000 * x - 0.5).astype(int), 0, 3999)
-    np.testing.assert_allclose(
-        batch.targets.values, fine.targets[:, nearest], atol=2e-3 * np.abs(fine.targets).max()
-    )
-    # Twelve of them are in a window of length 1/8.
-    assert min(np.sort(x)[11:] - np.sort(x)[:13]) < 1 / 8
