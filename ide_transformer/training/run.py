@@ -130,8 +130,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
     # Whatever does not fit together fails here, before anything is written.
     trackers = [read(AbstractTracker, x, "training.trackers") for x in config.training.trackers]
     layout = make_layout(config.parallel)
-    needed = [] if resumed is not None else needed_by_refinement(config)
-    if needed:
+    if resumed is None and (needed := needed_by_refinement(config)):
         say(
             f"training.schedule: a coarse mesh first also needs {' '.join(needed)}. Without "
             "the projected input and the transport cost it lost 0.074 nats on a text "
@@ -140,8 +139,8 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
     say(f"{config.name}: reading the data, data.name={short(config.data.name)}")
     # A run with a checkpoint takes no weights from another run.
     begun = resumed is not None and resumed.newest_step is not None
-    begins = config.model.run is None or not begun
-    task, model, key, origin = build_start(config, None if begins else resumed)
+    own = resumed if begun and config.model.run is not None else None
+    task, model, key, origin = build_start(config, own)
     programs = programs_of(config, model)
     state = programs.start(model, key)
     meshes = [mesh for program in programs for mesh in program.phase.meshes.values()]
@@ -157,7 +156,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
     data = task.fingerprint()
     if resumed is not None:
         check_origin(resumed, task, data, None if begun else origin)
-    values = {key: x for key, x in flat_values(config).items() if key not in _OF_A_PROCESS}
+    values = {name: x for name, x in flat_values(config).items() if name not in _OF_A_PROCESS}
     parallel.check_equal(
         {
             "another configuration": values,
@@ -187,8 +186,8 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
             step = int(state.step)
             if jax.process_count() > 1:
                 # Compared before they are placed on the devices.
-                own = {"step": step, "checksum": checksum_of_all(state)}
-                parallel.check_equal({"another state": own})
+                reached = {"step": step, "checksum": checksum_of_all(state)}
+                parallel.check_equal({"another state": reached})
             if step == config.training.steps and folder.summary.exists():
                 return folder  # nothing is left to do
             if parallel.primary():
