@@ -1,3 +1,3 @@
-"""Given weights seen as a dynamical system: defects, coarser and finer meshes, errors."""
+"""Tools for trained weights as a dynamical system: costs, costates, layers, error budgets."""
 
 from .public import *

@@ -1,4 +1,4 @@
-"""The error of a solve, split into those of tokens, features, depth and splitting."""
+"""Splits the error of a solve into parts of tokens, features, depth and splitting."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,19 +21,18 @@ from ..models.compiled import compiled_outputs
 from ..solvers import Strang, inconsistent, splitting_of, with_sub_solver
 
 
-# Functions at points `[tokens, dimension]`: what a model takes there, `[..., tokens]`.
+# From points `[tokens, dimension]` to the values of functions, `[..., tokens]`.
 Inputs: TypeAlias = Callable[[Float[Array, "tokens dimension"]], Any]
 
-# A scheme whose error in depth is below that of anything that it is compared with.
+# A scheme with a negligible error in depth.
 _EXACT = diffrax.Dopri8()
-# Numbers of tokens for which all operations are counted.
+# Numbers of tokens for which operations are counted.
 _COUNTED = 512, 1024, 2048
 
 
 @dataclasses.dataclass(frozen=True)
 class FunctionSolve:
-    """A solve of functions: the model with its scheme, its steps and its width, the functions,
-    and the number of points."""
+    """A solve of functions: the model, the functions, and the number of points."""
 
     model: Model
     inputs: Inputs
@@ -43,14 +42,14 @@ class FunctionSolve:
     def of(cls, model: Model, inputs: Inputs, tokens: int | None) -> "FunctionSolve":
         """A solve that can be refined.
 
-        **Raises:** `InputError` for a model whose error is not that of its resolution, or that
-        has no solution between its points, as an operator on a grid has none.
+        **Raises:** `InputError` for a model whose error does not come from its resolution, or
+        that has no values between its points, because of an operator on a grid.
         """
         own = cast(FunctionInputs, model.inputs)
         if not is_built_as(model, OperatorModel) or own.dimension != 1:
             raise InputError(
                 f"error_budget: the inputs of the model are {type(own).__name__}; give an "
-                "OperatorModel in dimension 1, whose points can be refined."
+                "OperatorModel in dimension 1."
             )
         for option, value, without in (
             ("stepsize_controller", model.mesh.stepsize_controller, "on(Mesh(steps=1))"),
@@ -59,39 +58,36 @@ class FunctionSolve:
         ):
             if value is not None:
                 raise InputError(
-                    f"error_budget: the model has a {option}, whose error does not come from "
-                    f"the resolution; take model.{without}."
+                    f"error_budget: the error of a {option} does not come from the resolution; "
+                    f"take model.{without}."
                 )
         if (other := inconsistent(model.mesh.scheme)) is not None:
             raise InputError(
-                f"error_budget: with shorter steps {type(other).__name__} does not converge to "
-                "the solution of u_t = Σ_i A_i(u), with which outputs are compared; take "
-                "model.on(Mesh(solver=…)) with a scheme that does, for example LieTrotter()."
+                f"error_budget: {type(other).__name__} does not converge to the solution of "
+                "the equation; take for example model.on(Mesh(solver=LieTrotter()))."
             )
         (points,) = (own.points,) if isinstance(own.points, int) else own.points
         solve = cls(model, inputs, points if tokens is None else tokens)
         domain = solve.domain
-        # What fails here has nothing to do with other points.
+        # A failure here has other reasons than query points.
         eqx.filter_eval_shape(compiled_outputs, model, solve._field(domain))
         try:
             also = solve._field(domain.with_queries(domain.points))
             eqx.filter_eval_shape(compiled_outputs, model, also)
         except InputError as error:
             raise InputError(
-                "error_budget: solves with other points are compared at those of the model, as "
-                f"query points that nothing else sees. This model has no such points: {error} "
-                "Leave the operator out, or measure the loss of a run at other numbers of "
-                "tokens with ide-transformer evaluate --mesh tokens=…."
+                f"error_budget: the model cannot have query points: {error} Leave the operator "
+                "out, or measure the loss of a run by ide-transformer evaluate --mesh tokens=…."
             ) from None
         return solve
 
     @property
     def has_functions(self) -> bool:
-        """Whether its width is a resolution."""
+        """Whether the width is a resolution."""
         return self.model.space is not None
 
     def described(self, resolution: str) -> str:
-        """Describe a resolution in words, for example "64 tokens" or "Strang, 8 steps"."""
+        """A resolution in words, for example "64 tokens" or "Strang, 8 steps"."""
         steps = self.model.layers * self.model.steps
         numbers = {
             "tokens": f"{self.tokens} tokens",
@@ -103,7 +99,7 @@ class FunctionSolve:
 
     @property
     def splits(self) -> bool:
-        """Whether its operators are solved one at a time."""
+        """Whether operators are solved one at a time."""
         return splitting_of(self._scheme) is not None and self.model.equation.num_operators > 1
 
     @property
@@ -115,7 +111,7 @@ class FunctionSolve:
         return cast(FunctionInputs, self.model.inputs).points_of(self.tokens)
 
     def outputs(self, domain: TokenDomain) -> Array:
-        """The outputs at the points of a domain, with the integrals over its own points."""
+        """The outputs at the points of a domain; integrals are over the solve's own points."""
         seen = self._field(self.domain.with_queries(domain.points))
         found = compiled_outputs(self.model, seen)
         axis = -1 if cast(FunctionInputs, self.model.inputs).channels is None else -2
@@ -126,9 +122,9 @@ class FunctionSolve:
 
     @property
     def cost(self) -> float:
-        """Floating-point operations of a solve: those of the field at one depth, times the
-        number of evaluations. Of many tokens, where attention may be a loop of which a compiler
-        counts one turn, those of the parabola through three smaller numbers of tokens."""
+        """Floating-point operations of a solve: one evaluation of the field, times their
+        number. For many tokens they are extrapolated by a parabola, since a compiler counts one
+        turn of a loop in attention."""
         solution = self.model.solve(self.inputs(self.domain.points))
         evaluations = float(jnp.mean(solution.stats["field_evaluations"]))
         if self.tokens <= _COUNTED[-1]:
@@ -147,12 +143,12 @@ class FunctionSolve:
         return float(found["flops"])
 
     def on(self, mesh: Mesh) -> "FunctionSolve":
-        """Solve the same functions on another mesh."""
+        """The solve on another mesh."""
         tokens = self.tokens if mesh.tokens is None else cast(int, mesh.tokens)
         return dataclasses.replace(self, model=self.model.on(mesh), tokens=tokens)
 
     def finer(self, resolution: str, factor: int) -> "FunctionSolve":
-        """The solve with so many times the "tokens", "features" or steps in "depth"."""
+        """The solve with `factor` times the "tokens", "features" or steps in "depth"."""
         meshes = {
             "tokens": Mesh(tokens=factor * self.tokens),
             "features": Mesh(width=factor * self.model.features),
@@ -161,16 +157,16 @@ class FunctionSolve:
         return self.on(meshes[resolution])
 
     def with_exact_flows(self) -> "FunctionSolve":
-        """Solve by the same splitting of exact flows; for a solve that splits."""
+        """The solve by the same splitting with exact flows."""
         return self.on(Mesh(solver=with_sub_solver(self._scheme, _EXACT)))
 
     def exact(self) -> "FunctionSolve":
-        """The solution of the equation in depth, at these tokens and features."""
+        """The solve that is exact in depth."""
         return self.finer("depth", 2).on(Mesh(solver=_EXACT))
 
     def with_finer_splitting(self) -> "FunctionSolve":
-        """The symmetric splitting with the same sub-solver in the place of one of first order;
-        others with twice the steps. Of a solve that splits."""
+        """The solve by `Strang` instead of a splitting of order 1; others with twice the
+        steps."""
         splitting = splitting_of(self._scheme)
         assert splitting is not None
         if splitting.splitting_order > 1:
@@ -180,15 +176,14 @@ class FunctionSolve:
 
 
 class ErrorPart(NamedTuple):
-    """The error of one resolution, and what is left of the whole after its refinement.
+    """The error of one resolution. Errors are relative to the norm of the outputs.
 
     - `resolution`: "tokens", "features", "depth" or "splitting".
-    - `size`: the norm of its error; of all parts over the norm of the outputs.
-    - `share`: its component along the whole error; the shares add up to the whole. A negative
-      one makes up for others.
-    - `refinement`: what refines it.
-    - `left`: the whole error after that.
-    - `cost`: the operations of the refined solve over those of this one.
+    - `size`: the norm of the error.
+    - `share`: its component along the total error; the shares sum to the total.
+    - `refinement`: the refined resolution.
+    - `left`: the total error after the refinement.
+    - `cost`: the factor by which the refinement increases operations.
     """
 
     resolution: str
@@ -202,8 +197,8 @@ class ErrorPart(NamedTuple):
 class ErrorBudget(NamedTuple):
     """The error of a solve and its parts.
 
-    - `total`: an estimate of `‖v - v*‖ / ‖v*‖`, v the outputs and v* those of the equation
-      itself, the norm over all points and samples.
+    - `total`: an estimate of `‖v - v*‖ / ‖v*‖` for the outputs v and the exact outputs v*, with
+      the norm over all points and samples.
     - `parts`: the error of each resolution.
     """
 
@@ -212,13 +207,12 @@ class ErrorBudget(NamedTuple):
 
     @property
     def cheapest(self) -> ErrorPart:
-        """The part whose refinement removes the most of the error for what it costs more."""
+        """The part whose refinement removes the most error per additional cost."""
         return max(self.parts, key=lambda part: gain(self.total, part.left, part.cost))
 
 
 def gain(total: float, left: float, cost: float) -> float:
-    """The error that a refinement removes, over what it costs more; 0 where it costs no more,
-    since then it is the same solve."""
+    """The error that a refinement removes per additional cost; 0 without additional cost."""
     return (total - left) / (cost - 1) if cost > 1 else 0.0
 
 
@@ -226,27 +220,23 @@ def gain(total: float, left: float, cost: float) -> float:
 def error_budget(
     model: Model, inputs: Inputs, tokens: PositiveInt | None = None
 ) -> ErrorBudget:
-    """The error of a solve, and the parts of it that come from the points of tokens, from the
-    points of features, from steps in depth and from the splitting of operators.
+    """The error of a solve, split into the parts of tokens, features, steps in depth and the
+    splitting of operators.
 
-    Tokens and features are refined twice, and the differences extrapolated by the order that
-    they show. Depth is what exact flows of the same splitting change, splitting what is then
-    left to the exact solution; a splitting of first order is refined by `Strang`, any other by
-    shorter steps. A scheme without a sub-solver has all of its error in depth. Each is refined
-    with the others as they are, so that the parts add up to the error where it is small. Cost
-    counts floating-point operations, of one evaluation of the field times the evaluations.
+    Tokens and features are refined twice, and the differences are extrapolated. The part of
+    depth is the change by exact flows of the same splitting, the part of splitting the rest. A
+    splitting of order 1 is refined by `Strang`, others by shorter steps. A scheme without a
+    sub-solver has only a part of depth. Each resolution is refined alone, so that the parts sum
+    to the error if it is small. Cost counts floating-point operations.
 
     **Arguments:**
 
-    - `model`: an `OperatorModel` with equal steps; with a `space` its width is a resolution
-      too.
-    - `inputs`: the functions that it maps, from points `[tokens, dimension]` to values
-      `[..., tokens]`.
-    - `tokens`: the number of points; default: that of the model.
+    - `model`: an `OperatorModel` with equal steps; with a `space` its width is a resolution.
+    - `inputs`: from points `[tokens, dimension]` to the values of functions, `[..., tokens]`.
+    - `tokens`: the number of points; default: the model's.
 
-    **Raises:** `InputError` for a model of something else than functions, for adaptive steps,
-    for a scheme that does not converge to the solution of the equation, and for an operator
-    that needs points at equal distances, such as `Diffusion`.
+    **Raises:** `InputError` for other models, adaptive steps, a scheme that does not converge
+    to the solution, and an operator that needs a regular grid, such as `Diffusion`.
     """
     solve = FunctionSolve.of(model, inputs, tokens)
     domain = solve.domain
@@ -260,8 +250,7 @@ def error_budget(
         first = here - once[name]
         second = once[name] - solve.finer(name, 4).outputs(domain)
         ratio = jnp.linalg.norm(second) / jnp.linalg.norm(first)
-        # Slower than any rule here, and at rounding, what is left is unknown; so much is not
-        # added.
+        # The limit holds for slower convergence than any rule here, and at rounding.
         ratio = jnp.clip(jnp.nan_to_num(ratio, nan=0.0), 0.0, 0.5)
         errors[name] = first + second / (1 - ratio)
     errors = {name: errors[name] for name in refined}
@@ -284,8 +273,8 @@ def error_budget(
 
 
 def refinements(solve: FunctionSolve) -> dict[str, FunctionSolve]:
-    """Refine each resolution of a solve by itself: twice the tokens, the features or the steps,
-    and a finer splitting."""
+    """The solves in which one resolution is refined: twice the tokens, features or steps, or a
+    finer splitting."""
     names = ("tokens", "features", "depth") if solve.has_functions else ("tokens", "depth")
     refined = {name: solve.finer(name, 2) for name in names}
     if solve.splits:

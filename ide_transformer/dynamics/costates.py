@@ -1,4 +1,4 @@
-"""Costates: what the loss feels of states and weights."""
+"""Costates: sensitivities of a loss to states and weights."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,27 +14,24 @@ from .layers import stacked_intervals
 from .march import March, over_interval, square, step_ends
 
 
-# What the outputs are judged by: a loss of the whole batch, or a number for each sample.
+# From outputs to a loss of the batch, or a number for each sample.
 Judged = Callable[[PyTree[Array]], Float[Array, "..."]]
 
 
 class Costates(NamedTuple):
-    """Sensitivities of a loss J of the outputs: to the states u(t_l) and to the weights θ(t) at
-    the interval boundaries `t_0 = 0, …, t_L = T`.
+    """Sensitivities of a loss J of the outputs to the states u(t_l) and the weights θ(t) at the
+    interval boundaries `t_0 = 0, …, t_L = T`.
 
     - `states`: u(t_l), `[L + 1, *batch, tokens, features]`.
-    - `costates`: `p_l = ∂J / ∂u(t_l)`, of the same shape; of the discrete march, so that they
-      are exact gradients.
+    - `costates`: `p_l = ∂J / ∂u(t_l)` of the discrete march, in the same shape.
     - `hamiltonian`: `⟨p_l, A_i(u_l; θ(t_l))⟩`, `[L, operators]`, tangential to the constraint.
-      The sum over operators is H(t_l), which in the limit of small steps is the same at all
-      depths where θ is, and `-dJ/dh` of a layer of length h that is made shorter.
-    - `stationarity`: `|∂/∂θ_i ⟨p_l, A_i(u_l; θ(t_l))⟩|`, `[L, operators]`, which vanishes where
-      the weights of a layer are optimal. Of functions of features θ are the matrices at their
-      points, not the coefficients that are learned.
+      Its sum over operators is `-dJ/dh` for a layer of length h. For constant θ it is constant
+      in depth in the limit of small steps.
+    - `stationarity`: `|∂/∂θ_i ⟨p_l, A_i(u_l; θ(t_l))⟩|`, `[L, operators]`, zero for optimal
+      weights of a layer. With a `space`, θ are the matrices, not the coefficients.
 
-    Where the initial state is off the constraint, the last two take at t_0 the state and the
-    costate at 0+, the projection of u_0 and the costate of a march that begins there;
-    `LayerNorm` and `RMSNorm` are no projections, and leave u_0 and p_0 as they are.
+    At t_0 the last two take the state and the costate at 0+, after the projection of u_0 on
+    the constraint, except for `LayerNorm` and `RMSNorm`, which are not projections.
 
     Reference: Pontryagin's principle, as in Li, Chen, Tai, E, arXiv 1710.09513.
     """
@@ -71,11 +68,11 @@ def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
             terms = equation.interval_terms(index, interval).terms
             start = index * equation.control.interval_length
             found = jnp.stack([jnp.sum(costate * term.vf(start, u, None)) for term in terms])
-            # Each depends on the weights of its own operator alone.
+            # Each depends only on the weights of its operator.
             return jnp.sum(found), found
 
         (slopes, _), found = eqx.filter_grad(hamiltonians, has_aux=True)(interval)
-        # A source is no weight.
+        # A source is not a weight.
         slopes = map_parts(
             slopes,
             AbstractSourcedOperator,

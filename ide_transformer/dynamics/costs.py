@@ -1,4 +1,4 @@
-"""Running costs along the path of a solve, which training may add to its loss."""
+"""Running costs along the path of a solve, for the loss of a training."""
 
 import abc
 import functools as ft
@@ -21,9 +21,9 @@ from .march import scan_intervals, square
 
 
 class Path(NamedTuple):
-    """The path of a solve, of several equations that of the last one.
+    """The path of a solve, for the last equation of a model.
 
-    - `model`, `inputs`: what was solved, and from where.
+    - `model`, `inputs`: what was solved.
     - `states`: u(t_l) at the knots, `[knots, *batch, tokens, features]`.
     """
 
@@ -33,7 +33,7 @@ class Path(NamedTuple):
 
     @classmethod
     def of(cls, model: Model, inputs: PyTree[ArrayLike]) -> "Path":
-        """The path of the solve by a model."""
+        """The path of a model's solve."""
         with jax.ensure_compile_time_eval():
             knots = jnp.asarray(model.equation.knots)
         return cls(model, inputs, model.solve(inputs, saveat=diffrax.SaveAt(ts=knots)).us)
@@ -50,7 +50,7 @@ class Path(NamedTuple):
 
     @property
     def middles(self) -> Float[Array, "intervals *batch tokens features"]:
-        """The states in the middle of intervals, on the straight lines between knots."""
+        """The states in the middle of intervals, interpolated linearly."""
         return (self.states[1:] + self.states[:-1]) / 2
 
     def weights(self, s: float) -> PyTree[Float[Array, "intervals ..."]]:
@@ -64,16 +64,15 @@ class Path(NamedTuple):
 
 
 class AbstractCost(eqx.Module):
-    """A running cost, `weight` times which training adds to its loss:
+    """A running cost. Training adds `weight` times the cost to its loss,
 
         ∫_0^T ℓ(t, u(t), θ(t)) dt ≈ Σ_l h ℓ in the middle of interval l,
 
-    of order 2 in h where u and θ are smooth; so the integral has the order of the scheme, up to
-    2. One of your own writes `__call__`.
+    of order 2 in h for smooth u and θ. A subclass defines `__call__`.
 
     **Arguments:**
 
-    - `weight`: at least 0, with which it is logged and not learned.
+    - `weight`: at least 0; with 0 the cost is only logged.
     """
 
     weight: NonNegativeFloat = eqx.field(static=True)
@@ -84,50 +83,47 @@ class AbstractCost(eqx.Module):
 
 
 class Transport(AbstractCost):
-    """`∫ mean |u_t|² dt`, the kinetic energy of the path, the mean over samples, tokens (also
-    padding) and features. It keeps the path short and its speed even, and costs no evaluation.
-    From an input off the constraint the path begins with a jump to it, whose cost grows with
-    the number of intervals: project the input (`model.input_normalization`).
-    Reference: Kan, Li, Osher, arXiv 2501.18793.
+    """`∫ mean |u_t|² dt`, the kinetic energy of the path, with the mean over samples, tokens
+    (also padding) and features. It keeps the path short and its speed even, and needs no
+    evaluation. On a constraint, project the input too (`model.input_normalization`): a jump at
+    depth 0 costs more with more intervals. Reference: Kan, Li, Osher, arXiv 2501.18793.
 
     **Arguments:**
 
-    - `since`: the depth, as a fraction of T, from whose interval on it counts. Near 1 the state
-      is to come to rest at the end, so that further steps of a loop leave it there.
+    - `since`: the fraction of T from which the cost counts. Near 1, the state comes to rest at
+      the end, so that further steps of a loop do not change it.
     """
 
     since: Fraction = eqx.field(static=True, default=0.0)
 
     def __call__(self, path: Path) -> Float[Array, ""]:
         change = jnp.diff(path.states, axis=0)
-        # Rounding may put a product just below a whole number.
+        # Against rounding just below an integer.
         change = change[int(self.since * len(change) + 1e-9) :]
         return jnp.sum(jnp.mean(change**2, axis=range(1, change.ndim))) / path.h
 
 
 class ControlEnergy(AbstractCost):
-    """`∫ |θ|² dt`, the sum over all weights of the equation at depth t; for functions of
-    features over their coefficients."""
+    """`∫ |θ|² dt`, the sum over all weights of the equation at depth t; with a `space` over
+    coefficients."""
 
     def __call__(self, path: Path) -> Float[Array, ""]:
         return path.h * square(path.weights(0.5))
 
 
 class Smoothness(AbstractCost):
-    """`∫ |θ_t|² dt`, as `Σ_l |θ(t_{l+1}) - θ(t_l)|² / h`; of ordinary layers the differences of
-    one and the next, so that they become those of a function of depth. Reference: Haber,
-    Ruthotto, arXiv 1705.03341.
+    """`∫ |θ_t|² dt`, as `Σ_l |θ(t_{l+1}) - θ(t_l)|² / h`; for ordinary layers the differences
+    between neighbours. Reference: Haber, Ruthotto, arXiv 1705.03341.
 
-    **Raises:** `InputError` for weights that are the same at all depths.
+    **Raises:** `InputError` for weights that are constant in depth.
     """
 
     def __call__(self, path: Path) -> Float[Array, ""]:
         control = path.model.control
         if not control.depth_axes:
             raise InputError(
-                f"Smoothness: the weights of {type(control).__name__} are the same at all "
-                "depths and have no derivative; drop this cost (training.costs), or take a "
-                "control such as piecewise_linear."
+                f"Smoothness: the weights of {type(control).__name__} are constant in depth; "
+                "drop this cost (training.costs), or take for example piecewise_linear."
             )
         last = control.local(take(control.intervals(), control.layers - 1), 1.0)
         changes = jax.tree.map(
@@ -139,20 +135,20 @@ class Smoothness(AbstractCost):
 
 
 class Contraction(AbstractCost):
-    """`∫ mean max(0, μ - level) dt`, the mean over samples, where μ is the logarithmic norm of
-    the field F,
+    """`∫ mean max(0, μ - level) dt`, the mean over samples, with the logarithmic norm μ of the
+    field F,
 
-        μ(t) = λ_max((J + Jᵀ) / 2),   J = ∂F(t, u) / ∂u:
+        μ(t) = λ_max((J + Jᵀ) / 2),   J = ∂F(t, u) / ∂u.
 
-    two solutions that are near each other part at the rate μ at most, and come together where
-    it is below 0. Lanczos' method estimates μ from below, by products with J and Jᵀ. The
-    direction that it finds is not differentiated, which gives the gradient of the eigenvalue.
+    Nearby solutions separate at most at the rate μ, and approach each other for μ < 0. Lanczos'
+    method estimates μ from below, by products with J and Jᵀ. The direction is not
+    differentiated, which gives the gradient of the eigenvalue.
 
     **Arguments:**
 
-    - `level`: where the cost begins, per layer.
-    - `products`: how many products with each; they cost about as much as evaluations, among
-      which they are not counted.
+    - `level`: the rate, per layer, above which the cost counts.
+    - `products`: the number of products with J and with Jᵀ. Each costs about as much as a field
+      evaluation, and is not counted as one.
     """
 
     level: float = eqx.field(static=True, default=0.0)
@@ -186,13 +182,12 @@ class Contraction(AbstractCost):
 
 
 class ConstraintViolation(AbstractCost):
-    """`∫ mean dist(u, S)² dt`, the mean over samples and tokens, of the states in the middle of
-    intervals: those at the ends of steps are on the constraint of the equation. The distance
-    is `AbstractConstraint.residual`, the root mean square over features.
+    """`∫ mean dist(u, S)² dt`, the mean over samples and tokens, at states in the middle of
+    intervals, since steps end on the constraint. The distance is `AbstractConstraint.residual`.
 
     **Arguments:**
 
-    - `constraint`: S; by default that of the equation, on which the last operator is kept.
+    - `constraint`: S; by default the constraint of the last operator.
     """
 
     constraint: AbstractConstraint | None = None
@@ -208,7 +203,7 @@ class ConstraintViolation(AbstractCost):
         elif all(isinstance(x, Free) for x in parts(path.model.constraint, AbstractConstraint)):
             raise InputError(
                 "ConstraintViolation: the equation has no constraint; give it one "
-                "(model.constraint=sphere), or name the set from which the distance is meant: "
+                "(model.constraint=sphere), or write "
                 "training.costs.constraint_violation.options.constraint=sphere."
             )
         else:
@@ -217,29 +212,29 @@ class ConstraintViolation(AbstractCost):
 
 
 def _fastest(field: Callable[[Array], Array], u: Array, products: int) -> Array:
-    """The direction in which the symmetric part of the Jacobian is largest, by Lanczos."""
+    """The leading eigenvector of the symmetric part of the Jacobian, by Lanczos."""
     _, along = jax.linearize(field, u)
     across = jax.linear_transpose(along, u)
 
     def extend(basis, k):
         image = (along(basis[k]) + across(basis[k])[0]) / 2
         rest = image
-        for _ in range(2):  # the second time for the rounding of the first
+        for _ in range(2):  # twice, against rounding
             shares = jnp.einsum("k...xy,...xy->k...", basis, rest)
             rest = rest - jnp.einsum("k...,k...xy->...xy", shares, basis)
         size = jnp.sqrt(_product(rest, rest))[..., None, None]
-        # A space without a further direction is extended by zero.
+        # Zero if there is no further direction.
         new = size > 1e-5 * jnp.sqrt(_product(image, image))[..., None, None]
         unit = jnp.where(new, rest / jnp.where(new, size, 1), 0)
         return basis.at[k + 1].set(unit, mode="drop"), image
 
-    # One for all samples, whatever their place in the batch.
+    # The same for all samples.
     start = jax.random.normal(jax.random.key(0), u.shape[-2:], u.dtype)
     start = start / jnp.sqrt(_product(start, start))
     basis = jnp.zeros((products, *u.shape), u.dtype).at[0].set(start)
     basis, images = lax.scan(extend, basis, jnp.arange(products))
     matrix = jnp.einsum("j...xy,k...xy->...jk", basis, images)
-    # The eigenvalue of a zero is the lowest one.
+    # Zero vectors get the lowest eigenvalue.
     zero = jnp.einsum("k...xy,k...xy->...k", basis, basis) < 0.5
     lowest = -1 - jnp.sum(jnp.abs(matrix), axis=(-2, -1))[..., None]
     shift = jnp.where(zero, lowest, 0)
@@ -249,5 +244,5 @@ def _fastest(field: Callable[[Array], Array], u: Array, products: int) -> Array:
 
 
 def _product(a: Array, b: Array) -> Array:
-    """The product of states, for each sample."""
+    """The inner product of states, for each sample."""
     return jnp.sum(a * b, axis=(-2, -1))

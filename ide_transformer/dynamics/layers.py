@@ -1,4 +1,4 @@
-"""A model as a list of layers, of which some are kept."""
+"""Selects layers of a model."""
 
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -15,8 +15,8 @@ from ..models import Model
 
 
 def keep_layers(model: Model, layers: Sequence[int]) -> Model:
-    """The model with the listed layers only; the field says "layer dropping". Of a continuous
-    control a layer has the weights of its beginning."""
+    """The model with only the listed layers (layer dropping). A layer of a continuous control
+    has the weights of its beginning."""
     number = model.layers
     if not len(layers) or list(layers) != sorted(set(layers) & set(range(number))):
         raise InputError(
@@ -27,12 +27,12 @@ def keep_layers(model: Model, layers: Sequence[int]) -> Model:
 
 
 def in_layers(model: Model) -> Model:
-    """Give each operator in each interval a step size of its own,
+    """The model with a step size for each operator in each interval,
 
-        u_t = Σ_i λ_{l,i} A_i(u; θ_l),   l = ⌊t⌋,   λ = 1 at first:
+        u_t = Σ_i λ_{l,i} A_i(u; θ_l),   l = ⌊t⌋,   λ = 1 at first.
 
-    its control as `PiecewiseConstant` of `Scaled` operators, θ_l that of the beginning of
-    interval l. An operator that reads depth itself reads that of its place."""
+    Its control is a `PiecewiseConstant` of `Scaled` operators, with the weights θ_l of the
+    beginning of interval l."""
     control = stacked_intervals(
         model.control, lambda block: tuple(scaled(x, jnp.ones(())) for x in block)
     )
@@ -43,22 +43,23 @@ def in_layers(model: Model) -> Model:
 
 
 def stacked_operators(model: Model) -> tuple[Scaled, ...]:
-    """The operators of a model in layers; the leading axis of their arrays counts layers."""
+    """The operators of a model from `in_layers`; the leading axis of arrays counts layers."""
     return cast(PiecewiseConstant, model.control).blocks
 
 
 def rates(model: Model) -> tuple:
-    """The step sizes of each operator of a model in layers."""
+    """The step sizes of each operator of a model from `in_layers`."""
     return tuple(operator.rate for operator in stacked_operators(model))
 
 
 def whole_layers(layers: Sequence[int], operators: int) -> np.ndarray:
-    """`[intervals, operators]`: all operators of the same layers."""
+    """The argument of `take_layers` for whole layers: `[intervals, operators]`."""
     return np.repeat(np.array(layers)[:, None], operators, axis=1)
 
 
 def take_layers(model: Model, layers: np.ndarray) -> Model:
-    """A model in layers with the listed steps only, each with its constraint."""
+    """A model from `in_layers` with only the listed layers of each operator, `[intervals,
+    operators]`, and their constraints."""
     operators = tuple(map(_rows, stacked_operators(model), layers.T))
     control = PiecewiseConstant(operators, model.control.interval_length)
     constraint = model.constraint
@@ -80,8 +81,8 @@ def _rows(blocks: PyTree[Array], layers: np.ndarray) -> PyTree[Array]:
 def stacked_intervals(
     control: AbstractControl, change: Callable[[PyTree], PyTree] = lambda block: block
 ) -> PiecewiseConstant:
-    """The blocks at the beginning of each interval of a control, changed in that way."""
-    # By number, as the march takes them: a depth that is rounded may lie in another interval.
+    """The blocks at the beginning of each interval of a control, after `change`."""
+    # By interval, since a rounded depth may lie in another one.
     each = eqx.filter_vmap(
         lambda interval: change(control.local(interval, 0.0)),
         out_axes=eqx.if_array(0),

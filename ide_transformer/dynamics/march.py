@@ -1,4 +1,4 @@
-"""The march of a model, interval by interval, for quantities that a solve does not report."""
+"""Marches a model interval by interval, for quantities that a solve does not report."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from ..models import Model
 
 
 class March(NamedTuple):
-    """The equation of a model for some inputs, its initial state, and its native steps."""
+    """The equation of a model for some inputs, the initial state, and the model's steps."""
 
     equation: Equation
     u0: State
@@ -27,28 +27,23 @@ class March(NamedTuple):
 
     @classmethod
     def of(cls, name: str, model: Model, inputs: PyTree[ArrayLike]) -> "March":
-        """For a function of that name, which needs equal steps and no memory. The products of
-        operators are made in full precision."""
-        if (exit := model.exit) is not None:
+        """The march of a model. Operators compute in full precision. Raises, for the function
+        `name`, for exits, adaptive steps and schemes with memory."""
+        if model.exit is not None or model.mesh.stepsize_controller is not None:
             raise InputError(
-                f"{name}: exit={type(exit).__name__}(…): tokens of the model stop, each at its "
-                "own depth; give it model.with_exit(None)."
-            )
-        if model.mesh.stepsize_controller is not None:
-            raise InputError(
-                f"{name}: the model has adaptive steps, which are not the same for other "
-                "states; give it equal ones, model.on(Mesh(steps=…))."
+                f"{name}: the model has an exit or adaptive steps; give it "
+                "model.with_exit(None) or model.on(Mesh(steps=…))."
             )
         equation, u0 = model.initial_value_problem(inputs)
         refuse_memory(name, equation, model.mesh.scheme, u0)
-        # The loop of diffrax over the stages of a Runge–Kutta method has no forward mode.
+        # diffrax's loop over stages has no forward mode.
         solver = solvers.prepared(model.mesh.scheme, model.constraint, unroll=True)
         return cls(equation, u0, solver, model.steps)
 
     def states(
         self, pushes: Float[Array, "knots *batch tokens features"]
     ) -> Float[Array, "knots *batch tokens features"]:
-        """The states at all knots, to each of which a push is added."""
+        """The states at all knots, with a push added to each."""
         first = self.u0 + pushes[0]
 
         def visit(u, terms, start, push):
@@ -60,8 +55,8 @@ class March(NamedTuple):
         return jnp.concatenate([first[None], later])
 
     def on_constraint(self) -> State:
-        """The state at 0+. The solution is on the constraint from there on, wherever it begins;
-        `LayerNorm` and `RMSNorm` are no projections, and for them it is the initial state."""
+        """The state at 0+: the projection of the initial state, or the initial state itself for
+        `LayerNorm` and `RMSNorm`, which are not projections."""
         constraint = operator_fields(self.equation.terms_of(0))[-1].constraint(0.0)
         if isinstance(constraint, LayerNorm | RMSNorm):
             return self.u0
@@ -82,10 +77,10 @@ def scan_intervals(
     *,
     dtype: DTypeLike = float,
 ) -> tuple[PyTree, Any]:
-    """Scan over the intervals with `visit(carry, terms, start, extra) -> (carry, out)`, for
-    quantities that `solve` does not report. `visit` sees the terms inside the interval, the
-    depth at which it starts, and one slice of the arrays of `extra`, whose leading axis counts
-    intervals; `dtype` is that of depth: take that of the state, which would be promoted."""
+    """Scan over the intervals with `visit(carry, terms, start, extra) -> (carry, out)`. `visit`
+    gets the terms of the interval, the depth of its start, and a slice of the arrays `extra`,
+    whose leading axis counts intervals. `dtype` is the dtype of depth; give the state's, to
+    which it is promoted otherwise."""
 
     def body(carry, inputs):
         index, weights, extra = inputs
@@ -98,7 +93,7 @@ def scan_intervals(
 
 
 def step_ends(equation: Equation, start: Depth, number: int) -> list[Depth]:
-    """The ends of so many equal steps in the interval that begins at that depth."""
+    """The depths that divide the interval from `start` into `number` equal steps."""
     length = equation.control.interval_length
     return [start + length * n / number for n in range(number + 1)]
 
@@ -106,7 +101,7 @@ def step_ends(equation: Equation, start: Depth, number: int) -> list[Depth]:
 def over_interval(
     solver: diffrax.AbstractSolver, terms: diffrax.MultiTerm, ends: Sequence[Depth], u: Array
 ) -> Array:
-    """The state after the steps with these ends in one interval, the first as in a solve."""
+    """The state after steps with these ends, the first step of which starts a solve."""
     state = solvers.StepField(terms, *ends[:2]).start(solver, u)
     for number, (t0, t1) in enumerate(itertools.pairwise(ends)):
         step = solvers.StepField(terms, t0, t1).step(solver, u, state, number == 0)
@@ -118,7 +113,7 @@ def over_interval(
 def refuse_memory(
     name: str, equation: Equation, solver: diffrax.AbstractSolver, u0: Array
 ) -> None:
-    """Refuses a scheme that carries something from interval to interval."""
+    """Raises for a scheme with memory across intervals."""
     field = solvers.StepField(equation.terms_of(0), 0.0, equation.control.interval_length)
     if equation.continuous or not solvers.restarts_at_jumps(solver):
         solvers.start_inside(name, solver, field, u0, "solver=LieTrotter()")
@@ -130,6 +125,6 @@ def square(y: PyTree[Array]) -> Float[Array, ""]:
 
 
 def relative_error(y: PyTree[Array], exact: PyTree[Array]) -> Float[Array, ""]:
-    """`(Σ |y - y*|² / Σ |y*|²)^½`, over all numbers in y*, whose points may be on a grid."""
+    """`(Σ |y - y*|² / Σ |y*|²)^½`; y takes the shape of y*."""
     off = jax.tree.map(lambda x, x1: jnp.reshape(x, x1.shape) - x1, y, exact)
     return root(square(off) / square(exact))

@@ -1,4 +1,4 @@
-"""Its public names."""
+"""Public names of the dynamics."""
 
 from .budget import ErrorBudget, ErrorPart, FunctionSolve, error_budget, gain, refinements
 from .costates import Costates, costates

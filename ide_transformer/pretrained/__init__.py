@@ -1,4 +1,4 @@
-"""Checkpoints of other libraries, read into models and written back."""
+"""Checkpoints of other libraries: loads them as models, and writes models back."""
 
 from . import make as make
 from .checkpoint import (

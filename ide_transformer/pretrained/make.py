@@ -1,5 +1,5 @@
-"""Parts of models, for the builders of families, and their options, read off a model. Weights
-have any value: a checkpoint replaces them. Nothing is computed when this file is imported."""
+"""Builds parts of models for families, from options, and options from models. A checkpoint
+replaces the weights. Importing this file computes nothing."""
 
 import contextlib
 import functools as ft
@@ -41,7 +41,7 @@ from .options import Options
 
 # Called with `key=…`.
 MakeOperator = Callable[..., AbstractOperator]
-# Of several names of a function the last one is written.
+# The last name of a function is written.
 ACTIVATIONS = {
     "gelu": gelu,
     "gelu_fast": gelu_tanh,
@@ -55,7 +55,7 @@ ACTIVATIONS = {
 
 
 def any_key() -> PRNGKeyArray:
-    """A key for weights of any value."""
+    """A key for weights that will be replaced."""
     return jax.random.key(0)
 
 
@@ -72,7 +72,7 @@ def dense(features_in: int, features_out: int) -> Linear:
 
 
 def block(*operators: MakeOperator) -> Callable[[PRNGKeyArray], PyTree]:
-    """Makes a block of operators."""
+    """A function that makes a block of operators from a key."""
     return lambda key: tuple(make(key=key) for make in operators)
 
 
@@ -82,8 +82,8 @@ def pre_norm(
     *operators: MakeOperator,
     parallel: bool = False,
 ) -> dict[str, Any]:
-    """The arguments of a pre-norm model of the operators that these make, by Lie–Trotter, or by
-    unsplit Euler for parallel blocks."""
+    """Arguments of a pre-norm model of these operators, with Lie–Trotter, or with unsplit Euler
+    for parallel blocks."""
     layers = block(*(ft.partial(make, normalization=normalization) for make in operators))
     return dict(
         control=PiecewiseConstant.build(
@@ -102,7 +102,7 @@ def attention(
     head_features: int | None = None,
     **arguments: Any,
 ) -> MakeOperator:
-    """Makes attention by the options of BERT."""
+    """Attention from options with BERT's names."""
     width = options.size("hidden_size")
     heads = options.size("num_attention_heads")
     head = head_features or options.divided("hidden_size", "num_attention_heads")
@@ -117,7 +117,7 @@ def feed_forward(
     activation: str = "gelu",
     **arguments: Any,
 ) -> MakeOperator:
-    """Makes a feed-forward operator by the options of BERT."""
+    """A feed-forward operator from options with BERT's names."""
     width = options.size("hidden_size")
     hidden = hidden or options.size("intermediate_size")
     function = options.choose("hidden_act", ACTIVATIONS, activation)
@@ -133,7 +133,7 @@ def language_model(
     parallel: bool = False,
     **arguments: Any,
 ) -> Model:
-    """A pre-norm language model by the options of Llama, with these defaults."""
+    """A pre-norm language model from options with Llama's names."""
     return LanguageModel(
         options.size("vocab_size"),
         options.size("max_position_embeddings", context),
@@ -146,12 +146,12 @@ def language_model(
 
 
 def has(names: Set[str], name: str) -> bool:
-    """Whether a checkpoint has tensors below that name."""
+    """Whether a checkpoint has tensors below a name."""
     return any(known == name or known.startswith(f"{name}.") for known in names)
 
 
 def rotary(options: Options, head_features: int, *, fraction: float | None = None) -> Rotary:
-    """Rotary positions by the options of either generation of checkpoints."""
+    """Rotary positions from options of older or newer checkpoints."""
     name = "rope_parameters"
     values = {}
     for generation in ("rope_parameters", "rope_scaling"):
@@ -162,7 +162,7 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
             name = generation
             values = found
     scaling = Options(values, options.file, f"{name}.")
-    # Options of the file are the defaults of those in the object.
+    # Options outside the object are defaults.
     base = scaling.number("rope_theta", options.number("rope_theta", 10000.0))
     features = head_features
     name = "partial_rotary_factor"
@@ -180,7 +180,7 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
         case "linear":
             stretch = (scaling.number("factor"),) * (features // 2)
         case "llama3":
-            # Factors of long waves, 1 for short ones, as in the Llama 3.1 release.
+            # Long waves are stretched, short ones not, as in Llama 3.1.
             factor = scaling.number("factor")
             low = scaling.number("low_freq_factor")
             high = scaling.number("high_freq_factor")
@@ -197,18 +197,18 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
 
 
 def check_turning(options: Options, features: int, head_features: int, *names: str) -> None:
-    """Refuses rotary positions of an odd number of features, or of too many."""
+    """Raises for rotary positions of an odd number of features, or of too many."""
     if features % 2 or not 0 < features <= min(head_features, 2**14):
         sizes = map(options.spelled, ("hidden_size", "num_attention_heads"))
         raise InputError(
             f"{options.file}: {features} of the {head_features} features of a head would have "
-            "rotary positions, which are for pairs of at most 16,384. Correct "
+            f"rotary positions, but they need pairs, at most 16,384 features. Correct "
             f"{', '.join((*names, *sizes))}."
         )
 
 
 def options_of(model: Model) -> dict[str, Any]:
-    """The options of BERT of the nearest pre-norm model."""
+    """Options, with BERT's names, of the pre-norm model nearest to `model`."""
     inner = first_of(model, "inner.weight", None)
     names = {function: name for name, function in ACTIVATIONS.items()}
     return dict(
@@ -222,7 +222,7 @@ def options_of(model: Model) -> dict[str, Any]:
 
 
 def first_of(model: Model, path: str, default: Any) -> Any:
-    """The value at an attribute path of the first operator that has one."""
+    """The attribute at `path` of the first operator that has it."""
     for operator in parts(model.control, AbstractOperator):
         with contextlib.suppress(AttributeError):
             return attrgetter(path)(operator.innermost)

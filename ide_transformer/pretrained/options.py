@@ -1,4 +1,4 @@
-"""Options of a checkpoint, as `config.json` holds them."""
+"""Options of a checkpoint, from `config.json`."""
 
 import math
 from collections.abc import Mapping
@@ -11,11 +11,10 @@ from ..errors import InputError
 
 _REQUIRED = object()
 
-# More of anything than this would take memory before a tensor is compared.
+# Larger sizes would take memory before tensors are compared.
 _MOST = 2**24
 
-# Options of every family that do not change what a model computes: where it came from, how it
-# is trained, how text is generated from it, what its outputs are called.
+# Options of all families that do not change what a model computes.
 _HARMLESS = """
 _attn_implementation _commit_hash _name_or_path _num_labels architectures auto_map
 bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward decoder_start_token_id
@@ -34,15 +33,15 @@ use_bfloat16 use_cache xla_device
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a checkpoint, each asked for by name.
+    """Options of a checkpoint, each read by name.
 
-    - `values`: by name, as they are in `file`.
-    - `within`: the option that the values are the object of, and a point.
-    - `spellings`: the file's own name of an option that it calls differently; see `renamed`.
-    - `asked`: the file's names of the options that were asked for so far.
+    - `values`: the options in `file`.
+    - `within`: the option whose object `values` are, followed by a dot.
+    - `spellings`: the file's name of an option, see `renamed`.
+    - `asked`: the file's names of the options read so far.
 
-    All that ask **raise** `InputError` where the value is missing without a default, or is not
-    of the kind that they say.
+    Methods that read **raise** `InputError` for an unsuitable value, and for a missing one
+    without a default.
     """
 
     values: Mapping[str, Any]
@@ -52,8 +51,8 @@ class Options:
     asked: set[str] = field(default_factory=set)
 
     def renamed(self, **spellings: str) -> "Options":
-        """Options by other names: after `renamed(hidden_size="dim")` the option `hidden_size`
-        is the one that the file, and errors, call `dim`."""
+        """The options by other names: after `renamed(hidden_size="dim")` the option
+        `hidden_size` is `dim` in the file and in errors."""
         return replace(self, spellings=spellings)
 
     def get(self, name: str, default: Any = _REQUIRED) -> Any:
@@ -75,8 +74,7 @@ class Options:
         most: int = _MOST,
         nullable: bool = False,
     ) -> Any:
-        """The value of an option that counts something. It may be `null` where the default is
-        `None`, or where that has a meaning of its own, `nullable`."""
+        """An integer option. It may be `null` if the default is `None` or if `nullable`."""
         value = self.get(name, default)
         if value is None and (default is None or nullable):
             return None
@@ -85,7 +83,7 @@ class Options:
         raise self.refused(name, value, f"not a whole number from {least} to {most}")
 
     def divided(self, name: str, by: str) -> int:
-        """The quotient of two sizes, a whole number."""
+        """The quotient of two sizes, which must be an integer."""
         number = self.size(name)
         divisor = self.size(by)
         if number % divisor:
@@ -95,7 +93,7 @@ class Options:
         return number // divisor
 
     def number(self, name: str, default: Any = _REQUIRED) -> float:
-        """The value of an option that is a finite number above 0."""
+        """An option that is a finite number above 0."""
         value = self.get(name, default)
         if type(value) in (int, float) and 0 < value < math.inf:
             return float(value)
@@ -110,17 +108,14 @@ class Options:
         raise self.refused(ratio, self.get(ratio, default), why)
 
     def flag(self, name: str, default: bool) -> bool:
-        """The value of an option that is true or false."""
+        """An option that is true or false."""
         value = self.get(name, default)
         if isinstance(value, bool):
             return value
         raise self.refused(name, value, "neither true nor false")
 
     def allow(self, name: str, *values: Any) -> Any:
-        """The value of an option, which must be one of `values`; the first is its default.
-
-        An option that is not understood must not be ignored: the outputs would be wrong.
-        """
+        """An option that must be one of `values`; the first is its default."""
         value = self.get(name, values[0])
         if not any(value == one and type(value) is type(one) for one in values):
             known = dict.fromkeys(repr(one) for one in values if one is not _REQUIRED)
@@ -128,24 +123,24 @@ class Options:
         return value
 
     def choose(self, name: str, choices: Mapping[str, Any], default: Any = _REQUIRED) -> Any:
-        """The meaning of an option, looked up in a table of its values."""
+        """The entry of `choices` for an option."""
         return choices[self.allow(name, default, *choices)]
 
     def check_all_asked(self, harmless: str) -> None:
-        """Refuses options that nothing has asked for, unless they are known to be harmless for
-        every family, or are among these, which have spaces between them."""
+        """Raises for options that were not read, since outputs could be wrong. `harmless`: more
+        names to skip, separated by spaces."""
         known = self.asked.union(_HARMLESS.split(), harmless.split())
         if unknown := sorted(self.values.keys() - known):
             written = (f"{self.within}{name} = {self.values[name]!r}" for name in unknown)
             raise InputError(
-                f"{self.file}: {', '.join(written)}: not known for models of this kind, so the "
-                "outputs could be wrong. Remove what does not change what the model computes."
+                f"{self.file}: {', '.join(written)}: not known for models of this kind. Remove "
+                "options that do not change what the model computes."
             )
 
     def spelled(self, name: str) -> str:
-        """The file's own name of an option."""
+        """The file's name of an option."""
         return self.within + self.spellings.get(name, name)
 
     def refused(self, name: str, value: Any, why: str) -> InputError:
-        """The error that says why the value of an option cannot be used."""
+        """The error for an option, with the reason `why`."""
         return InputError(f"{self.file}: {self.spelled(name)} = {value!r} is {why}.")

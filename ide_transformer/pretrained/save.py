@@ -1,4 +1,4 @@
-"""Checkpoints from models."""
+"""Writes models as checkpoints."""
 
 import dataclasses
 import functools as ft
@@ -34,29 +34,26 @@ from .files import own_file, read_json, write_archive, write_tensors
 from .options import Options
 
 
-# Fields of a model that do not change its outputs, for images of full size and but for
-# rounding: a checkpoint does not hold them.
+# Fields that do not change outputs, for full-sized images and to rounding.
 _FREE = frozenset({"area_weights", "compute_dtype", "dropout", "fixed_size", "gradient"})
 _FREE |= {"max_steps", "steps_for"}
-# Weights that a model may lack, and their value in a layout that has them.
+# Weights that a model may lack, and their value in a checkpoint.
 _NEUTRAL = {"bias": 0, "gain": 1}
 
 
 @checked
 def save_pretrained(model: Model, path: str | Path, *, like: str | Path | None = None) -> None:
-    """Writes a model in a layout of Hugging Face, so that other libraries read it: that of the
-    checkpoint that it was loaded from, or, of one put together otherwise, that of GPT-2, Llama
-    or ViT, whichever holds it.
+    """Write a model in a Hugging Face layout, for other libraries: the layout of the checkpoint
+    `like`, or else GPT-2, Llama or ViT, whichever fits the model.
 
     **Arguments:**
 
-    - `path`: a folder, or for glassllm a file, that does not exist yet.
-    - `like`: that checkpoint; options and tokenizer are taken from it, and tensors that the
-      model does not hold, such as other heads, are written as they are there.
+    - `path`: a new folder, or a new file for glassllm.
+    - `like`: the checkpoint from which the model was loaded. It provides options, the tokenizer
+      and tensors that the model does not have, such as other heads.
 
-    **Raises:** `InputError`, which names all that differs, where the model differs from those
-    of the layout in more than the numbers of its weights: the scheme, its steps, a constraint,
-    an operator.
+    **Raises:** `InputError`, which names all differences, if the layout cannot express the
+    model: its scheme, steps, constraint or operators.
     """
     path = Path(path)
     model = _without_draws(model).each_equation(_in_whole_steps)
@@ -83,10 +80,10 @@ def _save_like(source: Path, model: Model, path: Path) -> None:
     )
     if wrong := list(_differences(model, checkpoint.skeleton, "model")):
         raise InputError(
-            f"The layout of {source} cannot express this model, so others would read it "
-            "wrongly:\n  " + "\n  ".join(wrong) + "\nSave the run instead, put back what "
-            "differs, the scheme and its steps by model.on(Mesh(…)), or drop like=…: GPT-2, "
-            "Llama and ViT may have other sizes."
+            f"The layout of {source} cannot express this model:\n  "
+            + "\n  ".join(wrong)
+            + "\nSave the run instead, undo the differences (scheme and steps by "
+            "model.on(Mesh(…))), or drop like=…: GPT-2, Llama and ViT may have other sizes."
         )
     tensors = tensors_of(checkpoint.family.table(_filled(model, checkpoint.skeleton)))
     tensors |= {name: tensors[weight] for name, weight in checkpoint.copies.items()}
@@ -99,7 +96,7 @@ def _save_like(source: Path, model: Model, path: Path) -> None:
         if tokenizer_file(source).is_file():
             shutil.copy(tokenizer_file(source), tokenizer_file(path))
         return
-    # With how sentence-transformers pools the states.
+    # 1_Pooling belongs to sentence-transformers.
     kept = [
         own_file(source, str(file.relative_to(source)))
         for file in (*source.iterdir(), *source.glob("1_Pooling/config.json"))
@@ -112,7 +109,7 @@ def _save_like(source: Path, model: Model, path: Path) -> None:
         copy = path / file.relative_to(source)
         copy.parent.mkdir(exist_ok=True)
         shutil.copyfile(file, copy)
-    # The original library would round the weights to the dtype of the source.
+    # The dtype in the options must be the dtype of the weights.
     options = read_json(path / "config.json")
     dtype = _dtype_of(model)
     if stale := {x for x in ("dtype", "torch_dtype") if options.get(x, dtype) != dtype}:
@@ -135,13 +132,13 @@ def _dtype_of(model: Model) -> str:
 
 
 def _in_a_layout(model: Model, path: Path) -> tuple[Model, Family, dict[str, Any]]:
-    """The model in the first layout that holds it, that family, and its options."""
+    """The model in the first layout that can express it, the family, and the options."""
     faults: dict[str, list[str]] = {}
     for kind, family in families().items():
         options = family.options_of and family.options_of(model)
         if not options:
             continue
-        # What a library would take where a file is silent are tokens of its own checkpoints.
+        # Without these, a library takes its own checkpoint's tokens.
         options = {"model_type": kind, **options, "bos_token_id": None, "eos_token_id": None}
         try:
             asked = Options(options, path / "config.json"), frozenset({family.head})
@@ -155,23 +152,23 @@ def _in_a_layout(model: Model, path: Path) -> tuple[Model, Family, dict[str, Any
     kinds = f"{type(model.inputs).__name__} and {type(model.read_out).__name__}"
     if not faults:
         raise InputError(
-            f"No layout written here holds a model of {kinds}: those of GPT-2 and Llama "
-            "hold language models, that of ViT image classifiers."
+            f"No layout can express a model of {kinds}: GPT-2 and Llama are language models, "
+            "ViT is an image classifier."
         )
     nearest = min(faults, key=lambda kind: len(faults[kind]))
     raise InputError(
-        f"No layout holds this model. The nearest is that of {nearest}, as which others would "
-        "read it wrongly:\n  " + "\n  ".join(faults[nearest])
+        f"No layout can express this model. The nearest is {nearest}, with differences:\n  "
+        + "\n  ".join(faults[nearest])
     )
 
 
 def _without_draws(tree: PyTree) -> PyTree:
-    """A model without what is drawn in training only."""
+    """A model without dropout."""
     return map_parts(tree, AbstractRandomOperator, lambda x, _: _without_draws(x.operator))
 
 
 def _in_whole_steps(model: Model) -> Model:
-    """A model whose layers have no step size where it is one, as after `keep_layers`."""
+    """A model without the step sizes of layers (`keep_layers`) that are one."""
     control = model.control
     if not isinstance(control, PiecewiseConstant | Tied):
         return model
@@ -185,7 +182,7 @@ def _in_whole_steps(model: Model) -> Model:
 
 
 def _filled(model: Model, native: PyTree) -> Model:
-    """A model with the weights that it lacks and those of the layout have."""
+    """A model with neutral weights where it has none and the layout has some."""
 
     def at(path: tuple[Any, ...], tree: Any) -> Any:
         return ft.reduce(
@@ -209,10 +206,7 @@ def _filled(model: Model, native: PyTree) -> Model:
 
 
 def tensors_of(table: list[Placement]) -> dict[str, np.ndarray]:
-    """The tensors of a model, as they are read into it.
-
-    **Raises:** `InputError` where two weights share a tensor but differ.
-    """
+    """The tensors of a model. Raises `InputError` if weights share a tensor but differ."""
     tensors: dict[str, np.ndarray] = {}
     for placement in table:
         weight = (np.asarray(placement.weight) - placement.shift) / placement.scale
@@ -228,16 +222,15 @@ def tensors_of(table: list[Placement]) -> dict[str, np.ndarray]:
             part = part.reshape(view.shape)
             if written and not np.array_equal(view, part):
                 raise InputError(
-                    f"{name} is one tensor in this layout, but several weights of the model, "
-                    "which differ now; it cannot be written. Train the other weights only, or "
-                    "save the run."
+                    f"{name} is one tensor in this layout, but several different weights of "
+                    "the model; save the run instead."
                 )
             view[...] = part
     return tensors
 
 
 def _differences(own: Any, native: Any, path: str) -> Iterator[str]:
-    """Places at which two models differ in more than the numbers of their weights."""
+    """Differences between two models except the values of weights."""
     if isinstance(native, jax.ShapeDtypeStruct) and hasattr(own, "shape"):
         if own.shape != native.shape:
             yield f"{path}: {own.shape} here, {native.shape} there"
@@ -246,8 +239,8 @@ def _differences(own: Any, native: Any, path: str) -> Iterator[str]:
     elif isinstance(own, Scaled) and not isinstance(native, Scaled):
         rates = np.asarray(own.rate).ravel() if eqx.is_array(own.rate) else ()
         yield (
-            f"{path}: its layers have step sizes of their own here, as those that were merged "
-            f"or lengthened ({', '.join(f'{x:g}' for x in rates)}), and none there"
+            f"{path}: its layers have step sizes here, as after merging layers "
+            f"({', '.join(f'{x:g}' for x in rates)}), and none there"
         )
     elif dataclasses.is_dataclass(native) and type(own) is type(native):
         yield from _of_fields(own, native, path)
@@ -256,7 +249,6 @@ def _differences(own: Any, native: Any, path: str) -> Iterator[str]:
             yield from _differences(*pair, f"{path}[{number}]")
     elif type(own) is not type(native) or own != native:
         yield f"{path}: {_short(own)} here, {_short(native)} there"
-        # What else differs, inside.
         if isinstance(native, AbstractControl) and isinstance(own, AbstractControl):
             blocks = [eqx.filter_eval_shape(x, 0.0) for x in (own, native)]
             yield from _differences(blocks[0], blocks[1], f"{path}(0)")
@@ -265,14 +257,14 @@ def _differences(own: Any, native: Any, path: str) -> Iterator[str]:
 
 
 def _layers(control: Any) -> int | None:
-    """The layers of a control, whose arrays may be shapes; `None` for something else."""
+    """The number of layers of a control; `None` for other objects."""
     if not isinstance(control, AbstractControl):
         return None
     return eqx.filter_eval_shape(lambda control: control.layers, control)
 
 
 def _of_fields(own: Any, native: Any, path: str) -> Iterator[str]:
-    """Differences in the fields that both have."""
+    """Differences in fields."""
     for name in (field.name for field in dataclasses.fields(native)):
         pair = getattr(own, name, None), getattr(native, name)
         lacking = pair[0] is None and (name in _NEUTRAL or not hasattr(own, name))

@@ -47,7 +47,7 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
         load_pretrained(tmp_path / "nothing")
     assert "hub" not in str(error.value)
     for name in ("gpt2", "no-such/owner-3.2"):
-        said = f"not downloaded by their names: run hf download {name} --local-dir"
+        said = f"of the Hugging Face hub run hf download {name} --local-dir"
         with pytest.raises(ide.InputError, match=said):
             load_pretrained(name)
 
@@ -215,7 +215,7 @@ def test_a_model_of_ones_own_is_written_in_the_layout_that_holds_it(tmp_path):
     options = json.loads((tmp_path / "new/config.json").read_text())
     assert options["model_type"] == "gpt2"
     assert largest(*(small.outputs_of(x, small.TOKENS) for x in (model, again))) < 1e-12
-    with pytest.raises(ide.InputError, match=r"The nearest is that of gpt2[^:]*:?\n.*solver"):
+    with pytest.raises(ide.InputError, match=r"The nearest is gpt2[^:]*:?\n.*solver"):
         save_pretrained(model.on(ide.Mesh(solver=ide.Strang())), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
