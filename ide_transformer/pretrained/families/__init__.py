@@ -1,4 +1,4 @@
-"""Families of checkpoints by lineage: a new one is a new file with a table `FAMILIES`."""
+"""Families of checkpoints, a file for each lineage, with a table `FAMILIES`."""
 
 import functools as ft
 import importlib
@@ -10,8 +10,8 @@ from ..family import Family
 
 @ft.cache
 def families() -> dict[str, Family]:
-    """All families by their `model_type`: the tables `FAMILIES` of the files of this folder and
-    of entry points of the group `ide_transformer.families`."""
+    """All families by `model_type`: the tables of this folder and of entry points of the group
+    `ide_transformer.families`."""
     names = [module.name for module in pkgutil.iter_modules(__path__)]
     tables = [importlib.import_module(f"{__name__}.{name}").FAMILIES for name in names]
     tables += [x.load() for x in entry_points(group="ide_transformer.families")]

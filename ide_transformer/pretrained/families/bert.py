@@ -1,7 +1,6 @@
-"""BERT (Devlin et al., arXiv 1810.04805), RoBERTa (Liu et al., arXiv 1907.11692), DistilBERT
-(Sanh et al., arXiv 1910.01108) and ALBERT (Lan et al., arXiv 1909.11942): post-norm encoders.
-They are Lie–Trotter with Euler sub-steps and a projection after each. DistilBERT has no
-segments and no pooler, ALBERT one block at every depth, an autonomous equation."""
+"""Post-norm encoders: BERT (Devlin et al., arXiv 1810.04805), RoBERTa (Liu et al., arXiv
+1907.11692), DistilBERT (Sanh et al., arXiv 1910.01108), ALBERT (Lan et al., arXiv 1909.11942).
+They are Lie–Trotter with projected Euler sub-steps. ALBERT has one block at every depth."""
 
 import functools as ft
 from collections.abc import Callable, Iterator, Set
@@ -18,7 +17,7 @@ from ..family import Family, Placement, block, linear, norm, weights_of
 from ..options import Options
 
 
-# Names of BERT, those of its relatives, and the heads of ALBERT in their place.
+# Names of BERT's head and of its relatives, and the names in the table.
 _RENAMED = {
     "cls.predictions": "predictions",
     "cls.predictions.transform": "predictions",
@@ -64,13 +63,13 @@ def _build(
     head_activation: Callable | None = None,
     control: type[PiecewiseConstant] | type[Tied] = PiecewiseConstant,
 ) -> Model:
-    """A post-norm encoder; `embedded` is the width of tokens where it is another one."""
+    """A post-norm encoder. `embedded`: the width of the embedding, if it is another one."""
     options.allow("position_embedding_type", "absolute", None)
-    # Layers that share their weights have no tensors of their own, which others are held to.
+    # Tied layers have no tensors that limit their number.
     width = options.size("hidden_size")
     number = options.size("num_hidden_layers", most=1000)
     places = options.size("max_position_embeddings")
-    # Rows up to that of the padding token stand for no position.
+    # Rows up to the padding token's are not positions.
     context = places if padding is None else places - padding - 1
     if context < 1:
         why = f"not above {places - context}"
@@ -114,7 +113,7 @@ def _build(
 
 def _build_roberta(options: Options, tensors: Set[str]) -> Model:
     padding = options.size("pad_token_id", 1, least=0)
-    # Its head has this activation whatever that of the layers is.
+    # The head of RoBERTa always has this activation.
     return _build(options, tensors, padding=padding, head_activation=gelu)
 
 
@@ -157,7 +156,7 @@ def _table(model: Any, *, bias: str = "predictions.bias") -> Iterator[Placement]
     if (head := model.read_out.head) is not None:
         names = dict(dense="dense", normalization="LayerNorm", readout="decoder.weight")
         yield from weights_of(head, "predictions", **names)
-        # The decoder has a bias of its own where its matrix is not that of the embedding.
+        # An untied decoder has its own bias.
         yield Placement(head.bias, bias if head.readout is None else "predictions.decoder.bias")
 
 
@@ -175,7 +174,7 @@ def _family(
         table,
         prefix=f"{name}.",
         ignored=r"embeddings\.position_ids",
-        # The heads of sentences, and a bias where the decoder has one of its own.
+        # Heads of sentences, and a bias that an untied decoder does not use.
         unread=r"(cls\.seq_relationship|sop_classifier\.classifier)\.(weight|bias)"
         r"|predictions\.bias",
         copies={
@@ -191,7 +190,7 @@ FAMILIES = {
     "bert": _family(
         "bert",
         _build,
-        # The first release described the pooler, which has only one form.
+        # The first release described the pooler.
         f"{_DROPOUT} directionality pooler_fc_size pooler_num_attention_heads "
         "pooler_num_fc_layers pooler_size_per_head pooler_type",
     ),
@@ -199,7 +198,7 @@ FAMILIES = {
     "distilbert": _family(
         "distilbert",
         _build_distilbert,
-        # The positions are read from the file, whatever they were at first.
+        # Positions are read from the file, also sinusoidal ones.
         "attention_dropout dropout qa_dropout seq_classif_dropout sinusoidal_pos_embds "
         "tie_weights_",
         ft.partial(_table, bias="predictions.decoder.bias"),
@@ -207,7 +206,7 @@ FAMILIES = {
     "albert": _family(
         "albert",
         _build_albert,
-        # The release names experiments, all of which are off.
+        # The release names experiments, which are off.
         f"{_DROPOUT} classifier_dropout_prob down_scale_factor gap_size layers_to_keep "
         "net_structure_type num_memory_blocks",
     ),

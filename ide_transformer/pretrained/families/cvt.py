@@ -1,5 +1,5 @@
-"""CvT (Wu et al., arXiv 2103.15808): pre-norm stages on coarser and coarser grids of tokens,
-with convolutions before the queries, keys and values."""
+"""CvT (Wu et al., arXiv 2103.15808): pre-norm stages on ever coarser grids, with convolutions
+before queries, keys and values."""
 
 import functools as ft
 import math
@@ -14,12 +14,12 @@ from ..options import Options
 from .vit import number_of_classes
 
 
-# Of every normalisation; the library has the option layer_norm_eps and does not read it.
+# The library does not read its option layer_norm_eps.
 _EPS = 1e-5
-# The published checkpoints were trained for images of this side.
+# The side of images of published checkpoints.
 _SIDE = 224
 
-# Options with an entry for each stage, and the defaults of the library.
+# Options with an entry for each stage, and the library's defaults.
 _DEFAULTS: dict[str, tuple[Any, ...]] = dict(
     depth=(1, 2, 10),
     embed_dim=(64, 192, 384),
@@ -41,7 +41,7 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = dict(
 
 def build(options: Options, tensors: Set[str]) -> Model:
     stages = _stage_options(options)
-    # The side of an image, near the published one, that all strides divide.
+    # The side of an image, near the published one, which all strides must divide.
     total = 1
     needed = 1
     for own in stages:
@@ -59,7 +59,7 @@ def build(options: Options, tensors: Set[str]) -> Model:
 
 
 def _stage_options(options: Options) -> list[Options]:
-    """The options of each stage, which the file has as lists."""
+    """The options of each stage, from lists."""
     depths = options.get("depth", list(_DEFAULTS["depth"]))
     if not isinstance(depths, list) or not 0 < len(depths) <= 100:
         raise options.refused(
@@ -84,11 +84,11 @@ def _stage_options(options: Options) -> list[Options]:
 def _stage(options: Options, shape: tuple[int, int, int], classes: int | None) -> Model:
     width = options.size("embed_dim")
     kernel = options.size("kernel_qkv")
-    # Queries for all tokens, and kernels with a middle that is the token.
+    # Queries for all tokens, and kernels centred on the token.
     options.allow("qkv_projection_method", "dw_bn")
     options.allow("stride_q", 1)
     if kernel % 2 == 0:
-        raise options.refused("kernel_qkv", kernel, "even, so that no token is in the middle")
+        raise options.refused("kernel_qkv", kernel, "even, without a token in the middle")
     for name in ("padding_q", "padding_kv"):
         options.allow(name, kernel // 2)
     options.divided("embed_dim", "num_heads")
@@ -156,7 +156,7 @@ def _attention_table(attention: ConvolutionalAttention, name: str) -> Iterator[P
         yield from norm(convolution, below)
         names = dict(mean="running_mean", variance="running_var")
         yield from weights_of(convolution.statistics, below, **names)
-        # The library divides scores by the root of all features, not of those of a head.
+        # The library divides scores by the root of all features, not of a head's.
         scale = attention.heads**-0.5 if which == "query" else 1.0
         below = f"{name}.attention.projection_{which}"
         yield from linear(getattr(attention, which), below, scale=scale)
@@ -168,7 +168,7 @@ FAMILIES = {
         build,
         table,
         prefix="cvt.",
-        # How many batches the statistics are of.
+        # The number of batches in the statistics.
         ignored=r".*\.num_batches_tracked",
         # Dropout.
         harmless="attention_drop_rate drop_path_rate drop_rate layer_norm_eps",

@@ -1,6 +1,5 @@
-"""GPT-2 (Radford et al., 2019), GPT-J (Wang, Komatsuzaki, 2021) and GPT-NeoX (Black et al.,
-arXiv 2204.06745), as Pythia: pre-norm decoders, the latter two with the parallel block, which
-is unsplit Euler."""
+"""Pre-norm decoders: GPT-2 (Radford et al., 2019), and with the parallel block, unsplit Euler,
+GPT-J (Wang, Komatsuzaki, 2021) and GPT-NeoX and Pythia (Black et al., arXiv 2204.06745)."""
 
 from collections.abc import Iterator, Set
 from typing import Any
@@ -88,7 +87,7 @@ def _build_gpt_neox(options: Options, tensors: Set[str]) -> Model:
 
 
 def _gpt2_table(model: Any) -> Iterator[Placement]:
-    """Conv1D stores `[in, out]`."""
+    # Matrices are stored as `[in, out]`.
     attention, feed_forward = block(model.control)
     layer = "h.{layer}"
     projections = (attention.query, attention.key, attention.value)
@@ -103,7 +102,7 @@ def _gpt2_table(model: Any) -> Iterator[Placement]:
 
 
 def _gptj_table(model: Any) -> Iterator[Placement]:
-    """Attention and feed-forward share a normalisation, and rotary pairs are neighbours."""
+    # The operators share a normalisation, and rotary pairs are neighbours.
     attention, feed_forward = block(model.control)
     layer = "h.{layer}"
     head_features = model.features // attention.heads
@@ -135,7 +134,7 @@ def _gpt_neox_table(model: Any) -> Iterator[Placement]:
     yield from weights_of(model.read_out, **names)
 
 
-# Older names, dropout and the head of the classifier.
+# Older names, dropout and a head of classes.
 _HARMLESS = (
     "_num_labels attn_pdrop embd_pdrop n_ctx n_special predict_special_tokens resid_pdrop "
     "summary_activation summary_first_dropout summary_proj_to_labels summary_type "
@@ -149,7 +148,7 @@ FAMILIES = {
         prefix="transformer.",
         ignored=r"h\.\d+\.attn\.(masked_)?bias",
         copies={"lm_head.weight": "wte.weight"},
-        # The scores in single precision, in another order.
+        # The precision and the order of scores.
         harmless=f"{_HARMLESS} reorder_and_upcast_attn",
         options_of=_gpt2_options,
         head="lm_head",

@@ -1,7 +1,7 @@
-"""Llama (Touvron et al., arXiv 2302.13971) and its relatives: pre-norm with RMSNorm, rotary
-positions, grouped queries and a gated feed-forward. Mistral adds a window, Qwen2 biases of
-queries, keys and values, Qwen3 normalised queries and keys, Gemma gains of 1 + g and a scaled
-embedding, the package glassllm rotary pairs that are neighbours and `[in, out]` matrices."""
+"""Llama (Touvron et al., arXiv 2302.13971) and relatives: pre-norm decoders with RMSNorm,
+rotary positions, grouped queries and a gated feed-forward. Mistral adds a window, Qwen2 biases,
+Qwen3 normalised queries and keys, Gemma gains of 1 + g and a scaled embedding. glassllm stores
+neighbouring rotary pairs and `[in, out]` matrices."""
 
 import functools as ft
 from collections.abc import Callable, Iterator, Set
@@ -48,7 +48,7 @@ def _equal_biases(options: Options) -> dict[str, Any]:
 
 
 def _window_of_all_layers(options: Options) -> int | None:
-    """The window of Qwen, which all layers have to have, or none."""
+    """The window of Qwen. Raises if only some layers have it."""
     layers = options.size("num_hidden_layers")
     full = options.size("max_window_layers", 28, least=0)
     window = options.size("sliding_window", 4096, nullable=True)
@@ -63,7 +63,7 @@ def _window_of_all_layers(options: Options) -> int | None:
     if types == ["sliding_attention"] * layers and window:
         return window
     name = "max_window_layers" if types is None else "layer_types"
-    why = f"not supported: all {layers} layers (num_hidden_layers) have a window, or none"
+    why = f"not supported: all {layers} layers must have a window, or none"
     raise options.refused(name, full if types is None else types, why)
 
 
@@ -76,7 +76,7 @@ def _build(
     mlp_bias: bool = False,
     scaled_embedding: bool = False,
 ) -> Model:
-    """A decoder whose `attention` has arguments of its own."""
+    """A decoder. `attention` gives a family's own arguments of attention."""
     width = options.size("hidden_size")
     key_value_heads = None
     head_features = options.size("head_dim", None)
@@ -132,7 +132,7 @@ def _llama_options(model: Any) -> dict[str, Any] | None:
 
 
 def _build_gemma(options: Options, tensors: Set[str]) -> Model:
-    # Written "gelu" by the release, meant as its approximation.
+    # The release writes "gelu" for its approximation.
     meant = options.get("hidden_act", "gelu")
     meant = "gelu_pytorch_tanh" if meant == "gelu" else meant
     options.allow("hidden_activation", None, meant)
@@ -186,7 +186,7 @@ def _glassllm_table(model: Any) -> Iterator[Placement]:
         yield place._replace(axes=None, rows=rows)
 
 
-# Names of glassllm, and those of Llama in their place.
+# Names of glassllm, and Llama's.
 _TENSORS = {
     "E": "embed_tokens.weight",
     "blocks": "layers",

@@ -1,5 +1,5 @@
-"""The encoder of T5 (Raffel et al., arXiv 1910.10683): pre-norm with RMSNorm; scores have a
-bias by distance, which all layers share, and are not divided by sqrt(d)."""
+"""The encoder of T5 (Raffel et al., arXiv 1910.10683): pre-norm with RMSNorm. Scores have a
+bias by distance, shared by all layers, and are not divided by sqrt(d)."""
 
 import functools as ft
 from collections.abc import Iterator, Set
@@ -17,7 +17,7 @@ from ..options import Options
 _FEED_FORWARDS = {
     **{name: (FeedForward, function) for name, function in make.ACTIVATIONS.items()},
     **{f"gated-{name}": (GatedFeedForward, f) for name, f in make.ACTIVATIONS.items()},
-    # Written so by the release, meant as its approximation.
+    # The release writes this for its approximation.
     "gated-gelu": (GatedFeedForward, make.ACTIVATIONS["gelu_new"]),
 }
 
@@ -52,7 +52,7 @@ def build(options: Options, tensors: Set[str]) -> Model:
 
 
 def _feed_forward(options: Options) -> make.MakeOperator:
-    """The form of the operator; options that follow from it have to agree."""
+    """The feed-forward operator. Options that follow from its form have to agree."""
     name = "feed_forward_proj"
     kind, activation = options.choose(name, _FEED_FORWARDS, "relu")
     form = options.get(name, "relu")
@@ -70,7 +70,7 @@ def table(model: Any) -> Iterator[Placement]:
     layer = "encoder.block.{layer}.layer.0"
     head_features = attention.query.weight.shape[-1] // attention.heads
     query = f"{layer}.SelfAttention.q"
-    # Scores here are divided by sqrt(d), those of T5 are not.
+    # Scores here are divided by sqrt(d), T5's are not.
     yield from linear(attention.query, query, scale=head_features**0.5)
     yield from weights_of(attention, f"{layer}.SelfAttention", key="k", value="v", output="o")
     first = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
@@ -88,7 +88,7 @@ FAMILIES = {
     "t5": Family(
         build,
         table,
-        # The read-out of the decoder may be the embedding.
+        # The decoder's read-out may be the embedding.
         unread=r"decoder\..*|lm_head\.weight",
         copies={
             "encoder.embed_tokens.weight": "shared.weight",

@@ -1,7 +1,6 @@
-"""ViT (Dosovitskiy et al., arXiv 2010.11929), DeiT (Touvron et al., arXiv 2012.12877) and
-DINOv2 (Oquab et al., arXiv 2304.07193): pre-norm encoders of patches. DeiT has a second token,
-for distillation; operators of DINOv2 have a step size for each feature, the LayerScale of
-Touvron et al., arXiv 2103.17239."""
+"""Pre-norm encoders of patches: ViT (Dosovitskiy et al., arXiv 2010.11929), DeiT (Touvron et
+al., arXiv 2012.12877) with a distillation token, and DINOv2 (Oquab et al., arXiv 2304.07193)
+with a step size for each feature (LayerScale: Touvron et al., arXiv 2103.17239)."""
 
 import functools as ft
 from collections.abc import Callable, Iterator, Set
@@ -24,7 +23,7 @@ from ..family import Family, Placement, block, fused, linear, weights_of, window
 from ..options import Options
 
 
-# The tokens before the patches, and the classifiers, one for each of the first of these tokens.
+# Learned tokens, and the classifiers of one or two of them.
 _PREFIX = ("cls_token", "distillation_token")
 _HEADS = (("classifier",), ("cls_classifier", "distillation_classifier"))
 
@@ -74,11 +73,13 @@ def _build_dinov2(options: Options, tensors: Set[str]) -> Model:
     inputs = _embedded_patches(options, patch=14, prefix=1)
     rows, columns, _ = inputs.image_shape
     if rows != columns:
-        why = "not supported: the positions of DINOv2 lie on a square. Load it with a square "
-        why += "size, then take model.on(Mesh(tokens=…))"
+        why = (
+            "not supported: the positions of DINOv2 lie on a square. Load a square size, then "
+        )
+        why += "take model.on(Mesh(tokens=…))"
         raise options.refused("image_size", [rows, columns], why)
     if options.allow("use_swiglu_ffn", False, True):
-        # Two thirds, rounded up to a multiple of 8, keep the number of weights.
+        # Two thirds, rounded up to a multiple of 8.
         hidden = -(-int(hidden * 2 / 3) // 8) * 8
         feed_forward = ft.partial(GatedFeedForward, width, hidden, bias=True)
     else:
@@ -101,16 +102,15 @@ def _scaled(make: make.MakeOperator, width: int) -> make.MakeOperator:
 
 
 def _embedded_patches(options: Options, *, patch: int, prefix: int) -> ImageInputs:
-    """Inputs that embed an image by squares that divide it."""
+    """Inputs that embed images by square patches."""
     rows, columns = _pair(options, "image_size", 224)
     side, other = _pair(options, "patch_size", patch)
     if side != other:
-        why = "not supported: patches have to be squares"
-        raise options.refused("patch_size", [side, other], why)
+        raise options.refused("patch_size", [side, other], "not supported: give squares")
     fitting = [max(side, x - x % side) for x in (rows, columns)]
     if fitting != [rows, columns]:
-        why = f"not a multiple of patch_size = {side}. The pixels that are left over would be "
-        why += f"ignored: write the size without them, {fitting}, and give such images"
+        why = f"not a multiple of patch_size = {side}; write the size that is used, {fitting}, "
+        why += "and give such images"
         raise options.refused("image_size", [rows, columns], why)
     width = options.size("hidden_size")
     channels = options.size("num_channels", 3)
@@ -144,7 +144,7 @@ def _attention(options: Options) -> make.MakeOperator:
 
 
 def number_of_classes(options: Options) -> int:
-    """The number of classes: as such, by their names, else two."""
+    """The number of classes, from `num_labels`, the names of classes, or by default two."""
     names = options.get("id2label", None)
     if not isinstance(names, dict | None):
         raise options.refused("id2label", names, "not an object of names")
@@ -190,9 +190,9 @@ def _family(name: str, build: Callable[..., Model], harmless: str, **fields: Any
         build,
         _table,
         prefix=f"{name}.",
-        # Used in pre-training only: the token of masked patches, the decoder of their pixels.
+        # For pre-training: the token of masked patches, the decoder of pixels.
         unread=r"embeddings\.mask_token|decoder\..*",
-        # Modules of the library's newer versions, and those of DINOv2.
+        # Names of newer versions and of DINOv2.
         renamed={
             "layers": "encoder.layer",
             "attention.q_proj": "attention.attention.query",
@@ -209,7 +209,7 @@ def _family(name: str, build: Callable[..., Model], harmless: str, **fields: Any
     )
 
 
-# Without a pooler, its options do not matter either.
+# Options of a pooler that is not there, and of pre-training.
 _UNUSED = "encoder_stride pooler_act pooler_output_size"
 FAMILIES = {
     "vit": _family(
@@ -219,7 +219,7 @@ FAMILIES = {
     "dinov2": _family(
         "dinov2",
         _build_dinov2,
-        # Training, the features of a backbone, and an activation that SwiGLU has not.
+        # Training, features of a backbone, and an activation that SwiGLU does not use.
         "apply_layernorm drop_path_rate hidden_act layerscale_value out_features out_indices "
         "reshape_hidden_states stage_names use_mask_token",
     ),
