@@ -69,7 +69,6 @@ def load_command(name: str) -> ModuleType:
     **Raises:** `InputError` for an unknown name, or a module that cannot be imported.
     """
     if name in COMMANDS:
-        require_training()
         return importlib.import_module(f".{name}", __package__)
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
@@ -105,6 +104,7 @@ def start(module: ModuleType) -> None:
 
 
 def _run(module: ModuleType, name: str | None = None, given: list[str] | None = None) -> None:
+    require_training()
     parser = argparse.ArgumentParser(
         name,
         description=module.__doc__,

@@ -8,12 +8,7 @@ sub-solver; and the distance of the solution from its constraint.
 import argparse
 import textwrap
 
-import jax
-
-from ..compare import convergence as study
-from ..compare.convergence import CONSTRAINTS, CONTROLS, schemes
 from ..errors import InputError
-from ..reporting import show_table, write_json
 from .options import figure_file, results_file
 
 
@@ -24,6 +19,8 @@ EXAMPLES = """\
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    from ..compare.convergence import CONSTRAINTS, CONTROLS, schemes
+
     listed = textwrap.fill(f"schemes: {'; '.join(schemes())}", 90, break_on_hyphens=False)
     parser.epilog = f"{parser.epilog}\n{listed}"
     add = parser.add_argument
@@ -36,12 +33,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    import jax
+
+    from ..compare import convergence as study
+    from ..reporting import show_table, write_json
+
     jax.config.update("jax_enable_x64", True)
     # The problems are tiny: compiling them takes most of the time.
     jax.config.update("jax_disable_most_optimizations", True)
     chosen = [
         (scheme, control, constraint)
-        for scheme in options.scheme or schemes()
+        for scheme in options.scheme or study.schemes()
         for control in options.control or ("chebyshev", "piecewise_constant")
         for constraint in options.constraint or ("free", "sphere")
         if study.find_scheme(scheme)[1].scheme(constraint) is not None
