@@ -155,8 +155,8 @@ class JsonLines(AbstractTracker):
             there = False
         if not there:
             raise InputError(
-                f"{self._path} was removed or replaced while the run was trained, so that its "
-                f"folder is not that of this run any more. Put it back and {GO_ON}."
+                f"{self._path} was removed or replaced while the run was trained, so its "
+                f"folder does not belong to this run any more. Put it back and {GO_ON}."
             )
 
     def close(self) -> None:

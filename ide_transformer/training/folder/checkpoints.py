@@ -24,7 +24,7 @@ from .run_folder import RunFolder
 
 T = TypeVar("T", bound=PyTree)
 
-# A checkpoint of a run: the newest, the one with the lowest validation loss, or that of a step.
+# A checkpoint of a run: the newest, the one with the lowest validation loss, or of a step.
 Which = Literal["newest", "best"] | int
 
 # Version of the description beside the arrays.
