@@ -16,6 +16,7 @@ from tests.compare.conftest import go_on
 from tests.running import run_here, write_run
 
 
+@pytest.mark.heavy
 def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
     """The equation of the run is `u' = -c u`: a step multiplies by `1 - c h`, and of Heun's
     method by `1 - c h + (c h)² / 2`."""

@@ -31,6 +31,7 @@ def test_public_names_alone_are_used(path):
         assert not any(name.startswith("_") for name in names)
 
 
+@pytest.mark.heavy
 def test_a_copy_of_a_file_is_trained_by_its_class(tmp_path, monkeypatch):
     text = (FOLDER / "connections.py").read_text(encoding="utf-8")
     copied = text.replace("HyperConnections", "Streams")

@@ -143,6 +143,7 @@ def model_of(solver, attention=True):
     )
 
 
+@pytest.mark.heavy
 def test_operations_are_those_of_all_pairs_also_where_attention_is_a_loop():
     periodic = dataclasses.replace(model_of(ide.LieTrotter()).inputs, grid="periodic")
     model = dataclasses.replace(model_of(ide.LieTrotter()), inputs=periodic)

@@ -107,6 +107,7 @@ def marched(model, pushes):
     return p, slopes
 
 
+@pytest.mark.heavy
 def test_steering_reaches_a_probability_with_the_least_energy():
     """At an optimum the pushes are along the slopes of what they reach."""
     level = np.log(9)

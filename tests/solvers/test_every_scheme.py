@@ -86,6 +86,7 @@ def check(name, without):
 
 # Of classes that other cases are of, too.
 ALSO = ["suzuki4", "composition", "half_solver", "matrix_free", "projected"]
+ALSO += ["presymplectic", "consistent_paper", "lie_strang"]
 ORDERS = fast_first(len(CASES) - len(ALSO), sorted(CASES, key=ALSO.__contains__))
 
 

@@ -153,7 +153,7 @@ class RunningSum(ide.AbstractTask):
 @pytest.fixture(scope="module")
 def learner():
     config = training.Config.model_validate(of("p_hop", options={"alphabet": 6, "hops": 1}))
-    return starting_model(config, RunningSum())[0]
+    return starting_model(config, RunningSum()).model
 
 
 def test_a_task_of_ones_own(learner):

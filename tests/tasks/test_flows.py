@@ -103,6 +103,7 @@ def test_batches_are_the_samples_of_one_part(task):
     np.testing.assert_allclose(path, np.stack(task.data["test"])[:, :2], atol=1e-6)
 
 
+@pytest.mark.heavy
 def test_a_roll_out_is_learned_through_its_steps(cache):
     """A wave moves around a torus of length 2 by an eighth of it in each step."""
     options = dict(dimension=2, length=2.0, time=0.5, points=16, pairs=4)

@@ -15,6 +15,7 @@ from ide_transformer import training
 from ide_transformer.compare.budget import try_first_batch
 from ide_transformer.equation import silu
 from ide_transformer.training.steps import schedule
+from tests.helpers import fast_first
 from tests.training import mine, stub
 
 
@@ -191,7 +192,7 @@ def test_stages_are_refined_up_to_the_same_depth():
 REASONING = sorted((Path(__file__).parents[2] / "configs" / "reasoning").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", REASONING, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", fast_first(1, REASONING), ids=lambda path: path.stem)
 def test_the_first_batch_of_a_loop_fits_its_model(path):
     config = training.load_config(path)
     try_first_batch(config, training.build_task(config))

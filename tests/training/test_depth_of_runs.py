@@ -209,6 +209,7 @@ def test_exits_of_a_run_are_written(drawn, capsys, tmp_path):
     assert [row["tolerance"] for row in json.loads(file.read_text())] == [None, 1e6]
 
 
+@pytest.mark.heavy
 def test_exits_are_measured_against_the_full_solve(drawn):
     loaded = training.load_model(drawn.path)
     exit, five = ide.EstimatedExit(1.0), ide.Mesh(horizon=5)
