@@ -11,7 +11,6 @@ import ide_transformer as ide
 from ide_transformer import solvers
 from ide_transformer.equation import parts
 from ide_transformer.testing import check_scheme
-from ide_transformer.testing.schemes import SchemeProperties
 from tests.conformance.schemes import SchemeConformance
 from tests.helpers import classes_of, drawn, fast_first
 from tests.typed.public_face import MyHeun
@@ -153,7 +152,15 @@ def test_an_error_is_found(rule):
     others = {*SchemeConformance.properties} - {rule}
     with pytest.raises(AssertionError, match=rf", {rule}: it does not hold"):
         SchemeConformance(solver).check(others)
-    if rule in SchemeProperties.properties:
-        with pytest.raises(AssertionError, match=rf", {rule}: it does not hold"):
-            others = tuple(x for x in SchemeProperties.properties if x != rule)
-            check_scheme(solver, without=others)
+
+
+class TwiceWrong(MyHeun):
+    def advance(self, field, u):
+        return u + jax.lax.stop_gradient(field(0, u))
+
+
+def test_a_scheme_with_two_errors_gets_both_names():
+    with pytest.raises(
+        AssertionError, match=r"(?s)TwiceWrong, order: .*TwiceWrong, gradient: "
+    ):
+        check_scheme(TwiceWrong(), without=("constraint", "batches", "diffeqsolve"))

@@ -235,3 +235,12 @@ def test_what_is_broken_is_found(message, learner, monkeypatch):
     monkeypatch.setitem(globals(), "Broken", broken)
     with pytest.raises(AssertionError, match=rf"(?m)^Broken, {message}"):
         conforms(broken, learner)
+
+
+def test_all_that_is_broken_is_said():
+    class TwiceBroken(RunningSum):
+        batch = BROKEN["batch: .* at \\['another step'\\]"]["batch"]
+        held_out = BROKEN["apart: .* 1.0, not 0.1"]["held_out"]
+
+    with pytest.raises(AssertionError, match=r"(?s)TwiceBroken, batch: .*TwiceBroken, apart: "):
+        check_task(TwiceBroken(), without=("copies",))
