@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import ide_transformer as ide
-from ide_transformer import contrib
 from ide_transformer.compare.convergence import FEATURES, Case, find_scheme, problem, schemes
+from ide_transformer.contrib import public as contrib
 from ide_transformer.pretrained import families
 from ide_transformer.reporting import markdown_table as table
 from ide_transformer.solvers import count_evaluations, unrolled
