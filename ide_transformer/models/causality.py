@@ -48,9 +48,6 @@ class _Seen(NamedTuple):
     rates: list[Float[Array, "tokens features"]]
 
 
-_Part = Callable[[Any], PyTree[Float[Array, "tokens *outputs"]]]
-
-
 class _Change(NamedTuple):
     """Two texts or functions, and the tokens whose outputs must be equal."""
 
@@ -58,7 +55,9 @@ class _Change(NamedTuple):
     other: Any
     stays: Bool[np.ndarray, " tokens"]
 
-    def moves(self, part: _Part) -> bool | None:
+    def moves(
+        self, part: Callable[[Any], PyTree[Float[Array, "tokens *outputs"]]]
+    ) -> bool | None:
         """Whether an output differs that must not; `None` if outputs are not finite."""
         before = [np.asarray(x) for x in jax.tree.leaves(part(self.text))]
         after = [np.asarray(x) for x in jax.tree.leaves(part(self.other))]
@@ -73,11 +72,13 @@ def check_causal(where: str, model: Model) -> None:
     """Raises `InputError` if an output of a model depends on later tokens, or a `pointwise`
     operator on other tokens; the error names the part. The test changes later tokens and marks
     some as padding. It also changes all weights, since a zero could hide an effect."""
-    _try_causal(model, where)
+    fault = _find_fault(model)
+    if fault is not None:
+        raise InputError(f"{where}: {fault}")
 
 
 @once_for_each
-def _try_causal(model: Model[Any, Any], where: str) -> None:
+def _find_fault(model: Model[Any, Any]) -> str | None:
     model = model.ordinary
     inputs = model.inputs
     # Fixed explicit steps, which do not depend on other tokens.
@@ -85,6 +86,7 @@ def _try_causal(model: Model[Any, Any], where: str) -> None:
         model.mesh.scheme, (diffrax.AbstractImplicitSolver, AbstractImplicitScheme)
     )
     solved = model.on(Mesh(steps=model.steps, solver=diffrax.Euler() if implicit else None))
+    tries = moved(solved, 1), moved(solved, -1), solved
     if isinstance(inputs, FunctionInputs):
         number = inputs.domain.num_tokens
         channels = () if inputs.channels is None else (inputs.channels,)
@@ -94,27 +96,28 @@ def _try_causal(model: Model[Any, Any], where: str) -> None:
         before, drawn = random.normal(size=(2, number, *channels)).astype(np.float32)
         after = np.where(stays.reshape(-1, *[1] * len(channels)), before, drawn)
         change = _Change(Field(before, domain), Field(after, domain), stays)
-        for tried in (moved(solved, 1), moved(solved, -1), solved):
-            if change.moves(eqx.filter_jit(tried)):
-                raise InputError(f"{where}: its outputs depend on later tokens. {_ADVICE}")
-        return
+        leaks = any(change.moves(eqx.filter_jit(tried)) for tried in tries)
+        return f"its outputs depend on later tokens. {_ADVICE}" if leaks else None
     inputs.of_text(Text(np.zeros(1, int)))
     finite = 0
     # Needed only inside a compiled function; elsewhere it would compile each operation alone.
     traced = not is_known(jnp.zeros(()))
     with jax.ensure_compile_time_eval() if traced else contextlib.nullcontext():
-        for tried in (moved(solved, 1), moved(solved, -1), solved):
+        for tried in tries:
             seen = ft.partial(_seen, tried)
             moves = []
             for text in _texts(tried, seen):
                 for change in _later_changes(text, tried.inputs.vocabulary):
                     moves.append(change.moves(lambda text, seen=seen: seen(text).results))
                     if moves[-1]:
-                        raise InputError(f"{where}: {_reason(tried, change)}")
-                _check_pointwise(where, tried, text)
+                        return _reason(tried, change)
+                fault = _pointwise_fault(tried, text)
+                if fault is not None:
+                    return fault
             finite += None not in moves
             if finite == 2:
-                return
+                return None
+    return None
 
 
 def moved(model: _Model, direction: int) -> _Model:
@@ -211,16 +214,16 @@ def _reason(model: _Model, change: _Change) -> str:
     return f"the scheme {name} lets tokens see later ones. {_ADVICE}"
 
 
-def _check_pointwise(where: str, model: _Model, text: Text) -> None:
-    """Raises if an operator is declared pointwise and is not."""
+def _pointwise_fault(model: _Model, text: Text) -> str | None:
+    """Which operator is declared pointwise and is not."""
     places = np.arange(len(text.tokens))
     for changed in (places == 0, places == places[-1]):
         other = np.where(changed, (text.tokens + 1) % model.inputs.vocabulary, text.tokens)
         change = _Change(text, text._replace(tokens=other), ~changed)
         for i, operator in enumerate(eqx.filter_eval_shape(model.control, 0.0)):
             if operator.pointwise and change.moves(lambda x, i=i: _seen(model, x).rates[i]):
-                name = type(operator.innermost).__name__
-                raise InputError(
-                    f"{where}: operator {i}, {name}, says that it is pointwise, but its rate "
-                    "depends on other tokens; drop `pointwise` from its class."
+                return (
+                    f"operator {i}, {type(operator.innermost).__name__}, says that it is "
+                    "pointwise, but its rate depends on other tokens; drop `pointwise`."
                 )
+    return None

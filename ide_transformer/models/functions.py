@@ -271,8 +271,8 @@ class FunctionValues(AbstractReadOut):
         number = self.linear.weight.shape[1]
         if not self.channels and number != 1:
             raise InputError(
-                f"FunctionValues: linear gives {number} values at each point; give "
-                "channels=True."
+                f"FunctionValues: {number} values at each point need an axis of channels; give "
+                "channels=…, and inputs with that axis."
             )
 
     @classmethod
@@ -294,11 +294,6 @@ class FunctionValues(AbstractReadOut):
         - `channels`: see `FunctionInputs`.
         - `output_channels`: the number of values at each point; by default `channels`.
         """
-        if output_channels is not None and channels is None:
-            raise InputError(
-                f"FunctionValues: output_channels={output_channels} for inputs without an axis "
-                "of channels; give channels=1, and inputs with a last axis of length 1."
-            )
         linear = Linear(features, output_channels or channels or 1, std=std, key=key)
         return cls(linear, normalization, channels is not None)
 

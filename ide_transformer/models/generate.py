@@ -146,8 +146,9 @@ def generate(
         tokens = np.zeros(mask.shape, int)
         tokens[mask] = np.concatenate([np.zeros(0, int), *encoded])
         prompts = cast(Any, tokens if len(texts) == 1 else Text(tokens, mask))
-        options = dict(temperature=temperature, top_k=top_k, top_p=top_p, end=end, given=given)
-        drawn = as_text(generate(model, prompts, length, key=key, **options))
+        options: dict[str, Any] = dict(temperature=temperature, top_k=top_k, top_p=top_p)
+        options |= dict(key=key, end=end, given=given)
+        drawn = as_text(generate(model, prompts, length, **options))
         written = []
         for row, number in zip(np.asarray(drawn.tokens), lengths, strict=True):
             behind = row[number : number + length]
