@@ -177,10 +177,16 @@ class FunctionInputs(AbstractInputs):
 
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
         if isinstance(inputs, Field):
-            inside = self._inside(inputs)[:, None]
-            a = self._checked(jnp.asarray(inputs.values), 1)
-            a = jnp.where(jnp.broadcast_to(inside, a.shape), a, jnp.nan)
+            check_fields(inputs)
             domain = inputs.domain
+            a = self._checked(jnp.asarray(inputs.values), 1)
+            if (a.shape[-2], self.dimension) != domain.points.shape:
+                raise InputError(
+                    f"Field: {a.shape[-2]} values at points of shape {domain.points.shape}; "
+                    f"give points [{a.shape[-2]}, {self.dimension}]."
+                )
+            inside = jnp.broadcast_to(self._inside(domain)[:, None], a.shape)
+            a = jnp.where(inside, a, jnp.nan)
         elif self.fields:
             raise InputError(
                 f"FunctionInputs: inputs of shape {np.shape(inputs)} without points; give "
@@ -203,23 +209,14 @@ class FunctionInputs(AbstractInputs):
         u = self.normalization.project(drop(u, self.dropout, key))
         return Embedded(u, domain)
 
-    def _inside(self, field: Field) -> Bool[Array | np.ndarray, " tokens"]:
+    def _inside(self, domain: TokenDomain) -> Bool[Array | np.ndarray, " tokens"]:
         """Whether each point is in [0, 1] along all intervals."""
-        check_fields(field)
-        points = field.domain.points
-        points = np.asarray(points) if is_known(points) else points
-        shape = np.shape(field.values)
-        tokens = shape if self.channels is None else shape[:-1]
-        if (*tokens[-1:], self.dimension) != points.shape:
-            raise InputError(
-                f"Field: values of shape {shape} at points of shape {points.shape}, but the "
-                f"model takes channels={self.channels} and points [tokens, {self.dimension}]."
-            )
+        points = np.asarray(domain.points) if is_known(domain.points) else domain.points
         rounding = 8 * np.finfo(points.dtype).eps
         within = (points >= -rounding) & (points <= 1 + rounding)
         # The waves are periodic.
         circles = np.array([rule == "periodic" and not (1 / x) % 1 for rule, x in self._axes])
-        periods = field.domain.period or (None,) * self.dimension
+        periods = domain.period or (None,) * self.dimension
         open_ends = [i for i, p in enumerate(periods) if p is None and circles[i]]
         if open_ends:
             raise InputError(
@@ -240,11 +237,10 @@ class FunctionInputs(AbstractInputs):
         channels = self.channels
         fits = a.ndim >= axes if channels is None else a.ndim > axes and a.shape[-1] == channels
         if not fits or not jnp.issubdtype(a.dtype, jnp.floating):
-            names = ["tokens"] if axes == 1 else [f"points_{i + 1}" for i in range(axes)]
-            expected = ", ".join(["...", *names, *["channels"] * (channels is not None)])
             raise InputError(
                 f"FunctionInputs: inputs of shape {a.shape} and {a.dtype}, but the model takes "
-                f"real floating-point numbers [{expected}], channels={channels}."
+                f"real floating-point numbers with {axes} axes of points and "
+                f"channels={channels}, their axis last."
             )
         if channels is None:
             a = a[..., None]

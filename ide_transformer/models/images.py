@@ -90,17 +90,13 @@ class ImageInputs(AbstractImageInputs):
                 f"give one window for each {stride} pixels; choose a window of {stride} or "
                 f"more, and a padding from {least} to {(window - 1) // 2}."
             )
-        tokens = self.prefix_tokens + math.prod(self.grid)
-        pixels = window**2 * self.image_shape[2]
-        if self.positions is not None and self.positions.shape[0] != tokens:
+        wanted = window**2 * self.image_shape[2], self.prefix_tokens + math.prod(self.grid)
+        rows = wanted[1] if self.positions is None else self.positions.shape[0]
+        if (self.embedding.weight.shape[0], rows) != wanted:
             raise InputError(
-                f"ImageInputs: {self.positions.shape[0]} positions for {tokens} tokens, "
-                f"{self.prefix_tokens} of them learned; give a row for each."
-            )
-        if self.embedding.weight.shape[0] != pixels:
-            raise InputError(
-                f"ImageInputs: embedding takes {self.embedding.weight.shape[0]} numbers, and a "
-                f"window has {pixels}."
+                f"ImageInputs: embedding has {self.embedding.weight.shape[0]} rows and "
+                f"positions {rows}; give {wanted[0]}, one for each number in a window, and "
+                f"{wanted[1]}, one for each token."
             )
 
     @classmethod

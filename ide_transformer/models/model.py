@@ -55,6 +55,8 @@ Inputs = TypeVar("Inputs", bound=AbstractInputs, covariant=True)
 ReadOut = TypeVar("ReadOut", bound=AbstractReadOut, covariant=True)
 Result = TypeVar("Result")
 Dtype: TypeAlias = Literal["bfloat16", "float16", "float32", "float64"]
+# Fields of a mesh that other parts of a model determine.
+_OF_PARTS = {"layers", "horizon", "tokens", "width"}
 
 
 def _constraint(x: AbstractConstraint | AbstractControl) -> AbstractControl:
@@ -105,7 +107,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     def __post_init__(self):
         self.constraint = as_control(self.constraint, self.control)
-        others = self.mesh.given.keys() & {"layers", "horizon", "tokens", "width"}
+        others = self.mesh.given.keys() & _OF_PARTS
         if others:
             raise InputError(
                 f"Model: mesh={spelled(self.mesh)} gives {' and '.join(sorted(others))}, which "
@@ -284,7 +286,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             number = math.prod(tokens) if isinstance(tokens, tuple) else tokens
             check_bytes(f"tokens={tokens}", 4 * number * model.features)
             model = model.with_inputs(model.inputs.with_tokens(tokens))
-        if not mesh.given.keys() - {"layers", "horizon", "tokens", "width"}:
+        if not mesh.given.keys() - _OF_PARTS:
             return model
         return model.each_equation(lambda part: part.solved_on(mesh))
 

@@ -119,8 +119,6 @@ class TokenLogits(AbstractReadOut):
                 f"TokenLogits: {type(inputs).__name__} has no embeddings of {inputs.features} "
                 "features; give a weight."
             )
-        if inputs.prefix_tokens:
-            raise InputError("TokenLogits: no learned tokens are read; build with prefix=().")
 
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "TokenLogits":
         # Logits are integrals over y, so that E is not the embedding even if it is tied.

@@ -12,7 +12,6 @@ import lineax as lx
 import numpy as np
 import optimistix as optx
 from jax import lax
-from jax.sharding import AxisType
 from jaxtyping import Array, Float, PyTree
 
 from ..arguments import PositiveFloat, checked
@@ -90,11 +89,6 @@ def find_root(
     root mean square of `Δ / (tolerance (1 + |y|))` is below one. Reference: Kelley, Keyes,
     SIAM J. Numer. Anal. 35 (1998).
     """
-    if AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
-        raise InputError(
-            "implicit schemes do not work inside jax.pmap or jax.shard_map; use jax.jit with "
-            "a jax.NamedSharding, or take an explicit scheme."
-        )
     rounding = float(jnp.finfo(guess.dtype).eps) / 2
     if tolerance is None:
         # Below the error of a step and above rounding: 2e-12 in float64.

@@ -93,11 +93,6 @@ class StepField(eqx.Module):
                 f"{type(scheme).__name__} splits a sum of operators, but was given "
                 f"{type(self.terms).__name__}; pass equation.terms or a diffrax.MultiTerm."
             )
-        if noise := parts(self.terms, diffrax.AbstractBrownianPath):
-            raise InputError(
-                f"{type(scheme).__name__} cannot solve stochastic equations, and a term has "
-                f"noise, {type(noise[0]).__name__}; take for example diffrax.EulerHeun()."
-            )
         return [self.with_terms(term) for term in self.terms.terms]
 
     def reversed(self) -> "StepField":
