@@ -51,16 +51,12 @@ class FunctionSolve:
                 f"error_budget: the inputs of the model are {type(own).__name__}; give an "
                 "OperatorModel in dimension 1."
             )
-        for option, value, without in (
-            ("stepsize_controller", model.mesh.stepsize_controller, "on(Mesh(steps=1))"),
-            ("compute_dtype", model.compute_dtype, "with_precision(None)"),
-            ("exit", model.exit, "with_exit(None)"),
-        ):
-            if value is not None:
-                raise InputError(
-                    f"error_budget: the error of a {option} does not come from the resolution; "
-                    f"take model.{without}."
-                )
+        others = model.mesh.stepsize_controller, model.compute_dtype, model.exit
+        if any(x is not None for x in others):
+            raise InputError(
+                "error_budget: adaptive steps, a compute_dtype and an exit have errors of their "
+                "own; take model.on(Mesh(steps=1)).with_precision(None).with_exit(None)."
+            )
         if (other := inconsistent(model.mesh.scheme)) is not None:
             raise InputError(
                 f"error_budget: {type(other).__name__} does not converge to the solution of "
