@@ -54,8 +54,8 @@ class FunctionSolve:
         others = model.mesh.stepsize_controller, model.compute_dtype, model.exit
         if any(x is not None for x in others):
             raise InputError(
-                "error_budget: adaptive steps, a compute_dtype and an exit have errors of their "
-                "own; take model.on(Mesh(steps=1)).with_precision(None).with_exit(None)."
+                "error_budget: adaptive steps, a compute_dtype and an exit add other errors; "
+                "take model.on(Mesh(steps=1)).with_precision(None).with_exit(None)."
             )
         if (other := inconsistent(model.mesh.scheme)) is not None:
             raise InputError(
