@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import ArrayLike, PRNGKeyArray, PyTree
 
 from ..arguments import PositiveInt, checked
-from ..equation import TokenDomain, check_features, grid_of, lattice
+from ..equation import TokenDomain, grid_of, lattice
 from ..errors import InputError
 from .images import AbstractImageInputs, ImageInputs
 from .model import Model
@@ -101,10 +101,9 @@ class GridInputs(AbstractInputs):
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
         u = jnp.asarray(inputs)
         domain = self.domain
-        check_features(self, u, self.width)
-        if u.shape[-2:-1] != (domain.num_tokens,):
+        if u.shape[-2:] != (domain.num_tokens, self.width):
             raise InputError(
-                f"GridInputs: states of shape {u.shape} on a grid of {domain.num_tokens} "
-                "tokens; give one state for each."
+                f"GridInputs: states of shape {u.shape}; give [..., tokens, features], "
+                f"[..., {domain.num_tokens}, {self.width}]."
             )
         return Embedded(u, domain)

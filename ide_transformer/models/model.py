@@ -174,13 +174,6 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         space = self.space
         if space is None:
             return self
-        scheme = self.mesh.scheme
-        weights = jax.tree.leaves(eqx.filter(scheme, eqx.is_array))
-        if space.modes != self.features and any(space.modes in x.shape for x in weights):
-            raise InputError(
-                f"{type(scheme).__name__} has weights for {space.modes} features, which cannot "
-                "be resampled; take a scheme without."
-            )
         return dataclasses.replace(
             self,
             inputs=self.inputs.at_points(space),
