@@ -56,8 +56,12 @@ def _json_object(content: str | bytes, file: Path) -> dict[str, Any]:
     try:
         if len(content) > _MOST_JSON:
             raise ValueError(f"it has more than {_MOST_JSON:,} bytes")
-        text = content if isinstance(content, str) else content.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_checked_object)
+        value = json.loads(
+            content,
+            parse_float=_finite,
+            parse_constant=_finite,
+            object_pairs_hook=_without_twins,
+        )
         if not isinstance(value, dict):
             raise ValueError("it is not an object of options")
     except (ValueError, RecursionError) as error:
@@ -66,19 +70,16 @@ def _json_object(content: str | bytes, file: Path) -> dict[str, Any]:
     return value
 
 
-def _checked_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    for name, value in pairs:
-        if not _finite(value):
-            raise ValueError(f"{name} = {value} is not finite")
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values := dict(pairs)) < len(pairs):
         raise ValueError(f"a key occurs twice among {', '.join(values)[:200]}")
     return values
 
 
-def _finite(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(map(_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is not finite")
+    return number
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
