@@ -21,7 +21,7 @@ from tests.helpers import built
 
 class Known(FunctionSolve):
     """A solve whose errors are known, `exact + Σ_i e_i r_i^level`: e_i halved by each
-    refinement of a splitting or the depth, and divided by four by those of a grid."""
+    refinement of a splitting or the depth, and divided by four by a refinement of a grid."""
 
     domain, has_functions, splits, cost = None, True, True, 1.0
     model, inputs = property(lambda _: layered_models.model_of()), property(lambda _: wave)

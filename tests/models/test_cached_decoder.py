@@ -1,5 +1,5 @@
-"""Decoders with a cache and models compiled for a few lengths: their outputs are those of the
-model; models that they refuse."""
+"""Decoders with a cache and models compiled for a few lengths give the outputs of the model;
+models that they refuse."""
 
 import diffrax
 import equinox as eqx

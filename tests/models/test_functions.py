@@ -27,7 +27,7 @@ def function(points):
 
 
 def test_it_is_the_equation_between_two_linear_maps():
-    """On a periodic grid times that of a Gauss rule, with waves of half the length there."""
+    """On the product of a periodic grid and a Gauss rule, whose waves have half the length."""
     points, options = (6, 8), dict(grid=("periodic", "gauss_legendre"))
     model = small.operator_model(points, operators=(small.attention,), **options)
     nodes, weights = np.polynomial.legendre.leggauss(8)
@@ -208,7 +208,7 @@ def test_stages_of_an_image_of_another_size():
     assert jax.eval_shape(MODEL, normal(12, 8, 2)).shape == (3,)
     assert MODEL.inputs.grid == MODEL.inputs.grid_of((8, 4, 2)) == (2, 1)
     assert MODEL.domain.num_tokens == 1 + 2
-    # The area of the stage's own 2 by 1 tokens in the place of 3 by 2.
+    # The rectangle of the stage has the area of its own 2 by 1 tokens; here are 3 by 2.
     states = np.ones((6, 4, 4))
     _, domain = small.embedded_by(LAST, states)
     assert domain.weights.tolist() == [1.0] + 6 * [pytest.approx(1 / 3)]

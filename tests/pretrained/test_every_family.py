@@ -71,7 +71,7 @@ def test_no_family_is_left_out():
     assert {path.parent.name for path in GOLDEN.glob("*/config.json")} == {*FAMILIES}
 
 
-# Those whose table and options are nearly those of another one.
+# Families whose table and options nearly equal another family's.
 LIKE_OTHERS = ["gptj", "mistral", "qwen2", "gemma", "roberta", "distilbert", "deit"]
 OF_THEIR_OWN = [name for name in FAMILIES if name not in LIKE_OTHERS]
 

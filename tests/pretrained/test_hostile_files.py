@@ -200,7 +200,7 @@ def size(folder, case):
 
 
 def zeros_deflated(beginning, length):
-    """The stream of some bytes and then zeros, without the time that so many zeros take."""
+    """A stream of some bytes and then zeros, which takes no time for the zeros."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     start = packer.compress(beginning) + packer.flush(zlib.Z_FULL_FLUSH)
     block = packer.compress(bytes(2**24)) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -330,7 +330,7 @@ def saved_tokenizer(folder, content):
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory):
-    """Loads a sound checkpoint first, whose cost is not that of an attack."""
+    """Loads a sound checkpoint first, whose cost is not counted."""
     load_pretrained(changed_copy(tmp_path_factory.mktemp("sound"), "llama"))
 
 
