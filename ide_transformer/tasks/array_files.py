@@ -1,5 +1,5 @@
-"""Arrays in files: an `.npz` file, a folder of `.npy` files, or a `.parquet` table. They may
-come from others, so no code in them is run, and they are read only where there is memory."""
+"""Reads arrays from an `.npz` file, a folder of `.npy` files or a `.parquet` table, without
+running code in them."""
 
 import contextlib
 import functools as ft
@@ -16,7 +16,7 @@ from ..packages import require
 
 
 class StoredArray(NamedTuple):
-    """An array in a file: how many numbers it has, the bytes of each, and what reads them."""
+    """An array in a file: how many numbers, the bytes of each, and what reads them."""
 
     numbers: int
     itemsize: int
@@ -24,17 +24,17 @@ class StoredArray(NamedTuple):
 
 
 def stored_arrays(path: str | Path) -> dict[str, StoredArray]:
-    """The arrays at a path, by name; nothing is read yet but their shapes.
+    """The arrays at a path, by name; only their shapes are read.
 
-    **Raises:** `InputError` for a file of another kind, for one that is damaged or packed in a
-    way that is not known, and for arrays of Python objects, which could run code.
+    **Raises:** `InputError` for a file of another kind, a damaged file, and arrays of Python
+    objects, which could run code.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"data.path={path}: there is no such file or folder.")
     inside = sorted(path.glob("*.npy")) if path.is_dir() else [path]
     if others := [x for x in inside if not x.is_file()]:
-        raise InputError(f"data.path={path}: {others[0]} is a pipe or a device; {_KINDS}.")
+        raise InputError(f"data.path={path}: {others[0]} is no file; {_KINDS}.")
     if path.is_dir():
         files = {x.stem: ft.partial(x.open, "rb") for x in inside}
     elif path.suffix == ".parquet":
@@ -65,20 +65,17 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # zipfile, NumPy and pyarrow have many
         raise InputError(
-            f"data.path={path}: it is damaged, or packed in a way that is not read here "
-            f"({error}); {_KINDS}."
+            f"data.path={path}: it is damaged, or of an unknown kind ({error}); {_KINDS}."
         ) from None
 
 
 @contextlib.contextmanager
 def _opened(path: Path, name: str) -> Iterator[Any]:
-    """An array of an archive."""
     with zipfile.ZipFile(path) as archive, archive.open(name) as file:
         yield file
 
 
 def _stored(path: Path, name: str, opened: Callable[[], Any]) -> StoredArray:
-    """An array in the format of NumPy."""
     form = np.lib.format
     with _reading(path), opened() as file:
         headers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
@@ -88,8 +85,8 @@ def _stored(path: Path, name: str, opened: Callable[[], Any]) -> StoredArray:
         shape, _, dtype = headers[version](file)
     if dtype.hasobject:
         raise InputError(
-            f"data.path={path}: {name} holds Python objects, which could run code and are not "
-            "read; write it as an array of numbers."
+            f"data.path={path}: {name} holds Python objects, which could run code; write an "
+            "array of numbers."
         )
 
     def read() -> np.ndarray:
@@ -100,7 +97,7 @@ def _stored(path: Path, name: str, opened: Callable[[], Any]) -> StoredArray:
 
 
 def _columns(path: Path) -> dict[str, StoredArray]:
-    """The columns of a table; lists of one length in all rows are further axes."""
+    """The columns of a table; lists of equal length are further axes."""
     import pyarrow as pa
     from pyarrow import compute, parquet
 

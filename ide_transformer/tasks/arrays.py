@@ -1,4 +1,4 @@
-"""Samples of a user's own, from arrays."""
+"""Your own samples, from arrays."""
 
 import copy
 from pathlib import Path
@@ -27,7 +27,7 @@ from .points import domains
 from .task import AbstractDataSet, Part, checksum_of_all
 
 
-# The loss of a model, and the options that say something of the data which it learns.
+# The loss of each model, and the options that its data use.
 _LEARNED = {
     OperatorModel: (RelativeError(), ("points", "weights", "grid", "channels")),
     SequenceClassifier: (CrossEntropy(), ("vocabulary", "classes")),
@@ -37,42 +37,38 @@ _LEARNED = {
 
 
 class Arrays(AbstractDataSet):
-    """Predict the targets of samples that are arrays. Types and shapes say what is learned:
+    """Predict the targets of samples that are arrays. Types and shapes decide the model:
 
-    | `inputs` | `targets` | by |
+    | `inputs` | `targets` | model |
     |---|---|---|
     | real `[samples, *points(, channels)]` | real at the same points | `OperatorModel` |
     | integers `[samples, tokens]` | integers `[samples]`, classes | `SequenceClassifier` |
     | integers `[samples, tokens]` | integers of the same shape, -1: none | `LanguageModel` |
     | real `[samples, rows, columns(, channels)]` | integers `[samples]` | `ImageClassifier` |
 
-    A token sees all others, or with `causal` those before it alone, as in a forecast.
-
     **Arguments:**
 
-    - `points`: of functions that are not on a grid, `[tokens]` or `[tokens, dimension]`;
-      values are then `[samples, tokens]`.
-    - `weights`: of these points in integrals, `[tokens]`; by default the parts of [0, 1], or of
-      the square, that are nearest to each.
-    - `groups`: whole numbers or texts, `[samples]`: samples of one trajectory, one patient or
-      one place have the same. A group is wholly in the training, the validation or the test
-      part. Steps of trajectories need it, since the target of one is the input of the next.
-    - `validation`, `test`: the fractions of the samples, or of the groups, that are held out,
-      at random and always the same; or inputs and targets of that part. With `test` 0 there is
-      no such part, with `validation` 1 all samples are held out and none is to be learned.
-    - `grid`: of functions, see `FunctionInputs`; by default "periodic", and with `points`
-      "midpoint", an interval.
-    - `channels`: whether functions have a last axis of channels, of inputs and of targets,
-      which may have another number of them.
-    - `causal`: whether a token sees itself and those before it alone; for a target at each
-      token of a line. `False` says that targets may be inputs of later tokens.
-    - `vocabulary`, `classes`: by default as many as there are.
+    - `points`: of functions that are not on a grid, `[tokens]` or `[tokens, dimension]`, in
+      [0, 1]; values are then `[samples, tokens]`.
+    - `weights`: of these points in integrals, `[tokens]`; default: the sizes of their cells.
+    - `groups`: integers or texts, `[samples]`, equal for samples of one trajectory, patient or
+      place. A group is wholly in the training, validation or test part. Trajectories need it:
+      the target of one step is the input of the next.
+    - `validation`, `test`: the fractions of the samples, or of the groups, that are held out at
+      random, the same for every run; or the inputs and targets of that part. `test` 0 makes no
+      test part; `validation` 1 holds out all samples.
+    - `grid`: of functions, see `FunctionInputs`; default: "periodic", with `points` "midpoint".
+    - `channels`: whether inputs and targets have a last axis of channels, not necessarily
+      equally many.
+    - `causal`: whether a token sees only itself and the tokens before it, as in a forecast;
+      for a target at each token of a line. `False` allows targets that are later inputs.
+    - `vocabulary`, `classes`: default: as many as there are.
     - `patch`: the side of a patch of an image, in pixels.
 
     **Raises:** `InputError` for arrays that do not fit each other, numbers that are not finite,
-    integers that are out of range, targets that a token sees among its inputs, also times a
-    factor and at a tenth of the places, targets that are inputs of other samples where no
-    groups say which belong together, and options that say nothing of such data.
+    integers out of range, options that the data do not use, targets that are inputs of later
+    tokens (also times a factor, or at a tenth of the places) without `causal`, and targets that
+    are inputs of other samples without `groups`.
     """
 
     # It depends on the arrays.
@@ -107,12 +103,14 @@ class Arrays(AbstractDataSet):
         shape = inputs.shape
         axes: tuple[int, ...] = shape[1 : inputs.ndim - channels]
         kinds = "".join(x.dtype.kind for x in self.data["training"]), inputs.ndim, targets.ndim
-        at = targets.shape[1 : targets.ndim - channels]
-        if kinds[0] == "ff" and axes and at == axes:
+        given: dict[str, Any] = {"points": points, "grid": grid, "channels": channels or None}
+        given |= {"weights": weights, "vocabulary": vocabulary, "classes": classes}
+        if kinds[0] == "ff" and axes and targets.shape[1 : targets.ndim - channels] == axes:
             kind = OperatorModel
             grid = grid or ("periodic" if points is None and not causal else "midpoint")
             if points is not None:
                 axes = self._at_points(points, weights, axes, grid)
+                del given["weights"]
             self._check_norms()
             self._sizes = {"points": axes[0] if len(axes) == 1 else axes, "grid": grid}
             self._sizes["fields"] = points is not None
@@ -138,20 +136,17 @@ class Arrays(AbstractDataSet):
                 "numbers [samples, rows, columns], tokens as integers, and classes as integers "
                 "[samples], targets.argmax(1) of one-hot ones."
             )
-        given = {"points": points, "weights": weights, "grid": grid}
-        given |= {"channels": channels or None, "vocabulary": vocabulary, "classes": classes}
         self.loss, used = _LEARNED[kind]
+        if points is None:
+            used = [name for name in used if name != "weights"]
         unused = [name for name, x in given.items() if x is not None and name not in used]
         if unused:
             raise InputError(
-                f"{' and '.join(unused)} say nothing of data for {kind.__name__}; drop them."
+                f"data for {kind.__name__} do not use {' and '.join(unused)}; drop "
+                f"{'it' if len(unused) == 1 else 'them'}."
             )
-        if weights is not None and points is None:
-            raise InputError("weights belong to points; give these too.")
         vars(self)["model"] = kind
-        on_line = self._sizes.keys() == {"vocabulary"} or isinstance(
-            self._sizes.get("points"), int
-        )
+        on_line = kind is LanguageModel or isinstance(self._sizes.get("points"), int)
         if causal and (not on_line or self._sizes.get("grid") == "periodic"):
             raise InputError(
                 "causal=True is for a target at each token of a line, of functions with "
@@ -169,10 +164,9 @@ class Arrays(AbstractDataSet):
         groups: str | None = None,
         **options: Any,
     ) -> "Arrays":
-        """The arrays of an `.npz` file, a folder of `.npy` files or a `.parquet` table, by
-        name: `inputs`, `targets`, and where they are there `points`, `weights`, `groups`,
-        `validation_inputs`, `validation_targets`, `test_inputs` and `test_targets`. Others are
-        not read."""
+        """Reads arrays by name from an `.npz` file, a folder of `.npy` files or a `.parquet`
+        table: `inputs`, `targets`, and if they exist `points`, `weights`, `groups`,
+        `validation_inputs`, `validation_targets`, `test_inputs` and `test_targets`."""
         stored = stored_arrays(path)
         pair = (inputs, targets)
         parts = {part: [f"{part}_{name}" for name in pair] for part in ("validation", "test")}
@@ -182,21 +176,21 @@ class Arrays(AbstractDataSet):
             if name not in stored:
                 raise InputError(
                     f"data.path={path}: there is no array {name}, only {', '.join(stored)}; "
-                    "data.options.inputs, data.options.targets and data.options.groups name "
-                    "others."
+                    "name others by data.options.inputs, .targets and .groups."
                 )
         if "validation" in parts and options.get("validation") == 1:
             del options["validation"]  # the file says itself what is held out
         if both := [part for part in parts if options.get(part)]:
             raise InputError(
                 f"data.{both[0]}={options[both[0]]}: {path} has {both[0]} samples of its own; "
-                f"drop it or write data.{both[0]}=null, or drop the arrays of these."
+                f"write data.{both[0]}=null, or drop its arrays."
             )
         further = ["points", "weights", groups or "groups"]
         read = {name: stored[name] for name in (*needed, *further) if name in stored}
-        # To read an array, to round it to single precision, and to divide it into parts.
-        needed_bytes = sum(x.numbers * (x.itemsize + 4 + 4) for x in read.values())
-        check_bytes(f"data.path={path}", needed_bytes)
+        # As stored, in single precision, and divided into parts.
+        check_bytes(
+            f"data.path={path}", sum(x.numbers * (x.itemsize + 4 + 4) for x in read.values())
+        )
         arrays = {name: x.read() for name, x in read.items()}
         options |= {part: tuple(arrays[x] for x in names) for part, names in parts.items()}
         return cls(arrays[inputs], arrays[targets], *map(arrays.get, further), **options)
@@ -217,8 +211,8 @@ class Arrays(AbstractDataSet):
         return int(np.prod(shape[: len(shape) - ("channels" in self._sizes)]))
 
     def with_tokens(self, tokens: int | tuple[int, ...]) -> "Arrays":
-        """Functions on a coarser grid, so many points along each axis: on a "periodic" one
-        every so many of theirs, on a "midpoint" one the means between."""
+        """Functions on a coarser grid, with `tokens` points along each axis: a subset of the
+        points of a "periodic" grid, means of neighbours on a "midpoint" grid."""
         whole = self._sizes.get("points", ())
         axes, fewer = (x if isinstance(x, tuple) else (x,) for x in (whole, tokens))
         fewer = fewer * len(axes) if len(fewer) == 1 else fewer
@@ -241,10 +235,8 @@ class Arrays(AbstractDataSet):
 
         other = copy.copy(self)
         other.data = {part: tuple(map(coarse, pair)) for part, pair in self.data.items()}
-        other._sizes = {
-            **self._sizes,
-            "points": fewer if isinstance(whole, tuple) else fewer[0],
-        }
+        points = fewer if isinstance(whole, tuple) else fewer[0]
+        other._sizes = {**self._sizes, "points": points}
         with at(f"tokens={tokens}"):
             other._check_norms()
         return other
@@ -265,11 +257,12 @@ class Arrays(AbstractDataSet):
     def _at_points(
         self, points: Any, weights: Any, axes: tuple[int, ...], grid: str
     ) -> tuple[int, ...]:
-        """The domains of functions at points; the shape of a grid of about that number."""
-        if not points.size or points.ndim > 2:
+        """Sets the domains of functions at points; gives the shape of a grid of about as many
+        points."""
+        if points.ndim > 2 or axes != (len(points),):
             raise InputError(
-                f"points have the shape {[*points.shape]}; give [tokens] or [tokens, "
-                "dimension]."
+                f"points {[*points.shape]} do not fit the values {[*axes]} of a sample; give "
+                "points [tokens] or [tokens, dimension], and values [samples, tokens]."
             )
         points = _numbers("points", points).astype(np.float32).reshape(len(points), -1)
         number, dimension = points.shape
@@ -278,13 +271,6 @@ class Arrays(AbstractDataSet):
                 f"points reach from {points.min():g} to {points.max():g}; scale each axis to "
                 "[0, 1]."
             )
-        if axes != (number,):
-            raise InputError(
-                f"there are {number} points, and values {[*axes]} of a sample; all samples "
-                "have the same points, [tokens] or [tokens, dimension], and a value at each."
-            )
-        if weights is not None and len(weights) != number:
-            raise InputError(f"there are {number} points and {len(weights)} weights.")
         period = (1.0,) * dimension if grid == "periodic" else None
         if weights is None:
             self.domains = domains(points, "quadrature", period)
@@ -294,29 +280,24 @@ class Arrays(AbstractDataSet):
         return (round(number ** (1 / dimension)),) * dimension
 
     def _check_norms(self) -> None:
-        """Refuses targets to which no error is relative: their norms, as `RelativeError`
-        computes them in single precision, are zero or not finite."""
+        """Raises for targets whose norm, as `RelativeError` computes it, is 0 or not finite."""
         limits = np.finfo(np.float32)
         shares = None if self.domains is None else np.asarray(self.domains[1].shares)
-        for part in filter(lambda part: len(self.data[part][1]), self.data):
-            functions = self.data[part][1]
+        for part, (_, functions) in self.data.items():
+            if not len(functions):
+                continue
             v = functions.reshape(*functions.shape[:2], -1)
             weights = np.ones(v.shape[1]) if shares is None else shares
             squares = np.einsum("npc,npc,p->n", v, v, weights, dtype=float)
             # Squares that are rounded to zero have to be small beside the others.
             wrong = (squares < 1e3 * limits.tiny * v[0].size) | (squares > limits.max)
-            if not wrong.any():
-                continue
-            norm = np.sqrt(squares[wrong][0])
-            said = f"have a norm of {norm:.0e}, whose square single precision cannot hold"
-            if not norm:
-                said = "are zero " + (
-                    "everywhere" if shares is None else "where weights are not"
+            if wrong.any():
+                raise InputError(
+                    f"targets of {wrong.sum()} {part} samples have a norm of "
+                    f"{np.sqrt(squares[wrong][0]):.0e}, whose square is zero or not finite in "
+                    "single precision; a relative error needs it. Scale all targets, or leave "
+                    "these samples out."
                 )
-            raise InputError(
-                f"targets of {wrong.sum()} {part} samples {said}; an error relative to it has "
-                "no meaning, scale all targets or leave these out."
-            )
 
     def _number(self, name: str, given: int | None, column: int) -> int:
         """The number of different integers in the inputs (0) or the targets (1)."""
@@ -352,21 +333,18 @@ def _divided(
     left = np.random.default_rng(0).permutation(all_groups)
     parts = {}
     for part, held in held_out.items():
-        if isinstance(held, tuple):
-            names = f"{part}_inputs", f"{part}_targets"
-            parts[part] = tuple(map(_numbers, names, held))
-            for name, x, like in zip(names, parts[part], whole, strict=True):
-                if (x.shape[1:], x.dtype) != (like.shape[1:], like.dtype):
-                    raise InputError(
-                        f"{name} are {x.dtype}{[*x.shape]}, and those to learn {like.dtype}"
-                        f"{[*like.shape]}."
-                    )
-            a, b = map(len, parts[part])
-            if a != b:
-                raise InputError(f"{names[0]} have {a} samples, and {names[1]} {b}.")
+        if not isinstance(held, tuple):
+            chosen, left = np.split(left, [round(held * all_groups)])
+            parts[part] = tuple(x[np.isin(of, chosen)] for x in whole)
             continue
-        chosen, left = np.split(left, [round(held * all_groups)])
-        parts[part] = tuple(x[np.isin(of, chosen)] for x in whole)
+        names = f"{part}_inputs", f"{part}_targets"
+        parts[part] = tuple(map(_numbers, names, held))
+        for name, x, like in zip(names, parts[part], whole, strict=True):
+            if (x.shape[1:], x.dtype, len(x)) != (like.shape[1:], like.dtype, len(held[0])):
+                raise InputError(
+                    f"{name} are {x.dtype}{[*x.shape]}; give {len(held[0])} samples of the "
+                    f"kind to learn, {like.dtype}{[*like.shape]}."
+                )
     parts["training"] = tuple(x[np.isin(of, left)] for x in whole)
     sizes = {part: len(x) for part, (x, _) in parts.items()}
     if not sizes["validation"] or not (sizes["training"] or held_out["validation"] == 1):
@@ -380,21 +358,19 @@ def _divided(
 
 
 def _numbers(name: str, x: np.ndarray) -> np.ndarray:
-    """An array in single precision; `InputError` for what is no number."""
-    if x.dtype.kind not in "fiu":
-        raise InputError(f"{name} are {x.dtype}; give real numbers or integers.")
-    if not x.ndim or 0 in x.shape[1:]:
+    """An array of finite numbers, in float32 or int32."""
+    if x.dtype.kind not in "fiu" or not x.ndim or 0 in x.shape[1:]:
         raise InputError(
-            f"{name} have the shape {[*x.shape]}; give one number or more of each sample."
+            f"{name} are {x.dtype}{[*x.shape]}; give real numbers or integers, at least one of "
+            "each sample."
         )
     with np.errstate(over="ignore"):
         changed = x.astype(np.float32 if x.dtype.kind == "f" else np.int32)
-    if not np.isfinite(changed).all():
-        sample = np.argwhere(~np.isfinite(changed))[0].tolist()
+    wrong = ~np.isfinite(changed) if x.dtype.kind == "f" else changed != x
+    if wrong.any():
+        place = np.argwhere(wrong)[0].tolist()
         raise InputError(
-            f"{name}: the number at {sample} is {x[tuple(sample)]}, not finite in single "
-            "precision."
+            f"{name}: the number at {place} is {x[tuple(place)]}, which {changed.dtype} cannot "
+            "hold."
         )
-    if changed.dtype.kind == "i" and (changed != x).any():
-        raise InputError(f"{name}: an integer is larger than {2**31 - 1}.")
     return changed

@@ -1,5 +1,5 @@
-"""Operator learning: the map from a function to what a flow on a circle or torus makes of it,
-solved by exponax and cached."""
+"""Learn the flow maps of partial differential equations on a circle or torus, solved by exponax
+and cached."""
 
 import abc
 import copy
@@ -28,19 +28,19 @@ from .task import AbstractDataSet, checked_dataclass, one_number
 
 # Samples that are solved at once.
 _CHUNK = 256
-# Pairs that are solved again with half the step and twice the points, each of another sample,
-# and the largest relative difference that they may have.
+# Pairs that are solved again with half the step and twice the points, and the largest relative
+# difference they may have.
 _VERIFIED = 16
 _TOLERANCE = 1e-3
 # Steps from one function to the next.
 _MOST_STEPS = 10**6
-# Equations of exponax for velocities whose divergence is zero.
+# Equations of exponax for velocities without divergence.
 _SOLENOIDAL = ("NavierStokesVelocity", "KolmogorovFlowVelocity")
 
 
 class Functions(NamedTuple):
-    """Pairs of functions on a grid, `before` and `after: [samples, points]`, float32, with an
-    axis of points for each dimension, and a last one of channels where there are several."""
+    """Pairs of functions on a grid, `before` and `after: [samples, *points(, channels)]`,
+    float32; one channel has no axis."""
 
     before: np.ndarray
     after: np.ndarray
@@ -48,26 +48,25 @@ class Functions(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AbstractFlow(abc.ABC):
-    """The flow of a partial differential equation, for real functions on the circle [0, 1), or
-    on a torus of more dimensions: random functions, and what they become after some `time`."""
+    """The flow of a partial differential equation for real functions on the circle [0, 1) or a
+    torus: random functions, and what they become after some `time`."""
 
     dimension: ClassVar[int] = 1
     # The least number of points along each axis on which it is solved.
     points: ClassVar[int] = 512
-    # Pairs of functions that one random function gives, from 0 to `time`, from `time` to twice
-    # that, …
+    # Pairs from one random function: from 0 to `time`, from `time` to 2 `time`, …
     pairs: ClassVar[int] = 1
     # The step of the exponential Runge–Kutta scheme of fourth order.
     step: ClassVar[float]
     # The most waves of a drawn function around the circle.
     waves: ClassVar[int]
-    # What to change where the solution is not resolved.
+    # What to change if the solution is not resolved.
     advice: ClassVar[str]
     time: float
 
     @property
     def channels(self) -> int:
-        """The functions that the equation is for."""
+        """The number of unknown functions."""
         return 1
 
     @abc.abstractmethod
@@ -75,12 +74,11 @@ class AbstractFlow(abc.ABC):
         """A step of exponax on a grid with `points` along each axis."""
 
     def drawn(self, number: int, points: int, random: np.random.Generator) -> np.ndarray:
-        """Random functions of zero mean and variance 1, in float64, with an axis of points for
-        each dimension, and of several channels,
+        """Random functions of mean 0 and variance 1, `[number, *points(, channels)]`, float64,
 
             u(x) = Σ_k (a_k cos 2πk·x + b_k sin 2πk·x),   0 < |k| <= waves,
 
-        one of k and -k each, with a_k, b_k normal and independent, all of one variance."""
+        over one of each k and -k, with a_k, b_k normal, independent and of one variance."""
         axes = "xyz"[: self.dimension]
         every = itertools.product(range(-self.waves, self.waves + 1), repeat=self.dimension)
         k = np.array([n for n in every if n > (0,) * self.dimension])
@@ -95,8 +93,8 @@ class AbstractFlow(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class BurgersFlow(AbstractFlow):
-    """`u_t + (u²/2)_x = ν u_xx` on the circle [0, 1), ν the `viscosity`. Waves become steep
-    until viscosity holds them, and fronts of width `4ν / (jump of u)` meet and merge."""
+    """`u_t + (u²/2)_x = ν u_xx` on the circle [0, 1), ν the `viscosity`. Waves steepen to
+    fronts of width `4ν / (jump of u)`, which meet and merge."""
 
     step = 2e-3
     waves = 4
@@ -115,7 +113,7 @@ class NavierStokesFlow(AbstractFlow):
 
         ω_t + v·∇ω = ν Δω,   v = (∂_2 ψ, -∂_1 ψ),   Δψ = ω,
 
-    on the torus [0, 1)², ν the `viscosity`. Random eddies turn around and merge, and decay.
+    on the torus [0, 1)², ν the `viscosity`. Random eddies turn, merge and decay.
     """
 
     dimension = 2
@@ -134,10 +132,9 @@ class NavierStokesFlow(AbstractFlow):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExponaxFlow(AbstractFlow):
-    """Any equation of exponax on the torus [0, length)^dimension, as functions of
-    [0, 1)^dimension.
+    """Any equation of exponax on the torus [0, length)^dimension, scaled to [0, 1)^dimension.
 
-    - `equation`, `coefficients`: a class of `exponax.stepper`, or in it as in
+    - `equation`, `coefficients`: a class of `exponax.stepper`, such as "Burgers" or
       "reaction.AllenCahn", and its options.
     - `steps`: of the solution in each `time`.
     """
@@ -174,9 +171,9 @@ class ExponaxFlow(AbstractFlow):
             )
         if name in _SOLENOIDAL:
             raise InputError(
-                f"stepper={self.equation}: velocities without divergence, which random "
-                "functions are not; give NavierStokesVorticity or KolmogorovFlowVorticity, or "
-                "trajectories of your own (data.name=arrays, with groups)."
+                f"stepper={self.equation}: random velocities have divergence; give "
+                "NavierStokesVorticity or KolmogorovFlowVorticity, or trajectories of your own "
+                "(data.name=arrays, with groups)."
             )
         try:
             return kind(self.dimension, self.length, points, step, **self.coefficients)
@@ -189,8 +186,8 @@ class ExponaxFlow(AbstractFlow):
 def solved(
     flow: AbstractFlow, number: int, points: int, seed: int, *, times: int = 1
 ) -> np.ndarray:
-    """The functions of `number` samples at 0, `time`, 2 `time`, …, `[times + 1, number,
-    *points(, channels)]`, in float64."""
+    """Random functions at 0, `time`, 2 `time`, …, `[times + 1, number, *points(, channels)]`,
+    float64."""
     stride = math.ceil(flow.points / points)
     size = number * flow.channels * (points * stride) ** flow.dimension
     check_bytes(f"times={times}", 8 * (times + 1) * size)
@@ -200,17 +197,17 @@ def solved(
 
 
 def _marched(flow: AbstractFlow, u: np.ndarray, times: int = 1, refined: int = 1) -> np.ndarray:
-    """Functions on the grid on which they are solved, and what becomes of them, with steps that
-    are divided by `refined`."""
+    """The solution from functions on the grid on which they are solved, with steps divided by
+    `refined`."""
     import exponax
 
     steps = math.ceil(flow.time / flow.step) * refined
     if steps > _MOST_STEPS:
         raise InputError(
-            f"{flow}: time={flow.time:g} takes {steps:,} steps of the solution, and at most "
-            f"{_MOST_STEPS:,} are made; give a shorter time."
+            f"{flow}: time={flow.time:g} takes {steps:,} steps, more than {_MOST_STEPS:,}; "
+            "give a shorter time."
         )
-    # The last chunk is filled up, so that one program serves all.
+    # The last chunk is padded: one program serves all.
     number, points = u.shape[:2]
     size = min(number, _CHUNK)
     first = _channels_first(u, flow.dimension)
@@ -226,20 +223,21 @@ def _marched(flow: AbstractFlow, u: np.ndarray, times: int = 1, refined: int = 1
 
 
 def _channels_first(u: np.ndarray, dimension: int) -> np.ndarray:
-    """`[samples, *points(, channels)]` as exponax has it, `[samples, channels, *points]`."""
+    """From `[samples, *points(, channels)]` to exponax's `[samples, channels, *points]`."""
     return np.moveaxis(u.reshape(*u.shape[: 1 + dimension], -1), -1, 1)
 
 
 def _channels_last(u: np.ndarray) -> np.ndarray:
-    """The inverse; one channel has no axis."""
     return u[:, 0] if u.shape[1] == 1 else np.moveaxis(u, 1, -1)
 
 
 def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[str, Functions]:
-    """Samples of a flow on a grid, by the names of `sizes`, each part with functions of its
-    own; solved the first time and then read from the cache, as long as the code that solves
-    them stays the same. `InputError` is raised where exponax is needed and not installed, the
-    solution is not resolved, or the file in the cache is damaged."""
+    """Samples of a flow on a grid, for each name in `sizes`; solved once, then read from the
+    cache as long as the code that solves them is unchanged.
+
+    **Raises:** `InputError` if exponax is needed and not installed, the solution is not
+    resolved, or the file in the cache is damaged.
+    """
     kind = type(flow).__module__
     files = (__file__, getattr(sys.modules[kind], "__file__", None))
     code = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if file]
@@ -267,8 +265,10 @@ def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
 
 
 def verify(flow: AbstractFlow, points: int) -> float:
-    """The largest relative change of pairs from 0, `time`, 2 `time`, … by half the step and
-    twice the points from where they begin, at most 1e-3."""
+    """The largest relative change of pairs with half the step and twice the points.
+
+    **Raises:** `InputError` if it is above 1e-3.
+    """
     import exponax
 
     points *= math.ceil(flow.points / points)
@@ -286,30 +286,29 @@ def verify(flow: AbstractFlow, points: int) -> float:
     error = np.max(np.linalg.norm(off, axis=1) / np.linalg.norm(fine, axis=1))
     if not error <= _TOLERANCE:
         raise InputError(
-            f"{flow} is not resolved: half the step and twice the points change it by "
-            f"{error:.1e} of its size, more than {_TOLERANCE}. {flow.advice}"
+            f"{flow} is not resolved: half the step and twice the points change it by a "
+            f"relative {error:.1e}, more than {_TOLERANCE}. {flow.advice}"
         )
     return float(error)
 
 
 @checked_dataclass
 class FlowMapTask(AbstractDataSet):
-    """Predict the function that a flow makes of another one; tokens are grid points.
+    """Predict what a flow makes of a function; tokens are grid points.
 
-    `inputs, targets: [samples, context]`, real values on a periodic grid, of an equation for
-    several functions with a last axis of channels; of more than one dimension each is a
-    `Field`. Training, validation and test samples begin from functions of
-    their own, always the same; they are solved once.
+    `inputs, targets: [samples, context(, channels)]`, on a periodic grid; in more than one
+    dimension each is a `Field`. Training, validation and test samples begin from different
+    random functions, the same for every run, and are solved once.
 
     **Arguments:**
 
     - `flow`: the equation.
     - `context`: the points of the grid along each axis.
-    - `samples`: those to train on.
-    - `held_out_samples`: those for validation, and as many for a test.
+    - `samples`: the number of training samples.
+    - `held_out_samples`: the number for validation, and as many for the test.
     - `unrolled`: the steps of a roll-out in the loss, see `RolloutError`; with more than 1 the
       targets are a list, the functions after each step.
-    - `pushforward`: whether the gradient of each of them ends at its inputs, see
+    - `pushforward`: whether the gradient of each step ends at its inputs, see
       `PushforwardError`.
     """
 
@@ -327,14 +326,13 @@ class FlowMapTask(AbstractDataSet):
     def __post_init__(self):
         held_out = self.held_out_samples
         sizes = {"training": self.samples, "validation": held_out, "test": held_out}
-        if self.unrolled > self.flow.pairs:
+        least = 2 if self.pushforward else 1
+        if not least <= self.unrolled <= self.flow.pairs:
             raise InputError(
-                f"unrolled={self.unrolled}: a random function gives {self.flow.pairs} pairs; "
-                "give at most as many."
+                f"unrolled={self.unrolled}, pushforward={self.pushforward}: give {least} to "
+                f"{self.flow.pairs} steps, as many as the pairs of a random function."
             )
-        if self.pushforward and self.unrolled == 1:
-            raise InputError("pushforward=True: give unrolled, 2 or more steps in a row.")
-        # Pairs of all samples, time after time; the last ones have no steps after them.
+        # Pairs of all samples, time after time; the last have no steps after them.
         self.data = {
             part: Functions(before[: len(before) - (self.unrolled - 1) * sizes[part]], after)
             for part, (before, after) in functions(self.flow, sizes, self.context).items()
@@ -360,8 +358,8 @@ class FlowMapTask(AbstractDataSet):
         stride, rest = divmod(self.context, one_number(tokens))
         if rest:
             raise InputError(
-                f"the functions are known at {self.context} points, of which {tokens} at "
-                "equal distances are not among them; give a number that divides it."
+                f"tokens={tokens}: the functions are known at {self.context} points; give a "
+                "number that divides it."
             )
         coarse = (slice(None), *(slice(None, None, stride),) * self.flow.dimension)
         other = copy.copy(self)
@@ -371,16 +369,15 @@ class FlowMapTask(AbstractDataSet):
 
     def trajectory(self, times: PositiveInt, samples: PositiveInt) -> np.ndarray:
         """The first test functions at the times 0, `time`, 2 `time`, …, `[times + 1, samples,
-        points]`, with an axis of points for each dimension, and of channels; solved at each
-        call. For more than there are `InputError` is raised."""
+        *points(, channels)]`; solved at each call. `InputError` if `samples` are more than
+        there are."""
         number = self.held_out_samples
         if samples > number:
             raise InputError(f"samples={samples}: there are {number} test functions.")
         return solved(self.flow, number, self.context, seed=2, times=times)[:, :samples]
 
     def function(self, values: Any) -> Any:
-        """Values `[samples, points]`, with an axis of points for each dimension, and of
-        channels, as inputs of a model."""
+        """Values `[samples, *points(, channels)]` as inputs of a model."""
         if self.flow.dimension == 1:
             return values
         domain = TokenDomain.periodic((self.context,) * self.flow.dimension)
@@ -401,12 +398,11 @@ class Burgers(FlowMapTask):
 
         u_t + (u²/2)_x = ν u_xx,   x in [0, 1), periodic,
 
-    from random functions of four waves, zero mean and variance 1; see `FlowMapTask`.
+    from random functions of four waves, mean 0 and variance 1; see `FlowMapTask`.
 
     **Arguments:**
 
-    - `viscosity`: ν; where it is so small that 512 points do not resolve the fronts,
-      `InputError` is raised.
+    - `viscosity`: ν; `InputError` if 512 points do not resolve the fronts.
     - `time`: at 0.3 a function has about half of its size, and one to four fronts.
     """
 
@@ -427,12 +423,11 @@ class Burgers(FlowMapTask):
 class NavierStokes(FlowMapTask):
     """The flow map of the vorticity on a torus, `ω(·, t) ↦ ω(·, t + time)`, from t = 0, `time`,
     2 `time` and 3 `time`, so that it can be applied to its own outputs; see `NavierStokesFlow`
-    and `FlowMapTask`. The samples are solved once, which takes minutes, and kept in the cache.
+    and `FlowMapTask`. Solving the samples takes minutes, once.
 
     **Arguments:**
 
-    - `viscosity`: ν; where it is so small that 64 points along each axis do not resolve the
-      flow, `InputError` is raised.
+    - `viscosity`: ν; `InputError` if 64 points along each axis do not resolve the flow.
     - `samples`, `held_out_samples`: the random functions, each of which gives four pairs.
     """
 
@@ -451,19 +446,18 @@ class NavierStokes(FlowMapTask):
 
 
 class Exponax(FlowMapTask):
-    """The flow map of an equation of exponax, `u(·, t) ↦ u(·, t + time)`, for one function or
-    several, from t = 0, `time`, 2 `time`, …, from random functions of four waves; see
-    `ExponaxFlow` and `FlowMapTask`.
+    """The flow map of an equation of exponax, `u(·, t) ↦ u(·, t + time)`, from t = 0, `time`,
+    2 `time`, …, from random functions of four waves; see `ExponaxFlow` and `FlowMapTask`.
 
     **Arguments:**
 
     - `stepper`, `coefficients`: a class in `exponax.stepper`, such as "KortewegDeVries" or
       "reaction.AllenCahn", and its options, such as `{dispersivity: 0.02}`.
     - `dimension`, `length`: of the torus, in the unit of the equation.
-    - `steps`, `points`: of the solution, in each `time` and along each axis. Where they do not
-      resolve it `InputError` is raised.
+    - `steps`, `points`: of the solution, in each `time` and along each axis; `InputError` if
+      they do not resolve it.
     - `pairs`: the steps of each solution that are learned.
-    - `unrolled`, `pushforward`: how many in a row, and with which gradient.
+    - `unrolled`, `pushforward`: see `FlowMapTask`.
     """
 
     configurable: ClassVar[bool] = True

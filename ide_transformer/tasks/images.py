@@ -1,4 +1,4 @@
-"""Tasks on labelled images, and the files that they come in."""
+"""Classify labelled images; reads the files they come in."""
 
 import copy
 import functools as ft
@@ -22,8 +22,8 @@ from .losses import Batch
 from .task import AbstractDataSet, in_passes
 
 
-# What a packed file may hold: so many bytes, or so many times its own. Images that are packed
-# become some five times smaller.
+# The most bytes a packed file may hold, and how many times its own; images shrink about
+# fivefold.
 _MOST_UNPACKED = 64 * 2**20
 _MOST_TIMES = 50
 
@@ -46,14 +46,14 @@ class ClassificationTask(AbstractDataSet):
 
     - `train`, `test`: the sets as they are published.
     - `patch`: the side of a patch in pixels.
-    - `patches`: their number, to which the images are resampled; default: as they are.
-    - `validation`: the fraction of the training set that is held out for validation, at random
-      and always the same; 1 for all of it, where nothing is to be learned.
-    - `shift`: in training, move each image at random by up to this many pixels along each axis;
-      what comes in from outside is its edge.
-    - `flip`: in training, mirror every second image, left to right, at random.
-    - `standardize`: shift and scale all pixels so that those of the training part, without what
-      is held out, have mean 0 and deviation 1.
+    - `patches`: resample the images to this number of patches; default: as they are.
+    - `validation`: the fraction of the training set that is held out at random, the same for
+      every run; 1 for all of it.
+    - `shift`: in training, move each image at random by up to this many pixels along each axis,
+      and repeat its edge.
+    - `flip`: in training, mirror half of the images, left to right, at random.
+    - `standardize`: shift and scale all pixels so that the training pixels have mean 0 and
+      deviation 1.
     """
 
     configurable: ClassVar[bool] = False
@@ -79,8 +79,8 @@ class ClassificationTask(AbstractDataSet):
         self.whole = validation == 1
         if not self.whole and not 0 < kept < number:
             raise InputError(
-                f"data.validation={validation}: of {number} images {kept} are left to learn; "
-                "give a fraction that leaves some for both."
+                f"data.validation={validation} leaves {kept} of {number} images to learn; give "
+                "a fraction that leaves some for both."
             )
         order = np.random.default_rng(0).permutation(number)
         parts = train.chosen(np.sort(order[:kept])), train.chosen(np.sort(order[kept:])), test
@@ -108,8 +108,8 @@ class ClassificationTask(AbstractDataSet):
         return (rows // self.patch) * (columns // self.patch)
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "ClassificationTask":
-        """The images resampled to another number of patches of the same side in pixels, a grid
-        of the shape of the images."""
+        """The images resampled to another number of patches, with the patch and the proportions
+        of the images unchanged."""
         other = copy.copy(self)
         other.size = self._size(tokens)
         return other
@@ -139,7 +139,6 @@ class ClassificationTask(AbstractDataSet):
         return Batch(self._resampled(images), labels)
 
     def _resampled(self, images: np.ndarray) -> np.ndarray:
-        """The images at the size of the task; a smaller one is a mean."""
         if images.shape[1:3] == self.size:
             return images
         rows, columns = map(_resampling, images.shape[1:3], self.size)
@@ -148,7 +147,7 @@ class ClassificationTask(AbstractDataSet):
 
 @ft.cache
 def _resampling(old: int, new: int) -> np.ndarray:
-    """`[new, old]`: cubic, wider where the new image is smaller."""
+    """A cubic resampling matrix, `[new, old]`; a smaller image averages."""
     identity = jnp.eye(old, dtype=jnp.float32)
     return np.asarray(jax.image.resize(identity, (new, old), "cubic"))
 
@@ -180,9 +179,8 @@ class FashionMNIST(MNIST):
 
 
 def digits() -> tuple[LabelledImages, LabelledImages]:
-    """scikit-learn's 1,797 handwritten digits of 8 by 8 pixels: a training set, and a fifth
-    held out, with pixels from 0 to 1. The split is fixed and keeps the proportions of the
-    classes."""
+    """scikit-learn's 1,797 handwritten digits of 8 by 8 pixels, from 0 to 1: a training set,
+    and a fifth for the test. The split is fixed and keeps the proportions of the classes."""
     require("sklearn", "train", "the images of data.name=digits come with")
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -196,8 +194,8 @@ def digits() -> tuple[LabelledImages, LabelledImages]:
 
 
 def idx_folder(path: str | Path) -> tuple[LabelledImages, LabelledImages]:
-    """The training and test set in a folder with four IDX files like MNIST's, compressed
-    or not, with pixels from 0 to 1; `InputError` where one is missing, cut off, or does not fit
+    """The training and test set in a folder with four IDX files like MNIST's, compressed or
+    not, with pixels from 0 to 1; `InputError` if a file is missing, damaged, or does not fit
     the others."""
     sets = []
     for part in ("train", "t10k"):
@@ -234,8 +232,8 @@ def _read_idx(folder: Path, stem: str, dimensions: int) -> np.ndarray:
             content = stream.read(number + 1) if number <= most else b""
             if len(content) != number:
                 raise ValueError(
-                    f"it is cut off, or too long, for its header {shape}; one that unpacks to "
-                    f"more than {most:,} bytes has to be unpacked first, if you trust it"
+                    f"it is cut off, or too long, for its header {shape}; unpack a file of "
+                    f"more than {most:,} bytes yourself, if you trust it"
                 )
     except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
         raise InputError(f"{file} is damaged or cannot be read: {error}.") from None

@@ -1,4 +1,4 @@
-"""Tasks on the tokens of texts: predict each next one."""
+"""Predict each next token of a text."""
 
 import abc
 import copy
@@ -23,8 +23,8 @@ from .tokenizing import learned_size, tokenized
 
 
 class AbstractTextTask(AbstractTask):
-    """A task on texts, whose samples have `context` tokens of a `tokenizer`, which is kept
-    beside the trained model."""
+    """A task on texts, whose samples have `context` tokens of a `tokenizer`; a run keeps the
+    tokenizer beside its model."""
 
     tokenizer: AbstractTokenizer
 
@@ -43,16 +43,16 @@ class AbstractTextTask(AbstractTask):
 
 
 class AbstractNextToken(AbstractTextTask):
-    """Predict each next token, in windows of a text that is longer. Its end is held out: in the
-    order of the text there are the training, the test and the validation part."""
+    """Predict each next token, in windows of a longer text. The text is divided into its
+    training, test and validation part, in this order."""
 
     model = LanguageModel
     causal = True
     holds_out_all = True
     compared = None
-    # The first token of each part, and the first one after it.
+    # The first token of each part, and the first after it.
     bounds: Mapping[str, tuple[int, int]]
-    # The tokens of a window that is held out; by default the context.
+    # The tokens of a held-out window; `None` for the context.
     window: int | None = None
 
     @property
@@ -61,7 +61,8 @@ class AbstractNextToken(AbstractTextTask):
 
     @abc.abstractmethod
     def windows_at(self, starts: np.ndarray) -> np.ndarray:
-        """`context + 1` tokens from each of `starts` on, `[windows, context + 1]`."""
+        """The `context + 1` tokens that begin at each of `starts`,
+        `[windows, context + 1]`."""
 
     @abc.abstractmethod
     def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch: ...
@@ -77,9 +78,9 @@ class AbstractNextToken(AbstractTextTask):
     def held_out(
         self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
-        """A part in consecutive windows, each token predicted once; what is left over at the
-        end is dropped. A `window` of more tokens than the context is predicted in pieces of the
-        context, of which the last one may be shorter."""
+        """A part in consecutive windows, each token predicted once; tokens left over at the end
+        are dropped. A `window` longer than the context is predicted in pieces, the last of
+        which may be shorter."""
         window = self.window or self.context
         first, end = self.bounds.get(part, (0, 0))
         whole, rest = divmod(window, self.context)
@@ -91,7 +92,6 @@ class AbstractNextToken(AbstractTextTask):
                 yield self.with_tokens(rest).batch_at(starts + whole * self.context)
 
     def batch_at(self, starts: np.ndarray) -> Batch:
-        """Windows without their last token, and without their first."""
         windows = self.windows_at(starts).astype(np.int32)
         return Batch(windows[:, :-1], windows[:, 1:])
 
@@ -102,7 +102,7 @@ class AbstractNextToken(AbstractTextTask):
         return other
 
     def divide(self, ends: Sequence[int], *, training: bool = True, test: bool) -> None:
-        """Sets the bounds of the parts that are there, from the ends of all three."""
+        """Sets the bounds of the parts, from the ends of training, test and validation."""
         used = {"training": training, "test": test, "validation": True}
         bounds = zip(used, (0, *ends), ends, strict=False)
         self.bounds = {part: (first, end) for part, first, end in bounds if used[part]}
@@ -113,43 +113,40 @@ class AbstractNextToken(AbstractTextTask):
         return self.context + 1
 
     def check_context(self) -> None:
-        """**Raises:** `InputError` where a part is shorter than `needed`."""
         for part, (first, end) in self.bounds.items():
             if end - first < (needed := self.needed(part)):
                 raise InputError(
-                    f"model.context={self.context} is longer than the {part} text allows, "
-                    f"which has {end - first} tokens (it needs at least {needed}). Use a "
-                    "longer text, a larger fraction or a shorter context."
+                    f"model.context={self.context} is longer than the {part} text allows: it "
+                    f"has {end - first} tokens and needs {needed}. Use a longer text, a larger "
+                    "fraction or a shorter context."
                 )
 
     @property
     def token_bytes(self) -> Int[np.ndarray, " vocabulary"]:
-        """The bytes of text that each token stands for."""
+        """The bytes of text of each token."""
         return self.tokenizer.token_bytes
 
     def further_means(self, batch: Batch, loss: Mean) -> dict[str, Mean]:
-        """The bits for each byte of the text that is predicted, in UTF-8: unlike the loss they
-        can be compared between tokenizers."""
+        """The bits per byte of the predicted text in UTF-8. Unlike the loss they compare
+        tokenizers."""
         size = int(np.sum(self.token_bytes[batch.targets]))
         return {"bits_per_byte": Mean(loss.total / math.log(2), size)}
 
     def figures(self, loss: float) -> dict[str, float]:
-        # Beyond the largest number of float64.
         return {"perplexity": math.exp(loss) if loss < 709 else math.inf}
 
 
 def _ends(number: int, validation: float, test: float) -> list[int]:
-    """The ends of the training, the test and the validation part of a number of tokens."""
     if test and validation + test >= 1:
         raise InputError(
-            f"data.validation={validation} and data.test={test} leave nothing of the text "
-            "to learn; lower one of them."
+            f"data.validation={validation} and data.test={test} leave nothing to learn; lower "
+            "one."
         )
     return [int(number * (1 - x)) for x in (validation + test, validation, 0)]
 
 
 def on_same_tokens(tasks: Sequence[AbstractTask]) -> list[AbstractTask]:
-    """The tasks; where they read one text in windows of several lengths, all hold out the same
+    """The tasks. If they read one text in windows of several lengths, all hold out the same
     tokens, in windows of the longest."""
     texts = [copy.copy(task) for task in tasks if isinstance(task, AbstractNextToken)]
     window = max((task.context for task in texts), default=0)
@@ -160,22 +157,21 @@ def on_same_tokens(tasks: Sequence[AbstractTask]) -> list[AbstractTask]:
     return [*texts]
 
 
-# Tokens of a text that are searched at once, those of the shortest windows for which it is, and
-# the base of the marks of windows.
+# Tokens that are searched at once, the shortest windows that are searched for, and the base of
+# their hashes.
 _SCANNED = 2**20
 _SHORTEST = 32
 _BASE = 0x9E3779B97F4A7C15
 
 
 def _terms(tokens: np.ndarray) -> np.ndarray:
-    """`τ_i B^i` modulo 2⁶⁴ of each token: other windows of tokens hardly share their sum."""
+    """`τ_i B^i` modulo 2⁶⁴ for each token; the sum over a window is its hash."""
     scrambled = (tokens.astype(np.uint64) + np.uint64(1)) * np.uint64(0xD6E8FEB86659FD93)
     return scrambled * np.cumprod(np.full(tokens.shape[-1], _BASE, np.uint64))
 
 
 class LanguageTask(AbstractNextToken):
-    """Predict each next token of a text; the end of the text is held out. Windows of the
-    training part begin anywhere.
+    """Predict each next token of a text; its end is held out. Training windows begin anywhere.
 
     **Arguments:**
 
@@ -184,9 +180,8 @@ class LanguageTask(AbstractNextToken):
     - `tokenizer`: `characters`, `bpe` for a byte-pair encoding learned from the training
       part, or a tokenizer.
     - `vocabulary`: tokens of the byte-pair encoding, 512 by default.
-    - `validation`: the fraction of the characters that is held out for validation; 1 for all of
-      them, where nothing is to be learned.
-    - `test`: that for the test; with 0 there is no such part.
+    - `validation`, `test`: the fractions of the characters that are held out; `validation` 1
+      holds out all, `test` 0 makes no test part.
     """
 
     @checked
@@ -229,9 +224,9 @@ class LanguageTask(AbstractNextToken):
     def repeated(
         self, parts: Sequence[Part] | None = None, trained: AbstractTask | None = None
     ) -> dict[Part, tuple[int, int]]:
-        """For all or some parts the number of windows that stand word for word in the training
-        part of this text, or of the one that was `trained`, and the number of all windows.
-        Nothing of windows of less than 32 tokens, which come again by chance."""
+        """For each part the number of windows that also stand in the training part, of this
+        text or of the text that was `trained`, and the number of all windows. Empty for windows
+        of less than 32 tokens, which recur by chance."""
         trained = trained or self
         found: dict[Part, tuple[int, int]] = {}
         if not isinstance(trained, LanguageTask) or self.context < _SHORTEST:
@@ -247,7 +242,7 @@ class LanguageTask(AbstractNextToken):
             first_bits[marks >> 44] = True
             for begin in range(0, end - self.context, _SCANNED):
                 some = trained.tokens[begin : min(begin + _SCANNED + self.context, end)]
-                # The sums of all windows, by differences of running sums.
+                # The hashes of all windows, by differences of running sums.
                 sums = np.append(np.uint64(0), np.cumsum(_terms(some)))
                 there = sums[length:] - sums[:-length]
                 inverse = np.full(len(there) - 1, pow(_BASE, -1, 2**64), np.uint64)
@@ -257,7 +252,7 @@ class LanguageTask(AbstractNextToken):
         return found
 
     def sample(self, model: Model, length: int) -> str | None:
-        """Text after a new line, or after the first token where the tokenizer has none."""
+        """Text after a new line, or after the first token if the tokenizer has no new line."""
         tokenizer = self.tokenizer
         prompt = "\n"
         try:
@@ -289,25 +284,25 @@ class Text(LanguageTask):
 
 
 class Dataset(AbstractNextToken):
-    """Predict each next token of texts of any size, which the library `datasets` reads and
-    keeps as tokens in the cache; the end is held out. Tokens stay on the disk.
+    """Predict each next token of texts of any size. The library `datasets` reads the texts and
+    keeps their tokens on disk, in the cache; the end is held out.
 
-    The training part is cut into windows of `context` tokens, from a place on that is drawn for
-    each pass; a pass takes each window once, in a random order. Windows go over the ends of
-    documents, which a token of its own marks; attention sees what is before it.
+    Each pass cuts the training part into windows of `context` tokens, from a random first
+    token, and takes each window once, in random order. Windows cross the ends of documents,
+    which a token marks; attention sees what is before it.
 
     **Arguments:**
 
-    - `path`: a file or folder of texts (`.txt`, `.md`: each file is a document) or of tables
-      (`.jsonl`, `.parquet`, `.csv`: each row is one), or the name of a data set of the hub.
+    - `path`: a file or folder of texts (`.txt`, `.md`: a document each) or of tables (`.jsonl`,
+      `.parquet`, `.csv`: a document in each row), or the name of a data set of the hub.
     - `context`: tokens in a sample.
-    - `tokenizer`: `characters` for one token for each; `bpe` for a byte-pair encoding learned
-      from a sample of 16 MiB that is spread over all texts; a file that a tokenizer was saved
-      to; a checkpoint, see `load_pretrained`; or a tokenizer.
+    - `tokenizer`: `characters`; `bpe` for a byte-pair encoding learned from 16 MiB spread over
+      all texts; a file with a saved tokenizer; a checkpoint, see `load_pretrained`; or a
+      tokenizer.
     - `vocabulary`: tokens of the byte-pair encoding, 512 by default.
-    - `validation`, `test`: the fractions that are held out, 1 for all of the text, where none
-      is to be learned; with 0 there is no such test part. At the end of a run all of them are
-      predicted: of a large text take a small fraction.
+    - `validation`, `test`: the fractions that are held out; `validation` 1 holds out all,
+      `test` 0 makes no test part. A run ends by predicting them: for a large text take a small
+      fraction.
     - `column`: the column of a table that has the texts.
     - `between`: in text files, a line that stands between documents.
     - `subset`, `split`: of a data set of the hub; by default the split `train`.
@@ -341,7 +336,7 @@ class Dataset(AbstractNextToken):
         return self.tokens.windows(starts, self.context + 1)
 
     def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
-        # One less, so that a pass may begin anywhere in the first window.
+        # One less: a pass begins anywhere in the first window.
         windows = self.bounds["training"][1] // self.context - 1
         passes = [place // windows for place in range(step * size, (step + 1) * size)]
         begin = [np.random.default_rng([seed, x]).integers(self.context) for x in passes]
@@ -364,11 +359,10 @@ class Dataset(AbstractNextToken):
     def repeated(
         self, parts: Sequence[Part] | None = None, trained: AbstractTask | None = None
     ) -> dict[Part, tuple[int, int]]:
-        """Nothing: to search a text of any size would take long."""
+        """Empty: to search a text of any size would take long."""
         return {}
 
     def sample(self, model: Model, length: int) -> str | None:
-        """A text that begins as a document does."""
         prompt = np.array([self.end])
         tokens = generate(model, prompt, length, key=jax.random.key(0), temperature=0.8)
         return self.tokenizer.decode(np.asarray(tokens)[1:])

@@ -1,5 +1,4 @@
-"""Targets that a model would find among inputs: of later tokens, or of samples that are
-learned."""
+"""Finds targets that a model could copy: from later tokens, or from samples it has learned."""
 
 import numpy as np
 
@@ -7,18 +6,18 @@ from ..errors import InputError
 from .losses import UNCOUNTED
 
 
-# The part of all targets from which on they are refused, and how many are looked at.
+# The share of targets above which they are refused, and how many are looked at.
 _PART = 0.1
 _TRIED = 4096
-# Two rows, or two numbers, are one another times a factor where they differ by less.
+# The relative difference below which two rows, or two numbers, are multiples of each other.
 _SAME = 1e-5
 
 
 def check_trajectories(
     inputs: np.ndarray, targets: np.ndarray, groups: np.ndarray | None, *, channels: bool
 ) -> None:
-    """Raises `InputError` for samples that belong together, by a target that is the input of
-    another sample up to one factor for all, and that may come into different parts."""
+    """**Raises:** `InputError` if targets are inputs of other samples, times one factor, and
+    no groups keep these in one part."""
     axes = {x.shape[1 : x.ndim - channels] for x in (inputs, targets)}
     apart = groups is not None and len(np.unique(groups)) == len(groups)
     alike = inputs.dtype == targets.dtype and len(axes) == 1 and axes != {()}
@@ -28,39 +27,32 @@ def check_trajectories(
     given, sought = (_by_channel(x, channels) for x in (inputs, targets))
     found = []
     for y in sought:
-        # Other samples whose inputs the targets are multiples of, in the channel of the inputs
-        # where most are.
+        # Multiples of inputs of other samples, in the channel that has most.
         own = np.any([_factors(x[tried], y[tried]) != 0 for x in given], axis=0)
         by_input = [np.where(own, -1, _partners(x, y, tried)) for x in given]
         found.append(max(by_input, key=lambda partners: (partners >= 0).sum()))
-    # Every channel of a target has to be one of an input.
     partners = np.where(np.all([x >= 0 for x in found], axis=0), found[0], -1)
     linked = partners >= 0
     if groups is not None:
         linked &= groups[partners] != groups[tried]
-    if linked.mean() < _PART:
-        return
-    what = f"{linked.mean():.0%} of the targets are inputs of other samples"
-    if groups is not None:
+    if linked.mean() >= _PART:
         raise InputError(
-            f"groups: {what} that have another label; give all steps of a trajectory the same."
+            f"{linked.mean():.0%} of the targets are inputs of other samples"
+            f"{' in another group' if groups is not None else ''}, up to a factor, as steps of "
+            "trajectories are; a random split would hold out what is learned. Give an array "
+            "groups, or name one by data.options.groups, with one label for all steps of a "
+            "trajectory; if samples do not belong together, give each a label of its own."
         )
-    raise InputError(
-        f"{what}, up to a factor, as steps of trajectories are. Drawn at random, held-out "
-        "samples would come from trajectories that are learned. Say which samples belong "
-        "together by an array groups with a label for each, or one that data.options.groups "
-        "names (in Python groups=…); where they do not, give each a label of its own."
-    )
 
 
 def _by_channel(x: np.ndarray, channels: bool) -> np.ndarray:
-    """The values of each channel, `[channels, samples, points]`."""
+    """`[channels, samples, points]`."""
     return np.moveaxis(x.reshape(len(x), -1, x.shape[-1] if channels else 1), -1, 0)
 
 
 def _partners(x: np.ndarray, y: np.ndarray, tried: np.ndarray) -> np.ndarray:
-    """For these rows of y another row of x that they are a multiple of, by one factor for all;
-    -1 without one."""
+    """For each of these rows of y another row of x that is a multiple of it, by one factor for
+    all rows; -1 for none."""
     angles = _angles(x)
     wanted = _angles(y[tried])
     order = np.argsort(angles)
@@ -78,14 +70,14 @@ def _partners(x: np.ndarray, y: np.ndarray, tried: np.ndarray) -> np.ndarray:
 
 
 def _angles(rows: np.ndarray) -> np.ndarray:
-    """An angle that a row shares with its multiples, and hardly with others."""
+    """An angle that a row shares with its multiples, and hardly with other rows."""
     two = np.random.default_rng(0).normal(size=(rows.shape[1], 2))
     pieces = [rows[i : i + 1024] @ two for i in range(0, len(rows), 1024)]
     return np.arctan2(*np.concatenate(pieces).T) % np.pi
 
 
 def _factors(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """For each pair of rows c with y = c x, 0 without one."""
+    """For each pair of rows c with y = c x, else 0."""
     found = np.zeros(len(x))
     for i in range(0, len(x), 1024):
         a, b = (rows[i : i + 1024].astype(float) for rows in (x, y))
@@ -98,8 +90,8 @@ def _factors(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def check_later_inputs(inputs: np.ndarray, targets: np.ndarray) -> None:
-    """Raises `InputError` for targets that are inputs of later tokens: at all places, or up to
-    one factor at a tenth of them that is not there by chance."""
+    """**Raises:** `InputError` if targets are inputs of later tokens: at all places, or times
+    one factor at a tenth of them, more than by chance."""
     tokens = inputs.shape[1]
     some = max(8, min(256, 2**20 // tokens))
     all_given, all_sought = (_by_channel(x, x.ndim > 2) for x in (inputs, targets))
@@ -110,7 +102,7 @@ def check_later_inputs(inputs: np.ndarray, targets: np.ndarray) -> None:
     drawn = random.integers(given.shape[1], size=1024), random.random(1024)
 
     def share(k: int, given: np.ndarray, *, probed: bool) -> float:
-        """The part of the targets, or of some of them, that are given k tokens later."""
+        """The share of targets, or of some of them, that are inputs k tokens later."""
         y = sought[..., : tokens - k]
         x = given[..., k:]
         if probed:
@@ -130,28 +122,27 @@ def check_later_inputs(inputs: np.ndarray, targets: np.ndarray) -> None:
         return
     here = {probed: share(0, given, probed=probed) for probed in (True, False)}
     for k in range(1, (tokens + 1) // 2):
-        # A few places are enough for most shifts. What counts is neither there without a shift
-        # nor by chance.
+        # A few places decide most shifts. Matches without a shift or by chance do not count.
         part = share(k, given, probed=True)
         if part < 1 and part - max(here[True], share(k, of_others, probed=True)) < _PART / 2:
             continue
         part = share(k, given, probed=False)
         by_chance = max(here[False], share(k, of_others, probed=False))
         every = part == 1 and all_of_them(k)
-        # In a line that is turned around a single place has the input of a later one.
+        # A mirrored line has one match at each shift.
         several = part * (tokens - k) > 1.5
         if every or (several and part - by_chance >= _PART):
             what = "" if every else f"up to a factor and at {part:.0%} of the places, "
             raise InputError(
-                f"{what}targets are the inputs shifted by {k}, and each token sees all inputs, "
-                "its target among them; for a forecast write causal=True, in YAML "
-                "data.options.causal=true, and causal=False if a token may see them."
+                f"{what}targets are the inputs shifted by {k}, and each token sees its target "
+                "among the inputs; for a forecast write causal=True, in YAML "
+                "data.options.causal=true, or causal=False if a token may see it."
             )
 
 
 def _matched(y: np.ndarray, x: np.ndarray) -> float:
-    """The part of the numbers y that are the numbers x, of real ones times the factor that fits
-    most of them."""
+    """The share of the numbers y that equal the numbers x, or for real numbers their multiples
+    by the factor that fits most."""
     if y.dtype.kind == "i":
         known = y != UNCOUNTED
         return float(np.mean(y[known] == x[known])) if known.any() else 0.0
@@ -160,7 +151,6 @@ def _matched(y: np.ndarray, x: np.ndarray) -> float:
         return 0.0
     with np.errstate(over="ignore"):
         ratios = y[known] / x[known]
-    # Of some in order, the one that has most others beside it.
     ordered = np.sort(ratios[:: max(1, len(ratios) // 1024)])
     near = _SAME * np.abs(ordered)
     beside = np.searchsorted(ordered, ordered + near) - np.searchsorted(ordered, ordered - near)

@@ -38,8 +38,8 @@ class Batch(NamedTuple):
     targets: PyTree[np.ndarray | Array]
 
     def divided(self) -> tuple["Batch", "Batch"]:
-        """The arrays with an axis of samples, and those that all samples share, such as points;
-        `eqx.combine` makes one batch of both."""
+        """The arrays with an axis of samples, and the arrays that all samples share, such as
+        points; `eqx.combine` joins them."""
         return eqx.partition(self, by_samples(self))
 
 
@@ -56,11 +56,11 @@ class Mean(NamedTuple):
 
 
 def averaged(batches: Iterable[dict[str, Mean]]) -> dict[str, float]:
-    """The means of several batches as one, the loss first; empty where no term was counted."""
+    """The means over several batches, the loss first; empty if no term was counted."""
     sums: dict[str, Mean] = {}
     for new in batches:
         sums = jax.tree.map(operator.add, sums, new) if sums else new
-        jax.block_until_ready(sums)  # so that few batches are on their way
+        jax.block_until_ready(sums)  # so that few batches are in flight
     if not sums or not int(sums["loss"].count):
         return {}
     means = {}
@@ -73,13 +73,12 @@ def averaged(batches: Iterable[dict[str, Mean]]) -> dict[str, float]:
 class Loss(NamedTuple):
     """The loss of a batch.
 
-    - `objective`: what is minimised, the loss with the running costs and other terms.
-    - `by_targets`: the terms of it that are means over targets: all but the running costs and
-      the defect of `Finer`, which are means over samples.
-    - `figures`: the means that an evaluation reports, by name; one of them is `loss`.
-    - `field_evaluations`: of all its solves, the mean over samples.
-    - `terms`: of `Finer`, and the running costs, `costs.NAME`, without their weights; none
-      by default.
+    - `objective`: what is minimised: the loss, running costs and other terms.
+    - `by_targets`: its terms that are means over targets: all but the running costs and the
+      defect of `Finer`, which are means over samples.
+    - `figures`: the means that an evaluation reports, by name; one is `loss`.
+    - `field_evaluations`: evaluations in all its solves, the mean over samples.
+    - `terms`: the terms of `Finer`, and running costs `costs.NAME`, without their weights.
     """
 
     objective: Float[Array, ""]
@@ -95,18 +94,18 @@ class Loss(NamedTuple):
 
 
 class Finer(eqx.Module):
-    """The part of an objective that a finer mesh in depth decides,
+    """Compares a solve with one on a finer mesh in depth. Adds to the objective
 
         consistency · D(y, y') + defect · mean Σ |u - u'|² / Σ |u'|²,
 
-    with the state u at depth T and the outputs y of a solve, u' and y' of a solve with
-    `refinement` times as many steps, D the `gap` of the loss, and the mean over samples. Both
-    solves are learned. The second term is, to leading order, in proportion to the square of the
-    relative error of u.
+    u the state at depth T and y the outputs of the solve, u' and y' those with `refinement`
+    times as many steps, D the `gap` of the loss, the mean over samples. Both solves are
+    learned. To leading order the second term is proportional to the squared relative error of
+    u.
 
     **Arguments:**
 
-    - `refinement`: steps of the finer solve in each step of the other one.
+    - `refinement`: steps of the finer solve in each step.
     - `consistency`, `defect`: weights.
     """
 
@@ -124,7 +123,16 @@ class Finer(eqx.Module):
     ) -> tuple[dict[str, Array], Float[Array, ""]]:
         """The terms by name, NaN where the solve fails, and the evaluations, given `u1` and
         the `gap` D."""
-        finer = model.each_equation(self._finer)
+
+        def refined(model: Model) -> Model:
+            if model.mesh.stepsize_controller is not None:
+                raise InputError(
+                    "training.finer: adaptive steps cannot be refined; drop it, or drop "
+                    "solver.rtol and solver.atol."
+                )
+            return model.solved_on(Mesh(steps=self.refinement * model.steps))
+
+        finer = model.each_equation(refined)
         with at("training.finer"):
             solution = finer.solve(inputs, key=key)
         defect = _relative_square(u1, solution.u1)
@@ -133,19 +141,10 @@ class Finer(eqx.Module):
         terms = {name: jnp.where(made, x, jnp.nan) for name, x in terms.items()}
         return terms, jnp.mean(solution.stats["field_evaluations"])
 
-    def _finer(self, model: Model) -> Model:
-        """The model of one equation with more steps in each interval."""
-        if model.mesh.stepsize_controller is not None:
-            raise InputError(
-                "training.finer: the equation is solved with adaptive steps, which no mesh "
-                "refines; drop it, or take equal steps (drop solver.rtol and solver.atol)."
-            )
-        return model.solved_on(Mesh(steps=self.refinement * model.steps))
-
 
 class AbstractLoss(eqx.Module):
-    """The loss of a task. One of your own defines `measure`, `label`, and `difference` for
-    exits by estimate, of the `outputs` of a model and the `targets` of a batch."""
+    """The loss of a task. A loss of your own defines `measure`, `label`, and `difference` for
+    exits by estimate."""
 
     # Its name and unit, for figures.
     label: ClassVar[str]
@@ -154,7 +153,7 @@ class AbstractLoss(eqx.Module):
 
     @property
     def difference(self) -> Callable[[Array, Array], Array] | None:
-        """The difference of expected and given outputs by which `EstimatedExit` judges."""
+        """How `EstimatedExit` compares expected and given outputs."""
         return divergence if self.classifies else None
 
     @abc.abstractmethod
@@ -162,14 +161,14 @@ class AbstractLoss(eqx.Module):
         """The loss, by the name `loss`, and further figures of a batch."""
 
     def gap(self, outputs: Array, finer: Array, targets: Array) -> Float[Array, ""]:
-        """The change of the outputs y by a finer mesh in depth, which gives y',
+        """The distance of the outputs y from the outputs y' on a finer mesh,
         `Σ |y - y'|² / Σ |y'|²`, the mean over samples."""
         return _relative_square(outputs, finer)
 
     def __call__(
         self, model: Model, batch: Batch, key: PRNGKeyArray | None = None, **options
     ) -> Loss:
-        """The loss of a model on a batch; for the options see `with_outputs`."""
+        """The loss of a model on a batch, with the options of `with_outputs`."""
         return self.with_outputs(model, batch, key, **options)[0]
 
     def with_outputs(
@@ -187,10 +186,10 @@ class AbstractLoss(eqx.Module):
         **Arguments:**
 
         - `key`: draws the dropout.
-        - `costs`: running costs in the objective, by name.
-        - `exit_loss`: the weight in the objective of the mean loss of what is read out after
-          each interval but the last.
-        - `finer`: the comparison with a finer mesh in the objective, if any.
+        - `costs`: running costs, by name.
+        - `exit_loss`: the weight of the mean loss of the outputs after each interval but the
+          last.
+        - `finer`: the comparison with a finer mesh, if any.
         """
         knots = model.equation.knots
         with jax.ensure_compile_time_eval():
@@ -200,7 +199,7 @@ class AbstractLoss(eqx.Module):
         outputs = model.outputs(solution.u1)
         targets = jax.tree.map(jnp.asarray, batch.targets)
         figures = self.measure(outputs, targets)
-        # A solve that failed stopped somewhere; there is nothing to learn from that state.
+        # There is nothing to learn from the state of a solve that failed.
         loss = figures["loss"]
         loss = loss._replace(total=jnp.where(jnp.all(solution.succeeded), loss.total, jnp.nan))
         terms = {}
@@ -227,8 +226,8 @@ class AbstractLoss(eqx.Module):
 
 
 class CrossEntropy(AbstractLoss):
-    """`-mean log p(target)`, in nats, the mean over all targets; and the accuracy, the part of
-    the targets that are the most likely output. A target of -1 is not counted.
+    """`-mean log p(target)` in nats, and the accuracy: the share of targets that are the most
+    likely output. Targets of -1 do not count.
 
     `outputs: [..., classes]` are logits, `targets: [...]` integers.
     """
@@ -237,7 +236,7 @@ class CrossEntropy(AbstractLoss):
     classifies = True
 
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
-        import optax  # it takes a tenth of the time of importing all
+        import optax  # slow to import
 
         losses = optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
         correct = jnp.argmax(outputs, axis=-1) == targets
@@ -247,15 +246,14 @@ class CrossEntropy(AbstractLoss):
         }
 
     def gap(self, outputs: Array, finer: Array, targets: Array) -> Float[Array, ""]:
-        """The mean over targets of the divergence `Σ p' log(p'/p)` of the probabilities, in
-        nats."""
+        """The mean over targets of `Σ p' log(p'/p)`, in nats."""
         return _counted_mean(divergence(finer, outputs), targets).value
 
 
 class InstanceCrossEntropy(CrossEntropy):
-    """The cross-entropy of instances of a problem, `targets: [instances, ...]`, that have
-    several targets each. Beside the accuracy it gives the exact match, the part of the
-    instances of which all targets are right, of those that have one; see `CrossEntropy`."""
+    """`CrossEntropy` of instances with several targets each, `targets: [instances, ...]`, and
+    their exact match: the share of instances whose targets are all right. Instances without a
+    target do not count."""
 
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
         right = (jnp.argmax(outputs, axis=-1) == targets) | (targets == UNCOUNTED)
@@ -267,15 +265,12 @@ class InstanceCrossEntropy(CrossEntropy):
 
 
 def _relative_square(given: Array, expected: Array) -> Float[Array, ""]:
-    """The change as a part of what is expected, in squares, the mean over samples."""
     axes = tuple(range(1, given.ndim))
     change, size = (jnp.sum(x**2, axes) for x in (given - expected, expected))
-    # Nothing is small beside zero.
     return jnp.mean(change / jnp.where(size == 0, 1, size))
 
 
 def _counted_mean(values: Array, targets: Array) -> Mean:
-    """The mean over the targets that count."""
     counted = targets != UNCOUNTED
     return Mean(jnp.sum(jnp.where(counted, values, 0)), jnp.sum(counted))
 
@@ -284,10 +279,11 @@ class RelativeError(AbstractLoss):
     """The relative error of functions, `‖output - target‖₂ / ‖target‖₂`, the norm over all
     points and channels of a sample, the mean over samples.
 
-    `outputs` and `targets: [samples, tokens, ...]` have one shape, else `InputError` is raised;
-    targets may have the axes of a grid instead of `tokens`.
-    Where the targets are a `Field`, the squares at each point count with its weight, as those
-    of a norm of functions: `‖v‖² ≈ Σ_j w_j |v(x_j)|²`.
+    `outputs` and `targets: [samples, tokens, ...]` have one shape; targets may have the axes of
+    a grid instead of `tokens`. If the targets are a `Field`, the norm has the weights of its
+    domain, `‖v‖² ≈ Σ_j w_j |v(x_j)|²`.
+
+    **Raises:** `InputError` if the shapes differ.
     """
 
     label = "relative error"
@@ -305,7 +301,7 @@ class RelativeError(AbstractLoss):
         if outputs.shape != values.shape:
             raise InputError(
                 f"the model gives outputs of shape {outputs.shape}, and the targets have "
-                f"{values.shape}; a relative error needs one value for each target."
+                f"{values.shape}; a relative error needs an output for each target."
             )
         factors = jnp.ones(())
         if isinstance(targets, Field) and targets.domain.weights is not None:
@@ -321,17 +317,17 @@ class RelativeError(AbstractLoss):
 
 
 class RolloutError(RelativeError):
-    """The relative error of a map that is applied to its own outputs, the mean over its steps.
-    `targets` has the functions after each step, and the gradient goes through all of them."""
+    """The relative error of a map applied to its own outputs, the mean over its steps.
+    `targets` has the functions after each step. The gradient goes through all steps."""
 
     label = "relative error of a roll-out"
-    # Whether the gradient of a step goes through those before it.
+    # Whether the gradient of a step goes through the steps before it.
     through_all: ClassVar[bool] = True
 
     def measure(
         self, outputs: Array, targets: Array | Field | list[Array | Field]
     ) -> dict[str, Mean]:
-        """The error of a single step; if there are several targets, of the first."""
+        """The error of the first step."""
         first = targets[0] if isinstance(targets, list) else targets
         return super().measure(outputs, first)
 
@@ -341,7 +337,6 @@ class RolloutError(RelativeError):
         inputs = batch.inputs
         losses = []
         for step, target in enumerate(batch.targets):
-            # Noise of its own in each step.
             drawn = None if key is None else jax.random.fold_in(key, step)
             loss, u = self.with_outputs(model, Batch(inputs, target), drawn, **options)
             u = u if self.through_all else jax.lax.stop_gradient(u)
@@ -352,9 +347,9 @@ class RolloutError(RelativeError):
 
 
 class PushforwardError(RolloutError):
-    """The relative error of a map on its own outputs as in `RolloutError`, without the gradient
-    of earlier steps: each step learns to correct the errors of those before as if they were
-    noise of its inputs. Reference: Brandstetter et al., ICLR 2022, arXiv 2202.03376."""
+    """`RolloutError` without the gradient of earlier steps: each step learns to correct earlier
+    errors as if they were noise of its inputs. Reference: Brandstetter et al., ICLR 2022, arXiv
+    2202.03376."""
 
     label = "relative error of a roll-out without its gradient"
     through_all = False

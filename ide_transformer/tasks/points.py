@@ -1,4 +1,4 @@
-"""Functions at points of a grid, at random ones, and at clusters."""
+"""Maps between functions at points: on a grid, at random, or in clusters."""
 
 import abc
 import dataclasses
@@ -15,17 +15,17 @@ from .task import AbstractTask, Part, checked_dataclass, one_number, spread
 
 
 PointSet: TypeAlias = Literal["grid", "random", "clustered"]
-# Weights in integrals: the length or area nearest to each point, or all equal, as in a softmax.
+# Weights in integrals: the size of the cell of each point, or all equal, as in a softmax.
 WeightRule: TypeAlias = Literal["quadrature", "equal"]
 
-# So many held-out samples have the same random points, whatever the size of a batch.
+# Held-out samples that share random points, whatever the size of a batch.
 _BLOCK = 16
-# The first number of the seeds of held-out parts; in training it is zero.
+# The first number of the seeds of held-out parts; training has 0.
 _PARTS: dict[Part, int] = {"validation": 1, "test": 2}
 
 
 class AbstractAtPoints(AbstractTask):
-    """A map between functions whose points may be others in each batch."""
+    """A map between functions, at points that may change with each batch."""
 
     model = OperatorModel
     loss = RelativeError()
@@ -34,11 +34,11 @@ class AbstractAtPoints(AbstractTask):
 
     @abc.abstractmethod
     def samples_of(self, part: Part) -> np.ndarray:
-        """The numbers by which `functions` knows the held-out samples, `[samples, …]`."""
+        """The held-out samples as `functions` takes them, `[samples, …]`."""
 
     @abc.abstractmethod
     def functions(self, samples: np.ndarray, seed: tuple[int, ...]) -> Batch:
-        """The functions of some samples at the points of a seed."""
+        """The functions of some samples at the points that a seed draws."""
 
     @checked
     def held_out(
@@ -59,21 +59,21 @@ class BurgersInterval(AbstractAtPoints):
 
         u_t + (u²/2)_x = ν u_xx,   u = 0 at both ends,
 
-    known exactly at any points: Cole and Hopf's `u = -2ν φ_x / φ` makes the heat equation of
-    it, of which `φ = 1 + Σ_k c_k cos(kπx) exp(-νk²π²t)` is a solution. Each batch
-    draws new coefficients c, `Σ |c_k|` from 0.3 to 0.9. Inputs and targets are `u / 2ν`,
-    `[samples, context]`, at the middles of equal parts; at other points each is a `Field`, all
-    samples of a batch on the same points.
+    known exactly at any point: by Cole and Hopf `u = -2ν φ_x / φ`, and
+    `φ = 1 + Σ_k c_k cos(kπx) exp(-νk²π²t)` solves the heat equation. Each batch draws new
+    coefficients c, `Σ |c_k|` from 0.3 to 0.9. Inputs and targets are `u / 2ν`,
+    `[samples, context]`, at the middles of equal intervals; at other points each is a `Field`,
+    whose points all samples of a batch share.
 
     **Arguments:**
 
     - `context`: the number of points.
-    - `viscosity`, `time`, `waves`: ν, the time of the flow, and the number of c.
-    - `held_out_samples`: those for validation, and as many for a test.
-    - `points`: "grid"; or new ones for each batch, "random", or half of them "clustered" in a
+    - `viscosity`, `time`, `waves`: ν, the time of the flow, and the number of coefficients.
+    - `held_out_samples`: samples for validation, and as many for the test.
+    - `points`: "grid"; "random" for new points in each batch; "clustered" for half of them in a
       window of length 1/8.
-    - `weights`: of these points in integrals, "quadrature" or "equal". The relative error is
-      always the one of quadrature.
+    - `weights`: "quadrature" or "equal", in the integrals of the model. The relative error
+      always takes quadrature.
     """
 
     context: PositiveInt
@@ -131,8 +131,8 @@ class BurgersInterval(AbstractAtPoints):
 def domains(
     points: np.ndarray, weights: WeightRule, period: tuple[float | None, ...] | None = None
 ) -> tuple[TokenDomain, TokenDomain]:
-    """Points of the unit cube as the domain of a model, with the chosen weights, and as that of
-    a norm of functions, with those of quadrature."""
+    """Points of the unit cube as two domains: for a model, with the chosen weights, and for
+    norms of functions, with quadrature weights."""
     points = points.astype(np.float32)
     whole = TokenDomain.from_points(points, ((0.0, 1.0),) * points.shape[1], period)
     chosen = whole.weights if weights == "quadrature" else None

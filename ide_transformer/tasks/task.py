@@ -33,30 +33,26 @@ def checked_dataclass(cls: Class) -> Class:
     return cls
 
 
-# A held-out part of the data: what is chosen is chosen on the validation samples, and a result
-# is reported on the test samples.
+# A held-out part: choices are made on the validation samples, results reported on the test.
 Part: TypeAlias = Literal["validation", "test"]
-# Samples in a held-out part of those that are drawn.
+# Drawn samples of a held-out part, and the training samples they are compared with.
 HELD_OUT = 1024
-# Training samples with which drawn held-out samples are compared.
 _COMPARED = 4096
-# Where parts are kept apart, the last digit of the mark of a sample gives its part.
+# If parts are kept apart, the last digit of the mark of a sample gives its part.
 _PARTS: dict[int, Part] = {0: "validation", 1: "test"}
 
 
 class AbstractTask(abc.ABC):
-    """A task to learn: samples for training, validation and test, and the loss of a model on
-    them.
+    """A task to learn: samples for training, validation and test, and the loss of a model.
 
-    A batch is a function of the seed and the step alone, so that a resumed run sees the
-    data that the interrupted one would have seen.
+    A batch depends only on the seed and the step, so a resumed run sees the same data.
 
-    A task of your own defines `batch`, `held_out`, `context` or `tokens_per_sample`, `model`
-    and `sizes`, and its `loss` where that is not the cross-entropy. A configuration names it by
-    `data.name: package.module:Class`; its constructor, or its class method `build` where it has
-    one, then gets by parameter name the keys of the section `data` (`path`, `tokenizer`,
-    `vocabulary`, `validation`, `test`), its `options`, and of the section `model` the `context`
-    and the `patch`.
+    A task of your own defines `batch`, `held_out`, `context` or `tokens_per_sample`, `model`,
+    `sizes`, and its `loss` if that is not the cross-entropy. A configuration names it by
+    `data.name: package.module:Class`. Its constructor, or its class method `build` if there is
+    one, gets by parameter name the keys of the section `data` (`path`, `tokenizer`,
+    `vocabulary`, `validation`, `test`), its `options`, and the `context` and the `patch` of
+    the section `model`.
     """
 
     # Whether a configuration may name it.
@@ -66,15 +62,14 @@ class AbstractTask(abc.ABC):
     model: ClassVar[Callable[..., Model]]
     # The loss, and what else an evaluation measures.
     loss: AbstractLoss = CrossEntropy()
-    # Whether a token may see only those before it.
+    # Whether a token may see only the tokens before it.
     causal: bool = False
     # Whether `model.context` is the number of tokens of a sample; images have their own.
     sized_by_context: ClassVar[bool] = True
-    # Whether its argument `validation` may be 1, for data that are measured whole; and whether
-    # it is, so that no sample is left to learn.
+    # Whether `validation` may be 1, which holds out all samples; and whether it is.
     holds_out_all: ClassVar[bool] = False
     whole: bool = False
-    # How many training samples are compared with held-out ones, see `repeated`; `None` for all.
+    # How many training samples `repeated` looks at; `None` for all.
     compared: ClassVar[int | None] = 1024
 
     @property
@@ -97,8 +92,7 @@ class AbstractTask(abc.ABC):
         """The training batch of one step."""
 
     def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
-        """The samples of the batch of a step that one process needs. A task
-        whose samples are costly to read makes these alone."""
+        """The rows of a batch that one process needs. Override it if samples are costly."""
         own, shared = self.batch(step, size, seed).divided()
         return eqx.combine(jax.tree.map(lambda x: x[rows], own), shared)
 
@@ -106,25 +100,25 @@ class AbstractTask(abc.ABC):
     def held_out(
         self, size: int, samples: int | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
-        """The samples of one of the `parts` in batches of at most `size`: all of them, or
-        `samples` of them evenly spread where there are more."""
+        """The samples of one of the `parts` in batches of at most `size`: all, or `samples` of
+        them, evenly spread."""
 
     @checked
     def on(self, mesh: Mesh) -> "AbstractTask":
-        """The samples on a mesh: with another number of tokens where it gives one."""
+        """The samples on a mesh; only its number of tokens matters."""
         return self if mesh.tokens is None else self.with_tokens(mesh.tokens)
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractTask":
         """The task with another number of tokens: functions at other points (along each axis),
-        windows of another length, images in more or fewer patches. For `on`."""
+        windows of another length, images in more or fewer patches. `on` calls it."""
         raise InputError(
             f"the samples of {type(self).__name__} have {self.tokens_per_sample} tokens, and "
             f"no others; leave tokens={tokens} out."
         )
 
     def contents(self, batch: Batch) -> list[bytes]:
-        """What tells the samples of a batch from others: their inputs and targets; of tokens in
-        a causal task those up to the last target that counts."""
+        """The inputs and targets of each sample as bytes; the tokens of a causal task up to the
+        last target that counts."""
         leaves = [np.asarray(x) for x in jax.tree.leaves(batch.divided()[0])]
         rows = [x.reshape(len(x), -1) for x in leaves]
         ends: Sequence[int | None] = [None] * len(rows[0])
@@ -135,9 +129,9 @@ class AbstractTask(abc.ABC):
     def repeated(
         self, parts: Sequence[Part] | None = None, trained: "AbstractTask | None" = None
     ) -> dict[Part, tuple[int, int]]:
-        """For all or some parts the number of samples that are also among the training samples,
-        of this task or of the one that was `trained`, and the number of all samples. `compared`
-        says how many training samples are looked at."""
+        """For each part the number of samples that are also training samples, of this task or
+        of the task that was `trained`, and the number of all samples. `compared` says how many
+        training samples are looked at."""
         learned = (trained or self)._learned()
         found: dict[Part, tuple[int, int]] = {}
         for part in self.parts if parts is None else parts:
@@ -146,28 +140,28 @@ class AbstractTask(abc.ABC):
         return found
 
     def _learned(self) -> Set[int]:
-        """The marks of the training samples with which held-out ones are compared."""
+        """The marks of the training samples that `repeated` looks at."""
         batches = (self.batch(step, 64, seed=0) for step in range((self.compared or 0) // 64))
         return {x for batch in batches for x in self._marks(batch)}
 
     def _marks(self, batch: Batch) -> list[int]:
-        """Numbers that other contents have with a probability of 2⁻⁶⁴."""
+        """A hash of 64 bits of the contents of each sample."""
         digests = (hashlib.blake2b(x, digest_size=8).digest() for x in self.contents(batch))
         return [int.from_bytes(x, "little") for x in digests]
 
     def save(self, tokenizer: Path) -> None:  # noqa: B027
-        """Writes what is needed to use the model without the data, a tokenizer."""
+        """Writes what the model needs without the data: a tokenizer."""
 
     def fingerprint(self) -> str:
-        """A checksum of the data, by which a run knows them: of all held-out samples and of the
-        first training batches."""
+        """A checksum of all held-out samples and the first training batches. A run knows its
+        data by it."""
         held_out = (batch for part in self.parts for batch in self.held_out(64, part=part))
         seen = (self.batch(step, 64, seed=0) for step in range(16))
         return checksum_of_all((*held_out, *seen))
 
     @classmethod
     def saved_sizes(cls, tokenizer: Path) -> dict[str, Any] | None:
-        """The `sizes` from what `save` wrote; `None` where the data have to be read."""
+        """The `sizes` from what `save` wrote; `None` if the data have to be read."""
         return None
 
     def further_means(self, batch: Batch, loss: Mean) -> dict[str, Mean]:
@@ -214,30 +208,29 @@ class AbstractDataSet(AbstractTask):
 
 
 class AbstractDrawn(AbstractTask):
-    """A task whose samples a generator draws: unlimited data.
+    """A task whose samples are drawn at random, without end.
 
-    The batch of a step is drawn by `default_rng([seed, step])`. The samples for validation are
-    drawn by `default_rng([0, 0, 1])` and test samples by `default_rng([0, 0, 2])`, streams
-    that no step of any seed has, so they are the same for every run.
+    `default_rng([seed, step])` draws the batch of a step, `default_rng([0, 0, 1])` the
+    validation samples and `default_rng([0, 0, 2])` the test samples. No training step has one
+    of these two streams, so held-out samples are the same for every run.
 
-    Where so few different samples are possible that held-out ones are found among 4,096 of
-    training, a hash of its `contents` decides of each sample which part it belongs to, for one
-    in ten validation, for one in ten the test; what is drawn for another part is dropped. So no
-    part has a sample of another one. Where there are less than 1,000 different ones to learn,
-    or less than 512 to be held out, this would leave too few: held-out samples are then also
-    learned, as `repeated` says.
+    If held-out samples are found among 4,096 training samples, a hash of its `contents` assigns
+    each sample to one part, one in ten to validation and one in ten to the test, and samples
+    drawn for another part are dropped. So no two parts share a sample. With fewer than 1,000
+    different samples to learn, or fewer than 512 to hold out, this would leave too few: then
+    held-out samples are also learned, as `repeated` says.
     """
 
     compared = _COMPARED
 
     def given(self, name: str, held_out: bool) -> Any:
-        """The option of that name, of held-out samples their own where they have one."""
+        """An option; for held-out samples their own value if they have one."""
         own = getattr(self, f"held_out_{name}") if held_out else None
         return getattr(self, name) if own is None else own
 
     @abc.abstractmethod
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
-        """So many samples."""
+        """Draws `number` samples."""
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
         return self._drawn_for("training", size, np.random.default_rng([seed, step]))
@@ -256,7 +249,6 @@ class AbstractDrawn(AbstractTask):
     def _drawn_for(
         self, part: Part | Literal["training"], number: int, random: np.random.Generator
     ) -> Batch:
-        """So many samples of a part."""
         found = []
         while number:
             drawn = self.draw(number, random, held_out=part != "training")
@@ -270,7 +262,6 @@ class AbstractDrawn(AbstractTask):
 
 @once_for_each
 def _held_out(task: AbstractDrawn, part: Part) -> Batch:
-    """All samples of a held-out part."""
     stream = 1 + task.parts.index(part)
     return task._drawn_for(part, HELD_OUT, np.random.default_rng([0, 0, stream]))
 
@@ -286,7 +277,7 @@ def _compared(task: AbstractDrawn) -> tuple[bool, Set[int]]:
     for step in range(_COMPARED // 64):
         drawn = task.draw(64, np.random.default_rng([0, step]), held_out=False)
         learned.update(task._marks(drawn))
-        # Of either there have to be enough that a tenth of them is left.
+        # A tenth of each has to be enough.
         enough = len(learned) >= 1000 and len(held_out) >= HELD_OUT / 2
         if enough and held_out & learned:
             return True, {mark for mark in learned if mark % 10 not in _PARTS}
@@ -294,7 +285,7 @@ def _compared(task: AbstractDrawn) -> tuple[bool, Set[int]]:
 
 
 def in_passes(step: int, size: int, number: int, seed: int) -> np.ndarray:
-    """The numbers of the samples of a step; each pass over all has a new random order."""
+    """The indices of the samples of a step; each pass over all has a new random order."""
     positions = np.arange(step * size, (step + 1) * size)
     passes = positions // number
     chosen = np.empty_like(positions)
@@ -309,14 +300,13 @@ def _order(number: int, epoch: int, seed: int) -> np.ndarray:
 
 
 def spread(number: int, samples: int | None) -> np.ndarray:
-    """The places of `samples` among `number` things, evenly spread; all by default, and
-    where there are no more."""
+    """At most `samples` of the indices `0 … number - 1`, evenly spread; by default all."""
     chosen = number if samples is None else min(samples, number)
     return np.arange(chosen) * number // max(chosen, 1)
 
 
 def in_parts(indices: range, size: int, samples: int | None) -> Iterator[np.ndarray]:
-    """All indices or `samples` of them, see `spread`, in parts of at most `size`."""
+    """Indices chosen by `spread`, in parts of at most `size`."""
     chosen = indices.start + indices.step * spread(len(indices), samples)
     for first in range(0, len(chosen), size):
         yield chosen[first : first + size]

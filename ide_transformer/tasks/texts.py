@@ -24,14 +24,13 @@ def shakespeare() -> str:
 
 
 def files_of(path: Path, endings: tuple[str, ...] = (".txt", ".md")) -> list[Path]:
-    """A file, or all files of a folder with these endings in the order of their paths, but for
-    hidden ones."""
+    """A file, or all files of a folder with these endings in the order of their paths, without
+    hidden files."""
     if not path.exists():
         place = "" if path.is_absolute() else f" (in {Path.cwd()})"
         raise InputError(f"{path}: there is no such file or folder{place}.")
     files = [path]
     if path.is_dir():
-        # What begins with a point is hidden, such as copies that an editor keeps.
         whole = sorted(path.rglob("*"))
         seen = [f for f in whole if not any(x[0] == "." for x in f.relative_to(path).parts)]
         files = [f for f in seen if f.suffix.lower() in endings and not f.is_dir()]
@@ -40,20 +39,17 @@ def files_of(path: Path, endings: tuple[str, ...] = (".txt", ".md")) -> list[Pat
             raise InputError(
                 f"{path}: no file in this folder ends with {' or '.join(endings)}"
                 + f"; there are {', '.join(others[:8])}" * bool(others)
-                + ". Give a file, whatever its ending, or a folder that has such files."
+                + ". Give a file with any ending, or a folder that has such files."
             )
     for file in files:
         if not file.is_file():
-            raise InputError(
-                f"{file} is not a file but a pipe, a device or a broken link; write its "
-                "text to a file, or remove it."
-            )
+            raise InputError(f"{file} is not a file but a pipe, a device or a broken link.")
     return files
 
 
 def read_text(path: str | Path) -> str:
     """The text of a file, or of all `.txt` and `.md` files of a folder in the order of their
-    paths; `InputError` if there is none, or it is empty or no text."""
+    paths; `InputError` if there is none, or it is empty or not UTF-8."""
     path = Path(path)
     # A pipe can be read once.
     files = [path] if path.exists() and not path.is_dir() else files_of(path)
@@ -61,7 +57,7 @@ def read_text(path: str | Path) -> str:
     size = 2 * sum(file.stat().st_size for file in files)
     check_bytes(str(path), size, "data.name=dataset reads texts of any size.")
     try:
-        # A mark of the byte order, as some editors write it, is no part of the text.
+        # Without the byte order mark that some editors write.
         text = "\n".join(file.read_text(encoding="utf-8-sig") for file in files)
     except UnicodeDecodeError as error:
         raise InputError(

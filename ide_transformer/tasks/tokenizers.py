@@ -24,19 +24,19 @@ from ..pretrained.files import read_json
 if TYPE_CHECKING:
     import tokenizers as tk
 
-# Names of the token that ends a document; ours is the first.
+# Names of the token that ends a document; the first is ours.
 _ENDS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
 _END_CHARACTER = "\x03"
-# The largest known file, of 260,000 tokens, has 33 MB.
+# Bounds for files of others. The largest known file, of 260,000 tokens, has 33 MB.
 _MOST_BYTES = 128 * 2**20
 _MOST_TOKENS = 2**22
 _MOST_MARKS = 1000
-# How many times as long as a text what is made of it may be: by steps that replace what they
-# find, at most, and in fact. Characters of a text that are looked at one after the other.
+# How many times longer the steps before tokenisation could make a text, and may make it,
+# measured on pieces of this many characters.
 _MOST_POSSIBLE = 1000
 _MOST_GROWTH = 4
 _PIECE = 2**12
-# The end of a line as `str.splitlines` knows it.
+# The ends of lines of `str.splitlines`.
 _LINE_END = "\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
 
 
@@ -48,7 +48,7 @@ def _library() -> ModuleType:
 
 
 class AbstractTokenizer(abc.ABC):
-    """A map between texts and sequences of tokens `0 … vocabulary - 1`."""
+    """Maps between texts and sequences of tokens `0 … vocabulary - 1`."""
 
     @property
     @abc.abstractmethod
@@ -61,31 +61,32 @@ class AbstractTokenizer(abc.ABC):
 
     @abc.abstractmethod
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        """The text of some tokens."""
+        """The text of tokens."""
 
     @ft.cached_property
     def token_bytes(self) -> Int[np.ndarray, " vocabulary"]:
-        """The bytes in UTF-8 of the text that each token stands for; 0 for a token that
-        `decode` leaves out."""
+        """The bytes in UTF-8 of the text of each token; 0 for a token that `decode` leaves
+        out."""
         texts = (self.decode([token]) for token in range(self.vocabulary))
         return np.array([len(text.encode()) for text in texts])
 
     def encode_batch(self, texts: Sequence[str], context: int) -> Text:
         """Texts with the tokens that mark beginning and end, cut to `context` tokens and
-        padded to the longest; `InputError` for a tokenizer without such tokens."""
-        raise InputError(f"{type(self).__name__} has no tokens that mark the end of a text.")
+        padded to the longest; `InputError` if there are no such tokens."""
+        raise self._lacks("tokens that mark the end of a text", "encode_batch")
 
     def ending(self) -> tuple["AbstractTokenizer", int]:
-        """The tokenizer with a token that ends a document, and that token; `InputError` where
+        """The tokenizer with a token that ends a document, and that token; `InputError` if
         there is none. A text that contains it ends there."""
-        raise InputError(f"{type(self).__name__} has no token that ends a document.")
+        raise self._lacks("token that ends a document", "ending")
 
     def for_others(self) -> "tk.Tokenizer":
-        """A tokenizer of the library `tokenizers` that gives the same tokens; `InputError`
-        where there is none."""
-        raise InputError(
-            f"{type(self).__name__} cannot be written for other libraries; define for_others()."
-        )
+        """A tokenizer of the library `tokenizers` that gives the same tokens; `InputError` if
+        there is none."""
+        raise self._lacks("form for other libraries", "for_others")
+
+    def _lacks(self, what: str, method: str) -> InputError:
+        return InputError(f"{type(self).__name__} has no {what}; define {method}().")
 
     @abc.abstractmethod
     def save(self, path: str | Path) -> None:
@@ -93,17 +94,17 @@ class AbstractTokenizer(abc.ABC):
 
 
 class CharacterTokenizer(AbstractTokenizer):
-    """One token for each character that occurs, in the order of their code points."""
+    """One token for each character, in the order of code points."""
 
     def __init__(self, characters: str):
         if "".join(sorted(set(characters))) != characters:
             raise InputError(
-                "CharacterTokenizer: each character has to be there once, in the order of code "
-                "points; write CharacterTokenizer.train(text)."
+                "CharacterTokenizer: give each character once, in the order of code points, or "
+                "write CharacterTokenizer.train(text)."
             )
         self.characters = characters
         points = np.frombuffer(characters.encode("utf-32-le"), np.uint32)
-        # The token of each code point; `vocabulary` for those that have none.
+        # The token of each code point; `vocabulary` for none.
         self._table = np.full(int(points.max(initial=0)) + 2, len(characters), np.int32)
         self._table[points] = np.arange(len(characters))
 
@@ -117,14 +118,14 @@ class CharacterTokenizer(AbstractTokenizer):
 
     def encode(self, text: str) -> np.ndarray:
         points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-        # The last entry stands for all points that are larger.
+        # The last entry stands for all larger points.
         tokens = self._table[np.minimum(points, len(self._table) - 1)]
         unknown = tokens == self.vocabulary
         if unknown.any():
             first = chr(points[np.argmax(unknown)])
             raise InputError(
-                f"The character {first!r} does not occur in the text that the model was "
-                f"trained on; it knows {self.characters!r}."
+                f"The character {first!r} does not occur in the text of the training; the "
+                f"model knows {self.characters!r}."
             )
         return tokens
 
@@ -153,7 +154,7 @@ class _LibraryTokenizer(AbstractTokenizer):
 
     def __init__(self, tokenizer: "tk.Tokenizer"):
         self._tokenizer = tokenizer
-        # There may be numbers that no token has.
+        # Some numbers may have no token.
         self._numbers = sorted(tokenizer.get_vocab().values())
         if self._numbers and self._numbers[-1] >= _MOST_TOKENS:
             raise InputError(f"token {self._numbers[-1]:,} is beyond {_MOST_TOKENS:,}")
@@ -161,7 +162,7 @@ class _LibraryTokenizer(AbstractTokenizer):
         read, cut, written = (_growth(x and json.loads(x.__getstate__())) for x in steps)
         self._grows = read * cut > _MOST_GROWTH
         if read * cut > _MOST_POSSIBLE or written > _MOST_GROWTH:
-            raise InputError("what it replaces may make a text very much longer")
+            raise InputError("its replacements may make a text very much longer")
 
     @property
     def vocabulary(self) -> int:
@@ -171,7 +172,7 @@ class _LibraryTokenizer(AbstractTokenizer):
         return self._called("decode", [int(token) for token in tokens])
 
     def _called(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """What a method of the library gives; it panics where a pattern takes too long."""
+        """Calls a method of the library, which panics if a pattern takes too long."""
         try:
             return getattr(self._tokenizer, method)(*arguments, **options)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
@@ -180,7 +181,7 @@ class _LibraryTokenizer(AbstractTokenizer):
             raise InputError(f"the tokenizer fails at this text: {error}.") from None
 
     def _check_growth(self, text: str) -> None:
-        """Refuses a text that the steps before its tokens make much longer."""
+        """Raises if the steps before tokenisation make a text much longer."""
         for start in range(0, len(text) if self._grows else 0, _PIECE):
             made = piece = text[start : start + _PIECE]
             if (step := self._tokenizer.normalizer) is not None:
@@ -189,20 +190,20 @@ class _LibraryTokenizer(AbstractTokenizer):
                 made = "".join(word for word, _ in step.pre_tokenize_str(made))
             if len(made) > _MOST_GROWTH * len(piece) + _PIECE:
                 raise InputError(
-                    f"the tokenizer makes {len(made):,} characters of {len(piece):,} before it "
-                    "looks for tokens; take the tokenizer of another release."
+                    f"the tokenizer makes {len(made):,} characters of {len(piece):,}; take the "
+                    "tokenizer of another release."
                 )
 
     @ft.cached_property
     def token_bytes(self) -> Int[np.ndarray, " vocabulary"]:
-        # Decoded behind another token, since some decoders change the beginning of a text.
+        # Decoded after another token, since some decoders change the beginning of a text.
         first = self.encode("a")[:1].tolist()
         texts = self._called("decode_batch", [[*first, token] for token in self._numbers])
         before = len(self.decode(first).encode())
         sizes = np.zeros(self.vocabulary, int)
         for token, text in zip(self._numbers, texts, strict=True):
             sizes[token] = len(text.encode()) - before
-            if "\ufffd" in text:  # a part of a character, which is no text
+            if "\ufffd" in text:  # a part of a character
                 name = cast(str, self._tokenizer.id_to_token(token))
                 sizes[token] = 1 if name.startswith("<0x") else len(name)
         return sizes
@@ -216,14 +217,14 @@ class BytePairTokenizer(_LibraryTokenizer):
         """Learns `vocabulary` tokens from a text; 256 of them are the bytes."""
         if vocabulary < 256:
             raise InputError(
-                f"vocabulary={vocabulary}: 256 tokens are the bytes; give as many or more."
+                f"vocabulary={vocabulary}: 256 tokens are the bytes; give at least 256."
             )
         tk = _library()
         tokenizer = tk.Tokenizer(tk.models.BPE())
         tokenizer.pre_tokenizer = tk.pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = tk.decoders.ByteLevel()
         trainer = tk.trainers.BpeTrainer(
-            # It reserves memory for them, and a text has no more pairs than bytes.
+            # It reserves memory for them; a text has no more pairs than bytes.
             vocab_size=min(vocabulary, 256 + 4 * len(text)),
             initial_alphabet=tk.pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
@@ -253,13 +254,13 @@ class BytePairTokenizer(_LibraryTokenizer):
         return tokenizer
 
     def save(self, path: str | Path) -> None:
-        # Its own save hides the error of the system.
+        # The library's own save hides the error of the system.
         Path(path).write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
 
 
 class PretrainedTokenizer(_LibraryTokenizer):
-    """The tokenizer of a checkpoint, of any kind. `encode` leaves out the tokens that mark
-    the beginning and the end of a text."""
+    """The tokenizer of a checkpoint, of any kind. `encode` leaves out the marks of the
+    beginning and the end of a text."""
 
     def __init__(self, tokenizer: "tk.Tokenizer"):
         super().__init__(tokenizer)
@@ -267,7 +268,7 @@ class PretrainedTokenizer(_LibraryTokenizer):
         self._tokenizer.no_padding()
         if (marks := tokenizer.num_special_tokens_to_add(False)) > _MOST_MARKS:
             raise InputError(f"{marks:,} tokens would mark the beginning and the end of a text")
-        # Some that are damaged fail at the first text only.
+        # Some damaged files fail only at the first text.
         self._tokenizer.encode("")
 
     def encode(self, text: str) -> np.ndarray:
@@ -298,17 +299,16 @@ class PretrainedTokenizer(_LibraryTokenizer):
         return Text(tokens, mask.astype(bool), types)
 
     def ending(self) -> tuple["PretrainedTokenizer", int]:
-        """The end of text of the checkpoint."""
         name = end_token(self._tokenizer)
         if name is not None:
             return self, cast(int, self._tokenizer.token_to_id(name))
         raise InputError(
-            f"the tokenizer of the checkpoint has none of the tokens {', '.join(_ENDS)}, which "
-            "end a document; take another tokenizer."
+            f"the tokenizer of the checkpoint has no token that ends a document, such as "
+            f"{_ENDS[0]} or {_ENDS[1]}; take another tokenizer."
         )
 
     def for_others(self) -> "tk.Tokenizer":
-        # `encode` leaves out what marks the beginning and the end of a text.
+        # Without marks of the beginning and the end, as `encode`.
         content = json.loads(self._tokenizer.to_str()) | {"post_processor": None}
         return _library().Tokenizer.from_str(json.dumps(content))
 
@@ -318,15 +318,15 @@ class PretrainedTokenizer(_LibraryTokenizer):
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "PretrainedTokenizer":
-        """Reads the tokenizer of a checkpoint, which is found as by `load_pretrained`:
-        `tokenizer.json` in its folder, or `<name>.tokenizer.json` next to an archive of
-        glassllm; `InputError` where there is none."""
+        """Reads the tokenizer of a checkpoint that `load_pretrained` finds: `tokenizer.json` in
+        its folder, or `<name>.tokenizer.json` next to an archive of glassllm; `InputError` if
+        there is none."""
         path = find_pretrained(path)
         file = tokenizer_file(path)
         if not file.is_file():
             raise InputError(
-                f"{file} is missing: the checkpoint has no tokenizer, so it can neither read "
-                "nor write text. Put the tokenizer.json of its release there."
+                f"{file} is missing, so the checkpoint can neither read nor write text. Put "
+                "the tokenizer.json of its release there."
             )
         tokenizer = _library().Tokenizer
         with _reading(file):
@@ -336,13 +336,13 @@ class PretrainedTokenizer(_LibraryTokenizer):
 
 
 def end_token(tokenizer: "tk.Tokenizer") -> str | None:
-    """The token that ends a document, where there is one."""
+    """The token that ends a document, if there is one."""
     known = (x for x in (*_ENDS, _END_CHARACTER) if tokenizer.token_to_id(x) is not None)
     return next(known, None)
 
 
 def load_tokenizer(path: str | Path) -> AbstractTokenizer:
-    """The tokenizer that was saved to `path`; `InputError` where the file is damaged."""
+    """The tokenizer that was saved to `path`; `InputError` if the file is damaged."""
     path = Path(path)
     with _reading(path):
         text = path.read_text(encoding="utf-8")
@@ -354,7 +354,7 @@ def load_tokenizer(path: str | Path) -> AbstractTokenizer:
         if "checkpoint" in content:
             return PretrainedTokenizer(tokenizer.from_str(json.dumps(content["checkpoint"])))
         found = tokenizer.from_str(text)
-        # That of a checkpoint may do more than to merge bytes.
+        # The tokenizer of a checkpoint may do more than merge bytes.
         more = any(content.get(x) for x in ("post_processor", "truncation", "padding"))
         bytes_alone = (content.get("pre_tokenizer") or {}).get("type") == "ByteLevel"
         merges = content["model"].get("type", "BPE") == "BPE" and bytes_alone and not more
@@ -363,14 +363,14 @@ def load_tokenizer(path: str | Path) -> AbstractTokenizer:
 
 @contextlib.contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    """Whatever goes wrong inside is the fault of the file."""
+    """Turns all errors inside into an `InputError` that names the file."""
     try:
         if file.stat().st_size > _MOST_BYTES:
             raise InputError(f"it has more than {_MOST_BYTES:,} bytes")
         yield
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except BaseException as error:  # the library has no exception of its own, and panics
+    except BaseException as error:  # the library panics
         raise InputError(f"{file} is not a tokenizer: {error}.") from None
 
 
@@ -393,16 +393,16 @@ def _glassllm(content: dict[str, Any]) -> "tk.Tokenizer":
 
 
 def _growth(step: Any) -> int | float:
-    """How many times as long, in bytes of UTF-8, a step of a tokenizer can make a text."""
+    """How many times longer, in bytes of UTF-8, a step of a tokenizer can make a text."""
     match step:
         case {"type": "Sequence"}:
             return math.prod(_growth(x) for xs in step.values() if type(xs) is list for x in xs)
         case {"type": "Replace", "pattern": {"String": str(found)}, "content": made} if found:
             return max(1.0, len(made.encode()) / len(found.encode()))
         case {"type": "Replace", "content": made}:
-            return 1 + len(made.encode())  # before each byte, if its pattern finds nothing
+            return 1 + len(made.encode())  # before each byte, if the pattern is empty
         case {"type": "Precompiled", "precompiled_charsmap": encoded}:
-            # A trie, before which stands its size, and the texts to which it leads.
+            # The size of a trie, the trie, and the texts it leads to.
             table = base64.b64decode(encoded)
             texts = table[4 + int.from_bytes(table[:4], "little") :]
             return max(1, *map(len, texts.split(b"\0")))

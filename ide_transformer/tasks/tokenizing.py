@@ -1,4 +1,4 @@
-"""Texts of any size as one sequence of tokens on the disk, by the library `datasets`."""
+"""Tokenises texts of any size, to one sequence on disk, by the library `datasets`."""
 
 import contextlib
 import functools as ft
@@ -27,12 +27,11 @@ from .tokenizers import (
 )
 
 
-# The kinds of files, by their endings; any other file is a text. Of a folder those are taken
-# that usually hold texts.
+# The kinds of files by their endings (any other is a text), and the files read of a folder.
 _KINDS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 _OF_FOLDERS = ".txt", ".md", ".jsonl", ".parquet", ".csv"
-# Bytes of text: of what a killed process does again, in a batch, of a row of a text file, and
-# of the sample from which a byte-pair encoding is learned.
+# Bytes of text: that a killed process does again, in a batch, in a row of a text file, and from
+# which a byte-pair encoding is learned.
 _PIECE = 2**26
 _BATCH = 2**22
 _BLOCK = 2**20
@@ -40,7 +39,7 @@ _LEARNED_FROM = 2**24
 
 
 class Tokens:
-    """A sequence of tokens that stays on the disk, in a table of Arrow."""
+    """A sequence of tokens that stays on disk, in a table of Arrow."""
 
     def __init__(self, table: Any):
         self._parts = [x.flatten().to_numpy() for x in table["tokens"].chunks]
@@ -53,7 +52,7 @@ class Tokens:
     def windows(
         self, starts: Int[np.ndarray, " windows"], length: int
     ) -> Int[np.ndarray, "windows length"]:
-        """`length` tokens from each of `starts` on."""
+        """The `length` tokens that begin at each of `starts`."""
         found = np.empty((len(starts), length), np.int32)
         for row, start in zip(found, starts, strict=True):
             number = np.searchsorted(self._ends, start, side="right")
@@ -67,16 +66,16 @@ class Tokens:
         return found
 
     def fingerprint(self) -> str:
-        """A checksum of the checksums of all texts, in their order."""
+        """A checksum of all texts, in their order."""
         return hashlib.sha256(self._checksums.tobytes()).hexdigest()
 
 
 def learned_size(tokenizer: str | AbstractTokenizer, vocabulary: int | None) -> int:
-    """The number of tokens of a byte-pair encoding to be learned, where it may be given."""
+    """The number of tokens of a byte-pair encoding to learn."""
     if vocabulary is not None and isinstance(tokenizer, str) and tokenizer != "bpe":
         raise InputError(
-            f"data.vocabulary={vocabulary} is for a byte-pair encoding, but data.tokenizer "
-            f"is {tokenizer}; write data.tokenizer: bpe, or leave the vocabulary out."
+            f"data.vocabulary={vocabulary} is for byte pairs, but data.tokenizer is "
+            f"{tokenizer}; write data.tokenizer: bpe, or leave the vocabulary out."
         )
     return vocabulary or 512
 
@@ -88,7 +87,7 @@ def tokenized(
     processes: int,
     **source: Any,
 ) -> tuple[Tokens, AbstractTokenizer, int]:
-    """The tokens of texts, kept in the cache, their tokenizer, and its end of a text."""
+    """The tokens of texts, kept in the cache, their tokenizer, and its end token."""
     require("datasets", "datasets", "data.name=dataset reads texts by the library")
     import datasets
     import filelock
@@ -108,7 +107,7 @@ def tokenized(
                     f"data.tokenizer={name!r}: {error} Or write characters or bpe."
                 ) from None
     key = _hashed(str(Path(path).resolve()))
-    # One process tokenises, and the others on the machine wait and read what it wrote.
+    # One process tokenises; others on the machine wait, and read what it wrote.
     with filelock.FileLock(folder / f"{key}.lock"), _ending_with_this_process():
         rows = _rows(Path(path), **source)
         ready, end = (given or _learned(str(tokenizer), vocabulary, rows, folder)).ending()
@@ -137,8 +136,8 @@ def tokenized(
 
 
 def _encoded(tokenizer: AbstractTokenizer, end: int, dtype: str, rows: Any) -> dict[str, Any]:
-    """Some texts as tokens, with the end of those that end, and their checksums."""
-    # Of a table each text ends, unless it is empty.
+    """A batch of texts as tokens, with end tokens, and their checksums."""
+    # In a table each text ends, unless it is empty.
     ended = rows.get("ended") or map(bool, rows["text"])
     tokens = [
         np.append(tokenizer.encode(text or ""), [end] * ends).astype(dtype)
@@ -156,7 +155,7 @@ def _rows(
     subset: str | None = None,
     split: str | None = None,
 ) -> Any:
-    """The texts as the column `text`; of text files also whether a row `ended` a document."""
+    """The texts as the column `text`; for text files also whether a row `ended` a document."""
     import datasets
 
     files = files_of(path, _OF_FOLDERS) if path.exists() else []
@@ -169,15 +168,14 @@ def _rows(
     named = re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and path.suffix not in _OF_FOLDERS
     if not files and not named:
         raise InputError(f"{path}: no such file, and no owner/name of the hub.")
+    empty = InputError(f"{path}: the texts are empty; there is nothing to learn.")
     if files and not any(file.stat().st_size for file in files):
-        raise InputError(f"{path}: the texts are empty; there is nothing to learn.")
+        raise empty
     used = ("between",) if kinds == {"text"} else () if files else ("subset", "split")
     for name, value in dict(between=between, subset=subset, split=split).items():
         if value is not None and name not in used:
             kind = "text files" if name == "between" else "data sets of the hub"
-            raise InputError(
-                f"data.options.{name}={value} is for {kind}; leave it out with {path}."
-            )
+            raise InputError(f"data.options.{name}={value} is for {kind}; drop it for {path}.")
     try:
         if kinds == {"text"}:
             states = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
@@ -209,18 +207,18 @@ def _rows(
     if column != "text":
         rows = rows.rename_column(column, "text")
     if not any(rows["text"]):
-        raise InputError(f"{path}: the texts are empty; there is nothing to learn.")
+        raise empty
     return rows
 
 
 def _blocks(files: Sequence[tuple[str, int, int]], between: str | None) -> Iterator[Any]:
-    """The texts of files in whole lines, about a mebibyte at a time."""
+    """The texts of files in whole lines, about a MiB at a time."""
     line = None if between is None else re.compile(rf"^{re.escape(between)}\r?(?:\n|\Z)", re.M)
     for file, *_ in files:
         empty = True
         with open(file, encoding="utf-8-sig", newline="\n") as opened:
             try:
-                # A line without end is cut.
+                # Longer lines are cut.
                 while block := opened.read(_BLOCK) + opened.readline(_BLOCK):
                     for number, text in enumerate(line.split(block) if line else [block]):
                         if number and not empty:
@@ -232,15 +230,14 @@ def _blocks(files: Sequence[tuple[str, int, int]], between: str | None) -> Itera
             except UnicodeDecodeError as error:
                 near = error.object[max(0, error.start - 20) : error.start + 1]
                 raise InputError(
-                    f"{file}: {error.reason} at the end of {near!r}; the text must be UTF-8. "
-                    "Convert it, for example by iconv, or leave the file out."
+                    f"{file}: {error.reason} at the end of {near!r}; the text must be UTF-8."
                 ) from None
         if not empty:
             yield {"text": "", "ended": True}
 
 
 def _learned(name: str, vocabulary: int, rows: Any, folder: Path) -> AbstractTokenizer:
-    """Characters of all texts; byte-pair encoding from a sample that is spread over them."""
+    """Learns the characters of all texts, or byte pairs from a sample spread over them."""
     size = rows.data.nbytes
     file = folder / f"{name}-{_hashed(rows._fingerprint, f'{vocabulary}')}.json"
     if not file.exists():
@@ -261,17 +258,17 @@ def _hashed(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-# The process whose workers end with it, while it tokenises.
+# The process that tokenises; its workers end with it.
 _parent: list[int] = []
 
 
 @contextlib.contextmanager
 def _ending_with_this_process() -> Iterator[None]:
-    """Ends the processes that are forked inside when this one is killed."""
+    """Processes forked inside end when this one is killed."""
     _parent.append(os.getpid())
     try:
         with warnings.catch_warnings():
-            # JAX and Python warn of forks; the workers use neither JAX nor its threads.
+            # JAX and Python warn of forks, but the workers do not use JAX.
             warnings.filterwarnings("ignore", ".*fork")
             yield
     finally:
