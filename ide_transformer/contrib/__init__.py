@@ -1,4 +1,4 @@
-"""What others published and what we explored: each file as a user would write it.
+"""Published blocks, example tasks and readings of trained models, as a user would write them.
 
 Configurations find these classes by their names, as they find classes of the core."""
 

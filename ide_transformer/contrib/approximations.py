@@ -24,8 +24,8 @@ from ide_transformer.models import Model
 class Approximations(NamedTuple):
     """The result of successive approximations.
 
-    - `model`: with the weights θ of the last one.
-    - `objectives`: J before the first and after each.
+    - `model`: with the last weights θ.
+    - `objectives`: J before the first approximation and after each.
     """
 
     model: Model
@@ -44,27 +44,25 @@ def successive_approximations(
     steps: PositiveInt = 5,
     penalty: PositiveFloat = 1.0,
 ) -> Approximations:
-    """The optimal weights θ(t), which minimise `J = loss(outputs) + Σ weight · cost` on one
-    batch, by the extended method of successive approximations: a march forward gives the
-    states u_l, one backward the costates `p_l = dJ/du_l`, and then θ minimises, with both
-    fixed,
+    """The weights θ(t) that minimise `J = loss(outputs) + Σ weight · cost` on one batch, by
+    the extended method of successive approximations. A march forward gives the states u_l, one
+    backward the costates `p_l = dJ/du_l`, and then θ minimises, with both fixed,
 
         Σ_l ⟨p_{l+1}, Ψ_l(u_l; θ)⟩ + running costs of (u, θ)
             + ρ/2h Σ_l (|Ψ_l(u_l; θ) - u_{l+1}|² + |∂_u ⟨p_{l+1}, Ψ_l(u_l; θ)⟩ - q_l|²),
 
-    Ψ_l the native steps in interval l and q_l that derivative before: the augmented
-    Hamiltonian, which layers with weights of their own minimise each for itself. An
-    approximation that does not lower J is dropped and ρ becomes four times as large; otherwise
-    ρ is halved. It is for small problems; the weights of inputs, constraint and read-out stay.
-    Reference: Li, Chen, Tai, E, arXiv 1710.09513, where the costates have the other sign and
-    the Hamiltonian is maximised.
+    Ψ_l the native steps in interval l and q_l this derivative before: the augmented
+    Hamiltonian, which separate layers minimise separately. An approximation that does not lower
+    J is dropped and multiplies ρ by 4; otherwise ρ is halved. For small problems; the weights
+    of inputs, constraint and read-out stay. Reference: Li, Chen, Tai, E, arXiv 1710.09513,
+    where costates have the other sign and the Hamiltonian is maximised.
 
     **Arguments:**
 
     - `loss`: from the outputs to a number.
     - `costs`: running costs, with their weights.
     - `iterations`, `steps`: approximations, and steps of L-BFGS in each.
-    - `penalty`: ρ at first.
+    - `penalty`: the first ρ.
     """
     import optax
 
@@ -88,7 +86,7 @@ def successive_approximations(
         return end + running(theta, states), states
 
     def stepped(theta, states):
-        """The states at the ends of intervals that begin with these."""
+        """The states at the ends of intervals, from the states where they begin."""
         march = march_of(theta)
 
         def visit(_, terms, start, u):

@@ -14,13 +14,12 @@ from ide_transformer.models import AbstractInputs, Embedded
 
 @checked
 class TokenConvolution(eqx.Module):
-    """A convolution along the tokens, an integral over a neighbourhood of each:
+    """A convolution along the tokens,
 
         v(x) = Σ_k u(s x + k - r) W_k + b,   k = 0 … 2r,
 
-    with u = 0 outside of its tokens: `[..., tokens, in]` to `[..., ceil(tokens / s), out]`. Its
-    `width`, in tokens, is `2r + 1`, `stride` is s, and `std` the standard deviation of the
-    initial W.
+    u = 0 outside: `[..., tokens, in]` to `[..., ceil(tokens / s), out]`. `width` is `2r + 1`
+    tokens, `stride` is s, and `std` the standard deviation of the initial W.
     """
 
     weight: Float[Array, "width in out"]
@@ -56,10 +55,10 @@ class TokenConvolution(eqx.Module):
 
 @checked
 class AudioInputs(AbstractInputs):
-    """Speech: two convolutions along the frames of a log-mel spectrogram, the second one with a
-    stride of 2, and positions that are not trained. It is `[..., mels, frames]`, as feature
-    extractors give it, with a fixed number of frames; the tokens are half as many. Reference:
-    Radford et al., arXiv 2212.04356."""
+    """Speech: two convolutions along the frames of a log-mel spectrogram,
+    `[..., mels, frames]`, the second with stride 2, and positions that are not trained. The
+    number of frames is fixed; there are half as many tokens. Reference: Radford et al., arXiv
+    2212.04356."""
 
     first_convolution: TokenConvolution
     second_convolution: TokenConvolution
@@ -88,10 +87,9 @@ class AudioInputs(AbstractInputs):
         real = jnp.issubdtype(spectrogram.dtype, jnp.floating)
         if spectrogram.shape[-2:] != (mels, frames) or not real:
             raise InputError(
-                f"AudioInputs: a log-mel spectrogram of shape {spectrogram.shape} and "
-                f"{spectrogram.dtype}, but the model was built for real floating-point numbers "
-                f"[..., {mels}, {frames}]: {mels} mels, {frames} frames. Fill the recording up "
-                "with silence or cut it."
+                f"AudioInputs: a log-mel spectrogram {spectrogram.dtype}{spectrogram.shape}; "
+                f"give real numbers [..., {mels}, {frames}]: {mels} mels, {frames} frames. Pad "
+                "the recording with silence, or cut it."
             )
         spectrogram = spectrogram.astype(self.first_convolution.weight.dtype)
         u = gelu(self.first_convolution(jnp.swapaxes(spectrogram, -1, -2)))

@@ -18,11 +18,10 @@ class Bidirectional(AbstractScheme):
         u_{n+1} = γ u_{n-1} + (1 - γ) u_n + (1 + γ) h F(t_n, u_n),
         γ = ± amplitude,   0 ≤ amplitude < 1,
 
-    the sign drawn for each step and sample in training; the first step, and without a key all
-    of them, have γ = 0, which is `Euler()`. First order for each draw. As published it is
-    `Residual(Bidirectional())`, of whole blocks. Reference: Zhang et al., arXiv 2407.09093,
-    which also rounds the state, so that the steps can be undone to the bit; that is not done
-    here.
+    the sign random for each step and sample in training; γ = 0, `Euler()`, in the first step
+    and without a key. First order for each draw. The paper applies it to whole blocks,
+    `Residual(Bidirectional())`. Reference: Zhang et al., arXiv 2407.09093, which also rounds
+    the state, to invert steps to the bit; here it does not.
     """
 
     amplitude: Fraction = eqx.field(static=True, default=0.5)
@@ -32,7 +31,7 @@ class Bidirectional(AbstractScheme):
     fixed_order: ClassVar[int | None] = 1
 
     def start(self, field: StepField, u: Array) -> tuple[Array, Array] | None:
-        """The state before, and the number of steps made."""
+        """The state before and the number of steps made."""
         return None if self.key is None else (u, jnp.array(0))
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:

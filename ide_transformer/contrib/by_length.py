@@ -1,4 +1,4 @@
-"""Problems whose instances have a length: words of a group, parities and sums."""
+"""Problems with instances of any length: words of a group, parities and sums."""
 
 import abc
 import dataclasses
@@ -19,18 +19,16 @@ _Base = Annotated[int, at_least(2)]
 
 @checked_dataclass
 class AbstractSequencesByLength(AbstractSequences):
-    """Instances of a problem whose length is drawn uniformly from a range, one for training
-    and one for the held-out samples. All are padded to the longest of their range; what
-    follows an instance has no target.
+    """Instances of a problem whose length is uniform in one range for training and one for
+    held-out samples. All are padded to the longest of their range, without targets.
 
     **Arguments:**
 
     - `context`: the most tokens that the model sees.
     - `lengths`: the shortest and the longest instance in training.
-    - `held_out_lengths`: the same of the held-out samples; default: `lengths`.
-    - `start`: whether each instance begins with a token of its own, which has no target. A
-      causal model without positions needs it: equal tokens at the beginning of a text have
-      equal states for ever.
+    - `held_out_lengths`: the same for held-out samples; default: `lengths`.
+    - `start`: whether each instance begins with a start token, without a target. A causal model
+      without positions needs it: equal first tokens would keep equal states.
     """
 
     context: PositiveInt
@@ -43,25 +41,21 @@ class AbstractSequencesByLength(AbstractSequences):
             name = "held_out_" * held_out + "lengths"
             shortest, longest = self.given("lengths", held_out)
             if longest < shortest:
-                raise InputError(
-                    f"{name}={[shortest, longest]}: the shortest comes first; write "
-                    f"{[longest, shortest]}."
-                )
+                raise InputError(f"{name}={[shortest, longest]}: give the shortest first.")
             needed = self.start + self.tokens_of(longest)
             if needed > self.context:
                 raise InputError(
-                    f"model.context={self.context} is too short: an instance of length "
-                    f"{longest} ({name}) has {needed} tokens. Set model.context={needed}, or "
-                    "take shorter instances."
+                    f"model.context={self.context}: an instance of length {longest} ({name}) "
+                    f"has {needed} tokens. Set model.context={needed}, or take shorter ones."
                 )
 
     @abc.abstractmethod
     def tokens_of(self, length: int) -> int:
-        """The number of tokens of an instance of that length, without the start."""
+        """The number of tokens of an instance, without the start."""
 
     @abc.abstractmethod
     def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Batch:
-        """An instance for each of `lengths: [samples]`, padded to the context."""
+        """An instance for each of `lengths: [samples]`, padded to `tokens`."""
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -83,11 +77,10 @@ class AbstractSequencesByLength(AbstractSequences):
 
 
 class Parity(AbstractSequencesByLength):
-    """Whether the number of ones among some bits is odd. Only the end of an instance has a
-    target.
+    """Whether the number of ones among some bits is odd.
 
-    `inputs: [samples, tokens]`: the bits, then the token 2, then 3 as padding. `targets`: 0 or
-    1 at the token 2. The length of an instance is its number of bits.
+    `inputs: [samples, tokens]`: as many bits as the length, then the token 2, then 3 as
+    padding. `targets`: 0 or 1 at the token 2 alone.
 
     Source: Anil et al., "Exploring length generalization in large language models", 2022,
     arXiv 2207.04901.
@@ -113,13 +106,12 @@ class WordProblem(AbstractSequencesByLength):
     """The word problem of the symmetric group `S_n`: tokens are permutations of `n` letters,
     and the target at each is the product so far, `g_1 g_2 … g_i`, where `(g h)(x) = g(h(x))`.
 
-    S₃ is solvable; S₅ is not, so that its word problem is complete for the circuits NC¹, while
-    a Transformer with a fixed number of layers is in TC⁰: words of any length are believed to
-    need more layers.
+    S₃ is solvable, S₅ is not: its word problem is complete for the circuits NC¹, while a
+    Transformer with a fixed number of layers is in TC⁰. So longer words are believed to need
+    more layers.
 
     `inputs, targets: [samples, tokens]`, both in `0 … n! - 1`, the permutations in the order of
-    `itertools.permutations`. A word is as long as its number of tokens; the letters that
-    follow it have no target.
+    `itertools.permutations`. Tokens after a word are random and have no target.
 
     Source: Merrill, Petty, Sabharwal, "The illusion of state in state-space models", 2024,
     arXiv 2404.08819.
@@ -127,8 +119,8 @@ class WordProblem(AbstractSequencesByLength):
     **Arguments:**
 
     - `degree`: `n`, from 2 to 6. With 2 the targets are sums of bits modulo 2.
-    - `swaps`: whether the tokens are the `n (n - 1) / 2` permutations that swap two letters.
-      Products of these are all permutations, too, and far fewer pairs have to be learned.
+    - `swaps`: whether the tokens are only the `n (n - 1) / 2` swaps of two letters. Their
+      products are all permutations, and far fewer pairs have to be learned.
 
     See `AbstractSequencesByLength` for the others.
     """
@@ -141,13 +133,13 @@ class WordProblem(AbstractSequencesByLength):
         super().__post_init__()
         if self.swaps and self.degree == 2:
             raise InputError(
-                "degree=2 and swaps=True: there is one swap, and all words are alike; take "
-                "degree=3 or more, or swaps=False."
+                "degree=2 and swaps=True: there is one swap, and all words are alike; give "
+                "degree=3 or more."
             )
         elements = np.array(list(itertools.permutations(range(self.degree))))
         moved = (elements != np.arange(self.degree)).sum(axis=1)
         self.tokens = np.flatnonzero((moved == 2) | (not self.swaps)).astype(np.int32)
-        # By numbers in the order of the elements.
+        # Numbers that sort as the elements do.
         places = self.degree ** np.arange(self.degree)[::-1]
         found = np.searchsorted(elements @ places, elements[:, elements] @ places)
         self.products = found.astype(np.int32)  # [g, h]
@@ -168,16 +160,16 @@ class WordProblem(AbstractSequencesByLength):
 
 @checked_dataclass
 class Addition(AbstractSequencesByLength):
-    """The sum of two numbers of `length` digits, written out: `a + b = c`, where `c` has a
-    digit more. Leading zeros are written.
+    """The sum of two numbers of `length` digits, `a + b = c`, where `c` has a digit more.
+    Leading zeros are written.
 
-    `inputs: [samples, 3 length + 2]`: the digits, `base` for `+`, `base + 1` for `=`, and
-    `base + 2` as padding; of `c` all digits but the last are given. `targets`: the digits of
-    `c`, each at the token before it. So the targets of a sample are all right exactly where the
-    model, writing the most likely token each time, would write the sum.
+    `inputs: [samples, 3 length + 2]`: the digits without the last of `c`, `base` for `+`,
+    `base + 1` for `=`, and `base + 2` as padding. `targets`: the digits of `c`, each at the
+    token before it. All targets of a sample are right if and only if the model would write the
+    sum, taking the most likely token each time.
 
     Source: Lee et al., "Teaching arithmetic to small Transformers", 2023, arXiv 2307.03381,
-    where the digits of the sum alone are reversed.
+    where only the digits of the sum are reversed.
 
     **Arguments:**
 
@@ -211,10 +203,9 @@ class Addition(AbstractSequencesByLength):
 
 @checked_dataclass
 class ColumnAddition(AbstractSequencesByLength):
-    """The sum of two numbers of `length` digits that stand in columns, the least digit first:
+    """The sum of two numbers of `length` digits in columns, the least digit first:
     `a_1 b_1 a_2 b_2 … =`. The target at each `b_i` is the digit `c_i` of the sum, and at `=`
-    its last digit, the carry that is left. Digits of the same place are neighbours, so that
-    the carry alone has to come from afar.
+    the last carry. Only carries come from afar.
 
     `inputs: [samples, 2 length + 1]`: the digits, `base` for `=`, and `base + 1` as padding.
 
@@ -239,7 +230,6 @@ class ColumnAddition(AbstractSequencesByLength):
         numbers = random.integers(0, self.base, (2, samples, digits)) * inside
         sums = _sums(numbers[0], numbers[1], self.base)
         columns = np.where(inside, numbers, self.base + 1)
-        # The digits of both numbers in turn, and the place of the sign after the last of them.
         inputs = np.full((samples, tokens), self.base + 1, np.int32)
         inputs[:, :-1] = np.moveaxis(columns, 0, 2).reshape(samples, -1)
         targets = np.full_like(inputs, UNCOUNTED)
@@ -251,7 +241,7 @@ class ColumnAddition(AbstractSequencesByLength):
 
 
 def _sums(a: np.ndarray, b: np.ndarray, base: int) -> np.ndarray:
-    """The digits of sums, `[…, digits + 1]`, of numbers `[…, digits]`, the least one first."""
+    """The digits of sums, `[…, digits + 1]`, of numbers `[…, digits]`, the least first."""
     digits = np.concatenate([a + b, np.zeros_like(a[..., :1])], axis=-1)
     for i in range(a.shape[-1]):
         digits[..., i + 1] += digits[..., i] // base

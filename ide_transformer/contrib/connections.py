@@ -1,5 +1,5 @@
-"""Schemes with learned weights for each step: between the states of all steps, or between
-several states side by side."""
+"""Schemes that connect the states of all steps, or several states side by side, by learned
+weights for each step."""
 
 import abc
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class AbstractConnected(AbstractScheme):
 
     consistent: ClassVar[bool] = False
 
-    # The steps for which it has weights; a solve of more is refused.
+    # The steps for which it has weights.
     num_steps: int = eqx.field(static=True)
 
     def order(self, terms: Terms) -> None:
@@ -44,34 +44,32 @@ class AbstractConnected(AbstractScheme):
     def check(self, plan: SolvePlan) -> None:
         if plan.steps is None:
             raise InputError(
-                f"{type(self).__name__}: its weights are for equal steps; it works neither "
-                "with a stepsize_controller nor inside HalfSolver."
+                f"{type(self).__name__}: its weights are for equal steps; drop the "
+                "stepsize_controller or HalfSolver."
             )
         if plan.steps != self.num_steps:
             raise InputError(
-                f"{type(self).__name__}(num_steps={self.num_steps}): it has weights for "
-                f"that many steps, but this solve makes {plan.steps}. Build it for "
-                f"{plan.steps} steps."
+                f"{type(self).__name__}(num_steps={self.num_steps}): this solve makes "
+                f"{plan.steps} steps; build it with num_steps={plan.steps}."
             )
 
     def projected(self) -> diffrax.AbstractSolver:
-        """Refused by default: the states that are connected are on no constraint."""
+        """Raises by default: the connected states are on no constraint."""
         raise InputError(
-            f"{type(self).__name__}: the states that it connects are on no constraint, so the "
-            "equation needs constraint=Free(); or take LearnedMultistep, whose steps are "
-            "projected."
+            f"{type(self).__name__}: the states it connects are on no constraint; give the "
+            "equation constraint=Free(), or take LearnedMultistep, which projects its steps."
         )
 
 
 class Past(eqx.Module):
-    """States or increments in the order in which they were made, `number` of `values`."""
+    """The states or increments made so far, the first `number` of `values`."""
 
     values: Float[Array, "slots *batch tokens features"]
     number: Int[Array, ""]
 
     @classmethod
     def of(cls, u: Array, slots: int) -> "Past":
-        """A past of one state, with room for `slots` of them."""
+        """A past of one state, with room for `slots` states."""
         values = jnp.zeros((slots, *u.shape), u.dtype)
         return cls(values.at[0].set(u), jnp.array(1))
 
@@ -89,16 +87,15 @@ class AttentionResidual(AbstractConnected):
         v_i = h A_i(u_i),   u_{i+1} = Σ_{j≤i} α_j v_j,   v_0 = u_0,
         α = softmax_j(q_i · v_j / rms(v_j)) for each token,
 
-    i counts the operators of all steps. The queries q_i are learned and start at zero, which
+    i counts the operators of all steps. The queries q_i are learned; they start at zero, which
     takes the mean of all v_j. All v_j are kept at each step, so memory grows with the square of
-    the number of steps. Reference: Attention Residuals, arXiv 2603.15031, the form with
-    all layers.
+    the number of steps. Reference: Attention Residuals, arXiv 2603.15031, the full form.
 
     **Arguments:**
 
-    - `num_steps`: steps of a solve; it cannot make more.
+    - `num_steps`: the steps of a solve.
     - `operators`: how many the equation has.
-    - `features`: width of the state.
+    - `features`: the width of the state.
     """
 
     queries: Float[Array, "steps operators features"]
@@ -135,14 +132,14 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
 
         x_{n+1} = Φ_h(u_n),   u_{n+1} = Σ_{j=0}^{n+1} a_{n+1,j} x_j,   x_0 = u_0,
 
-    Φ_h a step of another scheme. It starts with a_{n,n} = 1 and the others 0, which is that
-    scheme. With `LieTrotter(Euler())` and h = 1 it is the DenseFormer, whose depth-weighted
-    average follows each block. On a constraint the combination is projected once more, which
-    changes a state where a second projection does (`LayerNorm` with a gain for each feature).
-    All states are kept at each step, so memory grows with the square of their number.
+    Φ_h a step of another scheme. It starts with a_{n,n} = 1 and the others 0, which is the
+    other scheme. With `LieTrotter(Euler())` and h = 1 it is the DenseFormer, whose
+    depth-weighted average follows each block. On a constraint the combination is projected
+    again, which changes a state if a second projection does (`LayerNorm` with a gain for each
+    feature). All states are kept at each step, so memory grows with the square of their number.
     Reference: Pagliardini et al., arXiv 2402.02622.
 
-    **Arguments:** the steps of a solve, and a scheme that carries nothing of earlier steps.
+    **Arguments:** the steps of a solve, and a scheme that carries nothing between steps.
     """
 
     weights: Float[Array, " weights"]
@@ -165,7 +162,7 @@ class LearnedMultistep(AbstractConnected, AbstractWrapper):
         return jnp.zeros((steps, steps + 1)).at[rows, columns].set(self.weights)
 
     def projected(self) -> Projected:
-        """The variant whose steps of the other scheme are projected, and their combination."""
+        """The variant that projects the steps of the other scheme, and their combination."""
         return Projected(self.with_projected_solver())
 
     def start(self, field: StepField, u: Array) -> Past:
@@ -186,7 +183,7 @@ Streams: TypeAlias = Float[Array, "*batch tokens streams features"]
 
 
 class Connection(NamedTuple):
-    """The weights of an operator and the n streams, for each token: see `AbstractStreams`."""
+    """The weights between an operator and n streams, for each token; see `AbstractStreams`."""
 
     read: Float[Array, "*batch tokens streams"]
     write: Float[Array, "*batch tokens streams"]
@@ -208,7 +205,7 @@ class AbstractStreams(AbstractConnected):
 
     @abc.abstractmethod
     def connection(self, x: Streams, step: Int[Array, ""], index: int) -> Connection:
-        """The connection of operator `index` in a step, in the presence of streams `x`."""
+        """The connection of operator `index` in a step, for streams `x`."""
 
     def start(self, field: StepField, u: Array) -> tuple[Streams, Int[Array, ""]]:
         """The streams, and the number of steps made."""
@@ -216,7 +213,7 @@ class AbstractStreams(AbstractConnected):
 
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         x, made = state
-        # A solve of more steps is refused; counting its cost makes some.
+        # Counting the cost of a solve makes more steps.
         step = jnp.minimum(made, self.num_steps - 1)
         for index, one in enumerate(field.of_operators(self)):
             read, write, mix = self.connection(x, step, index)
@@ -227,22 +224,22 @@ class AbstractStreams(AbstractConnected):
 
 
 def _first_reads(num_steps: int, operators: int, streams: int) -> np.ndarray:
-    """Ones for the stream that each operator of each step reads at first, another each time."""
+    """One-hot: the stream that each operator of each step reads at first, in rotation."""
     place = np.arange(num_steps * operators).reshape(num_steps, operators) % streams
     return np.eye(streams)[place]
 
 
 @checked
 class HyperConnections(AbstractStreams):
-    """Streams with learned connections, see `AbstractStreams`: with the streams normalised by a
-    layer norm without gain, x̄,
+    """Streams with learned connections, see `AbstractStreams`,
 
         (read_j, mix_ij) = α_j + s tanh(x̄_j W),   write_i = β_i + s' tanh(x̄_i · w),
 
-    for each step and operator. It starts with W = 0, w = 0, each operator reading another
-    stream, all writing to each, and nothing mixed, which is `LieTrotter(Euler())`. The mean
-    of the streams is read out, where the paper has the sum, which an output norm does not tell
-    apart. Reference: Zhu et al., Hyper-Connections, arXiv 2409.19606, the dynamic form.
+    x̄ the streams normalised by a layer norm without gain, for each step and operator. It starts
+    with W = 0, w = 0, operators that read the streams in rotation and write to all, and no
+    mixing: `LieTrotter(Euler())`. The mean of the streams is read out; the paper takes the sum,
+    which is equal after an output norm. Reference: Zhu et al., Hyper-Connections, arXiv
+    2409.19606, the dynamic form.
 
     **Arguments:** see `AttentionResidual`, and `streams`, n.
     """
@@ -284,22 +281,21 @@ class HyperConnections(AbstractStreams):
 
 # Sweeps of Sinkhorn and Knopp, as published.
 _SWEEPS = 20
-# Initial bias of an open connection; a closed one has its negative.
+# The initial bias of an open connection; a closed one has its negative.
 _OPEN = 4.0
 
 
 @checked
 class DoublyStochasticConnections(AbstractStreams):
-    """Streams whose mixture keeps their sum, see `AbstractStreams`: with all streams of a token
-    as one vector z, normalised by its root mean square,
+    """Streams whose mixture keeps their sum, see `AbstractStreams`,
 
         read = σ(a + s z W),   write = 2 σ(a' + s' z W'),   mix = P(exp(A + s'' z W'')),
 
-    for each step and operator; P makes rows and columns sum to 1, by 20 sweeps of Sinkhorn and
-    Knopp over columns and rows. W starts at zero, and the biases, which the paper leaves open,
-    so that each operator reads mainly another stream and little is mixed. The mean of the
-    streams is read out, where the paper has the sum. Reference: Manifold-Constrained
-    Hyper-Connections, arXiv 2512.24880.
+    for each step and operator; z is the vector of all streams of a token, normalised by its
+    root mean square, and P makes rows and columns sum to 1, by 20 sweeps of Sinkhorn and Knopp.
+    W starts at zero. The biases, which the paper leaves open, start so that operators read the
+    streams in rotation and little is mixed. The mean of the streams is read out; the paper
+    takes the sum. Reference: Manifold-Constrained Hyper-Connections, arXiv 2512.24880.
 
     **Arguments:** see `AttentionResidual`, and `streams`, n.
     """
@@ -337,7 +333,7 @@ class DoublyStochasticConnections(AbstractStreams):
 
 
 def doubly_stochastic(logits: Float[Array, "*shape n n"]) -> Float[Array, "*shape n n"]:
-    """`exp(logits)`, scaled by 20 sweeps on the logarithm so that rows sum to 1."""
+    """`exp(logits)`, scaled by 20 sweeps so that rows and columns sum to 1."""
 
     def sweep(log: Array, _: None) -> tuple[Array, None]:
         log = log - jax.nn.logsumexp(log, axis=-2, keepdims=True)

@@ -1,4 +1,4 @@
-"""A page about a model read as a controlled system."""
+"""Writes a page about a model read as a controlled system."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,13 +24,12 @@ from ide_transformer.reporting import Row, Terminal, write_json
 from ide_transformer.training import load_model
 
 
-# Samples of which spectra are computed; each takes many products with Jacobians.
+# Samples for spectra; each takes many products with Jacobians.
 _SPECTRA = 2
-# Tokens of a block along each axis, for heads on a coarser grid; the loss is measured with the
-# middle one.
+# Tokens of a block along each axis, for heads on a coarser grid; the middle one for the loss.
 _BLOCKS = (2, 4, 8)
 
-# Values at layers, knots or heads, by what they are.
+# Values at layers, knots or heads, by name.
 Columns = Mapping[str, Any]
 
 
@@ -38,34 +37,30 @@ Columns = Mapping[str, Any]
 def study_dynamics(
     path: str, folder: Path, *, samples: PositiveInt, predict: bool = False, trust: bool = False
 ) -> Sequence[Row]:
-    """Reads the run or checkpoint in `path` as a controlled system, on held-out
-    samples. Writes `dynamics.json` as it goes, and at the end `dynamics.html`, into
-    `folder`. A row for each layer:
+    """Reads the run or checkpoint in `path` as a controlled system, on held-out samples, and
+    writes `dynamics.json` and `dynamics.html` into `folder`. A row for each layer:
 
     - `stationarity, …`, `hamiltonian, …`: the `Costates` of each operator, for the mean loss.
-    - `costate`, `state`: the root mean squares.
+    - `costate`, `state`: root mean squares.
     - `log_norm`: the mean over the first samples.
-    - `cosine`, `rank`, `clusters`: see `Clustering`; the mean over samples, of the tokens that
-      no mask hides.
+    - `cosine`, `rank`, `clusters`: see `Clustering`; the mean over samples, without padding.
 
-    If there are heads and the tokens are on a grid, a row for each head is in the files too:
+    If there are heads, and the tokens are on a grid, the files have a row for each head:
 
     - `distance`, `share at …`: see `Distances`.
     - `predicted error, 4`, `error, 4`: see `CoarseHeads`, on blocks of 4 tokens.
-    - `change of the loss, 4`: where that head alone is computed so.
+    - `change of the loss, 4`: with this head alone on blocks.
 
-    With `predict` also Spearman's correlations of readings with the changes of the loss that
-    they might predict, see `compare_readings`.
+    `predict` adds Spearman's correlations of readings with changes of the loss, see
+    `compare_readings`.
     """
     loaded = load_model(path, trust=trust)
     model = loaded.model
     problem = make_problem(loaded, 1, samples)
-    # There may be fewer.
-    samples = problem.sizes[1]
+    samples = problem.sizes[1]  # there may be fewer
     if predict and samples < GROUPS:
         raise InputError(
-            f"samples={samples}: correlations need {GROUPS} groups of samples; give "
-            f"{GROUPS} or more, or leave predict out."
+            f"samples={samples}: predict needs {GROUPS} or more, for groups of samples."
         )
     result: dict[str, Any] = {"path": str(path), "samples": samples, "loss": problem.loss}
     say = Terminal().print
@@ -85,7 +80,7 @@ def study_dynamics(
     names = [f"{kind} {i}" if kinds.count(kind) > 1 else kind for i, kind in enumerate(kinds)]
     stationarity = dict(zip(names, found.stationarity.T, strict=True))
     hamiltonian = dict(zip(names, found.hamiltonian.T, strict=True))
-    # Those of the last knot belong to no layer.
+    # The last knot belongs to no layer.
     sizes = {"costate": _size(found.costates[:-1]), "state": _size(found.states[:-1])}
     together = _clustering(found.states, equation.domain)
     columns = {
@@ -100,15 +95,14 @@ def study_dynamics(
     parts = [
         Part(
             "What the loss feels",
-            "The slope of the Hamiltonian in the weights of each operator: where it is large, "
-            "a small change of these weights changes the loss most.",
+            "The slope of the Hamiltonian in the weights of each operator: the larger, the "
+            "more a small change of these weights changes the loss.",
             {"stationarity": _drawn(stationarity, "|∂H/∂θ|", "y")},
         ),
         Part(
             "Costates",
             "⟨p, A_i(u)⟩ for each operator; their sum is the Hamiltonian, the gain of the loss "
-            "if the layer were longer. And the root mean square of the costate p and of the "
-            "state u.",
+            "if the layer were longer. And the root mean squares of costate p and state u.",
             {
                 "Hamiltonian": _drawn(hamiltonian, "⟨p, A_i(u)⟩"),
                 "sizes": _drawn(sizes, "root mean square", "y"),
@@ -116,9 +110,9 @@ def study_dynamics(
         ),
         Part(
             "How differences grow",
-            "The logarithmic norm of the field: below zero the flow contracts. Over the whole "
-            "depth small differences grow by the exponents "
-            f"{', '.join(f'{x:.2f}' for x in exponents)} at most, per layer.",
+            "The logarithmic norm of the field: below zero the flow contracts. Over all depth "
+            "small differences grow at most by the exponents "
+            f"{', '.join(f'{x:.2f}' for x in exponents)} per layer.",
             {"log-norm": _drawn({"log-norm": norms}, "log-norm")},
         ),
         Part(
@@ -150,9 +144,9 @@ def study_dynamics(
         parts.append(
             Part(
                 "What the readings predict",
-                "Spearman's correlation of readings with what they might predict, and 95 % "
-                "intervals from draws of groups of samples and of layers, heads or samples. "
-                "Loss: its change.",
+                "Spearman's correlation of readings with changes of the loss or the outputs, "
+                "and 95 % intervals from draws of groups of samples and of layers, heads or "
+                "samples.",
                 rows=predictions,
             )
         )
@@ -171,7 +165,7 @@ def _scales(
     heads: tuple[int, np.ndarray],
     keep: Callable[..., None],
 ) -> Part:
-    """Reads heads and waves, and draws them; for `heads` see `compare_readings`."""
+    """Reads heads and waves; for `heads` see `compare_readings`."""
     middle, changes = heads
     apart = distances(model, problem.held_out)
     of_heads: dict[str, Any] = {"distance": apart.mean}
@@ -182,7 +176,7 @@ def _scales(
     of_heads |= {f"error, {size}": x.error for size, x in coarse.items()}
     change = f"change of the loss, {middle}"
     of_heads[change] = changes.mean(1).reshape(apart.mean.shape)
-    # The shares of waves over tokens at each knot by their length, the mean over samples.
+    # Shares of waves over tokens at each knot, by length.
     shares = np.asarray(waves(states, domain))
     shares = shares.mean(axis=tuple(range(1, shares.ndim - 1)))
     lengths = [*(f"length {2**k}" for k in range(1, shares.shape[-1])), "mean"]
@@ -208,10 +202,9 @@ def _scales(
         "Scales",
         "How far heads look: the mean distance, and the shares of the mass in bands that begin "
         f"at the distances {', '.join(f'{x:.3g}' for x in apart.bands)} (the mean over heads). "
-        "The error of the outputs of heads whose keys and values are means over blocks of "
-        "tokens, as their kernel predicts it and as it is, and the change of the loss where "
-        "one head alone is computed so. The shares of the energy of the state in waves over "
-        "tokens, by their length in tokens.",
+        "The error of heads whose keys and values are means over blocks of tokens, predicted "
+        "by their kernel and measured, and the change of the loss with one such head. "
+        "The shares of the energy of the state in waves over tokens, by length in tokens.",
         {
             "mean distance": by_head("distance", "y"),
             "spectrum over distance": _drawn(
@@ -229,7 +222,7 @@ def _scales(
 def _clustering(
     states: Float[Array, "knots samples tokens features"], domain: TokenDomain
 ) -> dict[str, np.ndarray]:
-    """The mean over samples at each knot; tokens of weight zero do not count."""
+    """The mean over samples at each knot, without padding."""
     weights = np.ones(states.shape[2]) if domain.weights is None else np.asarray(domain.weights)
     counted = np.broadcast_to(weights > 0, states.shape[1:3])
     each = [

@@ -1,4 +1,4 @@
-"""Darcy's equation, from published samples in files of torch."""
+"""Learn Darcy's equation from published samples in files of torch."""
 
 import collections
 import dataclasses
@@ -33,41 +33,40 @@ from ide_transformer.tasks import (
 
 
 _FILES = ("darcy_train_16.pt", "darcy_test_16.pt", "darcy_test_32.pt")
-# Of the 1,000 published training samples the last ones are for validation.
+# The last of the 1,000 published training samples are for validation.
 _HELD_OUT = 100
 # Subsets of the points that are drawn in training.
 _POOL = 64
-# The kinds of storage, by the names of their classes in torch.
+# Dtypes, by the names of torch's storages.
 _DTYPES = dict(Bool="?", Byte="u1", Char="i1", Short="<i2", Int="<i4", Long="<i8")
 _DTYPES |= dict(Half="<f2", Float="<f4", Double="<f8")
 
 
 @checked_dataclass
 class Darcy(AbstractAtPoints):
-    """The map from permeability a to pressure u, in a porous medium,
+    """The map from permeability a to pressure u in a porous medium,
 
         -∇·(a ∇u) = 1 in the unit square,   u = 0 at its sides,
 
-    where a has two values, from published samples: 1,000 for training and 50 for a test on 16
-    by 16 points, and the same 50 on 32 by 32. The last 100 of the 1,000 are the validation
-    samples here, so that 900 are left to train on. Inputs are normalised by mean and
-    deviation of the training samples; targets are as published. Both are a `Field`. The points
-    are `(i/n, j/n)`: a coarse grid is a part of the finer one (to 1e-3, as the published
-    solutions show, whose first row is 1/1025 from the side).
+    where a has two values. The published samples are 1,000 for training and 50 for the test on
+    16 by 16 points, and the same 50 on 32 by 32; the last 100 of the 1,000 are the validation
+    samples. Inputs are normalised by mean and deviation of the training samples; targets are as
+    published. Both are a `Field` at the points `(i/n, j/n)`: a coarse grid is a part of the
+    finer one (to 1e-3: the first row of the published solutions is 1/1025 from the side).
 
     Source: Kovachki et al., "Neural operator", 2023, and the package neuraloperator 0.3.0.
 
     **Arguments:**
 
-    - `path`: a folder with darcy_train_16.pt, darcy_test_16.pt and darcy_test_32.pt; `None` for
-      those of the package, which is fetched and kept in the cache.
-    - `context`: the points along each axis, 16, or 8 for every second of them; with 32 there is
-      a test part only.
-    - `samples`: how many of the first samples to train on.
-    - `points`: "grid" for all points; with "random" or "clustered" each batch is on a `subset`
-      of them of that size, all samples on the same.
-    - `weights`: of the points in integrals, "quadrature" or "equal". The relative error is
-      always the one of quadrature; on the whole grid all weights are equal.
+    - `path`: a folder with darcy_train_16.pt, darcy_test_16.pt and darcy_test_32.pt; `None`
+      fetches the package and keeps it in the cache.
+    - `context`: the points along each axis: 16; 8 for every second point; 32 has only a test
+      part.
+    - `samples`: train on this many of the first samples.
+    - `points`: "grid" for all points; with "random" or "clustered" the samples of a batch share
+      a random `subset` of this size.
+    - `weights`: of a subset in integrals, "quadrature" or "equal". The relative error always
+      takes quadrature.
     """
 
     path: str | Path | None = None
@@ -80,15 +79,13 @@ class Darcy(AbstractAtPoints):
     def __post_init__(self):
         if self.points != "grid" and self.subset > self.context**2:
             raise InputError(
-                f"data.options.subset={self.subset}: there are {self.context**2} points; give "
-                "fewer."
+                f"data.options.subset={self.subset}: give at most {self.context**2} points."
             )
         train, *tests = _published(self.path)
         most = len(train) - _HELD_OUT
         if self.samples > most:
             raise InputError(
-                f"data.options.samples={self.samples}: {most} are there to train on, and "
-                f"{_HELD_OUT} for validation; give {most} or fewer."
+                f"data.options.samples={self.samples}: give at most {most} training samples."
             )
         learned = train[: self.samples]
         self.mean = learned[:, 0].mean()
@@ -108,7 +105,7 @@ class Darcy(AbstractAtPoints):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        # The pressure has different slopes at opposite sides, so half a wave goes across.
+        # The slopes of the pressure differ at opposite sides: half a wave across.
         return {"points": (self.context,) * 2, "grid": "periodic", "wavelength": 2.0}
 
     @property
@@ -131,8 +128,8 @@ class Darcy(AbstractAtPoints):
         """Coefficients and solutions, `[samples, 2, points]`."""
         if part not in self.data:
             raise InputError(
-                f"model.context={self.context}: on this grid there is a test part only; "
-                "train with model.context=16 and evaluate with --part test."
+                f"model.context={self.context}: this grid has a test part only; train with "
+                "model.context=16 and evaluate with --part test."
             )
         return self.data[part]
 
@@ -147,7 +144,7 @@ def _domains(
     side: int, points: PointSet, number: int, weights: WeightRule, seed: tuple[int, ...]
 ) -> tuple[Any, TokenDomain, TokenDomain]:
     """Indices of points of a grid, and their domains for the model and for norms. "clustered"
-    points are drawn with a preference `1/20 + exp(-|x - c|² / 2σ²)`, c a random place and
+    points have probabilities in proportion to `1/20 + exp(-|x - c|² / 2σ²)`, c random and
     σ = 1/5."""
     grid = TokenDomain.periodic((side, side))
     if points == "grid":
@@ -164,7 +161,7 @@ def _domains(
 
 
 def _published(path: str | Path | None) -> list[np.ndarray]:
-    """Coefficients and solutions, `[samples, 2, points]`, to train on and to test on."""
+    """Coefficients and solutions, `[samples, 2, points]`, of each file."""
     if path is None:
         wheel = fetch_wheel(
             "neuraloperator",
@@ -179,8 +176,7 @@ def _published(path: str | Path | None) -> list[np.ndarray]:
             contents = [Path(path, name).read_bytes() for name in _FILES]
         except OSError as error:
             raise InputError(
-                f"data.path={path}: {error.filename} cannot be read ({error.strerror}); give "
-                f"the folder of {', '.join(_FILES)}."
+                f"data.path={path}: {error.filename} cannot be read ({error.strerror})."
             ) from None
     found = []
     for name, content in zip(_FILES, contents, strict=True):
@@ -189,8 +185,7 @@ def _published(path: str | Path | None) -> list[np.ndarray]:
         x, y = (np.asarray(arrays.get(key, 0)) for key in ("x", "y"))
         if x.shape != y.shape or x.shape[1:] != (side, side):
             raise InputError(
-                f"{name} has x of shape {x.shape} and y of shape {y.shape}; both have to be "
-                f"[samples, {side}, {side}]."
+                f"{name} has x {x.shape} and y {y.shape}; give [samples, {side}, {side}]."
             )
         pair = [v.reshape(-1, side**2).astype(np.float32) for v in (x, y)]
         found.append(np.stack(pair, axis=1))
@@ -198,7 +193,7 @@ def _published(path: str | Path | None) -> list[np.ndarray]:
 
 
 def torch_arrays(content: bytes, name: str) -> dict[str, np.ndarray]:
-    """The tensors, and nothing else, of a dictionary that `torch.save` wrote."""
+    """Reads a dictionary of tensors that `torch.save` wrote, and runs no code in it."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             check_bytes(name, sum(member.file_size for member in archive.infolist()))
@@ -218,7 +213,7 @@ def torch_arrays(content: bytes, name: str) -> dict[str, np.ndarray]:
 
 
 class _Reader(pickle.Unpickler):
-    """Reads tensors, and refuses all else that a pickle can name."""
+    """Reads tensors, and nothing else that a pickle can name."""
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, folder: str):
         super().__init__(file)
@@ -226,7 +221,7 @@ class _Reader(pickle.Unpickler):
         self.folder = folder
 
     def find_class(self, module: str, name: str) -> Any:
-        # A kind of storage is the name of its dtype here, a string, which can do nothing.
+        # A storage becomes the name of its dtype, which can do nothing.
         known = {("torch", f"{kind}Storage"): dtype for kind, dtype in _DTYPES.items()} | {
             ("torch._utils", "_rebuild_tensor_v2"): _tensor,
             ("collections", "OrderedDict"): collections.OrderedDict,
@@ -244,7 +239,7 @@ class _Reader(pickle.Unpickler):
 
 
 def _tensor(storage: Any, offset: int, shape: tuple, strides: tuple, *_: Any) -> np.ndarray:
-    """A part of a storage; `as_strided` itself does not look where a storage ends."""
+    """A part of a storage, checked: `as_strided` reads beyond its end."""
     if len(shape) != len(strides) or min((offset, *shape, *strides)) < 0:
         raise ValueError(f"a tensor of shape {shape} and strides {strides}")
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))

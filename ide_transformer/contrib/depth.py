@@ -1,5 +1,4 @@
-"""Solve a trained model with fewer and with more field evaluations: cost against error and
-loss, and the layers that matter."""
+"""Studies a trained model with fewer and with more field evaluations, and layer by layer."""
 
 import functools as ft
 import itertools
@@ -32,9 +31,9 @@ _COARSENINGS: dict[str, dict[str, Any]] = {
 }
 
 Rows = list[dict[str, Any]]
-# Predictions for each layer by name, `[intervals]` each.
+# Predictions for each layer by name, `[intervals]`.
 Columns = dict[str, np.ndarray]
-# From columns and a number of layers to the layers that are kept.
+# From columns and a number of layers to the layers to keep.
 Rule = Callable[[Columns, int], np.ndarray]
 
 
@@ -42,12 +41,11 @@ class CoarseningStudy(NamedTuple):
     """Measurements on the held-out batch.
 
     - `rows`: for each method and budget, the native solve first: `method`,
-      `field_evaluations`, `loss`, `change` (of the loss, from the native one), `uncertainty`
-      (the standard error of the change over samples), `error` (relative to the native outputs)
-      and `layers`.
+      `field_evaluations`, `loss`, `change` (of the loss), `uncertainty` (the standard error of
+      the change over samples), `error` (relative to the native outputs) and `layers`.
     - `budgets`: coarsening against dropping layers, see `compare_budgets`.
-    - `layers`: for each native layer its `Defects`, and the error of leaving it out:
-      `estimate`, as predicted, and `damage`, as measured.
+    - `layers`: the `Defects` of each native layer, and the error of leaving it out, predicted
+      (`estimate`) and measured (`damage`).
     - `correlations`: Spearman's rank correlation of each column of `layers` with `damage`.
     """
 
@@ -66,9 +64,9 @@ def study_coarsening(
     held_out: PositiveInt,
     trust: bool = False,
 ) -> list[Report]:
-    """Coarsens and refines the run or checkpoint in `path`, compares it with dropping layers by
-    the rules in use, and writes tables and figures into `folder`. Steps are chosen and fitted
-    on `calibration` samples, and measured on `held_out` samples."""
+    """Coarsens and refines the run or checkpoint in `path`, compares with the usual rules that
+    drop layers, and writes tables and figures into `folder`. Steps are chosen and fitted on
+    `calibration` samples, and measured on `held_out` samples."""
     say = Terminal().print
     loaded = load_model(path, trust=trust)
     if loaded.model.ordinary.control.layers < 2:
@@ -83,10 +81,10 @@ def study_coarsening(
         Report(
             f"depth of {name}",
             f"The weights of {path} with fewer and with more field evaluations. Steps were "
-            f"chosen and fitted on {chosen_on} samples without their targets. Error and loss "
-            f"({problem.loss}) are measured on {measured_on} held-out samples; the error is of "
-            "what the loss reads of the outputs, relative to the native solve. Change is the "
-            "loss minus the native loss; uncertainty is its standard error over samples.",
+            f"chosen and fitted on {chosen_on} samples without targets; error and loss "
+            f"({problem.loss}) are measured on {measured_on} held-out samples. The error is of "
+            "what the loss reads, relative to the native solve. Change is the loss minus the "
+            "native loss; uncertainty is its standard error over samples.",
             study.rows,
             {
                 "change": "change of the loss",
@@ -98,9 +96,8 @@ def study_coarsening(
         Report(
             f"budgets of {name}",
             "At each number of field evaluations the best coarsening against the best rule "
-            "that drops layers. Difference is its loss minus the loss of the rule. Both are "
-            "the best on these samples; the standard error over samples does not count that "
-            "choice.",
+            "that drops layers. Difference is the first loss minus the second. Both are the "
+            "best on these samples; the standard error over samples does not count this choice.",
             study.budgets,
             {
                 "coarsening": "best coarsening",
@@ -113,8 +110,8 @@ def study_coarsening(
         ),
         Report(
             f"layers of {name}",
-            "Defects of each layer, and the error of leaving it out, as the equation predicts "
-            "it (estimate) and as measured (damage). Spearman's correlation with the damage: "
+            "Defects of each layer, and the error of leaving it out, predicted by the equation "
+            "(estimate) and measured (damage). Spearman's correlation with the damage: "
             f"{', '.join(ranks)}.",
             study.layers,
             {
@@ -143,9 +140,9 @@ def measure_coarsening(
     refinements: Sequence[int] = (2, 4),
     say: Callable[[str], None] = lambda line: None,
 ) -> CoarseningStudy:
-    """Solves a model natively, coarser (down to half its evaluations), finer (by numbers of
-    steps in each interval), and with layers dropped by the rules in use. `say` is called as
-    each part begins."""
+    """Solves a model natively, coarser (down to half its evaluations), finer (with
+    `refinements` steps in each interval), and with layers dropped by the usual rules. `say` is
+    called as each part begins."""
     outputs = model.outputs(solved(model, problem.held_out)[0])
     target = Target(problem.held_out, outputs, problem.read)
     data = Data(
@@ -193,7 +190,7 @@ def measure_coarsening(
         say(name)
         meshes = coarsenings(model, problem.calibration, read=problem.read, **options)
         for coarse in itertools.islice(meshes, 1, len(few) + 1):
-            # Operators of an interval apart if they are of different layers: 0 1 2/3 4.
+            # An interval with operators of layers 2 and 3 is 2/3.
             steps = " ".join("/".join(dict.fromkeys(interval)) for interval in coarse.steps)
             add(name, measure(coarse.model, data), steps)
     for k in refinements:
@@ -211,9 +208,9 @@ def measure_coarsening(
 
 
 def compare_budgets(rows: Rows, losses: Sequence[np.ndarray]) -> Rows:
-    """For each number of field evaluations, the best coarsening against the best rule that
-    drops layers: the loss of each, `difference`, and `uncertainty`, its standard error over
-    samples. `losses` has the losses of the samples of each row."""
+    """For each number of field evaluations the best coarsening and the best rule that drops
+    layers: their losses, `difference`, and `uncertainty`, its standard error over samples.
+    `losses` has the losses of all samples for each row."""
     table = []
     solves = [pair for pair in zip(rows, losses, strict=True) if pair[0]["loss"] is not None]
     for budget in sorted({row["field_evaluations"] for row in rows}, reverse=True):
@@ -240,7 +237,7 @@ def compare_budgets(rows: Rows, losses: Sequence[np.ndarray]) -> Rows:
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Spearman's rank correlation of the finite pairs; NaN if it is not defined."""
-    from scipy.stats import rankdata  # it takes a second to import
+    from scipy.stats import rankdata  # slow to import
 
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
@@ -254,19 +251,19 @@ def _most(name: str) -> Rule:
 
 
 def _at_random(seed: int) -> Rule:
-    """Keeps layers that are drawn; a smaller number keeps some of a larger one."""
+    """Keeps random layers; fewer are a subset of more."""
     return lambda columns, kept: np.sort(
         np.random.default_rng(seed).permutation(len(columns["estimate"]))[:kept]
     )
 
 
 def _evenly(columns: Columns, kept: int) -> np.ndarray:
-    """Keeps layers evenly spread, with the first and the last. Reference: Sajjad et al., arXiv
-    2004.03844."""
+    """Keeps layers evenly spread, with the first and the last. Reference: Sajjad et al.,
+    arXiv 2004.03844."""
     return np.linspace(0, len(columns["estimate"]) - 1, kept).round().astype(int)
 
 
-# The rule by the equation, and rules in use, with ShortGPT's block influence, `turn` (Men et
+# The rule by the equation, and the usual rules; `turn` is ShortGPT's block influence (Men et
 # al., arXiv 2403.03853).
 NEEDED: dict[str, Rule] = {"least estimate dropped": _most("estimate")}
 RULES: dict[str, Rule] = {
@@ -278,7 +275,7 @@ RULES: dict[str, Rule] = {
 
 
 def plot_methods(folder: Path, rows: Rows) -> None:
-    """Draws error and loss by field evaluations, a line for each method, with a panel for fewer
+    """Draws error and loss over field evaluations, a line for each method, in a panel for fewer
     evaluations than the native solve and one for more."""
     for quantity, label in (("error", "relative error of the outputs"), ("loss", "loss")):
         measured = [row for row in rows if row[quantity] is not None]

@@ -1,4 +1,4 @@
-"""Inputs and a loss for any trained model."""
+"""Finds inputs and a loss for any trained model."""
 
 from collections.abc import Callable
 from typing import NamedTuple, cast
@@ -19,8 +19,8 @@ from ide_transformer.tasks import PretrainedTokenizer, shakespeare
 from ide_transformer.training import LoadedModel, evaluation_task
 
 
-# As in the training of sentence embeddings: the factor of similarities, and the number of
-# speeches among which the other half is to be found.
+# As in training sentence embeddings: the factor of similarities, and how many candidates there
+# are for the other half of a speech.
 _SCALE = 20.0
 _GROUP = 64
 
@@ -31,7 +31,7 @@ class Problem(NamedTuple):
     - `calibration`: inputs to choose and fit by, without targets.
     - `held_out`: inputs to measure on.
     - `losses`: from the outputs for `held_out` to the loss of each sample.
-    - `loss`: its name.
+    - `loss`: the name of the loss.
     - `read`: what the task reads of the outputs, see `Target`.
     """
 
@@ -48,11 +48,10 @@ class Problem(NamedTuple):
 
 
 def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
-    """The problem of a model, by numbers of samples.
+    """The problem of a model: the data of a run, Shakespeare for a checkpoint of a text model
+    with a tokenizer, else random tokens or images and the distance from the native outputs.
 
-    A run gets its own data, and the checkpoint of a text model Shakespeare, if there is a
-    tokenizer. Without one it gets random tokens, and an image model random images; then the
-    loss is the distance from the native outputs.
+    **Arguments:** `calibration` and `held_out`, the numbers of samples.
 
     **Raises:** `InputError` for other models.
     """
@@ -73,14 +72,14 @@ def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Proble
         drawn = random.standard_normal((samples, *model.inputs.image_shape), np.float32)
         return _imitation(model, np.split(drawn, [calibration]), "random images")
     raise InputError(
-        f"there are no inputs for {loaded.path}, a model of "
-        f"{type(model.inputs).__name__}. Give a run, or a checkpoint of a language model, a "
-        "text encoder or a model of images; for others measure_coarsening(model, Problem(…))."
+        f"there are no inputs for {loaded.path}, a model of {type(model.inputs).__name__}. "
+        "Give a run, or a checkpoint of a language model, a text encoder or a model of images; "
+        "for others call measure_coarsening(model, Problem(…))."
     )
 
 
 def _imitation(model: Model, batches: list[np.ndarray], inputs: str) -> Problem:
-    """Imitate the native outputs, with the loss `Σ |y - y*|² / Σ |y*|²` of each sample."""
+    """Imitate the native outputs y*, with the loss `Σ |y - y*|² / Σ |y*|²` of each sample."""
     calibration, held_out = batches
     native = compiled_outputs(model, held_out)
 
@@ -92,8 +91,8 @@ def _imitation(model: Model, batches: list[np.ndarray], inputs: str) -> Problem:
 
 
 def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
-    """The data of a run, or of a language model."""
-    # Samples to choose by are there in a file of other data too.
+    """The data of a run or a language model."""
+    # With training samples, also of a file of other data.
     task = evaluation_task(loaded._replace(foreign=False))
     if loaded.config is None:
         chosen_on = task.batch(0, calibration, 0)
@@ -104,9 +103,8 @@ def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
     measured_on = next(task.held_out(held_out, samples=held_out))
     if isinstance(measured_on.inputs, models.Field):
         raise InputError(
-            f"the samples of {loaded.path} are functions at common points, so no sample can be "
-            "taken out. Give a run on arrays with a row for each sample, such as "
-            "data.name=burgers."
+            f"the samples of {loaded.path} share their points, so none can be taken out; give "
+            "a run on arrays, such as data.name=burgers."
         )
 
     def part(sample: PyTree[Array]) -> tuple[Array, Array]:
@@ -114,9 +112,8 @@ def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
         return jnp.asarray(measured.total), jnp.asarray(measured.count)
 
     def losses(outputs: PyTree[Array]) -> Float[Array, " samples"]:
-        """Shares of the loss, times the number of samples, so that their mean is the loss. A
-        sample with more targets weighs more."""
-        if task.loss.classifies:  # at points that may be on a grid
+        """Their mean is the loss: a sample with more targets weighs more."""
+        if task.loss.classifies:  # points may be on a grid
             axes = *np.shape(measured_on.targets), outputs.shape[-1]
             outputs = outputs.reshape(axes)
         each = jax.tree.map(jnp.asarray, (outputs, measured_on.targets))
@@ -128,8 +125,8 @@ def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
 
 
 def _probabilities(logits: Array, inputs: PyTree[ArrayLike]) -> Array:
-    """Square roots of the probabilities. Their squared distance is Hellinger's, to second order
-    half the Kullback–Leibler divergence."""
+    """Square roots of the probabilities. Their squared distance is Hellinger's: to second order
+    half of the Kullback–Leibler divergence."""
     return jnp.sqrt(jax.nn.softmax(logits, axis=-1))
 
 
@@ -139,22 +136,21 @@ def _speeches(
     calibration: int,
     held_out: int,
 ) -> Problem:
-    """Speeches of Shakespeare: which second half belongs to a first half? The loss is
-    `-log softmax(20 cos)` of the right one among 64, as in the training of sentence embeddings
-    (Henderson et al., arXiv 1705.00652)."""
+    """Find the second half of a speech of Shakespeare among 64. The loss is
+    `-log softmax(20 cos)`, as in training sentence embeddings (Henderson et al., arXiv
+    1705.00652)."""
     tokenizer = cast(PretrainedTokenizer, loaded.tokenizer)
     pairs = halves_of_speeches(shakespeare())
     boundary = len(pairs) * 9 // 10
     if calibration > 2 * boundary or held_out > len(pairs) - boundary:
         raise InputError(
-            f"calibration={calibration}, held_out={held_out}: Shakespeare has only "
-            f"{2 * boundary} and {len(pairs) - boundary} texts for that."
+            f"calibration={calibration}, held_out={held_out}: give at most {2 * boundary} and "
+            f"{len(pairs) - boundary}, the texts of Shakespeare."
         )
     learned = np.linspace(0, boundary - 1, -(-calibration // 2)).astype(int)
     kept = np.linspace(boundary, len(pairs) - 1, held_out).astype(int)
-    # Neighbours come from the same scene; a batch should not.
+    # Neighbours are from one scene.
     learned = np.random.default_rng(0).permutation(learned)
-    # First and second halves, as in the texts to measure on, in any order.
     texts = [half for i in learned for half in pairs[i]][:calibration]
     both = [pairs[i][half] for half in (0, 1) for i in kept]
     measured_on = tokenizer.encode_batch(both, model.inputs.context)
@@ -175,8 +171,8 @@ def _speeches(
 
 
 def halves_of_speeches(plays: str) -> list[tuple[str, str]]:
-    """Speeches of 300 to 500 characters from plays in Markdown, each in two halves with equally
-    many words, without speakers and stage directions."""
+    """Speeches of 300 to 500 characters from plays in Markdown, without speakers and stage
+    directions, each in two halves with equally many words."""
     pairs = []
     for speech in plays.split("\n\n"):
         lines = (line.strip() for line in speech.splitlines())
@@ -191,5 +187,5 @@ def _similarities(states: Array, text: models.Text) -> Array:
     vectors = models.mean_vectors(states, text)
     others = ~jnp.eye(len(vectors), dtype=bool)
     similarity = jnp.where(others, _SCALE * vectors @ vectors.T, -jnp.inf)
-    # Not `sqrt`: its derivative is infinite at zero, on the diagonal.
+    # The derivative of `sqrt` is infinite at zero, on the diagonal.
     return jnp.exp(jnp.where(others, jax.nn.log_softmax(similarity, axis=-1), -jnp.inf) / 2)

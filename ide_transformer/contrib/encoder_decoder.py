@@ -1,4 +1,4 @@
-"""Two equations, one after the other: an encoder of a source, a decoder that sees it."""
+"""Two equations, one after the other: an encoder, and a decoder that sees its states."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -46,7 +46,7 @@ from ide_transformer.models import (
 class SourceAndText(NamedTuple):
     """Inputs of an `EncoderDecoder`, with the same batch axes.
 
-    - `source`: the inputs of the encoder, or an `Encoded` that it made of them before.
+    - `source`: the inputs of the encoder, or the `Encoded` it made of them.
     - `text`: the tokens of the decoder, `[..., tokens]`, or a `Text`.
     """
 
@@ -56,9 +56,8 @@ class SourceAndText(NamedTuple):
 
 @checked
 class EncodedInputs(AbstractInputs):
-    """A text, and the states of an encoder at its depth T, which enter the equation through
-    cross-attention; given as a `SourceAndText`. `text` are the inputs of the decoder.
-    Reference: Vaswani et al., arXiv 1706.03762."""
+    """A `SourceAndText`: the final states of an encoder enter the equation of the text through
+    cross-attention. Reference: Vaswani et al., arXiv 1706.03762."""
 
     encoder: Model[AbstractInputs, States]
     text: TextInputs
@@ -87,7 +86,7 @@ class EncodedInputs(AbstractInputs):
         return self.text.embedding
 
     def of_text(self, text: Text, given: SourceAndText | None = None) -> SourceAndText:
-        """The text after the source of `given`, or after one whose states are zero."""
+        """The text with the source of `given`, or with a source whose states are zero."""
         if given is not None:
             return SourceAndText(given.source, text)
         batch = text.tokens.shape[:-1]
@@ -96,8 +95,8 @@ class EncodedInputs(AbstractInputs):
     def encoded(
         self, source: PyTree[ArrayLike] | Encoded, *, key: PRNGKeyArray | None = None
     ) -> tuple[Encoded, tuple[Solution, ...]]:
-        """The states of the encoder and the weights of their domain, and the solution that
-        gave them, if there is one."""
+        """The states of the encoder with the weights of their domain, and the solution if it
+        was solved."""
         if isinstance(source, Encoded):
             return check_fields(source), ()
         solution = self.encoder.solve(source, key=key)
@@ -122,14 +121,14 @@ class EncodedInputs(AbstractInputs):
 def EncoderDecoder(
     encoder: Model[AbstractInputs, States], decoder: Model[TextInputs, TokenLogits]
 ) -> Model[EncodedInputs, TokenLogits]:
-    """Two equations, one after the other: the encoder is solved to depth T, and its states f
-    on Ω_x' enter the equation of the decoder on Ω_x through cross-attention,
+    """Two equations, one after the other: the final states f of the encoder on Ω_x' enter the
+    equation of the decoder on Ω_x through cross-attention,
 
         v_t = Σ_i A_i(v; θ(t)),      v(0) = embedded source,   f = N(v(T)),
         u_t = Σ_j B_j(u, f; η(t)),   u(0) = embedded text,     logits = read-out of u(T'),
 
-    with a control, a constraint and a mesh for each. `model(SourceAndText(source,
-    text))` gives the logits of the next token, `[..., tokens, vocabulary]`. The encoder becomes
+    each with a control, a constraint and a mesh. `model(SourceAndText(source, text))` gives
+    the logits of the next token, `[..., tokens, vocabulary]`. The encoder becomes
     `model.inputs.encoder`; the decoder has `CrossAttention` among its operators.
     """
     return decoder.with_inputs(EncodedInputs(encoder, decoder.inputs))
@@ -153,8 +152,8 @@ def TranslationModel(
     dropout: Fraction = 0.0,
     std: NonNegativeFloat = 0.02,
 ) -> Model[EncodedInputs, TokenLogits]:
-    """An `EncoderDecoder` to be trained, which reads and writes texts of one vocabulary, each
-    of at most `context` tokens.
+    """An `EncoderDecoder` to train, which reads and writes texts of one vocabulary and at most
+    `context` tokens.
 
     **Arguments:** see `LanguageModel`, and
 
@@ -163,8 +162,8 @@ def TranslationModel(
     """
     if not isinstance(constraint, AbstractConstraint):
         raise InputError(
-            "TranslationModel: a constraint with weights belongs to one of its two equations; "
-            "take a set without, such as Sphere() or Free()."
+            "TranslationModel: its two equations share the constraint; give one without "
+            "weights, such as Sphere() or Free()."
         )
     inputs = TextInputs.build(
         vocabulary,
@@ -206,16 +205,16 @@ def generate_greedy(
     *,
     end: NonNegativeInt,
 ) -> Int[Array, "*batch total"]:
-    """Writes at most `length` tokens after `prompt`, each the most likely one given the source
-    and those before it: a transcript, for a speech encoder. The encoder is solved once; the
-    decoder is solved again for each token, in one compiled loop.
+    """Writes at most `length` tokens after `prompt`, each the most likely given the source and
+    the tokens before it: a translation, or a transcript of speech. The encoder is solved once,
+    the decoder for each token, in one compiled loop.
 
     **Arguments:**
 
-    - `source`: the inputs of the encoder, with the batch axes of `prompt`. Of a `Text` with a
-      mask other lengths are no other program.
+    - `source`: the inputs of the encoder, with the batch axes of `prompt`. A `Text` with a mask
+      is padded to a few lengths, to compile only a few times.
     - `prompt`: at least one token (for Whisper: start of transcript, language, task).
-    - `end`: the token that ends a text; everything after it is this token too.
+    - `end`: the token that ends a text, and fills the rest.
 
     **Returns:** prompt and text, `[..., prompt + length]`.
 
@@ -226,7 +225,7 @@ def generate_greedy(
     if prompt.shape[-1] + length > text.context:
         raise InputError(
             f"generate_greedy: length={length} after {prompt.shape[-1]} tokens, in a context "
-            f"of {text.context}; choose a length from 0 to {text.context - prompt.shape[-1]}."
+            f"of {text.context}; give at most {text.context - prompt.shape[-1]}."
         )
     given = SourceAndText(_encode(model, _padded(model, source)), jnp.asarray(prompt[..., :1]))
     tokens = generate(model, prompt, length, temperature=0.0, end=end, given=given)
@@ -235,7 +234,7 @@ def generate_greedy(
 
 @eqx.filter_jit
 def _encode(model: Model[EncodedInputs, Any], source: PyTree) -> Encoded:
-    """The states of the encoder; not a number where its solve failed."""
+    """The states of the encoder; NaN where its solve failed."""
     encoded, before = model.inputs.encoded(source)
     for solution in before:
         succeeded = solution.succeeded[..., None, None]
@@ -244,7 +243,7 @@ def _encode(model: Model[EncodedInputs, Any], source: PyTree) -> Encoded:
 
 
 def _padded(model: Model[EncodedInputs, Any], source: PyTree) -> PyTree:
-    """A source with more padding, up to one of a few sizes, where it is a text with a mask."""
+    """A text with a mask, padded to one of a few lengths; other sources unchanged."""
     if not isinstance(source, Text) or source.mask is None:
         return source
     context = getattr(model.inputs.encoder.inputs, "context", 0)

@@ -17,9 +17,9 @@ class GatedRK2(AbstractOneStep):
         u_{n+1} = u_n + h (g F_1 + (1 - g) F_2),   g = sigmoid(w·[F_1, F_2] + b),
         F_1 = F(t_n, u_n),   F_2 = F(t_n + h, u_n + h F_1).
 
-    It starts with w = 0 and b = 0, which is Heun's method; any other gate is first order.
-    `Residual(GatedRK2(features))` is a block of the ODE Transformer, whose gate all layers
-    share. Reference: Li et al., arXiv 2203.09176.
+    It starts with w = 0 and b = 0, Heun's method; any other gate is first order.
+    `Residual(GatedRK2(features))` is a block of the ODE Transformer, with one gate for all
+    layers. Reference: Li et al., arXiv 2203.09176.
     """
 
     weight: Float[Array, " twice_features"]

@@ -25,8 +25,8 @@ class LayerNormScaling(AbstractWrappedOperator):
 
         du/dt = A(P(u) / sqrt(1 + t)),
 
-    P its normalisation with gain and bias. Euler's method with h = 1 has P / √l in layer l, a
-    step of length 1/√l if A is linear in P(u). Reference: Sun et al., arXiv 2502.05795.
+    P its normalisation with gain and bias: P / √l in layer l for h = 1. Reference: Sun et al.,
+    arXiv 2502.05795.
 
     **Arguments:** `operator`, with the `normalization` `LayerNorm` or `RMSNorm`.
     """
@@ -34,7 +34,7 @@ class LayerNormScaling(AbstractWrappedOperator):
     def __check_init__(self):
         innermost = self.operator.innermost
         normalization = getattr(innermost, "normalization", None)
-        # A sphere measures its input in units of gain and bias, which are not to change.
+        # The gain and bias of a sphere are its units, which stay.
         known = isinstance(normalization, AbstractNormalization)
         if not known or isinstance(normalization, Sphere | RMSSphere):
             raise InputError(

@@ -1,5 +1,4 @@
-"""Depth as a list of layers, each with step sizes of its own: some are kept, lengthened or
-merged, so that a model becomes one interval coarser."""
+"""Makes a model one layer shorter: leaves out, lengthens or merges layers."""
 
 import itertools
 import math
@@ -15,12 +14,12 @@ from ide_transformer.dynamics import in_layers, stacked_operators, take_layers, 
 from ide_transformer.models import Model
 
 
-# Choices of whole layers: more are not worth trying; up to eight layers have fewer.
+# The most choices of whole layers that are tried; up to eight layers have fewer.
 MOST_SELECTIONS = 100
 
 
 class Layered(NamedTuple):
-    """A model in layers, and the native layers that each of its steps is made of.
+    """A model in layers, and the native layers of which each step is made.
 
     - `steps`: `[intervals, operators]`, texts: `"3"` for layer 3, `"3+4"` for a mean of two.
     - `native`: the native model, in layers.
@@ -31,7 +30,7 @@ class Layered(NamedTuple):
     native: Model
 
     def take(self, layers: np.ndarray) -> "Layered":
-        """In interval n operator i of layer `layers[n, i]`."""
+        """Operator i of layer `layers[n, i]` in interval n."""
         steps = np.take_along_axis(self.steps, layers, axis=0)
         return self._replace(model=take_layers(self.model, layers), steps=steps)
 
@@ -49,8 +48,8 @@ def native_layers(model: Model) -> Layered:
 
 
 def selections(layered: Layered) -> Iterator[Layered]:
-    """Every choice of whole native layers with one interval less, unchanged; none where there
-    are too many choices to try each."""
+    """Every choice of unchanged native layers with one interval less; none if there are too
+    many to try each."""
     intervals, operators = layered.steps.shape
     number = layered.native.control.layers
     if math.comb(number, intervals - 1) > MOST_SELECTIONS:
@@ -64,18 +63,16 @@ def selections(layered: Layered) -> Iterator[Layered]:
 def drops(layered: Layered) -> Iterator[Layered]:
     """Leave out neighbouring operators, one of each kind.
 
-    The steps of a splitting are one sequence, A_1 B_1 A_2 B_2 …. Leaving out a whole layer
-    (A_2 B_2) is one choice; leaving out B_1 A_2, so that A_1 and B_2 form a layer, is another.
-    Both save one evaluation of every operator, and every subsequence that alternates is
-    reached by a succession of them.
+    The steps of a splitting are one sequence, A_1 B_1 A_2 B_2 …. Either a whole layer (A_2 B_2)
+    is left out, or B_1 A_2, so that A_1 and B_2 form a layer. Both save one evaluation of every
+    operator; repeated, they reach every alternating subsequence.
     """
     return map(layered.without, _windows(layered))
 
 
 def extensions(layered: Layered) -> Iterator[Layered]:
-    """Leave out neighbouring operators as `drops` does, but the operator before the one left
-    out (at the beginning, the one after it) takes the sum of their step sizes: one step of
-    Euler's method over both."""
+    """Leave out operators as `drops` does; the operator before the one left out (the one after
+    it at the beginning) takes the sum of their step sizes: one Euler step over both."""
     for window in _windows(layered):
         model = layered.model
         for operator, layer in enumerate(window):
@@ -84,8 +81,8 @@ def extensions(layered: Layered) -> Iterator[Layered]:
 
 
 def mergers(layered: Layered) -> Iterator[Layered]:
-    """One step for two neighbouring ones, with the mean of their weights over depth and
-    the sum of their step sizes. It ends on the constraint of the second."""
+    """Merge two neighbouring steps: the mean of their weights over depth, the sum of their step
+    sizes, and the constraint of the second."""
     intervals, operators = layered.steps.shape
     for layer in range(intervals - 1):
         model = layered.model
@@ -117,7 +114,7 @@ def _add_rate(model: Model, operator: int, to: int, layer: int) -> Model:
 
 
 def _average(model: Model, operator: int, layer: int) -> Model:
-    """Put the mean of the weights of two layers, weighted by step size, into the second."""
+    """The second of two layers gets the mean of their weights, weighted by step size."""
     rate = jnp.abs(stacked_operators(model)[operator].rate[layer : layer + 2])
     first, second = jnp.mean(rate.reshape(2, -1), axis=1)
     share = jnp.where(first + second > 0, first / (first + second), 0.5)

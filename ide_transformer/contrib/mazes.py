@@ -1,4 +1,4 @@
-"""Mazes: the way between two cells of a grid."""
+"""Mazes: find the way between two cells of a grid."""
 
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from ide_transformer.tasks import (
 )
 
 
-# Kinds of cells: in the inputs the third is one of the two ends, in the targets all of the way.
+# Kinds of cells; the third is an end of the way in the inputs, all of the way in the targets.
 WALL, FREE, WAY = range(3)
 # From a room to its neighbours, along the rows and along the columns.
 _STEPS = (0, 1), (1, 0), (0, -1), (-1, 0)
@@ -26,22 +26,22 @@ Side = Annotated[int, at_least(5), _ODD]
 
 @checked_dataclass
 class Maze(AbstractDrawn):
-    """The way between two cells of a maze. Its passages are a random tree, so that there is one
-    way, drawn by a walk that turns back where it can go no further: passages are long.
+    """Mark the way between two cells of a maze. The passages are a random tree, so there is one
+    way, drawn by a walk that turns back only at dead ends: passages are long.
 
-    `inputs: [samples, side, side, 3]`: for each cell 1 at its kind, wall, free, or one of the
-    two ends, and 0 at the others. `targets: [samples, side²]`, row by row: 1 for a free cell
-    beside the way, 2 for one on it, ends included; walls are not counted.
+    `inputs: [samples, side, side, 3]`: for each cell one-hot: wall, free, or one of the two
+    ends. `targets: [samples, side²]`, row by row: 1 for a free cell beside the way, 2 for a
+    cell on it, ends included; walls do not count.
 
-    To mark the way a network has to pass on what is far away: where dead ends are filled, one
-    after another, it is what remains. Source: Schwarzschild et al., "Can you learn an
-    algorithm?", 2021, arXiv 2106.04537.
+    The way is what remains when dead ends are filled one after another, so information has to
+    travel far. Source: Schwarzschild et al., "Can you learn an algorithm?", 2021, arXiv
+    2106.04537.
 
     **Arguments:**
 
     - `side`: cells along each axis in training, odd; the outermost are walls.
-    - `held_out_side`: the same of the held-out samples; default: `side`. Of side 5 and 7 all of
-      them are also learned, since there are few mazes; see `AbstractDrawn`.
+    - `held_out_side`: the same for held-out samples; default: `side`. There are few mazes of
+      side 5 and 7, so held-out ones are also learned; see `AbstractDrawn`.
     """
 
     model = OperatorModel
@@ -61,13 +61,13 @@ class Maze(AbstractDrawn):
 
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
         side = self.given("side", held_out)
-        # Rooms are every other cell of the grid along each axis.
+        # Rooms are every second cell along each axis.
         rooms = side // 2
         mazes = np.full((number, side, side), WALL)
         ways = np.empty_like(mazes, np.int32)
         for cells, targets in zip(mazes, ways, strict=True):
             ends = [divmod(int(n), rooms) for n in random.choice(rooms**2, 2, replace=False)]
-            # The walk begins at one end; from any room the first ones on it lead back there.
+            # The walk begins at one end; `before` leads back there from any room.
             before = {ends[0]: ends[0]}
             walk = [ends[0]]
             cells[_between(ends[0], ends[0])] = FREE

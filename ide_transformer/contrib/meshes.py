@@ -1,4 +1,4 @@
-"""The same weights on coarser and finer meshes of depth, compared with the native model."""
+"""Solves trained weights with fewer and with more steps, and compares with the native model."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -17,19 +17,19 @@ from ide_transformer.integration import Mesh
 from ide_transformer.models import Model, compiled_outputs
 
 
-# From outputs and inputs to what the task reads of the outputs.
+# From outputs and inputs to what the task reads.
 Quantity = Callable[[PyTree[Array], PyTree[ArrayLike]], PyTree[Array]]
 
 
 class Target(eqx.Module):
-    """The outputs of the native model for a batch. Other models are compared with them.
+    """The native outputs of a batch, with which other models are compared.
 
     **Arguments:**
 
     - `inputs`: the batch, its first axis the samples.
     - `outputs`: the native outputs for `inputs`.
-    - `read`: maps outputs and inputs to the quantity whose error counts, which is what a task
-      makes of the outputs; `None` for the outputs themselves, without those at padded tokens.
+    - `read`: maps outputs and inputs to the quantity whose error counts; `None` for the outputs
+      themselves, without padded tokens.
     """
 
     inputs: PyTree[ArrayLike]
@@ -38,22 +38,20 @@ class Target(eqx.Module):
 
     @property
     def samples(self) -> int:
-        """The number of samples."""
         return jax.tree.leaves(self.outputs)[0].shape[0]
 
     @eqx.filter_jit
     def error(self, model: Model) -> Float[Array, ""]:
-        """The relative error of what is read of another model's outputs. Compiled once for
-        each structure of that model."""
+        """The relative error of another model; compiled once for each structure of it."""
         return self.output_error(model, model(self.inputs))
 
     def output_error(self, model: Model, outputs: PyTree[Array]) -> Float[Array, ""]:
-        """The relative error of what is read of outputs that are known."""
+        """The relative error of outputs that are known."""
         both = outputs, self.outputs
         return relative_error(*(read_outputs(model, y, self.inputs, self.read) for y in both))
 
     def part(self, samples: ArrayLike) -> "Target":
-        """The target for some of the samples, given by their numbers."""
+        """The target for some of the samples, by their indices."""
         batch = jax.tree.map(jnp.asarray, (self.inputs, self.outputs))
         own, shared = eqx.partition(batch, by_samples(batch))
         some = jax.tree.map(lambda x: x[jnp.asarray(samples)], own)
@@ -72,8 +70,8 @@ class Coarsening(NamedTuple):
     """A model on a coarser mesh.
 
     - `evaluations`: field evaluations of a solve.
-    - `error`: relative to the native model, on the samples by which it was chosen.
-    - `steps`: `[intervals, operators]`, the native layers of which each step is made.
+    - `error`: relative to the native model, on the samples that chose it.
+    - `steps`: `[intervals, operators]`, the native layers of each step.
     """
 
     model: Model
@@ -83,12 +81,12 @@ class Coarsening(NamedTuple):
 
 
 def coarsen(model: Model, evaluations: float, inputs: PyTree[ArrayLike], **options) -> Model:
-    """Solve the same weights with fewer field evaluations. Intervals are left out, lengthened
-    or merged: those that change the outputs, or what is read of them, least. The
-    remaining step sizes are fitted to the native outputs.
+    """Solve the same weights with fewer field evaluations. The intervals that change the
+    outputs least are left out, lengthened or merged, and the other step sizes are fitted to the
+    native outputs.
 
-    The result is a model of the same class, whose control is a `PiecewiseConstant` of
-    `Scaled` operators; with the budget of the model itself, it is that model.
+    The control of the result is a `PiecewiseConstant` of `Scaled` operators; with the budget of
+    the model itself, the result is the model.
 
     **Arguments:**
 
@@ -97,16 +95,16 @@ def coarsen(model: Model, evaluations: float, inputs: PyTree[ArrayLike], **optio
     - `inputs`, `options`: see `coarsenings`.
     """
     least = float(field_evaluations(model, inputs)) / model.layers
-    # In this form it refuses a cost that is not known, NaN, as well.
+    # False too if the cost is not known, NaN.
     if evaluations >= least:
         for mesh in coarsenings(model, inputs, **options):
             least = mesh.evaluations
             if least <= evaluations:
                 return mesh.model
     raise InputError(
-        f"coarsen: evaluations={evaluations:g}, but one interval of this model makes "
-        f"{least:g} with {type(model.solver).__name__}; give it at least those of one "
-        "interval, and a scheme whose evaluations are known."
+        f"coarsen: evaluations={evaluations:g}, but one interval makes {least:g} with "
+        f"{type(model.solver).__name__}; give as many, and a scheme whose evaluations are "
+        "known."
     )
 
 
@@ -119,11 +117,10 @@ def fit_rates(
     batch: int = 32,
     learning_rate: float = 0.03,
 ) -> Model:
-    """Fit the step sizes λ_{l,i} of a model in layers, one for each feature, but one for all
-    where an operator has a known flow, so that what is read of its outputs comes nearest to
-    the native model: Adam on the squared error, its learning rate falling to zero along a
-    cosine. Batches follow one another through the samples and then begin again. Few samples do
-    not determine all step sizes: give it `steps * batch / 2` or more."""
+    """Fit the step sizes λ_{l,i} of a model in layers, one for each feature (or one for all, if
+    an operator has a known flow), to the native model: Adam on the squared error, with a rate
+    that falls to zero along a cosine. Batches go through the samples in order. Give
+    `steps * batch / 2` samples or more, to determine all step sizes."""
     import optax
 
     features = eqx.filter_eval_shape(model.embed, target.inputs)[0].shape[-1]
@@ -160,17 +157,17 @@ def coarsenings(
 ) -> Iterator[Coarsening]:
     """Coarser and coarser models: the native one, then one interval less each, down to one.
 
-    A greedy search: every move is tried on the calibration batch, the step sizes of the best
-    are fitted, and the next search begins from the better of the two, fitted or not. With
-    `selections` among the moves none is worse by that error than any choice of whole layers,
-    where these are few enough to be tried. Step sizes are fitted to three quarters of the
-    samples, choices made by the error on the last quarter; fewer than four serve for both.
+    A greedy search: every move is tried, the step sizes of the best result are fitted, and the
+    search goes on from the better of the two, fitted or not. With `selections` among the moves
+    no result is worse than a choice of whole layers, if these are few enough to try. Step sizes
+    are fitted to three quarters of the samples, and choices made on the last quarter; fewer
+    than four samples serve for both.
 
     **Arguments:**
 
     - `inputs`: the calibration batch, its first axis the samples. No targets are needed.
     - `read`: what the task reads of the outputs, see `Target`.
-    - `moves`: from a model in layers to those that are one interval coarser.
+    - `moves`: from a model in layers to models that are one interval coarser.
     - `fit`: fits the step sizes; `None` leaves them.
     """
     target = native_target(model, inputs, read)
@@ -192,7 +189,7 @@ def coarsenings(
 
 
 def _best(meshes: Iterable[Layered], judge: Target) -> tuple[float, Layered]:
-    """The least error and its model. Each has weights of its own, so no other is kept."""
+    """The least error and its model; no other model is kept in memory."""
     # A march that diverged, with the error NaN, comes last.
     errors = ((float(np.fmin(judge.error(x.model), np.inf)), x) for x in meshes)
     return min(errors, key=lambda found: found[0])
@@ -201,25 +198,23 @@ def _best(meshes: Iterable[Layered], judge: Target) -> tuple[float, Layered]:
 def refine(model: Model, k: int) -> Model:
     """Refine a model to k steps of h = 1/k in each interval.
 
-    As k grows the outputs tend to the outputs of the exact solution, if that has a
-    limit: without a constraint, and on one `Sphere` or `RMSSphere` for all operators. Post-norm
-    checkpoints have no limit. A `LayerNorm` whose gain varies over features multiplies k such
-    gains in an interval, and one for each operator moves the state back and forth between two
-    sets k times. Such a model is refined unchanged and does not settle. The equation on one
-    `Sphere` has a limit, but is another model at k = 1.
+    As k grows the outputs converge without a constraint, and on one `Sphere` or `RMSSphere` for
+    all operators. Post-norm checkpoints do not converge: a `LayerNorm` whose gain varies over
+    features multiplies k gains in an interval, and one for each operator moves the state k
+    times between two sets. On one `Sphere` the equation converges, but is another model at
+    k = 1.
     """
     return model.on(Mesh(steps=k))
 
 
 def richardson(model: Model, k: int, inputs: PyTree[ArrayLike]) -> PyTree[Array]:
-    """The outputs of an extrapolated state, from k and 2k steps in each interval,
+    """The outputs of a state extrapolated from k and 2k steps in each interval,
 
         u = u_{2k} + (u_{2k} - u_k) / (2^p - 1),
 
-    p the order of the scheme, the least one of several equations. The error is of order p + 1
-    where that of the scheme has an expansion in h. It costs 3k steps in each interval.
-    Reference: Richardson, Phil. Trans. A 226 (1927); Hairer, Nørsett, Wanner, Solving Ordinary
-    Differential Equations I, section II.9.
+    p the least order of the schemes: order p + 1 if the error has an expansion in h, at the
+    cost of 3k steps in each interval. Reference: Richardson, Phil. Trans. A 226 (1927); Hairer,
+    Nørsett, Wanner, Solving Ordinary Differential Equations I, section II.9.
     """
     coarse, fine = (refine(model, number).solve(inputs).u1 for number in (k, 2 * k))
     return model.outputs(extrapolated(model, coarse, fine))
@@ -231,9 +226,8 @@ def extrapolated(model: Model, coarse: State, fine: State) -> State:
     for part in model.equations:
         if not (order := part.solver.order(part.equation.terms)):
             raise InputError(
-                f"richardson: the order of {type(part.solver).__name__} is not known, so its "
-                "error cannot be extrapolated; take a scheme with an order, such as "
-                "LieTrotter(Euler())."
+                f"richardson: the order of {type(part.solver).__name__} is not known; take a "
+                "scheme with an order, such as LieTrotter(Euler())."
             )
         least = min(least, order)
     return fine + (fine - coarse) / (2**least - 1)
@@ -248,7 +242,7 @@ def field_evaluations(model: Model, inputs: PyTree[ArrayLike]) -> Float[Array, "
 def read_outputs(
     model: Model, outputs: PyTree[Array], inputs: PyTree[ArrayLike], read: Quantity | None
 ) -> PyTree[Array]:
-    """The quantity read of a model's outputs; see `Target`."""
+    """What is read of a model's outputs; see `Target`."""
     if read is not None:
         return read(outputs, inputs)
     _, domain = model.embed(inputs)
@@ -256,7 +250,7 @@ def read_outputs(
 
 
 def zero_padding(y: Float[Array, "..."], domain: TokenDomain) -> Float[Array, "..."]:
-    """Outputs `[..., tokens, values]` with zeros at padded tokens; others unchanged."""
+    """Outputs `[..., tokens, values]` with zeros at padded tokens; other outputs unchanged."""
     weights = domain.weights
     if weights is None or y.shape[:-1][-weights.ndim :] != weights.shape:
         return y

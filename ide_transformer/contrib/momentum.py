@@ -1,4 +1,4 @@
-"""Schemes with momentum: Lie–Trotter over a state and its velocity, learned coefficients."""
+"""Schemes with momentum: Lie–Trotter over a state and its velocity."""
 
 import abc
 import math
@@ -60,18 +60,18 @@ def _within(holds: Callable, interval: str) -> Bound:
 
 
 class AbstractCoefficient(eqx.Module):
-    """A learned coefficient: one for all depths and operators, `[]`, or one for each
-    operator, `[operators]`, or also for each layer, `[layers, operators]`."""
+    """A learned coefficient: one number, `[]`, one for each operator, `[operators]`, or one for
+    each layer too, `[layers, operators]`."""
 
     raw: eqx.AbstractVar[Float[Array, "..."]]
 
     @property
     @abc.abstractmethod
     def value(self) -> Float[Array, "..."]:
-        """The coefficient inside its range."""
+        """The coefficient in its range."""
 
     def __call__(self, t: Depth, index: int) -> Float[Array, ""]:
-        """Its value for operator `index` at depth `t`."""
+        """The value for operator `index` at depth `t`."""
         value = self.value
         if value.ndim == 2:
             layer = jnp.clip(jnp.floor(jnp.asarray(t)), 0, value.shape[0] - 1)
@@ -122,19 +122,17 @@ class Kick(NamedTuple):
 
 @checked
 class InitialVelocity(eqx.Module):
-    """The velocity from which schemes with momentum start, where that is not zero: `args` of
-    a solve."""
+    """The velocity at depth 0, if it is not zero: `args` of a solve."""
 
     velocity: State
 
 
 class AbstractMomentum(AbstractScheme):
-    """A scheme with a velocity v of the state: it treats one operator after the other,
+    """A scheme with a velocity v of the state; for each operator in turn
 
         v ← P(damping v + strength A_i(u + lookahead v)),   u ← u + h v.
 
-    The velocity starts at zero or at `args=InitialVelocity(…)`, and is kept from step to step
-    in the solver state.
+    The velocity starts at zero or at `args=InitialVelocity(…)`; the solver state carries it.
     """
 
     term_structure: ClassVar = diffrax.MultiTerm
@@ -152,15 +150,15 @@ class AbstractMomentum(AbstractScheme):
 
     def check(self, plan: SolvePlan) -> None:
         operators = plan.operators
-        # Intervals whose length is no binary fraction add up to T but for rounding.
+        # Lengths of intervals add up to T but for rounding.
         layers = math.ceil(round(plan.horizon, 6))
         for coefficient in parts(self, AbstractCoefficient):
             shape = coefficient.raw.shape
             if shape not in ((), (operators,), (layers, operators)):
                 raise InputError(
                     f"{type(self).__name__}: a coefficient has shape {shape}, for {operators} "
-                    f"operators and depth T={plan.horizon:g}; give one number, one for each "
-                    "operator, or a row of these for each unit of depth."
+                    f"operators and depth T={plan.horizon:g}; give (), ({operators},) or "
+                    f"({layers}, {operators})."
                 )
 
     def learned(self) -> dict[str, Float[Array, ""]]:
@@ -178,7 +176,7 @@ class AbstractMomentum(AbstractScheme):
         velocity = field.args.velocity
         if velocity.shape != u.shape:
             raise InputError(
-                f"InitialVelocity.velocity has shape {velocity.shape}; it must be that of the "
+                f"InitialVelocity.velocity has shape {velocity.shape}; give the shape of the "
                 f"state, {u.shape}."
             )
         return velocity.astype(u.dtype)
@@ -199,8 +197,8 @@ class MomentumLimit(AbstractScheme):
 
         u_t = k v,   v_t = -Σ_i r_i(t) v + Σ_i g_i(t) A_i(u),
 
-    k the number of operators; r and g are read off the coefficients of the scheme over a tiny
-    step. On a constraint u moves with the tangential part of k v.
+    k the number of operators; the coefficients over a tiny step give r and g. On a constraint u
+    moves with the tangential part of k v.
     """
 
     scheme: AbstractMomentum
@@ -239,18 +237,18 @@ class MomentumLimit(AbstractScheme):
 
 @checked
 class Nesterov(AbstractMomentum):
-    """Nesterov's acceleration by Lie–Trotter over a state and its velocity: for each
-    operator in turn, at h = 1,
+    """Nesterov's acceleration by Lie–Trotter over a state and its velocity; for each operator
+    in turn, at h = 1,
 
         v ← P(β v + γ A_i(u + μ v)),   u ← u + v.
 
-    β, γ and μ are learned, but for a β or μ of 0, which stays 0. Shorter steps use `β^h`,
-    `γ (1 - β^h)/(1 - β)` and `μ h`, which makes it first order for
+    β, γ and μ are learned; a β or μ of 0 stays 0. Shorter steps use `β^h`,
+    `γ (1 - β^h)/(1 - β)` and `μ h`: with P = `Free` first order for
 
         u_t = k v,   v_t = -k r v + γ r/(1 - β) Σ_i A_i(u),   r = -log β,
 
-    k the number of operators, where P is `Free`. Reference: YuriiFormer, arXiv 2601.23236,
-    which takes for P a layer norm.
+    k the number of operators. Reference: YuriiFormer, arXiv 2601.23236, where P is a layer
+    norm.
 
     **Arguments:**
 
@@ -269,7 +267,7 @@ class Nesterov(AbstractMomentum):
         h = t1 - t0
         middle = t0 + 0.5 * h
         momentum = self.momentum(middle, index)
-        # With β = 0 the power is 0 for every h > 0; its derivative there must stay finite.
+        # The derivative of the power has to stay finite at β = 0.
         safe = jnp.where(momentum > 0, momentum, 1)
         damping = jnp.where(momentum > 0, safe**h, 0)
         strength = self.gain(middle, index) * (1 - damping) / (1 - momentum)
@@ -278,18 +276,18 @@ class Nesterov(AbstractMomentum):
 
 @checked
 class PresymplecticEuler(AbstractMomentum):
-    """Presymplectic Euler for a damped Hamiltonian system, kick, damp, then drift; for each
+    """Presymplectic Euler for a damped Hamiltonian system: kick, damp, then drift; for each
     operator in turn
 
         v ← P(σ (v + h A_i(u))),   u ← u + h v,   σ = exp(-[η(t + h) - η(t)]),
 
         η(t) = c_log log(1 + t) + c_lin t,
 
-    c_log and c_lin learned. First order for `u_t = k v, v_t = -k η' v + Σ_i A_i(u)`, k the
-    number of operators, where P is `Free`. Reference: SympFormer, arXiv 2603.16535, whose
-    kinetic energy also depends on the state; here it is `|v|²/2`.
+    c_log and c_lin learned. With P = `Free` first order for
+    `u_t = k v, v_t = -k η' v + Σ_i A_i(u)`, k the number of operators. Reference: SympFormer,
+    arXiv 2603.16535, whose kinetic energy also depends on the state; here it is `|v|²/2`.
 
-    **Arguments:** c_log > 0, c_lin > 0 and P, in the forms that `Nesterov` takes.
+    **Arguments:** c_log > 0, c_lin > 0 and P, as `Nesterov` takes them.
     """
 
     logarithmic: Positive = eqx.field(converter=Positive, default=3.0)
@@ -306,8 +304,8 @@ class PresymplecticEuler(AbstractMomentum):
 
 @checked
 class VelocityInputs(TextInputs):
-    """Texts whose tokens have a velocity at depth 0, from an embedding of its own, for schemes
-    with momentum. Reference: YuriiFormer, arXiv 2601.23236."""
+    """Texts whose tokens have a velocity at depth 0, from a second embedding, for schemes with
+    momentum. Reference: YuriiFormer, arXiv 2601.23236."""
 
     velocity: Float[Array, "vocabulary features"]
 
@@ -351,8 +349,8 @@ def MomentumLanguageModel(
     dropout: Fraction = 0.0,
     std: NonNegativeFloat = 0.02,
 ) -> Model[VelocityInputs, TokenLogits]:
-    """A `LanguageModel` whose velocity starts from a token embedding of its own; for a scheme
-    with momentum, `model.on(Mesh(solver=Nesterov()))`."""
+    """A `LanguageModel` whose velocity starts from a second token embedding; for a scheme with
+    momentum, `model.on(Mesh(solver=Nesterov()))`."""
     model = LanguageModel(
         vocabulary,
         context,

@@ -1,5 +1,4 @@
-"""Whether readings of a model as a controlled system predict what a change of the model does to
-its loss."""
+"""Correlates readings of a model with what changes of the model do to its loss."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -22,16 +21,15 @@ from ide_transformer.integration import Mesh
 from ide_transformer.models import Model
 
 
-# Samples are put into so many groups; of these, and of layers, heads or samples, the intervals
-# draw again and again.
+# Groups of samples, and draws of groups and units for the intervals.
 GROUPS = 8
 _DRAWS = 1000
-# Samples of which exponents and log-norms are computed.
+# Samples for exponents and log-norms.
 _SPECTRA = 16
 
 
 class Pairs(NamedTuple):
-    """A reading and what was measured, `[groups, units]`, units of that kind."""
+    """A reading and an outcome, `[groups, units]`; `units` names them, such as "layers"."""
 
     reading: str
     measured: str
@@ -40,8 +38,8 @@ class Pairs(NamedTuple):
     outcomes: np.ndarray
 
     def row(self) -> dict[str, Any]:
-        """Spearman's correlation of the means over groups, with a 95 % interval from draws of
-        groups and of units with repetition."""
+        """Spearman's correlation of the means over groups, with a 95 % bootstrap interval over
+        groups and units."""
         groups, units = self.readings.shape
         random = np.random.default_rng(0)
         draws = [
@@ -68,9 +66,8 @@ class Pairs(NamedTuple):
 def compare_readings(
     model: Model, problem: Problem, heads: tuple[int, np.ndarray] | None
 ) -> Iterator[dict[str, Any]]:
-    """A row for each reading and what it might predict, one by one, of three units or more;
-    `heads` has the size of the blocks of tokens on which single heads are computed, and what
-    that changes, see `changes_of_heads`; `None` for no heads."""
+    """Yields a row for each reading and outcome with three units or more. `heads` has the size
+    of blocks of tokens, and what `changes_of_heads` gives for it; `None` for no heads."""
     parts = [_operators, _steps]
     if heads is not None:
         parts.append(lambda model, problem: _heads(model, problem, *heads))
@@ -81,8 +78,8 @@ def compare_readings(
 def changes_of_heads(
     model: Model, problem: Problem, size: int
 ) -> Float[np.ndarray, "heads samples"]:
-    """The change of the loss of each sample where one head alone is computed on blocks of so
-    many tokens; heads of one layer after the other."""
+    """The change of the loss of each sample with one head alone on blocks of `size` tokens,
+    layer by layer."""
     number = sum(x.heads for x in heads_of(model.control(0.0)))
     shape = model.layers, number
     alone = np.eye(math.prod(shape), dtype=bool).reshape(-1, *shape)
@@ -180,7 +177,7 @@ def _heads(model: Model, problem: Problem, size: int, changes: np.ndarray) -> li
 
 
 def _of_groups(x: Any, groups: int = GROUPS) -> Float[np.ndarray, "groups units"]:
-    """The means over groups of samples, of `[units, samples]`."""
+    """The means of `[units, samples]` over groups of samples."""
     return np.stack([x[:, group::groups].mean(axis=1) for group in range(groups)])
 
 
@@ -191,8 +188,6 @@ def _changes(
     native: np.ndarray,
     others: np.ndarray,
 ) -> Float[np.ndarray, "units samples"]:
-    """The change of the loss of each sample in each changed model."""
-
     @eqx.filter_jit
     def losses(model, given):
         return problem.losses(changed(model, given)(problem.held_out))

@@ -1,5 +1,4 @@
-"""Scales of the domain of tokens: how far heads look, waves of a state, and heads that are
-computed on a coarser grid."""
+"""Measures how far heads look, the waves of a state, and heads on a coarser grid."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -27,17 +26,16 @@ from ide_transformer.errors import InputError
 from ide_transformer.models import Model
 
 
-# Operators with a kernel γ_h(x, x') for each head, whose integral sees keys and values alone.
+# Operators with a kernel γ_h(x, x') for each head.
 Kernels = (Attention, GaussianAttention)
 
 
 class Distances(NamedTuple):
-    """How far the heads of each layer look, the mean over samples and queries, those of
-    masked tokens left out. Heads of several attentions in a block follow each other.
+    """How far the heads of each layer look, the mean over samples and queries without padding.
 
     - `mean`: `∫ γ_h(x, x') |x - x'| dx'`, in distances of the domain, `[intervals, heads]`.
     - `spectrum`: the share of the mass of γ_h in each band, `[intervals, heads, bands]`.
-    - `bands`: where bands begin, `0, h, 2h, 4h, …` for grids with steps of h.
+    - `bands`: where bands begin: `0, h, 2h, 4h, …` for grids with steps of h.
     """
 
     mean: Float[Array, "intervals heads"]
@@ -46,15 +44,15 @@ class Distances(NamedTuple):
 
 
 def heads_of(block: Sequence[AbstractOperator]) -> list[Any]:
-    """The operators of a block whose heads have a kernel: `Attention`, `GaussianAttention`, and
-    these inside others, such as `Scaled`."""
+    """The operators of a block whose heads have a kernel, `Attention` and `GaussianAttention`,
+    also inside others such as `Scaled`."""
     return [x.innermost for x in block if isinstance(x.innermost, Kernels)]
 
 
 def kernel(
     attention: Any, u: State, domain: TokenDomain
 ) -> Float[Array, "*batch tokens heads others"]:
-    """γ_h(x, x') of all tokens with the quadrature weight of x', so that it sums to 1."""
+    """γ_h(x, x') times the quadrature weight of x', which sums to 1."""
 
     def unit_values(own, domain):
         n = domain.num_tokens
@@ -66,10 +64,10 @@ def kernel(
 
 
 def distances(model: Model, inputs: PyTree[ArrayLike]) -> Distances:
-    """The distances over which heads look, at the states where layers begin.
+    """How far heads look, at the states where layers begin.
 
-    **Raises:** `InputError` for a model without heads or whose tokens are not on a grid, for
-    adaptive steps, and for a scheme that carries something from interval to interval.
+    **Raises:** `InputError` for a model without heads, tokens that are not on a grid, adaptive
+    steps, and a scheme that carries something from interval to interval.
     """
     domain = _domain("distances", model, inputs)
     step = min(domain.steps)
@@ -80,7 +78,7 @@ def distances(model: Model, inputs: PyTree[ArrayLike]) -> Distances:
         grid = domain.without_prefix
         square = jnp.sum(differences(grid, grid) ** 2, axis=-1)
         apart = jnp.sqrt(square).astype(u.dtype)
-        # Distances are multiples of the step to rounding.
+        # Distances are rounded.
         inside = jnp.searchsorted(jnp.asarray(bands), apart / step + 1e-4, side="right") - 1
         inside = jax.nn.one_hot(inside, len(bands), dtype=u.dtype)
         gamma = jnp.concatenate([kernel(x, u, domain) for x in attentions], axis=-2)
@@ -95,12 +93,12 @@ def distances(model: Model, inputs: PyTree[ArrayLike]) -> Distances:
 
 
 def waves(states: State, domain: TokenDomain) -> Float[Array, "*batch lengths"]:
-    """The shares of the energy `∫ |u|² dx` of states in waves over tokens, by their length:
-    first the differences of neighbours, then those of neighbouring blocks of 2, 4, … points of
-    a grid along each axis, at last the mean over the domain. The shares add up to 1, since
-    they belong to orthogonal parts (Haar's wavelets).
+    """The shares of the energy `∫ |u|² dx` of states in waves over tokens, by length: the
+    differences of neighbours, then of neighbouring blocks of 2, 4, … points along each axis,
+    and last the mean over the domain. The shares add up to 1: the parts are orthogonal (Haar's
+    wavelets).
 
-    **Arguments:** `domain`, a grid, whose tokens of weight 0 do not count.
+    **Arguments:** `domain`, a grid; tokens of weight 0 do not count.
     """
     _check_grid("waves", domain)
     grid = domain.without_prefix
@@ -122,9 +120,9 @@ class CoarseHeads(NamedTuple):
     """Heads whose integral runs over blocks of tokens, with a kernel γ' instead of γ,
     `[intervals, heads]`.
 
-    - `predicted`: `‖γ' - γ‖ / ‖γ‖`, the norms over all pairs of tokens: the error in the mean
-      of values that are independent from token to token. It needs γ alone.
-    - `error`: the same of the outputs `∫ γ_h V_h dx' W^O_h` of the head.
+    - `predicted`: `‖γ' - γ‖ / ‖γ‖`, the norms over all pairs of tokens: the expected error for
+      values that are independent from token to token.
+    - `error`: the relative error of the outputs `∫ γ_h V_h dx' W^O_h` of the head.
     """
 
     predicted: Float[Array, "intervals heads"]
@@ -132,11 +130,10 @@ class CoarseHeads(NamedTuple):
 
 
 def coarse_heads(model: Model, inputs: PyTree[ArrayLike], size: PositiveInt) -> CoarseHeads:
-    """How well each head could be computed on a coarser grid, by a factor of `size` along each
-    axis. Scores of keys, and values, are replaced by their means over blocks of tokens, one
-    token with the weight of the block. Where scores are linear in the key they are
-    those of the mean of keys. A causal head sees blocks that have ended so, and the tokens
-    after them one by one."""
+    """The error of each head on a grid that is coarser by `size` along each axis: scores of
+    keys, and values, are means over blocks of tokens. If scores are linear in the key, this is
+    the score of the mean key. A causal head sees blocks that have ended, and the tokens after
+    them one by one."""
     _domain("coarse_heads", model, inputs)
 
     def measure(attentions, u, domain):
@@ -162,8 +159,8 @@ def coarse_heads(model: Model, inputs: PyTree[ArrayLike], size: PositiveInt) -> 
 def with_coarse_heads(
     model: Model, size: PositiveInt, chosen: Bool[ArrayLike, "intervals heads"]
 ) -> Model:
-    """Compute the chosen heads of a model on a coarser grid, see `coarse_heads`. Weights that
-    are continuous in depth become layers, see `keep_layers`."""
+    """Compute the chosen heads of a model on a coarser grid, see `coarse_heads`. Continuous
+    weights become layers, see `keep_layers`."""
     layered = in_layers(model)
     chosen = jnp.asarray(chosen)
     block = []
@@ -178,14 +175,14 @@ def with_coarse_heads(
     expected = (model.layers, first)
     if chosen.shape != expected:
         raise InputError(
-            f"with_coarse_heads: chosen has shape {chosen.shape}, but the model has {first} "
-            f"heads in each of {expected[0]} intervals; give {list(expected)}."
+            f"with_coarse_heads: chosen has shape {chosen.shape}; give [intervals, heads], "
+            f"{list(expected)}."
         )
     return eqx.tree_at(stacked_operators, layered, tuple(block))
 
 
 class _OnBlocks(AbstractWrappedOperator):
-    """Attention, some of whose heads are computed on blocks of tokens."""
+    """Attention with some heads on blocks of tokens."""
 
     operator: Any
     chosen: Bool[Array, "*layers heads"]
@@ -211,7 +208,7 @@ def _values(attention: Any, gamma: Float[Array, "..."], u: State) -> Float[Array
 def _on_blocks(
     gamma: Float[Array, "..."], causal: bool, domain: TokenDomain, size: int
 ) -> Float[Array, "..."]:
-    """The kernel for keys that are means over blocks, whose scores are means too."""
+    """The kernel whose scores are means over blocks of keys."""
     members = _members(domain, size)
     weights = jnp.expand_dims(domain.shares.astype(gamma.dtype), (-3, -2))
     weights = jnp.where(gamma > 0, jnp.broadcast_to(weights, gamma.shape), 0)
@@ -230,7 +227,7 @@ def _on_blocks(
 
 
 def _members(domain: TokenDomain, size: int) -> np.ndarray:
-    """`[blocks, tokens]`, 1 where a token of a grid belongs to a block, else 0."""
+    """`[blocks, tokens]`: 1 where a token belongs to a block, else 0."""
     grid = domain.grid or ()
     places = np.indices(grid).reshape(len(grid), -1) // size
     shape = [-(-n // size) for n in grid]
@@ -240,7 +237,7 @@ def _members(domain: TokenDomain, size: int) -> np.ndarray:
 
 
 def _of_queries(x: Float[Array, "..."], domain: TokenDomain) -> Float[Array, "..."]:
-    """Zeros at padding, of `[..., tokens, heads, _]`."""
+    """`[..., tokens, heads, _]` with zeros at padding."""
     if domain.weights is None:
         return x
     seen = jnp.broadcast_to(domain.weights > 0, x.shape[:-2])
@@ -248,12 +245,12 @@ def _of_queries(x: Float[Array, "..."], domain: TokenDomain) -> Float[Array, "..
 
 
 def _domain(name: str, model: Model, inputs: PyTree[ArrayLike]) -> TokenDomain:
-    """The domain of inputs, for a function of that name which needs heads on a grid."""
+    """The domain of inputs, checked for the function `name`, which needs heads on a grid."""
     equation, _ = model.initial_value_problem(inputs)
     if not heads_of(equation.control(0.0)):
         raise InputError(
-            f"{name}: no operator of the model is an Attention or a GaussianAttention, so that "
-            "no head has a kernel γ(x, x'); give a model that has one."
+            f"{name}: no head of the model has a kernel; give a model with Attention or "
+            "GaussianAttention."
         )
     _check_grid(name, equation.domain)
     return equation.domain
@@ -262,8 +259,8 @@ def _domain(name: str, model: Model, inputs: PyTree[ArrayLike]) -> TokenDomain:
 def _check_grid(name: str, domain: TokenDomain) -> None:
     if domain.grid is None:
         raise InputError(
-            f"{name}: the tokens are not on a grid, so that they have no blocks of neighbours; "
-            "give a model on TokenDomain.uniform, periodic or midpoint."
+            f"{name}: the tokens are not on a grid; give a model on TokenDomain.uniform, "
+            "periodic or midpoint."
         )
 
 

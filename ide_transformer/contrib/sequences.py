@@ -1,4 +1,4 @@
-"""Sequences of tokens that a seed draws without end: induction and nested lists."""
+"""Random sequences of tokens: induction over several hops, and nested lists."""
 
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from ide_transformer.tasks import (
 )
 
 
-# Words in which targets are counted before any is used.
+# Words in which targets are counted at first.
 _TRIED = 1024
 
 OPERATORS = ("MIN", "MAX", "MED", "SM")
@@ -27,12 +27,11 @@ _END = _CLOSE + 1
 
 
 class AbstractSequences(AbstractDrawn):
-    """Sequences of tokens that a generator draws; see `AbstractDrawn`."""
+    """Random sequences of tokens; see `AbstractDrawn`."""
 
     model = LanguageModel
     causal = True
     loss = InstanceCrossEntropy()
-    # The number of tokens that may occur.
     vocabulary: int
 
     @property
@@ -42,14 +41,14 @@ class AbstractSequences(AbstractDrawn):
 
 @checked_dataclass
 class PHop(AbstractSequences):
-    """Induction over several hops. A hop leads from a token to the one that followed its last
-    occurrence before:
+    """Induction over several hops. A hop leads from a token to the token after its last earlier
+    occurrence:
 
     `find(i) = max {j ≤ i : w_{j-1} = w_i}`, with the target `w_j` at `j = find(find(… i))`.
 
-    Tokens are drawn uniformly from those that differ from the one before; a hop between equal
-    neighbours would end where it began. Every position where all hops are defined has a target;
-    the others are not counted. Depth of the order of `log hops` is sufficient.
+    Each token is uniform among the tokens that differ from the one before; a hop between equal
+    neighbours would end where it began. Positions where all hops are defined have a target.
+    Depth of the order of `log hops` is sufficient.
 
     `inputs, targets: [samples, context]`, both in `0 … alphabet - 1`.
 
@@ -63,10 +62,9 @@ class PHop(AbstractSequences):
     - `hops`: the number of hops.
     - `repeats`: whether neighbours may be equal. Tokens are then independent, and a model that
       copies its input is right more often: with 4 hops, 4 different tokens and a context of 32,
-      61 % of the time instead of 35 %.
+      in 61 % instead of 35 %.
 
-    **Raises:** `InputError` for less than three different tokens, which would only take turns,
-    and for so many hops that words have less than one target on average.
+    **Raises:** `InputError` for so many hops that words have less than one target on average.
     """
 
     context: PositiveInt
@@ -80,9 +78,9 @@ class PHop(AbstractSequences):
         targets = np.sum(words.targets != UNCOUNTED)
         if targets < _TRIED:
             raise InputError(
-                f"hops={self.hops} are rare in words of model.context={self.context} tokens, "
-                f"{self.alphabet} different ones: {_TRIED} of them have {targets} targets in "
-                "all. Take fewer hops, a longer context or a smaller alphabet."
+                f"hops={self.hops}: {_TRIED} words of model.context={self.context} tokens, "
+                f"{self.alphabet} different ones, have {targets} targets. Take fewer hops, a "
+                "longer context or a smaller alphabet."
             )
 
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
@@ -92,9 +90,9 @@ class PHop(AbstractSequences):
             words[:, 1:] = random.integers(1, self.alphabet, (number, self.context - 1))
             words = np.cumsum(words, axis=1, dtype=np.int32) % self.alphabet
         rows = np.arange(number)
-        # The last position after each token of the alphabet; -1 where there is none.
+        # The last position after each token of the alphabet; -1 for none.
         after = np.full((number, self.alphabet), -1)
-        # Where one hop leads from each position, and then all.
+        # Where one hop leads from each position.
         one = np.empty(shape, int)
         for i in range(self.context):
             if i:
@@ -114,15 +112,15 @@ class ListOps(AbstractSequences):
     MIN, MAX and MED are the smallest, the largest and the median of a list, rounded down, and
     SM is its sum modulo 10.
 
-    `inputs`: a `Text` of at most `longest` tokens, padded to that; `targets: [samples]`,
-    digits. Expressions of other lengths are drawn again.
+    `inputs`: a `Text` padded to `longest` tokens; `targets: [samples]`, digits.
 
     **Arguments:**
 
     - `context`: the most tokens that the model sees.
-    - `shortest`, `longest`: tokens of an expression; default: 16, and the context.
-    - `depth`: lists inside each other, at most.
-    - `arguments`: members of a list, at most; at least 2.
+    - `shortest`, `longest`: tokens of an expression; default: 16, and the context. Expressions
+      of other lengths are drawn again.
+    - `depth`: the most lists inside each other.
+    - `arguments`: the most members of a list, at least 2.
     - `digits`: the probability that a member of a list is a digit.
 
     Source: Nangia and Bowman, "ListOps", 2018, arXiv 1804.06028; with lengths as in the Long
@@ -147,7 +145,7 @@ class ListOps(AbstractSequences):
                 f"longest={self.longest}: the model sees model.context={self.context} tokens; "
                 "raise it, or take shorter expressions."
             )
-        # Where fewer have a length that is wanted, a batch would take minutes, or never end.
+        # With fewer expressions of a wanted length a batch would take minutes, or never end.
         random = np.random.default_rng(0)
         found = 0
         for _ in range(1000):
@@ -156,9 +154,8 @@ class ListOps(AbstractSequences):
                 return
         raise InputError(
             f"shortest={self.shortest}, longest={self.tokens_per_sample}: of 1000 expressions "
-            f"drawn with depth={self.depth}, arguments={self.arguments} and "
-            f"digits={self.digits} {found} have such a length; at least 5 are needed. Lower "
-            "shortest, raise longest, or change the others."
+            f"with depth={self.depth}, arguments={self.arguments} and digits={self.digits} "
+            f"{found} have such a length, fewer than 5. Lower shortest, or raise longest."
         )
 
     @property
@@ -180,13 +177,13 @@ class ListOps(AbstractSequences):
         return Batch(Text(tokens, tokens != _END), targets)
 
     def _drawn(self, random: np.random.Generator) -> tuple[list[int], int] | None:
-        """An expression and its value; `None` for one of a length that is not wanted."""
+        """An expression and its value; `None` if it is too short or too long."""
         tokens: list[int] = []
         value = self._list(random, 1, tokens)
         return None if value is None or len(tokens) < self.shortest else (tokens, value)
 
     def _list(self, random: np.random.Generator, depth: int, tokens: list[int]) -> int | None:
-        """Appends a list and gives its value; `None` where it becomes too long."""
+        """Appends a list and gives its value; `None` if it becomes too long."""
         operator = int(random.integers(len(OPERATORS)))
         tokens.append(10 + operator)
         members = []

@@ -1,4 +1,4 @@
-"""Growth of small differences of the state along a solve, and clustering of its tokens."""
+"""Measures how small differences of the state grow, and how its tokens cluster."""
 
 from typing import Any, NamedTuple
 
@@ -15,24 +15,25 @@ from ide_transformer.equation import State, by_samples
 from ide_transformer.models import Model
 
 
-# Relative; the error of what is found is of the order of its square.
+# Relative; the error of a result is of the order of its square.
 _TOLERANCE = 1e-5
 
 
 def stretching(
     model: Model, inputs: PyTree[ArrayLike], number: PositiveInt = 8
 ) -> Float[np.ndarray, "samples number"]:
-    """The largest finite-time Lyapunov exponents of the native march from depth 0 to T,
+    """The largest finite-time Lyapunov exponents of each sample, from depth 0 to T, the largest
+    first,
 
-        λ_i = log(σ_i) / T,   σ_i the singular values of ∂u(T) / ∂u(0),
+        λ_i = log(σ_i) / T,   σ_i the singular values of ∂u(T) / ∂u(0).
 
-    of each sample, the largest first: a small difference of states grows by `exp(λ_1 T)` at
-    most. By Krylov's method, from products with the Jacobian and its transpose.
+    A small difference of states grows at most by `exp(λ_1 T)`. By Krylov's method, from
+    products with the Jacobian and its transpose.
 
     **Arguments:**
 
     - `inputs`: one sample or a batch.
-    - `number`: of exponents, less than the numbers in a state of a sample.
+    - `number`: of exponents, less than the size of the state of a sample.
     """
     marches = _marches("stretching", model, inputs)
     options: dict[str, Any] = dict(tol=_TOLERANCE, return_singular_vectors=False)
@@ -47,14 +48,13 @@ def stretching(
 def log_norms(
     model: Model, inputs: PyTree[ArrayLike]
 ) -> Float[np.ndarray, "samples intervals"]:
-    """The logarithmic norm of the field where intervals begin, along the march of each sample,
-    the first one on the constraint,
+    """The logarithmic norm of the field at the beginning of each interval, for each sample,
 
-        μ(t) = λ_max((J + Jᵀ) / 2),   J = ∂F(t, u) / ∂u,
+        μ(t) = λ_max((J + Jᵀ) / 2),   J = ∂F(t, u) / ∂u.
 
-    at whose rate two solutions that are near each other part at most; where it is negative,
-    the flow contracts. Padded tokens are tokens of it. Reference: Hairer, Nørsett, Wanner,
-    Solving Ordinary Differential Equations I, section I.10.
+    Two neighbouring solutions part at most at this rate; if it is negative, the flow contracts.
+    The first state is on the constraint, and padded tokens count. Reference: Hairer, Nørsett,
+    Wanner, Solving Ordinary Differential Equations I, section I.10.
     """
     options: dict[str, Any] = dict(tol=_TOLERANCE, return_eigenvectors=False)
     norms = []
@@ -71,14 +71,12 @@ def log_norms(
 
 
 class Clustering(NamedTuple):
-    """Measures of how close the tokens of a state are, `[*batch]`, each token scaled to length
-    1, x_i:
+    """How close the tokens of a state are, `[*batch]`, each token scaled to length 1, x_i:
 
     - `cosine`: the mean of `⟨x_i, x_j⟩` over pairs of different tokens.
-    - `rank`: the effective rank `exp(-Σ_k s_k log s_k)`, s the squares of the singular values
-      of the tokens over their sum.
-    - `clusters`: groups of tokens of which each has a cosine above the threshold with another
-      one of its group.
+    - `rank`: the effective rank `exp(-Σ_k s_k log s_k)`, s the squared singular values of the
+      tokens over their sum.
+    - `clusters`: the number of groups of tokens joined by cosines above the threshold.
     - `energy`: `Σ_ij exp(β ⟨x_i, x_j⟩) / (2 β n²)`, which grows along the flow of
       self-attention with identities as weights on the sphere.
 
@@ -95,12 +93,12 @@ class Clustering(NamedTuple):
 def clustering(
     states: State, *, beta: PositiveFloat = 1.0, threshold: float = 0.95
 ) -> Clustering:
-    """The clustering of states, for example the states of `costates` or of
-    `model.solve(inputs, saveat=diffrax.SaveAt(ts=…))`, without padding."""
+    """The clustering of states without padding, for example of `costates` or
+    `model.solve(inputs, saveat=diffrax.SaveAt(ts=…))`."""
     n = states.shape[-2]
     x = states / jnp.linalg.norm(states, axis=-1, keepdims=True)
     gram = x @ jnp.swapaxes(x, -1, -2)
-    # Of n tokens the matrix of their products has the same eigenvalues as theirs.
+    # The Gram matrix has the eigenvalues of the covariance.
     shares = jnp.clip(jnp.linalg.eigvalsh(gram), 0) / n
     entropy = -jnp.sum(jax.scipy.special.xlogy(shares, shares), axis=-1)
     # Paths between tokens: each squaring doubles their length.
@@ -116,7 +114,7 @@ def clustering(
 
 
 def _marches(name: str, model: Model, inputs: PyTree[ArrayLike]) -> list[March]:
-    """The march of each sample of a batch, or of the one that there is."""
+    """The march of each sample of a batch, or of a single sample."""
     if model.embed(inputs)[0].ndim == 2:
         return [March.of(name, model, inputs)]
     own, shared = eqx.partition(inputs, by_samples(inputs))
@@ -128,13 +126,13 @@ def _marches(name: str, model: Model, inputs: PyTree[ArrayLike]) -> list[March]:
 
 
 def _drawn(u: Array) -> np.ndarray:
-    """The vector with which an iteration begins, always the same."""
+    """The vector that an iteration begins with."""
     return np.random.default_rng(0).normal(size=u.size)
 
 
 def _jacobian(march: March, t: Array | None, u: Array) -> Any:
-    """The Jacobian at u, as its products, of the field at depth t, or where t is `None` of the
-    end of the march that begins at u."""
+    """The Jacobian at u, by its products, of the field at depth t, or if t is `None` of the end
+    of the march from u."""
 
     def applied(transposed):
         return lambda v: np.asarray(

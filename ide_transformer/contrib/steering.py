@@ -1,4 +1,4 @@
-"""A model steered to outputs that are drawn at random, and the energies that this takes."""
+"""Steers a model to chosen outputs, and measures the energy this takes."""
 
 import functools as ft
 from collections.abc import Callable, Sequence
@@ -22,21 +22,21 @@ from ide_transformer.reporting import write_json
 from ide_transformer.training import LoadedModel, load_model
 
 
-# What the outputs are judged by: a loss of the whole batch, or a number for each sample.
+# From outputs to a number for each sample.
 Judged = Callable[[PyTree[Array]], Float[Array, "..."]]
-# The parts of a step that are tried; the last one is the correction alone.
+# The fractions of a step that are tried; the last is the correction alone.
 _SIZES = (*(0.5**k for k in range(8)), 0.0)
-# The energy of pushes stays below this many times the energy of the states.
+# The most energy of pushes, in energies of the states.
 _LARGEST = 100
 
 
 class Steering(NamedTuple):
     """Pushes that steer a solve, for each sample.
 
-    - `pushes`: v, `[L, *batch, tokens, features]`: v_l enters the equation in interval l,
-      `u_t = Σ_i A_i(u; θ(t)) + v_l`, as `h v_l` after its steps.
+    - `pushes`: v, `[L, *batch, tokens, features]`: `u_t = Σ_i A_i(u; θ(t)) + v_l` in interval
+      l, as `h v_l` after its steps.
     - `energy`: `Σ_l h |v_l|²`, `[*batch]`.
-    - `reached`: the value of what is steered, `[*batch]`.
+    - `reached`: the value g that is reached, `[*batch]`.
     """
 
     pushes: Float[Array, "intervals *batch tokens features"]
@@ -53,30 +53,28 @@ def steer(
     intervals: Sequence[int] | None = None,
     iterations: PositiveInt = 40,
 ) -> Steering:
-    """The pushes v of least energy, with which a value g of the outputs comes to a level,
+    """The pushes v of least energy that bring a value g of the outputs to a level,
 
         min_v ½ Σ_l h |v_l|²,   g(outputs(v)) = level,
 
-    by Gauss–Newton steps: g is linearised by its costates, `g(v) + Σ_l h ⟨p_l, δ_l⟩`, whose
-    solution of least energy is along them, `v_l = λ p_l`. A step is halved again and again,
-    and each of these is corrected along the costates by the distance of its g from the level.
-    The one with the least `½ Σ_l h |v_l|² + 2 |λ| |g - level|` is taken. In the first half of
-    the steps the level moves evenly from g(0) to its value, so that pushes stay small.
+    by Gauss–Newton steps. The costates linearise g, `g(v) + Σ_l h ⟨p_l, δ_l⟩`, and the step of
+    least energy is along them, `v_l = λ p_l`. Of halved steps, each corrected along the
+    costates by the distance of its g from the level, the one with the least
+    `½ Σ_l h |v_l|² + 2 |λ| |g - level|` is taken. In the first half of the steps the level
+    moves evenly from g(0) to its value, so that pushes stay small.
 
     Reference for the second-order correction: Fletcher, *Second order corrections for
     non-differentiable optimization*, 1982.
 
     **Arguments:**
 
-    - `judged`: from the outputs to g, one for each sample, `[*batch]`; take one that is nearly
-      linear, such as the logarithm of odds, see `log_odds`.
-    - `level`: one that no state gives, such as odds that a token never has, is not reached;
-      the pushes then stay below ten times the size of the states.
-    - `intervals`: those in which v may act; all by default.
+    - `judged`: from the outputs to g, `[*batch]`; best nearly linear, such as `log_odds`.
+    - `level`: the value of g. If no state gives it, pushes stay below ten times the size of the
+      states, and `reached` is another value.
+    - `intervals`: the intervals in which v acts; default: all.
 
-    **Raises:** `InputError` for intervals that are not there, adaptive steps, and a scheme that
-    carries something from interval to interval. A level that is not reached is no error: see
-    `reached`.
+    **Raises:** `InputError` for unknown intervals, adaptive steps, and a scheme that carries
+    something from interval to interval.
     """
     number = model.layers
     chosen = range(number) if intervals is None else intervals
@@ -97,7 +95,6 @@ def _steered(model, inputs, judged, level, acts, iterations) -> Steering:
     sizes = jnp.array(_SIZES, zeros.dtype)
 
     def total(v):
-        """The sum over samples, each of which sees its own pushes alone."""
         found = judged(model.outputs(march.states(zeros.at[1:].set(h * acts * v))[-1]))
         return jnp.sum(found), found
 
@@ -118,7 +115,6 @@ def _steered(model, inputs, judged, level, acts, iterations) -> Steering:
         change = multiplier[None, ..., None, None] * costate - v
 
         def tried(size):
-            """The push, corrected, and its merit."""
             pushed = v + size * change
             correction = (wanted - total(pushed)[1]) / square
             pushed += correction[None, ..., None, None] * costate
@@ -140,8 +136,8 @@ def _steered(model, inputs, judged, level, acts, iterations) -> Steering:
 def log_odds(
     logits: Float[Array, "*batch classes"], target: ArrayLike
 ) -> Float[Array, "*batch"]:
-    """`log p/(1 - p)` of a class or token, `target` one or one for each sample. A probability
-    of 0.9 is 2.197."""
+    """`log p/(1 - p)` of a class or token, 2.197 for p = 0.9. `target`: one for all samples, or
+    one for each."""
     classes = logits.shape[-1]
     if is_known(target) and not (np.min(target) >= 0 and np.max(target) < classes):
         raise InputError(
@@ -156,13 +152,13 @@ def log_odds(
     return one - others
 
 
-# How near the log-odds have to come, and the inputs that the general optimiser is tried on.
+# How near the log-odds have to come, and the inputs the general optimiser is tried on.
 _NEAR = 0.02
 _OPTIMISED = 8
 
 
 class Aim(NamedTuple):
-    """Inputs of a model, and the class or next token to which each is steered."""
+    """Inputs of a model, and the class or next token that each is steered to."""
 
     model: Model
     inputs: Any
@@ -170,7 +166,8 @@ class Aim(NamedTuple):
 
     @classmethod
     def drawn(cls, loaded: LoadedModel, samples: int, tokens: int | None) -> "Aim":
-        """Held-out samples, of texts the first tokens, and any but the most likely output."""
+        """Held-out samples (the first tokens of texts), and outputs that are not the most
+        likely, drawn at random."""
         model = loaded.model
         if not isinstance(model.read_out, AbstractClassifier):
             loaded.expected(LanguageModel, "; one is steered to a class or to the next token")
@@ -179,8 +176,7 @@ class Aim(NamedTuple):
             inputs = inputs[:, : 16 if tokens is None else tokens]
         elif tokens is not None:
             raise InputError(
-                f"tokens={tokens}: {loaded.path} is steered to a class of whole samples; drop "
-                "it."
+                f"tokens={tokens}: {loaded.path} classifies whole samples; drop it."
             )
         logits = np.asarray(_last(model(inputs)))
         drawn = np.random.default_rng(0).integers(1, logits.shape[1], len(logits))
@@ -191,7 +187,7 @@ class Aim(NamedTuple):
 
 
 def _last(outputs: Array) -> Float[Array, "samples outputs"]:
-    """The scores of a class, or of the token after the last one."""
+    """The scores of a class, or of the token after the last."""
     return outputs[:, -1] if outputs.ndim == 3 else outputs
 
 
@@ -206,13 +202,12 @@ def study_steering(
     iterations: PositiveInt = 40,
     trust: bool = False,
 ) -> dict[str, Any]:
-    """Steers so many held-out inputs, of texts the first tokens, to outputs that are drawn at
-    random, at a probability, by so many Gauss–Newton steps; writes `steering.json` and
-    `steering.png` into `folder`. It compares the energies of pushes at all depths, of the best
-    push in a single layer, and of what L-BFGS on an augmented Lagrangian finds from zero.
-    `best layer` counts the inputs that a push in one layer steers there, by layer, of which
-    are the ratios of both energies, and `possible` those for which some state was found that
-    is read out so."""
+    """Steers held-out inputs to outputs drawn at random, at a probability, and writes
+    `steering.json` and `steering.png` into `folder`. Compares the energies of pushes in all
+    layers, of the best push in one layer, and of what L-BFGS on an augmented Lagrangian finds
+    from zero. The ratio of the first two is over inputs that both reach; `best layer` counts
+    the inputs by their best layer, and `possible` the inputs for which some state gives the
+    output."""
     if not 0 < probability < 1:
         raise InputError(f"probability={probability}: give one between 0 and 1.")
     level = float(np.log(probability / (1 - probability)))
@@ -230,8 +225,8 @@ def study_steering(
     ratios = np.asarray(found.energy / single.min(axis=0))[there & one]
     if not ratios.size:
         raise InputError(
-            f"{path}: no input comes to a probability of {probability} both by pushes in all "
-            "layers and by a push in one; give more --iterations, or a lower probability."
+            f"{path}: no input reaches a probability of {probability} by pushes in all layers "
+            "and by a push in one; give more --iterations, or a lower probability."
         )
     tried = np.flatnonzero(there)[:_OPTIMISED].tolist()
     least = []
@@ -267,9 +262,8 @@ def study_steering(
 
 @eqx.filter_jit
 def _most(aim: Aim) -> Float[Array, " samples"]:
-    """The largest log-odds that 400 steps of Adam find in end states, from random ones."""
+    """The largest log-odds that 400 steps of Adam find from random end states."""
     _, u0 = aim.model.initial_value_problem(aim.inputs)
-
     adam = optax.adam(0.05)
 
     def value(u):
@@ -297,7 +291,6 @@ def _optimum(aim: Aim, level: float) -> float:
     @jax.jit
     @ft.partial(jax.value_and_grad, has_aux=True)
     def lagrangian(v, multiplier, penalty):
-        """Its value and slope, how far the log-odds are off, and the energy."""
         pushes = v.reshape(zeros[1:].shape).astype(zeros.dtype)
         states = march.states(zeros.at[1:].set(h * pushes))
         off = aim.odds(aim.model.outputs(states[-1]))[0] - level

@@ -1,5 +1,4 @@
-"""Defects of each layer: how far its step is from the solution of the equation, and the error
-made by leaving it out."""
+"""Measures how far the step of each layer is from the solution, and the error without it."""
 
 from typing import NamedTuple
 
@@ -28,24 +27,22 @@ from ide_transformer.models import Model
 
 
 class Defects(NamedTuple):
-    """Defects of the native steps, `[intervals]` each. With u the state at its beginning, Φ_h
-    the native step, or steps, from there to its end, `δ = Φ_h u - u` and |·| the root mean
-    square over features and over tokens that are not padding:
+    """Defects of the native steps, `[intervals]` each. u is the state where an interval begins,
+    Φ_h the native step or steps to its end, `δ = Φ_h u - u`, and |·| the root mean square over
+    features and tokens without padding:
 
     - `state`: |u|.
     - `increment`: |δ| / |u|.
-    - `turn`: `1 - cos(u, Φ_h u)`, the mean over tokens; the block influence of ShortGPT (Men
-      et al., arXiv 2403.03853).
-    - `alignment`: cosine between δ and δ of the interval before; NaN for the first.
+    - `turn`: `1 - cos(u, Φ_h u)`, the mean over tokens; ShortGPT's block influence (Men et al.,
+      arXiv 2403.03853).
+    - `alignment`: the cosine of δ and the δ before; NaN for the first.
     - `step_doubling`: `|Φ_{h/2} Φ_{h/2} u - Φ_h u| / |u|`, the local error, `O(h^{p+1})` for a
-      scheme of order p; of several steps, with all of them halved.
+      scheme of order p; all of several steps are halved.
     - `splitting`: `|S u - T u| / |u|`, S and T the steps of Strang and Lie–Trotter.
     - `commutator`: `|T u - T' u| / (h² |u|)`, T' Lie–Trotter in the opposite order; for linear
-      operators and Euler sub-steps it is `|[A_2, A_1] u| / |u|`. It is n times that for n
-      steps in the interval of length h.
+      operators and Euler sub-steps `|[A_2, A_1] u| / |u|`, times n for n steps in an interval.
 
-    The last two are NaN for schemes that are not splittings themselves, such as one inside of
-    `Projected`.
+    The last two are NaN for schemes that are not splittings, such as `Projected`.
     """
 
     state: Float[Array, " intervals"]
@@ -66,8 +63,8 @@ def equation_defects(
     steps_per_interval: PositiveInt = 1,
 ) -> Defects:
     """The defects along the march of `solver`, with equal steps in each interval. Reference for
-    step doubling and embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary Differential
-    Equations I, section II.4."""
+    step doubling: Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, section
+    II.4."""
     refuse_memory("equation_defects", equation, solver, u0)
     solver = solvers.prepared(solver, equation.constraint)
     weights = equation.domain.weights
@@ -124,15 +121,14 @@ def defects(model: Model, inputs: PyTree[ArrayLike]) -> Defects:
 def removal_estimate(
     model: Model, inputs: PyTree[ArrayLike], read: Quantity | None = None
 ) -> Float[Array, " intervals"]:
-    """The error made by leaving out interval l, to first order,
+    """The error of leaving out interval l, to first order,
 
         |J_l δ_l| / |y|,   δ_l = Φ_l u_l - u_l,   J_l = ∂y / ∂u_{l+1}:
 
-    the defect of the identity instead of Φ_l, the native steps in interval l. The
-    linearised march over the later intervals carries it to y, what is read of the outputs
-    (`read`: see `Target`). The march is linearised once; each interval then costs about as
-    much as a solve, as in `removal_damage`. Reference for the transport of local errors:
-    Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, section II.3.
+    the defect of the identity in place of Φ_l, the native steps, carried by the linearised
+    march to y, what is read of the outputs (see `Target`). Each interval costs about a solve,
+    as in `removal_damage`. Reference for the transport of local errors: Hairer, Nørsett,
+    Wanner, Solving Ordinary Differential Equations I, section II.3.
     """
     march = March.of("removal_estimate", model, inputs)
 
@@ -153,9 +149,9 @@ def removal_estimate(
 def removal_damage(
     model: Model, inputs: PyTree[ArrayLike], read: Quantity | None = None
 ) -> Float[np.ndarray, " intervals"]:
-    """The error made by leaving out each interval, measured by a solve for each; for
-    `read` see `Target`. Of a continuous control each layer has the weights of its beginning,
-    also in the model from which the error is taken."""
+    """The error of leaving out each interval, measured by a solve for each; for `read` see
+    `Target`. A layer of a continuous control has the weights of its beginning, in the native
+    model too."""
     layers = range(model.layers)
     error = native_target(keep_layers(model, layers), inputs, read).error
     others = ([*layers[:layer], *layers[layer + 1 :]] for layer in layers)

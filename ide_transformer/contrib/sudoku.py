@@ -1,4 +1,4 @@
-"""Sudoku: grids that are filled by what their rows, columns, and boxes lack."""
+"""Sudoku: fill grids that have one solution."""
 
 import functools as ft
 import itertools as it
@@ -15,31 +15,30 @@ from ide_transformer.tasks import AbstractDrawn, Batch, InstanceCrossEntropy, ch
 
 # Rows and columns of a box, by the side.
 _BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
-# Grids from which all samples of a part are made, and the most trials for each of them.
+# Grids from which all samples of a part are made, and the most trials for each.
 _GRIDS = 512
 _TRIALS = 50
 
 
 @checked_dataclass
 class Sudoku(AbstractDrawn):
-    """A Sudoku to be filled in the only way there is: each row, column and box has each digit
-    once, and some digits are given.
+    """Fill a Sudoku, which has one solution: each row, column and box has each digit once, and
+    some digits are given.
 
-    `inputs: [samples, side, side, side + 1]`: for each cell 1 at its digit, at 0 where it is
-    empty, and 0 at the others. `targets: [samples, side²]`: the digits, row by row.
+    `inputs: [samples, side, side, side + 1]`: a one-hot digit for each cell, 0 if it is empty.
+    `targets: [samples, side²]`: the digits, row by row.
 
-    The fewer digits are given, the more have to be found one after another. Grids are drawn at
-    random, 512 for training and 512 for all held-out samples, which are made from them by other
-    digits, and other orders of rows and columns that keep the boxes: of a grid with side 6
-    there are two million.
+    The fewer digits are given, the more have to be found one after another. 512 random grids
+    for training and 512 for held-out samples are varied by permuting digits, and rows and
+    columns within the boxes: two million ways for side 6.
 
     **Arguments:**
 
     - `side`: 4 with boxes of 2 by 2, 6 with 2 by 3, or 9 with 3 by 3.
     - `givens`: the least and the most digits that are given in training.
-    - `held_out_givens`: the same of the held-out samples; default: `givens`.
+    - `held_out_givens`: the same for held-out samples; default: `givens`.
 
-    **Raises:** `InputError` for so few that grids with one way to fill them are rarely found.
+    **Raises:** `InputError` for so few digits that grids with one solution are hardly found.
     """
 
     model = OperatorModel
@@ -78,7 +77,7 @@ class Sudoku(AbstractDrawn):
         targets = np.empty_like(inputs)
         for sample, grid in enumerate(digits[chosen]):
             relabelled = np.append(0, 1 + random.permutation(self.side))[grid]
-            # Orders of rows and of columns that keep the rows and columns of a box together.
+            # Permuted rows and columns stay in their boxes.
             orders = []
             for size in _BOXES[self.side]:
                 boxes = size * random.permutation(self.side // size)
@@ -93,8 +92,8 @@ class Sudoku(AbstractDrawn):
 
 @ft.lru_cache(maxsize=4)
 def _grids(side: int, least: int, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Full grids, `[grids, side, side]`, and for each the order in which its cells, row by row,
-    are emptied, the last `least` not at all."""
+    """Full grids, `[grids, side, side]`, and for each the order in which its cells are emptied;
+    the last `least` stay."""
     random = np.random.default_rng([side, least, held_out])
     grids = []
     orders = []
@@ -102,12 +101,12 @@ def _grids(side: int, least: int, held_out: bool) -> tuple[np.ndarray, np.ndarra
     while len(grids) < _GRIDS:
         if trials == _TRIALS * (len(grids) + 8):
             raise InputError(
-                f"Sudoku: of {trials} random grids of side {side} {len(grids)} can be filled "
-                f"in one way by {least} digits; give more."
+                f"Sudoku: of {trials} random grids of side {side} {len(grids)} have one "
+                f"solution with {least} digits; give more."
             )
         trials += 1
         grid = next(_fillings(np.zeros(side**2, int), side, random))
-        # A cell is emptied where there is one way to fill the grid without it.
+        # A cell is emptied if one solution is left.
         cells = grid.copy()
         emptied = []
         kept = []
@@ -127,7 +126,7 @@ def _grids(side: int, least: int, held_out: bool) -> tuple[np.ndarray, np.ndarra
 
 @ft.cache
 def _peers(side: int) -> list[list[int]]:
-    """For each cell the others in its row, column, or box."""
+    """For each cell the other cells in its row, column or box."""
     high, wide = _BOXES[side]
     places = [divmod(cell, side) for cell in range(side**2)]
     units = [(f"row {i}", f"column {j}", (i // high, j // wide)) for i, j in places]
@@ -139,7 +138,7 @@ def _peers(side: int) -> list[list[int]]:
 def _fillings(
     cells: np.ndarray, side: int, random: np.random.Generator | None = None
 ) -> Iterator[np.ndarray]:
-    """All ways to fill a grid, digits in a random order where there is a generator."""
+    """All ways to fill a grid; `random` shuffles the digits."""
     peers = _peers(side)
     filled = [int(digit) for digit in cells]
     every = 2 ** (side + 1) - 2  # a bit for each digit

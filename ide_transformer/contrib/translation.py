@@ -1,4 +1,4 @@
-"""Translations by the model of a run, and their BLEU."""
+"""Translates texts with the model of a run, and measures BLEU."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,7 +19,7 @@ _BATCH = 32
 
 
 class Translation(NamedTuple):
-    """One translated text: the text, a human translation, and what the model writes."""
+    """A text, a human translation, and what the model writes."""
 
     source: str
     reference: str
@@ -30,7 +30,7 @@ class Translation(NamedTuple):
 def translated(
     loaded: LoadedModel, *, samples: PositiveInt | None = None, part: tasks.Part = "test"
 ) -> list[Translation]:
-    """The translations of held-out texts by the model of a run, by `generate_greedy`.
+    """Translates held-out texts with the model of a run, by `generate_greedy`.
 
     **Arguments:**
 
@@ -57,9 +57,9 @@ def translated(
 
 
 def bleu(translations: Sequence[Translation]) -> tuple[float, str]:
-    """The BLEU of translations in per cent, by sacrebleu, and how it was computed.
+    """The BLEU of translations in per cent, and the signature of sacrebleu.
 
-    **Raises:** `InputError` where sacrebleu is not installed.
+    **Raises:** `InputError` if sacrebleu is not installed.
 
     Source: Papineni et al., ACL 2002; Post, "A call for clarity in reporting BLEU scores",
     2018, arXiv 1804.08771.

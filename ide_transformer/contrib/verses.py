@@ -1,4 +1,4 @@
-"""Translation of verses, from texts of SWORD."""
+"""Translate verses, from texts of SWORD."""
 
 import hashlib
 import itertools as it
@@ -35,24 +35,23 @@ class VersesEnEs(AbstractTextTask, AbstractDataSet):
     31,084 pairs, public domain, from the Debian packages `sword-text-kjv` and
     `sword-text-sparv`.
 
-    Whole chapters are held out, the same for every run, so that no verse is told by its
-    neighbours. A byte-pair encoding of both languages is learned from the training part. A
-    verse whose tokens do not fit the context is left out, of all parts; `dropped` says how
-    many.
+    Whole chapters are held out, the same for every run, so that no neighbour gives a verse
+    away. A byte-pair encoding of both languages is learned from the training part. Verses
+    longer than the context are left out; `dropped` is their number.
 
-    `inputs`: a `SourceAndText` of the English tokens, padded and with a mask, and of the end
-    token with the Spanish tokens after it; `targets: [samples, context]`, the Spanish tokens
-    and the end, and -1 behind it.
+    `inputs`: a `SourceAndText` of the English tokens, padded, with a mask, and the end token
+    followed by the Spanish tokens; `targets: [samples, context]`, the Spanish tokens and the
+    end, then -1.
 
     **Arguments:**
 
-    - `path`: the folder that contains `mods.d` and `modules`, such as `/usr/share/sword`. It is
-      read once, by pysword, which takes minutes; then the verses are in the cache.
+    - `path`: the folder with `mods.d` and `modules`, such as `/usr/share/sword`. pysword reads
+      it once, which takes minutes; then the verses are in the cache.
     - `context`: the most tokens of a verse, its end included.
     - `vocabulary`: tokens of the byte-pair encoding.
-    - `validation`, `test`: the fractions of the chapters that are held out; with `validation` 1
-      all are, and none is to be learned.
-    - `tokenizer`: one that was learned before.
+    - `validation`, `test`: the fractions of the chapters that are held out; `validation` 1
+      holds out all.
+    - `tokenizer`: a tokenizer to use; default: a new one.
     """
 
     model = TranslationModel
@@ -110,7 +109,7 @@ class VersesEnEs(AbstractTextTask, AbstractDataSet):
         return ("validation",) if self.whole else super().parts
 
     def texts(self, tokens: np.ndarray) -> list[str]:
-        """The text of each row of tokens, up to its end."""
+        """The text of each row of tokens, up to the end token."""
         ended = np.cumsum(tokens == self.end, axis=1) > 0
         rows = zip(tokens, ended, strict=True)
         return [self.tokenizer.decode(row[~over]).strip() for row, over in rows]
@@ -133,16 +132,15 @@ class VersesEnEs(AbstractTextTask, AbstractDataSet):
 
 
 def cached_verses(path: Path) -> list[tuple[str, str, str]]:
-    """Chapter, English and Spanish of each verse that both texts have; read once."""
+    """Chapter, English and Spanish of each verse that both texts have, from the cache."""
     files = [path / f"mods.d/{name}.conf" for name in (_ENGLISH, _SPANISH)]
     if missing := [file for file in files if not file.is_file()]:
         raise InputError(
             f"data.path={path}: {missing[0]} is missing. Run apt-get install sword-text-kjv "
-            "sword-text-sparv and give /usr/share/sword, or unpack the packages and give that "
-            "folder."
+            "sword-text-sparv and give /usr/share/sword, or the folder of the unpacked "
+            "packages."
         )
     for file in [*files]:
-        # Where the texts of the module are.
         for place in re.findall(r"^DataPath=(.+)$", file.read_text("utf-8", "replace"), re.M):
             if not (path / place).resolve().is_relative_to(path.resolve()):
                 raise InputError(f"{file}: DataPath={place} lies outside of {path}.")
