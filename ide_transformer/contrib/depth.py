@@ -97,7 +97,7 @@ def study_coarsening(
             f"budgets of {name}",
             "At each number of field evaluations the best coarsening against the best rule "
             "that drops layers. Difference is the first loss minus the second. Both are the "
-            "best on these samples; the standard error over samples does not count this choice.",
+            "best on these samples; the standard error over samples does not count that.",
             study.budgets,
             {
                 "coarsening": "best coarsening",

@@ -139,7 +139,7 @@ def test_steering_takes_the_least_energy(model, tmp_path, monkeypatch):
         steering.study_steering("it", tmp_path, **given | {"probability": 1})
     few = Problem(INPUTS, INPUTS[:2], losses_of)
     monkeypatch.setattr(controlled, "make_problem", lambda *_: few)
-    with pytest.raises(ide.InputError, match="samples=2: correlations need 8 groups"):
+    with pytest.raises(ide.InputError, match="samples=2: predict needs 8 or more"):
         controlled.study_dynamics("it", tmp_path, samples=9, predict=True)
     with pytest.raises(ide.InputError, match="steered to a class or to the next token"):
         steering.Aim.drawn(LoadedModel(Mock(), None, Path("it")), GROUPS, 3)

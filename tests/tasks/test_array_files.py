@@ -107,7 +107,7 @@ FILES = {
     "csv": (written("a.csv"), f"no arrays that can be read; {WHICH}.*np.savez"),
     "one array": (written("a.npy"), f"no arrays that can be read; {WHICH}"),
     "sheet": (of_a_sheet, f"no arrays that can be read; {WHICH}"),
-    "pipe": (pipe, f"is a pipe or a device; {WHICH}"),
+    "pipe": (pipe, f"is no file; {WHICH}"),
     "missing": (lambda x: x / "a.npz", "there is no such file or folder"),
     "folder": (lambda x: x, f"no arrays that can be read; {WHICH}"),
     "objects": (objects, "inputs holds Python objects, which could run code"),
@@ -122,9 +122,12 @@ FILES = {
     "lists": (table(ROWS), "lists of the column targets are not all of one length"),
     "structs": (
         table({"inputs": [{"a": 1}], "targets": [1.0]}),
-        "inputs are object; give real",
+        r"inputs are object\[1\]; give real",
     ),
-    "texts": (table({"inputs": ["a", "b"], "targets": [1, 2]}), "inputs are <U1; give real"),
+    "texts": (
+        table({"inputs": ["a", "b"], "targets": [1, 2]}),
+        r"inputs are <U1\[2\]; give real",
+    ),
 }
 
 

@@ -74,7 +74,7 @@ def test_a_trajectory_is_wholly_in_one_part():
     again = Arrays(inputs, targets, groups=numbers, validation=0.2, test=0.3)
     assert again.fingerprint() == task.fingerprint()
     # Labels of the times would not keep anything apart.
-    with pytest.raises(ide.InputError, match=r"groups: 88% of the targets are .* another"):
+    with pytest.raises(ide.InputError, match=r"88% of the targets are .* another group"):
         Arrays(inputs, targets, groups=np.repeat(np.arange(STEPS), NUMBER))
     with pytest.raises(ide.InputError, match=r"96 samples in 12 groups leave 0 for validation"):
         Arrays(inputs, targets, groups=names, validation=0.01)
