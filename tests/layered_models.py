@@ -115,3 +115,22 @@ def _step(model, t, index, h, u, domain):
     u = u + h * model.control(t)[index](u, domain)
     constraint = model.constraint(t)
     return constraint[index].project(u) if isinstance(constraint, tuple) else u
+
+
+class Cubic(ide.AbstractOperator):
+    """`u_t = u A - u³`."""
+
+    matrix: jax.Array
+
+    def __call__(self, u, domain):
+        return u @ self.matrix - u**3
+
+
+def cubic_model(control, solver, constraint=ide.Free()):
+    return ide.StateModel(
+        ide.TokenDomain.uniform(3),
+        4,
+        control=control,
+        constraint=constraint,
+        mesh=ide.Mesh(solver=solver),
+    )
