@@ -13,10 +13,6 @@ from ide_transformer.errors import InputError
 from ide_transformer.tasks import UNCOUNTED, Batch, checked_dataclass
 
 
-# Of digits.
-_Base = Annotated[int, at_least(2)]
-
-
 @checked_dataclass
 class AbstractSequencesByLength(AbstractSequences):
     """Instances of a problem whose length is uniform in one range for training and one for
@@ -159,49 +155,6 @@ class WordProblem(AbstractSequencesByLength):
 
 
 @checked_dataclass
-class Addition(AbstractSequencesByLength):
-    """The sum of two numbers of `length` digits, `a + b = c`, where `c` has a digit more.
-    Leading zeros are written.
-
-    `inputs: [samples, 3 length + 2]`: the digits without the last of `c`, `base` for `+`,
-    `base + 1` for `=`, and `base + 2` as padding. `targets`: the digits of `c`, each at the
-    token before it. All targets of a sample are right if and only if the model would write the
-    sum, taking the most likely token each time.
-
-    Source: Lee et al., "Teaching arithmetic to small Transformers", 2023, arXiv 2307.03381,
-    where only the digits of the sum are reversed.
-
-    **Arguments:**
-
-    - `reverse`: whether all three numbers begin with the least digit, so that a carry goes to
-      the digit that is written next.
-    - `base`: of the digits, at least 2. See `AbstractSequencesByLength` for the others.
-    """
-
-    reverse: bool = True
-    base: _Base = 10
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.vocabulary = self.base + 3
-
-    def tokens_of(self, length: int) -> int:
-        return 3 * length + 2
-
-    def instances(self, lengths: np.ndarray, tokens: int, random: np.random.Generator) -> Batch:
-        inputs = np.full((len(lengths), tokens), self.base + 2, np.int32)
-        targets = np.full_like(inputs, UNCOUNTED)
-        order = slice(None, None, 1 if self.reverse else -1)
-        for i, length in enumerate(lengths):
-            a, b = random.integers(0, self.base, (2, length))  # the least digit first
-            c = _sums(a, b, self.base)[order]
-            written = [*a[order], self.base, *b[order], self.base + 1, *c[:-1]]
-            inputs[i, : len(written)] = written
-            targets[i, len(written) - len(c) : len(written)] = c
-        return Batch(inputs, targets)
-
-
-@checked_dataclass
 class ColumnAddition(AbstractSequencesByLength):
     """The sum of two numbers of `length` digits in columns, the least digit first:
     `a_1 b_1 a_2 b_2 … =`. The target at each `b_i` is the digit `c_i` of the sum, and at `=`
@@ -209,12 +162,15 @@ class ColumnAddition(AbstractSequencesByLength):
 
     `inputs: [samples, 2 length + 1]`: the digits, `base` for `=`, and `base + 1` as padding.
 
+    Sums whose digits are written from the least on: Lee et al., "Teaching arithmetic to small
+    Transformers", 2023, arXiv 2307.03381.
+
     **Arguments:**
 
     - `base`: of the digits, at least 2. See `AbstractSequencesByLength` for the others.
     """
 
-    base: _Base = 10
+    base: Annotated[int, at_least(2)] = 10
 
     def __post_init__(self):
         super().__post_init__()
@@ -228,7 +184,10 @@ class ColumnAddition(AbstractSequencesByLength):
         digits = tokens // 2
         inside = np.arange(digits) < lengths[:, None]
         numbers = random.integers(0, self.base, (2, samples, digits)) * inside
-        sums = _sums(numbers[0], numbers[1], self.base)
+        sums = np.concatenate([numbers.sum(0), np.zeros((samples, 1), int)], axis=1)
+        for i in range(digits):
+            sums[:, i + 1] += sums[:, i] // self.base
+        sums %= self.base
         columns = np.where(inside, numbers, self.base + 1)
         inputs = np.full((samples, tokens), self.base + 1, np.int32)
         inputs[:, :-1] = np.moveaxis(columns, 0, 2).reshape(samples, -1)
@@ -238,11 +197,3 @@ class ColumnAddition(AbstractSequencesByLength):
         inputs[rows, 2 * lengths] = self.base
         targets[rows, 2 * lengths] = sums[rows, lengths]
         return Batch(inputs, targets)
-
-
-def _sums(a: np.ndarray, b: np.ndarray, base: int) -> np.ndarray:
-    """The digits of sums, `[…, digits + 1]`, of numbers `[…, digits]`, the least first."""
-    digits = np.concatenate([a + b, np.zeros_like(a[..., :1])], axis=-1)
-    for i in range(a.shape[-1]):
-        digits[..., i + 1] += digits[..., i] // base
-    return digits % base

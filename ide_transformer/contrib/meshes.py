@@ -207,26 +207,22 @@ def refine(model: Model, k: int) -> Model:
     return model.on(Mesh(steps=k))
 
 
-def richardson(model: Model, k: int, inputs: PyTree[ArrayLike]) -> PyTree[Array]:
-    """The outputs of a state extrapolated from k and 2k steps in each interval,
+def extrapolated(model: Model, coarse: State, fine: State) -> State:
+    """Richardson's extrapolation of states with k and with 2k steps in each interval,
 
         u = u_{2k} + (u_{2k} - u_k) / (2^p - 1),
 
-    p the least order of the schemes: order p + 1 if the error has an expansion in h, at the
-    cost of 3k steps in each interval. Reference: Richardson, Phil. Trans. A 226 (1927); Hairer,
-    Nørsett, Wanner, Solving Ordinary Differential Equations I, section II.9.
+    p the least order of the schemes: order p + 1 if the error has an expansion in h. Reference:
+    Richardson, Phil. Trans. A 226 (1927); Hairer, Nørsett, Wanner, Solving Ordinary
+    Differential Equations I, section II.9.
+
+    **Raises:** `InputError` for a scheme without an order.
     """
-    coarse, fine = (refine(model, number).solve(inputs).u1 for number in (k, 2 * k))
-    return model.outputs(extrapolated(model, coarse, fine))
-
-
-def extrapolated(model: Model, coarse: State, fine: State) -> State:
-    """The state of `richardson`, from the states with k and with 2k steps in each interval."""
     least = np.inf
     for part in model.equations:
         if not (order := part.solver.order(part.equation.terms)):
             raise InputError(
-                f"richardson: the order of {type(part.solver).__name__} is not known; take a "
+                f"extrapolated: the order of {type(part.solver).__name__} is not known; take a "
                 "scheme with an order, such as LieTrotter(Euler())."
             )
         least = min(least, order)

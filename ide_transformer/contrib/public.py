@@ -3,7 +3,7 @@
 from .approximations import Approximations, successive_approximations
 from .audio import AudioInputs, TokenConvolution
 from .bidirectional import Bidirectional
-from .by_length import AbstractSequencesByLength, Addition, ColumnAddition, Parity, WordProblem
+from .by_length import AbstractSequencesByLength, ColumnAddition, Parity, WordProblem
 from .connections import (
     AttentionResidual,
     DoublyStochasticConnections,
@@ -32,7 +32,6 @@ from .meshes import (
     fit_rates,
     native_target,
     refine,
-    richardson,
 )
 from .momentum import (
     AbstractCoefficient,
@@ -55,6 +54,6 @@ from .scales import (
 )
 from .sequences import AbstractSequences, ListOps, PHop
 from .spectra import Clustering, clustering, log_norms, stretching
-from .step_defects import Defects, defects, equation_defects, removal_damage, removal_estimate
+from .step_defects import Defects, defects, equation_defects, removal_estimate
 from .sudoku import Sudoku
 from .verses import VersesEnEs

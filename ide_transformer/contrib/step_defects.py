@@ -6,15 +6,13 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ide_transformer import solvers
 from ide_transformer.arguments import PositiveInt
-from ide_transformer.contrib.meshes import Quantity, native_target, read_outputs
+from ide_transformer.contrib.meshes import Quantity, read_outputs
 from ide_transformer.dynamics import (
     March,
-    keep_layers,
     over_interval,
     refuse_memory,
     scan_intervals,
@@ -126,8 +124,8 @@ def removal_estimate(
         |J_l δ_l| / |y|,   δ_l = Φ_l u_l - u_l,   J_l = ∂y / ∂u_{l+1}:
 
     the defect of the identity in place of Φ_l, the native steps, carried by the linearised
-    march to y, what is read of the outputs (see `Target`). Each interval costs about a solve,
-    as in `removal_damage`. Reference for the transport of local errors: Hairer, Nørsett,
+    march to y, what is read of the outputs (see `Target`). Each interval costs about a solve.
+    Reference for the transport of local errors: Hairer, Nørsett,
     Wanner, Solving Ordinary Differential Equations I, section II.3.
     """
     march = March.of("removal_estimate", model, inputs)
@@ -144,18 +142,6 @@ def removal_estimate(
         jnp.arange(len(increments)),
     )
     return jnp.sqrt(carried / square(y))
-
-
-def removal_damage(
-    model: Model, inputs: PyTree[ArrayLike], read: Quantity | None = None
-) -> Float[np.ndarray, " intervals"]:
-    """The error of leaving out each interval, measured by a solve for each; for `read` see
-    `Target`. A layer of a continuous control has the weights of its beginning, in the native
-    model too."""
-    layers = range(model.layers)
-    error = native_target(keep_layers(model, layers), inputs, read).error
-    others = ([*layers[:layer], *layers[layer + 1 :]] for layer in layers)
-    return np.array([float(error(keep_layers(model, kept))) for kept in others])
 
 
 def _cosine(u: Array, v: Array) -> Array:

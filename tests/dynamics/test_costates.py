@@ -9,7 +9,7 @@ import numpy as np
 import ide_transformer as ide
 from ide_transformer.dynamics import costates
 from tests.helpers import drawn, largest
-from tests.layered_models import HELD_OUT, LAYERS, cubic_model, model_of
+from tests.layered_models import HELD_OUT, LAYERS, Cubic, cubic_model, model_of
 
 
 INPUTS = HELD_OUT[:2]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
-from ide_transformer import contrib
 from ide_transformer.models.generate import Draw
 from tests.helpers import fast_first, programs_compiled
 from tests.models import examples as small
@@ -15,7 +14,6 @@ from tests.models.examples import CONTEXT, TOKENS, outputs_of
 
 MODEL = small.language_model(intervals=1)
 UNCACHED = small.language_model(intervals=1, velocity=True, solver=ide.contrib.Nesterov())
-SPOKEN = small.speech_to_text(intervals=1)
 # Prompts of integers in which the numbers of all tokens may not fit.
 PROMPT, LENGTH = TOKENS[:, :2].astype(np.int8), 3
 UNEVEN = ide.Text(TOKENS[:, :4].astype(np.int8), np.arange(4) < np.array([[4], [3]]))
@@ -100,11 +98,6 @@ def test_tokens_are_drawn_with_the_probabilities_of_the_model(key):
         assert (found == random.argmax(axis=-1)).all()
 
 
-@eqx.filter_jit
-def encoded_by(source):
-    return SPOKEN.inputs.encoded(source)[0]
-
-
 def without_token(embedding_of, model):
     embedding = np.array(embedding_of(model))
     embedding[5] = np.nan
@@ -115,28 +108,6 @@ def test_a_model_that_cannot_be_solved_writes_nothing():
     nan = without_token(lambda m: m.inputs.embedding, MODEL)
     with pytest.raises(ide.InputError, match="position 3 could not be written"):
         ide.generate(nan, UNEVEN, 8, **GREEDY)
-    nan = without_token(lambda m: m.inputs.text.embedding, SPOKEN)
-    with pytest.raises(ide.InputError, match="position 2 could not be written"):
-        contrib.generate_greedy(nan, encoded_by(small.SPEECH), PROMPT, LENGTH, end=0)
-
-
-def test_greedy_texts_are_those_by_hand_up_to_their_end():
-    by_hand = PROMPT
-    for _ in range(LENGTH):
-        padded = np.pad(by_hand, ((0, 0), (0, 2 + LENGTH - by_hand.shape[1])))
-        logits = np.asarray(outputs_of(SPOKEN, ide.contrib.SourceAndText(small.SPEECH, padded)))
-        likely = logits[:, by_hand.shape[1] - 1].argmax(axis=-1)
-        by_hand = np.column_stack((by_hand, likely))
-    early = int(by_hand[0, 3])  # ends the first text before its last token
-    for end in (early, 0):
-        text = contrib.generate_greedy(
-            SPOKEN, encoded_by(small.SPEECH), PROMPT, LENGTH, end=end
-        )
-        for found, expected in zip(text.tolist(), by_hand.tolist(), strict=True):
-            if end in expected[2:]:
-                stop = expected.index(end, 2)
-                expected[stop:] = [end] * (2 + LENGTH - stop)
-            assert found == expected
 
 
 def test_nothing_is_drawn_behind_the_end_of_a_text():

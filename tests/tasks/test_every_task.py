@@ -68,7 +68,6 @@ UNROLLED = {"unrolled": 2, "pairs": 3, "samples": 3, "held_out_samples": 3}
 HALVES = {"validation": 0.2, "test": 0.2}
 # Configurations, and the options of their test. Short instances come again in other parts.
 CASES = [
-    (of("addition", options={"lengths": [1, 2], "base": 3}), {"shared": 1.0}),
     (of("arrays", path="arrays.npz", test=0.2), {}),
     (of("burgers"), {"tokens": 4}),
     (of("burgers_interval", FUNCTION, {"held_out_samples": 70}), {"tokens": 4}),
