@@ -86,7 +86,6 @@ def _find_fault(model: Model[Any, Any]) -> str | None:
         model.mesh.scheme, (diffrax.AbstractImplicitSolver, AbstractImplicitScheme)
     )
     solved = model.on(Mesh(steps=model.steps, solver=diffrax.Euler() if implicit else None))
-    tries = moved(solved, 1), moved(solved, -1), solved
     if isinstance(inputs, FunctionInputs):
         number = inputs.domain.num_tokens
         channels = () if inputs.channels is None else (inputs.channels,)
@@ -96,6 +95,7 @@ def _find_fault(model: Model[Any, Any]) -> str | None:
         before, drawn = random.normal(size=(2, number, *channels)).astype(np.float32)
         after = np.where(stays.reshape(-1, *[1] * len(channels)), before, drawn)
         change = _Change(Field(before, domain), Field(after, domain), stays)
+        tries = moved(solved, 1), moved(solved, -1), solved
         leaks = any(change.moves(eqx.filter_jit(tried)) for tried in tries)
         return f"its outputs depend on later tokens. {_ADVICE}" if leaks else None
     inputs.of_text(Text(np.zeros(1, int)))
@@ -103,7 +103,7 @@ def _find_fault(model: Model[Any, Any]) -> str | None:
     # Needed only inside a compiled function; elsewhere it would compile each operation alone.
     traced = not is_known(jnp.zeros(()))
     with jax.ensure_compile_time_eval() if traced else contextlib.nullcontext():
-        for tried in tries:
+        for tried in (moved(solved, 1), moved(solved, -1), solved):
             seen = ft.partial(_seen, tried)
             moves = []
             for text in _texts(tried, seen):
