@@ -4,7 +4,7 @@ from .evaluations import EvaluationCount, Evaluations, count_evaluations, evalua
 from .prepare import prepared
 from .public import *
 from .reversible import Couplings, couplings_of
-from .runge_kutta import ExplicitRungeKutta, unrolled
+from .runge_kutta import unrolled
 from .scheme import (
     Terms,
     check_plan,
