@@ -58,7 +58,7 @@ def drawn(shape, seed, std=1.0):
 
 
 def filled(shapes, std, seed):
-    """A tree with normal numbers in the place of shapes, integers zero. NumPy draws them, which
+    """A tree with normal numbers instead of shapes, integers zero. NumPy draws them, which
     compiles nothing."""
     normal = np.random.default_rng(seed).normal
 
@@ -100,8 +100,8 @@ def observed_order(error_of, steps):
 
 
 def fast_first(fast, cases, heavy=None):
-    """The cases of a test: the first are fast, so many after them heavy (by default all), and
-    the others are for `--thorough` alone."""
+    """The cases of a test: the first `fast` ones, then `heavy` ones that are marked so (by
+    default all), then cases for `--thorough` alone."""
     cases = [case if isinstance(case, tuple) else (case,) for case in cases]
     last = len(cases) if heavy is None else fast + heavy
 

@@ -1,5 +1,5 @@
 """The examples on the README and on the pages of the documentation run as they stand; names,
-tables and links on them are those of the code."""
+tables and links on them agree with the code."""
 
 import importlib.util
 import inspect
@@ -86,7 +86,7 @@ class Command(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A fenced block of a page; `line` is that of its first line, `above` what stands between
+    """A fenced block of a page; `line` numbers its first line, `above` is what stands between
     it and the block before."""
 
     language: str
@@ -130,7 +130,7 @@ def blocks(page):
 
 def to_run(page):
     """The blocks of a page that are run. The commands of pages that report results or list
-    what there is take minutes or hours; only those of lessons are run."""
+    what there is take minutes or hours; only the commands of lessons are run."""
     languages = ("python", "yaml", "sh") if page in LESSONS else ("python", "yaml")
     return [x for x in blocks(page) if x.language in languages]
 

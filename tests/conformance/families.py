@@ -63,12 +63,12 @@ def check_family(
     """Check what every family of checkpoints must do, on a small checkpoint of it with random
     weights:
 
-    - *outputs*: they are those of the original library.
+    - *outputs*: the original library gives the same.
     - *written back*: options and tensors are those that were read, to the bit, or to rounding
       where the table multiplies or adds; weights that were trained come back as they were.
     - *every tensor*: one that is missing, of another shape or unknown is refused by its name.
     - *copies*: a tensor that repeats another one, as a tied read-out, is compared with it.
-    - *shards*: the model of several files is that of one; a missing file is refused.
+    - *shards*: several files give the same model as one; a missing file is refused.
     - *dtype*: weights and outputs are float32 where that is asked for, and where the tensors
       have less.
     - *options*: one that is changed is refused by name, or both libraries agree.
@@ -176,7 +176,7 @@ class _Case:
                 difference = _difference(expected, found)
                 assert difference < bound, (
                     f"outputs: in {dtype} they differ by {difference:.1e} of the largest "
-                    f"number from those of the reference, more than {bound:.1e}."
+                    f"number from the reference, more than {bound:.1e}."
                 )
 
     def _expected(self, at: Path) -> Outputs:
@@ -282,7 +282,7 @@ class _Case:
             index |= dict.fromkeys(part, file.name)
         (at / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
         assert equal(load_pretrained(at), self.model), (
-            "shards: the model of two files is not that of one."
+            "shards: two files give another model than one."
         )
         (at / "model-1.safetensors").unlink()
         assert "model-1.safetensors" in _refusal(at), (
@@ -436,7 +436,7 @@ def _refusal(at: Path) -> str:
 
 
 def _trained(x: Any) -> Any:
-    """Another number in the place of each weight; in NumPy, which compiles nothing."""
+    """Each weight doubled; in NumPy, which compiles nothing."""
     return jax.device_put(2 * np.asarray(x)) if eqx.is_inexact_array(x) else x
 
 
@@ -453,7 +453,7 @@ def _is_floating(x: Any) -> bool:
 
 
 def _near(x: Any, y: Any, roundings: int) -> bool:
-    """Whether two arrays are equal to so many roundings of numbers around one."""
+    """Whether two arrays differ by at most some roundings of numbers around one."""
     x, y = np.asarray(x), np.asarray(y)
     bound = roundings * float(jnp.finfo(x.dtype).eps) * np.maximum(1, np.abs(y))
     return x.shape == y.shape and bool((np.abs(x - y) <= bound).all())

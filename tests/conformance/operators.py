@@ -38,7 +38,7 @@ class OperatorConformance(OperatorProperties):
         return self.operator.with_source(source[tokens])
 
     def batches(self):
-        """the rate of a batch is that of each of its samples, with weights of its own."""
+        """a sample has the same rate in a batch as alone, with weights of its own."""
         operator, domain, each = self.operator, self.points, [self.points, self.points]
         if self.points.weights is not None:
             weights = np.stack([self.ones, self.there])
@@ -76,7 +76,7 @@ class OperatorConformance(OperatorProperties):
         return *found[:2], found[2].weights
 
     def weights(self):
-        """derivatives with respect to domain.weights are those of finite differences, also
+        """derivatives with respect to domain.weights equal finite differences, also
         where one is 0."""
         rate = 1 + np.arange(len(self.u)) / 9
 

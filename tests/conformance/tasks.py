@@ -55,7 +55,7 @@ class TaskConformance(TaskProperties):
         return found, allowed
 
     def processes(self):
-        """the rows and the points that several processes make are those of the batch."""
+        """several processes make the same rows and points as one."""
         slices = slice(0, 2), slice(2, SIZE)
         halves = [self.task.part_of_batch(3, SIZE, 5, part) for part in slices]
         points = [eqx.tree_equal(x.divided()[1], self.first.divided()[1]) for x in halves]
@@ -93,7 +93,7 @@ class TaskConformance(TaskProperties):
         return found, dict.fromkeys(found, True)
 
     def on(self):
-        """on other tokens it is a task with so many, and the first one is as it was."""
+        """on other tokens it is another task, and the first one is as it was."""
         task, number = self.task, self.task.tokens_per_sample
         before = rows(task.batch(0, 2, 0))
         found = {"a mesh that changes nothing": task.on(Mesh()) is task}
@@ -125,7 +125,7 @@ class TaskConformance(TaskProperties):
         return found, dict.fromkeys(found, learned(self.model, self.task.loss, batch)[0]), 1e-6
 
     def measure(self):
-        """figures of parts of a batch add up to those of the batch; targets of -1 and points of
+        """figures of the parts of a batch add up to its own; targets of -1 and points of
         weight zero have no part in the loss."""
         if self.model is None:
             return (), ()

@@ -130,7 +130,7 @@ def test_instances_that_are_few_or_others_stay_as_they_were():
     bits, longer = contrib.Parity(9, (2, 7)), contrib.Parity(14, (1, 8), (9, 12), start=True)
     assert bits.repeated() == dict.fromkeys(("validation", "test"), (1024, 1024))
     assert longer.repeated() == dict.fromkeys(("validation", "test"), (0, 1024))
-    # Half of these are as short as those of training, which have a longer padding there.
+    # Half of these are as short as in training, where the padding is longer.
     shared, _ = contrib.Parity(18, (1, 8), (1, 16), start=True).repeated()["test"]
     assert 450 < shared < 570
     # One bit, of which a tenth would be none.

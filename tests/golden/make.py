@@ -121,7 +121,7 @@ def main(folder=GOLDEN):
         if "," in name:
             continue
         inputs, at = stored(name), Path(folder) / name
-        # The weights of texts are stored in float32; outputs are those of float64.
+        # The weights of texts are stored in float32; outputs are computed in float64.
         dtype = "float32" if "mask" in inputs else "float64"
         write(
             name, at, dtype=dtype, **(dict(seed=24, strength=0.5) if name == "whisper" else {})

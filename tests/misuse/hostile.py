@@ -31,7 +31,7 @@ def texts_of_configs():
             yield from ((f"{key}: {name}", (key, text)) for name, text in harm.items())
 
 
-# Texts of a configuration, beside those of `wrong_configs`, each wrong.
+# Wrong texts of configurations, beside `wrong_configs`.
 CONFIGS = {
     "a key that is long": json.dumps({LONG[:-20]: 1}),
     "many keys": json.dumps({f"k{n}": n for n in range(18_000)}),

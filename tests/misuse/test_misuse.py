@@ -136,7 +136,7 @@ def test_what_is_accepted_gives_a_right_result(
 
 
 def wrong_arguments(name, examples, check):
-    """Checks the call with wrong values of one argument at a time, so many of each."""
+    """Checks the call with wrong values of one argument at a time, `examples` for each."""
     arguments = sorted(RECIPES[name].arguments)
 
     @settings(

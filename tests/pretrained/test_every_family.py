@@ -139,7 +139,7 @@ def test_the_library_agrees_or_an_option_is_refused(name, tmp_path, thorough):
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    """The names of the page on a family of one's own, whose blocks have run."""
+    """The names of the page on your own family, whose blocks have run."""
     page = (ROOT / "docs/how-to/own-family.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.S)
     names = {"__name__": "page"}

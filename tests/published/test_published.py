@@ -265,7 +265,7 @@ def one_step(solver, equation, u, h):
     "scheme", [ide.solvers.PaperSplitting, ide.solvers.ConsistentPaperSplitting]
 )
 def test_the_sub_steps_of_the_paper(scheme):
-    """M = 4 + J, with a step that is not one: those of the feed-forward are projected on S2,
+    """M = 4 + J, with a step that is not one: feed-forward sub-steps are projected on S2,
     the last of them is not; in the consistent variant they are twice as long and none is."""
     layers, control = layers_of(3)
     (operator, *integrals), u0, h = layers[1], onto_s1(state()), 0.3

@@ -83,7 +83,7 @@ def test_what_is_learned(tmp_path, inputs, targets, kind, sizes, tokens):
     tasks = [Arrays.build(tmp_path / name, **names) for name in ("a.npz", "", "a.parquet")]
     assert len({task.fingerprint() for task in tasks}) == 1
     assert tasks[0].sizes == sizes and tasks[0].tokens_per_sample == tokens
-    # Runs on the others are those of forecasts.
+    # The test of forecasts starts runs on the others.
     if kind.endswith("classifier"):
         options = {"inputs": "x", "targets": "y"}
         small = {"context": 8, "patch": 2, "operators": ["damping"]}

@@ -91,7 +91,7 @@ def test_every_held_out_token_is_predicted_once():
 
 
 def test_windows_of_several_lengths_hold_out_the_same_tokens():
-    """Each token once, the places being those of the longest windows."""
+    """Each token once, at the places of the longest windows."""
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 300)))
     made = [tasks.LanguageTask(text, context, validation=0.5) for context in (3, 8, 4)]
     for samples, number in ((None, 18 * 8), (5, 5 * 8)):

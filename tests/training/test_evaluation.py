@@ -61,7 +61,11 @@ LONGER = ("data.options.held_out_lengths=[5,8]", "model.context=9")
 def test_what_does_not_fit_the_weights_is_refused(tmp_path):
     for sections, override, message in (
         (PARITY, LONGER[0], r"model\.context=5: .* Set model\.context=9"),
-        (PARITY, "data.name=column_addition", r"data\.name: the weights are given; only solver"),
+        (
+            PARITY,
+            "data.name=column_addition",
+            r"data\.name: the weights are given; only solver",
+        ),
         (WORDS, "data.options.degree=3", r"vocabulary=6.* trained for vocabulary=2"),
     ):
         config = stub.config(**sections)
