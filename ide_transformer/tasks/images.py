@@ -46,7 +46,6 @@ class ClassificationTask(AbstractDataSet):
 
     - `train`, `test`: the sets as they are published.
     - `patch`: the side of a patch in pixels.
-    - `patches`: resample the images to this number of patches; default: as they are.
     - `validation`: the fraction of the training set that is held out at random, the same for
       every run; 1 for all of it.
     - `shift`: in training, move each image at random by up to this many pixels along each axis,
@@ -68,7 +67,6 @@ class ClassificationTask(AbstractDataSet):
         test: LabelledImages,
         *,
         patch: PositiveInt,
-        patches: PositiveInt | None = None,
         validation: FractionOrAll = 0.1,
         shift: NonNegativeInt = 0,
         flip: bool = False,
@@ -93,7 +91,7 @@ class ClassificationTask(AbstractDataSet):
         self.patch = patch
         self.shift = shift
         self.flip = flip
-        self.size = train.images.shape[1:3] if patches is None else self._size(patches)
+        self.size = train.images.shape[1:3]
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -111,12 +109,9 @@ class ClassificationTask(AbstractDataSet):
         """The images resampled to another number of patches, with the patch and the proportions
         of the images unchanged."""
         other = copy.copy(self)
-        other.size = self._size(tokens)
+        grid = grid_of_number(tokens, self.data["test"].images.shape[1:3])
+        other.size = grid[0] * self.patch, grid[1] * self.patch
         return other
-
-    def _size(self, patches: int | tuple[int, int]) -> tuple[int, int]:
-        height, width = grid_of_number(patches, self.data["test"].images.shape[1:3])
-        return height * self.patch, width * self.patch
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
         number = len(self.data["training"].labels)
