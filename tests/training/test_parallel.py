@@ -35,9 +35,7 @@ ON_MESHES = Path(__file__).parent / "on_meshes.py"
 RUNS = {
     "optimizer.kind=lion": [{"fsdp": 2, "tensor": 2, "sequence": 2}, {"data": 2, "fsdp": 4}],
     "solver.kind=algebraically_reversible(lie_trotter) training.gradient=reversible"
-    " optimizer.kind=schedule_free optimizer.schedule=constant": [
-        {"data": 2, "tensor": 2, "sequence": 2}
-    ],
+    " optimizer.schedule=constant": [{"data": 2, "tensor": 2, "sequence": 2}],
 }
 
 

@@ -2,7 +2,7 @@
 `a.b=value`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, ClassVar, Literal
@@ -81,20 +81,16 @@ class SolverConfig(ClassSection):
     # Choose adaptive steps for a whole batch, or for each sample.
     steps_for: Literal["batch", "sample"] = "batch"
 
-    def problems(self) -> Mapping[str, Any]:
-        given = self.model_dump(exclude_defaults=True, exclude={"kind"})
-        keys = ", ".join(f"solver.{name}" for name in given)
-        adaptive = self.rtol is not None
-        return {
-            f"solver.kind={NATIVE} brings its own steps; drop {keys}": self.kind == NATIVE
-            and given,
-            "solver.rtol and solver.atol go together; give both or neither": adaptive
-            != (self.atol is not None),
-            "solver.steps_for=sample is for adaptive steps; give solver.rtol and solver.atol, "
-            "or drop it": self.steps_for == "sample" and not adaptive,
-            "solver.steps is for equal steps, solver.rtol for adaptive ones; drop one of "
-            "them": adaptive and self.steps != 1,
-        }
+    def problems(self) -> Iterator[str]:
+        own = self.model_dump(exclude_defaults=True, exclude={"kind"})
+        if self.kind == NATIVE and own:
+            yield f"solver.kind={NATIVE} has its own steps; drop solver.{', solver.'.join(own)}"
+        if (self.rtol is None) != (self.atol is None):
+            yield "solver.rtol and solver.atol: give both, or neither"
+        if self.rtol is None and self.steps_for == "sample":
+            yield "solver.steps_for=sample is for adaptive steps; give solver.rtol and atol"
+        if self.rtol is not None and self.steps != 1:
+            yield "solver.steps is for equal steps, solver.rtol for adaptive ones; drop one"
 
 
 Operators = Annotated[tuple[Description, ...], Field(min_length=1, strict=False)]
@@ -159,9 +155,9 @@ class DataConfig(Section):
         given = self.model_dump(mode="json", exclude_none=True, exclude={"name", "options"})
         return {"name": self.name, "options": {**given, **self.options}}
 
-    def problems(self) -> Mapping[str, Any]:
-        twice = sorted(self.options.keys() & type(self).model_fields)
-        return {f"data.options.{x}: write data.{x} instead": True for x in twice}
+    def problems(self) -> Iterator[str]:
+        for name in sorted(self.options.keys() & type(self).model_fields):
+            yield f"data.options.{name}: write data.{name} instead"
 
 
 class ModelConfig(ClassSection):
@@ -242,24 +238,18 @@ class ModelConfig(ClassSection):
             return None
         hidden, rest = divmod((self.hidden or 0) * modes, self.width)
         if rest:
-            raise InputError(
-                f"model.hidden={self.hidden} times model.modes={modes} is not a multiple of "
-                f"model.width={self.width}; choose another of the three."
-            )
+            shares = f"model.hidden={self.hidden} times model.modes={modes}"
+            raise InputError(f"{shares}: take a multiple of model.width={self.width}.")
         changes = dict(width=modes, hidden=hidden or None, basis="nodal", modes=None)
         return self.model_copy(update=changes)
 
-    def problems(self) -> Mapping[str, Any]:
-        patch = type(self).model_fields["patch"].default
-        return {
-            f"model.patch={self.patch}: stages have windows and no patches; drop it, or write "
-            "the stride and the window of the first stage": self.stages and self.patch != patch,
-            "model.stages and model.basis: stages have ordinary matrices; drop one": (
-                self.stages and self.of_coefficients is not None
-            ),
-            f"model.checkpoint={self.checkpoint} is one of a run; give model.pretrained, or "
-            "drop it": self.run is self.pretrained is None and self.checkpoint != "newest",
-        }
+    def problems(self) -> Iterator[str]:
+        if self.stages and self.patch != type(self).model_fields["patch"].default:
+            yield f"model.patch={self.patch}: stages have windows and no patches; drop it"
+        if self.stages and self.of_coefficients is not None:
+            yield "model.stages and model.basis: stages have ordinary matrices; drop one"
+        if self.run is self.pretrained is None and self.checkpoint != "newest":
+            yield f"model.checkpoint={self.checkpoint} is one of a run; give model.pretrained"
 
 
 # Optional keys of the optimizer: the key on which each depends, and its values that use it.
@@ -273,14 +263,12 @@ Factor = Annotated[NonNegativeFloat, AfterValidator(in_single_precision)]
 
 
 class OptimizerConfig(Section):
-    """`optimizer`: the update rule and the learning rate. Each kind and each schedule rejects
-    the keys that it does not use."""
+    """`optimizer`: the update rule and the learning rate."""
 
     # lion: sign of a mean of gradients; its best rate is 3 to 10 times lower than adamw's, its
     # decay as much higher. muon: orthogonal updates of the operators' matrices, adamw for the
-    # rest, at one rate. schedule_free: adamw that evaluates a mean of its weights, at a
-    # constant rate.
-    kind: Literal["adamw", "lion", "muon", "schedule_free"] = "adamw"
+    # rest, at one rate.
+    kind: Literal["adamw", "lion", "muon"] = "adamw"
     # Largest rate, after the warm-up.
     learning_rate: PositiveFloat = 1e-3
     # After the warm-up: cosine falls from the first step, constant stays, warmup_stable_decay
@@ -299,8 +287,7 @@ class OptimizerConfig(Section):
     # Factors of the rate by the path of a weight or part: {"control": 0.5, "control.*.value":
     # 2}. * is any text; the last match counts; 0 freezes.
     groups: dict[str, Factor] = Field(default={})
-    # Decay of the mean of gradients; for schedule_free, the share of averaged weights where it
-    # takes the gradient.
+    # Decay of the mean of gradients.
     beta1: Fraction = 0.9
     # Decay of the mean of squared gradients; for lion, of its mean of gradients.
     beta2: Fraction = 0.99
@@ -311,34 +298,22 @@ class OptimizerConfig(Section):
     # Largest norm of a gradient.
     clip: PositiveFloat = 1.0
 
-    def problems(self) -> Mapping[str, Any]:
-        begins = [self.warmup, *self.restarts]
-        averages = self.kind == "schedule_free"
-        unused: dict[str, bool] = {}
+    def problems(self) -> Iterator[str]:
         for name, (key, users) in _USED_BY.items():
             chosen = getattr(self, key)
-            problem = (
-                f"optimizer.{key}={chosen} does not use optimizer.{name}; drop it, or write "
-                f"optimizer.{key}={' or '.join(users)}"
+            if getattr(self, name) not in (None, {}) and chosen not in users:
+                write = f"drop it, or write optimizer.{key}={' or '.join(users)}"
+                yield f"optimizer.{key}={chosen} does not use optimizer.{name}; {write}"
+        begins = [self.warmup, *self.restarts]
+        late = any(begin > end for begin, end in self.restarts.items())
+        if late or begins != sorted(set(begins)):
+            yield (
+                f"optimizer.restarts={self.restarts}: steps increase from optimizer.warmup="
+                f"{self.warmup}, none above the end beside it; write for example {{1000: 1000}}"
             )
-            given = getattr(self, name) != type(self).model_fields[name].default
-            unused[problem] = given and chosen not in users
-        return {
-            **unused,
-            f"optimizer.restarts={self.restarts}: the steps must increase, the first be after "
-            f"optimizer.warmup={self.warmup}, and none be after the end beside it; write for "
-            "example {1000: 1000}": begins != sorted(set(begins))
-            or any(x > end for x, end in self.restarts.items()),
-            f"optimizer.schedule={self.schedule}: optimizer.kind=schedule_free averages "
-            "weights in place of it; write optimizer.schedule=constant": averages
-            and self.schedule != "constant",
-            "optimizer.beta1=0: optimizer.kind=schedule_free finds its mean by dividing by it; "
-            "write for example optimizer.beta1=0.9": averages and not self.beta1,
-            f"optimizer.final_learning_rate={self.final_learning_rate} is above "
-            f"optimizer.learning_rate={self.learning_rate}, the largest rate; lower it": (
-                self.lowest_rate > self.learning_rate
-            ),
-        }
+        if self.lowest_rate > self.learning_rate:
+            what = f"optimizer.final_learning_rate={self.final_learning_rate}"
+            yield f"{what} is above optimizer.learning_rate={self.learning_rate}; lower it"
 
     @property
     def lowest_rate(self) -> float:
@@ -378,16 +353,13 @@ class PhaseConfig(Section):
         """The layers of its weights; `None` for the layers of the model."""
         return (self.mesh or {}).get("layers")
 
-    def problems(self) -> Mapping[str, Any]:
-        return {
-            "mesh and meshes: a phase has one mesh or draws one of several; drop one of the "
-            "two": self.mesh is not None and self.meshes,
-            f"weights={list(self.weights)}: give one for each of the {len(self.meshes)} "
-            "meshes": self.weights and len(self.weights) != len(self.meshes),
-            f"mesh.layers={shown(self.layers)}: Input should be a valid integer": (
-                type(self.layers) not in (int, NoneType)
-            ),
-        }
+    def problems(self) -> Iterator[str]:
+        if self.mesh is not None and self.meshes:
+            yield "mesh and meshes: a phase has one mesh or draws one of several; drop one"
+        if self.weights and len(self.weights) != len(self.meshes):
+            yield f"weights={[*self.weights]}: give one for each of {len(self.meshes)} meshes"
+        if type(self.layers) not in (int, NoneType):
+            yield f"mesh.layers={shown(self.layers)}: Input should be a valid integer"
 
 
 class FinerConfig(Section):
@@ -536,19 +508,16 @@ class TrainingConfig(Section):
         """Samples in one part of a batch; see `accumulate`."""
         return self.batch_size // self.accumulate
 
-    def problems(self) -> Mapping[str, Any]:
-        return {
-            f"training.accumulate={self.accumulate} does not divide training.batch_size="
-            f"{self.batch_size}; take a divisor of it": self.batch_size % self.accumulate,
-            "training.schedule: only the last phase goes to the end of the run; give the "
-            "others until, such as until: 50%": any(
-                phase.until is None for phase in self.schedule[:-1]
-            ),
-            f"training.schedule: its phases begin at the steps {[*self.begins]}, which must "
-            f"increase and be below training.steps={self.steps}": (
-                [*self.begins] != sorted({x for x in self.begins if x < self.steps})
-            ),
-        }
+    def problems(self) -> Iterator[str]:
+        begins = [*self.begins]
+        if self.batch_size % self.accumulate:
+            what = f"training.accumulate={self.accumulate}"
+            yield f"{what} does not divide training.batch_size={self.batch_size}; change one"
+        if any(phase.until is None for phase in self.schedule[:-1]):
+            yield "training.schedule: give all phases but the last until, such as until: 50%"
+        if begins != sorted({begin for begin in begins if begin < self.steps}):
+            what = f"training.schedule: its phases begin at the steps {begins}"
+            yield f"{what}, which must increase and be below training.steps={self.steps}"
 
 
 class ParallelConfig(Section):
@@ -584,19 +553,14 @@ class ParallelConfig(Section):
         """Devices of the layout."""
         return math.prod(self.sizes.values())
 
-    def problems(self) -> Mapping[str, Any]:
-        alone = self.processes is None
-        coordinator = self.coordinator
-        return {
-            "parallel.coordinator and parallel.rank are for several processes; give "
-            "parallel.processes, their number": alone
-            and (coordinator is not None or self.rank is not None),
-            f"parallel.rank={self.rank}: the {self.processes} processes have the ranks 0 to "
-            f"{(self.processes or 1) - 1}": (self.rank or 0) >= (self.processes or 1),
-            f"parallel.coordinator={coordinator} has no port; write for example "
-            "parallel.coordinator=10.0.0.1:1234": coordinator is not None
-            and not coordinator.rpartition(":")[2].isdecimal(),
-        }
+    def problems(self) -> Iterator[str]:
+        several = self.coordinator is not None or self.rank is not None
+        if self.processes is None and several:
+            yield "parallel.coordinator and rank need parallel.processes, their number"
+        if self.processes is not None and (self.rank or 0) >= self.processes:
+            yield f"parallel.rank={self.rank}: give a number from 0 to {self.processes - 1}"
+        if not (self.coordinator or ":0").rpartition(":")[2].isdecimal():
+            yield f"parallel.coordinator={self.coordinator} has no port; write 10.0.0.1:1234"
 
 
 # Version of the keys and their meaning.
@@ -656,9 +620,9 @@ class Config(Section):
             return tree
         version = tree.get("version", VERSION)
         if type(version) is not int or version != VERSION:
+            what = f"version={shown(version)}: this release of ide_transformer reads version"
             raise ValueError(
-                f"version={shown(version)}: this release of ide_transformer reads version "
-                f"{VERSION}; train it again, or read it with the release that wrote it"
+                f"{what} {VERSION}; train again, or take the release that wrote it"
             )
         model = tree.get("model")
         if isinstance(model, dict) and model.get("pretrained"):
@@ -671,56 +635,45 @@ class Config(Section):
         schedule = training.get("schedule") if isinstance(training, dict) else None
         phases = schedule if isinstance(schedule, list | tuple) else ()
         optimizer = tree.get("optimizer", {})
-        if not isinstance(optimizer, dict) or optimizer.get("kind") == "schedule_free":
-            return tree
+        refines = any(isinstance(x, dict) and x.get("mesh") is not None for x in phases)
         # The rate must still be high when the finest mesh begins.
-        if any(isinstance(x, dict) and x.get("mesh") is not None for x in phases):
+        if refines and isinstance(optimizer, dict):
             tree = {**tree, "optimizer": {"schedule": "warmup_stable_decay", **optimizer}}
         return tree
 
-    def problems(self) -> Mapping[str, Any]:
+    def problems(self) -> Iterator[str]:
         pretrained = self.model.pretrained
         begins = self.model.run or pretrained
         optimizer = self.optimizer
-        steps = self.training.steps
-        chosen: list[str] = []
+        training = self.training
+        steps = training.steps
+        given: list[str] = []
         if pretrained is not None:
             free = {"kind", "pretrained", "context", "run", "checkpoint"}
-            given = self.model.model_dump(exclude_defaults=True, exclude=free)
-            chosen += [f"model.{name}" for name in given]
-            chosen += ["control"] * (self.control != ControlConfig())
+            own = self.model.model_dump(exclude_defaults=True, exclude=free)
+            given += [f"model.{name}" for name in own]
+            given += ["control"] * (self.control != ControlConfig())
         for name in ("tokenizer", "vocabulary"):
-            chosen += [f"data.{name}"] * (getattr(self.data, name) is not None)
-        dropped = " ".join(f"{key}=null" for key in chosen)
-        layers = [phase.layers or self.model.layers for phase in self.training.phases]
-        last = (self.training.phases[-1].mesh or {}).keys() & {"steps", "solver"}
-        decaying = optimizer.decaying_steps(steps)
-        decay = f" and the {decaying} steps of the decay (optimizer.decay)" * bool(decaying)
-        return {
-            f"solver.kind={NATIVE} is the scheme of a checkpoint; give model.pretrained, or "
-            "another scheme such as lie_trotter": pretrained is None
-            and self.solver.kind == NATIVE,
-            f"model.pretrained={begins} gives the weights and the tokenizer; drop "
-            f"{', '.join(chosen)}, or, where a file has them, override them by {dropped}": (
-                begins is not None and chosen
-            ),
-            "training.schedule changes the layers of all stages alike; drop "
-            "model.stages.….layers, so that each has model.layers": self.training.refines
-            and any(stage.layers is not None for stage in self.model.stages),
-            "training.schedule: a run from model.pretrained begins with its layers; drop one "
-            "of them": self.training.refines and begins is not None,
-            f"training.schedule: the layers {layers} of its phases must not decrease": (
-                layers != sorted(layers)
-            ),
-            f"training.schedule: its last mesh has the {' and the '.join(sorted(last))} of the "
-            "run; write them in the section solver": last,
-            f"training.schedule ends with {layers[-1]} layers, but model.layers is "
-            f"{self.model.layers}; write model.layers={layers[-1]}, or end with "
-            f"{self.model.layers}": layers[-1] != self.model.layers,
-            f"optimizer.restarts={optimizer.restarts}: a run of training.steps={steps} does "
-            "not come to the last of them; train longer": max(optimizer.restarts, default=0)
-            >= steps,
-            f"optimizer.warmup={optimizer.warmup}{decay} needs more than training.steps="
-            f"{steps}; lower one of them": optimizer.warmup >= steps
-            or optimizer.warmup + decaying > steps,
-        }
+            given += [f"data.{name}"] * (getattr(self.data, name) is not None)
+        if begins is not None and given:
+            write = f"drop {', '.join(given)}, or override them by {'=null '.join(given)}=null"
+            yield f"model.pretrained={begins} gives the weights and the tokenizer; {write}"
+        if pretrained is None and self.solver.kind == NATIVE:
+            yield f"solver.kind={NATIVE} is the scheme of a checkpoint; give model.pretrained"
+        if training.refines and any(stage.layers is not None for stage in self.model.stages):
+            yield "training.schedule changes all stages alike; drop model.stages.….layers"
+        if training.refines and begins is not None:
+            yield "training.schedule: model.pretrained begins with its own layers; drop one"
+        layers = [phase.layers or self.model.layers for phase in training.phases]
+        if layers != [*sorted(layers)[:-1], self.model.layers]:
+            what = f"training.schedule: the layers {layers} of its phases must not decrease"
+            yield f"{what}, and end with model.layers={self.model.layers}"
+        if last := sorted((training.phases[-1].mesh or {}).keys() & {"steps", "solver"}):
+            yield f"training.schedule: write {' and '.join(last)} of the last mesh in solver"
+        if max(optimizer.restarts, default=0) >= steps:
+            what = f"optimizer.restarts={optimizer.restarts}"
+            yield f"{what}: training.steps={steps} ends before the last; train longer"
+        needed = optimizer.warmup + max(optimizer.decaying_steps(steps), 1)
+        if needed > steps:
+            what = f"optimizer.warmup={optimizer.warmup} and the steps that follow it"
+            yield f"{what} need {needed} steps, more than training.steps={steps}; lower one"

@@ -3,7 +3,7 @@
 import ast
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, TypeVar, get_args
 
 import numpy as np
@@ -117,15 +117,14 @@ class Section(BaseModel):
         extra="forbid", frozen=True, allow_inf_nan=False, strict=True, defer_build=True
     )
 
-    def problems(self) -> Mapping[str, Any]:
-        """For each mistake of several keys together, its message, and whether it is made."""
-        return {}
+    def problems(self) -> Iterator[str]:
+        """A message for each mistake of several keys together."""
+        return iter(())
 
     @model_validator(mode="after")
     def _fits(self):
-        for problem, found in self.problems().items():
-            if found:
-                raise ValueError(problem)
+        for problem in self.problems():
+            raise ValueError(problem)
         return self
 
     @field_validator("*")

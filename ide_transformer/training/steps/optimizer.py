@@ -31,20 +31,17 @@ def update_rule(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gradient
 
     Sources: adamw, Loshchilov and Hutter, arXiv 1711.05101; lion, Chen et al., arXiv
     2302.06675; muon, Jordan et al. 2024, its updates scaled to the size of AdamW's, Liu et al.,
-    arXiv 2502.16982, so that one rate serves all weights; schedule_free, Defazio et al., arXiv
-    2405.15682, whose mean of weights replaces the momentum.
+    arXiv 2502.16982, so that one rate serves all weights.
     """
-    averages = config.kind == "schedule_free"
-    beta1 = 0.0 if averages else config.beta1
     decay = config.weight_decay
     kind = optax.lion if config.kind == "lion" else optax.adamw
-    rule = kind(rate, beta1, config.beta2, weight_decay=decay, mask=decayed)
+    rule = kind(rate, config.beta1, config.beta2, weight_decay=decay, mask=decayed)
     if config.kind == "muon":
         axes = optax.contrib.MuonDimensionNumbers(-2, -1)
         matrices = optax.contrib.muon(
             rate,
             beta=0.95 if config.momentum is None else config.momentum,
-            weight_decay=config.weight_decay,
+            weight_decay=decay,
             muon_weight_dimension_numbers=ft.partial(jax.tree.map, lambda x: axes),
             consistent_rms=0.2,
         )
@@ -52,12 +49,6 @@ def update_rule(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gradient
         rule = optax.partition({True: matrices, False: rule}, orthogonalized)
     if config.groups:
         rule = optax.chain(rule, _grouped(config.groups))
-    if averages:
-        rule = optax.contrib.schedule_free(rule, rate, b1=config.beta1)
-    if averages and config.groups:
-        # Frozen weights would drift by the rounding of their mean.
-        frozen = {name: float(factor > 0) for name, factor in config.groups.items()}
-        rule = optax.chain(rule, _grouped(frozen))
     return optax.chain(optax.clip_by_global_norm(config.clip), rule)
 
 
@@ -128,11 +119,8 @@ def group_factors(groups: Mapping[str, float], weights: PyTree) -> PyTree[float]
         if not any(fits(group, path) for path in paths):
             parts = {".".join(p.split(".")[:n]) for p in paths for n in range(1, len(p))}
             close = difflib.get_close_matches(group, sorted(parts), n=3, cutoff=0.0)
-            raise InputError(
-                f"optimizer.groups: {group!r} fits no weight. The closest paths are "
-                f"{', '.join(close)}; write the path of a weight or of a part of the model, "
-                "with * for any characters."
-            )
+            what = f"optimizer.groups: {group!r} fits no weight"
+            raise InputError(f"{what}. The closest paths are {', '.join(close)}.")
 
     def factor(path: tuple, _) -> float:
         found = [factor for group, factor in groups.items() if fits(group, path_of(path))]
@@ -144,15 +132,6 @@ def group_factors(groups: Mapping[str, float], weights: PyTree) -> PyTree[float]
 def path_of(path: tuple) -> str:
     """A path into a tree as names and numbers joined by dots."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
-def evaluated_weights(state: PyTree, weights: PyTree) -> PyTree:
-    """The weights to evaluate: the mean if `state` belongs to schedule-free training, else the
-    weights themselves."""
-    for part in jax.tree.leaves(state, is_leaf=_of(optax.contrib.ScheduleFreeState)):
-        if isinstance(part, optax.contrib.ScheduleFreeState):
-            return optax.contrib.schedule_free_eval_params(part, weights)
-    return weights
 
 
 def _of(kind: type | UnionType) -> Callable[[object], bool]:

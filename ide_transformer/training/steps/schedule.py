@@ -311,8 +311,8 @@ def _model_on(model: Model, *, key: str, mesh: Mesh) -> Model:
 
 
 # The power of the gradient in the state of an optimizer, by the name in optax: means of
-# gradients, means of squares, other values of the weight.
-_DEGREES = {"mu": 1, "nu": 2, "z": 0, "ema": 0}
+# gradients, of squares, of weights.
+_DEGREES = {"mu": 1, "nu": 2, "ema": 0}
 
 
 def resample_state(

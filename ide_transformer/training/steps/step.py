@@ -17,7 +17,6 @@ from ...models import Model
 from ...solvers import learned
 from ...tasks import AbstractTask, Batch, Loss, Part, averaged
 from ...tasks.losses import BY_TARGETS
-from .optimizer import evaluated_weights
 
 
 # The weights of a run: as trained, or their moving average.
@@ -88,15 +87,14 @@ def moving_average(decay: float) -> optax.GradientTransformation:
 
 def weights_of(state: Any, which: Weights, decay: float) -> PyTree[Array]:
     """The weights of a state of training to evaluate. `decay` belongs to the average."""
-    own = evaluated_weights(state.optimizer, state.weights)
     if which == "trained" or not decay:
-        return own
+        return state.weights
     # The average starts at zero, which keeps a share of `decay ** count` in it.
     count = state.average.count
     rest = -jnp.expm1(count * math.log(decay))
     return jax.tree.map(
         lambda x, mean: jnp.where(count == 0, x, mean / rest).astype(x.dtype),
-        own,
+        state.weights,
         state.average.ema,
     )
 
