@@ -214,15 +214,14 @@ class Loop(NamedTuple):
 
     def check_finite(self, held_out: dict[str, float]) -> None:
         """Raises `Diverged` if a loss at the end of the run is not finite."""
+        model = self.programs[-1].model
         losses = {name: x for name, x in held_out.items() if "_loss" in name}
         if wrong := {name: x for name, x in losses.items() if not math.isfinite(x)}:
             said = ", ".join(f"{name} {x}" for name, x in wrong.items())
-            raise Diverged(
-                f"{self.folder.path}: not finite at the end of the run: {said}. There is no "
-                f"summary; checkpoint {self.checkpoints.newest()} is kept. Lower "
-                f"optimizer.learning_rate, take {better_solve(self.programs[-1].model)}, or "
-                "look for held-out samples that are much larger than the training samples."
-            )
+            what = f"{self.folder.path}: not finite at the end of the run: {said}"
+            kept = f"There is no summary; checkpoint {self.checkpoints.newest()} is kept"
+            advice = f"Lower optimizer.learning_rate, or take {better_solve(model)}"
+            raise Diverged(f"{what}. {kept}. {advice}.")
 
     def _evaluate_if_due(
         self, program: Program, number: int, state: TrainState, log: MetricsLog
@@ -253,16 +252,12 @@ class Loop(NamedTuple):
         back before."""
         newest = self.checkpoints.newest()
         if rollbacks or newest is None:
-            before = "There is no checkpoint to go back to"
+            before = "no checkpoint to go back to"
             if rollbacks:
-                before = f"The run went back before; checkpoint {newest} is kept"
+                before = f"the run went back before; checkpoint {newest} is kept"
             better = better_solve(self.programs[0].model)
-            raise Diverged(
-                f"{fault}; stopped. {before}. Lower optimizer.learning_rate or "
-                f"optimizer.clip, warm up longer, or take {better}; with "
-                "training.gradient=reversible, also "
-                "solver.options={coupling: 0.999} or training.gradient=recompute."
-            )
+            advice = "Lower optimizer.learning_rate or optimizer.clip, warm up longer"
+            raise Diverged(f"{fault}; {before}. {advice}, or take {better}.")
         restored = self.checkpoints.restore(self.programs.shapes_at)
         state = self.layout.placed(rolled_back(restored, fault.bad_steps))
         cut_metrics(self.folder.metrics, int(state.step), self.checkpoints.losses)

@@ -108,11 +108,8 @@ def resume_run(
     free = {f"training.{key}" for key in TrainingConfig.FREE} | {"training.steps"}
     foreign = [x for x in origin if x not in free and not x.startswith("parallel.")]
     if foreign:
-        raise InputError(
-            f"{', '.join(foreign)}: {folder.path} goes on with its own configuration; only "
-            f"{', '.join(sorted(free))} and parallel.… can be given. For a new run with its "
-            f"weights write model.pretrained={folder.path}."
-        )
+        what = f"{', '.join(foreign)}: a resumed run takes {', '.join(sorted(free))}"
+        raise InputError(f"{what}, parallel.…; a new one takes model.pretrained={folder.path}.")
     if origin:
         config = validated(Config, tree, "the command line", origin)
     return _run(config, folder, Path(runs), restart)

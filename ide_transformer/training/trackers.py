@@ -154,10 +154,8 @@ class JsonLines(AbstractTracker):
         except OSError:
             there = False
         if not there:
-            raise InputError(
-                f"{self._path} was removed or replaced while the run was trained, so its "
-                f"folder does not belong to this run any more. Put it back and {GO_ON}."
-            )
+            what = f"{self._path} was removed or replaced while the run was trained"
+            raise InputError(f"{what}. Put it back and {GO_ON}.")
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # `log` and `flush` have reported it

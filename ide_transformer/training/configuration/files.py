@@ -15,7 +15,7 @@ from ...errors import InputError, short, shown
 from ...pretrained.checkpoint import PACKAGES
 from .config import NATIVE, Config
 from .reader import NAME_OF_CODE
-from .section import MOST_SAID, some_of, validated
+from .section import some_of, validated
 
 
 # Whether code that a file names may be imported; a configuration allows the code it names.
@@ -38,7 +38,7 @@ def load_config(
     - `trust`: see `read_tree`.
 
     **Raises:** `InputError` that names every wrong key and where it was written; for code that
-    is not trusted; for a run of another version.
+    is not trusted.
     """
     tree = read_tree(path := Path(path), trust=trust)
     tree.setdefault("name", path.stem)
@@ -74,14 +74,14 @@ def read_tree(path: str | Path, *, trust: Trust | None = None) -> dict[str, Any]
     **Arguments:**
 
     - `trust`: whether code that the file names, `package.module:Class`, may be imported; a
-      configuration allows the code that it names. By default code is allowed unless the file
-      lies in the folder of a run, which somebody else may have made.
+      configuration allows the code that it names. Default: yes, unless the file lies in the
+      folder of a run, which somebody else may have made.
 
     **Raises:** `InputError` for code that is not trusted.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: there is no such configuration file.")
+        raise InputError(f"{path}: there is no such file.")
     with path.open("rb") as file:
         tree = read_yaml(file.read(_LONGEST + 1), str(path))
     if tree is None:
@@ -99,18 +99,11 @@ def check_code(tree: Any, path: Path, trust: Trust) -> None:
         return
     known = names_of_code(trust.model_dump(mode="json")) if trust else {}
     own = {name for names in known.values() for name in names}
-    foreign = [
-        f"{short(key)} names {short(name)}"
-        for key, names in names_of_code(tree).items()
-        for name in names
-        if name not in own
-    ]
+    named = [(short(key), name) for key, names in names_of_code(tree).items() for name in names]
+    foreign = [f"{key} names {short(name)}" for key, name in named if name not in own]
     if foreign:
-        raise InputError(
-            f"{path} names code of its own, which would be run: "
-            f"{some_of(foreign[:MOST_SAID], len(foreign), '; ')}. If you trust it, give "
-            "--trust (in Python trust=True, in a comparison trust: true)."
-        )
+        what = f"{path} names code of its own, which would run: {some_of(foreign, '; ')}"
+        raise InputError(f"{what}. If you trust it, give --trust (Python: trust=True).")
 
 
 def inherit(tree: dict[str, Any], trust: Trust) -> dict[str, Any]:
@@ -158,10 +151,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         key, separator, text = override.partition("=")
         *parents, last = path = key.split(".")
         if not separator or not all(path):
-            raise InputError(
-                f"{shown(override)} is not an override; write section.key=value, for example "
-                "model.layers=8."
-            )
+            raise InputError(f"{shown(override)}: write section.key=value, as model.layers=8.")
         branch = tree
         for depth, part in enumerate(parents, 1):
             branch = branch.setdefault(part, {})
@@ -217,7 +207,7 @@ def read_yaml(text: str | bytes, where: str, path: tuple[str, ...] = ()) -> Any:
         return None if node is None else reader.construct_document(node)
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{where}: {error.reason} at byte {error.start}; the file must be UTF-8."
+            f"{where}: no UTF-8 at byte {error.start}; save it as UTF-8."
         ) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -254,10 +244,7 @@ class _Reader(yaml.SafeLoader):
         if len(self.path) > _DEEPEST:
             raise InputError(f"{here}…: more than {_DEEPEST} sections inside each other.")
         if event.anchor is not None:
-            raise InputError(
-                f"{here}: anchors (&) and aliases (*) are not read; write the value out, or "
-                "quote a text that begins so."
-            )
+            raise InputError(f"{here}: anchors (&) and aliases (*) are not read; write it out.")
         if event.tag is not None:
             raise InputError(f"{here}: tags are not read; drop {short(event.tag)}.")
         node = super().compose_node(parent, cast(int, index))

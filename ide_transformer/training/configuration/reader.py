@@ -135,10 +135,8 @@ def _arguments(
     known = sorted(parameters.keys() - supplied)
     for option in options:
         if option not in known:
-            raise InputError(
-                f"{place(short(option))}: {name} has no such option."
-                f"{did_you_mean(option, known)} Known here: {', '.join(known) or 'none'}."
-            )
+            known = f"{did_you_mean(option, known)} Known here: {', '.join(known) or 'none'}."
+            raise InputError(f"{place(short(option))}: {name} has no such option.{known}")
     asked = [
         x
         for x, p in parameters.items()
@@ -182,26 +180,20 @@ def described(tree: Any, key: str) -> tuple[str, str, dict[str, Any]]:
     options = section.get("options", {})
     unknown = section.keys() - {written, "options"}
     if not isinstance(name, str) or not isinstance(options, dict) or unknown:
-        raise InputError(
-            f"{key}={shown(tree)}: write a name, or "
-            "{kind: name, options: {argument: value}}."
-        )
+        write = "write a name, or {kind: name, options: {argument: value}}"
+        raise InputError(f"{key}={shown(tree)}: {write}.")
     written = f".{written}" if isinstance(tree, dict) else ""
     if not {*name} & {*"()"}:
         return name, written, options
     match = re.fullmatch(r"([\w.:]+)\((.+)\)", name.strip())
     if match is None or name.count("(") > _DEEPEST:
-        raise InputError(
-            f"{key}{written}: {shown(name)} is not a scheme; write for example strang(heun), "
-            f"with at most {_DEEPEST} inside each other."
-        )
+        what = f"{key}{written}: {shown(name)} is not a scheme"
+        raise InputError(f"{what}; write strang(heun), at most {_DEEPEST} inside each other.")
     name, inside = match.groups()
     first = next(iter(parameters_of(find(key + written, name, diffrax.AbstractSolver))), None)
     if first is None or first in options:
-        raise InputError(
-            f"{key}{written}: {name}({inside}): {name} takes nothing in parentheses"
-            f"{f' beside options.{first}' * (first in options)}; drop one of them."
-        )
+        beside = f" beside options.{first}; drop one of them" if first in options else ""
+        raise InputError(f"{key}{written}: {name} takes nothing in parentheses{beside}.")
     argument = int(inside) if inside.isdecimal() else inside
     return name, written, {first: argument, **options}
 
@@ -226,20 +218,16 @@ def find(key: str, name: str, base: type) -> Any:
     """The class of the kind `base` with this name, at the key of a configuration."""
     if ":" in name:
         found = _imported(key, name)
-        known = ()
     else:
         root = kind_of(base) or base
         named = named_classes(root, KINDS[root])
         if name not in named:
             named |= named_classes(root, _modules_of_others())
-        known = sorted(label for label, x in named.items() if _refusal(x, base) is None)
-        found = named.get(name)
-        if found is None:
-            raise _unknown(key, name, known, "package.module:Class for a class")
-    refusal = _refusal(found, base)
-    if refusal is not None:
-        others = f" Known: {', '.join(known)}." if known else ""
-        raise InputError(f"{key}={short(name)}: {refusal}.{others}")
+        if name not in named:
+            raise _unknown(key, name, [x for x in named if _refusal(named[x], base) is None])
+        found = named[name]
+    if (refusal := _refusal(found, base)) is not None:
+        raise InputError(f"{key}={short(name)}: {refusal}.")
     return found
 
 
@@ -267,19 +255,17 @@ def find_function(key: str, name: str, *, of_array: bool = True) -> Callable[...
         there = [x for x in functions if x.__module__ == home]
         known = {x.__name__: x for x in there if len(inspect.signature(x).parameters) == 1}
         if name not in known:
-            raise _unknown(key, name, sorted(known), "package.module:function for a function")
+            raise _unknown(key, name, known)
         return known[name]
     found = _imported(key, name)
     if not callable(found) or inspect.isclass(found) or inspect.isbuiltin(found):
-        kind = type(found).__name__
-        raise InputError(f"{key}={name}: it is a {kind}, not a function of arrays.")
+        raise InputError(f"{key}={name}: it is a {type(found).__name__}, not a function.")
     if of_array:
         try:
             jax.eval_shape(found, jax.ShapeDtypeStruct((2,), float))
         except Exception as error:
-            raise InputError(
-                f"{key}={name}: of an array it is {type(error).__name__}: {error}"
-            ) from None
+            what = f"of an array it is {type(error).__name__}: {error}"
+            raise InputError(f"{key}={name}: {what}") from None
     return found
 
 
@@ -329,17 +315,13 @@ def _refusal(found: Any, base: type) -> str | None:
     """Why a configuration cannot name this object as a `base`; `None` if it can."""
     label = getattr(found, "__name__", repr(found))
     if base is models.Model and found is not base:
+        returned = None
         # A type such as `Callable[[int], str]` is callable too.
-        if inspect.isclass(found) or not callable(found) or get_origin(found) is not None:
-            return (
-                f"{label} is not a function that builds a Model; write one, or model.kind=model"
-            )
-        returned = inspect.signature(found, eval_str=True).return_annotation
-        if (get_origin(returned) or returned) is not models.Model:
-            return f"{label} is not a function that builds a Model; annotate it with -> Model"
-        if "key" not in parameters_of(found):
-            return f"{label} draws no weights; it takes no key"
-        return None
+        if callable(found) and not inspect.isclass(found) and get_origin(found) is None:
+            returned = inspect.signature(found, eval_str=True).return_annotation
+        if (get_origin(returned) or returned) is models.Model and "key" in parameters_of(found):
+            return None
+        return f"{label} is not a function of a key that is annotated with -> Model"
     if not inspect.isclass(found) or not issubclass(found, base):
         return f"{label} is not a subclass of {base.__name__}"
     missing = set(getattr(found, "__abstractmethods__", ()))
@@ -347,8 +329,7 @@ def _refusal(found: Any, base: type) -> str | None:
     if missing:
         return f"{label} is abstract; it has to define {', '.join(sorted(missing))}"
     if issubclass(found, equation.AbstractControl) and not hasattr(found, "build"):
-        call = "build(make_block, layers, *, key)"
-        return f"{label} has no class method {call}, which draws its weights"
+        return f"{label} has no class method build(make_block, layers, *, key)"
     # A scheme of diffrax takes the terms of an ordinary equation, or wraps a scheme that does.
     terms = getattr(found, "term_structure", diffrax.AbstractTerm)
     ordinary = terms in (diffrax.AbstractTerm, diffrax.MultiTerm)
@@ -358,11 +339,9 @@ def _refusal(found: Any, base: type) -> str | None:
     return None
 
 
-def _unknown(key: str, name: str, known: Iterable[str], write: str) -> InputError:
-    return InputError(
-        f"{key}={short(name)}: unknown.{did_you_mean(name, known)} Known: {', '.join(known)}. "
-        f"Write {write} of your own."
-    )
+def _unknown(key: str, name: str, known: Iterable[str]) -> InputError:
+    listed = f"Known: {', '.join(sorted(known))}; or your own, package.module:Name"
+    return InputError(f"{key}={short(name)}: unknown.{did_you_mean(name, known)} {listed}.")
 
 
 def _imported(key: str, name: str) -> Any:
@@ -374,19 +353,15 @@ def _imported(key: str, name: str) -> Any:
         file = Path(place).joinpath(*module_name.split("."))
         inside = next((x for x in file.parents if (x / "checkpoints").is_dir()), None)
         if inside is not None and (file.is_dir() or file.with_suffix(".py").is_file()):
-            raise InputError(
-                f"{key}={name}: {module_name} lies in the folder of a run, {inside}, from "
-                "which no code is imported. Move the module elsewhere, if it is yours."
-            )
+            what = f"{module_name} lies in the folder of a run, {inside}"
+            raise InputError(f"{key}={name}: {what}, from which no code is imported; move it.")
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         absent = isinstance(error, ModuleNotFoundError)
-        hint = ". Start the script in the folder of its file, or install its package."
-        raise InputError(
-            f"{key}={name}: importing {module_name} failed with {type(error).__name__}: {error}"
-            f"{hint if absent else ''}"
-        ) from (None if absent else error)
+        what = f"importing {module_name} failed with {type(error).__name__}: {error}"
+        hint = ". Start the command in its folder, or install its package." * absent
+        raise InputError(f"{key}={name}: {what}{hint}") from (None if absent else error)
     if not hasattr(module, attribute):
         hint = did_you_mean(attribute, vars(module))
         raise InputError(f"{key}={name}: {module.__file__} defines no {attribute!r}.{hint}")

@@ -25,7 +25,7 @@ from ...errors import InputError, did_you_mean, short, shown
 _LEAST = float(np.finfo(np.float32).tiny)
 _LARGEST = float(np.finfo(np.float32).max)
 # An error lists at most this many problems of a file.
-MOST_SAID = 20
+_MOST_SAID = 20
 # What to write instead, by the kind of the error.
 _WRITE = {
     "bool_type": "; write true or false",
@@ -37,18 +37,10 @@ _WRITE = {
 }
 
 
-def in_int32(count: int) -> int:
-    if count >= 2**31:
-        raise ValueError("Input should be less than 2147483648, since runs count in int32")
-    return count
-
-
 def in_single_precision(value: Any) -> Any:
-    """Returns the value. Raises `ValueError` for a number that float32 cannot hold."""
+    """The value. Raises `ValueError` for a number that float32 cannot hold."""
     if type(value) is float and value and not _LEAST <= abs(value) <= _LARGEST:
-        raise ValueError(
-            f"a number of float32 is 0 or lies between {_LEAST:.2g} and {_LARGEST:.2g}"
-        )
+        raise ValueError(f"a float32 is 0 or between {_LEAST:.2g} and {_LARGEST:.2g}")
     return value
 
 
@@ -60,8 +52,8 @@ def _number_of_key(key: Any) -> Any:
 
 
 def _moment(value: Any) -> int | str:
-    if type(value) is int and value > 0:
-        return in_int32(value)
+    if type(value) is int and 0 < value < 2**31:
+        return value
     part = re.fullmatch(r"(\d{1,3}(\.\d+)?)%", value) if isinstance(value, str) else None
     if part and 0 < float(part[1]) < 100:
         return value
@@ -72,29 +64,24 @@ def _description(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     options = value.get("options", {})
-    if not isinstance(value.get("kind"), str) or not isinstance(options, dict):
+    named = isinstance(value.get("kind"), str) and isinstance(options, dict)
+    if not named or value.keys() - {"kind", "options"}:
         raise ValueError("Input should be a name, or {kind: name, options: {argument: value}}")
-    for name in value.keys() - {"kind", "options"}:
-        raise ValueError(
-            f"unknown key {short(str(name))}; write options: {{{short(str(name))}: …}}"
-        )
     return value if options else value["kind"]
 
 
 def folder_name(name: str) -> str:
-    """Returns the name. Raises `ValueError` if some system cannot have such a folder."""
+    """The name. Raises `ValueError` if some system cannot have such a folder."""
     devices = r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?"
     name_of_folder = r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}[A-Za-z0-9_-]|[A-Za-z0-9]"
     if re.fullmatch(devices, name) or not re.fullmatch(name_of_folder, name):
-        raise ValueError(
-            "it names a folder; take 1 to 100 letters, digits, '-', '_' and '.', with a letter "
-            "or digit first and no '.' last, and no name of a device such as nul"
-        )
+        raise ValueError("no name of a folder; take letters, digits and '-_.', as in small-2")
     return name
 
 
-Count = Annotated[int, Field(gt=0), AfterValidator(in_int32)]
-CountOrZero = Annotated[int, Field(ge=0), AfterValidator(in_int32)]
+# Runs count in int32.
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 # A count that is a key, which YAML and JSON give as a text.
 CountAsKey = Annotated[CountOrZero, BeforeValidator(_number_of_key)]
@@ -145,15 +132,14 @@ def validated(kind: type[S], tree: Any, where: str, origin: dict[str, str] | Non
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        errors = error.errors()
-        problems = [_problem(kind, x, origin or {}, where) for x in errors[:MOST_SAID]]
-        raise InputError(some_of(problems, len(errors), "\n")) from None
+        problems = [_problem(kind, x, origin or {}, where) for x in error.errors()]
+        raise InputError(some_of(problems, "\n")) from None
 
 
-def some_of(texts: Sequence[str], number: int, between: str) -> str:
-    """The first texts out of `number`, and how many more there are."""
-    left = number - len(texts)
-    return between.join([*texts, *[f"and {left:,} more"] * (left > 0)])
+def some_of(texts: Sequence[str], between: str) -> str:
+    """The first texts, and how many more there are."""
+    left = len(texts) - _MOST_SAID
+    return between.join([*texts[:_MOST_SAID], *[f"and {left:,} more"] * (left > 0)])
 
 
 def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str) -> str:

@@ -160,16 +160,11 @@ class Checkpoints:
                 warnings.warn(f"{reason}; checkpoint {step} is taken instead.", stacklevel=2)
             return state
         if not reasons:
-            every = self._config.training.checkpoint_every
-            raise InputError(
-                f"{self._run.path} has no checkpoint yet: the first comes after "
-                f"training.checkpoint_every={every} steps. Train it on: ide-transformer train "
-                f"{self._run.path} --resume."
-            )
-        raise InputError(
-            f"{self._folder} holds no checkpoint that can be read: {'; '.join(reasons)}. "
-            "Restore one of them from a copy, or train the run again."
-        )
+            first = f"training.checkpoint_every={self._config.training.checkpoint_every} steps"
+            what = f"{self._run.path} has no checkpoint yet: the first comes after {first}"
+            raise InputError(f"{what}; resume it with --resume.")
+        what = f"{self._folder} holds no checkpoint that can be read: {'; '.join(reasons)}"
+        raise InputError(f"{what}. Restore one from a copy, or train the run again.")
 
     def set_damaged_aside(self) -> None:
         """Moves damaged checkpoints that `restore` found to another folder, so that new ones
@@ -188,10 +183,8 @@ class Checkpoints:
             return steps
         first = self.best() if which == "best" else which
         if first not in steps:
-            raise InputError(
-                f"{self._folder}: there is no checkpoint {which}; the run has "
-                f"{', '.join(map(str, steps[::-1])) or 'none'}."
-            )
+            known = ", ".join(map(str, steps[::-1])) or "none"
+            raise InputError(f"{self._folder}: there is no checkpoint {which}; it has {known}.")
         return [step for step in steps if step <= first]
 
     def _read_again(self, *, removed: bool = False) -> None:
@@ -209,10 +202,8 @@ class Checkpoints:
         except Exception as error:
             if removed and not (self._folder / str(step)).exists():
                 return
-            raise InputError(
-                f"{self._folder}/{step} was written and cannot be read: {_first_line(error)}. "
-                "Give --runs a folder on another disk, or of another name."
-            ) from None
+            what = f"{self._folder}/{step} was written and cannot be read: {_first_line(error)}"
+            raise InputError(f"{what}. Give --runs a folder on another disk.") from None
 
     def _stored(self, step: int, shapes: list[list[int]] | None = None) -> list[np.ndarray]:
         """The arrays of a checkpoint. Raises an error of any kind if they are not as they were
@@ -239,11 +230,8 @@ class Checkpoints:
     def _not_written(self, error: Exception) -> InputError:
         steps = map(str, sorted(self._manager.all_steps()))
         kept = ", ".join(x for x in steps if (self._folder / x).exists()) or "none"
-        return InputError(
-            f"{self._folder}: a checkpoint could not be written: {_first_line(error)}. "
-            f"Intact: {kept}. See that there is room and that the folder can be written; then "
-            f"{GO_ON}."
-        )
+        what = f"{self._folder}: a checkpoint could not be written: {_first_line(error)}"
+        return InputError(f"{what}. Intact: {kept}. Make room there, then {GO_ON}.")
 
 
 def _literal(folder: Path) -> Any:

@@ -14,7 +14,7 @@ from ...pretrained import find_pretrained, load_pretrained
 from ...tasks import AbstractTokenizer, PretrainedTokenizer
 from ..configuration.config import NATIVE, Config, SolverConfig
 from ..configuration.files import apply_overrides
-from ..configuration.reader import find, parameters_of
+from ..configuration.reader import parameters_of
 from ..configuration.section import validated
 from ..steps.build import build_model_of_size, build_task, task_class, with_solver
 from ..steps.step import Weights
@@ -105,19 +105,12 @@ def load_model(
         named = any(override.startswith("data.") for override in others)
         loaded = LoadedModel(model, run, run.path, config, named, foreign)
     elif run.path.is_dir() and not (run.path / "config.json").is_file():
-        raise InputError(
-            f"{path} is neither the folder of a run, which has a config.yaml, nor the folder "
-            "of a checkpoint, which has a config.json."
-        )
+        what = f"{path} is neither the folder of a run (it has no config.yaml)"
+        raise InputError(f"{what}, nor of a checkpoint (it has no config.json).")
     else:
-        of_runs = [override.partition("=")[0] for override in others]
-        of_runs += [f"checkpoint={checkpoint}"] * (checkpoint != "newest")
-        of_runs += [f"weights={weights}"] * (weights != "trained")
-        if of_runs:
-            raise InputError(
-                f"{', '.join(of_runs)}: the weights are given, and {path} is no run; only a "
-                "scheme, such as solver.kind=strang, and --text FILE can be chosen here."
-            )
+        if others or (checkpoint, weights) != ("newest", "trained"):
+            drop = ", ".join(others) or "checkpoint and weights"
+            raise InputError(f"{path} is no run and takes only solver.kind=…; drop {drop}.")
         found = find_pretrained(path)
         loaded = LoadedModel(load_pretrained(found), None, found)
     return loaded._replace(model=with_solver(loaded.model, scheme))
@@ -160,10 +153,8 @@ def _scheme(overrides: Sequence[str]) -> SolverConfig:
     origin = apply_overrides(tree, overrides)
     section = tree.get("solver", {"kind": NATIVE})
     if isinstance(section, dict) and "kind" not in section:
-        raise InputError(
-            f"{', '.join(origin)}: solver.kind is missing; write for example "
-            "solver.kind=strang, or --mesh steps=2 for its own scheme."
-        )
+        write = "add solver.kind=strang, or give --mesh steps=2 for its own scheme"
+        raise InputError(f"{', '.join(origin)}: solver.kind is missing; {write}.")
     here = {key.removeprefix("solver."): where for key, where in origin.items()}
     return validated(SolverConfig, section, _WHERE, here)
 
@@ -181,20 +172,9 @@ def _chosen(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> tuple[C
     if tree["data"]["name"] != own.data.name:
         wrong.append("data.name")
     if wrong:
-        raise InputError(
-            f"{', '.join(wrong)}: the weights are given; only solver.…, data.path, "
-            "data.options.… and model.context can be chosen here, for example "
-            "solver.kind=strang."
-        )
+        free = "solver.…, data.path, data.options.… and model.context"
+        raise InputError(f"{', '.join(wrong)}: the weights are given; only {free} can change.")
     chosen = validated(Config, tree, _WHERE, origin) if origin else own
-    context = chosen.model.context
-    if context != own.model.context and not own.model.pretrained and not own.model.stages:
-        kinds = task_class(chosen), find("model.kind", chosen.model.kind, Model)
-        if not any("context" in parameters_of(kind) for kind in kinds):
-            raise InputError(
-                f"model.context={context}: neither {chosen.data.name} nor {chosen.model.kind} "
-                "takes a context; drop it."
-            )
     divided = "data.validation" in origin or "data.test" in origin
     foreign = not divided and _is_foreign(run, own, chosen)
     if chosen != own:
@@ -237,13 +217,9 @@ def _check_weights(run: RunFolder, own: Config, chosen: Config) -> None:
 
     expected = shapes(own, sizes)
     if expected != shapes(chosen, sizes):
-        raise InputError(
-            f"model.context={chosen.model.context}: the model learned an embedding of its "
-            f"{own.model.context} positions. Train it with model.positions=rotary or others."
-        )
+        what = f"model.context={chosen.model.context}: it learned {own.model.context} positions"
+        raise InputError(f"{what}; train it with model.positions=rotary.")
     if expected != shapes(chosen, data):
         name = next(name for name in sizes if data[name] != sizes[name])
-        raise InputError(
-            f"data.options: these data have {name}={data[name]}, but the model was trained for "
-            f"{name}={sizes[name]}."
-        )
+        what = f"data.options: these data have {name}={data[name]}"
+        raise InputError(f"{what}, but the model was trained for {name}={sizes[name]}.")

@@ -135,10 +135,8 @@ def read_metrics(path: str | Path) -> list[dict]:
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 if not line.endswith(b"\n") and not file.read(1):
                     break
-                raise InputError(
-                    f"{path}, line {number}: not a line of a log; remove it, or restore the "
-                    "file."
-                ) from None
+                what = f"{path}, line {number}: not a line of a log"
+                raise InputError(f"{what}; remove it, or restore the file.") from None
     return lines
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import functools as ft
 import hashlib
-import math
 import os
 import re
 import shutil
@@ -91,11 +90,10 @@ class RunFolder:
             raise no_such(self.path)
         if not self.config.is_file():
             raise InputError(f"{self.path} is not the folder of a run: it has no config.yaml.")
-        for there, _, names in os.walk(self.path):
-            for path in (Path(there, name) for name in names):
-                # Reading a pipe or a device may never end.
-                if path.exists() and not path.is_file():
-                    raise InputError(f"{path} is a pipe or a device; remove it from the run.")
+        # Reading a pipe or a device may never end.
+        for path in self.path.rglob("*"):
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise InputError(f"{path} is a pipe or a device; remove it from the run.")
         return load_config(self.config, trust=trust)
 
     @property
@@ -107,11 +105,7 @@ class RunFolder:
     @property
     def recorded(self) -> dict[str, Any]:
         """The fingerprints. Raises `InputError` if they are lost."""
-        return _json(
-            self.fingerprints,
-            "so nobody knows whether the run would continue on the data with which it began. "
-            "Restore it, or start a new run",
-        )
+        return _json(self.fingerprints)
 
     @property
     def identity(self) -> str | None:
@@ -156,19 +150,14 @@ class RunFolder:
     def load_summary(self) -> dict[str, Any]:
         """The summary that the run wrote at its end. A number that is not finite is `None`.
         Raises `InputError` for a damaged file."""
-        advice = "restore it, or remove it, so that the run is resumed and writes it again"
-        found = _json(self.summary, advice)
+        found = _json(self.summary)
         wrong = {name for name, x in found.items() if not is_logged(x)}
         wrong |= {"validation_loss"} - found.keys()
-        for name in ("steps", "parameters", "nfe", "seconds"):
-            value = found.get(name)
-            if not isinstance(value, int | float) or not math.isfinite(value):
-                wrong.add(name)
+        numbers = ("steps", "parameters", "nfe", "seconds")
+        wrong |= {name for name in numbers if found.get(name) is None}
         if wrong:
-            raise InputError(
-                f"{self.summary} is damaged: it has no number for "
-                f"{', '.join(sorted(wrong))}; {advice}."
-            )
+            what = f"{self.summary} has no number for {', '.join(sorted(wrong))}"
+            raise InputError(f"{what}; restore it, or remove it and resume the run.")
         return found
 
     def load_sample(self) -> str | None:
@@ -206,12 +195,8 @@ class RunFolder:
 def _check_own(path: Path) -> None:
     """Raises `InputError` for a link, which would show a file from elsewhere, and for a file
     that is too large to show."""
-    if path.is_symlink():
-        raise InputError(f"{path} is a link; a run shows its own files only. Remove it.")
-    if path.is_file() and (size := path.stat().st_size) > _MOST_SHOWN:
-        raise InputError(
-            f"{path} has {size:,} bytes; up to {_MOST_SHOWN:,} are shown. Remove it."
-        )
+    if path.is_symlink() or (path.is_file() and path.stat().st_size > _MOST_SHOWN):
+        raise InputError(f"{path} is a link, or above {_MOST_SHOWN:,} bytes; remove it.")
 
 
 def is_logged(value: Any) -> bool:
@@ -220,12 +205,12 @@ def is_logged(value: Any) -> bool:
     return value is None or type(value) is float or whole
 
 
-def _json(path: Path, advice: str) -> dict[str, Any]:
+def _json(path: Path) -> dict[str, Any]:
     try:
         return read_json(path)
     except InputError:
         state = "damaged" if path.exists() else "missing"
-        raise InputError(f"{path} is {state}; {advice}.") from None
+        raise InputError(f"{path} is {state}; restore it, or start a new run.") from None
 
 
 def new_folder(
@@ -292,13 +277,10 @@ def check_origin(
     now = checksum(folder.config)
     # One checksum, or a list of them.
     what += [_CONFIG] * (now not in folder.recorded.get(_CONFIG, now))
+    what += ["its folder checkpoints"] * (not folder.checkpoints.is_dir())
     if what:
-        raise InputError(
-            f"--resume: {folder.path} began otherwise; {' and '.join(what)} changed since. "
-            "Restore what it began with, or start a new run without --resume."
-        )
-    if not folder.checkpoints.is_dir():
-        raise InputError(f"--resume: {folder.path} has lost its folder checkpoints.")
+        said = f"--resume: {folder.path} began otherwise; {' and '.join(what)} changed since"
+        raise InputError(f"{said}. Restore what it began with, or start a new run.")
 
 
 def changed_data(folder: RunFolder, task: AbstractTask, data: str) -> list[str]:
@@ -337,16 +319,12 @@ def folder_to_resume(name: str, runs: Path, trust: Trust = False) -> RunFolder:
         if number == 1 or folder.load_config(trust).name == Path(name).name
     ]
     if not found:
-        raise InputError(
-            f"--resume: there is no run {name} in {runs}; start it without --resume."
-        )
+        raise InputError(f"--resume: there is no run {name} in {runs}; start it first.")
     unfinished = [folder for folder in found if not folder.summary.exists()]
     if len(unfinished) > 1:
-        steps = [f"{x.path} (step {x.newest_step or 0})" for x in unfinished]
-        raise InputError(
-            f"--resume: {len(steps)} runs of the name {name} are not finished: "
-            f"{', '.join(steps)}. Give the folder of one, for example {unfinished[0].path}."
-        )
+        steps = ", ".join(f"{x.path} (step {x.newest_step or 0})" for x in unfinished)
+        what = f"--resume: {len(unfinished)} runs of the name {name} are not finished: {steps}"
+        raise InputError(f"{what}. Give the folder of one.")
     return [*found, *unfinished][-1]
 
 

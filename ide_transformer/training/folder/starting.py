@@ -128,30 +128,28 @@ def _with_weights_of_run(
         for text in changed_values(own, config)
         if text.startswith(("model.", "control."))
     }
-    begins = f"model.pretrained={run.path}: "
+    begins = f"model.pretrained={run.path}"
     if wrong := [text for key, text in changed.items() if key not in _FREE]:
-        raise InputError(f"{begins}it gives the model; drop what differs ({'; '.join(wrong)}).")
+        raise InputError(f"{begins} gives the model; drop what differs ({'; '.join(wrong)}).")
     if not same_tokenizer(run, task):
         raise InputError(
-            f"{begins}the tokens of data.name={config.data.name} are not the tokens of the "
-            "run; take data that are read with its tokenizer."
+            f"{begins}: data.name={config.data.name} has other tokens; change one."
         )
     there, step = restored(run, own, config.model.checkpoint, "trained")
     if config.solver != own.solver:
         there = with_solver(there, config.solver)
     fits = weight_shapes(there) == weight_shapes(model)
     if not fits and there.layers < own.model.layers:
-        raise InputError(
-            f"{begins}model.checkpoint={config.model.checkpoint} has {there.layers} layers "
-            f"(training.schedule), and model.layers={config.model.layers}. Take a later one, "
-            f"or write model.layers={there.layers} and "
-            f"control.horizon={there.control.horizon:g}."
+        what = (
+            f"{begins} has {there.layers} layers there, and model.layers={config.model.layers}"
         )
+        write = f"model.layers={there.layers} and control.horizon={there.control.horizon:g}"
+        raise InputError(f"{what}; take a later model.checkpoint, or write {write}.")
     if not fits:
         free = [text for key, text in changed.items() if key not in ("run", "checkpoint")]
+        differ = "; ".join(free) or f"the sizes of the data, here {task.sizes}"
         raise InputError(
-            f"{begins}its weights do not fit the model; drop what differs ("
-            f"{'; '.join(free) or f'the sizes of the data, here {task.sizes}'})."
+            f"{begins}: its weights do not fit the model; drop what differs ({differ})."
         )
     weights, static = eqx.partition(model, eqx.is_inexact_array)
     taken = jax.tree.leaves(eqx.filter(there, eqx.is_inexact_array))
@@ -166,10 +164,8 @@ def restored(
     checkpoint."""
     average = config.training.average
     if weights == "average" and not average:
-        raise InputError(
-            f"weights=average: {folder.path} keeps no moving average of its weights; train it "
-            "with training.average=0.999, say, or take weights=trained."
-        )
+        what = f"weights=average: {folder.path} keeps no moving average"
+        raise InputError(f"{what}; train it with training.average=0.999.")
     key = jax.random.key(0)  # the drawn weights are replaced below
     sizes = sizes_of(folder, config)
     model = first_model(config, lambda config: build_model_of_size(config, sizes, key))
@@ -199,11 +195,9 @@ def resumed_config(folder: RunFolder, config: Config, *, restart: bool) -> Confi
     free = {key: getattr(own.training, key) for key in own.training.FREE}
     others = changed_values(own, config.changed("training", **free, steps=before))
     if others or steps < before:
-        raise InputError(
-            f"--resume: {folder.path} was started with another configuration "
-            f"({'; '.join(changed_values(own, config))}). Give the same one, with as many "
-            "training.steps or more, or start a new run without --resume."
-        )
+        differ = "; ".join(changed_values(own, config))
+        what = f"--resume: {folder.path} was started with another configuration ({differ})"
+        raise InputError(f"{what}. Give the same one, with as many training.steps or more.")
     if steps == before and not restart:
         return config
     # Phases keep the steps at which they ended; percentages of the longer run would move them.
@@ -214,10 +208,8 @@ def resumed_config(folder: RunFolder, config: Config, *, restart: bool) -> Confi
     numbers = jnp.arange(made)
     same = np.asarray(rate(numbers)) == np.asarray(longer(numbers))
     if same.all() and restart:
-        raise InputError(
-            f"--restart: {folder.path} has made {made} steps, with the learning rates of a run "
-            f"of training.steps={steps}; drop it, or give more training.steps."
-        )
+        what = f"--restart: {folder.path} has the learning rates of training.steps={steps}"
+        raise InputError(f"{what}; drop it, or give more training.steps.")
     if same.all():
         return config
     now = np.asarray(rate(made)).item()
@@ -226,10 +218,10 @@ def resumed_config(folder: RunFolder, config: Config, *, restart: bool) -> Confi
         tree = config.model_dump(mode="json")
         tree["optimizer"]["restarts"] = {**own.optimizer.restarts, made: before}
         return validated(Config, tree, "--restart")
-    cosine = f"; or give --restart, so that another cosine falls from {now:.2g}, its rate now"
-    raise InputError(
-        f"training.steps={steps}: {folder.path} has made {made} steps of {before}, and from "
-        f"step {np.argmin(same) + 1} on at other learning rates than a run of {steps} steps "
-        f"(optimizer.schedule={own.optimizer.schedule}). Start a new run with its weights, "
-        f"model.pretrained={folder.path}, and a schedule of its own{cosine * possible}."
+    cosine = f", or give --restart: another cosine falls from {now:.2g}, its rate now"
+    what = (
+        f"training.steps={steps}: {folder.path} has from step {np.argmin(same) + 1} on at other"
     )
+    rates = f"learning rates (optimizer.schedule={own.optimizer.schedule})"
+    write = f"Start a new run from model.pretrained={folder.path}{cosine * possible}"
+    raise InputError(f"{what} {rates}. {write}.")

@@ -47,20 +47,16 @@ def run_task(
     if named:
         task = build_task(config, tokenizer)
         if not same_tokenizer(run, task):
-            raise InputError(
-                f"data.path={config.data.path}: the tokens of these data are not the tokens of "
-                f"{run.path}; give data in the tokens of {run.tokenizer}."
-            )
+            what = f"data.path={config.data.path} has other tokens than {run.path}"
+            raise InputError(f"{what}; give data in the tokens of {run.tokenizer}.")
         return task
     with at(f"{run.path}: its data are not as they were"):
         task = build_task(own, tokenizer)
     if changed := changed_data(run, task, task.fingerprint()):
         path = own.data.path
         name = f"data.name={own.data.name}" if path is None else f"data.path={path}"
-        raise InputError(
-            f"{run.path} began otherwise; {' and '.join(changed)} changed since. Restore what "
-            f"it began with, or give {name} to take them as they are now, in its tokens."
-        )
+        what = f"{run.path}: {' and '.join(changed)} changed since"
+        raise InputError(f"{what}. Restore them, or give {name} to take them as they are.")
     return task if config.model == own.model else build_task(config, tokenizer)
 
 
@@ -180,10 +176,9 @@ def evaluate_models(
     data = [task.fingerprint() for task in made]
     texts = all(isinstance(task, tasks.AbstractNextToken) for task in made)
     if samples is not None and texts and len(set(data)) > 1:
-        raise InputError(
-            f"samples={samples}: {' and '.join(str(x.path) for x in models)} do not read the "
-            "same tokens, so these would be different places of their texts; measure all."
-        )
+        paths = " and ".join(str(x.path) for x in models)
+        what = f"samples={samples}: {paths} would read different places of their texts"
+        raise InputError(f"{what}; measure all.")
     rows = []
     for loaded, task, checksum in zip(models, made, data, strict=True):
         found = evaluate_on(loaded.measured, task, samples, part)
@@ -234,10 +229,7 @@ def estimated_exit(loss: AbstractLoss, **options: Any) -> EstimatedExit:
     """The exit for the outputs that a loss measures, with `options` of `EstimatedExit`. Raises
     `InputError` if the loss defines no `difference`."""
     if loss.difference is None:
-        raise InputError(
-            f"The outputs that {type(loss).__name__} measures have no difference that "
-            "could be estimated; define `difference` of the loss."
-        )
+        raise InputError(f"{type(loss).__name__} has no difference for exits; define it.")
     return EstimatedExit(1.0, difference=loss.difference, **options)
 
 
@@ -307,10 +299,8 @@ def check_finite(
 ) -> None:
     """Raises `InputError` if no row has a finite number of this name."""
     if not any(math.isfinite(row[name]) for row in rows):
-        raise InputError(
-            f"{loaded.path}: the {name} is {rows[0][name]}: the outputs are not finite, or no "
-            f"target counts. Take {better_solve(loaded.model)}, another scheme or other data."
-        )
+        what = f"{loaded.path}: the {name} is {rows[0][name]}: the outputs are not finite"
+        raise InputError(f"{what}. Take {better_solve(loaded.model)}, or other data.")
 
 
 def checked_part(task: AbstractTask, part: Part, samples: int | None = None) -> Part:
@@ -319,10 +309,8 @@ def checked_part(task: AbstractTask, part: Part, samples: int | None = None) -> 
     if task.whole and part not in task.parts:
         return "validation"
     if part not in task.parts:
-        raise InputError(
-            f"part={part}: these data have only {' and '.join(task.parts)}; a text that is "
-            "trained with data.test=0.1 has a test part."
-        )
+        what = f"part={part}: these data have only {' and '.join(task.parts)}"
+        raise InputError(f"{what}; a text trained with data.test=0.1 has a test part.")
     return part
 
 

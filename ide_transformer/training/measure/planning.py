@@ -80,10 +80,8 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
     heads or tokens.
     """
     if config.model.kind != "language_model" or config.training.schedule:
-        raise InputError(
-            f"model.kind={config.model.kind}: a plan needs a language model, "
-            "model.kind=language_model, and no training.schedule."
-        )
+        what = f"model.kind={config.model.kind}: a plan needs a language model"
+        raise InputError(f"{what}, language_model, and no training.schedule.")
     groups = devices.data * devices.fsdp
     size = config.training.batch_size
     parts = (n for n in range(1, size + 1) if size % n == 0 and size <= n * samples * groups)

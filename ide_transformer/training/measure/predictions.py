@@ -41,10 +41,7 @@ def draw_predictions(
     model = _operator(loaded)
     task = evaluation_task(loaded, None, mesh.tokens)
     if task.loss.classifies:
-        raise InputError(
-            f"{loaded.path}: its outputs are logits of classes, not functions; the tutorial of "
-            "mazes draws their probabilities."
-        )
+        raise InputError(f"{loaded.path}: its outputs are logits of classes, not functions.")
     batch = next(task.held_out(samples, part=checked_part(task, part)))
     if not isinstance(batch.inputs, Field):
         axes = np.shape(batch.inputs)[1 : 1 + model.inputs.dimension]
@@ -92,10 +89,8 @@ def rollout_errors(
     model = model_on(loaded.measured, mesh)
     task = evaluation_task(loaded, None, mesh.tokens)
     if not isinstance(task, tasks.FlowMapTask):
-        raise InputError(
-            f"{loaded.path}: the outputs of {type(task).__name__} cannot be its inputs; give a "
-            "run of a flow map, such as data.name=navier_stokes."
-        )
+        what = f"{loaded.path}: {type(task).__name__} is no flow map"
+        raise InputError(f"{what}; give a run of one, such as data.name=navier_stokes.")
     samples = min(samples, task.held_out_samples)
     truth = task.trajectory(times, samples).astype(np.float32)
     found = [truth[0]]

@@ -114,10 +114,8 @@ def find_learning_rate(
             if recent > max(_EXPLODED * lowest, losses[0]):
                 break
     if len(losses) < 2:
-        raise InputError(
-            f"{config.name}: the loss is not finite at a learning rate of {LOWEST}; take "
-            f"{better_solve(model)}."
-        )
+        what = f"{config.name}: the loss is not finite at a learning rate of {LOWEST}"
+        raise InputError(f"{what}; take {better_solve(model)}.")
     found = _suggested((LOWEST * np.exp(growth * np.arange(len(losses)))).tolist(), losses)
     if folder is not None:
         write_json(Path(folder, "learning_rate.json"), found._asdict())

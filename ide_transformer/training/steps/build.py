@@ -18,7 +18,7 @@ from ...equation import AbstractConstraint, AbstractControl, AbstractOperator, F
 from ...errors import InputError, at, short
 from ...integration import AbstractGradient, Mesh, Truncated
 from ...integration.mesh import check_steps
-from ...memory import gibibytes, too_large
+from ...memory import too_large
 from ...models import Model, check_causal, is_built_as, kinds_of
 from ...pretrained import find_pretrained, load_pretrained
 from ...tasks import (
@@ -99,10 +99,9 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
     mode = read(AbstractGradient, config.training.gradient, "training.gradient")
     layers = [stage.layers or config.model.layers for stage in config.model.stages[1:]]
     if isinstance(mode, Truncated) and mode.intervals < max(layers, default=0):
+        what = f"training.gradient=truncated: {mode.intervals} layers reach no stage before"
         raise InputError(
-            f"training.gradient=truncated: a gradient of the last {mode.intervals} of "
-            f"{max(layers)} layers does not reach the stages before, which would not learn; "
-            f"write options: {{intervals: {max(layers)}}}, or another mode."
+            f"{what}; write options: {{intervals: {max(layers)}}}, or another mode."
         )
     build = ft.partial(build_model_of_size, config, task.sizes)
     given = config.model.pretrained is not None
@@ -124,41 +123,40 @@ def check_memory(
 ) -> None:
     """Raises `InputError` if a run needs more memory than there is. `model` may hold shapes."""
     available = memory.available()
-    if available is not None and jax.default_backend() != "cpu":
+    if available is None:
+        return
+    if jax.default_backend() != "cpu":
         # Virtual devices of a CPU share its memory; other devices have their own.
         available *= config.parallel.devices
     training = config.training
     one = jax.tree.map(jnp.asarray, task.batch(0, 1, training.seed))
-    batch = enlarged(one, training.part_size)
-    weights = memory.size_bytes(model)
     # A weight has a gradient and, in AdamW, two moments.
-    fixed = 4 * weights + memory.size_bytes(enlarged(one, training.batch_size))
-    state = 4 * training.part_size * task.tokens_per_sample * model.features
-    # Tracing the rest takes a second, which small runs are spared.
-    if available is None or fixed + state < available // 1000:
-        return
-    kept = state
-    if fixed + state <= available:
+    fixed = 4 * memory.size_bytes(model)
+    fixed += memory.size_bytes(enlarged(one, training.batch_size))
+    kept = 4 * training.part_size * task.tokens_per_sample * model.features
+    # Tracing takes a second, which small runs are spared.
+    if available // 1000 <= fixed + kept <= available:
+        batch = enlarged(one, training.part_size)
         found: list[int] = []
         eqx.filter_eval_shape(
             lambda m, b: found.append(memory.kept_bytes(m, mode, task.loss, b)), model, batch
         )
-        kept = max(state, *found)
-    if fixed + kept <= available:
-        return
+        kept = max(kept, *found)
+    if fixed + kept > available:
+        raise too_large("this run", fixed + kept, available, _sizes(config, mode))
+
+
+def _sizes(config: Config, mode: AbstractGradient) -> str:
+    """Says which keys of a configuration make a run large."""
     shaping = f"model.pretrained={config.model.pretrained}"
     if config.model.pretrained is None:
         tree = config.model_dump(mode="json", include={"data", "model", "control"})
-        leaves = jax.tree.leaves_with_path(tree)
-        numbers = [(x, path_of(key)) for key, x in leaves if type(x) is int]
-        shaping = ", ".join(f"{key}={x}" for x, key in sorted(numbers, reverse=True)[:6])
-    advice = (
-        f"{gibibytes(4 * weights)} are for the weights, their gradient and the optimiser, "
-        f"{gibibytes(fixed - 4 * weights + kept)} for a batch and what its gradient keeps. "
-        f"Lower the larger ones of {shaping}, training.batch_size={training.batch_size}, or "
-        f"change training.gradient={memory.mode_name(mode)}."
-    )
-    raise too_large("this run", fixed + kept, available, advice)
+        numbers = ((x, key) for key, x in jax.tree.leaves_with_path(tree) if type(x) is int)
+        largest = sorted(((x, path_of(key)) for x, key in numbers), reverse=True)[:6]
+        shaping = ", ".join(f"{key}={x}" for x, key in largest)
+    batch = f"training.batch_size={config.training.batch_size}"
+    change = f"change training.gradient={memory.mode_name(mode)}"
+    return f"Lower the larger ones of {shaping}, {batch}, or {change}."
 
 
 def causal(config: Config, model: M) -> M:
@@ -235,11 +233,11 @@ def check_kind(config: Config, learns: Callable[..., Model]) -> None:
     found = kinds_of(find("model.kind", kind, Model))
     pairs = zip(found, wanted, strict=True)
     if not all(issubclass(one, other) or issubclass(other, one) for one, other in pairs):
-        raise InputError(
-            f"model.kind={kind}: data.name={config.data.name} is learned by models of "
-            f"{wanted[0].__name__} and {wanted[1].__name__}; write model.kind="
-            f"{snake_case(learns.__name__)}, or model to give parts of your own."
+        parts = " and ".join(part.__name__ for part in wanted)
+        what = (
+            f"model.kind={kind}: data.name={config.data.name} is learned by models of {parts}"
         )
+        raise InputError(f"{what}; write model.kind={snake_case(learns.__name__)}, or model.")
 
 
 def offers_of(model: ModelConfig, *, causal: bool) -> Given:
@@ -322,10 +320,8 @@ def _staged_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -
         with at(f"model.stages.{number}"):
             stage = build_model_of_size(own, given, own_key)
             if not isinstance(stage.inputs, models.ImageInputs):
-                raise InputError(
-                    f"model.kind={own.model.kind}: it cannot be followed by another stage; "
-                    "take model.kind=image_stage."
-                )
+                what = f"model.kind={own.model.kind}: it can be no stage"
+                raise InputError(f"{what}; take model.kind=image_stage.")
         given["image_shape"] = (*stage.inputs.grid, stage.features)
         stages.append(stage)
     return models.StagedModel(tuple(stages))
@@ -384,34 +380,27 @@ def with_solver(model: Model, config: SolverConfig) -> Model:
 def _pretrained(config: Config, path: str) -> Model:
     """The model of a checkpoint. Raises `InputError` if it cannot learn the data."""
     if config.model.checkpoint != "newest":
-        raise InputError(
-            f"model.checkpoint={config.model.checkpoint} belongs to a run, and "
-            f"model.pretrained={path} is none; drop it."
-        )
+        what = f"model.checkpoint={config.model.checkpoint}: model.pretrained={path} is no run"
+        raise InputError(f"{what}; drop it.")
     model = load_pretrained(path)
     wanted = task_class(config).model
     if not is_built_as(model, wanted):
-        raise InputError(
-            f"model.pretrained={path} holds a model of {type(model.inputs).__name__} and "
-            f"{type(model.read_out).__name__}; data.name={config.data.name} needs a "
-            f"{wanted.__name__}. A model of images needs images, such as data.name=digits."
-        )
+        parts = f"{type(model.inputs).__name__} and {type(model.read_out).__name__}"
+        needed = f"data.name={config.data.name} needs a {wanted.__name__}"
+        raise InputError(f"model.pretrained={path} holds a model of {parts}; {needed}.")
     return model
 
 
 def _check_tokens(config: Config, task: AbstractTask, model: Model) -> None:
     """Raises `InputError` if a checkpoint lacks tokens or classes of the data."""
-    tokens = task.sizes.get("vocabulary", 0)
-    rows = getattr(model.inputs, "vocabulary", tokens)
-    if tokens > rows:
-        raise InputError(
-            f"data: there are {tokens} tokens, but model.pretrained={config.model.pretrained} "
-            f"knows {rows}; take the tokenizer of the checkpoint."
-        )
+    found = task.sizes.get("vocabulary", 0)
+    known = getattr(model.inputs, "vocabulary", found)
     if (classes := task.sizes.get("classes")) is not None:
         outputs = eqx.filter_eval_shape(model, task.batch(0, 1, 0).inputs)
-        if outputs.shape[-1] < classes:
-            raise InputError(
-                f"data: there are {classes} classes, but model.pretrained="
-                f"{config.model.pretrained} has {outputs.shape[-1]}; take data of its classes."
-            )
+        found = classes
+        known = outputs.shape[-1]
+    if found > known:
+        what = f"data: there are {found} tokens or classes, and model.pretrained="
+        raise InputError(
+            f"{what}{config.model.pretrained} knows {known}; take data that fit it."
+        )

@@ -123,12 +123,10 @@ def make_layout(config: ParallelConfig, devices: Sequence[Any] | None = None) ->
     number = len(devices)
     wanted = config.devices
     if number % wanted or (jax.process_count() > 1 and wanted != number):
-        sizes = " × ".join(f"{axis} {size}" for axis, size in config.sizes.items())
-        raise InputError(
-            f"parallel: {sizes} makes a layout of {wanted} devices, and there are {number}; "
-            f"their product must {'be' if jax.process_count() > 1 else 'divide'} {number}. "
-            "On a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=8 gives 8 of them."
-        )
+        sizes = " × ".join(f"parallel.{axis}={size}" for axis, size in config.sizes.items())
+        what = f"{sizes} makes a layout of {wanted} devices, and there are {number}"
+        fit = "be" if jax.process_count() > 1 else "divide"
+        raise InputError(f"{what}; their product must {fit} {number}.")
     shape = tuple(config.sizes.values())
     types = (AxisType.Auto,) * len(shape)
     return Layout(jax.make_mesh(shape, config.axes, types, devices=devices[:wanted]))
@@ -142,23 +140,19 @@ def check_divisible(
 ) -> None:
     """Raises `InputError` if devices do not divide the samples, the heads or the tokens, on any
     of the meshes."""
-    batch = "training.batch_size"
-    if training.accumulate > 1:
-        batch += " / training.accumulate"
-    samples = training.part_size
     attentions = parts(model.control, AbstractAttention)
     heads = {number for x in attentions for number in (x.heads, x.key_value_heads)}
     tokens = {model.domain.num_tokens, *(mesh.tokens for mesh in meshes if mesh.tokens)}
+    groups = parallel.data * parallel.fsdp
+    batch = "training.batch_size" + " / training.accumulate" * (training.accumulate > 1)
     wanted = [
-        ("parallel.data × parallel.fsdp", parallel.data * parallel.fsdp, batch, samples),
+        ("parallel.data × parallel.fsdp", groups, batch, training.part_size),
         *(("parallel.tensor", parallel.tensor, "the number of heads", n) for n in heads),
         *(("parallel.sequence", parallel.sequence, "the number of tokens", n) for n in tokens),
     ]
     for key, devices, what, number in wanted:
         if number % devices:
-            raise InputError(
-                f"{key} = {devices} does not divide {what}, {number}; change one of them."
-            )
+            raise InputError(f"{key} = {devices} does not divide {what}, {number}; change one.")
 
 
 def enlarged(batch: Batch, size: int) -> Batch:
@@ -226,10 +220,8 @@ def start(parallel: ParallelConfig) -> None:
             shutdown_timeout_seconds=seconds,
         )
     except ValueError as error:
-        raise InputError(
-            f"parallel.processes={parallel.processes}: {error} Without SLURM, give "
-            "parallel.coordinator=HOST:PORT and parallel.rank=0, 1, …."
-        ) from None
+        write = "Without SLURM, give parallel.coordinator=HOST:PORT and parallel.rank=0, 1, …."
+        raise InputError(f"parallel.processes={parallel.processes}: {error} {write}") from None
     finally:
         absent.cancel()
 
@@ -242,11 +234,11 @@ def explain_lost_process() -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1 or str(error).startswith(_OWN_FAULTS):
             raise
-        raise InputError(
-            f"process {jax.process_index()}: another process of this run has ended or does not "
-            f"answer ({str(error).splitlines()[0][:200]}). Start all processes again with "
-            "--resume; the run continues from its last checkpoint, also with fewer of them."
-        ) from error
+        reason = str(error).splitlines()[0][:200]
+        what = (
+            f"process {jax.process_index()}: another process has ended or is silent ({reason})"
+        )
+        raise InputError(f"{what}. Start all of them again with --resume.") from error
 
 
 def primary() -> bool:
@@ -280,16 +272,13 @@ def check_equal(values: Mapping[str, Mapping[str, Any]]) -> None:
     rank = jax.process_index() if differs.any() else int(np.argmax(of_all.any(axis=1)))
     what = [name for name, other in zip(own, of_all[rank], strict=True) if other]
     changed = [
-        f"{key}: {own[name].get(key)!r} there, {first[name].get(key)!r} in process 0"
+        f"; {key}: {own[name].get(key)!r} there, {first[name].get(key)!r} in process 0"
         for name in what
         for key in own[name] | first[name]
         if own[name].get(key) != first[name].get(key)
     ]
-    raise InputError(
-        f"process {rank} has {' and '.join(what)} than process 0"
-        f"{' (' * bool(changed)}{'; '.join(changed)}{')' * bool(changed)}. Start all processes "
-        "with the same options, files and release."
-    )
+    said = f"process {rank} has {' and '.join(what)} than process 0{''.join(changed)}"
+    raise InputError(f"{said}. Start all with the same options, files and release.")
 
 
 def from_primary(text: str) -> str:

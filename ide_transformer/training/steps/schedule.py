@@ -117,10 +117,8 @@ def read_mesh(tree: Mapping[str, Any], key: str) -> Mesh:
     weights, since nothing would train them."""
     mesh = read(Mesh, tree, key)
     if jax.tree.leaves(eqx.filter(mesh.solver, eqx.is_inexact_array)):
-        raise InputError(
-            f"{key}.solver={tree['solver']}: it has weights, which would not be trained; take "
-            "a scheme without, or make it the solver of the run."
-        )
+        what = f"{key}.solver={tree['solver']}: it has weights, which would not be trained"
+        raise InputError(f"{what}; take a scheme without weights.")
     return mesh
 
 
@@ -139,10 +137,7 @@ def model_on(model: Model, mesh: Mesh, layers: Layers = "resampled") -> Model:
 
     def kept(part: Model) -> Model:
         if mesh.layers is None or mesh.layers > part.layers:
-            raise InputError(
-                f"layers={layers}: the model has {part.layers} to keep, and the mesh gives "
-                f"layers={mesh.layers}."
-            )
+            raise InputError(f"layers={layers}: give a mesh of 1 to {part.layers} layers.")
         spread = [i * part.layers // mesh.layers for i in range(mesh.layers)]
         return keep_layers(part, spread if layers == "spread" else range(mesh.layers))
 
@@ -285,11 +280,9 @@ def programs_of(config: Config, model: Model) -> Programs:
             model = _with_layers(before, layers)
             if layers % before.layers and weight_shapes(model) != weight_shapes(before):
                 dividing = [str(n) for n in range(1, layers) if layers % n == 0]
-                raise InputError(
-                    f"training.schedule: {before.layers} layers of "
-                    f"{type(before.control).__name__} cannot become {layers} of equal parts; "
-                    f"write {', '.join(dividing)} instead of {before.layers}."
-                )
+                what = f"training.schedule: {before.layers} layers cannot become {layers}"
+                write = f"write {', '.join(dividing)} instead of {before.layers}"
+                raise InputError(f"{what} of equal parts; {write}.")
         programs.append(Program(phase, training, optimizer, model, shapes, enter))
     return Programs(programs)
 
