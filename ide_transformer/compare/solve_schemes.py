@@ -1,7 +1,7 @@
 """Compares schemes by solving one set of trained weights with each."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -34,12 +34,9 @@ class SolverChoice(Section):
     steps: Annotated[tuple[Count, ...], Field(strict=False)] = ()
     tolerances: Annotated[tuple[PositiveFloat, ...], Field(strict=False)] = ()
 
-    def problems(self) -> Mapping[str, Any]:
-        return {
-            "give steps, for example [1, 2, 4], or tolerances, for example [1.0e-2, 1.0e-3]": (
-                not self.steps and not self.tolerances
-            )
-        }
+    def problems(self) -> Iterator[str]:
+        if not self.steps and not self.tolerances:
+            yield "give steps, for example [1, 2, 4], or tolerances, for example [1.0e-2]"
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -70,12 +67,9 @@ class SolvingComparison(AbstractComparison):
     tolerance: PositiveFloat = 1e-3
     schemes: Annotated[dict[str, SolverChoice], Field(min_length=1)]
 
-    def problems(self) -> Mapping[str, Any]:
-        return {
-            "reference: its error is known by half its steps; give steps of 2 or more": (
-                self.reference.steps < 2
-            )
-        }
+    def problems(self) -> Iterator[str]:
+        if self.reference.steps < 2:
+            yield "reference: its error is known by half its steps; give steps of 2 or more"
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
         run = RunFolder(self.run)

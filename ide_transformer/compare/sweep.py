@@ -3,9 +3,9 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -36,24 +36,19 @@ class Sweep(Section):
     keys: Annotated[dict[str, Values], Field(min_length=1)]
     extend: CountOrZero = 2
 
-    def problems(self) -> Mapping[str, Any]:
-        found = {}
+    def problems(self) -> Iterator[str]:
         for key, values in self.keys.items():
             given = f"keys.{key}={list(values)}"
-            named = {short(value) for value in values}
-            found |= {
-                f"{given}: the budget gives the number of steps; drop it": key
-                == "training.steps",
-                f"{given}: each run has one of seeds; write seeds: [0, 1]": key
-                == "training.seed",
-                f"{given}: losses on other data cannot tune anything; make schemes that differ "
-                "in it": key.startswith("data.") or key in ("model.context", "model.patch"),
-                f"{given}: give each value once, the smallest first": list(values)
-                != sorted(set(values)),
-                f"{given}: two of them would share a folder, whose name has four digits of a "
-                "value; give values that are further apart": len(named) < len(values),
-            }
-        return found
+            if key == "training.steps":
+                yield f"{given}: the budget gives the number of steps; drop it"
+            if key == "training.seed":
+                yield f"{given}: each run has one of seeds; write seeds: [0, 1]"
+            if key.startswith("data.") or key in ("model.context", "model.patch"):
+                yield f"{given}: losses on other data tune nothing; make schemes that differ"
+            if list(values) != sorted(set(values)):
+                yield f"{given}: give each value once, the smallest first"
+            elif len({short(value) for value in values}) < len(values):
+                yield f"{given}: two share the name of a folder; give values further apart"
 
 
 class Trial(NamedTuple):

@@ -98,7 +98,7 @@ NO_TEXT = {"a": {"data": {"path": "none.txt"}}}
         ({"schemes/one": {"training": {"steps": 3}}}, "one.training.steps: .*budget.amount"),
         ({"recipes": {"two": {"training": {"seed": 3}}}}, "two.training.seed: .* write seeds"),
         ({"schemes": {"a b": {}, "a_b": {}}}, "two of a b, a_b would share a folder"),
-        (swept([0.0010001, 0.0010002]), "two of them would share a folder"),
+        (swept([0.0010001, 0.0010002]), "two share the name of a folder"),
         (swept([4, 8], "training.steps"), "the budget gives the number of steps"),
         (swept([1, 2], "training.seed"), "write seeds"),
         ({"budget": COSTS, "schemes/one": LATE}, "schemes.one: training.schedule: until=2"),
