@@ -192,8 +192,10 @@ def generate(
     if behind is None:
         return cast(Prompt, tokens)
     array = _library(tokens, behind)
-    mask = _before(ends + length, array.asarray(tokens))
-    tokens = array.where(mask, array.asarray(tokens), 0)
+    tokens = array.asarray(tokens)
+    places = array.broadcast_to(array.arange(tokens.shape[-1]), tokens.shape)
+    mask = places < array.asarray(ends + length)[..., None]
+    tokens = array.where(mask, tokens, 0)
     tokens = array.where(array.asarray(behind)[..., None], tokens, NO_TOKEN)
     return cast(Prompt, jax.device_put(Text(tokens, mask)))
 
@@ -222,12 +224,8 @@ def _write(
     else:
         # Without a cache each token costs a solve for the whole size.
         size = min(size_of(total, 256, 4) if cached else size_of(total, 16, 2), most)
-    array = _library(prompt, ends)
     room = [(0, 0)] * (prompt.ndim - 1) + [(0, size - longest)]
-    tokens = array.pad(array.asarray(prompt), room)
-    # A causal model does not see what stands behind a text, but it must be a token.
-    behind = tokens[..., :1] if end is None else array.asarray(end, tokens.dtype)
-    tokens = array.where(_before(ends, tokens), tokens, behind)
+    tokens = _library(prompt).pad(prompt, room)
     # Numbers as arrays, so that other numbers need no other program.
     top_p = None if draw.top_p is None else np.asarray(draw.top_p, float)
     temperature = draw.temperature and np.asarray(draw.temperature, float)
@@ -252,13 +250,6 @@ def _library(*arrays: Any) -> Any:
     return np if all(map(is_known, arrays)) else jnp
 
 
-def _before(ends: Any, tokens: Any) -> Any:
-    """Whether each token of a text is before its end."""
-    array = _library(ends, tokens)
-    ends = array.broadcast_to(array.asarray(ends), tokens.shape[:-1])[..., None]
-    return array.broadcast_to(array.arange(tokens.shape[-1]), tokens.shape) < ends
-
-
 @eqx.filter_jit
 def _written(model, tokens, ends, longest, length, end, draw, key, given, stops, cached):
     """Prompts and what follows them, see `_write`; `longest` is the longest prompt."""
@@ -267,6 +258,10 @@ def _written(model, tokens, ends, longest, length, end, draw, key, given, stops,
     *batch, size = tokens.shape
     window = min(context, size)
     each = jnp.broadcast_to(ends, batch)
+    places = jnp.broadcast_to(jnp.arange(size), tokens.shape)
+    # A causal model does not see what stands behind a text, but it must be a token.
+    behind = end.astype(tokens.dtype) if stops else tokens[..., :1]
+    tokens = jnp.where(places < each[..., None], tokens, behind)
 
     def put(tokens, ended, number, logits):
         """The text with token `number` drawn, whether the text has ended, and the token."""
@@ -279,7 +274,6 @@ def _written(model, tokens, ends, longest, length, end, draw, key, given, stops,
         if stops:
             drawn = jnp.where(ended, end.astype(tokens.dtype), drawn)
             ended = ended | (drawn == end)
-        places = jnp.broadcast_to(jnp.arange(size), tokens.shape)
         here = places == (each + number)[..., None]
         return jnp.where(here, drawn[..., None], tokens), ended, drawn
 

@@ -88,7 +88,7 @@ class SchemeProperties(AbstractProperties):
         self.u0, self.other = drawn(5, 2, TOKENS, features)
         self.inputs = self.equation(eq.PiecewiseLinear), self.u0, self.solver
 
-    def equation(self, control, constraint=eq.Free()):
+    def equation(self, control, constraint: eq.AbstractConstraint = eq.Free()):
         """The equation with the block, scaled differently at each depth."""
         number = INTERVALS if control is eq.PiecewiseConstant else INTERVALS + 1
         factors = 1 + 0.3 * np.cos(1 + np.arange(number))
