@@ -1,7 +1,6 @@
 """The losses of tasks, and the means that an evaluation adds up."""
 
 import abc
-import functools as ft
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
@@ -13,20 +12,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ..dynamics import AbstractCost, Path
-from ..equation import State
 from ..equation.domain import by_samples
-from ..errors import InputError, at
-from ..integration import Mesh, divergence, relative_difference
+from ..errors import InputError
+from ..integration import divergence, relative_difference
 from ..models import Field, Model
 
 
 # A target of `InstanceCrossEntropy` that is not counted.
 UNCOUNTED = -1
-# Terms of an objective that are means over targets.
-BY_TARGETS = frozenset({"consistency"})
 # Running costs by name.
 Costs: TypeAlias = Mapping[str, AbstractCost]
 
@@ -73,12 +69,12 @@ def averaged(batches: Iterable[dict[str, Mean]]) -> dict[str, float]:
 class Loss(NamedTuple):
     """The loss of a batch.
 
-    - `objective`: what is minimised: the loss, running costs and other terms.
-    - `by_targets`: its terms that are means over targets: all but the running costs and the
-      defect of `Finer`, which are means over samples.
+    - `objective`: what is minimised: the loss, and what a run adds.
+    - `by_targets`: its terms that are means over targets: all but the running costs, which are
+      means over samples.
     - `figures`: the means that an evaluation reports, by name; one is `loss`.
-    - `field_evaluations`: evaluations in all its solves, the mean over samples.
-    - `terms`: the terms of `Finer`, and running costs `costs.NAME`, without their weights.
+    - `field_evaluations`: evaluations of the solve, the mean over samples.
+    - `terms`: running costs `costs.NAME`, without their weights.
     """
 
     objective: Float[Array, ""]
@@ -91,55 +87,6 @@ class Loss(NamedTuple):
     def loss(self) -> Float[Array, ""]:
         """The loss alone; NaN where a solve failed."""
         return self.figures["loss"].value
-
-
-class Finer(eqx.Module):
-    """Compares a solve with one on a finer mesh in depth. Adds to the objective
-
-        consistency · D(y, y') + defect · mean Σ |u - u'|² / Σ |u'|²,
-
-    u the state at depth T and y the outputs of the solve, u' and y' those with `refinement`
-    times as many steps, D the `gap` of the loss, the mean over samples. Both solves are
-    learned. To leading order the second term is proportional to the squared relative error of
-    u.
-
-    **Arguments:**
-
-    - `refinement`: steps of the finer solve in each step.
-    - `consistency`, `defect`: weights.
-    """
-
-    refinement: int = eqx.field(static=True)
-    consistency: float = eqx.field(static=True)
-    defect: float = eqx.field(static=True)
-
-    def __call__(
-        self,
-        model: Model,
-        inputs: PyTree[ArrayLike],
-        key: PRNGKeyArray | None,
-        u1: State,
-        gap: Callable[[Array], Float[Array, ""]],
-    ) -> tuple[dict[str, Array], Float[Array, ""]]:
-        """The terms by name, NaN where the solve fails, and the evaluations, given `u1` and
-        the `gap` D."""
-
-        def refined(model: Model) -> Model:
-            if model.mesh.stepsize_controller is not None:
-                raise InputError(
-                    "training.finer: adaptive steps cannot be refined; drop it, or drop "
-                    "solver.rtol and solver.atol."
-                )
-            return model.solved_on(Mesh(steps=self.refinement * model.steps))
-
-        finer = model.each_equation(refined)
-        with at("training.finer"):
-            solution = finer.solve(inputs, key=key)
-        defect = _relative_square(u1, solution.u1)
-        terms = {"consistency": gap(finer.outputs(solution.u1)), "defect": defect}
-        made = jnp.all(solution.succeeded)
-        terms = {name: jnp.where(made, x, jnp.nan) for name, x in terms.items()}
-        return terms, jnp.mean(solution.stats["field_evaluations"])
 
 
 class AbstractLoss(eqx.Module):
@@ -160,11 +107,6 @@ class AbstractLoss(eqx.Module):
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
         """The loss, by the name `loss`, and further figures of a batch."""
 
-    def gap(self, outputs: Array, finer: Array, targets: Array) -> Float[Array, ""]:
-        """The distance of the outputs y from the outputs y' on a finer mesh,
-        `Σ |y - y'|² / Σ |y'|²`, the mean over samples."""
-        return _relative_square(outputs, finer)
-
     def __call__(
         self, model: Model, batch: Batch, key: PRNGKeyArray | None = None, **options
     ) -> Loss:
@@ -179,7 +121,6 @@ class AbstractLoss(eqx.Module):
         *,
         costs: Costs = MappingProxyType({}),
         exit_loss: float = 0.0,
-        finer: Finer | None = None,
     ) -> tuple[Loss, Array]:
         """The loss, and the outputs of the model.
 
@@ -189,7 +130,6 @@ class AbstractLoss(eqx.Module):
         - `costs`: running costs, by name.
         - `exit_loss`: the weight of the mean loss of the outputs after each interval but the
           last.
-        - `finer`: the comparison with a finer mesh, if any.
         """
         knots = model.equation.knots
         with jax.ensure_compile_time_eval():
@@ -203,26 +143,19 @@ class AbstractLoss(eqx.Module):
         loss = figures["loss"]
         loss = loss._replace(total=jnp.where(jnp.all(solution.succeeded), loss.total, jnp.nan))
         terms = {}
-        added = []
+        weighted = []
         for name, cost in costs.items():
             value = cost(Path(model, batch.inputs, solution.us))
             terms[f"costs.{name}"] = value
             if cost.weight:
-                added.append(cost.weight * value)
+                weighted.append(cost.weight * value)
         by_targets = loss.value
         if exit_loss and len(knots) > 2:
             read = jax.vmap(lambda u: self.measure(model.outputs(u), targets)["loss"].value)
             by_targets += exit_loss * jnp.mean(read(solution.us[1:-1]))
         evaluations = jnp.mean(solution.stats["field_evaluations"])
-        if finer is not None:
-            gap = ft.partial(self.gap, outputs, targets=targets)
-            compared, number = finer(model, batch.inputs, key, solution.u1, gap)
-            by_targets += finer.consistency * compared["consistency"]
-            added.append(finer.defect * compared["defect"])
-            terms |= compared
-            evaluations += number
         figures = {**figures, "loss": loss}
-        return Loss(sum(added, by_targets), by_targets, figures, evaluations, terms), outputs
+        return Loss(sum(weighted, by_targets), by_targets, figures, evaluations, terms), outputs
 
 
 class CrossEntropy(AbstractLoss):
@@ -245,10 +178,6 @@ class CrossEntropy(AbstractLoss):
             "accuracy": _counted_mean(correct, targets),
         }
 
-    def gap(self, outputs: Array, finer: Array, targets: Array) -> Float[Array, ""]:
-        """The mean over targets of `Σ p' log(p'/p)`, in nats."""
-        return _counted_mean(divergence(finer, outputs), targets).value
-
 
 class InstanceCrossEntropy(CrossEntropy):
     """`CrossEntropy` of instances with several targets each, `targets: [instances, ...]`, and
@@ -262,12 +191,6 @@ class InstanceCrossEntropy(CrossEntropy):
         exact = jnp.all(right, axes) & counted
         exact_match = Mean(jnp.sum(exact), jnp.sum(counted))
         return {**super().measure(outputs, targets), "exact_match": exact_match}
-
-
-def _relative_square(given: Array, expected: Array) -> Float[Array, ""]:
-    axes = tuple(range(1, given.ndim))
-    change, size = (jnp.sum(x**2, axes) for x in (given - expected, expected))
-    return jnp.mean(change / jnp.where(size == 0, 1, size))
 
 
 def _counted_mean(values: Array, targets: Array) -> Mean:

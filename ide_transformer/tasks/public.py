@@ -34,7 +34,6 @@ from .losses import (
     AbstractLoss,
     Batch,
     CrossEntropy,
-    Finer,
     InstanceCrossEntropy,
     Loss,
     Mean,

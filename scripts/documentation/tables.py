@@ -70,7 +70,9 @@ def _words(value: dict[str, Any]) -> str:
     names = {"string": "text", "object": "mapping"}
     kind = str(value.get("format", value["type"]))
     words = names.get(kind, kind)
-    limits = [f", {sign}{value[x]:g}" for x, sign in _SIGNS.items() if x in value]
+    # That an integer has 31 bits goes without saying.
+    told = [x for x in _SIGNS if x in value and value[x] != 2**31]
+    limits = [f", {_SIGNS[x]}{value[x]:g}" for x in told]
     if limits[:1] == [", >0"]:
         words, limits = f"positive {words}", limits[1:]
     return words + "".join(limits)

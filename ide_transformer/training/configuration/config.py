@@ -362,19 +362,6 @@ class PhaseConfig(Section):
             yield f"mesh.layers={shown(self.layers)}: Input should be a valid integer"
 
 
-class FinerConfig(Section):
-    """A second solve of each batch with finer steps, and the weights of what it changes. It
-    costs `refinement` times the evaluations of the first."""
-
-    # Its steps in each step of the first solve.
-    refinement: Annotated[int, Field(ge=2, le=64)] = 2
-    # Weight of the change of the outputs: for classes the divergence in nats, else the mean
-    # relative square.
-    consistency: NonNegativeFloat = 0.0
-    # Weight of the mean relative square of the change of the state at T.
-    defect: NonNegativeFloat = 0.0
-
-
 class CostConfig(Section):
     """A running cost. A number alone gives its weight."""
 
@@ -425,8 +412,6 @@ class TrainingConfig(Section):
     # Weight of the mean loss read out after each layer but the last, so that a solve may end
     # early.
     exit_loss: NonNegativeFloat = 0.0
-    # Terms that compare each solve with a finer one. Default: none.
-    finer: FinerConfig = FinerConfig()
     # Period of the lines in metrics.jsonl.
     log_every: Count = 10
     # Where these lines go too: tensorboard, trackio.

@@ -25,7 +25,6 @@ from ...tasks import (
     AbstractLoss,
     AbstractTask,
     AbstractTokenizer,
-    Finer,
     Loss,
     PretrainedTokenizer,
     load_tokenizer,
@@ -358,14 +357,11 @@ def with_training(model: Model, config: TrainingConfig) -> Model:
 def objective(loss: AbstractLoss, training: TrainingConfig) -> Callable[..., Loss]:
     """The loss of a task with the terms that a run adds: a function of the model, the batch and
     the key of the dropout."""
-    given = training.finer
-    weighted = given.consistency or given.defect
-    finer = Finer(given.refinement, given.consistency, given.defect) if weighted else None
     costs = {
         name: read(AbstractCost, cost.description(name), f"training.costs.{short(name)}")
         for name, cost in training.costs.items()
     }
-    return ft.partial(loss, costs=costs, exit_loss=training.exit_loss, finer=finer)
+    return ft.partial(loss, costs=costs, exit_loss=training.exit_loss)
 
 
 def with_solver(model: Model, config: SolverConfig) -> Model:

@@ -16,7 +16,6 @@ from ...errors import InputError
 from ...models import Model
 from ...solvers import learned
 from ...tasks import AbstractTask, Batch, Loss, Part, averaged
-from ...tasks.losses import BY_TARGETS
 
 
 # The weights of a run: as trained, or their moving average.
@@ -69,11 +68,7 @@ def gradient_in_parts(
         figures = jax.tree.map(lambda x: jnp.sum(x, axis=0), results.figures)
         by_targets = jnp.mean(shares * results.by_targets)
         objective = by_targets + jnp.mean(results.objective - results.by_targets)
-        terms = {
-            name: jnp.mean(shares * x if name in BY_TARGETS else x)
-            for name, x in results.terms.items()
-        }
-        whole = Loss(objective, by_targets, figures, means.field_evaluations, terms)
+        whole = Loss(objective, by_targets, figures, means.field_evaluations, means.terms)
         return jax.tree.map(lambda x: x / number, total), whole
 
     return in_parts
