@@ -60,18 +60,7 @@ def check_family(
     options: Collection[str] = (),
     every: int = 1,
 ) -> None:
-    """Check what every family of checkpoints must do, on a small checkpoint of it with random
-    weights:
-
-    - *outputs*: the original library gives the same.
-    - *written back*: options and tensors are those that were read, to the bit, or to rounding
-      where the table multiplies or adds; weights that were trained come back as they were.
-    - *every tensor*: one that is missing, of another shape or unknown is refused by its name.
-    - *copies*: a tensor that repeats another one, as a tied read-out, is compared with it.
-    - *shards*: several files give the same model as one; a missing file is refused.
-    - *dtype*: weights and outputs are float32 where that is asked for, and where the tensors
-      have less.
-    - *options*: one that is changed is refused by name, or both libraries agree.
+    """Check what every family must do, on a small checkpoint with random weights.
 
     **Arguments:**
 
@@ -90,24 +79,16 @@ def check_family(
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*not part of the model")
         case = _Case(source, Path(folder), outputs, reference, tolerance)
+        case.check_outputs(single)
+        case.check_written()
+        case.check_tensors()
+        case.check_copies()
+        case.check_dtypes()
+        if source.is_dir():
+            case.check_shards()
         chosen = case.changes() if callable(reference) else case.nonsense()
         changes = (x for x in chosen if not options or x.path[0] in options)
-        some = itertools.islice(changes, 0, None, every)
-        checks = [ft.partial(case.check_outputs, single), case.check_written]
-        checks += [case.check_tensors, case.check_copies, case.check_dtypes]
-        checks += [case.check_shards] * source.is_dir()
-        said = []
-        for check in (*checks, ft.partial(case.check_options, some)):
-            try:
-                check()
-            except AssertionError as error:
-                said.append(str(error))
-            except Exception as error:
-                # After a failure it may follow from that.
-                if not said:
-                    raise
-                said.append(f"{type(error).__name__}: {error}")
-        assert not said, "\n".join(said)
+        case.check_options(itertools.islice(changes, 0, None, every))
 
 
 class _Change(NamedTuple):
@@ -116,20 +97,13 @@ class _Change(NamedTuple):
     path: tuple[str, ...]
     value: Any
 
-    def __str__(self) -> str:
-        value = "removed" if self.value is _REMOVED else f"= {self.value!r}"
-        return f"{'.'.join(self.path)} {value}"
-
     def of(self, options: Mapping[str, Any]) -> dict[str, Any]:
         changed = copy.deepcopy(dict(options))
         *outer, name = self.path
-        within = changed
-        for one in outer:
-            within = within[one]
+        within = ft.reduce(dict.__getitem__, outer, changed)
+        within[name] = self.value
         if self.value is _REMOVED:
             del within[name]
-        else:
-            within[name] = self.value
         return changed
 
 
@@ -139,17 +113,12 @@ class _Case:
     def __init__(self, source: Path, folder: Path, outputs, reference, tolerance: float):
         self.source, self.folder, self.tolerance = source, folder, tolerance
         self.outputs, self.reference = outputs, reference
-        try:
-            self.checkpoint = Checkpoint.open(source)
-        except InputError as error:
-            raise AssertionError(f"outputs: the checkpoint is refused: {error}") from None
+        self.checkpoint = Checkpoint.open(source)
         self.options = self.checkpoint.options.values
         self.places = {name: x for x in self.checkpoint.table for name in x.names()}
         placed = {id(place.weight) for place in self.checkpoint.table}
         for x in jax.tree.leaves(self.checkpoint.skeleton):
-            assert id(x) in placed or not isinstance(x, jax.ShapeDtypeStruct), (
-                f"every tensor: the table has no place for a weight of shape {x.shape}."
-            )
+            assert id(x) in placed or not isinstance(x, jax.ShapeDtypeStruct), x
         names = self.checkpoint.original.items()
         self.tensors = {there: self.checkpoint.tensors[name].read() for name, there in names}
         self.model = self.checkpoint.model(None)
@@ -168,43 +137,33 @@ class _Case:
         (at / "config.json").write_text(json.dumps(values), encoding="utf-8")
         return at
 
+    def _expected(self, at: Path) -> Outputs:
+        return self.reference(at) if callable(self.reference) else self.reference
+
     def check_outputs(self, single: float | None) -> None:
+        """The original library gives the same."""
         expected = self._expected(self.source)
         for dtype, bound in ((_double(), self.tolerance), ("float32", single)):
             if bound is not None:
                 found = self.outputs(self.checkpoint.model(dtype))
-                difference = _difference(expected, found)
-                assert difference < bound, (
-                    f"outputs: in {dtype} they differ by {difference:.1e} of the largest "
-                    f"number from the reference, more than {bound:.1e}."
-                )
-
-    def _expected(self, at: Path) -> Outputs:
-        return self.reference(at) if callable(self.reference) else self.reference
+                assert _difference(expected, found) < bound, f"outputs in {dtype}"
 
     def check_written(self) -> None:
+        """Options and tensors are those that were read, to the bit, or to rounding where the
+        table multiplies or adds."""
         at, again, tensors = self.saved(self.model, self.source)
         options = again.options.values
         wrong = {name for name, x in self.options.items() if options.get(name) != x}
-        assert not wrong - {"dtype", "torch_dtype"}, (
-            f"written back: the options {sorted(wrong)} are not those that were read."
-        )
-        odd = sorted(tensors.keys() ^ self.tensors.keys())
-        assert not odd, f"written back: {odd} are in one of the two files only."
+        assert not wrong - {"dtype", "torch_dtype"}
+        assert tensors.keys() == self.tensors.keys()
         for name, x in tensors.items():
             place = self.places.get(self.checkpoint.family.canonical(name))
-            before = self.tensors[name]
             rounded = place is not None and (place.scale, place.shift) != (1, 0)
-            assert _near(x, before, 2) if rounded else np.array_equal(x, before), (
-                f"written back: {name} differs by {np.abs(x - before).max():.1e} from what was "
-                "read."
-            )
+            before = self.tensors[name]
+            assert _near(x, before, 2) if rounded else np.array_equal(x, before), name
         if callable(self.reference):
-            difference = _difference(self._expected(self.source), self._expected(at))
-            assert difference < self.tolerance, (
-                "written back: the outputs of the original library for what is written differ "
-                f"by {difference:.1e}."
-            )
+            both = self._expected(self.source), self._expected(at)
+            assert _difference(*both) < self.tolerance, "what the original library reads"
 
     def saved(self, model: Model, like: Path) -> tuple[Path, Checkpoint, dict[str, np.ndarray]]:
         """Where a model is saved, and the checkpoint and tensors there."""
@@ -215,7 +174,8 @@ class _Case:
         return at, again, tensors
 
     def check_copies(self) -> None:
-        """Tensors that repeat another one, also after training."""
+        """A tensor that repeats another one, as a tied read-out, is compared with it and
+        written with it; weights that were trained come back as they were."""
         family, places, original = self.checkpoint.family, self.places, self.checkpoint.original
         repeated = {
             original.get(name, name): original[other]
@@ -224,27 +184,20 @@ class _Case:
         }
         same = {name: self.tensors[other] for name, other in repeated.items()}
         at = self.write(self.tensors | same)
-        assert equal(load_pretrained(at), self.model), (
-            "copies: a tensor that repeats another one changes the model."
-        )
+        assert equal(load_pretrained(at), self.model)
         trained = jax.tree.map(_trained, self.model)
         _, again, tensors = self.saved(trained, at)
         loaded = again.model(None)
         for own, one in zip(jax.tree.leaves(trained), jax.tree.leaves(loaded), strict=True):
-            assert not eqx.is_array(own) or _near(own, one, 4), (
-                "written back: a weight that was trained, saved and loaded again differs by "
-                f"{np.abs(own - one).max():.1e}."
-            )
-        for name, other in repeated.items():
-            assert np.array_equal(tensors[name], tensors[other]) or _unread(family, name), (
-                f"copies: {name} is written with other numbers than {other}."
-            )
-        differing = {name: x + 1 for name, x in same.items() if not _unread(family, name)}
-        if differing:
-            text = _refusal(self.changed(differing))
-            self.named("copies: one that differs", differing, "differs from", text)
+            assert not eqx.is_array(own) or _near(own, one, 4), own.shape
+        read = {x: y for x, y in repeated.items() if not _unread(family, x)}
+        for name, other in read.items():
+            assert np.array_equal(tensors[name], tensors[other]), name
+        if differing := {name: same[name] + 1 for name in read}:
+            self.named(differing, "differs from", _refusal(self.changed(differing)))
 
     def check_tensors(self) -> None:
+        """One that is missing, of another shape or unknown is refused by its name."""
         original = [self.checkpoint.original[name] for name in self.places][: 2 * _MOST - 1]
         # Half of them missing and half of another shape; then the other way around.
         for half in (0, 1):
@@ -252,27 +205,27 @@ class _Case:
             longer = {name: _longer(self.tensors[name]) for name in original[1 - half :: 2]}
             unknown = {"a_tensor.of_tomorrow": np.zeros(3, np.float32)}
             text = _refusal(self.changed(gone | longer | unknown))
-            rule = "every tensor: one that is"
-            self.named(f"{rule} missing", gone, "missing", text)
-            self.named(f"{rule} of another shape", longer, "expected", text)
-            self.named(f"{rule} unknown", unknown, "not known", text)
+            self.named(gone, "missing", text)
+            self.named(longer, "expected", text)
+            self.named(unknown, "not known", text)
 
     def changed(self, tensors: Mapping[str, Any]) -> Path:
         """The checkpoint with these tensors, `None` for a missing one."""
         every = {**self.tensors, **tensors}
         return self.write({name: x for name, x in every.items() if x is not None})
 
-    def named(self, rule: str, names: Iterable[str], why: str, refusal: str) -> None:
-        """Whether a refusal names the first of these tensors with the reason."""
+    def named(self, names: Iterable[str], why: str, refusal: str) -> None:
+        """A refusal names the first of these tensors with the reason."""
         for name in itertools.islice(names, _MOST):
             spellings = name, self.checkpoint.family.canonical(name)
             found = (
                 why in x and any(f"{y} " in f"{x} ".replace(":", " ") for y in spellings)
                 for x in refusal.splitlines()
             )
-            assert any(found), f"{rule}, {name}, is not refused by name."
+            assert any(found), f"{name}, {why}"
 
     def check_shards(self) -> None:
+        """Several files give the same model as one; a missing file is refused."""
         at, names = self.write({}), list(self.tensors)
         (at / "model.safetensors").unlink()
         index = {}
@@ -281,15 +234,13 @@ class _Case:
             file = (at / "model.safetensors").rename(at / f"model-{number}.safetensors")
             index |= dict.fromkeys(part, file.name)
         (at / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-        assert equal(load_pretrained(at), self.model), (
-            "shards: two files give another model than one."
-        )
+        assert equal(load_pretrained(at), self.model)
         (at / "model-1.safetensors").unlink()
-        assert "model-1.safetensors" in _refusal(at), (
-            "shards: a file that is missing is not refused by name."
-        )
+        assert "model-1.safetensors" in _refusal(at)
 
     def check_dtypes(self) -> None:
+        """Weights and outputs are float32 where that is asked for, and where the tensors have
+        less."""
         loaded = self.checkpoint.model("float32")
         half = {
             name: x.astype(np.float16) if jnp.issubdtype(x.dtype, np.floating) else x
@@ -298,11 +249,8 @@ class _Case:
         at = self.write(half, {**self.options, "dtype": "float16"})
         outputs = eqx.filter_eval_shape(self.outputs, loaded)
         for x in jax.tree.leaves((loaded, outputs, load_pretrained(at))):
-            if _is_floating(x):
-                assert x.dtype == np.float32, (
-                    f"dtype: a weight or an output of shape {x.shape} is {x.dtype} in a model "
-                    "of float32."
-                )
+            if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, np.floating):
+                assert x.dtype == np.float32, x.shape
 
     def changes(self) -> Iterator[_Change]:
         """All changes of the options of the file and the family, a few of others."""
@@ -330,12 +278,10 @@ class _Case:
             yield from (_Change((name,), other) for other in others)
 
     def check_options(self, changes: Iterable[_Change]) -> None:
-        compared = callable(self.reference)
-        found = (
-            (x, self._compared(x) if compared else self._without_effect(x)) for x in changes
-        )
-        wrong = [f"{change}: {fault}" for change, fault in found if fault]
-        assert not wrong, "options: " + "; ".join(wrong[:20])
+        """One that is changed is refused by name, or both libraries agree."""
+        fault = self._compared if callable(self.reference) else self._without_effect
+        wrong = [f"{x.path} = {x.value!r}: {said}" for x in changes if (said := fault(x))]
+        assert not wrong, "; ".join(wrong[:20])
 
     def _without_effect(self, change: _Change) -> str | None:
         """The fault of a value that means nothing, `None` where there is none."""
@@ -446,10 +392,6 @@ def _unread(family: Family, name: str) -> bool:
 
 def _longer(x: np.ndarray) -> np.ndarray:
     return np.concatenate([x, x[:1]]) if x.ndim else x.reshape(1)
-
-
-def _is_floating(x: Any) -> bool:
-    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, np.floating)
 
 
 def _near(x: Any, y: Any, roundings: int) -> bool:
