@@ -1,14 +1,8 @@
-"""Checkpoints in runs and scripts: tokenizers, conversion, evaluation, training on; and the
-whole way from a text to a model that is used."""
+"""Checkpoints in runs and scripts: tokenizers, conversion, evaluation, training on."""
 
-import functools as ft
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import diffrax
@@ -25,7 +19,7 @@ from ide_transformer import tasks, training
 from ide_transformer.pretrained import load_pretrained
 from ide_transformer.training.configuration import files
 from ide_transformer.training.folder.starting import build_start
-from tests.helpers import GOLDEN, ROOT, SCRIPTS, largest
+from tests.helpers import GOLDEN, ROOT, largest
 from tests.running import run_here
 from tests.training import stub
 from tests.training.conftest import RUN, TEXT, contents, equal
@@ -202,62 +196,28 @@ def test_transformers_reads_a_run_of_images(tmp_path):
         assert largest(logits, eqx.filter_jit(model)(inputs)) < 1e-5
 
 
-WORDS = "the sea ship wind old king rides over a grey hill and never returns to me"
-CONFIG = {
-    "name": "mine",
-    "data": {"name": "text", "path": "text.txt", "tokenizer": "bpe", "vocabulary": 320},
-    "model": {"width": 16, "heads": 2, "layers": 2, "context": 64},
-    "optimizer": {"schedule": "constant", "warmup": 5},
-    "training": {
-        **{"steps": 200, "batch_size": 8, "checkpoint_every": 20, "keep": 3, "sample": 20},
-        **{"evaluate_every": 100, "evaluate_samples": 64},
-    },
-}
-
-
-@pytest.mark.long
 @pytest.mark.heavy
-def test_a_text_becomes_a_model_that_is_used(tmp_path, capsys, monkeypatch):
-    """A rate is found; a run is killed, resumed and exported; it writes texts."""
-    transformers = pytest.importorskip("transformers")
-    torch = pytest.importorskip("torch")
+def test_transformers_reads_a_run_of_a_text_at_the_rate_that_was_found(
+    tmp_path, capsys, monkeypatch
+):
+    transformers, torch = map(pytest.importorskip, ("transformers", "torch"))
     monkeypatch.chdir(tmp_path)
-    lines = np.random.default_rng(0).choice(WORDS.split(), (5000, 8))
-    text = "\n".join(" ".join(line) for line in lines)
-    Path("text.txt").write_text(text)
-    Path("mine.yaml").write_text(yaml.safe_dump(CONFIG))
-
-    train = ft.partial(run_here, capsys, "train")
-    train("mine.yaml", "--find-learning-rate")
-    (found,) = Path().glob("learning-rates/mine/*.json")
-    rate = f"optimizer.learning_rate={json.loads(found.read_text())['suggestion']}"
-    process = subprocess.Popen(
-        [sys.executable, SCRIPTS / "train.py", "mine.yaml", rate],
-        stdout=subprocess.DEVNULL,
-        env=os.environ | {"JAX_ENABLE_X64": "1"},
-    )
-    run = Path("runs/mine")
-    while not [*run.glob("checkpoints/[1-9]*")] and process.poll() is None:
-        time.sleep(0.01)
-    process.kill()
-    assert process.wait() < 0, "it ended before it could be killed"
-    assert not (run / "summary.json").exists()
-    train("mine", "--resume")
-    summary = json.loads((run / "summary.json").read_text())
-    assert summary["steps"] == 200 and summary["validation_bits_per_byte"] < 2
-    run_here(capsys, "convert", run, "exported")
-
-    loaded = ide.load_model(run)
-    model, tokenizer = loaded.model, loaded.tokenizer
+    Path("text.txt").write_text(text := TEXT + "an old king rides over a grey hill.\n" * 40)
+    data = {"name": "text", "path": "text.txt", "tokenizer": "bpe", "vocabulary": 300}
+    tree = stub.tree(data=data, model={"context": 64})
+    Path("small.yaml").write_text(yaml.safe_dump(tree))
+    run_here(capsys, "train", "small.yaml", "--find-learning-rate")
+    (found,) = Path().glob("learning-rates/small/*.json")
+    rate = json.loads(found.read_text())["suggestion"]
+    run_here(capsys, "train", "small.yaml", f"optimizer.learning_rate={rate}")
+    run_here(capsys, "convert", RUN, "exported")
+    loaded = ide.load_model(RUN)
     spaced = text[:150] + "  \nold sea,\n\n  or not"
-    tokens = np.asarray(tokenizer.encode(spaced))[:64]
+    tokens = np.asarray(loaded.tokenizer.encode(spaced))[:64]
     read = transformers.AutoTokenizer.from_pretrained("exported")
     theirs = transformers.AutoModelForCausalLM.from_pretrained("exported").eval()
     assert read(spaced)["input_ids"][:64] == tokens.tolist()
     assert read.decode(read(spaced)["input_ids"]) == spaced
     with torch.no_grad():
         expected = theirs(torch.tensor([tokens.tolist()])).logits[0].numpy()
-    np.testing.assert_allclose(ide.compiled(model)(tokens), expected, atol=1e-5)
-    prompts = [text[:5], text[:100]]
-    texts = [ide.generate(model, x, 10, temperature=0.0, tokenizer=tokenizer) for x in prompts]
-    assert all(map(str.startswith, texts, prompts))
+    np.testing.assert_allclose(ide.compiled(loaded.model)(tokens), expected, atol=1e-5)

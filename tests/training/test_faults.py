@@ -3,7 +3,6 @@ trackers, the log, and what must not stop a run."""
 
 import functools as ft
 import importlib.util
-import json
 import shutil
 import sys
 import threading
@@ -20,7 +19,7 @@ from ide_transformer import InputError, training
 from ide_transformer.training.steps import schedule
 from ide_transformer.training.trackers import AbstractTracker, InBackground
 from tests.helpers import fast_first
-from tests.running import logged, run_here
+from tests.running import logged
 from tests.training import stub
 from tests.training.conftest import config, equal
 
@@ -108,46 +107,33 @@ def test_a_run_that_learned_nothing_is_an_error(faulty, tmp_path):
     assert not run.summary.exists() and not [*run.checkpoints.glob("[0-9]*")]
 
 
-def test_a_run_without_a_loss_at_its_end_is_an_error(tmp_path, monkeypatch, capsys):
-    x = np.random.default_rng(0).normal(size=(8, 8))
-    np.savez(tmp_path / "x.npz", inputs=x, targets=x)
-    tree = stub.tree(
-        data={"name": "arrays", "path": "x.npz", "validation": 0.3},
-        model={
-            **{"kind": "operator_model", "options": {"modes": 2}},
-            **{"operators": ["feed_forward"], "layers": 1},
-        },
-        optimizer={"learning_rate": 1e30},
-        training={"steps": 2},
-    )
-    (tmp_path / "small.json").write_text(json.dumps(tree))
-    monkeypatch.chdir(tmp_path)
-    with jax.enable_x64(False):
-        said = run_here(capsys, "train", "small.json", expected=2)
-    assert "not finite at the end" in said and "checkpoint 2 is kept" in said
-    assert not (tmp_path / "runs/small/summary.json").exists()
-
-
-def test_the_end_of_a_run_may_be_the_best(tmp_path, monkeypatch):
-    losses = iter([0.5, 0.6, 0.3])
-    evaluate = lambda *_, **__: {"validation_loss": next(losses, 0.7)}  # noqa: E731
+def evaluated(monkeypatch, *losses):
+    """Evaluations of a run have these losses."""
+    coming = iter(losses)
+    evaluate = lambda *_, **__: {"validation_loss": next(coming, losses[-1])}  # noqa: E731
     monkeypatch.setattr(schedule, "make_evaluation", lambda *_: evaluate)
-    run = stub.train(tmp_path, training=SETTINGS | {"evaluate_every": 4, "keep_best": True})
-    best, newest = (training.load_run(run.path, checkpoint=x)[0] for x in ("best", "newest"))
-    assert equal(best, newest)
 
 
-def test_the_best_checkpoint_is_kept_and_read(tmp_path, monkeypatch):
-    losses = iter([0.5, 0.2, 0.4, 0.3, 0.6])
-    evaluate = lambda *_, **__: {"validation_loss": next(losses, 0.7)}  # noqa: E731
-    monkeypatch.setattr(schedule, "make_evaluation", lambda *_: evaluate)
-    kept = {"evaluate_every": 2, "keep": 1, "keep_best": True}
-    run = stub.train(tmp_path, training=SETTINGS | kept)
-    assert sorted(path.name for path in run.checkpoints.glob("[0-9]*")) == ["10", "4"]
-    best, fourth, newest = (
-        training.load_run(run.path, checkpoint=x)[0] for x in ("best", 4, "newest")
+def test_a_run_without_a_loss_at_its_end_is_an_error(tmp_path, monkeypatch):
+    evaluated(monkeypatch, 0.5, np.nan)
+    with pytest.raises(InputError, match=r"not finite at the end.* checkpoint 4 is kept"):
+        stub.train(tmp_path)
+    assert not (tmp_path / "small/summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("losses", "every", "best"), [((0.5, 0.2, 0.4, 0.3, 0.6), 2, 4), ((0.5, 0.6, 0.3), 4, 10)]
+)
+def test_the_best_checkpoint_is_kept_and_read(tmp_path, monkeypatch, losses, every, best):
+    """The end of a run may be the best."""
+    evaluated(monkeypatch, *losses)
+    options = {"evaluate_every": every, "keep": 1, "keep_best": True}
+    run = stub.train(tmp_path, training=SETTINGS | options)
+    assert {path.name for path in run.checkpoints.glob("[0-9]*")} == {"10", str(best)}
+    found, named, newest = (
+        training.load_run(run.path, checkpoint=x)[0] for x in ("best", best, "newest")
     )
-    assert equal(best, fourth) and not equal(best, newest)
+    assert equal(found, named) and equal(found, newest) == (best == 10)
 
 
 def moved(run):

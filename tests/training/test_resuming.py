@@ -64,23 +64,6 @@ def test_a_refusal_leaves_the_run_as_it_was(half, message):
     assert contents(half) == before
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"[" * 100_000,
-        b'{"step": 1e308}',
-        b'{"step": 1, "loss": "low"}',
-        b'{"step": 1, "loss": [1]}',
-        b"1",
-    ],
-    ids=lambda line: line[:20].decode(),
-)
-def test_lines_that_are_none_of_a_log(tmp_path, line):
-    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1, "loss": null}\n' + line + b"\n")
-    with pytest.raises(InputError, match=r"metrics\.jsonl, line 2: not a line of a log"):
-        training.read_metrics(tmp_path / "metrics.jsonl")
-
-
 def test_a_run_goes_on_by_its_name_and_a_finished_one_is_left_alone(half, end, capsys):
     """A line that a kill cut short is made again; what is logged and kept may change."""
     run = training.RunFolder(RUN)

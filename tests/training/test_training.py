@@ -1,11 +1,9 @@
-"""A run from end to end: what is in its folder, what the scripts make of it, also of a user's
-classes; and its step: the terms of its objective, batches in parts and ahead, low precision."""
+"""A run from end to end, what is in its folder and what the scripts make of it; and its step:
+the terms of its objective, batches in parts and ahead, low precision."""
 
 import dataclasses
 import json
 import math
-import shutil
-import sys
 import threading
 from pathlib import Path
 
@@ -15,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import yaml
 
 from ide_transformer import training
 from ide_transformer.tasks import Batch, CrossEntropy, InstanceCrossEntropy
@@ -23,7 +20,7 @@ from ide_transformer.training import loop
 from ide_transformer.training.run import plot_run as real_plot_run
 from ide_transformer.training.steps import build, step
 from tests.helpers import ROOT, largest
-from tests.running import logged, run_here
+from tests.running import run_here
 from tests.training import stub
 from tests.training.conftest import RUN, TEXT
 from tests.training.test_depth_of_runs import by_hand, cross_entropy
@@ -80,42 +77,6 @@ def test_bad_input_ends_with_status_2_and_writes_no_result(there, capsys):
     ):
         assert said in run_here(capsys, *command, expected=2)
     assert not Path("others").exists()
-
-
-INSIDE = {"operator": {"kind": "mine:Pull", "options": {"strength": 0.5}}}
-OWN = stub.tree(
-    name="own",
-    data={"name": "text", "path": "digits.txt", "tokenizer": "characters"},
-    model={
-        "kind": "model",
-        "options": {"inputs": "mine:Letters", "read_out": "mine:Doubled"},
-        "operators": ["feed_forward", {"kind": "mine:Twice", "options": INSIDE}],
-    },
-    control="mine:Straight",
-    solver="lie_trotter(mine:MyHeun)",
-)
-
-
-@pytest.mark.heavy
-def test_from_a_file_through_the_scripts(tmp_path, capsys, monkeypatch):
-    shutil.copy(Path(__file__).with_name("mine.py"), tmp_path)
-    (tmp_path / "own.yaml").write_text(yaml.safe_dump(OWN))
-    (tmp_path / "digits.txt").write_text("0123456789" * 100)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
-    run_here(capsys, "train", "own.yaml")
-    whole = logged(tmp_path / "runs/own")
-    # Two layers, of two evaluations each.
-    assert all(line["field_evaluations"] == 4 for line in whole if "loss" in line)
-    shutil.rmtree(tmp_path / "runs/own/checkpoints/4")
-    run_here(capsys, "train", "own.yaml", "--resume")
-    assert logged(tmp_path / "runs/own") == whole
-    of_run = "runs/own", "--trust"
-    written = run_here(capsys, "sample", *of_run, "--prompt", "123", "--length", 5)
-    assert written.startswith("123")
-    mesh = "--mesh", "layers=1,4", "--samples", 4
-    measured = run_here(capsys, "evaluate", *of_run, *mesh)
-    assert "layers" in measured and "nan" not in measured
 
 
 RANDOM = np.random.default_rng(0)
