@@ -3,7 +3,7 @@
 import warnings as _warnings
 
 from ..packages import jax_fault as _jax_fault
-from .arrays import Depth, State, affine, float_array, root
+from .arrays import Depth, State, affine, float_array, inverse_affine, root
 from .constraints import AbstractNormalization, AbstractRescaling
 from .controls.control import low_precision
 from .controls.mapped import with_source

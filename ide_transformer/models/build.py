@@ -28,6 +28,7 @@ from .model import Model
 from .parts import AbstractReadOut
 from .read_outs import AbstractClassifier, MeanHead, PrefixHead, States, TokenLogits
 from .text_inputs import TextInputs
+from .units import Statistics
 
 
 @checked
@@ -274,6 +275,8 @@ def OperatorModel(
     output_normalization: AbstractConstraint = LayerNorm(),
     dropout: Fraction = 0.0,
     fields: bool = False,
+    statistics: Statistics | None = None,
+    output_statistics: Statistics | None = None,
     std: NonNegativeFloat = 0.02,
 ) -> Model[FunctionInputs, FunctionValues]:
     """A map from functions to functions on products of circles and intervals [0, 1]: tokens are
@@ -282,7 +285,10 @@ def OperatorModel(
     `model(a)` maps values at points, or a `Field`, to values of the same shape. Give causal
     operators if a value may depend only on earlier ones.
 
-    **Arguments:** see `FunctionInputs.build`, `FunctionValues.build` and `LanguageModel`.
+    **Arguments:** see `FunctionInputs.build`, `FunctionValues.build` and `LanguageModel`, and
+
+    - `statistics`, `output_statistics`: the `statistics` of `FunctionInputs` and of
+      `FunctionValues`.
     """
     inputs_key, read_out_key = jax.random.split(key)
     inputs = FunctionInputs.build(
@@ -296,6 +302,7 @@ def OperatorModel(
         normalization=input_normalization,
         dropout=dropout,
         fields=fields,
+        statistics=statistics,
         std=std,
     )
     read_out = FunctionValues.build(
@@ -304,6 +311,7 @@ def OperatorModel(
         channels=channels,
         output_channels=output_channels,
         normalization=output_normalization,
+        statistics=output_statistics,
         std=std,
     )
     return Model(inputs, control, constraint, mesh, read_out)

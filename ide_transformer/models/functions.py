@@ -35,6 +35,7 @@ from ..equation import (
 from ..errors import InputError
 from .model import Model
 from .parts import AbstractInputs, AbstractReadOut, Embedded
+from .units import Statistics, check_statistics, restored, standardized
 
 
 class Field(NamedTuple):
@@ -72,7 +73,8 @@ class FunctionInputs(AbstractInputs):
 
         u(x, 0) = N(W [a(x), cos 2πk x_i / L_i, sin 2πk x_i / L_i] + b),
 
-    with k = 1, …, modes along each axis i, L_i = 1 on a circle and 2 on an interval.
+    with k = 1, …, modes along each axis i, L_i = 1 on a circle and 2 on an interval. With
+    `statistics` a(x) is the input in standard deviations, `(input - mean) / std`.
 
     Inputs are values at the points of `grid`, `[..., tokens]` on a line, `[..., rows, columns]`
     in the plane, and so on, followed by an axis of channels if `channels` is given; or a
@@ -94,6 +96,7 @@ class FunctionInputs(AbstractInputs):
     - `normalization`, `dropout`: N, and the dropout rate before it.
     - `fields`: whether inputs must be a `Field`, because training used other points than
       `grid`.
+    - `statistics`: the mean and the standard deviation of each channel, see `statistics`.
 
     **Raises:** `InputError` for points outside [0, 1] along an interval; in a compiled program
     such outputs are NaN.
@@ -109,8 +112,10 @@ class FunctionInputs(AbstractInputs):
     normalization: AbstractConstraint = Free()
     dropout: Fraction = eqx.field(static=True, default=0.0)
     fields: bool = eqx.field(static=True, default=False)
+    statistics: Statistics | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
+        check_statistics(self, self.statistics, self.channels or 1)
         if not self.dimension or len(self._axes) != self.dimension:
             raise InputError(
                 f"FunctionInputs: grid={self.grid} for points={self.points}; give one rule for "
@@ -251,20 +256,23 @@ class FunctionInputs(AbstractInputs):
                 f"coordinate; give at least {2 * self.modes + 1} points, or build the model "
                 "with fewer modes (model.options.modes)."
             )
-        return a.astype(self.embedding.weight.dtype)
+        return standardized(a.astype(self.embedding.weight.dtype), self.statistics)
 
 
 @checked
 class FunctionValues(AbstractReadOut):
     """Values of functions at the points of the domain, `W N(u(x)) + b`: `[..., tokens]`, or
-    `[..., tokens, channels]` with `channels`. `linear` holds W and b."""
+    `[..., tokens, channels]` with `channels`. `linear` holds W and b. With `statistics`, the
+    mean and the standard deviation of each channel, `mean + std (W N(u(x)) + b)`."""
 
     linear: Linear
     normalization: AbstractConstraint = LayerNorm()
     channels: bool = eqx.field(static=True, default=False)
+    statistics: Statistics | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         number = self.linear.weight.shape[1]
+        check_statistics(self, self.statistics, number)
         if not self.channels and number != 1:
             raise InputError(
                 f"FunctionValues: {number} values at each point need an axis of channels; give "
@@ -281,17 +289,18 @@ class FunctionValues(AbstractReadOut):
         channels: PositiveInt | None = None,
         output_channels: PositiveInt | None = None,
         normalization: AbstractConstraint = LayerNorm(),
+        statistics: Statistics | None = None,
         std: NonNegativeFloat = 0.02,
     ) -> "FunctionValues":
         """Draw W with standard deviation `std`.
 
         **Arguments:**
 
-        - `channels`: see `FunctionInputs`.
+        - `channels`, `statistics`: see `FunctionInputs`.
         - `output_channels`: the number of values at each point; by default `channels`.
         """
         linear = Linear(features, output_channels or channels or 1, std=std, key=key)
-        return cls(linear, normalization, channels is not None)
+        return cls(linear, normalization, channels is not None, statistics)
 
     def check(self, inputs: AbstractInputs) -> None:
         given = isinstance(inputs, FunctionInputs)
@@ -302,7 +311,7 @@ class FunctionValues(AbstractReadOut):
             )
 
     def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
-        outputs = self.linear(self.normalization.project(u))
+        outputs = restored(self.linear(self.normalization.project(u)), self.statistics)
         return outputs if self.channels else outputs[..., 0]
 
     def shaped(self, outputs: PyTree[Array], inputs: PyTree[ArrayLike]) -> PyTree[Array]:
@@ -313,7 +322,8 @@ class FunctionValues(AbstractReadOut):
 
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "FunctionValues":
         linear = self.linear.at_points(space.features, PLAIN)
-        return FunctionValues(linear, self.normalization.at_points(space), self.channels)
+        normalization = self.normalization.at_points(space)
+        return FunctionValues(linear, normalization, self.channels, self.statistics)
 
 
 @checked

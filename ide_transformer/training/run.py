@@ -165,7 +165,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
     folder = resumed
     if folder is None and parallel.primary():
         twin = unfinished_twin(config, runs)
-        folder = new_folder(config, runs, task.save, data, origin)
+        folder = new_folder(config, runs, task.save, data, origin, task.sizes)
         if twin is not None:
             say(
                 f"{twin.path} is not finished (step {twin.newest_step or 0} of "

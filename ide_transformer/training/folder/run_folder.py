@@ -3,6 +3,7 @@
 import contextlib
 import functools as ft
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,9 @@ class RunFolder:
 
     **Attributes:** `path`, and in it `config` (every key written out), `metrics`,
     `checkpoints`, `plots`, `summary`, `tokenizer`, `sample`, `lock` (held while the run is
-    trained) and `fingerprints`: a number that no other run has; checksums of the configuration,
-    of the data and of weights taken from another run or checkpoint; the code that trained it.
+    trained), `sizes` (what the data decide of the model) and `fingerprints`: a number that no
+    other run has; checksums of the configuration, of the data and of weights taken from another
+    run or checkpoint; the code that trained it.
     """
 
     def __init__(self, path: str | Path):
@@ -79,6 +81,7 @@ class RunFolder:
         self.tokenizer = path / "tokenizer.json"
         self.sample = path / "sample.txt"
         self.fingerprints = path / "fingerprints.json"
+        self.sizes = path / "sizes.json"
         self.lock = path / "lock"
 
     def load_config(self, trust: Trust = False) -> Config:
@@ -175,6 +178,11 @@ class RunFolder:
             _check_own(path)
         return found
 
+    def load_sizes(self) -> dict[str, Any] | None:
+        """The `sizes` of the task with which the run began, so that its model can be built
+        without the data; `None` if they could not be written."""
+        return _as_tuples(_json(self.sizes)) if self.sizes.exists() else None
+
     def load_tokenizer(self) -> AbstractTokenizer:
         """The tokenizer of a run on text."""
         return load_tokenizer(self.tokenizer)
@@ -205,6 +213,21 @@ def is_logged(value: Any) -> bool:
     return value is None or type(value) is float or whole
 
 
+def _as_tuples(x: Any) -> Any:
+    """What JSON reads as a list was a tuple."""
+    if isinstance(x, dict):
+        return {name: _as_tuples(value) for name, value in x.items()}
+    return tuple(map(_as_tuples, x)) if isinstance(x, list) else x
+
+
+def _is_json(sizes: Mapping[str, Any]) -> bool:
+    """Whether JSON gives them back as they are; a task of a user may have others."""
+    try:
+        return _as_tuples(json.loads(json.dumps(sizes))) == sizes
+    except (TypeError, ValueError):
+        return False
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
         return read_json(path)
@@ -219,6 +242,7 @@ def new_folder(
     save: Callable[[Path], None],
     data: str | None = None,
     start: dict[str, Any] | None = None,
+    sizes: Mapping[str, Any] | None = None,
 ) -> RunFolder:
     """Makes the folder `runs/<name>`, or the first free one of `<name>-2`, `<name>-3`, …. It
     appears complete or not at all.
@@ -228,6 +252,7 @@ def new_folder(
     - `save`: writes the tokenizer to a path, if there is one.
     - `data`: the fingerprint of the data.
     - `start`: the `Start.origin` of the weights.
+    - `sizes`: the `sizes` of the task.
     """
     made = RunFolder(runs / f".{config.name}-{os.getpid()}-{time.time_ns()}")
     made.checkpoints.mkdir(parents=True)
@@ -240,6 +265,8 @@ def new_folder(
         told |= {_CONFIG: checksum(made.config)} | ({} if data is None else {_DATA: data})
         told |= {} if start is None else {_START: start}
         write_json(made.fingerprints, told)
+        if sizes is not None and _is_json(sizes):
+            write_json(made.sizes, sizes)
         while True:
             number = max(_folders(config.name, runs), default=0) + 1
             folder = _numbered(config.name, runs, number)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from ...errors import InputError
-from ...models import LanguageModel, Model, is_built_as
+from ...models import STATISTICS, LanguageModel, Model, is_built_as
 from ...pretrained import find_pretrained
 from ...tasks import AbstractTask, PretrainedTokenizer
 from ...tasks.task import checksum_of_all
@@ -179,9 +179,17 @@ def restored(
 
 
 def sizes_of(folder: RunFolder, config: Config) -> dict[str, Any]:
-    """The sizes of a model that depend on the data of a run."""
+    """The sizes of a model that depend on the data of a run. The data are not read if the
+    folder has them; other data of a `config` give other sizes, but no other statistics."""
     sizes = task_class(config).saved_sizes(folder.tokenizer)
-    return build_task(config).sizes if sizes is None else sizes
+    if sizes is not None:
+        return sizes
+    own = folder.load_config(config)
+    kept = folder.load_sizes() or {}
+    if kept and (config.data, config.model) == (own.data, own.model):
+        return kept
+    statistics = {name: x for name, x in kept.items() if name in STATISTICS}
+    return {**build_task(config).sizes, **statistics}
 
 
 def resumed_config(folder: RunFolder, config: Config, *, restart: bool) -> Config:
