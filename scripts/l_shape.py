@@ -10,16 +10,17 @@ with a = exp g and a random field g of waves. Each sample has its own triangles 
 import argparse
 import math
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import skfem
 from rich.progress import track
 from scipy.spatial import Delaunay
-from skfem.helpers import dot, grad
 
 from commands import start
 from ide_transformer.errors import whole_file
+from ide_transformer.packages import require
 
 
 EXAMPLES = "  python scripts/l_shape.py l_shape.npz --samples 1000"
@@ -37,6 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    require("skfem", "physics", "finite elements are those of")
     found = []
     for number in track(range(options.samples), "samples"):
         random = np.random.default_rng([options.seed, number])
@@ -46,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
         found.append((points, coefficient(points.T), u))
     most = max(len(points) for points, _, _ in found)
     names = "points", "inputs", "targets"
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.stack([padded(x, most) for x in column]).astype(np.float32)
         for name, column in zip(names, zip(*found, strict=True), strict=True)
     }
@@ -90,7 +92,7 @@ def triangulation(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return points, triangles[kept]
 
 
-def inside(x: np.ndarray, margin: float) -> np.ndarray:
+def inside(x: np.ndarray, margin: float) -> Any:
     """Whether points of `[…, 2]` are in L, at least `margin` from its boundary."""
     square = ((x > margin) & (x < 1 - margin)).all(-1)
     notch = (x > 0.5 - margin).all(-1)
@@ -99,9 +101,12 @@ def inside(x: np.ndarray, margin: float) -> np.ndarray:
 
 def solution(points: np.ndarray, triangles: np.ndarray, field) -> np.ndarray:
     """u at the points."""
+    skfem: Any = import_module("skfem")
     mesh = skfem.MeshTri(*map(np.ascontiguousarray, (points.T, triangles.T)))
     basis = skfem.Basis(mesh, skfem.ElementTriP2())
-    stiffness = skfem.BilinearForm(lambda u, v, w: np.exp(field(w.x)) * dot(grad(u), grad(v)))
+    stiffness = skfem.BilinearForm(
+        lambda u, v, w: np.exp(field(w.x)) * (u.grad * v.grad).sum(0)
+    )
     load = skfem.LinearForm(lambda v, w: 1.0 * v)
     system = skfem.condense(
         stiffness.assemble(basis), load.assemble(basis), D=basis.get_dofs().all()
