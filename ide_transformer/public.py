@@ -72,6 +72,7 @@ from .models import (
     StagedModel as StagedModel,
     StateModel as StateModel,
     Text as Text,
+    Timed as Timed,
     functional as functional,
 )
 from .models.compiled import compiled as compiled

@@ -11,7 +11,7 @@ from .constraints import (
 )
 from .controls.control import AbstractControl, PiecewiseConstant, PiecewiseLinear, Tied
 from .controls.expansion import AbstractExpansion, Chebyshev, Fourier, Hypernetwork
-from .controls.mapped import Functional, Sampled, Sourced
+from .controls.mapped import Functional, Rated, Sampled, Sourced
 from .domain import TokenDomain
 from .equation import Equation
 from .function_space import (

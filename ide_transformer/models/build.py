@@ -277,6 +277,7 @@ def OperatorModel(
     fields: bool = False,
     statistics: Statistics | None = None,
     output_statistics: Statistics | None = None,
+    duration: PositiveFloat = 1.0,
     std: NonNegativeFloat = 0.02,
 ) -> Model[FunctionInputs, FunctionValues]:
     """A map from functions to functions on products of circles and intervals [0, 1]: tokens are
@@ -303,6 +304,7 @@ def OperatorModel(
         dropout=dropout,
         fields=fields,
         statistics=statistics,
+        duration=duration,
         std=std,
     )
     read_out = FunctionValues.build(

@@ -34,7 +34,7 @@ from ..equation import (
 )
 from ..errors import InputError
 from .model import Model
-from .parts import AbstractInputs, AbstractReadOut, Embedded
+from .parts import AbstractInputs, AbstractReadOut, Embedded, Timed
 from .units import Statistics, check_statistics, restored, standardized
 
 
@@ -66,6 +66,19 @@ class Field(NamedTuple):
         return cls(np.asarray(values), domain)
 
 
+def fed_back(inputs: Any, outputs: Array | np.ndarray) -> Any:
+    """The inputs of the next step of a roll-out: `outputs` in place of the states that
+    `inputs` have as their first channels. Further channels are constant."""
+    if isinstance(inputs, Timed):
+        return inputs._replace(inputs=fed_back(inputs.inputs, outputs))
+    if isinstance(inputs, Field):
+        return inputs._replace(values=fed_back(inputs.values, outputs))
+    if outputs.size == inputs.size:
+        return outputs.reshape(inputs.shape)
+    states = outputs.reshape(*inputs.shape[:-1], outputs.shape[-1])
+    return jnp.concatenate([states, inputs[..., states.shape[-1] :]], axis=-1)
+
+
 @checked
 class FunctionInputs(AbstractInputs):
     """Functions on products of circles and intervals [0, 1]: tokens are points x with
@@ -82,6 +95,10 @@ class FunctionInputs(AbstractInputs):
 
     The waves allow any points, at least `2 modes + 1` along an axis.
 
+    A model of these inputs maps functions over a time Δt_0. `Timed` inputs ask for another time
+    Δt. The equation is then solved over Δt/Δt_0 times the depth: its rate is multiplied by that
+    factor.
+
     **Arguments:**
 
     - `points`: the number of points in training, or one number for each axis.
@@ -97,6 +114,7 @@ class FunctionInputs(AbstractInputs):
     - `fields`: whether inputs must be a `Field`, because training used other points than
       `grid`.
     - `statistics`: the mean and the standard deviation of each channel, see `statistics`.
+    - `duration`: Δt_0, the time of a map in training.
 
     **Raises:** `InputError` for points outside [0, 1] along an interval; in a compiled program
     such outputs are NaN.
@@ -113,6 +131,7 @@ class FunctionInputs(AbstractInputs):
     dropout: Fraction = eqx.field(static=True, default=0.0)
     fields: bool = eqx.field(static=True, default=False)
     statistics: Statistics | None = eqx.field(static=True, default=None)
+    duration: PositiveFloat = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
         check_statistics(self, self.statistics, self.channels or 1)
@@ -181,6 +200,9 @@ class FunctionInputs(AbstractInputs):
         )
 
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
+        if isinstance(inputs, Timed):
+            rate = jnp.asarray(inputs.duration, self.embedding.weight.dtype) / self.duration
+            return self.embed(inputs.inputs, key=key)._replace(rate=rate)
         if isinstance(inputs, Field):
             check_fields(inputs)
             domain = inputs.domain
@@ -315,6 +337,8 @@ class FunctionValues(AbstractReadOut):
         return outputs if self.channels else outputs[..., 0]
 
     def shaped(self, outputs: PyTree[Array], inputs: PyTree[ArrayLike]) -> PyTree[Array]:
+        if isinstance(inputs, Timed):
+            inputs = inputs.inputs
         if isinstance(inputs, Field):
             return outputs
         axes = (*jnp.shape(inputs)[:-1], outputs.shape[-1])

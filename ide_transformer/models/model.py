@@ -12,6 +12,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree
 
 from ..arguments import checked
@@ -25,6 +26,7 @@ from ..equation import (
     Functional,
     FunctionSpace,
     Nodal,
+    Rated,
     Sampled,
     State,
     TokenDomain,
@@ -48,7 +50,7 @@ from ..integration.mesh import check_steps
 from ..integration.solve import solve_on
 from ..memory import check_bytes
 from ..solvers import check_start, prepared, schemes_of, with_key
-from .parts import AbstractInputs, AbstractReadOut, Embedded, InputArrays
+from .parts import AbstractInputs, AbstractReadOut, Embedded, InputArrays, Timed
 
 
 Inputs = TypeVar("Inputs", bound=AbstractInputs, covariant=True)
@@ -329,12 +331,13 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             raise InputError(f"Model: inputs={inputs!r} are not arrays.")
         model = self.ordinary
         solve = ft.partial(model._solve_batch, saveat=saveat)
-        if self.mesh.steps_for == "batch":
+        own_times = isinstance(inputs, Timed) and np.ndim(inputs.duration) > 0
+        if self.mesh.steps_for == "batch" and not own_times:
             return solve(inputs, key)
         if saveat.dense:
             raise InputError(
-                "solve: with steps_for='sample' there is no common dense solution; ask for "
-                "SaveAt(ts=…)."
+                "solve: with steps_for='sample', or a duration for each sample, there is no "
+                "common dense solution; ask for SaveAt(ts=…)."
             )
         u0, _ = eqx.filter_eval_shape(model.embed, inputs)
         return _solve_samples(solve, inputs, key, u0.ndim - 2)
@@ -370,6 +373,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     def _equation(self, control: AbstractControl, embedded: Embedded) -> Equation:
         """The equation, whose operators see the initial state and an encoder's states."""
+        if embedded.rate is not None:
+            control = Rated(control, embedded.rate)
         control = with_source(control, embedded.u0)
         encoded = embedded.encoded
         if encoded is not None:

@@ -33,6 +33,17 @@ class Text(NamedTuple):
     segments: Integer[Array | np.ndarray, "*batch tokens"] | None = None
 
 
+class Timed(NamedTuple):
+    """Inputs of a map over any time Δt.
+
+    - `inputs`: as the model takes them without a time.
+    - `duration`: Δt, a number, or `[samples]` for a time of each sample.
+    """
+
+    inputs: PyTree[ArrayLike]
+    duration: Float[ArrayLike, "*samples"]
+
+
 class Encoded(NamedTuple):
     """States of an encoder at depth T, on the domain Ω_x' of cross-attention.
 
@@ -59,6 +70,7 @@ class Embedded(NamedTuple):
     - `encoded`: the states that cross-attention sees at every depth, if any.
     - `start`: what the scheme needs besides u0, such as an initial velocity.
     - `before`: the solutions of earlier equations that u0 comes from, in order.
+    - `rate`: λ in `u_t = λ Σ_i A_i(u; θ(t))`, a number or `[samples]`; `None` for 1.
     """
 
     u0: State
@@ -66,6 +78,7 @@ class Embedded(NamedTuple):
     encoded: Encoded | None = None
     start: PyTree = None
     before: tuple[Solution, ...] = ()
+    rate: Float[Array, "*samples"] | None = None
 
 
 class AbstractInputs(eqx.Module):

@@ -12,11 +12,11 @@ from .build import (
 from .cached_decoder import CachedDecoder, why_not_cached
 from .chains import GridInputs, StageInputs
 from .compiled import compiled
-from .functions import ChannelsFirst, Field, FunctionInputs, FunctionValues
+from .functions import ChannelsFirst, Field, FunctionInputs, FunctionValues, fed_back
 from .generate import generate
 from .images import AbstractImageInputs, ImageInputs
 from .model import Model, functional
-from .parts import AbstractInputs, AbstractReadOut, Embedded, Encoded, Text
+from .parts import AbstractInputs, AbstractReadOut, Embedded, Encoded, Text, Timed
 from .read_outs import (
     AbstractClassifier,
     MeanHead,

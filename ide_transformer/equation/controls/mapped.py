@@ -6,15 +6,15 @@ from typing import ClassVar
 
 import jax
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ...arguments import checked
 from ..arrays import Depth, State
 from ..constraints import AbstractConstraint
 from ..domain import TokenDomain
 from ..function_space import FunctionSpace
-from ..operators.operator import AbstractOperator, AbstractSourcedOperator
-from ..operators.wrapped import AbstractRandomOperator
+from ..operators.operator import AbstractOperator, AbstractSourcedOperator, AbstractWrappedOperator
+from ..operators.wrapped import AbstractRandomOperator, scaled
 from ..tree import map_parts, parts
 from .control import AbstractControl, locate, take
 
@@ -145,6 +145,36 @@ class Sourced(AbstractMappedControl):
         return map_parts(
             block, AbstractSourcedOperator, lambda x, _: x.with_source(self.source, self.domain)
         )
+
+
+@checked
+class Rated(AbstractMappedControl):
+    """The control of another equation, solved λ times as fast: `u_t = λ Σ_i A_i(u; θ(t))`. A
+    solution is one of the other equation over λ T, with its weights stretched over that depth.
+
+    **Arguments:**
+
+    - `control`: the control of the other equation.
+    - `rate`: λ, a number, or `[samples]` for one of each sample; then operators have no exact
+      flow.
+    """
+
+    rate: Float[Array, "*samples"]
+
+    def changed(self, block: PyTree, own: None) -> PyTree:
+        of = _OfSamples if self.rate.ndim else scaled
+        return tuple(of(operator, self.rate) for operator in block)
+
+
+class _OfSamples(AbstractWrappedOperator):
+    """`du/dt = λ A(u)`, λ of each sample."""
+
+    rate: Float[Array, "*samples"]
+
+    configurable: ClassVar[bool] = False
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        return self.rate[..., None, None].astype(u.dtype) * self.operator(u, domain)
 
 
 def with_source(
