@@ -4,12 +4,11 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
 from ..arguments import Fraction, FractionOrAll, PositiveInt, checked
-from ..equation import PointRule, TokenDomain
+from ..equation import PointRule
 from ..errors import InputError, at
 from ..memory import check_bytes
 from ..models import (
@@ -23,7 +22,7 @@ from ..models import (
 from .array_files import stored_arrays
 from .leaks import check_later_inputs, check_trajectories
 from .losses import UNCOUNTED, Batch, CrossEntropy, InstanceCrossEntropy, RelativeError
-from .points import domains
+from .points import coarser, domains_at, finite_numbers
 from .task import AbstractDataSet, Part, checksum_of_all
 
 
@@ -109,7 +108,7 @@ class Arrays(AbstractDataSet):
             kind = OperatorModel
             grid = grid or ("periodic" if points is None and not causal else "midpoint")
             if points is not None:
-                axes = self._at_points(points, weights, axes, grid)
+                self.domains, axes = domains_at(points, weights, axes, grid)
                 del given["weights"]
             self._check_norms()
             self._sizes = {"points": axes[0] if len(axes) == 1 else axes, "grid": grid}
@@ -227,14 +226,11 @@ class Arrays(AbstractDataSet):
                 "on a file with these points, data.path=…, or write a task with with_tokens."
             )
 
-        def coarse(x: np.ndarray) -> np.ndarray:
-            for axis, (n, m) in enumerate(zip(axes, fewer, strict=True), 1):
-                x = x.reshape(*x.shape[:axis], m, n // m, *x.shape[axis + 1 :])
-                x = x.take(0, axis + 1) if grid == "periodic" else x.mean(axis + 1)
-            return x
-
         other = copy.copy(self)
-        other.data = {part: tuple(map(coarse, pair)) for part, pair in self.data.items()}
+        other.data = {
+            part: tuple(coarser(x, fewer, grid) for x in pair)
+            for part, pair in self.data.items()
+        }
         points = fewer if isinstance(whole, tuple) else fewer[0]
         other._sizes = {**self._sizes, "points": points}
         with at(f"tokens={tokens}"):
@@ -253,31 +249,6 @@ class Arrays(AbstractDataSet):
         if self.domains is None:
             return Batch(inputs, targets)
         return Batch(*map(Field, (inputs, targets), self.domains))
-
-    def _at_points(
-        self, points: Any, weights: Any, axes: tuple[int, ...], grid: str
-    ) -> tuple[int, ...]:
-        """Sets the domains of functions at points; gives the shape of a grid of about as many
-        points."""
-        if points.ndim > 2 or axes != (len(points),):
-            raise InputError(
-                f"points {[*points.shape]} do not fit the values {[*axes]} of a sample; give "
-                "points [tokens] or [tokens, dimension], and values [samples, tokens]."
-            )
-        points = _numbers("points", points).astype(np.float32).reshape(len(points), -1)
-        number, dimension = points.shape
-        if points.min() < 0 or points.max() > 1:
-            raise InputError(
-                f"points reach from {points.min():g} to {points.max():g}; scale each axis to "
-                "[0, 1]."
-            )
-        period = (1.0,) * dimension if grid == "periodic" else None
-        if weights is None:
-            self.domains = domains(points, "quadrature", period)
-        else:
-            w = jnp.asarray(_numbers("weights", weights), jnp.float32)
-            self.domains = (TokenDomain(jnp.asarray(points), w, period=period),) * 2
-        return (round(number ** (1 / dimension)),) * dimension
 
     def _check_norms(self) -> None:
         """Raises for targets whose norm, as `RelativeError` computes it, is 0 or not finite."""
@@ -317,7 +288,7 @@ def _divided(
     inputs: Any, targets: Any, groups: Any, held_out: dict[str, Any], channels: bool
 ) -> dict[str, Any]:
     """The parts of the samples, with real numbers in single precision."""
-    whole = _numbers("inputs", inputs), _numbers("targets", targets)
+    whole = finite_numbers("inputs", inputs), finite_numbers("targets", targets)
     number = len(inputs)
     if number != len(targets):
         raise InputError(f"inputs have {number} samples, and targets {len(targets)}.")
@@ -338,7 +309,7 @@ def _divided(
             parts[part] = tuple(x[np.isin(of, chosen)] for x in whole)
             continue
         names = f"{part}_inputs", f"{part}_targets"
-        parts[part] = tuple(map(_numbers, names, held))
+        parts[part] = tuple(map(finite_numbers, names, held))
         for name, x, like in zip(names, parts[part], whole, strict=True):
             if (x.shape[1:], x.dtype, len(x)) != (like.shape[1:], like.dtype, len(held[0])):
                 raise InputError(
@@ -355,22 +326,3 @@ def _divided(
             "(data.validation, data.test)."
         )
     return parts
-
-
-def _numbers(name: str, x: np.ndarray) -> np.ndarray:
-    """An array of finite numbers, in float32 or int32."""
-    if x.dtype.kind not in "fiu" or not x.ndim or 0 in x.shape[1:]:
-        raise InputError(
-            f"{name} are {x.dtype}{[*x.shape]}; give real numbers or integers, at least one of "
-            "each sample."
-        )
-    with np.errstate(over="ignore"):
-        changed = x.astype(np.float32 if x.dtype.kind == "f" else np.int32)
-    wrong = ~np.isfinite(changed) if x.dtype.kind == "f" else changed != x
-    if wrong.any():
-        place = np.argwhere(wrong)[0].tolist()
-        raise InputError(
-            f"{name}: the number at {place} is {x[tuple(place)]}, which {changed.dtype} cannot "
-            "hold."
-        )
-    return changed

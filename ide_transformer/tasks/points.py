@@ -5,10 +5,12 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..arguments import PositiveFloat, PositiveInt, checked
-from ..equation import TokenDomain
+from ..equation import PointRule, TokenDomain
+from ..errors import InputError
 from ..models import Field, OperatorModel
 from .losses import Batch, RelativeError
 from .task import AbstractTask, Part, checked_dataclass, one_number, spread
@@ -137,3 +139,61 @@ def domains(
     whole = TokenDomain.from_points(points, ((0.0, 1.0),) * points.shape[1], period)
     chosen = whole.weights if weights == "quadrature" else None
     return TokenDomain(whole.points, chosen, period=period), whole
+
+
+def domains_at(
+    points: np.ndarray, weights: np.ndarray | None, axes: tuple[int, ...], grid: PointRule
+) -> tuple[tuple[TokenDomain, TokenDomain], tuple[int, ...]]:
+    """The `domains` of functions that are known at these points, and the shape of a grid of
+    about as many points. `axes` is the shape of the values of a sample."""
+    if points.ndim > 2 or axes != (len(points),):
+        raise InputError(
+            f"points {[*points.shape]} do not fit the values {[*axes]} of a sample; give "
+            "points [tokens] or [tokens, dimension], and values [samples, tokens]."
+        )
+    points = finite_numbers("points", points).astype(np.float32).reshape(len(points), -1)
+    number, dimension = points.shape
+    if points.min() < 0 or points.max() > 1:
+        raise InputError(
+            f"points reach from {points.min():g} to {points.max():g}; scale each axis to "
+            "[0, 1]."
+        )
+    period = (1.0,) * dimension if grid == "periodic" else None
+    if weights is None:
+        pair = domains(points, "quadrature", period)
+    else:
+        w = jnp.asarray(finite_numbers("weights", weights), jnp.float32)
+        own = TokenDomain(jnp.asarray(points), w, period=period)
+        pair = own, own
+    return pair, (round(number ** (1 / dimension)),) * dimension
+
+
+def coarser(
+    x: np.ndarray, points: tuple[int, ...], grid: PointRule, first: int = 1
+) -> np.ndarray:
+    """Functions on a grid with fewer `points` along each axis, from the axis `first` on: a
+    subset of the points of a "periodic" grid, means of neighbours on a "midpoint" grid."""
+    for axis, number in enumerate(points, first):
+        split = number, x.shape[axis] // number
+        x = x.reshape(*x.shape[:axis], *split, *x.shape[axis + 1 :])
+        x = x.take(0, axis + 1) if grid == "periodic" else x.mean(axis + 1)
+    return x
+
+
+def finite_numbers(name: str, x: np.ndarray) -> np.ndarray:
+    """An array of finite numbers, in float32 or int32."""
+    if x.dtype.kind not in "fiu" or not x.ndim or 0 in x.shape[1:]:
+        raise InputError(
+            f"{name} are {x.dtype}{[*x.shape]}; give real numbers or integers, at least one of "
+            "each sample."
+        )
+    with np.errstate(over="ignore"):
+        changed = x.astype(np.float32 if x.dtype.kind == "f" else np.int32)
+    wrong = ~np.isfinite(changed) if x.dtype.kind == "f" else changed != x
+    if wrong.any():
+        place = np.argwhere(wrong)[0].tolist()
+        raise InputError(
+            f"{name}: the number at {place} is {x[tuple(place)]}, which {changed.dtype} cannot "
+            "hold."
+        )
+    return changed

@@ -13,7 +13,11 @@ from ..arrays import Depth, State
 from ..constraints import AbstractConstraint
 from ..domain import TokenDomain
 from ..function_space import FunctionSpace
-from ..operators.operator import AbstractOperator, AbstractSourcedOperator, AbstractWrappedOperator
+from ..operators.operator import (
+    AbstractOperator,
+    AbstractSourcedOperator,
+    AbstractWrappedOperator,
+)
 from ..operators.wrapped import AbstractRandomOperator, scaled
 from ..tree import map_parts, parts
 from .control import AbstractControl, locate, take
