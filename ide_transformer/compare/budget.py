@@ -13,7 +13,7 @@ from ..reporting import Row
 from ..tasks import AbstractTask
 from ..training import Config, Phase, Section, build_task, schedule_of, validated
 from ..training.configuration.files import apply_overrides
-from ..training.folder.starting import starting_model
+from ..training.run import build_start
 from ..training.steps.build import objective
 from ..training.steps.schedule import needed_by_refinement, programs_of
 
@@ -73,7 +73,7 @@ class Budget(Section):
 
 def try_first_batch(config: Config, task: AbstractTask) -> None:
     """Traces the loss of a first batch, which raises if the model cannot take it."""
-    model = starting_model(config, task).model
+    model = build_start(config, task).model
     batch = task.batch(0, config.training.batch_size, config.training.seed)
     eqx.filter_eval_shape(objective(task.loss, config.training), model, batch)
 
@@ -82,7 +82,7 @@ def field_evaluations(config: Config, task: AbstractTask) -> float:
     """Field evaluations of a step, the mean over the run. If they depend on the state, the
     untrained model is measured."""
     total = 0.0
-    start = starting_model(config, task)
+    start = build_start(config, task)
     programs = programs_of(config, start.model)
     state = programs.start(start.model, start.key)
     minimised = eqx.filter_jit(objective(task.loss, config.training))

@@ -18,11 +18,10 @@ from ..packages import checksum
 from ..pretrained.files import read_json
 from ..reporting import write_json
 from ..training import RunFolder, Section, SolverConfig, run_task, validated, with_solver
+from ..training.configuration.config import Count
 from ..training.configuration.reader import spelled_scheme
-from ..training.configuration.section import Count
-from ..training.folder.loading import restored
+from ..training.folder.loading import checksum_of_weights, restored
 from ..training.folder.run_folder import source
-from ..training.folder.starting import checksum_of_weights
 from .comparison import AbstractComparison, Rows, about_sources, fingerprint, naming_scheme
 from .measure import Data, measure, solved
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from ..figures import plot_curves
 from ..reporting import show_table, write_json
 from ..training import Section
-from ..training.configuration.section import CountOrZero
+from ..training.configuration.config import CountOrZero
 
 
 RATE = "optimizer.learning_rate"

@@ -14,8 +14,8 @@ from ..errors import InputError
 from ..figures import Curve, plot_curves, plot_intervals, plot_panels
 from ..tasks import AbstractLoss, AbstractTask
 from ..training import Config
+from ..training.configuration.config import Seed, folder_name
 from ..training.configuration.files import config_of
-from ..training.configuration.section import Seed, folder_name
 from .budget import Budget, tokens_of_samples
 from .comparison import AbstractComparison, Rows, about_sources, naming_scheme
 from .results import (

@@ -19,7 +19,7 @@ from ..tasks import AbstractTask
 from ..training import Config, Diverged, RunFolder, Stopped, read_metrics, validated
 from ..training.configuration.files import apply_overrides, check_code
 from ..training.folder.run_folder import changed_data, changed_values, source
-from ..training.folder.starting import starting_model
+from ..training.run import build_start
 from .budget import try_first_batch
 from .sweep import Trial
 
@@ -198,7 +198,7 @@ class Trials:
             return None
         key = config.model_dump_json(include={"model", "solver"})
         if key not in self._starts:
-            self._starts[key] = starting_model(config, task).origin
+            self._starts[key] = build_start(config, task).origin
         return self._starts[key]
 
     def _record_failure(self, trial: Trial, why: str) -> None:

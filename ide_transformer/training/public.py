@@ -5,17 +5,16 @@ from .configuration.config import (
     ControlConfig,
     DataConfig,
     ModelConfig,
+    Section,
     SolverConfig,
     TrainingConfig,
 )
-from .configuration.files import dump_config, load_config, read_tree
+from .configuration.files import dump_config, load_config, read_tree, validated
 from .configuration.reader import read
-from .configuration.section import Section, validated
-from .folder.export import export_run
+from .folder.convert import export_run, import_pretrained
 from .folder.loading import LoadedModel, load_model, load_run
 from .folder.metrics import read_metrics
 from .folder.run_folder import RunFolder, flat_values
-from .folder.starting import import_pretrained
 from .measure.evaluation import (
     cheapest_exits,
     checked_part,

@@ -5,45 +5,53 @@ import functools as ft
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from ..arguments import checked
 from ..errors import GO_ON, InputError, at, naming, short
 from ..memory import keep_freed_memory
+from ..models import Model
 from ..reporting import write_json
 from ..tasks import AbstractTask
 from ..tasks.task import checksum_of_all
 from .configuration.config import Config, TrainingConfig
-from .configuration.files import apply_overrides, as_config
+from .configuration.files import apply_overrides, as_config, validated
 from .configuration.reader import read
-from .configuration.section import validated
 from .folder.checkpoints import Checkpoints
-from .folder.metrics import cut_metrics, say, seconds_taken
+from .folder.loading import checksum_of_weights, restored
+from .folder.metrics import cut_metrics, read_metrics, say, seconds_taken
 from .folder.run_folder import (
     RunFolder,
+    changed_values,
     check_origin,
     flat_values,
     folder_to_resume,
     new_folder,
+    same_tokenizer,
     source,
     unfinished_twin,
 )
-from .folder.starting import build_start, resumed_config
 from .loop import Diverged as Diverged, Loop
-from .plots import plot_run
 from .steps import layout as parallel
-from .steps.build import objective
+from .steps.build import build_model, build_task, objective, with_solver, with_training
 from .steps.layout import check_divisible, make_layout
-from .steps.schedule import needed_by_refinement, programs_of
+from .steps.optimizer import learning_rate
+from .steps.schedule import first_model, needed_by_refinement, programs_of, weight_shapes
 from .steps.step import TrainState, num_parameters, weights_of
 from .stopping import stop_requests
 from .trackers import AbstractTracker
 
 
+# Keys of the model in which a run may differ from the run whose weights it takes, as long as
+# the weights keep their shapes.
+_FREE = {"context", "width", "layers", "dropout", "layer_drop", "run", "checkpoint", "horizon"}
 # Keys that may differ between the processes of a run.
 _OF_A_PROCESS = ("parallel.rank", "parallel.coordinator", "parallel.timeout")
 
@@ -137,7 +145,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
     # A run with a checkpoint takes no weights from another run.
     begun = resumed is not None and resumed.newest_step is not None
     own = resumed if begun and config.model.run is not None else None
-    task, model, key, origin = build_start(config, own)
+    task, model, key, origin = build_start(config, begun=own)
     programs = programs_of(config, model)
     state = programs.start(model, key)
     meshes = [mesh for program in programs for mesh in program.phase.meshes.values()]
@@ -214,6 +222,121 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
     return folder
 
 
+class Start(NamedTuple):
+    """The start of a run.
+
+    - `origin`: `None` if its weights are drawn; else a checksum of the weights, and the number
+      and the step of the run that they are from.
+    """
+
+    task: AbstractTask
+    model: Model
+    key: PRNGKeyArray
+    origin: dict[str, Any] | None
+
+
+def build_start(
+    config: Config, task: AbstractTask | None = None, *, begun: RunFolder | None = None
+) -> Start:
+    """The start of a run. `task` has its data, if they are already read. A run that is `begun`
+    has its own tokenizer and weights and takes none from another run."""
+    if task is None:
+        task = build_task(config, None if begun is None else begun.known_tokenizer)
+    data = task
+    model_key, key = jax.random.split(jax.random.key(config.training.seed))
+    model = first_model(config, lambda config: build_model(config, data, model_key))
+    origin: dict[str, Any] = {}
+    if config.model.run is not None and begun is None:
+        run = RunFolder(config.model.run)
+        model, step = _with_weights_of_run(config, task, model, run)
+        origin = {"run": run.identity, "step": step}
+    if origin or config.model.pretrained is not None:
+        origin["weights"] = checksum_of_weights(model)
+    return Start(task, with_training(model, config.training), key, origin or None)
+
+
+def _with_weights_of_run(
+    config: Config, task: AbstractTask, model: Model, run: RunFolder
+) -> tuple[Model, int]:
+    """The model with the weights of a run, and the step of the weights."""
+    own = run.load_config(config)
+    changed = {
+        text.partition(":")[0].rpartition(".")[2]: text
+        for text in changed_values(own, config)
+        if text.startswith(("model.", "control."))
+    }
+    begins = f"model.pretrained={run.path}"
+    if wrong := [text for key, text in changed.items() if key not in _FREE]:
+        raise InputError(f"{begins} gives the model; drop what differs ({'; '.join(wrong)}).")
+    if not same_tokenizer(run, task):
+        raise InputError(
+            f"{begins}: data.name={config.data.name} has other tokens; change one."
+        )
+    there, step = restored(run, own, config.model.checkpoint, "trained")
+    if config.solver != own.solver:
+        there = with_solver(there, config.solver)
+    fits = weight_shapes(there) == weight_shapes(model)
+    if not fits and there.layers < own.model.layers:
+        what = (
+            f"{begins} has {there.layers} layers there, and model.layers={config.model.layers}"
+        )
+        write = f"model.layers={there.layers} and control.horizon={there.control.horizon:g}"
+        raise InputError(f"{what}; take a later model.checkpoint, or write {write}.")
+    if not fits:
+        free = [text for key, text in changed.items() if key not in ("run", "checkpoint")]
+        differ = "; ".join(free) or f"the sizes of the data, here {task.sizes}"
+        raise InputError(
+            f"{begins}: its weights do not fit the model; drop what differs ({differ})."
+        )
+    weights, static = eqx.partition(model, eqx.is_inexact_array)
+    taken = jax.tree.leaves(eqx.filter(there, eqx.is_inexact_array))
+    combined = eqx.combine(jax.tree.structure(weights).unflatten(taken), static)
+    return combined, step
+
+
+def resumed_config(folder: RunFolder, config: Config, *, restart: bool) -> Config:
+    """The configuration with which a run continues; see `train`. Writes nothing."""
+    own = folder.load_config(config)
+    steps = config.training.steps
+    before = own.training.steps
+    if not config.optimizer.restarts:
+        config = config.changed("optimizer", restarts=own.optimizer.restarts)
+    config = config.model_copy(update={"training": config.training.scheduled_as(own.training)})
+    free = {key: getattr(own.training, key) for key in own.training.FREE}
+    others = changed_values(own, config.changed("training", **free, steps=before))
+    if others or steps < before:
+        differ = "; ".join(changed_values(own, config))
+        what = f"--resume: {folder.path} was started with another configuration ({differ})"
+        raise InputError(f"{what}. Give the same one, with as many training.steps or more.")
+    if steps == before and not restart:
+        return config
+    # Phases keep the steps at which they ended; percentages of the longer run would move them.
+    config = config.changed("training", schedule=own.training.schedule_in_steps)
+    made = folder.newest_step or 0
+    rate = learning_rate(own.optimizer, before)
+    longer = learning_rate(config.optimizer, steps)
+    numbers = jnp.arange(made)
+    same = np.asarray(rate(numbers)) == np.asarray(longer(numbers))
+    if same.all() and restart:
+        what = f"--restart: {folder.path} has the learning rates of training.steps={steps}"
+        raise InputError(f"{what}; drop it, or give more training.steps.")
+    if same.all():
+        return config
+    now = np.asarray(rate(made)).item()
+    possible = own.optimizer.schedule == "cosine" and now > 0
+    if restart and possible:
+        tree = config.model_dump(mode="json")
+        tree["optimizer"]["restarts"] = {**own.optimizer.restarts, made: before}
+        return validated(Config, tree, "--restart")
+    cosine = f", or give --restart: another cosine falls from {now:.2g}, its rate now"
+    what = (
+        f"training.steps={steps}: {folder.path} has from step {np.argmin(same) + 1} on at other"
+    )
+    rates = f"learning rates (optimizer.schedule={own.optimizer.schedule})"
+    write = f"Start a new run from model.pretrained={folder.path}{cosine * possible}"
+    raise InputError(f"{what} {rates}. {write}.")
+
+
 def _say_repeated(task: AbstractTask) -> None:
     """Says how many held-out samples are also training samples, if any."""
     among = "the" if task.compared is None else f"the first {task.compared:,}"
@@ -252,3 +375,42 @@ def _write_results(loop: Loop, state: TrainState, held_out: dict[str, float]) ->
     if text is not None:
         with naming(folder.sample):
             folder.sample.write_text(text + "\n", encoding="utf-8")
+
+
+# Held-out samples over which states are averaged.
+_SAMPLES = 64
+
+
+def plot_run(
+    folder: RunFolder, task: AbstractTask, model: Model, begins: Sequence[int] = ()
+) -> None:
+    """Draws the loss over the run, with a line at each step where a phase `begins`; and over
+    depth, the size of the state and of the increment of each layer."""
+    from ..figures import plot_curves
+
+    lines = read_metrics(folder.metrics)
+    losses = {}
+    for name, key in (("training", "loss"), ("validation", "validation_loss")):
+        logged = {line["step"]: line[key] for line in lines if line.get(key) is not None}
+        losses[name] = [*logged], [*logged.values()]
+    plot_curves(
+        folder.plots / "loss.png",
+        losses,
+        title="Loss over the run",
+        x="step",
+        y=task.loss.label,
+        marks=begins,
+    )
+    batch = next(task.held_out(_SAMPLES))
+    knots = jnp.asarray(model.equation.knots)
+    us = model.solve(batch.inputs, saveat=diffrax.SaveAt(ts=knots)).us
+    axes = tuple(range(1, us.ndim))
+    state, increment = (jnp.sqrt(jnp.mean(x**2, axes)) for x in (us, jnp.diff(us, axis=0)))
+    plot_curves(
+        folder.plots / "state_norm.png",
+        {"state": (knots, state), "increment": (knots[1:], increment)},
+        title="The state over depth, mean over tokens and features",
+        x="depth t (layers)",
+        y="root mean square",
+        marker="o",
+    )

@@ -12,7 +12,7 @@ from ide_transformer import training
 from ide_transformer.compare import budget, load_comparison, trials
 from ide_transformer.compare.train_schemes import TrainingComparison
 from ide_transformer.training.folder.checkpoints import Checkpoints
-from ide_transformer.training.folder.starting import starting_model
+from ide_transformer.training.run import build_start
 from ide_transformer.training.steps.schedule import programs_of
 from tests.training import stub
 
@@ -34,7 +34,7 @@ def go_on(path, step):
     """Gives a run a checkpoint of a later step, with other weights."""
     run = training.RunFolder(path)
     config = run.load_config()
-    start = starting_model(config, training.build_task(config))
+    start = build_start(config, training.build_task(config))
     state = programs_of(config, start.model).start(start.model, start.key)
     with Checkpoints(run, config, writes=True) as checkpoints:
         checkpoints.save(step, eqx.tree_at(lambda x: x.step, state, state.step + step))
@@ -61,7 +61,7 @@ class Runs:
         task.save(run.tokenizer)
         recorded = {"run": "0", "sources": [self.source], "its data": task.fingerprint()}
         if config.model.run is not None:
-            recorded["its start"] = starting_model(config, task).origin
+            recorded["its start"] = build_start(config, task).origin
         run.fingerprints.write_text(json.dumps(recorded))
         cost = 1 + (config.solver.kind == "heun")
         summary = {"steps": steps, "nfe": 2 * cost, "parameters": 7, "seconds": 90.0}

@@ -15,7 +15,6 @@ import yaml
 
 from ide_transformer import training
 from ide_transformer.training import run
-from ide_transformer.training.folder import starting
 from ide_transformer.training.steps import memory
 from ide_transformer.training.steps.build import build_model
 from tests.helpers import filled
@@ -83,7 +82,7 @@ def untrained(monkeypatch):
     def would_start(*_):
         raise SystemExit(0)
 
-    monkeypatch.setattr(starting, "build_model", drawn)
+    monkeypatch.setattr("ide_transformer.training.run.build_model", drawn)
     monkeypatch.setattr(run, "new_folder", would_start)
     monkeypatch.setattr(memory, "available", lambda: 2**34)
     with stub.known():

@@ -14,7 +14,7 @@ import tokenizers as tk
 import ide_transformer as ide
 from ide_transformer import InputError, tasks, training
 from ide_transformer.tasks import Arrays, Dataset, tokenizing
-from ide_transformer.training.folder.starting import build_start
+from ide_transformer.training.run import build_start
 
 
 RANDOM = np.random.default_rng(0)

@@ -18,7 +18,7 @@ import ide_transformer as ide
 from ide_transformer import tasks, training
 from ide_transformer.pretrained import load_pretrained
 from ide_transformer.training.configuration import files
-from ide_transformer.training.folder.starting import build_start
+from ide_transformer.training.run import build_start
 from tests.helpers import GOLDEN, ROOT, largest
 from tests.running import run_here
 from tests.training import stub

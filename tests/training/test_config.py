@@ -16,7 +16,6 @@ import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.training import run
 from ide_transformer.training.configuration.files import read_yaml, write_yaml
-from ide_transformer.training.folder import starting
 from ide_transformer.training.steps import build, memory
 from tests.helpers import ROOT, filled
 from tests.running import run_here
@@ -141,7 +140,7 @@ def refused(base, capsys, monkeypatch):
     def drawn(*given):
         return filled(eqx.filter_eval_shape(build.build_model, *given), 0.1, seed=0)
 
-    monkeypatch.setattr(starting, "build_model", drawn)
+    monkeypatch.setattr("ide_transformer.training.run.build_model", drawn)
     monkeypatch.setattr(run, "new_folder", would_start)
     monkeypatch.setattr(memory, "available", lambda: 2**34)
 

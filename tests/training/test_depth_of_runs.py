@@ -13,7 +13,7 @@ import pytest
 import ide_transformer as ide
 from ide_transformer import InputError, training
 from ide_transformer.training.configuration import files
-from ide_transformer.training.folder import starting
+from ide_transformer.training.run import build_start, resumed_config
 from ide_transformer.training.steps.schedule import resample_state, schedule_of
 from tests.helpers import fast_first, filled
 from tests.running import logged, run_here
@@ -69,7 +69,7 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(
     with pytest.raises(InputError, match=r"has 1 layers .*, and model.layers=2. .*horizon=2"):
         tuned = stub.config(training={"steps": 6})
         tree = {"model": begun, "optimizer": tuned.optimizer, "training": tuned.training}
-        starting.build_start(files.config_of(tree, "here"))
+        build_start(files.config_of(tree, "here"))
     schedule = [{"until": "50%", "mesh": COARSE}]
     short = stub.train(tmp_path, training={"keep": 3, "schedule": schedule})
     longer = stub.resumed(short, tmp_path / "longer", 2, ["training.steps=6"])
@@ -77,7 +77,7 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(
     assert capsys.readouterr().out.count(f"a coarse mesh first also needs {recipe}.") == 1
     # The command that made it longer may come again.
     again = short.load_config().changed("training", steps=6)
-    assert starting.resumed_config(longer, again, restart=False) == longer.load_config()
+    assert resumed_config(longer, again, restart=False) == longer.load_config()
     assert longer.load_config() == refined.load_config()
     same_end(refined, longer)
 
@@ -103,7 +103,7 @@ def test_the_weights_that_are_evaluated(drawn):
 def test_a_run_that_is_refined_is_a_chain_of_two(refined):
     """The state is resampled between them, and the schedule continues."""
     settings = refined.load_config()
-    task, model, key, _ = starting.build_start(settings)
+    task, model, key, _ = build_start(settings)
     rule = training.build_optimizer(settings.optimizer, 6)
     state, static = training.initial_state(model, rule, key)
     for first, tokens in ((0, 2), (2, 4)):

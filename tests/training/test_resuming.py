@@ -20,12 +20,8 @@ import pytest
 
 from ide_transformer import InputError, tasks, training
 from ide_transformer.training import stopping
-from ide_transformer.training.folder import (
-    checkpoints,
-    metrics,
-    run_folder as folders,
-    starting,
-)
+from ide_transformer.training.folder import checkpoints, metrics, run_folder as folders
+from ide_transformer.training.run import resumed_config
 from tests.helpers import fast_first
 from tests.running import logged, run_here
 from tests.training import stub
@@ -111,7 +107,7 @@ def test_a_cosine_begins_again_at_its_rate_on_request(there, monkeypatch):
     run = training.resume_run(RUN, ["training.steps=8"], restart=True)
     assert run.load_config().optimizer.restarts == {4: 4} and run.load_summary()["steps"] == 8
     # Also by the configuration with which it began, it would go on so.
-    again = starting.resumed_config(run, config("training.steps=8"), restart=False)
+    again = resumed_config(run, config("training.steps=8"), restart=False)
     assert again.optimizer.restarts == {4: 4}
 
 

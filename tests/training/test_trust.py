@@ -20,7 +20,7 @@ from ide_transformer.training.configuration.files import (
     names_of_code,
     read_tree,
 )
-from ide_transformer.training.folder import run_folder as folders, starting
+from ide_transformer.training.folder import run_folder as folders
 from ide_transformer.training.steps.build import build_model
 from tests.helpers import fast_first, filled
 from tests.misuse.hostile import LONG, OBEYED, write_evil
@@ -87,7 +87,7 @@ def known(monkeypatch):
     def drawn(*given):
         return filled(eqx.filter_eval_shape(build_model, *given), 0.1, seed=0)
 
-    monkeypatch.setattr(starting, "build_model", drawn)
+    monkeypatch.setattr("ide_transformer.training.run.build_model", drawn)
     with stub.known():
         yield
 

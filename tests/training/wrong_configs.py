@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.training.configuration.config import ClassSection
+from ide_transformer.training.configuration.config import ClassSection, Description, Section
 from ide_transformer.training.configuration.reader import (
     KINDS,
     find,
@@ -21,7 +21,6 @@ from ide_transformer.training.configuration.reader import (
     parameters_of,
     snake_case,
 )
-from ide_transformer.training.configuration.section import Description, Section
 
 
 # Where a configuration names a class of each kind, around its name and options.
@@ -157,8 +156,8 @@ WRONG_TEXTS = {
     "0": "expected sections",
     "model: {width: 8}\n---\nmodel: {}": "found another document",
     "model:\n  width: 8\nmodel:\n  layers: 2": "line 3, column 1: model is given twice",
-    "model: !!python/object/apply:os.system [ls]": "model: tags are not read",
-    "model: &m {width: 8}": "model: anchors",
+    "model: !!python/object/apply:os.system [ls]": "line 1, column 8: tags are not read",
+    "model: &m {width: 8}": "line 1, column 8: anchors",
     "model: {width: \x00}": "special characters",
     "model: {width: 010}": "model.width='010'",
     "training: {seed: 4294967297}": "training.seed=4294967297",

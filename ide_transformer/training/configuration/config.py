@@ -1,35 +1,117 @@
 """The configuration of a run: one tree of typed sections, filled by YAML and by overrides
 `a.b=value`."""
 
+import ast
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
+    field_validator,
     model_validator,
 )
 
 from ...equation import PointRule
 from ...errors import InputError, shown
-from .section import (
-    Count,
-    CountAsKey,
-    CountOrZero,
-    Description,
-    FolderName,
-    Fraction,
-    Moment,
-    Section,
-    Seed,
-    in_single_precision,
-)
+
+
+# The normal numbers of float32, which takes smaller ones for 0.
+_LEAST = float(np.finfo(np.float32).tiny)
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def in_single_precision(value: Any) -> Any:
+    """The value. Raises `ValueError` for a number that float32 cannot hold."""
+    if type(value) is float and value and not _LEAST <= abs(value) <= _LARGEST:
+        raise ValueError(f"a float32 is 0 or between {_LEAST:.2g} and {_LARGEST:.2g}")
+    return value
+
+
+def _number_of_key(key: Any) -> Any:
+    try:
+        return ast.literal_eval(key) if isinstance(key, str) else key
+    except (SyntaxError, ValueError):
+        return key
+
+
+def _moment(value: Any) -> int | str:
+    if type(value) is int and 0 < value < 2**31:
+        return value
+    part = re.fullmatch(r"(\d{1,3}(\.\d+)?)%", value) if isinstance(value, str) else None
+    if part and 0 < float(part[1]) < 100:
+        return value
+    raise ValueError("Input should be a number of steps, or a part of them such as 50%")
+
+
+def _description(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    options = value.get("options", {})
+    named = isinstance(value.get("kind"), str) and isinstance(options, dict)
+    if not named or value.keys() - {"kind", "options"}:
+        raise ValueError("Input should be a name, or {kind: name, options: {argument: value}}")
+    return value if options else value["kind"]
+
+
+def folder_name(name: str) -> str:
+    """The name. Raises `ValueError` if some system cannot have such a folder."""
+    devices = r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?"
+    name_of_folder = r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}[A-Za-z0-9_-]|[A-Za-z0-9]"
+    if re.fullmatch(devices, name) or not re.fullmatch(name_of_folder, name):
+        raise ValueError("no name of a folder; take letters, digits and '-_.', as in small-2")
+    return name
+
+
+# Runs count in int32.
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+# A count that is a key, which YAML and JSON give as a text.
+CountAsKey = Annotated[CountOrZero, BeforeValidator(_number_of_key)]
+# A step of a run, or a part of all its steps such as "50%".
+Moment = Annotated[int | str, BeforeValidator(_moment)]
+# A class by its name, or with arguments of its constructor; see `read`.
+Description = Annotated[str | dict[str, Any], BeforeValidator(_description)]
+# JAX uses 32 bits of a seed; larger seeds would draw the same weights.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+# The name of a folder of results.
+FolderName = Annotated[str, AfterValidator(folder_name)]
+
+
+class Section(BaseModel):
+    """A section of a configuration. It rejects unknown keys and converts no value, also when
+    it is made in Python. Every number must fit float32, in which runs compute."""
+
+    # A validator is built at its first use, which makes the import faster.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, strict=True, defer_build=True
+    )
+
+    def problems(self) -> Iterator[str]:
+        """A message for each mistake of several keys together."""
+        return iter(())
+
+    @model_validator(mode="after")
+    def _fits(self):
+        for problem in self.problems():
+            raise ValueError(problem)
+        return self
+
+    @field_validator("*")
+    @classmethod
+    def _in_single_precision(cls, value: Any) -> Any:
+        return in_single_precision(value)
 
 
 # `solver.kind` for the scheme that comes with a checkpoint.

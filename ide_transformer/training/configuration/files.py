@@ -1,21 +1,21 @@
-"""Configuration files and overrides `a.b=value`, and the settings that a run takes over from
-another run.
+"""Configuration files, overrides `a.b=value`, the errors for wrong ones, and the settings that
+a run takes over from another run.
 
 Numbers and words are read by YAML 1.2: `yes`, `010`, `1:30` and dates are texts, `1e-3` is a
 number. Keys are texts, also whole numbers and `<<`. Tags, anchors and aliases are rejected."""
 
+import inspect
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, ClassVar, TypeAlias, TypeVar, get_args
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
-from ...errors import InputError, short, shown
+from ...errors import InputError, did_you_mean, short, shown
 from ...pretrained.checkpoint import PACKAGES
-from .config import NATIVE, Config
-from .reader import NAME_OF_CODE
-from .section import some_of, validated
+from .config import NATIVE, Config, Section
 
 
 # Whether code that a file names may be imported; a configuration allows the code it names.
@@ -25,6 +25,21 @@ _PATHS = ("data", "path"), ("model", "pretrained"), ("model", "run")
 # The most characters of a text, and the most sections inside each other.
 _LONGEST = 2**18
 _DEEPEST = 50
+# It must not begin inside a name, or a long text would take quadratic time.
+NAME_OF_CODE = re.compile(r"(?<![\w.])[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
+# An error lists at most this many problems of a file.
+_MOST_SAID = 20
+# What to write instead, by the kind of the error.
+_WRITE = {
+    "bool_type": "; write true or false",
+    "string_type": "; write a text in quotes",
+    "int_type": "; write for example 8",
+    "float_type": "; write for example 0.5 or 1.0e-3",
+    "model_type": "; write its keys below it",
+    "dict_type": "; write its keys below it",
+}
+
+S = TypeVar("S", bound=Section)
 
 
 def load_config(
@@ -149,8 +164,8 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
     for override in overrides:
         where = f"override {shown(override)}"
         key, separator, text = override.partition("=")
-        *parents, last = path = key.split(".")
-        if not separator or not all(path):
+        *parents, last = key.split(".")
+        if not separator or not all((*parents, last)):
             raise InputError(f"{shown(override)}: write section.key=value, as model.layers=8.")
         branch = tree
         for depth, part in enumerate(parents, 1):
@@ -158,7 +173,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
             if not isinstance(branch, dict):
                 section = ".".join(parents[:depth])
                 raise InputError(f"{where}: {section} is a value, not a section.")
-        value = read_yaml(text, where, tuple(path))
+        value = read_yaml(text, where)
         if value is None:
             branch.pop(last, None)
         else:
@@ -168,6 +183,69 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
                 raise InputError(f"{where}: {key} would replace {earlier}; drop one of them.")
         origin[key] = where
     return origin
+
+
+def validated(kind: type[S], tree: Any, where: str, origin: dict[str, str] | None = None) -> S:
+    """Makes a section from a tree of plain values.
+
+    **Raises:** `InputError` that names every wrong key, and where it was written: the override
+    that `origin` has for the key, else `where`.
+    """
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        problems = [_problem(kind, x, origin or {}, where) for x in error.errors()]
+        raise InputError(some_of(problems, "\n")) from None
+
+
+def some_of(texts: Sequence[str], between: str) -> str:
+    """The first texts, and how many more there are."""
+    left = len(texts) - _MOST_SAID
+    return between.join([*texts[:_MOST_SAID], *[f"and {left:,} more"] * (left > 0)])
+
+
+def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str) -> str:
+    """One line for an error of pydantic: what, where, why, and what to write instead."""
+    location = [str(part) for part in error["loc"]]
+    value = error["input"]
+    key = ".".join(location)
+    name = ".".join(map(short, location))
+    message = error["msg"].removeprefix("Value error, ").rstrip(".")
+    # The override of the key or of a section above it; else the overrides of keys that the
+    # message names, or of keys below it.
+    above = [".".join(location[:n]) for n in range(len(location), 0, -1)]
+    given = [origin[x] for x in above if x in origin][:1]
+    given = given or [text for x, text in origin.items() if x in message]
+    given = given or [text for x, text in origin.items() if key and x.startswith(f"{key}.")]
+    where = ", ".join(given) or where
+    if error["type"] == "extra_forbidden":
+        section = kind
+        for part in location[:-1]:
+            if part in section.model_fields:  # a key of a mapping is no field
+                types = _types(section.model_fields[part].annotation)
+                section = next(
+                    x for x in types if inspect.isclass(x) and issubclass(x, Section)
+                )
+        known = list(section.model_fields)
+        hint = did_you_mean(location[-1], known)
+        return f"{where}: unknown key {name}.{hint} Known here: {', '.join(known)}."
+    if error["type"] == "missing":
+        return f"{where}: {name} is missing."
+    if not key or (error["type"] == "value_error" and isinstance(value, dict | BaseModel)):
+        return f"{where}: {message}."
+    write = _WRITE.get(error["type"], "")
+    if write and isinstance(value, float) and value.is_integer():
+        write = f"; write {value:.0f}"
+    known = re.findall(r"'([^']*)'", message) if error["type"] == "literal_error" else []
+    # An override of this very key already shows the value.
+    where = "" if where.startswith(f"override '{key}=") else f"{where}: "
+    what = f"{where}{name}={shown(value)}: {message}{write}."
+    return f"{what}{did_you_mean(str(value), known)}"
+
+
+def _types(annotation: Any) -> list[Any]:
+    """All types inside an annotation."""
+    return [annotation, *(y for x in get_args(annotation) for y in _types(x))]
 
 
 def dump_config(config: Config) -> str:
@@ -196,24 +274,22 @@ def _texts(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
             yield from _texts(value, inside)
 
 
-def read_yaml(text: str | bytes, where: str, path: tuple[str, ...] = ()) -> Any:
-    """The value that a text holds, for the key at `path`; `None` for an empty text. Raises
-    `InputError` that names the place `where` the text is from, its line and the wrong key."""
+def read_yaml(text: str | bytes, where: str) -> Any:
+    """The value that a text holds; `None` for an empty text. Raises `InputError` that names the
+    place `where` the text is from, and the line."""
     if len(text) > _LONGEST:
         raise InputError(f"{where}: a configuration has at most {_LONGEST:,} characters.")
     try:
-        reader = _Reader(text if isinstance(text, str) else text.decode("utf-8-sig"), path)
-        node = reader.get_single_node()
-        return None if node is None else reader.construct_document(node)
+        return yaml.load(text if isinstance(text, str) else text.decode("utf-8-sig"), _Reader)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{where}: no UTF-8 at byte {error.start}; save it as UTF-8."
         ) from None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problem = error.problem or error.context
-        raise InputError(f"{where}: not valid YAML: {_place(mark)}: {problem}.") from None
-    except (yaml.YAMLError, InputError) as error:
+        mark: Any = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}"
+        raise InputError(f"{where}: {place}: {error.problem or error.context}.") from None
+    except yaml.YAMLError as error:
         raise InputError(f"{where}: {' '.join(str(error).split())}") from None
 
 
@@ -223,49 +299,36 @@ def write_yaml(tree: Any) -> str:
 
 
 class _Reader(yaml.SafeLoader):
-    """Reads YAML 1.2 for the key `path`, and rejects what no configuration holds."""
+    """Reads YAML 1.2, and rejects what no configuration holds."""
 
     yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
 
-    def __init__(self, text: str, path: tuple[str, ...]) -> None:
-        super().__init__(text)
-        self.path = [*path]
-        self.keys = {}
-
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """The value of the key `index`, or the item with this number; a key without either."""
-        if isinstance(index, yaml.Node):
-            self._check_key(parent, index)
-        if parent is not None:
-            self.path.append(str(getattr(index, "value", index)))
         event = self.peek_event()
-        path = ".".join(map(short, self.path[:8]))
-        here = f"{_place(event.start_mark)}: {path or 'the file'}"
-        if len(self.path) > _DEEPEST:
-            raise InputError(f"{here}…: more than {_DEEPEST} sections inside each other.")
         if event.anchor is not None:
-            raise InputError(f"{here}: anchors (&) and aliases (*) are not read; write it out.")
+            raise _wrong(event, "anchors (&) and aliases (*) are not read; write it out")
         if event.tag is not None:
-            raise InputError(f"{here}: tags are not read; drop {short(event.tag)}.")
-        node = super().compose_node(parent, cast(int, index))
-        if parent is not None:
-            self.path.pop()
-        return node
+            raise _wrong(event, f"tags are not read; drop {short(event.tag)}")
+        if len(self.marks) > _DEEPEST:
+            raise _wrong(event, f"more than {_DEEPEST} sections inside each other")
+        return super().compose_node(parent, index)
 
-    def _check_key(self, section: Any, key: Any) -> None:
-        for kind in ("int", "float"):
-            if key.tag == f"{_TAG}{kind}":
-                number = getattr(self, f"construct_yaml_{kind}")(key)
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        first: dict[str, Any] = {}
+        for key, _ in node.value:
+            if key.tag in (f"{_TAG}int", f"{_TAG}float"):
                 key.tag = f"{_TAG}str"
-                key.value = str(number)
-        name = key.value if isinstance(key, yaml.ScalarNode) else "?"
-        here = f"{_place(key.start_mark)}: {'.'.join(map(short, [*self.path, name]))}"
-        if key.tag != f"{_TAG}str":
-            raise InputError(f"{here}: a key is a name; write it in quotes if it is one.")
-        first = self.keys.setdefault((section, key.value), key)
-        if first is not key:
-            line = first.start_mark.line + 1
-            raise InputError(f"{here} is given twice, first in line {line}; drop one of them.")
+            if key.tag != f"{_TAG}str":
+                raise _wrong(key, "a key is a name; write it in quotes if it is one")
+            if (before := first.setdefault(key.value, key)) is not key:
+                name = f"{short(key.value)} is given twice"
+                line = before.start_mark.line + 1
+                raise _wrong(key, f"{name}, first in line {line}; drop one of them")
+        return super().construct_mapping(node, deep)
+
+
+def _wrong(part: Any, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=part.start_mark)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -286,7 +349,3 @@ for _name, _pattern in {
 }.items():
     _Reader.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_pattern})\Z"), None)
 _Dumper.add_implicit_resolver(f"{_TAG}float", re.compile(rf"(?:{_FLOAT})\Z"), None)
-
-
-def _place(mark: Any) -> str:
-    return f"line {mark.line + 1}, column {mark.column + 1}"

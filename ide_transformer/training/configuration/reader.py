@@ -27,7 +27,8 @@ from pydantic import ConfigDict, InstanceOf, PydanticUserError, TypeAdapter, Val
 from ... import dynamics, equation, integration, models, solvers, tasks
 from ...errors import InputError, did_you_mean, short, shown
 from .. import trackers
-from .section import Section, in_single_precision, validated
+from .config import Section, in_single_precision
+from .files import NAME_OF_CODE, validated
 
 
 # The kinds of classes that a configuration names, and the packages that are searched for them.
@@ -50,8 +51,6 @@ KINDS: dict[type, tuple[ModuleType, ...]] = {
 _DRAWN = (equation.AbstractOperator, models.AbstractInputs, models.AbstractReadOut)
 # The most schemes inside each other.
 _DEEPEST = 20
-# It must not begin inside a name, or a long text would take quadratic time.
-NAME_OF_CODE = re.compile(r"(?<![\w.])[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
 # The most characters of such a name.
 _LONGEST_NAME = 500
 

@@ -9,18 +9,18 @@ import jax
 
 from ...arguments import checked
 from ...errors import InputError
-from ...models import Model, is_built_as
+from ...models import STATISTICS, Model, is_built_as
 from ...pretrained import find_pretrained, load_pretrained
 from ...tasks import AbstractTokenizer, PretrainedTokenizer
+from ...tasks.task import checksum_of_all
 from ..configuration.config import NATIVE, Config, SolverConfig
-from ..configuration.files import apply_overrides
+from ..configuration.files import apply_overrides, validated
 from ..configuration.reader import parameters_of
-from ..configuration.section import validated
-from ..steps.build import build_model_of_size, build_task, task_class, with_solver
-from ..steps.step import Weights
-from .checkpoints import Which
+from ..steps.build import build_model_of_size, build_task, causal, task_class, with_solver
+from ..steps.schedule import first_model, programs_of
+from ..steps.step import Weights, weights_of
+from .checkpoints import Checkpoints, Which
 from .run_folder import RunFolder
-from .starting import restored, sizes_of
 
 
 M = TypeVar("M", bound=Model)
@@ -145,6 +145,46 @@ def load_run(
     folder = RunFolder(path)
     model, _ = restored(folder, folder.load_config(trust), checkpoint, weights)
     return model, folder
+
+
+def restored(
+    folder: RunFolder, config: Config, checkpoint: Which, weights: Weights
+) -> tuple[Model, int]:
+    """The model of a configuration with the weights of a checkpoint, and the step of the
+    checkpoint."""
+    average = config.training.average
+    if weights == "average" and not average:
+        what = f"weights=average: {folder.path} keeps no moving average"
+        raise InputError(f"{what}; train it with training.average=0.999.")
+    key = jax.random.key(0)  # the drawn weights are replaced below
+    sizes = sizes_of(folder, config)
+    model = first_model(config, lambda config: build_model_of_size(config, sizes, key))
+    programs = programs_of(config, model)
+    with Checkpoints(folder, config, writes=False) as checkpoints:
+        state = checkpoints.restore(programs.shapes_at, checkpoint)
+    step = int(state.step)
+    program = programs.at(step)
+    model = eqx.combine(weights_of(state, weights, average), program.static)
+    return causal(config, program.solved(model)), step
+
+
+def sizes_of(folder: RunFolder, config: Config) -> dict[str, Any]:
+    """The sizes of a model that depend on the data of a run. The data are not read if the
+    folder has them; other data of a `config` give other sizes, but no other statistics."""
+    sizes = task_class(config).saved_sizes(folder.tokenizer)
+    if sizes is not None:
+        return sizes
+    own = folder.load_config(config)
+    kept = folder.load_sizes() or {}
+    if kept and (config.data, config.model) == (own.data, own.model):
+        return kept
+    statistics = {name: x for name, x in kept.items() if name in STATISTICS}
+    return {**build_task(config).sizes, **statistics}
+
+
+def checksum_of_weights(model: Model) -> str:
+    """A short checksum of the weights of a model."""
+    return checksum_of_all(eqx.filter(model, eqx.is_inexact_array))[:16]
 
 
 def _scheme(overrides: Sequence[str]) -> SolverConfig:

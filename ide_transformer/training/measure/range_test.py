@@ -14,7 +14,7 @@ from ...reporting import write_json
 from ..configuration.config import Config
 from ..configuration.files import as_config
 from ..folder.metrics import TrainingProgress
-from ..folder.starting import build_start
+from ..run import build_start
 from ..steps.build import objective
 from ..steps.optimizer import update_rule
 from ..steps.step import better_solve, initial_state, make_train_step

@@ -1,26 +1,30 @@
-"""Exports a run in a layout of Hugging Face, with tokenizer and model card."""
+"""Turns a checkpoint of another library into a run, and a run into a checkpoint."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import tokenizers as tk
 
 from ...arguments import checked
 from ...equation import number_of_weights
 from ...errors import naming
 from ...models import LanguageModel, Model, is_built_as
-from ...pretrained import save_pretrained
+from ...pretrained import find_pretrained, save_pretrained
 from ...pretrained.files import read_json
 from ...reporting import markdown_table
-from ...tasks import end_token
+from ...tasks import PretrainedTokenizer, end_token
 from ..configuration.config import Config
-from ..configuration.files import write_yaml
+from ..configuration.files import apply_overrides, config_of, write_yaml
+from ..steps.build import build_model_of_size
+from ..steps.schedule import programs_of
 from ..steps.step import Weights
-from .checkpoints import Which
+from .checkpoints import Checkpoints, Which
 from .loading import restored
 from .metrics import read_metrics
-from .run_folder import RunFolder
+from .run_folder import RunFolder, new_folder
 
 
 _TEXTS = """\
@@ -75,6 +79,45 @@ operator splitting (Lie–Trotter, one step of Euler's method for each operator)
 
 `ide-transformer convert {run} {path}` wrote this folder.
 """
+
+
+def import_pretrained(
+    path: str | Path, name: str, runs: str | Path, overrides: Sequence[str] = ()
+) -> RunFolder:
+    """Makes a run at step 0 from a checkpoint, in `runs/name`, with the weights and the scheme
+    of the checkpoint, and the tokenizer of a language model.
+
+    **Arguments:**
+
+    - `path`: what `load_pretrained` takes.
+    - `overrides`: further keys of its configuration, `key=value`. A model of images needs
+      `data.name`, and `data.path` if the data are in a folder.
+
+    **Raises:** `InputError` if the data need a model of another kind.
+    """
+    found = find_pretrained(path)
+    # A path is stored whole, so that the run can be read from any folder.
+    kept = str(found.resolve()) if Path(path).exists() else str(path)
+    runs = Path(runs)
+    tree: dict[str, Any] = {"name": name, "model": {"pretrained": kept}}
+    origin = apply_overrides(tree, overrides)
+    config = config_of(tree, f"{runs / name}", origin)
+    key = jax.random.key(config.training.seed)
+    model = build_model_of_size(config, {}, key)
+    if is_built_as(model, LanguageModel) and "model.context" not in origin:
+        # The model must be able to take the windows of its data.
+        context = min(config.model.context, model.inputs.context)
+        config = config.changed("model", context=context)
+    state = programs_of(config, model).start(model, key)
+
+    def save(tokenizer: Path) -> None:
+        if is_built_as(model, LanguageModel):
+            PretrainedTokenizer.from_pretrained(found).save(tokenizer)
+
+    folder = new_folder(config, runs, save)
+    with folder.sole_use(), Checkpoints(folder, config, writes=True) as checkpoints:
+        checkpoints.save(0, state)
+    return folder
 
 
 @checked
