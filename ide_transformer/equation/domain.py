@@ -49,7 +49,8 @@ class TokenDomain(eqx.Module):
     **Arguments:**
 
     - `points`: `[tokens, dimension]`, the coordinates of each token. Text has dimension 1 and
-      unit spacing; an image of patches has dimension 2.
+      unit spacing; an image of patches has dimension 2. With leading axes each sample has
+      points of its own, which a model solves one by one under `jax.vmap`.
     - `weights`: `[..., tokens]`, non-negative; leading axes are samples. `None` means equal
       weights, for which attention is exactly the softmax.
     - `grid`: the number of points along each axis of a lattice, the last axis fastest; `None`
@@ -66,7 +67,7 @@ class TokenDomain(eqx.Module):
       token.
     """
 
-    points: Float[Array, "tokens dimension"]
+    points: Float[Array, "*samples tokens dimension"]
     weights: Weights = eqx.field(converter=_no_negative, default=None)
     grid: tuple[PositiveInt, ...] | None = eqx.field(static=True, default=None)
     spacing: tuple[PositiveFloat, ...] | None = eqx.field(static=True, default=None)
@@ -79,6 +80,11 @@ class TokenDomain(eqx.Module):
         if not self.points.size:
             raise InputError(
                 f"TokenDomain.points has shape {self.points.shape}; give at least one point."
+            )
+        if self.of_samples and not (self.grid is self.ends is None and not self.prefix):
+            raise InputError(
+                f"TokenDomain: points {self.points.shape} of each sample's own have no grid, "
+                "ends or prefix; give points [tokens, dimension]."
             )
         number = self.num_tokens - self.prefix
         axes = {len(x) for x in (self.grid, self.spacing, self.period) if x is not None}
@@ -204,30 +210,41 @@ class TokenDomain(eqx.Module):
     @checked
     def from_points(
         cls,
-        points: Float[ArrayLike, "tokens *dimension"],
+        points: Float[ArrayLike, "_ ..."],
         bounds: Bounds | None = None,
         period: tuple[PositiveFloat | None, ...] | None = None,
+        mask: Bool[ArrayLike, "samples tokens"] | None = None,
     ) -> "TokenDomain":
         """Scattered points, weighted by the size of their Voronoi cells.
 
         **Arguments:**
 
-        - `points`: `[tokens]` or `[tokens, dimension]`, dimension 1 or 2, in any order, all
-          different.
+        - `points`: `[tokens]` or `[tokens, dimension]`, dimension 1 to 3, in any order, all
+          different; or `[samples, tokens, dimension]`, points of each sample's own.
         - `bounds`: lower and upper end of each axis; `None` for the range of the points.
         - `period`: see `TokenDomain`.
+        - `mask`: of points of each sample's own, `False` at padding, whose weight is 0.
         """
-        weights = rules.cells(points, bounds, period)
-        points = jnp.asarray(points).reshape(len(weights), -1)
+        if np.ndim(points) > 2:
+            points, weights = rules.cells_of_samples(points, bounds, period, mask)
+        else:
+            weights = rules.cells(points, bounds, period)
+            points = jnp.asarray(points).reshape(len(weights), -1)
+        points = jnp.asarray(points)
         return cls(points, jnp.asarray(weights, points.dtype), period=period)
 
     @property
     def num_tokens(self) -> int:
-        return self.points.shape[0]
+        return self.points.shape[-2]
 
     @property
     def dimension(self) -> int:
-        return self.points.shape[1]
+        return self.points.shape[-1]
+
+    @property
+    def of_samples(self) -> bool:
+        """Whether each sample has points of its own."""
+        return self.points.ndim > 2
 
     @property
     def consecutive(self) -> bool:
@@ -256,7 +273,7 @@ class TokenDomain(eqx.Module):
                 f"This TokenDomain is {kind}, so that its tokens have no order, which causal "
                 "attention, rotary positions and relative biases need; LinearBias does not."
             )
-        return self.points[:, 0]
+        return self.points[..., 0]
 
     @property
     def log_weights(self) -> Float[Array, "*batch tokens"] | None:
@@ -290,9 +307,12 @@ class TokenDomain(eqx.Module):
         return TokenDomain(points, weights, self.grid + other.grid, spacing, period)
 
     @checked
-    def with_queries(self, points: Float[ArrayLike, "queries dimension"]) -> "TokenDomain":
+    def with_queries(
+        self, points: Float[ArrayLike, "*samples queries dimension"]
+    ) -> "TokenDomain":
         """Appends points of weight zero, which see other tokens and are not seen: attention
-        gives the solution there. The result is no grid."""
+        gives the solution there. The result is no grid. Samples with points of their own may
+        have queries of their own too."""
         points = jnp.asarray(points, self.points.dtype)
         if self.end_weights is not None:
             raise InputError(
@@ -300,15 +320,18 @@ class TokenDomain(eqx.Module):
                 "TokenDomain(points, weights)."
             )
         own = self._given_weights
-        weights = jnp.pad(own, [(0, 0)] * (own.ndim - 1) + [(0, len(points))])
-        points = jnp.concatenate([self.points, points])
+        weights = jnp.pad(own, [(0, 0)] * (own.ndim - 1) + [(0, points.shape[-2])])
+        points = jnp.broadcast_to(points, (*self.points.shape[:-2], *points.shape[-2:]))
+        points = jnp.concatenate([self.points, points], axis=-2)
         return TokenDomain(points, weights, period=self.period)
 
     @property
     def _given_weights(self) -> Float[Array, "*batch tokens"]:
         """The weights; for equal ones, the cells of a grid."""
         cell = math.prod(self.steps)
-        return jnp.full_like(self.points[:, 0], cell) if self.weights is None else self.weights
+        return (
+            jnp.full_like(self.points[..., 0], cell) if self.weights is None else self.weights
+        )
 
     @property
     def shares(self) -> Float[Array, "*batch tokens"]:

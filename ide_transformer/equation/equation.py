@@ -59,6 +59,11 @@ class Equation(eqx.Module):
         self.control = control
         self.constraint = constraint
         self.domain = domain
+        if domain.of_samples:
+            raise InputError(
+                f"Equation: its domain has points {domain.points.shape} of each sample's own; "
+                "solve the samples one by one with jax.vmap, as models do."
+            )
         block = eqx.filter_eval_shape(control, 0.0)
         if not isinstance(block, tuple) or not block:
             raise InputError(

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from ..arguments import is_known
-from ..errors import InputError
+from ..errors import InputError, at
 
 
 # The lower and upper end of an axis, and of each axis.
@@ -142,8 +142,8 @@ def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np
     x = np.asarray(points, float)
     x = x.reshape(len(x), -1)
     dimension = x.shape[1]
-    if dimension > 2:
-        raise InputError(f"{name}: points of dimension {dimension}; it supports 1 and 2.")
+    if dimension > 3:
+        raise InputError(f"{name}: points of dimension {dimension}; it supports 1, 2 and 3.")
     lengths = (None,) * dimension if period is None else period
     around = np.array([length is not None for length in lengths])
     sizes = np.array([length or 0.0 for length in lengths])
@@ -171,7 +171,7 @@ def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np
             f"{name}: two of the points are the same, number {again[0]} and an earlier one, "
             f"{x[again[0]].tolist()}; give each once."
         )
-    if dimension == 2:
+    if dimension > 1:
         return _voronoi(x, box, around)
     order = np.argsort(x[:, 0])
     y = x[order, 0]
@@ -187,6 +187,28 @@ def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np
     return weights
 
 
+def cells_of_samples(
+    points: ArrayLike, bounds: Bounds | None, period: Period | None, mask: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points `[samples, tokens, dimension]` and the sizes of their cells. Padding lies at the
+    first point of its sample and has the size 0."""
+    x = np.array(points)
+    real = np.ones(x.shape[:2], bool) if mask is None else np.asarray(mask)
+    if x.ndim != 3 or real.shape != x.shape[:2]:
+        raise InputError(
+            f"TokenDomain.from_points: points {x.shape} and a mask {real.shape}; give points "
+            "[samples, tokens, dimension] and mask [samples, tokens]."
+        )
+    sizes = np.zeros(real.shape)
+    for sample, (own, there) in enumerate(zip(x, real, strict=True)):
+        with at(f"sample {sample}"):
+            if not there.any():
+                raise InputError("all points are padding; leave the sample out.")
+            sizes[sample, there] = cells(own[there], bounds, period)
+        own[~there] = own[there][0]
+    return x, sizes
+
+
 def ordered(interval: Interval) -> Interval:
     """Checks that the upper end is above the lower end."""
     if not interval[0] < interval[1]:
@@ -197,25 +219,73 @@ def ordered(interval: Interval) -> Interval:
 
 
 def _voronoi(x: np.ndarray, box: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """The areas of Voronoi cells. Images of the points end the cells: mirrored at each side, or
+    """The sizes of Voronoi cells. Images of the points end the cells: mirrored at each side, or
     a period away."""
-    from scipy.spatial import ConvexHull, Voronoi
-
-    on_sides = (x[:, :, None] == box) & ~around[:, None]
-    images = []
-    for sides in itertools.product((None, 0, 1), repeat=2):
+    lengths = np.ptp(box, axis=1)
+    on_sides = np.abs(x[:, :, None] - box) <= 1e-7 * lengths[:, None]
+    on_sides &= ~around[:, None]
+    x = np.where(on_sides[..., 0], box[:, 0], np.where(on_sides[..., 1], box[:, 1], x))
+    images = [x]
+    for sides in itertools.product((None, 0, 1), repeat=x.shape[1]):
         image = x.copy()
-        there = np.ones(len(x), bool)
+        there = np.full(len(x), any(side is not None for side in sides))
         for axis, side in enumerate(sides):
             if side is not None and around[axis]:
-                image[:, axis] += (2 * side - 1) * np.ptp(box[axis])
+                image[:, axis] += (2 * side - 1) * lengths[axis]
             elif side is not None:
                 image[:, axis] = 2 * box[axis, side] - image[:, axis]
                 there &= ~on_sides[:, axis, side]
         images.append(image[there])
-    found = Voronoi(np.concatenate(images))
-    corners = (found.vertices[found.regions[found.point_region[i]]] for i in range(len(x)))
-    return np.array([ConvexHull(c).volume for c in corners]) / 2 ** on_sides.sum((1, 2))
+    whole = np.concatenate(images)
+    distance = np.max(np.maximum(box[:, 0] - whole, whole - box[:, 1]) / lengths, axis=1)
+    # Few images suffice, if no circle through the corners of a cell reaches beyond them.
+    reach = 4 * len(x) ** (-1 / x.shape[1])
+    while True:
+        found = _cells_of(whole[distance <= reach], len(x), box, reach * lengths)
+        if found is not None:
+            return found / 2 ** on_sides.sum((1, 2))
+        if reach >= 1:
+            raise InputError(
+                "TokenDomain.from_points: the points lie on one side of the bounds; give "
+                "bounds around them."
+            )
+        reach *= 2
+
+
+def _cells_of(
+    points: np.ndarray, number: int, box: np.ndarray, reach: np.ndarray
+) -> np.ndarray | None:
+    """The sizes of the cells of the first points, each the sum of pyramids with its point as
+    apex; `None` if a cell has no end, or if points farther than `reach` from the box might
+    change it."""
+    from scipy.spatial import Voronoi
+
+    found = Voronoi(points)
+    own = (found.ridge_points < number).any(axis=1)
+    pairs = found.ridge_points[own]
+    facets = [np.asarray(found.ridge_vertices[i]) for i in np.flatnonzero(own)]
+    sizes = np.array([len(x) for x in facets])
+    corners = np.concatenate(facets)
+    if (corners < 0).any():
+        return None
+    places = found.vertices[corners]
+    owner = np.repeat(pairs[:, 0], sizes)
+    radius = np.linalg.norm(places - points[owner], axis=1)[:, None]
+    beyond = np.maximum(box[:, 0] - places, places - box[:, 1]) + radius
+    if (beyond > reach).any() and (reach < np.ptp(box, axis=1)).all():
+        return None
+    starts = np.cumsum(sizes) - sizes
+    first = np.repeat(places[starts], sizes, axis=0)
+    following = np.arange(len(places)) + 1
+    following[starts + sizes - 1] = starts
+    sides = places - first, places[following] - first
+    if points.shape[1] == 2:
+        areas = np.linalg.norm(places[starts + 1] - places[starts], axis=1)
+    else:
+        areas = np.linalg.norm(np.add.reduceat(np.cross(*sides), starts), axis=1) / 2
+    heights = np.linalg.norm(np.subtract(*points[pairs].swapaxes(0, 1)), axis=1) / 2
+    volumes = np.repeat(areas * heights / points.shape[1], 2)
+    return np.bincount(pairs.ravel(), volumes, minlength=number)[:number]
 
 
 def _check_points(name: str, x: Array, least: int) -> None:

@@ -42,8 +42,8 @@ def interpolation(
     """Functions on `source` at the points of `target`.
 
     On a line, along each axis of a grid, and around a period: the polynomial of `degree`
-    through the nearest points, of order `degree + 1`. At scattered points of the plane: linear
-    in Delaunay triangles.
+    through the nearest points, of order `degree + 1`. At scattered points of the plane or of
+    space: linear in Delaunay simplices.
 
     **Arguments:**
 
@@ -53,6 +53,10 @@ def interpolation(
     **Raises:** `InputError` for points that do not fit, for example points of the target
     farther outside the source than its points are apart.
     """
+    if source.of_samples or target.of_samples:
+        raise InputError(
+            "interpolation: these domains have points of each sample's own; give one sample."
+        )
     if source.prefix or target.prefix or source.dimension != target.dimension:
         raise InputError(
             f"interpolation: from a domain of dimension {source.dimension} to one of dimension "
@@ -68,7 +72,7 @@ def interpolation(
         along = [np.moveaxis(on_grid[..., k], k, 0) for k in range(source.dimension)]
         axes = [x.reshape(len(x), -1)[:, 0] for x in along]
     elif degree == 1:
-        return _in_triangles(points, x)
+        return _in_simplices(points, x, source.period)
     else:
         raise InputError("interpolation: scattered points allow degree=1 only.")
     period = source.period or (None,) * len(axes)
@@ -154,27 +158,41 @@ def _stencil(
     return order[number[index]], lagrange(points[index], x)
 
 
-def _in_triangles(points: np.ndarray, x: np.ndarray) -> TokenMap:
-    """Barycentric coordinates; outside all triangles, the nearest point."""
-    from scipy.spatial import Delaunay, KDTree
+def _in_simplices(
+    points: np.ndarray, x: np.ndarray, period: tuple[float | None, ...] | None
+) -> TokenMap:
+    """Barycentric coordinates; outside all simplices, the nearest point."""
+    from scipy.spatial import Delaunay, KDTree, QhullError
 
-    if points.shape[1] != 2 or len(points) < 3:
+    number, dimension = points.shape
+    around = [
+        (0,) if length is None else (-1, 0, 1) for length in period or (None,) * dimension
+    ]
+    lengths = np.array([length or 0.0 for length in period or (None,) * dimension])
+    shifts = np.array(list(itertools.product(*around))) * lengths
+    points = (points[None] + shifts[:, None]).reshape(-1, dimension)
+    lower = points.reshape(-1, number, dimension).mean(axis=(0, 1)) - lengths / 2
+    x = np.where(lengths > 0, lower + (x - lower) % np.where(lengths > 0, lengths, 1), x)
+    try:
+        simplices = Delaunay(points)
+    except (QhullError, ValueError):
         raise InputError(
-            f"interpolation: the source has {len(points)} scattered points of dimension "
-            f"{points.shape[1]}; give three or more in the plane, or a grid."
-        )
-    triangles = Delaunay(points)
-    found = triangles.find_simplex(x)
+            f"interpolation: the source has {number} scattered points of dimension "
+            f"{dimension}; give {dimension + 1} or more that lie in no plane of fewer "
+            "dimensions, or a grid."
+        ) from None
+    found = simplices.find_simplex(x)
     inside = np.flatnonzero(found >= 0)
     outside = np.flatnonzero(found < 0)
-    affine = triangles.transform[found[inside]]
-    first = np.einsum("nij,nj->ni", affine[:, :2], x[inside] - affine[:, 2])
+    affine = simplices.transform[found[inside]]
+    offsets = x[inside] - affine[:, dimension]
+    first = np.einsum("nij,nj->ni", affine[:, :dimension], offsets)
     factors = np.concatenate([first, 1 - first.sum(1, keepdims=True)], axis=1)
-    corners = triangles.simplices[found[inside]]
+    corners = simplices.simplices[found[inside]]
     nearest = KDTree(points).query(x[outside])[1] if len(outside) else np.empty(0, int)
     return _token_map(
-        [np.repeat(inside, 3), outside],
-        [corners.ravel(), nearest],
+        [np.repeat(inside, dimension + 1), outside],
+        [corners.ravel() % number, nearest % number],
         [factors.ravel(), np.ones(len(outside))],
         len(x),
     )

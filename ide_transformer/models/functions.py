@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
@@ -30,6 +31,7 @@ from ..equation import (
     State,
     TokenDomain,
     drop,
+    interpolation,
     with_fields,
 )
 from ..errors import InputError
@@ -42,7 +44,8 @@ class Field(NamedTuple):
     """Values of functions at the points of a domain.
 
     - `values`: `[..., tokens]`, or `[..., tokens, channels]`.
-    - `domain`: the points and their quadrature weights, shared by all samples.
+    - `domain`: the points and their quadrature weights, shared by all samples or of each
+      sample's own.
     """
 
     values: Float[Array | np.ndarray, "..."]
@@ -53,17 +56,30 @@ class Field(NamedTuple):
     def at(
         cls,
         values: Float[Array | np.ndarray, "..."],
-        points: Float[Array | np.ndarray, "tokens *dimension"],
+        points: Float[Array | np.ndarray, "_ ..."],
+        mask: Bool[Array | np.ndarray, "samples tokens"] | None = None,
         *,
         periodic: bool = False,
     ) -> "Field":
-        """Functions at points of [0, 1] or the unit square, `[tokens]` or `[tokens, 2]`. The
-        weight of a point is the size of its Voronoi cell. `periodic`: circle or torus."""
+        """Functions at points of the unit interval, square or cube. The weight of a point is
+        the size of its Voronoi cell.
+
+        **Arguments:**
+
+        - `points`: `[tokens]` or `[tokens, dimension]`; or `[samples, tokens, dimension]`,
+          points of each sample's own.
+        - `mask`: of points of each sample's own, `False` at padding, which has no influence.
+        - `periodic`: circle or torus.
+        """
         points = np.asarray(points)
         dimension = 1 if points.ndim == 1 else points.shape[-1]
         period = (1.0,) * dimension if periodic else None
-        domain = TokenDomain.from_points(points, ((0.0, 1.0),) * dimension, period)
-        return cls(np.asarray(values), domain)
+        domain = TokenDomain.from_points(points, ((0.0, 1.0),) * dimension, period, mask)
+        values = np.asarray(values)
+        if mask is not None:
+            there = np.reshape(mask, (*np.shape(mask), *(1,) * (values.ndim - 2)))
+            values = np.where(there, values, 0)
+        return cls(values, domain)
 
 
 def fed_back(inputs: Any, outputs: Array | np.ndarray) -> Any:
@@ -207,12 +223,14 @@ class FunctionInputs(AbstractInputs):
             check_fields(inputs)
             domain = inputs.domain
             a = self._checked(jnp.asarray(inputs.values), 1)
-            if (a.shape[-2], self.dimension) != domain.points.shape:
+            samples = a.shape[:-2] if domain.of_samples else ()
+            if (*samples, a.shape[-2], self.dimension) != domain.points.shape:
+                own = ", or [samples, tokens, dimension] of each sample's own"
                 raise InputError(
                     f"Field: {a.shape[-2]} values at points of shape {domain.points.shape}; "
-                    f"give points [{a.shape[-2]}, {self.dimension}]."
+                    f"give points [{a.shape[-2]}, {self.dimension}]{own}."
                 )
-            inside = jnp.broadcast_to(self._inside(domain)[:, None], a.shape)
+            inside = jnp.broadcast_to(self._inside(domain)[..., None], a.shape)
             a = jnp.where(inside, a, jnp.nan)
         elif self.fields:
             raise InputError(
@@ -226,9 +244,10 @@ class FunctionInputs(AbstractInputs):
             a = a.reshape(*a.shape[: -1 - self.dimension], domain.num_tokens, a.shape[-1])
         points = domain.points
         k = jnp.arange(1, self.modes + 1, dtype=points.dtype)
-        waves = [jnp.zeros((len(points), 0), points.dtype)]
+        k = jnp.expand_dims(k, range(points.ndim - 1))
+        waves = [jnp.zeros((*points.shape[:-1], 0), points.dtype)]
         for i, (_, length) in enumerate(self._axes):
-            angles = 2 * jnp.pi * jnp.outer(points[:, i] / length, k)
+            angles = 2 * jnp.pi * (points[..., i, None] / length * k)
             waves += jnp.cos(angles), jnp.sin(angles)
         waves = jnp.concatenate(waves, axis=-1).astype(a.dtype)
         waves = jnp.broadcast_to(waves, (*a.shape[:-1], waves.shape[-1]))
@@ -236,7 +255,7 @@ class FunctionInputs(AbstractInputs):
         u = self.normalization.project(drop(u, self.dropout, key))
         return Embedded(u, domain)
 
-    def _inside(self, domain: TokenDomain) -> Bool[Array | np.ndarray, " tokens"]:
+    def _inside(self, domain: TokenDomain) -> Bool[Array | np.ndarray, "*samples tokens"]:
         """Whether each point is in [0, 1] along all intervals."""
         points = np.asarray(domain.points) if is_known(domain.points) else domain.points
         rounding = 8 * np.finfo(points.dtype).eps
@@ -250,7 +269,7 @@ class FunctionInputs(AbstractInputs):
                 f"Field: its domain has ends along axis {open_ends[0]}, which is a circle for "
                 "the model; give Field.at(values, points, periodic=True), or a period=…."
             )
-        inside = (within | circles[None]).all(axis=-1)
+        inside = (within | np.broadcast_to(circles, within.shape)).all(axis=-1)
         if is_known(inside) and not inside.all():
             first = np.asarray(points)[~np.asarray(inside)][0].tolist()
             raise InputError(
@@ -348,6 +367,64 @@ class FunctionValues(AbstractReadOut):
         linear = self.linear.at_points(space.features, PLAIN)
         normalization = self.normalization.at_points(space)
         return FunctionValues(linear, normalization, self.channels, self.statistics)
+
+
+@checked
+def outputs_at(
+    model: Model[FunctionInputs, Any],
+    field: Field,
+    points: Float[Array | np.ndarray, "*samples queries dimension"],
+    values: Float[Array | np.ndarray, "..."] | None = None,
+) -> PyTree[Array]:
+    """The outputs of a model at other points than its inputs have: `[..., queries]`, or
+    `[..., queries, channels]`. For a linear integral equation this is the interpolation of
+    Nyström (1930): each new point is a token of weight zero. It has the rate of change of the
+    equation, which is an integral over the points of `field`, and no other token sees it.
+
+    **Arguments:**
+
+    - `points`: `[queries, dimension]`; or `[samples, queries, dimension]` if each sample of
+      `field` has points of its own.
+    - `values`: the inputs there. Default: interpolated, linearly on a line or in Delaunay
+      simplices, see `interpolation`; the points have to be known then.
+    """
+    check_fields(field)
+    domain = field.domain.with_queries(points)
+    number = field.domain.num_tokens
+    channels = model.inputs.channels is not None
+    axis = -2 if channels else -1
+    given = jnp.asarray(field.values)
+    if values is None:
+        functions = given if channels else given[..., None]
+        queries = TokenDomain(domain.points[..., number:, :], period=domain.period)
+        found = _interpolated(functions, field.domain, queries)
+        values = found if channels else found[..., 0]
+    whole = jnp.concatenate([given, jnp.asarray(values, given.dtype)], axis)
+    outputs = model(Field(whole, domain))
+    axis = -2 if model.read_out.channels else -1
+    return jax.lax.slice_in_dim(outputs, number, outputs.shape[axis], axis=axis)
+
+
+def _interpolated(
+    values: Float[Array, "..."], source: TokenDomain, target: TokenDomain
+) -> Float[Array, "..."]:
+    """Functions `[..., tokens, channels]` at the points of `target`."""
+    if not (is_known(source.points) and is_known(target.points)):
+        raise InputError(
+            "outputs_at: points that are traced cannot be interpolated; give the values there."
+        )
+    if not source.of_samples:
+        return interpolation(source, target)(values)
+    weights = source.weights
+    real = np.ones(values.shape[:-1], bool) if weights is None else np.asarray(weights) > 0
+    found = []
+    for sample in np.ndindex(*source.points.shape[:-2]):
+        own, there = (
+            TokenDomain(x, period=source.period)
+            for x in (source.points[sample][real[sample]], target.points[sample])
+        )
+        found.append(interpolation(own, there)(values[sample][real[sample]]))
+    return jnp.stack(found).reshape(*target.points.shape[:-1], values.shape[-1])
 
 
 @checked

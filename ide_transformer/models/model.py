@@ -326,18 +326,20 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),
     ) -> Solution:
         """The solution from the embedded inputs. A failed solve does not raise; see its
-        `result`. `key` draws the dropout; `None` for no dropout. For `saveat` see `solve`."""
+        `result`. `key` draws the dropout; `None` for no dropout. For `saveat` see `solve`.
+        Samples with points of their own are solved one by one, also with adaptive steps."""
         if not jax.tree.leaves(inputs) or isinstance(inputs, eqx.Module):
             raise InputError(f"Model: inputs={inputs!r} are not arrays.")
         model = self.ordinary
         solve = ft.partial(model._solve_batch, saveat=saveat)
         own_times = isinstance(inputs, Timed) and np.ndim(inputs.duration) > 0
-        if self.mesh.steps_for == "batch" and not own_times:
+        own_points = any(domain.of_samples for domain in parts(inputs, TokenDomain))
+        if self.mesh.steps_for == "batch" and not (own_times or own_points):
             return solve(inputs, key)
         if saveat.dense:
             raise InputError(
-                "solve: with steps_for='sample', or a duration for each sample, there is no "
-                "common dense solution; ask for SaveAt(ts=…)."
+                "solve: samples that are solved one by one (steps_for='sample', or durations or "
+                "points of their own) have no common dense solution; ask for SaveAt(ts=…)."
             )
         u0, _ = eqx.filter_eval_shape(model.embed, inputs)
         return _solve_samples(solve, inputs, key, u0.ndim - 2)
@@ -449,7 +451,8 @@ def _solve_samples(
     if not axes:
         return solve(inputs, key)
     inputs = jax.tree.map(jnp.asarray, inputs, is_leaf=lambda x: isinstance(x, list))
-    own = by_samples(inputs, axes)
+    # A number, such as one duration, belongs to all samples.
+    own = jax.tree.map(lambda x, own: own and x.ndim > 0, inputs, by_samples(inputs, axes))
     number = jax.tree.leaves(eqx.filter(inputs, own))[0].shape[0]
     keys = None if key is None else jax.random.split(key, number)
     along = jax.tree.map(lambda x: 0 if x else None, own), None if key is None else 0

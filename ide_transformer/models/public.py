@@ -12,7 +12,14 @@ from .build import (
 from .cached_decoder import CachedDecoder, why_not_cached
 from .chains import GridInputs, StageInputs
 from .compiled import compiled
-from .functions import ChannelsFirst, Field, FunctionInputs, FunctionValues, fed_back
+from .functions import (
+    ChannelsFirst,
+    Field,
+    FunctionInputs,
+    FunctionValues,
+    fed_back,
+    outputs_at,
+)
 from .generate import generate
 from .images import AbstractImageInputs, ImageInputs
 from .model import Model, functional
