@@ -338,8 +338,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             return solve(inputs, key)
         if saveat.dense:
             raise InputError(
-                "solve: samples that are solved one by one (steps_for='sample', or durations or "
-                "points of their own) have no common dense solution; ask for SaveAt(ts=…)."
+                "solve: samples that are solved one by one (steps_for='sample', or with times "
+                "or points of their own) have no common dense solution; ask for SaveAt(ts=…)."
             )
         u0, _ = eqx.filter_eval_shape(model.embed, inputs)
         return _solve_samples(solve, inputs, key, u0.ndim - 2)
