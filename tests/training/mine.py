@@ -10,7 +10,7 @@ from jaxtyping import Array, PyTree
 
 import ide_transformer as ide
 from ide_transformer import models, tasks
-from tests.typed.public_face import MyHeun as MyHeun
+from tests.typed.public_face import Ball as Ball, Counting as Counting, MyHeun as MyHeun
 
 
 class Pull(ide.AbstractOperator):
@@ -84,18 +84,6 @@ class Doubled(ide.models.TokenLogits):
         return 2 * super().__call__(u, inputs)
 
 
-class Box(ide.AbstractConstraint):
-    """`|u_i| <= radius`, feature by feature."""
-
-    radius: float = 0.5
-
-    def project(self, v):
-        return jnp.clip(v, -self.radius, self.radius)
-
-    def tangent(self, u, du):
-        return jnp.where(jnp.abs(u) < self.radius, du, jnp.where(u > 0, -1, 1) * jnp.abs(du))
-
-
 class Straight(ide.AbstractExpansion):
     """`θ(t) = (1 - t/T) θ_first + (t/T) θ_last`."""
 
@@ -110,22 +98,3 @@ class Straight(ide.AbstractExpansion):
     @classmethod
     def build(cls, make_block, layers, *, key):
         return cls(eqx.filter_vmap(make_block)(jax.random.split(key, 2)), layers)
-
-
-class Counting(tasks.AbstractTask):
-    """The next of the tokens 0, 1, …, `top`."""
-
-    model: ClassVar = models.LanguageModel
-    sizes: ClassVar = {"vocabulary": 5}
-
-    def __init__(self, context: int, *, top: int = 4):
-        self.context = context
-        self.sizes = {"vocabulary": top + 1}
-
-    def batch(self, step, size, seed):
-        starts = np.random.default_rng([seed, step]).integers(0, 5, (size, 1))
-        tokens = (starts + np.arange(self.context + 1)) % self.sizes["vocabulary"]
-        return tasks.Batch(tokens[:, :-1].astype(np.int32), tokens[:, 1:].astype(np.int32))
-
-    def held_out(self, size, samples=None, part="validation"):
-        yield self.batch(0, 8, 0)

@@ -99,7 +99,7 @@ OF_THE_USER = {
             "read_out": "tests.training.mine:Doubled",
         },
         "operators": [{"kind": "tests.training.mine:Pull", "options": {"strength": 0.5}}],
-        "constraint": {"kind": "tests.training.mine:Box", "options": {"radius": 0.25}},
+        "constraint": {"kind": "tests.training.mine:Ball", "options": {"radius": 0.25}},
     },
     "control": "tests.training.mine:Straight",
     "solver": "tests.training.mine:MyHeun",
@@ -117,7 +117,7 @@ def test_a_class_of_a_user_stands_for_each_kind_of_part(tmp_path):
     assert isinstance(model.read_out, mine.Doubled)
     assert isinstance(model.control, mine.Straight) and model.layers == 2
     assert isinstance(model.control(0.0)[0], mine.Pull)
-    assert model.constraint(0.0) == mine.Box(0.25)
+    assert model.constraint(0.0) == mine.Ball(0.25)
     assert isinstance(model.mesh.solver, mine.MyHeun)
 
 

@@ -15,7 +15,6 @@ import yaml
 
 import ide_transformer as ide
 from ide_transformer import InputError, training
-from ide_transformer.training.configuration.files import names_of_code
 from ide_transformer.training.folder.run_folder import new_folder
 from ide_transformer.training.measure import evaluation
 from ide_transformer.training.steps import build
@@ -221,17 +220,6 @@ def test_what_is_never_imported_or_called(gift, capsys):
         said = run_here(capsys, "evaluate", "runs/gift", "--trust", expected=2)
         assert f"model.activation={name}: {why}" in said
     assert not Path("ran").exists()
-
-
-def test_names_are_found_wherever_they_stand():
-    tree = {
-        "data": {"path": "a:b", "options": {"x": ["my.data:Set"]}},
-        "solver": {"kind": "strang(mine:Heun)"},
-        "model": {"operators": ["attention", {"kind": "mine:A"}], "pretrained": "/a:b"},
-        "parallel": {"coordinator": "127.0.0.1:36231"},
-    }
-    found = {"data.options.x.0": ["my.data:Set"], "solver.kind": ["mine:Heun"]}
-    assert names_of_code(tree) == found | {"model.operators.1.kind": ["mine:A"]}
 
 
 def test_a_leak_that_was_trained_is_refused(there, monkeypatch):

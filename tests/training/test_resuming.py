@@ -309,8 +309,9 @@ def test_the_code_of_each_start_is_recorded_with_that_of_own_modules(there, monk
     module = there / "own_part.py"
     module.write_text("one = 1\n")
     importlib.import_module("own_part")
-    config = training.Config.model_validate({"model": {"operators": ["own_part:One"]}})
-    before = folders.source(config)
-    assert before.startswith(f"{plain}, own_part (")
-    module.write_text("one = 2\n")
-    assert folders.source(config) != before
+    for named in ("model.operators=[own_part:A]", "training.costs={own_part:Cost: 0.1}"):
+        module.write_text("one = 1\n")
+        before = folders.source(config(named))
+        assert before.startswith(f"{plain}, own_part (")
+        module.write_text("one = 2\n")
+        assert folders.source(config(named)) != before

@@ -7,43 +7,23 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
-import diffrax
-import jaxtyping
 from hypothesis import strategies as st
 
-import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.training.configuration.config import ClassSection, Description, Section
-from ide_transformer.training.configuration.reader import (
-    KINDS,
-    find,
-    kind_of,
-    parameters_of,
-    snake_case,
-)
-
-
-# Where a configuration names a class of each kind, around its name and options.
-PLACES = {
-    ide.AbstractOperator: ("model.operators", "[{}]"),
-    ide.AbstractConstraint: ("model.normalization", "{}"),
-    ide.AbstractControl: ("control", "{}"),
-    diffrax.AbstractSolver: ("solver", "{}"),
-    ide.AbstractGradient: ("training.gradient", "{}"),
-}
+from ide_transformer.training.configuration.reader import kind_of
 
 
 class Place(NamedTuple):
-    """A key, the kinds of values that it takes, and where a value is written."""
+    """A key and the kinds of values that it takes."""
 
     key: str
     kinds: frozenset[type]
-    written: str
 
     def override(self, value: Any) -> str:
         # JSON, which is YAML but for numbers that are not finite.
         text = json.dumps(value).replace("NaN", ".nan").replace("Infinity", ".inf")
-        return self.written.replace("VALUE", text)
+        return f"{self.key}={text}"
 
 
 def keys() -> dict[str, Any]:
@@ -63,42 +43,9 @@ def keys() -> dict[str, Any]:
 
 
 def places() -> list[Place]:
-    """The keys that refuse some kind of value."""
-    found = []
-    for key, kind in keys().items():
-        kinds = kinds_of(kind)
-        # Without a value an override drops its key.
-        found.append(Place(key, kinds and kinds | {NoneType}, f"{key}=VALUE"))
-    for root, (key, around) in PLACES.items():
-        for face in KINDS[root]:
-            for label, kind in vars(face).items():
-                try:
-                    kind = find("", snake_case(label), root)
-                except ide.InputError:
-                    continue
-                found += options_of(key, around, snake_case(label), kind)
-    return [place for place in dict.fromkeys(found) if place.kinds]
-
-
-# Options without a default that are no parts and no sizes of a model.
-_ASKED = {"spacing": 0.1, "intervals": 2}
-
-
-def needed_by(parameter: inspect.Parameter) -> bool:
-    return parameter.default is parameter.empty
-
-
-def options_of(key: str, around: str, name: str, kind: type) -> Iterator[Place]:
-    parameters = parameters_of(kind)
-    parts = (n for n, x in parameters.items() if kind_of(x.annotation) and needed_by(x))
-    needed = {*parts}
-    asked = {n: x for n, x in _ASKED.items() if n in parameters and needed_by(parameters[n])}
-    for option, parameter in parameters.items():
-        if option not in ("key", "make_block", "layers") and needed <= {option}:
-            others = "".join(f"{n}: {x}, " for n, x in asked.items() if n != option)
-            inner = f"{{kind: {name}, options: {{{others}{option}: VALUE}}}}"
-            written = f"{key}={around.replace('{}', inner)}"
-            yield Place(option, kinds_of(parameter.annotation), written)
+    """The keys that refuse some kind of value. Without a value an override drops its key."""
+    found = ((key, kinds_of(kind)) for key, kind in keys().items())
+    return [Place(key, kinds | {NoneType}) for key, kinds in found if kinds]
 
 
 def kinds_of(annotation: Any) -> frozenset[type]:
@@ -113,8 +60,6 @@ def kinds_of(annotation: Any) -> frozenset[type]:
         return frozenset(map(type, get_args(annotation)))
     if origin in (tuple, list, dict):
         return frozenset({list if origin is tuple else origin})
-    if inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray):
-        return frozenset({int, float, list})
     if inspect.isclass(annotation) and issubclass(annotation, Section):
         return frozenset({dict, str} if issubclass(annotation, ClassSection) else {dict})
     if annotation == Description or kind_of(annotation):

@@ -64,17 +64,17 @@ class MyHeun(ide.AbstractOneStep):
 
 
 class Counting(ide.AbstractTask):
-    """Predict the next digit of `012340123…`."""
+    """Predict the next of the digits 0, 1, …, `top`, 0, 1, …"""
 
     model: ClassVar[Callable[..., ide.Model[Any, Any]]] = ide.LanguageModel
     causal: ClassVar[bool] = True
 
-    def __init__(self, context: int):
-        self.context = context
+    def __init__(self, context: int, *, top: int = 4):
+        self.context, self.top = context, top
 
     @property
     def sizes(self) -> dict[str, Any]:
-        return {"vocabulary": 5}
+        return {"vocabulary": self.top + 1}
 
     @property
     def tokens_per_sample(self) -> int:
@@ -82,7 +82,7 @@ class Counting(ide.AbstractTask):
 
     def batch(self, step: int, size: int, seed: int) -> ide.Batch:
         first = np.random.default_rng([seed, step]).integers(0, 5, (size, 1))
-        text = (first + np.arange(self.context + 1)) % 5
+        text = (first + np.arange(self.context + 1)) % (self.top + 1)
         return ide.Batch(text[:, :-1], text[:, 1:])
 
     def held_out(
