@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
-from ide_transformer.equation.controls.mapped import Sampled
 from ide_transformer.testing import check_control
 from tests.conformance.constraints_and_controls import ControlConformance
 from tests.equation.problems import apply, block_at, made, state
@@ -94,22 +93,6 @@ def test_one_of_your_own_is_right_and_wrong_ones_are_noticed():
             check_control(replace(mine, way=way))
 
 
-@pytest.mark.parametrize("drops", [("LayerDrop", "Dropout"), ("Dropout", "LayerDrop")])
-def test_layers_are_left_out_as_a_whole_however_they_are_wrapped(drops, key):
-    rates = {"LayerDrop": 0.5, "Dropout": 0.0}
-
-    def wrapped(operator):
-        for name in drops:
-            operator = getattr(ide.equation, name)(operator, rates[name])
-        return operator
-
-    block = tuple(wrapped(ide.Damping(jnp.ones(2))) for _ in range(2))
-    sampled = Sampled(ide.Tied(block, 8), key)
-    domain, u = ide.TokenDomain.uniform(1), jnp.ones((1, 2))
-    active = [[bool(x(u, domain).any()) for x in sampled(float(t))] for t in range(8)]
-    assert all(a == b for a, b in active) and len({a for a, _ in active}) == 2
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_every_layer_is_read_at_its_own_beginning(dtype):
     """On intervals of other lengths than 1 the beginnings are rounded, by a march in its own
@@ -187,21 +170,23 @@ def test_a_hypernetwork_is_a_network_of_sines_and_cosines():
 
 
 def test_draws_are_those_of_each_interval_and_layers_are_left_out_whole():
-    layers, u = 400, np.asarray(state())
-    block = (ide.Damping(1.0), ide.Dropout(ide.Damping(2.0), 0.5))
-    control = ide.equation.Sampled(
-        ide.Tied(tuple(ide.equation.LayerDrop(x, 0.25) for x in block), layers), DRAWN_BY
-    )
+    """Also where another operator is around the one that leaves them out."""
+    layers, u, drop = 400, np.asarray(state()), ide.equation.LayerDrop
+    inside = drop(ide.Dropout(ide.Damping(2.0), 0.5), 0.25)
+    outside = ide.Dropout(drop(ide.Damping(2.0), 0.25), 0.5)
+    block = drop(ide.Damping(1.0), 0.25), inside, outside
+    control = ide.equation.Sampled(ide.Tied(block, layers), DRAWN_BY)
     domain = ide.TokenDomain.uniform(6)
     rates = jax.jit(jax.vmap(lambda t: tuple(operator(u, domain) for operator in control(t))))
     begun, later = (list(map(np.asarray, rates(np.arange(layers) + s))) for s in (0.0, 0.7))
     assert all((x == y).all() for x, y in zip(begun, later, strict=True))
-    damped, dropped = begun
+    damped, *dropped = begun
     kept = (damped != 0).any((1, 2))
     assert (damped == np.where(kept[:, None, None], -u, 0)).all()
-    assert ((dropped != 0).any((1, 2)) == kept).all()
     assert abs(kept.mean() - 0.75) < 0.07
-    # Dropout inside has a mask of its own in each layer.
-    assert len(np.unique(dropped == 0, axis=0)) == kept.sum() + 1
+    for rates in dropped:
+        assert ((rates != 0).any((1, 2)) == kept).all()
+        # Dropout has a mask of its own in each layer.
+        assert len(np.unique(rates == 0, axis=0)) == kept.sum() + 1
     # Without a key nothing is left out.
-    assert (apply(ide.equation.LayerDrop(block[0], 0.25), u) == -u).all()
+    assert (apply(block[0], u) == -u).all()

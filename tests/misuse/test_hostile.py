@@ -8,16 +8,11 @@ import signal
 import time
 from pathlib import Path
 
-import equinox as eqx
 import jax
 import pytest
 import yaml
 
 from ide_transformer import training
-from ide_transformer.training import run
-from ide_transformer.training.steps import memory
-from ide_transformer.training.steps.build import build_model
-from tests.helpers import filled
 from tests.misuse import hostile
 from tests.running import run_here, write_run
 from tests.training import stub
@@ -73,19 +68,8 @@ def ends(tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture
-def untrained(monkeypatch):
-    """Runs end before they begin, and their weights are drawn by NumPy."""
-
-    def drawn(*given):
-        return filled(eqx.filter_eval_shape(build_model, *given), 0.1, seed=0)
-
-    def would_start(*_):
-        raise SystemExit(0)
-
-    monkeypatch.setattr("ide_transformer.training.run.build_model", drawn)
-    monkeypatch.setattr(run, "new_folder", would_start)
-    monkeypatch.setattr(memory, "available", lambda: 2**34)
-    with stub.known():
+def untrained():
+    with stub.untrained():
         yield
 
 

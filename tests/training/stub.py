@@ -14,6 +14,7 @@ import pytest
 from ide_transformer import models, tasks, training
 from ide_transformer.tasks.task import in_parts
 from ide_transformer.training.configuration import files, reader
+from ide_transformer.training.steps import build, memory
 from tests.helpers import filled
 from tests.running import logged
 
@@ -49,6 +50,24 @@ def known():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(reader.KINDS, tasks.AbstractTask, (tasks, sys.modules[__name__]))
         patch.setattr(training.run, "plot_run", lambda *_: None)
+        yield
+
+
+@contextlib.contextmanager
+def untrained():
+    """Runs end before they begin, and NumPy draws their weights."""
+
+    def drawn(*given):
+        return filled(eqx.filter_eval_shape(build.build_model, *given), 0.1, seed=0)
+
+    def would_start(*_):
+        print("it would start")
+        raise SystemExit(0)
+
+    with known(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.run, "build_model", drawn)
+        patch.setattr(training.run, "new_folder", would_start)
+        patch.setattr(memory, "available", lambda: 2**34)
         yield
 
 

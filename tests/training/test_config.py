@@ -14,10 +14,9 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.training import run
 from ide_transformer.training.configuration.files import read_yaml, write_yaml
 from ide_transformer.training.steps import build, memory
-from tests.helpers import ROOT, filled
+from tests.helpers import ROOT
 from tests.running import run_here
 from tests.training import stub, wrong_configs
 
@@ -130,19 +129,8 @@ def base(tmp_path_factory):
 
 
 @pytest.fixture
-def refused(base, capsys, monkeypatch):
-    """`train` with this text or override; it has to say this. NumPy draws the weights."""
-
-    def would_start(*_):
-        print("it would start")
-        raise SystemExit(0)
-
-    def drawn(*given):
-        return filled(eqx.filter_eval_shape(build.build_model, *given), 0.1, seed=0)
-
-    monkeypatch.setattr("ide_transformer.training.run.build_model", drawn)
-    monkeypatch.setattr(run, "new_folder", would_start)
-    monkeypatch.setattr(memory, "available", lambda: 2**34)
+def refused(base, capsys):
+    """`train` with this text or override; it has to say this."""
 
     def check(said, *overrides, text=None):
         path = base / "base.yaml"
@@ -163,7 +151,8 @@ def refused(base, capsys, monkeypatch):
         assert "Traceback" not in output and len(output) < 3_000
         assert not (base / "runs").exists()
 
-    return check
+    with stub.untrained():
+        yield check
 
 
 def test_a_wrong_value_is_refused(refused, thorough):

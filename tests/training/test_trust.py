@@ -6,7 +6,6 @@ import sys
 import time
 from pathlib import Path
 
-import equinox as eqx
 import pytest
 import yaml
 
@@ -20,8 +19,7 @@ from ide_transformer.training.configuration.files import (
     names_of_code,
     read_tree,
 )
-from ide_transformer.training.steps.build import build_model
-from tests.helpers import fast_first, filled
+from tests.helpers import fast_first
 from tests.misuse.hostile import LONG, OBEYED, write_evil
 from tests.running import run_here
 from tests.training import stub
@@ -69,12 +67,8 @@ def gift(tmp_path, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def known(monkeypatch):
-    def drawn(*given):
-        return filled(eqx.filter_eval_shape(build_model, *given), 0.1, seed=0)
-
-    monkeypatch.setattr("ide_transformer.training.run.build_model", drawn)
-    with stub.known():
+def untrained():
+    with stub.untrained():
         yield
 
 
