@@ -4,6 +4,7 @@ The constructors of `TokenDomain` describe them."""
 
 import functools as ft
 import itertools
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
 import jax
@@ -188,10 +189,15 @@ def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np
 
 
 def cells_of_samples(
-    points: ArrayLike, bounds: Bounds | None, period: Period | None, mask: ArrayLike | None
+    points: ArrayLike,
+    bounds: Bounds | None,
+    period: Period | None,
+    mask: ArrayLike | None,
+    shown: Callable[[range], Iterable[int]] = iter,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points `[samples, tokens, dimension]` and the sizes of their cells. Padding lies at the
-    first point of its sample and has the size 0."""
+    first point of its sample and has the size 0. `shown` iterates over the samples and may show
+    the progress."""
     x = np.array(points)
     real = np.ones(x.shape[:2], bool) if mask is None else np.asarray(mask)
     if x.ndim != 3 or real.shape != x.shape[:2]:
@@ -200,7 +206,8 @@ def cells_of_samples(
             "[samples, tokens, dimension] and mask [samples, tokens]."
         )
     sizes = np.zeros(real.shape)
-    for sample, (own, there) in enumerate(zip(x, real, strict=True)):
+    for sample in shown(range(len(x))):
+        own, there = x[sample], real[sample]
         with at(f"sample {sample}"):
             if not there.any():
                 raise InputError("all points are padding; leave the sample out.")

@@ -22,7 +22,8 @@ from ..models import (
 from .array_files import stored_arrays
 from .leaks import check_later_inputs, check_trajectories
 from .losses import UNCOUNTED, Batch, CrossEntropy, InstanceCrossEntropy, RelativeError
-from .points import coarser, domains_at, finite_numbers
+from .points import coarser, domains_at, finite_numbers, grid_like
+from .scattered import Scattered, scattered_parts, with_mask, with_padded_lengths
 from .task import AbstractDataSet, Part, checksum_of_all
 
 
@@ -48,14 +49,19 @@ class Arrays(AbstractDataSet):
     **Arguments:**
 
     - `points`: of functions that are not on a grid, `[tokens]` or `[tokens, dimension]`, in
-      [0, 1]; values are then `[samples, tokens]`.
-    - `weights`: of these points in integrals, `[tokens]`; default: the sizes of their cells.
+      [0, 1]; values are then `[samples, tokens]`. Points of each sample's own are `[samples,
+      tokens, dimension]`.
+    - `weights`: of these points in integrals, `[tokens]`, or `[samples, tokens]` for points of
+      each sample's own; default: the sizes of their cells.
     - `groups`: integers or texts, `[samples]`, equal for samples of one trajectory, patient or
       place. A group is wholly in the training, validation or test part. Trajectories need it:
       the target of one step is the input of the next.
     - `validation`, `test`: the fractions of the samples, or of the groups, that are held out at
-      random, the same for every run; or the inputs and targets of that part. `test` 0 makes no
-      test part; `validation` 1 holds out all samples.
+      random, the same for every run; or the inputs and targets of that part, and its points,
+      weights and mask as far as samples have their own. `test` 0 makes no test part;
+      `validation` 1 holds out all samples.
+    - `mask`: `[samples, tokens]`, `False` where points of each sample's own are padding. A file
+      may have NaN there instead.
     - `grid`: of functions, see `FunctionInputs`; default: "periodic", with `points` "midpoint".
     - `channels`: whether inputs and targets have a last axis of channels, not necessarily
       equally many.
@@ -80,12 +86,13 @@ class Arrays(AbstractDataSet):
         self,
         inputs: Shaped[np.ndarray, "samples ..."],
         targets: Shaped[np.ndarray, "_ ..."],
-        points: Shaped[np.ndarray, "tokens ..."] | None = None,
-        weights: Shaped[np.ndarray, " _"] | None = None,
+        points: Shaped[np.ndarray, "_ ..."] | None = None,
+        weights: Shaped[np.ndarray, "_ ..."] | None = None,
         groups: Shaped[np.ndarray, " _"] | None = None,
         *,
-        validation: FractionOrAll | tuple[np.ndarray, np.ndarray] = 0.1,
-        test: Fraction | tuple[np.ndarray, np.ndarray] = 0.0,
+        validation: FractionOrAll | tuple[np.ndarray, ...] = 0.1,
+        test: Fraction | tuple[np.ndarray, ...] = 0.0,
+        mask: Shaped[np.ndarray, "samples tokens"] | None = None,
         grid: PointRule | None = None,
         channels: bool = False,
         causal: bool | None = None,
@@ -97,17 +104,39 @@ class Arrays(AbstractDataSet):
         self.domains = None
         self.causal = bool(causal)
         self.whole = validation == 1
-        held_out = {"validation": validation, "test": test}
-        self.data = _divided(inputs, targets, groups, held_out, channels)
+        held_out: dict[str, Any] = {"validation": validation, "test": test}
+        columns: tuple[Any, ...] = inputs, targets
+        self.own_points = points is not None and points.ndim == 3
+        self.period = None
+        if self.own_points:
+            assert points is not None
+            self.period = (1.0,) * points.shape[-1] if grid == "periodic" else None
+            own = {"weights": weights, "mask": mask}
+            columns, held_out = scattered_parts(
+                inputs, targets, points, own, held_out, self.period
+            )
+        self.data = _divided(columns, groups, held_out, channels)
+        if self.own_points:
+            self.data = with_padded_lengths(self.data)
+            inputs, targets, weights, mask = *columns[:2], None, None
         shape = inputs.shape
         axes: tuple[int, ...] = shape[1 : inputs.ndim - channels]
-        kinds = "".join(x.dtype.kind for x in self.data["training"]), inputs.ndim, targets.ndim
+        kinds = "".join(x.dtype.kind for x in self.data["training"][:2])
+        kinds = kinds, inputs.ndim, targets.ndim
         given: dict[str, Any] = {"points": points, "grid": grid, "channels": channels or None}
-        given |= {"weights": weights, "vocabulary": vocabulary, "classes": classes}
+        given |= {
+            "weights": weights,
+            "mask": mask,
+            "vocabulary": vocabulary,
+            "classes": classes,
+        }
         if kinds[0] == "ff" and axes and targets.shape[1 : targets.ndim - channels] == axes:
             kind = OperatorModel
             grid = grid or ("periodic" if points is None and not causal else "midpoint")
-            if points is not None:
+            if self.own_points:
+                assert points is not None
+                axes = grid_like(*points.shape[1:])
+            elif points is not None:
                 self.domains, axes = domains_at(points, weights, axes, grid)
                 del given["weights"]
             self._check_norms()
@@ -152,7 +181,8 @@ class Arrays(AbstractDataSet):
                 "grid=midpoint; drop it."
             )
         if causal is None and on_line:
-            check_later_inputs(*self.data["validation" if self.whole else "training"])
+            inputs, targets, *_ = self.data["validation" if self.whole else "training"]
+            check_later_inputs(inputs, targets)
 
     @classmethod
     def build(
@@ -164,12 +194,15 @@ class Arrays(AbstractDataSet):
         **options: Any,
     ) -> "Arrays":
         """Reads arrays by name from an `.npz` file, a folder of `.npy` files or a `.parquet`
-        table: `inputs`, `targets`, and if they exist `points`, `weights`, `groups`,
-        `validation_inputs`, `validation_targets`, `test_inputs` and `test_targets`."""
+        table: `inputs`, `targets`, and if they exist `points`, `weights`, `mask`,
+        `groups`, and those of a part, `validation_inputs`, `test_points` and so on."""
         stored = stored_arrays(path)
         pair = (inputs, targets)
         parts = {part: [f"{part}_{name}" for name in pair] for part in ("validation", "test")}
         parts = {part: names for part, names in parts.items() if stored.keys() & set(names)}
+        for part, names in parts.items():
+            own = [f"{part}_{name}" for name in ("points", "weights", "mask")]
+            names += [name for name in own if name in stored]
         needed = sum(parts.values(), [*pair, *([] if groups is None else [groups])])
         for name in needed:
             if name not in stored:
@@ -185,13 +218,20 @@ class Arrays(AbstractDataSet):
                 f"write data.{both[0]}=null, or drop its arrays."
             )
         further = ["points", "weights", groups or "groups"]
-        read = {name: stored[name] for name in (*needed, *further) if name in stored}
+        of_parts = [name for names in parts.values() for name in names]
+        of_file = (*needed, *of_parts, *further, "mask")
+        read = {name: stored[name] for name in of_file if name in stored}
         # As stored, in single precision, and divided into parts.
         check_bytes(
             f"data.path={path}", sum(x.numbers * (x.itemsize + 4 + 4) for x in read.values())
         )
         arrays = {name: x.read() for name, x in read.items()}
+        with_mask(arrays, "", pair)
+        for part, names in parts.items():
+            with_mask(arrays, f"{part}_", names[:2])
+            names += [f"{part}_mask"] if f"{part}_mask" in arrays.keys() - names else []
         options |= {part: tuple(arrays[x] for x in names) for part, names in parts.items()}
+        options["mask"] = arrays.get("mask")
         return cls(arrays[inputs], arrays[targets], *map(arrays.get, further), **options)
 
     @property
@@ -204,6 +244,8 @@ class Arrays(AbstractDataSet):
 
     @property
     def tokens_per_sample(self) -> int:
+        if self.own_points:
+            return round(self.data["validation" if self.whole else "training"][-1].mean())
         shape = self.data["training"][0].shape[1:]
         if "image_shape" in self._sizes:
             return shape[0] // self.patch * (shape[1] // self.patch)
@@ -215,7 +257,7 @@ class Arrays(AbstractDataSet):
         whole = self._sizes.get("points", ())
         axes, fewer = (x if isinstance(x, tuple) else (x,) for x in (whole, tokens))
         fewer = fewer * len(axes) if len(fewer) == 1 else fewer
-        grid = None if self.domains else self._sizes.get("grid")
+        grid = None if self.domains or self.own_points else self._sizes.get("grid")
         fits = len(axes) == len(fewer) and not any(
             n % m for n, m in zip(axes, fewer, strict=True)
         )
@@ -242,7 +284,14 @@ class Arrays(AbstractDataSet):
         own = super().fingerprint()
         return own if self.domains is None else checksum_of_all((own, self.domains))
 
+    def lengths(self, part: str) -> np.ndarray | None:
+        return self.data[part][-1] if self.own_points else None
+
     def chosen(self, part: str, samples: np.ndarray) -> Batch:
+        if self.own_points:
+            inputs, targets, points, weights, lengths = (x[samples] for x in self.data[part])
+            own = Scattered(inputs, targets, points, weights, lengths)
+            return Batch(*own.fields(self.period))
         inputs, targets = (x[samples] for x in self.data[part])
         if "image_shape" in self._sizes:
             inputs = inputs.reshape(len(inputs), *self._sizes["image_shape"])
@@ -254,12 +303,15 @@ class Arrays(AbstractDataSet):
         """Raises for targets whose norm, as `RelativeError` computes it, is 0 or not finite."""
         limits = np.finfo(np.float32)
         shares = None if self.domains is None else np.asarray(self.domains[1].shares)
-        for part, (_, functions) in self.data.items():
+        for part, (_, functions, *own) in self.data.items():
             if not len(functions):
                 continue
             v = functions.reshape(*functions.shape[:2], -1)
             weights = np.ones(v.shape[1]) if shares is None else shares
-            squares = np.einsum("npc,npc,p->n", v, v, weights, dtype=float)
+            if own:
+                weights = own[1] / own[1].sum(axis=1, keepdims=True)
+            weights = np.broadcast_to(weights, v.shape[:2])
+            squares = np.einsum("npc,npc,np->n", v, v, weights, dtype=float)
             # Squares that are rounded to zero have to be small beside the others.
             wrong = (squares < 1e3 * limits.tiny * v[0].size) | (squares > limits.max)
             if wrong.any():
@@ -285,13 +337,14 @@ class Arrays(AbstractDataSet):
 
 
 def _divided(
-    inputs: Any, targets: Any, groups: Any, held_out: dict[str, Any], channels: bool
+    columns: tuple[Any, ...], groups: Any, held_out: dict[str, Any], channels: bool
 ) -> dict[str, Any]:
     """The parts of the samples, with real numbers in single precision."""
-    whole = finite_numbers("inputs", inputs), finite_numbers("targets", targets)
-    number = len(inputs)
-    if number != len(targets):
-        raise InputError(f"inputs have {number} samples, and targets {len(targets)}.")
+    named = "inputs", "targets", "points", "weights", "lengths"
+    whole = tuple(finite_numbers(*x) for x in zip(named, columns, strict=False))
+    number = len(whole[0])
+    if number != len(whole[1]):
+        raise InputError(f"inputs have {number} samples, and targets {len(whole[1])}.")
     if groups is not None and (groups.shape != (number,) or groups.dtype.kind not in "iuUS"):
         raise InputError(
             f"groups are {groups.dtype}{[*groups.shape]}; give a whole number or a text for "
@@ -299,7 +352,7 @@ def _divided(
         )
     of = np.arange(number) if groups is None else np.unique(groups, return_inverse=True)[1]
     if any(0 < held < 1 for held in held_out.values() if not isinstance(held, tuple)):
-        check_trajectories(*whole, None if groups is None else of, channels=channels)
+        check_trajectories(*whole[:2], None if groups is None else of, channels=channels)
     all_groups = int(of.max(initial=-1)) + 1
     left = np.random.default_rng(0).permutation(all_groups)
     parts = {}
@@ -308,7 +361,7 @@ def _divided(
             chosen, left = np.split(left, [round(held * all_groups)])
             parts[part] = tuple(x[np.isin(of, chosen)] for x in whole)
             continue
-        names = f"{part}_inputs", f"{part}_targets"
+        names = [f"{part}_{name}" for name in named[: len(whole)]]
         parts[part] = tuple(map(finite_numbers, names, held))
         for name, x, like in zip(names, parts[part], whole, strict=True):
             if (x.shape[1:], x.dtype, len(x)) != (like.shape[1:], like.dtype, len(held[0])):
@@ -317,7 +370,7 @@ def _divided(
                     f"kind to learn, {like.dtype}{[*like.shape]}."
                 )
     parts["training"] = tuple(x[np.isin(of, left)] for x in whole)
-    sizes = {part: len(x) for part, (x, _) in parts.items()}
+    sizes = {part: len(x) for part, (x, *_) in parts.items()}
     if not sizes["validation"] or not (sizes["training"] or held_out["validation"] == 1):
         left_for = ", ".join(f"{n} for {part}" for part, n in sizes.items())
         divided = "" if groups is None else f" in {all_groups} groups"

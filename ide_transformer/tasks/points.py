@@ -165,7 +165,12 @@ def domains_at(
         w = jnp.asarray(finite_numbers("weights", weights), jnp.float32)
         own = TokenDomain(jnp.asarray(points), w, period=period)
         pair = own, own
-    return pair, (round(number ** (1 / dimension)),) * dimension
+    return pair, grid_like(number, dimension)
+
+
+def grid_like(number: int, dimension: int) -> tuple[int, ...]:
+    """The shape of a grid of about as many points."""
+    return (round(number ** (1 / dimension)),) * dimension
 
 
 def coarser(

@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..integration import Mesh
 from ..models import Model
 from ..models.model import once_for_each
+from .buckets import by_length, sorted_batch, window_of
 from .losses import UNCOUNTED, AbstractLoss, Batch, CrossEntropy, Mean
 
 
@@ -90,6 +91,11 @@ class AbstractTask(abc.ABC):
     @abc.abstractmethod
     def batch(self, step: int, size: int, seed: int) -> Batch:
         """The training batch of one step."""
+
+    def of_each_shape(self, size: int, seed: int) -> list[Batch]:
+        """A training batch of each shape, so that their programs are compiled before the first
+        step; by default all have one shape."""
+        return [self.batch(0, size, seed)]
 
     def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch:
         """The rows of a batch that one process needs. Override it if samples are costly."""
@@ -178,7 +184,11 @@ class AbstractTask(abc.ABC):
 
 
 class AbstractDataSet(AbstractTask):
-    """A task whose samples are all in memory: `data` has columns for each part."""
+    """A task whose samples are all in memory: `data` has columns for each part.
+
+    Samples of several lengths say by `lengths` to which one each is padded. Then a batch holds
+    samples of one of these lengths, or of two at most, and `chosen` pads to the longer.
+    """
 
     data: Mapping[str, tuple[Any, ...]]
     compared = None
@@ -187,19 +197,42 @@ class AbstractDataSet(AbstractTask):
     def chosen(self, part: str, samples: np.ndarray) -> Batch:
         """The samples of a part that have these numbers."""
 
+    def lengths(self, part: str) -> np.ndarray | None:
+        """The length to which each sample of a part is padded; `None` if all have one."""
+        return None
+
     def _learned(self) -> Set[int]:
         every = in_parts(range(len(self.data["training"][0])), 64, None)
         return {x for some in every for x in self._marks(self.chosen("training", some))}
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
         number = len(self.data["training"][0])
-        return self.chosen("training", in_passes(step, size, number, seed))
+        lengths = self.lengths("training")
+        if lengths is None or lengths.min() == lengths.max():
+            return self.chosen("training", in_passes(step, size, number, seed))
+        window = window_of(size, number)
+        drawn = in_passes(step // window, window * size, number, seed)
+        samples = sorted_batch(step, size, seed, lengths, drawn, window)
+        return self.chosen("training", samples)
+
+    def of_each_shape(self, size: int, seed: int) -> list[Batch]:
+        lengths = self.lengths("training")
+        if lengths is None:
+            return [self.batch(0, size, seed)]
+        buckets = (np.flatnonzero(lengths == length) for length in np.unique(lengths))
+        return [self.chosen("training", np.resize(bucket, size)) for bucket in buckets]
 
     @checked
     def held_out(
         self, size: PositiveInt, samples: PositiveInt | None = None, part: Part = "validation"
     ) -> Iterator[Batch]:
-        for some in in_parts(range(len(self.data[part][0])), size, samples):
+        number = len(self.data[part][0])
+        lengths = self.lengths(part)
+        if lengths is None:
+            batches = in_parts(range(number), size, samples)
+        else:
+            batches = by_length(spread(number, samples), size, lengths)
+        for some in batches:
             yield self.chosen(part, some)
 
     def fingerprint(self) -> str:

@@ -27,8 +27,10 @@ from .trackers import AbstractTracker, InBackground, JsonLines
 T = TypeVar("T")
 
 EVALUATION_BATCH = 64
-# A phase with its compiled programs: the entrance to it, and the step on each mesh.
-_Compiled = tuple[Program, Any, list[Any]]
+# Compiled steps by the shapes of their batches.
+_Steps = dict[tuple[tuple[int, ...], ...], Any]
+# A phase with its compiled programs: the entrance to it, and the steps on each mesh.
+_Compiled = tuple[Program, Any, list[_Steps]]
 
 
 class Diverged(InputError):
@@ -99,7 +101,7 @@ class Loop(NamedTuple):
                 if number == phase.first + 1 > 1:
                     progress.say(f"step {phase.first}: from here on {phase}")
                     state = state if enter is None else enter(state)
-                state, metrics = steps[mesh](state, batch)
+                state, metrics = steps[mesh][_shapes(batch)](state, batch)
                 log.count(tokens)
                 # With few steps on their way, a request to stop is soon obeyed.
                 jax.block_until_ready(before)
@@ -153,25 +155,28 @@ class Loop(NamedTuple):
         left = [program for program in self.programs if program.phase.last > start]
         compiled: list[_Compiled] = []
         # Phases with the same layers share the step on a mesh.
-        made: dict[tuple[int | None, str], Any] = {}
+        made: dict[tuple[int | None, str], _Steps] = {}
         temporary = 0
         for program in left:
             phase = program.phase
-            steps: list[Any] = []
-            batches = program.first_batches(self.task)
-            for number, (mesh, batch) in enumerate(
-                zip(phase.meshes.values(), batches, strict=True)
+            steps: list[_Steps] = []
+            all_batches = program.batches_of_each_shape(self.task)
+            for number, (mesh, batches) in enumerate(
+                zip(phase.meshes.values(), all_batches, strict=True)
             ):
                 key = phase.layers, str(mesh.described)
                 if key not in made:
                     on = f" on {phase.name(number)}" if training.schedule else ""
-                    progress.say(f"compiling the step{on}")
-                    lowered = program.lowered(number, self.task.loss, self.layout, batch)
-                    made[key] = lowered.compile()
-                    needed = made[key].memory_analysis().temp_size_in_bytes
-                    temporary = max(temporary, needed)
-                    after = f" after {start}" if start else ""
-                    self.stop.check(f"Stopped before the first step{after}; {GO_ON}.")
+                    each = f" for {len(batches)} lengths" if len(batches) > 1 else ""
+                    progress.say(f"compiling the step{on}{each}")
+                    made[key] = {}
+                    for batch in batches:
+                        lowered = program.lowered(number, self.task.loss, self.layout, batch)
+                        step: Any = lowered.compile()
+                        made[key][_shapes(batch)] = step
+                        temporary = max(temporary, step.memory_analysis().temp_size_in_bytes)
+                        after = f" after {start}" if start else ""
+                        self.stop.check(f"Stopped before the first step{after}; {GO_ON}.")
                 steps.append(made[key])
             enter = program.enter
             if enter is not None and phase.first >= start:
@@ -182,7 +187,7 @@ class Loop(NamedTuple):
         model = left[-1].model
         shapes = left[-1].shapes
         data, *_ = left[-1].phase.tasks(self.task)
-        part = data.batch(0, training.part_size, training.seed)
+        part = data.of_each_shape(training.part_size, training.seed)[-1]
         progress.say(describe_memory(model, shapes, self.task.loss, part, temporary))
         if self.layout.grid.size > 1:
             sizes = [f"{axis} {size}" for axis, size in self.layout.sizes.items() if size > 1]
@@ -262,6 +267,10 @@ class Loop(NamedTuple):
         state = self.layout.placed(rolled_back(restored, fault.bad_steps))
         cut_metrics(self.folder.metrics, int(state.step), self.checkpoints.losses)
         return state
+
+
+def _shapes(batch: Batch) -> tuple[tuple[int, ...], ...]:
+    return tuple(x.shape for x in jax.tree.leaves(batch))
 
 
 @contextlib.contextmanager

@@ -208,10 +208,16 @@ class Program:
         return model.on(self.phase.evaluated)
 
     def first_batches(self, task: AbstractTask) -> list[Batch]:
-        """The first batch on each mesh. All later batches have its shapes."""
+        """The first batch on each mesh."""
         size = self.training.batch_size
         seed = self.training.seed
         return [data.batch(0, size, seed) for data in self.phase.tasks(task)]
+
+    def batches_of_each_shape(self, task: AbstractTask) -> list[list[Batch]]:
+        """For each mesh, a batch of each shape that training has there."""
+        size = self.training.batch_size
+        seed = self.training.seed
+        return [data.of_each_shape(size, seed) for data in self.phase.tasks(task)]
 
     def on_meshes(self, task: AbstractTask) -> Iterator[tuple[Callable[[Model], Model], Batch]]:
         """For each mesh, the function that puts the model on it, and a first batch."""

@@ -1,0 +1,191 @@
+"""Functions of which each sample is known at points of its own."""
+
+import functools as ft
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..equation import TokenDomain, rules
+from ..errors import InputError, at
+from ..models import Field
+from .buckets import padded_lengths
+from .points import finite_numbers
+
+
+# The number of points above which the computation of their cells shows its progress.
+_MANY = 50_000
+
+
+class Scattered(NamedTuple):
+    """Samples at points of their own, padded to the most points. Padding stands at the end: it
+    has weight 0 and the place of the first point, and the values 0.
+
+    - `inputs`, `targets`: `[samples, tokens]`, or `[samples, tokens, channels]`.
+    - `points`, `weights`: `[samples, tokens, dimension]` and `[samples, tokens]`.
+    - `lengths`: the number of points of each sample.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    points: np.ndarray
+    weights: np.ndarray
+    lengths: np.ndarray
+
+    def padded(self, tokens: int) -> "Scattered":
+        """The samples with room for more points."""
+        more = tokens - self.points.shape[1]
+        first = np.repeat(self.points[:, :1], more, axis=1)
+        rest = self.inputs, self.targets, self.weights
+        inputs, targets, weights = (
+            np.pad(x, [(0, 0), (0, more)] + [(0, 0)] * (x.ndim - 2)) for x in rest
+        )
+        points = np.concatenate([self.points, first], axis=1)
+        return Scattered(inputs, targets, points, weights, self.lengths)
+
+    def fields(self, period: tuple[float, ...] | None) -> tuple[Field, Field]:
+        """Inputs and targets, padded to the longest of the `lengths`."""
+        length = int(self.lengths.max())
+        inputs, targets, points, weights = (x[:, :length] for x in self[:4])
+        domain = TokenDomain(jnp.asarray(points), jnp.asarray(weights), period=period)
+        return Field(inputs, domain), Field(targets, domain)
+
+
+def scattered(
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    points: np.ndarray,
+    weights: np.ndarray | None = None,
+    mask: np.ndarray | None = None,
+    *,
+    period: tuple[float, ...] | None = None,
+    part: str = "",
+) -> Scattered:
+    """Samples as they are given, with padding where the `mask` is `False`, anywhere in a
+    sample.
+
+    **Arguments:**
+
+    - `inputs`, `targets`, `points`: see `Scattered`.
+    - `weights`: default: the sizes of the Voronoi cells in the unit cube.
+    - `period`: see `TokenDomain`.
+    - `part`: of the data, for errors.
+
+    **Raises:** `InputError` for shapes that do not fit, samples without a point, points outside
+    of [0, 1], and points that are twice in a sample.
+    """
+    shape = points.shape[:2]
+    named = {"inputs": inputs, "targets": targets, "points": points}
+    named |= {} if weights is None else {"weights": weights}
+    named |= {} if mask is None else {"mask": mask}
+    for name, x in named.items():
+        if x.shape[:2] != shape or (name in ("weights", "mask") and x.ndim != 2):
+            raise InputError(
+                f"{part}{name} are {[*x.shape]} for points {[*points.shape]}; give each sample "
+                "as many values as points, the axis of samples first."
+            )
+    there = np.ones(shape, bool) if mask is None else mask.astype(bool)
+    lengths = there.sum(axis=1)
+    if not lengths.all():
+        raise InputError(
+            f"{part}points: sample {np.argmin(lengths)} has only padding; leave it out."
+        )
+    order = np.argsort(~there, axis=1, kind="stable")[:, : lengths.max()]
+    there = np.take_along_axis(there, order, axis=1)
+
+    def first(name: str) -> np.ndarray:
+        """An array with its padding at the end, as zeros."""
+        x = named[name]
+        further = tuple(range(2, x.ndim))
+        x = np.take_along_axis(x, np.expand_dims(order, further), axis=1)
+        x = np.where(np.expand_dims(there, further), x, 0)
+        x = finite_numbers(f"{part}{name}", x)
+        return x if name in ("inputs", "targets") else x.astype(np.float32)
+
+    x = first("points")
+    if x.min() < 0 or x.max() > 1:
+        raise InputError(
+            f"{part}points reach from {x.min():g} to {x.max():g}; scale each axis to [0, 1]."
+        )
+    x = np.where(there[..., None], x, x[:, :1])
+    if weights is None:
+        with at(f"{part}points"):
+            w = _cells(x, there, period)
+    else:
+        w = first("weights")
+    if (w < 0).any() or not w.any(axis=1).all():
+        raise InputError(
+            f"{part}weights of sample {np.argmin(np.where(w < 0, -1, w).max(axis=1))} are "
+            "negative or all zero; give weights of 0 or more."
+        )
+    return Scattered(first("inputs"), first("targets"), x, w, lengths.astype(np.int32))
+
+
+def with_mask(arrays: dict[str, np.ndarray], prefix: str, values: Sequence[str]) -> None:
+    """Gives the arrays of a file, whose points may be NaN where a sample has fewer, a mask, and
+    zeros there. `prefix` is of a part, `values` names inputs and targets."""
+    points = arrays.get(f"{prefix}points")
+    if points is None or points.ndim != 3 or points.dtype.kind != "f":
+        return
+    there = ~np.isnan(points).all(axis=-1)
+    mask = arrays.setdefault(f"{prefix}mask", there)
+    if mask.shape == there.shape:
+        arrays[f"{prefix}mask"] = there = there & mask.astype(bool)
+    for name in (*values, f"{prefix}points", f"{prefix}weights"):
+        x = arrays.get(name)
+        if x is not None and x.shape[:2] == there.shape:
+            arrays[name] = np.where(np.expand_dims(there, tuple(range(2, x.ndim))), x, 0)
+
+
+def scattered_parts(
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    points: np.ndarray,
+    own: dict[str, np.ndarray | None],
+    held_out: dict[str, Any],
+    period: tuple[float, ...] | None,
+) -> tuple[Scattered, dict[str, Any]]:
+    """Samples to divide, and parts that are given, with room for equally many points. A part
+    that is given has inputs, targets and points, and the weights and mask that the others have.
+    """
+    given = {name: x for name, x in own.items() if x is not None}
+    parts = {"": scattered(inputs, targets, points, **given, period=period)}
+    for part, arrays in held_out.items():
+        if isinstance(arrays, tuple):
+            if len(arrays) != 3 + len(given):
+                names = ("inputs", "targets", "points", *given)
+                wanted = ", ".join(f"{part}_{name}" for name in names)
+                raise InputError(f"the {part} samples have points of their own; give {wanted}.")
+            inputs, targets, points, *further = arrays
+            also = dict(zip(given, further, strict=True))
+            parts[part] = scattered(
+                inputs, targets, points, **also, period=period, part=f"{part}_"
+            )
+    most = max(part.points.shape[1] for part in parts.values())
+    parts = {name: part.padded(most) for name, part in parts.items()}
+    return parts.pop(""), held_out | parts
+
+
+def with_padded_lengths(data: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    """The columns of each part, the last one now the length to which samples are padded."""
+    lengths = padded_lengths(np.concatenate([columns[-1] for columns in data.values()]))
+    ends = np.cumsum([len(columns[-1]) for columns in data.values()])[:-1]
+    of_parts = zip(data.items(), np.split(lengths, ends), strict=True)
+    return {part: (*columns[:-1], own) for (part, columns), own in of_parts}
+
+
+def _cells(
+    points: np.ndarray, there: np.ndarray, period: tuple[float, ...] | None
+) -> np.ndarray:
+    """The size of the cell of each point, 0 at padding."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console: Any = Console(stderr=True)
+    hidden = there.sum() < _MANY or not console.is_terminal
+    shown = ft.partial(
+        track, description="cells of the points", console=console, disable=hidden
+    )
+    box = ((0.0, 1.0),) * points.shape[-1]
+    return rules.cells_of_samples(points, box, period, there, shown)[1].astype(np.float32)
