@@ -50,7 +50,6 @@ def single():
 
 # Each mode against `Direct`: the equation, the scheme, and how near.
 MODES = {
-    "recursive": (lambda: mixing(13), ide.LieTrotter(), ide.Recursive(3), 1e-13),
     "reversible": (lambda: mixing(48, size=0.05), PAIR, ide.Reversible(), 1e-10),
     "post-norm": (post_norm, ide.projected(PAIR), ide.Reversible(), 1e-10),
     "single precision": (single, PAIR, ide.Reversible(), 1e-4),

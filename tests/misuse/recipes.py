@@ -3,7 +3,7 @@
 import functools as ft
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin
 
 import diffrax
 import equinox as eqx
@@ -130,14 +130,14 @@ class Recipe(NamedTuple):
 # Tuples that are checked where they are used: by a task, by a solve, by an exit, and by a
 # scheme that makes a step. Files of a run are written by `train`, and `tests/training` gives it
 # wrong configurations.
-UNCHECKED = {"Batch", "Embedded", "Progress", "SolvePlan", "Step"}
-ELSEWHERE = {"train", "Solution", "InputError", "Encoded.on"}
+UNCHECKED = {"Batch", "Embedded", "Progress", "SolvePlan", "Step", "Timed"}
+ELSEWHERE = {"train", "Solution", "InputError", "Encoded.on", "fed_back"}
 
 
 def public_calls():
     """The public names that can be called, and the ways to build a class."""
     for name, value in public_names().items():
-        if name in UNCHECKED | ELSEWHERE:
+        if name in UNCHECKED | ELSEWHERE or get_origin(value) is not None:
             continue
         if inspect.isclass(value) and (inspect.isabstract(value) or "Abstract" in name):
             continue

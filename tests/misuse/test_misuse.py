@@ -21,7 +21,7 @@ from tests.misuse.values import KEY
 
 # Functions that run other things, whose errors speak of what they were given.
 RUNNING = {"solve", "rebuilding_error", "compiled", "single_step", "error_budget"}
-RUNNING |= {"generate", "generate_greedy"}
+RUNNING |= {"generate", "generate_greedy", "outputs_at"}
 RUNNING |= {"load_pretrained", "save_pretrained", "load_run", "load_model"}
 
 REFUSED = object()
@@ -75,8 +75,8 @@ KINDS = {
     "text": lambda x: x.astype(str),
     "objects": lambda x: x.astype(object),
 }
-# What they read is not used in their recipes.
-UNUSED = {"Sourced", "TokenLogits"}
+# What they read is not used in their recipes; JAX refuses a rate for each of no samples.
+UNUSED = {"Sourced", "TokenLogits", "Rated"}
 
 
 def arrays_of(name):

@@ -112,7 +112,7 @@ VALUES: dict[str, Any] = dict(
     **dict.fromkeys(("normalization", "output_normalization", "key_normalization"), FREE),
     **dict.fromkeys(("embedding_normalization",), FREE),
     **dict.fromkeys(("bias", "key_bias", "output_bias", "readout_bias", "causal"), True),
-    **dict.fromkeys(("statistics", "depthwise", "class_token", "area_weights"), True),
+    **dict.fromkeys(("depthwise", "class_token", "area_weights"), True),
     **dict.fromkeys(("std", "output_std", "dropout"), 0.1),
     **dict.fromkeys(("rate", "momentum", "lookahead"), 0.5),
     **dict.fromkeys(("outer_width", "layers", "classes"), 3),
@@ -161,7 +161,7 @@ _TWO, _WIDTH = dict(layers=2), dict(width=WIDTH)
 # Right values of arguments where another class has another one of this name.
 OWN: dict[str, dict[str, Any]] = {
     "Attention": dict(causal=True, window=2, positions=ide.Rotary()),
-    "ConvolutionalAttention": dict(width=1),
+    "ConvolutionalAttention": dict(width=1, statistics=True),
     "DifferentialOperator": dict(spacing=1.0),
     "FourierIntegral": dict(modes=2),
     "Nonnegative": dict(domain=None),
@@ -209,6 +209,13 @@ OWN: dict[str, dict[str, Any]] = {
     "compiled": dict(sizes=(2,)),
     "ChannelsFirst": dict(model=OF_FUNCTIONS),
     "Field": dict(values=ones(TOKENS), domain=ide.TokenDomain.midpoint(TOKENS)),
+    "outputs_at": dict(
+        model=OF_FUNCTIONS,
+        field=ide.Field(ones(TOKENS), ide.TokenDomain.midpoint(TOKENS)),
+        points=LINE[:, None] / 2,
+        values=None,
+    ),
+    "statistics": dict(values=FUNCTION, channels=False),
     "error_budget": dict(model=OF_FUNCTIONS, inputs=lambda points: points[:, 0]),
     "Text": dict(tokens=TEXT, mask=np.array([True, True, False]), segments=np.zeros(3, int)),
     "SourceAndText": dict(source=SOUND),

@@ -13,8 +13,8 @@ from ide_transformer import contrib, solvers, training
 from tests.helpers import largest
 from tests.models import examples
 from tests.solvers.linear_problem import initial_state, layered_equation
-from tests.solvers.pushed import Pushed
 from tests.training import stub
+from tests.training.mine import Pushed
 
 
 LAYERED, SPHERE = (layered_equation(1, constraint=x) for x in (ide.Free(), ide.Sphere()))
@@ -61,7 +61,7 @@ def test_a_scheme_that_starts_from_the_state_alone_refuses_a_velocity():
 
 
 @pytest.mark.parametrize(
-    "kind", ["tests.solvers.pushed:Pushed", "residual(tests.solvers.pushed:Pushed)"]
+    "kind", ["tests.training.mine:Pushed", "residual(tests.training.mine:Pushed)"]
 )
 def test_a_scheme_of_a_configuration_draws_and_is_logged(kind):
     name = "solver.push" if ":" in kind.split("(")[0] else "solver.solver.push"

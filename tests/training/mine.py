@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 import ide_transformer as ide
 from ide_transformer import models, tasks
@@ -98,3 +98,33 @@ class Straight(ide.AbstractExpansion):
     @classmethod
     def build(cls, make_block, layers, *, key):
         return cls(eqx.filter_vmap(make_block)(jax.random.split(key, 2)), layers)
+
+
+class Pushed(ide.AbstractScheme):
+    """`u_{n+1} = u_n + h F(t_n, u_n) + h s v`, v the initial velocity or, with a key, noise.
+    It makes an even number of steps."""
+
+    strength: Array = eqx.field(converter=jnp.asarray, default=0.5)
+    key: PRNGKeyArray | None = None
+
+    random: ClassVar[bool] = True
+    starts_from: ClassVar[tuple[type, ...]] = (ide.contrib.InitialVelocity,)
+
+    def order(self, terms):
+        return 1
+
+    def check(self, plan):
+        if plan.steps is None or plan.steps % 2:
+            raise ide.InputError(f"Pushed: an odd number of steps, {plan}; make an even one.")
+
+    def learned(self):
+        return {"push": 2 * self.strength}
+
+    def start(self, field, u):
+        if self.key is not None:
+            return jax.random.normal(self.key, u.shape, u.dtype)
+        return field.args.velocity if field.args else jnp.zeros_like(u)
+
+    def make_step(self, field, u, state, made_jump):
+        y1 = u + field(0, u) + field.h * self.strength * state
+        return ide.solvers.Step.between(u, y1, state=state)

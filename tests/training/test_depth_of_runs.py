@@ -122,20 +122,15 @@ def test_a_run_that_is_refined_is_a_chain_of_two(refined):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
 
 
-def test_a_run_is_evaluated_on_the_way_as_it_is_trained(tmp_path):
-    coarse = {"layers": 1, "steps": 3, "solver": "heun"}
-    schedule = [{"until": 2, "mesh": coarse}]
-    more = {"evaluate_every": 2, "keep": 3, "schedule": schedule}
-    run = stub.train(tmp_path, training=more)
-    losses = [x.get("validation_loss") for x in logged(run.path)]
-    logged_loss, _ = [loss for loss in losses if loss is not None]
-    loaded = training.load_model(run.path, checkpoint=2)
-    assert loaded.model.steps == 3
+def test_a_run_is_evaluated_on_the_way_as_it_is_trained(refined):
+    losses = [x["validation_loss"] for x in logged(refined.path) if "validation_loss" in x]
+    loaded, logged_loss = training.load_model(refined.path, checkpoint=2), losses[0]
+    assert loaded.model.layers == 1
     assert training.evaluate_loss(loaded)["loss"] == pytest.approx(logged_loss, rel=1e-6)
     # The run has the mesh of its end.
-    assert training.load_run(run.path)[0].steps == 1
-    one_step = loaded._replace(model=loaded.model.on(ide.Mesh(steps=1)))
-    assert abs(training.evaluate_loss(one_step)["loss"] - logged_loss) > 1e-6
+    assert training.load_run(refined.path)[0].layers == 2
+    finer = loaded._replace(model=loaded.model.on(ide.Mesh(layers=2)))
+    assert abs(training.evaluate_loss(finer)["loss"] - logged_loss) > 1e-6
 
 
 def test_meshes_are_drawn_by_weight_in_each_phase():
