@@ -19,7 +19,7 @@ from ..models import (
     OperatorModel,
     SequenceClassifier,
 )
-from .array_files import stored_arrays
+from .files import found, numbered, stored_arrays
 from .leaks import check_later_inputs, check_trajectories
 from .losses import UNCOUNTED, Batch, CrossEntropy, InstanceCrossEntropy, RelativeError
 from .points import coarser, domains_at, finite_numbers, grid_like
@@ -188,15 +188,25 @@ class Arrays(AbstractDataSet):
     def build(
         cls,
         path: str | Path,
-        inputs: str = "inputs",
-        targets: str = "targets",
+        inputs: str | list[str] = "inputs",
+        targets: str | list[str] = "targets",
         groups: str | None = None,
+        dimensions: list[str] | None = None,
+        labels: list[str] | None = None,
         **options: Any,
     ) -> "Arrays":
-        """Reads arrays by name from an `.npz` file, a folder of `.npy` files or a `.parquet`
-        table: `inputs`, `targets`, and if they exist `points`, `weights`, `mask`,
-        `groups`, and those of a part, `validation_inputs`, `test_points` and so on."""
-        stored = stored_arrays(path)
+        """Reads arrays by name from a file or folder, see `stored_arrays`: `inputs`, `targets`,
+        and if they exist `points`, `weights`, `mask`, `groups`, and those of a part,
+        `validation_inputs`, `test_points` and so on.
+
+        Several names become channels. Texts as targets are classes: those of `labels` in their
+        order, by default all in sorted order, which is printed."""
+        roles = {"inputs": inputs, "targets": targets, "groups": groups or "groups"}
+        stored = stored_arrays(path, roles, dimensions)
+        inputs, targets = (
+            x if isinstance(x, str) else role
+            for role, x in (("inputs", inputs), ("targets", targets))
+        )
         pair = (inputs, targets)
         parts = {part: [f"{part}_{name}" for name in pair] for part in ("validation", "test")}
         parts = {part: names for part, names in parts.items() if stored.keys() & set(names)}
@@ -205,11 +215,7 @@ class Arrays(AbstractDataSet):
             names += [name for name in own if name in stored]
         needed = sum(parts.values(), [*pair, *([] if groups is None else [groups])])
         for name in needed:
-            if name not in stored:
-                raise InputError(
-                    f"data.path={path}: there is no array {name}, only {', '.join(stored)}; "
-                    "name others by data.options.inputs, .targets and .groups."
-                )
+            found(path, stored, name)
         if "validation" in parts and options.get("validation") == 1:
             del options["validation"]  # the file says itself what is held out
         if both := [part for part in parts if options.get(part)]:
@@ -226,6 +232,8 @@ class Arrays(AbstractDataSet):
             f"data.path={path}", sum(x.numbers * (x.itemsize + 4 + 4) for x in read.values())
         )
         arrays = {name: x.read() for name, x in read.items()}
+        of_parts = (targets, *(names[1] for names in parts.values()))
+        arrays |= numbered(path, {name: arrays[name] for name in of_parts}, labels)
         with_mask(arrays, "", pair)
         for part, names in parts.items():
             with_mask(arrays, f"{part}_", names[:2])

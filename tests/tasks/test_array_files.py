@@ -14,7 +14,7 @@ import pytest
 import ide_transformer as ide
 from ide_transformer import memory
 from ide_transformer.tasks import Arrays
-from ide_transformer.tasks.array_files import stored_arrays
+from ide_transformer.tasks.files import stored_arrays
 from tests.running import run_here
 
 

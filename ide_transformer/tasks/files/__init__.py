@@ -1,0 +1,4 @@
+"""Reads arrays from files: NumPy, tables, NetCDF, HDF5, Zarr, The Well, PDEBench."""
+
+from .kinds import stored_arrays as stored_arrays
+from .stored import StoredArray as StoredArray, found as found, numbered as numbered

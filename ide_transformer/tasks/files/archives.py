@@ -1,0 +1,79 @@
+"""Arrays of NumPy: an `.npz` archive, a folder of `.npy` files, or one of them."""
+
+import contextlib
+import functools as ft
+import io
+import math
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+from .stored import StoredArray, inside, reading
+
+
+# NumPy reads headers of at most 10,000 bytes.
+_HEADER = 2**14
+
+
+def archive(path: Path) -> dict[str, StoredArray]:
+    """The arrays of an `.npz` file. Nothing is unpacked to disk."""
+    with reading(path), zipfile.ZipFile(path) as opened:
+        files = [x for x in opened.infolist() if x.filename.endswith(".npy")]
+    stored = {}
+    for file in files:
+        name = file.filename.removesuffix(".npy")
+        if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
+            raise InputError(f"data.path={path}: {file.filename} leads out of the archive.")
+        if name in stored:
+            raise InputError(f"data.path={path}: it has two arrays {name}.")
+        opening = ft.partial(_unpacked, path, file.filename)
+        stored[name] = _stored(path, name, opening, file.file_size)
+    return stored
+
+
+def folder(path: Path) -> dict[str, StoredArray]:
+    """The arrays of a folder, by the names of their files."""
+    return {x.stem: single(inside(x, path), path) for x in sorted(path.glob("*.npy"))}
+
+
+def single(file: Path, path: Path) -> StoredArray:
+    """The array of an `.npy` file, which may lie in the folder `path`."""
+    if not file.is_file():
+        raise InputError(f"data.path={path}: {file.name} is no file.")
+    return _stored(path, file.stem, ft.partial(file.open, "rb"), file.stat().st_size)
+
+
+@contextlib.contextmanager
+def _unpacked(path: Path, name: str) -> Iterator[Any]:
+    with zipfile.ZipFile(path) as opened, opened.open(name) as file:
+        yield file
+
+
+def _stored(path: Path, name: str, opening: Callable[[], Any], size: int) -> StoredArray:
+    form = np.lib.format
+    headers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
+    with reading(path), opening() as file:
+        # A header that unpacks to gigabytes is cut off.
+        head = io.BytesIO(file.read(_HEADER))
+        version = form.read_magic(head)
+        if version not in headers:
+            raise ValueError(f"{name} has version {version} of the format of NumPy")
+        shape, _, dtype = headers[version](head)
+        needed = head.tell() + math.prod(shape) * dtype.itemsize
+        if dtype.hasobject:
+            raise InputError(
+                f"data.path={path}: {name} holds Python objects, which could run code; write "
+                "an array of numbers."
+            )
+        if min(shape, default=0) < 0 or size != needed:
+            raise ValueError(f"{name} {[*shape]} needs {needed} bytes and has {size}")
+
+    def read() -> np.ndarray:
+        with reading(path), opening() as file:
+            return form.read_array(file, allow_pickle=False)
+
+    return StoredArray(math.prod(shape), dtype.itemsize, read)

@@ -1,0 +1,73 @@
+"""Data sets of HDF5 files, by h5py."""
+
+import functools as ft
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+from .stored import StoredArray, reading
+
+
+def datasets(path: Path) -> dict[str, StoredArray]:
+    """All data sets of a file, `group/name`.
+
+    **Raises:** `InputError` for what would be read from another file: external links, external
+    storage and virtual data sets.
+    """
+    import h5py
+
+    stored = {}
+    with reading(path), h5py.File(path, "r") as file:
+        for name, dataset in _walk(path, file):
+            read = ft.partial(_read, path, name)
+            stored[name] = StoredArray(_numbers(dataset), dataset.dtype.itemsize, read)
+    return stored
+
+
+def _walk(path: Path, file: Any) -> Iterator[tuple[str, Any]]:
+    import h5py
+
+    groups, seen = [("", file)], set()
+    while groups:
+        prefix, group = groups.pop()
+        for key in group:
+            name = f"{prefix}{key}"
+            link = group.get(key, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                raise _elsewhere(path, name)
+            if not isinstance(link, h5py.HardLink):
+                continue  # a second name
+            item = group[key]
+            if isinstance(item, h5py.Dataset):
+                if item.external or item.is_virtual:
+                    raise _elsewhere(path, name)
+                yield name, item
+            elif isinstance(item, h5py.Group):
+                address = h5py.h5o.get_info(item.id).addr
+                if address not in seen:
+                    seen.add(address)
+                    groups.append((f"{name}/", item))
+
+
+def _elsewhere(path: Path, name: str) -> InputError:
+    return InputError(
+        f"data.path={path}: {name} lies in another file; copy it into this one (h5repack, or "
+        "h5py's Group.copy with expand_external=True)."
+    )
+
+
+def _numbers(dataset: Any) -> int:
+    # A chunk is unpacked whole, also where it is larger than the array.
+    return max(dataset.size or 0, math.prod(dataset.chunks or ()) if dataset.chunks else 0)
+
+
+def _read(path: Path, name: str) -> np.ndarray:
+    import h5py
+
+    with reading(path), h5py.File(path, "r") as file:
+        x = np.asarray(file[name][()])
+        return x.astype(str) if x.dtype.kind in "OS" else x
