@@ -1,7 +1,6 @@
 """Files of arrays: what is read, without code and within the memory, and what is refused."""
 
 import io
-import os
 import time
 import zipfile
 
@@ -26,118 +25,6 @@ PAIR = dict(inputs=VALUES, targets=VALUES)
 def npz(folder, **arrays):
     np.savez(folder / "a.npz", **arrays)
     return folder / "a.npz"
-
-
-def changed(folder, change):
-    """An archive whose bytes are changed, in the header of the first file and in the index."""
-    path = npz(folder, **PAIR)
-    content = bytearray(path.read_bytes())
-    change(content, 0, content.index(b"PK\x01\x02"))
-    path.write_bytes(content)
-    return path
-
-
-def encrypted(content, first, index):
-    content[first + 6] |= 1
-    content[index + 8] |= 1
-
-
-def packed_otherwise(content, first, index):
-    content[first + 8] = content[index + 10] = 97
-
-
-def damaged(content, first, index):
-    content[300:320] = bytes(20)
-
-
-def header(shape, dtype="<f8", version=1):
-    """An archive with an array that has a header and no numbers."""
-
-    def write(folder):
-        text = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}, }}\n"
-        length = len(text).to_bytes(2, "little")
-        with zipfile.ZipFile(folder / "a.npz", "w") as archive:
-            for name in PAIR:
-                magic = b"\x93NUMPY" + bytes([version, 0])
-                archive.writestr(f"{name}.npy", magic + length + text.encode())
-        return folder / "a.npz"
-
-    return write
-
-
-def written(name, content=b"x,y\n1.0,2.0\n"):
-    def write(folder):
-        (folder / name).write_bytes(content)
-        return folder / name
-
-    return write
-
-
-def pipe(folder):
-    os.mkfifo(folder / "a.npz")
-    return folder / "a.npz"
-
-
-def table(columns):
-    def write(folder):
-        pq.write_table(pa.table(columns), folder / "a.parquet")
-        return folder / "a.parquet"
-
-    return write
-
-
-def objects(folder):
-    return npz(folder, inputs=np.array([{}]), targets=VALUES)
-
-
-def of_a_sheet(folder):
-    """A file of a spreadsheet is a ZIP archive too."""
-    with zipfile.ZipFile(folder / "a.xlsx", "w") as archive:
-        archive.writestr("xl/workbook.xml", "<workbook/>")
-    return folder / "a.xlsx"
-
-
-ROWS = {"inputs": VALUES.tolist(), "targets": [[1.0], *VALUES[1:].tolist()]}
-WHICH = r"give an \.npz file, a folder of \.npy files or a \.parquet table"
-FILES = {
-    "encrypted": (lambda x: changed(x, encrypted), f"is encrypted, .*{WHICH}"),
-    "compression": (lambda x: changed(x, packed_otherwise), f"compression method .*{WHICH}"),
-    "damaged": (lambda x: changed(x, damaged), f"damaged, .*{WHICH}"),
-    "no zip": (written("a.npz"), f"not a zip file.*{WHICH}"),
-    "csv": (written("a.csv"), f"no arrays that can be read; {WHICH}.*np.savez"),
-    "one array": (written("a.npy"), f"no arrays that can be read; {WHICH}"),
-    "sheet": (of_a_sheet, f"no arrays that can be read; {WHICH}"),
-    "pipe": (pipe, f"is no file; {WHICH}"),
-    "missing": (lambda x: x / "a.npz", "there is no such file or folder"),
-    "folder": (lambda x: x, f"no arrays that can be read; {WHICH}"),
-    "objects": (objects, "inputs holds Python objects, which could run code"),
-    "no header": (header("(3,", version=1), f"damaged, .*{WHICH}"),
-    "version": (header("(3,)", version=9), "inputs has version .9, 0. of the format"),
-    "cut off": (header("(20, 24)"), "damaged, .*EOF"),
-    "negative": (header("(20, -24)"), f"damaged, .*{WHICH}"),
-    "large": (
-        header("(1000000000, 1000)"),
-        "of memory, and there are .*IDE_TRANSFORMER_MEMORY",
-    ),
-    "lists": (table(ROWS), "lists of the column targets are not all of one length"),
-    "structs": (
-        table({"inputs": [{"a": 1}], "targets": [1.0]}),
-        r"inputs are object\[1\]; give real",
-    ),
-    "texts": (
-        table({"inputs": ["a", "b"], "targets": [1, 2]}),
-        r"inputs are <U1\[2\]; give real",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_files_that_cannot_be_read(tmp_path, name):
-    write, said = FILES[name]
-    path = write(tmp_path)
-    with pytest.raises(ide.InputError, match=said) as error:
-        Arrays.build(path)
-    assert "pickle" not in str(error.value)
 
 
 def test_what_unpacks_to_more_than_there_is_is_refused(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from ...errors import InputError
 from .stored import StoredArray, inside, reading
 
 
-# NumPy reads headers of at most 10,000 bytes.
+# The most bytes of a header; NumPy writes a few hundred.
 _HEADER = 2**14
 
 
@@ -62,7 +62,7 @@ def _stored(path: Path, name: str, opening: Callable[[], Any], size: int) -> Sto
         version = form.read_magic(head)
         if version not in headers:
             raise ValueError(f"{name} has version {version} of the format of NumPy")
-        shape, _, dtype = headers[version](head)
+        shape, _, dtype = headers[version](head, max_header_size=_HEADER)
         needed = head.tell() + math.prod(shape) * dtype.itemsize
         if dtype.hasobject:
             raise InputError(
@@ -74,6 +74,6 @@ def _stored(path: Path, name: str, opening: Callable[[], Any], size: int) -> Sto
 
     def read() -> np.ndarray:
         with reading(path), opening() as file:
-            return form.read_array(file, allow_pickle=False)
+            return form.read_array(file, allow_pickle=False, max_header_size=_HEADER)
 
     return StoredArray(math.prod(shape), dtype.itemsize, read)

@@ -1,6 +1,8 @@
 """Data sets of HDF5 files, by h5py."""
 
+import contextlib
 import functools as ft
+import importlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +14,22 @@ from ...errors import InputError
 from .stored import StoredArray, reading
 
 
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    h5py = importlib.import_module("h5py")
+
+    with reading(path), h5py.File(path, "r") as file:
+        yield file
+
+
 def datasets(path: Path) -> dict[str, StoredArray]:
     """All data sets of a file, `group/name`.
 
     **Raises:** `InputError` for what would be read from another file: external links, external
     storage and virtual data sets.
     """
-    import h5py
-
     stored = {}
-    with reading(path), h5py.File(path, "r") as file:
+    with opened(path) as file:
         for name, dataset in _walk(path, file):
             read = ft.partial(_read, path, name)
             stored[name] = StoredArray(_numbers(dataset), dataset.dtype.itemsize, read)
@@ -29,9 +37,10 @@ def datasets(path: Path) -> dict[str, StoredArray]:
 
 
 def _walk(path: Path, file: Any) -> Iterator[tuple[str, Any]]:
-    import h5py
+    h5py = importlib.import_module("h5py")
 
-    groups, seen = [("", file)], set()
+    groups = [("", file)]
+    seen = {h5py.h5o.get_info(file.id).addr}
     while groups:
         prefix, group = groups.pop()
         for key in group:
@@ -48,9 +57,12 @@ def _walk(path: Path, file: Any) -> Iterator[tuple[str, Any]]:
                 yield name, item
             elif isinstance(item, h5py.Group):
                 address = h5py.h5o.get_info(item.id).addr
-                if address not in seen:
-                    seen.add(address)
-                    groups.append((f"{name}/", item))
+                if address in seen:
+                    raise InputError(
+                        f"data.path={path}: the group {name} has two names."
+                    )
+                seen.add(address)
+                groups.append((f"{name}/", item))
 
 
 def _elsewhere(path: Path, name: str) -> InputError:
@@ -66,8 +78,6 @@ def _numbers(dataset: Any) -> int:
 
 
 def _read(path: Path, name: str) -> np.ndarray:
-    import h5py
-
-    with reading(path), h5py.File(path, "r") as file:
+    with opened(path) as file:
         x = np.asarray(file[name][()])
         return x.astype(str) if x.dtype.kind in "OS" else x

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import InputError
-from .stored import StoredArray, joined, points_of, reading
+from .hdf5 import opened
+from .stored import StoredArray, joined, points_of
 
 
 # The order of the channels of PDEBench's own models.
@@ -57,11 +58,9 @@ def layout(files: Sequence[Path]) -> dict[str, StoredArray] | None:
     - `grid`, "periodic" or "midpoint", for The Well: whether all boundaries are periodic.
     - `inputs` and `targets`, `[samples, *points]`, of a steady problem of PDEBench.
     """
-    import h5py
-
     known = []
     for path in files:
-        with reading(path), h5py.File(path, "r") as file:
+        with opened(path) as file:
             one = _well(file) or _pdebench(file)
         if one is None:
             return None
@@ -92,8 +91,8 @@ def _check_alike(files: Sequence[Path], known: Sequence[_Layout]) -> None:
                     f"data.path={path}: it has the fields {[x.name for x in own]}, and "
                     f"{files[0].name} has {[x.name for x in mine]}."
                 )
-        points = np.array_equal(first.points, other.points)
-        if first.sizes[1:] != other.sizes[1:] or not points:
+        mine, own = (np.empty(0) if x.points is None else x.points for x in (first, other))
+        if first.sizes[1:] != other.sizes[1:] or not np.array_equal(mine, own):
             raise InputError(
                 f"data.path={path}: its times and points {[*other.sizes[1:]]} are not those of "
                 f"{files[0].name}, {[*first.sizes[1:]]}."
@@ -111,8 +110,6 @@ def _one_for_all(name: str, known: Sequence[_Layout]) -> np.ndarray:
 
 def _stored(path: Path, known: _Layout, fields: Sequence[_Field], times: int) -> StoredArray:
     """Fields as channels, `[samples, times, *points, channels]`, or without `times`."""
-    import h5py
-
     samples, steps, *space = known.sizes
     sizes = (samples, steps if times else 1, *space)
     ends = [math.prod(space)] if known.points is not None else space
@@ -120,7 +117,7 @@ def _stored(path: Path, known: _Layout, fields: Sequence[_Field], times: int) ->
     shape = (samples, *([steps] if times else []), *ends, channels)
 
     def read() -> np.ndarray:
-        with reading(path), h5py.File(path, "r") as file:
+        with opened(path) as file:
             pieces = []
             for field in fields:
                 varying = zip(sizes, field.varies, strict=True)
@@ -215,8 +212,11 @@ def _pdebench(file: Any) -> _Layout | None:
         else:
             further["parameters"] = _values(file[name])[:, None]
     for name in {"t-coordinate", "t"} & set(names):
+        times = _values(file[name])
+        if times.shape[-1] < sizes[1]:
+            raise ValueError(f"{name} has {times.shape[-1]} times for {sizes[1]} states")
         # PDEBench gives one time more than it has states.
-        further["times"] = _values(file[name])[..., : sizes[1]]
+        further["times"] = times[..., : sizes[1]]
     return _Layout(sizes, fields, constant, points_of(axes), further)
 
 

@@ -78,14 +78,14 @@ def numbered(
     if not texts:
         return dict(arrays)
     every = np.unique(np.concatenate([x.ravel() for x in texts.values()]))
+    known = every.tolist() if labels is None else [*labels]
     if labels is None:
-        labels = every.tolist()
-        several = ", ".join(f"{i} {short(x)}" for i, x in enumerate(labels[:20]))
-        more = f", … {len(labels) - 1}" if len(labels) > 20 else ""
+        several = ", ".join(f"{i} {short(x)}" for i, x in enumerate(known[:20]))
+        more = f", … {len(known) - 1}" if len(known) > 20 else ""
         print(f"{path}: classes {several}{more}", file=sys.stderr)
-    if other := [x for x in every.tolist() if x not in labels]:
-        raise InputError(f"data.path={path}: {shown(other[0])} is none of the labels {labels}.")
-    place = {label: i for i, label in enumerate(labels)}
+    if other := [x for x in every.tolist() if x not in known]:
+        raise InputError(f"data.path={path}: {shown(other[0])} is none of the labels {known}.")
+    place = {label: i for i, label in enumerate(known)}
     found = np.array([place[x] for x in every.tolist()], np.int32)
     return dict(arrays) | {name: found[np.searchsorted(every, x)] for name, x in texts.items()}
 

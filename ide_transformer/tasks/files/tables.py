@@ -134,15 +134,19 @@ class _Column:
                 self.whole = False
                 continue
             try:
-                self.whole = self.whole and abs(int(cell)) < 2**63
+                float(cell)
             except ValueError:
-                self.whole = False
-                try:
-                    float(cell)
-                except ValueError:
-                    self.text = self.text or f"{short(cell)} in line {line}"
-                    continue
+                self.text = self.text or f"{short(cell)} in line {line}"
+                continue
             self.has_numbers = True
+            self.whole = self.whole and _is_whole(cell)
+
+
+def _is_whole(cell: str) -> bool:
+    try:
+        return abs(int(cell)) < 2**63
+    except ValueError:
+        return False
 
 
 def _is_missing(cell: str) -> bool:

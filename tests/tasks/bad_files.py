@@ -1,0 +1,372 @@
+"""Writes files that cannot be read as arrays, for test_bad_files."""
+
+import json
+import os
+import struct
+import warnings
+import zipfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xarray
+
+
+try:
+    import h5py
+except ImportError:
+    h5py = None
+
+RANDOM = np.random.default_rng(0)
+VALUES = RANDOM.normal(size=(20, 24))
+PAIR = dict(inputs=VALUES, targets=VALUES)
+
+
+# Archives of NumPy.
+
+
+def npz(folder, **arrays):
+    np.savez(folder / "a.npz", **arrays)
+    return folder / "a.npz"
+
+
+def arrays(**changes):
+    return lambda folder: npz(folder, **PAIR | changes)
+
+
+def changed(change):
+    """An archive whose bytes are changed, in the header of the first file and in the index."""
+
+    def write(folder):
+        path = npz(folder, **PAIR)
+        content = bytearray(path.read_bytes())
+        change(content, 0, content.index(b"PK\x01\x02"))
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def encrypted(content, first, index):
+    content[first + 6] |= 1
+    content[index + 8] |= 1
+
+
+def packed_otherwise(content, first, index):
+    content[first + 8] = content[index + 10] = 97
+
+
+def damaged(content, first, index):
+    content[300:320] = bytes(20)
+
+
+def larger(content, first, index):
+    """The index claims more bytes than the header of the array does."""
+    content[index + 24 : index + 28] = struct.pack("<I", 2**31)
+
+
+def header(shape, dtype="<f8", version=1, spaces=0):
+    """An archive with an array that has a header and no numbers."""
+
+    def write(folder):
+        text = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}, }}"
+        text += " " * spaces + "\n"
+        length = len(text).to_bytes(2 if version == 1 else 4, "little")
+        with zipfile.ZipFile(folder / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in PAIR:
+                magic = b"\x93NUMPY" + bytes([version, 0])
+                archive.writestr(f"{name}.npy", magic + length + text.encode())
+        return folder / "a.npz"
+
+    return write
+
+
+def members(*names):
+    """An archive with an array under these names."""
+
+    def write(folder):
+        path = npz(folder, **PAIR)
+        with zipfile.ZipFile(path) as archive:
+            content = archive.read("inputs.npy")
+        with zipfile.ZipFile(path, "a") as archive:
+            for name in names:
+                archive.writestr(name, content)
+        return path
+
+    return write
+
+
+def packed(folder):
+    """Eight thousand bytes that unpack to more than there is."""
+    np.savez_compressed(folder / "a.npz", inputs=np.zeros((8, 2**20), np.uint8), targets=VALUES)
+    return folder / "a.npz"
+
+
+def twice(folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return members("inputs.npy")(folder)
+
+
+# Folders.
+
+
+def folder_of(**links):
+    """A folder of arrays and of links, in a folder that has more."""
+
+    def write(folder):
+        np.save(folder / "outside.npy", VALUES)
+        (inside := folder / "a").mkdir()
+        np.save(inside / "inputs.npy", VALUES)
+        for name, target in links.items():
+            (inside / f"{name}.npy").symlink_to(target)
+        return inside
+
+    return write
+
+
+def folder_with_a_folder(folder):
+    (folder / "inputs.npy").mkdir()
+    return folder
+
+
+def pickled(folder):
+    np.save(folder / "inputs.npy", np.array([Trap()], object), allow_pickle=True)
+    np.save(folder / "targets.npy", VALUES)
+    return folder
+
+
+class Trap:
+    """Unpickled, it leaves a mark."""
+
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def parts(*names):
+    def write(folder):
+        for name in names:
+            np.savez(folder / f"{name}.npz", **PAIR)
+        return folder
+
+    return write
+
+
+def part_outside(folder):
+    np.savez(folder / "a.npz", **PAIR)
+    (inside := folder / "data set").mkdir()
+    np.savez(inside / "train.npz", **PAIR)
+    (inside / "test.npz").symlink_to(folder / "a.npz")
+    return inside
+
+
+def file_of(name, content=b"x,y\n1.0,2.0\n"):
+    def write(folder):
+        (folder / name).write_bytes(content)
+        return folder / name
+
+    return write
+
+
+def cut(write, share=0.5, name=None):
+    """The first bytes of a file."""
+
+    def shortened(folder):
+        path = write(folder)
+        content = path.read_bytes()
+        path.write_bytes(content[: int(share * len(content))])
+        return path if name is None else path.rename(folder / name)
+
+    return shortened
+
+
+def renamed(write, name):
+    return lambda folder: write(folder).rename(folder / name)
+
+
+def pipe(folder):
+    os.mkfifo(folder / "a.npz")
+    return folder / "a.npz"
+
+
+def in_a_circle(folder):
+    (folder / "a.npz").symlink_to(folder / "a.npz")
+    return folder / "a.npz"
+
+
+def of_a_sheet(folder):
+    """A file of a spreadsheet is a ZIP archive too."""
+    with zipfile.ZipFile(folder / "a.xlsx", "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+    return folder / "a.xlsx"
+
+
+# Tables.
+
+
+def table(**columns):
+    def write(folder):
+        pq.write_table(pa.table(columns), folder / "a.parquet")
+        return folder / "a.parquet"
+
+    return write
+
+
+def text(*lines):
+    return file_of("a.csv", "\n".join(lines).encode())
+
+
+LISTS = {"inputs": VALUES.tolist(), "targets": [[1.0], *VALUES[1:].tolist()]}
+
+
+# Fields.
+
+
+def hdf5(change=None, **arrays):
+    def write(folder):
+        with h5py.File(folder / "a.h5", "w") as file:
+            for name, x in (PAIR | arrays).items():
+                file[name] = x
+            if change is not None:
+                del file["inputs"]
+                change(file, folder)
+        return folder / "a.h5"
+
+    return write
+
+
+def linked(file, folder):
+    with h5py.File(folder / "other.h5", "w") as other:
+        other["inputs"] = VALUES
+    file["inputs"] = h5py.ExternalLink("other.h5", "inputs")
+
+
+def stored_outside(file, folder):
+    (folder / "raw").write_bytes(VALUES.tobytes())
+    kept = [(str(folder / "raw"), 0, VALUES.nbytes)]
+    file.create_dataset("inputs", VALUES.shape, VALUES.dtype, external=kept)
+
+
+def virtual(file, folder):
+    layout = h5py.VirtualLayout(VALUES.shape, VALUES.dtype)
+    layout[:] = h5py.VirtualSource(str(folder / "other.h5"), "inputs", VALUES.shape)
+    file.create_virtual_dataset("inputs", layout)
+
+
+def huge(file, folder):
+    file.create_dataset("inputs", (10**6, 10**6), "f4", chunks=(1, 1))
+
+
+def huge_chunk(file, folder):
+    file.create_dataset("inputs", (1, 24), "f4", maxshape=(None, 24), chunks=(2**20, 24))
+
+
+def compound(file, folder):
+    file["inputs"] = np.zeros(20, [("a", float), ("b", int)])
+
+
+def dangling(file, folder):
+    file["inputs"] = h5py.SoftLink("/nowhere")
+
+
+def in_itself(file, folder):
+    file["group/again"] = file["/"]
+
+
+def netcdf(**coordinates):
+    def write(folder):
+        data = {name: (("sample", "node"), x) for name, x in PAIR.items()}
+        xarray.Dataset(data, coordinates).to_netcdf(folder / "a.nc", engine="scipy")
+        return folder / "a.nc"
+
+    return write
+
+
+def zarr(change=None):
+    def write(folder):
+        data = xarray.Dataset({name: (("sample", "x"), x) for name, x in PAIR.items()})
+        data.to_zarr(folder / "a.zarr", zarr_format=2, consolidated=False)
+        if change is not None:
+            change(folder / "a.zarr")
+        return folder / "a.zarr"
+
+    return write
+
+
+def metadata(**changes):
+    def change(store):
+        for path in store.glob("*/.zarray"):
+            path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def no_metadata(store):
+    (store / "inputs" / ".zarray").write_text("{")
+
+
+def chunk(content):
+    return lambda store: (store / "inputs" / "0.0").write_bytes(content)
+
+
+def chunk_outside(store):
+    (store / "inputs" / "0.0").unlink()
+    (store / "inputs" / "0.0").symlink_to("/etc/hostname")
+
+
+def no_names(store):
+    (store / "inputs" / ".zattrs").write_text("{}")
+
+
+# Layouts.
+
+
+def well(name="a.h5", trajectories=2, sizes=(2, 3, 4), field="u", **changes):
+    def write(folder):
+        with h5py.File(folder / name, "w") as file:
+            file.attrs["n_trajectories"] = trajectories
+            dimensions = {"time": np.arange(3.0), "x": np.arange(4.0)} | changes
+            for dimension, x in dimensions.items():
+                file[f"dimensions/{dimension}"] = x
+            file["dimensions"].attrs["spatial_dims"] = ["x"]
+            file[f"t0_fields/{field}"] = np.ones(sizes)
+        return folder / name
+
+    return write
+
+
+def constant_well(folder):
+    path = well(sizes=(2, 4))(folder)
+    with h5py.File(path, "a") as file:
+        file["t0_fields/u"].attrs["time_varying"] = False
+    return path
+
+
+def two_wells(**changes):
+    def write(folder):
+        well("a.h5")(folder)
+        well("b.h5", **changes)(folder)
+        return folder
+
+    return write
+
+
+def pdebench(**arrays):
+    def write(folder):
+        with h5py.File(folder / "a.hdf5", "w") as file:
+            for name, x in arrays.items():
+                file[name.replace("_", "-")] = x
+        return folder / "a.hdf5"
+
+    return write
+
+
+def samples(*shapes):
+    def write(folder):
+        with h5py.File(folder / "a.h5", "w") as file:
+            for i, shape in enumerate(shapes):
+                file[f"{i:04}/data"] = np.ones(shape)
+                file[f"{i:04}/grid/x"] = np.arange(4.0)
+        return folder / "a.h5"
+
+    return write
