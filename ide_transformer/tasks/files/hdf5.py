@@ -58,9 +58,7 @@ def _walk(path: Path, file: Any) -> Iterator[tuple[str, Any]]:
             elif isinstance(item, h5py.Group):
                 address = h5py.h5o.get_info(item.id).addr
                 if address in seen:
-                    raise InputError(
-                        f"data.path={path}: the group {name} has two names."
-                    )
+                    raise InputError(f"data.path={path}: the group {name} has two names.")
                 seen.add(address)
                 groups.append((f"{name}/", item))
 
