@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.with_torch.ours import OwnTraining, Setting
 from ide_transformer import InputError
 from ide_transformer.commands import main, run_script
 from ide_transformer.commands.command import COMMANDS, GROUP
@@ -170,6 +169,7 @@ def test_a_benchmark_writes_its_rows(command, tmp_path, capsys):
 def test_pytorch_learns_the_same():
     """The loss over some AdamW steps, and every weight after them."""
     pytest.importorskip("torch")
+    from benchmarks.with_torch.ours import OwnTraining, Setting
     from benchmarks.with_torch.theirs import TorchTraining
 
     jax.config.update("jax_enable_x64", False)

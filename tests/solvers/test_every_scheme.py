@@ -135,15 +135,3 @@ def test_an_error_is_found(rule):
     others = {*SchemeProperties.properties} - {rule}
     with pytest.raises(AssertionError, match=rf", {rule}: it does not hold"):
         check_scheme(Wrong(way=rule), without=others)
-
-
-class TwiceWrong(MyHeun):
-    def advance(self, field, u):
-        return u + jax.lax.stop_gradient(field(0, u))
-
-
-def test_a_scheme_with_two_errors_gets_both_names():
-    with pytest.raises(
-        AssertionError, match=r"(?s)TwiceWrong, order: .*TwiceWrong, gradient: "
-    ):
-        check_scheme(TwiceWrong(), without=("constraint", "batches", "diffeqsolve"))

@@ -3,7 +3,6 @@ none is read; names, and the code that is recorded."""
 
 import contextlib
 import importlib
-import itertools
 import json
 import re
 import resource
@@ -11,7 +10,6 @@ import shutil
 import signal
 import sys
 import threading
-import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -176,15 +174,6 @@ def test_what_cannot_be_written_is_said_and_the_run_goes_on_later(
     run = training.train(full, runs=RUN.parent, resume=True)
     lines, model = refined
     assert logged(run.path) == lines and equal(training.load_run(run.path)[0], model)
-
-
-@pytest.mark.heavy
-def test_a_clock_that_goes_back_changes_nothing(half, end, monkeypatch):
-    now = itertools.count(2**60, -(10**9))
-    monkeypatch.setattr(time, "time_ns", lambda: next(now))
-    monkeypatch.setattr(time, "time", lambda: next(now) / 1e9)
-    for run in (resume(), training.train(config(), runs=Path("again"))):
-        assert equal(training.load_run(run.path)[0], end) and logged(run.path) == logged(RUN)
 
 
 # In the middle of a checkpoint, and the thread that reads finds no loop any more.
