@@ -169,6 +169,7 @@ OWN: dict[str, dict[str, Any]] = {
         operator=built(lambda: ide.FeedForward(WIDTH, normalization=ide.LayerNorm(), key=KEY))
     ),
     "Relaxation": dict(rate=1.0),
+    "Rated": dict(rate=ones()),
     "Rotary": dict(features=2),
     "Volterra": dict(window=2),
     **dict.fromkeys(("LayerNorm", "RMSNorm", "Sphere", "RMSSphere"), _NORM | dict(domain=None)),
