@@ -39,21 +39,19 @@ WINDOWS = made(ide.ConvolutionalAttention, 4)
 PARTS = {
     # Controls and equations.
     "on 3 intervals of length 1": lambda: equation(TWICE_DAMPED, ide.Tied(ide.Free(), 3)),
-    "constraint yields Damping, Damping": lambda: equation(TWICE_DAMPED, TWICE_DAMPED),
+    "Damping, Damping must be AbstractConstraint": lambda: equation(TWICE_DAMPED, TWICE_DAMPED),
     # Operators, their states and their domains.
     "no states of a second domain": lambda: rate(made(ide.CrossAttention, 4)),
     "window=3 is a part of the past": lambda: made(ide.Attention, 4, window=3),
-    "window of 3 begins between the points": lambda: rate(
+    "window of 3 begins between points": lambda: rate(
         made(ide.Attention, 4, causal=True, window=3), SIMPSON
     ),
-    "Advection expands in waves and needs a periodic": lambda: rate(
-        ide.equation.Advection(jnp.ones(1))
-    ),
+    "Advection needs a periodic domain": lambda: rate(ide.equation.Advection(jnp.ones(1))),
     "Diffusion needs tokens at equal distances": lambda: rate(
         ide.equation.Diffusion(1.0), SIMPSON
     ),
     "at least 7 points": lambda: rate(made(ide.FourierIntegral, modes=4), CIRCLE),
-    "stride=2 does not divide a grid of 2 by 3": lambda: rate(WINDOWS, PLANE),
+    "stride=2 does not divide 2 by 3": lambda: rate(WINDOWS, PLANE),
     "without weights, padding": lambda: rate(WINDOWS, PLANE.padded(jnp.ones((1, 6), bool))),
 }
 
@@ -67,7 +65,7 @@ def test_what_does_not_fit_is_refused(message, unchecked):
 LAYERED = layered_equation()
 SCHEMES = {
     "Matrix has no flow in closed": ide.LieTrotter(ide.ExactFlow()),
-    r"none in \(Matrix, Matrix\); add a Damping or a Diffusion": ide.ExponentialEuler(),
+    r"none in \(Matrix, Matrix\); add a Damping": ide.ExponentialEuler(),
     r"num_steps=2\): this solve makes": ide.contrib.LearnedMultistep(2),
     "drop the stepsize_controller or HalfSolver": diffrax.HalfSolver(
         ide.contrib.HyperConnections(3, 2, 4)
@@ -151,11 +149,11 @@ SOLVES = {
     ),
     r"SaveAt\(ts=equation.knots\)": dict(UNDONE, solver=PAIR, saveat=DENSE),
     "cannot be undone": dict(UNDONE, equation=POSITIVE, solver=ide.Projected(PAIR)),
-    "for adaptive steps use gradient=Recompute": dict(UNDONE, **ADAPTIVE),
+    "undoes equal steps; use gradient=Recompute": dict(UNDONE, **ADAPTIVE),
     "dissipative Damping grows without bound": dict(DAMPED, solver=ide.Yoshida4()),
     # Exits.
     "evaluations of ImplicitEuler depend on": dict(EXIT, solver=ide.ImplicitEuler()),
-    "leaves the constraint Sphere; give order=0": dict(EXIT, equation=ON_SPHERE),
+    "leaves the Sphere; give order=0": dict(EXIT, equation=ON_SPHERE),
 }
 
 

@@ -47,20 +47,16 @@ class FunctionSolve:
         """
         own = cast(FunctionInputs, model.inputs)
         if not is_built_as(model, OperatorModel) or own.dimension != 1:
-            raise InputError(
-                f"error_budget: the inputs of the model are {type(own).__name__}; give an "
-                "OperatorModel in dimension 1."
-            )
+            raise InputError("error_budget: give an OperatorModel in dimension 1.")
         others = model.mesh.stepsize_controller, model.compute_dtype, model.exit
         if any(x is not None for x in others):
             raise InputError(
-                "error_budget: adaptive steps, a compute_dtype and an exit add other errors; "
-                "take model.on(Mesh(steps=1)).with_precision(None).with_exit(None)."
+                "error_budget: drop adaptive steps, the compute_dtype and the exit."
             )
         if (other := inconsistent(model.mesh.scheme)) is not None:
             raise InputError(
-                f"error_budget: {type(other).__name__} does not converge to the solution of "
-                "the equation; take for example model.on(Mesh(solver=LieTrotter()))."
+                f"error_budget: {type(other).__name__} does not converge to the solution; take "
+                "for example model.on(Mesh(solver=LieTrotter()))."
             )
         (points,) = (own.points,) if isinstance(own.points, int) else own.points
         solve = cls(model, inputs, points if tokens is None else tokens)
@@ -71,10 +67,7 @@ class FunctionSolve:
             also = solve._field(domain.with_queries(domain.points))
             eqx.filter_eval_shape(compiled_outputs, model, also)
         except InputError as error:
-            raise InputError(
-                f"error_budget: the model cannot have query points: {error} Leave the operator "
-                "out, or measure the loss of a run by ide-transformer evaluate --mesh tokens=…."
-            ) from None
+            raise InputError(f"error_budget: no values between the points: {error}") from None
         return solve
 
     @property
@@ -95,7 +88,6 @@ class FunctionSolve:
 
     @property
     def splits(self) -> bool:
-        """Whether operators are solved one at a time."""
         return splitting_of(self._scheme) is not None and self.model.equation.num_operators > 1
 
     @property
@@ -139,7 +131,6 @@ class FunctionSolve:
         return float(found["flops"])
 
     def on(self, mesh: Mesh) -> "FunctionSolve":
-        """The solve on another mesh."""
         tokens = self.tokens if mesh.tokens is None else cast(int, mesh.tokens)
         return dataclasses.replace(self, model=self.model.on(mesh), tokens=tokens)
 
@@ -220,10 +211,9 @@ def error_budget(
     splitting of operators.
 
     Tokens and features are refined twice, and the differences are extrapolated. The part of
-    depth is the change by exact flows of the same splitting, the part of splitting the rest. A
-    splitting of order 1 is refined by `Strang`, others by shorter steps. A scheme without a
-    sub-solver has only a part of depth. Each resolution is refined alone, so that the parts sum
-    to the error if it is small. Cost counts floating-point operations.
+    depth is the change by exact flows of the same splitting, the part of splitting the rest,
+    which `Strang` refines, or else shorter steps. Each resolution is refined alone, so that the
+    parts sum to the error if it is small. Cost counts floating-point operations.
 
     **Arguments:**
 

@@ -122,8 +122,7 @@ class Smoothness(AbstractCost):
         control = path.model.control
         if not control.depth_axes:
             raise InputError(
-                f"Smoothness: the weights of {type(control).__name__} are constant in depth; "
-                "drop this cost (training.costs), or take for example piecewise_linear."
+                f"Smoothness: weights of {type(control).__name__} are constant; drop this cost."
             )
         last = control.local(take(control.intervals(), control.layers - 1), 1.0)
         changes = jax.tree.map(
@@ -202,8 +201,7 @@ class ConstraintViolation(AbstractCost):
             distances = self.constraint.residual(u)
         elif all(isinstance(x, Free) for x in parts(path.model.constraint, AbstractConstraint)):
             raise InputError(
-                "ConstraintViolation: the equation has no constraint; give it one "
-                "(model.constraint=sphere), or write "
+                "ConstraintViolation: the equation has no constraint; give the cost one, "
                 "training.costs.constraint_violation.options.constraint=sphere."
             )
         else:

@@ -19,10 +19,7 @@ def keep_layers(model: Model, layers: Sequence[int]) -> Model:
     has the weights of its beginning."""
     number = model.layers
     if not len(layers) or list(layers) != sorted(set(layers) & set(range(number))):
-        raise InputError(
-            f"keep_layers: layers={list(layers)} must be some of 0 to {number - 1}, each once "
-            "and in order."
-        )
+        raise InputError(f"keep_layers: {layers=}: give some of 0 to {number - 1}, in order.")
     return take_layers(in_layers(model), whole_layers(layers, model.equation.num_operators))
 
 

@@ -31,8 +31,7 @@ class March(NamedTuple):
         `name`, for exits, adaptive steps and schemes with memory."""
         if model.exit is not None or model.mesh.stepsize_controller is not None:
             raise InputError(
-                f"{name}: the model has an exit or adaptive steps; give it "
-                "model.with_exit(None) or model.on(Mesh(steps=…))."
+                f"{name}: take model.with_exit(None) and equal steps, model.on(Mesh(steps=…))."
             )
         equation, u0 = model.initial_value_problem(inputs)
         refuse_memory(name, equation, model.mesh.scheme, u0)

@@ -74,8 +74,7 @@ def inverse_affine(u: Features, gain: Vector | None, bias: Vector | None) -> Fea
 def _along_features(vector: Array, u: Array) -> Array:
     if vector.shape not in ((), u.shape[-1:]):
         raise InputError(
-            f"A gain, bias or rate of shape {vector.shape} meets {u.shape[-1]} features; it "
-            "must be a number or [features]."
+            f"A gain, bias or rate of shape {vector.shape} for {u.shape[-1]} features."
         )
     # Explicit, because the package runs with rank promotion forbidden.
     shape = (1,) * (u.ndim - vector.ndim) + vector.shape

@@ -43,11 +43,6 @@ class AbstractConstraint(eqx.Module):
         """The mean over Ω_y."""
         if self.domain is None:
             return jnp.mean(v, axis=-1, keepdims=True)
-        if self.domain.features != v.shape[-1]:
-            raise InputError(
-                f"{type(self).__name__}: domain has {self.domain.features} points, but the "
-                f"state has {v.shape[-1]} features."
-            )
         return v @ jnp.asarray(self.domain.weights, v.dtype)[:, None]
 
     @abc.abstractmethod
@@ -68,8 +63,8 @@ class AbstractConstraint(eqx.Module):
         return root(self.mean((u - self.project(u)) ** 2))[..., 0]
 
     def at_points(self, space: FunctionSpace) -> "AbstractConstraint":
-        """The constraint on functions of a feature: reads its arrays as coefficients in `space`
-        and evaluates them at the points of Ω_y. By default nothing changes."""
+        """The constraint on functions of a feature, with its arrays as coefficients in
+        `space`."""
         return self
 
 
@@ -185,9 +180,8 @@ class AbstractNormalization(AbstractRescaling):
 
             ‖u - n(u)‖,   n(u) = β + γ P((u-β)/γ)   with eps = 0.
 
-        n(u) is the nearest point if the gain is a number. With a vector it is nearest in the
-        metric of the gain, and the distance is an upper bound. All points are equally near to a
-        token without variation: its distance is `sqrt(⟨γ²⟩ (m² + 1))`, m its mean in units of
+        With a vector as gain it is an upper bound, since n(u) is nearest in the metric of the
+        gain. For a token without variation it is `sqrt(⟨γ²⟩ (m² + 1))`, m its mean in units of
         γ."""
         s = inverse_affine(u, self.gain, self.bias)
         v = self.centre(s)
@@ -212,8 +206,7 @@ class AbstractNormalization(AbstractRescaling):
         square = self.mean(v * v) + self.eps
         if is_known(square) and not np.all(square):
             raise InputError(
-                f"{type(self).__name__}: a token with equal features has no projection; give "
-                "eps=1e-5."
+                f"{type(self).__name__}: a token of equal features; give eps=1e-5."
             )
         scale = lax.rsqrt(square)
         return v * scale, scale
@@ -253,8 +246,7 @@ class LayerNorm(AbstractCentredNormalization):
     post-norm of the original Transformer.
 
     It maps onto `Sphere(gain, bias)`. A gain or bias that varies over features moves points of
-    that set: there is no limit as h → 0, and adaptive steps fail at small tolerances. Refine
-    with `Sphere` instead.
+    that set: there is no limit as h → 0. Refine with `Sphere` instead.
 
     **Arguments:**
 

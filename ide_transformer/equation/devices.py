@@ -19,8 +19,7 @@ LAYOUT_AXES: dict[str | None, tuple[str, ...]] = {
     "tokens": (SEQUENCE,),
     # Every token needs all features of the state for its norm.
     "state_features": (),
-    # Axes of weights: features of the state, and features inside an operator (heads side by
-    # side, or hidden features).
+    # Of weights: features of the state, and hidden features or heads inside an operator.
     "features": ("fsdp",),
     "inner": ("tensor",),
     "vocabulary": ("tensor",),

@@ -48,9 +48,8 @@ class TokenDomain(eqx.Module):
 
     **Arguments:**
 
-    - `points`: `[tokens, dimension]`, the coordinates of each token. Text has dimension 1 and
-      unit spacing; an image of patches has dimension 2. With leading axes each sample has
-      points of its own, which a model solves one by one under `jax.vmap`.
+    - `points`: `[tokens, dimension]`. Text has dimension 1 and unit spacing, patches have 2.
+      With leading axes each sample has points of its own, which a model solves one by one.
     - `weights`: `[..., tokens]`, non-negative; leading axes are samples. `None` means equal
       weights, for which attention is exactly the softmax.
     - `grid`: the number of points along each axis of a lattice, the last axis fastest; `None`
@@ -59,12 +58,10 @@ class TokenDomain(eqx.Module):
       2, …. On such a line, causal attention skips blocks of later points.
     - `period`: the length of each periodic axis, `None` for an axis with boundaries; `None` if
       all axes have boundaries.
-    - `ends`, `end_weights`: `[ends, tokens]` coordinates on a line, and `[..., ends, tokens]`
-      weights: `end_weights[r, j]` is the weight of x_j in the integral `∫_{x' ≤ x}` up to
-      `x = ends[r, j]`, which causal attention takes. See `trapezoid` and `simpson`. `None`
-      means `weights`.
-    - `prefix`: the number of tokens before the grid without a place on it, such as a class
-      token.
+    - `ends`, `end_weights`: `[ends, tokens]` and `[..., ends, tokens]`: `end_weights[r, j]` is
+      the weight of x_j in the integral `∫_{x' ≤ x}` up to `x = ends[r, j]`, which causal
+      attention takes. See `trapezoid` and `simpson`. `None` means `weights`.
+    - `prefix`: the number of tokens before the grid, such as a class token.
     """
 
     points: Float[Array, "*samples tokens dimension"]
@@ -78,9 +75,7 @@ class TokenDomain(eqx.Module):
 
     def __check_init__(self):
         if not self.points.size:
-            raise InputError(
-                f"TokenDomain.points has shape {self.points.shape}; give at least one point."
-            )
+            raise InputError("TokenDomain: points are empty; give at least one.")
         if self.of_samples and not (self.grid is self.ends is None and not self.prefix):
             raise InputError(
                 f"TokenDomain: points {self.points.shape} of each sample's own have no grid, "
@@ -92,8 +87,8 @@ class TokenDomain(eqx.Module):
         if missing or axes - {self.dimension} or math.prod(self.grid or (number,)) != number:
             raise InputError(
                 f"TokenDomain: grid={self.grid}, spacing={self.spacing}, period={self.period} "
-                f"does not hold {number} points of dimension {self.dimension} after a prefix="
-                f"{self.prefix}; give a length for each axis, or use TokenDomain.uniform."
+                f"do not fit {number} points of dimension {self.dimension} after a prefix="
+                f"{self.prefix}; see TokenDomain.uniform."
             )
         if self.grid is not None and is_known(self.points):
             points = np.asarray(self.points)[self.prefix :]
@@ -120,9 +115,7 @@ class TokenDomain(eqx.Module):
             raise InputError("TokenDomain: end_weights need both ends and weights; give all.")
         w = self.weights
         if w is not None and w.ndim == 1 and is_known(w) and not np.asarray(w).any():
-            raise InputError(
-                "TokenDomain.weights are all zero; give a point a positive weight."
-            )
+            raise InputError("TokenDomain: all weights are zero; give one above.")
 
     @classmethod
     @checked
@@ -149,9 +142,7 @@ class TokenDomain(eqx.Module):
         shape = shape if isinstance(shape, tuple) else (shape,)
         lengths = length if isinstance(length, tuple) else (length,) * len(shape)
         if len(lengths) != len(shape):
-            raise InputError(
-                f"TokenDomain.periodic: length={length}; give one number, or one for each axis."
-            )
+            raise InputError(f"TokenDomain.periodic: {length=}; give one for each axis.")
         spacing = tuple(x / n for x, n in zip(lengths, shape, strict=True))
         return cls(lattice(shape, spacing).points, None, shape, spacing, lengths)
 
@@ -167,7 +158,7 @@ class TokenDomain(eqx.Module):
     @classmethod
     @checked
     def trapezoid(cls, points: Float[ArrayLike, " tokens"]) -> "TokenDomain":
-        """The trapezoidal rule on two or more increasing points, at any distances,
+        """The trapezoidal rule on two or more increasing points,
 
             w_j = (x_{j+1} - x_{j-1}) / 2,   (x_j - x_{j-1}) / 2 at the end of an integral.
 
@@ -179,12 +170,11 @@ class TokenDomain(eqx.Module):
     @classmethod
     @checked
     def simpson(cls, points: Float[ArrayLike, " tokens"]) -> "TokenDomain":
-        """Simpson's rule on three or more increasing points: parabolas through each three
-        points; the last three also serve a gap that is left. No gap may be twice its neighbour,
+        """Simpson's rule on three or more increasing points. No gap may be twice its neighbour,
         which would make a weight negative.
 
-        Order 4 on points `φ(j/n)`, φ smooth, in causal attention too, except at the beginning,
-        whose first gap has the trapezoidal rule."""
+        Order 4 on points `φ(j/n)`, φ smooth, in causal attention too, except in the first gap,
+        which has the trapezoidal rule."""
         points = _as_known(points)
         return cls(points[:, None], **rules.simpson(points)._asdict())
 
@@ -270,15 +260,15 @@ class TokenDomain(eqx.Module):
         if self.period is not None or self.dimension != 1:
             kind = f"of dimension {self.dimension}" if self.period is None else "periodic"
             raise InputError(
-                f"This TokenDomain is {kind}, so that its tokens have no order, which causal "
-                "attention, rotary positions and relative biases need; LinearBias does not."
+                f"This TokenDomain is {kind}, so tokens have no order for causal attention, "
+                "rotary positions and relative biases; LinearBias needs none."
             )
         return self.points[..., 0]
 
     @property
     def log_weights(self) -> Float[Array, "*batch tokens"] | None:
-        """`log w_j`, with `LOG_ZERO` for `log 0`; `None` for equal weights. The derivative
-        along w' is w'/w, and w' where w is 0."""
+        """`log w_j`, with `LOG_ZERO` and the derivative of w for w = 0; `None` for equal
+        weights."""
         return None if self.weights is None else _log(self.weights)
 
     @property
@@ -315,10 +305,7 @@ class TokenDomain(eqx.Module):
         have queries of their own too."""
         points = jnp.asarray(points, self.points.dtype)
         if self.end_weights is not None:
-            raise InputError(
-                "TokenDomain.with_queries: end_weights are for integrals up to points; give "
-                "TokenDomain(points, weights)."
-            )
+            raise InputError("TokenDomain.with_queries: give a domain without end_weights.")
         own = self._given_weights
         weights = jnp.pad(own, [(0, 0)] * (own.ndim - 1) + [(0, points.shape[-2])])
         points = jnp.broadcast_to(points, (*self.points.shape[:-2], *points.shape[-2:]))
@@ -347,7 +334,7 @@ class TokenDomain(eqx.Module):
 
     @property
     def in_order(self) -> bool:
-        """Whether the points are known, at compile time, to increase along a line."""
+        """Whether the points are known to increase along a line."""
         if self.grid is not None and not self.prefix:
             return self.dimension == 1
         if self.dimension != 1 or not is_known(self.points):
@@ -355,8 +342,7 @@ class TokenDomain(eqx.Module):
         return bool((np.diff(np.asarray(self.points)[:, 0]) > 0).all())
 
     def integral_up_to(self, v: State) -> State:
-        """`∫_{x' ≤ x} v dx'` at each point x, with the end weights if there are any. The first
-        point counts with a part of its cell, so dividing by the integral of 1 gives a mean."""
+        """`∫_{x' ≤ x} v dx'` at each point x, with the end weights if there are any."""
         x = self.positions
         if self.weights is None and self.dimension == 1:
             v = self.steps[0] * v
@@ -382,11 +368,6 @@ class TokenDomain(eqx.Module):
     def padded(self, mask: Bool[ArrayLike, "*batch tokens"]) -> "TokenDomain":
         """Gives tokens weight 0 where `mask` is `False`, so that integrals leave them out."""
         mask = jnp.asarray(mask)
-        if mask.shape[-1] != self.num_tokens:
-            raise InputError(
-                f"TokenDomain.padded: mask is for {mask.shape[-1]} tokens, but the domain has "
-                f"{self.num_tokens}."
-            )
         own = self._given_weights
         shape = jnp.broadcast_shapes(own.shape, mask.shape)
         weights = jnp.where(mask, jnp.broadcast_to(own, shape), 0)

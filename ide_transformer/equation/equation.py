@@ -8,7 +8,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
-from ..arguments import checked, is_known
+from ..arguments import checked
 from ..errors import InputError
 from .arrays import Depth, State
 from .constraints import AbstractConstraint
@@ -52,9 +52,8 @@ class Equation(eqx.Module):
         length = control.interval_length
         if constraint.layers != number or not np.isclose(constraint.interval_length, length):
             raise InputError(
-                f"Equation: the constraint is on {constraint.layers} intervals of "
-                f"length {constraint.interval_length:g}, the control on {number} intervals of "
-                f"length {length:g}."
+                f"Equation: the constraint is on {constraint.layers} intervals of length "
+                f"{constraint.interval_length:g}, the control on {number} of {length:g}."
             )
         self.control = control
         self.constraint = constraint
@@ -67,20 +66,15 @@ class Equation(eqx.Module):
         block = eqx.filter_eval_shape(control, 0.0)
         if not isinstance(block, tuple) or not block:
             raise InputError(
-                "Equation: the control must yield a tuple of operators, such as "
-                f"(Attention(…), FeedForward(…)), but yields a {type(block).__name__}."
+                f"Equation: the control yields a {type(block).__name__}; it must be a tuple of "
+                "operators, such as (Attention(…), FeedForward(…))."
             )
         sets = eqx.filter_eval_shape(constraint, 0.0)
         sets = sets if isinstance(sets, tuple) else (sets,) * len(block)
-        for part, found, kind in (
-            ("control", block, AbstractOperator),
-            ("constraint", sets, AbstractConstraint),
-        ):
+        pairs = (block, AbstractOperator), (sets, AbstractConstraint)
+        for found, kind in pairs:
             if others := [type(x).__name__ for x in found if not isinstance(x, kind)]:
-                raise InputError(
-                    f"Equation: the {part} yields {', '.join(others)}; it must yield "
-                    f"{kind.__name__}s."
-                )
+                raise InputError(f"Equation: {', '.join(others)} must be {kind.__name__}s.")
         if len(sets) != len(block):
             raise InputError(f"Equation: {len(sets)} constraints for {len(block)} operators.")
         # Stored, because tracing the control again is expensive.
@@ -131,12 +125,8 @@ class Equation(eqx.Module):
     def terms_of(self, index: int) -> diffrax.MultiTerm:
         """The terms inside interval `index`."""
         number = self.control.layers
-        outside = (index < 0) | (index >= number)
-        message = f"there are {number} intervals; give 0 to {number - 1}."
-        if not is_known(index):
-            index = eqx.error_if(index, outside, f"Equation.terms_of: {message}")
-        elif outside:
-            raise InputError(f"Equation.terms_of({index}): {message}")
+        message = f"Equation.terms_of: there are {number} intervals; give 0 to {number - 1}."
+        index = eqx.error_if(index, (index < 0) | (index >= number), message)
         return self.interval_terms(index, take(self.intervals(), index))
 
     def interval_terms(self, index: int | Array, interval: PyTree[Array]) -> diffrax.MultiTerm:
@@ -150,7 +140,6 @@ class Equation(eqx.Module):
 
 
 def contents(control: PyTree, constraint: PyTree) -> dict[str, str]:
-    """Describes a control and a constraint in the text of an equation or a model."""
     texts = {"control": spelled(control), "constraint": spelled(constraint)}
     if isinstance(control, AbstractControl):
         texts["control"] = type(control).__name__

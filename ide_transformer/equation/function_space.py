@@ -40,16 +40,14 @@ class FeatureDomain(eqx.Module):
 
     def __check_init__(self):
         if self.rule == "clenshaw_curtis" and self.features < 2:
-            raise InputError("FeatureDomain: clenshaw_curtis takes both ends; give features=2.")
+            raise InputError("FeatureDomain: clenshaw_curtis needs features=2 or more.")
 
     @property
     def points(self) -> np.ndarray:
-        """`[features]`."""
         return point_rule(self.rule, self.features)[0]
 
     @property
     def weights(self) -> np.ndarray:
-        """`[features]`."""
         return point_rule(self.rule, self.features)[1]
 
     @property
@@ -117,8 +115,8 @@ class Nodal(AbstractBasis):
         sums = np.bincount(_parts(domain.points, number), domain.weights, number)
         if np.ptp(sums) > 1e-6 / number:
             raise InputError(
-                f"Nodal: {domain.features} points of rule={domain.rule} give {number} equal "
-                f"parts unequal weights; take a multiple of {number} points, or Cosine()."
+                f"Nodal: {domain.features} points of rule={domain.rule} give {number} parts "
+                f"unequal weights; take a multiple of {number} points, or Cosine()."
             )
 
 
@@ -126,26 +124,6 @@ def _parts(y: Any, number: int) -> Any:
     # Rounding may put the beginning of a part, j / number, below it.
     above = 1 + 4 * jnp.finfo(y.dtype).eps
     return (y * number * above).astype(int).clip(0, number - 1)
-
-
-@checked
-class Waves(AbstractBasis):
-    """The Fourier series on a circle: 1, `√2 sin 2πy`, `√2 cos 2πy`, `√2 sin 4πy`, …. An even
-    number of functions needs more points than functions."""
-
-    def __call__(self, y: Points, number: int) -> Values:
-        a = jnp.arange(number)
-        angles = 2 * jnp.pi * jnp.outer(y, ((a + 1) // 2).astype(y.dtype))
-        waves = jnp.where((a % 2 == 1)[None], jnp.sin(angles), jnp.cos(angles))
-        size = jnp.where(a == 0, 1.0, jnp.sqrt(2.0))[None]
-        return size.astype(y.dtype) * waves
-
-    def check(self, domain: FeatureDomain, number: int) -> None:
-        if domain.equal and number % 2 == 0 and number == domain.features:
-            raise InputError(
-                f"Waves: {number} points cannot see the last of {number} waves; give more "
-                "points than functions, a larger width."
-            )
 
 
 class FeatureMap(eqx.Module):
@@ -203,8 +181,7 @@ class FunctionSpace(eqx.Module):
     def __check_init__(self):
         if self.modes > self.domain.features:
             raise InputError(
-                f"FunctionSpace: modes={self.modes} are more than the points of domain="
-                f"{self.domain}; give at least as many points as modes."
+                f"FunctionSpace: {self.domain.features} points for {self.modes} modes."
             )
         self.basis.check(self.domain, self.modes)
 
@@ -235,8 +212,8 @@ class FunctionSpace(eqx.Module):
         points, rest = divmod(modes * self.domain.features, self.modes)
         if rest:
             raise InputError(
-                f"FunctionSpace: {self.domain.features} features for {self.modes} modes give "
-                f"{modes} modes (of a head?) no whole number; take a multiple of the modes."
+                f"FunctionSpace: {modes} modes have no whole number of points; take a multiple "
+                f"of {self.modes} features, not {self.domain.features}."
             )
         domain = self.domain.with_points(points)
         self.basis.check(domain, modes)

@@ -14,21 +14,12 @@ from .controls.expansion import AbstractExpansion, Chebyshev, Fourier, Hypernetw
 from .controls.mapped import Functional, Rated, Sampled, Sourced
 from .domain import TokenDomain
 from .equation import Equation
-from .function_space import (
-    AbstractBasis,
-    Cosine,
-    FeatureDomain,
-    FunctionSpace,
-    Legendre,
-    Nodal,
-    Waves,
-)
+from .function_space import AbstractBasis, Cosine, FeatureDomain, FunctionSpace, Legendre, Nodal
 from .operators.attention import Attention, CrossAttention, SourcedAttention
-from .operators.attention_kernels import GaussianAttention, LinearAttention
+from .operators.attention_kernels import GaussianAttention
 from .operators.convolution import Convolution, ConvolutionalFeedForward
 from .operators.convolutional_attention import ConvolutionalAttention
 from .operators.damping import Damping, Injection, Relaxation, StableDamping
-from .operators.differences import DifferentialOperator
 from .operators.feed_forward import (
     FeatureIntegral,
     FeedForward,

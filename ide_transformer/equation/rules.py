@@ -57,15 +57,13 @@ def _trapezoid(x: Float[Array, " points"]) -> Rule:
 
 
 def simpson(x: Float[Array, " points"]) -> Rule:
-    """Source: Cartwright, "Simpson's Rule Cumulative Integration with MS Excel and Irregularly-
-    spaced Data", 2017."""
+    """Source: Cartwright, "Simpson's Rule Cumulative Integration", 2017."""
     _check_points("simpson", x, 3)
     rule = _simpson(x)
     known = is_known(rule.weights)
     if known and min(np.min(rule.weights), np.min(rule.end_weights)) < 0:
         raise InputError(
-            "TokenDomain.simpson: a gap between points is at least twice its neighbour, which "
-            "makes a weight negative; take TokenDomain.trapezoid, or other points."
+            "TokenDomain.simpson: a gap is twice its neighbour; take TokenDomain.trapezoid."
         )
     return rule
 
@@ -130,7 +128,6 @@ def point_rule(name: PointRule, points: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def on_interval(name: PointRule, points: int, interval: Interval) -> tuple[Array, Array]:
-    """A rule on an interval: points `[points, 1]`, and weights."""
     lower, upper = ordered(interval)
     x, weights = point_rule(name, points)
     length = upper - lower
@@ -139,12 +136,11 @@ def on_interval(name: PointRule, points: int, interval: Interval) -> tuple[Array
 
 def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np.ndarray:
     """The sizes of the Voronoi cells of points in a box, which may have periodic axes."""
-    name = "TokenDomain.from_points"
     x = np.asarray(points, float)
     x = x.reshape(len(x), -1)
     dimension = x.shape[1]
     if dimension > 3:
-        raise InputError(f"{name}: points of dimension {dimension}; it supports 1, 2 and 3.")
+        raise InputError(f"TokenDomain.from_points: points of dimension {dimension} above 3.")
     lengths = (None,) * dimension if period is None else period
     around = np.array([length is not None for length in lengths])
     sizes = np.array([length or 0.0 for length in lengths])
@@ -156,33 +152,28 @@ def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np
     fits = fits and box.shape == (dimension, 2) and (box[:, 0] < box[:, 1]).all()
     if not fits or (around & (abs(np.ptp(box, axis=1) - sizes) > 1e-6 * sizes)).any():
         raise InputError(
-            f"{name}: bounds={box.tolist()}, period={period} for points of dimension "
-            f"{dimension}; give bounds, the lower and upper end of each axis, a period apart "
-            "on a periodic axis."
+            f"TokenDomain.from_points: bounds={box.tolist()} for points of dimension "
+            f"{dimension} and {period=}; give both ends of each axis, a period apart."
         )
     outside = ((x < box[:, 0]) | (x > box[:, 1])).any(axis=1)
     if outside.any():
-        raise InputError(
-            f"{name}: points has {x[outside][0].tolist()}, outside bounds={box.tolist()}."
-        )
+        raise InputError(f"TokenDomain.from_points: {x[outside][0]} is outside {box.tolist()}.")
     places = np.where(around & (x == box[:, 1]), box[:, 0], x)
     _, first = np.unique(places, axis=0, return_index=True)
     if len(again := np.setdiff1d(np.arange(len(x)), first)):
         raise InputError(
-            f"{name}: two of the points are the same, number {again[0]} and an earlier one, "
-            f"{x[again[0]].tolist()}; give each once."
+            f"TokenDomain.from_points: {x[again[0]]} is there twice; give it once."
         )
     if dimension > 1:
         return _voronoi(x, box, around)
     order = np.argsort(x[:, 0])
     y = x[order, 0]
-    lower, upper = box[0]
+    length = np.ptp(box[0])
     if around[0]:
-        length = upper - lower
         y = np.concatenate([y[-1:] - length, y, y[:1] + length])
-        borders = (y[1:] + y[:-1]) / 2
-    else:
-        borders = np.concatenate([[lower], (y[1:] + y[:-1]) / 2, [upper]])
+    borders = (y[1:] + y[:-1]) / 2
+    if not around[0]:
+        borders = np.concatenate([box[0, :1], borders, box[0, 1:]])
     weights = np.empty(len(x))
     weights[order] = np.diff(borders)
     return weights
@@ -217,11 +208,8 @@ def cells_of_samples(
 
 
 def ordered(interval: Interval) -> Interval:
-    """Checks that the upper end is above the lower end."""
     if not interval[0] < interval[1]:
-        raise InputError(
-            f"TokenDomain: from {interval[0]} to {interval[1]}; give the lower end first."
-        )
+        raise InputError(f"TokenDomain: {interval=}; give the lower end first.")
     return interval
 
 
@@ -298,8 +286,7 @@ def _cells_of(
 def _check_points(name: str, x: Array, least: int) -> None:
     if x.size < least or (is_known(x) and (np.diff(np.asarray(x)) <= 0).any()):
         raise InputError(
-            f"TokenDomain.{name}: {x.size} points; give {least} or more, each above the one "
-            "before, for example jnp.linspace(0, 1, 65)."
+            f"TokenDomain.{name}: {x.size} points; give {least} or more, in order."
         )
 
 

@@ -62,6 +62,5 @@ def listing(x: object, entries: dict[str, str]) -> str:
 
 
 def number_of_weights(tree: PyTree) -> str:
-    """The number of floating-point numbers in a tree."""
     arrays = [x for x in jax.tree.leaves(tree) if isinstance(x, _ARRAYS)]
     return f"{sum(x.size for x in arrays if jnp.issubdtype(x.dtype, jnp.inexact)):,}"

@@ -47,12 +47,10 @@ class OperatorField(eqx.Module):
         return self.operator(t, args)(u, self.domain).astype(u.dtype)
 
     def operator(self, t: Depth, args: PyTree) -> AbstractOperator:
-        """The operator at depth `t`, given the `args` of `solve`."""
         t = self._weights_of(t)
         return self.block_at(t)[self.index].at(t, args)
 
     def constraint(self, t: Depth) -> AbstractConstraint:
-        """The constraint of this operator at depth `t`."""
         constraint = self.constraint_at(self._weights_of(t))
         return constraint[self.index] if isinstance(constraint, tuple) else constraint
 
@@ -70,10 +68,7 @@ class UnconstrainedField(OperatorField):
 def make_terms(
     block_at: Callable, constraint_at: Callable, domain: TokenDomain, num_operators: int
 ) -> diffrax.MultiTerm:
-    """One `diffrax.ODETerm` for each operator of the block."""
-    fields: list[Any] = [
-        OperatorField(block_at, constraint_at, domain, index) for index in range(num_operators)
-    ]
+    fields = (OperatorField(block_at, constraint_at, domain, i) for i in range(num_operators))
     return diffrax.MultiTerm(*map(diffrax.ODETerm, fields))
 
 

@@ -103,15 +103,10 @@ def restriction(source: TokenDomain, target: TokenDomain) -> TokenMap:
     Constants stay constant. Integrals stay too, `Σ_i W_i v(x_i) = Σ_j w_j u(x'_j)`, with the
     weights `W = Pᵀw`; other weights of the target do not keep them.
 
-    **Raises:** `InputError` like `interpolation`, if the weights of the source are unknown or
-    differ between samples, and if no point of the source is near a point of the target.
+    **Raises:** `InputError` like `interpolation`, and if no point of the source is near a point
+    of the target.
     """
     weights = np.ones(source.num_tokens) if source.weights is None else source.weights
-    if weights.ndim > 1:
-        raise InputError(
-            f"restriction: the source has weights of shape {weights.shape}; give a domain with "
-            "one weight for each point."
-        )
     rows, columns, values = (
         np.asarray(x) for x in jax.tree.leaves(interpolation(target, source))
     )
@@ -119,9 +114,7 @@ def restriction(source: TokenDomain, target: TokenDomain) -> TokenMap:
     totals = np.bincount(columns, values, target.num_tokens)
     if not (totals > 0).all():
         lonely = np.asarray(target.points)[totals <= 0][0].tolist()
-        raise InputError(
-            f"restriction: no point of the source is near {lonely}; take a coarser target."
-        )
+        raise InputError(f"restriction: no point of the source is near {lonely}.")
     return _token_map([columns], [rows], [values / totals[columns]], target.num_tokens)
 
 
@@ -130,27 +123,21 @@ def _stencil(
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each x the indices of the nearest points of an axis, and the Lagrange factors."""
     if len(axis) <= degree:
-        raise InputError(
-            f"interpolation: {len(axis)} points along an axis of the source; degree={degree} "
-            f"needs {degree + 1} or more."
-        )
+        raise InputError(f"interpolation: {degree=} needs {degree + 1} points along each axis.")
     order = np.argsort(axis)
-    points, number = axis[order], np.arange(len(axis))
+    points = axis[order]
+    number = np.arange(len(axis))
     if period is not None:
         x = points[0] + (x - points[0]) % period
         points = np.concatenate([points - period, points, points + period])
         number = np.tile(number, 3)
     gaps = np.diff(points)
     if not gaps.all():
-        around = "" if period is None else f", around a period of {period:g}"
-        raise InputError(
-            f"interpolation: the source has two points at {points[np.argmin(gaps)]:g}{around}."
-        )
+        raise InputError(f"interpolation: two points at {points[np.argmin(gaps)]:g}.")
     gap = gaps.max()
     if (far := x[(x < points[0] - gap) | (x > points[-1] + gap)]).size:
         raise InputError(
-            f"interpolation: the target has a point at {far[0]}, but the source goes from "
-            f"{points[0]} to {points[-1]}."
+            f"interpolation: {far[0]} is not between {points[0]} and {points[-1]}."
         )
     first = np.searchsorted(points, x, side="right") - (degree + 1) // 2
     first = np.clip(first, 0, len(points) - degree - 1)

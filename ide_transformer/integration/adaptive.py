@@ -112,9 +112,8 @@ class KeepsProposal(diffrax.AbstractStepSizeController):
     ):
         if y_error is None:
             raise InputError(
-                f"solve: {self.scheme} has no error estimate to choose steps by; use a pair "
-                "such as diffrax.Tsit5(), or ide.LieStrang(), which splits, or "
-                f"diffrax.HalfSolver({self.scheme}(…))."
+                f"solve: {self.scheme} has no error estimate; use diffrax.Tsit5(), "
+                f"ide.LieStrang(), or diffrax.HalfSolver({self.scheme}(…))."
             )
         accepted, next_t0, next_t1, made_jump, state, result = self.controller.adapt_step_size(
             t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state.wrapped

@@ -64,13 +64,9 @@ class AbstractExit(eqx.Module):
 
         u_{k+1}(x) = u_k(x)   or   u_{k+1}(x) = u_k(x) + Δ(x).
 
-    It stops after a step at which `measure` is below `tolerance`. A
-    sample stops by the mean over its tokens, without padding. A tolerance of 0 is the full
-    solve. A subclass writes `measure`.
-
-    Evaluations are counted for each token. Time is saved only once all tokens of a batch have
-    stopped. Reference for tokens that stop and are still seen: Schuster et al., arXiv
-    2207.07061.
+    It stops after a step at which `measure`, which a subclass writes, is below `tolerance`; a
+    sample stops by the mean over its tokens, without padding. Time is saved only once all
+    tokens of a batch have stopped. Reference: Schuster et al., arXiv 2207.07061.
 
     **Arguments:**
 
@@ -97,9 +93,8 @@ class AbstractExit(eqx.Module):
         if self.stops == "token":
             if measure.shape != tokens:
                 raise InputError(
-                    f"{type(self).__name__}: measure has shape {measure.shape} for a state of "
-                    f"{progress.u.shape}. If the model has one output for each sample, no "
-                    "token can stop by itself; give stops='sample'."
+                    f"{type(self).__name__}: measure has shape {measure.shape}, tokens "
+                    f"{tokens}; with one output for each sample give stops='sample'."
                 )
             return measure
         if measure.shape == tokens:
@@ -140,11 +135,10 @@ class EstimatedExit(AbstractExit):
         d( R(E_{q+1}), R(E_q) ),
 
     R the read-out, E_p the state at T extrapolated with order p (`Progress.end`), q = `order`.
-    A token that stops ends with E_q. As in an embedded pair, the better E_{q+1} estimates its
-    error. With `divergence` the tolerance is in nats, about the mean growth of the loss.
-
-    Each step costs two read-outs, more than a layer for a large vocabulary. Reference for
-    embedded pairs: Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I, II.4.
+    A token that stops ends with E_q, whose error E_{q+1} estimates as in an embedded pair. With
+    `divergence` the tolerance is in nats, about the mean growth of the loss. Each step costs
+    two read-outs, more than a layer for a large vocabulary. Reference: Hairer, Nørsett, Wanner,
+    Solving Ordinary Differential Equations I, II.4.
 
     **Arguments:** see `AbstractExit`, and
 
@@ -222,20 +216,15 @@ def march_until(
     where = f"solve: exit={type(exit).__name__}(…)"
     if start.output.dense:
         raise InputError(
-            f"{where}: states are known only at the ends of intervals; ask for "
-            "SaveAt(ts=equation.knots) and no dense output."
+            f"{where}: ask for states at the ends of intervals, SaveAt(ts=equation.knots)."
         )
     sets = parts(eqx.filter_eval_shape(steps.equation.constraint, 0.0), AbstractConstraint)
     bound = next((type(x).__name__ for x in sets if not isinstance(x, Free)), None)
     if exit.order and bound is not None:
-        raise InputError(
-            f"{where}: with order=1 a stopped token leaves the constraint {bound}; give "
-            "order=0, so that it stays."
-        )
+        raise InputError(f"{where}: a stopped token leaves the {bound}; give order=0.")
     if steps.cost is None:
         raise InputError(
-            f"{where}: the evaluations of {steps.name} depend on the state, so no token can "
-            "stop by itself; take an explicit scheme, for example RK4()."
+            f"{where}: the evaluations of {steps.name} depend on the state; take RK4()."
         )
     t0, t1, *_ = steps.offsets
     field = StepField(steps.equation.terms_of(0), t0, t1, start.args)

@@ -50,7 +50,8 @@ class AbstractGradient(eqx.Module):
 
 @checked
 class Direct(AbstractGradient):
-    """Keeps every intermediate value. Adaptive solves then allow forward mode too."""
+    """Keeps every intermediate value. Adaptive solves then have forward mode (`jax.jvp`) too;
+    implicit schemes and `Reversible` never have it."""
 
     def adjoint(self) -> diffrax.AbstractAdjoint:
         return diffrax.DirectAdjoint()
@@ -135,10 +136,7 @@ class Truncated(AbstractGradient):
     `u = Φ(u)` of a loop, it replaces `(1 - ∂Φ/∂u)⁻¹` by 1. Reference: Fung et al., arXiv
     2103.12803; Geng et al., arXiv 2111.05177.
 
-    **Arguments:**
-
-    - `intervals`: the number of last intervals.
-    - `mode`: their gradient mode.
+    **Arguments:** the number of last `intervals`, and their gradient `mode`.
     """
 
     intervals: PositiveInt = eqx.field(static=True)
@@ -168,8 +166,8 @@ class DiffraxAdjoint(AbstractGradient):
     def __check_init__(self):
         if isinstance(self.wrapped, diffrax.BacksolveAdjoint):
             raise InputError(
-                "solve: BacksolveAdjoint solves the state backwards, which is wrong if the "
-                "field jumps between layers; use gradient=Recompute() or Direct()."
+                "solve: BacksolveAdjoint solves backwards, which is wrong if the field jumps "
+                "between layers; use gradient=Recompute()."
             )
 
     def adjoint(self) -> diffrax.AbstractAdjoint:
@@ -177,13 +175,11 @@ class DiffraxAdjoint(AbstractGradient):
 
     def march(self, steps: Steps, start: Start) -> Trajectory:
         raise InputError(
-            f"solve: gradient={type(self.wrapped).__name__}() is for adaptive steps; for fixed "
-            "steps use gradient=Recompute(), Recursive() or Direct()."
+            f"solve: {type(self.wrapped).__name__}() is for adaptive steps; use Recompute()."
         )
 
 
 def as_gradient(gradient: AbstractGradient | diffrax.AbstractAdjoint) -> AbstractGradient:
-    """The gradient mode, also for an adjoint of diffrax."""
     if isinstance(gradient, diffrax.AbstractAdjoint):
         return DiffraxAdjoint(gradient)
     return gradient

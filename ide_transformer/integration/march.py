@@ -57,11 +57,9 @@ class Steps(eqx.Module):
         return jnp.arange(self.equation.control.layers, dtype=self.dtype)
 
     def edges(self, index: Float[Array, ""]) -> Float[Array, " ends"]:
-        """The ends of the steps of an interval."""
         return index * self.equation.control.interval_length + self.offsets
 
     def init(self, terms: PyTree, u0: Array, args: PyTree) -> PyTree:
-        """The state of the solver before the first step."""
         return self.solver.init(terms, self.offsets[0], self.offsets[1], u0, args)
 
     def advance(
@@ -99,7 +97,6 @@ class Steps(eqx.Module):
         solver_state: PyTree = None,
         interpolation: diffrax.DenseInterpolation | None = None,
     ) -> Trajectory:
-        """The outcome of the march, with its counts."""
         intervals = self.equation.control.layers
         steps = intervals * self.number
         starts = 1 if self.equation.continuous else intervals
@@ -182,9 +179,8 @@ def check_scheme(
     jumps_at_each = number == 1 < control.layers and not equation.continuous
     if jumps_at_each and solvers.restarts_at_jumps(solver):
         raise InputError(
-            f"{type(solver).__name__} starts again where the field jumps, which on "
-            f"{type(control).__name__} with one step in each interval is every step; take a "
-            "continuous control, such as PiecewiseLinear, or steps_per_interval=2 or more."
+            f"{type(solver).__name__} starts again where the field jumps, here at every step; "
+            "take PiecewiseLinear, or steps_per_interval=2 or more."
         )
     plan = solvers.SolvePlan(
         steps=None if number is None else control.layers * number,
@@ -206,15 +202,13 @@ def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
         broadcast = None
     if u0.shape[-2] != tokens or broadcast != u0.shape[:-1] or not u0.size:
         raise InputError(
-            f"solve: u0 has shape {u0.shape}, but the domain has {tokens} tokens and weights "
-            f"of shape {shape}; u0 must be [{', '.join(map(str, ('...', *shape)))}, features] "
-            "and not empty."
+            f"solve: u0 has shape {u0.shape}, but the domain has {tokens} tokens; give "
+            f"[{', '.join(map(str, ('...', *shape)))}, features], not empty."
         )
     if not jnp.issubdtype(u0.dtype, jnp.floating) or u0.dtype.itemsize < 4:
         raise InputError(
-            f"solve: u0 has dtype {u0.dtype}, but the state needs float32 or float64, since it "
-            "adds up small steps. For products in lower precision give a model "
-            "compute_dtype=…, or round the weights of the control."
+            f"solve: u0 has dtype {u0.dtype}; the state is float32 or float64. For products in "
+            "lower precision give a model compute_dtype=…."
         )
     block = eqx.filter_eval_shape(equation.control, 0.0)
     fields = operator_fields(without_constraint(equation.terms))
@@ -223,5 +217,5 @@ def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
         if rate.shape != u0.shape:
             raise InputError(
                 f"solve: {type(operator).__name__} maps a state of shape {u0.shape} to "
-                f"{rate.shape}; an operator must return du/dt in the shape of u."
+                f"{rate.shape}; du/dt has the shape of u."
             )

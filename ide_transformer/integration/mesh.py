@@ -54,9 +54,7 @@ class Mesh(eqx.Module):
 
     def __check_init__(self):
         if self.stepsize_controller is not None and self.steps is not None:
-            raise InputError(
-                f"Mesh: both steps={self.steps} and a stepsize_controller were given; drop one."
-            )
+            raise InputError(f"Mesh: steps={self.steps} and a stepsize_controller; drop one.")
 
     @property
     def given(self) -> dict[str, object]:
@@ -103,6 +101,5 @@ def check_steps(numbers: Mapping[str, int]) -> None:
     if math.prod(numbers.values()) > most:
         product = " times ".join(f"{name}={number}" for name, number in numbers.items())
         raise InputError(
-            f"{product}: {precision.dtype} can represent at most {most:,} different steps; "
-            "give fewer."
+            f"{product}: {precision.dtype} has at most {most:,} different steps; give fewer."
         )

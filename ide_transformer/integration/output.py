@@ -46,31 +46,21 @@ def requested(
 ) -> Output:
     """The output that `saveat` requests. `steps_per_interval` is `None` for adaptive steps."""
     subs = diffrax.SubSaveAt(t1=True) if saveat.subs is None else saveat.subs
-    if (
-        not isinstance(subs, diffrax.SubSaveAt)
-        or saveat.solver_state
-        or saveat.controller_state
-        or saveat.made_jump
-    ):
-        raise InputError(
-            f"solve: saveat={saveat}: give t0, t1, ts, steps, fn and dense only; states of the "
-            "solver and several outputs are not kept."
-        )
+    memory = saveat.solver_state or saveat.controller_state or saveat.made_jump
+    if memory or not isinstance(subs, diffrax.SubSaveAt):
+        raise InputError(f"solve: {saveat}: give t0, t1, ts, steps, fn and dense only.")
     try:
         inner = [] if subs.ts is None else np.asarray(subs.ts, dtype=float).tolist()
     except jax.errors.TracerArrayConversionError as error:
         raise InputError(
-            "solve: saveat.ts must be known at compile time; for depths computed later use "
-            "SaveAt(dense=True) and Solution.evaluate."
+            "solve: saveat.ts must be known at compile time; use SaveAt(dense=True) and "
+            "Solution.evaluate."
         ) from error
     if np.ndim(inner) != 1 or not all(0 <= t <= equation.horizon for t in inner):
-        raise InputError(
-            f"solve: saveat.ts = {inner} must be a list of depths in [0, {equation.horizon:g}]."
-        )
+        raise InputError(f"solve: saveat.ts={inner}: give depths in [0, {equation.horizon:g}].")
     if subs.steps and steps_per_interval is None:
         raise InputError(
-            "solve: saveat.steps: the number of adaptive steps is unknown at compile time; ask "
-            "for SaveAt(ts=…) or SaveAt(dense=True)."
+            "solve: the number of adaptive steps is unknown; ask for SaveAt(dense=True)."
         )
     steps: list[float] = []
     if subs.steps:
@@ -227,17 +217,11 @@ class Solution(eqx.Module):
         """The state at any depth `t ∈ [0, T]`; needs `saveat=diffrax.SaveAt(dense=True)`.
         Outside it raises `InputError`, or returns NaN if t is traced."""
         if self.interpolation is None:
-            raise InputError(
-                "Solution.evaluate needs dense output: solve(…, "
-                "saveat=diffrax.SaveAt(dense=True))."
-            )
+            raise InputError("Solution.evaluate needs saveat=diffrax.SaveAt(dense=True).")
         horizon = self.interpolation.ts.shape[0] * self.interval_length
         outside = (t < 0) | (t > horizon)
         if is_known(t) and np.any(outside):
-            raise InputError(
-                f"Solution.evaluate: t={t}: the equation was solved for depths in "
-                f"[0, {horizon:g}]."
-            )
+            raise InputError(f"Solution.evaluate: {t=} is outside [0, {horizon:g}].")
         state = interpolate(self.interpolation, self.interval_length, t)
         return jnp.where(outside, jnp.nan, state)
 

@@ -46,10 +46,8 @@ class Reversible(AbstractGradient):
     does not grow with depth.
 
     For schemes whose steps can be undone: `AlgebraicallyReversible` around any explicit scheme,
-    and `Leapfrog` on a continuous control. Both also work with constraints that only shift and
-    scale a token: two numbers of each token are kept. On `LayerNorm` and the spheres the way
-    back divides by the gain: gains near 1 serve a hundred layers, a gain of ½ doubles rounding
-    in every layer.
+    and `Leapfrog` on a continuous control. Constraints may only shift and scale a token, of
+    which two numbers are kept; a gain of ½ doubles rounding in every layer.
 
     Rounding grows on the way back. If the rebuilt initial state is wrong by more than
     `tolerance`, relative to the largest entry of the state there or one interval later, the
@@ -59,16 +57,13 @@ class Reversible(AbstractGradient):
     tolerance: PositiveFloat = eqx.field(static=True, default=1e-3)
 
     def adjoint(self) -> diffrax.AbstractAdjoint:
-        raise InputError(
-            "solve: Reversible() undoes equal steps; for adaptive steps use "
-            "gradient=Recompute(), Recursive() or Direct()."
-        )
+        raise InputError("solve: Reversible() undoes equal steps; use gradient=Recompute().")
 
     def march(self, steps: Steps, start: Start) -> Trajectory:
         if start.output.dense:
             raise InputError(
-                "solve: gradient=Reversible() has no dense output and no states inside an "
-                "interval; ask for SaveAt(ts=equation.knots), or use gradient=Recompute()."
+                "solve: Reversible() has states at the ends of intervals only; ask for "
+                "SaveAt(ts=equation.knots), or use gradient=Recompute()."
             )
         differentiable, inputs = coupled(steps, start.u0, start.args)
         outcome = march_coupled(differentiable, inputs, self.tolerance, start.output)
@@ -131,8 +126,7 @@ def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inpu
         if couplings is None:
             raise InputError(
                 f"solve: gradient=Reversible() cannot undo the steps of {steps.name}(…); use "
-                f"AlgebraicallyReversible({steps.name}(…)), which makes any explicit scheme "
-                "reversible, Leapfrog(), or gradient=Recompute()."
+                f"AlgebraicallyReversible({steps.name}(…)) or gradient=Recompute()."
             )
         closed = []
         for coupling in couplings:
@@ -147,9 +141,8 @@ def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inpu
 
     if solvers.restarts_at_jumps(steps.solver) and not steps.equation.continuous:
         raise InputError(
-            f"solve: gradient=Reversible() cannot undo the start of {steps.name}, which starts "
-            "again at each jump of the field, here each layer; use a control without jumps, "
-            "such as PiecewiseLinear, or AlgebraicallyReversible(…)."
+            f"solve: Reversible() cannot undo the start of {steps.name} at each jump of the "
+            "field; use PiecewiseLinear, or AlgebraicallyReversible(…)."
         )
     edges = jax.vmap(steps.edges)(steps.indices)
     shape = len(edges), steps.number
@@ -252,10 +245,8 @@ def _march_bwd(residuals, cotangents, perturbed, differentiable, inputs, toleran
         of_u0 = eqx.error_if(
             of_u0,
             ~good,
-            f"Reversible(tolerance={tolerance:g}): rounding has grown so much that the rebuilt "
-            "initial state differs from the true one by more, so the gradient would be wrong. "
-            "Take AlgebraicallyReversible with a coupling nearer to 1, smaller steps, float64, "
-            "or gradient=Recompute().",
+            f"Reversible(tolerance={tolerance:g}): by rounding, the rebuilt initial state "
+            "differs by more. Take a coupling nearer to 1, float64, or gradient=Recompute().",
         )
     return of_make, of_u0, of_weights
 

@@ -11,7 +11,6 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..arguments import PositiveInt, checked
 from ..equation import Equation, operator_fields
-from ..errors import InputError
 from .adaptive import adapt
 from .exits import AbstractExit, march_until
 from .gradients import AbstractGradient, Recompute, as_gradient
@@ -103,18 +102,7 @@ def solve_on(
     maps a state to outputs."""
     output = requested(equation, saveat, mesh.steps, throw=throw)
     start = Start(jnp.asarray(u0), args, output)
-    try:
-        return _solve(
-            mesh, gradient, equation, start, None if exit is None else (exit, read_out)
-        )
-    except TypeError as error:
-        if "forward-mode" not in str(error):
-            raise
-        raise InputError(
-            f"solve: {type(mesh.scheme).__name__} with gradient={type(gradient).__name__}() "
-            "has no derivative in forward mode (jax.jvp, jax.linearize). Write "
-            "gradient=Direct(); implicit schemes have no such mode."
-        ) from None
+    return _solve(mesh, gradient, equation, start, None if exit is None else (exit, read_out))
 
 
 @eqx.filter_jit
@@ -164,7 +152,6 @@ def _solve(
 def _states(
     equation: Equation, u0: Array, u1: Array, trajectory: Trajectory, output: Output
 ) -> Float[Array, "depths *batch tokens features"]:
-    """The states at the requested depths."""
     if output.depths == (equation.horizon,):
         return u1[None]
     if trajectory.states is not None and output.states:

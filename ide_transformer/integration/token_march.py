@@ -83,7 +83,6 @@ class TokenMarch(eqx.Module):
 
     @property
     def num_tokens(self) -> int:
-        """The number of tokens that fit into the cache."""
         return self.steps.equation.domain.num_tokens
 
     def prefill(
@@ -154,8 +153,7 @@ def _march(
 
     def refuse(*_):
         raise InputError(
-            f"{name} evaluates the field before its first step, which is not cached; use "
-            "another scheme, for example RK4() or Strang()."
+            f"{name} evaluates the field before its first step; use RK4() or Strang()."
         )
 
     def steps_of_interval(u, solver_state, index, weights):
@@ -182,53 +180,43 @@ def _march(
         xs = steps.indices, equation.intervals(), cache
         (u1, _), new = lax.scan(interval, (u0, solver_state), xs)
     except MarkInLoop:
-        raise InputError(
-            f"{name} evaluates the field in a loop, which cannot be cached; write the "
-            "evaluations out one after the other, as RK4 does."
-        ) from None
+        raise InputError(f"{name} evaluates the field in a loop; write it out.") from None
     return u1, new
 
 
 def _check(equation: Equation, mesh: Mesh, exit: AbstractExit | None) -> None:
     """Raises `InputError` if tokens are coupled in ways that cannot be cached."""
     if mesh.stepsize_controller is not None:
-        raise InputError(
-            "adaptive steps depend on the whole text; give equal ones, Mesh(steps=…)."
-        )
+        raise InputError("adaptive steps depend on the whole text; give Mesh(steps=…).")
     if exit is not None:
         raise InputError("tokens that stop at different depths are not cached; give exit=None.")
     if not equation.domain.in_order:
         raise InputError(
-            f"the points of the token domain, of {equation.domain.dimension} dimensions, are "
-            "not known to increase along a line; sort them, and make the domain outside a "
-            "compiled function."
+            "the points of the token domain are not known to increase along a line."
         )
     for operator in eqx.filter_eval_shape(equation.control, 0.0):
         for part in parts(operator, AbstractTokenIntegral):
+            name = type(part).__name__
             if not part.causal:
-                raise InputError(
-                    f"{type(part).__name__} integrates over later tokens; give causal=True."
-                )
+                raise InputError(f"{name} integrates over later tokens; give causal=True.")
         cached = map_parts(
             operator, AbstractTokenIntegral, lambda part, _: _OverAll(part, equation.domain)
         )
         if not cached.pointwise:
             name = type(operator.innermost).__name__
             raise InputError(
-                f"{name} may couple tokens in ways that are not cached. If it acts on single "
-                "tokens, write `pointwise: ClassVar[bool] = True` in its class; if it is a "
-                "causal integral over tokens, derive it from AbstractTokenIntegral."
+                f"{name} may couple tokens in ways that are not cached. For an operator on "
+                "single tokens write `pointwise: ClassVar[bool] = True` in its class; derive a "
+                "causal integral from AbstractTokenIntegral."
             )
     kinds = diffrax.AbstractImplicitSolver, AbstractImplicitScheme
     for solver in parts(mesh.scheme, kinds):
         raise InputError(
-            f"{type(solver).__name__} is implicit, so its evaluations depend on the text; use "
-            "an explicit scheme, for example RK4() or Strang()."
+            f"{type(solver).__name__} is implicit; use for example RK4() or Strang()."
         )
 
 
 def _written(cache: PyTree, new: PyTree, start: Int[Array, ""] | int, axis: int) -> PyTree:
-    """Writes the arrays of the tokens from `start` on into the cache."""
     return jax.tree.map(
         lambda old, x: lax.dynamic_update_slice_in_dim(old, x, start, axis), cache, new
     )

@@ -40,8 +40,7 @@ class CachedDecoder(eqx.Module):
         context = model.inputs.context
         if tokens > context:
             raise InputError(
-                f"CachedDecoder(tokens={tokens}): the context of the model is {context}; "
-                "choose at most as many tokens."
+                f"CachedDecoder({tokens=}): the context of the model is {context}."
             )
         reason = _why_no_cache_of(model)
         if reason is not None:

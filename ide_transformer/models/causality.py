@@ -208,7 +208,7 @@ def _reason(model: _Model, change: _Change) -> str:
     ):
         return (
             f"the exit {type(exit).__name__}(…, stops={exit.stops!r}) sees later tokens; give "
-            "stops='token', or take model.with_exit(None)."
+            "stops='token'."
         )
     name = type(model.mesh.scheme).__name__
     return f"the scheme {name} lets tokens see later ones. {_ADVICE}"

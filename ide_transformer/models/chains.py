@@ -42,8 +42,7 @@ class StageInputs(AbstractImageInputs):
         given = (*before.inputs.grid, before.features)
         if before.inputs.prefix_tokens or built != given:
             raise InputError(
-                f"StageInputs: the previous stage gives {given} (rows, columns, features) and "
-                f"{before.inputs.prefix_tokens} learned tokens, but this one was built for "
+                f"StageInputs: the previous stage gives {given}, but this one was built for "
                 f"{built}; give it image_shape={given}, and only the last stage a class_token."
             )
 
@@ -103,7 +102,6 @@ class GridInputs(AbstractInputs):
         domain = self.domain
         if u.shape[-2:] != (domain.num_tokens, self.width):
             raise InputError(
-                f"GridInputs: states of shape {u.shape}; give [..., tokens, features], "
-                f"[..., {domain.num_tokens}, {self.width}]."
+                f"GridInputs: {u.shape} is not [..., {domain.num_tokens}, {self.width}]."
             )
         return Embedded(u, domain)

@@ -123,7 +123,6 @@ def _outputs_for(model: Model, text: Text) -> PyTree[np.ndarray]:
 
 @eqx.filter_jit
 def compiled_outputs(model: Model, inputs: PyTree) -> PyTree[Array]:
-    """The outputs of a model, compiled."""
     return model(inputs)
 
 

@@ -56,7 +56,6 @@ class Draw(NamedTuple):
     def __call__(
         self, logits: Float[Array, "*batch vocabulary"], key: PRNGKeyArray
     ) -> Int[Array, "*batch"]:
-        """One token from `softmax(logits / temperature)`, or the most likely one."""
         if is_known(self.temperature) and self.temperature == 0:
             return jnp.argmax(logits, axis=-1)
         if self.top_k is not None and self.top_k < logits.shape[-1]:
@@ -97,9 +96,8 @@ def generate(
         ide.generate(loaded.model, "To be", 100, temperature=0.0, tokenizer=loaded.tokenizer)
 
     One compiled program serves all prompts and lengths up to 256 tokens in all, another up to
-    1024, and so on. It uses a `CachedDecoder` unless `why_not_cached(model)` has a reason
-    against it. Otherwise, and beyond the context, it solves the equation again for each token.
-    The tokens are the same.
+    1024, and so on. It uses a `CachedDecoder`; beyond the context, and if `why_not_cached` has
+    a reason, it solves the equation again for each token, with the same result.
 
     **Arguments:**
 
@@ -120,19 +118,15 @@ def generate(
 
     **Raises:** `InputError` for an empty prompt, padding before a token, more than 16,777,216
     tokens in all, a model that sees later tokens, a failed solve, and logits that are not
-    finite. Inside a compiled function such a token is -1, and so are all tokens of a prompt
-    with padding before a token.
+    finite.
     """
     if key is None and temperature > 0:
         raise InputError(
-            f"generate: temperature={temperature} draws at random; give key=jax.random.key(0), "
-            "or temperature=0 for the most likely tokens."
+            "generate: give key=jax.random.key(0), or temperature=0 for the likeliest tokens."
         )
     if isinstance(prompt, str | list):
         if tokenizer is None:
-            raise InputError(
-                "generate: for a string give tokenizer=load_model(path).tokenizer."
-            )
+            raise InputError("generate: for a string give tokenizer=….")
         texts = prompt if isinstance(prompt, list) else [prompt]
         for text in texts:
             # A terminal hands over invalid bytes as surrogates.
@@ -158,61 +152,50 @@ def generate(
         return cast(Prompt, written if isinstance(prompt, list) else written[0])
     check_causal("generate", model)
     if end is not None and end >= model.inputs.vocabulary:
-        raise InputError(
-            f"generate: end={end}: the last token is {model.inputs.vocabulary - 1}."
-        )
+        raise InputError(f"generate: {end=}; the last token is {model.inputs.vocabulary - 1}.")
     text = checked_text(prompt, model.inputs.vocabulary, context=2**31)
-    tokens = _library(text.tokens).asarray(text.tokens, int)
-    ends = tokens.shape[-1]
-    behind = None
+    # NumPy, since it compiles nothing.
+    tokens = np.asarray(text.tokens, int)
+    ends = np.asarray(tokens.shape[-1])
     if text.mask is not None:
-        mask = np.asarray(text.mask, bool) if is_known(text.mask) else text.mask.astype(bool)
+        mask = np.asarray(text.mask, bool)
         ends = mask.sum(axis=-1)
-        behind = mask[..., 0] & (mask[..., 1:] <= mask[..., :-1]).all(axis=-1)
-        if is_known(behind) and not behind.all():
+        if not mask[..., 0].all() or (mask[..., 1:] > mask[..., :-1]).any():
             raise InputError(
                 "generate: the mask of a prompt is False before a token; padding stands behind."
             )
     number = math.prod(tokens.shape[:-1]) * (tokens.shape[-1] + length)
     if number > _MOST_TOKENS:
         raise InputError(
-            f"generate: length={length}: that is {number:,} tokens in all, and at most "
-            f"{_MOST_TOKENS:,} are written at once; give fewer, then continue from the last."
+            f"generate: {length=}: {number:,} tokens in all; at most {_MOST_TOKENS:,}."
         )
-    tokens = _write(
-        model, tokens, ends, length, Draw(temperature, top_k, top_p), key, given, end
-    )
-    missing = np.asarray(tokens) == NO_TOKEN if is_known(tokens) else np.zeros(0, bool)
+    draw = Draw(temperature, top_k, top_p)
+    tokens = _write(model, tokens, ends, length, draw, key, given, end)
+    missing = tokens == NO_TOKEN
     if missing.any():
         place = missing.reshape(-1, tokens.shape[-1]).any(axis=0).argmax()
         raise InputError(
-            f"generate: the token at position {place} could not be written: its logits are not "
-            "finite, or its solve failed. Look at the weights, or take more steps."
+            f"generate: position {place} could not be written: its logits are not finite."
         )
-    if behind is None:
-        return cast(Prompt, tokens)
-    array = _library(tokens, behind)
-    tokens = array.asarray(tokens)
-    places = array.broadcast_to(array.arange(tokens.shape[-1]), tokens.shape)
-    mask = places < array.asarray(ends + length)[..., None]
-    tokens = array.where(mask, tokens, 0)
-    tokens = array.where(array.asarray(behind)[..., None], tokens, NO_TOKEN)
-    return cast(Prompt, jax.device_put(Text(tokens, mask)))
+    if text.mask is None:
+        return cast(Prompt, jax.device_put(tokens))
+    mask = np.arange(tokens.shape[-1]) < (ends + length)[..., None]
+    return cast(Prompt, jax.device_put(Text(np.where(mask, tokens, 0), mask)))
 
 
 def _write(
     model: Model,
-    prompt: Int[Array | np.ndarray, "*batch prompt"],
-    ends: Int[Array | np.ndarray, "*#batch"] | int,
+    prompt: Int[np.ndarray, "*batch prompt"],
+    ends: Int[np.ndarray, "*#batch"],
     length: int,
     draw: Draw,
     key: PRNGKeyArray | None,
     given: PyTree,
     end: int | None,
-) -> Int[Array, "*batch total"]:
+) -> Int[np.ndarray, "*batch total"]:
     """`length` tokens after prompts of lengths `ends`, in buffers of a few sizes."""
     if not length:
-        return jax.device_put(prompt)
+        return prompt
     longest = prompt.shape[-1]
     context = model.inputs.context
     total = longest + length
@@ -225,14 +208,14 @@ def _write(
         # Without a cache each token costs a solve for the whole size.
         size = min(size_of(total, 256, 4) if cached else size_of(total, 16, 2), most)
     room = [(0, 0)] * (prompt.ndim - 1) + [(0, size - longest)]
-    tokens = _library(prompt).pad(prompt, room)
+    tokens = np.pad(prompt, room)
     # Numbers as arrays, so that other numbers need no other program.
     top_p = None if draw.top_p is None else np.asarray(draw.top_p, float)
     temperature = draw.temperature and np.asarray(draw.temperature, float)
     written = _written(
         model,
         tokens,
-        _library(ends).asarray(ends),
+        ends,
         np.asarray(longest),
         np.asarray(length),
         np.asarray(NO_TOKEN if end is None else end),
@@ -242,12 +225,7 @@ def _write(
         end is not None,
         cached,
     )
-    return jax.device_put(_library(written).asarray(written)[..., :total])
-
-
-def _library(*arrays: Any) -> Any:
-    """NumPy for known arrays, since it compiles nothing; else JAX."""
-    return np if all(map(is_known, arrays)) else jnp
+    return np.asarray(written)[..., :total]
 
 
 @eqx.filter_jit

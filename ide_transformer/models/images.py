@@ -47,8 +47,7 @@ class ImageInputs(AbstractImageInputs):
     floating-point numbers `[..., rows, columns, channels]`, or `[..., rows, columns]` for one
     channel, and have rows / s by columns / s tokens.
 
-    An image of another size is the same rectangle at another resolution: positions are
-    interpolated.
+    For an image of another size positions are interpolated: it is the same rectangle.
 
     **Arguments:**
 
@@ -61,7 +60,7 @@ class ImageInputs(AbstractImageInputs):
     - `positions`: P, `[prefix + windows, features]`, or `None`.
     - `embedding_normalization`, `normalization`: N and I.
     - `area_weights`: whether windows of an image of another size weigh their area, and learned
-      tokens 1; otherwise all tokens weigh the same. This matters only with learned tokens.
+      tokens 1; otherwise all tokens weigh the same.
     - `fixed_size`: whether to refuse images of another size (checkpoints).
     - `dropout`: the dropout rate before I.
     """
@@ -86,17 +85,15 @@ class ImageInputs(AbstractImageInputs):
         if not 0 <= window - stride <= 2 * self.padding < window:
             least = max((window - stride + 1) // 2, 0)
             raise InputError(
-                f"ImageInputs: window={window}, stride={stride}, padding={self.padding} do not "
-                f"give one window for each {stride} pixels; choose a window of {stride} or "
-                f"more, and a padding from {least} to {(window - 1) // 2}."
+                f"ImageInputs: {window=}, {stride=}, padding={self.padding}; give a window of "
+                f"{stride} or more, and a padding from {least} to {(window - 1) // 2}."
             )
         wanted = window**2 * self.image_shape[2], self.prefix_tokens + math.prod(self.grid)
         rows = wanted[1] if self.positions is None else self.positions.shape[0]
         if (self.embedding.weight.shape[0], rows) != wanted:
             raise InputError(
                 f"ImageInputs: embedding has {self.embedding.weight.shape[0]} rows and "
-                f"positions {rows}; give {wanted[0]}, one for each number in a window, and "
-                f"{wanted[1]}, one for each token."
+                f"positions {rows}; give {wanted[0]} and {wanted[1]}."
             )
 
     @classmethod
@@ -117,9 +114,9 @@ class ImageInputs(AbstractImageInputs):
     ) -> "ImageInputs":
         """Draw the embedding and the positions.
 
-        **Arguments:**
+        **Arguments:** see the class, and
 
-        - `image_shape`, `stride`, `options`: see the class; `features`: the width of the state.
+        - `features`: the width of the state.
         - `window`, `padding`: by default the stride, and half of the overlap, rounded up.
         - `class_token`: whether to put a learned token before the windows.
         - `learned_positions`: whether to add P.
@@ -167,8 +164,7 @@ class ImageInputs(AbstractImageInputs):
         rows, columns, _ = own
         if not (rows and columns) or rows % stride or columns % stride:
             raise InputError(
-                f"ImageInputs: a stride of {stride} does not divide images of {rows} by "
-                f"{columns}; choose another stride (model.patch) or size."
+                f"ImageInputs: a stride of {stride} does not divide {rows} by {columns}."
             )
         return rows // stride, columns // stride
 
@@ -182,8 +178,8 @@ class ImageInputs(AbstractImageInputs):
         grid = self.grid_of(images.shape)
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise InputError(
-                f"ImageInputs: images of {images.dtype}, but the model takes floating-point "
-                "numbers; for bytes write (images / 255 - mean) / std, as in its training."
+                f"ImageInputs: images of {images.dtype}; give floating-point numbers, "
+                "(images / 255 - mean) / std as in training."
             )
         images = images.reshape(self._with_channels(images.shape))
         images = images.astype(self.embedding.weight.dtype)
@@ -222,8 +218,7 @@ def grid_of_number(patches: int | tuple[int, int], shape: tuple[int, int]) -> tu
     width = max(round(math.sqrt(patches * columns / rows)), 1)
     if height * width != patches or height * columns != width * rows:
         raise InputError(
-            f"{patches} patches make no grid with the aspect ratio of images of {rows} by "
-            f"{columns}; give the product of rows and columns, such as {height * width}."
+            f"{patches} patches make no grid like {rows} by {columns}; {height * width} do."
         )
     return height, width
 

@@ -79,10 +79,9 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     equations, and a solution counts the steps, evaluations and failures of all. The states and
     the exit belong to the last equation.
 
-    With a `space` the weights are functions of the features, and the width is a resolution:
-    weights of `space.modes` features are coefficients, see `FunctionSpace`.
-    `model.on(Mesh(width=d))` evaluates them at d points of Ω_y. With `Nodal()` and d equal to
-    the number of modes it is the model without a space.
+    With a `space` the weights are coefficients of functions of the features, see
+    `FunctionSpace`, and `model.on(Mesh(width=d))` evaluates them at d points of Ω_y. With
+    `Nodal()` and d equal to the number of modes it is the model without a space.
 
     **Arguments:**
 
@@ -112,8 +111,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         others = self.mesh.given.keys() & _OF_PARTS
         if others:
             raise InputError(
-                f"Model: mesh={spelled(self.mesh)} gives {' and '.join(sorted(others))}, which "
-                "other parts determine; write Model(…).on(mesh)."
+                f"Model: give {' and '.join(sorted(others))} by Model(…).on(mesh)."
             )
         self.mesh = self.mesh.whole
 
@@ -121,14 +119,10 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         self.read_out.check(self.inputs)
         if self.space is not None and self.space.modes != self.inputs.features:
             raise InputError(
-                f"Model: space={spelled(self.space)} has {self.space.modes} modes for inputs "
-                f"of {self.inputs.features} features; give one for each."
+                f"Model: space of {self.space.modes} modes for {self.inputs.features} features."
             )
         if self.exit is not None and self.mesh.stepsize_controller is not None:
-            raise InputError(
-                f"Model: exit={type(self.exit).__name__}(…) needs equal steps; drop the "
-                "stepsize_controller."
-            )
+            raise InputError("Model: an exit needs equal steps; drop the stepsize_controller.")
 
     def __repr__(self) -> str:
         entries = {"parameters": number_of_weights(self)}
@@ -232,10 +226,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     @checked
     def with_exit(self, exit: AbstractExit | None) -> "Model[Inputs, ReadOut]":
         """The model whose last equation stops tokens early, see `AbstractExit`; `None` for no
-        exit. `stats["field_evaluations"]` of a solution is then `[..., tokens]`.
-
-        **Raises:** `InputError` with adaptive steps; a solve also for schemes with memory.
-        """
+        exit. `stats["field_evaluations"]` of a solution is then `[..., tokens]`."""
         return dataclasses.replace(self, exit=exit)
 
     @checked
@@ -267,8 +258,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         if mesh.width is not None:
             if self.space is None:
                 raise InputError(
-                    f"width={mesh.width}: the model has weights for {self.features} features; "
-                    "write functional(model).on(mesh)."
+                    f"width={mesh.width}: for other widths write functional(model).on(mesh)."
                 )
             check_bytes(f"width={mesh.width}", 4 * mesh.width * self.space.modes)
             space = self.space.with_points(mesh.width)
@@ -292,7 +282,6 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         return dataclasses.replace(self, mesh=mesh)
 
     def _in_depth(self, change: Callable[[AbstractControl], AbstractControl]) -> "Model":
-        """The model with changed controls and constraints."""
         return self.each_equation(
             lambda model: dataclasses.replace(
                 model, control=change(model.control), constraint=change(model.constraint)
@@ -438,8 +427,7 @@ def _resampled(control: AbstractControl, layers: int) -> AbstractControl:
     found = control.resample(layers)
     if found.layers != layers:
         raise InputError(
-            f"{type(control).__name__}.resample({layers}) gives {found.layers} "
-            f"intervals; have it give {layers}, or raise InputError."
+            f"{type(control).__name__}.resample({layers}) gives {found.layers} intervals."
         )
     return found
 
@@ -447,7 +435,6 @@ def _resampled(control: AbstractControl, layers: int) -> AbstractControl:
 def _solve_samples(
     solve: Callable, inputs: PyTree[ArrayLike], key: PRNGKeyArray | None, axes: int
 ) -> Solution:
-    """A solve for each sample, over `axes` leading axes."""
     if not axes:
         return solve(inputs, key)
     inputs = jax.tree.map(jnp.asarray, inputs, is_leaf=lambda x: isinstance(x, list))

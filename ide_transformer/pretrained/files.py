@@ -91,28 +91,22 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     if not index.is_file():
         pickles = ", ".join(sorted(p.name for p in folder.glob("*.bin")))
         if not pickles:
-            raise InputError(
-                f"{folder} has no {_SINGLE}; it is not the folder of a checkpoint."
-            )
+            raise InputError(f"{folder} is no checkpoint: it has no {_SINGLE}.")
         raise InputError(
-            f"{folder} has its weights in {pickles}, a pickle, which can run code and is never "
-            "read. Convert it once, if you trust it: python -c "
-            f"\"from transformers import AutoModel; AutoModel.from_pretrained('{folder}')"
-            f".save_pretrained('{folder}', safe_serialization=True)\""
+            f"{folder} has its weights in {pickles}, a pickle, which can run code. Convert it "
+            'once, if you trust it: python -c "from transformers import AutoModel; '
+            f"AutoModel.from_pretrained('{folder}').save_pretrained('{folder}')\""
         )
     places = read_json(index).get("weight_map")
     names = list(places.values()) if isinstance(places, dict) else []
     if not names or not all(
         isinstance(x, str) and 0 < len(x) < 256 and "\0" not in x for x in names
     ):
-        raise InputError(
-            f"{index} is damaged: weight_map does not map tensors to files; download it again."
-        )
+        raise InputError(f"{index} is damaged: weight_map does not map tensors to files.")
     shards = sorted(set(names))
     if missing := [name for name in shards if not (folder / name).is_file()]:
         raise InputError(
-            f"{folder}: {len(missing)} of the {len(shards)} shards of {_INDEX} are "
-            f"missing: {', '.join(missing[:8])}. Download them again."
+            f"{folder}: of {len(shards)} shards are missing: {', '.join(missing[:8])}."
         )
     tensors: dict[str, StoredTensor] = {}
     for name in shards:
@@ -130,10 +124,7 @@ def own_file(folder: Path, name: str) -> Path:
     # Hugging Face's cache links to `blobs`.
     allowed = [own] + [own.parent.parent / "blobs"] * (own.parent.name == "snapshots")
     if not any(file.resolve().is_relative_to(root) for root in allowed):
-        raise InputError(
-            f"{folder}: {name} is {file.resolve()}, outside of the folder, and is not read; "
-            "copy it into the folder if you trust it."
-        )
+        raise InputError(f"{folder}: {name} is {file.resolve()}, outside; copy it here.")
     return file
 
 
@@ -148,13 +139,11 @@ def _tensors(folder: Path, name: str) -> dict[str, StoredTensor]:
             headers = {x: (y.get_dtype(), tuple(y.get_shape())) for x, y in slices.items()}
     except SafetensorError as error:
         raise InputError(
-            f"{file} is damaged or incomplete ({file.stat().st_size:,} bytes: {error}); "
-            "download it again."
+            f"{file} is damaged ({file.stat().st_size:,} bytes): {error}."
         ) from None
     if unknown := {dtype for dtype, _ in headers.values()} - _DTYPES.keys():
         raise InputError(
-            f"{file}: tensors are stored as {', '.join(sorted(unknown))}. Known: "
-            f"{', '.join(_DTYPES)}. Convert quantised checkpoints first."
+            f"{file} has {', '.join(sorted(unknown))}; known are {', '.join(_DTYPES)}."
         )
     return {
         name: StoredTensor(np.dtype(_DTYPES[dtype]), shape, ft.partial(_read, file, name))
@@ -206,9 +195,7 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
     except _DAMAGED as error:
         raise InputError(f"{path} is damaged or not a NumPy archive: {error}.") from None
     if _CONFIG not in arrays:
-        raise InputError(
-            f"{path} has no {_CONFIG}; only NumPy archives of glassllm can be read."
-        )
+        raise InputError(f"{path} has no {_CONFIG}, as archives of glassllm have.")
     options = _json_object(str(arrays.pop(_CONFIG)), path)
     tensors = {k: StoredTensor(x.dtype, x.shape, x.copy) for k, x in arrays.items()}
     return options | {"model_type": "glassllm"}, tensors

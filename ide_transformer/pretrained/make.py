@@ -201,9 +201,8 @@ def check_turning(options: Options, features: int, head_features: int, *names: s
     if features % 2 or not 0 < features <= min(head_features, 2**14):
         sizes = map(options.spelled, ("hidden_size", "num_attention_heads"))
         raise InputError(
-            f"{options.file}: {features} of the {head_features} features of a head would have "
-            f"rotary positions, but they need pairs, at most 16,384 features. Correct "
-            f"{', '.join((*names, *sizes))}."
+            f"{options.file}: {features} of the {head_features} features of a head have rotary "
+            f"positions; give pairs, at most 16,384, by {', '.join((*names, *sizes))}."
         )
 
 

@@ -56,7 +56,6 @@ class Options:
         return replace(self, spellings=spellings)
 
     def get(self, name: str, default: Any = _REQUIRED) -> Any:
-        """The value of an option."""
         name = self.spellings.get(name, name)
         self.asked.add(name)
         if name in self.values:
@@ -83,13 +82,11 @@ class Options:
         raise self.refused(name, value, f"not a whole number from {least} to {most}")
 
     def divided(self, name: str, by: str) -> int:
-        """The quotient of two sizes, which must be an integer."""
         number = self.size(name)
         divisor = self.size(by)
         if number % divisor:
-            raise self.refused(
-                name, number, f"not a multiple of {self.spelled(by)} = {divisor}"
-            )
+            why = f"not a multiple of {self.spelled(by)} = {divisor}"
+            raise self.refused(name, number, why)
         return number // divisor
 
     def number(self, name: str, default: Any = _REQUIRED) -> float:
@@ -108,7 +105,6 @@ class Options:
         raise self.refused(ratio, self.get(ratio, default), why)
 
     def flag(self, name: str, default: bool) -> bool:
-        """An option that is true or false."""
         value = self.get(name, default)
         if isinstance(value, bool):
             return value
@@ -123,7 +119,6 @@ class Options:
         return value
 
     def choose(self, name: str, choices: Mapping[str, Any], default: Any = _REQUIRED) -> Any:
-        """The entry of `choices` for an option."""
         return choices[self.allow(name, default, *choices)]
 
     def check_all_asked(self, harmless: str) -> None:
@@ -133,8 +128,8 @@ class Options:
         if unknown := sorted(self.values.keys() - known):
             written = (f"{self.within}{name} = {self.values[name]!r}" for name in unknown)
             raise InputError(
-                f"{self.file}: {', '.join(written)}: not known for models of this kind. Remove "
-                "options that do not change what the model computes."
+                f"{self.file}: {', '.join(written)}: not known. Remove options that do not "
+                "change what the model computes."
             )
 
     def spelled(self, name: str) -> str:
@@ -142,5 +137,4 @@ class Options:
         return self.within + self.spellings.get(name, name)
 
     def refused(self, name: str, value: Any, why: str) -> InputError:
-        """The error for an option, with the reason `why`."""
         return InputError(f"{self.file}: {self.spelled(name)} = {value!r} is {why}.")

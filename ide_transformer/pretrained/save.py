@@ -60,30 +60,26 @@ def save_pretrained(model: Model, path: str | Path, *, like: str | Path | None =
     if like is not None:
         _save_like(find_pretrained(like), model, path)
         return
-    _check_new(path, path.is_dir() and any(path.iterdir()))
+    _check_new(path)
     model, family, options = _in_a_layout(model, path)
     path.mkdir(parents=True, exist_ok=True)
-    write_tensors(
-        path,
-        {
-            name if name.startswith(f"{family.head}.") else family.prefix + name: tensor
-            for name, tensor in tensors_of(family.table(model)).items()
-        },
-    )
+    named = {
+        name if name.startswith(f"{family.head}.") else family.prefix + name: tensor
+        for name, tensor in tensors_of(family.table(model)).items()
+    }
+    write_tensors(path, named)
     _write_options(path, {**options, "dtype": _dtype_of(model)})
 
 
 def _save_like(source: Path, model: Model, path: Path) -> None:
     checkpoint = Checkpoint.open(source)
-    _check_new(
-        path, path.exists() if source.is_file() else path.is_dir() and any(path.iterdir())
-    )
+    _check_new(path, source.is_file() and path.exists())
     if wrong := list(_differences(model, checkpoint.skeleton, "model")):
         raise InputError(
             f"The layout of {source} cannot express this model:\n  "
             + "\n  ".join(wrong)
-            + "\nSave the run instead, undo the differences (scheme and steps by "
-            "model.on(Mesh(…))), or drop like=…: GPT-2, Llama and ViT may have other sizes."
+            + "\nUndo them (scheme and steps by model.on(Mesh(…))), or drop like=…: GPT-2, "
+            "Llama and ViT may have other sizes."
         )
     tensors = tensors_of(checkpoint.family.table(_filled(model, checkpoint.skeleton)))
     tensors |= {name: tensors[weight] for name, weight in checkpoint.copies.items()}
@@ -116,8 +112,8 @@ def _save_like(source: Path, model: Model, path: Path) -> None:
         _write_options(path, options | dict.fromkeys(stale, dtype))
 
 
-def _check_new(path: Path, taken: bool) -> None:
-    if taken or path.is_file():
+def _check_new(path: Path, taken: bool = False) -> None:
+    if taken or path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise InputError(f"{path} is there already; give a new name.")
 
 
@@ -151,10 +147,7 @@ def _in_a_layout(model: Model, path: Path) -> tuple[Model, Family, dict[str, Any
             return _filled(model, skeleton), family, options
     kinds = f"{type(model.inputs).__name__} and {type(model.read_out).__name__}"
     if not faults:
-        raise InputError(
-            f"No layout can express a model of {kinds}: GPT-2 and Llama are language models, "
-            "ViT is an image classifier."
-        )
+        raise InputError(f"No layout can express a model of {kinds}.")
     nearest = min(faults, key=lambda kind: len(faults[kind]))
     raise InputError(
         f"No layout can express this model. The nearest is {nearest}, with differences:\n  "
@@ -163,7 +156,6 @@ def _in_a_layout(model: Model, path: Path) -> tuple[Model, Family, dict[str, Any
 
 
 def _without_draws(tree: PyTree) -> PyTree:
-    """A model without dropout."""
     return map_parts(tree, AbstractRandomOperator, lambda x, _: _without_draws(x.operator))
 
 
@@ -221,10 +213,7 @@ def tensors_of(table: list[Placement]) -> dict[str, np.ndarray]:
                 continue
             part = part.reshape(view.shape)
             if written and not np.array_equal(view, part):
-                raise InputError(
-                    f"{name} is one tensor in this layout, but several different weights of "
-                    "the model; save the run instead."
-                )
+                raise InputError(f"{name} is one tensor here, but several different weights.")
             view[...] = part
     return tensors
 
@@ -238,10 +227,8 @@ def _differences(own: Any, native: Any, path: str) -> Iterator[str]:
         yield f"{path}.layers: {_layers(own)} here, {_layers(native)} there"
     elif isinstance(own, Scaled) and not isinstance(native, Scaled):
         rates = np.asarray(own.rate).ravel() if eqx.is_array(own.rate) else ()
-        yield (
-            f"{path}: its layers have step sizes here, as after merging layers "
-            f"({', '.join(f'{x:g}' for x in rates)}), and none there"
-        )
+        steps = ", ".join(f"{x:g}" for x in rates)
+        yield f"{path}: its layers have step sizes here ({steps}), and none there"
     elif dataclasses.is_dataclass(native) and type(own) is type(native):
         yield from _of_fields(own, native, path)
     elif isinstance(native, tuple) and isinstance(own, tuple) and len(own) == len(native):
@@ -264,7 +251,6 @@ def _layers(control: Any) -> int | None:
 
 
 def _of_fields(own: Any, native: Any, path: str) -> Iterator[str]:
-    """Differences in fields."""
     for name in (field.name for field in dataclasses.fields(native)):
         pair = getattr(own, name, None), getattr(native, name)
         lacking = pair[0] is None and (name in _NEUTRAL or not hasattr(own, name))

@@ -94,10 +94,7 @@ def find_root(
         # Below the error of a step and above rounding: 2e-12 in float64.
         tolerance = math.pow(2 * rounding, 0.75)
     elif tolerance < rounding:
-        raise InputError(
-            f"tolerance={tolerance} is below the rounding of {guess.dtype}; give at least "
-            f"{rounding:.1e}, or leave it out."
-        )
+        raise InputError(f"{tolerance=} is below rounding; give {rounding:.1e} or more.")
     differentiable, rest = eqx.partition(args, eqx.is_inexact_array)
     start, fixed = lax.stop_gradient((guess, differentiable))
 
@@ -290,9 +287,9 @@ class SteadyState(AbstractImplicitScheme, AbstractWrapper):
 
     by Newton–Krylov, after implicit steps in pseudo-time. With `Euler` this is `F(t, u*) = 0`,
     the limit `T → ∞` of the equation frozen at depth t. The gradient uses the implicit function
-    theorem. All samples and tokens, padding included, are solved together, which matters if
-    there are several fixed points. With a post-norm block and `SourcedAttention` it is the
-    deep-equilibrium Transformer. Reference: Bai, Kolter, Koltun, arXiv 1909.01377.
+    theorem. All samples and tokens are solved together, which matters if there are several
+    fixed points. With a post-norm block and `SourcedAttention` it is the deep-equilibrium
+    Transformer. Reference: Bai, Kolter, Koltun, arXiv 1909.01377.
 
     **Arguments:** the scheme; for `tolerance` see `ImplicitEuler`.
     """

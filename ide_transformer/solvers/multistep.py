@@ -122,8 +122,7 @@ class LinearPart:
         if not linear:
             names = ", ".join(type(x).__name__ for x in operators) or type(field.terms).__name__
             raise InputError(
-                f"{scheme} needs a linear operator, but there is none in ({names}); add a "
-                "Damping or a Diffusion to the block."
+                f"{scheme} needs a linear operator, none in ({names}); add a Damping."
             )
         self.operator, self.domain = linear[0]
         self.h = field.h

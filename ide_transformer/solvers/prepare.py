@@ -37,6 +37,6 @@ def _by_newton_krylov(solver: Any, _: int) -> diffrax.AbstractSolver:
     if issubclass(kind, diffrax.AbstractDIRK):
         return MatrixFree(solver)
     raise InputError(
-        f"solve: {kind.__name__} leaves the tolerances of its root finder open; give it "
-        "one, or take ImplicitEuler(), ImplicitMidpoint() or diffrax.Kvaerno5()."
+        f"solve: {kind.__name__} leaves the tolerances of its root finder open; take "
+        "diffrax.Kvaerno5()."
     )

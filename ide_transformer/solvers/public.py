@@ -15,7 +15,6 @@ from .scheme import AbstractOneStep, AbstractScheme, SolvePlan, Step, StepField,
 from .splitting import (
     AbstractSequentialSplitting,
     AbstractSplitting,
-    Composition,
     ExactFlow,
     LieStrang,
     LieTrotter,

@@ -72,7 +72,6 @@ class Shear(AbstractCoupling):
         return self._pair(old, other), cotangents, cotangent_coupling
 
     def _split(self, pair: Pair) -> tuple[Array, Array]:
-        """x_i and x_j."""
         return pair[self.target], pair[1 - self.target]
 
     def _pair(self, target: Array, other: Array) -> Pair:
@@ -108,8 +107,6 @@ def couplings_of(solver: PyTree, field: StepField, first: Array | bool) -> Coupl
 
 
 class _Swap(AbstractCoupling):
-    """Swaps the states of the pair."""
-
     def forward(self, pair: Pair) -> tuple[Pair, PyTree[Array]]:
         return (pair[1], pair[0]), ()
 

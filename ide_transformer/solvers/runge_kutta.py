@@ -60,7 +60,6 @@ class ExplicitRungeKutta(AbstractTransparentWrapper):
 
 
 def unrolled(solver: PyTree) -> PyTree:
-    """`solver` with diffrax's explicit Runge–Kutta methods written out."""
 
     def written_out(method, _):
         plain = type(method).step is diffrax.AbstractERK.step

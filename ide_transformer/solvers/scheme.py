@@ -55,11 +55,8 @@ class StepField(eqx.Module):
     """The vector field over the step from `t0` to `t1`, of length h: `field(c, u)` is the
     increment `h F(t0 + c h, u)`.
 
-    **Arguments:**
-
-    - `terms`: of the equation; solvers that do not split solve their sum.
-    - `t0`, `t1`: the ends of the step.
-    - `args`: passed to the vector field.
+    **Arguments:** the `terms` of the equation, the ends of the step, and the `args` of the
+    field.
     """
 
     terms: Terms
@@ -90,8 +87,8 @@ class StepField(eqx.Module):
         """The fields of single operators over this step, for a splitting."""
         if not isinstance(self.terms, diffrax.MultiTerm):
             raise InputError(
-                f"{type(scheme).__name__} splits a sum of operators, but was given "
-                f"{type(self.terms).__name__}; pass equation.terms or a diffrax.MultiTerm."
+                f"{type(scheme).__name__} splits a diffrax.MultiTerm, such as equation.terms, "
+                f"not a {type(self.terms).__name__}."
             )
         return [self.with_terms(term) for term in self.terms.terms]
 
@@ -111,7 +108,6 @@ class StepField(eqx.Module):
         return self.t1 if c == 1 else self.t0 + float(c) * self.h
 
     def __call__(self, c: float | int, u: Array) -> Array:
-        """The increment `h F(t0 + c h, u)`."""
         control = self.terms.contr(self.t0, self.t1)
         return self.terms.vf_prod(self.t(c), u, self.args, control)
 
@@ -134,8 +130,6 @@ def single_step(
     args: PyTree = None,
 ) -> State:
     """The state after one step of `solver` from t0 to t1, the first step of a solve."""
-    if not isinstance(terms, diffrax.AbstractTerm):
-        raise InputError(f"single_step: terms={terms!r}: give the result of Equation.terms_of.")
     return StepField(terms, t0, t1, args).first_step(solver, u).y1
 
 
@@ -147,8 +141,7 @@ def first_failure(earlier: diffrax.RESULTS, later: diffrax.RESULTS) -> diffrax.R
 class SolvePlan(NamedTuple):
     """The solve in which a scheme is used.
 
-    - `steps`: the number of steps of the solve; `None` if they are not equal, as with a
-      stepsize_controller and inside `diffrax.HalfSolver`.
+    - `steps`: the number of steps of the solve; `None` if they are not equal.
     - `horizon`: T.
     - `operators`: the number of operators.
     - `continuous`: whether the field is continuous in depth.
@@ -190,7 +183,7 @@ class AbstractScheme(diffrax.AbstractSolver):
         if not self.takes_trees and not jax.tree_util.all_leaves([y0]):
             raise InputError(
                 f"{type(self).__name__}: the state is a {type(y0).__name__}, and this scheme "
-                "takes one array; stack its parts, or take a solver such as diffrax.Heun()."
+                "takes one array; stack its parts."
             )
         return self.start(StepField(terms, t0, t1, args), y0)
 
@@ -271,8 +264,7 @@ def check_start(solver: diffrax.AbstractSolver, start: PyTree) -> None:
         return
     kind = type(start).__name__
     raise InputError(
-        f"Model: the inputs give {kind}(…), from which {type(solver).__name__} cannot start; "
-        "take another scheme or other inputs."
+        f"Model: {type(solver).__name__} cannot start from {kind}(…), which the inputs give."
     )
 
 
@@ -293,7 +285,6 @@ def learned(tree: PyTree) -> dict[str, Float[Array, ""]]:
 
 
 def with_key(solver: diffrax.AbstractSolver, key: PRNGKeyArray) -> diffrax.AbstractSolver:
-    """The scheme with a key for its random numbers."""
 
     def keys(solver):
         random = [scheme for scheme in schemes_of(solver) if scheme.random]
@@ -309,5 +300,4 @@ def inconsistent(solver: PyTree) -> AbstractScheme | None:
 
 
 def restarts_at_jumps(solver: PyTree) -> bool:
-    """Whether a scheme loses its memory where the field jumps."""
     return getattr(solver, "restarts", False)

@@ -1,16 +1,13 @@
 """Splittings: schemes that solve one operator at a time."""
 
 import abc
-import functools as ft
 import itertools
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import ClassVar, TypeAlias
 
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..arguments import checked
@@ -36,8 +33,7 @@ class ExactFlow(AbstractOneStep):
         if operator is None:
             names = [type(one.operator(field.t0, field.args)).__name__ for one in fields]
             raise InputError(
-                f"ExactFlow: {' + '.join(names) or 'this term'} has no flow in closed form, as "
-                "an AbstractExactOperator has; take a sub-solver such as Heun()."
+                f"ExactFlow: {' + '.join(names) or 'this term'} has no flow in closed form."
             )
         return operator.flow(u, fields[0].domain, field.h).astype(u.dtype)
 
@@ -49,13 +45,6 @@ def exact_operator(terms: PyTree, t: Depth, args: PyTree) -> AbstractExactOperat
         return None
     operator = fields[0].operator(t, args)
     return operator if isinstance(operator, AbstractExactOperator) else None
-
-
-# Order conditions that hold to rounding, and that were meant to hold; relative to the sum of
-# the cancelling terms.
-_EXACT = 1e-12
-_NEARLY = 1e-3
-_HIGHEST_ORDER = 10
 
 
 # `flow(index, start, end, u)`: the flow of an operator between two fractions of the step.
@@ -79,8 +68,7 @@ class AbstractSplitting(AbstractScheme):
         if splitting_of(self.sub_solver) is not None:
             raise InputError(
                 f"{type(self).__name__}(sub_solver={type(self.sub_solver).__name__}(…)): the "
-                "sub-solver splits, and a sub-step has one operator; give a solver such as "
-                "diffrax.Heun()."
+                "sub-solver splits, and a sub-step has one operator."
             )
 
     def order(self, terms: diffrax.MultiTerm) -> int | None:
@@ -123,8 +111,7 @@ class AbstractSplitting(AbstractScheme):
                 if end < start and exact.dissipative:
                     raise InputError(
                         f"{type(self).__name__} makes backward steps, in which the "
-                        f"dissipative {type(exact).__name__} grows without bound; take a "
-                        "splitting such as Strang."
+                        f"dissipative {type(exact).__name__} grows without bound; take Strang."
                     )
                 constraint = operator_fields(part.terms)[0].constraint(part.t0)
                 solver = ExactFlow() if isinstance(constraint, Free) else solver
@@ -272,67 +259,18 @@ class ParallelSplitting(AbstractSplitting):
         return sum(ends[1:], ends[0]) / number, None
 
 
-@ft.cache
-def _order_of_composition(name: str, coefficients: tuple[float, ...]) -> int:
-    """The order p of a composition of Strang steps, `S(h) = exp(h E_1 + h³ E_3 + …)`: up to h^p
-    `Π_i S(γ_i h)` has no words in E_1, E_3, … except words in E_1 alone."""
-    if abs(sum(coefficients) - 1) > _EXACT:
-        raise InputError(
-            f"{name}: the coefficients {coefficients} sum to {sum(coefficients):.15g}; they "
-            "must sum to 1."
-        )
-    words: list[list[tuple[int, ...]]] = [[()]]
-    for degree in range(1, _HIGHEST_ORDER + 1):
-        odd = range(1, degree + 1, 2)
-        words.append([(k, *word) for k in odd for word in words[degree - k]])
-        left = [_word(coefficients, word) for word in words[degree] if max(word) > 1]
-        size = [_word(np.abs(coefficients), word) for word in words[degree] if max(word) > 1]
-        off = max(map(abs, np.divide(left, size)), default=0.0)
-        if off > _NEARLY:
-            return degree - 1
-        if off > _EXACT:
-            raise InputError(
-                f"{name}: the coefficients {coefficients} meet the conditions of order "
-                f"{degree} only to about {-np.log10(off):.0f} digits; give 15 or more digits."
-            )
-    return _HIGHEST_ORDER
-
-
-def _word(coefficients: Iterable[float], word: tuple[int, ...]) -> float:
-    """The coefficient of a word E_j E_k … in `Π_i exp(Σ_k γ_i^k E_k)`."""
-    begun = [1.0, *[0.0] * len(word)]  # for each beginning of the word
-    for gamma in coefficients:
-        for end in reversed(range(len(word) + 1)):
-            begun[end] = sum(
-                begun[i] * gamma ** sum(word[i:end]) / math.factorial(end - i)
-                for i in range(end + 1)
-            )
-    return begun[-1]
-
-
-def _as_tuple(coefficients: tuple[float, ...] | list[float]) -> tuple[float, ...]:
-    return tuple(coefficients)
-
-
 class AbstractComposition(AbstractSequentialSplitting):
     """A composition of Strang steps,
 
         u_{n+1} = S(γ_s h) ∘ … ∘ S(γ_2 h) ∘ S(γ_1 h) u_n,   Σ γ_i = 1.
 
-    Consecutive sub-steps of one operator are merged. The coefficients determine the order, up
-    to 10, if the sub-solver has it too. Reference: Hairer, Lubich, Wanner, Geometric Numerical
-    Integration, section II.4.
+    of order 4 if the sub-solver has it too. Consecutive sub-steps of one operator are merged.
+    Reference: Hairer, Lubich, Wanner, Geometric Numerical Integration, section II.4.
     """
 
+    splitting_order: ClassVar[int] = 4
     # γ.
-    coefficients: eqx.AbstractVar[tuple[float, ...]]
-
-    def __check_init__(self):
-        assert self.splitting_order
-
-    @property
-    def splitting_order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return _order_of_composition(type(self).__name__, self.coefficients)
+    coefficients: eqx.AbstractClassVar[tuple[float, ...]]
 
     def sub_steps(self, num_operators: int) -> list[tuple[int, float, float]]:
         steps: list[tuple[int, float, float]] = []
@@ -346,17 +284,6 @@ class AbstractComposition(AbstractSequentialSplitting):
                 steps.append((index, start, stop))
             begin = end
         return steps
-
-
-@checked
-class Composition(AbstractComposition):
-    """A composition with given coefficients γ, to 15 digits or more. A symmetric one with
-    `Σ γ_i³ = 0` has at least order 4. An order above 2 needs negative steps (Sheng, Suzuki)."""
-
-    sub_solver: diffrax.AbstractSolver = RK4()
-    coefficients: tuple[float, ...] = eqx.field(
-        static=True, converter=_as_tuple, default=(1.0,)
-    )
 
 
 # γ_1 of `Yoshida4` and of `Suzuki4`.

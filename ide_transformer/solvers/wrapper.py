@@ -53,7 +53,6 @@ class AbstractWrapper(AbstractScheme):
         return self.solver.func(self.inner_terms(terms), t0, y0, args)
 
     def with_projected_solver(self) -> Any:
-        """The wrapper around its projected scheme."""
         return eqx.tree_at(lambda wrapper: wrapper.solver, self, projected(self.solver))
 
 
@@ -75,7 +74,6 @@ class AbstractTransparentWrapper(AbstractWrapper, diffrax.AbstractWrappedSolver)
         return field.with_terms(self.inner_terms(field.terms))
 
     def couplings(self, field: StepField, first: Array | bool) -> Couplings | None:
-        """The couplings of the scheme inside, with its terms."""
         return couplings_of(self.solver, self._inner(field), first)
 
     @property
@@ -119,10 +117,7 @@ class Projected(AbstractTransparentWrapper):
 
     def inner_terms(self, terms: Terms) -> Terms:
         if not operator_fields(terms):
-            raise InputError(
-                "Projected needs the terms of an Equation (equation.terms), but it was given "
-                f"{terms}."
-            )
+            raise InputError(f"Projected needs the terms of an Equation, not {terms}.")
         return without_constraint(terms) if self.order(terms) == 1 else terms
 
     def order(self, terms: Terms) -> int | None:
@@ -146,7 +141,7 @@ class Projected(AbstractTransparentWrapper):
         if not isinstance(constraint, AbstractRescaling):
             raise InputError(
                 f"{given_name(self)}: a projection on {type(constraint).__name__} cannot be "
-                "undone; take gradient=Recompute(), or Sphere, RMSSphere, LayerNorm or RMSNorm."
+                "undone; take gradient=Recompute(), or a sphere."
             )
         return (*inner, Retraction(constraint))
 
@@ -199,8 +194,7 @@ def start_inside(
     number = len(jax.tree.leaves(state)) - len(parts(state, EvaluationCount))
     if number and not isinstance(inside, diffrax.AbstractRungeKutta):
         raise InputError(
-            f"{where}: {given_name(solver)} uses earlier steps, which are not kept here; "
-            f"take a scheme without memory, for example {example}."
+            f"{where}: {given_name(solver)} uses earlier steps, which are lost; take {example}."
         )
     return state
 
@@ -216,11 +210,10 @@ class AlgebraicallyReversible(AbstractReversible, AbstractWrapper):
     stored states. It has the order of the scheme and makes two of its steps a step. Reference:
     McCallum, Foster, arXiv 2410.11648.
 
-    If the equation decays at a rate μ, `u - v` grows like `λ^n e^{μ t}`, so that steps are
-    stable only for `h μ ≤ -log λ`, 0.01 at the default. On the way back rounding grows by 1/λ
-    in each step: float32 keeps a relative error of 1e-3 for about 13, 90 and 900 steps with
-    λ = 0.5, 0.9 and 0.99. Pre-norm blocks hardly decay. With `Damping` take a small λ and short
-    steps, or save memory by `Recursive`.
+    If the equation decays at a rate μ, steps are stable only for `h μ ≤ -log λ`, 0.01 at the
+    default. On the way back rounding grows by 1/λ in each step: float32 keeps a relative error
+    of 1e-3 for about 13, 90 and 900 steps with λ = 0.5, 0.9 and 0.99. Pre-norm blocks hardly
+    decay; with `Damping` take a small λ and short steps.
 
     **Arguments:**
 

@@ -16,7 +16,7 @@ from tests.helpers import HEADS, WIDTH, built, drawn, largest
 from tests.published.numpy_blocks import layer_norm
 
 
-OTHERS, SEEN = 7, 6
+OTHERS = 7
 SOURCE_DOMAIN = ide.TokenDomain.uniform(OTHERS)
 MASSES = np.array([0.5, 1.0, 2.0, 0.0, 0.3, 1.0, 0.1])
 
@@ -27,7 +27,7 @@ def score_bias(positions, domain):
 
 
 def crossed(heads=4, **options):
-    options |= dict(source_features=SEEN, normalization=ide.LayerNorm(), key=jax.random.key(0))
+    options |= dict(normalization=ide.LayerNorm(), key=jax.random.key(0))
     return built(lambda: ide.CrossAttention(WIDTH, heads, **options))
 
 
@@ -36,7 +36,7 @@ def test_attention_to_a_source_equals_numpy(heads, key_bias):
     """With weights of the source for each sample, and padding."""
     operator = crossed(heads, key_bias=key_bias)
     assert (operator.key.bias is None) != key_bias
-    u, f = state(2, 3), state(2, 3, tokens=OTHERS, width=SEEN)
+    u, f = state(2, 3), state(2, 3, tokens=OTHERS, width=WIDTH)
     weights = MASSES * (np.arange(OTHERS) < np.array([[[7], [4], [5]], [[6], [7], [1]]]))
     domain = ide.TokenDomain(SOURCE_DOMAIN.points, jnp.asarray(weights))
     rate = apply(operator.with_source(f, domain), u)
@@ -49,7 +49,7 @@ def test_attention_to_a_source_equals_numpy(heads, key_bias):
 
 def test_sources_of_both_kinds_in_one_equation():
     """Each operator sees its own: the order in which they are put in does not matter."""
-    u, f, g = state(), state(tokens=OTHERS, width=SEEN), state(seed=9)
+    u, f, g = state(), state(tokens=OTHERS, width=WIDTH), state(seed=9)
     theta = ide.Tied((crossed(), ide.equation.Relaxation(2.0)), 1)
     inside = ide.equation.Sourced(ide.equation.Sourced(theta, g), f, SOURCE_DOMAIN)
     outside = ide.equation.Sourced(ide.equation.Sourced(theta, f, SOURCE_DOMAIN), g)
@@ -84,19 +84,12 @@ def matrix(domain, causal):
     return np.tril(weights) if causal else weights
 
 
-def linear_kernel(query, key):
-    query, key = (np.where(x > 0, 1 + x, np.exp(x)) for x in (query, key))
-    return query @ key.swapaxes(1, 2)
-
-
 def gaussian_kernel(query, key):
     square = ((query[:, :, None] - key[:, None]) ** 2).sum(-1)
     return np.exp(-square / 2 / np.sqrt(query.shape[-1]))
 
 
 KERNELS = [
-    ("LinearAttention", linear_kernel, UNIFORM, {}),
-    ("LinearAttention", linear_kernel, SIMPSON, dict(causal=True)),
     ("GaussianAttention", gaussian_kernel, SIMPSON, {}),
     ("Attention", softmax_kernel, SIMPSON, {}),
     ("Attention", softmax_kernel, SIMPSON, dict(causal=True)),
@@ -118,22 +111,6 @@ def test_kernels_are_their_published_blocks(name, kernel, domain, options):
         ends = dict(ends=domain.ends[:, order], end_weights=domain.end_weights[:, order])
         mixed = ide.TokenDomain(domain.points[order], domain.weights[order], **ends)
         assert largest(apply(operator, u[order], mixed), expected[order]) < 1e-12
-
-
-def test_where_linear_attention_sees_nothing_it_is_zero():
-    """In a sample of padding only, before the first token of a text that is padded on the
-    left, and where φ is zero to rounding."""
-    u, left = np.asarray(state(2, tokens=TOKENS)), np.arange(TOKENS) >= 3
-    domain = UNIFORM.padded(jnp.asarray([left, [False] * TOKENS]))
-    for causal in (False, True):
-        operator = kernel_of("LinearAttention", causal=causal)
-        operator = eqx.tree_at(lambda x: x.output.bias, operator, jnp.ones(WIDTH))
-        far = eqx.tree_at(lambda x: x.key.bias, operator, jnp.full(WIDTH, -1000.0))
-        rate, nothing = (np.asarray(apply(x, u, domain)) for x in (operator, far))
-        assert largest(rate[1], 1) == largest(nothing, 1) == 0
-    assert largest(rate[0, :3], 1) == 0
-    alone = apply(operator, u[0, 3:], ide.TokenDomain.uniform(4))
-    assert largest(rate[0, 3:], alone) < 1e-13
 
 
 FEATURES, CONVOLVED_HEADS = 6, 2

@@ -259,10 +259,10 @@ def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest():
     circle = ide.TokenDomain.from_points(np.arange(4) / 4 + 0.1, period=(1.0,))
     np.testing.assert_allclose(circle.weights, 0.25)
     assert circle.period == (1.0,)
-    for bounds, message in (((0.0, 1.0), "two of the points"), ((0.0, 2.0), "a period apart")):
+    for bounds, message in (((0.0, 1.0), "is there twice"), ((0.0, 2.0), "a period apart")):
         with pytest.raises(ide.InputError, match=message):
             ide.TokenDomain.from_points(np.array([0.0, 0.4, 1.0]), (bounds,), (1.0,))
-    with pytest.raises(ide.InputError, match="of dimension 1; give bounds"):
+    with pytest.raises(ide.InputError, match="of dimension 1 and period"):
         ide.TokenDomain.from_points(np.array([0.0, 0.4]), period=(1.0, 1.0))
     line = ide.TokenDomain.from_points(jnp.array([[3.0], [0.0], [1.0]]), ((-1.0, 3.0),))
     assert line.weights.tolist() == [1.0, 1.5, 1.5]

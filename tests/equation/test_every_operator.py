@@ -31,7 +31,6 @@ OTHER = {
 OPTIONS = {
     "Advection": dict(domain=CIRCLE, options={"velocity": [1.0]}),
     "ConvolutionalAttention": dict(options={"dimension": 1}),
-    "DifferentialOperator": dict(options={"spacing": 0.2}),
     "Diffusion": dict(options={"rate": 0.5}),
     "FourierIntegral": dict(domain=CIRCLE),
     "LayerNormScaling": dict(options={"operator": "feed_forward"}),

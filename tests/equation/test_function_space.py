@@ -17,7 +17,7 @@ def values(basis, y, number):
     return basis(y, number)
 
 
-BASES = [ide.Cosine(), ide.equation.Waves(), ide.equation.Legendre(), ide.equation.Nodal()]
+BASES = [ide.Cosine(), ide.equation.Legendre(), ide.equation.Nodal()]
 
 
 @pytest.mark.parametrize("basis", BASES, ids=lambda x: type(x).__name__)

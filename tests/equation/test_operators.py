@@ -123,31 +123,6 @@ def test_diffusion_damps_each_wave_by_itself():
     assert largest(made(operator.flow, u, TORUS, 0.3), torus * u) < 1e-13
 
 
-@pytest.mark.parametrize("order, accuracy, dimension", [(2, 4, 2), (4, 2, 1)])
-@pytest.mark.parametrize("around", [True, False])
-def test_differential_operators_converge_to_derivatives(order, accuracy, around, dimension):
-    spacing, scale = 0.1, 0.1 ** np.arange(5) / [1, 1, 2, 6, 24]
-    options = dict(order=order, dimension=dimension, std=1.0, key=jax.random.key(0))
-    operator = ide.equation.DifferentialOperator(WIDTH, spacing, **options)
-    phases, errors = np.linspace(0.3, 2, WIDTH), []
-    for n in (32, 64):
-        shape = (n,) * dimension
-        domain = ide.TokenDomain.periodic(shape, 1.0)
-        if not around:
-            points = 0.7 * domain.points
-            domain = ide.TokenDomain(points, grid=shape, spacing=(0.7 / n,) * dimension)
-        x = np.asarray(domain.points)
-        # The k-th derivative of sin along an axis is a shift by k quarters.
-        angle = 2 * np.pi * x.sum(-1, keepdims=True) + phases
-        expected = np.sin(angle) @ np.asarray(operator.value)
-        for slopes in np.asarray(operator.slopes):
-            for k, weight in enumerate(slopes, 1):
-                derivative = (2 * np.pi) ** k * np.sin(angle + k * np.pi / 2)
-                expected = expected + scale[k] * derivative @ weight
-        errors.append(largest(apply(operator, jnp.asarray(np.sin(angle)), domain), expected))
-    assert abs(np.log2(errors[0] / errors[1]) - accuracy) < 0.2
-
-
 def scattered():
     """Random points of a torus, with random weights for each of two samples."""
     draw = np.random.default_rng(2)
@@ -178,7 +153,7 @@ def test_a_fourier_integral_is_the_layer_of_a_neural_operator(key, domain):
 
 CONVOLUTIONS = {
     "causal": (UNIFORM, {"causal": True, "width": 4}),
-    "depthwise": (UNIFORM, {"depthwise": True, "width": 5}),
+    "wide": (UNIFORM, {"width": 5}),
     "two apart": (ide.TokenDomain.periodic(TOKENS), {"spacing": 2 / TOKENS}),
     "plane": (ide.TokenDomain.uniform((3, 4)), {"dimension": 2}),
 }
@@ -196,8 +171,7 @@ def test_a_convolution_sums_over_neighbours(key, case):
         there = np.array(places[row]) + hop * (np.array(tap) - before)
         there = there if domain.period is None else there % domain.grid
         if tuple(there) in places:
-            v, w = u[places.index(tuple(there))], weight[tap]
-            expected[row] += v * w[0] if options.get("depthwise") else v @ w
+            expected[row] += u[places.index(tuple(there))] @ weight[tap]
     assert largest(apply(operator, u, domain), expected) < 1e-12
 
 
@@ -219,7 +193,6 @@ def test_a_causal_kernel_in_length_sees_no_later_point(key):
 GRID = [
     lambda key: ide.Convolution(4, key=key),
     lambda key: ide.ConvolutionalFeedForward(4, key=key),
-    lambda key: ide.equation.DifferentialOperator(4, 0.1, key=key),
     lambda key: ide.equation.GatedRecurrence(4, key=key),
 ]
 

@@ -138,13 +138,8 @@ def end(u0, **options):
     return ide.solve(mixing(3), u0, throw=False, **options).u1.sum()
 
 
-def test_what_has_no_forward_mode_says_so():
-    with pytest.raises(ide.InputError, match=r"forward mode.*gradient=Direct\(\)"):
-        jax.jvp(ft.partial(end, solver=PAIR, gradient=ide.Reversible()), (U0,), (U0,))
-
-
 @pytest.mark.heavy
-def test_forward_mode_works_where_the_error_says_it_does():
+def test_forward_mode_of_adaptive_steps():
     solve = ft.partial(end, gradient=ide.Direct(), **adaptive(diffrax.Tsit5(), 1e-3))
     pushed = jax.jit(lambda u: jax.jvp(solve, (u,), (jnp.ones_like(u),))[1])(U0)
     assert abs(float(pushed - jax.jit(jax.grad(solve))(U0).sum())) < 1e-10

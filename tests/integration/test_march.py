@@ -176,7 +176,7 @@ def test_a_steady_state_counts_the_stages_of_its_scheme():
 
 def test_a_constant_token_has_no_projection():
     constant = jnp.ones_like(BATCH)
-    with pytest.raises(ide.InputError, match=r"Sphere: a token with equal features.*eps=1e-5"):
+    with pytest.raises(ide.InputError, match=r"Sphere: a token of equal features.*eps=1e-5"):
         ide.Sphere().project(constant)
     assert np.isfinite(ide.Sphere(eps=1e-5).project(constant)).all()
     hint = "between depths 0 and 1 of 3 with nonfinite.* If a token is constant, give the const"
@@ -260,7 +260,7 @@ def test_states_at_any_depth_of_fixed_and_adaptive_steps(options):
     assert largest(inside, us) < 1e-14 and np.isnan(beyond).all()
     assert largest(us[0], U0) < 1e-14 and largest(us[-1], u1) < 1e-14
     for t in (-0.1, np.nan):
-        with pytest.raises(ide.InputError, match=r"t=.*(in \[0, 2\]|finite)"):
+        with pytest.raises(ide.InputError, match=r"t=.*(outside \[0, 2\]|finite)"):
             found.evaluate(t)
     assert stats["accepted"] + stats["rejected"] == stats["steps"] > 6
     # Seven stages in a first step of an interval, tried again or not, six in those that follow.

@@ -112,7 +112,7 @@ VALUES: dict[str, Any] = dict(
     **dict.fromkeys(("normalization", "output_normalization", "key_normalization"), FREE),
     **dict.fromkeys(("embedding_normalization",), FREE),
     **dict.fromkeys(("bias", "key_bias", "output_bias", "readout_bias", "causal"), True),
-    **dict.fromkeys(("depthwise", "class_token", "area_weights"), True),
+    **dict.fromkeys(("class_token", "area_weights"), True),
     **dict.fromkeys(("std", "output_std", "dropout"), 0.1),
     **dict.fromkeys(("rate", "momentum", "lookahead"), 0.5),
     **dict.fromkeys(("outer_width", "layers", "classes"), 3),
@@ -121,7 +121,7 @@ VALUES: dict[str, Any] = dict(
     **dict.fromkeys(("top_k", "channels", "num_steps"), 2),
     **dict.fromkeys(("key_value_heads", "stride", "dimension", "patch"), 1),
     **dict.fromkeys(("waves", "frequencies", "modes", "length", "window"), 1),
-    **dict.fromkeys(("features", "source_features", "features_in"), WIDTH),
+    **dict.fromkeys(("features", "features_in"), WIDTH),
     **dict.fromkeys(("shape", "tokens", "factor"), TOKENS),
     **dict.fromkeys(("source", "x", "u0", "u", "states"), U0),
     **dict.fromkeys(("prompt", "text"), TEXT),
@@ -162,7 +162,6 @@ _TWO, _WIDTH = dict(layers=2), dict(width=WIDTH)
 OWN: dict[str, dict[str, Any]] = {
     "Attention": dict(causal=True, window=2, positions=ide.Rotary()),
     "ConvolutionalAttention": dict(width=1, statistics=True),
-    "DifferentialOperator": dict(spacing=1.0),
     "FourierIntegral": dict(modes=2),
     "Nonnegative": dict(domain=None),
     "LayerNormScaling": dict(
@@ -188,7 +187,6 @@ OWN: dict[str, dict[str, Any]] = {
     "Truncated": dict(intervals=1),
     "EstimatedExit": dict(tolerance=0.1),
     "AlgebraicallyReversible": dict(solver=diffrax.Heun()),
-    "Composition": dict(sub_solver=ide.RK4(), coefficients=(0.5, 0.5)),
     "InitialVelocity": dict(velocity=U0),
     "MatrixFree": dict(solver=diffrax.Kvaerno3()),
     "PresymplecticEuler": dict(linear=0.1),

@@ -55,7 +55,6 @@ CASES = {
     "bidirectional": ide.contrib.Bidirectional(),
     "rk4": ide.RK4(),
     "tsit5": diffrax.Tsit5(),
-    "composition": ide.solvers.Composition(coefficients=(0.5, 0.5)),
     "exact_flow": ide.LieTrotter(ide.ExactFlow()),
     "lie_strang": ide.LieStrang(),
     "parallel": ide.ParallelSplitting(),

@@ -28,7 +28,6 @@ MakeBlock: TypeAlias = Callable[[PRNGKeyArray], PyTree]
 
 
 def stack_blocks(make_block: MakeBlock, number: int, key: PRNGKeyArray) -> PyTree:
-    """`number` blocks from different keys, stacked along a leading axis."""
     return eqx.filter_vmap(make_block)(jax.random.split(key, number))
 
 
@@ -66,7 +65,7 @@ def stack_length(owner: eqx.Module, field: str) -> int:
     if len(lengths) != 1 or not lengths.isdisjoint({(), (0,)}):
         name = type(owner).__name__
         raise InputError(
-            f"{name}: {field} must hold arrays with depth as leading axis, but holds "
+            f"{name}: the arrays of {field} have no common leading axis of depth, "
             f"{eqx.tree_pformat(arrays, width=1000)}. Build them by {name}.build."
         )
     return lengths.pop()[0]
@@ -77,10 +76,7 @@ class AbstractControl(eqx.Module):
 
     Depth is counted in layers. `[0, T]` has `layers` intervals of `interval_length`;
     `T = layers` unless the control was resampled. A control yields a *block*: a tuple of
-    operators, or of constraints. For a derivative with respect to interval length use `Scaled`
-    operators: rate h on intervals of length 1 equals rate 1 on intervals of length h.
-
-    Controls that can be trained from scratch have a class method
+    operators, or of constraints. Controls that can be trained from scratch have a class method
     `build(make_block, layers, *, key)`, which calls `make_block(key)` once for each place with
     weights of its own.
     """
@@ -120,8 +116,7 @@ class AbstractControl(eqx.Module):
     def extend(self, horizon: float) -> "AbstractControl":
         """Extends θ to `[0, horizon]` on intervals of the same length, if θ is constant."""
         raise InputError(
-            f"{type(self).__name__} gives weights at depths from 0 to {self.horizon:g} only; "
-            "the same weights at all depths (tied) serve for other horizons."
+            f"{type(self).__name__} has weights from depth 0 to {self.horizon:g} only."
         )
 
     def tabulate(self, fractions: np.ndarray) -> "AbstractControl":
@@ -159,8 +154,8 @@ def low_precision(control: AbstractControl, dtype: str) -> AbstractControl:
 class PiecewiseConstant(AbstractControl):
     """Ordinary layers: `θ(t) = θ_l` for `t ∈ [l, l+1)`.
 
-    θ jumps between layers. Schemes with a stage at the end of a step (Heun, Tsit5) read the
-    next layer there if diffrax calls them on `[0, L]`; `solve` does not.
+    θ jumps between layers. In `diffrax.diffeqsolve` a stage at the end of a step (Heun, Tsit5)
+    reads the next layer; in `solve` it does not.
 
     **Arguments:**
 
@@ -313,8 +308,7 @@ class Tied(AbstractControl):
         if not whole or not 1 <= number <= _MOST_INTERVALS:
             raise InputError(
                 f"Tied.extend({horizon:g}): give a multiple of the interval length {length:g}, "
-                f"for example {min(max(number, 1), _MOST_INTERVALS) * length:g}; float32 can "
-                f"represent at most {_MOST_INTERVALS:,} different depths."
+                f"at most {_MOST_INTERVALS:,} times it."
             )
         return type(self)(self.block, number, length)
 

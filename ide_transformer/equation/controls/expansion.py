@@ -53,7 +53,7 @@ class Tabulated(AbstractControl):
         raise NotImplementedError("a table only holds the depths of its march")
 
 
-# A program spells out the terms, and a dense matrix solves for them.
+# A dense matrix solves for the terms.
 _MOST_TERMS = 10_000
 
 
@@ -166,8 +166,7 @@ class Fourier(AbstractExpansion):
     def __check_init__(self):
         if self.terms % 2 == 0 or self.terms > self.layers:
             raise InputError(
-                f"Fourier: {self.terms} coefficients (a constant and two for each wave) on "
-                f"layers={self.layers}; give an odd number, at most the number of layers."
+                f"Fourier: {self.terms} coefficients; give an odd number up to {self.layers}."
             )
 
     def basis(self, t: Depth) -> Float[Array, " terms"]:
@@ -202,10 +201,7 @@ def _interpolating(
 ) -> PyTree:
     """The coefficients of the control that interpolates a drawn block at each node."""
     if terms > _MOST_TERMS:
-        raise InputError(
-            f"A control has {terms:,} terms, from layers, terms or waves; give at most "
-            f"{_MOST_TERMS:,}, or take PiecewiseLinear."
-        )
+        raise InputError(f"A control has {terms:,} terms or waves; at most {_MOST_TERMS:,}.")
     values = basis(jnp.asarray(node(np.arange(terms))), terms).T
     return combine(jnp.linalg.inv(values), stack_blocks(make_block, terms, key))
 
@@ -237,8 +233,8 @@ class Hypernetwork(AbstractExpansion):
         expected = hidden + 1, self.terms - 1
         if embedding % 2 == 0 or self.outer.shape != expected:
             raise InputError(
-                f"Hypernetwork: inner has {embedding} rows, which must be odd; outer has shape "
-                f"{self.outer.shape}, which must be {expected} for {self.terms} coefficients."
+                f"Hypernetwork: inner has {embedding} rows, give an odd number; outer has "
+                f"shape {self.outer.shape}, give {expected}."
             )
 
     def basis(self, t: Depth) -> Float[Array, " terms"]:

@@ -80,8 +80,7 @@ class Functional(AbstractMappedControl):
 
         W(y, ξ, t) = Σ_ab C_ab(t) φ_a(y) φ_b(ξ),
 
-    at the points of Ω_y. A state has a feature for each point; solutions converge with their
-    number.
+    at the points of Ω_y. Solutions converge with their number.
 
     **Arguments:**
 

@@ -70,7 +70,6 @@ class AbstractAttention(AbstractOperator):
         key_bias: bool | None = None,
         output_bias: bool | None = None,
         *,
-        source_features: int | None = None,
         key_value_heads: int | None = None,
         head_features: int | None = None,
     ):
@@ -79,33 +78,27 @@ class AbstractAttention(AbstractOperator):
         self.key_value_heads = key_value_heads or heads
         name = type(self).__name__
         if head_features is None and features % heads:
-            raise InputError(
-                f"{name}: heads={heads} do not divide features={features}; give head_features."
-            )
+            raise InputError(f"{name}: {heads=} do not divide {features=}; give head_features.")
         if heads % self.key_value_heads:
-            raise InputError(
-                f"{name}: key_value_heads={key_value_heads} do not divide heads={heads}."
-            )
+            raise InputError(f"{name}: {key_value_heads=} do not divide {heads=}.")
         width = head_features or features // heads
         inner = heads * width
         shared = self.key_value_heads * width
         keys = jax.random.split(key, 4)
-        source_features = source_features or features
         key_bias = bias if key_bias is None else key_bias
         output_bias = bias if output_bias is None else output_bias
         output_std = std if output_std is None else output_std
         self.query = Linear(features, inner, bias=bias, std=std, key=keys[0])
-        self.key = Linear(source_features, shared, bias=key_bias, std=std, key=keys[1])
-        self.value = Linear(source_features, shared, bias=bias, std=std, key=keys[2])
+        self.key = Linear(features, shared, bias=key_bias, std=std, key=keys[1])
+        self.value = Linear(features, shared, bias=bias, std=std, key=keys[2])
         self.output = Linear(inner, features, bias=output_bias, std=output_std, key=keys[3])
 
     @property
     def head_features(self) -> int:
-        """d, the width of a head."""
         return self.query.weight.shape[-1] // self.heads
 
     def projections(
-        self, u: State, f: Float[Array, "*batch others source_features"] | None = None
+        self, u: State, f: Float[Array, "*batch others features"] | None = None
     ) -> QueriesKeysValues:
         """Queries of the normalised state; keys and values of f, by default of the same."""
         check_features(self, u, self.query.weight.shape[0])
@@ -142,18 +135,16 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         du/dt = Σ_h ∫_Ωx(x) γ_h(x, x'; u) V_h(x') dx' W^O_h,
         γ_h = exp(s_h(x, x')) / ∫_Ωx(x) exp(s_h(x, η)) dη,   s_h = ⟨Q_h, K_h⟩ / sqrt(d),
 
-    with `Q, K, V = ∫_Ωy W^{Q,K,V} N(u) dy`, N the input normalisation and d the features of a
-    head. The quadrature weights of the domain enter the scores as `log w_j`; equal weights give
-    exactly the softmax. Tokens of weight zero (padding) are never seen. Reference: arXiv
-    2510.03989.
+    with `Q, K, V = ∫_Ωy W^{Q,K,V} N(u) dy`. The quadrature weights of the domain enter the
+    scores as `log w_j`; equal weights give exactly the softmax. Tokens of weight zero (padding)
+    are never seen. Reference: arXiv 2510.03989.
 
     **Arguments:**
 
-    - `features`: width of the state.
-    - `heads`: number of query heads; must divide `features` unless `head_features` is given.
+    - `features`, `heads`: width of the state, and number of query heads.
     - `key_value_heads`: number of key and value heads, each shared by `heads / key_value_heads`
       query heads (grouped queries). Default: `heads`.
-    - `head_features`: d. Default: `features / heads`.
+    - `head_features`: d, the features of a head. Default: `features / heads`.
     - `causal`: integrate over `x' ≤ x` only (a Volterra operator).
     - `window`: with `causal`, integrate over `x - window < x' ≤ x` only.
     - `positions`: `NoPositions()`, `Rotary()`, `RelativeBias()` or `LinearBias()`.
@@ -204,9 +195,7 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
             head_features=head_features,
         )
         if window is not None and not causal:
-            raise InputError(
-                f"Attention: window={window} is a part of the past; give causal=True too."
-            )
+            raise InputError(f"Attention: {window=} is a part of the past; give causal=True.")
         positions.check(heads, self.head_features)
         self.query_normalization = query_normalization
         self.key_normalization = key_normalization
@@ -223,8 +212,7 @@ class Attention(AbstractAttention, AbstractTokenIntegral):
         normalizations = self.query_normalization, self.key_normalization
         if self.positions.turns_features or any(type(x) is not Free for x in normalizations):
             raise InputError(
-                "Functions of a feature have no Rotary positions, query_normalization or "
-                "key_normalization; take LinearBias or RelativeBias."
+                "Functions of a feature have no Rotary positions, and no normalised queries."
             )
         modes = self.head_features
         y = space.features
@@ -268,20 +256,16 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
         du/dt = Σ_h ∫_Ωx' γ_h(x, x'; u, f) V_h(x') dx' W^O_h,
         γ_h = exp(s_h(x, x')) / ∫_Ωx' exp(s_h(x, η)) dη,   s_h = ⟨Q_h(x), K_h(x')⟩ / sqrt(d),
 
-    with `Q = ∫_Ωy W^Q N(u) dy`, `K, V = ∫_Ωy W^{K,V} f dy`, N the input normalisation and d the
-    features of a head. Quadrature weights are those of Ω_x'; its coordinates do not matter.
-    Reference: Vaswani et al., arXiv 1706.03762; as an integral: arXiv 2510.03989.
+    with `Q = ∫_Ωy W^Q N(u) dy`, `K, V = ∫_Ωy W^{K,V} f dy`. The weights of Ω_x' count, not its
+    coordinates. Reference: Vaswani et al., arXiv 1706.03762; as an integral: arXiv 2510.03989.
 
-    **Arguments:**
-
-    - `source_features`: width of f. Default: `features`.
-    - the others: see `Attention`.
+    **Arguments:** see `Attention`; f has `features` too.
     """
 
     own_domain: ClassVar[bool] = True
     missing: ClassVar[str] = (
-        "has no states of a second domain; wrap the control: Sourced(control, states, "
-        "states_domain). EncoderDecoder does so itself; its decoder alone cannot be solved."
+        "has no states of a second domain; give Sourced(control, states, states_domain). "
+        "EncoderDecoder does so itself."
     )
     # It only integrates over the source.
     pointwise: ClassVar[bool] = True
@@ -292,7 +276,6 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
         heads: PositiveInt,
         *,
         key: PRNGKeyArray,
-        source_features: PositiveInt | None = None,
         head_features: PositiveInt | None = None,
         normalization: AbstractConstraint = Free(),
         bias: bool = True,
@@ -300,9 +283,8 @@ class CrossAttention(AbstractAttention, AbstractSourcedOperator):
         std: NonNegativeFloat = 0.02,
         output_std: NonNegativeFloat | None = None,
     ):
-        maps = normalization, bias, std, output_std, key_bias, None
-        shape = dict(source_features=source_features, head_features=head_features)
-        super().__init__(features, heads, key, *maps, **shape)
+        maps = normalization, bias, std, output_std, key_bias
+        super().__init__(features, heads, key, *maps, head_features=head_features)
         self.source = None
         self.source_domain = None
 
@@ -325,14 +307,10 @@ class SourcedAttention(AbstractTokenIntegral, AbstractSourcedOperator):
 
         (Q, K, V) = W^{Q,K,V} N(u) + W_f f.
 
-    Its steady state depends on f; the steady state of plain attention need not. Reference: Bai,
-    Kolter, Koltun, arXiv 1909.01377.
+    Reference: Bai, Kolter, Koltun, arXiv 1909.01377.
 
-    **Arguments:**
-
-    - `attention`: the attention.
-    - `key`: draws W_f.
-    - `std`: standard deviation of the initial W_f.
+    **Arguments:** the `attention`, and the `key` and standard deviation `std` of the initial
+    W_f.
     """
 
     attention: Attention

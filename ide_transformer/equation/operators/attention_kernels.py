@@ -1,8 +1,7 @@
-"""Attention with other kernels than the softmax."""
+"""Attention with another kernel than the softmax."""
 
 import math
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -15,8 +14,19 @@ from .operator import AbstractTokenIntegral, Others
 from .positions import AbstractRegion, Fredholm, Volterra
 
 
-class AbstractKernelAttention(AbstractAttention):
-    """Attention over all tokens or the past, with a kernel of its own."""
+@checked
+class GaussianAttention(AbstractAttention, AbstractTokenIntegral):
+    """Attention with a Gaussian kernel:
+
+        du/dt = Σ_h ∫_Ωx(x) γ_h(x, x'; u) V_h(x') dx' W^O_h,
+        γ_h ∝ exp(-‖Q_h(x) - K_h(x')‖² / (2 sqrt(d))),   ∫_Ωx(x) γ_h(x, η) dη = 1,
+
+    with `Q, K, V = ∫_Ωy W^{Q,K,V} N(u) dy` and d the features of a head. `‖Q‖²` cancels in the
+    quotient, so the scores are `(⟨Q, K⟩ - ‖K‖²/2) / sqrt(d)`. Source: Chen, Zeng, Ji, Yang,
+    arXiv 2111.00035, which does not normalise.
+
+    **Arguments:** see `Attention`.
+    """
 
     region: AbstractRegion
 
@@ -38,52 +48,6 @@ class AbstractKernelAttention(AbstractAttention):
     @property
     def causal(self) -> bool:
         return self.region.causal
-
-
-@checked
-class LinearAttention(AbstractKernelAttention):
-    """Attention whose kernel is a product of positive features, at a cost linear in the tokens:
-
-        du/dt = Σ_h ∫_Ωx(x) γ_h(x, x'; u) V_h(x') dx' W^O_h,
-        γ_h = ⟨φ(Q_h(x)), φ(K_h(x'))⟩ / ∫_Ωx(x) ⟨φ(Q_h(x)), φ(K_h(η))⟩ dη,   φ = 1 + ELU,
-
-    with `Q, K, V = ∫_Ωy W^{Q,K,V} N(u) dy`. Source: Katharopoulos et al., arXiv 2006.16236.
-
-    **Arguments:** see `Attention`.
-    """
-
-    def __call__(self, u: State, domain: TokenDomain) -> State:
-        query, key, value = self.projections(u)
-        query = 1 + jax.nn.elu(query)
-        key = 1 + jax.nn.elu(key)
-        one = jnp.ones_like(value[..., :1])
-        # The normaliser is the integral of one more value, 1.
-        products = jnp.einsum("...zhd,...zhe->...zhde", key, jnp.concatenate([value, one], -1))
-        over = domain.integral_up_to if self.causal else domain.mean
-        integrals = over(products.reshape(*u.shape[:-1], -1))
-        integrals = integrals.reshape(*integrals.shape[:-1], *products.shape[-3:])
-        seen = "...xhde" if self.causal else "...hde"
-        sums = jnp.einsum(f"...xhd,{seen}->...xhe", query, integrals)
-        total = sums[..., -1:]
-        # Some tokens see nothing: all padding, padding on the left, or φ zero to rounding. 0/0
-        # would spread to all gradients.
-        mean = sums[..., :-1] / jnp.where(total == 0, 1, total)
-        return self.output(mean.reshape(u.shape))
-
-
-@checked
-class GaussianAttention(AbstractKernelAttention, AbstractTokenIntegral):
-    """Attention with a Gaussian kernel:
-
-        du/dt = Σ_h ∫_Ωx(x) γ_h(x, x'; u) V_h(x') dx' W^O_h,
-        γ_h ∝ exp(-‖Q_h(x) - K_h(x')‖² / (2 sqrt(d))),   ∫_Ωx(x) γ_h(x, η) dη = 1,
-
-    with `Q, K, V = ∫_Ωy W^{Q,K,V} N(u) dy` and d the features of a head. `‖Q‖²` cancels in the
-    quotient, so the scores are `(⟨Q, K⟩ - ‖K‖²/2) / sqrt(d)`. Source: Chen, Zeng, Ji, Yang,
-    arXiv 2111.00035, which does not normalise.
-
-    **Arguments:** see `Attention`.
-    """
 
     # As wide as `output` writes, since a caller may replace the map.
     def over(

@@ -1,7 +1,5 @@
 """Convolutions: integrals over a neighbourhood of each point of a grid."""
 
-import functools as ft
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -26,7 +24,7 @@ def convolved(
     spacing: float | None = None,
     causal: bool = False,
 ) -> Float[Array, "*batch tokens out"]:
-    """`Σ_k v(x + k ℓ) W_k`; `weight` is `[*widths, in, out]`, or `[*widths, 1, features]`."""
+    """`Σ_k v(x + k ℓ) W_k`, with W of shape `[*widths, in, out]`."""
     check_axes(operator, weight.ndim - 2, domain)
     on = on_grid(operator, v, domain)
     around = goes_around(operator, domain)
@@ -35,18 +33,11 @@ def convolved(
     hops = tuple((spacing or 1.0) / step for step in steps)
     before = width - 1 if causal else width // 2
     if causal and around:
-        raise InputError(
-            f"{type(operator).__name__}: causal=True on a periodic domain, which has no order; "
-            "take a domain with ends, or causal=False."
-        )
+        raise InputError(f"{type(operator).__name__}: causal=True on a periodic domain.")
     neighbours = [*shifted(on, width, before, hops, periodic=around, causal=causal)]
-    taps = weight.reshape(-1, weight.shape[-1])
-    if weight.shape[-2] < v.shape[-1]:
-        rate = ft.reduce(jnp.add, map(affine, neighbours, taps.astype(v.dtype)))
-    else:
-        # One product: in a loop on a CPU, a convolution of XLA takes 15 times as long.
-        near = jnp.concatenate(neighbours, -1).astype(taps.dtype)
-        rate = (near @ taps).astype(v.dtype)
+    # One product: in a loop on a CPU, a convolution of XLA takes 15 times as long.
+    near = jnp.concatenate(neighbours, -1).astype(weight.dtype)
+    rate = (near @ weight.reshape(-1, weight.shape[-1])).astype(v.dtype)
     return rate.reshape(*v.shape[:-1], weight.shape[-1])
 
 
@@ -62,17 +53,13 @@ class Convolution(AbstractOperator):
 
     **Arguments:**
 
-    - `features`: width of the state.
     - `width`: tokens along each axis, `2 r + 1`, odd unless causal.
     - `dimension`: of the tokens, 1 to 3.
-    - `depthwise`: whether W_k is one number for each feature.
     - `causal`: see the token and the `width - 1` before it only.
     - `spacing`: ℓ, a distance of the domain; `None` for the distance of two points.
-    - `normalization`: N.
-    - `bias`: whether b exists.
-    - `std`: standard deviation of the initial W.
+    - the others: see `FeatureIntegral`.
 
-    **Raises:** `InputError` if the domain is no grid or has weights, or is periodic with
+    **Raises:** `InputError` if the domain is no grid, has weights, or is periodic with
     `causal`.
     """
 
@@ -89,7 +76,6 @@ class Convolution(AbstractOperator):
         key: PRNGKeyArray,
         width: PositiveInt = 3,
         dimension: Dimension = 1,
-        depthwise: bool = False,
         causal: bool = False,
         spacing: PositiveFloat | None = None,
         normalization: AbstractConstraint = Free(),
@@ -99,10 +85,8 @@ class Convolution(AbstractOperator):
         if not causal and width % 2 == 0:
             raise InputError(f"Convolution: width={width} must be odd.")
         if causal and dimension > 1:
-            raise InputError(
-                f"Convolution: causal=True, dimension={dimension}: only lines have an order."
-            )
-        shape = (*(width,) * dimension, 1 if depthwise else features, features)
+            raise InputError(f"Convolution: causal=True needs dimension=1, not {dimension}.")
+        shape = (*(width,) * dimension, features, features)
         self.weight = std * jax.random.normal(key, shape)
         self.bias = jnp.zeros(features) if bias else None
         self.normalization = normalization

@@ -22,8 +22,7 @@ from .positions import Fredholm
 
 
 class Statistics(eqx.Module):
-    """The constants of a batch normalisation, the mean and variance of each feature. They are
-    not trained."""
+    """The mean and variance of a batch normalisation, which are not trained."""
 
     mean: Float[Array, " features"]
     variance: Float[Array, " features"]
@@ -85,16 +84,11 @@ class ConvolutionalAttention(AbstractAttention):
     prefix, such as a class token, skips the convolutions and belongs to both domains.
     Reference: Wu et al., arXiv 2103.15808.
 
-    The batch normalisation of the reference would couple samples; a gain and a bias replace it.
+    A gain and a bias replace the reference's batch normalisation, which would couple samples.
     `statistics=True` adds a fixed mean and variance, as checkpoints have them.
 
-    **Arguments:**
-
-    - `width`: of the convolutions along each axis, `2 r + 1`, odd.
-    - `stride`: s.
-    - `dimension`: of the tokens.
-    - `statistics`: see above.
-    - the others: see `Attention`.
+    **Arguments:** `stride` s; `width` and `dimension` as in `Convolution`; `statistics`, see
+    above; for the others see `Attention`.
 
     **Raises:** `InputError` if the domain is no grid, has weights for each sample, or the
     stride does not divide its sides.
@@ -157,10 +151,8 @@ class ConvolutionalAttention(AbstractAttention):
         points = points[(slice(None, None, stride),) * axes].ravel()
         kept = np.concatenate([np.arange(domain.prefix), points])
         if any(n % stride for n in grid):
-            raise InputError(
-                f"ConvolutionalAttention: stride={stride} does not divide a grid of "
-                f"{' by '.join(map(str, grid))} tokens."
-            )
+            by = " by ".join(map(str, grid))
+            raise InputError(f"ConvolutionalAttention: stride={stride} does not divide {by}.")
         return dataclasses.replace(
             domain,
             points=domain.points[kept],

@@ -213,12 +213,11 @@ class FeedForward(AbstractFeedForward):
 
     **Arguments:**
 
-    - `features`: width of the state.
     - `hidden`: width between the two maps. Default: `4 features`.
     - `activation`: σ, for example `relu`, `gelu` or `gelu_tanh`.
     - `normalization`: N; `LayerNorm` or `RMSNorm` gives the pre-norm form.
-    - `bias`: whether b1 and b2 exist.
     - `std`, `output_std`: standard deviation of the initial W1, and of W2.
+    - the others: see `FeatureIntegral`.
     """
 
     def __init__(

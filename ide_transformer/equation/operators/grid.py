@@ -31,8 +31,7 @@ def goes_around(operator: object, domain: TokenDomain) -> bool:
     """Whether all axes are periodic; `InputError` if only some are."""
     if domain.period is not None and None in domain.period:
         raise InputError(
-            f"{type(operator).__name__}: period={domain.period}; give each axis a period, or "
-            "none: dataclasses.replace(domain, period=None)."
+            f"{type(operator).__name__}: period={domain.period}; give all or none."
         )
     return domain.period is not None
 
@@ -41,13 +40,9 @@ def check_axes(operator: object, axes: int, domain: TokenDomain, *, periodic=Fal
     """Raises `InputError` for another dimension, or for boundaries if `periodic`."""
     name = type(operator).__name__
     if periodic and not goes_around(operator, domain):
-        raise InputError(
-            f"{name} expands in waves and needs a periodic domain: TokenDomain.periodic."
-        )
+        raise InputError(f"{name} needs a periodic domain: TokenDomain.periodic.")
     if axes != domain.dimension:
-        raise InputError(
-            f"{name} has dimension={axes}, but the TokenDomain has {domain.dimension}."
-        )
+        raise InputError(f"{name} has dimension={axes}, the TokenDomain {domain.dimension}.")
 
 
 def grid_axes(domain: TokenDomain) -> tuple[int, ...]:

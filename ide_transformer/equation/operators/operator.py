@@ -47,8 +47,7 @@ class AbstractOperator(eqx.Module):
         """The operator on functions of a feature: reads its weights as coefficients of kernels
         in `space`, at the points of Ω_y."""
         raise InputError(
-            f"{type(self).__name__} is not defined on functions of a feature; write at_points "
-            "for it, or take another operator, such as Attention or FeedForward."
+            f"{type(self).__name__} has no at_points, for functions of a feature; write it."
         )
 
     @property
@@ -78,11 +77,9 @@ class AbstractWrappedOperator(AbstractOperator):
 
 
 def check_features(operator: object, u: Array, features: int) -> None:
-    """Raises `InputError` for a state of another width than the weights."""
     if u.shape[-1] != features:
         raise InputError(
-            f"{type(operator).__name__} acts on {features} features, but the state has "
-            f"shape {u.shape}."
+            f"{type(operator).__name__} acts on {features} features, not {u.shape}."
         )
 
 
@@ -136,10 +133,9 @@ def by_kind(operator: object, plain: Kind, exact: Kind, linear: Kind) -> Kind:
 
 
 class AbstractSourcedOperator(AbstractOperator):
-    """An operator `A(u; f)` of the state and of a source f, equal at all depths.
-
-    f is the state at depth 0, or a function on a second domain, such as the states of an
-    encoder. The control `Sourced` inserts it; models do so themselves.
+    """An operator `A(u; f)` of the state and of a source f, equal at all depths: the state at
+    depth 0, or a function on a second domain, such as the states of an encoder. The control
+    `Sourced` inserts it; models do so themselves.
     """
 
     source: State | None
@@ -149,8 +145,7 @@ class AbstractSourcedOperator(AbstractOperator):
     own_domain: ClassVar[bool] = False
     # The end of the error for a missing f.
     missing: ClassVar[str] = (
-        "has no source f; wrap the control: Equation(Sourced(control, u0), constraint, "
-        "domain). Models do so themselves."
+        "has no source f; give Sourced(control, u0). Models do so themselves."
     )
 
     def with_source(
@@ -172,10 +167,7 @@ class AbstractSourcedOperator(AbstractOperator):
         """f in the shape of the state."""
         f = self.given_source()
         if f.shape not in (u.shape, u.shape[-2:]):
-            raise InputError(
-                f"{type(self).__name__}: the source has shape {f.shape}, but the state has "
-                f"{u.shape}."
-            )
+            raise InputError(f"{type(self).__name__}: source {f.shape} for a state {u.shape}.")
         return jnp.broadcast_to(f, u.shape)
 
 

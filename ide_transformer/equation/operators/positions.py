@@ -104,8 +104,7 @@ class Volterra(AbstractRegion):
     def ends(self, query_domain: TokenDomain, ends: Ends) -> EndIndicator:
         if self.window is not None and ends is not None:
             raise InputError(
-                f"A window of {self.window} begins between the points, where there are no "
-                "end_weights; take window=None, or a TokenDomain without them."
+                f"A window of {self.window} begins between points; take window=None."
             )
         return super().ends(query_domain, ends)
 
@@ -156,8 +155,8 @@ class Rotary(AbstractPositions):
         pairs = turning // 2 if self.stretch is None else len(self.stretch)
         if 2 * pairs != turning or turning > head_features:
             raise InputError(
-                f"Rotary: features={turning} of head_features={head_features} turn in pairs; "
-                f"choose an even number, and half as many in stretch={self.stretch}."
+                f"Rotary: features={turning} of head_features={head_features}; give an even "
+                f"number, and half as many in stretch={self.stretch}."
             )
 
     def __call__(self, x: Heads, domain: TokenDomain) -> Heads:
@@ -193,15 +192,13 @@ class RelativeBias(AbstractPositions):
     def __check_init__(self):
         if not 4 <= self.table.shape[0] < 4 * self.max_distance:
             raise InputError(
-                f"RelativeBias: table of {self.table.shape[0]} buckets for max_distance="
-                f"{self.max_distance}; give at least 4, and fewer than 4 max_distance."
+                f"RelativeBias: {self.table.shape[0]} buckets; give at least 4, and fewer than "
+                f"4 max_distance = {4 * self.max_distance}."
             )
 
     def check(self, heads: int, head_features: int) -> None:
         if self.table.shape[1] != heads:
-            raise InputError(
-                f"RelativeBias: table of {self.table.shape[1]} heads, but heads={heads}."
-            )
+            raise InputError(f"RelativeBias of {self.table.shape[1]} heads for heads={heads}.")
 
     def score_bias(self, query_domain: TokenDomain, domain: TokenDomain) -> ScoreBias:
         half = self.table.shape[0] // 2

@@ -26,11 +26,7 @@ class GatedRecurrence(AbstractOperator):
     a step of Euler's method along the tokens. Source: Cho et al., arXiv 1406.1078, with the
     reset after the product.
 
-    **Arguments:**
-
-    - `features`: width of the state, and of s.
-    - `normalization`: N.
-    - `std`: standard deviation of the initial W and U.
+    **Arguments:** see `FeatureIntegral`.
 
     **Raises:** `InputError` if the domain is no line of equally spaced points or has weights.
     """

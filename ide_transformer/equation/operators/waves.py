@@ -34,12 +34,11 @@ class FourierIntegral(AbstractOperator):
 
     **Arguments:**
 
-    - `features`: width of the state.
     - `modes`: waves along each axis, including the constant.
     - `dimension`: of the tokens.
-    - `activation`, `normalization`: σ and N.
-    - `bias`: whether b exists.
+    - `activation`: σ.
     - `std`, `output_std`: standard deviation of the initial W, and of R.
+    - the others: see `FeatureIntegral`.
 
     **Raises:** `InputError` if the domain is not periodic, has a class token, or fewer than
     `2 modes - 1` points along an axis.
@@ -87,13 +86,13 @@ class FourierIntegral(AbstractOperator):
         v = self.normalization.project(u)
         least = 2 * self.modes - 1
         equally_spaced = domain.grid is not None and domain.weights is None
-        enough = not domain.prefix and domain.num_tokens >= least**self.dimension
+        enough = domain.num_tokens >= least**self.dimension
         if equally_spaced:
             enough = min(domain.grid or ()) >= least
-        if not enough:
+        if not enough or domain.prefix:
             raise InputError(
-                f"FourierIntegral: {domain.num_tokens} points cannot resolve {self.modes} "
-                f"waves; give at least {least} points along each axis, and no class token."
+                f"FourierIntegral: {domain.num_tokens} points for {self.modes} waves; give at "
+                f"least {least} points along each axis, and no class token."
             )
         if equally_spaced:
             grid = on_grid(self, v, domain)
@@ -165,8 +164,6 @@ class Diffusion(AbstractLinearOperator):
 
     def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
         v = on_grid(self, u, domain)
-        if self.rate.shape:
-            raise InputError(f"Diffusion.rate has shape {self.rate.shape}; give one number.")
         laplacian = -sum(wave**2 for wave in _wave_numbers(self, domain))
         factor = function(self.rate.astype(u.dtype) * jnp.asarray(laplacian, u.dtype))
         if domain.period is not None:

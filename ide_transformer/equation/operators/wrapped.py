@@ -97,8 +97,7 @@ class AbstractRandomOperator(AbstractWrappedOperator):
         return operator if self.key is None else self.drawn(operator, self.key)
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
-        operator = self.operator
-        return (operator if self.key is None else self.drawn(operator, self.key))(u, domain)
+        return self.at(0.0, None)(u, domain)
 
 
 @checked

@@ -59,12 +59,9 @@ def build(options: Options, tensors: Set[str]) -> Model:
 
 
 def _stage_options(options: Options) -> list[Options]:
-    """The options of each stage, from lists."""
     depths = options.get("depth", list(_DEFAULTS["depth"]))
     if not isinstance(depths, list) or not 0 < len(depths) <= 100:
-        raise options.refused(
-            "depth", depths, "not a list with a number of layers for each stage"
-        )
+        raise options.refused("depth", depths, "not a list with a number for each stage")
     lists = {name: options.get(name, list(default)) for name, default in _DEFAULTS.items()}
     for name, values in lists.items():
         if not isinstance(values, list) or len(values) != len(depths):

@@ -73,10 +73,7 @@ def _build_dinov2(options: Options, tensors: Set[str]) -> Model:
     inputs = _embedded_patches(options, patch=14, prefix=1)
     rows, columns, _ = inputs.image_shape
     if rows != columns:
-        why = (
-            "not supported: the positions of DINOv2 lie on a square. Load a square size, then "
-        )
-        why += "take model.on(Mesh(tokens=…))"
+        why = "not supported: the positions of DINOv2 lie on a square"
         raise options.refused("image_size", [rows, columns], why)
     if options.allow("use_swiglu_ffn", False, True):
         # Two thirds, rounded up to a multiple of 8.
@@ -87,7 +84,8 @@ def _build_dinov2(options: Options, tensors: Set[str]) -> Model:
     parts = make.pre_norm(
         options,
         make.layer_norm(width, options.number("layer_norm_eps", 1e-6)),
-        *(_scaled(x, width) for x in (_attention(options), feed_forward)),
+        _scaled(_attention(options), width),
+        _scaled(feed_forward, width),
     )
     normalization = parts.pop("output_normalization")
     read_out: AbstractReadOut = States(normalization)
@@ -102,15 +100,13 @@ def _scaled(make: make.MakeOperator, width: int) -> make.MakeOperator:
 
 
 def _embedded_patches(options: Options, *, patch: int, prefix: int) -> ImageInputs:
-    """Inputs that embed images by square patches."""
     rows, columns = _pair(options, "image_size", 224)
     side, other = _pair(options, "patch_size", patch)
     if side != other:
         raise options.refused("patch_size", [side, other], "not supported: give squares")
     fitting = [max(side, x - x % side) for x in (rows, columns)]
     if fitting != [rows, columns]:
-        why = f"not a multiple of patch_size = {side}; write the size that is used, {fitting}, "
-        why += "and give such images"
+        why = f"not a multiple of patch_size = {side}; write the size that is used, {fitting}"
         raise options.refused("image_size", [rows, columns], why)
     width = options.size("hidden_size")
     channels = options.size("num_channels", 3)
