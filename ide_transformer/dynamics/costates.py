@@ -44,12 +44,7 @@ class Costates(NamedTuple):
 
 @eqx.filter_jit
 def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
-    """The costates of a batch of inputs.
-
-    **Arguments:**
-
-    - `loss`: from the outputs to a number.
-    """
+    """The costates of a batch of inputs; `loss` is a function of the outputs."""
     march = March.of("costates", model, inputs)
 
     def objective(pushes):

@@ -68,11 +68,8 @@ class AbstractCost(eqx.Module):
 
         ∫_0^T ℓ(t, u(t), θ(t)) dt ≈ Σ_l h ℓ in the middle of interval l,
 
-    of order 2 in h for smooth u and θ. A subclass defines `__call__`.
-
-    **Arguments:**
-
-    - `weight`: at least 0; with 0 the cost is only logged.
+    of order 2 in h for smooth u and θ. With weight 0 the cost is only logged. A subclass
+    defines `__call__`.
     """
 
     weight: NonNegativeFloat = eqx.field(static=True)
@@ -88,10 +85,8 @@ class Transport(AbstractCost):
     evaluation. On a constraint, project the input too (`model.input_normalization`): a jump at
     depth 0 costs more with more intervals. Reference: Kan, Li, Osher, arXiv 2501.18793.
 
-    **Arguments:**
-
-    - `since`: the fraction of T from which the cost counts. Near 1, the state comes to rest at
-      the end, so that further steps of a loop do not change it.
+    **Arguments:** `since`, the fraction of T from which the cost counts. Near 1, the state
+    comes to rest at the end, so that further steps of a loop do not change it.
     """
 
     since: Fraction = eqx.field(static=True, default=0.0)
@@ -146,8 +141,8 @@ class Contraction(AbstractCost):
     **Arguments:**
 
     - `level`: the rate, per layer, above which the cost counts.
-    - `products`: the number of products with J and with Jᵀ. Each costs about as much as a field
-      evaluation, and is not counted as one.
+    - `products`: the number of products with J and with Jᵀ, each about as much as a field
+      evaluation.
     """
 
     level: float = eqx.field(static=True, default=0.0)
@@ -184,9 +179,7 @@ class ConstraintViolation(AbstractCost):
     """`∫ mean dist(u, S)² dt`, the mean over samples and tokens, at states in the middle of
     intervals, since steps end on the constraint. The distance is `AbstractConstraint.residual`.
 
-    **Arguments:**
-
-    - `constraint`: S; by default the constraint of the last operator.
+    **Arguments:** `constraint`, S; by default the constraint of the last operator.
     """
 
     constraint: AbstractConstraint | None = None

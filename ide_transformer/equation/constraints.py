@@ -112,9 +112,7 @@ class Nonnegative(AbstractConstraint):
     S2 does not meet S1 with σ1 = 0: never impose both on one state. The ReLU of a feed-forward
     acts inside the field, see `FeedForward`.
 
-    **Arguments:**
-
-    - `domain`: weights of the mean in the distance from S2; see `LayerNorm`.
+    **Arguments:** `domain`, for the distance from S2; see `LayerNorm`.
     """
 
     domain: FeatureDomain | None = eqx.field(static=True, default=None)
@@ -267,10 +265,7 @@ class RMSNorm(AbstractNormalization):
     (Zhang, Sennrich, arXiv 1910.07467). It maps onto `RMSSphere(gain)`. Like `LayerNorm` it has
     no limit as h → 0 if the gain varies over features.
 
-    **Arguments:**
-
-    - `eps`: added to the mean square.
-    - `gain`, `domain`: see `LayerNorm`.
+    **Arguments:** see `LayerNorm`; `eps` is added to the mean square.
     """
 
     bias: ClassVar[None] = None  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -286,11 +281,7 @@ class RMSSphere(AbstractSphere):
     With a scalar gain it is root-mean-square normalisation. Checkpoints with a vector are
     `RMSNorm`.
 
-    **Arguments:**
-
-    - `gain`: γ, positive, a number or `[features]`.
-    - `eps`: added to the mean square; 0 is the exact projection.
-    - `domain`: see `LayerNorm`.
+    **Arguments:** see `Sphere`; `eps` is added to the mean square.
     """
 
     gain: Vector | None = eqx.field(converter=optional_positive_array, default=None)

@@ -181,7 +181,7 @@ class FunctionSpace(eqx.Module):
     def __check_init__(self):
         if self.modes > self.domain.features:
             raise InputError(
-                f"FunctionSpace: {self.domain.features} points for {self.modes} modes."
+                f"FunctionSpace: {self.domain.features} points cannot hold {self.modes} modes."
             )
         self.basis.check(self.domain, self.modes)
 

@@ -62,10 +62,9 @@ class Recompute(AbstractGradient):
     """Keeps a state for each interval and the values that `policy` saves inside; recomputes the
     rest.
 
-    **Arguments:**
-
-    - `policy`: one of `jax.checkpoint_policies`. The default saves products of states with
-      weights and means of attention. `None` saves nothing: less memory, one more solve.
+    **Arguments:** `policy`, one of `jax.checkpoint_policies`. The default saves products of
+    states with weights and means of attention. `None` saves nothing: less memory, one more
+    solve.
     """
 
     policy: Callable | None = eqx.field(static=True, default=save_products)

@@ -27,10 +27,8 @@ class CachedDecoder(eqx.Module):
     The logits equal the model's for the whole text. They are NaN after a failed step and at
     positions outside the prompt or `tokens`. Use `jax.vmap` for one position per text.
 
-    **Arguments:**
-
-    - `model`: solved by an explicit scheme with fixed steps.
-    - `tokens`: the largest length of a text; at most the context of the model.
+    **Arguments:** `model`, solved by an explicit scheme with fixed steps, and `tokens`, the
+    largest length of a text, at most the context of the model.
     """
 
     model: Model[TextInputs, TokenLogits]

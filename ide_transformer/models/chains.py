@@ -23,10 +23,8 @@ class StageInputs(AbstractImageInputs):
     The states are an image whose channels are the features. E_i maps it to a coarser grid with
     more features (convolutional vision Transformer: Wu et al., arXiv 2103.15808).
 
-    **Arguments:**
-
-    - `before`: the model of the previous stage; its read-out is `States()`.
-    - `windows`: E_i, for images with the grid and features of `before`.
+    **Arguments:** `before`, the model of the previous stage, with the read-out `States()`, and
+    `windows`, E_i, for images with its grid and features.
     """
 
     before: Model[AbstractImageInputs, States]

@@ -72,10 +72,7 @@ def compiled(model: Model, *, sizes: tuple[PositiveInt, ...] | None = None) -> C
     If padding is seen, or inputs are not texts, `why_not_padded` has the reason and each shape
     has its own program, as with `eqx.filter_jit`. So does each shape of batch axes.
 
-    **Arguments:**
-
-    - `sizes`: lengths to pad to, by default 64, 128, 256, …; the model's context is always
-      added.
+    **Arguments:** `sizes`, lengths to pad to besides the context, by default 64, 128, 256, ….
 
     **Returns:** a function of the inputs of the model that returns NumPy arrays.
     """

@@ -141,7 +141,7 @@ class TextInputs(AbstractInputs):
         text = checked_text(inputs, self.vocabulary, self.context, kinds)
         if text.mask is not None and not self.masks:
             raise InputError(
-                "TextInputs: a mean counts no mask; build the model with class_token=True."
+                "TextInputs(masks=False) has no masks; build the model with class_token=True."
             )
         u = rows(self.embedding, text.tokens) * self.scale
         if self.positions is not None:

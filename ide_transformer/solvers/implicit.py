@@ -201,10 +201,8 @@ class ImplicitEuler(AbstractOneStage, diffrax.AbstractAdaptiveSolver):
     solved by Newton–Krylov. Order 1, for stiff fields. The error estimate is the difference
     from the trapezoidal rule.
 
-    **Arguments:**
-
-    - `tolerance`: of Newton's method, relative and absolute; the default depends on the dtype
-      of the state.
+    **Arguments:** `tolerance` of Newton's method, relative and absolute; the default depends on
+    the dtype of the state.
     """
 
     node: ClassVar[float] = 1.0

@@ -277,8 +277,7 @@ class Tied(AbstractControl):
     **Arguments:**
 
     - `block`: the block, without a depth axis.
-    - `layers`: L.
-    - `interval_length`: depth of one interval.
+    - `layers`, `interval_length`: L, and the depth of one interval.
     """
 
     block: PyTree

@@ -110,8 +110,7 @@ class Chebyshev(AbstractExpansion):
     **Arguments:**
 
     - `coefficients`: Θ, a block whose arrays have a leading axis of length K.
-    - `layers`: L, the number of intervals.
-    - `interval_length`: depth of one interval.
+    - `layers`, `interval_length`: L, and the depth of one interval.
     """
 
     layers: PositiveInt = eqx.field(static=True)
@@ -156,8 +155,7 @@ class Fourier(AbstractExpansion):
     **Arguments:**
 
     - `coefficients`: Θ, a block whose arrays have a leading axis of length 2K + 1.
-    - `layers`: L ≥ 2K + 1, the number of intervals.
-    - `interval_length`: depth of one interval.
+    - `layers`, `interval_length`: L ≥ 2K + 1, and the depth of one interval.
     """
 
     layers: PositiveInt = eqx.field(static=True)
@@ -219,8 +217,7 @@ class Hypernetwork(AbstractExpansion):
 
     - `coefficients`: Θ, a block whose arrays have a leading axis of length K.
     - `inner`, `outer`: W1 with b1 and W2 with b2, the bias as the last row.
-    - `layers`: L, the number of intervals.
-    - `interval_length`: depth of one interval.
+    - `layers`, `interval_length`: L, and the depth of one interval.
     """
 
     inner: Float[Array, "embedding hidden"]

@@ -82,10 +82,8 @@ class Functional(AbstractMappedControl):
 
     at the points of Ω_y. Solutions converge with their number.
 
-    **Arguments:**
-
-    - `control`: gives C(t), an ordinary control for states of `space.modes` features.
-    - `space`: φ and the points.
+    **Arguments:** `control`, C(t), an ordinary control for states of `space.modes` features;
+    `space`, φ and the points.
     """
 
     space: FunctionSpace

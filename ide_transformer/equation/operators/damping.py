@@ -23,9 +23,7 @@ class Damping(AbstractLinearOperator):
 
         u_t = -λ ⊙ u,   flow(u, h) = exp(-λ h) ⊙ u.
 
-    **Arguments:**
-
-    - `rate`: λ ≥ 0, a number or `[features]`, per layer.
+    **Arguments:** `rate`, λ ≥ 0, a number or `[features]`, per layer.
     """
 
     rate: Float[Array, "*features"] = eqx.field(converter=nonnegative_array)
@@ -46,9 +44,7 @@ class StableDamping(AbstractLinearOperator):
     With an `Injection` the state stays bounded at any depth. Reference: Parcae, arXiv
     2604.12946.
 
-    **Arguments:**
-
-    - `rate`: the initial λ > 0, a number or `[features]`, per layer.
+    **Arguments:** `rate`, the initial λ > 0, a number or `[features]`, per layer.
     """
 
     log_rate: Float[Array, "*features"]
@@ -77,10 +73,8 @@ class Injection(AbstractSourcedOperator):
     `ExponentialEuler` makes the step `e^{-hλ} u + h φ_1(-hλ) (κ ⊙ f + A(u))` of Parcae, arXiv
     2604.12946.
 
-    **Arguments:**
-
-    - `rate`: κ, a number or `[features]`, per layer.
-    - `source`: f; the control `Sourced` inserts it.
+    **Arguments:** `rate`, κ, a number or `[features]`, per layer; `source`, f, which the
+    control `Sourced` inserts.
     """
 
     rate: Float[Array, "*features"]
@@ -104,10 +98,7 @@ class Relaxation(AbstractExactOperator, AbstractSourcedOperator):
 
     With operators A the equation has a steady state `u = f + A(u)/λ`, stable for large λ.
 
-    **Arguments:**
-
-    - `rate`: λ ≥ 0, a number or `[features]`, per layer.
-    - `source`: f; the control `Sourced` inserts it.
+    **Arguments:** `rate`, λ ≥ 0; for the rest see `Injection`.
     """
 
     rate: Float[Array, "*features"]

@@ -128,8 +128,7 @@ class FeatureIntegral(AbstractOperator):
     **Arguments:**
 
     - `features`: width of the state.
-    - `normalization`: N.
-    - `bias`: whether b exists.
+    - `normalization`, `bias`: N, and whether b exists.
     - `std`, `output_std`: standard deviation of the initial W; `output_std` has priority.
     """
 

@@ -83,9 +83,7 @@ class Fredholm(AbstractRegion):
 class Volterra(AbstractRegion):
     """The past, `x' ≤ x`, as in a Volterra operator: causal decoders.
 
-    **Arguments:**
-
-    - `window`: restricts it to `x - window < x'`; `None` for all of the past.
+    **Arguments:** `window`, which restricts it to `x - window < x'`; `None` for all of it.
     """
 
     window: PositiveInt | PositiveFloat | None = eqx.field(static=True, default=None)

@@ -151,9 +151,7 @@ class Diffusion(AbstractLinearOperator):
     domain the Fourier transform, k = 2π j / L; L is the length of an axis, N for N text tokens.
     It sees all tokens, so it is for encoders.
 
-    **Arguments:**
-
-    - `rate`: κ ≥ 0, a number, in squared distances of the domain per layer.
+    **Arguments:** `rate`, κ ≥ 0, a number, in squared distances of the domain per layer.
 
     **Raises:** `InputError` if the domain is no grid or has weights.
     """
@@ -182,9 +180,7 @@ class Advection(AbstractLinearOperator):
 
         u_t = -c·∇_x u,   flow(u, h)(x) = u(x - h c).
 
-    **Arguments:**
-
-    - `velocity`: c, a number for each axis, in distances of the domain per layer.
+    **Arguments:** `velocity`, c, a number for each axis, in distances of the domain per layer.
 
     **Raises:** `InputError` if the domain is no periodic grid of equal weights.
     """
