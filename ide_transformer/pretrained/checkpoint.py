@@ -166,7 +166,7 @@ class Checkpoint(NamedTuple):
         for weight in jax.tree.leaves(skeleton):
             if isinstance(weight, jax.ShapeDtypeStruct) and math.prod(weight.shape) > 2 * held:
                 raise InputError(
-                    f"{at}: config.json has a weight {weight.shape}; tensors hold {held} in all."
+                    f"{at}: config.json has a weight {weight.shape}; tensors hold {held}."
                 )
         table = family.table(skeleton)
         expected = expected_shapes(table)
