@@ -164,7 +164,8 @@ class Fourier(AbstractExpansion):
     def __check_init__(self):
         if self.terms % 2 == 0 or self.terms > self.layers:
             raise InputError(
-                f"Fourier: {self.terms} coefficients; give an odd number up to {self.layers}."
+                f"Fourier: {self.terms} coefficients on layers={self.layers}; give an odd "
+                "number, at most as many as layers."
             )
 
     def basis(self, t: Depth) -> Float[Array, " terms"]:
@@ -231,7 +232,7 @@ class Hypernetwork(AbstractExpansion):
         if embedding % 2 == 0 or self.outer.shape != expected:
             raise InputError(
                 f"Hypernetwork: inner has {embedding} rows, give an odd number; outer has "
-                f"shape {self.outer.shape}, give {expected}."
+                f"shape {self.outer.shape}, give {expected} for {self.terms} coefficients."
             )
 
     def basis(self, t: Depth) -> Float[Array, " terms"]:

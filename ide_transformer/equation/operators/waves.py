@@ -162,6 +162,8 @@ class Diffusion(AbstractLinearOperator):
 
     def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
         v = on_grid(self, u, domain)
+        if self.rate.shape:
+            raise InputError(f"Diffusion.rate has shape {self.rate.shape}; give one number.")
         laplacian = -sum(wave**2 for wave in _wave_numbers(self, domain))
         factor = function(self.rate.astype(u.dtype) * jnp.asarray(laplacian, u.dtype))
         if domain.period is not None:
