@@ -51,7 +51,7 @@ def layout(files: Sequence[Path]) -> dict[str, StoredArray] | None:
 
     - `trajectories`, `[samples, times, *points, channels]`: fields that vary with time.
     - `constant`, `[samples, *points, channels]`: fields that do not.
-    - `times`, `[times]` or `[samples, times]`.
+    - `times`, `[times]`, or `[samples, times]` where they differ.
     - `parameters`, `[samples, parameters]`: scalars that do not vary with time.
     - `points`, `[tokens, dimension]`, if the coordinates have unequal steps; then the fields
       have one axis of tokens.
@@ -102,10 +102,12 @@ def _check_alike(files: Sequence[Path], known: Sequence[_Layout]) -> None:
 def _one_for_all(name: str, known: Sequence[_Layout]) -> np.ndarray:
     """A small array of all files: the same in each, or one for each sample."""
     arrays = [x.further[name] for x in known]
-    if name != "parameters" and all(np.array_equal(arrays[0], x) for x in arrays):
+    if name == "grid":
         return arrays[0]
     shapes = [(one.sizes[0], *x.shape[-1:]) for one, x in zip(known, arrays, strict=True)]
-    return np.concatenate([np.broadcast_to(*x) for x in zip(arrays, shapes, strict=True)])
+    every = np.concatenate([np.broadcast_to(*x) for x in zip(arrays, shapes, strict=True)])
+    alike = name == "times" and np.array_equal(every, np.broadcast_to(every[:1], every.shape))
+    return every[0] if alike else every
 
 
 def _stored(path: Path, known: _Layout, fields: Sequence[_Field], times: int) -> StoredArray:

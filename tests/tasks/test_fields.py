@@ -1,0 +1,229 @@
+"""Fields and tables that people have become arrays by name, with times and points."""
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import xarray
+
+from ide_transformer.tasks import Arrays
+from ide_transformer.tasks.files import stored_arrays
+
+
+RANDOM = np.random.default_rng(0)
+SAMPLES, TIMES, Y, X = 5, 4, 3, 6
+STATES = RANDOM.normal(size=(SAMPLES, TIMES, Y, X)).astype(np.float32)
+TIME = 0.5 * np.arange(TIMES)
+EQUAL = np.linspace(-1, 1, X)
+UNEQUAL = np.arange(X) ** 2.0
+
+needs_hdf5 = pytest.mark.skipif(find_spec("h5py") is None, reason="h5py is not installed")
+
+
+def read(path, names="trajectories", **options):
+    roles = {"inputs": names}
+    return {name: x.read() for name, x in stored_arrays(path, roles, **options).items()}
+
+
+def write_fields(folder, form, x=EQUAL):
+    """Two variables with dimensions and coordinates, in one of the forms."""
+    dims = ("sample", "time", "y", "x")
+    data = xarray.Dataset(
+        {"u": (dims, STATES), "v": (dims, 2 * STATES), "level": ("sample", np.ones(SAMPLES))},
+        {"time": TIME, "y": np.arange(Y), "x": x},
+    )
+    if form == "zarr":
+        data.to_zarr(folder / "a.zarr", consolidated=False)
+        return folder / "a.zarr"
+    data.to_netcdf(folder / "a.nc", engine=form)
+    return folder / "a.nc"
+
+
+FORMS = ["scipy", pytest.param("h5netcdf", marks=needs_hdf5), "zarr"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_variables_have_dimensions_and_times(tmp_path, form):
+    """In any order, and as channels; equal steps need no points."""
+    path = write_fields(tmp_path, form)
+    found = read(path, ["u", "v"])
+    np.testing.assert_array_equal(found["inputs"], np.stack([STATES, 2 * STATES], -1))
+    np.testing.assert_array_equal(found["times"], TIME)
+    assert "points" not in found and found["level"].shape == (SAMPLES,)
+    turned = read(path, "u", dimensions=["sample", "x", "time", "y"])
+    np.testing.assert_array_equal(turned["u"], STATES.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_coordinates_with_unequal_steps_are_points(tmp_path, form):
+    """Each axis in [0, 1]; the axes in space are one of tokens."""
+    found = read(write_fields(tmp_path, form, UNEQUAL), "u")
+    np.testing.assert_array_equal(found["u"], STATES.reshape(SAMPLES, TIMES, Y * X))
+    y, x = np.meshgrid(np.arange(Y) / 2, UNEQUAL / 25, indexing="ij")
+    np.testing.assert_allclose(found["points"], np.stack([y.ravel(), x.ravel()], 1))
+
+
+def test_nodes_have_the_coordinates_that_are_on_them(tmp_path):
+    x, y = RANDOM.random((2, 12))
+    values = RANDOM.normal(size=(30, 12))
+    data = {"inputs": (("sample", "node"), values), "targets": (("sample", "node"), values)}
+    places = {"x": ("node", x), "y": ("node", y)}
+    xarray.Dataset(data, places).to_netcdf(tmp_path / "a.nc", engine="scipy")
+    points = read(tmp_path / "a.nc", "inputs")["points"]
+    np.testing.assert_allclose(points[:, 0], (x - x.min()) / np.ptp(x))
+    assert Arrays.build(tmp_path / "a.nc").sizes["fields"]
+
+
+@needs_hdf5
+def test_hdf5_without_dimensions(tmp_path):
+    """As h5py writes it: groups too, texts, and nothing that is not asked for."""
+    import h5py
+
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["inputs"] = STATES
+        file["of/places"] = ["a", "b"]
+        file.create_dataset("large", (10**9, 10**9), "f4", chunks=(1, 1))
+    stored = stored_arrays(tmp_path / "a.h5")
+    np.testing.assert_array_equal(stored["inputs"].read(), STATES)
+    assert stored["of/places"].read().tolist() == ["a", "b"]
+    assert stored["large"].numbers == 10**18
+
+
+def write_well(path, x=EQUAL, samples=SAMPLES):
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.attrs.update(n_trajectories=samples, grid_type="cartesian", n_spatial_dims=2)
+        file["dimensions/time"] = TIME
+        file["dimensions/y"], file["dimensions/x"] = np.arange(Y), x
+        file["dimensions"].attrs["spatial_dims"] = ["y", "x"]
+        file["t0_fields/pressure"] = STATES[:samples]
+        file["t0_fields/density"] = STATES[:samples, 0, 0]
+        file["t0_fields"].attrs["field_names"] = ["pressure", "density"]
+        flags = {"sample_varying": True, "time_varying": False, "dim_varying": [False, True]}
+        file["t0_fields/density"].attrs.update(flags)
+        file["t1_fields/velocity"] = np.stack([STATES, -STATES], -1)[:samples]
+        file["t2_fields/stress"] = np.ones((TIMES, Y, X, 2, 2), "f4")
+        file["t2_fields/stress"].attrs["sample_varying"] = False
+        file["scalars/viscosity"], file["scalars/forcing"] = [0.5], np.ones(TIMES)
+        file["scalars/Re"] = np.arange(samples)
+        file["scalars/forcing"].attrs["time_varying"] = True
+        for name in "xy":
+            wall = file.create_group(f"boundary_conditions/{name}_periodic")
+            wall.attrs.update(bc_type="PERIODIC", associated_dims=[name])
+
+
+@needs_hdf5
+@pytest.mark.parametrize("where", ["", "train", "data/train"])
+def test_the_layout_of_the_well(tmp_path, where):
+    """A file, or folders of several for the parts; what does not vary is repeated."""
+    (tmp_path / where).mkdir(parents=True, exist_ok=True)
+    write_well(tmp_path / where / "a.hdf5")
+    if where:
+        write_well(tmp_path / where / "b.hdf5", samples=2)
+        (valid := (tmp_path / where).with_name("valid")).mkdir()
+        write_well(valid / "c.hdf5", samples=3)
+    found = read(tmp_path if where else tmp_path / "a.hdf5")
+    states = found["trajectories"]
+    assert states.shape == (SAMPLES + (2 if where else 0), TIMES, Y, X, 7)
+    np.testing.assert_array_equal(states[:SAMPLES, ..., 1], STATES)
+    np.testing.assert_array_equal(states[SAMPLES:, ..., 2], -STATES[: len(states) - SAMPLES])
+    assert (states[..., 3:] == 1).all()
+    density = np.broadcast_to(STATES[:, 0, :1, :], (SAMPLES, Y, X))
+    np.testing.assert_array_equal(found["constant"][:SAMPLES, ..., 0], density)
+    parameters = np.stack([np.arange(SAMPLES), np.full(SAMPLES, 0.5)], 1)
+    np.testing.assert_array_equal(found["parameters"][:SAMPLES], parameters)
+    np.testing.assert_array_equal(found["times"], TIME)
+    assert found["grid"] == "periodic" and "points" not in found
+    if where:
+        assert found["validation_trajectories"].shape == (3, *states.shape[1:])
+
+
+@needs_hdf5
+def test_the_points_of_the_well(tmp_path):
+    write_well(tmp_path / "a.hdf5", UNEQUAL)
+    found = read(tmp_path / "a.hdf5")
+    assert found["trajectories"].shape == (SAMPLES, TIMES, Y * X, 7)
+    assert found["constant"].shape == (SAMPLES, Y * X, 1) and found["points"].shape == (18, 2)
+
+
+LINE = STATES[:, :, 0]
+COORDINATES = {"x-coordinate": EQUAL, "t-coordinate": 0.5 * np.arange(TIMES + 1)}
+PLANE = {"x-coordinate": np.arange(Y), "y-coordinate": EQUAL}
+SAMPLE = {"data": STATES[0, ..., None], "grid/x": np.arange(Y), "grid/y": EQUAL, "grid/t": TIME}
+PDEBENCH = {
+    "tensor": ({"tensor": LINE, **COORDINATES}, LINE[..., None]),
+    "fields": (
+        {"Vx": LINE, "density": 2 * LINE, "pressure": 3 * LINE, **COORDINATES},
+        np.stack([2 * LINE, 3 * LINE, LINE], -1),
+    ),
+    "groups": (
+        {f"{i:04}/{name}": x for i in range(SAMPLES) for name, x in SAMPLE.items()},
+        np.stack([STATES[0, ..., None]] * SAMPLES),
+    ),
+    "velocity": (
+        {"velocity": np.stack([STATES, STATES], -1), "t": np.stack([TIME] * SAMPLES)},
+        np.stack([STATES, STATES], -1),
+    ),
+}
+
+
+def write_hdf5(path, arrays):
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for name, x in arrays.items():
+            file[name] = x
+
+
+@needs_hdf5
+@pytest.mark.parametrize("kind", PDEBENCH)
+def test_the_layouts_of_pdebench(tmp_path, kind):
+    arrays, states = PDEBENCH[kind]
+    write_hdf5(tmp_path / "a.hdf5", arrays)
+    found = read(tmp_path / "a.hdf5")
+    np.testing.assert_array_equal(found["trajectories"], states)
+    np.testing.assert_array_equal(found["times"], TIME)
+
+
+@needs_hdf5
+def test_a_steady_problem_of_pdebench(tmp_path):
+    """The coefficient is the input, and the solution the target."""
+    steady = RANDOM.normal(size=(40, Y, X))
+    arrays = {"nu": steady, "tensor": steady[:, None] ** 2, **PLANE}
+    write_hdf5(tmp_path / "a.hdf5", arrays)
+    task = Arrays.build(tmp_path / "a.hdf5", grid="midpoint")
+    assert task.sizes["points"] == (Y, X) and task.sizes["grid"] == "midpoint"
+    inputs, targets = task.data["training"][:2]
+    np.testing.assert_allclose(targets, inputs**2, rtol=1e-5)
+
+
+CSV = """\
+place;x;y;\N{GREEK SMALL LETTER KAPPA};targets
+home;1;2.5;7;dog
+
+"far; away";3;4;8;cat
+home;5;6e-1;9;dog
+"""
+
+
+def test_the_columns_of_a_text(tmp_path, capsys):
+    """Numbers that have no other role are inputs; texts are groups, or classes."""
+    (tmp_path / "a.csv").write_text(CSV, "utf-8-sig")
+    roles = {"inputs": "inputs", "targets": "targets", "groups": "place"}
+    found = {x: y.read() for x, y in stored_arrays(tmp_path / "a.csv", roles).items()}
+    np.testing.assert_array_equal(found["inputs"], [[1, 2.5, 7], [3, 4, 8], [5, 0.6, 9]])
+    assert found["x"].dtype == np.int64 and found["place"].tolist()[1] == "far; away"
+    np.testing.assert_array_equal(read(tmp_path / "a.csv", ["y", "x"])["inputs"][0], [2.5, 1])
+
+
+def test_texts_are_classes(tmp_path, capsys):
+    """In sorted order, which is said, or in a given order; those of the test part too."""
+    rows = [f"{i % 7},{i % 5},{'dog' if i % 2 else 'cat'}" for i in range(40)]
+    for name, some in {"train": rows, "test": rows[1:2]}.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(["a,b,targets", *some]))
+    task = Arrays.build(tmp_path)
+    assert "classes 0 cat, 1 dog" in capsys.readouterr().err
+    assert task.data["test"][1].tolist() == [1] and task.sizes["classes"] == 2
+    task = Arrays.build(tmp_path, labels=["dog", "cat"])
+    assert task.data["test"][1].tolist() == [0] and not capsys.readouterr().err
