@@ -195,7 +195,7 @@ class Arrays(AbstractDataSet):
         labels: list[str] | None = None,
         **options: Any,
     ) -> "Arrays":
-        """Reads arrays by name from a file or folder, see `stored_arrays`: `inputs`, `targets`,
+        """Reads arrays by name from a file or folder (how-to/own-data.md): `inputs`, `targets`,
         and if they exist `points`, `weights`, `mask`, `groups`, and those of a part,
         `validation_inputs`, `test_points` and so on.
 

@@ -213,7 +213,9 @@ class DataConfig(Section):
 
     # The task, for example shakespeare, text, arrays or maze.
     name: str = "shakespeare"
-    # File or folder of a task that reads one.
+    # File or folder of a task that reads one. Arrays: `.npz`, `.npy`, `.csv`, `.parquet`,
+    # `.nc`, `.h5`, `.zarr`, a folder, or The Well or PDEBench
+    # ([files](../how-to/own-data.md#files)).
     path: Annotated[Path | None, Field(strict=False), BeforeValidator(_named)] = None
     # Column of a table that holds the texts.
     column: str | None = None
