@@ -2,6 +2,7 @@
 
 import contextlib
 import functools as ft
+import importlib
 import inspect
 import operator
 from pathlib import Path
@@ -121,7 +122,7 @@ def public_names():
     names = {name: getattr(face, name) for face in faces for name in dir(face)}
     files = "audio bidirectional connections encoder_decoder gated layer_norm_scaling momentum"
     homes = {f"ide_transformer.contrib.{name}" for name in files.split()}
-    others = vars(ide.contrib.public).items()
+    others = vars(importlib.import_module("ide_transformer.contrib.public")).items()
     names |= {name: x for name, x in others if getattr(x, "__module__", None) in homes}
     return {
         name: names[name]

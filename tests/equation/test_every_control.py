@@ -45,6 +45,7 @@ def test_all_classes_are_here():
     assert found == {
         *BUILT,
         ide.equation.Functional,
+        ide.equation.Rated,
         ide.equation.Sampled,
         ide.equation.Sourced,
     }
@@ -65,6 +66,7 @@ def test_controls_that_change_another_one():
         Sized(jnp.asarray(1.5)), 3, ide.FeatureDomain(5, "gauss_legendre")
     )
     ControlConformance(ide.equation.Functional(inner, space)).check(["precision"])
+    ControlConformance(ide.equation.Rated(inner, jnp.asarray(1.5))).check(["precision"])
     dropped = ide.Tied((ide.Dropout(*block(KEY), 0.5),), 3)
     # Other intervals have other draws.
     ControlConformance(ide.equation.Sampled(dropped, KEY)).check(["resample", "extend"])
