@@ -53,7 +53,7 @@ def test_a_run_writes_its_folder_and_can_be_sampled_and_evaluated(there, end, ca
     said = run_here(capsys, *script, "", "--prompt", "t", expected=2)
     assert "a prompt is empty" in said
     said = run_here(capsys, *script, "t", "--length", 10**9, expected=2)
-    assert "1,000,000,001 tokens in all, and at most 16,777,216" in said
+    assert "1,000,000,001 tokens in all; at most 16,777,216" in said
     said = run_here(capsys, *script, "t", "--mesh", "tokens=8", expected=2)
     assert "write model.context=8 instead" in said
     both = [RUN, RUN, "--json", "both.json"]
