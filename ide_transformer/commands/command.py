@@ -73,11 +73,8 @@ def load_command(name: str) -> ModuleType:
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
         known = [*COMMANDS, *found]
-        raise InputError(
-            f"{name}: there is no such command.{did_you_mean(name, known)} It is one of "
-            f"{', '.join(known)}. If an installed package should add it, install that package "
-            f"again: its entry points ({GROUP}) lack it."
-        )
+        what = f"{name}: there is no such command.{did_you_mean(name, known)}"
+        raise InputError(f"{what} It is one of {', '.join(known)}.")
     try:
         return found[name].load()
     except ImportError as error:

@@ -52,10 +52,9 @@ class Budget(Section):
         (amount,) = self.amount
         late = [x.until for x in config.training.schedule if isinstance(x.until, int)]
         if self.unit != "steps" and late:
+            write = "write budget.unit=steps, or parts of the run, such as until: 50%"
             raise InputError(
-                f"training.schedule: until={late[0]}: the cost of a step depends on the number "
-                f"of steps, which a budget of {self.unit} does not give; write "
-                "budget.unit=steps, or end phases at parts of the run, such as until: 50%."
+                f"training.schedule: until={late[0]} is no part of a budget; {write}."
             )
         if self.unit == "steps":
             try_first_batch(config, task)
@@ -64,10 +63,8 @@ class Budget(Section):
             steps = round(amount / field_evaluations(config, task))
         warmup = config.optimizer.warmup
         if not warmup < steps < 2**31:
-            raise InputError(
-                f"budget.amount={amount:g}: it allows {steps} optimiser steps; give an "
-                f"amount for more than optimizer.warmup={warmup} and less than 2147483648."
-            )
+            what = f"budget.amount={amount:g} allows {steps} steps"
+            raise InputError(f"{what}; give one for more than optimizer.warmup={warmup}.")
         return steps
 
 
@@ -123,10 +120,7 @@ def plan_refinement(config: Config, evaluations: float) -> list[Row]:
     needs, and its field evaluations."""
     layers = config.model.layers
     if any(phase.meshes for phase in config.training.schedule):
-        raise InputError(
-            "training.schedule draws meshes of one model, and a plan refines it; give a "
-            "configuration without."
-        )
+        raise InputError("training.schedule draws meshes; give a configuration without.")
     coarse = [first for first in (1, 2) if first < layers and layers % first == 0]
     if not coarse:
         raise InputError(f"model.layers={layers}: it has no coarser mesh; give 2 or more.")

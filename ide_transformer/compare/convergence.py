@@ -131,10 +131,8 @@ def refine(
     errors = [largest_difference(u1, exact) for u1 in ends]
     used = [i for i, error in enumerate(errors) if not error <= _ROUNDING][-3:]
     if len(used) < 2:
-        raise InputError(
-            f"{type(solver).__name__}: its errors are rounding ({max(errors):.1e}), so its "
-            "order cannot be measured."
-        )
+        name = type(solver).__name__
+        raise InputError(f"{name} has no order to measure: its errors are rounding.")
     h = 1 / np.array(counts)[used]
     slope = float(np.polyfit(np.log(h), np.log(np.array(errors)[used]), 1)[0])
     constant = errors[used[-1]] / h[-1] ** expected_order

@@ -72,9 +72,7 @@ def read_runs(paths: Sequence[str | Path], *, trust: bool = False) -> list[RunRe
         config = folder.load_config(trust)
         lines = read_metrics(folder.metrics)
         if not any("loss" in line for line in lines):
-            raise InputError(
-                f"{folder.path} has logged no step of training; train it, or name another run."
-            )
+            raise InputError(f"{folder.path} has logged no step of training; train it.")
         summary = folder.load_summary() if folder.summary.exists() else {}
         name = place.name if short.count(place.name) == 1 else str(folder.path)
         records.append(RunRecord(name, folder, config, lines, summary))

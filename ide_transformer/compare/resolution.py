@@ -58,19 +58,14 @@ def problem_of(loaded: LoadedModel, samples: int = 16) -> FunctionSolve:
     polynomials, in float64."""
     model = loaded.model.ordinary
     if not is_built_as(model, OperatorModel):
-        raise InputError(
-            f"{loaded.path} holds a {type(model).__name__}, which does not map functions; give "
-            "a run of an operator_model; for losses, ide-transformer evaluate --mesh."
-        )
+        what = f"{loaded.path} holds no operator_model"
+        raise InputError(f"{what}; for losses, write ide-transformer evaluate --mesh.")
     at_least_one("samples", samples)
     task = evaluation_task(loaded)
     batch = next(task.held_out(samples, samples))
     channels = model.inputs.channels is not None
     if isinstance(batch.inputs, Field) or np.ndim(batch.inputs) - channels != 2:
-        raise InputError(
-            f"{loaded.path}: its functions have points of their own, or lie in dimension "
-            f"{model.inputs.dimension}; errors are measured on the grid of a line."
-        )
+        raise InputError(f"{loaded.path}: its functions are not on the grid of a line.")
     values = jnp.asarray(np.asarray(batch.inputs), jnp.result_type(float))
     source = model.inputs.points_of(values.shape[1])
 

@@ -99,11 +99,10 @@ class SolvingComparison(AbstractComparison):
         console.print(f"reference: error about {doubt:.1e}, by half its steps")
         scheme = spelled_scheme(reference.description)
         if not doubt <= self.tolerance:
-            raise InputError(
-                f"{self.name}: reference: {scheme} with {reference.steps} steps and with "
-                f"{half} differ by {doubt:.1e}, more than tolerance={self.tolerance:g}, so "
-                "errors against it would say nothing; give it more steps."
+            what = (
+                f"reference: with {reference.steps} and {half} steps it differs by {doubt:.1e}"
             )
+            raise InputError(f"{what}, above tolerance={self.tolerance:g}; give it more steps.")
         weights = checksum_of_weights(model)
         made_of = [run.identity, step, weights, checksum(run.config), task.fingerprint()]
         made_of += [self.samples, self.rounds, reference.model_dump_json()]

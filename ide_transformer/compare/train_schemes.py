@@ -384,11 +384,8 @@ class TrainingComparison(AbstractComparison):
         config = config_of(tree, str(self.base))
         task = self._task(config)
         if self.sweep is not None and "test" not in task.parts:
-            raise InputError(
-                "sweep: these data have no test part, and what is tuned on validation data has "
-                "to be reported on others; write data: {validation: 0.05, test: 0.05} in "
-                f"{self.base}."
-            )
+            write = f"write data: {{validation: 0.05, test: 0.05}} in {self.base}"
+            raise InputError(f"sweep: these data have no test part to report on; {write}.")
         steps = contender.budget.steps(config, task)
         return Plan(config.changed("training", steps=steps), task)
 

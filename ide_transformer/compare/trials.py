@@ -91,11 +91,8 @@ class Trials:
         if start != (now := self._start(here, task)):
             changed.append(f"first weights: {start or 'not recorded'} there, {now} here")
         if changed:
-            raise InputError(
-                f"{path}: this run was made otherwise ({'; '.join(changed)}). Restore what it "
-                f"was made with, give the comparison another name, or remove {path}, so that "
-                "the run is made again."
-            )
+            what = f"{path}: this run was made otherwise ({'; '.join(changed)})"
+            raise InputError(f"{what}. Restore what it was made with, or remove {path}.")
         return failed.exists() or self.run(trial).summary.exists()
 
     def possible(self, trial: Trial) -> bool:
@@ -175,11 +172,10 @@ class Trials:
                 and first.keys() <= summary.keys() | {"evaluated", "log"}
             )
             if not whole:
-                raise InputError(
-                    f"{run.metrics}, or {run.summary.name} beside it, is missing, cut or "
-                    f"edited: it has not the numbers of {self.run(trials[0]).path}, or not all "
-                    f"steps. Restore it, or remove {run.path}, so that the run is made again."
+                what = (
+                    f"{run.metrics}, or {run.summary.name} beside it, is missing, cut or edited"
                 )
+                raise InputError(f"{what}. Restore it, or remove {run.path}.")
             found.append({**summary, "evaluated": evaluated, "log": log})
         return found
 

@@ -224,9 +224,8 @@ class Loop(NamedTuple):
         if wrong := {name: x for name, x in losses.items() if not math.isfinite(x)}:
             said = ", ".join(f"{name} {x}" for name, x in wrong.items())
             what = f"{self.folder.path}: not finite at the end of the run: {said}"
-            kept = f"There is no summary; checkpoint {self.checkpoints.newest()} is kept"
             advice = f"Lower optimizer.learning_rate, or take {better_solve(model)}"
-            raise Diverged(f"{what}. {kept}. {advice}.")
+            raise Diverged(f"{what}. Its checkpoints are kept. {advice}.")
 
     def _evaluate_if_due(
         self, program: Program, number: int, state: TrainState, log: MetricsLog
@@ -257,12 +256,10 @@ class Loop(NamedTuple):
         back before."""
         newest = self.checkpoints.newest()
         if rollbacks or newest is None:
-            before = "no checkpoint to go back to"
-            if rollbacks:
-                before = f"the run went back before; checkpoint {newest} is kept"
+            why = "it went back before" if rollbacks else "no checkpoint to go back to"
             better = better_solve(self.programs[0].model)
             advice = "Lower optimizer.learning_rate or optimizer.clip, warm up longer"
-            raise Diverged(f"{fault}; {before}. {advice}, or take {better}.")
+            raise Diverged(f"{fault}; {why}. {advice}, or take {better}.")
         restored = self.checkpoints.restore(self.programs.shapes_at)
         state = self.layout.placed(rolled_back(restored, fault.bad_steps))
         cut_metrics(self.folder.metrics, int(state.step), self.checkpoints.losses)

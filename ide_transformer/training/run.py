@@ -269,25 +269,18 @@ def _with_weights_of_run(
     if wrong := [text for key, text in changed.items() if key not in _FREE]:
         raise InputError(f"{begins} gives the model; drop what differs ({'; '.join(wrong)}).")
     if not same_tokenizer(run, task):
-        raise InputError(
-            f"{begins}: data.name={config.data.name} has other tokens; change one."
-        )
+        raise InputError(f"{begins}: data.name={config.data.name} has other tokens.")
     there, step = restored(run, own, config.model.checkpoint, "trained")
     if config.solver != own.solver:
         there = with_solver(there, config.solver)
     fits = weight_shapes(there) == weight_shapes(model)
     if not fits and there.layers < own.model.layers:
-        what = (
-            f"{begins} has {there.layers} layers there, and model.layers={config.model.layers}"
-        )
         write = f"model.layers={there.layers} and control.horizon={there.control.horizon:g}"
-        raise InputError(f"{what}; take a later model.checkpoint, or write {write}.")
+        raise InputError(f"{begins} has {there.layers} layers at that step; write {write}.")
     if not fits:
         free = [text for key, text in changed.items() if key not in ("run", "checkpoint")]
         differ = "; ".join(free) or f"the sizes of the data, here {task.sizes}"
-        raise InputError(
-            f"{begins}: its weights do not fit the model; drop what differs ({differ})."
-        )
+        raise InputError(f"{begins}: its weights do not fit; drop what differs ({differ}).")
     weights, static = eqx.partition(model, eqx.is_inexact_array)
     taken = jax.tree.leaves(eqx.filter(there, eqx.is_inexact_array))
     combined = eqx.combine(jax.tree.structure(weights).unflatten(taken), static)

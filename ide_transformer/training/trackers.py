@@ -154,8 +154,7 @@ class JsonLines(AbstractTracker):
         except OSError:
             there = False
         if not there:
-            what = f"{self._path} was removed or replaced while the run was trained"
-            raise InputError(f"{what}. Put it back and {GO_ON}.")
+            raise InputError(f"{self._path} was removed or replaced; put it back and {GO_ON}.")
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # `log` and `flush` have reported it

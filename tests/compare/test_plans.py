@@ -46,7 +46,7 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path):
         (f"training.steps=7 training.schedule='{first(2)}' {' '.join(RECIPE)}", 20),
     ]
     drawn = text_config(tmp_path, [*small, "training.schedule=[{meshes: [{layers: 2}]}]"])
-    with pytest.raises(ide.InputError, match="draws meshes of one model, and a plan refines"):
+    with pytest.raises(ide.InputError, match="draws meshes; give"):
         plan_refinement(drawn, 20.0)
 
 

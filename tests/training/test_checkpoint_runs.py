@@ -129,7 +129,7 @@ def test_what_does_not_fit_the_weights_of_a_run_is_named(there):
     (there / "tuned.yaml").write_text(yaml.safe_dump(TUNED))
     (there / "other.txt").write_text("é" * 900)
     for override, message in [
-        ("model.layers=1", r"do not fit the model; drop .*\(model.layers: 2 there, 1 here\)"),
+        ("model.layers=1", r"do not fit; drop .*\(model.layers: 2 there, 1 here\)"),
         ("data.tokenizer=bpe", r"drop data\.tokenizer[.,]"),
         ("data.vocabulary=300", r"drop data\.vocabulary[.,]"),
         ("data.path=other.txt", "The character 'é' does not occur"),

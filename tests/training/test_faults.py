@@ -89,7 +89,7 @@ def test_bad_steps_are_skipped_and_after_too_many_a_run_goes_back_once(
 
 def test_the_second_time_or_without_a_checkpoint_it_ends_with_a_report(faulty, tmp_path):
     faulty([(seed, step) for seed in (0, 1) for step in range(5, 10)])
-    with pytest.raises(InputError, match=r"up to step 8 .*went back before; checkpoint 4 is"):
+    with pytest.raises(InputError, match=r"up to step 8 .*went back before"):
         stub.train(tmp_path, training=SETTINGS)
     run = training.RunFolder(tmp_path / "small")
     assert not run.summary.exists() and logged(run.path)[-1]["step"] == 8
@@ -116,7 +116,7 @@ def evaluated(monkeypatch, *losses):
 
 def test_a_run_without_a_loss_at_its_end_is_an_error(tmp_path, monkeypatch):
     evaluated(monkeypatch, 0.5, np.nan)
-    with pytest.raises(InputError, match=r"not finite at the end.* checkpoint 4 is kept"):
+    with pytest.raises(InputError, match=r"not finite at the end.* checkpoints are kept"):
         stub.train(tmp_path)
     assert not (tmp_path / "small/summary.json").exists()
 

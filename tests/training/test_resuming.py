@@ -83,7 +83,7 @@ def test_a_run_goes_on_by_its_name_and_a_finished_one_is_left_alone(half, end, c
 def test_a_run_without_a_checkpoint_begins_again(half, end):
     shutil.rmtree(CHECKPOINTS)
     CHECKPOINTS.mkdir()
-    with pytest.raises(InputError, match=r"small has no checkpoint yet: .*_every=2 steps"):
+    with pytest.raises(InputError, match=r"small has no checkpoint yet; resume it"):
         training.load_run(RUN)
     assert resume().path == RUN
     assert equal(training.load_run(RUN)[0], end)
@@ -259,7 +259,7 @@ def test_a_name_with_a_number_is_another_run(tmp_path):
         new(tmp_path, name)
         assert folders.folder_to_resume(name, tmp_path).path == tmp_path / name
     assert new(tmp_path, "small").path.name == "small-9"
-    several = r"2 runs of the name small .*small \(step 0\), .*small-9 \(step 0\)"
+    several = r"small \(step 0\), .*small-9 \(step 0\)"
     with pytest.raises(InputError, match=several):
         folders.folder_to_resume("small", tmp_path)
     # The one that is not finished; where all are, the newest.

@@ -72,7 +72,7 @@ def test_bad_input_ends_with_status_2_and_writes_no_result(there, capsys):
     for said, *command in (
         ("is not a tokenizer", "sample", RUN),
         ("smal: there is no such run", "sample", "runs/smal"),
-        ("is neither the folder of a run", "sample", ROOT),
+        ("has neither the config.yaml of a run", "sample", ROOT),
         ("no such file", "train", "own.json", "--runs", "others"),
     ):
         assert said in run_here(capsys, *command, expected=2)

@@ -1,7 +1,6 @@
 """The configuration of a run: one tree of typed sections, filled by YAML and by overrides
 `a.b=value`."""
 
-import ast
 import math
 import re
 from collections.abc import Iterator
@@ -38,13 +37,6 @@ def in_single_precision(value: Any) -> Any:
     return value
 
 
-def _number_of_key(key: Any) -> Any:
-    try:
-        return ast.literal_eval(key) if isinstance(key, str) else key
-    except (SyntaxError, ValueError):
-        return key
-
-
 def _moment(value: Any) -> int | str:
     if type(value) is int and 0 < value < 2**31:
         return value
@@ -78,7 +70,7 @@ Count = Annotated[int, Field(gt=0, lt=2**31)]
 CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 # A count that is a key, which YAML and JSON give as a text.
-CountAsKey = Annotated[CountOrZero, BeforeValidator(_number_of_key)]
+CountAsKey = Annotated[int, Field(ge=0, lt=2**31, strict=False)]
 # A step of a run, or a part of all its steps such as "50%".
 Moment = Annotated[int | str, BeforeValidator(_moment)]
 # A class by its name, or with arguments of its constructor; see `read`.
@@ -322,8 +314,8 @@ class ModelConfig(ClassSection):
             return None
         hidden, rest = divmod((self.hidden or 0) * modes, self.width)
         if rest:
-            shares = f"model.hidden={self.hidden} times model.modes={modes}"
-            raise InputError(f"{shares}: take a multiple of model.width={self.width}.")
+            what = f"model.hidden={self.hidden} times model.modes={modes}"
+            raise InputError(f"{what}: take a multiple of model.width={self.width}.")
         changes = dict(width=modes, hidden=hidden or None, basis="nodal", modes=None)
         return self.model_copy(update=changes)
 
@@ -689,10 +681,8 @@ class Config(Section):
             return tree
         version = tree.get("version", VERSION)
         if type(version) is not int or version != VERSION:
-            what = f"version={shown(version)}: this release of ide_transformer reads version"
-            raise ValueError(
-                f"{what} {VERSION}; train again, or take the release that wrote it"
-            )
+            what = f"version={shown(version)}: this release reads version {VERSION}"
+            raise ValueError(f"{what}; train again, or take the release that wrote it")
         model = tree.get("model")
         if isinstance(model, dict) and model.get("pretrained"):
             # A checkpoint is solved by its own scheme unless another one is given.

@@ -171,8 +171,9 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         for depth, part in enumerate(parents, 1):
             branch = branch.setdefault(part, {})
             if not isinstance(branch, dict):
-                section = ".".join(parents[:depth])
-                raise InputError(f"{where}: {section} is a value, not a section.")
+                raise InputError(
+                    f"{where}: {'.'.join(parents[:depth])} is a value, not a section."
+                )
         value = read_yaml(text, where)
         if value is None:
             branch.pop(last, None)
@@ -282,9 +283,7 @@ def read_yaml(text: str | bytes, where: str) -> Any:
     try:
         return yaml.load(text if isinstance(text, str) else text.decode("utf-8-sig"), _Reader)
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{where}: no UTF-8 at byte {error.start}; save it as UTF-8."
-        ) from None
+        raise InputError(f"{where}: no UTF-8 at byte {error.start}.") from None
     except yaml.MarkedYAMLError as error:
         mark: Any = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}"
@@ -321,9 +320,8 @@ class _Reader(yaml.SafeLoader):
             if key.tag != f"{_TAG}str":
                 raise _wrong(key, "a key is a name; write it in quotes if it is one")
             if (before := first.setdefault(key.value, key)) is not key:
-                name = f"{short(key.value)} is given twice"
                 line = before.start_mark.line + 1
-                raise _wrong(key, f"{name}, first in line {line}; drop one of them")
+                raise _wrong(key, f"{short(key.value)} is given twice, first in line {line}")
         return super().construct_mapping(node, deep)
 
 

@@ -160,9 +160,9 @@ class Checkpoints:
                 warnings.warn(f"{reason}; checkpoint {step} is taken instead.", stacklevel=2)
             return state
         if not reasons:
-            first = f"training.checkpoint_every={self._config.training.checkpoint_every} steps"
-            what = f"{self._run.path} has no checkpoint yet: the first comes after {first}"
-            raise InputError(f"{what}; resume it with --resume.")
+            raise InputError(
+                f"{self._run.path} has no checkpoint yet; resume it with --resume."
+            )
         what = f"{self._folder} holds no checkpoint that can be read: {'; '.join(reasons)}"
         raise InputError(f"{what}. Restore one from a copy, or train the run again.")
 

@@ -105,8 +105,7 @@ def load_model(
         named = any(override.startswith("data.") for override in others)
         loaded = LoadedModel(model, run, run.path, config, named, foreign)
     elif run.path.is_dir() and not (run.path / "config.json").is_file():
-        what = f"{path} is neither the folder of a run (it has no config.yaml)"
-        raise InputError(f"{what}, nor of a checkpoint (it has no config.json).")
+        raise InputError(f"{path} has neither the config.yaml of a run nor a config.json.")
     else:
         if others or (checkpoint, weights) != ("newest", "trained"):
             drop = ", ".join(others) or "checkpoint and weights"
@@ -154,8 +153,9 @@ def restored(
     checkpoint."""
     average = config.training.average
     if weights == "average" and not average:
-        what = f"weights=average: {folder.path} keeps no moving average"
-        raise InputError(f"{what}; train it with training.average=0.999.")
+        raise InputError(
+            f"weights=average: {folder.path} was trained without training.average."
+        )
     key = jax.random.key(0)  # the drawn weights are replaced below
     sizes = sizes_of(folder, config)
     model = first_model(config, lambda config: build_model_of_size(config, sizes, key))
@@ -262,4 +262,4 @@ def _check_weights(run: RunFolder, own: Config, chosen: Config) -> None:
     if expected != shapes(chosen, data):
         name = next(name for name in sizes if data[name] != sizes[name])
         what = f"data.options: these data have {name}={data[name]}"
-        raise InputError(f"{what}, but the model was trained for {name}={sizes[name]}.")
+        raise InputError(f"{what}, and the model {name}={sizes[name]}.")

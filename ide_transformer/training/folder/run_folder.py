@@ -350,8 +350,7 @@ def folder_to_resume(name: str, runs: Path, trust: Trust = False) -> RunFolder:
     unfinished = [folder for folder in found if not folder.summary.exists()]
     if len(unfinished) > 1:
         steps = ", ".join(f"{x.path} (step {x.newest_step or 0})" for x in unfinished)
-        what = f"--resume: {len(unfinished)} runs of the name {name} are not finished: {steps}"
-        raise InputError(f"{what}. Give the folder of one.")
+        raise InputError(f"--resume: {steps} are not finished; give the folder of one.")
     return [*found, *unfinished][-1]
 
 

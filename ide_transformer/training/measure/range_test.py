@@ -114,8 +114,7 @@ def find_learning_rate(
             if recent > max(_EXPLODED * lowest, losses[0]):
                 break
     if len(losses) < 2:
-        what = f"{config.name}: the loss is not finite at a learning rate of {LOWEST}"
-        raise InputError(f"{what}; take {better_solve(model)}.")
+        raise InputError(f"The loss is not finite at any rate; take {better_solve(model)}.")
     found = _suggested((LOWEST * np.exp(growth * np.arange(len(losses)))).tolist(), losses)
     if folder is not None:
         write_json(Path(folder, "learning_rate.json"), found._asdict())

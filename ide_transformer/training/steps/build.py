@@ -98,10 +98,8 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
     mode = read(AbstractGradient, config.training.gradient, "training.gradient")
     layers = [stage.layers or config.model.layers for stage in config.model.stages[1:]]
     if isinstance(mode, Truncated) and mode.intervals < max(layers, default=0):
-        what = f"training.gradient=truncated: {mode.intervals} layers reach no stage before"
-        raise InputError(
-            f"{what}; write options: {{intervals: {max(layers)}}}, or another mode."
-        )
+        write = f"write options: {{intervals: {max(layers)}}}, or another mode"
+        raise InputError(f"training.gradient=truncated: it reaches no stage before; {write}.")
     build = ft.partial(build_model_of_size, config, task.sizes)
     given = config.model.pretrained is not None
     if not given and not config.model.stages:
@@ -233,9 +231,7 @@ def check_kind(config: Config, learns: Callable[..., Model]) -> None:
     pairs = zip(found, wanted, strict=True)
     if not all(issubclass(one, other) or issubclass(other, one) for one, other in pairs):
         parts = " and ".join(part.__name__ for part in wanted)
-        what = (
-            f"model.kind={kind}: data.name={config.data.name} is learned by models of {parts}"
-        )
+        what = f"model.kind={kind}: data.name={config.data.name} is learned by {parts}"
         raise InputError(f"{what}; write model.kind={snake_case(learns.__name__)}, or model.")
 
 
@@ -319,8 +315,7 @@ def _staged_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -
         with at(f"model.stages.{number}"):
             stage = build_model_of_size(own, given, own_key)
             if not isinstance(stage.inputs, models.ImageInputs):
-                what = f"model.kind={own.model.kind}: it can be no stage"
-                raise InputError(f"{what}; take model.kind=image_stage.")
+                raise InputError(f"model.kind={own.model.kind}: take image_stage.")
         given["image_shape"] = (*stage.inputs.grid, stage.features)
         stages.append(stage)
     return models.StagedModel(tuple(stages))
@@ -376,8 +371,7 @@ def with_solver(model: Model, config: SolverConfig) -> Model:
 def _pretrained(config: Config, path: str) -> Model:
     """The model of a checkpoint. Raises `InputError` if it cannot learn the data."""
     if config.model.checkpoint != "newest":
-        what = f"model.checkpoint={config.model.checkpoint}: model.pretrained={path} is no run"
-        raise InputError(f"{what}; drop it.")
+        raise InputError(f"model.checkpoint: model.pretrained={path} is no run; drop it.")
     model = load_pretrained(path)
     wanted = task_class(config).model
     if not is_built_as(model, wanted):
@@ -396,7 +390,5 @@ def _check_tokens(config: Config, task: AbstractTask, model: Model) -> None:
         found = classes
         known = outputs.shape[-1]
     if found > known:
-        what = f"data: there are {found} tokens or classes, and model.pretrained="
-        raise InputError(
-            f"{what}{config.model.pretrained} knows {known}; take data that fit it."
-        )
+        begins = f"model.pretrained={config.model.pretrained} knows {known}"
+        raise InputError(f"{begins} tokens or classes, and the data have {found}.")

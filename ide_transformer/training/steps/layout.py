@@ -124,9 +124,10 @@ def make_layout(config: ParallelConfig, devices: Sequence[Any] | None = None) ->
     wanted = config.devices
     if number % wanted or (jax.process_count() > 1 and wanted != number):
         sizes = " × ".join(f"parallel.{axis}={size}" for axis, size in config.sizes.items())
-        what = f"{sizes} makes a layout of {wanted} devices, and there are {number}"
         fit = "be" if jax.process_count() > 1 else "divide"
-        raise InputError(f"{what}; their product must {fit} {number}.")
+        raise InputError(
+            f"{sizes} = {wanted}, which must {fit} the {number} devices there are."
+        )
     shape = tuple(config.sizes.values())
     types = (AxisType.Auto,) * len(shape)
     return Layout(jax.make_mesh(shape, config.axes, types, devices=devices[:wanted]))

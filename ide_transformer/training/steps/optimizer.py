@@ -119,8 +119,8 @@ def group_factors(groups: Mapping[str, float], weights: PyTree) -> PyTree[float]
         if not any(fits(group, path) for path in paths):
             parts = {".".join(p.split(".")[:n]) for p in paths for n in range(1, len(p))}
             close = difflib.get_close_matches(group, sorted(parts), n=3, cutoff=0.0)
-            what = f"optimizer.groups: {group!r} fits no weight"
-            raise InputError(f"{what}. The closest paths are {', '.join(close)}.")
+            closest = f"The closest paths are {', '.join(close)}"
+            raise InputError(f"optimizer.groups: {group!r} fits no weight. {closest}.")
 
     def factor(path: tuple, _) -> float:
         found = [factor for group, factor in groups.items() if fits(group, path_of(path))]

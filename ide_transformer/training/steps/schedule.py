@@ -117,8 +117,9 @@ def read_mesh(tree: Mapping[str, Any], key: str) -> Mesh:
     weights, since nothing would train them."""
     mesh = read(Mesh, tree, key)
     if jax.tree.leaves(eqx.filter(mesh.solver, eqx.is_inexact_array)):
-        what = f"{key}.solver={tree['solver']}: it has weights, which would not be trained"
-        raise InputError(f"{what}; take a scheme without weights.")
+        raise InputError(
+            f"{key}.solver={tree['solver']}: it has weights, which nothing trains."
+        )
     return mesh
 
 
@@ -287,8 +288,9 @@ def programs_of(config: Config, model: Model) -> Programs:
             if layers % before.layers and weight_shapes(model) != weight_shapes(before):
                 dividing = [str(n) for n in range(1, layers) if layers % n == 0]
                 what = f"training.schedule: {before.layers} layers cannot become {layers}"
-                write = f"write {', '.join(dividing)} instead of {before.layers}"
-                raise InputError(f"{what} of equal parts; {write}.")
+                raise InputError(
+                    f"{what}; write {', '.join(dividing)} instead of {before.layers}."
+                )
         programs.append(Program(phase, training, optimizer, model, shapes, enter))
     return Programs(programs)
 
