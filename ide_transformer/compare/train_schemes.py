@@ -2,11 +2,11 @@
 
 import functools as ft
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr
 from rich.console import Console
 
 from .. import training
@@ -70,43 +70,28 @@ class TrainingComparison(AbstractComparison):
     _made_tasks: dict[Any, AbstractTask] = PrivateAttr(default_factory=dict)
     _curves: dict[str, LearningCurve] = PrivateAttr(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _each_run_once(self):
-        faults = []
+    def problems(self) -> Iterator[str]:
         names = [x.name for x in self.contenders]
         if len(set(self.seeds)) < len(self.seeds):
-            faults.append(f"seeds={list(self.seeds)}: give each of them once")
+            yield f"seeds={list(self.seeds)}: give each of them once"
         for name in names:
             try:
                 folder_name(Trial(name, (1.234e-300,) * len(self._swept), max(self.seeds)).name)
             except ValueError as error:
-                faults.append(f"schemes.{name}: {error}")
+                yield f"schemes.{name}: {error}"
         if len({Trial(name, (), 0).name for name in names}) < len(names):
-            faults.append(
-                f"schemes: two of {', '.join(names)} would share a folder, whose "
-                "name has letters, digits and '.' only; rename one"
-            )
+            yield f"schemes: two of {', '.join(names)} would share a folder; rename one"
         if self.reference not in (None, *self.schemes):
-            known = ", ".join(self.schemes)
-            faults.append(f"reference={self.reference!r}: it must be one of {known}")
+            yield f"reference={self.reference!r}: it must be one of {', '.join(self.schemes)}"
         for name, sections in (*self.schemes.items(), *self.recipes.items()):
             given = sections.get("training")
             for key, own in (("steps", "budget.amount"), ("seed", "seeds")):
                 if isinstance(given, dict) and key in given:
-                    faults.append(
-                        f"{name}.training.{key}: all runs have the one of the comparison; "
-                        f"write {own}"
-                    )
+                    yield f"{name}.training.{key}: all runs have the same; write {own}"
         costly = [key for key in self._swept if not key.startswith("optimizer.")]
         if costly and self.budget.unit != "steps":
-            faults.append(
-                f"sweep: {', '.join(costly)} may change the cost of a step, and so how many "
-                f"steps {self.budget} allow; write budget.unit=steps, or make schemes that "
-                "differ in it"
-            )
-        if faults:
-            raise ValueError("; ".join(faults))
-        return self
+            what = f"sweep: {', '.join(costly)} may change how many steps {self.budget} allow"
+            yield f"{what}; write budget.unit=steps, or make schemes that differ in it"
 
     @ft.cached_property
     def contenders(self) -> list[Contender]:
@@ -152,17 +137,15 @@ class TrainingComparison(AbstractComparison):
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
         trials = Trials(folder / "runs", self._plans, tuple(self._swept), console)
         first, *others = self.seeds
-        planned = [t for name in self._plans for t in grid(name, self._swept, first)]
-        for trial in planned:
+        trials.left = len(self._plans) * len(others)
+        for trial in (t for name in self._plans for t in grid(name, self._swept, first)):
             with naming_scheme(trial.scheme):
-                if not trials.done(trial):
-                    trials.left.append(trial.scheme)
-        trials.left += [*self._plans] * len(others)
+                trials.left += not trials.done(trial)
         chosen = [
             tuned(name, self.sweep, first, trials.loss, trials.possible) for name in self._plans
         ]
         repeated = [x.best._replace(seed=seed) for seed in others for x in chosen]
-        trials.left = [trial.scheme for trial in repeated if not trials.done(trial)]
+        trials.left = sum(not trials.done(trial) for trial in repeated)
         for trial in repeated:
             trials.loss(trial)
         rows = self._rows(trials, chosen)

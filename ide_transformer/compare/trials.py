@@ -2,19 +2,17 @@
 
 import functools as ft
 import math
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from rich.console import Console
 
 from .. import training
 from ..errors import GO_ON, InputError
 from ..pretrained.files import read_json
-from ..reporting import duration, write_json
+from ..reporting import write_json
 from ..tasks import AbstractTask
 from ..training import Config, Diverged, RunFolder, Stopped, read_metrics, validated
 from ..training.configuration.files import apply_overrides, check_code
@@ -43,9 +41,8 @@ class Trials:
         self.plans = plans
         self.keys = keys
         self.console = console
-        # The schemes of the runs that are still to be made.
-        self.left: list[str] = []
-        self._seconds: dict[str, list[float]] = {}
+        # How many runs are still to be made.
+        self.left = 0
         self._fingerprint = ft.cache(lambda task: task.fingerprint())
         self._starts: dict[str, dict[str, Any] | None] = {}
 
@@ -109,13 +106,10 @@ class Trials:
     def loss(self, trial: Trial) -> float:
         """The validation loss of a run, infinite if it failed. Trains it if it is not done."""
         if not self.done(trial):
-            self.console.print(f"{trial.name}{self._outlook}")
-            path = self.run(trial).path
-            began = time.perf_counter()
+            self.console.print(f"{trial.name} (runs left: {self.left})")
+            resume = self.run(trial).path.exists()
             try:
-                training.train(self.config(trial), runs=self.folder, resume=path.exists())
-                seconds = time.perf_counter() - began
-                self._seconds.setdefault(trial.scheme, []).append(seconds)
+                training.train(self.config(trial), runs=self.folder, resume=resume)
             except Diverged as error:
                 self._record_failure(trial, str(error))
             except OSError:
@@ -127,8 +121,7 @@ class Trials:
                 self._record_failure(trial, f"{type(error).__name__}: {error}")
             jax.clear_caches()  # the memory of many runs would add up
             self.done(trial)  # the data and weights it read may have changed meanwhile
-            if trial.scheme in self.left:
-                self.left.remove(trial.scheme)
+            self.left = max(self.left - 1, 0)  # a sweep may add runs
         if self.failure(trial):
             return math.inf
         return self.run(trial).load_summary()["validation_loss"]
@@ -178,15 +171,6 @@ class Trials:
                 raise InputError(f"{what}. Restore it, or remove {run.path}.")
             found.append({**summary, "evaluated": evaluated, "log": log})
         return found
-
-    @property
-    def _outlook(self) -> str:
-        """How many runs are left, and their time by the runs of the same scheme, or of any."""
-        if not self._seconds:
-            return f" (runs left: {len(self.left)})"
-        every = [x for own in self._seconds.values() for x in own]
-        each = [float(np.median(self._seconds.get(x, every))) for x in self.left]
-        return f" (runs left: {len(self.left)}, about {duration(sum(each))})"
 
     def _start(self, config: Config, task: AbstractTask) -> dict[str, Any] | None:
         """The `Start.origin` of a run that would begin now."""

@@ -57,10 +57,8 @@ class Loop(NamedTuple):
         steps = self.config.training.steps
         start = int(state.step)
         with TrainingProgress(steps, start) as progress:
-            given = self.config.model
-            origin = ""
-            if given.run is not None and not start:
-                origin = f", with the weights of {given.run} (checkpoint {given.checkpoint})"
+            run = self.config.model.run
+            origin = "" if run is None or start else f", with the weights of {run}"
             progress.say(f"{self.folder.path}: {num_parameters(state):,} parameters{origin}")
             compiled = self._compiled(start, progress) if start < steps else []
             while True:
@@ -83,7 +81,12 @@ class Loop(NamedTuple):
         start = int(state.step)
         # After a rollback the next seed draws other batches.
         seed = training.seed + int(state.faults.rollbacks)
-        trackers = self._started(start, progress) if parallel.primary() else []
+        trackers: list[AbstractTracker] = []
+        if parallel.primary():
+            others = [InBackground(tracker, progress.say) for tracker in self.trackers]
+            trackers = [JsonLines(self.folder.metrics), *others]
+        for tracker in trackers:
+            tracker.start(self.folder.path, flat_values(self.config), start)
         # A run whose steps are all bad has learned nothing, however short it is.
         most_bad = min(training.max_bad_steps, training.steps)
         log = MetricsLog(trackers, progress.show, self.began, most_bad)
@@ -139,15 +142,6 @@ class Loop(NamedTuple):
             return mesh, batch, size * task.tokens_per_sample
 
         return make
-
-    def _started(self, step: int, progress: TrainingProgress) -> list[AbstractTracker]:
-        """The trackers of a run, started from this step."""
-        others = [InBackground(tracker, progress.say) for tracker in self.trackers]
-        trackers = [JsonLines(self.folder.metrics), *others]
-        values = flat_values(self.config) if others else {}
-        for tracker in trackers:
-            tracker.start(self.folder.path, values, step)
-        return trackers
 
     def _compiled(self, start: int, progress: TrainingProgress) -> list[_Compiled]:
         """Compiles the programs of the phases after step `start`; reports their memory."""

@@ -36,7 +36,6 @@ from .folder.run_folder import (
     new_folder,
     same_tokenizer,
     source,
-    unfinished_twin,
 )
 from .loop import Diverged as Diverged, Loop
 from .steps import layout as parallel
@@ -137,8 +136,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
     layout = make_layout(config.parallel)
     if resumed is None and (needed := needed_by_refinement(config)):
         say(
-            f"training.schedule: a coarse mesh first also needs {' '.join(needed)}. Without "
-            "the projected input and the transport cost it lost 0.074 nats on a text "
+            f"training.schedule: a coarse mesh first also needs {' '.join(needed)} "
             "(docs/results/coarse_first.md)."
         )
     say(f"{config.name}: reading the data, data.name={short(config.data.name)}")
@@ -172,14 +170,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
 
     folder = resumed
     if folder is None and parallel.primary():
-        twin = unfinished_twin(config, runs)
         folder = new_folder(config, runs, task.save, data, origin, task.sizes)
-        if twin is not None:
-            say(
-                f"{twin.path} is not finished (step {twin.newest_step or 0} of "
-                f"{config.training.steps}), and --resume would go on with it; this is a new "
-                f"run, {folder.path}."
-            )
     folder = RunFolder(parallel.from_primary("" if folder is None else str(folder.path)))
     with folder.sole_use() if parallel.primary() else contextlib.nullcontext():
         with stop_requests() as stop, Checkpoints(folder, config, writes=True) as checkpoints:
@@ -321,13 +312,10 @@ def resumed_config(folder: RunFolder, config: Config, *, restart: bool) -> Confi
         tree = config.model_dump(mode="json")
         tree["optimizer"]["restarts"] = {**own.optimizer.restarts, made: before}
         return validated(Config, tree, "--restart")
-    cosine = f", or give --restart: another cosine falls from {now:.2g}, its rate now"
-    what = (
-        f"training.steps={steps}: {folder.path} has from step {np.argmin(same) + 1} on at other"
-    )
-    rates = f"learning rates (optimizer.schedule={own.optimizer.schedule})"
-    write = f"Start a new run from model.pretrained={folder.path}{cosine * possible}"
-    raise InputError(f"{what} {rates}. {write}.")
+    what = f"training.steps={steps}: from step {np.argmin(same) + 1} on {folder.path} has other"
+    cosine = f", or give --restart: another cosine falls from {now:.2g}" * possible
+    write = f"Start a new run from model.pretrained={folder.path}{cosine}"
+    raise InputError(f"{what} learning rates. {write}.")
 
 
 def _say_repeated(task: AbstractTask) -> None:

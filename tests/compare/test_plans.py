@@ -93,7 +93,8 @@ NO_TEXT = {"a": {"data": {"path": "none.txt"}}}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": [1, 1], "reference": "two"}, "give each of them once; .*it must be one of"),
+        ({"seeds": [1, 1]}, "give each of them once"),
+        ({"reference": "two"}, "reference='two': it must be one of one"),
         ({"schemes": WRONG}, r"schemes\.one: .*base.yaml: model.width='8'"),
         ({"schemes/one": {"training": {"steps": 3}}}, "one.training.steps: .*budget.amount"),
         ({"recipes": {"two": {"training": {"seed": 3}}}}, "two.training.seed: .* write seeds"),

@@ -42,7 +42,7 @@ def source(config: Config | None = None) -> str:
 
 @ft.cache
 def _package() -> str:
-    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    files = sorted(Path(__file__).parents[2].rglob("*.py"))
     return f"{version('ide_transformer')} ({checksum_of(files)})"
 
 
@@ -194,10 +194,7 @@ class RunFolder:
 
     def sole_use(self) -> contextlib.AbstractContextManager[None]:
         """Keeps other processes from training in the folder."""
-        return sole_use(
-            self.lock,
-            f"{self.path}: another process is training this run. Wait for it, or stop it.",
-        )
+        return sole_use(self.lock, f"{self.path}: another process is training this run.")
 
 
 def _check_own(path: Path) -> None:
@@ -318,17 +315,12 @@ def changed_data(folder: RunFolder, task: AbstractTask, data: str) -> list[str]:
 
 def same_tokenizer(folder: RunFolder, task: AbstractTask) -> bool:
     """Whether a task has the tokenizer of a run, as far as the run recorded it."""
-    own = tokenizer_of(task)
+    own = _saved(task.save)
     if own is None:
         return True
     if not folder.tokenizer.exists():
         return folder.data is None
     return own == _saved(folder.load_tokenizer().save)  # as this release writes it
-
-
-def tokenizer_of(task: AbstractTask) -> bytes | None:
-    """The tokenizer of a task as a run stores it; `None` without one."""
-    return _saved(task.save)
 
 
 def _saved(save: Callable[[Path], None]) -> bytes | None:
@@ -352,16 +344,6 @@ def folder_to_resume(name: str, runs: Path, trust: Trust = False) -> RunFolder:
         steps = ", ".join(f"{x.path} (step {x.newest_step or 0})" for x in unfinished)
         raise InputError(f"--resume: {steps} are not finished; give the folder of one.")
     return [*found, *unfinished][-1]
-
-
-def unfinished_twin(config: Config, runs: Path) -> RunFolder | None:
-    """The newest folder of an unfinished run of this configuration, if any."""
-    written = dump_config(config)
-    for folder in reversed(_folders(config.name, runs).values()):
-        there = folder.config.read_text("utf-8") if folder.config.is_file() else ""
-        if there == written and not folder.summary.exists():
-            return folder
-    return None
 
 
 def _folders(name: str, runs: Path) -> dict[int, RunFolder]:

@@ -139,21 +139,19 @@ def check_memory(
             lambda m, b: found.append(memory.kept_bytes(m, mode, task.loss, b)), model, batch
         )
         kept = max(kept, *found)
-    if fixed + kept > available:
-        raise too_large("this run", fixed + kept, available, _sizes(config, mode))
-
-
-def _sizes(config: Config, mode: AbstractGradient) -> str:
-    """Says which keys of a configuration make a run large."""
+    if fixed + kept <= available:
+        return
+    # The keys that make it large.
     shaping = f"model.pretrained={config.model.pretrained}"
     if config.model.pretrained is None:
         tree = config.model_dump(mode="json", include={"data", "model", "control"})
         numbers = ((x, key) for key, x in jax.tree.leaves_with_path(tree) if type(x) is int)
         largest = sorted(((x, path_of(key)) for x, key in numbers), reverse=True)[:6]
         shaping = ", ".join(f"{key}={x}" for x, key in largest)
-    batch = f"training.batch_size={config.training.batch_size}"
+    batch = f"training.batch_size={training.batch_size}"
     change = f"change training.gradient={memory.mode_name(mode)}"
-    return f"Lower the larger ones of {shaping}, {batch}, or {change}."
+    advice = f"Lower the larger ones of {shaping}, {batch}, or {change}."
+    raise too_large("this run", fixed + kept, available, advice)
 
 
 def causal(config: Config, model: M) -> M:
