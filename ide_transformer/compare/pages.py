@@ -87,22 +87,13 @@ def _results(runs: list[RunRecord]) -> Part:
         if not run.summary:
             losses = {"validation_loss": [None, *run.logged("validation_loss").values()][-1]}
             cost["steps"] = run.lines[-1]["step"]
-        rows.append(
-            {
-                "run": run.name,
-                "scheme": spelled_scheme(run.config.solver.description),
-                **losses,
-                **cost,
-            }
-        )
+        scheme = spelled_scheme(run.config.solver.description)
+        rows.append({"run": run.name, "scheme": scheme, **losses, **cost})
     # Leave out columns without numbers, and counts of faults that never were.
     told = {k for row in rows for k, x in row.items() if x or (x == 0 and k not in _COST)}
     rows = [{k: v for k, v in row.items() if k in told} for row in rows]
-    about = (
-        "nfe: field evaluations of a step, the mean; evaluations: of all forward solves of "
-        "training; seconds: of all its starts, with compiling."
-    )
     going_on = ", ".join(run.name for run in runs if not run.summary)
+    about = "nfe: mean field evaluations of a step; evaluations: in all, of forward solves."
     about += f" Not finished: {going_on}." * bool(going_on)
     return Part("Results and cost", about, rows=rows)
 

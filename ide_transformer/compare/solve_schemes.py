@@ -132,9 +132,8 @@ class SolvingComparison(AbstractComparison):
             f"The weights of {self.run} at step {step} ({weights}) solved by each scheme on "
             f"{len(exact)} samples of {task.tokens_per_sample} tokens, spread evenly over the "
             f"validation part, in {exact.dtype}. The error is the relative root mean square "
-            f"error of the state at depth T, against a solve with {scheme}, {reference.steps} "
-            f"steps in each layer, whose own error is about {doubt:.1e}, by half its steps. "
-            f"Memory is the temporary memory of the compiled solve. {self._cheapest(rows)} "
+            f"error of the state at depth T, against {scheme} with {reference.steps} steps in "
+            f"each layer, whose own error is about {doubt:.1e}. {self._cheapest(rows)} "
             f"{about_sources(made)}"
         )
         return about, rows
@@ -160,15 +159,12 @@ class SolvingComparison(AbstractComparison):
 
     def draw(self, folder: Path, rows: Rows) -> None:
         """Draws error against field evaluations and against time."""
-        axes = {
-            "field_evaluations": "field evaluations",
-            "milliseconds": "time of a solve (ms)",
-        }
+        done = [row for row in rows if row["error"] is not None]
+        axes = {"field_evaluations": "field evaluations", "milliseconds": "ms of a solve"}
         for cost, x in axes.items():
             curves = {}
             for name in self.schemes:
-                own = [(row[cost], row["error"]) for row in rows if row["scheme"] == name]
-                own = [point for point in own if point[1] is not None]
+                own = [(row[cost], row["error"]) for row in done if row["scheme"] == name]
                 own.sort(key=lambda point: (point[0], -point[1]))
                 curves[name] = [x for x, _ in own], [y for _, y in own]
             look = dict(title="The error of a solve, and its cost", marker="o", log="xy")

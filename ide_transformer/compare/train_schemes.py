@@ -218,36 +218,28 @@ class TrainingComparison(AbstractComparison):
         return broken_rules(len(self.seeds), self._swept, tested, rows, warmups, samples)
 
     def _about(self) -> str:
+        seeds = ", ".join(map(str, self.seeds))
         about = [
-            f"Each scheme trained from scratch with {self.budget} for each of the seeds "
-            f"{', '.join(map(str, self.seeds))}; otherwise as {self.base.name}."
+            f"Each scheme trained from scratch with {self.budget} for the seeds {seeds}; "
+            f"otherwise as {self.base.name}. Figures are means over seeds on all samples of "
+            f"their part; the spread is the standard deviation of {self._reported}."
         ]
         if self.sweep is not None:
             about.append(
                 f"Of {', '.join(self._swept)} each scheme has the values with the lowest "
-                "validation loss for the first seed; sweep.json and a figure have all that "
-                "were tried. A best value at the edge of those tried is named so."
+                "validation loss for the first seed; sweep.json has all that were tried."
             )
         if self.reference is not None:
-            recipes = (
-                f" with the same recipe ({', '.join(self.recipes)}), for {self.reference} with "
-                "a recipe to itself without"
-            ) * bool(self.recipes)
+            recipes = f" with the same recipe ({', '.join(self.recipes)})" * bool(self.recipes)
             about.append(
-                f"The difference is to {self._reference[None]}{recipes}, seed by seed; its "
-                "95 % interval (Student) is the difference ± the half of it."
+                f"The difference is to {self._reference[None]}{recipes}, seed by seed."
             )
-        about.append(
-            "Loss and other figures are means over seeds on all samples of the part that they "
-            f"name; the spread is the standard deviation of {self._reported}."
-        )
         if not self._several:
             about.append(
-                "At equal evaluations, and at equal time of training steps, a scheme has the "
-                "validation loss of its learning curve where it has cost as much as the "
-                "cheapest scheme in all; its learning rate has not decayed yet there."
+                "At equal evaluations, and at equal time, a scheme has the validation loss of "
+                "its learning curve where it has cost as much as the cheapest scheme in all; "
+                "its learning rate has not decayed yet there."
             )
-        about.append("Times are medians and depend on what else the machine did.")
         return " ".join(about)
 
     @property

@@ -89,7 +89,7 @@ class Trials:
             changed.append(f"first weights: {start or 'not recorded'} there, {now} here")
         if changed:
             what = f"{path}: this run was made otherwise ({'; '.join(changed)})"
-            raise InputError(f"{what}. Restore what it was made with, or remove {path}.")
+            raise InputError(f"{what}. Restore that, give another name, or remove {path}.")
         return failed.exists() or self.run(trial).summary.exists()
 
     def possible(self, trial: Trial) -> bool:
@@ -166,7 +166,7 @@ class Trials:
             )
             if not whole:
                 what = (
-                    f"{run.metrics}, or {run.summary.name} beside it, is missing, cut or edited"
+                    f"{run.metrics} is missing, cut or edited, or {run.summary.name} beside it"
                 )
                 raise InputError(f"{what}. Restore it, or remove {run.path}.")
             found.append({**summary, "evaluated": evaluated, "log": log})

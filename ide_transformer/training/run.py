@@ -51,6 +51,8 @@ from .trackers import AbstractTracker
 # Keys of the model in which a run may differ from the run whose weights it takes, as long as
 # the weights keep their shapes.
 _FREE = {"context", "width", "layers", "dropout", "layer_drop", "run", "checkpoint", "horizon"}
+# Held-out samples over which drawn states are averaged.
+_SAMPLES = 64
 # Keys that may differ between the processes of a run.
 _OF_A_PROCESS = ("parallel.rank", "parallel.coordinator", "parallel.timeout")
 
@@ -231,19 +233,18 @@ def build_start(
 ) -> Start:
     """The start of a run. `task` has its data, if they are already read. A run that is `begun`
     has its own tokenizer and weights and takes none from another run."""
-    if task is None:
-        task = build_task(config, None if begun is None else begun.known_tokenizer)
-    data = task
+    tokenizer = None if begun is None else begun.known_tokenizer
+    data = build_task(config, tokenizer) if task is None else task
     model_key, key = jax.random.split(jax.random.key(config.training.seed))
     model = first_model(config, lambda config: build_model(config, data, model_key))
     origin: dict[str, Any] = {}
     if config.model.run is not None and begun is None:
         run = RunFolder(config.model.run)
-        model, step = _with_weights_of_run(config, task, model, run)
+        model, step = _with_weights_of_run(config, data, model, run)
         origin = {"run": run.identity, "step": step}
     if origin or config.model.pretrained is not None:
         origin["weights"] = checksum_of_weights(model)
-    return Start(task, with_training(model, config.training), key, origin or None)
+    return Start(data, with_training(model, config.training), key, origin or None)
 
 
 def _with_weights_of_run(
@@ -323,10 +324,10 @@ def _say_repeated(task: AbstractTask) -> None:
     among = "the" if task.compared is None else f"the first {task.compared:,}"
     for part, (number, of) in task.repeated().items():
         if number:
-            say(
-                f"{number:,} of {of:,} {part} samples are also among {among} training "
-                f"samples, so the {part} loss says less of new ones"
+            said = (
+                f"{number:,} of {of:,} {part} samples are also among {among} training samples"
             )
+            say(f"{said}, so the {part} loss says less of new ones")
 
 
 def _write_results(loop: Loop, state: TrainState, held_out: dict[str, float]) -> None:
@@ -358,10 +359,6 @@ def _write_results(loop: Loop, state: TrainState, held_out: dict[str, float]) ->
             folder.sample.write_text(text + "\n", encoding="utf-8")
 
 
-# Held-out samples over which states are averaged.
-_SAMPLES = 64
-
-
 def plot_run(
     folder: RunFolder, task: AbstractTask, model: Model, begins: Sequence[int] = ()
 ) -> None:
@@ -374,24 +371,14 @@ def plot_run(
     for name, key in (("training", "loss"), ("validation", "validation_loss")):
         logged = {line["step"]: line[key] for line in lines if line.get(key) is not None}
         losses[name] = [*logged], [*logged.values()]
-    plot_curves(
-        folder.plots / "loss.png",
-        losses,
-        title="Loss over the run",
-        x="step",
-        y=task.loss.label,
-        marks=begins,
-    )
+    look = dict(title="Loss over the run", x="step", y=task.loss.label)
+    plot_curves(folder.plots / "loss.png", losses, marks=begins, **look)
     batch = next(task.held_out(_SAMPLES))
     knots = jnp.asarray(model.equation.knots)
     us = model.solve(batch.inputs, saveat=diffrax.SaveAt(ts=knots)).us
     axes = tuple(range(1, us.ndim))
     state, increment = (jnp.sqrt(jnp.mean(x**2, axes)) for x in (us, jnp.diff(us, axis=0)))
-    plot_curves(
-        folder.plots / "state_norm.png",
-        {"state": (knots, state), "increment": (knots[1:], increment)},
-        title="The state over depth, mean over tokens and features",
-        x="depth t (layers)",
-        y="root mean square",
-        marker="o",
-    )
+    curves = {"state": (knots, state), "increment": (knots[1:], increment)}
+    title = "The state over depth, mean over tokens and features"
+    look = dict(title=title, x="depth t (layers)", y="root mean square")
+    plot_curves(folder.plots / "state_norm.png", curves, marker="o", **look)

@@ -61,7 +61,7 @@ def test_schemes_solve_the_weights_of_a_run(tiny_run, tmp_path, capsys):
     # A reference that is no better than what it judges is refused.
     poor = {"reference": {"kind": "euler", "steps": 2}, "tolerance": 1e-6}
     path.write_text(yaml.safe_dump({**tree, **poor}))
-    assert "more than tolerance=1e-06" in run_here(capsys, *command, expected=2)
+    assert "above tolerance=1e-06" in run_here(capsys, *command, expected=2)
 
 
 def test_a_page_shows_what_runs_logged_drew_and_wrote(tmp_path, capsys):

@@ -29,15 +29,6 @@ _DEEPEST = 50
 NAME_OF_CODE = re.compile(r"(?<![\w.])[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
 # An error lists at most this many problems of a file.
 _MOST_SAID = 20
-# What to write instead, by the kind of the error.
-_WRITE = {
-    "bool_type": "; write true or false",
-    "string_type": "; write a text in quotes",
-    "int_type": "; write for example 8",
-    "float_type": "; write for example 0.5 or 1.0e-3",
-    "model_type": "; write its keys below it",
-    "dict_type": "; write its keys below it",
-}
 
 S = TypeVar("S", bound=Section)
 
@@ -206,7 +197,7 @@ def some_of(texts: Sequence[str], between: str) -> str:
 
 
 def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str) -> str:
-    """One line for an error of pydantic: what, where, why, and what to write instead."""
+    """One line for an error of pydantic: what, where and why."""
     location = [str(part) for part in error["loc"]]
     value = error["input"]
     key = ".".join(location)
@@ -230,18 +221,11 @@ def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str
         known = list(section.model_fields)
         hint = did_you_mean(location[-1], known)
         return f"{where}: unknown key {name}.{hint} Known here: {', '.join(known)}."
-    if error["type"] == "missing":
-        return f"{where}: {name} is missing."
     if not key or (error["type"] == "value_error" and isinstance(value, dict | BaseModel)):
         return f"{where}: {message}."
-    write = _WRITE.get(error["type"], "")
-    if write and isinstance(value, float) and value.is_integer():
-        write = f"; write {value:.0f}"
-    known = re.findall(r"'([^']*)'", message) if error["type"] == "literal_error" else []
     # An override of this very key already shows the value.
     where = "" if where.startswith(f"override '{key}=") else f"{where}: "
-    what = f"{where}{name}={shown(value)}: {message}{write}."
-    return f"{what}{did_you_mean(str(value), known)}"
+    return f"{where}{name}={shown(value)}: {message}."
 
 
 def _types(annotation: Any) -> list[Any]:

@@ -55,13 +55,10 @@ class LearningRates(NamedTuple):
         """The suggestion, in words."""
         if self.suggestion is None:
             return "no suggestion: the loss did not fall at any learning rate"
-        jumped = ""
-        if self.jump is not None:
-            jumped = f"; the loss jumped at {self.jump:.1e} already, so try lower ones too"
+        jumped = "" if self.jump is None else f"; the loss jumped at {self.jump:.1e} already"
         return (
             f"suggestion: optimizer.learning_rate={self.suggestion:.1e}; the loss falls "
-            f"fastest at {self.fastest:.1e} and is lowest at {self.lowest:.1e}; compare a "
-            f"few runs around it{jumped}"
+            f"fastest at {self.fastest:.1e} and is lowest at {self.lowest:.1e}{jumped}"
         )
 
 

@@ -200,8 +200,7 @@ def start(parallel: ParallelConfig) -> None:
         address = os.environ.get("JAX_COORDINATOR_ADDRESS", "the coordinator")
         print(
             f"error: parallel.processes={parallel.processes}: they did not all appear at "
-            f"{parallel.coordinator or address} within {seconds} s (parallel.timeout). Start "
-            "all of them, with the same address and with ranks from 0 on.",
+            f"{parallel.coordinator or address} within {seconds} s (parallel.timeout).",
             file=sys.stderr,
             flush=True,
         )
@@ -237,9 +236,9 @@ def explain_lost_process() -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0][:200]
         what = (
-            f"process {jax.process_index()}: another process has ended or is silent ({reason})"
+            f"process {jax.process_index()}: another process of this run has ended or is silent"
         )
-        raise InputError(f"{what}. Start all of them again with --resume.") from error
+        raise InputError(f"{what} ({reason}). Start all again with --resume.") from error
 
 
 def primary() -> bool:
