@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .options import add_trust
+from .options import add_trust, results_file
 
 
 EXAMPLES = "  ide-transformer report runs/shakespeare runs/strang-8 --output report.html"
@@ -13,7 +13,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run")
     parser.add_argument(
         "--output",
-        type=Path,
+        type=results_file,
         default=Path("report.html"),
         help="the page, a single file (default: report.html)",
     )

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat
 from ..errors import InputError
 from ..reporting import Row
 from ..tasks import AbstractTask
-from ..training import Config, Phase, Section, build_task, schedule_of, validated
+from ..training import Config, Section, build_task, schedule_of, validated
 from ..training.configuration.files import apply_overrides
 from ..training.run import build_start
 from ..training.steps.build import objective
@@ -83,10 +83,12 @@ def field_evaluations(config: Config, task: AbstractTask) -> float:
     programs = programs_of(config, start.model)
     state = programs.start(start.model, start.key)
     minimised = eqx.filter_jit(objective(task.loss, config.training))
+    schedule = schedule_of(config)
     for program in programs:
         state = state if program.enter is None else program.enter(state)
         model = eqx.combine(state.weights, program.static)
-        drawn = _drawn(config, program.phase)
+        steps = range(program.phase.first, program.phase.last)
+        drawn = Counter(schedule.drawn(config.training.seed, step) for step in steps)
         for mesh, (model_on, batch) in enumerate(program.on_meshes(task)):
             if drawn[mesh]:
                 loss = minimised(model_on(model), batch)
@@ -105,13 +107,6 @@ def tokens_of_samples(
         steps_of_phase = range(phase.first, phase.last)
         found += [sizes[schedule.drawn(config.training.seed, x)] for x in steps_of_phase]
     return np.array(found)
-
-
-def _drawn(config: Config, phase: Phase) -> Counter[int]:
-    """The number of steps of a phase on each mesh."""
-    schedule = schedule_of(config)
-    seed = config.training.seed
-    return Counter(schedule.drawn(seed, step) for step in range(phase.first, phase.last))
 
 
 def plan_refinement(config: Config, evaluations: float) -> list[Row]:

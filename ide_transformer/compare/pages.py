@@ -40,8 +40,6 @@ def report_runs(paths: Sequence[str | Path], output: Path, *, trust: bool = Fals
 
     **Raises:** `InputError` for a folder that is no run, or has logged no step.
     """
-    if output.is_dir() or not output.parent.is_dir():
-        raise InputError(f"output {output}: give the path of a file in a folder that exists.")
     runs = read_runs(paths, trust=trust)
     names = [run.name for run in runs]
     about = f"{len(runs)} run{'s' * (len(runs) > 1)}: {', '.join(names)}."

@@ -13,7 +13,6 @@ from .. import training
 from ..errors import InputError
 from ..figures import Curve, plot_curves, plot_intervals, plot_panels
 from ..tasks import AbstractLoss, AbstractTask
-from ..training import Config
 from ..training.configuration.config import Seed, folder_name
 from ..training.configuration.files import config_of
 from .budget import Budget, tokens_of_samples
@@ -67,7 +66,6 @@ class TrainingComparison(AbstractComparison):
     recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     reference: str | None = None
 
-    _made_tasks: dict[Any, AbstractTask] = PrivateAttr(default_factory=dict)
     _curves: dict[str, LearningCurve] = PrivateAttr(default_factory=dict)
 
     def problems(self) -> Iterator[str]:
@@ -339,15 +337,20 @@ class TrainingComparison(AbstractComparison):
     @ft.cached_property
     def _plans(self) -> dict[str, Plan]:
         """The configuration and the data of each contender."""
+        base = training.read_tree(self.base)
+        tasks: dict[Any, AbstractTask] = {}
         plans = {}
         for contender in self.contenders:
             with naming_scheme(contender.name):
-                plans[contender.name] = self._plan(contender)
+                plans[contender.name] = self._plan(contender, base, tasks)
         return plans
 
-    def _plan(self, contender: Contender) -> Plan:
+    def _plan(
+        self, contender: Contender, base: dict[str, Any], tasks: dict[Any, AbstractTask]
+    ) -> Plan:
+        """The plan of a contender. `tasks` has the data that are already read."""
         recipe = {} if contender.recipe is None else self.recipes[contender.recipe]
-        tree = dict(self._base_tree)
+        tree = dict(base)
         for change in (self.schemes[contender.scheme], recipe):
             for section, values in change.items():
                 # A change that gives a solver gives the whole of it.
@@ -357,22 +360,14 @@ class TrainingComparison(AbstractComparison):
                 before = {"kind": before} if isinstance(before, str) else before
                 tree[section] = values if replaced else {**before, **values}
         config = config_of(tree, str(self.base))
-        task = self._task(config)
+        model = config.model
+        data = config.data.model_dump_json()
+        made_of = data, model.context, model.side_of_token, model.pretrained, model.run
+        if made_of not in tasks:
+            tasks[made_of] = training.build_task(config)
+        task = tasks[made_of]
         if self.sweep is not None and "test" not in task.parts:
             write = f"write data: {{validation: 0.05, test: 0.05}} in {self.base}"
             raise InputError(f"sweep: these data have no test part to report on; {write}.")
         steps = contender.budget.steps(config, task)
         return Plan(config.changed("training", steps=steps), task)
-
-    @ft.cached_property
-    def _base_tree(self) -> dict[str, Any]:
-        return training.read_tree(self.base)
-
-    def _task(self, config: Config) -> AbstractTask:
-        """The data of a configuration, made once for all that share them."""
-        model = config.model
-        data = config.data.model_dump_json()
-        made_of = data, model.context, model.side_of_token, model.pretrained, model.run
-        if made_of not in self._made_tasks:
-            self._made_tasks[made_of] = training.build_task(config)
-        return self._made_tasks[made_of]

@@ -319,28 +319,6 @@ def _staged_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -
     return models.StagedModel(tuple(stages))
 
 
-def solver_mesh(config: SolverConfig, model: Model) -> Mesh:
-    """The scheme and the steps that the section `solver` describes, for a model of one
-    equation."""
-    # The weights of a scheme have these sizes.
-    sizes = {
-        "features": model.features,
-        "num_steps": model.layers * config.steps,
-        "operators": len(eqx.filter_eval_shape(model.control, 0.0)),
-    }
-    given = {diffrax.AbstractSolver: sizes}
-    solver = read(diffrax.AbstractSolver, config.description, "solver", given=given)
-    if config.rtol is None or config.atol is None:
-        check_steps({"model.layers": model.layers, "solver.steps": config.steps})
-        return Mesh(steps=config.steps, solver=solver)
-    return Mesh(
-        solver=solver,
-        stepsize_controller=diffrax.PIDController(rtol=config.rtol, atol=config.atol),
-        max_steps=config.max_steps,
-        steps_for=config.steps_for,
-    )
-
-
 def with_training(model: Model, config: TrainingConfig) -> Model:
     """The model with the configured gradient mode and precision of its products."""
     gradient = read(AbstractGradient, config.gradient, "training.gradient")
@@ -358,12 +336,32 @@ def objective(loss: AbstractLoss, training: TrainingConfig) -> Callable[..., Los
 
 
 def with_solver(model: Model, config: SolverConfig) -> Model:
-    """The model, solved by the configured scheme; `native` keeps its own."""
+    """The model, solved by the scheme and the steps that the section `solver` describes;
+    `native` keeps its own."""
     if config.kind == NATIVE:
         return model
-    return model.each_equation(
-        lambda part: dataclasses.replace(part, mesh=solver_mesh(config, part))
-    )
+
+    def solved(part: Model) -> Model:
+        # The weights of a scheme have these sizes.
+        sizes = {
+            "features": part.features,
+            "num_steps": part.layers * config.steps,
+            "operators": len(eqx.filter_eval_shape(part.control, 0.0)),
+        }
+        given = {diffrax.AbstractSolver: sizes}
+        solver = read(diffrax.AbstractSolver, config.description, "solver", given=given)
+        if config.rtol is None or config.atol is None:
+            check_steps({"model.layers": part.layers, "solver.steps": config.steps})
+            return dataclasses.replace(part, mesh=Mesh(steps=config.steps, solver=solver))
+        mesh = Mesh(
+            solver=solver,
+            stepsize_controller=diffrax.PIDController(rtol=config.rtol, atol=config.atol),
+            max_steps=config.max_steps,
+            steps_for=config.steps_for,
+        )
+        return dataclasses.replace(part, mesh=mesh)
+
+    return model.each_equation(solved)
 
 
 def _pretrained(config: Config, path: str) -> Model:

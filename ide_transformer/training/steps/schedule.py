@@ -208,12 +208,6 @@ class Program:
         """The model as evaluations of this phase solve it."""
         return model.on(self.phase.evaluated)
 
-    def first_batches(self, task: AbstractTask) -> list[Batch]:
-        """The first batch on each mesh."""
-        size = self.training.batch_size
-        seed = self.training.seed
-        return [data.batch(0, size, seed) for data in self.phase.tasks(task)]
-
     def batches_of_each_shape(self, task: AbstractTask) -> list[list[Batch]]:
         """For each mesh, a batch of each shape that training has there."""
         size = self.training.batch_size
@@ -222,7 +216,10 @@ class Program:
 
     def on_meshes(self, task: AbstractTask) -> Iterator[tuple[Callable[[Model], Model], Batch]]:
         """For each mesh, the function that puts the model on it, and a first batch."""
-        return zip(self.phase.models(), self.first_batches(task), strict=True)
+        training = self.training
+        tasks = self.phase.tasks(task)
+        batches = (x.batch(0, training.batch_size, training.seed) for x in tasks)
+        return zip(self.phase.models(), batches, strict=True)
 
     def lowered(
         self, mesh: int, loss: AbstractLoss, layout: Layout, batch: Batch
