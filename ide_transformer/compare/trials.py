@@ -165,9 +165,7 @@ class Trials:
                 and first.keys() <= summary.keys() | {"evaluated", "log"}
             )
             if not whole:
-                what = (
-                    f"{run.metrics} is missing, cut or edited, or {run.summary.name} beside it"
-                )
+                what = f"{run.metrics}, or {run.summary.name} beside it, is missing or cut"
                 raise InputError(f"{what}. Restore it, or remove {run.path}.")
             found.append({**summary, "evaluated": evaluated, "log": log})
         return found

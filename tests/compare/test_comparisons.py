@@ -158,7 +158,7 @@ def test_logs_of_runs_that_are_damaged_are_named(compare, there):
                 compare(RECIPES, recipes={})
         file.write_text(whole)
     (there / "runs/ordinary-seed1/metrics.jsonl").unlink()
-    with pytest.raises(ide.InputError, match="is missing, cut"):
+    with pytest.raises(ide.InputError, match="is missing or cut"):
         compare(RECIPES, recipes={})
 
 
