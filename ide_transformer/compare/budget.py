@@ -52,10 +52,8 @@ class Budget(Section):
         (amount,) = self.amount
         late = [x.until for x in config.training.schedule if isinstance(x.until, int)]
         if self.unit != "steps" and late:
-            write = "write budget.unit=steps, or parts of the run, such as until: 50%"
-            raise InputError(
-                f"training.schedule: until={late[0]} is no part of a budget; {write}."
-            )
+            what = f"training.schedule: until={late[0]}: {self.unit} give no number of steps"
+            raise InputError(f"{what}; write budget.unit=steps, or a part such as until: 50%.")
         if self.unit == "steps":
             try_first_batch(config, task)
             steps = round(amount)

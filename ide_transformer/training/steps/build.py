@@ -313,7 +313,7 @@ def _staged_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -
         with at(f"model.stages.{number}"):
             stage = build_model_of_size(own, given, own_key)
             if not isinstance(stage.inputs, models.ImageInputs):
-                raise InputError(f"model.kind={own.model.kind}: take image_stage.")
+                raise InputError(f"model.kind={own.model.kind} is no stage; take image_stage.")
         given["image_shape"] = (*stage.inputs.grid, stage.features)
         stages.append(stage)
     return models.StagedModel(tuple(stages))
