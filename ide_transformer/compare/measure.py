@@ -73,7 +73,7 @@ def measure(model: Model, data: Data, rounds: int = 0) -> Measured:
 
 def judge(model: Model, u1: Array, evaluations: Array | float, data: Data) -> Measured:
     """The measurement of a known state."""
-    outputs = model.outputs(u1)
+    outputs = model.outputs(u1, data.inputs)
     error = float(data.error(u1, outputs))
     return Measured(u1, float(evaluations), error, np.asarray(data.losses(outputs)))
 

@@ -82,7 +82,7 @@ def successive_approximations(
 
     def objective(pushes, theta):
         states = march_of(theta).states(pushes)
-        end = loss(model.outputs(states[-1]))
+        end = loss(model.outputs(states[-1], inputs))
         return end + running(theta, states), states
 
     def stepped(theta, states):

@@ -132,7 +132,7 @@ def removal_estimate(
 
     def read_after(pushes):
         states = march.states(pushes)
-        return read_outputs(model, model.outputs(states[-1]), inputs, read), states
+        return read_outputs(model, model.outputs(states[-1], inputs), inputs, read), states
 
     zeros = march.no_pushes
     y, transport, states = jax.linearize(read_after, zeros, has_aux=True)

@@ -49,7 +49,7 @@ def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
 
     def objective(pushes):
         states = march.states(pushes)
-        return loss(model.outputs(states[-1])), states
+        return loss(model.outputs(states[-1], inputs)), states
 
     p, states = jax.grad(objective, has_aux=True)(march.no_pushes)
     equation = march.equation

@@ -26,7 +26,7 @@ from .functions import FunctionInputs, FunctionValues
 from .images import AbstractImageInputs, ImageInputs
 from .model import Model
 from .parts import AbstractReadOut
-from .read_outs import AbstractClassifier, MeanHead, PrefixHead, States, TokenLogits
+from .read_outs import AbstractClassifier, MeanHead, MeanValues, PrefixHead, States, TokenLogits
 from .text_inputs import TextInputs
 from .units import Statistics
 
@@ -152,6 +152,7 @@ def ImageClassifier(
     input_normalization: AbstractConstraint = Free(),
     output_normalization: AbstractConstraint = LayerNorm(),
     dropout: Fraction = 0.0,
+    statistics: Statistics | None = None,
     std: NonNegativeFloat = 0.02,
 ) -> Model[AbstractImageInputs, AbstractClassifier]:
     """A vision Transformer: the patches of an image are the points of a two-dimensional Ω_x.
@@ -176,6 +177,7 @@ def ImageClassifier(
         normalization=input_normalization,
         area_weights=area_weights,
         dropout=dropout,
+        statistics=statistics,
         std=std,
     )
     read_out = _class_logits(
@@ -312,6 +314,163 @@ def OperatorModel(
         key=read_out_key,
         channels=channels,
         output_channels=output_channels,
+        normalization=output_normalization,
+        statistics=output_statistics,
+        std=std,
+    )
+    return Model(inputs, control, constraint, mesh, read_out)
+
+
+@checked
+def FunctionClassifier(
+    points: PositiveInt | tuple[PositiveInt, ...],
+    classes: PositiveInt,
+    features: PositiveInt,
+    *,
+    control: AbstractControl,
+    constraint: AbstractConstraint | AbstractControl,
+    mesh: Mesh = Mesh(),
+    key: PRNGKeyArray,
+    channels: PositiveInt | None = None,
+    modes: NonNegativeInt = 8,
+    grid: PointRule | tuple[PointRule, ...] = "midpoint",
+    wavelength: PositiveFloat | None = None,
+    input_normalization: AbstractConstraint = Free(),
+    output_normalization: AbstractConstraint = LayerNorm(),
+    dropout: Fraction = 0.0,
+    fields: bool = False,
+    statistics: Statistics | None = None,
+    std: NonNegativeFloat = 0.02,
+) -> Model[FunctionInputs, MeanHead]:
+    """A classifier of functions, such as series of measurements in time.
+
+    `model(a)` maps values at points, or a `Field`, to logits `[..., classes]`, see `MeanHead`.
+
+    **Arguments:** see `FunctionInputs.build` and `LanguageModel`.
+    """
+    inputs_key, head_key = jax.random.split(key)
+    inputs = FunctionInputs.build(
+        points,
+        features,
+        key=inputs_key,
+        channels=channels,
+        modes=modes,
+        grid=grid,
+        wavelength=wavelength,
+        normalization=input_normalization,
+        dropout=dropout,
+        fields=fields,
+        statistics=statistics,
+        std=std,
+    )
+    read_out = MeanHead.build(
+        classes, features, key=head_key, normalization=output_normalization, std=std
+    )
+    return Model(inputs, control, constraint, mesh, read_out)
+
+
+@checked
+def FunctionRegressor(
+    points: PositiveInt | tuple[PositiveInt, ...],
+    features: PositiveInt,
+    *,
+    control: AbstractControl,
+    constraint: AbstractConstraint | AbstractControl,
+    mesh: Mesh = Mesh(),
+    key: PRNGKeyArray,
+    numbers: PositiveInt | None = None,
+    channels: PositiveInt | None = None,
+    modes: NonNegativeInt = 8,
+    grid: PointRule | tuple[PointRule, ...] = "midpoint",
+    wavelength: PositiveFloat | None = None,
+    input_normalization: AbstractConstraint = Free(),
+    output_normalization: AbstractConstraint = LayerNorm(),
+    dropout: Fraction = 0.0,
+    fields: bool = False,
+    statistics: Statistics | None = None,
+    output_statistics: Statistics | None = None,
+    std: NonNegativeFloat = 0.02,
+) -> Model[FunctionInputs, MeanValues]:
+    """A map from functions to numbers (a functional), such as the drag of a flow.
+
+    `model(a)` maps values at points, or a `Field`, to a number `[...]`, or to `[..., numbers]`,
+    see `MeanValues`.
+
+    **Arguments:** see `FunctionInputs.build`, `MeanValues.build` and `LanguageModel`, and
+
+    - `statistics`, `output_statistics`: the `statistics` of `FunctionInputs` and of
+      `MeanValues`.
+    """
+    inputs_key, read_out_key = jax.random.split(key)
+    inputs = FunctionInputs.build(
+        points,
+        features,
+        key=inputs_key,
+        channels=channels,
+        modes=modes,
+        grid=grid,
+        wavelength=wavelength,
+        normalization=input_normalization,
+        dropout=dropout,
+        fields=fields,
+        statistics=statistics,
+        std=std,
+    )
+    read_out = MeanValues.build(
+        numbers,
+        features,
+        key=read_out_key,
+        normalization=output_normalization,
+        statistics=output_statistics,
+        std=std,
+    )
+    return Model(inputs, control, constraint, mesh, read_out)
+
+
+@checked
+def SequenceRegressor(
+    vocabulary: PositiveInt,
+    context: PositiveInt,
+    features: PositiveInt,
+    *,
+    control: AbstractControl,
+    constraint: AbstractConstraint | AbstractControl,
+    mesh: Mesh = Mesh(),
+    key: PRNGKeyArray,
+    numbers: PositiveInt | None = None,
+    learned_positions: bool = True,
+    input_normalization: AbstractConstraint = Free(),
+    output_normalization: AbstractConstraint = LayerNorm(),
+    dropout: Fraction = 0.0,
+    output_statistics: Statistics | None = None,
+    std: NonNegativeFloat = 0.02,
+) -> Model[TextInputs, MeanValues]:
+    """A map from sequences to numbers: token and position embeddings, the equation, and the
+    mean over tokens.
+
+    `model(tokens)` maps integers `[..., tokens]`, or a `Text` without a mask, to a number
+    `[...]`, or to `[..., numbers]`, see `MeanValues`.
+
+    **Arguments:** see `TextInputs.build`, `MeanValues.build` and `LanguageModel`, and
+
+    - `output_statistics`: the `statistics` of `MeanValues`.
+    """
+    *_, head_key = jax.random.split(key, 3)  # the inputs use the others
+    inputs = TextInputs.build(
+        vocabulary,
+        context,
+        features,
+        key=key,
+        learned_positions=learned_positions,
+        masks=False,
+        normalization=input_normalization,
+        dropout=dropout,
+        std=std,
+    )
+    read_out = MeanValues.build(
+        numbers,
+        features,
+        key=head_key,
         normalization=output_normalization,
         statistics=output_statistics,
         std=std,

@@ -1,5 +1,6 @@
 """Inputs and outputs that are functions, given by values at points."""
 
+import dataclasses
 import functools as ft
 from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
@@ -148,6 +149,7 @@ class FunctionInputs(AbstractInputs):
     fields: bool = eqx.field(static=True, default=False)
     statistics: Statistics | None = eqx.field(static=True, default=None)
     duration: PositiveFloat = eqx.field(static=True, default=1.0)
+    _own_domain: TokenDomain | None = None
 
     def __check_init__(self):
         check_statistics(self, self.statistics, self.channels or 1)
@@ -187,7 +189,19 @@ class FunctionInputs(AbstractInputs):
 
     @property
     def domain(self) -> TokenDomain:
-        return self.points_of(self.points)
+        return self._own_domain or self.points_of(self.points)
+
+    def with_domain_of(self, inputs: PyTree[ArrayLike] | None) -> "FunctionInputs":
+        if inputs is None:
+            return self
+        if isinstance(inputs, Timed):
+            return self.with_domain_of(inputs.inputs)
+        if isinstance(inputs, Field):
+            return dataclasses.replace(self, _own_domain=inputs.domain)
+        shape = jnp.shape(inputs) if self.channels is None else jnp.shape(inputs)[:-1]
+        axes = shape[len(shape) - self.dimension :]
+        points = axes if isinstance(self.points, tuple) else axes[0]
+        return dataclasses.replace(self, points=points)
 
     def points_of(self, tokens: int | tuple[int, ...]) -> TokenDomain:
         """The grid of plain arrays; `tokens` has a number for each axis."""

@@ -19,6 +19,7 @@ from ..equation import AbstractConstraint, Free, Linear, TokenDomain, drop
 from ..errors import InputError
 from .parts import AbstractInputs, Embedded
 from .text_inputs import after_prefix
+from .units import Statistics, check_statistics, standardized
 
 
 class AbstractImageInputs(AbstractInputs):
@@ -63,6 +64,8 @@ class ImageInputs(AbstractImageInputs):
       tokens 1; otherwise all tokens weigh the same.
     - `fixed_size`: whether to refuse images of another size (checkpoints).
     - `dropout`: the dropout rate before I.
+    - `statistics`: the mean and the standard deviation of each channel, see `statistics`, for
+      images that are given in other units; the windows are then in standard deviations.
     """
 
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = eqx.field(static=True)
@@ -78,8 +81,10 @@ class ImageInputs(AbstractImageInputs):
     area_weights: bool = eqx.field(static=True, default=False)
     fixed_size: bool = eqx.field(static=True, default=False)
     dropout: Fraction = eqx.field(static=True, default=0.0)
+    statistics: Statistics | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
+        check_statistics(self, self.statistics, self.image_shape[2])
         window = self.window
         stride = self.stride
         if not 0 <= window - stride <= 2 * self.padding < window:
@@ -182,7 +187,7 @@ class ImageInputs(AbstractImageInputs):
                 "(images / 255 - mean) / std as in training."
             )
         images = images.reshape(self._with_channels(images.shape))
-        images = images.astype(self.embedding.weight.dtype)
+        images = standardized(images.astype(self.embedding.weight.dtype), self.statistics)
         u = self.embedding(windows(images, self.window, self.stride, self.padding))
         u = after_prefix(self.prefix, self.embedding_normalization.project(u))
         positions = self._positions_on(grid)

@@ -301,10 +301,11 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         embedded = model.inputs.embed(inputs)
         return model._equation(model.control, embedded), embedded.u0
 
-    def outputs(self, u: State) -> PyTree[Array]:
-        """The outputs for a state at depth T."""
+    def outputs(self, u: State, inputs: PyTree[ArrayLike] | None = None) -> PyTree[Array]:
+        """The outputs for a state at depth T. `inputs` are those of the solve, for a read-out
+        that integrates over their points; default: the points of a full-sized input."""
         model = self.ordinary
-        return model.read_out(u, model.inputs)
+        return model.read_out(u, model.inputs.with_domain_of(inputs))
 
     @checked
     def solve(
@@ -356,7 +357,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             args=embedded.start,
             throw=False,
             exit=self.exit,
-            read_out=self.outputs,
+            read_out=eqx.Partial(self.outputs, inputs=inputs),
         )
         for earlier in reversed(embedded.before):
             solution = _after(earlier, solution)
@@ -378,7 +379,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         """The outputs for one sample or a batch; `key` draws the dropout."""
         # With a space, compute the matrices once for solve and outputs.
         model = self.ordinary
-        outputs = model.outputs(model.solve(inputs, key=key).u1)
+        outputs = model.outputs(model.solve(inputs, key=key).u1, inputs)
         return model.read_out.shaped(outputs, inputs)
 
 

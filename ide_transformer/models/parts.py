@@ -111,6 +111,11 @@ class AbstractInputs(eqx.Module):
         """The number of learned tokens before the input's own."""
         return 0
 
+    def with_domain_of(self, inputs: PyTree[ArrayLike] | None) -> "AbstractInputs":
+        """The inputs whose `domain` has the points of these inputs, for read-outs that
+        integrate over it; by default unchanged."""
+        return self
+
     def of_text(self, text: Text, given: PyTree = None) -> PyTree[ArrayLike]:
         """Inputs of the model that contain `text`, to write texts and to test causality; the
         rest comes from `given`, other inputs of the model. Such a class also has the attributes

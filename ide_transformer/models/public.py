@@ -1,11 +1,14 @@
 """Public names of the models."""
 
 from .build import (
+    FunctionClassifier,
+    FunctionRegressor,
     ImageClassifier,
     ImageStage,
     LanguageModel,
     OperatorModel,
     SequenceClassifier,
+    SequenceRegressor,
     StagedModel,
     StateModel,
 )
@@ -27,6 +30,7 @@ from .parts import AbstractInputs, AbstractReadOut, Embedded, Encoded, Text, Tim
 from .read_outs import (
     AbstractClassifier,
     MeanHead,
+    MeanValues,
     PrefixAndMeanHead,
     PrefixHead,
     States,

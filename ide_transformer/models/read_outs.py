@@ -24,6 +24,7 @@ from ..equation import (
 from ..errors import InputError
 from .parts import AbstractInputs, AbstractReadOut, Text
 from .text_inputs import TextInputs, as_text
+from .units import Statistics, check_statistics, restored
 
 
 class MaskedTokenHead(eqx.Module):
@@ -176,8 +177,12 @@ class PrefixHead(AbstractClassifier):
 
 @checked
 class MeanHead(AbstractClassifier):
-    """Logits of classes from the mean over the input's tokens, `W mean_x N(u(x)) + b`:
-    `[..., classes]`. `classifier` holds W and b."""
+    """Logits of classes from the mean over Ω_x, with the quadrature weights of the input's
+    tokens,
+
+        W ∫ N(u(x)) dx / |Ω_x| + b:  `[..., classes]`.
+
+    `classifier` holds W and b."""
 
     classifier: Linear
     normalization: AbstractConstraint = LayerNorm()
@@ -198,8 +203,7 @@ class MeanHead(AbstractClassifier):
         return cls(linear, normalization)
 
     def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "*batch classes"]:
-        v = self.normalization.project(u)
-        return self.classifier(jnp.mean(v[..., inputs.prefix_tokens :, :], axis=-2))
+        return self.classifier(_mean(self.normalization.project(u), inputs))
 
     def check(self, inputs: AbstractInputs) -> None:
         _check_masks(self, inputs)
@@ -207,6 +211,62 @@ class MeanHead(AbstractClassifier):
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "MeanHead":
         classifier = self.classifier.at_points(space.features, PLAIN)
         return MeanHead(classifier, self.normalization.at_points(space))
+
+
+@checked
+class MeanValues(AbstractReadOut):
+    """Numbers from the mean over Ω_x, with the quadrature weights of the input's tokens,
+
+        mean + std (W ∫ N(u(x)) dx / |Ω_x| + b):  `[...]`, or `[..., numbers]`.
+
+    **Arguments:**
+
+    - `linear`: W and b.
+    - `several`: whether the outputs have an axis of numbers.
+    - `statistics`: the mean and the standard deviation of each number, see `statistics`;
+      `None` for 0 and 1.
+    """
+
+    linear: Linear
+    normalization: AbstractConstraint = LayerNorm()
+    several: bool = eqx.field(static=True, default=False)
+    statistics: Statistics | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        number = self.linear.weight.shape[1]
+        check_statistics(self, self.statistics, number)
+        if not self.several and number != 1:
+            raise InputError(f"MeanValues: {number} numbers need several=True.")
+
+    @classmethod
+    @checked
+    def build(
+        cls,
+        numbers: PositiveInt | None,
+        features: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        normalization: AbstractConstraint = LayerNorm(),
+        statistics: Statistics | None = None,
+        std: NonNegativeFloat = 0.02,
+    ) -> "MeanValues":
+        """Draw W with standard deviation `std`. `numbers`: how many; `None` for one without an
+        axis."""
+        linear = Linear(features, numbers or 1, std=std, key=key)
+        return cls(linear, normalization, numbers is not None, statistics)
+
+    def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
+        mean = _mean(self.normalization.project(u), inputs)
+        outputs = restored(self.linear(mean), self.statistics)
+        return outputs if self.several else outputs[..., 0]
+
+    def check(self, inputs: AbstractInputs) -> None:
+        _check_masks(self, inputs)
+
+    def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "MeanValues":
+        linear = self.linear.at_points(space.features, PLAIN)
+        normalization = self.normalization.at_points(space)
+        return MeanValues(linear, normalization, self.several, self.statistics)
 
 
 @checked
@@ -238,6 +298,14 @@ def mean_vectors(
     mean = jnp.sum(weights * states, axis=-2) / jnp.sum(weights, axis=-2)
     length = jnp.sqrt(jnp.sum(mean**2, axis=-1, keepdims=True))
     return mean / jnp.maximum(length, 1e-12)
+
+
+def _mean(v: State, inputs: AbstractInputs) -> Float[Array, "*batch features"]:
+    """`∫ v dx / |Ω_x|` over the tokens of the inputs, without learned ones."""
+    domain = inputs.domain
+    if domain.weights is None:
+        return jnp.mean(v[..., inputs.prefix_tokens :, :], axis=-2)
+    return domain.mean(v)
 
 
 def _check_prefix(read_out: AbstractReadOut, wanted: int, inputs: AbstractInputs) -> None:

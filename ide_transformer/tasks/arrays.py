@@ -1,6 +1,7 @@
 """Your own samples, from arrays."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,42 @@ from ..errors import InputError, at
 from ..memory import check_bytes
 from ..models import (
     Field,
+    FunctionClassifier,
+    FunctionRegressor,
     ImageClassifier,
     LanguageModel,
     Model,
     OperatorModel,
     SequenceClassifier,
+    SequenceRegressor,
+    Statistics,
+    statistics,
 )
 from .files import found, numbered, stored_arrays
 from .leaks import check_later_inputs, check_trajectories
-from .losses import UNCOUNTED, Batch, CrossEntropy, InstanceCrossEntropy, RelativeError
+from .losses import (
+    UNCOUNTED,
+    Batch,
+    CrossEntropy,
+    InstanceCrossEntropy,
+    MeanSquaredError,
+    RelativeError,
+)
 from .points import coarser, domains_at, finite_numbers, grid_like
 from .scattered import Scattered, scattered_parts, with_mask, with_padded_lengths
 from .task import AbstractDataSet, Part, checksum_of_all
 
 
+_OF_FUNCTIONS = ("points", "weights", "grid", "channels", "normalize")
 # The loss of each model, and the options that its data use.
 _LEARNED = {
-    OperatorModel: (RelativeError(), ("points", "weights", "grid", "channels")),
+    OperatorModel: (RelativeError(), _OF_FUNCTIONS),
+    FunctionClassifier: (CrossEntropy(), (*_OF_FUNCTIONS, "classes")),
+    FunctionRegressor: (MeanSquaredError(), _OF_FUNCTIONS),
     SequenceClassifier: (CrossEntropy(), ("vocabulary", "classes")),
+    SequenceRegressor: (MeanSquaredError(), ("vocabulary",)),
     LanguageModel: (InstanceCrossEntropy(), ("vocabulary",)),
-    ImageClassifier: (CrossEntropy(), ("classes",)),
+    ImageClassifier: (CrossEntropy(), ("classes", "normalize")),
 }
 
 
@@ -42,9 +59,14 @@ class Arrays(AbstractDataSet):
     | `inputs` | `targets` | model |
     |---|---|---|
     | real `[samples, *points(, channels)]` | real at the same points | `OperatorModel` |
-    | integers `[samples, tokens]` | integers `[samples]`, classes | `SequenceClassifier` |
-    | integers `[samples, tokens]` | integers of the same shape, -1: none | `LanguageModel` |
+    | real `[samples, *points(, channels)]` | real `[samples(, k)]` | `FunctionRegressor` |
+    | real `[samples, times(, channels)]` | integers `[samples]` | `FunctionClassifier` |
     | real `[samples, rows, columns(, channels)]` | integers `[samples]` | `ImageClassifier` |
+    | integers `[samples, tokens]` | integers `[samples]`, classes | `SequenceClassifier` |
+    | integers `[samples, tokens]` | real `[samples(, k)]` | `SequenceRegressor` |
+    | integers `[samples, tokens]` | integers of the same shape, -1: none | `LanguageModel` |
+
+    With `channels`, `points` or a `grid`, what looks like images are functions with classes.
 
     **Arguments:**
 
@@ -62,9 +84,14 @@ class Arrays(AbstractDataSet):
       `validation` 1 holds out all samples.
     - `mask`: `[samples, tokens]`, `False` where points of each sample's own are padding. A file
       may have NaN there instead.
-    - `grid`: of functions, see `FunctionInputs`; default: "periodic", with `points` "midpoint".
-    - `channels`: whether inputs and targets have a last axis of channels, not necessarily
-      equally many.
+    - `grid`: of functions, see `FunctionInputs`; default: "midpoint", or "periodic" for targets
+      at the same points without `points`.
+    - `channels`: whether inputs, and targets at points, have a last axis of channels, not
+      necessarily equally many.
+    - `normalize`: whether the model computes with inputs, and targets at points, in standard
+      deviations from the mean of the training part, see `statistics`; it takes and gives the
+      units of the data. Default: only with one class, or numbers, for each function. Targets
+      that are numbers of a sample always are.
     - `causal`: whether a token sees only itself and the tokens before it, as in a forecast;
       for a target at each token of a line. `False` allows targets that are later inputs.
     - `vocabulary`, `classes`: default: as many as there are.
@@ -95,6 +122,7 @@ class Arrays(AbstractDataSet):
         mask: Shaped[np.ndarray, "samples tokens"] | None = None,
         grid: PointRule | None = None,
         channels: bool = False,
+        normalize: bool | None = None,
         causal: bool | None = None,
         vocabulary: PositiveInt | None = None,
         classes: PositiveInt | None = None,
@@ -121,48 +149,59 @@ class Arrays(AbstractDataSet):
             inputs, targets, weights, mask = *columns[:2], None, None
         shape = inputs.shape
         axes: tuple[int, ...] = shape[1 : inputs.ndim - channels]
-        kinds = "".join(x.dtype.kind for x in self.data["training"][:2])
-        kinds = kinds, inputs.ndim, targets.ndim
         given: dict[str, Any] = {"points": points, "grid": grid, "channels": channels or None}
         given |= {
             "weights": weights,
             "mask": mask,
             "vocabulary": vocabulary,
             "classes": classes,
+            "normalize": normalize or None,
         }
-        if kinds[0] == "ff" and axes and targets.shape[1 : targets.ndim - channels] == axes:
-            kind = OperatorModel
-            grid = grid or ("periodic" if points is None and not causal else "midpoint")
+        kind = self._kind(axes, targets, image=not (channels or points is not None or grid))
+        if kind in (OperatorModel, FunctionClassifier, FunctionRegressor):
+            around = kind is OperatorModel and points is None and not causal
+            grid = grid or ("periodic" if around else "midpoint")
             if self.own_points:
                 assert points is not None
                 axes = grid_like(*points.shape[1:])
             elif points is not None:
                 self.domains, axes = domains_at(points, weights, axes, grid)
                 del given["weights"]
-            self._check_norms()
             self._sizes = {"points": axes[0] if len(axes) == 1 else axes, "grid": grid}
             self._sizes["fields"] = points is not None
             if channels:
-                self._sizes |= {"channels": shape[-1], "output_channels": targets.shape[-1]}
-        elif kinds in (("fi", 3, 1), ("fi", 4, 1)):
-            kind = ImageClassifier
+                self._sizes["channels"] = shape[-1]
+            if normalize or (normalize is None and kind is not OperatorModel):
+                self._sizes["statistics"] = self._statistics(0, channels)
+        if kind is OperatorModel:
+            self._check_norms()
+            if channels:
+                self._sizes["output_channels"] = targets.shape[-1]
+            if normalize:
+                self._sizes["output_statistics"] = self._statistics(1, channels)
+        elif kind is ImageClassifier:
             self._sizes = {"image_shape": (*shape[1:], 1)[:3]}
-            self._sizes["classes"] = self._number("classes", classes, 1)
-        elif kinds == ("ii", 2, 1):
-            kind = SequenceClassifier
-            self._sizes = {"vocabulary": self._number("vocabulary", vocabulary, 0)}
-            self._sizes["classes"] = self._number("classes", classes, 1)
-        elif kinds == ("ii", 2, 2) and shape == targets.shape:
-            kind = LanguageModel
+            if normalize:
+                self._sizes["statistics"] = self._statistics(0, inputs.ndim == 4)
+        elif kind is LanguageModel:
             numbers = [self._number("vocabulary", vocabulary, column) for column in (0, 1)]
             self._sizes = {"vocabulary": max(numbers)}
-        else:
+        elif kind in (SequenceClassifier, SequenceRegressor):
+            self._sizes = {"vocabulary": self._number("vocabulary", vocabulary, 0)}
+        if kind in (FunctionClassifier, ImageClassifier, SequenceClassifier):
+            self._sizes["classes"] = self._number("classes", classes, 1)
+        elif kind in (FunctionRegressor, SequenceRegressor):
+            several = targets.ndim == 2
+            self._sizes["numbers"] = targets.shape[1] if several else None
+            self._sizes["output_statistics"] = self._statistics(1, several)
+        if kind is None:
             raise InputError(
                 f"inputs {inputs.dtype}{[*shape]} and targets {targets.dtype}"
                 f"{[*targets.shape]} do not fit; give functions as real numbers of one shape "
                 "(with channels=True if both have a last axis of channels), images as real "
-                "numbers [samples, rows, columns], tokens as integers, and classes as integers "
-                "[samples], targets.argmax(1) of one-hot ones."
+                "numbers [samples, rows, columns], tokens as integers, classes as integers "
+                "[samples], targets.argmax(1) of one-hot ones, and numbers of a sample as real "
+                "numbers [samples] or [samples, numbers]."
             )
         self.loss, used = _LEARNED[kind]
         if points is None:
@@ -174,7 +213,9 @@ class Arrays(AbstractDataSet):
                 f"{'it' if len(unused) == 1 else 'them'}."
             )
         vars(self)["model"] = kind
-        on_line = kind is LanguageModel or isinstance(self._sizes.get("points"), int)
+        on_line = kind is LanguageModel or (
+            kind is OperatorModel and isinstance(self._sizes["points"], int)
+        )
         if causal and (not on_line or self._sizes.get("grid") == "periodic"):
             raise InputError(
                 "causal=True is for a target at each token of a line, of functions with "
@@ -200,7 +241,11 @@ class Arrays(AbstractDataSet):
         `validation_inputs`, `test_points` and so on.
 
         Several names become channels. Texts as targets are classes: those of `labels` in their
-        order, by default all in sorted order, which is printed."""
+        order, by default all in sorted order, which is printed.
+
+        `parameters`, `[samples, k]`, such as a viscosity, become k further channels of the
+        inputs, constant in each sample, see `with_parameters`; targets at points then have an
+        axis of channels too. Other parts have their own, `validation_parameters`."""
         roles = {"inputs": inputs, "targets": targets, "groups": groups or "groups"}
         stored = stored_arrays(path, roles, dimensions)
         inputs, targets = (
@@ -225,7 +270,15 @@ class Arrays(AbstractDataSet):
             )
         further = ["points", "weights", groups or "groups"]
         of_parts = [name for names in parts.values() for name in names]
-        of_file = (*needed, *of_parts, *further, "mask")
+        # The inputs and targets to which parameters belong.
+        belong = {"parameters": pair} if "parameters" in stored else {}
+        for part, names in parts.items() if belong else ():
+            belong[f"{part}_parameters"] = names[0], names[1]
+        if missing := [name for name in belong if name not in stored]:
+            raise InputError(
+                f"data.path={path}: there are parameters, and no {missing[0]}; add it."
+            )
+        of_file = (*needed, *of_parts, *further, *belong, "mask")
         read = {name: stored[name] for name in of_file if name in stored}
         # As stored, in single precision, and divided into parts.
         check_bytes(
@@ -234,6 +287,14 @@ class Arrays(AbstractDataSet):
         arrays = {name: x.read() for name, x in read.items()}
         of_parts = (targets, *(names[1] for names in parts.values()))
         arrays |= numbered(path, {name: arrays[name] for name in of_parts}, labels)
+        if belong:
+            channels = options.get("channels", False)
+            at_points = arrays[targets].shape[1:] == arrays[inputs].shape[1:]
+            for name, (x, y) in belong.items():
+                arrays[x] = with_parameters(arrays[x], arrays[name], channels=channels)
+                if at_points and not channels:
+                    arrays[y] = arrays[y][..., None]
+            options["channels"] = True
         with_mask(arrays, "", pair)
         for part, names in parts.items():
             with_mask(arrays, f"{part}_", names[:2])
@@ -277,12 +338,17 @@ class Arrays(AbstractDataSet):
             )
 
         other = copy.copy(self)
+        points = fewer if isinstance(whole, tuple) else fewer[0]
+        other._sizes = {**self._sizes, "points": points}
+        if self.model is not OperatorModel:
+            other.data = {
+                part: (coarser(x, fewer, grid), y) for part, (x, y) in self.data.items()
+            }
+            return other
         other.data = {
             part: tuple(coarser(x, fewer, grid) for x in pair)
             for part, pair in self.data.items()
         }
-        points = fewer if isinstance(whole, tuple) else fewer[0]
-        other._sizes = {**self._sizes, "points": points}
         with at(f"tokens={tokens}"):
             other._check_norms()
         return other
@@ -305,7 +371,42 @@ class Arrays(AbstractDataSet):
             inputs = inputs.reshape(len(inputs), *self._sizes["image_shape"])
         if self.domains is None:
             return Batch(inputs, targets)
-        return Batch(*map(Field, (inputs, targets), self.domains))
+        own, of_norms = self.domains
+        at_points = self.model is OperatorModel
+        return Batch(Field(inputs, own), Field(targets, of_norms) if at_points else targets)
+
+    def _kind(
+        self, axes: tuple[int, ...], targets: np.ndarray, *, image: bool
+    ) -> Callable[..., Model] | None:
+        """What learns the arrays. `axes` are the points of an input, and `image` says whether
+        two or three may be an image. `None` if the arrays do not fit."""
+        types = "".join(x.dtype.kind for x in self.data["training"][:2])
+        of_targets = targets.shape[1:]
+        of_samples = targets.ndim in (1, 2) and not _one_hot(targets)
+        if types == "ff" and axes:
+            channels = self.data["training"][0].ndim - 1 - len(axes)
+            if targets.shape[1 : targets.ndim - channels] == axes:
+                return OperatorModel
+            # Targets at the points, whose axis of channels is missing, are no numbers.
+            return FunctionRegressor if of_samples and of_targets != axes else None
+        if types == "fi" and axes and targets.ndim == 1:
+            return ImageClassifier if image and len(axes) in (2, 3) else FunctionClassifier
+        if types == "ii" and len(axes) == 1:
+            if of_targets == axes:
+                return LanguageModel
+            return SequenceClassifier if targets.ndim == 1 else None
+        if types == "if" and len(axes) == 1 and of_samples and of_targets != axes:
+            return SequenceRegressor
+        return None
+
+    def _statistics(self, column: int, channels: bool) -> Statistics:
+        """The statistics of inputs (0) or targets (1) to learn."""
+        columns = self.data["validation" if self.whole else "training"]
+        values = columns[column]
+        if self.own_points:
+            weights = columns[3]
+            values = values[weights > 0]  # padding has none
+        return statistics(values, channels=channels, name=("inputs", "targets")[column])
 
     def _check_norms(self) -> None:
         """Raises for targets whose norm, as `RelativeError` computes it, is 0 or not finite."""
@@ -342,6 +443,41 @@ class Arrays(AbstractDataSet):
                 f"them from {lowest}" + (f" to {name} - 1 = {given - 1}." if given else ".")
             )
         return given or int(most) + 1
+
+
+def _one_hot(targets: np.ndarray) -> bool:
+    """Whether real targets are classes, each a row of zeros with a one."""
+    if targets.ndim != 2 or targets.shape[1] == 1:
+        return False
+    return bool(np.isin(targets, (0, 1)).all() and (targets.sum(1) == 1).all())
+
+
+@checked
+def with_parameters(
+    values: Shaped[np.ndarray, "samples ..."],
+    parameters: Shaped[np.ndarray, "samples ..."],
+    *,
+    channels: bool = False,
+) -> Shaped[np.ndarray, "samples ..."]:
+    """Functions with parameters of each sample as further channels that are constant,
+    `[samples, *points, channels + k]`.
+
+    **Arguments:**
+
+    - `values`: `[samples, *points]`, or `[samples, *points, channels]` with `channels`.
+    - `parameters`: `[samples]` or `[samples, k]`, such as a viscosity or a source of the data.
+    """
+    if not channels:
+        values = values[..., None]
+    own = parameters.reshape(len(parameters), *(1,) * (values.ndim - 2), -1)
+    if len(own) != len(values) or parameters.ndim > 2 or values.dtype.kind != "f":
+        raise InputError(
+            f"parameters {parameters.dtype}{[*parameters.shape]} do not fit functions of "
+            f"{len(values)} samples, {values.dtype}; give real functions, and a row of "
+            "parameters for each."
+        )
+    constant = np.broadcast_to(own, (*values.shape[:-1], own.shape[-1]))
+    return np.concatenate([values, constant], axis=-1, dtype=values.dtype)
 
 
 def _divided(

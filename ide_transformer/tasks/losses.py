@@ -1,6 +1,7 @@
 """The losses of tasks, and the means that an evaluation adds up."""
 
 import abc
+import dataclasses
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
@@ -15,10 +16,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ..dynamics import AbstractCost, Path
+from ..equation import State, affine
 from ..equation.domain import by_samples
 from ..errors import InputError
 from ..integration import divergence, relative_difference
-from ..models import Field, Model
+from ..models import Field, Model, Statistics
 
 
 # A target of `InstanceCrossEntropy` that is not counted.
@@ -107,6 +109,15 @@ class AbstractLoss(eqx.Module):
     def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
         """The loss, by the name `loss`, and further figures of a batch."""
 
+    def in_units_of(self, model: Model) -> "AbstractLoss":
+        """The loss for channels with the statistics of a model; by default unchanged."""
+        return self
+
+    def figures(self, means: dict[str, float]) -> dict[str, float]:
+        """The figures that an evaluation reports, from the means over all samples; by default
+        these means."""
+        return means
+
     def __call__(
         self, model: Model, batch: Batch, key: PRNGKeyArray | None = None, **options
     ) -> Loss:
@@ -136,9 +147,10 @@ class AbstractLoss(eqx.Module):
             whole = diffrax.SaveAt(ts=jnp.asarray(knots))
             saveat = whole if costs or exit_loss else diffrax.SaveAt(t1=True)
         solution = model.solve(batch.inputs, key=key, saveat=saveat)
-        outputs = model.outputs(solution.u1)
+        outputs = model.outputs(solution.u1, batch.inputs)
         targets = jax.tree.map(jnp.asarray, batch.targets)
-        figures = self.measure(outputs, targets)
+        measure = self.in_units_of(model).measure
+        figures = measure(outputs, targets)
         # There is nothing to learn from the state of a solve that failed.
         loss = figures["loss"]
         loss = loss._replace(total=jnp.where(jnp.all(solution.succeeded), loss.total, jnp.nan))
@@ -151,8 +163,11 @@ class AbstractLoss(eqx.Module):
                 weighted.append(cost.weight * value)
         by_targets = loss.value
         if exit_loss and len(knots) > 2:
-            read = jax.vmap(lambda u: self.measure(model.outputs(u), targets)["loss"].value)
-            by_targets += exit_loss * jnp.mean(read(solution.us[1:-1]))
+
+            def read(u: State) -> Array:
+                return measure(model.outputs(u, batch.inputs), targets)["loss"].value
+
+            by_targets += exit_loss * jnp.mean(jax.vmap(read)(solution.us[1:-1]))
         evaluations = jnp.mean(solution.stats["field_evaluations"])
         figures = {**figures, "loss": loss}
         return Loss(sum(weighted, by_targets), by_targets, figures, evaluations, terms), outputs
@@ -206,10 +221,21 @@ class RelativeError(AbstractLoss):
     a grid instead of `tokens`. If the targets are a `Field`, the norm has the weights of its
     domain, `‖v‖² ≈ Σ_j w_j |v(x_j)|²`.
 
+    A model with statistics of several channels divides each by its standard deviation, so that
+    no channel counts less for its unit.
+
     **Raises:** `InputError` if the shapes differ.
     """
 
     label = "relative error"
+    # What each channel is divided by; `None` for 1.
+    scales: tuple[float, ...] | None = eqx.field(static=True, default=None)
+
+    def in_units_of(self, model: Model) -> "RelativeError":
+        given: Statistics = getattr(model.read_out, "statistics", None) or ()
+        if len(given) < 2:
+            return self
+        return dataclasses.replace(self, scales=tuple(scale for _, scale in given))
 
     @property
     def difference(self) -> Callable[[Array, Array], Array]:
@@ -235,8 +261,70 @@ class RelativeError(AbstractLoss):
             weighted = (x * jnp.broadcast_to(factors, x.shape)).reshape(len(x), -1)
             return optax.safe_norm(weighted, 0.0, axis=1)
 
+        if self.scales is not None:
+            gain = 1 / jnp.asarray(self.scales, outputs.dtype)
+            outputs, values = (affine(jnp.asarray(x), gain) for x in (outputs, values))
         errors = norms(outputs - values) / norms(values)
         return {"loss": Mean(jnp.sum(errors), len(values))}
+
+
+class MeanSquaredError(AbstractLoss):
+    """The mean squared error of numbers in standard deviations,
+
+        mean_j ((output_j - target_j) / std_j)²,
+
+    with the `statistics` of the model: 1 for the mean over the training samples, 0 for the
+    truth. An evaluation also reports, for each of several numbers j and in its unit,
+
+        rmse_j = sqrt(mean (output_j - target_j)²),   mae_j = mean |output_j - target_j|,
+        r2_j = 1 - mean (output_j - target_j)² / mean (target_j - mean target_j)².
+
+    `outputs` and `targets`: `[samples]`, or `[samples, numbers]`.
+
+    **Raises:** `InputError` if the shapes differ.
+    """
+
+    label = "mean squared error (standard deviations)"
+    statistics: Statistics | None = eqx.field(static=True, default=None)
+
+    def in_units_of(self, model: Model) -> "MeanSquaredError":
+        given = getattr(model.read_out, "statistics", None)
+        return dataclasses.replace(self, statistics=given)
+
+    def measure(self, outputs: Array, targets: Array) -> dict[str, Mean]:
+        if outputs.shape != targets.shape or outputs.ndim not in (1, 2):
+            raise InputError(
+                f"the model gives outputs of shape {outputs.shape}, and the targets have "
+                f"{targets.shape}; give [samples], or [samples, numbers], of both."
+            )
+        found, truth = (x.reshape(len(x), -1) for x in (outputs, targets))
+        number = found.shape[1]
+        means, scales = np.array(self.statistics or ((0.0, 1.0),) * number).T
+        error = found - truth
+        # Near the mean no digits cancel in the variance.
+        centred = truth - jnp.broadcast_to(jnp.asarray(means, truth.dtype), truth.shape)
+        scaled = affine(error, 1 / jnp.asarray(scales, error.dtype))
+        sums = {"loss": jnp.sum(jnp.mean(scaled**2, axis=1))}
+        for j in range(number):
+            sums[f"square_{j}"] = jnp.sum(error[:, j] ** 2)
+            sums[f"absolute_{j}"] = jnp.sum(jnp.abs(error[:, j]))
+            sums[f"target_{j}"] = jnp.sum(centred[:, j])
+            sums[f"target_square_{j}"] = jnp.sum(centred[:, j] ** 2)
+        return {name: Mean(total, len(found)) for name, total in sums.items()}
+
+    def figures(self, means: dict[str, float]) -> dict[str, float]:
+        number = sum(name.startswith("absolute_") for name in means)
+        others = dict(means)
+        found = {"loss": others.pop("loss")}
+        for j in range(number):
+            square = others.pop(f"square_{j}")
+            absolute = others.pop(f"absolute_{j}")
+            variance = others.pop(f"target_square_{j}") - others.pop(f"target_{j}") ** 2
+            end = f"_{j + 1}" if number > 1 else ""
+            found[f"rmse{end}"] = math.sqrt(square)
+            found[f"mae{end}"] = absolute
+            found[f"r2{end}"] = 1 - square / variance if variance > 0 else math.nan
+        return {**found, **others}
 
 
 class RolloutError(RelativeError):

@@ -1,6 +1,6 @@
 """Its public names."""
 
-from .arrays import Arrays
+from .arrays import Arrays, with_parameters
 from .flows import (
     AbstractFlow,
     Burgers,
@@ -37,6 +37,7 @@ from .losses import (
     InstanceCrossEntropy,
     Loss,
     Mean,
+    MeanSquaredError,
     PushforwardError,
     RelativeError,
     RolloutError,

@@ -196,8 +196,13 @@ OWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("StepField", "single_step"), _STEP),
     **dict.fromkeys(("Mesh", "StateModel", "GridInputs"), _WIDTH),
     "Model": dict(inputs=MODEL.inputs, read_out=ide.models.TokenLogits(), space=WIDE),
-    "OperatorModel": _SEEING_ALL | dict(points=TOKENS),
-    **dict.fromkeys(("ImageClassifier", "SequenceClassifier"), _SEEING_ALL),
+    **dict.fromkeys(
+        ("OperatorModel", "FunctionClassifier", "FunctionRegressor"),
+        _SEEING_ALL | dict(points=TOKENS),
+    ),
+    **dict.fromkeys(
+        ("ImageClassifier", "SequenceClassifier", "SequenceRegressor"), _SEEING_ALL
+    ),
     "ImageStage": _SEEING_ALL | dict(window=3, padding=1),
     "StagedModel": dict(stages=STAGES),
     "EncoderDecoder": dict(decoder=DECODER),
@@ -231,6 +236,8 @@ OWN: dict[str, dict[str, Any]] = {
     "EncodedInputs": dict(text=LISTENER.inputs.text),
     "TokenLogits": dict(weight=ones(VOCABULARY, WIDTH), bias=ones(VOCABULARY)),
     "FunctionValues": dict(linear=linear(WIDTH, 2), channels=True),
+    "MeanValues": dict(linear=linear(WIDTH, 2), several=True),
+    "MeanValues.build": dict(numbers=2),
     "PrefixAndMeanHead": dict(classifier=linear(2 * WIDTH, 3)),
     "Solution.evaluate": {},
 }

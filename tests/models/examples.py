@@ -132,6 +132,27 @@ def operator_model(points=16, *, operators=(attention, feed_forward), **options)
 
 
 @small
+def function_classifier():
+    own = dict(channels=2, modes=2, statistics=((1.0, 2.0), (0.0, 0.5)), key=KEY)
+    return ide.FunctionClassifier(16, 3, WIDTH, **parts((attention,), intervals=1), **own)
+
+
+FIELD = ide.Field.at(normal(2, 16), np.linspace(0, 1, 16) ** 2)
+
+
+@small
+def function_regressor():
+    own = dict(modes=2, statistics=((1.0, 2.0),), output_statistics=((3.0, 4.0),), key=KEY)
+    return ide.FunctionRegressor(16, WIDTH, **parts((attention,), intervals=1), **own)
+
+
+@small
+def sequence_regressor():
+    own = dict(numbers=2, key=KEY)
+    return ide.SequenceRegressor(VOCABULARY, CONTEXT, WIDTH, **parts(), **own)
+
+
+@small
 def state_model(domain, operators=(attention,), **options):
     return ide.StateModel(domain, WIDTH, **parts(operators, intervals=1, **options))
 

@@ -82,6 +82,9 @@ MORE = {
         small.operator_model,
         ide.Field(small.normal(2, 16), ide.TokenDomain.periodic(16).padded(np.arange(16) < 12)),
     ),
+    "FunctionClassifier": (small.function_classifier, small.normal(2, 16, 2)),
+    "FunctionRegressor": (small.function_regressor, small.FIELD),
+    "SequenceRegressor": (small.sequence_regressor, small.TOKENS),
     "ImageClassifier": (small.image_classifier, small.normal(2, 4, 6, 1)),
     "SequenceClassifier": (lambda: small.sequence_classifier(class_token=True), TEXT),
     "StateModel": (

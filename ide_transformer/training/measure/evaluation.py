@@ -152,7 +152,7 @@ def measured_on(model: Model, task: AbstractTask, batches: Iterable[Batch]) -> d
         evaluations = Mean(result.field_evaluations * count, count)
         return {"evaluations": evaluations, **result.figures, **task.further_means(batch, loss)}
 
-    means = require_samples(tasks.averaged(map(measured, batches)))
+    means = task.loss.figures(require_samples(tasks.averaged(map(measured, batches))))
     counts = {"samples": samples, "targets": targets}
     return {**means, **task.figures(means["loss"]), **counts}
 

@@ -270,7 +270,7 @@ def make_evaluation(
                 means = measured(task.loss, weights, place(batch))
                 yield {**means, **task.further_means(batch, means["loss"])}
 
-        means = require_samples(averaged(batches()))
+        means = task.loss.figures(require_samples(averaged(batches())))
         return {f"{part}_{name}": mean for name, mean in means.items()}
 
     return evaluate
