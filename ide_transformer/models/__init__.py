@@ -6,4 +6,4 @@ from .model import is_built_as, kinds_of
 from .parts import InputArrays
 from .public import *
 from .read_outs import MaskedTokenHead, mean_vectors
-from .units import STATISTICS
+from .units import STATISTICS, Statistics

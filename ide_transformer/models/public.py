@@ -37,4 +37,4 @@ from .read_outs import (
     TokenLogits,
 )
 from .text_inputs import TextInputs
-from .units import Statistics, statistics
+from .units import statistics
