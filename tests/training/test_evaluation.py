@@ -150,76 +150,24 @@ def test_windows_of_another_length_and_losses_that_are_none(there):
     evaluation.check_finite(loaded, [{"loss": math.nan}, {"loss": 1.0}])
 
 
-CODE = """
-import pathlib
-pathlib.Path("ran").touch()
-f = lambda x: x
-"""
-
-
-@pytest.fixture
-def gift(there):
-    """A run, in whose configuration a module of the current folder was written."""
-    folder = RUN.rename("runs/gift")
-    Path("act.py").write_text(CODE)
-    names(folder, "act:f")
-    yield folder
-    for name in [name for name in sys.modules if name.split(".")[0] in ("act", "runs")]:
-        sys.modules.pop(name)
-
-
-def names(folder: Path, activation: str) -> None:
-    tree = yaml.safe_load((folder / "config.yaml").read_text())
-    tree["model"]["activation"] = activation
-    (folder / "config.yaml").write_text(yaml.safe_dump(tree))
-
-
-COMMANDS = (
-    *("sample runs/gift --length 2", "evaluate runs/gift", "report runs/gift"),
-    *("rollout runs/gift", "exits runs/gift", "draw runs/gift"),
-    *("convert runs/gift there", "depth runs/gift", "resolution runs/gift"),
-    *("train runs/gift --resume", "train gift --resume"),
-    *("train runs/gift/config.yaml", "compare solve.yaml", "compare train.yaml"),
-)
-
-
-def test_every_script_refuses_code_of_a_run(gift, capsys):
-    solved = "mode: solve\nrun: runs/gift\nschemes: {euler: {solver: euler, steps: [1]}}"
-    Path("solve.yaml").write_text(solved)
-    trained = "mode: train\nbase: runs/gift/config.yaml\nschemes: {own: {}}"
-    Path("train.yaml").write_text(f"{trained}\nbudget: {{unit: steps, amount: 3}}")
-    for command in COMMANDS:
-        said = run_here(capsys, *command.split(), expected=2)
-        assert "config.yaml names code of its own" in said, command
-        assert "model.activation names act:f" in said and "--trust" in said, command
-    assert not Path("ran").exists()
-
-
-def test_code_that_is_trusted_is_run(gift, capsys):
+def test_code_that_is_trusted_is_run(there, capsys):
     """Also code in the configuration with which the user resumes a run."""
+    Path("act.py").write_text("import pathlib\npathlib.Path('ran').touch()\nf = lambda x: x\n")
+    config = RUN / "config.yaml"
+    plain = config.read_text()
+    tree = yaml.safe_load(plain)
+    tree["model"]["activation"] = "act:f"
+    config.write_text(yaml.safe_dump(tree))
     with pytest.raises(ide.InputError, match=r"act:f.*trust=True"):
-        ide.load_run("runs/gift")
-    run_here(capsys, "evaluate", "runs/gift", "--samples", 4, "--trust")
-    assert Path("ran").exists()
-    given = training.load_config("runs/gift/config.yaml", trust=True)
-    assert training.RunFolder(gift).load_config(given) == given
-    names(gift, "gelu")
-    training.load_config("runs/gift/config.yaml", ["model.activation=act:f"])
-
-
-def test_what_is_never_imported_or_called(gift, capsys):
-    (gift / "plots").mkdir(exist_ok=True)
-    (gift / "plots/__init__.py").write_text(CODE)
-    (gift / "plots/act.py").write_text(CODE)
-    for name, why in (
-        ("runs.gift.plots.act:f", "runs.gift.plots.act lies in the folder of a run"),
-        ("builtins:input", "it is a"),
-        ("pathlib:Path", "it is a"),
-    ):
-        names(gift, name)
-        said = run_here(capsys, "evaluate", "runs/gift", "--trust", expected=2)
-        assert f"model.activation={name}: {why}" in said
+        ide.load_run(RUN)
     assert not Path("ran").exists()
+    run_here(capsys, "evaluate", RUN, "--samples", 4, "--trust")
+    assert Path("ran").exists()
+    given = training.load_config(config, trust=True)
+    assert training.RunFolder(RUN).load_config(given) == given
+    config.write_text(plain)
+    training.load_config(config, ["model.activation=act:f"])
+    sys.modules.pop("act")
 
 
 def test_a_leak_that_was_trained_is_refused(there, monkeypatch):

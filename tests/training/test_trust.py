@@ -20,7 +20,7 @@ from ide_transformer.training.configuration.files import (
     read_tree,
 )
 from tests.helpers import fast_first
-from tests.misuse.hostile import LONG, OBEYED, write_evil
+from tests.misuse.hostile import EVIL, LONG, OBEYED, write_evil
 from tests.running import run_here
 from tests.training import stub
 
@@ -80,6 +80,42 @@ def test_code_is_imported_where_it_is_trusted_alone(gift, place):
     assert not Path("EXECUTED").exists() and "gift" not in sys.modules
     with pytest.raises(ide.InputError, match=r"importing gift\.evil failed .* executed"):
         training.resume_run(RUN, trust=True)
+
+
+COMMANDS = (
+    *("sample runs/gift --length 2", "evaluate runs/gift", "report runs/gift"),
+    *("rollout runs/gift", "exits runs/gift", "draw runs/gift"),
+    *("convert runs/gift there", "depth runs/gift", "resolution runs/gift"),
+    *("train runs/gift --resume", "train gift --resume"),
+    *("train runs/gift/config.yaml", "compare solve.yaml", "compare train.yaml"),
+)
+
+
+def test_every_script_refuses_code_of_a_run(gift, capsys):
+    gift("model.activation=CODE")
+    solved = "mode: solve\nrun: runs/gift\nschemes: {euler: {solver: euler, steps: [1]}}"
+    Path("solve.yaml").write_text(solved)
+    trained = "mode: train\nbase: runs/gift/config.yaml\nschemes: {own: {}}"
+    Path("train.yaml").write_text(f"{trained}\nbudget: {{unit: steps, amount: 3}}")
+    for command in COMMANDS:
+        said = run_here(capsys, *command.split(), expected=2)
+        assert "config.yaml names code of its own" in said, command
+        assert "model.activation names gift.evil:Part" in said and "--trust" in said, command
+    assert not Path("EXECUTED").exists()
+
+
+def test_what_is_never_imported_or_called(gift, capsys):
+    (RUN / "plots").mkdir()
+    (RUN / "plots/act.py").write_text(EVIL)
+    for name, why in (
+        ("runs.gift.plots.act:f", "runs.gift.plots.act lies in the folder of a run"),
+        ("builtins:input", "it is a"),
+        ("pathlib:Path", "it is a"),
+    ):
+        gift(f"model.activation={name}")
+        said = run_here(capsys, "evaluate", RUN, "--trust", expected=2)
+        assert f"model.activation={name}: {why}" in said
+    assert not Path("EXECUTED").exists()
 
 
 def test_names_are_found_wherever_they_stand():
