@@ -2,13 +2,13 @@
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ...arguments import checked
+from ...arguments import at_least, checked
 from ...errors import InputError
 from ...reporting import write_json
 from ..configuration.config import Config
@@ -64,7 +64,10 @@ class LearningRates(NamedTuple):
 
 @checked
 def find_learning_rate(
-    config: Config | str | Path, *, steps: int = 200, folder: str | Path | None = None
+    config: Config | str | Path,
+    *,
+    steps: Annotated[int, at_least(20)] = 200,
+    folder: str | Path | None = None,
 ) -> LearningRates:
     """Finds a learning rate: trains the model of `config` with a rate that grows exponentially
     from 1e-6 to 1, and looks where the loss falls. Ignores the schedules, the warm-up and the
@@ -83,8 +86,6 @@ def find_learning_rate(
     **Raises:** `InputError` for input that cannot be used, and if the loss is not finite from
     the start.
     """
-    if steps < 20:
-        raise InputError(f"steps={steps}: too few for a range test; take 20 or more.")
     config = as_config(config).changed("training", schedule=())
     training = config.training
     growth = math.log(HIGHEST / LOWEST) / (steps - 1)

@@ -58,11 +58,7 @@ class Layout(NamedTuple):
         """
 
         def of_state(path: tuple, x: Any) -> NamedSharding:
-            written = path_of(path)
-            names = next(y for end, y in _NAMES.items() if fnmatch.fnmatchcase(written, end))
-            names = names[-x.ndim :] if x.ndim else ()
-            names = ("layers",) * (x.ndim - len(names)) + names
-            return NamedSharding(self.grid, divided(x.shape, names, self.sizes))
+            return NamedSharding(self.grid, divided(x.shape, _names(path, x.ndim), self.sizes))
 
         def of_samples(x: Any) -> NamedSharding:
             names = ("samples", "tokens", *(None,) * x.ndim)[: x.ndim]
@@ -177,6 +173,13 @@ def _own(where: NamedSharding, shape: tuple[int, ...]) -> tuple[slice, ...]:
         )
         for axis, length in enumerate(shape)
     )
+
+
+def _names(path: tuple, rank: int) -> tuple[str | None, ...]:
+    written = path_of(path)
+    names = next(names for end, names in _NAMES.items() if fnmatch.fnmatchcase(written, end))
+    names = names[-rank:] if rank else ()
+    return ("layers",) * (rank - len(names)) + names
 
 
 # Errors of JAX that have nothing to do with other processes.
