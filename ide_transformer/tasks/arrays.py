@@ -252,6 +252,8 @@ class Arrays(AbstractDataSet):
             x if isinstance(x, str) else role
             for role, x in (("inputs", inputs), ("targets", targets))
         )
+        if inputs in stored and stored[inputs].dimensions[-1:] == ("channels",):
+            options.setdefault("channels", True)
         pair = (inputs, targets)
         parts = {part: [f"{part}_{name}" for name in pair] for part in ("validation", "test")}
         parts = {part: names for part, names in parts.items() if stored.keys() & set(names)}

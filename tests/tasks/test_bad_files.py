@@ -133,10 +133,7 @@ FILES = {
     "other samples": (arrays(targets=VALUES[:3]), "inputs have 20 samples, and targets 3"),
     "no samples": (arrays(inputs=EMPTY, targets=EMPTY), "0 samples leave"),
     "no points": (arrays(inputs=EMPTY.T, targets=EMPTY.T), r"inputs are float64\[24, 0\]"),
-    "points that meet": (
-        arrays(points=np.zeros(24)),
-        "two of the points are the same, number 1",
-    ),
+    "points that meet": (arrays(points=np.zeros(24)), "from_points: .* is there twice"),
     "points outside": (arrays(points=np.arange(24.0)), r"reach from 0 to 23; scale each axis"),
     "no such array": (
         arrays(),
@@ -191,7 +188,7 @@ FILES = {
         "no variable in use .* has a dimension x, only node, sample",
         {"dimensions": ["sample", "node", "x"]},
     ),
-    "nodes that meet": (netcdf(**NODES), "two of the points are the same, number 1"),
+    "nodes that meet": (netcdf(**NODES), "from_points: .* is there twice"),
     "no codec": (zarr(metadata(filters=[{"id": "pickle"}])), "its codec .* is none of those"),
     "unknown codec": (
         zarr(metadata(compressor={"id": "own"})),

@@ -29,7 +29,7 @@ def write_fields(folder, form, x=EQUAL):
     """Two variables with dimensions and coordinates, in one of the forms."""
     dims = ("sample", "time", "y", "x")
     data = xarray.Dataset(
-        {"u": (dims, STATES), "v": (dims, 2 * STATES), "level": ("sample", np.ones(SAMPLES))},
+        {"u": (dims, STATES), "v": (dims, 2 * STATES), "level": ("sample", np.arange(SAMPLES))},
         {"time": TIME, "y": np.arange(Y), "x": x},
     )
     if form == "zarr":
@@ -50,6 +50,8 @@ def test_variables_have_dimensions_and_times(tmp_path, form):
     np.testing.assert_array_equal(found["inputs"], np.stack([STATES, 2 * STATES], -1))
     np.testing.assert_array_equal(found["times"], TIME)
     assert "points" not in found and found["level"].shape == (SAMPLES,)
+    task = Arrays.build(path, ["u", "v"], "v", "level", validation=0.4, grid="midpoint")
+    assert task.sizes["channels"] == 2 and task.sizes["output_channels"] == 1
     turned = read(path, "u", dimensions=["sample", "x", "time", "y"])
     np.testing.assert_array_equal(turned["u"], STATES.transpose(0, 3, 1, 2))
 

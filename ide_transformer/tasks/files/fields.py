@@ -15,7 +15,7 @@ from ...errors import InputError, short
 from ...packages import require
 from .hdf5 import datasets
 from .layouts import layout
-from .stored import Roles, StoredArray, inside, points_of, reading
+from .stored import MOST_COORDINATES, Roles, StoredArray, inside, points_of, reading
 
 
 _TIMES = ("time", "times", "t")
@@ -76,7 +76,7 @@ def _variables(
         own = {x: _coordinates(data, x) for x in order[used[0]][1:] if x not in times}
         space = tuple(x for x in own if own[x])
         if times:
-            stored["times"] = _stored(path, kind, times[0], variables[times[0]], times)
+            stored["times"] = _stored(path, kind, times[0], variables[times[0]], times[:1])
         points = points_of([np.stack([x.values for x in own[name]], -1) for name in space])
     for name, variable in variables.items():
         flat = space if points is not None and _contains(order[name], space) else ()
@@ -116,7 +116,7 @@ def _coordinates(data: Any, dimension: str) -> list[Any]:
     """The coordinates along a dimension: the one of its name, or all that have no other."""
     names = [dimension] if dimension in data.coords else data.coords
     found = [data[x] for x in names if data[x].dims == (dimension,)]
-    return [x for x in found if x.dtype.kind in "fiu" and x.size]
+    return [x for x in found if x.dtype.kind in "fiu" and 0 < x.size < MOST_COORDINATES]
 
 
 def _contains(order: tuple[str, ...], space: tuple[str, ...]) -> bool:

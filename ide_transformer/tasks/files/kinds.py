@@ -118,18 +118,30 @@ def _arrays(
     stored = readers[kind]() if kind in readers else fields(path, kind, roles, dimensions)
     if not stored:
         raise InputError(f"data.path={path}: there are no arrays that can be read; {KINDS}.")
-    for role, names in roles.items():
-        for prefix in ("", "validation_", "test_"):
-            own = [names] if isinstance(names, str) else [f"{prefix}{x}" for x in names]
-            if not isinstance(names, str) and (not prefix or stored.keys() & set(own)):
-                stored[f"{prefix}{role}"] = stacked(
-                    path, {x: found(path, stored, x) for x in own}
-                )
+    _stack(path, stored, roles)
     if kind in ("parquet", "csv"):
         # A column has a value for each sample, and points are shared by all.
         for name in ("points", "weights", "mask"):
             stored.pop(name, None)
     return stored
+
+
+def _stack(path: Path, stored: dict[str, StoredArray], roles: Roles) -> None:
+    """Makes one array of the several that a role names. A single one beside it, with the same
+    dimensions, gets an axis of one channel."""
+    single = {names for names in roles.values() if isinstance(names, str)}
+    for role, names in roles.items():
+        if isinstance(names, str):
+            continue
+        for prefix in ("", "validation_", "test_"):
+            own = [f"{prefix}{x}" for x in names]
+            if prefix and not stored.keys() & set(own):
+                continue
+            channels = stacked(path, {x: found(path, stored, x) for x in own})
+            stored[f"{prefix}{role}"] = channels
+            for name in single & stored.keys():
+                if channels.dimensions and stored[name].dimensions == channels.dimensions[:-1]:
+                    stored[name] = stacked(path, {name: stored[name]})
 
 
 def _kind(path: Path) -> str:

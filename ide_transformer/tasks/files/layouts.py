@@ -14,14 +14,12 @@ import numpy as np
 
 from ...errors import InputError
 from .hdf5 import opened
-from .stored import StoredArray, joined, points_of
+from .stored import MOST_COORDINATES, StoredArray, joined, points_of
 
 
 # The order of the channels of PDEBench's own models.
 _FIELDS = ("density", "pressure", "Vx", "Vy", "Vz")
 _COORDINATES = ("x-coordinate", "y-coordinate", "z-coordinate")
-# More coordinates than any axis has.
-_MOST = 2**24
 
 
 class _Field(NamedTuple):
@@ -55,8 +53,9 @@ def layout(files: Sequence[Path]) -> dict[str, StoredArray] | None:
     - `parameters`, `[samples, parameters]`: scalars that do not vary with time.
     - `points`, `[tokens, dimension]`, if the coordinates have unequal steps; then the fields
       have one axis of tokens.
-    - `grid`, "periodic" or "midpoint", for The Well: whether all boundaries are periodic.
-    - `inputs` and `targets`, `[samples, *points]`, of a steady problem of PDEBench.
+    - `grid`, for The Well: "periodic" if all boundaries are, else "midpoint".
+    - `inputs` and `targets`, `[samples, *points]`, of a steady problem: the constant fields and
+      the only state.
     """
     known = []
     for path in files:
@@ -71,7 +70,7 @@ def layout(files: Sequence[Path]) -> dict[str, StoredArray] | None:
     if known[0].constant:
         constant = [_stored(*x, x[1].constant, 0) for x in pairs]
         stored["constant"] = joined(files[0], constant)
-        if known[0].sizes[1] == 1 and "grid" not in known[0].further:
+        if known[0].sizes[1] == 1:
             stored["inputs"] = _only(stored["constant"], lambda x: x)
             stored["targets"] = _only(stored["trajectories"], lambda x: x[:, 0])
     small = {name: _one_for_all(name, known) for name in known[0].further}
@@ -128,7 +127,8 @@ def _stored(path: Path, known: _Layout, fields: Sequence[_Field], times: int) ->
                 pieces.append(np.broadcast_to(x, (*sizes, field.components)))
             return np.concatenate(pieces, axis=-1).reshape(shape)
 
-    return StoredArray(math.prod(shape), max(x.itemsize for x in fields), read)
+    names = ("samples", *(["times"] if times else []), *("points" for _ in ends), "channels")
+    return StoredArray(math.prod(shape), max(x.itemsize for x in fields), read, names)
 
 
 def _only(array: StoredArray, part: Callable[[np.ndarray], np.ndarray]) -> StoredArray:
@@ -138,7 +138,7 @@ def _only(array: StoredArray, part: Callable[[np.ndarray], np.ndarray]) -> Store
         x = part(array.read())
         return x[..., 0] if x.shape[-1] == 1 else x
 
-    return array._replace(read=read)
+    return array._replace(read=read, dimensions=())
 
 
 def _well(file: Any) -> _Layout | None:
@@ -164,7 +164,10 @@ def _well(file: Any) -> _Layout | None:
             (moving if in_time else constant).append(field)
     if not moving:
         raise ValueError("it has no field that varies with time")
-    further = {"times": times, "grid": np.array(_boundaries(file))}
+    points = points_of(axes)
+    further = {"times": times}
+    if points is None:
+        further["grid"] = np.array(_boundaries(file))
     scalars = []
     for name in _members(file, "scalars"):
         dataset = file["scalars"][name]
@@ -172,7 +175,7 @@ def _well(file: Any) -> _Layout | None:
             scalars.append(np.broadcast_to(_values(dataset).reshape(-1), sizes[:1]))
     if scalars:
         further["parameters"] = np.stack(scalars, axis=-1)
-    return _Layout(sizes, moving, constant, points_of(axes), further)
+    return _Layout(sizes, moving, constant, points, further)
 
 
 def _boundaries(file: Any) -> str:
@@ -269,7 +272,11 @@ def _field(
 
 def _values(dataset: Any) -> np.ndarray:
     """Coordinates or scalars."""
-    if dataset.size is None or dataset.size > _MOST or dataset.dtype.kind not in "fiu":
+    if (
+        dataset.size is None
+        or dataset.size > MOST_COORDINATES
+        or dataset.dtype.kind not in "fiu"
+    ):
         raise ValueError(f"{dataset.name} is {dataset.dtype}{[*(dataset.shape or ())]}")
     return np.asarray(dataset[()])
 

@@ -10,10 +10,15 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from ...errors import InputError, did_you_mean, printable, short, shown
+from ...memory import check_bytes
 
 
 # What a task reads, by its own name: an array, or several that become its last axis.
 Roles: TypeAlias = Mapping[str, str | Sequence[str]]
+
+
+# More coordinates than any axis has.
+MOST_COORDINATES = 2**24
 
 
 class StoredArray(NamedTuple):
@@ -126,6 +131,8 @@ def points_of(axes: Sequence[np.ndarray]) -> np.ndarray | None:
     if all(x.shape[1] == 1 and _equal_steps(x[:, 0]) for x in columns):
         return None
     sizes = [len(x) for x in columns]
+    dimension = sum(x.shape[1] for x in columns)
+    check_bytes(f"{[*sizes]} points", 8 * dimension * math.prod(sizes))
     spread = []
     for axis, x in enumerate(columns):
         least = x.min(0)
