@@ -174,13 +174,15 @@ def test_a_wrong_value_is_refused(refused, thorough):
     check()
 
 
-def test_what_is_wrong_is_said(refused, base):
-    for text, said in wrong_configs.WRONG_TEXTS.items():
-        refused(said, text=text)
-    rows = re.sub(r"\n +", " ", wrong_configs.REFUSED)
-    for row in filter(None, rows.splitlines()):
-        given, said = row.replace("TEXT", str(base / "text.txt")).split(" | ")
-        refused(said, *given.strip().split("; "))
+@pytest.mark.parametrize("text", wrong_configs.WRONG_TEXTS)
+def test_a_text_that_is_no_configuration_is_refused(refused, text):
+    refused(wrong_configs.WRONG_TEXTS[text], text=text)
+
+
+@pytest.mark.parametrize("row", re.sub(r"\n +", " ", wrong_configs.REFUSED).splitlines())
+def test_what_is_wrong_is_said(refused, base, row):
+    given, said = row.replace("TEXT", str(base / "text.txt")).split(" | ")
+    refused(said, *given.strip().split("; "))
 
 
 def test_what_explodes_is_refused_at_once(refused, base):
