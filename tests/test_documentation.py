@@ -248,17 +248,11 @@ def check_config(command, name, *given, files):
 
 # The modules whose names users may import, from the file `public` of those that have one.
 FACES = (
+    "",
     *(
-        "",
-        ".contrib",
-        ".dynamics",
-        ".equation",
-        ".integration",
-        ".models",
-        ".pretrained",
-        ".solvers",
-    ),
-    *(".tasks", ".testing", ".training"),
+        ".contrib .dynamics .equation .integration .models .pretrained .solvers .tasks .testing"
+        " .training"
+    ).split(),
 )
 
 

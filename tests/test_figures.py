@@ -27,15 +27,7 @@ NUMBER = re.compile(
     r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d+)?(?![\w/])", flags=re.A
 )
 # What tells rows apart that do not differ in their seeds alone.
-SETTINGS = {
-    "optimizer.learning_rate",
-    "rate",
-    "steps",
-    "horizon",
-    "lengths",
-    "side",
-    "tolerance",
-}
+SETTINGS = {*"optimizer.learning_rate rate steps horizon lengths side tolerance".split()}
 
 
 def figures(text):

@@ -80,22 +80,17 @@ NO_JSON = {
     "utf16": '{"step": 1}'.encode("utf-16"),
 }
 NO_FILE = {"pipe": os.mkfifo, "zero": link("/dev/zero"), "folder": Path.mkdir, "full": sparse}
+FILES = "metrics.jsonl", "summary.json", "config.yaml"
 REPORTS = {
     **{
         f"{file}: {name}": (file, content(x), False)
-        for file in ("metrics.jsonl", "summary.json", "config.yaml")
+        for file in FILES
         for name, x in NO_JSON.items()
         if (file, name) not in (("config.yaml", "nothing"), ("config.yaml", "null"))
     },
     **{
         f"{file}: {name}": (file, change, False)
-        for file in (
-            "metrics.jsonl",
-            "summary.json",
-            "config.yaml",
-            "sample.txt",
-            "plots/a.png",
-        )
+        for file in (*FILES, "sample.txt", "plots/a.png")
         for name, change in NO_FILE.items()
     },
     **{

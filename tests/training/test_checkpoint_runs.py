@@ -174,14 +174,9 @@ def test_a_run_of_ones_own_is_written_with_its_tokenizer_and_a_card(there, end, 
 @pytest.mark.filterwarnings("ignore")
 def test_transformers_reads_a_run_of_images(tmp_path):
     transformers, torch = map(pytest.importorskip, ("transformers", "torch"))
-    few = [
-        "training.steps=10",
-        "optimizer.warmup=2",
-        "model.layers=2",
-        "model.class_token=true",
-    ]
-    few += ["training.evaluate_samples=8", "training.batch_size=4"]
-    config = training.load_config(ROOT / "configs/digits_vit.yaml", few)
+    few = "training.steps=10 training.evaluate_samples=8 training.batch_size=4 model.layers=2"
+    few += " optimizer.warmup=2 model.class_token=true"
+    config = training.load_config(ROOT / "configs/digits_vit.yaml", few.split())
     run = training.train(config, runs=tmp_path)
     training.export_run(run.path, tmp_path / "out")
     ours = ide.load_pretrained(tmp_path / "out", dtype="float32")
