@@ -247,13 +247,8 @@ def check_config(command, name, *given, files):
 
 
 # The modules whose names users may import, from the file `public` of those that have one.
-FACES = (
-    "",
-    *(
-        ".contrib .dynamics .equation .integration .models .pretrained .solvers .tasks .testing"
-        " .training"
-    ).split(),
-)
+FACES = "", ".contrib", ".dynamics", ".equation", ".integration", ".models", ".pretrained"
+FACES += ".solvers", ".tasks", ".testing", ".training"
 
 
 def test_every_public_name_has_one_place_on_a_page_of_the_api():

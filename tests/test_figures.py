@@ -27,7 +27,8 @@ NUMBER = re.compile(
     r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d+)?(?![\w/])", flags=re.A
 )
 # What tells rows apart that do not differ in their seeds alone.
-SETTINGS = {*"optimizer.learning_rate rate steps horizon lengths side tolerance".split()}
+SETTINGS = {"optimizer.learning_rate", "rate", "steps", "horizon"}
+SETTINGS |= {"lengths", "side", "tolerance"}
 
 
 def figures(text):
