@@ -5,7 +5,6 @@ from typing import ClassVar
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
-from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
 from ..arguments import checked
@@ -30,28 +29,20 @@ class AbstractOnBlocks(AbstractTransparentWrapper):
         return eqx.tree_at(lambda s: s.solver, self, diffrax.Dopri8())
 
 
-def _after_block(
-    block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree
-) -> Array:
-    """`B_t(u)`."""
-    frozen = slowed(without_constraint(terms), t, 0.0)
-    start = jnp.zeros((), u.dtype)
-    end = jnp.ones((), u.dtype)
-    return single_step(block, frozen, start, end, u, args)
+class _BlockField(eqx.Module):
+    """`B_t(u) - u` or `B_t(u)`, tangential to the constraint."""
 
+    block: AbstractSplitting
+    terms: Terms
+    residual: bool = eqx.field(static=True)
 
-def _residual(
-    block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree
-) -> Array:
-    rate = _after_block(block, terms, t, u, args) - u
-    return operator_fields(terms)[-1].along(t, u, rate)
-
-
-def _velocity(
-    block: AbstractSplitting, terms: Terms, t: Depth, u: Array, args: PyTree
-) -> Array:
-    rate = _after_block(block, terms, t, u, args)
-    return operator_fields(terms)[-1].along(t, u, rate)
+    def __call__(self, t: Depth, u: Array, args: PyTree) -> Array:
+        frozen = slowed(without_constraint(self.terms), t, 0.0)
+        start = jnp.zeros((), u.dtype)
+        end = jnp.ones((), u.dtype)
+        rate = single_step(self.block, frozen, start, end, u, args)
+        rate = rate - u if self.residual else rate
+        return operator_fields(self.terms)[-1].along(t, u, rate)
 
 
 @checked
@@ -69,7 +60,7 @@ class Residual(AbstractOnBlocks):
     block: AbstractSplitting = LieTrotter()
 
     def inner_terms(self, terms: diffrax.MultiTerm) -> diffrax.ODETerm:
-        return diffrax.ODETerm(Partial(_residual, self.block, terms))
+        return diffrax.ODETerm(_BlockField(self.block, terms, residual=True))
 
 
 @checked
@@ -86,7 +77,7 @@ class Velocity(AbstractOnBlocks):
     block: AbstractSplitting = LieTrotter()
 
     def inner_terms(self, terms: diffrax.MultiTerm) -> diffrax.ODETerm:
-        return diffrax.ODETerm(Partial(_velocity, self.block, terms))
+        return diffrax.ODETerm(_BlockField(self.block, terms, residual=False))
 
 
 class AbstractPaperSplitting(AbstractOneStep):
