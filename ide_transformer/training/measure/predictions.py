@@ -162,7 +162,8 @@ def _draw(
 
 def _operator(loaded: LoadedModel) -> Model[models.FunctionInputs, models.FunctionValues]:
     return loaded.expected(
-        models.OperatorModel, "; functions are predicted by a run of an operator_model"
+        models.OperatorModel,
+        "; functions are predicted by a run of an operator_model, and evaluate measures others",
     )
 
 

@@ -1,0 +1,159 @@
+"""Units of the data, numbers of a sample, and classes of series: models, losses and runs."""
+
+import dataclasses
+
+import equinox as eqx
+import numpy as np
+import pytest
+
+import ide_transformer as ide
+from ide_transformer import tasks, training
+from ide_transformer.models import statistics
+from ide_transformer.tasks import Arrays
+from ide_transformer.training.run import build_start
+from tests.running import run_here
+
+
+RANDOM = np.random.default_rng(0)
+# Functions 50 + 10 Σ c_k cos kπx at irregular points, and two linear functionals of them.
+POINTS = np.sort(RANDOM.random(24) ** 1.5)
+C = RANDOM.normal(size=(300, 3))
+WAVES = np.cos(np.pi * np.outer(np.arange(1, 4), POINTS))
+FUNCTIONS = 50 + 10 * C @ WAVES
+NUMBERS = np.stack([1e3 + 30 * C[:, 0], 0.01 * (C[:, 1] + C[:, 2])], axis=1)
+MODEL = {"width": 16, "heads": 2, "layers": 1, "std": 0.1, "options": {"modes": 2}}
+
+
+def config(name, kind, path, **data):
+    return training.Config.model_validate(
+        {
+            "name": name,
+            "data": {"name": "arrays", "path": str(path), "test": 0.1, **data},
+            "model": {"kind": kind, **MODEL},
+            "optimizer": {"learning_rate": 1e-2, "warmup": 5},
+            "training": {"steps": 120, "batch_size": 32, "sample": 0},
+        }
+    )
+
+
+def started(kind, *arrays, **options):
+    """A task on arrays and the model with which its run starts."""
+    task = Arrays(*arrays, **options)
+    return task, build_start(config("a", kind, "none.npz"), task).model
+
+
+def by_hand(values):
+    """In standard deviations from the mean over the training part, which has half of them."""
+    part = Arrays(FUNCTIONS, FUNCTIONS[:, 0], POINTS, validation=0.5).data
+    rows = {tuple(row) for row in part["training"][0]}
+    own = [tuple(row) in rows for row in FUNCTIONS.astype(np.float32)]
+    chosen = values[np.array(own)].reshape(-1, values.shape[-1])
+    axes = None if values is FUNCTIONS else 0
+    return (values - chosen.mean(axes)) / chosen.std(axes)
+
+
+def test_numbers_are_learned_as_if_normalized_by_hand():
+    given = dict(points=POINTS, validation=0.5)
+    task, model = started("function_regressor", FUNCTIONS, NUMBERS, **given)
+    hand, plain = started("function_regressor", by_hand(FUNCTIONS), by_hand(NUMBERS), **given)
+    one, other = (
+        eqx.filter_jit(t.loss)(m, t.batch(0, 16, 0)) for t, m in ((task, model), (hand, plain))
+    )
+    np.testing.assert_allclose(one.loss, other.loss, rtol=2e-5)
+    assert 0.3 < float(one.loss) < 3  # in variances
+    outputs = eqx.filter_jit(model)(task.batch(0, 16, 0).inputs)
+    assert outputs.shape == (16, 2)
+    assert np.allclose(outputs.mean(0), [1e3, 0], atol=[30, 0.03])
+
+
+def test_functions_are_given_in_the_units_of_the_data():
+    channels = np.stack([FUNCTIONS, 1e4 * FUNCTIONS[::-1]], axis=2)
+    given = dict(points=POINTS, validation=0.5, channels=True)
+    task, model = started("operator_model", channels, 2 * channels, normalize=True, **given)
+    inner = dataclasses.replace(
+        model.with_inputs(dataclasses.replace(model.inputs, statistics=None)),
+        read_out=dataclasses.replace(model.read_out, statistics=None),
+    )
+    (m, s), (m_out, s_out) = (
+        np.transpose(task.sizes[x]) for x in ("statistics", "output_statistics")
+    )
+    batch = task.batch(0, 4, 0)
+    hand = batch.inputs._replace(values=((batch.inputs.values - m) / s).astype(np.float32))
+    found = np.asarray(eqx.filter_jit(model)(batch.inputs))
+    expected = m_out + s_out * np.asarray(eqx.filter_jit(inner)(hand))
+    np.testing.assert_allclose((found - expected) / s_out, 0, atol=1e-5)
+    # Each channel counts in its own unit.
+    loss = eqx.filter_jit(task.loss)(model, batch).loss
+    same = (x / s_out for x in (found, batch.targets.values))
+    relative = tasks.RelativeError()
+    first, second = (x.astype(np.float32) for x in same)
+    targets = batch.targets._replace(values=second)
+    np.testing.assert_allclose(loss, relative.measure(first, targets)["loss"].value, rtol=1e-5)
+
+
+def test_a_constant_channel_is_not_scaled():
+    values = np.stack([FUNCTIONS, np.full_like(FUNCTIONS, 7)], axis=2)
+    with pytest.warns(UserWarning, match="channel 1 of inputs: all are 7"):
+        found = statistics(values, channels=True, name="inputs")
+    assert found[1] == (7.0, 1.0)
+    np.testing.assert_allclose(found[0], (FUNCTIONS.mean(), FUNCTIONS.std()))
+
+
+def test_parameters_are_constant_channels(tmp_path):
+    viscosity = RANDOM.uniform(1, 2, 300)
+    arrays = {"inputs": FUNCTIONS, "targets": FUNCTIONS + 1, "parameters": viscosity}
+    np.savez(tmp_path / "a.npz", points=POINTS, **arrays)
+    task = Arrays.build(tmp_path / "a.npz", validation=0.1, normalize=True)
+    inputs, targets = task.data["training"]
+    assert (task.sizes["channels"], task.sizes["output_channels"]) == (2, 1)
+    assert np.ptp(inputs[..., 1], axis=1).max() == 0 and targets.shape[2:] == (1,)
+    assert sorted(inputs[:, 0, 1]) == sorted(
+        {*viscosity.astype(np.float32)} - {*task.data["validation"][0][:, 0, 1]}
+    )
+
+
+def test_numbers_of_functions_from_a_run(tmp_path, monkeypatch, capsys):
+    """A run learns, keeps its units without its data, and measures all of another file."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("a.npz", inputs=FUNCTIONS, targets=NUMBERS, points=POINTS)
+    np.savez("b.npz", inputs=FUNCTIONS[:37] + 1e-3, targets=NUMBERS[:37], points=POINTS)
+    run = ide.train(config("a", "function_regressor", "a.npz"))
+    summary = run.load_summary()
+    # A constant has the loss 1, and r2 0.
+    assert summary["test_loss"] < 0.1 and summary["test_r2_1"] > 0.9
+    said = run_here(capsys, "evaluate", "runs/a", "--part", "test", "data.path=b.npz")
+    assert "all of it" in said and "samples: 37" in said and "r2_2: 0.9" in said
+    inputs = ide.Field.at(FUNCTIONS[:5].astype(np.float32), POINTS)
+    found = np.asarray(ide.load_run("runs/a")[0](inputs))
+    rmse = np.sqrt(np.mean((found - NUMBERS[:5]) ** 2, axis=0))
+    assert (rmse < [10, 0.01]).all()
+    (tmp_path / "a.npz").unlink()
+    np.testing.assert_array_equal(ide.load_run("runs/a")[0](inputs), found)
+
+
+def test_classes_of_series(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x = (np.arange(32) + 0.5) / 32
+    classes = RANDOM.integers(0, 3, 300)
+    phases = 0.2 * RANDOM.random((300, 1))
+    waves = 5 + 3 * np.sin(2 * np.pi * ((1 + classes)[:, None] * x + phases))
+    several = np.stack([waves, 1e3 * waves[:, ::-1]], axis=2)
+    np.savez("a.npz", inputs=several, targets=classes)
+    run = ide.train(config("a", "function_classifier", "a.npz", options={"channels": True}))
+    assert run.load_summary()["test_accuracy"] > 0.8
+    assert run.load_sizes()["grid"] == "midpoint"
+    # One channel needs no option, and three axes without it are images.
+    assert Arrays(waves, classes).model is ide.FunctionClassifier
+    assert Arrays(several, classes).model is ide.ImageClassifier
+
+
+def test_numbers_of_tokens():
+    tokens = RANDOM.integers(0, 5, (40, 8))
+    task = Arrays(tokens, 2.0 * tokens.sum(1))
+    assert task.model is ide.SequenceRegressor
+    assert task.sizes["vocabulary"] == 5 and task.sizes["numbers"] is None
+    loss = tasks.MeanSquaredError(((0.0, 2.0),))
+    found = loss.measure(np.array([1.0, 3.0, 5.0]), np.array([1.0, 1.0, 4.0]))
+    figures = loss.figures({name: float(mean.value) for name, mean in found.items()})
+    expected = {"loss": 5 / 12, "rmse": (5 / 3) ** 0.5, "mae": 1.0, "r2": 1 - 5 / 6}
+    assert figures == pytest.approx(expected)
