@@ -1,5 +1,6 @@
 """Files of arrays: what is read, without code and within the memory, and what is refused."""
 
+import contextlib
 import io
 import time
 import zipfile
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xarray
 
 import ide_transformer as ide
 from ide_transformer import memory
@@ -134,8 +136,22 @@ def any_file(random, folder):
         if random.random() < 0.15:
             shape = SHAPES[random.integers(len(SHAPES))]
         arrays[name] = any_array(random, kind, shape)
-    form = random.integers(3)
-    if form == 0:
+    form = random.integers(5)
+    if form == 3:
+        columns = [np.ravel(x)[:12] for x in arrays.values()]
+        rows = [list(arrays), *zip(*columns, strict=False)]
+        (folder / "a.csv").write_text("\n".join(",".join(map(str, x)) for x in rows))
+    elif form == 4:
+        kept = {name: x for name, x in arrays.items() if x.dtype.kind in "fi" and x.size}
+        with contextlib.suppress(ValueError):
+            data = {
+                name: ([f"axis{i}_{n}" for i, n in enumerate(x.shape)], x)
+                for name, x in kept.items()
+            }
+            xarray.Dataset(data).to_netcdf(folder / "a.nc", engine="scipy")
+        if not (folder / "a.nc").exists():
+            np.savez(folder / "a.npz", **arrays)
+    elif form == 0:
         np.savez(folder / "a.npz", **arrays)
     elif form == 1:
         for name, x in arrays.items():
