@@ -53,6 +53,7 @@ from .scales import (
     with_coarse_heads,
 )
 from .sequences import AbstractSequences, ListOps, PHop
+from .slices import SliceAttention
 from .spectra import Clustering, clustering, log_norms, stretching
 from .step_defects import Defects, defects, equation_defects, removal_estimate
 from .sudoku import Sudoku
