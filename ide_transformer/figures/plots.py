@@ -148,29 +148,32 @@ def plot_intervals(
 
 
 def plot_fields(
-    path: Path, points: np.ndarray, rows: _Rows, axes: tuple[str, str] = ("", "")
+    path: Path,
+    points: np.ndarray | Sequence[np.ndarray],
+    rows: _Rows,
+    axes: tuple[str, str] = ("", ""),
 ) -> None:
-    """Draws functions at points `[tokens, dimension]`: a panel for each name on a line, a row
-    of panels in the plane. A row has functions `[tokens]` by title; "truth" and "prediction"
-    share their colours. `axes` names the axes of a plane, the one that points down first."""
-    if points.shape[1] > 1:
-        save_figure(_in_plane(points, rows, axes), path)
+    """Draws functions at points `[tokens, dimension]`, or at points of each row's own: a panel
+    for each name on a line, a row of panels in the plane. A row has functions `[tokens]` by
+    title; "truth" and "prediction" share their colours. `axes` names the axes of a plane, the
+    one that points down first."""
+    each = [points] * len(rows) if isinstance(points, np.ndarray) else points
+    if each[0].shape[1] > 1:
+        save_figure(_in_plane(each, rows, axes), path)
         return
-    order = np.argsort(points[:, 0])
-    panels = {
-        f"{name}{_relative(row)}": [
-            Curve(x, points[order, 0], y[order]) for x, y in row.items()
-        ]
-        for name, row in rows.items()
-    }
+    panels = {}
+    for own, (name, row) in zip(each, rows.items(), strict=True):
+        order = np.argsort(own[:, 0])
+        curves = [Curve(x, own[order, 0], y[order]) for x, y in row.items()]
+        panels[f"{name}{_relative(row)}"] = curves
     plot_panels(path, panels, x="x", y="value", marker=".")
 
 
-def _in_plane(points: np.ndarray, rows: _Rows, names: tuple[str, str]) -> Figure:
+def _in_plane(each: Sequence[np.ndarray], rows: _Rows, names: tuple[str, str]) -> Figure:
     titles = list(next(iter(rows.values())))
     figure = Figure(figsize=(2.7 * len(titles), 2.4 * len(rows) + 0.3), layout="constrained")
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
-    for axes_of_row, row in zip(grid, rows.values(), strict=True):
+    for points, axes_of_row, row in zip(each, grid, rows.values(), strict=True):
         for axes, (title, values) in zip(axes_of_row, row.items(), strict=True):
             like = row.get("truth", values) if title == "prediction" else values
             look: dict[str, Any] = dict(norm=Normalize(like.min(), like.max()), cmap="viridis")

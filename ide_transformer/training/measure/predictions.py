@@ -138,26 +138,34 @@ def _draw(
     **others: np.ndarray,
 ) -> None:
     """Draws truth, predictions and others, each `[samples, …]`, for the first samples: a row
-    for each channel. Others with another number of channels appear whole in each row."""
+    for each channel. Others with another number of channels appear whole in each row. Samples
+    may have points of their own, `[samples, tokens, dimension]`; padding repeats the first."""
     from ...figures import plot_fields
 
     given = {**others, "truth": truth, "prediction": found}
-    shape = len(truth), len(points), -1
+    points = np.asarray(points)
+    shape = len(truth), points.shape[-2], -1
     shown = {name: functions.reshape(shape) for name, functions in given.items()}
     shown["error"] = shown["prediction"] - shown["truth"]
     rows = {}
+    places = []
     for sample, channel in np.ndindex(min(samples, len(truth)), shown["error"].shape[2]):
         name = f"sample {sample + 1}"
         if shown["error"].shape[2] > 1:
             name += f", channel {channel + 1}"
         rows[name] = {}
+        there = slice(None)
+        if points.ndim > 2:
+            own = points[sample]
+            there = np.append(True, (own[1:] != own[0]).any(axis=1))
+            places.append(own[there])
         for title, x in shown.items():
             if x.shape == shown["error"].shape:
-                rows[name][title] = x[sample, :, channel]
+                rows[name][title] = x[sample, there, channel]
             else:
                 each = enumerate(x[sample].T, 1)
-                rows[name] |= {f"{title}, channel {number}": y for number, y in each}
-    plot_fields(Path(path), np.asarray(points), rows, axes=axes)
+                rows[name] |= {f"{title}, channel {number}": y[there] for number, y in each}
+    plot_fields(Path(path), places or points, rows, axes=axes)
 
 
 def _operator(loaded: LoadedModel) -> Model[models.FunctionInputs, models.FunctionValues]:
