@@ -68,14 +68,14 @@ class SliceAttention(AbstractOperator):
             )
         keys = jax.random.split(key, 6)
         width = features // heads
-        inner = dict(bias=False, std=1 / math.sqrt(width))
+        inner_std = 1 / math.sqrt(width)
         self.assignment = Linear(
             features, heads * slices, std=1 / math.sqrt(features), key=keys[0]
         )
         self.value = Linear(features, features, std=std, key=keys[1])
-        self.query = Linear(width, width, key=keys[2], **inner)
-        self.key = Linear(width, width, key=keys[3], **inner)
-        self.mixing = Linear(width, width, key=keys[4], **inner)
+        self.query = Linear(width, width, bias=False, std=inner_std, key=keys[2])
+        self.key = Linear(width, width, bias=False, std=inner_std, key=keys[3])
+        self.mixing = Linear(width, width, bias=False, std=inner_std, key=keys[4])
         output_std = std if output_std is None else output_std
         self.output = Linear(features, features, std=output_std, key=keys[5])
         self.normalization = normalization

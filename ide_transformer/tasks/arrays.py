@@ -271,7 +271,6 @@ class Arrays(AbstractDataSet):
                 f"write data.{both[0]}=null, or drop its arrays."
             )
         further = ["points", "weights", groups or "groups"]
-        of_parts = [name for names in parts.values() for name in names]
         # The inputs and targets to which parameters belong.
         belong = {"parameters": pair} if "parameters" in stored else {}
         for part, names in parts.items() if belong else ():
@@ -280,7 +279,7 @@ class Arrays(AbstractDataSet):
             raise InputError(
                 f"data.path={path}: there are parameters, and no {missing[0]}; add it."
             )
-        of_file = (*needed, *of_parts, *further, *belong, "mask")
+        of_file = (*needed, *further, *belong, "mask")
         read = {name: stored[name] for name in of_file if name in stored}
         # As stored, in single precision, and divided into parts.
         check_bytes(
@@ -359,6 +358,25 @@ class Arrays(AbstractDataSet):
         """A checksum of all samples, and of their points and weights."""
         own = super().fingerprint()
         return own if self.domains is None else checksum_of_all((own, self.domains))
+
+    def contents(self, batch: Batch) -> list[bytes]:
+        """The inputs and targets of each sample, and its points if it has its own, without
+        padding."""
+        if not self.own_points:
+            return super().contents(batch)
+        domain = batch.inputs.domain
+        there = np.asarray(domain.weights) > 0
+        at_points = [batch.inputs.values, domain.points]
+        whole = batch.targets
+        if isinstance(whole, Field):
+            at_points.append(whole.values)
+        found = [
+            b"".join(np.asarray(x)[i, there[i]].tobytes() for x in at_points)
+            for i in range(len(there))
+        ]
+        if isinstance(whole, Field):
+            return found
+        return [x + y.tobytes() for x, y in zip(found, whole, strict=True)]
 
     def lengths(self, part: str) -> np.ndarray | None:
         return self.data[part][-1] if self.own_points else None
@@ -498,7 +516,8 @@ def _divided(
         )
     of = np.arange(number) if groups is None else np.unique(groups, return_inverse=True)[1]
     if any(0 < held < 1 for held in held_out.values() if not isinstance(held, tuple)):
-        check_trajectories(*whole[:2], None if groups is None else of, channels=channels)
+        inputs, targets, *_ = whole
+        check_trajectories(inputs, targets, None if groups is None else of, channels=channels)
     all_groups = int(of.max(initial=-1)) + 1
     left = np.random.default_rng(0).permutation(all_groups)
     parts = {}

@@ -22,7 +22,8 @@ class Scattered(NamedTuple):
     """Samples at points of their own, padded to the most points. Padding stands at the end: it
     has weight 0 and the place of the first point, and the values 0.
 
-    - `inputs`, `targets`: `[samples, tokens]`, or `[samples, tokens, channels]`.
+    - `inputs`, `targets`: `[samples, tokens]`, or `[samples, tokens, channels]`; targets may
+      also be of whole samples.
     - `points`, `weights`: `[samples, tokens, dimension]` and `[samples, tokens]`.
     - `lengths`: the number of points of each sample.
     """
@@ -36,20 +37,31 @@ class Scattered(NamedTuple):
     def padded(self, tokens: int) -> "Scattered":
         """The samples with room for more points."""
         more = tokens - self.points.shape[1]
-        first = np.repeat(self.points[:, :1], more, axis=1)
-        rest = self.inputs, self.targets, self.weights
-        inputs, targets, weights = (
-            np.pad(x, [(0, 0), (0, more)] + [(0, 0)] * (x.ndim - 2)) for x in rest
-        )
-        points = np.concatenate([self.points, first], axis=1)
-        return Scattered(inputs, targets, points, weights, self.lengths)
 
-    def fields(self, period: tuple[float, ...] | None) -> tuple[Field, Field]:
+        def longer(x: np.ndarray) -> np.ndarray:
+            if not self._at_points(x):
+                return x
+            return np.pad(x, [(0, 0), (0, more)] + [(0, 0)] * (x.ndim - 2))
+
+        first = np.repeat(self.points[:, :1], more, axis=1)
+        points = np.concatenate([self.points, first], axis=1)
+        weights = longer(self.weights)
+        return Scattered(
+            longer(self.inputs), longer(self.targets), points, weights, self.lengths
+        )
+
+    def fields(self, period: tuple[float, ...] | None) -> tuple[Field, Field | np.ndarray]:
         """Inputs and targets, padded to the longest of the `lengths`."""
         length = int(self.lengths.max())
-        inputs, targets, points, weights = (x[:, :length] for x in self[:4])
-        domain = TokenDomain(jnp.asarray(points), jnp.asarray(weights), period=period)
-        return Field(inputs, domain), Field(targets, domain)
+        points, weights = (jnp.asarray(x[:, :length]) for x in (self.points, self.weights))
+        domain = TokenDomain(points, weights, period=period)
+        inputs = Field(self.inputs[:, :length], domain)
+        if not self._at_points(self.targets):
+            return inputs, self.targets
+        return inputs, Field(self.targets[:, :length], domain)
+
+    def _at_points(self, x: np.ndarray) -> bool:
+        return x.shape[:2] == self.weights.shape
 
 
 def scattered(
@@ -79,7 +91,10 @@ def scattered(
     named = {"inputs": inputs, "targets": targets, "points": points}
     named |= {} if weights is None else {"weights": weights}
     named |= {} if mask is None else {"mask": mask}
+    whole = targets.shape[:2] != shape and targets.shape[:1] == shape[:1] and targets.ndim < 3
     for name, x in named.items():
+        if name == "targets" and whole:
+            continue
         if x.shape[:2] != shape or (name in ("weights", "mask") and x.ndim != 2):
             raise InputError(
                 f"{part}{name} are {[*x.shape]} for points {[*points.shape]}; give each sample "
@@ -119,7 +134,8 @@ def scattered(
             f"{part}weights of sample {np.argmin(np.where(w < 0, -1, w).max(axis=1))} are "
             "negative or all zero; give weights of 0 or more."
         )
-    return Scattered(first("inputs"), first("targets"), x, w, lengths.astype(np.int32))
+    targets = finite_numbers(f"{part}targets", targets) if whole else first("targets")
+    return Scattered(first("inputs"), targets, x, w, lengths.astype(np.int32))
 
 
 def with_mask(arrays: dict[str, np.ndarray], prefix: str, values: Sequence[str]) -> None:
@@ -128,7 +144,7 @@ def with_mask(arrays: dict[str, np.ndarray], prefix: str, values: Sequence[str])
     points = arrays.get(f"{prefix}points")
     if points is None or points.ndim != 3 or points.dtype.kind != "f":
         return
-    there = ~np.isnan(points).all(axis=-1)
+    there = np.asarray(~np.isnan(points).all(axis=-1))
     mask = arrays.setdefault(f"{prefix}mask", there)
     if mask.shape == there.shape:
         arrays[f"{prefix}mask"] = there = there & mask.astype(bool)
@@ -158,7 +174,7 @@ def scattered_parts(
                 wanted = ", ".join(f"{part}_{name}" for name in names)
                 raise InputError(f"the {part} samples have points of their own; give {wanted}.")
             inputs, targets, points, *further = arrays
-            also = dict(zip(given, further, strict=True))
+            also: dict[str, Any] = dict(zip(given, further, strict=True))
             parts[part] = scattered(
                 inputs, targets, points, **also, period=period, part=f"{part}_"
             )

@@ -180,12 +180,6 @@ OWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("TokenDomain.trapezoid", "TokenDomain.simpson"), _LINE),
     "TokenDomain.from_points": dict(points=jax.device_put(np.linspace(0, 1, TOKENS)[:, None])),
     "Field.at": dict(values=ones(2, TOKENS), points=LINE),
-    "outputs_at": dict(
-        model=OF_FUNCTIONS,
-        field=ide.Field(ones(TOKENS), ide.TokenDomain.midpoint(TOKENS)),
-        points=ones(1, 1) / 2,
-        values=ones(1),
-    ),
     **dict.fromkeys(("interpolation", "restriction"), _TRANSFER),
     **dict.fromkeys(("solve", "LearnedMultistep"), _LIE_TROTTER),
     "rebuilding_error": dict(solver=ide.AlgebraicallyReversible(), steps_per_interval=1),

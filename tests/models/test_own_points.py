@@ -1,0 +1,124 @@
+"""Functions of which each sample has points of its own."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ide_transformer as ide
+from ide_transformer.models import outputs_at
+from ide_transformer.tasks import Batch, RelativeError
+from tests.helpers import largest
+from tests.models import examples as small
+from tests.models.examples import HEADS, NORM, WIDTH, outputs_of
+
+
+SAMPLES, TOKENS = 3, 14
+RANDOM = np.random.default_rng(0)
+POINTS = RANDOM.random((SAMPLES, TOKENS, 2))
+VALUES = RANDOM.normal(size=(SAMPLES, TOKENS))
+LENGTHS = np.array([TOKENS, 12, 9])
+MASK = np.arange(TOKENS) < LENGTHS[:, None]
+FIELD = ide.Field.at(VALUES, POINTS, MASK)
+OPERATORS = (
+    small.attention,
+    lambda key: small.attention(key, positions=ide.equation.LinearBias(HEADS)),
+    lambda key: ide.equation.LinearAttention(WIDTH, HEADS, key=key, normalization=NORM),
+    lambda key: ide.equation.GaussianAttention(WIDTH, HEADS, key=key, normalization=NORM),
+    lambda key: ide.contrib.SliceAttention(WIDTH, HEADS, 3, key=key, normalization=NORM),
+    small.feed_forward,
+)
+MODEL = small.operator_model((4, 4), operators=OPERATORS, grid="midpoint")
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("float64", 1e-12), ("float32", 1e-5)])
+def test_a_sample_is_solved_as_if_it_were_alone(dtype, bound):
+    """Whatever the others are, in any order, and whatever stands in its padding."""
+    model, field = jax.tree.map(
+        lambda x: x.astype(dtype) if eqx.is_inexact_array_like(x) else x, (MODEL, FIELD)
+    )
+    found = outputs_of(model, field)
+    for sample, length in enumerate(LENGTHS):
+        order = RANDOM.permutation(length)
+        alone = ide.Field.at(VALUES[sample, :length][order], POINTS[sample, :length][order])
+        alone = jax.tree.map(lambda x: jnp.asarray(x, dtype), alone)
+        assert largest(found[sample, :length][order], outputs_of(model, alone)) < bound
+    wild = field._replace(values=np.where(MASK, field.values, 1e3).astype(dtype))
+    wild = eqx.tree_at(
+        lambda f: f.domain.points, wild, jnp.where(MASK[..., None], field.domain.points, 0.99)
+    )
+    others = jax.tree.map(lambda x: x[::-1], wild)
+    assert largest(outputs_of(model, others)[::-1][MASK], found[MASK]) < bound
+
+
+@eqx.filter_jit
+def learned(model, values, domain, norms):
+    """`norms` is the domain of the targets."""
+
+    def loss(given):
+        model, values, domain = given
+        target = ide.Field(values**2 + 1, norms)
+        return RelativeError()(model, Batch(ide.Field(values, domain), target)).loss
+
+    return eqx.filter_value_and_grad(loss)((model, values, domain))
+
+
+def test_equal_points_given_for_each_sample_or_for_all_are_one_problem():
+    shared = ide.TokenDomain.from_points(POINTS[0], ((0.0, 1.0),) * 2)
+    own = ide.TokenDomain.from_points(np.stack([POINTS[0]] * SAMPLES), ((0.0, 1.0),) * 2)
+    values = jnp.asarray(VALUES)
+    (one, of_shared), (other, of_own) = (learned(MODEL, values, x, x) for x in (shared, own))
+    assert abs(one - other) < 1e-13
+    for x, y in zip(*map(jax.tree.leaves, (of_shared[:2], of_own[:2])), strict=True):
+        assert largest(x, y) < 1e-12
+    # What samples have by themselves is summed where they share it.
+    assert largest(of_own[2].points.sum(0), of_shared[2].points) < 1e-12
+
+
+def test_the_gradient_is_the_slope():
+    """Along a random change of the weights, the values, the points and their weights."""
+    arrays, rest = eqx.partition((MODEL, FIELD.values, FIELD.domain), eqx.is_inexact_array_like)
+    arrays = jax.tree.map(jnp.asarray, arrays)
+    norms = arrays[2]
+    way = jax.tree.map(lambda x: jnp.asarray(RANDOM.normal(size=x.shape)), arrays)
+    # Weights stay zero at padding, and positive elsewhere.
+    *others, domain = way
+    rates = domain.weights * arrays[2].weights
+    way = (*others, eqx.tree_at(lambda d: d.weights, domain, rates))
+
+    def moved(h):
+        there = jax.tree.map(lambda x, y: x + h * y, arrays, way)
+        return learned(*eqx.combine(there, rest), norms)
+
+    slope = sum(
+        float(jnp.vdot(x, y))
+        for x, y in zip(*map(jax.tree.leaves, (moved(0.0)[1], way)), strict=True)
+    )
+    h = 1e-5
+    assert abs((moved(h)[0] - moved(-h)[0]) / (2 * h) - slope) < 1e-6 * max(1, abs(slope))
+
+
+def test_outputs_at_other_points():
+    found = outputs_of(MODEL, FIELD)
+    # At points of the field they are its outputs, and the values there are interpolated.
+    nodes = outputs_at(MODEL, FIELD, POINTS[:, :9])
+    assert largest(nodes, found[:, :9]) < 1e-12
+    # Linear functions are interpolated exactly between points.
+    corners = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
+    points = np.concatenate([np.stack([corners] * SAMPLES), POINTS], axis=1)
+    linear = points @ np.array([1.0, -2.0])
+    places = RANDOM.random((5, 2))
+    given = jnp.broadcast_to(places @ jnp.array([1.0, -2.0]), (SAMPLES, 5))
+    field = ide.Field.at(linear, points)
+    one, other = (outputs_at(MODEL, field, places, x) for x in (None, given))
+    assert one.shape == (SAMPLES, 5) and largest(one, other) < 1e-12
+    with pytest.raises(ide.InputError, match="traced cannot be interpolated; give the values"):
+        jax.eval_shape(lambda x: outputs_at(MODEL, field, x), places)
+
+
+def test_an_equation_has_the_points_of_one_sample():
+    with pytest.raises(ide.InputError, match=r"each sample's own; .* jax\.vmap"):
+        ide.Equation(MODEL.control, ide.Free(), FIELD.domain)
+    with pytest.raises(ide.InputError, match=r"14 values at points of shape \(2, 14, 2\)"):
+        MODEL(ide.Field(VALUES, ide.TokenDomain(FIELD.domain.points[:2])))
