@@ -129,10 +129,11 @@ def scattered(
             w = _cells(x, there, period)
     else:
         w = first("weights")
-    if (w < 0).any() or not w.any(axis=1).all():
+    wrong = (w < 0).any(axis=1) | ~w.any(axis=1)
+    if wrong.any():
         raise InputError(
-            f"{part}weights of sample {np.argmin(np.where(w < 0, -1, w).max(axis=1))} are "
-            "negative or all zero; give weights of 0 or more."
+            f"{part}weights of sample {np.argmax(wrong)} are negative or all zero; give "
+            "positive weights."
         )
     targets = finite_numbers(f"{part}targets", targets) if whole else first("targets")
     return Scattered(first("inputs"), targets, x, w, lengths.astype(np.int32))
