@@ -120,16 +120,26 @@ def test_it_converges_around_a_periodic_plane(degree):
     assert abs(np.log2(errors[0] / errors[1]) - degree - 1) < 0.3
 
 
-def test_scattered_points_of_the_plane_are_linear_in_triangles():
-    points = np.concatenate([[[0, 0], [0, 1], [1, 0], [1, 1]], DRAW.uniform(size=(30, 2))])
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_scattered_points_are_linear_in_simplices(dimension):
+    corners = np.indices((2,) * dimension).reshape(dimension, -1).T
+    points = np.concatenate([corners, DRAW.uniform(size=(30, dimension))])
     source = ide.TokenDomain(jnp.asarray(points))
     # The last is outside, and nearest to a corner.
-    places = np.append(DRAW.uniform(size=(20, 2)), [[1.5, 1.5]], axis=0)
+    places = np.append(DRAW.uniform(size=(20, dimension)), [[1.5] * dimension], axis=0)
     target = ide.TokenDomain(jnp.asarray(places))
-    u, expected = (at(lambda x, y: 1 + 2 * x - 3 * y, domain) for domain in (source, target))
+    u, expected = (
+        at(lambda x, y, z=0: 1 + 2 * x - 3 * y + z, domain) for domain in (source, target)
+    )
     found = moved(ide.equation.interpolation(source, target), u)
     assert largest(found[:-1], expected[:-1]) < 1e-13
-    assert found[-1] == u[3]
+    assert found[-1] == u[len(corners) - 1]
+    # Around a torus nothing is outside.
+    around = ide.TokenDomain(source.points[len(corners) :], period=(1.0,) * dimension)
+    shifted = ide.TokenDomain(target.points[:-1] + 1)
+    both = [ide.equation.interpolation(around, x) for x in (target, shifted)]
+    one, other = (moved(x, u[len(corners) :])[:20] for x in both)
+    assert largest(one, other) < 1e-12
 
 
 def test_a_restriction_keeps_constants_and_integrals():
@@ -241,7 +251,7 @@ def test_grids_are_those_of_their_period_and_rules_cannot_be_written_to():
 
 
 def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest():
-    """Against counting, with points on two sides and in a corner."""
+    """Against counting, with points on sides and in a corner."""
     draw, samples = np.random.default_rng(0), 200_000
     points = np.concatenate([[[0, 0], [1, 0.5], [0.3, 0]], draw.uniform(size=(37, 2))])
     domain = ide.TokenDomain.from_points(jnp.asarray(points), ((0.0, 1.0), (0.0, 1.0)))
@@ -256,6 +266,15 @@ def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest():
     counted = np.bincount(cKDTree(there_again).query(drawn)[1] % 39, minlength=39) / samples
     assert np.sum(domain.weights) == pytest.approx(1, abs=1e-14)
     assert np.abs(domain.weights - counted).max() < 5 * np.sqrt(0.05 / samples)
+    space = draw.uniform(size=(40, 3))
+    space[0], space[1, :2], space[2, 2] = 0, 1, 0
+    domain = ide.TokenDomain.from_points(space, ((0.0, 1.0),) * 3)
+    nearest = cKDTree(space).query(draw.uniform(size=(samples, 3)))[1]
+    counted = np.bincount(nearest, minlength=40) / samples
+    assert np.sum(domain.weights) == pytest.approx(1, abs=1e-14)
+    assert np.abs(domain.weights - counted).max() < 5 * np.sqrt(0.05 / samples)
+    with pytest.raises(ide.InputError, match="lie on one side of the bounds"):
+        ide.TokenDomain.from_points(np.array([[0, 0.2], [0, 0.7]]), ((0.0, 1.0),) * 2)
     circle = ide.TokenDomain.from_points(np.arange(4) / 4 + 0.1, period=(1.0,))
     np.testing.assert_allclose(circle.weights, 0.25)
     assert circle.period == (1.0,)
