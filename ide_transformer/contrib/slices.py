@@ -39,7 +39,8 @@ class SliceAttention(AbstractOperator):
     - `features`, `heads`: see `Attention`.
     - `slices`: M.
     - `normalization`: N.
-    - `std`, `output_std`: see `Attention`. W_a has standard deviation `1 / sqrt(features)`.
+    - `std`, `output_std`: see `Attention`. W_a has standard deviation `3 / sqrt(features)`, so that
+      the slices differ from the start.
     """
 
     assignment: Linear
@@ -70,7 +71,7 @@ class SliceAttention(AbstractOperator):
         width = features // heads
         inner_std = 1 / math.sqrt(width)
         self.assignment = Linear(
-            features, heads * slices, std=1 / math.sqrt(features), key=keys[0]
+            features, heads * slices, std=3 / math.sqrt(features), key=keys[0]
         )
         self.value = Linear(features, features, std=std, key=keys[1])
         self.query = Linear(width, width, bias=False, std=inner_std, key=keys[2])
