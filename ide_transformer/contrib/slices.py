@@ -39,8 +39,8 @@ class SliceAttention(AbstractOperator):
     - `features`, `heads`: see `Attention`.
     - `slices`: M.
     - `normalization`: N.
-    - `std`, `output_std`: see `Attention`. W_a has standard deviation `3 / sqrt(features)`, so that
-      the slices differ from the start.
+    - `std`, `output_std`: see `Attention`. W_a has standard deviation `3 / sqrt(features)`, so
+      that slices differ from the start.
     """
 
     assignment: Linear

@@ -139,9 +139,8 @@ class Arrays(AbstractDataSet):
         if self.own_points:
             assert points is not None
             self.period = (1.0,) * points.shape[-1] if grid == "periodic" else None
-            own = {"weights": weights, "mask": mask}
             columns, held_out = scattered_parts(
-                inputs, targets, points, own, held_out, self.period
+                inputs, targets, points, weights, mask, held_out, self.period
             )
         self.data = _divided(columns, groups, held_out, channels)
         if self.own_points:
@@ -221,7 +220,7 @@ class Arrays(AbstractDataSet):
                 "causal=True is for a target at each token of a line, of functions with "
                 "grid=midpoint; drop it."
             )
-        if causal is None and on_line:
+        if causal is None and on_line and not self.own_points:
             inputs, targets, *_ = self.data["validation" if self.whole else "training"]
             check_later_inputs(inputs, targets)
 
@@ -423,9 +422,8 @@ class Arrays(AbstractDataSet):
         """The statistics of inputs (0) or targets (1) to learn."""
         columns = self.data["validation" if self.whole else "training"]
         values = columns[column]
-        if self.own_points:
-            weights = columns[3]
-            values = values[weights > 0]  # padding has none
+        if self.own_points and values.shape[:2] == columns[3].shape:
+            values = values[columns[3] > 0]  # padding has none
         return statistics(values, channels=channels, name=("inputs", "targets")[column])
 
     def _check_norms(self) -> None:

@@ -159,15 +159,16 @@ def scattered_parts(
     inputs: np.ndarray,
     targets: np.ndarray,
     points: np.ndarray,
-    own: dict[str, np.ndarray | None],
+    weights: np.ndarray | None,
+    mask: np.ndarray | None,
     held_out: dict[str, Any],
     period: tuple[float, ...] | None,
 ) -> tuple[Scattered, dict[str, Any]]:
     """Samples to divide, and parts that are given, with room for equally many points. A part
     that is given has inputs, targets and points, and the weights and mask that the others have.
     """
-    given = {name: x for name, x in own.items() if x is not None}
-    parts = {"": scattered(inputs, targets, points, **given, period=period)}
+    given = [x for x, y in (("weights", weights), ("mask", mask)) if y is not None]
+    parts = {"": scattered(inputs, targets, points, weights, mask, period=period)}
     for part, arrays in held_out.items():
         if isinstance(arrays, tuple):
             if len(arrays) != 3 + len(given):
@@ -175,10 +176,10 @@ def scattered_parts(
                 wanted = ", ".join(f"{part}_{name}" for name in names)
                 raise InputError(f"the {part} samples have points of their own; give {wanted}.")
             inputs, targets, points, *further = arrays
-            also: dict[str, Any] = dict(zip(given, further, strict=True))
-            parts[part] = scattered(
-                inputs, targets, points, **also, period=period, part=f"{part}_"
-            )
+            also = dict(zip(given, further, strict=True))
+            own = also.get("weights"), also.get("mask")
+            name = f"{part}_"
+            parts[part] = scattered(inputs, targets, points, *own, period=period, part=name)
     most = max(part.points.shape[1] for part in parts.values())
     parts = {name: part.padded(most) for name, part in parts.items()}
     return parts.pop(""), held_out | parts

@@ -24,6 +24,9 @@ INPUTS, TARGETS = RANDOM.normal(size=(2, SAMPLES, MOST)) * MASK
 TASK = Arrays(INPUTS, TARGETS, POINTS, mask=MASK, validation=0.2, test=0.1)
 
 
+SIZES = {"grid": "midpoint", "numbers": None}
+
+
 def own_lengths(batch):
     return (np.asarray(batch.inputs.domain.weights) > 0).sum(axis=1)
 
@@ -92,6 +95,27 @@ def test_held_out_samples_are_measured_exactly():
             w = np.sqrt(np.asarray(batch.inputs.domain.weights)[sample, :length])
             errors.append(np.linalg.norm(w * (outputs - target)) / np.linalg.norm(w * target))
     assert len(errors) == 8 and abs(found - np.mean(errors)) < 1e-5
+
+
+def test_numbers_of_samples_are_learned_from_their_functions():
+    numbers = (INPUTS * MASK).sum(1) / LENGTHS
+    task = Arrays(INPUTS, numbers, POINTS, mask=MASK, validation=0.2)
+    check_task(task)
+    assert task.model is ide.models.FunctionRegressor
+    (mean, _), *_ = task.sizes["statistics"]
+    learned, _, _, weights, _ = task.data["training"]
+    assert abs(mean - learned[weights > 0].mean()) < 1e-6
+    model = small.filled(
+        lambda: ide.models.FunctionRegressor(
+            (5, 5), small.WIDTH, **small.parts(), key=small.KEY, modes=1, **SIZES
+        )
+    )
+    batch = next(task.held_out(4))
+    field, found = batch.inputs, small.outputs_of(model, batch.inputs)
+    for sample, length in enumerate(own_lengths(batch)):
+        domain = jax.tree.map(lambda x: x[sample, :length], field.domain)  # noqa: B023
+        alone = small.outputs_of(model, Field(field.values[sample, :length], domain))
+        assert abs(alone - found[sample]) < 1e-5
 
 
 def test_a_run_on_a_file_resumes(tmp_path):
