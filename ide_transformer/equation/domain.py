@@ -215,7 +215,7 @@ class TokenDomain(eqx.Module):
         - `period`: see `TokenDomain`.
         - `mask`: of points of each sample's own, `False` at padding, whose weight is 0.
         """
-        if np.ndim(points) > 2:
+        if np.ndim(points) > 2 or mask is not None:
             points, weights = rules.cells_of_samples(points, bounds, period, mask)
         else:
             weights = rules.cells(points, bounds, period)

@@ -78,6 +78,11 @@ class Field(NamedTuple):
         domain = TokenDomain.from_points(points, ((0.0, 1.0),) * dimension, period, mask)
         values = np.asarray(values)
         if mask is not None:
+            if values.shape[:2] != np.shape(mask):
+                raise InputError(
+                    f"Field.at: values {values.shape} for a mask {np.shape(mask)}; give a "
+                    "value for each point, padding included."
+                )
             there = np.reshape(mask, (*np.shape(mask), *(1,) * (values.ndim - 2)))
             values = np.where(there, values, 0)
         return cls(values, domain)
