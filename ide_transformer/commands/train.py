@@ -4,16 +4,18 @@ import argparse
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError, printable
 from .options import add_trust, check_can_be_written, config_file, integers, no_config
 
 
 EXAMPLES = """\
-  ide-transformer train shakespeare solver.kind=strang model.depth=8 name=strang-8
+  ide-transformer train shakespeare solver.kind=strang model.layers=8 name=strang-8
   ide-transformer train runs/strang-8 --resume
   ide-transformer train runs/strang-8 --resume training.steps=3000 --restart
   ide-transformer train mine.yaml --find-learning-rate
+  ide-transformer train navier_stokes --baseline fno:learning_rate=3e-3,resnet
   ide-transformer train coarse_first --plan evaluations=12000
   ide-transformer train plans/one_billion --plan devices=8,64,256 --samples 4
 """
@@ -23,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     about = "a YAML file, the name of a configuration of the package, or with --resume a run"
     add("config", help=about)
-    add("overrides", nargs="*", metavar="key=value", help="for example model.depth=8")
+    add("overrides", nargs="*", metavar="key=value", help="for example model.layers=8")
     one = parser.add_mutually_exclusive_group()
     about = "continue from the last checkpoint of this run, also for more training.steps"
     one.add_argument("--resume", action="store_true", help=about)
@@ -36,6 +38,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     about = """instead: list the runs of a cost (evaluations=12000), or the bytes that devices
     would hold and send (devices=8,64,256)"""
     one.add_argument("--plan", type=_plan, metavar="BUDGET", help=about)
+    about = """afterwards, train another kind of model on the same data, and compare: fno,
+    resnet, unet, or any model.kind, with its options and keys of the optimizer; several
+    between commas"""
+    one.add_argument("--baseline", action="append", metavar="KIND[:key=value]", help=about)
     about = "with --plan devices=…: samples computed at once (default: 1)"
     add("--samples", type=int, help=about)
     add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
@@ -92,6 +98,9 @@ def run(options: argparse.Namespace) -> None:
             check_can_be_written(folder / "learning_rate.json")
             print(training.find_learning_rate(config, folder=folder).text)
             return
+        if options.baseline:
+            _train_with_baselines(config, options)
+            return
         folder = training.train(
             config, runs=options.runs, resume=options.resume, restart=options.restart
         )
@@ -102,3 +111,17 @@ def run(options: argparse.Namespace) -> None:
     for name, value in folder.load_summary().items():
         print(printable(f"{name}: {value}", kept=""))
     print(f"plots: {folder.plots}")
+
+
+def _train_with_baselines(config: Any, options: argparse.Namespace) -> None:
+    import jax
+
+    from .. import reporting, training
+    from ..compare.baselines import read_baselines, train_baselines
+
+    baselines = read_baselines(options.baseline, config)
+    folder = training.train(config, runs=options.runs)
+    rows = train_baselines(folder, baselines, options.runs)
+    if not jax.process_index():
+        reporting.show_table(rows)
+        print(f"rows: {folder.path / 'baselines.json'}")

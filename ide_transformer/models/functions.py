@@ -188,6 +188,11 @@ class FunctionInputs(AbstractInputs):
         return self.embedding.weight.shape[1]
 
     @property
+    def dtype(self) -> Any:
+        """The dtype of the state."""
+        return self.embedding.weight.dtype
+
+    @property
     def dimension(self) -> int:
         """The dimension of the points."""
         return len(self.points) if isinstance(self.points, tuple) else 1
@@ -236,8 +241,15 @@ class FunctionInputs(AbstractInputs):
 
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
         if isinstance(inputs, Timed):
-            rate = jnp.asarray(inputs.duration, self.embedding.weight.dtype) / self.duration
+            rate = jnp.asarray(inputs.duration, self.dtype) / self.duration
             return self.embed(inputs.inputs, key=key)._replace(rate=rate)
+        values, domain = self.placed(inputs)
+        u = self.normalization.project(drop(self.embedding(values), self.dropout, key))
+        return Embedded(u, domain)
+
+    def placed(self, inputs: PyTree[ArrayLike]) -> tuple[Float[Array, "..."], TokenDomain]:
+        """The values a(x) and the waves at x, `[..., tokens, channels + 2 modes dimension]`,
+        and the domain of the points x."""
         if isinstance(inputs, Field):
             check_fields(inputs)
             domain = inputs.domain
@@ -270,9 +282,7 @@ class FunctionInputs(AbstractInputs):
             waves += jnp.cos(angles), jnp.sin(angles)
         waves = jnp.concatenate(waves, axis=-1).astype(a.dtype)
         waves = jnp.broadcast_to(waves, (*a.shape[:-1], waves.shape[-1]))
-        u = self.embedding(jnp.concatenate([a, waves], axis=-1))
-        u = self.normalization.project(drop(u, self.dropout, key))
-        return Embedded(u, domain)
+        return jnp.concatenate([a, waves], axis=-1), domain
 
     def _inside(self, domain: TokenDomain) -> Bool[Array | np.ndarray, "*samples tokens"]:
         """Whether each point is in [0, 1] along all intervals."""
@@ -298,7 +308,7 @@ class FunctionInputs(AbstractInputs):
         return inside
 
     def _checked(self, a: Array, axes: int) -> Float[Array, "..."]:
-        """Values `[..., channels]` in the dtype of the weights."""
+        """Values `[..., channels]` in the dtype of the state."""
         channels = self.channels
         fits = a.ndim >= axes if channels is None else a.ndim > axes and a.shape[-1] == channels
         if not fits or not jnp.issubdtype(a.dtype, jnp.floating):
@@ -316,7 +326,7 @@ class FunctionInputs(AbstractInputs):
                 f"coordinate; give at least {2 * self.modes + 1} points, or build the model "
                 "with fewer modes (model.options.modes)."
             )
-        return standardized(a.astype(self.embedding.weight.dtype), self.statistics)
+        return standardized(a.astype(self.dtype), self.statistics)
 
 
 @checked
@@ -331,13 +341,17 @@ class FunctionValues(AbstractReadOut):
     statistics: Statistics | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        number = self.linear.weight.shape[1]
-        check_statistics(self, self.statistics, number)
-        if not self.channels and number != 1:
+        check_statistics(self, self.statistics, self.number)
+        if not self.channels and self.number != 1:
             raise InputError(
-                f"FunctionValues: {number} values at each point need an axis of channels; give "
-                "channels=…, and inputs with that axis."
+                f"FunctionValues: {self.number} values at each point need an axis of channels; "
+                "give channels=…, and inputs with that axis."
             )
+
+    @property
+    def number(self) -> int:
+        """The number of values at each point."""
+        return self.linear.weight.shape[1]
 
     @classmethod
     @checked
@@ -371,8 +385,12 @@ class FunctionValues(AbstractReadOut):
             )
 
     def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
-        outputs = restored(self.linear(self.normalization.project(u)), self.statistics)
+        outputs = restored(self.values(u), self.statistics)
         return outputs if self.channels else outputs[..., 0]
+
+    def values(self, u: State) -> Float[Array, "..."]:
+        """`W N(u(x)) + b`, `[..., tokens, number]`."""
+        return self.linear(self.normalization.project(u))
 
     def shaped(self, outputs: PyTree[Array], inputs: PyTree[ArrayLike]) -> PyTree[Array]:
         if isinstance(inputs, Timed):

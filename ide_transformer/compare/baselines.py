@@ -1,0 +1,135 @@
+"""Trains other kinds of models on the data of a run, and compares their losses."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+
+from ..errors import InputError, at
+from ..models import Model
+from ..reporting import Row, write_json
+from ..training import (
+    Config,
+    OptimizerConfig,
+    RunFolder,
+    build_model,
+    build_task,
+    train,
+    validated,
+)
+from ..training.configuration.files import read_yaml
+from ..training.configuration.reader import find, parameters_of
+from ..training.folder.metrics import say
+from ..training.steps.layout import primary
+
+
+# Keys of `training` that belong to an equation in depth, or to a model that is refined.
+_OF_EQUATIONS = {
+    "schedule": [],
+    "costs": {},
+    "exit_loss": 0.0,
+    "gradient": "direct",
+    "compute_dtype": "float32",
+}
+
+
+class Baseline(NamedTuple):
+    """Another kind of model. `text`: how the user names it. `config`: its run."""
+
+    text: str
+    config: Config
+
+
+def read_baselines(texts: Sequence[str], config: Config) -> list[Baseline]:
+    """The baselines that the `texts` name, each one or several between commas; see
+    `baseline_of`.
+
+    **Raises:** `InputError` for a kind of model that cannot learn the data, before anything is
+    trained.
+    """
+    found = [baseline_of(text, config) for joined in texts for text in joined.split(",")]
+    task = build_task(config)
+    batch = task.batch(0, 1, config.training.seed)
+    for baseline in found:
+        with at(f"--baseline {baseline.text}"):
+            model = build_model(baseline.config, task, jax.random.key(0))
+            eqx.filter_eval_shape(task.loss, model, batch)
+    return found
+
+
+def train_baselines(
+    folder: RunFolder, baselines: Sequence[Baseline], runs: Path
+) -> list[dict[str, Any]]:
+    """Trains baselines beside a run that is trained. Returns a row for each, the run's own
+    first, and writes the rows to `baselines.json` in its folder."""
+    own = folder.load_config()
+    rows = [_row(own.name, folder, own)]
+    for number, (text, config) in enumerate(baselines, 1):
+        say(f"baseline {number} of {len(baselines)}: {text}, on the data of {folder.path}")
+        rows.append(_row(text, train(config, runs=runs), config))
+        if primary():
+            write_json(folder.path / "baselines.json", rows)
+    return rows
+
+
+def _row(name: str, folder: RunFolder, config: Config) -> dict[str, Any]:
+    summary: Row = folder.load_summary()
+    losses = {f"{part}_loss": summary.get(f"{part}_loss") for part in ("validation", "test")}
+    return {
+        "model": name,
+        "parameters": summary["parameters"],
+        **losses,
+        "learning_rate": config.optimizer.learning_rate,
+        "steps": summary["steps"],
+        "seconds": summary["seconds"],
+        "run": str(folder.path),
+    }
+
+
+def baseline_of(text: str, config: Config) -> Baseline:
+    """Another kind of model on the data of the run `config`, with its batches, steps, optimizer
+    and seed.
+
+    **Arguments:**
+
+    - `text`: a `model.kind`, such as `fno`. `fno:learning_rate=3e-3:num_modes=8` changes keys
+      of the section `optimizer` and options of the model. An option of the run's own model that
+      the other kind has too, such as `modes`, is taken over.
+    """
+    where = f"--baseline {text}"
+    pieces = text.split(":")
+    # A class of the user's own has a colon in its name.
+    kind = ":".join(x for x in pieces if "=" not in x)
+    given = {
+        name: read_yaml(value, where)
+        for name, _, value in (x.partition("=") for x in pieces if "=" in x)
+    }
+    with at(where):
+        known = parameters_of(find("model.kind", kind, Model))
+    optimizer = {
+        name: given.pop(name)
+        for name in [*given]
+        if name in OptimizerConfig.model_fields and name not in known
+    }
+    shared = {name: x for name, x in config.model.options.items() if name in known}
+    tree = config.model_dump(mode="json")
+    tree["model"] = {
+        "kind": kind,
+        "options": shared | given,
+        "context": config.model.context,
+        "patch": config.model.patch,
+        "layers": 1,
+    }
+    tree |= {"name": f"{config.name}-{kind.rpartition(':')[2].lower()}", "control": {}}
+    tree |= {"solver": {}, "training": tree["training"] | _OF_EQUATIONS}
+    # Groups name weights of the other model.
+    tree["optimizer"] |= {"groups": {}} | optimizer
+    if tree["optimizer"]["kind"] == "muon":
+        raise InputError(
+            f"{where}: optimizer.kind=muon is for the matrices of operators; write "
+            f"--baseline {text}:kind=adamw."
+        )
+    origin = {f"optimizer.{name}": where for name in optimizer} | {"name": where}
+    return Baseline(text, validated(Config, tree, where, origin))

@@ -1,0 +1,304 @@
+"""Networks of pdequinox as models: what a model of functions is compared with.
+
+ide-transformer train navier_stokes --baseline fno,resnet
+"""
+
+from typing import Any, Literal, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
+
+from ide_transformer.arguments import NonNegativeInt, PositiveFloat, PositiveInt, checked
+from ide_transformer.equation import AbstractOperator, Free, PointRule, State, Tied, TokenDomain
+from ide_transformer.errors import InputError
+from ide_transformer.integration import Mesh
+from ide_transformer.models import (
+    AbstractInputs,
+    Embedded,
+    FunctionInputs,
+    FunctionValues,
+    Model,
+    Statistics,
+    Timed,
+)
+from ide_transformer.packages import require
+
+
+Points: TypeAlias = PositiveInt | tuple[PositiveInt, ...]
+Boundary: TypeAlias = Literal["periodic", "dirichlet", "neumann"]
+# One rule for all axes, or one for each.
+Grid: TypeAlias = PointRule | tuple[PointRule, ...]
+
+
+class NetworkRate(AbstractOperator):
+    """A network B on a grid, for states `u = (a, v)` of given features a and outputs v,
+
+        a_t = 0,   v_t = B(a).
+
+    From v = 0 every scheme gives v(1) = B(a).
+
+    **Arguments:**
+
+    - `network`: B, `[inputs, *points] -> [outputs, *points]`, as in pdequinox.
+    - `inputs`: the number of features in a.
+    """
+
+    network: eqx.Module
+    inputs: PositiveInt = eqx.field(static=True)
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        if domain.grid is None or domain.prefix:
+            raise InputError(
+                "A baseline takes functions on a regular grid, and these are given at other "
+                "points; give data on a grid (data.options.points=grid), or leave it out."
+            )
+        a = u[..., : self.inputs]
+        weights = jax.tree.leaves(eqx.filter(self.network, eqx.is_inexact_array))
+        on_grid = a.reshape(-1, *domain.grid, self.inputs).astype(jnp.result_type(*weights))
+        apply: Any = jax.vmap(self.network)  # pyright: ignore[reportArgumentType]
+        outputs = jnp.moveaxis(apply(jnp.moveaxis(on_grid, -1, 1)), 1, -1).astype(u.dtype)
+        return jnp.concatenate([jnp.zeros_like(a), outputs.reshape(*u.shape[:-1], -1)], -1)
+
+
+@checked
+class NetworkInputs(FunctionInputs):
+    """The start of `NetworkRate`: a has the values of `FunctionInputs` and its waves, without
+    weights, and v = 0. `outputs` is the number of features in v."""
+
+    embedding: None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    outputs: PositiveInt = eqx.field(static=True, default=1, kw_only=True)
+    # There are no weights that could be functions of a feature.
+    at_points = AbstractInputs.at_points  # pyright: ignore[reportAssignmentType]
+
+    @property
+    def given(self) -> int:
+        """The number of features in a."""
+        return (self.channels or 1) + 2 * self.modes * self.dimension
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of points along each axis."""
+        return self.points if isinstance(self.points, tuple) else (self.points,)
+
+    @property
+    def boundary(self) -> Boundary:
+        """What is beyond the ends of an axis, if the task does not say."""
+        rules = {*self.grid} if isinstance(self.grid, tuple) else {self.grid}
+        around = rules == {"periodic"} and self.wavelength is None
+        return "periodic" if around else "dirichlet"
+
+    @property
+    def dtype(self) -> Any:
+        return jnp.result_type(float)
+
+    @property
+    def features(self) -> int:
+        return self.given + self.outputs
+
+    def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
+        if isinstance(inputs, Timed):
+            raise InputError(
+                "A baseline knows one step of time only; give states at equal times, and "
+                "data.options.steps=[1], or leave it out."
+            )
+        a, domain = self.placed(inputs)
+        v = jnp.zeros((*a.shape[:-1], self.outputs), a.dtype)
+        return Embedded(jnp.concatenate([a, v], axis=-1), domain)
+
+
+@checked
+class NetworkValues(FunctionValues):
+    """The outputs v of `NetworkRate`."""
+
+    linear: None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    outputs: PositiveInt = eqx.field(static=True, default=1, kw_only=True)
+
+    @property
+    def number(self) -> int:
+        return self.outputs
+
+    def values(self, u: State) -> Float[Array, "..."]:
+        return u[..., -self.outputs :]
+
+
+@checked
+def FNO(
+    points: Points,
+    *,
+    key: PRNGKeyArray,
+    channels: PositiveInt | None = None,
+    output_channels: PositiveInt | None = None,
+    modes: NonNegativeInt = 1,
+    grid: Grid = "periodic",
+    wavelength: PositiveFloat | None = None,
+    statistics: Statistics | None = None,
+    output_statistics: Statistics | None = None,
+    hidden_channels: PositiveInt = 32,
+    num_modes: PositiveInt | None = None,
+    num_blocks: PositiveInt = 4,
+) -> Model[FunctionInputs, FunctionValues]:
+    """The Fourier neural operator. Its blocks multiply the lowest Fourier coefficients by
+    matrices, add a linear map at each point, and apply GELU. On an interval, too, the Fourier
+    transform takes the functions as periodic.
+
+    **Arguments:**
+
+    - `points`, `channels`, `output_channels`, `grid`, `wavelength`, `statistics`,
+      `output_statistics`: see `OperatorModel`; the grid is "periodic" or "midpoint".
+    - `modes`: the waves by which the network sees the coordinates; 0 for none, so that on a
+      torus it commutes with translations.
+    - `num_modes`: Fourier coefficients along each axis; default 12, or as many as the grid has.
+    - `hidden_channels`, `num_blocks`: channels inside, and the number of blocks.
+
+    **Raises:** `InputError` without pdequinox, on other grids, and for more `num_modes` than
+    half of the points along an axis.
+
+    Reference: Li et al., ICLR 2021, arXiv 2010.08895.
+    """
+    inputs = _inputs(points, channels, output_channels, modes, grid, wavelength, statistics)
+    most = min(inputs.shape) // 2
+    if (num_modes or 1) > most:
+        raise InputError(
+            f"FNO: num_modes={num_modes or 1} on points={points}; give at most {most}."
+        )
+    return _model(
+        "ClassicFNO",
+        inputs,
+        output_statistics,
+        key,
+        hidden_channels=hidden_channels,
+        num_modes=num_modes or min(12, most),
+        num_blocks=num_blocks,
+    )
+
+
+@checked
+def Resnet(
+    points: Points,
+    *,
+    key: PRNGKeyArray,
+    channels: PositiveInt | None = None,
+    output_channels: PositiveInt | None = None,
+    modes: NonNegativeInt = 1,
+    grid: Grid = "periodic",
+    wavelength: PositiveFloat | None = None,
+    statistics: Statistics | None = None,
+    output_statistics: Statistics | None = None,
+    boundary_mode: Boundary | None = None,
+    hidden_channels: PositiveInt = 32,
+    num_blocks: PositiveInt = 6,
+) -> Model[FunctionInputs, FunctionValues]:
+    """The residual network of convolutions with windows of three points; each of `num_blocks`
+    has two of them.
+
+    **Arguments:** see `FNO`, and
+
+    - `boundary_mode`: what is beyond the ends of an axis: "periodic", "dirichlet" (zeros) or
+      "neumann" (the reflected function). Default: "periodic" on a torus, else "dirichlet".
+
+    Reference: He et al., CVPR 2016, arXiv 1512.03385.
+    """
+    inputs = _inputs(points, channels, output_channels, modes, grid, wavelength, statistics)
+    return _model(
+        "ClassicResNet",
+        inputs,
+        output_statistics,
+        key,
+        boundary_mode=boundary_mode or inputs.boundary,
+        hidden_channels=hidden_channels,
+        num_blocks=num_blocks,
+    )
+
+
+@checked
+def Unet(
+    points: Points,
+    *,
+    key: PRNGKeyArray,
+    channels: PositiveInt | None = None,
+    output_channels: PositiveInt | None = None,
+    modes: NonNegativeInt = 1,
+    grid: Grid = "periodic",
+    wavelength: PositiveFloat | None = None,
+    statistics: Statistics | None = None,
+    output_statistics: Statistics | None = None,
+    boundary_mode: Boundary | None = None,
+    hidden_channels: PositiveInt = 16,
+    num_levels: PositiveInt | None = None,
+) -> Model[FunctionInputs, FunctionValues]:
+    """The U-Net: convolutions on grids that are coarser by a factor of two from level to level,
+    and have twice the channels.
+
+    **Arguments:** see `Resnet`, and
+
+    - `num_levels`: the number of coarser grids; default: 4, or as often as 2 divides the
+      points.
+
+    **Raises:** `InputError` for points that `2 ** num_levels` does not divide.
+
+    Reference: Ronneberger et al., MICCAI 2015, arXiv 1505.04597.
+    """
+    inputs = _inputs(points, channels, output_channels, modes, grid, wavelength, statistics)
+    divides = [n for n in range(1, 5) if not any(x % 2**n for x in inputs.shape)]
+    levels = num_levels or max(divides, default=1)
+    if any(x % 2**levels for x in inputs.shape):
+        raise InputError(
+            f"Unet: num_levels={levels} on points={points}; give a grid that {2**levels} "
+            "divides along each axis, or fewer levels."
+        )
+    return _model(
+        "ClassicUNet",
+        inputs,
+        output_statistics,
+        key,
+        boundary_mode=boundary_mode or inputs.boundary,
+        hidden_channels=hidden_channels,
+        num_levels=levels,
+    )
+
+
+def _inputs(
+    points: Points,
+    channels: int | None,
+    outputs: int | None,
+    modes: int,
+    grid: Grid,
+    wavelength: float | None,
+    statistics: Statistics | None,
+) -> NetworkInputs:
+    rules = {*grid} if isinstance(grid, tuple) else {grid}
+    if unequal := rules - {"periodic", "midpoint"}:
+        raise InputError(
+            f"grid={min(unequal)}: a network of convolutions needs points at equal distances; "
+            "give data on a periodic or midpoint grid."
+        )
+    return NetworkInputs(
+        points,
+        channels=channels,
+        modes=modes,
+        grid=grid,
+        wavelength=wavelength,
+        statistics=statistics,
+        outputs=outputs or channels or 1,
+    )
+
+
+def _model(
+    name: str,
+    inputs: NetworkInputs,
+    statistics: Statistics | None,
+    key: PRNGKeyArray,
+    **options: Any,
+) -> Model[FunctionInputs, FunctionValues]:
+    """A network of `pdequinox.arch` as a model."""
+    require("pdequinox", "emulators", "Baselines are networks of")
+    from pdequinox import arch
+
+    make = getattr(arch, name)
+    network = make(inputs.dimension, inputs.given, inputs.outputs, key=key, **options)
+    rate = NetworkRate(network, inputs.given)
+    several = inputs.channels is not None
+    read_out = NetworkValues(channels=several, statistics=statistics, outputs=inputs.outputs)
+    return Model(inputs, Tied((rate,), 1), Free(), Mesh(), read_out)

@@ -1,1 +1,0 @@
-"""Operator learning here and by the Fourier neural operator of neuraloperator."""

@@ -1,0 +1,139 @@
+"""Networks of pdequinox beside a model: what they compute, and runs on the same data."""
+
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ide_transformer as ide
+from ide_transformer import contrib, training
+from ide_transformer.compare.baselines import read_baselines
+from tests.helpers import drawn
+from tests.running import run_here
+
+
+pytest.importorskip("pdequinox", reason="the extra emulators is not installed")
+
+SMALL = {"FNO": dict(num_blocks=1), "Resnet": dict(num_blocks=1), "Unet": dict(num_levels=1)}
+
+
+def network(name, points, **options):
+    options = {"hidden_channels": 4, **SMALL[name], **options}
+    return getattr(contrib, name)(points, key=jax.random.key(0), **options)
+
+
+def outputs(model, inputs):
+    return eqx.filter_jit(model)(inputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "points", "channels"),
+    [("FNO", (4, 6), 2), ("Resnet", (3, 4, 4), None), ("Unet", 8, None)],
+)
+def test_a_model_gives_the_outputs_of_its_network(name, points, channels):
+    model = network(name, points, channels=channels, output_channels=channels and 3)
+    shape = points if isinstance(points, tuple) else (points,)
+    x = drawn((2, *shape, *([channels] if channels else [])), 0)
+    a = x if channels else x[..., None]
+    angles = 2 * np.pi * np.stack(np.indices(shape), -1) / np.array(shape)
+    waves = np.stack([np.cos(angles), np.sin(angles)], -1).reshape(*shape, -1)
+    seen = np.concatenate([a, np.broadcast_to(waves, (2, *waves.shape))], -1)
+    inner = model.control(0.0)[0].network
+    expected = outputs(eqx.filter_vmap(inner), jnp.moveaxis(jnp.asarray(seen), -1, 1))
+    expected = jnp.moveaxis(expected, 1, -1)
+    found = outputs(model, x)
+    np.testing.assert_allclose(found, expected.reshape(found.shape), atol=1e-12)
+    weights = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
+    assert len(weights) == len(jax.tree.leaves(eqx.filter(inner, eqx.is_inexact_array)))
+
+
+def test_what_a_network_cannot_take():
+    with pytest.raises(ide.InputError, match=r"^FNO: num_modes=5 on points=8; give at most 4"):
+        network("FNO", 8, num_modes=5)
+    with pytest.raises(ide.InputError, match=r"num_levels=2 on points=\(8, 6\); give a grid"):
+        network("Unet", (8, 6), num_levels=2)
+    with pytest.raises(ide.InputError, match="needs points at equal distances"):
+        network("Resnet", 8, grid="gauss_legendre")
+    scattered = ide.Field.at(np.ones((2, 8)), np.linspace(0, 0.9, 8) ** 2, periodic=True)
+    with pytest.raises(ide.InputError, match=r"^A baseline takes functions on a regular grid"):
+        outputs(network("Resnet", 8), scattered)
+    assert network("Resnet", 8, grid="midpoint").inputs.boundary == "dirichlet"
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A run on functions on a torus and their images by a nonlinear map."""
+    u = drawn((24, 4, 4), 3).astype(np.float32)
+    np.savez(tmp_path / "torus.npz", inputs=u, targets=u + 0.3 * np.roll(u, 1, 1) ** 2)
+    path = tmp_path / "torus.yaml"
+    path.write_text(
+        "model: {kind: operator_model, width: 8, heads: 2, options: {modes: 1}}\n"
+        "data: {name: arrays, path: %s, validation: 0.25}\n"
+        "training: {steps: 200, batch_size: 4, seed: 3, costs: {transport: 0.1}, "
+        "schedule: [{until: 50%%, mesh: {layers: 1}}]}\n" % (tmp_path / "torus.npz"),
+        encoding="utf-8",
+    )
+    return training.load_config(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["fno:hidden_channels=4:learning_rate=0.02", "unet:hidden_channels=2:num_levels=1"]
+)
+def test_a_network_learns_the_batches_of_the_run(config, text):
+    (baseline,) = read_baselines([text], config)
+    found = baseline.config
+    assert found.data == config.data and found.model.options["modes"] == 1
+    assert found.optimizer.learning_rate == (0.02 if "fno" in text else 1e-3)
+    same = {"steps", "batch_size", "seed", "evaluate_samples"}
+    assert found.training.model_dump(include=same) == config.training.model_dump(include=same)
+    assert not found.training.costs and not found.training.schedule
+    task = training.build_task(found)
+    model = training.build_model(found, task, jax.random.key(0))
+    optimizer = optax.adam(3e-2)
+    state, static = training.initial_state(model, optimizer, jax.random.key(1))
+    step = training.make_train_step(optimizer, static, task.loss)
+    losses = []
+    for _ in range(8):
+        state, metrics = step(state, task.batch(0, 4, found.training.seed))
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_the_command_prints_a_table_and_writes_its_rows(tmp_path, monkeypatch, capsys):
+    (tmp_path / "flow.yaml").write_text(
+        "model: {kind: operator_model, width: 8, heads: 2, layers: 1, context: 8, "
+        "options: {modes: 1}}\n"
+        "data: {name: burgers_interval, options: {held_out_samples: 8}}\n"
+        "optimizer: {warmup: 1}\n"
+        "training: {steps: 2, batch_size: 4, evaluate_every: 2, checkpoint_every: 2}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    network = "resnet:hidden_channels=2:num_blocks=1"
+    printed = run_here(capsys, "train", "flow.yaml", "--baseline", network)
+    rows = json.loads((tmp_path / "runs/flow/baselines.json").read_text())
+    assert [row["model"] for row in rows] == ["flow", network]
+    for row in rows:
+        assert row["steps"] == 2 and f"{row['test_loss']:.4g}" in printed
+        loaded = training.load_model(tmp_path / row["run"])
+        found = training.evaluate_loss(loaded, part="test")["loss"]
+        assert found == pytest.approx(row["test_loss"], rel=1e-5)
+
+
+def test_what_cannot_be_compared_is_refused(config, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("to be or not to be, " * 40, encoding="utf-8")
+    of_text = config.model_copy(update={"data": training.DataConfig(name="text", path=path)})
+    muon = config.changed("optimizer", kind="muon")
+    for text, run, said in (
+        ("fno", of_text, r"^--baseline fno: .*is learned by models of TextInputs"),
+        ("fmo", config, r"^--baseline fmo: model.kind=fmo: unknown"),
+        ("fno:depth=2", config, r"^--baseline fno:depth=2: .*depth"),
+        ("fno:clip=-1", config, r"^--baseline fno:clip=-1: optimizer.clip=-1"),
+        ("fno", muon, r"muon is for the matrices .* --baseline fno:kind=adamw\.$"),
+    ):
+        with pytest.raises(ide.InputError, match=said):
+            read_baselines([text], run)
