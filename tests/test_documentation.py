@@ -48,6 +48,7 @@ NOT_RUN = (
     "python -m pip install",
     "ide-transformer train finetune_glassllm",
     "ide-transformer train shakespeare parallel.data=2",
+    "ide-transformer train navier_stokes --baseline",
     "ide-transformer train plans/one_billion",
     "ide-transformer train runs/NAME",
     "srun",
@@ -243,7 +244,8 @@ def check_config(command, name, *given, files):
     assert file.is_file(), name
     if command == "train":
         pairs = itertools.pairwise(("", *given))
-        load_config(file, [x for before, x in pairs if "=" in x and before != "--plan"])
+        others = "--plan", "--baseline"
+        load_config(file, [x for before, x in pairs if "=" in x and before not in others])
 
 
 # The modules whose names users may import, from the file `public` of those that have one.

@@ -3,7 +3,7 @@
 ide-transformer train navier_stokes --baseline fno,resnet
 """
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import equinox as eqx
 import jax
@@ -45,6 +45,7 @@ class NetworkRate(AbstractOperator):
     - `inputs`: the number of features in a.
     """
 
+    configurable: ClassVar[bool] = False
     network: eqx.Module
     inputs: PositiveInt = eqx.field(static=True)
 

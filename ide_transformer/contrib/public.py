@@ -2,7 +2,7 @@
 
 from .approximations import Approximations, successive_approximations
 from .audio import AudioInputs, TokenConvolution
-from .baselines import FNO, NetworkRate, Resnet, Unet
+from .baselines import FNO, Resnet, Unet
 from .bidirectional import Bidirectional
 from .by_length import AbstractSequencesByLength, ColumnAddition, Parity, WordProblem
 from .connections import (
