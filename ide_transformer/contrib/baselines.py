@@ -59,7 +59,14 @@ class NetworkRate(AbstractOperator):
         weights = jax.tree.leaves(eqx.filter(self.network, eqx.is_inexact_array))
         on_grid = a.reshape(-1, *domain.grid, self.inputs).astype(jnp.result_type(*weights))
         apply: Any = jax.vmap(self.network)  # pyright: ignore[reportArgumentType]
-        outputs = jnp.moveaxis(apply(jnp.moveaxis(on_grid, -1, 1)), 1, -1).astype(u.dtype)
+        try:
+            outputs = apply(jnp.moveaxis(on_grid, -1, 1))
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{type(self.network).__name__} does not fit {domain.grid} points ({error}); "
+                "give more points, or train it with fewer modes or levels."
+            ) from None
+        outputs = jnp.moveaxis(outputs, 1, -1).astype(u.dtype)
         return jnp.concatenate([jnp.zeros_like(a), outputs.reshape(*u.shape[:-1], -1)], -1)
 
 

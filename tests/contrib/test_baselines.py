@@ -61,6 +61,8 @@ def test_what_a_network_cannot_take():
     scattered = ide.Field.at(np.ones((2, 8)), np.linspace(0, 0.9, 8) ** 2, periodic=True)
     with pytest.raises(ide.InputError, match=r"^A baseline takes functions on a regular grid"):
         outputs(network("Resnet", 8), scattered)
+    with pytest.raises(ide.InputError, match=r"^ClassicFNO does not fit \(6,\) points"):
+        outputs(network("FNO", 12, num_modes=6), np.ones((1, 6)))
     assert network("Resnet", 8, grid="midpoint").inputs.boundary == "dirichlet"
 
 
