@@ -249,6 +249,9 @@ def _check_weights(run: RunFolder, own: Config, chosen: Config) -> None:
     """Raises `InputError` if the chosen data or context need weights of other shapes."""
     sizes = sizes_of(run, own)
     offered = build_task(chosen, run.known_tokenizer).sizes
+    if lacking := [name for name in sizes if name not in offered]:
+        what = f"data.path={chosen.data.path}: these data are of another kind, without"
+        raise InputError(f"{what} {lacking[0]}; give data as those of {run.path}.")
     data = {name: offered[name] for name in sizes}
 
     def shapes(config: Config, sizes: dict[str, Any]) -> list[tuple[int, ...]]:
@@ -260,6 +263,6 @@ def _check_weights(run: RunFolder, own: Config, chosen: Config) -> None:
         what = f"model.context={chosen.model.context}: it learned {own.model.context} positions"
         raise InputError(f"{what}; train it with model.positions=rotary.")
     if expected != shapes(chosen, data):
-        name = next(name for name in sizes if data[name] != sizes[name])
+        name = next(x for x in sizes if x not in STATISTICS and data[x] != sizes[x])
         what = f"data.options: these data have {name}={data[name]}"
         raise InputError(f"{what}, and the model {name}={sizes[name]}.")
