@@ -24,7 +24,6 @@ FIELD = ide.Field.at(VALUES, POINTS, MASK)
 OPERATORS = (
     small.attention,
     lambda key: small.attention(key, positions=ide.equation.LinearBias(HEADS)),
-    lambda key: ide.equation.LinearAttention(WIDTH, HEADS, key=key, normalization=NORM),
     lambda key: ide.equation.GaussianAttention(WIDTH, HEADS, key=key, normalization=NORM),
     lambda key: ide.contrib.SliceAttention(WIDTH, HEADS, 3, key=key, normalization=NORM),
     small.feed_forward,
