@@ -191,3 +191,14 @@ def figure_file(text: str) -> Path:
     if Path(text).suffix.lower() not in (".png", ".pdf", ".svg"):
         raise argparse.ArgumentTypeError(f"{text}: a figure ends with .png, .pdf or .svg")
     return results_file(text)
+
+
+def film_file(text: str) -> Path:
+    """The file of a film, which can be written."""
+    from ..figures.animation import check_film
+
+    try:
+        check_film(Path(text))
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return results_file(text)

@@ -1,63 +1,115 @@
-"""Applies a learned flow map to its own outputs, and measures the errors over time.
+"""Applies a learned map over a time to its own outputs, and measures the errors over time.
 
-The run has learned a map of functions over one step of time, as configs/navier_stokes.yaml
-does. With --mesh it is solved on other meshes, for example with other points.
+The run has learned trajectories (data.name=trajectories) or a flow, as
+configs/navier_stokes.yaml does. With --mesh it is solved on other meshes, for example with
+other points. Where the truth ends before the roll-out does, the errors end there too.
 """
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import options as own
 
 
+if TYPE_CHECKING:
+    from ..figures import Curve
+    from ..training import RollOut
+
 EXAMPLES = """\
-  ide-transformer rollout runs/navier_stokes --times 8 --figure errors.png
-  ide-transformer rollout runs/local --times 20 --mesh tokens=80,160,320 --figure errors.png
+  ide-transformer rollout runs/navier_stokes --steps 8 --figure errors.png
+  ide-transformer rollout runs/local --steps 20 --mesh tokens=80,160,320 --figure errors.png
+  ide-transformer rollout runs/heat data.path=other.npz --stride 2 --animation heat.gif
 """
+HEADINGS = {
+    "error": "nRMSE",
+    "geometric_mean": "its geometric mean",
+    "spectrum": "error of the energy of waves",
+    "unchanged": "nRMSE if nothing moved",
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    own.add_model(parser)
-    add("--times", type=int, default=8, help="how often it is applied (default: 8)")
+    own.add_model(parser, "data.path for another file; ")
+    add("--steps", type=int, default=8, help="how often it is applied (default: 8)")
+    about = "each step spans so many times of the data (default: 1)"
+    add("--stride", type=int, default=1, help=about)
+    about = "the most trajectories, from the first on (default: 8)"
+    add("--samples", type=int, default=8, help=about)
+    about = "part of the data (default: test, if there is one)"
+    add("--part", choices=("validation", "test"), help=about)
     own.add_mesh(parser)
     add("--figure", type=own.figure_file, help="draw the errors over time into this file")
     about = "draw truth, prediction and error on the first mesh into this file"
     add("--pictures", type=own.figure_file, help=about)
+    about = "a film of truth and prediction on the first mesh, .gif or .mp4"
+    add("--animation", type=own.film_file, help=about)
     add("--json", type=own.results_file, help="write the rows here too")
 
 
 def run(options: argparse.Namespace) -> None:
-    from ..figures import Curve, plot_panels
     from ..integration import Mesh
     from ..reporting import show_table, write_json
-    from ..training import rollout_errors
-
-    def curve(name: str, rows: list[dict[str, Any]], column: str) -> Curve:
-        return Curve(name, [row["time"] for row in rows], [row[column] for row in rows])
+    from ..training import roll_out
 
     meshes = own.chosen_meshes(options) or [Mesh()]
     loaded = own.chosen_model(options)
-    curves: dict[str, list[Curve]] = {"the state": [], "the energy of waves": []}
-    rows = []
+    asked = dict(samples=options.samples, stride=options.stride, part=options.part)
+    found = {}
     for mesh in meshes:
-        pictures = None if rows else options.pictures
-        found = rollout_errors(loaded, options.times, path=pictures, mesh=mesh)
-        name = ", ".join(f"{key}={x}" for key, x in mesh.described.items()) or str(loaded.path)
-        for panel, column in zip(curves.values(), ("error", "spectrum"), strict=True):
-            panel.append(curve(name, found, column))
-        rows += found
-    headings = {
-        "error": "relative error",
-        "spectrum": "relative error of the energy of waves",
-        "unchanged": "relative error if nothing moved",
+        name = ", ".join(f"{key}={x}" for key, x in mesh.described.items())
+        found[name] = roll_out(loaded, options.steps, mesh=mesh, **asked)
+    rows = {
+        name: [{**mesh.described, **row} for row in made.rows]
+        for mesh, (name, made) in zip(meshes, found.items(), strict=True)
     }
-    show_table(rows, headings)
+    every = [row for of_mesh in rows.values() for row in of_mesh]
+    show_table(every, HEADINGS)
+    for name, made in found.items():
+        print(f"{name}: " * bool(name) + described(made, rows[name]))
     if options.json:
-        write_json(options.json, rows)
+        write_json(options.json, every)
     if options.figure:
-        curves["the state"].append(curve("if nothing moved", found, "unchanged"))
-        look = dict(title="A roll-out", marker="o", log="y")
-        plot_panels(options.figure, curves, x="time", y="relative error", **look)
-    for file in filter(None, (options.pictures, options.figure)):
+        _draw_errors(options, rows)
+    first = next(iter(found.values()))
+    if options.pictures:
+        first.draw(options.pictures)
+    if options.animation:
+        first.animate(options.animation)
+    for file in filter(None, (options.pictures, options.animation, options.figure)):
         print(f"drawn: {file}")
+
+
+def described(made: "RollOut", rows: list[dict[str, Any]]) -> str:
+    """The figures of a roll-out as a whole, where it blew up, and where its truth ends."""
+    said = []
+    if means := [row["geometric_mean"] for row in rows if "geometric_mean" in row]:
+        said.append(f"geometric mean of the nRMSE {means[-1]:.4g}")
+        lost = made.correlation_time
+        since = "never below 0.8" if lost is None else f"below 0.8 from time {lost:.4g} on"
+        said.append(f"correlation {since}")
+    for sample, step in made.blown_up.items():
+        time = made.times[step] - made.times[0]
+        said.append(f"sample {sample + 1} blows up at time {time:.4g} (step {step})")
+    known = len(made.truth) - 1
+    if known < len(made.states) - 1:
+        said.append(f"the truth ends at step {known} of {len(made.states) - 1}")
+    return "; ".join(said)
+
+
+def _draw_errors(options: argparse.Namespace, rows: dict[str, list[dict[str, Any]]]) -> None:
+    from ..figures import Curve, plot_panels
+
+    def curve(name: str, of_mesh: list[dict[str, Any]], column: str) -> "Curve":
+        some = [row for row in of_mesh if column in row]
+        return Curve(name, [row["time"] for row in some], [row[column] for row in some])
+
+    panels: dict[str, list[Curve]] = {}
+    for panel, column in (("the state", "error"), ("the energy of waves", "spectrum")):
+        if any(column in row for of_mesh in rows.values() for row in of_mesh):
+            panels[panel] = [curve(name or "nRMSE", x, column) for name, x in rows.items()]
+    if panels:
+        last = list(rows.values())[-1]
+        panels["the state"].append(curve("if nothing moved", last, "unchanged"))
+    look = dict(title="A roll-out", marker="o", log="y")
+    plot_panels(options.figure, panels, x="time", y="nRMSE", **look)

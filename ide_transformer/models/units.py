@@ -15,8 +15,9 @@ from ..errors import InputError
 
 # The mean and the standard deviation of each channel in training.
 Statistics: TypeAlias = tuple[tuple[float, PositiveFloat], ...]
-# The arguments of models, and so the `sizes` of tasks, that are statistics.
-STATISTICS = frozenset({"statistics", "output_statistics"})
+# The arguments of models, and so the `sizes` of tasks, that the data of training decide, also
+# for a model that is evaluated on other data.
+STATISTICS = frozenset({"statistics", "output_statistics", "duration"})
 
 
 @checked

@@ -2,7 +2,6 @@
 and cached."""
 
 import abc
-import copy
 import dataclasses
 import hashlib
 import itertools
@@ -10,20 +9,18 @@ import math
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..arguments import PositiveFloat, PositiveInt
-from ..equation import TokenDomain
+from ..arguments import PositiveFloat, PositiveInt, checked
 from ..errors import InputError, whole_file
 from ..memory import check_bytes
-from ..models import Field, OperatorModel
 from ..packages import cache_folder, require, told_once
-from .losses import Batch, PushforwardError, RelativeError, RolloutError
-from .task import AbstractDataSet, checked_dataclass, one_number
+from .task import Part
+from .trajectories import AbstractTrajectories, Paths
 
 
 # Samples that are solved at once.
@@ -36,14 +33,6 @@ _TOLERANCE = 1e-3
 _MOST_STEPS = 10**6
 # Equations of exponax for velocities without divergence.
 _SOLENOIDAL = ("NavierStokesVelocity", "KolmogorovFlowVelocity")
-
-
-class Functions(NamedTuple):
-    """Pairs of functions on a grid, `before` and `after: [samples, *points(, channels)]`,
-    float32; one channel has no axis."""
-
-    before: np.ndarray
-    after: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +162,7 @@ class ExponaxFlow(AbstractFlow):
             raise InputError(
                 f"stepper={self.equation}: random velocities have divergence; give "
                 "NavierStokesVorticity or KolmogorovFlowVorticity, or trajectories of your own "
-                "(data.name=arrays, with groups)."
+                "(data.name=trajectories)."
             )
         try:
             return kind(self.dimension, self.length, points, step, **self.coefficients)
@@ -231,9 +220,10 @@ def _channels_last(u: np.ndarray) -> np.ndarray:
     return u[:, 0] if u.shape[1] == 1 else np.moveaxis(u, 1, -1)
 
 
-def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[str, Functions]:
-    """Samples of a flow on a grid, for each name in `sizes`; solved once, then read from the
-    cache as long as the code that solves them is unchanged.
+def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[str, np.ndarray]:
+    """Trajectories of a flow on a grid, `[samples, pairs + 1, *points(, channels)]`, for each
+    name in `sizes`; solved once, then read from the cache as long as the code that solves them
+    is unchanged.
 
     **Raises:** `InputError` if exponax is needed and not installed, the solution is not
     resolved, or the file in the cache is damaged.
@@ -251,13 +241,13 @@ def functions(flow: AbstractFlow, sizes: dict[str, int], points: int) -> dict[st
         arrays: dict[str, Any] = {}
         for seed, (name, size) in enumerate(sizes.items()):
             u = solved(flow, size, points, seed, times=flow.pairs).astype(np.float32)
-            arrays[name] = np.stack([x.reshape(-1, *u.shape[2:]) for x in (u[:-1], u[1:])])
+            arrays[name] = np.moveaxis(u, 0, 1)
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as part, part.open("wb") as file:
             np.savez(file, **arrays)
     try:
         with np.load(path) as file:
-            return {name: Functions(*file[name]) for name in sizes}
+            return {name: file[name] for name in sizes}
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path} is damaged ({error}). Delete it, and it is computed again."
@@ -292,9 +282,9 @@ def verify(flow: AbstractFlow, points: int) -> float:
     return float(error)
 
 
-@checked_dataclass
-class FlowMapTask(AbstractDataSet):
-    """Predict what a flow makes of a function; tokens are grid points.
+class FlowMapTask(AbstractTrajectories):
+    """Predict what a flow makes of a function; tokens are grid points. See
+    `AbstractTrajectories`.
 
     `inputs, targets: [samples, context(, channels)]`, on a periodic grid; in more than one
     dimension each is a `Field`. Training, validation and test samples begin from different
@@ -306,91 +296,52 @@ class FlowMapTask(AbstractDataSet):
     - `context`: the points of the grid along each axis.
     - `samples`: the number of training samples.
     - `held_out_samples`: the number for validation, and as many for the test.
-    - `unrolled`: the steps of a roll-out in the loss, see `RolloutError`; with more than 1 the
-      targets are a list, the functions after each step.
-    - `pushforward`: whether the gradient of each step ends at its inputs, see
-      `PushforwardError`.
+    - `unrolled`, `pushforward`: see `Trajectories`.
     """
 
     configurable: ClassVar[bool] = False
-    model = OperatorModel
-    loss = RelativeError()
 
-    flow: AbstractFlow
-    context: PositiveInt
-    samples: PositiveInt
-    held_out_samples: PositiveInt
-    unrolled: PositiveInt = 1
-    pushforward: bool = False
-
-    def __post_init__(self):
-        held_out = self.held_out_samples
-        sizes = {"training": self.samples, "validation": held_out, "test": held_out}
-        least = 2 if self.pushforward else 1
-        if not least <= self.unrolled <= self.flow.pairs:
-            raise InputError(
-                f"unrolled={self.unrolled}, pushforward={self.pushforward}: give {least} to "
-                f"{self.flow.pairs} steps, as many as the pairs of a random function."
-            )
-        # Pairs of all samples, time after time; the last have no steps after them.
-        self.data = {
-            part: Functions(before[: len(before) - (self.unrolled - 1) * sizes[part]], after)
-            for part, (before, after) in functions(self.flow, sizes, self.context).items()
-        }
-        if self.unrolled > 1:
-            self.loss = PushforwardError() if self.pushforward else RolloutError()
+    @checked
+    def __init__(
+        self,
+        flow: AbstractFlow,
+        context: PositiveInt,
+        samples: PositiveInt,
+        held_out_samples: PositiveInt,
+        unrolled: PositiveInt = 1,
+        pushforward: bool = False,
+    ):
+        self.flow = flow
+        self.held_out_samples = held_out_samples
+        sizes = {"training": samples, "validation": held_out_samples, "test": held_out_samples}
+        found = functions(flow, sizes, context)
+        super().__init__(
+            {part: Paths(states) for part, states in found.items()},
+            flow.time * np.arange(flow.pairs + 1),
+            channels=found["training"].ndim > 2 + flow.dimension,
+            unrolled=unrolled,
+            pushforward=pushforward,
+        )
 
     @property
-    def sizes(self) -> dict[str, Any]:
-        dimension = self.flow.dimension
-        functions = self.data["training"][0]
-        return {
-            "points": self.context if dimension == 1 else (self.context,) * dimension,
-            "channels": functions.shape[-1] if functions.ndim > 1 + dimension else None,
-        }
+    def context(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The points of the grid along each axis."""
+        return self.points[0]
 
-    @property
-    def tokens_per_sample(self) -> int:
-        return self.context**self.flow.dimension
-
-    def with_tokens(self, tokens: int | tuple[int, int]) -> "FlowMapTask":
-        """The functions on a coarser grid, whose number of points divides theirs."""
-        stride, rest = divmod(self.context, one_number(tokens))
-        if rest:
-            raise InputError(
-                f"tokens={tokens}: the functions are known at {self.context} points; give a "
-                "number that divides it."
-            )
-        coarse = (slice(None), *(slice(None, None, stride),) * self.flow.dimension)
-        other = copy.copy(self)
-        other.context = self.context // stride
-        other.data = {n: Functions(*(x[coarse] for x in p)) for n, p in self.data.items()}
-        return other
-
-    def trajectory(self, times: PositiveInt, samples: PositiveInt) -> np.ndarray:
-        """The first test functions at the times 0, `time`, 2 `time`, …, `[times + 1, samples,
-        *points(, channels)]`; solved at each call. `InputError` if `samples` are more than
-        there are."""
+    @checked
+    def trajectory(
+        self, times: PositiveInt, samples: PositiveInt, part: Part | None = None
+    ) -> np.ndarray:
+        """The first functions of a part at the times 0, `time`, 2 `time`, …, `[times + 1,
+        samples, *points(, channels)]`; solved at each call. `InputError` if `samples` are more
+        than there are."""
         number = self.held_out_samples
         if samples > number:
-            raise InputError(f"samples={samples}: there are {number} test functions.")
-        return solved(self.flow, number, self.context, seed=2, times=times)[:, :samples]
-
-    def function(self, values: Any) -> Any:
-        """Values `[samples, *points(, channels)]` as inputs of a model."""
-        if self.flow.dimension == 1:
-            return values
-        domain = TokenDomain.periodic((self.context,) * self.flow.dimension)
-        channels = values.shape[1 + self.flow.dimension :]
-        return Field(values.reshape(len(values), domain.num_tokens, *channels), domain)
-
-    def chosen(self, part: str, samples: Any) -> Batch:
-        before, after = self.data[part]
-        number = self.samples if part == "training" else self.held_out_samples
-        targets = [self.function(after[samples + i * number]) for i in range(self.unrolled)]
-        return Batch(
-            self.function(before[samples]), targets if self.unrolled > 1 else targets[0]
-        )
+            raise InputError(
+                f"samples={samples}: there are {number} {part or 'test'} functions."
+            )
+        seed = 1 if part == "validation" else 2
+        return solved(self.flow, number, self.context, seed, times=times)[:, :samples]
 
 
 class Burgers(FlowMapTask):

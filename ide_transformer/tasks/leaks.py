@@ -1,5 +1,8 @@
 """Finds targets that a model could copy: from later tokens, or from samples it has learned."""
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
 
 from ..errors import InputError
@@ -11,6 +14,8 @@ _PART = 0.1
 _TRIED = 4096
 # The relative difference below which two rows, or two numbers, are multiples of each other.
 _SAME = 1e-5
+# The numbers by which a state is recognised.
+_COLUMNS = 64
 
 
 def check_trajectories(
@@ -39,10 +44,36 @@ def check_trajectories(
         raise InputError(
             f"{linked.mean():.0%} of the targets are inputs of other samples"
             f"{' in another group' if groups is not None else ''}, up to a factor, as steps of "
-            "trajectories are; a random split would hold out what is learned. Give an array "
-            "groups, or name one by data.options.groups, with one label for all steps of a "
-            "trajectory; if samples do not belong together, give each a label of its own."
+            "trajectories are; a random split would hold out what is learned. Give the "
+            "trajectories whole, data.name=trajectories; or an array groups, or one named by "
+            "data.options.groups, with one label for all steps of a trajectory, and a label of "
+            "its own for each sample that belongs to none."
         )
+
+
+def check_windows(parts: Mapping[str, np.ndarray]) -> None:
+    """**Raises:** `InputError` if steps of held-out trajectories, `[samples, times, …]`, are
+    also steps of training trajectories, as if both were windows of one longer trajectory."""
+    size = math.prod(parts["training"].shape[2:])
+    columns = np.random.default_rng(0).permutation(size)[:_COLUMNS]
+
+    def steps(trajectories: np.ndarray) -> list[bytes]:
+        some = trajectories.reshape(*trajectories.shape[:2], size)[:, :, columns]
+        pairs = np.concatenate([some[:, :-1], some[:, 1:]], axis=-1)
+        # A state at rest may well come again.
+        moving = (some[:, :-1] != some[:, 1:]).any(-1)
+        return [pair.tobytes() for pair in pairs[moving]]
+
+    learned = set(steps(parts["training"]))
+    for part in parts.keys() - {"training"}:
+        own = steps(parts[part])
+        share = sum(x in learned for x in own) / max(len(own), 1)
+        if share >= _PART:
+            raise InputError(
+                f"{share:.0%} of the steps in the {part} part are also in the training part, "
+                "as if trajectories were windows of a longer one; give each trajectory once, "
+                "and whole."
+            )
 
 
 def _by_channel(x: np.ndarray, channels: bool) -> np.ndarray:

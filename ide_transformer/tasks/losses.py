@@ -20,7 +20,7 @@ from ..equation import State, affine
 from ..equation.domain import by_samples
 from ..errors import InputError
 from ..integration import divergence, relative_difference
-from ..models import Field, Model, Statistics
+from ..models import Field, Model, Statistics, fed_back
 
 
 # A target of `InstanceCrossEntropy` that is not counted.
@@ -351,7 +351,7 @@ class RolloutError(RelativeError):
             drawn = None if key is None else jax.random.fold_in(key, step)
             loss, u = self.with_outputs(model, Batch(inputs, target), drawn, **options)
             u = u if self.through_all else jax.lax.stop_gradient(u)
-            inputs = inputs._replace(values=u) if isinstance(inputs, Field) else u
+            inputs = fed_back(inputs, u)
             losses.append(loss)
         mean = jax.tree.map(lambda *x: sum(x) / len(x), *losses)
         return mean._replace(field_evaluations=len(losses) * mean.field_evaluations)

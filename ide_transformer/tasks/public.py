@@ -8,7 +8,6 @@ from .flows import (
     Exponax,
     ExponaxFlow,
     FlowMapTask,
-    Functions,
     NavierStokes,
     NavierStokesFlow,
     functions,
@@ -54,3 +53,4 @@ from .tokenizers import (
     end_token,
     load_tokenizer,
 )
+from .trajectories import AbstractTrajectories, Paths, Trajectories

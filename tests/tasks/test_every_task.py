@@ -40,6 +40,11 @@ def there(tmp_path_factory):
     darcy_folder(folder)
     (folder / "text.txt").write_text(TEXT)
     values = RANDOM.normal(size=(80, 8))
+    paths = RANDOM.normal(size=(20, 7, 8, 8, 2))
+    known = {"times": np.arange(7) * 0.5, "parameters": paths[:, 0, 0, 0]}
+    np.savez(folder / "plane.npz", trajectories=paths, **known)
+    known = {"u": paths[..., 0, 0], "times": np.arange(7) ** 2, "points": RANDOM.random(8)}
+    np.savez(folder / "uneven.npz", **known)
     np.savez(folder / "arrays.npz", inputs=values, targets=values[:, ::-1])
     for part, number in (("train", 40), ("t10k", 20)):
         images = RANDOM.integers(0, 256, (number, 4, 4))
@@ -48,9 +53,9 @@ def there(tmp_path_factory):
     pairs = [(f"Book {n // 4}", *np.roll(TEXT.split(), n)[:2]) for n in range(200)]
 
     def solved(flow, sizes, points):
-        shape, random = (2, 9, *flow.dimension * [points]), np.random.default_rng(0)
-        drawn = {x: random.normal(size=shape).astype("f4") for x in sizes}
-        return {x: tasks.Functions(*pair) for x, pair in drawn.items()}
+        shape = 9, flow.pairs + 1, *flow.dimension * [points]
+        random = np.random.default_rng(0)
+        return {x: random.normal(size=shape).astype("f4") for x in sizes}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IDE_TRANSFORMER_CACHE", str(folder / "cache"))
@@ -65,6 +70,7 @@ FUNCTION = {"kind": "operator_model", "options": {"modes": 2}}
 PLANE = {"context": 16}
 SUBSET = {"samples": 20, "points": "random", "subset": 8}
 UNROLLED = {"unrolled": 2, "pairs": 3, "samples": 3, "held_out_samples": 3}
+SEVERAL = {"channels": True, "steps": [1, 2], "unrolled": 3, "pushforward": True}
 HALVES = {"validation": 0.2, "test": 0.2}
 # Configurations, and the options of their test. Short instances come again in other parts.
 CASES = [
@@ -86,6 +92,8 @@ CASES = [
     (of("parity", options={"lengths": [1, 6], "start": True}), {"shared": 1.0}),
     (of("sudoku", {"options": {"modes": 1}}, {"side": 4, "givens": [5, 9]}), {"shared": 1.0}),
     (of("text", path="text.txt", **HALVES), {"tokens": 5}),
+    (of("trajectories", FUNCTION, SEVERAL, path="plane.npz", **HALVES), {"tokens": 4}),
+    (of("trajectories", FUNCTION, {"inputs": "u"}, path="uneven.npz"), {}),
     (of("verses_en_es", {"context": 24}, path=".", vocabulary=270), {}),
     (of("word_problem", options={"lengths": [1, 8]}), {}),
 ]

@@ -9,7 +9,7 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer import contrib, figures, tasks, training
-from ide_transformer.training.measure import predictions
+from ide_transformer.training.measure import predictions, roll_outs
 from tests.helpers import built
 from tests.tasks.files import darcy_folder
 
@@ -20,6 +20,12 @@ def drawn(monkeypatch):
     found = []
     monkeypatch.setattr(figures, "plot_fields", lambda *arguments, **_: found.append(arguments))
     monkeypatch.setattr(predictions, "_outputs", lambda _, x: getattr(x, "values", x) / 2)
+
+    def step(_, inputs):
+        inputs = getattr(inputs, "inputs", inputs)  # without its time
+        return inputs.values / 2, inputs._replace(values=inputs.values / 2)
+
+    monkeypatch.setattr(roll_outs, "_step", step)
     return found
 
 
@@ -34,7 +40,8 @@ def loaded(monkeypatch, task, points):
         ide.Mesh(solver=ide.LieTrotter()),
         ide.models.FunctionValues(linear[1]),
     )
-    monkeypatch.setattr(predictions, "evaluation_task", lambda *_: task)
+    for module in (predictions, roll_outs):
+        monkeypatch.setattr(module, "evaluation_task", lambda *_: task)
     return training.LoadedModel(model, None, Path("here"))
 
 
@@ -47,13 +54,15 @@ def test_classes_at_points_are_no_functions(monkeypatch):
 def test_outputs_are_inputs_again(monkeypatch, drawn):
     """A flow that halves its functions has no error; one that keeps them has all of it."""
     truth = np.random.default_rng(0).normal(size=(2, 8, 8))
-    path = np.stack([truth, truth / 2, truth / 4, truth / 4])
-    task = object.__new__(tasks.FlowMapTask)
-    task.flow, task.context = tasks.NavierStokesFlow(0.5, 1e-3), 8
-    task.held_out_samples, task.unrolled = 2, 2
-    monkeypatch.setattr(tasks.FlowMapTask, "trajectory", lambda *given: path[:, : given[2]])
+    path = np.stack([truth, truth / 2, truth / 4, truth / 4], axis=1)
+    held_out = {x: tasks.Paths(path) for x in ("validation", "test")}
+    others = np.random.default_rng(1).normal(size=path.shape)
+    task = tasks.Trajectories(others, 7 + 0.5 * np.arange(4), unrolled=2, **held_out)
     model = loaded(monkeypatch, task, (8, 8))
-    rows = training.rollout_errors(model, 3, path=Path("picture"))
+    found = training.roll_out(model, 5)
+    assert len(found.states) == 6 and found.correlation_time is None and not found.blown_up
+    found.draw(Path("picture"))
+    rows = found.rows
     assert [row["time"] for row in rows] == [0.5, 1.0, 1.5]
     np.testing.assert_allclose([row["error"] for row in rows], [0, 0, 0.5], atol=1e-6)
     np.testing.assert_allclose([row["unchanged"] for row in rows], [1, 3, 3], rtol=1e-5)
@@ -64,9 +73,6 @@ def test_outputs_are_inputs_again(monkeypatch, drawn):
     )
     np.testing.assert_allclose(points[9], [1 / 8, 1 / 8])
     # Of a task of several steps the first is drawn.
-    task.data = {
-        "test": tasks.flows.Functions(path[:2].reshape(4, 8, 8), path[1:3].reshape(4, 8, 8))
-    }
     monkeypatch.setattr(predictions, "checked_part", lambda task, part: part)
     training.draw_predictions(model, Path("picture"), 2)
     np.testing.assert_allclose(drawn[1][2]["sample 1"]["truth"], truth[0].ravel() / 2)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ... import tasks
 from ...errors import InputError, at
 from ...integration import AbstractExit, EstimatedExit, Mesh
-from ...models import LanguageModel, Model
+from ...models import FunctionInputs, LanguageModel, Model
 from ...tasks import AbstractLoss, AbstractTask, Batch, Mean, Part
 from ...tasks.language import on_same_tokens
 from ..configuration.config import Config
@@ -82,6 +82,7 @@ def evaluation_task(
         config = held_out_whole(config)
     if text is None and run is not None and config is not None:
         task = task or run_task(run, config, named=loaded.named)
+        task = _for_model(task, loaded.model)
         if tokens is None:
             return task
         if "context" in parameters_of(task_class(config)):
@@ -89,13 +90,21 @@ def evaluation_task(
             # In the plane the context is not the number of tokens.
             number = made.tokens_per_sample
             if number == tokens or number != task.tokens_per_sample:
-                return made
+                return _for_model(made, loaded.model)
         with at(f"tokens={tokens}"):
             return task.on(Mesh(tokens=tokens))
     model = loaded.expected(LanguageModel, ", which predicts no text")
     context = min(model.inputs.context, 512) if tokens is None else cast(int, tokens)
     whole, fraction = (tasks.shakespeare(), 0.1) if text is None else (text, 1.0)
     return tasks.LanguageTask(whole, context, tokenizer=loaded.tokenizer, validation=fraction)
+
+
+def _for_model(task: AbstractTask, model: Model) -> AbstractTask:
+    """The task, whose trajectories may have another Δt than the model has learned."""
+    known = isinstance(task, tasks.AbstractTrajectories)
+    if known and isinstance(model.inputs, FunctionInputs):
+        return task.for_duration(model.inputs.duration)
+    return task
 
 
 def evaluate_loss(

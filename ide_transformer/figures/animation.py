@@ -1,0 +1,106 @@
+"""Films of functions over time."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import animation
+from matplotlib.artist import Artist
+from matplotlib.colors import CenteredNorm, Normalize
+from matplotlib.figure import Figure
+
+from ..errors import InputError, naming
+from .plots import COLORS
+
+
+_PER_SECOND = 10
+
+
+def check_film(path: Path) -> None:
+    """Raises `InputError` for a file that is no film, or whose writer is not installed."""
+    if path.suffix.lower() not in (".gif", ".mp4"):
+        raise InputError(f"{path}: a film ends with .gif or .mp4.")
+    if path.suffix.lower() == ".mp4" and not animation.FFMpegWriter.isAvailable():
+        raise InputError(f"{path}: an .mp4 needs ffmpeg; install it, or write a .gif.")
+
+
+def animate_fields(
+    path: Path, points: np.ndarray, times: np.ndarray, truth: np.ndarray, prediction: np.ndarray
+) -> None:
+    """Writes a film of functions `[times, samples, tokens]` at points `[tokens, dimension]`: on
+    a line both as curves, in the plane both and the error as pictures, a row for each
+    sample."""
+    check_film(path)
+    if points.shape[1] > 2:
+        raise InputError(f"{path}: functions in three dimensions have no film.")
+    figure, show = (_on_line if points.shape[1] == 1 else _in_plane)(points, truth, prediction)
+
+    def frame(number: int) -> list[Artist]:
+        figure.suptitle(f"time {times[number]:.4g}", fontsize="medium")
+        return show(number)
+
+    writer = animation.PillowWriter if path.suffix.lower() == ".gif" else animation.FFMpegWriter
+    path.parent.mkdir(parents=True, exist_ok=True)
+    film = animation.FuncAnimation(figure, frame, frames=len(truth), blit=False)
+    with naming(path):
+        film.save(path, writer=writer(fps=_PER_SECOND), dpi=100)
+
+
+def _on_line(points: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> Any:
+    order = np.argsort(points[:, 0])
+    number = truth.shape[1]
+    figure = Figure(figsize=(3.6 * number, 3.0), layout="constrained")
+    lines = []
+    for sample, axes in enumerate(figure.subplots(1, number, squeeze=False)[0]):
+        x = points[order, 0]
+        lowest, highest = truth[:, sample].min(), truth[:, sample].max()
+        room = 0.15 * (highest - lowest) or 1.0
+        axes.set(xlabel="x", ylim=(lowest - room, highest + room), title=f"sample {sample + 1}")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        for name, of, color, style in (
+            ("truth", truth, COLORS[0], "-"),
+            ("prediction", prediction, COLORS[1], "--"),
+        ):
+            (line,) = axes.plot(x, of[0, sample, order], style, color=color, label=name)
+            lines.append((line, of[:, sample, order]))
+        axes.legend(loc="upper right", fontsize="small", frameon=False)
+
+    def show(time: int) -> list[Artist]:
+        for line, values in lines:
+            line.set_ydata(values[time])
+        return [line for line, _ in lines]
+
+    return figure, show
+
+
+def _in_plane(points: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> Any:
+    number = truth.shape[1]
+    figure = Figure(figsize=(8.0, 2.5 * number + 0.3), layout="constrained")
+    grid = figure.subplots(number, 3, squeeze=False)
+    pictures = []
+    for sample, row in enumerate(grid):
+        of = {"truth": truth, "prediction": prediction, "error": prediction - truth}
+        for axes, (name, values) in zip(row, of.items(), strict=True):
+            values = values[:, sample]
+            true = truth[:, sample]
+            look: dict[str, Any] = dict(cmap="viridis", norm=Normalize(true.min(), true.max()))
+            if name == "error":
+                most = float(np.abs(values).max()) or 1.0
+                look = dict(cmap="RdBu_r", norm=CenteredNorm(0.0, most))
+            # The first axis points down, as rows do.
+            picture = axes.tripcolor(
+                points[:, 1], -points[:, 0], values[0], shading="gouraud", **look
+            )
+            figure.colorbar(picture, ax=axes, shrink=0.85)
+            axes.set(xticks=[], yticks=[], aspect="equal", title=name if not sample else "")
+            axes.spines[:].set_visible(False)
+            pictures.append((picture, values))
+        row[0].set_ylabel(f"sample {sample + 1}")
+
+    def show(time: int) -> list[Artist]:
+        for picture, values in pictures:
+            picture.set_array(values[time])
+        return [picture for picture, _ in pictures]
+
+    return figure, show

@@ -1,0 +1,463 @@
+"""Trajectories: states of a system at several times."""
+
+import copy
+import math
+import operator as op
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from ..arguments import Fraction, FractionOrAll, PositiveFloat, PositiveInt, checked
+from ..equation import PointRule, TokenDomain
+from ..errors import InputError
+from ..memory import check_bytes
+from ..models import Field, OperatorModel, Timed
+from .files import stored_arrays
+from .leaks import check_windows
+from .losses import Batch, PushforwardError, RelativeError, RolloutError
+from .points import coarser, domains_at, finite_numbers
+from .task import AbstractDataSet, Part, checksum_of_all
+
+
+# The share of a time up to which two times are equal.
+_EQUAL = 1e-4
+
+
+class Paths(NamedTuple):
+    """Trajectories, and what is constant along each of them.
+
+    - `states`: `[samples, times, *points(, channels)]`.
+    - `parameters`: `[samples, numbers]`, such as a viscosity; `None` for none.
+    - `constant`: functions, `[samples, *points(, channels)]`, such as a coefficient of the
+      equation; `None` for none.
+    """
+
+    states: Shaped[np.ndarray, "samples times ..."]
+    parameters: Shaped[np.ndarray, "_ numbers"] | None = None
+    constant: Shaped[np.ndarray, "_ ..."] | None = None
+
+
+class AbstractTrajectories(AbstractDataSet):
+    """Predict the state of a system after a time Δt, `u(·, t) ↦ u(·, t + Δt)`, from pairs of
+    states in its trajectories. Outputs are inputs again, so that the model can be rolled out.
+
+    Inputs have the channels of the state, then the parameters, the same at all points, then the
+    constant functions. Where a model learns several Δt, or is evaluated on another Δt than it
+    learned, inputs are `Timed`.
+
+    **Arguments:**
+
+    - `parts`: the trajectories of "training", "validation" and "test".
+    - `times`: of the states.
+
+    For the others see `Trajectories`.
+    """
+
+    configurable: ClassVar[bool] = False
+    model = OperatorModel
+    loss = RelativeError()
+
+    def __init__(
+        self,
+        parts: Mapping[str, Paths],
+        times: np.ndarray,
+        *,
+        points: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+        grid: PointRule | None = None,
+        channels: bool = False,
+        stride: int = 1,
+        steps: tuple[int, ...] = (1,),
+        unrolled: int = 1,
+        pushforward: bool = False,
+    ):
+        shape = parts["training"].states.shape[1:]
+        self.points = shape[1 : len(shape) - channels]
+        if not self.points:
+            raise InputError(
+                f"trajectories are {[len(parts['training'].states), *shape]}; give [samples, "
+                "times, *points], or with channels=True [samples, times, *points, channels]."
+            )
+        self.times = _increasing(times, shape[0])[::stride]
+        self.grid: PointRule = grid or ("periodic" if points is None else "midpoint")
+        self.scattered = points is not None
+        self.domains = self._grid_domains()
+        if points is not None:
+            self.domains, self.points = domains_at(points, weights, self.points, self.grid)
+        elif weights is not None:
+            raise InputError("weights belong to points; give points too, or drop weights.")
+        self.unrolled = unrolled
+        if pushforward and unrolled == 1:
+            raise InputError("pushforward=True: with one step there is none; give unrolled=2.")
+        if unrolled > 1:
+            self.loss = PushforwardError() if pushforward else RolloutError()
+        pairs = self._pairs(steps)
+        spacing = np.median(np.diff(self.times))
+        self.duration = float(spacing * min(steps))
+        self.data = {}
+        for part, paths in parts.items():
+            states, constant = _arrays(part, paths, shape, channels=channels)
+            number = len(states)
+            which = np.tile(np.arange(number), len(pairs))
+            begins_and_steps = np.repeat(pairs, number, axis=0)
+            learned = np.concatenate([which[:, None], begins_and_steps], axis=1)
+            self.data[part] = learned, states[:, ::stride], constant
+        self.timed = self._is_timed()
+        self._check_norms()
+        check_windows({part: states for part, (_, states, _) in self.data.items()})
+
+    def _pairs(self, steps: tuple[int, ...]) -> np.ndarray:
+        """The time at which each pair begins, and the times to the next state, `[pairs, 2]`."""
+        number = len(self.times)
+        most = max(steps) * self.unrolled
+        if most >= number:
+            raise InputError(
+                f"steps={max(steps)}, unrolled={self.unrolled} need {most + 1} times, and "
+                f"there are {number}; give smaller ones, or a smaller stride."
+            )
+        spacings = np.diff(self.times)
+        if self.unrolled > 1 and np.ptp(spacings) > _EQUAL * spacings.min():
+            raise InputError(
+                f"unrolled={self.unrolled}: times are from {spacings.min():g} to "
+                f"{spacings.max():g} apart; a roll-out in the loss needs equal times. Drop it."
+            )
+        return np.array(
+            [(begin, step) for step in steps for begin in range(number - step * self.unrolled)]
+        )
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return ("validation", "test") if len(self.data["test"][0]) else ("validation",)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        states, constant = self.data["training"][1:]
+        found: dict[str, Any] = {
+            "points": self.points[0] if len(self.points) == 1 else self.points,
+            "grid": self.grid,
+            "fields": self.scattered,
+            "duration": self.duration,
+        }
+        if states.ndim > 2 + self.axes:
+            further = 0 if constant is None else constant.shape[-1]
+            number = states.shape[-1]
+            found |= {"channels": number + further, "output_channels": number}
+        return found
+
+    @property
+    def axes(self) -> int:
+        """The number of axes of the points of a state."""
+        return 1 if self.scattered else len(self.points)
+
+    @property
+    def tokens_per_sample(self) -> int:
+        return math.prod(self.data["training"][1].shape[2 : 2 + self.axes])
+
+    def with_tokens(self, tokens: int | tuple[int, ...]) -> "AbstractTrajectories":
+        """The states on a coarser grid, with `tokens` points along each axis: a subset of the
+        points of a "periodic" grid, means of neighbours on a "midpoint" grid."""
+        fewer = tokens if isinstance(tokens, tuple) else (tokens,) * len(self.points)
+        fits = len(fewer) == len(self.points) and not any(
+            n % m for n, m in zip(self.points, fewer, strict=True)
+        )
+        if self.scattered or self.grid not in ("periodic", "midpoint") or not fits:
+            known = "at points" if self.scattered else f"at {self.points} of a {self.grid} grid"
+            raise InputError(
+                f"tokens={tokens}: the states are known {known}; give a number that divides "
+                "those of a periodic or midpoint grid, or a file with these points, "
+                "data.path=…."
+            )
+        other = copy.copy(self)
+        other.points = fewer
+        other.domains = other._grid_domains()
+        other.data = {
+            part: (
+                learned,
+                coarser(states, fewer, self.grid, 2),
+                None if constant is None else coarser(constant, fewer, self.grid),
+            )
+            for part, (learned, states, constant) in self.data.items()
+        }
+        other._check_norms()
+        return other
+
+    @checked
+    def for_duration(self, duration: PositiveFloat) -> "AbstractTrajectories":
+        """The data for a model that maps plain inputs over this time: inputs are `Timed` if a
+        pair has another Δt."""
+        other = copy.copy(self)
+        other.duration = duration
+        other.timed = other._is_timed()
+        return other
+
+    def fingerprint(self) -> str:
+        """A checksum of all trajectories, and of their times, points and weights."""
+        return checksum_of_all((super().fingerprint(), self.times, self.domains))
+
+    @checked
+    def trajectory(
+        self, times: PositiveInt, samples: PositiveInt, part: Part | None = None
+    ) -> np.ndarray:
+        """The first held-out trajectories, `[times + 1, samples, *points(, channels)]`; fewer
+        times if no more are known. `part`: default "test" if there is one.
+
+        **Raises:** `InputError` if `samples` are more than there are.
+        """
+        states = self.data[part or self.parts[-1]][1]
+        if samples > len(states):
+            raise InputError(f"samples={samples}: there are {len(states)} trajectories.")
+        return np.moveaxis(states[:samples, : times + 1], 1, 0)
+
+    def times_up_to(self, number: int) -> np.ndarray:
+        """The times 0 … `number` of the states; after the last one known, equally spaced."""
+        more = self.times[-1] + (self.times[-1] - self.times[-2]) * np.arange(1, number + 1)
+        return np.concatenate([self.times, more])[: number + 1]
+
+    def constant(self, samples: int, part: Part | None = None) -> np.ndarray | None:
+        """The further input channels of these trajectories, `[samples, *points, channels]`."""
+        constant = self.data[part or self.parts[-1]][2]
+        return None if constant is None else constant[:samples]
+
+    def inputs(self, states: Any, constant: np.ndarray | None = None) -> Any:
+        """States `[samples, *points(, channels)]`, and what is constant, as inputs of a
+        model."""
+        if constant is not None:
+            states = np.concatenate([states, constant], axis=-1)
+        return self._functions(states, 0)
+
+    def chosen(self, part: str, samples: np.ndarray) -> Batch:
+        learned, states, constant = self.data[part]
+        which, begins, steps = learned[samples].T
+        inputs = self.inputs(
+            states[which, begins], None if constant is None else constant[which]
+        )
+        if self.timed:
+            durations = self.times[begins + steps] - self.times[begins]
+            inputs = Timed(inputs, durations.astype(np.float32))
+        targets = [
+            self._functions(states[which, begins + n * steps], 1)
+            for n in range(1, self.unrolled + 1)
+        ]
+        return Batch(inputs, targets if self.unrolled > 1 else targets[0])
+
+    def _is_timed(self) -> bool:
+        """Whether a pair is not `duration` apart."""
+        _, begins, steps = self.data["validation"][0].T
+        durations = self.times[begins + steps] - self.times[begins]
+        return bool(np.any(np.abs(durations - self.duration) > _EQUAL * self.duration))
+
+    def _grid_domains(self) -> tuple[TokenDomain, TokenDomain] | None:
+        """The points of inputs and of targets, on a torus; elsewhere the model has its grid."""
+        if len(self.points) == 1 or self.grid != "periodic":
+            return None
+        whole = TokenDomain.periodic(self.points)
+        return whole, whole
+
+    def _functions(self, values: Any, which: int) -> Any:
+        if self.domains is None:
+            return values
+        domain = self.domains[which]
+        channels = values.shape[1 + self.axes :]
+        return Field(values.reshape(len(values), domain.num_tokens, *channels), domain)
+
+    def _check_norms(self) -> None:
+        """Raises for states whose norm is 0, by which a relative error divides."""
+        shares = np.ones(self.tokens_per_sample)
+        if self.scattered and self.domains is not None:
+            shares = np.asarray(self.domains[1].shares)
+        for part, (_, states, _) in self.data.items():
+            for time in range(1, states.shape[1] if len(states) else 0):
+                v = states[:, time].reshape(len(states), len(shares), -1)
+                squares = np.einsum("npc,npc,p->n", v, v, shares, dtype=float)
+                if (squares < np.finfo(np.float32).tiny).any():
+                    sample = int(np.argmin(squares))
+                    raise InputError(
+                        f"{part} trajectory {sample} is zero at the time "
+                        f"{self.times[time]:g}; a relative error needs a state. Leave it out, "
+                        "or add a constant to all states."
+                    )
+
+
+class Trajectories(AbstractTrajectories):
+    """Predict the state of a system after a time Δt, from trajectories that are arrays; see
+    `AbstractTrajectories`. A trajectory is wholly in one part of the data.
+
+    **Arguments:**
+
+    - `trajectories`: states, `[samples, times, *points(, channels)]`.
+    - `times`: increasing, not necessarily equally spaced. Default: 0, 1, 2, ….
+    - `points`, `weights`, `grid`: see `Arrays`.
+    - `parameters`, `constant`: see `Paths`.
+    - `validation`, `test`: the fractions of the trajectories that are held out at random, the
+      same for every run; or the trajectories of that part. `test` 0 makes no test part;
+      `validation` 1 holds out all.
+    - `channels`: whether states have a last axis of channels.
+    - `stride`: every so-many-th time is used.
+    - `steps`: how many times lie between the states of a pair. With several numbers, or at
+      unequal times, one model learns several Δt.
+    - `unrolled`: the steps of a roll-out in the loss, see `RolloutError`; with more than 1 the
+      targets are a list, the states after each step.
+    - `pushforward`: whether the gradient of each step ends at its inputs, see
+      `PushforwardError`.
+
+    **Raises:** `InputError` for arrays that do not fit each other, numbers that are not finite,
+    states that are zero, too few times, and for trajectories of one part that are windows of
+    trajectories in another part.
+    """
+
+    configurable: ClassVar[bool] = True
+    holds_out_all = True
+
+    @checked
+    def __init__(
+        self,
+        trajectories: Shaped[np.ndarray, "samples times ..."],
+        times: Shaped[np.ndarray, " _"] | None = None,
+        points: Shaped[np.ndarray, "tokens ..."] | None = None,
+        weights: Shaped[np.ndarray, " _"] | None = None,
+        parameters: Shaped[np.ndarray, "_ numbers"] | None = None,
+        constant: Shaped[np.ndarray, "_ ..."] | None = None,
+        *,
+        validation: FractionOrAll | Paths = 0.1,
+        test: Fraction | Paths = 0.0,
+        grid: PointRule | None = None,
+        channels: bool = False,
+        stride: PositiveInt = 1,
+        steps: tuple[PositiveInt, ...] = (1,),
+        unrolled: PositiveInt = 1,
+        pushforward: bool = False,
+    ):
+        self.whole = validation == 1
+        held_out = {"validation": validation, "test": test}
+        super().__init__(
+            _divided(Paths(trajectories, parameters, constant), held_out),
+            np.arange(trajectories.shape[1]) if times is None else times,
+            points=points,
+            weights=weights,
+            grid=grid,
+            channels=channels,
+            stride=stride,
+            steps=steps,
+            unrolled=unrolled,
+            pushforward=pushforward,
+        )
+
+    @classmethod
+    def build(
+        cls,
+        path: str | Path,
+        inputs: str | list[str] = "trajectories",
+        dimensions: list[str] | None = None,
+        **options: Any,
+    ) -> "Trajectories":
+        """Reads the array `inputs` from a file or folder (how-to/own-data.md), several names as
+        channels, and if they exist `times`, `points`, `weights`, `parameters` and `constant`,
+        and for the parts `validation_trajectories`, `test_parameters` and so on."""
+        stored = stored_arrays(path, {"trajectories": inputs}, dimensions)
+        inputs = inputs if isinstance(inputs, str) else "trajectories"
+        if inputs not in stored:
+            raise InputError(
+                f"data.path={path}: there is no array {inputs}, only {', '.join(stored)}; name "
+                "the trajectories by data.options.inputs."
+            )
+        further = ["times", "points", "weights", "parameters", "constant"]
+        of_path = [inputs, "parameters", "constant"]
+        parts = {
+            part: [f"{part}_{name}" for name in of_path]
+            for part in ("validation", "test")
+            if f"{part}_{inputs}" in stored
+        }
+        if "validation" in parts and options.get("validation") == 1:
+            del options["validation"]  # the file says itself what is held out
+        if both := [part for part in parts if options.get(part)]:
+            raise InputError(
+                f"data.{both[0]}={options[both[0]]}: {path} has {both[0]} trajectories of its "
+                f"own; write data.{both[0]}=null, or drop them."
+            )
+        names = [inputs, *further, *(name for own in parts.values() for name in own)]
+        read = {name: stored[name] for name in names if name in stored}
+        # As stored, in single precision, and divided into parts.
+        check_bytes(
+            f"data.path={path}", sum(x.numbers * (x.itemsize + 4 + 4) for x in read.values())
+        )
+        arrays = {name: x.read() for name, x in read.items()}
+        for part, (states, *others) in parts.items():
+            options[part] = Paths(arrays[states], *map(arrays.get, others))
+        return cls(arrays[inputs], *map(arrays.get, further), **options)
+
+
+def _divided(whole: Paths, held_out: dict[str, Any]) -> dict[str, Paths]:
+    """The parts of trajectories, with training first."""
+    number = len(whole.states)
+    for name, x in zip(("parameters", "constant"), whole[1:], strict=True):
+        if x is not None and len(x) != number:
+            raise InputError(f"{name} are of {len(x)} trajectories, and there are {number}.")
+    left = np.random.default_rng(0).permutation(number)
+    chosen = {}
+    for part, held in held_out.items():
+        if not isinstance(held, Paths):
+            chosen[part], left = np.split(left, [round(held * number)])
+    chosen["training"] = left
+    parts = {
+        part: jax.tree.map(op.itemgetter(np.sort(some)), whole) for part, some in chosen.items()
+    }
+    parts |= {part: held for part, held in held_out.items() if isinstance(held, Paths)}
+    sizes = {part: len(paths.states) for part, paths in parts.items()}
+    if not sizes["validation"] or not (sizes["training"] or held_out["validation"] == 1):
+        left_for = ", ".join(f"{n} for {part}" for part, n in sizes.items())
+        raise InputError(
+            f"{number} trajectories leave {left_for}; give more, or other fractions "
+            "(data.validation, data.test)."
+        )
+    return parts
+
+
+def _arrays(
+    part: str, paths: Paths, shape: tuple[int, ...], *, channels: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The states of a part, each of this shape, and the further channels of its inputs."""
+    if paths.states.shape[1:] != shape:
+        raise InputError(
+            f"{part} trajectories are {[*paths.states.shape]}; give each as in training, "
+            f"{[*shape]}."
+        )
+    states = _real("trajectories", paths.states)
+    number = len(states)
+    points = shape[1 : len(shape) - channels]
+    further = []
+    if paths.parameters is not None:
+        own = _real("parameters", paths.parameters)
+        own = np.expand_dims(own, tuple(range(1, 1 + len(points))))
+        further.append(np.broadcast_to(own, (number, *points, own.shape[-1])))
+    if paths.constant is not None:
+        own = _real("constant", paths.constant)
+        if own.shape[: 1 + len(points)] != (number, *points) or own.ndim > 2 + len(points):
+            raise InputError(
+                f"constant is {[*own.shape]}; give {[number, *points]}, or with channels "
+                f"{[number, *points, 'channels']}."
+            )
+        further.append(own if own.ndim > 1 + len(points) else own[..., None])
+    if not further:
+        return states, None
+    return states if channels else states[..., None], np.concatenate(further, axis=-1)
+
+
+def _real(name: str, x: np.ndarray) -> Float[np.ndarray, "..."]:
+    return finite_numbers(name, x).astype(np.float32, copy=False)
+
+
+def _increasing(times: np.ndarray, number: int) -> np.ndarray:
+    """The times in double precision; dates as seconds since the first."""
+    if times.shape == (number,) and times.dtype.kind == "M":
+        times = (times - times[0]) / np.timedelta64(1, "s")
+    right = times.shape == (number,) and times.dtype.kind in "fiu"
+    if not right or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+        raise InputError(
+            f"times are {times.dtype}{[*times.shape]}; give {number} increasing numbers, one "
+            "for each state of a trajectory."
+        )
+    return times.astype(float)

@@ -1,0 +1,210 @@
+"""Roll-outs: a learned map over a time, applied to its own outputs."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from ...arguments import PositiveInt, checked
+from ...errors import InputError
+from ...integration import Mesh
+from ...memory import check_bytes
+from ...models import Model, Timed, fed_back
+from ...reporting import with_progress
+from ...tasks import AbstractTrajectories, Part
+from ..folder.loading import LoadedModel
+from ..steps.schedule import model_on
+from .evaluation import checked_part, evaluation_task
+from .predictions import draw_functions, operator_model
+
+
+# A state so many times as large as the truth has blown up.
+_BLOWN_UP = 1e3
+# The correlation below which a roll-out has lost the truth.
+_CORRELATED = 0.8
+# Times that differ by this share of them are equal.
+_EQUAL = 1e-4
+
+
+class RollOut(NamedTuple):
+    """Roll-outs from held-out states, beside the truth.
+
+    - `times`: since the first state, `[steps + 1]`.
+    - `states`: `[steps + 1, samples, *points(, channels)]`, first the given ones.
+    - `truth`: `[known + 1, samples, *points(, channels)]`, as far as it is known.
+    - `points`: `[tokens, dimension]`.
+    - `shares`: quadrature weights of the points, `[tokens]`, with the sum 1.
+    - `grid`: the number of points along each axis of a torus; `None` for other points.
+    """
+
+    times: Float[np.ndarray, " times"]
+    states: Float[np.ndarray, "times samples ..."]
+    truth: Float[np.ndarray, "known samples ..."]
+    points: Float[np.ndarray, "tokens dimension"]
+    shares: Float[np.ndarray, " tokens"]
+    grid: tuple[int, ...] | None
+
+    @property
+    def blown_up(self) -> dict[int, int]:
+        """The samples that blow up, and the step at which each does: numbers that are not
+        finite, or a norm 1000 times the largest of the truth."""
+        norms = np.stack([self._norms(u) for u in self.states])
+        largest = np.max([self._norms(u) for u in self.truth], axis=0)
+        over = ~(norms <= _BLOWN_UP * largest)
+        return {int(i): int(np.argmax(over[:, i])) for i in np.flatnonzero(over.any(axis=0))}
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The errors at each time at which the truth is known. A row has
+
+        - `time`: since the first state.
+        - `error`: the nRMSE `‖u - v‖ / ‖v‖` of states u and truth v, the mean over samples.
+        - `geometric_mean`: of the errors up to this time.
+        - `correlation`: of u and v over points and channels, the mean over samples.
+        - `spectrum`: on a torus, the relative error of the energy of the waves,
+          `Σ_k |E_k - E'_k| / Σ_k E'_k`, where `E_k` is the mean over samples of `|û_k|²`. In a
+          chaotic flow, where states drift apart, it says whether u still looks like a state.
+        - `unchanged`: the error of a state that does not move.
+        - `samples`: those that have not blown up. Only they count.
+        """
+        ends = self.blown_up
+        rows = []
+        logarithms = []
+        for step, v in enumerate(self.truth[1:], 1):
+            kept = [i for i in range(v.shape[0]) if step < ends.get(i, step + 1)]
+            row: dict[str, Any] = {"time": float(self.times[step] - self.times[0])}
+            if kept:
+                u, v, first = (x[kept] for x in (self.states[step], v, self.truth[0]))
+                error = float(np.mean(self._norms(u - v) / self._norms(v)))
+                logarithms.append(np.log(max(error, np.finfo(float).tiny)))
+                row["error"] = error
+                row["geometric_mean"] = float(np.exp(np.mean(logarithms)))
+                row["correlation"] = self._correlation(u, v)
+                if self.grid is not None:
+                    row["spectrum"] = self._spectral(u, v)
+                row["unchanged"] = float(np.mean(self._norms(first - v) / self._norms(v)))
+            rows.append({**row, "samples": len(kept)})
+        return rows
+
+    @property
+    def correlation_time(self) -> float | None:
+        """The first time at which the correlation is below 0.8; `None` if it never is."""
+        lost = (x["time"] for x in self.rows if x.get("correlation", 0.0) < _CORRELATED)
+        return next(lost, None)
+
+    def _flat(self, u: np.ndarray) -> Float[np.ndarray, "samples tokens channels"]:
+        return u.reshape(len(u), len(self.points), -1).astype(float)
+
+    def _norms(self, u: np.ndarray) -> Float[np.ndarray, " samples"]:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.sqrt(np.einsum("npc,p->n", self._flat(u) ** 2, self.shares))
+
+    def _correlation(self, u: np.ndarray, v: np.ndarray) -> float:
+        means = (np.einsum("npc,p->nc", self._flat(x), self.shares)[:, None] for x in (u, v))
+        own, true = (self._flat(x) - m for x, m in zip((u, v), means, strict=True))
+        inner = np.einsum("npc,npc,p->n", own, true, self.shares)
+        sizes = self._norms(own) * self._norms(true)
+        return float(np.mean(inner / np.where(sizes > 0, sizes, 1)))
+
+    def _spectral(self, u: np.ndarray, v: np.ndarray) -> float:
+        assert self.grid is not None
+        axes = tuple(range(1, 1 + len(self.grid)))
+        grids = (x.reshape(len(x), *self.grid, -1) for x in (u, v))
+        energy, true = (np.mean(np.abs(np.fft.fftn(x, axes=axes)) ** 2, 0) for x in grids)
+        return float(np.sum(np.abs(energy - true)) / np.sum(true))
+
+    @property
+    def shown(self) -> np.ndarray:
+        """The states while the truth is known, cut off far outside its range."""
+        most = 3 * float(np.max(np.abs(self.truth)))
+        return np.nan_to_num(np.clip(self.states[: len(self.truth)], -most, most), nan=most)
+
+    def draw(self, path: str | Path, samples: int = 3) -> None:
+        """Draws truth, prediction and error of the first samples as a figure: on a line over
+        time, in the plane at the last time that is known."""
+        if self.points.shape[1] > 1:
+            last = self.truth[-1], self.shown[-1]
+            draw_functions(path, self.points, samples, *last, input=self.truth[0])
+            return
+        x = self.points[:, 0]
+        down = np.linspace(0.0, np.ptp(x), len(self.truth))  # a square picture
+        both = np.meshgrid(down, x, indexing="ij")
+        over_time = (np.moveaxis(x, 1, 0) for x in (self.truth, self.shown))
+        place = np.stack(both, -1).reshape(-1, 2)
+        draw_functions(path, place, samples, *over_time, axes=("time", "x"))
+
+    def animate(self, path: str | Path, samples: int = 2) -> None:
+        """Draws truth and prediction of the first samples as a film, a `.gif`, or an `.mp4` if
+        ffmpeg is installed; in the plane the error too. Of several channels it is the first."""
+        from ...figures.animation import animate_fields
+
+        first = (self._flat(x)[:samples, :, 0] for x in (*self.truth, *self.shown))
+        truth, states = np.split(np.stack(list(first)), 2)
+        animate_fields(Path(path), self.points, self.times, truth, states)
+
+
+@checked
+def roll_out(
+    loaded: LoadedModel,
+    steps: PositiveInt = 8,
+    samples: PositiveInt = 8,
+    *,
+    stride: PositiveInt = 1,
+    part: Part | None = None,
+    mesh: Mesh = Mesh(),
+) -> RollOut:
+    """Applies a learned map over a time to its own outputs, from the first held-out states.
+
+    **Arguments:**
+
+    - `steps`: how often the map is applied. Where the truth ends earlier, the states go on.
+    - `samples`: the most trajectories.
+    - `stride`: each step spans so many times of the data, whatever the model has learned.
+    - `part`: default "test" if there is one.
+    - `mesh`: the mesh on which the model is solved, for example with other points.
+
+    **Raises:** `InputError` for a run that has learned no trajectories.
+    """
+    space = operator_model(loaded).inputs
+    model = model_on(loaded.measured, mesh)
+    task = evaluation_task(loaded, None, mesh.tokens)
+    if not isinstance(task, AbstractTrajectories):
+        raise InputError(
+            f"{loaded.path}: {type(task).__name__} has no trajectories; give a run on some, "
+            "such as data.name=trajectories or data.name=navier_stokes."
+        )
+    part = task.parts[-1] if part is None else checked_part(task, part)
+    samples = min(samples, len(task.data[part][1]))
+    truth = task.trajectory(steps * stride, samples, part)[::stride].astype(np.float32)
+    if len(truth) < 2:
+        raise InputError(
+            f"stride={stride}: the trajectories have {len(task.times)} times; give less."
+        )
+    check_bytes(f"steps={steps}", (steps + 1) * truth[0].nbytes)
+    times = task.times_up_to(steps * stride)[::stride]
+    inputs = task.inputs(truth[0], task.constant(samples, part))
+    states = [truth[0]]
+    for duration in with_progress(np.diff(times).tolist(), "rolling out"):
+        usual = abs(duration - space.duration) <= _EQUAL * space.duration
+        given = inputs if usual else Timed(inputs, np.float32(duration))
+        outputs, inputs = _step(model, given)
+        inputs = inputs.inputs if isinstance(inputs, Timed) else inputs
+        states.append(np.asarray(outputs).reshape(truth[0].shape))
+    domain = space.points_of(task.points) if task.domains is None else task.domains[1]
+    return RollOut(
+        times - times[0],
+        np.stack(states),
+        truth,
+        np.asarray(domain.points),
+        np.asarray(domain.shares, float),
+        task.points if task.grid == "periodic" and not task.scattered else None,
+    )
+
+
+@eqx.filter_jit
+def _step(model: Model, inputs: Any) -> tuple[Any, Any]:
+    """The outputs, and the inputs of the next step."""
+    outputs = model(inputs)
+    return outputs, fed_back(inputs, outputs)

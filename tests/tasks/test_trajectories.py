@@ -1,0 +1,185 @@
+"""Trajectories as data: what is paired, what is kept apart, and what is an input."""
+
+import jax
+import numpy as np
+import pytest
+
+import ide_transformer as ide
+from ide_transformer import tasks, training
+from ide_transformer.training.measure import roll_outs
+from tests.tasks.test_leaks import heat
+
+
+NUMBER, TIMES, POINTS = 20, 7, 12
+RANDOM = np.random.default_rng(0)
+# Each number says which trajectory, time and point it is of.
+STATES = np.ravel(np.arange(1, 1 + NUMBER * TIMES * POINTS)).reshape(NUMBER, TIMES, POINTS) / 7
+EVEN = 0.5 * np.arange(TIMES)
+
+
+def place_of(states):
+    """The trajectory and the time of each of these states."""
+    numbers = np.rint(np.asarray(states).reshape(len(states), -1)[:, 0] * 7).astype(int) - 1
+    return np.divmod(numbers // POINTS, TIMES)
+
+
+def test_pairs_are_states_of_one_trajectory_so_many_times_apart():
+    task = tasks.Trajectories(STATES, EVEN, steps=(1, 3), test=0.2)
+    batches = [*task.held_out(50), *task.held_out(50, part="test"), task.batch(0, 500, 0)]
+    seen = []
+    for batch in batches:
+        (which, begin), (other, end) = map(place_of, (batch.inputs.inputs, batch.targets))
+        np.testing.assert_array_equal(which, other)
+        assert set(end - begin) == {1, 3}
+        np.testing.assert_allclose(batch.inputs.duration, 0.5 * (end - begin))
+        seen.append(set(which))
+    validation, test, learned = set.union(*seen[:-2]), seen[-2], seen[-1]
+    assert (len(validation), len(test), len(learned)) == (2, 4, 14)
+    assert not (validation & test or learned & (validation | test))
+    # Each pair once in a pass: 6 that are one apart and 4 that are three apart.
+    assert len(task.data["training"][0]) == 14 * (6 + 4)
+    assert task.sizes["duration"] == 0.5
+
+
+def test_times_and_what_is_constant():
+    times = np.array([0.0, 1.0, 3.0, 4.0, 7.0, 7.5, 9.0])
+    numbers = RANDOM.normal(size=(NUMBER, 2))
+    fields = RANDOM.normal(size=(NUMBER, POINTS))
+    task = tasks.Trajectories(STATES, times, parameters=numbers, constant=fields, stride=2)
+    batch = next(task.held_out(64))
+    which, begin = place_of(batch.inputs.inputs[..., 0])
+    assert set(begin) == {0, 2, 4}
+    expected = times[begin + 2] - times[begin]
+    np.testing.assert_allclose(batch.inputs.duration, expected)
+    for point in (0, POINTS - 1):
+        np.testing.assert_allclose(batch.inputs.inputs[:, point, 1:3], numbers[which], 1e-6)
+    np.testing.assert_allclose(batch.inputs.inputs[..., 3], fields[which], 1e-6)
+    assert batch.targets.shape == (len(which), POINTS, 1)
+    assert (task.sizes["channels"], task.sizes["output_channels"]) == (4, 1)
+    # A roll-out keeps them.
+    fed = ide.models.fed_back(batch.inputs, batch.targets)
+    np.testing.assert_array_equal(fed.inputs[..., 1:], batch.inputs.inputs[..., 1:])
+    np.testing.assert_array_equal(fed.inputs[..., :1], batch.targets)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(times=EVEN[:3]), r"times are float64\[3\]; give 7 increasing numbers"),
+        (dict(times=-EVEN), "give 7 increasing numbers"),
+        (dict(times=EVEN**2, unrolled=2), "times are from 0.25 to 2.75 apart"),
+        (dict(steps=(7,)), "steps=7, unrolled=1 need 8 times, and there are 7"),
+        (dict(pushforward=True), "pushforward=True: with one step there is none"),
+        (dict(channels=True), r"give \[samples, times, \*points\]"),
+        (dict(validation=0.01), "20 trajectories leave 0 for validation"),
+        (dict(parameters=np.ones((3, 1))), "parameters are of 3 trajector"),
+        (dict(constant=np.ones((20, 5))), r"constant is \[\d+, 5\]; give \[\d+, 12\]"),
+        (dict(weights=np.ones(12)), "weights belong to points"),
+        (dict(points=np.arange(12)), "points reach from 0 to 11; scale"),
+        (dict(test=tasks.Paths(STATES[:2, :5])), r"test trajectories are \[2, 5, 12\]; give"),
+    ],
+)
+def test_what_is_refused(options, message):
+    with pytest.raises(ide.InputError, match=message):
+        tasks.Trajectories(STATES, **options)
+
+
+def test_windows_of_one_trajectory_are_refused():
+    whole = np.moveaxis(heat(number=6, steps=20), 1, 0)
+    tasks.Trajectories(whole, validation=0.2)
+    windows = np.concatenate([whole[:, i : i + 8] for i in range(0, 12, 2)])
+    with pytest.raises(ide.InputError, match=r"\d+% of the steps in the validation part are"):
+        tasks.Trajectories(windows, validation=0.2)
+    # States at rest come again everywhere.
+    tasks.Trajectories(np.ones((10, 5, 8)), validation=0.2)
+    with pytest.raises(ide.InputError, match="trajectory 0 is zero at the time 1"):
+        tasks.Trajectories(np.zeros((10, 5, 8)), validation=0.2)
+
+
+def wave(velocity, duration=0.5, channels=None):
+    """A model whose equation moves functions around a circle, exactly."""
+    model = ide.OperatorModel(
+        POINTS,
+        1,
+        control=ide.Tied((ide.equation.Advection(jax.numpy.full(1, velocity)),), 2),
+        constraint=ide.Free(),
+        mesh=ide.Mesh(solver=ide.ExactFlow()),
+        output_normalization=ide.Free(),
+        channels=channels,
+        modes=0,
+        duration=duration,
+        key=jax.random.key(0),
+    )
+    one = jax.numpy.ones((1, 1))
+    return ide.equation.with_fields(
+        model,
+        inputs=ide.equation.with_fields(
+            model.inputs, embedding=ide.equation.with_fields(model.inputs.embedding, weight=one)
+        ),
+        read_out=ide.equation.with_fields(
+            model.read_out, linear=ide.equation.with_fields(model.read_out.linear, weight=one)
+        ),
+    )
+
+
+def moved(times, speed=1 / 6):
+    x = np.arange(POINTS) / POINTS
+    phase = RANDOM.uniform(0, 6, (NUMBER, 1, 1))
+    angle = 2 * np.pi * (x - speed * np.reshape(times, (-1, 1)))
+    return np.sin(angle + phase) + 0.5 * np.cos(2 * angle + phase)
+
+
+def rolled(monkeypatch, task, model, **options):
+    monkeypatch.setattr(roll_outs, "evaluation_task", lambda *_: task)
+    return training.roll_out(training.LoadedModel(model, None, "here"), **options)
+
+
+@pytest.mark.parametrize("times", [EVEN, np.array([0.0, 0.25, 1.0, 2.5])], ids=["equal", "not"])
+def test_an_exact_model_has_no_error_in_a_roll_out(monkeypatch, times):
+    """In time 0.5 a wave moves by 1/12; the model has two layers."""
+    model = wave(1 / 24)
+    task = tasks.Trajectories(moved(times), times, test=0.2)
+    found = rolled(monkeypatch, task, model, steps=3)
+    np.testing.assert_allclose(found.times[:4], times[:4])
+    assert max(row["error"] for row in found.rows) < 1e-5
+    assert min(row["correlation"] for row in found.rows) > 1 - 1e-5
+    assert found.rows[0]["unchanged"] > 0.1 and found.correlation_time is None
+    # Twice as far in each step, and further than the truth.
+    further = rolled(monkeypatch, task, model, steps=30, stride=2)
+    assert len(further.states) == 31 and len(further.truth) == (len(times) + 1) // 2
+    assert max(row["error"] for row in further.rows) < 1e-5
+    # At rest the error is the one of a state that does not move.
+    still = rolled(monkeypatch, task, wave(0.0), steps=3)
+    for row in still.rows:
+        assert row["error"] == pytest.approx(row["unchanged"])
+    means = np.exp(np.cumsum(np.log([x["error"] for x in still.rows])) / np.arange(1, 4))
+    np.testing.assert_allclose([row["geometric_mean"] for row in still.rows], means)
+    assert still.correlation_time in still.times
+
+
+def test_the_first_step_has_the_error_that_a_run_reports(monkeypatch):
+    """On trajectories of one pair."""
+    model = wave(1 / 50)
+    task = tasks.Trajectories(moved(EVEN[:2]), EVEN[:2], test=0.3)
+    found = rolled(monkeypatch, task, model, steps=1)
+    loss = task.loss(model, next(task.held_out(10, part="test"))).loss
+    np.testing.assert_allclose(found.rows[0]["error"], loss, rtol=1e-5)
+
+
+def test_samples_that_blow_up_are_named_and_left_out(monkeypatch):
+    paths = moved(EVEN)
+    task = tasks.Trajectories(paths, EVEN, test=0.2)
+    later = np.array([1.0, 1.0, 1e9, np.nan], np.float32)[:, None]
+    before = np.array([1.0, 1.0, 1.0, 0.0], np.float32)[:, None]
+    numbers = iter(range(10))
+
+    def step(_, inputs):
+        outputs = inputs * (before if next(numbers) == 0 else later)
+        return outputs, outputs
+
+    monkeypatch.setattr(roll_outs, "_step", step)
+    found = rolled(monkeypatch, task, wave(0.0), steps=3)
+    assert found.blown_up == {2: 2, 3: 2}
+    assert [row["samples"] for row in found.rows] == [4, 2, 2]
+    assert all(np.isfinite(row["error"]) for row in found.rows)
+    assert np.isfinite(found.shown).all()
