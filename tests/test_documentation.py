@@ -48,7 +48,7 @@ NOT_RUN = (
     "python -m pip install",
     "ide-transformer train finetune_glassllm",
     "ide-transformer train shakespeare parallel.data=2",
-    "ide-transformer train navier_stokes --baseline",
+    "ide-transformer train emulators/local name=compared",
     "ide-transformer train plans/one_billion",
     "ide-transformer train runs/NAME",
     "srun",
