@@ -149,7 +149,7 @@ def _kind(path: Path) -> str:
         if path.is_dir():
             if any((path / x).exists() for x in ("zarr.json", ".zgroup", ".zmetadata")):
                 return "zarr"
-            return "layout" if _fields_files(path) else "folder"
+            return "layout" if _hdf5_files(path) else "folder"
         if not path.is_file():
             raise InputError(f"data.path={path}: it is no file; {KINDS}.")
         with path.open("rb") as file:
@@ -172,14 +172,14 @@ def _kind(path: Path) -> str:
     return named[0]
 
 
-def _fields_files(path: Path) -> list[Path]:
+def _hdf5_files(path: Path) -> list[Path]:
     return sorted([*path.glob("*.h5"), *path.glob("*.hdf5")])
 
 
 def _layout(path: Path) -> dict[str, StoredArray]:
     """The trajectories of all files of a folder, which have one layout."""
     require("h5py", "fields", f"data.path={path}: HDF5 files are read by")
-    files = [inside(x, path) for x in _fields_files(path)]
+    files = [inside(x, path) for x in _hdf5_files(path)]
     for file in files:
         datasets(file)
     known = layout(files)
