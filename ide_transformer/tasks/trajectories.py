@@ -364,6 +364,10 @@ class Trajectories(AbstractTrajectories):
                 f"data.path={path}: there is no array {inputs}, only {', '.join(stored)}; name "
                 "the trajectories by data.options.inputs."
             )
+        if stored[inputs].dimensions[-1:] == ("channels",):
+            options.setdefault("channels", True)
+        if "grid" in stored and stored["grid"].numbers == 1:
+            options.setdefault("grid", str(stored["grid"].read()))
         further = ["times", "points", "weights", "parameters", "constant"]
         of_path = [inputs, "parameters", "constant"]
         parts = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray
 
-from ide_transformer.tasks import Arrays
+from ide_transformer.tasks import Arrays, Trajectories
 from ide_transformer.tasks.files import stored_arrays
 
 
@@ -147,6 +147,23 @@ def test_the_points_of_the_well(tmp_path):
     found = read(tmp_path / "a.hdf5")
     assert found["trajectories"].shape == (SAMPLES, TIMES, Y * X, 7)
     assert found["constant"].shape == (SAMPLES, Y * X, 1) and found["points"].shape == (18, 2)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_fields_are_trajectories(tmp_path, form):
+    path = write_fields(tmp_path, form)
+    task = Trajectories.build(path, ["u", "v"], ["sample", "time", "y", "x"], validation=0.4)
+    assert task.sizes["points"] == (Y, X) and task.sizes["channels"] == 2
+    np.testing.assert_array_equal(task.times, TIME)
+
+
+@needs_hdf5
+def test_the_well_is_trajectories(tmp_path):
+    """With parameters and constant fields as further channels, and the grid that it says."""
+    write_well(tmp_path / "a.hdf5")
+    task = Trajectories.build(tmp_path / "a.hdf5", validation=0.4)
+    assert task.sizes["grid"] == "periodic" and task.sizes["output_channels"] == 7
+    assert task.sizes["channels"] == 7 + 2 + 1
 
 
 LINE = STATES[:, :, 0]
