@@ -129,7 +129,7 @@ FILES = {
         r"inputs: the number at .* which float32 cannot hold",
     ),
     "complex": (arrays(inputs=VALUES + 1j), r"inputs are complex128\[20, 24\]; give real"),
-    "other shape": (arrays(targets=VALUES[:, :3]), "do not fit; give functions as real"),
+    "other shape": (arrays(targets=VALUES[:, None]), "do not fit; give functions as real"),
     "other samples": (arrays(targets=VALUES[:3]), "inputs have 20 samples, and targets 3"),
     "no samples": (arrays(inputs=EMPTY, targets=EMPTY), "0 samples leave"),
     "no points": (arrays(inputs=EMPTY.T, targets=EMPTY.T), r"inputs are float64\[24, 0\]"),
