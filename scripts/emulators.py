@@ -75,7 +75,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    require("apebench", "emulators", "Emulators are trained and tested by")
+    require("apebench", "apebench", "Emulators are trained and tested by")
     # The first seed of every line comes first.
     lines = itertools.product(options.seeds, options.scenarios, options.models)
     cells = [Cell(scenario, model, seed, options.steps) for seed, scenario, model in lines]
