@@ -15,7 +15,7 @@ from ..arguments import Fraction, FractionOrAll, PositiveFloat, PositiveInt, che
 from ..equation import PointRule, TokenDomain
 from ..errors import InputError
 from ..memory import check_bytes
-from ..models import Field, OperatorModel, Timed
+from ..models import Field, OperatorModel, Statistics, Timed, statistics
 from .files import stored_arrays
 from .leaks import check_windows
 from .losses import Batch, PushforwardError, RelativeError, RolloutError
@@ -74,6 +74,7 @@ class AbstractTrajectories(AbstractDataSet):
         steps: tuple[int, ...] = (1,),
         unrolled: int = 1,
         pushforward: bool = False,
+        normalize: bool = False,
     ):
         shape = parts["training"].states.shape[1:]
         self.points = shape[1 : len(shape) - channels]
@@ -109,6 +110,7 @@ class AbstractTrajectories(AbstractDataSet):
         self.timed = self._is_timed()
         self._check_norms()
         check_windows({part: states for part, (_, states, _) in self.data.items()})
+        self._units = self._statistics() if normalize else {}
 
     def _pairs(self, steps: tuple[int, ...]) -> np.ndarray:
         """The time at which each pair begins, and the times to the next state, `[pairs, 2]`."""
@@ -141,6 +143,7 @@ class AbstractTrajectories(AbstractDataSet):
             "grid": self.grid,
             "fields": self.scattered,
             "duration": self.duration,
+            **self._units,
         }
         if states.ndim > 2 + self.axes:
             further = 0 if constant is None else constant.shape[-1]
@@ -244,6 +247,17 @@ class AbstractTrajectories(AbstractDataSet):
         ]
         return Batch(inputs, targets if self.unrolled > 1 else targets[0])
 
+    def _statistics(self) -> dict[str, Statistics]:
+        """The units of inputs and outputs, from the training part if there is one."""
+        learned = self.data["training" if len(self.data["training"][0]) else "validation"]
+        _, states, constant = learned
+        channels = states.ndim > 2 + self.axes
+        of_states = statistics(states, channels=channels, name="trajectories")
+        further: Statistics = ()
+        if constant is not None:
+            further = statistics(constant, channels=True, name="parameters and constant")
+        return {"statistics": of_states + further, "output_statistics": of_states}
+
     def _is_timed(self) -> bool:
         """Whether a pair is not `duration` apart."""
         _, begins, steps = self.data["validation"][0].T
@@ -303,6 +317,8 @@ class Trajectories(AbstractTrajectories):
       targets are a list, the states after each step.
     - `pushforward`: whether the gradient of each step ends at its inputs, see
       `PushforwardError`.
+    - `normalize`: whether the model computes in standard deviations from the mean of the
+      training part, see `statistics`; it takes and gives the units of the data.
 
     **Raises:** `InputError` for arrays that do not fit each other, numbers that are not finite,
     states that are zero, too few times, and for trajectories of one part that are windows of
@@ -330,6 +346,7 @@ class Trajectories(AbstractTrajectories):
         steps: tuple[PositiveInt, ...] = (1,),
         unrolled: PositiveInt = 1,
         pushforward: bool = False,
+        normalize: bool = False,
     ):
         self.whole = validation == 1
         held_out = {"validation": validation, "test": test}
@@ -344,6 +361,7 @@ class Trajectories(AbstractTrajectories):
             steps=steps,
             unrolled=unrolled,
             pushforward=pushforward,
+            normalize=normalize,
         )
 
     @classmethod

@@ -56,6 +56,12 @@ def test_times_and_what_is_constant():
     np.testing.assert_allclose(batch.inputs.inputs[..., 3], fields[which], 1e-6)
     assert batch.targets.shape == (len(which), POINTS, 1)
     assert (task.sizes["channels"], task.sizes["output_channels"]) == (4, 1)
+    # In units of its own the model has the statistics of all channels.
+    task = tasks.Trajectories(STATES, parameters=numbers, constant=fields, normalize=True)
+    states, given = task.data["training"][1:]
+    means = [mean for mean, _ in task.sizes["statistics"]]
+    np.testing.assert_allclose(means, [states.mean(), *given.mean((0, 1))], rtol=1e-5)
+    np.testing.assert_allclose(task.sizes["output_statistics"][0][1], states.std(), rtol=1e-5)
     # A roll-out keeps them.
     fed = ide.models.fed_back(batch.inputs, batch.targets)
     np.testing.assert_array_equal(fed.inputs[..., 1:], batch.inputs.inputs[..., 1:])
