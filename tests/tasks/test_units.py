@@ -3,6 +3,7 @@
 import dataclasses
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -101,8 +102,13 @@ def test_a_constant_channel_is_not_scaled():
 
 def test_parameters_are_constant_channels(tmp_path):
     viscosity = RANDOM.uniform(1, 2, 300)
-    arrays = {"inputs": FUNCTIONS, "targets": FUNCTIONS + 1, "parameters": viscosity}
-    np.savez(tmp_path / "a.npz", points=POINTS, **arrays)
+    np.savez(
+        tmp_path / "a.npz",
+        inputs=FUNCTIONS,
+        targets=FUNCTIONS + 1,
+        points=POINTS,
+        parameters=viscosity,
+    )
     task = Arrays.build(tmp_path / "a.npz", validation=0.1, normalize=True)
     inputs, targets = task.data["training"]
     assert (task.sizes["channels"], task.sizes["output_channels"]) == (2, 1)
@@ -141,7 +147,7 @@ def test_classes_of_series(tmp_path, monkeypatch):
     np.savez("a.npz", inputs=several, targets=classes)
     run = ide.train(config("a", "function_classifier", "a.npz", options={"channels": True}))
     assert run.load_summary()["test_accuracy"] > 0.8
-    assert run.load_sizes()["grid"] == "midpoint"
+    assert (run.load_sizes() or {})["grid"] == "midpoint"
     # One channel needs no option, and three axes without it are images.
     assert Arrays(waves, classes).model is ide.FunctionClassifier
     assert Arrays(several, classes).model is ide.ImageClassifier
@@ -153,7 +159,7 @@ def test_numbers_of_tokens():
     assert task.model is ide.SequenceRegressor
     assert task.sizes["vocabulary"] == 5 and task.sizes["numbers"] is None
     loss = tasks.MeanSquaredError(((0.0, 2.0),))
-    found = loss.measure(np.array([1.0, 3.0, 5.0]), np.array([1.0, 1.0, 4.0]))
+    found = loss.measure(jnp.array([1.0, 3.0, 5.0]), jnp.array([1.0, 1.0, 4.0]))
     figures = loss.figures({name: float(mean.value) for name, mean in found.items()})
     expected = {"loss": 5 / 12, "rmse": (5 / 3) ** 0.5, "mae": 1.0, "r2": 1 - 5 / 6}
     assert figures == pytest.approx(expected)
