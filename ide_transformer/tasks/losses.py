@@ -254,8 +254,11 @@ class RelativeError(AbstractLoss):
             )
         factors = jnp.ones(())
         if isinstance(targets, Field) and targets.domain.weights is not None:
-            shares = jnp.sqrt(targets.domain.shares).astype(outputs.dtype)
-            factors = shares.reshape(*shares.shape, *(1,) * (outputs.ndim - 2))
+            shares = targets.domain.shares
+            # At a weight of 0, such as padding, the root has no finite derivative.
+            roots = jnp.where(shares == 0, 0, jnp.sqrt(jnp.where(shares == 0, 1, shares)))
+            factors = roots.astype(outputs.dtype)
+            factors = factors.reshape(*factors.shape, *(1,) * (outputs.ndim - 2))
 
         def norms(x):
             weighted = (x * jnp.broadcast_to(factors, x.shape)).reshape(len(x), -1)

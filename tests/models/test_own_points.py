@@ -52,12 +52,10 @@ def test_a_sample_is_solved_as_if_it_were_alone(dtype, bound):
 
 
 @eqx.filter_jit
-def learned(model, values, domain, norms):
-    """`norms` is the domain of the targets."""
-
+def learned(model, values, domain):
     def loss(given):
         model, values, domain = given
-        target = ide.Field(values**2 + 1, norms)
+        target = ide.Field(values**2 + 1, domain)
         return RelativeError()(model, Batch(ide.Field(values, domain), target)).loss
 
     return eqx.filter_value_and_grad(loss)((model, values, domain))
@@ -67,7 +65,7 @@ def test_equal_points_given_for_each_sample_or_for_all_are_one_problem():
     shared = ide.TokenDomain.from_points(POINTS[0], ((0.0, 1.0),) * 2)
     own = ide.TokenDomain.from_points(np.stack([POINTS[0]] * SAMPLES), ((0.0, 1.0),) * 2)
     values = jnp.asarray(VALUES)
-    (one, of_shared), (other, of_own) = (learned(MODEL, values, x, x) for x in (shared, own))
+    (one, of_shared), (other, of_own) = (learned(MODEL, values, x) for x in (shared, own))
     assert abs(one - other) < 1e-13
     for x, y in zip(*map(jax.tree.leaves, (of_shared[:2], of_own[:2])), strict=True):
         assert largest(x, y) < 1e-12
@@ -79,7 +77,6 @@ def test_the_gradient_is_the_slope():
     """Along a random change of the weights, the values, the points and their weights."""
     arrays, rest = eqx.partition((MODEL, FIELD.values, FIELD.domain), eqx.is_inexact_array_like)
     arrays = jax.tree.map(jnp.asarray, arrays)
-    norms = arrays[2]
     way = jax.tree.map(lambda x: jnp.asarray(RANDOM.normal(size=x.shape)), arrays)
     # Weights stay zero at padding, and positive elsewhere.
     *others, domain = way
@@ -88,7 +85,7 @@ def test_the_gradient_is_the_slope():
 
     def moved(h):
         there = jax.tree.map(lambda x, y: x + h * y, arrays, way)
-        return learned(*eqx.combine(there, rest), norms)
+        return learned(*eqx.combine(there, rest))
 
     slope = sum(
         float(jnp.vdot(x, y))
