@@ -156,8 +156,9 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
     for program in programs:
         tried = zip(program.phase.meshes, program.on_meshes(task), strict=True)
         for place, (model_on, batch) in tried:
+            on_mesh = model_on(program.model)
             with at(place) if config.training.schedule else contextlib.nullcontext():
-                eqx.filter_eval_shape(loss, model_on(program.model), batch)
+                eqx.filter_eval_shape(loss, on_mesh, batch)
     data = task.fingerprint()
     if resumed is not None:
         check_origin(resumed, task, data, None if begun else origin)
@@ -172,7 +173,7 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
 
     folder = resumed
     if folder is None and parallel.primary():
-        folder = new_folder(config, runs, task.save, data, origin, task.sizes)
+        folder = new_folder(config, runs, task.save, data, origin, task.sizes, task.labels)
     folder = RunFolder(parallel.from_primary("" if folder is None else str(folder.path)))
     with folder.sole_use() if parallel.primary() else contextlib.nullcontext():
         with stop_requests() as stop, Checkpoints(folder, config, writes=True) as checkpoints:

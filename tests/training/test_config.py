@@ -148,6 +148,7 @@ def refused(base, capsys):
             message = message.replace(f"override {override!r}", "")
         parts = (re.escape(" ".join(part.split())) for part in said.split("…"))
         assert re.search(".*".join(parts), message), output
+        assert not re.match(r"([\w.]+): \1\b", message), "its place is said twice"
         assert "Traceback" not in output and len(output) < 3_000
         assert not (base / "runs").exists()
 
