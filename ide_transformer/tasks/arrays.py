@@ -239,8 +239,10 @@ class Arrays(AbstractDataSet):
         and if they exist `points`, `weights`, `mask`, `groups`, and those of a part,
         `validation_inputs`, `test_points` and so on.
 
-        Several names become channels. Texts as targets are classes: those of `labels` in their
-        order, by default all in sorted order, which is printed.
+        Several names become channels. Inputs `[samples, columns]` are series, or with
+        `channels` unrelated columns, each in a unit of its own. Texts as targets are classes:
+        those of `labels` in their order, by default all in sorted order, which is printed and
+        kept by a run.
 
         `parameters`, `[samples, k]`, such as a viscosity, become k further channels of the
         inputs, constant in each sample, see `with_parameters`; targets at points then have an
@@ -286,7 +288,16 @@ class Arrays(AbstractDataSet):
         )
         arrays = {name: x.read() for name, x in read.items()}
         of_parts = (targets, *(names[1] for names in parts.values()))
-        arrays |= numbered(path, {name: arrays[name] for name in of_parts}, labels)
+        classes, known = numbered(path, {name: arrays[name] for name in of_parts}, labels)
+        arrays |= classes
+        if known is not None and arrays[targets].ndim == 1:
+            options.setdefault("classes", len(known))
+        if options.get("channels"):
+            for name in (inputs, *(names[0] for names in parts.values())):
+                table = arrays[name]
+                if table.ndim == 2 and table.dtype.kind in "iuf":
+                    # Its columns are the channels of one token.
+                    arrays[name] = table[:, None].astype(np.result_type(table, np.float32))
         if belong:
             channels = options.get("channels", False)
             at_points = arrays[targets].shape[1:] == arrays[inputs].shape[1:]
@@ -301,7 +312,9 @@ class Arrays(AbstractDataSet):
             names += [f"{part}_mask"] if f"{part}_mask" in arrays.keys() - names else []
         options |= {part: tuple(arrays[x] for x in names) for part, names in parts.items()}
         options["mask"] = arrays.get("mask")
-        return cls(arrays[inputs], arrays[targets], *map(arrays.get, further), **options)
+        task = cls(arrays[inputs], arrays[targets], *map(arrays.get, further), **options)
+        task.labels = known
+        return task
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -70,6 +70,9 @@ class AbstractTask(abc.ABC):
     # Whether `validation` may be 1, which holds out all samples; and whether it is.
     holds_out_all: ClassVar[bool] = False
     whole: bool = False
+    # The texts of the classes in the order of their numbers; `None` for numbers. A run keeps
+    # them, and passes them as the option `labels` when it is evaluated on other data.
+    labels: Sequence[str] | None = None
     # How many training samples `repeated` looks at; `None` for all.
     compared: ClassVar[int | None] = 1024
 

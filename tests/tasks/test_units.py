@@ -1,6 +1,7 @@
 """Units of the data, numbers of a sample, and classes of series: models, losses and runs."""
 
 import dataclasses
+from pathlib import Path
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -151,6 +152,33 @@ def test_classes_of_series(tmp_path, monkeypatch):
     # One channel needs no option, and three axes without it are images.
     assert Arrays(waves, classes).model is ide.FunctionClassifier
     assert Arrays(several, classes).model is ide.ImageClassifier
+
+
+def test_a_run_keeps_its_labels(tmp_path, monkeypatch, capsys):
+    """Other files have fewer labels, or one that the run does not know."""
+    monkeypatch.chdir(tmp_path)
+    for name, kinds in {"a": "cat cow dog", "b": "dog cat", "c": "dog eel", "d": "0 3"}.items():
+        several = kinds.split()
+        rows = [f"{i % 7},{i % 5},{several[i % len(several)]}" for i in range(60)]
+        Path(f"{name}.csv").write_text("\n".join(["x,y,kind", *rows]))
+    options = {"targets": "kind", "channels": True}
+    given = config("a", "function_classifier", "a.csv", options=options)
+    tree = given.model_dump(mode="json")
+    tree["model"] |= {"operators": ["feed_forward"], "options": {"modes": 0}}
+    run = ide.train(training.Config.model_validate(tree).changed("training", steps=6))
+    assert run.load_labels() == ["cat", "cow", "dog"]
+    means = np.array((run.load_sizes() or {})["statistics"])[:, 0]
+    np.testing.assert_allclose(means, [3, 2], atol=0.3)  # of each column
+
+    loaded = ide.load_model("runs/a", ["data.path=b.csv"])
+    found = training.evaluation_task(loaded).data["validation"][1]
+    assert np.bincount(found).tolist() == [30, 0, 30]
+    for path, said in (
+        ("c.csv", "data.path=c.csv: 'eel' is none of the labels ['cat', 'cow', 'dog']."),
+        ("d.csv", "data.options: these data have classes=4, and the model classes=3."),
+    ):
+        error = run_here(capsys, "evaluate", "runs/a", f"data.path={path}", expected=2)
+        assert error.splitlines()[-1] == f"error: {said}"
 
 
 def test_numbers_of_tokens():

@@ -73,15 +73,15 @@ def found(path: str | Path, stored: Mapping[str, StoredArray], name: str) -> Sto
 
 def numbered(
     path: str | Path, arrays: Mapping[str, np.ndarray], labels: Sequence[str] | None
-) -> dict[str, np.ndarray]:
+) -> tuple[dict[str, np.ndarray], list[str] | None]:
     """Texts of several arrays as the places of their labels, by default of all in sorted order,
-    which is printed. Arrays of numbers stay as they are.
+    which is printed; and the labels. Arrays of numbers stay as they are and have no labels.
 
     **Raises:** `InputError` for a text that is none of the labels.
     """
     texts = {name: x for name, x in arrays.items() if x.dtype.kind == "U"}
     if not texts:
-        return dict(arrays)
+        return dict(arrays), None
     every = np.unique(np.concatenate([x.ravel() for x in texts.values()]))
     known = every.tolist() if labels is None else [*labels]
     if labels is None:
@@ -89,10 +89,14 @@ def numbered(
         more = f", … {len(known) - 1}" if len(known) > 20 else ""
         print(f"{path}: classes {several}{more}", file=sys.stderr)
     if other := [x for x in every.tolist() if x not in known]:
-        raise InputError(f"data.path={path}: {shown(other[0])} is none of the labels {known}.")
+        several = ", ".join(map(shown, known[:20])) + ", …" * (len(known) > 20)
+        raise InputError(
+            f"data.path={path}: {shown(other[0])} is none of the labels [{several}]."
+        )
     place = {label: i for i, label in enumerate(known)}
     found = np.array([place[x] for x in every.tolist()], np.int32)
-    return dict(arrays) | {name: found[np.searchsorted(every, x)] for name, x in texts.items()}
+    classes = {name: found[np.searchsorted(every, x)] for name, x in texts.items()}
+    return dict(arrays) | classes, known
 
 
 def stacked(path: Path, parts: Mapping[str, StoredArray]) -> StoredArray:

@@ -214,6 +214,9 @@ def _chosen(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> tuple[C
     if wrong:
         free = "solver.…, data.path, data.options.… and model.context"
         raise InputError(f"{', '.join(wrong)}: the weights are given; only {free} can change.")
+    if origin and (labels := run.load_labels()) is not None:
+        # Another file may have fewer labels, and would number them on its own.
+        tree["data"]["options"].setdefault("labels", labels)
     chosen = validated(Config, tree, _WHERE, origin) if origin else own
     divided = "data.validation" in origin or "data.test" in origin
     foreign = not divided and _is_foreign(run, own, chosen)

@@ -66,9 +66,10 @@ class RunFolder:
 
     **Attributes:** `path`, and in it `config` (every key written out), `metrics`,
     `checkpoints`, `plots`, `summary`, `tokenizer`, `sample`, `lock` (held while the run is
-    trained), `sizes` (what the data decide of the model) and `fingerprints`: a number that no
-    other run has; checksums of the configuration, of the data and of weights taken from another
-    run or checkpoint; the code that trained it.
+    trained), `sizes` (what the data decide of the model), `labels` (the number of each class,
+    if classes are texts) and `fingerprints`: a number that no other run has; checksums of the
+    configuration, of the data and of weights taken from another run or checkpoint; the code
+    that trained it.
     """
 
     def __init__(self, path: str | Path):
@@ -82,6 +83,7 @@ class RunFolder:
         self.sample = path / "sample.txt"
         self.fingerprints = path / "fingerprints.json"
         self.sizes = path / "sizes.json"
+        self.labels = path / "labels.json"
         self.lock = path / "lock"
 
     def load_config(self, trust: Trust = False) -> Config:
@@ -183,6 +185,10 @@ class RunFolder:
         without the data; `None` if they could not be written."""
         return _as_tuples(_json(self.sizes)) if self.sizes.exists() else None
 
+    def load_labels(self) -> list[str] | None:
+        """The texts of the classes in the order of their numbers; `None` if they had none."""
+        return [*_json(self.labels)] if self.labels.exists() else None
+
     def load_tokenizer(self) -> AbstractTokenizer:
         """The tokenizer of a run on text."""
         return load_tokenizer(self.tokenizer)
@@ -240,6 +246,7 @@ def new_folder(
     data: str | None = None,
     start: dict[str, Any] | None = None,
     sizes: Mapping[str, Any] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> RunFolder:
     """Makes the folder `runs/<name>`, or the first free one of `<name>-2`, `<name>-3`, …. It
     appears complete or not at all.
@@ -249,7 +256,7 @@ def new_folder(
     - `save`: writes the tokenizer to a path, if there is one.
     - `data`: the fingerprint of the data.
     - `start`: the `Start.origin` of the weights.
-    - `sizes`: the `sizes` of the task.
+    - `sizes`, `labels`: of the task.
     """
     made = RunFolder(runs / f".{config.name}-{os.getpid()}-{time.time_ns()}")
     made.checkpoints.mkdir(parents=True)
@@ -264,6 +271,8 @@ def new_folder(
         write_json(made.fingerprints, told)
         if sizes is not None and _is_json(sizes):
             write_json(made.sizes, sizes)
+        if labels is not None:
+            write_json(made.labels, {label: i for i, label in enumerate(labels)})
         while True:
             number = max(_folders(config.name, runs), default=0) + 1
             folder = _numbered(config.name, runs, number)
