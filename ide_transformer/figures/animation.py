@@ -1,7 +1,8 @@
 """Films of functions over time."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib import animation
@@ -24,16 +25,20 @@ def check_film(path: Path) -> None:
         raise InputError(f"{path}: an .mp4 needs ffmpeg; install it, or write a .gif.")
 
 
+_Several: TypeAlias = Sequence[np.ndarray]
+
+
 def animate_fields(
-    path: Path, points: np.ndarray, times: np.ndarray, truth: np.ndarray, prediction: np.ndarray
+    path: Path, points: _Several, times: np.ndarray, truth: _Several, prediction: _Several
 ) -> None:
-    """Writes a film of functions `[times, samples, tokens]` at points `[tokens, dimension]`: on
-    a line both as curves, in the plane both and the error as pictures, a row for each
-    sample."""
+    """Writes a film of several functions, each `[times, tokens]` at its points `[tokens,
+    dimension]`: on a line truth and prediction as curves, in the plane both and the error as
+    pictures, a row for each function."""
     check_film(path)
-    if points.shape[1] > 2:
+    dimension = points[0].shape[1]
+    if dimension > 2:
         raise InputError(f"{path}: functions in three dimensions have no film.")
-    figure, show = (_on_line if points.shape[1] == 1 else _in_plane)(points, truth, prediction)
+    figure, show = (_on_line if dimension == 1 else _in_plane)(points, truth, prediction)
 
     def frame(number: int) -> list[Artist]:
         figure.suptitle(f"time {times[number]:.4g}", fontsize="medium")
@@ -41,19 +46,19 @@ def animate_fields(
 
     writer = animation.PillowWriter if path.suffix.lower() == ".gif" else animation.FFMpegWriter
     path.parent.mkdir(parents=True, exist_ok=True)
-    film = animation.FuncAnimation(figure, frame, frames=len(truth), blit=False)
+    film = animation.FuncAnimation(figure, frame, frames=len(truth[0]), blit=False)
     with naming(path):
         film.save(path, writer=writer(fps=_PER_SECOND), dpi=100)
 
 
-def _on_line(points: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> Any:
-    order = np.argsort(points[:, 0])
-    number = truth.shape[1]
+def _on_line(points: _Several, truth: _Several, prediction: _Several) -> Any:
+    number = len(truth)
     figure = Figure(figsize=(3.6 * number, 3.0), layout="constrained")
     lines = []
     for sample, axes in enumerate(figure.subplots(1, number, squeeze=False)[0]):
-        x = points[order, 0]
-        lowest, highest = truth[:, sample].min(), truth[:, sample].max()
+        order = np.argsort(points[sample][:, 0])
+        x = points[sample][order, 0]
+        lowest, highest = truth[sample].min(), truth[sample].max()
         room = 0.15 * (highest - lowest) or 1.0
         axes.set(xlabel="x", ylim=(lowest - room, highest + room), title=f"sample {sample + 1}")
         axes.grid(alpha=0.3)
@@ -62,8 +67,8 @@ def _on_line(points: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> A
             ("truth", truth, COLORS[0], "-"),
             ("prediction", prediction, COLORS[1], "--"),
         ):
-            (line,) = axes.plot(x, of[0, sample, order], style, color=color, label=name)
-            lines.append((line, of[:, sample, order]))
+            (line,) = axes.plot(x, of[sample][0, order], style, color=color, label=name)
+            lines.append((line, of[sample][:, order]))
         axes.legend(loc="upper right", fontsize="small", frameon=False)
 
     def show(time: int) -> list[Artist]:
@@ -74,24 +79,22 @@ def _on_line(points: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> A
     return figure, show
 
 
-def _in_plane(points: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> Any:
-    number = truth.shape[1]
+def _in_plane(points: _Several, truth: _Several, prediction: _Several) -> Any:
+    number = len(truth)
     figure = Figure(figsize=(8.0, 2.5 * number + 0.3), layout="constrained")
     grid = figure.subplots(number, 3, squeeze=False)
     pictures = []
     for sample, row in enumerate(grid):
-        of = {"truth": truth, "prediction": prediction, "error": prediction - truth}
+        true, found = truth[sample], prediction[sample]
+        of = {"truth": true, "prediction": found, "error": found - true}
         for axes, (name, values) in zip(row, of.items(), strict=True):
-            values = values[:, sample]
-            true = truth[:, sample]
             look: dict[str, Any] = dict(cmap="viridis", norm=Normalize(true.min(), true.max()))
             if name == "error":
                 most = float(np.abs(values).max()) or 1.0
                 look = dict(cmap="RdBu_r", norm=CenteredNorm(0.0, most))
             # The first axis points down, as rows do.
-            picture = axes.tripcolor(
-                points[:, 1], -points[:, 0], values[0], shading="gouraud", **look
-            )
+            y, x = points[sample].T
+            picture = axes.tripcolor(x, -y, values[0], shading="gouraud", **look)
             figure.colorbar(picture, ax=axes, shrink=0.85)
             axes.set(xticks=[], yticks=[], aspect="equal", title=name if not sample else "")
             axes.spines[:].set_visible(False)

@@ -52,9 +52,8 @@ class Scattered(NamedTuple):
 
     def fields(self, period: tuple[float, ...] | None) -> tuple[Field, Field | np.ndarray]:
         """Inputs and targets, padded to the longest of the `lengths`."""
-        length = int(self.lengths.max())
-        points, weights = (jnp.asarray(x[:, :length]) for x in (self.points, self.weights))
-        domain = TokenDomain(points, weights, period=period)
+        domain = domain_of(self.points, self.weights, self.lengths, period)
+        length = domain.num_tokens
         inputs = Field(self.inputs[:, :length], domain)
         if not self._at_points(self.targets):
             return inputs, self.targets
@@ -62,6 +61,25 @@ class Scattered(NamedTuple):
 
     def _at_points(self, x: np.ndarray) -> bool:
         return x.shape[:2] == self.weights.shape
+
+
+def domain_of(
+    points: np.ndarray,
+    weights: np.ndarray,
+    lengths: np.ndarray,
+    period: tuple[float, ...] | None,
+) -> TokenDomain:
+    """The points of samples, padded to the longest of the `lengths`."""
+    length = int(lengths.max())
+    own, of_own = jnp.asarray(points[:, :length]), jnp.asarray(weights[:, :length])
+    return TokenDomain(own, of_own, period=period)
+
+
+def real_points(points: np.ndarray) -> np.ndarray:
+    """Which points `[samples, tokens, dimension]` are no padding, which lies at the first."""
+    there = (points != points[:, :1]).any(axis=-1)
+    there[:, 0] = True
+    return there
 
 
 def scattered(
@@ -73,6 +91,7 @@ def scattered(
     *,
     period: tuple[float, ...] | None = None,
     part: str = "",
+    names: tuple[str, str] = ("inputs", "targets"),
 ) -> Scattered:
     """Samples as they are given, with padding where the `mask` is `False`, anywhere in a
     sample.
@@ -82,18 +101,19 @@ def scattered(
     - `inputs`, `targets`, `points`: see `Scattered`.
     - `weights`: default: the sizes of the Voronoi cells in the unit cube.
     - `period`: see `TokenDomain`.
-    - `part`: of the data, for errors.
+    - `part`, `names`: of the data, and of inputs and targets, for errors.
 
     **Raises:** `InputError` for shapes that do not fit, samples without a point, points outside
     of [0, 1], and points that are twice in a sample.
     """
     shape = points.shape[:2]
-    named = {"inputs": inputs, "targets": targets, "points": points}
+    of_inputs, of_targets = names
+    named = {of_inputs: inputs, of_targets: targets, "points": points}
     named |= {} if weights is None else {"weights": weights}
     named |= {} if mask is None else {"mask": mask}
     whole = targets.shape[:2] != shape and targets.shape[:1] == shape[:1] and targets.ndim < 3
     for name, x in named.items():
-        if name == "targets" and whole:
+        if name == of_targets and whole:
             continue
         if x.shape[:2] != shape or (name in ("weights", "mask") and x.ndim != 2):
             raise InputError(
@@ -116,7 +136,7 @@ def scattered(
         x = np.take_along_axis(x, np.expand_dims(order, further), axis=1)
         x = np.where(np.expand_dims(there, further), x, 0)
         x = finite_numbers(f"{part}{name}", x)
-        return x if name in ("inputs", "targets") else x.astype(np.float32)
+        return x if name in names else x.astype(np.float32)
 
     x = first("points")
     if x.min() < 0 or x.max() > 1:
@@ -135,13 +155,19 @@ def scattered(
             f"{part}weights of sample {np.argmax(wrong)} are negative or all zero; give "
             "positive weights."
         )
-    targets = finite_numbers(f"{part}targets", targets) if whole else first("targets")
-    return Scattered(first("inputs"), targets, x, w, lengths.astype(np.int32))
+    targets = finite_numbers(f"{part}{of_targets}", targets) if whole else first(of_targets)
+    return Scattered(first(of_inputs), targets, x, w, lengths.astype(np.int32))
 
 
-def with_mask(arrays: dict[str, np.ndarray], prefix: str, values: Sequence[str]) -> None:
+def with_mask(
+    arrays: dict[str, np.ndarray],
+    prefix: str,
+    values: Sequence[str],
+    over_time: Sequence[str] = (),
+) -> None:
     """Gives the arrays of a file, whose points may be NaN where a sample has fewer, a mask, and
-    zeros there. `prefix` is of a part, `values` names inputs and targets."""
+    zeros there. `prefix` is of a part. `values` names arrays `[samples, tokens, …]`, and
+    `over_time` arrays `[samples, times, tokens, …]`."""
     points = arrays.get(f"{prefix}points")
     if points is None or points.ndim != 3 or points.dtype.kind != "f":
         return
@@ -149,10 +175,12 @@ def with_mask(arrays: dict[str, np.ndarray], prefix: str, values: Sequence[str])
     mask = arrays.setdefault(f"{prefix}mask", there)
     if mask.shape == there.shape:
         arrays[f"{prefix}mask"] = there = there & mask.astype(bool)
-    for name in (*values, f"{prefix}points", f"{prefix}weights"):
+    axes = dict.fromkeys((*values, f"{prefix}points", f"{prefix}weights"), 1)
+    for name, axis in (axes | dict.fromkeys(over_time, 2)).items():
         x = arrays.get(name)
-        if x is not None and x.shape[:2] == there.shape:
-            arrays[name] = np.where(np.expand_dims(there, tuple(range(2, x.ndim))), x, 0)
+        if x is not None and (len(x), *x.shape[axis : axis + 1]) == there.shape:
+            further = tuple(i for i in range(1, x.ndim) if i != axis)
+            arrays[name] = np.where(np.expand_dims(there, further), x, 0)
 
 
 def scattered_parts(

@@ -19,7 +19,8 @@ from ..models import Field, OperatorModel, Statistics, Timed, statistics
 from .files import stored_arrays
 from .leaks import check_windows
 from .losses import Batch, PushforwardError, RelativeError, RolloutError
-from .points import coarser, domains_at, finite_numbers
+from .points import coarser, domains_at, finite_numbers, grid_like
+from .scattered import domain_of, scattered, with_mask, with_padded_lengths
 from .task import AbstractDataSet, Part, checksum_of_all
 
 
@@ -34,11 +35,19 @@ class Paths(NamedTuple):
     - `parameters`: `[samples, numbers]`, such as a viscosity; `None` for none.
     - `constant`: functions, `[samples, *points(, channels)]`, such as a coefficient of the
       equation; `None` for none.
+    - `points`: of each trajectory's own, `[samples, tokens, dimension]`; `None` where all share
+      them. States are then `[samples, times, tokens(, channels)]`.
+    - `weights`: of these points in integrals, `[samples, tokens]`; default: the sizes of their
+      cells.
+    - `mask`: `[samples, tokens]`, `False` where points are padding.
     """
 
     states: Shaped[np.ndarray, "samples times ..."]
     parameters: Shaped[np.ndarray, "_ numbers"] | None = None
     constant: Shaped[np.ndarray, "_ ..."] | None = None
+    points: Shaped[np.ndarray, "_ tokens dimension"] | None = None
+    weights: Shaped[np.ndarray, "_ tokens"] | None = None
+    mask: Shaped[np.ndarray, "_ tokens"] | None = None
 
 
 class AbstractTrajectories(AbstractDataSet):
@@ -51,7 +60,8 @@ class AbstractTrajectories(AbstractDataSet):
 
     **Arguments:**
 
-    - `parts`: the trajectories of "training", "validation" and "test".
+    - `parts`: the trajectories of "training", "validation" and "test". Those at points of their
+      own have weights and a mask, and their padding at the end.
     - `times`: of the states.
 
     For the others see `Trajectories`.
@@ -84,10 +94,15 @@ class AbstractTrajectories(AbstractDataSet):
                 "times, *points], or with channels=True [samples, times, *points, channels]."
             )
         self.times = _increasing(times, shape[0])[::stride]
-        self.grid: PointRule = grid or ("periodic" if points is None else "midpoint")
-        self.scattered = points is not None
-        self.domains = self._grid_domains()
-        if points is not None:
+        self.own = _own_points(parts)
+        self.scattered = points is not None or self.own is not None
+        self.grid: PointRule = grid or ("midpoint" if self.scattered else "periodic")
+        self.domains = None if self.own else self._grid_domains()
+        if self.own is not None:
+            own = self.own["training"][0]
+            self.points = grid_like(*own.shape[1:])
+            self.period = _period(own, self.grid)
+        elif points is not None:
             self.domains, self.points = domains_at(points, weights, self.points, self.grid)
         elif weights is not None:
             raise InputError("weights belong to points; give points too, or drop weights.")
@@ -158,6 +173,8 @@ class AbstractTrajectories(AbstractDataSet):
 
     @property
     def tokens_per_sample(self) -> int:
+        if self.own is not None:
+            return round(self.own["validation" if self.whole else "training"][-1].mean())
         return math.prod(self.data["training"][1].shape[2 : 2 + self.axes])
 
     def with_tokens(self, tokens: int | tuple[int, ...]) -> "AbstractTrajectories":
@@ -199,7 +216,36 @@ class AbstractTrajectories(AbstractDataSet):
 
     def fingerprint(self) -> str:
         """A checksum of all trajectories, and of their times, points and weights."""
-        return checksum_of_all((super().fingerprint(), self.times, self.domains))
+        return checksum_of_all((super().fingerprint(), self.times, self.domains, self.own))
+
+    def contents(self, batch: Batch) -> list[bytes]:
+        """Inputs, targets and points of each sample, without padding."""
+        if self.own is None:
+            return super().contents(batch)
+        given = batch.inputs.inputs if isinstance(batch.inputs, Timed) else batch.inputs
+        there = np.asarray(given.domain.weights) > 0
+        leaves = [np.asarray(x) for x in jax.tree.leaves(batch.divided()[0])]
+        return [
+            b"".join(
+                (x[i, own] if x.shape[:2] == there.shape else x[i]).tobytes() for x in leaves
+            )
+            for i, own in enumerate(there)
+        ]
+
+    def lengths(self, part: str) -> np.ndarray | None:
+        if self.own is None:
+            return None
+        return self.own[part][-1][self.data[part][0][:, 0]]
+
+    def domains_of(
+        self, part: str, samples: np.ndarray
+    ) -> tuple[TokenDomain, TokenDomain] | None:
+        """The points of inputs and of targets of these trajectories; `None` if the model has
+        them."""
+        if self.own is None:
+            return self.domains
+        domain = domain_of(*(x[samples] for x in self.own[part]), self.period)
+        return domain, domain
 
     @checked
     def trajectory(
@@ -210,10 +256,12 @@ class AbstractTrajectories(AbstractDataSet):
 
         **Raises:** `InputError` if `samples` are more than there are.
         """
-        states = self.data[part or self.parts[-1]][1]
+        part = part or self.parts[-1]
+        states = self.data[part][1]
         if samples > len(states):
             raise InputError(f"samples={samples}: there are {len(states)} trajectories.")
-        return np.moveaxis(states[:samples, : times + 1], 1, 0)
+        length = self._longest(samples, part)
+        return np.moveaxis(states[:samples, : times + 1, :length], 1, 0)
 
     def times_up_to(self, number: int) -> np.ndarray:
         """The times 0 … `number` of the states; after the last one known, equally spaced."""
@@ -222,36 +270,46 @@ class AbstractTrajectories(AbstractDataSet):
 
     def constant(self, samples: int, part: Part | None = None) -> np.ndarray | None:
         """The further input channels of these trajectories, `[samples, *points, channels]`."""
-        constant = self.data[part or self.parts[-1]][2]
-        return None if constant is None else constant[:samples]
+        part = part or self.parts[-1]
+        constant = self.data[part][2]
+        return None if constant is None else constant[:samples, : self._longest(samples, part)]
 
-    def inputs(self, states: Any, constant: np.ndarray | None = None) -> Any:
+    def inputs(
+        self, states: Any, constant: np.ndarray | None = None, domain: TokenDomain | None = None
+    ) -> Any:
         """States `[samples, *points(, channels)]`, and what is constant, as inputs of a
-        model."""
+        model. `domain`: their points; default: those that all share."""
         if constant is not None:
             states = np.concatenate([states, constant], axis=-1)
-        return self._functions(states, 0)
+        if domain is None and self.domains is not None:
+            domain = self.domains[0]
+        return self._functions(states, domain)
 
     def chosen(self, part: str, samples: np.ndarray) -> Batch:
         learned, states, constant = self.data[part]
         which, begins, steps = learned[samples].T
+        own, of_targets = self.domains_of(part, which) or (None, None)
         inputs = self.inputs(
-            states[which, begins], None if constant is None else constant[which]
+            states[which, begins], None if constant is None else constant[which], own
         )
         if self.timed:
             durations = self.times[begins + steps] - self.times[begins]
             inputs = Timed(inputs, durations.astype(np.float32))
         targets = [
-            self._functions(states[which, begins + n * steps], 1)
+            self._functions(states[which, begins + n * steps], of_targets)
             for n in range(1, self.unrolled + 1)
         ]
         return Batch(inputs, targets if self.unrolled > 1 else targets[0])
 
     def _statistics(self) -> dict[str, Statistics]:
         """The units of inputs and outputs, from the training part if there is one."""
-        learned = self.data["training" if len(self.data["training"][0]) else "validation"]
-        _, states, constant = learned
+        part = "training" if len(self.data["training"][0]) else "validation"
+        _, states, constant = self.data[part]
         channels = states.ndim > 2 + self.axes
+        if self.own is not None:
+            there = self.own[part][1] > 0  # padding has no statistics
+            states = np.moveaxis(states, 1, 2)[there]
+            constant = None if constant is None else constant[there]
         of_states = statistics(states, channels=channels, name="trajectories")
         further: Statistics = ()
         if constant is not None:
@@ -271,22 +329,31 @@ class AbstractTrajectories(AbstractDataSet):
         whole = TokenDomain.periodic(self.points)
         return whole, whole
 
-    def _functions(self, values: Any, which: int) -> Any:
-        if self.domains is None:
+    def _longest(self, samples: int, part: Part) -> int | None:
+        """The number of points to which the first samples are padded."""
+        return None if self.own is None else int(self.own[part][-1][:samples].max())
+
+    def _functions(self, values: Any, domain: TokenDomain | None) -> Any:
+        if domain is None:
             return values
-        domain = self.domains[which]
         channels = values.shape[1 + self.axes :]
+        if self.own is not None:
+            values = values[:, : domain.num_tokens]
         return Field(values.reshape(len(values), domain.num_tokens, *channels), domain)
 
     def _check_norms(self) -> None:
         """Raises for states whose norm is 0, by which a relative error divides."""
-        shares = np.ones(self.tokens_per_sample)
+        shares = np.ones((1, math.prod(self.data["training"][1].shape[2 : 2 + self.axes])))
         if self.scattered and self.domains is not None:
-            shares = np.asarray(self.domains[1].shares)
+            shares = np.asarray(self.domains[1].shares)[None]
         for part, (_, states, _) in self.data.items():
+            if self.own is not None:
+                weights = self.own[part][1]
+                shares = weights / weights.sum(axis=1, keepdims=True)
             for time in range(1, states.shape[1] if len(states) else 0):
-                v = states[:, time].reshape(len(states), len(shares), -1)
-                squares = np.einsum("npc,npc,p->n", v, v, shares, dtype=float)
+                v = states[:, time].reshape(len(states), shares.shape[1], -1)
+                each = np.broadcast_to(shares, v.shape[:2])
+                squares = np.einsum("npc,npc,np->n", v, v, each, dtype=float)
                 if (squares < np.finfo(np.float32).tiny).any():
                     sample = int(np.argmin(squares))
                     raise InputError(
@@ -304,7 +371,8 @@ class Trajectories(AbstractTrajectories):
 
     - `trajectories`: states, `[samples, times, *points(, channels)]`.
     - `times`: increasing, not necessarily equally spaced. Default: 0, 1, 2, ….
-    - `points`, `weights`, `grid`: see `Arrays`.
+    - `points`, `weights`, `mask`, `grid`: see `Arrays`. With points of each trajectory's own,
+      `[samples, tokens, dimension]`, states are `[samples, times, tokens(, channels)]`.
     - `parameters`, `constant`: see `Paths`.
     - `validation`, `test`: the fractions of the trajectories that are held out at random, the
       same for every run; or the trajectories of that part. `test` 0 makes no test part;
@@ -333,11 +401,12 @@ class Trajectories(AbstractTrajectories):
         self,
         trajectories: Shaped[np.ndarray, "samples times ..."],
         times: Shaped[np.ndarray, " _"] | None = None,
-        points: Shaped[np.ndarray, "tokens ..."] | None = None,
-        weights: Shaped[np.ndarray, " _"] | None = None,
+        points: Shaped[np.ndarray, "_ ..."] | None = None,
+        weights: Shaped[np.ndarray, "_ ..."] | None = None,
         parameters: Shaped[np.ndarray, "_ numbers"] | None = None,
         constant: Shaped[np.ndarray, "_ ..."] | None = None,
         *,
+        mask: Shaped[np.ndarray, "samples tokens"] | None = None,
         validation: FractionOrAll | Paths = 0.1,
         test: Fraction | Paths = 0.0,
         grid: PointRule | None = None,
@@ -349,9 +418,16 @@ class Trajectories(AbstractTrajectories):
         normalize: bool = False,
     ):
         self.whole = validation == 1
-        held_out = {"validation": validation, "test": test}
+        whole = Paths(trajectories, parameters, constant)
+        held_out: dict[str, Any] = {"validation": validation, "test": test}
+        if points is not None and points.ndim == 3:
+            whole = whole._replace(points=points, weights=weights, mask=mask)
+            whole, held_out = _at_own_points(whole, held_out, grid)
+            points, weights = None, None
+        elif mask is not None:
+            raise InputError("mask belongs to points of each trajectory's own; drop it.")
         super().__init__(
-            _divided(Paths(trajectories, parameters, constant), held_out),
+            _divided(whole, held_out),
             np.arange(trajectories.shape[1]) if times is None else times,
             points=points,
             weights=weights,
@@ -374,7 +450,8 @@ class Trajectories(AbstractTrajectories):
     ) -> "Trajectories":
         """Reads the array `inputs` from a file or folder (how-to/own-data.md), several names as
         channels, and if they exist `times`, `points`, `weights`, `parameters` and `constant`,
-        and for the parts `validation_trajectories`, `test_parameters` and so on."""
+        and for the parts `validation_trajectories`, `test_parameters` and so on. Points of each
+        trajectory's own may be NaN where it has fewer."""
         stored = stored_arrays(path, {"trajectories": inputs}, dimensions)
         inputs = inputs if isinstance(inputs, str) else "trajectories"
         if inputs not in stored:
@@ -387,7 +464,7 @@ class Trajectories(AbstractTrajectories):
         if "grid" in stored and stored["grid"].numbers == 1:
             options.setdefault("grid", str(stored["grid"].read()))
         further = ["times", "points", "weights", "parameters", "constant"]
-        of_path = [inputs, "parameters", "constant"]
+        of_path = [inputs, *Paths._fields[1:]]
         parts = {
             part: [f"{part}_{name}" for name in of_path]
             for part in ("validation", "test")
@@ -400,22 +477,87 @@ class Trajectories(AbstractTrajectories):
                 f"data.{both[0]}={options[both[0]]}: {path} has {both[0]} trajectories of its "
                 f"own; write data.{both[0]}=null, or drop them."
             )
-        names = [inputs, *further, *(name for own in parts.values() for name in own)]
+        names = [inputs, *further, "mask", *(name for own in parts.values() for name in own)]
         read = {name: stored[name] for name in names if name in stored}
         # As stored, in single precision, and divided into parts.
         check_bytes(
             f"data.path={path}", sum(x.numbers * (x.itemsize + 4 + 4) for x in read.values())
         )
         arrays = {name: x.read() for name, x in read.items()}
+        shared = "points" not in arrays or arrays["points"].ndim < 3
+        for prefix in ("", *(f"{part}_" for part in parts)):
+            with_mask(arrays, prefix, [f"{prefix}constant"], [f"{prefix}{inputs}"])
         for part, (states, *others) in parts.items():
-            options[part] = Paths(arrays[states], *map(arrays.get, others))
+            given = [arrays.get(name) for name in others]
+            options[part] = Paths(arrays[states], *(given[:2] if shared else given))
+        options["mask"] = arrays.get("mask")
         return cls(arrays[inputs], *map(arrays.get, further), **options)
+
+
+def _at_own_points(
+    whole: Paths, held_out: dict[str, Any], grid: PointRule | None
+) -> tuple[Paths, dict[str, Any]]:
+    """Trajectories to divide, and parts that are given, with their padding at the end and room
+    for equally many points."""
+    given = {"": whole}
+    given |= {part: held for part, held in held_out.items() if isinstance(held, Paths)}
+    found = {}
+    for part, (states, _, constant, points, weights, mask) in given.items():
+        prefix = part and f"{part}_"
+        if points is None or states.shape[:3:2] != points.shape[:2]:
+            raise InputError(
+                f"{prefix}trajectories are {[*states.shape]}, and {prefix}points "
+                f"{[*np.shape(points)]}; give [samples, times, tokens] and points of each "
+                "trajectory's own, [samples, tokens, dimension]."
+            )
+        found[part] = scattered(
+            np.moveaxis(states, 1, 2),
+            np.zeros(len(states)) if constant is None else constant,
+            points,
+            weights,
+            mask,
+            period=_period(points, grid),
+            part=prefix,
+            names=("trajectories", "constant"),
+        )
+    most = max(x.points.shape[1] for x in found.values())
+    for part, paths in given.items():
+        own = found[part].padded(most)
+        given[part] = Paths(
+            np.moveaxis(own.inputs, 1, 2),
+            paths.parameters,
+            None if paths.constant is None else own.targets,
+            own.points,
+            own.weights,
+            np.arange(most) < own.lengths[:, None],
+        )
+    return given.pop(""), held_out | given
+
+
+def _own_points(parts: Mapping[str, Paths]) -> dict[str, tuple[Any, ...]] | None:
+    """Points, weights and padded lengths of the trajectories of each part; `None` if all share
+    their points."""
+    if all(paths.points is None for paths in parts.values()):
+        return None
+    own = {}
+    for part, paths in parts.items():
+        if paths.points is None or paths.weights is None or paths.mask is None:
+            raise InputError(
+                f"the {part} trajectories have no points of their own, weights and mask, and "
+                "others have; give them to all parts."
+            )
+        own[part] = paths.points, paths.weights, paths.mask.sum(axis=1)
+    return with_padded_lengths(own)
+
+
+def _period(points: np.ndarray, grid: PointRule | None) -> tuple[float, ...] | None:
+    return (1.0,) * points.shape[2] if grid == "periodic" else None
 
 
 def _divided(whole: Paths, held_out: dict[str, Any]) -> dict[str, Paths]:
     """The parts of trajectories, with training first."""
     number = len(whole.states)
-    for name, x in zip(("parameters", "constant"), whole[1:], strict=True):
+    for name, x in zip(("parameters", "constant"), whole[1:3], strict=True):
         if x is not None and len(x) != number:
             raise InputError(f"{name} are of {len(x)} trajectories, and there are {number}.")
     left = np.random.default_rng(0).permutation(number)

@@ -15,7 +15,7 @@ from ...errors import InputError, short
 from ...packages import require
 from .hdf5 import datasets
 from .layouts import layout
-from .stored import MOST_COORDINATES, Roles, StoredArray, inside, points_of, reading
+from .stored import MOST_COORDINATES, Roles, StoredArray, inside, points_of, reading, stacked
 
 
 _TIMES = ("time", "times", "t")
@@ -33,7 +33,8 @@ def fields(
 ) -> dict[str, StoredArray]:
     """The variables of a file or store by name, their axes in the order of `dimensions`. A time
     coordinate is also `times`. Coordinates in space without equal steps are also `points`, and
-    one axis of tokens takes the place of their axes.
+    one axis of tokens takes the place of their axes. Coordinates of each sample's own, such as
+    `x(sample, point)`, are `points` as they are, `[samples, tokens, dimension]`.
 
     The variables in `roles` decide which coordinates these are; if there are none, one with
     most axes. Files of The Well and of PDEBench are known by their layout.
@@ -78,6 +79,11 @@ def _variables(
         if times:
             stored["times"] = _stored(path, kind, times[0], variables[times[0]], times[:1])
         points = points_of([np.stack([x.values for x in own[name]], -1) for name in space])
+        if own_axes := _of_each_sample(data, order[used[0]]):
+            each = {
+                x: _stored(path, kind, x, variables[x], axes) for x, axes in own_axes.items()
+            }
+            stored["points"] = stacked(path, each)
     for name, variable in variables.items():
         flat = space if points is not None and _contains(order[name], space) else ()
         stored[name] = _stored(path, kind, name, variable, order[name], flat)
@@ -117,6 +123,17 @@ def _coordinates(data: Any, dimension: str) -> list[Any]:
     names = [dimension] if dimension in data.coords else data.coords
     found = [data[x] for x in names if data[x].dims == (dimension,)]
     return [x for x in found if x.dtype.kind in "fiu" and 0 < x.size < MOST_COORDINATES]
+
+
+def _of_each_sample(data: Any, order: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """The coordinates that differ by sample along an axis in space, and their axes."""
+    found = {}
+    for name, x in data.coords.items():
+        further = set(map(str, x.dims)) - {order[0]}
+        known = x.dtype.kind in "fiu" and not _is_time(x)
+        if x.ndim == 2 and len(further) == 1 and further < set(order) and known:
+            found[str(name)] = order[0], *further
+    return found
 
 
 def _contains(order: tuple[str, ...], space: tuple[str, ...]) -> bool:

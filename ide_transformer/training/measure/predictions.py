@@ -10,6 +10,7 @@ from ... import models, tasks
 from ...errors import InputError
 from ...integration import Mesh
 from ...models import Field, Model, Timed
+from ...tasks.scattered import real_points
 from ..folder.loading import LoadedModel
 from ..steps.schedule import model_on
 from .evaluation import checked_part, evaluation_task
@@ -84,9 +85,8 @@ def draw_functions(
         rows[name] = {}
         there = slice(None)
         if points.ndim > 2:
-            own = points[sample]
-            there = np.append(True, (own[1:] != own[0]).any(axis=1))
-            places.append(own[there])
+            there = real_points(points)[sample]
+            places.append(points[sample, there])
         for title, x in shown.items():
             if x.shape == shown["error"].shape:
                 rows[name][title] = x[sample, there, channel]

@@ -14,6 +14,7 @@ from ...memory import check_bytes
 from ...models import Model, Timed, fed_back
 from ...reporting import with_progress
 from ...tasks import AbstractTrajectories, Part
+from ...tasks.scattered import real_points
 from ..folder.loading import LoadedModel
 from ..steps.schedule import model_on
 from .evaluation import checked_part, evaluation_task
@@ -34,16 +35,18 @@ class RollOut(NamedTuple):
     - `times`: since the first state, `[steps + 1]`.
     - `states`: `[steps + 1, samples, *points(, channels)]`, first the given ones.
     - `truth`: `[known + 1, samples, *points(, channels)]`, as far as it is known.
-    - `points`: `[tokens, dimension]`.
-    - `shares`: quadrature weights of the points, `[tokens]`, with the sum 1.
+    - `points`: `[tokens, dimension]`; or points of each sample's own, `[samples, tokens,
+      dimension]`, whose padding repeats the first point and has the state 0.
+    - `shares`: quadrature weights of the points, `[tokens]` or `[samples, tokens]`, with the
+      sum 1 for each sample.
     - `grid`: the number of points along each axis of a torus; `None` for other points.
     """
 
     times: Float[np.ndarray, " times"]
     states: Float[np.ndarray, "times samples ..."]
     truth: Float[np.ndarray, "known samples ..."]
-    points: Float[np.ndarray, "tokens dimension"]
-    shares: Float[np.ndarray, " tokens"]
+    points: Float[np.ndarray, "*samples tokens dimension"]
+    shares: Float[np.ndarray, "*samples tokens"]
     grid: tuple[int, ...] | None
 
     @property
@@ -76,15 +79,16 @@ class RollOut(NamedTuple):
             kept = [i for i in range(v.shape[0]) if step < ends.get(i, step + 1)]
             row: dict[str, Any] = {"time": float(self.times[step] - self.times[0])}
             if kept:
-                u, v, first = (x[kept] for x in (self.states[step], v, self.truth[0]))
-                error = float(np.mean(self._norms(u - v) / self._norms(v)))
+                one = self._of(kept)
+                u, v, first = one.states[step], one.truth[step], one.truth[0]
+                error = float(np.mean(one._norms(u - v) / one._norms(v)))
                 logarithms.append(np.log(max(error, np.finfo(float).tiny)))
                 row["error"] = error
                 row["geometric_mean"] = float(np.exp(np.mean(logarithms)))
-                row["correlation"] = self._correlation(u, v)
+                row["correlation"] = one._correlation(u, v)
                 if self.grid is not None:
                     row["spectrum"] = self._spectral(u, v)
-                row["unchanged"] = float(np.mean(self._norms(first - v) / self._norms(v)))
+                row["unchanged"] = float(np.mean(one._norms(first - v) / one._norms(v)))
             rows.append({**row, "samples": len(kept)})
         return rows
 
@@ -94,17 +98,30 @@ class RollOut(NamedTuple):
         lost = (x["time"] for x in self.rows if x.get("correlation", 0.0) < _CORRELATED)
         return next(lost, None)
 
+    def _of(self, samples: list[int]) -> "RollOut":
+        """The roll-outs of some samples."""
+        own = self.points.ndim > 2
+        return self._replace(
+            states=self.states[:, samples],
+            truth=self.truth[:, samples],
+            points=self.points[samples] if own else self.points,
+            shares=self.shares[samples] if own else self.shares,
+        )
+
     def _flat(self, u: np.ndarray) -> Float[np.ndarray, "samples tokens channels"]:
-        return u.reshape(len(u), len(self.points), -1).astype(float)
+        return u.reshape(len(u), self.points.shape[-2], -1).astype(float)
 
     def _norms(self, u: np.ndarray) -> Float[np.ndarray, " samples"]:
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.sqrt(np.einsum("npc,p->n", self._flat(u) ** 2, self.shares))
+            return np.sqrt(self._means(self._flat(u) ** 2).sum(axis=1))
+
+    def _means(self, x: np.ndarray) -> Float[np.ndarray, "samples channels"]:
+        return np.einsum("npc,np->nc", x, np.broadcast_to(self.shares, x.shape[:2]))
 
     def _correlation(self, u: np.ndarray, v: np.ndarray) -> float:
-        means = (np.einsum("npc,p->nc", self._flat(x), self.shares)[:, None] for x in (u, v))
-        own, true = (self._flat(x) - m for x, m in zip((u, v), means, strict=True))
-        inner = np.einsum("npc,npc,p->n", own, true, self.shares)
+        flat = self._flat(u), self._flat(v)
+        own, true = (x - self._means(x)[:, None] for x in flat)
+        inner = self._means(own * true).sum(axis=1)
         sizes = self._norms(own) * self._norms(true)
         return float(np.mean(inner / np.where(sizes > 0, sizes, 1)))
 
@@ -124,15 +141,18 @@ class RollOut(NamedTuple):
     def draw(self, path: str | Path, samples: int = 3) -> None:
         """Draws truth, prediction and error of the first samples as a figure: on a line over
         time, in the plane at the last time that is known."""
-        if self.points.shape[1] > 1:
+        if self.points.shape[-1] > 1:
             last = self.truth[-1], self.shown[-1]
             draw_functions(path, self.points, samples, *last, input=self.truth[0])
             return
-        x = self.points[:, 0]
-        down = np.linspace(0.0, np.ptp(x), len(self.truth))  # a square picture
-        both = np.meshgrid(down, x, indexing="ij")
+        x = self.points[..., None, :, 0]
+        down = np.linspace(0.0, np.ptp(x), len(self.truth))[:, None]  # a square picture
+        both = np.stack(np.broadcast_arrays(down, x), -1)
+        if both.ndim > 3:
+            there = real_points(self.points)[:, None, :, None]
+            both = np.where(there, both, both[:, :1, :1])
         over_time = (np.moveaxis(x, 1, 0) for x in (self.truth, self.shown))
-        place = np.stack(both, -1).reshape(-1, 2)
+        place = both.reshape(*both.shape[:-3], -1, 2)
         draw_functions(path, place, samples, *over_time, axes=("time", "x"))
 
     def animate(self, path: str | Path, samples: int = 2) -> None:
@@ -140,9 +160,15 @@ class RollOut(NamedTuple):
         ffmpeg is installed; in the plane the error too. Of several channels it is the first."""
         from ...figures.animation import animate_fields
 
-        first = (self._flat(x)[:samples, :, 0] for x in (*self.truth, *self.shown))
-        truth, states = np.split(np.stack(list(first)), 2)
-        animate_fields(Path(path), self.points, self.times, truth, states)
+        points, truth, states = [], [], []
+        for sample in range(min(samples, self.truth.shape[1])):
+            own, there = self.points, np.ones(self.points.shape[-2], bool)
+            if own.ndim > 2:
+                own, there = own[sample], real_points(own)[sample]
+            points.append(own[there])
+            for found, x in ((truth, self.truth), (states, self.shown)):
+                found.append(x[:, sample].reshape(len(x), len(there), -1)[:, there, 0])
+        animate_fields(Path(path), points, self.times, truth, states)
 
 
 @checked
@@ -184,20 +210,26 @@ def roll_out(
         )
     check_bytes(f"steps={steps}", (steps + 1) * truth[0].nbytes)
     times = task.times_up_to(steps * stride)[::stride]
-    inputs = task.inputs(truth[0], task.constant(samples, part))
+    own, domain = task.domains_of(part, np.arange(samples)) or (None, None)
+    inputs = task.inputs(truth[0], task.constant(samples, part), own)
+    if domain is None:
+        domain = space.points_of(task.points)
+    points = np.asarray(domain.points)
+    there = np.asarray(True)
+    if points.ndim > 2:
+        there = np.expand_dims(real_points(points), tuple(range(2, truth[0].ndim)))
     states = [truth[0]]
     for duration in with_progress(np.diff(times).tolist(), "rolling out"):
         usual = abs(duration - space.duration) <= _EQUAL * space.duration
         given = inputs if usual else Timed(inputs, np.float32(duration))
         outputs, inputs = _step(model, given)
         inputs = inputs.inputs if isinstance(inputs, Timed) else inputs
-        states.append(np.asarray(outputs).reshape(truth[0].shape))
-    domain = space.points_of(task.points) if task.domains is None else task.domains[1]
+        states.append(np.where(there, np.asarray(outputs).reshape(truth[0].shape), 0))
     return RollOut(
         times - times[0],
         np.stack(states),
         truth,
-        np.asarray(domain.points),
+        points,
         np.asarray(domain.shares, float),
         task.points if task.grid == "periodic" and not task.scattered else None,
     )
