@@ -244,7 +244,8 @@ class AbstractTrajectories(AbstractDataSet):
         them."""
         if self.own is None:
             return self.domains
-        domain = domain_of(*(x[samples] for x in self.own[part]), self.period)
+        points, weights, lengths = (x[samples] for x in self.own[part])
+        domain = domain_of(points, weights, lengths, self.period)
         return domain, domain
 
     @checked
@@ -505,9 +506,10 @@ def _at_own_points(
     for part, (states, _, constant, points, weights, mask) in given.items():
         prefix = part and f"{part}_"
         if points is None or states.shape[:3:2] != points.shape[:2]:
+            of_points = "missing" if points is None else [*points.shape]
             raise InputError(
-                f"{prefix}trajectories are {[*states.shape]}, and {prefix}points "
-                f"{[*np.shape(points)]}; give [samples, times, tokens] and points of each "
+                f"{prefix}trajectories are {[*states.shape]}, and {prefix}points are "
+                f"{of_points}; give [samples, times, tokens] and points of each "
                 "trajectory's own, [samples, tokens, dimension]."
             )
         found[part] = scattered(

@@ -181,7 +181,10 @@ def test_an_exact_model_has_no_error_on_a_file(monkeypatch, tmp_path, coordinate
         (dict(points=POINTS[0]), "^mask belongs to points of each trajectory's own"),
         (dict(constant=np.ones((20, 5))), r"^constant is \[\d+, 5\]; give \[\d+, 16\]"),
         (dict(mask=MASK & (np.arange(20) != 7)[:, None]), "^points: sample 7 has only padding"),
-        (dict(test=tasks.Paths(STATES[:2])), r"^test_trajectories are .* test_points \[\];"),
+        (
+            dict(test=tasks.Paths(STATES[:2])),
+            r"^test_trajectories are .* test_points are missing;",
+        ),
         (dict(weights=0 * MASK - 1.0), "^weights of sample 0 are negative"),
     ],
 )
