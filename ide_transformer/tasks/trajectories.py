@@ -491,7 +491,7 @@ class Trajectories(AbstractTrajectories):
         for part, (states, *others) in parts.items():
             given = [arrays.get(name) for name in others]
             options[part] = Paths(arrays[states], *(given[:2] if shared else given))
-        options["mask"] = arrays.get("mask")
+        options["mask"] = None if shared else arrays.get("mask")
         return cls(arrays[inputs], *map(arrays.get, further), **options)
 
 

@@ -79,10 +79,9 @@ def _variables(
         if times:
             stored["times"] = _stored(path, kind, times[0], variables[times[0]], times[:1])
         points = points_of([np.stack([x.values for x in own[name]], -1) for name in space])
-        if own_axes := _of_each_sample(data, order[used[0]]):
-            each = {
-                x: _stored(path, kind, x, variables[x], axes) for x, axes in own_axes.items()
-            }
+        unknown = [x for x in own if not own[x]]
+        if of_each := _of_each_sample(data, order[used[0]][0], unknown):
+            each = {x: _stored(path, kind, x, variables[x], of_each[x]) for x in of_each}
             stored["points"] = stacked(path, each)
     for name, variable in variables.items():
         flat = space if points is not None and _contains(order[name], space) else ()
@@ -125,14 +124,13 @@ def _coordinates(data: Any, dimension: str) -> list[Any]:
     return [x for x in found if x.dtype.kind in "fiu" and 0 < x.size < MOST_COORDINATES]
 
 
-def _of_each_sample(data: Any, order: tuple[str, ...]) -> dict[str, tuple[str, str]]:
-    """The coordinates that differ by sample along an axis in space, and their axes."""
+def _of_each_sample(data: Any, sample: str, axes: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """The coordinates that differ by sample along one of these axes, and their axes."""
     found = {}
     for name, x in data.coords.items():
-        further = set(map(str, x.dims)) - {order[0]}
-        known = x.dtype.kind in "fiu" and not _is_time(x)
-        if x.ndim == 2 and len(further) == 1 and further < set(order) and known:
-            found[str(name)] = order[0], *further
+        further = set(map(str, x.dims)) - {sample}
+        if x.ndim == 2 and len(further) == 1 and further <= set(axes) and x.dtype.kind in "fiu":
+            found[str(name)] = sample, *further
     return found
 
 
