@@ -3,8 +3,9 @@
     -∇·(a ∇u) = 1 in L = [0, 1]² without (1/2, 1]²,   u = 0 on the boundary,
 
 with a = exp g and a random field g of waves. Each sample has its own triangles with 500 to
-1,000 points, on which quadratic finite elements solve it. The file has the `points`, `inputs`
-(g) and `targets` (u) of all samples, padded with NaN. It needs scikit-fem.
+1,000 points, on which quadratic finite elements solve it. The file has the `points`,
+`weights` (a third of the area of the triangles around a point), `inputs` (g) and `targets` (u)
+of all samples, padded with NaN. It needs scikit-fem.
 """
 
 import argparse
@@ -45,9 +46,9 @@ def run(options: argparse.Namespace) -> None:
         coefficient = random_field(random)
         points, triangles = triangulation(random)
         u = solution(points, triangles, coefficient)
-        found.append((points, coefficient(points.T), u))
-    most = max(len(points) for points, _, _ in found)
-    names = "points", "inputs", "targets"
+        found.append((points, weights(points, triangles), coefficient(points.T), u))
+    most = max(len(points) for points, *_ in found)
+    names = "points", "weights", "inputs", "targets"
     arrays: dict[str, Any] = {
         name: np.stack([padded(x, most) for x in column]).astype(np.float32)
         for name, column in zip(names, zip(*found, strict=True), strict=True)
@@ -85,11 +86,21 @@ def triangulation(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     grid += random.uniform(-0.3, 0.3, grid.shape) * h
     points = np.concatenate([*boundary, grid[inside(grid, h / 2)]])
     triangles = Delaunay(points).simplices
-    a, b, c = (points[corner] for corner in triangles.T)
     # Points on a side of L make triangles without area.
-    (x, y), (p, q) = (b - a).T, (c - a).T
-    kept = inside((a + b + c) / 3, 0) & (np.abs(x * q - y * p) > 1e-6)
+    kept = inside(points[triangles].mean(axis=1), 0) & (areas(points, triangles) > 1e-6)
     return points, triangles[kept]
+
+
+def areas(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    a, b, c = (points[corner] for corner in triangles.T)
+    (x, y), (p, q) = (b - a).T, (c - a).T
+    return np.abs(x * q - y * p) / 2
+
+
+def weights(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """The weight of each point in integrals of piecewise linear functions."""
+    thirds = np.repeat(areas(points, triangles) / 3, 3)
+    return np.bincount(triangles.ravel(), thirds, minlength=len(points))
 
 
 def inside(x: np.ndarray, margin: float) -> Any:
