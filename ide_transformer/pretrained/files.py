@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import ml_dtypes
 import numpy as np
 
-from ..errors import InputError, naming
+from ..errors import InputError, naming, short
 from ..packages import require
 
 
@@ -56,12 +57,7 @@ def _json_object(content: str | bytes, file: Path) -> dict[str, Any]:
     try:
         if len(content) > _MOST_JSON:
             raise ValueError(f"it has more than {_MOST_JSON:,} bytes")
-        value = json.loads(
-            content,
-            parse_float=_finite,
-            parse_constant=_finite,
-            object_pairs_hook=_without_twins,
-        )
+        value = json.loads(content, object_pairs_hook=_checked_object)
         if not isinstance(value, dict):
             raise ValueError("it is not an object of options")
     except (ValueError, RecursionError) as error:
@@ -70,16 +66,14 @@ def _json_object(content: str | bytes, file: Path) -> dict[str, Any]:
     return value
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _checked_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values := dict(pairs)) < len(pairs):
         raise ValueError(f"a key occurs twice among {', '.join(values)[:200]}")
+    for name, value in pairs:
+        numbers = jax.tree.leaves(value) if isinstance(value, list) else [value]
+        if any(isinstance(x, float) and not math.isfinite(x) for x in numbers):
+            raise ValueError(f"{short(name)} = {short(str(value))} is not finite")
     return values
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text} is not finite")
-    return number
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:

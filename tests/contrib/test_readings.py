@@ -135,8 +135,8 @@ def test_steering_takes_the_least_energy(model, tmp_path, monkeypatch):
     aim = steering.Aim.drawn(LoadedModel(model, None, Path("it")), GROUPS, 3)
     u0, table = embedded(model)
     np.testing.assert_array_equal(aim.targets, np.argmin(u0[:, 2] @ table.T, axis=1))
-    with pytest.raises(ide.InputError, match=r"probability=1: give one between 0 and 1"):
-        steering.study_steering("it", tmp_path, **given | {"probability": 1})
+    with pytest.raises(ide.InputError, match=r"probability=1.0: give one between 0 and 1"):
+        steering.study_steering("it", tmp_path, **given | {"probability": 1.0})
     few = Problem(INPUTS, INPUTS[:2], losses_of)
     monkeypatch.setattr(controlled, "make_problem", lambda *_: few)
     with pytest.raises(ide.InputError, match="samples=2: predict needs 8 or more"):

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import jax
 
 from ide_transformer.training.steps import layout as parallel
+from ide_transformer.training.steps.step import TrainState
 from tests.training import stub
 
 
@@ -39,8 +40,10 @@ def main() -> None:
 
     def measured(layout, state):
         state = place(layout, state)
-        arrays = jax.tree.leaves((state.weights, state.optimizer))
-        placed.append(sum(x.addressable_shards[0].data.nbytes for x in arrays))
+        # Batches are placed too.
+        if isinstance(state, TrainState):
+            arrays = jax.tree.leaves((state.weights, state.optimizer))
+            placed.append(sum(x.addressable_shards[0].data.nbytes for x in arrays))
         return state
 
     parallel.Layout.placed = measured

@@ -204,8 +204,8 @@ def test_exits_of_a_run_are_written(drawn, capsys, tmp_path):
 @pytest.mark.heavy
 def test_exits_are_measured_against_the_full_solve(drawn):
     loaded = training.load_model(drawn.path)
-    exit, five = ide.EstimatedExit(1.0), ide.Mesh(horizon=5)
-    meshes = five, ide.Mesh(horizon=5, solver=ide.RK4())
+    exit, five = ide.EstimatedExit(1.0), ide.Mesh(horizon=5.0)
+    meshes = five, ide.Mesh(horizon=5.0, solver=ide.RK4())
     rows = training.evaluate_exits(loaded, exit, [0.0, 1e-5, 1e6], meshes, samples=24)
     # Of meshes with equally many steps each has a full solve of its own.
     cheap = training.cheapest_exits(rows, [1e6])

@@ -63,7 +63,7 @@ def _window_of_all_layers(options: Options) -> int | None:
     if types == ["sliding_attention"] * layers and window:
         return window
     name = "max_window_layers" if types is None else "layer_types"
-    why = f"not supported: all {layers} layers must have a window, or none"
+    why = f"not supported: all num_hidden_layers={layers} must have a window, or none"
     raise options.refused(name, full if types is None else types, why)
 
 
