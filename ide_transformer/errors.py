@@ -54,7 +54,7 @@ def at(place: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def naming(file: str | Path) -> Iterator[None]:
-    """Names the file in an `OSError` that names none, such as that of a full disk."""
+    """Names the file in an `OSError` that names none, such as the error of a full disk."""
     try:
         yield
     except OSError as error:

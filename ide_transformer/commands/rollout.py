@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     own.add_model(parser, "data.path for another file; ")
     add("--steps", type=int, default=8, help="how often it is applied (default: 8)")
-    about = "each step spans so many times of the data (default: 1)"
+    about = "each step spans this number of times of the data (default: 1)"
     add("--stride", type=int, default=1, help=about)
     about = "the most trajectories, from the first on (default: 8)"
     add("--samples", type=int, default=8, help=about)

@@ -34,7 +34,7 @@ class _Field(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """What a file has. `sizes` are those of samples, times and the axes in space."""
+    """What a file has. `sizes` has the numbers of samples, times and points along each axis."""
 
     sizes: tuple[int, ...]
     moving: list[_Field]

@@ -254,7 +254,7 @@ def _check_weights(run: RunFolder, own: Config, chosen: Config) -> None:
     offered = build_task(chosen, run.known_tokenizer).sizes
     if lacking := [name for name in sizes if name not in offered]:
         what = f"data.path={chosen.data.path}: these data are of another kind, without"
-        raise InputError(f"{what} {lacking[0]}; give data as those of {run.path}.")
+        raise InputError(f"{what} {lacking[0]}; give data like the data of {run.path}.")
     data = {name: offered[name] for name in sizes}
 
     def shapes(config: Config, sizes: dict[str, Any]) -> list[tuple[int, ...]]:

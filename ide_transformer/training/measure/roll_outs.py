@@ -21,7 +21,7 @@ from .evaluation import checked_part, evaluation_task
 from .predictions import draw_functions, operator_model
 
 
-# A state so many times as large as the truth has blown up.
+# A state has blown up if it is this factor larger than the truth.
 _BLOWN_UP = 1e3
 # The correlation below which a roll-out has lost the truth.
 _CORRELATED = 0.8
@@ -187,7 +187,7 @@ def roll_out(
 
     - `steps`: how often the map is applied. Where the truth ends earlier, the states go on.
     - `samples`: the most trajectories.
-    - `stride`: each step spans so many times of the data, whatever the model has learned.
+    - `stride`: each step spans this number of times of the data.
     - `part`: default "test" if there is one.
     - `mesh`: the mesh on which the model is solved, for example with other points.
 
