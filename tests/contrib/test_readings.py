@@ -115,7 +115,7 @@ def test_correlations_are_those_of_the_means_over_groups():
 
 
 @pytest.mark.heavy
-def test_steering_takes_the_least_energy(model, tmp_path, monkeypatch):
+def test_steering_takes_the_least_energy(model, tmp_path, monkeypatch, unchecked):
     """A push in layer n moves the log-odds by `AFTER_n (e - e')·v`: the least energy that moves
     them by g is `g² / |e - e'|² Σ AFTER²`, and the sum is over the layers that may push."""
     monkeypatch.setattr(steering, "_most", lambda aim: np.full(GROUPS, -np.inf))
