@@ -11,7 +11,6 @@ from jaxtyping import Shaped
 from ..arguments import Fraction, FractionOrAll, PositiveInt, checked
 from ..equation import PointRule
 from ..errors import InputError, at
-from ..memory import check_bytes
 from ..models import (
     Field,
     FunctionClassifier,
@@ -25,7 +24,7 @@ from ..models import (
     Statistics,
     statistics,
 )
-from .files import found, numbered, stored_arrays
+from .files import found, numbered, read_arrays, stored_arrays
 from .leaks import check_later_inputs, check_trajectories
 from .losses import (
     UNCOUNTED,
@@ -35,7 +34,7 @@ from .losses import (
     MeanSquaredError,
     RelativeError,
 )
-from .points import coarser, domains_at, finite_numbers, grid_like
+from .points import check_parts, coarser, domains_at, drawn_parts, finite_numbers, grid_like
 from .scattered import Scattered, scattered_parts, with_mask, with_padded_lengths
 from .task import AbstractDataSet, Part, checksum_of_all
 
@@ -281,12 +280,7 @@ class Arrays(AbstractDataSet):
                 f"data.path={path}: there are parameters, and no {missing[0]}; add it."
             )
         of_file = (*needed, *further, *belong, "mask")
-        read = {name: stored[name] for name in of_file if name in stored}
-        # As stored, in single precision, and divided into parts.
-        check_bytes(
-            f"data.path={path}", sum(x.numbers * (x.itemsize + 4 + 4) for x in read.values())
-        )
-        arrays = {name: x.read() for name, x in read.items()}
+        arrays = read_arrays(path, stored, of_file)
         of_parts = (targets, *(names[1] for names in parts.values()))
         classes, known = numbered(path, {name: arrays[name] for name in of_parts}, labels)
         arrays |= classes
@@ -530,12 +524,11 @@ def _divided(
         inputs, targets, *_ = whole
         check_trajectories(inputs, targets, None if groups is None else of, channels=channels)
     all_groups = int(of.max(initial=-1)) + 1
-    left = np.random.default_rng(0).permutation(all_groups)
+    drawn = drawn_parts(all_groups, held_out)
     parts = {}
     for part, held in held_out.items():
-        if not isinstance(held, tuple):
-            chosen, left = np.split(left, [round(held * all_groups)])
-            parts[part] = tuple(x[np.isin(of, chosen)] for x in whole)
+        if part in drawn:
+            parts[part] = tuple(x[np.isin(of, drawn[part])] for x in whole)
             continue
         names = [f"{part}_{name}" for name in named[: len(whole)]]
         parts[part] = tuple(map(finite_numbers, names, held))
@@ -545,13 +538,8 @@ def _divided(
                     f"{name} are {x.dtype}{[*x.shape]}; give {len(held[0])} samples of the "
                     f"kind to learn, {like.dtype}{[*like.shape]}."
                 )
-    parts["training"] = tuple(x[np.isin(of, left)] for x in whole)
+    parts["training"] = tuple(x[np.isin(of, drawn["training"])] for x in whole)
+    divided = "" if groups is None else f" in {all_groups} groups"
     sizes = {part: len(x) for part, (x, *_) in parts.items()}
-    if not sizes["validation"] or not (sizes["training"] or held_out["validation"] == 1):
-        left_for = ", ".join(f"{n} for {part}" for part, n in sizes.items())
-        divided = "" if groups is None else f" in {all_groups} groups"
-        raise InputError(
-            f"{number} samples{divided} leave {left_for}; give more, or other fractions "
-            "(data.validation, data.test)."
-        )
+    check_parts(sizes, held_out, f"{number} samples{divided}")
     return parts

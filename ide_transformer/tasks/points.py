@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
 import jax.numpy as jnp
@@ -202,3 +202,25 @@ def finite_numbers(name: str, x: np.ndarray) -> np.ndarray:
             "hold."
         )
     return changed
+
+
+def drawn_parts(number: int, held_out: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The indices that each part has of `number`: a part in `held_out` its fraction, drawn at
+    random and the same for every run, and `training` the rest. A part whose samples are given
+    has none of them."""
+    left = np.random.default_rng(0).permutation(number)
+    drawn = {}
+    for part, held in held_out.items():
+        if not isinstance(held, tuple):
+            drawn[part], left = np.split(left, [round(held * number)])
+    return {**drawn, "training": left}
+
+
+def check_parts(sizes: Mapping[str, int], held_out: Mapping[str, Any], whole: str) -> None:
+    """Raises `InputError` if there is nothing to learn, or nothing to validate on."""
+    if not sizes["validation"] or not (sizes["training"] or held_out["validation"] == 1):
+        left_for = ", ".join(f"{n} for {part}" for part, n in sizes.items())
+        raise InputError(
+            f"{whole} leave {left_for}; give more, or other fractions (data.validation, "
+            "data.test)."
+        )

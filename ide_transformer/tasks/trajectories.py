@@ -14,12 +14,11 @@ from jaxtyping import Float, Shaped
 from ..arguments import Fraction, FractionOrAll, PositiveFloat, PositiveInt, checked
 from ..equation import PointRule, TokenDomain
 from ..errors import InputError
-from ..memory import check_bytes
 from ..models import Field, OperatorModel, Statistics, Timed, statistics
-from .files import stored_arrays
+from .files import read_arrays, stored_arrays
 from .leaks import check_windows
 from .losses import Batch, PushforwardError, RelativeError, RolloutError
-from .points import coarser, domains_at, finite_numbers, grid_like
+from .points import check_parts, coarser, domains_at, drawn_parts, finite_numbers, grid_like
 from .scattered import domain_of, scattered, with_mask, with_padded_lengths
 from .task import AbstractDataSet, Part, checksum_of_all
 
@@ -479,12 +478,7 @@ class Trajectories(AbstractTrajectories):
                 f"own; write data.{both[0]}=null, or drop them."
             )
         names = [inputs, *further, "mask", *(name for own in parts.values() for name in own)]
-        read = {name: stored[name] for name in names if name in stored}
-        # As stored, in single precision, and divided into parts.
-        check_bytes(
-            f"data.path={path}", sum(x.numbers * (x.itemsize + 4 + 4) for x in read.values())
-        )
-        arrays = {name: x.read() for name, x in read.items()}
+        arrays = read_arrays(path, stored, names)
         shared = "points" not in arrays or arrays["points"].ndim < 3
         for prefix in ("", *(f"{part}_" for part in parts)):
             with_mask(arrays, prefix, [f"{prefix}constant"], [f"{prefix}{inputs}"])
@@ -562,23 +556,13 @@ def _divided(whole: Paths, held_out: dict[str, Any]) -> dict[str, Paths]:
     for name, x in zip(("parameters", "constant"), whole[1:3], strict=True):
         if x is not None and len(x) != number:
             raise InputError(f"{name} are of {len(x)} trajectories, and there are {number}.")
-    left = np.random.default_rng(0).permutation(number)
-    chosen = {}
-    for part, held in held_out.items():
-        if not isinstance(held, Paths):
-            chosen[part], left = np.split(left, [round(held * number)])
-    chosen["training"] = left
+    drawn = drawn_parts(number, held_out)
     parts = {
-        part: jax.tree.map(op.itemgetter(np.sort(some)), whole) for part, some in chosen.items()
+        part: jax.tree.map(op.itemgetter(np.sort(some)), whole) for part, some in drawn.items()
     }
     parts |= {part: held for part, held in held_out.items() if isinstance(held, Paths)}
     sizes = {part: len(paths.states) for part, paths in parts.items()}
-    if not sizes["validation"] or not (sizes["training"] or held_out["validation"] == 1):
-        left_for = ", ".join(f"{n} for {part}" for part, n in sizes.items())
-        raise InputError(
-            f"{number} trajectories leave {left_for}; give more, or other fractions "
-            "(data.validation, data.test)."
-        )
+    check_parts(sizes, held_out, f"{number} trajectories")
     return parts
 
 

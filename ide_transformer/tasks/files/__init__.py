@@ -1,4 +1,9 @@
 """Reads arrays from files: NumPy, tables, NetCDF, HDF5, Zarr, The Well, PDEBench."""
 
 from .kinds import stored_arrays as stored_arrays
-from .stored import StoredArray as StoredArray, found as found, numbered as numbered
+from .stored import (
+    StoredArray as StoredArray,
+    found as found,
+    numbered as numbered,
+    read_arrays as read_arrays,
+)

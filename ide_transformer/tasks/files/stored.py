@@ -3,7 +3,7 @@
 import contextlib
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -69,6 +69,18 @@ def found(path: str | Path, stored: Mapping[str, StoredArray], name: str) -> Sto
             f"{did_you_mean(name, stored)} Name others by data.options.inputs and .targets."
         )
     return stored[name]
+
+
+def read_arrays(
+    path: str | Path, stored: Mapping[str, StoredArray], names: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """The arrays with these names, as far as there are any. **Raises:** `InputError` if they
+    do not fit into memory."""
+    chosen = {name: stored[name] for name in names if name in stored}
+    # As stored, in single precision, and divided into parts.
+    needed = sum(x.numbers * (x.itemsize + 4 + 4) for x in chosen.values())
+    check_bytes(f"data.path={path}", needed)
+    return {name: x.read() for name, x in chosen.items()}
 
 
 def numbered(
