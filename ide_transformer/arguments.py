@@ -127,7 +127,7 @@ def checked(call: Call) -> Call:
 
 
 def _wanted(annotation: Any, value: Any) -> list[str]:
-    """What a value should be by its annotation, in words; empty if it is that."""
+    """An annotation in words; empty if the value fits it."""
     kind, inner = get_origin(annotation) or annotation, get_args(annotation)
     if isinstance(kind, TypeVar):
         kind, inner = kind.__bound__ or Union, kind.__constraints__
@@ -159,7 +159,7 @@ def _wanted(annotation: Any, value: Any) -> list[str]:
 
 
 def _wanted_inside(kind: Any, inner: tuple[Any, ...], value: Any) -> list[str]:
-    """What the parts of a tuple, list, mapping or generic dataclass should be."""
+    """The annotations of the parts of a tuple, list, mapping or generic dataclass."""
     parts = []
     if kind is tuple:
         kinds = inner[:1] * len(value) if inner[-1] is ... else inner

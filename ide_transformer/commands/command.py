@@ -83,7 +83,7 @@ def load_command(name: str) -> ModuleType:
 
 
 def listed() -> dict[str, str]:
-    """What each command does, in a line."""
+    """One line about each command."""
     lines = dict(COMMANDS)
     for name in sorted(entry_points(group=GROUP).names - COMMANDS.keys()):
         try:

@@ -92,7 +92,7 @@ class NetworkInputs(FunctionInputs):
 
     @property
     def boundary(self) -> Boundary:
-        """What is beyond the ends of an axis, if the task does not say."""
+        """The default boundary mode of the network."""
         rules = {*self.grid} if isinstance(self.grid, tuple) else {self.grid}
         around = rules == {"periodic"} and self.wavelength is None
         return "periodic" if around else "dirichlet"

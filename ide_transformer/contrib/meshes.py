@@ -238,7 +238,7 @@ def field_evaluations(model: Model, inputs: PyTree[ArrayLike]) -> Float[Array, "
 def read_outputs(
     model: Model, outputs: PyTree[Array], inputs: PyTree[ArrayLike], read: Quantity | None
 ) -> PyTree[Array]:
-    """What is read of a model's outputs; see `Target`."""
+    """The part of a model's outputs that a target reads; see `Target`."""
     if read is not None:
         return read(outputs, inputs)
     _, domain = model.embed(inputs)

@@ -31,7 +31,8 @@ Kernels = (Attention, GaussianAttention)
 
 
 class Distances(NamedTuple):
-    """How far the heads of each layer look, the mean over samples and queries without padding.
+    """The distances at which the heads of each layer look, means over samples and queries
+    without padding.
 
     - `mean`: `∫ γ_h(x, x') |x - x'| dx'`, in distances of the domain, `[intervals, heads]`.
     - `spectrum`: the share of the mass of γ_h in each band, `[intervals, heads, bands]`.
@@ -64,7 +65,7 @@ def kernel(
 
 
 def distances(model: Model, inputs: PyTree[ArrayLike]) -> Distances:
-    """How far heads look, at the states where layers begin.
+    """The distances at which heads look, at the states where layers begin.
 
     **Raises:** `InputError` for a model without heads, tokens that are not on a grid, adaptive
     steps, and a scheme that carries something from interval to interval.

@@ -61,7 +61,7 @@ class PHop(AbstractSequences):
     - `alphabet`: the number of different tokens.
     - `hops`: the number of hops.
 
-    **Raises:** `InputError` for so many hops that words have less than one target on average.
+    **Raises:** `InputError` if words have less than one target on average.
     """
 
     context: PositiveInt
