@@ -6,25 +6,40 @@ with a = exp g and a random field g of waves. Each sample has its own triangles 
 1,000 points, on which quadratic finite elements solve it. The file has the `points`,
 `weights` (a third of the area of the triangles around a point), `inputs` (g) and `targets` (u)
 of all samples, padded with NaN. It needs scikit-fem.
+
+`--grid 32` writes a second file for networks of convolutions, `FILE-grid.npz`: g and u
+interpolated to 32 by 32 midpoints of cells of [0, 1]², 0 outside of L, and whether a cell is in
+L as a second channel. `--errors RUN…` prints the relative L2 errors of runs on either file, on
+the test samples at the points of the first file, and those of the interpolation alone.
 """
 
 import argparse
 import math
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import numpy as np
 from rich.progress import track
+from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import Delaunay
 
 from commands import start
+from ide_transformer import training
+from ide_transformer.commands.options import results_file
 from ide_transformer.errors import whole_file
 from ide_transformer.packages import require
+from ide_transformer.reporting import show_table, write_json
+from ide_transformer.tasks import Arrays
 
 
-EXAMPLES = "  python scripts/l_shape.py l_shape.npz --samples 1000"
+EXAMPLES = """\
+  python scripts/l_shape.py l_shape.npz --grid 32
+  python scripts/l_shape.py l_shape.npz --errors runs/l_shape runs/l_shape-fno --json errors.json
+"""
 _CORNERS = np.array([(0, 0), (1, 0), (1, 0.5), (0.5, 0.5), (0.5, 1), (0, 1)])
 # The area of L over h², which gives 500 to 1,000 points.
 _CELLS = 450, 930
@@ -36,9 +51,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="the .npz file")
     parser.add_argument("--samples", type=int, default=1000, help="(default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    parser.add_argument("--grid", type=int, help="points along an axis of the second file")
+    parser.add_argument("--errors", type=Path, nargs="+", metavar="RUN", help="trained runs")
+    parser.add_argument("--json", type=results_file, help="for the errors")
 
 
 def run(options: argparse.Namespace) -> None:
+    if options.errors:
+        show_errors(options)
+        return
+    if not options.file.is_file():
+        write_samples(options)
+    if options.grid:
+        write_grid(options)
+
+
+def grid_file(file: Path) -> Path:
+    return file.with_name(f"{file.stem}-grid.npz")
+
+
+def write_samples(options: argparse.Namespace) -> None:
     require("skfem", "physics", "finite elements are those of")
     found = []
     for number in track(range(options.samples), "samples"):
@@ -56,6 +88,91 @@ def run(options: argparse.Namespace) -> None:
     with whole_file(options.file) as part, part.open("wb") as file:
         np.savez(file, **arrays)
     print(f"{options.samples} samples of up to {most} points: {options.file}")
+
+
+def write_grid(options: argparse.Namespace) -> None:
+    stored = np.load(options.file)
+    grid = midpoints(options.grid)
+    there = inside(grid, 0)
+    inputs = np.zeros((len(stored["points"]), *there.shape, 2), np.float32)
+    targets = np.zeros((*inputs.shape[:-1], 1), np.float32)
+    inputs[..., 1] = there
+    for sample, (points, g, u) in enumerate(
+        zip(*(stored[name] for name in ("points", "inputs", "targets")), strict=True)
+    ):
+        real = np.isfinite(u)
+        values = np.stack([g[real], u[real]], axis=1)
+        found = LinearNDInterpolator(points[real], values)(grid[there])
+        inputs[sample, there, 0], targets[sample, there, 0] = found.T
+    with whole_file(grid_file(options.file)) as part, part.open("wb") as file:
+        np.savez(file, inputs=inputs, targets=targets)
+    print(f"the same on {options.grid} by {options.grid} cells: {grid_file(options.file)}")
+
+
+def midpoints(number: int) -> np.ndarray:
+    x = (np.arange(number) + 0.5) / number
+    return np.stack(np.meshgrid(x, x, indexing="ij"), -1)
+
+
+def show_errors(options: argparse.Namespace) -> None:
+    """The mean relative L2 error of each run over the test samples."""
+    whole = Arrays.build(options.file, test=0.1)
+    rows: list[dict[str, Any]] = []
+    for path in track(options.errors, "runs"):
+        loaded = training.load_model(path)
+        on_grid = "channels" in loaded.task.sizes
+        truth = loaded.task if on_grid else whole
+        error: Any = grid_errors if on_grid else point_errors
+        predict: Any = eqx.filter_jit(loaded.model)
+        summary = training.RunFolder(path).load_summary()
+        row = {"run": path.name, "error": float(np.mean(error(whole, truth, predict)))}
+        rows.append(row | {key: summary[key] for key in ("parameters", "steps", "seconds")})
+        if on_grid and not any(row["run"] == "interpolation" for row in rows):
+            floor = grid_errors(whole, truth, None)
+            rows.insert(0, {"run": "interpolation", "error": float(np.mean(floor))})
+    show_table(rows)
+    if options.json:
+        write_json(options.json, rows)
+
+
+def test_batches(task: Arrays) -> Iterator[Any]:
+    """The test samples in their order, ten at a time."""
+    for part in np.split(np.arange(len(task.data["test"][0])), 10):
+        yield task.chosen("test", part)
+
+
+def point_errors(whole: Arrays, _: Any, predict: Any) -> list[float]:
+    errors = []
+    for batch in test_batches(whole):
+        outputs = np.asarray(predict(batch.inputs))
+        errors += relative_errors(batch, outputs)
+    return errors
+
+
+def relative_errors(batch: Any, outputs: Any) -> list[float]:
+    """`‖v - u‖ / ‖u‖` of each sample with the weights of its points."""
+    weights = np.asarray(batch.inputs.domain.weights)
+    truth = np.asarray(batch.targets.values)
+    norms = [np.sqrt((weights * x**2).sum(axis=1)) for x in (outputs - truth, truth)]
+    return (norms[0] / norms[1]).tolist()
+
+
+def grid_errors(whole: Arrays, on_grid: Any, predict: Any) -> list[float]:
+    """Errors of values on the grid, interpolated to the points of each sample with u = 0 on
+    the boundary; without `predict`, of the interpolation alone."""
+    errors = []
+    for batch, cells in zip(test_batches(whole), test_batches(on_grid), strict=True):
+        values = np.asarray(cells.targets if predict is None else predict(cells.inputs))
+        grid = midpoints(values.shape[1])
+        there = inside(grid, 0)
+        ring = boundary(values.shape[1])
+        nodes = np.concatenate([grid[there], ring])
+        known = np.concatenate([values[:, there, 0].T, np.zeros((len(ring), len(values)))])
+        at = LinearNDInterpolator(nodes, known, fill_value=0.0)
+        points = np.asarray(batch.inputs.domain.points)
+        outputs = np.stack([at(points[i])[:, i] for i in range(len(points))])
+        errors += relative_errors(batch, outputs)
+    return errors
 
 
 def random_field(random: np.random.Generator):
@@ -76,19 +193,23 @@ def triangulation(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Points `[points, 2]` and triangles `[triangles, 3]` of L: a moved grid inside, equal
     distances on the boundary."""
     h = math.sqrt(0.75 / random.uniform(*_CELLS))
-    ends = np.roll(_CORNERS, -1, axis=0)
-    sides = zip(_CORNERS, ends, strict=True)
-    boundary = [
-        a + (b - a) * np.linspace(0, 1, round(np.abs(b - a).sum() / h), endpoint=False)[:, None]
-        for a, b in sides
-    ]
     grid = np.stack(np.meshgrid(*[np.arange(h / 2, 1, h)] * 2), -1).reshape(-1, 2)
     grid += random.uniform(-0.3, 0.3, grid.shape) * h
-    points = np.concatenate([*boundary, grid[inside(grid, h / 2)]])
+    points = np.concatenate([boundary(1 / h), grid[inside(grid, h / 2)]])
     triangles = Delaunay(points).simplices
     # Points on a side of L make triangles without area.
     kept = inside(points[triangles].mean(axis=1), 0) & (areas(points, triangles) > 1e-6)
     return points, triangles[kept]
+
+
+def boundary(number: float) -> np.ndarray:
+    """Points on the boundary at equal distances, `number` along a side of length 1."""
+    ends = np.roll(_CORNERS, -1, axis=0)
+    sides = []
+    for a, b in zip(_CORNERS, ends, strict=True):
+        along = np.linspace(0, 1, round(np.abs(b - a).sum() * number), endpoint=False)
+        sides.append(a + (b - a) * along[:, None])
+    return np.concatenate(sides)
 
 
 def areas(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:

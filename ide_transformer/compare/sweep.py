@@ -13,7 +13,7 @@ from pydantic import Field
 from ..figures import plot_curves
 from ..reporting import show_table, write_json
 from ..training import Section
-from ..training.configuration.config import CountOrZero
+from ..training.configuration.config import CountOrZero, Seed
 
 
 RATE = "optimizer.learning_rate"
@@ -25,16 +25,19 @@ Values = Annotated[
 
 
 class Sweep(Section):
-    """The section `sweep`. Each scheme is trained with all combinations of the values for the
-    first seed; the other seeds take the combination with the lowest validation loss.
+    """The section `sweep`. Each scheme is trained with all combinations of the values for one
+    seed; the other seeds take the combination with the lowest validation loss.
 
     - `keys`: from a key of the run, such as `optimizer.learning_rate`, to the values to try.
     - `extend`: if the best value is the first or the last, further values follow in the same
       ratio, at most this many times.
+    - `seed`: the seed of these runs, by default the first of the comparison. Runs with a seed
+      that is not in the comparison tune only, and are not reported.
     """
 
     keys: Annotated[dict[str, Values], Field(min_length=1)]
     extend: CountOrZero = 2
+    seed: Seed | None = None
 
     def problems(self) -> Iterator[str]:
         for key, values in self.keys.items():

@@ -74,7 +74,8 @@ class TrainingComparison(AbstractComparison):
             yield f"seeds={list(self.seeds)}: give each of them once"
         for name in names:
             try:
-                folder_name(Trial(name, (1.234e-300,) * len(self._swept), max(self.seeds)).name)
+                largest = max(*self.seeds, self._tuning_seed)
+                folder_name(Trial(name, (1.234e-300,) * len(self._swept), largest).name)
             except ValueError as error:
                 yield f"schemes.{name}: {error}"
         if len({Trial(name, (), 0).name for name in names}) < len(names):
@@ -129,12 +130,19 @@ class TrainingComparison(AbstractComparison):
     def _swept(self) -> dict[str, tuple[float, ...]]:
         return self.sweep.keys if self.sweep else {}
 
+    @property
+    def _tuning_seed(self) -> int:
+        """The seed with which the sweep runs."""
+        own = self.sweep and self.sweep.seed
+        return self.seeds[0] if own is None else own
+
     def prepare(self) -> None:
         _ = self._plans
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
         trials = Trials(folder / "runs", self._plans, tuple(self._swept), console)
-        first, *others = self.seeds
+        first = self._tuning_seed
+        others = [seed for seed in self.seeds if seed != first]
         trials.left = len(self._plans) * len(others)
         for trial in (t for name in self._plans for t in grid(name, self._swept, first)):
             with naming_scheme(trial.scheme):
@@ -225,7 +233,8 @@ class TrainingComparison(AbstractComparison):
         if self.sweep is not None:
             about.append(
                 f"Of {', '.join(self._swept)} each scheme has the values with the lowest "
-                "validation loss for the first seed; sweep.json has all that were tried."
+                f"validation loss for seed {self._tuning_seed}; sweep.json has all that were "
+                "tried."
             )
         if self.reference is not None:
             recipes = f" with the same recipe ({', '.join(self.recipes)})" * bool(self.recipes)
