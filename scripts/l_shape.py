@@ -38,7 +38,7 @@ from ide_transformer.tasks import Arrays
 
 EXAMPLES = """\
   python scripts/l_shape.py l_shape.npz --grid 32
-  python scripts/l_shape.py l_shape.npz --errors runs/l_shape runs/l_shape-fno --json errors.json
+  python scripts/l_shape.py l_shape.npz --errors runs/l_shape --json errors.json
 """
 _CORNERS = np.array([(0, 0), (1, 0), (1, 0.5), (0.5, 0.5), (0.5, 1), (0, 1)])
 # The area of L over h², which gives 500 to 1,000 points.

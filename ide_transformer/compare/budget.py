@@ -15,7 +15,7 @@ from ..training import Config, Section, build_task, schedule_of, validated
 from ..training.configuration.files import apply_overrides
 from ..training.run import build_start
 from ..training.steps.build import objective
-from ..training.steps.schedule import needed_by_refinement, programs_of
+from ..training.steps.schedule import needed_by_refinement
 
 
 # A run is refined after half of its steps, while the rate is high; see
@@ -78,7 +78,7 @@ def field_evaluations(config: Config, task: AbstractTask) -> float:
     untrained model is measured."""
     total = 0.0
     start = build_start(config, task)
-    programs = programs_of(config, start.model)
+    programs = start.programs
     state = programs.start(start.model, start.key)
     minimised = eqx.filter_jit(objective(task.loss, config.training))
     schedule = schedule_of(config)

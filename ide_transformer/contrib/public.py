@@ -20,6 +20,7 @@ from .encoder_decoder import (
     generate_greedy,
 )
 from .gated import GatedRK2
+from .growth import MiddleRepeated, NewLayers, Stacked
 from .layer_norm_scaling import LayerNormScaling
 from .layers import MOVES, Layered, drops, extensions, mergers, native_layers, selections
 from .mazes import Maze
@@ -43,6 +44,7 @@ from .momentum import (
     PresymplecticEuler,
     VelocityInputs,
 )
+from .package_texts import PackageTexts, text_of_packages
 from .scales import (
     CoarseHeads,
     Distances,

@@ -314,6 +314,7 @@ class Dataset(AbstractNextToken):
         self,
         path: str | Path,
         context: PositiveInt,
+        *,
         tokenizer: str | AbstractTokenizer = "characters",
         vocabulary: PositiveInt | None = None,
         validation: FractionOrAll = 0.1,

@@ -40,9 +40,16 @@ from .folder.run_folder import (
 from .loop import Diverged as Diverged, Loop
 from .steps import layout as parallel
 from .steps.build import build_model, build_task, objective, with_solver, with_training
+from .steps.growth import Draw
 from .steps.layout import check_divisible, make_layout
 from .steps.optimizer import learning_rate
-from .steps.schedule import first_model, needed_by_refinement, programs_of, weight_shapes
+from .steps.schedule import (
+    Programs,
+    first_model,
+    needed_by_refinement,
+    programs_of,
+    weight_shapes,
+)
 from .steps.step import TrainState, num_parameters, weights_of
 from .stopping import stop_requests
 from .trackers import AbstractTracker
@@ -145,9 +152,10 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
     # A run with a checkpoint takes no weights from another run.
     begun = resumed is not None and resumed.newest_step is not None
     own = resumed if begun and config.model.run is not None else None
-    task, model, key, origin = build_start(config, begun=own)
-    programs = programs_of(config, model)
-    state = programs.start(model, key)
+    start = build_start(config, begun=own)
+    task, model, origin = start.task, start.model, start.origin
+    programs = start.programs
+    state = programs.start(model, start.key)
     meshes = [mesh for program in programs for mesh in program.phase.meshes.values()]
     check_divisible(config.parallel, config.training, model, meshes)
     if parallel.primary():
@@ -227,6 +235,12 @@ class Start(NamedTuple):
     model: Model
     key: PRNGKeyArray
     origin: dict[str, Any] | None
+    config: Config
+    draw: Draw
+
+    @property
+    def programs(self) -> Programs:
+        return programs_of(self.config, self.model, self.draw)
 
 
 def build_start(
@@ -237,7 +251,11 @@ def build_start(
     tokenizer = None if begun is None else begun.known_tokenizer
     data = build_task(config, tokenizer) if task is None else task
     model_key, key = jax.random.split(jax.random.key(config.training.seed))
-    model = first_model(config, lambda config: build_model(config, data, model_key))
+
+    def build(config: Config) -> Model:
+        return build_model(config, data, model_key)
+
+    model = first_model(config, build)
     origin: dict[str, Any] = {}
     if config.model.run is not None and begun is None:
         run = RunFolder(config.model.run)
@@ -245,7 +263,8 @@ def build_start(
         origin = {"run": run.identity, "step": step}
     if origin or config.model.pretrained is not None:
         origin["weights"] = checksum_of_weights(model)
-    return Start(data, with_training(model, config.training), key, origin or None)
+    model = with_training(model, config.training)
+    return Start(data, model, key, origin or None, config, ft.partial(build, config))
 
 
 def _with_weights_of_run(

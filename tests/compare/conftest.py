@@ -13,7 +13,6 @@ from ide_transformer.compare import budget, load_comparison, trials
 from ide_transformer.compare.train_schemes import TrainingComparison
 from ide_transformer.training.folder.checkpoints import Checkpoints
 from ide_transformer.training.run import build_start
-from ide_transformer.training.steps.schedule import programs_of
 from tests.training import stub
 
 
@@ -35,7 +34,7 @@ def go_on(path, step):
     run = training.RunFolder(path)
     config = run.load_config()
     start = build_start(config, training.build_task(config))
-    state = programs_of(config, start.model).start(start.model, start.key)
+    state = start.programs.start(start.model, start.key)
     with Checkpoints(run, config, writes=True) as checkpoints:
         checkpoints.save(step, eqx.tree_at(lambda x: x.step, state, state.step + step))
 

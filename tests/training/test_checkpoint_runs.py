@@ -96,7 +96,7 @@ def test_a_run_begins_with_the_weights_of_another_and_outlives_it(there):
     own = run.load_config()
     assert (own.data, own.control) == (before.data, before.control)
     assert run.tokenizer.read_bytes() == folder.tokenizer.read_bytes()
-    task, model, _, start = build_start(own)
+    task, model, _, start, *_ = build_start(own)
     assert equal(model.control, source.control)
     assert run.start == start and (start["run"], start["step"]) == (folder.identity, 2)
     first = eqx.filter_jit(task.loss)(source, task.batch(0, 4, 1)).loss

@@ -14,7 +14,8 @@ import ide_transformer as ide
 from ide_transformer import InputError, training
 from ide_transformer.training.configuration import files
 from ide_transformer.training.run import build_start, resumed_config
-from ide_transformer.training.steps.schedule import resample_state, schedule_of
+from ide_transformer.training.steps.growth import Refinement, grown_state
+from ide_transformer.training.steps.schedule import schedule_of
 from tests.helpers import fast_first, filled
 from tests.running import logged, run_here
 from tests.training import stub
@@ -103,13 +104,13 @@ def test_the_weights_that_are_evaluated(drawn):
 def test_a_run_that_is_refined_is_a_chain_of_two(refined):
     """The state is resampled between them, and the schedule continues."""
     settings = refined.load_config()
-    task, model, key, _ = build_start(settings)
+    task, model, key, *_ = build_start(settings)
     rule = training.build_optimizer(settings.optimizer, 6)
     state, static = training.initial_state(model, rule, key)
     for first, tokens in ((0, 2), (2, 4)):
         if first:
-            resample = ft.partial(resample_state, optimizer=rule, static=static)
-            state = jax.jit(ft.partial(resample, layers=2))(state)
+            grow = ft.partial(grown_state, growth=Refinement(), optimizer=rule, static=static)
+            state = jax.jit(ft.partial(grow, layers=2, draw=lambda: model))(state)
             fine = model.on(ide.Mesh(layers=2))
             static = eqx.filter(fine, eqx.is_inexact_array, inverse=True)
         take = training.make_train_step(rule, static, task.loss)
@@ -257,8 +258,8 @@ def test_what_is_kept_of_weights_is_that_of_the_finer_ones(control, kind):
     shapes, static = eqx.filter_eval_shape(start, jax.random.key(0))
     # Means of squares, among others, are not negative.
     state = jax.tree.map(abs, filled(shapes, 0.3, seed=0))
-    resample = ft.partial(resample_state, optimizer=optimizer, static=static, layers=4)
-    refined = jax.jit(resample)(state)
+    grow = ft.partial(grown_state, growth=Refinement(), optimizer=optimizer, static=static)
+    refined = jax.jit(ft.partial(grow, layers=4, draw=lambda: model))(state)
 
     weights = eqx.filter(model.on(ide.Mesh(layers=4)), eqx.is_inexact_array)
     expected = jax.eval_shape(optimizer.init, weights)

@@ -27,6 +27,7 @@ from pydantic import ConfigDict, InstanceOf, PydanticUserError, TypeAdapter, Val
 from ... import dynamics, equation, integration, models, solvers, tasks
 from ...errors import InputError, did_you_mean, short, shown
 from .. import trackers
+from ..steps import growth
 from .config import Section, in_single_precision
 from .files import NAME_OF_CODE, validated
 
@@ -46,6 +47,7 @@ KINDS: dict[type, tuple[ModuleType, ...]] = {
     tasks.AbstractTask: (tasks,),
     dynamics.AbstractCost: (dynamics,),
     trackers.AbstractTracker: (trackers,),
+    growth.AbstractGrowth: (growth,),
 }
 # Parts inside other parts that draw weights.
 _DRAWN = (equation.AbstractOperator, models.AbstractInputs, models.AbstractReadOut)

@@ -158,8 +158,12 @@ def restored(
         )
     key = jax.random.key(0)  # the drawn weights are replaced below
     sizes = sizes_of(folder, config)
-    model = first_model(config, lambda config: build_model_of_size(config, sizes, key))
-    programs = programs_of(config, model)
+
+    def build(config: Config) -> Model:
+        return build_model_of_size(config, sizes, key)
+
+    model = first_model(config, build)
+    programs = programs_of(config, model, lambda: build(config))
     with Checkpoints(folder, config, writes=False) as checkpoints:
         state = checkpoints.restore(programs.shapes_at, checkpoint)
     step = int(state.step)

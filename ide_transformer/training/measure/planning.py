@@ -92,7 +92,7 @@ def plan(config: Config, devices: ParallelConfig, samples: PositiveInt = 1) -> d
     build = ft.partial(build_model_of_size, config, sizes)
     model = with_training(eqx.filter_eval_shape(build, jax.random.key(0)), config.training)
     check_divisible(devices, config.training, model, ())
-    (program,) = programs_of(config, model)
+    (program,) = programs_of(config, model, lambda: model)
     layout = make_layout(devices, jax.devices()[: devices.devices])
     shape = jax.ShapeDtypeStruct((size, config.model.context), jnp.int32)
     with jax.set_mesh(layout.grid):

@@ -89,7 +89,7 @@ def find_learning_rate(
     config = as_config(config).changed("training", schedule=())
     training = config.training
     growth = math.log(HIGHEST / LOWEST) / (steps - 1)
-    task, model, key, _ = build_start(config)
+    task, model, key, *_ = build_start(config)
     rate: optax.Schedule = lambda step: LOWEST * jnp.exp(growth * step)  # noqa: E731
     optimizer = update_rule(config.optimizer, rate)
     state, static = initial_state(model, optimizer, key)

@@ -3,7 +3,7 @@
 import difflib
 import fnmatch
 import functools as ft
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import UnionType
 
 import diffrax
@@ -20,10 +20,12 @@ from ...errors import InputError
 from ..configuration.config import OptimizerConfig
 
 
-def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+def build_optimizer(
+    config: OptimizerConfig, steps: int, changes: Sequence[int] = ()
+) -> optax.GradientTransformation:
     """The update rule of a run of `steps` steps. `init` raises `InputError` if a group names no
-    weight."""
-    return update_rule(config, learning_rate(config, steps))
+    weight. For `changes` see `learning_rate`."""
+    return update_rule(config, learning_rate(config, steps, changes))
 
 
 def update_rule(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
@@ -52,9 +54,26 @@ def update_rule(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gradient
     return optax.chain(optax.clip_by_global_norm(config.clip), rule)
 
 
-def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+def learning_rate(
+    config: OptimizerConfig, steps: int, changes: Sequence[int] = ()
+) -> optax.Schedule:
     """The learning rate by step: it rises linearly from near 0 over `warmup` steps, then
-    follows `schedule`. Source of warmup_stable_decay: Hägele et al., arXiv 2405.18392."""
+    follows `schedule`. After each step in `changes`, at which the model gets more layers, it
+    rises again over `rise` steps. Source of warmup_stable_decay: Hägele et al., arXiv
+    2405.18392."""
+    rate = _without_rises(config, steps)
+    if not (config.rise and changes):
+        return rate
+    begins = np.array(changes)
+
+    def rising(step):
+        since = jnp.where(step >= begins, step - begins + 1, config.rise + 1)
+        return rate(step) * jnp.minimum(1.0, jnp.min(since) / (config.rise + 1))
+
+    return rising
+
+
+def _without_rises(config: OptimizerConfig, steps: int) -> optax.Schedule:
     peak = config.learning_rate
     lowest = config.lowest_rate
     warmup = config.warmup

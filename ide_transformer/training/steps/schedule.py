@@ -9,10 +9,9 @@ from typing import Any, Literal
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
 from ...dynamics import keep_layers
 from ...errors import InputError, at
@@ -22,9 +21,10 @@ from ...tasks import AbstractLoss, AbstractTask, Batch
 from ..configuration.config import Config, TrainingConfig
 from ..configuration.reader import read
 from .build import objective
+from .growth import AbstractGrowth, Draw, grown_state
 from .layout import Layout
-from .optimizer import build_optimizer, path_of
-from .step import TrainState, initial_state, make_evaluation, make_train_step, moving_average
+from .optimizer import build_optimizer
+from .step import TrainState, initial_state, make_evaluation, make_train_step
 
 
 # How a model gets fewer layers: θ(t) is resampled, or some of its layers are kept.
@@ -171,10 +171,16 @@ def first_model(config: Config, build: Callable[[Config], Model]) -> Model:
     layers = config.training.phases[0].layers
     if layers is None:
         return model
-    coarse = _with_layers(model, layers)
-    if weight_shapes(coarse) == weight_shapes(model):
+    growth = growth_of(config)
+    with at(f"training.schedule: layers={layers}"):
+        coarse = growth.coarse(model, layers)
+    if not growth.averages or weight_shapes(coarse) == weight_shapes(model):
         return coarse
     return build(config.on_layers(layers))
+
+
+def growth_of(config: Config) -> AbstractGrowth:
+    return read(AbstractGrowth, config.training.growth, "training.growth")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -257,31 +263,40 @@ class Programs(tuple[Program, ...]):
         return self.at(step).shapes
 
 
-def programs_of(config: Config, model: Model) -> Programs:
-    """The programs of a run from its `first_model`, which may hold shapes instead of arrays."""
+def programs_of(config: Config, model: Model, draw: Draw) -> Programs:
+    """The programs of a run from its `first_model`, which may hold shapes instead of arrays.
+    `draw` draws the weights of a model with all layers."""
     training = config.training
-    optimizer = build_optimizer(config.optimizer, training.steps)
+    growth = growth_of(config)
+    schedule = schedule_of(config)
+    changes = [b.first for a, b in itertools.pairwise(schedule) if a.layers != b.layers]
+    optimizer = build_optimizer(config.optimizer, training.steps, changes)
 
     def start(model: Model) -> TrainState:
         return initial_state(model, optimizer, jax.random.key(0), average=training.average)[0]
 
     shapes = eqx.filter_eval_shape(start, model)
     programs: list[Program] = []
-    for phase in schedule_of(config):
+    for phase in schedule:
         enter = None
         layers = phase.layers
         if layers is not None and layers != model.layers:
-            resample = ft.partial(
-                resample_state,
-                optimizer=optimizer,
-                average=training.average,
-                static=programs[-1].static,
-                layers=layers,
-            )
-            enter = jax.jit(resample)
-            shapes = jax.eval_shape(enter, shapes)
             before = model
-            model = _with_layers(before, layers)
+            enter = jax.jit(
+                ft.partial(
+                    grown_state,
+                    growth=growth,
+                    optimizer=optimizer,
+                    average=training.average,
+                    static=programs[-1].static,
+                    layers=layers,
+                    draw=draw,
+                    keep_moments=training.keep_moments,
+                )
+            )
+            with at(f"training.schedule: layers={layers}"):
+                shapes = jax.eval_shape(enter, shapes)
+                model = growth.grown(before, layers, draw)
             if layers % before.layers and weight_shapes(model) != weight_shapes(before):
                 dividing = [str(n) for n in range(1, layers) if layers % n == 0]
                 what = f"training.schedule: {before.layers} layers cannot become {layers}"
@@ -290,11 +305,6 @@ def programs_of(config: Config, model: Model) -> Programs:
                 )
         programs.append(Program(phase, training, optimizer, model, shapes, enter))
     return Programs(programs)
-
-
-def _with_layers(model: Model, layers: int) -> Model:
-    with at(f"training.schedule: layers={layers}"):
-        return model.on(Mesh(layers=layers))
 
 
 def weight_shapes(model: Model) -> list[tuple[int, ...]]:
@@ -306,69 +316,3 @@ def _model_on(model: Model, *, key: str, mesh: Mesh) -> Model:
     written = ", ".join(f"{name}: {x}" for name, x in mesh.described.items())
     with at(f"{key}={{{written}}}"):
         return model_on(model, dataclasses.replace(mesh, tokens=None))
-
-
-# The power of the gradient in the state of an optimizer, by the name in optax: means of
-# gradients, of squares, of weights.
-_DEGREES = {"mu": 1, "nu": 2, "ema": 0}
-
-
-def resample_state(
-    state: TrainState,
-    *,
-    optimizer: optax.GradientTransformation,
-    static: PyTree,
-    layers: int,
-    average: float = 0.0,
-) -> TrainState:
-    """The state of training on another number of layers: the weights, their average and their
-    moments.
-
-    A weight of one of n layers acts over a depth of T/n, and its gradient is proportional to
-    T/n. If a weight becomes k weights, means of gradients are divided by k and means of squares
-    by k², so that the size of the next update does not change.
-    """
-
-    def resample(weights: PyTree[Array]) -> PyTree[Array]:
-        model = eqx.combine(weights, static).on(Mesh(layers=layers))
-        return eqx.filter(model, eqx.is_inexact_array)
-
-    before = eqx.combine(state.weights, static).layers
-    weights = resample(state.weights)
-    kept = state.optimizer, state.average
-    leaves = _resampled_optimizer(kept, state.weights, resample, before / layers)
-    shapes = jax.eval_shape(
-        lambda weights: (optimizer.init(weights), moving_average(average).init(weights)),
-        weights,
-    )
-    optimizer_state, mean = jax.tree.structure(shapes).unflatten(leaves)
-    return dataclasses.replace(state, weights=weights, optimizer=optimizer_state, average=mean)
-
-
-def _resampled_optimizer(
-    state: PyTree, weights: PyTree[Array], resample: Callable, shorter: float
-) -> list[Array]:
-    """The arrays of the state of an optimizer. A tree in it with the structure of the weights
-    holds a value for each weight, or for some, the others masked. The layers become shorter by
-    the factor `shorter`."""
-    own, structure = jax.tree.flatten(weights)
-    leaves: list[Array] = []
-    parts = jax.tree.leaves_with_path(state, is_leaf=lambda x: type(x) is type(weights))
-    for path, part in parts:
-        if type(part) is not type(weights):
-            leaves.append(part)
-            continue
-        degree = _DEGREES[path_of(path).rpartition(".")[2]]
-        kept = jax.tree.leaves(part, is_leaf=_masked)
-        whole = [jnp.zeros_like(x) if _masked(y) else y for x, y in zip(own, kept, strict=True)]
-        new = jax.tree.leaves(resample(structure.unflatten(whole)))
-        for x, y in zip(kept, new, strict=True):
-            if not _masked(x):
-                # Resampling with negative weights must not make a mean of squares negative.
-                scaled = shorter**degree * (jnp.maximum(y, 0) if degree == 2 else y)
-                leaves.append(x if x.shape == y.shape else scaled)
-    return leaves
-
-
-def _masked(x: Any) -> bool:
-    return isinstance(x, optax.MaskedNode)

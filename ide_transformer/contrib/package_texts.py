@@ -1,0 +1,60 @@
+"""A large text that every machine can make again: the sources and documentation of packages."""
+
+import hashlib
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ide_transformer.arguments import checked
+from ide_transformer.errors import InputError, whole_file
+from ide_transformer.packages import cache_folder, fetch_wheel, told_once
+from ide_transformer.tasks import Dataset
+
+
+_ENDINGS = {".py", ".rst", ".md"}
+# Bytes of a file that is taken.
+_SHORTEST, _LONGEST = 1500, 200_000
+
+
+class PackageTexts(Dataset):
+    """Predict each next token of the files `.py`, `.rst` and `.md` of Python packages: ASCII,
+    of 1.5 to 200 kB, each once, in the order of their SHA-256; the end is held out.
+
+    **Arguments:** see `Dataset`, and
+
+    - `packages`: the SHA-256 of the wheel by package and version, such as `sympy==1.14.0`.
+    """
+
+    @classmethod
+    def build(cls, packages: dict[str, str], context: int, **options: Any) -> "PackageTexts":
+        return cls(text_of_packages(packages), context, **options)
+
+
+@checked
+def text_of_packages(packages: dict[str, str]) -> Path:
+    """The file in the cache with the text of packages; see `PackageTexts`."""
+    written = "\n".join(f"{name} {x}" for name, x in sorted(packages.items()))
+    key = hashlib.sha256(written.encode()).hexdigest()[:16]
+    path = cache_folder() / f"packages-{key}.txt"
+    if path.exists():
+        return path
+    texts: dict[str, bytes] = {}
+    for name, sha256 in packages.items():
+        package, equal, version = name.partition("==")
+        if not equal:
+            raise InputError(f"packages: {name}: give a version, as in sympy==1.14.0.")
+        wheel = fetch_wheel(package, version, sha256, instead="leave the package out")
+        with zipfile.ZipFile(wheel) as archive:
+            for file in archive.infolist():
+                ending = PurePosixPath(file.filename).suffix
+                if ending in _ENDINGS and _SHORTEST <= file.file_size <= _LONGEST:
+                    text = archive.read(file)
+                    if text.isascii():
+                        texts[hashlib.sha256(text).hexdigest()] = text
+    if not texts:
+        raise InputError(f"packages: {', '.join(packages)} have no such texts; give others.")
+    told_once(f"writing the text of {len(packages)} packages", path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as part:
+        part.write_bytes(b"\n".join(texts[key] for key in sorted(texts)))
+    return path

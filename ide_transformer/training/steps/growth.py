@@ -1,0 +1,137 @@
+"""How a model gets more layers during a run."""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, PyTree
+
+from ...integration import Mesh
+from ...models import Model
+from .optimizer import path_of
+from .step import TrainState, moving_average
+
+
+# Draws the weights of a model with all layers of a run.
+Draw: TypeAlias = Callable[[], Model]
+
+
+class AbstractGrowth(eqx.Module):
+    """A rule by which a model with few layers becomes one with more."""
+
+    # Whether a coarse layer is the mean of finer ones. The mean of drawn weights would be
+    # small, so the first weights are then drawn for the coarse layers themselves.
+    averages: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def coarse(self, model: Model, layers: int) -> Model:
+        """The model with fewer layers from which `model` grows."""
+
+    @abc.abstractmethod
+    def grown(self, model: Model, layers: int, draw: Draw) -> Model:
+        """The model with more layers. It is linear in the weights of `model` and in newly drawn
+        ones, so that the moments of an optimizer grow by it too, from drawn zeros."""
+
+
+class Refinement(AbstractGrowth):
+    """The same weights θ(t) on more layers of the same depth T: a step of size h becomes k
+    steps of size h / k."""
+
+    averages: ClassVar[bool] = True
+
+    def coarse(self, model: Model, layers: int) -> Model:
+        return model.on(Mesh(layers=layers))
+
+    def grown(self, model: Model, layers: int, draw: Draw) -> Model:
+        return model.on(Mesh(layers=layers))
+
+
+# The power of the gradient in the state of an optimizer, by the name in optax: means of
+# gradients, of squares, of weights.
+_DEGREES = {"mu": 1, "nu": 2, "ema": 0}
+
+
+def grown_state(
+    state: TrainState,
+    *,
+    growth: AbstractGrowth,
+    optimizer: optax.GradientTransformation,
+    static: PyTree,
+    layers: int,
+    draw: Draw,
+    average: float = 0.0,
+    keep_moments: bool = True,
+) -> TrainState:
+    """The state of training on another number of layers: the weights, their average and their
+    moments, which are 0 without `keep_moments`.
+
+    A weight of a layer of length h acts over a depth of h, and its gradient is proportional to
+    h. If h becomes h/k, means of gradients are divided by k and means of squares by k², so that
+    the size of the next update does not change.
+    """
+    drawn = eqx.filter_eval_shape(draw)
+
+    def grow(weights: PyTree[Array], draw: Draw) -> PyTree[Array]:
+        model = growth.grown(eqx.combine(weights, static), layers, draw)
+        return eqx.filter(model, eqx.is_inexact_array)
+
+    def zeros() -> Model:
+        return jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x,
+            drawn,
+        )
+
+    before = eqx.combine(state.weights, static)
+    after = eqx.filter_eval_shape(growth.grown, before, layers, zeros)
+    shorter = after.control.interval_length / before.control.interval_length
+    weights = grow(state.weights, draw)
+    leaves = _grown_optimizer(
+        (state.optimizer, state.average),
+        state.weights,
+        lambda tree: grow(tree, zeros),
+        shorter if keep_moments else 0.0,
+    )
+    shapes = jax.eval_shape(
+        lambda weights: (optimizer.init(weights), moving_average(average).init(weights)),
+        weights,
+    )
+    optimizer_state, mean = jax.tree.structure(shapes).unflatten(leaves)
+    return dataclasses.replace(state, weights=weights, optimizer=optimizer_state, average=mean)
+
+
+def _grown_optimizer(
+    state: PyTree, weights: PyTree[Array], grow: Callable, shorter: float
+) -> list[Array]:
+    """The arrays of the state of an optimizer. A tree in it with the structure of the weights
+    holds a value for each weight, or for some, the others masked. The layers become shorter by
+    the factor `shorter`; with 0, moments and the number of their updates are 0."""
+    own, structure = jax.tree.flatten(weights)
+    leaves: list[Array] = []
+    parts = jax.tree.leaves_with_path(state, is_leaf=lambda x: type(x) is type(weights))
+    names = [path_of(path).rpartition(".") for path, _ in parts]
+    of_moments = {place for place, _, name in names if name == "mu"}
+    for (place, _, name), (_, part) in zip(names, parts, strict=True):
+        if type(part) is not type(weights):
+            counts = name == "count" and place in of_moments
+            leaves.append(jnp.zeros_like(part) if counts and not shorter else part)
+            continue
+        degree = _DEGREES[name]
+        kept = jax.tree.leaves(part, is_leaf=_masked)
+        whole = [jnp.zeros_like(x) if _masked(y) else y for x, y in zip(own, kept, strict=True)]
+        new = jax.tree.leaves(grow(structure.unflatten(whole)))
+        for x, y in zip(kept, new, strict=True):
+            if not _masked(x):
+                # Resampling with negative weights must not make a mean of squares negative.
+                scaled = shorter**degree * (jnp.maximum(y, 0) if degree == 2 else y)
+                same = x.shape == y.shape and shorter
+                leaves.append(x if same else scaled)
+    return leaves
+
+
+def _masked(x: Any) -> bool:
+    return isinstance(x, optax.MaskedNode)
