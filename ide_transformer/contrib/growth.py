@@ -24,6 +24,10 @@ from ide_transformer.models import Model
 from ide_transformer.training import AbstractGrowth, Draw
 
 
+# The maps at the end of operators: of attention, and of the feed-forward.
+_OUTPUTS = {"output", "outer"}
+
+
 class AbstractLayerGrowth(AbstractGrowth):
     """A rule that takes whole layers. Of several equations the last one grows."""
 
@@ -103,7 +107,7 @@ class NewLayers(AbstractLayerGrowth):
             return fresh
 
         def zero(path: tuple, x):
-            output = any(getattr(part, "name", "") == "output" for part in path)
+            output = any(getattr(part, "name", "") in _OUTPUTS for part in path)
             return jnp.zeros_like(x) if output and eqx.is_array(x) else x
 
         control = jax.tree.map_with_path(zero, fresh.control)

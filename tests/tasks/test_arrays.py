@@ -222,7 +222,7 @@ def whole(task):
 )
 def test_tokens_are_those_of_the_texts(tmp_path, name, tokenizer):
     size = {"vocabulary": 300} if tokenizer == "bpe" else {}
-    task = Dataset(written(tmp_path / name), 8, tokenizer, **size)
+    task = Dataset(written(tmp_path / name), 8, tokenizer=tokenizer, **size)
     tokens = whole(task)
     parts = [np.append(task.tokenizer.encode(text), task.end) for text in TEXTS if text]
     assert (tokens == np.concatenate(parts)).all()
@@ -309,5 +309,5 @@ def test_a_saved_tokenizer_is_named_by_its_file(tmp_path):
     tokenizer = tasks.PretrainedTokenizer(tk.Tokenizer(tk.models.WordLevel(words, "[UNK]")))
     tokenizer.save(tmp_path / "words.json")
     path = written(tmp_path / "a.jsonl", ["b"] * 9)
-    task = Dataset(path, 1, str(tmp_path / "words.json"))
+    task = Dataset(path, 1, tokenizer=str(tmp_path / "words.json"))
     assert task.windows_at(np.array([0, 3])).tolist() == [[70000, 2], [2, 70000]]
