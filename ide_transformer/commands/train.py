@@ -89,9 +89,10 @@ def run(options: argparse.Namespace) -> None:
                 print(f"For {VOCABULARY:,} tokens; data.vocabulary gives another number.")
             return
         if planned:
-            from ..compare.budget import plan_refinement
+            from ..compare.budget import advice, plan_refinement
 
             reporting.show_table(plan_refinement(config, *amounts))
+            print(advice(config))
             return
         if options.find_learning_rate:
             folder = Path("learning-rates") / config.name

@@ -21,6 +21,13 @@ from ..training.steps.schedule import needed_by_refinement
 # A run is refined after half of its steps, while the rate is high; see
 # docs/results/coarse_first.md.
 _MOMENT = "50%"
+# The coarse layers that had the lowest loss at equal evaluations there, and on what, by
+# `model.kind`.
+_BEST_COARSE = {
+    "language_model": (1, "texts"),
+    "image_classifier": (1, "images"),
+    "operator_model": (2, "Burgers' and Darcy's equations"),
+}
 
 
 class Budget(Section):
@@ -105,6 +112,20 @@ def tokens_of_samples(
         steps_of_phase = range(phase.first, phase.last)
         found += [sizes[schedule.drawn(config.training.seed, x)] for x in steps_of_phase]
     return np.array(found)
+
+
+def advice(config: Config) -> str:
+    """Which run of a plan to take, and why."""
+    found = _BEST_COARSE.get(config.model.kind)
+    page = "docs/results/coarse_first.md"
+    if found is None:
+        return f"Compare them on validation data: {page} has no {config.model.kind}."
+    layers, measured = found
+    first = "one layer" if layers == 1 else f"{layers} layers"
+    return (
+        f"Take the run with {first} first: on {measured} it had the lowest loss at equal "
+        f"evaluations ({page})."
+    )
 
 
 def plan_refinement(config: Config, evaluations: float) -> list[Row]:

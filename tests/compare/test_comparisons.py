@@ -255,6 +255,22 @@ def test_what_is_tuned_on_validation_data_is_reported_on_test_data(
     assert compare(SWEEP) == report and len(runs.made) == number
 
 
+def test_a_seed_that_only_tunes_is_not_reported(compare, runs, tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        yaml.safe_dump({**base(tmp_path), "data": base(tmp_path)["data"] | {"test": 0.1}})
+    )
+    # The tuning seed alone would have the lowest loss.
+    runs.loss = lambda config: 1 + config.training.seed + config.optimizer.learning_rate
+    report = compare(SWEEP, **{"sweep/seed": 0, "seeds": [2, 1], "schemes": {"ordinary": {}}})
+    (row,) = report.rows
+    assert (row[RATE], row["seeds"]) == (0.05, [6.1, 4.1])
+    assert sorted(x for x in runs.made if "seed0" not in x) == [
+        "ordinary-0.05-seed1",
+        "ordinary-0.05-seed2",
+    ]
+    assert "loss for seed 0" in report.about
+
+
 def test_runs_with_other_configurations_or_data_are_refused_and_other_code_is_named(
     compare, runs, there, tmp_path
 ):

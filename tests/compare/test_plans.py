@@ -5,7 +5,7 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer.compare import budget
-from ide_transformer.compare.budget import plan_refinement
+from ide_transformer.compare.budget import advice, plan_refinement
 from ide_transformer.training.steps import build
 from ide_transformer.training.steps.schedule import needed_by_refinement, schedule_of
 from tests.training import stub
@@ -45,6 +45,12 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path):
         (f"training.steps=8 training.schedule='{first(1)}' {' '.join(RECIPE)}", 20),
         (f"training.steps=7 training.schedule='{first(2)}' {' '.join(RECIPE)}", 20),
     ]
+    assert advice(config).startswith("Take the run with one layer first: on texts")
+    other = text_config(tmp_path, ["model.kind=sequence_classifier"])
+    assert advice(other) == (
+        "Compare them on validation data: docs/results/coarse_first.md has no "
+        "sequence_classifier."
+    )
     drawn = text_config(tmp_path, [*small, "training.schedule=[{meshes: [{layers: 2}]}]"])
     with pytest.raises(ide.InputError, match="draws meshes; give"):
         plan_refinement(drawn, 20.0)
@@ -61,6 +67,8 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path):
         (["model.constraint=sphere"], RECIPE[1:]),
         # The schedule is the default with a refinement, unless another one is given.
         (["optimizer.schedule=cosine", *RECIPE], ["optimizer.schedule=warmup_stable_decay"]),
+        # Layers that keep their step size.
+        (["training.growth=stacked"], []),
         # A coarse mesh in tokens alone, and none.
         (["training.schedule=[{until: 10, mesh: {tokens: 4}}]"], []),
         (["training.schedule=[]"], []),

@@ -21,7 +21,7 @@ from ...tasks import AbstractLoss, AbstractTask, Batch
 from ..configuration.config import Config, TrainingConfig
 from ..configuration.reader import read
 from .build import objective
-from .growth import AbstractGrowth, Draw, grown_state
+from .growth import AbstractGrowth, Draw, Refinement, grown_state
 from .layout import Layout
 from .optimizer import build_optimizer
 from .step import TrainState, initial_state, make_evaluation, make_train_step
@@ -151,7 +151,8 @@ def needed_by_refinement(config: Config) -> list[str]:
     meshes must be close: the embedded input is projected, and paths are short."""
     model = config.model
     training = config.training
-    if (training.phases[0].layers or model.layers) == model.layers:
+    same = (training.phases[0].layers or model.layers) == model.layers
+    if same or not isinstance(growth_of(config), Refinement):
         return []
     costs = {cost.kind or name for name, cost in training.costs.items() if cost.weight}
     needed = []
