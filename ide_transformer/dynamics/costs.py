@@ -3,17 +3,17 @@
 import abc
 import functools as ft
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from ..arguments import Fraction, NonNegativeFloat, PositiveInt
-from ..equation import AbstractConstraint, Equation, Free, operator_fields, parts
+from ..equation import AbstractConstraint, Equation, Free, State, operator_fields, parts
 from ..equation.controls.control import take
 from ..errors import InputError
 from ..models import Model
@@ -25,18 +25,24 @@ class Path(NamedTuple):
 
     - `model`, `inputs`: what was solved.
     - `states`: u(t_l) at the knots, `[knots, *batch, tokens, features]`.
+    - `key`: drew the dropout of the solve; `None` for no dropout.
+    - `loss`: the loss of the outputs for a state at depth T; `None` without targets.
     """
 
     model: Model
     inputs: PyTree[ArrayLike]
     states: Float[Array, "knots *batch tokens features"]
+    key: PRNGKeyArray | None = None
+    loss: Callable[[State], Float[Array, ""]] | None = None
 
     @classmethod
-    def of(cls, model: Model, inputs: PyTree[ArrayLike]) -> "Path":
+    def of(
+        cls, model: Model, inputs: PyTree[ArrayLike], key: PRNGKeyArray | None = None
+    ) -> "Path":
         """The path of a model's solve."""
         with jax.ensure_compile_time_eval():
-            knots = jnp.asarray(model.equation.knots)
-        return cls(model, inputs, model.solve(inputs, saveat=diffrax.SaveAt(ts=knots)).us)
+            saveat = diffrax.SaveAt(ts=jnp.asarray(model.equation.knots))
+        return cls(model, inputs, model.solve(inputs, key=key, saveat=saveat).us, key)
 
     @property
     def equation(self) -> Equation:
@@ -73,6 +79,9 @@ class AbstractCost(eqx.Module):
     """
 
     weight: NonNegativeFloat = eqx.field(static=True)
+
+    # Whether it is a mean over targets, as `Path.loss` is, and not over samples.
+    of_targets: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __call__(self, path: Path) -> Float[Array, ""]:

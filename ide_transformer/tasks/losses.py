@@ -72,7 +72,7 @@ class Loss(NamedTuple):
     """The loss of a batch.
 
     - `objective`: what is minimised: the loss, and what a run adds.
-    - `by_targets`: its terms that are means over targets: all but the running costs, which are
+    - `by_targets`: its terms that are means over targets: all but most running costs, which are
       means over samples.
     - `figures`: the means that an evaluation reports, by name; one is `loss`.
     - `field_evaluations`: evaluations of the solve, the mean over samples.
@@ -154,19 +154,21 @@ class AbstractLoss(eqx.Module):
         # There is nothing to learn from the state of a solve that failed.
         loss = figures["loss"]
         loss = loss._replace(total=jnp.where(jnp.all(solution.succeeded), loss.total, jnp.nan))
+
+        def read(u: State) -> Array:
+            return measure(model.outputs(u, batch.inputs), targets)["loss"].value
+
         terms = {}
         weighted = []
-        for name, cost in costs.items():
-            value = cost(Path(model, batch.inputs, solution.us))
-            terms[f"costs.{name}"] = value
-            if cost.weight:
-                weighted.append(cost.weight * value)
         by_targets = loss.value
+        for name, cost in costs.items():
+            value = cost(Path(model, batch.inputs, solution.us, key, read))
+            terms[f"costs.{name}"] = value
+            if cost.weight and cost.of_targets:
+                by_targets += cost.weight * value
+            elif cost.weight:
+                weighted.append(cost.weight * value)
         if exit_loss and len(knots) > 2:
-
-            def read(u: State) -> Array:
-                return measure(model.outputs(u, batch.inputs), targets)["loss"].value
-
             by_targets += exit_loss * jnp.mean(jax.vmap(read)(solution.us[1:-1]))
         evaluations = jnp.mean(solution.stats["field_evaluations"])
         figures = {**figures, "loss": loss}

@@ -53,6 +53,7 @@ CASES = {
     "exponential": ide.ExponentialEuler(),
     "etdab2": ide.ETDAB2(),
     "bidirectional": ide.contrib.Bidirectional(),
+    "noisy": ide.contrib.NoisySteps(ide.Strang()),
     "rk4": ide.RK4(),
     "tsit5": diffrax.Tsit5(),
     "exact_flow": ide.LieTrotter(ide.ExactFlow()),
