@@ -98,9 +98,9 @@ class JacobianNorm(AbstractCost):
     drawn anew for each step of training. u(T) itself is not differentiated, as in the
     references, and Φ has no dropout.
 
-    References: Bai, Koltun, Kolter, ICML 2021, arXiv 2106.14342. The spectral-radius penalty of
-    Yang et al., ICML 2026, arXiv 2605.26733, with its one iteration is this cost of weight
-    λ/(1-λ) = 0.11 together with random horizons.
+    References: Bai, Koltun, Kolter, ICML 2021, arXiv 2106.14342. Yang et al., ICML 2026, arXiv
+    2605.26733, estimate a spectral radius by one power iteration from a random v of norm 1,
+    which has this expectation; their λ = 0.1 is a weight of 0.11, with random horizons.
 
     **Arguments:** `probes`, the number of v; each takes two evaluations of the field.
     """
