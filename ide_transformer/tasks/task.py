@@ -307,7 +307,13 @@ def _compared(task: AbstractDrawn) -> tuple[bool, Set[int]]:
     """Whether the parts are kept apart, and the marks of training samples."""
     held_out: set[int] = set()
     learned: set[int] = set()
-    for stream, _ in enumerate(task.parts, 1):
+    shapes = []
+    for part in (False, True):
+        drawn = task.draw(1, np.random.default_rng(0), held_out=part)
+        shapes.append([np.shape(x) for x in jax.tree.leaves(drawn)])
+    # Other shapes are other samples, but `contents` cuts those of a causal task.
+    same = task.causal or shapes[0] == shapes[1]
+    for stream, _ in enumerate(task.parts if same else (), 1):
         drawn = task.draw(HELD_OUT, np.random.default_rng([0, 0, stream]), held_out=True)
         held_out.update(task._marks(drawn))
     for step in range(_COMPARED // 64):

@@ -1,11 +1,12 @@
-"""The way through a maze is the only one, and a Sudoku has one solution."""
+"""The shortest ways through a maze are marked, and a Sudoku has one solution."""
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array, csgraph
 
-from ide_transformer import contrib
+from ide_transformer import InputError, contrib
 from ide_transformer.tasks import UNCOUNTED
 
 
@@ -20,22 +21,109 @@ def graph_of(free):
     return coo_array((np.ones(len(rows)), (rows, columns)), shape=(free.size,) * 2).tocsr()
 
 
-@pytest.mark.parametrize("side", [5, 15])
-def test_the_way_is_the_only_one(side):
-    batch = next(contrib.Maze(held_out_side=side).held_out(40, samples=40))
+# Options of held-out mazes.
+MAZES = [
+    {"side": 5},
+    {"side": 15},
+    {"side": 15, "way": (21, 40)},
+    {"side": 15, "ends": "corridors"},
+    {"side": 15, "ends": "dead_ends", "way": (9, 30)},
+    {"side": 15, "removed": 0.2},
+    {"side": 15, "halls": 1},
+    {"side": 29, "halls": 3, "removed": 0.1, "ends": "corridors", "way": (30, 50)},
+]
+PASSAGES = {"anywhere": {1, 2, 3, 4}, "corridors": {2}, "dead_ends": {1}}
+
+
+@pytest.mark.parametrize("options", MAZES, ids=str)
+def test_the_shortest_ways_are_marked(options):
+    task = contrib.Maze(7, **{f"held_out_{name}": x for name, x in options.items()})
+    batch = task.draw(20, np.random.default_rng(0), held_out=True)
+    side = options["side"]
     kinds = batch.inputs.argmax(-1)
-    assert batch.inputs.shape == (*kinds.shape, 3) and kinds.shape[1:] == (side, side)
+    assert batch.inputs.shape == (20, side, side, 3)
     for cells, targets in zip(kinds, batch.targets, strict=True):
         free = np.flatnonzero(cells)
-        first, second = np.flatnonzero(cells == 2)
+        first, last = np.flatnonzero(cells == 2)
         graph = graph_of(cells > 0)
-        # A tree: connected, with an edge less than cells.
-        assert len(free) == ((side // 2) ** 2) * 2 - 1 == graph.nnz + 1
-        distances = csgraph.dijkstra(graph, directed=False, indices=[first, second])
+        # A tree has one edge less than cells.
+        loops = graph.nnz + 1 - len(free)
+        assert (loops > 0) == bool({"removed", "halls"} & options.keys())
+        distances = csgraph.dijkstra(graph, directed=False, indices=[first, last])
         assert np.isfinite(distances[:, free]).all()
-        on_way = distances.sum(0) == distances[0, second]
+        on_way = distances.sum(0) == distances[0, last]
         expected = np.where(cells.ravel() == 0, UNCOUNTED, np.where(on_way, 2, 1))
         np.testing.assert_array_equal(targets, expected)
+        least, most = options.get("way", (3, side**2))
+        assert least <= distances[0, last] + 1 <= most
+        for end in (first, last):
+            passages = (graph + graph.T)[[end]].nnz
+            assert passages in PASSAGES[options.get("ends", "anywhere")]
+    trained, plain = (
+        x.draw(3, np.random.default_rng(0), held_out=False) for x in (task, contrib.Maze(7))
+    )
+    np.testing.assert_array_equal(trained.inputs, plain.inputs)
+
+
+def test_ways_of_one_hundred_to_one_hundred_and_forty_cells_begin_everywhere():
+    task = contrib.Maze(held_out_side=29, held_out_way=(100, 140))
+    batch = task.draw(300, np.random.default_rng(0), held_out=True)
+    lengths = (batch.targets == 2).sum(-1)
+    assert set(lengths) == set(range(101, 140, 2))
+    assert ((batch.targets >= 0).sum(-1) == 2 * 14**2 - 1).all()
+    _, *rooms = np.nonzero(batch.inputs[..., 2])
+    counts, *_ = np.histogram2d(*rooms, bins=7, range=[[0, 28]] * 2)
+    assert stats.chisquare(counts.ravel()).pvalue > 1e-3
+
+
+def test_walls_are_removed_with_their_probability_and_halls_are_rectangles():
+    random = np.random.default_rng(0)
+    cells = contrib.Maze(29, removed=0.2).draw(20, random, held_out=False).inputs[..., 0] == 0
+    removed = cells.sum() - 20 * (2 * 14**2 - 1)
+    walls = 20 * (2 * 13 * 14 - (14**2 - 1))
+    assert stats.binomtest(int(removed), walls, 0.2).pvalue > 1e-3
+    # A post between four rooms is free only in a hall.
+    assert not cells[:, 2:-1:2, 2:-1:2].any()
+    sizes = set[tuple[int, int]]()
+    halls = contrib.Maze(15, halls=1).draw(80, random, held_out=False).inputs[..., 0] == 0
+    for free in halls:
+        (top, left), (bottom, right) = (
+            x(2 * np.argwhere(free[::2, ::2]), axis=0) for x in (np.min, np.max)
+        )
+        assert free[top - 1 : bottom + 2, left - 1 : right + 2].all()
+        sizes.add(((bottom - top) // 2 + 2, (right - left) // 2 + 2))
+    assert sizes == {(high, wide) for high in (2, 3, 4) for wide in (2, 3, 4)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"way": (4, 4)}, r"^way=\[4, 4\]: a way on side 9 .* from 3 to 31"),
+        ({"held_out_way": (33, 40)}, r"^held_out_way=\[33, 40\]"),
+        (
+            {"removed": 0.99, "held_out_ends": "dead_ends"},
+            "100 held-out mazes .* ends=dead_ends",
+        ),
+    ],
+)
+def test_ways_that_no_maze_has_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        contrib.Maze(**options).draw(1, np.random.default_rng(0), held_out=True)
+
+
+def test_mazes_that_no_training_maze_can_be_are_drawn_once(monkeypatch):
+    drawn = []
+    draw = contrib.Maze.draw
+
+    def counted(task, number, random, *, held_out):
+        drawn.append(number * held_out)
+        return draw(task, number, random, held_out=held_out)
+
+    monkeypatch.setattr(contrib.Maze, "draw", counted)
+    task = contrib.Maze(5, held_out_side=7)
+    assert next(task.held_out(2, samples=2)).inputs.shape == (2, 7, 7, 3)
+    assert task.repeated(["validation"]) == {"validation": (0, 1024)}
+    assert sum(drawn) == 1024 + 1
 
 
 def exact_cover(side, high, wide):

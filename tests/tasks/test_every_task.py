@@ -85,7 +85,7 @@ CASES = [
     (of("exponax", options={"stepper": "Burgers"} | UNROLLED), {"tokens": 4}),
     (of("fashion_mnist", {"patch": 2}, path=".", validation=0.3), {"tokens": 16}),
     (of("list_ops", CLASSES, {"shortest": 4, "depth": 2}), {}),
-    (of("maze", {"options": {"modes": 0}}, {"side": 5}), {"shared": 1.0}),
+    (of("maze", {"options": {"modes": 0}}, {"side": 5}), {"shared": 1.0, "tokens": 7}),
     (of("mnist", {"patch": 2}, path=".", validation=0.3), {"tokens": 1}),
     (of("navier_stokes"), {"tokens": 4}),
     (of("p_hop", options={"alphabet": 6, "hops": 1}), {}),
