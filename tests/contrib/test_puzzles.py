@@ -46,7 +46,8 @@ def test_the_shortest_ways_are_marked(options):
         free = np.flatnonzero(cells)
         first, last = np.flatnonzero(cells == 2)
         graph = graph_of(cells > 0)
-        # A tree has one edge less than cells.
+        # All rooms are free and, see below, connected; a tree has one edge less than cells.
+        assert cells[1::2, 1::2].all()
         loops = graph.nnz + 1 - len(free)
         assert (loops > 0) == bool({"removed", "halls"} & options.keys())
         distances = csgraph.dijkstra(graph, directed=False, indices=[first, last])
