@@ -61,4 +61,5 @@ from .spectra import Clustering, clustering, log_norms, stretching
 from .stabilisers import JacobianNorm, NoisySteps, Progressive
 from .step_defects import Defects, defects, equation_defects, removal_estimate
 from .sudoku import Sudoku
+from .v_cycle import PairFeedForward, VCycle
 from .verses import VersesEnEs

@@ -1,0 +1,155 @@
+"""A V-cycle written out token by token, causality, padding, and a loop on longer words."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ide_transformer as ide
+from ide_transformer import InputError, training
+from ide_transformer.contrib import PairFeedForward, VCycle
+from tests.conformance.operators import OperatorConformance
+from tests.helpers import ROOT, built, drawn, largest
+from tests.published.numpy_blocks import attended, gelu, layer_norm, linear, softmax_kernel
+
+
+WIDTH, HEADS, LEVELS = 4, 2, 2
+NORM = ide.LayerNorm(eps=1e-5)
+HEAVY = pytest.mark.heavy
+
+
+def cycle(make, levels=LEVELS, constraint=ide.Free()):
+    """A V-cycle with random weights."""
+    return built(lambda: VCycle(make(jax.random.key(0)), constraint, levels))
+
+
+def pairs(key):
+    return PairFeedForward(WIDTH, normalization=NORM, key=key)
+
+
+def attention(key):
+    return ide.Attention(WIDTH, HEADS, normalization=NORM, key=key)
+
+
+apply = eqx.filter_jit(lambda operator, u, domain: operator(u, domain))
+
+
+def rate_of_pairs(operator, u):
+    v = layer_norm(u)
+    hidden = linear(operator.own, v)
+    hidden[1:] += linear(operator.earlier, v[:-1])
+    return linear(operator.outer, gelu(hidden))
+
+
+def rate_of_attention(operator, u):
+    v = layer_norm(u)
+    return attended(operator, v, v, v, 1.0, softmax_kernel)
+
+
+def by_hand(operator, rate, u):
+    """`V(u) - u` in place: the lines are tokens `s - 1, 2 s - 1, 3 s - 1, …`, s = 1, 2, 4, …"""
+    v = u.copy()
+    strides = [2**k for k in range(len(u).bit_length())]
+
+    def smooth(level, first):
+        line = np.arange(strides[level] - 1, len(u), strides[level])
+        own = operator.operators[min(level, len(operator.operators) - 1)]
+        changed = v[line] + rate(own, v[line])
+        if type(operator.constraint) is ide.Sphere:
+            changed = layer_norm(changed, eps=0.0)
+        v[line[first::2]] = changed[first::2]
+
+    for level in range(len(strides) - 1):
+        smooth(level, 1)
+    for level in reversed(range(len(strides))):
+        smooth(level, 0)
+    return v - u
+
+
+@pytest.mark.parametrize(
+    ("tokens", "constraint"), [(1, ide.Free()), (6, ide.Sphere()), (13, ide.Free())]
+)
+def test_it_is_a_cycle_written_out(tokens, constraint):
+    operator = cycle(pairs, constraint=constraint)
+    u = drawn((2, tokens, WIDTH), seed=3)
+    expected = [by_hand(operator, rate_of_pairs, np.asarray(x)) for x in u]
+    assert largest(apply(operator, u, ide.TokenDomain.uniform(tokens)), expected) < 1e-12
+
+
+def test_padded_samples_are_as_shorter_ones():
+    """Of every length up to 13, with attention to all tokens of a line."""
+    operator = cycle(attention, constraint=ide.Sphere())
+    tokens = 13
+    u = drawn((tokens, tokens, WIDTH), seed=3)
+    mask = np.tri(tokens, dtype=bool)
+    found = apply(operator, u, ide.TokenDomain.uniform(tokens).padded(mask))
+    for length, (ours, state) in enumerate(zip(found, u, strict=True), start=1):
+        expected = by_hand(operator, rate_of_attention, np.asarray(state[:length]))
+        assert largest(ours[:length], expected) < 1e-12
+    # Outside a program, where a domain knows that all of its weights are 0.
+    operator = cycle(pairs)
+    found = operator(u[0, :2], ide.TokenDomain.uniform(2).padded(mask[0, :2]))
+    expected = by_hand(operator, rate_of_pairs, np.asarray(u[0, :1]))
+    assert largest(found[:1], expected) < 1e-12
+
+
+class Joined(ide.AbstractOperator):
+    """A rate of a token and the one before it, quick to compile."""
+
+    weight: jax.Array
+
+    def __call__(self, u, domain):
+        before = jnp.pad(u, [(0, 0)] * (u.ndim - 2) + [(1, 0), (0, 0)])[..., :-1, :]
+        return jnp.sin(self.weight * u + before)
+
+
+@pytest.mark.parametrize("lengths", [(1, 2, 7, 33), pytest.param(range(1, 34), marks=HEAVY)])
+def test_a_token_sees_all_earlier_tokens_and_no_later_one(lengths):
+    operator = VCycle(Joined(jnp.array(0.7)))
+
+    @eqx.filter_jit
+    def changes(u):
+        """`[x', x]`: how much a change of x' changes the rate at x."""
+        change = jnp.eye(len(u))[:, :, None] * jnp.linspace(0, 1, WIDTH)[None, None, :]
+        # The first state is unchanged.
+        states = u[None] + jnp.pad(change, [(1, 0), (0, 0), (0, 0)])
+        rates = operator(states, ide.TokenDomain.uniform(len(u)))
+        return jnp.max(jnp.abs(rates[1:] - rates[:1]), axis=-1)
+
+    for tokens in lengths:
+        sees = changes(drawn((tokens, WIDTH), seed=tokens)) > 1e-10
+        np.testing.assert_array_equal(sees, np.tri(tokens, dtype=bool).T)
+
+
+@pytest.mark.parametrize("make", [cycle, built])
+def test_operators_conform(make):
+    """Gradients are those of finite differences, among others."""
+    operator = cycle(pairs) if make is cycle else built(lambda: pairs(jax.random.key(0)))
+    options = {"operator": "pair_feed_forward"} if make is cycle else {}
+    OperatorConformance(operator, WIDTH, options=options).check()
+
+
+def test_what_is_no_line_or_sees_no_neighbour_is_refused():
+    u = jnp.zeros((4, WIDTH))
+    for domain in ide.TokenDomain.periodic(4), ide.TokenDomain.uniform((2, 2)):
+        with pytest.raises(InputError, match="VCycle needs tokens at 0, 1, 2, … on a line"):
+            cycle(pairs)(u, domain)
+    with pytest.raises(InputError, match="VCycle: Damping sees one token only"):
+        VCycle(ide.Damping(1.0))
+
+
+def test_a_loop_learns_short_words_and_reads_long_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
+    path = ROOT / "configs/reasoning/v_cycle.yaml"
+    changes = (
+        "model.width=16 model.hidden=32 model.layers=1 model.context=17 optimizer.warmup=5"
+    )
+    changes += " data.options.held_out_lengths=[16,16] training.steps=40 training.batch_size=16"
+    changes += " training.schedule=[] training.evaluate_every=40 training.log_every=5"
+    run = training.train(training.load_config(path, changes.split()), runs=tmp_path)
+    losses = [x["loss"] for x in training.read_metrics(run.metrics) if "loss" in x]
+    assert np.mean(losses[-2:]) < 0.9 * np.mean(losses[:2])
+    longer = ["data.options.held_out_lengths=[64,64]", "model.context=65"]
+    found = training.evaluate_loss(training.load_model(run.path, longer), samples=8)
+    assert found["targets"] == 8 * 64
