@@ -79,8 +79,7 @@ class VCycle(AbstractOperator):
                 "attention, a convolution or PairFeedForward."
             )
         # Copies, since a training step may not donate an array twice.
-        copies = (jax.tree.map(_copy, operator) for _ in range(levels))
-        self.operators = tuple(copies)
+        self.operators = tuple(jax.tree.map(_copy, operator) for _ in range(levels))
         self.constraint = constraint
 
     @property
