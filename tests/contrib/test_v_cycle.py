@@ -10,13 +10,13 @@ import ide_transformer as ide
 from ide_transformer import InputError, training
 from ide_transformer.contrib import PairFeedForward, VCycle
 from tests.conformance.operators import OperatorConformance
-from tests.helpers import ROOT, built, drawn, largest
+from tests.helpers import ROOT, built, drawn, fast_first, largest
 from tests.published.numpy_blocks import attended, gelu, layer_norm, linear, softmax_kernel
 
 
 WIDTH, HEADS, LEVELS = 4, 2, 2
+LENGTHS = 1, 2, 7, 33
 NORM = ide.LayerNorm(eps=1e-5)
-HEAVY = pytest.mark.heavy
 
 
 def cycle(make, levels=LEVELS, constraint=ide.Free()):
@@ -104,7 +104,7 @@ class Joined(ide.AbstractOperator):
         return jnp.sin(self.weight * u + before)
 
 
-@pytest.mark.parametrize("lengths", [(1, 2, 7, 33), pytest.param(range(1, 34), marks=HEAVY)])
+@pytest.mark.parametrize("lengths", fast_first(1, [(LENGTHS,), (range(1, 34),)]))
 def test_a_token_sees_all_earlier_tokens_and_no_later_one(lengths):
     operator = VCycle(Joined(jnp.array(0.7)))
 
@@ -139,15 +139,15 @@ def test_what_is_no_line_or_sees_no_neighbour_is_refused():
         VCycle(ide.Damping(1.0))
 
 
+@pytest.mark.heavy
 def test_a_loop_learns_short_words_and_reads_long_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
     path = ROOT / "configs/reasoning/v_cycle.yaml"
-    changes = (
-        "model.width=16 model.hidden=32 model.layers=1 model.context=17 optimizer.warmup=5"
-    )
-    changes += " data.options.held_out_lengths=[16,16] training.steps=40 training.batch_size=16"
-    changes += " training.schedule=[] training.evaluate_every=40 training.log_every=5"
-    run = training.train(training.load_config(path, changes.split()), runs=tmp_path)
+    model = "model.width=16 model.hidden=32 model.layers=1 model.context=17"
+    steps = "training.steps=40 training.batch_size=16 training.schedule=[] optimizer.warmup=5"
+    logs = "training.evaluate_every=40 training.log_every=5"
+    changes = f"{model} {steps} {logs} data.options.held_out_lengths=[16,16]".split()
+    run = training.train(training.load_config(path, changes), runs=tmp_path)
     losses = [x["loss"] for x in training.read_metrics(run.metrics) if "loss" in x]
     assert np.mean(losses[-2:]) < 0.9 * np.mean(losses[:2])
     longer = ["data.options.held_out_lengths=[64,64]", "model.context=65"]
