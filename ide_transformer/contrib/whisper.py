@@ -1,7 +1,7 @@
 """Whisper (Radford et al., arXiv 2212.04356): pre-norm encoder of speech and decoder of text,
 joined by cross-attention; keys without a bias."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import jax.numpy as jnp
@@ -96,6 +96,13 @@ def _half_table(
     yield from weights_of(read_out, half, normalization="layer_norm")
 
 
+def _layers(layers: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
+    changed = dict(zip(("encoder_layers", "decoder_layers"), layers, strict=True))
+    if "num_hidden_layers" in options:
+        changed["num_hidden_layers"] = changed["encoder_layers"]
+    return changed
+
+
 FAMILIES = {
     "whisper": Family(
         build,
@@ -108,5 +115,6 @@ FAMILIES = {
         "init_std mask_feature_length mask_feature_min_masks mask_feature_prob "
         "mask_time_length mask_time_min_masks mask_time_prob median_filter_width "
         "use_weighted_layer_sum",
+        layers=_layers,
     )
 }

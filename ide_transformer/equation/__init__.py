@@ -12,7 +12,7 @@ from .domain import by_samples, grid_of, lattice
 from .equation import as_control, contents
 from .function_space import PLAIN
 from .operators.attention import AbstractAttention
-from .operators.feed_forward import product
+from .operators.feed_forward import AbstractFeedForward, product
 from .operators.operator import AbstractWrappedOperator, by_kind, check_features
 from .operators.positions import differences
 from .operators.quadrature.integrate import integrate

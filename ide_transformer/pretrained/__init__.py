@@ -12,6 +12,7 @@ from .family import (
     Family as Family,
     Placement as Placement,
     block as block,
+    layers_by as layers_by,
     linear as linear,
     weights_of as weights_of,
 )

@@ -59,6 +59,15 @@ def expected_shapes(table: list[Placement]) -> dict[str, tuple[int, ...]]:
     return {name: place.tensor_shape for place in table for name in place.names()}
 
 
+# From the number of layers of each equation, and the options, to the options to change.
+LayerOptions = Callable[[Sequence[int], Mapping[str, Any]], dict[str, Any]]
+
+
+def layers_by(name: str) -> LayerOptions:
+    """The number of layers is the option `name`; nothing changes if the file lacks it."""
+    return lambda layers, options: {name: layers[0]} if name in options else {}
+
+
 class Family(NamedTuple):
     """Checkpoints with common options and tensor names.
 
@@ -75,6 +84,7 @@ class Family(NamedTuple):
     - `options_of`: the options of this family for a model that was not loaded, or `None` for
       other kinds of inputs or read-out. `None` if such models cannot be written.
     - `head`: the part of such a model whose tensors have no `prefix`.
+    - `layers`: the options for fewer layers.
     """
 
     build: Callable[[Options, Set[str]], Model]
@@ -87,6 +97,7 @@ class Family(NamedTuple):
     harmless: str = ""
     options_of: Callable[[Model], dict[str, Any] | None] | None = None
     head: str = ""
+    layers: LayerOptions = layers_by("num_hidden_layers")
 
     def table(self, model: Model) -> list[Placement]:
         """The placements of the weights that a model has."""

@@ -5,6 +5,7 @@ import functools as ft
 import json
 import shutil
 from collections.abc import Iterator
+from operator import gt
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,17 @@ from jaxtyping import PyTree
 
 from ..arguments import checked
 from ..equation import (
+    AbstractAttention,
     AbstractControl,
+    AbstractFeedForward,
     AbstractOperator,
     AbstractRandomOperator,
+    Linear,
     PiecewiseConstant,
     Scaled,
     Tied,
     map_parts,
+    parts,
     spelled,
 )
 from ..errors import InputError, naming
@@ -50,13 +55,18 @@ def save_pretrained(model: Model, path: str | Path, *, like: str | Path | None =
 
     - `path`: a new folder, or a new file for glassllm.
     - `like`: the checkpoint from which the model was loaded. It provides options, the tokenizer
-      and tensors that the model does not have, such as other heads.
+      and tensors that the model does not have, such as other heads. The model may have fewer
+      layers.
+
+    Step sizes of layers (`Scaled`) become factors of the weights that write the rates, the
+    output map of attention and the outer map of a feed-forward: `u + λ A(u)` with `W λ` and
+    `b λ` for W and b.
 
     **Raises:** `InputError`, which names all differences, if the layout cannot express the
     model: its scheme, steps, constraint or operators.
     """
     path = Path(path)
-    model = _without_draws(model).each_equation(_in_whole_steps)
+    model = _without_draws(model)
     if like is not None:
         _save_like(find_pretrained(like), model, path)
         return
@@ -72,7 +82,8 @@ def save_pretrained(model: Model, path: str | Path, *, like: str | Path | None =
 
 
 def _save_like(source: Path, model: Model, path: Path) -> None:
-    checkpoint = Checkpoint.open(source)
+    checkpoint = _without_layers(Checkpoint.open(source), model)
+    model = _folded(model, checkpoint.skeleton)
     _check_new(path, source.is_file() and path.exists())
     if wrong := list(_differences(model, checkpoint.skeleton, "model")):
         raise InputError(
@@ -106,10 +117,41 @@ def _save_like(source: Path, model: Model, path: Path) -> None:
         copy.parent.mkdir(exist_ok=True)
         shutil.copyfile(file, copy)
     # The dtype in the options must be the dtype of the weights.
-    options = read_json(path / "config.json")
-    dtype = _dtype_of(model)
-    if stale := {x for x in ("dtype", "torch_dtype") if options.get(x, dtype) != dtype}:
-        _write_options(path, options | dict.fromkeys(stale, dtype))
+    options = dict(checkpoint.options.values)
+    dtypes = dict.fromkeys(("dtype", "torch_dtype"), _dtype_of(model))
+    options |= {name: dtype for name, dtype in dtypes.items() if name in options}
+    if options != read_json(path / "config.json"):
+        _write_options(path, options)
+
+
+def _without_layers(checkpoint: Checkpoint, model: Model) -> Checkpoint:
+    """The checkpoint without its last layers, with as many as the model has; unchanged if it
+    has no more layers than the model."""
+    layers = [_layers(x.control) for x in model.equations]
+    stored = [_layers(x.control) for x in checkpoint.skeleton.equations]
+    if layers == stored or len(layers) != len(stored) or any(map(gt, layers, stored)):
+        return checkpoint
+    options, family = checkpoint.options, checkpoint.family
+    if not (changed := family.layers(layers, options.values)):
+        return checkpoint
+    options = Options({**options.values, **changed}, options.file)
+    shorter = eqx.filter_eval_shape(family.build, options, frozenset(checkpoint.tensors))
+    kept = {
+        place.name.partition("{layer}")[0]: len(place.names())
+        for place in family.table(shorter)
+        if "{layer}" in place.name
+    }
+
+    def is_kept(name: str) -> bool:
+        numbers = {x: name.removeprefix(x).partition(".")[0] for x in kept if name.startswith(x)}
+        return all(not n.isdecimal() or int(n) < kept[x] for x, n in numbers.items())
+
+    tensors = {
+        original: checkpoint.tensors[name]
+        for name, original in checkpoint.original.items()
+        if is_kept(name)
+    }
+    return Checkpoint.check(options, tensors, options.file)
 
 
 def _check_new(path: Path, taken: bool = False) -> None:
@@ -142,9 +184,10 @@ def _in_a_layout(model: Model, path: Path) -> tuple[Model, Family, dict[str, Any
         except InputError as error:
             faults[kind] = [str(error)]
             continue
-        faults[kind] = list(_differences(model, skeleton, "model"))
+        folded = _folded(model, skeleton)
+        faults[kind] = list(_differences(folded, skeleton, "model"))
         if not faults[kind]:
-            return _filled(model, skeleton), family, options
+            return _filled(folded, skeleton), family, options
     kinds = f"{type(model.inputs).__name__} and {type(model.read_out).__name__}"
     if not faults:
         raise InputError(f"No layout can express a model of {kinds}.")
@@ -159,18 +202,72 @@ def _without_draws(tree: PyTree) -> PyTree:
     return map_parts(tree, AbstractRandomOperator, lambda x, _: _without_draws(x.operator))
 
 
-def _in_whole_steps(model: Model) -> Model:
-    """A model without the step sizes of layers (`keep_layers`) that are one."""
+def _folded(model: Model, native: Model) -> Model:
+    """A model with the step sizes of layers in its weights, and with one block instead of
+    equal ones if the layout has one."""
+    natives = iter(native.equations)
+    return model.each_equation(lambda own: _equation_folded(own, next(natives, own)))
+
+
+def _equation_folded(model: Model, native: Model) -> Model:
     control = model.control
     if not isinstance(control, PiecewiseConstant | Tied):
         return model
+    # The step sizes of DINOv2.
+    stored = bool(parts(native.control, Scaled))
 
-    def whole(operator: Scaled, _: int) -> AbstractOperator:
-        rate = np.asarray(operator.rate)
-        each_layer = rate.ndim == control.depth_axes
-        return operator.operator if each_layer and (rate == 1).all() else operator
+    def folded(scaled: Scaled, _: int) -> AbstractOperator:
+        inner = scaled.operator
+        if stored and not isinstance(inner, Scaled):
+            return scaled
+        whole = _in_weights(scaled, control.depth_axes)
+        again = isinstance(whole, Scaled) and whole is not scaled
+        return folded(whole, 0) if again else whole
 
-    return eqx.tree_at(lambda m: m.control, model, map_parts(control, Scaled, whole))
+    control = map_parts(control, Scaled, folded)
+    if isinstance(native.control, Tied) and isinstance(control, PiecewiseConstant):
+        control = _one_block(control)
+    return eqx.tree_at(lambda m: m.control, model, control)
+
+
+def _in_weights(scaled: Scaled, depth_axes: int) -> AbstractOperator:
+    """A with λ in the weights that write its rate; λ A itself if there are none."""
+    rate = np.asarray(scaled.rate)
+    if (rate == 1).all():
+        return scaled.operator
+    if _written_by(scaled) is None:
+        return scaled
+    # `[layers, 1 or features]`; of a tied block without layers.
+    rate = rate if rate.ndim > depth_axes else rate[..., None]
+
+    def times(x: Any) -> Any:
+        factor = rate if x.ndim == rate.ndim else rate[..., None, :]
+        return jax.device_put((np.asarray(x) * factor).astype(x.dtype))
+
+    return eqx.tree_at(
+        _written_by, scaled.operator, replace_fn=lambda linear: jax.tree.map(times, linear)
+    )
+
+
+def _written_by(operator: AbstractOperator) -> Linear | None:
+    """The linear map whose output is the rate of an operator."""
+    match operator:
+        case Scaled():
+            return _written_by(operator.operator)
+        case AbstractAttention():
+            return operator.output
+        case AbstractFeedForward():
+            return operator.outer
+    return None
+
+
+def _one_block(control: PiecewiseConstant) -> PiecewiseConstant | Tied:
+    """Equal layers as one block; other ones unchanged."""
+    stacks = jax.tree.leaves(eqx.filter(control.blocks, eqx.is_array))
+    if any((np.asarray(x) != np.asarray(x[:1])).any() for x in stacks):
+        return control
+    block = jax.tree.map(lambda x: x[0] if eqx.is_array(x) else x, control.blocks)
+    return Tied(block, control.layers, control.interval_length)
 
 
 def _filled(model: Model, native: PyTree) -> Model:
@@ -213,7 +310,10 @@ def tensors_of(table: list[Placement]) -> dict[str, np.ndarray]:
                 continue
             part = part.reshape(view.shape)
             if written and not np.array_equal(view, part):
-                raise InputError(f"{name} is one tensor here, but several different weights.")
+                raise InputError(
+                    f"{name} is one tensor here, but several different weights; make them "
+                    "equal, as they are in layers that are left out or merged whole."
+                )
             view[...] = part
     return tensors
 
@@ -225,6 +325,11 @@ def _differences(own: Any, native: Any, path: str) -> Iterator[str]:
             yield f"{path}: {own.shape} here, {native.shape} there"
     elif isinstance(native, AbstractControl) and _layers(own) not in (None, _layers(native)):
         yield f"{path}.layers: {_layers(own)} here, {_layers(native)} there"
+    elif isinstance(native, Tied) and isinstance(own, PiecewiseConstant):
+        yield (
+            f"{path}: layers that differ here, one block for all there; leave out whole layers "
+            "(keep_layers), without merging them or fitting their step sizes"
+        )
     elif isinstance(own, Scaled) and not isinstance(native, Scaled):
         rates = np.asarray(own.rate).ravel() if eqx.is_array(own.rate) else ()
         steps = ", ".join(f"{x:g}" for x in rates)

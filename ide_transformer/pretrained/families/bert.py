@@ -13,7 +13,7 @@ from ...integration import Mesh
 from ...models import MaskedTokenHead, Model, States, TextInputs
 from ...solvers import LieTrotter
 from .. import make
-from ..family import Family, Placement, block, linear, norm, weights_of
+from ..family import Family, Placement, block, layers_by, linear, norm, weights_of
 from ..options import Options
 
 
@@ -168,6 +168,7 @@ def _family(
     build: Callable[..., Model],
     harmless: str,
     table: Callable[..., Iterator[Placement]] = _table,
+    **fields: Any,
 ) -> Family:
     return Family(
         build,
@@ -183,6 +184,7 @@ def _family(
         },
         renamed=_RENAMED,
         harmless=harmless,
+        **fields,
     )
 
 
@@ -202,6 +204,7 @@ FAMILIES = {
         "attention_dropout dropout qa_dropout seq_classif_dropout sinusoidal_pos_embds "
         "tie_weights_",
         ft.partial(_table, bias="predictions.decoder.bias"),
+        layers=layers_by("n_layers"),
     ),
     "albert": _family(
         "albert",

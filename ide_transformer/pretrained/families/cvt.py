@@ -169,5 +169,6 @@ FAMILIES = {
         ignored=r".*\.num_batches_tracked",
         # Dropout.
         harmless="attention_drop_rate drop_path_rate drop_rate layer_norm_eps",
+        layers=lambda layers, options: dict(depth=list(layers)),
     )
 }

@@ -7,7 +7,16 @@ from typing import Any
 from ...equation import Rotary
 from ...models import LanguageModel, Model, is_built_as
 from .. import make
-from ..family import Family, Placement, block, fused, linear, neighbours_to_halves, weights_of
+from ..family import (
+    Family,
+    Placement,
+    block,
+    fused,
+    layers_by,
+    linear,
+    neighbours_to_halves,
+    weights_of,
+)
 from ..options import Options
 
 
@@ -152,6 +161,7 @@ FAMILIES = {
         harmless=f"{_HARMLESS} reorder_and_upcast_attn",
         options_of=_gpt2_options,
         head="lm_head",
+        layers=layers_by("n_layer"),
     ),
     "gptj": Family(
         _build_gptj,
@@ -160,6 +170,7 @@ FAMILIES = {
         ignored=r"h\.\d+\.attn\.(masked_bias|bias|embed_positions)",
         copies={"lm_head.weight": "wte.weight"},
         harmless=_HARMLESS,
+        layers=layers_by("n_layer"),
     ),
     "gpt_neox": Family(
         _build_gpt_neox,

@@ -4,14 +4,14 @@ Qwen3 normalised queries and keys, Gemma gains of 1 + g and a scaled embedding. 
 neighbouring rotary pairs and `[in, out]` matrices."""
 
 import functools as ft
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
 from ...equation import GatedFeedForward
 from ...models import LanguageModel, Model, is_built_as
 from .. import make
-from ..family import Family, Placement, block, neighbours_to_halves, weights_of
+from ..family import Family, Placement, block, layers_by, neighbours_to_halves, weights_of
 from ..options import Options
 
 
@@ -157,6 +157,13 @@ def _build_glassllm(options: Options, tensors: Set[str]) -> Model:
     return _build(llama, tensors, attention=_llama)
 
 
+def _qwen_layers(layers: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
+    changed = layers_by("num_hidden_layers")(layers, options)
+    if types := options.get("layer_types"):
+        changed["layer_types"] = types[: layers[0]]
+    return changed
+
+
 def _table(model: Any) -> Iterator[Placement]:
     attention, feed_forward = block(model.control)
     layer = "layers.{layer}"
@@ -225,8 +232,18 @@ FAMILIES = {
         head="lm_head",
     ),
     "mistral": _family(ft.partial(_build, attention=_mistral, context=131072)),
-    "qwen2": _family(ft.partial(_build, attention=_qwen2, context=32768)),
-    "qwen3": _family(ft.partial(_build, attention=_qwen3, context=32768)),
+    "qwen2": _family(
+        ft.partial(_build, attention=_qwen2, context=32768), layers=_qwen_layers
+    ),
+    "qwen3": _family(
+        ft.partial(_build, attention=_qwen3, context=32768), layers=_qwen_layers
+    ),
     "gemma": _family(_build_gemma, table=_gemma_table),
-    "glassllm": Family(_build_glassllm, _glassllm_table, renamed=_TENSORS, harmless="init_std"),
+    "glassllm": Family(
+        _build_glassllm,
+        _glassllm_table,
+        renamed=_TENSORS,
+        harmless="init_std",
+        layers=layers_by("n_layers"),
+    ),
 }

@@ -2,7 +2,7 @@
 bias by distance, shared by all layers, and are not divided by sqrt(d)."""
 
 import functools as ft
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import jax.numpy as jnp
@@ -84,6 +84,12 @@ def table(model: Any) -> Iterator[Placement]:
     yield from weights_of(model.read_out, normalization="encoder.final_layer_norm")
 
 
+def _layers(layers: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
+    # The decoder, which is not read, has by default the number of the encoder.
+    decoder = options.get("num_decoder_layers") or options["num_layers"]
+    return dict(num_layers=layers[0], num_decoder_layers=decoder)
+
+
 FAMILIES = {
     "t5": Family(
         build,
@@ -100,5 +106,6 @@ FAMILIES = {
         "tie_word_embeddings",
         # The matrix that is not a gate has this name in gated checkpoints only.
         renamed={"wi_1": "wi"},
+        layers=_layers,
     )
 }
