@@ -24,7 +24,8 @@ from ide_transformer.reporting import Report, Terminal, write_report
 from ide_transformer.training import load_model
 
 
-_COARSENINGS: dict[str, dict[str, Any]] = {
+# Methods and their options of `coarsenings`.
+COARSENINGS: dict[str, dict[str, Any]] = {
     "coarsened": dict(moves=MOVES),
     "dropped": dict(moves=(selections, drops), fit=None),
     "merged": dict(moves=(mergers,), fit=None),
@@ -186,7 +187,7 @@ def measure_coarsening(
         for kept in few:
             layers = tuple(rule(columns, kept).tolist())
             add(name, keep(layers), " ".join(map(str, layers)))
-    for name, options in _COARSENINGS.items():
+    for name, options in COARSENINGS.items():
         say(name)
         meshes = coarsenings(model, problem.calibration, read=problem.read, **options)
         for coarse in itertools.islice(meshes, 1, len(few) + 1):
@@ -215,7 +216,7 @@ def compare_budgets(rows: Rows, losses: Sequence[np.ndarray]) -> Rows:
     solves = [pair for pair in zip(rows, losses, strict=True) if pair[0]["loss"] is not None]
     for budget in sorted({row["field_evaluations"] for row in rows}, reverse=True):
         own = [pair for pair in solves if pair[0]["field_evaluations"] == budget]
-        ours = [pair for pair in own if pair[0]["method"] in _COARSENINGS | NEEDED]
+        ours = [pair for pair in own if pair[0]["method"] in COARSENINGS | NEEDED]
         theirs = [pair for pair in own if pair[0]["method"] in RULES]
         if not ours or not theirs:
             continue

@@ -22,7 +22,16 @@ from .encoder_decoder import (
 from .gated import GatedRK2
 from .growth import MiddleRepeated, NewLayers, Stacked
 from .layer_norm_scaling import LayerNormScaling
-from .layers import MOVES, Layered, drops, extensions, mergers, native_layers, selections
+from .layers import (
+    MOVES,
+    Layered,
+    drops,
+    extensions,
+    keep_operators,
+    mergers,
+    native_layers,
+    selections,
+)
 from .mazes import Maze
 from .meshes import (
     Coarsening,
@@ -45,6 +54,7 @@ from .momentum import (
     VelocityInputs,
 )
 from .package_texts import PackageTexts, text_of_packages
+from .replaced_layers import least_turned, replace_layers
 from .scales import (
     CoarseHeads,
     Distances,

@@ -143,8 +143,11 @@ def _without_layers(checkpoint: Checkpoint, model: Model) -> Checkpoint:
     }
 
     def is_kept(name: str) -> bool:
-        numbers = {x: name.removeprefix(x).partition(".")[0] for x in kept if name.startswith(x)}
-        return all(not n.isdecimal() or int(n) < kept[x] for x, n in numbers.items())
+        for prefix, number in kept.items():
+            layer = name.removeprefix(prefix).partition(".")[0]
+            if name.startswith(prefix) and layer.isdecimal() and int(layer) >= number:
+                return False
+        return True
 
     tensors = {
         original: checkpoint.tensors[name]

@@ -18,11 +18,14 @@ from ide_transformer.contrib import (
     extensions,
     extrapolated,
     fit_rates,
+    keep_operators,
+    least_turned,
     mergers,
     native_layers,
     native_target,
     refine,
     removal_estimate,
+    replace_layers,
 )
 from ide_transformer.contrib.layers import in_layers
 from ide_transformer.contrib.meshes import field_evaluations, relative_error, zero_padding
@@ -38,6 +41,7 @@ from tests.layered_models import (
     model_of,
     outputs,
     simple_block,
+    states_by_hand,
 )
 
 
@@ -131,6 +135,55 @@ def test_neighbouring_operators_are_left_out():
         exact = by_hand(model, whole[:first] + whole[first + 2 :])
         assert largest(outputs(coarse[first].model), exact) < 1e-12
     assert coarse[3].steps.tolist() == [["0", "0"], ["1", "2"], ["3", "3"]]
+
+
+def test_operators_that_are_left_follow_each_other():
+    """In as few layers as hold them."""
+    model = model_of()
+    kept = keep_operators(model, [[0, 1, 3], [0, 3]])
+    sequence = [(0, 0), (0, 1), (1, 0), (3, 0), (3, 1)]
+    assert kept.layers == 3 and largest(outputs(kept), by_hand(model, sequence)) < 1e-12
+    # A norm cannot be left out; here each layer has both.
+    model = model_of("post-norm")
+    exact = by_hand(model, [(0, 0), (1, 1), (2, 0), (2, 1)])
+    assert largest(outputs(keep_operators(model, [[0, 2], [1, 2]])), exact) < 1e-12
+    with pytest.raises(
+        ide.InputError, match=r"its norm, LayerNorm, stays; give lists that alt"
+    ):
+        keep_operators(model, [[0, 1], [0]])
+
+
+def test_a_map_of_the_feed_forward_replaces_layers():
+    """ReplaceMe by its formula, without padding, for a layer with step sizes."""
+    model = in_layers(model_of("attention"))
+    rate = drawn((LAYERS, WIDTH), 7)
+    feed_forward = ide.equation.Scaled(model.control.blocks[1].operator, rate)
+    model = eqx.tree_at(lambda m: m.control.blocks[1], model, feed_forward)
+    mask = np.arange(8) < [[8], [6], [8], [5]]
+    text = ide.Text(HELD_OUT, mask)
+    states = states_by_hand(model, layer_by_layer(range(LAYERS)), text)
+    y, after, last = (np.asarray(states[n])[mask] for n in (1, 2, 2 * LAYERS))
+    m = after - y
+    matrix = np.linalg.solve(m.T @ m, m.T @ (last - y))
+    replaced = replace_layers(model, [1, 2, 3], text)
+    assert replaced.layers == 1
+    expected = model.outputs((y + m @ matrix)[None])[0]
+    assert largest(outputs(replaced, text)[mask], expected) < 1e-9
+    with pytest.raises(ide.InputError, match=r"replace_layers: layers=\[0, 1\]: give neighbou"):
+        replace_layers(model, [0, 1], text)
+    with pytest.raises(
+        ide.InputError, match="replace_layers: 8 tokens do not determine a map of"
+    ):
+        replace_layers(model, [1], HELD_OUT[:1])
+    # Layers that do nothing turn nothing.
+    scales = np.array([1.0, 1.0, 0.0, 0.0])
+    idle = eqx.tree_at(lambda m: m.rate, feed_forward, scales[:, None] * rate)
+    resting = eqx.tree_at(
+        lambda m: (m.control.blocks[0].rate, m.control.blocks[1]),
+        model,
+        (jnp.asarray(scales), idle),
+    )
+    assert least_turned(resting, 2, text) == range(2, 4)
 
 
 def test_an_extension_makes_the_step_before_longer():

@@ -232,12 +232,8 @@ FAMILIES = {
         head="lm_head",
     ),
     "mistral": _family(ft.partial(_build, attention=_mistral, context=131072)),
-    "qwen2": _family(
-        ft.partial(_build, attention=_qwen2, context=32768), layers=_qwen_layers
-    ),
-    "qwen3": _family(
-        ft.partial(_build, attention=_qwen3, context=32768), layers=_qwen_layers
-    ),
+    "qwen2": _family(ft.partial(_build, attention=_qwen2, context=32768), layers=_qwen_layers),
+    "qwen3": _family(ft.partial(_build, attention=_qwen3, context=32768), layers=_qwen_layers),
     "gemma": _family(_build_gemma, table=_gemma_table),
     "glassllm": Family(
         _build_glassllm,

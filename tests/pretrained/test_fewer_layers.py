@@ -1,0 +1,136 @@
+"""Checkpoints of models with fewer layers, and with other step sizes."""
+
+import json
+
+import equinox as eqx
+import numpy as np
+import pytest
+
+import ide_transformer as ide
+from ide_transformer.contrib import keep_operators, mergers, native_layers, replace_layers
+from ide_transformer.dynamics import in_layers, keep_layers
+from ide_transformer.pretrained import load_pretrained, save_pretrained
+from tests.golden.cases import CASES, inputs_of
+from tests.golden.copies import make_archive, tensors_of
+from tests.helpers import GOLDEN, drawn, fast_first, largest
+from tests.models import examples as small
+from tests.pretrained.test_every_family import FAMILIES, outputs_for, stored, tolerance
+
+
+def rescaled(model, layers=None):
+    """The model with only some layers, and a random step size for each feature and operator."""
+    kept = in_layers(model) if layers is None else keep_layers(model, layers)
+    width = kept.control.blocks[0].innermost.output.weight.shape[-1]
+    blocks = tuple(
+        ide.equation.Scaled(x.operator, drawn((kept.layers, width), seed))
+        for seed, x in enumerate(kept.control.blocks)
+    )
+    return eqx.tree_at(lambda m: m.control.blocks, kept, blocks)
+
+
+FIRST = ["bert", "qwen2", "dinov2"]
+
+
+# The first three: post-norm, with a list of the kinds of layers, with step sizes of its own.
+@pytest.mark.filterwarnings("ignore:.*not part of the model")
+@pytest.mark.parametrize(
+    "family", fast_first(len(FIRST), [*FIRST, *(x for x in FAMILIES if x not in FIRST)])
+)
+def test_a_rescaled_last_layer_is_a_checkpoint(family, tmp_path, unchecked):
+    inputs, _ = stored(family)
+    outputs = outputs_for(inputs)
+    native = load_pretrained(GOLDEN / family, dtype="float64")
+    model = native.each_equation(lambda one: rescaled(one, [one.layers - 1]))
+    save_pretrained(model, tmp_path / "new", like=GOLDEN / family)
+    again = load_pretrained(tmp_path / "new")
+    assert {one.layers for one in again.equations} == {1}
+    expected, found = outputs(model), outputs(again)
+    assert max(largest(expected[name], found[name]) for name in expected) < 1e-12
+    if family in FIRST:
+        # Nothing is left of the other layer.
+        names = "\n".join(tensors_of(tmp_path / "new"))
+        assert ".0." in names and ".1." not in names
+
+
+def test_of_all_formats(tmp_path):
+    """An archive, a layout without a checkpoint, and one block for all layers."""
+    make_archive(tmp_path / "whole.npz", vocabulary=11)
+    changes = [
+        (tmp_path / "whole.npz", tmp_path / "half.npz", lambda m: rescaled(m, [0])),
+        (GOLDEN / "gpt2", None, rescaled),
+        (GOLDEN / "albert", GOLDEN / "albert", lambda m: keep_layers(m, [1])),
+    ]
+    for source, like, change in changes:
+        model = change(load_pretrained(source))
+        at = tmp_path / f"new-{source.name}"
+        save_pretrained(model, at, like=like and source)
+        again = load_pretrained(at)
+        assert again.layers == model.layers
+        found, expected = (small.outputs_of(x, np.arange(4)) for x in (again, model))
+        assert largest(found, expected) < 1e-5 * np.abs(expected).max()
+
+
+def test_the_decoder_that_is_not_read_keeps_its_layers(tmp_path):
+    model = keep_layers(load_pretrained(GOLDEN / "t5"), [1])
+    save_pretrained(model, tmp_path / "new", like=GOLDEN / "t5")
+    options = json.loads((tmp_path / "new/config.json").read_text())
+    assert (options["num_layers"], options["num_decoder_layers"]) == (1, 2)
+
+
+# Layers of the operators, of four layers.
+HALVES = {
+    "gpt2": [[0, 1, 3], [0, 3]],
+    "gptj": [[0, 1, 3], [0, 3]],
+    "llama": [[0, 3], [0, 1, 2, 3]],
+    "bert": [[0, 2], [1, 3]],
+    "vit": [[0, 1, 3], [1, 2]],
+    "dinov2": [[0, 1, 3], [1, 2]],
+}
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", HALVES)
+def test_the_library_gives_the_outputs_of_the_changed_model(family, tmp_path, monkeypatch):
+    pytest.importorskip("transformers").utils.logging.disable_progress_bar()
+    from tests.golden import make
+
+    make.torch.set_num_threads(1)
+    number = "n_layer" if family.startswith("gpt") else "num_hidden_layers"
+    monkeypatch.setitem(CASES, family, CASES[family].but(**{number: 4}))
+    make.write(family, tmp_path / "native")
+    native = load_pretrained(tmp_path / "native")
+    inputs = inputs_of(family)
+    outputs = outputs_for(inputs)
+    batch = inputs.get("images")
+    if batch is None:
+        batch = ide.Text(inputs["tokens"], inputs["mask"])
+    changed = {
+        "pruned": keep_layers(native, [0, 3]),
+        "merged": list(mergers(native_layers(native)))[1].model,
+        "rescaled": rescaled(native),
+        "halves": keep_operators(native, HALVES[family]),
+        # Coarser, and then rescaled.
+        "both": rescaled(native, [0, 2]),
+    }
+    if family == "bert":
+        with pytest.raises(ide.InputError, match="replace_layers: it needs a pre-norm model"):
+            replace_layers(native, [1, 2], batch)
+    else:
+        changed["replaced"] = replace_layers(native, [1, 2], batch)
+    bound = max(tolerance(family), 1e-9)
+    for name, model in changed.items():
+        at = tmp_path / name
+        save_pretrained(model, at, like=tmp_path / "native")
+        expected = outputs(model)
+        again = load_pretrained(at)
+        assert again.layers == model.layers
+        ours = outputs(again)
+        theirs = make.outputs_of(make.read(family, at), inputs)
+        mask = inputs.get("mask", ...)
+        for key in expected:
+            size = np.abs(expected[key]).max()
+            there = theirs[key] if key == "pooled" else theirs[key][mask]
+            assert largest(ours[key], expected[key]) < 1e-12 * size, (name, key)
+            assert largest(there, expected[key]) < bound * size, (name, key)
