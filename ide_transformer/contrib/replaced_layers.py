@@ -62,12 +62,11 @@ def replace_layers(model: Model, layers: Sequence[int], inputs: PyTree[ArrayLike
     gram = cross = np.zeros(())
     tokens = 0
     for part in _batches(inputs):
-        written, missing, counted = _at_cut(model, first, number, part)
-        counted = np.asarray(counted).ravel()
-        m, off = (np.float64(x).reshape(len(counted), -1)[counted] for x in (written, missing))
-        gram = gram + m.T @ m
-        cross = cross + m.T @ off
-        tokens += len(m)
+        *pair, counted = _at_cut(model, first, number, part)
+        written, missing = (np.asarray(x, np.float64)[np.asarray(counted)] for x in pair)
+        gram = gram + written.T @ written
+        cross = cross + written.T @ missing
+        tokens += len(written)
     if tokens < len(gram):
         raise InputError(
             f"replace_layers: {tokens} tokens do not determine a map of {len(gram)} features; "
@@ -99,9 +98,8 @@ def _checked(model: Model, layers: Sequence[int]) -> tuple[int, int]:
     """The first of the layers and how many there are."""
     gone = list(layers)
     first = gone[0] if gone else 0
-    if gone != list(range(first, first + len(gone))) or not 0 < first <= model.layers - len(
-        gone
-    ):
+    neighbours = gone == list(range(first, first + len(gone)))
+    if not neighbours or not 0 < first <= model.layers - len(gone):
         raise InputError(
             f"replace_layers: layers={gone}: give neighbours among 1 to {model.layers - 1}."
         )
@@ -170,8 +168,7 @@ def _mapped(
         def times(x: Array) -> Array:
             return x.at[layer].set((x[layer] @ matrix).astype(x.dtype))
 
-        outer = jax.tree.map(times, operator.outer)
-        return with_fields(operator, outer=outer)
+        return with_fields(operator, outer=jax.tree.map(times, operator.outer))
     assert isinstance(operator, AbstractWrappedOperator)
     if isinstance(operator, Scaled):
         rates = operator.rate
