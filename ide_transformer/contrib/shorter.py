@@ -1,6 +1,7 @@
 """Saves a trained model with fewer layers as a checkpoint."""
 
 from pathlib import Path
+from typing import Literal
 
 from ide_transformer.arguments import PositiveInt, checked
 from ide_transformer.contrib.depth import COARSENINGS
@@ -13,7 +14,7 @@ from ide_transformer.pretrained import save_pretrained
 from ide_transformer.training import LoadedModel, load_model
 
 
-METHODS = (*COARSENINGS, "replaced")
+Method = Literal["coarsened", "dropped", "merged", "replaced"]
 
 
 @checked
@@ -22,7 +23,7 @@ def save_shorter(
     folder: Path,
     *,
     layers: PositiveInt | None = None,
-    method: str = "coarsened",
+    method: Method = "coarsened",
     calibration: PositiveInt = 128,
     trust: bool = False,
 ) -> str:
@@ -33,9 +34,9 @@ def save_shorter(
 
     - `folder`: a new folder, or a new file for glassllm.
     - `layers`: how many layers are saved. Default: one less than the model has.
-    - `method`: "coarsened" leaves layers out, lengthens or merges them and fits a step size for
-      each feature, see `coarsen`; "dropped" and "merged" only do this; "replaced" leaves out
-      neighbours, see `replace_layers`.
+    - `method`: "coarsened" leaves layers out, lengthens or merges them, and fits a step size
+      for each feature, see `coarsen`. "dropped" leaves layers out, "merged" merges them.
+      "replaced" leaves out neighbours, see `replace_layers`.
     - `calibration`: the samples to choose and fit by.
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
@@ -56,7 +57,7 @@ def save_shorter(
     )
 
 
-def _shorter(model: Model, problem: Problem, layers: int, method: str) -> Model:
+def _shorter(model: Model, problem: Problem, layers: int, method: Method) -> Model:
     if method == "replaced":
         gone = least_turned(model, model.layers - layers, problem.calibration)
         return replace_layers(model, gone, problem.calibration)
@@ -70,7 +71,7 @@ def _save(model: Model, loaded: LoadedModel, folder: Path) -> None:
         return
     source = loaded.config.model.pretrained
     save_pretrained(model, folder, like=source)
-    tokenizer = loaded.run.known_tokenizer if source is None else None
-    library = tokenizer and tokenizer.for_others()
-    if library is not None:
+    tokenizer = loaded.run.known_tokenizer
+    library = None if tokenizer is None else tokenizer.for_others()
+    if source is None and library is not None:
         library.save(str(folder / "tokenizer.json"))

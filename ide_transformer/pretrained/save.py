@@ -127,7 +127,7 @@ def _save_like(source: Path, model: Model, path: Path) -> None:
 def _without_layers(checkpoint: Checkpoint, model: Model) -> Checkpoint:
     """The checkpoint without its last layers, with as many as the model has; unchanged if it
     has no more layers than the model."""
-    layers = [_layers(x.control) for x in model.equations]
+    layers = [x.layers for x in model.equations]
     stored = [_layers(x.control) for x in checkpoint.skeleton.equations]
     if layers == stored or len(layers) != len(stored) or any(map(gt, layers, stored)):
         return checkpoint
