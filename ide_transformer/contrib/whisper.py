@@ -97,9 +97,10 @@ def _half_table(
 
 
 def _layers(layers: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
-    changed = dict(zip(("encoder_layers", "decoder_layers"), layers, strict=True))
+    encoder, decoder = layers
+    changed: dict[str, Any] = dict(encoder_layers=encoder, decoder_layers=decoder)
     if "num_hidden_layers" in options:
-        changed["num_hidden_layers"] = changed["encoder_layers"]
+        changed["num_hidden_layers"] = encoder
     return changed
 
 

@@ -5,7 +5,6 @@ import functools as ft
 import json
 import shutil
 from collections.abc import Iterator
-from operator import gt
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +127,10 @@ def _without_layers(checkpoint: Checkpoint, model: Model) -> Checkpoint:
     """The checkpoint without its last layers, with as many as the model has; unchanged if it
     has no more layers than the model."""
     layers = [x.layers for x in model.equations]
-    stored = [_layers(x.control) for x in checkpoint.skeleton.equations]
-    if layers == stored or len(layers) != len(stored) or any(map(gt, layers, stored)):
+    stored = [_layers(x.control) or 0 for x in checkpoint.skeleton.equations]
+    if layers == stored or len(layers) != len(stored):
+        return checkpoint
+    if any(own > there for own, there in zip(layers, stored, strict=True)):
         return checkpoint
     options, family = checkpoint.options, checkpoint.family
     if not (changed := family.layers(layers, options.values)):
@@ -224,8 +225,9 @@ def _equation_folded(model: Model, native: Model) -> Model:
         if stored and not isinstance(inner, Scaled):
             return scaled
         whole = _in_weights(scaled, control.depth_axes)
-        again = isinstance(whole, Scaled) and whole is not scaled
-        return folded(whole, 0) if again else whole
+        if whole is scaled or not isinstance(whole, Scaled):
+            return whole
+        return folded(whole, 0)
 
     control = map_parts(control, Scaled, folded)
     if isinstance(native.control, Tied) and isinstance(control, PiecewiseConstant):

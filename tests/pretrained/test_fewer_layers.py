@@ -77,6 +77,24 @@ def test_the_decoder_that_is_not_read_keeps_its_layers(tmp_path):
     assert (options["num_layers"], options["num_decoder_layers"]) == (1, 2)
 
 
+@pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore")
+def test_the_library_loads_every_family_with_one_layer(tmp_path):
+    """All tensors have their places, and options fit each other."""
+    pytest.importorskip("transformers").utils.logging.disable_progress_bar()
+    from tests.golden import make
+
+    for family in FAMILIES:
+        native = load_pretrained(GOLDEN / family)
+        shorter = native.each_equation(lambda one: keep_layers(one, [one.layers - 1]))
+        save_pretrained(shorter, tmp_path / family, like=GOLDEN / family)
+        kind = getattr(make.transformers, CASES[family].model)
+        _, report = kind.from_pretrained(
+            tmp_path / family, local_files_only=True, output_loading_info=True
+        )
+        assert not any(report.values()), (family, report)
+
+
 # Layers of the operators, of four layers.
 HALVES = {
     "gpt2": [[0, 1, 3], [0, 3]],

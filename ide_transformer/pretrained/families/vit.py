@@ -3,7 +3,7 @@ al., arXiv 2012.12877) with a distillation token, and DINOv2 (Oquab et al., arXi
 with a step size for each feature (LayerScale: Touvron et al., arXiv 2103.17239)."""
 
 import functools as ft
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import jax.numpy as jnp
@@ -93,6 +93,18 @@ def _build_dinov2(options: Options, tensors: Set[str]) -> Model:
         classifier = make.dense(2 * width, number_of_classes(options))
         read_out = PrefixAndMeanHead(classifier, normalization)
     return Model(inputs, **parts, read_out=read_out)
+
+
+def _dinov2_layers(layers: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
+    number = layers[0]
+    # The library refuses a backbone's features of layers that it lacks.
+    of_last = dict(
+        stage_names=["stem", *(f"stage{i + 1}" for i in range(number))],
+        out_features=[f"stage{number}"],
+        out_indices=[number],
+    )
+    changed = {name: value for name, value in of_last.items() if name in options}
+    return dict(num_hidden_layers=number) | changed
 
 
 def _scaled(make: make.MakeOperator, width: int) -> make.MakeOperator:
@@ -218,5 +230,6 @@ FAMILIES = {
         # Training, features of a backbone, and an activation that SwiGLU does not use.
         "apply_layernorm drop_path_rate hidden_act layerscale_value out_features out_indices "
         "reshape_hidden_states stage_names use_mask_token",
+        layers=_dinov2_layers,
     ),
 }
