@@ -98,7 +98,7 @@ def _build_dinov2(options: Options, tensors: Set[str]) -> Model:
 def _dinov2_layers(layers: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
     number = layers[0]
     # The library refuses a backbone's features of layers that it lacks.
-    of_last = dict(
+    of_last: dict[str, Any] = dict(
         stage_names=["stem", *(f"stage{i + 1}" for i in range(number))],
         out_features=[f"stage{number}"],
         out_indices=[number],
