@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> None:
     source = data_of(loaded, described_part(task, options.part), options.text)
     results: Any
     if meshes:
-        rows = training.evaluate_on_meshes(loaded, meshes, *data, layers=options.layers)
+        rows = training.evaluate_on_meshes(loaded, meshes, *data, task, layers=options.layers)
         show_table(rows, headings)
         print(f"measured on {source}")
         results = [{"data": source, "tokens": task.tokens_per_sample, **row} for row in rows]

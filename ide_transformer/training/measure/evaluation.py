@@ -203,6 +203,7 @@ def evaluate_on_meshes(
     text: str | None = None,
     samples: int | None = None,
     part: Part = "validation",
+    task: AbstractTask | None = None,
     *,
     layers: Layers = "resampled",
 ) -> list[dict[str, Any]]:
@@ -214,21 +215,22 @@ def evaluate_on_meshes(
 
     - `meshes`: see `Mesh`. A width repeats the features of an ordinary model, see `Nodal`.
     - `layers`: see `model_on`.
-    - `text`, `samples`, `part`: see `evaluate_loss`.
+    - `text`, `samples`, `part`, `task`: see `evaluate_loss`.
 
     **Raises:** `InputError` for a mesh that the model or its data cannot have.
     """
     models = [model_on(loaded.measured, mesh, layers) for mesh in meshes]
     # The data of a run are checked against its fingerprints only once.
-    own = evaluation_task(loaded) if text is None and loaded.run is not None else None
+    if task is None and text is None and loaded.run is not None:
+        task = evaluation_task(loaded)
     sizes = dict.fromkeys(mesh.tokens for mesh in meshes)
-    made = {tokens: evaluation_task(loaded, text, tokens, own) for tokens in sizes}
+    made = {tokens: evaluation_task(loaded, text, tokens, task) for tokens in sizes}
     made = dict(zip(made, on_same_tokens([*made.values()]), strict=True))
     rows = []
     for mesh, model in zip(meshes, models, strict=True):
-        task = made[mesh.tokens]
-        measured = task.held_out(_BATCH, samples, checked_part(task, part, samples))
-        found = measured_on(model, task, measured)
+        data = made[mesh.tokens]
+        measured = data.held_out(_BATCH, samples, checked_part(data, part, samples))
+        found = measured_on(model, data, measured)
         rows.append({**mesh.described, **found})
     check_finite(loaded, rows)
     return rows
