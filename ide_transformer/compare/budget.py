@@ -4,13 +4,16 @@ from collections import Counter
 from typing import Annotated, Literal
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Int
 from pydantic import BeforeValidator, Field, PositiveFloat
 
+from ..equation import by_samples
 from ..errors import InputError
+from ..models import Model
 from ..reporting import Row
-from ..tasks import AbstractTask
+from ..tasks import AbstractTask, Batch
 from ..training import Config, Section, build_task, schedule_of, validated
 from ..training.configuration.files import apply_overrides
 from ..training.run import build_start
@@ -33,12 +36,13 @@ _BEST_COARSE = {
 class Budget(Section):
     """The cost of every run of a comparison.
 
-    - `unit`: `steps` of the optimiser, or `field_evaluations`: one evaluates every operator
-      once, over the whole depth.
+    - `unit`: `steps` of the optimiser; `field_evaluations`, of which one evaluates every
+      operator once, over the whole depth; or `flops`, the floating-point operations of these
+      evaluations for a batch, which also depend on the tokens of the mesh.
     - `amount`: a number, or a list: each scheme is trained with each of them.
     """
 
-    unit: Literal["field_evaluations", "steps"] = "steps"
+    unit: Literal["field_evaluations", "flops", "steps"] = "steps"
     amount: Annotated[
         tuple[PositiveFloat, ...],
         BeforeValidator(lambda x: x if isinstance(x, (list, tuple)) else (x,)),
@@ -65,7 +69,7 @@ class Budget(Section):
             try_first_batch(config, task)
             steps = round(amount)
         else:
-            steps = round(amount / field_evaluations(config, task))
+            steps = round(amount / cost_of_step(config, task, self.unit))
         warmup = config.optimizer.warmup
         if not warmup < steps < 2**31:
             what = f"budget.amount={amount:g} allows {steps} steps"
@@ -80,9 +84,13 @@ def try_first_batch(config: Config, task: AbstractTask) -> None:
     eqx.filter_eval_shape(objective(task.loss, config.training), model, batch)
 
 
-def field_evaluations(config: Config, task: AbstractTask) -> float:
-    """Field evaluations of a step, the mean over the run. If they depend on the state, the
-    untrained model is measured."""
+def cost_of_step(
+    config: Config,
+    task: AbstractTask,
+    unit: Literal["field_evaluations", "flops"] = "field_evaluations",
+) -> float:
+    """Field evaluations of a step or their operations, the mean over the run. If they depend on
+    the state, the untrained model is measured."""
     total = 0.0
     start = build_start(config, task)
     programs = start.programs
@@ -96,9 +104,24 @@ def field_evaluations(config: Config, task: AbstractTask) -> float:
         drawn = Counter(schedule.drawn(config.training.seed, step) for step in steps)
         for mesh, (model_on, batch) in enumerate(program.on_meshes(task)):
             if drawn[mesh]:
-                loss = minimised(model_on(model), batch)
-                total += drawn[mesh] * float(loss.field_evaluations)
+                on_mesh = model_on(model)
+                cost = float(minimised(on_mesh, batch).field_evaluations)
+                if unit == "flops":
+                    cost *= flops_of_evaluation(on_mesh, batch)
+                total += drawn[mesh] * cost
     return total / config.training.steps
+
+
+def flops_of_evaluation(model: Model, batch: Batch) -> float:
+    """Floating-point operations of an evaluation of the field for a batch."""
+    inputs = batch.inputs
+    own = by_samples(inputs, 1)
+    first = jax.tree.map(lambda x, sample: x[0] if sample else x, inputs, own)
+    equation, u0 = model.initial_value_problem(first)
+    field = jax.jit(lambda u: equation.vector_field(0.0, u))
+    found = field.lower(u0).cost_analysis()
+    assert found is not None
+    return float(found["flops"]) * len(jax.tree.leaves(batch.targets)[0])
 
 
 def tokens_of_samples(
@@ -153,6 +176,6 @@ def plan_refinement(config: Config, evaluations: float) -> list[Row]:
         tree["training"]["steps"] = steps
         planned = validated(Config, tree, f"{where}, training.steps={steps}")
         overrides = [f"training.steps={steps}", f"training.schedule='{schedule}'", *needed]
-        spent = round(steps * field_evaluations(planned, task))
+        spent = round(steps * cost_of_step(planned, task))
         rows.append({"overrides": " ".join(overrides), "field_evaluations": spent})
     return rows

@@ -122,10 +122,24 @@ def test_a_wrong_comparison_is_refused(compare, tmp_path, changes, message):
 
 
 def test_an_error_in_code_of_ones_own_says_of_which_contender(compare, monkeypatch):
-    def field_evaluations(*_):
+    def cost_of_step(*_):
         raise TypeError("no number")
 
-    monkeypatch.setattr(budget, "field_evaluations", field_evaluations)
+    monkeypatch.setattr(budget, "cost_of_step", cost_of_step)
     with pytest.raises(TypeError) as raised:
         compare(TRAIN, budget=COSTS)
     assert raised.value.__notes__ == ["(schemes.one)"]
+
+
+def test_operations_grow_with_the_tokens_of_a_mesh(tmp_path):
+    """Those of a product of matrices, for each token of a batch of eight."""
+    tree = stub.tree_of_text(tmp_path)
+    operators = [{"kind": "feed_forward", "options": {"hidden": 5}}]
+    tree["model"] |= {"layers": 3, "operators": operators, "normalization": "free"}
+    costs = {}
+    for tokens in (8, 4):
+        given = stub.config(f"training.schedule=[{{mesh: {{tokens: {tokens}}}}}]", **tree)
+        costs[tokens] = budget.cost_of_step(given, build.build_task(given), "flops")
+    products = 3 * 8 * 8 * 2 * 2 * 16 * 5
+    assert costs[8] == pytest.approx(2 * costs[4], rel=0.01)
+    assert 1 < costs[8] / products < 1.5
