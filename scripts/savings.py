@@ -1,7 +1,7 @@
 """The cost of runs against the cost at which a reference has the same loss.
 
-Reads the rows of `ide-transformer compare`: rows of one scheme at several budgets, and rows of
-contenders. Between its budgets the loss of the reference is linear in the logarithm of the
+Reads the rows of `ide-transformer compare`. The rows of the reference, a scheme at several
+budgets, make a curve: between its budgets the loss of the reference is linear in the logarithm of the
 evaluations, for each seed. A ratio of 0.5 means that a contender reached its loss in half of
 the evaluations.
 """
@@ -22,20 +22,22 @@ from ide_transformer.reporting import show_table, write_json
 
 
 EXAMPLES = """\
-  python scripts/savings.py runs/compare/growth_reference/results.json \\
-      runs/compare/growth/results.json --json savings.json
+  python scripts/savings.py "8 layers" runs/compare/growth/results.json \\
+      runs/compare/growth_reference/results.json --json savings.json
 """
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("reference", type=Path, help="rows of one scheme at several budgets")
-    parser.add_argument("rows", type=Path, nargs="+", help="rows of contenders")
+    parser.add_argument("reference", help="the name of a scheme, without its budget")
+    parser.add_argument("rows", type=Path, nargs="+", help="files of rows")
     parser.add_argument("--json", type=results_file, help="for the ratios")
 
 
 def run(options: argparse.Namespace) -> None:
-    curve = Curve(read_rows(options.reference))
-    rows = [curve.saving(row) for file in options.rows for row in read_rows(file)]
+    found = [row for file in options.rows for row in read_rows(file)]
+    own = [row for row in found if row["scheme"].split(",")[0] == options.reference]
+    curve = Curve(own)
+    rows = [curve.saving(row) for row in found if row not in own]
     rows.sort(key=lambda row: row["loss"])
     shown = [{**row, "evaluations": shown_ratio(row, "evaluations")} for row in rows]
     for row in shown:
@@ -58,7 +60,9 @@ class Curve:
     def __init__(self, rows: list[dict[str, Any]]):
         rows = sorted(rows, key=lambda row: row["field_evaluations"])
         if len(rows) < 2:
-            raise InputError("The reference has one budget; give rows of two or more.")
+            raise InputError(
+                f"The reference has {len(rows)} budgets; give rows of two or more."
+            )
         self.logs = np.log([row["field_evaluations"] for row in rows])
         self.seconds = np.log([row["seconds"] for row in rows])
         self.losses = np.array([row["seeds"] for row in rows])
