@@ -1,8 +1,7 @@
 """The cost of runs against the cost at which a reference has the same loss.
 
-Reads the rows of `ide-transformer compare`. The rows of the reference, a scheme at several
-budgets, make a curve: between its budgets the loss of the reference is linear in the logarithm of the
-evaluations, for each seed. A ratio of 0.5 means that a contender reached its loss in half of
+Reads the rows of `ide-transformer compare`. The reference is a scheme at several budgets: between
+them its loss is linear in the logarithm of the evaluations, for each seed. A ratio of 0.5 means that a contender reached its loss in half of
 the evaluations.
 """
 
@@ -60,9 +59,7 @@ class Curve:
     def __init__(self, rows: list[dict[str, Any]]):
         rows = sorted(rows, key=lambda row: row["field_evaluations"])
         if len(rows) < 2:
-            raise InputError(
-                f"The reference has {len(rows)} budgets; give rows of two or more."
-            )
+            raise InputError(f"The reference has {len(rows)} budgets; give two or more.")
         self.logs = np.log([row["field_evaluations"] for row in rows])
         self.seconds = np.log([row["seconds"] for row in rows])
         self.losses = np.array([row["seeds"] for row in rows])
