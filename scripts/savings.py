@@ -1,8 +1,8 @@
 """The cost of runs against the cost at which a reference has the same loss.
 
-Reads the rows of `ide-transformer compare`. The reference is a scheme at several budgets: between
-them its loss is linear in the logarithm of the evaluations, for each seed. A ratio of 0.5 means that a contender reached its loss in half of
-the evaluations.
+Reads the rows of `ide-transformer compare`. The reference is a scheme at several budgets.
+Between them its loss is linear in the logarithm of the evaluations, for each seed. A ratio of
+0.5 means that a contender reached its loss in half of the evaluations.
 """
 
 import argparse
