@@ -10,11 +10,15 @@ from pathlib import Path
 from .options import config_file, no_config
 
 
-EXAMPLES = "  ide-transformer compare compare/leaderboard_language"
+EXAMPLES = """\
+  ide-transformer compare compare/leaderboard_language
+  ide-transformer compare compare/growth compare/growth_moments
+"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", help="a YAML file, or the name of one in the package")
+    about = "YAML files, or names of those in the package; one is made after the other"
+    parser.add_argument("configs", nargs="+", metavar="config", help=about)
     parser.add_argument(
         "--runs",
         type=Path,
@@ -24,17 +28,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    file = config_file(options.config)
-    if not file.is_file():
-        raise no_config(file)
+    files = [config_file(config) for config in options.configs]
+    for file in files:
+        if not file.is_file():
+            raise no_config(file)
     import jax
 
     from ..compare import load_comparison
     from ..reporting import show_table
 
-    comparison = load_comparison(file)
-    if comparison.double_precision:
-        jax.config.update("jax_enable_x64", True)
-    rows = comparison.shown(comparison.compare(options.runs).rows)
-    show_table(rows, comparison.headings)
-    print(f"report and figures: {options.runs / comparison.name}")
+    comparisons = [load_comparison(file) for file in files]
+    for comparison in comparisons:
+        jax.config.update("jax_enable_x64", comparison.double_precision)
+        rows = comparison.shown(comparison.compare(options.runs).rows)
+        show_table(rows, comparison.headings)
+        print(f"report and figures: {options.runs / comparison.name}")
