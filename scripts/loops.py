@@ -1,0 +1,115 @@
+"""Trains the recipes of loops with seeds that nobody has looked at, and tests each run once.
+
+The recipes and the tests are fixed: configs/reasoning, and the table below. A row has the share
+of test instances of which every target is right, in percent. A study that was stopped continues
+when it is started again.
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from commands import rows, start
+from commands.rows import Row
+from ide_transformer import Mesh, training
+from ide_transformer.commands.options import config_file, integers, names
+
+
+EXAMPLES = """\
+  python scripts/loops.py --json fresh.json
+  python scripts/loops.py --recipes maze --seeds 10,11,12 --json fresh.json
+"""
+
+
+class Test(NamedTuple):
+    """Test inputs that are longer or larger, and the steps of the loop on them."""
+
+    name: str
+    steps: int
+    samples: int
+    overrides: tuple[str, ...] = ()
+
+
+def words(first: int, last: int, steps: int, samples: int, tokens: int = 1) -> Test:
+    """Inputs of `first` to `last` letters, each of `tokens` tokens."""
+    lengths = f"data.options.held_out_lengths=[{first},{last}]"
+    context = f"model.context={tokens * last + 2}"
+    return Test(f"{first} to {last}", steps, samples, (lengths, context))
+
+
+def mazes(side: int, steps: int, samples: int) -> Test:
+    return Test(f"side {side}", steps, samples, (f"data.options.held_out_side={side}",))
+
+
+WORDS = [words(9, 12, 16, 1024), words(17, 24, 32, 1024), words(17, 24, 120, 1024)]
+TESTS = {
+    "word_problem": WORDS,
+    "parity": WORDS,
+    "column_addition": [words(7, 9, 16, 1024, 2), words(10, 14, 32, 1024, 2)],
+    "permutations": [*WORDS, words(49, 64, 80, 128), words(49, 64, 640, 128)],
+    "maze": [
+        mazes(9, 160, 1024),
+        mazes(15, 160, 128),
+        mazes(21, 160, 128),
+        mazes(29, 320, 128),
+    ],
+    "sudoku": [Test("10 to 12 given", 120, 1024)],
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    rows.add_file(parser)
+    parser.add_argument("--recipes", type=names, default=[*TESTS], help="default: all")
+    parser.add_argument(
+        "--seeds", type=integers, default=[*range(10, 20)], help="default: 10…19"
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs/loops"), help="their folder")
+
+
+def run(options: argparse.Namespace) -> None:
+    tables: dict[str, list[Row]] = {}
+    for recipe in options.recipes:
+        found = [run_once(recipe, seed, options) for seed in options.seeds]
+        for test in TESTS[recipe]:
+            column = column_of(test)
+            right = [row[column] for row in found]
+            line = {"test": column, "worst": min(right), "median": statistics.median(right)}
+            tables.setdefault(recipe, []).append({**line, "best": max(right)})
+    rows.show(tables)
+
+
+def column_of(test: Test) -> str:
+    return f"{test.name}, {test.steps} steps"
+
+
+def run_once(recipe: str, seed: int, options: argparse.Namespace) -> Row:
+    """The row of a run, which is trained and tested if the row is missing."""
+    key: dict[str, Any] = {"recipe": recipe, "seed": seed}
+    found = rows.find_row(options.json, key, "")
+    if found is not None:
+        return found
+    given = [f"training.seed={seed}", f"name={recipe}_{seed}"]
+    config = training.load_config(config_file(f"reasoning/{recipe}"), given)
+    path = options.runs / config.name
+    if not (path / "summary.json").is_file():
+        training.train(config, runs=options.runs, resume=path.exists())
+    row = {**key, "parameters": training.RunFolder(path).load_summary()["parameters"]}
+    for test in TESTS[recipe]:
+        loaded = training.load_model(path, test.overrides)
+        meshes = [Mesh(horizon=float(test.steps))]
+        (measured,) = training.evaluate_on_meshes(
+            loaded, meshes, samples=test.samples, part="test"
+        )
+        row[column_of(test)] = round(100 * measured["exact_match"], 1)
+    rows.write_row(options.json, key, row)
+    # The number of compiled programs that a process may hold is limited.
+    jax.clear_caches()
+    return row
+
+
+if __name__ == "__main__":
+    start(sys.modules[__name__])
