@@ -120,8 +120,9 @@ def show_errors(options: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     for path in track(options.errors, "runs"):
         loaded = training.load_model(path)
-        on_grid = "channels" in loaded.task.sizes
-        truth = loaded.task if on_grid else whole
+        own: Any = training.evaluation_task(loaded)
+        on_grid = "channels" in own.sizes
+        truth = own if on_grid else whole
         error: Any = grid_errors if on_grid else point_errors
         predict: Any = eqx.filter_jit(loaded.model)
         summary = training.RunFolder(path).load_summary()
