@@ -23,8 +23,8 @@ from ide_transformer.reporting import show_table, write_json
 
 
 EXAMPLES = """\
-  python scripts/savings.py "8 layers" runs/compare/growth/results.json \\
-      runs/compare/growth_less/results.json --json savings.json
+  python scripts/savings.py "8 layers" runs/compare/growth/report.json \\
+      runs/compare/growth_less/report.json --json savings.json
 """
 Row = dict[str, Any]
 
