@@ -8,7 +8,7 @@ training:
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import equinox as eqx
@@ -21,7 +21,7 @@ from ide_transformer.arguments import PositiveInt, checked
 from ide_transformer.equation import AbstractControl, PiecewiseConstant, Tied
 from ide_transformer.errors import InputError
 from ide_transformer.models import Model
-from ide_transformer.training import AbstractGrowth, Draw
+from ide_transformer.training import AbstractGrowth
 
 
 # The maps at the end of operators: of attention, and of the feed-forward.
@@ -38,7 +38,7 @@ class AbstractLayerGrowth(AbstractGrowth):
     def coarse(self, model: Model, layers: int) -> Model:
         return _with_layers(model, range(layers), model)
 
-    def grown(self, model: Model, layers: int, draw: Draw) -> Model:
+    def grown(self, model: Model, layers: int, draw: Callable[[], Model]) -> Model:
         rows = self.rows(model.layers, layers)
         fresh = self.prepared(draw()) if None in rows else model
         return _with_layers(model, rows, fresh)

@@ -38,7 +38,7 @@ from .steps.build import (
     with_solver,
     with_training,
 )
-from .steps.growth import AbstractGrowth, Draw as Draw, Refinement
+from .steps.growth import AbstractGrowth, Refinement
 from .steps.layout import ParallelConfig
 from .steps.optimizer import OptimizerConfig, build_optimizer, learning_rate
 from .steps.schedule import Phase, Schedule, model_on, read_mesh, schedule_of
