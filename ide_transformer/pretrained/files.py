@@ -53,6 +53,12 @@ def read_json(file: Path) -> dict[str, Any]:
     return _json_object(content, file)
 
 
+def write_options(file: Path, options: Mapping[str, Any]) -> None:
+    """Write options as JSON."""
+    with naming(file):
+        file.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+
+
 def _json_object(content: str | bytes, file: Path) -> dict[str, Any]:
     try:
         if len(content) > _MOST_JSON:
@@ -80,7 +86,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """All tensors of `model.safetensors`, or of the shards in its index."""
     # The order of transformers, if there are both.
     if (folder / _SINGLE).is_file():
-        return _tensors(folder, _SINGLE)
+        return tensors_in(folder, _SINGLE)
     index = folder / _INDEX
     if not index.is_file():
         pickles = ", ".join(sorted(p.name for p in folder.glob("*.bin")))
@@ -104,7 +110,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         )
     tensors: dict[str, StoredTensor] = {}
     for name in shards:
-        shard = _tensors(folder, name)
+        shard = tensors_in(folder, name)
         if twice := tensors.keys() & shard.keys():
             raise InputError(f"{folder}: {min(twice)} is in {name} and in another shard.")
         tensors |= shard
@@ -122,7 +128,8 @@ def own_file(folder: Path, name: str) -> Path:
     return file
 
 
-def _tensors(folder: Path, name: str) -> dict[str, StoredTensor]:
+def tensors_in(folder: Path, name: str) -> dict[str, StoredTensor]:
+    """The tensors of one file."""
     require("safetensors", "hf", "checkpoints are read by")
     from safetensors import SafetensorError, safe_open
 
@@ -153,15 +160,17 @@ def _read(file: Path, name: str) -> np.ndarray:
         return opened.get_tensor(name)
 
 
-def write_tensors(folder: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write tensors to `model.safetensors` in a folder."""
+def write_tensors(
+    folder: str | Path, tensors: Mapping[str, np.ndarray], name: str = _SINGLE
+) -> None:
+    """Write tensors to `model.safetensors`, or the file `name`, in a folder."""
     require("safetensors", "hf", "checkpoints are written by")
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     # `ascontiguousarray` would add an axis to a scalar.
     contiguous = {name: np.asarray(x, order="C") for name, x in tensors.items()}
-    file = Path(folder, _SINGLE)
+    file = Path(folder, name)
     try:
         save_file(contiguous, file, metadata={"format": "pt"})
         # safetensors gives access to the owner only.

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools as ft
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,15 +25,18 @@ from ..equation import (
     Scaled,
     Tied,
     map_parts,
+    merge_low_rank,
     parts,
     spelled,
+    without_low_rank,
 )
-from ..errors import InputError, naming
+from ..errors import InputError
 from ..models import Model
-from .checkpoint import Checkpoint, find_pretrained, tokenizer_file
+from .adapter import base_name, is_adapter, write_adapter
+from .checkpoint import Checkpoint, base_of, find_pretrained, tokenizer_file
 from .families import families
 from .family import Family, Placement
-from .files import own_file, read_json, write_archive, write_tensors
+from .files import own_file, read_json, write_archive, write_options, write_tensors
 from .options import Options
 
 
@@ -46,7 +48,9 @@ _NEUTRAL = {"bias": 0, "gain": 1}
 
 
 @checked
-def save_pretrained(model: Model, path: str | Path, *, like: str | Path | None = None) -> None:
+def save_pretrained(
+    model: Model, path: str | Path, *, like: str | Path | None = None, adapter: bool = False
+) -> None:
     """Write a model in a Hugging Face layout, for other libraries: the layout of the checkpoint
     `like`, or else GPT-2, Llama or ViT, whichever fits the model.
 
@@ -56,18 +60,25 @@ def save_pretrained(model: Model, path: str | Path, *, like: str | Path | None =
     - `like`: the checkpoint from which the model was loaded. It provides options, the tokenizer
       and tensors that the model does not have, such as other heads. The model may have fewer
       layers.
+    - `adapter`: write only the changes of low rank (`LowRank`), as an adapter of PEFT to the
+      checkpoint `like`. Otherwise each is added to its matrix.
 
     Step sizes of layers (`Scaled`) become factors of the weights that write the rates, the
     output map of attention and the outer map of a feed-forward: `u + λ A(u)` with `W λ` and
     `b λ` for W and b.
 
     **Raises:** `InputError`, which names all differences, if the layout cannot express the
-    model: its scheme, steps, constraint or operators.
+    model: its scheme, steps, constraint or operators; for an adapter also if other weights
+    than its own differ from the checkpoint.
     """
     path = Path(path)
     model = _without_draws(model)
+    if adapter:
+        _save_adapter(model, path, like)
+        return
+    model = merge_low_rank(model)
     if like is not None:
-        _save_like(find_pretrained(like), model, path)
+        _save_like(base_of(find_pretrained(like)), model, path)
         return
     _check_new(path)
     model, family, options = _in_a_layout(model, path)
@@ -77,20 +88,14 @@ def save_pretrained(model: Model, path: str | Path, *, like: str | Path | None =
         for name, tensor in tensors_of(family.table(model)).items()
     }
     write_tensors(path, named)
-    _write_options(path, {**options, "dtype": _dtype_of(model)})
+    write_options(path / "config.json", {**options, "dtype": _dtype_of(model)})
 
 
 def _save_like(source: Path, model: Model, path: Path) -> None:
     checkpoint = _without_layers(Checkpoint.open(source), model)
     model = _folded(model, checkpoint.skeleton)
     _check_new(path, source.is_file() and path.exists())
-    if wrong := list(_differences(model, checkpoint.skeleton, "model")):
-        raise InputError(
-            f"The layout of {source} cannot express this model:\n  "
-            + "\n  ".join(wrong)
-            + "\nUndo them (scheme and steps by model.on(Mesh(…))), or drop like=…: GPT-2, "
-            "Llama and ViT may have other sizes."
-        )
+    _check_layout(model, checkpoint, source)
     tensors = tensors_of(checkpoint.family.table(_filled(model, checkpoint.skeleton)))
     tensors |= {name: tensors[weight] for name, weight in checkpoint.copies.items()}
     named = {
@@ -120,7 +125,7 @@ def _save_like(source: Path, model: Model, path: Path) -> None:
     dtypes = dict.fromkeys(("dtype", "torch_dtype"), _dtype_of(model))
     options |= {name: dtype for name, dtype in dtypes.items() if name in options}
     if options != read_json(path / "config.json"):
-        _write_options(path, options)
+        write_options(path / "config.json", options)
 
 
 def _without_layers(checkpoint: Checkpoint, model: Model) -> Checkpoint:
@@ -158,15 +163,46 @@ def _without_layers(checkpoint: Checkpoint, model: Model) -> Checkpoint:
     return Checkpoint.check(options, tensors, options.file)
 
 
+def _save_adapter(model: Model, path: Path, like: str | Path | None) -> None:
+    if like is None:
+        raise InputError(
+            "An adapter changes a checkpoint: give like=…, the one from which the model began."
+        )
+    found = find_pretrained(like)
+    source = base_of(found)
+    if source.is_file():
+        raise InputError(f"{source}: PEFT has no adapters to it; drop adapter=True.")
+    checkpoint = Checkpoint.open(source)
+    _check_new(path)
+    own = _folded(without_low_rank(model), checkpoint.skeleton)
+    _check_layout(own, checkpoint, source)
+    tables = (checkpoint.family.table(x) for x in (own, checkpoint.model(None)))
+    for here, there in zip(*tables, strict=True):
+        if not np.array_equal(here.weight, there.weight):
+            raise InputError(
+                f"{here.name} differs from {source}, and an adapter changes low ranks only; "
+                "drop adapter=True."
+            )
+    base = base_name(found) if is_adapter(found) else str(like)
+    kind = checkpoint.architecture
+    task = "CAUSAL_LM" if kind.endswith(("ForCausalLM", "LMHeadModel")) else None
+    options = {"base_model_name_or_path": base, "task_type": task}
+    write_adapter(path, model, checkpoint.family, checkpoint.modules(), options)
+
+
+def _check_layout(model: Model, checkpoint: Checkpoint, source: Path) -> None:
+    if wrong := list(_differences(model, checkpoint.skeleton, "model")):
+        raise InputError(
+            f"The layout of {source} cannot express this model:\n  "
+            + "\n  ".join(wrong)
+            + "\nUndo them (scheme and steps by model.on(Mesh(…))), or drop like=…: GPT-2, "
+            "Llama and ViT may have other sizes."
+        )
+
+
 def _check_new(path: Path, taken: bool = False) -> None:
     if taken or path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise InputError(f"{path} is there already; give a new name.")
-
-
-def _write_options(path: Path, options: dict[str, Any]) -> None:
-    file = path / "config.json"
-    with naming(file):
-        file.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
 
 
 def _dtype_of(model: Model) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
+from ..equation import divided_weights
 from ..errors import GO_ON, InputError
 from ..tasks import AbstractTask, Batch, Part
 from .configuration.config import Config
@@ -59,7 +60,10 @@ class Loop(NamedTuple):
         with TrainingProgress(steps, start) as progress:
             run = self.config.model.run
             origin = "" if run is None or start else f", with the weights of {run}"
-            progress.say(f"{self.folder.path}: {num_parameters(state):,} parameters{origin}")
+            trained, frozen = map(num_parameters, divided_weights(state.weights))
+            part = f", {trained:,} of them trained" if frozen else ""
+            number = trained + frozen
+            progress.say(f"{self.folder.path}: {number:,} parameters{part}{origin}")
             compiled = self._compiled(start, progress) if start < steps else []
             while True:
                 rollbacks = int(state.faults.rollbacks)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from ..arguments import checked
+from ..equation import merge_low_rank
 from ..errors import GO_ON, InputError, at, naming, short
 from ..memory import keep_freed_memory
 from ..models import Model
@@ -39,7 +40,14 @@ from .folder.run_folder import (
 )
 from .loop import Diverged as Diverged, Loop
 from .steps import layout as parallel
-from .steps.build import build_model, build_task, objective, with_solver, with_training
+from .steps.build import (
+    build_model,
+    build_task,
+    objective,
+    with_lora,
+    with_solver,
+    with_training,
+)
 from .steps.growth import Draw
 from .steps.layout import check_divisible, make_layout
 from .steps.optimizer import learning_rate
@@ -275,7 +283,7 @@ def _with_weights_of_run(
     changed = {
         text.partition(":")[0].rpartition(".")[2]: text
         for text in changed_values(own, config)
-        if text.startswith(("model.", "control."))
+        if text.startswith(("model.", "control.")) and not text.startswith("model.lora")
     }
     begins = f"model.pretrained={run.path}"
     if wrong := [text for key, text in changed.items() if key not in _FREE]:
@@ -283,6 +291,9 @@ def _with_weights_of_run(
     if not same_tokenizer(run, task):
         raise InputError(f"{begins}: data.name={config.data.name} has other tokens.")
     there, step = restored(run, own, config.model.checkpoint, "trained")
+    if config.model.lora != own.model.lora:
+        key = jax.random.key(config.training.seed)
+        there = with_lora(merge_low_rank(there), config.model.lora, key)
     if config.solver != own.solver:
         there = with_solver(there, config.solver)
     fits = weight_shapes(there) == weight_shapes(model)
@@ -364,7 +375,7 @@ def _write_results(loop: Loop, state: TrainState, held_out: dict[str, float]) ->
     summary = {
         **held_out,
         "steps": steps,
-        "parameters": num_parameters(state),
+        "parameters": num_parameters(state.weights),
         "nfe": evaluations / steps,
         "evaluations": evaluations,
         "seconds": round(time.perf_counter() - loop.began, 1),

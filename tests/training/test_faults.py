@@ -263,6 +263,41 @@ def test_a_run_tells_a_tracker_of_your_own_what_it_logs(there, monkeypatch):
         assert others == ["flush"] * (2 - after // 2) + ["close"]
 
 
+def test_a_run_of_wandb_goes_on_under_its_name(tmp_path, monkeypatch):
+    stand_in = """
+class Run(list):
+    def log(self, values, step):
+        self.append((step, values))
+
+    def finish(self):
+        self.append("finish")
+
+
+def init(**given):
+    runs.append((given, Run()))
+    return runs[-1][1]
+
+
+runs = []
+"""
+    (tmp_path / "wandb.py").write_text(stand_in)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    folder = tmp_path / "small"
+    folder.mkdir()
+    for step in (0, 2, 0):
+        tracker = training.Wandb("mine")
+        tracker.start(folder, {"model.width": 8}, step)
+        tracker.log(step + 1, {"loss": 0.5})
+        tracker.close()
+    runs = sys.modules.pop("wandb").runs
+    ids = [given.pop("id") for given, _ in runs]
+    assert ids[0] == ids[1] != ids[2]
+    expected = dict(project="mine", name="small", config={"model.width": 8}, resume="allow")
+    assert all(given == expected | {"dir": str(folder)} for given, _ in runs)
+    assert [run for _, run in runs] == [[(x, {"loss": 0.5}), "finish"] for x in (1, 3, 1)]
+
+
 @pytest.mark.skipif(not importlib.util.find_spec("tensorboardX"), reason="no tensorboardX")
 def test_events_of_tensorboard(tmp_path):
     """Also if the run resumes in the second in which it began."""

@@ -236,19 +236,34 @@ class DataConfig(Section):
             yield f"data.options.{name}: write data.{name} instead"
 
 
+class LowRankConfig(Section):
+    """`model.lora`: what is learned of a pretrained model, `W + (alpha / rank) A B`."""
+
+    # Columns of A, and rows of B.
+    rank: Count = 8
+    # Factor of the change, times the rank.
+    alpha: PositiveFloat = 16.0
+    # Linear maps that learn, by their names in the model: query, key, value and output of
+    # attention; inner, outer and gate of the feed-forward.
+    targets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("query", "value")
+
+
 class ModelConfig(ClassSection):
     """`model`: the parts of the model, and its start."""
 
     # The model.
     kind: str = "language_model"
-    # Start from a checkpoint (a folder, or a package with weights), which brings weights, sizes
-    # and tokenizer, so only `context` of this section may be set; or from a run (its folder or
-    # name), which also brings its scheme and data, unless you set them.
+    # Start from a checkpoint (a folder, a package with weights, or owner/name of the Hugging
+    # Face hub), which brings weights, sizes and tokenizer, so only `context` and `lora` of this
+    # section may be set; or from a run (its folder or name), which also brings its scheme and
+    # data, unless you set them.
     pretrained: str | None = None
     # Folder of that run. The new run writes this key.
     run: str | None = None
     # Its checkpoint: newest, best (lowest validation loss), or a step.
     checkpoint: Literal["newest", "best"] | Count = "newest"
+    # Train a change of low rank only (LoRA), for example {rank: 8}. Default: all weights.
+    lora: LowRankConfig | None = None
     # Features of the state; with a basis, points of functions.
     width: Count = 128
     # Basis of weights that are functions of a feature, for example cosine. nodal with as many
@@ -497,7 +512,7 @@ class TrainingConfig(Section):
     exit_loss: NonNegativeFloat = 0.0
     # Period of the lines in metrics.jsonl.
     log_every: Count = 10
-    # Where these lines go too: tensorboard, trackio.
+    # Where these lines go too: tensorboard, trackio, wandb.
     trackers: Annotated[tuple[Description, ...], Field(strict=False)] = ()
     # Period of validation. The last step has one too.
     evaluate_every: Count = 250
@@ -715,7 +730,7 @@ class Config(Section):
         steps = training.steps
         given: list[str] = []
         if pretrained is not None:
-            free = {"kind", "pretrained", "context", "run", "checkpoint"}
+            free = {"kind", "pretrained", "context", "run", "checkpoint", "lora"}
             own = self.model.model_dump(exclude_defaults=True, exclude=free)
             given += [f"model.{name}" for name in own]
             given += ["control"] * (self.control != ControlConfig())
@@ -724,6 +739,8 @@ class Config(Section):
         if begins is not None and given:
             write = f"drop {', '.join(given)}, or override them by {'=null '.join(given)}=null"
             yield f"model.pretrained={begins} gives the weights and the tokenizer; {write}"
+        if self.model.lora is not None and begins is None:
+            yield "model.lora changes trained weights; give model.pretrained, or drop it"
         if pretrained is None and self.solver.kind == NATIVE:
             yield f"solver.kind={NATIVE} is the scheme of a checkpoint; give model.pretrained"
         if training.refines and any(stage.layers is not None for stage in self.model.stages):

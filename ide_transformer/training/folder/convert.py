@@ -128,10 +128,11 @@ def export_run(
     checkpoint: Which = "newest",
     weights: Weights = "trained",
     trust: bool = False,
+    adapter: bool = False,
 ) -> None:
     """Writes a run in a layout of Hugging Face, see `save_pretrained`, with its tokenizer and a
     model card, `README.md`. A run that began from a checkpoint keeps the layout and the files
-    of the checkpoint. For the arguments see `load_run`.
+    of the checkpoint, or is written as an `adapter` to it. For the arguments see `load_run`.
 
     **Raises:** `InputError` for a run that fits no layout; it names all differences from the
     nearest one.
@@ -141,8 +142,8 @@ def export_run(
     config = folder.load_config(trust)
     model, step = restored(folder, config, checkpoint, weights)
     source = config.model.pretrained
-    if source is not None:
-        save_pretrained(model, path, like=source)
+    if source is not None or adapter:
+        save_pretrained(model, path, like=source, adapter=adapter)
         return
     tokenizer = folder.known_tokenizer
     library = None if tokenizer is None else tokenizer.for_others()

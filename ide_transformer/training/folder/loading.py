@@ -10,7 +10,7 @@ import jax
 from ...arguments import checked
 from ...errors import InputError
 from ...models import STATISTICS, Model, is_built_as
-from ...pretrained import find_pretrained, load_pretrained
+from ...pretrained import find_pretrained, is_adapter, load_pretrained
 from ...tasks import AbstractTokenizer, PretrainedTokenizer
 from ...tasks.task import checksum_of_all
 from ..configuration.config import NATIVE, Config, SolverConfig
@@ -104,7 +104,9 @@ def load_model(
         model, _ = restored(run, of_data, checkpoint, weights)
         named = any(override.startswith("data.") for override in others)
         loaded = LoadedModel(model, run, run.path, config, named, foreign)
-    elif run.path.is_dir() and not (run.path / "config.json").is_file():
+    elif run.path.is_dir() and not (
+        is_adapter(run.path) or (run.path / "config.json").is_file()
+    ):
         raise InputError(f"{path} has neither the config.yaml of a run nor a config.json.")
     else:
         if others or (checkpoint, weights) != ("newest", "trained"):

@@ -14,7 +14,14 @@ from jaxtyping import PRNGKeyArray
 
 from ... import equation, models
 from ...dynamics import AbstractCost
-from ...equation import AbstractConstraint, AbstractControl, AbstractOperator, Free
+from ...equation import (
+    AbstractConstraint,
+    AbstractControl,
+    AbstractOperator,
+    Free,
+    divided_weights,
+    with_low_rank,
+)
 from ...errors import InputError, at, short
 from ...integration import AbstractGradient, Mesh, Truncated
 from ...integration.mesh import check_steps
@@ -33,6 +40,7 @@ from ..configuration.config import (
     NATIVE,
     Config,
     DataConfig,
+    LowRankConfig,
     ModelConfig,
     SolverConfig,
     TrainingConfig,
@@ -127,8 +135,9 @@ def check_memory(
         available *= config.parallel.devices
     training = config.training
     one = jax.tree.map(jnp.asarray, task.batch(0, 1, training.seed))
-    # A weight has a gradient and, in AdamW, two moments.
-    fixed = 4 * memory.size_bytes(model)
+    # A weight that is trained has a gradient and, in AdamW, two moments.
+    trained, frozen = divided_weights(model)
+    fixed = 4 * memory.size_bytes(trained) + memory.size_bytes(frozen)
     fixed += memory.size_bytes(enlarged(one, training.batch_size))
     kept = 4 * training.part_size * task.tokens_per_sample * model.features
     # Tracing takes a second, which small runs are spared.
@@ -168,6 +177,20 @@ def is_causal(config: Config) -> bool:
 
 def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -> Model:
     """The model of a run, for a task of these `sizes`, for example `{"vocabulary": 84}`."""
+    model = _whole_model(config, sizes, key)
+    return with_lora(model, config.model.lora, key)
+
+
+def with_lora(model: Model, config: LowRankConfig | None, key: PRNGKeyArray) -> Model:
+    """The model, with the changes of low rank that `model.lora` describes."""
+    if config is None:
+        return model
+    with at("model.lora"):
+        return with_low_rank(model, config.rank, config.alpha, config.targets, key=key)
+
+
+def _whole_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -> Model:
+    """The model of a run whose weights are all trained."""
     model = config.model
     if model.pretrained is not None:
         return with_solver(_pretrained(config, model.pretrained), config.solver)
@@ -176,7 +199,7 @@ def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyAr
         domain = equation.FeatureDomain(model.width, model.feature_rule)
         space = equation.FunctionSpace(basis, coefficients.width, domain)
         inner = config.model_copy(update={"model": coefficients})
-        return dataclasses.replace(build_model_of_size(inner, sizes, key), space=space)
+        return dataclasses.replace(_whole_model(inner, sizes, key), space=space)
     if model.stages:
         return _staged_model(config, sizes, key)
     control_key, constraint_key, model_key = jax.random.split(key, 3)
@@ -311,7 +334,7 @@ def _staged_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -
         if number == len(keys) - 1:
             given["classes"] = sizes.get("classes")
         with at(f"model.stages.{number}"):
-            stage = build_model_of_size(own, given, own_key)
+            stage = _whole_model(own, given, own_key)
             if not isinstance(stage.inputs, models.ImageInputs):
                 raise InputError(f"model.kind={own.model.kind} is no stage; take image_stage.")
         given["image_shape"] = (*stage.inputs.grid, stage.features)

@@ -12,6 +12,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt32
 
+from ...equation import divided_weights
 from ...errors import InputError
 from ...models import Model
 from ...solvers import learned
@@ -87,11 +88,13 @@ def weights_of(state: Any, which: Weights, decay: float) -> PyTree[Array]:
     # The average starts at zero, which keeps a share of `decay ** count` in it.
     count = state.average.count
     rest = -jnp.expm1(count * math.log(decay))
-    return jax.tree.map(
+    own, frozen = divided_weights(state.weights)
+    mean = jax.tree.map(
         lambda x, mean: jnp.where(count == 0, x, mean / rest).astype(x.dtype),
-        state.weights,
+        own,
         state.average.ema,
     )
+    return eqx.combine(mean, frozen)
 
 
 class Faults(eqx.Module):
@@ -129,22 +132,22 @@ def initial_state(
     weights, static = eqx.partition(model, eqx.is_inexact_array)
     # Steps reuse the memory of the state, so the state shares none with the model.
     weights = jax.tree.map(jnp.copy, weights)
+    own, _ = divided_weights(weights)
     step, *zeros = (jnp.zeros((), int) for _ in range(4))
     start = TrainState(
         weights,
-        optimizer.init(weights),
+        optimizer.init(own),
         step,
         jax.random.key_data(key),
         Faults(*zeros),
         jnp.zeros((), jnp.float32),
-        moving_average(average).init(weights),
+        moving_average(average).init(own),
     )
     return start, static
 
 
-def num_parameters(state: TrainState) -> int:
-    """The number of weights."""
-    return sum(x.size for x in jax.tree.leaves(state.weights))
+def num_parameters(weights: PyTree[Array]) -> int:
+    return sum(x.size for x in jax.tree.leaves(weights))
 
 
 def make_train_step(
@@ -174,30 +177,32 @@ def make_train_step(
     - `random`: whether `loss` may draw random numbers although the model does not.
     """
 
-    def measured(weights, batch, key):
-        return loss(solved(eqx.combine(weights, static)), batch, key)
-
-    gradient_of = gradient_in_parts(measured, accumulate)
     averaged = moving_average(average)
 
     def step(state: TrainState, batch: Batch):
+        own, frozen = divided_weights(state.weights)
+
+        def measured(own, batch, key):
+            return loss(solved(eqx.combine(own, frozen, static)), batch, key)
+
         key = jax.random.wrap_key_data(state.key)
         key = jax.random.fold_in(key, state.step) if static.random or random else None
-        gradient, result = gradient_of(state.weights, batch, key)
+        gradient, result = gradient_in_parts(measured, accumulate)(own, batch, key)
         gradient_norm = optax.tree.norm(gradient)
         faults = state.faults
         finite = jnp.isfinite(result.objective) & jnp.isfinite(gradient_norm)
         good = finite & (faults.in_a_row < max_bad_steps)
         bad = (~good).astype(faults.bad_steps.dtype)
         faults = Faults(faults.bad_steps + bad, (faults.in_a_row + 1) * bad, faults.rollbacks)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.weights)
-        weights = optax.apply_updates(state.weights, updates)
-        _, mean = averaged.update(weights, state.average)
-        weights, optimizer_state, mean = jax.tree.map(
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, own)
+        changed = optax.apply_updates(own, updates)
+        _, mean = averaged.update(changed, state.average)
+        changed, optimizer_state, mean = jax.tree.map(
             ft.partial(jnp.where, good),
-            (weights, optimizer_state, mean),
-            (state.weights, state.optimizer, state.average),
+            (changed, optimizer_state, mean),
+            (own, state.optimizer, state.average),
         )
+        weights = eqx.combine(changed, frozen)
         model = eqx.combine(weights, static)
         metrics = {
             "loss": result.loss,

@@ -1,0 +1,150 @@
+"""Changes of low rank of linear maps (LoRA), with which a trained model learns."""
+
+import itertools
+from collections.abc import Sequence
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ..arguments import PositiveFloat, PositiveInt, checked
+from ..errors import InputError
+from .controls.control import AbstractControl, PiecewiseConstant, Tied
+from .function_space import FeatureMap
+from .operators.feed_forward import Linear, product
+from .tree import map_parts, parts, with_fields
+
+
+Tree = TypeVar("Tree", bound=PyTree)
+
+
+@checked
+class LowRank(eqx.Module):
+    """A linear map and a change of rank r that is learned in its place,
+
+        u ↦ u W + b + (α/r) (u A) B,   A: [in, r],  B: [r, out].
+
+    Of a model with such maps, training changes A and B only. Source: Hu et al., arXiv
+    2106.09685.
+
+    **Arguments:** the map `linear`; `down` A, `up` B, and `alpha` α.
+    """
+
+    linear: Linear
+    down: Float[Array, "*depth in rank"]
+    up: Float[Array, "*depth rank out"]
+    alpha: PositiveFloat = eqx.field(static=True)
+
+    @property
+    def factor(self) -> float:
+        """α/r."""
+        return self.alpha / self.down.shape[-1]
+
+    @property
+    def weight(self) -> Float[Array, "*depth in out"]:
+        """`W + (α/r) A B`, for all layers at once."""
+        return self.linear.weight + self.factor * (self.down @ self.up)
+
+    @property
+    def bias(self) -> Float[Array, "*depth out"] | None:
+        return self.linear.bias
+
+    def at_points(self, into: FeatureMap, out: FeatureMap) -> "LowRank":
+        """See `Linear`; A reads functions of `into`, and B gives functions of `out`."""
+        return with_fields(
+            self,
+            linear=self.linear.at_points(into, out),
+            down=into.of_duals(self.down.T).T,
+            up=out.of_values(self.up),
+        )
+
+    def times(self, factor: float) -> "LowRank":
+        """The map with outputs multiplied by `factor`."""
+        return with_fields(self, linear=self.linear.times(factor), up=factor * self.up)
+
+    def __call__(self, u: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
+        return self.linear(u) + self.factor * product(product(u, self.down), self.up)
+
+
+@checked
+def with_low_rank(
+    model: Tree,
+    rank: PositiveInt = 8,
+    alpha: PositiveFloat = 16.0,
+    targets: Sequence[str] = ("query", "value"),
+    *,
+    key: PRNGKeyArray,
+) -> Tree:
+    """The model whose linear maps of the names `targets` learn changes of low rank; see
+    `LowRank`. A is uniform on `±1/√in` and B is 0, so that the outputs are those of the model.
+
+    **Raises:** `InputError` if no map has one of these names, and if the model has changes of
+    low rank already.
+    """
+    if parts(model, LowRank):
+        raise InputError(
+            "The model has changes of low rank already; call merge_low_rank first."
+        )
+
+    def is_map(x: object) -> bool:
+        return isinstance(x, Linear)
+
+    def name(path: tuple) -> str:
+        return getattr(path[-1], "name", "")
+
+    there = jax.tree.leaves_with_path(model, is_leaf=is_map)
+    names = sorted({name(path) for path, part in there if is_map(part)} - {""})
+    if unknown := [x for x in targets if x not in names]:
+        raise InputError(
+            f"targets: no linear map is named {unknown[0]!r}; known: {', '.join(names)}."
+        )
+    numbers = itertools.count()
+
+    def change(path: tuple, part: PyTree) -> PyTree:
+        if not is_map(part) or name(path) not in targets:
+            return part
+        *depth, width, out = part.weight.shape
+        dtype = part.weight.dtype
+        own = jax.random.fold_in(key, next(numbers))
+        bound = width**-0.5
+        down = jax.random.uniform(own, (*depth, width, rank), dtype, -bound, bound)
+        return LowRank(part, down, jnp.zeros((*depth, rank, out), dtype), alpha)
+
+    return jax.tree.map_with_path(change, model, is_leaf=is_map)
+
+
+@checked
+def merge_low_rank(model: Tree) -> Tree:
+    """The model with one matrix `W + (α/r) A B` in place of each `LowRank`.
+
+    **Raises:** `InputError` for weights that are no matrices of layers, such as the terms of an
+    expansion in depth: products of A(t) and B(t) have other terms.
+    """
+    for control in parts(model, AbstractControl):
+        if parts(control, LowRank) and not isinstance(control, PiecewiseConstant | Tied):
+            kind = type(control).__name__
+            raise InputError(f"{kind}: changes of low rank in it cannot be merged.")
+    return map_parts(model, LowRank, lambda x, _: with_fields(x.linear, weight=x.weight))
+
+
+def without_low_rank(model: Tree) -> Tree:
+    """The model before changes of low rank."""
+    return map_parts(model, LowRank, lambda x, _: x.linear)
+
+
+def divided_weights(weights: Tree) -> tuple[Tree, Tree]:
+    """The weights that training changes, and the others, each with `None` in the places of the
+    other: A and B of a model with changes of low rank, else all and none."""
+    if not parts(weights, LowRank):
+        return eqx.partition(weights, True)
+
+    def changes(part: PyTree) -> PyTree[bool]:
+        if not isinstance(part, LowRank):
+            return False
+        frozen = jax.tree.map(lambda _: False, part.linear)
+        return with_fields(jax.tree.map(lambda _: True, part), linear=frozen)
+
+    is_changed = jax.tree.map(changes, weights, is_leaf=lambda x: isinstance(x, LowRank))
+    return eqx.partition(weights, is_changed)

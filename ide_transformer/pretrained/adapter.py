@@ -1,0 +1,236 @@
+"""Adapters of PEFT: changes of low rank of a checkpoint, for reading and writing."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..equation import Linear, LowRank, map_parts, parts, without_low_rank
+from ..errors import InputError
+from ..models import Model
+from .family import Family, Placement
+from .files import read_json, tensors_in, write_options, write_tensors
+from .options import Options
+
+
+OPTIONS = "adapter_config.json"
+_TENSORS = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+# Options that change outputs, and their values here.
+_OFF: dict[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA",),
+    "alora_invocation_tokens": (None,),
+    "bias": ("none",),
+    # Others change the matrices of the checkpoint too.
+    "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva"),
+    "kasa_config": (None,),
+    "layer_replication": (None,),
+    "lora_bias": (False,),
+    "modules_to_save": (None, []),
+    "monteclora_config": (None,),
+    "target_parameters": (None, []),
+    "trainable_token_indices": (None,),
+    "use_bdlora": (None,),
+    "use_dora": (False,),
+    "use_qalora": (False,),
+}
+
+
+class Change(NamedTuple):
+    """A change of a stored matrix `[out, in]` by `(alpha / rank) up @ down`."""
+
+    down: np.ndarray
+    up: np.ndarray
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        return len(self.down)
+
+    @property
+    def factor(self) -> float:
+        return self.alpha / self.rank
+
+    def plus(self, other: "Change") -> "Change":
+        """The sum, of a rank that is the sum of both."""
+        down = np.concatenate([self.down, other.down])
+        up = np.concatenate([self.up, other.up * (other.factor / self.factor)], axis=1)
+        return Change(down, up, self.factor * len(down))
+
+
+def is_adapter(path: Path) -> bool:
+    return (path / OPTIONS).is_file()
+
+
+def base_name(folder: Path) -> str:
+    """The checkpoint that an adapter changes, as it is written there."""
+    options = Options(read_json(folder / OPTIONS), folder / OPTIONS)
+    name = options.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise options.refused("base_model_name_or_path", name, "no name of a checkpoint")
+    return name
+
+
+def with_adapter(model: Model, family: Family, folder: Path) -> Model:
+    """The model of a checkpoint with the changes of an adapter. Raises `InputError` for
+    adapters other than LoRA, and for tensors that belong to no linear map of the model."""
+    changes = _read(family, folder)
+    read = set()
+    found: dict[int, LowRank] = {}
+    maps = {id(part.weight): part for part in parts(model, Linear)}
+    for place in family.table(model):
+        own = [changes.get(name) for name in place.names()]
+        linear = maps.get(id(place.weight))
+        if linear is None or not any(own) or not _is_matrix(place):
+            continue
+        read.update(place.names())
+        found[id(place.weight)] = _low_rank(linear, place, own, folder)
+    if unread := sorted(changes.keys() - read):
+        raise InputError(f"{folder}: {', '.join(unread[:8])}: no linear map of this model.")
+    return map_parts(model, Linear, lambda x, _: found.get(id(x.weight), x))
+
+
+def _read(family: Family, folder: Path) -> dict[str, Change]:
+    """The changes by the names of the tensors that they change."""
+    options = Options(read_json(folder / OPTIONS), folder / OPTIONS)
+    for name, off in _OFF.items():
+        options.allow(name, *off)
+    alpha = options.number("lora_alpha", 8)
+    patterns = options.get("alpha_pattern", None) or {}
+    if not isinstance(patterns, dict) or any(
+        not re.fullmatch(r"\^?[\w.]+", name) or type(x) not in (int, float)
+        for name, x in patterns.items()
+    ):
+        raise options.refused("alpha_pattern", patterns, "not numbers by the names of modules")
+    by_root = options.flag("use_rslora", False)
+    stored = tensors_in(folder, _TENSORS)
+    changes = {}
+    for name in stored:
+        matched = re.fullmatch(rf"{re.escape(_PREFIX)}(.+)\.lora_[AB]\.weight", name)
+        if matched is None:
+            raise InputError(f"{folder}: the tensor {name} is not known.")
+        module = matched[1]
+        pair = [f"{_PREFIX}{module}.lora_{x}.weight" for x in "AB"]
+        if lacking := [x for x in pair if x not in stored]:
+            raise InputError(f"{folder}: {lacking[0]}: missing.")
+        down, up = (stored[x].read() for x in pair)
+        if down.ndim != 2 or up.ndim != 2 or not 0 < len(down) == up.shape[1]:
+            shapes = f"{down.shape} and {up.shape}"
+            raise InputError(f"{folder}: {module}: {shapes} are no factors of a matrix.")
+        own = next((float(x) for key, x in patterns.items() if _fits(key, module)), alpha)
+        own *= len(down) ** 0.5 if by_root else 1
+        changes[family.canonical(f"{module}.weight")] = Change(down, up, own)
+    return changes
+
+
+def _fits(pattern: str, module: str) -> bool:
+    return pattern == f"^{module}" or f".{module}".endswith(f".{pattern}")
+
+
+def _is_matrix(place: Placement) -> bool:
+    return place.axes in (None, (1, 0)) and place.shape is None
+
+
+def _low_rank(
+    linear: Linear, place: Placement, changes: list[Change | None], folder: Path
+) -> LowRank:
+    """The changes of all layers of a map. A layer without one has A = 0 and B = 0."""
+    strongest = max((x for x in changes if x is not None), key=lambda x: x.factor)
+    rank = max(x.rank for x in changes if x is not None)
+    *depth, width, out = linear.weight.shape
+    dtype = np.dtype(linear.weight.dtype)
+    down = np.zeros((len(changes), width, rank), dtype)
+    up = np.zeros((len(changes), rank, out), dtype)
+    for layer, change in enumerate(changes):
+        if change is None:
+            continue
+        shape = change.up.shape[0], change.down.shape[1]
+        expected = (place.sharing * out, width)
+        if shape != expected:
+            name = place.names()[layer]
+            raise InputError(f"{folder}: {name}: a change of {shape}, expected {expected}.")
+        rows = change.up if place.rows is None else change.up[place.rows]
+        down[layer, :, : change.rank] = change.down.T
+        scale = place.scale * change.factor / strongest.factor
+        up[layer, : change.rank] = scale * rows.T.astype(dtype)
+    arrays = [jax.device_put(x.reshape(*depth, *x.shape[1:])) for x in (down, up)]
+    return LowRank(linear, *arrays, strongest.alpha * (rank / strongest.rank))
+
+
+def write_adapter(
+    path: Path,
+    model: Model,
+    family: Family,
+    modules: Mapping[str, str],
+    options: Mapping[str, Any],
+) -> None:
+    """Write the changes of low rank of a model as an adapter.
+
+    **Arguments:**
+
+    - `modules`: the modules of the original library that have a matrix, by the names that
+      `family` has for the matrices.
+    - `options`: more options of the adapter.
+    """
+    own = {id(part.linear.weight): part for part in parts(model, LowRank)}
+    if not own:
+        raise InputError("The model has no changes of low rank; train it with model.lora.")
+    table = family.table(without_low_rank(model))
+    placed = [(place, own[id(place.weight)]) for place in table if id(place.weight) in own]
+    changes = {modules[name]: change for name, change in _changes(placed).items()}
+    names = {module: _suffix(module, changes, modules.values()) for module in changes}
+    first = next(iter(changes.values()))
+    others = {names[module]: x for module, x in changes.items() if x.rank != first.rank}
+    own_options = {
+        "peft_type": "LORA",
+        "r": first.rank,
+        "lora_alpha": _whole(first.alpha),
+        "lora_dropout": 0.0,
+        "rank_pattern": {name: x.rank for name, x in others.items()},
+        "alpha_pattern": {name: _whole(x.alpha) for name, x in others.items()},
+        "target_modules": sorted(set(names.values())),
+        # Whether matrices are stored as `[in, out]`.
+        "fan_in_fan_out": any(place.axes is None for place, _ in placed),
+        "bias": "none",
+        "inference_mode": True,
+    }
+    path.mkdir(parents=True, exist_ok=True)
+    pairs = [(module, "A", x.down) for module, x in changes.items()]
+    pairs += [(module, "B", x.up) for module, x in changes.items()]
+    tensors = {f"{_PREFIX}{module}.lora_{side}.weight": x for module, side, x in pairs}
+    write_tensors(path, tensors, _TENSORS)
+    write_options(path / OPTIONS, {**options, **own_options})
+
+
+def _changes(placed: Iterable[tuple[Placement, LowRank]]) -> dict[str, Change]:
+    """The changes by the names of the tensors that they change."""
+    changes: dict[str, Change] = {}
+    for place, part in placed:
+        if not _is_matrix(place) or place.repeated:
+            raise InputError(f"{place.name}: an adapter has no such matrix.")
+        down, up = (np.asarray(x) for x in (part.down, part.up))
+        if not place.layered:
+            down, up = down[None], up[None]
+        rows = slice(None) if place.rows is None else place.rows
+        for name, own_down, own_up in zip(place.names(), down, up, strict=True):
+            whole = np.zeros((place.sharing * up.shape[-1], up.shape[-2]), up.dtype)
+            whole[rows] = own_up.T / place.scale
+            change = Change(own_down.T, whole, part.alpha)
+            changes[name] = changes[name].plus(change) if name in changes else change
+    return changes
+
+
+def _suffix(module: str, changed: Iterable[str], modules: Iterable[str]) -> str:
+    """The shortest end of a module's name that no unchanged module has."""
+    unchanged = set(modules) - set(changed)
+    parts = module.split(".")
+    ends = (".".join(parts[-n:]) for n in range(1, len(parts)))
+    unique = (x for x in ends if not any(f".{other}".endswith(f".{x}") for other in unchanged))
+    return next(unique, module)
+
+
+def _whole(x: float) -> float:
+    return int(x) if x == int(x) else x

@@ -1,0 +1,56 @@
+"""Models of the Hugging Face hub, by huggingface_hub and in its cache."""
+
+from pathlib import Path
+
+from ..errors import InputError
+from ..packages import require, told_once
+
+
+_READ = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
+# Weights for other programs.
+_UNREAD = ["*/*.safetensors"]
+
+
+def hub_folder(name: str, revision: str | None = None) -> Path:
+    """The folder of the model `owner/name` in the cache of huggingface_hub, fetched the first
+    time. A revision that is there is not asked for again. Only safetensors are taken.
+
+    **Raises:** `InputError` without huggingface_hub, and if the model is neither in the cache
+    nor can be fetched.
+    """
+    require("huggingface_hub", "hub", f"{name} is not here, and models of the hub are read by")
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    def found(local: bool) -> Path:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                local_files_only=local,
+                allow_patterns=_READ,
+                ignore_patterns=_UNREAD,
+            )
+        )
+
+    cache = Path(constants.HF_HUB_CACHE)
+    try:
+        folder = found(local=True)
+    except (HFValidationError, LocalEntryNotFoundError):
+        folder = cache / name
+    if any(folder.glob("*.safetensors")):
+        return folder
+    if not constants.is_offline_mode():
+        told_once(f"fetching {name} from the Hugging Face hub", cache)
+    try:
+        folder = found(local=False)
+    # Of httpx as well, which has errors of its own.
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"{name} is not here, and cannot be fetched from the hub ({reason}). On a machine "
+            f"that can, run hf download {name}, and copy its cache to {cache}."
+        ) from None
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(f"{name} has no safetensors on the hub; take another revision.")
+    return folder

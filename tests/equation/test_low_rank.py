@@ -1,0 +1,110 @@
+"""Changes of low rank: their values and gradients against whole matrices."""
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+
+import ide_transformer as ide
+from ide_transformer.equation import (
+    LowRank,
+    divided_weights,
+    map_parts,
+    merge_low_rank,
+    parts,
+    with_low_rank,
+    without_low_rank,
+)
+from tests.helpers import WIDTH, built_control, drawn, largest, make_block
+from tests.layered_models import model_of
+
+
+RANK, ALPHA, TARGETS = 3, 6.0, ("query", "value", "outer")
+TOKENS = np.arange(6)[None] % 5
+
+
+def changed(model, up=0.2):
+    """The model with changes of its maps, B with normal numbers."""
+    model = with_low_rank(model, RANK, ALPHA, TARGETS, key=jax.random.key(3))
+    if not up:
+        return model
+    return map_parts(
+        model,
+        LowRank,
+        lambda part, place: eqx.tree_at(lambda x: x.up, part, drawn(part.up.shape, place, up)),
+    )
+
+
+@eqx.filter_jit
+def outputs(model):
+    return model(TOKENS)
+
+
+def test_the_first_outputs_are_those_of_the_model_and_targets_are_named():
+    model = model_of("attention")
+    assert np.array_equal(outputs(changed(model, up=0)), outputs(model))
+    with pytest.raises(
+        ide.InputError, match="map is named 'q_proj'; known: inner, key"
+    ):
+        with_low_rank(model, targets=["q_proj"], key=jax.random.key(0))
+    with pytest.raises(ide.InputError, match="has changes of low rank already"):
+        changed(changed(model))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_merged_matrices_give_the_outputs(tied):
+    control = built_control(make_block, 4, ide.Tied if tied else ide.PiecewiseConstant)
+    model = changed(eqx.tree_at(lambda x: x.control, model_of("attention"), control))
+    merged = merge_low_rank(model)
+    assert len(parts(model, LowRank)) == 3 and not parts(merged, LowRank)
+    assert largest(outputs(model), outputs(merged)) < 1e-12
+    assert largest(outputs(model), outputs(without_low_rank(model))) > 1e-2
+    # Weights as functions of a feature, and layers of half the length.
+    fine = ide.Mesh(layers=None if tied else 8)
+    wide = ide.functional(model).on(ide.Mesh(width=2 * WIDTH)).on(fine)
+    other = ide.functional(merged).on(ide.Mesh(width=2 * WIDTH)).on(fine)
+    assert largest(outputs(wide), outputs(other)) < 1e-12
+
+
+def test_terms_of_an_expansion_are_not_merged():
+    control = built_control(make_block, 4, ide.Chebyshev)
+    model = changed(eqx.tree_at(lambda x: x.control, model_of("attention"), control))
+    with pytest.raises(ide.InputError, match="Chebyshev: changes of low rank in it cannot"):
+        merge_low_rank(model)
+
+
+MODES = {
+    "direct": (ide.Direct(), None),
+    "recompute": (ide.Recompute(), None),
+    "reversible": (ide.Reversible(), ide.AlgebraicallyReversible(ide.LieTrotter())),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_gradients_are_those_of_the_matrices(mode):
+    """`∂A = (α/r) ∂W Bᵀ` and `∂B = (α/r) Aᵀ ∂W`, for each layer; nothing else has one."""
+    gradient, solver = MODES[mode]
+    model = changed(model_of("attention")).with_gradient(gradient).on(ide.Mesh(solver=solver))
+    own, frozen = divided_weights(eqx.filter(model, eqx.is_inexact_array))
+    rest = eqx.filter(model, eqx.is_inexact_array, inverse=True)
+
+    @jax.jit
+    @jax.grad
+    def of_factors(own, frozen):
+        return (eqx.combine(own, frozen, rest)(TOKENS) ** 2).mean()
+
+    @eqx.filter_jit
+    @eqx.filter_grad
+    def of_matrices(merged):
+        return (merged(TOKENS) ** 2).mean()
+
+    found = parts(of_factors(own, frozen), LowRank)
+    whole = of_matrices(merge_low_rank(model))
+    attention, feed_forward = whole.control.blocks
+    expected = attention.query, attention.value, feed_forward.outer
+    for part, gradient, matrix in zip(parts(model, LowRank), found, expected, strict=True):
+        assert gradient.linear.weight is None
+        transposed = part.down.swapaxes(-1, -2), part.up.swapaxes(-1, -2)
+        factor = ALPHA / RANK
+        assert largest(gradient.up, factor * transposed[0] @ matrix.weight) < 1e-12
+        assert largest(gradient.down, factor * matrix.weight @ transposed[1]) < 1e-12

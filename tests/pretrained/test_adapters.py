@@ -1,0 +1,156 @@
+"""Adapters of PEFT: written, read, merged, and, heavy, against peft itself."""
+
+import json
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import ide_transformer as ide
+from ide_transformer.equation import LowRank, map_parts, with_low_rank
+from tests.golden.cases import CASES
+from tests.helpers import GOLDEN, drawn, largest
+
+
+TOKENS = np.array([[1, 5, 2, 9, 0, 7]])
+# The targets of each family, and what PEFT calls them. GPT-2 and GPT-NeoX store queries, keys
+# and values in one matrix.
+TARGETS = {
+    "gpt2": ("query value outer", ["c_attn", "mlp.c_proj"]),
+    "llama": ("query gate outer", ["down_proj", "gate_proj", "q_proj"]),
+    "bert": ("query value", ["query", "value"]),
+    "gpt_neox": ("key output", ["dense", "query_key_value"]),
+    "gptj": ("query inner", ["fc_in", "q_proj"]),
+    "albert": ("query", ["query"]),
+    "t5": ("query value", ["q", "v"]),
+    "gemma": ("key", ["k_proj"]),
+}
+outputs = eqx.filter_jit(lambda model: model(TOKENS))
+
+
+def adapted(family):
+    """A golden checkpoint with changes of its maps."""
+    targets, _ = TARGETS[family]
+    model = ide.load_pretrained(GOLDEN / family)
+    model = with_low_rank(model, 3, 7.0, targets.split(), key=jax.random.key(0))
+
+    def with_up(part, place):
+        return eqx.tree_at(lambda x: x.up, part, drawn(part.up.shape, place).astype("float32"))
+
+    return map_parts(model, LowRank, with_up)
+
+
+def written(family, folder, **changes):
+    """An adapter of this package, with other options."""
+    ide.save_pretrained(adapted(family), folder, like=GOLDEN / family, adapter=True)
+    options = json.loads((folder / "adapter_config.json").read_text()) | changes
+    (folder / "adapter_config.json").write_text(json.dumps(options))
+    return folder, options
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_an_adapter_comes_back_and_can_be_merged(family, tmp_path):
+    model = adapted(family)
+    expected = outputs(model)
+    _, options = written(family, tmp_path / "adapter")
+    assert options["target_modules"] == TARGETS[family][1]
+    assert options["base_model_name_or_path"] == str(GOLDEN / family)
+    assert options["fan_in_fan_out"] == (family == "gpt2")
+    back = ide.load_pretrained(tmp_path / "adapter")
+    assert largest(outputs(back), expected) < 1e-5
+    ide.save_pretrained(back, tmp_path / "merged", like=tmp_path / "adapter")
+    merged = ide.load_pretrained(tmp_path / "merged")
+    assert largest(outputs(merged), expected) < 1e-5
+    assert jax.tree.structure(merged) == jax.tree.structure(
+        ide.load_pretrained(GOLDEN / family)
+    )
+    # A layer without a change, and factors of other ranks, as other programs write them.
+    file = tmp_path / "adapter/adapter_model.safetensors"
+    tensors = {name: x for name, x in load_file(file).items() if ".1." not in name}
+    save_file(tensors, file)
+    part = ide.load_pretrained(tmp_path / "adapter")
+    for change in (x for x in jax.tree.leaves(part, is_leaf=is_change) if is_change(x)):
+        assert not np.any(change.up[1]) and np.any(change.up[0])
+
+
+def is_change(x):
+    return isinstance(x, LowRank)
+
+
+def test_what_an_adapter_cannot_say_is_refused(tmp_path):
+    model = adapted("llama")
+    write = lambda model, **given: ide.save_pretrained(  # noqa: E731
+        model, tmp_path / "new", **({"like": GOLDEN / "llama", "adapter": True} | given)
+    )
+    trained = eqx.tree_at(lambda x: x.inputs.embedding, model, replace_fn=lambda x: x + 1)
+    for wrong, given, message in [
+        (model, {"like": None}, "give like="),
+        (trained, {}, r"embed_tokens\.weight differs from .*/llama, and an adapter"),
+        (model.on(ide.Mesh(solver=ide.Strang())), {}, r"solver: Strang\(Heun\(\)\) here"),
+        (ide.load_pretrained(GOLDEN / "llama"), {}, r"no changes of low rank; train it with"),
+    ]:
+        with pytest.raises(ide.InputError, match=message):
+            write(wrong, **given)
+    assert not (tmp_path / "new").exists()
+    for number, (options, message) in enumerate(
+        [
+            ({"use_dora": True}, "use_dora = True is not supported"),
+            ({"peft_type": "IA3"}, "peft_type = 'IA3' is not supported"),
+            ({"init_lora_weights": "pissa"}, "init_lora_weights = 'pissa' is not supported"),
+            ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+            ({"alpha_pattern": {"q.*": 2}}, "alpha_pattern"),
+            ({"base_model_name_or_path": None}, "base_model_name_or_path = None is no name"),
+            ({"base_model_name_or_path": str(GOLDEN / "gpt2")}, "q_proj.* no linear map of"),
+        ]
+    ):
+        folder, _ = written("llama", tmp_path / str(number), **options)
+        with pytest.raises(ide.InputError, match=message):
+            ide.load_pretrained(folder)
+
+
+@pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", TARGETS)
+def test_peft_reads_and_writes_the_same_adapters(family, tmp_path):
+    peft = pytest.importorskip("peft", reason="peft is in the extra reference")
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+    def base():
+        kind = getattr(transformers, CASES[family].model)
+        return kind.from_pretrained(GOLDEN / family, dtype=torch.float32)
+
+    def theirs(model):
+        with torch.no_grad():
+            found = model.eval()(torch.tensor(TOKENS), output_hidden_states=True)
+        if kind_of_head(found, family):
+            return found.logits.numpy()
+        return found.hidden_states[-1].numpy()
+
+    plain = theirs(base())
+    folder, options = written(family, tmp_path / "here")
+    found = theirs(peft.PeftModel.from_pretrained(base(), folder))
+    assert largest(found, outputs(adapted(family))) < 1e-5
+    assert largest(found, plain) > 0.01
+    # Back, with ranks and factors that differ by layer, and a layer without a change.
+    given = {name: options[name] for name in ("target_modules", "fan_in_fan_out")}
+    if family != "albert":
+        first, layer = given["target_modules"][0], {"layers_to_transform": [1]}
+        given |= {"rank_pattern": {first: 5}, "alpha_pattern": {first: 3}, **layer}
+    config = peft.LoraConfig(
+        r=4, lora_alpha=7, use_rslora=True, init_lora_weights=False, **given
+    )
+    model = peft.get_peft_model(base(), config)
+    model.save_pretrained(tmp_path / "there")
+    found = theirs(model)
+    assert largest(found, outputs(ide.load_pretrained(tmp_path / "there"))) < 1e-5
+    assert largest(found, plain) > 0.01
+
+
+def kind_of_head(found, family):
+    """Whether this package gives logits, rather than states."""
+    return family not in ("bert", "albert", "t5")

@@ -1,0 +1,72 @@
+"""Runs that train changes of low rank of a run."""
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+import yaml
+
+import ide_transformer as ide
+from ide_transformer import training
+from ide_transformer.equation import LowRank, merge_low_rank, parts, without_low_rank
+from ide_transformer.training.configuration import files
+from ide_transformer.training.folder.checkpoints import Checkpoints
+from ide_transformer.training.run import build_start
+from tests.training import stub
+from tests.training.conftest import RUN, equal
+
+
+TREE = stub.tree()
+LORA = {"rank": 2, "targets": ["query", "inner"]}
+TUNED = {"model": {"pretrained": "small", "lora": LORA}, "optimizer": TREE["optimizer"]}
+TUNED |= {"training": TREE["training"] | {"seed": 1, "average": 0.5}}
+
+
+def trained(there, name, **sections):
+    (there / f"{name}.yaml").write_text(yaml.safe_dump(TUNED | sections))
+    return ide.train(f"{name}.yaml")
+
+
+def test_a_run_changes_low_ranks_only_and_goes_on_to_the_bit(there, capsys):
+    before = ide.load_run(RUN)[0]
+    run = trained(there, "tuned")
+    assert "592 parameters, 112 of them trained" in capsys.readouterr().out
+    model = ide.load_run(run.path)[0]
+    # Two layers of maps `[4, 4]` and `[4, 16]`.
+    changes = parts(model, LowRank)
+    assert [x.down.shape for x in changes] == [(2, 4, 2), (2, 4, 2)]
+    assert equal(without_low_rank(model), before)
+    assert all(np.abs(x.up).max() > 0 for x in changes)
+    # The first loss is the loss of the run from which it began.
+    config = run.load_config()
+    start = build_start(config)
+    first = eqx.filter_jit(start.task.loss)(before, start.task.batch(0, 4, 1)).loss
+    assert stub.losses(run)[0] == pytest.approx(float(first), rel=1e-6)
+    again = stub.resumed(run, there / "again", 2)
+    assert equal(ide.load_run(again.path)[0], model)
+    average = ide.load_run(run.path, weights="average")[0]
+    assert equal(without_low_rank(average), before) and not equal(average, model)
+    # Moments of what is trained, and of nothing else.
+    with Checkpoints(run, config, writes=False) as checkpoints:
+        state = checkpoints.restore(start.programs.shapes_at)
+    sizes = [x.size for x in jax.tree.leaves(state.optimizer) if x.ndim]
+    assert sum(sizes) == 2 * sum(x.down.size + x.up.size for x in changes)
+    # A run of all weights begins with the sum.
+    next_tree = {"model": {"pretrained": str(run.path), "lora": None}}
+    (there / "next.yaml").write_text(yaml.safe_dump(TUNED | next_tree))
+    begun = build_start(training.load_config("next.yaml")).model
+    assert equal(begun.control, merge_low_rank(model).control)
+
+
+def test_what_cannot_be_changed_is_named(there):
+    for lora, message in [
+        ({"rank": 0}, r"model\.lora\.rank=0"),
+        ({"targets": ["q"]}, r"model\.lora: targets: no linear map is named 'q'; known: inner"),
+        ({"ranks": 2}, "unknown key model.lora.ranks. Did you mean rank"),
+    ]:
+        with pytest.raises(ide.InputError, match=message):
+            trained(there, "wrong", model={"pretrained": "small", "lora": lora})
+    with pytest.raises(
+        ide.InputError, match=r"model\.lora changes trained weights; give"
+    ):
+        files.config_of(stub.tree(model={"lora": {}}), "here")
