@@ -85,7 +85,7 @@ def with_low_rank(
     """
     if parts(model, LowRank):
         raise InputError(
-            "The model has changes of low rank already; call merge_low_rank first."
+            "The model has changes of low rank already; merge them first (merge_low_rank)."
         )
 
     def is_map(x: object) -> bool:

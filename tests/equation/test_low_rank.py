@@ -43,9 +43,7 @@ def outputs(model):
 def test_the_first_outputs_are_those_of_the_model_and_targets_are_named():
     model = model_of("attention")
     assert np.array_equal(outputs(changed(model, up=0)), outputs(model))
-    with pytest.raises(
-        ide.InputError, match="map is named 'q_proj'; known: inner, key"
-    ):
+    with pytest.raises(ide.InputError, match="map is named 'q_proj'; known: inner, key"):
         with_low_rank(model, targets=["q_proj"], key=jax.random.key(0))
     with pytest.raises(ide.InputError, match="has changes of low rank already"):
         changed(changed(model))

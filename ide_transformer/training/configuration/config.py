@@ -237,14 +237,15 @@ class DataConfig(Section):
 
 
 class LowRankConfig(Section):
-    """`model.lora`: what is learned of a pretrained model, `W + (alpha / rank) A B`."""
+    """Changes of low rank, `W + (alpha / rank) A B`, of frozen matrices W. Only A and B are
+    trained."""
 
     # Columns of A, and rows of B.
     rank: Count = 8
-    # Factor of the change, times the rank.
+    # See above.
     alpha: PositiveFloat = 16.0
-    # Linear maps that learn, by their names in the model: query, key, value and output of
-    # attention; inner, outer and gate of the feed-forward.
+    # The maps that change: query, key, value and output of attention; inner, outer and gate of
+    # the feed-forward; or others of the model, by their names.
     targets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("query", "value")
 
 
