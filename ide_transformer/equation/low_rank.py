@@ -88,10 +88,10 @@ def with_low_rank(
             "The model has changes of low rank already; merge them first (merge_low_rank)."
         )
 
-    def is_map(x: object) -> bool:
+    def is_map(x):
         return isinstance(x, Linear)
 
-    def name(path: tuple) -> str:
+    def name(path):
         return getattr(path[-1], "name", "")
 
     there = jax.tree.leaves_with_path(model, is_leaf=is_map)
@@ -102,7 +102,7 @@ def with_low_rank(
         )
     numbers = itertools.count()
 
-    def change(path: tuple, part: PyTree) -> PyTree:
+    def change(path, part):
         if not is_map(part) or name(path) not in targets:
             return part
         *depth, width, out = part.weight.shape
@@ -140,7 +140,7 @@ def divided_weights(weights: Tree) -> tuple[Tree, Tree]:
     if not parts(weights, LowRank):
         return eqx.partition(weights, True)
 
-    def changes(part: PyTree) -> PyTree[bool]:
+    def changes(part):
         if not isinstance(part, LowRank):
             return False
         frozen = jax.tree.map(lambda _: False, part.linear)

@@ -156,8 +156,9 @@ def _low_rank(
         down[layer, :, : change.rank] = change.down.T
         scale = place.scale * change.factor / strongest.factor
         up[layer, : change.rank] = scale * rows.T.astype(dtype)
-    arrays = [jax.device_put(x.reshape(*depth, *x.shape[1:])) for x in (down, up)]
-    return LowRank(linear, *arrays, strongest.alpha * (rank / strongest.rank))
+    alpha = strongest.alpha * (rank / strongest.rank)
+    down, up = (jax.device_put(x.reshape(*depth, *x.shape[1:])) for x in (down, up))
+    return LowRank(linear, down, up, alpha)
 
 
 def write_adapter(
@@ -183,14 +184,18 @@ def write_adapter(
     changes = {modules[name]: change for name, change in _changes(placed).items()}
     names = {module: _suffix(module, changes, modules.values()) for module in changes}
     first = next(iter(changes.values()))
-    others = {names[module]: x for module, x in changes.items() if x.rank != first.rank}
+    others = {
+        module: x
+        for module, x in changes.items()
+        if (x.rank, x.alpha) != (first.rank, first.alpha)
+    }
     own_options = {
         "peft_type": "LORA",
         "r": first.rank,
         "lora_alpha": _whole(first.alpha),
         "lora_dropout": 0.0,
-        "rank_pattern": {name: x.rank for name, x in others.items()},
-        "alpha_pattern": {name: _whole(x.alpha) for name, x in others.items()},
+        "rank_pattern": {module: x.rank for module, x in others.items()},
+        "alpha_pattern": {module: _whole(x.alpha) for module, x in others.items()},
         "target_modules": sorted(set(names.values())),
         # Whether matrices are stored as `[in, out]`.
         "fan_in_fan_out": any(place.axes is None for place, _ in placed),
@@ -226,8 +231,8 @@ def _changes(placed: Iterable[tuple[Placement, LowRank]]) -> dict[str, Change]:
 def _suffix(module: str, changed: Iterable[str], modules: Iterable[str]) -> str:
     """The shortest end of a module's name that no unchanged module has."""
     unchanged = set(modules) - set(changed)
-    parts = module.split(".")
-    ends = (".".join(parts[-n:]) for n in range(1, len(parts)))
+    words = module.split(".")
+    ends = (".".join(words[-n:]) for n in range(1, len(words)))
     unique = (x for x in ends if not any(f".{other}".endswith(f".{x}") for other in unchanged))
     return next(unique, module)
 

@@ -23,15 +23,14 @@ def hub_folder(name: str, revision: str | None = None) -> Path:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     def found(local: bool) -> Path:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                local_files_only=local,
-                allow_patterns=_READ,
-                ignore_patterns=_UNREAD,
-            )
+        folder = snapshot_download(
+            name,
+            revision=revision,
+            local_files_only=local,
+            allow_patterns=_READ,
+            ignore_patterns=_UNREAD,
         )
+        return Path(str(folder))
 
     cache = Path(constants.HF_HUB_CACHE)
     try:
@@ -52,5 +51,6 @@ def hub_folder(name: str, revision: str | None = None) -> Path:
             f"that can, run hf download {name}, and copy its cache to {cache}."
         ) from None
     if not any(folder.glob("*.safetensors")):
-        raise InputError(f"{name} has no safetensors on the hub; take another revision.")
+        what = f"{name}: {folder} has no safetensors, and other weights are not read"
+        raise InputError(f"{what}; take another revision.")
     return folder

@@ -69,10 +69,13 @@ def test_a_model_of_the_hub_is_read_from_its_cache(tmp_path, monkeypatch, capsys
         assert eqx.tree_equal(load_pretrained("owner/small-3.2", revision=revision), expected)
         assert find_pretrained(f"owner/small-3.2@{revision}").name == second
     assert not capsys.readouterr().err
-    # Neither pickles nor nothing are taken for a model.
     (there / "snapshots" / first / "model.safetensors").unlink()
-    for name in ("owner/small-3.2", "no-such/owner-3.2", "owner/small-3.2@v2"):
-        with pytest.raises(ide.InputError, match="run hf download") as error:
+    for name, said in [
+        ("owner/small-3.2", "has no safetensors"),
+        ("owner/small-3.2@v2", "run hf download owner/small-3.2,"),
+        ("no-such/owner-3.2", "run hf download no-such/owner-3.2,"),
+    ]:
+        with pytest.raises(ide.InputError, match=said) as error:
             load_pretrained(name)
         assert "\n" not in str(error.value)
 
