@@ -11,7 +11,7 @@ from .devices import LAYOUT_AXES, divided, on_devices
 from .domain import by_samples, grid_of, lattice
 from .equation import as_control, contents
 from .function_space import PLAIN
-from .low_rank import divided_weights, without_low_rank
+from .low_rank import LowRank, divided_weights, merge_low_rank, with_low_rank, without_low_rank
 from .operators.attention import AbstractAttention
 from .operators.feed_forward import AbstractFeedForward, product
 from .operators.operator import AbstractWrappedOperator, by_kind, check_features

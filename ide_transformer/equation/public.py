@@ -15,7 +15,6 @@ from .controls.mapped import Functional, Rated, Sampled, Sourced
 from .domain import TokenDomain
 from .equation import Equation
 from .function_space import AbstractBasis, Cosine, FeatureDomain, FunctionSpace, Legendre, Nodal
-from .low_rank import LowRank, merge_low_rank, with_low_rank
 from .operators.attention import Attention, CrossAttention, SourcedAttention
 from .operators.attention_kernels import GaussianAttention
 from .operators.convolution import Convolution, ConvolutionalFeedForward

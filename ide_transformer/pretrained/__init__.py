@@ -1,7 +1,6 @@
 """Checkpoints of other libraries: loads them as models, and writes models back."""
 
 from . import make as make
-from .adapter import is_adapter as is_adapter
 from .checkpoint import (
     find_pretrained as find_pretrained,
     load_pretrained as load_pretrained,

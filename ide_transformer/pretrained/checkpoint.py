@@ -93,7 +93,7 @@ def find_pretrained(path: str | Path) -> Path:
         return Path(path)
     if str(path) not in PACKAGES:
         of_hub = re.fullmatch(r"((\w[\w.-]*)/\w[\w.-]*)(?:@([\w./-]+))?", str(path))
-        if of_hub and not Path(of_hub[2]).exists():
+        if of_hub and of_hub[2] != "runs" and not Path(of_hub[2]).exists():
             return hub_folder(of_hub[1], of_hub[3])
         others = f" Packages with weights: {', '.join(PACKAGES)}."
         if re.fullmatch(r"\w[\w.-]*", str(path)):

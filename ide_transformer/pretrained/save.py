@@ -166,7 +166,8 @@ def _without_layers(checkpoint: Checkpoint, model: Model) -> Checkpoint:
 def _save_adapter(model: Model, path: Path, like: str | Path | None) -> None:
     if like is None:
         raise InputError(
-            "An adapter changes a checkpoint: give like=…, the one from which the model began."
+            "An adapter changes a checkpoint: give like=…, from which the model began. A run "
+            "without model.pretrained has none; write it whole."
         )
     found = find_pretrained(like)
     source = base_of(found)

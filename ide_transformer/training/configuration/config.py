@@ -237,15 +237,13 @@ class DataConfig(Section):
 
 
 class LowRankConfig(Section):
-    """Changes of low rank, `W + (alpha / rank) A B`, of frozen matrices W. Only A and B are
-    trained."""
+    """Changes of low rank, `W + (alpha / rank) A B`, of frozen matrices W."""
 
-    # Columns of A, and rows of B.
+    # Columns of A.
     rank: Count = 8
     # See above.
     alpha: PositiveFloat = 16.0
-    # The maps that change: query, key, value and output of attention; inner, outer and gate of
-    # the feed-forward; or others of the model, by their names.
+    # Maps that change: query, key, value, output; inner, outer, gate; others by their names.
     targets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("query", "value")
 
 
@@ -263,7 +261,7 @@ class ModelConfig(ClassSection):
     run: str | None = None
     # Its checkpoint: newest, best (lowest validation loss), or a step.
     checkpoint: Literal["newest", "best"] | Count = "newest"
-    # Train a change of low rank only (LoRA), for example {rank: 8}. Default: all weights.
+    # Train changes of low rank only (LoRA). Default: all weights.
     lora: LowRankConfig | None = None
     # Features of the state; with a basis, points of functions.
     width: Count = 128

@@ -10,7 +10,8 @@ import jax
 from ...arguments import checked
 from ...errors import InputError
 from ...models import STATISTICS, Model, is_built_as
-from ...pretrained import find_pretrained, is_adapter, load_pretrained
+from ...pretrained import find_pretrained, load_pretrained
+from ...pretrained.adapter import is_adapter
 from ...tasks import AbstractTokenizer, PretrainedTokenizer
 from ...tasks.task import checksum_of_all
 from ..configuration.config import NATIVE, Config, SolverConfig
