@@ -71,7 +71,8 @@ def base_name(folder: Path) -> str:
     name = options.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise options.refused("base_model_name_or_path", name, "no name of a checkpoint")
-    return name
+    revision = options.get("revision", None)
+    return f"{name}@{revision}" if revision and not Path(name).exists() else name
 
 
 def with_adapter(model: Model, family: Family, folder: Path) -> Model:

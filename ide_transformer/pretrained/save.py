@@ -187,7 +187,8 @@ def _save_adapter(model: Model, path: Path, like: str | Path | None) -> None:
     base = base_name(found) if is_adapter(found) else str(like)
     kind = checkpoint.architecture
     task = "CAUSAL_LM" if kind.endswith(("ForCausalLM", "LMHeadModel")) else None
-    options = {"base_model_name_or_path": base, "task_type": task}
+    name, _, revision = (base, "", "") if Path(base).exists() else base.partition("@")
+    options = {"base_model_name_or_path": name, "revision": revision or None, "task_type": task}
     write_adapter(path, model, checkpoint.family, checkpoint.modules(), options)
 
 

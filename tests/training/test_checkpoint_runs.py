@@ -82,6 +82,13 @@ def test_the_loss_of_a_checkpoint_is_the_mean_over_its_windows(checkpoint):
     assert found["bits_per_byte"] == pytest.approx(bits, rel=1e-5)
 
 
+def test_an_encoder_writes_no_text_and_the_command_says_what_to_call(capsys):
+    said = run_here(capsys, "sample", GOLDEN / "bert", expected=2)
+    assert (
+        "encodes texts and writes none" in said and "x.model(x.tokenizer.encode_batch" in said
+    )
+
+
 TREE = stub.tree()
 YAML = r"```yaml\n(.*?)```"
 TUNED = {"model": {"pretrained": "small", "checkpoint": 2}, "optimizer": TREE["optimizer"]}

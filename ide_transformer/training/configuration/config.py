@@ -241,7 +241,7 @@ class LowRankConfig(Section):
 
     # Columns of A.
     rank: Count = 8
-    # See above.
+    # Size of the changes.
     alpha: PositiveFloat = 16.0
     # Maps that change: query, key, value, output; inner, outer, gate; others by their names.
     targets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("query", "value")
