@@ -83,6 +83,7 @@ from .models.generate import generate as generate
 from .pretrained import load_pretrained as load_pretrained, save_pretrained as save_pretrained
 from .solvers import (
     ETDAB2 as ETDAB2,
+    ETDRK4 as ETDRK4,
     RK4 as RK4,
     AbstractOneStep as AbstractOneStep,
     AbstractScheme as AbstractScheme,

@@ -1,7 +1,8 @@
 """Trains and tests emulators of partial differential equations by APEBench: models of this
 package beside its networks.
 
-A model of this package is a configuration, by its name or path. The networks are `conv`, `res`,
+A model of this package is a configuration, by its name or path, with changes behind colons:
+`emulators/split:model.hidden=64`. The networks are `conv`, `res`,
 `unet`, `dil` and `fno`, as published, or any other by its text, such as "Res;26;8;relu". A
 scenario is a name of APEBench, with options: `diff_burgers:num_spatial_dims=2:num_points=64`.
 
@@ -167,8 +168,9 @@ def network_of(cell: Cell, key: Any) -> Any:
 
 def config_of(model: str) -> training.Config | None:
     """The configuration of a model of this package; `None` for a network of APEBench."""
-    path = config_file(model)
-    return training.load_config(path) if path.is_file() else None
+    name, *changes = model.split(":")
+    path = config_file(name)
+    return training.load_config(path, changes) if path.is_file() else None
 
 
 def emulator(

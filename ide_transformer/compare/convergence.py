@@ -209,6 +209,7 @@ def schemes() -> dict[str, Entry]:
         "strang(heun), exact damping": Entry(solvers.Strang(), block="damped"),
         "exponential_euler": _explicit(solvers.ExponentialEuler(), block="damped"),
         "etdab2": _explicit(solvers.ETDAB2(), block="damped"),
+        "etdrk4": _explicit(solvers.ETDRK4(), block="damped"),
         "paper_splitting": Entry(None, solvers.PaperSplitting(), block="paper"),
         "consistent_paper_splitting": Entry(None, consistent, block="paper"),
     }

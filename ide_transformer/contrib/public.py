@@ -68,6 +68,8 @@ from .scales import (
 from .sequences import AbstractSequences, ListOps, PHop
 from .slices import SliceAttention
 from .spectra import Clustering, clustering, log_norms, stretching
+from .split import ConstantCoefficients, LocalFlux
+from .split_models import GridNetwork, SplitModel
 from .stabilisers import JacobianNorm, NoisySteps, Progressive
 from .step_defects import Defects, defects, equation_defects, removal_estimate
 from .sudoku import Sudoku

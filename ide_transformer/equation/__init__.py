@@ -13,8 +13,10 @@ from .equation import as_control, contents
 from .function_space import PLAIN
 from .low_rank import LowRank, divided_weights, merge_low_rank, with_low_rank, without_low_rank
 from .operators.attention import AbstractAttention
-from .operators.feed_forward import AbstractFeedForward, product
-from .operators.operator import AbstractWrappedOperator, by_kind, check_features
+from .operators.convolution import convolved
+from .operators.feed_forward import AbstractFeedForward, Activation, product
+from .operators.grid import Dimension, check_axes, grid_axes, on_grid
+from .operators.operator import AbstractWrappedOperator, Spectral, by_kind, check_features
 from .operators.positions import differences
 from .operators.quadrature.integrate import integrate
 from .operators.quadrature.token_mean import RESIDUALS

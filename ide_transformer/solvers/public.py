@@ -8,7 +8,7 @@ from .implicit import (
     MatrixFree,
     SteadyState,
 )
-from .multistep import ETDAB2, AdamsBashforth, ExponentialEuler
+from .multistep import ETDAB2, ETDRK4, AdamsBashforth, ExponentialEuler
 from .reversible import AbstractCoupling, AbstractReversible, Leapfrog, Shear
 from .runge_kutta import RK4
 from .scheme import AbstractOneStep, AbstractScheme, SolvePlan, Step, StepField, single_step

@@ -86,7 +86,9 @@ KINDS = {
 }
 USES: dict[str, Callable[[Any], Any]] = {
     "AdamsBashforth": lambda x: solved(x, steps_per_interval=2),
-    **dict.fromkeys(("ETDAB2", "ExponentialEuler"), lambda x: solved(x, right.DAMPED)),
+    **dict.fromkeys(
+        ("ETDAB2", "ETDRK4", "ExponentialEuler"), lambda x: solved(x, right.DAMPED)
+    ),
     **dict.fromkeys(("ExactFlow", "SteadyState"), lambda x: solved(x, right.DAMPING)),
     "TokenDomain": lambda domain: ide.Attention(right.WIDTH, 2, key=right.KEY)(
         right.U0, domain

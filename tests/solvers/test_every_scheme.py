@@ -52,6 +52,7 @@ CASES = {
     "presymplectic": ide.contrib.PresymplecticEuler(1.0, 0.1),
     "exponential": ide.ExponentialEuler(),
     "etdab2": ide.ETDAB2(),
+    "etdrk4": ide.ETDRK4(),
     "bidirectional": ide.contrib.Bidirectional(),
     "noisy": ide.contrib.NoisySteps(ide.Strang()),
     "rk4": ide.RK4(),

@@ -1,0 +1,304 @@
+"""Equations in two parts: a linear one with an exact flow, and a learned one in flux form.
+
+ide-transformer train emulators/split
+"""
+
+import functools as ft
+import math
+from typing import Literal, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ide_transformer.arguments import (
+    NonNegativeFloat,
+    OddInt,
+    PositiveFloat,
+    PositiveInt,
+    checked,
+)
+from ide_transformer.equation import (
+    AbstractLinearOperator,
+    AbstractOperator,
+    Activation,
+    Dimension,
+    Spectral,
+    State,
+    TokenDomain,
+    affine,
+    check_axes,
+    check_features,
+    convolved,
+    gelu,
+    grid_axes,
+    on_grid,
+)
+from ide_transformer.errors import InputError
+
+
+# A number, numbers `[features]`, or `[features][axes]`.
+Coefficient: TypeAlias = float | tuple[float, ...] | tuple[tuple[float, ...], ...]
+Name: TypeAlias = Literal["damping", "advection", "diffusion", "dispersion", "hyper_diffusion"]
+# The order of the derivative.
+_ORDERS: dict[str, int] = {
+    "damping": 0,
+    "advection": 1,
+    "diffusion": 2,
+    "dispersion": 3,
+    "hyper_diffusion": 4,
+}
+
+
+@checked
+class ConstantCoefficients(AbstractLinearOperator):
+    """A linear equation with constant coefficients on a torus, for each feature
+
+        u_t = -r u + Σ_i (-a_i ∂_i + d_i ∂_i² + s_i ∂_i³ - h_i ∂_i⁴) u.
+
+    The wave `e^{ik·x}` has the eigenvalue
+
+        -r - Σ_i (d_i k_i² + h_i k_i⁴) - i Σ_i (a_i k_i + s_i k_i³),
+
+    so the flow is exact over any time, for all waves that the grid resolves. The highest wave
+    of an even number of points has no real derivative of odd order.
+
+    **Arguments:**
+
+    - `features`, `dimension`: of the state, and of the torus.
+    - `damping`, `advection`, `diffusion`, `dispersion`, `hyper_diffusion`: r, a, d, s, h, in
+      powers of distances of the domain per unit of depth. Each is a number, `[features]`, or
+      `[features, dimension]`, where 1 stands for any number of features.
+    - `learned`: the coefficients that are learned, from these values. r, d and h are then
+      `e^w`, so that no wave grows; a and s are `w ℓ` and `w ℓ³`. The others are no weights.
+    - `spacing`: ℓ, about the distance of two points.
+
+    **Raises:** `InputError` for waves that grow without bound: r < 0, h < 0, or d < 0 without
+    h > 0 (with it, as in Kuramoto–Sivashinsky, a wave grows by at most `d²/4h`); for domains
+    that are no periodic grid.
+    """
+
+    # [features][axes] in the order of `_ORDERS`; r has one axis.
+    given: tuple[tuple[tuple[float, ...], ...], ...] = eqx.field(static=True)
+    # w, each in one axis: a rate does not decay as matrices do.
+    weights: dict[str, Float[Array, " _"]]
+    spacing: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features: PositiveInt,
+        *,
+        dimension: Dimension = 1,
+        damping: Coefficient = 0.0,
+        advection: Coefficient = 0.0,
+        diffusion: Coefficient = 0.0,
+        dispersion: Coefficient = 0.0,
+        hyper_diffusion: Coefficient = 0.0,
+        learned: tuple[Name, ...] = (),
+        spacing: PositiveFloat = 1.0,
+    ):
+        values = (damping, advection, diffusion, dispersion, hyper_diffusion)
+        spread = {
+            name: _spread(name, value, (features, dimension if order else 1))
+            for (name, order), value in zip(_ORDERS.items(), values, strict=True)
+        }
+        _check_growth(spread)
+        self.given = tuple(tuple(map(tuple, x.tolist())) for x in spread.values())
+        self.spacing = spacing
+        self.weights = {}
+        for name in learned:
+            start = spread[name].ravel()
+            if _ORDERS[name] % 2:
+                start = start / spacing ** _ORDERS[name]
+            elif (start <= 0).any():
+                raise InputError(
+                    f"ConstantCoefficients: {name}={start.min():g} is learned as e^w; give a "
+                    "start above 0."
+                )
+            else:
+                start = np.log(start)
+            self.weights[name] = jnp.asarray(start, jnp.result_type(float))
+
+    @property
+    def coefficients(self) -> dict[str, Float[Array | np.ndarray, "features axes"]]:
+        """r, a, d, s and h by their names; r has one axis."""
+        found = {}
+        for (name, order), given in zip(_ORDERS.items(), self.given, strict=True):
+            value = np.array(given)
+            if name in self.weights:
+                w = self.weights[name].reshape(value.shape)
+                value = w * self.spacing**order if order % 2 else jnp.exp(w)
+            found[name] = value
+        return found
+
+    @property
+    def dissipative(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether it damps or amplifies waves."""
+        return any(self._appears(name) for name, order in _ORDERS.items() if order % 2 == 0)
+
+    def _appears(self, name: str) -> bool:
+        given = dict(zip(_ORDERS, self.given, strict=True))[name]
+        return name in self.weights or bool(np.any(given))
+
+    def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
+        check_features(self, u, len(self.given[0]))
+        check_axes(self, len(self.given[1][0]), domain, periodic=True)
+        v = on_grid(self, u, domain)
+        axes = grid_axes(domain)
+        factor = function(self._eigenvalues(domain, u.dtype))
+        spectrum = jnp.fft.rfftn(v, axes=axes)
+        spectrum = spectrum * jnp.broadcast_to(factor, spectrum.shape)
+        v = jnp.fft.irfftn(spectrum, s=domain.grid, axes=axes)
+        return v.reshape(u.shape).astype(u.dtype)
+
+    def _eigenvalues(self, domain: TokenDomain, dtype: jnp.dtype) -> Array:
+        """`[*waves, features]`, the last axis of waves from 0 on; real without odd orders."""
+        assert domain.grid is not None
+        frequencies = [np.fft.fftfreq] * (domain.dimension - 1) + [np.fft.rfftfreq]
+        sizes = zip(frequencies, domain.grid, domain.steps, strict=True)
+        along = [2 * np.pi * waves(n, step) for waves, n, step in sizes]
+        # The highest wave of an even number of points is its own conjugate.
+        slopes = [
+            np.where(np.isclose(abs(k) * step, np.pi), 0, k)
+            for k, step in zip(along, domain.steps, strict=True)
+        ]
+        even, odd = (np.meshgrid(*x, indexing="ij") for x in (along, slopes))
+        parts = [jnp.zeros((*even[0].shape, len(self.given[0])), dtype)] * 2
+        for name, coefficient in self.coefficients.items():
+            if not self._appears(name):
+                continue
+            order = _ORDERS[name]
+            for c, k in zip(coefficient.T, odd if order % 2 else even, strict=False):
+                power = jnp.asarray(k**order, dtype)
+                parts[order % 2] -= jnp.tensordot(power, jnp.asarray(c, dtype), 0)
+        oscillates = self._appears("advection") or self._appears("dispersion")
+        return jax.lax.complex(*parts) if oscillates else parts[0]
+
+
+def _spread(name: str, value: Coefficient, shape: tuple[int, int]) -> np.ndarray:
+    """A coefficient as `[features, axes]`."""
+    try:
+        numbers = np.asarray(value, float)
+        numbers = numbers[:, None] if numbers.ndim == 1 else numbers
+        return np.broadcast_to(numbers, shape)
+    except ValueError:
+        raise InputError(
+            f"ConstantCoefficients: {name}={value} for {shape[0]} features and {shape[1]} "
+            "axes; give a number, [features], or [features, axes]."
+        ) from None
+
+
+def _check_growth(spread: dict[str, np.ndarray]) -> None:
+    for name in ("damping", "hyper_diffusion"):
+        if (spread[name] < 0).any():
+            raise InputError(
+                f"ConstantCoefficients: {name}={spread[name].min():g} lets waves grow; give "
+                "numbers from 0 on, and leave growth to another operator."
+            )
+    d, h = spread["diffusion"], spread["hyper_diffusion"]
+    if ((d < 0) & (h == 0)).any():
+        raise InputError(
+            f"ConstantCoefficients: diffusion={d.min():g} without hyper_diffusion lets short "
+            "waves grow without bound; give hyper_diffusion > 0, or diffusion >= 0."
+        )
+
+
+@checked
+class LocalFlux(AbstractOperator):
+    """A conservation law on a torus whose flux is a local network,
+
+        u_t = -s div F(u),   F = (F_1, …, F_dimension) for each feature.
+
+    F is `depth` convolutions, each with a nonlinearity σ, and a linear one:
+
+        v_0 = u,   v_j(x) = σ(Σ_k W_j,k v_{j-1}(x + kℓ) + b_j),   |k| <= r along each axis,
+        F(x - ℓ/2) = Σ_k V_k v_depth(x - kℓ),   k in {0, 1} along each axis.
+
+    The divergence has neighbours at a distance of ℓ/2 on both sides. So the mean of u is kept
+    to rounding, and a constant state does not change. All points that u is read at are at
+    multiples of ℓ, so that the operator is the same on every grid: exact where x + kℓ are
+    points, else interpolated with order 4.
+
+    **Arguments:**
+
+    - `features`, `dimension`: of the state, and of the torus.
+    - `hidden`, `depth`: features of v_j, and the number of nonlinear layers.
+    - `width`: 2r + 1, the neighbours along each axis.
+    - `spacing`: ℓ, a distance of the domain.
+    - `speed`: s, a typical speed of u in distances of the domain per unit of depth.
+    - `gated`: multiply σ(…) by another convolution of v_{j-1}, which gives products such as u².
+    - `std`: standard deviation of the initial V.
+
+    **Raises:** `InputError` for domains that are no periodic grid.
+    """
+
+    kernels: tuple[Float[Array, "..."], ...]
+    biases: tuple[Float[Array, " _"], ...]
+    output: Float[Array, "..."]
+    spacing: float = eqx.field(static=True)
+    speed: float = eqx.field(static=True)
+    gated: bool = eqx.field(static=True)
+    activation: Activation = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features: PositiveInt,
+        hidden: PositiveInt | None = None,
+        *,
+        key: PRNGKeyArray,
+        spacing: PositiveFloat,
+        dimension: Dimension = 1,
+        depth: PositiveInt = 2,
+        width: OddInt = 3,
+        speed: PositiveFloat = 1.0,
+        gated: bool = False,
+        activation: Activation = gelu,
+        std: NonNegativeFloat = 0.02,
+    ):
+        hidden = hidden or 32
+        outputs = 2 * hidden if gated else hidden
+        *keys, last = jax.random.split(key, depth + 1)
+        inputs = (features, *(hidden,) * (depth - 1))
+        around = (width,) * dimension
+        self.kernels = tuple(
+            math.sqrt(2 / (n * math.prod(around)))
+            * jax.random.normal(own, (*around, n, outputs))
+            for n, own in zip(inputs, keys, strict=True)
+        )
+        self.biases = tuple(jnp.zeros(outputs) for _ in inputs)
+        fluxes = dimension * features
+        self.output = std * jax.random.normal(last, (*(2,) * dimension, hidden, fluxes))
+        self.spacing = spacing
+        self.speed = speed
+        self.gated = gated
+        self.activation = activation
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        check_features(self, u, self.kernels[0].shape[-2])
+        check_axes(self, self.output.ndim - 2, domain, periodic=True)
+        v = u
+        for kernel, bias in zip(self.kernels, self.biases, strict=True):
+            v = affine(convolved(self, v, kernel, domain, spacing=self.spacing), None, bias)
+            if self.gated:
+                v, factor = jnp.split(v, 2, axis=-1)
+                v = self.activation(v) * factor
+            else:
+                v = self.activation(v)
+        flux = convolved(self, v, self.output, domain, spacing=self.spacing)
+        return -self.speed * self._divergence(flux, domain)
+
+    def _divergence(self, flux: Float[Array, "..."], domain: TokenDomain) -> State:
+        """`Σ_i ∂_i F_i`, given F half a spacing before each point along all axes."""
+        axes = domain.dimension
+        identity = np.eye(flux.shape[-1] // axes)
+        after_and_here = [np.array([1.0, -1.0]), np.array([0.5, 0.5])]
+        stencils = [
+            ft.reduce(np.multiply.outer, [after_and_here[axis != i] for axis in range(axes)])
+            for i in range(axes)
+        ]
+        kernel = np.concatenate([np.multiply.outer(x, identity) for x in stencils], axis=-2)
+        kernel = jnp.asarray(kernel / self.spacing, flux.dtype)
+        # A negative distance gives the point after and the point itself.
+        return convolved(self, flux, kernel, domain, spacing=-self.spacing)

@@ -1,0 +1,157 @@
+"""Models whose state is the function itself, so that operators keep their meaning, and networks
+of pdequinox as one of the operators."""
+
+import dataclasses
+from typing import Any, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import ArrayLike, PRNGKeyArray, PyTree
+
+from ide_transformer.arguments import PositiveFloat, PositiveInt, checked
+from ide_transformer.contrib.baselines import (
+    FNO,
+    Grid,
+    NetworkInputs,
+    NetworkRate,
+    NetworkValues,
+    Points,
+    Resnet,
+    Unet,
+)
+from ide_transformer.equation import (
+    AbstractConstraint,
+    AbstractControl,
+    AbstractOperator,
+    Dimension,
+    State,
+    TokenDomain,
+    check_features,
+)
+from ide_transformer.errors import InputError
+from ide_transformer.integration import Mesh
+from ide_transformer.models import (
+    Embedded,
+    FunctionInputs,
+    FunctionValues,
+    Model,
+    Statistics,
+    Timed,
+)
+
+
+@checked
+class StateInputs(NetworkInputs):
+    """The state at depth 0 is the function itself, in standard deviations with `statistics`:
+    `u(x, 0) = a(x)`. There are no weights."""
+
+    @property
+    def features(self) -> int:
+        return self.given
+
+    def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
+        if isinstance(inputs, Timed):
+            rate = jnp.asarray(inputs.duration, self.dtype) / self.duration
+            return self.embed(inputs.inputs)._replace(rate=rate)
+        return Embedded(*self.placed(inputs))
+
+
+@checked
+def SplitModel(
+    points: Points,
+    features: PositiveInt,
+    *,
+    control: AbstractControl,
+    constraint: AbstractConstraint | AbstractControl,
+    mesh: Mesh = Mesh(),
+    channels: PositiveInt | None = None,
+    output_channels: PositiveInt | None = None,
+    grid: Grid = "periodic",
+    statistics: Statistics | None = None,
+    output_statistics: Statistics | None = None,
+    duration: PositiveFloat = 1.0,
+) -> Model[FunctionInputs, FunctionValues]:
+    """The flow of an equation over a time Δt, `u(·, t) ↦ u(·, t + Δt)`. The state is the
+    function itself, without an embedding. So an operator with a known flow, such as
+    `ConstantCoefficients`, is solved exactly, and what operators conserve is conserved.
+
+    Depth is time: the equation is solved over `duration`, Δt of the data, in steps of the
+    control's layers. `Timed` inputs are solved over their own time.
+
+    **Arguments:** see `OperatorModel`, and
+
+    - `features`: `channels`, or 1.
+    - `control`: intervals of length 1 become `duration / layers`; others stay.
+
+    **Raises:** `InputError` if the state has other features than the function has channels, or
+    if inputs have channels that are constant in time.
+    """
+    several = channels or 1
+    if features != several or (output_channels or several) != several:
+        raise InputError(
+            f"SplitModel: features={features}, channels={channels}, output_channels="
+            f"{output_channels}; the state is the function: write model.width={several}, and "
+            "give no parameters or constant functions."
+        )
+    if control.interval_length == 1:
+        length = duration / control.layers
+        control = dataclasses.replace(control, interval_length=length)
+    inputs = StateInputs(
+        points,
+        channels=channels,
+        modes=0,
+        grid=grid,
+        statistics=statistics,
+        duration=duration,
+        outputs=several,
+    )
+    read_out = NetworkValues(
+        channels=channels is not None, statistics=output_statistics, outputs=several
+    )
+    return Model(inputs, control, constraint, mesh, read_out)
+
+
+_NETWORKS: dict[str, Any] = {"fno": FNO, "resnet": Resnet, "unet": Unet}
+
+
+@checked
+class GridNetwork(AbstractOperator):
+    """A network B of pdequinox as the learned part of an equation on a periodic grid,
+
+        u_t = s B(u).
+
+    It is the control for a `LocalFlux` beside the same linear part.
+
+    **Arguments:**
+
+    - `features`, `dimension`: of the state, and of the grid.
+    - `network`, `options`: the kind, and its options, see `FNO`, `Resnet` and `Unet`.
+    - `scale`: s. With 1/Δt, B is about the change over Δt.
+
+    **Raises:** `InputError` without pdequinox, and for points that B does not take.
+    """
+
+    rate: NetworkRate
+    scale: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features: PositiveInt,
+        *,
+        key: PRNGKeyArray,
+        network: Literal["fno", "resnet", "unet"] = "resnet",
+        dimension: Dimension = 1,
+        scale: PositiveFloat = 1.0,
+        options: dict[str, Any] | None = None,
+    ):
+        # The points only bound the numbers of modes and of levels.
+        points = (64,) * dimension
+        model = _NETWORKS[network](
+            points, key=key, channels=features, modes=0, **(options or {})
+        )
+        self.rate = model.control(0.0)[0]
+        self.scale = scale
+
+    def __call__(self, u: State, domain: TokenDomain) -> State:
+        check_features(self, u, self.rate.inputs)
+        return self.scale * self.rate(u, domain)[..., u.shape[-1] :]
