@@ -64,6 +64,7 @@ def SplitModel(
     control: AbstractControl,
     constraint: AbstractConstraint | AbstractControl,
     mesh: Mesh = Mesh(),
+    key: PRNGKeyArray | None = None,
     channels: PositiveInt | None = None,
     output_channels: PositiveInt | None = None,
     grid: Grid = "periodic",
@@ -82,6 +83,7 @@ def SplitModel(
 
     - `features`: `channels`, or 1.
     - `control`: intervals of length 1 become `duration / layers`; others stay.
+    - `key`: for configurations; there is nothing to draw.
 
     **Raises:** `InputError` if the state has other features than the function has channels, or
     if inputs have channels that are constant in time.
