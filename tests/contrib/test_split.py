@@ -29,7 +29,7 @@ EQUATIONS = {
         lambda k: -0.3 + (1e-3 * k**2 - 1e-6 * k**4).sum() - 1j * (0.7 * k + 2e-4 * k**3).sum(),
     ),
 }
-GRIDS = {1: [16, 33], 2: [(12, 15)]}
+GRIDS = {1: (16, 33), 2: ((12, 15), (10, 8))}
 
 
 def waves(points, rate, time=0.0):
@@ -48,7 +48,7 @@ def solved(block, u, domain, solver, time, steps=1):
     return ide.solve(ide.Equation(control, ide.Free(), domain), u, solver=solver).u1
 
 
-SOLVERS = ide.ExponentialEuler(), ide.ETDAB2(), ide.ETDRK4(), ide.LieTrotter(), ide.Strang()
+SOLVERS = ide.ExponentialEuler(), ide.ETDAB2(), ide.LieTrotter(), ide.Strang()
 
 
 @pytest.mark.parametrize("dimension", [1, 2])
@@ -56,15 +56,15 @@ SOLVERS = ide.ExponentialEuler(), ide.ETDAB2(), ide.ETDRK4(), ide.LieTrotter(), 
 def test_the_linear_part_is_exact_over_any_time_on_any_grid(name, dimension):
     coefficients, rate = EQUATIONS[name]
     operator = contrib.ConstantCoefficients(1, dimension=dimension, **coefficients)
-    # One scheme for an equation is enough, and all of them for the last.
-    solvers = SOLVERS if name == "all" and dimension == 1 else SOLVERS[2:4]
-    for grid in GRIDS[dimension]:
+    first, last = GRIDS[dimension]
+    runs = [(ide.ETDRK4(), first, 0.02), (ide.Strang(), last, 5.0)]
+    if name == "all" and dimension == 1:
+        runs += [(solver, first, 0.5) for solver in SOLVERS]
+    for solver, grid, time in runs:
         domain = ide.TokenDomain.periodic(grid)
-        for solver in solvers if grid == GRIDS[dimension][0] else solvers[-1:]:
-            for time in (0.02, 5.0):
-                expected = waves(domain.points, rate, time)
-                found = solved((operator,), waves(domain.points, rate), domain, solver, time)
-                assert largest(found, expected) < 1e-10 * (1 + largest(expected, 0))
+        expected = waves(domain.points, rate, time)
+        found = solved((operator,), waves(domain.points, rate), domain, solver, time)
+        assert largest(found, expected) < 1e-10 * (1 + largest(expected, 0))
 
 
 def test_coefficients_of_features_and_axes():
