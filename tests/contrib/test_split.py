@@ -29,7 +29,7 @@ EQUATIONS = {
         lambda k: -0.3 + (1e-3 * k**2 - 1e-6 * k**4).sum() - 1j * (0.7 * k + 2e-4 * k**3).sum(),
     ),
 }
-GRIDS = {1: (16, 33), 2: ((12, 15), (10, 8))}
+GRIDS = {1: (16, 33), 2: ((12, 15), (10, 12))}
 
 
 def waves(points, rate, time=0.0):
