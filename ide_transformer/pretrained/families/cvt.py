@@ -3,10 +3,11 @@ before queries, keys and values."""
 
 import functools as ft
 import math
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from ...equation import ConvolutionalAttention
+from ...errors import InputError
 from ...models import ImageStage, Model, StagedModel
 from .. import make
 from ..family import Family, Placement, block, linear, norm, weights_of, windows
@@ -160,6 +161,17 @@ def _attention_table(attention: ConvolutionalAttention, name: str) -> Iterator[P
     yield from linear(attention.output, f"{name}.output.dense")
 
 
+def _layers(layers: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
+    # The library looks up the rate of DropPath by the stage in a list with one for each layer.
+    for stage, number in enumerate(layers):
+        if number <= stage:
+            raise InputError(
+                f"CvT: stage {stage} has {number} layers, and transformers reads no fewer than "
+                f"{stage + 1}; keep more."
+            )
+    return dict(depth=list(layers))
+
+
 FAMILIES = {
     "cvt": Family(
         build,
@@ -169,6 +181,6 @@ FAMILIES = {
         ignored=r".*\.num_batches_tracked",
         # Dropout.
         harmless="attention_drop_rate drop_path_rate drop_rate layer_norm_eps",
-        layers=lambda layers, options: dict(depth=list(layers)),
+        layers=_layers,
     )
 }
