@@ -126,11 +126,17 @@ def show_errors(options: argparse.Namespace) -> None:
         error: Any = grid_errors if on_grid else point_errors
         predict: Any = eqx.filter_jit(loaded.model)
         summary = training.RunFolder(path).load_summary()
-        row = {"run": path.name, "error": float(np.mean(error(whole, truth, predict)))}
+        config = training.RunFolder(path).load_config()
+        row: dict[str, Any] = {
+            "model": path.name.partition("-")[0],
+            "seed": config.training.seed,
+        }
+        row |= {"rate": config.optimizer.learning_rate}
+        row |= {"error": float(np.mean(error(whole, truth, predict)))}
         rows.append(row | {key: summary[key] for key in ("parameters", "steps", "seconds")})
-        if on_grid and not any(row["run"] == "interpolation" for row in rows):
-            floor = grid_errors(whole, truth, None)
-            rows.insert(0, {"run": "interpolation", "error": float(np.mean(floor))})
+        if on_grid and not any(row["model"] == "interpolation" for row in rows):
+            floor = float(np.mean(grid_errors(whole, truth, None)))
+            rows.insert(0, {"model": "interpolation", "error": floor})
     show_table(rows)
     if options.json:
         write_json(options.json, rows)

@@ -38,8 +38,9 @@ def run(options: argparse.Namespace) -> None:
     from ..reporting import show_table
 
     comparisons = [load_comparison(file) for file in files]
+    double = jax.config.jax_enable_x64
     for comparison in comparisons:
-        jax.config.update("jax_enable_x64", comparison.double_precision)
+        jax.config.update("jax_enable_x64", double or comparison.double_precision)
         rows = comparison.shown(comparison.compare(options.runs).rows)
         show_table(rows, comparison.headings)
         print(f"report and figures: {options.runs / comparison.name}")

@@ -1,5 +1,8 @@
 """Rules of growth against layers copied by hand."""
 
+import hashlib
+import zipfile
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -121,7 +124,19 @@ def test_the_rate_rises_again_when_layers_change():
     )
 
 
-def test_a_package_without_a_version_is_refused():
+def test_a_text_of_packages_has_each_long_file_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("IDE_TRANSFORMER_CACHE", str(tmp_path))
+    wheel = tmp_path / "one-1.0-py3-none-any.whl"
+    files = {"b.py": "b" * 1500, "a.rst": "a" * 1500, "again.py": "a" * 1500}
+    left_out = {"short.py": "c", "other.txt": "d" * 1500, "foreign.md": "é" * 1500}
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in (files | left_out).items():
+            archive.writestr(name, text)
+    packages = {"one==1.0": hashlib.sha256(wheel.read_bytes()).hexdigest()}
+    kept = sorted({*files.values()}, key=lambda x: hashlib.sha256(x.encode()).hexdigest())
+    assert text_of_packages(packages).read_text() == "\n".join(kept)
+    with pytest.raises(InputError, match="its SHA-256 is"):
+        text_of_packages({"one==1.0": "0"})
     with pytest.raises(InputError, match=r"give a version, as in sympy==1.14.0"):
         text_of_packages({"sympy": "0"})
 
