@@ -33,12 +33,13 @@ def run(options: argparse.Namespace) -> None:
         if not file.is_file():
             raise no_config(file)
     import jax
+    import jax.numpy as jnp
 
     from ..compare import load_comparison
     from ..reporting import show_table
 
     comparisons = [load_comparison(file) for file in files]
-    double = jax.config.jax_enable_x64
+    double = jnp.result_type(float) == float
     for comparison in comparisons:
         jax.config.update("jax_enable_x64", double or comparison.double_precision)
         rows = comparison.shown(comparison.compare(options.runs).rows)
