@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     from ..reporting import show_table
 
     comparisons = [load_comparison(file) for file in files]
-    double = jnp.result_type(float) == float
+    double = jnp.finfo(jnp.result_type(float)).bits == 64
     for comparison in comparisons:
         jax.config.update("jax_enable_x64", double or comparison.double_precision)
         rows = comparison.shown(comparison.compare(options.runs).rows)
