@@ -238,5 +238,5 @@ def _suffix(module: str, changed: Iterable[str], modules: Iterable[str]) -> str:
     return next(unique, module)
 
 
-def _whole(x: float) -> float:
+def _whole(x: float) -> int | float:
     return int(x) if x == int(x) else x

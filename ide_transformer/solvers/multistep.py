@@ -211,11 +211,11 @@ class ETDRK4(AbstractOneStep):
             return part.times(lambda z: phi(1, z / 2) / 2, rate)
 
         decayed = half_flow(u)
-        at_u = nonlinear(0, u)
+        at_u = nonlinear(0.0, u)
         a = (decayed + half_push(at_u)).astype(u.dtype)
         at_a = nonlinear(0.5, a)
         at_b = nonlinear(0.5, decayed + half_push(at_a))
-        at_c = nonlinear(1, half_flow(a) + half_push(2 * at_b - at_u))
+        at_c = nonlinear(1.0, half_flow(a) + half_push(2 * at_b - at_u))
         u1 = part.operator.flow(u, part.domain, field.h)
         u1 += part.times(lambda z: phi(1, z) - 3 * phi(2, z) + 4 * phi(3, z), at_u)
         u1 += part.times(lambda z: 2 * phi(2, z) - 4 * phi(3, z), at_a + at_b)
