@@ -10,7 +10,7 @@ of all samples, padded with NaN. It needs scikit-fem.
 `--grid 32` writes a second file for networks of convolutions, `FILE-grid.npz`: g and u
 interpolated to 32 by 32 midpoints of cells of [0, 1]², 0 outside of L, and whether a cell is in
 L as a second channel. `--errors RUN…` prints the relative L2 errors of runs on either file, on
-the test samples at the points of the first file, and those of the interpolation alone.
+the test samples at the points of the first file, and the errors of the interpolation alone.
 """
 
 import argparse

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def saving(name: str, rows: list[Row], reference: Row) -> Row:
-    """Evaluations and seconds of a scheme at the loss of the reference over those of the
+    """Evaluations and seconds of a scheme at the loss of the reference over the cost of the
     reference: geometric means over the seeds, and the 95 % interval of the evaluations. A loss
     beyond the budgets of the scheme has no ratio."""
     rows = sorted(rows, key=lambda row: row["field_evaluations"])

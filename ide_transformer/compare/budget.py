@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 from pydantic import BeforeValidator, Field, PositiveFloat
 
+from ..dynamics.budget import field_operations
 from ..equation import by_samples
 from ..errors import InputError
 from ..models import Model
@@ -113,15 +114,13 @@ def cost_of_step(
 
 
 def flops_of_evaluation(model: Model, batch: Batch) -> float:
-    """Floating-point operations of an evaluation of the field for a batch."""
+    """Floating-point operations of an evaluation of the field for a batch; see
+    `field_operations`."""
     inputs = batch.inputs
     own = by_samples(inputs, 1)
     first = jax.tree.map(lambda x, sample: x[0] if sample else x, inputs, own)
     equation, u0 = model.initial_value_problem(first)
-    field = jax.jit(lambda u: equation.vector_field(0.0, u))
-    found = field.lower(u0).cost_analysis()
-    assert found is not None
-    return float(found["flops"]) * len(jax.tree.leaves(batch.targets)[0])
+    return field_operations(equation, u0) * len(jax.tree.leaves(batch.targets)[0])
 
 
 def tokens_of_samples(

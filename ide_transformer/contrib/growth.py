@@ -115,7 +115,7 @@ class NewLayers(AbstractLayerGrowth):
 
 
 def _with_layers(model: Model, rows: Sequence[int | None], fresh: Model) -> Model:
-    """The model with the layers `rows` of its own, or that of `fresh` at the same place."""
+    """The model with the layers `rows` of its own; for `None` the same layer of `fresh`."""
 
     def change(control: AbstractControl, new: AbstractControl) -> AbstractControl:
         length = control.interval_length

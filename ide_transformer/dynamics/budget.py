@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ..arguments import PositiveInt, checked
-from ..equation import Equation, TokenDomain
+from ..equation import Equation, State, TokenDomain
 from ..errors import InputError
 from ..integration import Mesh
 from ..models import Field, FunctionInputs, Model, OperatorModel, is_built_as
@@ -126,9 +126,7 @@ class FunctionSolve:
         ordinary = self.model.ordinary
         u0, _ = eqx.filter_eval_shape(self.model.embed, self.inputs(self.domain.points))
         equation = Equation(ordinary.control, ordinary.constraint, self.domain)
-        found = jax.jit(lambda u: equation.vector_field(0.5, u, None)).lower(u0).cost_analysis()
-        assert found is not None
-        return float(found["flops"])
+        return field_operations(equation, u0)
 
     def on(self, mesh: Mesh) -> "FunctionSolve":
         tokens = self.tokens if mesh.tokens is None else cast(int, mesh.tokens)
@@ -160,6 +158,14 @@ class FunctionSolve:
             return self.finer("depth", 2)
         symmetric = Strang(splitting.sub_solver)
         return self.on(Mesh(solver=eqx.tree_at(splitting_of, self._scheme, symmetric)))
+
+
+def field_operations(equation: Equation, u0: State | jax.ShapeDtypeStruct) -> float:
+    """Floating-point operations of the field at one depth. A loop inside an operator counts
+    one turn."""
+    found = jax.jit(lambda u: equation.vector_field(0.5, u, None)).lower(u0).cost_analysis()
+    assert found is not None
+    return float(found["flops"])
 
 
 class ErrorPart(NamedTuple):

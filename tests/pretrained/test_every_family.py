@@ -112,12 +112,7 @@ def test_images_of_another_size(family, unchecked):
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CASES)
-def test_the_library_agrees_or_an_option_is_refused(name, tmp_path, thorough):
-    pytest.importorskip("transformers").utils.logging.disable_progress_bar()
-    from tests.golden import make
-
-    # Threads cost more than such a small model.
-    make.torch.set_num_threads(1)
+def test_the_library_agrees_or_an_option_is_refused(name, tmp_path, thorough, make):
     make.write(name, tmp_path)
     inputs = inputs_of(name)
 

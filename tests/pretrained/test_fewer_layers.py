@@ -89,11 +89,8 @@ def test_the_decoder_that_is_not_read_keeps_its_layers(tmp_path):
 
 @pytest.mark.heavy
 @pytest.mark.filterwarnings("ignore")
-def test_the_library_loads_every_family_with_one_layer(tmp_path):
+def test_the_library_loads_every_family_with_one_layer(tmp_path, make):
     """All tensors have their places, and options fit each other."""
-    pytest.importorskip("transformers").utils.logging.disable_progress_bar()
-    from tests.golden import make
-
     for family in SHORTER:
         native = load_pretrained(GOLDEN / family)
         shorter = native.each_equation(lambda one: keep_layers(one, [one.layers - 1]))
@@ -120,11 +117,9 @@ HALVES = {
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("family", HALVES)
-def test_the_library_gives_the_outputs_of_the_changed_model(family, tmp_path, monkeypatch):
-    pytest.importorskip("transformers").utils.logging.disable_progress_bar()
-    from tests.golden import make
-
-    make.torch.set_num_threads(1)
+def test_the_library_gives_the_outputs_of_the_changed_model(
+    family, tmp_path, monkeypatch, make
+):
     number = "n_layer" if family.startswith("gpt") else "num_hidden_layers"
     monkeypatch.setitem(CASES, family, CASES[family].but(**{number: 4}))
     make.write(family, tmp_path / "native")

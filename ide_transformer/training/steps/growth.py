@@ -74,16 +74,16 @@ def grown_state(
     h. If h becomes h/k, means of gradients are divided by k and means of squares by k², so that
     the size of the next update does not change.
     """
-    drawn = eqx.filter_eval_shape(draw)
 
     def grow(weights: PyTree[Array], draw: Draw) -> PyTree[Array]:
         model = growth.grown(eqx.combine(weights, static), layers, draw)
         return eqx.filter(model, eqx.is_inexact_array)
 
     def zeros() -> Model:
+        # Only rules that draw layers trace this.
         return jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x,
-            drawn,
+            eqx.filter_eval_shape(draw),
         )
 
     before = eqx.combine(state.weights, static)
