@@ -1,9 +1,9 @@
-"""The evaluations that runs need for the loss of a reference.
+"""The cost that runs need for the loss of a reference.
 
 Reads the rows of `ide-transformer compare`, some schemes with several budgets in field
-evaluations. Between its budgets the loss of a scheme is linear in the logarithm of the
-evaluations, for each seed. A ratio of 0.5 means that a scheme reached the loss of the reference
-in half of the evaluations.
+evaluations or in floating-point operations. Between its budgets the loss of a scheme is linear
+in the logarithm of the cost, for each seed. A ratio of 0.5 means that a scheme reached the loss
+of the reference at half of the cost.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     schemes: dict[str, list[Row]] = {}
     rows = [row for file in options.rows for row in json.loads(file.read_bytes())["rows"]]
     for row in rows:
-        name = re.sub(r", [\d.e+]+ field evaluations$", "", row["scheme"])
+        name = re.sub(r", [\d.e+]+ (field evaluations|flops)$", "", row["scheme"])
         schemes.setdefault(name, []).append(row)
     known = {row["scheme"]: row for row in rows}
     reference = known.get(options.reference)
@@ -48,23 +48,24 @@ def run(options: argparse.Namespace) -> None:
     found = [
         saving(name, own, reference) for name, own in schemes.items() if reference not in own
     ]
-    show_table([{**row, "evaluations": shown_ratio(row)} for row in found])
+    show_table([{**row, "cost": shown_ratio(row)} for row in found])
     if options.json:
         write_json(options.json, found)
 
 
 def saving(name: str, rows: list[Row], reference: Row) -> Row:
-    """Evaluations and seconds of a scheme at the loss of the reference over the cost of the
-    reference: geometric means over the seeds, and the 95 % interval of the evaluations. A loss
-    beyond the budgets of the scheme has no ratio."""
-    rows = sorted(rows, key=lambda row: row["field_evaluations"])
-    costs = np.log([[row["field_evaluations"], row["seconds"]] for row in rows])
-    own = np.log([reference["field_evaluations"], reference["seconds"]])
+    """Cost and seconds of a scheme at the loss of the reference over those of the reference:
+    geometric means over the seeds, and the 95 % interval of the cost. A loss beyond the budgets
+    of the scheme has no ratio."""
+    unit = "flops" if "flops" in reference else "field_evaluations"
+    rows = sorted(rows, key=lambda row: row[unit])
+    costs = np.log([[row[unit], row["seconds"]] for row in rows])
+    own = np.log([reference[unit], reference["seconds"]])
     losses = np.array([row["seeds"] for row in rows])
     ratios = []
     for curve, loss in zip(losses.T, reference["seeds"], strict=True):
         if len(rows) < 2 or not curve[-1] <= loss <= curve[0]:
-            return {"scheme": name, "evaluations": None, "interval": None, "seconds": None}
+            return {"scheme": name, "cost": None, "interval": None, "seconds": None}
         ratios.append([np.interp(-loss, -curve, x) for x in costs.T] - own)
     mean = np.mean(ratios, axis=0)
     number = len(ratios)
@@ -72,7 +73,7 @@ def saving(name: str, rows: list[Row], reference: Row) -> Row:
     half = special.stdtrit(number - 1, 0.975) * spread
     return {
         "scheme": name,
-        "evaluations": float(np.exp(mean[0])),
+        "cost": float(np.exp(mean[0])),
         "interval": np.exp([mean[0] - half, mean[0] + half]).tolist(),
         "seconds": float(np.exp(mean[1])),
     }
@@ -81,7 +82,7 @@ def saving(name: str, rows: list[Row], reference: Row) -> Row:
 def shown_ratio(row: Row) -> str | None:
     if row["interval"] is None:
         return None
-    return "{:.2f} [{:.2f}, {:.2f}]".format(row["evaluations"], *row["interval"])
+    return "{:.2f} [{:.2f}, {:.2f}]".format(row["cost"], *row["interval"])
 
 
 if __name__ == "__main__":

@@ -174,6 +174,7 @@ class TrainingComparison(AbstractComparison):
         """A row for each contender, the best first. Those with a run that failed come last,
         without figures."""
         rows: Rows = []
+        budgets = {x.name: x.budget for x in self.contenders}
         for (scheme, values, _), _, at_edge in chosen:
             row: dict[str, Any] = {
                 "scheme": scheme,
@@ -188,6 +189,8 @@ class TrainingComparison(AbstractComparison):
             else:
                 runs = trials.results(own)
                 row |= figures_of(runs, self._reported)
+                if self.budget.unit == "flops":
+                    row["flops"] = budgets[scheme].amount[0]
                 if (start := trials.run(own[0]).start) is not None:
                     row["start"] = ", ".join(f"{name} {x}" for name, x in start.items())
                 tokens = []
@@ -268,6 +271,7 @@ class TrainingComparison(AbstractComparison):
             "at_equal_time": "validation loss at equal training time",
             "evaluations_per_step": "field evaluations of a forward solve",
             "field_evaluations": "field evaluations of the training",
+            "flops": "floating-point operations of these evaluations",
             "tokens_per_second": "tokens per second of training",
             "seeds": f"{reported} of each seed",
         }
