@@ -2,12 +2,16 @@
 package beside its networks.
 
 A model of this package is a configuration, by its name or path, with changes behind colons:
-`emulators/split:model.hidden=64`. The networks are `conv`, `res`,
-`unet`, `dil` and `fno`, as published, or any other by its text, such as "Res;26;8;relu". A
-scenario is a name of APEBench, with options: `diff_burgers:num_spatial_dims=2:num_points=64`.
+`emulators/split_known:model.hidden=64`. An operator `constant_coefficients` without options
+gets the linear part of the scenario. The networks are `conv`, `res`, `unet`, `dil` and `fno`,
+as published, or any other by its text, such as "Res;26;8;relu". A scenario is a name of
+APEBench, with options: `diff_burgers:num_spatial_dims=2:num_points=64`. Its option `test_seed`
+draws other trajectories for the test: choose recipes on them. `train='sup;5'` trains through
+five steps of a roll-out.
 
 The table has the geometric mean of the relative error over the first 100 steps of the roll-out:
 median and quartiles of the seeds, on the points of the training and, with --points, on others.
+With --reference it has the mean difference to that model, seed by seed, and its 95 % interval.
 The seconds of training include compiling. A study that was stopped continues when it is started
 again.
 """
@@ -32,6 +36,7 @@ from commands.rows import Row
 from ide_transformer import ChannelsFirst, InputError, training
 from ide_transformer.commands.options import config_file, figure_file, integers, names
 from ide_transformer.compare import fingerprint
+from ide_transformer.compare.results import difference
 from ide_transformer.packages import require
 from ide_transformer.training.folder.run_folder import source
 
@@ -40,6 +45,8 @@ EXAMPLES = """\
   python scripts/emulators.py --steps 1000 --json emulators.json --figure errors.png
   python scripts/emulators.py --scenarios diff_ks_cons --models emulators/local,res \\
       --seeds 0,1,2,3,4 --points 80,320 --json emulators.json
+  python scripts/emulators.py --scenarios diff_burgers:test_seed=1 --json choice.json \\
+      --models emulators/split_known,emulators/split_known:model.hidden=64
 """
 # As published, for one dimension.
 NETWORKS = {
@@ -50,6 +57,9 @@ NETWORKS = {
     "fno": "FNO;12;18;4;gelu",
 }
 SCENARIOS = ["diff_burgers", "diff_kdv", "diff_ks_cons"]
+# The linear parts of scenarios, by the order of the derivative: the names and the signs of
+# `constant_coefficients`.
+LINEAR = {"damping": -1, "advection": -1, "diffusion": 1, "dispersion": 1, "hyper_diffusion": -1}
 # Steps of the roll-out in the mean.
 STEPS = 100
 # What the error of a run that blew up counts as.
@@ -73,6 +83,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=10_000, help="as published: 10000")
     parser.add_argument("--points", type=integers, default=[], help="of further tests: 80,320")
     parser.add_argument("--figure", type=figure_file, help="the errors over time")
+    parser.add_argument("--reference", help="a model, for differences")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -96,11 +107,11 @@ def run_once(cell: Cell, options: argparse.Namespace) -> None:
     row = rows.find_row(options.json, key, made_of)
     if row is not None and {str(x) for x in options.points} <= row["others"].keys():
         return
-    scenario = scenario_of(cell)
+    scenario, train_config = scenario_of(cell)
     init_key, shuffle_key = jax.random.split(jax.random.PRNGKey(cell.seed))
     network = network_of(cell, init_key)
     begun = time.perf_counter()
-    train = scenario.get_trainer(train_config="one")
+    train = scenario.get_trainer(train_config=train_config)
     network, *_ = jax.block_until_ready(
         train(network, shuffle_key, record_loss_every=scenario.record_loss_every)
     )
@@ -129,11 +140,11 @@ def settings_of(cell: Cell) -> tuple[str, ...]:
     config = config_of(cell.model)
     recipe = NETWORKS.get(cell.model, cell.model)
     made_by = recipe if config is None else training.dump_config(config)
-    return made_by, repr(scenario_of(cell)), apebench.__version__
+    return made_by, repr(scenario_of(cell)[0]), apebench.__version__
 
 
-def scenario_of(cell: Cell) -> Any:
-    """The scenario of APEBench."""
+def scenario_of(cell: Cell) -> tuple[Any, str]:
+    """The scenario of APEBench, and how it is trained."""
     from apebench.scenarios import scenario_dict
 
     name, *options = cell.scenario.split(":")
@@ -141,7 +152,8 @@ def scenario_of(cell: Cell) -> Any:
         given = {key: ast.literal_eval(x) for key, x in (y.split("=") for y in options)}
         # At 10,000 steps this is its default.
         rate = f"adam;{cell.steps};warmup_cosine;0.0;1e-3;{cell.steps // 5}"
-        return scenario_dict[name](**{"optim_config": rate, **given})
+        train_config = given.pop("train", "one")
+        return scenario_dict[name](**{"optim_config": rate, **given}), train_config
     except (KeyError, TypeError, ValueError, SyntaxError) as error:
         raise InputError(f"--scenarios {cell.scenario}: {error!r}") from None
 
@@ -152,11 +164,12 @@ def network_of(cell: Cell, key: Any) -> Any:
 
     config = config_of(cell.model)
     text = NETWORKS.get(cell.model, cell.model)
+    scenario, _ = scenario_of(cell)
     if config is not None:
         # APEBench asks for an activation, too.
-        architecture_dict[cell.model.lower()] = ft.partial(emulator, config)
+        own = with_linear_part(config, scenario)
+        architecture_dict[cell.model.lower()] = ft.partial(emulator, own)
         text = f"{cell.model};identity"
-    scenario = scenario_of(cell)
     try:
         return scenario.get_neural_stepper(task_config="predict", network_config=text, key=key)
     except (KeyError, IndexError) as error:
@@ -171,6 +184,24 @@ def config_of(model: str) -> training.Config | None:
     name, *changes = model.split(":")
     path = config_file(name)
     return training.load_config(path, changes) if path.is_file() else None
+
+
+def with_linear_part(config: training.Config, scenario: Any) -> training.Config:
+    """Gives an operator `constant_coefficients` without options the linear part of a scenario.
+    Its difficulties are `γ_j = α_j Nʲ 2ʲ⁻¹ D` of `u_t = Σ_j α_j ∂ʲu` on a circle of length 1
+    over a time of 1, N points and D dimensions."""
+    points, dimension = scenario.num_points, scenario.num_spatial_dims
+    coefficients = {}
+    for order, (name, sign) in enumerate(LINEAR.items()):
+        factor = points**order * 2 ** (order - 1) * dimension if order else 1
+        rate = sign * scenario.gammas[order] / factor
+        coefficients[name] = rate / (config.control.horizon or config.model.layers)
+    known = {
+        "kind": "constant_coefficients",
+        "options": {**coefficients, "dimension": dimension},
+    }
+    operators = [known if x == known["kind"] else x for x in config.model.operators]
+    return config.changed("model", operators=tuple(operators))
 
 
 def emulator(
@@ -225,10 +256,16 @@ def show(cells: list[Cell], options: argparse.Namespace) -> None:
     all_rows = rows.read_rows(options.json)
     panels: dict[str, list[Curve]] = {}
     tables: dict[str, list[Row]] = {}
-    for scenario, model in dict.fromkeys((x.scenario, x.model) for x in cells):
-        keys = [x._asdict() for x in cells if (x.scenario, x.model) == (scenario, model)]
-        own = [row for row in all_rows if any(key.items() <= row.items() for key in keys)]
-        tables.setdefault(scenario, []).append(line_of(model, own, options.points))
+    lines: dict[tuple[str, str], list[Row]] = {}
+    for cell in cells:
+        found = [row for row in all_rows if cell._asdict().items() <= row.items()]
+        lines.setdefault((cell.scenario, cell.model), []).extend(found)
+    for (scenario, model), own in lines.items():
+        line = line_of(model, own, options.points)
+        if other := lines.get((scenario, options.reference)):
+            means = [[mean_of(row["errors"]) for row in x] for x in (own, other)]
+            line |= difference(*means) if other is not own else {}
+        tables.setdefault(scenario, []).append(line)
         median = np.median([bounded(row["errors"]) for row in own], axis=0)
         curve = Curve(model, np.arange(1, len(median) + 1), median)
         panels.setdefault(scenario, []).append(curve)
