@@ -1,5 +1,8 @@
 """Equations whose linear part is exact: against solutions in closed form, on any grid."""
 
+from types import SimpleNamespace
+
+import emulators
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -241,3 +244,20 @@ def test_a_network_stands_beside_the_same_linear_part(config):
     rate = eqx.filter_jit(found)(u, domain)
     assert largest(rate, 2 * jnp.moveaxis(by_hand, 1, -1)) < 1e-6
     assert np.isfinite(eqx.filter_jit(model)(task.batch(0, 2, 0).inputs)).all()
+
+
+def test_the_linear_part_of_a_scenario_is_that_of_its_solver():
+    exponax = pytest.importorskip("exponax", reason="the solver of the scenarios")
+    gammas = (-0.1, -4.0, 1.5, -14.0, -9.0)
+    scenario = SimpleNamespace(num_points=40, num_spatial_dims=1, gammas=gammas)
+    config = training.load_config(ROOT / "configs/emulators/split_known.yaml")
+    known, _ = emulators.with_linear_part(config, scenario).model.operators
+    operator = contrib.ConstantCoefficients(1, **known["options"])
+    domain = ide.TokenDomain.periodic(40)
+    u = waves(domain.points, lambda k: 0 * k.sum())
+    stepper = exponax.stepper.generic.DifficultyLinearStepper(
+        1, 40, linear_difficulties=gammas
+    )
+    expected = stepper(jnp.asarray(u.T))[0]
+    assert largest(operator.flow(jnp.asarray(u), domain, 1.0)[:, 0], expected) < 1e-4
+    assert float(jnp.abs(expected - u[:, 0]).max()) > 0.1
