@@ -175,11 +175,7 @@ def measure_coarsening(
     number = model.layers
     few = range(number - 1, math.ceil(number / 2) - 1, -1)
     say("layers")
-    # The defects of the layers vary little between samples.
-    estimated_on = jax.tree.map(lambda x: x[:64], problem.calibration)
-    found = defects(model, estimated_on)._asdict()
-    found["estimate"] = removal_estimate(model, estimated_on, problem.read)
-    columns = {name: np.asarray(column) for name, column in found.items()}
+    columns = layer_columns(model, problem)
     every = range(number)
     damage = np.array([keep((*every[:i], *every[i + 1 :])).error for i in every])
     say("rules that drop layers")
@@ -206,6 +202,15 @@ def measure_coarsening(
         for row, x in zip(of_layers, column.tolist(), strict=True):
             row[name] = x if np.isfinite(x) else None
     return CoarseningStudy(rows, compare_budgets(rows, losses), of_layers, ranks)
+
+
+def layer_columns(model: Model, problem: Problem) -> Columns:
+    """The defects of each layer, and the estimated error of leaving it out. They vary little
+    between samples, so 64 are enough."""
+    inputs = jax.tree.map(lambda x: x[:64], problem.calibration)
+    found = defects(model, inputs)._asdict()
+    found["estimate"] = removal_estimate(model, inputs, problem.read)
+    return {name: np.asarray(column) for name, column in found.items()}
 
 
 def compare_budgets(rows: Rows, losses: Sequence[np.ndarray]) -> Rows:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ide_transformer import models
-from ide_transformer.contrib.meshes import Quantity
+from ide_transformer.contrib.meshes import Quantity, native_target
 from ide_transformer.dynamics import square
 from ide_transformer.errors import InputError
 from ide_transformer.models import Model, compiled_outputs
@@ -25,6 +26,10 @@ _SCALE = 20.0
 _GROUP = 64
 
 
+# From outputs to the loss of each sample.
+Losses = Callable[[PyTree[Array]], Float[Array, " samples"]]
+
+
 class Problem(NamedTuple):
     """Inputs and a loss.
 
@@ -32,45 +37,88 @@ class Problem(NamedTuple):
     - `held_out`: inputs to measure on.
     - `losses`: from the outputs for `held_out` to the loss of each sample.
     - `loss`: the name of the loss.
-    - `read`: what the task reads of the outputs, see `Target`.
+    - `read`: what the task reads of the outputs, see `Target`; the square roots of
+      probabilities, if the outputs are distributions.
+    - `calibration_losses`: from the outputs for `calibration` to the losses of its samples. It
+      uses their targets, so only methods that say so use it.
     """
 
     calibration: PyTree[ArrayLike]
     held_out: PyTree[ArrayLike]
-    losses: Callable[[PyTree[Array]], Float[Array, " samples"]]
+    losses: Losses
     loss: str = "loss"
     read: Quantity | None = None
+    calibration_losses: Losses | None = None
 
     @property
     def sizes(self) -> tuple[int, int]:
         """The numbers of samples of both batches."""
         return len(jax.tree.leaves(self.calibration)[0]), len(jax.tree.leaves(self.held_out)[0])
 
+    def loss_score(self) -> Callable[[Model], Float[Array, ""]]:
+        """A function that says how well another model does on `calibration`: its mean loss.
+        Raises without targets."""
+        losses = self.calibration_losses
+        if losses is None:
+            raise InputError("loss_score: the problem has no targets for calibration.")
+        return eqx.filter_jit(lambda model: jnp.mean(losses(model(self.calibration))))
 
-def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
+    def divergence_score(self, native: Model) -> Callable[[Model], Float[Array, ""]]:
+        """A function that says how far another model is from `native` on `calibration`, without
+        targets: the mean over distributions of
+
+            KL(p ‖ q) = Σ p log(p / q),
+
+        p those of `native`. Outputs that are no distributions: the relative error."""
+        read = self.read
+        target = native_target(native, self.calibration, read)
+        if read is None:
+            return target.error
+        expected = read(target.outputs, target.inputs)
+
+        @eqx.filter_jit
+        def score(model: Model) -> Float[Array, ""]:
+            found = read(model(target.inputs), target.inputs)
+            tiny = jnp.finfo(found.dtype).tiny
+            p, q = jnp.maximum(expected, tiny), jnp.maximum(found, tiny)
+            return jnp.mean(jnp.sum(2 * expected**2 * (jnp.log(p) - jnp.log(q)), axis=-1))
+
+        return score
+
+
+def make_problem(
+    loaded: LoadedModel, calibration: int, held_out: int, draw: int = 0
+) -> Problem:
     """The problem of a model: the data of a run, Shakespeare for a checkpoint of a text model
     with a tokenizer, else random tokens or images and the distance from the native outputs.
 
-    **Arguments:** `calibration` and `held_out`, the numbers of samples.
+    **Arguments:** `calibration` and `held_out`, the numbers of samples; `draw`: each number has
+    other calibration samples and the same to measure on.
 
     **Raises:** `InputError` for other models.
     """
     model = loaded.model
     there = tokenizer_file(loaded.path).is_file()
     if loaded.run is not None or (models.is_built_as(model, models.LanguageModel) and there):
-        return _of_task(loaded, calibration, held_out)
+        return _of_task(loaded, calibration, held_out, draw)
     texts = isinstance(model.inputs, models.TextInputs)
     if texts and isinstance(model.read_out, models.States) and there:
-        return _speeches(model, loaded, calibration, held_out)
+        return _speeches(model, loaded, calibration, held_out, draw)
     random = np.random.default_rng(0)
-    samples = calibration + held_out
+    # Calibration samples of later draws come behind those to measure on.
+    samples = calibration * (draw + 1) + held_out
+
+    def batches(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        first = samples - calibration if draw else 0
+        return drawn[first : first + calibration], drawn[calibration:][:held_out]
+
     if texts:
         shape = samples, min(model.inputs.context, 128)
         drawn = random.integers(0, model.inputs.vocabulary, shape)
-        return _imitation(model, np.split(drawn, [calibration]), "random tokens")
+        return _imitation(model, batches(drawn), "random tokens")
     if isinstance(model.inputs, models.AbstractImageInputs):
         drawn = random.standard_normal((samples, *model.inputs.image_shape), np.float32)
-        return _imitation(model, np.split(drawn, [calibration]), "random images")
+        return _imitation(model, batches(drawn), "random images")
     raise InputError(
         f"there are no inputs for {loaded.path}, a model of {type(model.inputs).__name__}. "
         "Give a run, or a checkpoint of a language model, a text encoder or a model of images; "
@@ -78,28 +126,34 @@ def make_problem(loaded: LoadedModel, calibration: int, held_out: int) -> Proble
     )
 
 
-def _imitation(model: Model, batches: list[np.ndarray], inputs: str) -> Problem:
+def _imitation(model: Model, batches: tuple[np.ndarray, np.ndarray], inputs: str) -> Problem:
     """Imitate the native outputs y*, with the loss `Σ |y - y*|² / Σ |y*|²` of each sample."""
+
+    def losses_on(batch: np.ndarray) -> Losses:
+        native = compiled_outputs(model, batch)
+
+        def losses(outputs: PyTree[Array]) -> Float[Array, " samples"]:
+            off = jax.tree.map(jnp.subtract, outputs, native)
+            return jax.vmap(square)(off) / jax.vmap(square)(native)
+
+        return losses
+
     calibration, held_out = batches
-    native = compiled_outputs(model, held_out)
-
-    def losses(outputs: PyTree[Array]) -> Float[Array, " samples"]:
-        off = jax.tree.map(jnp.subtract, outputs, native)
-        return jax.vmap(square)(off) / jax.vmap(square)(native)
-
-    return Problem(calibration, held_out, losses, f"distance from the native outputs, {inputs}")
+    name = f"distance from the native outputs, {inputs}"
+    losses = losses_on(held_out)
+    return Problem(calibration, held_out, losses, name, None, losses_on(calibration))
 
 
-def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
+def _of_task(loaded: LoadedModel, calibration: int, held_out: int, draw: int) -> Problem:
     """The data of a run or a language model."""
     # With training samples, also of a file of other data.
     task = evaluation_task(loaded._replace(foreign=False))
     if loaded.config is None:
-        chosen_on = task.batch(0, calibration, 0)
+        chosen_on = task.batch(0, calibration, draw)
     else:
         # A batch that the training did not reach.
         training = loaded.config.training
-        chosen_on = task.batch(training.steps, calibration, training.seed)
+        chosen_on = task.batch(training.steps + draw, calibration, training.seed)
     measured_on = next(task.held_out(held_out, samples=held_out))
     if isinstance(measured_on.inputs, models.Field):
         raise InputError(
@@ -111,17 +165,26 @@ def _of_task(loaded: LoadedModel, calibration: int, held_out: int) -> Problem:
         measured = task.loss.measure(*jax.tree.map(lambda x: x[None], sample))["loss"]
         return jnp.asarray(measured.total), jnp.asarray(measured.count)
 
-    def losses(outputs: PyTree[Array]) -> Float[Array, " samples"]:
-        """Their mean is the loss: a sample with more targets weighs more."""
-        if task.loss.classifies:  # points may be on a grid
-            axes = *np.shape(measured_on.targets), outputs.shape[-1]
-            outputs = outputs.reshape(axes)
-        each = jax.tree.map(jnp.asarray, (outputs, measured_on.targets))
-        totals, counts = jax.vmap(part)(each)
-        return totals * (len(totals) / jnp.maximum(jnp.sum(counts), 1))
+    def losses_on(targets: PyTree[np.ndarray | Array]) -> Losses:
+        def losses(outputs: PyTree[Array]) -> Float[Array, " samples"]:
+            """Their mean is the loss: a sample with more targets weighs more."""
+            if task.loss.classifies:  # points may be on a grid
+                axes = *np.shape(targets), outputs.shape[-1]
+                outputs = outputs.reshape(axes)
+            each = jax.tree.map(jnp.asarray, (outputs, targets))
+            totals, counts = jax.vmap(part)(each)
+            return totals * (len(totals) / jnp.maximum(jnp.sum(counts), 1))
 
-    read = _probabilities if task.loss.classifies else None
-    return Problem(chosen_on.inputs, measured_on.inputs, losses, task.loss.label, read)
+        return losses
+
+    return Problem(
+        chosen_on.inputs,
+        measured_on.inputs,
+        losses_on(measured_on.targets),
+        task.loss.label,
+        _probabilities if task.loss.classifies else None,
+        losses_on(chosen_on.targets),
+    )
 
 
 def _probabilities(logits: Array, inputs: PyTree[ArrayLike]) -> Array:
@@ -135,6 +198,7 @@ def _speeches(
     loaded: LoadedModel,
     calibration: int,
     held_out: int,
+    draw: int,
 ) -> Problem:
     """Find the second half of a speech of Shakespeare among 64. The loss is
     `-log softmax(20 cos)`, as in training sentence embeddings (Henderson et al., arXiv
@@ -147,7 +211,11 @@ def _speeches(
             f"calibration={calibration}, held_out={held_out}: give at most {2 * boundary} and "
             f"{len(pairs) - boundary}, the texts of Shakespeare."
         )
-    learned = np.linspace(0, boundary - 1, -(-calibration // 2)).astype(int)
+    number = -(-calibration // 2)
+    if draw:
+        learned = np.random.default_rng(draw).choice(boundary, number, replace=False)
+    else:
+        learned = np.linspace(0, boundary - 1, number).astype(int)
     kept = np.linspace(boundary, len(pairs) - 1, held_out).astype(int)
     # Neighbours are from one scene.
     learned = np.random.default_rng(0).permutation(learned)
@@ -155,19 +223,26 @@ def _speeches(
     both = [pairs[i][half] for half in (0, 1) for i in kept]
     measured_on = tokenizer.encode_batch(both, model.inputs.context)
 
-    def losses(states: Array) -> Float[Array, " samples"]:
-        firsts, seconds = jnp.split(models.mean_vectors(states, measured_on), 2)
+    def losses_of(firsts: Array, seconds: Array) -> Float[Array, " samples"]:
         losses = []
-        for start in range(0, held_out, _GROUP):
+        for start in range(0, len(firsts), _GROUP):
             group = slice(start, start + _GROUP)
             similarity = _SCALE * (firsts[group] @ seconds[group].T)
             targets = jnp.arange(len(similarity))
             losses.append(optax.softmax_cross_entropy_with_integer_labels(similarity, targets))
         return jnp.concatenate(losses)
 
+    def losses(states: Array) -> Float[Array, " samples"]:
+        return losses_of(*jnp.split(models.mean_vectors(states, measured_on), 2))
+
+    def calibration_losses(states: Array) -> Float[Array, " samples"]:
+        vectors = models.mean_vectors(states, chosen_on)
+        whole = len(vectors) // 2 * 2
+        return losses_of(vectors[:whole:2], vectors[1:whole:2])
+
     name = "of finding the other half of a speech among 64 halves"
     chosen_on = tokenizer.encode_batch(texts, model.inputs.context)
-    return Problem(chosen_on, measured_on, losses, name, _similarities)
+    return Problem(chosen_on, measured_on, losses, name, _similarities, calibration_losses)
 
 
 def halves_of_speeches(plays: str) -> list[tuple[str, str]]:

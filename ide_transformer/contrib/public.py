@@ -12,6 +12,7 @@ from .connections import (
     LearnedMultistep,
 )
 from .darcy import Darcy
+from .dropped_layers import angular_distances, eliminate, least_angle
 from .encoder_decoder import (
     EncodedInputs,
     EncoderDecoder,

@@ -61,7 +61,7 @@ def replace_layers(model: Model, layers: Sequence[int], inputs: PyTree[ArrayLike
     first, number = _checked(model, layers)
     gram = cross = np.zeros(())
     tokens = 0
-    for part in _batches(inputs):
+    for part in batches(inputs):
         *pair, counted = _at_cut(model, first, number, part)
         written, missing = (np.asarray(x, np.float64)[np.asarray(counted)] for x in pair)
         gram = gram + written.T @ written
@@ -88,7 +88,7 @@ def least_turned(model: Model, number: int, inputs: PyTree[ArrayLike]) -> range:
     and ShortGPT (Men et al., arXiv 2403.03853) choose layers so."""
     if not 0 < number < model.layers:
         raise InputError(f"least_turned: {number=}: give 1 to {model.layers - 1}.")
-    parts = [_turns(model, number, part) for part in _batches(inputs)]
+    parts = [_turns(model, number, part) for part in batches(inputs)]
     turns = np.sum([np.asarray(turn, np.float64) for turn in parts], axis=0)
     first = 1 + int(np.argmin(turns[1:]))
     return range(first, first + number)
@@ -113,7 +113,8 @@ def _checked(model: Model, layers: Sequence[int]) -> tuple[int, int]:
     )
 
 
-def _batches(inputs: PyTree[ArrayLike]) -> Iterator[PyTree[Array]]:
+def batches(inputs: PyTree[ArrayLike]) -> Iterator[PyTree[Array]]:
+    """Parts of a batch whose states fit into memory."""
     batch = jax.tree.map(jnp.asarray, inputs)
     own, shared = eqx.partition(batch, by_samples(batch))
     samples = jax.tree.leaves(own)[0].shape[0]
@@ -122,9 +123,9 @@ def _batches(inputs: PyTree[ArrayLike]) -> Iterator[PyTree[Array]]:
         yield eqx.combine(part, shared)
 
 
-def _states(model: Model, inputs: PyTree[Array]) -> tuple[March, Array, Array]:
+def marched_states(model: Model, inputs: PyTree[Array]) -> tuple[March, Array, Array]:
     """The march, its states, and which tokens are no padding."""
-    march = March.of("replace_layers", model, inputs)
+    march = March.of("states", model, inputs)
     states = march.states(march.no_pushes)
     weights = march.equation.domain.weights
     shape = states.shape[1:-1]
@@ -137,7 +138,7 @@ def _at_cut(
     model: Model, first: int, number: int, inputs: PyTree[Array]
 ) -> tuple[Array, Array, Array]:
     """`M_i`, `L_{i+n} - Y_i`, and which tokens are no padding."""
-    march, states, counted = _states(model, inputs)
+    march, states, counted = marched_states(model, inputs)
     length = march.equation.control.interval_length
     t = (first - 1) * length
     y = x = states[first - 1]
@@ -152,7 +153,7 @@ def _at_cut(
 @eqx.filter_jit
 def _turns(model: Model, number: int, inputs: PyTree[Array]) -> Float[Array, " cuts"]:
     """The sum over tokens of `1 - cos(L_i, L_{i+n})` for each i."""
-    _, states, counted = _states(model, inputs)
+    _, states, counted = marched_states(model, inputs)
     units = states / jnp.linalg.norm(states, axis=-1, keepdims=True)
     turns = 1 - jnp.sum(units[:-number] * units[number:], axis=-1)
     return jnp.sum(jnp.where(counted, turns, 0), axis=tuple(range(1, turns.ndim)))

