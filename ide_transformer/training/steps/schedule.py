@@ -242,7 +242,6 @@ class Program:
             average=self.training.average,
             out_shardings=(layout.shardings(self.shapes), layout.whole()),
             solved=self.phase.models()[mesh],
-            random=bool(self.training.costs),
         )
         return step.lower(layout.shapes(self.shapes), layout.shapes(batch))
 

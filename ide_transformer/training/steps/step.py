@@ -160,7 +160,6 @@ def make_train_step(
     average: float = 0.0,
     out_shardings: Any = None,
     solved: Callable[[Model], Model] = lambda model: model,
-    random: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """The compiled step: `state, batch -> state, metrics`. It never calls the host.
 
@@ -174,7 +173,6 @@ def make_train_step(
     - `average`: decay of the moving average of the weights; 0 for none.
     - `out_shardings`: places of the new state and the metrics; see `jax.jit`.
     - `solved`: maps the model to the model that this step solves.
-    - `random`: whether `loss` may draw random numbers although the model does not.
     """
 
     averaged = moving_average(average)
@@ -186,7 +184,7 @@ def make_train_step(
             return loss(solved(eqx.combine(own, frozen, static)), batch, key)
 
         key = jax.random.wrap_key_data(state.key)
-        key = jax.random.fold_in(key, state.step) if static.random or random else None
+        key = jax.random.fold_in(key, state.step)
         gradient, result = gradient_in_parts(measured, accumulate)(own, batch, key)
         gradient_norm = optax.tree.norm(gradient)
         faults = state.faults
