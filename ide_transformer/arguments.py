@@ -128,9 +128,11 @@ def checked(call: Call) -> Call:
 
 def _wanted(annotation: Any, value: Any) -> list[str]:
     """An annotation in words; empty if the value fits it."""
-    kind, inner = get_origin(annotation) or annotation, get_args(annotation)
+    kind = get_origin(annotation) or annotation
+    inner = get_args(annotation)
     if isinstance(kind, TypeVar):
-        kind, inner = kind.__bound__ or Union, kind.__constraints__
+        inner = kind.__constraints__
+        kind = kind.__bound__ or Union
     if kind is Annotated:
         bounds = (x for x in inner if isinstance(x, Bound))
         broken = (x.wanted for x in bounds if not x.holds(value))
@@ -173,7 +175,8 @@ def _wanted_inside(kind: Any, inner: tuple[Any, ...], value: Any) -> list[str]:
     elif is_dataclass(kind):
         kinds = dict(zip(cast(Any, kind).__parameters__, inner, strict=True))
         for field in fields(value):
-            part, other = getattr(value, field.name), kinds.get(field.type)
+            part = getattr(value, field.name)
+            other = kinds.get(field.type)
             if other is not None and _wanted(other, part):
                 return [
                     f"a {type(value).__name__} whose {field.name} is {other.__name__}, not "

@@ -13,7 +13,8 @@ from ide_transformer.tasks import Dataset
 
 _ENDINGS = {".py", ".rst", ".md"}
 # Bytes of a file that is taken.
-_SHORTEST, _LONGEST = 1500, 200_000
+_SHORTEST = 1500
+_LONGEST = 200_000
 
 
 class PackageTexts(Dataset):

@@ -11,6 +11,7 @@ from .connections import (
     HyperConnections,
     LearnedMultistep,
 )
+from .constant_coefficients import ConstantCoefficients
 from .darcy import Darcy
 from .dropped_layers import angular_distances, eliminate, least_angle
 from .encoder_decoder import (
@@ -33,6 +34,7 @@ from .layers import (
     native_layers,
     selections,
 )
+from .local_flux import LocalFlux
 from .mazes import Maze
 from .meshes import (
     Coarsening,
@@ -69,7 +71,6 @@ from .scales import (
 from .sequences import AbstractSequences, ListOps, PHop
 from .slices import SliceAttention
 from .spectra import Clustering, clustering, log_norms, stretching
-from .split import ConstantCoefficients, LocalFlux
 from .split_models import GridNetwork, SplitModel
 from .stabilisers import JacobianNorm, NoisySteps, Progressive
 from .step_defects import Defects, defects, equation_defects, removal_estimate

@@ -198,7 +198,8 @@ def cells_of_samples(
         )
     sizes = np.zeros(real.shape)
     for sample in shown(range(len(x))):
-        own, there = x[sample], real[sample]
+        own = x[sample]
+        there = real[sample]
         with at(f"sample {sample}"):
             if not there.any():
                 raise InputError("all points are padding; leave the sample out.")

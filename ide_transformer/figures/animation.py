@@ -58,7 +58,8 @@ def _on_line(points: _Several, truth: _Several, prediction: _Several) -> Any:
     for sample, axes in enumerate(figure.subplots(1, number, squeeze=False)[0]):
         order = np.argsort(points[sample][:, 0])
         x = points[sample][order, 0]
-        lowest, highest = truth[sample].min(), truth[sample].max()
+        lowest = truth[sample].min()
+        highest = truth[sample].max()
         room = 0.15 * (highest - lowest) or 1.0
         axes.set(xlabel="x", ylim=(lowest - room, highest + room), title=f"sample {sample + 1}")
         axes.grid(alpha=0.3)
@@ -85,7 +86,8 @@ def _in_plane(points: _Several, truth: _Several, prediction: _Several) -> Any:
     grid = figure.subplots(number, 3, squeeze=False)
     pictures = []
     for sample, row in enumerate(grid):
-        true, found = truth[sample], prediction[sample]
+        true = truth[sample]
+        found = prediction[sample]
         of = {"truth": true, "prediction": found, "error": found - true}
         for axes, (name, values) in zip(row, of.items(), strict=True):
             look: dict[str, Any] = dict(cmap="viridis", norm=Normalize(true.min(), true.max()))

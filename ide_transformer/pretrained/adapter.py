@@ -219,7 +219,8 @@ def _changes(placed: Iterable[tuple[Placement, LowRank]]) -> dict[str, Change]:
             raise InputError(f"{place.name}: an adapter has no such matrix.")
         down, up = (np.asarray(x) for x in (part.down, part.up))
         if not place.layered:
-            down, up = down[None], up[None]
+            down = down[None]
+            up = up[None]
         rows = slice(None) if place.rows is None else place.rows
         for name, own_down, own_up in zip(place.names(), down, up, strict=True):
             whole = np.zeros((place.sharing * up.shape[-1], up.shape[-2]), up.dtype)

@@ -137,7 +137,8 @@ def _without_layers(checkpoint: Checkpoint, model: Model) -> Checkpoint:
         return checkpoint
     if any(own > there for own, there in zip(layers, stored, strict=True)):
         return checkpoint
-    options, family = checkpoint.options, checkpoint.family
+    options = checkpoint.options
+    family = checkpoint.family
     if not (changed := family.layers(layers, options.values)):
         return checkpoint
     options = Options({**options.values, **changed}, options.file)

@@ -24,7 +24,7 @@ from ..models import (
     Statistics,
     statistics,
 )
-from .files import found, numbered, read_arrays, stored_arrays
+from .files import found, numbered, parts_in_file, read_arrays, stored_arrays
 from .leaks import check_later_inputs, check_trajectories
 from .losses import (
     UNCOUNTED,
@@ -34,12 +34,21 @@ from .losses import (
     MeanSquaredError,
     RelativeError,
 )
-from .points import check_parts, coarser, domains_at, drawn_parts, finite_numbers, grid_like
+from .points import (
+    check_norms,
+    check_parts,
+    coarser,
+    coarser_grid,
+    domains_at,
+    drawn_parts,
+    finite_numbers,
+    grid_like,
+)
 from .scattered import Scattered, scattered_parts, with_mask, with_padded_lengths
-from .task import AbstractDataSet, Part, checksum_of_all
+from .task import AbstractDataSet, checksum_of_all
 
 
-_OF_FUNCTIONS = ("points", "weights", "grid", "channels", "normalize")
+_OF_FUNCTIONS = ("points", "grid", "channels", "normalize")
 # The loss of each model, and the options that its data use.
 _LEARNED = {
     OperatorModel: (RelativeError(), _OF_FUNCTIONS),
@@ -128,13 +137,13 @@ class Arrays(AbstractDataSet):
         patch: PositiveInt = 2,
     ):
         self.patch = patch
-        self.domains = None
         self.causal = bool(causal)
         self.whole = validation == 1
+        self.domains = None
+        self.period = None
         held_out: dict[str, Any] = {"validation": validation, "test": test}
         columns: tuple[Any, ...] = inputs, targets
         self.own_points = points is not None and points.ndim == 3
-        self.period = None
         if self.own_points:
             assert points is not None
             self.period = (1.0,) * points.shape[-1] if grid == "periodic" else None
@@ -145,18 +154,28 @@ class Arrays(AbstractDataSet):
         if self.own_points:
             self.data = with_padded_lengths(self.data)
             inputs, targets, weights, mask = *columns[:2], None, None
-        shape = inputs.shape
-        axes: tuple[int, ...] = shape[1 : inputs.ndim - channels]
-        given: dict[str, Any] = {"points": points, "grid": grid, "channels": channels or None}
-        given |= {
-            "weights": weights,
+        axes: tuple[int, ...] = inputs.shape[1 : inputs.ndim - channels]
+        image = not (channels or points is not None or grid)
+        kind = _kind(axes, inputs, targets, image=image)
+        vars(self)["model"] = kind
+        self.loss, used = _LEARNED[kind]
+        given = {
+            "points": points,
+            "weights": weights if points is None else None,
             "mask": mask,
+            "grid": grid,
+            "channels": channels or None,
+            "normalize": normalize or None,
             "vocabulary": vocabulary,
             "classes": classes,
-            "normalize": normalize or None,
         }
-        kind = self._kind(axes, targets, image=not (channels or points is not None or grid))
-        if kind in (OperatorModel, FunctionClassifier, FunctionRegressor):
+        unused = [name for name, x in given.items() if x is not None and name not in used]
+        if unused:
+            raise InputError(
+                f"data for {kind.__name__} do not use {' and '.join(unused)}; drop "
+                f"{'it' if len(unused) == 1 else 'them'}."
+            )
+        if "points" in used:
             around = kind is OperatorModel and points is None and not causal
             grid = grid or ("periodic" if around else "midpoint")
             if self.own_points:
@@ -164,53 +183,33 @@ class Arrays(AbstractDataSet):
                 axes = grid_like(*points.shape[1:])
             elif points is not None:
                 self.domains, axes = domains_at(points, weights, axes, grid)
-                del given["weights"]
             self._sizes = {"points": axes[0] if len(axes) == 1 else axes, "grid": grid}
             self._sizes["fields"] = points is not None
             if channels:
-                self._sizes["channels"] = shape[-1]
-            if normalize or (normalize is None and kind is not OperatorModel):
-                self._sizes["statistics"] = self._statistics(0, channels)
+                self._sizes["channels"] = inputs.shape[-1]
+        elif kind is ImageClassifier:
+            self._sizes = {"image_shape": (*inputs.shape[1:], 1)[:3]}
+            channels = inputs.ndim == 4
+        else:
+            tokens = (0, 1) if kind is LanguageModel else (0,)
+            numbers = [self._number("vocabulary", vocabulary, column) for column in tokens]
+            self._sizes = {"vocabulary": max(numbers)}
+        if normalize is None:
+            normalize = kind in (FunctionClassifier, FunctionRegressor)
+        if normalize:
+            self._sizes["statistics"] = self._statistics(0, channels)
         if kind is OperatorModel:
             self._check_norms()
             if channels:
                 self._sizes["output_channels"] = targets.shape[-1]
             if normalize:
                 self._sizes["output_statistics"] = self._statistics(1, channels)
-        elif kind is ImageClassifier:
-            self._sizes = {"image_shape": (*shape[1:], 1)[:3]}
-            if normalize:
-                self._sizes["statistics"] = self._statistics(0, inputs.ndim == 4)
-        elif kind is LanguageModel:
-            numbers = [self._number("vocabulary", vocabulary, column) for column in (0, 1)]
-            self._sizes = {"vocabulary": max(numbers)}
-        elif kind in (SequenceClassifier, SequenceRegressor):
-            self._sizes = {"vocabulary": self._number("vocabulary", vocabulary, 0)}
-        if kind in (FunctionClassifier, ImageClassifier, SequenceClassifier):
+        elif "classes" in used:
             self._sizes["classes"] = self._number("classes", classes, 1)
-        elif kind in (FunctionRegressor, SequenceRegressor):
+        elif kind is not LanguageModel:
             several = targets.ndim == 2
             self._sizes["numbers"] = targets.shape[1] if several else None
             self._sizes["output_statistics"] = self._statistics(1, several)
-        if kind is None:
-            raise InputError(
-                f"inputs {inputs.dtype}{[*shape]} and targets {targets.dtype}"
-                f"{[*targets.shape]} do not fit; give functions as real numbers of one shape "
-                "(with channels=True if both have a last axis of channels), images as real "
-                "numbers [samples, rows, columns], tokens as integers, classes as integers "
-                "[samples], targets.argmax(1) of one-hot ones, and numbers of a sample as real "
-                "numbers [samples] or [samples, numbers]."
-            )
-        self.loss, used = _LEARNED[kind]
-        if points is None:
-            used = [name for name in used if name != "weights"]
-        unused = [name for name, x in given.items() if x is not None and name not in used]
-        if unused:
-            raise InputError(
-                f"data for {kind.__name__} do not use {' and '.join(unused)}; drop "
-                f"{'it' if len(unused) == 1 else 'them'}."
-            )
-        vars(self)["model"] = kind
         on_line = kind is LanguageModel or (
             kind is OperatorModel and isinstance(self._sizes["points"], int)
         )
@@ -255,64 +254,47 @@ class Arrays(AbstractDataSet):
         if inputs in stored and stored[inputs].dimensions[-1:] == ("channels",):
             options.setdefault("channels", True)
         pair = (inputs, targets)
-        parts = {part: [f"{part}_{name}" for name in pair] for part in ("validation", "test")}
-        parts = {part: names for part, names in parts.items() if stored.keys() & set(names)}
-        for part, names in parts.items():
-            own = [f"{part}_{name}" for name in ("points", "weights", "mask")]
-            names += [name for name in own if name in stored]
-        needed = sum(parts.values(), [*pair, *([] if groups is None else [groups])])
+        at_points = ("points", "weights", "mask")
+        parts = parts_in_file(stored, pair, options)
+        prefixes = ["", *(f"{part}_" for part in parts)]
+        has_parameters = "parameters" in stored
+        needed = [f"{prefix}{name}" for prefix in prefixes for name in pair]
+        if has_parameters:
+            needed += [f"{prefix}parameters" for prefix in prefixes]
+        if groups is not None:
+            needed.append(groups)
         for name in needed:
             found(path, stored, name)
-        if "validation" in parts and options.get("validation") == 1:
-            del options["validation"]  # the file says itself what is held out
-        if both := [part for part in parts if options.get(part)]:
-            raise InputError(
-                f"data.{both[0]}={options[both[0]]}: {path} has {both[0]} samples of its own; "
-                f"write data.{both[0]}=null, or drop its arrays."
-            )
-        further = ["points", "weights", groups or "groups"]
-        # The inputs and targets to which parameters belong.
-        belong = {"parameters": pair} if "parameters" in stored else {}
-        for part, names in parts.items() if belong else ():
-            belong[f"{part}_parameters"] = names[0], names[1]
-        if missing := [name for name in belong if name not in stored]:
-            raise InputError(
-                f"data.path={path}: there are parameters, and no {missing[0]}; add it."
-            )
-        of_file = (*needed, *further, *belong, "mask")
-        arrays = read_arrays(path, stored, of_file)
-        of_parts = (targets, *(names[1] for names in parts.values()))
-        classes, known = numbered(path, {name: arrays[name] for name in of_parts}, labels)
+        optional = [f"{prefix}{name}" for prefix in prefixes for name in at_points]
+        arrays = read_arrays(path, stored, (*needed, *optional, groups or "groups"))
+        of_targets = [f"{prefix}{targets}" for prefix in prefixes]
+        classes, known = numbered(path, {name: arrays[name] for name in of_targets}, labels)
         arrays |= classes
         if known is not None and arrays[targets].ndim == 1:
             options.setdefault("classes", len(known))
-        if options.get("channels"):
-            for name in (inputs, *(names[0] for names in parts.values())):
-                table = arrays[name]
-                if table.ndim == 2 and table.dtype.kind in "iuf":
-                    # Its columns are the channels of one token.
-                    arrays[name] = table[:, None].astype(np.result_type(table, np.float32))
-        if belong:
-            channels = options.get("channels", False)
-            at_points = arrays[targets].shape[1:] == arrays[inputs].shape[1:]
-            for name, (x, y) in belong.items():
-                arrays[x] = with_parameters(arrays[x], arrays[name], channels=channels)
-                if at_points and not channels:
+        channels = options.get("channels", False)
+        for prefix in prefixes:
+            x, y = (f"{prefix}{name}" for name in pair)
+            if channels and arrays[x].ndim == 2 and arrays[x].dtype.kind in "iuf":
+                # The columns of a table are the channels of one token.
+                dtype = np.result_type(arrays[x], np.float32)
+                arrays[x] = arrays[x][:, None].astype(dtype)
+            if has_parameters:
+                if arrays[y].shape[1:] == arrays[x].shape[1:] and not channels:
                     arrays[y] = arrays[y][..., None]
+                own = arrays[f"{prefix}parameters"]
+                arrays[x] = with_parameters(arrays[x], own, channels=channels)
+            with_mask(arrays, prefix, (x, y))
+        if has_parameters:
             options["channels"] = True
-        with_mask(arrays, "", pair)
-        for part, names in parts.items():
-            with_mask(arrays, f"{part}_", names[:2])
-            names += [f"{part}_mask"] if f"{part}_mask" in arrays.keys() - names else []
-        options |= {part: tuple(arrays[x] for x in names) for part, names in parts.items()}
+        for part in parts:
+            names = [f"{part}_{name}" for name in (*pair, *at_points)]
+            options[part] = tuple(arrays[name] for name in names if name in arrays)
         options["mask"] = arrays.get("mask")
+        further = ("points", "weights", groups or "groups")
         task = cls(arrays[inputs], arrays[targets], *map(arrays.get, further), **options)
         task.labels = known
         return task
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        return ("validation", "test") if len(self.data["test"][0]) else ("validation",)
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -330,59 +312,30 @@ class Arrays(AbstractDataSet):
     def with_tokens(self, tokens: int | tuple[int, ...]) -> "Arrays":
         """Functions on a coarser grid, with `tokens` points along each axis: a subset of the
         points of a "periodic" grid, means of neighbours on a "midpoint" grid."""
-        whole = self._sizes.get("points", ())
-        axes, fewer = (x if isinstance(x, tuple) else (x,) for x in (whole, tokens))
-        fewer = fewer * len(axes) if len(fewer) == 1 else fewer
+        points = self._sizes.get("points", ())
+        axes = points if isinstance(points, tuple) else (points,)
         grid = None if self.domains or self.own_points else self._sizes.get("grid")
-        fits = len(axes) == len(fewer) and not any(
-            n % m for n, m in zip(axes, fewer, strict=True)
-        )
-        if grid not in ("periodic", "midpoint") or not fits:
-            raise InputError(
-                f"tokens={tokens}: of arrays, only functions on a periodic or midpoint grid "
-                "have coarser ones, whose number of points divides theirs; for others evaluate "
-                "on a file with these points, data.path=…, or write a task with with_tokens."
-            )
+        fewer = coarser_grid(tokens, axes, grid)
 
+        def coarse(x: np.ndarray) -> np.ndarray:
+            return coarser(x, fewer, self._sizes["grid"])
+
+        at_points = self.model is OperatorModel
         other = copy.copy(self)
-        points = fewer if isinstance(whole, tuple) else fewer[0]
-        other._sizes = {**self._sizes, "points": points}
-        if self.model is not OperatorModel:
-            other.data = {
-                part: (coarser(x, fewer, grid), y) for part, (x, y) in self.data.items()
-            }
-            return other
+        other._sizes = {**self._sizes, "points": fewer if axes is points else fewer[0]}
         other.data = {
-            part: tuple(coarser(x, fewer, grid) for x in pair)
-            for part, pair in self.data.items()
+            part: (coarse(x), coarse(y) if at_points else y)
+            for part, (x, y) in self.data.items()
         }
-        with at(f"tokens={tokens}"):
-            other._check_norms()
+        if at_points:
+            with at(f"tokens={tokens}"):
+                other._check_norms()
         return other
 
     def fingerprint(self) -> str:
         """A checksum of all samples, and of their points and weights."""
         own = super().fingerprint()
         return own if self.domains is None else checksum_of_all((own, self.domains))
-
-    def contents(self, batch: Batch) -> list[bytes]:
-        """The inputs and targets of each sample, and its points if it has its own, without
-        padding."""
-        if not self.own_points:
-            return super().contents(batch)
-        domain = batch.inputs.domain
-        there = np.asarray(domain.weights) > 0
-        at_points = [batch.inputs.values, domain.points]
-        whole = batch.targets
-        if isinstance(whole, Field):
-            at_points.append(whole.values)
-        found = [
-            b"".join(np.asarray(x)[i, there[i]].tobytes() for x in at_points)
-            for i in range(len(there))
-        ]
-        if isinstance(whole, Field):
-            return found
-        return [x + y.tobytes() for x, y in zip(found, whole, strict=True)]
 
     def lengths(self, part: str) -> np.ndarray | None:
         return self.data[part][-1] if self.own_points else None
@@ -401,30 +354,6 @@ class Arrays(AbstractDataSet):
         at_points = self.model is OperatorModel
         return Batch(Field(inputs, own), Field(targets, of_norms) if at_points else targets)
 
-    def _kind(
-        self, axes: tuple[int, ...], targets: np.ndarray, *, image: bool
-    ) -> Callable[..., Model] | None:
-        """What learns the arrays. `axes` are the points of an input, and `image` says whether
-        two or three may be an image. `None` if the arrays do not fit."""
-        types = "".join(x.dtype.kind for x in self.data["training"][:2])
-        of_targets = targets.shape[1:]
-        of_samples = targets.ndim in (1, 2) and not _one_hot(targets)
-        if types == "ff" and axes:
-            channels = self.data["training"][0].ndim - 1 - len(axes)
-            if targets.shape[1 : targets.ndim - channels] == axes:
-                return OperatorModel
-            # Targets at the points, whose axis of channels is missing, are no numbers.
-            return FunctionRegressor if of_samples and of_targets != axes else None
-        if types == "fi" and axes and targets.ndim == 1:
-            return ImageClassifier if image and len(axes) in (2, 3) else FunctionClassifier
-        if types == "ii" and len(axes) == 1:
-            if of_targets == axes:
-                return LanguageModel
-            return SequenceClassifier if targets.ndim == 1 else None
-        if types == "if" and len(axes) == 1 and of_samples and of_targets != axes:
-            return SequenceRegressor
-        return None
-
     def _statistics(self, column: int, channels: bool) -> Statistics:
         """The statistics of inputs (0) or targets (1) to learn."""
         columns = self.data["validation" if self.whole else "training"]
@@ -434,27 +363,9 @@ class Arrays(AbstractDataSet):
         return statistics(values, channels=channels, name=("inputs", "targets")[column])
 
     def _check_norms(self) -> None:
-        """Raises for targets whose norm, as `RelativeError` computes it, is 0 or not finite."""
-        limits = np.finfo(np.float32)
-        shares = None if self.domains is None else np.asarray(self.domains[1].shares)
+        shared = None if self.domains is None else self.domains[1].weights
         for part, (_, functions, *own) in self.data.items():
-            if not len(functions):
-                continue
-            v = functions.reshape(*functions.shape[:2], -1)
-            weights = np.ones(v.shape[1]) if shares is None else shares
-            if own:
-                weights = own[1] / own[1].sum(axis=1, keepdims=True)
-            weights = np.broadcast_to(weights, v.shape[:2])
-            squares = np.einsum("npc,npc,np->n", v, v, weights, dtype=float)
-            # Squares that are rounded to zero have to be small beside the others.
-            wrong = (squares < 1e3 * limits.tiny * v[0].size) | (squares > limits.max)
-            if wrong.any():
-                raise InputError(
-                    f"targets of {wrong.sum()} {part} samples have a norm of "
-                    f"{np.sqrt(squares[wrong][0]):.0e}, whose square is zero or not finite in "
-                    "single precision; a relative error needs it. Scale all targets, or leave "
-                    "these samples out."
-                )
+            check_norms(part, "targets", functions, own[1] if own else shared)
 
     def _number(self, name: str, given: int | None, column: int) -> int:
         """The number of different integers in the inputs (0) or the targets (1)."""
@@ -468,6 +379,37 @@ class Arrays(AbstractDataSet):
                 f"them from {lowest}" + (f" to {name} - 1 = {given - 1}." if given else ".")
             )
         return given or int(most) + 1
+
+
+def _kind(
+    axes: tuple[int, ...], inputs: np.ndarray, targets: np.ndarray, *, image: bool
+) -> Callable[..., Model]:
+    """What learns the arrays. `axes`: the points of an input. `image`: whether two or three may
+    be an image."""
+    types = "".join("f" if x.dtype.kind == "f" else "i" for x in (inputs, targets))
+    channels = inputs.ndim - 1 - len(axes)
+    # Targets at the points, whose axis of channels is missing, are no numbers.
+    numbers = targets.ndim in (1, 2) and targets.shape[1:] != axes and not _one_hot(targets)
+    if types == "ff" and axes and targets.shape[1 : targets.ndim - channels] == axes:
+        return OperatorModel
+    if types == "ff" and axes and numbers:
+        return FunctionRegressor
+    if types == "fi" and axes and targets.ndim == 1:
+        return ImageClassifier if image and len(axes) in (2, 3) else FunctionClassifier
+    if types == "ii" and len(axes) == 1 and targets.shape[1:] == axes:
+        return LanguageModel
+    if types == "ii" and len(axes) == 1 and targets.ndim == 1:
+        return SequenceClassifier
+    if types == "if" and len(axes) == 1 and numbers:
+        return SequenceRegressor
+    raise InputError(
+        f"inputs {inputs.dtype}{[*inputs.shape]} and targets {targets.dtype}"
+        f"{[*targets.shape]} do not fit; give functions as real numbers of one shape "
+        "(with channels=True if both have a last axis of channels), images as real "
+        "numbers [samples, rows, columns], tokens as integers, classes as integers "
+        "[samples], targets.argmax(1) of one-hot ones, and numbers of a sample as real "
+        "numbers [samples] or [samples, numbers]."
+    )
 
 
 def _one_hot(targets: np.ndarray) -> bool:

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import operator as op
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -185,6 +186,49 @@ def coarser(
     return x
 
 
+def coarser_grid(
+    tokens: int | tuple[int, ...], points: tuple[int, ...], grid: str | None
+) -> tuple[int, ...]:
+    """The points of a coarser grid along each axis, `tokens` for each or for all.
+
+    **Raises:** `InputError` where `coarser` does not apply.
+    """
+    fewer = tokens if isinstance(tokens, tuple) else (tokens,) * len(points)
+    fits = len(fewer) == len(points) and not any(map(op.mod, points, fewer))
+    if grid not in ("periodic", "midpoint") or not fits:
+        raise InputError(
+            f"tokens={tokens}: only functions on a periodic or midpoint grid have coarser "
+            f"ones, whose points divide theirs, {points}; for others evaluate on a file with "
+            "these points, data.path=…, or write a task with with_tokens."
+        )
+    return fewer
+
+
+def check_norms(
+    part: str, name: str, functions: np.ndarray, weights: Any | None = None
+) -> None:
+    """Raises `InputError` for functions `[samples, tokens, …]` whose norm, as `RelativeError`
+    computes it, is 0 or not finite. `weights`: of the tokens in the norm; default: 1."""
+    if not len(functions):
+        return
+    limits = np.finfo(np.float32)
+    v = functions.reshape(*functions.shape[:2], -1)
+    shares = np.ones(1)
+    if weights is not None:
+        w = np.asarray(weights)
+        shares = w / w.sum(axis=-1, keepdims=True)
+    shares = np.broadcast_to(shares, v.shape[:2])
+    squares = np.einsum("npc,npc,np->n", v, v, shares, dtype=float)
+    # Squares that are rounded to zero have to be small beside the others.
+    wrong = (squares < 1e3 * limits.tiny * v[0].size) | (squares > limits.max)
+    if wrong.any():
+        raise InputError(
+            f"{name} of {wrong.sum()} {part} samples have a norm of "
+            f"{np.sqrt(squares[wrong][0]):.0e}, whose square is zero or not finite in single "
+            f"precision; a relative error needs it. Scale all {name}, or leave these out."
+        )
+
+
 def finite_numbers(name: str, x: np.ndarray) -> np.ndarray:
     """An array of finite numbers, in float32 or int32."""
     if x.dtype.kind not in "fiu" or not x.ndim or 0 in x.shape[1:]:
@@ -205,9 +249,8 @@ def finite_numbers(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def drawn_parts(number: int, held_out: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The indices that each part has of `number`: a part in `held_out` its fraction, drawn at
-    random and the same for every run, and `training` the rest. A part whose samples are given
-    has none of them."""
+    """Draws which of `number` samples each part gets, the same for every run. `held_out` has
+    the fraction of each part; `training` gets the rest. A part that is given gets none."""
     left = np.random.default_rng(0).permutation(number)
     drawn = {}
     for part, held in held_out.items():

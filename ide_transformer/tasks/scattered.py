@@ -71,8 +71,8 @@ def domain_of(
 ) -> TokenDomain:
     """The points of samples, padded to the longest of the `lengths`."""
     length = int(lengths.max())
-    own, of_own = jnp.asarray(points[:, :length]), jnp.asarray(weights[:, :length])
-    return TokenDomain(own, of_own, period=period)
+    own = jnp.asarray(points[:, :length])
+    return TokenDomain(own, jnp.asarray(weights[:, :length]), period=period)
 
 
 def real_points(points: np.ndarray) -> np.ndarray:
@@ -165,9 +165,9 @@ def with_mask(
     values: Sequence[str],
     over_time: Sequence[str] = (),
 ) -> None:
-    """Gives the arrays of a file, whose points may be NaN where a sample has fewer, a mask, and
-    zeros there. `prefix` is of a part. `values` names arrays `[samples, tokens, …]`, and
-    `over_time` arrays `[samples, times, tokens, …]`."""
+    """Adds a mask to the arrays of a file whose points are NaN where a sample has fewer, and
+    puts zeros there. `prefix`: of the names of a part. `values` names arrays `[samples, tokens,
+    …]`, and `over_time` arrays `[samples, times, tokens, …]`."""
     points = arrays.get(f"{prefix}points")
     if points is None or points.ndim != 3 or points.dtype.kind != "f":
         return
@@ -192,9 +192,8 @@ def scattered_parts(
     held_out: dict[str, Any],
     period: tuple[float, ...] | None,
 ) -> tuple[Scattered, dict[str, Any]]:
-    """Samples to divide, and parts that are given, with room for equally many points. A part
-    that is given has inputs, targets and points, and the weights and mask that the others have.
-    """
+    """Pads the samples to divide, and the parts that are given, to one number of points. A
+    given part has inputs, targets and points, and weights and a mask if the others do."""
     given = [x for x, y in (("weights", weights), ("mask", mask)) if y is not None]
     parts = {"": scattered(inputs, targets, points, weights, mask, period=period)}
     for part, arrays in held_out.items():
@@ -214,7 +213,8 @@ def scattered_parts(
 
 
 def with_padded_lengths(data: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
-    """The columns of each part, the last one now the length to which samples are padded."""
+    """Replaces the last column of each part, the lengths of samples, by the lengths to which
+    they are padded."""
     lengths = padded_lengths(np.concatenate([columns[-1] for columns in data.values()]))
     ends = np.cumsum([len(columns[-1]) for columns in data.values()])[:-1]
     of_parts = zip(data.items(), np.split(lengths, ends), strict=True)

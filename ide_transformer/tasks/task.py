@@ -5,7 +5,7 @@ import dataclasses
 import functools as ft
 import hashlib
 import operator as op
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
 
@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..arguments import PositiveInt, checked
+from ..equation import TokenDomain, parts
 from ..errors import InputError
 from ..integration import Mesh
 from ..models import Model
@@ -126,14 +127,24 @@ class AbstractTask(abc.ABC):
         )
 
     def contents(self, batch: Batch) -> list[bytes]:
-        """The inputs and targets of each sample as bytes; the tokens of a causal task up to the
-        last target that counts."""
+        """The inputs and targets of each sample as bytes: the tokens of a causal task up to the
+        last target that counts, and functions without points of weight 0, which are padding."""
         leaves = [np.asarray(x) for x in jax.tree.leaves(batch.divided()[0])]
-        rows = [x.reshape(len(x), -1) for x in leaves]
-        ends: Sequence[int | None] = [None] * len(rows[0])
-        if self.causal and {(x.dtype.kind, x.shape) for x in rows} == {("i", rows[0].shape)}:
-            ends = rows[0].shape[1] - np.argmax(rows[-1][:, ::-1] != UNCOUNTED, axis=1)
-        return [b"".join(x[i, :end].tobytes() for x in rows) for i, end in enumerate(ends)]
+        shape = leaves[0].shape[:2]
+        kept: Iterable[Any] = [slice(None)] * len(leaves[0])
+        if self.causal and {(x.dtype.kind, x.shape) for x in leaves} == {("i", shape)}:
+            uncounted = np.argmax(leaves[-1][:, ::-1] != UNCOUNTED, axis=1)
+            kept = [slice(end) for end in shape[1] - uncounted]
+        for domain in parts(batch.inputs, TokenDomain):
+            if domain.of_samples and domain.weights is not None:
+                kept = np.asarray(domain.weights) > 0
+        return [
+            b"".join(
+                (x[i, own] if x.ndim > 1 and x.shape[:2] == shape else x[i]).tobytes()
+                for x in leaves
+            )
+            for i, own in enumerate(kept)
+        ]
 
     def repeated(
         self, parts: Sequence[Part] | None = None, trained: "AbstractTask | None" = None
@@ -195,6 +206,10 @@ class AbstractDataSet(AbstractTask):
 
     data: Mapping[str, tuple[Any, ...]]
     compared = None
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return ("validation", "test") if len(self.data["test"][0]) else ("validation",)
 
     @abc.abstractmethod
     def chosen(self, part: str, samples: np.ndarray) -> Batch:

@@ -173,12 +173,8 @@ class _LibraryTokenizer(AbstractTokenizer):
 
     def _called(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Calls a method of the library, which panics if a pattern takes too long."""
-        try:
+        with _named_errors("the tokenizer fails at this text"):
             return getattr(self._tokenizer, method)(*arguments, **options)
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
-            raise
-        except BaseException as error:
-            raise InputError(f"the tokenizer fails at this text: {error}.") from None
 
     def _check_growth(self, text: str) -> None:
         """Raises if the steps before tokenisation make a text much longer."""
@@ -363,15 +359,21 @@ def load_tokenizer(path: str | Path) -> AbstractTokenizer:
 
 @contextlib.contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    """Turns all errors inside into an `InputError` that names the file."""
-    try:
+    with _named_errors(f"{file} is not a tokenizer"):
         if file.stat().st_size > _MOST_BYTES:
             raise InputError(f"it has more than {_MOST_BYTES:,} bytes")
         yield
+
+
+@contextlib.contextmanager
+def _named_errors(said: str) -> Iterator[None]:
+    """Turns all errors inside, also panics of the library, into an `InputError`."""
+    try:
+        yield
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except BaseException as error:  # the library panics
-        raise InputError(f"{file} is not a tokenizer: {error}.") from None
+    except BaseException as error:
+        raise InputError(f"{said}: {error}.") from None
 
 
 def _glassllm(content: dict[str, Any]) -> "tk.Tokenizer":

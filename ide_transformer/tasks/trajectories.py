@@ -15,10 +15,19 @@ from ..arguments import Fraction, FractionOrAll, PositiveFloat, PositiveInt, che
 from ..equation import PointRule, TokenDomain
 from ..errors import InputError
 from ..models import Field, OperatorModel, Statistics, Timed, statistics
-from .files import read_arrays, stored_arrays
+from .files import found, parts_in_file, read_arrays, stored_arrays
 from .leaks import check_windows
 from .losses import Batch, PushforwardError, RelativeError, RolloutError
-from .points import check_parts, coarser, domains_at, drawn_parts, finite_numbers, grid_like
+from .points import (
+    check_norms,
+    check_parts,
+    coarser,
+    coarser_grid,
+    domains_at,
+    drawn_parts,
+    finite_numbers,
+    grid_like,
+)
 from .scattered import domain_of, scattered, with_mask, with_padded_lengths
 from .task import AbstractDataSet, Part, checksum_of_all
 
@@ -146,10 +155,6 @@ class AbstractTrajectories(AbstractDataSet):
         )
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        return ("validation", "test") if len(self.data["test"][0]) else ("validation",)
-
-    @property
     def sizes(self) -> dict[str, Any]:
         states, constant = self.data["training"][1:]
         found: dict[str, Any] = {
@@ -179,17 +184,7 @@ class AbstractTrajectories(AbstractDataSet):
     def with_tokens(self, tokens: int | tuple[int, ...]) -> "AbstractTrajectories":
         """The states on a coarser grid, with `tokens` points along each axis: a subset of the
         points of a "periodic" grid, means of neighbours on a "midpoint" grid."""
-        fewer = tokens if isinstance(tokens, tuple) else (tokens,) * len(self.points)
-        fits = len(fewer) == len(self.points) and not any(
-            n % m for n, m in zip(self.points, fewer, strict=True)
-        )
-        if self.scattered or self.grid not in ("periodic", "midpoint") or not fits:
-            known = "at points" if self.scattered else f"at {self.points} of a {self.grid} grid"
-            raise InputError(
-                f"tokens={tokens}: the states are known {known}; give a number that divides "
-                "those of a periodic or midpoint grid, or a file with these points, "
-                "data.path=…."
-            )
+        fewer = coarser_grid(tokens, self.points, None if self.scattered else self.grid)
         other = copy.copy(self)
         other.points = fewer
         other.domains = other._grid_domains()
@@ -216,20 +211,6 @@ class AbstractTrajectories(AbstractDataSet):
     def fingerprint(self) -> str:
         """A checksum of all trajectories, and of their times, points and weights."""
         return checksum_of_all((super().fingerprint(), self.times, self.domains, self.own))
-
-    def contents(self, batch: Batch) -> list[bytes]:
-        """Inputs, targets and points of each sample, without padding."""
-        if self.own is None:
-            return super().contents(batch)
-        given = batch.inputs.inputs if isinstance(batch.inputs, Timed) else batch.inputs
-        there = np.asarray(given.domain.weights) > 0
-        leaves = [np.asarray(x) for x in jax.tree.leaves(batch.divided()[0])]
-        return [
-            b"".join(
-                (x[i, own] if x.shape[:2] == there.shape else x[i]).tobytes() for x in leaves
-            )
-            for i, own in enumerate(there)
-        ]
 
     def lengths(self, part: str) -> np.ndarray | None:
         if self.own is None:
@@ -342,25 +323,11 @@ class AbstractTrajectories(AbstractDataSet):
         return Field(values.reshape(len(values), domain.num_tokens, *channels), domain)
 
     def _check_norms(self) -> None:
-        """Raises for states whose norm is 0, by which a relative error divides."""
-        shares = np.ones((1, math.prod(self.data["training"][1].shape[2 : 2 + self.axes])))
-        if self.scattered and self.domains is not None:
-            shares = np.asarray(self.domains[1].shares)[None]
+        shared = None if self.domains is None else self.domains[1].weights
         for part, (_, states, _) in self.data.items():
-            if self.own is not None:
-                weights = self.own[part][1]
-                shares = weights / weights.sum(axis=1, keepdims=True)
-            for time in range(1, states.shape[1] if len(states) else 0):
-                v = states[:, time].reshape(len(states), shares.shape[1], -1)
-                each = np.broadcast_to(shares, v.shape[:2])
-                squares = np.einsum("npc,npc,np->n", v, v, each, dtype=float)
-                if (squares < np.finfo(np.float32).tiny).any():
-                    sample = int(np.argmin(squares))
-                    raise InputError(
-                        f"{part} trajectory {sample} is zero at the time "
-                        f"{self.times[time]:g}; a relative error needs a state. Leave it out, "
-                        "or add a constant to all states."
-                    )
+            weights = shared if self.own is None else self.own[part][1]
+            for number, time in enumerate(self.times[1:], 1):
+                check_norms(part, f"states at the time {time:g}", states[:, number], weights)
 
 
 class Trajectories(AbstractTrajectories):
@@ -423,7 +390,8 @@ class Trajectories(AbstractTrajectories):
         if points is not None and points.ndim == 3:
             whole = whole._replace(points=points, weights=weights, mask=mask)
             whole, held_out = _at_own_points(whole, held_out, grid)
-            points, weights = None, None
+            points = None
+            weights = None
         elif mask is not None:
             raise InputError("mask belongs to points of each trajectory's own; drop it.")
         super().__init__(
@@ -454,46 +422,33 @@ class Trajectories(AbstractTrajectories):
         trajectory's own may be NaN where it has fewer."""
         stored = stored_arrays(path, {"trajectories": inputs}, dimensions)
         inputs = inputs if isinstance(inputs, str) else "trajectories"
-        if inputs not in stored:
-            raise InputError(
-                f"data.path={path}: there is no array {inputs}, only {', '.join(stored)}; name "
-                "the trajectories by data.options.inputs."
-            )
-        if stored[inputs].dimensions[-1:] == ("channels",):
+        if found(path, stored, inputs).dimensions[-1:] == ("channels",):
             options.setdefault("channels", True)
         if "grid" in stored and stored["grid"].numbers == 1:
             options.setdefault("grid", str(stored["grid"].read()))
-        further = ["times", "points", "weights", "parameters", "constant"]
-        of_path = [inputs, *Paths._fields[1:]]
-        parts = {
-            part: [f"{part}_{name}" for name in of_path]
-            for part in ("validation", "test")
-            if f"{part}_{inputs}" in stored
-        }
-        if "validation" in parts and options.get("validation") == 1:
-            del options["validation"]  # the file says itself what is held out
-        if both := [part for part in parts if options.get(part)]:
-            raise InputError(
-                f"data.{both[0]}={options[both[0]]}: {path} has {both[0]} trajectories of its "
-                f"own; write data.{both[0]}=null, or drop them."
-            )
-        names = [inputs, *further, "mask", *(name for own in parts.values() for name in own)]
-        arrays = read_arrays(path, stored, names)
-        shared = "points" not in arrays or arrays["points"].ndim < 3
-        for prefix in ("", *(f"{part}_" for part in parts)):
+        parts = parts_in_file(stored, (inputs,), options)
+        prefixes = ["", *(f"{part}_" for part in parts)]
+        others = Paths._fields[1:]
+        names = [f"{prefix}{name}" for prefix in prefixes for name in (inputs, *others)]
+        arrays = read_arrays(path, stored, ["times", *names])
+        for prefix in prefixes:
             with_mask(arrays, prefix, [f"{prefix}constant"], [f"{prefix}{inputs}"])
-        for part, (states, *others) in parts.items():
-            given = [arrays.get(name) for name in others]
-            options[part] = Paths(arrays[states], *(given[:2] if shared else given))
-        options["mask"] = None if shared else arrays.get("mask")
+        if "points" not in arrays or arrays["points"].ndim < 3:
+            others = ("parameters", "constant")  # the points are of all trajectories
+            arrays.pop("mask", None)
+        for part in parts:
+            given = (arrays.get(f"{part}_{name}") for name in others)
+            options[part] = Paths(arrays[f"{part}_{inputs}"], *given)
+        further = ("times", "points", "weights", "parameters", "constant")
+        options["mask"] = arrays.get("mask")
         return cls(arrays[inputs], *map(arrays.get, further), **options)
 
 
 def _at_own_points(
     whole: Paths, held_out: dict[str, Any], grid: PointRule | None
 ) -> tuple[Paths, dict[str, Any]]:
-    """Trajectories to divide, and parts that are given, with their padding at the end and room
-    for equally many points."""
+    """Pads the trajectories to divide, and the parts that are given, at the end, to one number
+    of points."""
     given = {"": whole}
     given |= {part: held for part, held in held_out.items() if isinstance(held, Paths)}
     found = {}

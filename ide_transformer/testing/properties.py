@@ -31,7 +31,9 @@ class AbstractProperties:
     kind: type
 
     def __init__(self, part: Any, options: Options | None = None, features: int = 0):
-        self.part, self.options, self.features = part, dict(options or {}), features
+        self.part = part
+        self.options = dict(options or {})
+        self.features = features
 
     def check(self, without: Names = ()) -> None:
         """Raises an `AssertionError` with a line for each property that does not hold."""
@@ -94,7 +96,8 @@ def _difference(found: PyTree, expected: PyTree, bound: float = 0.0) -> str:
     if shapes != asked:
         return f"shapes {shapes}, not {asked}"
     for (path, x), (_, y) in zip(ours, theirs, strict=True):
-        x, y = np.asarray(x), np.asarray(y)
+        x = np.asarray(x)
+        y = np.asarray(y)
         number = x.dtype.kind not in "bU"
         apart = abs(x.astype(float) - y) if number else (x != y).astype(float)
         size = np.nan_to_num(abs(y)).max(initial=0) if number else 0

@@ -17,7 +17,8 @@ from ..solvers import inconsistent, prepared
 from .properties import AbstractProperties, Names, Options, in_dtype, slopes
 
 
-TOKENS, INTERVALS = 3, 3
+TOKENS = 3
+INTERVALS = 3
 
 
 def check_scheme(

@@ -13,7 +13,8 @@ from .properties import AbstractProperties, Names
 
 
 # Samples of the batches that are compared, and of those by which a part is read.
-SIZE, MANY = 6, 64
+SIZE = 6
+MANY = 64
 
 
 def check_task(

@@ -161,7 +161,9 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
     begun = resumed is not None and resumed.newest_step is not None
     own = resumed if begun and config.model.run is not None else None
     start = build_start(config, begun=own)
-    task, model, origin = start.task, start.model, start.origin
+    task = start.task
+    model = start.model
+    origin = start.origin
     programs = start.programs
     state = programs.start(model, start.key)
     meshes = [mesh for program in programs for mesh in program.phase.meshes.values()]

@@ -5,5 +5,6 @@ from .stored import (
     StoredArray as StoredArray,
     found as found,
     numbered as numbered,
+    parts_in_file as parts_in_file,
     read_arrays as read_arrays,
 )

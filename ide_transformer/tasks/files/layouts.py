@@ -152,7 +152,8 @@ def _well(file: Any) -> _Layout | None:
         raise ValueError("its coordinates differ between samples or times")
     times = _values(dimensions["time"])
     sizes = (int(file.attrs["n_trajectories"]), times.shape[-1], *map(len, axes))
-    moving, constant = [], []
+    moving = []
+    constant = []
     for order, group in enumerate(groups):
         for name in _members(file, group):
             dataset = file[group][name]
@@ -209,7 +210,8 @@ def _pdebench(file: Any) -> _Layout | None:
     space = tuple(map(len, axes)) or shape[2:-1]
     sizes = (*shape[:2], *space)
     fields = [_field(x, file[x], sizes, (True,) * len(sizes), None) for x in moving]
-    constant, further = [], {}
+    constant = []
+    further = {}
     for name in {"nu", "force"} & set(names):
         if file[name].ndim > 1:
             varies = (True, False, *[True] * len(space))

@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -69,6 +69,24 @@ def found(path: str | Path, stored: Mapping[str, StoredArray], name: str) -> Sto
             f"{did_you_mean(name, stored)} Name others by data.options.inputs and .targets."
         )
     return stored[name]
+
+
+def parts_in_file(
+    stored: Mapping[str, StoredArray], names: Sequence[str], options: dict[str, Any]
+) -> list[str]:
+    """The held-out parts of which a file has arrays, such as `test_inputs`. They take the place
+    of `validation=1` in `options`. **Raises:** `InputError` for other fractions beside them."""
+    held_out = ("validation", "test")
+    parts = [x for x in held_out if any(f"{x}_{name}" in stored for name in names)]
+    if "validation" in parts and options.get("validation") == 1:
+        del options["validation"]
+    for part in parts:
+        if options.get(part):
+            raise InputError(
+                f"data.{part}={options[part]}: the file has {part} samples of its own; write "
+                f"data.{part}=null, or drop its arrays."
+            )
+    return parts
 
 
 def read_arrays(
@@ -149,14 +167,14 @@ def points_of(axes: Sequence[np.ndarray]) -> np.ndarray | None:
     sizes = [len(x) for x in columns]
     dimension = sum(x.shape[1] for x in columns)
     check_bytes(f"{[*sizes]} points", 8 * dimension * math.prod(sizes))
-    spread = []
-    for axis, x in enumerate(columns):
-        least = x.min(0)
-        scaled = (x - least) / np.where(np.ptp(x, axis=0) > 0, np.ptp(x, axis=0), 1)
-        shape = [size if i == axis else 1 for i, size in enumerate(sizes)]
-        whole = np.broadcast_to(scaled.reshape(*shape, -1), (*sizes, x.shape[1]))
-        spread.append(whole.reshape(math.prod(sizes), -1))
-    return np.concatenate(spread, axis=1)
+
+    def scaled(x: np.ndarray) -> np.ndarray:
+        extent = np.ptp(x, axis=0)
+        return (x - x.min(0)) / np.where(extent > 0, extent, 1)
+
+    places = np.indices(sizes).reshape(len(sizes), -1)
+    found = [scaled(x)[place] for x, place in zip(columns, places, strict=True)]
+    return np.concatenate(found, axis=1)
 
 
 def _equal_steps(x: np.ndarray) -> bool:

@@ -4,7 +4,7 @@ import contextlib
 import csv
 import functools as ft
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from .stored import StoredArray, reading
 # Cells that stand for a missing number.
 _MISSING = {"", "na", "n/a", "nan", "null", "none"}
 _ROWS = 4096
+# Texts of any length.
+_TEXTS = np.dtypes.StringDType()
 
 
 class Table(NamedTuple):
@@ -82,101 +84,74 @@ def comma_separated(path: Path) -> Table:
     A column is integers, real numbers (where cells may be missing) or texts.
     """
     check_bytes(f"data.path={path}", path.stat().st_size)
-    with reading(path):
-        columns = {name: _Column() for name in _names(path)}
-        rows = 0
-        for lines, chunk in _chunks(path, len(columns)):
-            rows += len(lines)
-            for column, cells in zip(columns.values(), chunk, strict=True):
-                column.see(lines, cells)
-    if not rows:
+    with reading(path), _opened(path) as rows:
+        names = _names(path, next(rows, []))
+        lines: list[int] = []
+        pieces = []
+        numbered = ((rows.line_num, row) for row in rows if row)
+        while some := list(itertools.islice(numbered, _ROWS)):
+            for line, row in some:
+                if len(row) != len(names):
+                    raise InputError(
+                        f"data.path={path}: line {line} has {len(row)} cells, not {len(names)}."
+                    )
+            lines += [line for line, _ in some]
+            pieces.append(np.array([row for _, row in some], _TEXTS))
+    if not lines:
         raise InputError(f"data.path={path}: it has no rows below the names of its columns.")
-    convert = {name: x.convert for name, x in columns.items() if x.convert is not None}
-
-    @ft.cache
-    def numbers() -> dict[str, np.ndarray]:
-        """All of them at once, so that many columns are one pass."""
-        return _converted(path, columns, convert)
-
-    def read(name: str) -> np.ndarray:
-        return (
-            numbers()[name] if name in convert else _converted(path, columns, {name: str})[name]
-        )
-
-    sizes = {name: 8 if name in convert else 4 * x.width for name, x in columns.items()}
-    stored = {
-        name: StoredArray(rows, size, ft.partial(read, name)) for name, size in sizes.items()
-    }
-    mixed = {name: x.text for name, x in columns.items() if x.text and x.has_numbers}
-    return Table(stored, list(convert), mixed)
-
-
-class _Column:
-    """What the cells of a column are, as far as they have been seen."""
-
-    def __init__(self) -> None:
-        self.width = 0
-        self.text = ""
-        self.has_numbers = False
-        self.whole = True
-
-    @property
-    def convert(self) -> Callable[[str], int | float] | None:
-        """What makes a number of a cell; `None` for texts."""
-        if self.text or not self.has_numbers:
-            return None
-        return int if self.whole else _real
-
-    def see(self, lines: Sequence[int], cells: Sequence[str]) -> None:
-        self.width = max(self.width, *map(len, cells))
-        for line, cell in zip(lines, cells, strict=True):
-            if _is_missing(cell):
-                self.whole = False
-                continue
-            try:
-                float(cell)
-            except ValueError:
-                self.text = self.text or f"{short(cell)} in line {line}"
-                continue
-            self.has_numbers = True
-            self.whole = self.whole and _is_whole(cell)
+    columns = {}
+    numbers = []
+    mixed = {}
+    for name, cells in zip(names, np.concatenate(pieces).T, strict=True):
+        found = _numbers(cells)
+        if found is not None:
+            numbers.append(name)
+            columns[name] = StoredArray(len(found), 8, ft.partial(np.asarray, found))
+            continue
+        width = max(1, int(np.strings.str_len(cells).max()))
+        read = ft.partial(cells.astype, f"U{width}")
+        columns[name] = StoredArray(len(cells), 4 * width, read)
+        if any(_is_number(x) and not _is_missing(x) for x in cells):
+            first = next(
+                i for i, x in enumerate(cells) if not (_is_number(x) or _is_missing(x))
+            )
+            mixed[name] = f"{short(cells[first])} in line {lines[first]}"
+    return Table(columns, numbers, mixed)
 
 
-def _is_whole(cell: str) -> bool:
+def _numbers(cells: np.ndarray) -> np.ndarray | None:
+    """Cells as integers, or as real numbers; `None` for texts, and if all are missing."""
+    missing = np.array([_is_missing(x) for x in cells])
+    if missing.all():
+        return None
     try:
-        return abs(int(cell)) < 2**63
+        if not missing.any():
+            return cells.astype(np.int64)
+    except (ValueError, OverflowError):
+        pass  # they may be real
+    try:
+        return np.where(missing, np.array("nan", _TEXTS), cells).astype(float)
     except ValueError:
-        return False
+        return None
 
 
 def _is_missing(cell: str) -> bool:
     return cell.strip().lower() in _MISSING
 
 
-def _real(cell: str) -> float:
-    return np.nan if _is_missing(cell) else float(cell)
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
-def _converted(
-    path: Path, columns: Iterable[str], convert: Mapping[str, Callable[[str], Any]]
-) -> dict[str, np.ndarray]:
-    """Those columns of a file that are converted."""
-    names = list(columns)
-    pieces: dict[str, list[np.ndarray]] = {name: [] for name in convert}
-    with reading(path):
-        for _, chunk in _chunks(path, len(names)):
-            for name, cells in zip(names, chunk, strict=True):
-                if name in convert:
-                    pieces[name].append(np.array(list(map(convert[name], cells))))
-    return {name: np.concatenate(x) for name, x in pieces.items()}
-
-
-def _names(path: Path) -> list[str]:
-    with _opened(path) as rows:
-        names = [x.strip() for x in next(rows, [])]
+def _names(path: Path, cells: Sequence[str]) -> list[str]:
+    names = [x.strip() for x in cells]
     if not any(names):
         raise InputError(f"data.path={path}: its first line has no names of columns.")
-    if all(map(_names_nothing, names)):
+    if all(not x or _is_number(x) for x in names):
         raise InputError(
             f"data.path={path}: its first line has numbers; write the names of the columns "
             "there, such as x,y,targets."
@@ -190,14 +165,6 @@ def _names(path: Path) -> list[str]:
     return names
 
 
-def _names_nothing(name: str) -> bool:
-    try:
-        float(name)
-    except ValueError:
-        return not name
-    return True
-
-
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """The rows of a file. A byte-order mark is no part of the first name."""
@@ -205,17 +172,3 @@ def _opened(path: Path) -> Iterator[Any]:
         first = file.readline(2**20)
         file.seek(0)
         yield csv.reader(file, delimiter=max(",;\t", key=first.count), strict=True)
-
-
-def _chunks(path: Path, number: int) -> Iterator[tuple[list[int], list[tuple[str, ...]]]]:
-    """Some rows at a time: their lines, and their cells by column."""
-    with _opened(path) as rows:
-        next(rows)
-        whole = ((rows.line_num, row) for row in rows if row)
-        while some := list(itertools.islice(whole, _ROWS)):
-            for line, row in some:
-                if len(row) != number:
-                    raise InputError(
-                        f"data.path={path}: line {line} has {len(row)} cells, not {number}."
-                    )
-            yield [line for line, _ in some], list(zip(*(row for _, row in some), strict=True))

@@ -370,7 +370,8 @@ def _numbered(name: str, runs: Path, number: int) -> RunFolder:
 def changed_values(old: Config, new: Config) -> list[str]:
     """The keys in which two configurations differ, with both values, without `parallel`, which
     does not change the results."""
-    there, here = flat_values(old), flat_values(new)
+    there = flat_values(old)
+    here = flat_values(new)
     return [
         f"{key}: {there.get(key)!r} there, {here.get(key)!r} here"
         for key in there | here

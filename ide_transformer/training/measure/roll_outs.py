@@ -80,7 +80,8 @@ class RollOut(NamedTuple):
             row: dict[str, Any] = {"time": float(self.times[step] - self.times[0])}
             if kept:
                 one = self._of(kept)
-                u, v, first = one.states[step], one.truth[step], one.truth[0]
+                u = one.states[step]
+                v = one.truth[step]
                 error = float(np.mean(one._norms(u - v) / one._norms(v)))
                 logarithms.append(np.log(max(error, np.finfo(float).tiny)))
                 row["error"] = error
@@ -88,7 +89,7 @@ class RollOut(NamedTuple):
                 row["correlation"] = one._correlation(u, v)
                 if self.grid is not None:
                     row["spectrum"] = self._spectral(u, v)
-                row["unchanged"] = float(np.mean(one._norms(first - v) / one._norms(v)))
+                row["unchanged"] = float(np.mean(one._norms(one.truth[0] - v) / one._norms(v)))
             rows.append({**row, "samples": len(kept)})
         return rows
 
@@ -160,11 +161,15 @@ class RollOut(NamedTuple):
         ffmpeg is installed; in the plane the error too. Of several channels it is the first."""
         from ...figures.animation import animate_fields
 
-        points, truth, states = [], [], []
+        points = []
+        truth = []
+        states = []
         for sample in range(min(samples, self.truth.shape[1])):
-            own, there = self.points, np.ones(self.points.shape[-2], bool)
+            own = self.points
+            there = np.ones(own.shape[-2], bool)
             if own.ndim > 2:
-                own, there = own[sample], real_points(own)[sample]
+                there = real_points(own)[sample]
+                own = own[sample]
             points.append(own[there])
             for found, x in ((truth, self.truth), (states, self.shown)):
                 found.append(x[:, sample].reshape(len(x), len(there), -1)[:, there, 0])

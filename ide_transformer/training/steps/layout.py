@@ -30,7 +30,8 @@ T = TypeVar("T", bound=PyTree)
 
 # The names of the last axes of a weight, by the first pattern that fits its path; see
 # `LAYOUT_AXES`. Axes before these belong to layers, or to what a control has instead.
-_INTO, _OUT_OF = ("features", "inner"), ("inner", "features")
+_INTO = ("features", "inner")
+_OUT_OF = ("inner", "features")
 _TABLES = ("embedding", "readout", "read_out.weight")
 _NAMES: dict[str, tuple[str | None, ...]] = {
     **{f"*.{name}.weight": _INTO for name in ("query", "key", "value", "inner", "gate")},
@@ -264,7 +265,8 @@ def check_equal(values: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises `InputError` if values differ from the values of process 0. The keys, such as
     "other data", say what differs."""
     told = json.dumps(values)
-    own, first = json.loads(told), json.loads(from_primary(told))
+    own = json.loads(told)
+    first = json.loads(from_primary(told))
     differs = np.array([own[what] != first[what] for what in own])
     of_all = np.reshape(multihost_utils.process_allgather(differs), (-1, len(own)))
     if not of_all.any():

@@ -1,38 +1,25 @@
-"""Equations in two parts: a linear one with an exact flow, and a learned one in flux form.
+"""Linear equations with constant coefficients, whose flow is exact.
 
 ide-transformer train emulators/split
 """
 
-import functools as ft
-import math
 from typing import Literal, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
-from ide_transformer.arguments import (
-    NonNegativeFloat,
-    OddInt,
-    PositiveFloat,
-    PositiveInt,
-    checked,
-)
+from ide_transformer.arguments import PositiveFloat, PositiveInt, checked
 from ide_transformer.equation import (
     AbstractLinearOperator,
-    AbstractOperator,
-    Activation,
     Dimension,
     Spectral,
     State,
     TokenDomain,
-    affine,
     check_axes,
     check_features,
-    convolved,
-    gelu,
     grid_axes,
     on_grid,
 )
@@ -197,108 +184,9 @@ def _check_growth(spread: dict[str, np.ndarray]) -> None:
                 f"ConstantCoefficients: {name}={spread[name].min():g} lets waves grow; give "
                 "numbers from 0 on, and leave growth to another operator."
             )
-    d, h = spread["diffusion"], spread["hyper_diffusion"]
-    if ((d < 0) & (h == 0)).any():
+    d = spread["diffusion"]
+    if ((d < 0) & (spread["hyper_diffusion"] == 0)).any():
         raise InputError(
             f"ConstantCoefficients: diffusion={d.min():g} without hyper_diffusion lets short "
             "waves grow without bound; give hyper_diffusion > 0, or diffusion >= 0."
         )
-
-
-@checked
-class LocalFlux(AbstractOperator):
-    """A conservation law on a torus whose flux is a local network,
-
-        u_t = -s div F(u),   F = (F_1, …, F_dimension) for each feature.
-
-    F is `depth` convolutions, each with a nonlinearity σ, and a linear one:
-
-        v_0 = u,   v_j(x) = σ(Σ_k W_j,k v_{j-1}(x + kℓ) + b_j),   |k| <= r along each axis,
-        F(x - ℓ/2) = Σ_k V_k v_depth(x - kℓ),   k in {0, 1} along each axis.
-
-    The divergence has neighbours at a distance of ℓ/2 on both sides. So the mean of u is kept
-    to rounding, and a constant state does not change. All points that u is read at are at
-    multiples of ℓ, so that the operator is the same on every grid: exact where x + kℓ are
-    points, else interpolated with order 4.
-
-    **Arguments:**
-
-    - `features`, `dimension`: of the state, and of the torus.
-    - `hidden`, `depth`: features of v_j, and the number of nonlinear layers.
-    - `width`: 2r + 1, the neighbours along each axis.
-    - `spacing`: ℓ, a distance of the domain.
-    - `speed`: s, a typical speed of u in distances of the domain per unit of depth.
-    - `gated`: multiply σ(…) by another convolution of v_{j-1}, which gives products such as u².
-    - `std`: standard deviation of the initial V.
-
-    **Raises:** `InputError` for domains that are no periodic grid.
-    """
-
-    kernels: tuple[Float[Array, "..."], ...]
-    biases: tuple[Float[Array, " _"], ...]
-    output: Float[Array, "..."]
-    spacing: float = eqx.field(static=True)
-    speed: float = eqx.field(static=True)
-    gated: bool = eqx.field(static=True)
-    activation: Activation = eqx.field(static=True)
-
-    def __init__(
-        self,
-        features: PositiveInt,
-        hidden: PositiveInt | None = None,
-        *,
-        key: PRNGKeyArray,
-        spacing: PositiveFloat,
-        dimension: Dimension = 1,
-        depth: PositiveInt = 2,
-        width: OddInt = 3,
-        speed: PositiveFloat = 1.0,
-        gated: bool = False,
-        activation: Activation = gelu,
-        std: NonNegativeFloat = 0.02,
-    ):
-        hidden = hidden or 32
-        outputs = 2 * hidden if gated else hidden
-        *keys, last = jax.random.split(key, depth + 1)
-        inputs = (features, *(hidden,) * (depth - 1))
-        around = (width,) * dimension
-        self.kernels = tuple(
-            math.sqrt(2 / (n * math.prod(around)))
-            * jax.random.normal(own, (*around, n, outputs))
-            for n, own in zip(inputs, keys, strict=True)
-        )
-        self.biases = tuple(jnp.zeros(outputs) for _ in inputs)
-        fluxes = dimension * features
-        self.output = std * jax.random.normal(last, (*(2,) * dimension, hidden, fluxes))
-        self.spacing = spacing
-        self.speed = speed
-        self.gated = gated
-        self.activation = activation
-
-    def __call__(self, u: State, domain: TokenDomain) -> State:
-        check_features(self, u, self.kernels[0].shape[-2])
-        check_axes(self, self.output.ndim - 2, domain, periodic=True)
-        v = u
-        for kernel, bias in zip(self.kernels, self.biases, strict=True):
-            v = affine(convolved(self, v, kernel, domain, spacing=self.spacing), None, bias)
-            if self.gated:
-                v, factor = jnp.split(v, 2, axis=-1)
-                v = self.activation(v) * factor
-            else:
-                v = self.activation(v)
-        flux = convolved(self, v, self.output, domain, spacing=self.spacing)
-        return -self.speed * self._divergence(flux, domain)
-
-    def _divergence(self, flux: Float[Array, "..."], domain: TokenDomain) -> State:
-        """`Σ_i ∂_i F_i`, given F half a spacing before each point along all axes."""
-        axes = domain.dimension
-        identity = np.eye(flux.shape[-1] // axes)
-        after_and_here = [np.array([1.0, -1.0]), np.array([0.5, 0.5])]
-        stencils = [
-            ft.reduce(np.multiply.outer, [after_and_here[axis != i] for axis in range(axes)])
-            for i in range(axes)
-        ]
-        kernel = np.concatenate([np.multiply.outer(x, identity) for x in stencils], axis=-2)
-        kernel = jnp.asarray(kernel / self.spacing, flux.dtype)
-        # A negative distance gives the point after and the point itself.
-        return convolved(self, flux, kernel, domain, spacing=-self.spacing)
