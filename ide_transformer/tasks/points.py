@@ -154,11 +154,7 @@ def domains_at(
         )
     points = finite_numbers("points", points).astype(np.float32).reshape(len(points), -1)
     number, dimension = points.shape
-    if points.min() < 0 or points.max() > 1:
-        raise InputError(
-            f"points reach from {points.min():g} to {points.max():g}; scale each axis to "
-            "[0, 1]."
-        )
+    check_in_unit_cube("points", points)
     period = (1.0,) * dimension if grid == "periodic" else None
     if weights is None:
         pair = domains(points, "quadrature", period)
@@ -167,6 +163,13 @@ def domains_at(
         own = TokenDomain(jnp.asarray(points), w, period=period)
         pair = own, own
     return pair, grid_like(number, dimension)
+
+
+def check_in_unit_cube(name: str, points: np.ndarray) -> None:
+    least = points.min()
+    most = points.max()
+    if least < 0 or most > 1:
+        raise InputError(f"{name} reach from {least:g} to {most:g}; scale each axis to [0, 1].")
 
 
 def grid_like(number: int, dimension: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from ..equation import TokenDomain, rules
 from ..errors import InputError, at
 from ..models import Field
 from .buckets import padded_lengths
-from .points import finite_numbers
+from .points import check_in_unit_cube, finite_numbers
 
 
 # The number of points above which the computation of their cells shows its progress.
@@ -139,10 +139,7 @@ def scattered(
         return x if name in names else x.astype(np.float32)
 
     x = first("points")
-    if x.min() < 0 or x.max() > 1:
-        raise InputError(
-            f"{part}points reach from {x.min():g} to {x.max():g}; scale each axis to [0, 1]."
-        )
+    check_in_unit_cube(f"{part}points", x)
     x = np.where(there[..., None], x, x[:, :1])
     if weights is None:
         with at(f"{part}points"):

@@ -31,8 +31,10 @@ def datasets(path: Path) -> dict[str, StoredArray]:
     stored = {}
     with opened(path) as file:
         for name, dataset in _walk(path, file):
+            # A chunk is unpacked whole, also where it is larger than the array.
+            numbers = max(dataset.size or 0, math.prod(dataset.chunks or (0,)))
             read = ft.partial(_read, path, name)
-            stored[name] = StoredArray(_numbers(dataset), dataset.dtype.itemsize, read)
+            stored[name] = StoredArray(numbers, dataset.dtype.itemsize, read)
     return stored
 
 
@@ -68,11 +70,6 @@ def _elsewhere(path: Path, name: str) -> InputError:
         f"data.path={path}: {name} lies in another file; copy it into this one (h5repack, or "
         "h5py's Group.copy with expand_external=True)."
     )
-
-
-def _numbers(dataset: Any) -> int:
-    # A chunk is unpacked whole, also where it is larger than the array.
-    return max(dataset.size or 0, math.prod(dataset.chunks or ()) if dataset.chunks else 0)
 
 
 def _read(path: Path, name: str) -> np.ndarray:

@@ -103,10 +103,10 @@ def comma_separated(path: Path) -> Table:
     numbers = []
     mixed = {}
     for name, cells in zip(names, np.concatenate(pieces).T, strict=True):
-        found = _numbers(cells)
-        if found is not None:
+        values = _numbers(cells)
+        if values is not None:
             numbers.append(name)
-            columns[name] = StoredArray(len(found), 8, ft.partial(np.asarray, found))
+            columns[name] = StoredArray(len(values), 8, ft.partial(np.asarray, values))
             continue
         width = max(1, int(np.strings.str_len(cells).max()))
         read = ft.partial(cells.astype, f"U{width}")
