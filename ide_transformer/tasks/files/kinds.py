@@ -1,6 +1,6 @@
 """Which reader a file or folder needs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import InputError
@@ -107,15 +107,21 @@ def _arrays(
         raise InputError(
             f"data.options.dimensions={[*dimensions]}: {path} names no dimensions; drop it."
         )
-    readers: dict[str, Callable[[], dict[str, StoredArray]]] = {
-        "npz": lambda: archives.archive(path),
-        "npy": lambda: {path.stem: archives.single(path, path)},
-        "folder": lambda: archives.folder(path),
-        "layout": lambda: _layout(path),
-        "parquet": lambda: _columns(path, tables.parquet(path), roles),
-        "csv": lambda: _columns(path, tables.comma_separated(path), roles),
-    }
-    stored = readers[kind]() if kind in readers else fields(path, kind, roles, dimensions)
+    match kind:
+        case "npz":
+            stored = archives.archive(path)
+        case "npy":
+            stored = {path.stem: archives.single(path, path)}
+        case "folder":
+            stored = archives.folder(path)
+        case "layout":
+            stored = _layout(path)
+        case "parquet":
+            stored = _columns(path, tables.parquet(path), roles)
+        case "csv":
+            stored = _columns(path, tables.comma_separated(path), roles)
+        case _:
+            stored = fields(path, kind, roles, dimensions)
     if not stored:
         raise InputError(f"data.path={path}: there are no arrays that can be read; {KINDS}.")
     _stack(path, stored, roles)

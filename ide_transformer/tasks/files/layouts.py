@@ -66,13 +66,14 @@ def layout(files: Sequence[Path]) -> dict[str, StoredArray] | None:
         known.append(one)
     _check_alike(files, known)
     pairs = list(zip(files, known, strict=True))
-    stored = {"trajectories": joined(files[0], [_stored(*x, x[1].moving, 1) for x in pairs])}
+    moving = [_stored(path, one, one.moving, over_time=True) for path, one in pairs]
+    stored = {"trajectories": joined(files[0], moving)}
     if known[0].constant:
-        constant = [_stored(*x, x[1].constant, 0) for x in pairs]
+        constant = [_stored(path, one, one.constant, over_time=False) for path, one in pairs]
         stored["constant"] = joined(files[0], constant)
         if known[0].sizes[1] == 1:
-            stored["inputs"] = _only(stored["constant"], lambda x: x)
-            stored["targets"] = _only(stored["trajectories"], lambda x: x[:, 0])
+            stored["inputs"] = _steady(stored["constant"])
+            stored["targets"] = _steady(stored["trajectories"])
     small = {name: _one_for_all(name, known) for name in known[0].further}
     if known[0].points is not None:
         small["points"] = known[0].points
@@ -109,13 +110,15 @@ def _one_for_all(name: str, known: Sequence[_Layout]) -> np.ndarray:
     return every[0] if alike else every
 
 
-def _stored(path: Path, known: _Layout, fields: Sequence[_Field], times: int) -> StoredArray:
-    """Fields as channels, `[samples, times, *points, channels]`, or without `times`."""
+def _stored(
+    path: Path, known: _Layout, fields: Sequence[_Field], *, over_time: bool
+) -> StoredArray:
+    """Fields as channels, `[samples, times, *points, channels]`, or without times."""
     samples, steps, *space = known.sizes
-    sizes = (samples, steps if times else 1, *space)
+    sizes = (samples, steps if over_time else 1, *space)
     ends = [math.prod(space)] if known.points is not None else space
     channels = sum(x.components for x in fields)
-    shape = (samples, *([steps] if times else []), *ends, channels)
+    shape = (samples, *[steps] * over_time, *ends, channels)
 
     def read() -> np.ndarray:
         with opened(path) as file:
@@ -127,15 +130,16 @@ def _stored(path: Path, known: _Layout, fields: Sequence[_Field], times: int) ->
                 pieces.append(np.broadcast_to(x, (*sizes, field.components)))
             return np.concatenate(pieces, axis=-1).reshape(shape)
 
-    names = ("samples", *(["times"] if times else []), *("points" for _ in ends), "channels")
+    names = ("samples", *["times"] * over_time, *["points"] * len(ends), "channels")
     return StoredArray(math.prod(shape), max(x.itemsize for x in fields), read, names)
 
 
-def _only(array: StoredArray, part: Callable[[np.ndarray], np.ndarray]) -> StoredArray:
-    """A part of an array, without its axis of channels if there is one channel."""
+def _steady(array: StoredArray) -> StoredArray:
+    """An array of one time, without its axis of times, and of channels if there is one."""
 
     def read() -> np.ndarray:
-        x = part(array.read())
+        x = array.read()
+        x = x[:, 0] if "times" in array.dimensions else x
         return x[..., 0] if x.shape[-1] == 1 else x
 
     return array._replace(read=read, dimensions=())
