@@ -50,14 +50,10 @@ class FunctionSolve:
             raise InputError("error_budget: give an OperatorModel in dimension 1.")
         others = model.mesh.stepsize_controller, model.compute_dtype, model.exit
         if any(x is not None for x in others):
-            raise InputError(
-                "error_budget: drop adaptive steps, the compute_dtype and the exit."
-            )
+            raise InputError("error_budget: drop adaptive steps, compute_dtype and exit.")
         if (other := inconsistent(model.mesh.scheme)) is not None:
-            raise InputError(
-                f"error_budget: {type(other).__name__} does not converge to the solution; take "
-                "for example model.on(Mesh(solver=LieTrotter()))."
-            )
+            name = type(other).__name__
+            raise InputError(f"error_budget: {name} does not converge; take LieTrotter().")
         (points,) = (own.points,) if isinstance(own.points, int) else own.points
         solve = cls(model, inputs, points if tokens is None else tokens)
         domain = solve.domain

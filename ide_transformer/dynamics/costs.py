@@ -125,9 +125,8 @@ class Smoothness(AbstractCost):
     def __call__(self, path: Path) -> Float[Array, ""]:
         control = path.model.control
         if not control.depth_axes:
-            raise InputError(
-                f"Smoothness: weights of {type(control).__name__} are constant; drop this cost."
-            )
+            name = type(control).__name__
+            raise InputError(f"Smoothness: weights of {name} are constant; drop this cost.")
         last = control.local(take(control.intervals(), control.layers - 1), 1.0)
         changes = jax.tree.map(
             lambda x, end: jnp.diff(jnp.concatenate([x, end[None]]), axis=0),

@@ -30,9 +30,7 @@ class March(NamedTuple):
         """The march of a model. Operators compute in full precision. Raises, for the function
         `name`, for exits, adaptive steps and schemes with memory."""
         if model.exit is not None or model.mesh.stepsize_controller is not None:
-            raise InputError(
-                f"{name}: take model.with_exit(None) and equal steps, model.on(Mesh(steps=…))."
-            )
+            raise InputError(f"{name}: take model.with_exit(None).on(Mesh(steps=…)).")
         equation, u0 = model.initial_value_problem(inputs)
         refuse_memory(name, equation, model.mesh.scheme, u0)
         # diffrax's loop over stages has no forward mode.

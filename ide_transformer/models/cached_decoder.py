@@ -37,11 +37,8 @@ class CachedDecoder(eqx.Module):
     def __init__(self, model: Model[TextInputs, TokenLogits], tokens: PositiveInt):
         context = model.inputs.context
         if tokens > context:
-            raise InputError(
-                f"CachedDecoder({tokens=}): the context of the model is {context}."
-            )
-        reason = _why_no_cache_of(model)
-        if reason is not None:
+            raise InputError(f"CachedDecoder({tokens=}): the model has a context of {context}.")
+        if (reason := _why_no_cache_of(model)) is not None:
             raise InputError(f"Token by token: {reason}")
         model = model.ordinary
         self.model = model = model.with_inputs(replace(model.inputs, context=tokens))
@@ -87,8 +84,7 @@ class CachedDecoder(eqx.Module):
 def why_not_cached(model: Model) -> str | None:
     """The reason why `generate` solves the equation again for each token, and what to change;
     `None` if it uses a `CachedDecoder`."""
-    reason = _why_no_cache_of(model)
-    if reason is not None:
+    if (reason := _why_no_cache_of(model)) is not None:
         return reason
     model = model.ordinary
     return why_not_by_token(model.equation, model.mesh, _state(model), model.exit)

@@ -1,7 +1,6 @@
 """Tests whether outputs of a model depend on later tokens."""
 
 import contextlib
-import functools as ft
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -39,13 +38,12 @@ _ADVICE = (
 _Model: TypeAlias = Model[Any, Any]
 
 
-class _Seen(NamedTuple):
-    """Arrays with the token axis first: outputs and the measure of the exit, the state at
-    depth 0, and the rate of each operator there."""
+class _Part(NamedTuple):
+    """What a part of a model computes from a text, the token axis first, and what to say if
+    later tokens change it."""
 
-    results: tuple[PyTree[Array], Array | None]
-    embedded: Float[Array, "tokens features"]
-    rates: list[Float[Array, "tokens features"]]
+    fault: str
+    values: PyTree[Array]
 
 
 class _Change(NamedTuple):
@@ -104,13 +102,16 @@ def _find_fault(model: Model[Any, Any]) -> str | None:
     traced = not is_known(jnp.zeros(()))
     with jax.ensure_compile_time_eval() if traced else contextlib.nullcontext():
         for tried in (moved(solved, 1), moved(solved, -1), solved):
-            seen = ft.partial(_seen, tried)
             moves = []
-            for text in _texts(tried, seen):
+            for text in _texts(tried):
                 for change in _later_changes(text, tried.inputs.vocabulary):
-                    moves.append(change.moves(lambda text, seen=seen: seen(text).results))
+                    moves.append(change.moves(_values(tried, -1)))
                     if moves[-1]:
-                        return _reason(tried, change)
+                        return next(
+                            part.fault
+                            for i, part in enumerate(_parts(tried, text))
+                            if change.moves(_values(tried, i))
+                        )
                 fault = _pointwise_fault(tried, text)
                 if fault is not None:
                     return fault
@@ -135,12 +136,12 @@ def moved(model: _Model, direction: int) -> _Model:
     return jax.tree.map(changed, model)
 
 
-def _texts(model: _Model, seen: Callable[[Text], _Seen]) -> Iterator[Text]:
+def _texts(model: _Model) -> Iterator[Text]:
     """A text for the model, and one with a mask if the model accepts masks."""
 
     def takes(text: Text) -> bool:
         try:
-            seen(text)
+            _parts(model, text)
         except Exception:
             return False
         return True
@@ -169,49 +170,39 @@ def _later_changes(text: Text, vocabulary: int) -> Iterator[_Change]:
 
 
 @eqx.filter_jit
-def _seen(model: _Model, text: Text) -> _Seen:
+def _parts(model: _Model, text: Text) -> list[_Part]:
+    """The embedding, each operator at depth 0, the constraint, the read-out, the scheme, and
+    the exit, if there is one: each sees what those before it do."""
     inputs = model.inputs.of_text(text)
     equation, u0 = model.initial_value_problem(inputs)
     domain = equation.domain
-    u1 = model.solve(inputs).u1
-    exit = model.exit
-    measure = None
-    if exit is not None:
-        progress = Progress(u1, u1 - u0, u0, jnp.ones(()), model.outputs)
-        weights = jnp.ones(domain.num_tokens) if domain.weights is None else domain.weights
-        measure = exit.each(progress, weights)
-    rates = [operator.at(0.0, None)(u0, domain) for operator in equation.control(0.0)]
-    return _Seen((model.outputs(u1), measure), u0, rates)
-
-
-def _reason(model: _Model, change: _Change) -> str:
-    """Which part of the model sees later tokens, and what to write instead."""
-    suspects: list[tuple[str, str, Callable[[_Seen], PyTree]]] = [
-        ("the embedding", _ADVICE, lambda seen: seen.embedded)
-    ]
-    for i, operator in enumerate(eqx.filter_eval_shape(model.control, 0.0)):
+    found = [_Part(f"the embedding sees later tokens. {_ADVICE}", u0)]
+    for i, operator in enumerate(equation.control(0.0)):
         name = type(operator.innermost).__name__
         mend = _ADVICE
         if not getattr(operator.innermost, "causal", True):
             mend = f"Write {name}(…, causal=True), or data.options.causal=true for arrays."
-        suspects.append((f"operator {i}, {name},", mend, lambda seen, i=i: seen.rates[i]))
+        rate = operator.at(0.0, None)(u0, domain)
+        found.append(_Part(f"operator {i}, {name}, sees later tokens. {mend}", rate))
     for x in parts(model.constraint(0.0), AbstractConstraint):
-        name = f"the constraint {type(x).__name__}"
-        suspects.append((name, _ADVICE, lambda seen, x=x: x.project(seen.embedded)))
-    suspects.append(("the read-out", _ADVICE, lambda seen: model.outputs(seen.embedded)))
-    for name, mend, part in suspects:
-        if change.moves(lambda text, part=part: part(_seen(model, text))):
-            return f"{name} sees later tokens. {mend}"
-    exit = model.exit
-    if exit is not None and not change.moves(
-        lambda text: _seen(model.with_exit(None), text).results
-    ):
-        return (
-            f"the exit {type(exit).__name__}(…, stops={exit.stops!r}) sees later tokens; give "
-            "stops='token'."
-        )
-    name = type(model.mesh.scheme).__name__
-    return f"the scheme {name} lets tokens see later ones. {_ADVICE}"
+        fault = f"the constraint {type(x).__name__} sees later tokens. {_ADVICE}"
+        found.append(_Part(fault, x.project(u0)))
+    found.append(_Part(f"the read-out sees later tokens. {_ADVICE}", model.outputs(u0)))
+    scheme = type(model.mesh.scheme).__name__
+    outputs = model.outputs(model.with_exit(None).solve(inputs).u1)
+    found.append(_Part(f"the scheme {scheme} lets tokens see later ones. {_ADVICE}", outputs))
+    if (exit := model.exit) is not None:
+        u1 = model.solve(inputs).u1
+        progress = Progress(u1, u1 - u0, u0, jnp.ones(()), model.outputs)
+        weights = jnp.ones(domain.num_tokens) if domain.weights is None else domain.weights
+        said = f"the exit {type(exit).__name__}(…, stops={exit.stops!r}) sees later tokens"
+        measure = exit.each(progress, weights)
+        found.append(_Part(f"{said}; give stops='token'.", (model.outputs(u1), measure)))
+    return found
+
+
+def _values(model: _Model, part: int) -> Callable[[Text], PyTree[Array]]:
+    return lambda text: _parts(model, text)[part].values
 
 
 def _pointwise_fault(model: _Model, text: Text) -> str | None:
@@ -221,7 +212,8 @@ def _pointwise_fault(model: _Model, text: Text) -> str | None:
         other = np.where(changed, (text.tokens + 1) % model.inputs.vocabulary, text.tokens)
         change = _Change(text, text._replace(tokens=other), ~changed)
         for i, operator in enumerate(eqx.filter_eval_shape(model.control, 0.0)):
-            if operator.pointwise and change.moves(lambda x, i=i: _seen(model, x).rates[i]):
+            # The embedding comes before the operators.
+            if operator.pointwise and change.moves(_values(model, 1 + i)):
                 return (
                     f"operator {i}, {type(operator.innermost).__name__}, says that it is "
                     "pointwise, but its rate depends on other tokens; drop `pointwise`."

@@ -40,8 +40,8 @@ class StageInputs(AbstractImageInputs):
         given = (*before.inputs.grid, before.features)
         if before.inputs.prefix_tokens or built != given:
             raise InputError(
-                f"StageInputs: the previous stage gives {given}, but this one was built for "
-                f"{built}; give it image_shape={given}, and only the last stage a class_token."
+                f"StageInputs: this stage was built for {built}; give it image_shape={given}, "
+                "and only the last stage a class_token."
             )
 
     @property
@@ -99,7 +99,6 @@ class GridInputs(AbstractInputs):
         u = jnp.asarray(inputs)
         domain = self.domain
         if u.shape[-2:] != (domain.num_tokens, self.width):
-            raise InputError(
-                f"GridInputs: {u.shape} is not [..., {domain.num_tokens}, {self.width}]."
-            )
+            wanted = f"[..., {domain.num_tokens}, {self.width}]"
+            raise InputError(f"GridInputs: the shape {u.shape} is not {wanted}.")
         return Embedded(u, domain)

@@ -121,9 +121,7 @@ def generate(
     finite.
     """
     if key is None and temperature > 0:
-        raise InputError(
-            "generate: give key=jax.random.key(0), or temperature=0 for the likeliest tokens."
-        )
+        raise InputError("generate: give key=jax.random.key(0), or temperature=0 to draw none.")
     if isinstance(prompt, str | list):
         if tokenizer is None:
             raise InputError("generate: for a string give tokenizer=….")
@@ -161,22 +159,16 @@ def generate(
         mask = np.asarray(text.mask, bool)
         ends = mask.sum(axis=-1)
         if not mask[..., 0].all() or (mask[..., 1:] > mask[..., :-1]).any():
-            raise InputError(
-                "generate: the mask of a prompt is False before a token; padding stands behind."
-            )
+            raise InputError("generate: a mask is False before a token; padding stands behind.")
     number = math.prod(tokens.shape[:-1]) * (tokens.shape[-1] + length)
     if number > _MOST_TOKENS:
-        raise InputError(
-            f"generate: {length=}: {number:,} tokens in all; at most {_MOST_TOKENS:,}."
-        )
+        raise InputError(f"generate: {number:,} tokens in all; at most {_MOST_TOKENS:,}.")
     draw = Draw(temperature, top_k, top_p)
     tokens = _write(model, tokens, ends, length, draw, key, given, end)
     missing = tokens == NO_TOKEN
     if missing.any():
         place = missing.reshape(-1, tokens.shape[-1]).any(axis=0).argmax()
-        raise InputError(
-            f"generate: position {place} could not be written: its logits are not finite."
-        )
+        raise InputError(f"generate: position {place} could not be written: logits not finite.")
     if text.mask is None:
         return cast(Prompt, jax.device_put(tokens))
     mask = np.arange(tokens.shape[-1]) < (ends + length)[..., None]

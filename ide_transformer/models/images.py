@@ -90,8 +90,8 @@ class ImageInputs(AbstractImageInputs):
         if not 0 <= window - stride <= 2 * self.padding < window:
             least = max((window - stride + 1) // 2, 0)
             raise InputError(
-                f"ImageInputs: {window=}, {stride=}, padding={self.padding}; give a window of "
-                f"{stride} or more, and a padding from {least} to {(window - 1) // 2}."
+                f"ImageInputs: {window=}, padding={self.padding}: give a window of {stride} or "
+                f"more, and a padding from {least} to {(window - 1) // 2}."
             )
         wanted = window**2 * self.image_shape[2], self.prefix_tokens + math.prod(self.grid)
         rows = wanted[1] if self.positions is None else self.positions.shape[0]
@@ -168,9 +168,7 @@ class ImageInputs(AbstractImageInputs):
             )
         rows, columns, _ = own
         if not (rows and columns) or rows % stride or columns % stride:
-            raise InputError(
-                f"ImageInputs: a stride of {stride} does not divide {rows} by {columns}."
-            )
+            raise InputError(f"ImageInputs: {stride=} does not divide {rows} by {columns}.")
         return rows // stride, columns // stride
 
     def _with_channels(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -222,9 +220,7 @@ def grid_of_number(patches: int | tuple[int, int], shape: tuple[int, int]) -> tu
     height = max(round(math.sqrt(patches * rows / columns)), 1)
     width = max(round(math.sqrt(patches * columns / rows)), 1)
     if height * width != patches or height * columns != width * rows:
-        raise InputError(
-            f"{patches} patches make no grid like {rows} by {columns}; {height * width} do."
-        )
+        raise InputError(f"{patches} patches: {height * width} make a grid like {shape}.")
     return height, width
 
 

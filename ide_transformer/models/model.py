@@ -108,19 +108,15 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     def __post_init__(self):
         self.constraint = as_control(self.constraint, self.control)
-        others = self.mesh.given.keys() & _OF_PARTS
-        if others:
-            raise InputError(
-                f"Model: give {' and '.join(sorted(others))} by Model(…).on(mesh)."
-            )
+        if others := self.mesh.given.keys() & _OF_PARTS:
+            raise InputError(f"Model: give {', '.join(sorted(others))} by Model(…).on(mesh).")
         self.mesh = self.mesh.whole
 
     def __check_init__(self):
         self.read_out.check(self.inputs)
-        if self.space is not None and self.space.modes != self.inputs.features:
-            raise InputError(
-                f"Model: space of {self.space.modes} modes for {self.inputs.features} features."
-            )
+        features = self.inputs.features
+        if self.space is not None and self.space.modes != features:
+            raise InputError(f"Model: space of {self.space.modes} modes, {features} features.")
         if self.exit is not None and self.mesh.stepsize_controller is not None:
             raise InputError("Model: an exit needs equal steps; drop the stepsize_controller.")
 
@@ -257,9 +253,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             model = model._in_depth(lambda part: part.extend(horizon))
         if mesh.width is not None:
             if self.space is None:
-                raise InputError(
-                    f"width={mesh.width}: for other widths write functional(model).on(mesh)."
-                )
+                raise InputError(f"width={mesh.width}: write functional(model).on(mesh).")
             check_bytes(f"width={mesh.width}", 4 * mesh.width * self.space.modes)
             space = self.space.with_points(mesh.width)
             model = dataclasses.replace(model, space=space)
@@ -328,8 +322,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             return solve(inputs, key)
         if saveat.dense:
             raise InputError(
-                "solve: samples that are solved one by one (steps_for='sample', or with times "
-                "or points of their own) have no common dense solution; ask for SaveAt(ts=…)."
+                "solve: samples with steps, times or points of their own have no common dense "
+                "solution; ask for SaveAt(ts=…)."
             )
         u0, _ = eqx.filter_eval_shape(model.embed, inputs)
         return _solve_samples(solve, inputs, key, u0.ndim - 2)
@@ -427,9 +421,8 @@ def _resampled(control: AbstractControl, layers: int) -> AbstractControl:
     check_bytes(f"layers={layers}", layers * held / control.layers)
     found = control.resample(layers)
     if found.layers != layers:
-        raise InputError(
-            f"{type(control).__name__}.resample({layers}) gives {found.layers} intervals."
-        )
+        name = type(control).__name__
+        raise InputError(f"{name}.resample({layers}) gives {found.layers} intervals.")
     return found
 
 

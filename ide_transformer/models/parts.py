@@ -120,10 +120,8 @@ class AbstractInputs(eqx.Module):
         """Inputs of the model that contain `text`, to write texts and to test causality; the
         rest comes from `given`, other inputs of the model. Such a class also has the attributes
         `vocabulary` and `context`."""
-        raise InputError(
-            f"{type(self).__name__}: a causal model needs of_text(text, given) and the "
-            "attributes vocabulary and context; define them."
-        )
+        needed = "of_text(text, given), vocabulary and context"
+        raise InputError(f"{type(self).__name__}: a causal model needs {needed}; define them.")
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractInputs":
         """The inputs for another number of tokens, for `Model.on`; by default any number

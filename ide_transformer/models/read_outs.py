@@ -116,10 +116,8 @@ class TokenLogits(AbstractReadOut):
     def check(self, inputs: AbstractInputs) -> None:
         table = getattr(inputs, "embedding", None)
         if self.weight is None and getattr(table, "shape", ())[1:] != (inputs.features,):
-            raise InputError(
-                f"TokenLogits: {type(inputs).__name__} has no embeddings of {inputs.features} "
-                "features; give a weight."
-            )
+            what = f"{type(inputs).__name__} has no embeddings of {inputs.features} features"
+            raise InputError(f"TokenLogits: {what}; give a weight.")
 
     def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "TokenLogits":
         # Logits are integrals over y, so that E is not the embedding even if it is tied.
@@ -310,15 +308,11 @@ def _mean(v: State, inputs: AbstractInputs) -> Float[Array, "*batch features"]:
 
 def _check_prefix(read_out: AbstractReadOut, wanted: int, inputs: AbstractInputs) -> None:
     if wanted > inputs.prefix_tokens:
-        raise InputError(
-            f"{type(read_out).__name__} reads {wanted} learned tokens, and there are "
-            f"{inputs.prefix_tokens}; build with class_token=True, or take MeanHead."
-        )
+        what = f"{type(read_out).__name__} reads {wanted} learned tokens, and there are"
+        raise InputError(f"{what} {inputs.prefix_tokens}; give class_token=True, or MeanHead.")
 
 
 def _check_masks(read_out: AbstractReadOut, inputs: AbstractInputs) -> None:
     if getattr(inputs, "masks", False):
-        raise InputError(
-            f"{type(read_out).__name__}: the mean over all tokens would count padding; build "
-            "TextInputs(masks=False), or take PrefixHead."
-        )
+        what = f"{type(read_out).__name__}: the mean over all tokens would count padding"
+        raise InputError(f"{what}; give TextInputs(masks=False), or PrefixHead.")

@@ -69,10 +69,8 @@ class TextInputs(AbstractInputs):
     def __check_init__(self):
         places = self.context if self.padding is None else self.padding + 1 + self.context
         if self.positions is not None and self.positions.shape[0] < places:
-            raise InputError(
-                f"TextInputs: {self.positions.shape[0]} positions; context={self.context} and "
-                f"padding={self.padding} need {places}."
-            )
+            what = f"{self.positions.shape[0]} positions for a context of {self.context}"
+            raise InputError(f"TextInputs: {what}; give {places}.")
 
     @classmethod
     @checked
@@ -141,7 +139,7 @@ class TextInputs(AbstractInputs):
         text = checked_text(inputs, self.vocabulary, self.context, kinds)
         if text.mask is not None and not self.masks:
             raise InputError(
-                "TextInputs(masks=False) has no masks; build the model with class_token=True."
+                "TextInputs(masks=False): drop the mask, or give class_token=True."
             )
         u = rows(self.embedding, text.tokens) * self.scale
         if self.positions is not None:

@@ -78,7 +78,5 @@ def restored(
 def check_statistics(owner: object, given: Statistics | None, channels: int) -> None:
     """Raises `InputError` if there is not one pair for each channel."""
     if given is not None and len(given) != channels:
-        raise InputError(
-            f"{type(owner).__name__}: statistics of {len(given)} channels for {channels}; give "
-            "(mean, standard deviation) for each."
-        )
+        what = f"{type(owner).__name__}: statistics of {len(given)} channels for {channels}"
+        raise InputError(f"{what}; give (mean, standard deviation) for each.")

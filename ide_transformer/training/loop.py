@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import optax
 
 from ..equation import divided_weights
 from ..errors import GO_ON, InputError
@@ -20,14 +21,13 @@ from .steps import layout as parallel
 from .steps.layout import Layout
 from .steps.memory import describe_memory
 from .steps.schedule import Program, Programs, Schedule
-from .steps.step import TrainState, better_solve, num_parameters, rolled_back, weights_of
+from .steps.step import TrainState, better_solve, rolled_back, weights_of
 from .stopping import Stopped, StopRequest
 from .trackers import AbstractTracker, InBackground, JsonLines
 
 
 T = TypeVar("T")
 
-EVALUATION_BATCH = 64
 # Compiled steps by the shapes of their batches.
 _Steps = dict[tuple[tuple[int, ...], ...], Any]
 # A phase with its compiled programs: the entrance to it, and the steps on each mesh.
@@ -60,10 +60,10 @@ class Loop(NamedTuple):
         with TrainingProgress(steps, start) as progress:
             run = self.config.model.run
             origin = "" if run is None or start else f", with the weights of {run}"
-            trained, frozen = map(num_parameters, divided_weights(state.weights))
+            trained, frozen = map(optax.tree.size, divided_weights(state.weights))
             part = f", {trained:,} of them trained" if frozen else ""
-            number = trained + frozen
-            progress.say(f"{self.folder.path}: {number:,} parameters{part}{origin}")
+            number = f"{trained + frozen:,} parameters"
+            progress.say(f"{self.folder.path}: {number}{part}{origin}")
             compiled = self._compiled(start, progress) if start < steps else []
             while True:
                 rollbacks = int(state.faults.rollbacks)
@@ -158,12 +158,11 @@ class Loop(NamedTuple):
         for program in left:
             phase = program.phase
             steps: list[_Steps] = []
-            all_batches = program.batches_of_each_shape(self.task)
-            for number, (mesh, batches) in enumerate(
-                zip(phase.meshes.values(), all_batches, strict=True)
-            ):
+            meshes = zip(phase.meshes.values(), phase.tasks(self.task), strict=True)
+            for number, (mesh, task) in enumerate(meshes):
                 key = phase.layers, str(mesh.described)
                 if key not in made:
+                    batches = task.of_each_shape(training.batch_size, training.seed)
                     on = f" on {phase.name(number)}" if training.schedule else ""
                     each = f" for {len(batches)} lengths" if len(batches) > 1 else ""
                     progress.say(f"compiling the step{on}{each}")
@@ -182,14 +181,13 @@ class Loop(NamedTuple):
                 before = self.layout.shapes(self.programs.shapes_at(phase.first))
                 enter = enter.lower(before).compile()
             compiled.append((program, enter, steps))
-        model = left[-1].model
-        shapes = left[-1].shapes
-        data, *_ = left[-1].phase.tasks(self.task)
-        part = data.of_each_shape(training.part_size, training.seed)[-1]
-        progress.say(describe_memory(model, shapes, self.task.loss, part, temporary))
+        last = left[-1]
+        task, *_ = last.phase.tasks(self.task)
+        part = task.of_each_shape(training.part_size, training.seed)[-1]
+        progress.say(describe_memory(last.model, last.shapes, self.task.loss, part, temporary))
         if self.layout.grid.size > 1:
             sizes = [f"{axis} {size}" for axis, size in self.layout.sizes.items() if size > 1]
-            each = f"{self.layout.bytes_each(shapes):,} bytes on each"
+            each = f"{self.layout.bytes_each(last.shapes):,} bytes on each"
             progress.say(f"devices: {', '.join(sizes)}; the state takes {each}")
         return compiled
 
@@ -210,8 +208,7 @@ class Loop(NamedTuple):
             suffix = "" if which == "trained" else "_of_average"
             weights = weights_of(state, which, decay)
             for part in parts:
-                of_part = EVALUATION_BATCH, samples, part, check, self.layout.placed
-                values = program.evaluate(weights, self.task, *of_part)
+                values = program.evaluate(weights, self.task, part, samples, check, self.layout)
                 found |= {f"{name}{suffix}": value for name, value in values.items()}
         return found
 

@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import PRNGKeyArray
 
 from ..arguments import checked
@@ -58,7 +59,7 @@ from .steps.schedule import (
     programs_of,
     weight_shapes,
 )
-from .steps.step import TrainState, num_parameters, weights_of
+from .steps.step import TrainState, weights_of
 from .stopping import stop_requests
 from .trackers import AbstractTracker
 
@@ -377,7 +378,7 @@ def _write_results(loop: Loop, state: TrainState, held_out: dict[str, float]) ->
     summary = {
         **held_out,
         "steps": steps,
-        "parameters": num_parameters(state.weights),
+        "parameters": optax.tree.size(state.weights),
         "nfe": evaluations / steps,
         "evaluations": evaluations,
         "seconds": round(time.perf_counter() - loop.began, 1),

@@ -111,7 +111,7 @@ def evaluated(monkeypatch, *losses):
     """Evaluations of a run have these losses."""
     coming = iter(losses)
     evaluate = lambda *_, **__: {"validation_loss": next(coming, losses[-1])}  # noqa: E731
-    monkeypatch.setattr(schedule, "make_evaluation", lambda *_: evaluate)
+    monkeypatch.setattr(schedule.Program, "evaluate", evaluate)
 
 
 def test_a_run_without_a_loss_at_its_end_is_an_error(tmp_path, monkeypatch):

@@ -107,11 +107,10 @@ class Layout(NamedTuple):
 
     def bytes_each(self, state: PyTree) -> int:
         """Bytes of a state on each device."""
-
-        def size(x: Any, where: NamedSharding) -> int:
-            return math.prod(where.shard_shape(x.shape)) * x.dtype.itemsize
-
-        return sum(jax.tree.leaves(jax.tree.map(size, state, self.shardings(state))))
+        own = [
+            (x.sharding.shard_shape(x.shape), x) for x in jax.tree.leaves(self.shapes(state))
+        ]
+        return sum(math.prod(shape) * x.dtype.itemsize for shape, x in own)
 
     def whole(self) -> NamedSharding:
         """The place of an array that every device has whole."""
@@ -126,9 +125,7 @@ def make_layout(config: ParallelConfig, devices: Sequence[Any] | None = None) ->
     if number % wanted or (jax.process_count() > 1 and wanted != number):
         sizes = " × ".join(f"parallel.{axis}={size}" for axis, size in config.sizes.items())
         fit = "be" if jax.process_count() > 1 else "divide"
-        raise InputError(
-            f"{sizes} = {wanted}, which must {fit} the {number} devices there are."
-        )
+        raise InputError(f"{sizes} = {wanted}: it must {fit} the {number} devices there are.")
     shape = tuple(config.sizes.values())
     types = (AxisType.Auto,) * len(shape)
     return Layout(jax.make_mesh(shape, config.axes, types, devices=devices[:wanted]))
@@ -236,10 +233,10 @@ def explain_lost_process() -> Iterator[None]:
         if jax.process_count() == 1 or str(error).startswith(_OWN_FAULTS):
             raise
         reason = str(error).splitlines()[0][:200]
-        what = (
-            f"process {jax.process_index()}: another process of this run has ended or is silent"
-        )
-        raise InputError(f"{what} ({reason}). Start all again with --resume.") from error
+        raise InputError(
+            f"process {jax.process_index()}: another process of this run has ended ({reason}). "
+            "Start all again with --resume."
+        ) from error
 
 
 def primary() -> bool:

@@ -17,16 +17,18 @@ from ...dynamics import keep_layers
 from ...errors import InputError, at
 from ...integration import Mesh
 from ...models import Model, functional
-from ...tasks import AbstractLoss, AbstractTask, Batch
+from ...tasks import AbstractLoss, AbstractTask, Batch, Mean, Part, averaged
 from ..configuration.config import Config, TrainingConfig
 from ..configuration.reader import read
 from .build import objective
 from .growth import AbstractGrowth, Draw, Refinement, grown_state
 from .layout import Layout
 from .optimizer import build_optimizer
-from .step import TrainState, initial_state, make_evaluation, make_train_step
+from .step import TrainState, initial_state, make_train_step, require_samples
 
 
+# Samples in a batch of an evaluation.
+_BATCH = 64
 # How a model gets fewer layers: θ(t) is resampled, or some of its layers are kept.
 Layers = Literal["resampled", "spread", "first"]
 
@@ -206,20 +208,40 @@ class Program:
         """The model without its weights."""
         return eqx.filter(self.model, eqx.is_inexact_array, inverse=True)
 
-    @ft.cached_property
-    def evaluate(self) -> Callable[..., dict[str, float]]:
-        """See `make_evaluation`."""
-        return make_evaluation(self.static, self.solved)
-
     def solved(self, model: Model) -> Model:
         """The model as evaluations of this phase solve it."""
         return model.on(self.phase.evaluated)
 
-    def batches_of_each_shape(self, task: AbstractTask) -> list[list[Batch]]:
-        """For each mesh, a batch of each shape that training has there."""
-        size = self.training.batch_size
-        seed = self.training.seed
-        return [data.of_each_shape(size, seed) for data in self.phase.tasks(task)]
+    @ft.cached_property
+    def _figures(self) -> Callable[..., dict[str, Mean]]:
+        static = self.static
+
+        @jax.jit
+        def figures(loss, weights, batch):
+            return loss(self.solved(eqx.combine(weights, static)), batch).figures
+
+        return figures
+
+    def evaluate(
+        self,
+        weights: PyTree,
+        task: AbstractTask,
+        part: Part,
+        samples: int | None,
+        check: Callable[[], None],
+        layout: Layout,
+    ) -> dict[str, float]:
+        """The figures of a task over held-out samples. `check` is called between batches and
+        may raise."""
+
+        def batches():
+            for batch in task.held_out(_BATCH, samples, part):
+                check()
+                means = self._figures(task.loss, weights, layout.placed(batch))
+                yield {**means, **task.further_means(batch, means["loss"])}
+
+        means = task.loss.figures(require_samples(averaged(batches())))
+        return {f"{part}_{name}": mean for name, mean in means.items()}
 
     def on_meshes(self, task: AbstractTask) -> Iterator[tuple[Callable[[Model], Model], Batch]]:
         """For each mesh, the function that puts the model on it, and a first batch."""

@@ -16,7 +16,7 @@ from ...equation import divided_weights
 from ...errors import InputError
 from ...models import Model
 from ...solvers import learned
-from ...tasks import AbstractTask, Batch, Loss, Part, averaged
+from ...tasks import Batch, Loss
 
 
 # The weights of a run: as trained, or their moving average.
@@ -146,10 +146,6 @@ def initial_state(
     return start, static
 
 
-def num_parameters(weights: PyTree[Array]) -> int:
-    return sum(x.size for x in jax.tree.leaves(weights))
-
-
 def make_train_step(
     optimizer: optax.GradientTransformation,
     static: PyTree,
@@ -246,36 +242,3 @@ def require_samples(means: dict[str, float]) -> dict[str, float]:
     if not means:
         raise InputError("None of these held-out samples has a target; take more of them.")
     return means
-
-
-def make_evaluation(
-    static: PyTree, solved: Callable[[Model], Model]
-) -> Callable[..., dict[str, float]]:
-    """Returns `evaluate(weights, task, size, samples, part, check, place)`, which gives the
-    figures of a task over held-out samples in batches of `size`. `check` is called between
-    batches and may raise; `place` puts a batch on the devices; `solved` maps the model to the
-    one that is solved."""
-
-    @jax.jit
-    def measured(loss, weights, batch):
-        return loss(solved(eqx.combine(weights, static)), batch).figures
-
-    def evaluate(
-        weights: PyTree,
-        task: AbstractTask,
-        size: int,
-        samples: int | None = None,
-        part: Part = "validation",
-        check: Callable[[], None] = lambda: None,
-        place: Callable[[Batch], Batch] = lambda batch: batch,
-    ) -> dict[str, Any]:
-        def batches():
-            for batch in task.held_out(size, samples, part):
-                check()
-                means = measured(task.loss, weights, place(batch))
-                yield {**means, **task.further_means(batch, means["loss"])}
-
-        means = task.loss.figures(require_samples(averaged(batches())))
-        return {f"{part}_{name}": mean for name, mean in means.items()}
-
-    return evaluate
