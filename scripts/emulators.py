@@ -182,8 +182,11 @@ def network_of(cell: Cell, key: Any) -> Any:
 def config_of(model: str) -> training.Config | None:
     """The configuration of a model of this package; `None` for a network of APEBench."""
     name, *changes = model.split(":")
-    path = config_file(name)
-    return training.load_config(path, changes) if path.is_file() else None
+    try:
+        path = config_file(name)
+    except InputError:
+        return None
+    return training.load_config(path, changes)
 
 
 def with_linear_part(config: training.Config, scenario: Any) -> training.Config:

@@ -5,6 +5,7 @@ from .options import (
     add_model as add_model,
     add_trust as add_trust,
     chosen_model as chosen_model,
+    figure_file as figure_file,
     names as names,
     results_file as results_file,
     results_folder as results_folder,

@@ -36,7 +36,6 @@ COMMANDS = {
     "exits": "measure the loss when tokens stop before the end",
     "draw": "draw predictions of a model of functions",
     "convergence": "measure the order of every scheme",
-    "resolution": "measure the errors and the error budget of a model of functions",
     "convert": "turn a checkpoint into a run, and a run into a checkpoint",
     "report": "write an HTML page about runs",
 }

@@ -17,27 +17,25 @@ if TYPE_CHECKING:
 
 def config_file(text: str) -> Path:
     """The file of a configuration: an existing file, or one of the package by its name, such
-    as `compare/any_depth`."""
+    as `compare/any_depth`.
+
+    **Raises:** `InputError` for neither.
+    """
     given = Path(text)
-    return given if given.is_file() else _packaged().get(text, given)
-
-
-def no_config(file: Path) -> InputError:
-    """The error for a file that `config_file` did not find."""
-    close = difflib.get_close_matches(str(file.with_suffix("")), _packaged(), 3, 0.0)
-    return InputError(
-        f"{file}: there is no such configuration file (in {Path.cwd()}), and no configuration "
-        f"of that name comes with the package; the closest are {', '.join(close)}."
-    )
-
-
-def _packaged() -> dict[str, Path]:
+    if given.is_file():
+        return given
     # In a wheel they are inside the package, in a checkout beside it.
     package = Path(__file__).parents[1]
-    place = package / "configs"
-    if not place.is_dir():
-        place = package.parent / "configs"
-    return {str(x.relative_to(place).with_suffix("")): x for x in place.rglob("*.yaml")}
+    places = package / "configs", package.parent / "configs"
+    place = next(x for x in places if x.is_dir())
+    named = {str(x.relative_to(place).with_suffix("")): x for x in place.rglob("*.yaml")}
+    if text in named:
+        return named[text]
+    close = difflib.get_close_matches(str(given.with_suffix("")), named, 3, 0.0)
+    raise InputError(
+        f"{text}: there is no such file in {Path.cwd()}, and no configuration of that name in "
+        f"the package; the closest are {', '.join(close)}."
+    )
 
 
 def add_model(parser: argparse.ArgumentParser, others: str = "") -> None:
@@ -92,7 +90,7 @@ def add_mesh(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen_model(options: argparse.Namespace, path: str | None = None) -> "LoadedModel":
-    """The model that the options of `add_model` choose, or the one at `path`."""
+    """The model that the options of `add_model` choose, or another one at `path`."""
     from ..training import load_model
 
     return load_model(

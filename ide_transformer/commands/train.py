@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, printable
-from .options import add_trust, check_can_be_written, config_file, integers, no_config
+from .options import add_trust, check_can_be_written, config_file, integers
 
 
 EXAMPLES = """\
@@ -58,11 +58,14 @@ def _plan(text: str) -> tuple[str, list[int]]:
 
 
 def run(options: argparse.Namespace) -> None:
-    file = config_file(options.config)
     if options.restart and not options.resume:
         raise InputError("--restart needs --resume.")
-    if not options.resume and not file.is_file():
-        raise no_config(file)
+    try:
+        file = config_file(options.config)
+    except InputError:
+        if not options.resume:
+            raise
+        file = None
     planned, amounts = options.plan or (None, [])
     if options.samples is not None and planned != "devices":
         raise InputError("--samples needs --plan devices=…")
@@ -75,9 +78,9 @@ def run(options: argparse.Namespace) -> None:
     from .. import reporting, training
     from ..training.measure.planning import VOCABULARY
 
-    if not file.is_file():
+    if file is None:
         how = dict(runs=options.runs, trust=options.trust, restart=options.restart)
-        folder = training.resume_run(file, options.overrides, **how)
+        folder = training.resume_run(options.config, options.overrides, **how)
     else:
         # Without --trust a configuration outside a run is trusted.
         trust = options.trust or None

@@ -1,4 +1,4 @@
-"""Comparisons of schemes, orders, resolutions and runs: measured, tabulated, drawn."""
+"""Comparisons of schemes, orders and runs: measured, tabulated, drawn."""
 
 from pathlib import Path
 

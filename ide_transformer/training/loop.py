@@ -218,9 +218,11 @@ class Loop(NamedTuple):
         losses = {name: x for name, x in held_out.items() if "_loss" in name}
         if wrong := {name: x for name, x in losses.items() if not math.isfinite(x)}:
             said = ", ".join(f"{name} {x}" for name, x in wrong.items())
-            what = f"{self.folder.path}: not finite at the end of the run: {said}"
+            what = (
+                f"{self.folder.path}: not finite at the end: {said}; its checkpoints are kept"
+            )
             advice = f"Lower optimizer.learning_rate, or take {better_solve(model)}"
-            raise Diverged(f"{what}. Its checkpoints are kept. {advice}.")
+            raise Diverged(f"{what}. {advice}.")
 
     def _evaluate_if_due(
         self, program: Program, number: int, state: TrainState, log: MetricsLog
@@ -252,8 +254,8 @@ class Loop(NamedTuple):
         newest = self.checkpoints.newest()
         if rollbacks or newest is None:
             why = "it went back before" if rollbacks else "no checkpoint to go back to"
-            better = better_solve(self.programs[0].model)
             advice = "Lower optimizer.learning_rate or optimizer.clip, warm up longer"
+            better = better_solve(self.programs[0].model)
             raise Diverged(f"{fault}; {why}. {advice}, or take {better}.")
         restored = self.checkpoints.restore(self.programs.shapes_at)
         state = self.layout.placed(rolled_back(restored, fault.bad_steps))

@@ -14,12 +14,7 @@ import pytest
 from ide_transformer import InputError
 from ide_transformer.commands import main, run_script
 from ide_transformer.commands.command import COMMANDS, GROUP
-from ide_transformer.commands.options import (
-    check_can_be_written,
-    config_file,
-    no_config,
-    results_folder,
-)
+from ide_transformer.commands.options import check_can_be_written, config_file, results_folder
 from tests import running
 from tests.helpers import ROOT, fast_first, largest
 from tests.running import run_here
@@ -69,7 +64,7 @@ def test_a_configuration_is_a_file_or_has_a_name(tmp_path, monkeypatch):
     (tmp_path / "quick").write_text("name: mine")
     assert config_file("quick").samefile(tmp_path / "quick")
     with pytest.raises(InputError, match=r"shakespear: .* closest are shakespeare, "):
-        raise no_config(config_file("shakespear"))
+        config_file("shakespear")
 
 
 def test_results_of_runs_are_named_as_these(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 import ide_transformer as ide
 from error_budgets import measured_errors, random_problem, tried_budget
-from ide_transformer.compare.resolution import refinement_errors
+from ide_transformer.contrib.resolution import refinement_errors
 from ide_transformer.dynamics import FunctionSolve, refinements
 from ide_transformer.solvers import with_sub_solver
 from tests import layered_models

@@ -108,14 +108,14 @@ def check_code(tree: Any, path: Path, trust: Trust) -> None:
     named = [(short(key), name) for key, names in names_of_code(tree).items() for name in names]
     foreign = [f"{key} names {short(name)}" for key, name in named if name not in own]
     if foreign:
-        what = f"{path} names code of its own, which would run: {some_of(foreign, '; ')}"
+        what = f"{path} names code of its own: {some_of(foreign, '; ')}"
         raise InputError(f"{what}. If you trust it, give --trust (Python: trust=True).")
 
 
 def inherit(tree: dict[str, Any], trust: Trust) -> dict[str, Any]:
-    """The tree, completed from the run that `model.pretrained` names. It takes over the model,
-    and missing keys and options of the sections `data`, `control` and `solver`. A section that
-    chooses a class, by `kind` or `name`, takes over nothing."""
+    """The tree, completed from the run that `model.pretrained` names: the model, and what the
+    sections `data`, `control` and `solver` do not give, unless they choose a class by `kind` or
+    `name`."""
     model = tree.get("model")
     given = dict(model) if isinstance(model, dict) else {}
     pretrained = given.pop("pretrained", None)
@@ -162,9 +162,8 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         for depth, part in enumerate(parents, 1):
             branch = branch.setdefault(part, {})
             if not isinstance(branch, dict):
-                raise InputError(
-                    f"{where}: {'.'.join(parents[:depth])} is a value, not a section."
-                )
+                section = ".".join(parents[:depth])
+                raise InputError(f"{where}: {section} is a value, not a section.")
         value = read_yaml(text, where)
         if value is None:
             branch.pop(last, None)
@@ -197,7 +196,7 @@ def some_of(texts: Sequence[str], between: str) -> str:
 
 
 def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str) -> str:
-    """One line for an error of pydantic: what, where and why."""
+    """One line for an error of pydantic."""
     location = [str(part) for part in error["loc"]]
     value = error["input"]
     key = ".".join(location)

@@ -265,8 +265,7 @@ def find_function(key: str, name: str, *, of_array: bool = True) -> Callable[...
         try:
             jax.eval_shape(found, jax.ShapeDtypeStruct((2,), float))
         except Exception as error:
-            what = f"of an array it is {type(error).__name__}: {error}"
-            raise InputError(f"{key}={name}: {what}") from None
+            raise InputError(f"{key}={name} of an array: {error!r}") from None
     return found
 
 
@@ -355,7 +354,7 @@ def _imported(key: str, name: str) -> Any:
         inside = next((x for x in file.parents if (x / "checkpoints").is_dir()), None)
         if inside is not None and (file.is_dir() or file.with_suffix(".py").is_file()):
             what = f"{module_name} lies in the folder of a run, {inside}"
-            raise InputError(f"{key}={name}: {what}, from which no code is imported; move it.")
+            raise InputError(f"{key}={name}: {what}; move it.")
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:

@@ -160,9 +160,7 @@ class Checkpoints:
                 warnings.warn(f"{reason}; checkpoint {step} is taken instead.", stacklevel=2)
             return state
         if not reasons:
-            raise InputError(
-                f"{self._run.path} has no checkpoint yet; resume it with --resume."
-            )
+            raise InputError(f"{self._run.path} has no checkpoint yet; resume it by --resume.")
         what = f"{self._folder} holds no checkpoint that can be read: {'; '.join(reasons)}"
         raise InputError(f"{what}. Restore one from a copy, or train the run again.")
 

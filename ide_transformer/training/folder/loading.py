@@ -156,9 +156,7 @@ def restored(
     checkpoint."""
     average = config.training.average
     if weights == "average" and not average:
-        raise InputError(
-            f"weights=average: {folder.path} was trained without training.average."
-        )
+        raise InputError(f"weights=average: {folder.path} has training.average=0.")
     key = jax.random.key(0)  # the drawn weights are replaced below
     sizes = sizes_of(folder, config)
 
@@ -260,8 +258,8 @@ def _check_weights(run: RunFolder, own: Config, chosen: Config) -> None:
     sizes = sizes_of(run, own)
     offered = build_task(chosen, run.known_tokenizer).sizes
     if lacking := [name for name in sizes if name not in offered]:
-        what = f"data.path={chosen.data.path}: these data are of another kind, without"
-        raise InputError(f"{what} {lacking[0]}; give data like the data of {run.path}.")
+        what = f"data.path={chosen.data.path} has no {lacking[0]}"
+        raise InputError(f"{what}; give data like the data of {run.path}.")
     data = {name: offered[name] for name in sizes}
 
     def shapes(config: Config, sizes: dict[str, Any]) -> list[tuple[int, ...]]:
@@ -274,5 +272,5 @@ def _check_weights(run: RunFolder, own: Config, chosen: Config) -> None:
         raise InputError(f"{what}; train it with model.positions=rotary.")
     if expected != shapes(chosen, data):
         name = next(x for x in sizes if x not in STATISTICS and data[x] != sizes[x])
-        what = f"data.options: these data have {name}={data[name]}"
-        raise InputError(f"{what}, and the model {name}={sizes[name]}.")
+        there = f"{name}={data[name]}, and the model {name}={sizes[name]}"
+        raise InputError(f"data.options: these data have {there}.")

@@ -33,11 +33,14 @@ from ..steps.optimizer import path_of
 def source(config: Config | None = None) -> str:
     """The version of the package with a checksum of its files, `0.1.0 (1a2b3c4d5e6f)`, then
     each module that the configuration names, with its checksum."""
+    said = [_package()]
     named = {} if config is None else names_of_code(config.model_dump(mode="json"))
-    modules = sorted({name.partition(":")[0] for names in named.values() for name in names})
-    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in modules}
-    own = [f"{name} ({checksum_of([Path(file)])})" for name, file in files.items() if file]
-    return ", ".join((_package(), *own))
+    for module in sorted(
+        {name.partition(":")[0] for names in named.values() for name in names}
+    ):
+        if file := getattr(sys.modules.get(module), "__file__", None):
+            said.append(f"{module} ({checksum_of([Path(file)])})")
+    return ", ".join(said)
 
 
 @ft.cache
@@ -54,7 +57,7 @@ def checksum_of(files: Sequence[Path]) -> str:
 
 # The most bytes of a sample, or of a figure.
 _MOST_SHOWN = 2**24
-# Keys of the file of fingerprints.
+# Keys of the file of fingerprints, in the words of an error.
 _DATA = "its data"
 _SOURCES = "sources"
 _CONFIG = "its config.yaml"
@@ -204,8 +207,7 @@ class RunFolder:
 
 
 def _check_own(path: Path) -> None:
-    """Raises `InputError` for a link, which would show a file from elsewhere, and for a file
-    that is too large to show."""
+    """Raises `InputError` for a link to a file from elsewhere, and for a large file."""
     if path.is_symlink() or (path.is_file() and path.stat().st_size > _MOST_SHOWN):
         raise InputError(f"{path} is a link, or above {_MOST_SHOWN:,} bytes; remove it.")
 
@@ -224,7 +226,7 @@ def _as_tuples(x: Any) -> Any:
 
 
 def _is_json(sizes: Mapping[str, Any]) -> bool:
-    """Whether JSON gives them back as they are; a task of a user may have others."""
+    """Whether JSON gives them back; a task of a user may have others."""
     try:
         return _as_tuples(json.loads(json.dumps(sizes))) == sizes
     except (TypeError, ValueError):
@@ -275,7 +277,9 @@ def new_folder(
             write_json(made.labels, {label: i for i, label in enumerate(labels)})
         while True:
             number = max(_folders(config.name, runs), default=0) + 1
-            folder = _numbered(config.name, runs, number)
+            folder = RunFolder(
+                runs / (f"{config.name}-{number}" if number > 1 else config.name)
+            )
             try:
                 made.path.rename(folder.path)
             except OSError:
@@ -289,8 +293,8 @@ def new_folder(
 
 @contextlib.contextmanager
 def sole_use(path: Path, refusal: str) -> Iterator[None]:
-    """Holds the lock `path`, which the operating system releases when the process ends. Raises
-    `InputError` with the `refusal` if another process holds it."""
+    """Holds the lock `path`, until the process ends. Raises `InputError` with the `refusal` if
+    another process holds it."""
     lock = filelock.FileLock(path, timeout=0)
     try:
         lock.acquire()
@@ -312,7 +316,7 @@ def check_origin(
     what += [_CONFIG] * (now not in folder.recorded.get(_CONFIG, now))
     what += ["its folder checkpoints"] * (not folder.checkpoints.is_dir())
     if what:
-        said = f"--resume: {folder.path} began otherwise; {' and '.join(what)} changed since"
+        said = f"--resume: {folder.path}: {' and '.join(what)} changed since"
         raise InputError(f"{said}. Restore what it began with, or start a new run.")
 
 
@@ -359,12 +363,8 @@ def _folders(name: str, runs: Path) -> dict[int, RunFolder]:
     """The folders `name`, `name-2`, `name-3`, … in `runs`, by their numbers."""
     names = [path.name for path in runs.iterdir()] if runs.is_dir() else []
     found = (re.fullmatch(rf"{re.escape(name)}(?:-([2-9]|[1-9]\d+))?", x) for x in names)
-    numbers = sorted(int(match[1] or 1) for match in found if match)
-    return {number: _numbered(name, runs, number) for number in numbers}
-
-
-def _numbered(name: str, runs: Path, number: int) -> RunFolder:
-    return RunFolder(runs / (name if number == 1 else f"{name}-{number}"))
+    by_number = {int(match[1] or 1): RunFolder(runs / match[0]) for match in found if match}
+    return dict(sorted(by_number.items()))
 
 
 def changed_values(old: Config, new: Config) -> list[str]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ... import tasks
+from ...arguments import PositiveInt, checked
 from ...errors import InputError, at
 from ...integration import AbstractExit, EstimatedExit, Mesh
 from ...models import FunctionInputs, LanguageModel, Model
@@ -33,13 +34,11 @@ def run_task(
 
     **Arguments:**
 
-    - `config`: the configuration of a loaded model, for example with another context. Default:
-      the configuration of the run.
+    - `config`: the configuration of a loaded model. Default: the configuration of the run.
     - `named`: whether the user chose other data.
     - `trust`: see `load_run`; used without a `config`.
 
-    **Raises:** `InputError` if the data differ from the data with which the run began, or have
-    a token that its tokenizer lacks.
+    **Raises:** `InputError` for other data than the run began with, and for unknown tokens.
     """
     own = run.load_config(trust if config is None else config)
     config = own if config is None else config
@@ -71,8 +70,8 @@ def evaluation_task(
     **Arguments:**
 
     - `text`, `task`: see `evaluate_loss`.
-    - `tokens`: tokens of a sample. Default: as the run trained; for a checkpoint the most that
-      it can take, up to 512.
+    - `tokens`: tokens of a sample. Default: as the run trained; for a checkpoint its context,
+      up to 512.
 
     **Raises:** `InputError` for data that have no such samples.
     """
@@ -120,15 +119,14 @@ def evaluate_loss(
 
     **Arguments:**
 
-    - `text`: a text to predict in windows of the context, without a rest at its end. Default:
-      the data of a run; for a checkpoint the last tenth of Shakespeare.
+    - `text`: a text to predict in windows of the context. Default: the data of a run; for a
+      checkpoint the last tenth of Shakespeare.
     - `samples`: this many samples, evenly spread. Default: all.
-    - `part`: the part of the data of a run. A text, or a file other than the run's, has no
-      parts: all samples are taken.
+    - `part`: the part of the data of a run. A text, or another file, is measured whole.
     - `task`: the task of the run, if it is already made.
 
-    **Raises:** `InputError` for data that have no such part or that have changed since the run
-    began, and if the loss is not finite.
+    **Raises:** `InputError` for data without this part, for data that have changed since the
+    run began, and if the loss is not finite.
     """
     task = evaluation_task(loaded, text, task=task)
     found = evaluate_on(loaded.measured, task, samples, part)
@@ -174,13 +172,7 @@ def evaluate_models(
 ) -> list[dict[str, Any]]:
     """`evaluate_loss` of several models. A row for each also has the `tokens` of a sample, the
     checksum of its data as `data`, and the `part` in words. On one text all models predict the
-    same tokens, each in windows of its own context.
-
-    **Arguments:** see `evaluate_loss`.
-
-    **Raises:** `InputError` for `samples` of models whose tokens differ, since these would be
-    different places of the text.
-    """
+    same tokens, each in windows of its own context."""
     made = on_same_tokens([evaluation_task(loaded, text) for loaded in models])
     data = [task.fingerprint() for task in made]
     texts = all(isinstance(task, tasks.AbstractNextToken) for task in made)
@@ -192,8 +184,8 @@ def evaluate_models(
     for loaded, task, checksum in zip(models, made, data, strict=True):
         found = evaluate_on(loaded.measured, task, samples, part)
         check_finite(loaded, [found])
-        of = {"data": checksum, "part": described_part(task, part)}
-        rows.append({**of, "tokens": task.tokens_per_sample, **found})
+        row = {"data": checksum, "part": described_part(task, part)}
+        rows.append({**row, "tokens": task.tokens_per_sample, **found})
     return rows
 
 
@@ -274,15 +266,13 @@ def evaluate_exits(
     for mesh in meshes:
         model = model_on(loaded.measured, mesh)
         steps = model.layers * model.steps
+        # Arrays, so that all tolerances share one program.
+        exits = [eqx.tree_at(lambda e: e.tolerance, exit, jnp.asarray(x)) for x in tolerances]
         full = math.nan
-        for tolerance in (None, *tolerances):
-            used = None
-            if tolerance is not None:
-                # An array, so that all tolerances share one program.
-                used = eqx.tree_at(lambda e: e.tolerance, exit, jnp.asarray(tolerance))
-            found = measured_on(model.with_exit(used), task, held_out)
+        for tolerance, own in zip((None, *tolerances), (None, *exits), strict=True):
+            found = measured_on(model.with_exit(own), task, held_out)
             number = found["evaluations"]
-            full = number if tolerance is None else full
+            full = number if own is None else full
             first = {"steps_to_T": steps, "tolerance": tolerance, "saved": 1 - number / full}
             rows.append({**mesh.described, **first, **found})
     check_finite(loaded, rows)
@@ -305,18 +295,16 @@ def cheapest_exits(
     return found
 
 
-def check_finite(
-    loaded: LoadedModel, rows: Sequence[dict[str, Any]], name: str = "loss"
-) -> None:
-    """Raises `InputError` if no row has a finite number of this name."""
-    if not any(math.isfinite(row[name]) for row in rows):
-        what = f"{loaded.path}: the {name} is {rows[0][name]}: the outputs are not finite"
+def check_finite(loaded: LoadedModel, rows: Sequence[dict[str, Any]]) -> None:
+    """Raises `InputError` if no row has a finite loss."""
+    if not any(math.isfinite(row["loss"]) for row in rows):
+        what = f"{loaded.path}: the loss is {rows[0]['loss']}: the outputs are not finite"
         raise InputError(f"{what}. Take {better_solve(loaded.model)}, or other data.")
 
 
-def checked_part(task: AbstractTask, part: Part, samples: int | None = None) -> Part:
+@checked
+def checked_part(task: AbstractTask, part: Part, samples: PositiveInt | None = None) -> Part:
     """The part to measure. Raises `InputError` for data that have no such part."""
-    at_least_one("samples", samples)
     if task.whole and part not in task.parts:
         return "validation"
     if part not in task.parts:
@@ -326,8 +314,8 @@ def checked_part(task: AbstractTask, part: Part, samples: int | None = None) -> 
 
 
 def learned_before(loaded: LoadedModel, task: AbstractTask, part: Part) -> str | None:
-    """Says how many samples of a task are also training samples of a run; `None` for none, and
-    if the data of the run are gone."""
+    """Says how many samples of a task are also training samples of a run, if any, and if the
+    data of the run are still there."""
     if loaded.run is None or loaded.config is None:
         return None
     try:
@@ -336,19 +324,14 @@ def learned_before(loaded: LoadedModel, task: AbstractTask, part: Part) -> str |
         return None
     part = checked_part(task, part)
     number, of = task.repeated([part], own).get(part, (0, 0))
+    if not number:
+        return None
     among = "the" if own.compared is None else f"the first {own.compared:,}"
-    said = (
-        f"{number:,} of {of:,} samples are also among {among} training samples of {loaded.path}"
-    )
-    return said if number else None
+    said = f"{number:,} of {of:,} samples are also among {among} training samples"
+    return f"{said} of {loaded.path}"
 
 
 def described_part(task: AbstractTask, part: Part) -> str:
     """The measured part of a task, in words."""
     whole = task.whole and task.parts == ("validation",)
     return "all of it" if whole else f"{part} part"
-
-
-def at_least_one(name: str, size: int | None) -> None:
-    if size is not None and size < 1:
-        raise InputError(f"{name}={size}: give at least 1.")

@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import numpy as np
 
 from ... import models, tasks
 from ...errors import InputError
 from ...integration import Mesh
-from ...models import Field, Model, Timed
+from ...models import Field, Model, Timed, compiled_outputs
 from ...tasks.scattered import real_points
 from ..folder.loading import LoadedModel
 from ..steps.schedule import model_on
@@ -43,12 +42,8 @@ def draw_predictions(
         raise InputError(f"{loaded.path}: its outputs are logits of classes, not functions.")
     batch = next(task.held_out(samples, part=checked_part(task, part)))
     given = batch.inputs.inputs if isinstance(batch.inputs, Timed) else batch.inputs
-    if not isinstance(given, Field):
-        axes = np.shape(given)[1 : 1 + model.inputs.dimension]
-        points = model.inputs.points_of(axes).points
-    else:
-        points = given.domain.points
-    outputs = np.asarray(_outputs(model_on(loaded.measured, mesh), batch.inputs))
+    points = model.inputs.with_domain_of(batch.inputs).domain.points
+    outputs = np.asarray(compiled_outputs(model_on(loaded.measured, mesh), batch.inputs))
     # A task of several steps has a list; its first item is drawn.
     first = batch.targets[0] if isinstance(batch.targets, list) else batch.targets
     inputs, truth = (
@@ -66,9 +61,9 @@ def draw_functions(
     axes: tuple[str, str] = ("", ""),
     **others: np.ndarray,
 ) -> None:
-    """Draws truth, predictions and others, each `[samples, …]`, for the first samples: a row
-    for each channel. Others with another number of channels appear whole in each row. Samples
-    may have points of their own, `[samples, tokens, dimension]`; padding repeats the first."""
+    """Draws truth, predictions and others, each `[samples, …]`: a row for each channel of the
+    first samples. Others with another number of channels appear whole in each row. Samples may
+    have points of their own, `[samples, tokens, dimension]`; padding repeats the first."""
     from ...figures import plot_fields
 
     given = {**others, "truth": truth, "prediction": found}
@@ -101,8 +96,3 @@ def operator_model(loaded: LoadedModel) -> Model[models.FunctionInputs, models.F
         models.OperatorModel,
         "; functions are predicted by a run of an operator_model, and evaluate measures others",
     )
-
-
-@eqx.filter_jit
-def _outputs(model: Model, inputs: Any) -> Any:
-    return model(inputs)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
@@ -11,7 +10,7 @@ from ...arguments import PositiveInt, checked
 from ...errors import InputError
 from ...integration import Mesh
 from ...memory import check_bytes
-from ...models import Model, Timed, fed_back
+from ...models import Timed, compiled_outputs, fed_back
 from ...reporting import with_progress
 from ...tasks import AbstractTrajectories, Part
 from ...tasks.scattered import real_points
@@ -76,20 +75,19 @@ class RollOut(NamedTuple):
         rows = []
         logarithms = []
         for step, v in enumerate(self.truth[1:], 1):
-            kept = [i for i in range(v.shape[0]) if step < ends.get(i, step + 1)]
+            u = self.states[step]
+            kept = [i for i in range(len(v)) if step < ends.get(i, step + 1)]
             row: dict[str, Any] = {"time": float(self.times[step] - self.times[0])}
             if kept:
-                one = self._of(kept)
-                u = one.states[step]
-                v = one.truth[step]
-                error = float(np.mean(one._norms(u - v) / one._norms(v)))
+                sizes = self._norms(v)[kept]
+                error = float(np.mean(self._norms(u - v)[kept] / sizes))
                 logarithms.append(np.log(max(error, np.finfo(float).tiny)))
                 row["error"] = error
                 row["geometric_mean"] = float(np.exp(np.mean(logarithms)))
-                row["correlation"] = one._correlation(u, v)
+                row["correlation"] = float(np.mean(self._correlations(u, v)[kept]))
                 if self.grid is not None:
-                    row["spectrum"] = self._spectral(u, v)
-                row["unchanged"] = float(np.mean(one._norms(one.truth[0] - v) / one._norms(v)))
+                    row["spectrum"] = _spectral(u[kept], v[kept], self.grid)
+                row["unchanged"] = float(np.mean(self._norms(self.truth[0] - v)[kept] / sizes))
             rows.append({**row, "samples": len(kept)})
         return rows
 
@@ -99,39 +97,21 @@ class RollOut(NamedTuple):
         lost = (x["time"] for x in self.rows if x.get("correlation", 0.0) < _CORRELATED)
         return next(lost, None)
 
-    def _of(self, samples: list[int]) -> "RollOut":
-        """The roll-outs of some samples."""
-        own = self.points.ndim > 2
-        return self._replace(
-            states=self.states[:, samples],
-            truth=self.truth[:, samples],
-            points=self.points[samples] if own else self.points,
-            shares=self.shares[samples] if own else self.shares,
-        )
-
     def _flat(self, u: np.ndarray) -> Float[np.ndarray, "samples tokens channels"]:
         return u.reshape(len(u), self.points.shape[-2], -1).astype(float)
-
-    def _norms(self, u: np.ndarray) -> Float[np.ndarray, " samples"]:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.sqrt(self._means(self._flat(u) ** 2).sum(axis=1))
 
     def _means(self, x: np.ndarray) -> Float[np.ndarray, "samples channels"]:
         return np.einsum("npc,np->nc", x, np.broadcast_to(self.shares, x.shape[:2]))
 
-    def _correlation(self, u: np.ndarray, v: np.ndarray) -> float:
-        flat = self._flat(u), self._flat(v)
-        own, true = (x - self._means(x)[:, None] for x in flat)
-        inner = self._means(own * true).sum(axis=1)
-        sizes = self._norms(own) * self._norms(true)
-        return float(np.mean(inner / np.where(sizes > 0, sizes, 1)))
+    @np.errstate(over="ignore", invalid="ignore")
+    def _norms(self, u: np.ndarray) -> Float[np.ndarray, " samples"]:
+        return np.sqrt(self._means(self._flat(u) ** 2).sum(axis=1))
 
-    def _spectral(self, u: np.ndarray, v: np.ndarray) -> float:
-        assert self.grid is not None
-        axes = tuple(range(1, 1 + len(self.grid)))
-        grids = (x.reshape(len(x), *self.grid, -1) for x in (u, v))
-        energy, true = (np.mean(np.abs(np.fft.fftn(x, axes=axes)) ** 2, 0) for x in grids)
-        return float(np.sum(np.abs(energy - true)) / np.sum(true))
+    @np.errstate(over="ignore", invalid="ignore")
+    def _correlations(self, u: np.ndarray, v: np.ndarray) -> Float[np.ndarray, " samples"]:
+        own, true = (x - self._means(x)[:, None] for x in (self._flat(u), self._flat(v)))
+        sizes = self._norms(own) * self._norms(true)
+        return self._means(own * true).sum(axis=1) / np.where(sizes > 0, sizes, 1)
 
     @property
     def shown(self) -> np.ndarray:
@@ -202,17 +182,13 @@ def roll_out(
     model = model_on(loaded.measured, mesh)
     task = evaluation_task(loaded, None, mesh.tokens)
     if not isinstance(task, AbstractTrajectories):
-        raise InputError(
-            f"{loaded.path}: {type(task).__name__} has no trajectories; give a run on some, "
-            "such as data.name=trajectories or data.name=navier_stokes."
-        )
+        what = f"{loaded.path}: {type(task).__name__} has no trajectories"
+        raise InputError(f"{what}; give a run of data.name=trajectories or navier_stokes.")
     part = task.parts[-1] if part is None else checked_part(task, part)
     samples = min(samples, len(task.data[part][1]))
     truth = task.trajectory(steps * stride, samples, part)[::stride].astype(np.float32)
     if len(truth) < 2:
-        raise InputError(
-            f"stride={stride}: the trajectories have {len(task.times)} times; give less."
-        )
+        raise InputError(f"stride={stride}: give less than the {len(task.times)} times.")
     check_bytes(f"steps={steps}", (steps + 1) * truth[0].nbytes)
     times = task.times_up_to(steps * stride)[::stride]
     own, domain = task.domains_of(part, np.arange(samples)) or (None, None)
@@ -227,8 +203,8 @@ def roll_out(
     for duration in with_progress(np.diff(times).tolist(), "rolling out"):
         usual = abs(duration - space.duration) <= _EQUAL * space.duration
         given = inputs if usual else Timed(inputs, np.float32(duration))
-        outputs, inputs = _step(model, given)
-        inputs = inputs.inputs if isinstance(inputs, Timed) else inputs
+        outputs = compiled_outputs(model, given)
+        inputs = fed_back(inputs, outputs)
         states.append(np.where(there, np.asarray(outputs).reshape(truth[0].shape), 0))
     return RollOut(
         times - times[0],
@@ -240,8 +216,8 @@ def roll_out(
     )
 
 
-@eqx.filter_jit
-def _step(model: Model, inputs: Any) -> tuple[Any, Any]:
-    """The outputs, and the inputs of the next step."""
-    outputs = model(inputs)
-    return outputs, fed_back(inputs, outputs)
+def _spectral(u: np.ndarray, v: np.ndarray, grid: tuple[int, ...]) -> float:
+    axes = tuple(range(1, 1 + len(grid)))
+    grids = (x.reshape(len(x), *grid, -1) for x in (u, v))
+    energy, true = (np.mean(np.abs(np.fft.fftn(x, axes=axes)) ** 2, 0) for x in grids)
+    return float(np.sum(np.abs(energy - true)) / np.sum(true))

@@ -119,9 +119,7 @@ def read_mesh(tree: Mapping[str, Any], key: str) -> Mesh:
     weights, since nothing would train them."""
     mesh = read(Mesh, tree, key)
     if jax.tree.leaves(eqx.filter(mesh.solver, eqx.is_inexact_array)):
-        raise InputError(
-            f"{key}.solver={tree['solver']}: it has weights, which nothing trains."
-        )
+        raise InputError(f"{key}.solver={tree['solver']}: it has weights that nothing trains.")
     return mesh
 
 
@@ -322,10 +320,10 @@ def programs_of(config: Config, model: Model, draw: Draw) -> Programs:
                 model = growth.grown(before, layers, draw)
             if layers % before.layers and weight_shapes(model) != weight_shapes(before):
                 dividing = [str(n) for n in range(1, layers) if layers % n == 0]
-                what = f"training.schedule: {before.layers} layers cannot become {layers}"
-                raise InputError(
-                    f"{what}; write {', '.join(dividing)} instead of {before.layers}."
+                what = (
+                    f"training.schedule: {before.layers} layers cannot become {layers}; write"
                 )
+                raise InputError(f"{what} {', '.join(dividing)} instead of {before.layers}.")
         programs.append(Program(phase, training, optimizer, model, shapes, enter))
     return Programs(programs)
 

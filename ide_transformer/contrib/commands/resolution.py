@@ -6,7 +6,7 @@ and the error budget, which names the refinement that removes the most error for
 
 import argparse
 
-from .options import add_trust, figure_file, results_file
+from ide_transformer.commands import add_trust, figure_file, results_file
 
 
 EXAMPLES = "  ide-transformer resolution runs/any_resolution --figure errors.png"
@@ -25,10 +25,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     import jax
 
-    from ..compare.resolution import problem_of, refinement_errors
-    from ..dynamics import error_budget
-    from ..reporting import Terminal, show_table, write_json
-    from ..training import load_model
+    from ide_transformer.contrib.resolution import problem_of, refinement_errors
+    from ide_transformer.dynamics import error_budget
+    from ide_transformer.reporting import Terminal, show_table, write_json
+    from ide_transformer.training import load_model
 
     jax.config.update("jax_enable_x64", True)
     loaded = load_model(options.run, options.overrides, trust=options.trust)
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
     after = f"{cheapest.left:.2e} for {cheapest.cost:.2f} times the cost"
     print(f"the cheapest refinement: {cheapest.refinement}, {after}")
     if options.figure:
-        from ..figures import plot_curves
+        from ide_transformer.figures import plot_curves
 
         curves: dict[str, tuple[list[float], list[float]]] = {}
         for row in rows:

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .. import equation as eq
-from ..dynamics import FunctionSolve, relative_error
-from ..errors import InputError
-from ..models import Field, OperatorModel, is_built_as
-from ..training import LoadedModel, evaluation_task
-from ..training.measure.evaluation import at_least_one
+from ide_transformer import equation as eq
+from ide_transformer.arguments import PositiveInt, checked
+from ide_transformer.dynamics import FunctionSolve, relative_error
+from ide_transformer.errors import InputError
+from ide_transformer.models import Field, OperatorModel
+from ide_transformer.training import LoadedModel, evaluation_task
 
 
 def refinement_errors(
@@ -53,14 +53,12 @@ def refinement_errors(
     return rows
 
 
-def problem_of(loaded: LoadedModel, samples: int = 16) -> FunctionSolve:
+@checked
+def problem_of(loaded: LoadedModel, samples: PositiveInt = 16) -> FunctionSolve:
     """The solve of a run for held-out functions of its task, which are interpolated by cubic
     polynomials, in float64."""
-    model = loaded.model.ordinary
-    if not is_built_as(model, OperatorModel):
-        what = f"{loaded.path} holds no operator_model"
-        raise InputError(f"{what}; for losses, write ide-transformer evaluate --mesh.")
-    at_least_one("samples", samples)
+    other = "; for losses, write ide-transformer evaluate --mesh"
+    model = loaded.expected(OperatorModel, other).ordinary
     task = evaluation_task(loaded)
     batch = next(task.held_out(samples, samples))
     channels = model.inputs.channels is not None
