@@ -115,8 +115,7 @@ def run_script(main: Callable[[], None]) -> None:
     """Runs the main function of a script, and reports its errors in one line.
 
     Configurations may name classes of modules in the current folder; an installed module of
-    the same name comes first. Compiled programs are kept in `JAX_COMPILATION_CACHE_DIR`, by
-    default in the cache folder.
+    the same name comes first. `JAX_COMPILATION_CACHE_DIR` or the cache folder keeps programs.
 
     The process ends with status 2 for bad input, files that cannot be read or written, and
     sizes that do not fit into memory. A signal that stopped training ends the process too.

@@ -1,7 +1,6 @@
 """Turns a checkpoint of a language or image model into a run, and a run into a checkpoint.
 
-The new checkpoint has the layout of the one from which the run began, else of GPT-2, Llama or
-ViT.
+The new checkpoint has the layout from which the run began, else of GPT-2, Llama or ViT.
 """
 
 import argparse

@@ -16,11 +16,8 @@ if TYPE_CHECKING:
 
 
 def config_file(text: str) -> Path:
-    """The file of a configuration: an existing file, or one of the package by its name, such
-    as `compare/any_depth`.
-
-    **Raises:** `InputError` for neither.
-    """
+    """The file of a configuration: an existing one, or by its name in the package, such as
+    `compare/any_depth`. Raises `InputError` for neither."""
     given = Path(text)
     if given.is_file():
         return given
@@ -141,8 +138,7 @@ def results_folder(kind: str, path: str, given: Path | None) -> Path:
 
 
 def check_can_be_written(file: Path) -> None:
-    """**Raises:** `InputError` where a file of results cannot be written. Its folder need not
-    exist."""
+    """**Raises:** `InputError` where a file cannot be written. Its folder need not exist."""
     try:
         there = next((x for x in file.parents if x.exists()), Path())
         if file.exists() and not file.is_file():

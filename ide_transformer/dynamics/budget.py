@@ -146,8 +146,7 @@ class FunctionSolve:
         return self.finer("depth", 2).on(Mesh(solver=_EXACT))
 
     def with_finer_splitting(self) -> "FunctionSolve":
-        """The solve by `Strang` instead of a splitting of order 1; others with twice the
-        steps."""
+        """The solve by `Strang` instead of order 1; others with twice the steps."""
         splitting = splitting_of(self._scheme)
         assert splitting is not None
         if splitting.splitting_order > 1:
@@ -157,8 +156,7 @@ class FunctionSolve:
 
 
 def field_operations(equation: Equation, u0: State | jax.ShapeDtypeStruct) -> float:
-    """Floating-point operations of the field at one depth. A loop inside an operator counts
-    one turn."""
+    """Floating-point operations of the field at one depth. A loop counts one turn."""
     found = jax.jit(lambda u: equation.vector_field(0.5, u, None)).lower(u0).cost_analysis()
     assert found is not None
     return float(found["flops"])
@@ -209,8 +207,7 @@ def gain(total: float, left: float, cost: float) -> float:
 def error_budget(
     model: Model, inputs: Inputs, tokens: PositiveInt | None = None
 ) -> ErrorBudget:
-    """The error of a solve, split into the parts of tokens, features, steps in depth and the
-    splitting of operators.
+    """The error of a solve, split into parts of tokens, features, depth and splitting.
 
     Tokens and features are refined twice, and the differences are extrapolated. The part of
     depth is the change by exact flows of the same splitting, the part of splitting the rest,
@@ -261,8 +258,7 @@ def error_budget(
 
 
 def refinements(solve: FunctionSolve) -> dict[str, FunctionSolve]:
-    """The solves in which one resolution is refined: twice the tokens, features or steps, or a
-    finer splitting."""
+    """The solves with twice the tokens, features or steps, or with a finer splitting."""
     names = ("tokens", "features", "depth") if solve.has_functions else ("tokens", "depth")
     refined = {name: solve.finer(name, 2) for name in names}
     if solve.splits:

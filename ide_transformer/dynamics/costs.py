@@ -74,8 +74,7 @@ class AbstractCost(eqx.Module):
 
         ∫_0^T ℓ(t, u(t), θ(t)) dt ≈ Σ_l h ℓ in the middle of interval l,
 
-    of order 2 in h for smooth u and θ. With weight 0 the cost is only logged. A subclass
-    defines `__call__`.
+    of order 2 in h for smooth u and θ; weight 0 only logs it. A subclass defines `__call__`.
     """
 
     weight: NonNegativeFloat = eqx.field(static=True)
@@ -108,8 +107,7 @@ class Transport(AbstractCost):
 
 
 class ControlEnergy(AbstractCost):
-    """`∫ |θ|² dt`, the sum over all weights of the equation at depth t; with a `space` over
-    coefficients."""
+    """`∫ |θ|² dt`, the sum over all weights at depth t; with a `space` over coefficients."""
 
     def __call__(self, path: Path) -> Float[Array, ""]:
         return path.h * square(path.weights(0.5))
@@ -137,8 +135,7 @@ class Smoothness(AbstractCost):
 
 
 class Contraction(AbstractCost):
-    """`∫ mean max(0, μ - level) dt`, the mean over samples, with the logarithmic norm μ of the
-    field F,
+    """`∫ mean max(0, μ - level) dt` over samples, with the logarithmic norm μ of the field F,
 
         μ(t) = λ_max((J + Jᵀ) / 2),   J = ∂F(t, u) / ∂u.
 
@@ -149,8 +146,7 @@ class Contraction(AbstractCost):
     **Arguments:**
 
     - `level`: the rate, per layer, above which the cost counts.
-    - `products`: the number of products with J and with Jᵀ, each about as much as a field
-      evaluation.
+    - `products`: products with J and with Jᵀ, each about as much as a field evaluation.
     """
 
     level: float = eqx.field(static=True, default=0.0)

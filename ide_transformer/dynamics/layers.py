@@ -28,8 +28,7 @@ def in_layers(model: Model) -> Model:
 
         u_t = Σ_i λ_{l,i} A_i(u; θ_l),   l = ⌊t⌋,   λ = 1 at first.
 
-    Its control is a `PiecewiseConstant` of `Scaled` operators, with the weights θ_l of the
-    beginning of interval l."""
+    Its control is a `PiecewiseConstant` of `Scaled` operators; θ_l = θ where l begins."""
     control = stacked_intervals(
         model.control, lambda block: tuple(scaled(x, jnp.ones(())) for x in block)
     )

@@ -36,8 +36,7 @@ class Curve(NamedTuple):
 
 
 def plot_curves(path: Path, curves: Mapping[str, tuple[Any, ...]], **options: Any) -> None:
-    """Draws one panel with a line for each name: `x`, `y` and perhaps the band of a `Curve`.
-    For the options see `draw_panels`."""
+    """Draws one panel with a `Curve` for each name. For the options see `draw_panels`."""
     lines = [Curve(name, *points) for name, points in curves.items()]
     plot_panels(path, {"": lines}, **options)
 
@@ -60,8 +59,7 @@ def draw_panels(
     """Draws panels of curves side by side, with one legend below.
 
     Panels that share labels share the vertical axis. The axes in `log` are logarithmic if their
-    values span a factor of ten; with "x" alone the abscissae are the ticks. Vertical lines
-    stand at the `marks`.
+    values span a factor of ten; with "x" alone they are the ticks. `marks` are vertical lines.
     """
     every = [curve for curves in panels.values() for curve in curves]
     styles = dict(zip(dict.fromkeys(curve.label for curve in every), itertools.cycle(_STYLES)))

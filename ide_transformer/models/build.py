@@ -105,8 +105,7 @@ def SequenceClassifier(
     dropout: Fraction = 0.0,
     std: NonNegativeFloat = 0.02,
 ) -> Model[TextInputs, AbstractClassifier]:
-    """A classifier of sequences: token and position embeddings, the equation, and logits of
-    the classes,
+    """A classifier of sequences: embeddings, the equation, and logits of the classes,
 
         W mean_x N(u(x, T)) + b,    or    W N(u(0, T)) + b    with a class token at 0.
 
@@ -210,8 +209,7 @@ def ImageStage(
     """A stage of a convolutional vision Transformer: a strided convolution embeds an image, or
     the states of the previous stage, on a grid of tokens.
 
-    There are no position embeddings: windows and `ConvolutionalAttention` see positions.
-    `StagedModel` joins stages.
+    There are no position embeddings: windows see positions. `StagedModel` joins stages.
 
     **Arguments:** see `ImageInputs.build` and `LanguageModel`, and
 
@@ -249,8 +247,7 @@ def StagedModel(
     stages: tuple[Model[ImageInputs, AbstractReadOut], ...],
 ) -> Model[AbstractImageInputs, AbstractReadOut]:
     """Stages solved one after the other, each on its own grid, see `ImageStage` and
-    `StageInputs`. The read-out of the last gives the outputs. `model.equations` has an entry
-    for each stage."""
+    `StageInputs`. The last reads out. `model.equations` has an entry for each stage."""
     if not stages:
         raise InputError("StagedModel: stages=() is empty; give one or more.")
     model: Model = stages[0]
@@ -282,16 +279,14 @@ def OperatorModel(
     duration: PositiveFloat = 1.0,
     std: NonNegativeFloat = 0.02,
 ) -> Model[FunctionInputs, FunctionValues]:
-    """A map from functions to functions on products of circles and intervals [0, 1]: tokens are
-    points x with quadrature weights.
+    """A map from functions to functions, see `FunctionInputs`.
 
     `model(a)` maps values at points, or a `Field`, to values of the same shape. Give causal
     operators if a value may depend only on earlier ones.
 
     **Arguments:** see `FunctionInputs.build`, `FunctionValues.build` and `LanguageModel`, and
 
-    - `statistics`, `output_statistics`: the `statistics` of `FunctionInputs` and of
-      `FunctionValues`.
+    - `statistics`, `output_statistics`: of `FunctionInputs` and of `FunctionValues`.
     """
     inputs_key, read_out_key = jax.random.split(key)
     inputs = FunctionInputs.build(
@@ -393,13 +388,11 @@ def FunctionRegressor(
 ) -> Model[FunctionInputs, MeanValues]:
     """A map from functions to numbers (a functional), such as the drag of a flow.
 
-    `model(a)` maps values at points, or a `Field`, to a number `[...]`, or to `[..., numbers]`,
-    see `MeanValues`.
+    `model(a)` maps values at points, or a `Field`, to `[...]` or `[..., numbers]`.
 
     **Arguments:** see `FunctionInputs.build`, `MeanValues.build` and `LanguageModel`, and
 
-    - `statistics`, `output_statistics`: the `statistics` of `FunctionInputs` and of
-      `MeanValues`.
+    - `statistics`, `output_statistics`: of `FunctionInputs` and of `MeanValues`.
     """
     inputs_key, read_out_key = jax.random.split(key)
     inputs = FunctionInputs.build(
@@ -445,8 +438,7 @@ def SequenceRegressor(
     output_statistics: Statistics | None = None,
     std: NonNegativeFloat = 0.02,
 ) -> Model[TextInputs, MeanValues]:
-    """A map from sequences to numbers: token and position embeddings, the equation, and the
-    mean over tokens.
+    """A map from sequences to numbers: embeddings, the equation, and the mean over tokens.
 
     `model(tokens)` maps integers `[..., tokens]`, or a `Text` without a mask, to a number
     `[...]`, or to `[..., numbers]`, see `MeanValues`.

@@ -68,8 +68,7 @@ class CachedDecoder(eqx.Module):
         position: Integer[Array | np.ndarray, ""] | int,
         cache: TokenCache,
     ) -> tuple[Float[Array, "*batch vocabulary"], TokenCache]:
-        """The logits of the token after `position`, and the new cache. Earlier tokens must be
-        in the cache."""
+        """The logits after `position`, and the new cache, which must have all tokens before."""
         u0 = self.model.inputs.embed(jnp.asarray(token)[..., None], start=position).u0
         u1, cache = self.march.extend(u0, jnp.asarray(position), cache)
         return self._logits(u1, (position >= 0) & (position < self.march.num_tokens)), cache
@@ -82,8 +81,7 @@ class CachedDecoder(eqx.Module):
 @checked
 @once_for_each
 def why_not_cached(model: Model) -> str | None:
-    """The reason why `generate` solves the equation again for each token, and what to change;
-    `None` if it uses a `CachedDecoder`."""
+    """Why `generate` solves again for each token; `None` if it uses a `CachedDecoder`."""
     if (reason := _why_no_cache_of(model)) is not None:
         return reason
     model = model.ordinary

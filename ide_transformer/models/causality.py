@@ -39,8 +39,7 @@ _Model: TypeAlias = Model[Any, Any]
 
 
 class _Part(NamedTuple):
-    """What a part of a model computes from a text, the token axis first, and what to say if
-    later tokens change it."""
+    """What a part computes, the token axis first, and what to say if later tokens change it."""
 
     fault: str
     values: PyTree[Array]

@@ -89,8 +89,7 @@ def generate(
     given: PyTree = None,
     tokenizer: Tokens | None = None,
 ) -> Prompt:
-    """Draw `length` tokens after `prompt`, each from the model's distribution given the last
-    `context` tokens.
+    """Draw `length` tokens after `prompt`, each given the last `context` tokens.
 
         loaded = ide.load_model("runs/shakespeare")
         ide.generate(loaded.model, "To be", 100, temperature=0.0, tokenizer=loaded.tokenizer)
@@ -106,8 +105,7 @@ def generate(
     - `key`: draws the tokens; needed at a temperature above 0.
     - `temperature`: divides the logits; 0 takes the most likely token.
     - `top_k`: draw only from the k most likely tokens.
-    - `top_p`: draw only from the fewest most likely tokens that have this probability together
-      (Holtzman et al., arXiv 1904.09751).
+    - `top_p`: draw only from the most likely tokens of this probability (arXiv 1904.09751).
     - `end`: the token that ends a text; it fills the rest. Strings end before it.
     - `given`: for a model that reads more than a text, other inputs of the model with the batch
       axes of `prompt`; their own text is ignored.
@@ -117,8 +115,7 @@ def generate(
     `Text` a `Text`, whose mask marks where each ends; for strings, strings.
 
     **Raises:** `InputError` for an empty prompt, padding before a token, more than 16,777,216
-    tokens in all, a model that sees later tokens, a failed solve, and logits that are not
-    finite.
+    tokens in all, a model that sees later tokens, a failed solve, and infinite logits.
     """
     if key is None and temperature > 0:
         raise InputError("generate: give key=jax.random.key(0), or temperature=0 to draw none.")

@@ -53,8 +53,7 @@ class ImageInputs(AbstractImageInputs):
     **Arguments:**
 
     - `image_shape`: (rows, columns, channels) of a full-sized image.
-    - `embedding`: W and b, from the `w² channels` numbers of a window (row by row, channels
-      last) to features.
+    - `embedding`: W and b, from the numbers of a window (row by row, channels last).
     - `stride`, `window`: s and w, in pixels.
     - `padding`: pixels beyond an edge that the first window sees; half of the overlap or more.
     - `prefix`: learned tokens before the windows, each `[features]`, such as the class token.
@@ -195,8 +194,7 @@ class ImageInputs(AbstractImageInputs):
         return Embedded(u, image_domain(grid, self.prefix_tokens, self.grid, self.area_weights))
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "ImageInputs":
-        """The inputs for (rows, columns) windows, or for this number of windows in the same
-        aspect ratio, if the size is fixed."""
+        """The inputs for (rows, columns) windows, or a number of them, if the size is fixed."""
         if not self.fixed_size:
             return self
         grid = grid_of_number(tokens, self.grid)

@@ -379,8 +379,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
 @checked
 def functional(model: Model[Inputs, ReadOut]) -> Model[Inputs, ReadOut]:
-    """The model with weights as functions of its features. A wider mesh repeats each feature
-    (`Nodal()`)."""
+    """The model with weights as functions of its features; `Nodal()` repeats each of them."""
     if model.space is not None:
         return model
     space = FunctionSpace(Nodal(), model.features, FeatureDomain(model.features))

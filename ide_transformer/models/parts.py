@@ -48,8 +48,7 @@ class Encoded(NamedTuple):
     """States of an encoder at depth T, on the domain Ω_x' of cross-attention.
 
     - `states`: `[..., tokens, features]`.
-    - `weights`: `[..., tokens]`, quadrature weights of Ω_x', zero at padding; `None` for equal
-      weights.
+    - `weights`: `[..., tokens]`, quadrature weights, zero at padding; `None` for equal ones.
     """
 
     states: State
@@ -82,8 +81,7 @@ class Embedded(NamedTuple):
 
 
 class AbstractInputs(eqx.Module):
-    """Embeds inputs as the initial state of an equation. A subclass defines `features`,
-    `domain` and `embed`."""
+    """Embeds inputs as an initial state. A subclass defines `features`, `domain`, `embed`."""
 
     @property
     @abc.abstractmethod
@@ -97,8 +95,7 @@ class AbstractInputs(eqx.Module):
 
     @abc.abstractmethod
     def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
-        """The state at depth 0 and its domain. `key` draws the dropout; `None` for no
-        dropout."""
+        """The state at depth 0 and its domain. `key` draws the dropout; `None` for none."""
 
     @property
     def random(self) -> bool:
@@ -124,13 +121,11 @@ class AbstractInputs(eqx.Module):
         raise InputError(f"{type(self).__name__}: a causal model needs {needed}; define them.")
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractInputs":
-        """The inputs for another number of tokens, for `Model.on`; by default any number
-        fits."""
+        """The inputs for another number of tokens; by default any number fits."""
         return self
 
     def at_points(self, space: FunctionSpace) -> "AbstractInputs":
-        """The inputs at the points of Ω_y, for `Model.space`: their weights are coefficients of
-        functions of the features."""
+        """The inputs at the points of Ω_y, for `Model.space`; weights are coefficients."""
         raise InputError(f"{type(self).__name__} cannot be functions of the features.")
 
 

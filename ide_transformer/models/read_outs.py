@@ -47,8 +47,7 @@ class MaskedTokenHead(eqx.Module):
 
 @checked
 class States(AbstractReadOut):
-    """The states `N(u)`, `[..., tokens, features]`, with the optional `pooler` and `head` of an
-    encoder."""
+    """The states `N(u)`, `[..., tokens, features]`. Encoders may have a `pooler` and `head`."""
 
     normalization: AbstractConstraint = Free()
     pooler: Linear | None = None
@@ -99,8 +98,7 @@ class TokenLogits(AbstractReadOut):
         normalization: AbstractConstraint = LayerNorm(),
         std: NonNegativeFloat = 0.02,
     ) -> "TokenLogits":
-        """Draw E with standard deviation `std`, unless `tied`. `bias`: whether to have c, first
-        zero."""
+        """Draw E with standard deviation `std`, unless `tied`. `bias`: c = 0 at first."""
         weight = None if tied else std * jax.random.normal(key, (vocabulary, features))
         return cls(weight, jnp.zeros(vocabulary) if bias else None, normalization)
 
@@ -138,8 +136,7 @@ class PrefixHead(AbstractClassifier):
 
         (1/k) Σ_i (W_i N(u_i) + b_i):  `[..., classes]`.
 
-    k = 1 reads the class token (ViT), k = 2 also the distillation token (DeiT: Touvron et al.,
-    arXiv 2012.12877)."""
+    k = 1 reads the class token, k = 2 also the distillation token (DeiT, arXiv 2012.12877)."""
 
     classifiers: tuple[Linear, ...]
     normalization: AbstractConstraint = LayerNorm()
@@ -175,8 +172,7 @@ class PrefixHead(AbstractClassifier):
 
 @checked
 class MeanHead(AbstractClassifier):
-    """Logits of classes from the mean over Ω_x, with the quadrature weights of the input's
-    tokens,
+    """Logits of classes from the mean over Ω_x, with the input's quadrature weights,
 
         W ∫ N(u(x)) dx / |Ω_x| + b:  `[..., classes]`.
 
@@ -221,8 +217,7 @@ class MeanValues(AbstractReadOut):
 
     - `linear`: W and b.
     - `several`: whether the outputs have an axis of numbers.
-    - `statistics`: the mean and the standard deviation of each number, see `statistics`;
-      `None` for 0 and 1.
+    - `statistics`: of the numbers, see `statistics`; `None` for mean 0 and deviation 1.
     """
 
     linear: Linear
@@ -248,8 +243,7 @@ class MeanValues(AbstractReadOut):
         statistics: Statistics | None = None,
         std: NonNegativeFloat = 0.02,
     ) -> "MeanValues":
-        """Draw W with standard deviation `std`. `numbers`: how many; `None` for one without an
-        axis."""
+        """Draw W with standard deviation `std`. `numbers=None`: one number without an axis."""
         linear = Linear(features, numbers or 1, std=std, key=key)
         return cls(linear, normalization, numbers is not None, statistics)
 
@@ -288,8 +282,7 @@ class PrefixAndMeanHead(AbstractClassifier):
 def mean_vectors(
     states: State, text: Text | Integer[Array | np.ndarray, "*batch tokens"]
 ) -> Float[Array, "*batch features"]:
-    """The mean of states over tokens without padding, scaled to length one. Reference: Reimers,
-    Gurevych, arXiv 1908.10084."""
+    """The mean of states over tokens without padding, of length one (arXiv 1908.10084)."""
     mask = as_text(text).mask
     weights = jnp.ones(states.shape[:-1]) if mask is None else jnp.asarray(mask)
     weights = weights[..., None].astype(states.dtype)

@@ -90,8 +90,7 @@ class TextInputs(AbstractInputs):
 
         **Arguments:** see the class, and
 
-        - `learned_positions`: whether to add P; without it operators must see positions, as
-          with `Rotary`.
+        - `learned_positions`: whether to add P; otherwise take positions such as `Rotary`.
         - `class_token`: whether to put a learned token before the text.
         - `std`: the standard deviation of E and P.
         """

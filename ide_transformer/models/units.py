@@ -1,5 +1,4 @@
-"""The units of channels: a model takes and gives the units of its user, and computes in
-standard deviations."""
+"""Units of channels: a model takes and gives its user's, and computes in deviations."""
 
 import warnings
 from typing import TypeAlias
@@ -28,8 +27,7 @@ def statistics(
     `((101325.0, 850.0), (0.2, 1.1))`. Give the training samples alone.
 
     A task puts them into its `sizes`, as `statistics` of the inputs and `output_statistics` of
-    the targets. Then `OperatorModel` and others take and give the units of the data, and a
-    run keeps them with its model.
+    the targets. Then models take and give the units of the data, and a run keeps them.
 
     A channel that is constant up to rounding gets the standard deviation 1, with a warning.
 

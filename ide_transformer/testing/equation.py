@@ -28,8 +28,7 @@ def check_operator(
 
     - `operator`: one with random weights, and with its source, if that has a domain of its own.
     - `features`: width of the state.
-    - `domain`: four points or more on a line, in increasing order, of equal weights; `None` for
-      six tokens of a text.
+    - `domain`: increasing points of equal weights, four or more; `None` for six tokens.
     - `options`: what a configuration has to give.
     - `without`: names of properties that are not checked.
 
@@ -56,8 +55,7 @@ def check_constraint(
 def check_control(
     control: eq.AbstractControl, *, options: Options | None = None, without: Names = ()
 ) -> None:
-    """Checks what every control does, as `check_operator` does. It has random weights, and two
-    intervals or more."""
+    """Checks what every control does, see `check_operator`. It has two intervals or more."""
     with jax.enable_x64(True):
         ControlProperties(control, options).check(without)
 
@@ -160,8 +158,7 @@ class ConstraintProperties(AbstractProperties):
         return found, [apart / 2e-7, ahead / 1e-7], 1e-5
 
     def gradient(self):
-        """the gradient of the projection by weights and state is the one of finite
-        differences."""
+        """the gradient of the projection is the one of finite differences."""
         return slopes(call, (self.constraint, "project", self.u))
 
 

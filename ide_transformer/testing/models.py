@@ -76,8 +76,7 @@ class ModelProperties(AbstractProperties):
         return outputs_of(self.model, inputs, self.seen)
 
     def batch(self):
-        """other samples change nothing of the outputs of the first; take no mean over
-        samples."""
+        """other samples change no output of the first; take no mean over samples."""
         own = by_samples(self.inputs)
         same = jax.tree.map(
             lambda x, own: x[np.zeros(len(x), int)] if own else x, self.inputs, own
@@ -87,8 +86,7 @@ class ModelProperties(AbstractProperties):
         return first, expected, 1e-12
 
     def padding(self):
-        """what stands at padding changes no other output; give the domain weights that are
-        zero there, `domain.padded(mask)`."""
+        """padding changes no other output; give the domain weights, `domain.padded(mask)`."""
         return ((), ()) if self.seen is None else self.with_others(self.seen)
 
     def causal(self):

@@ -59,8 +59,7 @@ class AbstractProperties:
             raise AssertionError("\n".join(problems))
 
     def copies(self):
-        """pickled, or deep-copied, it is the same; functions and classes that it keeps are at
-        the top of a module."""
+        """a pickled or deep copy is the same; what it keeps is at the top of a module."""
         pickled = pickle.loads(pickle.dumps(self.part))
         return [equal(x, self.part) for x in (pickled, copy.deepcopy(self.part))], [True] * 2
 

@@ -128,8 +128,7 @@ class SchemeProperties(AbstractProperties):
         return distance_at_end(sphere, equation, self.u0, self.solver), 0, 1e-12
 
     def gradient(self):
-        """the gradient by all weights and the state is the one of finite differences; is it
-        stopped somewhere?"""
+        """the gradient is the one of finite differences; is it stopped somewhere?"""
         return slopes(end_of, self.inputs, Direct())
 
     def batches(self):

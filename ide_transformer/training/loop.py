@@ -53,8 +53,7 @@ class Loop(NamedTuple):
     trackers: Sequence[AbstractTracker] = ()
 
     def run(self, state: TrainState) -> TrainState:
-        """Trains from a state to the last step. If too many steps are not finite, it goes back
-        to the last checkpoint once."""
+        """Trains to the last step. After too many bad steps it goes back, but only once."""
         steps = self.config.training.steps
         start = int(state.step)
         with TrainingProgress(steps, start) as progress:
@@ -132,8 +131,7 @@ class Loop(NamedTuple):
         return state
 
     def _batches(self, seed: int) -> Callable[[int], tuple[int, Batch, int]]:
-        """Returns a function that gives the mesh, the batch and its tokens for a step; the
-        first step is 1."""
+        """A function that gives the mesh, the batch and its tokens for a step, from step 1."""
         training = self.config.training
         size = training.batch_size
         schedule = Schedule(program.phase for program in self.programs)
@@ -228,8 +226,7 @@ class Loop(NamedTuple):
         self, program: Program, number: int, state: TrainState, log: MetricsLog
     ) -> bool:
         """Evaluates and logs at the steps of `training.evaluate_every`. Returns whether the
-        loss is the lowest so far. A request to stop cuts it short; the resumed run makes up
-        for it."""
+        loss is the lowest so far. After a request to stop, the resumed run evaluates."""
         training = self.config.training
         if number % training.evaluate_every and number != training.steps:
             return False
@@ -249,8 +246,7 @@ class Loop(NamedTuple):
         return lowest and training.keep_best
 
     def _last_good(self, rollbacks: int, fault: NotFinite) -> TrainState:
-        """The state of the last checkpoint. Raises `Diverged` without one, and if the run went
-        back before."""
+        """The state of the last checkpoint. Raises `Diverged` without one, or a second time."""
         newest = self.checkpoints.newest()
         if rollbacks or newest is None:
             why = "it went back before" if rollbacks else "no checkpoint to go back to"

@@ -90,12 +90,10 @@ def train(
     - `resume`: continue the unfinished run of this name from its last checkpoint. It learns and
       logs the same numbers, to the bit, as a run that never stopped. It may have more
       `training.steps` than before, if the learning rates of its steps so far do not change.
-    - `restart`: with `resume` and more steps, for a learning rate that falls by a cosine: start
-      another cosine at the present rate.
+    - `restart`: with `resume`, more steps and a cosine: start another at the present rate.
 
     **Raises:** `InputError` for input that cannot be used, if another process trains the run,
-    or if the loss does not stay finite; `Stopped`, a `KeyboardInterrupt`, after a request to
-    stop and a last checkpoint.
+    or if the loss is not finite; `Stopped`, a `KeyboardInterrupt`, after a request to stop.
     """
     config = as_config(config)
     if restart and not resume:

@@ -28,8 +28,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Whether a signal has asked the run to stop. Several processes stop at the step at which
-    they `agree`."""
+    """Whether a signal has asked the run to stop. Several processes stop once they `agree`."""
 
     def __init__(self) -> None:
         self._signal: int | None = None

@@ -25,9 +25,8 @@ class AbstractTracker(abc.ABC):
     """Stores the figures of a run while it trains. The run calls `start`, then `log` for each
     line of the log and `flush` before each checkpoint, then `close`.
 
-    A tracker that a configuration names (`training.trackers`) works in its own thread, so that
-    training waits for it at checkpoints only. An error in it is reported, and the run continues
-    without it.
+    A tracker that a configuration names (`training.trackers`) works in its own thread: training
+    waits for it at checkpoints only. After an error the run continues without it.
     """
 
     # Whether a configuration may name it.
@@ -41,8 +40,7 @@ class AbstractTracker(abc.ABC):
 
         - `folder`: the folder of the run.
         - `config`: the values of its configuration by their dotted keys.
-        - `step`: the step from which the run starts or continues. Lines that it logged after
-          this step are not valid any more.
+        - `step`: the step from which the run starts or continues. Later lines are void.
         """
 
     @abc.abstractmethod
@@ -61,8 +59,7 @@ class AbstractTracker(abc.ABC):
 @final
 class InBackground(AbstractTracker):
     """Runs another tracker in its own thread. `flush` and `close` wait for it, at most
-    `patience` seconds, and no longer once it is late. After an error it is closed. Problems are
-    reported to `warn`."""
+    `patience` seconds, until it is late. An error closes it. Problems are told to `warn`."""
 
     configurable: ClassVar[bool] = False
 

@@ -1,5 +1,4 @@
-"""The configuration of a run: one tree of typed sections, filled by YAML and by overrides
-`a.b=value`."""
+"""The configuration of a run: a tree of typed sections, filled by YAML and `a.b=value`."""
 
 import math
 import re

@@ -1,5 +1,4 @@
-"""Configuration files, overrides `a.b=value`, the errors for wrong ones, and the settings that
-a run takes over from another run.
+"""Configuration files, overrides `a.b=value`, and settings that a run inherits from another.
 
 Numbers and words are read by YAML 1.2: `yes`, `010`, `1:30` and dates are texts, `1e-3` is a
 number. Keys are texts, also whole numbers and `<<`. Tags, anchors and aliases are rejected."""
@@ -43,8 +42,7 @@ def load_config(
 
     - `trust`: see `read_tree`.
 
-    **Raises:** `InputError` that names every wrong key and where it was written; for code that
-    is not trusted.
+    **Raises:** `InputError` that names every wrong key and its place; for code not trusted.
     """
     tree = read_tree(path := Path(path), trust=trust)
     tree.setdefault("name", path.stem)
@@ -65,8 +63,7 @@ def config_of(
 
 
 def as_config(config: Config | str | Path) -> Config:
-    """A configuration, or the one in the YAML file of this path, with the settings that it
-    inherits."""
+    """A configuration, or the one in this YAML file, with the settings that it inherits."""
     if not isinstance(config, Config):
         return load_config(config)
     tree = config.model_dump(mode="json", exclude_unset=True)
@@ -114,8 +111,7 @@ def check_code(tree: Any, path: Path, trust: Trust) -> None:
 
 def inherit(tree: dict[str, Any], trust: Trust) -> dict[str, Any]:
     """The tree, completed from the run that `model.pretrained` names: the model, and what the
-    sections `data`, `control` and `solver` do not give, unless they choose a class by `kind` or
-    `name`."""
+    sections `data`, `control` and `solver` do not give, unless they choose another class."""
     model = tree.get("model")
     given = dict(model) if isinstance(model, dict) else {}
     pretrained = given.pop("pretrained", None)
@@ -141,8 +137,7 @@ def inherit(tree: dict[str, Any], trust: Trust) -> dict[str, Any]:
 
 
 def run_named(path: str | Path) -> Path:
-    """The folder of the run of this name in `runs`, unless the path exists or a package has
-    the name; else the path itself."""
+    """The run of this name in `runs`, unless the path exists or a package has the name."""
     inside = Path("runs", path)
     other = Path(path).exists() or str(path) in PACKAGES
     return inside if not other and (inside / "config.yaml").is_file() else Path(path)
@@ -238,8 +233,7 @@ def dump_config(config: Config) -> str:
 
 
 def names_of_code(tree: Any) -> dict[str, list[str]]:
-    """The names `package.module:Class` in the keys and values of a tree of sections, by the
-    key where they stand."""
+    """The names `package.module:Class` in the keys and values of a tree, by their keys."""
     found: dict[str, list[str]] = {}
     for path, text in _texts(tree):
         if path not in _PATHS and (names := NAME_OF_CODE.findall(text)):

@@ -69,8 +69,7 @@ def read(
     draws: PRNGKeyArray | None = None,
     beside: Collection[str] = (),
 ) -> Any:
-    """The object of type `annotation` that a tree of plain values describes at the `key` of a
-    configuration.
+    """The object of type `annotation` that a tree describes at the `key` of a configuration.
 
     A parameter of a constructor takes the option of its name, else the argument `given` under
     its name for the kind of the class, else its default. If it has none of these and its type
@@ -78,8 +77,7 @@ def read(
 
     **Arguments:**
 
-    - `given`: arguments by kind and name, such as the sizes that the section `model` gives once
-      for all operators.
+    - `given`: arguments by kind and name, such as the sizes in the section `model`.
     - `draws`: the random key of the weights. Each part that draws weights gets its own.
     - `beside`: options that are written beside the name, not under `options`.
 
@@ -173,8 +171,7 @@ def _arguments(
 
 def described(tree: Any, key: str) -> tuple[str, str, dict[str, Any]]:
     """The name of a class, where the name stands below the `key`, and its options. A scheme may
-    have its first argument in parentheses: a scheme inside it, `strang(heun)`, or a number,
-    `adams_bashforth(3)`."""
+    have its first argument in parentheses: `strang(heun)` or `adams_bashforth(3)`."""
     section = tree if isinstance(tree, dict) else {"kind": tree}
     written = "name" if "name" in section else "kind"
     name = section.get(written)
@@ -248,8 +245,7 @@ def _modules_of_others() -> tuple[ModuleType, ...]:
 
 
 def find_function(key: str, name: str, *, of_array: bool = True) -> Callable[..., Any]:
-    """The function with this name, or `package.module:function`. A function `of_array`, an
-    activation, is tried on shapes."""
+    """The function with this name, or `package.module:name`; an activation if `of_array`."""
     if ":" not in name:
         home = equation.gelu.__module__ if of_array else None
         functions = filter(inspect.isfunction, vars(equation).values())

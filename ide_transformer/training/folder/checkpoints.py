@@ -165,8 +165,7 @@ class Checkpoints:
         raise InputError(f"{what}. Restore one from a copy, or train the run again.")
 
     def set_damaged_aside(self) -> None:
-        """Moves damaged checkpoints that `restore` found to another folder, so that new ones
-        can be written."""
+        """Moves damaged checkpoints to another folder, so that new ones can be written."""
         for step in self._damaged if self._writes else ():
             aside = self._folder.with_name(f"{self._folder.name}-damaged")
             aside.mkdir(exist_ok=True)
@@ -186,8 +185,7 @@ class Checkpoints:
         return [step for step in steps if step <= first]
 
     def _read_again(self, *, removed: bool = False) -> None:
-        """Raises `InputError` if the last checkpoint cannot be read. `removed` allows that the
-        checkpoint is gone."""
+        """Raises `InputError` if the last checkpoint cannot be read. It may be `removed`."""
         if (step := self._unread) is None:
             return
         try:

@@ -134,8 +134,7 @@ def export_run(
     model card, `README.md`. A run that began from a checkpoint keeps the layout and the files
     of the checkpoint, or is written as an `adapter` to it. For the arguments see `load_run`.
 
-    **Raises:** `InputError` for a run that fits no layout; it names all differences from the
-    nearest one.
+    **Raises:** `InputError` that names all differences from the nearest layout.
     """
     path = Path(path)
     folder = RunFolder(run)

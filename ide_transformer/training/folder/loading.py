@@ -34,8 +34,7 @@ class LoadedModel(NamedTuple):
 
     - `run`: the folder of the run; `None` for a checkpoint.
     - `path`: the folder of the run or the checkpoint.
-    - `config`: the configuration of the run, with the data on which the model is evaluated;
-      `None` for a checkpoint.
+    - `config`: of the run, with the data for evaluations; `None` for a checkpoint.
     - `named`: whether the user chose other data than the data of the run.
     - `foreign`: whether these are from another file, so that an evaluation takes all of them.
     """
@@ -88,12 +87,10 @@ def load_model(
     - `path`: the folder of a run, its name in `runs`, or what `load_pretrained` takes.
     - `overrides`: `solver.key=value` for another scheme. For a run also `data.path=value` and
       `data.options.key=value` for other data, and `model.context=value` for longer inputs. All
-      samples of another file are measured, unless `data.validation=value` or
-      `data.test=value` say how many.
+      samples of another file are measured, unless `data.validation` or `data.test` is given.
     - `checkpoint`, `weights`, `trust`: for a run, see `load_run`.
 
-    **Raises:** `InputError` if there is neither, for an unknown scheme, and if the weights do
-    not fit the overrides.
+    **Raises:** `InputError` if there is neither, and if the weights do not fit the overrides.
     """
     run = RunFolder(path)
     for_scheme = [x for x in overrides if x.partition("=")[0].split(".")[0] == "solver"]
@@ -126,11 +123,9 @@ def load_run(
     weights: Weights = "trained",
     trust: bool = False,
 ) -> tuple[Model, RunFolder]:
-    """The trained model of a run and its folder. The folder's `load_tokenizer` gives what
-    `generate` needs to write text.
+    """The trained model of a run and its folder, whose `load_tokenizer` serves `generate`.
 
-    A run with `training.schedule` that was stopped early gives the model with the layers of
-    that step.
+    A run with `training.schedule` that was stopped early gives the layers of that step.
 
     **Arguments:**
 
@@ -138,11 +133,9 @@ def load_run(
       (see `training.keep_best`); or a step. A damaged checkpoint is replaced by the newest one
       before it, with a warning.
     - `weights`: "trained", or "average" for their moving average (`training.average`).
-    - `trust`: whether code that its configuration names, `package.module:Class`, may be
-      imported and run.
+    - `trust`: whether code that its configuration names, `package.module:Class`, may be run.
 
-    **Raises:** `InputError` if `path` is not the folder of a run with such a checkpoint, and
-    for code that is not trusted.
+    **Raises:** `InputError` if there is no such checkpoint, and for code that is not trusted.
     """
     folder = RunFolder(path)
     model, _ = restored(folder, folder.load_config(trust), checkpoint, weights)
@@ -152,8 +145,7 @@ def load_run(
 def restored(
     folder: RunFolder, config: Config, checkpoint: Which, weights: Weights
 ) -> tuple[Model, int]:
-    """The model of a configuration with the weights of a checkpoint, and the step of the
-    checkpoint."""
+    """The model of a configuration with the weights of a checkpoint, and its step."""
     average = config.training.average
     if weights == "average" and not average:
         raise InputError(f"weights=average: {folder.path} has training.average=0.")
@@ -205,8 +197,7 @@ def _scheme(overrides: Sequence[str]) -> SolverConfig:
 
 
 def _chosen(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> tuple[Config, bool]:
-    """The configuration of a run with overrides that its weights fit, and whether its data are
-    from another file."""
+    """The configuration of a run with overrides, and whether its data are from another file."""
     own = run.load_config(trust)
     tree = own.model_dump(mode="json")
     origin = apply_overrides(tree, overrides)

@@ -26,8 +26,7 @@ _LONGEST = 2**20
 
 
 class NotFinite(Exception):
-    """Too many steps in a row had a loss or a gradient that is not finite. `line` is the line
-    of the log that shows it."""
+    """Too many steps in a row were not finite, as this `line` of the log shows."""
 
     def __init__(self, line: dict[str, Any]):
         self.bad_steps = line["bad_steps"]
@@ -78,8 +77,7 @@ class MetricsLog:
         self._pending = step, self._tokens, read
 
     def flush(self) -> None:
-        """Waits for the pending metrics and writes them. Raises `NotFinite` after
-        `max_bad_steps` bad steps in a row."""
+        """Writes the pending metrics. Raises `NotFinite` after `max_bad_steps` in a row."""
         if self._pending is None:
             return
         step, tokens, reading = self._pending

@@ -71,8 +71,7 @@ class RunFolder:
     `checkpoints`, `plots`, `summary`, `tokenizer`, `sample`, `lock` (held while the run is
     trained), `sizes` (what the data decide of the model), `labels` (the number of each class,
     if classes are texts) and `fingerprints`: a number that no other run has; checksums of the
-    configuration, of the data and of weights taken from another run or checkpoint; the code
-    that trained it.
+    configuration, of the data and of weights from elsewhere; the code that trained it.
     """
 
     def __init__(self, path: str | Path):
@@ -169,8 +168,7 @@ class RunFolder:
         return found
 
     def load_sample(self) -> str | None:
-        """The text that the run wrote at its end; `None` without one. Bytes that are not UTF-8
-        are marked."""
+        """The text that the run wrote at its end, if any. Bytes beyond UTF-8 are marked."""
         _check_own(self.sample)
         if not self.sample.exists():
             return None
@@ -250,8 +248,7 @@ def new_folder(
     sizes: Mapping[str, Any] | None = None,
     labels: Sequence[str] | None = None,
 ) -> RunFolder:
-    """Makes the folder `runs/<name>`, or the first free one of `<name>-2`, `<name>-3`, …. It
-    appears complete or not at all.
+    """Makes the folder `runs/<name>`, or else `<name>-2`, `<name>-3`, …, all of it or nothing.
 
     **Arguments:**
 
@@ -293,8 +290,7 @@ def new_folder(
 
 @contextlib.contextmanager
 def sole_use(path: Path, refusal: str) -> Iterator[None]:
-    """Holds the lock `path`, until the process ends. Raises `InputError` with the `refusal` if
-    another process holds it."""
+    """Holds the lock `path`. Raises `InputError(refusal)` if another process holds it."""
     lock = filelock.FileLock(path, timeout=0)
     try:
         lock.acquire()
@@ -368,8 +364,7 @@ def _folders(name: str, runs: Path) -> dict[int, RunFolder]:
 
 
 def changed_values(old: Config, new: Config) -> list[str]:
-    """The keys in which two configurations differ, with both values, without `parallel`, which
-    does not change the results."""
+    """The keys in which two configurations differ, with both values, without `parallel`."""
     there = flat_values(old)
     here = flat_values(new)
     return [

@@ -70,8 +70,7 @@ def evaluation_task(
     **Arguments:**
 
     - `text`, `task`: see `evaluate_loss`.
-    - `tokens`: tokens of a sample. Default: as the run trained; for a checkpoint its context,
-      up to 512.
+    - `tokens`: of a sample. Default: as trained; for a checkpoint its context, up to 512.
 
     **Raises:** `InputError` for data that have no such samples.
     """
@@ -199,9 +198,8 @@ def evaluate_on_meshes(
     *,
     layers: Layers = "resampled",
 ) -> list[dict[str, Any]]:
-    """`evaluate_loss` of a model on other meshes. A row for each also has `evaluations`, the
-    mean field evaluations of a solve. Meshes of several `tokens` measure the same tokens of a
-    text.
+    """`evaluate_loss` of a model on other meshes, which all measure the same tokens of a text.
+    A row for each also has `evaluations`, the mean field evaluations of a solve.
 
     **Arguments:**
 
@@ -314,8 +312,7 @@ def checked_part(task: AbstractTask, part: Part, samples: PositiveInt | None = N
 
 
 def learned_before(loaded: LoadedModel, task: AbstractTask, part: Part) -> str | None:
-    """Says how many samples of a task are also training samples of a run, if any, and if the
-    data of the run are still there."""
+    """Says how many samples of a task are also training samples of a run, if it is known."""
     if loaded.run is None or loaded.config is None:
         return None
     try:

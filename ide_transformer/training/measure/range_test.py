@@ -36,10 +36,8 @@ class LearningRates(NamedTuple):
     - `rates`, `losses`, `smoothed`: the rate, the loss and the smoothed loss of every step.
     - `fastest`: the rate at which the smoothed loss falls fastest; `None` if it never falls.
     - `lowest`: the rate at which the smoothed loss is lowest.
-    - `suggestion`: a first value for `optimizer.learning_rate`: four times `fastest`, at most
-      `lowest`.
-    - `jump`: the lowest rate up to the suggestion at which a loss is above the smoothed loss by
-      half of the fall, if any.
+    - `suggestion`: for `optimizer.learning_rate`: four times `fastest`, at most `lowest`.
+    - `jump`: the lowest rate, if any, at which a loss is above `smoothed` by half of the fall.
     """
 
     rates: list[float]
@@ -79,12 +77,10 @@ def find_learning_rate(
     **Arguments:**
 
     - `config`: a configuration, or the path of its YAML file.
-    - `steps`: the number of steps from the lowest rate to the highest. The test ends sooner if
-      the loss explodes or is not finite.
+    - `steps`: steps from the lowest rate to the highest. It ends when the loss explodes.
     - `folder`: the folder for `learning_rate.png` and `learning_rate.json`. Default: none.
 
-    **Raises:** `InputError` for input that cannot be used, and if the loss is not finite from
-    the start.
+    **Raises:** `InputError` if the loss is not finite from the start.
     """
     config = as_config(config).changed("training", schedule=())
     training = config.training

@@ -36,8 +36,7 @@ class RollOut(NamedTuple):
     - `truth`: `[known + 1, samples, *points(, channels)]`, as far as it is known.
     - `points`: `[tokens, dimension]`; or points of each sample's own, `[samples, tokens,
       dimension]`, whose padding repeats the first point and has the state 0.
-    - `shares`: quadrature weights of the points, `[tokens]` or `[samples, tokens]`, with the
-      sum 1 for each sample.
+    - `shares`: quadrature weights, `[tokens]` or `[samples, tokens]`; each sample has sum 1.
     - `grid`: the number of points along each axis of a torus; `None` for other points.
     """
 

@@ -244,8 +244,7 @@ def _whole_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) ->
 
 
 def check_kind(config: Config, learns: Callable[..., Model]) -> None:
-    """Raises `InputError` if `model.kind` builds other models than `learns`, which the data
-    need."""
+    """Raises `InputError` if `model.kind` builds other models than `learns`."""
     kind = config.model.kind
     wanted = kinds_of(learns)
     found = kinds_of(find("model.kind", kind, Model))
@@ -349,8 +348,7 @@ def with_training(model: Model, config: TrainingConfig) -> Model:
 
 
 def objective(loss: AbstractLoss, training: TrainingConfig) -> Callable[..., Loss]:
-    """The loss of a task with the terms that a run adds: a function of the model, the batch and
-    the key of the dropout."""
+    """The loss with the terms that a run adds: a function of the model, batch and key."""
     costs = {
         name: read(AbstractCost, cost.description(name), f"training.costs.{short(name)}")
         for name, cost in training.costs.items()
@@ -359,8 +357,7 @@ def objective(loss: AbstractLoss, training: TrainingConfig) -> Callable[..., Los
 
 
 def with_solver(model: Model, config: SolverConfig) -> Model:
-    """The model, solved by the scheme and the steps that the section `solver` describes;
-    `native` keeps its own."""
+    """The model, solved as the section `solver` describes; `native` keeps its own scheme."""
     if config.kind == NATIVE:
         return model
 

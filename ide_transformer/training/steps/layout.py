@@ -137,8 +137,7 @@ def check_divisible(
     model: Model,
     meshes: Iterable[integration.Mesh],
 ) -> None:
-    """Raises `InputError` if devices do not divide the samples, the heads or the tokens, on any
-    of the meshes."""
+    """Raises `InputError` if devices do not divide the samples, the heads or the tokens."""
     attentions = parts(model.control, AbstractAttention)
     heads = {number for x in attentions for number in (x.heads, x.key_value_heads)}
     tokens = {model.domain.num_tokens, *(mesh.tokens for mesh in meshes if mesh.tokens)}
@@ -185,8 +184,7 @@ _OWN_FAULTS = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED")
 
 
 def start(parallel: ParallelConfig) -> None:
-    """Joins the processes of a run, before anything is computed. If some do not appear, prints
-    an error and ends this process."""
+    """Joins the processes of a run. If some do not appear, an error ends this process."""
     if parallel.processes is None or jax.distributed.is_initialized():
         return
     rank = parallel.rank
@@ -259,8 +257,7 @@ wait_for_all = multihost_utils.sync_global_devices
 
 
 def check_equal(values: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises `InputError` if values differ from the values of process 0. The keys, such as
-    "other data", say what differs."""
+    """Raises `InputError` if values differ from process 0. Keys such as "other data" say it."""
     told = json.dumps(values)
     own = json.loads(told)
     first = json.loads(from_primary(told))

@@ -59,8 +59,7 @@ def learning_rate(
 ) -> optax.Schedule:
     """The learning rate by step: it rises linearly from near 0 over `warmup` steps, then
     follows `schedule`. After each step in `changes`, at which the model gets more layers, it
-    rises again over `rise` steps. Source of warmup_stable_decay: Hägele et al., arXiv
-    2405.18392."""
+    rises again over `rise` steps. Source of warmup_stable_decay: arXiv 2405.18392."""
     rate = _without_rises(config, steps)
     if not (config.rise and changes):
         return rate

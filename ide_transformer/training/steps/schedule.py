@@ -80,8 +80,7 @@ class Schedule(tuple[Phase, ...]):
         return next((phase for phase in self if step <= phase.last), self[-1])
 
     def drawn(self, seed: int, step: int) -> int:
-        """The number of the mesh that is drawn after `step` steps. It depends on nothing but
-        the seed and the step."""
+        """The number of the mesh that is drawn after `step` steps, by the seed and the step."""
         odds = np.array(self.at(step + 1).odds)
         if len(odds) < 2:
             return 0
@@ -124,8 +123,7 @@ def read_mesh(tree: Mapping[str, Any], key: str) -> Mesh:
 
 
 def model_on(model: Model, mesh: Mesh, layers: Layers = "resampled") -> Model:
-    """The model on a mesh, `model.on(mesh)`. A mesh that gives a width takes the weights as
-    functions of the features.
+    """The model on a mesh, `model.on(mesh)`; with a width, of its `functional` model.
 
     **Arguments:**
 
@@ -190,8 +188,7 @@ class Program:
 
     - `model`: the model of the phase; only its parts without weights are used.
     - `shapes`: the shapes of the training state.
-    - `enter`: makes the first state from the last state of the phase before; `None` if they
-      have the same shapes.
+    - `enter`: from the last state of the phase before to the first; `None` for equal shapes.
     """
 
     phase: Phase
@@ -229,8 +226,7 @@ class Program:
         check: Callable[[], None],
         layout: Layout,
     ) -> dict[str, float]:
-        """The figures of a task over held-out samples. `check` is called between batches and
-        may raise."""
+        """The figures of held-out samples. `check` is called between batches and may raise."""
 
         def batches():
             for batch in task.held_out(_BATCH, samples, part):

@@ -76,8 +76,7 @@ def gradient_in_parts(
 
 
 def moving_average(decay: float) -> optax.GradientTransformation:
-    """Averages the weights over about the last `1 / (1 - decay)` steps; a decay of 0 averages
-    nothing."""
+    """Averages the weights over about `1 / (1 - decay)` steps; with 0 it averages nothing."""
     return optax.ema(decay) if decay else optax.identity()
 
 
