@@ -20,9 +20,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add("--prompt", action="append", help="text to continue; several are written at once")
     add("--length", type=int, default=400, help="tokens to write (default: 400)")
-    add(
-        "--temperature", type=float, default=0.8, help="0: the most likely token (default: 0.8)"
-    )
+    about = "0: the most likely token (default: 0.8)"
+    add("--temperature", type=float, default=0.8, help=about)
     add("--top-k", type=int, help="draw from the k most likely tokens only")
     add("--top-p", type=float, help="draw from the most likely tokens of this probability")
     add_mesh(parser)

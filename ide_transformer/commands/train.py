@@ -31,9 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--resume", action="store_true", help=about)
     about = "with --resume, more training.steps and a cosine schedule: begin another cosine"
     add("--restart", action="store_true", help=about)
-    about = (
-        "instead: raise the rate until the loss explodes, and suggest one; see learning-rates/"
-    )
+    about = "instead: raise the rate until the loss explodes, and suggest one (learning-rates/)"
     one.add_argument("--find-learning-rate", action="store_true", help=about)
     about = """instead: list the runs of a cost (evaluations=12000), or the bytes that devices
     would hold and send (devices=8,64,256)"""

@@ -1,5 +1,6 @@
 """Costates: sensitivities of a loss to states and weights."""
 
+import functools as ft
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -78,9 +79,8 @@ def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
     terms = march.equation.terms_of(0)
     ends = step_ends(march.equation, 0.0, march.steps)
     begin = march.on_constraint()
-    _, pull = jax.vjp(
-        lambda u: over_interval(march.solver, terms, ends, u).astype(u.dtype), begin
-    )
+    step = ft.partial(over_interval, march.solver, terms, ends)
+    _, pull = jax.vjp(lambda u: step(u).astype(u.dtype), begin)
     us = states[:-1].at[0].set(begin)
     ps = p[:-1].at[0].set(pull(p[1])[0])
     numbers = jnp.arange(equation.control.layers, dtype=states.dtype)

@@ -19,9 +19,8 @@ COLORS = (
     *("#E69F00", "#56B4E9", "#000000", "#999999"),
 )
 # With more names than colours, the colours return with other lines.
-_STYLES = [
-    dict(color=color, linestyle=line) for line in ("-", "--", ":", "-.") for color in COLORS
-]
+_LINES = "-", "--", ":", "-."
+_STYLES = [dict(color=color, linestyle=line) for line in _LINES for color in COLORS]
 # Functions [tokens] by title, for each row.
 _Rows = Mapping[str, Mapping[str, np.ndarray]]
 

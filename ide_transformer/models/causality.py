@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, PyTree
 
 from ..arguments import is_known
 from ..equation import AbstractConstraint, TokenDomain, parts
@@ -52,9 +52,7 @@ class _Change(NamedTuple):
     other: Any
     stays: Bool[np.ndarray, " tokens"]
 
-    def moves(
-        self, part: Callable[[Any], PyTree[Float[Array, "tokens *outputs"]]]
-    ) -> bool | None:
+    def moves(self, part: Callable[[Any], PyTree[Array]]) -> bool | None:
         """Whether an output differs that must not; `None` if outputs are not finite."""
         before = [np.asarray(x) for x in jax.tree.leaves(part(self.text))]
         after = [np.asarray(x) for x in jax.tree.leaves(part(self.other))]
@@ -69,8 +67,7 @@ def check_causal(where: str, model: Model) -> None:
     """Raises `InputError` if an output of a model depends on later tokens, or a `pointwise`
     operator on other tokens; the error names the part. The test changes later tokens and marks
     some as padding. It also changes all weights, since a zero could hide an effect."""
-    fault = _find_fault(model)
-    if fault is not None:
+    if (fault := _find_fault(model)) is not None:
         raise InputError(f"{where}: {fault}")
 
 
@@ -79,10 +76,9 @@ def _find_fault(model: Model[Any, Any]) -> str | None:
     model = model.ordinary
     inputs = model.inputs
     # Fixed explicit steps, which do not depend on other tokens.
-    implicit = parts(
-        model.mesh.scheme, (diffrax.AbstractImplicitSolver, AbstractImplicitScheme)
-    )
-    solved = model.on(Mesh(steps=model.steps, solver=diffrax.Euler() if implicit else None))
+    kinds = diffrax.AbstractImplicitSolver, AbstractImplicitScheme
+    explicit = diffrax.Euler() if parts(model.mesh.scheme, kinds) else None
+    solved = model.on(Mesh(steps=model.steps, solver=explicit))
     if isinstance(inputs, FunctionInputs):
         number = inputs.domain.num_tokens
         channels = () if inputs.channels is None else (inputs.channels,)

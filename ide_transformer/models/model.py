@@ -235,9 +235,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     @checked
     def with_precision(self, compute_dtype: Dtype | None) -> "Model[Inputs, ReadOut]":
         """The model with another `compute_dtype` in all equations."""
-        return self.each_equation(
-            lambda model: dataclasses.replace(model, compute_dtype=compute_dtype)
-        )
+        return self.each_equation(lambda x: dataclasses.replace(x, compute_dtype=compute_dtype))
 
     @checked
     def on(self, mesh: Mesh) -> "Model[Inputs, ReadOut]":

@@ -137,9 +137,7 @@ class TextInputs(AbstractInputs):
         kinds = 1 if self.segments is None else self.segments.shape[0]
         text = checked_text(inputs, self.vocabulary, self.context, kinds)
         if text.mask is not None and not self.masks:
-            raise InputError(
-                "TextInputs(masks=False): drop the mask, or give class_token=True."
-            )
+            raise InputError("TextInputs(masks=False): drop the mask; or class_token=True.")
         u = rows(self.embedding, text.tokens) * self.scale
         if self.positions is not None:
             if self.padding is None:
@@ -213,9 +211,8 @@ def checked_text(
         numbers = np.asarray(numbers) if is_known(numbers) else np.zeros(0)
         wrong = numbers[(numbers < 0) | (numbers >= known)]
         if wrong.size:
-            raise InputError(
-                f"Text: a {name} {wrong[0]}, but the model knows 0 to {known - 1}."
-            )
+            what = f"Text: a {name} {wrong[0]}"
+            raise InputError(f"{what}, but the model knows 0 to {known - 1}.")
     return text
 
 

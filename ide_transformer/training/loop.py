@@ -116,10 +116,9 @@ class Loop(NamedTuple):
                 self.stop.agree()
                 if number % training.log_every == 0 or last:
                     log.train(number, metrics)
-                lowest = not self.stop.made and self._evaluate_if_due(
-                    program, number, state, log
-                )
-                due = number % training.checkpoint_every == 0 or lowest
+                due = number % training.checkpoint_every == 0
+                if not self.stop.made:
+                    due |= self._evaluate_if_due(program, number, state, log)
                 if due or last or self.stop.made:
                     log.keep()
                     jax.block_until_ready(metrics)
@@ -216,9 +215,7 @@ class Loop(NamedTuple):
         losses = {name: x for name, x in held_out.items() if "_loss" in name}
         if wrong := {name: x for name, x in losses.items() if not math.isfinite(x)}:
             said = ", ".join(f"{name} {x}" for name, x in wrong.items())
-            what = (
-                f"{self.folder.path}: not finite at the end: {said}; its checkpoints are kept"
-            )
+            what = f"{self.folder.path}: not finite at the end: {said}; checkpoints are kept"
             advice = f"Lower optimizer.learning_rate, or take {better_solve(model)}"
             raise Diverged(f"{what}. {advice}.")
 

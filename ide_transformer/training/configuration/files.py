@@ -208,10 +208,7 @@ def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str
         section = kind
         for part in location[:-1]:
             if part in section.model_fields:  # a key of a mapping is no field
-                types = _types(section.model_fields[part].annotation)
-                section = next(
-                    x for x in types if inspect.isclass(x) and issubclass(x, Section)
-                )
+                section = next(_sections(section.model_fields[part].annotation))
         known = list(section.model_fields)
         hint = did_you_mean(location[-1], known)
         return f"{where}: unknown key {name}.{hint} Known here: {', '.join(known)}."
@@ -222,9 +219,11 @@ def _problem(kind: type[Section], error: Any, origin: dict[str, str], where: str
     return f"{where}{name}={shown(value)}: {message}."
 
 
-def _types(annotation: Any) -> list[Any]:
-    """All types inside an annotation."""
-    return [annotation, *(y for x in get_args(annotation) for y in _types(x))]
+def _sections(annotation: Any) -> Iterator[type[Section]]:
+    if inspect.isclass(annotation) and issubclass(annotation, Section):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _sections(inner)
 
 
 def dump_config(config: Config) -> str:

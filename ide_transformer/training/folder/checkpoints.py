@@ -127,11 +127,9 @@ class Checkpoints:
             "arrays": list(map(_described, leaves)),
         }
         args = self._orbax.args
-        items = args.Composite(
-            default=args.StandardSave(leaves), arrays=args.JsonSave(description)
-        )
+        items = dict(default=args.StandardSave(leaves), arrays=args.JsonSave(description))
         try:
-            self._manager.save(step, args=items)
+            self._manager.save(step, args=args.Composite(**items))
         except Exception as error:  # the libraries pass on any error of a file system
             raise self._not_written(error) from None
         self._unread = step
@@ -148,10 +146,10 @@ class Checkpoints:
             try:
                 expected, structure = jax.tree.flatten(like(step))
                 leaves = self._stored(step, [list(x.shape) for x in expected])
-                arrays = [
-                    jnp.asarray(x, y.dtype) for x, y in zip(leaves, expected, strict=True)
-                ]
-                state = jax.tree.unflatten(structure, arrays)
+                pairs = zip(leaves, expected, strict=True)
+                state = jax.tree.unflatten(
+                    structure, [jnp.asarray(x, y.dtype) for x, y in pairs]
+                )
             except Exception as error:  # a damaged file leads to any error
                 reasons.append(f"{self._folder}/{step} is damaged: {_first_line(error)}")
                 self._damaged.append(step)

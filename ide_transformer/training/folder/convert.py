@@ -231,9 +231,7 @@ def _use(
     return "text-generation", _TEXTS.format(**options)
 
 
-def _figures(
-    folder: RunFolder, config: Config, step: int, weights: Weights
-) -> dict[str, float]:
+def _figures(folder: RunFolder, config: Config, step: int, weights: Weights) -> dict[str, Any]:
     """The held-out losses of these weights that the run logged after a step."""
     lines = [x for x in read_metrics(folder.metrics) if x["step"] == step]
     if folder.summary.exists() and step == config.training.steps:

@@ -35,9 +35,8 @@ def source(config: Config | None = None) -> str:
     each module that the configuration names, with its checksum."""
     said = [_package()]
     named = {} if config is None else names_of_code(config.model_dump(mode="json"))
-    for module in sorted(
-        {name.partition(":")[0] for names in named.values() for name in names}
-    ):
+    modules = {name.partition(":")[0] for names in named.values() for name in names}
+    for module in sorted(modules):
         if file := getattr(sys.modules.get(module), "__file__", None):
             said.append(f"{module} ({checksum_of([Path(file)])})")
     return ", ".join(said)
@@ -274,9 +273,8 @@ def new_folder(
             write_json(made.labels, {label: i for i, label in enumerate(labels)})
         while True:
             number = max(_folders(config.name, runs), default=0) + 1
-            folder = RunFolder(
-                runs / (f"{config.name}-{number}" if number > 1 else config.name)
-            )
+            name = f"{config.name}-{number}" if number > 1 else config.name
+            folder = RunFolder(runs / name)
             try:
                 made.path.rename(folder.path)
             except OSError:
@@ -300,9 +298,7 @@ def sole_use(path: Path, refusal: str) -> Iterator[None]:
         yield
 
 
-def check_origin(
-    folder: RunFolder, task: AbstractTask, data: str, start: dict[str, Any] | None
-) -> None:
+def check_origin(folder: RunFolder, task: AbstractTask, data: str, start: dict | None) -> None:
     """Raises `InputError` if a run would resume with other data, an edited configuration, or
     other weights at its `start`. `start` is `None` if the run has a checkpoint of its own."""
     what = changed_data(folder, task, data)

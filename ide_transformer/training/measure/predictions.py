@@ -46,9 +46,8 @@ def draw_predictions(
     outputs = np.asarray(compiled_outputs(model_on(loaded.measured, mesh), batch.inputs))
     # A task of several steps has a list; its first item is drawn.
     first = batch.targets[0] if isinstance(batch.targets, list) else batch.targets
-    inputs, truth = (
-        np.asarray(x.values if isinstance(x, Field) else x) for x in (given, first)
-    )
+    pair = given, first
+    inputs, truth = (np.asarray(x.values if isinstance(x, Field) else x) for x in pair)
     draw_functions(path, points, samples, truth, outputs, input=inputs)
 
 

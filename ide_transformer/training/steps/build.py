@@ -86,10 +86,9 @@ def build_task(config: Config, tokenizer: AbstractTokenizer | None = None) -> Ab
     elif model.pretrained is not None and kind.model is models.LanguageModel:
         path = find_pretrained(model.pretrained)
         offered["tokenizer"] = PretrainedTokenizer.from_pretrained(path)
-    own = DataConfig.model_fields
-    return read(
-        AbstractTask, data.description, "data", given={AbstractTask: offered}, beside=own
-    )
+    given = {AbstractTask: offered}
+    beside = DataConfig.model_fields
+    return read(AbstractTask, data.description, "data", given=given, beside=beside)
 
 
 def task_class(config: Config) -> type[AbstractTask]:
@@ -291,10 +290,8 @@ def make_block(
         read(AbstractOperator, tree, f"model.operators.{i}", given=given, draws=keys[i])
         for i, tree in enumerate(model.operators)
     )
-    for kind, rate in (
-        (equation.Dropout, model.dropout),
-        (equation.LayerDrop, model.layer_drop),
-    ):
+    rates = {equation.Dropout: model.dropout, equation.LayerDrop: model.layer_drop}
+    for kind, rate in rates.items():
         if rate:
             operators = tuple(kind(operator, rate) for operator in operators)
     return operators

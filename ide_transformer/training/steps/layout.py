@@ -107,10 +107,9 @@ class Layout(NamedTuple):
 
     def bytes_each(self, state: PyTree) -> int:
         """Bytes of a state on each device."""
-        own = [
-            (x.sharding.shard_shape(x.shape), x) for x in jax.tree.leaves(self.shapes(state))
-        ]
-        return sum(math.prod(shape) * x.dtype.itemsize for shape, x in own)
+        leaves = jax.tree.leaves(self.shapes(state))
+        own = [(x.sharding.shard_shape(x.shape), x.dtype) for x in leaves]
+        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in own)
 
     def whole(self) -> NamedSharding:
         """The place of an array that every device has whole."""

@@ -103,13 +103,11 @@ def schedule_of(config: Config) -> Schedule:
             odds = phase.weights or (1.0,) * len(meshes)
             phases.append(Phase(first, last, layers, meshes, odds))
         else:
-            mesh = read_mesh(phase.mesh or {}, f"{key}.mesh")
+            key = f"{key}.mesh"
             # The weights themselves have the layers of the mesh.
-            mesh = dataclasses.replace(mesh, layers=None)
+            mesh = dataclasses.replace(read_mesh(phase.mesh or {}, key), layers=None)
             evaluated = Mesh(steps=mesh.steps, solver=mesh.solver)
-            phases.append(
-                Phase(first, last, layers, {f"{key}.mesh": mesh}, evaluated=evaluated)
-            )
+            phases.append(Phase(first, last, layers, {key: mesh}, evaluated=evaluated))
     return Schedule(phases)
 
 
@@ -316,10 +314,9 @@ def programs_of(config: Config, model: Model, draw: Draw) -> Programs:
                 model = growth.grown(before, layers, draw)
             if layers % before.layers and weight_shapes(model) != weight_shapes(before):
                 dividing = [str(n) for n in range(1, layers) if layers % n == 0]
-                what = (
-                    f"training.schedule: {before.layers} layers cannot become {layers}; write"
-                )
-                raise InputError(f"{what} {', '.join(dividing)} instead of {before.layers}.")
+                what = f"training.schedule: {before.layers} layers cannot become {layers}"
+                write = f"write {', '.join(dividing)} instead of {before.layers}"
+                raise InputError(f"{what}; {write}.")
         programs.append(Program(phase, training, optimizer, model, shapes, enter))
     return Programs(programs)
 

@@ -231,9 +231,7 @@ def better_solve(model: Model) -> str:
     """Names the change of the configuration by which fewer solves fail."""
     if model.mesh.stepsize_controller is None:
         return "smaller steps in depth (solver.steps)"
-    return (
-        "more adaptive steps (solver.max_steps) or larger tolerances (solver.rtol, solver.atol)"
-    )
+    return "more adaptive steps (solver.max_steps) or larger tolerances (solver.rtol and atol)"
 
 
 def require_samples(means: dict[str, float]) -> dict[str, float]:
