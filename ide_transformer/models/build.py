@@ -129,9 +129,7 @@ def SequenceClassifier(
         dropout=dropout,
         std=std,
     )
-    read_out = _class_logits(
-        classes, features, head_key, class_token, output_normalization, std
-    )
+    read_out = _class_head(classes, features, head_key, class_token, output_normalization, std)
     return Model(inputs, control, constraint, mesh, read_out)
 
 
@@ -179,9 +177,7 @@ def ImageClassifier(
         statistics=statistics,
         std=std,
     )
-    read_out = _class_logits(
-        classes, features, head_key, class_token, output_normalization, std
-    )
+    read_out = _class_head(classes, features, head_key, class_token, output_normalization, std)
     return Model(inputs, control, constraint, mesh, read_out)
 
 
@@ -238,7 +234,7 @@ def ImageStage(
     if classes is not None:
         _, head_key = jax.random.split(key)
         norm = output_normalization
-        read_out = _class_logits(classes, features, head_key, class_token, norm, std)
+        read_out = _class_head(classes, features, head_key, class_token, norm, std)
     return Model(inputs, control, constraint, mesh, read_out)
 
 
@@ -483,7 +479,7 @@ def StateModel(
     return Model(GridInputs(domain, width), control, constraint, mesh, States())
 
 
-def _class_logits(
+def _class_head(
     classes: int,
     features: int,
     key: PRNGKeyArray,

@@ -45,10 +45,8 @@ def statistics(
     constant = deviations <= rounding
     for channel in np.flatnonzero(constant):
         where = f"channel {channel} of {name}" if channels else name
-        warnings.warn(
-            f"{where}: all are {means[channel]:g} in training; they are not scaled",
-            stacklevel=2,
-        )
+        said = f"{where}: all are {means[channel]:g} in training; they are not scaled"
+        warnings.warn(said, stacklevel=2)
     scales = np.where(constant, 1.0, deviations)
     return tuple(zip(means.tolist(), scales.tolist(), strict=True))
 

@@ -147,9 +147,7 @@ class Checkpoints:
                 expected, structure = jax.tree.flatten(like(step))
                 leaves = self._stored(step, [list(x.shape) for x in expected])
                 pairs = zip(leaves, expected, strict=True)
-                state = jax.tree.unflatten(
-                    structure, [jnp.asarray(x, y.dtype) for x, y in pairs]
-                )
+                state = structure.unflatten(jnp.asarray(x, y.dtype) for x, y in pairs)
             except Exception as error:  # a damaged file leads to any error
                 reasons.append(f"{self._folder}/{step} is damaged: {_first_line(error)}")
                 self._damaged.append(step)

@@ -93,6 +93,7 @@ def load_model(
     **Raises:** `InputError` if there is neither, and if the weights do not fit the overrides.
     """
     run = RunFolder(path)
+    folder = run.path
     for_scheme = [x for x in overrides if x.partition("=")[0].split(".")[0] == "solver"]
     others = [x for x in overrides if x not in for_scheme]
     scheme = _scheme(for_scheme)
@@ -101,10 +102,8 @@ def load_model(
         of_data = held_out_whole(config) if foreign else config
         model, _ = restored(run, of_data, checkpoint, weights)
         named = any(override.startswith("data.") for override in others)
-        loaded = LoadedModel(model, run, run.path, config, named, foreign)
-    elif run.path.is_dir() and not (
-        is_adapter(run.path) or (run.path / "config.json").is_file()
-    ):
+        loaded = LoadedModel(model, run, folder, config, named, foreign)
+    elif folder.is_dir() and not (is_adapter(folder) or (folder / "config.json").is_file()):
         raise InputError(f"{path} has neither the config.yaml of a run nor a config.json.")
     else:
         if others or (checkpoint, weights) != ("newest", "trained"):

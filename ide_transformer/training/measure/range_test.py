@@ -138,10 +138,8 @@ def _suggested(rates: list[float], losses: list[float]) -> LearningRates:
 def _plot(path: Path, found: LearningRates, label: str) -> None:
     from ...figures import Curve, plot_panels
 
-    curves = [
-        Curve("one batch", found.rates, found.losses),
-        Curve("smoothed", found.rates, found.smoothed),
-    ]
+    losses = {"one batch": found.losses, "smoothed": found.smoothed}
+    curves = [Curve(name, found.rates, y) for name, y in losses.items()]
     for name in ("fastest", "suggestion", "lowest"):
         if (rate := getattr(found, name)) is not None:
             at = np.interp(np.log(rate), np.log(found.rates), found.smoothed)

@@ -256,11 +256,8 @@ def check_kind(config: Config, learns: Callable[..., Model]) -> None:
 
 def offers_of(model: ModelConfig, *, causal: bool) -> Given:
     """The arguments that the section `model` gives to operators and constraints."""
-    constraint = {
-        "gain": jnp.ones(model.width),
-        "bias": jnp.zeros(model.width) if model.bias else None,
-        "eps": 1e-5,
-    }
+    bias = jnp.zeros(model.width) if model.bias else None
+    constraint = {"gain": jnp.ones(model.width), "bias": bias, "eps": 1e-5}
     constraints = {AbstractConstraint: constraint}
     normalization = read(
         AbstractConstraint, model.normalization, "model.normalization", given=constraints
