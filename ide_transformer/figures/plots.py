@@ -109,8 +109,7 @@ def draw_panels(
 def plot_intervals(
     path: Path, intervals: Mapping[str, tuple[float, float]], *, x: str, title: str = ""
 ) -> None:
-    """Draws intervals, sorted, with a line at zero: by name the mean and half of the width. An
-    interval far wider than most leaves the axes."""
+    """Draws intervals, sorted: by name the mean and half the width. Wide ones are cut off."""
     ordered = sorted(intervals.items(), key=lambda item: -item[1][0])
     means, halves = np.array([interval for _, interval in ordered]).T
     figure = Figure(figsize=(5.0, 0.8 + 0.42 * len(ordered)), layout="constrained")

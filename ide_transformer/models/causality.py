@@ -65,8 +65,8 @@ class _Change(NamedTuple):
 
 def check_causal(where: str, model: Model) -> None:
     """Raises `InputError` if an output of a model depends on later tokens, or a `pointwise`
-    operator on other tokens; the error names the part. The test changes later tokens and marks
-    some as padding. It also changes all weights, since a zero could hide an effect."""
+    operator on other tokens. The test changes later tokens, marks some as padding, and also
+    changes all weights, since a zero could hide an effect."""
     if (fault := _find_fault(model)) is not None:
         raise InputError(f"{where}: {fault}")
 
@@ -167,7 +167,7 @@ def _later_changes(text: Text, vocabulary: int) -> Iterator[_Change]:
 @eqx.filter_jit
 def _parts(model: _Model, text: Text) -> list[_Part]:
     """The embedding, each operator at depth 0, the constraint, the read-out, the scheme, and
-    the exit, if there is one: each sees what those before it do."""
+    the exit, if there is one."""
     inputs = model.inputs.of_text(text)
     equation, u0 = model.initial_value_problem(inputs)
     domain = equation.domain

@@ -27,8 +27,7 @@ class _Padding(NamedTuple):
 
 
 class Compiled:
-    """What `compiled` returns, with programs for `sizes` of texts. `why_not_padded` is the
-    reason why each shape has its own program, or `None`."""
+    """What `compiled` returns. `why_not_padded`: why each shape has its own program, if so."""
 
     def __init__(self, model: Model, sizes: tuple[int, ...] | None):
         self.model = model

@@ -273,8 +273,8 @@ def resample(
 
 
 def bicubic_matrix(old: int, new: int) -> np.ndarray:
-    """`[new, old]`: the weights of `old` points in each of `new` points of one axis, constant
-    beyond the ends. Reference: Keys, IEEE Trans. ASSP 29 (1981) 1153."""
+    """`[new, old]`: the weights of old points in new ones, constant beyond the ends. Reference:
+    Keys, IEEE Trans. ASSP 29 (1981) 1153."""
     centres = ((np.arange(new) + 0.5) * old / new - 0.5)[:, None]
     points = np.floor(centres).astype(int) + np.arange(-1, 3)
     x = np.abs(centres - points)

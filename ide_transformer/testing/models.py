@@ -105,8 +105,7 @@ class ModelProperties(AbstractProperties):
         return outputs_at(found, kept), outputs_at(self.outputs, kept), 1e-12
 
     def gradient(self):
-        """the gradient by the weights is the one of finite differences; weights that have none
-        on purpose are `fixed`."""
+        """the gradient is the one of finite differences; weights without one are `fixed`."""
         trained = self.model
         if jax.tree.leaves(self.fixed(trained)):
             trained = eqx.tree_at(self.fixed, trained, replace_fn=lambda _: None)

@@ -109,8 +109,8 @@ class SchemeProperties(AbstractProperties):
         return {diffrax.AbstractSolver: sizes}
 
     def order(self):
-        """with shorter steps the error falls by the order that it says, to 0.15 (from order
-        five on, where the range ends at rounding, to 0.4)."""
+        """with shorter steps the error falls by its order, to 0.15 (from order five on, near
+        rounding, to 0.4)."""
         equation = self.equation(eq.PiecewiseConstant)
         order = self.solver.order(equation.terms)
         inexact = inconsistent(self.solver) is not None and own_limit(self.solver) is None

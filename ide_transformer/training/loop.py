@@ -39,8 +39,7 @@ class Diverged(InputError):
 
 
 class Loop(NamedTuple):
-    """The training loop of a run. It asks `stop` after each step. `began` is the reading of
-    `time.perf_counter` at the start of the run."""
+    """The training loop of a run, which `began` at this reading of `time.perf_counter`."""
 
     config: Config
     task: AbstractTask
@@ -197,8 +196,7 @@ class Loop(NamedTuple):
         *,
         check: Callable[[], None],
     ) -> dict[str, float]:
-        """The figures of held-out samples, with the weights and, if there is one, with their
-        average. `check` is called between batches."""
+        """The figures of held-out samples, with the weights and with their average, if any."""
         decay = self.config.training.average
         found = {}
         for which in ("trained", "average") if decay else ("trained",):
@@ -264,8 +262,8 @@ def _shapes(batch: Batch) -> tuple[tuple[int, ...], ...]:
 def prefetched(
     make: Callable[[int], T], start: int, stop: int, *, ahead: int = 2
 ) -> Iterator[Iterator[T]]:
-    """Iterates over `make(start), …, make(stop - 1)`. A thread makes them, at most `ahead` of
-    them in advance. An error is raised where its value is asked for."""
+    """Iterates over `make(start), …, make(stop - 1)`, which a thread makes at most `ahead` in
+    advance. An error is raised where its value is asked for."""
     thread = ThreadPoolExecutor(1, "prefetch")
     waiting: deque[Future[T]] = deque()
 

@@ -64,8 +64,7 @@ class StopRequest:
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
     """Inside this context a signal to stop is noted, so that a checkpoint can be written first.
-    A second signal acts at once. A signal that would have ended the process ends it after some
-    seconds, even if it waits for the device."""
+    A second signal acts at once. A termination ends a waiting process after some seconds."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -112,8 +111,7 @@ def _end_in_time(receiver: int, ending: set[int], obeyed: threading.Event) -> No
 
 
 def end_by(number: int) -> NoReturn:
-    """Ends the process by a signal, as if nobody had caught it, so that a loop in a shell ends
-    too. The exit status is 128 + `number`."""
+    """Ends the process by a signal, so that a loop in a shell ends too, with 128 + `number`."""
     sys.stdout.flush()
     sys.stderr.flush()
     signal.signal(number, signal.SIG_DFL)

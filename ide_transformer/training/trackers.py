@@ -129,7 +129,7 @@ class InBackground(AbstractTracker):
 @final
 class JsonLines(AbstractTracker):
     """`metrics.jsonl`: one JSON object a line, written when `log` returns. `flush` raises
-    `InputError` if somebody removed or replaced the file or the folder of the run."""
+    `InputError` if the file was removed or replaced."""
 
     configurable: ClassVar[bool] = False
 

@@ -144,8 +144,7 @@ def run_named(path: str | Path) -> Path:
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
-    """Changes a tree of sections by overrides; returns the override that gave each key. An
-    override without a value, or with null, drops its key."""
+    """Changes a tree by overrides; returns which gave each key. Without a value it drops it."""
     origin: dict[str, str] = {}
     for override in overrides:
         where = f"override {shown(override)}"
@@ -252,8 +251,7 @@ def _texts(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def read_yaml(text: str | bytes, where: str) -> Any:
-    """The value that a text holds; `None` for an empty text. Raises `InputError` that names the
-    place `where` the text is from, and the line."""
+    """The value in a text; `None` for an empty one. Errors say `where` it is, and the line."""
     if len(text) > _LONGEST:
         raise InputError(f"{where}: a configuration has at most {_LONGEST:,} characters.")
     try:

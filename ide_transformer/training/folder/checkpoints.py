@@ -135,9 +135,8 @@ class Checkpoints:
         self._unread = step
 
     def restore(self, like: Callable[[int], T], which: Which = "newest") -> T:
-        """The state in a checkpoint, with the structure that `like` gives for its step. A
-        damaged checkpoint is replaced by the newest one before it, with a warning. Raises
-        `InputError` if no checkpoint of this model is intact."""
+        """The state in a checkpoint, with the structure that `like` gives for its step; or, with
+        a warning, in the last intact one before. Raises `InputError` if there is none."""
         self._manager.wait_until_finished()
         wait_for_all("checkpoints")
         self._manager.reload()
@@ -198,8 +197,7 @@ class Checkpoints:
             raise InputError(f"{what}. Give --runs a folder on another disk.") from None
 
     def _stored(self, step: int, shapes: list[list[int]] | None = None) -> list[np.ndarray]:
-        """The arrays of a checkpoint. Raises an error of any kind if they are not as they were
-        written, or do not have the `shapes`."""
+        """The arrays of a checkpoint. Any error says that they changed or have other `shapes`."""
         description = self._read(step, "arrays", self._orbax.args.JsonRestore())
         if description["format"] != _FORMAT:
             raise ValueError("was written by another release of ide_transformer")

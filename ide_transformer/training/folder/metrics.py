@@ -146,8 +146,8 @@ def seconds_taken(folder: RunFolder) -> float:
 
 
 def cut_metrics(path: Path, step: int, losses: dict[int, float]) -> int:
-    """Removes the lines after `step` from the log and from the validation `losses`, since a
-    resumed run writes them again. Returns the last step that was logged, or `step`."""
+    """Removes the lines after `step`, which a resumed run writes again, from the log and from
+    the validation `losses`. Returns the last step that was logged, or `step`."""
     for later in [x for x in losses if x > step]:
         del losses[later]
     if not path.exists() or not primary():
@@ -166,9 +166,8 @@ def say(text: str) -> None:
 
 
 class TrainingProgress:
-    """Shows the step, the rate, the loss and the remaining time of a run from step `start` to
-    step `steps`: a bar on a terminal, else a line every few seconds. Only the process that
-    writes files shows it. A context manager."""
+    """Shows the step, the rate, the loss and the remaining time of a run: a bar on a terminal,
+    else a line every few seconds, in the process that writes files. A context manager."""
 
     _seconds_between_lines = 5.0
 

@@ -144,8 +144,7 @@ def evaluate_on(
 
 
 def measured_on(model: Model, task: AbstractTask, batches: Iterable[Batch]) -> dict[str, Any]:
-    """The figures of a model on batches, with `evaluations`, the mean field evaluations of a
-    solve, and the numbers of samples and of counted targets."""
+    """The figures of a model on batches, and the mean field `evaluations` of a solve."""
     samples = targets = 0
 
     def measured(batch: Batch) -> dict[str, Mean]:

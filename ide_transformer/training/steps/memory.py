@@ -20,8 +20,8 @@ def available() -> int | None:
 def describe_memory(
     model: Model, state: PyTree, loss: AbstractLoss, batch: Batch, temporary: int
 ) -> str:
-    """A line on the memory of parameters, optimiser and a step, which reserves `temporary`
-    bytes, also with other gradient modes; another line warns if the device has less."""
+    """A line on the memory of a run, whose step reserves `temporary` bytes, also with other
+    gradient modes; another line warns if the device has less."""
     used = model.gradient
     parameters = size_bytes(state.weights)
     optimizer = size_bytes(state.optimizer)

@@ -125,9 +125,8 @@ def orthogonalized(model: PyTree) -> PyTree[bool]:
 
 
 def group_factors(groups: Mapping[str, float], weights: PyTree) -> PyTree[float]:
-    """The factor of the learning rate for each weight: the factor of the last group that fits
-    its path, else 1. A group fits a path such as `control.blocks.0.value.weight` if it matches
-    the whole path, or the path up to a dot."""
+    """The factor of the learning rate for each weight, from the last group that fits its path,
+    such as `control.blocks.0.value.weight`, or the path up to a dot; else 1."""
 
     def fits(group: str, path: str) -> bool:
         return any(fnmatch.fnmatchcase(path, pattern) for pattern in (group, f"{group}.*"))

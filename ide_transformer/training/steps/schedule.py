@@ -162,8 +162,8 @@ def needed_by_refinement(config: Config) -> list[str]:
 
 
 def first_model(config: Config, build: Callable[[Config], Model]) -> Model:
-    """The model with which a run begins. Its weights are drawn for the layers of the first
-    phase, since the mean of the draws of several layers would be small."""
+    """The model with which a run begins. Its weights are drawn for the first phase, since the
+    mean of the draws of several layers would be small."""
     model = build(config)
     layers = config.training.phases[0].layers
     if layers is None:
@@ -245,8 +245,7 @@ class Program:
     def lowered(
         self, mesh: int, loss: AbstractLoss, layout: Layout, batch: Batch
     ) -> jax.stages.Lowered:
-        """The training step on the mesh with this number, ready to be compiled for batches like
-        `batch`; see `make_train_step`. The state stays where it lies on the devices."""
+        """The training step on the mesh with this number, ready to be compiled for a batch."""
         step = make_train_step(
             self.optimizer,
             self.static,

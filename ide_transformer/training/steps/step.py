@@ -97,8 +97,7 @@ def weights_of(state: Any, which: Weights, decay: float) -> PyTree[Array]:
 
 
 class Faults(eqx.Module):
-    """Counts of skipped updates, whose loss or gradient was not finite: in all, and in a row up
-    to now; and of returns to a checkpoint."""
+    """Counts of skipped updates, in all and in a row, and of returns to a checkpoint."""
 
     bad_steps: Int[Array, ""]
     in_a_row: Int[Array, ""]
