@@ -135,8 +135,8 @@ class Checkpoints:
         self._unread = step
 
     def restore(self, like: Callable[[int], T], which: Which = "newest") -> T:
-        """The state in a checkpoint, with the structure that `like` gives for its step; or, with
-        a warning, in the last intact one before. Raises `InputError` if there is none."""
+        """The state in a checkpoint, with the structure that `like` gives for its step; with a
+        warning, in the last intact one before. Raises `InputError` if there is none."""
         self._manager.wait_until_finished()
         wait_for_all("checkpoints")
         self._manager.reload()
@@ -197,7 +197,7 @@ class Checkpoints:
             raise InputError(f"{what}. Give --runs a folder on another disk.") from None
 
     def _stored(self, step: int, shapes: list[list[int]] | None = None) -> list[np.ndarray]:
-        """The arrays of a checkpoint. Any error says that they changed or have other `shapes`."""
+        """The arrays of a checkpoint. Any error says that they changed, or their `shapes`."""
         description = self._read(step, "arrays", self._orbax.args.JsonRestore())
         if description["format"] != _FORMAT:
             raise ValueError("was written by another release of ide_transformer")
