@@ -1,7 +1,6 @@
 """Compares time-stepping schemes: solves one set of weights, or trains, with each of them.
 
-A YAML file describes the comparison; configs/compare/ has examples. A comparison that was
-interrupted continues when it is started again.
+A YAML file describes the comparison, as in configs/compare/. Started again, it continues.
 """
 
 import argparse

@@ -106,9 +106,8 @@ class FunctionSolve:
 
     @property
     def cost(self) -> float:
-        """Floating-point operations of a solve: one evaluation of the field, times their
-        number. For many tokens they are extrapolated by a parabola, since a compiler counts one
-        turn of a loop in attention."""
+        """Floating-point operations of a solve. For many tokens they are extrapolated by a
+        parabola, since a compiler counts one turn of a loop in attention."""
         solution = self.model.solve(self.inputs(self.domain.points))
         evaluations = float(jnp.mean(solution.stats["field_evaluations"]))
         if self.tokens <= _COUNTED[-1]:
@@ -184,8 +183,7 @@ class ErrorPart(NamedTuple):
 class ErrorBudget(NamedTuple):
     """The error of a solve and its parts.
 
-    - `total`: an estimate of `‖v - v*‖ / ‖v*‖` for the outputs v and the exact outputs v*, with
-      the norm over all points and samples.
+    - `total`: an estimate of `‖v - v*‖ / ‖v*‖` over points and samples, with exact outputs v*.
     - `parts`: the error of each resolution.
     """
 

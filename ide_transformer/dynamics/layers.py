@@ -54,8 +54,7 @@ def whole_layers(layers: Sequence[int], operators: int) -> np.ndarray:
 
 
 def take_layers(model: Model, layers: np.ndarray) -> Model:
-    """A model from `in_layers` with only the listed layers of each operator, `[intervals,
-    operators]`, and their constraints."""
+    """A model from `in_layers` with only these layers, `[intervals, operators]`."""
     operators = tuple(map(_rows, stacked_operators(model), layers.T))
     control = PiecewiseConstant(operators, model.control.interval_length)
     constraint = model.constraint

@@ -14,8 +14,7 @@ from ..reporting import OF_TEXTS, Row, table_cells
 
 
 class Part(NamedTuple):
-    """A part of a page: figures (or PNG files) by caption, a table of `rows` with `headings`
-    for some columns, and preformatted texts by heading."""
+    """A part of a page: figures or PNG files by caption, a table, and texts by heading."""
 
     title: str
     about: str = ""

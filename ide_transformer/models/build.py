@@ -52,8 +52,7 @@ def LanguageModel(
 ) -> Model[TextInputs, TokenLogits]:
     """A causal language model: token and position embeddings, the equation, logits.
 
-    `model(tokens)` maps `tokens: [..., tokens]`, integers, or a `Text`, to the logits of the
-    next token, `[..., tokens, vocabulary]`.
+    `model(tokens)` maps integers `[..., tokens]`, or a `Text`, to `[..., tokens, vocabulary]`.
 
     **Arguments:**
 
@@ -113,8 +112,7 @@ def SequenceClassifier(
 
     **Arguments:** see `TextInputs.build` and `LanguageModel`, and
 
-    - `class_token`: whether to read the class from a learned token; otherwise from the mean
-      over all tokens, and texts must have no mask.
+    - `class_token`: read from a learned token; otherwise from the mean, without a mask.
     """
     *_, head_key = jax.random.split(key, 3)  # the inputs use the others
     inputs = TextInputs.build(
@@ -159,8 +157,7 @@ def ImageClassifier(
     **Arguments:** see `ImageInputs.build` and `LanguageModel`, and
 
     - `patch`: the side of a patch in pixels; it must divide rows and columns.
-    - `class_token`: whether to read the class from a learned token before the patches;
-      otherwise from the mean over patches.
+    - `class_token`: read from a learned token; otherwise from the mean over patches.
 
     Reference: Dosovitskiy et al., arXiv 2010.11929.
     """
@@ -210,8 +207,7 @@ def ImageStage(
     **Arguments:** see `ImageInputs.build` and `LanguageModel`, and
 
     - `class_token`: whether to put a learned token before the grid; only in the last stage.
-    - `classes`: the number of classes, read from the class token or from the mean over tokens;
-      `None` for a stage that returns its states.
+    - `classes`: to read from the class token or the mean; `None` to return the states.
 
     Reference: Wu et al., arXiv 2103.15808.
     """
@@ -436,8 +432,7 @@ def SequenceRegressor(
 ) -> Model[TextInputs, MeanValues]:
     """A map from sequences to numbers: embeddings, the equation, and the mean over tokens.
 
-    `model(tokens)` maps integers `[..., tokens]`, or a `Text` without a mask, to a number
-    `[...]`, or to `[..., numbers]`, see `MeanValues`.
+    `model(tokens)` maps integers, or a `Text` without a mask, to `[...]` or `[..., numbers]`.
 
     **Arguments:** see `TextInputs.build`, `MeanValues.build` and `LanguageModel`, and
 

@@ -18,8 +18,7 @@ from .text_inputs import TextInputs
 
 @checked
 class CachedDecoder(eqx.Module):
-    """A causal language model that reads token by token. Its cache keeps the keys and values of
-    earlier tokens for each evaluation of each step.
+    """A causal language model that reads token by token, with a cache of keys and values.
 
         logits, cache = decoder.prefill(prompt)
         logits, cache = decoder.extend(token, position, cache)

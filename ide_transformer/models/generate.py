@@ -107,8 +107,7 @@ def generate(
     - `top_k`: draw only from the k most likely tokens.
     - `top_p`: draw only from the most likely tokens of this probability (arXiv 1904.09751).
     - `end`: the token that ends a text; it fills the rest. Strings end before it.
-    - `given`: for a model that reads more than a text, other inputs of the model with the batch
-      axes of `prompt`; their own text is ignored.
+    - `given`: other inputs of a model that reads more than a text, in batches like `prompt`.
     - `tokenizer`: the model's, for strings.
 
     **Returns:** `[..., prompt + length]`: each prompt, followed by the drawn tokens. For a

@@ -59,8 +59,7 @@ class ImageInputs(AbstractImageInputs):
     - `prefix`: learned tokens before the windows, each `[features]`, such as the class token.
     - `positions`: P, `[prefix + windows, features]`, or `None`.
     - `embedding_normalization`, `normalization`: N and I.
-    - `area_weights`: whether windows of an image of another size weigh their area, and learned
-      tokens 1; otherwise all tokens weigh the same.
+    - `area_weights`: whether windows of an image of another size weigh their area.
     - `fixed_size`: whether to refuse images of another size (checkpoints).
     - `dropout`: the dropout rate before I.
     - `statistics`: the mean and the standard deviation of each channel, see `statistics`, for

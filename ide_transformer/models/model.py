@@ -87,8 +87,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     - `inputs`, `read_out`: E and R.
     - `control`, `constraint`: θ and S, see `Equation`.
-    - `mesh`: the solver and its steps, see `Mesh`. The other parts determine layers, horizon,
-      tokens and width; `model.on(mesh)` changes them.
+    - `mesh`: the solver and its steps. `model.on(mesh)` changes layers, horizon, tokens, width.
     - `space`: see above; `None` for ordinary weights.
     - `gradient`: the gradient mode, see `solve`.
     - `compute_dtype`: dtype of matrix products in operators, for example "bfloat16"; weights
@@ -242,8 +241,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         """The model with the same weights on another mesh. A model trained for several meshes,
         see `training.schedule`, converges with more steps.
 
-        **Raises:** `InputError` for a mesh that does not fit the model, and for one too fine
-        for the memory or for depth in single precision.
+        **Raises:** `InputError` for a mesh that does not fit, or is too fine for the memory.
         """
         model: Model = self
         horizon = mesh.horizon

@@ -109,8 +109,7 @@ class AbstractInputs(eqx.Module):
         return 0
 
     def with_domain_of(self, inputs: PyTree[ArrayLike] | None) -> "AbstractInputs":
-        """The inputs whose `domain` has the points of these inputs, for read-outs that
-        integrate over it; by default unchanged."""
+        """The inputs with the points of these, for read-outs that integrate over them."""
         return self
 
     def of_text(self, text: Text, given: PyTree = None) -> PyTree[ArrayLike]:

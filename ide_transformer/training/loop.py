@@ -77,8 +77,7 @@ class Loop(NamedTuple):
     def _march(
         self, compiled: Sequence[_Compiled], state: TrainState, progress: TrainingProgress
     ) -> TrainState:
-        """Takes the remaining steps. It waits for the device at evaluations and checkpoints,
-        and otherwise for the step before the current one."""
+        """Takes the remaining steps. Except at evaluations, the device is one step behind."""
         training = self.config.training
         start = int(state.step)
         # After a rollback the next seed draws other batches.

@@ -128,8 +128,7 @@ class InBackground(AbstractTracker):
 
 @final
 class JsonLines(AbstractTracker):
-    """`metrics.jsonl`: one JSON object a line, written when `log` returns. `flush` raises
-    `InputError` if the file was removed or replaced."""
+    """`metrics.jsonl`: a JSON object a line. `flush` raises `InputError` if it was replaced."""
 
     configurable: ClassVar[bool] = False
 

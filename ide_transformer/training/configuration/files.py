@@ -77,8 +77,7 @@ def read_tree(path: str | Path, *, trust: Trust | None = None) -> dict[str, Any]
     **Arguments:**
 
     - `trust`: whether code that the file names, `package.module:Class`, may be imported; a
-      configuration allows the code that it names. Default: yes, unless the file lies in the
-      folder of a run, which somebody else may have made.
+      configuration allows the code that it names. Default: yes, but not in the folder of a run.
 
     **Raises:** `InputError` for code that is not trusted.
     """
@@ -173,8 +172,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
 def validated(kind: type[S], tree: Any, where: str, origin: dict[str, str] | None = None) -> S:
     """Makes a section from a tree of plain values.
 
-    **Raises:** `InputError` that names every wrong key, and where it was written: the override
-    that `origin` has for the key, else `where`.
+    **Raises:** `InputError` that names wrong keys, and their overrides in `origin` or `where`.
     """
     try:
         return kind.model_validate(tree)

@@ -154,8 +154,7 @@ class RunFolder:
             write_json(self.fingerprints, {**self.recorded, _SOURCES: [*sources, now]})
 
     def load_summary(self) -> dict[str, Any]:
-        """The summary that the run wrote at its end. A number that is not finite is `None`.
-        Raises `InputError` for a damaged file."""
+        """The summary that the run wrote at its end. Raises `InputError` for a damaged file."""
         found = _json(self.summary)
         wrong = {name for name, x in found.items() if not is_logged(x)}
         wrong |= {"validation_loss"} - found.keys()

@@ -118,8 +118,7 @@ def evaluate_loss(
 
     **Arguments:**
 
-    - `text`: a text to predict in windows of the context. Default: the data of a run; for a
-      checkpoint the last tenth of Shakespeare.
+    - `text`: a text to predict. Default: the data of a run; else the last tenth of Shakespeare.
     - `samples`: this many samples, evenly spread. Default: all.
     - `part`: the part of the data of a run. A text, or another file, is measured whole.
     - `task`: the task of the run, if it is already made.

@@ -23,8 +23,7 @@ from ..configuration.config import OptimizerConfig
 def build_optimizer(
     config: OptimizerConfig, steps: int, changes: Sequence[int] = ()
 ) -> optax.GradientTransformation:
-    """The update rule of a run of `steps` steps. `init` raises `InputError` if a group names no
-    weight. For `changes` see `learning_rate`."""
+    """The update rule of a run, whose `init` raises `InputError` if a group names no weight."""
     return update_rule(config, learning_rate(config, steps, changes))
 
 

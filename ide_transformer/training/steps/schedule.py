@@ -1,5 +1,4 @@
-"""The schedule of a run: phases, each on one mesh, or on several of which each step draws one,
-so that one set of weights serves all of them."""
+"""The schedule of a run: phases, each on one mesh, or on several of which a step draws one."""
 
 import dataclasses
 import functools as ft
@@ -112,8 +111,7 @@ def schedule_of(config: Config) -> Schedule:
 
 
 def read_mesh(tree: Mapping[str, Any], key: str) -> Mesh:
-    """The mesh that a configuration describes at `key`. Raises `InputError` for a scheme with
-    weights, since nothing would train them."""
+    """The mesh that a configuration describes at `key`. Its scheme may have no weights."""
     mesh = read(Mesh, tree, key)
     if jax.tree.leaves(eqx.filter(mesh.solver, eqx.is_inexact_array)):
         raise InputError(f"{key}.solver={tree['solver']}: it has weights that nothing trains.")
