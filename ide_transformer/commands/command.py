@@ -77,8 +77,7 @@ def load_command(name: str) -> ModuleType:
     try:
         return found[name].load()
     except ImportError as error:
-        value = found[name].value
-        raise InputError(f"{name}: {value} cannot be imported: {error}") from error
+        raise InputError(f"{name}: {found[name].value} cannot be imported: {error}") from error
 
 
 def listed() -> dict[str, str]:

@@ -66,8 +66,7 @@ class StageInputs(AbstractImageInputs):
         states = self.before.outputs(solution.u1)
         grid = self.before.inputs.grid_of(jnp.shape(inputs))
         image = states.reshape(*states.shape[:-2], *grid, states.shape[-1])
-        embedded = self.windows.embed(image, key=own_key)
-        return embedded._replace(before=(solution,))
+        return self.windows.embed(image, key=own_key)._replace(before=(solution,))
 
 
 @checked

@@ -230,8 +230,7 @@ def image_domain(
     windows = TokenDomain.uniform(grid)
     if weighted:
         rows = TokenDomain.midpoint(grid[0], (-0.5, unit[0] - 0.5))
-        columns = TokenDomain.midpoint(grid[1], (-0.5, unit[1] - 0.5))
-        windows = rows.product(columns)
+        windows = rows.product(TokenDomain.midpoint(grid[1], (-0.5, unit[1] - 0.5)))
     if not prefix:
         return windows
     centre = jnp.mean(windows.points, axis=0, keepdims=True)
@@ -267,8 +266,7 @@ def resample(
     """Bicubic interpolation to the cells of another grid over the same rectangle."""
     rows = jnp.asarray(bicubic_matrix(values.shape[0], grid[0]), values.dtype)
     columns = jnp.asarray(bicubic_matrix(values.shape[1], grid[1]), values.dtype)
-    highest = lax.Precision.HIGHEST
-    return jnp.einsum("ik,jl,klf->ijf", rows, columns, values, precision=highest)
+    return jnp.einsum("ik,jl,klf->ijf", rows, columns, values, precision=lax.Precision.HIGHEST)
 
 
 def bicubic_matrix(old: int, new: int) -> np.ndarray:

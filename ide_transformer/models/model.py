@@ -184,8 +184,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     @property
     def equations(self) -> "tuple[Model, ...]":
         """The models of all equations in the order of their solution, this one last."""
-        before = (x for model in parts(self.inputs, Model) for x in model.equations)
-        return (*before, self)
+        return (*(x for model in parts(self.inputs, Model) for x in model.equations), self)
 
     @property
     def rounded_control(self) -> AbstractControl:

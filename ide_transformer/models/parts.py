@@ -57,8 +57,7 @@ class Encoded(NamedTuple):
     @property
     def domain(self) -> TokenDomain:
         """Ω_x' at unit spacing; cross-attention uses only its weights."""
-        points = TokenDomain.uniform(self.states.shape[-2]).points
-        return TokenDomain(points, self.weights)
+        return TokenDomain(TokenDomain.uniform(self.states.shape[-2]).points, self.weights)
 
 
 class Embedded(NamedTuple):

@@ -153,8 +153,7 @@ class PrefixHead(AbstractClassifier):
         std: NonNegativeFloat = 0.02,
     ) -> "PrefixHead":
         """Draw the classifier of one learned token, W with standard deviation `std`."""
-        linear = Linear(features, classes, std=std, key=key)
-        return cls((linear,), normalization)
+        return cls((Linear(features, classes, std=std, key=key),), normalization)
 
     def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "*batch classes"]:
         v = self.normalization.project(u)
@@ -193,8 +192,7 @@ class MeanHead(AbstractClassifier):
         std: NonNegativeFloat = 0.02,
     ) -> "MeanHead":
         """Draw W with standard deviation `std`."""
-        linear = Linear(features, classes, std=std, key=key)
-        return cls(linear, normalization)
+        return cls(Linear(features, classes, std=std, key=key), normalization)
 
     def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "*batch classes"]:
         return self.classifier(_mean(self.normalization.project(u), inputs))

@@ -163,8 +163,9 @@ class TextInputs(AbstractInputs):
         if self.lift is not None:
             return super().at_points(space)
         of_values = space.features.of_values
-        names = "embedding", "positions", "segments"
-        tables = {name: getattr(self, name) for name in names}
+        tables = dict(
+            embedding=self.embedding, positions=self.positions, segments=self.segments
+        )
         return with_fields(
             self,
             **{name: None if x is None else of_values(x) for name, x in tables.items()},

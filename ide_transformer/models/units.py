@@ -47,8 +47,7 @@ def statistics(
         where = f"channel {channel} of {name}" if channels else name
         said = f"{where}: all are {means[channel]:g} in training; they are not scaled"
         warnings.warn(said, stacklevel=2)
-    scales = np.where(constant, 1.0, deviations)
-    return tuple(zip(means.tolist(), scales.tolist(), strict=True))
+    return tuple(zip(means.tolist(), np.where(constant, 1.0, deviations).tolist(), strict=True))
 
 
 def standardized(

@@ -241,8 +241,7 @@ class Loop(NamedTuple):
 
     def _last_good(self, rollbacks: int, fault: NotFinite) -> TrainState:
         """The state of the last checkpoint. Raises `Diverged` without one, or a second time."""
-        newest = self.checkpoints.newest()
-        if rollbacks or newest is None:
+        if rollbacks or self.checkpoints.newest() is None:
             why = "it went back before" if rollbacks else "no checkpoint to go back to"
             advice = "Lower optimizer.learning_rate or optimizer.clip, warm up longer"
             better = better_solve(self.programs[0].model)

@@ -183,10 +183,8 @@ class Tensorboard(AbstractTracker):
         self._folder.mkdir(exist_ok=True)
         # TensorBoard reads the files in the order of their names, which begin with the time.
         prefix = str(self._folder / "events")
-        suffix = f".{time.time_ns()}"
-        self._file = event_file_writer.EventsWriter(prefix, suffix)
-        begins = events.SessionLog(status=events.SessionLog.START)
-        self._write(step + 1, session_log=begins)
+        self._file = event_file_writer.EventsWriter(prefix, f".{time.time_ns()}")
+        self._write(step + 1, session_log=events.SessionLog(status=events.SessionLog.START))
         lines = [f"    {key}: {value}" for key, value in config.items()]
         self._write(step, summary=summary.text("configuration", "\n".join(lines)))
 

@@ -192,8 +192,7 @@ def described(tree: Any, key: str) -> tuple[str, str, dict[str, Any]]:
     if first is None or first in options:
         beside = f" beside options.{first}; drop one of them" if first in options else ""
         raise InputError(f"{key}{written}: {name} takes nothing in parentheses{beside}.")
-    argument = int(inside) if inside.isdecimal() else inside
-    return name, written, {first: argument, **options}
+    return name, written, {first: int(inside) if inside.isdecimal() else inside, **options}
 
 
 def spelled_scheme(tree: Any) -> str:

@@ -50,8 +50,7 @@ def _package() -> str:
 
 def checksum_of(files: Sequence[Path]) -> str:
     """A short checksum of some files."""
-    sums = map(checksum, files)
-    return hashlib.sha256("".join(sums).encode()).hexdigest()[:12]
+    return hashlib.sha256("".join(map(checksum, files)).encode()).hexdigest()[:12]
 
 
 # The most bytes of a sample, or of a figure.

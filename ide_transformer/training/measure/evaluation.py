@@ -218,8 +218,7 @@ def evaluate_on_meshes(
     for mesh, model in zip(meshes, models, strict=True):
         data = made[mesh.tokens]
         measured = data.held_out(_BATCH, samples, checked_part(data, part, samples))
-        found = measured_on(model, data, measured)
-        rows.append({**mesh.described, **found})
+        rows.append({**mesh.described, **measured_on(model, data, measured)})
     check_finite(loaded, rows)
     return rows
 

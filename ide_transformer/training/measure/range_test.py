@@ -96,8 +96,7 @@ def find_learning_rate(
     with TrainingProgress(steps, 0) as progress:
         progress.say(f"{config.name}: looking for a learning rate")
         for number in range(steps):
-            batch = task.batch(number, training.batch_size, training.seed)
-            state, metrics = step(state, batch)
+            state, metrics = step(state, task.batch(number, training.batch_size, training.seed))
             loss = float(metrics["loss"])
             if not math.isfinite(loss):
                 break

@@ -176,8 +176,7 @@ def is_causal(config: Config) -> bool:
 
 def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -> Model:
     """The model of a run, for a task of these `sizes`, for example `{"vocabulary": 84}`."""
-    model = _whole_model(config, sizes, key)
-    return with_lora(model, config.model.lora, key)
+    return with_lora(_whole_model(config, sizes, key), config.model.lora, key)
 
 
 def with_lora(model: Model, config: LowRankConfig | None, key: PRNGKeyArray) -> Model:
@@ -246,8 +245,7 @@ def check_kind(config: Config, learns: Callable[..., Model]) -> None:
     """Raises `InputError` if `model.kind` builds other models than `learns`."""
     kind = config.model.kind
     wanted = kinds_of(learns)
-    found = kinds_of(find("model.kind", kind, Model))
-    pairs = zip(found, wanted, strict=True)
+    pairs = zip(kinds_of(find("model.kind", kind, Model)), wanted, strict=True)
     if not all(issubclass(one, other) or issubclass(other, one) for one, other in pairs):
         parts = " and ".join(part.__name__ for part in wanted)
         what = f"model.kind={kind}: data.name={config.data.name} is learned by {parts}"

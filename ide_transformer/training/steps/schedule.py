@@ -263,8 +263,7 @@ class Programs(tuple[Program, ...]):
     def start(self, model: Model, key: PRNGKeyArray) -> TrainState:
         """The state before the first step."""
         first = self[0]
-        average = first.training.average
-        return initial_state(model, first.optimizer, key, average=average)[0]
+        return initial_state(model, first.optimizer, key, average=first.training.average)[0]
 
     def at(self, step: int) -> Program:
         """The program of the state after `step` steps."""
