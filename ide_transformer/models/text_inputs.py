@@ -137,7 +137,7 @@ class TextInputs(AbstractInputs):
         kinds = 1 if self.segments is None else self.segments.shape[0]
         text = checked_text(inputs, self.vocabulary, self.context, kinds)
         if text.mask is not None and not self.masks:
-            raise InputError("TextInputs(masks=False): drop the mask; or class_token=True.")
+            raise InputError("Text: a mask; build the model with class_token=True.")
         u = rows(self.embedding, text.tokens) * self.scale
         if self.positions is not None:
             if self.padding is None:

@@ -357,9 +357,9 @@ def _say_repeated(task: AbstractTask) -> None:
     for part, (number, of) in task.repeated().items():
         if number:
             said = (
-                f"{number:,} of {of:,} {part} samples are also among {among} training samples,"
+                f"{number:,} of {of:,} {part} samples are also among {among} training samples"
             )
-            say(f"{said} so the {part} loss says less of new ones")
+            say(f"{said}, so the {part} loss says less of new ones")
 
 
 def _write_results(loop: Loop, state: TrainState, held_out: dict[str, float]) -> None:
