@@ -39,8 +39,8 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"--seed {options.seed}: give a number from 0 to 2^32 - 1.")
     mesh = one_mesh(options)
     if mesh.tokens is not None:
-        write = f"for a run write model.context={mesh.tokens}"
-        raise InputError(f"--mesh tokens={mesh.tokens}: drop it; {write}.")
+        tokens = mesh.tokens
+        raise InputError(f"--mesh {tokens=}: for a run write model.context={tokens} instead.")
     loaded = chosen_model(options)
     loaded = loaded._replace(model=training.model_on(loaded.model, mesh))
     model = loaded.model
