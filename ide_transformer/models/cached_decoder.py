@@ -36,7 +36,7 @@ class CachedDecoder(eqx.Module):
     def __init__(self, model: Model[TextInputs, TokenLogits], tokens: PositiveInt):
         context = model.inputs.context
         if tokens > context:
-            raise InputError(f"CachedDecoder({tokens=}): the model has a context of {context}.")
+            raise InputError(f"CachedDecoder({tokens=}): context of the model is {context}.")
         if (reason := _why_no_cache_of(model)) is not None:
             raise InputError(f"Token by token: {reason}")
         model = model.ordinary
