@@ -44,9 +44,9 @@ def replace_layers(model: Model, layers: Sequence[int], inputs: PyTree[ArrayLike
     weights, so `save_pretrained` writes the result as an ordinary checkpoint. Reference:
     Shopkhoev et al., arXiv 2505.02819.
 
-    Only a map of M_i can become weights. A map of the whole state, u ↦ u P (LinearPatch, Chen
-    et al., arXiv 2505.24680), cannot: the residual connection carries u past all weights of a
-    layer, and its norm does not commute with P.
+    Only a map of M_i can become weights. A map of the whole state, u ↦ u P, see `patch_layers`,
+    cannot: the residual connection carries u past all weights of a layer, and its norm does not
+    commute with P.
 
     **Arguments:**
 
@@ -88,10 +88,17 @@ def least_turned(model: Model, number: int, inputs: PyTree[ArrayLike]) -> range:
     and ShortGPT (Men et al., arXiv 2403.03853) choose layers so."""
     if not 0 < number < model.layers:
         raise InputError(f"least_turned: {number=}: give 1 to {model.layers - 1}.")
-    parts = [_turns(model, number, part) for part in batches(inputs)]
-    turns = np.sum([np.asarray(turn, np.float64) for turn in parts], axis=0)
-    first = 1 + int(np.argmin(turns[1:]))
+    first = 1 + int(np.argmin(mean_turns(model, number, inputs)[1:]))
     return range(first, first + number)
+
+
+def mean_turns(
+    model: Model, number: int, inputs: PyTree[ArrayLike]
+) -> Float[np.ndarray, " cuts"]:
+    """The mean over tokens of `1 - cos(L_i, L_{i+n})`, without padding, for each i."""
+    parts = [_turns(model, number, part) for part in batches(inputs)]
+    total, tokens = (np.sum(x, axis=0, dtype=float) for x in zip(*parts, strict=True))
+    return total / tokens
 
 
 def _checked(model: Model, layers: Sequence[int]) -> tuple[int, int]:
@@ -151,12 +158,15 @@ def _at_cut(
 
 
 @eqx.filter_jit
-def _turns(model: Model, number: int, inputs: PyTree[Array]) -> Float[Array, " cuts"]:
-    """The sum over tokens of `1 - cos(L_i, L_{i+n})` for each i."""
+def _turns(
+    model: Model, number: int, inputs: PyTree[Array]
+) -> tuple[Float[Array, " cuts"], Array]:
+    """The sum over tokens of `1 - cos(L_i, L_{i+n})` for each i, and the number of tokens."""
     _, states, counted = marched_states(model, inputs)
     units = states / jnp.linalg.norm(states, axis=-1, keepdims=True)
     turns = 1 - jnp.sum(units[:-number] * units[number:], axis=-1)
-    return jnp.sum(jnp.where(counted, turns, 0), axis=tuple(range(1, turns.ndim)))
+    total = jnp.sum(jnp.where(counted, turns, 0), axis=tuple(range(1, turns.ndim)))
+    return total, jnp.sum(counted)
 
 
 def _mapped(

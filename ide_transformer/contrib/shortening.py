@@ -9,6 +9,13 @@ from ide_transformer.contrib.depth import COARSENINGS, NEEDED, RULES, Rule, laye
 from ide_transformer.contrib.depth_problem import Problem
 from ide_transformer.contrib.dropped_layers import eliminate, least_angle
 from ide_transformer.contrib.meshes import coarsenings
+from ide_transformer.contrib.patches import (
+    least_squares_map,
+    least_turned_inside,
+    linear_patch,
+    patch_layers,
+    transported_map,
+)
 from ide_transformer.contrib.replaced_layers import least_turned, replace_layers
 from ide_transformer.dynamics import keep_layers
 from ide_transformer.models import Model
@@ -88,6 +95,19 @@ def _replacing(given: Given, numbers: Sequence[int]) -> Iterator[Shortened]:
         yield Shortened(number, replace_layers(model, gone, inputs), _without(model, gone))
 
 
+def _patching(fit: Callable[..., np.ndarray]) -> Method:
+    """The cut where the state turns least, as in LinearPatch, and a map from `fit`."""
+
+    def method(given: Given, numbers: Sequence[int]) -> Iterator[Shortened]:
+        model, inputs = given.model, given.problem.calibration
+        for number in numbers:
+            gone = least_turned_inside(model, model.layers - number, inputs)
+            shorter = patch_layers(model, gone, fit(given, gone))
+            yield Shortened(number, shorter, _without(model, gone))
+
+    return method
+
+
 # Controls, which look at nothing but the number of layers.
 CONTROLS: dict[str, Method] = {
     "last": _ranking(RULES["last layers dropped"]),
@@ -98,7 +118,7 @@ CONTROLS: dict[str, Method] = {
         )
     ),
 }
-# ShortGPT, angular distance, SLEB (with targets) and ReplaceMe.
+# ShortGPT, angular distance, SLEB (with targets), ReplaceMe and LinearPatch.
 PUBLISHED: dict[str, Method] = {
     "block_influence": _ranking(RULES["least influence dropped"]),
     "angular_distance": _keeping(
@@ -109,10 +129,21 @@ PUBLISHED: dict[str, Method] = {
     ),
     "sleb": _eliminating(lambda given: given.problem.loss_score()),
     "replace_me": _replacing,
+    "linear_patch": _patching(
+        lambda given, gone: linear_patch(given.model, gone, given.problem.calibration)
+    ),
 }
 OURS: dict[str, Method] = {
     "estimate": _ranking(NEEDED["least estimate dropped"]),
     "divergence": _eliminating(lambda given: given.problem.divergence_score(given.model)),
+    "least_squares": _patching(
+        lambda given, gone: least_squares_map(given.model, gone, given.problem.calibration)
+    ),
+    "transported": _patching(
+        lambda given, gone: transported_map(
+            given.model, gone, given.problem.calibration, given.problem.read, seed=given.seed
+        )
+    ),
     "dropped": _coarsening("dropped"),
     "merged": _coarsening("merged"),
     "coarsened": _coarsening("coarsened"),

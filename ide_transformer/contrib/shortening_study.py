@@ -116,12 +116,12 @@ def summary(about: dict[str, Any], rows: Rows) -> Report:
     }
     means = {key: np.mean(each, axis=0) for key, each in losses.items()}
     table: Rows = []
-    for layers, name in sorted(groups, key=lambda key: (-key[0], np.mean(means[key]))):
+    for layers, name in sorted(groups, key=lambda key: (-key[0], _mean(means[key]))):
         mean = means[layers, name]
         of_draws = np.mean(losses[layers, name], axis=1)
         own = groups[layers, name]
         rivals = [means[key] for key in groups if key[0] == layers and key[1] in PUBLISHED]
-        best = min(rivals, key=lambda x: np.mean(x), default=mean)
+        best = min(rivals, key=_mean, default=mean)
         table.append(
             {
                 "budgets": own[0]["budgets"],
@@ -154,6 +154,11 @@ def summary(about: dict[str, Any], rows: Rows) -> Report:
             "its_uncertainty": "its standard error ",
         },
     )
+
+
+def _mean(losses: np.ndarray) -> float:
+    """Of a solve that failed, infinity."""
+    return float(np.nan_to_num(np.mean(losses), nan=np.inf))
 
 
 def _judge(model: Model, problem: Problem) -> Callable[[Model], dict[str, Any]]:
