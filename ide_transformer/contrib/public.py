@@ -23,6 +23,7 @@ from .encoder_decoder import (
 )
 from .gated import GatedRK2
 from .growth import MiddleRepeated, NewLayers, Stacked
+from .hadamard_matrices import hadamard
 from .layer_norm_scaling import LayerNormScaling
 from .layers import (
     MOVES,
@@ -57,6 +58,14 @@ from .momentum import (
     VelocityInputs,
 )
 from .package_texts import PackageTexts, text_of_packages
+from .patches import (
+    Patched,
+    least_squares_map,
+    least_turned_inside,
+    linear_patch,
+    patch_layers,
+    transported_map,
+)
 from .replaced_layers import least_turned, replace_layers
 from .scales import (
     CoarseHeads,
@@ -77,3 +86,4 @@ from .step_defects import Defects, defects, equation_defects, removal_estimate
 from .sudoku import Sudoku
 from .v_cycle import PairFeedForward, VCycle
 from .verses import VersesEnEs
+from .windows import Walk, walked_state

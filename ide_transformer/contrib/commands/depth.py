@@ -44,6 +44,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--draws", type=int, default=3, help="calibration draws of --methods (3)")
     about = "rows of --methods (default: methods.json in the folder of the results)"
     add("--json", type=results_file, metavar="FILE", help=about)
+    about = "walk windows of layers in STEPS damped steps instead, and choose the best"
+    add("--windows", type=int, metavar="STEPS", help=about)
     add_trust(parser)
 
 
@@ -52,6 +54,7 @@ def run(options: argparse.Namespace) -> None:
     from ide_transformer.contrib.shortening import METHODS
     from ide_transformer.contrib.shortening_study import study_shortening
     from ide_transformer.contrib.shorter import save_shorter
+    from ide_transformer.contrib.windows import study_windows
     from ide_transformer.errors import InputError
     from ide_transformer.reporting import write_report
 
@@ -80,6 +83,17 @@ def run(options: argparse.Namespace) -> None:
             trust=options.trust,
         )
         write_report(folder / "methods", report)
+        show_reports([report], folder)
+        return
+    if options.windows is not None:
+        report = study_windows(
+            options.path,
+            folder / "windows",
+            steps=options.windows,
+            calibration=options.calibration,
+            held_out=options.held_out,
+            trust=options.trust,
+        )
         show_reports([report], folder)
         return
     reports = study_coarsening(

@@ -1,0 +1,70 @@
+"""Windows of layers that are walked in several steps."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ide_transformer.contrib import Walk, walked_state
+from ide_transformer.contrib.windows import study_windows, walks
+from tests.golden.copies import changed_copy
+from tests.helpers import largest
+from tests.layered_models import HELD_OUT, LAYERS, _step, model_of
+
+
+FIRST, END = 1, 3
+
+
+def through(model, u, layers):
+    _, domain = model.embed(HELD_OUT)
+    for layer in layers:
+        for index in (0, 1):
+            u = _step(model, jnp.asarray(float(layer)), index, jnp.asarray(1.0), u, domain)
+    return u
+
+
+def walked_by_hand(model, walk):
+    windows = [range(FIRST, END)]
+    if walk.by_layer:
+        windows = [[layer] for layer in range(FIRST, END)]
+    u = through(model, model.embed(HELD_OUT)[0], range(FIRST))
+    h = walk.length / walk.steps
+    for window in windows:
+        v = u
+        for _ in range(walk.steps):
+            once = through(model, v, window)
+            if walk.heun:
+                second = v + h * (once - v)
+                v = v + h / 2 * (once - v + through(model, second, window) - second)
+            else:
+                v = (1 - h) * v + h * once
+        u = walk.anchor * through(model, u, window) + (1 - walk.anchor) * v
+    return through(model, u, range(END, LAYERS))
+
+
+@pytest.mark.parametrize("name", walks(2))
+def test_windows_are_walked_by_their_formulas(name):
+    model = model_of("post-norm")
+    walk = walks(2)[name]
+    found = walked_state(model, HELD_OUT, jnp.asarray(FIRST), jnp.asarray(END), walk)
+    assert largest(found, walked_by_hand(model, walk)) < 1e-12
+
+
+def test_one_step_is_the_native_model_and_evaluations_are_counted():
+    model = model_of("post-norm")
+    found = walked_state(model, HELD_OUT, jnp.asarray(0), jnp.asarray(LAYERS), Walk(1))
+    assert largest(found, through(model, model.embed(HELD_OUT)[0], range(LAYERS))) < 1e-12
+    assert Walk(1).evaluations(12, 4) == 12
+    assert Walk(3, anchor=0.5).evaluations(12, 4) == 20
+    assert Walk(3, heun=True).evaluations(12, 4) == 32
+
+
+@pytest.mark.heavy
+def test_the_best_window_is_measured_beside_its_controls(tmp_path):
+    source = changed_copy(tmp_path / "gpt2", "gpt2")
+    report = study_windows(str(source), tmp_path / "out", steps=2, calibration=4, held_out=4)
+    rows = {row["walk"]: row for row in report.rows}
+    assert set(rows) == set(walks(2)) and (tmp_path / "out/report.json").is_file()
+    # The loss is the distance from the native outputs, which has no change to gain.
+    assert all(row["change"] == pytest.approx(row["loss"], abs=1e-9) for row in rows.values())
+    assert rows["repeated"]["loss"] > rows["anchored"]["loss"] > 0
+    assert np.isfinite(rows["damped"]["cooled_change"])
