@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import emulators
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+import emulators
 import ide_transformer as ide
 from ide_transformer import contrib, training
 from ide_transformer.testing import check_operator
@@ -255,9 +255,7 @@ def test_the_linear_part_of_a_scenario_is_that_of_its_solver():
     operator = contrib.ConstantCoefficients(1, **known["options"])
     domain = ide.TokenDomain.periodic(40)
     u = waves(domain.points, lambda k: 0 * k.sum())
-    stepper = exponax.stepper.generic.DifficultyLinearStepper(
-        1, 40, linear_difficulties=gammas
-    )
+    stepper = exponax.stepper.generic.DifficultyLinearStepper(1, 40, linear_difficulties=gammas)
     expected = stepper(jnp.asarray(u.T))[0]
     assert largest(operator.flow(jnp.asarray(u), domain, 1.0)[:, 0], expected) < 1e-4
     assert float(jnp.abs(expected - u[:, 0]).max()) > 0.1
