@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from ide_transformer.errors import InputError
 from ide_transformer.models import Model, Text, check_causal, generate, size_of
@@ -133,10 +133,8 @@ class EvaluatedModel:
                 windows.append((None, *pair))
                 owners.append(number)
         totals = np.zeros(len(requests))
-        for number, (likelihood, _) in zip(
-            owners, self._loglikelihood_tokens(windows), strict=True
-        ):
-            totals[number] += likelihood
+        for number, found in zip(owners, self._loglikelihood_tokens(windows), strict=True):
+            totals[number] += found[0]
         return totals.tolist()
 
     def generate_until(self, requests: Sequence[Any], **_: Any) -> list[str]:
@@ -191,9 +189,10 @@ class EvaluatedModel:
 
 
 @eqx.filter_jit
-def _scores(model: Model, tokens: Array) -> tuple[Array, Array]:
+def _scores(model: Model, tokens: ArrayLike) -> tuple[Array, Array]:
     """For each token but the first its log-likelihood after those before it, and whether it is
     the most likely."""
+    tokens = jnp.asarray(tokens)
     logits = model(tokens[:, :-1])
     targets = tokens[:, 1:, None]
     logs = jnp.take_along_axis(jax.nn.log_softmax(logits), targets, axis=-1)[..., 0]

@@ -56,11 +56,11 @@ def test_texts_end_at_the_first_stop():
 
 @pytest.mark.heavy
 def test_the_harness_finds_the_same_as_with_its_own_model(tmp_path):
-    pytest.importorskip("lm_eval", reason="pip install 'ide_transformer[evaluation]'")
-    lm_eval = pytest.importorskip("lm_eval")
-    from lm_eval.api.instance import Instance
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
+    why = "pip install 'ide_transformer[evaluation]' 'lm-eval[hf]'"
+    lm_eval = pytest.importorskip("lm_eval", reason=why)
+    Instance = pytest.importorskip("lm_eval.api.instance").Instance
+    HFLM = pytest.importorskip("lm_eval.models.huggingface", reason=why).HFLM
+    TaskManager = pytest.importorskip("lm_eval.tasks").TaskManager
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
     end = "<|endoftext|>"
