@@ -58,14 +58,7 @@ from .momentum import (
     VelocityInputs,
 )
 from .package_texts import PackageTexts, text_of_packages
-from .patches import (
-    Patched,
-    least_squares_map,
-    least_turned_inside,
-    linear_patch,
-    patch_layers,
-    transported_map,
-)
+from .patches import Patched, least_squares_map, least_turned_inside, linear_patch, patch_layers
 from .replaced_layers import least_turned, replace_layers
 from .scales import (
     CoarseHeads,
@@ -84,6 +77,7 @@ from .split_models import GridNetwork, SplitModel
 from .stabilisers import JacobianNorm, NoisySteps, Progressive
 from .step_defects import Defects, defects, equation_defects, removal_estimate
 from .sudoku import Sudoku
+from .transported import least_error_cut, transported_map
 from .v_cycle import PairFeedForward, VCycle
 from .verses import VersesEnEs
 from .windows import Walk, walked_state

@@ -14,9 +14,9 @@ from ide_transformer.contrib.patches import (
     least_turned_inside,
     linear_patch,
     patch_layers,
-    transported_map,
 )
 from ide_transformer.contrib.replaced_layers import least_turned, replace_layers
+from ide_transformer.contrib.transported import least_error_cut, transported_map
 from ide_transformer.dynamics import keep_layers
 from ide_transformer.models import Model
 
@@ -95,15 +95,27 @@ def _replacing(given: Given, numbers: Sequence[int]) -> Iterator[Shortened]:
         yield Shortened(number, replace_layers(model, gone, inputs), _without(model, gone))
 
 
-def _patching(fit: Callable[..., np.ndarray]) -> Method:
-    """The cut where the state turns least, as in LinearPatch, and a map from `fit`."""
+def _linear_patch(given: Given, numbers: Sequence[int]) -> Iterator[Shortened]:
+    model, inputs = given.model, given.problem.calibration
+    for number in numbers:
+        gone = least_turned_inside(model, model.layers - number, inputs)
+        shorter = patch_layers(model, gone, linear_patch(model, gone, inputs))
+        yield Shortened(number, shorter, _without(model, gone))
+
+
+def _least_squares(transported: bool) -> Method:
+    """A map fitted at the cut where the plain map changes the read-out least."""
 
     def method(given: Given, numbers: Sequence[int]) -> Iterator[Shortened]:
-        model, inputs = given.model, given.problem.calibration
+        model, problem = given.model, given.problem
+        inputs, read = problem.calibration, problem.read
         for number in numbers:
-            gone = least_turned_inside(model, model.layers - number, inputs)
-            shorter = patch_layers(model, gone, fit(given, gone))
-            yield Shortened(number, shorter, _without(model, gone))
+            gone = least_error_cut(model, model.layers - number, inputs, read)
+            if transported:
+                matrix = transported_map(model, gone, inputs, read, seed=given.seed)
+            else:
+                matrix = least_squares_map(model, gone, inputs)
+            yield Shortened(number, patch_layers(model, gone, matrix), _without(model, gone))
 
     return method
 
@@ -129,21 +141,13 @@ PUBLISHED: dict[str, Method] = {
     ),
     "sleb": _eliminating(lambda given: given.problem.loss_score()),
     "replace_me": _replacing,
-    "linear_patch": _patching(
-        lambda given, gone: linear_patch(given.model, gone, given.problem.calibration)
-    ),
+    "linear_patch": _linear_patch,
 }
 OURS: dict[str, Method] = {
     "estimate": _ranking(NEEDED["least estimate dropped"]),
     "divergence": _eliminating(lambda given: given.problem.divergence_score(given.model)),
-    "least_squares": _patching(
-        lambda given, gone: least_squares_map(given.model, gone, given.problem.calibration)
-    ),
-    "transported": _patching(
-        lambda given, gone: transported_map(
-            given.model, gone, given.problem.calibration, given.problem.read, seed=given.seed
-        )
-    ),
+    "least_squares": _least_squares(transported=False),
+    "transported": _least_squares(transported=True),
     "dropped": _coarsening("dropped"),
     "merged": _coarsening("merged"),
     "coarsened": _coarsening("coarsened"),

@@ -11,6 +11,7 @@ import scipy.linalg
 import ide_transformer as ide
 from ide_transformer.contrib import (
     hadamard,
+    least_error_cut,
     least_squares_map,
     least_turned_inside,
     linear_patch,
@@ -18,7 +19,7 @@ from ide_transformer.contrib import (
     patch_layers,
     transported_map,
 )
-from ide_transformer.contrib.patches import pulled_back, weighted_map
+from ide_transformer.contrib.transported import pulled_back, weighted_map
 from tests.helpers import WIDTH, drawn, largest
 from tests.layered_models import (
     HELD_OUT,
@@ -61,8 +62,11 @@ def test_a_patch_maps_the_state_at_the_cut(name):
     before = marched_on(model, model.embed(HELD_OUT)[0], [0])
     expected = model.outputs(marched_on(model, before @ matrix, [LAYERS - 1]))
     assert patched.layers == 2 and largest(outputs(patched), expected) < 1e-12
-    with pytest.raises(ide.InputError, match=r"layers=\[2, 3\]: give neighbours among 1 to 2"):
-        patch_layers(model, [2, 3], matrix)
+    last = outputs(patch_layers(model, [2, 3], matrix))
+    before = marched_on(model, before, [1])
+    assert largest(last, model.outputs(before @ matrix)) < 1e-12
+    with pytest.raises(ide.InputError, match=r"layers=\[0, 1\]: give neighbours among 1 to 3"):
+        patch_layers(model, [0, 1], matrix)
 
 
 def ends(model, first, last, text=TEXT):
@@ -109,6 +113,13 @@ def test_least_squares_are_those_of_the_tokens():
     (x, y), mask = ends(model, 1, 3)
     expected = np.linalg.lstsq(x[mask], y[mask], rcond=None)[0]
     assert largest(least_squares_map(model, [1, 2], TEXT), expected) < 1e-8
+
+
+def test_a_cut_is_where_a_map_can_stand_for_the_layers():
+    """Here the last two layers do nothing."""
+    model = model_of(scales=(1.0, 1.0, 0.0, 0.0))
+    batch = np.random.default_rng(5).integers(11, size=(8, HELD_OUT.shape[1]))
+    assert least_error_cut(model, 2, batch) == range(2, 4)
 
 
 def test_cotangents_are_those_of_the_rest_of_the_march():
