@@ -3,7 +3,7 @@
 ide-transformer train emulators/split
 """
 
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -29,14 +29,20 @@ from ide_transformer.errors import InputError
 # A number, numbers `[features]`, or `[features][axes]`.
 Coefficient: TypeAlias = float | tuple[float, ...] | tuple[tuple[float, ...], ...]
 Name: TypeAlias = Literal["damping", "advection", "diffusion", "dispersion", "hyper_diffusion"]
-# The order of the derivative.
-_ORDERS: dict[str, int] = {
-    "damping": 0,
-    "advection": 1,
-    "diffusion": 2,
-    "dispersion": 3,
-    "hyper_diffusion": 4,
-}
+Table: TypeAlias = tuple[tuple[float, ...], ...]
+
+
+class _Given(NamedTuple):
+    """The coefficients `[features][axes]`, by the order of their derivative; r has one axis."""
+
+    damping: Table
+    advection: Table
+    diffusion: Table
+    dispersion: Table
+    hyper_diffusion: Table
+
+
+_ORDERS = {name: order for order, name in enumerate(_Given._fields)}
 
 
 @checked
@@ -67,8 +73,7 @@ class ConstantCoefficients(AbstractLinearOperator):
     that are no periodic grid.
     """
 
-    # [features][axes] in the order of `_ORDERS`; r has one axis.
-    given: tuple[tuple[tuple[float, ...], ...], ...] = eqx.field(static=True)
+    given: _Given = eqx.field(static=True)
     # w, each in one axis: a rate does not decay as matrices do.
     weights: dict[str, Float[Array, " _"]]
     spacing: float = eqx.field(static=True)
@@ -92,7 +97,7 @@ class ConstantCoefficients(AbstractLinearOperator):
             for (name, order), value in zip(_ORDERS.items(), values, strict=True)
         }
         _check_growth(spread)
-        self.given = tuple(tuple(map(tuple, x.tolist())) for x in spread.values())
+        self.given = _Given(*(tuple(map(tuple, x.tolist())) for x in spread.values()))
         self.spacing = spacing
         self.weights = {}
         for name in learned:
@@ -112,8 +117,8 @@ class ConstantCoefficients(AbstractLinearOperator):
     def coefficients(self) -> dict[str, Float[Array | np.ndarray, "features axes"]]:
         """r, a, d, s and h by their names; r has one axis."""
         found = {}
-        for (name, order), given in zip(_ORDERS.items(), self.given, strict=True):
-            value = np.array(given)
+        for name, order in _ORDERS.items():
+            value = np.array(self.given[order])
             if name in self.weights:
                 w = self.weights[name].reshape(value.shape)
                 value = w * self.spacing**order if order % 2 else jnp.exp(w)
@@ -126,12 +131,11 @@ class ConstantCoefficients(AbstractLinearOperator):
         return any(self._appears(name) for name, order in _ORDERS.items() if order % 2 == 0)
 
     def _appears(self, name: str) -> bool:
-        given = dict(zip(_ORDERS, self.given, strict=True))[name]
-        return name in self.weights or bool(np.any(given))
+        return name in self.weights or bool(np.any(self.given[_ORDERS[name]]))
 
     def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
-        check_features(self, u, len(self.given[0]))
-        check_axes(self, len(self.given[1][0]), domain, periodic=True)
+        check_features(self, u, len(self.given.damping))
+        check_axes(self, len(self.given.advection[0]), domain, periodic=True)
         v = on_grid(self, u, domain)
         axes = grid_axes(domain)
         factor = function(self._eigenvalues(domain, u.dtype))
@@ -152,7 +156,7 @@ class ConstantCoefficients(AbstractLinearOperator):
             for k, step in zip(along, domain.steps, strict=True)
         ]
         even, odd = (np.meshgrid(*x, indexing="ij") for x in (along, slopes))
-        parts = [jnp.zeros((*even[0].shape, len(self.given[0])), dtype)] * 2
+        parts = [jnp.zeros((*even[0].shape, len(self.given.damping)), dtype)] * 2
         for name, coefficient in self.coefficients.items():
             if not self._appears(name):
                 continue
