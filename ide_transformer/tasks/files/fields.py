@@ -70,19 +70,19 @@ def _variables(
         for name, own in order.items():
             if set(own) <= set(dimensions):
                 order[name] = tuple(x for x in dimensions if x in own)
-    points, space = None, ()
+    # The first of the variables in use decides what the coordinates are.
+    first = order[used[0]] if used else ()
+    times = [x for x in first if x in data.coords and _is_time(data[x])]
+    along = {x: _coordinates(data, x) for x in first[1:] if x not in times}
+    space = tuple(x for x in along if along[x])
+    unknown = [x for x in along if not along[x]]
+    points = points_of([np.stack([x.values for x in along[name]], -1) for name in space])
     stored: dict[str, StoredArray] = {}
-    if used:
-        times = [x for x in order[used[0]] if x in data.coords and _is_time(data[x])]
-        own = {x: _coordinates(data, x) for x in order[used[0]][1:] if x not in times}
-        space = tuple(x for x in own if own[x])
-        if times:
-            stored["times"] = _stored(path, kind, times[0], variables[times[0]], times[:1])
-        points = points_of([np.stack([x.values for x in own[name]], -1) for name in space])
-        unknown = [x for x in own if not own[x]]
-        if of_each := _of_each_sample(data, order[used[0]][0], unknown):
-            each = {x: _stored(path, kind, x, variables[x], of_each[x]) for x in of_each}
-            stored["points"] = stacked(path, each)
+    if times:
+        stored["times"] = _stored(path, kind, times[0], variables[times[0]], times[:1])
+    if of_each := _of_each_sample(data, first[:1], unknown):
+        each = {x: _stored(path, kind, x, variables[x], of_each[x]) for x in of_each}
+        stored["points"] = stacked(path, each)
     for name, variable in variables.items():
         flat = space if points is not None and _contains(order[name], space) else ()
         stored[name] = _stored(path, kind, name, variable, order[name], flat)
@@ -124,13 +124,15 @@ def _coordinates(data: Any, dimension: str) -> list[Any]:
     return [x for x in found if x.dtype.kind in "fiu" and 0 < x.size < MOST_COORDINATES]
 
 
-def _of_each_sample(data: Any, sample: str, axes: Sequence[str]) -> dict[str, tuple[str, str]]:
+def _of_each_sample(
+    data: Any, sample: tuple[str, ...], axes: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
     """The coordinates that differ by sample along one of these axes, and their axes."""
     found = {}
     for name, x in data.coords.items():
-        further = set(map(str, x.dims)) - {sample}
+        further = set(map(str, x.dims)).difference(sample)
         if x.ndim == 2 and len(further) == 1 and further <= set(axes) and x.dtype.kind in "fiu":
-            found[str(name)] = sample, *further
+            found[str(name)] = (*sample, *further)
     return found
 
 
