@@ -74,15 +74,13 @@ class SolvingComparison(AbstractComparison):
         run = RunFolder(self.run)
         config = run.load_config(self.trust)
         model, step = restored(run, config, "newest", "trained")
-        settings: dict[tuple[str, str], SolverConfig] = {}
-        models = {}
+        solves = []
         for name, choice in self.schemes.items():
             given = choice.solver.model_dump(mode="json", exclude_defaults=True)
             for label, changes in choice.settings.items():
                 with naming_scheme(f"{name}, {label}"):
                     setting = validated(SolverConfig, given | changes, self.name)
-                    settings[name, label] = setting
-                    models[name, label] = with_solver(model, setting)
+                    solves.append((name, label, setting, with_solver(model, setting)))
         task = run_task(run, trust=self.trust)
         batch = next(task.held_out(self.samples, self.samples))
         reference = self.reference
@@ -99,23 +97,23 @@ class SolvingComparison(AbstractComparison):
         console.print(f"reference: error about {doubt:.1e}, by half its steps")
         scheme = spelled_scheme(reference.description)
         if not doubt <= self.tolerance:
-            what = (
-                f"reference: with {reference.steps} and {half} steps it differs by {doubt:.1e}"
+            raise InputError(
+                f"reference: with {reference.steps} and {half} steps it differs by "
+                f"{doubt:.1e}, above tolerance={self.tolerance:g}; give it more steps."
             )
-            raise InputError(f"{what}, above tolerance={self.tolerance:g}; give it more steps.")
         weights = checksum_of_weights(model)
         made_of = [run.identity, step, weights, checksum(run.config), task.fingerprint()]
         made_of += [self.samples, self.rounds, reference.model_dump_json()]
         code = source(config)
         rows = []
         made: dict[str, list[str]] = {}
-        for number, (pair, solving) in enumerate(models.items(), 1):
-            key = fingerprint(json.dumps(made_of), settings[pair].model_dump_json())
+        for number, (name, label, setting, solving) in enumerate(solves, 1):
+            key = fingerprint(json.dumps(made_of), setting.model_dump_json())
             file = folder / f"rows/{key}.json"
             said = "kept" if file.exists() else "measured"
-            console.print(f"[{number}/{len(models)}] {', '.join(pair)}: {said}")
+            console.print(f"[{number}/{len(solves)}] {name}, {label}: {said}")
             if not file.exists():
-                with naming_scheme(", ".join(pair)):
+                with naming_scheme(f"{name}, {label}"):
                     found = measure(solving, data, self.rounds)
                 figures = {
                     "error": found.error,
@@ -126,8 +124,8 @@ class SolvingComparison(AbstractComparison):
                 }
                 write_json(file, {"code": code, "figures": figures})
             kept = read_json(file)
-            made.setdefault(kept["code"], []).append(", ".join(pair))
-            rows.append({"scheme": pair[0], "setting": pair[1], **kept["figures"]})
+            made.setdefault(kept["code"], []).append(f"{name}, {label}")
+            rows.append({"scheme": name, "setting": label, **kept["figures"]})
         about = (
             f"The weights of {self.run} at step {step} ({weights}) solved by each scheme on "
             f"{len(exact)} samples of {task.tokens_per_sample} tokens, spread evenly over the "

@@ -170,6 +170,15 @@ def _terms(tokens: np.ndarray) -> np.ndarray:
     return scrambled * np.cumprod(np.full(tokens.shape[-1], _BASE, np.uint64))
 
 
+def _hashes(tokens: np.ndarray, length: int) -> np.ndarray:
+    """The hashes of all windows of a length, by differences of running sums."""
+    sums = np.append(np.uint64(0), np.cumsum(_terms(tokens)))
+    hashes = sums[length:] - sums[:-length]
+    inverse = np.full(len(hashes) - 1, pow(_BASE, -1, 2**64), np.uint64)
+    hashes[1:] *= np.cumprod(inverse)
+    return hashes
+
+
 class LanguageTask(AbstractNextToken):
     """Predict each next token of a text; its end is held out. Training windows begin anywhere.
 
@@ -231,7 +240,6 @@ class LanguageTask(AbstractNextToken):
         found: dict[Part, tuple[int, int]] = {}
         if not isinstance(trained, LanguageTask) or self.context < _SHORTEST:
             return found
-        length = self.context + 1
         end = trained.bounds["training"][1]
         for part in self.parts if parts is None else parts:
             first, last = self.bounds[part]
@@ -242,11 +250,7 @@ class LanguageTask(AbstractNextToken):
             first_bits[marks >> 44] = True
             for begin in range(0, end - self.context, _SCANNED):
                 some = trained.tokens[begin : min(begin + _SCANNED + self.context, end)]
-                # The hashes of all windows, by differences of running sums.
-                sums = np.append(np.uint64(0), np.cumsum(_terms(some)))
-                there = sums[length:] - sums[:-length]
-                inverse = np.full(len(there) - 1, pow(_BASE, -1, 2**64), np.uint64)
-                there[1:] *= np.cumprod(inverse)
+                there = _hashes(some, self.context + 1)
                 seen |= np.isin(marks, there[first_bits[there >> 44]])
             found[part] = int(seen.sum()), len(marks)
         return found
@@ -295,14 +299,11 @@ class Dataset(AbstractNextToken):
 
     - `path`: a file or folder of texts (`.txt`, `.md`: a document each) or of tables (`.jsonl`,
       `.parquet`, `.csv`: a document in each row), or the name of a data set of the hub.
-    - `context`: tokens in a sample.
+    - `context`, `vocabulary`, `validation`, `test`: see `LanguageTask`. A run ends by
+      predicting what is held out: for a large text take small fractions.
     - `tokenizer`: `characters`; `bpe` for a byte-pair encoding learned from 16 MiB spread over
       all texts; a file with a saved tokenizer; a checkpoint, see `load_pretrained`; or a
       tokenizer.
-    - `vocabulary`: tokens of the byte-pair encoding, 512 by default.
-    - `validation`, `test`: the fractions that are held out; `validation` 1 holds out all,
-      `test` 0 makes no test part. A run ends by predicting them: for a large text take a small
-      fraction.
     - `column`: the column of a table that has the texts.
     - `between`: in text files, a line that stands between documents.
     - `subset`, `split`: of a data set of the hub; by default the split `train`.
