@@ -50,12 +50,16 @@ class NetworkRate(AbstractOperator):
     inputs: PositiveInt = eqx.field(static=True)
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
+        a = u[..., : self.inputs]
+        return jnp.concatenate([jnp.zeros_like(a), self.applied(a, domain)], axis=-1)
+
+    def applied(self, a: State, domain: TokenDomain) -> Float[Array, "*batch tokens outputs"]:
+        """B(a)."""
         if domain.grid is None or domain.prefix:
             raise InputError(
                 "A baseline takes functions on a regular grid, and these are given at other "
                 "points; give data on a grid (data.options.points=grid), or leave it out."
             )
-        a = u[..., : self.inputs]
         weights = jax.tree.leaves(eqx.filter(self.network, eqx.is_inexact_array))
         on_grid = a.reshape(-1, *domain.grid, self.inputs).astype(jnp.result_type(*weights))
         apply: Any = jax.vmap(self.network)  # pyright: ignore[reportArgumentType]
@@ -66,8 +70,8 @@ class NetworkRate(AbstractOperator):
                 f"{type(self.network).__name__} does not fit {domain.grid} points ({error}); "
                 "give more points, or train it with fewer modes or levels."
             ) from None
-        outputs = jnp.moveaxis(outputs, 1, -1).astype(u.dtype)
-        return jnp.concatenate([jnp.zeros_like(a), outputs.reshape(*u.shape[:-1], -1)], -1)
+        outputs = jnp.moveaxis(outputs, 1, -1).astype(a.dtype)
+        return outputs.reshape(*a.shape[:-1], -1)
 
 
 @checked

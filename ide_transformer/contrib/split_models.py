@@ -156,4 +156,4 @@ class GridNetwork(AbstractOperator):
 
     def __call__(self, u: State, domain: TokenDomain) -> State:
         check_features(self, u, self.rate.inputs)
-        return self.scale * self.rate(u, domain)[..., u.shape[-1] :]
+        return self.scale * self.rate.applied(u, domain)

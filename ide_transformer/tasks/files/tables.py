@@ -36,9 +36,8 @@ def parquet(path: Path) -> Table:
     """The columns of a `.parquet` file; lists of equal length are further axes."""
     require("pyarrow", "datasets", f"data.path={path}: tables are read by")
     import pyarrow as pa
-    from pyarrow import compute, parquet
+    from pyarrow import parquet
 
-    functions = vars(compute)
     with reading(path), parquet.ParquetFile(path) as file:
         table = file.metadata
         schema = file.schema_arrow
@@ -55,26 +54,28 @@ def parquet(path: Path) -> Table:
         ]
 
     def read(name: str) -> np.ndarray:
-        pieces = []
         with reading(path), parquet.ParquetFile(path) as file:
-            for piece in file.read(columns=[name])[name].chunks:
-                shape = [len(piece)]
-                while pa.types.is_nested(piece.type) and not pa.types.is_struct(piece.type):
-                    lengths = functions["min_max"](
-                        functions["list_value_length"](piece)
-                    ).as_py()
-                    if piece.null_count or lengths["min"] != lengths["max"]:
-                        raise ValueError(
-                            f"the lists of the column {name} are not all of one length"
-                        )
-                    shape.append(lengths["min"] or 0)
-                    piece = piece.flatten()
-                values = piece.to_numpy(zero_copy_only=False).reshape(shape)
-                pieces.append(values.astype(str) if pa.types.is_string(piece.type) else values)
-            return np.concatenate(pieces)
+            pieces = file.read(columns=[name])[name].chunks
+            return np.concatenate([_with_axes(piece, name) for piece in pieces])
 
     columns = {x: StoredArray(number, 8, ft.partial(read, x)) for x, number in counts.items()}
     return Table(columns, numbers, {})
+
+
+def _with_axes(piece: Any, name: str) -> np.ndarray:
+    """A piece of a column, whose lists are further axes."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    shape = [len(piece)]
+    while pa.types.is_nested(piece.type) and not pa.types.is_struct(piece.type):
+        lengths = vars(compute)["list_value_length"](piece).unique().to_pylist()
+        if piece.null_count or len(lengths) > 1:
+            raise ValueError(f"the lists of the column {name} are not all of one length")
+        shape += lengths or [0]
+        piece = piece.flatten()
+    values = piece.to_numpy(zero_copy_only=False).reshape(shape)
+    return values.astype(str) if pa.types.is_string(piece.type) else values
 
 
 def comma_separated(path: Path) -> Table:
