@@ -59,7 +59,13 @@ NETWORKS = {
 SCENARIOS = ["diff_burgers", "diff_kdv", "diff_ks_cons"]
 # The linear parts of scenarios, by the order of the derivative: the names and the signs of
 # `constant_coefficients`.
-LINEAR = {"damping": -1, "advection": -1, "diffusion": 1, "dispersion": 1, "hyper_diffusion": -1}
+LINEAR = {
+    "damping": -1,
+    "advection": -1,
+    "diffusion": 1,
+    "dispersion": 1,
+    "hyper_diffusion": -1,
+}
 # Steps of the roll-out in the mean.
 STEPS = 100
 # What the error of a run that blew up counts as.
