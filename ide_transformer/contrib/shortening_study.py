@@ -143,7 +143,7 @@ def summary(about: dict[str, Any], rows: Rows) -> Report:
         f"{about['calibration']} samples and measured on {about['held_out']} others. The loss "
         f"is {about['loss']}, natively {np.mean(native):.4f}. Difference is the loss minus the "
         "loss of the best published method of the same cost. Standard errors are over samples, "
-        "of means over draws.",
+        "of means over draws. Only sleb reads the targets of the calibration samples.",
         table,
         {
             "change": "change of the loss",

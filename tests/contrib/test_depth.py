@@ -39,6 +39,19 @@ def test_the_loss_of_a_text_encoder_is_that_of_finding_other_halves(tmp_path):
     assert {x.tobytes() for x in problem.calibration.tokens} == {
         x.tobytes() for x in ends.tokens[:, : problem.calibration.tokens.shape[1]]
     }
+    # Another draw has other calibration samples, in pairs, and the same to measure on.
+    other = make_problem(loaded, 4, 66, draw=1)
+    np.testing.assert_array_equal(other.held_out.tokens, problem.held_out.tokens)
+    texts = [{x.tobytes() for x in y.calibration.tokens[:, :20]} for y in (problem, other)]
+    assert not texts[0] & texts[1]
+    mask = np.asarray(other.calibration.mask)
+    states = np.asarray(drawn((*mask.shape, 5), seed=7))
+    means = (states * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
+    units = means / np.linalg.norm(means, axis=1, keepdims=True)
+    scores = 20 * units[::2] @ units[1::2].T
+    expected = np.log(np.exp(scores).sum(1)) - np.diag(scores)
+    found = jax.jit(other.calibration_losses)(states)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
     mask = np.asarray(problem.held_out.mask)
     states = np.asarray(drawn((*mask.shape, 5), seed=6))
     means = (states * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)

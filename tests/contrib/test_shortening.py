@@ -9,6 +9,7 @@ import pytest
 import ide_transformer as ide
 from ide_transformer.contrib import angular_distances, eliminate, least_angle
 from ide_transformer.contrib.depth import Problem
+from ide_transformer.contrib.depth_problem import make_problem
 from ide_transformer.contrib.shortening_study import budgets, study_shortening, summary
 from ide_transformer.dynamics import keep_layers
 from tests.golden.copies import changed_copy
@@ -136,6 +137,10 @@ def test_methods_are_measured_and_go_on_where_they_ended(tmp_path, capsys):
     assert rows[:3] == before
     assert {row["method"] for row in rows} >= {"angular_distance", "replace_me", "coarsened"}
     assert (tmp_path / "out/methods/report.md").is_file()
+    loaded = ide.load_model(source)
+    first, second = (make_problem(loaded, 4, 4, draw) for draw in (0, 1))
+    np.testing.assert_array_equal(first.held_out, second.held_out)
+    assert not (first.calibration == second.calibration).all(axis=1).any()
     with pytest.raises(ide.InputError, match=r"methods=.'slep'.: give some of last, even"):
         study_shortening(str(source), file, methods=["slep"])
     with pytest.raises(ide.InputError, match=r"has rows for .*; name another file"):

@@ -71,6 +71,8 @@ def run(options: argparse.Namespace) -> None:
         return
     if options.layers is not None or options.method is not None:
         raise InputError("--layers and --method belong to --save FOLDER.")
+    if options.json is not None and options.methods is None:
+        raise InputError("--json belongs to --methods NAMES.")
     folder = results_folder("depth", options.path, options.out)
     if options.methods is not None:
         report = study_shortening(
