@@ -2,7 +2,6 @@
 
 import functools as ft
 import inspect
-import itertools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -138,10 +137,14 @@ def _wanted(annotation: Any, value: Any) -> list[str]:
         broken = (x.wanted for x in bounds if not x.holds(value))
         return _wanted(inner[0], value) or [*broken][:1]
     if kind in (Union, UnionType):
-        each = [_wanted(member, value) for member in inner]
-        # That it may be left out helps nobody who gave something.
-        said = [x for x, member in zip(each, inner, strict=True) if member is not NoneType]
-        return [*itertools.chain(*said)] if all(each) else []
+        said: list[str] = []
+        for member in inner:
+            wanted = _wanted(member, value)
+            if not wanted:
+                return []
+            # That it may be left out helps nobody who gave something.
+            said += [] if member is NoneType else wanted
+        return said
     if kind is Literal:
         *names, last = map(repr, inner)
         fits = any(isinstance(value, type(x)) and x == value for x in inner)
@@ -234,9 +237,7 @@ def _valid(name: str, argument: str, value: Any, annotation: Any) -> Any:
     """The value of an argument, with numbers of Python in the place of NumPy's, and arrays of
     JAX where those of NumPy are not taken as they are; `InputError` for one that cannot be."""
     value = value.item() if isinstance(value, np.generic) else value
-    hint = f"; write {value.__name__}(…)" if inspect.isclass(value) else ""
-    if isinstance(value, str) and (meant := _module_named(value)):
-        hint = f"; a name is for YAML, in Python write {meant}(…)"
+    hint = ""
     wanted = _wanted(annotation, value)
     if wanted:
         arrays = value if isinstance(value, tuple | list) else (value,)
@@ -246,7 +247,11 @@ def _valid(name: str, argument: str, value: Any, annotation: Any) -> Any:
         problem = " or ".join(dict.fromkeys(wanted)).replace("jaxlib._jax.", "")
         if _TRACED in wanted:
             problem = _TRACED
-        if type(value) is list and "ndarray" in problem:
+        if inspect.isclass(value):
+            hint = f"; write {value.__name__}(…)"
+        elif isinstance(value, str) and (meant := _module_named(value)):
+            hint = f"; a name is for YAML, in Python write {meant}(…)"
+        elif type(value) is list and "ndarray" in problem:
             hint = "; write np.asarray(…)"
         problem = re.sub(r"an instance of Key\[.*", "a key such as jax.random.key(0)", problem)
     else:

@@ -217,24 +217,28 @@ def find(key: str, name: str, base: type) -> Any:
         found = _imported(key, name)
     else:
         root = kind_of(base) or base
-        named = named_classes(root, KINDS[root])
-        if name not in named:
-            named |= named_classes(root, _modules_of_others())
-        if name not in named:
-            raise _unknown(key, name, [x for x in named if _refusal(named[x], base) is None])
+        named = named_classes(root, KINDS[root], name)
+        if not named:
+            named = named_classes(root, _modules_of_others(), name)
+        if not named:
+            known = named_classes(root, (*KINDS[root], *_modules_of_others()))
+            raise _unknown(key, name, [x for x in known if _refusal(known[x], base) is None])
         found = named[name]
     if (refusal := _refusal(found, base)) is not None:
         raise InputError(f"{key}={short(name)}: {refusal}.")
     return found
 
 
-def named_classes(root: type, modules: Iterable[ModuleType]) -> dict[str, Any]:
-    """The classes of a kind by the names that a configuration gives them."""
+def named_classes(
+    root: type, modules: Iterable[ModuleType], name: str | None = None
+) -> dict[str, Any]:
+    """The classes of a kind by the names that a configuration gives them: all, or of a name."""
     return {
         snake_case(label): found
         for module in modules
         for label, found in vars(module).items()
-        if not label.startswith("Abstract") and _refusal(found, root) is None
+        if name in (None, snake_case(label)) and not label.startswith("Abstract")
+        if _refusal(found, root) is None
     }
 
 
@@ -272,7 +276,8 @@ def kind_of(annotation: Any) -> type | None:
     return next((root for root in KINDS if issubclass(kind, root)), None)
 
 
-def parameters_of(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+@ft.cache
+def parameters_of(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """The parameters of a function or a constructor. A class method `build` takes the place of
     the constructor; its `**options` are the constructor's keyword-only parameters."""
     constructor = call
@@ -293,9 +298,11 @@ def parameters_of(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
             kind = fields[name].type
         # A type variable stands for its bound.
         types[name] = getattr(kind, "__bound__", None) or kind
-    return {name: x.replace(annotation=types[name]) for name, x in parameters.items()}
+    changed = {name: x.replace(annotation=types[name]) for name, x in parameters.items()}
+    return MappingProxyType(changed)
 
 
+@ft.cache
 def snake_case(name: str) -> str:
     """`LieTrotter` as `lie_trotter`, `RMSNorm` as `rms_norm`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
