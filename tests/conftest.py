@@ -5,7 +5,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-from tests.quick_programs import quick_programs
+from tests.quick_programs import quick_programs, share_contexts
 
 
 # Programs are kept for the other workers, the scripts that tests run, and the next run; the
@@ -21,6 +21,8 @@ import jax
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+share_contexts()
 
 # Tracing makes many objects that live long; looking for garbage among them is slow.
 gc.set_threshold(100_000, 50, 100)
@@ -67,6 +69,12 @@ def thorough(request):
 @pytest.fixture
 def key():
     return jax.random.key(0)
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Runs draw no figures, which would take longer than to train the smallest ones."""
+    monkeypatch.setattr("ide_transformer.training.run.plot_run", lambda *_: None)
 
 
 @pytest.fixture
