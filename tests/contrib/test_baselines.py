@@ -12,7 +12,7 @@ import pytest
 import ide_transformer as ide
 from ide_transformer import contrib, training
 from ide_transformer.compare.baselines import read_baselines
-from tests.helpers import drawn
+from tests.helpers import built, drawn
 from tests.running import run_here
 
 
@@ -35,7 +35,8 @@ def outputs(model, inputs):
     [("FNO", (4, 6), 2), ("Resnet", (3, 4, 4), None), ("Unet", 8, None)],
 )
 def test_a_model_gives_the_outputs_of_its_network(name, points, channels):
-    model = network(name, points, channels=channels, output_channels=channels and 3)
+    given = dict(channels=channels, output_channels=channels and 3)
+    model = built(lambda: network(name, points, **given))
     shape = points if isinstance(points, tuple) else (points,)
     x = drawn((2, *shape, *([channels] if channels else [])), 0)
     a = x if channels else x[..., None]
@@ -105,11 +106,15 @@ def test_a_network_learns_the_batches_of_the_run(config, text):
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_the_command_prints_a_table_and_writes_its_rows(tmp_path, monkeypatch, capsys):
+def test_the_command_prints_a_table_and_writes_its_rows(
+    tmp_path, monkeypatch, capsys, no_figures
+):
+    inputs, targets = drawn((2, 24, 8), 3)
+    np.savez(tmp_path / "flow.npz", inputs=inputs, targets=targets)
     (tmp_path / "flow.yaml").write_text(
-        "model: {kind: operator_model, width: 8, heads: 2, layers: 1, context: 8, "
-        "options: {modes: 1}}\n"
-        "data: {name: burgers_interval, options: {held_out_samples: 8}}\n"
+        "model: {kind: operator_model, width: 8, heads: 2, layers: 1, "
+        "operators: [feed_forward], options: {modes: 1}}\n"
+        "data: {name: arrays, path: flow.npz, validation: 0.2, test: 0.2}\n"
         "optimizer: {warmup: 1}\n"
         "training: {steps: 2, batch_size: 4, evaluate_every: 2, checkpoint_every: 2}\n"
     )

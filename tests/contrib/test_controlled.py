@@ -16,7 +16,7 @@ import ide_transformer as ide
 from ide_transformer.contrib import clustering, log_norms, stretching
 from ide_transformer.contrib.steering import log_odds, steer
 from ide_transformer.dynamics.march import March
-from tests.helpers import GOLDEN, WIDTH, drawn, largest, random_state
+from tests.helpers import GOLDEN, WIDTH, built, drawn, largest, random_state
 from tests.layered_models import HELD_OUT, Cubic, cubic_model, model_of
 from tests.running import run_here
 
@@ -83,7 +83,7 @@ def test_tokens_cluster_as_the_theory_says():
     """Orthogonal tokens keep one cosine γ, and with β in the exponent (arXiv 2312.10794)
     dγ/dt = 2 e^{βγ} (1 - γ) ((n - 1) γ + 1) / (e^β + (n - 1) e^{βγ})."""
     n, beta, horizon = 5, 2.0, 4
-    attention = ide.Attention(WIDTH, 1, key=jax.random.key(0))
+    attention = built(lambda: ide.Attention(WIDTH, 1, bias=False, key=jax.random.key(0)))
     identity = np.eye(WIDTH)
     # Tokens have the length √WIDTH, and scores are over √WIDTH.
     scales = beta / np.sqrt(WIDTH), 1.0, 1.0, 1.0

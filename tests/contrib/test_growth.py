@@ -96,23 +96,17 @@ def test_moments_of_copies_are_copies_or_begin_again(keep):
 
 def test_a_run_grows_by_a_rule_and_resumes(tmp_path):
     changes = [
-        *(
-            "model.layers=4",
-            "model.operators=[feed_forward]",
-            "training.growth=new_layers",
-            "optimizer.rise=2",
-        ),
+        *("model.layers=4", "training.growth=new_layers", "optimizer.rise=2"),
         "training.schedule=[{until: 2, mesh: {layers: 1}}, {mesh: {layers: 4}}]",
-        *("training.steps=4", "training.checkpoint_every=1", "training.keep=4"),
     ]
-    config = stub.config(*changes, **stub.tree_of_text(tmp_path))
-    run = training.train(config, runs=tmp_path)
-    first, _ = training.load_run(run.path, checkpoint=2)
-    last, _ = training.load_run(run.path)
-    assert (first.layers, first.control.horizon, last.layers) == (1, 1.0, 4)
-    # It goes on from the coarse model to the same weights.
-    (tmp_path / "again").mkdir()
-    again, _ = training.load_run(stub.resumed(run, tmp_path / "again", after=2).path)
+    with stub.known():
+        run = stub.train(tmp_path, *changes)
+        first, _ = training.load_run(run.path, checkpoint=2)
+        last, _ = training.load_run(run.path)
+        assert (first.layers, first.control.horizon, last.layers) == (1, 1.0, 4)
+        # It goes on from the coarse model to the same weights.
+        (tmp_path / "again").mkdir()
+        again, _ = training.load_run(stub.resumed(run, tmp_path / "again", after=2).path)
     assert eqx.tree_equal(last, again)
 
 

@@ -18,7 +18,7 @@ SAMPLES, TOKENS = 3, 14
 RANDOM = np.random.default_rng(0)
 POINTS = RANDOM.random((SAMPLES, TOKENS, 2))
 VALUES = RANDOM.normal(size=(SAMPLES, TOKENS))
-LENGTHS = np.array([TOKENS, 12, 9])
+LENGTHS = np.array([TOKENS, 9, 9])
 MASK = np.arange(TOKENS) < LENGTHS[:, None]
 FIELD = ide.Field.at(VALUES, POINTS, MASK)
 OPERATORS = (

@@ -1,7 +1,5 @@
 """Arrays of which each sample has points of its own, in batches of few lengths."""
 
-import json
-
 import equinox as eqx
 import jax
 import numpy as np
@@ -13,15 +11,19 @@ from ide_transformer.models import Field
 from ide_transformer.tasks import Arrays, buckets
 from ide_transformer.testing import check_task
 from tests.models import examples as small
+from tests.training import stub
 
 
 RANDOM = np.random.default_rng(0)
 SAMPLES, MOST = 40, 24
 LENGTHS = RANDOM.integers(8, MOST + 1, SAMPLES)
 MASK = np.arange(MOST) < LENGTHS[:, None]
-POINTS = RANDOM.random((SAMPLES, MOST, 2)) * MASK[..., None]
+ALL_POINTS = RANDOM.random((SAMPLES, MOST, 2))
+POINTS = ALL_POINTS * MASK[..., None]
 INPUTS, TARGETS = RANDOM.normal(size=(2, SAMPLES, MOST)) * MASK
 TASK = Arrays(INPUTS, TARGETS, POINTS, mask=MASK, validation=0.2, test=0.1)
+# Few lengths, since each is a program of its own; samples of 13 and 15 points share batches.
+FEW = np.arange(MOST) < np.array([13, 15, MOST])[np.arange(SAMPLES) % 3, None]
 
 
 SIZES = {"grid": "midpoint", "numbers": None}
@@ -80,8 +82,9 @@ def test_held_out_samples_are_measured_exactly():
     """The mean over batches of several lengths is the mean over samples, each alone."""
     model = small.operator_model((5, 5), grid="midpoint", operators=(small.attention,))
     model = jax.tree.map(lambda x: x.astype("f4") if eqx.is_inexact_array(x) else x, model)
-    evaluate = eqx.filter_jit(TASK.loss)
-    batches = list(TASK.held_out(3))
+    task = Arrays(INPUTS, TARGETS, ALL_POINTS, mask=FEW, validation=0.2)
+    evaluate = eqx.filter_jit(task.loss)
+    batches = list(task.held_out(3))
     assert len({batch.inputs.values.shape[1] for batch in batches}) > 1
     found = tasks.averaged(evaluate(model, batch).figures for batch in batches)["loss"]
     errors = []
@@ -98,8 +101,8 @@ def test_held_out_samples_are_measured_exactly():
 
 
 def test_numbers_of_samples_are_learned_from_their_functions():
-    numbers = (INPUTS * MASK).sum(1) / LENGTHS
-    task = Arrays(INPUTS, numbers, POINTS, mask=MASK, validation=0.2)
+    numbers = (INPUTS * FEW).sum(1) / FEW.sum(1)
+    task = Arrays(INPUTS, numbers, ALL_POINTS, mask=FEW, validation=0.2)
     check_task(task)
     assert task.model is ide.models.FunctionRegressor
     (mean, _), *_ = task.sizes["statistics"]
@@ -118,7 +121,7 @@ def test_numbers_of_samples_are_learned_from_their_functions():
         assert abs(alone - found[sample]) < 1e-5
 
 
-def test_a_run_on_a_file_resumes(tmp_path):
+def test_a_run_on_a_file_resumes(tmp_path, no_figures):
     """Padding is NaN in the file, and one part has arrays of its own."""
     there = np.arange(MOST) < np.where(LENGTHS > 16, MOST, 12)[:, None]
     missing = np.where(there, 0, np.nan)
@@ -137,16 +140,10 @@ def test_a_run_on_a_file_resumes(tmp_path):
     }
     tree["optimizer"] = {"warmup": 1}
     tree["model"] |= {"operators": ["damping"], "options": {"modes": 1}}
-    config = training.Config.model_validate(tree)
-    whole = training.train(config, runs=tmp_path / "whole")
-    tree["training"]["steps"] = 2
-    short = training.train(training.Config.model_validate(tree), runs=tmp_path / "part")
-    longer = training.train(config, runs=tmp_path / "part", resume=True)
-    assert short.path == longer.path
-    losses = [
-        json.loads((run.path / "summary.json").read_text())["validation_loss"]
-        for run in (whole, longer)
-    ]
+    whole = training.train(training.Config.model_validate(tree), runs=tmp_path)
+    (tmp_path / "again").mkdir()
+    again = stub.resumed(whole, tmp_path / "again", after=2)
+    losses = [run.load_summary()["validation_loss"] for run in (whole, again)]
     assert losses[0] == losses[1]
 
 

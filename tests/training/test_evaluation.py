@@ -20,7 +20,7 @@ from ide_transformer.training.measure import evaluation
 from ide_transformer.training.steps import build
 from tests.running import run_here
 from tests.training import stub
-from tests.training.conftest import RUN, TEXT
+from tests.training.conftest import RUN, TEXT, config
 
 
 @pytest.fixture
@@ -172,7 +172,9 @@ def test_code_that_is_trusted_is_run(there, capsys):
 
 def test_a_leak_that_was_trained_is_refused(there, monkeypatch):
     """Its attention saw all tokens."""
+    tree = config(name="seen", model={"operators": ["attention"]})
+    run = training.train(tree, runs=RUN.parent)
     offers = build.offers_of
     monkeypatch.setattr(build, "offers_of", lambda x, causal: offers(x, causal=False))
     with pytest.raises(ide.InputError, match="operator 0, Attention, sees later tokens"):
-        training.load_run(RUN)
+        training.load_run(run.path)

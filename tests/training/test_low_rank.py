@@ -17,7 +17,7 @@ from tests.training.conftest import RUN, equal
 
 
 TREE = stub.tree()
-LORA = {"rank": 2, "targets": ["query", "inner"]}
+LORA = {"rank": 2, "targets": ["inner", "outer"]}
 TUNED = {"model": {"pretrained": "small", "lora": LORA}, "optimizer": TREE["optimizer"]}
 TUNED |= {"training": TREE["training"] | {"seed": 1, "average": 0.5}}
 
@@ -30,11 +30,11 @@ def trained(there, name, **sections):
 def test_a_run_changes_low_ranks_only_and_goes_on_to_the_bit(there, capsys):
     before = ide.load_run(RUN)[0]
     run = trained(there, "tuned")
-    assert "592 parameters, 112 of them trained" in capsys.readouterr().out
+    assert "504 parameters, 160 of them trained" in capsys.readouterr().out
     model = ide.load_run(run.path)[0]
-    # Two layers of maps `[4, 4]` and `[4, 16]`.
+    # Two layers of maps `[4, 16]` and `[16, 4]`.
     changes = parts(model, LowRank)
-    assert [x.down.shape for x in changes] == [(2, 4, 2), (2, 4, 2)]
+    assert [x.down.shape for x in changes] == [(2, 4, 2), (2, 16, 2)]
     assert equal(without_low_rank(model), before)
     assert all(np.abs(x.up).max() > 0 for x in changes)
     # The first loss is the loss of the run from which it began.

@@ -16,7 +16,7 @@ from ide_transformer.training import OptimizerConfig, build_optimizer, learning_
 from ide_transformer.training.measure import range_test
 from ide_transformer.training.steps.build import build_task
 from ide_transformer.training.steps.optimizer import orthogonalized, path_of
-from tests.helpers import fast_first
+from tests.helpers import built, fast_first
 from tests.training import stub
 
 
@@ -129,7 +129,7 @@ def test_muon_leaves_depthwise_convolutions_alone():
     def block(key):
         return (ide.ConvolutionalAttention(4, heads=2, dimension=2, key=key),)
 
-    control = ide.PiecewiseConstant.build(block, 2, key=jax.random.key(0))
+    control = built(lambda: ide.PiecewiseConstant.build(block, 2, key=jax.random.key(0)))
     marks = by_path(orthogonalized(eqx.filter(control, eqx.is_inexact_array)))
     names = {path.rpartition("blocks.")[2] for path, mark in marks.items() if mark}
     assert names and not any("convolution" in x for x in names), names

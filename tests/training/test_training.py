@@ -30,9 +30,9 @@ def test_a_run_writes_its_folder_and_can_be_sampled_and_evaluated(there, end, ca
     summary = json.loads((RUN / "summary.json").read_text())
     assert summary["steps"] == 4 and summary["nfe"] == 2.0
     assert 0 < summary["validation_loss"] < 4
-    # The characters and 4 positions of width 4; in each of 2 layers 4 + 8 matrices of 4 by 4
-    # and 2 gains; the last gain.
-    expected = (len(set(TEXT)) + 4) * 4 + 2 * (12 * 4 * 4 + 2 * 4) + 4
+    # The characters and 4 positions of width 4; in each of 2 layers 8 matrices of 4 by 4 and
+    # a gain; the last gain.
+    expected = (len(set(TEXT)) + 4) * 4 + 2 * (8 * 4 * 4 + 4) + 4
     assert summary["parameters"] == expected
     lines = [json.loads(line) for line in (RUN / "metrics.jsonl").read_text().splitlines()]
     logged = [line for line in lines if "loss" in line]
