@@ -121,7 +121,8 @@ def summary(about: dict[str, Any], rows: Rows) -> Report:
         of_draws = np.mean(losses[layers, name], axis=1)
         own = groups[layers, name]
         rivals = [means[key] for key in groups if key[0] == layers and key[1] in PUBLISHED]
-        best = min(rivals, key=_mean, default=mean)
+        best = min(rivals, key=_mean, default=None)
+        behind = None if best is None else mean - best
         table.append(
             {
                 "budgets": own[0]["budgets"],
@@ -132,8 +133,8 @@ def summary(about: dict[str, Any], rows: Rows) -> Report:
                 "change": float(np.mean(mean - native)),
                 "uncertainty": standard_error(mean - native),
                 "spread": float(np.std(of_draws, ddof=1)) if len(own) > 1 else None,
-                "difference": float(np.mean(mean - best)),
-                "its_uncertainty": standard_error(mean - best),
+                "difference": None if behind is None else float(np.mean(behind)),
+                "its_uncertainty": None if behind is None else standard_error(behind),
                 "error": float(np.mean([row["error"] for row in own])),
             }
         )
@@ -141,17 +142,17 @@ def summary(about: dict[str, Any], rows: Rows) -> Report:
         f"shorter {about['model']}",
         f"Methods that make {about['model']} shorter, chosen and fitted on "
         f"{about['calibration']} samples and measured on {about['held_out']} others. The loss "
-        f"is {about['loss']}, natively {np.mean(native):.4f}. Difference is the loss minus the "
-        "loss of the best published method of the same cost. Standard errors are over samples, "
-        "of means over draws. Only sleb reads the targets of the calibration samples.",
+        f"is {about['loss']}, natively {np.mean(native):.4f}; change is to that, and the next "
+        "difference to the best published method of the same cost. ± are standard errors over "
+        "samples, of means over draws. Only sleb reads targets of calibration samples.",
         table,
         {
-            "change": "change of the loss",
-            "uncertainty": "its standard error",
-            "spread": "spread over draws",
+            "field_evaluations": "evaluations",
+            "uncertainty": "±",
+            "spread": "spread of draws",
+            "difference": "to the best published",
+            "its_uncertainty": "±",
             "error": "relative error",
-            "difference": "difference to the best published",
-            "its_uncertainty": "its standard error ",
         },
     )
 
