@@ -22,15 +22,16 @@ from ..training.steps.build import objective
 from ..training.steps.schedule import needed_by_refinement
 
 
-# A run is refined after half of its steps, while the rate is high; see
+# A run is refined after half of its steps, while the rate is high, or in doublings of one layer
+# that end at these percents of the steps, by the number of layers; see
 # docs/results/coarse_first.md.
-_MOMENT = "50%"
-# The coarse layers that had the lowest loss at equal evaluations there, and on what, by
-# `model.kind`.
-_BEST_COARSE = {
-    "language_model": (1, "texts"),
-    "image_classifier": (1, "images"),
-    "operator_model": (2, "Burgers' and Darcy's equations"),
+_MOMENT = 50
+_DOUBLINGS = {8: (60, 78, 92), 16: (60, 75, 87, 95)}
+# The run that had the lowest loss at equal evaluations there, and on what, by `model.kind`.
+_BEST = {
+    "language_model": ("one layer first", "texts"),
+    "image_classifier": ("one layer first", "images"),
+    "operator_model": ("2 layers first", "Burgers' and Darcy's equations"),
 }
 
 
@@ -138,22 +139,23 @@ def tokens_of_samples(
 
 def advice(config: Config) -> str:
     """Which run of a plan to take, and why."""
-    found = _BEST_COARSE.get(config.model.kind)
+    found = _BEST.get(config.model.kind)
     page = "docs/results/coarse_first.md"
     if found is None:
         return f"Compare them on validation data: {page} has no {config.model.kind}."
-    layers, measured = found
-    first = "one layer" if layers == 1 else f"{layers} layers"
+    best, measured = found
+    if config.model.kind == "language_model" and config.model.layers in _DOUBLINGS:
+        best = "doublings of one layer"
     return (
-        f"Take the run with {first} first: on {measured} it had the lowest loss at equal "
-        f"evaluations ({page})."
+        f"Take the run with {best}: on {measured} it had the lowest loss of its depth at equal "
+        f"evaluations. Compare it with a model of fewer layers, too ({page})."
     )
 
 
 def plan_refinement(config: Config, evaluations: float) -> list[Row]:
-    """The runs that a budget of field evaluations allows, with all layers from the start and
-    with one or two layers first. A row has the overrides of a run, with what a coarse mesh
-    needs, and its field evaluations."""
+    """The runs that a budget of field evaluations allows: with all layers from the start, with
+    one or two layers first, and with doublings of one layer. A row has the overrides of a run,
+    with what a coarse mesh needs, and its field evaluations."""
     layers = config.model.layers
     if any(phase.meshes for phase in config.training.schedule):
         raise InputError("training.schedule draws meshes; give a configuration without.")
@@ -163,8 +165,12 @@ def plan_refinement(config: Config, evaluations: float) -> list[Row]:
     task = build_task(config)
     budget = Budget(unit="field_evaluations", amount=(evaluations,))
     rows = []
-    schedules = ["[]", *(f"[{{until: {_MOMENT}, mesh: {{layers: {x}}}}}]" for x in coarse)]
-    for schedule in schedules:
+    moments = [{}, *({first: _MOMENT} for first in coarse)]
+    if layers in _DOUBLINGS:
+        moments.append({2**i: moment for i, moment in enumerate(_DOUBLINGS[layers])})
+    for until in moments:
+        each = (f"{{until: {x}%, mesh: {{layers: {n}}}}}" for n, x in until.items())
+        schedule = f"[{', '.join(each)}]"
         # Unset keys keep the defaults that go with a refinement.
         tree = config.model_dump(mode="json", exclude_unset=True)
         where = f"training.schedule={schedule}"

@@ -50,6 +50,12 @@ def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path):
         (f"training.steps=7 training.schedule='{first(2)}' {' '.join(RECIPE)}", 20),
     ]
     assert advice(config).startswith("Take the run with one layer first: on texts")
+    deep = text_config(tmp_path, ["model.layers=8", *small[1:]])
+    *_, doublings = plan_refinement(deep, 216.0)
+    ends = ", ".join(first(n, f"{x}%")[1:-1] for n, x in ((1, 60), (2, 78), (4, 92)))
+    assert f"training.schedule='[{ends}]'" in doublings["overrides"]
+    assert doublings["field_evaluations"] == pytest.approx(216, abs=8)
+    assert advice(deep).startswith("Take the run with doublings of one layer: on texts")
     other = text_config(tmp_path, ["model.kind=sequence_classifier"])
     assert advice(other) == (
         "Compare them on validation data: docs/results/coarse_first.md has no "
