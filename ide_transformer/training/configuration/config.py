@@ -140,8 +140,7 @@ class ControlConfig(ClassSection):
 class SolverConfig(ClassSection):
     """`solver`: the time-stepping scheme and its steps."""
 
-    # The scheme, for example strang(heun), in parentheses the scheme inside it; native is the
-    # scheme of a checkpoint.
+    # The scheme, for example strang(heun); native is the scheme of a checkpoint.
     kind: str = "lie_trotter"
     # Equal steps in each layer.
     steps: Count = 1
@@ -215,8 +214,7 @@ class DataConfig(Section):
     # Tokens of the byte-pair encoding, with 256 bytes; or of integer arrays. Default for a
     # text: 512.
     vocabulary: Count | None = None
-    # Fraction held out for validation: the end of a text, or some images or arrays. Default for
-    # a text: 0.1.
+    # Fraction held out for validation, of a text its end. Default for a text: 0.1.
     validation: Annotated[float, Field(gt=0, lt=1)] | None = None
     # Fraction held out for the test: before validation in a text, or some arrays. Other tasks
     # have a test part. Default for a text: 0.
@@ -264,8 +262,7 @@ class ModelConfig(ClassSection):
     lora: LowRankConfig | None = None
     # Features of the state; with a basis, points of functions.
     width: Count = 128
-    # Basis of weights that are functions of a feature, for example cosine. nodal with as many
-    # modes as features: ordinary matrices.
+    # Basis of weights as functions of a feature, for example cosine; nodal for matrices.
     basis: Description = "nodal"
     # Coefficients of a state. Default: width.
     modes: Count | None = None
@@ -307,8 +304,7 @@ class ModelConfig(ClassSection):
     tied: bool = True
     # Side of a patch of an image classifier, in pixels.
     patch: Count = 2
-    # Read the class of an image from a token of its own (of the last stage), not from the mean
-    # over patches.
+    # Read the class of an image from a token of its own, not from the mean over patches.
     class_token: bool = False
     # Equations on coarser and coarser grids of tokens. Default: one equation.
     stages: Annotated[tuple[StageConfig, ...], Field(strict=False)] = ()
@@ -363,8 +359,7 @@ class OptimizerConfig(Section):
     # After the warm-up: cosine falls from the first step, constant stays, warmup_stable_decay
     # (default with layers in training.schedule) falls linearly at the end.
     schedule: Literal["cosine", "constant", "warmup_stable_decay"] = "cosine"
-    # Rate of the step after the last one. Default: a tenth of the largest; for
-    # warmup_stable_decay 0.
+    # Rate after the last step. Default: a tenth of the largest; for warmup_stable_decay 0.
     final_learning_rate: NonNegativeFloat | None = None
     # Steps in which the rate grows from 0.
     warmup: CountOrZero = 100
@@ -497,16 +492,14 @@ class TrainingConfig(Section):
     # [{meshes: [{layers: 4}, {layers: 8}]}]. Default: one phase on the mesh of the model, which
     # also follows a last phase with `until`.
     schedule: Annotated[tuple[PhaseConfig, ...], Field(strict=False)] = ()
-    # How a model gets more layers, for example refinement: the same weights θ(t) on more layers
-    # of the same depth.
+    # How a model gets more layers. refinement: the same θ(t) on more layers of the same depth.
     growth: Description = "refinement"
     # Whether the moments of the optimizer grow too. Otherwise they begin at 0 again.
     keep_moments: bool = True
     # Running costs in the loss: {transport: 0.01}, or {contraction: {weight: 0.1, options:
     # {level: 1.0}}}. Of several equations, the last.
     costs: dict[str, CostConfig] = Field(default={})
-    # Weight of the mean loss read out after each layer but the last, so that a solve may end
-    # early.
+    # Weight of the mean loss after each layer but the last, so that a solve may end early.
     exit_loss: NonNegativeFloat = 0.0
     # Period of the lines in metrics.jsonl.
     log_every: Count = 10
@@ -522,8 +515,7 @@ class TrainingConfig(Section):
     keep: Count = 2
     # Also keep the checkpoint with the lowest validation loss.
     keep_best: bool = True
-    # Skipped steps in a row (loss or gradient not finite) before the run returns to its last
-    # checkpoint; the second time it ends.
+    # Skipped steps in a row before a run returns to its checkpoint; the second time it ends.
     max_bad_steps: Count = 10
     # Characters or tokens of text written at the end of a language run.
     sample: CountOrZero = 400
