@@ -18,12 +18,8 @@ EXAMPLES = """\
 def add_options(parser: argparse.ArgumentParser) -> None:
     about = "YAML files, or names of those in the package; one is made after the other"
     parser.add_argument("configs", nargs="+", metavar="config", help=about)
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        default=Path("runs/compare"),
-        help="folder of all comparisons (default: runs/compare)",
-    )
+    about = "folder of all comparisons (default: runs/compare)"
+    parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help=about)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -29,10 +29,8 @@ def config_file(text: str) -> Path:
     if text in named:
         return named[text]
     close = difflib.get_close_matches(str(given.with_suffix("")), named, 3, 0.0)
-    raise InputError(
-        f"{text}: there is no such file in {Path.cwd()}, and no configuration of that name in "
-        f"the package; the closest are {', '.join(close)}."
-    )
+    what = f"{text}: there is no such file in {Path.cwd()}, or configuration of the package"
+    raise InputError(f"{what}; the closest are {', '.join(close)}.")
 
 
 def add_model(parser: argparse.ArgumentParser, others: str = "") -> None:

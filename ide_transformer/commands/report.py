@@ -11,12 +11,8 @@ EXAMPLES = "  ide-transformer report runs/shakespeare runs/strang-8 --output rep
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run")
-    parser.add_argument(
-        "--output",
-        type=results_file,
-        default=Path("report.html"),
-        help="the page, a single file (default: report.html)",
-    )
+    about = "the page, a single file (default: report.html)"
+    parser.add_argument("--output", type=results_file, default=Path("report.html"), help=about)
     add_trust(parser)
 
 

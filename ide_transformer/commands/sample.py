@@ -71,8 +71,6 @@ def run(options: argparse.Namespace) -> None:
     for text in texts:
         show_text(text)
     reason = models.why_not_cached(model)
-    print(
-        f"{options.length * len(texts)} tokens in {seconds:.1f} s with compiling"
-        + ("" if reason is None else f"\nwithout a cache: {reason}"),
-        file=sys.stderr,
-    )
+    also = "" if reason is None else f"\nwithout a cache: {reason}"
+    number = options.length * len(texts)
+    print(f"{number} tokens in {seconds:.1f} s with compiling{also}", file=sys.stderr)

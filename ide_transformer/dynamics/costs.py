@@ -197,10 +197,8 @@ class ConstraintViolation(AbstractCost):
         if self.constraint is not None:
             distances = self.constraint.residual(u)
         elif all(isinstance(x, Free) for x in parts(path.model.constraint, AbstractConstraint)):
-            raise InputError(
-                "ConstraintViolation: the equation has no constraint; give the cost one, "
-                "training.costs.constraint_violation.options.constraint=sphere."
-            )
+            write = "training.costs.constraint_violation.options.constraint=sphere"
+            raise InputError(f"ConstraintViolation: the equation has none; write {write}.")
         else:
             _, distances = scan_intervals(path.equation, residual, None, u, dtype=u.dtype)
         return path.h * jnp.sum(jnp.mean(distances**2, axis=range(1, distances.ndim)))

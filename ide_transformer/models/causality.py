@@ -209,8 +209,6 @@ def _pointwise_fault(model: _Model, text: Text) -> str | None:
         for i, operator in enumerate(eqx.filter_eval_shape(model.control, 0.0)):
             # The embedding comes before the operators.
             if operator.pointwise and change.moves(_values(model, 1 + i)):
-                return (
-                    f"operator {i}, {type(operator.innermost).__name__}, says that it is "
-                    "pointwise, but its rate depends on other tokens; drop `pointwise`."
-                )
+                name = f"operator {i}, {type(operator.innermost).__name__}"
+                return f"{name}: its rate depends on other tokens; drop `pointwise`."
     return None

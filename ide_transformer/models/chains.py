@@ -39,10 +39,8 @@ class StageInputs(AbstractImageInputs):
         built = self.windows.image_shape
         given = (*before.inputs.grid, before.features)
         if before.inputs.prefix_tokens or built != given:
-            raise InputError(
-                f"StageInputs: this stage was built for {built}; give it image_shape={given}, "
-                "and only the last stage a class_token."
-            )
+            what = f"StageInputs: built for {built}; give it image_shape={given}"
+            raise InputError(f"{what}, and only the last stage a class_token.")
 
     @property
     def features(self) -> int:

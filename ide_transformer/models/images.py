@@ -87,17 +87,15 @@ class ImageInputs(AbstractImageInputs):
         stride = self.stride
         if not 0 <= window - stride <= 2 * self.padding < window:
             least = max((window - stride + 1) // 2, 0)
-            raise InputError(
-                f"ImageInputs: {window=}, padding={self.padding}: give a window of {stride} or "
-                f"more, and a padding from {least} to {(window - 1) // 2}."
+            write = (
+                f"a window of {stride} or more, a padding from {least} to {(window - 1) // 2}"
             )
+            raise InputError(f"ImageInputs: {window=}, padding={self.padding}; give {write}.")
         wanted = window**2 * self.image_shape[2], self.prefix_tokens + math.prod(self.grid)
         rows = wanted[1] if self.positions is None else self.positions.shape[0]
         if (self.embedding.weight.shape[0], rows) != wanted:
-            raise InputError(
-                f"ImageInputs: embedding has {self.embedding.weight.shape[0]} rows and "
-                f"positions {rows}; give {wanted[0]} and {wanted[1]}."
-            )
+            what = f"embedding has {self.embedding.weight.shape[0]} rows and positions {rows}"
+            raise InputError(f"ImageInputs: {what}; give {wanted[0]} and {wanted[1]}.")
 
     @classmethod
     @checked
@@ -160,10 +158,8 @@ class ImageInputs(AbstractImageInputs):
         own = self._with_channels(shape)[-3:]
         if len(own) != 3 or own[2] != full[2] or (self.fixed_size and own != full):
             size = "; for another size take model.on(Mesh(tokens=(rows, columns)))"
-            raise InputError(
-                f"ImageInputs: images of shape {shape}, but the model was built for [..., "
-                f"{full[0]}, {full[1]}, {full[2]}]{size * self.fixed_size}."
-            )
+            wanted = f"[..., {full[0]}, {full[1]}, {full[2]}]{size * self.fixed_size}"
+            raise InputError(f"ImageInputs: images of shape {shape}; give {wanted}.")
         rows, columns, _ = own
         if not (rows and columns) or rows % stride or columns % stride:
             raise InputError(f"ImageInputs: {stride=} does not divide {rows} by {columns}.")
@@ -178,10 +174,8 @@ class ImageInputs(AbstractImageInputs):
         images = jnp.asarray(inputs)
         grid = self.grid_of(images.shape)
         if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise InputError(
-                f"ImageInputs: images of {images.dtype}; give floating-point numbers, "
-                "(images / 255 - mean) / std as in training."
-            )
+            write = "give floating-point numbers, (images / 255 - mean) / std as in training"
+            raise InputError(f"ImageInputs: images of {images.dtype}; {write}.")
         images = images.reshape(self._with_channels(images.shape))
         images = standardized(images.astype(self.embedding.weight.dtype), self.statistics)
         u = self.embedding(windows(images, self.window, self.stride, self.padding))

@@ -316,10 +316,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         if self.mesh.steps_for == "batch" and not (own_times or own_points):
             return solve(inputs, key)
         if saveat.dense:
-            raise InputError(
-                "solve: samples with steps, times or points of their own have no common dense "
-                "solution; ask for SaveAt(ts=…)."
-            )
+            what = "solve: samples with steps, times or points of their own have no common"
+            raise InputError(f"{what} dense solution; ask for SaveAt(ts=…).")
         u0, _ = eqx.filter_eval_shape(model.embed, inputs)
         return _solve_samples(solve, inputs, key, u0.ndim - 2)
 

@@ -151,10 +151,8 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -
     trackers = [read(AbstractTracker, x, "training.trackers") for x in config.training.trackers]
     layout = make_layout(config.parallel)
     if resumed is None and (needed := needed_by_refinement(config)):
-        say(
-            f"training.schedule: a coarse mesh first also needs {' '.join(needed)} "
-            "(docs/results/coarse_first.md)."
-        )
+        write = f"{' '.join(needed)} (docs/results/coarse_first.md)"
+        say(f"training.schedule: a coarse mesh first also needs {write}.")
     say(f"{config.name}: reading the data, data.name={short(config.data.name)}")
     # A run with a checkpoint takes no weights from another run.
     begun = resumed is not None and resumed.newest_step is not None

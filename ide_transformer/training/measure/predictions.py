@@ -91,7 +91,5 @@ def draw_functions(
 
 
 def operator_model(loaded: LoadedModel) -> Model[models.FunctionInputs, models.FunctionValues]:
-    return loaded.expected(
-        models.OperatorModel,
-        "; functions are predicted by a run of an operator_model, and evaluate measures others",
-    )
+    other = "; functions are predicted by a run of an operator_model; evaluate measures others"
+    return loaded.expected(models.OperatorModel, other)
