@@ -210,5 +210,5 @@ def _pointwise_fault(model: _Model, text: Text) -> str | None:
             # The embedding comes before the operators.
             if operator.pointwise and change.moves(_values(model, 1 + i)):
                 name = f"operator {i}, {type(operator.innermost).__name__}"
-                return f"{name}: its rate depends on other tokens; drop `pointwise`."
+                return f"{name}, says that it is pointwise, and is not; drop `pointwise`."
     return None
