@@ -87,9 +87,7 @@ class ImageInputs(AbstractImageInputs):
         stride = self.stride
         if not 0 <= window - stride <= 2 * self.padding < window:
             least = max((window - stride + 1) // 2, 0)
-            write = (
-                f"a window of {stride} or more, a padding from {least} to {(window - 1) // 2}"
-            )
+            write = f"a window of {stride} or more, padding from {least} to {(window - 1) // 2}"
             raise InputError(f"ImageInputs: {window=}, padding={self.padding}; give {write}.")
         wanted = window**2 * self.image_shape[2], self.prefix_tokens + math.prod(self.grid)
         rows = wanted[1] if self.positions is None else self.positions.shape[0]

@@ -163,9 +163,7 @@ class TextInputs(AbstractInputs):
         if self.lift is not None:
             return super().at_points(space)
         of_values = space.features.of_values
-        tables = dict(
-            embedding=self.embedding, positions=self.positions, segments=self.segments
-        )
+        tables = {x: getattr(self, x) for x in ("embedding", "positions", "segments")}
         return with_fields(
             self,
             **{name: None if x is None else of_values(x) for name, x in tables.items()},

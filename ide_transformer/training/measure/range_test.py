@@ -54,10 +54,9 @@ class LearningRates(NamedTuple):
         if self.suggestion is None:
             return "no suggestion: the loss did not fall at any learning rate"
         jumped = "" if self.jump is None else f"; the loss jumped at {self.jump:.1e} already"
-        where = (
-            f"falls fastest at {self.fastest:.1e} and is lowest at {self.lowest:.1e}{jumped}"
-        )
-        return f"suggestion: optimizer.learning_rate={self.suggestion:.1e}; the loss {where}"
+        falls = f"falls fastest at {self.fastest:.1e} and is lowest at {self.lowest:.1e}"
+        rate = f"suggestion: optimizer.learning_rate={self.suggestion:.1e}"
+        return f"{rate}; the loss {falls}{jumped}"
 
 
 @checked

@@ -257,9 +257,8 @@ def offers_of(model: ModelConfig, *, causal: bool) -> Given:
     bias = jnp.zeros(model.width) if model.bias else None
     constraint = {"gain": jnp.ones(model.width), "bias": bias, "eps": 1e-5}
     constraints = {AbstractConstraint: constraint}
-    normalization = read(
-        AbstractConstraint, model.normalization, "model.normalization", given=constraints
-    )
+    key = "model.normalization"
+    normalization = read(AbstractConstraint, model.normalization, key, given=constraints)
     asked = ("heads", "key_value_heads", "hidden", "bias", "std")
     operator = {
         **{name: getattr(model, name) for name in asked},

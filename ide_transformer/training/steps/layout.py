@@ -230,10 +230,8 @@ def explain_lost_process() -> Iterator[None]:
         if jax.process_count() == 1 or str(error).startswith(_OWN_FAULTS):
             raise
         reason = str(error).splitlines()[0][:200]
-        what = (
-            f"process {jax.process_index()}: another process of this run has ended ({reason})"
-        )
-        raise InputError(f"{what}. Start all again with --resume.") from error
+        what = f"process {jax.process_index()}: another process of this run has ended"
+        raise InputError(f"{what} ({reason}). Start all again with --resume.") from error
 
 
 def primary() -> bool:
