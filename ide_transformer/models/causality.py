@@ -166,8 +166,7 @@ def _later_changes(text: Text, vocabulary: int) -> Iterator[_Change]:
 
 @eqx.filter_jit
 def _parts(model: _Model, text: Text) -> list[_Part]:
-    """The embedding, each operator at depth 0, the constraint, the read-out, the scheme, and
-    the exit, if there is one."""
+    """The embedding, operators at depth 0, constraint, read-out, scheme, and exit, if any."""
     inputs = model.inputs.of_text(text)
     equation, u0 = model.initial_value_problem(inputs)
     domain = equation.domain

@@ -84,8 +84,7 @@ operator splitting (Lie–Trotter, one step of Euler's method for each operator)
 def import_pretrained(
     path: str | Path, name: str, runs: str | Path, overrides: Sequence[str] = ()
 ) -> RunFolder:
-    """Makes a run at step 0 from a checkpoint, in `runs/name`, with the weights and the scheme
-    of the checkpoint, and the tokenizer of a language model.
+    """Makes a run at step 0, `runs/name`, with weights, scheme and tokenizer of a checkpoint.
 
     **Arguments:**
 

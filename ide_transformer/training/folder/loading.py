@@ -62,8 +62,7 @@ class LoadedModel(NamedTuple):
         return known
 
     def expected(self, build: Callable[..., M], otherwise: str) -> M:
-        """Returns the model. Raises `InputError`, which ends with `otherwise`, if the function
-        `build` does not build such models; see `is_built_as`."""
+        """The model. Raises `InputError` with `otherwise` if `build` builds other models."""
         model = self.model
         if is_built_as(model, build):
             return cast(M, model)

@@ -179,8 +179,7 @@ class RunFolder:
         return found
 
     def load_sizes(self) -> dict[str, Any] | None:
-        """The `sizes` of the task with which the run began, so that its model can be built
-        without the data; `None` if they could not be written."""
+        """The `sizes` of the task, to build the model without the data; `None` if unknown."""
         return _as_tuples(_json(self.sizes)) if self.sizes.exists() else None
 
     def load_labels(self) -> list[str] | None:

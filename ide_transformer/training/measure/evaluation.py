@@ -123,8 +123,7 @@ def evaluate_loss(
     - `part`: the part of the data of a run. A text, or another file, is measured whole.
     - `task`: the task of the run, if it is already made.
 
-    **Raises:** `InputError` for data without this part, for data that have changed since the
-    run began, and if the loss is not finite.
+    **Raises:** `InputError` for data without this part or that have changed; for a loss of NaN.
     """
     task = evaluation_task(loaded, text, task=task)
     found = evaluate_on(loaded.measured, task, samples, part)

@@ -119,8 +119,7 @@ class RollOut(NamedTuple):
         return np.nan_to_num(np.clip(self.states[: len(self.truth)], -most, most), nan=most)
 
     def draw(self, path: str | Path, samples: int = 3) -> None:
-        """Draws truth, prediction and error of the first samples as a figure: on a line over
-        time, in the plane at the last time that is known."""
+        """Draws truth, prediction and error: on a line over time, else at the last time."""
         if self.points.shape[-1] > 1:
             last = self.truth[-1], self.shown[-1]
             draw_functions(path, self.points, samples, *last, input=self.truth[0])
