@@ -56,13 +56,11 @@ def run(options: argparse.Namespace) -> None:
     loaded = own.chosen_model(options)
     asked = dict(samples=options.samples, stride=options.stride, part=options.part)
     found = {}
+    rows = {}
     for mesh in meshes:
         name = ", ".join(f"{key}={x}" for key, x in mesh.described.items())
         found[name] = roll_out(loaded, options.steps, mesh=mesh, **asked)
-    rows = {
-        name: [{**mesh.described, **row} for row in made.rows]
-        for mesh, (name, made) in zip(meshes, found.items(), strict=True)
-    }
+        rows[name] = [{**mesh.described, **row} for row in found[name].rows]
     every = [row for of_mesh in rows.values() for row in of_mesh]
     show_table(every, HEADINGS)
     for name, made in found.items():

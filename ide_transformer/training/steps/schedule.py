@@ -59,8 +59,14 @@ class Phase:
         return " or ".join(self.name(mesh) for mesh in range(len(self.meshes)))
 
     def models(self) -> list[Callable[[Model], Model]]:
-        """For each mesh, the function that puts the model on it."""
-        return [ft.partial(_model_on, key=key, mesh=mesh) for key, mesh in self.meshes.items()]
+        """For each mesh, the function that puts the model on it, with the inputs' tokens."""
+
+        def on(model: Model, key: str, mesh: Mesh) -> Model:
+            written = ", ".join(f"{name}: {x}" for name, x in mesh.described.items())
+            with at(f"{key}={{{written}}}"):
+                return model_on(model, dataclasses.replace(mesh, tokens=None))
+
+        return [ft.partial(on, key=key, mesh=mesh) for key, mesh in self.meshes.items()]
 
     def tasks(self, task: AbstractTask) -> list[AbstractTask]:
         """For each mesh, the task with the tokens of the mesh."""
@@ -319,10 +325,3 @@ def programs_of(config: Config, model: Model, draw: Draw) -> Programs:
 
 def weight_shapes(model: Model) -> list[tuple[int, ...]]:
     return [x.shape for x in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))]
-
-
-def _model_on(model: Model, *, key: str, mesh: Mesh) -> Model:
-    """The model on a mesh. The tokens come from the inputs."""
-    written = ", ".join(f"{name}: {x}" for name, x in mesh.described.items())
-    with at(f"{key}={{{written}}}"):
-        return model_on(model, dataclasses.replace(mesh, tokens=None))
