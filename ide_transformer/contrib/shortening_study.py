@@ -7,15 +7,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from ide_transformer.arguments import PositiveInt, checked
 from ide_transformer.compare import Data, measure, standard_error
 from ide_transformer.contrib.depth_problem import Problem, make_problem
 from ide_transformer.contrib.meshes import native_target
 from ide_transformer.contrib.shortening import METHODS, PUBLISHED, Given
+from ide_transformer.contrib.windows import TEMPERATURES
 from ide_transformer.errors import InputError
-from ide_transformer.models import Model
+from ide_transformer.models import Model, compiled_outputs
 from ide_transformer.reporting import Report, Terminal, duration, write_json
 from ide_transformer.training import load_model
 
@@ -138,13 +142,19 @@ def summary(about: dict[str, Any], rows: Rows) -> Report:
                 "error": float(np.mean([row["error"] for row in own])),
             }
         )
+        if "cooled" in rows[0]:
+            cooled = np.mean([np.array(row["cooled"], float) for row in own], axis=0)
+            change = cooled - np.array(rows[0]["cooled"], float)
+            table[-1]["cooled_change"] = float(np.mean(change))
+            table[-1]["cooled_uncertainty"] = standard_error(change)
     return Report(
         f"shorter {about['model']}",
         f"Methods that make {about['model']} shorter, chosen and fitted on "
         f"{about['calibration']} samples and measured on {about['held_out']} others. The loss "
         f"is {about['loss']}, natively {np.mean(native):.4f}; change is to that, and the next "
         "difference to the best published method of the same cost. ± are standard errors over "
-        "samples, of means over draws. Only sleb reads targets of calibration samples.",
+        "samples, of means over draws. Only sleb reads targets of calibration samples. Cooled: "
+        "the outputs of both divided by a temperature each, fitted to calibration targets.",
         table,
         {
             "field_evaluations": "evaluations",
@@ -153,6 +163,8 @@ def summary(about: dict[str, Any], rows: Rows) -> Report:
             "difference": "to the best published",
             "its_uncertainty": "±",
             "error": "relative error",
+            "cooled_change": "change when cooled",
+            "cooled_uncertainty": "±",
         },
     )
 
@@ -170,17 +182,34 @@ def _judge(model: Model, problem: Problem) -> Callable[[Model], dict[str, Any]]:
         problem.losses,
         error=lambda u1, outputs: target.output_error(model, outputs),
     )
+    of_calibration = problem.calibration_losses
+
+    @eqx.filter_jit
+    def score(outputs: Array, temperature: Array) -> Array:
+        assert of_calibration is not None
+        return jnp.mean(of_calibration(outputs / temperature))
 
     def judge(shorter: Model) -> dict[str, Any]:
         found = measure(shorter, data)
-        return {
+        row = {
             "field_evaluations": found.evaluations,
             "loss": found.loss,
             "error": found.error,
-            "losses": [round(float(x), 6) for x in found.losses],
+            "losses": _rounded(found.losses),
         }
+        if problem.read is None or of_calibration is None:
+            return row
+        calibration = compiled_outputs(shorter, problem.calibration)
+        scores = [float(score(calibration, jnp.asarray(t))) for t in TEMPERATURES]
+        temperature = TEMPERATURES[int(np.nanargmin(scores))]
+        cooled = problem.losses(shorter.outputs(found.u1, problem.held_out) / temperature)
+        return row | {"temperature": temperature, "cooled": _rounded(np.asarray(cooled))}
 
     return judge
+
+
+def _rounded(losses: np.ndarray) -> list[float]:
+    return [round(float(x), 6) for x in losses]
 
 
 def _known_rows(file: Path, about: dict[str, Any]) -> Rows:

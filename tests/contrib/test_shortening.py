@@ -100,7 +100,7 @@ def test_a_table_of_methods_is_paired_over_samples():
     def row(method, draw, losses):
         figures = {"loss": np.mean(losses), "error": 0.1, "field_evaluations": 2.0}
         name = {"method": method, "draw": draw, "layers": 2, "budgets": "50%"}
-        return name | figures | {"losses": losses}
+        return name | figures | {"losses": losses, "cooled": [x / 2 for x in losses]}
 
     rows = [
         row("native", None, [1.0, 2.0, 4.0]),
@@ -117,6 +117,7 @@ def test_a_table_of_methods_is_paired_over_samples():
     assert sleb["loss"] == pytest.approx(10 / 3) and sleb["change"] == pytest.approx(1)
     assert sleb["uncertainty"] == pytest.approx(0, abs=1e-12) and sleb["difference"] == 0
     assert sleb["spread"] == pytest.approx((11 / 3 - 3) / np.sqrt(2))
+    assert sleb["cooled_change"] == pytest.approx(0.5)
     ours = table["coarsened"]
     assert ours["difference"] == pytest.approx(-2 / 3)
     assert ours["its_uncertainty"] == pytest.approx(np.std([-1, 0, -1], ddof=1) / np.sqrt(3))
