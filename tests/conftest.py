@@ -5,7 +5,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-from tests.quick_programs import quick_programs, share_contexts
+from tests.quick_programs import quick_programs
 
 
 # Programs are kept for the other workers, the scripts that tests run, and the next run; the
@@ -21,8 +21,6 @@ import jax
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-share_contexts()
 
 # Tracing makes many objects that live long; looking for garbage among them is slow.
 gc.set_threshold(100_000, 50, 100)

@@ -1,8 +1,6 @@
 """Settings for programs that run little: JAX optimises them little, so that compiling, which
 takes most of the time of tests and short tutorials, takes less."""
 
-import functools as ft
-import itertools
 from collections.abc import Mapping
 from importlib import metadata
 
@@ -22,21 +20,3 @@ def quick_programs(environment: Mapping[str, str]) -> dict[str, str]:
         own = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
         changed["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {own}".strip()
     return changed
-
-
-def share_contexts() -> None:
-    """JAX makes a context of MLIR for each program, in a sixth of the time that a small program
-    takes. After this a hundred programs share one; it keeps what they are made of."""
-    if not KNOWN:
-        return
-    from jax._src.interpreters import mlir
-
-    make, numbers = mlir.make_ir_context, itertools.count()
-    context_of = ft.lru_cache(1)(lambda hundred: make())
-
-    def context():
-        # What is compiled in the middle of another program would become a part of it.
-        inside = mlir.ir.Context.current is not None
-        return make() if inside else context_of(next(numbers) // 100)
-
-    mlir.make_ir_context = context
