@@ -86,7 +86,7 @@ def test_a_run_goes_on_with_other_devices(tmp_path):
 
 def test_layouts_that_cannot_be_are_refused(tmp_path, monkeypatch):
     for override, said in (
-        ("parallel.data=2", "= 2, which must divide the 1 devices"),
+        ("parallel.data=2", "= 2: it must divide the 1 devices"),
         ("parallel.data=3", "data × parallel.fsdp = 3 does not divide training.batch_size, 4"),
         ("parallel.tensor=3", "parallel.tensor = 3 does not divide the number of heads, 2"),
     ):
