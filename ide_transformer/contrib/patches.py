@@ -10,8 +10,13 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ide_transformer.contrib.hadamard_matrices import hadamard
-from ide_transformer.contrib.replaced_layers import batches, marched_states, mean_turns
-from ide_transformer.dynamics import in_layers, stacked_operators, take_layers, whole_layers
+from ide_transformer.contrib.replaced_layers import (
+    batches,
+    checked_neighbours,
+    marched_states,
+    mean_turns,
+)
+from ide_transformer.dynamics import keep_layers, stacked_operators
 from ide_transformer.equation import AbstractWrappedOperator, State, TokenDomain
 from ide_transformer.errors import InputError
 from ide_transformer.models import AbstractInputs, AbstractReadOut, Model
@@ -69,8 +74,7 @@ def patch_layers(
     """
     first, number = checked_cut(model, layers)
     kept = [*range(first), *range(first + number, model.layers)]
-    operators = model.equation.num_operators
-    shorter = take_layers(in_layers(model), whole_layers(kept, operators))
+    shorter = keep_layers(model, kept)
     matrix = jnp.asarray(matrix, float)
     if first == len(kept):
         return shorter.with_read_out(PatchedReadOut(shorter.read_out, matrix))
@@ -129,16 +133,10 @@ def least_squares_map(
 
 def checked_cut(model: Model, layers: Sequence[int]) -> tuple[int, int]:
     """The first of the layers and how many there are."""
-    gone = list(layers)
-    first = gone[0] if gone else 0
-    neighbours = gone == list(range(first, first + len(gone)))
-    if not neighbours or not 0 < first <= model.layers - len(gone):
-        raise InputError(
-            f"patch_layers: layers={gone}: give neighbours among 1 to {model.layers - 1}."
-        )
+    found = checked_neighbours("patch_layers", model, layers)
     schemes = LieTrotter(), projected(LieTrotter()), diffrax.Euler()
     if model.steps == 1 and any(eqx.tree_equal(model.solver, x) for x in schemes):
-        return first, len(gone)
+        return found
     raise InputError(
         "patch_layers: it needs one step of LieTrotter() or Euler() in each layer."
     )

@@ -101,19 +101,25 @@ def mean_turns(
     return total / tokens
 
 
-def _checked(model: Model, layers: Sequence[int]) -> tuple[int, int]:
-    """The first of the layers and how many there are."""
+def checked_neighbours(caller: str, model: Model, layers: Sequence[int]) -> tuple[int, int]:
+    """The first of the layers and how many there are. Raises `InputError`, which names the
+    `caller`, unless they are neighbours without layer 0."""
     gone = list(layers)
     first = gone[0] if gone else 0
     neighbours = gone == list(range(first, first + len(gone)))
     if not neighbours or not 0 < first <= model.layers - len(gone):
         raise InputError(
-            f"replace_layers: layers={gone}: give neighbours among 1 to {model.layers - 1}."
+            f"{caller}: layers={gone}: give neighbours among 1 to {model.layers - 1}."
         )
+    return first, len(gone)
+
+
+def _checked(model: Model, layers: Sequence[int]) -> tuple[int, int]:
+    found = checked_neighbours("replace_layers", model, layers)
     native = any(eqx.tree_equal(model.solver, x) for x in (LieTrotter(), diffrax.Euler()))
     *_, last = model.control(0.0)
     if native and model.steps == 1 and isinstance(last.innermost, AbstractFeedForward):
-        return first, len(gone)
+        return found
     raise InputError(
         "replace_layers: it needs a pre-norm model whose layers end with a feed-forward, with "
         "one step of LieTrotter() or Euler() in each; for others take keep_layers or coarsen."

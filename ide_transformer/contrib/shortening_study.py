@@ -17,7 +17,7 @@ from ide_transformer.compare import Data, measure, standard_error
 from ide_transformer.contrib.depth_problem import Problem, make_problem
 from ide_transformer.contrib.meshes import native_target
 from ide_transformer.contrib.shortening import METHODS, PUBLISHED, Given
-from ide_transformer.contrib.windows import TEMPERATURES
+from ide_transformer.contrib.windows import TEMPERATURES, best_temperature
 from ide_transformer.errors import InputError
 from ide_transformer.models import Model, compiled_outputs
 from ide_transformer.reporting import Report, Terminal, duration, write_json
@@ -170,7 +170,7 @@ def summary(about: dict[str, Any], rows: Rows) -> Report:
 
 
 def _mean(losses: np.ndarray) -> float:
-    """Of a solve that failed, infinity."""
+    """The mean; infinity if the solve failed."""
     return float(np.nan_to_num(np.mean(losses), nan=np.inf))
 
 
@@ -201,7 +201,7 @@ def _judge(model: Model, problem: Problem) -> Callable[[Model], dict[str, Any]]:
             return row
         calibration = compiled_outputs(shorter, problem.calibration)
         scores = [float(score(calibration, jnp.asarray(t))) for t in TEMPERATURES]
-        temperature = TEMPERATURES[int(np.nanargmin(scores))]
+        temperature = best_temperature(scores)
         cooled = problem.losses(shorter.outputs(found.u1, problem.held_out) / temperature)
         return row | {"temperature": temperature, "cooled": _rounded(np.asarray(cooled))}
 

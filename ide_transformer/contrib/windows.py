@@ -27,6 +27,11 @@ from ide_transformer.training import load_model
 TEMPERATURES = tuple(np.exp(np.linspace(-1, 1, 41)).tolist())
 
 
+def best_temperature(losses: Sequence[float] | np.ndarray) -> float:
+    """Of `TEMPERATURES` the one with the least loss."""
+    return TEMPERATURES[int(np.nanargmin(losses))]
+
+
 class Walk(NamedTuple):
     """How a window of layers is walked. With G the native steps through the window and
     `F(u) = G(u) - u`, `steps` K of size h = α/K go from u to v,
@@ -151,8 +156,7 @@ def study_windows(
     measured_by = judge(problem.held_out, problem.losses)
 
     def fitted_temperature(*window: Any) -> float:
-        means = np.mean(chosen_by(*window, TEMPERATURES), axis=1)
-        return TEMPERATURES[int(np.nanargmin(means))]
+        return best_temperature(np.mean(chosen_by(*window, TEMPERATURES), axis=1))
 
     plain = 0, 1, Walk(1)
     (native,) = measured_by(*plain)
