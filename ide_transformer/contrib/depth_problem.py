@@ -65,11 +65,12 @@ class Problem(NamedTuple):
 
     def divergence_score(self, native: Model) -> Callable[[Model], Float[Array, ""]]:
         """A function that says how far another model is from `native` on `calibration`, without
-        targets: the mean over distributions of
+        targets: the mean of
 
             KL(p ‖ q) = Σ p log(p / q),
 
-        p those of `native`. Outputs that are no distributions: the relative error."""
+        p a distribution that `native` gives, q the other model's; the relative error for
+        outputs that are not distributions."""
         read = self.read
         target = native_target(native, self.calibration, read)
         if read is None:

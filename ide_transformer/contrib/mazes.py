@@ -161,7 +161,7 @@ def _rooms(side: int) -> np.ndarray:
 
 
 def _neighbours(side: int) -> tuple[int, int, int, int]:
-    """From the number of a cell to those of its neighbours."""
+    """What to add to the number of a cell for the numbers of its neighbours."""
     return 1, side, -1, -side
 
 
@@ -222,7 +222,7 @@ def _steps_from(start: int, free: np.ndarray) -> np.ndarray:
 def _ends_of(
     way: Cells, allowed: np.ndarray, free: np.ndarray, random: np.random.Generator
 ) -> tuple[int, ...]:
-    """Two of the allowed cells with a way of so many cells; none if a few trials find none."""
+    """Two of the allowed cells with a way of this length; none if a few trials find none."""
     least, most = way
     for first in random.permutation(allowed)[:_ENDS].tolist():
         cells = 1 + _steps_from(first, free)[allowed]

@@ -95,7 +95,7 @@ class JacobianNorm(AbstractCost):
 
     with the map Φ of the last interval and N the number of entries of the state. If Φ
     contracts, further steps of a loop come to rest. The expectation is a mean over some v,
-    drawn anew for each step of training. u(T) itself is not differentiated, as in the
+    drawn again in each step of training. u(T) itself is not differentiated, as in the
     references, and Φ has no dropout.
 
     References: Bai, Koltun, Kolter, ICML 2021, arXiv 2106.14342. Yang et al., ICML 2026, arXiv

@@ -27,8 +27,8 @@ from ide_transformer.models import Model
 def least_error_cut(
     model: Model, number: int, inputs: PyTree[ArrayLike], read: Quantity | None = None
 ) -> range:
-    """The `number` neighbouring layers, without layer 0, in the place of which the map of
-    `least_squares_map` changes least what is read, see `Target`. Maps are fitted to three
+    """The `number` neighbouring layers, without layer 0, whose replacement by the map of
+    `least_squares_map` changes what is read least, see `Target`. Maps are fitted to three
     quarters of the samples and judged on the last quarter."""
     fitting, judge = _split(model, inputs, read)
     errors = []

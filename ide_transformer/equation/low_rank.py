@@ -78,7 +78,7 @@ def with_low_rank(
     key: PRNGKeyArray,
 ) -> Tree:
     """The model whose linear maps of the names `targets` learn changes of low rank; see
-    `LowRank`. A is uniform on `±1/√in` and B is 0, so that the outputs are those of the model.
+    `LowRank`. A is uniform on `±1/√in` and B is 0, so that the model has the same outputs.
 
     **Raises:** `InputError` if no map has one of these names, and if the model has changes of
     low rank already.
