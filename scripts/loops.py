@@ -41,8 +41,13 @@ def words(first: int, last: int, steps: int, samples: int, tokens: int = 1) -> T
     return Test(f"{first} to {last}", steps, samples, (lengths, context))
 
 
-def mazes(side: int, steps: int, samples: int) -> Test:
-    return Test(f"side {side}", steps, samples, (f"data.options.held_out_side={side}",))
+def mazes(side: int, steps: int, samples: int, *options: str) -> Test:
+    given = (f"held_out_side={side}", *options)
+    return Test(f"side {side}", steps, samples, tuple(f"data.options.{x}" for x in given))
+
+
+# The ways of a published comparison, on side 29.
+WAYS = "held_out_way=[100,140]"
 
 
 WORDS = [words(9, 12, 16, 1024), words(17, 24, 32, 1024), words(17, 24, 120, 1024)]
@@ -56,6 +61,11 @@ TESTS = {
         mazes(15, 160, 128),
         mazes(21, 160, 128),
         mazes(29, 320, 128),
+    ],
+    "maze_unique": [
+        mazes(29, 160, 256, WAYS),
+        mazes(29, 320, 256, WAYS),
+        mazes(59, 1024, 16),
     ],
     "sudoku": [Test("10 to 12 given", 120, 1024)],
 }
