@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools as ft
 import itertools
 from typing import Annotated, Any
 
@@ -10,13 +11,15 @@ import numpy as np
 from ide_transformer.arguments import PositiveInt, at_least, at_most
 from ide_transformer.contrib.sequences import AbstractSequences
 from ide_transformer.errors import InputError
-from ide_transformer.tasks import UNCOUNTED, Batch, checked_dataclass
+from ide_transformer.tasks import UNCOUNTED, Batch, checked_dataclass, one_number
 
 
 @checked_dataclass
 class AbstractSequencesByLength(AbstractSequences):
     """Instances of a problem whose length is uniform in one range for training and one for
-    held-out samples. All are padded to the longest of their range, without targets.
+    held-out samples. All are padded to the longest of their range, without targets. The
+    `tokens` of a mesh are as many as the longest instance has, so a schedule of meshes can
+    begin with short instances.
 
     **Arguments:**
 
@@ -61,6 +64,18 @@ class AbstractSequencesByLength(AbstractSequences):
     def tokens_per_sample(self) -> int:
         return self.start + self.tokens_of(self.lengths[1])
 
+    def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractSequencesByLength":
+        tokens = one_number(tokens)
+        shortest, _ = self.lengths
+        for longest in range(shortest, tokens + 1):
+            if self.start + self.tokens_of(longest) == tokens:
+                return _up_to(self, longest)
+        whole = ", the start included" * self.start
+        raise InputError(
+            f"tokens={tokens}: no {type(self).__name__} of length {shortest} or more has "
+            f"{tokens} tokens{whole}."
+        )
+
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
         shortest, longest = self.given("lengths", held_out)
         lengths = random.integers(shortest, longest + 1, number)
@@ -70,6 +85,12 @@ class AbstractSequencesByLength(AbstractSequences):
         before = ((0, 0), (1, 0))
         inputs = np.pad(drawn.inputs, before, constant_values=self.vocabulary)
         return Batch(inputs, np.pad(drawn.targets, before, constant_values=UNCOUNTED))
+
+
+@ft.lru_cache(maxsize=32)
+def _up_to(task: AbstractSequencesByLength, longest: int) -> AbstractSequencesByLength:
+    # Runs ask for it often, and each new task compares thousands of its samples.
+    return dataclasses.replace(task, lengths=(task.lengths[0], longest), held_out_lengths=None)
 
 
 class Parity(AbstractSequencesByLength):

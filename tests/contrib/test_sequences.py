@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+import ide_transformer as ide
 from ide_transformer import contrib
 from ide_transformer.contrib.sequences import OPERATORS
 
@@ -51,6 +52,17 @@ def test_words_are_products_of_matrices(swaps):
             product = product @ matrices[word[i]]
             assert (matrices[targets[i]] == product).all()
         assert (targets[length:] == -1).all()
+
+
+def test_a_mesh_gives_the_longest_word():
+    task = contrib.WordProblem(17, (2, 16), (17, 17))
+    short = task.on(ide.Mesh(tokens=5))
+    batch = short.batch(0, 64, 0)
+    assert batch.inputs.shape == (64, 5)
+    assert set((batch.targets >= 0).sum(axis=1)) == {2, 3, 4, 5}
+    assert next(short.held_out(8)).inputs.shape == (8, 5)
+    with pytest.raises(ide.InputError, match="no ColumnAddition of length 1 or more has 6"):
+        contrib.ColumnAddition(40, (1, 6)).with_tokens(6)
 
 
 def test_parity_counts_the_ones():
