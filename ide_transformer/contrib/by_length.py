@@ -66,14 +66,12 @@ class AbstractSequencesByLength(AbstractSequences):
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "AbstractSequencesByLength":
         tokens = one_number(tokens)
-        shortest, _ = self.lengths
-        for longest in range(shortest, tokens + 1):
+        for longest in range(1, tokens + 1):
             if self.start + self.tokens_of(longest) == tokens:
                 return _up_to(self, longest)
         whole = ", the start included" * self.start
         raise InputError(
-            f"tokens={tokens}: no {type(self).__name__} of length {shortest} or more has "
-            f"{tokens} tokens{whole}."
+            f"tokens={tokens}: no {type(self).__name__} has {tokens} tokens{whole}."
         )
 
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
@@ -90,7 +88,8 @@ class AbstractSequencesByLength(AbstractSequences):
 @ft.lru_cache(maxsize=32)
 def _up_to(task: AbstractSequencesByLength, longest: int) -> AbstractSequencesByLength:
     # Runs ask for it often, and each new task compares thousands of its samples.
-    return dataclasses.replace(task, lengths=(task.lengths[0], longest), held_out_lengths=None)
+    shortest = min(task.lengths[0], longest)
+    return dataclasses.replace(task, lengths=(shortest, longest), held_out_lengths=None)
 
 
 class Parity(AbstractSequencesByLength):

@@ -61,7 +61,8 @@ def test_a_mesh_gives_the_longest_word():
     assert batch.inputs.shape == (64, 5)
     assert set((batch.targets >= 0).sum(axis=1)) == {2, 3, 4, 5}
     assert next(short.held_out(8)).inputs.shape == (8, 5)
-    with pytest.raises(ide.InputError, match="no ColumnAddition of length 1 or more has 6"):
+    assert task.with_tokens(1).lengths == (1, 1)
+    with pytest.raises(ide.InputError, match="no ColumnAddition has 6 tokens"):
         contrib.ColumnAddition(40, (1, 6)).with_tokens(6)
 
 
