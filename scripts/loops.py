@@ -38,7 +38,8 @@ def words(first: int, last: int, steps: int, samples: int, tokens: int = 1) -> T
     """Inputs of `first` to `last` letters, each of `tokens` tokens."""
     lengths = f"data.options.held_out_lengths=[{first},{last}]"
     context = f"model.context={tokens * last + 2}"
-    return Test(f"{first} to {last}", steps, samples, (lengths, context))
+    name = f"{first} to {last}" if first < last else f"{last}"
+    return Test(name, steps, samples, (lengths, context))
 
 
 def mazes(side: int, steps: int, samples: int, *options: str) -> Test:
@@ -67,6 +68,12 @@ TESTS = {
         mazes(29, 320, 256, WAYS),
         mazes(59, 1024, 16),
     ],
+    "v_cycle": [
+        *(words(64, 64, cycles, 1024) for cycles in (1, 2, 8)),
+        *(words(256, 256, cycles, 256) for cycles in (1, 2, 8)),
+        *(words(1024, 1024, cycles, 64) for cycles in (1, 2, 8)),
+    ],
+    "v_cycle_permutations": [words(n, n, 1, 1024) for n in (32, 64, 128)],
     "sudoku": [Test("10 to 12 given", 120, 1024)],
 }
 

@@ -147,6 +147,7 @@ def test_a_loop_learns_short_words_and_reads_long_ones(tmp_path, monkeypatch):
     steps = "training.steps=40 training.batch_size=16 training.schedule=[] optimizer.warmup=5"
     logs = "training.evaluate_every=40 training.log_every=5"
     changes = f"{model} {steps} {logs} data.options.held_out_lengths=[16,16]".split()
+    changes.append("data.options.degree=2")
     run = training.train(training.load_config(path, changes), runs=tmp_path)
     losses = [x["loss"] for x in training.read_metrics(run.metrics) if "loss" in x]
     assert np.mean(losses[-2:]) < 0.9 * np.mean(losses[:2])
