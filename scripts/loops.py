@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def column_of(test: Test) -> str:
-    return f"{test.name}, {test.steps} steps"
+    return f"{test.name}, horizon {test.steps}"
 
 
 def run_once(recipe: str, seed: int, options: argparse.Namespace) -> Row:
