@@ -5,6 +5,7 @@ import functools as ft
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -177,9 +178,9 @@ class TrainingProgress:
         self._console = Terminal()
         self._console.quiet = not primary()
         self._steps = steps
-        # The first logged step and its time. Before it, the step was compiled.
-        self._first: tuple[int, float] | None = None
-        self._last_line = -math.inf
+        # The steps of the last lines, about a minute, and their times: a later phase of the
+        # schedule may be slower.
+        self._lines: deque[tuple[int, float]] = deque(maxlen=13)
         self._held_out = ""
         self._bar = progress.Progress(
             progress.TextColumn("training"),
@@ -217,10 +218,11 @@ class TrainingProgress:
         """Shows that a step is done, with a few words on it."""
         self._bar.update(self._task, completed=step, state=f"{state}  {self._held_out}")
         now = time.perf_counter()
-        due = now - self._last_line >= self._seconds_between_lines or step == self._steps
+        last = self._lines[-1][1] if self._lines else -math.inf
+        due = now - last >= self._seconds_between_lines or step == self._steps
         if due and not self._console.is_terminal:
-            self._last_line = now
-            first, began = self._first = self._first or (step, now)
+            self._lines.append((step, now))
+            first, began = self._lines[0]
             left = (now - began) / max(step - first, 1) * (self._steps - step)
             remains = f"{duration(left)} of training left" if first < step < self._steps else ""
             self.say(f"step {step}/{self._steps}  {state}  {remains}")
