@@ -73,7 +73,10 @@ TESTS = {
         *(words(256, 256, cycles, 256) for cycles in (1, 2, 8)),
         *(words(1024, 1024, cycles, 64) for cycles in (1, 2, 8)),
     ],
-    "v_cycle_permutations": [words(n, n, 1, 1024) for n in (32, 64, 128)],
+    "v_cycle_permutations": [
+        *(words(n, n, 1, 1024) for n in (32, 64, 128)),
+        *(words(n, n, 1, 128) for n in (256, 1024)),
+    ],
     "sudoku": [Test("10 to 12 given", 120, 1024)],
 }
 
