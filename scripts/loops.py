@@ -9,7 +9,7 @@ import argparse
 import statistics
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -63,11 +63,7 @@ TESTS = {
         mazes(21, 160, 128),
         mazes(29, 320, 128),
     ],
-    "maze_unique": [
-        mazes(29, 160, 256, WAYS),
-        mazes(29, 320, 256, WAYS),
-        mazes(59, 1024, 16),
-    ],
+    "maze_unique": [mazes(29, 160, 256, WAYS), mazes(29, 320, 256, WAYS), mazes(59, 1024, 16)],
     "v_cycle": [
         *(words(64, 64, cycles, 1024) for cycles in (1, 2, 8)),
         *(words(256, 256, cycles, 256) for cycles in (1, 2, 8)),
@@ -93,43 +89,46 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     tables: dict[str, list[Row]] = {}
     for recipe in options.recipes:
-        found = [run_once(recipe, seed, options) for seed in options.seeds]
         for test in TESTS[recipe]:
-            column = column_of(test)
-            right = [row[column] for row in found]
-            line = {"test": column, "worst": min(right), "median": statistics.median(right)}
-            tables.setdefault(recipe, []).append({**line, "best": max(right)})
+            found = [tested(recipe, seed, test, options) for seed in options.seeds]
+            right = [row["right"] for row in found]
+            line = {"test": test.name, "steps": test.steps, "worst": min(right)}
+            line |= {"median": statistics.median(right), "best": max(right)}
+            tables.setdefault(recipe, []).append(line)
+        # The number of compiled programs that a process may hold is limited.
+        jax.clear_caches()
     rows.show(tables)
 
 
-def column_of(test: Test) -> str:
-    return f"{test.name}, horizon {test.steps}"
-
-
-def run_once(recipe: str, seed: int, options: argparse.Namespace) -> Row:
-    """The row of a run, which is trained and tested if the row is missing."""
-    key: dict[str, Any] = {"recipe": recipe, "seed": seed}
+def tested(recipe: str, seed: int, test: Test, options: argparse.Namespace) -> Row:
+    """The row of a test, which is measured, and its run trained, if it is missing."""
+    key = {"recipe": recipe, "seed": seed, "test": test.name, "steps": test.steps}
     found = rows.find_row(options.json, key, "")
     if found is not None:
         return found
+    path = trained(recipe, seed, options.runs)
+    loaded = training.load_model(path, test.overrides)
+    meshes = [Mesh(horizon=float(test.steps))]
+    (measured,) = training.evaluate_on_meshes(loaded, meshes, samples=test.samples, part="test")
+    row = {
+        **key,
+        "samples": test.samples,
+        "right": round(100 * measured["exact_match"], 1),
+        "right_targets": round(100 * measured["accuracy"], 2),
+        "parameters": training.RunFolder(path).load_summary()["parameters"],
+    }
+    rows.write_row(options.json, key, row)
+    return row
+
+
+def trained(recipe: str, seed: int, runs: Path) -> Path:
+    """The folder of a run, which is trained if it is not there."""
     given = [f"training.seed={seed}", f"name={recipe}_{seed}"]
     config = training.load_config(config_file(f"reasoning/{recipe}"), given)
-    path = options.runs / config.name
+    path = runs / config.name
     if not (path / "summary.json").is_file():
-        training.train(config, runs=options.runs, resume=path.exists())
-    row = {**key, "parameters": training.RunFolder(path).load_summary()["parameters"]}
-    for test in TESTS[recipe]:
-        loaded = training.load_model(path, test.overrides)
-        meshes = [Mesh(horizon=float(test.steps))]
-        (measured,) = training.evaluate_on_meshes(
-            loaded, meshes, samples=test.samples, part="test"
-        )
-        row[column_of(test)] = round(100 * measured["exact_match"], 1)
-        row[f"{column_of(test)}, targets"] = round(100 * measured["accuracy"], 2)
-    rows.write_row(options.json, key, row)
-    # The number of compiled programs that a process may hold is limited.
-    jax.clear_caches()
-    return row
+        training.train(config, runs=runs, resume=path.exists())
+    return path
 
 
 if __name__ == "__main__":
