@@ -114,9 +114,9 @@ for side, batch in mazes.items():
 # %% [markdown]
 # ## Look at the state while it solves
 #
-# Now mazes of 59 by 59 cells, 43 times as many as in training. The picture shows the probability
-# of being on the way. Dead ends are filled from their ends, a cell or two in a step, while the
-# way stays.
+# Now mazes of 59 by 59 cells, 43 times as many as in training. The picture shows the
+# probability of being on the way. Dead ends are filled from their ends, a cell or two in a step,
+# while the way stays.
 
 # %%
 depths = (32, 64, 128, 512)
@@ -141,6 +141,6 @@ for axes in every:
 figure.suptitle("Probability of being on the way")
 
 # %% [markdown]
-# An ordinary model cannot be solved further than its layers. [Results](../results/loops.md#mazes)
-# compares both, and [More steps for longer inputs](../how-to/longer-inputs.md) has what such a
-# loop needs.
+# An ordinary model cannot be solved further than its layers.
+# [Results](../results/loops.md#mazes) compares both, and
+# [More steps for longer inputs](../how-to/longer-inputs.md) has what such a loop needs.
