@@ -115,8 +115,8 @@ for side, batch in mazes.items():
 # ## Look at the state while it solves
 #
 # Now mazes of 59 by 59 cells, 43 times as many as in training. The picture shows the
-# probability of being on the way. Dead ends are filled from their ends, a cell or two in a step,
-# while the way stays.
+# probability of being on the way. Dead ends are filled from their ends, a cell or two in a
+# step, while the way stays.
 
 # %%
 depths = (32, 64, 128, 512)
