@@ -38,12 +38,15 @@ def loaded(monkeypatch):
 
 def test_a_context_that_samples_have_and_one_that_they_have_not(loaded):
     """Each context had a row, all of them measured on the same samples."""
-    unsized, parity = loaded("tests.training.mine:Unsized"), loaded("parity", lengths=[1, 4])
-    for run, tokens in ((unsized, 6), (parity, 5)):
+    unsized = loaded("tests.training.mine:Unsized")
+    sudoku = loaded("sudoku", side=4, givens=[5, 8])
+    for run, tokens in ((unsized, 6), (sudoku, 16)):
         assert training.evaluation_task(run).tokens_per_sample == tokens
         with pytest.raises(InputError, match=f"tokens=40: .* have {tokens} tokens"):
             training.evaluation_task(run, tokens=40)
-    for run in (loaded("p_hop", hops=1), loaded("burgers_interval", held_out_samples=2)):
+    parity = loaded("parity", lengths=[1, 4])
+    hops, parity = loaded("p_hop", hops=1), loaded("parity", lengths=[1, 4])
+    for run in (hops, parity, loaded("burgers_interval", held_out_samples=2)):
         assert training.evaluation_task(run, tokens=12).tokens_per_sample == 12
 
 
