@@ -95,8 +95,6 @@ def run(options: argparse.Namespace) -> None:
             line = {"test": test.name, "steps": test.steps, "worst": min(right)}
             line |= {"median": statistics.median(right), "best": max(right)}
             tables.setdefault(recipe, []).append(line)
-        # The number of compiled programs that a process may hold is limited.
-        jax.clear_caches()
     rows.show(tables)
 
 
@@ -118,6 +116,8 @@ def tested(recipe: str, seed: int, test: Test, options: argparse.Namespace) -> R
         "parameters": training.RunFolder(path).load_summary()["parameters"],
     }
     rows.write_row(options.json, key, row)
+    # The number of compiled programs that a process may hold is limited.
+    jax.clear_caches()
     return row
 
 

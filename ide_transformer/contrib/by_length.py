@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import functools as ft
 import itertools
 from typing import Annotated, Any
 
@@ -68,7 +67,8 @@ class AbstractSequencesByLength(AbstractSequences):
         tokens = one_number(tokens)
         for longest in range(1, tokens + 1):
             if self.start + self.tokens_of(longest) == tokens:
-                return _up_to(self, longest)
+                lengths = min(self.lengths[0], longest), longest
+                return dataclasses.replace(self, lengths=lengths, held_out_lengths=None)
         whole = ", the start included" * self.start
         raise InputError(
             f"tokens={tokens}: no {type(self).__name__} has {tokens} tokens{whole}."
@@ -83,13 +83,6 @@ class AbstractSequencesByLength(AbstractSequences):
         before = ((0, 0), (1, 0))
         inputs = np.pad(drawn.inputs, before, constant_values=self.vocabulary)
         return Batch(inputs, np.pad(drawn.targets, before, constant_values=UNCOUNTED))
-
-
-@ft.lru_cache(maxsize=32)
-def _up_to(task: AbstractSequencesByLength, longest: int) -> AbstractSequencesByLength:
-    # Runs ask for it often, and each new task compares thousands of its samples.
-    shortest = min(task.lengths[0], longest)
-    return dataclasses.replace(task, lengths=(shortest, longest), held_out_lengths=None)
 
 
 class Parity(AbstractSequencesByLength):

@@ -1,7 +1,6 @@
 """Mazes: find the way between two cells of a grid."""
 
 import dataclasses
-import functools as ft
 from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
@@ -105,7 +104,7 @@ class Maze(AbstractDrawn):
         return self.side**2
 
     def with_tokens(self, tokens: int | tuple[int, int]) -> "Maze":
-        return _of_side(self, one_number(tokens))
+        return dataclasses.replace(self, side=one_number(tokens), held_out_side=None)
 
     def draw(self, number: int, random: np.random.Generator, *, held_out: bool) -> Batch:
         side = self.given("side", held_out)
@@ -149,19 +148,13 @@ class Maze(AbstractDrawn):
         )
 
 
-@ft.lru_cache(maxsize=32)
-def _of_side(task: Maze, side: int) -> Maze:
-    # Runs ask for it often, and each new task compares thousands of its samples.
-    return dataclasses.replace(task, side=side, held_out_side=None)
-
-
 def _rooms(side: int) -> np.ndarray:
     """The rooms by the numbers of their cells in row-major order."""
     return np.arange(side**2).reshape(side, side)[1::2, 1::2].ravel()
 
 
 def _neighbours(side: int) -> tuple[int, int, int, int]:
-    """What to add to the number of a cell for the numbers of its neighbours."""
+    """From the number of a cell to the numbers of its neighbours."""
     return 1, side, -1, -side
 
 

@@ -28,7 +28,7 @@ TEMPERATURES = tuple(np.exp(np.linspace(-1, 1, 41)).tolist())
 
 
 def best_temperature(losses: Sequence[float] | np.ndarray) -> float:
-    """Of `TEMPERATURES` the one with the least loss."""
+    """The temperature with the lowest of the `losses`, one for each of `TEMPERATURES`."""
     return TEMPERATURES[int(np.nanargmin(losses))]
 
 

@@ -274,6 +274,11 @@ class AbstractDrawn(AbstractTask):
 
     compared = _COMPARED
 
+    @checked
+    def on(self, mesh: Mesh) -> AbstractTask:
+        # Each step asks for it, and each new task compares thousands of its samples.
+        return self if mesh.tokens is None else _with_tokens(self, mesh.tokens)
+
     def given(self, name: str, held_out: bool) -> Any:
         """An option; for held-out samples their own value if they have one."""
         own = getattr(self, f"held_out_{name}") if held_out else None
@@ -309,6 +314,11 @@ class AbstractDrawn(AbstractTask):
             found.append(jax.tree.map(op.itemgetter(own), drawn))
             number -= sum(own)
         return jax.tree.map(lambda *x: np.concatenate(x), *found)
+
+
+@once_for_each
+def _with_tokens(task: AbstractDrawn, tokens: int | tuple[int, int]) -> AbstractTask:
+    return task.with_tokens(tokens)
 
 
 @once_for_each
