@@ -117,7 +117,7 @@ def checked(call: Call) -> Call:
     """A function or a class that checks the arguments of its calls against its annotations:
     types, shapes and dtypes of arrays, ranges of numbers, and that known numbers are finite. An
     `InputError` names the argument, its value, and what it should be. NumPy's numbers and
-    arrays are taken wherever those of Python and JAX are."""
+    arrays are taken wherever numbers of Python and arrays of JAX are."""
     if not inspect.isclass(call):
         return _checking(call, call.__qualname__.removesuffix(".__init__"))
     made = cast(Any, call)
@@ -235,7 +235,7 @@ def _misfit(error: TypeError, signature: inspect.Signature, keywords: Set[str]) 
 
 def _valid(name: str, argument: str, value: Any, annotation: Any) -> Any:
     """The value of an argument, with numbers of Python in the place of NumPy's, and arrays of
-    JAX where those of NumPy are not taken as they are; `InputError` for one that cannot be."""
+    JAX where NumPy's do not fit; `InputError` for one that cannot be."""
     value = value.item() if isinstance(value, np.generic) else value
     hint = ""
     wanted = _wanted(annotation, value)

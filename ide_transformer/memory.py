@@ -13,8 +13,8 @@ BOUND = "IDE_TRANSFORMER_MEMORY"
 
 
 def memory_bound(device: int | None = None) -> int | None:
-    """The most bytes that may be asked for: those that `IDE_TRANSFORMER_MEMORY` gives in GiB,
-    else those of a `device`, else those of the machine; `None` where it does not say."""
+    """The most bytes that may be asked for: what `IDE_TRANSFORMER_MEMORY` says in GiB,
+    else the memory of a `device`, else of the machine; `None` where it is not known."""
     if given := os.environ.get(BOUND):
         with contextlib.suppress(ValueError):
             if 0 < (bound := float(given) * 2**30) < math.inf:

@@ -71,7 +71,7 @@ def grid_file(file: Path) -> Path:
 
 
 def write_samples(options: argparse.Namespace) -> None:
-    require("skfem", "physics", "finite elements are those of")
+    require("skfem", "physics", "finite elements come from")
     found = []
     for number in track(range(options.samples), "samples"):
         random = np.random.default_rng([options.seed, number])

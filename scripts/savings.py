@@ -54,9 +54,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def saving(name: str, rows: list[Row], reference: Row) -> Row:
-    """Cost and seconds of a scheme at the loss of the reference over those of the reference:
-    geometric means over the seeds, and the 95 % interval of the cost. A loss beyond the budgets
-    of the scheme has no ratio."""
+    """Cost and seconds that a scheme needs for the loss of the reference, over what the
+    reference needs: geometric means over the seeds, and the 95 % interval of the cost. A loss
+    beyond the budgets of the scheme has no ratio."""
     unit = "flops" if "flops" in reference else "field_evaluations"
     rows = sorted(rows, key=lambda row: row[unit])
     costs = np.log([[row[unit], row["seconds"]] for row in rows])

@@ -291,8 +291,9 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         return model._equation(model.control, embedded), embedded.u0
 
     def outputs(self, u: State, inputs: PyTree[ArrayLike] | None = None) -> PyTree[Array]:
-        """The outputs for a state at depth T. `inputs` are those of the solve, for a read-out
-        that integrates over their points; default: the points of a full-sized input."""
+        """The outputs for a state at depth T. `inputs` are the inputs of the solve, for a
+        read-out that integrates over their points; by default the points of a full-sized
+        input."""
         model = self.ordinary
         return model.read_out(u, model.inputs.with_domain_of(inputs))
 

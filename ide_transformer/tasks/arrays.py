@@ -234,7 +234,7 @@ class Arrays(AbstractDataSet):
         **options: Any,
     ) -> "Arrays":
         """Reads arrays by name from a file or folder (how-to/own-data.md): `inputs`, `targets`,
-        and if they exist `points`, `weights`, `mask`, `groups`, and those of a part,
+        and if they exist `points`, `weights`, `mask`, `groups`, and the same for a part,
         `validation_inputs`, `test_points` and so on.
 
         Several names become channels. Inputs `[samples, columns]` are series, or with

@@ -336,7 +336,7 @@ def _compared(task: AbstractDrawn) -> tuple[bool, Set[int]]:
     for part in (False, True):
         drawn = task.draw(1, np.random.default_rng(0), held_out=part)
         shapes.append([np.shape(x) for x in jax.tree.leaves(drawn)])
-    # Other shapes are other samples, but `contents` cuts those of a causal task.
+    # Other shapes are other samples. Only the samples of a causal task are cut to one shape.
     same = task.causal or shapes[0] == shapes[1]
     for stream, _ in enumerate(task.parts if same else (), 1):
         drawn = task.draw(HELD_OUT, np.random.default_rng([0, 0, stream]), held_out=True)

@@ -98,7 +98,7 @@ class OperatorProperties(AbstractProperties):
         return eq.TokenDomain(points, jnp.asarray(weights), period=self.points.period)
 
     def batches(self):
-        """the rate of a batch is that of each of its samples."""
+        """a batch has the rate of each of its samples."""
         states = jnp.stack([self.u, self.other])
         rates = [rate_of(self.operator, u, self.points) for u in states]
         return rate_of(self.operator, states, self.points), np.stack(rates), 1e-12

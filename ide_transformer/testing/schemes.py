@@ -25,7 +25,7 @@ def check_scheme(
     solver: diffrax.AbstractSolver, *, options: Options | None = None, without: Names = ()
 ) -> None:
     """Checks what every scheme does, as `check_operator` does. Where it has weights for each
-    step, operator or feature it needs those of 3, 2 and 8.
+    step, operator or feature it needs weights for 3, 2 and 8.
 
     **Example:** `check_scheme(Heun())`, see `AbstractOneStep`.
     """

@@ -61,7 +61,7 @@ class TaskProperties(AbstractProperties):
         self.model = model
         self.shared = shared
         self.first = task.batch(3, SIZE, 5)
-        # The seeds of held-out parts should be those of no step, also not of the first.
+        # No step should have the seed of a held-out part, and neither should the first.
         self.learned = [task.batch(step, MANY, 0) for step in range(3)]
         self.parts = {part: list(task.held_out(MANY, part=part)) for part in task.parts}
 

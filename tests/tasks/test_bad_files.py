@@ -233,7 +233,7 @@ HDF5 = {
     "other fields": (two_wells(field="v"), "it has the fields .*v.*, and a.h5 has .*u"),
     "other points": (
         two_wells(x=np.arange(4) ** 2.0),
-        "its times and points .* are not those of",
+        r"has \[.*\] times and points, and a.h5 has",
     ),
     "other layout": (
         lambda x: two_wells()(hdf5()(x).rename(x / "c.h5").parent),

@@ -94,8 +94,8 @@ def _check_alike(files: Sequence[Path], known: Sequence[_Layout]) -> None:
         mine, own = (np.empty(0) if x.points is None else x.points for x in (first, other))
         if first.sizes[1:] != other.sizes[1:] or not np.array_equal(mine, own):
             raise InputError(
-                f"data.path={path}: its times and points {[*other.sizes[1:]]} are not those of "
-                f"{files[0].name}, {[*first.sizes[1:]]}."
+                f"data.path={path}: it has {[*other.sizes[1:]]} times and points, and "
+                f"{files[0].name} has {[*first.sizes[1:]]}."
             )
 
 
