@@ -4,10 +4,12 @@ package beside its networks.
 A model of this package is a configuration, by its name or path, with changes behind colons:
 `emulators/split_known:model.hidden=64`. An operator `constant_coefficients` without options
 gets the linear part of the scenario. The networks are `conv`, `res`, `unet`, `dil` and `fno`,
-as published, or any other by its text, such as "Res;26;8;relu". A scenario is a name of
-APEBench, with options: `diff_burgers:num_spatial_dims=2:num_points=64`. Its option `test_seed`
-draws other trajectories for the test: choose recipes on them. `train='sup;5'` trains through
-five steps of a roll-out.
+as published, or any other by its text, such as "Res;26;8;relu". A configuration has a learning
+rate. Networks have the published rate, 1e-3, or another: `res:optimizer.learning_rate=3e-3`.
+
+A scenario is a name of APEBench, with options:
+`diff_burgers:num_spatial_dims=2:num_points=64`. Its option `test_seed` draws other trajectories
+for the test: choose recipes on them. `train='sup;5'` trains through five steps of a roll-out.
 
 The table has the geometric mean of the relative error over the first 100 steps of the roll-out:
 median and quartiles of the seeds, on the points of the training and, with --points, on others.
@@ -144,8 +146,8 @@ def settings_of(cell: Cell) -> tuple[str, ...]:
     import apebench
 
     config = config_of(cell.model)
-    recipe = NETWORKS.get(cell.model, cell.model)
-    made_by = recipe if config is None else training.dump_config(config)
+    name = cell.model.split(":")[0]
+    made_by = NETWORKS.get(name, name) if config is None else training.dump_config(config)
     return made_by, repr(scenario_of(cell)[0]), apebench.__version__
 
 
@@ -154,12 +156,13 @@ def scenario_of(cell: Cell) -> tuple[Any, str]:
     from apebench.scenarios import scenario_dict
 
     name, *options = cell.scenario.split(":")
+    rate = np.format_float_scientific(learning_rate_of(cell.model), trim="-", exp_digits=1)
     try:
         given = {key: ast.literal_eval(x) for key, x in (y.split("=") for y in options)}
-        # At 10,000 steps this is its default.
-        rate = f"adam;{cell.steps};warmup_cosine;0.0;1e-3;{cell.steps // 5}"
+        # At 10,000 steps and a rate of 1e-3 this is its default.
+        optimizer = f"adam;{cell.steps};warmup_cosine;0.0;{rate};{cell.steps // 5}"
         train_config = given.pop("train", "one")
-        return scenario_dict[name](**{"optim_config": rate, **given}), train_config
+        return scenario_dict[name](**{"optim_config": optimizer, **given}), train_config
     except (KeyError, TypeError, ValueError, SyntaxError) as error:
         raise InputError(f"--scenarios {cell.scenario}: {error!r}") from None
 
@@ -169,7 +172,8 @@ def network_of(cell: Cell, key: Any) -> Any:
     from apebench.components import architecture_dict
 
     config = config_of(cell.model)
-    text = NETWORKS.get(cell.model, cell.model)
+    name = cell.model.split(":")[0]
+    text = NETWORKS.get(name, name)
     scenario, _ = scenario_of(cell)
     if config is not None:
         # APEBench asks for an activation, too.
@@ -193,6 +197,23 @@ def config_of(model: str) -> training.Config | None:
     except InputError:
         return None
     return training.load_config(path, changes)
+
+
+def learning_rate_of(model: str) -> float:
+    """The highest rate of the training of a model."""
+    config = config_of(model)
+    if config is not None:
+        return config.optimizer.learning_rate
+    _, *changes = model.split(":")
+    if not changes:
+        return 1e-3
+    try:
+        (change,) = changes
+        return float(change.removeprefix("optimizer.learning_rate="))
+    except ValueError:
+        raise InputError(
+            f"--models {model}: a network takes one change, optimizer.learning_rate=3e-3."
+        ) from None
 
 
 def with_linear_part(config: training.Config, scenario: Any) -> training.Config:
