@@ -6,6 +6,7 @@ A model of this package is a configuration, by its name or path, with changes be
 gets the linear part of the scenario. The networks are `conv`, `res`, `unet`, `dil` and `fno`,
 as published, or any other by its text, such as "Res;26;8;relu". A configuration has a learning
 rate. Networks have the published rate, 1e-3, or another: `res:optimizer.learning_rate=3e-3`.
+`coarse:64` is the solver of the data on 64 points, without training.
 
 A scenario is a name of APEBench, with options:
 `diff_burgers:num_spatial_dims=2:num_points=64`. Its option `test_seed` draws other trajectories
@@ -33,10 +34,11 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from commands import rows, start
+from commands import rows, start, trajectories
 from commands.rows import Row
+from commands.trajectories import STEPS, bounded, mean_of
 from ide_transformer import ChannelsFirst, InputError, training
-from ide_transformer.commands.options import config_file, figure_file, integers, names
+from ide_transformer.commands.options import config_file, figure_file, floats, integers, names
 from ide_transformer.compare import fingerprint
 from ide_transformer.compare.results import difference
 from ide_transformer.packages import require
@@ -58,6 +60,8 @@ NETWORKS = {
     "dil": "Dil;2;32;2;relu",
     "fno": "FNO;12;18;4;gelu",
 }
+# A solver on fewer points.
+COARSE = "coarse:"
 SCENARIOS = ["diff_burgers", "diff_kdv", "diff_ks_cons"]
 # The linear parts of scenarios, by the order of the derivative: the names and the signs of
 # `constant_coefficients`.
@@ -68,10 +72,6 @@ LINEAR = {
     "dispersion": 1,
     "hyper_diffusion": -1,
 }
-# Steps of the roll-out in the mean.
-STEPS = 100
-# What the error of a run that blew up counts as.
-LARGEST = 1e6
 
 
 class Cell(NamedTuple):
@@ -90,6 +90,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=integers, default=[0], help="default: 0")
     parser.add_argument("--steps", type=int, default=10_000, help="as published: 10000")
     parser.add_argument("--points", type=integers, default=[], help="of further tests: 80,320")
+    parser.add_argument(
+        "--durations", type=floats, default=[], help="in steps, for further tests: 0.5,2"
+    )
+    parser.add_argument(
+        "--long", action="store_true", help="test also statistics over 1000 steps"
+    )
     parser.add_argument("--figure", type=figure_file, help="the errors over time")
     parser.add_argument("--reference", help="a model, for differences")
 
@@ -113,31 +119,51 @@ def run_once(cell: Cell, options: argparse.Namespace) -> None:
     key = cell._asdict()
     made_of = fingerprint(*settings_of(cell))
     row = rows.find_row(options.json, key, made_of)
-    if row is not None and {str(x) for x in options.points} <= row["others"].keys():
+    if row is not None and is_complete(row, options):
         return
     scenario, train_config = scenario_of(cell)
     init_key, shuffle_key = jax.random.split(jax.random.PRNGKey(cell.seed))
     network = network_of(cell, init_key)
     begun = time.perf_counter()
-    train = scenario.get_trainer(train_config=train_config)
-    network, *_ = jax.block_until_ready(
-        train(network, shuffle_key, record_loss_every=scenario.record_loss_every)
-    )
+    weights = []
+    if not cell.model.startswith(COARSE):
+        train = scenario.get_trainer(train_config=train_config)
+        network, *_ = jax.block_until_ready(
+            train(network, shuffle_key, record_loss_every=scenario.record_loss_every)
+        )
+        weights = jax.tree.leaves(eqx.filter(network, eqx.is_array))
     seconds = time.perf_counter() - begun
-    weights = jax.tree.leaves(eqx.filter(network, eqx.is_array))
     row = {
         **key,
         "made_of": made_of,
         "code": source(),
         "parameters": sum(x.size for x in weights),
         "seconds": round(seconds, 1),
-        "errors": errors_of(network, scenario),
-        "others": {str(x): errors_of(network, scenario, x) for x in options.points},
+        "seconds_of_a_step": trajectories.seconds_of(network, scenario),
+        "errors": trajectories.errors(network, scenario),
+        "others": {
+            str(x): trajectories.errors_on(network, scenario, x) for x in options.points
+        },
+        "durations": {
+            str(x): trajectories.errors_over(network, scenario, x) for x in options.durations
+        },
     }
+    if options.long:
+        row["long"] = trajectories.statistics(network, scenario)
     rows.write_row(options.json, key, row)
     print(f"   error {mean_of(row['errors']):.4g}, {row['seconds']:.0f} s of training")
     # The number of compiled programs that a process may hold is limited.
     jax.clear_caches()
+
+
+def is_complete(row: Row, options: argparse.Namespace) -> bool:
+    """Whether a row has all tests that are asked for."""
+    points, durations = row["others"].keys(), row.get("durations", {}).keys()
+    return (
+        {str(x) for x in options.points} <= points
+        and {str(x) for x in options.durations} <= durations
+        and (not options.long or "long" in row)
+    )
 
 
 @ft.cache
@@ -175,6 +201,8 @@ def network_of(cell: Cell, key: Any) -> Any:
     name = cell.model.split(":")[0]
     text = NETWORKS.get(name, name)
     scenario, _ = scenario_of(cell)
+    if cell.model.startswith(COARSE):
+        return trajectories.coarse_solver(scenario, int(cell.model.removeprefix(COARSE)))
     if config is not None:
         # APEBench asks for an activation, too.
         own = with_linear_part(config, scenario)
@@ -249,36 +277,6 @@ def emulator(
     return ChannelsFirst(training.build_model_of_size(config, sizes, key))
 
 
-def errors_of(network: Any, scenario: Any, points: int | None = None) -> list[float]:
-    """The mean relative error after each step of the roll-out, on the points of the training or
-    on others."""
-    import exponax
-
-    if points is None:
-        errors = eqx.filter_jit(scenario.perform_test_rollout)(network)
-        return np.asarray(errors, float).tolist()
-
-    # The true functions are known between their points: they are sums of waves.
-    def there(u: Any) -> Any:
-        return exponax.map_between_resolutions(u, points)
-
-    data = jax.jit(jax.vmap(jax.vmap(there)))(scenario.get_test_data())
-    march: Any = exponax.rollout(network, scenario.test_temporal_horizon)
-    found = eqx.filter_jit(jax.vmap(march))(data[:, 0])
-    errors: Any = jax.vmap(jax.vmap(exponax.metrics.nRMSE))(found, data[:, 1:])
-    return np.asarray(errors.mean(0), float).tolist()
-
-
-def mean_of(errors: Any) -> float:
-    """The geometric mean over the first steps of a roll-out."""
-    return float(np.exp(np.mean(np.log(bounded(errors)[:STEPS]))))
-
-
-def bounded(errors: Any) -> np.ndarray:
-    """Errors of at most `LARGEST`, which NaN becomes too."""
-    return np.nan_to_num(np.asarray(errors, float), nan=LARGEST).clip(max=LARGEST)
-
-
 def show(cells: list[Cell], options: argparse.Namespace) -> None:
     """A table for each scenario, and the figure."""
     from ide_transformer.figures import Curve, plot_panels
@@ -291,7 +289,7 @@ def show(cells: list[Cell], options: argparse.Namespace) -> None:
         found = [row for row in all_rows if cell._asdict().items() <= row.items()]
         lines.setdefault((cell.scenario, cell.model), []).extend(found)
     for (scenario, model), own in lines.items():
-        line = line_of(model, own, options.points)
+        line = line_of(model, own, options)
         if other := lines.get((scenario, options.reference)):
             means = [[mean_of(row["errors"]) for row in x] for x in (own, other)]
             line |= difference(*means) if other is not own else {}
@@ -306,17 +304,33 @@ def show(cells: list[Cell], options: argparse.Namespace) -> None:
         print(options.figure)
 
 
-def line_of(model: str, rows: list[Row], points: list[int]) -> Row:
+def line_of(model: str, rows: list[Row], options: argparse.Namespace) -> Row:
     """A line of a table: medians and quartiles of the seeds."""
     line: Row = {"model": model, "seeds": len(rows), "parameters": rows[0]["parameters"]}
-    tests = {"error": [row["errors"] for row in rows]}
-    tests |= {f"{n} points": [row["others"][str(n)] for row in rows] for n in points}
+    tests = {"error": [(row["errors"], 1.0) for row in rows]}
+    for n in options.points:
+        tests[f"{n} points"] = [(row["others"][str(n)], 1.0) for row in rows]
+    for duration in options.durations:
+        found = [row["durations"][str(duration)] for row in rows]
+        tests[f"{duration:g} of a step"] = [(x, duration) for x in found if x]
     for name, errors in tests.items():
-        low, middle, high = np.quantile([mean_of(x) for x in errors], [0.25, 0.5, 0.75])
-        line[name] = f"{middle:.4g}" + (f" ({low:.4g}, {high:.4g})" if len(rows) > 1 else "")
-    line["blew up"] = sum(bounded(x)[:STEPS].max() > 10 for x in tests["error"])
+        line[name] = shown([mean_of(*x) for x in errors])
+    line["blew up"] = sum(bounded(row["errors"])[:STEPS].max() > 10 for row in rows)
+    if options.long:
+        line |= {
+            name: shown([row["long"][name] for row in rows if row["long"][name] is not None])
+            for name in rows[0]["long"]
+        }
     line["seconds"] = float(np.median([row["seconds"] for row in rows]))
     return line
+
+
+def shown(values: list[float]) -> str:
+    """The median, and with several seeds the quartiles."""
+    if not values:
+        return ""
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return f"{middle:.4g}" + (f" ({low:.4g}, {high:.4g})" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

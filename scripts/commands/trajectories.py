@@ -1,0 +1,169 @@
+"""Tests of emulators on trajectories of a scenario of APEBench.
+
+A network maps functions `[channels, *points]` to the functions one step later. Errors are the
+means over the test trajectories of the relative error in L2, after each step of a roll-out.
+"""
+
+# APEBench is optional.
+# pyright: reportMissingImports=false
+
+import time
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from commands.rows import Row
+from ide_transformer import ChannelsFirst, Timed
+
+
+# Steps of the roll-out in the mean, and further steps for the statistics.
+STEPS = 100
+LONG = 1000
+# What the error of a run that blew up counts as.
+LARGEST = 1e6
+
+
+def errors(network: Any, scenario: Any) -> list[float]:
+    found = eqx.filter_jit(scenario.perform_test_rollout)(network)
+    return np.asarray(found, float).tolist()
+
+
+def errors_on(network: Any, scenario: Any, points: int) -> list[float]:
+    """On other points. The true functions are known between their points: they are sums of
+    waves."""
+    import exponax
+
+    def there(u: Any) -> Any:
+        return exponax.map_between_resolutions(u, points)
+
+    data = jax.jit(jax.vmap(jax.vmap(there)))(scenario.get_test_data())
+    return _errors(network, data[:, 0], data[:, 1:])
+
+
+def errors_over(network: Any, scenario: Any, duration: float) -> list[float]:
+    """In steps of another duration, in steps of the training. Only a model of this package is
+    an equation, which can be solved over any time."""
+    import exponax
+
+    if not isinstance(network, ChannelsFirst):
+        return []
+    start = scenario.get_test_data()[:, 0]
+    solver = eqx.tree_at(lambda x: x.coarse_proportion, scenario, duration)
+    march: Any = exponax.rollout(solver.get_coarse_stepper(), scenario.test_temporal_horizon)
+    return _errors(_Longer(network.model, duration), start, jax.vmap(march)(start))
+
+
+def mean_of(found: Any, duration: float = 1.0) -> float:
+    """The geometric mean over a roll-out to the time of the first `STEPS` steps of the
+    training."""
+    return float(np.exp(np.mean(np.log(bounded(found)[: round(STEPS / duration)]))))
+
+
+def bounded(found: Any) -> np.ndarray:
+    """Errors of at most `LARGEST`, which NaN becomes too."""
+    return np.nan_to_num(np.asarray(found, float), nan=LARGEST).clip(max=LARGEST)
+
+
+def statistics(network: Any, scenario: Any) -> Row:
+    """Over `LONG` steps: trajectories that leave ten times the largest true value, the largest
+    change of the mean of a function, and of the others two relative differences to the truth,
+    of the energy of waves and of the autocorrelation over 0 to `STEPS` steps."""
+    import exponax
+
+    start = scenario.get_test_data()[:, 0]
+    marches = [exponax.rollout(x, LONG) for x in (scenario.get_ref_stepper(), network)]
+    truth, found = (np.asarray(eqx.filter_jit(jax.vmap(x))(start), float) for x in marches)
+    size = np.nan_to_num(np.abs(found), nan=np.inf).max(axis=(1, 2, 3))
+    stays = size < 10 * np.abs(truth).max()
+    before = np.asarray(start, float).mean(-1)[:, None]
+    own = [x[stays] for x in (truth, found)] if stays.any() else [truth, truth * np.nan]
+    return {
+        "blew_up_later": int((~stays).sum()),
+        "mean_drift": float(np.abs(own[1].mean(-1) - before[stays]).max(initial=0)),
+        "energy": _difference(*map(_energy, own)),
+        "autocorrelation": _difference(*map(_autocorrelation, own)),
+    }
+
+
+def seconds_of(network: Any, scenario: Any) -> float:
+    """Of one step of one function: median of five roll-outs."""
+    import exponax
+
+    march = eqx.filter_jit(exponax.rollout(network, STEPS))
+    u = scenario.get_test_data()[0, 0]
+    found = []
+    for _ in range(6):
+        begun = time.perf_counter()
+        jax.block_until_ready(march(u))
+        found.append(time.perf_counter() - begun)
+    return float(np.median(found[1:])) / STEPS
+
+
+class CoarseSolver(eqx.Module):
+    """The solver that made the data, on fewer points: the classical way to save time."""
+
+    stepper: Any
+    points: int = eqx.field(static=True)
+
+    def __call__(self, u: Any) -> Any:
+        import exponax
+
+        coarse = exponax.map_between_resolutions(u, self.points)
+        return exponax.map_between_resolutions(self.stepper(coarse), u.shape[-1])
+
+
+def coarse_solver(scenario: Any, points: int) -> CoarseSolver:
+    """The difficulties of a derivative of order j grow with the points to the power j."""
+    ratio = points / scenario.num_points
+    changes = {
+        "num_points": points,
+        "gammas": tuple(x * ratio**j for j, x in enumerate(scenario.gammas)),
+    }
+    if hasattr(scenario, "deltas"):
+        changes["deltas"] = tuple(x * ratio**j for j, x in enumerate(scenario.deltas))
+    elif hasattr(scenario, "convection_delta"):
+        changes["convection_delta"] = scenario.convection_delta * ratio
+    for name, value in changes.items():
+        scenario = eqx.tree_at(lambda x, name=name: getattr(x, name), scenario, value)
+    return CoarseSolver(scenario.get_ref_stepper(), points)
+
+
+class _Longer(eqx.Module):
+    model: Any
+    duration: float
+
+    def __call__(self, u: Any) -> Any:
+        several = self.model.read_out.channels
+        inputs = jnp.moveaxis(u, 0, -1) if several else u[0]
+        found = self.model(Timed(inputs, self.duration))
+        return jnp.moveaxis(found, -1, 0) if several else found[None]
+
+
+def _errors(network: Any, start: Any, truth: Any) -> list[float]:
+    import exponax
+
+    march: Any = exponax.rollout(network, truth.shape[1])
+    found = eqx.filter_jit(jax.vmap(march))(start)
+    each: Any = jax.vmap(jax.vmap(exponax.metrics.nRMSE))(found, truth)
+    return np.asarray(each.mean(0), float).tolist()
+
+
+def _energy(u: np.ndarray) -> np.ndarray:
+    """Of each wave, mean over trajectories and steps."""
+    return (np.abs(np.fft.rfft(u, axis=-1)) ** 2).mean(axis=(0, 1, 2))
+
+
+def _autocorrelation(u: np.ndarray) -> np.ndarray:
+    """Over 0 to `STEPS` steps, mean over trajectories."""
+    u = u - u.mean()
+    last = u.shape[1] - STEPS
+    lags = [np.mean(u[:, :last] * u[:, lag : lag + last]) for lag in range(STEPS + 1)]
+    return np.array(lags) / lags[0]
+
+
+def _difference(truth: np.ndarray, found: np.ndarray) -> float | None:
+    value = float(np.abs(found - truth).sum() / np.abs(truth).sum())
+    return value if np.isfinite(value) else None
