@@ -70,7 +70,8 @@ def bounded(found: Any) -> np.ndarray:
 def statistics(network: Any, scenario: Any) -> Row:
     """Over `LONG` steps: trajectories that leave ten times the largest true value, the largest
     change of the mean of a function, and of the others two relative differences to the truth,
-    of the energy of waves and of the autocorrelation over 0 to `STEPS` steps."""
+    of the energy of waves and of the autocorrelation over 0 to `STEPS` steps. `None` where all
+    leave."""
     import exponax
 
     start = scenario.get_test_data()[:, 0]
@@ -78,14 +79,16 @@ def statistics(network: Any, scenario: Any) -> Row:
     truth, found = (np.asarray(eqx.filter_jit(jax.vmap(x))(start), float) for x in marches)
     size = np.nan_to_num(np.abs(found), nan=np.inf).max(axis=(1, 2, 3))
     stays = size < 10 * np.abs(truth).max()
-    before = np.asarray(start, float).mean(-1)[:, None]
-    own = [x[stays] for x in (truth, found)] if stays.any() else [truth, truth * np.nan]
-    return {
-        "blew_up_later": int((~stays).sum()),
-        "mean_drift": float(np.abs(own[1].mean(-1) - before[stays]).max(initial=0)),
-        "energy": _difference(*map(_energy, own)),
-        "autocorrelation": _difference(*map(_autocorrelation, own)),
-    }
+    row: Row = {"blew_up_later": int((~stays).sum())}
+    row |= dict.fromkeys(("mean_drift", "energy", "autocorrelation"))
+    if not stays.any():
+        return row
+    truth, found = truth[stays], found[stays]
+    before = np.asarray(start, float)[stays].mean(-1)[:, None]
+    row["mean_drift"] = float(np.abs(found.mean(-1) - before).max())
+    row["energy"] = _difference(_energy(truth), _energy(found))
+    row["autocorrelation"] = _difference(_autocorrelation(truth), _autocorrelation(found))
+    return row
 
 
 def seconds_of(network: Any, scenario: Any) -> float:
@@ -164,6 +167,5 @@ def _autocorrelation(u: np.ndarray) -> np.ndarray:
     return np.array(lags) / lags[0]
 
 
-def _difference(truth: np.ndarray, found: np.ndarray) -> float | None:
-    value = float(np.abs(found - truth).sum() / np.abs(truth).sum())
-    return value if np.isfinite(value) else None
+def _difference(truth: np.ndarray, found: np.ndarray) -> float:
+    return float(np.abs(found - truth).sum() / np.abs(truth).sum())

@@ -1,0 +1,100 @@
+"""Tests of emulators on trajectories: against the solver that made them."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import emulators
+from commands import trajectories
+from ide_transformer import ChannelsFirst, training
+from tests.helpers import ROOT
+
+
+exponax = pytest.importorskip("exponax", reason="the solver of the scenarios")
+
+
+@pytest.fixture(autouse=True)
+def as_exponax_is_written():
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+class Burgers(eqx.Module):
+    """What a scenario of APEBench has."""
+
+    num_points: int = 64
+    num_spatial_dims: int = 1
+    gammas: tuple[float, ...] = (0.0, 0.0, 1.5, 0.0, 0.0)
+    convection_delta: float = -1.5
+    coarse_proportion: float = 0.5
+    test_temporal_horizon: int = 20
+
+    def solver(self, share):
+        return exponax.stepper.generic.DifficultyConvectionStepper(
+            1,
+            self.num_points,
+            linear_difficulties=tuple(share * x for x in self.gammas),
+            convection_difficulty=-share * self.convection_delta,
+            conservative=True,
+        )
+
+    def get_ref_stepper(self):
+        return self.solver(1.0)
+
+    def get_coarse_stepper(self):
+        return self.solver(self.coarse_proportion)
+
+    def get_test_data(self):
+        x = jnp.linspace(0, 2 * jnp.pi, self.num_points, endpoint=False)
+        start = jnp.stack([jnp.sin(x), jnp.cos(2 * x) - 0.5 * jnp.sin(x)])[:, None]
+        march = exponax.rollout(
+            self.get_ref_stepper(), self.test_temporal_horizon, include_init=True
+        )
+        return jax.vmap(march)(start)
+
+
+def test_the_solver_on_fewer_points_solves_the_same_equation():
+    scenario = Burgers(gammas=(0.0, 0.0, 8.0, 0.0, 0.0))
+    for points, bound in ((64, 1e-6), (32, 1e-2)):
+        solver = trajectories.coarse_solver(scenario, points)
+        found = trajectories.errors_on(solver, scenario, 64)
+        assert max(found) < bound
+    moved = trajectories.errors_on(lambda u: u, scenario, 64)
+    assert moved[-1] > 0.1
+
+
+def test_a_split_emulator_of_a_linear_equation_is_exact_in_steps_of_any_duration():
+    scenario = Burgers(convection_delta=0.0)
+    config = training.load_config(
+        ROOT / "configs/emulators/split_known.yaml",
+        ["model.operators=[constant_coefficients]", "model.context=64"],
+    )
+    own = emulators.with_linear_part(config, scenario)
+    sizes = {"points": 64, "channels": 1}
+    network = ChannelsFirst(training.build_model_of_size(own, sizes, jax.random.key(0)))
+    for duration in (0.5, 1.0, 2.0):
+        assert max(trajectories.errors_over(network, scenario, duration)) < 1e-4
+    assert trajectories.errors_over(lambda u: u, scenario, 0.5) == []
+
+
+def test_the_statistics_of_the_solver_are_the_truth_and_runs_that_blow_up_are_counted():
+    scenario = Burgers()
+    found = trajectories.statistics(scenario.get_ref_stepper(), scenario)
+    assert found["blew_up_later"] == 0
+    assert found["mean_drift"] < 1e-5
+    assert found["energy"] == found["autocorrelation"] == 0
+    found = trajectories.statistics(lambda u: 2 * u, scenario)
+    assert found["blew_up_later"] == 2
+    assert found["energy"] is None
+    found = trajectories.statistics(lambda u: u + 1e-3, scenario)
+    assert found["mean_drift"] == pytest.approx(1.0, rel=1e-3)
+
+
+def test_a_mean_over_other_steps_ends_at_the_same_time():
+    growing = np.exp(np.arange(1, 201) / 100)
+    halves = np.exp(np.arange(1, 201) / 200)
+    assert trajectories.mean_of(growing) == pytest.approx(np.exp(0.505))
+    assert trajectories.mean_of(halves, 0.5) == pytest.approx(np.exp(0.5025))
+    assert trajectories.mean_of([np.nan] * 200) == pytest.approx(1e6)
