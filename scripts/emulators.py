@@ -202,7 +202,10 @@ def network_of(cell: Cell, key: Any) -> Any:
     text = NETWORKS.get(name, name)
     scenario, _ = scenario_of(cell)
     if cell.model.startswith(COARSE):
-        return trajectories.coarse_solver(scenario, int(cell.model.removeprefix(COARSE)))
+        points = cell.model.removeprefix(COARSE)
+        if not points.isdecimal() or int(points) < 8:
+            raise InputError(f"--models {cell.model}: give points, 8 or more: coarse:64.")
+        return trajectories.coarse_solver(scenario, int(points))
     if config is not None:
         # APEBench asks for an activation, too.
         own = with_linear_part(config, scenario)
@@ -232,11 +235,10 @@ def learning_rate_of(model: str) -> float:
     config = config_of(model)
     if config is not None:
         return config.optimizer.learning_rate
-    _, *changes = model.split(":")
-    if not changes:
+    _, _, change = model.partition(":")
+    if not change or model.startswith(COARSE):
         return 1e-3
     try:
-        (change,) = changes
         return float(change.removeprefix("optimizer.learning_rate="))
     except ValueError:
         raise InputError(
