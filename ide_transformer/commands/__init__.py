@@ -6,6 +6,7 @@ from .options import (
     add_trust as add_trust,
     chosen_model as chosen_model,
     figure_file as figure_file,
+    given_path as given_path,
     names as names,
     results_file as results_file,
     results_folder as results_folder,

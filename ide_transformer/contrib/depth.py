@@ -64,15 +64,16 @@ def study_coarsening(
     calibration: PositiveInt,
     held_out: PositiveInt,
     trust: bool = False,
+    text: str | None = None,
 ) -> list[Report]:
     """Coarsens and refines the run or checkpoint in `path`, compares with the usual rules that
     drop layers, and writes tables and figures into `folder`. Steps are chosen and fitted on
-    `calibration` samples, and measured on `held_out` samples."""
+    `calibration` samples, and measured on `held_out` samples. `text`: see `make_problem`."""
     say = Terminal().print
     loaded = load_model(path, trust=trust)
     if loaded.model.ordinary.control.layers < 2:
         raise InputError(f"{path}: its model has one layer, so none can be left out.")
-    problem = make_problem(loaded, calibration, held_out)
+    problem = make_problem(loaded, calibration, held_out, text=text)
     say(f"loss: {problem.loss}")
     study = measure_coarsening(loaded.model.ordinary, problem, say=say)
     name = Path(path).name

@@ -16,7 +16,13 @@ from ide_transformer.dynamics import square
 from ide_transformer.errors import InputError
 from ide_transformer.models import Model, compiled_outputs
 from ide_transformer.pretrained import tokenizer_file
-from ide_transformer.tasks import PretrainedTokenizer, shakespeare
+from ide_transformer.tasks import (
+    AbstractTask,
+    Batch,
+    LanguageTask,
+    PretrainedTokenizer,
+    shakespeare,
+)
 from ide_transformer.training import LoadedModel, evaluation_task
 
 
@@ -88,17 +94,22 @@ class Problem(NamedTuple):
 
 
 def make_problem(
-    loaded: LoadedModel, calibration: int, held_out: int, draw: int = 0
+    loaded: LoadedModel, calibration: int, held_out: int, draw: int = 0, text: str | None = None
 ) -> Problem:
     """The problem of a model: the data of a run, Shakespeare for a checkpoint of a text model
     with a tokenizer, else random tokens or images and the distance from the native outputs.
 
-    **Arguments:** `calibration` and `held_out`, the numbers of samples; `draw`: each number has
-    other calibration samples and the same to measure on.
+    **Arguments:**
+
+    - `calibration` and `held_out`: the numbers of samples.
+    - `draw`: each number has other calibration samples and the same to measure on.
+    - `text`: for a language model, measured on its last tenth.
 
     **Raises:** `InputError` for other models.
     """
     model = loaded.model
+    if text is not None:
+        return _of_text(loaded, calibration, held_out, draw, text)
     there = tokenizer_file(loaded.path).is_file()
     if loaded.run is not None or (models.is_built_as(model, models.LanguageModel) and there):
         return _of_task(loaded, calibration, held_out, draw)
@@ -145,16 +156,29 @@ def _imitation(model: Model, batches: tuple[np.ndarray, np.ndarray], inputs: str
     return Problem(calibration, held_out, losses, name, None, losses_on(calibration))
 
 
+def _of_text(
+    loaded: LoadedModel, calibration: int, held_out: int, draw: int, text: str
+) -> Problem:
+    model = loaded.expected(models.LanguageModel, ", which predicts no text")
+    context = min(model.inputs.context, 512)
+    task = LanguageTask(text, context, tokenizer=loaded.tokenizer, validation=0.1)
+    return _on(task, task.batch(0, calibration, draw), held_out, loaded)
+
+
 def _of_task(loaded: LoadedModel, calibration: int, held_out: int, draw: int) -> Problem:
     """The data of a run or a language model."""
     # With training samples, also of a file of other data.
     task = evaluation_task(loaded._replace(foreign=False))
     if loaded.config is None:
-        chosen_on = task.batch(0, calibration, draw)
-    else:
-        # A batch that the training did not reach.
-        training = loaded.config.training
-        chosen_on = task.batch(training.steps + draw, calibration, training.seed)
+        return _on(task, task.batch(0, calibration, draw), held_out, loaded)
+    # A batch that the training did not reach.
+    training = loaded.config.training
+    batch = task.batch(training.steps + draw, calibration, training.seed)
+    return _on(task, batch, held_out, loaded)
+
+
+def _on(task: AbstractTask, chosen_on: Batch, held_out: int, loaded: LoadedModel) -> Problem:
+    """To choose on a batch, and measure on held-out samples."""
     measured_on = next(task.held_out(held_out, samples=held_out))
     if isinstance(measured_on.inputs, models.Field):
         raise InputError(

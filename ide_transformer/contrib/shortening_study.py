@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ide_transformer.arguments import PositiveInt, checked
-from ide_transformer.compare import Data, measure, standard_error
+from ide_transformer.compare import Data, fingerprint, measure, standard_error
 from ide_transformer.contrib.depth_problem import Problem, make_problem
 from ide_transformer.contrib.meshes import native_target
 from ide_transformer.contrib.shortening import METHODS, PUBLISHED, Given
@@ -40,6 +40,7 @@ def study_shortening(
     calibration: PositiveInt = 128,
     held_out: PositiveInt = 128,
     trust: bool = False,
+    text: str | None = None,
 ) -> Report:
     """Measures methods that make the run or checkpoint in `path` shorter.
 
@@ -48,7 +49,7 @@ def study_shortening(
     costs at most 90, 75 and 50 % of the native field evaluations. Rows are written into the
     JSON `file` as they come; a second call goes on where the first ended.
 
-    **Arguments:** `methods`, names of `METHODS`.
+    **Arguments:** `methods`, names of `METHODS`; `text`, see `make_problem`.
 
     **Raises:** `InputError` for unknown methods, and for a file of another study.
     """
@@ -61,9 +62,11 @@ def study_shortening(
     if not numbers:
         raise InputError(f"{path}: its model has one layer, so none can be left out.")
     say = Terminal().print
-    problem = make_problem(loaded, calibration, held_out)
+    problem = make_problem(loaded, calibration, held_out, text=text)
     about: dict[str, Any] = {"model": Path(path).name, "loss": problem.loss}
     about |= {"calibration": calibration, "held_out": held_out}
+    if text is not None:
+        about["text"] = fingerprint(text)
     rows = _known_rows(file, about)
     known = {(row["method"], row["draw"], row["layers"]) for row in rows}
     for draw in range(draws):
@@ -73,7 +76,7 @@ def study_shortening(
         if not wanted:
             continue
         if draw:
-            problem = make_problem(loaded, calibration, held_out, draw)
+            problem = make_problem(loaded, calibration, held_out, draw, text)
         judge = _judge(model, problem)
         if not rows:
             native = {"method": "native", "draw": None, "layers": model.layers}

