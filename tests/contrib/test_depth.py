@@ -175,3 +175,24 @@ def test_the_script_writes_tables_and_figures(tiny_run, tmp_path, capsys):
     }
     assert {"coarsened", "merged", "evenly spread", "random, seed 2"} <= cheaper
     assert (out / "budgets/report.md").exists() and (out / "loss.png").exists()
+
+
+def test_a_text_is_measured_on_its_last_tenth(tiny_run, tmp_path, capsys):
+    loaded = ide.load_model(tiny_run)
+    context = loaded.model.inputs.context
+    text = "the cat " * 90 * context + "dogs " * 16 * context
+    problem = make_problem(loaded, 8, 4, text=text)
+    words = [
+        {loaded.tokenizer.decode(x) for x in np.asarray(part)}
+        for part in (problem.calibration, problem.held_out)
+    ]
+    assert not any("dog" in x for x in words[0])
+    assert all("dog" in x for x in words[1])
+    other = make_problem(loaded, 8, 4, draw=1, text=text)
+    np.testing.assert_array_equal(other.held_out, problem.held_out)
+    assert not np.array_equal(other.calibration, problem.calibration)
+    file = tmp_path / "text.txt"
+    file.write_text(text)
+    sizes = ("--calibration", 2, "--held-out", 2, "--out", tmp_path / "out")
+    run_here(capsys, "depth", tiny_run, *sizes, "--windows", 2, "--text", file)
+    assert (tmp_path / "out/windows/report.json").exists()
