@@ -75,7 +75,7 @@ def statistics(network: Any, scenario: Any) -> Row:
     import exponax
 
     start = scenario.get_test_data()[:, 0]
-    marches = [exponax.rollout(x, LONG) for x in (scenario.get_ref_stepper(), network)]
+    marches: Any = [exponax.rollout(x, LONG) for x in (scenario.get_ref_stepper(), network)]
     truth, found = (np.asarray(eqx.filter_jit(jax.vmap(x))(start), float) for x in marches)
     size = np.nan_to_num(np.abs(found), nan=np.inf).max(axis=(1, 2, 3))
     stays = size < 10 * np.abs(truth).max()
@@ -95,7 +95,8 @@ def seconds_of(network: Any, scenario: Any) -> float:
     """Of one step of one function: median of five roll-outs."""
     import exponax
 
-    march = eqx.filter_jit(exponax.rollout(network, STEPS))
+    rollout: Any = exponax.rollout(network, STEPS)
+    march = eqx.filter_jit(rollout)
     u = scenario.get_test_data()[0, 0]
     found = []
     for _ in range(6):
