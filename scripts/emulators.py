@@ -133,23 +133,23 @@ def run_once(cell: Cell, options: argparse.Namespace) -> None:
         )
         weights = jax.tree.leaves(eqx.filter(network, eqx.is_array))
     seconds = time.perf_counter() - begun
+    data = scenario.get_test_data()
     row = {
         **key,
         "made_of": made_of,
         "code": source(),
         "parameters": sum(x.size for x in weights),
         "seconds": round(seconds, 1),
-        "seconds_of_a_step": trajectories.seconds_of(network, scenario),
+        "seconds_of_a_step": trajectories.seconds_of(network, data),
         "errors": trajectories.errors(network, scenario),
-        "others": {
-            str(x): trajectories.errors_on(network, scenario, x) for x in options.points
-        },
+        "others": {str(x): trajectories.errors_on(network, data, x) for x in options.points},
         "durations": {
-            str(x): trajectories.errors_over(network, scenario, x) for x in options.durations
+            str(x): trajectories.errors_over(network, scenario, data, x)
+            for x in options.durations
         },
     }
     if options.long:
-        row["long"] = trajectories.statistics(network, scenario)
+        row["long"] = trajectories.statistics(network, scenario, data)
     rows.write_row(options.json, key, row)
     print(f"   error {mean_of(row['errors']):.4g}, {row['seconds']:.0f} s of training")
     # The number of compiled programs that a process may hold is limited.
@@ -172,8 +172,7 @@ def settings_of(cell: Cell) -> tuple[str, ...]:
     import apebench
 
     config = config_of(cell.model)
-    name = cell.model.split(":")[0]
-    made_by = NETWORKS.get(name, name) if config is None else training.dump_config(config)
+    made_by = text_of(cell.model) if config is None else training.dump_config(config)
     return made_by, repr(scenario_of(cell)[0]), apebench.__version__
 
 
@@ -198,8 +197,7 @@ def network_of(cell: Cell, key: Any) -> Any:
     from apebench.components import architecture_dict
 
     config = config_of(cell.model)
-    name = cell.model.split(":")[0]
-    text = NETWORKS.get(name, name)
+    text = text_of(cell.model)
     scenario, _ = scenario_of(cell)
     if cell.model.startswith(COARSE):
         points = cell.model.removeprefix(COARSE)
@@ -228,6 +226,12 @@ def config_of(model: str) -> training.Config | None:
     except InputError:
         return None
     return training.load_config(path, changes)
+
+
+def text_of(model: str) -> str:
+    """What APEBench calls a network."""
+    name, *_ = model.split(":")
+    return NETWORKS.get(name, name)
 
 
 def learning_rate_of(model: str) -> float:

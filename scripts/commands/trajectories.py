@@ -2,6 +2,7 @@
 
 A network maps functions `[channels, *points]` to the functions one step later. Errors are the
 means over the test trajectories of the relative error in L2, after each step of a roll-out.
+The true trajectories, `data`, are `[samples, steps, channels, *points]`.
 """
 
 # APEBench is optional.
@@ -31,26 +32,26 @@ def errors(network: Any, scenario: Any) -> list[float]:
     return np.asarray(found, float).tolist()
 
 
-def errors_on(network: Any, scenario: Any, points: int) -> list[float]:
-    """On other points. The true functions are known between their points: they are sums of
-    waves."""
+def errors_on(network: Any, data: Any, points: int) -> list[float]:
+    """Errors on other points. The true functions are known between their points: they are sums
+    of waves."""
     import exponax
 
     def there(u: Any) -> Any:
         return exponax.map_between_resolutions(u, points)
 
-    data = jax.jit(jax.vmap(jax.vmap(there)))(scenario.get_test_data())
-    return _errors(network, data[:, 0], data[:, 1:])
+    moved = jax.jit(jax.vmap(jax.vmap(there)))(data)
+    return _errors(network, moved[:, 0], moved[:, 1:])
 
 
-def errors_over(network: Any, scenario: Any, duration: float) -> list[float]:
-    """In steps of another duration, in steps of the training. Only a model of this package is
-    an equation, which can be solved over any time."""
+def errors_over(network: Any, scenario: Any, data: Any, duration: float) -> list[float]:
+    """Errors with steps of another `duration`, in steps of the training. Only a model of this
+    package is an equation, which can be solved over any time."""
     import exponax
 
     if not isinstance(network, ChannelsFirst):
         return []
-    start = scenario.get_test_data()[:, 0]
+    start = data[:, 0]
     solver = eqx.tree_at(lambda x: x.coarse_proportion, scenario, duration)
     march: Any = exponax.rollout(solver.get_coarse_stepper(), scenario.test_temporal_horizon)
     return _errors(_Longer(network.model, duration), start, jax.vmap(march)(start))
@@ -67,14 +68,14 @@ def bounded(found: Any) -> np.ndarray:
     return np.nan_to_num(np.asarray(found, float), nan=LARGEST).clip(max=LARGEST)
 
 
-def statistics(network: Any, scenario: Any) -> Row:
+def statistics(network: Any, scenario: Any, data: Any) -> Row:
     """Over `LONG` steps: trajectories that leave ten times the largest true value, the largest
     change of the mean of a function, and of the others two relative differences to the truth,
     of the energy of waves and of the autocorrelation over 0 to `STEPS` steps. `None` where all
     leave."""
     import exponax
 
-    start = scenario.get_test_data()[:, 0]
+    start = data[:, 0]
     marches: Any = [exponax.rollout(x, LONG) for x in (scenario.get_ref_stepper(), network)]
     truth, found = (np.asarray(eqx.filter_jit(jax.vmap(x))(start), float) for x in marches)
     size = np.nan_to_num(np.abs(found), nan=np.inf).max(axis=(1, 2, 3))
@@ -91,13 +92,13 @@ def statistics(network: Any, scenario: Any) -> Row:
     return row
 
 
-def seconds_of(network: Any, scenario: Any) -> float:
-    """Of one step of one function: median of five roll-outs."""
+def seconds_of(network: Any, data: Any) -> float:
+    """The seconds of one step of one function, the median of five roll-outs."""
     import exponax
 
     rollout: Any = exponax.rollout(network, STEPS)
     march = eqx.filter_jit(rollout)
-    u = scenario.get_test_data()[0, 0]
+    u = data[0, 0]
     found = []
     for _ in range(6):
         begun = time.perf_counter()
@@ -136,14 +137,14 @@ def coarse_solver(scenario: Any, points: int) -> CoarseSolver:
 
 
 class _Longer(eqx.Module):
+    """A model with an axis of channels, solved over another duration."""
+
     model: Any
     duration: float
 
     def __call__(self, u: Any) -> Any:
-        several = self.model.read_out.channels
-        inputs = jnp.moveaxis(u, 0, -1) if several else u[0]
-        found = self.model(Timed(inputs, self.duration))
-        return jnp.moveaxis(found, -1, 0) if several else found[None]
+        found = self.model(Timed(jnp.moveaxis(u, 0, -1), self.duration))
+        return jnp.moveaxis(found, -1, 0)
 
 
 def _errors(network: Any, start: Any, truth: Any) -> list[float]:
@@ -156,12 +157,12 @@ def _errors(network: Any, start: Any, truth: Any) -> list[float]:
 
 
 def _energy(u: np.ndarray) -> np.ndarray:
-    """Of each wave, mean over trajectories and steps."""
+    """The energy of each wave, its mean over trajectories and steps."""
     return (np.abs(np.fft.rfft(u, axis=-1)) ** 2).mean(axis=(0, 1, 2))
 
 
 def _autocorrelation(u: np.ndarray) -> np.ndarray:
-    """Over 0 to `STEPS` steps, mean over trajectories."""
+    """The autocorrelation over 0 to `STEPS` steps, its mean over trajectories."""
     u = u - u.mean()
     last = u.shape[1] - STEPS
     lags = [np.mean(u[:, :last] * u[:, lag : lag + last]) for lag in range(STEPS + 1)]

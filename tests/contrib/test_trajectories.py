@@ -22,7 +22,7 @@ def as_exponax_is_written():
 
 
 class Burgers(eqx.Module):
-    """What a scenario of APEBench has."""
+    """A scenario, with the fields and methods that APEBench gives one."""
 
     num_points: int = 64
     num_spatial_dims: int = 1
@@ -59,9 +59,9 @@ def test_the_solver_on_fewer_points_solves_the_same_equation():
     scenario = Burgers(gammas=(0.0, 0.0, 8.0, 0.0, 0.0))
     for points, bound in ((64, 1e-6), (32, 1e-2)):
         solver = trajectories.coarse_solver(scenario, points)
-        found = trajectories.errors_on(solver, scenario, 64)
+        found = trajectories.errors_on(solver, scenario.get_test_data(), 64)
         assert max(found) < bound
-    moved = trajectories.errors_on(lambda u: u, scenario, 64)
+    moved = trajectories.errors_on(lambda u: u, scenario.get_test_data(), 64)
     assert moved[-1] > 0.1
 
 
@@ -74,21 +74,23 @@ def test_a_split_emulator_of_a_linear_equation_is_exact_in_steps_of_any_duration
     own = emulators.with_linear_part(config, scenario)
     sizes = {"points": 64, "channels": 1}
     network = ChannelsFirst(training.build_model_of_size(own, sizes, jax.random.key(0)))
+    data = scenario.get_test_data()
     for duration in (0.5, 1.0, 2.0):
-        assert max(trajectories.errors_over(network, scenario, duration)) < 1e-4
-    assert trajectories.errors_over(lambda u: u, scenario, 0.5) == []
+        assert max(trajectories.errors_over(network, scenario, data, duration)) < 1e-4
+    assert trajectories.errors_over(lambda u: u, scenario, data, 0.5) == []
 
 
 def test_the_statistics_of_the_solver_are_the_truth_and_runs_that_blow_up_are_counted():
     scenario = Burgers()
-    found = trajectories.statistics(scenario.get_ref_stepper(), scenario)
+    data = scenario.get_test_data()
+    found = trajectories.statistics(scenario.get_ref_stepper(), scenario, data)
     assert found["blew_up_later"] == 0
     assert found["mean_drift"] < 1e-5
     assert found["energy"] == found["autocorrelation"] == 0
-    found = trajectories.statistics(lambda u: 2 * u, scenario)
+    found = trajectories.statistics(lambda u: 2 * u, scenario, data)
     assert found["blew_up_later"] == 2
     assert found["energy"] is None
-    found = trajectories.statistics(lambda u: u + 1e-3, scenario)
+    found = trajectories.statistics(lambda u: u + 1e-3, scenario, data)
     assert found["mean_drift"] == pytest.approx(1.0, rel=1e-3)
 
 
