@@ -44,7 +44,8 @@ def words(first: int, last: int, steps: int, samples: int, tokens: int = 1) -> T
 
 def mazes(side: int, steps: int, samples: int, *options: str) -> Test:
     given = (f"held_out_side={side}", *options)
-    return Test(f"side {side}", steps, samples, tuple(f"data.options.{x}" for x in given))
+    name = ", ".join((f"side {side}", *options))
+    return Test(name, steps, samples, tuple(f"data.options.{x}" for x in given))
 
 
 # The ways of a published comparison, on side 29.
@@ -61,9 +62,13 @@ TESTS = {
         mazes(9, 160, 1024),
         mazes(15, 160, 128),
         mazes(21, 160, 128),
-        mazes(29, 320, 128),
+        mazes(29, 320, 256, WAYS),
+        mazes(59, 1280, 20),
+        mazes(15, 160, 128, "held_out_ends=corridors"),
+        mazes(15, 160, 128, "held_out_ends=dead_ends"),
+        mazes(15, 160, 128, "held_out_removed=0.05"),
+        mazes(15, 160, 128, "held_out_halls=2"),
     ],
-    "maze_unique": [mazes(29, 160, 256, WAYS), mazes(29, 320, 256, WAYS), mazes(59, 1024, 16)],
     "v_cycle": [
         *(words(64, 64, cycles, 1024) for cycles in (1, 2, 8)),
         *(words(256, 256, cycles, 256) for cycles in (1, 2, 8)),
