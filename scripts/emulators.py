@@ -2,7 +2,7 @@
 package beside its networks.
 
 A model of this package is a configuration, by its name or path, with changes behind colons:
-`emulators/split_known:model.hidden=64`. An operator `constant_coefficients` without options
+`emulators/split_known:model.hidden=64`. An operator `constant_coefficients` without coefficients
 gets the linear part of the scenario. The networks are `conv`, `res`, `unet`, `dil` and `fno`,
 as published, or any other by its text, such as "Res;26;8;relu". A configuration has a learning
 rate. Networks have the published rate, 1e-3, or another: `res:optimizer.learning_rate=3e-3`.
@@ -251,7 +251,7 @@ def learning_rate_of(model: str) -> float:
 
 
 def with_linear_part(config: training.Config, scenario: Any) -> training.Config:
-    """Gives an operator `constant_coefficients` without options the linear part of a scenario.
+    """Gives an operator `constant_coefficients` without coefficients the linear part of a scenario.
     Its difficulties are `γ_j = α_j Nʲ 2ʲ⁻¹ D` of `u_t = Σ_j α_j ∂ʲu` on a circle of length 1
     over a time of 1, N points and D dimensions."""
     points, dimension = scenario.num_points, scenario.num_spatial_dims
@@ -260,11 +260,11 @@ def with_linear_part(config: training.Config, scenario: Any) -> training.Config:
         factor = points**order * 2 ** (order - 1) * dimension if order else 1
         rate = sign * scenario.gammas[order] / factor
         coefficients[name] = rate / (config.control.horizon or config.model.layers)
-    known = {
-        "kind": "constant_coefficients",
-        "options": {**coefficients, "dimension": dimension},
-    }
-    operators = [known if x == known["kind"] else x for x in config.model.operators]
+    options = {**coefficients, "dimension": dimension}
+    kind = "constant_coefficients"
+    known = {"kind": kind, "options": options}
+    unknown = kind, {"kind": kind, "options": {"dimension": dimension}}
+    operators = [known if x in unknown else x for x in config.model.operators]
     return config.changed("model", operators=tuple(operators))
 
 
