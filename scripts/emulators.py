@@ -2,8 +2,8 @@
 package beside its networks.
 
 A model of this package is a configuration, by its name or path, with changes behind colons:
-`emulators/split_known:model.hidden=64`. An operator `constant_coefficients` without coefficients
-gets the linear part of the scenario. The networks are `conv`, `res`, `unet`, `dil` and `fno`,
+`emulators/split_known:model.hidden=64`. An operator `constant_coefficients` without any gets the
+linear part of the scenario. The networks are `conv`, `res`, `unet`, `dil` and `fno`,
 as published, or any other by its text, such as "Res;26;8;relu". A configuration has a learning
 rate. Networks have the published rate, 1e-3, or another: `res:optimizer.learning_rate=3e-3`.
 `coarse:64` is the solver of the data on 64 points, without training.
@@ -251,8 +251,8 @@ def learning_rate_of(model: str) -> float:
 
 
 def with_linear_part(config: training.Config, scenario: Any) -> training.Config:
-    """Gives an operator `constant_coefficients` without coefficients the linear part of a scenario.
-    Its difficulties are `γ_j = α_j Nʲ 2ʲ⁻¹ D` of `u_t = Σ_j α_j ∂ʲu` on a circle of length 1
+    """Gives an operator `constant_coefficients` without any the linear part of a scenario. Its
+    difficulties are `γ_j = α_j Nʲ 2ʲ⁻¹ D` of `u_t = Σ_j α_j ∂ʲu` on a circle of length 1
     over a time of 1, N points and D dimensions."""
     points, dimension = scenario.num_points, scenario.num_spatial_dims
     coefficients = {}
