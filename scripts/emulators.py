@@ -2,10 +2,11 @@
 package beside its networks.
 
 A model of this package is a configuration, by its name or path, with changes behind colons:
-`emulators/split_known:model.hidden=64`. An operator `constant_coefficients` without any gets the
-linear part of the scenario. The networks are `conv`, `res`, `unet`, `dil` and `fno`,
-as published, or any other by its text, such as "Res;26;8;relu". A configuration has a learning
-rate. Networks have the published rate, 1e-3, or another: `res:optimizer.learning_rate=3e-3`.
+`emulators/split_known:model.hidden=64`. An operator `constant_coefficients` that is given no
+coefficients gets the linear part of the scenario. The networks are `conv`, `res`, `unet`, `dil`
+and `fno`, as published, or any other by its text, such as "Res;26;8;relu". A configuration has
+a learning rate. Networks have the published rate, 1e-3, or another:
+`res:optimizer.learning_rate=3e-3`.
 `coarse:64` is the solver of the data on 64 points, without training.
 
 A scenario is a name of APEBench, with options:
@@ -251,13 +252,13 @@ def learning_rate_of(model: str) -> float:
 
 
 def with_linear_part(config: training.Config, scenario: Any) -> training.Config:
-    """Gives an operator `constant_coefficients` without any the linear part of a scenario. Its
-    difficulties are `γ_j = α_j Nʲ 2ʲ⁻¹ D` of `u_t = Σ_j α_j ∂ʲu` on a circle of length 1
-    over a time of 1, N points and D dimensions."""
+    """Gives the linear part of a scenario to an operator `constant_coefficients` that has no
+    coefficients. Its difficulties are `γ_j = α_j Nʲ 2ʲ⁻¹ D` of `u_t = Σ_j α_j ∂ʲu` on a circle
+    of length 1 over a time of 1, N points and D dimensions; `α_0 u` counts once for each."""
     points, dimension = scenario.num_points, scenario.num_spatial_dims
     coefficients = {}
     for order, (name, sign) in enumerate(LINEAR.items()):
-        factor = points**order * 2 ** (order - 1) * dimension if order else 1
+        factor = points**order * 2 ** (order - 1) * dimension if order else 1 / dimension
         rate = sign * scenario.gammas[order] / factor
         coefficients[name] = rate / (config.control.horizon or config.model.layers)
     options = {**coefficients, "dimension": dimension}

@@ -257,16 +257,21 @@ def test_a_network_stands_beside_the_same_linear_part(config):
     assert np.isfinite(eqx.filter_jit(model)(task.batch(0, 2, 0).inputs)).all()
 
 
-def test_the_linear_part_of_a_scenario_is_that_of_its_solver():
+@pytest.mark.parametrize("name, dimension", [("split_known", 1), ("split_2d", 2)])
+def test_the_linear_part_of_a_scenario_is_that_of_its_solver(name, dimension):
     exponax = pytest.importorskip("exponax", reason="the solver of the scenarios")
     gammas = (-0.1, -4.0, 1.5, -14.0, -9.0)
-    scenario = SimpleNamespace(num_points=40, num_spatial_dims=1, gammas=gammas)
-    config = training.load_config(ROOT / "configs/emulators/split_known.yaml")
+    scenario = SimpleNamespace(num_points=40, num_spatial_dims=dimension, gammas=gammas)
+    config = training.load_config(ROOT / f"configs/emulators/{name}.yaml")
     known, _ = emulators.with_linear_part(config, scenario).model.operators
     operator = contrib.ConstantCoefficients(1, **known["options"])
-    domain = ide.TokenDomain.periodic(40)
-    u = waves(domain.points, lambda k: 0 * k.sum())
-    stepper = exponax.stepper.generic.DifficultyLinearStepper(1, 40, linear_difficulties=gammas)
-    expected = stepper(jnp.asarray(u.T))[0]
-    assert largest(operator.flow(jnp.asarray(u), domain, 1.0)[:, 0], expected) < 1e-4
-    assert float(jnp.abs(expected - u[:, 0]).max()) > 0.1
+    domain = ide.TokenDomain.periodic((40,) * dimension)
+    x = np.asarray(domain.points).reshape(-1, dimension)
+    u = np.sin(2 * np.pi * x).sum(axis=1) + np.cos(2 * np.pi * (3 * x[:, 0] + x[:, -1]))
+    stepper = exponax.stepper.generic.DifficultyLinearStepper(
+        dimension, 40, linear_difficulties=gammas
+    )
+    expected = stepper(jnp.asarray(u.reshape(1, *(40,) * dimension))).ravel()
+    found = operator.flow(jnp.asarray(u)[:, None], domain, 1.0)[:, 0]
+    assert largest(found, expected) < 1e-4
+    assert float(jnp.abs(expected - u).max()) > 0.1
