@@ -193,7 +193,6 @@ main()
 """
 
 
-@pytest.mark.heavy
 def test_the_library_needs_no_package_of_an_extra():
     """The example of the README, and every name at the top; the rest says what to install."""
     example = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]

@@ -12,7 +12,6 @@ from tests.running import run_here
 LAYERS = "piecewise_constant"
 
 
-@pytest.mark.heavy
 def test_a_scheme_of_your_own_is_measured_as_ours_are():
     check(measure_order("tests.training.mine:MyHeun", LAYERS, "sphere"))
     assert find_scheme("residual(tests.training.mine:MyHeun)")[1].sphere is None

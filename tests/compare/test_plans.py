@@ -40,7 +40,6 @@ def first(layers, until="50%"):
     return f"[{{until: {until}, mesh: {{layers: {layers}}}}}]"
 
 
-@pytest.mark.heavy
 def test_a_plan_has_the_runs_that_a_budget_allows(tmp_path):
     small = ["model.layers=4", "model.operators=[damping]", "optimizer.warmup=0"]
     config = text_config(tmp_path, small)

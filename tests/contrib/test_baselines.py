@@ -83,7 +83,6 @@ def config(tmp_path):
     return training.load_config(path)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(
     "text", ["fno:hidden_channels=4:learning_rate=0.02", "unet:hidden_channels=2:num_levels=1"]
 )
@@ -107,7 +106,6 @@ def test_a_network_learns_the_batches_of_the_run(config, text):
     assert losses[-1] < 0.9 * losses[0]
 
 
-@pytest.mark.heavy
 def test_the_command_prints_a_table_and_writes_its_rows(
     tmp_path, monkeypatch, capsys, no_figures
 ):

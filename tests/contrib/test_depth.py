@@ -82,7 +82,6 @@ def losses_of(outputs):
     return jnp.mean(outputs**2, axis=(1, 2))
 
 
-@pytest.mark.heavy
 def test_a_study_of_a_linear_model_by_hand():
     """A layer multiplies the state by `1 - c`; with more steps by `(1 - c / k)^k`."""
     rates = np.array([0.1, 0.3, 0.2])

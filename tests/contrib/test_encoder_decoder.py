@@ -21,7 +21,6 @@ def encoded_by(source):
     return SPOKEN.inputs.encoded(source)[0]
 
 
-@pytest.mark.heavy
 def test_greedy_texts_are_those_by_hand_up_to_their_end():
     by_hand = PROMPT
     for _ in range(LENGTH):

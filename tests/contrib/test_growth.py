@@ -34,7 +34,6 @@ def layer(model, number):
     return jax.tree.map(lambda x: x[number] if eqx.is_array(x) else x, model.control.blocks)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("rule", COPIED, ids=str)
 def test_layers_are_copies_with_the_step_of_the_coarse_ones(rule):
     whole = language_model(6)
@@ -47,7 +46,6 @@ def test_layers_are_copies_with_the_step_of_the_coarse_ones(rule):
         assert eqx.tree_equal(layer(fine, number), source)
 
 
-@pytest.mark.heavy
 def test_new_layers_with_outputs_of_zero_keep_the_function():
     coarse = NewLayers().coarse(language_model(4), 1)
     tokens = jnp.array([1, 4, 2, 6])
@@ -96,7 +94,6 @@ def test_moments_of_copies_are_copies_or_begin_again(keep):
     assert int(grown.optimizer[1][-1].count) == 3
 
 
-@pytest.mark.heavy
 def test_a_run_grows_by_a_rule_and_resumes(tmp_path):
     changes = [
         *("model.layers=4", "training.growth=new_layers", "optimizer.rise=2"),

@@ -64,7 +64,6 @@ def layer_states(equation, solver, steps):
     return solution.us[:, :, :SEEN]
 
 
-@pytest.mark.heavy
 def test_defects_are_those_of_the_states_of_solves():
     """And the block influence is the mean over tokens of one minus the cosine."""
 
@@ -154,7 +153,6 @@ def test_operators_that_are_left_follow_each_other():
         keep_operators(model, [[0, 1], [0]])
 
 
-@pytest.mark.heavy
 def test_a_map_of_the_feed_forward_replaces_layers():
     """ReplaceMe by its formula, without padding, for a layer with step sizes."""
     model = in_layers(model_of("attention"))

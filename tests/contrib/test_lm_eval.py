@@ -37,7 +37,6 @@ def test_likelihoods_are_those_of_the_logits_for_texts_of_all_lengths():
         assert greedy == all(logits[n].argmax() == token for n, token in asked)
 
 
-@pytest.mark.heavy
 def test_texts_end_at_the_first_stop():
     def written(prompt, **options):
         request = SimpleNamespace(args=(prompt, {"max_gen_toks": 5, **options}))

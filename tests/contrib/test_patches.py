@@ -157,7 +157,6 @@ def test_a_weighted_map_is_the_least_squares_of_all_rows():
     assert largest(weighted_map(x, y, g, 1e6, start=0 * plain), plain) < 1e-5
 
 
-@pytest.mark.heavy
 def test_a_transported_map_errs_where_later_layers_do_not_look():
     """If the last token is read, the map fits it better, also on other inputs."""
     model = model_of(scales=(1.0, 0.5, 1.0, 1.0))

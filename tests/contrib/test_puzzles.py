@@ -146,7 +146,6 @@ def solution(cover, given, other=None):
     return None if found.x is None else np.rint(found.x)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("side", "high", "wide", "givens"), [(4, 2, 2, (4, 5)), (6, 2, 3, (10, 11))]
 )

@@ -55,7 +55,6 @@ def solved(block, u, domain, solver, time, steps=1):
 SOLVERS = ide.ExponentialEuler(), ide.ETDAB2(), ide.LieTrotter(), ide.Strang()
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("dimension", [1, 2])
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_the_linear_part_is_exact_over_any_time_on_any_grid(name, dimension):
@@ -219,7 +218,6 @@ def config(tmp_path):
     return training.load_config(tmp_path / "heat.yaml")
 
 
-@pytest.mark.heavy
 def test_a_model_takes_its_depth_from_the_data_and_solves_other_times(config):
     task = training.build_task(config)
     model = training.build_model(config, task, jax.random.key(0))
@@ -241,7 +239,6 @@ def test_the_state_of_a_model_is_the_function(config):
         training.build_model(wider, training.build_task(config), jax.random.key(0))
 
 
-@pytest.mark.heavy
 def test_a_network_stands_beside_the_same_linear_part(config):
     pytest.importorskip("pdequinox", reason="the extra emulators is not installed")
     network = {"kind": "grid_network", "options": {"scale": 2.0, "options": {"num_blocks": 1}}}

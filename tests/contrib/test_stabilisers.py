@@ -202,7 +202,6 @@ def test_a_cost_of_targets_is_weighted_by_them_in_parts_of_a_batch():
         assert largest(a, b) < 1e-12
 
 
-@pytest.mark.heavy
 def test_a_run_draws_for_its_costs_although_its_model_does_not(tmp_path):
     """Steps of the progressive loss that end at T add nothing, others something."""
     changes = "training.costs={progressive: 0.5, jacobian_norm: 0.1}", "control=tied"

@@ -55,7 +55,6 @@ class Burgers(eqx.Module):
         return jax.vmap(march)(start)
 
 
-@pytest.mark.heavy
 def test_the_solver_on_fewer_points_solves_the_same_equation():
     scenario = Burgers(gammas=(0.0, 0.0, 8.0, 0.0, 0.0))
     for points, bound in ((64, 1e-6), (32, 1e-2)):
@@ -66,7 +65,6 @@ def test_the_solver_on_fewer_points_solves_the_same_equation():
     assert moved[-1] > 0.1
 
 
-@pytest.mark.heavy
 def test_a_split_emulator_of_a_linear_equation_is_exact_in_steps_of_any_duration():
     scenario = Burgers(convection_delta=0.0)
     config = training.load_config(

@@ -77,7 +77,6 @@ def test_it_is_a_cycle_written_out(tokens, constraint):
     assert largest(apply(operator, u, ide.TokenDomain.uniform(tokens)), expected) < 1e-12
 
 
-@pytest.mark.heavy
 def test_padded_samples_are_as_shorter_ones():
     """Of every length up to 13, with attention to all tokens of a line."""
     operator = cycle(attention, constraint=ide.Sphere())

@@ -98,7 +98,6 @@ def test_verses_of_both_texts_are_read_once(tmp_path, monkeypatch):
         verses.cached_verses(tmp_path)
 
 
-@pytest.mark.heavy
 def test_a_translation_sees_no_later_word(config):
     """And all of its source."""
     task = training.build_task(config)

@@ -49,7 +49,6 @@ def test_the_first_outputs_are_those_of_the_model_and_targets_are_named():
         changed(changed(model))
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("tied", [False, True])
 def test_merged_matrices_give_the_outputs(tied):
     control = built_control(make_block, 4, ide.Tied if tied else ide.PiecewiseConstant)
@@ -79,7 +78,6 @@ MODES = {
 }
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("mode", MODES)
 def test_gradients_are_those_of_the_matrices(mode):
     """`∂A = (α/r) ∂W Bᵀ` and `∂B = (α/r) Aᵀ ∂W`, for each layer; nothing else has one."""

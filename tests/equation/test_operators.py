@@ -56,7 +56,6 @@ def test_dropout_is_a_function_of_its_key(key):
     assert np.abs(np.where(zeros, 0, dropped * 0.75 - plain)).max() < 1e-14
 
 
-@pytest.mark.heavy
 def test_wrapped_operators_keep_the_flow_that_they_know(key):
     damping, u, domain = ide.Damping(2.0), state(), ide.TokenDomain.uniform(6)
 

@@ -79,7 +79,6 @@ def exploded(rate, solver, **options):
     return ide.solve(equation, jnp.ones((FEW, 2)), solver=solver, **options)
 
 
-@pytest.mark.heavy
 def test_a_failed_solve_says_how_and_where():
     solution = exploded(1e200, ide.RK4(), throw=False)
     assert solution.result == diffrax.RESULTS.nonfinite and not solution.succeeded

@@ -34,7 +34,6 @@ def most_likely(model, prompt, length):
     return tokens
 
 
-@pytest.mark.heavy
 def test_prompts_of_any_length_are_two_programs():
     """One for what fits into the context, whatever the lengths, and one for longer texts, also
     of prompts that are longer."""
@@ -108,7 +107,6 @@ def test_a_model_that_cannot_be_solved_writes_nothing():
         ide.generate(nan, UNEVEN, 8, **GREEDY)
 
 
-@pytest.mark.heavy
 def test_nothing_is_drawn_behind_the_end_of_a_text():
     free = np.asarray(ide.generate(MODEL, PROMPT, 6, **GREEDY))
     end = int(free[0, 4])

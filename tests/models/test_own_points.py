@@ -31,7 +31,6 @@ OPERATORS = (
 MODEL = small.operator_model((4, 4), operators=OPERATORS, grid="midpoint")
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(("dtype", "bound"), [("float64", 1e-12), ("float32", 1e-5)])
 def test_a_sample_is_solved_as_if_it_were_alone(dtype, bound):
     """Whatever the others are, in any order, and whatever stands in its padding."""
@@ -66,7 +65,6 @@ def learned(model, values, domain):
     return eqx.filter_value_and_grad(loss)((model, values, domain))
 
 
-@pytest.mark.heavy
 def test_equal_points_given_for_each_sample_or_for_all_are_one_problem():
     shared = ide.TokenDomain.from_points(POINTS[0], ((0.0, 1.0),) * 2)
     own = ide.TokenDomain.from_points(np.stack([POINTS[0]] * SAMPLES), ((0.0, 1.0),) * 2)
@@ -101,7 +99,6 @@ def test_the_gradient_is_the_slope():
     assert abs((moved(h)[0] - moved(-h)[0]) / (2 * h) - slope) < 1e-6 * max(1, abs(slope))
 
 
-@pytest.mark.heavy
 def test_outputs_at_other_points():
     found = np.asarray(outputs_of(MODEL, FIELD))
     # At points of the field they are its outputs, and the values there are interpolated.

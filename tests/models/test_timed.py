@@ -60,7 +60,6 @@ def test_an_exact_flow_stays_exact():
     np.testing.assert_allclose(found, np.stack([U[0], one(U)[1], twice[2]]), atol=1e-12)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("gradient", [ide.Direct(), ide.Recompute()])
 def test_gradients_of_times_are_slopes(gradient):
     parts = built(lambda: (ide.FeedForward(2, 4, key=KEY), ide.Attention(2, 1, key=KEY)), 0.7)

@@ -52,7 +52,6 @@ def written(family, folder, **changes):
     return folder, options
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_an_adapter_comes_back_and_can_be_merged(family, tmp_path):
     model = adapted(family)

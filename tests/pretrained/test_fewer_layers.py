@@ -54,7 +54,6 @@ def test_a_rescaled_last_layer_is_a_checkpoint(family, tmp_path, unchecked):
         assert ".0." in names and ".1." not in names
 
 
-@pytest.mark.heavy
 def test_of_all_formats(tmp_path):
     """An archive, a layout without a checkpoint, and one block for all layers."""
     make_archive(tmp_path / "whole.npz", vocabulary=11)

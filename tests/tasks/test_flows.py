@@ -89,7 +89,6 @@ def test_what_is_drawn_does_not_depend_on_the_grid(flow):
     assert abs(many.std() - 1) < 0.03 and np.abs(many.mean(1)).max() < 1e-12
 
 
-@pytest.mark.heavy
 def test_batches_are_the_samples_of_one_part(task):
     states = task.data["training"][1]
     for batch in (task.batch(step, 4, seed=0) for step in range(3)):
@@ -166,7 +165,6 @@ def test_a_roll_out_is_learned_through_its_steps(cache):
     assert abs(pushforward(0.05)[1] - np.mean(slopes)) < 1e-5
 
 
-@pytest.mark.heavy
 def test_equations_for_several_functions(cache):
     """Both functions of a wave equation turn into each other, each wave k at the rate c k."""
     options = dict(dimension=2, length=2 * np.pi, time=0.25, points=16, pairs=2)

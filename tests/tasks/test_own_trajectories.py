@@ -63,7 +63,6 @@ def test_it_does_what_training_relies_on(options):
         assert abs(mean - states.mean()) < 0.05 and abs(std - states.std()) < 0.05
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("unrolled", [1, 2])
 def test_points_that_agree_are_those_of_all_samples(monkeypatch, unrolled):
     """Batches, losses and roll-outs are the same."""

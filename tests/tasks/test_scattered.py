@@ -121,7 +121,6 @@ def test_numbers_of_samples_are_learned_from_their_functions():
         assert abs(alone - found[sample]) < 1e-5
 
 
-@pytest.mark.heavy
 def test_a_run_on_a_file_resumes(tmp_path, no_figures):
     """Padding is NaN in the file, and one part has arrays of its own."""
     there = np.arange(MOST) < np.where(LENGTHS > 16, MOST, 12)[:, None]

@@ -54,7 +54,6 @@ def by_hand(values):
     return (values - chosen.mean(axes)) / chosen.std(axes)
 
 
-@pytest.mark.heavy
 def test_numbers_are_learned_as_if_normalized_by_hand():
     given = dict(points=POINTS, validation=0.5)
     task, model = started("function_regressor", FUNCTIONS, NUMBERS, **given)
@@ -120,7 +119,6 @@ def test_parameters_are_constant_channels(tmp_path):
     )
 
 
-@pytest.mark.heavy
 def test_numbers_of_functions_from_a_run(tmp_path, monkeypatch, capsys):
     """A run learns, keeps its units without its data, and measures all of another file."""
     monkeypatch.chdir(tmp_path)
@@ -141,7 +139,6 @@ def test_numbers_of_functions_from_a_run(tmp_path, monkeypatch, capsys):
     np.testing.assert_array_equal(outputs(ide.load_run("runs/a")[0]), found)
 
 
-@pytest.mark.heavy
 def test_classes_of_series(tmp_path, monkeypatch, no_figures):
     monkeypatch.chdir(tmp_path)
     x = (np.arange(32) + 0.5) / 32
@@ -158,7 +155,6 @@ def test_classes_of_series(tmp_path, monkeypatch, no_figures):
     assert Arrays(several, classes).model is ide.ImageClassifier
 
 
-@pytest.mark.heavy
 def test_a_run_keeps_its_labels(tmp_path, monkeypatch, capsys, no_figures):
     """Other files have fewer labels, or one that the run does not know."""
     monkeypatch.chdir(tmp_path)

@@ -106,7 +106,6 @@ OF_THE_USER = {
 }
 
 
-@pytest.mark.heavy
 def test_a_class_of_a_user_stands_for_each_kind_of_part(tmp_path):
     """From a file, trained and loaded again."""
     path = tmp_path / "own.yaml"
@@ -193,7 +192,6 @@ def test_stages_are_refined_up_to_the_same_depth():
 REASONING = sorted((Path(__file__).parents[2] / "configs" / "reasoning").glob("*.yaml"))
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("path", fast_first(1, REASONING), ids=lambda path: path.stem)
 def test_the_first_batch_of_a_loop_fits_its_model(path):
     config = training.load_config(path)

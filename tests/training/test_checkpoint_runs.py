@@ -98,7 +98,6 @@ TUNED = {"model": {"pretrained": "small", "checkpoint": 2}, "optimizer": TREE["o
 TUNED |= {"training": TREE["training"] | {"seed": 1}}
 
 
-@pytest.mark.heavy
 def test_a_run_begins_with_the_weights_of_another_and_outlives_it(there):
     (there / "tuned.yaml").write_text(yaml.safe_dump(TUNED))
     source, folder = ide.load_run(RUN, checkpoint=2)
@@ -150,7 +149,6 @@ def test_what_does_not_fit_the_weights_of_a_run_is_named(there):
     assert [x.name for x in RUN.parent.iterdir()] == [RUN.name]
 
 
-@pytest.mark.heavy
 def test_a_run_of_ones_own_is_written_with_its_tokenizer_and_a_card(there, capsys):
     # Its blocks are those of a published layout.
     operators = ["attention", "feed_forward"]

@@ -58,7 +58,6 @@ def evaluations(run):
     return [line["field_evaluations"] for line in logged(run.path) if "loss" in line]
 
 
-@pytest.mark.heavy
 def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(
     refined, tmp_path, capsys
 ):
@@ -84,7 +83,6 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(
     same_end(refined, longer)
 
 
-@pytest.mark.heavy
 def test_a_run_on_several_meshes_goes_on_to_the_same_bits(drawn, tmp_path):
     same_end(drawn, stub.resumed(drawn, tmp_path, 2))
     schedule = schedule_of(drawn.load_config())
@@ -177,7 +175,6 @@ def test_a_model_is_evaluated_with_some_of_its_layers(refined):
         assert row["loss"] == pytest.approx(cross_entropy(logits, batch.targets), rel=1e-5)
 
 
-@pytest.mark.heavy
 def test_adaptive_steps_are_counted_over_all_batches(refined):
     loaded = training.load_model(refined.path)
     controller = diffrax.PIDController(rtol=1e-3, atol=1e-3)

@@ -87,7 +87,6 @@ def test_a_trained_model_on_longer_inputs(tmp_path):
     assert row["evaluations"] == 5 and row["loss"] == pytest.approx(float(loss), rel=1e-5)
 
 
-@pytest.mark.heavy
 def test_data_are_those_of_the_run_or_are_named_and_in_its_tokens(there, capsys):
     def evaluated(*more, expected=0):
         return run_here(capsys, "evaluate", RUN, *more, expected=expected)
@@ -113,7 +112,6 @@ def test_data_are_those_of_the_run_or_are_named_and_in_its_tokens(there, capsys)
         assert "The character '?'" in evaluated(*more, expected=2)
 
 
-@pytest.mark.heavy
 def test_models_are_compared_on_the_same_tokens(there, capsys):
     """Also where each sees another number of them."""
     loaded = training.load_model(RUN)
@@ -174,7 +172,6 @@ def test_code_that_is_trusted_is_run(there, capsys):
     sys.modules.pop("act")
 
 
-@pytest.mark.heavy
 def test_a_leak_that_was_trained_is_refused(there, monkeypatch):
     """Its attention saw all tokens."""
     tree = config(name="seen", model={"operators": ["attention"]})

@@ -65,7 +65,6 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(faulty):
     ]
 
 
-@pytest.mark.heavy
 def test_bad_steps_are_skipped_and_after_too_many_a_run_goes_back_once(
     faulty, tmp_path, capsys
 ):
@@ -301,7 +300,6 @@ runs = []
     assert [run for _, run in runs] == [[(x, {"loss": 0.5}), "finish"] for x in (1, 3, 1)]
 
 
-@pytest.mark.heavy
 @pytest.mark.skipif(not importlib.util.find_spec("tensorboardX"), reason="no tensorboardX")
 def test_events_of_tensorboard(tmp_path):
     """Also if the run resumes in the second in which it began."""

@@ -27,7 +27,6 @@ def trained(there, name, **sections):
     return ide.train(f"{name}.yaml")
 
 
-@pytest.mark.heavy
 def test_a_run_changes_low_ranks_only_and_goes_on_to_the_bit(there, capsys):
     before = ide.load_run(RUN)[0]
     run = trained(there, "tuned")

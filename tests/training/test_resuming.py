@@ -89,7 +89,6 @@ def test_a_run_without_a_checkpoint_begins_again(half, end):
     assert equal(training.load_run(RUN)[0], end)
 
 
-@pytest.mark.heavy
 def test_a_cosine_begins_again_at_its_rate_on_request(there, monkeypatch):
     """A kill before the configuration is written leaves the run as it was."""
     with pytest.raises(InputError, match=r"step 3 on .* has other .* from 0\.001"):

@@ -128,7 +128,6 @@ def steps(number, accumulate):
     return state, metrics, seen
 
 
-@pytest.mark.heavy
 def test_parts_of_a_batch_make_the_step_of_the_whole_and_steps_an_average():
     (whole, metrics, seen), (parts, in_parts, _) = steps(3, 1), steps(3, 4)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
