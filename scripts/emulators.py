@@ -230,7 +230,7 @@ def config_of(model: str) -> training.Config | None:
 
 
 def text_of(model: str) -> str:
-    """What APEBench calls a network."""
+    """The name of a network in APEBench."""
     name, *_ = model.split(":")
     return NETWORKS.get(name, name)
 
