@@ -125,4 +125,4 @@ axes.grid(alpha=0.3)
 # %% [markdown]
 # Three evaluations, chosen well, are as good as the four of training. But 96 windows are few.
 # `ide-transformer depth glassllm` measures more windows, gives the uncertainty of each
-# difference, and tries more rules for dropping layers.
+# difference, and tries published methods.

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ide_transformer import models
-from ide_transformer.contrib.meshes import Quantity, native_target
+from ide_transformer.contrib.meshes import Quantity
 from ide_transformer.dynamics import square
 from ide_transformer.errors import InputError
 from ide_transformer.models import Model, compiled_outputs
@@ -56,11 +56,6 @@ class Problem(NamedTuple):
     read: Quantity | None = None
     calibration_losses: Losses | None = None
 
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """The numbers of samples of both batches."""
-        return len(jax.tree.leaves(self.calibration)[0]), len(jax.tree.leaves(self.held_out)[0])
-
     def loss_score(self) -> Callable[[Model], Float[Array, ""]]:
         """A function that says how well another model does on `calibration`: its mean loss.
         Raises without targets."""
@@ -68,29 +63,6 @@ class Problem(NamedTuple):
         if losses is None:
             raise InputError("loss_score: the problem has no targets for calibration.")
         return eqx.filter_jit(lambda model: jnp.mean(losses(model(self.calibration))))
-
-    def divergence_score(self, native: Model) -> Callable[[Model], Float[Array, ""]]:
-        """A function that says how far another model is from `native` on `calibration`, without
-        targets: the mean of
-
-            KL(p ‖ q) = Σ p log(p / q),
-
-        p a distribution that `native` gives, q the other model's; the relative error for
-        outputs that are not distributions."""
-        read = self.read
-        target = native_target(native, self.calibration, read)
-        if read is None:
-            return target.error
-        expected = read(target.outputs, target.inputs)
-
-        @eqx.filter_jit
-        def score(model: Model) -> Float[Array, ""]:
-            found = read(model(target.inputs), target.inputs)
-            tiny = jnp.finfo(found.dtype).tiny
-            p, q = jnp.maximum(expected, tiny), jnp.maximum(found, tiny)
-            return jnp.mean(jnp.sum(2 * expected**2 * (jnp.log(p) - jnp.log(q)), axis=-1))
-
-        return score
 
 
 def make_problem(
@@ -133,8 +105,7 @@ def make_problem(
         return _imitation(model, batches(drawn), "random images")
     raise InputError(
         f"there are no inputs for {loaded.path}, a model of {type(model.inputs).__name__}. "
-        "Give a run, or a checkpoint of a language model, a text encoder or a model of images; "
-        "for others call measure_coarsening(model, Problem(…))."
+        "Pass a run, or a checkpoint of a language model, a text encoder or a model of images."
     )
 
 

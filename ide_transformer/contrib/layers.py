@@ -11,8 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ide_transformer.dynamics import in_layers, stacked_operators, take_layers, whole_layers
-from ide_transformer.equation import LayerNorm, RMSNorm, Scaled, parts, with_fields
-from ide_transformer.errors import InputError
 from ide_transformer.models import Model
 
 
@@ -96,53 +94,6 @@ def mergers(layered: Layered) -> Iterator[Layered]:
 
 
 MOVES = (selections, drops, extensions, mergers)
-
-
-def keep_operators(model: Model, layers: Sequence[Sequence[int]]) -> Model:
-    """The model with only the listed layers of each operator, such as `[[0, 3], [0, 1, 2, 3]]`
-    for two attentions and four feed-forwards.
-
-    A splitting evaluates A_1 B_1 A_2 B_2 …; the operators that are left follow each other in
-    this order, in as few layers as hold them. Where a layer lacks an operator, its step size
-    is 0. Other schemes, such as Euler for parallel blocks, keep the operators of each layer
-    together. Reference: He et al., arXiv 2406.15786.
-
-    **Raises:** `InputError` for layers that are not there or not in order, and for a post-norm
-    model if a layer would lack an operator: the norm after it would stay.
-    """
-    number = model.equation.num_operators
-    for own in layers:
-        if list(own) != sorted(set(own) & set(range(model.layers))):
-            raise InputError(
-                f"keep_operators: {list(own)}: give some of 0 to {model.layers - 1}, in order."
-            )
-    if len(layers) != number or not any(map(len, layers)):
-        raise InputError(
-            f"keep_operators: {layers=}: give a list for each of {number} operators."
-        )
-    splitting = hasattr(model.solver, "sub_solver")
-    rows: list[dict[int, int]] = []
-    for layer, operator in sorted((n, i) for i, own in enumerate(layers) for n in own):
-        fits = rows and (max(rows[-1]) < operator if splitting else layer in rows[-1].values())
-        if not fits:
-            rows.append({})
-        rows[-1][operator] = layer
-    full = [[row.get(i, min(row.values())) for i in range(number)] for row in rows]
-    kept = take_layers(in_layers(model), np.array(full))
-    lacking = [[i not in row for row in rows] for i in range(number)]
-    norms = parts(model.constraint, (LayerNorm, RMSNorm))
-    if norms and np.any(lacking):
-        raise InputError(
-            f"keep_operators: {layers=}: a layer lacks an operator, but its norm, "
-            f"{type(norms[0]).__name__}, stays; give lists that alternate, [[0, 2], [1, 2]]."
-        )
-
-    def without(operator: Scaled, gone: list[bool]) -> Scaled:
-        rate = operator.rate
-        return with_fields(operator, rate=jnp.where(np.array(gone), 0, rate))
-
-    blocks = tuple(map(without, stacked_operators(kept), lacking))
-    return eqx.tree_at(stacked_operators, kept, blocks)
 
 
 def _windows(layered: Layered) -> Iterator[list[int]]:

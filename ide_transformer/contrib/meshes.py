@@ -11,9 +11,8 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ide_transformer.contrib.layers import MOVES, Layered, native_layers
 from ide_transformer.dynamics import rates as rates_of, relative_error, stacked_operators
-from ide_transformer.equation import State, TokenDomain, by_samples
+from ide_transformer.equation import TokenDomain, by_samples
 from ide_transformer.errors import InputError
-from ide_transformer.integration import Mesh
 from ide_transformer.models import Model, compiled_outputs
 
 
@@ -193,40 +192,6 @@ def _best(meshes: Iterable[Layered], judge: Target) -> tuple[float, Layered]:
     # A march that diverged, with the error NaN, comes last.
     errors = ((float(np.fmin(judge.error(x.model), np.inf)), x) for x in meshes)
     return min(errors, key=lambda found: found[0])
-
-
-def refine(model: Model, k: int) -> Model:
-    """Refine a model to k steps of h = 1/k in each interval.
-
-    As k grows the outputs converge without a constraint, and on one `Sphere` or `RMSSphere` for
-    all operators. Post-norm checkpoints do not converge: a `LayerNorm` whose gain varies over
-    features multiplies k gains in an interval, and one for each operator moves the state k
-    times between two sets. On one `Sphere` the equation converges, but is another model at
-    k = 1.
-    """
-    return model.on(Mesh(steps=k))
-
-
-def extrapolated(model: Model, coarse: State, fine: State) -> State:
-    """Richardson's extrapolation of states with k and with 2k steps in each interval,
-
-        u = u_{2k} + (u_{2k} - u_k) / (2^p - 1),
-
-    p the least order of the schemes: order p + 1 if the error has an expansion in h. Reference:
-    Richardson, Phil. Trans. A 226 (1927); Hairer, Nørsett, Wanner, Solving Ordinary
-    Differential Equations I, section II.9.
-
-    **Raises:** `InputError` for a scheme without an order.
-    """
-    least = np.inf
-    for part in model.equations:
-        if not (order := part.solver.order(part.equation.terms)):
-            raise InputError(
-                f"extrapolated: the order of {type(part.solver).__name__} is not known; take a "
-                "scheme with an order, such as LieTrotter(Euler())."
-            )
-        least = min(least, order)
-    return fine + (fine - coarse) / (2**least - 1)
 
 
 @eqx.filter_jit

@@ -13,7 +13,7 @@ from .connections import (
 )
 from .constant_coefficients import ConstantCoefficients
 from .darcy import Darcy
-from .dropped_layers import angular_distances, eliminate, least_angle
+from .dropped_layers import eliminate
 from .encoder_decoder import (
     EncodedInputs,
     EncoderDecoder,
@@ -23,31 +23,11 @@ from .encoder_decoder import (
 )
 from .gated import GatedRK2
 from .growth import MiddleRepeated, NewLayers, Stacked
-from .hadamard_matrices import hadamard
 from .layer_norm_scaling import LayerNormScaling
-from .layers import (
-    MOVES,
-    Layered,
-    drops,
-    extensions,
-    keep_operators,
-    mergers,
-    native_layers,
-    selections,
-)
+from .layers import MOVES, Layered, drops, extensions, mergers, native_layers, selections
 from .local_flux import LocalFlux
 from .mazes import Maze
-from .meshes import (
-    Coarsening,
-    Quantity,
-    Target,
-    coarsen,
-    coarsenings,
-    extrapolated,
-    fit_rates,
-    native_target,
-    refine,
-)
+from .meshes import Coarsening, Quantity, Target, coarsen, coarsenings, fit_rates, native_target
 from .momentum import (
     AbstractCoefficient,
     AbstractMomentum,
@@ -58,7 +38,6 @@ from .momentum import (
     VelocityInputs,
 )
 from .package_texts import PackageTexts, text_of_packages
-from .patches import Patched, least_squares_map, least_turned_inside, linear_patch, patch_layers
 from .replaced_layers import least_turned, replace_layers
 from .scales import (
     CoarseHeads,
@@ -75,9 +54,7 @@ from .slices import SliceAttention
 from .spectra import Clustering, clustering, log_norms, stretching
 from .split_models import GridNetwork, SplitModel
 from .stabilisers import JacobianNorm, NoisySteps, Progressive
-from .step_defects import Defects, defects, equation_defects, removal_estimate
 from .sudoku import Sudoku
-from .transported import least_error_cut, transported_map
 from .v_cycle import PairFeedForward, VCycle
 from .verses import VersesEnEs
 from .windows import Walk, walked_state

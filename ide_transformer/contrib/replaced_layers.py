@@ -44,9 +44,8 @@ def replace_layers(model: Model, layers: Sequence[int], inputs: PyTree[ArrayLike
     weights, so `save_pretrained` writes the result as an ordinary checkpoint. Reference:
     Shopkhoev et al., arXiv 2505.02819.
 
-    Only a map of M_i can become weights. A map of the whole state, u ↦ u P, see `patch_layers`,
-    cannot: the residual connection carries u past all weights of a layer, and its norm does not
-    commute with P.
+    Only a map of M_i can become weights. A map of the whole state cannot: the residual
+    connection carries u past all weights of a layer.
 
     **Arguments:**
 
@@ -61,7 +60,7 @@ def replace_layers(model: Model, layers: Sequence[int], inputs: PyTree[ArrayLike
     first, number = _checked(model, layers)
     gram = cross = np.zeros(())
     tokens = 0
-    for part in batches(inputs):
+    for part in _batches(inputs):
         *pair, counted = _at_cut(model, first, number, part)
         written, missing = (np.asarray(x, np.float64)[np.asarray(counted)] for x in pair)
         gram = gram + written.T @ written
@@ -96,37 +95,31 @@ def mean_turns(
     model: Model, number: int, inputs: PyTree[ArrayLike]
 ) -> Float[np.ndarray, " cuts"]:
     """The mean over tokens of `1 - cos(L_i, L_{i+n})`, without padding, for each i."""
-    parts = [_turns(model, number, part) for part in batches(inputs)]
+    parts = [_turns(model, number, part) for part in _batches(inputs)]
     total, tokens = (np.sum(x, axis=0, dtype=float) for x in zip(*parts, strict=True))
     return total / tokens
 
 
-def checked_neighbours(caller: str, model: Model, layers: Sequence[int]) -> tuple[int, int]:
-    """The first of the layers and how many there are. Raises `InputError`, which names the
-    `caller`, unless they are neighbours without layer 0."""
+def _checked(model: Model, layers: Sequence[int]) -> tuple[int, int]:
+    """The first of the layers and how many there are."""
     gone = list(layers)
     first = gone[0] if gone else 0
     neighbours = gone == list(range(first, first + len(gone)))
     if not neighbours or not 0 < first <= model.layers - len(gone):
         raise InputError(
-            f"{caller}: layers={gone}: give neighbours among 1 to {model.layers - 1}."
+            f"replace_layers: layers={gone}: pass neighbours among 1 to {model.layers - 1}."
         )
-    return first, len(gone)
-
-
-def _checked(model: Model, layers: Sequence[int]) -> tuple[int, int]:
-    found = checked_neighbours("replace_layers", model, layers)
     native = any(eqx.tree_equal(model.solver, x) for x in (LieTrotter(), diffrax.Euler()))
     *_, last = model.control(0.0)
     if native and model.steps == 1 and isinstance(last.innermost, AbstractFeedForward):
-        return found
+        return first, len(gone)
     raise InputError(
         "replace_layers: it needs a pre-norm model whose layers end with a feed-forward, with "
         "one step of LieTrotter() or Euler() in each; for others take keep_layers or coarsen."
     )
 
 
-def batches(inputs: PyTree[ArrayLike]) -> Iterator[PyTree[Array]]:
+def _batches(inputs: PyTree[ArrayLike]) -> Iterator[PyTree[Array]]:
     """Parts of a batch whose states fit into memory."""
     batch = jax.tree.map(jnp.asarray, inputs)
     own, shared = eqx.partition(batch, by_samples(batch))
@@ -136,7 +129,7 @@ def batches(inputs: PyTree[ArrayLike]) -> Iterator[PyTree[Array]]:
         yield eqx.combine(part, shared)
 
 
-def marched_states(model: Model, inputs: PyTree[Array]) -> tuple[March, Array, Array]:
+def _marched_states(model: Model, inputs: PyTree[Array]) -> tuple[March, Array, Array]:
     """The march, its states, and which tokens are no padding."""
     march = March.of("states", model, inputs)
     states = march.states(march.no_pushes)
@@ -151,7 +144,7 @@ def _at_cut(
     model: Model, first: int, number: int, inputs: PyTree[Array]
 ) -> tuple[Array, Array, Array]:
     """`M_i`, `L_{i+n} - Y_i`, and which tokens are no padding."""
-    march, states, counted = marched_states(model, inputs)
+    march, states, counted = _marched_states(model, inputs)
     length = march.equation.control.interval_length
     t = (first - 1) * length
     y = x = states[first - 1]
@@ -168,7 +161,7 @@ def _turns(
     model: Model, number: int, inputs: PyTree[Array]
 ) -> tuple[Float[Array, " cuts"], Array]:
     """The sum over tokens of `1 - cos(L_i, L_{i+n})` for each i, and the number of tokens."""
-    _, states, counted = marched_states(model, inputs)
+    _, states, counted = _marched_states(model, inputs)
     units = states / jnp.linalg.norm(states, axis=-1, keepdims=True)
     turns = 1 - jnp.sum(units[:-number] * units[number:], axis=-1)
     total = jnp.sum(jnp.where(counted, turns, 0), axis=tuple(range(1, turns.ndim)))

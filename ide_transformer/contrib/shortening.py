@@ -1,24 +1,25 @@
 """All methods that make a trained model shorter, by their names."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ide_transformer.contrib.depth import COARSENINGS, NEEDED, RULES, Rule, layer_columns
 from ide_transformer.contrib.depth_problem import Problem
-from ide_transformer.contrib.dropped_layers import eliminate, least_angle
+from ide_transformer.contrib.dropped_layers import eliminate
+from ide_transformer.contrib.layers import MOVES, drops, mergers, selections
 from ide_transformer.contrib.meshes import coarsenings
-from ide_transformer.contrib.patches import (
-    least_squares_map,
-    least_turned_inside,
-    linear_patch,
-    patch_layers,
-)
-from ide_transformer.contrib.replaced_layers import least_turned, replace_layers
-from ide_transformer.contrib.transported import least_error_cut, transported_map
+from ide_transformer.contrib.replaced_layers import least_turned, mean_turns, replace_layers
 from ide_transformer.dynamics import keep_layers
 from ide_transformer.models import Model
+
+
+# Methods and their options of `coarsenings`.
+COARSENINGS: dict[str, dict[str, Any]] = {
+    "coarsened": dict(moves=MOVES),
+    "dropped": dict(moves=(selections, drops), fit=None),
+    "merged": dict(moves=(mergers,), fit=None),
+}
 
 
 class Given(NamedTuple):
@@ -47,16 +48,6 @@ def _keeping(choose: Callable[[Given, int], Sequence[int]]) -> Method:
         for number in numbers:
             kept = [int(layer) for layer in choose(given, number)]
             yield Shortened(number, keep_layers(given.model, kept), _listed(kept))
-
-    return method
-
-
-def _ranking(rule: Rule) -> Method:
-    """By a rule that reads columns with a number for each layer."""
-
-    def method(given: Given, numbers: Sequence[int]) -> Iterator[Shortened]:
-        columns = layer_columns(given.model, given.problem)
-        return _keeping(lambda given, number: rule(columns, number).tolist())(given, numbers)
 
     return method
 
@@ -95,72 +86,40 @@ def _replacing(given: Given, numbers: Sequence[int]) -> Iterator[Shortened]:
         yield Shortened(number, replace_layers(model, gone, inputs), _without(model, gone))
 
 
-def _linear_patch(given: Given, numbers: Sequence[int]) -> Iterator[Shortened]:
-    model, inputs = given.model, given.problem.calibration
-    for number in numbers:
-        gone = least_turned_inside(model, model.layers - number, inputs)
-        shorter = patch_layers(model, gone, linear_patch(model, gone, inputs))
-        yield Shortened(number, shorter, _without(model, gone))
-
-
-def _least_squares(transported: bool) -> Method:
-    """A map fitted at the cut where the plain map changes the read-out least."""
-
-    def method(given: Given, numbers: Sequence[int]) -> Iterator[Shortened]:
-        model, problem = given.model, given.problem
-        inputs, read = problem.calibration, problem.read
-        for number in numbers:
-            gone = least_error_cut(model, model.layers - number, inputs, read)
-            if transported:
-                matrix = transported_map(model, gone, inputs, read, seed=given.seed)
-            else:
-                matrix = least_squares_map(model, gone, inputs)
-            yield Shortened(number, patch_layers(model, gone, matrix), _without(model, gone))
-
-    return method
+def _least_influence(given: Given, numbers: Sequence[int]) -> Iterator[Shortened]:
+    """Drops the layers that turn the state least, which is ShortGPT's block influence."""
+    turns = mean_turns(given.model, 1, given.problem.calibration)
+    order = np.argsort(-turns, kind="stable")
+    return _keeping(lambda given, number: np.sort(order[:number]).tolist())(given, numbers)
 
 
 # Controls, which look at nothing but the number of layers.
 CONTROLS: dict[str, Method] = {
-    "last": _ranking(RULES["last layers dropped"]),
-    "even": _ranking(RULES["evenly spread"]),
+    "last": _keeping(lambda given, number: range(number)),
+    # With the first and the last layer. Reference: Sajjad et al., arXiv 2004.03844.
+    "even": _keeping(
+        lambda given, number: (
+            np.linspace(0, given.model.layers - 1, number).round().astype(int).tolist()
+        )
+    ),
     "random": _keeping(
         lambda given, number: sorted(
             np.random.default_rng(given.seed).permutation(given.model.layers)[:number]
         )
     ),
 }
-# ShortGPT, angular distance, SLEB (with targets), ReplaceMe and LinearPatch.
+# ShortGPT, SLEB (with targets) and ReplaceMe.
 PUBLISHED: dict[str, Method] = {
-    "block_influence": _ranking(RULES["least influence dropped"]),
-    "angular_distance": _keeping(
-        lambda given, number: _others(
-            given.model,
-            least_angle(given.model, given.model.layers - number, given.problem.calibration),
-        )
-    ),
+    "block_influence": _least_influence,
     "sleb": _eliminating(lambda given: given.problem.loss_score()),
     "replace_me": _replacing,
-    "linear_patch": _linear_patch,
 }
-OURS: dict[str, Method] = {
-    "estimate": _ranking(NEEDED["least estimate dropped"]),
-    "divergence": _eliminating(lambda given: given.problem.divergence_score(given.model)),
-    "least_squares": _least_squares(transported=False),
-    "transported": _least_squares(transported=True),
-    "dropped": _coarsening("dropped"),
-    "merged": _coarsening("merged"),
-    "coarsened": _coarsening("coarsened"),
-}
+OURS: dict[str, Method] = {name: _coarsening(name) for name in COARSENINGS}
 METHODS: dict[str, Method] = {**CONTROLS, **PUBLISHED, **OURS}
 
 
-def _others(model: Model, gone: range) -> list[int]:
-    return [layer for layer in range(model.layers) if layer not in gone]
-
-
 def _without(model: Model, gone: range) -> str:
-    return _listed(_others(model, gone))
+    return _listed([layer for layer in range(model.layers) if layer not in gone])
 
 
 def _listed(layers: Sequence[int]) -> str:

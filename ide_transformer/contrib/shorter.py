@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Literal
 
 from ide_transformer.arguments import PositiveInt, checked
-from ide_transformer.contrib.depth import COARSENINGS
 from ide_transformer.contrib.depth_problem import Problem, make_problem
 from ide_transformer.contrib.meshes import coarsenings, native_target
 from ide_transformer.contrib.replaced_layers import least_turned, replace_layers
+from ide_transformer.contrib.shortening import COARSENINGS
 from ide_transformer.errors import InputError
 from ide_transformer.models import Model
 from ide_transformer.pretrained import save_pretrained
@@ -54,7 +54,7 @@ def save_shorter(
     _save(shorter, loaded, folder)
     return (
         f"{folder}: {wanted} of {model.layers} layers, {method}, relative error {error:.3f} on "
-        f"{problem.sizes[0]} samples. Load it with ide_transformer.load_pretrained"
+        f"{calibration} samples. Load it with ide_transformer.load_pretrained"
         f"({str(folder)!r}) or the original library."
     )
 

@@ -19,7 +19,7 @@ from ide_transformer.dynamics import March, over_interval, step_ends
 from ide_transformer.equation import State
 from ide_transformer.errors import InputError
 from ide_transformer.models import Model
-from ide_transformer.reporting import Report, Terminal, write_report
+from ide_transformer.reporting import Report, Terminal
 from ide_transformer.training import load_model
 
 
@@ -118,7 +118,6 @@ def walked_state(
 @checked
 def study_windows(
     path: str,
-    folder: Path,
     *,
     steps: PositiveInt,
     calibration: PositiveInt = 128,
@@ -126,8 +125,7 @@ def study_windows(
     trust: bool = False,
     text: str | None = None,
 ) -> Report:
-    """Walks windows of layers of the run or checkpoint in `path` in `steps` steps, and writes a
-    table into `folder`.
+    """Walks windows of layers of the run or checkpoint in `path` in `steps` steps.
 
     For each of `walks` the window with the least loss on `calibration` samples is measured on
     `held_out` others. Controls: windows of the same size at random (`random`, the mean over all
@@ -189,7 +187,7 @@ def study_windows(
             }
         )
         say(f"{name}: layers {first} to {end - 1}")
-    report = Report(
+    return Report(
         f"windows of {Path(path).name}",
         f"Windows of layers of {path} in {steps} steps, chosen among {len(windows)} by the "
         f"loss ({problem.loss}) on {calibration} samples and measured on {held_out} others. "
@@ -203,5 +201,3 @@ def study_windows(
             "cooled_uncertainty": "its uncertainty",
         },
     )
-    write_report(folder, report)
-    return report

@@ -1,17 +1,12 @@
-"""The study of coarser and finer solves: its tasks, rules, rankings, budgets and script."""
+"""Problems for trained models, and the command that saves fewer layers."""
 
-import json
-
-import diffrax
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import tokenizers as tk
 
 import ide_transformer as ide
 from ide_transformer import training
-from ide_transformer.contrib.depth import NEEDED, RULES, Problem, measure_coarsening
 from ide_transformer.contrib.depth_problem import halves_of_speeches, make_problem
 from ide_transformer.contrib.shorter import save_shorter
 from tests.golden.copies import changed_copy
@@ -64,80 +59,6 @@ def test_the_loss_of_a_text_encoder_is_that_of_finding_other_halves(tmp_path):
     np.testing.assert_allclose(jax.jit(problem.losses)(states), expected, rtol=1e-6)
 
 
-def test_rules_keep_the_layers_that_they_say():
-    columns = {"turn": np.array([5, 1, 9, 3]), "estimate": np.array([2, 3, 4, 1])}
-
-    def kept(name, number):
-        return {**RULES, **NEEDED}[name](columns, number).tolist()
-
-    assert kept("last layers dropped", 3) == [0, 1, 2]
-    assert kept("evenly spread", 3) in ([0, 1, 3], [0, 2, 3])
-    assert kept("least influence dropped", 3) == [0, 2, 3]
-    assert kept("least estimate dropped", 3) == [0, 1, 2]
-    two, three = (kept("random, seed 1", n) for n in (2, 3))
-    assert set(two) < set(three) and three == sorted(three)
-
-
-def losses_of(outputs):
-    return jnp.mean(outputs**2, axis=(1, 2))
-
-
-def test_a_study_of_a_linear_model_by_hand():
-    """A layer multiplies the state by `1 - c`; with more steps by `(1 - c / k)^k`."""
-    rates = np.array([0.1, 0.3, 0.2])
-    model = ide.LanguageModel(
-        *(5, 4, 4),
-        control=ide.PiecewiseConstant((ide.Damping(jnp.asarray(rates)),)),
-        constraint=ide.Free(),
-        mesh=ide.Mesh(solver=diffrax.Euler()),
-        key=jax.random.key(0),
-    )
-    samples = np.random.default_rng(0).integers(0, 5, (2, 3, 4))
-    problem = Problem(*samples, losses_of)
-    study = measure_coarsening(model, problem, refinements=(2,))
-    rows = {row["method"]: row for row in study.rows}
-    read_out = jax.jit(lambda u: model.outputs(u))
-
-    def outputs(u):
-        return np.asarray(read_out(u))
-
-    u0 = np.asarray(model.inputs.embed(samples[1])[0])
-    native = outputs(u0 * np.prod(1 - rates))
-
-    def check(row, factor, evaluations):
-        found = outputs(u0 * factor)
-        change = np.mean(found**2 - native**2, axis=(1, 2))
-        assert row["loss"] == pytest.approx(np.mean(found**2), rel=1e-9)
-        expected = {
-            "change": change.mean(),
-            "uncertainty": change.std(ddof=1) / np.sqrt(3),
-            "error": np.linalg.norm(found - native) / np.linalg.norm(native),
-        }
-        for name, value in expected.items():
-            assert row[name] == pytest.approx(value, rel=1e-6, abs=1e-15), name
-        assert row["field_evaluations"] == evaluations
-
-    check(rows["native"], np.prod(1 - rates), 3)
-    for method in {**RULES, **NEEDED}:
-        layers = list(map(int, rows[method]["layers"].split()))
-        check(rows[method], np.prod(1 - rates[layers]), 2)
-    assert rows["least estimate dropped"]["layers"] == "1 2"
-    finer = [np.prod((1 - rates / k) ** k) for k in (2, 4)]
-    check(rows["refined"], finer[0], 6)
-    check(rows["extrapolated"], 2 * finer[1] - finer[0], 18)
-    for row, off in zip(study.layers, rates, strict=True):
-        without = outputs(u0 * np.prod(1 - rates) / (1 - off))
-        damage = np.linalg.norm(without - native) / np.linalg.norm(native)
-        assert row["damage"] == pytest.approx(damage, rel=1e-6)
-    assert study.correlations["estimate"] == pytest.approx(1)
-    (budget,) = study.budgets
-    ours = [rows[x] for x in ("coarsened", "dropped", "merged", *NEEDED)]
-    assert budget["field_evaluations"] == 2
-    assert budget["difference"] == pytest.approx(budget["loss"] - budget["its_loss"])
-    assert budget["loss"] == min(row["loss"] for row in ours)
-    assert budget["its_loss"] == min(rows[x]["loss"] for x in RULES)
-
-
 @pytest.mark.heavy
 def test_the_script_saves_a_model_with_fewer_layers(tmp_path, capsys):
     source = changed_copy(tmp_path / "gpt2", "gpt2")
@@ -158,23 +79,6 @@ def test_the_script_saves_a_model_with_fewer_layers(tmp_path, capsys):
         save_shorter(str(source), tmp_path / "more", layers=2)
     with pytest.raises(ide.InputError, match="replaced is there already"):
         save_shorter(str(source), tmp_path / "replaced")
-
-
-@pytest.mark.heavy
-def test_the_script_writes_tables_and_figures(tiny_run, tmp_path, capsys):
-    out = tmp_path / "out"
-    sizes = ("--calibration", 4, "--held-out", 4)
-    run_here(capsys, "depth", tiny_run, *sizes, "--out", out)
-    rows = json.loads((out / "report.json").read_text())["rows"]
-    native = rows[0]
-    assert native["method"] == "native" and native["error"] == 0
-    # To merge linear layers is exact.
-    assert all(row["error"] > 0 for row in rows if "dropped" in row["method"])
-    cheaper = {
-        row["method"] for row in rows if row["field_evaluations"] < native["field_evaluations"]
-    }
-    assert {"coarsened", "merged", "evenly spread", "random, seed 2"} <= cheaper
-    assert (out / "budgets/report.md").exists() and (out / "loss.png").exists()
 
 
 def test_a_text_is_measured_on_its_last_tenth(tiny_run, tmp_path, capsys):

