@@ -47,9 +47,8 @@ NOT_RUN = (
     "pip install",
     "python -m pip install",
     "ide-transformer train finetune_glassllm",
-    "ide-transformer train shakespeare parallel.data=2",
+    "ide-transformer train shakespeare parallel.",
     "ide-transformer train emulators/local name=compared",
-    "ide-transformer train plans/one_billion",
     "ide-transformer train runs/NAME",
     "srun",
 )

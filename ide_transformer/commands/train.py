@@ -1,13 +1,12 @@
 """Trains a model from a YAML configuration."""
 
 import argparse
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, printable
-from .options import add_trust, check_can_be_written, config_file, integers
+from .options import add_trust, check_can_be_written, config_file
 
 
 EXAMPLES = """\
@@ -17,7 +16,6 @@ EXAMPLES = """\
   ide-transformer train mine.yaml --find-learning-rate
   ide-transformer train navier_stokes --baseline fno:learning_rate=3e-3,resnet
   ide-transformer train coarse_first --plan evaluations=12000
-  ide-transformer train plans/one_billion --plan devices=8,64,256 --samples 4
 """
 
 
@@ -33,26 +31,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--restart", action="store_true", help=about)
     about = "instead: raise the rate until the loss explodes, and suggest one (learning-rates/)"
     one.add_argument("--find-learning-rate", action="store_true", help=about)
-    about = """instead: list the runs of a cost (evaluations=12000), or the bytes that devices
-    would hold and send (devices=8,64,256)"""
-    one.add_argument("--plan", type=_plan, metavar="BUDGET", help=about)
+    about = "instead: list the runs of a cost"
+    one.add_argument("--plan", type=_evaluations, metavar="evaluations=12000", help=about)
     about = """afterwards, train another kind of model on the same data, and compare: fno,
     resnet, unet, or any model.kind, with its options and keys of the optimizer; several
     between commas"""
     one.add_argument("--baseline", action="append", metavar="KIND[:key=value]", help=about)
-    about = "with --plan devices=…: samples computed at once (default: 1)"
-    add("--samples", type=int, help=about)
     add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     add_trust(parser)
 
 
-def _plan(text: str) -> tuple[str, list[int]]:
-    unit, _, amounts = text.partition("=")
-    numbers = integers(amounts) if re.fullmatch(r"[0-9,]+", amounts) else []
-    most = {"evaluations": 1, "devices": len(numbers)}.get(unit, 0)
-    if not 0 < len(numbers) <= most or min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: write evaluations=12000 or devices=8,64,256")
-    return unit, numbers
+def _evaluations(text: str) -> int:
+    budget = re.fullmatch(r"evaluations=([1-9][0-9]*)", text)
+    if budget is None:
+        raise argparse.ArgumentTypeError(f"{text}: write for example evaluations=12000")
+    return int(budget[1])
 
 
 def run(options: argparse.Namespace) -> None:
@@ -64,17 +57,9 @@ def run(options: argparse.Namespace) -> None:
         if not options.resume:
             raise
         file = None
-    planned, amounts = options.plan or (None, [])
-    if options.samples is not None and planned != "devices":
-        raise InputError("--samples needs --plan devices=…")
-    if planned == "devices":
-        # JAX reads it when the first device is asked for.
-        flag = f"--xla_force_host_platform_device_count={max(amounts)}"
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     import jax
 
     from .. import reporting, training
-    from ..training.measure.planning import VOCABULARY
 
     if file is None:
         how = dict(runs=options.runs, trust=options.trust, restart=options.restart)
@@ -83,16 +68,10 @@ def run(options: argparse.Namespace) -> None:
         # Without --trust a configuration outside a run is trusted.
         trust = options.trust or None
         config = training.load_config(file, options.overrides, trust=trust)
-        if planned == "devices":
-            samples = 1 if options.samples is None else options.samples
-            reporting.show_table(training.plan_of(config, amounts, samples))
-            if config.data.vocabulary is None:
-                print(f"For {VOCABULARY:,} tokens; data.vocabulary gives another number.")
-            return
-        if planned:
+        if options.plan is not None:
             from ..compare.budget import advice, plan_refinement
 
-            reporting.show_table(plan_refinement(config, *amounts))
+            reporting.show_table(plan_refinement(config, options.plan))
             print(advice(config))
             return
         if options.find_learning_rate:

@@ -26,7 +26,6 @@ from .measure.evaluation import (
     evaluation_task,
     run_task,
 )
-from .measure.planning import plan, plan_of
 from .measure.predictions import draw_predictions
 from .measure.range_test import LearningRates, find_learning_rate
 from .measure.roll_outs import RollOut, roll_out

@@ -126,8 +126,7 @@ def test_options_that_say_nothing_are_refused(capsys):
         ("evaluate none more --mesh layers=2", "--mesh and --figure take one model; drop more"),
         ("draw none --mesh tokens=8,16", "tokens=8,16: give one mesh"),
         ("dynamics none --iterations 3", "--iterations: give --steer too"),
-        ("train quick --samples 2", "--samples needs --plan devices"),
-        ("train coarse_first --plan evals=12", "write evaluations=12000 or"),
+        ("train coarse_first --plan evals=12", "write for example evaluations=12000"),
         ("convergence --scheme paper_splitting --constraint free", "None of these schemes can"),
     ):
         name, *options = command.split()

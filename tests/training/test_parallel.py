@@ -1,5 +1,5 @@
-"""Training on layouts of devices gives the losses of one device; plans on paper. Texts larger
-than what a process may hold: the memory that they take, and runs on them that are killed."""
+"""Training on layouts of devices gives the losses of one device. Texts larger than what a
+process may hold: the memory that they take, and runs on them that are killed."""
 
 import json
 import signal
@@ -20,8 +20,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 import ide_transformer as ide
 from ide_transformer import InputError, tasks, training
 from ide_transformer.tasks import shakespeare
-from ide_transformer.training import plan_of, run
-from ide_transformer.training.measure.planning import sent_bytes
+from ide_transformer.training import run
 from ide_transformer.training.steps import layout as parallel
 from ide_transformer.training.steps.optimizer import path_of
 from tests.helpers import SCRIPTS
@@ -126,29 +125,6 @@ def test_the_points_that_samples_share_lie_whole_on_every_device():
         assert field.domain.points.sharding.spec == field.domain.ends.sharding.spec == whole
     assert shapes.inputs.domain.weights.sharding.spec == whole
     assert shapes.targets.domain.weights.sharding.spec == divided
-
-
-PROGRAM = Path(__file__).with_name("program.hlo").read_text()
-
-
-def test_what_is_sent_counts_loops_and_branches():
-    expected = {
-        "all-gather": 6 * (4 * 8 * 2) * 3 / 4,
-        # One of two branches, in each of six turns.
-        "collective-permute": 6 / 2 * (8 * 4),
-        # Its result is a part.
-        "reduce-scatter": (2 * 4) * 3,
-        "all-to-all": (8 * 4) * 3 / 4,
-        "all-reduce": 2 * (8 * 4) / 2,
-    }
-    assert sent_bytes(PROGRAM) == pytest.approx(expected)
-    # A part of an axis, and the other one.
-    parts = PROGRAM.replace("{'b'}", "{'a','b':(2)2}").replace("{{0,1,2,3},{4,5,6,7}}", "{}")
-    with pytest.raises(InputError, match=r"groups of devices in %s"):
-        sent_bytes(parts)
-    assert sent_bytes(parts.replace("={}", "=[2,4]"))["all-to-all"] == (8 * 4) * 3 / 4
-    with pytest.raises(InputError, match=r"kind=operator_model: a plan needs a language model"):
-        plan_of(stub.config(model={"kind": "operator_model"}), [4])
 
 
 # The peak of a process counts its parent's peak too, so a small process starts it.

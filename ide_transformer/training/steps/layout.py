@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
@@ -116,9 +116,9 @@ class Layout(NamedTuple):
         return NamedSharding(self.grid, PartitionSpec())
 
 
-def make_layout(config: ParallelConfig, devices: Sequence[Any] | None = None) -> Layout:
+def make_layout(config: ParallelConfig) -> Layout:
     """The layout of the section `parallel`, on the first of all devices."""
-    devices = jax.devices() if devices is None else devices
+    devices = jax.devices()
     number = len(devices)
     wanted = config.devices
     if number % wanted or (jax.process_count() > 1 and wanted != number):
