@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, printable
-from .options import add_trust, check_can_be_written, config_file
+from .options import add_trust, config_file
 
 
 EXAMPLES = """\
   ide-transformer train shakespeare solver.kind=strang model.layers=8 name=strang-8
   ide-transformer train runs/strang-8 --resume
   ide-transformer train runs/strang-8 --resume training.steps=3000 --restart
-  ide-transformer train mine.yaml --find-learning-rate
   ide-transformer train navier_stokes --baseline fno:learning_rate=3e-3,resnet
   ide-transformer train coarse_first --plan evaluations=12000
 """
@@ -29,8 +28,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--resume", action="store_true", help=about)
     about = "with --resume, more training.steps and a cosine schedule: begin another cosine"
     add("--restart", action="store_true", help=about)
-    about = "instead: raise the rate until the loss explodes, and suggest one (learning-rates/)"
-    one.add_argument("--find-learning-rate", action="store_true", help=about)
     about = "instead: list the runs of a cost"
     one.add_argument("--plan", type=_evaluations, metavar="evaluations=12000", help=about)
     about = """afterwards, train another kind of model on the same data, and compare: fno,
@@ -73,11 +70,6 @@ def run(options: argparse.Namespace) -> None:
 
             reporting.show_table(plan_refinement(config, options.plan))
             print(advice(config))
-            return
-        if options.find_learning_rate:
-            folder = Path("learning-rates") / config.name
-            check_can_be_written(folder / "learning_rate.json")
-            print(training.find_learning_rate(config, folder=folder).text)
             return
         if options.baseline:
             _train_with_baselines(config, options)

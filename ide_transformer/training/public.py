@@ -27,7 +27,6 @@ from .measure.evaluation import (
     run_task,
 )
 from .measure.predictions import draw_predictions
-from .measure.range_test import LearningRates, find_learning_rate
 from .measure.roll_outs import RollOut, roll_out
 from .run import Diverged, resume_run, train
 from .steps.build import (

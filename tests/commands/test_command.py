@@ -94,7 +94,6 @@ def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatc
         "resolution none --json FILE",
         "depth none --out FILE",
         "dynamics none --out FILE",
-        "train quick --find-learning-rate",
         "benchmark.py march --json FILE",
         "operators.py samples --json FILE",
     ],
@@ -103,11 +102,11 @@ def test_results_that_cannot_be_written_are_refused_first(
     capsys, tmp_path, monkeypatch, command
 ):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "learning-rates").touch()
-    name, *options = command.replace("FILE", "learning-rates/there/a").split()
+    (tmp_path / "results").touch()
+    name, *options = command.replace("FILE", "results/there/a").split()
     said = run_here(capsys, name, *options, expected=2)
     assert "cannot be written: Not a directory" in said
-    assert [*tmp_path.iterdir()] == [tmp_path / "learning-rates"]
+    assert [*tmp_path.iterdir()] == [tmp_path / "results"]
 
 
 def test_a_file_of_results_is_new_or_an_ordinary_one(tmp_path):

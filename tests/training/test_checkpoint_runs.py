@@ -207,19 +207,14 @@ def test_transformers_reads_a_run_of_images(tmp_path):
 
 
 @pytest.mark.heavy
-def test_transformers_reads_a_run_of_a_text_at_the_rate_that_was_found(
-    tmp_path, capsys, monkeypatch
-):
+def test_transformers_reads_a_run_of_a_text(tmp_path, capsys, monkeypatch):
     transformers, torch = map(pytest.importorskip, ("transformers", "torch"))
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(text := TEXT + "an old king rides over a grey hill.\n" * 40)
     data = {"name": "text", "path": "text.txt", "tokenizer": "bpe", "vocabulary": 300}
     tree = stub.tree(data=data, model={"context": 64})
     Path("small.yaml").write_text(yaml.safe_dump(tree))
-    run_here(capsys, "train", "small.yaml", "--find-learning-rate")
-    (found,) = Path().glob("learning-rates/small/*.json")
-    rate = json.loads(found.read_text())["suggestion"]
-    run_here(capsys, "train", "small.yaml", f"optimizer.learning_rate={rate}")
+    run_here(capsys, "train", "small.yaml")
     run_here(capsys, "convert", RUN, "exported")
     loaded = ide.load_model(RUN)
     spaced = text[:150] + "  \nold sea,\n\n  or not"

@@ -1,7 +1,6 @@
-"""Each optimizer against its formula in NumPy, schedules, groups, and the range test."""
+"""Each optimizer against its formula in NumPy, schedules, and groups."""
 
 import functools as ft
-import json
 from typing import Any
 
 import equinox as eqx
@@ -13,8 +12,6 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer.training import OptimizerConfig, build_optimizer, learning_rate
-from ide_transformer.training.measure import range_test
-from ide_transformer.training.steps.build import build_task
 from ide_transformer.training.steps.optimizer import orthogonalized, path_of
 from tests.helpers import built, fast_first
 from tests.training import stub
@@ -168,59 +165,3 @@ def test_a_factor_scales_the_whole_update_of_its_group(kind):
     seen = descended(rules[1], weights, [gradient] * 9)
     frozen, before = seen[-1][0].inputs.embedding, weights.inputs.embedding
     assert np.array_equal(frozen, before)
-
-
-def test_the_suggestion_is_four_times_the_rate_of_the_fastest_fall():
-    rates = np.geomspace(1e-6, 1.0, 201)
-    # It falls fastest at 1e-3, and slowly from 1e-2 to 1e-1.
-    losses = 3 - np.tanh(2 * np.log10(rates / 1e-3)) + 5 * rates
-    found = range_test._suggested(rates.tolist(), losses.tolist())
-    assert found.fastest == pytest.approx(1e-3, rel=0.15)
-    assert found.suggestion == pytest.approx(4 * found.fastest)
-    assert 1e-2 < found.lowest < 1e-1 and found.jump is None
-    losses[[100, 120]] += 2.0
-    found = range_test._suggested(rates.tolist(), losses.tolist())
-    assert found.jump == rates[100] and "jumped at 1.0e-03 already" in found.text
-    rising = range_test._suggested(rates.tolist(), np.linspace(1, 2, 200).tolist())
-    assert rising.suggestion is None
-
-
-def range_of(monkeypatch, losses, folder=None, optimizers=None):
-    """The range test of a run whose steps have these losses."""
-    coming, optimizers = iter(losses), [] if optimizers is None else optimizers
-
-    def start(config):
-        assert not config.training.schedule  # but the mesh of the model
-        return build_task(config), stub.model_of(config), jax.random.key(0), None
-
-    def train_step(optimizer, *_, **options):
-        assert options == {"accumulate": 2}
-        optimizers.append(optimizer)
-        return lambda state, batch: (state, {"loss": np.float32(next(coming))})
-
-    monkeypatch.setattr(range_test, "build_start", start)
-    monkeypatch.setattr(range_test, "make_train_step", train_step)
-    coarse = {"accumulate": 2, "schedule": [{"until": "50%", "mesh": {"layers": 1}}]}
-    kinds = {"model": {"operators": ["damping"]}, "optimizer": {"kind": "lion"}}
-    small = stub.config(training=coarse, **kinds)
-    return range_test.find_learning_rate(small, steps=len(losses), folder=folder)
-
-
-def test_a_range_test_stops_where_the_loss_explodes(monkeypatch, tmp_path):
-    """Where the mean of five losses is four times what it was, and above the first: it is 3, 5
-    and 7 after one, two and three of 11. A single one does not stop it. Updates of Lion are a
-    sign times the rate."""
-    falling = [*np.linspace(5, 1, 20), 9.0, *[1.0] * 9]
-    found = range_of(monkeypatch, [*falling, *[11.0] * 10], tmp_path, optimizers := [])
-    assert found.losses == pytest.approx([*falling, 11, 11, 11])
-    assert found.rates == pytest.approx(1e-6 * 1e6 ** (np.arange(33) / 39))
-    weights = {"w": np.zeros(2)}
-    seen = descended(optimizers[0], weights, [{"w": np.array([1.0, -2.0])}] * 3)
-    steps = np.diff([weights["w"], *(x["w"] for x, _ in seen)], axis=0)
-    np.testing.assert_allclose(steps, np.outer(found.rates[:3], [-1, 1]), rtol=1e-3)
-    written = json.loads((tmp_path / "learning_rate.json").read_text())
-    assert written["rates"] == found.rates and written["suggestion"] == found.suggestion
-    assert (tmp_path / "learning_rate.png").exists()
-    assert range_of(monkeypatch, [3.0, 2.0, np.nan, *[1.0] * 17]).losses == [3.0, 2.0]
-    with pytest.raises(ide.InputError, match="The loss is not finite at any rate"):
-        range_of(monkeypatch, [1.0, np.inf, *[1.0] * 18])

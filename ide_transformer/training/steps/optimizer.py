@@ -23,17 +23,13 @@ from ..configuration.config import OptimizerConfig
 def build_optimizer(
     config: OptimizerConfig, steps: int, changes: Sequence[int] = ()
 ) -> optax.GradientTransformation:
-    """The update rule of a run, whose `init` raises `InputError` if a group names no weight."""
-    return update_rule(config, learning_rate(config, steps, changes))
-
-
-def update_rule(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """The update rule with a learning rate given as a function of the step.
+    """The update rule of a run, whose `init` raises `InputError` if a group names no weight.
 
     Sources: adamw, Loshchilov and Hutter, arXiv 1711.05101; lion, Chen et al., arXiv
     2302.06675; muon, Jordan et al. 2024, its updates scaled to the size of AdamW's, Liu et al.,
     arXiv 2502.16982, so that one rate serves all weights.
     """
+    rate = learning_rate(config, steps, changes)
     decay = config.weight_decay
     kind = optax.lion if config.kind == "lion" else optax.adamw
     rule = kind(rate, config.beta1, config.beta2, weight_decay=decay, mask=decayed)
