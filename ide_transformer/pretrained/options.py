@@ -11,9 +11,6 @@ from ..errors import InputError
 
 _REQUIRED = object()
 
-# Larger sizes would take memory before tensors are compared.
-_MOST = 2**24
-
 # Options of all families that do not change what a model computes.
 _HARMLESS = """
 _attn_implementation _commit_hash _name_or_path _num_labels architectures auto_map
@@ -65,21 +62,15 @@ class Options:
         return default
 
     def size(
-        self,
-        name: str,
-        default: Any = _REQUIRED,
-        *,
-        least: int = 1,
-        most: int = _MOST,
-        nullable: bool = False,
+        self, name: str, default: Any = _REQUIRED, *, least: int = 1, nullable: bool = False
     ) -> Any:
         """An integer option. It may be `null` if the default is `None` or if `nullable`."""
         value = self.get(name, default)
         if value is None and (default is None or nullable):
             return None
-        if type(value) is int and least <= value <= most:
+        if type(value) is int and value >= least:
             return value
-        raise self.refused(name, value, f"not a whole number from {least} to {most}")
+        raise self.refused(name, value, f"not a whole number of at least {least}")
 
     def divided(self, name: str, by: str) -> int:
         number = self.size(name)
@@ -99,9 +90,9 @@ class Options:
     def times(self, name: str, ratio: str, default: Any = _REQUIRED) -> int:
         """The product of a size and a number, rounded down."""
         product = self.size(name) * self.number(ratio, default)
-        if 1 <= product <= _MOST:
+        if product >= 1:
             return int(product)
-        why = f"out of range: {self.spelled(name)} times it is from 1 to {_MOST}"
+        why = f"too small: {self.spelled(name)} times it must be at least 1"
         raise self.refused(ratio, self.get(ratio, default), why)
 
     def flag(self, name: str, default: bool) -> bool:

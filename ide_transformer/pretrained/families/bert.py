@@ -13,7 +13,7 @@ from ...integration import Mesh
 from ...models import MaskedTokenHead, Model, States, TextInputs
 from ...solvers import LieTrotter
 from .. import make
-from ..family import Family, Placement, block, layers_by, linear, norm, weights_of
+from ..family import Family, Placement, block, layers_by, linear, weights_of
 from ..options import Options
 
 
@@ -65,9 +65,8 @@ def _build(
 ) -> Model:
     """A post-norm encoder. `embedded`: the width of the embedding, if it is another one."""
     options.allow("position_embedding_type", "absolute", None)
-    # Tied layers have no tensors that limit their number.
     width = options.size("hidden_size")
-    number = options.size("num_hidden_layers", most=1000)
+    number = options.size("num_hidden_layers")
     places = options.size("max_position_embeddings")
     # Rows up to the padding token's are not positions.
     context = places if padding is None else places - padding - 1
@@ -150,8 +149,9 @@ def _table(model: Any, *, bias: str = "predictions.bias") -> Iterator[Placement]
     names = {x: f"attention.self.{x}" for x in ("query", "key", "value")}
     yield from weights_of(attention, layer, **names, output="attention.output.dense")
     yield from weights_of(feed_forward, layer, inner="intermediate.dense", outer="output.dense")
+    names = dict(gain="LayerNorm.weight", bias="LayerNorm.bias")
     for part, name in zip(block(model.constraint), ("attention.output", "output"), strict=True):
-        yield from norm(part, f"{layer}.{name}.LayerNorm")
+        yield from weights_of(part, f"{layer}.{name}", **names)
     yield from linear(model.read_out.pooler, "pooler")
     if (head := model.read_out.head) is not None:
         names = dict(dense="dense", normalization="LayerNorm", readout="decoder.weight")

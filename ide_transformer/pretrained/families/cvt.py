@@ -10,7 +10,7 @@ from ...equation import ConvolutionalAttention
 from ...errors import InputError
 from ...models import ImageStage, Model, StagedModel
 from .. import make
-from ..family import Family, Placement, block, linear, norm, weights_of, windows
+from ..family import Family, Placement, block, linear, weights_of, windows
 from ..options import Options
 from .vit import number_of_classes
 
@@ -61,7 +61,7 @@ def build(options: Options, tensors: Set[str]) -> Model:
 
 def _stage_options(options: Options) -> list[Options]:
     depths = options.get("depth", list(_DEFAULTS["depth"]))
-    if not isinstance(depths, list) or not 0 < len(depths) <= 100:
+    if not isinstance(depths, list) or not depths:
         raise options.refused("depth", depths, "not a list with a number for each stage")
     lists = {name: options.get(name, list(default)) for name, default in _DEFAULTS.items()}
     for name, values in lists.items():
@@ -151,7 +151,7 @@ def _attention_table(attention: ConvolutionalAttention, name: str) -> Iterator[P
             shape=(*sides, features, 1),
         )
         below = f"{below}.normalization"
-        yield from norm(convolution, below)
+        yield from weights_of(convolution, below, gain="weight", bias="bias")
         names = dict(mean="running_mean", variance="running_var")
         yield from weights_of(convolution.statistics, below, **names)
         # The library divides scores by the root of all features, not of a head's.

@@ -137,7 +137,7 @@ def _embedded_patches(options: Options, *, patch: int, prefix: int) -> ImageInpu
 def _pair(options: Options, name: str, default: int) -> tuple[int, int]:
     value = options.get(name, default)
     sides = value if isinstance(value, list) else [value, value]
-    if len(sides) != 2 or not all(type(x) is int and 0 < x < 2**16 for x in sides):
+    if len(sides) != 2 or not all(type(x) is int and x > 0 for x in sides):
         raise options.refused(name, value, "neither a number of pixels nor [rows, columns]")
     return sides[0], sides[1]
 

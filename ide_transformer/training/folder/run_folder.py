@@ -21,7 +21,6 @@ import jax
 
 from ...errors import InputError, naming, whole_file
 from ...packages import checksum
-from ...pretrained import no_such
 from ...pretrained.files import read_json
 from ...reporting import write_json
 from ...tasks import AbstractTask, AbstractTokenizer, load_tokenizer
@@ -92,7 +91,7 @@ class RunFolder:
         **Raises:** `InputError` if there is no such run, and for code that is not trusted.
         """
         if not self.path.exists():
-            raise no_such(self.path)
+            raise InputError(f"{self.path}: there is no such run or checkpoint.")
         if not self.config.is_file():
             raise InputError(f"{self.path} is not the folder of a run: it has no config.yaml.")
         # Reading a pipe or a device may never end.
