@@ -18,8 +18,7 @@ import numpy as np
 import optax
 
 import ide_transformer as ide
-from ide_transformer import dynamics, training
-from ide_transformer.contrib.steering import log_odds, steer
+from ide_transformer import contrib, dynamics, training
 
 
 config = Path(tempfile.mkdtemp()) / "digits.yaml"
@@ -71,7 +70,7 @@ def measure(model):
     return loss(model(images))
 
 
-costates = dynamics.costates(model, images, loss)
+costates = contrib.costates(model, images, loss)
 whole = measure(model)
 print(f"loss with all layers: {whole:.3f}")
 print("layer  attention  feed-forward  loss without the layer")
@@ -97,11 +96,11 @@ level = float(np.log(0.9 / 0.1))
 
 
 def odds(logits):
-    return log_odds(logits, others)
+    return contrib.log_odds(logits, others)
 
 
-found = steer(model, few, odds, level)
-single = [steer(model, few, odds, level, intervals=[i]).energy for i in range(4)]
+found = contrib.steer(model, few, odds, level)
+single = [contrib.steer(model, few, odds, level, intervals=[i]).energy for i in range(4)]
 print("image  becomes  energy  best layer alone")
 for i in range(8):
     alone = np.array([energy[i] for energy in single])

@@ -1,6 +1,5 @@
 """Its public names."""
 
-from .approximations import Approximations, successive_approximations
 from .audio import AudioInputs, TokenConvolution
 from .baselines import FNO, Resnet, Unet
 from .bidirectional import Bidirectional
@@ -12,6 +11,15 @@ from .connections import (
     LearnedMultistep,
 )
 from .constant_coefficients import ConstantCoefficients
+from .controlled import (
+    Approximations,
+    Costates,
+    Steering,
+    costates,
+    log_odds,
+    steer,
+    successive_approximations,
+)
 from .darcy import Darcy
 from .dropped_layers import eliminate
 from .encoder_decoder import (

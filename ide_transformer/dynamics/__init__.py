@@ -1,3 +1,3 @@
-"""Tools for trained weights as a dynamical system: costs, costates, layers, error budgets."""
+"""Tools for trained weights as a dynamical system: costs, layers, error budgets."""
 
 from .public import *

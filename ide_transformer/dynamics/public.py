@@ -1,7 +1,6 @@
 """Public names of the dynamics."""
 
 from .budget import ErrorBudget, ErrorPart, FunctionSolve, error_budget, gain, refinements
-from .costates import Costates, costates
 from .costs import (
     AbstractCost,
     ConstraintViolation,

@@ -124,7 +124,7 @@ def test_options_that_say_nothing_are_refused(capsys):
         ("evaluate none --mesh 8", "write key=value, for example layers=2,4,8"),
         ("evaluate none more --mesh layers=2", "--mesh and --figure take one model; drop more"),
         ("draw none --mesh tokens=8,16", "tokens=8,16: give one mesh"),
-        ("dynamics none --iterations 3", "--iterations: give --steer too"),
+        ("dynamics none --iterations 3", "--iterations belong to --steer"),
         ("train coarse_first --plan evals=12", "write for example evaluations=12000"),
         ("convergence --scheme paper_splitting --constraint free", "None of these schemes can"),
     ):

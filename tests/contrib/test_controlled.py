@@ -1,19 +1,110 @@
-"""Steering against the condition of an optimum, and the command."""
+"""Costates and least pushes of a model whose layers multiply the state by `a_n = 1 - c_n`, so
+that they can be written down; steering against the condition of an optimum; training by
+Pontryagin's principle against a linear-quadratic problem."""
 
+import dataclasses
 import functools as ft
 import json
+from pathlib import Path
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ide_transformer.contrib.steering import log_odds, steer
-from ide_transformer.dynamics.march import March
-from tests.helpers import GOLDEN, largest
+import ide_transformer as ide
+from ide_transformer import contrib
+from ide_transformer.contrib import controlled, log_odds, steer
+from ide_transformer.contrib.depth_problem import Problem
+from ide_transformer.dynamics import March
+from ide_transformer.training import LoadedModel
+from tests.helpers import GOLDEN, built, largest
 from tests.layered_models import HELD_OUT, model_of
 from tests.running import run_here
+
+
+RATES = np.array([0.1, 0.3, 0.2])
+FACTORS = 1 - RATES
+# What is left at the end of all layers of a push at the end of each.
+AFTER = np.array([FACTORS[n + 1 :].prod() for n in range(3)])
+TEXTS = np.random.default_rng(0).integers(0, 2, (8, 4))
+
+
+def losses_of(outputs):
+    """Losses of degree two, so that `⟨p, u⟩` is twice the loss at all depths."""
+    return jnp.mean(outputs**2, axis=(1, 2))
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """The model that is loaded, and its problem."""
+    model = built(
+        lambda: ide.LanguageModel(
+            *(2, 4, 4),
+            control=ide.PiecewiseConstant((ide.Damping(jnp.zeros(3)),)),
+            constraint=ide.Free(),
+            mesh=ide.Mesh(solver=diffrax.Euler()),
+            output_normalization=ide.Free(),
+            key=jax.random.key(0),
+        )
+    )
+    control = ide.PiecewiseConstant((ide.Damping(jnp.asarray(RATES)),))
+    model = dataclasses.replace(model, control=control)
+    loaded = LoadedModel(model, None, Path("it"))
+    monkeypatch.setattr(controlled, "load_model", lambda path, **_: loaded)
+    monkeypatch.setattr(controlled, "make_problem", lambda *_: Problem(TEXTS, TEXTS, losses_of))
+    return model
+
+
+def embedded(model):
+    table, places = np.asarray(model.inputs.embedding), np.asarray(model.inputs.positions)
+    return table[TEXTS] + places, table
+
+
+def test_a_table_of_costates_by_hand(model, tmp_path):
+    rows = controlled.study_dynamics("it", tmp_path, samples=8)
+    u0, table = embedded(model)
+    logits = u0 * FACTORS.prod() @ table.T
+    loss = np.mean(logits**2)
+    slope = 2 / logits.size * logits @ table
+    for n, (row, c) in enumerate(zip(rows, RATES, strict=True)):
+        expected = {
+            "layer": n,
+            "hamiltonian, Damping": -2 * c * loss,
+            "stationarity, Damping": 2 * loss,
+            "costate": np.sqrt(np.mean((slope * AFTER[n] * FACTORS[n]) ** 2)),
+            "state": np.sqrt(np.mean((u0 * FACTORS[:n].prod()) ** 2)),
+        }
+        assert row == pytest.approx(expected, rel=1e-6)
+    assert json.loads((tmp_path / "dynamics.json").read_text())["layers"] == rows
+
+
+@pytest.mark.heavy
+def test_a_study_of_steering_finds_the_least_energy(model, tmp_path, monkeypatch, unchecked):
+    """A push in layer n moves the log-odds by `AFTER_n (e - e')·v`: the least energy that moves
+    them by g is `g² / |e - e'|² Σ AFTER²`, and the sum is over the layers that may push."""
+    options = dict(probability=0.9, samples=8, tokens=3, iterations=4)
+    row = controlled.study_steering("it", tmp_path, **options)
+    assert row["inputs"] == row["reached"] == 8
+    share = AFTER**2 / np.sum(AFTER**2)
+    assert row["share of each layer"] == pytest.approx(share)
+    for q in (5, 50, 95):
+        assert row[f"ratio, {q} %"] == pytest.approx(share.max())
+    assert row["best layer"] == [0, 0, 8] and row["at most a third"] == 0
+    assert json.loads((tmp_path / "steering.json").read_text()) == row
+    with pytest.raises(ide.InputError, match=r"probability=1\.0"):
+        controlled.study_steering("it", tmp_path, **options | {"probability": 1.0})
+
+    def missed(*arguments, **given):
+        """The first sample is steered by pushes in all layers alone."""
+        steering = steer(*arguments, **given)
+        return steering._replace(reached=steering.reached.at[0].add("intervals" in given))
+
+    monkeypatch.setattr(controlled, "steer", missed)
+    row = controlled.study_steering("it", tmp_path, **options)
+    assert row["reached"] == 8 and row["best layer"] == [0, 0, 7]
 
 
 INPUTS = HELD_OUT[:2]
@@ -51,6 +142,61 @@ def test_steering_reaches_a_probability_with_the_least_energy():
     one = steered(intervals=[1])
     assert largest(one.reached, level) < 5e-3 and (one.energy > 2 * found.energy).all()
     assert largest(np.delete(one.pushes, 1, axis=0), 0.0) == 0
+
+
+class Drift(ide.AbstractOperator):
+    """`u_t = A u`, A no weight."""
+
+    matrix: tuple = eqx.field(static=True)
+
+    def __call__(self, u, domain):
+        return u @ jnp.asarray(self.matrix).T
+
+
+class Push(ide.AbstractOperator):
+    """`u_t = θ`."""
+
+    theta: jax.Array
+
+    def __call__(self, u, domain):
+        return jnp.broadcast_to(self.theta, u.shape)
+
+
+def test_successive_approximations_solve_a_linear_quadratic_problem():
+    """`|u(T) - target|²/2 + r/2 ∫ |θ|² dt` of `u_t = A u + θ` in steps of Heun's method, whose
+    end depends linearly on θ."""
+    number, h, r = 8, 0.25, 0.5
+    matrix = np.array([[0.1, 1.0, 0.0], [-1.0, 0.1, 0.3], [0.0, 0.2, -0.4]])
+    start, target = np.array([1.0, 0.0, -1.0]), np.array([0.5, -1.0, 0.3])
+    drift = Drift(tuple(map(tuple, matrix.tolist())))
+    model = ide.StateModel(
+        ide.TokenDomain.uniform(1),
+        3,
+        control=ide.PiecewiseConstant((drift, Push(jnp.zeros((number, 3)))), h),
+        constraint=ide.Free(),
+        mesh=ide.Mesh(solver=diffrax.Heun()),
+    )
+
+    def loss(u):
+        return jnp.sum((u - target[None]) ** 2) / 2
+
+    result = contrib.successive_approximations(
+        model,
+        jnp.asarray(start[None]),
+        loss,
+        [ide.dynamics.ControlEnergy(r / 2)],
+        iterations=30,
+    )
+    assert (np.diff(result.objectives) <= 0).all()
+    step = np.eye(3) + h * matrix @ (np.eye(3) + h * matrix / 2)
+    power, entering = np.linalg.matrix_power, h * (np.eye(3) + h * matrix / 2)
+    slopes = np.hstack([power(step, number - 1 - n) @ entering for n in range(number)])
+    missed = target - power(step, number) @ start
+    expected = np.linalg.solve(
+        slopes.T @ slopes + r * h * np.eye(3 * number), slopes.T @ missed
+    )
+    assert np.abs(expected).max() > 0.5
+    assert largest(result.model.control.blocks[1].theta.ravel(), expected) < 1e-3
 
 
 @pytest.mark.heavy

@@ -6,7 +6,6 @@ has a tokenizer (tokenizer.json), else on random tokens; an image model on rando
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from ide_transformer.commands import add_trust, results_folder
 from ide_transformer.errors import InputError
@@ -37,23 +36,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from ide_transformer.contrib.controlled import study_dynamics, study_steering
     from ide_transformer.reporting import show_table
 
-    found = {name: getattr(options, name) for name in ("tokens", "iterations")}
-    of_steering = {name: x for name, x in found.items() if x is not None}
-    if of_steering and options.steer is None:
-        raise InputError(f"--{' and --'.join(of_steering)}: give --steer too.")
+    if options.steer is None and (options.tokens or options.iterations):
+        raise InputError("--tokens and --iterations belong to --steer PROBABILITY.")
     folder = results_folder("dynamics", options.path, options.out)
-    given: dict[str, Any] = dict(samples=options.samples, trust=options.trust)
-    if options.steer is not None:
-        from ide_transformer.contrib.steering import study_steering
-
-        given |= of_steering | dict(probability=options.steer)
-        row = study_steering(options.path, folder, **given)
-        rows = [{name: x for name, x in row.items() if not isinstance(x, list)}]
+    if options.steer is None:
+        rows = study_dynamics(
+            options.path, folder, samples=options.samples, trust=options.trust
+        )
     else:
-        from ide_transformer.contrib.controlled import study_dynamics
-
-        rows = study_dynamics(options.path, folder, **given)
+        row = study_steering(
+            options.path,
+            folder,
+            probability=options.steer,
+            samples=options.samples,
+            tokens=options.tokens,
+            iterations=options.iterations or 40,
+            trust=options.trust,
+        )
+        rows = [{name: x for name, x in row.items() if not isinstance(x, list)}]
     show_table(rows)
     print(f"numbers: {folder}")

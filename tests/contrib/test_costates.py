@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ide_transformer as ide
-from ide_transformer.dynamics import costates
+from ide_transformer.contrib import costates
 from tests.helpers import drawn, largest
 from tests.layered_models import HELD_OUT, LAYERS, Cubic, cubic_model, model_of
 
