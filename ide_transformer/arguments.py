@@ -5,7 +5,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
@@ -28,7 +28,7 @@ class Bound:
     """In `Annotated`: what a value should be, in words, and whether it is that."""
 
     wanted: str
-    holds: Callable[[Any], Any]
+    holds: Callable[[Any], Any] = field(repr=False)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         """Pydantic checks the bound too, where a configuration gives the value."""

@@ -1,24 +1,15 @@
 """Functions that build models with random weights."""
 
+import functools as ft
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
 import jax
 from jaxtyping import PRNGKeyArray
 
-from ..arguments import (
-    Fraction,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    checked,
-)
-from ..equation import (
-    AbstractConstraint,
-    AbstractControl,
-    Free,
-    LayerNorm,
-    PointRule,
-    TokenDomain,
-)
+from ..arguments import NonNegativeFloat, PositiveInt, checked
+from ..equation import AbstractConstraint, AbstractControl, Free, LayerNorm, TokenDomain
 from ..errors import InputError
 from ..integration import Mesh
 from .chains import GridInputs, StageInputs
@@ -28,210 +19,242 @@ from .model import Model
 from .parts import AbstractReadOut
 from .read_outs import AbstractClassifier, MeanHead, MeanValues, PrefixHead, States, TokenLogits
 from .text_inputs import TextInputs
-from .units import Statistics
 
 
-@checked
-def LanguageModel(
-    vocabulary: PositiveInt,
-    context: PositiveInt,
-    features: PositiveInt,
+Build = TypeVar("Build", bound=Callable[..., Model])
+
+# The names that arguments of inputs and of read-outs have in a model.
+_OF_INPUTS = {
+    "masks": "class_token",
+    "normalization": "input_normalization",
+    "scale": "embedding_scale",
+}
+_OF_READ_OUTS = {
+    "bias": "readout_bias",
+    "normalization": "output_normalization",
+    "statistics": "output_statistics",
+}
+# A sentence for each argument of a model.
+_ABOUT = {
+    "vocabulary": "the number of tokens that the model knows.",
+    "context": "the longest text, in tokens.",
+    "image_shape": "(rows, columns, channels) of a full-sized image.",
+    "patch": "the side of a patch in pixels; it must divide rows and columns.",
+    "points": "the number of points in training, or one number for each axis.",
+    "classes": "the number of classes.",
+    "features": "the width of the state.",
+    "control": "θ, which holds the operators, see `Equation`.",
+    "constraint": "the set on which the state stays, see `Equation`.",
+    "mesh": "the solver and its steps.",
+    "key": "draws the weights.",
+    "learned_positions": "whether to add position embeddings; otherwise use operators with "
+    "positions, such as `Rotary`.",
+    "class_token": "whether to put a learned token before the others and read the classes from "
+    "it; otherwise from the mean over tokens.",
+    "window": "the side of the windows that a token sees, in pixels; by default `stride`.",
+    "stride": "the distance between windows, in pixels.",
+    "padding": "pixels beyond an edge that the first window sees; by default half of the "
+    "overlap of windows, rounded up.",
+    "channels": "the number of values at each point; `None` for one value without an axis.",
+    "output_channels": "the number of values at each point of the output; by default "
+    "`channels`.",
+    "modes": "the number of waves along each axis that tell a token its point.",
+    "grid": "the points of plain arrays, one rule for all axes or one for each.",
+    "wavelength": "the length of the longest wave; by default 1 on a circle, 2 on an interval.",
+    "fields": "whether inputs must be a `Field`, because training used other points than "
+    "`grid`.",
+    "duration": "the time over which the model maps functions in training, see `Timed`.",
+    "numbers": "the number of outputs; `None` for one number without an axis.",
+    "tied": "whether the read-out uses the token embeddings.",
+    "readout_bias": "whether the logits have a bias.",
+    "embedding_scale": "a factor of the token embeddings.",
+    "embedding_normalization": "the normalization of embedded windows.",
+    "area_weights": "whether windows of an image of another size weigh their area.",
+    "input_normalization": "the normalization of the state at depth 0.",
+    "output_normalization": "the normalization of the state before it is read out.",
+    "dropout": "the dropout rate of the embedded inputs.",
+    "statistics": "the mean and the standard deviation of each channel of the inputs.",
+    "output_statistics": "the mean and the standard deviation of each output.",
+    "std": "the standard deviation of the drawn weights.",
+}
+
+
+def _equation(
     *,
     control: AbstractControl,
     constraint: AbstractConstraint | AbstractControl,
     mesh: Mesh = Mesh(),
     key: PRNGKeyArray,
-    learned_positions: bool = True,
-    tied: bool = True,
-    readout_bias: bool = False,
-    embedding_scale: float = 1.0,
-    input_normalization: AbstractConstraint = Free(),
-    output_normalization: AbstractConstraint = LayerNorm(),
-    dropout: Fraction = 0.0,
-    std: NonNegativeFloat = 0.02,
-) -> Model[TextInputs, TokenLogits]:
-    """A causal language model: token and position embeddings, the equation, logits.
+) -> None:
+    """The arguments that all models have."""
 
-    `model(tokens)` maps integers `[..., tokens]`, or a `Text`, to `[..., tokens, vocabulary]`.
+
+def _third_key(key: PRNGKeyArray) -> tuple[PRNGKeyArray, PRNGKeyArray]:
+    """The keys of inputs and read-out. The inputs use the first two of three themselves."""
+    return key, jax.random.split(key, 3)[2]
+
+
+def _second_key(key: PRNGKeyArray) -> tuple[PRNGKeyArray, PRNGKeyArray]:
+    return key, jax.random.split(key)[1]
+
+
+def _builds(
+    inputs: Callable[..., Any],
+    read_out: Callable[..., Any],
+    *,
+    keys: Callable[[PRNGKeyArray], Any] = _third_key,
+    names: Mapping[str, str] = {},
+    **defaults: Any,
+) -> Callable[[Build], Build]:
+    """A decorator: the function builds a model of inputs and a read-out, and has the arguments
+    of both. Required ones are positional, `features` is the last of them.
 
     **Arguments:**
 
-    - `control`: θ, with causal operators.
-    - `constraint`, `mesh`: see `Model`.
-    - `embedding_scale`, `input_normalization`: `scale` and `normalization` of `TextInputs`.
-    - `readout_bias`, `output_normalization`: `bias` and `normalization` of `TokenLogits`.
-    - the others: see `TextInputs.build` and `TokenLogits.build`.
+    - `inputs`, `read_out`: functions that build them. The model does not have the arguments
+      that a `partial` sets.
+    - `keys`: the keys of both, from the key of the model.
+    - `names`: more names of arguments of the inputs, beside `_OF_INPUTS`.
+    - `defaults`: other defaults.
     """
-    *_, read_out_key = jax.random.split(key, 3)  # the inputs use the others
-    inputs = TextInputs.build(
-        vocabulary,
-        context,
-        features,
-        key=key,
-        learned_positions=learned_positions,
-        normalization=input_normalization,
-        scale=embedding_scale,
-        dropout=dropout,
-        std=std,
+    empty = inspect.Parameter.empty
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    parameters = dict(inspect.signature(_equation).parameters)
+    parts = []
+    for build, renamed in ((inputs, _OF_INPUTS | names), (read_out, _OF_READ_OUTS)):
+        fixed = {"key", *getattr(build, "keywords", {})}
+        own = {x: y for x, y in inspect.signature(build).parameters.items() if x not in fixed}
+        parts.append((build, {x: renamed.get(x, x) for x in own}))
+        for x, parameter in own.items():
+            name = renamed.get(x, x)
+            default = defaults.get(name, parameter.default)
+            kind = parameter.kind if default is empty else by_name
+            parameters.setdefault(
+                name, parameter.replace(name=name, default=default, kind=kind)
+            )
+    ordered = sorted(
+        parameters.values(), key=lambda x: (x.kind is by_name, x.name == "features")
     )
-    read_out = TokenLogits.build(
-        vocabulary,
-        features,
-        key=read_out_key,
-        tied=tied,
-        bias=readout_bias,
-        normalization=output_normalization,
-        std=std,
-    )
-    return Model(inputs, control, constraint, mesh, read_out)
+
+    def decorate(function: Build) -> Build:
+        signature = inspect.Signature(
+            ordered, return_annotation=function.__annotations__["return"]
+        )
+
+        @ft.wraps(function)
+        def build(*args: Any, **kwargs: Any) -> Model:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            values = bound.arguments
+            built = [
+                build_part(key=key, **{x: values[name] for x, name in own.items()})
+                for key, (build_part, own) in zip(keys(values["key"]), parts, strict=True)
+            ]
+            equation = values["control"], values["constraint"], values["mesh"]
+            return Model(built[0], *equation, built[1])
+
+        sentences = "\n".join(f"- `{x.name}`: {_ABOUT[x.name]}" for x in ordered)
+        build.__doc__ = f"{inspect.getdoc(function)}\n\n**Arguments:**\n\n{sentences}"
+        cast(Any, build).__signature__ = signature
+        return cast(Build, checked(build))
+
+    return decorate
 
 
-@checked
-def SequenceClassifier(
-    vocabulary: PositiveInt,
-    context: PositiveInt,
+def _class_head(
     classes: PositiveInt,
     features: PositiveInt,
     *,
-    control: AbstractControl,
-    constraint: AbstractConstraint | AbstractControl,
-    mesh: Mesh = Mesh(),
     key: PRNGKeyArray,
-    learned_positions: bool = True,
     class_token: bool = False,
-    input_normalization: AbstractConstraint = Free(),
-    output_normalization: AbstractConstraint = LayerNorm(),
-    dropout: Fraction = 0.0,
+    normalization: AbstractConstraint = LayerNorm(),
     std: NonNegativeFloat = 0.02,
-) -> Model[TextInputs, AbstractClassifier]:
+) -> AbstractClassifier:
+    head = PrefixHead if class_token else MeanHead
+    return head.build(classes, features, key=key, normalization=normalization, std=std)
+
+
+def _states_or_classes(
+    features: PositiveInt,
+    *,
+    key: PRNGKeyArray,
+    classes: PositiveInt | None = None,
+    class_token: bool = False,
+    normalization: AbstractConstraint = LayerNorm(),
+    std: NonNegativeFloat = 0.02,
+) -> AbstractReadOut:
+    if classes is None:
+        return States()
+    options = dict(class_token=class_token, normalization=normalization, std=std)
+    return _class_head(classes, features, key=key, **options)
+
+
+@_builds(ft.partial(TextInputs.build, class_token=False, masks=True), TokenLogits.build)
+def LanguageModel(*args: Any, **kwargs: Any) -> Model[TextInputs, TokenLogits]:
+    """A causal language model: token and position embeddings, the equation, logits.
+
+    `model(tokens)` maps integers `[..., tokens]`, or a `Text`, to `[..., tokens, vocabulary]`.
+    `control` must have causal operators.
+    """
+
+
+@_builds(TextInputs.build, _class_head)
+def SequenceClassifier(*args: Any, **kwargs: Any) -> Model[TextInputs, AbstractClassifier]:
     """A classifier of sequences: embeddings, the equation, and logits of the classes,
 
         W mean_x N(u(x, T)) + b,    or    W N(u(0, T)) + b    with a class token at 0.
 
     `model(tokens)` maps integers `[..., tokens]`, or a `Text`, to logits `[..., classes]`.
-
-    **Arguments:** see `TextInputs.build` and `LanguageModel`, and
-
-    - `class_token`: read from a learned token; otherwise from the mean, without a mask.
+    Without a class token texts have no mask.
     """
-    *_, head_key = jax.random.split(key, 3)  # the inputs use the others
-    inputs = TextInputs.build(
-        vocabulary,
-        context,
-        features,
-        key=key,
-        learned_positions=learned_positions,
-        class_token=class_token,
-        masks=class_token,
-        normalization=input_normalization,
-        dropout=dropout,
-        std=std,
-    )
-    read_out = _class_head(classes, features, head_key, class_token, output_normalization, std)
-    return Model(inputs, control, constraint, mesh, read_out)
 
 
-@checked
+@_builds(ft.partial(TextInputs.build, class_token=False, masks=False), MeanValues.build)
+def SequenceRegressor(*args: Any, **kwargs: Any) -> Model[TextInputs, MeanValues]:
+    """A map from sequences to numbers: embeddings, the equation, and the mean over tokens.
+
+    `model(tokens)` maps integers, or a `Text` without a mask, to `[...]` or `[..., numbers]`.
+    """
+
+
+@_builds(
+    ft.partial(
+        ImageInputs.build,
+        window=None,
+        padding=None,
+        learned_positions=True,
+        embedding_normalization=Free(),
+    ),
+    _class_head,
+    names={"stride": "patch"},
+)
 def ImageClassifier(
-    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
-    patch: PositiveInt,
-    classes: PositiveInt,
-    features: PositiveInt,
-    *,
-    control: AbstractControl,
-    constraint: AbstractConstraint | AbstractControl,
-    mesh: Mesh = Mesh(),
-    key: PRNGKeyArray,
-    class_token: bool = False,
-    area_weights: bool = True,
-    input_normalization: AbstractConstraint = Free(),
-    output_normalization: AbstractConstraint = LayerNorm(),
-    dropout: Fraction = 0.0,
-    statistics: Statistics | None = None,
-    std: NonNegativeFloat = 0.02,
+    *args: Any, **kwargs: Any
 ) -> Model[AbstractImageInputs, AbstractClassifier]:
     """A vision Transformer: the patches of an image are the points of a two-dimensional Ω_x.
 
     `model(images)` maps images, see `ImageInputs`, to logits `[..., classes]`.
 
-    **Arguments:** see `ImageInputs.build` and `LanguageModel`, and
-
-    - `patch`: the side of a patch in pixels; it must divide rows and columns.
-    - `class_token`: read from a learned token; otherwise from the mean over patches.
-
     Reference: Dosovitskiy et al., arXiv 2010.11929.
     """
-    *_, head_key = jax.random.split(key, 3)  # the inputs use the others
-    inputs = ImageInputs.build(
-        image_shape,
-        patch,
-        features,
-        key=key,
-        class_token=class_token,
-        normalization=input_normalization,
-        area_weights=area_weights,
-        dropout=dropout,
-        statistics=statistics,
-        std=std,
-    )
-    read_out = _class_head(classes, features, head_key, class_token, output_normalization, std)
-    return Model(inputs, control, constraint, mesh, read_out)
 
 
-@checked
-def ImageStage(
-    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
-    features: PositiveInt,
-    *,
-    control: AbstractControl,
-    constraint: AbstractConstraint | AbstractControl,
-    mesh: Mesh = Mesh(),
-    key: PRNGKeyArray,
-    window: PositiveInt | None = None,
-    stride: PositiveInt = 1,
-    padding: NonNegativeInt | None = None,
-    class_token: bool = False,
-    classes: PositiveInt | None = None,
-    area_weights: bool = True,
-    embedding_normalization: AbstractConstraint = LayerNorm(),
-    input_normalization: AbstractConstraint = Free(),
-    output_normalization: AbstractConstraint = LayerNorm(),
-    dropout: Fraction = 0.0,
-    std: NonNegativeFloat = 0.02,
-) -> Model[AbstractImageInputs, AbstractReadOut]:
+@_builds(
+    ft.partial(ImageInputs.build, learned_positions=False, statistics=None),
+    _states_or_classes,
+    keys=_second_key,
+    stride=1,
+    embedding_normalization=LayerNorm(),
+)
+def ImageStage(*args: Any, **kwargs: Any) -> Model[AbstractImageInputs, AbstractReadOut]:
     """A stage of a convolutional vision Transformer: a strided convolution embeds an image, or
     the states of the previous stage, on a grid of tokens.
 
-    There are no position embeddings: windows see positions. `StagedModel` joins stages.
-
-    **Arguments:** see `ImageInputs.build` and `LanguageModel`, and
-
-    - `class_token`: whether to put a learned token before the grid; only in the last stage.
-    - `classes`: to read from the class token or the mean; `None` to return the states.
+    There are no position embeddings: windows see positions. `StagedModel` joins stages. Only
+    the last stage may have a class token. Without `classes` the outputs are the states.
 
     Reference: Wu et al., arXiv 2103.15808.
     """
-    inputs = ImageInputs.build(
-        image_shape,
-        stride,
-        features,
-        key=key,
-        window=window,
-        padding=padding,
-        class_token=class_token,
-        learned_positions=False,
-        embedding_normalization=embedding_normalization,
-        normalization=input_normalization,
-        area_weights=area_weights,
-        dropout=dropout,
-        std=std,
-    )
-    read_out = States()
-    if classes is not None:
-        _, head_key = jax.random.split(key)
-        norm = output_normalization
-        read_out = _class_head(classes, features, head_key, class_token, norm, std)
-    return Model(inputs, control, constraint, mesh, read_out)
 
 
 @checked
@@ -241,224 +264,46 @@ def StagedModel(
     """Stages solved one after the other, each on its own grid, see `ImageStage` and
     `StageInputs`. The last reads out. `model.equations` has an entry for each stage."""
     if not stages:
-        raise InputError("StagedModel: stages=() is empty; give one or more.")
+        raise InputError("StagedModel: stages=() is empty; pass at least one stage.")
     model: Model = stages[0]
     for stage in stages[1:]:
         model = stage.with_inputs(StageInputs(model, stage.inputs))
     return model
 
 
-@checked
-def OperatorModel(
-    points: PositiveInt | tuple[PositiveInt, ...],
-    features: PositiveInt,
-    *,
-    control: AbstractControl,
-    constraint: AbstractConstraint | AbstractControl,
-    mesh: Mesh = Mesh(),
-    key: PRNGKeyArray,
-    channels: PositiveInt | None = None,
-    output_channels: PositiveInt | None = None,
-    modes: NonNegativeInt = 8,
-    grid: PointRule | tuple[PointRule, ...] = "periodic",
-    wavelength: PositiveFloat | None = None,
-    input_normalization: AbstractConstraint = Free(),
-    output_normalization: AbstractConstraint = LayerNorm(),
-    dropout: Fraction = 0.0,
-    fields: bool = False,
-    statistics: Statistics | None = None,
-    output_statistics: Statistics | None = None,
-    duration: PositiveFloat = 1.0,
-    std: NonNegativeFloat = 0.02,
-) -> Model[FunctionInputs, FunctionValues]:
+@_builds(FunctionInputs.build, FunctionValues.build, keys=jax.random.split)
+def OperatorModel(*args: Any, **kwargs: Any) -> Model[FunctionInputs, FunctionValues]:
     """A map from functions to functions, see `FunctionInputs`.
 
-    `model(a)` maps values at points, or a `Field`, to values of the same shape. Give causal
+    `model(a)` maps values at points, or a `Field`, to values of the same shape. Use causal
     operators if a value may depend only on earlier ones.
-
-    **Arguments:** see `FunctionInputs.build`, `FunctionValues.build` and `LanguageModel`, and
-
-    - `statistics`, `output_statistics`: of `FunctionInputs` and of `FunctionValues`.
     """
-    inputs_key, read_out_key = jax.random.split(key)
-    inputs = FunctionInputs.build(
-        points,
-        features,
-        key=inputs_key,
-        channels=channels,
-        modes=modes,
-        grid=grid,
-        wavelength=wavelength,
-        normalization=input_normalization,
-        dropout=dropout,
-        fields=fields,
-        statistics=statistics,
-        duration=duration,
-        std=std,
-    )
-    read_out = FunctionValues.build(
-        features,
-        key=read_out_key,
-        channels=channels,
-        output_channels=output_channels,
-        normalization=output_normalization,
-        statistics=output_statistics,
-        std=std,
-    )
-    return Model(inputs, control, constraint, mesh, read_out)
 
 
-@checked
-def FunctionClassifier(
-    points: PositiveInt | tuple[PositiveInt, ...],
-    classes: PositiveInt,
-    features: PositiveInt,
-    *,
-    control: AbstractControl,
-    constraint: AbstractConstraint | AbstractControl,
-    mesh: Mesh = Mesh(),
-    key: PRNGKeyArray,
-    channels: PositiveInt | None = None,
-    modes: NonNegativeInt = 8,
-    grid: PointRule | tuple[PointRule, ...] = "midpoint",
-    wavelength: PositiveFloat | None = None,
-    input_normalization: AbstractConstraint = Free(),
-    output_normalization: AbstractConstraint = LayerNorm(),
-    dropout: Fraction = 0.0,
-    fields: bool = False,
-    statistics: Statistics | None = None,
-    std: NonNegativeFloat = 0.02,
-) -> Model[FunctionInputs, MeanHead]:
+@_builds(
+    ft.partial(FunctionInputs.build, duration=1.0),
+    MeanHead.build,
+    keys=jax.random.split,
+    grid="midpoint",
+)
+def FunctionClassifier(*args: Any, **kwargs: Any) -> Model[FunctionInputs, MeanHead]:
     """A classifier of functions, such as series of measurements in time.
 
     `model(a)` maps values at points, or a `Field`, to logits `[..., classes]`, see `MeanHead`.
-
-    **Arguments:** see `FunctionInputs.build` and `LanguageModel`.
     """
-    inputs_key, head_key = jax.random.split(key)
-    inputs = FunctionInputs.build(
-        points,
-        features,
-        key=inputs_key,
-        channels=channels,
-        modes=modes,
-        grid=grid,
-        wavelength=wavelength,
-        normalization=input_normalization,
-        dropout=dropout,
-        fields=fields,
-        statistics=statistics,
-        std=std,
-    )
-    read_out = MeanHead.build(
-        classes, features, key=head_key, normalization=output_normalization, std=std
-    )
-    return Model(inputs, control, constraint, mesh, read_out)
 
 
-@checked
-def FunctionRegressor(
-    points: PositiveInt | tuple[PositiveInt, ...],
-    features: PositiveInt,
-    *,
-    control: AbstractControl,
-    constraint: AbstractConstraint | AbstractControl,
-    mesh: Mesh = Mesh(),
-    key: PRNGKeyArray,
-    numbers: PositiveInt | None = None,
-    channels: PositiveInt | None = None,
-    modes: NonNegativeInt = 8,
-    grid: PointRule | tuple[PointRule, ...] = "midpoint",
-    wavelength: PositiveFloat | None = None,
-    input_normalization: AbstractConstraint = Free(),
-    output_normalization: AbstractConstraint = LayerNorm(),
-    dropout: Fraction = 0.0,
-    fields: bool = False,
-    statistics: Statistics | None = None,
-    output_statistics: Statistics | None = None,
-    std: NonNegativeFloat = 0.02,
-) -> Model[FunctionInputs, MeanValues]:
+@_builds(
+    ft.partial(FunctionInputs.build, duration=1.0),
+    MeanValues.build,
+    keys=jax.random.split,
+    grid="midpoint",
+)
+def FunctionRegressor(*args: Any, **kwargs: Any) -> Model[FunctionInputs, MeanValues]:
     """A map from functions to numbers (a functional), such as the drag of a flow.
 
     `model(a)` maps values at points, or a `Field`, to `[...]` or `[..., numbers]`.
-
-    **Arguments:** see `FunctionInputs.build`, `MeanValues.build` and `LanguageModel`, and
-
-    - `statistics`, `output_statistics`: of `FunctionInputs` and of `MeanValues`.
     """
-    inputs_key, read_out_key = jax.random.split(key)
-    inputs = FunctionInputs.build(
-        points,
-        features,
-        key=inputs_key,
-        channels=channels,
-        modes=modes,
-        grid=grid,
-        wavelength=wavelength,
-        normalization=input_normalization,
-        dropout=dropout,
-        fields=fields,
-        statistics=statistics,
-        std=std,
-    )
-    read_out = MeanValues.build(
-        numbers,
-        features,
-        key=read_out_key,
-        normalization=output_normalization,
-        statistics=output_statistics,
-        std=std,
-    )
-    return Model(inputs, control, constraint, mesh, read_out)
-
-
-@checked
-def SequenceRegressor(
-    vocabulary: PositiveInt,
-    context: PositiveInt,
-    features: PositiveInt,
-    *,
-    control: AbstractControl,
-    constraint: AbstractConstraint | AbstractControl,
-    mesh: Mesh = Mesh(),
-    key: PRNGKeyArray,
-    numbers: PositiveInt | None = None,
-    learned_positions: bool = True,
-    input_normalization: AbstractConstraint = Free(),
-    output_normalization: AbstractConstraint = LayerNorm(),
-    dropout: Fraction = 0.0,
-    output_statistics: Statistics | None = None,
-    std: NonNegativeFloat = 0.02,
-) -> Model[TextInputs, MeanValues]:
-    """A map from sequences to numbers: embeddings, the equation, and the mean over tokens.
-
-    `model(tokens)` maps integers, or a `Text` without a mask, to `[...]` or `[..., numbers]`.
-
-    **Arguments:** see `TextInputs.build`, `MeanValues.build` and `LanguageModel`, and
-
-    - `output_statistics`: the `statistics` of `MeanValues`.
-    """
-    *_, head_key = jax.random.split(key, 3)  # the inputs use the others
-    inputs = TextInputs.build(
-        vocabulary,
-        context,
-        features,
-        key=key,
-        learned_positions=learned_positions,
-        masks=False,
-        normalization=input_normalization,
-        dropout=dropout,
-        std=std,
-    )
-    read_out = MeanValues.build(
-        numbers,
-        features,
-        key=head_key,
-        normalization=output_normalization,
-        statistics=output_statistics,
-        std=std,
-    )
-    return Model(inputs, control, constraint, mesh, read_out)
 
 
 @checked
@@ -472,15 +317,3 @@ def StateModel(
 ) -> Model[GridInputs, States]:
     """An equation alone, on a grid of tokens: `u(0) ↦ u(T)`, `[..., tokens, features]`."""
     return Model(GridInputs(domain, width), control, constraint, mesh, States())
-
-
-def _class_head(
-    classes: int,
-    features: int,
-    key: PRNGKeyArray,
-    class_token: bool,
-    normalization: AbstractConstraint,
-    std: float,
-) -> AbstractClassifier:
-    head = PrefixHead if class_token else MeanHead
-    return head.build(classes, features, key=key, normalization=normalization, std=std)

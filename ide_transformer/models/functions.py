@@ -174,14 +174,32 @@ class FunctionInputs(AbstractInputs):
         key: PRNGKeyArray,
         channels: PositiveInt | None = None,
         modes: NonNegativeInt = 8,
+        grid: PointRule | tuple[PointRule, ...] = "periodic",
+        wavelength: PositiveFloat | None = None,
+        normalization: AbstractConstraint = Free(),
+        dropout: Fraction = 0.0,
+        fields: bool = False,
+        statistics: Statistics | None = None,
+        duration: PositiveFloat = 1.0,
         std: NonNegativeFloat = 0.02,
-        **options: Any,
     ) -> "FunctionInputs":
         """Draw W with standard deviation `std`. For the other arguments see the class."""
         dimension = len(points) if isinstance(points, tuple) else 1
         numbers = (channels or 1) + 2 * modes * dimension
         embedding = Linear(numbers, features, std=std, key=key)
-        return cls(points, embedding, channels=channels, modes=modes, **options)
+        return cls(
+            points,
+            embedding,
+            channels=channels,
+            modes=modes,
+            grid=grid,
+            wavelength=wavelength,
+            normalization=normalization,
+            dropout=dropout,
+            fields=fields,
+            statistics=statistics,
+            duration=duration,
+        )
 
     @property
     def features(self) -> int:

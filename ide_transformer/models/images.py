@@ -5,7 +5,6 @@ import dataclasses
 import itertools
 import math
 from dataclasses import KW_ONLY
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -108,8 +107,12 @@ class ImageInputs(AbstractImageInputs):
         padding: NonNegativeInt | None = None,
         class_token: bool = False,
         learned_positions: bool = True,
+        embedding_normalization: AbstractConstraint = Free(),
+        normalization: AbstractConstraint = Free(),
+        area_weights: bool = True,
+        dropout: Fraction = 0.0,
+        statistics: Statistics | None = None,
         std: NonNegativeFloat = 0.02,
-        **options: Any,
     ) -> "ImageInputs":
         """Draw the embedding and the positions.
 
@@ -133,9 +136,20 @@ class ImageInputs(AbstractImageInputs):
             tokens = (rows // stride) * (columns // stride) + class_token
             positions = std * jax.random.normal(position_key, (tokens, features))
         embedding = Linear(window**2 * channels, features, std=std, key=embedding_key)
-        prefix = (jnp.zeros(features),) if class_token else ()
-        drawn: dict[str, Any] = dict(prefix=prefix, positions=positions)
-        return cls(image_shape, embedding, stride, window, padding, **drawn | options)
+        return cls(
+            image_shape,
+            embedding,
+            stride,
+            window,
+            padding,
+            prefix=(jnp.zeros(features),) if class_token else (),
+            positions=positions,
+            embedding_normalization=embedding_normalization,
+            normalization=normalization,
+            area_weights=area_weights,
+            dropout=dropout,
+            statistics=statistics,
+        )
 
     @property
     def features(self) -> int:

@@ -233,10 +233,10 @@ class MeanValues(AbstractReadOut):
     @checked
     def build(
         cls,
-        numbers: PositiveInt | None,
         features: PositiveInt,
         *,
         key: PRNGKeyArray,
+        numbers: PositiveInt | None = None,
         normalization: AbstractConstraint = LayerNorm(),
         statistics: Statistics | None = None,
         std: NonNegativeFloat = 0.02,

@@ -1,5 +1,4 @@
 from dataclasses import KW_ONLY
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -83,8 +82,11 @@ class TextInputs(AbstractInputs):
         key: PRNGKeyArray,
         learned_positions: bool = True,
         class_token: bool = False,
+        masks: bool = True,
+        normalization: AbstractConstraint = Free(),
+        scale: float = 1.0,
+        dropout: Fraction = 0.0,
         std: NonNegativeFloat = 0.02,
-        **options: Any,
     ) -> "TextInputs":
         """Draw the tables.
 
@@ -100,11 +102,16 @@ class TextInputs(AbstractInputs):
         def table(rows: int, key: PRNGKeyArray) -> Float[Array, "rows features"]:
             return std * jax.random.normal(key, (rows, features))
 
-        drawn: dict[str, Any] = dict(
+        return cls(
+            table(vocabulary, token_key),
+            context,
             positions=table(context, position_key) if learned_positions else None,
             prefix=(jnp.zeros(features),) if class_token else (),
+            masks=masks,
+            normalization=normalization,
+            scale=scale,
+            dropout=dropout,
         )
-        return cls(table(vocabulary, token_key), context, **drawn | options)
 
     @property
     def vocabulary(self) -> int:

@@ -1,5 +1,8 @@
-"""An extension of griffe, which reads sources only: an `equinox.Module` is a dataclass."""
+"""An extension of griffe, which reads sources only: an `equinox.Module` is a dataclass, and
+functions that build models have the arguments of their parts."""
 
+import importlib
+import inspect
 import re
 
 import griffe
@@ -7,6 +10,23 @@ import griffe
 
 class Modules(griffe.Extension):
     """Marks modules as dataclasses, whose constructors griffe writes."""
+
+    def on_function_instance(self, *, func: griffe.Function, **_) -> None:
+        if not any(str(x.value).startswith("_builds(") for x in func.decorators):
+            return
+        built = getattr(importlib.import_module(func.module.path), func.name)
+        func.docstring = griffe.Docstring(inspect.getdoc(built) or "", parent=func)
+        func.parameters = griffe.Parameters(
+            *(
+                griffe.Parameter(
+                    x.name,
+                    annotation=re.sub(r"[\w.]+\.", "", inspect.formatannotation(x.annotation)),
+                    kind=griffe.ParameterKind[x.kind.name.lower()],
+                    default=None if x.default is x.empty else repr(x.default),
+                )
+                for x in inspect.signature(built).parameters.values()
+            )
+        )
 
     def on_package(self, *, pkg: griffe.Module, **_) -> None:
         for found in _classes(pkg):
