@@ -1,6 +1,5 @@
 """Two equations, one after the other: an encoder, and a decoder that sees its states."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -9,37 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Integer, PRNGKeyArray, PyTree
 
-from ide_transformer.arguments import (
-    Fraction,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveInt,
-    check_fields,
-    checked,
-)
-from ide_transformer.equation import (
-    AbstractConstraint,
-    AbstractControl,
-    Free,
-    LayerNorm,
-    TokenDomain,
-)
+from ide_transformer.arguments import NonNegativeInt, check_fields, checked
+from ide_transformer.equation import TokenDomain
 from ide_transformer.errors import InputError
-from ide_transformer.integration import Mesh, Solution
+from ide_transformer.integration import Solution
 from ide_transformer.models import (
     AbstractInputs,
     Embedded,
     Encoded,
     InputArrays,
-    LanguageModel,
     Model,
     States,
     Text,
     TextInputs,
     TokenLogits,
     generate,
-    size_of,
-    with_padding,
 )
 
 
@@ -135,68 +118,6 @@ def EncoderDecoder(
 
 
 @checked
-def TranslationModel(
-    vocabulary: PositiveInt,
-    context: PositiveInt,
-    features: PositiveInt,
-    *,
-    control: AbstractControl,
-    make_encoder_control: Callable[[], AbstractControl],
-    constraint: AbstractConstraint | AbstractControl,
-    mesh: Mesh = Mesh(),
-    key: PRNGKeyArray,
-    learned_positions: bool = True,
-    tied: bool = True,
-    input_normalization: AbstractConstraint = Free(),
-    output_normalization: AbstractConstraint = LayerNorm(),
-    dropout: Fraction = 0.0,
-    std: NonNegativeFloat = 0.02,
-) -> Model[EncodedInputs, TokenLogits]:
-    """An `EncoderDecoder` to train, which reads and writes texts of one vocabulary and at most
-    `context` tokens.
-
-    **Arguments:** see `LanguageModel`, and
-
-    - `control`: θ of the decoder.
-    - `make_encoder_control`: makes θ of the encoder, whose attention sees all of a text.
-    """
-    if not isinstance(constraint, AbstractConstraint):
-        raise InputError(
-            "TranslationModel: its two equations share the constraint; give one without "
-            "weights, such as Sphere() or Free()."
-        )
-    inputs = TextInputs.build(
-        vocabulary,
-        context,
-        features,
-        key=key,
-        learned_positions=learned_positions,
-        normalization=input_normalization,
-        dropout=dropout,
-        std=std,
-    )
-    read_out = States(output_normalization)
-    encoder = Model(inputs, make_encoder_control(), constraint, mesh, read_out)
-    *_, decoder_key = jax.random.split(key, 3)  # the others are of the inputs
-    decoder = LanguageModel(
-        vocabulary,
-        context,
-        features,
-        control=control,
-        constraint=constraint,
-        mesh=mesh,
-        key=decoder_key,
-        learned_positions=learned_positions,
-        tied=tied,
-        input_normalization=input_normalization,
-        output_normalization=output_normalization,
-        dropout=dropout,
-        std=std,
-    )
-    return EncoderDecoder(encoder, decoder)
-
-
-@checked
 def generate_greedy(
     model: Model[EncodedInputs, TokenLogits],
     source: InputArrays | Encoded,
@@ -211,8 +132,7 @@ def generate_greedy(
 
     **Arguments:**
 
-    - `source`: the inputs of the encoder, with the batch axes of `prompt`. A `Text` with a mask
-      is padded to a few lengths, to compile only a few times.
+    - `source`: the inputs of the encoder, with the batch axes of `prompt`.
     - `prompt`: at least one token (for Whisper: start of transcript, language, task).
     - `end`: the token that ends a text, and fills the rest.
 
@@ -227,7 +147,7 @@ def generate_greedy(
             f"generate_greedy: length={length} after {prompt.shape[-1]} tokens, in a context "
             f"of {text.context}; give at most {text.context - prompt.shape[-1]}."
         )
-    given = SourceAndText(_encode(model, _padded(model, source)), jnp.asarray(prompt[..., :1]))
+    given = SourceAndText(_encode(model, source), jnp.asarray(prompt[..., :1]))
     tokens = generate(model, prompt, length, temperature=0.0, end=end, given=given)
     return jnp.asarray(tokens)
 
@@ -240,12 +160,3 @@ def _encode(model: Model[EncodedInputs, Any], source: PyTree) -> Encoded:
         succeeded = solution.succeeded[..., None, None]
         encoded = encoded._replace(states=jnp.where(succeeded, encoded.states, jnp.nan))
     return encoded
-
-
-def _padded(model: Model[EncodedInputs, Any], source: PyTree) -> PyTree:
-    """A text with a mask, padded to one of a few lengths; other sources unchanged."""
-    if not isinstance(source, Text) or source.mask is None:
-        return source
-    context = getattr(model.inputs.encoder.inputs, "context", 0)
-    number = source.tokens.shape[-1]
-    return with_padding(source, max(number, min(size_of(number, 16, 2), context)), masks=True)

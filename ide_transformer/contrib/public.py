@@ -22,13 +22,7 @@ from .controlled import (
 )
 from .darcy import Darcy
 from .dropped_layers import eliminate
-from .encoder_decoder import (
-    EncodedInputs,
-    EncoderDecoder,
-    SourceAndText,
-    TranslationModel,
-    generate_greedy,
-)
+from .encoder_decoder import EncodedInputs, EncoderDecoder, SourceAndText, generate_greedy
 from .gated import GatedRK2
 from .growth import MiddleRepeated, NewLayers, Stacked
 from .layer_norm_scaling import LayerNormScaling
@@ -54,5 +48,4 @@ from .split_models import GridNetwork, SplitModel
 from .stabilisers import JacobianNorm, NoisySteps, Progressive
 from .sudoku import Sudoku
 from .v_cycle import PairFeedForward, VCycle
-from .verses import VersesEnEs
 from .windows import Walk, walked_state

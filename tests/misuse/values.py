@@ -206,7 +206,6 @@ OWN: dict[str, dict[str, Any]] = {
     "ImageStage": _SEEING_ALL | dict(window=3, padding=1),
     "StagedModel": dict(stages=STAGES),
     "EncoderDecoder": dict(decoder=DECODER),
-    "TranslationModel": dict(control=LISTENING, make_encoder_control=lambda: SEEING_ALL),
     "CachedDecoder": dict(tokens=4),
     "generate_greedy": dict(model=LISTENER, source=SOUND),
     "generate": dict(length=2, given=None),

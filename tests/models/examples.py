@@ -172,13 +172,6 @@ def speech_to_text(**options):
     return ide.contrib.EncoderDecoder(speech_encoder(**options), decoder)
 
 
-@small
-def translation_model():
-    own = dict(make_encoder_control=lambda: parts()["control"], key=KEY)
-    equation = parts((causal(), cross_attention))
-    return ide.contrib.TranslationModel(VOCABULARY, CONTEXT, WIDTH, **equation, **own)
-
-
 @eqx.filter_jit
 def outputs_of(model, inputs, key=None):
     return model(inputs, key=key)

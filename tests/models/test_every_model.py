@@ -91,7 +91,6 @@ MORE = {
         lambda: small.state_model(ide.TokenDomain.midpoint(8)),
         small.normal(2, 8, small.WIDTH),
     ),
-    "TranslationModel": (small.translation_model, contrib.SourceAndText(TEXT, small.TOKENS)),
     "StagedModel": (lambda: ide.StagedModel(small.stages()), small.STAGED),
     "Model, images of one size": (small.image_encoder, small.normal(2, 4, 6, 3)),
     "EncoderDecoder": (small.speech_to_text, contrib.SourceAndText(small.SPEECH, small.TOKENS)),

@@ -8,7 +8,6 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer import tasks, training
-from ide_transformer.contrib import verses
 from ide_transformer.tasks import flows
 from ide_transformer.tasks.task import in_parts
 from ide_transformer.testing import check_task
@@ -50,7 +49,6 @@ def there(tmp_path_factory):
         images = RANDOM.integers(0, 256, (number, 4, 4))
         write_idx(folder / f"{part}-images-idx3-ubyte.gz", images)
         write_idx(folder / f"{part}-labels-idx1-ubyte.gz", np.arange(number) % 3)
-    pairs = [(f"Book {n // 4}", *np.roll(TEXT.split(), n)[:2]) for n in range(200)]
 
     def solved(flow, sizes, points):
         shape = 9, flow.pairs + 1, *flow.dimension * [points]
@@ -60,7 +58,6 @@ def there(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IDE_TRANSFORMER_CACHE", str(folder / "cache"))
         patch.setattr(flows, "functions", solved)
-        patch.setattr(verses, "cached_verses", lambda path: pairs)
         patch.setattr("ide_transformer.tasks.task.HELD_OUT", 130)
         yield folder
 
@@ -94,7 +91,6 @@ CASES = [
     (of("text", path="text.txt", **HALVES), {"tokens": 5}),
     (of("trajectories", FUNCTION, SEVERAL, path="plane.npz", **HALVES), {"tokens": 4}),
     (of("trajectories", FUNCTION, {"inputs": "u"}, path="uneven.npz"), {}),
-    (of("verses_en_es", {"context": 24}, path=".", vocabulary=270), {}),
     (of("word_problem", options={"lengths": [1, 8]}), {}),
 ]
 

@@ -45,15 +45,7 @@ from ..configuration.config import (
     SolverConfig,
     TrainingConfig,
 )
-from ..configuration.reader import (
-    Given,
-    described,
-    find,
-    find_function,
-    parameters_of,
-    read,
-    snake_case,
-)
+from ..configuration.reader import Given, find, find_function, parameters_of, read, snake_case
 from . import memory
 from .layout import enlarged
 from .optimizer import path_of
@@ -229,7 +221,6 @@ def _whole_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) ->
         "control": control,
         "constraint": constraint,
         "mesh": Mesh(),  # replaced below
-        "make_encoder_control": ft.partial(_encoder_control, config, key),
         "input_normalization": into,
         "embedding_normalization": given["normalization"],
         "output_normalization": output,
@@ -300,18 +291,6 @@ def _control(config: Config, block: Callable, key: PRNGKeyArray) -> AbstractCont
     if config.control.horizon is None:
         return control
     return dataclasses.replace(control, interval_length=config.control.horizon / layers)
-
-
-def _encoder_control(config: Config, key: PRNGKeyArray) -> AbstractControl:
-    """The control of an encoder: without the operators that see the encoder, not causal."""
-    own = []
-    for tree in config.model.operators:
-        name, _, _ = described(tree, "model.operators")
-        if not getattr(find("model.operators", name, AbstractOperator), "own_domain", False):
-            own.append(tree)
-    model = config.model.model_copy(update={"operators": tuple(own)})
-    block = ft.partial(make_block, model, offers_of(model, causal=False))
-    return _control(config, block, jax.random.fold_in(key, 1))
 
 
 def _staged_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -> Model:
