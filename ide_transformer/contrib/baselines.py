@@ -131,7 +131,7 @@ class NetworkValues(FunctionValues):
     def number(self) -> int:
         return self.outputs
 
-    def values(self, u: State) -> Float[Array, "..."]:
+    def values(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
         return u[..., -self.outputs :]
 
 

@@ -37,8 +37,9 @@ from ..equation import (
 )
 from ..errors import InputError
 from .model import Model
-from .parts import AbstractInputs, AbstractReadOut, Embedded, Timed
-from .units import Statistics, check_statistics, restored, standardized
+from .parts import AbstractInputs, Embedded, Timed
+from .read_outs import AbstractValues
+from .units import Statistics, check_statistics, standardized
 
 
 class Field(NamedTuple):
@@ -348,28 +349,10 @@ class FunctionInputs(AbstractInputs):
 
 
 @checked
-class FunctionValues(AbstractReadOut):
+class FunctionValues(AbstractValues):
     """Values of functions at the points of the domain, `W N(u(x)) + b`: `[..., tokens]`, or
     `[..., tokens, channels]` with `channels`. `linear` holds W and b. With `statistics`, the
     mean and the standard deviation of each channel, `mean + std (W N(u(x)) + b)`."""
-
-    linear: Linear
-    normalization: AbstractConstraint = LayerNorm()
-    channels: bool = eqx.field(static=True, default=False)
-    statistics: Statistics | None = eqx.field(static=True, default=None)
-
-    def __check_init__(self):
-        check_statistics(self, self.statistics, self.number)
-        if not self.channels and self.number != 1:
-            raise InputError(
-                f"FunctionValues: {self.number} values at each point need an axis of channels; "
-                "give channels=…, and inputs with that axis."
-            )
-
-    @property
-    def number(self) -> int:
-        """The number of values at each point."""
-        return self.linear.weight.shape[1]
 
     @classmethod
     @checked
@@ -402,13 +385,8 @@ class FunctionValues(AbstractReadOut):
                 f"{inputs.channels}; give both an axis of channels, or neither."
             )
 
-    def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
-        outputs = restored(self.values(u), self.statistics)
-        return outputs if self.channels else outputs[..., 0]
-
-    def values(self, u: State) -> Float[Array, "..."]:
-        """`W N(u(x)) + b`, `[..., tokens, number]`."""
-        return self.linear(self.normalization.project(u))
+    def pool(self, v: State, inputs: AbstractInputs) -> State:
+        return v
 
     def shaped(self, outputs: PyTree[Array], inputs: PyTree[ArrayLike]) -> PyTree[Array]:
         if isinstance(inputs, Timed):
@@ -417,11 +395,6 @@ class FunctionValues(AbstractReadOut):
             return outputs
         axes = (*jnp.shape(inputs)[:-1], outputs.shape[-1])
         return outputs.reshape(axes if self.channels else jnp.shape(inputs))
-
-    def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "FunctionValues":
-        linear = self.linear.at_points(space.features, PLAIN)
-        normalization = self.normalization.at_points(space)
-        return FunctionValues(linear, normalization, self.channels, self.statistics)
 
 
 @checked

@@ -1,5 +1,6 @@
 """Read-outs: maps from the state at depth T to the outputs. N is their normalisation."""
 
+import abc
 from collections.abc import Callable
 
 import equinox as eqx
@@ -126,6 +127,61 @@ class TokenLogits(AbstractReadOut):
         )
 
 
+class AbstractLinearReadOut(AbstractReadOut):
+    """`W pool(N(u)) + b`, with W and b from `linear`. A subclass defines `pool`."""
+
+    linear: Linear
+    normalization: AbstractConstraint = LayerNorm()
+
+    @abc.abstractmethod
+    def pool(self, v: State, inputs: AbstractInputs) -> Float[Array, "..."]:
+        """The vectors that `linear` maps, from the normalised state."""
+
+    def values(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
+        """`W pool(N(u)) + b`."""
+        return self.linear(self.pool(self.normalization.project(u), inputs))
+
+    def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
+        return self.values(u, inputs)
+
+    def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> AbstractReadOut:
+        return with_fields(
+            self,
+            linear=self.linear.at_points(space.features, PLAIN),
+            normalization=self.normalization.at_points(space),
+        )
+
+
+class AbstractValues(AbstractLinearReadOut):
+    """Numbers `mean + std (W pool(N(u)) + b)`.
+
+    **Arguments:**
+
+    - `channels`: whether the outputs have an axis of numbers; without it there is one number.
+    - `statistics`: mean and std of each number, see `statistics`; `None` for 0 and 1.
+    """
+
+    channels: bool = eqx.field(static=True, default=False)
+    statistics: Statistics | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        check_statistics(self, self.statistics, self.number)
+        if not self.channels and self.number != 1:
+            raise InputError(
+                f"{type(self).__name__}: {self.number} numbers need an axis; set "
+                "channels=True, and for FunctionValues inputs with that axis."
+            )
+
+    @property
+    def number(self) -> int:
+        """The number of outputs, at each point if there are points."""
+        return self.linear.weight.shape[1]
+
+    def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
+        outputs = restored(self.values(u, inputs), self.statistics)
+        return outputs if self.channels else outputs[..., 0]
+
+
 class AbstractClassifier(AbstractReadOut):
     """Logits of classes, `[..., classes]`."""
 
@@ -169,16 +225,31 @@ class PrefixHead(AbstractClassifier):
         return PrefixHead(classifiers, self.normalization.at_points(space))
 
 
+class AbstractMeanReadOut(AbstractLinearReadOut):
+    """Reads from the mean over Ω_x, with the quadrature weights of the input's tokens."""
+
+    def pool(self, v: State, inputs: AbstractInputs) -> Float[Array, "*batch features"]:
+        """`∫ v dx / |Ω_x|` over the tokens of the inputs, without learned ones."""
+        domain = inputs.domain
+        if domain.weights is None:
+            return jnp.mean(v[..., inputs.prefix_tokens :, :], axis=-2)
+        return domain.mean(v)
+
+    def check(self, inputs: AbstractInputs) -> None:
+        if getattr(inputs, "masks", False):
+            raise InputError(
+                f"{type(self).__name__}: the mean over all tokens would count padding; set "
+                "TextInputs(masks=False), or use PrefixHead."
+            )
+
+
 @checked
-class MeanHead(AbstractClassifier):
+class MeanHead(AbstractMeanReadOut, AbstractClassifier):
     """Logits of classes from the mean over Ω_x, with the input's quadrature weights,
 
         W ∫ N(u(x)) dx / |Ω_x| + b:  `[..., classes]`.
 
-    `classifier` holds W and b."""
-
-    classifier: Linear
-    normalization: AbstractConstraint = LayerNorm()
+    `linear` holds W and b."""
 
     @classmethod
     @checked
@@ -194,40 +265,14 @@ class MeanHead(AbstractClassifier):
         """Draw W with standard deviation `std`."""
         return cls(Linear(features, classes, std=std, key=key), normalization)
 
-    def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "*batch classes"]:
-        return self.classifier(_mean(self.normalization.project(u), inputs))
-
-    def check(self, inputs: AbstractInputs) -> None:
-        _check_masks(self, inputs)
-
-    def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "MeanHead":
-        classifier = self.classifier.at_points(space.features, PLAIN)
-        return MeanHead(classifier, self.normalization.at_points(space))
-
 
 @checked
-class MeanValues(AbstractReadOut):
+class MeanValues(AbstractMeanReadOut, AbstractValues):
     """Numbers from the mean over Ω_x, with the quadrature weights of the input's tokens,
 
         mean + std (W ∫ N(u(x)) dx / |Ω_x| + b):  `[...]`, or `[..., numbers]`.
 
-    **Arguments:**
-
-    - `linear`: W and b.
-    - `several`: whether the outputs have an axis of numbers.
-    - `statistics`: of the numbers, see `statistics`; `None` for mean 0 and deviation 1.
-    """
-
-    linear: Linear
-    normalization: AbstractConstraint = LayerNorm()
-    several: bool = eqx.field(static=True, default=False)
-    statistics: Statistics | None = eqx.field(static=True, default=None)
-
-    def __check_init__(self):
-        number = self.linear.weight.shape[1]
-        check_statistics(self, self.statistics, number)
-        if not self.several and number != 1:
-            raise InputError(f"MeanValues: {number} numbers need several=True.")
+    `linear` holds W and b; for `channels` and `statistics` see `AbstractValues`."""
 
     @classmethod
     @checked
@@ -245,36 +290,19 @@ class MeanValues(AbstractReadOut):
         linear = Linear(features, numbers or 1, std=std, key=key)
         return cls(linear, normalization, numbers is not None, statistics)
 
-    def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "..."]:
-        mean = _mean(self.normalization.project(u), inputs)
-        outputs = restored(self.linear(mean), self.statistics)
-        return outputs if self.several else outputs[..., 0]
-
-    def check(self, inputs: AbstractInputs) -> None:
-        _check_masks(self, inputs)
-
-    def at_points(self, space: FunctionSpace, inputs: AbstractInputs) -> "MeanValues":
-        linear = self.linear.at_points(space.features, PLAIN)
-        normalization = self.normalization.at_points(space)
-        return MeanValues(linear, normalization, self.several, self.statistics)
-
 
 @checked
-class PrefixAndMeanHead(AbstractClassifier):
+class PrefixAndMeanHead(AbstractMeanReadOut, AbstractClassifier):
     """Logits of classes from the first learned token and the mean over the input's tokens,
     `W [N(u_0), mean_x N(u(x))] + b` (DINOv2: Oquab et al., arXiv 2304.07193)."""
 
-    classifier: Linear
-    normalization: AbstractConstraint = LayerNorm()
-
-    def __call__(self, u: State, inputs: AbstractInputs) -> Float[Array, "*batch classes"]:
-        v = self.normalization.project(u)
+    def pool(self, v: State, inputs: AbstractInputs) -> Float[Array, "*batch twice_features"]:
         mean = jnp.mean(v[..., inputs.prefix_tokens :, :], axis=-2)
-        return self.classifier(jnp.concatenate([v[..., 0, :], mean], axis=-1))
+        return jnp.concatenate([v[..., 0, :], mean], axis=-1)
 
     def check(self, inputs: AbstractInputs) -> None:
         _check_prefix(self, 1, inputs)
-        _check_masks(self, inputs)
+        super().check(inputs)
 
 
 def mean_vectors(
@@ -289,21 +317,7 @@ def mean_vectors(
     return mean / jnp.maximum(length, 1e-12)
 
 
-def _mean(v: State, inputs: AbstractInputs) -> Float[Array, "*batch features"]:
-    """`∫ v dx / |Ω_x|` over the tokens of the inputs, without learned ones."""
-    domain = inputs.domain
-    if domain.weights is None:
-        return jnp.mean(v[..., inputs.prefix_tokens :, :], axis=-2)
-    return domain.mean(v)
-
-
 def _check_prefix(read_out: AbstractReadOut, wanted: int, inputs: AbstractInputs) -> None:
     if wanted > inputs.prefix_tokens:
         what = f"{type(read_out).__name__} reads {wanted} learned tokens, and there are"
         raise InputError(f"{what} {inputs.prefix_tokens}; give class_token=True, or MeanHead.")
-
-
-def _check_masks(read_out: AbstractReadOut, inputs: AbstractInputs) -> None:
-    if getattr(inputs, "masks", False):
-        what = f"{type(read_out).__name__}: the mean over all tokens would count padding"
-        raise InputError(f"{what}; give TextInputs(masks=False), or PrefixHead.")

@@ -138,7 +138,7 @@ VALUES |= dict(basis=ide.Cosine(), increment=jnp.sin, operator=ide.Damping(1.0))
 VALUES |= dict(domain=DOMAIN, equation=EQUATION, gradient=ide.Direct(), model=MODEL)
 VALUES |= dict(encoder=SPEECH_ENCODER)
 VALUES |= dict(solver=ide.RK4(), sub_solver=diffrax.Euler(), space=SPACE, lift=linear(WIDTH))
-VALUES |= dict(classifier=linear(WIDTH, 3), classifiers=(linear(WIDTH, 3),))
+VALUES |= dict(classifiers=(linear(WIDTH, 3),))
 VALUES |= dict(pooler=linear(WIDTH, 2), prefix=(zeros(WIDTH),))
 VALUES |= dict(given=ones(2, 3), expected=jax.device_put(np.arange(1.0, 7.0).reshape(2, 3)))
 VALUES |= dict(inner=ones(3, 2), outer=ones(3, 2), table=ones(8, 2))
@@ -235,9 +235,10 @@ OWN: dict[str, dict[str, Any]] = {
     "EncodedInputs": dict(text=LISTENER.inputs.text),
     "TokenLogits": dict(weight=ones(VOCABULARY, WIDTH), bias=ones(VOCABULARY)),
     "FunctionValues": dict(linear=linear(WIDTH, 2), channels=True),
-    "MeanValues": dict(linear=linear(WIDTH, 2), several=True),
+    "MeanHead": dict(linear=linear(WIDTH, 3)),
+    "MeanValues": dict(linear=linear(WIDTH, 2), channels=True),
     "MeanValues.build": dict(numbers=2),
-    "PrefixAndMeanHead": dict(classifier=linear(2 * WIDTH, 3)),
+    "PrefixAndMeanHead": dict(linear=linear(2 * WIDTH, 3)),
     "Solution.evaluate": {},
 }
 # Parameters that have no right value here: of a domain those that its other ways fill, files,

@@ -135,7 +135,7 @@ def table(model: Any) -> Iterator[Placement]:
     yield from weights_of(model.read_out, normalization="layernorm")
     for classifier in getattr(model.read_out, "classifiers", ()):
         yield from linear(classifier, "classifier")
-    yield from weights_of(model.read_out, classifier="classifier")
+    yield from weights_of(model.read_out, linear="classifier")
 
 
 def _attention_table(attention: ConvolutionalAttention, name: str) -> Iterator[Placement]:

@@ -186,7 +186,7 @@ def _table(model: Any) -> Iterator[Placement]:
     else:
         names = dict(inner="intermediate.dense", outer="output.dense")
         yield from weights_of(feed_forward, layer, **names)
-    names = dict(normalization="layernorm", pooler="pooler.dense", classifier="classifier")
+    names = dict(normalization="layernorm", pooler="pooler.dense", linear="classifier")
     yield from weights_of(model.read_out, **names)
     if classifiers := getattr(model.read_out, "classifiers", ()):
         for classifier, name in zip(classifiers, _HEADS[len(classifiers) - 1], strict=True):
