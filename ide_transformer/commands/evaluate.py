@@ -39,8 +39,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--text", type=own.given_path, help="a text file or folder to predict")
     own.add_samples(parser)
     own.add_mesh(parser)
-    about = "with --mesh layers=…: resample the weights (default), or keep some of the layers"
-    add("--layers", choices=("resampled", "spread", "first"), default="resampled", help=about)
     add("--figure", type=own.figure_file, help="draw the rows of --mesh into this file")
     add("--measure", default="loss", help="the column that --figure draws (default: loss)")
     add("--json", type=own.results_file, help="write the results here too")
@@ -68,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
     source = data_of(loaded, described_part(task, options.part), options.text)
     results: Any
     if meshes:
-        rows = training.evaluate_on_meshes(loaded, meshes, *data, task, layers=options.layers)
+        rows = training.evaluate_on_meshes(loaded, meshes, *data, task)
         show_table(rows, headings)
         print(f"measured on {source}")
         results = [{"data": source, "tokens": task.tokens_per_sample, **row} for row in rows]

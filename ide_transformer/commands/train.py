@@ -12,7 +12,6 @@ from .options import add_trust, config_file
 EXAMPLES = """\
   ide-transformer train shakespeare solver.kind=strang model.layers=8 name=strang-8
   ide-transformer train runs/strang-8 --resume
-  ide-transformer train runs/strang-8 --resume training.steps=3000 --restart
   ide-transformer train navier_stokes --baseline fno:learning_rate=3e-3,resnet
   ide-transformer train coarse_first --plan evaluations=12000
 """
@@ -26,8 +25,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     one = parser.add_mutually_exclusive_group()
     about = "continue from the last checkpoint of this run, also for more training.steps"
     one.add_argument("--resume", action="store_true", help=about)
-    about = "with --resume, more training.steps and a cosine schedule: begin another cosine"
-    add("--restart", action="store_true", help=about)
     about = "instead: list the runs of a cost"
     one.add_argument("--plan", type=_evaluations, metavar="evaluations=12000", help=about)
     about = """afterwards, train another kind of model on the same data, and compare: fno,
@@ -46,8 +43,6 @@ def _evaluations(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> None:
-    if options.restart and not options.resume:
-        raise InputError("--restart needs --resume.")
     try:
         file = config_file(options.config)
     except InputError:
@@ -59,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     from .. import reporting, training
 
     if file is None:
-        how = dict(runs=options.runs, trust=options.trust, restart=options.restart)
+        how = dict(runs=options.runs, trust=options.trust)
         folder = training.resume_run(options.config, options.overrides, **how)
     else:
         # Without --trust a configuration outside a run is trusted.
@@ -74,9 +69,7 @@ def run(options: argparse.Namespace) -> None:
         if options.baseline:
             _train_with_baselines(config, options)
             return
-        folder = training.train(
-            config, runs=options.runs, resume=options.resume, restart=options.restart
-        )
+        folder = training.train(config, runs=options.runs, resume=options.resume)
     if jax.process_index():
         return
     if (text := folder.load_sample()) is not None:

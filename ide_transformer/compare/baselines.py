@@ -26,13 +26,7 @@ from ..training.steps.layout import primary
 
 
 # Keys of `training` that belong to an equation in depth, or to a model that is refined.
-_OF_EQUATIONS = {
-    "schedule": [],
-    "costs": {},
-    "exit_loss": 0.0,
-    "gradient": "direct",
-    "compute_dtype": "float32",
-}
+_OF_EQUATIONS = {"schedule": [], "costs": {}, "gradient": "direct", "compute_dtype": "float32"}
 
 
 class Baseline(NamedTuple):

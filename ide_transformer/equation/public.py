@@ -50,5 +50,5 @@ from .operators.positions import (
 )
 from .operators.recurrence import GatedRecurrence
 from .operators.waves import Advection, Diffusion, FourierIntegral
-from .operators.wrapped import Dropout, LayerDrop, Scaled
+from .operators.wrapped import Dropout, Scaled
 from .transfer import interpolation, restriction

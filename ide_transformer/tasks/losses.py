@@ -131,7 +131,6 @@ class AbstractLoss(eqx.Module):
         key: PRNGKeyArray | None = None,
         *,
         costs: Costs = MappingProxyType({}),
-        exit_loss: float = 0.0,
     ) -> tuple[Loss, Array]:
         """The loss, and the outputs of the model.
 
@@ -139,13 +138,11 @@ class AbstractLoss(eqx.Module):
 
         - `key`: draws the dropout.
         - `costs`: running costs, by name.
-        - `exit_loss`: the weight of the mean loss of the outputs after each interval but the
-          last.
         """
         knots = model.equation.knots
         with jax.ensure_compile_time_eval():
             whole = diffrax.SaveAt(ts=jnp.asarray(knots))
-            saveat = whole if costs or exit_loss else diffrax.SaveAt(t1=True)
+            saveat = whole if costs else diffrax.SaveAt(t1=True)
         solution = model.solve(batch.inputs, key=key, saveat=saveat)
         outputs = model.outputs(solution.u1, batch.inputs)
         targets = jax.tree.map(jnp.asarray, batch.targets)
@@ -168,8 +165,6 @@ class AbstractLoss(eqx.Module):
                 by_targets += cost.weight * value
             elif cost.weight:
                 weighted.append(cost.weight * value)
-        if exit_loss and len(knots) > 2:
-            by_targets += exit_loss * jnp.mean(jax.vmap(read)(solution.us[1:-1]))
         evaluations = jnp.mean(solution.stats["field_evaluations"])
         figures = {**figures, "loss": loss}
         return Loss(sum(weighted, by_targets), by_targets, figures, evaluations, terms), outputs

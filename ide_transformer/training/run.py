@@ -66,7 +66,7 @@ from .trackers import AbstractTracker
 
 # Keys of the model in which a run may differ from the run whose weights it takes, as long as
 # the weights keep their shapes.
-_FREE = {"context", "width", "layers", "dropout", "layer_drop", "run", "checkpoint", "horizon"}
+_FREE = {"context", "width", "layers", "dropout", "run", "checkpoint", "horizon"}
 # Held-out samples over which drawn states are averaged.
 _SAMPLES = 64
 # Keys that may differ between the processes of a run.
@@ -75,11 +75,7 @@ _OF_A_PROCESS = ("parallel.rank", "parallel.coordinator", "parallel.timeout")
 
 @checked
 def train(
-    config: Config | str | Path,
-    *,
-    runs: str | Path = "runs",
-    resume: bool = False,
-    restart: bool = False,
+    config: Config | str | Path, *, runs: str | Path = "runs", resume: bool = False
 ) -> RunFolder:
     """Trains the model of a configuration and writes the folder of the run.
 
@@ -90,16 +86,13 @@ def train(
     - `resume`: continue the unfinished run of this name from its last checkpoint. It learns and
       logs the same numbers, to the bit, as a run that never stopped. It may have more
       `training.steps` than before, if the learning rates of its steps so far do not change.
-    - `restart`: with `resume`, more steps and a cosine: start another at the present rate.
 
     **Raises:** `InputError` for input that cannot be used, if another process trains the run,
     or if the loss is not finite; `Stopped`, a `KeyboardInterrupt`, after a request to stop.
     """
     config = as_config(config)
-    if restart and not resume:
-        raise InputError("restart=True is for a run that goes on; write resume=True too.")
     resumed = folder_to_resume(config.name, Path(runs), config) if resume else None
-    return _run(config, resumed, Path(runs), restart)
+    return _run(config, resumed, Path(runs))
 
 
 @checked
@@ -109,7 +102,6 @@ def resume_run(
     *,
     runs: str | Path = "runs",
     trust: bool = False,
-    restart: bool = False,
 ) -> RunFolder:
     """Continues a run with the configuration in its folder; see `train`.
 
@@ -119,7 +111,6 @@ def resume_run(
     - `overrides`: `training.steps=3000` for a longer run; what is logged and kept, such as
       `training.log_every=1`; and `parallel.key=value` for other devices or processes.
     - `trust`: see `load_run`.
-    - `restart`: see `train`.
 
     **Raises:** `InputError` for another override, and for code that is not trusted.
     """
@@ -135,17 +126,17 @@ def resume_run(
         raise InputError(f"{what}, parallel.…; a new one takes model.pretrained={folder.path}.")
     if origin:
         config = validated(Config, tree, "the command line", origin)
-    return _run(config, folder, Path(runs), restart)
+    return _run(config, folder, Path(runs))
 
 
 @parallel.explain_lost_process()
-def _run(config: Config, resumed: RunFolder | None, runs: Path, restart: bool) -> RunFolder:
+def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
     """Trains in a new folder, or in the folder that is `resumed`."""
     parallel.start(config.parallel)
     keep_freed_memory()
     began = time.perf_counter()
     if resumed is not None:
-        config = resumed_config(resumed, config, restart=restart)
+        config = resumed_config(resumed, config)
 
     # Whatever does not fit together fails here, before anything is written.
     trackers = [read(AbstractTracker, x, "training.trackers") for x in config.training.trackers]
@@ -309,13 +300,11 @@ def _with_weights_of_run(
     return combined, step
 
 
-def resumed_config(folder: RunFolder, config: Config, *, restart: bool) -> Config:
+def resumed_config(folder: RunFolder, config: Config) -> Config:
     """The configuration with which a run continues; see `train`. Writes nothing."""
     own = folder.load_config(config)
     steps = config.training.steps
     before = own.training.steps
-    if not config.optimizer.restarts:
-        config = config.changed("optimizer", restarts=own.optimizer.restarts)
     config = config.model_copy(update={"training": config.training.scheduled_as(own.training)})
     free = {key: getattr(own.training, key) for key in own.training.FREE}
     others = changed_values(own, config.changed("training", **free, steps=before))
@@ -323,7 +312,7 @@ def resumed_config(folder: RunFolder, config: Config, *, restart: bool) -> Confi
         differ = "; ".join(changed_values(own, config))
         what = f"--resume: {folder.path} was started with another configuration ({differ})"
         raise InputError(f"{what}. Give the same one, with as many training.steps or more.")
-    if steps == before and not restart:
+    if steps == before:
         return config
     # Phases keep the steps at which they ended; percentages of the longer run would move them.
     config = config.changed("training", schedule=own.training.schedule_in_steps)
@@ -332,21 +321,12 @@ def resumed_config(folder: RunFolder, config: Config, *, restart: bool) -> Confi
     longer = learning_rate(config.optimizer, steps)
     numbers = jnp.arange(made)
     same = np.asarray(rate(numbers)) == np.asarray(longer(numbers))
-    if same.all() and restart:
-        what = f"--restart: {folder.path} has the learning rates of training.steps={steps}"
-        raise InputError(f"{what}; drop it, or give more training.steps.")
     if same.all():
         return config
-    now = np.asarray(rate(made)).item()
-    possible = own.optimizer.schedule == "cosine" and now > 0
-    if restart and possible:
-        tree = config.model_dump(mode="json")
-        tree["optimizer"]["restarts"] = {**own.optimizer.restarts, made: before}
-        return validated(Config, tree, "--restart")
-    what = f"training.steps={steps}: from step {np.argmin(same) + 1} on {folder.path} has other"
-    cosine = f", or give --restart: another cosine falls from {now:.2g}" * possible
-    write = f"Start a new run from model.pretrained={folder.path}{cosine}"
-    raise InputError(f"{what} learning rates. {write}.")
+    raise InputError(
+        f"training.steps={steps}: from step {np.argmin(same) + 1} on {folder.path} has other "
+        f"learning rates. Start a new run from model.pretrained={folder.path}."
+    )
 
 
 def _say_repeated(task: AbstractTask) -> None:

@@ -171,24 +171,19 @@ def test_a_hypernetwork_is_a_network_of_sines_and_cosines():
     assert largest(weight_at(control, t), expected) < 1e-14
 
 
-def test_draws_are_those_of_each_interval_and_layers_are_left_out_whole():
-    """Also where another operator is around the one that leaves them out."""
-    layers, u, drop = 400, np.asarray(state()), ide.equation.LayerDrop
-    inside = drop(ide.Dropout(ide.Damping(2.0), 0.5), 0.25)
-    outside = ide.Dropout(drop(ide.Damping(2.0), 0.25), 0.5)
-    block = drop(ide.Damping(1.0), 0.25), inside, outside
+def test_draws_are_those_of_each_interval():
+    """Also where another random operator is around one."""
+    layers, u = 400, np.asarray(state())
+    nested = ide.Dropout(ide.Dropout(ide.Damping(2.0), 0.5), 0.25)
+    block = ide.Dropout(ide.Damping(1.0), 0.25), nested
     control = ide.equation.Sampled(ide.Tied(block, layers), DRAWN_BY)
     domain = ide.TokenDomain.uniform(6)
     rates = jax.jit(jax.vmap(lambda t: tuple(operator(u, domain) for operator in control(t))))
     begun, later = (list(map(np.asarray, rates(np.arange(layers) + s))) for s in (0.0, 0.7))
     assert all((x == y).all() for x, y in zip(begun, later, strict=True))
-    damped, *dropped = begun
-    kept = (damped != 0).any((1, 2))
-    assert (damped == np.where(kept[:, None, None], -u, 0)).all()
-    assert abs(kept.mean() - 0.75) < 0.07
-    for rates in dropped:
-        assert ((rates != 0).any((1, 2)) == kept).all()
-        # Dropout has a mask of its own in each layer.
-        assert len(np.unique(rates == 0, axis=0)) == kept.sum() + 1
+    for rate, kept in zip(begun, (0.75, 0.375), strict=True):
+        # A mask of its own in each layer.
+        assert len(np.unique(rate == 0, axis=0)) == layers
+        assert abs((rate != 0).mean() - kept) < 0.02
     # Without a key nothing is left out.
     assert (apply(block[0], u) == -u).all()

@@ -126,11 +126,11 @@ def test_options_of_the_model(tmp_path):
     model = model_of(
         *("model.activation=silu", "model.tied=false", "model.key_value_heads=1"),
         *("data.tokenizer=bpe", "data.vocabulary=300", "control.kind=piecewise_linear"),
-        *("control.horizon=1.0", "model.dropout=0.1", "model.layer_drop=0.2"),
+        *("control.horizon=1.0", "model.dropout=0.1"),
         data={"name": "text", "path": str(tmp_path / "text.txt")},
     )
-    attention, feed_forward = (dropped.operator.operator for dropped in model.control.knots)
-    assert isinstance(model.control.knots[0], ide.equation.LayerDrop) and model.random
+    attention, feed_forward = (dropped.operator for dropped in model.control.knots)
+    assert isinstance(model.control.knots[0], ide.Dropout) and model.random
     assert attention.key.weight.shape == (3, 4, 2) and feed_forward.activation is silu
     assert attention.causal and attention.query.bias is None
     assert (model.control.layers, model.control.horizon) == (2, 1.0)

@@ -78,7 +78,7 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(
     assert capsys.readouterr().out.count(f"a coarse mesh first also needs {recipe} (") == 1
     # The command that made it longer may come again.
     again = short.load_config().changed("training", steps=6)
-    assert resumed_config(longer, again, restart=False) == longer.load_config()
+    assert resumed_config(longer, again) == longer.load_config()
     assert longer.load_config() == refined.load_config()
     same_end(refined, longer)
 
@@ -147,32 +147,6 @@ def test_meshes_are_drawn_by_weight_in_each_phase():
         deviation = (expected * (1 - expected) / len(part)) ** 0.5
         assert np.all(np.abs(found - expected) <= 4 * deviation)
     assert [phases.drawn(1, step) for step in range(50)] != draws[:50].tolist()
-
-
-def cross_entropy(logits, targets):
-    logits = np.asarray(logits, np.float64)
-    chosen = np.take_along_axis(logits, np.asarray(targets)[..., None], -1)[..., 0]
-    return (np.log(np.exp(logits).sum(-1)) - chosen).mean()
-
-
-@eqx.filter_jit
-def by_hand(model, tokens, layers):
-    """The logits after some of the layers, one operator after the other."""
-    u, domain = model.embed(tokens)
-    for layer in layers:
-        for operator in model.control(float(layer)):
-            u = u + operator(u, domain)
-    return model.outputs(u)
-
-
-def test_a_model_is_evaluated_with_some_of_its_layers(refined):
-    loaded = training.load_model(refined.path)
-    (batch,) = stub.Stub(4).held_out(32)
-    for which, steps, layers in (("first", 1, [0]), ("spread", 2, [0, 1])):
-        (row,) = training.evaluate_on_meshes(loaded, [ide.Mesh(layers=steps)], layers=which)
-        logits = by_hand(loaded.model, batch.inputs, layers)
-        assert row["evaluations"] == len(layers)
-        assert row["loss"] == pytest.approx(cross_entropy(logits, batch.targets), rel=1e-5)
 
 
 def test_adaptive_steps_are_counted_over_all_batches(refined):

@@ -23,7 +23,6 @@ from tests.helpers import ROOT, largest
 from tests.running import run_here
 from tests.training import stub
 from tests.training.conftest import RUN, TEXT
-from tests.training.test_depth_of_runs import by_hand, cross_entropy
 
 
 def test_a_run_writes_its_folder_and_can_be_sampled_and_evaluated(there, end, capsys):
@@ -96,25 +95,13 @@ def model():
     return model_of(np.float64)
 
 
-def test_the_objective_has_what_is_read_out_after_each_layer(model):
-    settings = stub.config("training.exit_loss=0.5", "training.costs.transport=0.1").training
-    result = eqx.filter_jit(build.objective(CrossEntropy(), settings))(model, BATCH)
-    logits = (by_hand(model, BATCH.inputs, range(n)) for n in (1, 2))
-    first, last = (cross_entropy(x, BATCH.targets) for x in logits)
-    assert float(result.loss) == pytest.approx(last, rel=1e-9)
-    cost = 0.1 * float(result.terms["costs.transport"])
-    assert cost > 0
-    assert float(result.objective) == pytest.approx(last + 0.5 * first + cost, rel=1e-9)
-
-
 def steps(number, accumulate):
     """The state, the metrics and the weights of some steps of a tiny model."""
     model = stub.model_of(stub.config("model.operators=[feed_forward]"))
     rule = optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.1, momentum=0.9))
     state, static = training.initial_state(model, rule, jax.random.key(0), average=0.9)
     keys = {"accumulate": accumulate, "average": 0.9}
-    more = "training.exit_loss=0.5", "training.costs.transport=0.1"
-    settings = stub.config(*more).training
+    settings = stub.config("training.costs.transport=0.1").training
     loss = build.objective(InstanceCrossEntropy(), settings)
     take = training.make_train_step(rule, static, loss, **keys)
     tokens = np.random.default_rng(0).integers(0, 5, (32, 5)).astype(np.int32)

@@ -110,16 +110,15 @@ class Sampled(AbstractMappedControl):
         return jax.random.split(self.key, self.layers)
 
     def changed(self, block: PyTree, own: PRNGKeyArray) -> PyTree:
-        return _with_key(block, own, own)
+        return _with_key(block, own)
 
 
-def _with_key(block: PyTree, key: PRNGKeyArray, common: PRNGKeyArray) -> PyTree:
-    """Gives random operators keys of their own, or the `common` key to share a draw."""
+def _with_key(block: PyTree, key: PRNGKeyArray) -> PyTree:
+    """Gives random operators keys of their own."""
 
     def draw(operator: AbstractRandomOperator, place: int) -> AbstractRandomOperator:
         own = jax.random.fold_in(key, place)
-        inside = _with_key(operator.operator, own, common)
-        return replace(operator, operator=inside, key=common if operator.one_draw else own)
+        return replace(operator, operator=_with_key(operator.operator, own), key=own)
 
     return map_parts(block, AbstractRandomOperator, draw)
 

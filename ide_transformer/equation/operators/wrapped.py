@@ -85,8 +85,6 @@ class AbstractRandomOperator(AbstractWrappedOperator):
     key: PRNGKeyArray | None = None
 
     configurable: ClassVar[bool] = False
-    # Whether the operators of a block share a draw.
-    one_draw: ClassVar[bool] = False
 
     @abc.abstractmethod
     def drawn(self, operator: AbstractOperator, key: PRNGKeyArray) -> AbstractOperator:
@@ -148,22 +146,3 @@ def drop(
         return x
     keep = jax.random.bernoulli(key, 1 - rate, x.shape)
     return jnp.where(keep, x / (1 - rate), 0)
-
-
-@checked
-class LayerDrop(AbstractRandomOperator):
-    """Leaves an operator out of whole intervals at random:
-
-        du/dt = m A(u),   m ~ Bernoulli(1-p), one draw for all tokens, features and samples.
-
-    All operators of a block are left out together, so a layer does nothing. The trained model
-    can be solved with fewer layers. Without a key the operator is unchanged. Source: Fan,
-    Grave, Joulin, arXiv 1909.11556.
-
-    **Arguments:** `operator` A, and `rate` p in [0, 1).
-    """
-
-    one_draw: ClassVar[bool] = True
-
-    def drawn(self, operator: AbstractOperator, key: PRNGKeyArray) -> AbstractOperator:
-        return scaled(operator, jax.random.bernoulli(key, 1.0 - self.rate).astype(float))

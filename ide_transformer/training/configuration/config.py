@@ -20,7 +20,6 @@ from pydantic import (
     model_validator,
 )
 
-from ...equation import PointRule
 from ...errors import InputError, shown
 
 
@@ -68,8 +67,6 @@ def folder_name(name: str) -> str:
 Count = Annotated[int, Field(gt=0, lt=2**31)]
 CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-# A count that is a key, which YAML and JSON give as a text.
-CountAsKey = Annotated[int, Field(ge=0, lt=2**31, strict=False)]
 # A step of a run, or a part of all its steps such as "50%".
 Moment = Annotated[int | str, BeforeValidator(_moment)]
 # A class by its name, or with arguments of its constructor; see `read`.
@@ -266,8 +263,6 @@ class ModelConfig(ClassSection):
     basis: Description = "nodal"
     # Coefficients of a state. Default: width.
     modes: Count | None = None
-    # The points of functions.
-    feature_rule: PointRule = "midpoint"
     # Heads of the queries.
     heads: Count = 4
     # Heads of the keys and values. Default: heads.
@@ -292,8 +287,6 @@ class ModelConfig(ClassSection):
     bias: bool = False
     # Probability of dropping an entry of the embedded input or of a rate.
     dropout: Fraction = 0.0
-    # Probability of leaving out a layer in a training step.
-    layer_drop: Fraction = 0.0
     # Standard deviation of the initial weights.
     std: PositiveFloat = 0.02
     # Most tokens that a language model sees; grid points of an operator model.
@@ -341,7 +334,6 @@ class ModelConfig(ClassSection):
 _USED_BY = {
     "momentum": ("kind", ("muon",)),
     "final_learning_rate": ("schedule", ("cosine", "warmup_stable_decay")),
-    "restarts": ("schedule", ("cosine",)),
     "decay": ("schedule", ("warmup_stable_decay",)),
 }
 Factor = Annotated[NonNegativeFloat, AfterValidator(in_single_precision)]
@@ -367,9 +359,6 @@ class OptimizerConfig(Section):
     rise: CountOrZero = 0
     # Fraction of the steps in which warmup_stable_decay falls. Default: 0.3.
     decay: Annotated[float, Field(gt=0, le=1)] | None = None
-    # Of a run made longer with --restart: steps after which another cosine begins at the rate
-    # reached and falls by the same factor, each with training.steps until then: {1000: 1000}.
-    restarts: dict[CountAsKey, Count] = Field(default={})
     # Factors of the rate by the path of a weight or part: {"control": 0.5, "control.*.value":
     # 2}. * is any text; the last match counts; 0 freezes.
     groups: dict[str, Factor] = Field(default={})
@@ -387,16 +376,9 @@ class OptimizerConfig(Section):
     def problems(self) -> Iterator[str]:
         for name, (key, users) in _USED_BY.items():
             chosen = getattr(self, key)
-            if getattr(self, name) not in (None, {}) and chosen not in users:
+            if getattr(self, name) is not None and chosen not in users:
                 write = f"drop it, or write optimizer.{key}={' or '.join(users)}"
                 yield f"optimizer.{key}={chosen} does not use optimizer.{name}; {write}"
-        begins = [self.warmup, *self.restarts]
-        late = any(begin > end for begin, end in self.restarts.items())
-        if late or begins != sorted(set(begins)):
-            yield (
-                f"optimizer.restarts={self.restarts}: steps increase from optimizer.warmup="
-                f"{self.warmup}, none above the end beside it; write for example {{1000: 1000}}"
-            )
         if self.lowest_rate > self.learning_rate:
             what = f"optimizer.final_learning_rate={self.final_learning_rate}"
             yield f"{what} is above optimizer.learning_rate={self.learning_rate}; lower it"
@@ -499,8 +481,6 @@ class TrainingConfig(Section):
     # Running costs in the loss: {transport: 0.01}, or {contraction: {weight: 0.1, options:
     # {level: 1.0}}}. Of several equations, the last.
     costs: dict[str, CostConfig] = Field(default={})
-    # Weight of the mean loss after each layer but the last, so that a solve may end early.
-    exit_loss: NonNegativeFloat = 0.0
     # Period of the lines in metrics.jsonl.
     log_every: Count = 10
     # Where these lines go too: tensorboard, trackio, wandb.
@@ -743,9 +723,6 @@ class Config(Section):
             yield f"{what}, and end with model.layers={self.model.layers}"
         if last := sorted((training.phases[-1].mesh or {}).keys() & {"steps", "solver"}):
             yield f"training.schedule: write {' and '.join(last)} of the last mesh in solver"
-        if max(optimizer.restarts, default=0) >= steps:
-            what = f"optimizer.restarts={optimizer.restarts}"
-            yield f"{what}: training.steps={steps} ends before the last; train longer"
         needed = optimizer.warmup + max(optimizer.decaying_steps(steps), 1)
         if needed > steps:
             what = f"optimizer.warmup={optimizer.warmup} and the steps that follow it"

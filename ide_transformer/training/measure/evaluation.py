@@ -20,7 +20,7 @@ from ..configuration.reader import parameters_of
 from ..folder.loading import LoadedModel, held_out_whole
 from ..folder.run_folder import RunFolder, changed_data, same_tokenizer
 from ..steps.build import build_task, task_class
-from ..steps.schedule import Layers, model_on
+from ..steps.schedule import model_on
 from ..steps.step import better_solve, require_samples
 
 
@@ -192,8 +192,6 @@ def evaluate_on_meshes(
     samples: int | None = None,
     part: Part = "validation",
     task: AbstractTask | None = None,
-    *,
-    layers: Layers = "resampled",
 ) -> list[dict[str, Any]]:
     """`evaluate_loss` of a model on other meshes, which all measure the same tokens of a text.
     A row for each also has `evaluations`, the mean field evaluations of a solve.
@@ -201,12 +199,11 @@ def evaluate_on_meshes(
     **Arguments:**
 
     - `meshes`: see `Mesh`. A width repeats the features of an ordinary model, see `Nodal`.
-    - `layers`: see `model_on`.
     - `text`, `samples`, `part`, `task`: see `evaluate_loss`.
 
     **Raises:** `InputError` for a mesh that the model or its data cannot have.
     """
-    models = [model_on(loaded.measured, mesh, layers) for mesh in meshes]
+    models = [model_on(loaded.measured, mesh) for mesh in meshes]
     # The data of a run are checked against its fingerprints only once.
     if task is None and text is None and loaded.run is not None:
         task = evaluation_task(loaded)

@@ -186,7 +186,7 @@ def _whole_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) ->
         return with_solver(_pretrained(config, model.pretrained), config.solver)
     if (coefficients := model.of_coefficients) is not None:
         basis = read(equation.AbstractBasis, model.basis, "model.basis")
-        domain = equation.FeatureDomain(model.width, model.feature_rule)
+        domain = equation.FeatureDomain(model.width)
         space = equation.FunctionSpace(basis, coefficients.width, domain)
         inner = config.model_copy(update={"model": coefficients})
         return dataclasses.replace(_whole_model(inner, sizes, key), space=space)
@@ -275,11 +275,9 @@ def make_block(
         read(AbstractOperator, tree, f"model.operators.{i}", given=given, draws=keys[i])
         for i, tree in enumerate(model.operators)
     )
-    rates = {equation.Dropout: model.dropout, equation.LayerDrop: model.layer_drop}
-    for kind, rate in rates.items():
-        if rate:
-            operators = tuple(kind(operator, rate) for operator in operators)
-    return operators
+    if not model.dropout:
+        return operators
+    return tuple(equation.Dropout(operator, model.dropout) for operator in operators)
 
 
 def _control(config: Config, block: Callable, key: PRNGKeyArray) -> AbstractControl:
@@ -323,7 +321,7 @@ def objective(loss: AbstractLoss, training: TrainingConfig) -> Callable[..., Los
         name: read(AbstractCost, cost.description(name), f"training.costs.{short(name)}")
         for name, cost in training.costs.items()
     }
-    return ft.partial(loss, costs=costs, exit_loss=training.exit_loss)
+    return ft.partial(loss, costs=costs)
 
 
 def with_solver(model: Model, config: SolverConfig) -> Model:

@@ -76,14 +76,8 @@ def _without_rises(config: OptimizerConfig, steps: int) -> optax.Schedule:
     if config.schedule == "constant":
         return rises
     if config.schedule == "cosine":
-        end, *ends = *config.restarts.values(), steps
-        falls = optax.cosine_decay_schedule(peak, end - warmup, lowest / peak)
-        rate = optax.join_schedules([rises, falls], [warmup])
-        for begin, end in zip(config.restarts, ends, strict=True):
-            now = np.asarray(rate(begin)).item()
-            falls = optax.cosine_decay_schedule(now, end - begin, lowest / peak)
-            rate = optax.join_schedules([rate, falls], [begin])
-        return rate
+        falls = optax.cosine_decay_schedule(peak, steps - warmup, lowest / peak)
+        return optax.join_schedules([rises, falls], [warmup])
     decaying = config.decaying_steps(steps)
     falls = optax.linear_schedule(peak, lowest, decaying)
     return optax.join_schedules([rises, falls], [steps - decaying])

@@ -4,7 +4,7 @@ import dataclasses
 import functools as ft
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,7 +12,6 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from ...dynamics import keep_layers
 from ...errors import InputError, at
 from ...integration import Mesh
 from ...models import Model, functional
@@ -28,8 +27,6 @@ from .step import TrainState, initial_state, make_train_step, require_samples
 
 # Samples in a batch of an evaluation.
 _BATCH = 64
-# How a model gets fewer layers: θ(t) is resampled, or some of its layers are kept.
-Layers = Literal["resampled", "spread", "first"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,25 +121,9 @@ def read_mesh(tree: Mapping[str, Any], key: str) -> Mesh:
     return mesh
 
 
-def model_on(model: Model, mesh: Mesh, layers: Layers = "resampled") -> Model:
-    """The model on a mesh, `model.on(mesh)`; with a width, of its `functional` model.
-
-    **Arguments:**
-
-    - `layers`: "resampled" resamples θ(t) on the layers of the mesh. "spread" keeps that many
-      layers of the model, evenly spread, and "first" keeps the first ones, each with its own
-      step, for a model that was trained with `LayerDrop` or is read out after each layer.
-    """
-    if layers == "resampled":
-        return (model if mesh.width is None else functional(model)).on(mesh)
-
-    def kept(part: Model) -> Model:
-        if mesh.layers is None or mesh.layers > part.layers:
-            raise InputError(f"layers={layers}: give a mesh of 1 to {part.layers} layers.")
-        spread = [i * part.layers // mesh.layers for i in range(mesh.layers)]
-        return keep_layers(part, spread if layers == "spread" else range(mesh.layers))
-
-    return model_on(model.each_equation(kept), dataclasses.replace(mesh, layers=None))
+def model_on(model: Model, mesh: Mesh) -> Model:
+    """The model on a mesh, `model.on(mesh)`; with a width, of its `functional` model."""
+    return (model if mesh.width is None else functional(model)).on(mesh)
 
 
 def needed_by_refinement(config: Config) -> list[str]:
