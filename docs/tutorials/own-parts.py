@@ -71,8 +71,8 @@ except AssertionError as error:
     print(error)
 
 # %% [markdown]
-# `domain.mean(u)[..., None, :]` is the integral that was meant: `mean` drops the axis of tokens,
-# and points of padding have no weight in it.
+# `domain.mean(u)[..., None, :]` is the integral that was meant: `mean` drops the axis of
+# tokens, and points of padding have no weight in it.
 #
 # ## A constraint
 #
