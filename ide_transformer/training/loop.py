@@ -23,7 +23,7 @@ from .steps.memory import describe_memory
 from .steps.schedule import Program, Programs, Schedule
 from .steps.step import TrainState, better_solve, rolled_back, weights_of
 from .stopping import Stopped, StopRequest
-from .trackers import AbstractTracker, InBackground, JsonLines
+from .trackers import AbstractTracker, Guarded, JsonLines
 
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ class Loop(NamedTuple):
         seed = training.seed + int(state.faults.rollbacks)
         trackers: list[AbstractTracker] = []
         if parallel.primary():
-            others = [InBackground(tracker, progress.say) for tracker in self.trackers]
+            others = [Guarded(tracker, progress.say) for tracker in self.trackers]
             trackers = [JsonLines(self.folder.metrics), *others]
         for tracker in trackers:
             tracker.start(self.folder.path, flat_values(self.config), start)

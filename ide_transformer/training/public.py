@@ -42,4 +42,4 @@ from .steps.optimizer import OptimizerConfig, build_optimizer, learning_rate
 from .steps.schedule import Phase, Schedule, model_on, read_mesh, schedule_of
 from .steps.step import initial_state, make_train_step
 from .stopping import Stopped
-from .trackers import AbstractTracker, Tensorboard, Trackio, Wandb
+from .trackers import AbstractTracker, Tensorboard, Wandb

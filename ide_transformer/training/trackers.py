@@ -6,7 +6,6 @@ import importlib
 import json
 import math
 import os
-import queue
 import threading
 import time
 import uuid
@@ -25,8 +24,8 @@ class AbstractTracker(abc.ABC):
     """Stores the figures of a run while it trains. The run calls `start`, then `log` for each
     line of the log and `flush` before each checkpoint, then `close`.
 
-    A tracker that a configuration names (`training.trackers`) works in its own thread: training
-    waits for it at checkpoints only. After an error the run continues without it.
+    After an error of a tracker that a configuration names (`training.trackers`), the run
+    continues without it.
     """
 
     # Whether a configuration may name it.
@@ -57,9 +56,9 @@ class AbstractTracker(abc.ABC):
 
 
 @final
-class InBackground(AbstractTracker):
-    """Runs another tracker in its own thread. `flush` and `close` wait for it, at most
-    `patience` seconds, until it is late. An error closes it. Problems are told to `warn`."""
+class Guarded(AbstractTracker):
+    """Another tracker, whose error does not end the run. At the end of the run it has at most
+    `patience` seconds to close. `warn` is called with a message if it fails or takes longer."""
 
     configurable: ClassVar[bool] = False
 
@@ -69,61 +68,38 @@ class InBackground(AbstractTracker):
         self._tracker = tracker
         self._warn = warn
         self._patience = patience
-        self._name = type(tracker).__name__
-        self._calls: queue.SimpleQueue[tuple[str, tuple, threading.Event]]
-        # A call for which nobody waits any longer.
-        self._late: threading.Event | None
+        self._failed = False
 
     def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        self._calls = queue.SimpleQueue()
-        self._late = None
-        self._tell("start", folder, config, step)
-        # A daemon, so that the process can end even if the tracker hangs.
-        threading.Thread(target=self._work, args=(self._calls,), daemon=True).start()
+        self._call("start", folder, config, step)
 
     def log(self, step: int, values: Mapping[str, float | int]) -> None:
-        self._tell("log", step, values)
+        self._call("log", step, values)
 
     def flush(self) -> None:
-        self._wait("flush", "has not kept its lines", "the run goes on")
+        self._call("flush")
 
     def close(self) -> None:
-        self._wait("close", "is not done", "the run ends without it")
+        # A daemon, so that the process can end even if the tracker hangs.
+        closing = threading.Thread(target=self._call, args=("close",), daemon=True)
+        closing.start()
+        closing.join(self._patience)
+        if closing.is_alive():
+            self._say(f"did not close within {self._patience:g} s; the run ends without it")
 
-    def _wait(self, method: str, late: str, then: str) -> None:
-        """Calls a method in the thread, and waits unless an earlier call is late."""
-        done = self._tell(method)
-        if self._late is not None and not self._late.is_set():
+    def _call(self, method: str, *arguments: Any) -> None:
+        if self._failed and method != "close":
             return
-        if not done.wait(self._patience):
-            self._late = done
-            self._say(f"{late} after {self._patience:g} s; {then}")
-
-    def _say(self, what: str) -> None:
-        self._warn(f"warning: {self._name} {what}. metrics.jsonl has all lines.")
-
-    def _tell(self, method: str, *arguments: Any) -> threading.Event:
-        """Calls a method in the thread; the event is set when it is done."""
-        done = threading.Event()
-        self._calls.put((method, arguments, done))
-        return done
-
-    def _work(self, calls: queue.SimpleQueue) -> None:
-        failed = False
-        method = ""
-        while method != "close":
-            method, arguments, done = calls.get()
-            try:
-                if not failed:
-                    getattr(self._tracker, method)(*arguments)
-            except BaseException as error:  # SystemExit would end only this thread
-                failed = True
-                self._late = threading.Event()
+        try:
+            getattr(self._tracker, method)(*arguments)
+        except (Exception, SystemExit) as error:
+            if not self._failed:
+                self._failed = True
                 self._say(f"failed with {type(error).__name__}: {error}; the run goes on")
-                done.set()
-                with contextlib.suppress(BaseException):
-                    self._tracker.close()
-            done.set()
+
+    def _say(self, problem: str) -> None:
+        name = type(self._tracker).__name__
+        self._warn(f"warning: {name} {problem}. metrics.jsonl has all lines.")
 
 
 @final
@@ -204,43 +180,6 @@ class Tensorboard(AbstractTracker):
         event = self._events.Event(step=step, wall_time=time.time(), **content)
         with naming(self._folder):
             self._file.write_event(event)
-
-
-@final
-class Trackio(AbstractTracker):
-    """A database of Trackio on this machine; `trackio show --project NAME` shows it. Nothing
-    leaves the machine, unless Trackio's own variables say so.
-
-    The run has the name of its folder. If it continues from a checkpoint, the lines after that
-    checkpoint appear twice, since Trackio removes none.
-
-    **Arguments:**
-
-    - `project`: the project of the run.
-
-    **Raises:** `InputError` if trackio is not installed.
-    """
-
-    def __init__(self, project: str = "ide_transformer"):
-        require("trackio", "trackio", _NEEDS)
-        self._project = project
-
-    def start(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        self._run = importlib.import_module("trackio").init(
-            self._project,
-            folder.resolve().name,
-            config=dict(config),
-            resume="allow" if step else "never",
-            embed=False,
-            auto_log_gpu=False,
-            auto_log_cpu=False,
-        )
-
-    def log(self, step: int, values: Mapping[str, float | int]) -> None:
-        self._run.log(dict(values), step=step)
-
-    def close(self) -> None:
-        self._run.finish()
 
 
 @final

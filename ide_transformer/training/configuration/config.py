@@ -483,7 +483,7 @@ class TrainingConfig(Section):
     costs: dict[str, CostConfig] = Field(default={})
     # Period of the lines in metrics.jsonl.
     log_every: Count = 10
-    # Where these lines go too: tensorboard, trackio, wandb.
+    # Where these lines go too: tensorboard, wandb.
     trackers: Annotated[tuple[Description, ...], Field(strict=False)] = ()
     # Period of validation. The last step has one too.
     evaluate_every: Count = 250
