@@ -11,7 +11,7 @@ from .options import config_file
 
 EXAMPLES = """\
   ide-transformer compare compare/leaderboard_language
-  ide-transformer compare compare/growth compare/growth_moments
+  ide-transformer compare compare/growth compare/growth_muon
 """
 
 

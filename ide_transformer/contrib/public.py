@@ -24,7 +24,7 @@ from .darcy import Darcy
 from .dropped_layers import eliminate
 from .encoder_decoder import EncodedInputs, EncoderDecoder, SourceAndText, generate_greedy
 from .gated import GatedRK2
-from .growth import MiddleRepeated, NewLayers, Stacked
+from .growth import Stacked
 from .layer_norm_scaling import LayerNormScaling
 from .layers import MOVES, Layered, drops, extensions, mergers, native_layers, selections
 from .local_flux import LocalFlux

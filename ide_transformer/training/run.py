@@ -49,7 +49,6 @@ from .steps.build import (
     with_solver,
     with_training,
 )
-from .steps.growth import Draw
 from .steps.layout import check_divisible, make_layout
 from .steps.optimizer import learning_rate
 from .steps.schedule import (
@@ -234,11 +233,10 @@ class Start(NamedTuple):
     key: PRNGKeyArray
     origin: dict[str, Any] | None
     config: Config
-    draw: Draw
 
     @property
     def programs(self) -> Programs:
-        return programs_of(self.config, self.model, self.draw)
+        return programs_of(self.config, self.model)
 
 
 def build_start(
@@ -262,7 +260,7 @@ def build_start(
     if origin or config.model.pretrained is not None:
         origin["weights"] = checksum_of_weights(model)
     model = with_training(model, config.training)
-    return Start(data, model, key, origin or None, config, ft.partial(build, config))
+    return Start(data, model, key, origin or None, config)
 
 
 def _with_weights_of_run(

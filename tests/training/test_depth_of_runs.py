@@ -110,7 +110,7 @@ def test_a_run_that_is_refined_is_a_chain_of_two(refined):
     for first, tokens in ((0, 2), (2, 4)):
         if first:
             grow = ft.partial(grown_state, growth=Refinement(), optimizer=rule, static=static)
-            state = jax.jit(ft.partial(grow, layers=2, draw=lambda: model))(state)
+            state = jax.jit(ft.partial(grow, layers=2))(state)
             fine = model.on(ide.Mesh(layers=2))
             static = eqx.filter(fine, eqx.is_inexact_array, inverse=True)
         take = training.make_train_step(rule, static, task.loss)
@@ -233,7 +233,7 @@ def test_what_is_kept_of_weights_is_that_of_the_finer_ones(control, kind):
     # Means of squares, among others, are not negative.
     state = jax.tree.map(abs, filled(shapes, 0.3, seed=0))
     grow = ft.partial(grown_state, growth=Refinement(), optimizer=optimizer, static=static)
-    refined = jax.jit(ft.partial(grow, layers=4, draw=lambda: model))(state)
+    refined = jax.jit(ft.partial(grow, layers=4))(state)
 
     weights = eqx.filter(model.on(ide.Mesh(layers=4)), eqx.is_inexact_array)
     expected = jax.eval_shape(optimizer.init, weights)

@@ -355,8 +355,6 @@ class OptimizerConfig(Section):
     final_learning_rate: NonNegativeFloat | None = None
     # Steps in which the rate grows from 0.
     warmup: CountOrZero = 100
-    # Steps in which the rate grows from 0 again after the model got more layers.
-    rise: CountOrZero = 0
     # Fraction of the steps in which warmup_stable_decay falls. Default: 0.3.
     decay: Annotated[float, Field(gt=0, le=1)] | None = None
     # Factors of the rate by the path of a weight or part: {"control": 0.5, "control.*.value":
@@ -476,8 +474,6 @@ class TrainingConfig(Section):
     schedule: Annotated[tuple[PhaseConfig, ...], Field(strict=False)] = ()
     # How a model gets more layers. refinement: the same θ(t) on more layers of the same depth.
     growth: Description = "refinement"
-    # Whether the moments of the optimizer grow too. Otherwise they begin at 0 again.
-    keep_moments: bool = True
     # Running costs in the loss: {transport: 0.01}, or {contraction: {weight: 0.1, options:
     # {level: 1.0}}}. Of several equations, the last.
     costs: dict[str, CostConfig] = Field(default={})

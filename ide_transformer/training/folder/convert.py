@@ -107,7 +107,7 @@ def import_pretrained(
         # The model must be able to take the windows of its data.
         context = min(config.model.context, model.inputs.context)
         config = config.changed("model", context=context)
-    state = programs_of(config, model, lambda: model).start(model, key)
+    state = programs_of(config, model).start(model, key)
 
     def save(tokenizer: Path) -> None:
         if is_built_as(model, LanguageModel):

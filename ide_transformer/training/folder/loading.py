@@ -154,7 +154,7 @@ def restored(
         return build_model_of_size(config, sizes, key)
 
     model = first_model(config, build)
-    programs = programs_of(config, model, lambda: build(config))
+    programs = programs_of(config, model)
     with Checkpoints(folder, config, writes=False) as checkpoints:
         state = checkpoints.restore(programs.shapes_at, checkpoint)
     step = int(state.step)

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -15,10 +15,6 @@ from ...integration import Mesh
 from ...models import Model
 from .optimizer import path_of
 from .step import TrainState, moving_average
-
-
-# Draws the weights of a model with all layers of a run.
-Draw: TypeAlias = Callable[[], Model]
 
 
 class AbstractGrowth(eqx.Module):
@@ -33,9 +29,9 @@ class AbstractGrowth(eqx.Module):
         """The model with fewer layers from which `model` grows."""
 
     @abc.abstractmethod
-    def grown(self, model: Model, layers: int, draw: Draw) -> Model:
-        """The model with more layers. It is linear in the weights of `model` and in newly drawn
-        ones, so that the moments of an optimizer grow by it too, from drawn zeros."""
+    def grown(self, model: Model, layers: int) -> Model:
+        """The model with more layers. It is linear in the weights of `model`, so that the
+        moments of an optimizer grow by it too."""
 
 
 class Refinement(AbstractGrowth):
@@ -47,7 +43,7 @@ class Refinement(AbstractGrowth):
     def coarse(self, model: Model, layers: int) -> Model:
         return model.on(Mesh(layers=layers))
 
-    def grown(self, model: Model, layers: int, draw: Draw) -> Model:
+    def grown(self, model: Model, layers: int) -> Model:
         return model.on(Mesh(layers=layers))
 
 
@@ -63,39 +59,25 @@ def grown_state(
     optimizer: optax.GradientTransformation,
     static: PyTree,
     layers: int,
-    draw: Draw,
     average: float = 0.0,
-    keep_moments: bool = True,
 ) -> TrainState:
     """The state of training on another number of layers: the weights, their average and their
-    moments, which are 0 without `keep_moments`.
+    moments.
 
     A weight of a layer of length h acts over a depth of h, and its gradient is proportional to
     h. If h becomes h/k, means of gradients are divided by k and means of squares by k², so that
     the size of the next update does not change.
     """
 
-    def grow(weights: PyTree[Array], draw: Draw) -> PyTree[Array]:
-        model = growth.grown(eqx.combine(weights, static), layers, draw)
+    def grow(weights: PyTree[Array]) -> PyTree[Array]:
+        model = growth.grown(eqx.combine(weights, static), layers)
         return eqx.filter(model, eqx.is_inexact_array)
 
-    def zeros() -> Model:
-        # Only rules that draw layers trace this.
-        return jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x,
-            eqx.filter_eval_shape(draw),
-        )
-
     before = eqx.combine(state.weights, static)
-    after = eqx.filter_eval_shape(growth.grown, before, layers, zeros)
+    after = eqx.filter_eval_shape(growth.grown, before, layers)
     shorter = after.control.interval_length / before.control.interval_length
-    weights = grow(state.weights, draw)
-    leaves = _grown_optimizer(
-        (state.optimizer, state.average),
-        state.weights,
-        lambda tree: grow(tree, zeros),
-        shorter if keep_moments else 0.0,
-    )
+    weights = grow(state.weights)
+    leaves = _grown_optimizer((state.optimizer, state.average), state.weights, grow, shorter)
     shapes = jax.eval_shape(
         lambda weights: (optimizer.init(weights), moving_average(average).init(weights)),
         weights,
@@ -109,18 +91,15 @@ def _grown_optimizer(
 ) -> list[Array]:
     """The arrays of the state of an optimizer. A tree in it with the structure of the weights
     holds a value for each weight, or for some, the others masked. The layers become shorter by
-    the factor `shorter`; with 0, moments and the number of their updates are 0."""
+    the factor `shorter`."""
     own, structure = jax.tree.flatten(weights)
     leaves: list[Array] = []
     parts = jax.tree.leaves_with_path(state, is_leaf=lambda x: type(x) is type(weights))
-    names = [path_of(path).rpartition(".") for path, _ in parts]
-    of_moments = {place for place, _, name in names if name == "mu"}
-    for (place, _, name), (_, part) in zip(names, parts, strict=True):
+    for path, part in parts:
         if type(part) is not type(weights):
-            counts = name == "count" and place in of_moments
-            leaves.append(jnp.zeros_like(part) if counts and not shorter else part)
+            leaves.append(part)
             continue
-        degree = _DEGREES[name]
+        degree = _DEGREES[path_of(path).rpartition(".")[2]]
         kept = jax.tree.leaves(part, is_leaf=_masked)
         whole = [jnp.zeros_like(x) if _masked(y) else y for x, y in zip(own, kept, strict=True)]
         new = jax.tree.leaves(grow(structure.unflatten(whole)))
@@ -128,8 +107,7 @@ def _grown_optimizer(
             if not _masked(x):
                 # Resampling with negative weights must not make a mean of squares negative.
                 scaled = shorter**degree * (jnp.maximum(y, 0) if degree == 2 else y)
-                same = x.shape == y.shape and shorter
-                leaves.append(x if same else scaled)
+                leaves.append(x if x.shape == y.shape else scaled)
     return leaves
 
 

@@ -3,14 +3,13 @@
 import difflib
 import fnmatch
 import functools as ft
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import UnionType
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import PyTree
 
@@ -20,16 +19,14 @@ from ...errors import InputError
 from ..configuration.config import OptimizerConfig
 
 
-def build_optimizer(
-    config: OptimizerConfig, steps: int, changes: Sequence[int] = ()
-) -> optax.GradientTransformation:
+def build_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """The update rule of a run, whose `init` raises `InputError` if a group names no weight.
 
     Sources: adamw, Loshchilov and Hutter, arXiv 1711.05101; lion, Chen et al., arXiv
     2302.06675; muon, Jordan et al. 2024, its updates scaled to the size of AdamW's, Liu et al.,
     arXiv 2502.16982, so that one rate serves all weights.
     """
-    rate = learning_rate(config, steps, changes)
+    rate = learning_rate(config, steps)
     decay = config.weight_decay
     kind = optax.lion if config.kind == "lion" else optax.adamw
     rule = kind(rate, config.beta1, config.beta2, weight_decay=decay, mask=decayed)
@@ -49,25 +46,9 @@ def build_optimizer(
     return optax.chain(optax.clip_by_global_norm(config.clip), rule)
 
 
-def learning_rate(
-    config: OptimizerConfig, steps: int, changes: Sequence[int] = ()
-) -> optax.Schedule:
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """The learning rate by step: it rises linearly from near 0 over `warmup` steps, then
-    follows `schedule`. After each step in `changes`, at which the model gets more layers, it
-    rises again over `rise` steps. Source of warmup_stable_decay: arXiv 2405.18392."""
-    rate = _without_rises(config, steps)
-    if not (config.rise and changes):
-        return rate
-    begins = np.array(changes)
-
-    def rising(step):
-        since = jnp.where(step >= begins, step - begins + 1, config.rise + 1)
-        return rate(step) * jnp.minimum(1.0, jnp.min(since) / (config.rise + 1))
-
-    return rising
-
-
-def _without_rises(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    follows `schedule`. Source of warmup_stable_decay: arXiv 2405.18392."""
     peak = config.learning_rate
     lowest = config.lowest_rate
     warmup = config.warmup

@@ -19,7 +19,7 @@ from ...tasks import AbstractLoss, AbstractTask, Batch, Mean, Part, averaged
 from ..configuration.config import Config, TrainingConfig
 from ..configuration.reader import read
 from .build import objective
-from .growth import AbstractGrowth, Draw, Refinement, grown_state
+from .growth import AbstractGrowth, Refinement, grown_state
 from .layout import Layout
 from .optimizer import build_optimizer
 from .step import TrainState, initial_state, make_train_step, require_samples
@@ -261,21 +261,18 @@ class Programs(tuple[Program, ...]):
         return self.at(step).shapes
 
 
-def programs_of(config: Config, model: Model, draw: Draw) -> Programs:
-    """The programs of a run from its `first_model`, which may hold shapes instead of arrays.
-    `draw` draws the weights of a model with all layers."""
+def programs_of(config: Config, model: Model) -> Programs:
+    """The programs of a run from its `first_model`, which may hold shapes instead of arrays."""
     training = config.training
     growth = growth_of(config)
-    schedule = schedule_of(config)
-    changes = [b.first for a, b in itertools.pairwise(schedule) if a.layers != b.layers]
-    optimizer = build_optimizer(config.optimizer, training.steps, changes)
+    optimizer = build_optimizer(config.optimizer, training.steps)
 
     def start(model: Model) -> TrainState:
         return initial_state(model, optimizer, jax.random.key(0), average=training.average)[0]
 
     shapes = eqx.filter_eval_shape(start, model)
     programs: list[Program] = []
-    for phase in schedule:
+    for phase in schedule_of(config):
         enter = None
         layers = phase.layers
         if layers is not None and layers != model.layers:
@@ -288,13 +285,11 @@ def programs_of(config: Config, model: Model, draw: Draw) -> Programs:
                     average=training.average,
                     static=programs[-1].static,
                     layers=layers,
-                    draw=draw,
-                    keep_moments=training.keep_moments,
                 )
             )
             with at(f"training.schedule: layers={layers}"):
                 shapes = jax.eval_shape(enter, shapes)
-                model = growth.grown(before, layers, draw)
+                model = growth.grown(before, layers)
             if layers % before.layers and weight_shapes(model) != weight_shapes(before):
                 dividing = [str(n) for n in range(1, layers) if layers % n == 0]
                 what = f"training.schedule: {before.layers} layers cannot become {layers}"

@@ -34,7 +34,7 @@ class Training:
 
     def __init__(self, config: Config, sizes: Mapping[str, int], batches: Sequence[Batch]):
         self.model = build_model_of_size(config, sizes, jax.random.key(0))
-        programs = programs_of(config, self.model, lambda: self.model)
+        programs = programs_of(config, self.model)
         (program,) = programs
         self.state = programs.start(self.model, jax.random.key(1))
         layout = make_layout(config.parallel)
