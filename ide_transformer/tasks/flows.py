@@ -80,45 +80,6 @@ class AbstractFlow(abc.ABC):
         return _channels_last(u.reshape(number, self.channels, *u.shape[1:]))
 
 
-@dataclasses.dataclass(frozen=True)
-class BurgersFlow(AbstractFlow):
-    """`u_t + (u²/2)_x = ν u_xx` on the circle [0, 1), ν the `viscosity`. Waves steepen to
-    fronts of width `4ν / (jump of u)`, which meet and merge."""
-
-    step = 2e-3
-    waves = 4
-    advice = "Raise the viscosity."
-    viscosity: float
-
-    def stepper(self, points: int, step: float) -> Any:
-        from exponax.stepper import Burgers
-
-        return Burgers(1, 1.0, points, step, diffusivity=self.viscosity, order=4)
-
-
-@dataclasses.dataclass(frozen=True)
-class NavierStokesFlow(AbstractFlow):
-    """The vorticity ω of a flow in the plane,
-
-        ω_t + v·∇ω = ν Δω,   v = (∂_2 ψ, -∂_1 ψ),   Δψ = ω,
-
-    on the torus [0, 1)², ν the `viscosity`. Random eddies turn, merge and decay.
-    """
-
-    dimension = 2
-    points = 64
-    pairs = 4
-    step = 2.5e-2
-    waves = 4
-    advice = "Raise the viscosity."
-    viscosity: float
-
-    def stepper(self, points: int, step: float) -> Any:
-        from exponax.stepper import NavierStokesVorticity
-
-        return NavierStokesVorticity(2, 1.0, points, step, diffusivity=self.viscosity, order=4)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExponaxFlow(AbstractFlow):
     """Any equation of exponax on the torus [0, length)^dimension, scaled to [0, 1)^dimension.
@@ -128,15 +89,15 @@ class ExponaxFlow(AbstractFlow):
     - `steps`: of the solution in each `time`.
     """
 
-    advice = "Give more steps or points, or a shorter time."
     equation: str
     coefficients: dict[str, Any]
-    length: float
     steps: int
-    dimension: int
     points: int
-    pairs: int
+    dimension: int = 1
+    length: float = 1.0
+    pairs: int = 1
     waves: int = 4
+    advice: str = "Set more steps or points, or a shorter time."
 
     @property
     def step(self) -> float:
@@ -349,7 +310,8 @@ class Burgers(FlowMapTask):
 
         u_t + (u²/2)_x = ν u_xx,   x in [0, 1), periodic,
 
-    from random functions of four waves, mean 0 and variance 1; see `FlowMapTask`.
+    from random functions of four waves, mean 0 and variance 1; see `FlowMapTask`. Waves steepen
+    to fronts of width `4ν / (jump of u)`, which meet and merge.
 
     **Arguments:**
 
@@ -368,13 +330,24 @@ class Burgers(FlowMapTask):
         samples: PositiveInt = 4096,
         held_out_samples: PositiveInt = 512,
     ) -> FlowMapTask:
-        return cls(BurgersFlow(time, viscosity), context, samples, held_out_samples)
+        flow = ExponaxFlow(
+            time=time,
+            equation="Burgers",
+            coefficients={"diffusivity": viscosity, "order": 4},
+            steps=math.ceil(time / 2e-3),
+            points=512,
+            advice="Raise the viscosity.",
+        )
+        return cls(flow, context, samples, held_out_samples)
 
 
 class NavierStokes(FlowMapTask):
-    """The flow map of the vorticity on a torus, `ω(·, t) ↦ ω(·, t + time)`, from t = 0, `time`,
-    2 `time` and 3 `time`, so that it can be applied to its own outputs; see `NavierStokesFlow`
-    and `FlowMapTask`. Solving the samples takes minutes, once.
+    """The flow map of the vorticity ω of a flow in the plane, `ω(·, t) ↦ ω(·, t + time)`,
+
+        ω_t + v·∇ω = ν Δω,   v = (∂_2 ψ, -∂_1 ψ),   Δψ = ω,   on the torus [0, 1)²,
+
+    from t = 0, `time`, 2 `time` and 3 `time`, so that it can be applied to its own outputs; see
+    `FlowMapTask`. Random eddies turn, merge and decay. Solving the samples takes minutes, once.
 
     **Arguments:**
 
@@ -393,7 +366,17 @@ class NavierStokes(FlowMapTask):
         samples: PositiveInt = 256,
         held_out_samples: PositiveInt = 32,
     ) -> FlowMapTask:
-        return cls(NavierStokesFlow(time, viscosity), context, samples, held_out_samples)
+        flow = ExponaxFlow(
+            time=time,
+            equation="NavierStokesVorticity",
+            coefficients={"diffusivity": viscosity, "order": 4},
+            steps=math.ceil(time / 2.5e-2),
+            points=64,
+            dimension=2,
+            pairs=4,
+            advice="Raise the viscosity.",
+        )
+        return cls(flow, context, samples, held_out_samples)
 
 
 class Exponax(FlowMapTask):

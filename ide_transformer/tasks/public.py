@@ -4,12 +4,10 @@ from .arrays import Arrays, with_parameters
 from .flows import (
     AbstractFlow,
     Burgers,
-    BurgersFlow,
     Exponax,
     ExponaxFlow,
     FlowMapTask,
     NavierStokes,
-    NavierStokesFlow,
     functions,
 )
 from .images import (

@@ -119,8 +119,12 @@ training: {steps: 2, batch_size: 4, sample: 0}
 @pytest.mark.heavy
 def test_trajectories_of_a_flow_through_train_and_evaluate(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    coefficients = {"diffusivity": 0.02, "order": 4}
+    flow = tasks.ExponaxFlow(
+        time=0.05, equation="Burgers", coefficients=coefficients, steps=25, points=512
+    )
     with contextlib.chdir(tmp_path):
-        paths = flows.solved(tasks.BurgersFlow(0.05, 0.02), NUMBER, 64, seed=0, times=4)
+        paths = flows.solved(flow, NUMBER, 64, seed=0, times=4)
     (inputs, targets), names = pairs(paths)
     (tmp_path / "steps.yaml").write_text(CONFIG)
     np.savez("steps.npz", inputs=inputs, targets=targets, trajectory=names)
