@@ -45,7 +45,7 @@ from .scales import Distances, distances
 from .sequences import AbstractSequences, ListOps, PHop
 from .slices import SliceAttention
 from .split_models import GridNetwork, SplitModel
-from .stabilisers import JacobianNorm, NoisySteps, Progressive
+from .stabilisers import NoisySteps
 from .sudoku import Sudoku
 from .v_cycle import PairFeedForward, VCycle
 from .windows import Walk, walked_state

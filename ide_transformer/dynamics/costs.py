@@ -3,17 +3,17 @@
 import abc
 import functools as ft
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..arguments import Fraction, NonNegativeFloat, PositiveInt
-from ..equation import AbstractConstraint, Equation, Free, State, operator_fields, parts
+from ..equation import AbstractConstraint, Equation, Free, operator_fields, parts
 from ..equation.controls.control import take
 from ..errors import InputError
 from ..models import Model
@@ -25,24 +25,18 @@ class Path(NamedTuple):
 
     - `model`, `inputs`: what was solved.
     - `states`: u(t_l) at the knots, `[knots, *batch, tokens, features]`.
-    - `key`: drew the dropout of the solve; `None` for no dropout.
-    - `loss`: the loss of the outputs for a state at depth T; `None` without targets.
     """
 
     model: Model
     inputs: PyTree[ArrayLike]
     states: Float[Array, "knots *batch tokens features"]
-    key: PRNGKeyArray | None = None
-    loss: Callable[[State], Float[Array, ""]] | None = None
 
     @classmethod
-    def of(
-        cls, model: Model, inputs: PyTree[ArrayLike], key: PRNGKeyArray | None = None
-    ) -> "Path":
+    def of(cls, model: Model, inputs: PyTree[ArrayLike]) -> "Path":
         """The path of a model's solve."""
         with jax.ensure_compile_time_eval():
             saveat = diffrax.SaveAt(ts=jnp.asarray(model.equation.knots))
-        return cls(model, inputs, model.solve(inputs, key=key, saveat=saveat).us, key)
+        return cls(model, inputs, model.solve(inputs, saveat=saveat).us)
 
     @property
     def equation(self) -> Equation:
@@ -78,9 +72,6 @@ class AbstractCost(eqx.Module):
     """
 
     weight: NonNegativeFloat = eqx.field(static=True)
-
-    # Whether it is a mean over targets, as `Path.loss` is, and not over samples.
-    of_targets: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __call__(self, path: Path) -> Float[Array, ""]:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ..dynamics import AbstractCost, Path
-from ..equation import State, affine
+from ..equation import affine
 from ..equation.domain import by_samples
 from ..errors import InputError
 from ..integration import divergence, relative_difference
@@ -72,15 +72,12 @@ class Loss(NamedTuple):
     """The loss of a batch.
 
     - `objective`: what is minimised: the loss, and what a run adds.
-    - `by_targets`: its terms that are means over targets: all but most running costs, which are
-      means over samples.
     - `figures`: the means that an evaluation reports, by name; one is `loss`.
     - `field_evaluations`: evaluations of the solve, the mean over samples.
     - `terms`: running costs `costs.NAME`, without their weights.
     """
 
     objective: Float[Array, ""]
-    by_targets: Float[Array, ""]
     figures: dict[str, Mean]
     field_evaluations: Float[Array, ""]
     terms: dict[str, Float[Array, ""]]
@@ -146,28 +143,16 @@ class AbstractLoss(eqx.Module):
         solution = model.solve(batch.inputs, key=key, saveat=saveat)
         outputs = model.outputs(solution.u1, batch.inputs)
         targets = jax.tree.map(jnp.asarray, batch.targets)
-        measure = self.in_units_of(model).measure
-        figures = measure(outputs, targets)
+        figures = self.in_units_of(model).measure(outputs, targets)
         # There is nothing to learn from the state of a solve that failed.
         loss = figures["loss"]
         loss = loss._replace(total=jnp.where(jnp.all(solution.succeeded), loss.total, jnp.nan))
-
-        def read(u: State) -> Array:
-            return measure(model.outputs(u, batch.inputs), targets)["loss"].value
-
-        terms = {}
-        weighted = []
-        by_targets = loss.value
-        for name, cost in costs.items():
-            value = cost(Path(model, batch.inputs, solution.us, key, read))
-            terms[f"costs.{name}"] = value
-            if cost.weight and cost.of_targets:
-                by_targets += cost.weight * value
-            elif cost.weight:
-                weighted.append(cost.weight * value)
+        path = Path(model, batch.inputs, solution.us)
+        terms = {f"costs.{name}": cost(path) for name, cost in costs.items()}
+        weighted = [x.weight * terms[f"costs.{name}"] for name, x in costs.items() if x.weight]
         evaluations = jnp.mean(solution.stats["field_evaluations"])
         figures = {**figures, "loss": loss}
-        return Loss(sum(weighted, by_targets), by_targets, figures, evaluations, terms), outputs
+        return Loss(sum(weighted, loss.value), figures, evaluations, terms), outputs
 
 
 class CrossEntropy(AbstractLoss):

@@ -259,7 +259,7 @@ def test_each_step_of_a_roll_out_has_noise_of_its_own(monkeypatch):
 
     def with_outputs(self, model, batch, key):
         keys.append(key)
-        return tasks.Loss(0.0, 0.0, {}, 1.0, {}), np.ones(2)
+        return tasks.Loss(0.0, {}, 1.0, {}), np.ones(2)
 
     monkeypatch.setattr(tasks.RolloutError, "with_outputs", with_outputs)
     tasks.RolloutError()(None, tasks.Batch(np.zeros(2), [np.zeros(2)] * 2), jax.random.key(0))

@@ -32,7 +32,7 @@ def gradient_in_parts(
 
     def objective(weights, batch, key, share=None):
         result = loss(weights, batch, key)
-        extra = 0.0 if share is None else (share - 1) * result.by_targets
+        extra = 0.0 if share is None else (share - 1) * result.loss
         return result.objective + extra, result
 
     gradient = jax.grad(objective, has_aux=True)
@@ -67,9 +67,9 @@ def gradient_in_parts(
         total, results = lax.scan(add, zero, inputs)
         means = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
         figures = jax.tree.map(lambda x: jnp.sum(x, axis=0), results.figures)
-        by_targets = jnp.mean(shares * results.by_targets)
-        objective = by_targets + jnp.mean(results.objective - results.by_targets)
-        whole = Loss(objective, by_targets, figures, means.field_evaluations, means.terms)
+        added = results.objective - results.loss
+        objective = jnp.mean(shares * results.loss) + jnp.mean(added)
+        whole = Loss(objective, figures, means.field_evaluations, means.terms)
         return jax.tree.map(lambda x: x / number, total), whole
 
     return in_parts
