@@ -4,6 +4,7 @@ The constructors of `TokenDomain` describe them."""
 
 import functools as ft
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -215,37 +216,58 @@ def ordered(interval: Interval) -> Interval:
 
 
 def _voronoi(x: np.ndarray, box: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """The sizes of Voronoi cells. Images of the points end the cells: mirrored at each side, or
-    a period away."""
+    """The sizes of Voronoi cells. Images of the points end the cells."""
     lengths = np.ptp(box, axis=1)
     on_sides = np.abs(x[:, :, None] - box) <= 1e-7 * lengths[:, None]
     on_sides &= ~around[:, None]
     x = np.where(on_sides[..., 0], box[:, 0], np.where(on_sides[..., 1], box[:, 1], x))
-    images = [x]
-    for sides in itertools.product((None, 0, 1), repeat=x.shape[1]):
-        image = x.copy()
-        there = np.full(len(x), any(side is not None for side in sides))
-        for axis, side in enumerate(sides):
-            if side is not None and around[axis]:
-                image[:, axis] += (2 * side - 1) * lengths[axis]
-            elif side is not None:
-                image[:, axis] = 2 * box[axis, side] - image[:, axis]
-                there &= ~on_sides[:, axis, side]
-        images.append(image[there])
-    whole = np.concatenate(images)
-    distance = np.max(np.maximum(box[:, 0] - whole, whole - box[:, 1]) / lengths, axis=1)
     # Few images suffice, if no circle through the corners of a cell reaches beyond them.
     reach = 4 * len(x) ** (-1 / x.shape[1])
     while True:
-        found = _cells_of(whole[distance <= reach], len(x), box, reach * lengths)
-        if found is not None:
-            return found / 2 ** on_sides.sum((1, 2))
-        if reach >= 1:
-            raise InputError(
-                "TokenDomain.from_points: the points lie on one side of the bounds; give "
-                "bounds around them."
-            )
+        points = _with_images(x, box, around, reach)
+        sizes = _cells_of(points, len(x), box, reach * lengths)
+        if sizes is not None or reach >= 2:
+            break
         reach *= 2
+    # The cell of a point on a side lies half beyond it.
+    weights = np.zeros(len(x)) if sizes is None else sizes / 2 ** on_sides.sum((1, 2))
+    volume = math.prod(lengths)
+    if not abs(weights.sum() - volume) <= 1e-6 * volume:
+        raise InputError(
+            f"TokenDomain.from_points: the Voronoi cells have the volume {weights.sum():g}, the "
+            f"bounds {volume:g}; pass points that lie farther from each other."
+        )
+    return weights
+
+
+def _with_images(
+    x: np.ndarray, box: np.ndarray, around: np.ndarray, reach: float
+) -> np.ndarray:
+    """The points and, up to `reach` lengths of the box beyond it, their images: a period away,
+    or mirrored at each side, and mirrored again."""
+    for axis, (lower, upper) in enumerate(box):
+        places = x[:, axis]
+        length = upper - lower
+        everywhere = np.full(len(x), True)
+        # A point on a side is its own mirror image there.
+        inside = (lower < places) & (places < upper)
+        if around[axis]:
+            images = [(places - length, everywhere), (places + length, everywhere)]
+        else:
+            images = [
+                (2 * lower - places, inside),
+                (2 * upper - places, inside),
+                (places - 2 * length, everywhere),
+                (places + 2 * length, everywhere),
+            ]
+        parts = [x]
+        for image, used in images:
+            used = used & (np.maximum(lower - image, image - upper) <= reach * length)
+            part = x[used]
+            part[:, axis] = image[used]
+            parts.append(part)
+        x = np.concatenate(parts)
+    return x
 
 
 def _cells_of(
@@ -253,7 +275,7 @@ def _cells_of(
 ) -> np.ndarray | None:
     """The sizes of the cells of the first points, each the sum of pyramids with its point as
     apex; `None` if a cell has no end, or if points farther than `reach` from the box might
-    change it."""
+    change it. No image is farther than two lengths of the box."""
     from scipy.spatial import Voronoi
 
     found = Voronoi(points)
@@ -268,7 +290,7 @@ def _cells_of(
     owner = np.repeat(pairs[:, 0], sizes)
     radius = np.linalg.norm(places - points[owner], axis=1)[:, None]
     beyond = np.maximum(box[:, 0] - places, places - box[:, 1]) + radius
-    if (beyond > reach).any() and (reach < np.ptp(box, axis=1)).all():
+    if (beyond > reach).any() and (reach < 2 * np.ptp(box, axis=1)).all():
         return None
     starts = np.cumsum(sizes) - sizes
     first = np.repeat(places[starts], sizes, axis=0)

@@ -273,8 +273,8 @@ def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest():
     counted = np.bincount(nearest, minlength=40) / samples
     assert np.sum(domain.weights) == pytest.approx(1, abs=1e-14)
     assert np.abs(domain.weights - counted).max() < 5 * np.sqrt(0.05 / samples)
-    with pytest.raises(ide.InputError, match="lie on one side of the bounds"):
-        ide.TokenDomain.from_points(np.array([[0, 0.2], [0, 0.7]]), ((0.0, 1.0),) * 2)
+    domain = ide.TokenDomain.from_points(np.array([[0, 0.2], [0, 0.7]]), ((0.0, 1.0),) * 2)
+    np.testing.assert_allclose(domain.weights, [0.45, 0.55], rtol=1e-12)
     circle = ide.TokenDomain.from_points(np.arange(4) / 4 + 0.1, period=(1.0,))
     np.testing.assert_allclose(circle.weights, 0.25)
     assert circle.period == (1.0,)
@@ -285,3 +285,24 @@ def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest():
         ide.TokenDomain.from_points(np.array([0.0, 0.4]), period=(1.0, 1.0))
     line = ide.TokenDomain.from_points(jnp.array([[3.0], [0.0], [1.0]]), ((-1.0, 3.0),))
     assert line.weights.tolist() == [1.0, 1.5, 1.5]
+
+
+@pytest.mark.parametrize("dimension, number", [(2, 3), (2, 13), (3, 5), (3, 14)])
+@pytest.mark.parametrize("period", [None, 1.0])
+def test_cells_of_points_on_walls_fill_the_cube(dimension, number, period):
+    draw = np.random.default_rng(number)
+    points = draw.uniform(size=(number, dimension))
+    on_walls = draw.uniform(size=points.shape) < 0.6
+    points = np.where(on_walls, draw.integers(0, 2, points.shape), points)
+    periods = (period, *[None] * (dimension - 1))
+    first = points % period if period else points
+    points = np.unique(np.concatenate([first[:, :1], points[:, 1:]], axis=1), axis=0)
+    bounds = ((0.0, 1.0),) * dimension
+    weights = ide.TokenDomain.from_points(points, bounds, periods).weights
+    assert np.sum(weights) == pytest.approx(1, abs=1e-13)
+    shifts = np.eye(dimension)[0] * np.array([[0], [-1], [1]])[: 3 if period else 1]
+    images = np.concatenate([points + shift for shift in shifts])
+    centres = (np.indices((24,) * dimension).reshape(dimension, -1).T + 0.5) / 24
+    nearest = cKDTree(images).query(centres)[1] % len(points)
+    counted = np.bincount(nearest, minlength=len(points)) / len(centres)
+    assert np.abs(weights - counted).max() < 0.03
