@@ -67,7 +67,9 @@ PositiveInt = Annotated[int, above(0)]
 PositiveFloat = Annotated[float, above(0)]
 NonNegativeInt = Annotated[int, at_least(0)]
 NonNegativeFloat = Annotated[float, at_least(0)]
-OddInt = Annotated[int, above(0), Bound("odd", lambda x: x % 2 == 1)]
+# The width of a kernel on a grid. JAX aborts the process for an array beyond 2^63 bytes.
+Width = Annotated[int, above(0), at_most(9_999)]
+OddWidth = Annotated[Width, Bound("odd", lambda x: x % 2 == 1)]
 # Numbers from 0 and below 1, from 0 to 1, and above 0 and up to 1.
 Fraction = Annotated[float, at_least(0), below(1)]
 FractionOrAll = Annotated[float, at_least(0), at_most(1)]

@@ -11,7 +11,7 @@ import pytest
 from jaxtyping import Array, Float, Real
 
 import ide_transformer as ide
-from ide_transformer.arguments import Fraction, OddInt, PositiveInt, at_least, checked
+from ide_transformer.arguments import Fraction, OddWidth, PositiveInt, at_least, checked
 
 
 Texts = TypeVar("Texts", str, list[str])
@@ -53,7 +53,7 @@ WRONG = [
     (int | Literal["x"], "y", "a valid integer or 'x'"),
     (PositiveInt, 0, "greater than 0"),
     (Fraction, 1, "less than 1"),
-    (OddInt, 2, "odd"),
+    (OddWidth, 2, "odd"),
     (Above, np.array([1, -1]), "greater than or equal to 0"),
     (Float[Array, "n"], np.ones((2, 2)), "an instance of Float[Array, 'n']"),
     (Float[Array, "n"], np.array([1, np.inf]), "finite; 1 are not, the first at [1]"),

@@ -52,6 +52,8 @@ PARTS = {
     ),
     "at least 7 points": lambda: rate(made(ide.FourierIntegral, modes=4), CIRCLE),
     "stride=2 does not divide 2 by 3": lambda: rate(WINDOWS, PLANE),
+    "width=2147483647": lambda: made(ide.ConvolutionalAttention, 4, width=2**31 - 1),
+    "width=2147483646": lambda: made(ide.Convolution, causal=True, width=2**31 - 2),
     "without weights, padding": lambda: rate(WINDOWS, PLANE.padded(jnp.ones((1, 6), bool))),
 }
 

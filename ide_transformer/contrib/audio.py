@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from ide_transformer.arguments import NonNegativeFloat, OddInt, PositiveInt, checked
+from ide_transformer.arguments import NonNegativeFloat, OddWidth, PositiveInt, checked
 from ide_transformer.equation import TokenDomain, affine, check_features, gelu
 from ide_transformer.errors import InputError
 from ide_transformer.models import AbstractInputs, Embedded
@@ -32,7 +32,7 @@ class TokenConvolution(eqx.Module):
         features_out: PositiveInt,
         *,
         key: PRNGKeyArray,
-        width: OddInt = 3,
+        width: OddWidth = 3,
         stride: PositiveInt = 1,
         std: NonNegativeFloat = 0.02,
     ):

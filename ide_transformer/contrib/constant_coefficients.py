@@ -130,6 +130,11 @@ class ConstantCoefficients(AbstractLinearOperator):
         """Whether it damps or amplifies waves."""
         return any(self._appears(name) for name, order in _ORDERS.items() if order % 2 == 0)
 
+    @property
+    def damped(self) -> bool:
+        """Whether r is not 0, so that constants decay."""
+        return self._appears("damping")
+
     def _appears(self, name: str) -> bool:
         return name in self.weights or bool(np.any(self.given[_ORDERS[name]]))
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ide_transformer.arguments import (
     NonNegativeFloat,
-    OddInt,
+    OddWidth,
     PositiveFloat,
     PositiveInt,
     checked,
@@ -79,7 +79,7 @@ class LocalFlux(AbstractOperator):
         spacing: PositiveFloat,
         dimension: Dimension = 1,
         depth: PositiveInt = 2,
-        width: OddInt = 3,
+        width: OddWidth = 3,
         speed: PositiveFloat = 1.0,
         gated: bool = False,
         activation: Activation = gelu,

@@ -19,14 +19,18 @@ from ide_transformer.contrib.baselines import (
     Resnet,
     Unet,
 )
+from ide_transformer.contrib.constant_coefficients import ConstantCoefficients
 from ide_transformer.equation import (
     AbstractConstraint,
     AbstractControl,
+    AbstractLinearOperator,
     AbstractOperator,
     Dimension,
+    Free,
     State,
     TokenDomain,
     check_features,
+    parts,
 )
 from ide_transformer.errors import InputError
 from ide_transformer.integration import Mesh
@@ -83,6 +87,10 @@ def SplitModel(
 
     - `features`: `channels`, or 1.
     - `control`: intervals of length 1 become `duration / layers`; others stay.
+    - `statistics`: of the state, and so of the outputs too. The means are subtracted only
+      where the equation of `u - mean` is that of u: without a constraint, and if each linear
+      operator maps constants to 0, as `ConstantCoefficients` does without damping.
+    - `output_statistics`: for configurations; the state is in one unit.
     - `key`: for configurations; there is nothing to draw.
 
     **Raises:** `InputError` if the state has other features than the function has channels, or
@@ -98,6 +106,8 @@ def SplitModel(
     if control.interval_length == 1:
         length = duration / control.layers
         control = dataclasses.replace(control, interval_length=length)
+    if statistics is not None and not _ignores_mean(control, constraint):
+        statistics = tuple((0.0, scale) for _, scale in statistics)
     inputs = StateInputs(
         points,
         channels=channels,
@@ -108,9 +118,19 @@ def SplitModel(
         outputs=several,
     )
     read_out = NetworkValues(
-        channels=channels is not None, statistics=output_statistics, outputs=several
+        channels=channels is not None, statistics=statistics, outputs=several
     )
     return Model(inputs, control, constraint, mesh, read_out)
+
+
+def _ignores_mean(
+    control: AbstractControl, constraint: AbstractConstraint | AbstractControl
+) -> bool:
+    """Whether constants may be added to a solution."""
+    sets = parts(constraint, AbstractConstraint)
+    linear = parts(control, AbstractLinearOperator)
+    undamped = [isinstance(x, ConstantCoefficients) and not x.damped for x in linear]
+    return all(undamped) and all(isinstance(x, Free) for x in sets)
 
 
 _NETWORKS: dict[str, Any] = {"fno": FNO, "resnet": Resnet, "unet": Unet}

@@ -234,7 +234,7 @@ def _voronoi(x: np.ndarray, box: np.ndarray, around: np.ndarray) -> np.ndarray:
     volume = math.prod(lengths)
     if not abs(weights.sum() - volume) <= 1e-6 * volume:
         raise InputError(
-            f"TokenDomain.from_points: the Voronoi cells have the volume {weights.sum():g}, the "
+            f"TokenDomain.from_points: the cells have the volume {weights.sum():g}, the "
             f"bounds {volume:g}; pass points that lie farther from each other."
         )
     return weights

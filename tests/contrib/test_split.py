@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -272,3 +273,21 @@ def test_the_linear_part_of_a_scenario_is_that_of_its_solver(name, dimension):
     found = operator.flow(jnp.asarray(u)[:, None], domain, 1.0)[:, 0]
     assert largest(found, expected) < 1e-4
     assert float(jnp.abs(expected - u).max()) > 0.1
+
+
+@pytest.mark.parametrize("damping, constraint", [(0.9, ide.Free()), (0.0, ide.Nonnegative())])
+def test_the_linear_part_acts_on_the_function_and_not_on_its_deviation(damping, constraint):
+    """Means, and other statistics of the outputs, change nothing of an exact part."""
+    linear = contrib.ConstantCoefficients(1, damping=damping, diffusion=1e-3)
+    model = contrib.SplitModel(
+        16,
+        1,
+        control=ide.Tied((linear,), 1),
+        constraint=constraint,
+        mesh=ide.Mesh(solver=diffrax.Dopri8()),
+        statistics=((3.0, 2.0),),
+        output_statistics=((7.0, 5.0),),
+    )
+    wave = jnp.sin(TAU * model.domain.points[:, 0])
+    expected = np.exp(-damping) * (2 + np.exp(-1e-3 * TAU**2) * wave)
+    assert largest(eqx.filter_jit(model)(2 + wave), expected) < 1e-7

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...arguments import NonNegativeFloat, OddInt, PositiveFloat, PositiveInt, checked
+from ...arguments import NonNegativeFloat, OddWidth, PositiveFloat, PositiveInt, Width, checked
 from ...errors import InputError
 from ..arrays import State, affine
 from ..constraints import AbstractConstraint, Free
@@ -74,7 +74,7 @@ class Convolution(AbstractOperator):
         features: PositiveInt,
         *,
         key: PRNGKeyArray,
-        width: PositiveInt = 3,
+        width: Width = 3,
         dimension: Dimension = 1,
         causal: bool = False,
         spacing: PositiveFloat | None = None,
@@ -134,10 +134,10 @@ class ConvolutionalFeedForward(AbstractOperator):
         hidden: PositiveInt | None = None,
         *,
         key: PRNGKeyArray,
-        width: OddInt = 3,
+        width: OddWidth = 3,
         dimension: Dimension = 1,
         gated: bool = False,
-        outer_width: OddInt = 1,
+        outer_width: OddWidth = 1,
         spacing: PositiveFloat | None = None,
         activation: Activation = gelu,
         normalization: AbstractConstraint = Free(),

@@ -10,13 +10,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...arguments import NonNegativeFloat, OddInt, PositiveInt, checked
+from ...arguments import NonNegativeFloat, OddWidth, PositiveInt, checked
 from ...errors import InputError
 from ..arrays import State, affine
 from ..constraints import AbstractConstraint, Free
 from ..domain import TokenDomain, grid_of
 from .attention import AbstractAttention
-from .grid import check_axes, goes_around, on_grid, shifted
+from .grid import Dimension, check_axes, goes_around, on_grid, shifted
 from .operator import check_features
 from .positions import Fredholm
 
@@ -104,9 +104,9 @@ class ConvolutionalAttention(AbstractAttention):
         heads: PositiveInt,
         *,
         key: PRNGKeyArray,
-        width: OddInt = 3,
+        width: OddWidth = 3,
         stride: PositiveInt = 2,
-        dimension: PositiveInt = 2,
+        dimension: Dimension = 2,
         statistics: bool = False,
         normalization: AbstractConstraint = Free(),
         bias: bool = True,
