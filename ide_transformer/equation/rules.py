@@ -138,6 +138,8 @@ def on_interval(name: PointRule, points: int, interval: Interval) -> tuple[Array
 def cells(points: ArrayLike, bounds: Bounds | None, period: Period | None) -> np.ndarray:
     """The sizes of the Voronoi cells of points in a box, which may have periodic axes."""
     x = np.asarray(points, float)
+    if not x.size:
+        raise InputError(f"TokenDomain.from_points: points {x.shape} are empty; pass one.")
     x = x.reshape(len(x), -1)
     dimension = x.shape[1]
     if dimension > 3:

@@ -281,6 +281,11 @@ def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest():
     for bounds, message in (((0.0, 1.0), "is there twice"), ((0.0, 2.0), "a period apart")):
         with pytest.raises(ide.InputError, match=message):
             ide.TokenDomain.from_points(np.array([0.0, 0.4, 1.0]), (bounds,), (1.0,))
+    for shape in ((0,), (3, 0)):
+        with pytest.raises(ide.InputError, match="are empty"):
+            ide.TokenDomain.from_points(np.zeros(shape))
+    corner = ide.TokenDomain.from_points(np.array([[0.0, 1.0, 1.0]]), ((0.0, 1.0),) * 3)
+    np.testing.assert_allclose(corner.weights, [1.0])
     with pytest.raises(ide.InputError, match="of dimension 1 and period"):
         ide.TokenDomain.from_points(np.array([0.0, 0.4]), period=(1.0, 1.0))
     line = ide.TokenDomain.from_points(jnp.array([[3.0], [0.0], [1.0]]), ((-1.0, 3.0),))
