@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import tokenizers as tk
 
 from ...arguments import checked
-from ...equation import number_of_weights
 from ...errors import naming
 from ...models import LanguageModel, Model, is_built_as
 from ...pretrained import find_pretrained, save_pretrained
 from ...pretrained.files import read_json
-from ...reporting import markdown_table
 from ...tasks import PretrainedTokenizer, end_token
 from ..configuration.config import Config
 from ..configuration.files import apply_overrides, config_of, write_yaml
@@ -27,27 +24,6 @@ from .metrics import read_metrics
 from .run_folder import RunFolder, new_folder
 
 
-_TEXTS = """\
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{path}")
-model = AutoModelForCausalLM.from_pretrained("{path}")
-prompt = tokenizer({prompt}, return_tensors="pt")
-written = model.generate(**prompt, do_sample=True, max_length={context})
-print(tokenizer.decode(written[0]))"""
-_TOKENS = """\
-import torch
-from transformers import AutoModelForCausalLM
-
-model = AutoModelForCausalLM.from_pretrained("{path}")
-print(model(torch.tensor([[0, 1, 2]])).logits)"""
-_IMAGES = """\
-import torch
-from transformers import AutoModelForImageClassification
-
-model = AutoModelForImageClassification.from_pretrained("{path}")
-images = torch.zeros(1, {channels}, {rows}, {columns})  # scaled like the training images
-print(model(pixel_values=images).logits)"""
 _CARD = """\
 ---
 # license: say under which one you publish this
@@ -58,26 +34,14 @@ tags: [ide_transformer]
 
 # {path}
 
-A model in the layout of `{kind}`, trained with ide_transformer. Its layers are the steps of an
-operator splitting (Lie–Trotter, one step of Euler's method for each operator) of the equation
-`u_t = attention(u) + feed-forward(u)`, which is an ordinary pre-norm Transformer.
+A model in the layout of `{layout}`, which `transformers` reads. It was trained with
+ide_transformer on `{data}` for {step:,} of {steps:,} steps (validation loss: {loss}).
+Code: {sources}.
 
-## Use
-
-```python
-{use}
-```
-
-## Training
-
-{table}
-
-`ide-transformer train {name}.yaml` trains it, with this file:
+`ide-transformer train {name}.yaml` trains it again, with this file:
 
 ```yaml
 {config}```
-
-`ide-transformer convert {run} {path}` wrote this folder.
 """
 
 
@@ -161,86 +125,37 @@ def export_run(
             files["generation_config.json"] = json.dumps(generation, indent=2)
         files["tokenizer_config.json"] = json.dumps(options, indent=2)
         files["tokenizer.json"] = library.to_str(pretty=True)
-    figures = _figures(folder, config, step, weights)
-    files["README.md"] = _card(folder, config, model, step, figures, library, path)
+    files["README.md"] = _card(folder, config, model, step, weights, path)
     for name, text in files.items():
         with naming(path / name):
             (path / name).write_text(text, encoding="utf-8")
 
 
 def _card(
-    folder: RunFolder,
-    config: Config,
-    model: Model,
-    step: int,
-    figures: dict[str, float],
-    tokenizer: tk.Tokenizer | None,
-    path: Path,
+    folder: RunFolder, config: Config, model: Model, step: int, weights: Weights, path: Path
 ) -> str:
     """The model card in Markdown. The user fills in the licence."""
-    kind = read_json(path / "config.json")["model_type"]
     tree: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
     tree |= {"name": config.name}
     # Its default depends on other keys.
     tree.setdefault("optimizer", {})["schedule"] = config.optimizer.schedule
-    if (data := config.data.path) is not None:
-        tree["data"]["path"] = data.name  # the folders of this machine are private
-    if (before := config.model.run) is not None:
-        tree["model"]["run"] = Path(before).name
-    task, use = _use(folder, model, tokenizer, path)
-    facts: dict[str, Any] = {
-        "data": config.data.name + ("" if data is None else f", {data.name}"),
-        "weights": number_of_weights(model),
-        "layers": model.layers,
-        "features": model.features,
-        "steps": f"{step:,} of {config.training.steps:,}",
-        "samples per step": config.training.batch_size,
-        "optimiser": f"{config.optimizer.kind}, learning rate {config.optimizer.learning_rate}",
-        **{name.replace("_", " "): f"{value:.4f}" for name, value in figures.items()},
-        "trained by": "ide_transformer " + "; ".join(folder.sources),
-    }
+    # The folders of this machine are private.
+    if config.data.path is not None:
+        tree["data"]["path"] = config.data.path.name
+    if config.model.run is not None:
+        tree["model"]["run"] = Path(config.model.run).name
+    key = "validation_loss" if weights == "trained" else "validation_loss_of_average"
+    losses = [x[key] for x in read_metrics(folder.metrics) if x["step"] == step and key in x]
+    of_text = is_built_as(model, LanguageModel)
     return _CARD.format(
-        task=task,
-        name=config.name,
-        kind=kind,
-        use=use,
-        table=markdown_table(("", ""), [(key, str(value)) for key, value in facts.items()]),
-        config=write_yaml(tree),
-        run=Path("runs", folder.path.name),
+        task="text-generation" if of_text else "image-classification",
         path=path.name,
+        layout=read_json(path / "config.json")["model_type"],
+        data=config.data.name,
+        step=step,
+        steps=config.training.steps,
+        loss=losses[0] if losses else "not measured",
+        sources="; ".join(folder.sources),
+        name=config.name,
+        config=write_yaml(tree),
     )
-
-
-def _use(
-    folder: RunFolder, model: Model, tokenizer: tk.Tokenizer | None, path: Path
-) -> tuple[str, str]:
-    """The name of the task on the hub of Hugging Face, and a program that uses the folder."""
-    inputs = model.inputs
-    if not is_built_as(model, LanguageModel):
-        rows, columns, channels = inputs.image_shape
-        sizes = dict(rows=rows, columns=columns, channels=channels)
-        return "image-classification", _IMAGES.format(path=path.name, **sizes)
-    if tokenizer is None:
-        return "text-generation", _TOKENS.format(path=path.name)
-    # A word that the run wrote, since a tokenizer of characters may not know others.
-    written = (folder.load_sample() or "").split()
-    readable = [word for word in written if word.isprintable() and "\ufffd" not in word]
-    prompt = next(iter(readable), None) or tokenizer.decode([0]) or "The"
-    options = dict(path=path.name, prompt=json.dumps(prompt), context=inputs.context)
-    return "text-generation", _TEXTS.format(**options)
-
-
-def _figures(folder: RunFolder, config: Config, step: int, weights: Weights) -> dict[str, Any]:
-    """The held-out losses of these weights that the run logged after a step."""
-    lines = [x for x in read_metrics(folder.metrics) if x["step"] == step]
-    if folder.summary.exists() and step == config.training.steps:
-        lines.append(folder.load_summary())
-    suffix = "_of_average" if weights == "average" else ""
-    return {
-        name.removesuffix(suffix): value
-        for line in lines
-        for name, value in line.items()
-        if name.startswith(("validation_", "test_"))
-        and name.endswith("_of_average") == bool(suffix)
-        and value is not None
-    }
