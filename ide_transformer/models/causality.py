@@ -1,8 +1,8 @@
 """Tests whether outputs of a model depend on later tokens."""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import diffrax
 import equinox as eqx
@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, PyTree
 from ..arguments import is_known
 from ..equation import AbstractConstraint, TokenDomain, parts
 from ..errors import InputError
-from ..integration import Mesh, Progress
+from ..integration import Mesh
 from ..solvers import AbstractImplicitScheme
 from .functions import Field, FunctionInputs
 from .model import Model, once_for_each
@@ -29,44 +29,15 @@ _ROUNDING = 1e-5
 # The size of the change of weights that are zero.
 _NOISE = 0.02
 
-_ADVICE = (
-    "In a causal model each part reads only the tokens up to its own; use causal=True in "
-    "attention and TokenDomain.integral_up_to."
-)
-
 # Its inputs have a `vocabulary` and a `context`.
 _Model: TypeAlias = Model[Any, Any]
-
-
-class _Part(NamedTuple):
-    """What a part computes, the token axis first, and what to say if later tokens change it."""
-
-    fault: str
-    values: PyTree[Array]
-
-
-class _Change(NamedTuple):
-    """Two texts or functions, and the tokens whose outputs must be equal."""
-
-    text: Any
-    other: Any
-    stays: Bool[np.ndarray, " tokens"]
-
-    def moves(self, part: Callable[[Any], PyTree[Array]]) -> bool | None:
-        """Whether an output differs that must not; `None` if outputs are not finite."""
-        before = [np.asarray(x) for x in jax.tree.leaves(part(self.text))]
-        after = [np.asarray(x) for x in jax.tree.leaves(part(self.other))]
-        if not all(np.isfinite(x).all() for x in before):
-            return None
-        pairs = zip(before, after, strict=True)
-        changes = [np.abs(b - a).reshape(len(self.stays), -1).max(axis=1) for b, a in pairs]
-        return any(not (x[self.stays] <= _ROUNDING * x.max()).all() for x in changes)
 
 
 def check_causal(where: str, model: Model) -> None:
     """Raises `InputError` if an output of a model depends on later tokens, or a `pointwise`
     operator on other tokens. The test changes later tokens, marks some as padding, and also
-    changes all weights, since a zero could hide an effect."""
+    changes all weights, since a zero could hide an effect. The error names the part whose flags
+    are suspect."""
     if (fault := _find_fault(model)) is not None:
         raise InputError(f"{where}: {fault}")
 
@@ -74,46 +45,84 @@ def check_causal(where: str, model: Model) -> None:
 @once_for_each
 def _find_fault(model: Model[Any, Any]) -> str | None:
     model = model.ordinary
-    inputs = model.inputs
+    if model.exit is not None and model.exit.stops != "token":
+        name = type(model.exit).__name__
+        return (
+            f"the exit {name}(…, stops={model.exit.stops!r}) sees later tokens; set "
+            "stops='token'."
+        )
     # Fixed explicit steps, which do not depend on other tokens.
     kinds = diffrax.AbstractImplicitSolver, AbstractImplicitScheme
     explicit = diffrax.Euler() if parts(model.mesh.scheme, kinds) else None
     solved = model.on(Mesh(steps=model.steps, solver=explicit))
-    if isinstance(inputs, FunctionInputs):
-        number = inputs.domain.num_tokens
-        channels = () if inputs.channels is None else (inputs.channels,)
-        random = np.random.default_rng(0)
+    tries = (moved(solved, 1), moved(solved, -1), solved)
+    if isinstance(model.inputs, FunctionInputs):
+        # Two functions that agree on the first half of the points.
+        number = model.inputs.domain.num_tokens
+        channels = () if model.inputs.channels is None else (model.inputs.channels,)
+        values = np.random.default_rng(0).normal(size=(2, number, *channels)).astype("float32")
         stays = np.arange(number) < number // 2
-        domain = TokenDomain.midpoint(number)
-        before, drawn = random.normal(size=(2, number, *channels)).astype(np.float32)
-        after = np.where(stays.reshape(-1, *[1] * len(channels)), before, drawn)
-        change = _Change(Field(before, domain), Field(after, domain), stays)
-        tries = moved(solved, 1), moved(solved, -1), solved
-        leaks = any(change.moves(eqx.filter_jit(tried)) for tried in tries)
-        return f"its outputs depend on later tokens. {_ADVICE}" if leaks else None
-    inputs.of_text(Text(np.zeros(1, int)))
+        values[1, stays] = values[0, stays]
+        before, after = (Field(x, TokenDomain.midpoint(number)) for x in values)
+        leaks = any(_differ(_outputs(x, before), _outputs(x, after), stays) for x in tries)
+        return _suspect(model) if leaks else None
+    model.inputs.of_text(Text(np.zeros(1, int)))
     finite = 0
     # Needed only inside a compiled function; elsewhere it would compile each operation alone.
     traced = not is_known(jnp.zeros(()))
     with jax.ensure_compile_time_eval() if traced else contextlib.nullcontext():
-        for tried in (moved(solved, 1), moved(solved, -1), solved):
-            moves = []
+        for tried in tries:
+            differ = []
             for text in _texts(tried):
-                for change in _later_changes(text, tried.inputs.vocabulary):
-                    moves.append(change.moves(_values(tried, -1)))
-                    if moves[-1]:
-                        return next(
-                            part.fault
-                            for i, part in enumerate(_parts(tried, text))
-                            if change.moves(_values(tried, i))
-                        )
-                fault = _pointwise_fault(tried, text)
-                if fault is not None:
+                before = _outputs(tried, text)
+                for other, stays in _later_changes(text, tried.inputs.vocabulary):
+                    differ.append(_differ(before, _outputs(tried, other), stays))
+                if any(differ):
+                    return _suspect(model)
+                if (fault := _pointwise_fault(tried, text)) is not None:
                     return fault
-            finite += None not in moves
+            finite += None not in differ
             if finite == 2:
                 return None
     return None
+
+
+@eqx.filter_jit
+def _outputs(model: _Model, inputs: Any) -> PyTree[Array]:
+    inputs = model.inputs.of_text(inputs) if isinstance(inputs, Text) else inputs
+    return model.outputs(model.solve(inputs).u1)
+
+
+def _differ(
+    before: PyTree[Array], after: PyTree[Array], stays: Bool[np.ndarray, " tokens"]
+) -> bool | None:
+    """Whether two outputs differ at the tokens that stay; `None` if they are not finite."""
+    before = [np.asarray(x) for x in jax.tree.leaves(before)]
+    after = [np.asarray(x) for x in jax.tree.leaves(after)]
+    if not all(np.isfinite(x).all() for x in before):
+        return None
+    pairs = zip(before, after, strict=True)
+    changes = [np.abs(y - x).reshape(len(stays), -1).max(axis=1) for x, y in pairs]
+    return any(not (x[stays] <= _ROUNDING * x.max()).all() for x in changes)
+
+
+def _suspect(model: _Model) -> str:
+    """The parts that may see later tokens by their flags, and what to write."""
+    block = enumerate(eqx.filter_eval_shape(model.control, 0.0))
+    suspects = [
+        f"operator {i}, {type(x.innermost).__name__}"
+        for i, x in block
+        if not (x.pointwise or getattr(x.innermost, "causal", False))
+    ]
+    if not suspects:
+        sets = parts(eqx.filter_eval_shape(model.constraint, 0.0), AbstractConstraint)
+        others = (model.inputs, *sets, model.mesh.scheme, model.read_out)
+        suspects = [type(x).__name__ for x in others]
+    return (
+        f"{' or '.join(suspects)}, sees later tokens. In a causal model each part reads only "
+        "the tokens up to its own; use causal=True in attention (data.options.causal=true for "
+        "arrays) and TokenDomain.integral_up_to."
+    )
 
 
 def moved(model: _Model, direction: int) -> _Model:
@@ -136,7 +145,7 @@ def _texts(model: _Model) -> Iterator[Text]:
 
     def takes(text: Text) -> bool:
         try:
-            _parts(model, text)
+            _outputs(model, text)
         except Exception:
             return False
         return True
@@ -153,61 +162,40 @@ def _texts(model: _Model) -> Iterator[Text]:
         yield padded
 
 
-def _later_changes(text: Text, vocabulary: int) -> Iterator[_Change]:
-    """Changes of all tokens from one on; with a mask, every other one becomes padding."""
+def _later_changes(
+    text: Text, vocabulary: int
+) -> Iterator[tuple[Text, Bool[np.ndarray, " tokens"]]]:
+    """Texts with other tokens from one on, and the tokens before it; with a mask, every other
+    one becomes padding."""
     number = len(text.tokens)
     places = np.arange(number)
     for first in np.unique(np.linspace(min(1, number), number - 1, _CHANGES).astype(int)):
         stays = places < first
         other = np.where(stays, text.tokens, (text.tokens + 1) % vocabulary)
         mask = None if text.mask is None else stays | (places % 2 == 0)
-        yield _Change(text, Text(other, mask), stays)
+        yield Text(other, mask), stays
 
 
 @eqx.filter_jit
-def _parts(model: _Model, text: Text) -> list[_Part]:
-    """The embedding, operators at depth 0, constraint, read-out, scheme, and exit, if any."""
-    inputs = model.inputs.of_text(text)
-    equation, u0 = model.initial_value_problem(inputs)
-    domain = equation.domain
-    found = [_Part(f"the embedding sees later tokens. {_ADVICE}", u0)]
-    for i, operator in enumerate(equation.control(0.0)):
-        name = type(operator.innermost).__name__
-        mend = _ADVICE
-        if not getattr(operator.innermost, "causal", True):
-            mend = f"Write {name}(…, causal=True), or data.options.causal=true for arrays."
-        rate = operator.at(0.0, None)(u0, domain)
-        found.append(_Part(f"operator {i}, {name}, sees later tokens. {mend}", rate))
-    for x in parts(model.constraint(0.0), AbstractConstraint):
-        fault = f"the constraint {type(x).__name__} sees later tokens. {_ADVICE}"
-        found.append(_Part(fault, x.project(u0)))
-    found.append(_Part(f"the read-out sees later tokens. {_ADVICE}", model.outputs(u0)))
-    scheme = type(model.mesh.scheme).__name__
-    outputs = model.outputs(model.with_exit(None).solve(inputs).u1)
-    found.append(_Part(f"the scheme {scheme} lets tokens see later ones. {_ADVICE}", outputs))
-    if (exit := model.exit) is not None:
-        u1 = model.solve(inputs).u1
-        progress = Progress(u1, u1 - u0, u0, jnp.ones(()), model.outputs)
-        weights = jnp.ones(domain.num_tokens) if domain.weights is None else domain.weights
-        said = f"the exit {type(exit).__name__}(…, stops={exit.stops!r}) sees later tokens"
-        measure = exit.each(progress, weights)
-        found.append(_Part(f"{said}; give stops='token'.", (model.outputs(u1), measure)))
-    return found
-
-
-def _values(model: _Model, part: int) -> Callable[[Text], PyTree[Array]]:
-    return lambda text: _parts(model, text)[part].values
+def _pointwise_rates(model: _Model, text: Text) -> dict[int, list[Array]]:
+    """The rates of pointwise operators at depth 0: of the text, and after a change of the first
+    or of the last token."""
+    equation, u0 = model.initial_value_problem(model.inputs.of_text(text))
+    states = (u0, u0.at[..., 0, :].add(1), u0.at[..., -1, :].add(1))
+    return {
+        i: [operator.at(0.0, None)(u, equation.domain) for u in states]
+        for i, operator in enumerate(equation.control(0.0))
+        if operator.pointwise
+    }
 
 
 def _pointwise_fault(model: _Model, text: Text) -> str | None:
     """Which operator is declared pointwise and is not."""
     places = np.arange(len(text.tokens))
-    for changed in (places == 0, places == places[-1]):
-        other = np.where(changed, (text.tokens + 1) % model.inputs.vocabulary, text.tokens)
-        change = _Change(text, text._replace(tokens=other), ~changed)
-        for i, operator in enumerate(eqx.filter_eval_shape(model.control, 0.0)):
-            # The embedding comes before the operators.
-            if operator.pointwise and change.moves(_values(model, 1 + i)):
-                name = f"operator {i}, {type(operator.innermost).__name__}"
-                return f"{name}, says that it is pointwise, and is not; drop `pointwise`."
+    for i, (rate, *changed) in _pointwise_rates(model, text).items():
+        stays = (places != 0, places != places[-1])
+        if any(_differ(rate, x, y) for x, y in zip(changed, stays, strict=True)):
+            operator = eqx.filter_eval_shape(model.control, 0.0)[i]
+            name = f"operator {i}, {type(operator.innermost).__name__}"
+            return f"{name}, says that it is pointwise, and is not; drop `pointwise`."
     return None
