@@ -3,8 +3,7 @@
 import functools as ft
 import inspect
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
@@ -92,27 +91,8 @@ _TRACED = (
     "is no derivative with respect to it, and no jit or vmap over it"
 )
 
-# Arguments of diffrax, the ones here that have their place, and what to write.
-_OF_DIFFRAX = {
-    "terms": ("equation", "give the Equation, whose terms are equation.terms"),
-    "y0": ("u0", "write u0=…"),
-    "dt0": (
-        "steps_per_interval",
-        "write steps_per_interval=…, or stepsize_controller=… for adaptive steps",
-    ),
-    **dict.fromkeys(
-        ("t0", "t1"),
-        (
-            "saveat",
-            "depth goes from 0 to the horizon of the control; for the states on the way write "
-            "saveat=diffrax.SaveAt(ts=…)",
-        ),
-    ),
-    "adjoint": (
-        "gradient",
-        "write gradient=…, which takes an adjoint of diffrax too for adaptive steps",
-    ),
-}
+# What the arrays of a type of jaxtyping hold, in words.
+_NUMBERS = {"Float": "floats", "Int": "integers", "Bool": "truth values"}
 
 
 def checked(call: Call) -> Call:
@@ -158,6 +138,8 @@ def _wanted(annotation: Any, value: Any) -> list[str]:
     number = int, float, np.integer, np.floating
     # A truth value is no number, and a text no sequence of texts.
     excluded = {int: bool, float: bool, Sequence: str | bytes}.get(kind, ())
+    if hasattr(kind, "dim_str"):
+        return [] if isinstance(value, kind) else [_array_in_words(kind)]
     if isinstance(value, excluded) or not isinstance(value, number if kind is float else kind):
         return [_WORDS.get(kind, f"an instance of {kind.__name__}")]
     if kind is float and not abs(cast(Any, value)) < math.inf:
@@ -210,7 +192,7 @@ def _checking(call: Callable[..., Any], name: str) -> Any:
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise InputError(f"{name}: {_misfit(error, signature, kwargs.keys())}.") from None
+            raise InputError(f"{name}: {_misfit(error, signature)}.") from None
         given = bound.arguments
         # In one context the shapes of all arguments have to agree.
         with jaxtyped("context"):
@@ -222,13 +204,9 @@ def _checking(call: Callable[..., Any], name: str) -> Any:
     return checking
 
 
-def _misfit(error: TypeError, signature: inspect.Signature, keywords: Set[str]) -> str:
-    """Why a call does not fit a signature, and what to write instead."""
+def _misfit(error: TypeError, signature: inspect.Signature) -> str:
+    """Why a call does not fit a signature, and the arguments of the signature."""
     known = {name: x for name, x in signature.parameters.items() if name != "self"}
-    for name in (x for x in keywords if x not in known):
-        own, instead = _OF_DIFFRAX.get(name, (None, ""))
-        if own in known:
-            return f"{name} is an argument of diffrax.diffeqsolve; here {instead}"
     names = list(known)
     if by_name := [name for name, x in known.items() if x.kind is x.KEYWORD_ONLY]:
         names.insert(names.index(by_name[0]), "*")
@@ -239,23 +217,16 @@ def _valid(name: str, argument: str, value: Any, annotation: Any) -> Any:
     """The value of an argument, with numbers of Python in the place of NumPy's, and arrays of
     JAX where NumPy's do not fit; `InputError` for one that cannot be."""
     value = value.item() if isinstance(value, np.generic) else value
-    hint = ""
     wanted = _wanted(annotation, value)
     if wanted:
         arrays = value if isinstance(value, tuple | list) else (value,)
-        if any(map(_is_numeric, arrays)) and any("Array" in x for x in wanted):
+        if any(map(_is_numeric, arrays)) and any("an array of" in x for x in wanted):
             value = jax.tree.map(lambda x: jnp.asarray(x) if _is_numeric(x) else x, value)
             return _valid(name, argument, value, annotation)
-        problem = " or ".join(dict.fromkeys(wanted)).replace("jaxlib._jax.", "")
+        problem = " or ".join(dict.fromkeys(wanted))
         if _TRACED in wanted:
             problem = _TRACED
-        if inspect.isclass(value):
-            hint = f"; write {value.__name__}(…)"
-        elif isinstance(value, str) and (meant := _module_named(value)):
-            hint = f"; a name is for YAML, in Python write {meant}(…)"
-        elif type(value) is list and "ndarray" in problem:
-            hint = "; write np.asarray(…)"
-        problem = re.sub(r"an instance of Key\[.*", "a key such as jax.random.key(0)", problem)
+        problem += _conversion(argument, value, problem)
     else:
         readable = is_known(value) and eqx.is_inexact_array_like(value)
         places = np.argwhere(~np.isfinite(np.asarray(value))) if readable else np.empty((0, 0))
@@ -264,21 +235,28 @@ def _valid(name: str, argument: str, value: Any, annotation: Any) -> Any:
         problem = "finite"
         if places.shape[1]:
             problem += f"; {len(places)} are not, the first at {places[0].tolist()}"
-    raise InputError(
-        f"{name}: {argument}={_shown(value)}: {argument} should be {problem}{hint}."
-    )
+    raise InputError(f"{name}: {argument}={_shown(value)}: {argument} should be {problem}.")
 
 
-def _module_named(text: str) -> str | None:
-    """The name of the equinox module that a configuration would write so: `strang(heun)` is
-    `Strang`."""
-    word = re.split(r"\W", text)[0].replace("_", "").lower()
-    kinds = [eqx.Module]
-    for kind in kinds:
-        if kind.__name__.lower() == word:
-            return kind.__name__
-        kinds += kind.__subclasses__()
-    return None
+def _array_in_words(kind: Any) -> str:
+    """An annotation of jaxtyping, such as "an array of floats [..., tokens, features]"."""
+    numbers = kind.dtype.__name__
+    if numbers in ("Key", "UInt32"):
+        return "a key such as jax.random.key(0)"
+    axes = ["..." if axis[0] == "*" else axis for axis in kind.dim_str.split()]
+    words = f"[{', '.join(axes)}]" if axes else "without axes"
+    return f"an array of {_NUMBERS.get(numbers, 'numbers')} {words}"
+
+
+def _conversion(argument: str, value: Any, problem: str) -> str:
+    """What to write where an array of floats is needed and `value` holds other numbers."""
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    convertible = isinstance(value, list) or hasattr(value, "__array__")
+    if "an array of floats" not in problem or not convertible:
+        return ""
+    if kind == "c":
+        return "; pass real and imaginary parts as two numbers"
+    return f"; pass np.asarray({argument}, float)" if kind in (None, *"biu") else ""
 
 
 def _is_numeric(x: Any) -> bool:

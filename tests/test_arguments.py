@@ -1,5 +1,6 @@
 """Arguments are checked by their annotations: what is taken, and what is said of the rest."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -55,7 +56,7 @@ WRONG = [
     (Fraction, 1, "less than 1"),
     (OddWidth, 2, "odd"),
     (Above, np.array([1, -1]), "greater than or equal to 0"),
-    (Float[Array, "n"], np.ones((2, 2)), "an instance of Float[Array, 'n']"),
+    (Float[Array, "n"], np.ones((2, 2)), "an array of floats [n]"),
     (Float[Array, "n"], np.array([1, np.inf]), "finite; 1 are not, the first at [1]"),
 ]
 
@@ -76,3 +77,10 @@ def test_what_does_not_fit_is_refused(kind, value, wanted):
 def test_a_traced_number_is_told_from_a_wrong_one():
     with pytest.raises(ide.InputError, match="not one that JAX traces"):
         jax.jit(taking(float))(1.0)
+
+
+def test_signatures_can_be_read():
+    functions = [getattr(ide, name) for name in dir(ide)]
+    texts = [str(inspect.signature(x)) for x in functions if inspect.isfunction(x)]
+    assert len(texts) > 20
+    assert not [x for x in texts if "lambda" in x or "<locals>" in x]

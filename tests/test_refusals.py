@@ -130,11 +130,29 @@ EXIT = dict(exit=ide.EstimatedExit(0.1))
 DAMPED = dict(equation=tied_equation(ide.Damping(0.7), ide.Damping(0.2)), u0=initial_state())
 
 
+class Tensor:
+    """An array of another library."""
+
+    dtype = "torch.float32"
+
+    def __array__(self, *_, **__):
+        return np.ones((TOKENS, WIDTH), np.float32)
+
+
 SOLVES = {
     # The state.
-    r"u0 has shape \(4, 16\).*6 tokens": dict(u0=U0[:4]),
+    r"u0 has shape \(4, 16\).*6 tokens; pass u0 \[\.\.\., 6, features\]": dict(u0=U0[:4]),
+    r"\(6, 0\), which is empty": dict(u0=U0[:, :0]),
+    r"u0=i64\[6,16\].* tokens, features\]; pass np\.asarray\(u0, float": (
+        dict(u0=U0.astype(int))
+    ),
+    r"u0=c128\[6,16\].*; pass real and imaginary parts": dict(u0=U0.astype(complex)),
+    r"u0=f64\[16\].* should be an array of floats \[\.\.\., tokens, features\]\.$": dict(
+        u0=U0[0]
+    ),
+    r"u0=\[\[1\.0\]\].*; pass np\.asarray\(u0, float\)": dict(u0=[[1.0]]),
+    r"Tensor.* should be .*; pass np\.asarray\(u0, float\)": dict(u0=Tensor()),
     # Steps.
-    r"a name is for YAML, in Python write Strang\(": dict(solver="strang(heun)"),
     r"has no error estimate.*LieStrang\(\).*HalfSolver": dict(stepsize_controller=TIGHT),
     # The scheme that was given, not the one around it that projects.
     r"RK4 has no error .*HalfSolver\(RK4\(": dict(
@@ -190,14 +208,11 @@ MODEL = ide.StateModel(
 @pytest.mark.parametrize(
     ("message", "call"),
     {
-        r"solve: dt0 is .* of diffrax\.diffeqsolve; here write steps_per": lambda: ide.solve(
-            EQUATION, U0, solver=ide.LieTrotter(), dt0=0.1
-        ),
         r"solve: too many positional arguments; its arguments are \(equation, u0, \*, solver": (
             lambda: ide.solve(EQUATION, U0, ide.LieTrotter(), 0.0, 1.0)
         ),
-        "solve: adjoint is .* here write gradient=": lambda: ide.solve(
-            EQUATION, U0, solver=ide.LieTrotter(), adjoint=diffrax.DirectAdjoint()
+        r"solve: .*unexpected keyword argument 'dt0'; its arguments are": lambda: ide.solve(
+            EQUATION, U0, solver=ide.LieTrotter(), dt0=0.1
         ),
         r"Model\.solve: .*unexpected keyword argument 'dt0'; .*\(inputs, \*, key, saveat\)": (
             lambda: MODEL.solve(U0, dt0=0.1)
@@ -210,6 +225,21 @@ MODEL = ide.StateModel(
 def test_a_call_with_other_arguments_says_what_to_write(message, call):
     with pytest.raises(ide.InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(solver=ide.AlgebraicallyReversible(ide.RK4()), gradient=ide.Reversible()),
+        dict(solver=ide.ImplicitEuler()),
+    ],
+)
+def test_what_has_no_forward_mode_says_what_to_write(options):
+    def end(u0):
+        return ide.solve(EQUATION, u0, **options).u1
+
+    with pytest.raises(ide.InputError, match=r"no forward mode .* gradient=Direct"):
+        jax.jvp(end, (U0,), (U0,))
 
 
 def test_depths_that_are_known_too_late():

@@ -200,11 +200,13 @@ def check_state(equation: Equation, u0: Array, args: PyTree) -> None:
         broadcast = np.broadcast_shapes(u0.shape[:-1], shape)
     except ValueError:
         broadcast = None
-    if u0.shape[-2] != tokens or broadcast != u0.shape[:-1] or not u0.size:
+    if u0.shape[-2] != tokens or broadcast != u0.shape[:-1]:
         raise InputError(
-            f"solve: u0 has shape {u0.shape}, but the domain has {tokens} tokens; give "
-            f"[{', '.join(map(str, ('...', *shape)))}, features], not empty."
+            f"solve: u0 has shape {u0.shape}, but the domain has {tokens} tokens; pass u0 "
+            f"[{', '.join(map(str, ('...', *shape)))}, features], or another TokenDomain."
         )
+    if not u0.size:
+        raise InputError(f"solve: u0 has shape {u0.shape}, which is empty; pass numbers.")
     if not jnp.issubdtype(u0.dtype, jnp.floating) or u0.dtype.itemsize < 4:
         raise InputError(
             f"solve: u0 has dtype {u0.dtype}; the state is float32 or float64. For products in "

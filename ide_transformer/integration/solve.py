@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..arguments import PositiveInt, checked
 from ..equation import Equation, operator_fields
+from ..errors import InputError
 from .adaptive import adapt
 from .exits import AbstractExit, march_until
 from .gradients import AbstractGradient, Recompute, as_gradient
@@ -102,7 +103,17 @@ def solve_on(
     maps a state to outputs."""
     output = requested(equation, saveat, mesh.steps, throw=throw)
     start = Start(jnp.asarray(u0), args, output)
-    return _solve(mesh, gradient, equation, start, None if exit is None else (exit, read_out))
+    exit_by = None if exit is None else (exit, read_out)
+    try:
+        return _solve(mesh, gradient, equation, start, exit_by)
+    except TypeError as error:
+        if "forward-mode" not in str(error):
+            raise
+        raise InputError(
+            f"solve: {type(gradient).__name__}() and implicit schemes have no forward mode "
+            "(jax.jvp, jax.jacfwd, jax.hessian); use an explicit scheme and gradient=Direct(), "
+            "or reverse mode (jax.grad, jax.vjp, jax.jacrev)."
+        ) from error
 
 
 @eqx.filter_jit
