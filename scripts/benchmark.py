@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from rich.progress import Progress
 
-from benchmarks import against_torch, gradient, march, recipe
+from benchmarks import against_torch, gradient, march
 from benchmarks.shared.timing import Rounds
 from commands import run_script
 from ide_transformer import InputError
@@ -23,7 +23,7 @@ from ide_transformer.reporting import Terminal, show_table, write_json
 
 
 # Each has `EXAMPLE`, `ROUNDS`, `add_options(parser)` and `measure(options, rounds)`.
-BENCHMARKS = {"torch": against_torch, "march": march, "gradient": gradient, "recipe": recipe}
+BENCHMARKS = {"torch": against_torch, "march": march, "gradient": gradient}
 
 
 def main() -> None:

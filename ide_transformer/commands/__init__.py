@@ -2,10 +2,7 @@
 
 from .command import main as main, run_script as run_script, start as start
 from .options import (
-    add_model as add_model,
     add_trust as add_trust,
-    chosen_model as chosen_model,
-    figure_file as figure_file,
     given_path as given_path,
     names as names,
     results_file as results_file,

@@ -193,12 +193,11 @@ class ErrorBudget(NamedTuple):
     @property
     def cheapest(self) -> ErrorPart:
         """The part whose refinement removes the most error per additional cost."""
-        return max(self.parts, key=lambda part: gain(self.total, part.left, part.cost))
 
+        def gain(part: ErrorPart) -> float:
+            return (self.total - part.left) / (part.cost - 1) if part.cost > 1 else 0.0
 
-def gain(total: float, left: float, cost: float) -> float:
-    """The error that a refinement removes per additional cost; 0 without additional cost."""
-    return (total - left) / (cost - 1) if cost > 1 else 0.0
+        return max(self.parts, key=gain)
 
 
 @checked

@@ -1,6 +1,6 @@
 """Public names of the dynamics."""
 
-from .budget import ErrorBudget, ErrorPart, FunctionSolve, error_budget, gain, refinements
+from .budget import ErrorBudget, ErrorPart, FunctionSolve, error_budget, refinements
 from .costs import (
     AbstractCost,
     ConstraintViolation,

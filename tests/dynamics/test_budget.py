@@ -5,15 +5,14 @@ import dataclasses
 from typing import ClassVar
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import ide_transformer as ide
-from error_budgets import measured_errors, random_problem, tried_budget
-from ide_transformer.contrib.resolution import refinement_errors
-from ide_transformer.dynamics import FunctionSolve, refinements
+from ide_transformer.dynamics import FunctionSolve, refinements, relative_error
 from ide_transformer.solvers import with_sub_solver
 from tests import layered_models
 from tests.helpers import built
@@ -74,50 +73,6 @@ def test_a_budget_of_known_errors(monkeypatch):
     assert budget.cheapest.resolution == max(gains, key=gains.get)
 
 
-def test_refinements_of_known_errors(monkeypatch):
-    """The errors of refinements, against the finest, and the orders that they show; a budget
-    and what its refinements leave, against a reference that is exact in depth."""
-    rows = refinement_errors(Known())
-    for name, (error, rate) in [*Known.ERRORS.items()][:3]:
-        finest = np.linalg.norm(Known().finer(name, 16).outputs(None))
-        found = [row for row in rows if row["resolution"] == name]
-        for level, row in enumerate(found):
-            off = np.linalg.norm(error * (rate**level - rate**4)) / finest
-            assert (row["error"], row["cost"]) == (pytest.approx(off), 2**level)
-        orders = [row["order"] for row in found]
-        assert orders == [None, None, pytest.approx(-np.log2(rate))] and len(found) == 3
-
-    monkeypatch.setattr(FunctionSolve, "of", lambda *_: Known())
-    row = tried_budget(Known())
-    true = Known.EXACT + sum(Known.ERRORS[x][0] / 4**3 for x in ("tokens", "features"))
-
-    def off(**levels):
-        return np.linalg.norm(Known(**levels).outputs(None) - true) / np.linalg.norm(true)
-
-    assert row["measured"] == pytest.approx(off())
-    gains = {
-        x: (off() - off(**{x: 1})) / (1 if x != "splitting" else 0.5) for x in Known.ERRORS
-    }
-    assert row["cheapest"] == max(gains, key=gains.get)
-    budget = ide.error_budget(Known().model, wave)
-    assert row["named"] == budget.cheapest.resolution and row["sum"] == budget.total
-    assert [row[part.resolution] for part in budget.parts] == [x.share for x in budget.parts]
-
-
-@pytest.mark.long
-@pytest.mark.heavy
-def test_the_budget_of_a_random_equation_is_what_is_measured():
-    solve = random_problem(3)
-    budget = ide.error_budget(solve.model, solve.inputs, solve.tokens)
-    measured, left = measured_errors(solve)
-    parts = {part.resolution: part for part in budget.parts}
-    assert [*parts] == ["tokens", "features", "depth", "splitting"]
-    assert budget.total == pytest.approx(measured, rel=0.2)
-    for name, part in parts.items():
-        assert part.left == pytest.approx(left[name], rel=0.2)
-    assert parts["depth"].cost == 2 and 2 < parts["features"].cost < 4
-
-
 WIDTH, POINTS, EXACT = 8, 12, diffrax.Dopri8()
 
 
@@ -141,6 +96,30 @@ def model_of(solver, attention=True):
             key=jax.random.key(3),
         )
     )
+
+
+@pytest.mark.long
+@pytest.mark.heavy
+def test_a_budget_is_what_is_measured():
+    """Against a solution with exact steps and eight times the points and features."""
+    space = ide.FunctionSpace(ide.equation.Legendre(), WIDTH, ide.FeatureDomain(24))
+    model = dataclasses.replace(model_of(ide.LieTrotter()), space=space)
+
+    def smooth(coefficients):
+        """Coefficients that fall with the numbers of their functions."""
+        return coefficients * 0.6 ** np.indices(coefficients.shape).sum(axis=0)
+
+    weights, static = eqx.partition(model, eqx.is_inexact_array)
+    solve = FunctionSolve(eqx.combine(jax.tree.map(smooth, weights), static), wave, POINTS)
+    reference = solve.exact().finer("tokens", 8).finer("features", 8).outputs(solve.domain)
+
+    def error_of(other):
+        return float(relative_error(other.outputs(solve.domain), reference))
+
+    budget = ide.error_budget(solve.model, wave)
+    assert budget.total == pytest.approx(error_of(solve), rel=0.2)
+    left = {name: error_of(finer) for name, finer in refinements(solve).items()}
+    assert {part.resolution: part.left for part in budget.parts} == pytest.approx(left, rel=0.2)
 
 
 @pytest.mark.heavy
