@@ -91,7 +91,6 @@ def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatc
         "rollout none --pictures FILE.png",
         "draw none --output FILE.png",
         "convergence --json FILE",
-        "resolution none --json FILE",
         "depth none --out FILE",
         "dynamics none --out FILE",
         "benchmark.py march --json FILE",
