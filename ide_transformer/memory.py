@@ -12,16 +12,14 @@ from .errors import InputError
 BOUND = "IDE_TRANSFORMER_MEMORY"
 
 
-def memory_bound(device: int | None = None) -> int | None:
+def memory_bound() -> int | None:
     """The most bytes that may be asked for: what `IDE_TRANSFORMER_MEMORY` says in GiB,
-    else the memory of a `device`, else of the machine; `None` where it is not known."""
+    else the memory of the machine; `None` where it is not known."""
     if given := os.environ.get(BOUND):
         with contextlib.suppress(ValueError):
             if 0 < (bound := float(given) * 2**30) < math.inf:
                 return int(bound)
         raise InputError(f"{BOUND}={given}: give a number of GiB above 0, for example 64.")
-    if device is not None:
-        return device
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
@@ -32,16 +30,11 @@ def check_bytes(what: str, needed: int | float, advice: str = "Give less.") -> N
     """Raises `InputError` if `what` needs more bytes than there are."""
     bound = memory_bound()
     if bound is not None and needed > bound:
-        raise too_large(what, needed, bound, advice)
-
-
-def too_large(what: str, needed: int | float, bound: int, advice: str) -> InputError:
-    """The error for what needs more bytes than there are."""
-    return InputError(
-        f"{what} needs at least {gibibytes(needed)} of memory, and there are "
-        f"{gibibytes(bound)}. {advice} To raise this bound set the environment variable "
-        f"{BOUND}, in GiB: {BOUND}={math.ceil(needed / 2**30)}."
-    )
+        raise InputError(
+            f"{what} needs at least {gibibytes(needed)} of memory, and there are "
+            f"{gibibytes(bound)}. {advice} To raise this bound set the environment variable "
+            f"{BOUND}, in GiB: {BOUND}={math.ceil(needed / 2**30)}."
+        )
 
 
 def gibibytes(number: int | float) -> str:

@@ -87,7 +87,6 @@ def run(options: argparse.Namespace) -> None:
             about = f"  {task.loss.label}; {source}" * (name == "loss")
             print(f"{name}: {value:{'' if isinstance(value, int) else '.4f'}}{about}")
         results = {"data": source, "tokens": task.tokens_per_sample, **figures}
-    print_repeated(loaded, task, options.part, text)
     if options.json:
         write_json(options.json, results)
     if options.figure:
@@ -104,15 +103,6 @@ def data_of(loaded: Any, part: str, text: Path | None = None) -> str:
     named = loaded.config.data
     where = "" if named.path is None else f" {named.path}"
     return f"{named.name}{where}, {part}"
-
-
-def print_repeated(loaded: Any, task: Any, part: Any, text: str | None = None) -> None:
-    """Says how many samples of other data were learned in training."""
-    from ..training.measure.evaluation import learned_before
-
-    other = loaded.named or text is not None
-    if other and (said := learned_before(loaded, task, part)):
-        print(said)
 
 
 def _draw(path: Path, rows: list[dict[str, Any]], measure: str, label: str) -> None:

@@ -7,7 +7,7 @@ text and classes in nats. The steps are fixed: a model with adaptive steps needs
 import argparse
 
 from . import options as own
-from .evaluate import HEADINGS, data_of, print_repeated
+from .evaluate import HEADINGS, data_of
 
 
 EXAMPLES = """\
@@ -54,7 +54,6 @@ def run(options: argparse.Namespace) -> None:
     show_table(training.cheapest_exits(rows), headings)
     source = data_of(loaded, described_part(task, options.part))
     print(f"measured on {source}")
-    print_repeated(loaded, task, options.part)
     if options.json:
         origin = {"data": source, "tokens": task.tokens_per_sample}
         write_json(options.json, [{**origin, **row} for row in rows])

@@ -230,18 +230,15 @@ class LanguageTask(AbstractNextToken):
         """A checksum of all tokens and of the bounds of the parts."""
         return checksum_of_all((self.tokens.astype(np.int64), self.bounds))
 
-    def repeated(
-        self, parts: Sequence[Part] | None = None, trained: AbstractTask | None = None
-    ) -> dict[Part, tuple[int, int]]:
-        """For each part the number of windows that also stand in the training part, of this
-        text or of the text that was `trained`, and the number of all windows. Empty for windows
-        of less than 32 tokens, which recur by chance."""
-        trained = trained or self
+    def repeated(self) -> dict[Part, tuple[int, int]]:
+        """For each part the number of windows that also stand in the training part, and the
+        number of all windows. Empty for windows of less than 32 tokens, which recur by chance.
+        """
         found: dict[Part, tuple[int, int]] = {}
-        if not isinstance(trained, LanguageTask) or self.context < _SHORTEST:
+        if self.context < _SHORTEST:
             return found
-        end = trained.bounds["training"][1]
-        for part in self.parts if parts is None else parts:
+        end = self.bounds["training"][1]
+        for part in self.parts:
             first, last = self.bounds[part]
             every = in_parts(range(first, last - self.context, self.context), 1024, None)
             marks = np.concatenate([_terms(self.windows_at(x)).sum(axis=1) for x in every])
@@ -249,7 +246,7 @@ class LanguageTask(AbstractNextToken):
             first_bits = np.zeros(2**20, bool)
             first_bits[marks >> 44] = True
             for begin in range(0, end - self.context, _SCANNED):
-                some = trained.tokens[begin : min(begin + _SCANNED + self.context, end)]
+                some = self.tokens[begin : min(begin + _SCANNED + self.context, end)]
                 there = _hashes(some, self.context + 1)
                 seen |= np.isin(marks, there[first_bits[there >> 44]])
             found[part] = int(seen.sum()), len(marks)
@@ -358,9 +355,7 @@ class Dataset(AbstractNextToken):
         """A checksum of all tokens and of the bounds of the parts."""
         return checksum_of_all((self.tokens.fingerprint(), self.bounds))
 
-    def repeated(
-        self, parts: Sequence[Part] | None = None, trained: AbstractTask | None = None
-    ) -> dict[Part, tuple[int, int]]:
+    def repeated(self) -> dict[Part, tuple[int, int]]:
         """Empty: to search a text of any size would take long."""
         return {}
 

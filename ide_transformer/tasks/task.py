@@ -146,15 +146,12 @@ class AbstractTask(abc.ABC):
             for i, own in enumerate(kept)
         ]
 
-    def repeated(
-        self, parts: Sequence[Part] | None = None, trained: "AbstractTask | None" = None
-    ) -> dict[Part, tuple[int, int]]:
-        """For each part the number of samples that are also training samples, of this task or
-        of the task that was `trained`, and the number of all samples. `compared` says how many
-        training samples are looked at."""
-        learned = (trained or self)._learned()
+    def repeated(self) -> dict[Part, tuple[int, int]]:
+        """For each part the number of samples that are also training samples, and the number
+        of all samples. `compared` says how many training samples are looked at."""
+        learned = self._learned()
         found: dict[Part, tuple[int, int]] = {}
-        for part in self.parts if parts is None else parts:
+        for part in self.parts:
             marks = [x for batch in self.held_out(64, part=part) for x in self._marks(batch)]
             found[part] = sum(x in learned for x in marks), len(marks)
         return found

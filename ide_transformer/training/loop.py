@@ -120,7 +120,6 @@ class Loop(NamedTuple):
                 if due or last or self.stop.made:
                     log.keep()
                     jax.block_until_ready(metrics)
-                    self.stop.step_ended()
                     if last or not int(state.faults.in_a_row):
                         self.checkpoints.save(number, state)
                     log.restart_clock()

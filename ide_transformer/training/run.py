@@ -213,9 +213,6 @@ def _run(config: Config, resumed: RunFolder | None, runs: Path) -> RunFolder:
                 loop.check_finite(held_out)
             state = parallel.gathered(state)
         if parallel.primary():
-            # Nobody could read the results without these files.
-            folder.load_config(config)
-            _ = folder.recorded
             _write_results(loop, state, held_out)
         parallel.wait_for_all("written")
     return folder

@@ -123,7 +123,7 @@ def test_mazes_that_no_training_maze_can_be_are_drawn_once(monkeypatch):
     monkeypatch.setattr(contrib.Maze, "draw", counted)
     task = contrib.Maze(5, held_out_side=7)
     assert next(task.held_out(2, samples=2)).inputs.shape == (2, 7, 7, 3)
-    assert task.repeated(["validation"]) == {"validation": (0, 1024)}
+    assert task.repeated()["validation"] == (0, 1024)
     assert sum(drawn) == 1024 + 1
 
 

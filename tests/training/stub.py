@@ -14,7 +14,7 @@ import pytest
 from ide_transformer import models, tasks, training
 from ide_transformer.tasks.task import in_parts
 from ide_transformer.training.configuration import files, reader
-from ide_transformer.training.steps import build, memory
+from ide_transformer.training.steps import build
 from tests.helpers import filled
 from tests.running import logged
 
@@ -67,7 +67,7 @@ def untrained():
     with known(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.run, "build_model", drawn)
         patch.setattr(training.run, "new_folder", would_start)
-        patch.setattr(memory, "available", lambda: 2**34)
+        patch.setenv("IDE_TRANSFORMER_MEMORY", "16")
         yield
 
 

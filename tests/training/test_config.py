@@ -1,6 +1,7 @@
 """YAML as configurations read it, overrides, and the files of the repository. Wrong ones: one
 message that names the key, exit status 2, and nothing written."""
 
+import functools as ft
 import re
 import resource
 import time
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.training.configuration.files import read_yaml, write_yaml
-from ide_transformer.training.steps import build, memory
+from ide_transformer.training.steps import build
 from tests.helpers import ROOT
 from tests.running import run_here
 from tests.training import stub, wrong_configs
@@ -66,16 +67,15 @@ def test_an_override_without_a_value_drops_a_key(tmp_path):
 def test_only_what_cannot_fit_is_refused(monkeypatch):
     """Known from shapes, before anything is made; a weight takes four times its memory."""
     config = stub.config("model.width=64")
-    sizes = {"vocabulary": 5}
     key = jax.random.key(0)
-    model = eqx.filter_eval_shape(training.build_model_of_size, config, sizes, key)
+    build_model = ft.partial(training.build_model_of_size, config, {"vocabulary": 5})
+    model = eqx.filter_eval_shape(build_model, key)
 
     def check(available):
-        monkeypatch.setattr(memory, "available", lambda: available)
-        build.check_memory(config, stub.Stub(4), model, ide.Recompute())
+        monkeypatch.setenv("IDE_TRANSFORMER_MEMORY", str(available / 2**30))
+        build.check_memory(config, stub.Stub(4), model)
 
     weights = 8 * ((5 + 4) * 64 + 2 * (12 * 64**2 + 2 * 64) + 64)
-    check(None)
     check(5 * weights)
     with pytest.raises(ide.InputError, match=r"model.width=64.*training.batch_size=4"):
         check(4 * weights)

@@ -149,8 +149,6 @@ DISTURBED = {
     "its folder is moved": (moved, "metrics.jsonl was removed or replaced"),
     "its folder is replaced": (lambda run: shutil.copytree(moved(run), run), "or replaced"),
     "its folder is removed": (shutil.rmtree, "metrics.jsonl was removed or replaced"),
-    "its configuration is removed": (lambda run: (run / "config.yaml").unlink(), "no config"),
-    "its code is forgotten": (lambda run: (run / "fingerprints.json").unlink(), "is missing"),
     "its lock is removed": (lambda run: (run / "lock").unlink(), None),
 }
 

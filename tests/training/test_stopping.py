@@ -131,37 +131,6 @@ def test_a_run_that_is_stopped_again_and_again_ends_the_same(tmp_path, thorough)
     assert run.end() == expected
 
 
-WAITING = """
-import signal, sys, time
-from ide_transformer.training import stopping
-stopping._GRACE = 0.5
-with stopping.stop_requests() as stop:
-    print("ready", flush=True)
-    time.sleep(60 * (sys.argv[1] == "waits"))
-    while not stop.made:
-        time.sleep(0.01)
-    stop.step_ended()
-    time.sleep(1.5)
-print("left")
-"""
-
-
-@pytest.mark.heavy
-def test_a_step_that_does_not_end_is_not_waited_for():
-    """The process is gone after the time of grace, here half a second, though it waits; a
-    checkpoint may take longer than that."""
-    for how, status, said in [
-        ("waits", 128 + signal.SIGTERM, "did not end within"),
-        ("writes", 0, "left"),
-    ]:
-        command, pipe = [sys.executable, "-c", WAITING, how], subprocess.PIPE
-        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGTERM)
-        output = "".join(process.communicate(timeout=20))
-        assert process.returncode == status and said in output
-
-
 CHECKPOINTS = Path("runs/small/checkpoints")
 
 

@@ -304,23 +304,6 @@ def checked_part(task: AbstractTask, part: Part, samples: PositiveInt | None = N
     return part
 
 
-def learned_before(loaded: LoadedModel, task: AbstractTask, part: Part) -> str | None:
-    """Says how many samples of a task are also training samples of a run, if it is known."""
-    if loaded.run is None or loaded.config is None:
-        return None
-    try:
-        own = run_task(loaded.run, loaded.run.load_config(loaded.config))
-    except InputError:
-        return None
-    part = checked_part(task, part)
-    number, of = task.repeated([part], own).get(part, (0, 0))
-    if not number:
-        return None
-    among = "the" if own.compared is None else f"the first {own.compared:,}"
-    said = f"{number:,} of {of:,} samples are also among {among} training samples"
-    return f"{said} of {loaded.path}"
-
-
 def described_part(task: AbstractTask, part: Part) -> str:
     """The measured part of a task, in words."""
     whole = task.whole and task.parts == ("validation",)

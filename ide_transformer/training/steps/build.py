@@ -25,7 +25,7 @@ from ...equation import (
 from ...errors import InputError, at, short
 from ...integration import AbstractGradient, Mesh, Truncated
 from ...integration.mesh import check_steps
-from ...memory import too_large
+from ...memory import check_bytes
 from ...models import Model, check_causal, is_built_as, kinds_of
 from ...pretrained import find_pretrained, load_pretrained
 from ...tasks import (
@@ -46,8 +46,7 @@ from ..configuration.config import (
     TrainingConfig,
 )
 from ..configuration.reader import Given, find, find_function, parameters_of, read, snake_case
-from . import memory
-from .layout import enlarged
+from .memory import size_bytes
 from .optimizer import path_of
 
 
@@ -110,48 +109,27 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
         model = build(key)
     if given:
         _check_tokens(config, task, model)
-    check_memory(config, task, model, mode)
+    check_memory(config, task, model)
     return causal(config, model if given else build(key))
 
 
-def check_memory(
-    config: Config, task: AbstractTask, model: Model, mode: AbstractGradient
-) -> None:
-    """Raises `InputError` if a run needs more memory than there is. `model` may hold shapes."""
-    available = memory.available()
-    if available is None:
-        return
-    if jax.default_backend() != "cpu":
-        # Virtual devices of a CPU share its memory; other devices have their own.
-        available *= config.parallel.devices
+def check_memory(config: Config, task: AbstractTask, model: Model) -> None:
+    """Raises `InputError` if the weights and a batch of a run need more memory than the machine
+    has. `model` may hold shapes."""
     training = config.training
-    one = jax.tree.map(jnp.asarray, task.batch(0, 1, training.seed))
     # A weight that is trained has a gradient and, in AdamW, two moments.
     trained, frozen = divided_weights(model)
-    fixed = 4 * memory.size_bytes(trained) + memory.size_bytes(frozen)
-    fixed += memory.size_bytes(enlarged(one, training.batch_size))
-    kept = 4 * training.part_size * task.tokens_per_sample * model.features
-    # Tracing takes a second, which small runs are spared.
-    if available // 1000 <= fixed + kept <= available:
-        batch = enlarged(one, training.part_size)
-        found: list[int] = []
-        eqx.filter_eval_shape(
-            lambda m, b: found.append(memory.kept_bytes(m, mode, task.loss, b)), model, batch
-        )
-        kept = max(kept, *found)
-    if fixed + kept <= available:
-        return
+    needed = 4 * size_bytes(trained) + size_bytes(frozen)
+    needed += training.batch_size * size_bytes(task.batch(0, 1, training.seed))
+    needed += 4 * training.part_size * task.tokens_per_sample * model.features
     # The keys that make it large.
-    shaping = f"model.pretrained={config.model.pretrained}"
-    if config.model.pretrained is None:
-        tree = config.model_dump(mode="json", include={"data", "model", "control"})
-        numbers = ((x, key) for key, x in jax.tree.leaves_with_path(tree) if type(x) is int)
-        largest = sorted(((x, path_of(key)) for x, key in numbers), reverse=True)[:6]
-        shaping = ", ".join(f"{key}={x}" for x, key in largest)
+    tree = config.model_dump(mode="json", include={"data", "model", "control"})
+    numbers = [
+        (x, path_of(key)) for key, x in jax.tree.leaves_with_path(tree) if type(x) is int
+    ]
+    largest = ", ".join(f"{key}={x}" for x, key in sorted(numbers, reverse=True)[:6])
     batch = f"training.batch_size={training.batch_size}"
-    change = f"change training.gradient={memory.mode_name(mode)}"
-    advice = f"Lower the larger ones of {shaping}, {batch}, or {change}."
-    raise too_large("this run", fixed + kept, available, advice)
+    check_bytes("this run", needed, f"Lower the larger ones of {largest} and {batch}.")
 
 
 def causal(config: Config, model: M) -> M:

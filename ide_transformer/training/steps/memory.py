@@ -7,14 +7,8 @@ import jax
 from jaxtyping import PyTree
 
 from ...integration import AbstractGradient, Direct, Recompute, Recursive
-from ...memory import memory_bound
 from ...models import Model
 from ...tasks import AbstractLoss, Batch
-
-
-def available() -> int | None:
-    """Bytes of memory of the device, see `memory_bound`; `None` if it does not say."""
-    return memory_bound(_device_limit())
 
 
 def describe_memory(
@@ -38,7 +32,7 @@ def describe_memory(
             if type(mode) is not type(used)
         ]
         text += f" ({'; '.join(others)})"
-    limit = _device_limit()
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     needed = parameters + optimizer + temporary
     if limit is not None and needed > limit:
         text += (
@@ -70,10 +64,6 @@ def size_bytes(tree: PyTree) -> int:
 
 def mode_name(mode: PyTree) -> str:
     return type(mode).__name__.lower()
-
-
-def _device_limit() -> int | None:
-    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
 
 
 def _mebibytes(number: int) -> str:
