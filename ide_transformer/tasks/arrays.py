@@ -1,6 +1,7 @@
 """Your own samples, from arrays."""
 
 import copy
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,8 @@ from jaxtyping import Shaped
 
 from ..arguments import Fraction, FractionOrAll, PositiveInt, checked
 from ..equation import PointRule
-from ..errors import InputError, at
+from ..errors import InputError, at, shown
 from ..models import (
-    Field,
     FunctionClassifier,
     FunctionRegressor,
     ImageClassifier,
@@ -22,9 +22,17 @@ from ..models import (
     SequenceClassifier,
     SequenceRegressor,
     Statistics,
-    statistics,
 )
-from .files import found, numbered, parts_in_file, read_arrays, stored_arrays
+from .files import found, numbered, stored_arrays
+from .function_data import (
+    FunctionData,
+    build_parts,
+    check_numbers,
+    divide,
+    grid_like,
+    mask_padding,
+    placed,
+)
 from .leaks import check_later_inputs, check_trajectories
 from .losses import (
     UNCOUNTED,
@@ -34,21 +42,12 @@ from .losses import (
     MeanSquaredError,
     RelativeError,
 )
-from .points import (
-    check_norms,
-    check_parts,
-    coarser,
-    coarser_grid,
-    domains_at,
-    drawn_parts,
-    finite_numbers,
-    grid_like,
-)
-from .scattered import Scattered, scattered_parts, with_mask, with_padded_lengths
+from .named_arrays import join_parameters, parameter_names, read_named
 from .task import AbstractDataSet, checksum_of_all
 
 
-_OF_FUNCTIONS = ("points", "grid", "channels", "normalize")
+_AT_POINTS = ("points", "weights", "mask")
+_OF_FUNCTIONS = (*_AT_POINTS, "grid", "channels", "normalize")
 # The loss of each model, and the options that its data use.
 _LEARNED = {
     OperatorModel: (RelativeError(), _OF_FUNCTIONS),
@@ -87,9 +86,9 @@ class Arrays(AbstractDataSet):
       place. A group is wholly in the training, validation or test part. Trajectories need it:
       the target of one step is the input of the next.
     - `validation`, `test`: the fractions of the samples, or of the groups, that are held out at
-      random, the same for every run; or the inputs and targets of that part, and its points,
-      weights and mask as far as samples have their own. `test` 0 makes no test part;
-      `validation` 1 holds out all samples.
+      random, the same for every run; or the inputs and targets of that part, then if they
+      differ its points, weights and mask. `test` 0 makes no test part; `validation` 1 holds
+      out all samples.
     - `mask`: `[samples, tokens]`, `False` where points of each sample's own are padding. A file
       may have NaN there instead.
     - `grid`: of functions, see `FunctionInputs`; default: "midpoint", or "periodic" for targets
@@ -125,8 +124,8 @@ class Arrays(AbstractDataSet):
         weights: Shaped[np.ndarray, "_ ..."] | None = None,
         groups: Shaped[np.ndarray, " _"] | None = None,
         *,
-        validation: FractionOrAll | tuple[np.ndarray, ...] = 0.1,
-        test: Fraction | tuple[np.ndarray, ...] = 0.0,
+        validation: FractionOrAll | tuple[np.ndarray | None, ...] = 0.1,
+        test: Fraction | tuple[np.ndarray | None, ...] = 0.0,
         mask: Shaped[np.ndarray, "samples tokens"] | None = None,
         grid: PointRule | None = None,
         channels: bool = False,
@@ -139,21 +138,9 @@ class Arrays(AbstractDataSet):
         self.patch = patch
         self.causal = bool(causal)
         self.whole = validation == 1
-        self.domains = None
-        self.period = None
-        held_out: dict[str, Any] = {"validation": validation, "test": test}
-        columns: tuple[Any, ...] = inputs, targets
-        self.own_points = points is not None and points.ndim == 3
-        if self.own_points:
-            assert points is not None
-            self.period = (1.0,) * points.shape[-1] if grid == "periodic" else None
-            columns, held_out = scattered_parts(
-                inputs, targets, points, weights, mask, held_out, self.period
-            )
-        self.data = _divided(columns, groups, held_out, channels)
-        if self.own_points:
-            self.data = with_padded_lengths(self.data)
-            inputs, targets, weights, mask = *columns[:2], None, None
+        if points is None or points.ndim < 3:
+            check_numbers("inputs", inputs)
+            check_numbers("targets", targets)
         axes: tuple[int, ...] = inputs.shape[1 : inputs.ndim - channels]
         image = not (channels or points is not None or grid)
         kind = _kind(axes, inputs, targets, image=image)
@@ -161,7 +148,7 @@ class Arrays(AbstractDataSet):
         self.loss, used = _LEARNED[kind]
         given = {
             "points": points,
-            "weights": weights if points is None else None,
+            "weights": weights,
             "mask": mask,
             "grid": grid,
             "channels": channels or None,
@@ -175,14 +162,27 @@ class Arrays(AbstractDataSet):
                 f"data for {kind.__name__} do not use {' and '.join(unused)}; drop "
                 f"{'it' if len(unused) == 1 else 'them'}."
             )
+        spans = {}
         if "points" in used:
             around = kind is OperatorModel and points is None and not causal
             grid = grid or ("periodic" if around else "midpoint")
-            if self.own_points:
-                assert points is not None
-                axes = grid_like(*points.shape[1:])
-            elif points is not None:
-                self.domains, axes = domains_at(points, weights, axes, grid)
+            span = slice(1, 1 + len(axes))
+            spans = {"inputs": span} | ({"targets": span} if kind is OperatorModel else {})
+        names = ("inputs", "targets", *_AT_POINTS)
+        held_out = {"validation": validation, "test": test}
+        arrays = {
+            "training": dict(zip(names, (inputs, targets, points, weights, mask), strict=True))
+        }
+        for part, held in held_out.items():
+            if isinstance(held, tuple):
+                arrays[part] = dict.fromkeys(names) | dict(zip(names, held, strict=False))
+        parts = build_parts(arrays, spans, grid)
+        _check_groups(parts["training"], groups, held_out, channels=channels)
+        fractions = {part: held for part, held in held_out.items() if part not in arrays}
+        self._set(divide(parts, fractions, groups))
+        if spans:
+            if points is not None:
+                axes = grid_like(points)
             self._sizes = {"points": axes[0] if len(axes) == 1 else axes, "grid": grid}
             self._sizes["fields"] = points is not None
             if channels:
@@ -197,19 +197,19 @@ class Arrays(AbstractDataSet):
         if normalize is None:
             normalize = kind in (FunctionClassifier, FunctionRegressor)
         if normalize:
-            self._sizes["statistics"] = self._statistics(0, channels)
+            self._sizes["statistics"] = self._statistics("inputs", channels)
         if kind is OperatorModel:
             self._check_norms()
             if channels:
                 self._sizes["output_channels"] = targets.shape[-1]
             if normalize:
-                self._sizes["output_statistics"] = self._statistics(1, channels)
+                self._sizes["output_statistics"] = self._statistics("targets", channels)
         elif "classes" in used:
             self._sizes["classes"] = self._number("classes", classes, 1)
         elif kind is not LanguageModel:
             several = targets.ndim == 2
             self._sizes["numbers"] = targets.shape[1] if several else None
-            self._sizes["output_statistics"] = self._statistics(1, several)
+            self._sizes["output_statistics"] = self._statistics("targets", several)
         on_line = kind is LanguageModel or (
             kind is OperatorModel and isinstance(self._sizes["points"], int)
         )
@@ -218,7 +218,7 @@ class Arrays(AbstractDataSet):
                 "causal=True is for a target at each token of a line, of functions with "
                 "grid=midpoint; drop it."
             )
-        if causal is None and on_line and not self.own_points:
+        if causal is None and on_line and self.lengths("training") is None:
             inputs, targets, *_ = self.data["validation" if self.whole else "training"]
             check_later_inputs(inputs, targets)
 
@@ -229,70 +229,81 @@ class Arrays(AbstractDataSet):
         inputs: str | list[str] = "inputs",
         targets: str | list[str] = "targets",
         groups: str | None = None,
+        parameters: str | list[str] | None = None,
         dimensions: list[str] | None = None,
         labels: list[str] | None = None,
         **options: Any,
     ) -> "Arrays":
         """Reads arrays by name from a file or folder (how-to/own-data.md): `inputs`, `targets`,
         and if they exist `points`, `weights`, `mask`, `groups`, and the same for a part,
-        `validation_inputs`, `test_points` and so on.
+        `validation_inputs`, `test_points` and so on. No group may be in two parts.
 
         Several names become channels. Inputs `[samples, columns]` are series, or with
         `channels` unrelated columns, each in a unit of its own. Texts as targets are classes:
         those of `labels` in their order, by default all in sorted order, which is printed and
         kept by a run.
 
-        `parameters`, `[samples, k]`, such as a viscosity, become k further channels of the
-        inputs, constant in each sample, see `with_parameters`; targets at points then have an
-        axis of channels too. Other parts have their own, `validation_parameters`."""
+        `parameters`, `[samples]` or `[samples, k]`, such as a viscosity, become k further
+        channels of the inputs, constant in each sample, see `with_parameters`; targets at
+        points then have an axis of channels too. Other parts have their own,
+        `validation_parameters`. The option `parameters` names other arrays, one or several."""
+        if labels is not None and len(set(labels)) < len(labels):
+            twice = next(x for x in labels if labels.count(x) > 1)
+            raise InputError(
+                f"data.options.labels: {shown(twice)} is there twice; name it once."
+            )
+        numbers = parameter_names(parameters)
         roles = {"inputs": inputs, "targets": targets, "groups": groups or "groups"}
-        stored = stored_arrays(path, roles, dimensions)
-        inputs, targets = (
-            x if isinstance(x, str) else role
-            for role, x in (("inputs", inputs), ("targets", targets))
+        stored = stored_arrays(
+            path, roles | ({} if parameters is None else {x: x for x in numbers}), dimensions
         )
+        sources = [y for x in roles.values() for y in ([x] if isinstance(x, str) else x)]
+        inputs, targets, by_groups = (
+            x if isinstance(x, str) else role for role, x in roles.items()
+        )
+        if inputs not in stored and "trajectories" in stored:
+            raise InputError(
+                f"data.path={path}: there is no array {inputs}, but trajectories; set "
+                "data.name=trajectories, or name inputs and targets by data.options."
+            )
         if inputs in stored and stored[inputs].dimensions[-1:] == ("channels",):
             options.setdefault("channels", True)
-        pair = (inputs, targets)
-        at_points = ("points", "weights", "mask")
-        parts = parts_in_file(stored, pair, options)
-        prefixes = ["", *(f"{part}_" for part in parts)]
-        has_parameters = "parameters" in stored
-        needed = [f"{prefix}{name}" for prefix in prefixes for name in pair]
-        if has_parameters:
-            needed += [f"{prefix}parameters" for prefix in prefixes]
+        with_numbers = parameters is not None or any(
+            f"{prefix}parameters" in stored for prefix in ("", "validation_", "test_")
+        )
+        needed = [inputs, targets, *(numbers if with_numbers else [])]
+        optional = [*_AT_POINTS, by_groups, *([] if with_numbers else numbers)]
         if groups is not None:
-            needed.append(groups)
-        for name in needed:
-            found(path, stored, name)
-        optional = [f"{prefix}{name}" for prefix in prefixes for name in at_points]
-        arrays = read_arrays(path, stored, (*needed, *optional, groups or "groups"))
+            found(path, stored, groups)
+        prefixes, arrays = read_named(path, stored, needed, optional, options, sources)
         of_targets = [f"{prefix}{targets}" for prefix in prefixes]
         classes, known = numbered(path, {name: arrays[name] for name in of_targets}, labels)
         arrays |= classes
         if known is not None and arrays[targets].ndim == 1:
             options.setdefault("classes", len(known))
         channels = options.get("channels", False)
+        parts = {}
         for prefix in prefixes:
-            x, y = (f"{prefix}{name}" for name in pair)
-            if channels and arrays[x].ndim == 2 and arrays[x].dtype.kind in "iuf":
+            x = arrays[f"{prefix}{inputs}"]
+            y = arrays[f"{prefix}{targets}"]
+            if channels and x.ndim == 2 and x.dtype.kind in "iuf":
                 # The columns of a table are the channels of one token.
-                dtype = np.result_type(arrays[x], np.float32)
-                arrays[x] = arrays[x][:, None].astype(dtype)
-            if has_parameters:
-                if arrays[y].shape[1:] == arrays[x].shape[1:] and not channels:
-                    arrays[y] = arrays[y][..., None]
-                own = arrays[f"{prefix}parameters"]
-                arrays[x] = with_parameters(arrays[x], own, channels=channels)
-            with_mask(arrays, prefix, (x, y))
-        if has_parameters:
+                x = x[:, None].astype(np.result_type(x, np.float32))
+            if with_numbers:
+                if y.shape[1:] == x.shape[1:] and not channels:
+                    arrays[f"{prefix}{targets}"] = y[..., None]
+                own = join_parameters(arrays, prefix, numbers)
+                x = with_parameters(x, own, channels=channels)
+            arrays[f"{prefix}{inputs}"] = x
+            mask_padding(arrays, prefix, [f"{prefix}{inputs}", f"{prefix}{targets}"])
+            names = (inputs, targets, *_AT_POINTS)
+            parts[prefix] = [arrays.get(f"{prefix}{name}") for name in names]
+        if with_numbers:
             options["channels"] = True
-        for part in parts:
-            names = [f"{part}_{name}" for name in (*pair, *at_points)]
-            options[part] = tuple(arrays[name] for name in names if name in arrays)
-        options["mask"] = arrays.get("mask")
-        further = ("points", "weights", groups or "groups")
-        task = cls(arrays[inputs], arrays[targets], *map(arrays.get, further), **options)
+        _check_apart(path, by_groups, [(x, arrays.get(f"{x}{by_groups}")) for x in prefixes])
+        *training, mask = parts.pop("")
+        options |= {prefix.removesuffix("_"): tuple(held) for prefix, held in parts.items()}
+        task = cls(*training, arrays.get(by_groups), mask=mask, **options)
         task.labels = known
         return task
 
@@ -302,70 +313,56 @@ class Arrays(AbstractDataSet):
 
     @property
     def tokens_per_sample(self) -> int:
-        if self.own_points:
-            return round(self.data["validation" if self.whole else "training"][-1].mean())
-        shape = self.data["training"][0].shape[1:]
+        if "points" in self._sizes:
+            return self.functions["validation" if self.whole else "training"].tokens
+        rows, *columns = self.data["training"][0].shape[1:3]
         if "image_shape" in self._sizes:
-            return shape[0] // self.patch * (shape[1] // self.patch)
-        return int(np.prod(shape[: len(shape) - ("channels" in self._sizes)]))
+            return rows // self.patch * (columns[0] // self.patch)
+        return rows
 
     def with_tokens(self, tokens: int | tuple[int, ...]) -> "Arrays":
         """Functions on a coarser grid, with `tokens` points along each axis: a subset of the
         points of a "periodic" grid, means of neighbours on a "midpoint" grid."""
-        points = self._sizes.get("points", ())
-        axes = points if isinstance(points, tuple) else (points,)
-        grid = None if self.domains or self.own_points else self._sizes.get("grid")
-        fewer = coarser_grid(tokens, axes, grid)
-
-        def coarse(x: np.ndarray) -> np.ndarray:
-            return coarser(x, fewer, self._sizes["grid"])
-
-        at_points = self.model is OperatorModel
         other = copy.copy(self)
-        other._sizes = {**self._sizes, "points": fewer if axes is points else fewer[0]}
-        other.data = {
-            part: (coarse(x), coarse(y) if at_points else y)
-            for part, (x, y) in self.data.items()
-        }
-        if at_points:
+        grid = self._sizes.get("grid")
+        other._set({part: data.coarser(tokens, grid) for part, data in self.functions.items()})
+        data = other.functions["training"]
+        axes = data.columns["inputs"].shape[data.spans["inputs"]]
+        other._sizes = {**self._sizes, "points": axes[0] if len(axes) == 1 else axes}
+        if self.model is OperatorModel:
             with at(f"tokens={tokens}"):
                 other._check_norms()
         return other
 
     def fingerprint(self) -> str:
         """A checksum of all samples, and of their points and weights."""
-        own = super().fingerprint()
-        return own if self.domains is None else checksum_of_all((own, self.domains))
+        samples = super().fingerprint()
+        at_points = [(x.points, x.weights) for x in self.functions.values()]
+        return checksum_of_all((samples, at_points)) if self._sizes.get("fields") else samples
 
     def lengths(self, part: str) -> np.ndarray | None:
-        return self.data[part][-1] if self.own_points else None
+        return self.functions[part].lengths
 
     def chosen(self, part: str, samples: np.ndarray) -> Batch:
-        if self.own_points:
-            inputs, targets, points, weights, lengths = (x[samples] for x in self.data[part])
-            own = Scattered(inputs, targets, points, weights, lengths)
-            return Batch(*own.fields(self.period))
         inputs, targets = (x[samples] for x in self.data[part])
         if "image_shape" in self._sizes:
             inputs = inputs.reshape(len(inputs), *self._sizes["image_shape"])
-        if self.domains is None:
-            return Batch(inputs, targets)
-        own, of_norms = self.domains
+        domain = self.functions[part].domain(samples)
         at_points = self.model is OperatorModel
-        return Batch(Field(inputs, own), Field(targets, of_norms) if at_points else targets)
+        return Batch(placed(inputs, domain), placed(targets, domain) if at_points else targets)
 
-    def _statistics(self, column: int, channels: bool) -> Statistics:
-        """The statistics of inputs (0) or targets (1) to learn."""
-        columns = self.data["validation" if self.whole else "training"]
-        values = columns[column]
-        if self.own_points and values.shape[:2] == columns[3].shape:
-            values = values[columns[3] > 0]  # padding has none
-        return statistics(values, channels=channels, name=("inputs", "targets")[column])
+    def _set(self, functions: dict[str, FunctionData]) -> None:
+        self.functions = functions
+        self.data = {part: tuple(data.columns.values()) for part, data in functions.items()}
+
+    def _statistics(self, name: str, channels: bool) -> Statistics:
+        """The statistics of a column to learn."""
+        data = self.functions["validation" if self.whole else "training"]
+        return data.statistics(name, channels=channels)
 
     def _check_norms(self) -> None:
-        shared = None if self.domains is None else self.domains[1].weights
-        for part, (_, functions, *own) in self.data.items():
-            check_norms(part, "targets", functions, own[1] if own else shared)
+        for part, data in self.functions.items():
+            data.check_norms(part, "targets", data.columns["targets"])
 
     def _number(self, name: str, given: int | None, column: int) -> int:
         """The number of different integers in the inputs (0) or the targets (1)."""
@@ -447,41 +444,38 @@ def with_parameters(
     return np.concatenate([values, constant], axis=-1, dtype=values.dtype)
 
 
-def _divided(
-    columns: tuple[Any, ...], groups: Any, held_out: dict[str, Any], channels: bool
-) -> dict[str, Any]:
-    """The parts of the samples, with real numbers in single precision."""
-    named = "inputs", "targets", "points", "weights", "lengths"
-    whole = tuple(finite_numbers(*x) for x in zip(named, columns, strict=False))
-    number = len(whole[0])
-    if number != len(whole[1]):
-        raise InputError(f"inputs have {number} samples, and targets {len(whole[1])}.")
+def _check_groups(
+    training: FunctionData,
+    groups: np.ndarray | None,
+    held_out: dict[str, Any],
+    *,
+    channels: bool,
+) -> None:
+    """**Raises:** `InputError` for labels that do not fit, and for samples that are drawn at
+    random although they belong together."""
+    number = len(training)
     if groups is not None and (groups.shape != (number,) or groups.dtype.kind not in "iuUS"):
         raise InputError(
-            f"groups are {groups.dtype}{[*groups.shape]}; give a whole number or a text for "
+            f"groups are {groups.dtype}{[*groups.shape]}; pass a whole number or a text for "
             f"each of {number} samples."
         )
-    of = np.arange(number) if groups is None else np.unique(groups, return_inverse=True)[1]
     if any(0 < held < 1 for held in held_out.values() if not isinstance(held, tuple)):
-        inputs, targets, *_ = whole
-        check_trajectories(inputs, targets, None if groups is None else of, channels=channels)
-    all_groups = int(of.max(initial=-1)) + 1
-    drawn = drawn_parts(all_groups, held_out)
-    parts = {}
-    for part, held in held_out.items():
-        if part in drawn:
-            parts[part] = tuple(x[np.isin(of, drawn[part])] for x in whole)
-            continue
-        names = [f"{part}_{name}" for name in named[: len(whole)]]
-        parts[part] = tuple(map(finite_numbers, names, held))
-        for name, x, like in zip(names, parts[part], whole, strict=True):
-            if (x.shape[1:], x.dtype, len(x)) != (like.shape[1:], like.dtype, len(held[0])):
-                raise InputError(
-                    f"{name} are {x.dtype}{[*x.shape]}; give {len(held[0])} samples of the "
-                    f"kind to learn, {like.dtype}{[*like.shape]}."
-                )
-    parts["training"] = tuple(x[np.isin(of, drawn["training"])] for x in whole)
-    divided = "" if groups is None else f" in {all_groups} groups"
-    sizes = {part: len(x) for part, (x, *_) in parts.items()}
-    check_parts(sizes, held_out, f"{number} samples{divided}")
-    return parts
+        labels = None if groups is None else np.unique(groups, return_inverse=True)[1]
+        check_trajectories(*training.columns.values(), labels, channels=channels)
+
+
+def _check_apart(
+    path: str | Path, name: str, groups: list[tuple[str, np.ndarray | None]]
+) -> None:
+    """**Raises:** `InputError` for a group that is in two parts of a file."""
+    for (one, x), (other, y) in itertools.combinations(groups, 2):
+        shared = [] if x is None or y is None else np.intersect1d(x, y)
+        if len(shared):
+            raise InputError(
+                f"data.path={path}: {other}{name} and {one}{name} both have "
+                f"{shown(shared[0].item())}; a group must be in one part."
+            )
+    if groups[0][1] is None and any(x is not None for _, x in groups):
+        raise InputError(
+            f"data.path={path}: a part has {name}, and the training part has none."
+        )

@@ -2,16 +2,13 @@
 
 import abc
 import dataclasses
-import operator as op
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
-import jax.numpy as jnp
 import numpy as np
 
 from ..arguments import PositiveFloat, PositiveInt, checked
-from ..equation import PointRule, TokenDomain
-from ..errors import InputError
+from ..equation import TokenDomain
 from ..models import Field, OperatorModel
 from .losses import Batch, RelativeError
 from .task import AbstractTask, Part, checked_dataclass, one_number, spread
@@ -140,133 +137,3 @@ def domains(
     whole = TokenDomain.from_points(points, ((0.0, 1.0),) * points.shape[1], period)
     chosen = whole.weights if weights == "quadrature" else None
     return TokenDomain(whole.points, chosen, period=period), whole
-
-
-def domains_at(
-    points: np.ndarray, weights: np.ndarray | None, axes: tuple[int, ...], grid: PointRule
-) -> tuple[tuple[TokenDomain, TokenDomain], tuple[int, ...]]:
-    """The `domains` of functions that are known at these points, and the shape of a grid of
-    about as many points. `axes` is the shape of the values of a sample."""
-    if points.ndim > 2 or axes != (len(points),):
-        raise InputError(
-            f"points {[*points.shape]} do not fit the values {[*axes]} of a sample; give "
-            "points [tokens] or [tokens, dimension], and values [samples, tokens]."
-        )
-    points = finite_numbers("points", points).astype(np.float32).reshape(len(points), -1)
-    number, dimension = points.shape
-    check_in_unit_cube("points", points)
-    period = (1.0,) * dimension if grid == "periodic" else None
-    if weights is None:
-        pair = domains(points, "quadrature", period)
-    else:
-        w = jnp.asarray(finite_numbers("weights", weights), jnp.float32)
-        own = TokenDomain(jnp.asarray(points), w, period=period)
-        pair = own, own
-    return pair, grid_like(number, dimension)
-
-
-def check_in_unit_cube(name: str, points: np.ndarray) -> None:
-    least = points.min()
-    most = points.max()
-    if least < 0 or most > 1:
-        raise InputError(f"{name} reach from {least:g} to {most:g}; scale each axis to [0, 1].")
-
-
-def grid_like(number: int, dimension: int) -> tuple[int, ...]:
-    """The shape of a grid of about as many points."""
-    return (round(number ** (1 / dimension)),) * dimension
-
-
-def coarser(
-    x: np.ndarray, points: tuple[int, ...], grid: PointRule, first: int = 1
-) -> np.ndarray:
-    """Functions on a grid with fewer `points` along each axis, from the axis `first` on: a
-    subset of the points of a "periodic" grid, means of neighbours on a "midpoint" grid."""
-    for axis, number in enumerate(points, first):
-        split = number, x.shape[axis] // number
-        x = x.reshape(*x.shape[:axis], *split, *x.shape[axis + 1 :])
-        x = x.take(0, axis + 1) if grid == "periodic" else x.mean(axis + 1)
-    return x
-
-
-def coarser_grid(
-    tokens: int | tuple[int, ...], points: tuple[int, ...], grid: str | None
-) -> tuple[int, ...]:
-    """The points of a coarser grid along each axis, `tokens` for each or for all.
-
-    **Raises:** `InputError` where `coarser` does not apply.
-    """
-    fewer = tokens if isinstance(tokens, tuple) else (tokens,) * len(points)
-    fits = len(fewer) == len(points) and not any(map(op.mod, points, fewer))
-    if grid not in ("periodic", "midpoint") or not fits:
-        raise InputError(
-            f"tokens={tokens}: only functions on a periodic or midpoint grid have coarser "
-            f"ones, whose points divide theirs, {points}; for others evaluate on a file with "
-            "these points, data.path=…, or write a task with with_tokens."
-        )
-    return fewer
-
-
-def check_norms(
-    part: str, name: str, functions: np.ndarray, weights: Any | None = None
-) -> None:
-    """Raises `InputError` for functions `[samples, tokens, …]` whose norm, as `RelativeError`
-    computes it, is 0 or not finite. `weights`: of the tokens in the norm; default: 1."""
-    if not len(functions):
-        return
-    limits = np.finfo(np.float32)
-    v = functions.reshape(*functions.shape[:2], -1)
-    shares = np.ones(1)
-    if weights is not None:
-        w = np.asarray(weights)
-        shares = w / w.sum(axis=-1, keepdims=True)
-    shares = np.broadcast_to(shares, v.shape[:2])
-    squares = np.einsum("npc,npc,np->n", v, v, shares, dtype=float)
-    # Squares that are rounded to zero have to be small beside the others.
-    wrong = (squares < 1e3 * limits.tiny * v[0].size) | (squares > limits.max)
-    if wrong.any():
-        raise InputError(
-            f"{name} of {wrong.sum()} {part} samples have a norm of "
-            f"{np.sqrt(squares[wrong][0]):.0e}, whose square is zero or not finite in single "
-            f"precision; a relative error needs it. Scale all {name}, or leave these out."
-        )
-
-
-def finite_numbers(name: str, x: np.ndarray) -> np.ndarray:
-    """An array of finite numbers, in float32 or int32."""
-    if x.dtype.kind not in "fiu" or not x.ndim or 0 in x.shape[1:]:
-        raise InputError(
-            f"{name} are {x.dtype}{[*x.shape]}; give real numbers or integers, at least one of "
-            "each sample."
-        )
-    with np.errstate(over="ignore"):
-        changed = x.astype(np.float32 if x.dtype.kind == "f" else np.int32)
-    wrong = ~np.isfinite(changed) if x.dtype.kind == "f" else changed != x
-    if wrong.any():
-        place = np.argwhere(wrong)[0].tolist()
-        raise InputError(
-            f"{name}: the number at {place} is {x[tuple(place)]}, which {changed.dtype} cannot "
-            "hold."
-        )
-    return changed
-
-
-def drawn_parts(number: int, held_out: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Draws which of `number` samples each part gets, the same for every run. `held_out` has
-    the fraction of each part; `training` gets the rest. A part that is given gets none."""
-    left = np.random.default_rng(0).permutation(number)
-    drawn = {}
-    for part, held in held_out.items():
-        if not isinstance(held, tuple):
-            drawn[part], left = np.split(left, [round(held * number)])
-    return {**drawn, "training": left}
-
-
-def check_parts(sizes: Mapping[str, int], held_out: Mapping[str, Any], whole: str) -> None:
-    """Raises `InputError` if there is nothing to learn, or nothing to validate on."""
-    if not sizes["validation"] or not (sizes["training"] or held_out["validation"] == 1):
-        left_for = ", ".join(f"{n} for {part}" for part, n in sizes.items())
-        raise InputError(
-            f"{whole} leave {left_for}; give more, or other fractions (data.validation, "
-            "data.test)."
-        )

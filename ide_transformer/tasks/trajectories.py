@@ -1,34 +1,24 @@
 """Trajectories: states of a system at several times."""
 
 import copy
-import math
-import operator as op
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 
 from ..arguments import Fraction, FractionOrAll, PositiveFloat, PositiveInt, checked
 from ..equation import PointRule, TokenDomain
-from ..errors import InputError
-from ..models import Field, OperatorModel, Statistics, Timed, statistics
-from .files import found, parts_in_file, read_arrays, stored_arrays
+from ..errors import InputError, did_you_mean
+from ..models import OperatorModel, Statistics, Timed
+from .files import stored_arrays
+from .function_data import FunctionData, build_parts, divide, grid_like, mask_padding, placed
 from .leaks import check_windows
 from .losses import Batch, PushforwardError, RelativeError, RolloutError
-from .points import (
-    check_norms,
-    check_parts,
-    coarser,
-    coarser_grid,
-    domains_at,
-    drawn_parts,
-    finite_numbers,
-    grid_like,
-)
-from .scattered import domain_of, scattered, with_mask, with_padded_lengths
+from .named_arrays import join_parameters, parameter_names, read_named
 from .task import AbstractDataSet, Part, checksum_of_all
 
 
@@ -43,19 +33,21 @@ class Paths(NamedTuple):
     - `parameters`: `[samples, numbers]`, such as a viscosity; `None` for none.
     - `constant`: functions, `[samples, *points(, channels)]`, such as a coefficient of the
       equation; `None` for none.
-    - `points`: of each trajectory's own, `[samples, tokens, dimension]`; `None` where all share
-      them. States are then `[samples, times, tokens(, channels)]`.
-    - `weights`: of these points in integrals, `[samples, tokens]`; default: the sizes of their
-      cells.
-    - `mask`: `[samples, tokens]`, `False` where points are padding.
+    - `points`: `[tokens]` or `[tokens, dimension]`, or of each trajectory's own, `[samples,
+      tokens, dimension]`; `None` for a grid, or for the points of training. States at points
+      are `[samples, times, tokens(, channels)]`.
+    - `weights`: of these points in integrals; default: the sizes of their cells.
+    - `mask`: `[samples, tokens]`, `False` where points of a trajectory's own are padding.
+    - `times`: of the states; `None` for the times of training.
     """
 
     states: Shaped[np.ndarray, "samples times ..."]
     parameters: Shaped[np.ndarray, "_ numbers"] | None = None
     constant: Shaped[np.ndarray, "_ ..."] | None = None
-    points: Shaped[np.ndarray, "_ tokens dimension"] | None = None
-    weights: Shaped[np.ndarray, "_ tokens"] | None = None
+    points: Shaped[np.ndarray, "_ ..."] | None = None
+    weights: Shaped[np.ndarray, "_ ..."] | None = None
     mask: Shaped[np.ndarray, "_ tokens"] | None = None
+    times: Shaped[np.ndarray, " _"] | None = None
 
 
 class AbstractTrajectories(AbstractDataSet):
@@ -68,9 +60,10 @@ class AbstractTrajectories(AbstractDataSet):
 
     **Arguments:**
 
-    - `parts`: the trajectories of "training", "validation" and "test". Those at points of their
-      own have weights and a mask, and their padding at the end.
+    - `parts`: the trajectories of "training", and of "validation" and "test" if they are not
+      drawn.
     - `times`: of the states.
+    - `fractions`: of the training trajectories that other parts draw.
 
     For the others see `Trajectories`.
     """
@@ -84,8 +77,7 @@ class AbstractTrajectories(AbstractDataSet):
         parts: Mapping[str, Paths],
         times: np.ndarray,
         *,
-        points: np.ndarray | None = None,
-        weights: np.ndarray | None = None,
+        fractions: Mapping[str, float] = MappingProxyType({}),
         grid: PointRule | None = None,
         channels: bool = False,
         stride: int = 1,
@@ -94,57 +86,97 @@ class AbstractTrajectories(AbstractDataSet):
         pushforward: bool = False,
         normalize: bool = False,
     ):
-        shape = parts["training"].states.shape[1:]
-        self.points = shape[1 : len(shape) - channels]
-        if not self.points:
+        training = parts["training"]
+        shape = training.states.shape
+        points = shape[2 : len(shape) - channels]
+        if not points:
             raise InputError(
-                f"trajectories are {[len(parts['training'].states), *shape]}; give [samples, "
-                "times, *points], or with channels=True [samples, times, *points, channels]."
+                f"trajectories are {[*shape]}; pass [samples, times, *points], or with "
+                "channels=True [samples, times, *points, channels]."
             )
-        self.times = _increasing(times, shape[0])[::stride]
-        self.own = _own_points(parts)
-        self.scattered = points is not None or self.own is not None
+        # The number of axes of the points of a state.
+        self.axes = len(points)
+        self.scattered = training.points is not None
+        self.points = points if training.points is None else grid_like(training.points)
         self.grid: PointRule = grid or ("midpoint" if self.scattered else "periodic")
-        self.domains = None if self.own else self._grid_domains()
-        if self.own is not None:
-            own = self.own["training"][0]
-            self.points = grid_like(*own.shape[1:])
-            self.period = _period(own, self.grid)
-        elif points is not None:
-            self.domains, self.points = domains_at(points, weights, self.points, self.grid)
-        elif weights is not None:
-            raise InputError("weights belong to points; give points too, or drop weights.")
         self.unrolled = unrolled
         if pushforward and unrolled == 1:
-            raise InputError("pushforward=True: with one step there is none; give unrolled=2.")
+            raise InputError("pushforward=True: with one step there is none; set unrolled=2.")
         if unrolled > 1:
             self.loss = PushforwardError() if pushforward else RolloutError()
-        pairs = self._pairs(steps)
-        spacing = np.median(np.diff(self.times))
-        self.duration = float(spacing * min(steps))
-        self.data = {}
-        for part, paths in parts.items():
-            states, constant = _arrays(part, paths, shape, channels=channels)
-            number = len(states)
-            which = np.tile(np.arange(number), len(pairs))
-            begins_and_steps = np.repeat(pairs, number, axis=0)
-            learned = np.concatenate([which[:, None], begins_and_steps], axis=1)
-            self.data[part] = learned, states[:, ::stride], constant
+        spans = {"trajectories": slice(2, 2 + self.axes), "constant": slice(1, 1 + self.axes)}
+        arrays = {
+            part: {
+                "trajectories": paths.states,
+                "parameters": paths.parameters,
+                "constant": paths.constant,
+                "points": paths.points,
+                "weights": paths.weights,
+                "mask": paths.mask,
+            }
+            for part, paths in parts.items()
+        }
+        functions = divide(build_parts(arrays, spans, self.grid), fractions)
+        self.times = {}
+        self.pairs = {}
+        for part, data in functions.items():
+            name = "times"
+            times_of_part = times
+            if part in parts and parts[part].times is not None:
+                name = f"{part}_times"
+                times_of_part = parts[part].times
+            number = data.columns["trajectories"].shape[1]
+            self.times[part] = _increasing(name, times_of_part, number)[::stride]
+            self.pairs[part] = self._pairs(self.times[part], steps)
+        self.duration = float(np.median(np.diff(self.times["training"])) * min(steps))
+        self._set(
+            {part: _with_channels(data, channels, stride) for part, data in functions.items()}
+        )
         self.timed = self._is_timed()
-        self._check_norms()
-        check_windows({part: states for part, (_, states, _) in self.data.items()})
+        # A part on another grid has other numbers.
+        check_windows(
+            {
+                part: states
+                for part, (_, states, _) in self.data.items()
+                if states.shape[2:] == self.data["training"][1].shape[2:]
+            }
+        )
         self._units = self._statistics() if normalize else {}
 
-    def _pairs(self, steps: tuple[int, ...]) -> np.ndarray:
+    def _set(self, functions: dict[str, FunctionData]) -> None:
+        """Makes samples of these trajectories: which, the time at which a pair begins, and the
+        times to the next state."""
+        self.functions = functions
+        self.data = {}
+        self.domains = {}
+        for part, data in functions.items():
+            states = data.columns["trajectories"]
+            pairs = self.pairs[part]
+            which = np.tile(np.arange(len(data)), len(pairs))
+            samples = np.concatenate(
+                [which[:, None], np.repeat(pairs, len(data), axis=0)], axis=1
+            )
+            self.data[part] = samples, states, data.columns.get("constant")
+            if data.lengths is None:
+                axes = states.shape[2 : 2 + self.axes]
+                torus = len(axes) > 1 and self.grid == "periodic" and not self.scattered
+                # Elsewhere the model has its grid.
+                self.domains[part] = (
+                    TokenDomain.periodic(axes) if torus else data.domain(np.arange(0))
+                )
+            for number, time in enumerate(self.times[part][1:], 1):
+                data.check_norms(part, f"states at the time {time:g}", states[:, number])
+
+    def _pairs(self, times: np.ndarray, steps: tuple[int, ...]) -> np.ndarray:
         """The time at which each pair begins, and the times to the next state, `[pairs, 2]`."""
-        number = len(self.times)
+        number = len(times)
         most = max(steps) * self.unrolled
         if most >= number:
             raise InputError(
                 f"steps={max(steps)}, unrolled={self.unrolled} need {most + 1} times, and "
-                f"there are {number}; give smaller ones, or a smaller stride."
+                f"there are {number}; set smaller ones, or a smaller stride."
             )
-        spacings = np.diff(self.times)
+        spacings = np.diff(times)
         if self.unrolled > 1 and np.ptp(spacings) > _EQUAL * spacings.min():
             raise InputError(
                 f"unrolled={self.unrolled}: times are from {spacings.min():g} to "
@@ -157,7 +189,7 @@ class AbstractTrajectories(AbstractDataSet):
     @property
     def sizes(self) -> dict[str, Any]:
         states, constant = self.data["training"][1:]
-        found: dict[str, Any] = {
+        sizes: dict[str, Any] = {
             "points": self.points[0] if len(self.points) == 1 else self.points,
             "grid": self.grid,
             "fields": self.scattered,
@@ -167,36 +199,21 @@ class AbstractTrajectories(AbstractDataSet):
         if states.ndim > 2 + self.axes:
             further = 0 if constant is None else constant.shape[-1]
             number = states.shape[-1]
-            found |= {"channels": number + further, "output_channels": number}
-        return found
-
-    @property
-    def axes(self) -> int:
-        """The number of axes of the points of a state."""
-        return 1 if self.scattered else len(self.points)
+            sizes |= {"channels": number + further, "output_channels": number}
+        return sizes
 
     @property
     def tokens_per_sample(self) -> int:
-        if self.own is not None:
-            return round(self.own["validation" if self.whole else "training"][-1].mean())
-        return math.prod(self.data["training"][1].shape[2 : 2 + self.axes])
+        return self.functions["validation" if self.whole else "training"].tokens
 
     def with_tokens(self, tokens: int | tuple[int, ...]) -> "AbstractTrajectories":
         """The states on a coarser grid, with `tokens` points along each axis: a subset of the
         points of a "periodic" grid, means of neighbours on a "midpoint" grid."""
-        fewer = coarser_grid(tokens, self.points, None if self.scattered else self.grid)
         other = copy.copy(self)
-        other.points = fewer
-        other.domains = other._grid_domains()
-        other.data = {
-            part: (
-                learned,
-                coarser(states, fewer, self.grid, 2),
-                None if constant is None else coarser(constant, fewer, self.grid),
-            )
-            for part, (learned, states, constant) in self.data.items()
-        }
-        other._check_norms()
+        other._set(
+            {part: data.coarser(tokens, self.grid) for part, data in self.functions.items()}
+        )
+        other.points = other.data["training"][1].shape[2 : 2 + self.axes]
         return other
 
     @checked
@@ -210,23 +227,18 @@ class AbstractTrajectories(AbstractDataSet):
 
     def fingerprint(self) -> str:
         """A checksum of all trajectories, and of their times, points and weights."""
-        return checksum_of_all((super().fingerprint(), self.times, self.domains, self.own))
+        at_points = [(x.points, x.weights) for x in self.functions.values()]
+        return checksum_of_all((super().fingerprint(), self.times, at_points))
 
     def lengths(self, part: str) -> np.ndarray | None:
-        if self.own is None:
-            return None
-        return self.own[part][-1][self.data[part][0][:, 0]]
+        lengths = self.functions[part].lengths
+        return None if lengths is None else lengths[self.data[part][0][:, 0]]
 
-    def domains_of(
-        self, part: str, samples: np.ndarray
-    ) -> tuple[TokenDomain, TokenDomain] | None:
-        """The points of inputs and of targets of these trajectories; `None` if the model has
-        them."""
-        if self.own is None:
-            return self.domains
-        points, weights, lengths = (x[samples] for x in self.own[part])
-        domain = domain_of(points, weights, lengths, self.period)
-        return domain, domain
+    def domain_of(self, part: str, samples: np.ndarray) -> TokenDomain | None:
+        """The points of these trajectories; `None` if the model has them."""
+        if part in self.domains:
+            return self.domains[part]
+        return self.functions[part].domain(samples)
 
     @checked
     def trajectory(
@@ -244,10 +256,11 @@ class AbstractTrajectories(AbstractDataSet):
         length = self._longest(samples, part)
         return np.moveaxis(states[:samples, : times + 1, :length], 1, 0)
 
-    def times_up_to(self, number: int) -> np.ndarray:
+    def times_up_to(self, number: int, part: Part) -> np.ndarray:
         """The times 0 … `number` of the states; after the last one known, equally spaced."""
-        more = self.times[-1] + (self.times[-1] - self.times[-2]) * np.arange(1, number + 1)
-        return np.concatenate([self.times, more])[: number + 1]
+        times = self.times[part]
+        more = times[-1] + (times[-1] - times[-2]) * np.arange(1, number + 1)
+        return np.concatenate([times, more])[: number + 1]
 
     def constant(self, samples: int, part: Part | None = None) -> np.ndarray | None:
         """The further input channels of these trajectories, `[samples, *points, channels]`."""
@@ -256,78 +269,53 @@ class AbstractTrajectories(AbstractDataSet):
         return None if constant is None else constant[:samples, : self._longest(samples, part)]
 
     def inputs(
-        self, states: Any, constant: np.ndarray | None = None, domain: TokenDomain | None = None
+        self, states: Any, constant: np.ndarray | None, domain: TokenDomain | None
     ) -> Any:
-        """States `[samples, *points(, channels)]`, and what is constant, as inputs of a
-        model. `domain`: their points; default: those that all share."""
+        """States `[samples, *points(, channels)]`, and what is constant, at the points of a
+        domain, as inputs of a model."""
         if constant is not None:
             states = np.concatenate([states, constant], axis=-1)
-        if domain is None and self.domains is not None:
-            domain = self.domains[0]
-        return self._functions(states, domain)
+        return placed(states, domain, self.axes)
 
     def chosen(self, part: str, samples: np.ndarray) -> Batch:
         learned, states, constant = self.data[part]
         which, begins, steps = learned[samples].T
-        own, of_targets = self.domains_of(part, which) or (None, None)
+        domain = self.domain_of(part, which)
         inputs = self.inputs(
-            states[which, begins], None if constant is None else constant[which], own
+            states[which, begins], None if constant is None else constant[which], domain
         )
         if self.timed:
-            durations = self.times[begins + steps] - self.times[begins]
+            durations = self.times[part][begins + steps] - self.times[part][begins]
             inputs = Timed(inputs, durations.astype(np.float32))
         targets = [
-            self._functions(states[which, begins + n * steps], of_targets)
+            placed(states[which, begins + n * steps], domain, self.axes)
             for n in range(1, self.unrolled + 1)
         ]
         return Batch(inputs, targets if self.unrolled > 1 else targets[0])
 
     def _statistics(self) -> dict[str, Statistics]:
         """The units of inputs and outputs, from the training part if there is one."""
-        part = "training" if len(self.data["training"][0]) else "validation"
-        _, states, constant = self.data[part]
-        channels = states.ndim > 2 + self.axes
-        if self.own is not None:
-            there = self.own[part][1] > 0  # padding has no statistics
-            states = np.moveaxis(states, 1, 2)[there]
-            constant = None if constant is None else constant[there]
-        of_states = statistics(states, channels=channels, name="trajectories")
+        data = self.functions["training" if len(self.functions["training"]) else "validation"]
+        channels = data.columns["trajectories"].ndim > 2 + self.axes
+        of_states = data.statistics("trajectories", channels=channels)
         further: Statistics = ()
-        if constant is not None:
-            further = statistics(constant, channels=True, name="parameters and constant")
+        if "constant" in data.columns:
+            further = data.statistics("constant", channels=True)
         return {"statistics": of_states + further, "output_statistics": of_states}
 
     def _is_timed(self) -> bool:
         """Whether a pair is not `duration` apart."""
-        _, begins, steps = self.data["validation"][0].T
-        durations = self.times[begins + steps] - self.times[begins]
-        return bool(np.any(np.abs(durations - self.duration) > _EQUAL * self.duration))
-
-    def _grid_domains(self) -> tuple[TokenDomain, TokenDomain] | None:
-        """The points of inputs and of targets, on a torus; elsewhere the model has its grid."""
-        if len(self.points) == 1 or self.grid != "periodic":
-            return None
-        whole = TokenDomain.periodic(self.points)
-        return whole, whole
+        for part, pairs in self.pairs.items():
+            begins, steps = pairs.T
+            durations = self.times[part][begins + steps] - self.times[part][begins]
+            if np.any(np.abs(durations - self.duration) > _EQUAL * self.duration):
+                return True
+        return False
 
     def _longest(self, samples: int, part: Part) -> int | None:
         """The number of points to which the first samples are padded."""
-        return None if self.own is None else int(self.own[part][-1][:samples].max())
-
-    def _functions(self, values: Any, domain: TokenDomain | None) -> Any:
-        if domain is None:
-            return values
-        channels = values.shape[1 + self.axes :]
-        if self.own is not None:
-            values = values[:, : domain.num_tokens]
-        return Field(values.reshape(len(values), domain.num_tokens, *channels), domain)
-
-    def _check_norms(self) -> None:
-        shared = None if self.domains is None else self.domains[1].weights
-        for part, (_, states, _) in self.data.items():
-            weights = shared if self.own is None else self.own[part][1]
-            for number, time in enumerate(self.times[1:], 1):
-                check_norms(part, f"states at the time {time:g}", states[:, number], weights)
+        lengths = self.functions[part].lengths
+        return None if lengths is None else int(lengths[:samples].max())
 
 
 class Trajectories(AbstractTrajectories):
@@ -385,20 +373,17 @@ class Trajectories(AbstractTrajectories):
         normalize: bool = False,
     ):
         self.whole = validation == 1
-        whole = Paths(trajectories, parameters, constant)
-        held_out: dict[str, Any] = {"validation": validation, "test": test}
-        if points is not None and points.ndim == 3:
-            whole = whole._replace(points=points, weights=weights, mask=mask)
-            whole, held_out = _at_own_points(whole, held_out, grid)
-            points = None
-            weights = None
-        elif mask is not None:
-            raise InputError("mask belongs to points of each trajectory's own; drop it.")
+        training = Paths(trajectories, parameters, constant, points, weights, mask)
+        held_out = {"validation": validation, "test": test}
         super().__init__(
-            _divided(whole, held_out),
+            {
+                "training": training,
+                **{part: held for part, held in held_out.items() if isinstance(held, Paths)},
+            },
             np.arange(trajectories.shape[1]) if times is None else times,
-            points=points,
-            weights=weights,
+            fractions={
+                part: held for part, held in held_out.items() if not isinstance(held, Paths)
+            },
             grid=grid,
             channels=channels,
             stride=stride,
@@ -413,156 +398,74 @@ class Trajectories(AbstractTrajectories):
         cls,
         path: str | Path,
         inputs: str | list[str] = "trajectories",
+        parameters: str | list[str] | None = None,
         dimensions: list[str] | None = None,
         **options: Any,
     ) -> "Trajectories":
         """Reads the array `inputs` from a file or folder (how-to/own-data.md), several names as
-        channels, and if they exist `times`, `points`, `weights`, `parameters` and `constant`,
-        and for the parts `validation_trajectories`, `test_parameters` and so on. Points of each
-        trajectory's own may be NaN where it has fewer."""
-        stored = stored_arrays(path, {"trajectories": inputs}, dimensions)
-        inputs = inputs if isinstance(inputs, str) else "trajectories"
-        if found(path, stored, inputs).dimensions[-1:] == ("channels",):
+        channels, and if they exist `times`, `points`, `weights`, `mask`, `parameters` and
+        `constant`, and the same for a part, `validation_trajectories`, `test_times` and so on.
+        Points of each trajectory's own may be NaN where it has fewer. `parameters` names other
+        arrays, one or several."""
+        numbers = parameter_names(parameters)
+        roles = {"trajectories": inputs}
+        roles |= {} if parameters is None else {x: x for x in numbers}
+        stored = stored_arrays(path, roles, dimensions)
+        name = inputs if isinstance(inputs, str) else "trajectories"
+        if name not in stored:
+            pairs = {"inputs", "targets"} <= stored.keys()
+            raise InputError(
+                f"data.path={path}: there is no array {name}, only "
+                f"{', '.join([*stored][:20])}.{did_you_mean(name, stored)} "
+                + ("Set data.name=arrays, which learns targets from inputs." if pairs else "")
+                + "Name another one by data.options.inputs." * (not pairs)
+            )
+        if stored[name].dimensions[-1:] == ("channels",):
             options.setdefault("channels", True)
-        if "grid" in stored and stored["grid"].numbers == 1:
-            options.setdefault("grid", str(stored["grid"].read()))
-        parts = parts_in_file(stored, (inputs,), options)
-        prefixes = ["", *(f"{part}_" for part in parts)]
-        others = Paths._fields[1:]
-        names = [f"{prefix}{name}" for prefix in prefixes for name in (inputs, *others)]
-        arrays = read_arrays(path, stored, ["times", *names])
+        fields = [x for x in Paths._fields[1:] if x != "parameters"]
+        needed = [name, *([] if parameters is None else numbers)]
+        optional = fields if parameters is not None else [*fields, *numbers]
+        prefixes, arrays = read_named(path, stored, needed, optional, options, inputs)
+        parts = {}
         for prefix in prefixes:
-            with_mask(arrays, prefix, [f"{prefix}constant"], [f"{prefix}{inputs}"])
-        if "points" not in arrays or arrays["points"].ndim < 3:
-            others = ("parameters", "constant")  # the points are of all trajectories
-            arrays.pop("mask", None)
-        for part in parts:
-            given = (arrays.get(f"{part}_{name}") for name in others)
-            options[part] = Paths(arrays[f"{part}_{inputs}"], *given)
-        further = ("times", "points", "weights", "parameters", "constant")
-        options["mask"] = arrays.get("mask")
-        return cls(arrays[inputs], *map(arrays.get, further), **options)
+            mask_padding(arrays, prefix, [f"{prefix}constant"], [f"{prefix}{name}"])
+            columns = {x: arrays.get(f"{prefix}{x}") for x in fields}
+            columns["parameters"] = join_parameters(arrays, prefix, numbers)
+            parts[prefix] = Paths(arrays[f"{prefix}{name}"], **columns)
+        states, *others = parts.pop("")
+        options |= {prefix.removesuffix("_"): paths for prefix, paths in parts.items()}
+        return cls(states, **dict(zip(Paths._fields[1:], others, strict=True)), **options)
 
 
-def _at_own_points(
-    whole: Paths, held_out: dict[str, Any], grid: PointRule | None
-) -> tuple[Paths, dict[str, Any]]:
-    """Pads the trajectories to divide, and the parts that are given, at the end, to one number
-    of points."""
-    given = {"": whole}
-    given |= {part: held for part, held in held_out.items() if isinstance(held, Paths)}
-    found = {}
-    for part, (states, _, constant, points, weights, mask) in given.items():
-        prefix = part and f"{part}_"
-        if points is None or states.shape[:3:2] != points.shape[:2]:
-            of_points = "missing" if points is None else [*points.shape]
-            raise InputError(
-                f"{prefix}trajectories are {[*states.shape]}, and {prefix}points are "
-                f"{of_points}; give [samples, times, tokens] and points of each "
-                "trajectory's own, [samples, tokens, dimension]."
-            )
-        found[part] = scattered(
-            np.moveaxis(states, 1, 2),
-            np.zeros(len(states)) if constant is None else constant,
-            points,
-            weights,
-            mask,
-            period=_period(points, grid),
-            part=prefix,
-            names=("trajectories", "constant"),
-        )
-    most = max(x.points.shape[1] for x in found.values())
-    for part, paths in given.items():
-        own = found[part].padded(most)
-        given[part] = Paths(
-            np.moveaxis(own.inputs, 1, 2),
-            paths.parameters,
-            None if paths.constant is None else own.targets,
-            own.points,
-            own.weights,
-            np.arange(most) < own.lengths[:, None],
-        )
-    return given.pop(""), held_out | given
-
-
-def _own_points(parts: Mapping[str, Paths]) -> dict[str, tuple[Any, ...]] | None:
-    """Points, weights and padded lengths of the trajectories of each part; `None` if all share
-    their points."""
-    if all(paths.points is None for paths in parts.values()):
-        return None
-    own = {}
-    for part, paths in parts.items():
-        if paths.points is None or paths.weights is None or paths.mask is None:
-            raise InputError(
-                f"the {part} trajectories have no points of their own, weights and mask, and "
-                "others have; give them to all parts."
-            )
-        own[part] = paths.points, paths.weights, paths.mask.sum(axis=1)
-    return with_padded_lengths(own)
-
-
-def _period(points: np.ndarray, grid: PointRule | None) -> tuple[float, ...] | None:
-    return (1.0,) * points.shape[2] if grid == "periodic" else None
-
-
-def _divided(whole: Paths, held_out: dict[str, Any]) -> dict[str, Paths]:
-    """The parts of trajectories, with training first."""
-    number = len(whole.states)
-    for name, x in zip(("parameters", "constant"), whole[1:3], strict=True):
-        if x is not None and len(x) != number:
-            raise InputError(f"{name} are of {len(x)} trajectories, and there are {number}.")
-    drawn = drawn_parts(number, held_out)
-    parts = {
-        part: jax.tree.map(op.itemgetter(np.sort(some)), whole) for part, some in drawn.items()
-    }
-    parts |= {part: held for part, held in held_out.items() if isinstance(held, Paths)}
-    sizes = {part: len(paths.states) for part, paths in parts.items()}
-    check_parts(sizes, held_out, f"{number} trajectories")
-    return parts
-
-
-def _arrays(
-    part: str, paths: Paths, shape: tuple[int, ...], *, channels: bool
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The states of a part, each of this shape, and the further channels of its inputs."""
-    if paths.states.shape[1:] != shape:
-        raise InputError(
-            f"{part} trajectories are {[*paths.states.shape]}; give each as in training, "
-            f"{[*shape]}."
-        )
-    states = _real("trajectories", paths.states)
-    number = len(states)
-    points = shape[1 : len(shape) - channels]
+def _with_channels(data: FunctionData, channels: bool, stride: int) -> FunctionData:
+    """Every so-many-th state in float32, and the further channels of its inputs as `constant`
+    functions."""
+    states = data.columns["trajectories"][:, ::stride].astype(np.float32, copy=False)
+    points = states.shape[data.spans["trajectories"]]
     further = []
-    if paths.parameters is not None:
-        own = _real("parameters", paths.parameters)
+    if "parameters" in data.columns:
+        own = data.columns["parameters"]
         own = np.expand_dims(own, tuple(range(1, 1 + len(points))))
-        further.append(np.broadcast_to(own, (number, *points, own.shape[-1])))
-    if paths.constant is not None:
-        own = _real("constant", paths.constant)
-        if own.shape[: 1 + len(points)] != (number, *points) or own.ndim > 2 + len(points):
-            raise InputError(
-                f"constant is {[*own.shape]}; give {[number, *points]}, or with channels "
-                f"{[number, *points, 'channels']}."
-            )
+        further.append(np.broadcast_to(own, (len(own), *points, own.shape[-1])))
+    if "constant" in data.columns:
+        own = data.columns["constant"]
         further.append(own if own.ndim > 1 + len(points) else own[..., None])
-    if not further:
-        return states, None
-    return states if channels else states[..., None], np.concatenate(further, axis=-1)
+    columns = {"trajectories": states}
+    if further:
+        columns["trajectories"] = states if channels else states[..., None]
+        columns["constant"] = np.concatenate(further, axis=-1, dtype=np.float32)
+    spans = {**data.spans, "constant": slice(1, 1 + len(points))}
+    return dataclasses.replace(data, columns=columns, spans=spans)
 
 
-def _real(name: str, x: np.ndarray) -> Float[np.ndarray, "..."]:
-    return finite_numbers(name, x).astype(np.float32, copy=False)
-
-
-def _increasing(times: np.ndarray, number: int) -> np.ndarray:
+def _increasing(name: str, times: np.ndarray, number: int) -> np.ndarray:
     """The times in double precision; dates as seconds since the first."""
     if times.shape == (number,) and times.dtype.kind == "M":
         times = (times - times[0]) / np.timedelta64(1, "s")
     right = times.shape == (number,) and times.dtype.kind in "fiu"
     if not right or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
         raise InputError(
-            f"times are {times.dtype}{[*times.shape]}; give {number} increasing numbers, one "
+            f"{name} are {times.dtype}{[*times.shape]}; pass {number} increasing numbers, one "
             "for each state of a trajectory."
         )
     return times.astype(float)

@@ -1,12 +1,15 @@
 """Trajectories as data: what is paired, what is kept apart, and what is an input."""
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
+import xarray
 
 import ide_transformer as ide
 from ide_transformer import tasks, training
 from ide_transformer.training.measure import roll_outs
+from tests.models import examples as small
 from tests.tasks.test_leaks import heat
 
 
@@ -71,18 +74,19 @@ def test_times_and_what_is_constant():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(times=EVEN[:3]), r"times are float64\[3\]; give 7 increasing numbers"),
-        (dict(times=-EVEN), "give 7 increasing numbers"),
+        (dict(times=EVEN[:3]), r"times are float64\[3\]; pass 7 increasing numbers"),
+        (dict(times=-EVEN), "pass 7 increasing numbers"),
         (dict(times=EVEN**2, unrolled=2), "times are from 0.25 to 2.75 apart"),
         (dict(steps=(7,)), "steps=7, unrolled=1 need 8 times, and there are 7"),
         (dict(pushforward=True), "pushforward=True: with one step there is none"),
-        (dict(channels=True), r"give \[samples, times, \*points\]"),
-        (dict(validation=0.01), "20 trajectories leave 0 for validation"),
-        (dict(parameters=np.ones((3, 1))), "parameters are of 3 trajector"),
-        (dict(constant=np.ones((20, 5))), r"constant is \[\d+, 5\]; give \[\d+, 12\]"),
-        (dict(weights=np.ones(12)), "weights belong to points"),
+        (dict(channels=True), r"pass \[samples, times, \*points\]"),
+        (dict(validation=0.01), "20 samples leave 0 for validation"),
+        (dict(parameters=np.ones((3, 1))), "parameters are of 3 samples"),
+        (
+            dict(constant=np.ones((20, 5))),
+            r"constant are \[20, 5\], and trajectories \[20, 7, 12",
+        ),
         (dict(points=np.arange(12)), "points reach from 0 to 11; scale"),
-        (dict(test=tasks.Paths(STATES[:2, :5])), r"test trajectories are \[2, 5, 12\]; give"),
     ],
 )
 def test_what_is_refused(options, message):
@@ -104,30 +108,29 @@ def test_windows_of_one_trajectory_are_refused():
         tasks.Trajectories(np.zeros((10, 5, 8)), validation=0.2)
 
 
-def wave(velocity, duration=0.5, channels=None):
-    """A model whose equation moves functions around a circle, exactly."""
+def exact(operator, points=POINTS, grid="periodic"):
+    """A model that solves the equation of one operator exactly, in two layers, over a time of
+    0.5."""
     model = ide.OperatorModel(
-        POINTS,
+        points,
         1,
-        control=ide.Tied((ide.equation.Advection(jax.numpy.full(1, velocity)),), 2),
+        control=ide.Tied((operator,), 2),
         constraint=ide.Free(),
         mesh=ide.Mesh(solver=ide.ExactFlow()),
         output_normalization=ide.Free(),
-        channels=channels,
+        grid=grid,
         modes=0,
-        duration=duration,
+        duration=0.5,
         key=jax.random.key(0),
     )
     one = jax.numpy.ones((1, 1))
-    return ide.equation.with_fields(
-        model,
-        inputs=ide.equation.with_fields(
-            model.inputs, embedding=ide.equation.with_fields(model.inputs.embedding, weight=one)
-        ),
-        read_out=ide.equation.with_fields(
-            model.read_out, linear=ide.equation.with_fields(model.read_out.linear, weight=one)
-        ),
-    )
+    places = lambda m: (m.inputs.embedding.weight, m.read_out.linear.weight)  # noqa: E731
+    return eqx.tree_at(places, model, (one, one))
+
+
+def wave(velocity):
+    """A model that moves functions around a circle."""
+    return exact(ide.equation.Advection(jax.numpy.full(1, velocity)))
 
 
 def moved(times, speed=1 / 6):
@@ -172,6 +175,84 @@ def test_the_first_step_has_the_error_that_a_run_reports(monkeypatch):
     found = rolled(monkeypatch, task, model, steps=1)
     loss = task.loss(model, next(task.held_out(10, part="test"))).loss
     np.testing.assert_allclose(found.rows[0]["error"], loss, rtol=1e-5)
+
+
+# Points of each trajectory's own.
+MOST = 16
+LENGTHS = RANDOM.integers(6, MOST + 1, NUMBER)
+MASK = np.arange(MOST) < LENGTHS[:, None]
+PLACES = RANDOM.random((NUMBER, MOST, 2))
+
+
+def test_padding_and_the_order_of_points_change_nothing(monkeypatch):
+    """Losses and roll-outs are those of each trajectory alone, whose points are shuffled."""
+    paths = RANDOM.normal(size=(NUMBER, 5, MOST))
+    task = tasks.Trajectories(paths, points=PLACES, mask=MASK, validation=1)
+    model = small.filled(
+        lambda: ide.OperatorModel(
+            (4, 4),
+            small.WIDTH,
+            **small.parts(operators=(small.attention,)),
+            **{x: y for x, y in task.sizes.items() if x != "points"},
+            modes=1,
+            key=small.KEY,
+        )
+    )
+    assert len({x.inputs.values.shape[1] for x in task.held_out(64)}) > 1
+    together = rolled(monkeypatch, task, model, steps=4, samples=NUMBER)
+    for i in (int(LENGTHS.argmin()), int(LENGTHS.argmax())):
+        order = RANDOM.permutation(LENGTHS[i])
+        alone = tasks.Trajectories(
+            paths[i : i + 1][:, :, order], points=PLACES[i, order], validation=1
+        )
+        one = rolled(monkeypatch, alone, model, steps=4)
+        np.testing.assert_allclose(one.states[:, 0], together.states[:, i, order], atol=1e-5)
+        np.testing.assert_allclose(one.shares, together.shares[i, order], rtol=1e-4)
+        own = dict(points=together.points[[i]], shares=together.shares[[i]])
+        states = dict(states=together.states[:, [i]], truth=together.truth[:, [i]])
+        error = together._replace(**own, **states).rows[-1]["error"]
+        np.testing.assert_allclose(one.rows[-1]["error"], error, rtol=1e-4)
+
+
+@pytest.mark.parametrize("coordinates", [True, False])
+def test_an_exact_model_has_no_error_on_a_file(monkeypatch, tmp_path, coordinates):
+    """Functions decay. Padding is NaN in the file; pictures show the points of each."""
+    rate = 0.7
+    places = np.where(MASK[..., None], PLACES, np.nan)
+    first = np.cos(2 * np.pi * places[..., 0]) + 2 * places[..., 1] + 0.5
+    decaying = np.exp(-rate * EVEN)[:, None] * first[:, None]
+    data = xarray.Dataset(
+        {"trajectories": (("sample", "time", "point"), decaying)}, {"time": EVEN}
+    )
+    if coordinates:
+        data = data.assign_coords(
+            {x: (("sample", "point"), places[..., i]) for i, x in enumerate("xy")}
+        )
+    else:
+        data["points"] = ("sample", "point", "axis"), places
+    data.to_netcdf(tmp_path / "a.nc", engine="scipy")
+    task = tasks.Trajectories.build(tmp_path / "a.nc", validation=0.2, test=0.2)
+    which = task.data["test"][0][:, 0]
+    assert set(task.lengths("test")) <= set(LENGTHS) and len(which) == 4 * (TIMES - 1)
+    decay = ide.equation.Damping(0.5 * rate * EVEN[1])
+    model = exact(decay, (4, 4), grid="midpoint")
+    found = rolled(monkeypatch, task, model, steps=8)
+    np.testing.assert_allclose(found.times[:TIMES], EVEN)
+    assert found.points.shape == (4, max(task.lengths("test")), 2)
+    np.testing.assert_allclose(found.shares.sum(1), 1, rtol=1e-5)
+    assert max(row["error"] for row in found.rows) < 1e-5
+    assert found.rows[0]["unchanged"] > 0.1 and len(found.states) == 9
+    drawn, filmed = [], []
+    monkeypatch.setattr("ide_transformer.figures.plot_fields", lambda *x, **_: drawn.append(x))
+    monkeypatch.setattr(
+        "ide_transformer.figures.animation.animate_fields", lambda *x: filmed.append(x)
+    )
+    found.draw("a.png")
+    found.animate("a.gif")
+    for points, *_ in (drawn[0][1:], filmed[0][1:]):
+        assert {len(x) for x in points} <= set(LENGTHS)
+    for points, values in zip(filmed[0][1], filmed[0][3], strict=True):
+        assert values.shape == (TIMES, len(points))
 
 
 def test_samples_that_blow_up_are_named_and_left_out(monkeypatch):

@@ -244,12 +244,11 @@ def held_out_whole(config: Config) -> Config:
 
 def _check_weights(run: RunFolder, own: Config, chosen: Config) -> None:
     """Raises `InputError` if the chosen data or context need weights of other shapes."""
-    sizes = sizes_of(run, own)
-    offered = build_task(chosen, run.known_tokenizer).sizes
-    if lacking := [name for name in sizes if name not in offered]:
-        what = f"data.path={chosen.data.path} has no {lacking[0]}"
-        raise InputError(f"{what}; give data like the data of {run.path}.")
-    data = {name: offered[name] for name in sizes}
+    # Statistics are those of the run, and shape nothing.
+    sizes, offered = (
+        {name: x for name, x in every.items() if name not in STATISTICS}
+        for every in (sizes_of(run, own), build_task(chosen, run.known_tokenizer).sizes)
+    )
 
     def shapes(config: Config, sizes: dict[str, Any]) -> list[tuple[int, ...]]:
         model = eqx.filter_eval_shape(build_model_of_size, config, sizes, jax.random.key(0))
@@ -259,7 +258,15 @@ def _check_weights(run: RunFolder, own: Config, chosen: Config) -> None:
     if expected != shapes(chosen, sizes):
         what = f"model.context={chosen.model.context}: it learned {own.model.context} positions"
         raise InputError(f"{what}; train it with model.positions=rotary.")
-    if expected != shapes(chosen, data):
-        name = next(x for x in sizes if x not in STATISTICS and data[x] != sizes[x])
-        there = f"{name}={data[name]}, and the model {name}={sizes[name]}"
-        raise InputError(f"data.options: these data have {there}.")
+    for name in sizes | offered:
+        changed = {x: y for x, y in sizes.items() if x != name}
+        changed |= {name: offered[name]} if name in offered else {}
+        if changed != sizes and (name not in offered or shapes(chosen, changed) != expected):
+            here, there = (
+                f"{name}={x[name]}" if x.get(name) is not None else f"no {name}"
+                for x in (offered, sizes)
+            )
+            raise InputError(
+                f"data.path={chosen.data.path}: these data have {here}, and the model {there}; "
+                f"pass data with the channels, parameters and classes of {run.path}."
+            )

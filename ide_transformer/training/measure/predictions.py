@@ -9,7 +9,7 @@ from ... import models, tasks
 from ...errors import InputError
 from ...integration import Mesh
 from ...models import Field, Model, Timed, compiled_outputs
-from ...tasks.scattered import real_points
+from ...tasks.function_data import real_points
 from ..folder.loading import LoadedModel
 from ..steps.schedule import model_on
 from .evaluation import checked_part, evaluation_task

@@ -13,7 +13,7 @@ from ...memory import check_bytes
 from ...models import Timed, compiled_outputs, fed_back
 from ...reporting import with_progress
 from ...tasks import AbstractTrajectories, Part
-from ...tasks.scattered import real_points
+from ...tasks.function_data import real_points
 from ..folder.loading import LoadedModel
 from ..steps.schedule import model_on
 from .evaluation import checked_part, evaluation_task
@@ -186,13 +186,14 @@ def roll_out(
     samples = min(samples, len(task.data[part][1]))
     truth = task.trajectory(steps * stride, samples, part)[::stride].astype(np.float32)
     if len(truth) < 2:
-        raise InputError(f"stride={stride}: give less than the {len(task.times)} times.")
+        raise InputError(f"stride={stride}: use fewer than the {len(task.times[part])} times.")
     check_bytes(f"steps={steps}", (steps + 1) * truth[0].nbytes)
-    times = task.times_up_to(steps * stride)[::stride]
-    own, domain = task.domains_of(part, np.arange(samples)) or (None, None)
-    inputs = task.inputs(truth[0], task.constant(samples, part), own)
+    times = task.times_up_to(steps * stride, part)[::stride]
+    domain = task.domain_of(part, np.arange(samples))
+    inputs = task.inputs(truth[0], task.constant(samples, part), domain)
+    axes = truth.shape[2 : 2 + task.axes]
     if domain is None:
-        domain = space.points_of(task.points)
+        domain = space.points_of(axes)
     points = np.asarray(domain.points)
     there = np.asarray(True)
     if points.ndim > 2:
@@ -210,7 +211,7 @@ def roll_out(
         truth,
         points,
         np.asarray(domain.shares, float),
-        task.points if task.grid == "periodic" and not task.scattered else None,
+        axes if task.grid == "periodic" and not task.scattered else None,
     )
 
 

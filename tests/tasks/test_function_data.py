@@ -1,0 +1,217 @@
+"""Functions at points: of all samples, of each sample's own, and of each part; arrays and
+trajectories alike."""
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+
+import ide_transformer as ide
+from ide_transformer import InputError, tasks
+from ide_transformer.models import Field
+from ide_transformer.tasks import Arrays, Paths, Trajectories, buckets
+from tests.models import examples as small
+
+
+RANDOM = np.random.default_rng(0)
+SAMPLES, TIMES, MOST = 40, 4, 24
+LENGTHS = RANDOM.integers(8, MOST + 1, SAMPLES)
+MASK = np.arange(MOST) < LENGTHS[:, None]
+ALL_POINTS = RANDOM.random((SAMPLES, MOST, 2))
+POINTS = ALL_POINTS * MASK[..., None]
+INPUTS, TARGETS = RANDOM.normal(size=(2, SAMPLES, MOST)) * MASK
+STATES = RANDOM.normal(size=(SAMPLES, TIMES, MOST))
+NUMBERS = RANDOM.normal(size=(SAMPLES, 2))
+# Few lengths, since each is a program of its own; samples of 13 and 15 points share batches.
+FEW = np.arange(MOST) < np.array([13, 15, MOST])[np.arange(SAMPLES) % 3, None]
+
+
+def pairs(points=None, weights=None, **options):
+    return Arrays(INPUTS, TARGETS, points, weights, **options)
+
+
+def paths(points=None, weights=None, **options):
+    return Trajectories(STATES, points=points, weights=weights, **options)
+
+
+BOTH = pytest.mark.parametrize("build", [pairs, paths])
+
+
+def own_lengths(batch):
+    return (np.asarray(batch.inputs.domain.weights) > 0).sum(axis=1)
+
+
+def test_a_pass_sees_each_sample_once_in_batches_of_about_one_length():
+    task = pairs(POINTS, mask=MASK, validation=0.2, test=0.1)
+    assert task.sizes == {"points": (5, 5), "grid": "midpoint", "fields": True}
+    size, number = 4, len(task.data["training"][0])
+    assert number == 28
+    batches = [task.batch(step, size, 0) for step in range(number // size)]
+    seen = [x for batch in batches for x in task.contents(batch)]
+    assert len(set(seen)) == number
+    shapes = {batch.inputs.values.shape for batch in task.of_each_shape(size, 0)}
+    assert {batch.inputs.values.shape for batch in batches} <= shapes
+    # At most one batch for each step from one length to the next holds two.
+    mixed = [own_lengths(x).min() * 2**0.5 < x.inputs.values.shape[1] for x in batches]
+    assert sum(mixed) < len(shapes) <= 5
+    for batch in batches:
+        weights = np.asarray(batch.inputs.domain.weights)
+        assert np.allclose(weights.sum(axis=1), 1, atol=1e-6)
+        # Padding stands at the end.
+        assert (weights > 0).sum() == own_lengths(batch).sum() and (weights[:, :8] > 0).all()
+
+
+@pytest.mark.parametrize("lengths", [[5], [5, 5], [100, 71, 70, 50, 30], list(range(1, 300))])
+def test_lengths_of_a_bucket_differ_by_a_factor_of_the_root_of_two(lengths):
+    lengths = np.array(lengths)
+    padded = buckets.padded_lengths(lengths)
+    assert (padded >= lengths).all() and (padded < lengths * 2**0.5 + 1).all()
+    assert set(padded) <= set(lengths)
+
+
+@BOTH
+def test_points_that_agree_are_those_of_all_samples(build):
+    """The batches, and so the training, are the same."""
+    one, other = (build(x) for x in (ALL_POINTS[0], np.stack([ALL_POINTS[0]] * SAMPLES)))
+    assert one.sizes == other.sizes and one.tokens_per_sample == other.tokens_per_sample
+    batches = zip(one.held_out(9), other.held_out(9), strict=True)
+    for a, b in ((one.batch(3, 5, 1), other.batch(3, 5, 1)), *batches):
+        assert np.array_equal(a.inputs.values, b.inputs.values)
+        assert np.array_equal(a.targets.domain.weights, b.targets.domain.weights[2])
+        assert np.array_equal(a.inputs.domain.points, b.inputs.domain.points[2])
+
+
+def test_held_out_samples_are_measured_exactly():
+    """The mean over batches of several lengths is the mean over samples, each alone."""
+    model = small.operator_model((5, 5), grid="midpoint", operators=(small.attention,))
+    model = jax.tree.map(lambda x: x.astype("f4") if eqx.is_inexact_array(x) else x, model)
+    task = pairs(ALL_POINTS, mask=FEW, validation=0.2)
+    evaluate = eqx.filter_jit(task.loss)
+    batches = list(task.held_out(3))
+    assert len({batch.inputs.values.shape[1] for batch in batches}) > 1
+    found = tasks.averaged(evaluate(model, batch).figures for batch in batches)["loss"]
+    errors = []
+    for batch in batches:
+        for sample, length in enumerate(own_lengths(batch)):
+            x = np.asarray(batch.inputs.domain.points)[sample, :length]
+            outputs = np.asarray(
+                small.outputs_of(model, Field.at(batch.inputs.values[sample, :length], x))
+            )
+            target = batch.targets.values[sample, :length]
+            w = np.sqrt(np.asarray(batch.inputs.domain.weights)[sample, :length])
+            errors.append(np.linalg.norm(w * (outputs - target)) / np.linalg.norm(w * target))
+    assert len(errors) == 8 and abs(found - np.mean(errors)) < 1e-5
+
+
+def test_numbers_of_samples_are_learned_from_their_functions():
+    """Padding counts in no mean, of the units or of a model."""
+    numbers = (INPUTS * FEW).sum(1) / FEW.sum(1)
+    task = Arrays(INPUTS, numbers, ALL_POINTS, mask=FEW, validation=0.2)
+    assert task.model is ide.models.FunctionRegressor
+    learned = task.functions["training"]
+    (mean, _), *_ = task.sizes["statistics"]
+    assert abs(mean - learned.columns["inputs"][learned.weights > 0].mean()) < 1e-6
+    sizes = {"grid": "midpoint", "numbers": None}
+    model = small.filled(
+        lambda: ide.models.FunctionRegressor(
+            (5, 5), small.WIDTH, **small.parts(), key=small.KEY, modes=1, **sizes
+        )
+    )
+    batch = next(task.held_out(4))
+    field, found = batch.inputs, small.outputs_of(model, batch.inputs)
+    for sample, length in enumerate(own_lengths(batch)):
+        domain = jax.tree.map(lambda x: x[sample, :length], field.domain)  # noqa: B023
+        alone = small.outputs_of(model, Field(field.values[sample, :length], domain))
+        assert abs(alone - found[sample]) < 1e-5
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_part_has_points_weights_and_times_of_its_own(part):
+    """Learned on one grid, measured on another."""
+    x = np.linspace(0, 1, 9) ** 2
+    weights = np.linspace(1, 2, 9)
+    some = RANDOM.normal(size=(3, 2, 9))
+    held = {"validation": 0.2, part: (some[:, 0], some[:, 1], x, weights)}
+    data = pairs(ALL_POINTS[0, :, 0], **held)
+    held[part] = Paths(some, points=x, weights=weights, times=np.array([0.0, 0.25]))
+    path = paths(ALL_POINTS[0, :, 0], **held)
+    for task in (data, path):
+        batch = next(task.held_out(3, part=part))
+        inputs = batch.inputs if task is data else batch.inputs.inputs
+        np.testing.assert_allclose(inputs.domain.points[:, 0], x)
+        np.testing.assert_allclose(batch.targets.domain.weights, weights)
+        np.testing.assert_allclose(batch.targets.values, some[:, 1], rtol=1e-6)
+        assert len(task.batch(0, 3, 0).targets.domain.points) == MOST
+    np.testing.assert_allclose(batch.inputs.duration, 0.25)
+    np.testing.assert_allclose(path.times_up_to(2, part), [0, 0.25, 0.5])
+    np.testing.assert_allclose(path.batch(0, 3, 0).inputs.duration, 1)
+    # On a grid it has only another number of points.
+    data, path = (
+        f(**{part: x})
+        for f, x in (
+            (pairs, (some[:, 0], some[:, 1])),
+            (paths, Paths(np.tile(some, (1, 2, 1)))),
+        )
+    )
+    for task in (data, path):
+        assert next(task.held_out(3, part=part)).inputs.shape == (3, 9)
+
+
+PARTS = {
+    "another width": dict(states=STATES[:2, ..., None]),
+    "no parameters": dict(parameters=None),
+    "other parameters": dict(parameters=NUMBERS[:2, :1]),
+    "a constant in place of parameters": dict(parameters=None, constant=STATES[:2, 0]),
+    "times missing": dict(states=STATES[:2, :3]),
+    "times": dict(times=np.arange(3)),
+    "points": dict(points=ALL_POINTS[0]),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_are_compared_when_they_are_read(name):
+    part = Paths(STATES[:2], NUMBERS[:2])._replace(**PARTS[name])
+    with pytest.raises(InputError, match=r"^(validation_|times|constant is missing)"):
+        Trajectories(STATES, parameters=NUMBERS, validation=part)
+
+
+def test_padding_of_a_file_may_be_nan(tmp_path):
+    arrays = {"inputs": INPUTS, "targets": TARGETS, "points": ALL_POINTS}
+    for name, x in arrays.items():
+        arrays[name] = np.where(MASK if x.ndim == 2 else MASK[..., None], x, np.nan)
+    held = {f"validation_{name}": x[:6] for name, x in arrays.items()}
+    np.savez(tmp_path / "a.npz", **arrays, **held)
+    part = INPUTS[:6], TARGETS[:6], POINTS[:6], None, MASK[:6]
+    task = pairs(POINTS, mask=MASK, validation=part)
+    assert Arrays.build(tmp_path / "a.npz").fingerprint() == task.fingerprint()
+
+
+def changed(place, value):
+    points = POINTS.copy()
+    points[place] = value
+    return points
+
+
+@pytest.mark.parametrize(
+    ("points", "options", "message"),
+    [
+        (changed((3, 1), POINTS[3, 0]), {}, "^points: sample 3: .*is there twice"),
+        (changed((3, 1, 0), 1.5), {}, r"^points reach from 0 to 1\.5; scale each axis"),
+        (POINTS[:, :9], {}, r" \[40, .*24\] do not fit points \[40, 9, 2\]"),
+        (POINTS[0], {}, "^mask belong to points of each sample"),
+        (POINTS, {"mask": MASK & (np.arange(40) != 7)[:, None]}, "^points: sample 7 has only"),
+        (POINTS, {"weights": np.ones(MOST)}, r"^weights are \[24\]; pass one number for each"),
+        (POINTS, {"weights": 0 * MASK - 1.0}, "^weights of sample 0 are negative"),
+        (None, {"weights": np.ones(MOST), "mask": None}, "^weights belong to points"),
+    ],
+)
+@BOTH
+def test_what_does_not_fit_is_refused_in_a_line(build, points, options, message):
+    with pytest.raises(InputError, match=message) as refused:
+        build(points, **{"mask": MASK, **options})
+    assert len(str(refused.value)) < 250
+
+
+def test_a_part_without_points_of_each_samples_own_is_refused():
+    with pytest.raises(InputError, match=r"^validation_points: the validation part has none"):
+        pairs(POINTS, mask=MASK, validation=(INPUTS, TARGETS))

@@ -1,0 +1,138 @@
+"""Which arrays of a file a task reads by name, and what it says of the others."""
+
+import numpy as np
+import pytest
+import xarray
+
+from ide_transformer import InputError
+from ide_transformer.tasks import Arrays, Trajectories
+from tests.running import run_here
+
+
+RANDOM = np.random.default_rng(0)
+VALUES = RANDOM.normal(size=(20, 24))
+PAIR = {"inputs": VALUES, "targets": VALUES + 1}
+PATHS = {"trajectories": RANDOM.normal(size=(20, 5, 8)), "times": np.arange(5)}
+LABELS = np.array(["cat", "dog"] * 10)
+
+
+def build(task, folder, arrays, **options):
+    np.savez(folder / "a.npz", **arrays)
+    return task.build(folder / "a.npz", **options)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "likely"),
+    [
+        (Trajectories, "point", "points"),
+        (Trajectories, "weight", "weights"),
+        (Trajectories, "parameter", "parameters"),
+        (Trajectories, "val_trajectories", "validation_trajectories"),
+        (Arrays, "test_input", "test_inputs"),
+        (Arrays, "valid_targets", "validation_targets"),
+        (Arrays, "group", "groups"),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_refused(tmp_path, task, name, likely):
+    arrays = PATHS if task is Trajectories else PAIR
+    with pytest.raises(InputError, match=f"array {name} is not read; rename it to {likely},"):
+        build(task, tmp_path, arrays | {name: VALUES})
+
+
+def test_other_names_are_told_and_coordinates_are_none(tmp_path, capsys):
+    build(Arrays, tmp_path, PAIR | {"notes": VALUES})
+    assert capsys.readouterr().err == f"data.path={tmp_path}/a.npz: not read: notes\n"
+    data = xarray.Dataset(
+        {"trajectories": (("sample", "time", "point"), PATHS["trajectories"])},
+        {"time": PATHS["times"], "point": np.arange(8)},
+    )
+    data.to_netcdf(tmp_path / "a.nc", engine="scipy")
+    Trajectories.build(tmp_path / "a.nc")
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("task", "arrays", "options", "message"),
+    [
+        (Arrays, PATHS, {}, "data.name=trajectories"),
+        (Trajectories, PAIR, {}, "data.name=arrays"),
+        (Trajectories, {"traj": VALUES}, {}, r"only traj\..* by data\.options\.inputs\.$"),
+        (Arrays, PAIR | {"test_points": VALUES[0]}, {}, "no array test_inputs"),
+        (Arrays, PAIR | {"test_parameters": VALUES}, {}, "no array parameters"),
+        (Arrays, PAIR, {"parameters": "nu"}, "no array nu"),
+        (
+            Arrays,
+            PAIR | {"targets": LABELS},
+            {"labels": ["cat", "dog", "cat"]},
+            "'cat' is there",
+        ),
+        (
+            Trajectories,
+            PATHS
+            | {"grid": "periodic", "test_grid": "midpoint"}
+            | {"test_trajectories": PATHS["trajectories"][:3] + 1},
+            {},
+            "grid is periodic, test_grid is midpoint",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, task, arrays, options, message):
+    with pytest.raises(InputError, match=message):
+        build(task, tmp_path, arrays, **options)
+
+
+def test_a_group_is_in_one_part(tmp_path):
+    held = {f"validation_{name}": x[:4] for name, x in PAIR.items()}
+    arrays = PAIR | held | {"groups": np.arange(20) // 2}
+    build(Arrays, tmp_path, arrays | {"validation_groups": np.arange(90, 94)})
+    with pytest.raises(InputError, match="validation_groups and groups both have 9; a group"):
+        build(Arrays, tmp_path, arrays | {"validation_groups": np.arange(9, 13)})
+
+
+@pytest.mark.parametrize("names", ["nu", ["nu", "mu"]])
+def test_variables_are_named_as_parameters(tmp_path, names):
+    """Also those of a part."""
+    numbers = {"nu": VALUES[:, 0], "mu": VALUES[:, 1:3]}
+    width = 1 if names == "nu" else 3
+    part = {f"test_{x}": y[:4] for x, y in (PAIR | numbers).items()}
+    task = build(Arrays, tmp_path, PAIR | numbers | part, parameters=names, grid="midpoint")
+    np.testing.assert_allclose(task.data["test"][0][:, 5, 1:], VALUES[:4, :width], rtol=1e-6)
+    data = xarray.Dataset({"u": (("sample", "time", "x"), PATHS["trajectories"])})
+    data["nu"] = "sample", numbers["nu"]
+    data["mu"] = ("sample", "number"), numbers["mu"]
+    data.to_netcdf(tmp_path / "a.nc", engine="scipy")
+    task = Trajectories.build(tmp_path / "a.nc", "u", names)
+    assert task.sizes["channels"] == 1 + width and task.sizes["output_channels"] == 1
+
+
+CONFIG = """
+name: run
+data: {{name: {0}, path: {1}.npz}}
+model: {{kind: {2}, width: 4, heads: 1, layers: 1, operators: [damping], options: {{modes: 1}}}}
+training: {{steps: 1, batch_size: 4, sample: 0}}
+optimizer: {{warmup: 0}}
+"""
+
+
+def test_data_and_a_model_that_differ_are_named(tmp_path, monkeypatch, capsys, no_figures):
+    """The checkpoint is whole."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("a.npz", **PATHS)
+    np.savez("b.npz", **PATHS, parameters=VALUES[:, :2])
+    np.savez("c.npz", inputs=VALUES, targets=VALUES[:, 0])
+    (tmp_path / "c.yaml").write_text(CONFIG.format("arrays", "c", "operator_model"))
+    error = run_here(capsys, "train", "c.yaml", expected=2)
+    assert "model.kind=function_regressor" in error
+    for name, other, message in (
+        ("a", "b", "channels=3, and the model no channels"),
+        ("b", "a", "no channels, and the model channels=3"),
+    ):
+        (tmp_path / f"{name}.yaml").write_text(
+            CONFIG.format("trajectories", name, "operator_model")
+        )
+        run_here(capsys, "train", f"{name}.yaml", f"name={name}")
+        for command in ("evaluate", "rollout"):
+            error = run_here(
+                capsys, command, f"runs/{name}", f"data.path={other}.npz", expected=2
+            )
+            assert message in error.splitlines()[-1] and "damaged" not in error
