@@ -229,9 +229,9 @@ class Arrays(AbstractDataSet):
         inputs: str | list[str] = "inputs",
         targets: str | list[str] = "targets",
         groups: str | None = None,
-        parameters: str | list[str] | None = None,
         dimensions: list[str] | None = None,
         labels: list[str] | None = None,
+        parameters: str | list[str] | None = None,
         **options: Any,
     ) -> "Arrays":
         """Reads arrays by name from a file or folder (how-to/own-data.md): `inputs`, `targets`,

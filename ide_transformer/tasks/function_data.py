@@ -70,8 +70,7 @@ class FunctionData:
         for name, x in columns.items():
             if len(x) != len(values):
                 raise InputError(
-                    f"{prefix}{name} are of {len(x)} samples, and {prefix}{first} of "
-                    f"{len(values)}."
+                    f"{prefix}{first} have {len(values)} samples, and {prefix}{name} {len(x)}."
                 )
             span = spans.get(name)
             if span is not None and (
@@ -81,25 +80,26 @@ class FunctionData:
                     f"{prefix}{name} are {[*x.shape]}, and {prefix}{first} {[*values.shape]}; "
                     "pass functions at the same points."
                 )
-        of_each = points is not None and points.ndim == 3
-        for name, x, needed in (
-            ("weights", weights, points is not None),
-            ("mask", mask, of_each),
-        ):
-            if x is not None and not needed:
-                raise InputError(
-                    f"{prefix}{name} belong to points{' of each sample' * (name == 'mask')}, "
-                    f"and there are none; pass {prefix}points too, or drop {prefix}{name}."
-                )
         if points is None:
+            if weights is not None or mask is not None:
+                raise InputError(
+                    f"{prefix}weights and a mask belong to points; pass {prefix}points too, or "
+                    "drop them."
+                )
             checked = {name: finite_numbers(prefix + name, x) for name, x in columns.items()}
             return cls(checked, spans)
+        of_each = points.ndim == 3
+        if mask is not None and not of_each:
+            raise InputError(
+                f"{prefix}mask belongs to points of each sample's own; drop it, or pass "
+                f"{prefix}points [samples, tokens, dimension]."
+            )
         placed = points[:, None] if points.ndim == 1 else points
         if not of_each:
             placed = placed[None]
             weights = None if weights is None else weights[None]
         tokens = placed.shape[:2]
-        fitting = placed.ndim == 3 and tokens[0] in (1, len(values))
+        fitting = placed.ndim == 3 and tokens[0] == (len(values) if of_each else 1)
         sizes = {name: columns[name].shape[span] for name, span in spans.items()}
         if not fitting or any(size != tokens[1:] for size in sizes.values()):
             raise InputError(
@@ -172,28 +172,22 @@ class FunctionData:
 
     def domain(self, samples: Any) -> TokenDomain | None:
         """The points of these samples, padded to the longest; `None` for a grid."""
-        if self.points is None:
+        if self.points is None or self.weights is None:
             return None
         points = self.points
         weights = self.weights
         if self.lengths is not None:
             longest = int(self.lengths[samples].max())
             points = points[samples, :longest]
-            weights = self.weights[samples, :longest]  # pyright: ignore[reportOptionalSubscript]
+            weights = weights[samples, :longest]
         return TokenDomain(jnp.asarray(points), jnp.asarray(weights), period=self.period)
 
     def take(self, samples: np.ndarray) -> "FunctionData":
         """Some of the samples."""
-        some = dataclasses.replace(
-            self, columns={name: x[samples] for name, x in self.columns.items()}
-        )
-        if self.points is None or self.weights is None or self.lengths is None:
-            return some
-        points = self.points[samples]
-        weights = self.weights[samples]
-        return dataclasses.replace(
-            some, points=points, weights=weights, lengths=self.lengths[samples]
-        )
+        columns = {name: x[samples] for name, x in self.columns.items()}
+        of_each = () if self.lengths is None else ("points", "weights", "lengths")
+        changed: dict[str, Any] = {name: getattr(self, name)[samples] for name in of_each}
+        return dataclasses.replace(self, columns=columns, **changed)
 
     def padded(self, tokens: int, lengths: np.ndarray) -> "FunctionData":
         """Samples with points of their own, with room for more points, and other lengths."""
@@ -290,12 +284,12 @@ def build_parts(
     part, or another kind of points.
     """
     training = arrays["training"]
-    shared = training["points"] if _kind(training["points"]) == _SHARED else None
+    shared = training["points"]
     parts = {}
     for part, passed in arrays.items():
         prefix = "" if part == "training" else f"{part}_"
         passed = dict(passed)
-        if passed["points"] is None and shared is not None:
+        if passed["points"] is None and shared is not None and shared.ndim < 3:
             passed["points"] = shared
             if passed["weights"] is None:
                 passed["weights"] = training["weights"]
@@ -307,15 +301,6 @@ def build_parts(
     return parts
 
 
-_SHARED = "of all samples"
-
-
-def _kind(points: np.ndarray | None) -> str:
-    if points is None:
-        return "none"
-    return _SHARED if points.ndim < 3 else "of each sample's own"
-
-
 def _check_alike(
     part: str,
     passed: Mapping[str, np.ndarray | None],
@@ -324,8 +309,8 @@ def _check_alike(
 ) -> None:
     if _kind(passed["points"]) != _kind(training["points"]):
         raise InputError(
-            f"{part}_points: the {part} part has {_kind(passed['points'])}, and the training "
-            f"part {_kind(training['points'])}; pass points of one kind to all parts."
+            f"{part}_points are {_kind(passed['points'])}, and those of the training part "
+            f"{_kind(training['points'])}; pass points of one kind to all parts."
         )
     for name in passed.keys() - {"points", "weights", "mask"}:
         x = passed[name]
@@ -346,6 +331,14 @@ def _check_alike(
                 f"{part}_{name} are {x.dtype}{[*x.shape]}, and {name} {like.dtype}"
                 f"{[*like.shape]}; pass samples of the same type and channels to all parts."
             )
+
+
+def _kind(points: np.ndarray | None) -> str:
+    if points is None:
+        return "missing"
+    dimension = 1 if points.ndim == 1 else points.shape[-1]
+    of = "each sample's own" if points.ndim == 3 else "all samples"
+    return f"of {of} in dimension {dimension}"
 
 
 def divide(
@@ -437,7 +430,7 @@ def mask_padding(
 def check_numbers(name: str, x: np.ndarray) -> None:
     if x.dtype.kind not in "fiu" or not x.ndim or 0 in x.shape[1:]:
         raise InputError(
-            f"{name} are {x.dtype}{[*x.shape]}; pass real numbers or integers, at least one of "
+            f"{name} are {x.dtype}{[*x.shape]}; give real numbers or integers, at least one of "
             "each sample."
         )
 

@@ -15,7 +15,13 @@ from .files import StoredArray, found, parts_in_file, read_arrays
 
 # The likeness above which the name of an array is another one, misspelt.
 _LIKE = 0.8
-_PREFIXES = ("", "validation_", "test_")
+# How the names of the arrays of a part begin, also nearly.
+_PREFIXES = {
+    "validation": "validation_",
+    "valid": "validation_",
+    "val": "validation_",
+    "test": "test_",
+}
 
 
 def read_named(
@@ -33,24 +39,24 @@ def read_named(
     **Raises:** `InputError` for a name that is missing, or nearly right, and for parts on
     different grids.
     """
-    every = [f"{prefix}{name}" for prefix in _PREFIXES for name in (*needed, *optional)]
-    grids = {
-        name: str(stored[name].read())
-        for name in (f"{prefix}grid" for prefix in _PREFIXES)
-        if name in stored and stored[name].numbers == 1
-    }
-    _check_names(Path(path), stored, [*every, *grids, "grid"], sources)
     parts = parts_in_file(stored, (*needed, *optional), options)
     prefixes = ["", *(f"{part}_" for part in parts)]
     for prefix in prefixes:
         for name in needed:
             found(path, stored, f"{prefix}{name}")
+    _check_names(Path(path), stored, [*needed, *optional, "grid"], sources)
+    grids = {
+        name: str(stored[name].read())
+        for name in (f"{prefix}grid" for prefix in prefixes)
+        if name in stored and stored[name].numbers == 1
+    }
     if grids and options.get("grid") is None:
         if len(set(grids.values())) > 1:
             several = ", ".join(f"{name} is {grid}" for name, grid in grids.items())
             raise InputError(f"data.path={path}: {several}; all parts need one kind of grid.")
         options["grid"] = next(iter(grids.values()))
-    return prefixes, read_arrays(path, stored, every)
+    names = [f"{prefix}{name}" for prefix in prefixes for name in (*needed, *optional)]
+    return prefixes, read_arrays(path, stored, names)
 
 
 def parameter_names(parameters: str | list[str] | None) -> list[str]:
@@ -78,18 +84,22 @@ def _check_names(
 ) -> None:
     """Prints which arrays of NumPy are not read; other files have further variables.
 
-    **Raises:** `InputError` for an array whose name is nearly one of `names`."""
-    missing = [name for name in names if name not in stored]
+    **Raises:** `InputError` for an array whose name is nearly one of `names`, also after the
+    prefix of a part."""
     axes = {axis for array in stored.values() for axis in array.dimensions}
-    read = {f"{prefix}{name}" for prefix in _PREFIXES for name in sources}
-    unread = [name for name in stored if name not in {*names, *axes, *read}]
-    for name in unread:
-        part, _, rest = name.partition("_")
-        whole = f"validation_{rest}" if part in ("val", "valid") else name
-        if likely := difflib.get_close_matches(whole, missing, n=1, cutoff=_LIKE):
+    unread = []
+    for name in stored:
+        begins = name.split("_")[0]
+        prefix = _PREFIXES.get(begins, "")
+        rest = name.removeprefix(f"{begins}_") if prefix else name
+        if name in axes or (rest in {*names, *sources} and name == f"{prefix}{rest}"):
+            continue
+        unread.append(name)
+        missing = [x for x in names if f"{prefix}{x}" not in stored]
+        if likely := difflib.get_close_matches(rest, missing, n=1, cutoff=_LIKE):
             raise InputError(
                 f"data.path={path}: the array {short(name)} is not read; rename it to "
-                f"{likely[0]}, or drop it."
+                f"{prefix}{likely[0]}, or drop it."
             )
     files = path.iterdir() if path.is_dir() else [path]
     if unread and any(file.suffix in (".npz", ".npy") for file in files):

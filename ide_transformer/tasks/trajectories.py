@@ -117,8 +117,8 @@ class AbstractTrajectories(AbstractDataSet):
             for part, paths in parts.items()
         }
         functions = divide(build_parts(arrays, spans, self.grid), fractions)
-        self.times = {}
-        self.pairs = {}
+        self._times = {}
+        self._pairs = {}
         for part, data in functions.items():
             name = "times"
             times_of_part = times
@@ -126,9 +126,10 @@ class AbstractTrajectories(AbstractDataSet):
                 name = f"{part}_times"
                 times_of_part = parts[part].times
             number = data.columns["trajectories"].shape[1]
-            self.times[part] = _increasing(name, times_of_part, number)[::stride]
-            self.pairs[part] = self._pairs(self.times[part], steps)
-        self.duration = float(np.median(np.diff(self.times["training"])) * min(steps))
+            self._times[part] = _increasing(name, times_of_part, number)[::stride]
+            self._pairs[part] = self._pairs_of(self._times[part], steps)
+        self.times = self._times["training"]
+        self.duration = float(np.median(np.diff(self.times)) * min(steps))
         self._set(
             {part: _with_channels(data, channels, stride) for part, data in functions.items()}
         )
@@ -151,7 +152,7 @@ class AbstractTrajectories(AbstractDataSet):
         self.domains = {}
         for part, data in functions.items():
             states = data.columns["trajectories"]
-            pairs = self.pairs[part]
+            pairs = self._pairs[part]
             which = np.tile(np.arange(len(data)), len(pairs))
             samples = np.concatenate(
                 [which[:, None], np.repeat(pairs, len(data), axis=0)], axis=1
@@ -164,10 +165,10 @@ class AbstractTrajectories(AbstractDataSet):
                 self.domains[part] = (
                     TokenDomain.periodic(axes) if torus else data.domain(np.arange(0))
                 )
-            for number, time in enumerate(self.times[part][1:], 1):
+            for number, time in enumerate(self._times[part][1:], 1):
                 data.check_norms(part, f"states at the time {time:g}", states[:, number])
 
-    def _pairs(self, times: np.ndarray, steps: tuple[int, ...]) -> np.ndarray:
+    def _pairs_of(self, times: np.ndarray, steps: tuple[int, ...]) -> np.ndarray:
         """The time at which each pair begins, and the times to the next state, `[pairs, 2]`."""
         number = len(times)
         most = max(steps) * self.unrolled
@@ -228,7 +229,7 @@ class AbstractTrajectories(AbstractDataSet):
     def fingerprint(self) -> str:
         """A checksum of all trajectories, and of their times, points and weights."""
         at_points = [(x.points, x.weights) for x in self.functions.values()]
-        return checksum_of_all((super().fingerprint(), self.times, at_points))
+        return checksum_of_all((super().fingerprint(), self._times, at_points))
 
     def lengths(self, part: str) -> np.ndarray | None:
         lengths = self.functions[part].lengths
@@ -258,7 +259,7 @@ class AbstractTrajectories(AbstractDataSet):
 
     def times_up_to(self, number: int, part: Part) -> np.ndarray:
         """The times 0 … `number` of the states; after the last one known, equally spaced."""
-        times = self.times[part]
+        times = self._times[part]
         more = times[-1] + (times[-1] - times[-2]) * np.arange(1, number + 1)
         return np.concatenate([times, more])[: number + 1]
 
@@ -285,7 +286,7 @@ class AbstractTrajectories(AbstractDataSet):
             states[which, begins], None if constant is None else constant[which], domain
         )
         if self.timed:
-            durations = self.times[part][begins + steps] - self.times[part][begins]
+            durations = self._times[part][begins + steps] - self._times[part][begins]
             inputs = Timed(inputs, durations.astype(np.float32))
         targets = [
             placed(states[which, begins + n * steps], domain, self.axes)
@@ -305,9 +306,9 @@ class AbstractTrajectories(AbstractDataSet):
 
     def _is_timed(self) -> bool:
         """Whether a pair is not `duration` apart."""
-        for part, pairs in self.pairs.items():
+        for part, pairs in self._pairs.items():
             begins, steps = pairs.T
-            durations = self.times[part][begins + steps] - self.times[part][begins]
+            durations = self._times[part][begins + steps] - self._times[part][begins]
             if np.any(np.abs(durations - self.duration) > _EQUAL * self.duration):
                 return True
         return False
@@ -398,8 +399,8 @@ class Trajectories(AbstractTrajectories):
         cls,
         path: str | Path,
         inputs: str | list[str] = "trajectories",
-        parameters: str | list[str] | None = None,
         dimensions: list[str] | None = None,
+        parameters: str | list[str] | None = None,
         **options: Any,
     ) -> "Trajectories":
         """Reads the array `inputs` from a file or folder (how-to/own-data.md), several names as

@@ -45,16 +45,6 @@ def there(tmp_path_factory):
     known = {"u": paths[..., 0, 0], "times": np.arange(7) ** 2, "points": RANDOM.random(8)}
     np.savez(folder / "uneven.npz", **known)
     np.savez(folder / "arrays.npz", inputs=values, targets=values[:, ::-1])
-    # Padding is NaN.
-    there = np.arange(12) < RANDOM.integers(5, 13, 40)[:, None]
-    points = np.where(there[..., None], RANDOM.random((40, 12, 2)), np.nan)
-    functions = RANDOM.normal(size=(40, 5, 12))
-    known = {"points": points, "parameters": values[:40, :2], "constant": functions[:, 0]}
-    np.savez(folder / "moving.npz", trajectories=functions, **known)
-    pair = dict(zip(("inputs", "targets"), np.moveaxis(functions, 1, 0)[:2], strict=True))
-    np.savez(folder / "meshes.npz", **pair, points=points)
-    numbers = {"inputs": functions[:, 0], "targets": values[:40, :2]}
-    np.savez(folder / "shapes.npz", **numbers, points=points)
     for part, number in (("train", 40), ("t10k", 20)):
         images = RANDOM.integers(0, 256, (number, 4, 4))
         write_idx(folder / f"{part}-images-idx3-ubyte.gz", images)
@@ -74,7 +64,6 @@ def there(tmp_path_factory):
 
 CLASSES = {"kind": "sequence_classifier", "class_token": True, "context": 12}
 FUNCTION = {"kind": "operator_model", "options": {"modes": 2}}
-PLAIN = {"kind": "operator_model", "options": {"modes": 0}}
 PLANE = {"context": 16}
 SUBSET = {"samples": 20, "points": "random", "subset": 8}
 UNROLLED = {"unrolled": 2, "pairs": 3, "samples": 3, "held_out_samples": 3}
@@ -83,8 +72,6 @@ HALVES = {"validation": 0.2, "test": 0.2}
 # Configurations, and the options of their test. Short instances come again in other parts.
 CASES = [
     (of("arrays", path="arrays.npz", test=0.2), {}),
-    (of("arrays", PLAIN, path="meshes.npz", **HALVES), {}),
-    (of("arrays", PLAIN | {"kind": "function_regressor"}, path="shapes.npz", **HALVES), {}),
     (of("burgers"), {"tokens": 4}),
     (of("burgers_interval", FUNCTION, {"held_out_samples": 70}), {"tokens": 4}),
     (of("column_addition", options={"lengths": [3, 3], "base": 3}), {"shared": 1.0}),
@@ -104,8 +91,6 @@ CASES = [
     (of("text", path="text.txt", **HALVES), {"tokens": 5}),
     (of("trajectories", FUNCTION, SEVERAL, path="plane.npz", **HALVES), {"tokens": 4}),
     (of("trajectories", FUNCTION, {"inputs": "u"}, path="uneven.npz"), {}),
-    (of("trajectories", PLAIN, {"steps": [1, 2], "normalize": True}, path="moving.npz"), {}),
-    (of("trajectories", PLAIN, {"unrolled": 2}, path="moving.npz", **HALVES), {}),
     (of("word_problem", options={"lengths": [1, 8]}), {}),
 ]
 

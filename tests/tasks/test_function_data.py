@@ -10,6 +10,7 @@ import ide_transformer as ide
 from ide_transformer import InputError, tasks
 from ide_transformer.models import Field
 from ide_transformer.tasks import Arrays, Paths, Trajectories, buckets
+from ide_transformer.testing import check_task
 from tests.models import examples as small
 
 
@@ -39,6 +40,35 @@ BOTH = pytest.mark.parametrize("build", [pairs, paths])
 
 def own_lengths(batch):
     return (np.asarray(batch.inputs.domain.weights) > 0).sum(axis=1)
+
+
+FURTHER = {"parameters": NUMBERS, "constant": INPUTS}
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        lambda **own: pairs(**own),
+        lambda **own: Arrays(INPUTS, NUMBERS, **own),
+        lambda **own: paths(**own, **FURTHER, steps=(1, 2), normalize=True),
+        lambda **own: paths(**own, **FURTHER, unrolled=2, pushforward=True),
+    ],
+    ids=["pairs", "numbers", "times", "unrolled"],
+)
+def test_it_does_what_training_relies_on(task):
+    check_task(task(points=POINTS, mask=MASK, validation=0.2, test=0.2))
+
+
+def test_units_and_coarser_functions_are_of_all_columns():
+    """Padding has no units; what is constant has a coarser grid too."""
+    task = paths(POINTS, mask=MASK, **FURTHER, normalize=True, validation=1)
+    numbers = [STATES[np.repeat(MASK[:, None], TIMES, 1)], INPUTS[MASK]]
+    (mean, std), *_, last = task.sizes["statistics"]
+    np.testing.assert_allclose([mean, std], [numbers[0].mean(), numbers[0].std()], rtol=1e-4)
+    np.testing.assert_allclose(last, [numbers[1].mean(), numbers[1].std()], rtol=1e-4)
+    for further in ({"parameters": NUMBERS}, {"constant": INPUTS}):
+        batch = paths(**further).with_tokens(8).batch(0, 3, 0)
+        assert batch.inputs.shape[1] == batch.targets.shape[1] == 8
 
 
 def test_a_pass_sees_each_sample_once_in_batches_of_about_one_length():
@@ -165,6 +195,7 @@ PARTS = {
     "times missing": dict(states=STATES[:2, :3]),
     "times": dict(times=np.arange(3)),
     "points": dict(points=ALL_POINTS[0]),
+    "points of each": dict(points=ALL_POINTS[:2]),
 }
 
 
@@ -198,11 +229,15 @@ def changed(place, value):
         (changed((3, 1), POINTS[3, 0]), {}, "^points: sample 3: .*is there twice"),
         (changed((3, 1, 0), 1.5), {}, r"^points reach from 0 to 1\.5; scale each axis"),
         (POINTS[:, :9], {}, r" \[40, .*24\] do not fit points \[40, 9, 2\]"),
-        (POINTS[0], {}, "^mask belong to points of each sample"),
+        (POINTS[0], {}, "^mask belongs to points of each sample"),
         (POINTS, {"mask": MASK & (np.arange(40) != 7)[:, None]}, "^points: sample 7 has only"),
         (POINTS, {"weights": np.ones(MOST)}, r"^weights are \[24\]; pass one number for each"),
         (POINTS, {"weights": 0 * MASK - 1.0}, "^weights of sample 0 are negative"),
-        (None, {"weights": np.ones(MOST), "mask": None}, "^weights belong to points"),
+        (
+            None,
+            {"weights": np.ones(MOST), "mask": None},
+            "^weights and a mask belong",
+        ),
     ],
 )
 @BOTH
@@ -213,5 +248,5 @@ def test_what_does_not_fit_is_refused_in_a_line(build, points, options, message)
 
 
 def test_a_part_without_points_of_each_samples_own_is_refused():
-    with pytest.raises(InputError, match=r"^validation_points: the validation part has none"):
+    with pytest.raises(InputError, match=r"^validation_points are missing"):
         pairs(POINTS, mask=MASK, validation=(INPUTS, TARGETS))

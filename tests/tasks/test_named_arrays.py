@@ -101,7 +101,7 @@ def test_variables_are_named_as_parameters(tmp_path, names):
     data["nu"] = "sample", numbers["nu"]
     data["mu"] = ("sample", "number"), numbers["mu"]
     data.to_netcdf(tmp_path / "a.nc", engine="scipy")
-    task = Trajectories.build(tmp_path / "a.nc", "u", names)
+    task = Trajectories.build(tmp_path / "a.nc", "u", parameters=names)
     assert task.sizes["channels"] == 1 + width and task.sizes["output_channels"] == 1
 
 

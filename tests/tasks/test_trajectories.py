@@ -81,7 +81,7 @@ def test_times_and_what_is_constant():
         (dict(pushforward=True), "pushforward=True: with one step there is none"),
         (dict(channels=True), r"pass \[samples, times, \*points\]"),
         (dict(validation=0.01), "20 samples leave 0 for validation"),
-        (dict(parameters=np.ones((3, 1))), "parameters are of 3 samples"),
+        (dict(parameters=np.ones((3, 1))), "trajectories have 20 samples, and parameters 3"),
         (
             dict(constant=np.ones((20, 5))),
             r"constant are \[20, 5\], and trajectories \[20, 7, 12",

@@ -186,7 +186,8 @@ def roll_out(
     samples = min(samples, len(task.data[part][1]))
     truth = task.trajectory(steps * stride, samples, part)[::stride].astype(np.float32)
     if len(truth) < 2:
-        raise InputError(f"stride={stride}: use fewer than the {len(task.times[part])} times.")
+        number = task.data[part][1].shape[1]
+        raise InputError(f"stride={stride}: use fewer than the {number} times.")
     check_bytes(f"steps={steps}", (steps + 1) * truth[0].nbytes)
     times = task.times_up_to(steps * stride, part)[::stride]
     domain = task.domain_of(part, np.arange(samples))
