@@ -233,11 +233,7 @@ def changed(place, value):
         (POINTS, {"mask": MASK & (np.arange(40) != 7)[:, None]}, "^points: sample 7 has only"),
         (POINTS, {"weights": np.ones(MOST)}, r"^weights are \[24\]; pass one number for each"),
         (POINTS, {"weights": 0 * MASK - 1.0}, "^weights of sample 0 are negative"),
-        (
-            None,
-            {"weights": np.ones(MOST), "mask": None},
-            "^weights and a mask belong",
-        ),
+        (None, {"weights": np.ones(MOST), "mask": None}, "^weights and a mask belong"),
     ],
 )
 @BOTH
