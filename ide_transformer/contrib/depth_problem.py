@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,14 +54,6 @@ class Problem(NamedTuple):
     loss: str = "loss"
     read: Quantity | None = None
     calibration_losses: Losses | None = None
-
-    def loss_score(self) -> Callable[[Model], Float[Array, ""]]:
-        """A function that says how well another model does on `calibration`: its mean loss.
-        Raises without targets."""
-        losses = self.calibration_losses
-        if losses is None:
-            raise InputError("loss_score: the problem has no targets for calibration.")
-        return eqx.filter_jit(lambda model: jnp.mean(losses(model(self.calibration))))
 
 
 def make_problem(

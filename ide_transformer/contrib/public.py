@@ -21,7 +21,6 @@ from .controlled import (
     successive_approximations,
 )
 from .darcy import Darcy
-from .dropped_layers import eliminate
 from .encoder_decoder import EncodedInputs, EncoderDecoder, SourceAndText, generate_greedy
 from .gated import GatedRK2
 from .growth import Stacked

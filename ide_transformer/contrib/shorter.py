@@ -1,20 +1,345 @@
-"""Saves a trained model with fewer layers as a checkpoint."""
+"""Makes trained models shorter, compares the methods, and saves the results as checkpoints."""
 
+import functools as ft
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
 
 from ide_transformer.arguments import PositiveInt, checked
+from ide_transformer.compare import Data, fingerprint, measure, standard_error
 from ide_transformer.contrib.depth_problem import Problem, make_problem
+from ide_transformer.contrib.layers import drops, mergers, selections
 from ide_transformer.contrib.meshes import coarsenings, native_target
-from ide_transformer.contrib.replaced_layers import least_turned, replace_layers
-from ide_transformer.contrib.shortening import COARSENINGS
+from ide_transformer.contrib.replaced_layers import least_turned, mean_turns, replace_layers
+from ide_transformer.contrib.windows import TEMPERATURES, best_temperature
+from ide_transformer.dynamics import keep_layers
 from ide_transformer.errors import InputError
-from ide_transformer.models import Model
+from ide_transformer.models import Model, compiled_outputs
 from ide_transformer.pretrained import save_pretrained
+from ide_transformer.reporting import Report, Terminal, duration, write_json
 from ide_transformer.training import LoadedModel, load_model
 
 
-Method = Literal["coarsened", "dropped", "merged", "replaced"]
+# Shares of the native field evaluations.
+SHARES = 0.9, 0.75, 0.5
+
+Rows = list[dict[str, Any]]
+
+
+class Shorter(NamedTuple):
+    """A shorter model. `steps`: the native layers of each step."""
+
+    model: Model
+    steps: str
+
+
+# From a trained model, a problem, numbers of layers (the largest first) and a seed to a model
+# with each number. It reads the calibration samples of the problem alone.
+Method = Callable[[Model, Problem, Sequence[int], int], Iterator[Shorter]]
+
+
+def keep_chosen(choose: Callable[[int, int, int], Sequence[int] | np.ndarray]) -> Method:
+    """Keeps layers that depend on nothing but how many there are, how many are kept, and the
+    seed; a control."""
+
+    def method(
+        model: Model, problem: Problem, numbers: Sequence[int], seed: int
+    ) -> Iterator[Shorter]:
+        for number in numbers:
+            yield _keep(model, choose(model.layers, number, seed))
+
+    return method
+
+
+def drop_least_turning(
+    model: Model, problem: Problem, numbers: Sequence[int], seed: int
+) -> Iterator[Shorter]:
+    """ShortGPT: drops the layers that turn the state least. Reference: Men et al., arXiv
+    2403.03853."""
+    order = np.argsort(-mean_turns(model, 1, problem.calibration), kind="stable")
+    for number in numbers:
+        yield _keep(model, np.sort(order[:number]))
+
+
+def drop_one_by_one(
+    model: Model, problem: Problem, numbers: Sequence[int], seed: int
+) -> Iterator[Shorter]:
+    """SLEB: drops one layer at a time, each time the one without which the loss on the
+    calibration samples is least. Reference: Song et al., arXiv 2402.09025.
+
+    **Raises:** `InputError` for a problem without calibration targets."""
+    losses = problem.calibration_losses
+    if losses is None:
+        raise InputError("sleb: the problem has no targets for calibration samples.")
+
+    @eqx.filter_jit
+    def loss(shorter: Model) -> Array:
+        return jnp.mean(losses(shorter(problem.calibration)))
+
+    layers = list(range(model.layers))
+    while len(layers) > min(numbers):
+        tries = [[*layers[:i], *layers[i + 1 :]] for i in range(len(layers))]
+        scores = [float(loss(keep_layers(model, fewer))) for fewer in tries]
+        # A march that diverged comes last.
+        layers = tries[int(np.argmin(np.nan_to_num(scores, nan=np.inf)))]
+        if len(layers) in numbers:
+            yield _keep(model, layers)
+
+
+def replace_least_turning(
+    model: Model, problem: Problem, numbers: Sequence[int], seed: int
+) -> Iterator[Shorter]:
+    """ReplaceMe, see `replace_layers`."""
+    for number in numbers:
+        gone = least_turned(model, model.layers - number, problem.calibration)
+        layers = [layer for layer in range(model.layers) if layer not in gone]
+        shorter = replace_layers(model, gone, problem.calibration)
+        yield Shorter(shorter, " ".join(map(str, layers)))
+
+
+def coarsen_to(
+    model: Model, problem: Problem, numbers: Sequence[int], seed: int, **options: Any
+) -> Iterator[Shorter]:
+    """Leaves out, lengthens and merges steps; for the options see `coarsenings`."""
+    for mesh in coarsenings(model, problem.calibration, read=problem.read, **options):
+        if len(mesh.steps) in numbers:
+            # An interval with operators of layers 2 and 3 is 2/3.
+            steps = ("/".join(dict.fromkeys(interval)) for interval in mesh.steps)
+            yield Shorter(mesh.model, " ".join(steps))
+        if len(mesh.steps) == min(numbers):
+            return
+
+
+def _keep(model: Model, layers: Sequence[int] | np.ndarray) -> Shorter:
+    layers = [int(layer) for layer in layers]
+    return Shorter(keep_layers(model, layers), " ".join(map(str, layers)))
+
+
+PUBLISHED: dict[str, Method] = {
+    "block_influence": drop_least_turning,
+    "sleb": drop_one_by_one,
+    "replace_me": replace_least_turning,
+}
+METHODS: dict[str, Method] = {
+    "last": keep_chosen(lambda layers, number, seed: range(number)),
+    # With the first and the last layer. Reference: Sajjad et al., arXiv 2004.03844.
+    "even": keep_chosen(
+        lambda layers, number, seed: np.linspace(0, layers - 1, number).round()
+    ),
+    # Fewer are a subset of more.
+    "random": keep_chosen(
+        lambda layers, number, seed: np.sort(
+            np.random.default_rng(seed).permutation(layers)[:number]
+        )
+    ),
+    **PUBLISHED,
+    "coarsened": coarsen_to,
+    "dropped": ft.partial(coarsen_to, moves=(selections, drops), fit=None),
+    "merged": ft.partial(coarsen_to, moves=(mergers,), fit=None),
+}
+
+
+@checked
+def study_shortening(
+    path: str,
+    file: Path,
+    *,
+    methods: Sequence[str] = tuple(METHODS),
+    draws: PositiveInt = 3,
+    calibration: PositiveInt = 128,
+    held_out: PositiveInt = 128,
+    trust: bool = False,
+    text: str | None = None,
+) -> Report:
+    """Measures methods that make the run or checkpoint in `path` shorter.
+
+    Each method chooses and fits on `calibration` samples, of which each draw has others, and is
+    measured on `held_out` samples, the same for all. It gets the largest number of layers that
+    costs at most 90, 75 and 50 % of the native field evaluations. Rows are written into the
+    JSON `file` as they come; a second call goes on where the first ended.
+
+    **Arguments:** `methods`, names of `METHODS`; `text`, see `make_problem`.
+
+    **Raises:** `InputError` for unknown methods, and for a file of another study.
+    """
+    _check_methods(methods)
+    loaded = load_model(path, trust=trust)
+    model = loaded.model.ordinary
+    numbers = budgets(model.layers)
+    if not numbers:
+        raise InputError(f"{path}: its model has one layer, so none can be left out.")
+    say = Terminal().print
+    problem = make_problem(loaded, calibration, held_out, text=text)
+    about: dict[str, Any] = {"model": Path(path).name, "loss": problem.loss}
+    about |= {"calibration": calibration, "held_out": held_out}
+    if text is not None:
+        about["text"] = fingerprint(text)
+    rows = _stored_rows(file, about)
+    known = {(row["method"], row["draw"], row["layers"]) for row in rows}
+    for draw in range(draws):
+        wanted = [
+            name for name in methods if any((name, draw, n) not in known for n in numbers)
+        ]
+        if not wanted:
+            continue
+        if draw:
+            problem = make_problem(loaded, calibration, held_out, draw, text)
+        judge = _judge(model, problem)
+        if not rows:
+            native = {"method": "native", "draw": None, "layers": model.layers}
+            rows.append(native | {"budgets": ""} | judge(model))
+        for name in wanted:
+            began = time.monotonic()
+            try:
+                for shorter, steps in METHODS[name](model, problem, list(numbers), draw):
+                    layers = shorter.layers
+                    if (name, draw, layers) in known:
+                        continue
+                    row = {"method": name, "draw": draw, "layers": layers}
+                    row |= {"budgets": numbers[layers], "steps": steps}
+                    rows.append(row | judge(shorter))
+            except InputError as error:
+                say(f"{name}: {error}")
+                continue
+            write_json(file, {"about": about, "rows": rows})
+            say(f"draw {draw}, {name}: {duration(time.monotonic() - began)}")
+    return summary(about, rows)
+
+
+def budgets(layers: int) -> dict[int, str]:
+    """For each number of layers to keep, the largest first, the shares of the native
+    evaluations that allow no more."""
+    shares_of: dict[int, list[str]] = {}
+    for share in SHARES:
+        number = math.floor(share * layers + 1e-9)
+        if 0 < number < layers:
+            shares_of.setdefault(number, []).append(f"{share:.0%}")
+    return {number: ", ".join(shares) for number, shares in shares_of.items()}
+
+
+def summary(about: dict[str, Any], rows: Rows) -> Report:
+    """A row for each method and number of layers, means over draws: its loss, the change to the
+    native loss, and the difference to the best published method with as many layers. Both are
+    paired over the samples measured on; `spread` is the standard deviation over draws."""
+    native = np.array(rows[0]["losses"], float)
+    groups: dict[tuple[int, str], Rows] = {}
+    for row in rows[1:]:
+        groups.setdefault((row["layers"], row["method"]), []).append(row)
+    # `[draws, samples]`.
+    losses = {
+        key: np.array([row["losses"] for row in own], float) for key, own in groups.items()
+    }
+    means = {key: np.mean(each, axis=0) for key, each in losses.items()}
+    table: Rows = []
+    for layers, name in sorted(groups, key=lambda key: (-key[0], _mean(means[key]))):
+        mean = means[layers, name]
+        of_draws = np.mean(losses[layers, name], axis=1)
+        own = groups[layers, name]
+        rivals = [means[key] for key in groups if key[0] == layers and key[1] in PUBLISHED]
+        best = min(rivals, key=_mean, default=None)
+        behind = None if best is None else mean - best
+        table.append(
+            {
+                "budgets": own[0]["budgets"],
+                "field_evaluations": own[0]["field_evaluations"],
+                "method": name,
+                "draws": len(own),
+                "loss": float(np.mean(mean)),
+                "change": float(np.mean(mean - native)),
+                "uncertainty": standard_error(mean - native),
+                "spread": float(np.std(of_draws, ddof=1)) if len(own) > 1 else None,
+                "difference": None if behind is None else float(np.mean(behind)),
+                "its_uncertainty": None if behind is None else standard_error(behind),
+                "error": float(np.mean([row["error"] for row in own])),
+            }
+        )
+        if "cooled" in rows[0]:
+            cooled = np.mean([np.array(row["cooled"], float) for row in own], axis=0)
+            change = cooled - np.array(rows[0]["cooled"], float)
+            table[-1]["cooled_change"] = float(np.mean(change))
+            table[-1]["cooled_uncertainty"] = standard_error(change)
+    return Report(
+        f"shorter {about['model']}",
+        f"Methods that make {about['model']} shorter, chosen and fitted on "
+        f"{about['calibration']} samples and measured on {about['held_out']} others. The loss "
+        f"is {about['loss']}, natively {np.mean(native):.4f}; change is to that, and the next "
+        "difference to the best published method of the same cost. ± are standard errors over "
+        "samples, of means over draws. Only sleb reads targets of calibration samples. Cooled: "
+        "the outputs of both divided by a temperature each, fitted to calibration targets.",
+        table,
+        {
+            "field_evaluations": "evaluations",
+            "uncertainty": "±",
+            "spread": "spread of draws",
+            "difference": "to the best published",
+            "its_uncertainty": "±",
+            "error": "relative error",
+            "cooled_change": "change when cooled",
+            "cooled_uncertainty": "±",
+        },
+    )
+
+
+def _mean(losses: np.ndarray) -> float:
+    """The mean; infinity if the solve failed."""
+    return float(np.nan_to_num(np.mean(losses), nan=np.inf))
+
+
+def _judge(model: Model, problem: Problem) -> Callable[[Model], dict[str, Any]]:
+    """From a shorter model to its figures on the samples measured on."""
+    target = native_target(model, problem.held_out, problem.read)
+    data = Data(
+        problem.held_out,
+        problem.losses,
+        error=lambda u1, outputs: target.output_error(model, outputs),
+    )
+    of_calibration = problem.calibration_losses
+
+    @eqx.filter_jit
+    def score(outputs: Array, temperature: Array) -> Array:
+        assert of_calibration is not None
+        return jnp.mean(of_calibration(outputs / temperature))
+
+    def judge(shorter: Model) -> dict[str, Any]:
+        measured = measure(shorter, data)
+        row = {
+            "field_evaluations": measured.evaluations,
+            "loss": measured.loss,
+            "error": measured.error,
+            "losses": _rounded(measured.losses),
+        }
+        if problem.read is None or of_calibration is None:
+            return row
+        calibration = compiled_outputs(shorter, problem.calibration)
+        scores = [float(score(calibration, jnp.asarray(t))) for t in TEMPERATURES]
+        temperature = best_temperature(scores)
+        cooled = problem.losses(shorter.outputs(measured.u1, problem.held_out) / temperature)
+        return row | {"temperature": temperature, "cooled": _rounded(np.asarray(cooled))}
+
+    return judge
+
+
+def _rounded(losses: np.ndarray) -> list[float]:
+    return [round(float(x), 6) for x in losses]
+
+
+def _stored_rows(file: Path, about: dict[str, Any]) -> Rows:
+    if not file.exists():
+        return []
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    if stored["about"] != about:
+        raise InputError(
+            f"{file} has rows for {stored['about']}, not {about}; pass another file."
+        )
+    return stored["rows"]
 
 
 @checked
@@ -23,7 +348,7 @@ def save_shorter(
     folder: Path,
     *,
     layers: PositiveInt | None = None,
-    method: Method = "coarsened",
+    method: str = "coarsened",
     calibration: PositiveInt = 128,
     trust: bool = False,
     text: str | None = None,
@@ -35,21 +360,21 @@ def save_shorter(
 
     - `folder`: a new folder, or a new file for glassllm.
     - `layers`: how many layers are saved. Default: one less than the model has.
-    - `method`: "coarsened" leaves layers out, lengthens or merges them, and fits a step size
-      for each feature, see `coarsen`. "dropped" leaves layers out, "merged" merges them.
-      "replaced" leaves out neighbours, see `replace_layers`.
+    - `method`: a name of `METHODS`. "coarsened" leaves layers out, lengthens or merges them,
+      and fits a step size for each feature, see `coarsen`.
     - `calibration`: the samples to choose and fit by.
     - `text`: for a language model, where they are from.
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise InputError(f"{folder} is there already; give a new name.")
+        raise InputError(f"{folder} exists already; pass a new name.")
+    _check_methods([method])
     loaded = load_model(path, trust=trust)
     model = loaded.model.ordinary
     wanted = layers or model.layers - 1
     if not 0 < wanted < model.layers:
         raise InputError(f"{path} has {model.layers} layers; save fewer, not {wanted}.")
     problem = make_problem(loaded, calibration, held_out=1, text=text)
-    shorter = _shorter(model, problem, wanted, method)
+    shorter, _ = next(METHODS[method](model, problem, [wanted], 0))
     error = native_target(model, problem.calibration, problem.read).error(shorter)
     _save(shorter, loaded, folder)
     return (
@@ -57,14 +382,6 @@ def save_shorter(
         f"{calibration} samples. Load it with ide_transformer.load_pretrained"
         f"({str(folder)!r}) or the original library."
     )
-
-
-def _shorter(model: Model, problem: Problem, layers: int, method: Method) -> Model:
-    if method == "replaced":
-        gone = least_turned(model, model.layers - layers, problem.calibration)
-        return replace_layers(model, gone, problem.calibration)
-    meshes = coarsenings(model, problem.calibration, read=problem.read, **COARSENINGS[method])
-    return next(mesh.model for mesh in meshes if mesh.model.layers == layers)
 
 
 def _save(model: Model, loaded: LoadedModel, folder: Path) -> None:
@@ -77,3 +394,9 @@ def _save(model: Model, loaded: LoadedModel, folder: Path) -> None:
     library = None if tokenizer is None else tokenizer.for_others()
     if source is None and library is not None:
         library.save(str(folder / "tokenizer.json"))
+
+
+def _check_methods(names: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in METHODS]
+    if unknown:
+        raise InputError(f"methods={unknown} must be some of {', '.join(METHODS)}.")

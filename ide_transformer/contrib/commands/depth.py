@@ -33,8 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--text", type=given_path, help="a text file or folder for a language model")
     add("--save", type=Path, metavar="FOLDER", help="save a checkpoint with fewer layers there")
     add("--layers", type=int, help="layers to save (default: one less)")
-    methods = "coarsened", "dropped", "merged", "replaced"
-    add("--method", choices=methods, help="how layers to save are made (coarsened)")
+    add("--method", metavar="NAME", help="the method of --save (coarsened)")
     about = "measure these methods, several between commas (all)"
     add("--methods", type=names, default=["all"], metavar="NAMES", help=about)
     add("--draws", type=int, default=3, help="calibration draws (3)")
@@ -46,9 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from ide_transformer.contrib.shortening import METHODS
-    from ide_transformer.contrib.shortening_study import study_shortening
-    from ide_transformer.contrib.shorter import save_shorter
+    from ide_transformer.contrib.shorter import METHODS, save_shorter, study_shortening
     from ide_transformer.contrib.windows import study_windows
     from ide_transformer.errors import InputError
     from ide_transformer.reporting import show_table, write_report

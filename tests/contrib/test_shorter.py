@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
-from ide_transformer.contrib import eliminate
+from ide_transformer import training
 from ide_transformer.contrib.depth_problem import Problem, make_problem
-from ide_transformer.contrib.shortening import METHODS, Given
-from ide_transformer.contrib.shortening_study import budgets, study_shortening, summary
-from ide_transformer.dynamics import keep_layers
+from ide_transformer.contrib.shorter import (
+    METHODS,
+    budgets,
+    save_shorter,
+    study_shortening,
+    summary,
+)
 from tests.golden.copies import changed_copy
 from tests.helpers import largest
 from tests.layered_models import (
@@ -26,6 +30,7 @@ from tests.layered_models import (
     states_by_hand,
 )
 from tests.running import run_here
+from tests.training import stub
 
 
 def cross_entropies(logits):
@@ -34,7 +39,7 @@ def cross_entropies(logits):
     return -jnp.mean(jnp.take_along_axis(logs, jnp.asarray(targets)[..., None], -1), (1, 2))
 
 
-def test_layers_are_eliminated_one_by_one_by_their_loss():
+def test_sleb_drops_layers_one_by_one_by_the_loss():
     model = model_of()
     problem = Problem(
         CALIBRATION, HELD_OUT, cross_entropies, calibration_losses=cross_entropies
@@ -44,17 +49,15 @@ def test_layers_are_eliminated_one_by_one_by_their_loss():
         outputs = by_hand(model, layer_by_layer(layers), CALIBRATION)
         return float(np.mean(cross_entropies(outputs)))
 
-    score = problem.loss_score()
-    assert abs(score(keep_layers(model, [0, 2])) - loss([0, 2])) < 1e-9
     left = tuple(range(LAYERS))
-    steps = list(eliminate(model, score))
-    for layers, _ in steps:
+    for shorter, steps in METHODS["sleb"](model, problem, [3, 2, 1], 0):
         tries = [tuple(x for x in left if x != gone) for gone in left]
         left = min(tries, key=loss)
-        assert layers == left
+        assert steps == " ".join(map(str, left))
+        assert largest(outputs(shorter), by_hand(model, layer_by_layer(left))) < 1e-12
     assert len(left) == 1
-    exact = by_hand(model, layer_by_layer(left))
-    assert largest(outputs(steps[-1][1]), exact) < 1e-12
+    with pytest.raises(ide.InputError, match="sleb: the problem has no targets"):
+        next(METHODS["sleb"](model, problem._replace(calibration_losses=None), [1], 0))
 
 
 def test_shortgpt_drops_the_layers_that_turn_the_state_least():
@@ -64,7 +67,7 @@ def test_shortgpt_drops_the_layers_that_turn_the_state_least():
     units = [u / np.linalg.norm(u, axis=-1, keepdims=True) for u in states[::2]]
     turns = [np.mean(1 - np.sum(u * v, axis=-1)) for u, v in itertools.pairwise(units)]
     problem = Problem(CALIBRATION, HELD_OUT, cross_entropies)
-    three, two = METHODS["block_influence"](Given(model, problem), [3, 2])
+    three, two = METHODS["block_influence"](model, problem, [3, 2], 0)
     most = np.argsort(turns)[::-1]
     assert three.steps == " ".join(map(str, sorted(most[:3])))
     assert two.steps == " ".join(map(str, sorted(most[:2])))
@@ -73,7 +76,7 @@ def test_shortgpt_drops_the_layers_that_turn_the_state_least():
 @pytest.mark.parametrize("name, steps", [("last", "0 1 2"), ("even", "0 2 3")])
 def test_controls_keep_the_layers_that_they_say(name, steps):
     problem = Problem(CALIBRATION, HELD_OUT, cross_entropies)
-    (shorter,) = METHODS[name](Given(model_of(), problem), [3])
+    (shorter,) = METHODS[name](model_of(), problem, [3], 0)
     assert shorter.steps == steps
 
 
@@ -129,7 +132,29 @@ def test_methods_are_measured_and_go_on_where_they_ended(tmp_path, capsys):
     first, second = (make_problem(loaded, 4, 4, draw) for draw in (0, 1))
     np.testing.assert_array_equal(first.held_out, second.held_out)
     assert not (first.calibration == second.calibration).all(axis=1).any()
-    with pytest.raises(ide.InputError, match=r"methods=.'slep'.: give some of last, even"):
+    with pytest.raises(ide.InputError, match=r"methods=.'slep'. must be some of last"):
         study_shortening(str(source), file, methods=["slep"])
-    with pytest.raises(ide.InputError, match=r"has rows for .*; name another file"):
+    with pytest.raises(ide.InputError, match=r"has rows for .*; pass another file"):
         study_shortening(str(source), file, calibration=5, held_out=4)
+
+
+@pytest.mark.heavy
+def test_the_script_saves_a_model_with_fewer_layers(tmp_path, capsys):
+    source = changed_copy(tmp_path / "gpt2", "gpt2")
+    changes = [f"training.{x}=3" for x in ("steps", "evaluate_every", "checkpoint_every")]
+    with stub.known():
+        run = training.train(
+            stub.config(*changes, **stub.tree_of_text(tmp_path)), runs=tmp_path
+        )
+    capsys.readouterr()
+    for path, method, library in ((source, "replace_me", True), (run.path, "coarsened", False)):
+        folder = tmp_path / method
+        options = "--calibration", 4, "--save", folder, "--method", method
+        (line,) = run_here(capsys, "depth", path, *options).splitlines()
+        assert line.startswith(f"{folder}: 1 of 2 layers, {method}, relative error 0.")
+        assert ide.load_pretrained(folder).layers == 1
+        assert (folder / "tokenizer.json").is_file() != library
+    with pytest.raises(ide.InputError, match="gpt2 has 2 layers; save fewer, not 2"):
+        save_shorter(str(source), tmp_path / "more", layers=2)
+    with pytest.raises(ide.InputError, match="replace_me exists already"):
+        save_shorter(str(source), tmp_path / "replace_me")

@@ -1,18 +1,14 @@
-"""Problems for trained models, and the command that saves fewer layers."""
+"""Problems for trained models: losses, draws and texts."""
 
 import jax
 import numpy as np
-import pytest
 import tokenizers as tk
 
 import ide_transformer as ide
-from ide_transformer import training
 from ide_transformer.contrib.depth_problem import halves_of_speeches, make_problem
-from ide_transformer.contrib.shorter import save_shorter
 from tests.golden.copies import changed_copy
 from tests.helpers import drawn
 from tests.running import run_here
-from tests.training import stub
 
 
 def test_the_loss_of_a_text_encoder_is_that_of_finding_other_halves(tmp_path):
@@ -57,28 +53,6 @@ def test_the_loss_of_a_text_encoder_is_that_of_finding_other_halves(tmp_path):
         scores = {j: 20 * units[i] @ units[66 + j] for j in group}
         expected.append(np.log(sum(map(np.exp, scores.values()))) - scores[i])
     np.testing.assert_allclose(jax.jit(problem.losses)(states), expected, rtol=1e-6)
-
-
-@pytest.mark.heavy
-def test_the_script_saves_a_model_with_fewer_layers(tmp_path, capsys):
-    source = changed_copy(tmp_path / "gpt2", "gpt2")
-    changes = [f"training.{x}=3" for x in ("steps", "evaluate_every", "checkpoint_every")]
-    with stub.known():
-        run = training.train(
-            stub.config(*changes, **stub.tree_of_text(tmp_path)), runs=tmp_path
-        )
-    capsys.readouterr()
-    for path, method, library in ((source, "replaced", True), (run.path, "coarsened", False)):
-        folder = tmp_path / method
-        options = "--calibration", 4, "--save", folder, "--method", method
-        (line,) = run_here(capsys, "depth", path, *options).splitlines()
-        assert line.startswith(f"{folder}: 1 of 2 layers, {method}, relative error 0.")
-        assert ide.load_pretrained(folder).layers == 1
-        assert (folder / "tokenizer.json").is_file() != library
-    with pytest.raises(ide.InputError, match="gpt2 has 2 layers; save fewer, not 2"):
-        save_shorter(str(source), tmp_path / "more", layers=2)
-    with pytest.raises(ide.InputError, match="replaced is there already"):
-        save_shorter(str(source), tmp_path / "replaced")
 
 
 def test_a_text_is_measured_on_its_last_tenth(tiny_run, tmp_path, capsys):
