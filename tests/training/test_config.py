@@ -1,25 +1,20 @@
-"""YAML as configurations read it, overrides, and the files of the repository. Wrong ones: one
-message that names the key, exit status 2, and nothing written."""
+"""YAML as configurations read it, overrides, and the files of the repository."""
 
 import functools as ft
-import re
-import resource
-import time
 
 import equinox as eqx
 import hypothesis
 import jax
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import strategies as st
 
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.training.configuration.files import read_yaml, write_yaml
 from ide_transformer.training.steps import build
 from tests.helpers import ROOT
-from tests.running import run_here
-from tests.training import stub, wrong_configs
+from tests.training import stub
 
 
 FOLDERS = ("", "schemes/", "beds/", "reasoning/")
@@ -114,80 +109,3 @@ def test_plain_words_and_numbers():
     ):
         read = read_yaml(text, "here")
         assert read == value and type(read) is type(value)
-
-
-PLACES = wrong_configs.places()
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A folder with a right configuration, tiny, and a text."""
-    folder = tmp_path_factory.mktemp("base")
-    (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
-    (folder / "base.yaml").write_text(yaml.safe_dump(stub.tree()))
-    return folder
-
-
-@pytest.fixture
-def refused(base, capsys):
-    """`train` with this text or override; it has to say this."""
-
-    def check(said, *overrides, text=None):
-        path = base / "base.yaml"
-        if text is not None:
-            path = base / "wrong.yaml"
-            path.write_text(text)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        began = time.process_time()
-        given = (*overrides, "--runs", base / "runs")
-        output = run_here(capsys, "train", path, *given, expected=2)
-        assert time.process_time() - began < 10
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20
-        message = output.split("error: ", 1)[1]
-        for override in overrides:
-            message = message.replace(f"override {override!r}", "")
-        parts = (re.escape(" ".join(part.split())) for part in said.split("…"))
-        assert re.search(".*".join(parts), message), output
-        assert not re.match(r"([\w.]+): \1\b", message), "its place is said twice"
-        assert "Traceback" not in output and len(output) < 3_000
-        assert not (base / "runs").exists()
-
-    with stub.untrained():
-        yield check
-
-
-def test_a_wrong_value_is_refused(refused, thorough):
-    @settings(
-        max_examples=1_000 if thorough else 100,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(st.data())
-    def check(data):
-        place = data.draw(st.sampled_from(PLACES))
-        value = data.draw(wrong_configs.wrong_values(place))
-        refused(place.key, place.override(value))
-
-    with pytest.raises(AssertionError, match="it would start"):
-        refused("")  # the right one
-    check()
-
-
-@pytest.mark.parametrize("text", wrong_configs.WRONG_TEXTS)
-def test_a_text_that_is_no_configuration_is_refused(refused, text):
-    refused(wrong_configs.WRONG_TEXTS[text], text=text)
-
-
-@pytest.mark.parametrize("row", re.sub(r"\n +", " ", wrong_configs.REFUSED).splitlines())
-def test_what_is_wrong_is_said(refused, base, row):
-    given, said = row.replace("TEXT", str(base / "text.txt")).split(" | ")
-    refused(said, *given.strip().split("; "))
-
-
-def test_what_explodes_is_refused_at_once(refused, base):
-    # The sizes come from a text.
-    data = f"data: {{name: text, path: {base / 'text.txt'}}}\n"
-    for text, said in wrong_configs.EXPLODING.items():
-        refused(said, text=data + text if "{" in text.split("[")[0] else text)

@@ -4,7 +4,6 @@ training, resuming and evaluating them; the state of an optimizer on another mes
 import functools as ft
 import json
 
-import diffrax
 import equinox as eqx
 import jax
 import numpy as np
@@ -147,17 +146,6 @@ def test_meshes_are_drawn_by_weight_in_each_phase():
         deviation = (expected * (1 - expected) / len(part)) ** 0.5
         assert np.all(np.abs(found - expected) <= 4 * deviation)
     assert [phases.drawn(1, step) for step in range(50)] != draws[:50].tolist()
-
-
-def test_adaptive_steps_are_counted_over_all_batches(refined):
-    loaded = training.load_model(refined.path)
-    controller = diffrax.PIDController(rtol=1e-3, atol=1e-3)
-    adaptive = loaded.model.on(ide.Mesh(solver=diffrax.Heun(), stepsize_controller=controller))
-    (row,) = training.evaluate_on_meshes(loaded._replace(model=adaptive), [ide.Mesh()])
-    batches = [batch.inputs for batch in stub.Stub(4).held_out(16)]
-    each = [float(adaptive.solve(x).stats["field_evaluations"]) for x in batches]
-    sizes = [len(x) for x in batches]
-    assert row["evaluations"] == pytest.approx(np.average(each, weights=sizes))
 
 
 def test_what_the_command_cannot_evaluate_is_said_in_its_options(drawn, capsys):

@@ -4,14 +4,11 @@ with which it began; no run that somebody sends runs code of its own without a w
 import json
 import math
 import shutil
-import sys
-from pathlib import Path
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
-import yaml
 
 import ide_transformer as ide
 from ide_transformer import InputError, training
@@ -150,26 +147,6 @@ def test_windows_of_another_length_and_losses_that_are_none(there):
         evaluation.check_finite(adaptive, [{"loss": math.nan}])
     # One mesh of several on which it is none is a result.
     evaluation.check_finite(loaded, [{"loss": math.nan}, {"loss": 1.0}])
-
-
-def test_code_that_is_trusted_is_run(there, capsys):
-    """Also code in the configuration with which the user resumes a run."""
-    Path("act.py").write_text("import pathlib\npathlib.Path('ran').touch()\nf = lambda x: x\n")
-    config = RUN / "config.yaml"
-    plain = config.read_text()
-    tree = yaml.safe_load(plain)
-    tree["model"]["activation"] = "act:f"
-    config.write_text(yaml.safe_dump(tree))
-    with pytest.raises(ide.InputError, match=r"act:f.*trust=True"):
-        ide.load_run(RUN)
-    assert not Path("ran").exists()
-    run_here(capsys, "evaluate", RUN, "--samples", 4, "--trust")
-    assert Path("ran").exists()
-    given = training.load_config(config, trust=True)
-    assert training.RunFolder(RUN).load_config(given) == given
-    config.write_text(plain)
-    training.load_config(config, ["model.activation=act:f"])
-    sys.modules.pop("act")
 
 
 def test_a_leak_that_was_trained_is_refused(there, monkeypatch):

@@ -27,7 +27,7 @@ def trained(there, name, **sections):
     return ide.train(f"{name}.yaml")
 
 
-def test_a_run_changes_low_ranks_only_and_goes_on_to_the_bit(there, capsys):
+def test_a_run_changes_low_ranks_only(there, capsys):
     before = ide.load_run(RUN)[0]
     run = trained(there, "tuned")
     assert "504 parameters, 160 of them trained" in capsys.readouterr().out
@@ -42,8 +42,6 @@ def test_a_run_changes_low_ranks_only_and_goes_on_to_the_bit(there, capsys):
     start = build_start(config)
     first = eqx.filter_jit(start.task.loss)(before, start.task.batch(0, 4, 1)).loss
     assert stub.losses(run)[0] == pytest.approx(float(first), rel=1e-6)
-    again = stub.resumed(run, there / "again", 2)
-    assert equal(ide.load_run(again.path)[0], model)
     average = ide.load_run(run.path, weights="average")[0]
     assert equal(without_low_rank(average), before) and not equal(average, model)
     # Moments of what is trained, and of nothing else.
@@ -60,9 +58,7 @@ def test_a_run_changes_low_ranks_only_and_goes_on_to_the_bit(there, capsys):
 
 def test_what_cannot_be_changed_is_named(there):
     for lora, message in [
-        ({"rank": 0}, r"model\.lora\.rank=0"),
-        ({"targets": ["q"]}, r"model\.lora: targets: no linear map is named 'q'; known: inner"),
-        ({"ranks": 2}, "unknown key model.lora.ranks. Did you mean rank"),
+        ({"targets": ["q"]}, r"model\.lora: targets: no linear map is named 'q'; known: inner")
     ]:
         with pytest.raises(ide.InputError, match=message):
             trained(there, "wrong", model={"pretrained": "small", "lora": lora})

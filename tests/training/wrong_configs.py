@@ -94,33 +94,3 @@ def wrong_values(place: Place) -> st.SearchStrategy:
         if "." in place.key:  # no key of a section takes a number below zero
             others.append(st.integers(max_value=-1) if int in kinds else st.just(-0.5))
     return st.one_of(*others)
-
-
-# Texts that are no configurations, by what is said of them.
-WRONG_TEXTS = {
-    "0": "expected sections",
-    "model: {width: 8}\n---\nmodel: {}": "found another document",
-    "model:\n  width: 8\nmodel:\n  layers: 2": "line 3, column 1: model is given twice",
-    "model: !!python/object/apply:os.system [ls]": "line 1, column 8: tags are not read",
-    "model: &m {width: 8}": "line 1, column 8: anchors",
-    "model: {width: \x00}": "special characters",
-    "model: {width: 010}": "model.width='010'",
-    "training: {seed: 4294967297}": "training.seed=4294967297",
-    "name: nul": "name='nul'",
-    "model: {pretrained: x}\nsolver: {steps: 2}": "solver.kind is missing",
-}
-
-# Overrides of a tiny run | what is said of them, over several lines; … stands for any text.
-REFUSED = Path(__file__).with_name("refused.txt").read_text(encoding="utf-8")
-
-# Each of these took gigabytes, minutes, or the whole process.
-EXPLODING = {
-    "model: " + "[" * 10_000: "sections inside each other",
-    f"solver: {'strang(' * 3_000}euler{')' * 3_000}": "solver",
-    "# a comment\n" * 100_000: "characters",
-    "model: {width: 1000000000}": "model.width=1000000000",
-    "training: {batch_size: 1000000000}": "training.batch_size=1000000000",
-    "solver: {steps: 1000000000}": "solver.steps=1000000000",
-    "control: {kind: hypernetwork, options: {terms: 1000000000}}": "control.options.terms",
-    "model: {operators: [{kind: attention, options: {window: 10000000000}}]}": "options.window",
-}

@@ -1,0 +1,165 @@
+"""Wrong configurations: one message that names the key, exit status 2, and nothing written."""
+
+import re
+import resource
+import time
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from tests.running import run_here
+from tests.training import stub, wrong_configs
+
+
+# Texts that are no configurations, by what is said of them.
+WRONG_TEXTS = {
+    "0": "expected sections",
+    "model: {width: 8}\n---\nmodel: {}": "found another document",
+    "model:\n  width: 8\nmodel:\n  layers: 2": "line 3, column 1: model is given twice",
+    "model: !!python/object/apply:os.system [ls]": "line 1, column 8: tags are not read",
+    "model: &m {width: 8}": "line 1, column 8: anchors",
+    "model: {width: \x00}": "special characters",
+    "model: {width: 010}": "model.width='010'",
+    "training: {seed: 4294967297}": "training.seed=4294967297",
+    "name: nul": "name='nul'",
+    "model: {pretrained: x}\nsolver: {steps: 2}": "solver.kind is missing",
+}
+
+# Overrides of a tiny run | what is said of them, over several lines; … stands for any text.
+REFUSED = """\
+model.layer=3
+    | unknown key model.layer. Did you mean layers? Known here: kind, options, pretrained
+version=1 | version=1: this release … reads version 2; train again
+solver.kind=strng | solver.kind=strng: unknown. Did you mean strang? … lie_trotter
+solver.kind=strang(heun | 'strang(heun' is not a scheme; write … strang(heun)
+solver.kind=diffrax:ItoMilstein | ItoMilstein is not for configurations
+model.pretrained=x; model.width=128; model.heads=4; control=tied | drop … model.layers
+model.pretrained=x; data.tokenizer=bpe; model.layers=4
+    | drop … model.width, … or override them by … data.tokenizer=null
+model.kind=image_classifier | data.name=stub is … TokenLogits; write model.kind=language_model
+model.basis=cosine; model.modes=3; model.hidden=5 | model.hidden=5 times model.modes=3
+data={name: text, path: TEXT}; model.operators=[tests.training.mine:Ahead]
+    | data.name=text: operator 0, Ahead, sees later tokens
+data={name: text, path: TEXT}; model={width: 16, context: 4000} | longer than the
+optimizer.momentum=0.95 | kind=adamw does not use optimizer.momentum; … kind=muon
+optimizer.groups={control.blocks.0.valeu: 2.0} | fits no weight. The closest paths are … .value
+training.costs.smoothness=0.1; control=tied | Smoothness: weights of Tied are constant; drop
+data.name=digits; model={kind: image_stage, stages: [{window: 2}, {window: 2}]};
+    training.gradient={kind: truncated, options: {intervals: 1}}
+    | training.gradient=truncated: … write options: {intervals: 4}, or another mode
+training.schedule=[{until: 40%, mesh: {layers: 1}}, {until: 0.5}]
+    | training.schedule.1.until=0.5: … such as 50%
+training.schedule=[{until: 75%, mesh: {layers: 2}}, {mesh: {layers: 1}}]
+    | layers [2, 1] of its phases must not
+training.schedule=[{until: 2, mesh: {layers: 1, solver: hyper_connections}}]
+    | training.schedule.0.mesh.solver
+training.schedule=[{until: 2, mesh: {layers: 1}}, {mesh: {layers: 4}}]
+    | layers [1, 4] of its phases … end with model.layers=2
+training.schedule=[{until: 2, mesh: {layers: 2}}]; model.layers=3 | write 1 instead of 2
+training.schedule=[{mesh: {layer: 2}}] | training.schedule.0.mesh.layer: … Did you mean layers?
+training.schedule=[{meshes: [{layers: 2, solver: nesterov}]}]
+    | meshes.0.solver=nesterov: it has weights
+training.schedule=[{meshes: [{width: 9}]}]
+    | training.schedule.0.meshes.0={width: 9}: … a multiple of 4
+training.schedule=[{meshes: [{layers: 2}, {tokens: 900}]}]
+    | meshes.1.tokens=900: … and no others
+training.schedule=[{meshes: [{layers: 2}, {horizon: 0.5}]}]; control=tied
+    | meshes.1={horizon: 0.5}: … give a multiple of the interval length 1
+model.operators=[nowhere:Pull] | model.operators.0=nowhere:Pull: … named 'nowhere'. Start the
+solver=tests.training.mine:Pull | solver.kind=tests.training.mine:Pull: Pull is not a subclass
+model.operators=[{kind: tests.training.mine:Pull, options: {strengh: 1.0}}]
+    | model.operators.0.options.strengh: tests.training.mine:Pull has no such option. Did
+    you mean
+    strength? Known here: features, normalization, strength
+model.operators=[tests.training.mine:Twice]
+    | model.operators.0: tests.training.mine:Twice needs operator; give
+    model.operators.0.options.op
+"""
+
+# Each of these took gigabytes, minutes, or the whole process.
+EXPLODING = {
+    "model: " + "[" * 10_000: "sections inside each other",
+    f"solver: {'strang(' * 3_000}euler{')' * 3_000}": "solver",
+    "# a comment\n" * 100_000: "characters",
+    "model: {width: 1000000000}": "model.width=1000000000",
+    "training: {batch_size: 1000000000}": "training.batch_size=1000000000",
+    "solver: {steps: 1000000000}": "solver.steps=1000000000",
+    "control: {kind: hypernetwork, options: {terms: 1000000000}}": "control.options.terms",
+    "model: {operators: [{kind: attention, options: {window: 10000000000}}]}": "options.window",
+}
+PLACES = wrong_configs.places()
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A folder with a right configuration, tiny, and a text."""
+    folder = tmp_path_factory.mktemp("base")
+    (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    (folder / "base.yaml").write_text(yaml.safe_dump(stub.tree()))
+    return folder
+
+
+@pytest.fixture
+def refused(base, capsys):
+    """`train` with this text or override; it has to say this."""
+
+    def check(said, *overrides, text=None):
+        path = base / "base.yaml"
+        if text is not None:
+            path = base / "wrong.yaml"
+            path.write_text(text)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        began = time.process_time()
+        given = (*overrides, "--runs", base / "runs")
+        output = run_here(capsys, "train", path, *given, expected=2)
+        assert time.process_time() - began < 10
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20
+        message = output.split("error: ", 1)[1]
+        for override in overrides:
+            message = message.replace(f"override {override!r}", "")
+        parts = (re.escape(" ".join(part.split())) for part in said.split("…"))
+        assert re.search(".*".join(parts), message), output
+        assert not re.match(r"([\w.]+): \1\b", message), "its place is said twice"
+        assert "Traceback" not in output and len(output) < 3_000
+        assert not (base / "runs").exists()
+
+    with stub.untrained():
+        yield check
+
+
+def test_a_wrong_value_is_refused(refused, thorough):
+    @settings(
+        max_examples=1_000 if thorough else 25,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.data())
+    def check(data):
+        place = data.draw(st.sampled_from(PLACES))
+        value = data.draw(wrong_configs.wrong_values(place))
+        refused(place.key, place.override(value))
+
+    with pytest.raises(AssertionError, match="it would start"):
+        refused("")  # the right one
+    check()
+
+
+@pytest.mark.parametrize("text", WRONG_TEXTS)
+def test_a_text_that_is_no_configuration_is_refused(refused, text):
+    refused(WRONG_TEXTS[text], text=text)
+
+
+@pytest.mark.parametrize("row", re.sub(r"\n +", " ", REFUSED).splitlines())
+def test_what_is_wrong_is_said(refused, base, row):
+    given, said = row.replace("TEXT", str(base / "text.txt")).split(" | ")
+    refused(said, *given.strip().split("; "))
+
+
+def test_what_explodes_is_refused_at_once(refused, base):
+    # The sizes come from a text.
+    data = f"data: {{name: text, path: {base / 'text.txt'}}}\n"
+    for text, said in EXPLODING.items():
+        refused(said, text=data + text if "{" in text.split("[")[0] else text)
