@@ -61,7 +61,6 @@ from .integration.solve import solve as solve
 from .models import (
     AbstractInputs as AbstractInputs,
     AbstractReadOut as AbstractReadOut,
-    ChannelsFirst as ChannelsFirst,
     Field as Field,
     FunctionClassifier as FunctionClassifier,
     FunctionRegressor as FunctionRegressor,
@@ -73,7 +72,6 @@ from .models import (
     SequenceClassifier as SequenceClassifier,
     SequenceRegressor as SequenceRegressor,
     StagedModel as StagedModel,
-    StateModel as StateModel,
     Text as Text,
     Timed as Timed,
     functional as functional,

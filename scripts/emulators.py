@@ -38,10 +38,11 @@ import numpy as np
 from commands import rows, start, trajectories
 from commands.rows import Row
 from commands.trajectories import STEPS, bounded, mean_of
-from ide_transformer import ChannelsFirst, InputError, training
+from ide_transformer import InputError, training
 from ide_transformer.commands.options import config_file, figure_file, floats, integers, names
 from ide_transformer.compare import fingerprint
 from ide_transformer.compare.results import difference
+from ide_transformer.contrib import ChannelsFirst
 from ide_transformer.packages import require
 from ide_transformer.training.folder.run_folder import source
 

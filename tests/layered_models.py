@@ -9,6 +9,7 @@ import numpy as np
 
 import ide_transformer as ide
 from tests.helpers import WIDTH, built_control, make_block
+from tests.states import state_model
 
 
 CONTEXT, VOCABULARY, LAYERS = 8, 11, 4
@@ -127,7 +128,7 @@ class Cubic(ide.AbstractOperator):
 
 
 def cubic_model(control, solver, constraint=ide.Free()):
-    return ide.StateModel(
+    return state_model(
         ide.TokenDomain.uniform(3),
         4,
         control=control,

@@ -14,6 +14,7 @@ import ide_transformer as ide
 from ide_transformer.integration.solve import solve_on
 from tests.helpers import built, largest, make_equation, random_state
 from tests.solvers.linear_problem import initial_state, layered_equation, tied_equation
+from tests.states import state_model
 
 
 KEY, WIDTH, TOKENS = jax.random.key(0), 16, 6
@@ -196,7 +197,7 @@ def test_what_does_not_go_together_is_refused(message, unchecked):
             ide.solve(equation, u0, **options)
 
 
-MODEL = ide.StateModel(
+MODEL = state_model(
     UNIFORM,
     WIDTH,
     control=EQUATION.control,

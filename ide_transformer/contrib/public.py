@@ -4,6 +4,7 @@ from .audio import AudioInputs, TokenConvolution
 from .baselines import FNO, Resnet, Unet
 from .bidirectional import Bidirectional
 from .by_length import AbstractSequencesByLength, ColumnAddition, Parity, WordProblem
+from .channels_first import ChannelsFirst
 from .connections import (
     AttentionResidual,
     DoublyStochasticConnections,
@@ -20,6 +21,7 @@ from .controlled import (
     steer,
     successive_approximations,
 )
+from .costs import ConstraintViolation, Contraction, ControlEnergy, Smoothness
 from .darcy import Darcy
 from .encoder_decoder import EncodedInputs, EncoderDecoder, SourceAndText, generate_greedy
 from .gated import GatedRK2
@@ -39,6 +41,7 @@ from .momentum import (
     VelocityInputs,
 )
 from .package_texts import PackageTexts, text_of_packages
+from .recurrence import GatedRecurrence
 from .replaced_layers import least_turned, replace_layers
 from .scales import Distances, distances
 from .sequences import AbstractSequences, ListOps, PHop

@@ -1,15 +1,7 @@
 """Public names of the dynamics."""
 
 from .budget import ErrorBudget, ErrorPart, FunctionSolve, error_budget, refinements
-from .costs import (
-    AbstractCost,
-    ConstraintViolation,
-    Contraction,
-    ControlEnergy,
-    Path,
-    Smoothness,
-    Transport,
-)
+from .costs import AbstractCost, Path, Transport
 from .layers import (
     in_layers,
     keep_layers,

@@ -48,7 +48,6 @@ from .operators.positions import (
     Rotary,
     Volterra,
 )
-from .operators.recurrence import GatedRecurrence
 from .operators.waves import Advection, Diffusion, FourierIntegral
 from .operators.wrapped import Dropout, Scaled
 from .transfer import interpolation, restriction

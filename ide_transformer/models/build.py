@@ -9,10 +9,10 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from ..arguments import NonNegativeFloat, PositiveInt, checked
-from ..equation import AbstractConstraint, AbstractControl, Free, LayerNorm, TokenDomain
+from ..equation import AbstractConstraint, AbstractControl, Free, LayerNorm
 from ..errors import InputError
 from ..integration import Mesh
-from .chains import GridInputs, StageInputs
+from .chains import StageInputs
 from .functions import FunctionInputs, FunctionValues
 from .images import AbstractImageInputs, ImageInputs
 from .model import Model
@@ -304,16 +304,3 @@ def FunctionRegressor(*args: Any, **kwargs: Any) -> Model[FunctionInputs, MeanVa
 
     `model(a)` maps values at points, or a `Field`, to `[...]` or `[..., numbers]`.
     """
-
-
-@checked
-def StateModel(
-    domain: TokenDomain,
-    width: PositiveInt,
-    *,
-    control: AbstractControl,
-    constraint: AbstractConstraint | AbstractControl,
-    mesh: Mesh = Mesh(),
-) -> Model[GridInputs, States]:
-    """An equation alone, on a grid of tokens: `u(0) ↦ u(T)`, `[..., tokens, features]`."""
-    return Model(GridInputs(domain, width), control, constraint, mesh, States())

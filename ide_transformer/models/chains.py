@@ -1,16 +1,16 @@
-"""Inputs that are states, or the solution of another equation."""
+"""Inputs that are the solution of another equation."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, PRNGKeyArray, PyTree
 
-from ..arguments import PositiveInt, checked
-from ..equation import TokenDomain, grid_of, lattice
+from ..arguments import checked
+from ..equation import TokenDomain
 from ..errors import InputError
 from .images import AbstractImageInputs, ImageInputs
 from .model import Model
-from .parts import AbstractInputs, Embedded
+from .parts import Embedded
 from .read_outs import States
 
 
@@ -65,37 +65,3 @@ class StageInputs(AbstractImageInputs):
         grid = self.before.inputs.grid_of(jnp.shape(inputs))
         image = states.reshape(*states.shape[:-2], *grid, states.shape[-1])
         return self.windows.embed(image, key=own_key)._replace(before=(solution,))
-
-
-@checked
-class GridInputs(AbstractInputs):
-    """States `[..., tokens, width]` on a grid of equal spacing, such as `TokenDomain.uniform`,
-    `periodic` or `midpoint`. The origin of the grid does not matter."""
-
-    # A TokenDomain as a field would count as weights.
-    numbers: tuple[int, ...] = eqx.field(static=True)
-    spacing: tuple[float, ...] = eqx.field(static=True)
-    period: tuple[float | None, ...] | None = eqx.field(static=True)
-    width: int = eqx.field(static=True)
-
-    def __init__(self, domain: TokenDomain, width: PositiveInt):
-        self.numbers = grid_of("GridInputs", domain)
-        self.spacing = domain.steps
-        self.period = domain.period
-        self.width = width
-
-    @property
-    def features(self) -> int:
-        return self.width
-
-    @property
-    def domain(self) -> TokenDomain:
-        return lattice(self.numbers, self.spacing, self.period)
-
-    def embed(self, inputs: PyTree[ArrayLike], *, key: PRNGKeyArray | None = None) -> Embedded:
-        u = jnp.asarray(inputs)
-        domain = self.domain
-        if u.shape[-2:] != (domain.num_tokens, self.width):
-            wanted = f"[..., {domain.num_tokens}, {self.width}]"
-            raise InputError(f"GridInputs: the shape {u.shape} is not {wanted}.")
-        return Embedded(u, domain)

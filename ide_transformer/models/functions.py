@@ -453,31 +453,3 @@ def _interpolated(
         )
         found.append(interpolation(own, there)(values[sample][real[sample]]))
     return jnp.stack(found).reshape(*target.points.shape[:-1], values.shape[-1])
-
-
-@checked
-class ChannelsFirst(eqx.Module):
-    """A model of functions in the layout of pdequinox, APEBench and exponax,
-
-        [..., channels, *points] -> [..., channels, *points].
-
-    `model` has the axis of channels last, or none for one value at each point. Its `grid` must
-    be "periodic" for exponax.
-    """
-
-    model: Model[AbstractInputs, FunctionValues]
-
-    @checked
-    def __call__(self, u: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
-        several = self.model.read_out.channels
-        axis = -1 - self.model.domain.dimension
-        if u.ndim < -axis or (not several and u.shape[axis] != 1):
-            points = ", ".join(f"points_{i}" for i in range(1, -axis))
-            raise InputError(
-                f"ChannelsFirst: u has shape {u.shape}, but the model takes [..., "
-                f"{'channels' if several else 1}, {points}]; one function without an axis of "
-                "channels is u[None]."
-            )
-        if several:
-            return jnp.moveaxis(self.model(jnp.moveaxis(u, axis, -1)), -1, axis)
-        return jnp.expand_dims(self.model(jnp.squeeze(u, axis)), axis)

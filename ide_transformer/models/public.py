@@ -10,19 +10,11 @@ from .build import (
     SequenceClassifier,
     SequenceRegressor,
     StagedModel,
-    StateModel,
 )
 from .cached_decoder import CachedDecoder, why_not_cached
-from .chains import GridInputs, StageInputs
+from .chains import StageInputs
 from .compiled import compiled
-from .functions import (
-    ChannelsFirst,
-    Field,
-    FunctionInputs,
-    FunctionValues,
-    fed_back,
-    outputs_at,
-)
+from .functions import Field, FunctionInputs, FunctionValues, fed_back, outputs_at
 from .generate import generate
 from .images import AbstractImageInputs, ImageInputs
 from .model import Model, functional

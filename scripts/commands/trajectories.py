@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from commands.rows import Row
-from ide_transformer import ChannelsFirst, Timed
+from ide_transformer import Timed
+from ide_transformer.contrib import ChannelsFirst
 
 
 # Steps of the roll-out in the mean, and further steps for the statistics.

@@ -23,6 +23,7 @@ from ide_transformer.training import LoadedModel
 from tests.helpers import GOLDEN, built, largest
 from tests.layered_models import HELD_OUT, model_of
 from tests.running import run_here
+from tests.states import state_model
 
 
 RATES = np.array([0.1, 0.3, 0.2])
@@ -169,7 +170,7 @@ def test_successive_approximations_solve_a_linear_quadratic_problem():
     matrix = np.array([[0.1, 1.0, 0.0], [-1.0, 0.1, 0.3], [0.0, 0.2, -0.4]])
     start, target = np.array([1.0, 0.0, -1.0]), np.array([0.5, -1.0, 0.3])
     drift = Drift(tuple(map(tuple, matrix.tolist())))
-    model = ide.StateModel(
+    model = state_model(
         ide.TokenDomain.uniform(1),
         3,
         control=ide.PiecewiseConstant((drift, Push(jnp.zeros((number, 3)))), h),
@@ -181,11 +182,7 @@ def test_successive_approximations_solve_a_linear_quadratic_problem():
         return jnp.sum((u - target[None]) ** 2) / 2
 
     result = contrib.successive_approximations(
-        model,
-        jnp.asarray(start[None]),
-        loss,
-        [ide.dynamics.ControlEnergy(r / 2)],
-        iterations=30,
+        model, jnp.asarray(start[None]), loss, [ide.contrib.ControlEnergy(r / 2)], iterations=30
     )
     assert (np.diff(result.objectives) <= 0).all()
     step = np.eye(3) + h * matrix @ (np.eye(3) + h * matrix / 2)

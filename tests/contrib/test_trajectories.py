@@ -8,7 +8,8 @@ import pytest
 
 import emulators
 from commands import trajectories
-from ide_transformer import ChannelsFirst, training
+from ide_transformer import training
+from ide_transformer.contrib import ChannelsFirst
 from tests.helpers import ROOT
 
 

@@ -192,7 +192,7 @@ def test_a_causal_kernel_in_length_sees_no_later_point(key):
 GRID = [
     lambda key: ide.Convolution(4, key=key),
     lambda key: ide.ConvolutionalFeedForward(4, key=key),
-    lambda key: ide.equation.GatedRecurrence(4, key=key),
+    lambda key: ide.contrib.GatedRecurrence(4, key=key),
 ]
 
 
@@ -200,7 +200,7 @@ GRID = [
 def test_rounded_weights_have_rounded_products(make, key):
     operator = jax.tree.map(lambda x: x.astype(jnp.bfloat16), make(key))
     # At ends states are continued in the precision of the state.
-    ends = isinstance(operator, ide.equation.GatedRecurrence)
+    ends = isinstance(operator, ide.contrib.GatedRecurrence)
     domain = ide.TokenDomain.uniform(8) if ends else ide.TokenDomain.periodic(8)
     u = jnp.ones((8, 4), jnp.float32)
     program = str(jax.make_jaxpr(lambda u: operator(u, domain))(u))
@@ -233,7 +233,7 @@ def test_kernels_in_length_are_of_fourth_order_on_any_grid(key):
 
 def test_a_recurrence_is_the_cell_of_equinox(key):
     operator, u = (
-        built(lambda: ide.equation.GatedRecurrence(WIDTH, key=key)),
+        built(lambda: ide.contrib.GatedRecurrence(WIDTH, key=key)),
         state(tokens=TOKENS),
     )
     cell = eqx.filter_eval_shape(lambda: eqx.nn.GRUCell(WIDTH, WIDTH, key=key))

@@ -54,8 +54,6 @@ def given_to(inputs):
             return right.SOUND
         case ide.models.FunctionInputs():
             return right.FUNCTION[:, : inputs.channels]
-        case ide.models.GridInputs():
-            return jnp.ones((right.TOKENS, right.WIDTH))
     return right.IMAGE
 
 

@@ -194,7 +194,7 @@ OWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("Residual", "Velocity"), _EULER),
     "Shear": dict(target=0),
     **dict.fromkeys(("StepField", "single_step"), _STEP),
-    **dict.fromkeys(("Mesh", "StateModel", "GridInputs"), _WIDTH),
+    **dict.fromkeys(("Mesh",), _WIDTH),
     "Model": dict(inputs=MODEL.inputs, read_out=ide.models.TokenLogits(), space=WIDE),
     **dict.fromkeys(
         ("OperatorModel", "FunctionClassifier", "FunctionRegressor"),

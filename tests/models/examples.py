@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ide_transformer as ide
+from tests import states
 from tests.helpers import built
 
 
@@ -154,7 +155,7 @@ def sequence_regressor():
 
 @small
 def state_model(domain, operators=(attention,), **options):
-    return ide.StateModel(domain, WIDTH, **parts(operators, intervals=1, **options))
+    return states.state_model(domain, WIDTH, **parts(operators, intervals=1, **options))
 
 
 @small

@@ -87,7 +87,7 @@ MORE = {
     "SequenceRegressor": (small.sequence_regressor, small.TOKENS),
     "ImageClassifier": (small.image_classifier, small.normal(2, 4, 6, 1)),
     "SequenceClassifier": (lambda: small.sequence_classifier(class_token=True), TEXT),
-    "StateModel": (
+    "Model, states": (
         lambda: small.state_model(ide.TokenDomain.midpoint(8)),
         small.normal(2, 8, small.WIDTH),
     ),
@@ -110,7 +110,7 @@ def test_no_kind_of_model_is_left_out():
 
 
 # All parts of these are called without being compiled in another model.
-COMPILED = dict.fromkeys(("LanguageModel", "SequenceClassifier", "StateModel"), ("jit",))
+COMPILED = dict.fromkeys(("LanguageModel", "SequenceClassifier", "Model, states"), ("jit",))
 
 
 @pytest.mark.parametrize("name", fast_first(len(MODELS), MODELS | MORE))

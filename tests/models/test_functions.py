@@ -90,16 +90,22 @@ def test_points_around_a_circle_are_free_and_those_of_an_interval_are_not():
 
 def test_channels_come_first():
     model, u = small.operator_model((6, 8), channels=2), normal(3, 2, 6, 8)
-    emulator = ide.ChannelsFirst(model)
+    emulator = ide.contrib.ChannelsFirst(model)
     found, expected = jax.jit(lambda u: (emulator(u), model(jnp.moveaxis(u, 1, -1))))(u)
     assert largest(found, np.moveaxis(expected, -1, 1)) < 1e-12
     with pytest.raises(
         ide.InputError, match=r"\(6, 8\).*\.\.\., channels, points_1.*u\[None\]"
     ):
         emulator(u[0, 0])
-    assert jax.eval_shape(ide.ChannelsFirst(ON_CIRCLE), np.ones((3, 1, 16))).shape == (3, 1, 16)
-    fewer = ide.ChannelsFirst(small.operator_model((6, 8), channels=2, output_channels=1))
-    assert jax.eval_shape(fewer, u).shape == (3, 1, 6, 8)
+    assert jax.eval_shape(ide.contrib.ChannelsFirst(ON_CIRCLE), np.ones((3, 1, 16))).shape == (
+        3,
+        1,
+        16,
+    )
+    fewer = ide.contrib.ChannelsFirst(
+        small.operator_model((6, 8), channels=2, output_channels=1)
+    )
+    assert jax.eval_shape(ide.contrib.ChannelsFirst(fewer), u).shape == (3, 1, 6, 8)
 
 
 CLASSIFIER = small.image_classifier()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
-from ide_transformer import dynamics
+from ide_transformer import contrib, dynamics
 from ide_transformer.dynamics import Path
 from tests.helpers import WIDTH, built_control, largest
 from tests.layered_models import HELD_OUT, model_of, simple_block
@@ -17,11 +17,11 @@ FIRST, H, NUMBER = HELD_OUT[:1, :3], 0.5, 3
 COSTS = {
     "transport": dynamics.Transport(1.0),
     "rest": dynamics.Transport(1.0, 0.75),
-    "energy": dynamics.ControlEnergy(1.0),
-    "smoothness": dynamics.Smoothness(1.0),
+    "energy": contrib.ControlEnergy(1.0),
+    "smoothness": contrib.Smoothness(1.0),
     # At work at all depths, with as many products as numbers of a state.
-    "contraction": dynamics.Contraction(1.0, -50.0, 3 * WIDTH),
-    "violation": dynamics.ConstraintViolation(1.0, ide.RMSSphere(2.0)),
+    "contraction": contrib.Contraction(1.0, -50.0, 3 * WIDTH),
+    "violation": contrib.ConstraintViolation(1.0, ide.RMSSphere(2.0)),
 }
 
 

@@ -7,13 +7,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...arguments import NonNegativeFloat, PositiveInt, checked
-from ..arrays import State, affine
-from ..constraints import AbstractConstraint, Free
-from ..domain import TokenDomain
-from .feed_forward import product
-from .grid import check_axes, on_grid
-from .operator import AbstractOperator, check_features
+from ide_transformer.arguments import NonNegativeFloat, PositiveInt, checked
+from ide_transformer.equation import (
+    AbstractConstraint,
+    AbstractOperator,
+    Free,
+    State,
+    TokenDomain,
+    affine,
+    check_axes,
+    check_features,
+    on_grid,
+    product,
+)
 
 
 @checked

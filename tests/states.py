@@ -1,0 +1,40 @@
+"""Models that are an equation alone."""
+
+import equinox as eqx
+import jax.numpy as jnp
+
+import ide_transformer as ide
+from ide_transformer.equation import grid_of, lattice
+
+
+class GridInputs(ide.AbstractInputs):
+    """States `[..., tokens, width]` on a grid of equal spacing."""
+
+    # A TokenDomain as a field would count as weights.
+    numbers: tuple[int, ...] = eqx.field(static=True)
+    spacing: tuple[float, ...] = eqx.field(static=True)
+    period: tuple[float | None, ...] | None = eqx.field(static=True)
+    width: int = eqx.field(static=True)
+
+    def __init__(self, domain, width):
+        self.numbers = grid_of("GridInputs", domain)
+        self.spacing = domain.steps
+        self.period = domain.period
+        self.width = width
+
+    @property
+    def features(self):
+        return self.width
+
+    @property
+    def domain(self):
+        return lattice(self.numbers, self.spacing, self.period)
+
+    def embed(self, inputs, *, key=None):
+        return ide.models.Embedded(jnp.asarray(inputs), self.domain)
+
+
+def state_model(domain, width, *, control, constraint, mesh):
+    """`u(0) ↦ u(T)`, `[..., tokens, features]`."""
+    read_out = ide.models.States()
+    return ide.Model(GridInputs(domain, width), control, constraint, mesh, read_out)
