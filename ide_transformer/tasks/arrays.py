@@ -24,15 +24,7 @@ from ..models import (
     Statistics,
 )
 from .files import found, numbered, stored_arrays
-from .function_data import (
-    FunctionData,
-    build_parts,
-    check_numbers,
-    divide,
-    grid_like,
-    mask_padding,
-    placed,
-)
+from .function_data import FunctionData, build_parts, check_numbers, divide, grid_like, placed
 from .leaks import check_later_inputs, check_trajectories
 from .losses import (
     UNCOUNTED,
@@ -42,7 +34,7 @@ from .losses import (
     MeanSquaredError,
     RelativeError,
 )
-from .named_arrays import join_parameters, parameter_names, read_named
+from .named_arrays import parameter_names, read_parts
 from .task import AbstractDataSet, checksum_of_all
 
 
@@ -168,9 +160,9 @@ class Arrays(AbstractDataSet):
             grid = grid or ("periodic" if around else "midpoint")
             span = slice(1, 1 + len(axes))
             spans = {"inputs": span} | ({"targets": span} if kind is OperatorModel else {})
-        names = ("inputs", "targets", *_AT_POINTS)
-        held_out = {"validation": validation, "test": test}
-        arrays = {
+        names: tuple[str, ...] = ("inputs", "targets", *_AT_POINTS)
+        held_out: dict[str, Any] = {"validation": validation, "test": test}
+        arrays: dict[str, dict[str, Any]] = {
             "training": dict(zip(names, (inputs, targets, points, weights, mask), strict=True))
         }
         for part, held in held_out.items():
@@ -252,58 +244,48 @@ class Arrays(AbstractDataSet):
             raise InputError(
                 f"data.options.labels: {shown(twice)} is there twice; name it once."
             )
-        numbers = parameter_names(parameters)
-        roles = {"inputs": inputs, "targets": targets, "groups": groups or "groups"}
-        stored = stored_arrays(
-            path, roles | ({} if parameters is None else {x: x for x in numbers}), dimensions
-        )
+        roles: dict[str, Any] = {"inputs": inputs, "targets": targets}
+        roles["groups"] = groups or "groups"
         sources = [y for x in roles.values() for y in ([x] if isinstance(x, str) else x)]
-        inputs, targets, by_groups = (
-            x if isinstance(x, str) else role for role, x in roles.items()
-        )
-        if inputs not in stored and "trajectories" in stored:
+        names = {role: x if isinstance(x, str) else role for role, x in roles.items()}
+        if parameters is not None:
+            roles |= {x: x for x in parameter_names(parameters)}
+        stored = stored_arrays(path, roles, dimensions)
+        if names["inputs"] not in stored and "trajectories" in stored:
             raise InputError(
-                f"data.path={path}: there is no array {inputs}, but trajectories; set "
+                f"data.path={path}: there is no array {names['inputs']}, but trajectories; set "
                 "data.name=trajectories, or name inputs and targets by data.options."
             )
-        if inputs in stored and stored[inputs].dimensions[-1:] == ("channels",):
+        first = stored.get(names["inputs"])
+        if first is not None and first.dimensions[-1:] == ("channels",):
             options.setdefault("channels", True)
-        with_numbers = parameters is not None or any(
-            f"{prefix}parameters" in stored for prefix in ("", "validation_", "test_")
-        )
-        needed = [inputs, targets, *(numbers if with_numbers else [])]
-        optional = [*_AT_POINTS, by_groups, *([] if with_numbers else numbers)]
         if groups is not None:
             found(path, stored, groups)
-        prefixes, arrays = read_named(path, stored, needed, optional, options, sources)
-        of_targets = [f"{prefix}{targets}" for prefix in prefixes]
-        classes, known = numbered(path, {name: arrays[name] for name in of_targets}, labels)
-        arrays |= classes
-        if known is not None and arrays[targets].ndim == 1:
+        names |= {name: name for name in _AT_POINTS}
+        optional = ("groups", *_AT_POINTS)
+        parts = read_parts(path, stored, names, optional, parameters, options, sources)
+        classes, known = numbered(path, {x: y["targets"] for x, y in parts.items()}, labels)
+        if known is not None and classes["training"].ndim == 1:
             options.setdefault("classes", len(known))
         channels = options.get("channels", False)
-        parts = {}
-        for prefix in prefixes:
-            x = arrays[f"{prefix}{inputs}"]
-            y = arrays[f"{prefix}{targets}"]
+        for part, columns in parts.items():
+            x = columns["inputs"]
+            y = classes[part]
             if channels and x.ndim == 2 and x.dtype.kind in "iuf":
                 # The columns of a table are the channels of one token.
                 x = x[:, None].astype(np.result_type(x, np.float32))
-            if with_numbers:
+            own = columns.pop("parameters", None)
+            if own is not None:
                 if y.shape[1:] == x.shape[1:] and not channels:
-                    arrays[f"{prefix}{targets}"] = y[..., None]
-                own = join_parameters(arrays, prefix, numbers)
+                    y = y[..., None]
                 x = with_parameters(x, own, channels=channels)
-            arrays[f"{prefix}{inputs}"] = x
-            mask_padding(arrays, prefix, [f"{prefix}{inputs}", f"{prefix}{targets}"])
-            names = (inputs, targets, *_AT_POINTS)
-            parts[prefix] = [arrays.get(f"{prefix}{name}") for name in names]
-        if with_numbers:
-            options["channels"] = True
-        _check_apart(path, by_groups, [(x, arrays.get(f"{x}{by_groups}")) for x in prefixes])
-        *training, mask = parts.pop("")
-        options |= {prefix.removesuffix("_"): tuple(held) for prefix, held in parts.items()}
-        task = cls(*training, arrays.get(by_groups), mask=mask, **options)
+                options["channels"] = True
+            columns |= {"inputs": x, "targets": y}
+        labels_of_groups = {part: columns.pop("groups") for part, columns in parts.items()}
+        _check_apart(path, names["groups"], labels_of_groups)
+        training = parts.pop("training")
+        options |= {part: tuple(columns.values()) for part, columns in parts.items()}
+        task = cls(**training, groups=labels_of_groups["training"], **options)
         task.labels = known
         return task
 
@@ -324,7 +306,7 @@ class Arrays(AbstractDataSet):
         """Functions on a coarser grid, with `tokens` points along each axis: a subset of the
         points of a "periodic" grid, means of neighbours on a "midpoint" grid."""
         other = copy.copy(self)
-        grid = self._sizes.get("grid")
+        grid = self._sizes.get("grid", "")
         other._set({part: data.coarser(tokens, grid) for part, data in self.functions.items()})
         data = other.functions["training"]
         axes = data.columns["inputs"].shape[data.spans["inputs"]]
@@ -461,21 +443,18 @@ def _check_groups(
         )
     if any(0 < held < 1 for held in held_out.values() if not isinstance(held, tuple)):
         labels = None if groups is None else np.unique(groups, return_inverse=True)[1]
-        check_trajectories(*training.columns.values(), labels, channels=channels)
+        inputs, targets = training.columns.values()
+        check_trajectories(inputs, targets, labels, channels=channels)
 
 
-def _check_apart(
-    path: str | Path, name: str, groups: list[tuple[str, np.ndarray | None]]
-) -> None:
+def _check_apart(path: str | Path, name: str, groups: dict[str, np.ndarray | None]) -> None:
     """**Raises:** `InputError` for a group that is in two parts of a file."""
-    for (one, x), (other, y) in itertools.combinations(groups, 2):
+    for (one, x), (other, y) in itertools.combinations(groups.items(), 2):
+        if y is not None and x is None and one == "training":
+            raise InputError(f"data.path={path}: {other}_{name} needs {name} in training too.")
         shared = [] if x is None or y is None else np.intersect1d(x, y)
         if len(shared):
             raise InputError(
-                f"data.path={path}: {other}{name} and {one}{name} both have "
-                f"{shown(shared[0].item())}; a group must be in one part."
+                f"data.path={path}: {shown(shared[0].item())} of {other}_{name} is also in the "
+                f"{one} part; keep each group in one part."
             )
-    if groups[0][1] is None and any(x is not None for _, x in groups):
-        raise InputError(
-            f"data.path={path}: a part has {name}, and the training part has none."
-        )

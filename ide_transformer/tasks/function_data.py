@@ -3,7 +3,7 @@
 import dataclasses
 import functools as ft
 import operator as op
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -189,24 +189,7 @@ class FunctionData:
         changed: dict[str, Any] = {name: getattr(self, name)[samples] for name in of_each}
         return dataclasses.replace(self, columns=columns, **changed)
 
-    def padded(self, tokens: int, lengths: np.ndarray) -> "FunctionData":
-        """Samples with points of their own, with room for more points, and other lengths."""
-        assert self.points is not None and self.weights is not None
-        more = tokens - self.points.shape[1]
-
-        def pad(x: np.ndarray, axis: int) -> np.ndarray:
-            return np.pad(x, [(0, more if i == axis else 0) for i in range(x.ndim)])
-
-        columns = {
-            name: pad(x, self.spans[name].start) if name in self.spans else x
-            for name, x in self.columns.items()
-        }
-        first = np.repeat(self.points[:, :1], more, axis=1)
-        points = np.concatenate([self.points, first], axis=1)
-        weights = pad(self.weights, 1)
-        return FunctionData(columns, self.spans, points, weights, lengths, self.period)
-
-    def coarser(self, tokens: int | tuple[int, ...], grid: PointRule) -> "FunctionData":
+    def coarser(self, tokens: int | tuple[int, ...], grid: str) -> "FunctionData":
         """Functions on a grid with fewer points along each axis: a subset of the points of a
         "periodic" grid, means of neighbours on a "midpoint" grid.
 
@@ -380,13 +363,13 @@ def divide(
         )
     if whole.lengths is None:
         return divided
-    most = max(data.points.shape[1] for data in divided.values())
     lengths = padded_lengths(np.concatenate([data.lengths for data in divided.values()]))
     of_parts = np.split(lengths, np.cumsum([*sizes.values()])[:-1])
-    return {
-        part: data.padded(most, own)
-        for (part, data), own in zip(divided.items(), of_parts, strict=True)
-    }
+    for (part, data), own in zip(list(divided.items()), of_parts, strict=True):
+        # A part that was passed may have room for fewer points.
+        own = np.minimum(own, data.points.shape[1])
+        divided[part] = dataclasses.replace(data, lengths=own)
+    return divided
 
 
 def grid_like(points: np.ndarray) -> tuple[int, ...]:
@@ -403,28 +386,24 @@ def real_points(points: np.ndarray) -> np.ndarray:
     return there
 
 
-def mask_padding(
-    arrays: dict[str, np.ndarray],
-    prefix: str,
-    values: Sequence[str],
-    over_time: Sequence[str] = (),
-) -> None:
-    """Adds a mask to the arrays of a file whose points are NaN where a sample has fewer, and
-    puts zeros there. `prefix`: of the names of a part. `values` names arrays `[samples, tokens,
-    …]`, and `over_time` arrays `[samples, times, tokens, …]`."""
-    points = arrays.get(f"{prefix}points")
+def mask_padding(columns: dict[str, np.ndarray | None]) -> None:
+    """Adds a `mask` to the arrays of a part whose `points` are NaN where a sample has fewer,
+    and puts zeros there."""
+    points = columns["points"]
     if points is None or points.ndim != 3 or points.dtype.kind != "f":
         return
-    there = np.asarray(~np.isnan(points).all(axis=-1))
-    mask = arrays.setdefault(f"{prefix}mask", there)
-    if mask.shape == there.shape:
-        arrays[f"{prefix}mask"] = there = there & mask.astype(bool)
-    axes = dict.fromkeys((*values, f"{prefix}points", f"{prefix}weights"), 1)
-    for name, axis in (axes | dict.fromkeys(over_time, 2)).items():
-        x = arrays.get(name)
-        if x is not None and (len(x), *x.shape[axis : axis + 1]) == there.shape:
-            further = tuple(i for i in range(1, x.ndim) if i != axis)
-            arrays[name] = np.where(np.expand_dims(there, further), x, 0)
+    real = np.asarray(~np.isnan(points).all(axis=-1))
+    mask = columns["mask"]
+    if mask is not None and mask.shape == real.shape:
+        real &= mask.astype(bool)
+    for name in columns.keys() - {"mask", "groups", "parameters", "times"}:
+        x = columns[name]
+        axis = 2 if name == "trajectories" else 1
+        if x is not None and (len(x), *x.shape[axis : axis + 1]) == real.shape:
+            others = tuple(i for i in range(1, x.ndim) if i != axis)
+            columns[name] = np.where(np.expand_dims(real, others), x, 0)
+    if mask is None or mask.shape == real.shape:
+        columns["mask"] = real
 
 
 def check_numbers(name: str, x: np.ndarray) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError, short
 from .files import StoredArray, found, parts_in_file, read_arrays
+from .function_data import mask_padding
 
 
 # The likeness above which the name of an array is another one, misspelt.
@@ -24,30 +25,45 @@ _PREFIXES = {
 }
 
 
-def read_named(
+def read_parts(
     path: str | Path,
     stored: Mapping[str, StoredArray],
-    needed: Sequence[str],
-    optional: Sequence[str],
+    names: Mapping[str, str],
+    optional: Collection[str],
+    parameters: str | list[str] | None,
     options: dict[str, Any],
     sources: Collection[str] = (),
-) -> tuple[list[str], dict[str, np.ndarray]]:
-    """The prefixes of the parts, "" and for example "test_", and the arrays with these names,
-    each also after a prefix. A text `grid` becomes an option. `sources`: other arrays that are
-    read, of which some of these are made.
+) -> dict[str, dict[str, Any]]:
+    """The arrays of each part by role; `None` for an optional one that is missing. A text
+    `grid` becomes an option.
+
+    **Arguments:**
+
+    - `names`: of the arrays, by role. Those of a part begin with its name, `test_inputs`.
+    - `optional`: the roles that may be missing.
+    - `parameters`: the names of the parameters of samples, `[samples]` or `[samples, k]`, which
+      are joined; default: "parameters", if a part has them.
+    - `sources`: other arrays that are read, of which some of these are made.
 
     **Raises:** `InputError` for a name that is missing, or nearly right, and for parts on
     different grids.
     """
-    parts = parts_in_file(stored, (*needed, *optional), options)
-    prefixes = ["", *(f"{part}_" for part in parts)]
-    for prefix in prefixes:
+    numbers = parameter_names(parameters)
+    with_numbers = parameters is not None or any(
+        f"{prefix}parameters" in stored for prefix in ("", *_PREFIXES.values())
+    )
+    needed = [name for role, name in names.items() if role not in optional]
+    needed += numbers * with_numbers
+    every = [*needed, *(names[role] for role in optional)]
+    held_out = parts_in_file(stored, every, options)
+    prefixes = {"training": "", **{part: f"{part}_" for part in held_out}}
+    for prefix in prefixes.values():
         for name in needed:
             found(path, stored, f"{prefix}{name}")
-    _check_names(Path(path), stored, [*needed, *optional, "grid"], sources)
+    _check_names(Path(path), stored, [*every, *numbers, "grid"], sources)
     grids = {
         name: str(stored[name].read())
-        for name in (f"{prefix}grid" for prefix in prefixes)
+        for name in (f"{prefix}grid" for prefix in prefixes.values())
         if name in stored and stored[name].numbers == 1
     }
     if grids and options.get("grid") is None:
@@ -55,25 +71,23 @@ def read_named(
             several = ", ".join(f"{name} is {grid}" for name, grid in grids.items())
             raise InputError(f"data.path={path}: {several}; all parts need one kind of grid.")
         options["grid"] = next(iter(grids.values()))
-    names = [f"{prefix}{name}" for prefix in prefixes for name in (*needed, *optional)]
-    return prefixes, read_arrays(path, stored, names)
+    arrays = read_arrays(
+        path, stored, [f"{prefix}{name}" for prefix in prefixes.values() for name in every]
+    )
+    parts: dict[str, dict[str, Any]] = {}
+    for part, prefix in prefixes.items():
+        parts[part] = {role: arrays.get(f"{prefix}{name}") for role, name in names.items()}
+        if with_numbers:
+            columns = [arrays[f"{prefix}{name}"] for name in numbers]
+            columns = [x.reshape(len(x), -1) for x in columns]
+            parts[part]["parameters"] = np.concatenate(columns, axis=1)
+        mask_padding(parts[part])
+    return parts
 
 
 def parameter_names(parameters: str | list[str] | None) -> list[str]:
     """The arrays of the parameters of samples."""
-    if isinstance(parameters, list):
-        return parameters
-    return [parameters or "parameters"]
-
-
-def join_parameters(
-    arrays: Mapping[str, np.ndarray], prefix: str, names: Sequence[str]
-) -> np.ndarray | None:
-    """The parameters of a part, `[samples, k]`, from arrays `[samples]` or `[samples, k]`."""
-    columns = [arrays[f"{prefix}{x}"] for x in names if f"{prefix}{x}" in arrays]
-    if not columns:
-        return None
-    return np.concatenate([x.reshape(len(x), -1) for x in columns], axis=1)
+    return parameters if isinstance(parameters, list) else [parameters or "parameters"]
 
 
 def _check_names(

@@ -15,10 +15,10 @@ from ..equation import PointRule, TokenDomain
 from ..errors import InputError, did_you_mean
 from ..models import OperatorModel, Statistics, Timed
 from .files import stored_arrays
-from .function_data import FunctionData, build_parts, divide, grid_like, mask_padding, placed
+from .function_data import FunctionData, build_parts, divide, grid_like, placed
 from .leaks import check_windows
 from .losses import Batch, PushforwardError, RelativeError, RolloutError
-from .named_arrays import join_parameters, parameter_names, read_named
+from .named_arrays import parameter_names, read_parts
 from .task import AbstractDataSet, Part, checksum_of_all
 
 
@@ -120,13 +120,11 @@ class AbstractTrajectories(AbstractDataSet):
         self._times = {}
         self._pairs = {}
         for part, data in functions.items():
-            name = "times"
-            times_of_part = times
-            if part in parts and parts[part].times is not None:
-                name = f"{part}_times"
-                times_of_part = parts[part].times
+            of_part = None if part not in parts else parts[part].times
+            name = "times" if of_part is None else f"{part}_times"
             number = data.columns["trajectories"].shape[1]
-            self._times[part] = _increasing(name, times_of_part, number)[::stride]
+            every = _increasing(name, times if of_part is None else of_part, number)
+            self._times[part] = every[::stride]
             self._pairs[part] = self._pairs_of(self._times[part], steps)
         self.times = self._times["training"]
         self.duration = float(np.median(np.diff(self.times)) * min(steps))
@@ -408,9 +406,9 @@ class Trajectories(AbstractTrajectories):
         `constant`, and the same for a part, `validation_trajectories`, `test_times` and so on.
         Points of each trajectory's own may be NaN where it has fewer. `parameters` names other
         arrays, one or several."""
-        numbers = parameter_names(parameters)
-        roles = {"trajectories": inputs}
-        roles |= {} if parameters is None else {x: x for x in numbers}
+        roles: dict[str, Any] = {"trajectories": inputs}
+        if parameters is not None:
+            roles |= {x: x for x in parameter_names(parameters)}
         stored = stored_arrays(path, roles, dimensions)
         name = inputs if isinstance(inputs, str) else "trajectories"
         if name not in stored:
@@ -423,19 +421,13 @@ class Trajectories(AbstractTrajectories):
             )
         if stored[name].dimensions[-1:] == ("channels",):
             options.setdefault("channels", True)
-        fields = [x for x in Paths._fields[1:] if x != "parameters"]
-        needed = [name, *([] if parameters is None else numbers)]
-        optional = fields if parameters is not None else [*fields, *numbers]
-        prefixes, arrays = read_named(path, stored, needed, optional, options, inputs)
-        parts = {}
-        for prefix in prefixes:
-            mask_padding(arrays, prefix, [f"{prefix}constant"], [f"{prefix}{name}"])
-            columns = {x: arrays.get(f"{prefix}{x}") for x in fields}
-            columns["parameters"] = join_parameters(arrays, prefix, numbers)
-            parts[prefix] = Paths(arrays[f"{prefix}{name}"], **columns)
-        states, *others = parts.pop("")
-        options |= {prefix.removesuffix("_"): paths for prefix, paths in parts.items()}
-        return cls(states, **dict(zip(Paths._fields[1:], others, strict=True)), **options)
+        names = {"trajectories": name, **{x: x for x in Paths._fields if x != "states"}}
+        optional = names.keys() - {"trajectories"}
+        parts = read_parts(path, stored, names, optional, parameters, options, inputs)
+        training = parts.pop("training")
+        for part, columns in parts.items():
+            options[part] = Paths(columns.pop("trajectories"), **columns)
+        return cls(**training, **options)
 
 
 def _with_channels(data: FunctionData, channels: bool, stride: int) -> FunctionData:
