@@ -48,6 +48,7 @@ from .sequences import AbstractSequences, ListOps, PHop
 from .slices import SliceAttention
 from .split_models import GridNetwork, SplitModel
 from .stabilisers import NoisySteps
+from .steady_state import SteadyState
 from .sudoku import Sudoku
 from .v_cycle import PairFeedForward, VCycle
 from .windows import Walk, walked_state

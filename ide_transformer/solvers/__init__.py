@@ -1,6 +1,7 @@
 """Time-stepping schemes, as diffrax solvers."""
 
 from .evaluations import EvaluationCount, Evaluations, count_evaluations, evaluations_made
+from .implicit import find_root
 from .prepare import prepared
 from .public import *
 from .reversible import Couplings, couplings_of

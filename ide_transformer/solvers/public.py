@@ -1,13 +1,7 @@
 """Public names of the solvers."""
 
 from .blocks import ConsistentPaperSplitting, PaperSplitting, Residual, Velocity
-from .implicit import (
-    AbstractImplicitScheme,
-    ImplicitEuler,
-    ImplicitMidpoint,
-    MatrixFree,
-    SteadyState,
-)
+from .implicit import AbstractImplicitScheme, ImplicitEuler, ImplicitMidpoint, MatrixFree
 from .multistep import ETDAB2, ETDRK4, AdamsBashforth, ExponentialEuler
 from .reversible import AbstractCoupling, AbstractReversible, Leapfrog, Shear
 from .runge_kutta import RK4

@@ -101,7 +101,7 @@ def test_padding_does_not_move_a_steady_state():
         return ide.Equation(ide.equation.Sourced(ide.Tied(block, 1), u0), ide.Free(), domain)
 
     padded = equation_of(u0, EQUATION.domain.padded(jnp.asarray(seen)))
-    u1 = ide.solve(padded, u0, solver=ide.solvers.SteadyState(diffrax.Euler())).u1[0, :2]
+    u1 = ide.solve(padded, u0, solver=ide.contrib.SteadyState(diffrax.Euler())).u1[0, :2]
     alone = equation_of(u0[0, :2], ide.TokenDomain.uniform(2))
     assert largest(eqx.filter_jit(alone.vector_field)(0.0, u1), 0) < 1e-10
 
@@ -169,7 +169,7 @@ def test_a_steady_state_counts_the_stages_of_its_scheme():
     )
     # Of an affine step the root is found in as many steps, whatever the step is.
     for scheme in (diffrax.Euler(), ide.RK4()):
-        solution = ide.solve(equation, 0 * BATCH, solver=ide.solvers.SteadyState(scheme))
+        solution = ide.solve(equation, 0 * BATCH, solver=ide.contrib.SteadyState(scheme))
         found.append(float(solution.stats["field_evaluations"]))
     assert found[0] > 1 and found[1] % 4 == 0 and found[1] > 2 * found[0]
 

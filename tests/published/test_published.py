@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
-from ide_transformer import solvers, training
+from ide_transformer import training
 from ide_transformer.equation import with_source
 from tests.equation.problems import apply, attended, block_at, made, project, softmax_kernel
 from tests.helpers import ROOT, built, drawn, fast_first, filled, largest
@@ -85,11 +85,11 @@ def build(name):
         sizes, inputs = {"vocabulary": 20}, random.integers(0, 20, PLACES)
     options = config, sizes, jax.random.key(3)
     model = random_weights(eqx.filter_eval_shape(training.build_model_of_size, *options))
-    if isinstance(model.solver, solvers.SteadyState):
+    if isinstance(model.solver, ide.contrib.SteadyState):
         # Iteration has to find the fixed point of its own weights.
         model = training.build_model_of_size(*options)
         return model.on(
-            ide.Mesh(solver=solvers.SteadyState(model.solver.solver, 1e-13))
+            ide.Mesh(solver=ide.contrib.SteadyState(model.solver.solver, 1e-13))
         ), inputs
     # Also where the steps of the configuration are adaptive: here they are of length one.
     return model.on(ide.Mesh(solver=model.solver, steps=1)), inputs

@@ -47,7 +47,7 @@ CASES = {
     "implicit_euler": ide.ImplicitEuler(),
     "implicit_midpoint": ide.ImplicitMidpoint(),
     "matrix_free": ide.solvers.MatrixFree(diffrax.Kvaerno3()),
-    "steady_state": ide.solvers.SteadyState(diffrax.Euler()),
+    "steady_state": ide.contrib.SteadyState(diffrax.Euler()),
     "nesterov": ide.contrib.Nesterov([0.5, 0.3], [0.5, 0.4]),
     "presymplectic": ide.contrib.PresymplecticEuler(1.0, 0.1),
     "exponential": ide.ExponentialEuler(),
