@@ -162,12 +162,12 @@ class Arrays(AbstractDataSet):
             spans = {"inputs": span} | ({"targets": span} if kind is OperatorModel else {})
         names: tuple[str, ...] = ("inputs", "targets", *_AT_POINTS)
         held_out: dict[str, Any] = {"validation": validation, "test": test}
+        passed = {part: held for part, held in held_out.items() if isinstance(held, tuple)}
+        passed["training"] = inputs, targets, points, weights, mask
         arrays: dict[str, dict[str, Any]] = {
-            "training": dict(zip(names, (inputs, targets, points, weights, mask), strict=True))
+            part: dict(zip(names, (*held, None, None, None), strict=False))
+            for part, held in passed.items()
         }
-        for part, held in held_out.items():
-            if isinstance(held, tuple):
-                arrays[part] = dict.fromkeys(names) | dict(zip(names, held, strict=False))
         parts = build_parts(arrays, spans, grid)
         _check_groups(parts["training"], groups, held_out, channels=channels)
         fractions = {part: held for part, held in held_out.items() if part not in arrays}

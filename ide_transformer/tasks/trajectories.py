@@ -268,13 +268,13 @@ class AbstractTrajectories(AbstractDataSet):
         return None if constant is None else constant[:samples, : self._longest(samples, part)]
 
     def inputs(
-        self, states: Any, constant: np.ndarray | None, domain: TokenDomain | None
+        self, states: Any, constant: np.ndarray | None = None, domain: TokenDomain | None = None
     ) -> Any:
-        """States `[samples, *points(, channels)]`, and what is constant, at the points of a
-        domain, as inputs of a model."""
+        """States `[samples, *points(, channels)]`, and what is constant, as inputs of a model.
+        `domain`: their points; default: those that all training states share."""
         if constant is not None:
             states = np.concatenate([states, constant], axis=-1)
-        return placed(states, domain, self.axes)
+        return placed(states, domain or self.domains.get("training"), self.axes)
 
     def chosen(self, part: str, samples: np.ndarray) -> Batch:
         learned, states, constant = self.data[part]

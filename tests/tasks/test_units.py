@@ -139,22 +139,6 @@ def test_numbers_of_functions_from_a_run(tmp_path, monkeypatch, capsys):
     np.testing.assert_array_equal(outputs(ide.load_run("runs/a")[0]), found)
 
 
-def test_classes_of_series(tmp_path, monkeypatch, no_figures):
-    monkeypatch.chdir(tmp_path)
-    x = (np.arange(32) + 0.5) / 32
-    classes = RANDOM.integers(0, 3, 300)
-    phases = 0.2 * RANDOM.random((300, 1))
-    waves = 5 + 3 * np.sin(2 * np.pi * ((1 + classes)[:, None] * x + phases))
-    several = np.stack([waves, 1e3 * waves[:, ::-1]], axis=2)
-    np.savez("a.npz", inputs=several, targets=classes)
-    run = ide.train(config("a", "function_classifier", "a.npz", options={"channels": True}))
-    assert run.load_summary()["test_accuracy"] > 0.8
-    assert (run.load_sizes() or {})["grid"] == "midpoint"
-    # One channel needs no option, and three axes without it are images.
-    assert Arrays(waves, classes).model is ide.FunctionClassifier
-    assert Arrays(several, classes).model is ide.ImageClassifier
-
-
 def test_a_run_keeps_its_labels(tmp_path, monkeypatch, capsys, no_figures):
     """Other files have fewer labels, or one that the run does not know."""
     monkeypatch.chdir(tmp_path)
