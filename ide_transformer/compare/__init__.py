@@ -9,14 +9,7 @@ from .comparison import (
     about_sources as about_sources,
     fingerprint as fingerprint,
 )
-from .measure import (
-    Data as Data,
-    Measured as Measured,
-    judge as judge,
-    measure as measure,
-    solved as solved,
-    standard_error as standard_error,
-)
+from .measure import Data as Data, measure as measure, standard_error as standard_error
 from .solve_schemes import SolvingComparison
 from .train_schemes import TrainingComparison
 

@@ -1,7 +1,7 @@
 """Models: inputs, an equation, a read-out."""
 
 from .causality import check_causal
-from .compiled import compiled_outputs, size_of
+from .compiled import compiled_outputs
 from .model import is_built_as, kinds_of
 from .parts import InputArrays
 from .public import *
