@@ -7,6 +7,7 @@ from typing import Literal
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 
 from ..arguments import PositiveFloat, PositiveInt, checked
@@ -33,7 +34,8 @@ class Mesh(eqx.Module):
     - `tokens`: tokens of a sample: points of a function (along each axis), windows of a text,
       or patches of an image, also (rows, columns).
     - `width`: features, if they are points of functions; see `Model`.
-    - `solver`: the scheme. Default of a model: `LieTrotter()`, the standard Transformer.
+    - `solver`: the scheme. Default of a model: `LieTrotter()`, the standard Transformer. A scheme
+      that has learned weights stays: another one raises.
     - `stepsize_controller`: adaptive instead of equal steps; see `solve`.
     - `max_steps`: the most adaptive steps in one layer. Default: 256.
     - `steps_for`: whether all samples of a `"batch"` share adaptive steps (the default), or
@@ -102,4 +104,17 @@ def check_steps(numbers: Mapping[str, int]) -> None:
         product = " times ".join(f"{name}={number}" for name, number in numbers.items())
         raise InputError(
             f"{product}: {precision.dtype} has at most {most:,} different steps; give fewer."
+        )
+
+
+def check_keeps_weights(scheme: diffrax.AbstractSolver, other: diffrax.AbstractSolver) -> None:
+    """Raises `InputError` if another scheme lacks a weight that a model has in its scheme."""
+    weights, others = (
+        {*map(id, jax.tree.leaves(eqx.filter(x, eqx.is_inexact_array)))} for x in (scheme, other)
+    )
+    if not weights <= others:
+        raise InputError(
+            f"solver={spelled(other)}: the scheme of this model, {type(scheme).__name__}, has "
+            "learned weights, which would be lost. Change its steps alone, or use a scheme around "
+            "model.mesh.solver; dataclasses.replace(model, mesh=Mesh(…)) drops the weights."
         )

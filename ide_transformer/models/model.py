@@ -46,7 +46,7 @@ from ..equation.domain import by_samples
 from ..errors import InputError
 from ..integration import AbstractExit, AbstractGradient, Mesh, Recompute, Solution
 from ..integration.gradients import as_gradient
-from ..integration.mesh import check_steps
+from ..integration.mesh import check_keeps_weights, check_steps
 from ..integration.solve import solve_on
 from ..memory import check_bytes
 from ..solvers import check_start, prepared, schemes_of, with_key
@@ -240,7 +240,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         """The model with the same weights on another mesh. A model trained for several meshes,
         see `training.schedule`, converges with more steps.
 
-        **Raises:** `InputError` for a mesh that does not fit, or is too fine for the memory.
+        **Raises:** `InputError` for a mesh that does not fit, or is too fine for the memory, and
+        for a solver in place of one with learned weights.
         """
         model: Model = self
         horizon = mesh.horizon
@@ -266,6 +267,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     def solved_on(self, mesh: Mesh) -> "Model[Inputs, ReadOut]":
         """The model with the solver and the steps of a mesh, for its last equation only."""
+        if mesh.solver is not None:
+            check_keeps_weights(self.mesh.scheme, mesh.solver)
         mesh = mesh.over(self.mesh)
         check_steps({"layers": self.layers, "steps": mesh.steps or 1})
         return dataclasses.replace(self, mesh=mesh)

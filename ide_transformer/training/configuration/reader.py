@@ -293,8 +293,10 @@ def parameters_of(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     types = {}
     for name, parameter in parameters.items():
         kind = parameter.annotation
-        # A field with a converter has a type that says more than what the converter accepts.
-        if name in fields and fields[name].metadata.get("converter", kind) is not kind:
+        converter = fields[name].metadata.get("converter") if name in fields else None
+        # The type of a field says more than what its converter accepts, unless the converter is
+        # a class, which makes the object from what is written.
+        if converter is not None and not inspect.isclass(converter):
             kind = fields[name].type
         # A type variable stands for its bound.
         types[name] = getattr(kind, "__bound__", None) or kind

@@ -24,7 +24,7 @@ from ...equation import (
 )
 from ...errors import InputError, at, short
 from ...integration import AbstractGradient, Mesh, Truncated
-from ...integration.mesh import check_steps
+from ...integration.mesh import check_keeps_weights, check_steps
 from ...memory import check_bytes
 from ...models import Model, check_causal, is_built_as, kinds_of
 from ...pretrained import find_pretrained, load_pretrained
@@ -316,6 +316,7 @@ def with_solver(model: Model, config: SolverConfig) -> Model:
         }
         given = {diffrax.AbstractSolver: sizes}
         solver = read(diffrax.AbstractSolver, config.description, "solver", given=given)
+        check_keeps_weights(part.mesh.scheme, solver)
         if config.rtol is None or config.atol is None:
             check_steps({"model.layers": part.layers, "solver.steps": config.steps})
             return dataclasses.replace(part, mesh=Mesh(steps=config.steps, solver=solver))

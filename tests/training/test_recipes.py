@@ -1,0 +1,153 @@
+"""Every recipe of configs/, and every contender of its comparisons: built from shapes, on data of
+their shapes; each recipe also trains for two steps."""
+
+import contextlib
+import functools as ft
+
+import jax
+import numpy as np
+import pytest
+
+from ide_transformer import training
+from ide_transformer.compare import load_comparison
+from ide_transformer.compare.budget import Budget
+from ide_transformer.compare.solve_schemes import SolvingComparison
+from ide_transformer.contrib import package_texts
+from ide_transformer.tasks import flows
+from ide_transformer.training.run import build_start
+from ide_transformer.training.steps.build import build_model_of_size, objective
+from ide_transformer.training.steps.layout import make_layout
+from ide_transformer.training.steps.schedule import schedule_of
+from tests.helpers import ROOT, built
+from tests.tasks.files import darcy_folder, write_idx
+from tests.training.stub import TEXT
+
+
+CONFIGS = ROOT / "configs"
+COMPARISONS = sorted(CONFIGS.glob("compare/*.yaml"))
+RECIPES = sorted({*CONFIGS.rglob("*.yaml")} - {*COMPARISONS})
+RANDOM = np.random.default_rng(0)
+
+
+def name_of(path):
+    return path.relative_to(CONFIGS).with_suffix("").as_posix()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def files(tmp_path_factory):
+    """A folder with the files that recipes read, and few functions in place of solutions."""
+    folder = tmp_path_factory.mktemp("data")
+    darcy_folder(folder, samples=1000)
+    for part in ("train", "t10k"):
+        write_idx(folder / f"{part}-images-idx3-ubyte.gz", RANDOM.integers(0, 256, (64, 28, 28)))
+        write_idx(folder / f"{part}-labels-idx1-ubyte.gz", np.arange(64) % 10)
+    points = RANDOM.random((20, 12, 2)).astype("f4")
+    arrays = {x: points[..., 0] for x in ("weights", "inputs", "targets")}
+    np.savez(folder / "l_shape.npz", points=points, **arrays)
+    cells = RANDOM.random((20, 32, 32, 2)).astype("f4")
+    np.savez(folder / "l_shape-grid.npz", inputs=cells, targets=cells[..., :1])
+    (folder / "packages.txt").write_text(TEXT * 10)
+
+    def solved(flow, sizes, points):
+        shape = 9, flow.pairs + 1, *flow.dimension * [points]
+        return {part: RANDOM.normal(size=shape).astype("f4") for part in sizes}
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
+        patch.setattr(flows, "functions", solved)
+        patch.setattr(package_texts, "text_of_packages", lambda _: folder / "packages.txt")
+        yield
+
+
+def on_files(config):
+    """The configuration of a recipe, with the files of this test."""
+    changes = {
+        "darcy": {"path": "."},
+        "fashion_mnist": {"path": "."},
+        "package_texts": {"vocabulary": 300, "validation": 0.1, "test": 0.1},
+    }
+    return config.changed("data", **changes.get(config.data.name, {}))
+
+
+def build_programs(config, task, filled=lambda build: build()):
+    """The programs of a run, and its first state."""
+
+    def build_model(config, task, key):
+        build = ft.partial(build_model_of_size, config, task.sizes, key)
+        # Iteration has to find the fixed point of its own weights.
+        own = config.model.pretrained or "steady_state" in config.solver.kind
+        return build() if own else filled(build)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ide_transformer.training.run.build_model", build_model)
+        start = build_start(config, task)
+        programs = start.programs
+    return programs, programs.start(start.model, start.key)
+
+
+def check_built(config, task):
+    """Builds from shapes whatever a run needs."""
+
+    def build():
+        for program in build_programs(config, task)[0]:
+            for model_on in program.phase.models():
+                model_on(program.model)
+
+    jax.eval_shape(build)
+    objective(task.loss, config.training)
+    for phase in schedule_of(config):
+        phase.tasks(task)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name_of)
+def test_a_recipe_says_how_it_is_run_and_is_built(path, tmp_path):
+    config = training.load_config(path)
+    assert config.name == path.stem
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    name = name_of(path)
+    assert any(name in line for line in head)
+    dumped = training.dump_config(config)
+    assert dumped.startswith("version: 2\n")
+    (tmp_path / "dumped.yaml").write_text(dumped)
+    assert training.load_config(tmp_path / "dumped.yaml") == config
+    # The weights of a checkpoint are read, not drawn: the heavy test starts from it.
+    if config.model.pretrained is None:
+        config = on_files(config)
+        check_built(config, training.build_task(config))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("path", RECIPES, ids=name_of)
+def test_a_recipe_trains(path):
+    """Two steps in each phase, on the first of its meshes."""
+    config = on_files(training.load_config(path))
+    config = config.changed("training", batch_size=2, accumulate=1)
+    task = training.build_task(config)
+    layout = make_layout(config.parallel)
+    programs, state = build_programs(config, task, ft.partial(built, std=0.02))
+    with jax.set_mesh(layout.grid):
+        for program in programs:
+            state = layout.placed(state if program.enter is None else program.enter(state))
+            _, batch = next(program.on_meshes(task))
+            step = program.lowered(0, task.loss, layout, batch).compile()
+            for _ in range(2):
+                state, metrics = step(state, batch)
+            assert np.isfinite(metrics["loss"]) and not metrics["bad_steps"]
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=name_of)
+def test_each_contender_of_a_comparison_is_built(path, monkeypatch):
+    comparison = load_comparison(path)
+    assert f"ide-transformer compare {name_of(path)}" in path.read_text()
+    if isinstance(comparison, SolvingComparison):
+        config = training.load_config(CONFIGS / f"{comparison.run.name}.yaml")
+        check_built(config, training.build_task(config))
+        return
+
+    def steps(budget, config, task):
+        check_built(config, task)
+        return 10**6
+
+    monkeypatch.setattr(Budget, "steps", steps)
+    build_task = training.build_task
+    monkeypatch.setattr(training, "build_task", lambda config: build_task(on_files(config)))
+    comparison.prepare()
