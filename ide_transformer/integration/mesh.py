@@ -34,8 +34,8 @@ class Mesh(eqx.Module):
     - `tokens`: tokens of a sample: points of a function (along each axis), windows of a text,
       or patches of an image, also (rows, columns).
     - `width`: features, if they are points of functions; see `Model`.
-    - `solver`: the scheme. Default of a model: `LieTrotter()`, the standard Transformer. A scheme
-      that has learned weights stays: another one raises.
+    - `solver`: the scheme. Default of a model: `LieTrotter()`, the standard Transformer.
+      Another one raises for a model whose scheme has learned weights.
     - `stepsize_controller`: adaptive instead of equal steps; see `solve`.
     - `max_steps`: the most adaptive steps in one layer. Default: 256.
     - `steps_for`: whether all samples of a `"batch"` share adaptive steps (the default), or
@@ -108,13 +108,14 @@ def check_steps(numbers: Mapping[str, int]) -> None:
 
 
 def check_keeps_weights(scheme: diffrax.AbstractSolver, other: diffrax.AbstractSolver) -> None:
-    """Raises `InputError` if another scheme lacks a weight that a model has in its scheme."""
-    weights, others = (
-        {*map(id, jax.tree.leaves(eqx.filter(x, eqx.is_inexact_array)))} for x in (scheme, other)
-    )
-    if not weights <= others:
+    """Raises `InputError` if the scheme of a model has weights that another one lacks."""
+
+    def weights_of(solver: diffrax.AbstractSolver) -> set[int]:
+        return {*map(id, jax.tree.leaves(eqx.filter(solver, eqx.is_inexact_array)))}
+
+    if not weights_of(scheme) <= weights_of(other):
         raise InputError(
             f"solver={spelled(other)}: the scheme of this model, {type(scheme).__name__}, has "
-            "learned weights, which would be lost. Change its steps alone, or use a scheme around "
-            "model.mesh.solver; dataclasses.replace(model, mesh=Mesh(…)) drops the weights."
+            "learned weights, which another one would lose. Change its steps alone, use a "
+            "scheme around model.mesh.solver, or write dataclasses.replace(model, mesh=…)."
         )

@@ -240,8 +240,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         """The model with the same weights on another mesh. A model trained for several meshes,
         see `training.schedule`, converges with more steps.
 
-        **Raises:** `InputError` for a mesh that does not fit, or is too fine for the memory, and
-        for a solver in place of one with learned weights.
+        **Raises:** `InputError` for a mesh that does not fit or is too fine for the memory, and
+        for a solver that would lose the learned weights of the present one.
         """
         model: Model = self
         horizon = mesh.horizon

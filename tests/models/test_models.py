@@ -15,6 +15,8 @@ import pytest
 import ide_transformer as ide
 from ide_transformer.equation import AbstractOperator
 from ide_transformer.models import check_causal, mean_vectors
+from ide_transformer.training import SolverConfig
+from ide_transformer.training.steps.build import with_solver
 from tests.helpers import fast_first, largest
 from tests.models import examples as small
 from tests.models.examples import (
@@ -93,6 +95,18 @@ def test_a_longer_horizon_passes_through_the_old_end():
     assert (finer.control.layers, finer.control.interval_length) == (2, 0.5)
     with pytest.raises(ide.InputError, match="PiecewiseConstant has weights from depth"):
         MODEL.on(ide.Mesh(horizon=6.0))
+
+
+def test_a_scheme_does_not_lose_the_weights_that_it_has_learned():
+    model = MODEL.on(ide.Mesh(solver=ide.contrib.Nesterov()))
+    for solver in (ide.contrib.Nesterov(), ide.Strang()):
+        with pytest.raises(ide.InputError, match=r"Nesterov, has learned weights"):
+            model.on(ide.Mesh(solver=solver))
+    with pytest.raises(ide.InputError, match=r"solver=Strang.* has learned weights"):
+        with_solver(model, SolverConfig(kind="strang"))
+    around = ide.AlgebraicallyReversible(model.mesh.solver)
+    mesh = model.on(ide.Mesh(solver=around, steps=2)).on(ide.Mesh(steps=3)).mesh
+    assert mesh.steps == 3 and eqx.tree_equal(mesh.solver, around)
 
 
 FINE = {

@@ -1,4 +1,4 @@
-"""YAML as configurations read it, overrides, and the files of the repository."""
+"""YAML as configurations read it, and overrides."""
 
 import functools as ft
 
@@ -13,25 +13,7 @@ import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.training.configuration.files import read_yaml, write_yaml
 from ide_transformer.training.steps import build
-from tests.helpers import ROOT
 from tests.training import stub
-
-
-FOLDERS = ("", "schemes/", "beds/", "reasoning/")
-CONFIGS = [path for x in FOLDERS for path in sorted(ROOT.glob(f"configs/{x}*.yaml"))]
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_configs_say_how_they_are_run_and_are_read_back(path, tmp_path):
-    config = training.load_config(path)
-    assert config.name == path.stem
-    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    name = path.relative_to(ROOT / "configs").with_suffix("").as_posix()
-    assert any(f"ide-transformer train {name}" in line for line in head)
-    dumped = training.dump_config(config)
-    assert dumped.startswith("version: 2\n")
-    (tmp_path / "dumped.yaml").write_text(dumped)
-    assert training.load_config(tmp_path / "dumped.yaml") == config
 
 
 def test_overrides_change_what_a_file_says(tmp_path):

@@ -1,5 +1,5 @@
-"""Every recipe of configs/, and every contender of its comparisons: built from shapes, on data of
-their shapes; each recipe also trains for two steps."""
+"""Every recipe of configs/, and every contender of its comparisons, is built from shapes; each
+recipe also trains for two steps."""
 
 import contextlib
 import functools as ft
@@ -35,11 +35,13 @@ def name_of(path):
 
 @pytest.fixture(scope="module", autouse=True)
 def files(tmp_path_factory):
-    """A folder with the files that recipes read, and few functions in place of solutions."""
+    """A folder with small files in place of those that recipes read, and random functions in
+    place of solutions."""
     folder = tmp_path_factory.mktemp("data")
     darcy_folder(folder, samples=1000)
     for part in ("train", "t10k"):
-        write_idx(folder / f"{part}-images-idx3-ubyte.gz", RANDOM.integers(0, 256, (64, 28, 28)))
+        images = RANDOM.integers(0, 256, (64, 28, 28))
+        write_idx(folder / f"{part}-images-idx3-ubyte.gz", images)
         write_idx(folder / f"{part}-labels-idx1-ubyte.gz", np.arange(64) % 10)
     points = RANDOM.random((20, 12, 2)).astype("f4")
     arrays = {x: points[..., 0] for x in ("weights", "inputs", "targets")}
@@ -140,7 +142,12 @@ def test_each_contender_of_a_comparison_is_built(path, monkeypatch):
     assert f"ide-transformer compare {name_of(path)}" in path.read_text()
     if isinstance(comparison, SolvingComparison):
         config = training.load_config(CONFIGS / f"{comparison.run.name}.yaml")
-        check_built(config, training.build_task(config))
+        task = training.build_task(config)
+        for scheme in comparison.schemes.values():
+            tree = scheme.solver.model_dump(mode="json", exclude_defaults=True)
+            setting = next(iter(scheme.settings.values()))
+            solver = training.SolverConfig.model_validate(tree | setting)
+            check_built(config.model_copy(update={"solver": solver}), task)
         return
 
     def steps(budget, config, task):
