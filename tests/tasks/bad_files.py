@@ -269,10 +269,6 @@ def dangling(file, folder):
     file["inputs"] = h5py.SoftLink("/nowhere")
 
 
-def in_itself(file, folder):
-    file["group/again"] = file["/"]
-
-
 def netcdf(**coordinates):
     def write(folder):
         data = {name: (("sample", "node"), x) for name, x in PAIR.items()}
@@ -282,10 +278,10 @@ def netcdf(**coordinates):
     return write
 
 
-def zarr(change=None):
+def zarr(change=None, version=2):
     def write(folder):
         data = xarray.Dataset({name: (("sample", "x"), x) for name, x in PAIR.items()})
-        data.to_zarr(folder / "a.zarr", zarr_format=2, consolidated=False)
+        data.to_zarr(folder / "a.zarr", zarr_format=version, consolidated=version == 3)
         if change is not None:
             change(folder / "a.zarr")
         return folder / "a.zarr"
@@ -299,6 +295,19 @@ def metadata(**changes):
             path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
     return change
+
+
+def hidden_pickle(store):
+    """An array of version 2, in the consolidated metadata of a group of version 3 alone."""
+    content = json.loads((store / "zarr.json").read_text())
+    array = {
+        **{"zarr_format": 2, "node_type": "array", "shape": [1], "chunks": [1], "dtype": "|O"},
+        **{"order": "C", "fill_value": None, "compressor": None, "dimension_separator": "."},
+        "filters": [{"id": "vlen-utf8"}, {"id": "pickle"}],
+        "attributes": {"_ARRAY_DIMENSIONS": ["x"]},
+    }
+    content["consolidated_metadata"]["metadata"]["attributes"] = array
+    (store / "zarr.json").write_text(json.dumps(content))
 
 
 def no_metadata(store):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray
 
+import ide_transformer as ide
 from ide_transformer.tasks import Arrays, Trajectories
 from ide_transformer.tasks.files import stored_arrays
 
@@ -54,6 +55,51 @@ def test_variables_have_dimensions_and_times(tmp_path, form):
     assert task.sizes["channels"] == 2 and task.sizes["output_channels"] == 1
     turned = read(path, "u", dimensions=["sample", "x", "time", "y"])
     np.testing.assert_array_equal(turned["u"], STATES.transpose(0, 3, 1, 2))
+
+
+def write_square(path, **dimensions):
+    values = RANDOM.normal(size=(4, 4, 4))
+    data = {name: (axes.split(), values) for name, axes in dimensions.items()}
+    xarray.Dataset(data, {"time": 0.5 * np.arange(4)}).to_netcdf(path, engine="scipy")
+    return values
+
+
+def test_dimensions_are_aligned_by_name(tmp_path):
+    """Also where all axes have one size, and not by the names of other samples."""
+    orders = dict(inputs="sample y x", targets="sample x y", other="more x y")
+    values = write_square(tmp_path / "a.nc", **orders)
+    arrays = Arrays.build(tmp_path / "a.nc", validation=1.0).data["validation"]
+    np.testing.assert_allclose(arrays[1], arrays[0].swapaxes(1, 2))
+    stored = stored_arrays(tmp_path / "a.nc", {"inputs": "inputs", "targets": "targets"})
+    assert stored["other"].dimensions == ("more", "y", "x")
+    np.testing.assert_array_equal(stored["other"].read(), values.swapaxes(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("task", "orders", "wanted"),
+    [
+        (Trajectories, {"trajectories": "time sample x"}, ["sample", "time", "x"]),
+        (Trajectories, {"trajectories": "n x time"}, ["n", "time", "x"]),
+        (Arrays, {"inputs": "y sample x", "targets": "sample y x"}, ["sample", "y", "x"]),
+        (Arrays, {"inputs": "x n y", "targets": "n y z"}, ""),
+    ],
+)
+def test_samples_come_first(tmp_path, task, orders, wanted):
+    """Then times of trajectories. Other orders name the option, which then suffices."""
+    write_square(tmp_path / "a.nc", **orders)
+    with pytest.raises(ide.InputError, match=r"data\.options\.dimensions") as error:
+        task.build(tmp_path / "a.nc")
+    assert str(wanted) in str(error.value)
+    if wanted:
+        task.build(tmp_path / "a.nc", dimensions=wanted, validation=0.5)
+
+
+def test_parts_have_dimensions_in_one_order(tmp_path):
+    write_square(tmp_path / "train.nc", inputs="sample y x", targets="sample y x")
+    write_square(tmp_path / "test.nc", inputs="sample x y", targets="sample x y")
+    with pytest.raises(ide.InputError, match=r"test.nc .* data.options.dimensions"):
+        Arrays.build(tmp_path)
+    Arrays.build(tmp_path, dimensions=["sample", "y", "x"], validation=0.5)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -203,6 +249,18 @@ def test_the_layouts_of_pdebench(tmp_path, kind):
     found = read(tmp_path / "a.hdf5")
     np.testing.assert_array_equal(found["trajectories"], states)
     np.testing.assert_array_equal(found["times"], TIME)
+
+
+@needs_hdf5
+def test_two_constants_of_pdebench(tmp_path):
+    """In the order viscosity, force: fields as channels, and numbers as parameters."""
+    field, numbers = RANDOM.normal(size=(2, SAMPLES, X)), RANDOM.normal(size=(2, SAMPLES))
+    for number, (force, nu) in enumerate((field, numbers)):
+        arrays = {"force": force, "nu": nu, "tensor": LINE, **COORDINATES}
+        write_hdf5(tmp_path / f"{number}.hdf5", arrays)
+        name = ("constant", "parameters")[number]
+        expected = np.stack([nu, force], -1)
+        np.testing.assert_array_equal(read(tmp_path / f"{number}.hdf5")[name], expected)
 
 
 @needs_hdf5

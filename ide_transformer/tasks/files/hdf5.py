@@ -25,51 +25,34 @@ def opened(path: Path) -> Iterator[Any]:
 def datasets(path: Path) -> dict[str, StoredArray]:
     """All data sets of a file, `group/name`.
 
-    **Raises:** `InputError` for what would be read from another file: external links, external
-    storage and virtual data sets.
+    **Raises:** `InputError` for data in another file: external links, external storage and
+    virtual data sets.
     """
-    stored = {}
-    with opened(path) as file:
-        for name, dataset in _walk(path, file):
-            # A chunk is unpacked whole, also where it is larger than the array.
-            numbers = max(dataset.size or 0, math.prod(dataset.chunks or (0,)))
-            read = ft.partial(_read, path, name)
-            stored[name] = StoredArray(numbers, dataset.dtype.itemsize, read)
-    return stored
-
-
-def _walk(path: Path, file: Any) -> Iterator[tuple[str, Any]]:
     h5py = importlib.import_module("h5py")
+    stored: dict[str, StoredArray] = {}
 
-    groups = [("", file)]
-    seen = {h5py.h5o.get_info(file.id).addr}
-    while groups:
-        prefix, group = groups.pop()
-        for key in group:
-            name = f"{prefix}{key}"
-            link = group.get(key, getlink=True)
-            if isinstance(link, h5py.ExternalLink):
-                raise _elsewhere(path, name)
-            if not isinstance(link, h5py.HardLink):
-                continue  # a second name
-            item = group[key]
-            if isinstance(item, h5py.Dataset):
-                if item.external or item.is_virtual:
-                    raise _elsewhere(path, name)
-                yield name, item
-            elif isinstance(item, h5py.Group):
-                address = h5py.h5o.get_info(item.id).addr
-                if address in seen:
-                    raise InputError(f"data.path={path}: the group {name} has two names.")
-                seen.add(address)
-                groups.append((f"{name}/", item))
+    def is_external(name: str, link: Any) -> str | None:
+        return name if isinstance(link, h5py.ExternalLink) else None
 
+    def add(name: str, item: Any) -> str | None:
+        if not isinstance(item, h5py.Dataset):
+            return None
+        if item.external or item.is_virtual:
+            return name
+        # A chunk is unpacked whole, also where it is larger than the array.
+        numbers = max(item.size or 0, math.prod(item.chunks or (0,)))
+        stored[name] = StoredArray(numbers, item.dtype.itemsize, ft.partial(_read, path, name))
+        return None
 
-def _elsewhere(path: Path, name: str) -> InputError:
-    return InputError(
-        f"data.path={path}: {name} lies in another file; copy it into this one (h5repack, or "
-        "h5py's Group.copy with expand_external=True)."
-    )
+    with opened(path) as file:
+        # A visit ends with the first name that is returned.
+        elsewhere = file.visititems_links(is_external) or file.visititems(add)
+    if elsewhere:
+        raise InputError(
+            f"data.path={path}: {elsewhere} lies in another file; copy it into this one "
+            "(h5repack, or h5py's Group.copy with expand_external=True)."
+        )
+    return stored
 
 
 def _read(path: Path, name: str) -> np.ndarray:

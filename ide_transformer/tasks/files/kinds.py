@@ -72,9 +72,16 @@ def stored_arrays(
             raise InputError(f"data.path={path}: there is no such file or folder.")
         parts = _parts(path)
     stored: dict[str, StoredArray] = {}
-    for prefix, part in parts.items():
-        own = _arrays(part, roles or {}, dimensions)
-        stored |= {f"{prefix}{name}": x for name, x in own.items()}
+    for prefix, part in sorted(parts.items()):  # training first
+        for name, array in _arrays(part, roles or {}, dimensions).items():
+            training = stored.get(name, array)
+            if array.dimensions != training.dimensions:
+                raise InputError(
+                    f"data.path={path}: {name} of {part.name} has the dimensions "
+                    f"{[*array.dimensions]}, and of the training part {[*training.dimensions]};"
+                    " set data.options.dimensions, the order in all parts."
+                )
+            stored[f"{prefix}{name}"] = array
     return stored
 
 

@@ -6,7 +6,7 @@ https://github.com/pdebench/PDEBench (Takamoto et al., arXiv 2210.07182).
 
 import functools as ft
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,31 +17,25 @@ from .hdf5 import opened
 from .stored import MOST_COORDINATES, StoredArray, joined, points_of
 
 
-# The order of the channels of PDEBench's own models.
-_FIELDS = ("density", "pressure", "Vx", "Vy", "Vz")
-_COORDINATES = ("x-coordinate", "y-coordinate", "z-coordinate")
-
-
 class _Field(NamedTuple):
-    """A field of a file: whether it varies with samples, times and each axis in space, and how
-    many components each point has."""
+    """A field: its data set, or one for each sample; its sizes along samples, times and the
+    axes in space, 1 where it does not vary; and how many components each point has."""
 
-    name: str
-    varies: tuple[bool, ...]
+    datasets: tuple[str, ...]
+    sizes: tuple[int, ...]
     components: int
     itemsize: int
-    read: Callable[[Any], np.ndarray]
 
 
 class _Layout(NamedTuple):
-    """What a file has. `sizes` has the numbers of samples, times and points along each axis."""
+    """What a file has. `sizes`: the numbers of samples, times and points along each axis.
+    `small`: `times`, and if there are any `parameters` and `grid`."""
 
     sizes: tuple[int, ...]
     moving: list[_Field]
     constant: list[_Field]
     points: np.ndarray | None
-    # Small arrays: `times`, and if there are any `parameters` and `grid`.
-    further: dict[str, np.ndarray]
+    small: dict[str, np.ndarray]
 
 
 def layout(files: Sequence[Path]) -> dict[str, StoredArray] | None:
@@ -57,76 +51,85 @@ def layout(files: Sequence[Path]) -> dict[str, StoredArray] | None:
     - `inputs` and `targets`, `[samples, *points]`, of a steady problem: the constant fields and
       the only state.
     """
-    known = []
+    layouts: dict[Path, _Layout] = {}
     for path in files:
         with opened(path) as file:
-            one = _well(file) or _pdebench(file)
-        if one is None:
+            content = _read_well(file) or _read_pdebench(file)
+        if content is None:
             return None
-        known.append(one)
-    _check_alike(files, known)
-    pairs = list(zip(files, known, strict=True))
-    moving = [_stored(path, one, one.moving, over_time=True) for path, one in pairs]
+        layouts[path] = content
+    _check_alike(layouts)
+    first = layouts[files[0]]
+    moving = [_stored(path, x, x.moving, over_time=True) for path, x in layouts.items()]
     stored = {"trajectories": joined(files[0], moving)}
-    if known[0].constant:
-        constant = [_stored(path, one, one.constant, over_time=False) for path, one in pairs]
+    if first.constant:
+        constant = [
+            _stored(path, x, x.constant, over_time=False) for path, x in layouts.items()
+        ]
         stored["constant"] = joined(files[0], constant)
-        if known[0].sizes[1] == 1:
+        if first.sizes[1] == 1:
             stored["inputs"] = _steady(stored["constant"])
             stored["targets"] = _steady(stored["trajectories"])
-    small = {name: _one_for_all(name, known) for name in known[0].further}
-    if known[0].points is not None:
-        small["points"] = known[0].points
+    small = {name: _of_all_samples(name, [*layouts.values()]) for name in first.small}
+    if first.points is not None:
+        small["points"] = first.points
     for name, x in small.items():
         stored[name] = StoredArray(x.size, x.itemsize, ft.partial(np.array, x))
     return stored
 
 
-def _check_alike(files: Sequence[Path], known: Sequence[_Layout]) -> None:
-    first = known[0]
-    for path, other in zip(files, known, strict=True):
-        for mine, own in ((first.moving, other.moving), (first.constant, other.constant)):
-            if [x[:3] for x in mine] != [x[:3] for x in own]:
-                raise InputError(
-                    f"data.path={path}: it has the fields {[x.name for x in own]}, and "
-                    f"{files[0].name} has {[x.name for x in mine]}."
-                )
-        mine, own = (np.empty(0) if x.points is None else x.points for x in (first, other))
-        if first.sizes[1:] != other.sizes[1:] or not np.array_equal(mine, own):
+def _check_alike(layouts: Mapping[Path, _Layout]) -> None:
+    (first_path, first), *others = layouts.items()
+    for path, other in others:
+        if _channels(first) != _channels(other):
+            raise InputError(
+                f"data.path={path}: it has the fields {_channels(other)}, and "
+                f"{first_path.name} has {_channels(first)}."
+            )
+        points = [np.empty(0) if x.points is None else x.points for x in (first, other)]
+        if first.sizes[1:] != other.sizes[1:] or not np.array_equal(*points):
             raise InputError(
                 f"data.path={path}: it has {[*other.sizes[1:]]} times and points, and "
-                f"{files[0].name} has {[*first.sizes[1:]]}."
+                f"{first_path.name} has {[*first.sizes[1:]]}, or at other places."
             )
 
 
-def _one_for_all(name: str, known: Sequence[_Layout]) -> np.ndarray:
-    """A small array of all files: the same in each, or one for each sample."""
-    arrays = [x.further[name] for x in known]
+def _channels(layout: _Layout) -> list[str]:
+    """Each field with the number of its components, and whether it is constant."""
+    return [
+        f"{x.datasets[0]} [{x.components}]" + ", constant" * (x in layout.constant)
+        for x in layout.moving + layout.constant
+    ]
+
+
+def _of_all_samples(name: str, layouts: Sequence[_Layout]) -> np.ndarray:
+    """A small array of all files: the same in each, or one row for each sample."""
+    arrays = [x.small[name] for x in layouts]
     if name == "grid":
         return arrays[0]
-    shapes = [(one.sizes[0], *x.shape[-1:]) for one, x in zip(known, arrays, strict=True)]
-    every = np.concatenate([np.broadcast_to(*x) for x in zip(arrays, shapes, strict=True)])
-    alike = name == "times" and np.array_equal(every, np.broadcast_to(every[:1], every.shape))
-    return every[0] if alike else every
+    rows = [
+        np.broadcast_to(array, (layout.sizes[0], array.shape[-1]))
+        for layout, array in zip(layouts, arrays, strict=True)
+    ]
+    every = np.concatenate(rows)
+    return every[0] if name == "times" and (every == every[0]).all() else every
 
 
 def _stored(
-    path: Path, known: _Layout, fields: Sequence[_Field], *, over_time: bool
+    path: Path, layout: _Layout, fields: Sequence[_Field], *, over_time: bool
 ) -> StoredArray:
     """Fields as channels, `[samples, times, *points, channels]`, or without times."""
-    samples, steps, *space = known.sizes
+    samples, steps, *space = layout.sizes
     sizes = (samples, steps if over_time else 1, *space)
-    ends = [math.prod(space)] if known.points is not None else space
-    channels = sum(x.components for x in fields)
-    shape = (samples, *[steps] * over_time, *ends, channels)
+    ends = [math.prod(space)] if layout.points is not None else space
+    shape = (samples, *[steps] * over_time, *ends, sum(x.components for x in fields))
 
     def read() -> np.ndarray:
         with opened(path) as file:
             pieces = []
             for field in fields:
-                varying = zip(sizes, field.varies, strict=True)
-                own = [size if varies else 1 for size, varies in varying]
-                x = field.read(file).reshape(*own, field.components)
+                x = np.stack([file[name][()] for name in field.datasets])
+                x = x.reshape(*field.sizes, field.components)
                 pieces.append(np.broadcast_to(x, (*sizes, field.components)))
             return np.concatenate(pieces, axis=-1).reshape(shape)
 
@@ -145,13 +148,12 @@ def _steady(array: StoredArray) -> StoredArray:
     return array._replace(read=read, dimensions=())
 
 
-def _well(file: Any) -> _Layout | None:
+def _read_well(file: Any) -> _Layout | None:
     groups = [f"t{order}_fields" for order in range(3)]
     if "dimensions" not in file or not any(x in file for x in groups):
         return None
     dimensions = file["dimensions"]
-    names = _texts(dimensions.attrs["spatial_dims"])
-    axes = [_values(dimensions[x]) for x in names]
+    axes = [_values(dimensions[x]) for x in _texts(dimensions.attrs["spatial_dims"])]
     if any(x.ndim != 1 for x in axes):
         raise ValueError("its coordinates differ between samples or times")
     times = _values(dimensions["time"])
@@ -163,30 +165,24 @@ def _well(file: Any) -> _Layout | None:
             dataset = file[group][name]
             flags = dataset.attrs
             in_time = bool(flags.get("time_varying", True))
-            in_space = tuple(map(bool, flags.get("dim_varying", [True] * len(axes))))
-            varies = (bool(flags.get("sample_varying", True)), in_time, *in_space)
+            in_space = flags.get("dim_varying", [True] * len(axes))
+            varies = (flags.get("sample_varying", True), in_time, *in_space)
             field = _field(f"{group}/{name}", dataset, sizes, varies, order > 0)
             (moving if in_time else constant).append(field)
     if not moving:
         raise ValueError("it has no field that varies with time")
     points = points_of(axes)
-    further = {"times": times}
+    small = {"times": times}
     if points is None:
-        further["grid"] = np.array(_boundaries(file))
-    scalars = []
-    for name in _members(file, "scalars"):
-        dataset = file["scalars"][name]
-        if not dataset.attrs.get("time_varying", False):
-            scalars.append(np.broadcast_to(_values(dataset).reshape(-1), sizes[:1]))
+        walls = file.get("boundary_conditions", {})
+        kinds = {x.upper() for y in walls for x in _texts([walls[y].attrs["bc_type"]])}
+        small["grid"] = np.array("periodic" if kinds == {"PERIODIC"} else "midpoint")
+    scalars = [file["scalars"][name] for name in _members(file, "scalars")]
+    scalars = [_values(x).ravel() for x in scalars if not x.attrs.get("time_varying", False)]
     if scalars:
-        further["parameters"] = np.stack(scalars, axis=-1)
-    return _Layout(sizes, moving, constant, points, further)
-
-
-def _boundaries(file: Any) -> str:
-    group = file.get("boundary_conditions", {})
-    kinds = {_texts([group[x].attrs["bc_type"]])[0].upper() for x in group}
-    return "periodic" if kinds == {"PERIODIC"} else "midpoint"
+        rows = [np.broadcast_to(x, sizes[:1]) for x in scalars]
+        small["parameters"] = np.stack(rows, axis=-1)
+    return _Layout(sizes, moving, constant, points, small)
 
 
 def _members(file: Any, group: str) -> list[str]:
@@ -195,94 +191,85 @@ def _members(file: Any, group: str) -> list[str]:
     return _texts(file[group].attrs.get("field_names", list(file[group])))
 
 
-def _pdebench(file: Any) -> _Layout | None:
-    names = list(file)
-    groups = [x for x in names if x.isdigit() and "data" in file[x]]
-    if groups and len(groups) == len(names):
-        return _samples_in_groups(file, groups)
-    if "x-coordinate" in names and "tensor" in names:
-        moving = ["tensor"]
-    elif "x-coordinate" in names and "density" in names:
-        moving = [x for x in _FIELDS if x in names]
-    elif "velocity" in names and "t" in names:
-        moving = [x for x in ("particles", "velocity") if x in names]
+def _read_pdebench(file: Any) -> _Layout | None:
+    samples = [x for x in file if x.isdigit() and "data" in file[x]]
+    if samples and len(samples) == len(file):
+        return _read_samples(file, samples)
+    if "x-coordinate" in file and "tensor" in file:
+        names = ["tensor"]
+    elif "x-coordinate" in file and "density" in file:
+        # The order of the channels of PDEBench's own models.
+        names = [x for x in ("density", "pressure", "Vx", "Vy", "Vz") if x in file]
+    elif "velocity" in file and "t" in file:
+        names = [x for x in ("particles", "velocity") if x in file]
     else:
         return None
-    axes = [_values(file[x]) for x in _COORDINATES if x in names]
-    shape = file[moving[0]].shape
+    axes = [_values(file[x]) for x in (f"{x}-coordinate" for x in "xyz") if x in file]
+    shape = file[names[0]].shape
     # Without coordinates the last axis has the components.
     space = tuple(map(len, axes)) or shape[2:-1]
     sizes = (*shape[:2], *space)
-    fields = [_field(x, file[x], sizes, (True,) * len(sizes), None) for x in moving]
     constant = []
-    further = {}
-    for name in {"nu", "force"} & set(names):
+    parameters = []
+    for name in [x for x in ("nu", "force") if x in file]:
         if file[name].ndim > 1:
             varies = (True, False, *[True] * len(space))
-            constant.append(_field(name, file[name], sizes, varies, None))
+            constant.append(_field(name, file[name], sizes, varies))
         else:
-            further["parameters"] = _values(file[name])[:, None]
-    for name in {"t-coordinate", "t"} & set(names):
+            parameters.append(_values(file[name]))
+    small = {"parameters": np.stack(parameters, axis=-1)} if parameters else {}
+    for name in [x for x in ("t-coordinate", "t") if x in file]:
         times = _values(file[name])
         if times.shape[-1] < sizes[1]:
             raise ValueError(f"{name} has {times.shape[-1]} times for {sizes[1]} states")
         # PDEBench gives one time more than it has states.
-        further["times"] = times[..., : sizes[1]]
-    return _Layout(sizes, fields, constant, points_of(axes), further)
+        small["times"] = times[..., : sizes[1]]
+    moving = [_field(x, file[x], sizes, [True] * len(sizes)) for x in names]
+    return _Layout(sizes, moving, constant, points_of(axes), small)
 
 
-def _samples_in_groups(file: Any, groups: Sequence[str]) -> _Layout:
-    first = file[groups[0]]["data"]
-    for group in groups:
-        if (own := file[group]["data"].shape) != first.shape:
-            raise ValueError(f"{group}/data is {[*own]}, and {groups[0]}/data {[*first.shape]}")
-    grid = file[groups[0]].get("grid", {})
+def _read_samples(file: Any, samples: Sequence[str]) -> _Layout:
+    """A file with a group for each sample."""
+    first = file[samples[0]]["data"]
+    for name in samples:
+        if (shape := file[name]["data"].shape) != first.shape:
+            raise ValueError(
+                f"{name}/data is {[*shape]}, and {samples[0]}/data {[*first.shape]}"
+            )
+    grid = file[samples[0]].get("grid", {})
     axes = [_values(grid[x]) for x in "xyz" if x in grid]
-    space = tuple(map(len, axes)) or first.shape[1:-1]
-    sizes = (len(groups), first.shape[0], *space)
-    if first.shape[1 : 1 + len(space)] != space or first.ndim > 2 + len(space):
-        raise ValueError(f"{groups[0]}/data is {[*first.shape]}, and its grid {[*space]}")
-    components = math.prod(first.shape[1 + len(space) :])
-
-    def read(file: Any) -> np.ndarray:
-        return np.stack([file[x]["data"][()] for x in groups])
-
-    varies = (True,) * len(sizes)
-    field = _Field("data", varies, components, first.dtype.itemsize, read)
-    further = {"times": _values(grid["t"])} if "t" in grid else {}
-    return _Layout(sizes, [field], [], points_of(axes), further)
+    sizes = first.shape[:1] + (tuple(map(len, axes)) or first.shape[1:-1])
+    field = _field(f"{samples[0]}/data", first, sizes, [True] * len(sizes))
+    field = field._replace(
+        datasets=tuple(f"{x}/data" for x in samples), sizes=(len(samples), *sizes)
+    )
+    small = {"times": _values(grid["t"])} if "t" in grid else {}
+    return _Layout(field.sizes, [field], [], points_of(axes), small)
 
 
 def _field(
     name: str,
     dataset: Any,
-    sizes: tuple[int, ...],
-    varies: tuple[bool, ...],
-    components: bool | None,
+    sizes: Sequence[int],
+    varies: Sequence[bool],
+    components: bool | None = None,
 ) -> _Field:
     """A data set whose axes are those of `sizes` that vary, and further ones of `components`;
     `None` where there may be one or none."""
-    own = tuple(size for size, varying in zip(sizes, varies, strict=True) if varying)
-    further = dataset.shape[len(own) :]
+    axes = [size for size, varying in zip(sizes, varies, strict=True) if varying]
+    further = dataset.shape[len(axes) :]
     if components is None:
-        components = dataset.ndim == len(own) + 1
-    if dataset.shape[: len(own)] != own or bool(further) != components:
-        wanted = [*own, "components"] if components else [*own]
-        raise ValueError(f"{name} is {[*dataset.shape]}, where its layout has {wanted}")
-
-    def read(file: Any) -> np.ndarray:
-        return file[name][()]
-
-    return _Field(name, varies, math.prod(further), dataset.dtype.itemsize, read)
+        components = dataset.ndim == len(axes) + 1
+    if [*dataset.shape[: len(axes)]] != axes or bool(further) != components:
+        expected = [*axes, "components"] if components else axes
+        raise ValueError(f"{name} is {[*dataset.shape]}, where its layout has {expected}")
+    broadcast = [size if varying else 1 for size, varying in zip(sizes, varies, strict=True)]
+    return _Field((name,), tuple(broadcast), math.prod(further), dataset.dtype.itemsize)
 
 
 def _values(dataset: Any) -> np.ndarray:
     """Coordinates or scalars."""
-    if (
-        dataset.size is None
-        or dataset.size > MOST_COORDINATES
-        or dataset.dtype.kind not in "fiu"
-    ):
+    if dataset.dtype.kind not in "fiu" or not 0 < (dataset.size or 0) <= MOST_COORDINATES:
         raise ValueError(f"{dataset.name} is {dataset.dtype}{[*(dataset.shape or ())]}")
     return np.asarray(dataset[()])
 
