@@ -97,15 +97,12 @@ def test_channels_come_first():
         ide.InputError, match=r"\(6, 8\).*\.\.\., channels, points_1.*u\[None\]"
     ):
         emulator(u[0, 0])
-    assert jax.eval_shape(ide.contrib.ChannelsFirst(ON_CIRCLE), np.ones((3, 1, 16))).shape == (
-        3,
-        1,
-        16,
-    )
-    fewer = ide.contrib.ChannelsFirst(
-        small.operator_model((6, 8), channels=2, output_channels=1)
-    )
-    assert jax.eval_shape(ide.contrib.ChannelsFirst(fewer), u).shape == (3, 1, 6, 8)
+    # Without an axis of channels, and with fewer outputs than inputs.
+    fewer = small.operator_model((6, 8), channels=2, output_channels=1)
+    shapes = (ON_CIRCLE, (3, 1, 16), (3, 1, 16)), (fewer, u.shape, (3, 1, 6, 8))
+    for model, given, expected in shapes:
+        found = jax.eval_shape(ide.contrib.ChannelsFirst(model), np.ones(given))
+        assert found.shape == expected
 
 
 CLASSIFIER = small.image_classifier()
