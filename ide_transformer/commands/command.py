@@ -107,7 +107,12 @@ def _run(module: ModuleType, name: str | None = None, given: list[str] | None = 
         epilog=f"examples:\n{module.EXAMPLES}",
     )
     module.add_options(parser)
-    module.run(parser.parse_intermixed_args(given))
+    options, unknown = parser.parse_known_intermixed_args(given)
+    if unknown:
+        known = re.findall(r"--[\w-]+", parser.format_usage())
+        hint = did_you_mean(unknown[0].partition("=")[0], known)
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}.{hint}")
+    module.run(options)
 
 
 def run_script(main: Callable[[], None]) -> None:

