@@ -89,22 +89,25 @@ def test_the_gradient_is_the_slope():
 
 
 def test_outputs_at_other_points():
-    found = np.asarray(outputs_of(MODEL, FIELD))
-    # At points of the field they are its outputs, and the values there are interpolated.
-    nodes = outputs_at(MODEL, FIELD, POINTS[:, :5])
-    assert largest(nodes, found[:, :5]) < 1e-12
-    # Linear functions are interpolated exactly between points.
+    """At points of the field they are its outputs."""
+    at_nodes = eqx.filter_jit(lambda x: outputs_at(MODEL, FIELD, POINTS[:, :5], x))
+    assert largest(at_nodes(VALUES[:, :5]), outputs_of(MODEL, FIELD)[:, :5]) < 1e-12
+
+
+def test_values_at_other_points_are_interpolated():
+    """Linear functions exactly; by a model that is not compiled, so it is a small one."""
+    options = dict(operators=(small.feed_forward,), grid="midpoint", modes=1)
+    model = small.operator_model((4, 4), **options)
     corners = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
     points = np.concatenate([np.stack([corners] * SAMPLES), POINTS], axis=1)
     linear = points @ np.array([1.0, -2.0])
     places = RANDOM.random((5, 2))
     given = np.broadcast_to(places @ np.array([1.0, -2.0]), (SAMPLES, 5))
     field = ide.Field.at(linear, points)
-    solved = eqx.filter_jit(lambda values: outputs_at(MODEL, field, places, values))
-    one, other = outputs_at(MODEL, field, places), solved(given)
+    one, other = (outputs_at(model, field, places, x) for x in (None, given))
     assert one.shape == (SAMPLES, 5) and largest(one, other) < 1e-12
     with pytest.raises(ide.InputError, match="traced cannot be interpolated; give the values"):
-        jax.eval_shape(lambda x: outputs_at(MODEL, field, x), places)
+        jax.eval_shape(lambda x: outputs_at(model, field, x), places)
 
 
 def test_an_equation_has_the_points_of_one_sample():
