@@ -181,7 +181,9 @@ def _pointwise_rates(model: _Model, text: Text) -> dict[int, list[Array]]:
     """The rates of pointwise operators at depth 0: of the text, and after a change of the first
     or of the last token."""
     equation, u0 = model.initial_value_problem(model.inputs.of_text(text))
-    states = (u0, u0.at[..., 0, :].add(1), u0.at[..., -1, :].add(1))
+    # A normalisation would remove a change that all features share.
+    change = jnp.linspace(-1, 2, u0.shape[-1], dtype=u0.dtype)
+    states = (u0, u0.at[..., 0, :].add(change), u0.at[..., -1, :].add(change))
     return {
         i: [operator.at(0.0, None)(u, equation.domain) for u in states]
         for i, operator in enumerate(equation.control(0.0))

@@ -14,7 +14,8 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer.equation import AbstractOperator
-from ide_transformer.models import check_causal, mean_vectors
+from ide_transformer.models import causality, check_causal, mean_vectors
+from ide_transformer.models.parts import Text
 from ide_transformer.training import SolverConfig
 from ide_transformer.training.steps.build import with_solver
 from tests.helpers import fast_first, largest
@@ -278,3 +279,9 @@ NO_LEAKS = dict(solver=ide.ImplicitMidpoint()), ADAPTIVE, dict(constraint=ide.Sp
 @pytest.mark.parametrize("options", fast_first(1, NO_LEAKS))
 def test_no_alarm(options):
     check_causal("text", model_of(causal(), feed_forward, **options))
+
+
+def test_a_pointwise_operator_is_tried_with_a_change_that_its_normalisation_keeps():
+    text = Text(np.arange(5))
+    rate, first, last = causality._pointwise_rates(model_of(causal(), feed_forward), text)[1]
+    assert largest(first[0], rate[0]) > 1e-3 and largest(last[-1], rate[-1]) > 1e-3
