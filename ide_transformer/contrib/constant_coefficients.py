@@ -116,14 +116,14 @@ class ConstantCoefficients(AbstractLinearOperator):
     @property
     def coefficients(self) -> dict[str, Float[Array | np.ndarray, "features axes"]]:
         """r, a, d, s and h by their names; r has one axis."""
-        found = {}
+        coefficients = {}
         for name, order in _ORDERS.items():
             value = np.array(self.given[order])
             if name in self.weights:
                 w = self.weights[name].reshape(value.shape)
                 value = w * self.spacing**order if order % 2 else jnp.exp(w)
-            found[name] = value
-        return found
+            coefficients[name] = value
+        return coefficients
 
     @property
     def dissipative(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -179,7 +179,7 @@ def _published(path: str | Path | None) -> list[np.ndarray]:
             raise InputError(
                 f"data.path={path}: {error.filename} cannot be read ({error.strerror})."
             ) from None
-    found = []
+    samples = []
     for name, content in zip(_FILES, contents, strict=True):
         arrays = torch_arrays(content, name)
         side = int(name[-5:-3])
@@ -189,8 +189,8 @@ def _published(path: str | Path | None) -> list[np.ndarray]:
                 f"{name} has x {x.shape} and y {y.shape}; give [samples, {side}, {side}]."
             )
         pair = [v.reshape(-1, side**2).astype(np.float32) for v in (x, y)]
-        found.append(np.stack(pair, axis=1))
-    return found
+        samples.append(np.stack(pair, axis=1))
+    return samples
 
 
 def torch_arrays(content: bytes, name: str) -> dict[str, np.ndarray]:

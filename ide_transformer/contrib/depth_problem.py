@@ -73,11 +73,13 @@ def make_problem(
     model = loaded.model
     if text is not None:
         return _of_text(loaded, calibration, held_out, draw, text)
-    there = tokenizer_file(loaded.path).is_file()
-    if loaded.run is not None or (models.is_built_as(model, models.LanguageModel) and there):
+    has_tokenizer = tokenizer_file(loaded.path).is_file()
+    if loaded.run is not None or (
+        models.is_built_as(model, models.LanguageModel) and has_tokenizer
+    ):
         return _of_task(loaded, calibration, held_out, draw)
     texts = isinstance(model.inputs, models.TextInputs)
-    if texts and isinstance(model.read_out, models.States) and there:
+    if texts and isinstance(model.read_out, models.States) and has_tokenizer:
         return _speeches(model, loaded, calibration, held_out, draw)
     random = np.random.default_rng(0)
     # Calibration samples of later draws come behind those to measure on.
@@ -198,16 +200,18 @@ def _speeches(
             f"calibration={calibration}, held_out={held_out}: give at most {2 * boundary} and "
             f"{len(pairs) - boundary}, the texts of Shakespeare."
         )
-    number = -(-calibration // 2)
+    num_pairs = -(-calibration // 2)
     if draw:
-        learned = np.random.default_rng(draw).choice(boundary, number, replace=False)
+        calibration_pairs = np.random.default_rng(draw).choice(
+            boundary, num_pairs, replace=False
+        )
     else:
-        learned = np.linspace(0, boundary - 1, number).astype(int)
-    kept = np.linspace(boundary, len(pairs) - 1, held_out).astype(int)
+        calibration_pairs = np.linspace(0, boundary - 1, num_pairs).astype(int)
+    held_out_pairs = np.linspace(boundary, len(pairs) - 1, held_out).astype(int)
     # Neighbours are from one scene.
-    learned = np.random.default_rng(0).permutation(learned)
-    texts = [half for i in learned for half in pairs[i]][:calibration]
-    both = [pairs[i][half] for half in (0, 1) for i in kept]
+    calibration_pairs = np.random.default_rng(0).permutation(calibration_pairs)
+    texts = [half for i in calibration_pairs for half in pairs[i]][:calibration]
+    both = [pairs[i][half] for half in (0, 1) for i in held_out_pairs]
     measured_on = tokenizer.encode_batch(both, model.inputs.context)
 
     def losses_of(firsts: Array, seconds: Array) -> Float[Array, " samples"]:

@@ -54,8 +54,8 @@ def selections(layered: Layered) -> Iterator[Layered]:
     number = layered.native.control.layers
     if math.comb(number, intervals - 1) > MOST_SELECTIONS:
         return
-    for kept in itertools.combinations(range(number), intervals - 1):
-        layers = whole_layers(kept, operators)
+    for choice in itertools.combinations(range(number), intervals - 1):
+        layers = whole_layers(choice, operators)
         steps = layers.astype(str).astype(object)
         yield layered._replace(model=take_layers(layered.native, layers), steps=steps)
 

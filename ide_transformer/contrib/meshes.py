@@ -191,7 +191,7 @@ def _best(meshes: Iterable[Layered], judge: Target) -> tuple[float, Layered]:
     """The least error and its model; no other model is kept in memory."""
     # A march that diverged, with the error NaN, comes last.
     errors = ((float(np.fmin(judge.error(x.model), np.inf)), x) for x in meshes)
-    return min(errors, key=lambda found: found[0])
+    return min(errors, key=lambda pair: pair[0])
 
 
 @eqx.filter_jit

@@ -77,8 +77,8 @@ def replace_layers(model: Model, layers: Sequence[int], inputs: PyTree[ArrayLike
         in_layers(model),
         replace_fn=lambda x: _mapped(x, first - 1, jnp.asarray(matrix)),
     )
-    kept = [*range(first), *range(first + number, model.layers)]
-    return take_layers(layered, whole_layers(kept, model.equation.num_operators))
+    layers_left = [*range(first), *range(first + number, model.layers)]
+    return take_layers(layered, whole_layers(layers_left, model.equation.num_operators))
 
 
 def least_turned(model: Model, number: int, inputs: PyTree[ArrayLike]) -> range:

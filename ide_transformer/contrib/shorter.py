@@ -183,12 +183,12 @@ def study_shortening(
     if text is not None:
         about["text"] = fingerprint(text)
     rows = _stored_rows(file, about)
-    known = {(row["method"], row["draw"], row["layers"]) for row in rows}
+    stored = {(row["method"], row["draw"], row["layers"]) for row in rows}
     for draw in range(draws):
-        wanted = [
-            name for name in methods if any((name, draw, n) not in known for n in numbers)
+        missing = [
+            name for name in methods if any((name, draw, n) not in stored for n in numbers)
         ]
-        if not wanted:
+        if not missing:
             continue
         if draw:
             problem = make_problem(loaded, calibration, held_out, draw, text)
@@ -196,12 +196,12 @@ def study_shortening(
         if not rows:
             native = {"method": "native", "draw": None, "layers": model.layers}
             rows.append(native | {"budgets": ""} | judge(model))
-        for name in wanted:
+        for name in missing:
             began = time.monotonic()
             try:
                 for shorter, steps in METHODS[name](model, problem, list(numbers), draw):
                     layers = shorter.layers
-                    if (name, draw, layers) in known:
+                    if (name, draw, layers) in stored:
                         continue
                     row = {"method": name, "draw": draw, "layers": layers}
                     row |= {"budgets": numbers[layers], "steps": steps}
@@ -235,34 +235,34 @@ def summary(about: dict[str, Any], rows: Rows) -> Report:
         groups.setdefault((row["layers"], row["method"]), []).append(row)
     # `[draws, samples]`.
     losses = {
-        key: np.array([row["losses"] for row in own], float) for key, own in groups.items()
+        key: np.array([row["losses"] for row in group], float) for key, group in groups.items()
     }
     means = {key: np.mean(each, axis=0) for key, each in losses.items()}
     table: Rows = []
     for layers, name in sorted(groups, key=lambda key: (-key[0], _mean(means[key]))):
         mean = means[layers, name]
         of_draws = np.mean(losses[layers, name], axis=1)
-        own = groups[layers, name]
+        group = groups[layers, name]
         rivals = [means[key] for key in groups if key[0] == layers and key[1] in PUBLISHED]
         best = min(rivals, key=_mean, default=None)
         behind = None if best is None else mean - best
         table.append(
             {
-                "budgets": own[0]["budgets"],
-                "field_evaluations": own[0]["field_evaluations"],
+                "budgets": group[0]["budgets"],
+                "field_evaluations": group[0]["field_evaluations"],
                 "method": name,
-                "draws": len(own),
+                "draws": len(group),
                 "loss": float(np.mean(mean)),
                 "change": float(np.mean(mean - native)),
                 "uncertainty": standard_error(mean - native),
-                "spread": float(np.std(of_draws, ddof=1)) if len(own) > 1 else None,
+                "spread": float(np.std(of_draws, ddof=1)) if len(group) > 1 else None,
                 "difference": None if behind is None else float(np.mean(behind)),
                 "its_uncertainty": None if behind is None else standard_error(behind),
-                "error": float(np.mean([row["error"] for row in own])),
+                "error": float(np.mean([row["error"] for row in group])),
             }
         )
         if "cooled" in rows[0]:
-            cooled = np.mean([np.array(row["cooled"], float) for row in own], axis=0)
+            cooled = np.mean([np.array(row["cooled"], float) for row in group], axis=0)
             change = cooled - np.array(rows[0]["cooled"], float)
             table[-1]["cooled_change"] = float(np.mean(change))
             table[-1]["cooled_uncertainty"] = standard_error(change)
@@ -370,15 +370,15 @@ def save_shorter(
     _check_methods([method])
     loaded = load_model(path, trust=trust)
     model = loaded.model.ordinary
-    wanted = layers or model.layers - 1
-    if not 0 < wanted < model.layers:
-        raise InputError(f"{path} has {model.layers} layers; save fewer, not {wanted}.")
+    number = layers or model.layers - 1
+    if not 0 < number < model.layers:
+        raise InputError(f"{path} has {model.layers} layers; save fewer, not {number}.")
     problem = make_problem(loaded, calibration, held_out=1, text=text)
-    shorter, _ = next(METHODS[method](model, problem, [wanted], 0))
+    shorter, _ = next(METHODS[method](model, problem, [number], 0))
     error = native_target(model, problem.calibration, problem.read).error(shorter)
     _save(shorter, loaded, folder)
     return (
-        f"{folder}: {wanted} of {model.layers} layers, {method}, relative error {error:.3f} on "
+        f"{folder}: {number} of {model.layers} layers, {method}, relative error {error:.3f} on "
         f"{calibration} samples. Load it with ide_transformer.load_pretrained"
         f"({str(folder)!r}) or the original library."
     )

@@ -109,7 +109,7 @@ def _grids(side: int, least: int, held_out: bool) -> tuple[np.ndarray, np.ndarra
         # A cell is emptied if one solution is left.
         cells = grid.copy()
         emptied = []
-        kept = []
+        filled = []
         for cell in random.permutation(side**2):
             cells[cell] = 0
             ways = it.islice(_fillings(cells, side), 2)
@@ -117,10 +117,10 @@ def _grids(side: int, least: int, held_out: bool) -> tuple[np.ndarray, np.ndarra
                 emptied.append(cell)
             else:
                 cells[cell] = grid[cell]
-                kept.append(cell)
-        if len(kept) == least:
+                filled.append(cell)
+        if len(filled) == least:
             grids.append(grid.reshape(side, side))
-            orders.append(emptied + kept)
+            orders.append(emptied + filled)
     return np.stack(grids), np.array(orders)
 
 
