@@ -121,7 +121,7 @@ def _builds(
     by_name = inspect.Parameter.KEYWORD_ONLY
     parameters = dict(inspect.signature(_equation).parameters)
     parts = []
-    for build, renamed in ((inputs, _OF_INPUTS | names), (read_out, _OF_READ_OUTS)):
+    for build, renamed in ((inputs, {**_OF_INPUTS, **names}), (read_out, _OF_READ_OUTS)):
         fixed = {"key", *getattr(build, "keywords", {})}
         own = {x: y for x, y in inspect.signature(build).parameters.items() if x not in fixed}
         parts.append((build, {x: renamed.get(x, x) for x in own}))
@@ -185,8 +185,14 @@ def _states_or_classes(
 ) -> AbstractReadOut:
     if classes is None:
         return States()
-    options = dict(class_token=class_token, normalization=normalization, std=std)
-    return _class_head(classes, features, key=key, **options)
+    return _class_head(
+        classes,
+        features,
+        key=key,
+        class_token=class_token,
+        normalization=normalization,
+        std=std,
+    )
 
 
 @_builds(ft.partial(TextInputs.build, class_token=False, masks=True), TokenLogits.build)
@@ -196,6 +202,7 @@ def LanguageModel(*args: Any, **kwargs: Any) -> Model[TextInputs, TokenLogits]:
     `model(tokens)` maps integers `[..., tokens]`, or a `Text`, to `[..., tokens, vocabulary]`.
     `control` must have causal operators.
     """
+    ...
 
 
 @_builds(TextInputs.build, _class_head)
@@ -207,6 +214,7 @@ def SequenceClassifier(*args: Any, **kwargs: Any) -> Model[TextInputs, AbstractC
     `model(tokens)` maps integers `[..., tokens]`, or a `Text`, to logits `[..., classes]`.
     Without a class token texts have no mask.
     """
+    ...
 
 
 @_builds(ft.partial(TextInputs.build, class_token=False, masks=False), MeanValues.build)
@@ -215,6 +223,7 @@ def SequenceRegressor(*args: Any, **kwargs: Any) -> Model[TextInputs, MeanValues
 
     `model(tokens)` maps integers, or a `Text` without a mask, to `[...]` or `[..., numbers]`.
     """
+    ...
 
 
 @_builds(
@@ -237,6 +246,7 @@ def ImageClassifier(
 
     Reference: Dosovitskiy et al., arXiv 2010.11929.
     """
+    ...
 
 
 @_builds(
@@ -255,6 +265,7 @@ def ImageStage(*args: Any, **kwargs: Any) -> Model[AbstractImageInputs, Abstract
 
     Reference: Wu et al., arXiv 2103.15808.
     """
+    ...
 
 
 @checked
@@ -278,6 +289,7 @@ def OperatorModel(*args: Any, **kwargs: Any) -> Model[FunctionInputs, FunctionVa
     `model(a)` maps values at points, or a `Field`, to values of the same shape. Use causal
     operators if a value may depend only on earlier ones.
     """
+    ...
 
 
 @_builds(
@@ -291,6 +303,7 @@ def FunctionClassifier(*args: Any, **kwargs: Any) -> Model[FunctionInputs, MeanH
 
     `model(a)` maps values at points, or a `Field`, to logits `[..., classes]`, see `MeanHead`.
     """
+    ...
 
 
 @_builds(
@@ -304,3 +317,4 @@ def FunctionRegressor(*args: Any, **kwargs: Any) -> Model[FunctionInputs, MeanVa
 
     `model(a)` maps values at points, or a `Field`, to `[...]` or `[..., numbers]`.
     """
+    ...
