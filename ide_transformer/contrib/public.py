@@ -44,7 +44,7 @@ from .package_texts import PackageTexts, text_of_packages
 from .recurrence import GatedRecurrence
 from .replaced_layers import least_turned, replace_layers
 from .scales import Distances, distances
-from .sequences import AbstractSequences, ListOps, PHop
+from .sequences import AbstractSequences, PHop
 from .slices import SliceAttention
 from .split_models import GridNetwork, SplitModel
 from .stabilisers import NoisySteps

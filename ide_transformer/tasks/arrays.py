@@ -97,9 +97,8 @@ class Arrays(AbstractDataSet):
     - `patch`: the side of a patch of an image, in pixels.
 
     **Raises:** `InputError` for arrays that do not fit each other, numbers that are not finite,
-    integers out of range, options that the data do not use, targets that are inputs of later
-    tokens (also times a factor, or at a tenth of the places) without `causal`, and targets that
-    are inputs of other samples without `groups`.
+    integers out of range, options that the data do not use, targets that all are inputs of
+    later tokens without `causal`, and targets that are inputs of other samples without `groups`.
     """
 
     # It depends on the arrays.

@@ -22,12 +22,6 @@ from .losses import Batch
 from .task import AbstractDataSet, in_passes
 
 
-# The most bytes a packed file may hold, and how many times its own; images shrink about
-# fivefold.
-_MOST_UNPACKED = 64 * 2**20
-_MOST_TIMES = 50
-
-
 class LabelledImages(NamedTuple):
     """Images with labels: `images: [samples, rows, columns, channels]`, float32, `labels:
     [samples]`."""
@@ -214,22 +208,15 @@ def _read_idx(folder: Path, stem: str, dimensions: int) -> np.ndarray:
             f"{stem}-idx{dimensions}-ubyte.gz; the folder holds {present}."
         )
     file = found[0]
-    most = file.stat().st_size
-    if packed := file.suffix == ".gz":
-        most = max(_MOST_UNPACKED, _MOST_TIMES * most)
     try:
-        with gzip.open(file) if packed else file.open("rb") as stream:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
             # Two zero bytes, 8 for unsigned bytes, the number of dimensions; then the shape.
             kind, *shape = struct.unpack(f">4s{dimensions}I", stream.read(4 + 4 * dimensions))
             if kind != bytes([0, 0, 8, dimensions]):
                 raise ValueError(f"it is not an IDX file of bytes in {dimensions} dimensions")
-            number = math.prod(shape)
-            content = stream.read(number + 1) if number <= most else b""
-            if len(content) != number:
-                raise ValueError(
-                    f"it is cut off, or too long, for its header {shape}; unpack a file of "
-                    f"more than {most:,} bytes yourself, if you trust it"
-                )
+            content = stream.read()
+            if len(content) != math.prod(shape):
+                raise ValueError(f"it is cut off, or too long, for its header {shape}")
     except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
         raise InputError(f"{file} is damaged or cannot be read: {error}.") from None
     return np.frombuffer(content, np.uint8).reshape(shape)

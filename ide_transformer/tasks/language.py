@@ -157,26 +157,9 @@ def on_same_tokens(tasks: Sequence[AbstractTask]) -> list[AbstractTask]:
     return [*texts]
 
 
-# Tokens that are searched at once, the shortest windows that are searched for, and the base of
-# their hashes.
-_SCANNED = 2**20
+# The shortest windows that are searched for in the training part, and how many.
 _SHORTEST = 32
-_BASE = 0x9E3779B97F4A7C15
-
-
-def _terms(tokens: np.ndarray) -> np.ndarray:
-    """`τ_i B^i` modulo 2⁶⁴ for each token; the sum over a window is its hash."""
-    scrambled = (tokens.astype(np.uint64) + np.uint64(1)) * np.uint64(0xD6E8FEB86659FD93)
-    return scrambled * np.cumprod(np.full(tokens.shape[-1], _BASE, np.uint64))
-
-
-def _hashes(tokens: np.ndarray, length: int) -> np.ndarray:
-    """The hashes of all windows of a length, by differences of running sums."""
-    sums = np.append(np.uint64(0), np.cumsum(_terms(tokens)))
-    hashes = sums[length:] - sums[:-length]
-    inverse = np.full(len(hashes) - 1, pow(_BASE, -1, 2**64), np.uint64)
-    hashes[1:] *= np.cumprod(inverse)
-    return hashes
+_COMPARED = 256
 
 
 class LanguageTask(AbstractNextToken):
@@ -232,25 +215,21 @@ class LanguageTask(AbstractNextToken):
 
     def repeated(self) -> dict[Part, tuple[int, int]]:
         """For each part the number of windows that also stand in the training part, and the
-        number of all windows. Empty for windows of less than 32 tokens, which recur by chance.
-        """
-        found: dict[Part, tuple[int, int]] = {}
+        number of those looked at, at most 256. Empty for windows of less than 32 tokens, which
+        recur by chance."""
+        counts: dict[Part, tuple[int, int]] = {}
         if self.context < _SHORTEST:
-            return found
-        end = self.bounds["training"][1]
+            return counts
+        # A character for each token: Python searches texts fast.
+        text = self.tokens.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+        learned = text[: self.bounds["training"][1]]
         for part in self.parts:
             first, last = self.bounds[part]
-            every = in_parts(range(first, last - self.context, self.context), 1024, None)
-            marks = np.concatenate([_terms(self.windows_at(x)).sum(axis=1) for x in every])
-            seen = np.zeros(len(marks), bool)
-            first_bits = np.zeros(2**20, bool)
-            first_bits[marks >> 44] = True
-            for begin in range(0, end - self.context, _SCANNED):
-                some = self.tokens[begin : min(begin + _SCANNED + self.context, end)]
-                there = _hashes(some, self.context + 1)
-                seen |= np.isin(marks, there[first_bits[there >> 44]])
-            found[part] = int(seen.sum()), len(marks)
-        return found
+            starts = [*range(first, last - self.context, self.context)]
+            starts = starts[:: -(-len(starts) // _COMPARED)]
+            repeated = sum(text[x : x + self.context + 1] in learned for x in starts)
+            counts[part] = repeated, len(starts)
+        return counts
 
     def sample(self, model: Model, length: int) -> str | None:
         """Text after a new line, or after the first token if the tokenizer has no new line."""
@@ -304,7 +283,6 @@ class Dataset(AbstractNextToken):
     - `column`: the column of a table that has the texts.
     - `between`: in text files, a line that stands between documents.
     - `subset`, `split`: of a data set of the hub; by default the split `train`.
-    - `processes`: how many make tokens at the same time.
     """
 
     @checked
@@ -321,11 +299,10 @@ class Dataset(AbstractNextToken):
         between: str | None = None,
         subset: str | None = None,
         split: str | None = None,
-        processes: PositiveInt = 1,
     ):
         source = dict(column=column, between=between, subset=subset, split=split)
         size = learned_size(tokenizer, vocabulary)
-        found = tokenized(path, tokenizer, size, processes, **source)
+        found = tokenized(path, tokenizer, size, **source)
         self.tokens, self.tokenizer, self.end = found
         self.context = context
         ends = _ends(len(self.tokens), validation, test)

@@ -1,11 +1,9 @@
 """Text to integers and back."""
 
 import abc
-import base64
 import contextlib
 import functools as ft
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -27,15 +25,6 @@ if TYPE_CHECKING:
 # Names of the token that ends a document; the first is ours.
 _ENDS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
 _END_CHARACTER = "\x03"
-# Bounds for files of others. The largest known file, of 260,000 tokens, has 33 MB.
-_MOST_BYTES = 128 * 2**20
-_MOST_TOKENS = 2**22
-_MOST_MARKS = 1000
-# How many times longer the steps before tokenisation could make a text, and may make it,
-# measured on pieces of this many characters.
-_MOST_POSSIBLE = 1000
-_MOST_GROWTH = 4
-_PIECE = 2**12
 # The ends of lines of `str.splitlines`.
 _LINE_END = "\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
 
@@ -156,13 +145,6 @@ class _LibraryTokenizer(AbstractTokenizer):
         self._tokenizer = tokenizer
         # Some numbers may have no token.
         self._numbers = sorted(tokenizer.get_vocab().values())
-        if self._numbers and self._numbers[-1] >= _MOST_TOKENS:
-            raise InputError(f"token {self._numbers[-1]:,} is beyond {_MOST_TOKENS:,}")
-        steps = tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder
-        read, cut, written = (_growth(x and json.loads(x.__getstate__())) for x in steps)
-        self._grows = read * cut > _MOST_GROWTH
-        if read * cut > _MOST_POSSIBLE or written > _MOST_GROWTH:
-            raise InputError("its replacements may make a text very much longer")
 
     @property
     def vocabulary(self) -> int:
@@ -175,20 +157,6 @@ class _LibraryTokenizer(AbstractTokenizer):
         """Calls a method of the library, which panics if a pattern takes too long."""
         with _named_errors("the tokenizer fails at this text"):
             return getattr(self._tokenizer, method)(*arguments, **options)
-
-    def _check_growth(self, text: str) -> None:
-        """Raises if the steps before tokenisation make a text much longer."""
-        for start in range(0, len(text) if self._grows else 0, _PIECE):
-            made = piece = text[start : start + _PIECE]
-            if (step := self._tokenizer.normalizer) is not None:
-                made = step.normalize_str(made)
-            if (step := self._tokenizer.pre_tokenizer) is not None:
-                made = "".join(word for word, _ in step.pre_tokenize_str(made))
-            if len(made) > _MOST_GROWTH * len(piece) + _PIECE:
-                raise InputError(
-                    f"the tokenizer makes {len(made):,} characters of {len(piece):,}; take the "
-                    "tokenizer of another release."
-                )
 
     @ft.cached_property
     def token_bytes(self) -> Int[np.ndarray, " vocabulary"]:
@@ -229,7 +197,6 @@ class BytePairTokenizer(_LibraryTokenizer):
         return cls(tokenizer)
 
     def encode(self, text: str) -> np.ndarray:
-        self._check_growth(text)
         lines = self._called("encode_batch", text.splitlines(keepends=True))
         tokens = [np.asarray(line.ids, dtype=np.int32) for line in lines]
         return np.concatenate(tokens) if tokens else np.zeros(0, np.int32)
@@ -262,13 +229,10 @@ class PretrainedTokenizer(_LibraryTokenizer):
         super().__init__(tokenizer)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        if (marks := tokenizer.num_special_tokens_to_add(False)) > _MOST_MARKS:
-            raise InputError(f"{marks:,} tokens would mark the beginning and the end of a text")
         # Some damaged files fail only at the first text.
         self._tokenizer.encode("")
 
     def encode(self, text: str) -> np.ndarray:
-        self._check_growth(text)
         return np.asarray(self._called("encode", text, add_special_tokens=False).ids, np.int32)
 
     def encode_batch(self, texts: Sequence[str], context: int) -> Text:
@@ -280,8 +244,6 @@ class PretrainedTokenizer(_LibraryTokenizer):
                 f"encode_batch: context={context}: {marks} tokens mark the beginning and the "
                 "end of a text; give more."
             )
-        for text in texts:
-            self._check_growth(text)
         self._tokenizer.enable_truncation(context)
         encoded = self._called("encode_batch", list(texts))
         self._tokenizer.no_truncation()
@@ -325,7 +287,7 @@ class PretrainedTokenizer(_LibraryTokenizer):
                 "the tokenizer.json of its release there."
             )
         tokenizer = _library().Tokenizer
-        with _reading(file):
+        with _named_errors(f"{file} is not a tokenizer"):
             if path.is_file():
                 return cls(_glassllm(read_json(file)))
             return cls(tokenizer.from_file(str(file)))
@@ -340,13 +302,13 @@ def end_token(tokenizer: "tk.Tokenizer") -> str | None:
 def load_tokenizer(path: str | Path) -> AbstractTokenizer:
     """The tokenizer that was saved to `path`; `InputError` if the file is damaged."""
     path = Path(path)
-    with _reading(path):
+    with _named_errors(f"{path} is not a tokenizer"):
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)
         if "characters" in content:
             return CharacterTokenizer(content["characters"])
     tokenizer = _library().Tokenizer
-    with _reading(path):
+    with _named_errors(f"{path} is not a tokenizer"):
         if "checkpoint" in content:
             return PretrainedTokenizer(tokenizer.from_str(json.dumps(content["checkpoint"])))
         found = tokenizer.from_str(text)
@@ -355,14 +317,6 @@ def load_tokenizer(path: str | Path) -> AbstractTokenizer:
         bytes_alone = (content.get("pre_tokenizer") or {}).get("type") == "ByteLevel"
         merges = content["model"].get("type", "BPE") == "BPE" and bytes_alone and not more
         return BytePairTokenizer(found) if merges else PretrainedTokenizer(found)
-
-
-@contextlib.contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    with _named_errors(f"{file} is not a tokenizer"):
-        if file.stat().st_size > _MOST_BYTES:
-            raise InputError(f"it has more than {_MOST_BYTES:,} bytes")
-        yield
 
 
 @contextlib.contextmanager
@@ -392,25 +346,3 @@ def _glassllm(content: dict[str, Any]) -> "tk.Tokenizer":
     tokenizer.decoder = back.Sequence([back.Replace("▁", " "), back.Fuse()])
     tokenizer.add_special_tokens(specials)
     return tokenizer
-
-
-def _growth(step: Any) -> int | float:
-    """How many times longer, in bytes of UTF-8, a step of a tokenizer can make a text."""
-    match step:
-        case {"type": "Sequence"}:
-            return math.prod(_growth(x) for xs in step.values() if type(xs) is list for x in xs)
-        case {"type": "Replace", "pattern": {"String": str(found)}, "content": made} if found:
-            return max(1.0, len(made.encode()) / len(found.encode()))
-        case {"type": "Replace", "content": made}:
-            return 1 + len(made.encode())  # before each byte, if the pattern is empty
-        case {"type": "Precompiled", "precompiled_charsmap": encoded}:
-            # The size of a trie, the trie, and the texts it leads to.
-            table = base64.b64decode(encoded)
-            texts = table[4 + int.from_bytes(table[:4], "little") :]
-            return max(1, *map(len, texts.split(b"\0")))
-        case {"type": "Prepend", "prepend": made}:
-            return max(1, len(made) // 8)
-        case {"type": "ByteLevel"}:
-            return 2
-        case _:
-            return 1

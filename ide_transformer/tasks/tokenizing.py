@@ -1,13 +1,8 @@
 """Tokenises texts of any size, to one sequence on disk, by the library `datasets`."""
 
-import contextlib
 import functools as ft
 import hashlib
-import os
 import re
-import threading
-import time
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,11 +76,7 @@ def learned_size(tokenizer: str | AbstractTokenizer, vocabulary: int | None) -> 
 
 
 def tokenized(
-    path: str | Path,
-    tokenizer: str | AbstractTokenizer,
-    vocabulary: int,
-    processes: int,
-    **source: Any,
+    path: str | Path, tokenizer: str | AbstractTokenizer, vocabulary: int, **source: Any
 ) -> tuple[Tokens, AbstractTokenizer, int]:
     """The tokens of texts, kept in the cache, their tokenizer, and its end token."""
     require("datasets", "datasets", "data.name=dataset reads texts by the library")
@@ -108,7 +99,7 @@ def tokenized(
                 ) from None
     key = _hashed(str(Path(path).resolve()))
     # One process tokenises; others on the machine wait, and read what it wrote.
-    with filelock.FileLock(folder / f"{key}.lock"), _ending_with_this_process():
+    with filelock.FileLock(folder / f"{key}.lock"):
         rows = _rows(Path(path), **source)
         ready, end = (given or _learned(str(tokenizer), vocabulary, rows, folder)).ending()
         ready.save(saved := folder / f"{key}.json")
@@ -125,7 +116,6 @@ def tokenized(
                 ft.partial(_encoded, ready, end, dtype),
                 batched=True,
                 batch_size=max(1, _BATCH * len(rows) // size),
-                num_proc=min(processes, len(piece)) if processes > 1 else None,
                 remove_columns=rows.column_names,
                 features=datasets.Features(columns),
                 new_fingerprint=_hashed(encoding, f"{index} of {number}"),
@@ -256,34 +246,3 @@ def _learned(name: str, vocabulary: int, rows: Any, folder: Path) -> AbstractTok
 
 def _hashed(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-
-
-# The process that tokenises; its workers end with it.
-_parent: list[int] = []
-
-
-@contextlib.contextmanager
-def _ending_with_this_process() -> Iterator[None]:
-    """Processes forked inside end when this one is killed."""
-    _parent.append(os.getpid())
-    try:
-        with warnings.catch_warnings():
-            # JAX and Python warn of forks, but the workers do not use JAX.
-            warnings.filterwarnings("ignore", ".*fork")
-            yield
-    finally:
-        _parent.pop()
-
-
-def _watch_parent() -> None:
-    def watch() -> None:
-        while os.getppid() == _parent[-1]:
-            time.sleep(1.0)
-        os._exit(1)
-
-    if _parent:
-        threading.Thread(target=watch, daemon=True).start()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_watch_parent)

@@ -7,7 +7,6 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer import contrib
-from ide_transformer.contrib.sequences import OPERATORS
 
 
 def held_out(task):
@@ -90,25 +89,6 @@ def test_sums_in_columns_are_right(options):
         assert a + b == c and max(digits["c"]) < task.base
         assert set(inputs[end + 1 :]) <= {task.base + 1}
         assert set(targets[:end:2] + targets[end + 1 :]) <= {-1}
-
-
-def test_the_values_of_lists_are_those_of_python():
-    task = contrib.ListOps(40, shortest=6, longest=30, depth=3, arguments=4)
-    batch = task.batch(2, 64, seed=1)
-    tokens, mask, _ = batch.inputs
-    lengths = mask.sum(axis=1)
-    assert lengths.min() >= 6 and (mask == (np.arange(30) < lengths[:, None])).all()
-    values = {"MIN": min, "MAX": max, "MED": np.median, "SM": lambda x: sum(x) % 10}
-    written = [*map("{},".format, range(10)), *map("of('{}',".format, OPERATORS), "),"]
-
-    def of(name, *members):
-        assert 2 <= len(members) <= 4
-        return int(values[name](members))
-
-    for row, length, target in zip(tokens, lengths, batch.targets, strict=True):
-        signs = [written[i] for i in row[:length]]
-        assert eval("".join(signs), {"of": of}) == (target,)
-        assert np.cumsum([(x[-2] == "'") - (x == "),") for x in signs]).max() <= 3
 
 
 @pytest.mark.parametrize(
