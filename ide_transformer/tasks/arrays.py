@@ -98,7 +98,8 @@ class Arrays(AbstractDataSet):
 
     **Raises:** `InputError` for arrays that do not fit each other, numbers that are not finite,
     integers out of range, options that the data do not use, targets that all are inputs of
-    later tokens without `causal`, and targets that are inputs of other samples without `groups`.
+    later tokens without `causal`, and targets that are inputs of other samples without
+    `groups`.
     """
 
     # It depends on the arrays.
