@@ -246,7 +246,7 @@ class FunctionData:
             )
 
 
-def placed(values: np.ndarray, domain: TokenDomain | None, axes: int = 1) -> Any:
+def placed(values: Any, domain: TokenDomain | None, axes: int = 1) -> Any:
     """Values `[samples, *points(, channels)]`, with so many axes of points, as a `Field` at the
     points of a domain, without the padding beyond them; as they are on the grid of a model."""
     if domain is None:
