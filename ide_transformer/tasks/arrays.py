@@ -138,7 +138,7 @@ class Arrays(AbstractDataSet):
         kind = _kind(axes, inputs, targets, image=image)
         vars(self)["model"] = kind
         self.loss, used = _LEARNED[kind]
-        given = {
+        arguments = {
             "points": points,
             "weights": weights,
             "mask": mask,
@@ -148,7 +148,7 @@ class Arrays(AbstractDataSet):
             "vocabulary": vocabulary,
             "classes": classes,
         }
-        unused = [name for name, x in given.items() if x is not None and name not in used]
+        unused = [name for name, x in arguments.items() if x is not None and name not in used]
         if unused:
             raise InputError(
                 f"data for {kind.__name__} do not use {' and '.join(unused)}; drop "
@@ -274,11 +274,11 @@ class Arrays(AbstractDataSet):
             if channels and x.ndim == 2 and x.dtype.kind in "iuf":
                 # The columns of a table are the channels of one token.
                 x = x[:, None].astype(np.result_type(x, np.float32))
-            own = columns.pop("parameters", None)
-            if own is not None:
+            numbers = columns.pop("parameters", None)
+            if numbers is not None:
                 if y.shape[1:] == x.shape[1:] and not channels:
                     y = y[..., None]
-                x = with_parameters(x, own, channels=channels)
+                x = with_parameters(x, numbers, channels=channels)
                 options["channels"] = True
             columns |= {"inputs": x, "targets": y}
         labels_of_groups = {part: columns.pop("groups") for part, columns in parts.items()}

@@ -365,11 +365,11 @@ def divide(
         return divided
     lengths = padded_lengths(np.concatenate([data.lengths for data in divided.values()]))
     of_parts = np.split(lengths, np.cumsum([*sizes.values()])[:-1])
-    for (part, data), own in zip(list(divided.items()), of_parts, strict=True):
-        # A part that was passed may have room for fewer points.
-        own = np.minimum(own, data.points.shape[1])
-        divided[part] = dataclasses.replace(data, lengths=own)
-    return divided
+    # A part that was passed may have room for fewer points.
+    return {
+        part: dataclasses.replace(data, lengths=np.minimum(longer, data.points.shape[1]))
+        for (part, data), longer in zip(divided.items(), of_parts, strict=True)
+    }
 
 
 def grid_like(points: np.ndarray) -> tuple[int, ...]:
@@ -381,9 +381,9 @@ def grid_like(points: np.ndarray) -> tuple[int, ...]:
 
 def real_points(points: np.ndarray) -> np.ndarray:
     """Which points `[samples, tokens, dimension]` are no padding, which lies at the first."""
-    there = (points != points[:, :1]).any(axis=-1)
-    there[:, 0] = True
-    return there
+    real = (points != points[:, :1]).any(axis=-1)
+    real[:, 0] = True
+    return real
 
 
 def mask_padding(columns: dict[str, np.ndarray | None]) -> None:

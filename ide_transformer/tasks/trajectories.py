@@ -108,11 +108,7 @@ class AbstractTrajectories(AbstractDataSet):
         arrays = {
             part: {
                 "trajectories": paths.states,
-                "parameters": paths.parameters,
-                "constant": paths.constant,
-                "points": paths.points,
-                "weights": paths.weights,
-                "mask": paths.mask,
+                **{x: y for x, y in paths._asdict().items() if x not in ("states", "times")},
             }
             for part, paths in parts.items()
         }
@@ -437,12 +433,13 @@ def _with_channels(data: FunctionData, channels: bool, stride: int) -> FunctionD
     points = states.shape[data.spans["trajectories"]]
     further = []
     if "parameters" in data.columns:
-        own = data.columns["parameters"]
-        own = np.expand_dims(own, tuple(range(1, 1 + len(points))))
-        further.append(np.broadcast_to(own, (len(own), *points, own.shape[-1])))
+        numbers = data.columns["parameters"]
+        shape = (len(numbers), *points, numbers.shape[1])
+        numbers = np.expand_dims(numbers, tuple(range(1, 1 + len(points))))
+        further.append(np.broadcast_to(numbers, shape))
     if "constant" in data.columns:
-        own = data.columns["constant"]
-        further.append(own if own.ndim > 1 + len(points) else own[..., None])
+        constant = data.columns["constant"]
+        further.append(constant if constant.ndim > 1 + len(points) else constant[..., None])
     columns = {"trajectories": states}
     if further:
         columns["trajectories"] = states if channels else states[..., None]
