@@ -136,3 +136,9 @@ def test_data_and_a_model_that_differ_are_named(tmp_path, monkeypatch, capsys, n
                 capsys, command, f"runs/{name}", f"data.path={other}.npz", expected=2
             )
             assert message in error.splitlines()[-1] and "damaged" not in error
+    # Units are those of the run, whatever the options of other data.
+    plain, other = (
+        run_here(capsys, "evaluate", "runs/a", *options).splitlines()[0].split()[:2]
+        for options in ((), ("data.options.normalize=true",))
+    )
+    assert plain == other

@@ -173,8 +173,11 @@ def sizes_of(folder: RunFolder, config: Config) -> dict[str, Any]:
     kept = folder.load_sizes() or {}
     if kept and (config.data, config.model) == (own.data, own.model):
         return kept
+    sizes = build_task(config).sizes
+    if not kept:
+        return sizes
     statistics = {name: x for name, x in kept.items() if name in STATISTICS}
-    return {**build_task(config).sizes, **statistics}
+    return {name: x for name, x in sizes.items() if name not in STATISTICS} | statistics
 
 
 def checksum_of_weights(model: Model) -> str:
