@@ -159,7 +159,6 @@ SOLVES = {
     r"RK4 has no error .*HalfSolver\(RK4\(": dict(
         stepsize_controller=TIGHT, equation=ON_SPHERE, solver=ide.RK4()
     ),
-    "KenCarp3 leaves the tolerances of its root finder open": dict(solver=diffrax.KenCarp3()),
     "AdamsBashforth starts again where the field jumps": dict(solver=ide.AdamsBashforth(2)),
     "number of adaptive steps is unknown": dict(ADAPTIVE, saveat=STEPS),
     # Gradient modes.

@@ -257,25 +257,40 @@ class MeasuredOrder(NamedTuple):
 
 
 def measure_order(
-    scheme: str | diffrax.AbstractSolver, control: str = "chebyshev", constraint: str = "free"
+    scheme: str | diffrax.AbstractSolver,
+    control: str = "chebyshev",
+    constraint: str = "free",
+    *,
+    equation: eq.Equation | None = None,
+    u0: Array | None = None,
 ) -> MeasuredOrder:
     """Measures the order of convergence of a scheme, on attention and a feed-forward with
-    random weights. Switch JAX to float64 first.
+    random weights, or on an `equation` of yours. Switch JAX to float64 first.
 
     **Arguments:**
 
     - `scheme`: an object, or a name that the command `ide-transformer convergence` knows.
     - `control`: chebyshev, fourier, hypernetwork, piecewise_linear or piecewise_constant.
     - `constraint`: free, sphere or rms_sphere. On a sphere the scheme is `projected`.
+    - `equation`, `u0`: your own, in the place of `control` and `constraint`. u0 is projected on
+      the constraint first.
 
     **Raises:** `InputError` for a scheme that is unknown, or does not apply there.
     """
     name, entry = find_scheme(scheme)
+    if (equation is None) != (u0 is None):
+        raise InputError("measure_order: pass both equation and u0, or none of them.")
+    if equation is None or u0 is None:
+        equation, u0 = problem(Case(entry.block, control, constraint))
+    else:
+        start = eq.operator_fields(equation.terms)[-1].constraint(0.0)
+        control = type(equation.control).__name__
+        constraint = "free" if isinstance(start, eq.Free) else type(start).__name__
+        u0 = start.project(jnp.asarray(u0))
     solver = entry.scheme(constraint)
     if solver is None:
         raise InputError(f"constraint={constraint}: {name} cannot be measured there.")
-    equation, u0 = problem(Case(entry.block, control, constraint))
-    kept = find("constraint", constraint, eq.AbstractConstraint)()
+    end = eq.operator_fields(equation.terms)[-1].constraint(equation.horizon)
     exact = limit(entry.free or solver, equation, u0)
     expected = solver.order(equation.terms) or 0
     found = refine(equation, u0, solver, exact, expected)
@@ -292,7 +307,7 @@ def measure_order(
         error_constant=found.error_constant,
         splitting_error=None if ideal is None else largest_difference(ideal, exact),
         sub_step_error=None if ideal is None else largest_difference(found.u1, ideal),
-        constraint_residual=float(jnp.max(kept.residual(found.u1))),
+        constraint_residual=float(jnp.max(end.residual(found.u1))),
         steps=found.steps,
         errors=found.errors,
     )

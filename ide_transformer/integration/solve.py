@@ -47,8 +47,9 @@ def solve(
     - `u0`: `[..., tokens, features]`. Leading axes share their steps; under `jax.vmap` each
       sample has its own. u0 may be off the constraint S: outputs at depth 0 are as given, and
       the first step moves the state to S. To start on S give `constraint.project(u0)`.
-    - `solver`: any `diffrax.AbstractSolver`. Implicit solvers of diffrax use Newton–Krylov,
-      without a Jacobian matrix.
+    - `solver`: a `diffrax.AbstractSolver` for ordinary equations with one state, not
+      `SemiImplicitEuler`, `KenCarp3` to `5`, `Sil3` or one for stochastic equations. Implicit
+      solvers of diffrax use Newton–Krylov, without a Jacobian matrix.
     - `steps_per_interval`: equal steps in each interval; 1 is a step per layer.
     - `stepsize_controller`: adaptive steps instead, for example
       `diffrax.PIDController(rtol=1e-3, atol=1e-6)`. No step crosses an interval boundary, and

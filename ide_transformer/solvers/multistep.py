@@ -191,8 +191,10 @@ class ETDRK4(AbstractOneStep):
         u_{n+1} = e^{hL} u_n + h (φ_1 - 3 φ_2 + 4 φ_3)(hL) N(t_n, u_n)
             + h (2 φ_2 - 4 φ_3)(hL) (N(t', a) + N(t', b)) + h (4 φ_3 - φ_2)(hL) N(t_{n+1}, c),
 
-    with φ_k by series near 0. Order 4. L has the weights of the middle of the step. Reference:
-    Cox, Matthews, J. Comput. Phys. 176 (2002), equations 26 to 29.
+    with φ_k by series near 0. Order 4. Waves that hardly decay reach it where a step turns
+    those that carry energy by less than about a radian; the slope is 2.4 to 3.9 at longer
+    steps, although each φ_k is right to 1e-14. L has the weights of the middle of the step.
+    Reference: Cox, Matthews, J. Comput. Phys. 176 (2002), equations 26 to 29.
     """
 
     fixed_order: ClassVar[int | None] = 4

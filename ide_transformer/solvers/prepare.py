@@ -10,6 +10,7 @@ from ..equation import AbstractConstraint, AbstractControl, Free, map_parts, par
 from ..errors import InputError
 from .implicit import ImplicitEuler, MatrixFree
 from .runge_kutta import unrolled
+from .scheme import solvers_of
 from .wrapper import projected
 
 
@@ -19,12 +20,43 @@ def prepared(
     """The scheme that makes the steps of a solve: projected on a constraint, with implicit
     schemes of diffrax solved by Newton–Krylov. `unroll` writes out the stages of diffrax's
     explicit Runge–Kutta methods, for equal steps."""
+    check_kind(solver)
     sets = parts(eqx.filter_eval_shape(constraint, 0.0), AbstractConstraint)
     if not all(isinstance(x, Free) for x in sets):
         solver = projected(solver)
     kinds = diffrax.AbstractImplicitSolver, MatrixFree
     solver = map_parts(solver, kinds, _by_newton_krylov)
     return unrolled(solver) if unroll else solver
+
+
+_STOCHASTIC = (
+    diffrax.AbstractSRK,
+    diffrax.AbstractFosterLangevinSRK,
+    diffrax.EulerHeun,
+    diffrax.ItoMilstein,
+    diffrax.StratonovichMilstein,
+)
+
+
+def check_kind(solver: diffrax.AbstractSolver) -> None:
+    """Raises `InputError` for a solver of diffrax for another kind of equation."""
+    for inside in solvers_of(solver):
+        name = type(inside).__name__
+        if issubclass(type(inside), _STOCHASTIC):
+            raise InputError(
+                f"solve: {name} is for stochastic equations; use a solver for ordinary ones, "
+                "such as diffrax.Heun()."
+            )
+        if issubclass(type(inside), diffrax.SemiImplicitEuler):
+            raise InputError(
+                f"solve: {name} is for a state of two parts, such as positions and velocities; "
+                "use ide.LieTrotter(), which solves one operator after the other."
+            )
+        if isinstance(getattr(inside, "tableau", None), diffrax.MultiButcherTableau):
+            raise InputError(
+                f"solve: {name} needs one explicit and one implicit term; use "
+                "diffrax.Kvaerno5(), or ide.ETDRK4() with a linear operator."
+            )
 
 
 def _by_newton_krylov(solver: Any, _: int) -> diffrax.AbstractSolver:

@@ -236,22 +236,33 @@ class AbstractOneStep(AbstractScheme):
         return Step.between(u, self.advance(field, u))
 
 
-def schemes_of(tree: PyTree) -> list[AbstractScheme]:
-    """The schemes of this package in a tree, each before the schemes inside it."""
-    found = []
+def solvers_of(tree: PyTree) -> list[diffrax.AbstractSolver]:
+    """The solvers in a tree, each before the solvers inside it."""
+    solvers = []
 
     def collect(x):
         # By class: diffrax's isinstance looks through solvers around others.
-        if issubclass(type(x), AbstractScheme):
-            found.append(x)
+        if issubclass(type(x), diffrax.AbstractSolver):
+            solvers.append(x)
         return False
 
     jax.tree.leaves(tree, is_leaf=collect)
-    return found
+    return solvers
+
+
+def schemes_of(tree: PyTree) -> list[AbstractScheme]:
+    """The schemes of this package in a tree, each before the schemes inside it."""
+    return [x for x in solvers_of(tree) if issubclass(type(x), AbstractScheme)]
 
 
 def check_plan(solver: diffrax.AbstractSolver, plan: SolvePlan) -> None:
     """Raises if a scheme, or one inside it, cannot be used in a solve."""
+    inside = [type(x) for x in solvers_of(solver)]
+    if not plan.continuous and diffrax.LeapfrogMidpoint in inside:
+        raise InputError(
+            "solve: LeapfrogMidpoint steps over jumps of the weights and has order 1 there; "
+            "use ide.Leapfrog(), which starts again, or a continuous control."
+        )
     if parts(solver, diffrax.HalfSolver):
         plan = plan._replace(steps=None)
     for scheme in schemes_of(solver):

@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+import ide_transformer as ide
 from ide_transformer.compare.convergence import find_scheme, measure_order, schemes
 from ide_transformer.training.configuration.reader import spelled_scheme
 from tests.running import run_here
+from tests.solvers.linear_problem import initial_state, matrices, tied_equation
 
 
 LAYERS = "piecewise_constant"
@@ -61,3 +63,11 @@ def test_a_scheme_is_spelled_as_in_configurations():
     for name in schemes():
         scheme = name.removesuffix(", exact damping")
         assert spelled_scheme(scheme) == scheme
+
+
+def test_an_equation_of_your_own():
+    equation = tied_equation(*matrices(2))
+    row = measure_order("strang(heun)", equation=equation, u0=initial_state())
+    assert abs(row.observed_order - 2) < 0.15 and row.control == "Tied"
+    with pytest.raises(ide.InputError, match="pass both equation and u0"):
+        measure_order("strang(heun)", equation=equation)

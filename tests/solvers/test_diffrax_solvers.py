@@ -1,0 +1,73 @@
+"""Every solver class of the installed diffrax is solved at its order, or refused."""
+
+import inspect
+
+import diffrax
+import pytest
+from scipy.linalg import expm
+
+import ide_transformer as ide
+from tests.helpers import largest, observed_order
+from tests.solvers.linear_problem import (
+    final,
+    initial_state,
+    layered_equation,
+    matrices,
+    tied_equation,
+)
+
+
+CLASSES = {
+    name: kind
+    for name, kind in vars(diffrax).items()
+    if inspect.isclass(kind) and issubclass(kind, diffrax.AbstractSolver)
+    if not name.startswith("Abstract")
+}
+STEPS = {
+    "Bosh3": (16, 32),
+    "Dopri5": (8, 16),
+    "Dopri8": (4, 5),
+    "Euler": (128, 256),
+    "HalfSolver": (32, 64),
+    "Heun": (32, 64),
+    "ImplicitEuler": (128, 256),
+    "Kvaerno3": (32, 64),
+    "Kvaerno4": (16, 32),
+    "Kvaerno5": (16, 32),
+    "LeapfrogMidpoint": (64, 128),
+    "Midpoint": (32, 64),
+    "Ralston": (32, 64),
+    "ReversibleHeun": (64, 128),
+    "Tsit5": (32, 64),
+}
+REFUSED = {
+    "SemiImplicitEuler": r"a state of two parts.*LieTrotter\(\)",
+    **dict.fromkeys(("KenCarp3", "KenCarp4", "KenCarp5", "Sil3"), r"explicit and one implicit"),
+}
+MATRICES = matrices(2, size=0.8)
+EQUATION = tied_equation(*MATRICES)
+
+
+def solver_of(name):
+    return CLASSES[name](*[diffrax.Midpoint()] * (name == "HalfSolver"))
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_solver_of_diffrax_has_its_order(name):
+    solver = solver_of(name)
+    exact = initial_state() @ expm(2 * sum(MATRICES))
+    order = observed_order(lambda n: largest(final(EQUATION, solver, n), exact), STEPS[name])
+    assert abs(order - solver.order(EQUATION.terms)) < (0.15 if order < 4.5 else 0.4)
+
+
+@pytest.mark.parametrize("name", CLASSES.keys() - STEPS.keys())
+def test_another_solver_of_diffrax_is_refused(name):
+    message = REFUSED.get(name, r"stochastic equations.*diffrax\.Heun\(\)")
+    for solver in (solver_of(name), ide.Strang(solver_of(name))):
+        with pytest.raises(ide.InputError, match=f"{name} .*{message}"):
+            ide.solve(EQUATION, initial_state(), solver=solver)
+
+
+def test_a_leapfrog_over_jumps_is_refused():
+    with pytest.raises(ide.InputError, match=r"has order 1 there; use ide\.Leapfrog\(\)"):
+        ide.solve(layered_equation(), initial_state(), solver=diffrax.LeapfrogMidpoint())
