@@ -33,8 +33,6 @@ COMMANDS = {
     "sample": "write text with a language model",
     "compare": "compare schemes: solve one set of weights, or train, with each",
     "rollout": "apply a learned flow map to its own outputs",
-    "exits": "measure the loss when tokens stop before the end",
-    "draw": "draw predictions of a model of functions",
     "convergence": "measure the order of every scheme",
     "convert": "turn a checkpoint into a run, and a run into a checkpoint",
     "report": "write an HTML page about runs",

@@ -2,6 +2,9 @@
 accuracy on images, relative error of functions.
 
 Several models make one table. With --mesh one model is solved on other meshes, a row for each.
+With --exits its tokens stop before the end, when the rest of the solve should change their
+outputs by less than a tolerance (for text and classes in nats), against the full solve; the
+steps are fixed: a model with adaptive steps needs --mesh steps=1.
 """
 
 import argparse
@@ -18,6 +21,9 @@ EXAMPLES = """\
   ide-transformer evaluate runs/characters runs/bpe --json both.json
   ide-transformer evaluate runs/any_depth --mesh layers=1,2,4,8,16 --figure depth.png
   ide-transformer evaluate runs/any_depth_burgers --mesh tokens=32,64,128
+  ide-transformer evaluate runs/any_depth --mesh layers=16 --exits 0.1,0.03,0.01
+  ide-transformer evaluate runs/bits --mesh horizon=40 --exits 0.1 --stops sample --order 0
+  ide-transformer evaluate runs/darcy --part test --predictions darcy.png
 """
 # What a figure may have as its abscissa.
 _ACROSS = {
@@ -30,6 +36,9 @@ HEADINGS = {
     "steps": "steps in a layer",
     "steps_to_T": "steps in depth",
     "targets": "targets counted",
+    "tolerance": "tolerance of the exit",
+    "saved": "part of the evaluations saved",
+    "margin": "margin of the loss",
 }
 
 
@@ -41,6 +50,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     own.add_mesh(parser)
     add("--figure", type=own.figure_file, help="draw the rows of --mesh into this file")
     add("--measure", default="loss", help="the column that --figure draws (default: loss)")
+    about = "tolerances at which tokens stop, a row for each, such as 0.1,0.03,0.01"
+    add("--exits", type=own.floats, metavar="TOLERANCES", help=about)
+    about = "with --exits: what can stop on its own (default: token)"
+    add("--stops", choices=("token", "sample"), default="token", help=about)
+    about = (
+        "with --exits: a stopped token stays (0), or continues in a straight line (1, default)"
+    )
+    add("--order", type=int, choices=(0, 1), default=1, help=about)
+    about = "instead: draw inputs, truths, predictions and errors of a model of functions"
+    add("--predictions", type=own.figure_file, metavar="FILE", help=about)
     add("--json", type=own.results_file, help="write the results here too")
 
 
@@ -54,10 +73,17 @@ def run(options: argparse.Namespace) -> None:
     further = [x for x in options.overrides if "=" not in x]
     options.overrides = [x for x in options.overrides if "=" in x]
     meshes = own.chosen_meshes(options)
-    if options.figure and not meshes:
+    if (options.figure or options.exits) and not meshes:
         meshes = [Mesh()]
-    if further and meshes:
-        raise InputError(f"--mesh and --figure take one model; drop {' and '.join(further)}.")
+    if further and (meshes or options.predictions):
+        asked = "--mesh, --figure, --exits and --predictions take one model"
+        raise InputError(f"{asked}; drop {' and '.join(further)}.")
+    if options.predictions:
+        mesh = own.one_mesh(options)
+        loaded = own.chosen_model(options)
+        training.draw_predictions(loaded, options.predictions, mesh=mesh, part=options.part)
+        print(f"drawn: {options.predictions}")
+        return
     text = None if options.text is None else read_text(options.text)
     data = text, options.samples, options.part
     loaded, *others = (own.chosen_model(options, path) for path in (options.model, *further))
@@ -65,9 +91,16 @@ def run(options: argparse.Namespace) -> None:
     headings = {**HEADINGS, "loss": task.loss.label}
     source = data_of(loaded, described_part(task, options.part), options.text)
     results: Any
-    if meshes:
+    if options.exits:
+        exit = training.estimated_exit(task.loss, stops=options.stops, order=options.order)
+        rows = training.evaluate_exits(loaded, exit, options.exits, meshes, *data)
+        show_table(rows, headings)
+        print("the fewest evaluations at the loss of the full solve and a margin:")
+        show_table(training.cheapest_exits(rows), headings)
+    elif meshes:
         rows = training.evaluate_on_meshes(loaded, meshes, *data, task)
         show_table(rows, headings)
+    if meshes:
         print(f"measured on {source}")
         results = [{"data": source, "tokens": task.tokens_per_sample, **row} for row in rows]
     elif others:

@@ -62,18 +62,13 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust", action="store_true", help=about)
 
 
-def add_part(parser: argparse.ArgumentParser) -> None:
-    """Adds the part of the data."""
+def add_samples(parser: argparse.ArgumentParser) -> None:
+    """Adds the number of samples, and the part of the data."""
+    about = "number of samples, evenly spread (default: all)"
+    parser.add_argument("--samples", type=int, help=about)
     about = "part of the data of a run (default: validation)"
     parts = "validation", "test"
     parser.add_argument("--part", choices=parts, default="validation", help=about)
-
-
-def add_samples(parser: argparse.ArgumentParser) -> None:
-    """Adds the number of samples, and `add_part`."""
-    about = "number of samples, evenly spread (default: all)"
-    parser.add_argument("--samples", type=int, help=about)
-    add_part(parser)
 
 
 def add_mesh(parser: argparse.ArgumentParser) -> None:

@@ -93,7 +93,7 @@ def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatc
         "evaluate none --json FILE",
         "evaluate none --mesh layers=2 --figure FILE.png",
         "rollout none --pictures FILE.png",
-        "draw none --output FILE.png",
+        "evaluate none --predictions FILE.png",
         "convergence --json FILE",
         "depth none --out FILE",
         "dynamics none --out FILE",
@@ -125,8 +125,8 @@ def test_a_file_of_results_is_new_or_an_ordinary_one(tmp_path):
 def test_options_that_say_nothing_are_refused(capsys):
     for command, said in (
         ("evaluate none --mesh 8", "write key=value, for example layers=2,4,8"),
-        ("evaluate none more --mesh layers=2", "--mesh and --figure take one model; drop more"),
-        ("draw none --mesh tokens=8,16", "tokens=8,16: give one mesh"),
+        ("evaluate none more --mesh layers=2", "take one model; drop more"),
+        ("evaluate none --predictions a.png --mesh tokens=8,16", "tokens=8,16: give one mesh"),
         ("dynamics none --iterations 3", "--iterations belong to --steer"),
         ("train coarse_first --plan evals=12", "write for example evaluations=12000"),
         ("convergence --scheme paper_splitting --constraint free", "None of these schemes can"),

@@ -150,17 +150,17 @@ def test_meshes_are_drawn_by_weight_in_each_phase():
 
 def test_what_the_command_cannot_evaluate_is_said_in_its_options(drawn, capsys):
     adaptive = "solver.kind=tsit5", "solver.rtol=0.1", "solver.atol=0.1"
-    for command, given, said in (
-        ("exits", adaptive, "needs equal steps; drop the stepsize_controller"),
-        ("evaluate", ("--text", __file__), "the run learned no text"),
+    for given, said in (
+        ((*adaptive, "--exits", "0.1"), "needs equal steps; drop the stepsize_controller"),
+        (("--text", __file__), "the run learned no text"),
     ):
-        assert said in run_here(capsys, command, drawn.path, *given, expected=2)
+        assert said in run_here(capsys, "evaluate", drawn.path, *given, expected=2)
 
 
 def test_exits_of_a_run_are_written(drawn, capsys, tmp_path):
     file = tmp_path / "exits.json"
-    given = "--tolerances", "1e6", "--samples", 8, "--json", file
-    assert "measured on" in run_here(capsys, "exits", drawn.path, *given)
+    given = "--exits", "1e6", "--samples", 8, "--json", file
+    assert "measured on" in run_here(capsys, "evaluate", drawn.path, *given)
     assert [row["tolerance"] for row in json.loads(file.read_text())] == [None, 1e6]
 
 
