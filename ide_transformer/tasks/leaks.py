@@ -21,7 +21,8 @@ def check_trajectories(
     """**Raises:** `InputError` if targets are inputs of other samples, perhaps with their
     points in another order, and no groups keep these in one part."""
     axes = {x.shape[1 : x.ndim - channels] for x in (inputs, targets)}
-    if inputs.dtype != targets.dtype or len(axes) > 1 or axes == {()}:
+    alike = inputs.dtype == targets.dtype and len(axes) == 1 and axes != {()}
+    if not alike or not inputs.size or not targets.size:
         return
     if groups is not None and len(np.unique(groups)) == len(groups):
         return  # none belong together

@@ -47,19 +47,6 @@ def changed(change):
     return write
 
 
-def encrypted(content, first, index):
-    content[first + 6] |= 1
-    content[index + 8] |= 1
-
-
-def packed_otherwise(content, first, index):
-    content[first + 8] = content[index + 10] = 97
-
-
-def damaged(content, first, index):
-    content[300:320] = bytes(20)
-
-
 def larger(content, first, index):
     """The index claims more bytes than the header of the array does."""
     content[index + 24 : index + 28] = struct.pack("<I", 2**31)
@@ -125,11 +112,6 @@ def folder_of(**links):
     return write
 
 
-def folder_with_a_folder(folder):
-    (folder / "inputs.npy").mkdir()
-    return folder
-
-
 def pickled(folder):
     np.save(folder / "inputs.npy", np.array([Trap()], object), allow_pickle=True)
     np.save(folder / "targets.npy", VALUES)
@@ -189,18 +171,6 @@ def pipe(folder):
     return folder / "a.npz"
 
 
-def in_a_circle(folder):
-    (folder / "a.npz").symlink_to(folder / "a.npz")
-    return folder / "a.npz"
-
-
-def of_a_sheet(folder):
-    """A file of a spreadsheet is a ZIP archive too."""
-    with zipfile.ZipFile(folder / "a.xlsx", "w") as archive:
-        archive.writestr("xl/workbook.xml", "<workbook/>")
-    return folder / "a.xlsx"
-
-
 # Tables.
 
 
@@ -241,32 +211,14 @@ def linked(file, folder):
     file["inputs"] = h5py.ExternalLink("other.h5", "inputs")
 
 
-def stored_outside(file, folder):
-    (folder / "raw").write_bytes(VALUES.tobytes())
-    kept = [(str(folder / "raw"), 0, VALUES.nbytes)]
-    file.create_dataset("inputs", VALUES.shape, VALUES.dtype, external=kept)
-
-
 def virtual(file, folder):
     layout = h5py.VirtualLayout(VALUES.shape, VALUES.dtype)
     layout[:] = h5py.VirtualSource(str(folder / "other.h5"), "inputs", VALUES.shape)
     file.create_virtual_dataset("inputs", layout)
 
 
-def huge(file, folder):
-    file.create_dataset("inputs", (10**6, 10**6), "f4", chunks=(1, 1))
-
-
 def huge_chunk(file, folder):
     file.create_dataset("inputs", (1, 24), "f4", maxshape=(None, 24), chunks=(2**20, 24))
-
-
-def compound(file, folder):
-    file["inputs"] = np.zeros(20, [("a", float), ("b", int)])
-
-
-def dangling(file, folder):
-    file["inputs"] = h5py.SoftLink("/nowhere")
 
 
 def netcdf(**coordinates):
