@@ -11,29 +11,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from importlib.metadata import version
 from pathlib import Path
 
 from .errors import InputError
-
-
-# pyproject.toml excludes these versions too.
-_WRONG_JAXLIB = {
-    "0.10.2": "it computes wrong numbers on CPUs (JAX issue 39103)",
-    "0.11.0": "it crashes in products of arrays with seven or more axes (JAX issue 39257)",
-    "0.11.1": "it copies a whole buffer at each small update in a loop",
-}
-
-
-def jax_fault() -> str | None:
-    """What is wrong with the installed jaxlib and what to install; `None` if nothing is."""
-    installed = version("jaxlib")
-    if installed not in _WRONG_JAXLIB:
-        return None
-    return (
-        f"jaxlib {installed} spoils results: {_WRONG_JAXLIB[installed]}. Run: pip install "
-        "'jax>=0.10.1,!=0.10.2,!=0.11.0,!=0.11.1'"
-    )
 
 
 def require(package: str, extra: str, use: str) -> None:

@@ -5,7 +5,6 @@ import base64
 import copy
 import functools as ft
 import hashlib
-import importlib
 import os
 import pickle
 import sys
@@ -19,8 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import ide_transformer as ide
-from ide_transformer import equation, packages
-from ide_transformer.commands import run_script
+from ide_transformer import packages
 from ide_transformer.packages import unpacked_wheel
 from tests.helpers import GOLDEN, ROOT, make_equation, random_state
 from tests.models.examples import filled, language_model
@@ -125,23 +123,9 @@ def test_pyproject_excludes_the_wrong_versions_of_jax():
     (jax_range,) = [
         x.specifier for x in map(Requirement, project["dependencies"]) if x.name == "jax"
     ]
-    assert not [x for x in packages._WRONG_JAXLIB if x in jax_range]
+    # JAX issue 39103; JAX issue 39257; a whole buffer is copied at each small update in a loop.
+    assert not [x for x in ("0.10.2", "0.11.0", "0.11.1") if x in jax_range]
     assert all(x in jax_range for x in ("0.10.1", "0.12.0.1", jax.__version__))
-
-
-@pytest.mark.parametrize("wrong", packages._WRONG_JAXLIB)
-def test_a_wrong_version_of_jax_is_refused_by_commands_and_warned_of(
-    wrong, capsys, monkeypatch
-):
-    monkeypatch.setattr(packages, "version", {"jaxlib": wrong}.get)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-    with pytest.raises(SystemExit) as ended:
-        run_script(lambda: pytest.fail("the command ran"))
-    assert ended.value.code == 2
-    assert f"error: jaxlib {wrong} spoils results" in capsys.readouterr().err
-    with pytest.warns(UserWarning, match=rf"jaxlib {wrong} .*pip install 'jax"):
-        importlib.reload(equation)
 
 
 PROGRAM = """

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from ..errors import InputError, did_you_mean, printable
 from ..memory import keep_freed_memory
-from ..packages import cache_folder, jax_fault, require_training
+from ..packages import cache_folder, require_training
 
 
 # The modules of this folder, which are imported when they are asked for.
@@ -134,8 +134,6 @@ def run_script(main: Callable[[], None]) -> None:
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     sys.unraisablehook = _unraisable
     warnings.formatwarning = lambda message, *_: f"warning: {printable(str(message))}\n"
-    if fault := jax_fault():
-        _refuse(fault)
     try:
         main()
     except (InputError, OSError, MemoryError) as error:

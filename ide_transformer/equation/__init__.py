@@ -1,8 +1,5 @@
 """The equation: domain, operators, constraints, controls, terms."""
 
-import warnings as _warnings
-
-from ..packages import jax_fault as _jax_fault
 from .arrays import Depth, State, affine, float_array, inverse_affine, root
 from .constraints import AbstractNormalization, AbstractRescaling
 from .controls.control import low_precision
@@ -33,9 +30,3 @@ from .terms import (
     without_constraint,
 )
 from .tree import map_parts, parts, with_fields
-
-
-# Here, because everything that computes imports the equation.
-_fault = _jax_fault()
-if _fault:
-    _warnings.warn(_fault, stacklevel=2)
