@@ -128,14 +128,7 @@ class AbstractTrajectories(AbstractDataSet):
             {part: _with_channels(data, channels, stride) for part, data in functions.items()}
         )
         self.timed = self._is_timed()
-        # A part on another grid has other numbers.
-        check_windows(
-            {
-                part: states
-                for part, (_, states, _) in self.data.items()
-                if states.shape[2:] == self.data["training"][1].shape[2:]
-            }
-        )
+        check_windows({part: states for part, (_, states, _) in self.data.items()})
         self._units = self._statistics() if normalize else {}
 
     def _set(self, functions: dict[str, FunctionData]) -> None:
