@@ -59,7 +59,7 @@ def solve(
       diffrax. `Truncated()` is the gradient of the last intervals only.
     - `saveat`: a `diffrax.SaveAt` with any of `t0`, `t1`, `ts`, `fn`, `dense` and, for fixed
       steps, `steps`. `SaveAt(ts=equation.knots)` gives the states of all layers. States at the
-      ends of steps are on S; states between steps are, up to the error of interpolation.
+      ends of steps are on S; between them they are interpolated linearly, with order 2.
     - `args`: passed to `AbstractOperator.at`; for schemes with momentum, an `InitialVelocity`.
     - `max_steps`: the most adaptive steps in one interval.
     - `throw`: raise if the solve fails. In a training step pass `False`, which spares the

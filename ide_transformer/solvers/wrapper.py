@@ -1,13 +1,11 @@
 """Schemes that wrap another scheme."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
@@ -15,7 +13,6 @@ from ..arguments import PositiveFraction, checked
 from ..equation import (
     AbstractConstraint,
     AbstractRescaling,
-    Depth,
     operator_fields,
     parts,
     without_constraint,
@@ -104,13 +101,15 @@ class Projected(AbstractTransparentWrapper):
 
     `LieTrotter(Projected(Euler()))` projects after each operator, on its constraint;
     `Projected(LieTrotter(Euler()))` projects once a step, on the last operator's constraint.
-    `solve` adds it if the equation has a constraint.
+    `solve` adds it if the equation has a constraint. States inside a step are interpolated
+    linearly between its ends, with an error of order 2.
     """
 
     solver: diffrax.AbstractSolver
 
     # Only `solve` and Python use it.
     configurable: ClassVar[bool] = False
+    interpolation_cls: ClassVar[Callable] = diffrax.LocalLinearInterpolation
 
     def projected(self) -> "Projected":
         return self
@@ -123,15 +122,10 @@ class Projected(AbstractTransparentWrapper):
     def order(self, terms: Terms) -> int | None:
         return self.solver.order(terms)
 
-    @property
-    def interpolation_cls(self) -> Callable:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _ToProjection(self.solver.interpolation_cls)
-
     def make_step(self, field: StepField, u: Array, state: PyTree, made_jump: PyTree) -> Step:
         step = super().make_step(field, u, state, made_jump)
         y1 = self._constraint(field).project(step.y1)
-        dense_info = {"step": step.dense_info, "shift": y1 - step.y1}
-        return step._replace(y1=y1, dense_info=dense_info)
+        return step._replace(y1=y1, dense_info={"y0": u, "y1": y1})
 
     def couplings(self, field: StepField, first: Array | bool) -> Couplings | None:
         inner = super().couplings(field, first)
@@ -154,32 +148,6 @@ def given_name(solver: diffrax.AbstractSolver) -> str:
     while type(solver) is Projected:
         solver = solver.solver
     return type(solver).__name__
-
-
-@dataclasses.dataclass(frozen=True)
-class _ToProjection:
-    """The interpolation of a step followed by a projection."""
-
-    of_step: Callable
-
-    def __call__(self, *, t0: Depth, t1: Depth, step: PyTree, shift: Array) -> "_Shifted":
-        return _Shifted(t0=t0, t1=t1, step=self.of_step(t0=t0, t1=t1, **step), shift=shift)
-
-
-class _Shifted(diffrax.AbstractLocalInterpolation):
-    """An interpolation plus a shift that grows linearly from 0 over the step."""
-
-    t0: Depth
-    t1: Depth
-    step: diffrax.AbstractLocalInterpolation
-    shift: Array
-
-    def evaluate(self, t0: Depth, t1: Depth | None = None, left: bool = True) -> Array:
-        if t1 is not None:
-            return self.evaluate(t1, left=left) - self.evaluate(t0, left=left)
-        length = self.t1 - self.t0
-        share = jnp.where(length == 0, 1, (t0 - self.t0) / jnp.where(length == 0, 1, length))
-        return self.step.evaluate(t0, left=left) + share.astype(self.shift.dtype) * self.shift
 
 
 def start_inside(
