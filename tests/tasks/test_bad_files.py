@@ -102,8 +102,8 @@ FILES = {
     "no rows": (text(ROWS[0]), "no rows below the names"),
     "a name twice": (text("a,a,targets", *ROWS[1:]), "column 2 .* has the name a again"),
     "numbers for names": (text(*ROWS[1:]), "first line has numbers; write the names"),
-    "cells missing": (text(*ROWS, "", "4"), "line 5 has 1 cells, not 3"),
-    "mixed": (text(*ROWS, "x,1,1"), "column a has numbers and x in line 4; correct it"),
+    "cells missing": (text(*ROWS, "", "4"), "damaged, .*Expected 3 columns, got 1"),
+    "mixed": (text(*ROWS, "x,1,1"), "column a has numbers and x in row 3; correct it"),
     "not UTF-8": (file_of("a.csv", b"a,targets\n\xff,1\n"), "damaged, .*utf-8"),
     "wide texts": (
         text("a,targets", f"1,{'x' * 2**16}", *["2,y"] * 1000),

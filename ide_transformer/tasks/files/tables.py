@@ -3,8 +3,7 @@
 import contextlib
 import csv
 import functools as ft
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +17,6 @@ from .stored import StoredArray, reading
 
 # Cells that stand for a missing number.
 _MISSING = {"", "na", "n/a", "nan", "null", "none"}
-_ROWS = 4096
-# Texts of any length.
-_TEXTS = np.dtypes.StringDType()
 
 
 class Table(NamedTuple):
@@ -34,7 +30,7 @@ class Table(NamedTuple):
 
 def parquet(path: Path) -> Table:
     """The columns of a `.parquet` file; lists of equal length are further axes."""
-    require("pyarrow", "datasets", f"data.path={path}: tables are read by")
+    require("pyarrow", "tables", f"data.path={path}: tables are read by")
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -84,56 +80,60 @@ def comma_separated(path: Path) -> Table:
 
     A column is integers, real numbers (where cells may be missing) or texts.
     """
+    require("pyarrow", "tables", f"data.path={path}: tables are read by")
+    import pyarrow as pa
+    from pyarrow import csv as arrow
+
     check_bytes(f"data.path={path}", path.stat().st_size)
-    with reading(path), _opened(path) as rows:
-        names = _names(path, next(rows, []))
-        lines: list[int] = []
-        pieces = []
-        numbered = ((rows.line_num, row) for row in rows if row)
-        while some := list(itertools.islice(numbered, _ROWS)):
-            for line, row in some:
-                if len(row) != len(names):
-                    raise InputError(
-                        f"data.path={path}: line {line} has {len(row)} cells, not {len(names)}."
-                    )
-            lines += [line for line, _ in some]
-            pieces.append(np.array([row for _, row in some], _TEXTS))
-    if not lines:
-        raise InputError(f"data.path={path}: it has no rows below the names of its columns.")
+    no_rows = InputError(f"data.path={path}: it has no rows below the names of its columns.")
+    with reading(path), path.open(encoding="utf-8-sig", newline="") as file:
+        first = file.readline(2**20)
+        delimiter = max(",;\t", key=first.count)
+        names = _names(path, next(csv.reader([first], delimiter=delimiter), []))
+        if not file.read(1):
+            raise no_rows
+        table = arrow.read_csv(
+            path,
+            arrow.ReadOptions(column_names=names, skip_rows=1),
+            arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            arrow.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+        )
+    if not table.num_rows:
+        raise no_rows
     columns = {}
     numbers = []
     mixed = {}
-    for name, cells in zip(names, np.concatenate(pieces).T, strict=True):
-        values = _numbers(cells)
+    for name in names:
+        values = _numbers(table[name])
         if values is not None:
             numbers.append(name)
             columns[name] = StoredArray(len(values), 8, ft.partial(np.asarray, values))
             continue
-        width = max(1, int(np.strings.str_len(cells).max()))
-        read = ft.partial(cells.astype, f"U{width}")
-        columns[name] = StoredArray(len(cells), 4 * width, read)
+        cells = table[name].to_pylist()
+        width = max(map(len, cells))
+        columns[name] = StoredArray(len(cells), 4 * width, ft.partial(np.array, cells, "U"))
+        texts = [x for x in cells if not (_is_number(x) or _is_missing(x))]
         if any(_is_number(x) and not _is_missing(x) for x in cells):
-            first = next(
-                i for i, x in enumerate(cells) if not (_is_number(x) or _is_missing(x))
-            )
-            mixed[name] = f"{short(cells[first])} in line {lines[first]}"
+            mixed[name] = f"{short(texts[0])} in row {cells.index(texts[0]) + 1}"
     return Table(columns, numbers, mixed)
 
 
-def _numbers(cells: np.ndarray) -> np.ndarray | None:
+def _numbers(cells: Any) -> np.ndarray | None:
     """Cells as integers, or as real numbers; `None` for texts, and if all are missing."""
-    missing = np.array([_is_missing(x) for x in cells])
-    if missing.all():
-        return None
-    try:
-        if not missing.any():
-            return cells.astype(np.int64)
-    except (ValueError, OverflowError):
-        pass  # they may be real
-    try:
-        return np.where(missing, np.array("nan", _TEXTS), cells).astype(float)
-    except ValueError:
-        return None
+    import pyarrow as pa
+    from pyarrow import compute
+
+    trimmed = vars(compute)["utf8_trim_whitespace"](cells)
+    lower = vars(compute)["utf8_lower"](trimmed)
+    missing = compute.is_in(lower, value_set=pa.array(sorted(_MISSING)))
+    present = compute.if_else(missing, pa.scalar(None, pa.string()), trimmed)
+    for kind in (pa.int64(), pa.float64()):
+        # Without integers for missing cells, which become NaN.
+        if present.null_count == len(present) or (kind == pa.int64() and present.null_count):
+            continue
+        with contextlib.suppress(pa.ArrowInvalid):
+            return present.cast(kind).to_numpy()
+    return None
 
 
 def _is_missing(cell: str) -> bool:
@@ -164,12 +164,3 @@ def _names(path: Path, cells: Sequence[str]) -> list[str]:
                 f"{f'the name {short(name)} again' if name else 'no name'}."
             )
     return names
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The rows of a file. A byte-order mark is no part of the first name."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        first = file.readline(2**20)
-        file.seek(0)
-        yield csv.reader(file, delimiter=max(",;\t", key=first.count), strict=True)
