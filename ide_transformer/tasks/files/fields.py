@@ -222,7 +222,8 @@ def _checked_store(path: Path) -> Any:
         for name in (*folders, *files):
             if (Path(folder) / name).is_symlink():
                 inside(Path(folder) / name, path)
-    store = ZarrStore.open_group(path, mode="r", consolidated=None)
+    options: dict[str, Any] = {"mode": "r", "consolidated": None}  # consolidated if it is
+    store = ZarrStore.open_group(path, **options)
     for name, array in store.zarr_group.arrays():
         metadata = array.metadata.to_dict()
         compressor = metadata.get("compressor")

@@ -87,7 +87,7 @@ def _check_alike(layouts: Mapping[Path, _Layout]) -> None:
                 f"{first_path.name} has {_channels(first)}."
             )
         points = [np.empty(0) if x.points is None else x.points for x in (first, other)]
-        if first.sizes[1:] != other.sizes[1:] or not np.array_equal(*points):
+        if first.sizes[1:] != other.sizes[1:] or not np.array_equal(points[0], points[1]):
             raise InputError(
                 f"data.path={path}: it has {[*other.sizes[1:]]} times and points, and "
                 f"{first_path.name} has {[*first.sizes[1:]]}, or at other places."

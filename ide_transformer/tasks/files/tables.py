@@ -123,10 +123,11 @@ def _numbers(cells: Any) -> np.ndarray | None:
     import pyarrow as pa
     from pyarrow import compute
 
-    trimmed = vars(compute)["utf8_trim_whitespace"](cells)
-    lower = vars(compute)["utf8_lower"](trimmed)
-    missing = compute.is_in(lower, value_set=pa.array(sorted(_MISSING)))
-    present = compute.if_else(missing, pa.scalar(None, pa.string()), trimmed)
+    functions = vars(compute)
+    trimmed = functions["utf8_trim_whitespace"](cells)
+    lower = functions["utf8_lower"](trimmed)
+    missing = functions["is_in"](lower, value_set=pa.array(sorted(_MISSING)))
+    present = functions["if_else"](missing, pa.scalar(None, pa.string()), trimmed)
     for kind in (pa.int64(), pa.float64()):
         # Without integers for missing cells, which become NaN.
         if present.null_count == len(present) or (kind == pa.int64() and present.null_count):
