@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
 
 import diffrax
 import equinox as eqx
@@ -252,7 +252,8 @@ def solvers_of(tree: PyTree) -> list[diffrax.AbstractSolver]:
 
 def schemes_of(tree: PyTree) -> list[AbstractScheme]:
     """The schemes of this package in a tree, each before the schemes inside it."""
-    return [x for x in solvers_of(tree) if issubclass(type(x), AbstractScheme)]
+    schemes = [x for x in solvers_of(tree) if issubclass(type(x), AbstractScheme)]
+    return cast(list[AbstractScheme], schemes)
 
 
 def check_plan(solver: diffrax.AbstractSolver, plan: SolvePlan) -> None:

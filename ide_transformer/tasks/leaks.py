@@ -52,17 +52,17 @@ def check_trajectories(
         )
 
 
-def check_windows(parts: Mapping[str, np.ndarray]) -> None:
+def check_windows(parts: Mapping[str, np.ndarray], *, any_order: bool) -> None:
     """**Raises:** `InputError` if steps of held-out trajectories, `[samples, times, …]`, are
     also steps of training trajectories, as if both were windows of one longer trajectory;
-    perhaps with their points in another order."""
+    with `any_order` also if their points have another order."""
 
     def steps(trajectories: np.ndarray) -> list[bytes]:
         size = math.prod(trajectories.shape[2:])
         states = trajectories.reshape(*trajectories.shape[:2], size)
         # A state at rest may well come again.
         moving = np.argwhere((states[:, :-1] != states[:, 1:]).any(-1))
-        marks = [_marks(x) for x in states]
+        marks = [_marks(x, any_order=any_order) for x in states]
         return [marks[sample][time] + marks[sample][time + 1] for sample, time in moving]
 
     learned = set(steps(parts["training"]))
@@ -82,10 +82,15 @@ def _by_channel(x: np.ndarray, channels: bool) -> np.ndarray:
     return np.moveaxis(x.reshape(len(x), -1, x.shape[-1] if channels else 1), -1, 0)
 
 
-def _marks(rows: np.ndarray) -> list[bytes]:
-    """The contents of each row, briefly. Where most real numbers differ, their order does not
-    count."""
-    if rows.dtype.kind == "f" and rows.size and len(np.unique(rows[0])) > rows.shape[1] // 2:
+def _marks(rows: np.ndarray, *, any_order: bool = True) -> list[bytes]:
+    """A hash of each row. With `any_order`, and where most real numbers differ, their order
+    does not count."""
+    if (
+        any_order
+        and rows.dtype.kind == "f"
+        and rows.size
+        and len(np.unique(rows[0])) > rows.shape[1] // 2
+    ):
         rows = np.sort(rows, axis=1)
     rows = np.ascontiguousarray(rows + 0)  # -0.0 becomes 0.0
     return [hashlib.blake2b(row, digest_size=16).digest() for row in rows]

@@ -80,8 +80,7 @@ def test_code_is_imported_where_it_is_trusted_alone(gift, place):
 
 COMMANDS = (
     *("sample runs/gift --length 2", "evaluate runs/gift", "report runs/gift"),
-    *("rollout runs/gift", "exits runs/gift", "draw runs/gift"),
-    *("convert runs/gift there", "depth runs/gift"),
+    *("rollout runs/gift", "convert runs/gift there", "depth runs/gift"),
     *("train runs/gift --resume", "train gift --resume"),
     *("train runs/gift/config.yaml", "compare solve.yaml", "compare train.yaml"),
 )
