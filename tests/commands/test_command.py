@@ -142,12 +142,8 @@ SIZES = "--batch 2 --width 8 --heads 2 --context 5 --depth 3"
     "command",
     fast_first(
         0,
-        [
-            f"march {SIZES} --scheme heun",
-            f"recipe {SIZES} --steps 2",
-            f"gradient {SIZES} --normalization post-norm",
-        ],
-        heavy=3,
+        [f"march {SIZES} --scheme heun", f"gradient {SIZES} --normalization post-norm"],
+        heavy=2,
     ),
 )
 def test_a_benchmark_writes_its_rows(command, tmp_path, capsys):

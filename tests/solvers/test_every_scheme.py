@@ -8,6 +8,7 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer import solvers
+from ide_transformer.contrib import public
 from ide_transformer.equation import parts
 from ide_transformer.testing import check_scheme
 from ide_transformer.testing.schemes import SchemeProperties
@@ -103,7 +104,7 @@ def test_every_scheme(name):
 
 
 def test_every_class_of_the_package_is_here():
-    for name, kind in classes_of(diffrax.AbstractSolver, solvers, ide.contrib.public).items():
+    for name, kind in classes_of(diffrax.AbstractSolver, solvers, public).items():
         assert any(parts(solvers.unrolled(x), kind) for x in CASES.values()), name
 
 

@@ -8,6 +8,7 @@ import pytest
 
 import ide_transformer as ide
 from ide_transformer import tasks, training
+from ide_transformer.contrib import public
 from ide_transformer.tasks import flows
 from ide_transformer.tasks.task import in_parts
 from ide_transformer.testing import check_task
@@ -99,11 +100,7 @@ LEARNED = {"burgers_interval"}
 
 
 def test_every_class_is_there():
-    found = {
-        x
-        for x in classes_of(ide.AbstractTask, tasks, ide.contrib.public).values()
-        if x.configurable
-    }
+    found = {x for x in classes_of(ide.AbstractTask, tasks, public).values() if x.configurable}
     classes = {task_class(training.Config.model_validate(tree)) for tree, _ in CASES}
     # A text that is fetched, and a data set whose text is.
     assert classes == found - {tasks.Shakespeare, tasks.LanguageTask, ide.contrib.PackageTexts}
