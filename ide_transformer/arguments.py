@@ -214,8 +214,8 @@ def _misfit(error: TypeError, signature: inspect.Signature) -> str:
 
 
 def _valid(name: str, argument: str, value: Any, annotation: Any) -> Any:
-    """The value of an argument, with numbers of Python in the place of NumPy's, and arrays of
-    JAX where NumPy's do not fit; `InputError` for one that cannot be."""
+    """The value of an argument, with Python's numbers instead of NumPy's, and with JAX's
+    arrays where NumPy's do not fit; `InputError` for one that cannot be."""
     value = value.item() if isinstance(value, np.generic) else value
     wanted = _wanted(annotation, value)
     if wanted:
@@ -249,7 +249,7 @@ def _array_in_words(kind: Any) -> str:
 
 
 def _conversion(argument: str, value: Any, problem: str) -> str:
-    """What to write where an array of floats is needed and `value` holds other numbers."""
+    """How to convert a `value` of other numbers to the array of floats that is needed."""
     kind = getattr(getattr(value, "dtype", None), "kind", None)
     convertible = isinstance(value, list) or hasattr(value, "__array__")
     if "an array of floats" not in problem or not convertible:

@@ -272,7 +272,7 @@ def measure_order(
     - `scheme`: an object, or a name that the command `ide-transformer convergence` knows.
     - `control`: chebyshev, fourier, hypernetwork, piecewise_linear or piecewise_constant.
     - `constraint`: free, sphere or rms_sphere. On a sphere the scheme is `projected`.
-    - `equation`, `u0`: your own, in the place of `control` and `constraint`. u0 is projected on
+    - `equation`, `u0`: your own, instead of `control` and `constraint`. u0 is projected on
       the constraint first.
 
     **Raises:** `InputError` for a scheme that is unknown, or does not apply there.

@@ -88,7 +88,7 @@ def SplitModel(
     - `features`: `channels`, or 1.
     - `control`: intervals of length 1 become `duration / layers`; others stay.
     - `statistics`: of the state, and so of the outputs too. The means are subtracted only
-      where the equation of `u - mean` is that of u: without a constraint, and if each linear
+      where u and `u - mean` solve one equation: without a constraint, and if each linear
       operator maps constants to 0, as `ConstantCoefficients` does without damping.
     - `output_statistics`: for configurations; the state is in one unit.
     - `key`: for configurations; there is nothing to draw.

@@ -282,6 +282,15 @@ def StagedModel(
     return model
 
 
+# Functions whose inputs have no `duration`.
+_of_functions = ft.partial(
+    _builds,
+    ft.partial(FunctionInputs.build, duration=1.0),
+    keys=jax.random.split,
+    grid="midpoint",
+)
+
+
 @_builds(FunctionInputs.build, FunctionValues.build, keys=jax.random.split)
 def OperatorModel(*args: Any, **kwargs: Any) -> Model[FunctionInputs, FunctionValues]:
     """A map from functions to functions, see `FunctionInputs`.
@@ -292,12 +301,7 @@ def OperatorModel(*args: Any, **kwargs: Any) -> Model[FunctionInputs, FunctionVa
     ...
 
 
-@_builds(
-    ft.partial(FunctionInputs.build, duration=1.0),
-    MeanHead.build,
-    keys=jax.random.split,
-    grid="midpoint",
-)
+@_of_functions(MeanHead.build)
 def FunctionClassifier(*args: Any, **kwargs: Any) -> Model[FunctionInputs, MeanHead]:
     """A classifier of functions, such as series of measurements in time.
 
@@ -306,12 +310,7 @@ def FunctionClassifier(*args: Any, **kwargs: Any) -> Model[FunctionInputs, MeanH
     ...
 
 
-@_builds(
-    ft.partial(FunctionInputs.build, duration=1.0),
-    MeanValues.build,
-    keys=jax.random.split,
-    grid="midpoint",
-)
+@_of_functions(MeanValues.build)
 def FunctionRegressor(*args: Any, **kwargs: Any) -> Model[FunctionInputs, MeanValues]:
     """A map from functions to numbers (a functional), such as the drag of a flow.
 

@@ -23,7 +23,7 @@ from ..models import (
     SequenceRegressor,
     Statistics,
 )
-from .files import found, numbered, stored_arrays
+from .files import array_names, found, numbered, stored_arrays
 from .function_data import FunctionData, build_parts, check_numbers, divide, grid_like, placed
 from .leaks import check_later_inputs, check_trajectories
 from .losses import (
@@ -246,7 +246,7 @@ class Arrays(AbstractDataSet):
             )
         roles: dict[str, Any] = {"inputs": inputs, "targets": targets}
         roles["groups"] = groups or "groups"
-        sources = [y for x in roles.values() for y in ([x] if isinstance(x, str) else x)]
+        sources = array_names(roles)
         names = {role: x if isinstance(x, str) else role for role, x in roles.items()}
         if parameters is not None:
             roles |= {x: x for x in parameter_names(parameters)}

@@ -305,6 +305,20 @@ class FlowMapTask(AbstractTrajectories):
         return solved(self.flow, number, self.context, seed, times=times)[:, :samples]
 
 
+def _viscous_flow(
+    equation: str, viscosity: float, time: float, *, step: float, **options: int
+) -> ExponaxFlow:
+    """The flow of an equation with a viscosity, solved by ETDRK4 in steps of at most `step`."""
+    return ExponaxFlow(
+        time=time,
+        equation=equation,
+        coefficients={"diffusivity": viscosity, "order": 4},
+        steps=math.ceil(time / step),
+        advice="Raise the viscosity.",
+        **options,
+    )
+
+
 class Burgers(FlowMapTask):
     """The flow map of the viscous Burgers equation, `u(·, 0) ↦ u(·, time)`,
 
@@ -330,14 +344,7 @@ class Burgers(FlowMapTask):
         samples: PositiveInt = 4096,
         held_out_samples: PositiveInt = 512,
     ) -> FlowMapTask:
-        flow = ExponaxFlow(
-            time=time,
-            equation="Burgers",
-            coefficients={"diffusivity": viscosity, "order": 4},
-            steps=math.ceil(time / 2e-3),
-            points=512,
-            advice="Raise the viscosity.",
-        )
+        flow = _viscous_flow("Burgers", viscosity, time, step=2e-3, points=512)
         return cls(flow, context, samples, held_out_samples)
 
 
@@ -366,15 +373,14 @@ class NavierStokes(FlowMapTask):
         samples: PositiveInt = 256,
         held_out_samples: PositiveInt = 32,
     ) -> FlowMapTask:
-        flow = ExponaxFlow(
-            time=time,
-            equation="NavierStokesVorticity",
-            coefficients={"diffusivity": viscosity, "order": 4},
-            steps=math.ceil(time / 2.5e-2),
+        flow = _viscous_flow(
+            "NavierStokesVorticity",
+            viscosity,
+            time,
+            step=2.5e-2,
             points=64,
             dimension=2,
             pairs=4,
-            advice="Raise the viscosity.",
         )
         return cls(flow, context, samples, held_out_samples)
 

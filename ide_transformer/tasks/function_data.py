@@ -247,8 +247,9 @@ class FunctionData:
 
 
 def placed(values: Any, domain: TokenDomain | None, axes: int = 1) -> Any:
-    """Values `[samples, *points(, channels)]`, with so many axes of points, as a `Field` at the
-    points of a domain, without the padding beyond them; as they are on the grid of a model."""
+    """Values `[samples, *points(, channels)]` as a `Field` at the points of a domain, without
+    the padding beyond them. Without a domain they stay on the grid of a model. `axes`: how many
+    axes the points have."""
     if domain is None:
         return values
     values = values.reshape(len(values), -1, *values.shape[1 + axes :])

@@ -39,7 +39,7 @@ def read_parts(
 
     **Arguments:**
 
-    - `names`: of the arrays, by role. Those of a part begin with its name, `test_inputs`.
+    - `names`: of the arrays, by role. The arrays of a part begin with its name, `test_inputs`.
     - `optional`: the roles that may be missing.
     - `parameters`: the names of the parameters of samples, `[samples]` or `[samples, k]`, which
       are joined; default: "parameters", if a part has them.

@@ -14,7 +14,7 @@ from ..arguments import Fraction, FractionOrAll, PositiveFloat, PositiveInt, che
 from ..equation import PointRule, TokenDomain
 from ..errors import InputError, did_you_mean
 from ..models import OperatorModel, Statistics, Timed
-from .files import stored_arrays
+from .files import array_names, stored_arrays
 from .function_data import FunctionData, build_parts, divide, grid_like, placed
 from .leaks import check_windows
 from .losses import Batch, PushforwardError, RelativeError, RolloutError
@@ -324,7 +324,7 @@ class Trajectories(AbstractTrajectories):
       same for every run; or the trajectories of that part. `test` 0 makes no test part;
       `validation` 1 holds out all.
     - `channels`: whether states have a last axis of channels.
-    - `stride`: every so-many-th time is used.
+    - `stride`: uses every `stride`-th time.
     - `steps`: how many times lie between the states of a pair. With several numbers, or at
       unequal times, one model learns several Δt.
     - `unrolled`: the steps of a roll-out in the loss, see `RolloutError`; with more than 1 the
@@ -399,6 +399,7 @@ class Trajectories(AbstractTrajectories):
         Points of each trajectory's own may be NaN where it has fewer. `parameters` names other
         arrays, one or several."""
         roles: dict[str, Any] = {"trajectories": inputs}
+        sources = array_names(roles)
         if parameters is not None:
             roles |= {x: x for x in parameter_names(parameters)}
         stored = stored_arrays(path, roles, dimensions)
@@ -415,7 +416,7 @@ class Trajectories(AbstractTrajectories):
             options.setdefault("channels", True)
         names = {"trajectories": name, **{x: x for x in Paths._fields if x != "states"}}
         optional = names.keys() - {"trajectories"}
-        parts = read_parts(path, stored, names, optional, parameters, options, inputs)
+        parts = read_parts(path, stored, names, optional, parameters, options, sources)
         training = parts.pop("training")
         for part, columns in parts.items():
             options[part] = Paths(columns.pop("trajectories"), **columns)
@@ -423,7 +424,7 @@ class Trajectories(AbstractTrajectories):
 
 
 def _with_channels(data: FunctionData, channels: bool, stride: int) -> FunctionData:
-    """Every so-many-th state in float32, and the further channels of its inputs as `constant`
+    """Every `stride`-th state in float32, and the further channels of its inputs as `constant`
     functions."""
     states = data.columns["trajectories"][:, ::stride].astype(np.float32, copy=False)
     points = states.shape[data.spans["trajectories"]]

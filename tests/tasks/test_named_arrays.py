@@ -42,6 +42,9 @@ def test_a_name_that_is_nearly_right_is_refused(tmp_path, task, name, likely):
 def test_other_names_are_told_and_coordinates_are_none(tmp_path, capsys):
     build(Arrays, tmp_path, PAIR | {"notes": VALUES})
     assert capsys.readouterr().err == f"data.path={tmp_path}/a.npz: not read: notes\n"
+    # A letter of the name of an array is another name.
+    build(Trajectories, tmp_path, PATHS | {"s": VALUES})
+    assert capsys.readouterr().err == f"data.path={tmp_path}/a.npz: not read: s\n"
     data = xarray.Dataset(
         {"trajectories": (("sample", "time", "point"), PATHS["trajectories"])},
         {"time": PATHS["times"], "point": np.arange(8)},

@@ -3,6 +3,7 @@
 from .kinds import stored_arrays as stored_arrays
 from .stored import (
     StoredArray as StoredArray,
+    array_names as array_names,
     found as found,
     numbered as numbered,
     parts_in_file as parts_in_file,

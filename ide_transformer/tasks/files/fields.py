@@ -14,7 +14,16 @@ from ...errors import InputError, short
 from ...packages import require
 from .hdf5 import datasets
 from .layouts import layout
-from .stored import MOST_COORDINATES, Roles, StoredArray, inside, points_of, reading, stacked
+from .stored import (
+    MOST_COORDINATES,
+    Roles,
+    StoredArray,
+    array_names,
+    inside,
+    points_of,
+    reading,
+    stacked,
+)
 
 
 # The names of the dimensions of each variable, in the order in which it is read.
@@ -47,7 +56,9 @@ def fields(
     for package in ("xarray", *needed):
         require(package, "fields", f"data.path={path}: it is read by")
     stored: dict[str, StoredArray] = {}
-    if kind == "hdf5":
+    if kind == "zarr":
+        _check_links(path)
+    elif kind == "hdf5":
         stored = datasets(path)
         trajectories = layout([path])
         if trajectories is not None:
@@ -65,8 +76,7 @@ def fields(
 def _variables(
     path: Path, kind: str, data: Any, roles: Roles, dimensions: Sequence[str] | None
 ) -> dict[str, StoredArray]:
-    names = [y for x in roles.values() for y in ([x] if isinstance(x, str) else x)]
-    used = [name for name in names if name in data.variables]
+    used = [name for name in array_names(roles) if name in data.variables]
     if not used:
         used = sorted(data.data_vars, key=lambda x: -data[x].ndim)[:1]
     order = _aligned(path, data, used, dimensions)
@@ -213,15 +223,19 @@ def _opened(path: Path, kind: str) -> Iterator[Any]:
             yield data
 
 
-def _checked_store(path: Path) -> Any:
-    """A Zarr store. **Raises:** `InputError` for links out of it, and for arrays with codecs
-    that could run code, as the store itself reads their metadata."""
-    from xarray.backends import ZarrStore
-
+def _check_links(path: Path) -> None:
+    """**Raises:** `InputError` for links out of a Zarr store."""
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
             if (Path(folder) / name).is_symlink():
                 inside(Path(folder) / name, path)
+
+
+def _checked_store(path: Path) -> Any:
+    """A Zarr store. **Raises:** `InputError` for arrays with codecs that could run code, as
+    the store itself reads their metadata."""
+    from xarray.backends import ZarrStore
+
     options: dict[str, Any] = {"mode": "r", "consolidated": None}  # consolidated if it is
     store = ZarrStore.open_group(path, **options)
     for name, array in store.zarr_group.arrays():

@@ -9,7 +9,7 @@ from . import archives, tables
 from .fields import fields
 from .hdf5 import datasets
 from .layouts import layout
-from .stored import KINDS, Roles, StoredArray, found, inside, reading, stacked
+from .stored import KINDS, Roles, StoredArray, array_names, found, inside, reading, stacked
 
 
 # The first bytes of files, what they are, and the suffixes that name them.
@@ -208,7 +208,7 @@ def _columns(path: Path, table: tables.Table, roles: Roles) -> dict[str, StoredA
     columns = table.columns
     if roles.get("inputs") != "inputs" or "inputs" in columns:
         return columns
-    apart = [y for x in roles.values() for y in ([x] if isinstance(x, str) else x)]
+    apart = array_names(roles)
     for name, place in table.mixed.items():
         if name not in apart:
             raise InputError(

@@ -254,8 +254,8 @@ def _field(
     varies: Sequence[bool],
     components: bool | None = None,
 ) -> _Field:
-    """A data set whose axes are those of `sizes` that vary, and further ones of `components`;
-    `None` where there may be one or none."""
+    """A data set with the axes of `sizes` along which it varies, and further axes if it has
+    `components`; `None` if it may have one such axis or none."""
     axes = [size for size, varying in zip(sizes, varies, strict=True) if varying]
     further = dataset.shape[len(axes) :]
     if components is None:

@@ -17,6 +17,11 @@ from ...memory import check_bytes
 Roles: TypeAlias = Mapping[str, str | Sequence[str]]
 
 
+def array_names(roles: Roles) -> list[str]:
+    """The names of all arrays in these roles."""
+    return [name for x in roles.values() for name in ([x] if isinstance(x, str) else x)]
+
+
 # More coordinates than any axis has.
 MOST_COORDINATES = 2**24
 

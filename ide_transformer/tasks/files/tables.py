@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import functools as ft
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,11 +62,11 @@ def parquet(path: Path) -> Table:
 def _with_axes(piece: Any, name: str) -> np.ndarray:
     """A piece of a column, whose lists are further axes."""
     import pyarrow as pa
-    from pyarrow import compute
 
+    compute = importlib.import_module("pyarrow.compute")
     shape = [len(piece)]
     while pa.types.is_nested(piece.type) and not pa.types.is_struct(piece.type):
-        lengths = vars(compute)["list_value_length"](piece).unique().to_pylist()
+        lengths = compute.list_value_length(piece).unique().to_pylist()
         if piece.null_count or len(lengths) > 1:
             raise ValueError(f"the lists of the column {name} are not all of one length")
         shape += lengths or [0]
@@ -121,13 +122,12 @@ def comma_separated(path: Path) -> Table:
 def _numbers(cells: Any) -> np.ndarray | None:
     """Cells as integers, or as real numbers; `None` for texts, and if all are missing."""
     import pyarrow as pa
-    from pyarrow import compute
 
-    functions = vars(compute)
-    trimmed = functions["utf8_trim_whitespace"](cells)
-    lower = functions["utf8_lower"](trimmed)
-    missing = functions["is_in"](lower, value_set=pa.array(sorted(_MISSING)))
-    present = functions["if_else"](missing, pa.scalar(None, pa.string()), trimmed)
+    compute = importlib.import_module("pyarrow.compute")
+    trimmed = compute.utf8_trim_whitespace(cells)
+    lower = compute.utf8_lower(trimmed)
+    missing = compute.is_in(lower, value_set=pa.array(sorted(_MISSING)))
+    present = compute.if_else(missing, pa.scalar(None, pa.string()), trimmed)
     for kind in (pa.int64(), pa.float64()):
         # Without integers for missing cells, which become NaN.
         if present.null_count == len(present) or (kind == pa.int64() and present.null_count):

@@ -247,7 +247,7 @@ def held_out_whole(config: Config) -> Config:
 
 def _check_weights(run: RunFolder, own: Config, chosen: Config) -> None:
     """Raises `InputError` if the chosen data or context need weights of other shapes."""
-    # Statistics are those of the run, and shape nothing.
+    # Statistics always come from the run, and no shape depends on them.
     sizes, offered = (
         {name: x for name, x in every.items() if name not in STATISTICS}
         for every in (sizes_of(run, own), build_task(chosen, run.known_tokenizer).sizes)

@@ -14,7 +14,6 @@ from ide_transformer.training.steps.layout import make_layout
 from ide_transformer.training.steps.schedule import programs_of
 
 from .problem import Shape
-from .timing import seconds_of
 
 
 def config_of(
@@ -45,7 +44,3 @@ class Training:
         """The metrics of the next step."""
         self.state, metrics = self.program(self.state, next(self._batches))
         return metrics
-
-    def seconds_of_a_step(self, steps: int) -> float:
-        """Seconds for each of `steps` steps."""
-        return seconds_of(lambda: [self.step() for _ in range(steps)]) / steps
