@@ -72,7 +72,7 @@ def key():
 @pytest.fixture
 def no_figures(monkeypatch):
     """Runs draw no figures, which would take longer than to train the smallest ones."""
-    monkeypatch.setattr("ide_transformer.training.run.plot_run", lambda *_: None)
+    monkeypatch.setattr("ide_transformer.training.results.plot_run", lambda *_: None)
 
 
 @pytest.fixture

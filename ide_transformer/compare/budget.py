@@ -17,8 +17,7 @@ from ..reporting import Row
 from ..tasks import AbstractTask, Batch
 from ..training import Config, Section, build_task, schedule_of, validated
 from ..training.configuration.files import apply_overrides
-from ..training.run import build_start
-from ..training.steps.build import objective
+from ..training.setup import setup
 from ..training.steps.schedule import needed_by_refinement
 
 
@@ -68,7 +67,7 @@ class Budget(Section):
             what = f"training.schedule: until={late[0]}: {self.unit} give no number of steps"
             raise InputError(f"{what}; write budget.unit=steps, or a part such as until: 50%.")
         if self.unit == "steps":
-            try_first_batch(config, task)
+            setup(config, task).check_shapes()
             steps = round(amount)
         else:
             steps = round(amount / cost_of_step(config, task, self.unit))
@@ -79,13 +78,6 @@ class Budget(Section):
         return steps
 
 
-def try_first_batch(config: Config, task: AbstractTask) -> None:
-    """Traces the loss of a first batch, which raises if the model cannot take it."""
-    model = build_start(config, task).model
-    batch = task.batch(0, config.training.batch_size, config.training.seed)
-    eqx.filter_eval_shape(objective(task.loss, config.training), model, batch)
-
-
 def cost_of_step(
     config: Config,
     task: AbstractTask,
@@ -94,24 +86,25 @@ def cost_of_step(
     """Field evaluations of a step or their operations, the mean over the run. If they depend on
     the state, the untrained model is measured."""
     total = 0.0
-    start = build_start(config, task)
-    programs = start.programs
-    state = programs.start(start.model, start.key)
-    minimised = eqx.filter_jit(objective(task.loss, config.training))
+    untrained = setup(config, task)
+    training = config.training
+    state = untrained.programs.start(untrained.model, untrained.key)
+    objective = eqx.filter_jit(untrained.objective)
     schedule = schedule_of(config)
-    for program in programs:
+    for program in untrained.programs:
         state = state if program.enter is None else program.enter(state)
         model = eqx.combine(state.weights, program.static)
         steps = range(program.phase.first, program.phase.last)
-        drawn = Counter(schedule.drawn(config.training.seed, step) for step in steps)
-        for mesh, (model_on, batch) in enumerate(program.on_meshes(task)):
+        drawn = Counter(schedule.drawn(training.seed, step) for step in steps)
+        on_meshes = program.on_meshes(task, training.batch_size, training.seed)
+        for mesh, (model_on, batch) in enumerate(on_meshes):
             if drawn[mesh]:
                 on_mesh = model_on(model)
-                cost = float(minimised(on_mesh, batch).field_evaluations)
+                cost = float(objective(on_mesh, batch).field_evaluations)
                 if unit == "flops":
                     cost *= flops_of_evaluation(on_mesh, batch)
                 total += drawn[mesh] * cost
-    return total / config.training.steps
+    return total / training.steps
 
 
 def flops_of_evaluation(model: Model, batch: Batch) -> float:

@@ -17,8 +17,7 @@ from ..tasks import AbstractTask
 from ..training import Config, Diverged, RunFolder, Stopped, read_metrics, validated
 from ..training.configuration.files import apply_overrides, check_code
 from ..training.folder.run_folder import changed_data, changed_values, source
-from ..training.run import build_start
-from .budget import try_first_batch
+from ..training.setup import setup
 from .sweep import Trial
 
 
@@ -96,7 +95,7 @@ class Trials:
         """Whether a run can have these values."""
         try:
             if not self.done(trial):
-                try_first_batch(self.config(trial), self.plans[trial.scheme].task)
+                setup(self.config(trial), self.plans[trial.scheme].task).check_shapes()
         except InputError:
             return False
         except Exception:
@@ -171,12 +170,12 @@ class Trials:
         return found
 
     def _start(self, config: Config, task: AbstractTask) -> dict[str, Any] | None:
-        """The `Start.origin` of a run that would begin now."""
+        """The `Setup.origin` of a run that would begin now."""
         if config.model.run is None and config.model.pretrained is None:
             return None
         key = config.model_dump_json(include={"model", "solver"})
         if key not in self._starts:
-            self._starts[key] = build_start(config, task).origin
+            self._starts[key] = setup(config, task).origin
         return self._starts[key]
 
     def _record_failure(self, trial: Trial, why: str) -> None:

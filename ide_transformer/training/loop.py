@@ -12,15 +12,22 @@ import optax
 
 from ..equation import divided_weights
 from ..errors import GO_ON, InputError
-from ..tasks import AbstractTask, Batch, Part
-from .configuration.config import Config
+from ..tasks import Batch, Part
 from .folder.checkpoints import Checkpoints
-from .folder.metrics import MetricsLog, NotFinite, TrainingProgress, cut_metrics
+from .folder.metrics import (
+    MetricsLog,
+    NotFinite,
+    TrainingProgress,
+    cut_metrics,
+    say,
+    seconds_taken,
+)
 from .folder.run_folder import RunFolder, flat_values
+from .setup import Setup
 from .steps import layout as parallel
-from .steps.layout import Layout
 from .steps.memory import describe_memory
-from .steps.schedule import Program, Programs, Schedule
+from .steps.programs import Program
+from .steps.schedule import Schedule
 from .steps.step import TrainState, better_solve, rolled_back, weights_of
 from .stopping import Stopped, StopRequest
 from .trackers import AbstractTracker, Guarded, JsonLines
@@ -28,45 +35,54 @@ from .trackers import AbstractTracker, Guarded, JsonLines
 
 T = TypeVar("T")
 
-# Compiled steps by the shapes of their batches.
-_Steps = dict[tuple[tuple[int, ...], ...], Any]
-# A phase with its compiled programs: the entrance to it, and the steps on each mesh.
-_Compiled = tuple[Program, Any, list[_Steps]]
+# The compiled steps on a mesh, by the shapes of their batches.
+Steps = dict[tuple[tuple[int, ...], ...], Any]
+
+
+class CompiledPhase(NamedTuple):
+    """A phase with its compiled programs: the entrance to it, and the steps on each mesh."""
+
+    program: Program
+    enter: Any
+    steps: list[Steps]
 
 
 class Diverged(InputError):
     """The loss of a run is not finite, at its end or after it went back to a checkpoint."""
 
 
-class Loop(NamedTuple):
-    """The training loop of a run, which `began` at this reading of `time.perf_counter`."""
+class Loop:
+    """The training loop of a run.
 
-    config: Config
-    task: AbstractTask
-    folder: RunFolder
-    checkpoints: Checkpoints
-    stop: StopRequest
-    programs: Programs
-    layout: Layout
-    began: float
-    trackers: Sequence[AbstractTracker] = ()
+    - `began`: the reading of `time.perf_counter` at which the run would have begun, had it
+      never stopped.
+    """
+
+    def __init__(
+        self, setup: Setup, folder: RunFolder, checkpoints: Checkpoints, stop: StopRequest
+    ):
+        self.setup = setup
+        self.folder = folder
+        self.checkpoints = checkpoints
+        self.stop = stop
+        self.began = setup.began - seconds_taken(folder)
 
     def run(self, state: TrainState) -> TrainState:
         """Trains to the last step. After too many bad steps it goes back, but only once."""
-        steps = self.config.training.steps
+        steps = self.setup.training.steps
         start = int(state.step)
         with TrainingProgress(steps, start) as progress:
-            run = self.config.model.run
+            run = self.setup.config.model.run
             origin = "" if run is None or start else f", with the weights of {run}"
             trained, frozen = map(optax.tree.size, divided_weights(state.weights))
             part = f", {trained:,} of them trained" if frozen else ""
             number = f"{trained + frozen:,} parameters"
             progress.say(f"{self.folder.path}: {number}{part}{origin}")
-            compiled = self._compiled(start, progress) if start < steps else []
+            phases = self._compile_phases(start, progress) if start < steps else []
             while True:
                 rollbacks = int(state.faults.rollbacks)
                 try:
-                    return self._march(compiled, state, progress)
+                    return self._march(phases, state, progress)
                 except NotFinite as fault:
                     state = self._last_good(rollbacks, fault)
                     progress.say(
@@ -75,32 +91,26 @@ class Loop(NamedTuple):
                     )
 
     def _march(
-        self, compiled: Sequence[_Compiled], state: TrainState, progress: TrainingProgress
+        self, phases: Sequence[CompiledPhase], state: TrainState, progress: TrainingProgress
     ) -> TrainState:
         """Takes the remaining steps. Except at evaluations, the device is one step behind."""
-        training = self.config.training
+        training = self.setup.training
         start = int(state.step)
         # After a rollback the next seed draws other batches.
         seed = training.seed + int(state.faults.rollbacks)
-        trackers: list[AbstractTracker] = []
-        if parallel.primary():
-            others = [Guarded(tracker, progress.say) for tracker in self.trackers]
-            trackers = [JsonLines(self.folder.metrics), *others]
-        for tracker in trackers:
-            tracker.start(self.folder.path, flat_values(self.config), start)
-        # A run whose steps are all bad has learned nothing, however short it is.
-        most_bad = min(training.max_bad_steps, training.steps)
-        log = MetricsLog(trackers, progress.show, self.began, most_bad)
+        log = self._start_log(start, progress)
         numbers = range(start + 1, training.steps + 1)
-        batches = prefetched(self._batches(seed), numbers.start, numbers.stop)
-        before: dict[str, Any] = {}
-        with contextlib.closing(log), batches as made:
+        batches = prefetched(self._batch_maker(seed), numbers.start, numbers.stop)
+        previous: dict[str, Any] = {}
+        with contextlib.closing(log), batches as prepared:
             if start and start not in self.checkpoints.losses:
                 # The run was stopped before this evaluation.
-                self._evaluate_if_due(self.programs.at(start), start, state, log)
+                self._evaluate_if_due(self.setup.programs.at(start), start, state, log)
             log.restart_clock()
-            for number, (mesh, batch, tokens) in zip(numbers, made, strict=True):
-                program, enter, steps = next(x for x in compiled if number <= x[0].phase.last)
+            for number, (mesh, batch, tokens) in zip(numbers, prepared, strict=True):
+                program, enter, steps = next(
+                    x for x in phases if number <= x.program.phase.last
+                )
                 phase = program.phase
                 if number == phase.first + 1 > 1:
                     progress.say(f"step {phase.first}: from here on {phase}")
@@ -108,8 +118,8 @@ class Loop(NamedTuple):
                 state, metrics = steps[mesh][_shapes(batch)](state, batch)
                 log.count(tokens)
                 # With few steps on their way, a request to stop is soon obeyed.
-                jax.block_until_ready(before)
-                before = metrics
+                jax.block_until_ready(previous)
+                previous = metrics
                 last = number == training.steps
                 self.stop.agree()
                 if number % training.log_every == 0 or last:
@@ -126,66 +136,95 @@ class Loop(NamedTuple):
                 self.stop.check(f"Stopped after step {number}; {GO_ON}.")
         return state
 
-    def _batches(self, seed: int) -> Callable[[int], tuple[int, Batch, int]]:
+    def _start_log(self, start: int, progress: TrainingProgress) -> MetricsLog:
+        """The log of the steps after `start`, with its trackers started."""
+        training = self.setup.training
+        trackers: list[AbstractTracker] = []
+        if parallel.primary():
+            others = [Guarded(tracker, progress.say) for tracker in self.setup.trackers]
+            trackers = [JsonLines(self.folder.metrics), *others]
+        for tracker in trackers:
+            tracker.start(self.folder.path, flat_values(self.setup.config), start)
+        # A run whose steps are all bad has learned nothing, however short it is.
+        most_bad = min(training.max_bad_steps, training.steps)
+        return MetricsLog(trackers, progress.show, self.began, most_bad)
+
+    def _batch_maker(self, seed: int) -> Callable[[int], tuple[int, Batch, int]]:
         """A function that gives the mesh, the batch and its tokens for a step, from step 1."""
-        training = self.config.training
+        training = self.setup.training
         size = training.batch_size
-        schedule = Schedule(program.phase for program in self.programs)
-        tasks = {phase.first: phase.tasks(self.task) for phase in schedule}
+        schedule = Schedule(program.phase for program in self.setup.programs)
+        tasks = {phase.first: phase.tasks(self.setup.task) for phase in schedule}
 
         def make(number: int) -> tuple[int, Batch, int]:
             mesh = schedule.drawn(training.seed, number - 1)
             task = tasks[schedule.at(number).first][mesh]
-            batch = self.layout.load(task, number - 1, size, seed)
+            batch = self.setup.layout.load(task, number - 1, size, seed)
             return mesh, batch, size * task.tokens_per_sample
 
         return make
 
-    def _compiled(self, start: int, progress: TrainingProgress) -> list[_Compiled]:
+    def _compile_phases(self, start: int, progress: TrainingProgress) -> list[CompiledPhase]:
         """Compiles the programs of the phases after step `start`; reports their memory."""
-        training = self.config.training
-        left = [program for program in self.programs if program.phase.last > start]
-        compiled: list[_Compiled] = []
-        # Phases with the same layers share the step on a mesh.
-        made: dict[tuple[int | None, str], _Steps] = {}
-        temporary = 0
-        for program in left:
+        setup = self.setup
+        training = setup.training
+        layout = setup.layout
+        phases: list[CompiledPhase] = []
+        # Phases with the same layers share the steps on a mesh.
+        shared: dict[tuple[int | None, str], Steps] = {}
+        for program in setup.programs:
             phase = program.phase
-            steps: list[_Steps] = []
-            meshes = zip(phase.meshes.values(), phase.tasks(self.task), strict=True)
+            if phase.last <= start:
+                continue
+            steps: list[Steps] = []
+            meshes = zip(phase.meshes.values(), phase.tasks(setup.task), strict=True)
             for number, (mesh, task) in enumerate(meshes):
                 key = phase.layers, str(mesh.described)
-                if key not in made:
+                if key not in shared:
                     batches = task.of_each_shape(training.batch_size, training.seed)
                     on = f" on {phase.name(number)}" if training.schedule else ""
                     each = f" for {len(batches)} lengths" if len(batches) > 1 else ""
                     progress.say(f"compiling the step{on}{each}")
-                    made[key] = {}
-                    for batch in batches:
-                        lowered = program.lowered(number, self.task.loss, self.layout, batch)
-                        step: Any = lowered.compile()
-                        made[key][_shapes(batch)] = step
-                        temporary = max(temporary, step.memory_analysis().temp_size_in_bytes)
-                        after = f" after {start}" if start else ""
-                        self.stop.check(f"Stopped before the first step{after}; {GO_ON}.")
-                steps.append(made[key])
+                    shared[key] = self._compile_steps(program, number, batches, start)
+                steps.append(shared[key])
             enter = program.enter
             if enter is not None and phase.first >= start:
-                enter = jax.jit(enter, out_shardings=self.layout.shardings(program.shapes))
-                before = self.layout.shapes(self.programs.shapes_at(phase.first))
+                enter = jax.jit(enter, out_shardings=layout.shardings(program.shapes))
+                before = layout.shapes(setup.programs.shapes_at(phase.first))
                 enter = enter.lower(before).compile()
-            compiled.append((program, enter, steps))
-        last = left[-1]
-        task, *_ = last.phase.tasks(self.task)
-        part = task.of_each_shape(training.part_size, training.seed)[-1]
-        progress.say(describe_memory(last.model, last.shapes, self.task.loss, part, temporary))
-        if self.layout.grid.size > 1:
-            sizes = [f"{axis} {size}" for axis, size in self.layout.sizes.items() if size > 1]
-            each = f"{self.layout.bytes_each(last.shapes):,} bytes on each"
-            progress.say(f"devices: {', '.join(sizes)}; the state takes {each}")
-        return compiled
+            phases.append(CompiledPhase(program, enter, steps))
+        compiled = [step for steps in shared.values() for step in steps.values()]
+        temporary = max(step.memory_analysis().temp_size_in_bytes for step in compiled)
+        self._say_memory(phases[-1].program, temporary, progress)
+        return phases
 
-    def evaluated(
+    def _compile_steps(
+        self, program: Program, mesh: int, batches: Sequence[Batch], start: int
+    ) -> Steps:
+        """The compiled step of a phase on one of its meshes, for batches of each shape."""
+        steps: Steps = {}
+        after = f" after {start}" if start else ""
+        for batch in batches:
+            lowered = program.lower(mesh, self.setup.objective, self.setup.layout, batch)
+            steps[_shapes(batch)] = lowered.compile()
+            self.stop.check(f"Stopped before the first step{after}; {GO_ON}.")
+        return steps
+
+    def _say_memory(self, program: Program, temporary: int, progress: TrainingProgress) -> None:
+        """Says what the last phase needs, whose step reserves `temporary` bytes."""
+        setup = self.setup
+        training = setup.training
+        task, *_ = program.phase.tasks(setup.task)
+        part = task.of_each_shape(training.part_size, training.seed)[-1]
+        loss = setup.task.loss
+        progress.say(describe_memory(program.model, program.shapes, loss, part, temporary))
+        sizes = {axis: size for axis, size in setup.layout.sizes.items() if size > 1}
+        if sizes:
+            devices = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
+            each = f"{setup.layout.bytes_each(program.shapes):,} bytes on each"
+            progress.say(f"devices: {devices}; the state takes {each}")
+
+    def evaluate(
         self,
         program: Program,
         state: TrainState,
@@ -194,59 +233,72 @@ class Loop(NamedTuple):
         *,
         check: Callable[[], None],
     ) -> dict[str, float]:
-        """The figures of held-out samples, with the weights and with their average, if any."""
-        decay = self.config.training.average
-        found = {}
+        """The figures of held-out samples, with the weights and with their average, if any.
+        `check` is called between batches and may raise."""
+        setup = self.setup
+        decay = setup.training.average
+        figures = {}
         for which in ("trained", "average") if decay else ("trained",):
             suffix = "" if which == "trained" else "_of_average"
             weights = weights_of(state, which, decay)
             for part in parts:
-                values = program.evaluate(weights, self.task, part, samples, check, self.layout)
-                found |= {f"{name}{suffix}": value for name, value in values.items()}
-        return found
+                values = program.evaluate(
+                    weights, setup.task, part, samples, check, setup.layout
+                )
+                figures |= {f"{name}{suffix}": value for name, value in values.items()}
+        return figures
 
-    def check_finite(self, held_out: dict[str, float]) -> None:
-        """Raises `Diverged` if a loss at the end of the run is not finite."""
-        model = self.programs[-1].model
-        losses = {name: x for name, x in held_out.items() if "_loss" in name}
-        if wrong := {name: x for name, x in losses.items() if not math.isfinite(x)}:
-            said = ", ".join(f"{name} {x}" for name, x in wrong.items())
-            what = f"{self.folder.path}: not finite at the end: {said}; checkpoints are kept"
-            advice = f"Lower optimizer.learning_rate, or take {better_solve(model)}"
-            raise Diverged(f"{what}. {advice}.")
+    def evaluate_at_end(self, state: TrainState) -> dict[str, float]:
+        """The figures of all held-out samples. Raises `Diverged` if a loss is not finite."""
+        last = self.setup.programs[-1]
+        parts = self.setup.task.parts
+        say(f"evaluating the {' and the '.join(parts)} part")
+        message = f"Stopped after the last step, before its evaluation; {GO_ON}."
+        figures = self.evaluate(last, state, parts, check=lambda: self.stop.check(message))
+        losses = {name: x for name, x in figures.items() if "_loss" in name}
+        if wrong := [f"{name} {x}" for name, x in losses.items() if not math.isfinite(x)]:
+            raise Diverged(
+                f"{self.folder.path}: not finite at the end: {', '.join(wrong)}; checkpoints "
+                "are kept. Lower optimizer.learning_rate, or use "
+                f"{better_solve(last.model)}."
+            )
+        return figures
 
     def _evaluate_if_due(
         self, program: Program, number: int, state: TrainState, log: MetricsLog
     ) -> bool:
         """Evaluates and logs at the steps of `training.evaluate_every`. Returns whether the
         loss is the lowest so far. After a request to stop, the resumed run evaluates."""
-        training = self.config.training
+        training = self.setup.training
         if number % training.evaluate_every and number != training.steps:
             return False
         log.flush()
         samples = training.evaluate_samples
-        check = self.stop.check
         try:
-            values = self.evaluated(program, state, ("validation",), samples, check=check)
+            values = self.evaluate(
+                program, state, ("validation",), samples, check=self.stop.check
+            )
         except Stopped:
             return False
         log.write({"step": number, **values})
         log.restart_clock()
         loss = values["validation_loss"]
-        before = self.checkpoints.losses
-        lowest = loss < min(filter(math.isfinite, before.values()), default=math.inf)
-        before[number] = loss
+        losses = self.checkpoints.losses
+        lowest = loss < min(filter(math.isfinite, losses.values()), default=math.inf)
+        losses[number] = loss
         return lowest and training.keep_best
 
     def _last_good(self, rollbacks: int, fault: NotFinite) -> TrainState:
         """The state of the last checkpoint. Raises `Diverged` without one, or a second time."""
+        setup = self.setup
         if rollbacks or self.checkpoints.newest() is None:
             why = "it went back before" if rollbacks else "no checkpoint to go back to"
-            advice = "Lower optimizer.learning_rate or optimizer.clip, warm up longer"
-            better = better_solve(self.programs[0].model)
-            raise Diverged(f"{fault}; {why}. {advice}, or take {better}.")
-        restored = self.checkpoints.restore(self.programs.shapes_at)
-        state = self.layout.placed(rolled_back(restored, fault.bad_steps))
+            raise Diverged(
+                f"{fault}; {why}. Lower optimizer.learning_rate or optimizer.clip, warm up "
+                f"longer, or use {better_solve(setup.programs[0].model)}."
+            )
+        state = self.checkpoints.restore(setup.programs.shapes_at)
+        state = setup.layout.placed(rolled_back(state, fault.bad_steps))
         cut_metrics(self.folder.metrics, int(state.step), self.checkpoints.losses)
         return state
 

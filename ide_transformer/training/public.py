@@ -15,6 +15,7 @@ from .folder.convert import export_run, import_pretrained
 from .folder.loading import LoadedModel, load_model, load_run
 from .folder.metrics import read_metrics
 from .folder.run_folder import RunFolder, flat_values
+from .loop import Diverged
 from .measure.evaluation import (
     cheapest_exits,
     checked_part,
@@ -28,14 +29,8 @@ from .measure.evaluation import (
 )
 from .measure.predictions import draw_predictions
 from .measure.roll_outs import RollOut, roll_out
-from .run import Diverged, resume_run, train
-from .steps.build import (
-    build_model,
-    build_model_of_size,
-    build_task,
-    with_solver,
-    with_training,
-)
+from .run import resume_run, train
+from .steps.build import build_model, build_model_of_size, build_task, with_solver
 from .steps.growth import AbstractGrowth, Refinement
 from .steps.layout import ParallelConfig
 from .steps.optimizer import OptimizerConfig, build_optimizer, learning_rate

@@ -12,7 +12,7 @@ from ide_transformer import training
 from ide_transformer.compare import budget, load_comparison, trials
 from ide_transformer.compare.train_schemes import TrainingComparison
 from ide_transformer.training.folder.checkpoints import Checkpoints
-from ide_transformer.training.run import build_start
+from ide_transformer.training.setup import setup
 from tests.training import stub
 
 
@@ -23,7 +23,7 @@ def tiny_run(tmp_path_factory):
     changes = ["model.operators=[damping]", "model.layers=4", "training.steps=3"]
     changes += [f"training.{x}=3" for x in ("evaluate_every", "checkpoint_every")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.run, "plot_run", lambda *_: None)
+        patch.setattr(training.results, "plot_run", lambda *_: None)
         return training.train(
             stub.config(*changes, **stub.tree_of_text(there)), runs=there
         ).path
@@ -33,9 +33,9 @@ def go_on(path, step):
     """Gives a run a checkpoint of a later step, with other weights."""
     run = training.RunFolder(path)
     config = run.load_config()
-    start = build_start(config, training.build_task(config))
+    start = setup(config, training.build_task(config))
     state = start.programs.start(start.model, start.key)
-    with Checkpoints(run, config, writes=True) as checkpoints:
+    with Checkpoints(run, keep=2) as checkpoints:
         checkpoints.save(step, eqx.tree_at(lambda x: x.step, state, state.step + step))
 
 
@@ -60,7 +60,7 @@ class Runs:
         task.save(run.tokenizer)
         recorded = {"run": "0", "sources": [self.source], "its data": task.fingerprint()}
         if config.model.run is not None:
-            recorded["its start"] = build_start(config, task).origin
+            recorded["its start"] = setup(config, task).origin
         run.fingerprints.write_text(json.dumps(recorded))
         cost = 1 + (config.solver.kind == "heun")
         summary = {"steps": steps, "nfe": 2 * cost, "parameters": 7, "seconds": 90.0}

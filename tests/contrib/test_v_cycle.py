@@ -141,7 +141,7 @@ def test_what_is_no_line_or_sees_no_neighbour_is_refused():
 
 @pytest.mark.heavy
 def test_a_loop_learns_short_words_and_reads_long_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(training.run, "plot_run", lambda *_: None)
+    monkeypatch.setattr(training.results, "plot_run", lambda *_: None)
     path = ROOT / "configs/reasoning/v_cycle.yaml"
     model = "model.width=16 model.hidden=32 model.layers=1 model.context=17"
     steps = "training.steps=40 training.batch_size=16 training.schedule=[] optimizer.warmup=5"

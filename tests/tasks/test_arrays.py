@@ -14,7 +14,7 @@ import tokenizers as tk
 import ide_transformer as ide
 from ide_transformer import InputError, tasks, training
 from ide_transformer.tasks import Arrays, Dataset, tokenizing
-from ide_transformer.training.run import build_start
+from ide_transformer.training.setup import setup
 
 
 RANDOM = np.random.default_rng(0)
@@ -29,7 +29,8 @@ def started(path, kind, options=None, **model):
         "data": {"name": "arrays", "path": str(path), "options": options or {}},
         "model": {"kind": kind, "width": 8, "heads": 1, "layers": 1, **model},
     }
-    return build_start(training.Config.model_validate(tree))[:2]
+    run = setup(training.Config.model_validate(tree))
+    return run.task, run.model
 
 
 def test_functions_at_points():

@@ -12,7 +12,7 @@ from ide_transformer.contrib import public
 from ide_transformer.tasks import flows
 from ide_transformer.tasks.task import in_parts
 from ide_transformer.testing import check_task
-from ide_transformer.training.run import build_start
+from ide_transformer.training.setup import setup
 from ide_transformer.training.steps.build import build_task, task_class
 from tests.conformance.tasks import TaskConformance
 from tests.helpers import classes_of
@@ -114,7 +114,7 @@ def test_a_task_does_what_training_relies_on(there, monkeypatch, tree, options):
     config = training.Config.model_validate(tree)
     task, again = build_task(config), build_task(config)
     learned = config.data.name in LEARNED
-    model = build_start(config, task).model if learned else None
+    model = setup(config, task).model if learned else None
     TaskConformance(task, model, again=again, **options).check()
 
 
@@ -153,7 +153,7 @@ class RunningSum(ide.AbstractTask):
 @pytest.fixture(scope="module")
 def learner():
     config = training.Config.model_validate(of("p_hop", options={"alphabet": 6, "hops": 1}))
-    return build_start(config, RunningSum()).model
+    return setup(config, RunningSum()).model
 
 
 def test_a_task_of_ones_own(learner):

@@ -12,7 +12,7 @@ import ide_transformer as ide
 from ide_transformer import tasks, training
 from ide_transformer.models import statistics
 from ide_transformer.tasks import Arrays
-from ide_transformer.training.run import build_start
+from ide_transformer.training.setup import setup
 from tests.running import run_here
 
 
@@ -41,7 +41,7 @@ def config(name, kind, path, **data):
 def started(kind, *arrays, **options):
     """A task on arrays and the model with which its run starts."""
     task = Arrays(*arrays, **options)
-    return task, build_start(config("a", kind, "none.npz"), task).model
+    return task, setup(config("a", kind, "none.npz"), task).model
 
 
 def by_hand(values):

@@ -49,7 +49,7 @@ def known():
     and runs draw no figures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(reader.KINDS, tasks.AbstractTask, (tasks, sys.modules[__name__]))
-        patch.setattr(training.run, "plot_run", lambda *_: None)
+        patch.setattr(training.results, "plot_run", lambda *_: None)
         yield
 
 
@@ -62,14 +62,16 @@ def untrained():
             # It needs numbers.
             patch.setattr(build, "check_causal", lambda *_: None)
             shapes = eqx.filter_eval_shape(build.build_model, config, *given)
-        return build.causal(config, filled(shapes, 0.1, seed=0))
+        model = filled(shapes, 0.1, seed=0)
+        build.needs_of(config, {}).check_causal(model)
+        return model
 
     def would_start(*_):
         print("it would start")
         raise SystemExit(0)
 
     with known(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.run, "build_model", drawn)
+        patch.setattr(training.setup, "build_model", drawn)
         patch.setattr(training.run, "new_folder", would_start)
         patch.setenv("IDE_TRANSFORMER_MEMORY", "16")
         yield

@@ -12,7 +12,7 @@ import yaml
 import ide_transformer as ide
 from ide_transformer import training
 from ide_transformer.equation import silu
-from ide_transformer.training.steps import schedule
+from ide_transformer.training.steps import build
 from tests.training import mine, stub
 
 
@@ -184,6 +184,6 @@ def test_stages_are_refined_up_to_the_same_depth():
     refine = {"schedule": [{"until": 2, "mesh": {"layers": 1}}]}
     config = stub.config(data={"name": "digits"}, model=model, training=refine)
     sizes = {"image_shape": (8, 8, 1), "classes": 10}
-    first = schedule.first_model(config, lambda own: stub.model_of(own, **sizes))
+    first = build.first_model(config, lambda own: stub.model_of(own, **sizes))
     found = [(x.control.layers, x.control.horizon) for x in first.equations]
     assert found == [(1, 2.0)] * 2

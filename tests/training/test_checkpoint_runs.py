@@ -18,7 +18,7 @@ import ide_transformer as ide
 from ide_transformer import tasks, training
 from ide_transformer.pretrained import load_pretrained
 from ide_transformer.training.configuration import files
-from ide_transformer.training.run import build_start
+from ide_transformer.training.setup import setup
 from ide_transformer.training.steps import build
 from tests.helpers import GOLDEN, ROOT, largest
 from tests.running import run_here
@@ -58,11 +58,11 @@ def test_a_checkpoint_becomes_a_run_that_writes_text_and_comes_back(checkpoint):
     tree["model"] = {"pretrained": "imported", "context": 16}
     on = files.config_of(tree, "here")
     assert on.model.pretrained == str(checkpoint) and on.model.run == str(run.path.resolve())
-    task, begun, *_ = build_start(on)
-    assert equal(begun, model) and task.sizes["vocabulary"] == tokenizer.vocabulary
+    begun = setup(on)
+    assert equal(begun.model, model) and begun.task.sizes["vocabulary"] == tokenizer.vocabulary
     # The checkpoint itself has no configuration, and takes another scheme as well.
     tree |= {"model": tree["model"] | {"pretrained": "llama"}, "solver": "strang(heun)"}
-    other = build_start(training.Config.model_validate(tree))[1]
+    other = setup(training.Config.model_validate(tree)).model
     assert equal(other.control, model.control) and other.solver == ide.Strang(diffrax.Heun())
     training.export_run("runs/imported", "back")
     before, after = (load_file(Path(x, "model.safetensors")) for x in (checkpoint, "back"))
@@ -106,7 +106,8 @@ def test_a_run_begins_with_the_weights_of_another_and_outlives_it(there):
     own = run.load_config()
     assert (own.data, own.control) == (before.data, before.control)
     assert run.tokenizer.read_bytes() == folder.tokenizer.read_bytes()
-    task, model, _, start, *_ = build_start(own)
+    begun = setup(own)
+    task, model, start = begun.task, begun.model, begun.origin
     assert equal(model.control, source.control)
     assert run.start == start and (start["run"], start["step"]) == (folder.identity, 2)
     first = eqx.filter_jit(task.loss)(source, task.batch(0, 4, 1)).loss

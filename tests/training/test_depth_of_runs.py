@@ -12,7 +12,8 @@ import pytest
 import ide_transformer as ide
 from ide_transformer import InputError, training
 from ide_transformer.training.configuration import files
-from ide_transformer.training.run import build_start, resumed_config
+from ide_transformer.training.run import resumed_config
+from ide_transformer.training.setup import setup
 from ide_transformer.training.steps.growth import Refinement, grown_state
 from ide_transformer.training.steps.schedule import schedule_of
 from tests.helpers import fast_first, filled
@@ -69,7 +70,7 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(
     with pytest.raises(InputError, match=r"has 1 layers .*model.layers=1 and .*horizon=2"):
         tuned = stub.config(training={"steps": 6})
         tree = {"model": begun, "optimizer": tuned.optimizer, "training": tuned.training}
-        build_start(files.config_of(tree, "here"))
+        setup(files.config_of(tree, "here"))
     schedule = [{"until": "50%", "mesh": COARSE}]
     short = stub.train(tmp_path, training={"keep": 3, "schedule": schedule})
     longer = stub.resumed(short, tmp_path / "longer", 2, ["training.steps=6"])
@@ -103,7 +104,8 @@ def test_the_weights_that_are_evaluated(drawn):
 def test_a_run_that_is_refined_is_a_chain_of_two(refined):
     """The state is resampled between them, and the schedule continues."""
     settings = refined.load_config()
-    task, model, key, *_ = build_start(settings)
+    run = setup(settings)
+    task, model, key = run.task, run.model, run.key
     rule = training.build_optimizer(settings.optimizer, 6)
     state, static = training.initial_state(model, rule, key)
     for first, tokens in ((0, 2), (2, 4)):

@@ -11,7 +11,7 @@ from ide_transformer import training
 from ide_transformer.equation import LowRank, merge_low_rank, parts, without_low_rank
 from ide_transformer.training.configuration import files
 from ide_transformer.training.folder.checkpoints import Checkpoints
-from ide_transformer.training.run import build_start
+from ide_transformer.training.setup import setup
 from tests.training import stub
 from tests.training.conftest import RUN, equal
 
@@ -39,20 +39,20 @@ def test_a_run_changes_low_ranks_only(there, capsys):
     assert all(np.abs(x.up).max() > 0 for x in changes)
     # The first loss is the loss of the run from which it began.
     config = run.load_config()
-    start = build_start(config)
+    start = setup(config)
     first = eqx.filter_jit(start.task.loss)(before, start.task.batch(0, 4, 1)).loss
     assert stub.losses(run)[0] == pytest.approx(float(first), rel=1e-6)
     average = ide.load_run(run.path, weights="average")[0]
     assert equal(without_low_rank(average), before) and not equal(average, model)
     # Moments of what is trained, and of nothing else.
-    with Checkpoints(run, config, writes=False) as checkpoints:
+    with Checkpoints(run) as checkpoints:
         state = checkpoints.restore(start.programs.shapes_at)
     sizes = [x.size for x in jax.tree.leaves(state.optimizer) if x.ndim]
     assert sum(sizes) == 2 * sum(x.down.size + x.up.size for x in changes)
     # A run of all weights begins with the sum.
     next_tree = {"model": {"pretrained": str(run.path), "lora": None}}
     (there / "next.yaml").write_text(yaml.safe_dump(TUNED | next_tree))
-    begun = build_start(training.load_config("next.yaml")).model
+    begun = setup(training.load_config("next.yaml")).model
     assert equal(begun.control, merge_low_rank(model).control)
 
 

@@ -14,7 +14,7 @@ from ide_transformer.compare.budget import Budget
 from ide_transformer.compare.solve_schemes import SolvingComparison
 from ide_transformer.contrib import package_texts
 from ide_transformer.tasks import flows
-from ide_transformer.training.run import build_start
+from ide_transformer.training.setup import setup
 from ide_transformer.training.steps.build import build_model_of_size, objective
 from ide_transformer.training.steps.layout import make_layout
 from ide_transformer.training.steps.schedule import schedule_of
@@ -80,8 +80,8 @@ def build_programs(config, task, filled=lambda build: build()):
         return build() if own else filled(build)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ide_transformer.training.run.build_model", build_model)
-        start = build_start(config, task)
+        patch.setattr("ide_transformer.training.setup.build_model", build_model)
+        start = setup(config, task)
         programs = start.programs
     return programs, programs.start(start.model, start.key)
 
@@ -129,8 +129,8 @@ def test_a_recipe_trains(path):
     with jax.set_mesh(layout.grid):
         for program in programs:
             state = layout.placed(state if program.enter is None else program.enter(state))
-            _, batch = next(program.on_meshes(task))
-            step = program.lowered(0, task.loss, layout, batch).compile()
+            _, batch = next(program.on_meshes(task, 2, config.training.seed))
+            step = program.lower(0, task.loss, layout, batch).compile()
             for _ in range(2):
                 state, metrics = step(state, batch)
             assert np.isfinite(metrics["loss"]) and not metrics["bad_steps"]

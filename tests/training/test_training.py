@@ -15,9 +15,10 @@ import optax
 import pytest
 
 from ide_transformer import training
+from ide_transformer.integration import Recompute
 from ide_transformer.tasks import Batch, CrossEntropy, InstanceCrossEntropy
 from ide_transformer.training import loop
-from ide_transformer.training.run import plot_run as real_plot_run
+from ide_transformer.training.results import plot_run as real_plot_run
 from ide_transformer.training.steps import build, step
 from tests.helpers import ROOT, largest
 from tests.running import run_here
@@ -87,7 +88,8 @@ def model_of(dtype, *overrides):
     config = stub.config("model.operators=[feed_forward]", *overrides)
     weights, static = eqx.partition(stub.model_of(config, 0.5), eqx.is_inexact_array)
     weights = jax.device_put(jax.tree.map(lambda x: np.asarray(x, dtype), weights))
-    return training.with_training(eqx.combine(weights, static), config.training)
+    model = eqx.combine(weights, static).with_gradient(Recompute())
+    return model.with_precision(config.training.precision)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from glob import glob
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ...errors import GO_ON, InputError
-from ..configuration.config import Config
 from ..steps.layout import gathered, primary, wait_for_all
 from .metrics import read_metrics
 from .run_folder import RunFolder
@@ -32,25 +31,30 @@ _FORMAT = 2
 
 
 class Checkpoints:
-    """The newest `training.keep` checkpoints of a run and, with `training.keep_best`, the one
-    with the lowest validation loss. Orbax writes them in the background; leaving the context
-    waits for it. Without `writes` they are read only.
+    """The checkpoints of a run. Orbax writes them in the background; leaving the context waits
+    for it.
 
     A checkpoint holds the arrays of the training state, among them the step and the random key,
-    and a description: the version of the format, the step, the run, its configuration, and the
-    checksum of each array. It appears when it is complete, so the process may be killed at any
-    moment. It is read again before the next one is written, and at the end.
+    and a description: the version of the format, the step, the run, and the checksum of each
+    array. It appears when it is complete, so the process may be killed at any moment. It is
+    read again before the next one is written, and at the end.
+
+    **Arguments:**
+
+    - `keep`: how many of the newest checkpoints are kept. `None` reads them only.
+    - `keep_best`: also keep the checkpoint with the lowest validation loss.
     """
 
-    def __init__(self, folder: RunFolder, config: Config, *, writes: bool):
+    def __init__(self, folder: RunFolder, *, keep: int | None = None, keep_best: bool = False):
         # Importing it takes long.
         import orbax.checkpoint as ocp
 
         self._orbax = ocp
         self._run = folder
-        self._config = config
+        self._keep = keep
+        self._keep_best = keep_best
         self._folder = folder.checkpoints
-        self._writes = writes = writes and primary()
+        self._writes = writes = keep is not None and primary()
         process = jax.process_index()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self,
@@ -108,8 +112,8 @@ class Checkpoints:
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Which checkpoints orbax keeps; see its `PreservationPolicy`."""
         steps = [x.step for x in checkpoints]
-        best = self.best(steps) if self._config.training.keep_best else None
-        newest = sorted(steps)[-self._config.training.keep :]
+        best = self.best(steps) if self._keep_best else None
+        newest = sorted(steps)[-cast(int, self._keep) :]
         return [step in newest or step == best for step in steps]
 
     def save(self, step: int, state: PyTree) -> None:
@@ -123,7 +127,6 @@ class Checkpoints:
             "format": _FORMAT,
             "step": step,
             "run": self._run.identity,
-            "config": self._config.model_dump(mode="json"),
             "arrays": list(map(_described, leaves)),
         }
         args = self._orbax.args

@@ -15,8 +15,7 @@ from ...pretrained.files import read_json
 from ...tasks import PretrainedTokenizer, end_token
 from ..configuration.config import Config
 from ..configuration.files import apply_overrides, config_of, write_yaml
-from ..steps.build import build_model_of_size
-from ..steps.schedule import programs_of
+from ..steps.build import build_model_of_size, build_programs
 from ..steps.step import Weights
 from .checkpoints import Checkpoints, Which
 from .loading import restored
@@ -71,14 +70,14 @@ def import_pretrained(
         # The model must be able to take the windows of its data.
         context = min(config.model.context, model.inputs.context)
         config = config.changed("model", context=context)
-    state = programs_of(config, model).start(model, key)
+    state = build_programs(config, model).start(model, key)
 
     def save(tokenizer: Path) -> None:
         if is_built_as(model, LanguageModel):
             PretrainedTokenizer.from_pretrained(found).save(tokenizer)
 
     folder = new_folder(config, runs, save)
-    with folder.sole_use(), Checkpoints(folder, config, writes=True) as checkpoints:
+    with folder.sole_use(), Checkpoints(folder, keep=1) as checkpoints:
         checkpoints.save(0, state)
     return folder
 

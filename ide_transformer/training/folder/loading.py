@@ -17,8 +17,15 @@ from ...tasks.task import checksum_of_all
 from ..configuration.config import NATIVE, Config, SolverConfig
 from ..configuration.files import apply_overrides, validated
 from ..configuration.reader import parameters_of
-from ..steps.build import build_model_of_size, build_task, causal, task_class, with_solver
-from ..steps.schedule import first_model, programs_of
+from ..steps.build import (
+    build_model_of_size,
+    build_programs,
+    build_task,
+    first_model,
+    needs_of,
+    task_class,
+    with_solver,
+)
 from ..steps.step import Weights, weights_of
 from .checkpoints import Checkpoints, Which
 from .run_folder import RunFolder
@@ -154,13 +161,15 @@ def restored(
         return build_model_of_size(config, sizes, key)
 
     model = first_model(config, build)
-    programs = programs_of(config, model)
-    with Checkpoints(folder, config, writes=False) as checkpoints:
+    programs = build_programs(config, model)
+    with Checkpoints(folder) as checkpoints:
         state = checkpoints.restore(programs.shapes_at, checkpoint)
     step = int(state.step)
     program = programs.at(step)
     model = eqx.combine(weights_of(state, weights, average), program.static)
-    return causal(config, program.solved(model)), step
+    model = program.evaluated(model)
+    needs_of(config, sizes).check_causal(model)
+    return model, step
 
 
 def sizes_of(folder: RunFolder, config: Config) -> dict[str, Any]:

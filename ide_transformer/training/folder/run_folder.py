@@ -126,7 +126,7 @@ class RunFolder:
 
     @property
     def start(self) -> dict[str, Any] | None:
-        """The `Start.origin` of the run; `None` if it began with weights of its own."""
+        """The `Setup.origin` of the run; `None` if it began with weights of its own."""
         return self.recorded.get(_START)
 
     @property
@@ -239,9 +239,8 @@ def new_folder(
     runs: Path,
     save: Callable[[Path], None],
     data: str | None = None,
-    start: dict[str, Any] | None = None,
-    sizes: Mapping[str, Any] | None = None,
-    labels: Sequence[str] | None = None,
+    origin: dict[str, Any] | None = None,
+    task: AbstractTask | None = None,
 ) -> RunFolder:
     """Makes the folder `runs/<name>`, or else `<name>-2`, `<name>-3`, …, all of it or nothing.
 
@@ -249,8 +248,8 @@ def new_folder(
 
     - `save`: writes the tokenizer to a path, if there is one.
     - `data`: the fingerprint of the data.
-    - `start`: the `Start.origin` of the weights.
-    - `sizes`, `labels`: of the task.
+    - `origin`: the `Setup.origin` of the weights.
+    - `task`: has sizes and labels.
     """
     made = RunFolder(runs / f".{config.name}-{os.getpid()}-{time.time_ns()}")
     made.checkpoints.mkdir(parents=True)
@@ -259,14 +258,14 @@ def new_folder(
             made.config.write_text(dump_config(config), encoding="utf-8")
         with naming(made.tokenizer):
             save(made.tokenizer)
-        told = {"run": uuid.uuid4().hex, _SOURCES: [source(config)]}
-        told |= {_CONFIG: checksum(made.config)} | ({} if data is None else {_DATA: data})
-        told |= {} if start is None else {_START: start}
-        write_json(made.fingerprints, told)
-        if sizes is not None and _is_json(sizes):
-            write_json(made.sizes, sizes)
-        if labels is not None:
-            write_json(made.labels, {label: i for i, label in enumerate(labels)})
+        fingerprints = {"run": uuid.uuid4().hex, _SOURCES: [source(config)]}
+        fingerprints |= {_CONFIG: checksum(made.config), _DATA: data, _START: origin}
+        known = {name: x for name, x in fingerprints.items() if x is not None}
+        write_json(made.fingerprints, known)
+        if task is not None and _is_json(task.sizes):
+            write_json(made.sizes, task.sizes)
+        if task is not None and task.labels is not None:
+            write_json(made.labels, {label: i for i, label in enumerate(task.labels)})
         while True:
             number = max(_folders(config.name, runs), default=0) + 1
             name = f"{config.name}-{number}" if number > 1 else config.name

@@ -4,7 +4,7 @@ import dataclasses
 import functools as ft
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, NamedTuple, get_args
 
 import diffrax
 import equinox as eqx
@@ -47,10 +47,9 @@ from ..configuration.config import (
 )
 from ..configuration.reader import Given, find, find_function, parameters_of, read, snake_case
 from .memory import size_bytes
-from .optimizer import path_of
-
-
-M = TypeVar("M", bound=Model)
+from .optimizer import build_optimizer, path_of
+from .programs import Programs, UpdateRule, make_programs, weight_shapes
+from .schedule import growth_of, schedule_of
 
 
 def build_task(config: Config, tokenizer: AbstractTokenizer | None = None) -> AbstractTask:
@@ -87,6 +86,33 @@ def task_class(config: Config) -> type[AbstractTask]:
     return find("data.name", config.data.name, AbstractTask)
 
 
+class ModelNeeds(NamedTuple):
+    """What the data of a run need of its model.
+
+    - `data`: `data.name`, for messages.
+    - `builder`: a function that builds the models which learn the data.
+    - `causal`: whether a token may see earlier tokens only.
+    - `sizes`: arguments of the model that the data decide, for example `{"vocabulary": 84}`.
+    """
+
+    data: str
+    builder: Callable[..., Model]
+    causal: bool
+    sizes: Mapping[str, Any]
+
+    def check_causal(self, model: Model) -> None:
+        """Raises `InputError` if a model sees tokens that it must not see."""
+        if self.causal:
+            check_causal(f"data.name={self.data}", model)
+
+
+def needs_of(config: Config, sizes: Mapping[str, Any]) -> ModelNeeds:
+    """The needs of the data of a run that have these sizes. Reads no data."""
+    kind = task_class(config)
+    causal = bool(config.data.options.get("causal", kind.causal))
+    return ModelNeeds(config.data.name, kind.model, causal, sizes)
+
+
 def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
     """The model of a run, with weights drawn from `key`.
 
@@ -98,19 +124,21 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
     if isinstance(mode, Truncated) and mode.intervals < max(layers, default=0):
         write = f"write options: {{intervals: {max(layers)}}}, or another mode"
         raise InputError(f"training.gradient=truncated: it reaches no stage before; {write}.")
-    build = ft.partial(build_model_of_size, config, task.sizes)
-    given = config.model.pretrained is not None
-    if not given and not config.model.stages:
-        check_kind(config, task.model)
+    # A task of arrays decides by its data which models learn it.
+    needs = needs_of(config, task.sizes)._replace(builder=task.model)
+    build = ft.partial(_build, config, needs)
+    pretrained = config.model.pretrained is not None
     try:
-        model = build(key) if given else eqx.filter_eval_shape(build, key)
+        model = build(key) if pretrained else eqx.filter_eval_shape(build, key)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
         # A class that looks at its numbers cannot be made from shapes alone.
         model = build(key)
-    if given:
-        _check_tokens(config, task, model)
+    if pretrained:
+        _check_tokens(config.model.pretrained, task, model)
     check_memory(config, task, model)
-    return causal(config, model if given else build(key))
+    model = model if pretrained else build(key)
+    needs.check_causal(model)
+    return model
 
 
 def check_memory(config: Config, task: AbstractTask, model: Model) -> None:
@@ -132,21 +160,40 @@ def check_memory(config: Config, task: AbstractTask, model: Model) -> None:
     check_bytes("this run", needed, f"Lower the larger ones of {largest} and {batch}.")
 
 
-def causal(config: Config, model: M) -> M:
-    """Returns the model. Raises `InputError` if it sees tokens that its task forbids."""
-    if is_causal(config):
-        check_causal(f"data.name={config.data.name}", model)
-    return model
-
-
-def is_causal(config: Config) -> bool:
-    """Whether a token may see earlier tokens only."""
-    return bool(config.data.options.get("causal", task_class(config).causal))
-
-
 def build_model_of_size(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -> Model:
     """The model of a run, for a task of these `sizes`, for example `{"vocabulary": 84}`."""
-    return with_lora(_whole_model(config, sizes, key), config.model.lora, key)
+    return _build(config, needs_of(config, sizes), key)
+
+
+def _build(config: Config, needs: ModelNeeds, key: PRNGKeyArray) -> Model:
+    return with_lora(_whole_model(config, needs, key), config.model.lora, key)
+
+
+def first_model(config: Config, build: Callable[[Config], Model]) -> Model:
+    """The model with which a run begins. Its weights are drawn for the first phase, since the
+    mean of the draws of several layers would be small."""
+    model = build(config)
+    layers = config.training.phases[0].layers
+    if layers is None:
+        return model
+    growth = growth_of(config)
+    with at(f"training.schedule: layers={layers}"):
+        coarse = growth.coarse(model, layers)
+    if not growth.averages or weight_shapes(coarse) == weight_shapes(model):
+        return coarse
+    return build(config.on_layers(layers))
+
+
+def build_programs(config: Config, model: Model) -> Programs:
+    """The programs of a run from its `first_model`, which may hold shapes instead of arrays."""
+    training = config.training
+    rule = UpdateRule(
+        build_optimizer(config.optimizer, training.steps),
+        training.average,
+        training.accumulate,
+        training.max_bad_steps,
+    )
+    return make_programs(model, schedule_of(config), growth_of(config), rule)
 
 
 def with_lora(model: Model, config: LowRankConfig | None, key: PRNGKeyArray) -> Model:
@@ -157,21 +204,23 @@ def with_lora(model: Model, config: LowRankConfig | None, key: PRNGKeyArray) -> 
         return with_low_rank(model, config.rank, config.alpha, config.targets, key=key)
 
 
-def _whole_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -> Model:
+def _whole_model(config: Config, needs: ModelNeeds, key: PRNGKeyArray) -> Model:
     """The model of a run whose weights are all trained."""
     model = config.model
     if model.pretrained is not None:
-        return with_solver(_pretrained(config, model.pretrained), config.solver)
+        return with_solver(
+            _pretrained(model.pretrained, model.checkpoint, needs), config.solver
+        )
     if (coefficients := model.of_coefficients) is not None:
         basis = read(equation.AbstractBasis, model.basis, "model.basis")
         domain = equation.FeatureDomain(model.width)
         space = equation.FunctionSpace(basis, coefficients.width, domain)
         inner = config.model_copy(update={"model": coefficients})
-        return dataclasses.replace(_whole_model(inner, sizes, key), space=space)
+        return dataclasses.replace(_whole_model(inner, needs, key), space=space)
     if model.stages:
-        return _staged_model(config, sizes, key)
+        return _staged_model(config, needs, key)
     control_key, constraint_key, model_key = jax.random.split(key, 3)
-    parts = offers_of(model, causal=is_causal(config))
+    parts = offers_of(model, causal=needs.causal)
     control = _control(config, ft.partial(make_block, model, parts), control_key)
     one = read(AbstractConstraint, model.constraint, "model.constraint", given=parts)
     trained = bool(jax.tree.leaves(eqx.filter(one, eqx.is_array)))
@@ -192,7 +241,7 @@ def _whole_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) ->
             output = read(AbstractConstraint, default, "model.normalization", given=parts)
     asked = ("context", "patch", "class_token", "tied", "dropout", "std")
     offered = {
-        **sizes,
+        **needs.sizes,
         **{name: getattr(model, name) for name in asked},
         "features": model.width,
         "learned_positions": type(given["positions"]) is equation.NoPositions,
@@ -203,22 +252,23 @@ def _whole_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) ->
         "embedding_normalization": given["normalization"],
         "output_normalization": output,
     }
-    check_kind(config, task_class(config).model)
+    check_kind(model.kind, needs)
     offers = dict.fromkeys((Model, models.AbstractInputs, models.AbstractReadOut), offered)
-    with at(f"data.name={config.data.name}"):
+    with at(f"data.name={needs.data}"):
         built = read(Model, model.description, "model", given=offers, draws=model_key)
     return with_solver(built, config.solver)
 
 
-def check_kind(config: Config, learns: Callable[..., Model]) -> None:
-    """Raises `InputError` if `model.kind` builds other models than `learns`."""
-    kind = config.model.kind
-    wanted = kinds_of(learns)
+def check_kind(kind: str, needs: ModelNeeds) -> None:
+    """Raises `InputError` if the models of `model.kind` cannot learn the data."""
+    wanted = kinds_of(needs.builder)
     pairs = zip(kinds_of(find("model.kind", kind, Model)), wanted, strict=True)
     if not all(issubclass(one, other) or issubclass(other, one) for one, other in pairs):
         parts = " and ".join(part.__name__ for part in wanted)
-        what = f"model.kind={kind}: data.name={config.data.name} is learned by {parts}"
-        raise InputError(f"{what}; write model.kind={snake_case(learns.__name__)}, or model.")
+        raise InputError(
+            f"model.kind={kind}: data.name={needs.data} is learned by {parts}; set "
+            f"model.kind={snake_case(needs.builder.__name__)}, or model."
+        )
 
 
 def offers_of(model: ModelConfig, *, causal: bool) -> Given:
@@ -269,28 +319,22 @@ def _control(config: Config, block: Callable, key: PRNGKeyArray) -> AbstractCont
     return dataclasses.replace(control, interval_length=config.control.horizon / layers)
 
 
-def _staged_model(config: Config, sizes: Mapping[str, Any], key: PRNGKeyArray) -> Model:
+def _staged_model(config: Config, needs: ModelNeeds, key: PRNGKeyArray) -> Model:
     """The model of `model.stages`. Only the last stage reads out classes."""
     stages: list[Any] = []
-    keys = jax.random.split(key, len(config.model.stages))
-    given = {**sizes, "classes": None}
-    for number, own_key in enumerate(keys):
-        own = config.stage(number)
-        if number == len(keys) - 1:
-            given["classes"] = sizes.get("classes")
+    sizes = {**needs.sizes, "classes": None}
+    for number, stage_key in enumerate(jax.random.split(key, len(config.model.stages))):
+        stage_config = config.stage(number)
+        if number == len(config.model.stages) - 1:
+            sizes["classes"] = needs.sizes.get("classes")
         with at(f"model.stages.{number}"):
-            stage = _whole_model(own, given, own_key)
+            stage = _whole_model(stage_config, needs._replace(sizes=sizes), stage_key)
             if not isinstance(stage.inputs, models.ImageInputs):
-                raise InputError(f"model.kind={own.model.kind} is no stage; take image_stage.")
-        given["image_shape"] = (*stage.inputs.grid, stage.features)
+                kind = config.model.kind
+                raise InputError(f"model.kind={kind} is not a stage; set image_stage.")
+        sizes["image_shape"] = (*stage.inputs.grid, stage.features)
         stages.append(stage)
     return models.StagedModel(tuple(stages))
-
-
-def with_training(model: Model, config: TrainingConfig) -> Model:
-    """The model with the configured gradient mode and precision of its products."""
-    gradient = read(AbstractGradient, config.gradient, "training.gradient")
-    return model.with_gradient(gradient).with_precision(config.precision)
 
 
 def objective(loss: AbstractLoss, training: TrainingConfig) -> Callable[..., Loss]:
@@ -331,27 +375,30 @@ def with_solver(model: Model, config: SolverConfig) -> Model:
     return model.each_equation(solved)
 
 
-def _pretrained(config: Config, path: str) -> Model:
+def _pretrained(path: str, checkpoint: str | int, needs: ModelNeeds) -> Model:
     """The model of a checkpoint. Raises `InputError` if it cannot learn the data."""
-    if config.model.checkpoint != "newest":
-        raise InputError(f"model.checkpoint: model.pretrained={path} is no run; drop it.")
+    if checkpoint != "newest":
+        raise InputError(f"model.checkpoint: model.pretrained={path} is not a run; drop it.")
     model = load_pretrained(path)
-    wanted = task_class(config).model
-    if not is_built_as(model, wanted):
-        parts = f"{type(model.inputs).__name__} and {type(model.read_out).__name__}"
-        needed = f"data.name={config.data.name} needs a {wanted.__name__}"
-        raise InputError(f"model.pretrained={path} holds a model of {parts}; {needed}.")
+    if not is_built_as(model, needs.builder):
+        raise InputError(
+            f"model.pretrained={path} holds a model of {type(model.inputs).__name__} and "
+            f"{type(model.read_out).__name__}; data.name={needs.data} needs a "
+            f"{needs.builder.__name__}."
+        )
     return model
 
 
-def _check_tokens(config: Config, task: AbstractTask, model: Model) -> None:
+def _check_tokens(path: str, task: AbstractTask, model: Model) -> None:
     """Raises `InputError` if a checkpoint lacks tokens or classes of the data."""
-    found = task.sizes.get("vocabulary", 0)
-    known = getattr(model.inputs, "vocabulary", found)
+    needed = task.sizes.get("vocabulary", 0)
+    available = getattr(model.inputs, "vocabulary", needed)
     if (classes := task.sizes.get("classes")) is not None:
         outputs = eqx.filter_eval_shape(model, task.batch(0, 1, 0).inputs)
-        found = classes
-        known = outputs.shape[-1]
-    if found > known:
-        begins = f"model.pretrained={config.model.pretrained} knows {known}"
-        raise InputError(f"{begins} tokens or classes, and the data have {found}.")
+        needed = classes
+        available = outputs.shape[-1]
+    if needed > available:
+        raise InputError(
+            f"model.pretrained={path} has {available} tokens or classes; the "
+            f"data have {needed}."
+        )

@@ -22,7 +22,7 @@ from ...equation import LAYOUT_AXES, AbstractAttention, divided, parts
 from ...errors import InputError
 from ...models import Model
 from ...tasks import AbstractTask, Batch
-from ..configuration.config import ParallelConfig, TrainingConfig
+from ..configuration.config import ParallelConfig
 from .optimizer import path_of
 
 
@@ -111,6 +111,26 @@ class Layout(NamedTuple):
         own = [(x.sharding.shard_shape(x.shape), x.dtype) for x in leaves]
         return sum(math.prod(shape) * dtype.itemsize for shape, dtype in own)
 
+    def check_divides(
+        self, samples: int, model: Model, meshes: Iterable[integration.Mesh]
+    ) -> None:
+        """Raises `InputError` if the devices do not divide the samples of a part of a batch,
+        the heads or the tokens."""
+        attentions = parts(model.control, AbstractAttention)
+        heads = {number for x in attentions for number in (x.heads, x.key_value_heads)}
+        tokens = {model.domain.num_tokens, *(mesh.tokens for mesh in meshes if mesh.tokens)}
+        sizes = self.sizes
+        groups = sizes["data"] * sizes["fsdp"]
+        batch = "training.batch_size / training.accumulate"
+        checks = [
+            ("parallel.data × parallel.fsdp", groups, batch, samples),
+            *(("parallel.tensor", sizes["tensor"], "the number of heads", n) for n in heads),
+            *(("parallel.sequence", sizes["sequence"], "the tokens", n) for n in tokens),
+        ]
+        for key, devices, name, number in checks:
+            if number % devices:
+                raise InputError(f"{key} = {devices} does not divide {name}, {number}.")
+
     def whole(self) -> NamedSharding:
         """The place of an array that every device has whole."""
         return NamedSharding(self.grid, PartitionSpec())
@@ -128,28 +148,6 @@ def make_layout(config: ParallelConfig) -> Layout:
     shape = tuple(config.sizes.values())
     types = (AxisType.Auto,) * len(shape)
     return Layout(jax.make_mesh(shape, config.axes, types, devices=devices[:wanted]))
-
-
-def check_divisible(
-    parallel: ParallelConfig,
-    training: TrainingConfig,
-    model: Model,
-    meshes: Iterable[integration.Mesh],
-) -> None:
-    """Raises `InputError` if devices do not divide the samples, the heads or the tokens."""
-    attentions = parts(model.control, AbstractAttention)
-    heads = {number for x in attentions for number in (x.heads, x.key_value_heads)}
-    tokens = {model.domain.num_tokens, *(mesh.tokens for mesh in meshes if mesh.tokens)}
-    groups = parallel.data * parallel.fsdp
-    batch = "training.batch_size" + " / training.accumulate" * (training.accumulate > 1)
-    wanted = [
-        ("parallel.data × parallel.fsdp", groups, batch, training.part_size),
-        *(("parallel.tensor", parallel.tensor, "the number of heads", n) for n in heads),
-        *(("parallel.sequence", parallel.sequence, "the number of tokens", n) for n in tokens),
-    ]
-    for key, devices, what, number in wanted:
-        if number % devices:
-            raise InputError(f"{key} = {devices} does not divide {what}, {number}; change one.")
 
 
 def enlarged(batch: Batch, size: int) -> Batch:

@@ -10,8 +10,8 @@ from jaxtyping import Array
 
 from ide_transformer.tasks import Batch, CrossEntropy
 from ide_transformer.training import Config, build_model_of_size
+from ide_transformer.training.steps.build import build_programs
 from ide_transformer.training.steps.layout import make_layout
-from ide_transformer.training.steps.schedule import programs_of
 
 from .problem import Shape
 
@@ -33,11 +33,11 @@ class Training:
 
     def __init__(self, config: Config, sizes: Mapping[str, int], batches: Sequence[Batch]):
         self.model = build_model_of_size(config, sizes, jax.random.key(0))
-        programs = programs_of(config, self.model)
+        programs = build_programs(config, self.model)
         (program,) = programs
         self.state = programs.start(self.model, jax.random.key(1))
         layout = make_layout(config.parallel)
-        self.program = program.lowered(0, CrossEntropy(), layout, batches[0]).compile()
+        self.program = program.lower(0, CrossEntropy(), layout, batches[0]).compile()
         self._batches = itertools.cycle(batches)
 
     def step(self) -> dict[str, Array]:

@@ -1,0 +1,165 @@
+"""Builds the objects of a run from its configuration, before anything is written."""
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+from jaxtyping import PRNGKeyArray
+
+from ..equation import merge_low_rank
+from ..errors import InputError, at
+from ..integration import AbstractGradient
+from ..models import Model
+from ..tasks import AbstractTask, Loss
+from .configuration.config import Config, TrainingConfig
+from .configuration.reader import read
+from .folder.loading import checksum_of_weights, restored
+from .folder.run_folder import RunFolder, changed_values, same_tokenizer
+from .steps.build import (
+    build_model,
+    build_programs,
+    build_task,
+    first_model,
+    objective,
+    with_lora,
+    with_solver,
+)
+from .steps.layout import Layout, make_layout
+from .steps.programs import Programs, weight_shapes
+from .trackers import AbstractTracker
+
+
+# Keys of the model in which a run may differ from the run whose weights it takes, as long as
+# the weights keep their shapes.
+_FREE = {"context", "width", "layers", "dropout", "run", "checkpoint", "horizon"}
+
+
+class Setup(NamedTuple):
+    """The objects of a run.
+
+    - `config`: the values that are written, compared and resumed.
+    - `model`: the model of the first phase, with its first weights.
+    - `key`: the random key of the steps.
+    - `objective`: what a step minimises, the loss of the task with running costs.
+    - `layout`: the devices.
+    - `origin`: `None` if the weights are drawn; else their checksum, and the number and the
+      step of the run that they are from.
+    - `began`: the reading of `time.perf_counter` at the start.
+    """
+
+    config: Config
+    task: AbstractTask
+    model: Model
+    key: PRNGKeyArray
+    objective: Callable[..., Loss]
+    programs: Programs
+    layout: Layout
+    trackers: Sequence[AbstractTracker]
+    origin: dict[str, Any] | None
+    began: float
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The numbers of the section `training`."""
+        return self.config.training
+
+    def check_shapes(self) -> None:
+        """Traces the loss of each phase on each of its meshes.
+
+        **Raises:** `InputError` if devices, data, model and meshes do not fit together.
+        """
+        training = self.training
+        meshes = [mesh for program in self.programs for mesh in program.phase.meshes.values()]
+        self.layout.check_divides(training.part_size, self.model, meshes)
+        for program in self.programs:
+            on_meshes = program.on_meshes(self.task, training.batch_size, training.seed)
+            for key, (model_on, batch) in zip(program.phase.meshes, on_meshes, strict=True):
+                model = model_on(program.model)
+                with at(key) if training.schedule else contextlib.nullcontext():
+                    eqx.filter_eval_shape(self.objective, model, batch)
+
+
+def setup(
+    config: Config, task: AbstractTask | None = None, *, begun: RunFolder | None = None
+) -> Setup:
+    """Builds the objects of a run.
+
+    **Arguments:**
+
+    - `task`: the task of the configuration, if its data are already read.
+    - `begun`: the folder of a run that has a checkpoint. Its weights and its tokenizer are its
+      own, so none are taken from `model.run`.
+
+    **Raises:** `InputError` for values that do not fit together.
+    """
+    began = time.perf_counter()
+    training = config.training
+    trackers = [read(AbstractTracker, x, "training.trackers") for x in training.trackers]
+    layout = make_layout(config.parallel)
+    if task is None:
+        resumes_tuned = begun is not None and config.model.run is not None
+        task = build_task(config, begun.known_tokenizer if resumes_tuned else None)
+    model_key, key = jax.random.split(jax.random.key(training.seed))
+    model = first_model(config, lambda config: build_model(config, task, model_key))
+    origin = {}
+    if config.model.run is not None and begun is None:
+        model, origin = take_weights(RunFolder(config.model.run), config, task, model)
+    if origin or config.model.pretrained is not None:
+        origin["weights"] = checksum_of_weights(model)
+    gradient = read(AbstractGradient, training.gradient, "training.gradient")
+    model = model.with_gradient(gradient).with_precision(training.precision)
+    return Setup(
+        config=config,
+        task=task,
+        model=model,
+        key=key,
+        objective=objective(task.loss, training),
+        programs=build_programs(config, model),
+        layout=layout,
+        trackers=trackers,
+        origin=origin or None,
+        began=began,
+    )
+
+
+def take_weights(
+    run: RunFolder, config: Config, task: AbstractTask, model: Model
+) -> tuple[Model, dict[str, Any]]:
+    """The model with the weights of a run; the number and the step of the run.
+
+    **Raises:** `InputError` if the run has other tokens, or weights of other shapes.
+    """
+    run_config = run.load_config(config)
+    changed = {
+        text.partition(":")[0].rpartition(".")[2]: text
+        for text in changed_values(run_config, config)
+        if text.startswith(("model.", "control.")) and not text.startswith("model.lora")
+    }
+    key = f"model.pretrained={run.path}"
+    if wrong := [text for name, text in changed.items() if name not in _FREE]:
+        raise InputError(f"{key} gives the model; drop what differs ({'; '.join(wrong)}).")
+    if not same_tokenizer(run, task):
+        raise InputError(f"{key}: data.name={config.data.name} has other tokens.")
+    trained, step = restored(run, run_config, config.model.checkpoint, "trained")
+    if config.model.lora != run_config.model.lora:
+        lora_key = jax.random.key(config.training.seed)
+        trained = with_lora(merge_low_rank(trained), config.model.lora, lora_key)
+    if config.solver != run_config.solver:
+        trained = with_solver(trained, config.solver)
+    fits = weight_shapes(trained) == weight_shapes(model)
+    if not fits and trained.layers < run_config.model.layers:
+        raise InputError(
+            f"{key} has {trained.layers} layers at that step; set model.layers="
+            f"{trained.layers} and control.horizon={trained.control.horizon:g}."
+        )
+    if not fits:
+        free = [text for name, text in changed.items() if name not in ("run", "checkpoint")]
+        differ = "; ".join(free) or f"the sizes of the data, here {task.sizes}"
+        raise InputError(f"{key}: its weights do not fit; drop what differs ({differ}).")
+    weights, static = eqx.partition(model, eqx.is_inexact_array)
+    taken = jax.tree.leaves(eqx.filter(trained, eqx.is_inexact_array))
+    combined = eqx.combine(jax.tree.structure(weights).unflatten(taken), static)
+    return combined, {"run": run.identity, "step": step}
