@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from ide_transformer import training
-from ide_transformer.compare import budget, load_comparison, trials
+from ide_transformer.compare import load_comparison
 from ide_transformer.compare.train_schemes import TrainingComparison
 from ide_transformer.training.folder.checkpoints import Checkpoints
-from ide_transformer.training.setup import setup
+from ide_transformer.training.setup import Setup, setup
 from tests.training import stub
 
 
@@ -80,8 +80,7 @@ def runs(monkeypatch):
     monkeypatch.setattr(training, "train", runs.train)
     monkeypatch.setattr(TrainingComparison, "draw", lambda *_: None)
     monkeypatch.setattr(jax, "clear_caches", lambda: None)
-    for module in (budget, trials):
-        monkeypatch.setattr(module, "try_first_batch", lambda *_: None)
+    monkeypatch.setattr(Setup, "check_shapes", lambda _: None)
     return runs
 
 

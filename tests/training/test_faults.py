@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from ide_transformer import InputError, training
-from ide_transformer.training.steps import schedule
+from ide_transformer.training.steps import programs
 from ide_transformer.training.trackers import AbstractTracker, Guarded
 from tests.helpers import fast_first
 from tests.running import logged
@@ -113,7 +113,7 @@ def evaluated(monkeypatch, *losses):
     """Evaluations of a run have these losses."""
     coming = iter(losses)
     evaluate = lambda *_, **__: {"validation_loss": next(coming, losses[-1])}  # noqa: E731
-    monkeypatch.setattr(schedule.Program, "evaluate", evaluate)
+    monkeypatch.setattr(programs.Program, "evaluate", evaluate)
 
 
 def test_a_run_without_a_loss_at_its_end_is_an_error(tmp_path, monkeypatch):
