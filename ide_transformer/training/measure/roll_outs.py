@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from rich.console import Console
+from rich.progress import track
 
 from ...arguments import PositiveInt, checked
 from ...errors import InputError
 from ...integration import Mesh
 from ...memory import check_bytes
 from ...models import Timed, compiled_outputs, fed_back
-from ...reporting import with_progress
 from ...tasks import AbstractTrajectories, Part
 from ...tasks.function_data import real_points
 from ..folder.loading import LoadedModel
@@ -200,7 +201,9 @@ def roll_out(
     if points.ndim > 2:
         there = np.expand_dims(real_points(points), tuple(range(2, truth[0].ndim)))
     states = [truth[0]]
-    for duration in with_progress(np.diff(times).tolist(), "rolling out"):
+    console = Console(stderr=True)
+    durations = np.diff(times).tolist()
+    for duration in track(durations, "rolling out", console=console, transient=True):
         usual = abs(duration - space.duration) <= _EQUAL * space.duration
         given = inputs if usual else Timed(inputs, np.float32(duration))
         outputs = compiled_outputs(model, given)
