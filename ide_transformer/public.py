@@ -21,7 +21,6 @@ from .equation import (
     Equation as Equation,
     FeatureDomain as FeatureDomain,
     FeedForward as FeedForward,
-    Fourier as Fourier,
     FourierIntegral as FourierIntegral,
     Free as Free,
     FunctionSpace as FunctionSpace,
@@ -53,7 +52,6 @@ from .integration import (
     Recursive as Recursive,
     Reversible as Reversible,
     Solution as Solution,
-    Truncated as Truncated,
 )
 
 # Functions that hide their file come from it: who reads sources only would find the file.

@@ -47,7 +47,6 @@ PARTS = {
     "window of 3 begins between points": lambda: rate(
         made(ide.Attention, 4, causal=True, window=3), SIMPSON
     ),
-    "Advection needs a periodic domain": lambda: rate(ide.equation.Advection(jnp.ones(1))),
     "Diffusion needs tokens at equal distances": lambda: rate(
         ide.equation.Diffusion(1.0), SIMPSON
     ),
@@ -162,7 +161,6 @@ SOLVES = {
     "AdamsBashforth starts again where the field jumps": dict(solver=ide.AdamsBashforth(2)),
     "number of adaptive steps is unknown": dict(ADAPTIVE, saveat=STEPS),
     # Gradient modes.
-    "wrong if the field jumps": dict(gradient=diffrax.BacksolveAdjoint()),
     r"AlgebraicallyReversible\(LieTrotter\(…\)\)": UNDONE,
     "cannot undo the start of Leapfrog": dict(
         UNDONE, solver=ide.Leapfrog(), steps_per_interval=2

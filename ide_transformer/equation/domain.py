@@ -189,15 +189,6 @@ class TokenDomain(eqx.Module):
 
     @classmethod
     @checked
-    def clenshaw_curtis(
-        cls, tokens: Annotated[int, at_least(2)], interval: Interval = (0.0, 1.0)
-    ) -> "TokenDomain":
-        """Clenshaw–Curtis: Chebyshev points with both ends, exact for polynomials of degree
-        `tokens - 1`; for integrals over the whole interval."""
-        return cls(*rules.on_interval("clenshaw_curtis", tokens, interval))
-
-    @classmethod
-    @checked
     def from_points(
         cls,
         points: Float[ArrayLike, "_ ..."],

@@ -32,15 +32,11 @@ class FeatureDomain(eqx.Module):
     - `features`: the number of points.
     - `rule`: `"midpoint"`, the middles of equal parts, of order 2, and faster than any power
       for a cosine series; `"periodic"`, the points `j / features` of a circle;
-      `"gauss_legendre"` and `"clenshaw_curtis"` as for `TokenDomain`.
+      `"gauss_legendre"` as for `TokenDomain`.
     """
 
     features: PositiveInt = eqx.field(static=True)
     rule: PointRule = eqx.field(static=True, default="midpoint")
-
-    def __check_init__(self):
-        if self.rule == "clenshaw_curtis" and self.features < 2:
-            raise InputError("FeatureDomain: clenshaw_curtis needs features=2 or more.")
 
     @property
     def points(self) -> np.ndarray:

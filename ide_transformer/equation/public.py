@@ -10,13 +10,12 @@ from .constraints import (
     Sphere,
 )
 from .controls.control import AbstractControl, PiecewiseConstant, PiecewiseLinear, Tied
-from .controls.expansion import AbstractExpansion, Chebyshev, Fourier, Hypernetwork
+from .controls.expansion import AbstractExpansion, Chebyshev, Hypernetwork
 from .controls.mapped import Functional, Rated, Sampled, Sourced
 from .domain import TokenDomain
 from .equation import Equation
 from .function_space import AbstractBasis, Cosine, FeatureDomain, FunctionSpace, Legendre, Nodal
 from .operators.attention import Attention, CrossAttention, SourcedAttention
-from .operators.attention_kernels import GaussianAttention
 from .operators.convolution import Convolution, ConvolutionalFeedForward
 from .operators.convolutional_attention import ConvolutionalAttention
 from .operators.damping import Damping, Injection, Relaxation, StableDamping
@@ -48,6 +47,6 @@ from .operators.positions import (
     Rotary,
     Volterra,
 )
-from .operators.waves import Advection, Diffusion, FourierIntegral
+from .operators.waves import Diffusion, FourierIntegral
 from .operators.wrapped import Dropout, Scaled
-from .transfer import interpolation, restriction
+from .transfer import interpolation

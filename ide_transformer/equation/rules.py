@@ -22,7 +22,7 @@ Interval: TypeAlias = tuple[float, float]
 Bounds: TypeAlias = tuple[Interval, ...]
 # The length of each periodic axis, `None` for an axis with boundaries.
 Period: TypeAlias = tuple[float | None, ...]
-PointRule: TypeAlias = Literal["midpoint", "periodic", "gauss_legendre", "clenshaw_curtis"]
+PointRule: TypeAlias = Literal["midpoint", "periodic", "gauss_legendre"]
 
 
 def lagrange(points: np.ndarray, x: np.ndarray | float) -> np.ndarray:
@@ -110,16 +110,6 @@ def point_rule(name: PointRule, points: int) -> tuple[np.ndarray, np.ndarray]:
         x, weights = np.polynomial.legendre.leggauss(points)
         x = (x + 1) / 2
         weights = weights / 2
-    elif name == "clenshaw_curtis":
-        # Source: Clenshaw, Curtis, "A method for numerical integration on an automatic
-        # computer", 1960.
-        n = points - 1
-        angles = np.pi * np.arange(points) / n
-        k = np.arange(1, n // 2 + 1)
-        factors = np.where(2 * k == n, 1.0, 2.0) / (4 * k**2 - 1)
-        weights = 1 - np.cos(2 * np.outer(angles, k)) @ factors
-        weights *= np.where((np.arange(points) == 0) | (np.arange(points) == n), 0.5, 1.0) / n
-        x = (1 - np.cos(angles)) / 2
     else:
         x = (np.arange(points) + (0.5 if name == "midpoint" else 0.0)) / points
         weights = np.full(points, 1 / points)

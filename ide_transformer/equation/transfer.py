@@ -93,31 +93,6 @@ def interpolation(
     return _token_map(rows, columns, values, target.num_tokens)
 
 
-@checked
-def restriction(source: TokenDomain, target: TokenDomain) -> TokenMap:
-    """Means of functions on `source` around the points of a coarser `target`: the adjoint of
-    linear interpolation,
-
-        v(x_i) = Σ_j P_ji w_j u(x'_j) / Σ_j P_ji w_j.
-
-    Constants stay constant. Integrals stay too, `Σ_i W_i v(x_i) = Σ_j w_j u(x'_j)`, with the
-    weights `W = Pᵀw`; other weights of the target do not keep them.
-
-    **Raises:** `InputError` like `interpolation`, and if no point of the source is near a point
-    of the target.
-    """
-    weights = np.ones(source.num_tokens) if source.weights is None else source.weights
-    rows, columns, values = (
-        np.asarray(x) for x in jax.tree.leaves(interpolation(target, source))
-    )
-    values = values * np.asarray(weights)[rows]
-    totals = np.bincount(columns, values, target.num_tokens)
-    if not (totals > 0).all():
-        lonely = np.asarray(target.points)[totals <= 0][0].tolist()
-        raise InputError(f"restriction: no point of the source is near {lonely}.")
-    return _token_map([columns], [rows], [values / totals[columns]], target.num_tokens)
-
-
 def _stencil(
     axis: np.ndarray, x: np.ndarray, period: float | None, degree: int
 ) -> tuple[np.ndarray, np.ndarray]:

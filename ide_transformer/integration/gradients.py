@@ -12,7 +12,6 @@ from jaxtyping import PyTree
 
 from ..arguments import PositiveInt, checked
 from ..equation import RESIDUALS
-from ..errors import InputError
 from .march import Steps, march
 from .output import Start, Trajectory
 
@@ -29,8 +28,7 @@ def save_products(primitive: Any, *args: Any, **params: Any) -> bool:
 
 class AbstractGradient(eqx.Module):
     """A gradient mode: decides which values are kept, and recomputes the others. All modes
-    except `Truncated` give the gradient of the discrete solution.
-    """
+    give the gradient of the discrete solution."""
 
     # Whether a configuration may name it.
     configurable: ClassVar[bool] = True
@@ -123,62 +121,3 @@ def _scan(body: Callable, carry: PyTree, xs: PyTree, levels: int) -> tuple[PyTre
         return carry, ys
     carry, last = segment(carry, jax.tree.map(lambda x: x[whole:], xs))
     return carry, jax.tree.map(lambda y, end: jnp.concatenate([y, end]), ys, last)
-
-
-@checked
-class Truncated(AbstractGradient):
-    """Truncated back-propagation: the gradient of the last intervals only, with the state
-    before them fixed. Memory and time do not grow with T. Earlier layers with weights of their
-    own are never trained.
-
-    It is not the gradient of the discrete solution. With one interval, at the fixed point
-    `u = Φ(u)` of a loop, it replaces `(1 - ∂Φ/∂u)⁻¹` by 1. Reference: Fung et al., arXiv
-    2103.12803; Geng et al., arXiv 2111.05177.
-
-    **Arguments:** the number of last `intervals`, and their gradient `mode`.
-    """
-
-    intervals: PositiveInt = eqx.field(static=True)
-    mode: Direct | Recompute | Recursive = Recompute()
-
-    def adjoint(self) -> diffrax.AbstractAdjoint:
-        return self.mode.adjoint()
-
-    def scan(self, interval: Callable, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
-        before = jax.tree.leaves(xs)[0].shape[0] - self.intervals
-        if before <= 0:
-            return self.mode.scan(interval, carry, xs)
-        first = jax.tree.map(lambda x: x[:before], xs)
-        last = jax.tree.map(lambda x: x[before:], xs)
-        carry, early = lax.stop_gradient(lax.scan(interval, carry, first))
-        carry, ys = self.mode.scan(interval, carry, last)
-        return carry, jax.tree.map(lambda *y: jnp.concatenate(y), early, ys)
-
-
-class DiffraxAdjoint(AbstractGradient):
-    """An adjoint of diffrax, for adaptive steps."""
-
-    wrapped: diffrax.AbstractAdjoint
-
-    configurable = False
-
-    def __check_init__(self):
-        if isinstance(self.wrapped, diffrax.BacksolveAdjoint):
-            raise InputError(
-                "solve: BacksolveAdjoint solves backwards, which is wrong if the field jumps "
-                "between layers; use gradient=Recompute()."
-            )
-
-    def adjoint(self) -> diffrax.AbstractAdjoint:
-        return self.wrapped
-
-    def march(self, steps: Steps, start: Start) -> Trajectory:
-        raise InputError(
-            f"solve: {type(self.wrapped).__name__}() is for adaptive steps; use Recompute()."
-        )
-
-
-def as_gradient(gradient: AbstractGradient | diffrax.AbstractAdjoint) -> AbstractGradient:
-    if isinstance(gradient, diffrax.AbstractAdjoint):
-        return DiffraxAdjoint(gradient)
-    return gradient

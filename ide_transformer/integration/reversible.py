@@ -9,14 +9,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from .. import solvers
-from ..arguments import PositiveFloat, PositiveInt, checked
-from ..equation import Equation
+from ..arguments import PositiveFloat, checked
 from ..errors import InputError
 from .gradients import AbstractGradient, save_products
-from .march import Steps, check_state, plan_steps
+from .march import Steps
 from .output import Output, Start, Status, Trajectory
 
 
@@ -51,7 +50,7 @@ class Reversible(AbstractGradient):
 
     Rounding grows on the way back. If the rebuilt initial state is wrong by more than
     `tolerance`, relative to the largest entry of the state there or one interval later, the
-    gradient is NaN, or an error if `solve` has `throw=True`. `rebuilding_error` measures it.
+    gradient is NaN, or an error if `solve` has `throw=True`.
     """
 
     tolerance: PositiveFloat = eqx.field(static=True, default=1e-3)
@@ -68,52 +67,6 @@ class Reversible(AbstractGradient):
         differentiable, inputs = coupled(steps, start.u0, start.args)
         outcome = march_coupled(differentiable, inputs, self.tolerance, start.output)
         return steps.trajectory(*outcome)
-
-
-@checked
-@eqx.filter_jit
-def rebuilding_error(
-    equation: Equation,
-    u0: Float[ArrayLike, "*batch tokens features"],
-    *,
-    solver: diffrax.AbstractSolver,
-    steps_per_interval: PositiveInt = 1,
-    args: PyTree = None,
-) -> Float[Array, " intervals"]:
-    """The rounding error of states that `Reversible` rebuilds, after a march to T and back:
-
-        max |u_rebuilt - u| / max(|u|, |u one interval later|)
-
-    at the beginning of each interval, maxima over entries. `Reversible` checks the first one.
-
-    **Arguments:** see `solve`.
-
-    **Raises:** `InputError` for a scheme that cannot be undone.
-    """
-    u0 = jnp.asarray(u0)
-    check_state(equation, u0, args)
-    steps = plan_steps(equation, solver, steps_per_interval, u0, args)
-    differentiable, inputs = coupled(steps, u0, args)
-    make, _, weights = differentiable
-    (_, states, _), pair, lost = forward(differentiable, inputs, states=True)
-    assert states is not None
-
-    def interval(pair, x):
-        weights, here, lost = x
-
-        def step(pair, x):
-            here, lost = x
-            couplings = make(here, weights)
-            for coupling, lost_here in zip(couplings[::-1], lost[::-1], strict=True):
-                pair = coupling.backward(pair, lost_here)
-            return pair, None
-
-        pair, _ = _scan(step, pair, (here, lost), reverse=True)
-        return pair, pair[0]
-
-    _, rebuilt = lax.scan(interval, pair, (weights, inputs, lost), reverse=True)
-    exact = jnp.concatenate([u0[None], states[:-1]])
-    return jax.vmap(_relative_error)(rebuilt, exact, states)
 
 
 def coupled(steps: Steps, u0: Array, args: PyTree) -> tuple[Differentiable, Inputs]:

@@ -14,7 +14,7 @@ from ..equation import Equation, operator_fields
 from ..errors import InputError
 from .adaptive import adapt
 from .exits import AbstractExit, march_until
-from .gradients import AbstractGradient, Recompute, as_gradient
+from .gradients import AbstractGradient, Recompute
 from .march import check_state, plan_steps
 from .mesh import Mesh
 from .output import Output, Solution, Start, Trajectory, interpolate, requested
@@ -28,7 +28,7 @@ def solve(
     solver: diffrax.AbstractSolver,
     steps_per_interval: PositiveInt = 1,
     stepsize_controller: diffrax.AbstractStepSizeController | None = None,
-    gradient: AbstractGradient | diffrax.AbstractAdjoint = Recompute(),
+    gradient: AbstractGradient = Recompute(),
     saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),
     args: PyTree = None,
     max_steps: PositiveInt = 256,
@@ -55,8 +55,7 @@ def solve(
       `diffrax.PIDController(rtol=1e-3, atol=1e-6)`. No step crosses an interval boundary, and
       padded tokens do not enter the error norm.
     - `gradient`: which values are kept for the gradient: `Recompute()`, `Recursive()`,
-      `Direct()`, `Reversible()` for reversible schemes, or for adaptive steps an adjoint of
-      diffrax. `Truncated()` is the gradient of the last intervals only.
+      `Direct()`, or `Reversible()` for reversible schemes.
     - `saveat`: a `diffrax.SaveAt` with any of `t0`, `t1`, `ts`, `fn`, `dense` and, for fixed
       steps, `steps`. `SaveAt(ts=equation.knots)` gives the states of all layers. States at the
       ends of steps are on S; between them they are interpolated linearly, with order 2.
@@ -78,13 +77,7 @@ def solve(
         max_steps=max_steps,
     )
     return solve_on(
-        mesh,
-        equation,
-        u0,
-        gradient=as_gradient(gradient),
-        saveat=saveat,
-        args=args,
-        throw=throw,
+        mesh, equation, u0, gradient=gradient, saveat=saveat, args=args, throw=throw
     )
 
 

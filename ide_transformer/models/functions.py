@@ -129,9 +129,9 @@ class FunctionInputs(AbstractInputs):
     - `channels`: the number of values at each point; `None` for one value without an axis.
     - `modes`: the number of waves; with 0 the model does not see positions, so that on a circle
       it is translation-equivariant.
-    - `grid`: the points of plain arrays: "periodic", `j / tokens` on the circle, or "midpoint",
-      "gauss_legendre" or "clenshaw_curtis" on the interval, see `TokenDomain`; one rule for all
-      axes, or one for each.
+    - `grid`: the points of plain arrays: "periodic", `j / tokens` on the circle, or "midpoint"
+      or "gauss_legendre" on the interval, see `TokenDomain`; one rule for all axes, or one for
+      each.
     - `wavelength`: L for all axes; 2 on a "periodic" grid for functions that are not periodic.
     - `normalization`, `dropout`: N, and the dropout rate before it.
     - `fields`: whether inputs must be a `Field`, because training used other points than

@@ -45,7 +45,6 @@ from ..equation import (
 from ..equation.domain import by_samples
 from ..errors import InputError
 from ..integration import AbstractExit, AbstractGradient, Mesh, Recompute, Solution
-from ..integration.gradients import as_gradient
 from ..integration.mesh import check_keeps_weights, check_steps
 from ..integration.solve import solve_on
 from ..memory import check_bytes
@@ -101,7 +100,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     mesh: Mesh
     read_out: ReadOut
     space: FunctionSpace | None = None
-    gradient: AbstractGradient = eqx.field(converter=as_gradient, default=Recompute())
+    gradient: AbstractGradient = Recompute()
     compute_dtype: Dtype | None = eqx.field(static=True, default=None)
     exit: AbstractExit | None = None
 
@@ -224,9 +223,7 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         return dataclasses.replace(self, exit=exit)
 
     @checked
-    def with_gradient(
-        self, gradient: AbstractGradient | diffrax.AbstractAdjoint
-    ) -> "Model[Inputs, ReadOut]":
+    def with_gradient(self, gradient: AbstractGradient) -> "Model[Inputs, ReadOut]":
         """The model with another gradient mode, see `solve`, in all equations."""
         return self.each_equation(lambda model: dataclasses.replace(model, gradient=gradient))
 

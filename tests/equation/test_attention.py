@@ -84,13 +84,7 @@ def matrix(domain, causal):
     return np.tril(weights) if causal else weights
 
 
-def gaussian_kernel(query, key):
-    square = ((query[:, :, None] - key[:, None]) ** 2).sum(-1)
-    return np.exp(-square / 2 / np.sqrt(query.shape[-1]))
-
-
 KERNELS = [
-    ("GaussianAttention", gaussian_kernel, SIMPSON, {}),
     ("Attention", softmax_kernel, SIMPSON, {}),
     ("Attention", softmax_kernel, SIMPSON, dict(causal=True)),
 ]

@@ -29,7 +29,6 @@ OTHER = {
 }
 # Arguments of the suite.
 OPTIONS = {
-    "Advection": dict(domain=CIRCLE, options={"velocity": [1.0]}),
     "ConvolutionalAttention": dict(options={"dimension": 1}),
     "Diffusion": dict(options={"rate": 0.5}),
     "FourierIntegral": dict(domain=CIRCLE),
@@ -166,8 +165,8 @@ class Cube(ide.AbstractConstraint):
 
 
 TOKEN = np.array([3.0, 1.0, -1.0, 2.0])
-# With weights 1/6, 2/3, 1/6.
-SIMPSON = ide.FeatureDomain(3, "clenshaw_curtis")
+# With weights 5/18, 4/9, 5/18.
+GAUSS = ide.FeatureDomain(3, "gauss_legendre")
 
 
 DISTANCES = [
@@ -178,8 +177,8 @@ DISTANCES = [
     (ide.RMSSphere(), TOKEN, np.sqrt(15 / 4) - 1),
     (ide.RMSNorm(3.0, eps=0.0), 3 * TOKEN, 3 * np.sqrt(15 / 4) - 3),
     (ide.Nonnegative(), -TOKEN, np.sqrt(14 / 4)),
-    (ide.Nonnegative(SIMPSON), np.array([1.0, -1.0, -2.0]), np.sqrt(2 / 3 + 4 / 6)),
-    (ide.RMSSphere(domain=SIMPSON), np.array([0.0, 1.5, 0.0]), 1.5 * np.sqrt(2 / 3) - 1),
+    (ide.Nonnegative(GAUSS), np.array([1.0, -1.0, -2.0]), np.sqrt(4 / 9 + 20 / 18)),
+    (ide.RMSSphere(domain=GAUSS), np.array([0.0, 3.0, 0.0]), 1.0),
     (ide.Free(), TOKEN, 0.0),
 ]
 

@@ -102,15 +102,6 @@ def features(x):
     return jnp.asarray(np.outer(x, np.ones(WIDTH)))
 
 
-def test_advection_moves_a_function_by_the_velocity():
-    velocity = np.array([0.3, -0.4])
-    places = jnp.asarray(np.asarray(TORUS.points) - 0.5 * velocity)
-    moved = ide.TokenDomain(places, period=TORUS.period)
-    u, expected = (features(np.cos(wave(domain, 2, 3))) for domain in (TORUS, moved))
-    operator = ide.equation.Advection(jnp.array(velocity))
-    assert largest(made(operator.flow, u, TORUS, 0.5), expected) < 1e-13
-
-
 def test_diffusion_damps_each_wave_by_itself():
     operator, line = ide.equation.Diffusion(0.1), ide.TokenDomain.midpoint(7, (0.0, 3.0))
     cosine = np.cos(2 * np.pi * np.asarray(line.points)[:, 0] / 3)

@@ -24,7 +24,7 @@ def applied(operator):
     if getattr(operator, "own_domain", False):
         source = ide.equation.Sourced(ide.Tied((operator,), 1), right.U0, right.DOMAIN)
         return solved(diffrax.Euler(), ide.Equation(source, ide.Free(), right.DOMAIN))
-    on_circle = isinstance(operator, ide.equation.Advection | ide.FourierIntegral)
+    on_circle = isinstance(operator, ide.FourierIntegral)
     domain = ide.TokenDomain.periodic(len(right.U0)) if on_circle else right.DOMAIN
     if isinstance(operator, ide.SourcedAttention):
         operator = operator.with_source(right.U0)
@@ -91,7 +91,7 @@ USES: dict[str, Callable[[Any], Any]] = {
     "TokenDomain": lambda domain: ide.Attention(right.WIDTH, 2, key=right.KEY)(
         right.U0, domain
     ),
-    **dict.fromkeys(("interpolation", "restriction"), lambda transfer: transfer(right.U0)),
+    "interpolation": lambda transfer: transfer(right.U0),
     "Equation": lambda equation: solved(ide.LieTrotter(), equation),
     "solve": lambda solution: solution.u1,
     "EstimatedExit": with_exit,

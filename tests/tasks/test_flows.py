@@ -143,7 +143,9 @@ def test_a_roll_out_is_learned_through_its_steps(cache):
     model = ide.OperatorModel(
         task.sizes["points"],
         1,
-        control=ide.Tied((ide.equation.Advection(jnp.zeros(2)),), 1),
+        control=ide.Tied(
+            (ide.contrib.ConstantCoefficients(1, dimension=2, learned=("advection",)),), 1
+        ),
         constraint=ide.Free(),
         mesh=ide.Mesh(solver=ide.ExactFlow()),
         output_normalization=ide.Free(),
@@ -169,7 +171,7 @@ def test_a_roll_out_is_learned_through_its_steps(cache):
 
     def weights(model):
         linear = model.inputs.embedding, model.read_out.linear
-        return [model.control.block[0].velocity, *(x.weight for x in linear)]
+        return [model.control.block[0].weights["advection"], *(x.weight for x in linear)]
 
     off = [np.linalg.norm((u - x).reshape(6, -1), axis=1) for x in carried]
     still = np.mean(off / np.linalg.norm(u.reshape(6, -1), axis=1))

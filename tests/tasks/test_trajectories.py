@@ -8,6 +8,7 @@ import xarray
 
 import ide_transformer as ide
 from ide_transformer import tasks, training
+from ide_transformer.contrib import ConstantCoefficients
 from ide_transformer.training.measure import roll_outs
 from tests.models import examples as small
 from tests.tasks.test_leaks import heat
@@ -130,7 +131,7 @@ def exact(operator, points=POINTS, grid="periodic"):
 
 def wave(velocity):
     """A model that moves functions around a circle."""
-    return exact(ide.equation.Advection(jax.numpy.full(1, velocity)))
+    return exact(ConstantCoefficients(1, advection=velocity))
 
 
 def moved(times, speed=1 / 6):

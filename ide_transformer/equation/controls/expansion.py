@@ -1,7 +1,6 @@
 """Controls that expand θ(t) in smooth functions of depth."""
 
 import abc
-from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
 
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ...arguments import NonNegativeInt, PositiveFloat, PositiveInt, checked
+from ...arguments import PositiveFloat, PositiveInt, checked
 from ...errors import InputError
 from ..arrays import Depth
 from .control import (
@@ -132,10 +131,12 @@ class Chebyshev(AbstractExpansion):
         """Draws a block at each of K = `terms` (default L) Chebyshev points and interpolates,
         so that weights are as large as in ordinary layers."""
         terms = layers if terms is None else terms
-        coefficients = _interpolating(
-            make_block, _polynomials, terms, lambda i: np.cos(np.pi * (i + 0.5) / terms), key
-        )
-        return cls(coefficients, layers)
+        if terms > _MOST_TERMS:
+            raise InputError(f"Chebyshev: terms={terms:,}; at most {_MOST_TERMS:,}.")
+        nodes = np.cos(np.pi * (np.arange(terms) + 0.5) / terms)
+        values = _polynomials(jnp.asarray(nodes), terms).T
+        blocks = stack_blocks(make_block, terms, key)
+        return cls(combine(jnp.linalg.inv(values), blocks), layers)
 
 
 def _polynomials(x: Float[Array, "*points"], terms: int) -> Float[Array, "terms *points"]:
@@ -144,65 +145,6 @@ def _polynomials(x: Float[Array, "*points"], terms: int) -> Float[Array, "terms 
     while len(values) < terms:
         values.append(2 * x * values[-1] - values[-2])
     return jnp.stack(values[:terms])
-
-
-@checked
-class Fourier(AbstractExpansion):
-    """Weights that are periodic in depth,
-
-        θ(t) = Θ_0 + Σ_{k≤K} (Θ_{2k-1} cos(2π k t/T) + Θ_{2k} sin(2π k t/T)).
-
-    **Arguments:**
-
-    - `coefficients`: Θ, a block whose arrays have a leading axis of length 2K + 1.
-    - `layers`, `interval_length`: L ≥ 2K + 1, and the depth of one interval.
-    """
-
-    layers: PositiveInt = eqx.field(static=True)
-    interval_length: PositiveFloat = eqx.field(static=True, default=1.0)
-
-    def __check_init__(self):
-        if self.terms % 2 == 0 or self.terms > self.layers:
-            raise InputError(
-                f"Fourier: {self.terms} coefficients on layers={self.layers}; give an odd "
-                "number, at most as many as layers."
-            )
-
-    def basis(self, t: Depth) -> Float[Array, " terms"]:
-        return _waves(jnp.asarray(t) / self.horizon, self.terms)
-
-    @classmethod
-    @checked
-    def build(
-        cls,
-        make_block: MakeBlock,
-        layers: PositiveInt,
-        *,
-        key: PRNGKeyArray,
-        waves: NonNegativeInt | None = None,
-    ) -> "Fourier":
-        """Draws a block at each of 2K + 1 equally spaced depths and interpolates: the weights
-        are as large as in ordinary layers. K is `waves`, by default the most that L allows."""
-        waves = (layers - 1) // 2 if waves is None else waves
-        terms = 2 * waves + 1
-        coefficients = _interpolating(make_block, _waves, terms, lambda i: i / terms, key)
-        return cls(coefficients, layers)
-
-
-def _waves(x: Float[Array, "*points"], terms: int) -> Float[Array, "terms *points"]:
-    angles = [2 * jnp.pi * k * x for k in range(1, terms // 2 + 1)]
-    pairs = [f(angle) for angle in angles for f in (jnp.cos, jnp.sin)]
-    return jnp.stack([jnp.ones_like(x), *pairs])
-
-
-def _interpolating(
-    make_block: MakeBlock, basis: Callable, terms: int, node: Callable, key: PRNGKeyArray
-) -> PyTree:
-    """The coefficients of the control that interpolates a drawn block at each node."""
-    if terms > _MOST_TERMS:
-        raise InputError(f"A control has {terms:,} terms or waves; at most {_MOST_TERMS:,}.")
-    values = basis(jnp.asarray(node(np.arange(terms))), terms).T
-    return combine(jnp.linalg.inv(values), stack_blocks(make_block, terms, key))
 
 
 @checked

@@ -174,32 +174,3 @@ class Diffusion(AbstractLinearOperator):
         for axis in grid_axes(domain):
             v = jax.scipy.fft.idct(v, axis=axis, norm="ortho")
         return v.reshape(u.shape).astype(u.dtype)
-
-
-@checked
-class Advection(AbstractLinearOperator):
-    """Transport along the tokens of a periodic domain at a constant velocity, by waves:
-
-        u_t = -c·∇_x u,   flow(u, h)(x) = u(x - h c).
-
-    **Arguments:** `velocity`, c, a number for each axis, in distances of the domain per layer.
-
-    **Raises:** `InputError` if the domain is no periodic grid of equal weights.
-    """
-
-    velocity: Float[Array, " dimension"]
-
-    dissipative: ClassVar[bool] = False
-
-    def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
-        check_axes(self, len(self.velocity), domain, periodic=True)
-        v = on_grid(self, u, domain)
-        rate = jnp.zeros(domain.grid, jnp.result_type(u.dtype, jnp.complex64))
-        for c, waves, axis in zip(
-            self.velocity, _wave_numbers(self, domain), grid_axes(domain), strict=True
-        ):
-            # The last wave of an even number of points has no real derivative.
-            last = np.isclose(waves, waves.min()) & (v.shape[axis] % 2 == 0)
-            slope = jnp.asarray(np.where(last, 0, waves), u.dtype)
-            rate = rate - 1j * c.astype(u.dtype) * slope
-        return _times_waves(v, function(rate), domain).reshape(u.shape)

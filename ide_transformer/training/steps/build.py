@@ -23,7 +23,7 @@ from ...equation import (
     with_low_rank,
 )
 from ...errors import InputError, at, short
-from ...integration import AbstractGradient, Mesh, Truncated
+from ...integration import Mesh
 from ...integration.mesh import check_keeps_weights, check_steps
 from ...memory import check_bytes
 from ...models import Model, check_causal, is_built_as, kinds_of
@@ -119,11 +119,6 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
     **Raises:** `InputError` for a run that does not fit into memory, before any weight is
     drawn; for a model that sees the tokens that it must predict.
     """
-    mode = read(AbstractGradient, config.training.gradient, "training.gradient")
-    layers = [stage.layers or config.model.layers for stage in config.model.stages[1:]]
-    if isinstance(mode, Truncated) and mode.intervals < max(layers, default=0):
-        write = f"write options: {{intervals: {max(layers)}}}, or another mode"
-        raise InputError(f"training.gradient=truncated: it reaches no stage before; {write}.")
     # A task of arrays decides by its data which models learn it.
     needs = needs_of(config, task.sizes)._replace(builder=task.model)
     build = ft.partial(_build, config, needs)
