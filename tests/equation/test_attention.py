@@ -84,26 +84,17 @@ def matrix(domain, causal):
     return np.tril(weights) if causal else weights
 
 
-KERNELS = [
-    ("Attention", softmax_kernel, SIMPSON, {}),
-    ("Attention", softmax_kernel, SIMPSON, dict(causal=True)),
-]
-
-
-def kernel_of(name, **options):
-    return built(lambda: getattr(ide.equation, name)(WIDTH, HEADS, key=KEY, **options), std=0.3)
-
-
-@pytest.mark.parametrize(("name", "kernel", "domain", "options"), KERNELS)
-def test_kernels_are_their_published_blocks(name, kernel, domain, options):
-    operator, u = kernel_of(name, **options), np.asarray(state(tokens=TOKENS))
-    expected = attended(operator, u, u, u, matrix(domain, options.get("causal")), kernel)
-    assert largest(apply(operator, u, domain), expected) < 1e-12
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_kernel_is_the_softmax_with_the_weights_of_a_rule(causal):
+    operator = built(lambda: ide.Attention(WIDTH, HEADS, key=KEY, causal=causal), std=0.3)
+    u = np.asarray(state(tokens=TOKENS))
+    expected = attended(operator, u, u, u, matrix(SIMPSON, causal), softmax_kernel)
+    assert largest(apply(operator, u, SIMPSON), expected) < 1e-12
     # Points with ends may stand in any order.
-    if domain is SIMPSON and options.get("causal"):
+    if causal:
         order = np.array([3, 0, 6, 4, 1, 5, 2])
-        ends = dict(ends=domain.ends[:, order], end_weights=domain.end_weights[:, order])
-        mixed = ide.TokenDomain(domain.points[order], domain.weights[order], **ends)
+        ends = dict(ends=SIMPSON.ends[:, order], end_weights=SIMPSON.end_weights[:, order])
+        mixed = ide.TokenDomain(SIMPSON.points[order], SIMPSON.weights[order], **ends)
         assert largest(apply(operator, u[order], mixed), expected[order]) < 1e-12
 
 

@@ -93,11 +93,6 @@ UNIFORM = ide.TokenDomain.uniform(TOKENS)
 TORUS = ide.TokenDomain.periodic((6, 8), (1.0, 2.0))
 
 
-def wave(domain, *numbers):
-    """A wave of the domain, with these numbers along the axes."""
-    return np.asarray(domain.points) @ (2 * np.pi * np.array(numbers) / domain.period)
-
-
 def features(x):
     return jnp.asarray(np.outer(x, np.ones(WIDTH)))
 
@@ -109,7 +104,7 @@ def test_diffusion_damps_each_wave_by_itself():
     slower, torus = np.exp(-0.03 * square)
     found = made(operator.flow, features(2 + cosine), line, 0.3)
     assert largest(found, features(2 + slower * cosine)) < 1e-13
-    u = features(np.cos(wave(TORUS, 1, 3)))
+    u = features(np.cos(np.asarray(TORUS.points) @ [2 * np.pi, 3 * np.pi]))
     assert largest(made(operator.flow, u, TORUS, 0.3), torus * u) < 1e-13
 
 

@@ -143,7 +143,7 @@ VALUES |= dict(pooler=linear(WIDTH, 2), prefix=(zeros(WIDTH),))
 VALUES |= dict(given=ones(2, 3), expected=jax.device_put(np.arange(1.0, 7.0).reshape(2, 3)))
 VALUES |= dict(inner=ones(3, 2), outer=ones(3, 2), table=ones(8, 2))
 VALUES |= dict(positions=zeros(CONTEXT, WIDTH), segments=ones(2, WIDTH))
-VALUES |= dict(velocity=ones(1), weights=ones(TOKENS))
+VALUES |= dict(weights=ones(TOKENS))
 
 _PLACES = dict(positions=zeros(TOKENS, WIDTH))
 _EMBEDDING = dict(embedding=ones(VOCABULARY, WIDTH))

@@ -1,4 +1,4 @@
-"""Operators in waves over a grid: an integral, diffusion and transport."""
+"""Operators in waves over a grid: an integral and diffusion."""
 
 import itertools
 from typing import ClassVar
@@ -121,26 +121,6 @@ class FourierIntegral(AbstractOperator):
         return jnp.einsum("...ki,kio->...ko", spectrum, r)
 
 
-def _wave_numbers(operator: object, domain: TokenDomain) -> tuple[np.ndarray, ...]:
-    """The wave numbers along each axis: `π j / L`, or `2π j / L` if periodic."""
-    assert domain.grid is not None
-    around = goes_around(operator, domain)
-    along = (
-        2 * np.pi * np.fft.fftfreq(n, step) if around else np.pi * np.arange(n) / (n * step)
-        for n, step in zip(domain.grid, domain.steps, strict=True)
-    )
-    return tuple(np.meshgrid(*along, indexing="ij"))
-
-
-def _times_waves(
-    v: Float[Array, "..."], factor: Array, domain: TokenDomain
-) -> Float[Array, "..."]:
-    """Multiplies each wave of a function on a periodic grid by a factor, `[*grid]`."""
-    axes = grid_axes(domain)
-    factor = jnp.broadcast_to(factor[..., None], v.shape)
-    return jnp.fft.ifftn(factor * jnp.fft.fftn(v, axes=axes), axes=axes).real.astype(v.dtype)
-
-
 @checked
 class Diffusion(AbstractLinearOperator):
     """Diffusion over tokens, by eigenfunctions of the Laplacian on the grid,
@@ -164,13 +144,21 @@ class Diffusion(AbstractLinearOperator):
         v = on_grid(self, u, domain)
         if self.rate.shape:
             raise InputError(f"Diffusion.rate has shape {self.rate.shape}; give one number.")
-        laplacian = -sum(wave**2 for wave in _wave_numbers(self, domain))
+        assert domain.grid is not None
+        periodic = goes_around(self, domain)
+        along = (
+            2 * np.pi * np.fft.fftfreq(n, step)
+            if periodic
+            else np.pi * np.arange(n) / (n * step)
+            for n, step in zip(domain.grid, domain.steps, strict=True)
+        )
+        laplacian = -sum(k**2 for k in np.meshgrid(*along, indexing="ij"))
         factor = function(self.rate.astype(u.dtype) * jnp.asarray(laplacian, u.dtype))
-        if domain.period is not None:
-            return _times_waves(v, factor, domain).reshape(u.shape)
-        for axis in grid_axes(domain):
-            v = jax.scipy.fft.dct(v, axis=axis, norm="ortho")
-        v = v * jnp.broadcast_to(factor[..., None], v.shape)
-        for axis in grid_axes(domain):
-            v = jax.scipy.fft.idct(v, axis=axis, norm="ortho")
+        factor = jnp.broadcast_to(factor[..., None], v.shape)
+        axes = grid_axes(domain)
+        if periodic:
+            v = jnp.fft.ifftn(factor * jnp.fft.fftn(v, axes=axes), axes=axes).real
+        else:
+            v = factor * jax.scipy.fft.dctn(v, axes=axes, norm="ortho")
+            v = jax.scipy.fft.idctn(v, axes=axes, norm="ortho")
         return v.reshape(u.shape).astype(u.dtype)
