@@ -21,12 +21,5 @@ from .operators.wrapped import AbstractRandomOperator, drop, scaled
 from .public import *
 from .rules import PointRule
 from .spelling import listing, number_of_weights, spelled, spelled_options
-from .terms import (
-    holding,
-    make_terms,
-    map_operators,
-    operator_fields,
-    slowed,
-    without_constraint,
-)
+from .terms import OperatorField, make_terms, operator_fields, slowed, without_constraint
 from .tree import map_parts, parts, with_fields

@@ -2,25 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
-import jax.numpy as jnp
-from jax.tree_util import Partial
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import PyTree
 
-from .arrays import Depth, Features, State
-from .constraints import AbstractConstraint, Free
+from .arrays import Depth, State
+from .constraints import AbstractConstraint
 from .domain import TokenDomain
-from .operators.operator import (
-    AbstractLinearOperator,
-    AbstractOperator,
-    AbstractWrappedExactOperator,
-    AbstractWrappedOperator,
-    Spectral,
-    by_kind,
-)
+from .operators.operator import AbstractOperator
 from .tree import map_parts, parts
 
 
@@ -99,80 +89,3 @@ class _Slow(eqx.Module):
     def __call__(self, t: Depth) -> Depth:
         t = self.start + self.rate * (t - self.start) if self.rate else self.start
         return t if self.inner is None else self.inner(t)
-
-
-def map_operators(terms: PyTree, kinds: tuple[type, ...], change: Callable) -> PyTree:
-    """Changes operators or constraints of these kinds at each depth."""
-
-    def changed(field: OperatorField, _: int) -> OperatorField:
-        block_at = _Changed(field.block_at, kinds, change)
-        constraint_at = _Changed(field.constraint_at, kinds, change)
-        return replace(field, block_at=block_at, constraint_at=constraint_at)
-
-    return map_parts(terms, OperatorField, changed)
-
-
-class _Changed(eqx.Module):
-    at: Callable[[Depth], PyTree]
-    kinds: tuple[type, ...] = eqx.field(static=True)
-    change: Callable
-
-    def __call__(self, t: Depth) -> PyTree:
-        return map_parts(self.at(t), self.kinds, lambda part, _: self.change(part))
-
-
-def holding(terms: PyTree, moving: Bool[Array, "*batch tokens"]) -> PyTree:
-    """The terms of `u_t(x) = m(x) Σ_i A_i(u)(x)`, m the `moving` tokens."""
-    kinds = AbstractOperator, AbstractConstraint
-    return map_operators(terms, kinds, Partial(_held, moving[..., None]))
-
-
-def _held(moving: Array, part: Any) -> Any:
-    if isinstance(part, AbstractConstraint):
-        return part if isinstance(part, Free) else _HeldConstraint(part, moving)
-    # The flow of tokens that see each other changes if some are held.
-    held = by_kind(part, _Held, _HeldExact, _HeldLinear) if part.pointwise else _Held
-    return held(part, moving)
-
-
-class _Held(AbstractWrappedOperator):
-    """`du/dt = m ⊙ A(u)`."""
-
-    moving: Bool[Array, "*batch tokens 1"]
-
-    configurable: ClassVar[bool] = False
-
-    def at(self, t: Depth, args: PyTree) -> AbstractOperator:
-        return _held(self.moving, self.operator.at(t, args))
-
-    def __call__(self, u: State, domain: TokenDomain) -> State:
-        return jnp.where(self.moving, self.operator(u, domain), 0)
-
-
-class _HeldExact(_Held, AbstractWrappedExactOperator):
-    def flow(self, u: State, domain: TokenDomain, h: Depth) -> State:
-        return jnp.where(self.moving, self.operator.flow(u, domain, h), u)
-
-
-class _HeldLinear(_HeldExact, AbstractLinearOperator):
-    operator: AbstractLinearOperator  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def apply(self, function: Spectral, u: State, domain: TokenDomain) -> State:
-        still = function(jnp.zeros((), u.dtype)) * u
-        return jnp.where(self.moving, self.operator.apply(function, u, domain), still)
-
-
-class _HeldConstraint(AbstractConstraint):
-    constraint: AbstractConstraint
-    moving: Bool[Array, "*batch tokens 1"]
-
-    configurable: ClassVar[bool] = False
-
-    def project(self, u: Features) -> Features:
-        return jnp.where(self.moving, self.constraint.project(u), u)
-
-    def tangent(self, u: Features, du: Features) -> Features:
-        return jnp.where(self.moving, self.constraint.tangent(u, du), 0)
-
-    def residual(self, u: Features) -> Float[Array, "*batch"]:
-        return jnp.where(self.moving[..., 0], self.constraint.residual(u), 0)

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ..arguments import NonNegativeFloat, checked
-from ..equation import AbstractConstraint, Free, State, holding, parts
+from ..equation import AbstractConstraint, Free, State, parts
 from ..errors import InputError
 from ..solvers import (
     AbstractScheme,
@@ -59,12 +59,13 @@ class Progress(NamedTuple):
 
 
 class AbstractExit(eqx.Module):
-    """A rule for stopping early. A token that stops is not evaluated any more; other tokens
-    still see it. Until T it stays, or continues with the increment of its last step:
+    """A rule for stopping early. Until T a token that stops stays, or continues with the
+    increment of its last step:
 
         u_{k+1}(x) = u_k(x)   or   u_{k+1}(x) = u_k(x) + Δ(x).
 
-    It stops after a step at which `measure`, which a subclass writes, is below `tolerance`; a
+    Other tokens still see it; between the stages of a step they see it move. It stops after a
+    step at which `measure`, which a subclass writes, is below `tolerance`; a
     sample stops by the mean over its tokens, without padding. Time is saved only once all
     tokens of a batch have stopped. Reference: Schuster et al., arXiv 2207.07061.
 
@@ -188,8 +189,7 @@ class _Stopping(AbstractScheme):
         rest = u + state.increment if self.exit.order else u
 
         def advance():
-            held = field.with_terms(holding(field.terms, moving))
-            step = held.first_step(self.solver, u)
+            step = field.first_step(self.solver, u)
             y1 = jnp.where(moving[..., None], step.y1, rest)
             increment = jnp.where(moving[..., None], step.y1 - u, state.increment)
             progress = Progress(y1, increment, state.increment, state.remaining, self.read_out)

@@ -30,9 +30,6 @@ class AbstractGradient(eqx.Module):
     """A gradient mode: decides which values are kept, and recomputes the others. All modes
     give the gradient of the discrete solution."""
 
-    # Whether a configuration may name it.
-    configurable: ClassVar[bool] = True
-
     def adjoint(self) -> diffrax.AbstractAdjoint:
         """The adjoint of diffrax for adaptive steps inside an interval."""
         return diffrax.RecursiveCheckpointAdjoint()

@@ -1,5 +1,6 @@
 """Marches new tokens of a text with a cache of earlier tokens."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, TypeAlias
 
@@ -8,16 +9,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.tree_util import Partial
 from jaxtyping import Array, Int, PyTree
 
 from ..equation import (
     AbstractTokenIntegral,
     AbstractWrappedOperator,
+    Depth,
     Equation,
+    OperatorField,
     State,
     TokenDomain,
-    map_operators,
     map_parts,
     parts,
     with_source,
@@ -46,6 +47,20 @@ class _OverAll(AbstractWrappedOperator):
             return mark(new, axis=u.ndim - 2, size=self.seen.num_tokens), self.seen
 
         return self.operator.over(u, domain, others)
+
+
+class _BlocksOverAll(eqx.Module):
+    """Blocks at each depth, whose token integrals are over all tokens."""
+
+    block_at: Callable[[Depth], PyTree]
+    seen: TokenDomain
+
+    def __call__(self, t: Depth) -> PyTree:
+        return _over_all(self.block_at(t), self.seen)
+
+
+def _over_all(operators: PyTree, seen: TokenDomain) -> PyTree:
+    return map_parts(operators, AbstractTokenIntegral, lambda part, _: _OverAll(part, seen))
 
 
 # A text is read in parts of at least 8 tokens, in at most 16 parts: one program reads all
@@ -149,7 +164,11 @@ def _march(
     seen = whole.domain.first(u0.shape[-2]) if cache is None else whole.domain
 
     def over_all(terms):
-        return map_operators(terms, (AbstractTokenIntegral,), Partial(_OverAll, seen=seen))
+        return map_parts(
+            terms,
+            OperatorField,
+            lambda field, _: replace(field, block_at=_BlocksOverAll(field.block_at, seen)),
+        )
 
     def refuse(*_):
         raise InputError(
@@ -199,10 +218,7 @@ def _check(equation: Equation, mesh: Mesh, exit: AbstractExit | None) -> None:
             name = type(part).__name__
             if not part.causal:
                 raise InputError(f"{name} integrates over later tokens; give causal=True.")
-        cached = map_parts(
-            operator, AbstractTokenIntegral, lambda part, _: _OverAll(part, equation.domain)
-        )
-        if not cached.pointwise:
+        if not _over_all(operator, equation.domain).pointwise:
             name = type(operator.innermost).__name__
             raise InputError(
                 f"{name} may couple tokens in ways that are not cached. For an operator on "

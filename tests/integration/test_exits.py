@@ -59,8 +59,8 @@ def numpy_march(u, tolerance, *, order, sample):
     for layer in matrices(2, layers=8).swapaxes(0, 1):
         new = u
         for matrix in layer:
-            new = np.where(stopped, new, new + np.sin(1 + (new + new.mean(0)) @ matrix))
-        new = np.where(stopped, u + increment, new) if order else new
+            new = new + np.sin(1 + (new + new.mean(0)) @ matrix)
+        new = np.where(stopped, u + increment if order else u, new)
         count += ~stopped[:, 0]
         earlier, increment = increment, np.where(stopped, increment, new - u)
         u = new
@@ -85,9 +85,8 @@ def test_tokens_stop_as_in_a_march_in_numpy(order, stops):
     assert len(np.unique(evaluations)) > 1
 
 
-def test_a_token_that_has_stopped_stays_at_every_stage():
-    """With two steps in each interval; the others see it where it is, so that a token alone is
-    as one that all others wait for."""
+def test_a_token_that_has_stopped_stays_on_its_constraint():
+    """With two steps in each interval and two stages; the others see it."""
     operators = (*map(Mixing, map(jnp.asarray, matrices(2))), ide.Damping(jnp.full(WIDTH, 0.3)))
     equation = ide.Equation(ide.Tied(operators, 3), ide.Sphere(), DOMAIN)
     # As an array, so that the rule is compiled once for all tolerances.
