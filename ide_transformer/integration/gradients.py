@@ -1,7 +1,7 @@
 """Gradient modes: which values a solve keeps for the gradient."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import diffrax
 import equinox as eqx
