@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Real
 
 import ide_transformer as ide
 from ide_transformer.arguments import Fraction, OddWidth, PositiveInt, at_least, checked
+from tests.helpers import public_names
 
 
 Texts = TypeVar("Texts", str, list[str])
@@ -58,6 +59,14 @@ WRONG = [
     (Above, np.array([1, -1]), "greater than or equal to 0"),
     (Float[Array, "n"], np.ones((2, 2)), "an array of floats [n]"),
     (Float[Array, "n"], np.array([1, np.inf]), "finite; 1 are not, the first at [1]"),
+    (
+        Float[Array, "n"],
+        np.ones(2, complex),
+        "an array of floats [n]; pass real and imaginary parts as two numbers",
+    ),
+    (Float[Array, "n"], np.ones(2, bool), "an array of floats [n]; pass np.asarray(x, float)"),
+    (Float[Array, "n"], np.array(["a"]), "an array of floats [n]"),
+    (Float[Array, "n"], np.array([None]), "an array of floats [n]"),
 ]
 
 
@@ -77,6 +86,57 @@ def test_what_does_not_fit_is_refused(kind, value, wanted):
 def test_a_traced_number_is_told_from_a_wrong_one():
     with pytest.raises(ide.InputError, match="not one that JAX traces"):
         jax.jit(taking(float))(1.0)
+
+
+# Tuples are checked where they are used: by a task, a solve, an exit, a scheme or a model.
+ELSEWHERE = {"Batch", "Embedded", "Encoded", "Field", "InputError", "Progress", "SolvePlan"}
+ELSEWHERE |= {"SourceAndText", "Step", "Step.between", "Text", "Timed", "fed_back"}
+
+
+def public_calls():
+    """The public names that can be called, and the ways to build a class."""
+    for name, value in public_names().items():
+        abstract = inspect.isclass(value) and (inspect.isabstract(value) or "Abstract" in name)
+        if get_origin(value) is None and not abstract:
+            yield name, value
+            ways = {x: y for x, y in vars(value).items() if isinstance(y, classmethod)}
+            yield from ((f"{name}.{x}", getattr(value, x)) for x in ways if x[0] != "_")
+
+
+CALLS = dict(public_calls())
+
+
+def checks(call):
+    try:
+        call(not_an_argument=1)
+    except ide.InputError as error:
+        return "its arguments are" in str(error)
+    except TypeError:
+        return False
+    return False
+
+
+def test_every_public_callable_checks_its_arguments():
+    assert len(CALLS) > 150
+    assert {name for name, call in CALLS.items() if not checks(call)} == ELSEWHERE
+
+
+def unclear(annotation):
+    """Whether it says nothing, or of an array not which numbers it holds."""
+    if get_origin(annotation) is Callable:
+        return False
+    parts = get_args(annotation)
+    return annotation in (inspect.Parameter.empty, jax.Array) or any(map(unclear, parts))
+
+
+def test_every_argument_says_what_it_takes():
+    found = {
+        (name, argument)
+        for name in CALLS.keys() - ELSEWHERE
+        for argument, x in inspect.signature(CALLS[name], eval_str=True).parameters.items()
+        if unclear(x.annotation)
+    }
+    assert not found
 
 
 def test_signatures_can_be_read():

@@ -11,22 +11,12 @@ import ide_transformer as ide
 from ide_transformer.testing import check_constraint, check_operator
 from tests.conformance.constraints_and_controls import ConstraintConformance
 from tests.conformance.operators import OperatorConformance
+from tests.equation.operator_arguments import CLASSES, WIDTH, build_operator
 from tests.helpers import classes_of, fast_first
-from tests.misuse.recipes import OPERATORS
 
 
-WIDTH = 4
-CLASSES = list(classes_of(ide.AbstractOperator))
 CIRCLE = ide.TokenDomain.periodic(6)
 OTHERS = ide.TokenDomain(jnp.arange(3.0)[:, None], jnp.array([1.0, 0.2, 0.5]))
-# Arguments that replace arguments of a recipe.
-OTHER = {
-    "ConvolutionalAttention": dict(width=3, stride=2, statistics=False),
-    "Dropout": dict(key=None),
-    "Injection": dict(source=None),
-    "Relaxation": dict(source=None),
-    "Attention": dict(window=None, query_normalization=ide.RMSNorm(eps=0.1), causal=True),
-}
 # Arguments of the suite.
 OPTIONS = {
     "ConvolutionalAttention": dict(options={"dimension": 1}),
@@ -39,8 +29,7 @@ OPTIONS = {
 
 
 def of_class(name):
-    recipe = OPERATORS[name]
-    operator = recipe.call(**recipe.arguments | OTHER.get(name, {}))
+    operator = build_operator(name)
     if name == "CrossAttention":
         source = np.random.default_rng(0).normal(size=(3, WIDTH))
         operator = operator.with_source(jnp.asarray(source), OTHERS)
