@@ -16,7 +16,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from ide_transformer import dynamics
 from ide_transformer.arguments import PositiveFloat, PositiveInt, checked, is_known
 from ide_transformer.contrib.depth_problem import make_problem
-from ide_transformer.dynamics import March, over_interval, scan_intervals, step_ends
+from ide_transformer.dynamics import March, scan_intervals
 from ide_transformer.equation import AbstractSourcedOperator, Equation, map_parts, with_fields
 from ide_transformer.errors import InputError
 from ide_transformer.models import AbstractClassifier, LanguageModel, Model
@@ -90,10 +90,8 @@ def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
         )
         return values, jnp.sqrt(jnp.stack([*map(dynamics.square, slopes)]))
 
-    ends = step_ends(march.equation, 0.0, march.steps)
     begin = march.on_constraint()
-    step = ft.partial(over_interval, march.solver, march.equation.terms_of(0), ends)
-    _, pull = jax.vjp(lambda u: step(u).astype(u.dtype), begin)
+    _, pull = jax.vjp(ft.partial(march.advance, march.equation.terms_of(0), 0.0), begin)
     us = states[:-1].at[0].set(begin)
     ps = p[:-1].at[0].set(pull(p[1])[0])
     numbers = jnp.arange(equation.control.layers, dtype=states.dtype)
@@ -293,8 +291,7 @@ def successive_approximations(
         march = march_of(theta)
 
         def visit(_, terms, start, u):
-            ends = step_ends(march.equation, start, march.steps)
-            return None, over_interval(march.solver, terms, ends, u)
+            return None, march.advance(terms, start, u)
 
         return scan_intervals(march.equation, visit, None, states, dtype=states.dtype)[1]
 

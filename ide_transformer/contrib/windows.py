@@ -15,7 +15,7 @@ from jaxtyping import Array, ArrayLike, PyTree
 from ide_transformer.arguments import PositiveInt, checked
 from ide_transformer.compare import standard_error
 from ide_transformer.contrib.depth_problem import Losses, make_problem
-from ide_transformer.dynamics import March, over_interval, step_ends
+from ide_transformer.dynamics import March
 from ide_transformer.equation import State
 from ide_transformer.errors import InputError
 from ide_transformer.models import Model
@@ -84,8 +84,8 @@ def walked_state(
     def layer(n: Array, u: Array) -> Array:
         own = jax.tree.map(lambda x: x[n], weights)
         index = n.astype(u.dtype)
-        ends = step_ends(equation, index * equation.control.interval_length, march.steps)
-        return over_interval(march.solver, equation.interval_terms(index, own), ends, u)
+        start = index * equation.control.interval_length
+        return march.advance(equation.interval_terms(index, own), start, u)
 
     def through(first: ArrayLike, end: ArrayLike, u: Array) -> Array:
         return lax.fori_loop(jnp.asarray(first), jnp.asarray(end), layer, u)

@@ -1,7 +1,6 @@
 """Marches a model interval by interval, for quantities that a solve does not report."""
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
@@ -14,28 +13,42 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from .. import solvers
 from ..equation import Depth, Equation, LayerNorm, RMSNorm, State, operator_fields, root
 from ..errors import InputError
+from ..integration.march import Carry, Steps, plan_steps
 from ..models import Model
 
 
 class March(NamedTuple):
-    """The equation of a model for some inputs, the initial state, and the model's steps."""
+    """The steps of a model for some inputs, and the initial state."""
 
-    equation: Equation
+    steps: Steps
     u0: State
-    solver: diffrax.AbstractSolver
-    steps: int
 
     @classmethod
     def of(cls, name: str, model: Model, inputs: PyTree[ArrayLike]) -> "March":
         """The march of a model. Operators compute in full precision. Raises, for the function
-        `name`, for exits, adaptive steps and schemes with memory."""
+        `name`, for exits, adaptive steps and schemes with memory across intervals."""
         if model.exit is not None or model.mesh.stepsize_controller is not None:
             raise InputError(f"{name}: take model.with_exit(None).on(Mesh(steps=…)).")
         equation, u0 = model.initial_value_problem(inputs)
-        refuse_memory(name, equation, model.mesh.scheme, u0)
-        # diffrax's loop over stages has no forward mode.
-        solver = solvers.prepared(model.mesh.scheme, model.constraint, unroll=True)
-        return cls(equation, u0, solver, model.steps)
+        scheme = model.mesh.scheme
+        if equation.continuous or not solvers.restarts_at_jumps(scheme):
+            field = solvers.StepField(
+                equation.terms_of(0), 0.0, equation.control.interval_length
+            )
+            solvers.start_inside(name, scheme, field, u0, "solver=LieTrotter()")
+        return cls(plan_steps(equation, scheme, model.steps, u0), u0)
+
+    @property
+    def equation(self) -> Equation:
+        return self.steps.equation
+
+    def advance(self, terms: diffrax.MultiTerm, start: Depth, u: State) -> State:
+        """The state after the interval from depth `start`, whose first step starts a solve."""
+        edges = start + self.steps.offsets
+        state = solvers.StepField(terms, *edges[:2]).start(self.steps.solver, u)
+        carry = Carry(u, state, diffrax.RESULTS.successful)
+        carry, _ = self.steps.advance(terms, edges, carry, None, loop=False)
+        return carry.u
 
     def states(
         self, pushes: Float[Array, "knots *batch tokens features"]
@@ -44,8 +57,7 @@ class March(NamedTuple):
         first = self.u0 + pushes[0]
 
         def visit(u, terms, start, push):
-            ends = step_ends(self.equation, start, self.steps)
-            u = over_interval(self.solver, terms, ends, u) + push
+            u = self.advance(terms, start, u) + push
             return u, u
 
         _, later = scan_intervals(self.equation, visit, first, pushes[1:], dtype=first.dtype)
@@ -87,33 +99,6 @@ def scan_intervals(
 
     indices = jnp.arange(equation.control.layers, dtype=dtype)
     return lax.scan(body, carry, (indices, equation.intervals(), extra))
-
-
-def step_ends(equation: Equation, start: Depth, number: int) -> list[Depth]:
-    """The depths that divide the interval from `start` into `number` equal steps."""
-    length = equation.control.interval_length
-    return [start + length * n / number for n in range(number + 1)]
-
-
-def over_interval(
-    solver: diffrax.AbstractSolver, terms: diffrax.MultiTerm, ends: Sequence[Depth], u: Array
-) -> Array:
-    """The state after steps with these ends, the first step of which starts a solve."""
-    state = solvers.StepField(terms, *ends[:2]).start(solver, u)
-    for number, (t0, t1) in enumerate(itertools.pairwise(ends)):
-        step = solvers.StepField(terms, t0, t1).step(solver, u, state, number == 0)
-        u = step.y1
-        state = step.solver_state
-    return u
-
-
-def refuse_memory(
-    name: str, equation: Equation, solver: diffrax.AbstractSolver, u0: Array
-) -> None:
-    """Raises for a scheme with memory across intervals."""
-    field = solvers.StepField(equation.terms_of(0), 0.0, equation.control.interval_length)
-    if equation.continuous or not solvers.restarts_at_jumps(solver):
-        solvers.start_inside(name, solver, field, u0, "solver=LieTrotter()")
 
 
 def square(y: PyTree[Array]) -> Float[Array, ""]:

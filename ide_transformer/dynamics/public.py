@@ -11,4 +11,4 @@ from .layers import (
     take_layers,
     whole_layers,
 )
-from .march import March, over_interval, relative_error, scan_intervals, square, step_ends
+from .march import March, relative_error, scan_intervals, square
