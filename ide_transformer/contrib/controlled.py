@@ -1,7 +1,6 @@
 """A trained model as a controlled system: its costates, the least push that changes an output,
 and training by Pontryagin's principle."""
 
-import functools as ft
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,7 +90,8 @@ def costates(model: Model, inputs: PyTree[ArrayLike], loss: Judged) -> Costates:
         return values, jnp.sqrt(jnp.stack([*map(dynamics.square, slopes)]))
 
     begin = march.on_constraint()
-    _, pull = jax.vjp(ft.partial(march.advance, march.equation.terms_of(0), 0.0), begin)
+    first = march.equation.terms_of(0)
+    _, pull = jax.vjp(lambda u: march.advance(first, 0.0, u).astype(u.dtype), begin)
     us = states[:-1].at[0].set(begin)
     ps = p[:-1].at[0].set(pull(p[1])[0])
     numbers = jnp.arange(equation.control.layers, dtype=states.dtype)
