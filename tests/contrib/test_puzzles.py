@@ -112,22 +112,6 @@ def test_ways_that_no_maze_has_are_refused(options, message):
         contrib.Maze(**options).draw(1, np.random.default_rng(0), held_out=True)
 
 
-def test_mazes_that_no_training_maze_can_be_are_drawn_once(monkeypatch):
-    drawn = []
-    draw = contrib.Maze.draw
-
-    def counted(task, number, random, *, held_out):
-        drawn.append(number * held_out)
-        return draw(task, number, random, held_out=held_out)
-
-    monkeypatch.setattr(contrib.Maze, "draw", counted)
-    task = contrib.Maze(5, held_out_side=7)
-    assert next(task.held_out(2, samples=2)).inputs.shape == (2, 7, 7, 3)
-    assert task.repeated()["validation"] == (0, 1024)
-    # Both held-out parts, once each.
-    assert sum(drawn) == 2 * 1024 + 1
-
-
 def exact_cover(side, high, wide):
     """A row for each cell, and for each digit in a row, a column and a box: of the variables
     `[row, column, digit]` exactly one is 1."""
@@ -147,15 +131,11 @@ def solution(cover, given, other=None):
     return None if found.x is None else np.rint(found.x)
 
 
-@pytest.mark.parametrize(
-    ("side", "high", "wide", "givens"), [(4, 2, 2, (4, 5)), (6, 2, 3, (10, 11))]
-)
-def test_there_is_one_way_to_fill_a_grid(side, high, wide, givens):
+def test_there_is_one_way_to_fill_a_grid():
+    side, high, wide, givens = 6, 2, 3, (10, 11)
     task = contrib.Sudoku(side, givens=(side**2, side**2), held_out_givens=givens)
-    batch = next(task.held_out(12, samples=12))
-    assert (
-        batch.inputs.shape == (12, side, side, side + 1) and (batch.inputs.sum(-1) == 1).all()
-    )
+    batch = next(task.held_out(4, samples=4))
+    assert batch.inputs.shape == (4, side, side, side + 1) and (batch.inputs.sum(-1) == 1).all()
     cover = exact_cover(side, high, wide)
     for given, digits in zip(batch.inputs[..., 1:], batch.targets, strict=True):
         assert givens[0] <= given.sum() <= givens[1]
