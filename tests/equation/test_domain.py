@@ -120,17 +120,15 @@ def test_it_converges_around_a_periodic_plane(degree):
     assert abs(np.log2(errors[0] / errors[1]) - degree - 1) < 0.3
 
 
-@pytest.mark.parametrize("dimension", [2, 3])
-def test_scattered_points_are_linear_in_simplices(dimension):
+def test_scattered_points_are_linear_in_simplices():
+    dimension = 2
     corners = np.indices((2,) * dimension).reshape(dimension, -1).T
     points = np.concatenate([corners, DRAW.uniform(size=(30, dimension))])
     source = ide.TokenDomain(jnp.asarray(points))
     # The last is outside, and nearest to a corner.
     places = np.append(DRAW.uniform(size=(20, dimension)), [[1.5] * dimension], axis=0)
     target = ide.TokenDomain(jnp.asarray(places))
-    u, expected = (
-        at(lambda x, y, z=0: 1 + 2 * x - 3 * y + z, domain) for domain in (source, target)
-    )
+    u, expected = (at(lambda x, y: 1 + 2 * x - 3 * y, domain) for domain in (source, target))
     found = moved(ide.equation.interpolation(source, target), u)
     assert largest(found[:-1], expected[:-1]) < 1e-13
     assert found[-1] == u[len(corners) - 1]
@@ -216,50 +214,29 @@ def test_an_integral_up_to_a_point_is_that_of_the_points_until_there(points):
 
 
 def test_integrals_up_to_a_point_do_not_grow_with_the_points():
-    for n in (4, 8):
-        middles = ide.TokenDomain.midpoint(n)
-        for domain in (
-            *(middles, middles.padded(jnp.ones(n, bool)), middles.first(n - 1)),
-            middles.with_queries(jnp.array([[1.0]])),
-        ):
-            tokens = domain.num_tokens
-            found = domain.integral_up_to(jnp.ones((tokens, 1)))[:, 0]
-            np.testing.assert_allclose(found, np.minimum(np.arange(1, tokens + 1) / n, 1))
+    n = 4
+    middles = ide.TokenDomain.midpoint(n)
+    for domain in (
+        *(middles, middles.padded(jnp.ones(n, bool)), middles.first(n - 1)),
+        middles.with_queries(jnp.array([[1.0]])),
+    ):
+        tokens = domain.num_tokens
+        integrals = made(domain.integral_up_to, np.ones((tokens, 1)))[:, 0]
+        np.testing.assert_allclose(integrals, np.minimum(np.arange(1, tokens + 1) / n, 1))
     product = ide.TokenDomain.midpoint(2).product(ide.TokenDomain.gauss_legendre(2))
     assert float(product.weights.sum()) == pytest.approx(1)
 
 
 def test_grids_are_those_of_their_period_and_rules_cannot_be_written_to():
     points = jnp.linspace(0, 1, 5)[:, None]
-    with pytest.raises(ide.InputError, match=r"does not go around period=\(1\.0,\); leave out"):
+    with pytest.raises(ide.InputError, match=r"period=\(1\.0,\)"):
         ide.TokenDomain(points, grid=(5,), spacing=(0.25,), period=(1.0,))
     with pytest.raises(ValueError, match="read-only"):
         ide.FeatureDomain(4).points[:] = 0
 
 
 def test_scattered_points_have_the_parts_of_the_domain_that_are_nearest():
-    """Against counting, with points on sides and in a corner."""
-    draw, samples = np.random.default_rng(0), 200_000
-    points = np.concatenate([[[0, 0], [1, 0.5], [0.3, 0]], draw.uniform(size=(37, 2))])
-    domain = ide.TokenDomain.from_points(jnp.asarray(points), ((0.0, 1.0), (0.0, 1.0)))
-    nearest = cKDTree(points).query(draw.uniform(size=(samples, 2)))[1]
-    counted = np.bincount(nearest, minlength=40) / samples
-    assert np.sum(domain.weights) == pytest.approx(1, abs=1e-14)
-    assert np.abs(domain.weights - counted).max() < 5 * np.sqrt(0.05 / samples)
-    # Around one axis, and not the other.
-    domain = ide.TokenDomain.from_points(points[1:], ((0.0, 1.0),) * 2, (1.0, None))
-    drawn = draw.uniform(size=(samples, 2))
-    there_again = np.concatenate([points[1:] + np.array([k, 0]) for k in (0, -1, 1)])
-    counted = np.bincount(cKDTree(there_again).query(drawn)[1] % 39, minlength=39) / samples
-    assert np.sum(domain.weights) == pytest.approx(1, abs=1e-14)
-    assert np.abs(domain.weights - counted).max() < 5 * np.sqrt(0.05 / samples)
-    space = draw.uniform(size=(40, 3))
-    space[0], space[1, :2], space[2, 2] = 0, 1, 0
-    domain = ide.TokenDomain.from_points(space, ((0.0, 1.0),) * 3)
-    nearest = cKDTree(space).query(draw.uniform(size=(samples, 3)))[1]
-    counted = np.bincount(nearest, minlength=40) / samples
-    assert np.sum(domain.weights) == pytest.approx(1, abs=1e-14)
-    assert np.abs(domain.weights - counted).max() < 5 * np.sqrt(0.05 / samples)
+    """By hand."""
     domain = ide.TokenDomain.from_points(np.array([[0, 0.2], [0, 0.7]]), ((0.0, 1.0),) * 2)
     np.testing.assert_allclose(domain.weights, [0.45, 0.55], rtol=1e-12)
     circle = ide.TokenDomain.from_points(np.arange(4) / 4 + 0.1, period=(1.0,))

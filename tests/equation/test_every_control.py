@@ -59,6 +59,7 @@ class Sized(ide.Cosine):
         return self.size * super().__call__(y, number)
 
 
+@pytest.mark.heavy
 def test_controls_that_change_another_one():
     inner = built(lambda: ide.PiecewiseConstant.build(block, 3, key=KEY))
     space = ide.FunctionSpace(

@@ -49,18 +49,15 @@ def test_the_first_outputs_are_those_of_the_model_and_targets_are_named():
         changed(changed(model))
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_merged_matrices_give_the_outputs(tied):
-    control = built_control(make_block, 4, ide.Tied if tied else ide.PiecewiseConstant)
-    model = changed(eqx.tree_at(lambda x: x.control, model_of("attention"), control))
+def test_merged_matrices_give_the_outputs():
+    model = changed(model_of("attention"))
     merged = merge_low_rank(model)
     assert len(parts(model, LowRank)) == 3 and not parts(merged, LowRank)
     assert largest(outputs(model), outputs(merged)) < 1e-12
     assert largest(outputs(model), outputs(without_low_rank(model))) > 1e-2
     # Weights as functions of a feature, and layers of half the length.
-    fine = ide.Mesh(layers=None if tied else 8)
-    wide = ide.functional(model).on(ide.Mesh(width=2 * WIDTH)).on(fine)
-    other = ide.functional(merged).on(ide.Mesh(width=2 * WIDTH)).on(fine)
+    fine = ide.Mesh(width=2 * WIDTH, layers=8)
+    wide, other = (ide.functional(x).on(fine) for x in (model, merged))
     assert largest(outputs(wide), outputs(other)) < 1e-12
 
 
@@ -72,7 +69,6 @@ def test_terms_of_an_expansion_are_not_merged():
 
 
 MODES = {
-    "direct": (ide.Direct(), None),
     "recompute": (ide.Recompute(), None),
     "reversible": (ide.Reversible(), ide.AlgebraicallyReversible(ide.LieTrotter())),
 }

@@ -4,7 +4,6 @@ points of a grid: waves, differences, convolutions."""
 import itertools
 import re
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -63,20 +62,19 @@ def test_wrapped_operators_keep_the_flow_that_they_know(key):
         control = ide.Tied((operator,), 1)
         return ide.solve(ide.Equation(control, ide.Free(), domain), u, solver=solver)
 
-    for solver in (ide.LieTrotter(diffrax.Heun()), ide.ExponentialEuler()):
-        for operator, rate in (
-            (ide.Dropout(damping, 0.5), 2.0),
-            (ide.Dropout(ide.equation.Scaled(damping, 0.5), 0.5), 1.0),
-            (ide.equation.Scaled(ide.Dropout(damping, 0.0, key), 0.5), 1.0),
-        ):
-            solution = end(operator, solver)
-            assert largest(solution.u1, np.exp(-rate) * u) < 1e-15
-            assert solution.stats == end(damping, solver).stats
+    exponential = ide.ExponentialEuler()
+    for operator, solver, rate in (
+        (ide.Dropout(damping, 0.5), exponential, 2.0),
+        (ide.Dropout(ide.equation.Scaled(damping, 0.5), 0.5), ide.LieTrotter(), 1.0),
+        (ide.equation.Scaled(ide.Dropout(damping, 0.0, key), 0.5), exponential, 1.0),
+    ):
+        solution = end(operator, solver)
+        assert largest(solution.u1, np.exp(-rate) * u) < 1e-15
+        assert solution.stats == end(damping, solver).stats
     changes = np.asarray(end(ide.Dropout(damping, 0.5, key), ide.LieTrotter()).u1) / u - 1
     twice = 2 * np.expm1(-2.0)
     assert set(np.unique(changes.round(12))) == {0.0, twice.round(12)}
-    trained = end(ide.Dropout(damping, 0.5, key), ide.ExponentialEuler())
-    assert np.isfinite(trained.u1).all()
+    assert np.isfinite(end(ide.Dropout(damping, 0.5, key), exponential).u1).all()
 
 
 def test_the_normalisation_shrinks_with_depth(key):
