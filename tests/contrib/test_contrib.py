@@ -4,10 +4,8 @@ import ast
 from pathlib import Path
 
 import pytest
-import yaml
 
-from ide_transformer import contrib, training
-from tests.training import stub
+from ide_transformer import contrib
 
 
 FOLDER = Path(contrib.__file__).parent
@@ -29,19 +27,3 @@ def test_public_names_alone_are_used(path):
         _, *inside = module.split(".")
         assert len(inside) <= 1 or inside[0] == "contrib", f"{path.name} reaches into {module}"
         assert not any(name.startswith("_") for name in names)
-
-
-@pytest.mark.heavy
-def test_a_copy_of_a_file_is_trained_by_its_class(tmp_path, monkeypatch):
-    text = (FOLDER / "connections.py").read_text(encoding="utf-8")
-    copied = text.replace("HyperConnections", "Streams")
-    assert "class Streams(" in copied
-    (tmp_path / "streams.py").write_text(copied, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    path = tmp_path / "own.yaml"
-    tree = stub.tree(data={"name": "tests.training.stub:Stub"}, solver="streams:Streams")
-    path.write_text(yaml.safe_dump(tree))
-    run = training.train(path, runs=tmp_path / "runs")
-    model, _ = training.load_run(run.path, trust=True)
-    assert type(model.mesh.solver).__module__ == "streams"
-    assert type(model.mesh.solver).__name__ == "Streams"

@@ -82,32 +82,6 @@ def test_a_table_of_costates_by_hand(model, tmp_path):
     assert json.loads((tmp_path / "dynamics.json").read_text())["layers"] == rows
 
 
-@pytest.mark.heavy
-def test_a_study_of_steering_finds_the_least_energy(model, tmp_path, monkeypatch, unchecked):
-    """A push in layer n moves the log-odds by `AFTER_n (e - e')·v`: the least energy that moves
-    them by g is `g² / |e - e'|² Σ AFTER²`, and the sum is over the layers that may push."""
-    options = dict(probability=0.9, samples=8, tokens=3, iterations=4)
-    row = controlled.study_steering("it", tmp_path, **options)
-    assert row["inputs"] == row["reached"] == 8
-    share = AFTER**2 / np.sum(AFTER**2)
-    assert row["share of each layer"] == pytest.approx(share)
-    for q in (5, 50, 95):
-        assert row[f"ratio, {q} %"] == pytest.approx(share.max())
-    assert row["best layer"] == [0, 0, 8] and row["at most a third"] == 0
-    assert json.loads((tmp_path / "steering.json").read_text()) == row
-    with pytest.raises(ide.InputError, match=r"probability=1\.0"):
-        controlled.study_steering("it", tmp_path, **options | {"probability": 1.0})
-
-    def missed(*arguments, **given):
-        """The first sample is steered by pushes in all layers alone."""
-        steering = steer(*arguments, **given)
-        return steering._replace(reached=steering.reached.at[0].add("intervals" in given))
-
-    monkeypatch.setattr(controlled, "steer", missed)
-    row = controlled.study_steering("it", tmp_path, **options)
-    assert row["reached"] == 8 and row["best layer"] == [0, 0, 7]
-
-
 INPUTS = HELD_OUT[:2]
 
 

@@ -15,10 +15,9 @@ from ide_transformer.training.steps.growth import Refinement, grown_state
 from tests.training import stub
 
 
-def language_model(layers, seed=0, **sections):
-    sections |= {"model": {"layers": layers, "std": 0.5}, "data": {"name": "shakespeare"}}
-    config = stub.config(**sections)
-    return training.build_model_of_size(config, {"vocabulary": 7}, jax.random.key(seed))
+def language_model(layers, **sections):
+    sections |= {"model": {"layers": layers}, "data": {"name": "shakespeare"}}
+    return stub.model_of(stub.config(**sections), vocabulary=7)
 
 
 def layer(model, number):

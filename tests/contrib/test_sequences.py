@@ -117,19 +117,3 @@ def test_no_part_has_an_instance_of_another_one(task):
 
 def held_out_contents(task, part):
     return {x for batch in task.held_out(64, part=part) for x in task.contents(batch)}
-
-
-def test_instances_that_are_few_or_others_stay_as_they_were():
-    bits, longer = contrib.Parity(9, (2, 7)), contrib.Parity(14, (1, 8), (9, 12), start=True)
-    assert bits.repeated() == dict.fromkeys(("validation", "test"), (1024, 1024))
-    assert longer.repeated() == dict.fromkeys(("validation", "test"), (0, 1024))
-    # Half of these are as short as in training, where the padding is longer.
-    shared, _ = contrib.Parity(18, (1, 8), (1, 16), start=True).repeated()["test"]
-    assert 450 < shared < 570
-    # One bit, of which a tenth would be none.
-    single = contrib.Parity(17, (1, 16), (1, 1))
-    assert single.repeated() == dict.fromkeys(("validation", "test"), (1024, 1024))
-    for task in (bits, longer, contrib.PHop(32, hops=4)):
-        drawn = task.draw(64, np.random.default_rng([3, 5]), held_out=False)
-        found = task.batch(5, 64, seed=3)
-        assert all((x == y).all() for x, y in zip(drawn, found, strict=True))

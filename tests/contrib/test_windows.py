@@ -1,12 +1,10 @@
 """Windows of layers that are walked in several steps."""
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from ide_transformer.contrib import Walk, walked_state
-from ide_transformer.contrib.windows import study_windows, walks
-from tests.golden.copies import changed_copy
+from ide_transformer.contrib.windows import walks
 from tests.helpers import largest
 from tests.layered_models import HELD_OUT, LAYERS, _step, model_of
 
@@ -56,15 +54,3 @@ def test_one_step_is_the_native_model_and_evaluations_are_counted():
     assert Walk(1).evaluations(12, 4) == 12
     assert Walk(3, anchor=0.5).evaluations(12, 4) == 20
     assert Walk(3, heun=True).evaluations(12, 4) == 32
-
-
-@pytest.mark.heavy
-def test_the_best_window_is_measured_beside_its_controls(tmp_path):
-    source = changed_copy(tmp_path / "gpt2", "gpt2")
-    report = study_windows(str(source), steps=2, calibration=4, held_out=4)
-    rows = {row["walk"]: row for row in report.rows}
-    assert set(rows) == set(walks(2))
-    # The loss is the distance from the native outputs, which has no change to gain.
-    assert all(row["change"] == pytest.approx(row["loss"], abs=1e-9) for row in rows.values())
-    assert rows["repeated"]["loss"] > rows["anchored"]["loss"] > 0
-    assert np.isfinite(rows["damped"]["cooled_change"])

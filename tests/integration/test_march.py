@@ -116,8 +116,8 @@ def test_a_scheme_ends_on_the_constraint():
     assert found.stats["constraint_residual"] < 1e-14
 
 
-@pytest.mark.parametrize("solver", [diffrax.Tsit5(), diffrax.Bosh3()])
-def test_states_between_layers_are_on_the_constraint(solver):
+def test_states_between_layers_are_on_the_constraint():
+    solver = diffrax.Bosh3()
     saveat = diffrax.SaveAt(steps=True, dense=True)
     u0 = ide.Sphere().project(BATCH)
     found = ide.solve(SPHERE, u0, solver=solver, steps_per_interval=2, saveat=saveat)
@@ -214,11 +214,12 @@ class Decay(ide.AbstractOperator):
 CALLS = []
 
 
-@pytest.mark.parametrize("solver", [diffrax.Tsit5(), diffrax.Dopri8()])
+# The last stage of one of them is the first of the next step.
+@pytest.mark.parametrize("solver", [diffrax.Bosh3(), diffrax.Heun()])
 def test_a_first_step_that_is_tried_again_is_counted_again(solver):
     CALLS.clear()
     equation = on(Decay(jnp.asarray(30.0)), intervals=2)
-    stats = ide.solve(equation, jnp.ones_like(BATCH), solver=solver, **within(1e-5)).stats
+    stats = ide.solve(equation, jnp.ones_like(BATCH), solver=solver, **within(1e-2)).stats
     evaluations = float(stats["field_evaluations"])
     jax.effects_barrier()
     assert stats["rejected"] > 0 and len(CALLS) == evaluations
@@ -279,22 +280,6 @@ def test_each_sample_of_a_model_can_have_steps_of_its_own():
     alone = model.solve(inputs[1, 1])
     assert largest(solution.u1[1, 1], alone.u1) < 1e-12
     assert int(steps[1, 1]) == int(alone.stats["steps"])
-
-
-@pytest.mark.heavy
-def test_padding_does_not_enter_the_error_norm():
-    """A solve makes the same steps as without padding."""
-    control, u0 = layered_equation(layers=2, kind=Mixing).control, random_state(width=4)
-
-    def solved(u, domain):
-        equation = ide.Equation(control, ide.Free(), domain)
-        return ide.solve(equation, u, solver=diffrax.Bosh3(), **within(1e-4))
-
-    alone = solved(u0[:4], ide.TokenDomain.uniform(4))
-    for start in (u0, u0.at[4:].multiply(1e3)):
-        padded = solved(start, DOMAIN.padded(jnp.arange(TOKENS) < 4))
-        assert largest(padded.u1[:4], alone.u1) < 1e-12
-        assert int(padded.stats["steps"]) == int(alone.stats["steps"])
 
 
 def test_the_token_norm_has_a_derivative_at_zero_and_sees_no_padding():

@@ -25,7 +25,9 @@ def sourced(key):
 
 # Each of them goes another way through the march.
 SOLVERS = {
-    "heun": dict(solver=diffrax.Heun(), control=ide.Chebyshev, steps=2),
+    "heun": dict(
+        solver=diffrax.Heun(), control=ide.Chebyshev, steps=2, operators=(small.causal(),)
+    ),
     "post-norm": dict(
         solver=ide.LieTrotter(ide.Projected(diffrax.Euler())), constraint=ide.LayerNorm()
     ),
