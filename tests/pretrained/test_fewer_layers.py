@@ -105,7 +105,7 @@ def test_the_library_loads_every_family_with_one_layer(tmp_path, make):
 @pytest.mark.heavy
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("family", ["gpt2", "gptj", "llama", "bert", "vit", "dinov2"])
+@pytest.mark.parametrize("family", ["gpt2", "bert", "dinov2"])
 def test_the_library_gives_the_outputs_of_the_changed_model(
     family, tmp_path, monkeypatch, make
 ):
