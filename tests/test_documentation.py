@@ -182,13 +182,13 @@ def run(block, names, page, capsys):
         exec(compile("\n" * (block.line - 1) + block.text, ROOT / page, "exec"), names)
 
 
-# The page that has most of the others' commands, and one of Python.
-FIRST_PAGES = ["README.md"]
+# It has the commands of most others. The fast tests run the example of the README.
+FIRST_PAGE = "docs/first-hour.md"
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "page", fast_first(0, dict.fromkeys([*FIRST_PAGES, *filter(to_run, PAGES)]), heavy=2)
+    "page", fast_first(0, dict.fromkeys([FIRST_PAGE, *filter(to_run, PAGES)]), heavy=1)
 )
 def test_the_blocks_of_a_page_run_in_order(page, folder, capsys, monkeypatch):
     if page not in LESSONS:

@@ -92,6 +92,7 @@ def test_a_warm_up_that_is_short_enough_breaks_no_rule(compare):
     assert "lower optimizer.warmup: heun (2 of 12)." in about
 
 
+@pytest.mark.heavy
 def test_runs_that_began_with_other_weights_are_refused(
     compare, runs, tiny_run, tmp_path, monkeypatch
 ):

@@ -14,8 +14,13 @@ from tests.solvers.linear_problem import initial_state, matrices, tied_equation
 LAYERS = "piecewise_constant"
 
 
-def test_a_scheme_of_your_own_is_measured_as_ours_are():
-    check(measure_order("tests.training.mine:MyHeun", LAYERS, "sphere"))
+def test_a_scheme_and_an_equation_of_your_own_are_measured():
+    own = dict(equation=tied_equation(*matrices(2)), u0=initial_state())
+    row = measure_order("tests.training.mine:MyHeun", **own)
+    check(row)
+    assert row.control == "Tied"
+    with pytest.raises(ide.InputError, match="pass both equation and u0"):
+        measure_order("strang(heun)", equation=own["equation"])
     assert find_scheme("residual(tests.training.mine:MyHeun)")[1].sphere is None
 
 
@@ -63,11 +68,3 @@ def test_a_scheme_is_spelled_as_in_configurations():
     for name in schemes():
         scheme = name.removesuffix(", exact damping")
         assert spelled_scheme(scheme) == scheme
-
-
-def test_an_equation_of_your_own():
-    equation = tied_equation(*matrices(2))
-    row = measure_order("strang(heun)", equation=equation, u0=initial_state())
-    assert abs(row.observed_order - 2) < 0.15 and row.control == "Tied"
-    with pytest.raises(ide.InputError, match="pass both equation and u0"):
-        measure_order("strang(heun)", equation=equation)
