@@ -80,6 +80,7 @@ def test_solutions_are_those_of_cole_and_hopf(monkeypatch):
     np.testing.assert_allclose(flows.solved(BURGERS, 4, 128, seed=3)[1], after, atol=1e-12)
 
 
+@pytest.mark.heavy
 def test_vorticity_satisfies_its_equation():
     """By a central difference in t and Fourier derivatives of NumPy in the plane."""
     viscosity = 4e-3
@@ -188,6 +189,7 @@ def test_a_roll_out_is_learned_through_its_steps(cache):
     assert abs(pushforward(0.05)[1] - np.mean(slopes)) < 1e-5
 
 
+@pytest.mark.heavy
 def test_equations_for_several_functions(cache):
     """Both functions of a wave equation turn into each other, each wave k at the rate c k."""
     options = dict(dimension=2, length=2 * np.pi, time=0.25, points=16, pairs=2)

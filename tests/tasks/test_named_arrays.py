@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray
 
-from ide_transformer import InputError
+from ide_transformer import InputError, load_model
 from ide_transformer.tasks import Arrays, Trajectories
 from tests.running import run_here
 
@@ -126,22 +126,12 @@ def test_data_and_a_model_that_differ_are_named(tmp_path, monkeypatch, capsys, n
     (tmp_path / "c.yaml").write_text(CONFIG.format("arrays", "c", "operator_model"))
     error = run_here(capsys, "train", "c.yaml", expected=2)
     assert "model.kind=function_regressor" in error
-    for name, other, message in (
-        ("a", "b", "channels=3, and the model no channels"),
-        ("b", "a", "no channels, and the model channels=3"),
-    ):
-        (tmp_path / f"{name}.yaml").write_text(
-            CONFIG.format("trajectories", name, "operator_model")
-        )
-        run_here(capsys, "train", f"{name}.yaml", f"name={name}")
-        for command in ("evaluate", "rollout"):
-            error = run_here(
-                capsys, command, f"runs/{name}", f"data.path={other}.npz", expected=2
-            )
-            assert message in error.splitlines()[-1] and "damaged" not in error
+    (tmp_path / "a.yaml").write_text(CONFIG.format("trajectories", "a", "operator_model"))
+    run_here(capsys, "train", "a.yaml", "name=a")
+    for command in ("evaluate", "rollout"):
+        error = run_here(capsys, command, "runs/a", "data.path=b.npz", expected=2)
+        assert "channels=3, and the model no channels" in error.splitlines()[-1]
+        assert "damaged" not in error
     # Units are those of the run, whatever the options of other data.
-    plain, other = (
-        run_here(capsys, "evaluate", "runs/a", *options).splitlines()[0].split()[:2]
-        for options in ((), ("data.options.normalize=true",))
-    )
-    assert plain == other
+    model = load_model("runs/a", ["data.options.normalize=true"]).model
+    assert model.inputs.statistics is None
