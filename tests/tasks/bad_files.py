@@ -3,7 +3,6 @@
 import json
 import os
 import struct
-import warnings
 import zipfile
 
 import numpy as np
@@ -52,22 +51,6 @@ def larger(content, first, index):
     content[index + 24 : index + 28] = struct.pack("<I", 2**31)
 
 
-def header(shape, dtype="<f8", version=1, spaces=0):
-    """An archive with an array that has a header and no numbers."""
-
-    def write(folder):
-        text = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}, }}"
-        text += " " * spaces + "\n"
-        length = len(text).to_bytes(2 if version == 1 else 4, "little")
-        with zipfile.ZipFile(folder / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-            for name in PAIR:
-                magic = b"\x93NUMPY" + bytes([version, 0])
-                archive.writestr(f"{name}.npy", magic + length + text.encode())
-        return folder / "a.npz"
-
-    return write
-
-
 def members(*names):
     """An archive with an array under these names."""
 
@@ -81,18 +64,6 @@ def members(*names):
         return path
 
     return write
-
-
-def packed(folder):
-    """Eight thousand bytes that unpack to more than there is."""
-    np.savez_compressed(folder / "a.npz", inputs=np.zeros((8, 2**20), np.uint8), targets=VALUES)
-    return folder / "a.npz"
-
-
-def twice(folder):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return members("inputs.npy")(folder)
 
 
 # Folders.
@@ -123,15 +94,6 @@ class Trap:
 
     def __reduce__(self):
         return os.mkdir, ("executed",)
-
-
-def parts(*names):
-    def write(folder):
-        for name in names:
-            np.savez(folder / f"{name}.npz", **PAIR)
-        return folder
-
-    return write
 
 
 def part_outside(folder):
@@ -262,10 +224,6 @@ def hidden_pickle(store):
     (store / "zarr.json").write_text(json.dumps(content))
 
 
-def no_metadata(store):
-    (store / "inputs" / ".zarray").write_text("{")
-
-
 def chunk(content):
     return lambda store: (store / "inputs" / "0.0").write_bytes(content)
 
@@ -275,32 +233,21 @@ def chunk_outside(store):
     (store / "inputs" / "0.0").symlink_to("/etc/hostname")
 
 
-def no_names(store):
-    (store / "inputs" / ".zattrs").write_text("{}")
-
-
 # Layouts.
 
 
-def well(name="a.h5", trajectories=2, sizes=(2, 3, 4), field="u", **changes):
+def well(name="a.h5", trajectories=2, field="u"):
     def write(folder):
         with h5py.File(folder / name, "w") as file:
             file.attrs["n_trajectories"] = trajectories
-            dimensions = {"time": np.arange(3.0), "x": np.arange(4.0)} | changes
+            dimensions = {"time": np.arange(3.0), "x": np.arange(4.0)}
             for dimension, x in dimensions.items():
                 file[f"dimensions/{dimension}"] = x
             file["dimensions"].attrs["spatial_dims"] = ["x"]
-            file[f"t0_fields/{field}"] = np.ones(sizes)
+            file[f"t0_fields/{field}"] = np.ones((2, 3, 4))
         return folder / name
 
     return write
-
-
-def constant_well(folder):
-    path = well(sizes=(2, 4))(folder)
-    with h5py.File(path, "a") as file:
-        file["t0_fields/u"].attrs["time_varying"] = False
-    return path
 
 
 def two_wells(**changes):
