@@ -40,10 +40,7 @@ def write_fields(folder, form, x=EQUAL):
     return folder / "a.nc"
 
 
-FORMS = ["scipy", pytest.param("h5netcdf", marks=needs_hdf5), "zarr"]
-
-
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["scipy", pytest.param("h5netcdf", marks=needs_hdf5), "zarr"])
 def test_variables_have_dimensions_and_times(tmp_path, form):
     """In any order, and as channels; equal steps need no points."""
     path = write_fields(tmp_path, form)
@@ -55,6 +52,9 @@ def test_variables_have_dimensions_and_times(tmp_path, form):
     assert task.sizes["channels"] == 2 and task.sizes["output_channels"] == 1
     turned = read(path, "u", dimensions=["sample", "x", "time", "y"])
     np.testing.assert_array_equal(turned["u"], STATES.transpose(0, 3, 1, 2))
+    task = Trajectories.build(path, ["u", "v"], ["sample", "time", "y", "x"], validation=0.4)
+    assert task.sizes["points"] == (Y, X) and task.sizes["channels"] == 2
+    np.testing.assert_array_equal(task.times, TIME)
 
 
 def write_square(path, **dimensions):
@@ -102,10 +102,9 @@ def test_parts_have_dimensions_in_one_order(tmp_path):
     Arrays.build(tmp_path, dimensions=["sample", "y", "x"], validation=0.5)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_coordinates_with_unequal_steps_are_points(tmp_path, form):
+def test_coordinates_with_unequal_steps_are_points(tmp_path):
     """Each axis in [0, 1]; the axes in space are one of tokens."""
-    found = read(write_fields(tmp_path, form, UNEQUAL), "u")
+    found = read(write_fields(tmp_path, "scipy", UNEQUAL), "u")
     np.testing.assert_array_equal(found["u"], STATES.reshape(SAMPLES, TIMES, Y * X))
     y, x = np.meshgrid(np.arange(Y) / 2, UNEQUAL / 25, indexing="ij")
     np.testing.assert_allclose(found["points"], np.stack([y.ravel(), x.ravel()], 1))
@@ -162,7 +161,7 @@ def write_well(path, x=EQUAL, samples=SAMPLES):
 
 
 @needs_hdf5
-@pytest.mark.parametrize("where", ["", "train", "data/train"])
+@pytest.mark.parametrize("where", ["", "data/train"])
 def test_the_layout_of_the_well(tmp_path, where):
     """A file, or folders of several for the parts; what does not vary is repeated."""
     (tmp_path / where).mkdir(parents=True, exist_ok=True)
@@ -185,6 +184,11 @@ def test_the_layout_of_the_well(tmp_path, where):
     assert found["grid"] == "periodic" and "points" not in found
     if where:
         assert found["validation_trajectories"].shape == (3, *states.shape[1:])
+        return
+    # Parameters and constant fields are further channels.
+    task = Trajectories.build(tmp_path / "a.hdf5", validation=0.4)
+    assert task.sizes["grid"] == "periodic" and task.sizes["output_channels"] == 7
+    assert task.sizes["channels"] == 7 + 2 + 1
 
 
 @needs_hdf5
@@ -193,23 +197,6 @@ def test_the_points_of_the_well(tmp_path):
     found = read(tmp_path / "a.hdf5")
     assert found["trajectories"].shape == (SAMPLES, TIMES, Y * X, 7)
     assert found["constant"].shape == (SAMPLES, Y * X, 1) and found["points"].shape == (18, 2)
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_fields_are_trajectories(tmp_path, form):
-    path = write_fields(tmp_path, form)
-    task = Trajectories.build(path, ["u", "v"], ["sample", "time", "y", "x"], validation=0.4)
-    assert task.sizes["points"] == (Y, X) and task.sizes["channels"] == 2
-    np.testing.assert_array_equal(task.times, TIME)
-
-
-@needs_hdf5
-def test_the_well_is_trajectories(tmp_path):
-    """With parameters and constant fields as further channels, and the grid that it says."""
-    write_well(tmp_path / "a.hdf5")
-    task = Trajectories.build(tmp_path / "a.hdf5", validation=0.4)
-    assert task.sizes["grid"] == "periodic" and task.sizes["output_channels"] == 7
-    assert task.sizes["channels"] == 7 + 2 + 1
 
 
 LINE = STATES[:, :, 0]

@@ -47,12 +47,10 @@ FURTHER = {"parameters": NUMBERS, "constant": INPUTS}
 @pytest.mark.parametrize(
     "task",
     [
-        lambda **own: pairs(**own),
         lambda **own: Arrays(INPUTS, NUMBERS, **own),
         lambda **own: paths(**own, **FURTHER, steps=(1, 2), normalize=True),
-        lambda **own: paths(**own, **FURTHER, unrolled=2, pushforward=True),
     ],
-    ids=["pairs", "numbers", "times", "unrolled"],
+    ids=["numbers", "times"],
 )
 def test_it_does_what_training_relies_on(task):
     check_task(task(points=POINTS, mask=MASK, validation=0.2, test=0.2))
@@ -182,13 +180,10 @@ def test_a_part_has_points_weights_and_times_of_its_own(part):
 
 PARTS = {
     "another width": dict(states=STATES[:2, ..., None]),
-    "no parameters": dict(parameters=None),
     "other parameters": dict(parameters=NUMBERS[:2, :1]),
     "a constant in place of parameters": dict(parameters=None, constant=STATES[:2, 0]),
-    "times missing": dict(states=STATES[:2, :3]),
     "times": dict(times=np.arange(3)),
     "points": dict(points=ALL_POINTS[0]),
-    "points of each": dict(points=ALL_POINTS[:2]),
 }
 
 
@@ -227,15 +222,10 @@ def changed(place, value):
         (POINTS, {"weights": np.ones(MOST)}, r"^weights are \[24\]; pass one number for each"),
         (POINTS, {"weights": 0 * MASK - 1.0}, "^weights of sample 0 are negative"),
         (None, {"weights": np.ones(MOST), "mask": None}, "^weights and a mask belong"),
+        (POINTS, {"validation": (INPUTS, TARGETS)}, "^validation_points are missing"),
     ],
 )
-@BOTH
-def test_what_does_not_fit_is_refused_in_a_line(build, points, options, message):
+def test_what_does_not_fit_is_refused_in_a_line(points, options, message):
     with pytest.raises(InputError, match=message) as refused:
-        build(points, **{"mask": MASK, **options})
+        pairs(points, **{"mask": MASK, **options})
     assert len(str(refused.value)) < 250
-
-
-def test_a_part_without_points_of_each_samples_own_is_refused():
-    with pytest.raises(InputError, match=r"^validation_points are missing"):
-        pairs(POINTS, mask=MASK, validation=(INPUTS, TARGETS))

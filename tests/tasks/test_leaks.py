@@ -1,15 +1,12 @@
 """Held-out samples are none that a model has learned: steps of trajectories, later tokens,
 samples that come twice, and instances that are drawn again."""
 
-import contextlib
-
 import numpy as np
 import pytest
 
 import ide_transformer as ide
 from ide_transformer import tasks
-from ide_transformer.tasks import Arrays, flows
-from tests.running import run_here
+from ide_transformer.tasks import Arrays
 
 
 RANDOM = np.random.default_rng(0)
@@ -95,43 +92,6 @@ def test_a_trajectory_is_wholly_in_one_part():
 )
 def test_samples_that_do_not_belong_together_are_taken(inputs, targets, options):
     Arrays(inputs, targets, **options)
-
-
-CONFIG = """
-name: steps
-data: {name: arrays, path: steps.npz, test: 0.25}
-model: {kind: operator_model, width: 4, heads: 1, layers: 1, operators: [damping]}
-optimizer: {warmup: 1}
-training: {steps: 2, batch_size: 4, sample: 0}
-"""
-
-
-@pytest.mark.heavy
-def test_trajectories_of_a_flow_through_train_and_evaluate(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    coefficients = {"diffusivity": 0.02, "order": 4}
-    flow = tasks.ExponaxFlow(
-        time=0.05, equation="Burgers", coefficients=coefficients, steps=25, points=512
-    )
-    with contextlib.chdir(tmp_path):
-        paths = flows.solved(flow, NUMBER, 64, seed=0, times=4)
-    (inputs, targets), names = pairs(paths)
-    (tmp_path / "steps.yaml").write_text(CONFIG)
-    np.savez("steps.npz", inputs=inputs, targets=targets, trajectory=names)
-    said = run_here(capsys, "train", "steps.yaml", expected=2)
-    assert "75% of the targets are inputs of other samples" in said
-    assert not (tmp_path / "runs").exists()
-    groups = "data.options.groups=trajectory"
-    run_here(capsys, "train", "steps.yaml", groups)
-    said = run_here(capsys, "evaluate", "runs/steps", "--part", "test")
-    assert f"samples: {len(paths[1:]) * 3}" in said
-    # Other trajectories are measured whole.
-    np.savez("other.npz", inputs=-inputs[:7], targets=-targets[:7], trajectory=names[:7])
-    said = run_here(capsys, "evaluate", "runs/steps", "data.path=other.npz")
-    assert "samples: 7" in said and "arrays other.npz, all of it" in said
-    np.savez("same.npz", inputs=inputs, targets=targets, trajectory=names)
-    said = run_here(capsys, "evaluate", "runs/steps", "data.path=same.npz")
-    assert f"samples: {len(paths[1:])}" in said and "same.npz, validation part" in said
 
 
 NOISE, TOKENS = RANDOM.normal(size=(40, 60)), RANDOM.integers(0, 20, (40, 60))

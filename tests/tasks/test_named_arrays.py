@@ -25,12 +25,8 @@ def build(task, folder, arrays, **options):
     ("task", "name", "likely"),
     [
         (Trajectories, "point", "points"),
-        (Trajectories, "weight", "weights"),
-        (Trajectories, "parameter", "parameters"),
         (Trajectories, "val_trajectories", "validation_trajectories"),
-        (Arrays, "test_input", "test_inputs"),
         (Arrays, "valid_targets", "validation_targets"),
-        (Arrays, "group", "groups"),
     ],
 )
 def test_a_name_that_is_nearly_right_is_refused(tmp_path, task, name, likely):
@@ -61,7 +57,6 @@ def test_other_names_are_told_and_coordinates_are_none(tmp_path, capsys):
         (Trajectories, PAIR, {}, "data.name=arrays"),
         (Trajectories, {"traj": VALUES}, {}, r"only traj\..* by data\.options\.inputs\.$"),
         (Arrays, PAIR | {"test_points": VALUES[0]}, {}, "no array test_inputs"),
-        (Arrays, PAIR | {"test_parameters": VALUES}, {}, "no array parameters"),
         (Arrays, PAIR, {"parameters": "nu"}, "no array nu"),
         (
             Arrays,
@@ -92,20 +87,19 @@ def test_a_group_is_in_one_part(tmp_path):
         build(Arrays, tmp_path, arrays | {"validation_groups": np.arange(9, 13)})
 
 
-@pytest.mark.parametrize("names", ["nu", ["nu", "mu"]])
-def test_variables_are_named_as_parameters(tmp_path, names):
+def test_variables_are_named_as_parameters(tmp_path):
     """Also those of a part."""
+    names = ["nu", "mu"]
     numbers = {"nu": VALUES[:, 0], "mu": VALUES[:, 1:3]}
-    width = 1 if names == "nu" else 3
     part = {f"test_{x}": y[:4] for x, y in (PAIR | numbers).items()}
     task = build(Arrays, tmp_path, PAIR | numbers | part, parameters=names, grid="midpoint")
-    np.testing.assert_allclose(task.data["test"][0][:, 5, 1:], VALUES[:4, :width], rtol=1e-6)
+    np.testing.assert_allclose(task.data["test"][0][:, 5, 1:], VALUES[:4, :3], rtol=1e-6)
     data = xarray.Dataset({"u": (("sample", "time", "x"), PATHS["trajectories"])})
     data["nu"] = "sample", numbers["nu"]
     data["mu"] = ("sample", "number"), numbers["mu"]
     data.to_netcdf(tmp_path / "a.nc", engine="scipy")
     task = Trajectories.build(tmp_path / "a.nc", "u", parameters=names)
-    assert task.sizes["channels"] == 1 + width and task.sizes["output_channels"] == 1
+    assert task.sizes["channels"] == 1 + 3 and task.sizes["output_channels"] == 1
 
 
 CONFIG = """
