@@ -84,7 +84,9 @@ def config(tmp_path):
 
 
 def test_a_network_learns_the_batches_of_the_run(config):
-    (baseline,) = read_baselines(["fno:hidden_channels=4:learning_rate=0.02"], config)
+    (baseline,) = read_baselines(
+        ["resnet:hidden_channels=2:num_blocks=1:learning_rate=0.02"], config
+    )
     found = baseline.config
     assert found.data == config.data and found.model.options["modes"] == 1
     assert found.optimizer.learning_rate == 0.02

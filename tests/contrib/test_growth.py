@@ -61,7 +61,7 @@ def test_moments_of_copies_are_copies():
 
 def test_a_run_grows_by_a_rule(tmp_path):
     changes = [
-        *("model.layers=4", "training.growth=stacked"),
+        *("model.layers=4", "model.operators=[damping]", "training.growth=stacked"),
         "training.schedule=[{until: 2, mesh: {layers: 1}}, {mesh: {layers: 4}}]",
     ]
     with stub.known():

@@ -19,7 +19,7 @@ UNCACHED = small.language_model(
     BLOCK, intervals=1, velocity=True, solver=ide.contrib.Nesterov()
 )
 # Prompts of integers in which the numbers of all tokens may not fit.
-PROMPT, LENGTH = TOKENS[:, :2].astype(np.int8), 3
+PROMPT = TOKENS[:, :2].astype(np.int8)
 UNEVEN = ide.Text(TOKENS[:, :4].astype(np.int8), np.arange(4) < np.array([[4], [3]]))
 GREEDY = dict(temperature=0.0)
 

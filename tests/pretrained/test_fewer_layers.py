@@ -36,7 +36,7 @@ SHORTER = [name for name in FAMILIES if name != "cvt"]
 # The first three: post-norm, with a list of the kinds of layers, with step sizes of its own.
 @pytest.mark.filterwarnings("ignore:.*not part of the model")
 @pytest.mark.parametrize(
-    "family", fast_first(len(FIRST), [*FIRST, *(x for x in SHORTER if x not in FIRST)])
+    "family", fast_first(len(FIRST), [*FIRST, *(x for x in SHORTER if x not in FIRST)], heavy=3)
 )
 def test_a_rescaled_last_layer_is_a_checkpoint(family, tmp_path, unchecked):
     inputs, _ = stored(family)
