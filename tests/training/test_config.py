@@ -73,7 +73,7 @@ _TREES = st.dictionaries(
 )
 
 
-@hypothesis.settings(max_examples=50, deadline=None, derandomize=True, database=None)
+@hypothesis.settings(max_examples=25, deadline=None, derandomize=True, database=None)
 @hypothesis.given(_TREES)
 def test_yaml_that_is_written_is_read_back(tree):
     text = write_yaml(tree)

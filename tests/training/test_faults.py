@@ -153,7 +153,7 @@ DISTURBED = {
 }
 
 
-@pytest.mark.parametrize("what", fast_first(2, DISTURBED))
+@pytest.mark.parametrize("what", fast_first(1, DISTURBED, heavy=2))
 def test_a_run_whose_files_are_removed_ends_well_or_says_so(what, tmp_path, monkeypatch):
     (disturb, message), batch, done = DISTURBED[what], stub.Stub.batch, []
 
@@ -277,6 +277,7 @@ runs = []
     assert [run for _, run in runs] == [[(x, {"loss": 0.5}), "finish"] for x in (1, 3, 1)]
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(not importlib.util.find_spec("tensorboardX"), reason="no tensorboardX")
 def test_events_of_tensorboard(tmp_path):
     """Also if the run resumes in the second in which it began."""

@@ -23,6 +23,8 @@ from tests.training.conftest import TEXT, config
 
 
 CHECKPOINTS = Path("runs/small/checkpoints")
+# The rates of a run that has no end.
+CONSTANT = {"schedule": "constant"}
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def here(tmp_path, monkeypatch):
 
 def write(**training):
     """A configuration; the path of its text is the same for both processes."""
-    tree = config(training=training).model_dump(mode="json")
+    tree = config(training=training, optimizer=CONSTANT).model_dump(mode="json")
     Path("small.yaml").write_text(yaml.safe_dump(tree))
 
 
@@ -66,39 +68,22 @@ def wait_for(step, processes):
 
 @pytest.mark.long
 @pytest.mark.heavy
-def test_two_processes_give_the_losses_of_one(here):
-    write()
-    said, nothing = ended(start("small.yaml"), [0, 0])
-    assert "validation_loss: " in said and "loss" not in nothing
-    # One process wrote, and wrote every line once.
-    assert [x.name for x in Path("runs").iterdir()] == ["small"]
-    expected = stub.losses(training.train(config(), runs=Path("alone")))
-    run = training.RunFolder("runs/small")
-    np.testing.assert_allclose(stub.losses(run), expected, atol=1e-5)
-    assert len(expected) == 4
-    # One process resumes what two began.
-    alone = ("processes=null", "coordinator=null", "rank=null", "data=1")
-    again = stub.resumed(run, Path("again"), 2, [f"parallel.{x}" for x in alone])
-    np.testing.assert_allclose(stub.losses(again), expected, atol=1e-5)
-    # Two do not, one of which has more checkpoints.
-    shutil.copytree("runs", "other/runs")
-    shutil.copy("text.txt", "other")
-    shutil.rmtree(CHECKPOINTS / "4")
-    outputs = ended(start(run.path, "--resume", second="other"), [2, 2])
-    assert all("error: process 1 has another state than process 0" in x for x in outputs)
-    assert "step: 4 there, 2 in process 0" in outputs[1]
-
-
-@pytest.mark.long
-@pytest.mark.heavy
-def test_a_request_to_one_stops_both_and_when_one_is_killed_the_other_says_so(here):
+def test_two_processes_give_the_losses_of_one_and_end_together(here):
+    """A request to one stops both. They resume; when one is killed the other says so."""
     write(steps=10**6, checkpoint_every=50, evaluate_every=10**6)
     both = start("small.yaml")
     wait_for(50, both)
     both[1].terminate()
     outputs = ended(both, [-signal.SIGTERM] * 2)
     (stopped,) = re.findall(r"Stopped after step (\d+)", outputs[0])
-    assert stopped in outputs[1]
+    assert stopped in outputs[1] and "loss" not in outputs[1]
+    # One process wrote, and wrote every line once.
+    assert [x.name for x in Path("runs").iterdir()] == ["small"]
+    losses = stub.losses(training.RunFolder("runs/small"))
+    assert len(losses) == int(stopped)
+    alone = training.train(config(optimizer=CONSTANT), runs=Path("alone"))
+    np.testing.assert_allclose(losses[:4], stub.losses(alone), atol=1e-5)
+    shutil.copytree("runs", "other/runs")
     first, second = start("runs/small", "--resume")
     wait_for(int(stopped) // 50 * 50 + 50, (first, second))
     second.kill()
@@ -107,3 +92,8 @@ def test_a_request_to_one_stops_both_and_when_one_is_killed_the_other_says_so(he
     assert time.monotonic() - began < 60
     assert "error: process 0: another process of this run has ended" in output
     second.communicate()
+    # Two do not resume, one of which has fewer checkpoints.
+    shutil.copy("text.txt", "other")
+    outputs = ended(start("runs/small", "--resume", second="other"), [2, 2])
+    assert all("error: process 1 has another state than process 0" in x for x in outputs)
+    assert f"step: {stopped} there" in outputs[1]
