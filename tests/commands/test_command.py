@@ -91,14 +91,9 @@ def test_sizes_that_do_not_fit_into_memory_are_said_in_a_line(capsys, monkeypatc
     "command",
     [
         "evaluate none --json FILE",
-        "evaluate none --mesh layers=2 --figure FILE.png",
         "rollout none --pictures FILE.png",
-        "evaluate none --predictions FILE.png",
-        "convergence --json FILE",
-        "depth none --out FILE",
         "dynamics none --out FILE",
         "benchmark.py march --json FILE",
-        "operators.py samples --json FILE",
     ],
 )
 def test_results_that_cannot_be_written_are_refused_first(
