@@ -20,7 +20,7 @@ from ide_transformer.pretrained import load_pretrained
 from ide_transformer.training.configuration import files
 from ide_transformer.training.setup import setup
 from ide_transformer.training.steps import build
-from tests.helpers import GOLDEN, ROOT, largest
+from tests.helpers import GOLDEN, largest
 from tests.running import run_here
 from tests.training import stub
 from tests.training.conftest import RUN, TEXT, config, contents, equal
@@ -184,28 +184,6 @@ def test_a_run_of_ones_own_is_written_with_its_tokenizer_and_a_card(there, capsy
     assert training.load_config("again.yaml") == refined
     training.export_run(run, "earlier", checkpoint=2)
     assert "2 of 4 steps" in Path("earlier/README.md").read_text()
-
-
-@pytest.mark.heavy
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.filterwarnings("ignore")
-def test_transformers_reads_a_run_of_images(tmp_path):
-    transformers, torch = map(pytest.importorskip, ("transformers", "torch"))
-    few = "training.steps=10 training.evaluate_samples=8 training.batch_size=4 model.layers=2"
-    few += " optimizer.warmup=2 model.class_token=true"
-    config = training.load_config(ROOT / "configs/digits_vit.yaml", few.split())
-    run = training.train(config, runs=tmp_path)
-    training.export_run(run.path, tmp_path / "out")
-    ours = ide.load_pretrained(tmp_path / "out", dtype="float32")
-    reader = transformers.AutoModelForImageClassification
-    theirs = reader.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
-    inputs = next(iter(training.build_task(config).held_out(4))).inputs
-    pixels = torch.tensor(np.moveaxis(inputs, -1, 1).copy())
-    logits = theirs(pixel_values=pixels).logits.detach().numpy()
-    trained = ide.load_run(run.path)[0]
-    assert 0.1 < np.abs(logits).max() < 10
-    for model in (ours, trained):
-        assert largest(logits, eqx.filter_jit(model)(inputs)) < 1e-5
 
 
 @pytest.mark.heavy

@@ -1,5 +1,5 @@
-"""Every recipe of configs/, and every contender of its comparisons, is built from shapes; each
-recipe also trains for two steps."""
+"""Every recipe of configs/, and every contender of its comparisons, is built from shapes; the
+steps of each recipe are traced, and one of each kind trains for two of them."""
 
 import contextlib
 import functools as ft
@@ -117,10 +117,20 @@ def test_a_recipe_says_how_it_is_run_and_is_built(path, tmp_path):
         check_built(config, training.build_task(config))
 
 
+# One of each kind of data, model, gradient and scheme: tests/published/ solves the others.
+TRAINED = {
+    *("quick", "any_depth", "growth", "finetune_glassllm", "digits_vit", "fashion_mnist_cvt"),
+    *("burgers_slices", "darcy", "navier_stokes", "l_shape", "shakespeare_reversible"),
+    *("emulators/split_2d", "emulators/flux", "emulators/waves", "reasoning/maze"),
+    *("reasoning/parity", "reasoning/v_cycle", "schemes/deep_equilibrium"),
+    *("schemes/diffeqformer", "schemes/yuriiformer"),
+}
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
 def test_a_recipe_trains(path):
-    """Two steps in each phase, on the first of its meshes."""
+    """Each phase, on the first of its meshes."""
     config = on_files(training.load_config(path))
     config = config.changed("training", batch_size=2, accumulate=1)
     task = training.build_task(config)
@@ -130,7 +140,10 @@ def test_a_recipe_trains(path):
         for program in programs:
             state = layout.placed(state if program.enter is None else program.enter(state))
             _, batch = next(program.on_meshes(task, 2, config.training.seed))
-            step = program.lower(0, task.loss, layout, batch).compile()
+            step = program.lower(0, task.loss, layout, batch)
+            if name_of(path) not in TRAINED:
+                continue
+            step = step.compile()
             for _ in range(2):
                 state, metrics = step(state, batch)
             assert np.isfinite(metrics["loss"]) and not metrics["bad_steps"]
