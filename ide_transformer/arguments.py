@@ -29,17 +29,6 @@ class Bound:
     wanted: str
     holds: Callable[[Any], Any] = field(repr=False)
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        """Pydantic checks the bound too, where a configuration gives the value."""
-        from pydantic_core import core_schema
-
-        def validate(x: Any) -> Any:
-            if not self.holds(x):
-                raise ValueError(f"Input should be {self.wanted}")
-            return x
-
-        return core_schema.no_info_after_validator_function(validate, handler(source))
-
 
 def _each(holds: Callable[[Any], Any]) -> Callable[[Any], bool]:
     """Whether it holds for a number, or for each of an array; unknown ones are allowed."""
@@ -107,8 +96,8 @@ def checked(call: Call) -> Call:
     return made
 
 
-def _wanted(annotation: Any, value: Any) -> list[str]:
-    """An annotation in words; empty if the value fits it."""
+def describe_misfit(annotation: Any, value: Any) -> list[str]:
+    """What a value should be by an annotation, in words; empty if it fits."""
     kind = get_origin(annotation) or annotation
     inner = get_args(annotation)
     if isinstance(kind, TypeVar):
@@ -117,11 +106,11 @@ def _wanted(annotation: Any, value: Any) -> list[str]:
     if kind is Annotated:
         bounds = (x for x in inner if isinstance(x, Bound))
         broken = (x.wanted for x in bounds if not x.holds(value))
-        return _wanted(inner[0], value) or [*broken][:1]
+        return describe_misfit(inner[0], value) or [*broken][:1]
     if kind in (Union, UnionType):
         said: list[str] = []
         for member in inner:
-            wanted = _wanted(member, value)
+            wanted = describe_misfit(member, value)
             if not wanted:
                 return []
             # That it may be left out helps nobody who gave something.
@@ -144,10 +133,10 @@ def _wanted(annotation: Any, value: Any) -> list[str]:
         return [_WORDS.get(kind, f"an instance of {kind.__name__}")]
     if kind is float and not abs(cast(Any, value)) < math.inf:
         return ["a finite number"]
-    return _wanted_inside(kind, inner, value) if inner else []
+    return _misfits_inside(kind, inner, value) if inner else []
 
 
-def _wanted_inside(kind: Any, inner: tuple[Any, ...], value: Any) -> list[str]:
+def _misfits_inside(kind: Any, inner: tuple[Any, ...], value: Any) -> list[str]:
     """The annotations of the parts of a tuple, list, mapping or generic dataclass."""
     parts = []
     if kind is tuple:
@@ -164,12 +153,12 @@ def _wanted_inside(kind: Any, inner: tuple[Any, ...], value: Any) -> list[str]:
         for field in fields(value):
             part = getattr(value, field.name)
             other = kinds.get(field.type)
-            if other is not None and _wanted(other, part):
+            if other is not None and describe_misfit(other, part):
                 return [
                     f"a {type(value).__name__} whose {field.name} is {other.__name__}, not "
                     f"{type(part).__name__}"
                 ]
-    return [text for kind, part in parts for text in _wanted(kind, part)]
+    return [text for kind, part in parts for text in describe_misfit(kind, part)]
 
 
 def check_fields(record: Record) -> Record:
@@ -217,7 +206,7 @@ def _valid(name: str, argument: str, value: Any, annotation: Any) -> Any:
     """The value of an argument, with Python's numbers instead of NumPy's, and with JAX's
     arrays where NumPy's do not fit; `InputError` for one that cannot be."""
     value = value.item() if isinstance(value, np.generic) else value
-    wanted = _wanted(annotation, value)
+    wanted = describe_misfit(annotation, value)
     if wanted:
         arrays = value if isinstance(value, tuple | list) else (value,)
         if any(map(_is_numeric, arrays)) and any("an array of" in x for x in wanted):

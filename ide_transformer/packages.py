@@ -23,7 +23,7 @@ def require(package: str, extra: str, use: str) -> None:
 
 def require_training() -> None:
     """**Raises:** `InputError` where a package of the extra `train` is not installed."""
-    for package in ("pydantic", "yaml", "orbax", "filelock", "rich", "matplotlib"):
+    for package in ("yaml", "orbax", "filelock", "rich", "matplotlib"):
         require(package, "train", "commands and runs need")
 
 

@@ -73,7 +73,7 @@ def logged(folder):
 def write_run(folder, *, solver, losses, **summary):
     """A run as if it had been made."""
     (folder / "plots").mkdir(parents=True)
-    config = {"version": 2, "name": folder.name, "solver": solver}
+    config = {"version": 3, "name": folder.name, "solver": solver}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "fingerprints.json").write_text('{"run": "0", "sources": ["0.1 (abc)"]}')
     lines = [{"step": n, "loss": x, "field_evaluations": 2} for n, x in enumerate(losses, 1)]

@@ -23,7 +23,7 @@ from ide_transformer.commands.command import COMMANDS
 from ide_transformer.commands.options import config_file
 from ide_transformer.compare import load_comparison
 from ide_transformer.pretrained.families import families
-from ide_transformer.training import Config, load_config, validated
+from ide_transformer.training import Config, load_config, read_section
 from tests.helpers import ROOT, fast_first
 from tests.running import registered, run_apart, run_here
 
@@ -165,7 +165,7 @@ def run(block, names, page, capsys):
         if "mode" in tree:
             load_comparison(Path(block.file))
         else:
-            validated(Config, tree, page)
+            read_section(Config, tree, page)
     elif block.language == "sh":
         for command in block.commands:
             if not command.is_run:

@@ -95,7 +95,7 @@ def chosen_model(options: argparse.Namespace, path: str | None = None) -> "Loade
 def chosen_meshes(options: argparse.Namespace) -> "list[Mesh]":
     """The meshes that the options of `add_mesh` choose: one for each combination of values."""
     from ..training import read_mesh
-    from ..training.configuration.files import read_yaml
+    from ..training.configuration.text import read_yaml
 
     found = []
     for text in options.mesh:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..errors import InputError
-from ..training import read_tree, validated
+from ..training import read_section, read_tree
 from .comparison import (
     AbstractComparison as AbstractComparison,
     about_sources as about_sources,
@@ -32,4 +32,4 @@ def load_comparison(path: Path) -> AbstractComparison:
     tree.setdefault("name", path.stem)
     if isinstance(tree.get("base"), str):
         tree["base"] = str(path.parent / tree["base"])
-    return validated(_MODES[mode], tree, str(path))
+    return read_section(_MODES[mode], tree, str(path))

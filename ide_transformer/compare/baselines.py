@@ -10,17 +10,9 @@ import jax
 from ..errors import InputError, at
 from ..models import Model
 from ..reporting import Row, write_json
-from ..training import (
-    Config,
-    OptimizerConfig,
-    RunFolder,
-    build_model,
-    build_task,
-    train,
-    validated,
-)
-from ..training.configuration.files import read_yaml
+from ..training import Config, RunFolder, build_model, build_task, read_section, train
 from ..training.configuration.reader import find, parameters_of
+from ..training.configuration.text import read_yaml
 from ..training.folder.metrics import say
 from ..training.steps.layout import primary
 
@@ -105,10 +97,10 @@ def baseline_of(text: str, config: Config) -> Baseline:
     optimizer = {
         name: given.pop(name)
         for name in [*given]
-        if name in OptimizerConfig.model_fields and name not in known
+        if name in vars(config.optimizer) and name not in known
     }
     shared = {name: x for name, x in config.model.options.items() if name in known}
-    tree = config.model_dump(mode="json")
+    tree = config.as_tree()
     tree["model"] = {
         "kind": kind,
         "options": shared | given,
@@ -126,4 +118,4 @@ def baseline_of(text: str, config: Config) -> Baseline:
             f"--baseline {text}:kind=adamw."
         )
     origin = {f"optimizer.{name}": where for name in optimizer} | {"name": where}
-    return Baseline(text, validated(Config, tree, where, origin))
+    return Baseline(text, read_section(Config, tree, where, origin))

@@ -7,7 +7,6 @@ import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Int
-from pydantic import BeforeValidator, Field, PositiveFloat
 
 from ..dynamics.budget import field_operations
 from ..equation import by_samples
@@ -15,8 +14,9 @@ from ..errors import InputError
 from ..models import Model
 from ..reporting import Row
 from ..tasks import AbstractTask, Batch
-from ..training import Config, Section, build_task, schedule_of, validated
-from ..training.configuration.files import apply_overrides
+from ..training import Config, Section, build_task, read_section, schedule_of, section
+from ..training.configuration.config import Converted, PositiveFloat, not_empty
+from ..training.configuration.text import apply_overrides
 from ..training.setup import setup
 from ..training.steps.schedule import needed_by_refinement
 
@@ -34,6 +34,7 @@ _BEST = {
 }
 
 
+@section
 class Budget(Section):
     """The cost of every run of a comparison.
 
@@ -46,8 +47,8 @@ class Budget(Section):
     unit: Literal["field_evaluations", "flops", "steps"] = "steps"
     amount: Annotated[
         tuple[PositiveFloat, ...],
-        BeforeValidator(lambda x: x if isinstance(x, (list, tuple)) else (x,)),
-        Field(min_length=1, strict=False),
+        not_empty,
+        Converted(lambda x: x if isinstance(x, list) else [x]),
     ]
 
     @property
@@ -165,14 +166,14 @@ def plan_refinement(config: Config, evaluations: float) -> list[Row]:
         each = (f"{{until: {x}%, mesh: {{layers: {n}}}}}" for n, x in until.items())
         schedule = f"[{', '.join(each)}]"
         # Unset keys keep the defaults that go with a refinement.
-        tree = config.model_dump(mode="json", exclude_unset=True)
+        tree = config.changes()
         where = f"training.schedule={schedule}"
         apply_overrides(tree, [where])
-        needed = needed_by_refinement(validated(Config, tree, where))
+        needed = needed_by_refinement(read_section(Config, tree, where))
         apply_overrides(tree, needed)
-        steps = budget.steps(validated(Config, tree, where), task)
+        steps = budget.steps(read_section(Config, tree, where), task)
         tree["training"]["steps"] = steps
-        planned = validated(Config, tree, f"{where}, training.steps={steps}")
+        planned = read_section(Config, tree, f"{where}, training.steps={steps}")
         overrides = [f"training.steps={steps}", f"training.schedule='{schedule}'", *needed]
         spent = round(steps * cost_of_step(planned, task))
         rows.append({"overrides": " ".join(overrides), "field_evaluations": spent})

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ..errors import InputError
 from ..reporting import Report, Terminal, write_report
-from ..training import Section
+from ..training import Section, section
 from ..training.configuration.config import FolderName
 from ..training.folder.run_folder import sole_use
 
@@ -32,6 +32,7 @@ def naming_scheme(name: str) -> Iterator[None]:
         raise
 
 
+@section
 class AbstractComparison(Section, abc.ABC):
     """The configuration of a comparison of schemes.
 

@@ -8,17 +8,25 @@ from typing import Annotated, Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import Field, PositiveFloat
 from rich.console import Console
 
+from ..arguments import at_least, below
 from ..dynamics import relative_error
 from ..errors import InputError
 from ..figures import plot_curves
 from ..packages import checksum
 from ..pretrained.files import read_json
 from ..reporting import write_json
-from ..training import RunFolder, Section, SolverConfig, run_task, validated, with_solver
-from ..training.configuration.config import Count
+from ..training import (
+    RunFolder,
+    Section,
+    SolverConfig,
+    read_section,
+    run_task,
+    section,
+    with_solver,
+)
+from ..training.configuration.config import Count, PositiveFloat, not_empty
 from ..training.configuration.reader import spelled_scheme
 from ..training.folder.loading import checksum_of_weights, restored
 from ..training.folder.run_folder import source
@@ -26,12 +34,13 @@ from .comparison import AbstractComparison, Rows, about_sources, fingerprint, na
 from .measure import Data, measure, solved
 
 
+@section
 class SolverChoice(Section):
     """A scheme, and the numbers of steps or the tolerances with which it solves."""
 
     solver: SolverConfig
-    steps: Annotated[tuple[Count, ...], Field(strict=False)] = ()
-    tolerances: Annotated[tuple[PositiveFloat, ...], Field(strict=False)] = ()
+    steps: tuple[Count, ...] = ()
+    tolerances: tuple[PositiveFloat, ...] = ()
 
     def problems(self) -> Iterator[str]:
         if not self.steps and not self.tolerances:
@@ -44,6 +53,7 @@ class SolverChoice(Section):
         return fixed | {f"tolerance {x:g}": {"rtol": x, "atol": x} for x in self.tolerances}
 
 
+@section
 class SolvingComparison(AbstractComparison):
     """Solves one set of weights with many schemes.
 
@@ -58,13 +68,13 @@ class SolvingComparison(AbstractComparison):
     double_precision: ClassVar[bool] = True
 
     mode: Literal["solve"]
-    run: Annotated[Path, Field(strict=False)]
+    run: Path
     trust: bool = False
     samples: Count = 64
-    rounds: Annotated[int, Field(ge=2, lt=2**31)] = 5
+    rounds: Annotated[int, at_least(2), below(2**31)] = 5
     reference: SolverConfig = SolverConfig(kind="dopri8", steps=16)
     tolerance: PositiveFloat = 1e-3
-    schemes: Annotated[dict[str, SolverChoice], Field(min_length=1)]
+    schemes: Annotated[dict[str, SolverChoice], not_empty]
 
     def problems(self) -> Iterator[str]:
         if self.reference.steps < 2:
@@ -76,10 +86,10 @@ class SolvingComparison(AbstractComparison):
         model, step = restored(run, config, "newest", "trained")
         solves = []
         for name, choice in self.schemes.items():
-            given = choice.solver.model_dump(mode="json", exclude_defaults=True)
+            given = choice.solver.changes()
             for label, changes in choice.settings.items():
                 with naming_scheme(f"{name}, {label}"):
-                    setting = validated(SolverConfig, given | changes, self.name)
+                    setting = read_section(SolverConfig, given | changes, self.name)
                     solves.append((name, label, setting, with_solver(model, setting)))
         task = run_task(run, trust=self.trust)
         batch = next(task.held_out(self.samples, self.samples))
@@ -92,7 +102,7 @@ class SolvingComparison(AbstractComparison):
             lambda u1, outputs: relative_error(u1, exact),
         )
         half = reference.steps // 2
-        halved = with_solver(model, reference.model_copy(update={"steps": half}))
+        halved = with_solver(model, reference.replace(steps=half))
         doubt = measure(halved, data).error
         console.print(f"reference: error about {doubt:.1e}, by half its steps")
         scheme = spelled_scheme(reference.description)
@@ -103,12 +113,12 @@ class SolvingComparison(AbstractComparison):
             )
         weights = checksum_of_weights(model)
         made_of = [run.identity, step, weights, checksum(run.config), task.fingerprint()]
-        made_of += [self.samples, self.rounds, reference.model_dump_json()]
+        made_of += [self.samples, self.rounds, json.dumps(reference.as_tree())]
         code = source(config)
         rows = []
         made: dict[str, list[str]] = {}
         for number, (name, label, setting, solving) in enumerate(solves, 1):
-            key = fingerprint(json.dumps(made_of), setting.model_dump_json())
+            key = fingerprint(json.dumps(made_of), json.dumps(setting.as_tree()))
             file = folder / f"rows/{key}.json"
             said = "kept" if file.exists() else "measured"
             console.print(f"[{number}/{len(solves)}] {name}, {label}: {said}")

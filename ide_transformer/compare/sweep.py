@@ -8,22 +8,23 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from pydantic import Field
 
+from ..arguments import Bound, above
 from ..figures import plot_curves
 from ..reporting import show_table, write_json
-from ..training import Section
-from ..training.configuration.config import CountOrZero, Seed
+from ..training import Section, section
+from ..training.configuration.config import CountOrZero, Seed, not_empty
 
 
 RATE = "optimizer.learning_rate"
 
 # Some keys need integers, so these stay integers.
 Values = Annotated[
-    tuple[Annotated[int | float, Field(gt=0)], ...], Field(min_length=2, strict=False)
+    tuple[Annotated[int | float, above(0)], ...], Bound("two or more", lambda x: len(x) > 1)
 ]
 
 
+@section
 class Sweep(Section):
     """The section `sweep`. Each scheme is trained with all combinations of the values for one
     seed; the other seeds take the combination with the lowest validation loss.
@@ -35,7 +36,7 @@ class Sweep(Section):
       that is not in the comparison tune only, and are not reported.
     """
 
-    keys: Annotated[dict[str, Values], Field(min_length=1)]
+    keys: Annotated[dict[str, Values], not_empty]
     extend: CountOrZero = 2
     seed: Seed | None = None
 

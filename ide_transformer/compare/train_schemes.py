@@ -3,17 +3,17 @@
 import functools as ft
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, PrivateAttr
 from rich.console import Console
 
 from .. import training
 from ..errors import InputError
 from ..figures import Curve, plot_curves, plot_intervals, plot_panels
 from ..tasks import AbstractLoss, AbstractTask
-from ..training.configuration.config import Seed, folder_name
+from ..training.configuration.config import Seed, is_folder_name, not_empty, section
 from ..training.configuration.files import config_of
 from .budget import Budget, tokens_of_samples
 from .comparison import AbstractComparison, Rows, about_sources, naming_scheme
@@ -44,6 +44,7 @@ class Contender(NamedTuple):
     budget: Budget
 
 
+@section
 class TrainingComparison(AbstractComparison):
     """Trains each scheme from scratch on the same data, with the same seeds and budget.
 
@@ -58,26 +59,25 @@ class TrainingComparison(AbstractComparison):
     """
 
     mode: Literal["train"]
-    base: Annotated[Path, Field(strict=False)]
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)] = (0,)
+    base: Path
+    seeds: Annotated[tuple[Seed, ...], not_empty] = (0,)
     budget: Budget
     sweep: Sweep | None = None
-    schemes: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-    recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    schemes: Annotated[dict[str, dict[str, Any]], not_empty]
+    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
     reference: str | None = None
 
-    _curves: dict[str, LearningCurve] = PrivateAttr(default_factory=dict)
+    _curves: dict[str, LearningCurve] = field(default_factory=dict, init=False)
 
     def problems(self) -> Iterator[str]:
         names = [x.name for x in self.contenders]
         if len(set(self.seeds)) < len(self.seeds):
             yield f"seeds={list(self.seeds)}: give each of them once"
         for name in names:
-            try:
-                largest = max(*self.seeds, self._tuning_seed)
-                folder_name(Trial(name, (1.234e-300,) * len(self._swept), largest).name)
-            except ValueError as error:
-                yield f"schemes.{name}: {error}"
+            largest = max(*self.seeds, self._tuning_seed)
+            folder = Trial(name, (1.234e-300,) * len(self._swept), largest).name
+            if not is_folder_name(folder):
+                yield f"schemes.{name}: {folder} is not a name of a folder; rename the scheme"
         if len({Trial(name, (), 0).name for name in names}) < len(names):
             yield f"schemes: two of {', '.join(names)} would share a folder; rename one"
         if self.reference not in (None, *self.schemes):
@@ -365,16 +365,16 @@ class TrainingComparison(AbstractComparison):
         recipe = {} if contender.recipe is None else self.recipes[contender.recipe]
         tree = dict(base)
         for change in (self.schemes[contender.scheme], recipe):
-            for section, values in change.items():
+            for name, values in change.items():
                 # A change that gives a solver gives the whole of it.
-                replaced = section == "solver" or not isinstance(values, dict)
-                before = tree.get(section) or {}
+                replaced = name == "solver" or not isinstance(values, dict)
+                before = tree.get(name) or {}
                 # A section of one key may be written as its value.
                 before = {"kind": before} if isinstance(before, str) else before
-                tree[section] = values if replaced else {**before, **values}
+                tree[name] = values if replaced else {**before, **values}
         config = config_of(tree, str(self.base))
         model = config.model
-        data = config.data.model_dump_json()
+        data = str(config.data)
         made_of = data, model.context, model.side_of_token, model.pretrained, model.run
         if made_of not in tasks:
             tasks[made_of] = training.build_task(config)

@@ -14,8 +14,9 @@ from ..errors import GO_ON, InputError
 from ..pretrained.files import read_json
 from ..reporting import write_json
 from ..tasks import AbstractTask
-from ..training import Config, Diverged, RunFolder, Stopped, read_metrics, validated
-from ..training.configuration.files import apply_overrides, check_code
+from ..training import Config, Diverged, RunFolder, Stopped, read_metrics, read_section
+from ..training.configuration.files import check_code
+from ..training.configuration.text import apply_overrides
 from ..training.folder.run_folder import changed_data, changed_values, source
 from ..training.setup import setup
 from .sweep import Trial
@@ -47,12 +48,12 @@ class Trials:
 
     def config(self, trial: Trial) -> Config:
         """**Raises:** `InputError` for values that a run cannot have."""
-        tree = self.plans[trial.scheme].config.model_dump(mode="json")
+        tree = self.plans[trial.scheme].config.as_tree()
         tree["name"] = trial.name
         tree["training"] |= {"seed": trial.seed, "sample": 0}
         values = zip(self.keys, trial.values, strict=True)
         apply_overrides(tree, [f"{key}={value!r}" for key, value in values])
-        return validated(Config, tree, f"schemes.{trial.scheme}")
+        return read_section(Config, tree, f"schemes.{trial.scheme}")
 
     def run(self, trial: Trial) -> RunFolder:
         return RunFolder(self.folder / trial.name)
@@ -73,7 +74,7 @@ class Trials:
             path = failed
             kept = read_json(failed)
             check_code(kept.get("configuration"), failed, own)
-            there = validated(Config, kept.get("configuration"), str(failed))
+            there = read_section(Config, kept.get("configuration"), str(failed))
             other = [] if kept.get("data") == data else ["its data"]
             start = kept.get("start")
         elif path.exists():
@@ -173,7 +174,7 @@ class Trials:
         """The `Setup.origin` of a run that would begin now."""
         if config.model.run is None and config.model.pretrained is None:
             return None
-        key = config.model_dump_json(include={"model", "solver"})
+        key = str((config.model, config.solver))
         if key not in self._starts:
             self._starts[key] = setup(config, task).origin
         return self._starts[key]
@@ -187,6 +188,6 @@ class Trials:
             "data": self._fingerprint(task),
             "code": source(config),
             "start": self._start(config, task),
-            "configuration": config.model_dump(mode="json"),
+            "configuration": config.as_tree(),
         }
         write_json(self.failed(trial), record)

@@ -8,8 +8,9 @@ from .configuration.config import (
     Section,
     SolverConfig,
     TrainingConfig,
+    section,
 )
-from .configuration.files import dump_config, load_config, read_tree, validated
+from .configuration.files import dump_config, load_config, read_section, read_tree
 from .configuration.reader import read
 from .folder.convert import export_run, import_pretrained
 from .folder.loading import LoadedModel, load_model, load_run

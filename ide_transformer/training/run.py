@@ -14,7 +14,8 @@ from ..memory import keep_freed_memory
 from ..tasks import AbstractTask
 from ..tasks.task import checksum_of_all
 from .configuration.config import Config, TrainingConfig
-from .configuration.files import apply_overrides, as_config, validated
+from .configuration.files import as_config, read_section
+from .configuration.text import apply_overrides
 from .folder.checkpoints import Checkpoints
 from .folder.metrics import cut_metrics, say
 from .folder.run_folder import (
@@ -84,7 +85,7 @@ def resume_run(
     there = Path(path, "config.yaml").is_file()
     folder = RunFolder(path) if there else folder_to_resume(str(path), Path(runs), trust)
     config = folder.load_config(trust)
-    tree = config.model_dump(mode="json")
+    tree = config.as_tree()
     origin = apply_overrides(tree, overrides)
     free = {f"training.{key}" for key in TrainingConfig.FREE} | {"training.steps"}
     foreign = [x for x in origin if x not in free and not x.startswith("parallel.")]
@@ -92,7 +93,7 @@ def resume_run(
         what = f"{', '.join(foreign)}: a resumed run takes {', '.join(sorted(free))}"
         raise InputError(f"{what}, parallel.…; a new one takes model.pretrained={folder.path}.")
     if origin:
-        config = validated(Config, tree, "the command line", origin)
+        config = read_section(Config, tree, "the command line", origin)
     return _run(config, folder, Path(runs))
 
 
@@ -186,7 +187,7 @@ def resumed_config(folder: RunFolder, config: Config) -> Config:
     own = folder.load_config(config)
     steps = config.training.steps
     before = own.training.steps
-    config = config.model_copy(update={"training": config.training.scheduled_as(own.training)})
+    config = config.replace(training=config.training.scheduled_as(own.training))
     free = {key: getattr(own.training, key) for key in own.training.FREE}
     others = changed_values(own, config.changed("training", **free, steps=before))
     if others or steps < before:

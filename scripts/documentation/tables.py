@@ -1,14 +1,17 @@
 """Writes the tables on the pages that come from the code, each by the function it names."""
 
+import dataclasses
 import inspect
 import json
 import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import ide_transformer as ide
+from ide_transformer.arguments import Bound
 from ide_transformer.compare.convergence import FEATURES, Case, find_scheme, problem, schemes
 from ide_transformer.contrib import public as contrib
 from ide_transformer.pretrained import families
@@ -21,61 +24,83 @@ from ide_transformer.training.configuration.reader import described
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = re.compile(r"(<!-- table: (\w+) -->\n\n)(.*?)(\n\n<!-- end -->)", flags=re.S)
-_SIGNS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+_SIGNS = {
+    "greater than": ">",
+    "greater than or equal to": "≥",
+    "less than": "<",
+    "less than or equal to": "≤",
+}
+_UNTOLD = ("greater than 0", f"less than {2**31}")
 
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"`{x}`" for x in names)
 
 
-def keys_tables(name: str = "Config", key: str = "") -> str:
+def keys_tables(kind: type[sections.Section] = sections.Config, key: str = "") -> str:
     """The keys of a section and of those inside it, with the comments above its fields."""
-    kind = getattr(sections, name)
     source = inspect.getsource(sections.ClassSection) + inspect.getsource(kind)
     commented = re.findall(r"((?:^    # .*\n)+)    (\w+):", source, flags=re.M)
     comments = {field: " ".join(re.findall(r"# (.*)", text)) for text, field in commented}
-    fields = kind.model_json_schema()["properties"]
+    defaults = kind(weight=1.0) if kind is sections.CostConfig else kind()
     rows, below = [], []
-    for field, value in sorted(fields.items(), key=lambda x: x[0] == "options"):
-        inside = re.findall(r"\$defs/(\w+)", json.dumps(value))
+    fields = dataclasses.fields(kind)
+    for field in sorted(fields, key=lambda field: field.name == "options"):
+        name = field.name
+        inside = _sections_in(field.type)
         if inside and "." not in key:
-            below.append(keys_tables(inside[0], f"{key}.{field}".lstrip(".")))
+            below.append(keys_tables(inside[0], f"{key}.{name}".lstrip(".")))
         if inside and not key:
             continue
-        assert field in comments, f"{name}: write a comment above {field}"
-        words = _words(value)
-        default = json.dumps(value.get("default", "required")).replace('"', "")
-        if default != "null" and "$ref" not in value:
-            words += f" (`{default}`)"
-        whole = f"{key}.{field}" if key and "." not in key else field
-        rows.append((f"`{whole}`", words, comments[field]))
-    about = inspect.cleandoc(kind.__doc__).replace("\n", " ")
+        assert name in comments, f"{kind.__name__}: write a comment above {name}"
+        words = _words(field.type)
+        default = defaults.as_tree()[name]
+        if default is not None and words != "section":
+            is_required = field.default is dataclasses.MISSING is field.default_factory
+            shown = "required" if is_required else json.dumps(default).replace('"', "")
+            words += f" (`{shown}`)"
+        whole = f"{key}.{name}" if key and "." not in key else name
+        rows.append((f"`{whole}`", words, comments[name]))
+    about = inspect.cleandoc(kind.__doc__ or "").replace("\n", " ")
     about = re.sub(r"^`\w+`: (.)", lambda x: x[1].upper(), about)
     heading = f"##{'#' * key.count('.')} {key}\n\n{about}" if key else "## The run"
     keys = table(("key", "value (default)", "explanation"), rows)
     return "\n\n".join([heading, keys, *below])
 
 
-def _words(value: dict[str, Any]) -> str:
-    if "anyOf" in value:
-        options = [x for x in value["anyOf"] if x != {"type": "null"}]
-        words = " or ".join(_words(x) for x in options)
-        return "name" if words == "text or mapping" else words
-    if "$ref" in value:
+def _sections_in(annotation: Any) -> list[type[sections.Section]]:
+    if inspect.isclass(annotation) and issubclass(annotation, sections.Section):
+        return [annotation]
+    return [x for inner in get_args(annotation) for x in _sections_in(inner)]
+
+
+def _words(annotation: Any) -> str:
+    """The values of a type in words."""
+    kind = get_origin(annotation) or annotation
+    inner = get_args(annotation)
+    if annotation == sections.Description:
+        return "name"
+    if kind in (Union, UnionType):
+        return " or ".join(_words(x) for x in inner if x is not NoneType)
+    if kind is Annotated:
+        words = _words(inner[0])
+        limits = [x.wanted for x in inner[1:] if isinstance(x, Bound)]
+        if "greater than 0" in limits:
+            words = f"positive {words}"
+        for phrase, sign in _SIGNS.items():
+            for limit in limits:
+                # That an integer has 31 bits goes without saying.
+                if re.fullmatch(rf"{phrase} [\d.]+", limit) and limit not in _UNTOLD:
+                    words += f", {sign}{limit.split()[-1]}"
+        return words
+    if kind is Literal:
+        return _listed(inner)
+    if kind is tuple:
+        return f"list of {_words(inner[0])}s"
+    if _sections_in(kind):
         return "section"
-    if "enum" in value:
-        return _listed(value["enum"])
-    if "items" in value:
-        return f"list of {_words(value['items'])}s"
-    names = {"string": "text", "object": "mapping"}
-    kind = str(value.get("format", value["type"]))
-    words = names.get(kind, kind)
-    # That an integer has 31 bits goes without saying.
-    told = [x for x in _SIGNS if x in value and value[x] != 2**31]
-    limits = [f", {_SIGNS[x]}{value[x]:g}" for x in told]
-    if limits[:1] == [", >0"]:
-        words, limits = f"positive {words}", limits[1:]
-    return words + "".join(limits)
+    names = {str: "text", dict: "mapping", bool: "boolean", int: "integer", float: "number"}
+    return names.get(kind, "path")
 
 
 def names_table() -> str:

@@ -196,7 +196,8 @@ def test_values_go_on_where_the_best_is_at_the_edge(
         made.append(trial.values)
         return sum(abs(math.log(x / y)) for x, y in zip(trial.values, best, strict=True))
 
-    sweep = Sweep(keys=keys, extend=extend)
+    tried_values = {key: tuple(values) for key, values in keys.items()}
+    sweep = Sweep(keys=tried_values, extend=extend)
     found = tuned("scheme", sweep, 3, measured, lambda trial: sum(trial.values) < most)
     assert found.best == Trial("scheme", chosen, 3) and found.at_edge == at_edge
     assert len(made) == len(set(made)) == tried

@@ -27,7 +27,7 @@ def test_the_cost_of_a_step_is_the_mean_over_its_meshes(tmp_path):
     schedule = "[{meshes: [{steps: 1}, {steps: 4, tokens: 4}], weights: [1.0, 3.0]}]"
     small = ["model.layers=1", "model.operators=[damping]"]
     config = text_config(tmp_path, [f"training.schedule={schedule}", *small])
-    spent = budget.Budget(unit="field_evaluations", amount=110.0)
+    spent = budget.Budget(unit="field_evaluations", amount=(110.0,))
     drawn = [schedule_of(config).drawn(0, step) for step in range(20)]
     assert 0 < sum(drawn) < 20
     task = build.build_task(config)

@@ -19,7 +19,12 @@ import numpy as np
 
 from ide_transformer import InputError
 from ide_transformer.models import Model
-from ide_transformer.pretrained import find_pretrained, load_pretrained, save_pretrained
+from ide_transformer.pretrained import (
+    Options,
+    find_pretrained,
+    load_pretrained,
+    save_pretrained,
+)
 from ide_transformer.pretrained.checkpoint import Checkpoint
 from ide_transformer.pretrained.family import Family
 from ide_transformer.pretrained.files import write_archive, write_tensors
@@ -63,7 +68,8 @@ def check_family(
     - `outputs`: the outputs of a model, an array or a mapping to arrays; it may be compiled.
     - `reference`: the same outputs by the original library, in double precision, or a function
       that computes them for a path. With a function every option is changed in many ways, and
-      the original reads what is written here.
+      the original reads what is written here. With stored outputs an option is changed to
+      values that mean nothing, which must be refused or have no effect.
     - `tolerance`: on the difference of outputs, relative to the largest number of each.
     - `single`: the same for outputs in single precision; by default they are not computed.
     - `options`: those to change; by default all that the file has or the family asks for.
@@ -80,9 +86,9 @@ def check_family(
         case.check_dtypes()
         if source.is_dir():
             case.check_shards()
-        if callable(reference):
-            changes = (x for x in case.changes() if not options or x.path[0] in options)
-            case.check_options(itertools.islice(changes, 0, None, every))
+        chosen = case.changes() if callable(reference) else case.nonsense()
+        changes = (x for x in chosen if not options or x.path[0] in options)
+        case.check_options(itertools.islice(changes, 0, None, every))
 
 
 class _Change(NamedTuple):
@@ -256,11 +262,36 @@ class _Case:
                 found = _changes_at((name,), value, present=name in self.options)
                 yield from itertools.islice(found, None if name in asked else 3)
 
+    def nonsense(self) -> Iterator[_Change]:
+        """Values that no option has, for those that the family asks for."""
+        yield _Change((_TOMORROW,), 1)
+        for name in sorted(self.checkpoint.options.asked - {"model_type"}):
+            match value := self.options.get(name):
+                case bool():
+                    others = [int(value)]
+                case int():
+                    others = [-1, str(value), float(value)]
+                case float():
+                    others = [-1.0, math.nan, str(value)]
+                case _:
+                    others = ["nonsense", {_TOMORROW: 1}, [1]]
+            yield from (_Change((name,), other) for other in others)
+
     def check_options(self, changes: Iterable[_Change]) -> None:
         """One that is changed is refused by name, or both libraries agree."""
-        faults = ((x, self._compared(x)) for x in changes)
-        wrong = [f"{x.path} = {x.value!r}: {fault}" for x, fault in faults if fault]
+        fault = self._compared if callable(self.reference) else self._without_effect
+        wrong = [f"{x.path} = {x.value!r}: {said}" for x in changes if (said := fault(x))]
         assert not wrong, "; ".join(wrong[:20])
+
+    def _without_effect(self, change: _Change) -> str | None:
+        """The fault of a value that means nothing, `None` where there is none."""
+        own, options = self.checkpoint, Options(change.of(self.options), self.source)
+        stored = {there: own.tensors[name] for name, there in own.original.items()}
+        try:
+            skeleton = Checkpoint.check(options, stored, self.source).skeleton
+        except Exception as error:
+            return _misnamed(error, change)
+        return None if eqx.tree_equal(skeleton, own.skeleton) else "gives another model"
 
     def _compared(self, change: _Change) -> str | None:
         """The fault of a change; `None` where both libraries agree, or it is refused."""

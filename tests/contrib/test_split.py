@@ -179,8 +179,6 @@ def config(tmp_path):
     tree["data"] = {"name": "trajectories", "path": str(tmp_path / "heat.npz")}
     tree["model"] |= {"context": 24, "hidden": 4, "std": 1e-8}
     tree["model"]["operators"][1]["options"]["spacing"] = 0.125
-    # Of one stage, which is exact as well.
-    tree["solver"] = "exponential_euler"
     (tmp_path / "heat.yaml").write_text(yaml.safe_dump(tree))
     return training.load_config(tmp_path / "heat.yaml")
 

@@ -125,7 +125,7 @@ REPORTS = {
     "a sample of HTML": ("sample.txt", content("</pre><script>alert(1)</script>"), True),
     "a sample that is no text": ("sample.txt", content(bytes(range(256))), True),
     **{
-        f"code in {key}": ("config.yaml", content(f"version: 2\n{key}: gift.evil:Part"), False)
+        f"code in {key}": ("config.yaml", content(f"version: 3\n{key}: gift.evil:Part"), False)
         for key in ("solver", "control", "gift.evil:Part")
     },
 }

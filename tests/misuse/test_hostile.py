@@ -76,7 +76,7 @@ def test_a_configuration_is_refused(name, ends, untrained, tmp_path):
     given, file = CONFIGS[name], tmp_path / "own.yaml"
     if isinstance(given, tuple):
         (*sections, key), text = given[0].split("."), given[1]
-        tree = section = stub.tree(version=2)
+        tree = section = stub.tree(version=3)
         for part in sections:
             section = section.setdefault(part, {})
         section[key] = text

@@ -90,6 +90,7 @@ def test_a_golden_checkpoint(family, unchecked):
         expected,
         tolerance=tolerance(family),
         single=1e-5 if family == "bert" else None,
+        every=3,
     )
 
 

@@ -55,15 +55,17 @@ def test_a_rescaled_last_layer_is_a_checkpoint(family, tmp_path, unchecked):
 
 
 def test_of_all_formats(tmp_path):
-    """An archive, and one block for all layers."""
+    """An archive, a layout without a checkpoint, and one block for all layers."""
     make_archive(tmp_path / "whole.npz", vocabulary=11)
-    for source, change in (
-        (tmp_path / "whole.npz", lambda m: rescaled(m, [0])),
-        (GOLDEN / "albert", lambda m: keep_layers(m, [1])),
-    ):
+    changes = [
+        (tmp_path / "whole.npz", tmp_path / "half.npz", lambda m: rescaled(m, [0])),
+        (GOLDEN / "gpt2", None, rescaled),
+        (GOLDEN / "albert", GOLDEN / "albert", lambda m: keep_layers(m, [1])),
+    ]
+    for source, like, change in changes:
         model = change(load_pretrained(source))
         at = tmp_path / f"new-{source.name}"
-        save_pretrained(model, at, like=source)
+        save_pretrained(model, at, like=like and source)
         again = load_pretrained(at)
         assert again.layers == model.layers
         found, expected = (small.outputs_of(x, np.arange(4)) for x in (again, model))

@@ -12,9 +12,10 @@ import pytest
 import tokenizers as tk
 
 import ide_transformer as ide
-from ide_transformer import InputError, tasks, training
+from ide_transformer import InputError, tasks
 from ide_transformer.tasks import Arrays, Dataset, tokenizing
 from ide_transformer.training.setup import setup
+from tests.training.stub import read_config
 
 
 RANDOM = np.random.default_rng(0)
@@ -29,7 +30,7 @@ def started(path, kind, options=None, **model):
         "data": {"name": "arrays", "path": str(path), "options": options or {}},
         "model": {"kind": kind, "width": 8, "heads": 1, "layers": 1, **model},
     }
-    run = setup(training.Config.model_validate(tree))
+    run = setup(read_config(tree))
     return run.task, run.model
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ide_transformer as ide
-from ide_transformer import tasks, training
+from ide_transformer import tasks
 from ide_transformer.contrib import public
 from ide_transformer.tasks import flows
 from ide_transformer.tasks.task import in_parts
@@ -17,6 +17,7 @@ from ide_transformer.training.steps.build import build_task, task_class
 from tests.conformance.tasks import TaskConformance
 from tests.helpers import classes_of
 from tests.tasks.files import darcy_folder, write_idx
+from tests.training.stub import read_config
 
 
 RANDOM = np.random.default_rng(0)
@@ -101,7 +102,7 @@ LEARNED = {"burgers_interval"}
 
 def test_every_class_is_there():
     found = {x for x in classes_of(ide.AbstractTask, tasks, public).values() if x.configurable}
-    classes = {task_class(training.Config.model_validate(tree)) for tree, _ in CASES}
+    classes = {task_class(read_config(tree)) for tree, _ in CASES}
     # A text that is fetched, and a data set whose text is.
     assert classes == found - {tasks.Shakespeare, tasks.LanguageTask, ide.contrib.PackageTexts}
 
@@ -111,7 +112,7 @@ def test_every_class_is_there():
 )
 def test_a_task_does_what_training_relies_on(there, monkeypatch, tree, options):
     monkeypatch.chdir(there)
-    config = training.Config.model_validate(tree)
+    config = read_config(tree)
     task, again = build_task(config), build_task(config)
     learned = config.data.name in LEARNED
     model = setup(config, task).model if learned else None
@@ -152,7 +153,7 @@ class RunningSum(ide.AbstractTask):
 
 @pytest.fixture(scope="module")
 def learner():
-    config = training.Config.model_validate(of("p_hop", options={"alphabet": 6, "hops": 1}))
+    config = read_config(of("p_hop", options={"alphabet": 6, "hops": 1}))
     return setup(config, RunningSum()).model
 
 

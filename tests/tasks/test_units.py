@@ -14,6 +14,7 @@ from ide_transformer.models import statistics
 from ide_transformer.tasks import Arrays
 from ide_transformer.training.setup import setup
 from tests.running import run_here
+from tests.training.stub import read_config
 
 
 RANDOM = np.random.default_rng(0)
@@ -28,7 +29,7 @@ MODEL |= {"options": {"modes": 2}}
 
 
 def config(name, kind, path, **data):
-    return training.Config.model_validate(
+    return read_config(
         {
             "name": name,
             "data": {"name": "arrays", "path": str(path), "test": 0.1, **data},
@@ -143,9 +144,9 @@ def test_a_run_keeps_its_labels(tmp_path, monkeypatch, capsys, no_figures):
         Path(f"{name}.csv").write_text("\n".join(["x,y,kind", *rows]))
     options = {"targets": "kind", "channels": True}
     given = config("a", "function_classifier", "a.csv", options=options)
-    tree = given.model_dump(mode="json")
+    tree = given.as_tree()
     tree["model"]["options"] = {"modes": 0}
-    run = ide.train(training.Config.model_validate(tree))
+    run = ide.train(read_config(tree))
     assert run.load_labels() == ["cat", "cow", "dog"]
     means = np.array((run.load_sizes() or {})["statistics"])[:, 0]
     np.testing.assert_allclose(means, [3, 2], atol=0.3)  # of each column

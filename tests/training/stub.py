@@ -115,7 +115,11 @@ def tree_of_text(there):
 def config(*overrides, **sections):
     merged = tree(**sections)
     files.apply_overrides(merged, overrides)
-    return training.Config.model_validate(merged)
+    return read_config(merged)
+
+
+def read_config(tree):
+    return training.read_section(training.Config, tree, "here")
 
 
 def model_of(configuration, scale=0.3, **sizes):

@@ -24,6 +24,7 @@ from tests.helpers import GOLDEN, largest
 from tests.running import run_here
 from tests.training import stub
 from tests.training.conftest import RUN, TEXT, config, contents, equal
+from tests.training.stub import read_config
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_a_checkpoint_becomes_a_run_that_writes_text_and_comes_back(checkpoint):
     assert equal(begun.model, model) and begun.task.sizes["vocabulary"] == tokenizer.vocabulary
     # The checkpoint itself has no configuration, and takes another scheme as well.
     tree |= {"model": tree["model"] | {"pretrained": "llama"}, "solver": "strang(heun)"}
-    other = setup(training.Config.model_validate(tree)).model
+    other = setup(read_config(tree)).model
     assert equal(other.control, model.control) and other.solver == ide.Strang(diffrax.Heun())
     training.export_run("runs/imported", "back")
     before, after = (load_file(Path(x, "model.safetensors")) for x in (checkpoint, "back"))

@@ -73,7 +73,8 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(
     begun = {"pretrained": str(refined.path), "checkpoint": 2}
     with pytest.raises(InputError, match=r"has 1 layers .*model.layers=1 and .*horizon=2"):
         tuned = stub.config(training={"steps": 6})
-        tree = {"model": begun, "optimizer": tuned.optimizer, "training": tuned.training}
+        tuned_tree = tuned.as_tree()
+        tree = {"model": begun} | {x: tuned_tree[x] for x in ("optimizer", "training")}
         setup(files.config_of(tree, "here"))
     schedule = [{"until": "50%", "mesh": COARSE}]
     short = stub.train(tmp_path, model=LINEAR, training={"keep": 3, "schedule": schedule})

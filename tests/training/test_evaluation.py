@@ -42,7 +42,7 @@ def test_a_context_that_samples_have_and_one_that_they_have_not(loaded):
         with pytest.raises(InputError, match=f"tokens=40: .* have {tokens} tokens"):
             training.evaluation_task(run, tokens=40)
     hops, parity = loaded("p_hop", hops=1), loaded("parity", lengths=[1, 4])
-    for run in (hops, parity):
+    for run in (hops, parity, loaded("burgers_interval", held_out_samples=2)):
         assert training.evaluation_task(run, tokens=12).tokens_per_sample == 12
 
 

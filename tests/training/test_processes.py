@@ -35,7 +35,7 @@ def here(tmp_path, monkeypatch):
 
 def write(**training):
     """A configuration; the path of its text is the same for both processes."""
-    tree = config(training=training, optimizer=CONSTANT).model_dump(mode="json")
+    tree = config(training=training, optimizer=CONSTANT).as_tree()
     Path("small.yaml").write_text(yaml.safe_dump(tree))
 
 

@@ -17,7 +17,7 @@ WRONG_TEXTS = {
     "0": "expected sections",
     "model: {width: 8}\n---\nmodel: {}": "found another document",
     "model:\n  width: 8\nmodel:\n  layers: 2": "line 3, column 1: model is given twice",
-    "model: !!python/object/apply:os.system [ls]": "line 1, column 8: tags are not read",
+    "model: !!python/object/apply:os.system [ls]": "line 1, column 8: could not determine",
     "name: nul": "name='nul'",
     "model: {pretrained: x}\nsolver: {steps: 2}": "solver.kind is missing",
 }
@@ -25,8 +25,8 @@ WRONG_TEXTS = {
 # Overrides of a tiny run | what is said of them, over several lines; … stands for any text.
 REFUSED = """\
 model.layer=3
-    | unknown key model.layer. Did you mean layers? Known here: kind, options, pretrained
-version=1 | version=1: this release … reads version 2; train again
+    | model.layer: … Did you mean layers? Known here: … kind, … options, … pretrained
+version=1 | version=1: this release … reads version 3; train again
 solver.kind=strng | solver.kind=strng: unknown. Did you mean strang? … lie_trotter
 solver.kind=strang(heun | 'strang(heun' is not a scheme; write … strang(heun)
 solver.kind=diffrax:ItoMilstein | ItoMilstein is not for configurations
@@ -40,7 +40,7 @@ optimizer.momentum=0.95 | kind=adamw does not use optimizer.momentum; … kind=m
 optimizer.groups={control.blocks.0.valeu: 2.0} | fits no weight. The closest paths are … .value
 training.costs.smoothness=0.1; control=tied | Smoothness: weights of Tied are constant; drop
 training.schedule=[{until: 40%, mesh: {layers: 1}}, {until: 0.5}]
-    | training.schedule.1.until=0.5: … such as 50%
+    | training.schedule.1.until=0.5
 training.schedule=[{until: 2, mesh: {layers: 1, solver: hyper_connections}}]
     | training.schedule.0.mesh.solver
 training.schedule=[{until: 2, mesh: {layers: 1}}, {mesh: {layers: 4}}]

@@ -1,130 +1,187 @@
 """The configuration of a run: a tree of typed sections, filled by YAML and `a.b=value`."""
 
+import copy
+import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, ClassVar, Literal
-
-import numpy as np
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    field_validator,
-    model_validator,
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Self,
+    TypeVar,
+    cast,
+    dataclass_transform,
 )
 
+from ...arguments import (
+    Bound,
+    Fraction as Fraction,
+    NonNegativeFloat as NonNegativeFloat,
+    PositiveFloat as PositiveFloat,
+    PositiveFraction,
+    above,
+    at_least,
+    below,
+    checked,
+)
 from ...errors import InputError, shown
 
 
-# The normal numbers of float32, which takes smaller ones for 0.
-_LEAST = float(np.finfo(np.float32).tiny)
-_LARGEST = float(np.finfo(np.float32).max)
+Class = TypeVar("Class", bound=type)
 
 
-def in_single_precision(value: Any) -> Any:
-    """The value. Raises `ValueError` for a number that float32 cannot hold."""
-    if type(value) is float and value and not _LEAST <= abs(value) <= _LARGEST:
-        raise ValueError(f"a float32 is 0 or between {_LEAST:.2g} and {_LARGEST:.2g}")
+class Converted(NamedTuple):
+    """In `Annotated`: what a configuration writes is converted before it is checked."""
+
+    convert: Callable[[Any], Any]
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether a folder can have this name on every system."""
+    devices = r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?"
+    letters = r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}[A-Za-z0-9_-]|[A-Za-z0-9]"
+    return not re.fullmatch(devices, name) and re.fullmatch(letters, name) is not None
+
+
+def _is_moment(value: int | str) -> bool:
+    if isinstance(value, int):
+        return 0 < value < 2**31
+    part = re.fullmatch(r"(\d{1,3}(\.\d+)?)%", value)
+    return part is not None and 0 < float(part[1]) < 100
+
+
+def _is_description(value: str | dict[str, Any]) -> bool:
+    if isinstance(value, str):
+        return True
+    return (
+        isinstance(value.get("kind"), str)
+        and isinstance(value.get("options", {}), dict)
+        and not value.keys() - {"kind", "options"}
+    )
+
+
+def _without_empty_options(value: Any) -> Any:
+    is_name = isinstance(value, dict) and value.keys() <= {"kind", "options"}
+    return value["kind"] if is_name and "kind" in value and not value.get("options") else value
+
+
+def _path_of(value: Any) -> Any:
+    if value == "":
+        raise InputError("it names no file or folder; use . for the current one.")
     return value
 
 
-def _moment(value: Any) -> int | str:
-    if type(value) is int and 0 < value < 2**31:
-        return value
-    part = re.fullmatch(r"(\d{1,3}(\.\d+)?)%", value) if isinstance(value, str) else None
-    if part and 0 < float(part[1]) < 100:
-        return value
-    raise ValueError("Input should be a number of steps, or a part of them such as 50%")
-
-
-def _description(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    options = value.get("options", {})
-    named = isinstance(value.get("kind"), str) and isinstance(options, dict)
-    if not named or value.keys() - {"kind", "options"}:
-        raise ValueError("Input should be a name, or {kind: name, options: {argument: value}}")
-    return value if options else value["kind"]
-
-
-def folder_name(name: str) -> str:
-    """The name. Raises `ValueError` if some system cannot have such a folder."""
-    devices = r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?"
-    name_of_folder = r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}[A-Za-z0-9_-]|[A-Za-z0-9]"
-    if re.fullmatch(devices, name) or not re.fullmatch(name_of_folder, name):
-        raise ValueError("no name of a folder; take letters, digits and '-_.', as in small-2")
-    return name
-
-
+not_empty = Bound("at least one", len)
 # Runs count in int32.
-Count = Annotated[int, Field(gt=0, lt=2**31)]
-CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, above(0), below(2**31)]
+CountOrZero = Annotated[int, at_least(0), below(2**31)]
 # A step of a run, or a part of all its steps such as "50%".
-Moment = Annotated[int | str, BeforeValidator(_moment)]
+Moment = Annotated[int | str, Bound("a number of steps, or a part such as 50%", _is_moment)]
 # A class by its name, or with arguments of its constructor; see `read`.
-Description = Annotated[str | dict[str, Any], BeforeValidator(_description)]
+Description = Annotated[
+    str | dict[str, Any],
+    Bound("a name, or {kind: name, options: {argument: value}}", _is_description),
+    Converted(_without_empty_options),
+]
 # JAX uses 32 bits of a seed; larger seeds would draw the same weights.
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seed = Annotated[int, at_least(0), below(2**32)]
 # The name of a folder of results.
-FolderName = Annotated[str, AfterValidator(folder_name)]
+FolderName = Annotated[
+    str, Bound("letters, digits and '-_.' that name a folder, such as small-2", is_folder_name)
+]
 
 
-class Section(BaseModel):
-    """A section of a configuration. It rejects unknown keys and converts no value, also when
-    it is made in Python. Every number must fit float32, in which runs compute."""
-
-    # A validator is built at its first use, which makes the import faster.
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, strict=True, defer_build=True
-    )
+class Section:
+    """A section of a configuration: values, which are checked, and nothing made of them."""
 
     def problems(self) -> Iterator[str]:
         """A message for each mistake of several keys together."""
         return iter(())
 
-    @model_validator(mode="after")
-    def _fits(self):
+    def __post_init__(self) -> None:
         for problem in self.problems():
-            raise ValueError(problem)
-        return self
+            raise InputError(f"{problem}.")
 
-    @field_validator("*")
     @classmethod
-    def _in_single_precision(cls, value: Any) -> Any:
-        return in_single_precision(value)
+    def complete(cls, tree: Any) -> Any:
+        """The tree of a section, with what its keys decide of others."""
+        return tree
+
+    def replace(self, **values: Any) -> Self:
+        """The section with other values, which are not checked again."""
+        section = copy.copy(self)
+        vars(section).update(values)
+        return section
+
+    def as_tree(self) -> dict[str, Any]:
+        """All values by their keys, as YAML holds them."""
+        return {name: _plain(value) for name, value in _values(self).items()}
+
+    def changes(self) -> dict[str, Any]:
+        """The values that differ from the defaults."""
+        return {
+            field.name: value.changes() if isinstance(value, Section) else _plain(value)
+            for field in dataclasses.fields(cast(Any, self))
+            if (value := getattr(self, field.name)) != _default(field)
+        }
+
+
+def _values(section: Section) -> dict[str, Any]:
+    return {x.name: getattr(section, x.name) for x in dataclasses.fields(cast(Any, section))}
+
+
+def _default(field: dataclasses.Field) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.as_tree()
+    if isinstance(value, dict):
+        return {name: _plain(x) for name, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(x) for x in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def section(cls: Class) -> Class:
+    """Makes a section: a frozen dataclass whose constructor checks its values."""
+    return checked(dataclasses.dataclass(frozen=True, kw_only=True)(cls))
 
 
 # `solver.kind` for the scheme that comes with a checkpoint.
 NATIVE = "native"
 
 
+@section
 class ClassSection(Section):
     """A section that chooses a class. It may be written as the name alone."""
 
     # The name.
     kind: str
     # Arguments of the class, by name.
-    options: dict[str, Any] = Field(default={})
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def description(self) -> dict[str, Any]:
         """The class and its arguments, for `read`."""
         return {"kind": self.kind, "options": self.options}
 
-    @model_validator(mode="before")
     @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        return {"kind": value} if isinstance(value, str) else value
+    def complete(cls, tree: Any) -> Any:
+        return {"kind": tree} if isinstance(tree, str) else tree
 
 
+@section
 class ControlConfig(ClassSection):
     """`control`: how the weights depend on depth."""
 
@@ -134,6 +191,7 @@ class ControlConfig(ClassSection):
     horizon: PositiveFloat | None = None
 
 
+@section
 class SolverConfig(ClassSection):
     """`solver`: the time-stepping scheme and its steps."""
 
@@ -151,9 +209,9 @@ class SolverConfig(ClassSection):
     steps_for: Literal["batch", "sample"] = "batch"
 
     def problems(self) -> Iterator[str]:
-        own = self.model_dump(exclude_defaults=True, exclude={"kind"})
-        if self.kind == NATIVE and own:
-            yield f"solver.kind={NATIVE} has its own steps; drop solver.{', solver.'.join(own)}"
+        others = [f"solver.{name}" for name in self.changes() if name != "kind"]
+        if self.kind == NATIVE and others:
+            yield f"solver.kind={NATIVE} has its own steps; drop {', '.join(others)}"
         if (self.rtol is None) != (self.atol is None):
             yield "solver.rtol and solver.atol: give both, or neither"
         if self.rtol is None and self.steps_for == "sample":
@@ -162,9 +220,10 @@ class SolverConfig(ClassSection):
             yield "solver.steps is for equal steps, solver.rtol for adaptive ones; drop one"
 
 
-Operators = Annotated[tuple[Description, ...], Field(min_length=1, strict=False)]
+Operators = Annotated[tuple[Description, ...], not_empty]
 
 
+@section
 class StageConfig(Section):
     """A stage of `model.stages`: an equation on a grid of tokens. Each token embeds a window of
     the image, or of the states of the stage before."""
@@ -189,12 +248,7 @@ class StageConfig(Section):
     solver: SolverConfig | None = None
 
 
-def _named(path: Any) -> Any:
-    if path == "":
-        raise ValueError("it names no file or folder; write . for the current one")
-    return path
-
-
+@section
 class DataConfig(Section):
     """`data`: what is learned."""
 
@@ -203,7 +257,7 @@ class DataConfig(Section):
     # File or folder of a task that reads one. Arrays: `.npz`, `.npy`, `.csv`, `.parquet`,
     # `.nc`, `.h5`, `.zarr`, a folder, or The Well or PDEBench
     # ([files](../how-to/own-data.md#files)).
-    path: Annotated[Path | None, Field(strict=False), BeforeValidator(_named)] = None
+    path: Annotated[Path | None, Converted(_path_of)] = None
     # Column of a table that holds the texts.
     column: str | None = None
     # `characters`, or `bpe` for a byte-pair encoding. Default for a text: characters.
@@ -212,24 +266,26 @@ class DataConfig(Section):
     # text: 512.
     vocabulary: Count | None = None
     # Fraction held out for validation, of a text its end. Default for a text: 0.1.
-    validation: Annotated[float, Field(gt=0, lt=1)] | None = None
+    validation: Annotated[float, above(0), below(1)] | None = None
     # Fraction held out for the test: before validation in a text, or some arrays. Other tasks
     # have a test part. Default for a text: 0.
-    test: Annotated[float, Field(ge=0, lt=1)] | None = None
+    test: Fraction | None = None
     # Other arguments of the task.
-    options: dict[str, Any] = Field(default={})
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def description(self) -> dict[str, Any]:
         """The task and its arguments, for `read`."""
-        given = self.model_dump(mode="json", exclude_none=True, exclude={"name", "options"})
-        return {"name": self.name, "options": {**given, **self.options}}
+        keys = {name: x for name, x in self.as_tree().items() if x is not None}
+        del keys["name"], keys["options"]
+        return {"name": self.name, "options": {**keys, **self.options}}
 
     def problems(self) -> Iterator[str]:
-        for name in sorted(self.options.keys() & type(self).model_fields):
+        for name in sorted(self.options.keys() & _values(self).keys()):
             yield f"data.options.{name}: write data.{name} instead"
 
 
+@section
 class LowRankConfig(Section):
     """Changes of low rank, `W + (alpha / rank) A B`, of frozen matrices W."""
 
@@ -238,9 +294,10 @@ class LowRankConfig(Section):
     # Size of the changes.
     alpha: PositiveFloat = 16.0
     # Maps that change: query, key, value, output; inner, outer, gate; others by their names.
-    targets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("query", "value")
+    targets: Annotated[tuple[str, ...], not_empty] = ("query", "value")
 
 
+@section
 class ModelConfig(ClassSection):
     """`model`: the parts of the model, and its start."""
 
@@ -300,7 +357,7 @@ class ModelConfig(ClassSection):
     # Read the class of an image from a token of its own, not from the mean over patches.
     class_token: bool = False
     # Equations on coarser and coarser grids of tokens. Default: one equation.
-    stages: Annotated[tuple[StageConfig, ...], Field(strict=False)] = ()
+    stages: tuple[StageConfig, ...] = ()
 
     @property
     def side_of_token(self) -> int:
@@ -319,10 +376,10 @@ class ModelConfig(ClassSection):
             what = f"model.hidden={self.hidden} times model.modes={modes}"
             raise InputError(f"{what}: take a multiple of model.width={self.width}.")
         changes = dict(width=modes, hidden=hidden or None, basis="nodal", modes=None)
-        return self.model_copy(update=changes)
+        return self.replace(**changes)
 
     def problems(self) -> Iterator[str]:
-        if self.stages and self.patch != type(self).model_fields["patch"].default:
+        if self.stages and self.patch != type(self).patch:
             yield f"model.patch={self.patch}: stages have windows and no patches; drop it"
         if self.stages and self.of_coefficients is not None:
             yield "model.stages and model.basis: stages have ordinary matrices; drop one"
@@ -336,9 +393,9 @@ _USED_BY = {
     "final_learning_rate": ("schedule", ("cosine", "warmup_stable_decay")),
     "decay": ("schedule", ("warmup_stable_decay",)),
 }
-Factor = Annotated[NonNegativeFloat, AfterValidator(in_single_precision)]
 
 
+@section
 class OptimizerConfig(Section):
     """`optimizer`: the update rule and the learning rate."""
 
@@ -356,10 +413,10 @@ class OptimizerConfig(Section):
     # Steps in which the rate grows from 0.
     warmup: CountOrZero = 100
     # Fraction of the steps in which warmup_stable_decay falls. Default: 0.3.
-    decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    decay: PositiveFraction | None = None
     # Factors of the rate by the path of a weight or part: {"control": 0.5, "control.*.value":
     # 2}. * is any text; the last match counts; 0 freezes.
-    groups: dict[str, Factor] = Field(default={})
+    groups: dict[str, NonNegativeFloat] = dataclasses.field(default_factory=dict)
     # Decay of the mean of gradients.
     beta1: Fraction = 0.9
     # Decay of the mean of squared gradients; for lion, of its mean of gradients.
@@ -399,6 +456,7 @@ class OptimizerConfig(Section):
 MeshTree = dict[str, Any]
 
 
+@section
 class PhaseConfig(Section):
     """A phase of `training.schedule`: steps of the run on one mesh, or on several of which one
     is drawn for each step. A mesh gives any of layers, steps, horizon, tokens, width and
@@ -410,9 +468,9 @@ class PhaseConfig(Section):
     mesh: MeshTree | None = None
     # Several meshes in place of one, for example [{layers: 4}, {layers: 8}]. One is drawn for
     # each step; the weights keep model.layers.
-    meshes: Annotated[tuple[MeshTree, ...], Field(strict=False)] = ()
+    meshes: tuple[MeshTree, ...] = ()
     # How often each of them is drawn, in proportion. Default: equally often.
-    weights: Annotated[tuple[PositiveFloat, ...], Field(strict=False)] = ()
+    weights: tuple[PositiveFloat, ...] = ()
 
     @property
     def layers(self) -> int | None:
@@ -428,6 +486,7 @@ class PhaseConfig(Section):
             yield f"mesh.layers={shown(self.layers)}: Input should be a valid integer"
 
 
+@section
 class CostConfig(Section):
     """A running cost. A number alone gives its weight."""
 
@@ -436,18 +495,18 @@ class CostConfig(Section):
     # The class. Default: the name of the key.
     kind: str | None = None
     # Its other arguments, by name.
-    options: dict[str, Any] = Field(default={})
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def description(self, name: str) -> dict[str, Any]:
         """The class and arguments of the cost under the key `name`, for `read`."""
         return {"kind": self.kind or name, "options": {**self.options, "weight": self.weight}}
 
-    @model_validator(mode="before")
     @classmethod
-    def _weight_alone(cls, value: Any) -> Any:
-        return {"weight": value} if isinstance(value, int | float) else value
+    def complete(cls, tree: Any) -> Any:
+        return {"weight": tree} if isinstance(tree, int | float) else tree
 
 
+@section
 class TrainingConfig(Section):
     """`training`: how a run trains, and what it writes when. Periods are in steps."""
 
@@ -471,16 +530,16 @@ class TrainingConfig(Section):
     # 1}}] trains one layer for half of the steps, then the layers of the model. Any depth:
     # [{meshes: [{layers: 4}, {layers: 8}]}]. Default: one phase on the mesh of the model, which
     # also follows a last phase with `until`.
-    schedule: Annotated[tuple[PhaseConfig, ...], Field(strict=False)] = ()
+    schedule: tuple[PhaseConfig, ...] = ()
     # How a model gets more layers. refinement: the same θ(t) on more layers of the same depth.
     growth: Description = "refinement"
     # Running costs in the loss: {transport: 0.01}, or {contraction: {weight: 0.1, options:
     # {level: 1.0}}}. Of several equations, the last.
-    costs: dict[str, CostConfig] = Field(default={})
+    costs: dict[str, CostConfig] = dataclasses.field(default_factory=dict)
     # Period of the lines in metrics.jsonl.
     log_every: Count = 10
     # Where these lines go too: tensorboard, wandb.
-    trackers: Annotated[tuple[Description, ...], Field(strict=False)] = ()
+    trackers: tuple[Description, ...] = ()
     # Period of validation. The last step has one too.
     evaluate_every: Count = 250
     # Held-out samples of a validation. At the end one takes all.
@@ -539,17 +598,17 @@ class TrainingConfig(Section):
     def schedule_in_steps(self) -> tuple[PhaseConfig, ...]:
         """The schedule, each percentage replaced by its step."""
         ends = zip(self.schedule, (*self.begins[1:], None), strict=False)
-        return tuple(phase.model_copy(update={"until": end}) for phase, end in ends)
+        return tuple(phase.replace(until=end) for phase, end in ends)
 
     def scheduled_as(self, own: "TrainingConfig") -> "TrainingConfig":
         """These settings with the schedule of the run `own`, if that is the schedule given here
         with each percentage replaced by a step. A run that was made longer has such a one."""
-        given = [phase.model_copy(update={"until": None}) for phase in self.schedule]
-        kept = [phase.model_copy(update={"until": None}) for phase in own.schedule]
+        given = [phase.replace(until=None) for phase in self.schedule]
+        kept = [phase.replace(until=None) for phase in own.schedule]
         in_parts = any(isinstance(phase.until, str) for phase in self.schedule)
         in_steps = not any(isinstance(phase.until, str) for phase in own.schedule)
         if given == kept and in_parts and in_steps:
-            return self.model_copy(update={"schedule": own.schedule})
+            return self.replace(schedule=own.schedule)
         return self
 
     @property
@@ -569,6 +628,7 @@ class TrainingConfig(Section):
             yield f"{what}, which must increase and be below training.steps={self.steps}"
 
 
+@section
 class ParallelConfig(Section):
     """`parallel`: the devices and processes of a run. They change its speed and memory, not
     what is learned; a run may be resumed on others."""
@@ -613,9 +673,17 @@ class ParallelConfig(Section):
 
 
 # Version of the keys and their meaning.
-VERSION = 2
+VERSION = 3
 
 
+def _refines(tree: dict[str, Any]) -> bool:
+    training = tree.get("training")
+    schedule = training.get("schedule") if isinstance(training, dict) else None
+    phases = schedule if isinstance(schedule, list) else ()
+    return any(isinstance(x, dict) and x.get("mesh") is not None for x in phases)
+
+
+@section
 class Config(Section):
     """A run."""
 
@@ -626,15 +694,16 @@ class Config(Section):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     control: ControlConfig = ControlConfig()
-    solver: SolverConfig = SolverConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    # Their defaults depend on the other sections.
+    solver: SolverConfig = cast(SolverConfig, None)
+    optimizer: OptimizerConfig = cast(OptimizerConfig, None)
     training: TrainingConfig = TrainingConfig()
     parallel: ParallelConfig = ParallelConfig()
 
     def changed(self, section: str, **values: Any) -> "Config":
         """The configuration with other values in one section."""
-        own = getattr(self, section).model_copy(update=values)
-        return self.model_copy(update={section: own})
+        changed = getattr(self, section).replace(**values)
+        return self.replace(**{section: changed})
 
     def on_layers(self, layers: int) -> "Config":
         """The configuration with this number of layers and the same depth T, also in stages."""
@@ -643,15 +712,17 @@ class Config(Section):
             if section.control is None:
                 return section
             horizon = section.control.horizon or float(self.model.layers)
-            control = section.control.model_copy(update={"horizon": horizon})
-            return section.model_copy(update={"control": control})
+            control = section.control.replace(horizon=horizon)
+            return section.replace(control=control)
 
         stages = tuple(map(held, self.model.stages))
         return held(self.changed("model", layers=layers, stages=stages))
 
     def stage(self, number: int) -> "Config":
         """The configuration of a run whose one equation is this stage."""
-        given = {name: x for name, x in self.model.stages[number] if x is not None}
+        given = {
+            name: x for name, x in _values(self.model.stages[number]).items() if x is not None
+        }
         sections = {name: given.pop(name) for name in ("control", "solver") if name in given}
         windows = {name: given.pop(name) for name in ("window", "stride")}
         last = number == len(self.model.stages) - 1
@@ -660,33 +731,38 @@ class Config(Section):
             "class_token": self.model.class_token and last,
             "options": {**self.model.options, **windows},
         }
-        return self.changed("model", **given).model_copy(update=sections)
+        return self.changed("model", **given).replace(**sections)
 
-    @model_validator(mode="before")
     @classmethod
-    def _version_and_defaults(cls, tree: Any) -> Any:
+    def complete(cls, tree: Any) -> Any:
         if not isinstance(tree, dict):
             return tree
         version = tree.get("version", VERSION)
         if type(version) is not int or version != VERSION:
-            what = f"version={shown(version)}: this release reads version {VERSION}"
-            raise ValueError(f"{what}; train again, or take the release that wrote it")
+            raise InputError(
+                f"version={shown(version)}: this release reads version {VERSION}; train again, "
+                "or use the release that wrote it."
+            )
         model = tree.get("model")
-        if isinstance(model, dict) and model.get("pretrained"):
-            # A checkpoint is solved by its own scheme unless another one is given.
-            tree = {"solver": {"kind": NATIVE}, **tree}
-            solver = tree["solver"]
-            if isinstance(solver, dict) and "kind" not in solver:
-                raise ValueError(f"solver.kind is missing; give a scheme or {NATIVE}")
-        training = tree.get("training", {})
-        schedule = training.get("schedule") if isinstance(training, dict) else None
-        phases = schedule if isinstance(schedule, list | tuple) else ()
+        solver = tree.get("solver")
+        takes_weights = isinstance(model, dict) and model.get("pretrained")
+        if takes_weights and isinstance(solver, dict) and "kind" not in solver:
+            raise InputError(f"solver.kind is missing; set a scheme or {NATIVE}.")
         optimizer = tree.get("optimizer", {})
-        refines = any(isinstance(x, dict) and x.get("mesh") is not None for x in phases)
-        # The rate must still be high when the finest mesh begins.
-        if refines and isinstance(optimizer, dict):
+        if _refines(tree) and isinstance(optimizer, dict):
+            # The rate must still be high when the finest mesh begins.
             tree = {**tree, "optimizer": {"schedule": "warmup_stable_decay", **optimizer}}
         return tree
+
+    def __post_init__(self) -> None:
+        if self.solver is None:
+            # A checkpoint is solved by its own scheme unless another one is set.
+            kind = SolverConfig.kind if self.model.pretrained is None else NATIVE
+            object.__setattr__(self, "solver", SolverConfig(kind=kind))
+        if self.optimizer is None:
+            schedule = "warmup_stable_decay" if self.training.refines else "cosine"
+            object.__setattr__(self, "optimizer", OptimizerConfig(schedule=schedule))
+        super().__post_init__()
 
     def problems(self) -> Iterator[str]:
         pretrained = self.model.pretrained
@@ -697,8 +773,7 @@ class Config(Section):
         given: list[str] = []
         if pretrained is not None:
             free = {"kind", "pretrained", "context", "run", "checkpoint", "lora"}
-            own = self.model.model_dump(exclude_defaults=True, exclude=free)
-            given += [f"model.{name}" for name in own]
+            given += [f"model.{name}" for name in self.model.changes() if name not in free]
             given += ["control"] * (self.control != ControlConfig())
         for name in ("tokenizer", "vocabulary"):
             given += [f"data.{name}"] * (getattr(self.data, name) is not None)

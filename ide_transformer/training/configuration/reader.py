@@ -7,29 +7,28 @@ in packages whose entry points in the group `ide_transformer.parts` are modules 
 import functools as ft
 import importlib
 import inspect
-import json
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType, ModuleType, NoneType, UnionType
-from typing import Any, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 
 import diffrax
 import jax
 import jax.numpy as jnp
 import jaxtyping
 from jaxtyping import PRNGKeyArray
-from pydantic import ConfigDict, InstanceOf, PydanticUserError, TypeAdapter, ValidationError
 
 from ... import dynamics, equation, integration, models, solvers, tasks
+from ...arguments import describe_misfit
 from ...errors import InputError, did_you_mean, short, shown
 from .. import trackers
 from ..steps import growth
-from .config import Section, in_single_precision
-from .files import NAME_OF_CODE, validated
+from .config import Converted, Section
+from .text import NAME_OF_CODE
 
 
 # The kinds of classes that a configuration names, and the packages that are searched for them.
@@ -89,8 +88,13 @@ def read(
         return None
     for member in members:
         kind = get_origin(member) or member
-        if inspect.isclass(kind) and issubclass(kind, Section):
-            return validated(kind, tree, key)
+        if _is_section(kind):
+            return _section(kind, tree, key)
+        if (several := _sections(member, tree)) is not None:
+            place = f"{key}." if key else ""
+            read_each = {x: read(y, z, f"{place}{x}") for x, (y, z) in several.items()}
+            value = tuple(read_each.values()) if isinstance(tree, list) else read_each
+            return _value(annotation, value, key)
         if kind_of(member) is not None:
             name, written, options = described(tree, key)
             found = find(key + written, name, kind)
@@ -116,6 +120,39 @@ def read(
     if arrays:
         return _array(arrays, tree, key)
     return _value(annotation, tree, key)
+
+
+def _section(kind: type[Section], tree: Any, key: str) -> Section:
+    """A section of a configuration at a key; at no key, the whole configuration."""
+    tree = kind.complete(tree)
+    if not isinstance(tree, dict):
+        place = f"{key}=" if key else ""
+        raise InputError(f"{place}{shown(tree)}: expected keys with values.")
+    place = f"{key}." if key else ""
+    name = key or "a configuration"
+    arguments = _arguments(kind, name, tree, key, lambda x: f"{place}{x}")
+    try:
+        return kind(**arguments)
+    except InputError as error:
+        where = "" if not key or str(error).startswith(place) else f"{key}: "
+        raise InputError(f"{where}{error}") from None
+
+
+def _is_section(kind: Any) -> bool:
+    return inspect.isclass(kind) and issubclass(kind, Section)
+
+
+def _sections(annotation: Any, tree: Any) -> dict[str | int, tuple[Any, Any]] | None:
+    """For a list or a mapping of sections, the type and the tree of each by its key."""
+    kind = get_origin(annotation)
+    inner = get_args(annotation)
+    if kind is Annotated:
+        return _sections(inner[0], tree)
+    if kind is tuple and isinstance(tree, list) and _is_section(inner[0]):
+        return {i: (inner[0], x) for i, x in enumerate(tree)}
+    if kind is dict and isinstance(tree, dict) and _is_section(inner[1]):
+        return {name: (inner[1], x) for name, x in tree.items()}
+    return None
 
 
 def _arguments(
@@ -389,46 +426,48 @@ def _array(kinds: tuple[type, ...], tree: Any, key: str) -> jax.Array:
 
 
 def _value(annotation: Any, tree: Any, key: str) -> Any:
-    """A plain value of a type, by the strict rules for JSON."""
+    """A plain value of a type. Only tasks count in 64 bits, and seeds have 32 bits."""
     if is_dataclass(annotation):
         raise InputError(f"{key}: it cannot be written in a configuration; leave it out.")
-    # Only tasks count in 64 bits.
-    most = 2**63 if key.startswith("data.") else 2**31
+    most = 2**63 if key.startswith("data.") else 2**32 if key.endswith("seed") else 2**31
+    # Options of a class inside are read by its constructor.
+    for leaf in jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, dict)):
+        if type(leaf) is int and abs(leaf) >= most:
+            raise InputError(f"{key}={shown(tree)}: expected less than {most}.")
+    if annotation is inspect.Parameter.empty:
+        return tree
     try:
-        for leaf in jax.tree.leaves(tree):
-            in_single_precision(leaf)
-            if type(leaf) is int and abs(leaf) >= most:
-                raise ValueError(f"Input should be less than {most}")
-        if annotation is inspect.Parameter.empty:
-            return tree
-        return _adapter(annotation).validate_json(json.dumps(tree, default=str), strict=True)
-    except ValidationError as error:
-        problems = error.errors()
-        # JSON holds no class, so the other members of a union say more.
-        problems = [x for x in problems if x["type"] != "needs_python_object"] or problems
-        reasons = dict.fromkeys(x["msg"].removeprefix("Value error, ") for x in problems)
-        reason = " or ".join(reasons).replace(" or Input should be", " or")
-    except ValueError as error:
-        reason = str(error)
-    raise InputError(f"{key}={shown(tree)}: {reason}.")
+        value = _converted(annotation, tree)
+    except InputError as error:
+        raise InputError(f"{key}={shown(tree)}: {error}") from None
+    if misfits := describe_misfit(annotation, value):
+        expected = " or ".join(dict.fromkeys(misfits))
+        raise InputError(f"{key}={shown(tree)}: expected {expected}.")
+    return value
 
 
-def _adapter(annotation: Any) -> TypeAdapter:
-    """The validator of a type. Numbers must be finite."""
-    config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
-    annotation = _without_fields(annotation)
-    try:
-        return TypeAdapter(annotation, config=config)
-    except PydanticUserError:
-        # A class that brings its own configuration.
-        return TypeAdapter(annotation)
-
-
-def _without_fields(annotation: Any) -> Any:
-    """The type, changed so that pydantic checks no fields of dataclasses and named tuples."""
-    origin = get_origin(annotation)
-    if origin in (Union, UnionType, tuple):
-        kind: Any = tuple if origin is tuple else Union
-        return kind[tuple(map(_without_fields, get_args(annotation)))]
-    kind = origin or annotation
-    return InstanceOf[kind] if is_dataclass(kind) or hasattr(kind, "_fields") else annotation
+def _converted(annotation: Any, tree: Any) -> Any:
+    """A value of YAML as the type has it: lists as tuples, texts as paths, whole numbers as
+    floats. What fits no type stays as it is."""
+    kind = get_origin(annotation) or annotation
+    inner = get_args(annotation)
+    if kind is Annotated:
+        for part in inner[1:]:
+            tree = part.convert(tree) if isinstance(part, Converted) else tree
+        return _converted(inner[0], tree)
+    if kind in (Union, UnionType):
+        values = [_converted(member, tree) for member in inner]
+        fitting = (x for x, y in zip(values, inner, strict=True) if not describe_misfit(y, x))
+        return next(fitting, tree)
+    if kind is Path and isinstance(tree, str):
+        return Path(tree)
+    if kind is float and type(tree) is int:
+        return float(tree)
+    if kind is tuple and isinstance(tree, list) and inner:
+        kinds = inner[:1] * len(tree) if inner[-1] is ... else inner
+        return tuple(map(_converted, kinds, tree)) if len(kinds) == len(tree) else tuple(tree)
+    if kind in (list, Sequence) and isinstance(tree, list) and inner:
+        return [_converted(inner[0], x) for x in tree]
+    if kind in (dict, Mapping) and isinstance(tree, dict) and inner:
+        return {name: _converted(inner[1], x) for name, x in tree.items()}
+    return tree

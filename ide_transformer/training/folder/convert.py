@@ -14,7 +14,8 @@ from ...pretrained import find_pretrained, save_pretrained
 from ...pretrained.files import read_json
 from ...tasks import PretrainedTokenizer, end_token
 from ..configuration.config import Config
-from ..configuration.files import apply_overrides, config_of, write_yaml
+from ..configuration.files import config_of
+from ..configuration.text import apply_overrides, write_yaml
 from ..steps.build import build_model_of_size, build_programs
 from ..steps.step import Weights
 from .checkpoints import Checkpoints, Which
@@ -134,7 +135,7 @@ def _card(
     folder: RunFolder, config: Config, model: Model, step: int, weights: Weights, path: Path
 ) -> str:
     """The model card in Markdown. The user fills in the licence."""
-    tree: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
+    tree: dict[str, Any] = config.changes()
     tree |= {"name": config.name}
     # Its default depends on other keys.
     tree.setdefault("optimizer", {})["schedule"] = config.optimizer.schedule

@@ -15,8 +15,9 @@ from ...pretrained.adapter import is_adapter
 from ...tasks import AbstractTokenizer, PretrainedTokenizer
 from ...tasks.task import checksum_of_all
 from ..configuration.config import NATIVE, Config, SolverConfig
-from ..configuration.files import apply_overrides, validated
+from ..configuration.files import read_section
 from ..configuration.reader import parameters_of
+from ..configuration.text import apply_overrides
 from ..steps.build import (
     build_model_of_size,
     build_programs,
@@ -203,13 +204,13 @@ def _scheme(overrides: Sequence[str]) -> SolverConfig:
         write = "add solver.kind=strang, or give --mesh steps=2 for its own scheme"
         raise InputError(f"{', '.join(origin)}: solver.kind is missing; {write}.")
     here = {key.removeprefix("solver."): where for key, where in origin.items()}
-    return validated(SolverConfig, section, _WHERE, here)
+    return read_section(SolverConfig, section, _WHERE, here)
 
 
 def _chosen(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> tuple[Config, bool]:
     """The configuration of a run with overrides, and whether its data are from another file."""
     own = run.load_config(trust)
-    tree = own.model_dump(mode="json")
+    tree = own.as_tree()
     origin = apply_overrides(tree, overrides)
     free = ["model.context", "data.name", "data.path"]
     # Only other data may be divided differently.
@@ -223,7 +224,7 @@ def _chosen(run: RunFolder, overrides: Sequence[str], *, trust: bool) -> tuple[C
     if origin and (labels := run.load_labels()) is not None:
         # Another file may have fewer labels, and would number them on its own.
         tree["data"]["options"].setdefault("labels", labels)
-    chosen = validated(Config, tree, _WHERE, origin) if origin else own
+    chosen = read_section(Config, tree, _WHERE, origin) if origin else own
     divided = "data.validation" in origin or "data.test" in origin
     foreign = not divided and _is_foreign(run, own, chosen)
     if chosen != own:

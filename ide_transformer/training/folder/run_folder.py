@@ -25,7 +25,8 @@ from ...pretrained.files import read_json
 from ...reporting import write_json
 from ...tasks import AbstractTask, AbstractTokenizer, load_tokenizer
 from ..configuration.config import Config
-from ..configuration.files import Trust, dump_config, load_config, names_of_code, run_named
+from ..configuration.files import Trust, dump_config, load_config, run_named
+from ..configuration.text import names_of_code
 from ..steps.optimizer import path_of
 
 
@@ -33,7 +34,7 @@ def source(config: Config | None = None) -> str:
     """The version of the package with a checksum of its files, `0.1.0 (1a2b3c4d5e6f)`, then
     each module that the configuration names, with its checksum."""
     said = [_package()]
-    named = {} if config is None else names_of_code(config.model_dump(mode="json"))
+    named = {} if config is None else names_of_code(config.as_tree())
     modules = {name.partition(":")[0] for names in named.values() for name in names}
     for module in sorted(modules):
         if file := getattr(sys.modules.get(module), "__file__", None):
@@ -140,7 +141,7 @@ class RunFolder:
     def record_config(self, config: Config) -> None:
         """Records the configuration and the code with which training continues."""
         own = self.load_config(config)
-        changed = config.model_copy(update={"parallel": own.parallel})
+        changed = config.replace(parallel=own.parallel)
         if changed != own:
             self.summary.unlink(missing_ok=True)
             with whole_file(self.config) as written:
@@ -367,6 +368,6 @@ def changed_values(old: Config, new: Config) -> list[str]:
 
 def flat_values(config: Config) -> dict[str, Any]:
     """The values of a configuration by their dotted keys."""
-    tree = config.model_dump(mode="json")
+    tree = config.as_tree()
     leaves = jax.tree.leaves_with_path(tree, is_leaf=lambda x: type(x) is not dict)
     return {path_of(path): x for path, x in leaves}

@@ -71,13 +71,12 @@ def build_task(config: Config, tokenizer: AbstractTokenizer | None = None) -> Ab
         asked = parameters_of(kind).get("tokenizer")
         if asked is not None and AbstractTokenizer in get_args(asked.annotation):
             offered["tokenizer"] = tokenizer
-            learned = type(data).model_fields["tokenizer"].default
-            data = data.model_copy(update={"tokenizer": learned})
+            data = data.replace(tokenizer=None)
     elif model.pretrained is not None and kind.model is models.LanguageModel:
         path = find_pretrained(model.pretrained)
         offered["tokenizer"] = PretrainedTokenizer.from_pretrained(path)
     given = {AbstractTask: offered}
-    beside = DataConfig.model_fields
+    beside = [field.name for field in dataclasses.fields(DataConfig)]
     return read(AbstractTask, data.description, "data", given=given, beside=beside)
 
 
@@ -146,7 +145,8 @@ def check_memory(config: Config, task: AbstractTask, model: Model) -> None:
     needed += training.batch_size * size_bytes(task.batch(0, 1, training.seed))
     needed += 4 * training.part_size * task.tokens_per_sample * model.features
     # The keys that make it large.
-    tree = config.model_dump(mode="json", include={"data", "model", "control"})
+    sections = ("data", "model", "control")
+    tree = {name: x for name, x in config.as_tree().items() if name in sections}
     numbers = [
         (x, path_of(key)) for key, x in jax.tree.leaves_with_path(tree) if type(x) is int
     ]
@@ -210,7 +210,7 @@ def _whole_model(config: Config, needs: ModelNeeds, key: PRNGKeyArray) -> Model:
         basis = read(equation.AbstractBasis, model.basis, "model.basis")
         domain = equation.FeatureDomain(model.width)
         space = equation.FunctionSpace(basis, coefficients.width, domain)
-        inner = config.model_copy(update={"model": coefficients})
+        inner = config.replace(model=coefficients)
         return dataclasses.replace(_whole_model(inner, needs, key), space=space)
     if model.stages:
         return _staged_model(config, needs, key)

@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array
 
 from ide_transformer.tasks import Batch, CrossEntropy
-from ide_transformer.training import Config, build_model_of_size
+from ide_transformer.training import Config, build_model_of_size, read_section
 from ide_transformer.training.steps.build import build_programs
 from ide_transformer.training.steps.layout import make_layout
 
@@ -25,7 +25,7 @@ def config_of(
         "model": {"layers": depth, **sizes, **model},
         "training": {"batch_size": shape.batch, **training},
     }
-    return Config.model_validate(tree)
+    return read_section(Config, tree, "the benchmark")
 
 
 class Training:
