@@ -85,13 +85,6 @@ def test_recipes_are_compared_with_the_reference_at_equal_cost(compare, runs, th
         compare(RECIPES)
 
 
-def test_a_warm_up_that_is_short_enough_breaks_no_rule(compare):
-    one = {"optimizer": {"warmup": 1}}
-    schemes = {"ordinary": one, "heun": {"solver": "heun"}}
-    about = compare(RECIPES, schemes=schemes, recipes={}).about
-    assert "lower optimizer.warmup: heun (2 of 12)." in about
-
-
 @pytest.mark.heavy
 def test_runs_that_began_with_other_weights_are_refused(
     compare, runs, tiny_run, tmp_path, monkeypatch

@@ -131,16 +131,6 @@ def test_a_wrong_comparison_is_refused(compare, tmp_path, changes, message):
     assert not (tmp_path / "compared").exists()
 
 
-def test_an_error_in_code_of_ones_own_says_of_which_contender(compare, monkeypatch):
-    def cost_of_step(*_):
-        raise TypeError("no number")
-
-    monkeypatch.setattr(budget, "cost_of_step", cost_of_step)
-    with pytest.raises(TypeError) as raised:
-        compare(TRAIN, budget=COSTS)
-    assert raised.value.__notes__ == ["(schemes.one)"]
-
-
 def test_operations_grow_with_the_tokens_of_a_mesh(tmp_path):
     """Those of a product of matrices, for each token of a batch of eight."""
     tree = stub.tree_of_text(tmp_path)

@@ -65,18 +65,6 @@ def test_progress_and_lines_beside_it_are_said_where_there_is_no_terminal(capsys
     ]
 
 
-def test_the_remaining_time_is_that_of_the_last_minute(capsys, monkeypatch):
-    now = 0.0
-    monkeypatch.setattr("time.perf_counter", lambda: now)
-    with TrainingProgress(1000, 0) as progress:
-        # A step a second, then one in ten.
-        for step in range(0, 900, 10):
-            progress.show_step(step, "")
-            now += 10 if step < 600 else 100
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert " ".join(last.split()) == "step 890/1000 18 min 20 s of training left"
-
-
 LONG = Report("a", "b", [{"a": 1}] * 2000)
 
 
