@@ -44,7 +44,7 @@ class March(NamedTuple):
 
     def advance(self, terms: diffrax.MultiTerm, start: Depth, u: State) -> State:
         """The state after the interval from depth `start`, whose first step starts a solve."""
-        edges = start + self.steps.offsets
+        edges = jnp.asarray(start + self.steps.offsets)
         state = solvers.StepField(terms, *edges[:2]).start(self.steps.solver, u)
         carry = Carry(u, state, diffrax.RESULTS.successful)
         carry, _ = self.steps.advance(terms, edges, carry, None, loop=False)

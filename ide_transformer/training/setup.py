@@ -100,8 +100,9 @@ def setup(
     trackers = [read(AbstractTracker, x, "training.trackers") for x in training.trackers]
     layout = make_layout(config.parallel)
     if task is None:
-        resumes_tuned = begun is not None and config.model.run is not None
-        task = build_task(config, begun.known_tokenizer if resumes_tuned else None)
+        # A run that took weights has their tokenizer, whatever became of the other run.
+        tokenizer = begun.known_tokenizer if begun and config.model.run else None
+        task = build_task(config, tokenizer)
     model_key, key = jax.random.split(jax.random.key(training.seed))
     model = first_model(config, lambda config: build_model(config, task, model_key))
     origin = {}

@@ -97,6 +97,7 @@ FolderName = Annotated[
 ]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Section:
     """A section of a configuration: values, which are checked, and nothing made of them."""
 
@@ -127,13 +128,13 @@ class Section:
         """The values that differ from the defaults."""
         return {
             field.name: value.changes() if isinstance(value, Section) else _plain(value)
-            for field in dataclasses.fields(cast(Any, self))
+            for field in dataclasses.fields(self)
             if (value := getattr(self, field.name)) != _default(field)
         }
 
 
 def _values(section: Section) -> dict[str, Any]:
-    return {x.name: getattr(section, x.name) for x in dataclasses.fields(cast(Any, section))}
+    return {x.name: getattr(section, x.name) for x in dataclasses.fields(section)}
 
 
 def _default(field: dataclasses.Field) -> Any:

@@ -82,19 +82,21 @@ def read(
 
     **Raises:** `InputError` that names the key, its value, and what to write instead.
     """
-    union = get_origin(annotation) in (Union, UnionType)
-    members = get_args(annotation) if union else (annotation,)
+    plain = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    members = get_args(plain) if get_origin(plain) in (Union, UnionType) else (plain,)
     if tree is None and NoneType in members:
         return None
     for member in members:
         kind = get_origin(member) or member
         if _is_section(kind):
             return _section(kind, tree, key)
-        if (several := _sections(member, tree)) is not None:
-            place = f"{key}." if key else ""
-            read_each = {x: read(y, z, f"{place}{x}") for x, (y, z) in several.items()}
-            value = tuple(read_each.values()) if isinstance(tree, list) else read_each
-            return _value(annotation, value, key)
+        inner = get_args(member)
+        if kind is tuple and _is_section(inner[0]) and isinstance(tree, list):
+            items = tuple(read(inner[0], x, f"{key}.{i}") for i, x in enumerate(tree))
+            return _value(annotation, items, key)
+        if kind is dict and _is_section(inner[1]) and isinstance(tree, dict):
+            sections = {name: read(inner[1], x, f"{key}.{name}") for name, x in tree.items()}
+            return _value(annotation, sections, key)
         if kind_of(member) is not None:
             name, written, options = described(tree, key)
             found = find(key + written, name, kind)
@@ -140,19 +142,6 @@ def _section(kind: type[Section], tree: Any, key: str) -> Section:
 
 def _is_section(kind: Any) -> bool:
     return inspect.isclass(kind) and issubclass(kind, Section)
-
-
-def _sections(annotation: Any, tree: Any) -> dict[str | int, tuple[Any, Any]] | None:
-    """For a list or a mapping of sections, the type and the tree of each by its key."""
-    kind = get_origin(annotation)
-    inner = get_args(annotation)
-    if kind is Annotated:
-        return _sections(inner[0], tree)
-    if kind is tuple and isinstance(tree, list) and _is_section(inner[0]):
-        return {i: (inner[0], x) for i, x in enumerate(tree)}
-    if kind is dict and isinstance(tree, dict) and _is_section(inner[1]):
-        return {name: (inner[1], x) for name, x in tree.items()}
-    return None
 
 
 def _arguments(

@@ -121,16 +121,16 @@ def build_model(config: Config, task: AbstractTask, key: PRNGKeyArray) -> Model:
     # A task of arrays decides by its data which models learn it.
     needs = needs_of(config, task.sizes)._replace(builder=task.model)
     build = ft.partial(_build, config, needs)
-    pretrained = config.model.pretrained is not None
+    pretrained = config.model.pretrained
     try:
-        model = build(key) if pretrained else eqx.filter_eval_shape(build, key)
+        model = build(key) if pretrained is not None else eqx.filter_eval_shape(build, key)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
         # A class that looks at its numbers cannot be made from shapes alone.
         model = build(key)
-    if pretrained:
-        _check_tokens(config.model.pretrained, task, model)
+    if pretrained is not None:
+        _check_tokens(pretrained, task, model)
     check_memory(config, task, model)
-    model = model if pretrained else build(key)
+    model = build(key) if pretrained is None else model
     needs.check_causal(model)
     return model
 
