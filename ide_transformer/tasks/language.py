@@ -22,34 +22,16 @@ from .tokenizers import AbstractTokenizer, BytePairTokenizer, CharacterTokenizer
 from .tokenizing import learned_size, tokenized
 
 
-class AbstractTextTask(AbstractTask):
-    """A task on texts, whose samples have `context` tokens of a `tokenizer`; a run keeps the
-    tokenizer beside its model."""
-
-    tokenizer: AbstractTokenizer
-
-    @property
-    def sizes(self) -> dict[str, Any]:
-        return {"vocabulary": self.tokenizer.vocabulary}
-
-    def save(self, tokenizer: Path) -> None:
-        self.tokenizer.save(tokenizer)
-
-    @classmethod
-    def saved_sizes(cls, tokenizer: Path) -> dict[str, Any] | None:
-        if not tokenizer.exists():
-            return None
-        return {"vocabulary": load_tokenizer(tokenizer).vocabulary}
-
-
-class AbstractNextToken(AbstractTextTask):
+class AbstractNextToken(AbstractTask):
     """Predict each next token, in windows of a longer text. The text is divided into its
-    training, test and validation part, in this order."""
+    training, test and validation part, in this order. A run keeps the tokenizer beside its
+    model."""
 
     model = LanguageModel
     causal = True
     holds_out_all = True
     compared = None
+    tokenizer: AbstractTokenizer
     # The first token of each part, and the first after it.
     bounds: Mapping[str, tuple[int, int]]
     # The tokens of a held-out window; `None` for the context.
@@ -66,6 +48,19 @@ class AbstractNextToken(AbstractTextTask):
 
     @abc.abstractmethod
     def part_of_batch(self, step: int, size: int, seed: int, rows: slice) -> Batch: ...
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        return {"vocabulary": self.tokenizer.vocabulary}
+
+    def save(self, tokenizer: Path) -> None:
+        self.tokenizer.save(tokenizer)
+
+    @classmethod
+    def saved_sizes(cls, tokenizer: Path) -> dict[str, Any] | None:
+        if not tokenizer.exists():
+            return None
+        return {"vocabulary": load_tokenizer(tokenizer).vocabulary}
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -19,14 +19,7 @@ from .images import (
     digits,
     idx_folder,
 )
-from .language import (
-    AbstractNextToken,
-    AbstractTextTask,
-    Dataset,
-    LanguageTask,
-    Shakespeare,
-    Text,
-)
+from .language import AbstractNextToken, Dataset, LanguageTask, Shakespeare, Text
 from .losses import (
     AbstractLoss,
     Batch,
