@@ -66,17 +66,6 @@ def test_the_shortest_ways_are_marked(options):
     np.testing.assert_array_equal(trained.inputs, plain.inputs)
 
 
-def test_ways_of_one_hundred_to_one_hundred_and_forty_cells_begin_everywhere():
-    task = contrib.Maze(held_out_side=29, held_out_way=(100, 140))
-    batch = task.draw(300, np.random.default_rng(0), held_out=True)
-    lengths = (batch.targets == 2).sum(-1)
-    assert set(lengths) == set(range(101, 140, 2))
-    assert ((batch.targets >= 0).sum(-1) == 2 * 14**2 - 1).all()
-    _, *rooms = np.nonzero(batch.inputs[..., 2])
-    counts, *_ = np.histogram2d(*rooms, bins=7, range=[[0, 28]] * 2)
-    assert stats.chisquare(counts.ravel()).pvalue > 1e-3
-
-
 def test_walls_are_removed_with_their_probability_and_halls_are_rectangles():
     random = np.random.default_rng(0)
     cells = contrib.Maze(29, removed=0.2).draw(20, random, held_out=False).inputs[..., 0] == 0

@@ -200,7 +200,7 @@ def test_a_model_takes_its_depth_from_the_data_and_solves_other_times(config):
 
 def test_the_state_of_a_model_is_the_function(config):
     wider = config.changed("model", width=2)
-    with pytest.raises(ide.InputError, match=r"features=2.* write model\.width=1"):
+    with pytest.raises(ide.InputError, match=r"features=2.*model\.width=1"):
         training.build_model(wider, training.build_task(config), jax.random.key(0))
 
 

@@ -66,7 +66,7 @@ def test_padding_stands_behind_a_prompt(unchecked):
     before = ide.Text(TOKENS, jax.device_put(np.arange(CONTEXT) > np.array([[1], [-1]])))
     with pytest.raises(ide.InputError, match="padding stands behind"):
         ide.generate(MODEL, before, 2, **GREEDY)
-    with pytest.raises(ide.InputError, match=r"give key=jax\.random"):
+    with pytest.raises(ide.InputError, match=r"key=jax\.random"):
         ide.generate(MODEL, TOKENS, 2)
 
 

@@ -143,7 +143,7 @@ def test_a_control_that_is_resampled_wrongly_is_named():
 def test_a_sample_stops_where_the_output_is_one_for_all_tokens():
     model = small.image_classifier(class_token=False, control=ide.Tied, intervals=6)
     images = normal(6, 4, 6, 1)
-    with pytest.raises(ide.InputError, match=r"one output for each sample give stops='sample'"):
+    with pytest.raises(ide.InputError, match="stops='sample'"):
         model.with_exit(ide.EstimatedExit(0.01))(images)
     stopped = model.with_exit(ide.EstimatedExit(0.1, stops="sample"))
     evaluations = small.solution_of(stopped, images).stats["field_evaluations"]

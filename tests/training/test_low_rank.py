@@ -62,5 +62,5 @@ def test_what_cannot_be_changed_is_named(there):
     ]:
         with pytest.raises(ide.InputError, match=message):
             trained(there, "wrong", model={"pretrained": "small", "lora": lora})
-    with pytest.raises(ide.InputError, match=r"model\.lora changes trained weights; give"):
+    with pytest.raises(ide.InputError, match=r"model\.lora"):
         files.config_of(stub.tree(model={"lora": {}}), "here")
