@@ -54,8 +54,7 @@ training.schedule=[{meshes: [{layers: 2}, {horizon: 0.5}]}]; control=tied
 model.operators=[nowhere:Pull] | model.operators.0=nowhere:Pull: … named 'nowhere'. Start the
 solver=tests.training.mine:Pull | solver.kind=tests.training.mine:Pull: Pull is not a subclass
 model.operators=[tests.training.mine:Twice]
-    | model.operators.0: tests.training.mine:Twice needs operator; give
-    model.operators.0.options.op
+    | model.operators.0.options.operator is missing; tests.training.mine:Twice needs it
 """
 
 # Each of these took gigabytes, minutes, or the whole process.

@@ -105,7 +105,7 @@ def read(
             def place(option: str) -> str:
                 return f"{key}.{option}" if option in beside else f"{key}.options.{option}"
 
-            arguments = _arguments(found, name, options, key, place, given, offered, draws)
+            arguments = _arguments(found, name, options, place, given, offered, draws)
             try:
                 return getattr(found, "build", found)(**arguments)
             except (InputError, OSError) as error:
@@ -113,7 +113,7 @@ def read(
                 raise InputError(f"{where}{error}") from None
         if kind is integration.Mesh:
             options = _value(dict[str, Any], tree, key)
-            return kind(**_arguments(kind, "a mesh", options, key, lambda x: f"{key}.{x}"))
+            return kind(**_arguments(kind, "a mesh", options, lambda x: f"{key}.{x}"))
         if kind is Callable:
             # Only an activation has annotated arguments.
             name = _value(str, tree, key)
@@ -132,7 +132,7 @@ def _section(kind: type[Section], tree: Any, key: str) -> Section:
         raise InputError(f"{place}{shown(tree)}: expected keys with values.")
     place = f"{key}." if key else ""
     name = key or "a configuration"
-    arguments = _arguments(kind, name, tree, key, lambda x: f"{place}{x}")
+    arguments = _arguments(kind, name, tree, lambda x: f"{place}{x}")
     try:
         return kind(**arguments)
     except InputError as error:
@@ -148,7 +148,6 @@ def _arguments(
     call: Any,
     name: str,
     options: Mapping[str, Any],
-    key: str,
     place: Callable[[str], str],
     given: Given = MappingProxyType({}),
     offered: Mapping[str, Any] = MappingProxyType({}),
@@ -189,7 +188,7 @@ def _arguments(
         else:
             kind = get_origin(annotation) or annotation
             if kind_of(kind) is None or inspect.isabstract(kind):
-                raise InputError(f"{key}: {name} needs {x}; give {place(x)}.")
+                raise InputError(f"{place(x)} is missing; {name} needs it.")
             tree = f"{kind.__module__}:{kind.__qualname__}"
         arguments[x] = read(annotation, tree, place(x), given=given, draws=keys.get(x))
     return arguments

@@ -102,15 +102,15 @@ class Program:
     ) -> jax.stages.Lowered:
         """The training step on the mesh with this number, ready to be compiled for a batch."""
         rule = self.rule
+        on_mesh = self.phase.models()[mesh]
         step = make_train_step(
             rule.optimizer,
             self.static,
-            objective,
+            lambda model, *batch_and_key: objective(on_mesh(model), *batch_and_key),
             max_bad_steps=rule.max_bad_steps,
             accumulate=rule.accumulate,
             average=rule.average,
             out_shardings=(layout.shardings(self.shapes), layout.whole()),
-            solved=self.phase.models()[mesh],
         )
         return step.lower(layout.shapes(self.shapes), layout.shapes(batch))
 

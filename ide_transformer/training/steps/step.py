@@ -153,7 +153,6 @@ def make_train_step(
     accumulate: int = 1,
     average: float = 0.0,
     out_shardings: Any = None,
-    solved: Callable[[Model], Model] = lambda model: model,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """The compiled step: `state, batch -> state, metrics`. It never calls the host.
 
@@ -166,7 +165,6 @@ def make_train_step(
     - `accumulate`: parts of a batch, computed one after the other to save memory.
     - `average`: decay of the moving average of the weights; 0 for none.
     - `out_shardings`: places of the new state and the metrics; see `jax.jit`.
-    - `solved`: maps the model to the model that this step solves.
     """
 
     averaged = moving_average(average)
@@ -175,7 +173,7 @@ def make_train_step(
         own, frozen = divided_weights(state.weights)
 
         def measured(own, batch, key):
-            return loss(solved(eqx.combine(own, frozen, static)), batch, key)
+            return loss(eqx.combine(own, frozen, static), batch, key)
 
         key = jax.random.wrap_key_data(state.key)
         key = jax.random.fold_in(key, state.step)
