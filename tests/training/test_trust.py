@@ -54,7 +54,7 @@ def gift(tmp_path, monkeypatch):
     (tmp_path / RUN / "checkpoints").mkdir(parents=True)
 
     def write(overrides, **tree):
-        tree = stub.tree(version=2, **tree)
+        tree = stub.tree(version=3, **tree)
         apply_overrides(tree, overrides.replace("CODE", "gift.evil:Part").split("; "))
         (RUN / "config.yaml").write_text(yaml.safe_dump(tree))
 
@@ -170,10 +170,3 @@ def test_what_a_file_says_reaches_the_terminal_as_plain_text(where, gift, capsys
         said = run_here(capsys, "train", "own.yaml", *given, expected=2)
         message = said.split("error: ", 1)[1]
         assert message.removesuffix("\n").isprintable(), ascii(message)
-
-
-def test_an_error_of_several_lines_has_one_that_begins_it(capsys, tmp_path):
-    (tmp_path / "own.yaml").write_text("model: {depht: 2, widht: 3}")
-    said = run_here(capsys, "train", tmp_path / "own.yaml", expected=2)
-    first, second = said.splitlines()
-    assert first.startswith("error: ") and second.startswith("  /")
