@@ -4,11 +4,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..training import read_section, read_tree
-from .comparison import (
-    AbstractComparison as AbstractComparison,
-    about_sources as about_sources,
-    fingerprint as fingerprint,
-)
+from .comparison import AbstractComparison as AbstractComparison, fingerprint as fingerprint
 from .measure import Data as Data, measure as measure, standard_error as standard_error
 from .solve_schemes import SolvingComparison
 from .train_schemes import TrainingComparison

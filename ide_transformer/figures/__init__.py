@@ -2,7 +2,6 @@
 
 from .page import Part, write_page
 from .plots import (
-    COLORS,
     Curve,
     draw_panels,
     literal,
