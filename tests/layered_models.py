@@ -63,7 +63,7 @@ def model_of(name="free", scales=None):
         WIDTH,
         control=theta,
         constraint=post_norm() if name == "post-norm" else ide.Tied(constraint, LAYERS),
-        mesh=ide.Mesh(solver=ide.LieTrotter() if free else ide.projected(ide.LieTrotter())),
+        solver=ide.LieTrotter() if free else ide.projected(ide.LieTrotter()),
         input_normalization=constraint,
         std=0.5,
         key=jax.random.key(3),
@@ -129,9 +129,5 @@ class Cubic(ide.AbstractOperator):
 
 def cubic_model(control, solver, constraint=ide.Free()):
     return state_model(
-        ide.TokenDomain.uniform(3),
-        4,
-        control=control,
-        constraint=constraint,
-        mesh=ide.Mesh(solver=solver),
+        ide.TokenDomain.uniform(3), 4, control=control, constraint=constraint, solver=solver
     )

@@ -34,7 +34,7 @@ class GridInputs(ide.AbstractInputs):
         return ide.models.Embedded(jnp.asarray(inputs), self.domain)
 
 
-def state_model(domain, width, *, control, constraint, mesh):
+def state_model(domain, width, *, control, constraint, **options):
     """`u(0) ↦ u(T)`, `[..., tokens, features]`."""
-    read_out = ide.models.States()
-    return ide.Model(GridInputs(domain, width), control, constraint, mesh, read_out)
+    parts = GridInputs(domain, width), control, constraint, ide.models.States()
+    return ide.Model(*parts, **options)

@@ -168,7 +168,7 @@ def test_every_model(name):
     leaves = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
     assert f"parameters: {sum(x.size for x in leaves):,}" in text
     for part in model.equations:
-        for named in (*part.control(0.0), part.mesh.solver, part.read_out):
+        for named in (*part.control(0.0), part.solver, part.read_out):
             assert type(named).__name__ in text
 
 

@@ -178,20 +178,13 @@ def test_what_does_not_go_together_is_refused(message, unchecked):
     equation, u0 = options.pop("equation"), options.pop("u0")
     with pytest.raises(ide.InputError, match=message):
         if "exit" in options:
-            mesh = ide.Mesh(solver=options["solver"]).whole
             more = dict(gradient=ide.Recompute(), exit=options["exit"])
-            solve_on(mesh, equation, u0, **more)
+            solve_on(ide.Mesh().whole, options["solver"], equation, u0, **more)
         else:
             ide.solve(equation, u0, **options)
 
 
-MODEL = state_model(
-    UNIFORM,
-    WIDTH,
-    control=EQUATION.control,
-    constraint=ide.Free(),
-    mesh=ide.Mesh(solver=ide.LieTrotter()),
-)
+MODEL = state_model(UNIFORM, WIDTH, control=EQUATION.control, constraint=ide.Free())
 
 
 @pytest.mark.parametrize(

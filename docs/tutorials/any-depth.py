@@ -124,7 +124,7 @@ model = training.load_model(any_depth.path).model
 task = training.evaluation_task(training.load_model(any_depth.path))
 batch = next(task.held_out(256))
 for name, solver in (("Strang(Heun())", ide.Strang()), ("RK4()", ide.RK4())):
-    otherwise = model.on(ide.Mesh(layers=8, solver=solver))
+    otherwise = model.with_solver(solver).on(ide.Mesh(layers=8))
     predicted = otherwise(batch.inputs).argmax(-1)
     counted = batch.targets >= 0
     print(f"{name:15} with 8 steps: {(predicted == batch.targets)[counted].mean():.3f}")

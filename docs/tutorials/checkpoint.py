@@ -66,12 +66,12 @@ native = report("as trained: LieTrotter(Euler())", model)
 # %%
 lie_trotter = [native]
 for steps in (2, 4):
-    changed = model.on(ide.Mesh(solver=ide.LieTrotter(), steps=steps))
+    changed = model.with_solver(ide.LieTrotter()).on(ide.Mesh(steps=steps))
     lie_trotter.append(report(f"LieTrotter(Euler()), {steps} steps", changed))
 
 strang = []
 for steps in (1, 2):
-    changed = model.on(ide.Mesh(solver=ide.Strang(), steps=steps))
+    changed = model.with_solver(ide.Strang()).on(ide.Mesh(steps=steps))
     strang.append(report(f"Strang(Heun()), {steps} per layer", changed))
 
 # %% [markdown]

@@ -73,7 +73,7 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
 
 def add_mesh(parser: argparse.ArgumentParser) -> None:
     """Adds `--mesh`."""
-    about = """solve on these meshes: layers, horizon, steps, solver, tokens, width;
+    about = """solve on these meshes: layers, horizon, steps, tokens, width;
     tokens=64,128,width=96 is two meshes, a second --mesh adds more"""
     name = "layers=2,4,8"
     parser.add_argument("--mesh", action="append", default=[], metavar=name, help=about)
@@ -94,7 +94,8 @@ def chosen_model(options: argparse.Namespace, path: str | None = None) -> "Loade
 
 def chosen_meshes(options: argparse.Namespace) -> "list[Mesh]":
     """The meshes that the options of `add_mesh` choose: one for each combination of values."""
-    from ..training import read_mesh
+    from ..integration import Mesh
+    from ..training.configuration.reader import read
     from ..training.configuration.text import read_yaml
 
     found = []
@@ -108,7 +109,7 @@ def chosen_meshes(options: argparse.Namespace) -> "list[Mesh]":
                 raise InputError(f"--mesh {text}: write key=value, for example layers=2,4,8.")
             fields.setdefault(key, []).append(read_yaml(value, f"--mesh {text}"))
         for values in itertools.product(*fields.values()):
-            found.append(read_mesh(dict(zip(fields, values, strict=True)), "--mesh"))
+            found.append(read(Mesh, dict(zip(fields, values, strict=True)), "--mesh"))
     return found
 
 

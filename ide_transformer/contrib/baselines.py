@@ -13,7 +13,6 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 from ide_transformer.arguments import NonNegativeInt, PositiveFloat, PositiveInt, checked
 from ide_transformer.equation import AbstractOperator, Free, PointRule, State, Tied, TokenDomain
 from ide_transformer.errors import InputError
-from ide_transformer.integration import Mesh
 from ide_transformer.models import (
     AbstractInputs,
     Embedded,
@@ -313,4 +312,4 @@ def _model(
     rate = NetworkRate(network, inputs.given)
     several = inputs.channels is not None
     read_out = NetworkValues(channels=several, statistics=statistics, outputs=inputs.outputs)
-    return Model(inputs, Tied((rate,), 1), Free(), Mesh(), read_out)
+    return Model(inputs, Tied((rate,), 1), Free(), read_out)

@@ -38,7 +38,7 @@ from ide_transformer.models import (
     TextInputs,
     TokenLogits,
 )
-from ide_transformer.solvers import AbstractScheme, SolvePlan, Step, StepField
+from ide_transformer.solvers import AbstractScheme, LieTrotter, SolvePlan, Step, StepField
 
 
 # A number, or lists of numbers.
@@ -340,6 +340,7 @@ def MomentumLanguageModel(
     *,
     control: AbstractControl,
     constraint: AbstractConstraint | AbstractControl,
+    solver: diffrax.AbstractSolver = LieTrotter(),
     mesh: Mesh = Mesh(),
     key: PRNGKeyArray,
     learned_positions: bool = True,
@@ -350,13 +351,14 @@ def MomentumLanguageModel(
     std: NonNegativeFloat = 0.02,
 ) -> Model[VelocityInputs, TokenLogits]:
     """A `LanguageModel` whose velocity starts from a second token embedding; for a scheme with
-    momentum, `model.on(Mesh(solver=Nesterov()))`."""
+    momentum, such as `Nesterov()`."""
     model = LanguageModel(
         vocabulary,
         context,
         features,
         control=control,
         constraint=constraint,
+        solver=solver,
         mesh=mesh,
         key=key,
         learned_positions=learned_positions,

@@ -17,11 +17,14 @@ from ide_transformer.dynamics import (
     whole_layers,
 )
 from ide_transformer.equation import (
+    AbstractConstraint,
     AbstractFeedForward,
     AbstractOperator,
     AbstractWrappedOperator,
+    Free,
     Scaled,
     by_samples,
+    parts,
     with_fields,
 )
 from ide_transformer.errors import InputError
@@ -110,6 +113,7 @@ def _checked(model: Model, layers: Sequence[int]) -> tuple[int, int]:
             f"replace_layers: layers={gone}: pass neighbours among 1 to {model.layers - 1}."
         )
     native = any(eqx.tree_equal(model.solver, x) for x in (LieTrotter(), diffrax.Euler()))
+    native &= all(isinstance(x, Free) for x in parts(model.constraint, AbstractConstraint))
     *_, last = model.control(0.0)
     if native and model.steps == 1 and isinstance(last.innermost, AbstractFeedForward):
         return first, len(gone)

@@ -4,6 +4,7 @@ of pdequinox as one of the operators."""
 import dataclasses
 from typing import Any, Literal
 
+import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, PRNGKeyArray, PyTree
@@ -42,6 +43,7 @@ from ide_transformer.models import (
     Statistics,
     Timed,
 )
+from ide_transformer.solvers import LieTrotter
 
 
 @checked
@@ -67,6 +69,7 @@ def SplitModel(
     *,
     control: AbstractControl,
     constraint: AbstractConstraint | AbstractControl,
+    solver: diffrax.AbstractSolver = LieTrotter(),
     mesh: Mesh = Mesh(),
     key: PRNGKeyArray | None = None,
     channels: PositiveInt | None = None,
@@ -120,7 +123,7 @@ def SplitModel(
     read_out = NetworkValues(
         channels=channels is not None, statistics=statistics, outputs=several
     )
-    return Model(inputs, control, constraint, mesh, read_out)
+    return Model(inputs, control, constraint, read_out, solver=solver, mesh=mesh)
 
 
 def _ignores_mean(

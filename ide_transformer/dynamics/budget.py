@@ -51,7 +51,7 @@ class FunctionSolve:
         others = model.mesh.stepsize_controller, model.compute_dtype, model.exit
         if any(x is not None for x in others):
             raise InputError("error_budget: drop adaptive steps, compute_dtype and exit.")
-        if (other := inconsistent(model.mesh.scheme)) is not None:
+        if (other := inconsistent(model.solver)) is not None:
             name = type(other).__name__
             raise InputError(f"error_budget: {name} does not converge; take LieTrotter().")
         (points,) = (own.points,) if isinstance(own.points, int) else own.points
@@ -79,16 +79,15 @@ class FunctionSolve:
             "features": f"{self.model.features} features",
             "depth": f"{steps} steps",
         }
-        scheme = type(splitting_of(self._scheme)).__name__
+        scheme = type(splitting_of(self.model.solver)).__name__
         return numbers.get(resolution, f"{scheme}, {steps} steps")
 
     @property
     def splits(self) -> bool:
-        return splitting_of(self._scheme) is not None and self.model.equation.num_operators > 1
-
-    @property
-    def _scheme(self) -> diffrax.AbstractSolver:
-        return self.model.mesh.scheme
+        return (
+            splitting_of(self.model.solver) is not None
+            and self.model.equation.num_operators > 1
+        )
 
     @property
     def domain(self) -> TokenDomain:
@@ -136,22 +135,25 @@ class FunctionSolve:
         }
         return self.on(meshes[resolution])
 
+    def with_solver(self, solver: diffrax.AbstractSolver) -> "FunctionSolve":
+        return dataclasses.replace(self, model=self.model.with_solver(solver))
+
     def with_exact_flows(self) -> "FunctionSolve":
         """The solve by the same splitting with exact flows."""
-        return self.on(Mesh(solver=with_sub_solver(self._scheme, _EXACT)))
+        return self.with_solver(with_sub_solver(self.model.solver, _EXACT))
 
     def exact(self) -> "FunctionSolve":
         """The solve that is exact in depth."""
-        return self.finer("depth", 2).on(Mesh(solver=_EXACT))
+        return self.finer("depth", 2).with_solver(_EXACT)
 
     def with_finer_splitting(self) -> "FunctionSolve":
         """The solve by `Strang` instead of order 1; others with twice the steps."""
-        splitting = splitting_of(self._scheme)
+        splitting = splitting_of(self.model.solver)
         assert splitting is not None
         if splitting.splitting_order > 1:
             return self.finer("depth", 2)
         symmetric = Strang(splitting.sub_solver)
-        return self.on(Mesh(solver=eqx.tree_at(splitting_of, self._scheme, symmetric)))
+        return self.with_solver(eqx.tree_at(splitting_of, self.model.solver, symmetric))
 
 
 def field_operations(equation: Equation, u0: State | jax.ShapeDtypeStruct) -> float:

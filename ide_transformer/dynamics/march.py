@@ -30,7 +30,7 @@ class March(NamedTuple):
         if model.exit is not None or model.mesh.stepsize_controller is not None:
             raise InputError(f"{name}: take model.with_exit(None).on(Mesh(steps=…)).")
         equation, u0 = model.initial_value_problem(inputs)
-        scheme = model.mesh.scheme
+        scheme = model.solver
         if equation.continuous or not solvers.restarts_at_jumps(scheme):
             field = solvers.StepField(
                 equation.terms_of(0), 0.0, equation.control.interval_length

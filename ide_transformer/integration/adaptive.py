@@ -21,12 +21,15 @@ from .output import Start, Status, Trajectory, field_evaluations
 
 
 def adapt(
-    equation: Equation, mesh: Mesh, start: Start, gradient: AbstractGradient
+    equation: Equation,
+    given: diffrax.AbstractSolver,
+    mesh: Mesh,
+    start: Start,
+    gradient: AbstractGradient,
 ) -> Trajectory:
-    """Solves with the controller of the mesh, by at most `mesh.max_steps` steps per
-    interval."""
+    """Solves by the `given` scheme with the controller of the mesh, by at most `mesh.max_steps`
+    steps per interval."""
     u0, args, output = start
-    given = mesh.scheme
     check_scheme(equation, given, None)
     solver = prepared(given, equation.constraint)
     length = equation.control.interval_length

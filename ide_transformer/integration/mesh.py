@@ -1,4 +1,4 @@
-"""Meshes: the resolution and the scheme of a solve."""
+"""Meshes: the resolution of a solve."""
 
 import dataclasses
 import math
@@ -7,24 +7,22 @@ from typing import Literal
 
 import diffrax
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 
 from ..arguments import PositiveFloat, PositiveInt, checked
 from ..equation import spelled
 from ..errors import InputError
-from ..solvers import LieTrotter
 
 
 @checked
 class Mesh(eqx.Module):
-    """The resolution of a solve and its scheme. `model.on(mesh)` solves the same weights on
+    """The resolution of a solve. `model.on(mesh)` solves the same weights by the same scheme on
     another mesh, `task.on(mesh)` gives the samples there. Fields that are `None` stay as they
     are.
 
-        model.on(ide.Mesh(layers=8))                       # θ(t) on eight layers of [0, T]
-        model.on(ide.Mesh(steps=2, solver=ide.Strang()))
-        ide.functional(model).on(ide.Mesh(width=256))      # the same functions at 256 points
+        model.on(ide.Mesh(layers=8))                   # θ(t) on eight layers of [0, T]
+        model.on(ide.Mesh(steps=2))                    # two steps in each layer
+        ide.functional(model).on(ide.Mesh(width=256))  # the same functions at 256 points
 
     **Arguments:**
 
@@ -34,8 +32,6 @@ class Mesh(eqx.Module):
     - `tokens`: tokens of a sample: points of a function (along each axis), windows of a text,
       or patches of an image, also (rows, columns).
     - `width`: features, if they are points of functions; see `Model`.
-    - `solver`: the scheme. Default of a model: `LieTrotter()`, the standard Transformer.
-      Another one raises for a model whose scheme has learned weights.
     - `stepsize_controller`: adaptive instead of equal steps; see `solve`.
     - `max_steps`: the most adaptive steps in one layer. Default: 256.
     - `steps_for`: whether all samples of a `"batch"` share adaptive steps (the default), or
@@ -49,7 +45,6 @@ class Mesh(eqx.Module):
         static=True, default=None
     )
     width: PositiveInt | None = eqx.field(static=True, default=None)
-    solver: diffrax.AbstractSolver | None = None
     stepsize_controller: diffrax.AbstractStepSizeController | None = None
     max_steps: PositiveInt | None = eqx.field(static=True, default=None)
     steps_for: Literal["batch", "sample"] | None = eqx.field(static=True, default=None)
@@ -72,27 +67,20 @@ class Mesh(eqx.Module):
             for name, x in self.given.items()
         }
 
-    @property
-    def scheme(self) -> diffrax.AbstractSolver:
-        """The solver, by default `LieTrotter()`."""
-        return LieTrotter() if self.solver is None else self.solver
-
     def over(self, other: "Mesh") -> "Mesh":
-        """The solver and steps of this mesh, or of another mesh where this one has none."""
+        """The steps of this mesh, or of another mesh where this one has none."""
         paced = self if self.given.keys() & {"steps", "stepsize_controller"} else other
         return Mesh(
             steps=paced.steps,
             stepsize_controller=paced.stepsize_controller,
-            solver=self.solver or other.solver,
             max_steps=self.max_steps or other.max_steps,
             steps_for=self.steps_for or other.steps_for,
         )
 
     @property
     def whole(self) -> "Mesh":
-        """The solver and steps of this mesh, or the defaults."""
-        default = Mesh(steps=1, solver=LieTrotter(), max_steps=256, steps_for="batch")
-        return self.over(default)
+        """The steps of this mesh, or the defaults."""
+        return self.over(Mesh(steps=1, max_steps=256, steps_for="batch"))
 
 
 def check_steps(numbers: Mapping[str, int]) -> None:
@@ -104,18 +92,4 @@ def check_steps(numbers: Mapping[str, int]) -> None:
         product = " times ".join(f"{name}={number}" for name, number in numbers.items())
         raise InputError(
             f"{product}: {precision.dtype} has at most {most:,} different steps; give fewer."
-        )
-
-
-def check_keeps_weights(scheme: diffrax.AbstractSolver, other: diffrax.AbstractSolver) -> None:
-    """Raises `InputError` if the scheme of a model has weights that another one lacks."""
-
-    def weights_of(solver: diffrax.AbstractSolver) -> set[int]:
-        return {*map(id, jax.tree.leaves(eqx.filter(solver, eqx.is_inexact_array)))}
-
-    if not weights_of(scheme) <= weights_of(other):
-        raise InputError(
-            f"solver={spelled(other)}: the scheme of this model, {type(scheme).__name__}, has "
-            "learned weights, which another one would lose. Change its steps alone, use a "
-            "scheme around model.mesh.solver, or write dataclasses.replace(model, mesh=…)."
         )

@@ -72,17 +72,17 @@ def solve(
     equal = stepsize_controller is None or steps_per_interval != 1
     mesh = Mesh(
         steps=steps_per_interval if equal else None,
-        solver=solver,
         stepsize_controller=stepsize_controller,
         max_steps=max_steps,
     )
     return solve_on(
-        mesh, equation, u0, gradient=gradient, saveat=saveat, args=args, throw=throw
+        mesh, solver, equation, u0, gradient=gradient, saveat=saveat, args=args, throw=throw
     )
 
 
 def solve_on(
     mesh: Mesh,
+    solver: diffrax.AbstractSolver,
     equation: Equation,
     u0: Float[ArrayLike, "*batch tokens features"],
     *,
@@ -99,7 +99,7 @@ def solve_on(
     start = Start(jnp.asarray(u0), args, output)
     exit_by = None if exit is None else (exit, read_out)
     try:
-        return _solve(mesh, gradient, equation, start, exit_by)
+        return _solve(mesh, solver, gradient, equation, start, exit_by)
     except TypeError as error:
         if "forward-mode" not in str(error):
             raise
@@ -113,6 +113,7 @@ def solve_on(
 @eqx.filter_jit
 def _solve(
     mesh: Mesh,
+    solver: diffrax.AbstractSolver,
     gradient: AbstractGradient,
     equation: Equation,
     start: Start,
@@ -121,9 +122,9 @@ def _solve(
     output = start.output
     check_state(equation, start.u0, start.args)
     if mesh.stepsize_controller is not None:
-        trajectory = adapt(equation, mesh, start, gradient)
+        trajectory = adapt(equation, solver, mesh, start, gradient)
     else:
-        steps = plan_steps(equation, mesh.scheme, mesh.steps or 1, start.u0, start.args)
+        steps = plan_steps(equation, solver, mesh.steps or 1, start.u0, start.args)
         if exit is None:
             trajectory = gradient.march(steps, start)
         else:

@@ -87,14 +87,15 @@ class TokenMarch(eqx.Module):
     def __init__(
         self,
         equation: Equation,
+        solver: diffrax.AbstractSolver,
         mesh: Mesh,
         state: jax.ShapeDtypeStruct,
         exit: AbstractExit | None = None,
     ):
-        reason = why_not_by_token(equation, mesh, state, exit)
+        reason = why_not_by_token(equation, solver, mesh, state, exit)
         if reason is not None:
             raise InputError(f"Token by token: {reason}")
-        self.steps = plan_steps(equation, mesh.scheme, mesh.steps or 1, state)
+        self.steps = plan_steps(equation, solver, mesh.steps or 1, state)
 
     @property
     def num_tokens(self) -> int:
@@ -137,14 +138,15 @@ class TokenMarch(eqx.Module):
 
 def why_not_by_token(
     equation: Equation,
+    solver: diffrax.AbstractSolver,
     mesh: Mesh,
     state: jax.ShapeDtypeStruct,
     exit: AbstractExit | None = None,
 ) -> str | None:
     """Why tokens cannot be marched one by one; `None` if they can."""
     try:
-        _check(equation, mesh, exit)
-        steps = plan_steps(equation, mesh.scheme, mesh.steps or 1, state)
+        _check(equation, solver, mesh, exit)
+        steps = plan_steps(equation, solver, mesh.steps or 1, state)
         eqx.filter_eval_shape(lambda u0: _march(steps, u0, 0, None), state)
     except InputError as error:
         return str(error)
@@ -203,7 +205,9 @@ def _march(
     return u1, new
 
 
-def _check(equation: Equation, mesh: Mesh, exit: AbstractExit | None) -> None:
+def _check(
+    equation: Equation, solver: diffrax.AbstractSolver, mesh: Mesh, exit: AbstractExit | None
+) -> None:
     """Raises `InputError` if tokens are coupled in ways that cannot be cached."""
     if mesh.stepsize_controller is not None:
         raise InputError("adaptive steps depend on the whole text; give Mesh(steps=…).")
@@ -226,9 +230,9 @@ def _check(equation: Equation, mesh: Mesh, exit: AbstractExit | None) -> None:
                 "causal integral from AbstractTokenIntegral."
             )
     kinds = diffrax.AbstractImplicitSolver, AbstractImplicitScheme
-    for solver in parts(mesh.scheme, kinds):
+    for part in parts(solver, kinds):
         raise InputError(
-            f"{type(solver).__name__} is implicit; use for example RK4() or Strang()."
+            f"{type(part).__name__} is implicit; use for example RK4() or Strang()."
         )
 
 

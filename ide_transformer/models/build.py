@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
+import diffrax
 import jax
 from jaxtyping import PRNGKeyArray
 
@@ -12,6 +13,7 @@ from ..arguments import NonNegativeFloat, PositiveInt, checked
 from ..equation import AbstractConstraint, AbstractControl, Free, LayerNorm
 from ..errors import InputError
 from ..integration import Mesh
+from ..solvers import LieTrotter
 from .chains import StageInputs
 from .functions import FunctionInputs, FunctionValues
 from .images import AbstractImageInputs, ImageInputs
@@ -45,7 +47,8 @@ _ABOUT = {
     "features": "the width of the state.",
     "control": "θ, which holds the operators, see `Equation`.",
     "constraint": "the set on which the state stays, see `Equation`.",
-    "mesh": "the solver and its steps.",
+    "solver": "the scheme. `LieTrotter()` is the standard Transformer.",
+    "mesh": "the steps of the scheme.",
     "key": "draws the weights.",
     "learned_positions": "whether to add position embeddings; otherwise use operators with "
     "positions, such as `Rotary`.",
@@ -83,6 +86,7 @@ def _equation(
     *,
     control: AbstractControl,
     constraint: AbstractConstraint | AbstractControl,
+    solver: diffrax.AbstractSolver = LieTrotter(),
     mesh: Mesh = Mesh(),
     key: PRNGKeyArray,
 ) -> None:
@@ -120,6 +124,7 @@ def _builds(
     empty = inspect.Parameter.empty
     by_name = inspect.Parameter.KEYWORD_ONLY
     parameters = dict(inspect.signature(_equation).parameters)
+    of_equation = parameters.keys() - {"key"}
     parts = []
     for build, renamed in ((inputs, {**_OF_INPUTS, **names}), (read_out, _OF_READ_OUTS)):
         fixed = {"key", *getattr(build, "keywords", {})}
@@ -150,8 +155,8 @@ def _builds(
                 build_part(key=key, **{x: values[name] for x, name in own.items()})
                 for key, (build_part, own) in zip(keys(values["key"]), parts, strict=True)
             ]
-            equation = values["control"], values["constraint"], values["mesh"]
-            return Model(built[0], *equation, built[1])
+            equation = {name: values[name] for name in of_equation}
+            return Model(inputs=built[0], read_out=built[1], **equation)
 
         sentences = "\n".join(f"- `{x.name}`: {_ABOUT[x.name]}" for x in ordered)
         build.__doc__ = f"{inspect.getdoc(function)}\n\n**Arguments:**\n\n{sentences}"

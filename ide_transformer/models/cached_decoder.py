@@ -42,7 +42,7 @@ class CachedDecoder(eqx.Module):
         model = model.ordinary
         self.model = model = model.with_inputs(replace(model.inputs, context=tokens))
         equation = Equation(model.rounded_control, model.constraint, model.domain)
-        self.march = TokenMarch(equation, model.mesh, _state(model), model.exit)
+        self.march = TokenMarch(equation, model.solver, model.mesh, _state(model), model.exit)
 
     @checked
     def prefill(
@@ -84,7 +84,7 @@ def why_not_cached(model: Model) -> str | None:
     if (reason := _why_no_cache_of(model)) is not None:
         return reason
     model = model.ordinary
-    return why_not_by_token(model.equation, model.mesh, _state(model), model.exit)
+    return why_not_by_token(model.equation, model.solver, model.mesh, _state(model), model.exit)
 
 
 def _why_no_cache_of(model: Model) -> str | None:

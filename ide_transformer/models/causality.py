@@ -53,8 +53,9 @@ def _find_fault(model: Model[Any, Any]) -> str | None:
         )
     # Fixed explicit steps, which do not depend on other tokens.
     kinds = diffrax.AbstractImplicitSolver, AbstractImplicitScheme
-    explicit = diffrax.Euler() if parts(model.mesh.scheme, kinds) else None
-    solved = model.on(Mesh(steps=model.steps, solver=explicit))
+    solved = model.on(Mesh(steps=model.steps))
+    if parts(model.solver, kinds):
+        solved = solved.with_solver(diffrax.Euler())
     tries = (moved(solved, 1), moved(solved, -1), solved)
     if isinstance(model.inputs, FunctionInputs):
         # Two functions that agree on the first half of the points.
@@ -116,7 +117,7 @@ def _suspect(model: _Model) -> str:
     ]
     if not suspects:
         sets = parts(eqx.filter_eval_shape(model.constraint, 0.0), AbstractConstraint)
-        others = (model.inputs, *sets, model.mesh.scheme, model.read_out)
+        others = (model.inputs, *sets, model.solver, model.read_out)
         suspects = [type(x).__name__ for x in others]
     return (
         f"{' or '.join(suspects)}, sees later tokens. In a causal model each part reads only "

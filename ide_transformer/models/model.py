@@ -45,10 +45,10 @@ from ..equation import (
 from ..equation.domain import by_samples
 from ..errors import InputError
 from ..integration import AbstractExit, AbstractGradient, Mesh, Recompute, Solution
-from ..integration.mesh import check_keeps_weights, check_steps
+from ..integration.mesh import check_steps
 from ..integration.solve import solve_on
 from ..memory import check_bytes
-from ..solvers import check_start, prepared, schemes_of, with_key
+from ..solvers import LieTrotter, check_start, schemes_of, with_key
 from .parts import AbstractInputs, AbstractReadOut, Embedded, InputArrays, Timed
 
 
@@ -86,7 +86,8 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
 
     - `inputs`, `read_out`: E and R.
     - `control`, `constraint`: θ and S, see `Equation`.
-    - `mesh`: the solver and its steps. `model.on(mesh)` changes layers, horizon, tokens, width.
+    - `solver`: the scheme; it may have weights. `LieTrotter()` is the standard Transformer.
+    - `mesh`: the steps of the scheme. `model.on(mesh)` changes layers, horizon, tokens, width.
     - `space`: see above; `None` for ordinary weights.
     - `gradient`: the gradient mode, see `solve`.
     - `compute_dtype`: dtype of matrix products in operators, for example "bfloat16"; weights
@@ -97,7 +98,9 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
     inputs: Inputs
     control: AbstractControl
     constraint: AbstractControl = eqx.field(converter=_constraint)
-    mesh: Mesh
+    # Weights are stored in the order of these fields.
+    solver: diffrax.AbstractSolver = eqx.field(kw_only=True, default=LieTrotter())
+    mesh: Mesh = eqx.field(kw_only=True, default=Mesh())
     read_out: ReadOut
     space: FunctionSpace | None = None
     gradient: AbstractGradient = Recompute()
@@ -127,14 +130,14 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
                     f"{type(model.inputs).__name__}, {model.features} features",
                     contents(model.control, model.constraint)["control"],
                     ", ".join(type(x).__name__ for x in operators),
-                    spelled_options(model.mesh),
+                    _solved(model),
                     type(model.read_out).__name__,
                 )
                 entries[f"equation {i}"] = "; ".join(texts)
         else:
             entries["inputs"] = spelled(self.inputs)
             entries |= contents(self.control, self.constraint)
-            entries["scheme"] = spelled_options(self.mesh)
+            entries["scheme"] = _solved(self)
             entries["read-out"] = spelled(self.read_out)
         return listing(self, entries)
 
@@ -198,11 +201,6 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         model = self.ordinary
         return Equation(model.control, model.constraint, model.domain)
 
-    @property
-    def solver(self) -> diffrax.AbstractSolver:
-        """The scheme, projected if the state is constrained."""
-        return prepared(self.mesh.scheme, self.constraint)
-
     def each_equation(self, change: "Callable[[Model], Model]") -> "Model[Inputs, ReadOut]":
         """The model with `change` applied to each equation's model, this one last."""
         inputs = map_parts(self.inputs, Model, lambda x, _: x.each_equation(change))
@@ -233,12 +231,18 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         return self.each_equation(lambda x: dataclasses.replace(x, compute_dtype=compute_dtype))
 
     @checked
-    def on(self, mesh: Mesh) -> "Model[Inputs, ReadOut]":
-        """The model with the same weights on another mesh. A model trained for several meshes,
-        see `training.schedule`, converges with more steps.
+    def with_solver(self, solver: diffrax.AbstractSolver) -> "Model[Inputs, ReadOut]":
+        """The model with another scheme in all equations, and the same steps. Learned weights
+        of the present scheme are lost, unless the other one holds `model.solver`, such as
+        `AlgebraicallyReversible(model.solver)`."""
+        return self.each_equation(lambda model: dataclasses.replace(model, solver=solver))
 
-        **Raises:** `InputError` for a mesh that does not fit or is too fine for the memory, and
-        for a solver that would lose the learned weights of the present one.
+    @checked
+    def on(self, mesh: Mesh) -> "Model[Inputs, ReadOut]":
+        """The model with the same weights and scheme on another mesh. A model trained for
+        several meshes, see `training.schedule`, converges with more steps.
+
+        **Raises:** `InputError` for a mesh that does not fit or is too fine for the memory.
         """
         model: Model = self
         horizon = mesh.horizon
@@ -260,15 +264,13 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
             model = model.with_inputs(model.inputs.with_tokens(tokens))
         if not mesh.given.keys() - _OF_PARTS:
             return model
-        return model.each_equation(lambda part: part.solved_on(mesh))
 
-    def solved_on(self, mesh: Mesh) -> "Model[Inputs, ReadOut]":
-        """The model with the solver and the steps of a mesh, for its last equation only."""
-        if mesh.solver is not None:
-            check_keeps_weights(self.mesh.scheme, mesh.solver)
-        mesh = mesh.over(self.mesh)
-        check_steps({"layers": self.layers, "steps": mesh.steps or 1})
-        return dataclasses.replace(self, mesh=mesh)
+        def with_steps(part: Model) -> Model:
+            steps = mesh.over(part.mesh)
+            check_steps({"layers": part.layers, "steps": steps.steps or 1})
+            return dataclasses.replace(part, mesh=steps)
+
+        return model.each_equation(with_steps)
 
     def _in_depth(self, change: Callable[[AbstractControl], AbstractControl]) -> "Model":
         return self.each_equation(
@@ -326,18 +328,19 @@ class Model(eqx.Module, Generic[Inputs, ReadOut]):
         self, inputs: PyTree[ArrayLike], key: PRNGKeyArray | None, *, saveat: diffrax.SaveAt
     ) -> Solution:
         control = self.rounded_control
-        mesh = self.mesh
+        solver = self.solver
         embed_key = None
         if key is not None:
             embed_key, depth_key, _ = jax.random.split(key, 3)
             if parts(control, AbstractRandomOperator):
                 control = Sampled(control, depth_key)
-            mesh = dataclasses.replace(mesh, solver=with_key(mesh.scheme, depth_key))
+            solver = with_key(solver, depth_key)
         embedded = self.inputs.embed(inputs, key=embed_key)
         embedded = embedded._replace(u0=on_devices(embedded.u0))
-        check_start(mesh.scheme, embedded.start)
+        check_start(solver, embedded.start)
         solution = solve_on(
-            mesh,
+            self.mesh,
+            solver,
             self._equation(control, embedded),
             embedded.u0,
             gradient=self.gradient,
@@ -405,6 +408,12 @@ def kinds_of(build: Callable[..., Model]) -> tuple[type, type]:
     """The kinds of inputs and read-out of the models that `build` returns."""
     returned = inspect.signature(build, eval_str=True).return_annotation
     return get_args(returned) or (AbstractInputs, AbstractReadOut)
+
+
+def _solved(model: Model) -> str:
+    """The scheme and the steps of a model in words."""
+    steps = spelled_options(model.mesh)
+    return f"{spelled(model.solver)}, {steps}"
 
 
 def _resampled(control: AbstractControl, layers: int) -> AbstractControl:

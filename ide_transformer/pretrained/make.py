@@ -33,7 +33,6 @@ from ..equation import (
     silu,
 )
 from ..errors import InputError
-from ..integration import Mesh
 from ..models import LanguageModel, Model
 from ..solvers import LieTrotter
 from .options import Options
@@ -90,7 +89,7 @@ def pre_norm(
             layers, options.size("num_hidden_layers"), key=any_key()
         ),
         constraint=Free(),
-        mesh=Mesh(solver=diffrax.Euler() if parallel else LieTrotter()),
+        solver=diffrax.Euler() if parallel else LieTrotter(),
         output_normalization=normalization,
     )
 

@@ -46,7 +46,7 @@ def model(monkeypatch):
             *(2, 4, 4),
             control=ide.PiecewiseConstant((ide.Damping(jnp.zeros(3)),)),
             constraint=ide.Free(),
-            mesh=ide.Mesh(solver=diffrax.Euler()),
+            solver=diffrax.Euler(),
             output_normalization=ide.Free(),
             key=jax.random.key(0),
         )
@@ -149,7 +149,7 @@ def test_successive_approximations_solve_a_linear_quadratic_problem():
         3,
         control=ide.PiecewiseConstant((drift, Push(jnp.zeros((number, 3)))), h),
         constraint=ide.Free(),
-        mesh=ide.Mesh(solver=diffrax.Heun()),
+        solver=diffrax.Heun(),
     )
 
     def loss(u):

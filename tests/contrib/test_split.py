@@ -247,7 +247,7 @@ def test_the_linear_part_acts_on_the_function_and_not_on_its_deviation(damping, 
         1,
         control=ide.Tied((linear,), 1),
         constraint=constraint,
-        mesh=ide.Mesh(solver=diffrax.Dopri8()),
+        solver=diffrax.Dopri8(),
         statistics=((3.0, 2.0),),
         output_statistics=((7.0, 5.0),),
     )

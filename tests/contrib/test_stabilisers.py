@@ -49,4 +49,4 @@ def test_without_a_key_there_is_no_noise_and_one_start():
     assert largest(found, ends(-u0, None, initial=1.0)) == 0
     with pytest.raises(InputError, match="AdamsBashforth uses earlier steps"):
         memory = NoisySteps(ide.AdamsBashforth(2))
-        model_of("tied").on(ide.Mesh(solver=memory)).solve(HELD_OUT)
+        model_of("tied").with_solver(memory).solve(HELD_OUT)

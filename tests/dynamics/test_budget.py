@@ -89,7 +89,8 @@ def model_of(solver, attention=True):
             WIDTH,
             control=ide.Tied((*outside, ide.FeedForward(WIDTH, **own)), 1),
             constraint=ide.Free(),
-            mesh=ide.Mesh(solver=solver, steps=4),
+            solver=solver,
+            mesh=ide.Mesh(steps=4),
             modes=1,
             grid="gauss_legendre",
             output_normalization=ide.Free(),
@@ -152,9 +153,9 @@ class Opposite(ide.AbstractSequentialSplitting):
 )
 def test_a_splitting_is_refined_by_the_symmetric_one_or_shorter_steps(solver, finer, steps):
     solve = FunctionSolve(model_of(solver), wave, POINTS)
-    refined = refinements(solve)["splitting"].model.mesh
+    refined = refinements(solve)["splitting"].model
     assert (refined.solver, refined.steps) == (finer, steps)
-    flows = solve.with_exact_flows().model.mesh
+    flows = solve.with_exact_flows().model
     assert (flows.solver, flows.steps) == (with_sub_solver(solver, EXACT), 4)
-    exact = solve.exact().model.mesh
+    exact = solve.exact().model
     assert (exact.solver, exact.steps) == (EXACT, 8)

@@ -78,7 +78,7 @@ MODES = {
 def test_gradients_are_those_of_the_matrices(mode):
     """`∂A = (α/r) ∂W Bᵀ` and `∂B = (α/r) Aᵀ ∂W`, for each layer; nothing else has one."""
     gradient, solver = MODES[mode]
-    model = changed(model_of("attention")).with_gradient(gradient).on(ide.Mesh(solver=solver))
+    model = changed(model_of("attention")).with_gradient(gradient).with_solver(solver)
     own, frozen = divided_weights(eqx.filter(model, eqx.is_inexact_array))
     rest = eqx.filter(model, eqx.is_inexact_array, inverse=True)
 

@@ -25,7 +25,8 @@ def solved(equation, exit, u0, solver=ide.LieTrotter(), steps=1):
     with jax.ensure_compile_time_eval():
         saveat = diffrax.SaveAt(ts=jnp.asarray(equation.knots))
     solution = solve_on(
-        ide.Mesh(steps=steps, solver=solver).whole,
+        ide.Mesh(steps=steps).whole,
+        solver,
         equation,
         u0,
         gradient=ide.Recompute(),

@@ -271,8 +271,9 @@ def test_states_at_any_depth_of_fixed_and_adaptive_steps(options):
 
 @pytest.mark.heavy
 def test_each_sample_of_a_model_can_have_steps_of_its_own():
-    mesh = ide.Mesh(solver=diffrax.Bosh3(), steps_for="sample", **within(1e-3))
-    model, inputs = model_of("attention").on(mesh), HELD_OUT.reshape(2, 2, -1)
+    mesh = ide.Mesh(steps_for="sample", **within(1e-3))
+    model = model_of("attention").with_solver(diffrax.Bosh3()).on(mesh)
+    inputs = HELD_OUT.reshape(2, 2, -1)
     solution = model.solve(inputs, saveat=diffrax.SaveAt(ts=jnp.array([1.0, 4.0])))
     assert solution.us.shape == (2, *solution.u1.shape)
     steps = np.asarray(solution.stats["steps"])

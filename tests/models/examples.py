@@ -70,8 +70,8 @@ def parts(
         return tuple(ide.Dropout(x, dropout) if dropout else x for x in made)
 
     theta = control.build(block, intervals, key=KEY)
-    mesh = ide.Mesh(solver=solver, **options)
-    return dict(control=theta, constraint=constraint, mesh=mesh)
+    mesh = ide.Mesh(**options)
+    return dict(control=theta, constraint=constraint, solver=solver, mesh=mesh)
 
 
 @small

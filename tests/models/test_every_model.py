@@ -53,9 +53,8 @@ class By(ide.AbstractReadOut):
 def own(*change, read_out=ide.models.States()):
     """A model of a user, of which one part may be broken."""
     theta = ide.Tied((ide.Damping(jnp.ones(small.WIDTH)),), 2)
-    scheme = ide.Mesh(solver=ide.LieTrotter())
     given = OwnInputs(jnp.ones((11, small.WIDTH)), *change)
-    return lambda: ide.Model(given, theta, ide.Free(), scheme, read_out)
+    return lambda: ide.Model(given, theta, ide.Free(), read_out)
 
 
 def language_model():

@@ -41,7 +41,7 @@ ENCODER, DECODER = SPOKEN.inputs.encoder, SPOKEN.with_inputs(SPOKEN.inputs.text)
 
 def test_an_encoder_and_a_decoder_are_two_equations():
     """Each solved by a scheme of its own, the states of the first put into the second."""
-    encoder = ENCODER.on(ide.Mesh(solver=diffrax.Heun(), steps=4))
+    encoder = ENCODER.with_solver(diffrax.Heun()).on(ide.Mesh(steps=4))
     model = ide.contrib.EncoderDecoder(encoder, DECODER)
     assert isinstance(model.solver, ide.LieTrotter) and not model.random
 
@@ -98,16 +98,14 @@ def test_a_longer_horizon_passes_through_the_old_end():
         MODEL.on(ide.Mesh(horizon=6.0))
 
 
-def test_a_scheme_does_not_lose_the_weights_that_it_has_learned():
-    model = MODEL.on(ide.Mesh(solver=ide.contrib.Nesterov()))
-    for solver in (ide.contrib.Nesterov(), ide.Strang()):
-        with pytest.raises(ide.InputError, match=r"Nesterov, has learned weights"):
-            model.on(ide.Mesh(solver=solver))
-    with pytest.raises(ide.InputError, match=r"solver=Strang.* has learned weights"):
+def test_a_scheme_keeps_its_learned_weights_on_a_mesh_and_inside_another():
+    scheme = ide.contrib.Nesterov()
+    model = MODEL.with_solver(scheme)
+    around = model.with_solver(ide.AlgebraicallyReversible(model.solver))
+    for same in (model.on(ide.Mesh(layers=4, steps=3)).solver, around.solver.solver):
+        assert eqx.tree_equal(same, scheme)
+    with pytest.raises(ide.InputError, match=r"solver.kind=strang.* has learned weights"):
         with_solver(model, SolverConfig(kind="strang"))
-    around = ide.AlgebraicallyReversible(model.mesh.solver)
-    mesh = model.on(ide.Mesh(solver=around, steps=2)).on(ide.Mesh(steps=3)).mesh
-    assert mesh.steps == 3 and eqx.tree_equal(mesh.solver, around)
 
 
 FINE = {

@@ -31,9 +31,8 @@ class Equal(ide.AbstractInputs):
 
 def model(solver, steps=1, *operators):
     operators = operators or (ide.equation.Diffusion(jnp.asarray(3e-4)),)
-    mesh = ide.Mesh(solver=solver, steps=steps)
-    states = ide.models.States()
-    return ide.Model(Equal(), ide.Tied(operators, 2), ide.Free(), mesh, states)
+    parts = Equal(), ide.Tied(operators, 2), ide.Free(), ide.models.States()
+    return ide.Model(*parts, solver=solver, mesh=ide.Mesh(steps=steps))
 
 
 @pytest.mark.parametrize(

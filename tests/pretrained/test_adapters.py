@@ -82,7 +82,7 @@ def test_what_an_adapter_cannot_say_is_refused(tmp_path):
     for wrong, given, message in [
         (model, {"like": None}, "give like="),
         (trained, {}, r"embed_tokens\.weight differs from .*/llama, and an adapter"),
-        (model.on(ide.Mesh(solver=ide.Strang())), {}, r"solver: Strang\(Heun\(\)\) here"),
+        (model.with_solver(ide.Strang()), {}, r"solver: Strang\(Heun\(\)\) here"),
         (ide.load_pretrained(GOLDEN / "llama"), {}, r"no changes of low rank; train it with"),
     ]:
         with pytest.raises(ide.InputError, match=message):

@@ -165,12 +165,11 @@ def test_the_dtype_in_the_options_is_that_of_the_tensors(tmp_path):
 
 
 def finer(model):
-    # The same scheme, so the scheme alone would say nothing.
-    return model.on(ide.Mesh(solver=model.mesh.solver, steps=2))
+    return model.on(ide.Mesh(steps=2))
 
 
 def other_encoder(model):
-    encoder = model.inputs.encoder.on(ide.Mesh(solver=diffrax.Heun()))
+    encoder = model.inputs.encoder.with_solver(diffrax.Heun())
     return eqx.tree_at(lambda m: m.inputs.encoder, model, encoder)
 
 
@@ -232,7 +231,7 @@ def test_a_model_of_ones_own_is_written_in_the_layout_that_holds_it(tmp_path):
     assert options["model_type"] == "gpt2"
     assert largest(*(small.outputs_of(x, small.TOKENS) for x in (model, again))) < 1e-12
     with pytest.raises(ide.InputError, match=r"The nearest is gpt2[^:]*:?\n.*solver"):
-        save_pretrained(model.on(ide.Mesh(solver=ide.Strang())), tmp_path / "other")
+        save_pretrained(model.with_solver(ide.Strang()), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 

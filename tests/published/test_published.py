@@ -88,11 +88,9 @@ def build(name):
     if isinstance(model.solver, ide.contrib.SteadyState):
         # Iteration has to find the fixed point of its own weights.
         model = training.build_model_of_size(*options)
-        return model.on(
-            ide.Mesh(solver=ide.contrib.SteadyState(model.solver.solver, 1e-13))
-        ), inputs
+        return model.with_solver(ide.contrib.SteadyState(model.solver.solver, 1e-13)), inputs
     # Also where the steps of the configuration are adaptive: here they are of length one.
-    return model.on(ide.Mesh(solver=model.solver, steps=1)), inputs
+    return model.on(ide.Mesh(steps=1)), inputs
 
 
 def test_every_architecture_is_here():

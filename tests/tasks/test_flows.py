@@ -148,7 +148,7 @@ def test_a_roll_out_is_learned_through_its_steps(cache):
             (ide.contrib.ConstantCoefficients(1, dimension=2, learned=("advection",)),), 1
         ),
         constraint=ide.Free(),
-        mesh=ide.Mesh(solver=ide.ExactFlow()),
+        solver=ide.ExactFlow(),
         output_normalization=ide.Free(),
         key=jax.random.key(0),
         modes=0,

@@ -114,7 +114,7 @@ def exact(operator, points=POINTS, grid="periodic"):
         1,
         control=ide.Tied((operator,), 2),
         constraint=ide.Free(),
-        mesh=ide.Mesh(solver=ide.ExactFlow()),
+        solver=ide.ExactFlow(),
         output_normalization=ide.Free(),
         grid=grid,
         modes=0,

@@ -50,11 +50,11 @@ def test_schemes_by_tolerance_and_on_constraints():
     assert (found.stepsize_controller.rtol, found.stepsize_controller.atol) == (1e-2, 1e-3)
     assert found.max_steps == 9
     of_weights = model_of("model.constraint=layer_norm", "model.normalization=free")
-    assert eqx.tree_equal(of_weights.solver, ide.LieTrotter(ide.Projected(diffrax.Euler())))
+    assert eqx.tree_equal(of_weights.solver, ide.LieTrotter())
     # A gain for each layer and operator.
     assert of_weights.constraint.blocks[1].gain.shape == (2, 4)
     smooth = model_of("control=chebyshev", "model.constraint=nonnegative", "solver=heun")
-    assert eqx.tree_equal(smooth.solver, ide.Projected(diffrax.Heun()))
+    assert eqx.tree_equal(smooth.solver, diffrax.Heun())
     assert smooth.constraint == ide.Tied(ide.Nonnegative(), 2)
 
 
@@ -118,7 +118,7 @@ def test_a_class_of_a_user_stands_for_each_kind_of_part(tmp_path):
     assert isinstance(model.control, mine.Straight) and model.layers == 2
     assert isinstance(model.control(0.0)[0], mine.Pull)
     assert model.constraint(0.0) == mine.Ball(0.25)
-    assert isinstance(model.mesh.solver, mine.MyHeun)
+    assert isinstance(model.solver, mine.MyHeun)
 
 
 def test_options_of_the_model(tmp_path):

@@ -24,7 +24,7 @@ from tests.training.conftest import equal
 
 # An operator that compiles in less time, whose flow is not exact.
 LINEAR = {"operators": ["feature_integral"]}
-# Two schemes and horizons, and what else the state of a run may hold.
+# Two horizons and steps, and what else the state of a run may hold.
 DRAWN = {
     "model": LINEAR,
     "control": "tied",
@@ -32,7 +32,7 @@ DRAWN = {
     "training": {
         "schedule": [
             {"until": 2, "meshes": [{"horizon": 3}]},
-            {"meshes": [{"horizon": 3}, {"layers": 1, "solver": "heun"}]},
+            {"meshes": [{"horizon": 3}, {"layers": 1, "steps": 2}]},
         ],
         "average": 0.5,
     },
@@ -42,10 +42,11 @@ COARSE = {"layers": 1, "tokens": 2}
 
 @pytest.fixture(scope="module")
 def refined(tmp_path_factory):
+    """Its scheme has weights too."""
     there = tmp_path_factory.mktemp("runs")
     schedule = [{"until": 2, "mesh": COARSE}]
     settings = {"steps": 6, "keep": 3, "schedule": schedule}
-    return stub.train(there, model=LINEAR, training=settings)
+    return stub.train(there, model=LINEAR, solver="nesterov", training=settings)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,8 @@ def test_a_run_that_is_refined_and_made_longer_is_the_run_of_that_length(
         tree = {"model": begun} | {x: tuned_tree[x] for x in ("optimizer", "training")}
         setup(files.config_of(tree, "here"))
     schedule = [{"until": "50%", "mesh": COARSE}]
-    short = stub.train(tmp_path, model=LINEAR, training={"keep": 3, "schedule": schedule})
+    settings = {"keep": 3, "schedule": schedule}
+    short = stub.train(tmp_path, model=LINEAR, solver="nesterov", training=settings)
     longer = stub.resumed(short, tmp_path / "longer", 2, ["training.steps=6"])
     recipe = "model.input_normalization=sphere training.costs.transport=0.01"
     assert capsys.readouterr().out.count(f"a coarse mesh first also needs {recipe} (") == 1
@@ -127,6 +129,7 @@ def test_a_run_that_is_refined_is_a_chain_of_two(refined):
     weights = eqx.filter(found, eqx.is_inexact_array)
     for x, y in zip(*map(jax.tree.leaves, (weights, state.weights)), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+    assert not equal(found.solver, model.solver)
 
 
 def test_a_run_is_evaluated_on_the_way_as_it_is_trained(refined):
@@ -166,11 +169,11 @@ def test_exits_of_a_run_are_written(drawn, capsys, tmp_path):
 def test_exits_are_measured_against_the_full_solve(drawn):
     loaded = training.load_model(drawn.path)
     exit, five = ide.EstimatedExit(1.0), ide.Mesh(horizon=5.0)
-    meshes = five, ide.Mesh(horizon=5.0, solver=ide.RK4())
+    meshes = five, ide.Mesh(horizon=5.0, steps=2)
     rows = training.evaluate_exits(loaded, exit, [0.0, 1e-5, 1e6], meshes, samples=24)
     # Of meshes with equally many steps each has a full solve of its own.
     cheap = training.cheapest_exits(rows, [1e6])
-    assert [row["evaluations"] for row in cheap] == [2, 8]
+    assert [row["evaluations"] for row in cheap] == [2, 4]
     rows = rows[:4]
     assert [row["tolerance"] for row in rows] == [None, 0.0, 1e-5, 1e6]
     for row in rows[:2]:

@@ -37,7 +37,6 @@ def loaded(monkeypatch, task, points):
         ide.models.FunctionInputs(points, linear[0], modes=2),
         ide.Tied((ide.Damping(jnp.zeros(4)),), 1),
         ide.Free(),
-        ide.Mesh(solver=ide.LieTrotter()),
         ide.models.FunctionValues(linear[1]),
     )
     for module in (predictions, roll_outs):

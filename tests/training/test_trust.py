@@ -25,7 +25,6 @@ RUN = Path("runs/gift")
 IMAGES = "data.name=digits; model={kind: image_stage, layers: 1, stages: "
 # Places of a configuration whose name of a class or function is imported, one of each kind.
 PLACES = [
-    "training.schedule=[{until: 2, mesh: {layers: 1, solver: CODE}}]",
     "training.costs={CODE: 0.1}",
     "training.costs={constraint_violation: {weight: 0.1, options: {constraint: CODE}}}",
     "data.name=CODE",

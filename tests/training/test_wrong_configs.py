@@ -41,12 +41,10 @@ optimizer.groups={control.blocks.0.valeu: 2.0} | fits no weight. The closest pat
 training.costs.smoothness=0.1; control=tied | Smoothness: weights of Tied are constant; drop
 training.schedule=[{until: 40%, mesh: {layers: 1}}, {until: 0.5}]
     | training.schedule.1.until=0.5
-training.schedule=[{until: 2, mesh: {layers: 1, solver: hyper_connections}}]
-    | training.schedule.0.mesh.solver
+training.schedule=[{until: 2, mesh: {layers: 1, solver: strang}}]
+    | training.schedule.0.mesh.solver: … solver.kind
 training.schedule=[{until: 2, mesh: {layers: 1}}, {mesh: {layers: 4}}]
     | layers [1, 4] of its phases … end with model.layers=2
-training.schedule=[{meshes: [{layers: 2, solver: nesterov}]}]
-    | meshes.0.solver=nesterov: it has weights
 training.schedule=[{meshes: [{width: 9}]}]
     | training.schedule.0.meshes.0={width: 9}: … a multiple of 4
 training.schedule=[{meshes: [{layers: 2}, {horizon: 0.5}]}]; control=tied

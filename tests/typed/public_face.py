@@ -122,11 +122,11 @@ def use_a_model() -> None:
         *(5, 8, 8),
         control=ide.Chebyshev.build(make_block, 2, terms=2, key=jax.random.key(2)),
         constraint=ide.Free(),
-        mesh=ide.Mesh(solver=ide.LieTrotter()),
+        solver=ide.LieTrotter(),
         key=jax.random.key(3),
     ).with_gradient(ide.Recursive())
     tokens = jnp.arange(5)[None]
-    finer = model.on(ide.Mesh(solver=ide.Strang(), steps=2))
+    finer = model.with_solver(ide.Strang()).on(ide.Mesh(steps=2))
     assert model(tokens).shape == finer(tokens).shape == (1, 5, 5)
     text = ide.generate(model, tokens, 3, key=jax.random.key(0), temperature=0.8, top_k=2)
     assert text.shape == (1, 8)

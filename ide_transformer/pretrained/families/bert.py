@@ -9,9 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from ...equation import PiecewiseConstant, Tied, gelu
-from ...integration import Mesh
 from ...models import MaskedTokenHead, Model, States, TextInputs
-from ...solvers import LieTrotter
 from .. import make
 from ..family import Family, Placement, block, layers_by, linear, weights_of
 from ..options import Options
@@ -105,7 +103,6 @@ def _build(
         inputs,
         control.build(layers, number, key=make.any_key()),
         control.build(lambda key: norms, number, key=make.any_key()),
-        Mesh(solver=LieTrotter()),
         States(pooler=pooler, head=head),
     )
 

@@ -460,8 +460,8 @@ MeshTree = dict[str, Any]
 @section
 class PhaseConfig(Section):
     """A phase of `training.schedule`: steps of the run on one mesh, or on several of which one
-    is drawn for each step. A mesh gives any of layers, steps, horizon, tokens, width and
-    solver, see `Mesh`."""
+    is drawn for each step. A mesh gives any of layers, steps, horizon, tokens and width, see
+    `Mesh`."""
 
     # The step at which the phase ends, or 50% of the steps. Default: the end of the run.
     until: Moment | None = None
@@ -793,8 +793,8 @@ class Config(Section):
         if layers != [*sorted(layers)[:-1], self.model.layers]:
             what = f"training.schedule: the layers {layers} of its phases must not decrease"
             yield f"{what}, and end with model.layers={self.model.layers}"
-        if last := sorted((training.phases[-1].mesh or {}).keys() & {"steps", "solver"}):
-            yield f"training.schedule: write {' and '.join(last)} of the last mesh in solver"
+        if "steps" in (training.phases[-1].mesh or {}):
+            yield "training.schedule: write the steps of the last mesh in solver.steps"
         needed = optimizer.warmup + max(optimizer.decaying_steps(steps), 1)
         if needed > steps:
             what = f"optimizer.warmup={optimizer.warmup} and the steps that follow it"

@@ -113,6 +113,8 @@ def read(
                 raise InputError(f"{where}{error}") from None
         if kind is integration.Mesh:
             options = _value(dict[str, Any], tree, key)
+            if "solver" in options:
+                raise InputError(f"{key}.solver: a mesh has no scheme; set solver.kind.")
             return kind(**_arguments(kind, "a mesh", options, lambda x: f"{key}.{x}"))
         if kind is Callable:
             # Only an activation has annotated arguments.

@@ -24,7 +24,7 @@ from ...equation import (
 )
 from ...errors import InputError, at, short
 from ...integration import Mesh
-from ...integration.mesh import check_keeps_weights, check_steps
+from ...integration.mesh import check_steps
 from ...memory import check_bytes
 from ...models import Model, check_causal, is_built_as, kinds_of
 from ...pretrained import find_pretrained, load_pretrained
@@ -242,7 +242,6 @@ def _whole_model(config: Config, needs: ModelNeeds, key: PRNGKeyArray) -> Model:
         "learned_positions": type(given["positions"]) is equation.NoPositions,
         "control": control,
         "constraint": constraint,
-        "mesh": Mesh(),  # replaced below
         "input_normalization": into,
         "embedding_normalization": given["normalization"],
         "output_normalization": output,
@@ -342,7 +341,10 @@ def objective(loss: AbstractLoss, training: TrainingConfig) -> Callable[..., Los
 
 
 def with_solver(model: Model, config: SolverConfig) -> Model:
-    """The model, solved as the section `solver` describes; `native` keeps its own scheme."""
+    """The model, solved as the section `solver` describes; `native` keeps its own scheme.
+
+    **Raises:** `InputError` for a scheme that lacks learned weights of the present one.
+    """
     if config.kind == NATIVE:
         return model
 
@@ -355,17 +357,22 @@ def with_solver(model: Model, config: SolverConfig) -> Model:
         }
         given = {diffrax.AbstractSolver: sizes}
         solver = read(diffrax.AbstractSolver, config.description, "solver", given=given)
-        check_keeps_weights(part.mesh.scheme, solver)
+        if jax.tree.leaves(eqx.filter(part.solver, eqx.is_inexact_array)):
+            raise InputError(
+                f"solver.kind={config.kind}: the scheme of this model, "
+                f"{type(part.solver).__name__}, has learned weights, which another one would "
+                "lose. Change its steps alone, by --mesh steps=2."
+            )
         if config.rtol is None or config.atol is None:
             check_steps({"model.layers": part.layers, "solver.steps": config.steps})
-            return dataclasses.replace(part, mesh=Mesh(steps=config.steps, solver=solver))
-        mesh = Mesh(
-            solver=solver,
-            stepsize_controller=diffrax.PIDController(rtol=config.rtol, atol=config.atol),
-            max_steps=config.max_steps,
-            steps_for=config.steps_for,
-        )
-        return dataclasses.replace(part, mesh=mesh)
+            mesh = Mesh(steps=config.steps)
+        else:
+            mesh = Mesh(
+                stepsize_controller=diffrax.PIDController(rtol=config.rtol, atol=config.atol),
+                max_steps=config.max_steps,
+                steps_for=config.steps_for,
+            )
+        return dataclasses.replace(part, solver=solver, mesh=mesh)
 
     return model.each_equation(solved)
 

@@ -4,13 +4,10 @@ import dataclasses
 import functools as ft
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import equinox as eqx
-import jax
 import numpy as np
 
-from ...errors import InputError, at
+from ...errors import at
 from ...integration import Mesh
 from ...models import Model, functional
 from ...tasks import AbstractTask
@@ -26,7 +23,7 @@ class Phase:
     - `first`, `last`: the numbers of steps taken before it and at its end.
     - `layers`: the layers of its weights; `None` if the layers never change in the run.
     - `meshes`: the meshes, by their keys. Each step draws one, with the given `odds`.
-    - `evaluated`: the steps and the scheme of evaluations, if they differ from the model's.
+    - `evaluated`: the steps of evaluations, if they differ from the model's.
     """
 
     first: int
@@ -91,24 +88,18 @@ def schedule_of(config: Config) -> Schedule:
         layers = (phase.layers or config.model.layers) if training.refines else None
         if phase.meshes:
             keys = [f"{key}.meshes.{i}" for i in range(len(phase.meshes))]
-            meshes = {x: read_mesh(tree, x) for x, tree in zip(keys, phase.meshes, strict=True)}
+            meshes = {
+                x: read(Mesh, tree, x) for x, tree in zip(keys, phase.meshes, strict=True)
+            }
             odds = phase.weights or (1.0,) * len(meshes)
             phases.append(Phase(first, last, layers, meshes, odds))
         else:
             key = f"{key}.mesh"
             # The weights themselves have the layers of the mesh.
-            mesh = dataclasses.replace(read_mesh(phase.mesh or {}, key), layers=None)
-            evaluated = Mesh(steps=mesh.steps, solver=mesh.solver)
+            mesh = dataclasses.replace(read(Mesh, phase.mesh or {}, key), layers=None)
+            evaluated = Mesh(steps=mesh.steps)
             phases.append(Phase(first, last, layers, {key: mesh}, evaluated=evaluated))
     return Schedule(phases)
-
-
-def read_mesh(tree: Mapping[str, Any], key: str) -> Mesh:
-    """The mesh that a configuration describes at `key`. Its scheme may have no weights."""
-    mesh = read(Mesh, tree, key)
-    if jax.tree.leaves(eqx.filter(mesh.solver, eqx.is_inexact_array)):
-        raise InputError(f"{key}.solver={tree['solver']}: it has weights that nothing trains.")
-    return mesh
 
 
 def model_on(model: Model, mesh: Mesh) -> Model:
