@@ -158,7 +158,7 @@ def _train(prepared: Setup, folder: RunFolder, is_resumed: bool) -> None:
             where = "going on from" if step else "no checkpoint yet: it begins again at"
             again = f"; steps {step + 1} to {logged} are made again" * (logged > step)
             say(f"{folder.path}: {where} step {step}{again}")
-        with jax.set_mesh(prepared.layout.grid):
+        with jax.set_mesh(prepared.layout.devices):
             state = loop.run(prepared.layout.placed(state))
             held_out = loop.evaluate_at_end(state)
         state = parallel.gathered(state)

@@ -136,7 +136,7 @@ def test_a_recipe_trains(path):
     task = training.build_task(config)
     layout = make_layout(config.parallel)
     programs, state = build_programs(config, task, ft.partial(built, std=0.02))
-    with jax.set_mesh(layout.grid):
+    with jax.set_mesh(layout.devices):
         for program in programs:
             state = layout.placed(state if program.enter is None else program.enter(state))
             _, batch = next(program.on_meshes(task, 2, config.training.seed))

@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from ... import integration
@@ -46,12 +46,12 @@ _NAMES: dict[str, tuple[str | None, ...]] = {
 class Layout(NamedTuple):
     """The layout of a run on devices."""
 
-    grid: Mesh
+    devices: jax.sharding.Mesh
 
     @property
     def sizes(self) -> dict[str, int]:
         """Devices along each axis."""
-        return dict(self.grid.shape)
+        return dict(self.devices.shape)
 
     def shardings(self, tree: PyTree) -> PyTree[NamedSharding]:
         """Places of the arrays of a state or a batch. Moments of a weight lie where it lies.
@@ -59,11 +59,11 @@ class Layout(NamedTuple):
         """
 
         def of_state(path: tuple, x: Any) -> NamedSharding:
-            return NamedSharding(self.grid, divided(x.shape, _names(path, x.ndim), self.sizes))
+            return NamedSharding(self.devices, divided(x.shape, _names(path, x.ndim), self.sizes))
 
         def of_samples(x: Any) -> NamedSharding:
             names = ("samples", "tokens", *(None,) * x.ndim)[: x.ndim]
-            return NamedSharding(self.grid, divided(x.shape, names, self.sizes))
+            return NamedSharding(self.devices, divided(x.shape, names, self.sizes))
 
         if not isinstance(tree, Batch):
             return jax.tree.map_with_path(of_state, tree)
@@ -94,7 +94,7 @@ class Layout(NamedTuple):
     def load(self, task: AbstractTask, step: int, size: int, seed: int) -> Batch:
         """The batch of a step, on the devices. Each process loads only its own samples."""
         sizes = {axis: self.sizes.get(axis, 1) for axis in LAYOUT_AXES["samples"]}
-        where = NamedSharding(self.grid, divided((size,), ("samples",), sizes))
+        where = NamedSharding(self.devices, divided((size,), ("samples",), sizes))
         (rows,) = _own(where, (size,))
         part = task.part_of_batch(step, size, seed, rows)
         whole = enlarged(part, size)
@@ -133,7 +133,7 @@ class Layout(NamedTuple):
 
     def whole(self) -> NamedSharding:
         """The place of an array that every device has whole."""
-        return NamedSharding(self.grid, PartitionSpec())
+        return NamedSharding(self.devices, PartitionSpec())
 
 
 def make_layout(config: ParallelConfig) -> Layout:
