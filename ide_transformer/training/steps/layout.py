@@ -59,7 +59,9 @@ class Layout(NamedTuple):
         """
 
         def of_state(path: tuple, x: Any) -> NamedSharding:
-            return NamedSharding(self.devices, divided(x.shape, _names(path, x.ndim), self.sizes))
+            return NamedSharding(
+                self.devices, divided(x.shape, _names(path, x.ndim), self.sizes)
+            )
 
         def of_samples(x: Any) -> NamedSharding:
             names = ("samples", "tokens", *(None,) * x.ndim)[: x.ndim]
