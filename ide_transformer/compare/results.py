@@ -56,6 +56,13 @@ def difference(
     return {"difference": float(differences.mean()), "half_width": half}
 
 
+def difference_text(row: Mapping[str, Any]) -> str | float | None:
+    """The difference of a row for a terminal, with its interval if it has one."""
+    if row.get("half_width") is None:
+        return row.get("difference")
+    return f"{row['difference']:.3g} ± {row['half_width']:.2g}"
+
+
 def verdict(rows: Sequence[Mapping[str, Any]], references: Mapping[str, str]) -> str:
     """What the 95 % intervals allow to conclude. `references` has the scheme from which each
     difference is taken. Empty without intervals."""

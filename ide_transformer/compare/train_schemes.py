@@ -10,18 +10,21 @@ from typing import Annotated, Any, Literal, NamedTuple
 from rich.console import Console
 
 from .. import training
-from ..errors import InputError
+from ..errors import InputError, at
 from ..figures import Curve, plot_curves, plot_intervals, plot_panels
+from ..reporting import Report, show_table, write_report
 from ..tasks import AbstractLoss, AbstractTask
 from ..training.configuration.config import Seed, is_folder_name, not_empty, section
 from ..training.configuration.files import config_of
 from .budget import Budget, tokens_of_samples
 from .comparison import AbstractComparison, Rows, about_sources, naming_scheme
+from .further_tests import FurtherTest, measure_tests
 from .results import (
     LearningCurve,
     at_equal_cost,
     broken_rules,
     difference,
+    difference_text,
     figures_of,
     learning_curve,
     verdict,
@@ -56,6 +59,8 @@ class TrainingComparison(AbstractComparison):
     - `reference`: the scheme from which the others' losses are subtracted, seed by seed, each
       with the same recipe. From the reference with a recipe, the reference without is
       subtracted.
+    - `tests`: by name, data and meshes on which the trained runs are measured too; see
+      `FurtherTest`. Their table is in the folder `tests`.
     """
 
     mode: Literal["train"]
@@ -66,8 +71,10 @@ class TrainingComparison(AbstractComparison):
     schemes: Annotated[dict[str, dict[str, Any]], not_empty]
     recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
     reference: str | None = None
+    tests: dict[str, FurtherTest] = field(default_factory=dict)
 
     _curves: dict[str, LearningCurve] = field(default_factory=dict, init=False)
+    _tasks: dict[Any, AbstractTask] = field(default_factory=dict, init=False)
 
     def problems(self) -> Iterator[str]:
         names = [x.name for x in self.contenders]
@@ -82,6 +89,9 @@ class TrainingComparison(AbstractComparison):
             yield f"schemes: two of {', '.join(names)} would share a folder; rename one"
         if self.reference not in (None, *self.schemes):
             yield f"reference={self.reference!r}: it must be one of {', '.join(self.schemes)}"
+        for name, test in self.tests.items():
+            if unknown := [x for x in test.schemes if x not in self.schemes]:
+                yield f"tests.{name}.schemes={unknown}: use some of {', '.join(self.schemes)}"
         for name, sections in (*self.schemes.items(), *self.recipes.items()):
             given = sections.get("training")
             for key, own in (("steps", "budget.amount"), ("seed", "seeds")):
@@ -137,7 +147,7 @@ class TrainingComparison(AbstractComparison):
         return self.seeds[0] if own is None else own
 
     def prepare(self) -> None:
-        _ = self._plans
+        _ = self._plans, self._test_data
 
     def measure(self, folder: Path, console: Console) -> tuple[str, Rows]:
         trials = Trials(folder / "runs", self._plans, tuple(self._swept), console)
@@ -157,6 +167,8 @@ class TrainingComparison(AbstractComparison):
         rows = self._rows(trials, chosen)
         if self.sweep:
             write_sweep(folder, self.sweep, chosen, f"validation {self._loss.label}")
+        if self.tests:
+            self._measure_tests(folder / "tests", trials, chosen)
         code: dict[str, list[str]] = {}
         for trial in (*(t for tuning in chosen for t in tuning.losses), *repeated):
             code.setdefault(trials.code(trial), []).append(trial.name)
@@ -212,6 +224,25 @@ class TrainingComparison(AbstractComparison):
                 equal = at_equal_cost(self._curves, cost)
                 rows = [{**row, column: equal.get(row["scheme"])} for row in rows]
         return sorted(rows, key=lambda row: (row[self._reported] is None, row[self._reported]))
+
+    def _measure_tests(self, folder: Path, trials: Trials, chosen: Sequence[Tuned]) -> None:
+        """Writes the report on the tests of all runs that did not fail."""
+        runs = {}
+        for tuning in chosen:
+            seeds = [tuning.best._replace(seed=seed) for seed in self.seeds]
+            if not any(map(trials.failure, seeds)):
+                runs[tuning.best.scheme] = [trials.run(trial) for trial in seeds]
+        rows = measure_tests(
+            self.tests, self._test_data, runs, self._references, folder / "figures"
+        )
+        tests = "; ".join(f"{name}: {test.changes()}" for name, test in self.tests.items())
+        about = f"The runs of {self.name} on further tests. {tests}."
+        headings = {name: self.headings[name] for name in ("difference", "half_width")}
+        headings["spread"] = "standard deviation over seeds"
+        write_report(folder, Report(f"{self.name}, tests", about, rows, headings))
+        hidden = ("half_width", "seeds")
+        shown = [{**row, "difference": difference_text(row)} for row in rows]
+        show_table([{x: row[x] for x in row if x not in hidden} for row in shown], headings)
 
     def _broken_rules(self, rows: Rows) -> list[str]:
         warmups = {}
@@ -289,8 +320,8 @@ class TrainingComparison(AbstractComparison):
             cells = {"scheme": row["scheme"]}
             cells |= {key.rpartition(".")[2]: row[key] for key in self._swept}
             cells |= {x: row.get(x) for x in columns}
-            if row.get("half_width") is not None:
-                cells["difference"] = f"{row['difference']:.3g} ± {row['half_width']:.2g}"
+            if "difference" in cells:
+                cells["difference"] = difference_text(row)
             if "failure" in row:
                 cells["failure"] = row["failure"]
             found.append(cells)
@@ -351,17 +382,38 @@ class TrainingComparison(AbstractComparison):
     def _plans(self) -> dict[str, Plan]:
         """The configuration and the data of each contender."""
         base = training.read_tree(self.base)
-        tasks: dict[Any, AbstractTask] = {}
         plans = {}
         for contender in self.contenders:
             with naming_scheme(contender.name):
-                plans[contender.name] = self._plan(contender, base, tasks)
+                plans[contender.name] = self._plan(contender, base)
         return plans
 
-    def _plan(
-        self, contender: Contender, base: dict[str, Any], tasks: dict[Any, AbstractTask]
-    ) -> Plan:
-        """The plan of a contender. `tasks` has the data that are already read."""
+    @ft.cached_property
+    def _test_data(self) -> dict[tuple[str, str], str]:
+        """A checksum of the data of each test for each contender that is tested."""
+        checksums = {}
+        for (name, test), contender in itertools.product(self.tests.items(), self.contenders):
+            if not test.schemes or contender.scheme in test.schemes:
+                with at(f"tests.{name}, {contender.name}"):
+                    task = self._task(test.changed(self._plans[contender.name].config))
+                    if test.part not in task.parts:
+                        raise InputError(
+                            f"part={test.part}: these data have {' and '.join(task.parts)}."
+                        )
+                checksums[name, contender.name] = task.fingerprint()
+        return checksums
+
+    def _task(self, config: training.Config) -> AbstractTask:
+        """The data of a configuration, which are read once."""
+        model = config.model
+        data = str(config.data)
+        made_of = data, model.context, model.side_of_token, model.pretrained, model.run
+        if made_of not in self._tasks:
+            self._tasks[made_of] = training.build_task(config)
+        return self._tasks[made_of]
+
+    def _plan(self, contender: Contender, base: dict[str, Any]) -> Plan:
+        """The plan of a contender."""
         recipe = {} if contender.recipe is None else self.recipes[contender.recipe]
         tree = dict(base)
         for change in (self.schemes[contender.scheme], recipe):
@@ -373,12 +425,7 @@ class TrainingComparison(AbstractComparison):
                 before = {"kind": before} if isinstance(before, str) else before
                 tree[name] = values if replaced else {**before, **values}
         config = config_of(tree, str(self.base))
-        model = config.model
-        data = str(config.data)
-        made_of = data, model.context, model.side_of_token, model.pretrained, model.run
-        if made_of not in tasks:
-            tasks[made_of] = training.build_task(config)
-        task = tasks[made_of]
+        task = self._task(config)
         if self.sweep is not None and "test" not in task.parts:
             write = f"write data: {{validation: 0.05, test: 0.05}} in {self.base}"
             raise InputError(f"sweep: these data have no test part to report on; {write}.")

@@ -11,6 +11,7 @@ import yaml
 
 import ide_transformer as ide
 from ide_transformer import training
+from ide_transformer.compare import further_tests
 from ide_transformer.compare.results import learning_curve, verdict
 from ide_transformer.compare.sweep import Sweep, Trial, tuned
 from ide_transformer.compare.train_schemes import TrainingComparison
@@ -339,3 +340,60 @@ def test_costs_of_a_run_are_those_of_its_phases():
     curve = learning_curve([run], [np.repeat([500, 1000], 500)])
     np.testing.assert_allclose(curve.seconds, [25, 525])
     assert curve.evaluations[-1] == 3000 and [*curve.losses] == [2.0, 1.0]
+
+
+def loaded_without_weights(path, overrides, *, trust):
+    run = training.RunFolder(path)
+    config = training.load_config(run.config, overrides)
+    return training.LoadedModel(None, run, path, config)
+
+
+def test_trained_runs_are_measured_on_further_tests(compare, runs, there, monkeypatch):
+    """Each once, with differences where both schemes are tested on the same samples."""
+    measured = []
+
+    def evaluate(loaded, meshes, **how):
+        measured.append(loaded.run.path.name)
+        seed = loaded.config.training.seed
+        error = loaded.config.model.context + (seed**2 if loaded.run.path.name[0] == "h" else 0)
+        return [{"layers": meshes[0].layers, "loss": error, "samples": how["samples"]}]
+
+    monkeypatch.setattr(further_tests, "evaluate_on_meshes", evaluate)
+    monkeypatch.setattr(further_tests, "load_model", loaded_without_weights)
+    tests = {
+        "longer": {"context": 16, "mesh": {"layers": 2}, "samples": 3, "part": "validation"},
+        "own": {"schemes": ["heun"], "part": "validation"},
+    }
+    compare(RECIPES, recipes={}, tests=tests)
+    rows = json.loads((there / "tests/report.json").read_text())["rows"]
+    assert [(row["test"], row["scheme"]) for row in rows] == [
+        ("longer", "ordinary"),
+        ("longer", "heun"),
+        ("own", "heun"),
+    ]
+    ordinary, heun, alone = rows
+    assert (ordinary["seeds"], heun["seeds"]) == ([16, 16, 16], [16, 17, 20])
+    assert (heun["lowest"], heun["median"], heun["highest"]) == (16, 17, 20)
+    half = 4.302653 * np.std([0, 1, 4], ddof=1) / np.sqrt(3)
+    assert heun["difference"] == pytest.approx(5 / 3)
+    assert heun["half_width"] == pytest.approx(half, rel=1e-6)
+    assert alone["mean"] == pytest.approx(heun["mean"] - 8) and alone["difference"] is None
+    # A changed test is measured again, and nothing else.
+    assert len(measured) == 9
+    tests["own"]["samples"] = 2
+    compare(RECIPES, recipes={}, tests=tests)
+    assert measured[9:] == ["heun-seed0", "heun-seed1", "heun-seed2"]
+    # Wrong tests are refused before anything is trained.
+    del runs.made[:]
+    for wrong, refusal in (
+        ({"context": 0}, "tests.*context"),
+        ({"part": "test"}, "part=test"),
+        ({"mesh": {"layer": 2}}, "tests.far.*layer"),
+        ({"options": {"length": 2}, "part": "validation"}, "tests.far.*length"),
+        ({"schemes": ["rk4"]}, "rk4"),
+    ):
+        with pytest.raises(ide.InputError, match=refusal):
+            compare(RECIPES, recipes={}, tests={"far": wrong}, name="again")
+    assert not runs.made
+    with pytest.raises(ide.InputError, match=r"tests.own, heun: .*accuracy"):
+        compare(RECIPES, recipes={}, tests={"own": {**tests["own"], "figures": ["accuracy"]}})

@@ -1,0 +1,134 @@
+"""Measures the trained runs of a comparison on other data, another mesh or another part."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+
+from ..errors import InputError, at
+from ..packages import checksum
+from ..pretrained.files import read_json
+from ..reporting import write_json
+from ..tasks import Part
+from ..training import (
+    Config,
+    RunFolder,
+    Section,
+    evaluate_on_meshes,
+    load_model,
+    read_mesh,
+    read_section,
+)
+from ..training.configuration.config import Count, MeshTree, not_empty, section
+from ..training.configuration.files import apply_overrides
+from ..training.folder.run_folder import source
+from .comparison import Rows, fingerprint
+from .results import difference
+
+
+@section
+class FurtherTest(Section):
+    """What an evaluation changes of a run. Keys that are left out stay as in the training.
+
+    - `options`: options of the data, such as the lengths of inputs.
+    - `context`: the tokens of a sample.
+    - `mesh`: arguments of a `Mesh`, such as `{horizon: 32}`.
+    - `part`: of the data, `test` or `validation`.
+    - `samples`: this many, evenly spread. Default: all.
+    - `figures`: the figures that are compared, such as `exact_match`. Default: the loss.
+    - `schemes`: the schemes that are tested. Default: all.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    context: Count | None = None
+    mesh: MeshTree = field(default_factory=dict)
+    part: Part = "test"
+    samples: Count | None = None
+    figures: Annotated[tuple[str, ...], not_empty] = ("loss",)
+    schemes: tuple[str, ...] = ()
+
+    @property
+    def overrides(self) -> list[str]:
+        """The changes of the configuration of a run."""
+        changes = {f"data.options.{name}": x for name, x in self.options.items()}
+        if self.context is not None:
+            changes["model.context"] = self.context
+        return [f"{key}={json.dumps(x)}" for key, x in changes.items()]
+
+    def changed(self, config: Config) -> Config:
+        """The configuration of a run with these changes.
+
+        **Raises:** `InputError` for a wrong key or value, also of the mesh.
+        """
+        read_mesh(self.mesh, "mesh")
+        tree = config.as_tree()
+        origin = apply_overrides(tree, self.overrides)
+        return read_section(Config, tree, "tests", origin)
+
+    def measure(self, run: RunFolder, data: str, folder: Path) -> dict[str, Any]:
+        """The figures of a run. They are kept in `folder`, and measured again after a change of
+        the test, the run, the checksum of its `data`, or the code."""
+        code = source(run.load_config(trust=True))
+        made_of = [checksum(run.summary), data, json.dumps(self.as_tree()), code]
+        file = folder / f"{fingerprint(*made_of)}.json"
+        if not file.exists():
+            loaded = load_model(run.path, self.overrides, trust=True)
+            meshes = [read_mesh(self.mesh, "mesh")]
+            (row,) = evaluate_on_meshes(loaded, meshes, samples=self.samples, part=self.part)
+            if missing := [name for name in self.figures if name not in row]:
+                raise InputError(f"figures={missing}: use some of {', '.join(row)}.")
+            write_json(file, {"run": run.path.name, "code": code, "figures": row})
+            jax.clear_caches()  # the memory of many programs would add up
+        return read_json(file)["figures"]
+
+
+def measure_tests(
+    tests: Mapping[str, FurtherTest],
+    data: Mapping[tuple[str, str], str],
+    runs: Mapping[str, Sequence[RunFolder]],
+    references: Mapping[str, str],
+    folder: Path,
+) -> Rows:
+    """A row for each test, figure and scheme: the figure of each seed, their mean and spread,
+    and the difference to the reference of the scheme if its test has the same data.
+
+    **Arguments:**
+
+    - `data`: the checksum of the data, by test and scheme.
+    - `runs`: the runs of each scheme, one for each seed.
+    - `references`: by scheme, the one from which its difference is taken.
+    - `folder`: for the figures of each run.
+    """
+    rows: Rows = []
+    for name, test in tests.items():
+        measured = {}
+        for scheme, seeds in runs.items():
+            if (name, scheme) in data:
+                with at(f"tests.{name}, {scheme}"):
+                    checksum_of_data = data[name, scheme]
+                    measured[scheme] = [
+                        test.measure(run, checksum_of_data, folder) for run in seeds
+                    ]
+        for figure in test.figures:
+            values = {
+                x: [run[figure] for run in all_seeds] for x, all_seeds in measured.items()
+            }
+            for scheme, own in values.items():
+                other = references.get(scheme)
+                same = other in values and data[name, scheme] == data[name, other]
+                row = {
+                    **{"test": name, "figure": figure, "scheme": scheme},
+                    "mean": float(np.mean(own)),
+                    "spread": float(np.std(own, ddof=1)) if len(own) > 1 else None,
+                    "lowest": min(own),
+                    "median": float(np.median(own)),
+                    "highest": max(own),
+                    **difference(own, values[other] if same else None),
+                    "seeds": own,
+                }
+                rows.append(row)
+    return rows
