@@ -73,7 +73,8 @@ class FurtherTest(Section):
         """The figures of a run. They are kept in `folder`, and measured again after a change of
         the test, the run, the checksum of its `data`, or the code."""
         code = source(run.load_config(trust=True))
-        made_of = [checksum(run.summary), data, json.dumps(self.as_tree()), code]
+        changes = json.dumps(self.as_tree())
+        made_of = [run.path.name, checksum(run.summary), data, changes, code]
         file = folder / f"{fingerprint(*made_of)}.json"
         if not file.exists():
             loaded = load_model(run.path, self.overrides, trust=True)
@@ -114,8 +115,10 @@ def measure_tests(
                         test.measure(run, checksum_of_data, folder) for run in seeds
                     ]
         for figure in test.figures:
+            # `None` is a number that was not finite.
             values = {
-                x: [run[figure] for run in all_seeds] for x, all_seeds in measured.items()
+                x: np.array([run[figure] for run in all_seeds], dtype=float).tolist()
+                for x, all_seeds in measured.items()
             }
             for scheme, own in values.items():
                 other = references.get(scheme)
