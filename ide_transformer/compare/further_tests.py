@@ -10,21 +10,15 @@ import jax
 import numpy as np
 
 from ..errors import InputError, at
+from ..integration import Mesh
 from ..packages import checksum
 from ..pretrained.files import read_json
 from ..reporting import write_json
 from ..tasks import Part
-from ..training import (
-    Config,
-    RunFolder,
-    Section,
-    evaluate_on_meshes,
-    load_model,
-    read_mesh,
-    read_section,
-)
+from ..training import Config, RunFolder, Section, evaluate_on_meshes, load_model, read_section
 from ..training.configuration.config import Count, MeshTree, not_empty, section
 from ..training.configuration.files import apply_overrides
+from ..training.configuration.reader import read
 from ..training.folder.run_folder import source
 from .comparison import Rows, fingerprint
 from .results import difference
@@ -64,7 +58,7 @@ class FurtherTest(Section):
 
         **Raises:** `InputError` for a wrong key or value, also of the mesh.
         """
-        read_mesh(self.mesh, "mesh")
+        read(Mesh, self.mesh, "mesh")
         tree = config.as_tree()
         origin = apply_overrides(tree, self.overrides)
         return read_section(Config, tree, "tests", origin)
@@ -78,7 +72,7 @@ class FurtherTest(Section):
         file = folder / f"{fingerprint(*made_of)}.json"
         if not file.exists():
             loaded = load_model(run.path, self.overrides, trust=True)
-            meshes = [read_mesh(self.mesh, "mesh")]
+            meshes = [read(Mesh, self.mesh, "mesh")]
             (row,) = evaluate_on_meshes(loaded, meshes, samples=self.samples, part=self.part)
             if missing := [name for name in self.figures if name not in row]:
                 raise InputError(f"figures={missing}: use some of {', '.join(row)}.")
