@@ -144,8 +144,10 @@ def _prepare(config: Config, resumed: RunFolder | None, runs: Path) -> tuple[Set
 def _train(prepared: Setup, folder: RunFolder, is_resumed: bool) -> None:
     """Trains from the newest checkpoint to the last step, and writes the results."""
     training = prepared.training
-    checkpoints = Checkpoints(folder, keep=training.keep, keep_best=training.keep_best)
-    with stop_requests() as stop, checkpoints:
+    with (
+        stop_requests() as stop,
+        Checkpoints(folder, keep=training.keep, keep_best=training.keep_best) as checkpoints,
+    ):
         state = _load_state(prepared, checkpoints)
         step = int(state.step)
         if step == training.steps and folder.summary.exists():
