@@ -69,7 +69,7 @@ def test_terms_of_an_expansion_are_not_merged():
 
 
 MODES = {
-    "recompute": (ide.Recompute(), None),
+    "recompute": (ide.Recompute(), ide.LieTrotter()),
     "reversible": (ide.Reversible(), ide.AlgebraicallyReversible(ide.LieTrotter())),
 }
 
