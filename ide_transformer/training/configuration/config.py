@@ -13,7 +13,6 @@ from typing import (
     ClassVar,
     Literal,
     NamedTuple,
-    Self,
     TypeVar,
     cast,
     dataclass_transform,
@@ -34,6 +33,7 @@ from ...errors import InputError, shown
 
 
 Class = TypeVar("Class", bound=type)
+S = TypeVar("S", bound="Section")
 
 
 class Converted(NamedTuple):
@@ -114,7 +114,7 @@ class Section:
         """The tree of a section, with what its keys decide of others."""
         return tree
 
-    def replace(self, **values: Any) -> Self:
+    def replace(self: S, **values: Any) -> S:
         """The section with other values, which are not checked again."""
         section = copy.copy(self)
         vars(section).update(values)
