@@ -115,7 +115,7 @@ def measure_tests(
                 for x, all_seeds in measured.items()
             }
             for scheme, own in values.items():
-                other = references.get(scheme)
+                other = references.get(scheme, "")
                 same = other in values and data[name, scheme] == data[name, other]
                 row = {
                     **{"test": name, "figure": figure, "scheme": scheme},

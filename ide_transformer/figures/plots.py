@@ -53,7 +53,7 @@ def draw_panels(
     title: str = "",
     marker: str = "",
     log: Literal["", "x", "y", "xy"] = "",
-    marks: Sequence[float] = (),
+    marks: Sequence[int | float] = (),
 ) -> Figure:
     """Draws panels of curves side by side, with one legend below.
 
