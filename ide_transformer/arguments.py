@@ -97,7 +97,7 @@ def checked(call: Call) -> Call:
 
 
 def describe_misfit(annotation: Any, value: Any) -> list[str]:
-    """What a value should be by an annotation, in words; empty if it fits."""
+    """Describes how a value misses its annotation; empty if it fits."""
     kind = get_origin(annotation) or annotation
     inner = get_args(annotation)
     if isinstance(kind, TypeVar):

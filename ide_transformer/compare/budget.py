@@ -91,7 +91,7 @@ def cost_of_step(
     training = config.training
     state = untrained.programs.start(untrained.model, untrained.key)
     objective = eqx.filter_jit(untrained.objective)
-    schedule = schedule_of(config)
+    schedule = untrained.programs.schedule
     for program in untrained.programs:
         state = state if program.enter is None else program.enter(state)
         model = eqx.combine(state.weights, program.static)

@@ -26,7 +26,8 @@ from .results import difference
 
 @section
 class FurtherTest(Section):
-    """What an evaluation changes of a run. Keys that are left out stay as in the training.
+    """An evaluation of trained runs with other data or another mesh. Keys that are left out
+    stay as in the training.
 
     - `options`: options of the data, such as the lengths of inputs.
     - `context`: the tokens of a sample.

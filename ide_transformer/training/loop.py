@@ -27,7 +27,6 @@ from .setup import Setup
 from .steps import layout as parallel
 from .steps.memory import describe_memory
 from .steps.programs import Program
-from .steps.schedule import Schedule
 from .steps.step import TrainState, better_solve, rolled_back, weights_of
 from .stopping import Stopped, StopRequest
 from .trackers import AbstractTracker, Guarded, JsonLines
@@ -153,7 +152,7 @@ class Loop:
         """A function that gives the mesh, the batch and its tokens for a step, from step 1."""
         training = self.setup.training
         size = training.batch_size
-        schedule = Schedule(program.phase for program in self.setup.programs)
+        schedule = self.setup.programs.schedule
         tasks = {phase.first: phase.tasks(self.setup.task) for phase in schedule}
 
         def make(number: int) -> tuple[int, Batch, int]:

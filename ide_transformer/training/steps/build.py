@@ -86,7 +86,7 @@ def task_class(config: Config) -> type[AbstractTask]:
 
 
 class ModelNeeds(NamedTuple):
-    """What the data of a run need of its model.
+    """Requirements of the data of a run for its model.
 
     - `data`: `data.name`, for messages.
     - `builder`: a function that builds the models which learn the data.

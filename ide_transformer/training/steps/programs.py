@@ -24,7 +24,7 @@ _BATCH = 64
 
 
 class UpdateRule(NamedTuple):
-    """How a step changes the weights; for the fields see `make_train_step`."""
+    """The update of the weights in each step. See `make_train_step` for its fields."""
 
     optimizer: optax.GradientTransformation
     average: float = 0.0
@@ -38,7 +38,7 @@ class UpdateRule(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-    """What a phase runs.
+    """The model of a phase, with its step and its evaluation.
 
     - `model`: the model of the phase; only its parts without weights are used.
     - `shapes`: the shapes of the training state.
@@ -121,6 +121,11 @@ class Programs(tuple[Program, ...]):
     def start(self, model: Model, key: PRNGKeyArray) -> TrainState:
         """The state before the first step."""
         return self[0].rule.start(model, key)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The phases of the run."""
+        return Schedule(program.phase for program in self)
 
     def at(self, step: int) -> Program:
         """The program of the state after `step` steps."""
